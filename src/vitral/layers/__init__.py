@@ -1,0 +1,38 @@
+"""Floor 0: the parts that every Transformer here is made of."""
+
+from vitral.layers.attention import Attention, attention_mask
+from vitral.layers.init import lecun_normal_, xavier_uniform_
+from vitral.layers.mlp import Activation, Mlp
+from vitral.layers.patch import PatchEmbed, patch_grid
+from vitral.layers.pool import AttentionPool
+from vitral.layers.position import (
+    Grid,
+    RelativePosition,
+    ResizeMethod,
+    learned_2d,
+    resize,
+    sincos_2d,
+)
+from vitral.layers.transformer import Block, DropPath, LayerScale, drop_path_rates
+
+__all__ = [
+    "Activation",
+    "Attention",
+    "AttentionPool",
+    "Block",
+    "DropPath",
+    "Grid",
+    "LayerScale",
+    "Mlp",
+    "PatchEmbed",
+    "RelativePosition",
+    "ResizeMethod",
+    "attention_mask",
+    "drop_path_rates",
+    "learned_2d",
+    "lecun_normal_",
+    "patch_grid",
+    "resize",
+    "sincos_2d",
+    "xavier_uniform_",
+]

@@ -1,0 +1,134 @@
+"""Multi-head self-attention (arXiv 2010.11929, appendix A).
+
+    softmax(q k^T / sqrt(head_dim) + bias) v
+
+The forward pass is fused. Whoever wants to see the weights asks `weights(x)`, which
+computes them again from the same input: the fast path never pays for being watched.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitral.layers.init import xavier_uniform_
+from vitral.layers.position import Grid, RelativePosition
+
+
+class Attention(nn.Module):
+    """Self-attention with one fused matrix for queries, keys and values.
+
+    Args:
+        dim: width of a token; must be a multiple of `num_heads`.
+        num_heads: number of heads; each has dim / num_heads channels.
+        qk_norm: LayerNorm on the channels of each query and key (arXiv 2302.05442).
+        drop: dropout on the output, after the projection.
+        relative: adds its scores to the logits; None for absolute positions.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        norm_eps: float = 1e-6,
+        drop: float = 0.0,
+        relative: RelativePosition | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.q_norm = _head_norm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = _head_norm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
+        self.relative = relative
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        xavier_uniform_(self.qkv.weight, num_matrices=3)
+        xavier_uniform_(self.proj.weight)
+        for bias in (self.qkv.bias, self.proj.bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        q, k, v = self._heads(self.qkv(x), parts=3)
+        return self._attend(q, k, v, self._bias(q, grid, mask))
+
+    def forward_first(
+        self, x: Float[Tensor, "batch tokens dim"], num_queries: int
+    ) -> Float[Tensor, "batch queries dim"]:
+        """The output of the first `num_queries` tokens only, which is all that the
+        last block of a class-token model has to compute. No mask, no relative bias."""
+        dim = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_bias, kv_bias = (None, None) if bias is None else (bias[:dim], bias[dim:])
+        queries = F.linear(x[:, :num_queries], weight[:dim], q_bias)
+        (q,) = self._heads(queries, parts=1)
+        k, v = self._heads(F.linear(x, weight[dim:], kv_bias), parts=2)
+        return self._attend(q, k, v, None)
+
+    def weights(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """The attention weights of this input: rows are queries and sum to one."""
+        q, k, _ = self._heads(self.qkv(x), parts=3)
+        q, k = self.q_norm(q), self.k_norm(k)
+        logits = q @ k.transpose(-2, -1) * self.head_dim**-0.5
+        bias = self._bias(q, grid, mask)
+        return (logits if bias is None else logits + bias).softmax(dim=-1)
+
+    def _heads(
+        self, x: Float[Tensor, "batch tokens parts_dim"], parts: int
+    ) -> tuple[Tensor, ...]:
+        split = x.unflatten(-1, (parts, self.num_heads, self.head_dim))
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "batch queries dim"]:
+        q, k = self.q_norm(q), self.k_norm(k)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+    def _bias(self, q: Tensor, grid: Grid, mask: Tensor | None) -> Tensor | None:
+        if self.relative is None:
+            return None if mask is None else mask.to(q.dtype)
+        scores = self.relative(q, grid) * self.head_dim**-0.5
+        # A hidden key's mask is the lowest number there is; adding would overflow it.
+        return scores if mask is None else scores.where(mask == 0, mask.to(q.dtype))
+
+
+def attention_mask(
+    takes_part: Bool[Tensor, "batch tokens"], like: Tensor
+) -> Float[Tensor, "batch 1 tokens tokens"]:
+    """What to add to the logits so that only tokens that take part see each other.
+
+    A key that does not take part gets the weight zero. A query that does not take part
+    gets equal logits, hence finite, uniform weights; its output means nothing.
+    """
+    pairs = takes_part[:, None, :, None] & takes_part[:, None, None, :]
+    mask = like.new_zeros(pairs.shape)
+    return mask.masked_fill(~pairs, -_largest(like))
+
+
+def _largest(like: Tensor) -> float:
+    # Half of the range: adding ordinary logits must not reach infinity, and both are
+    # so far from any logit that the rounded sum forgets the logit.
+    return torch.finfo(like.dtype).max / 2
+
+
+def _head_norm(head_dim: int, eps: float) -> nn.LayerNorm:
+    return nn.LayerNorm(head_dim, eps=eps)

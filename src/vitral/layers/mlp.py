@@ -1,0 +1,40 @@
+"""The two-layer perceptron of a block (arXiv 2010.11929, equation 3)."""
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitral.layers.init import xavier_uniform_
+
+Activation = Literal["gelu_tanh", "gelu"]
+
+
+def activation(name: Activation) -> nn.GELU:
+    """`gelu_tanh` is the official code's function, `gelu` the one of timm's weights."""
+    return nn.GELU(approximate="tanh" if name == "gelu_tanh" else "none")
+
+
+class Mlp(nn.Module):
+    """Dense, GELU, dropout, Dense, dropout."""
+
+    def __init__(
+        self, dim: int, hidden_dim: int, *, act: Activation, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = activation(act)
+        self.drop1 = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop2 = nn.Dropout(drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for layer in (self.fc1, self.fc2):
+            xavier_uniform_(layer.weight)
+            nn.init.normal_(layer.bias, std=1e-6)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))

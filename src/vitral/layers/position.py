@@ -1,0 +1,127 @@
+"""Positions of patches: tables, their resizing, sin-cos, and relative scores.
+
+Sources: arXiv 2010.11929 sections 3.1, 3.2 and appendix D.4; sin-cos of arXiv
+2205.01580. A grid is (rows, columns) and may be any rectangle; tokens run row by row.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+
+ResizeMethod = Literal["official", "bicubic", "bicubic_antialias"]
+
+
+class Grid(NamedTuple):
+    """How many patches an image has along its height and its width."""
+
+    rows: int
+    columns: int
+
+
+def resize(
+    table: Float[Tensor, "*tables old_tokens dim"],
+    old: Grid,
+    new: Grid,
+    method: ResizeMethod = "official",
+) -> Float[Tensor, "*tables new_tokens dim"]:
+    """Interpolate a position table, without class-token rows, to another grid.
+
+    `official` is bilinear with the corners kept, as in the released code of the paper;
+    `bicubic` and `bicubic_antialias` sample at cell centres, as Hugging Face and timm.
+
+    Raises:
+        ConfigError: `table` does not have old.rows x old.columns rows.
+    """
+    if table.shape[-2] != old.rows * old.columns:
+        raise ConfigError(
+            f"A position table of {table.shape[-2]} rows does not fit a grid of "
+            f"{old.rows} x {old.columns} patches: give the grid that it was made for."
+        )
+    if old == new:
+        return table
+    dim = table.shape[-1]
+    image = table.reshape(-1, old.rows, old.columns, dim).permute(0, 3, 1, 2)
+    # Reduced precision would round the positions; the resize is rare and small.
+    wide = image if image.dtype == torch.float64 else image.float()
+    if method == "official":
+        out = F.interpolate(wide, tuple(new), mode="bilinear", align_corners=True)
+    else:
+        antialias = method == "bicubic_antialias"
+        out = F.interpolate(wide, tuple(new), mode="bicubic", antialias=antialias)
+    tokens = out.to(table.dtype).flatten(2).transpose(1, 2)
+    return tokens.reshape(*table.shape[:-2], new.rows * new.columns, dim)
+
+
+def learned_2d(
+    table_x: Float[Tensor, "tables columns half"],
+    table_y: Float[Tensor, "tables rows half"],
+    new: Grid,
+    method: ResizeMethod = "official",
+) -> Float[Tensor, "tables tokens dim"]:
+    """Rows concat(X[column], Y[row]) for every patch of the grid `new`."""
+    x = resize(table_x, Grid(1, table_x.shape[1]), Grid(1, new.columns), method)
+    y = resize(table_y, Grid(table_y.shape[1], 1), Grid(new.rows, 1), method)
+    x = x[:, None, :, :].expand(-1, new.rows, -1, -1)
+    y = y[:, :, None, :].expand(-1, -1, new.columns, -1)
+    return torch.cat([x, y], dim=-1).flatten(1, 2)
+
+
+def sincos_2d(
+    grid: Grid, dim: int, like: Tensor, temperature: float = 10_000.0
+) -> Float[Tensor, "tokens dim"]:
+    """Fixed sines and cosines of column and row (arXiv 2205.01580); dim % 4 == 0."""
+    quarter = dim // 4
+    exponent = torch.arange(quarter, dtype=torch.float64, device=like.device)
+    omega = temperature ** (-exponent / max(quarter - 1, 1))
+    rows = torch.arange(grid.rows, dtype=torch.float64, device=like.device)
+    columns = torch.arange(grid.columns, dtype=torch.float64, device=like.device)
+    y = (rows[:, None] * omega).repeat_interleave(grid.columns, dim=0)
+    x = (columns[:, None] * omega).repeat(grid.rows, 1)
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).to(like.dtype)
+
+
+class RelativePosition(nn.Module):
+    """One learned key per offset between two patches, shared by the heads of a layer.
+
+    Appendix D.4 of arXiv 2010.11929: offsets are one-dimensional, along the raster
+    order. The paper leaves the class token open; here prefix tokens get no score. On
+    another grid than its own, a patch keeps its place in the picture: its coordinates
+    are scaled corner to corner, and offsets between two learned ones are interpolated.
+    """
+
+    def __init__(self, grid: Grid, head_dim: int, num_prefix_tokens: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.num_prefix_tokens = num_prefix_tokens
+        num_offsets = 2 * grid.rows * grid.columns - 1
+        self.table = nn.Parameter(torch.empty(num_offsets, head_dim))
+        nn.init.normal_(self.table, std=0.02)
+
+    def forward(
+        self, q: Float[Tensor, "batch heads tokens head_dim"], grid: Grid
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """Scores q . r(offset) of every query with every key."""
+        prefix = self.num_prefix_tokens
+        place = self._raster_places(grid)
+        offset = place[:, None] - place[None, :] + (self.table.shape[0] - 1) / 2
+        low = offset.floor().clamp(0, self.table.shape[0] - 1)
+        share = (offset - low).to(q.dtype)
+        by_offset = q[:, :, prefix:] @ self.table.to(q.dtype).T
+        index = low.long().expand(*by_offset.shape[:2], -1, -1)
+        above = (index + 1).clamp_max(self.table.shape[0] - 1)
+        scores = by_offset.gather(-1, index) * (1 - share)
+        scores = scores + by_offset.gather(-1, above) * share
+        return F.pad(scores, (prefix, 0, prefix, 0))
+
+    def _raster_places(self, grid: Grid) -> Float[Tensor, "patches"]:
+        device = self.table.device
+        axes = []
+        for new, old in zip(grid, self.grid, strict=True):
+            step = (old - 1) / (new - 1) if new > 1 else 0.0
+            axes.append(torch.arange(new, dtype=torch.float64, device=device) * step)
+        return (axes[0][:, None] * self.grid.columns + axes[1]).flatten()

@@ -1,0 +1,21 @@
+"""Floor 1: the models. One family is one module; names are found here.
+
+`create("vit_b16", num_classes=10)` builds one with fresh weights. Names of timm and
+Hugging Face for the same models are understood and answered with ours.
+"""
+
+from vitral.models.features import Features, Tokens
+from vitral.models.names import config, create, names
+from vitral.models.vit import ViT
+from vitral.models.vit_config import SIZES, ViTConfig
+
+__all__ = [
+    "SIZES",
+    "Features",
+    "Tokens",
+    "ViT",
+    "ViTConfig",
+    "config",
+    "create",
+    "names",
+]

@@ -1,0 +1,26 @@
+"""What every model hands from its body to its head."""
+
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class Features(NamedTuple):
+    """The encoder's output after the final norm."""
+
+    cls: Float[Tensor, "batch dim"] | None
+    """The class token; None for a model that has none."""
+    patches: Float[Tensor, "batch *frames rows columns dim"]
+    """One vector per patch, in the image's own geometry."""
+    mask: Bool[Tensor, "batch rows columns"] | None = None
+    """Which patches take part; None when all do."""
+
+
+class Tokens(NamedTuple):
+    """The sequence between two blocks, with what is needed to go on."""
+
+    x: Float[Tensor, "batch tokens dim"]
+    rows: int
+    columns: int
+    mask: Bool[Tensor, "batch tokens"] | None = None

@@ -1,0 +1,331 @@
+"""The Vision Transformer (arXiv 2010.11929), in the order of its equations.
+
+    z_0  = [cls; x_1 E; ...; x_N E] + E_pos          embed             (1)
+    z'_l = MSA(LN(z_{l-1})) + z_{l-1}                layers.Block      (2)
+    z_l  = MLP(LN(z'_l)) + z'_l                      layers.Block      (3)
+    y    = LN(z_L), pooled                           forward_features  (4)
+
+Parameter names are timm's. The numbers of each size are in vit_config.py; how an image
+becomes the input is not here but in vitral.data.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.layers import (
+    Attention,
+    AttentionPool,
+    Block,
+    Grid,
+    Mlp,
+    PatchEmbed,
+    RelativePosition,
+    attention_mask,
+    drop_path_rates,
+    learned_2d,
+    lecun_normal_,
+    patch_grid,
+    resize,
+    sincos_2d,
+)
+from vitral.models.features import Features, Tokens
+from vitral.models.vit_config import ViTConfig
+
+
+class ViT(nn.Module):
+    """A Vision Transformer; `model(images)` gives logits.
+
+    The position table belongs to `config.grid`. Images of another size, square or not,
+    get the table resized by `config.position_resize` in the forward pass.
+    """
+
+    pos_embed: nn.Parameter
+    pos_embed_x: nn.Parameter
+    pos_embed_y: nn.Parameter
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_frozen_blocks: int | None = None
+        dim, prefix = config.embed_dim, config.num_prefix_tokens
+        self.patch_embed = PatchEmbed(config.patch_hw, config.in_chans, dim)
+        if config.class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        if config.reg_tokens:
+            self.reg_token = nn.Parameter(torch.empty(1, config.reg_tokens, dim))
+            nn.init.normal_(self.reg_token, std=1e-6)
+        self._build_position(config, dim, 0 if config.no_embed_class else prefix)
+        self.pos_drop = nn.Dropout(config.drop_rate)
+        rates = drop_path_rates(config.drop_path_rate, config.depth)
+        self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
+        pooled = config.pooled_dim
+        after = config.norm_after_pool
+        self.norm = nn.Identity() if after else nn.LayerNorm(dim, config.norm_eps)
+        if config.global_pool == "map":
+            self.attn_pool = AttentionPool(
+                dim,
+                config.num_heads,
+                config.mlp_dim,
+                act=config.act,
+                norm_eps=config.norm_eps,
+            )
+        self.fc_norm = nn.LayerNorm(pooled, config.norm_eps) if after else nn.Identity()
+        if config.representation_size:
+            self.pre_logits = nn.Sequential()
+            fc = nn.Linear(pooled, config.representation_size)
+            lecun_normal_(fc.weight, fan_in=pooled)
+            nn.init.zeros_(fc.bias)
+            self.pre_logits.add_module("fc", fc)
+            self.pre_logits.add_module("act", nn.Tanh())
+        else:
+            self.pre_logits = nn.Sequential()
+        self.head: nn.Module = nn.Identity()
+        self.reset_head(config.num_classes)
+
+    def _build_position(self, config: ViTConfig, dim: int, prefix: int) -> None:
+        grid, tables = config.grid, 1
+        if config.position_at == "every_layer":
+            tables = config.depth
+        shapes: dict[str, tuple[int, ...]] = {}
+        if config.position == "learned_1d":
+            shapes["pos_embed"] = (tables, prefix + math.prod(grid), dim)
+        elif config.position == "learned_2d":
+            shapes["pos_embed_x"] = (tables, grid.columns, dim // 2)
+            shapes["pos_embed_y"] = (tables, grid.rows, dim // 2)
+        for name, shape in shapes.items():
+            parameter = nn.Parameter(torch.empty(shape))
+            nn.init.normal_(parameter, std=0.02)
+            self.register_parameter(name, parameter)
+
+    def reset_head(self, num_classes: int) -> None:
+        """A new head: zero weights, so that every class starts equal (section 3.2)."""
+        if num_classes == 0:
+            self.head = nn.Identity()
+            return
+        width = self.config.representation_size or self.config.pooled_dim
+        like = self.patch_embed.proj.weight
+        self.head = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype)
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, self.config.head_bias)
+
+    def positions(self, grid: Grid) -> Float[Tensor, "tables tokens dim"] | None:
+        """What is added to the tokens on `grid`, prefix rows included; None for none.
+
+        One table, or one per block with `position_at=every_layer`.
+        """
+        config, prefix = self.config, self.config.num_prefix_tokens
+        method = config.position_resize
+        if config.position in ("none", "relative"):
+            return None
+        if config.position == "learned_1d":
+            own = 0 if config.no_embed_class else prefix
+            if grid == config.grid and own == prefix:
+                return self.pos_embed
+            rows = resize(self.pos_embed[:, own:], config.grid, grid, method)
+            if own:
+                return torch.cat([self.pos_embed[:, :own], rows], dim=1)
+        elif config.position == "learned_2d":
+            rows = learned_2d(self.pos_embed_x, self.pos_embed_y, grid, method)
+        else:
+            rows = sincos_2d(grid, config.embed_dim, self.patch_embed.proj.weight)[None]
+        return nn.functional.pad(rows, (0, 0, prefix, 0))
+
+    def embed(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Tokens:
+        """Equation 1: patches, prefix tokens, positions.
+
+        Args:
+            patch_mask: True where a patch takes part; None when all do.
+        """
+        config = self.config
+        if image.shape[1] != config.in_chans:
+            raise ConfigError(
+                f"The model takes images of {config.in_chans} channels: got "
+                f"{image.shape[1]}. Convert the images, or build with `in_chans`."
+            )
+        grid = patch_grid((image.shape[2], image.shape[3]), config.patch_hw)
+        prefix = []
+        if config.class_token:
+            prefix.append(self.cls_token.expand(image.shape[0], -1, -1))
+        if config.reg_tokens:
+            prefix.append(self.reg_token.expand(image.shape[0], -1, -1))
+        x = torch.cat([*prefix, self.patch_embed(image)], dim=1)
+        takes_part = None
+        if patch_mask is not None:
+            if patch_mask.shape[1:] != tuple(grid):
+                raise ConfigError(
+                    f"`patch_mask` must have one value per patch, {grid.rows} x "
+                    f"{grid.columns}: got {tuple(patch_mask.shape[1:])}."
+                )
+            takes_part = nn.functional.pad(
+                patch_mask.flatten(1), (config.num_prefix_tokens, 0), value=True
+            )
+        positions = self.positions(grid)
+        if positions is not None and config.position_at == "stem":
+            x = x + positions
+        return Tokens(self.pos_drop(x), *grid, takes_part)
+
+    def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
+        """Equations 2 and 3: the blocks from `first` up to, not including, `last`."""
+        x, grid = tokens.x, Grid(tokens.rows, tokens.columns)
+        mask = None if tokens.mask is None else attention_mask(tokens.mask, x)
+        at_layers = self.config.position_at != "stem"
+        tables = self.positions(grid) if at_layers else None
+        for layer in range(first, self.config.depth if last is None else last):
+            if tables is not None:
+                x = x + tables[layer if tables.shape[0] > 1 else 0]
+            x = self.blocks[layer](x, grid, mask)
+        return tokens._replace(x=x)
+
+    def finish(self, tokens: Tokens) -> Features:
+        """Equation 4: the final norm, and tokens back to the image's geometry."""
+        x, config = self.norm(tokens.x), self.config
+        shape = (tokens.rows, tokens.columns)
+        mask = tokens.mask
+        if mask is not None:
+            mask = mask[:, config.num_prefix_tokens :].unflatten(1, shape)
+        return Features(
+            cls=x[:, 0] if config.class_token else None,
+            patches=x[:, config.num_prefix_tokens :].unflatten(1, shape),
+            mask=mask,
+        )
+
+    def forward_features(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Features:
+        return self.finish(self.encode(self.embed(image, patch_mask)))
+
+    def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
+        """What feeds the head: pooled features, through the tanh layer if there is one.
+
+        Registers never take part in pooling, nor do masked patches.
+        """
+        patches = features.patches.flatten(1, 2)
+        mask = None if features.mask is None else features.mask.flatten(1)
+        kind, cls = self.config.global_pool, features.cls
+        if kind == "map":
+            pooled = self.attn_pool(patches, mask)
+        elif kind == "avg":
+            pooled = _mean(patches, mask)
+        else:
+            assert cls is not None
+            pooled = cls
+            if kind == "token_avg":
+                pooled = torch.cat([cls, _mean(patches, mask)], dim=1)
+        return self.pre_logits(self.fc_norm(pooled))
+
+    def forward_head(self, features: Features) -> Float[Tensor, "batch classes"]:
+        return self.head(self.forward_pool(features))
+
+    def forward(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        return self.forward_tokens(self.embed(image, patch_mask))
+
+    def forward_tokens(
+        self, tokens: Tokens, first: int = 0
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits from the tokens that enter block `first`.
+
+        The class token is all that the head of most models looks at, so the last block
+        computes that one row: the same logits for a twelfth of the work less.
+        """
+        if not self._only_class_token_counts(tokens, first):
+            return self.forward_head(self.finish(self.encode(tokens, first)))
+        last = self.config.depth - 1
+        block = self.blocks[last]
+        assert isinstance(block, Block)
+        x = self.encode(tokens, first, last).x
+        cls = self.norm(block.forward_first(x, num_queries=1))[:, 0]
+        return self.head(self.pre_logits(self.fc_norm(cls)))
+
+    def _only_class_token_counts(self, tokens: Tokens, first: int) -> bool:
+        config = self.config
+        return (
+            config.global_pool == "token"
+            and config.position != "relative"
+            and config.position_at == "stem"
+            and tokens.mask is None
+            and first < config.depth
+        )
+
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        stem = ("patch_embed", "cls_token", "reg_token", "pos_embed")
+        return 0 if name.startswith(stem) else self.config.depth + 1
+
+    def freeze(self, num_blocks: int) -> None:
+        """Keep the stem and the first `num_blocks` blocks as they are, in training too.
+
+        With all blocks frozen the final norm is frozen with them: a linear probe.
+        """
+        depth = self.config.depth
+        if not 0 <= num_blocks <= depth:
+            raise ConfigError(
+                f"`freeze` must lie between 0 (the stem) and {depth} (all blocks): got "
+                f"{num_blocks}."
+            )
+        self.num_frozen_blocks = num_blocks
+        for name, parameter in self.named_parameters():
+            frozen = self.layer_of(name) <= num_blocks
+            if num_blocks == depth and name.split(".")[0] in ("norm", "attn_pool"):
+                frozen = True
+            parameter.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ViT":
+        super().train(mode)
+        if self.num_frozen_blocks is not None:
+            # No dropout in a part that does not learn: its output is then a function
+            # of the image alone, and can be kept.
+            self.pos_drop.eval()
+            self.blocks[: self.num_frozen_blocks].eval()
+        return self
+
+
+def _block(config: ViTConfig, drop_path: float) -> Block:
+    dim, relative = config.embed_dim, None
+    if config.position == "relative":
+        relative = RelativePosition(
+            config.grid, dim // config.num_heads, config.num_prefix_tokens
+        )
+    attention = Attention(
+        dim,
+        config.num_heads,
+        qkv_bias=config.qkv_bias,
+        qk_norm=config.qk_norm,
+        norm_eps=config.norm_eps,
+        drop=config.drop_rate,
+        relative=relative,
+    )
+    return Block(
+        dim,
+        attention,
+        Mlp(dim, config.mlp_dim, act=config.act, drop=config.drop_rate),
+        norm_eps=config.norm_eps,
+        init_values=config.init_values,
+        drop_path=drop_path,
+    )
+
+
+def _mean(
+    patches: Float[Tensor, "batch patches dim"],
+    mask: Bool[Tensor, "batch patches"] | None,
+) -> Float[Tensor, "batch dim"]:
+    if mask is None:
+        return patches.mean(dim=1)
+    share = mask.to(patches.dtype)
+    return (patches * share[:, :, None]).sum(1) / share.sum(1, keepdim=True).clamp(1)

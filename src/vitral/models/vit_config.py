@@ -1,0 +1,170 @@
+"""The settings of a Vision Transformer, and the sizes that have a name.
+
+Sizes: arXiv 2010.11929 table 1; Ti and S of 2106.10270; g and G of 2106.04560; mu, M,
+So400m and e are those of the authors' later code.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from vitral.errors import ConfigError
+from vitral.layers.mlp import Activation
+from vitral.layers.patch import patch_grid
+from vitral.layers.position import Grid, ResizeMethod
+
+Size2d = int | tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """Everything that decides which function a Vision Transformer computes."""
+
+    image_size: Size2d = 224
+    """Pixels, (height, width) or one number: the grid that the positions are made for.
+    Images of any other size are accepted at run time."""
+    patch_size: Size2d = 16
+    """Pixels, (height, width) or one number."""
+    in_chans: int = 3
+    """Channels of the image."""
+    num_classes: int = 1000
+    """Width of the head; 0 leaves the head out."""
+    embed_dim: int = 768
+    """Width of a token."""
+    depth: int = 12
+    """Number of blocks."""
+    num_heads: int = 12
+    """Heads per block; must divide embed_dim."""
+    mlp_dim: int = 3072
+    """Hidden width of a block's perceptron."""
+    class_token: bool = True
+    """Put a learned token before the patches."""
+    reg_tokens: int = 0
+    """Register tokens after the class token (arXiv 2309.16588); 0 for none."""
+    global_pool: Literal["token", "avg", "map", "token_avg"] = "token"
+    """What the head sees: class token, mean of the patches, attention pooling, or the
+    first two side by side."""
+    position: Literal["none", "learned_1d", "learned_2d", "relative", "sincos_2d"] = (
+        "learned_1d"
+    )
+    """Kind of position embedding (appendix D.4)."""
+    position_at: Literal["stem", "every_layer", "every_layer_shared"] = "stem"
+    """Where an absolute position is added: once, before every block from a table of
+    its own, or before every block from one table."""
+    no_embed_class: bool = False
+    """Give the class and register tokens no row in the learned 1-D table."""
+    position_resize: ResizeMethod = "official"
+    """How the table is resized for another grid at run time."""
+    qkv_bias: bool = True
+    """Bias of queries, keys and values."""
+    qk_norm: bool = False
+    """LayerNorm on queries and keys (arXiv 2302.05442)."""
+    init_values: float | None = None
+    """LayerScale's first value (arXiv 2103.17239); None for no LayerScale."""
+    act: Activation = "gelu_tanh"
+    """`gelu_tanh` as the official code, `gelu` as timm's and Hugging Face's weights."""
+    norm_eps: float = 1e-6
+    """Epsilon of every LayerNorm."""
+    norm_after_pool: bool = False
+    """Pool first and normalise the pooled vector (timm's `fc_norm`)."""
+    representation_size: int = 0
+    """Width of the tanh layer before the head (section 3.1); 0 for none."""
+    head_bias: float = 0.0
+    """First value of the head's bias; -10 for sigmoid pre-training on many classes."""
+    drop_rate: float = 0.0
+    """Dropout at the four places of appendix B.1; 0 for none."""
+    drop_path_rate: float = 0.0
+    """Stochastic depth of the last block, rising linearly from 0; 0 for none."""
+
+    def __post_init__(self) -> None:
+        patch_grid(self.image_hw, self.patch_hw)
+        _require(
+            self.embed_dim % self.num_heads == 0,
+            f"`embed_dim` must be a multiple of `num_heads`: got {self.embed_dim} and "
+            f"{self.num_heads}.",
+        )
+        _require(
+            self.class_token or "token" not in self.global_pool,
+            f"`global_pool={self.global_pool}` needs the class token: set "
+            "`class_token=True`, or pool by `avg` or `map`.",
+        )
+        parts = {"learned_2d": 2, "sincos_2d": 4}.get(self.position, 1)
+        _require(
+            self.embed_dim % parts == 0,
+            f"`position={self.position}` needs an `embed_dim` that is a multiple of "
+            f"{parts}: got {self.embed_dim}.",
+        )
+        _require(
+            self.position_at == "stem" or self.position not in ("none", "relative"),
+            f"`position={self.position}` is not added to tokens, so `position_at` must "
+            f"be `stem`: got `{self.position_at}`.",
+        )
+        for name in ("drop_rate", "drop_path_rate"):
+            rate = getattr(self, name)
+            _require(0 <= rate <= 1, f"`{name}` must lie in [0, 1]: got {rate}.")
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        return _pair(self.image_size)
+
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        return _pair(self.patch_size)
+
+    @property
+    def grid(self) -> Grid:
+        return patch_grid(self.image_hw, self.patch_hw)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        return int(self.class_token) + self.reg_tokens
+
+    @property
+    def pooled_dim(self) -> int:
+        return self.embed_dim * (2 if self.global_pool == "token_avg" else 1)
+
+    def macs(self, image_size: Size2d | None = None) -> int:
+        """Multiply-accumulates of one image, attention products included."""
+        size = self.image_hw if image_size is None else _pair(image_size)
+        num_patches = math.prod(patch_grid(size, self.patch_hw))
+        tokens, dim = num_patches + self.num_prefix_tokens, self.embed_dim
+        stem = num_patches * math.prod(self.patch_hw) * self.in_chans * dim
+        block = tokens * (4 * dim**2 + 2 * dim * self.mlp_dim) + 2 * tokens**2 * dim
+        pool = 0
+        if self.global_pool == "map":
+            pool = 2 * num_patches * dim**2 + 2 * num_patches * dim
+            pool += 2 * dim**2 + 2 * dim * self.mlp_dim
+        hidden = self.representation_size or self.pooled_dim
+        head = self.representation_size * self.pooled_dim + hidden * self.num_classes
+        return stem + self.depth * block + pool + head
+
+
+SIZES: dict[str, dict[str, int]] = {
+    name: {"depth": depth, "embed_dim": width, "mlp_dim": mlp, "num_heads": heads}
+    for name, depth, width, mlp, heads in (
+        ("mu", 1, 32, 128, 2),
+        ("ti", 12, 192, 768, 3),
+        ("s", 12, 384, 1536, 6),
+        ("m", 12, 512, 2048, 8),
+        ("b", 12, 768, 3072, 12),
+        ("l", 24, 1024, 4096, 16),
+        ("so400m", 27, 1152, 4304, 16),
+        ("h", 32, 1280, 5120, 16),
+        ("giant", 40, 1408, 6144, 16),
+        ("gigantic", 48, 1664, 8192, 16),
+        ("e", 56, 1792, 15360, 16),
+    )
+}
+"""Depth, width, hidden width and heads of each named size."""
+
+PATCH_SIZES = (8, 14, 16, 32)
+"""The patch sizes that are listed; `vit_b10` and the like work as well."""
+
+
+def _pair(size: Size2d) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)

@@ -1,0 +1,45 @@
+"""Small things that several test files need."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitral.models import ViT, ViTConfig
+
+TINY: dict[str, Any] = {
+    "image_size": (48, 80),
+    "patch_size": 16,
+    "num_classes": 7,
+    "embed_dim": 24,
+    "depth": 2,
+    "num_heads": 3,
+    "mlp_dim": 40,
+}
+"""A model in which no two sizes are equal."""
+
+
+def tiny_vit(**changes: Any) -> ViT:
+    """A small float64 model whose every parameter is random, head and biases too."""
+    model = ViT(ViTConfig(**{**TINY, **changes})).double()
+    randomise(model)
+    return model.eval()
+
+
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Random values for every parameter, so that no zero hides a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(
+                parameter.shape, generator=generator, dtype=parameter.dtype
+            )
+            parameter.copy_(noise * 0.2 + (1.0 if parameter.ndim == 1 else 0.0))
+
+
+def images(
+    batch: int = 2, height: int = 48, width: int = 80, channels: int = 3
+) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    shape = (batch, channels, height, width)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
