@@ -1,0 +1,70 @@
+"""vitral: Vision Transformers from a folder of images to a measured, reported model.
+
+`import vitral as vt` is quick: each name below is imported when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "ConfigError": "vitral.errors",
+    "DataError": "vitral.errors",
+    "Run": "vitral.run",
+    "TrainConfig": "vitral.run",
+    "VitralError": "vitral.errors",
+    "WeightsError": "vitral.errors",
+    "create": "vitral.models",
+    "features": "vitral.run",
+    "load": "vitral.weights",
+    "names": "vitral.models",
+    "save": "vitral.weights",
+    "train": "vitral.run",
+}
+"""Public names and the room that each comes from."""
+
+_ROOMS = ("data", "evaluation", "models", "recipes", "weights")
+
+if TYPE_CHECKING:
+    from vitral import data, evaluation, models, recipes, weights
+    from vitral.errors import ConfigError, DataError, VitralError, WeightsError
+    from vitral.models import create, names
+    from vitral.run import Run, TrainConfig, features, train
+    from vitral.run import open_run as open  # noqa: A004
+    from vitral.weights import load, save
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Run",
+    "TrainConfig",
+    "VitralError",
+    "WeightsError",
+    "create",
+    "data",
+    "evaluation",
+    "features",
+    "load",
+    "models",
+    "names",
+    "open",
+    "recipes",
+    "save",
+    "train",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open":
+        return importlib.import_module("vitral.run").open_run
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"vitral.{name}")
+    raise AttributeError(f"module 'vitral' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

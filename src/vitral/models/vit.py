@@ -35,6 +35,8 @@ from vitral.layers import (
 from vitral.models.features import Features, Tokens
 from vitral.models.vit_config import ViTConfig
 
+_AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "pre_logits")
+
 
 class ViT(nn.Module):
     """A Vision Transformer; `model(images)` gives logits.
@@ -270,7 +272,7 @@ class ViT(nn.Module):
     def freeze(self, num_blocks: int) -> None:
         """Keep the stem and the first `num_blocks` blocks as they are, in training too.
 
-        With all blocks frozen the final norm is frozen with them: a linear probe.
+        With all blocks frozen only the head learns: a linear probe.
         """
         depth = self.config.depth
         if not 0 <= num_blocks <= depth:
@@ -281,7 +283,7 @@ class ViT(nn.Module):
         self.num_frozen_blocks = num_blocks
         for name, parameter in self.named_parameters():
             frozen = self.layer_of(name) <= num_blocks
-            if num_blocks == depth and name.split(".")[0] in ("norm", "attn_pool"):
+            if num_blocks == depth and name.split(".")[0] in _AFTER_BLOCKS:
                 frozen = True
             parameter.requires_grad_(not frozen)
         self.train(self.training)

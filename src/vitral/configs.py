@@ -1,0 +1,94 @@
+"""Configs to plain data and back, strictly: an unknown or mistyped field is an error.
+
+Only plain data goes in and out; no string here ever names code to import.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cattrs
+from cattrs.strategies import configure_union_passthrough
+
+from vitral.errors import ConfigError
+
+T = TypeVar("T")
+
+_STRICT = cattrs.Converter(
+    forbid_extra_keys=True, prefer_attrib_converters=False, detailed_validation=True
+)
+configure_union_passthrough(str | bool | int | float | None, _STRICT)
+
+
+def _number(value: Any, _: type) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def _whole(value: Any, _: type) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"expected a whole number, got {value!r}")
+    return value
+
+
+def _flag(value: Any, _: type) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, got {value!r}")
+    return value
+
+
+def _text(value: Any, _: type) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, got {value!r}")
+    return value
+
+
+def _size(value: Any, _: type) -> int | tuple[int, int]:
+    if isinstance(value, list | tuple):
+        if len(value) != 2:
+            raise ValueError(f"expected one number or two, got {value!r}")
+        return (_whole(value[0], int), _whole(value[1], int))
+    return _whole(value, int)
+
+
+_STRICT.register_structure_hook(float, _number)
+_STRICT.register_structure_hook(int, _whole)
+_STRICT.register_structure_hook(bool, _flag)
+_STRICT.register_structure_hook(str, _text)
+_STRICT.register_structure_hook(int | tuple[int, int], _size)
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A dataclass as nested dictionaries of JSON's types."""
+    return _lists(dataclasses.asdict(config))
+
+
+def from_plain(kind: type[T], values: Mapping[str, Any], where: str | Path) -> T:
+    """The dataclass `kind` from nested dictionaries.
+
+    Args:
+        where: what the values came from, named in an error.
+
+    Raises:
+        ConfigError: a field is unknown or of the wrong type.
+    """
+    try:
+        return _STRICT.structure(dict(values), kind)
+    except ConfigError:
+        raise
+    except Exception as error:
+        reasons = "; ".join(cattrs.transform_error(error, path="settings"))
+        raise ConfigError(
+            f"{where} does not hold valid settings: {reasons}. It may come from "
+            "another version of vitral; correct the field or remove it."
+        ) from error
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_lists(item) for item in value]
+    return value

@@ -1,0 +1,64 @@
+"""Floor 6: one file per paper or purpose, one function per experiment.
+
+A recipe is a plain function of (data, weights) that returns a whole TrainConfig; a
+variant calls its parent and changes fields. `choose` picks one from the data.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vitral.errors import ConfigError
+from vitral.recipes import elpv, small, vit
+from vitral.recipes.facts import Facts, look
+from vitral.run import TrainConfig
+
+Recipe = Callable[[str, str], TrainConfig]
+
+RECIPES: dict[str, Recipe] = {
+    "small.scratch": small.scratch,
+    "small.finetune": small.finetune,
+    "vit.finetune": vit.finetune,
+    "elpv.finetune": elpv.finetune,
+}
+
+
+class Choice(NamedTuple):
+    """A recipe's name and why it fits."""
+
+    name: str
+    reason: str
+
+
+def get(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ConfigError: nobody's name; the nearest ones are in the message.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=2, cutoff=0.0)
+    raise ConfigError(
+        f"Unknown recipe `{name}`. The nearest names are {' and '.join(near)}; all are "
+        f"{', '.join(RECIPES)}."
+    )
+
+
+def choose(data: str, weights: str) -> Choice:
+    """A recipe for these images, and the reason in a sentence."""
+    facts = look(data)
+    images = f"{facts.num_images} images of {facts.num_classes} classes"
+    if not weights:
+        return Choice(
+            "small.scratch", f"{images} and no weights to start from: train from zero"
+        )
+    if facts.num_images < small.FINETUNE_UP_TO:
+        return Choice(
+            "small.finetune", f"{images}: few enough for a short fine-tune with AdamW"
+        )
+    return Choice("vit.finetune", f"{images}: enough for the paper's own fine-tune")
+
+
+__all__ = ["RECIPES", "Choice", "Facts", "Recipe", "choose", "elpv", "get", "look"]
+__all__ += ["small", "vit"]

@@ -1,0 +1,33 @@
+"""Defects of solar cells in electroluminescence images (arXiv 1807.02894).
+
+2,624 grey cells of 300 x 300 pixels with a defect probability of 0, 1/3, 2/3 or 1. The
+data is written as a table by `python benchmarks/elpv.py`.
+"""
+
+from vitral.data import AugmentConfig
+from vitral.run import TrainConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+
+
+def finetune(data: str, weights: str) -> TrainConfig:
+    """Fine-tune a DINOv2 ViT-S/14 on the uncertain labels as they are.
+
+    Command: `python benchmarks/elpv.py --weights FILE`
+    """
+    return TrainConfig(
+        data=data,
+        recipe="elpv.finetune",
+        expected="see docs/results.md",
+        weights=weights,
+        image_size=224,
+        freeze=6,
+        cache=True,
+        batch_size=32,
+        epochs=8,
+        val=0.0,
+        eval_views="dihedral",
+        augment=AugmentConfig(dihedral=True, flip=0.0, views=8),
+        optim=OptimConfig(lr=2e-4, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup=60),
+        loop=LoopConfig(precision="bf16", ema=0.99, ema_warmup=True),
+    )

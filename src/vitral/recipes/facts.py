@@ -1,0 +1,58 @@
+"""What a recipe has to know of a data set: how many images, how large, of what kind."""
+
+import statistics
+from typing import NamedTuple
+
+import numpy as np
+
+import vitral.data
+from vitral.errors import DataError, ImageError
+
+SAMPLE = 64
+"""Images that are opened to learn the usual size."""
+
+
+class Facts(NamedTuple):
+    """A quick look at a data set."""
+
+    num_images: int
+    num_classes: int
+    height: int
+    """Median, in pixels."""
+    width: int
+    grey: bool
+    """Whether no looked-at image has colour."""
+    multi_label: bool
+
+
+def look(data: str) -> Facts:
+    """List the examples of `data` and open a few of them.
+
+    Raises:
+        DataError: none of the images that were tried can be decoded.
+    """
+    dataset = vitral.data.open(data)
+    examples = dataset.examples
+    sizes: list[tuple[int, int]] = []
+    grey = True
+    for example in examples[:: max(1, len(examples) // SAMPLE)]:
+        try:
+            image = dataset.read(example)
+        except ImageError:
+            continue
+        sizes.append((image.height, image.width))
+        pixels = np.asarray(image)
+        grey = grey and bool((pixels == pixels[..., :1]).all())
+    if not sizes:
+        raise DataError(
+            f"None of the images of {data} that were tried can be decoded. Run "
+            f"`vitral data check {data}` to see each with its reason."
+        )
+    return Facts(
+        num_images=len(examples),
+        num_classes=len(dataset.classes),
+        height=round(statistics.median(height for height, _ in sizes)),
+        width=round(statistics.median(width for _, width in sizes)),
+        grey=grey,
+        multi_label=dataset.multi_label,
+    )

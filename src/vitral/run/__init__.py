@@ -1,0 +1,8 @@
+"""Floor 5: where data, models, training and evaluation meet."""
+
+from vitral.run.config import TrainConfig
+from vitral.run.features import features
+from vitral.run.folder import Answer, Run, open_run
+from vitral.run.training import train
+
+__all__ = ["Answer", "Run", "TrainConfig", "features", "open_run", "train"]

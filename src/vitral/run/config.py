@@ -1,0 +1,101 @@
+"""Everything that decides a training run, as plain data.
+
+A recipe returns one of these whole; the command line changes fields of it; the run
+folder keeps it as config.json. Nothing derived is stored.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vitral.data import AugmentConfig, MixConfig
+from vitral.errors import ConfigError
+from vitral.models.vit_config import Size2d
+from vitral.objectives import SupervisedConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+
+Plain = int | float | str | bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run: data, model, and how the one learns from the other."""
+
+    data: str
+    """A folder, a .csv or .jsonl table, or the name of a known data set."""
+    val: float = 0.1
+    """Share that chooses the best step, where the data has no val split; 0 for none."""
+    test: float = 0.2
+    """Share that is only measured, where the data has no test split; 0 for none."""
+    group_by: str = ""
+    """What must not part across splits: `folder`, a regular expression on the path, or
+    a column of the table; empty for nothing."""
+    recipe: str = ""
+    """The recipe that these settings began as; empty for none."""
+    expected: str = ""
+    """The number that the recipe leads one to expect, and where it was measured."""
+    model: str = ""
+    """A name such as `vit_s16`; empty to take the model of `weights`."""
+    model_changes: dict[str, Plain] = field(default_factory=dict)
+    """Fields of the model's own config that differ from its name or its weights."""
+    weights: str = ""
+    """A model folder, a run or a .safetensors file to start from; empty for none."""
+    image_size: Size2d = 0
+    """Pixels, (height, width) or one number, a multiple of the patch; 0 for the
+    model's own."""
+    preprocess_changes: dict[str, Any] = field(default_factory=dict)
+    """Fields of the pre-processing that differ from those of the weights."""
+    freeze: int = -1
+    """Keep the stem and so many first blocks as they are; -1 trains everything, the
+    model's depth is a linear probe."""
+    cache: bool = False
+    """Compute the frozen part's output once per image and view and train on that."""
+    eval_views: Literal["one", "flip", "dihedral"] = "one"
+    """Views whose probabilities are averaged in evaluation and prediction: the image,
+    with its mirror image, or with all symmetries of a square."""
+    batch_size: int = 32
+    """Images per update."""
+    epochs: float = 10.0
+    """Passes over the training images, unless `steps` is given."""
+    seed: int = 0
+    """Of everything random: split, order, augmentation, initial weights, dropout."""
+    workers: int = 0
+    """Processes that decode images; 0 decodes in the main one."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps`, or `auto` for the best that is there."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    objective: SupervisedConfig = field(default_factory=SupervisedConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if not self.model and not self.weights:
+            raise ConfigError(
+                "A run needs a model: give `--weights FILE` to fine-tune one, or "
+                "`--model NAME` to train one from scratch."
+            )
+        for name in ("batch_size", "epochs"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(
+                    f"`{name}` must be above 0: got {getattr(self, name)}."
+                )
+        if self.cache and self.freeze < 0:
+            raise ConfigError(
+                "`--cache` keeps the output of frozen blocks: say how many with "
+                "`--freeze N`."
+            )
+        if self.cache and self.augment.views == 0:
+            raise ConfigError(
+                "`--cache` keeps every view of an image, so their number must be "
+                "finite: give `--views V`."
+            )
+        if self.cache and (self.mix.mixup or self.mix.cutmix):
+            raise ConfigError(
+                "Mixup and CutMix blend images, which a cache of frozen outputs does "
+                "not have: set `--mixup 0 --cutmix 0`, or leave `--cache` out."
+            )
+
+
+VOLATILE = ("workers", "device", "expected")
+"""Fields that may differ when a run is resumed: they change no number of it."""

@@ -1,0 +1,127 @@
+"""A run folder, opened: the best model, its pre-processing, its numbers."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+import vitral.weights
+from vitral import configs
+from vitral.data import Preprocess
+from vitral.errors import ConfigError, WeightsError
+from vitral.evaluation import softmax
+from vitral.models import ViT
+from vitral.run.config import TrainConfig
+from vitral.run.scoring import logits_of
+
+
+class Answer(NamedTuple):
+    """What a model says about one image."""
+
+    label: str
+    """The most probable class; several, joined by `;`, for a multi-label model."""
+    confidence: float
+    probabilities: dict[str, float]
+
+
+class Run:
+    """A finished run, or a model folder that was taken out of one.
+
+    `run.model(run.preprocess("cat.jpg")[None])` gives logits; `run.predict(images)`
+    gives classes with probabilities, averaged over the views that the run evaluates.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._folder = self.path
+        if (self.path / "model" / "config.json").is_file():
+            self._folder = self.path / "model"
+        if not (self._folder / "config.json").is_file():
+            raise WeightsError(
+                f"{self.path} holds no trained model: it has neither model/config.json "
+                "nor config.json. Give the folder that `vitral train --out` made, and "
+                "finish the run with `--resume` if it was cut short."
+            )
+        source = vitral.weights.read(self._folder)
+        loaded = vitral.weights.build(source, source.config)
+        self.model: ViT = loaded.model
+        self.preprocess: Preprocess = source.preprocess
+        self.classes: tuple[str, ...] = source.classes
+        self.extra: dict[str, Any] = source.extra
+
+    @cached_property
+    def config(self) -> TrainConfig:
+        """The settings of the run."""
+        file = self.path / "config.json"
+        if self._folder == self.path or not file.is_file():
+            raise ConfigError(
+                f"{self.path} is a model without its run: it has no training config."
+            )
+        return configs.from_plain(TrainConfig, json.loads(file.read_text()), file)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The final result of each split that was evaluated, as in predictions/."""
+        folder = self.path / "predictions"
+        return {
+            file.stem: json.loads(file.read_text())
+            for file in sorted(folder.glob("*.json"))
+        }
+
+    @property
+    def multi_label(self) -> bool:
+        return bool(self.extra.get("multi_label", False))
+
+    def predict(
+        self,
+        images: Sequence[str | Path | bytes | Image.Image | np.ndarray],
+        *,
+        batch_size: int = 32,
+    ) -> list[Answer]:
+        """The class of each image.
+
+        Raises:
+            ImageError: an image cannot be decoded.
+        """
+        answers: list[Answer] = []
+        for start in range(0, len(images), batch_size):
+            chosen = images[start : start + batch_size]
+            pixels = torch.stack([self.preprocess(image) for image in chosen])
+            answers.extend(self.answers(pixels))
+        return answers
+
+    def answers(self, pixels: torch.Tensor) -> Iterable[Answer]:
+        """The classes of a batch that is pre-processed already."""
+        device = next(self.model.parameters()).device
+        logits = logits_of(
+            self.model,
+            pixels.to(device),
+            views=self.extra.get("eval_views", "one"),
+            multi_label=self.multi_label,
+        ).cpu()
+        if self.multi_label:
+            table = logits.sigmoid().numpy()
+        else:
+            table = softmax(logits.numpy())
+        names = self.classes or tuple(str(i) for i in range(logits.shape[1]))
+        for row in table:
+            values = {name: float(p) for name, p in zip(names, row, strict=True)}
+            best = int(row.argmax())
+            label = names[best]
+            if self.multi_label:
+                label = ";".join(name for name, p in values.items() if p >= 0.5)
+            yield Answer(label, float(row[best]), values)
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run folder, or the model folder of one.
+
+    Raises:
+        WeightsError: there is no trained model, or its files are corrupt.
+    """
+    return Run(path)

@@ -1,0 +1,159 @@
+"""Training on the output of a frozen prefix, computed once per image and view.
+
+The stem and the first blocks of a model do not change, and an image has a finite number
+of views, so their output is a table. The tail of the model, trained on that table, gets
+the same gradients as the whole model would.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitral.data import Batch, Loader
+from vitral.errors import DataError
+from vitral.files import write_json
+from vitral.models import Tokens, ViT
+
+FILE, ABOUT = "tokens.bin", "tokens.json"
+
+
+class Tail(nn.Module):
+    """The part of a model behind its frozen prefix: cached tokens to logits."""
+
+    def __init__(self, model: ViT) -> None:
+        super().__init__()
+        self.model = model
+        self.grid = model.config.grid
+
+    def forward(
+        self, tokens: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch classes"]:
+        first = self.model.num_frozen_blocks
+        assert first is not None
+        if tokens.shape[1] == 1:
+            return self.model.head(tokens[:, 0])
+        return self.model.forward_tokens(Tokens(tokens, *self.grid), first)
+
+
+def is_probe(model: ViT) -> bool:
+    """Whether only the head learns: then one pooled vector an image is enough."""
+    learns = [name for name, p in model.named_parameters() if p.requires_grad]
+    return all(name.startswith("head.") for name in learns)
+
+
+def frozen_output(
+    model: ViT, image: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, "batch tokens dim"]:
+    """What the learning part of `model` takes as its input."""
+    first = model.num_frozen_blocks
+    assert first is not None
+    tokens = model.encode(model.embed(image), 0, first)
+    if is_probe(model):
+        return model.forward_pool(model.finish(tokens))[:, None]
+    return tokens.x
+
+
+@dataclass(kw_only=True)
+class CachedLoader:
+    """The batches of a Loader, with cached outputs in the place of images."""
+
+    loader: Loader
+    table: np.ndarray
+    """[views, examples, tokens, dim], mapped from the disk."""
+    bf16: bool
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from batch `start` on; as Loader.epoch."""
+        order, size = self.loader.order(number), self.loader.batch_size
+        view = self.table[number % len(self.table)]
+        targets = self.loader.targets()
+        for index in range(start, len(self)):
+            rows = order[index * size : (index + 1) * size]
+            examples = [self.loader.examples[row] for row in rows]
+            tokens = torch.from_numpy(np.stack([view[row] for row in rows]))
+            yield Batch(
+                image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
+                target=targets[rows],
+                label=torch.tensor([example.label[0] for example in examples]),
+                id=tuple(example.id for example in examples),
+            )
+
+
+def cached(
+    loader: Loader,
+    model: ViT,
+    folder: Path,
+    *,
+    key: str,
+    views: int,
+    device: torch.device,
+    bf16: bool,
+) -> CachedLoader:
+    """Compute the outputs of `loader`'s images, or map those that are already there.
+
+    Args:
+        folder: gets one file of views x examples x tokens x dim numbers.
+        key: what the outputs depend on; a file with another key is made again.
+        bf16: compute in bfloat16 and keep it so, at half the size.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = folder / ABOUT
+    shape = _shape(loader, model, views)
+    wanted = {"key": key, "shape": list(shape), "bf16": bf16}
+    kind = np.int16 if bf16 else np.float32
+    if not about.is_file() or json.loads(about.read_text()) != wanted:
+        about.unlink(missing_ok=True)
+        table = np.memmap(folder / FILE, dtype=kind, mode="w+", shape=shape)
+        for view in range(views):
+            _fill(table[view], loader, model, view, device, bf16)
+        table.flush()
+        write_json(about, wanted)
+    table = np.memmap(folder / FILE, dtype=kind, mode="r", shape=shape)
+    return CachedLoader(loader=loader, table=table, bf16=bf16)
+
+
+@torch.no_grad()
+def _fill(
+    rows: np.ndarray,
+    loader: Loader,
+    model: ViT,
+    view: int,
+    device: torch.device,
+    bf16: bool,
+) -> None:
+    model.eval()
+    places = {example.id: i for i, example in enumerate(loader.examples)}
+    filled = 0
+    for batch in loader.epoch(view):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            tokens = frozen_output(model, batch.image.to(device)).float().cpu()
+        values = tokens.bfloat16().view(torch.int16) if bf16 else tokens
+        rows[[places[name] for name in batch.id]] = values.numpy()
+        filled += len(batch.id)
+    if filled != len(places):
+        first = loader.failures[0]
+        raise DataError(
+            f"{len(places) - filled} images could not be decoded while their outputs "
+            f"were computed, first {first.id}: {first.reason}. Run `vitral data check` "
+            "and remove them from the split."
+        )
+
+
+def _shape(loader: Loader, model: ViT, views: int) -> tuple[int, int, int, int]:
+    image = torch.zeros(1, model.config.in_chans, *model.config.image_hw)
+    with torch.no_grad():
+        device = model.patch_embed.proj.weight.device
+        output = frozen_output(model, image.to(device))
+    return (views, len(loader.examples), output.shape[1], output.shape[2])

@@ -1,0 +1,145 @@
+"""From a model and a split to logits, and from logits to the files of a result.
+
+Averaging over views: the probabilities of the image and of its mirror images or
+symmetries are averaged; the logits returned are the logarithms of that average.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitral.data import BadFile, Batch, DataSet, Loader, Plain, Preprocess
+from vitral.evaluation import (
+    Classification,
+    MultiLabel,
+    classify,
+    multilabel,
+    write_predictions,
+)
+from vitral.files import write_json
+
+Views = Literal["one", "flip", "dihedral"]
+
+
+class Scores(NamedTuple):
+    """What a model says about some examples, in their order."""
+
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    """Class index of each example, [examples]."""
+    targets: np.ndarray
+    """One-hot, soft or multi-hot targets, [examples, classes]."""
+    logits: np.ndarray
+    """[examples, classes]."""
+
+
+def views_of(image: Tensor, views: Views) -> list[Tensor]:
+    """The image batch as it is and its mirror images; turned ones where it is square."""
+    if views == "one":
+        return [image]
+    if views == "flip":
+        return [image, image.flip(-1)]
+    mirrored = [image, image.flip(-1), image.flip(-2), image.flip(-1, -2)]
+    if image.shape[-1] != image.shape[-2]:
+        return mirrored
+    return mirrored + [view.transpose(-1, -2) for view in mirrored]
+
+
+@torch.no_grad()
+def logits_of(
+    model: nn.Module, image: Tensor, *, views: Views, multi_label: bool
+) -> Tensor:
+    """Logits of a batch, [batch, classes] in float32, averaged over its views."""
+    outputs = [model(view).float() for view in views_of(image, views)]
+    if len(outputs) == 1:
+        return outputs[0]
+    if multi_label:
+        mean = torch.stack([output.sigmoid() for output in outputs]).mean(0)
+        return torch.logit(mean.clamp(1e-7, 1 - 1e-7))
+    logs = torch.stack([output.log_softmax(-1) for output in outputs])
+    return logs.logsumexp(0) - float(np.log(len(outputs)))
+
+
+def score(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    device: torch.device,
+    views: Views = "one",
+    bf16: bool = False,
+    multi_label: bool = False,
+) -> Scores:
+    """Run `model`, in eval mode, over `batches`."""
+    model.eval()
+    ids: list[str] = []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for batch in batches:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            image = batch.image.to(device)
+            logits = logits_of(model, image, views=views, multi_label=multi_label)
+        ids.extend(batch.id)
+        parts.append((batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()))
+    labels, targets, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Scores(tuple(ids), labels, targets, scores)
+
+
+def split_loader(
+    dataset: DataSet,
+    split: str,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> Loader:
+    """The images of a split as a model sees them in evaluation, in a fixed order."""
+    return Loader(
+        dataset=dataset,
+        examples=dataset.select(split),
+        transform=Plain(preprocess=preprocess),
+        batch_size=batch_size,
+        workers=workers,
+    )
+
+
+def measure(
+    scores: Scores,
+    classes: Sequence[str],
+    bad: Sequence[BadFile],
+    *,
+    multi_label: bool = False,
+) -> Classification | MultiLabel:
+    """Every number of a split; undecodable files count as wrong answers."""
+    if not multi_label:
+        lost = [file.label[0] for file in bad]
+        return classify(scores.logits, scores.labels, classes, unreadable=lost)
+    probabilities = 1 / (1 + np.exp(-scores.logits.astype(np.float64)))
+    targets = (scores.targets > 0).astype(np.int64)
+    missing = np.zeros((len(bad), len(classes)), dtype=np.int64)
+    for row, file in zip(missing, bad, strict=True):
+        row[list(file.label)] = 1
+    return multilabel(probabilities, targets, classes, unreadable=missing)
+
+
+def write_result(
+    folder: Path,
+    split: str,
+    scores: Scores,
+    result: Classification | MultiLabel,
+    bad: Sequence[BadFile],
+) -> None:
+    """predictions/<split>.json, and the table of every image beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{split}.json", result.to_dict())
+    if isinstance(result, Classification):
+        write_predictions(
+            folder / f"{split}.csv",
+            scores.ids,
+            scores.logits,
+            scores.labels,
+            result.classes,
+            unreadable=[(file.path, file.label[0]) for file in bad],
+        )

@@ -1,0 +1,180 @@
+"""Building the parts of a run from its config: data, model, loaders, optimizer."""
+
+import dataclasses
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import vitral.data
+import vitral.models
+import vitral.weights
+from vitral import configs
+from vitral.data import Augment, Audit, BadFile, DataSet, Loader, Preprocess
+from vitral.data.split import apply, save
+from vitral.errors import ConfigError, DataError
+from vitral.files import write_json
+from vitral.models import ViT, ViTConfig
+from vitral.run.config import TrainConfig
+from vitral.training import build, parameter_groups
+from vitral.weights import Ledger
+
+FULL_AUDIT_UP_TO = 50_000
+"""Images; a larger set is sampled, since decoding it all would delay the first step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model and everything that was decided about it."""
+
+    model: ViT
+    preprocess: Preprocess
+    ledger: Ledger | None
+    """None for fresh weights."""
+
+
+def open_data(config: TrainConfig) -> DataSet:
+    """The data set of a run, with its splits.
+
+    Raises:
+        DataError: it cannot be trained on.
+    """
+    dataset = vitral.data.open(
+        config.data,
+        seed=config.seed,
+        val=config.val,
+        test=config.test,
+        group_by=config.group_by,
+    )
+    if len(dataset.classes) < 2:
+        raise DataError(
+            f"{config.data} has one class, {dataset.classes[0]}: a classifier needs at "
+            "least two. Put the images of each class into a folder of its own."
+        )
+    return dataset
+
+
+def audit(dataset: DataSet, split_file: Path, config: TrainConfig) -> Audit:
+    """Decode every image once, keep the split of an earlier start, and save it."""
+    if split_file.is_file():
+        dataset = apply(
+            dataset, split_file, seed=config.seed, val=config.val, test=config.test
+        )
+    full = len(dataset.examples) <= FULL_AUDIT_UP_TO
+    found = vitral.data.check(dataset, workers=max(config.workers, 2), full=full)
+    if not split_file.is_file():
+        save(dataset, split_file)
+    return found
+
+
+def describe_data(found: Audit) -> dict[str, Any]:
+    """The content of data.json."""
+    dataset = found.dataset
+    leaks = [
+        f"the same picture is in {' and '.join(leak.splits)}: {', '.join(leak.ids[:3])}"
+        for leak in found.leaks
+    ]
+    return {
+        "name": dataset.name,
+        "root": str(dataset.root),
+        "classes": list(dataset.classes),
+        "multi_label": dataset.multi_label,
+        "counts": dataset.counts(),
+        "median_size": list(found.median_size),
+        "bad": [
+            {"path": file.path, "reason": file.reason, "split": file.split}
+            for file in found.bad
+        ],
+        "ignored": [dataclasses.asdict(file) for file in dataset.ignored],
+        "notes": [*dataset.notes, *found.notes, *leaks],
+        "fingerprint": dataset.fingerprint(),
+    }
+
+
+def prepare_model(config: TrainConfig, num_classes: int) -> Prepared:
+    """The model with its weights, its frozen part and its pre-processing."""
+    changes: dict[str, Any] = {**config.model_changes, "num_classes": num_classes}
+    if config.image_size:
+        changes["image_size"] = config.image_size
+    ledger: Ledger | None = None
+    if config.weights:
+        source = vitral.weights.read(config.weights)
+        if config.model:
+            _refuse_another_model(config, source.config)
+        # The hidden layer of a pre-training head goes with the head (section 3.2).
+        changes.setdefault("representation_size", 0)
+        model_config = _changed(source.config, changes)
+        torch.manual_seed(config.seed)
+        model, preprocess, ledger = vitral.weights.build(source, model_config)
+    else:
+        model_config = vitral.models.config(config.model, changes)
+        torch.manual_seed(config.seed)
+        model = ViT(model_config)
+        preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
+    preprocess = Preprocess.from_dict(
+        {**preprocess.to_dict(), **config.preprocess_changes}
+    )
+    if config.freeze >= 0:
+        model.freeze(config.freeze)
+    return Prepared(model=model, preprocess=preprocess, ledger=ledger)
+
+
+def train_loader(
+    config: TrainConfig, dataset: DataSet, preprocess: Preprocess
+) -> Loader:
+    """Shuffled, augmented batches of the training split."""
+    return Loader(
+        dataset=dataset,
+        examples=dataset.select("train"),
+        transform=Augment(config.augment, preprocess, config.seed),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        shuffle=True,
+        workers=config.workers,
+        mix=config.mix if config.mix.mixup or config.mix.cutmix else None,
+    )
+
+
+def optimizer_of(config: TrainConfig, model: ViT) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that learn, with layer-wise rates."""
+    depth = model.config.depth
+    groups = parameter_groups(model, config.optim, model.layer_of, depth + 1)
+    return build(groups, config.optim)
+
+
+def bad_of(bad: tuple[BadFile, ...], split: str) -> list[BadFile]:
+    """The undecodable files of one split."""
+    return [file for file in bad if file.split == split]
+
+
+def write_config(config: TrainConfig, file: Path) -> None:
+    write_json(file, configs.to_plain(config))
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _changed(config: ViTConfig, changes: dict[str, Any]) -> ViTConfig:
+    known = {field.name for field in dataclasses.fields(ViTConfig)}
+    unknown = sorted(changes.keys() - known)
+    if unknown:
+        raise ConfigError(
+            f"A Vision Transformer has no setting `{unknown[0]}`; it has "
+            f"{', '.join(sorted(known))}."
+        )
+    return replace(config, **changes)
+
+
+def _refuse_another_model(config: TrainConfig, found: ViTConfig) -> None:
+    named = vitral.models.config(config.model)
+    for field in ("embed_dim", "depth", "num_heads", "mlp_dim", "patch_hw"):
+        wanted, has = getattr(named, field), getattr(found, field)
+        if wanted != has:
+            raise ConfigError(
+                f"`--model {config.model}` has {field} {wanted}, but {config.weights} "
+                f"holds a model with {field} {has}. Leave `--model` out to take the "
+                "model of the weights."
+            )

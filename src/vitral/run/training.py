@@ -1,0 +1,260 @@
+"""train: from a config to a run folder with a trained, measured, reported model.
+
+Every file of the folder is described in docs/run-folder.md. The loop itself is in
+vitral.training and knows neither models nor data; here the two meet.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+import vitral.weights
+from vitral import configs
+from vitral.data import Audit, Loader
+from vitral.errors import ConfigError
+from vitral.evaluation import Classification
+from vitral.files import write_atomic, write_json
+from vitral.objectives import Supervised
+from vitral.run.config import VOLATILE, TrainConfig
+from vitral.run.environment import command_line, describe, pick_device
+from vitral.run.finish import finish
+from vitral.run.folder import Run
+from vitral.run.frozen import CachedLoader, Tail, cached
+from vitral.run.scoring import measure, score, split_loader
+from vitral.run.setup import (
+    Prepared,
+    audit,
+    bad_of,
+    describe_data,
+    open_data,
+    optimizer_of,
+    prepare_model,
+    train_loader,
+    write_config,
+)
+from vitral.training import MetricsLog, fit, lr_at, steps_for
+
+
+class Loaders(NamedTuple):
+    """Where batches come from; `val` is None where the data has no val split."""
+
+    train: Loader | CachedLoader
+    val: Loader | CachedLoader | None
+    module: nn.Module
+    """What the batches go through: the model, or its learning tail."""
+
+
+def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Run:
+    """Train, evaluate and report; everything is left in the folder `out`.
+
+    Args:
+        resume: go on from the newest checkpoint in `out`; starts when there is none.
+
+    Returns:
+        the run, with the best model.
+
+    Raises:
+        ConfigError: `out` is in use, or is resumed with other settings.
+        DataError: the data cannot be used.
+        WeightsError: the weights cannot be used, or a checkpoint cannot be written.
+        DivergedError: the loss or a gradient is not finite.
+        InterruptedRun: a signal arrived; a checkpoint was written.
+    """
+    out = Path(out)
+    device = pick_device(config.device)
+    _claim(config, out, resume)
+    dataset = open_data(config)
+    prepared = prepare_model(config, len(dataset.classes))
+    out.mkdir(parents=True, exist_ok=True)
+    found = audit(dataset, out / "split.csv", config)
+    write_config(config, out / "config.json")
+    write_json(out / "data.json", describe_data(found))
+    write_json(out / "environment.json", describe(device))
+    write_atomic(out / "command.txt", command_line() + "\n")
+    prepared.model.to(device)
+    loaders = _loaders(config, found, prepared, out, device)
+    steps = config.loop.steps or steps_for(
+        len(found.dataset.select("train")), config.epochs, config.batch_size
+    )
+    loop = replace(config.loop, steps=steps)
+    objective = Supervised(loaders.module, config.objective)
+    fit(
+        objective,
+        optimizer_of(config, prepared.model),
+        config=loop,
+        batches=loaders.train.epoch,
+        batches_per_epoch=len(loaders.train),
+        lr=lambda step: lr_at(step, steps, config.optim.lr, config.schedule),
+        evaluate=_evaluation(config, found, loaders, device),
+        folder=out,
+        seed=config.seed,
+        device=device,
+        clip_norm=config.optim.clip_norm,
+        resume=resume,
+        on_best=lambda module, step: _save_best(
+            out, module, prepared, found, config, step
+        ),
+        extra_state={
+            "config": config_hash(config),
+            "data": found.dataset.fingerprint(),
+        },
+    )
+    return finish(out, found, device)
+
+
+def config_hash(config: TrainConfig) -> str:
+    """A hash of every setting that changes a number of the run."""
+    values = configs.to_plain(config)
+    for name in VOLATILE:
+        values.pop(name)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _claim(config: TrainConfig, out: Path, resume: bool) -> None:
+    """Refuse to write over another run, and to resume one with other settings."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"`--out {out}` is a file: name a folder for the run.")
+    if not any(out.iterdir()):
+        return
+    stored = out / "config.json"
+    if not stored.is_file():
+        raise ConfigError(
+            f"The output folder {out} holds something that is not a run: name another "
+            "folder."
+        )
+    if not resume:
+        raise ConfigError(
+            f"The output folder {out} already holds a run: give another `--out`, or "
+            "`--resume` to go on with it."
+        )
+    before = configs.from_plain(TrainConfig, json.loads(stored.read_text()), stored)
+    old, new = configs.to_plain(before), configs.to_plain(config)
+    different = [name for name in new if old[name] != new[name]]
+    different = [name for name in different if name not in VOLATILE]
+    if different:
+        name = different[0]
+        raise ConfigError(
+            f"The run in {out} was started with `{name}` {old[name]} and cannot go on "
+            f"with {new[name]}. Use the first settings, or another `--out`."
+        )
+
+
+def _loaders(
+    config: TrainConfig, found: Audit, prepared: Prepared, out: Path, device: Any
+) -> Loaders:
+    dataset, preprocess = found.dataset, prepared.preprocess
+    train_images = train_loader(config, dataset, preprocess)
+    val_images = None
+    if dataset.select("val"):
+        val_images = split_loader(
+            dataset,
+            "val",
+            preprocess,
+            batch_size=config.batch_size,
+            workers=config.workers,
+        )
+    if not config.cache:
+        return Loaders(train_images, val_images, prepared.model)
+    key = hashlib.sha256(
+        f"{config_hash(config)} {dataset.fingerprint()}".encode()
+    ).hexdigest()
+    about: dict[str, Any] = {
+        "key": key,
+        "device": device,
+        "bf16": config.loop.precision == "bf16",
+    }
+    cached_val = None
+    if val_images is not None:
+        folder = out / "cache" / "val"
+        cached_val = cached(val_images, prepared.model, folder, views=1, **about)
+    return Loaders(
+        cached(
+            train_images,
+            prepared.model,
+            out / "cache" / "train",
+            views=config.augment.views,
+            **about,
+        ),
+        cached_val,
+        Tail(prepared.model),
+    )
+
+
+def _evaluation(
+    config: TrainConfig, found: Audit, loaders: Loaders, device: torch.device
+) -> Any:
+    """What the loop calls to judge a model on val; None without a val split."""
+    val = loaders.val
+    if val is None:
+        return None
+    multi_label = found.dataset.multi_label
+    # Cached outputs are those of one view.
+    views = "one" if config.cache else config.eval_views
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        scores = score(
+            module,
+            val.epoch(0),
+            device=device,
+            views=views,
+            bf16=config.loop.precision == "bf16",
+            multi_label=multi_label,
+        )
+        bad = bad_of(found.bad, "val")
+        result = measure(scores, found.dataset.classes, bad, multi_label=multi_label)
+        if isinstance(result, Classification):
+            return {
+                "loss": result.nll or 0.0,
+                "accuracy": result.top1,
+                "macro_f1": result.macro_f1,
+            }
+        mean_precision = result.mean_average_precision
+        return {"accuracy": mean_precision, "exact_match": result.exact_match}
+
+    return evaluate
+
+
+def _save_best(
+    out: Path,
+    module: nn.Module,
+    prepared: Prepared,
+    found: Audit,
+    config: TrainConfig,
+    step: int,
+) -> None:
+    model = module.model if isinstance(module, Tail) else module
+    ledger = prepared.ledger
+    vitral.weights.save(
+        out / "model",
+        model,  # type: ignore[arg-type]
+        prepared.preprocess,
+        classes=found.dataset.classes,
+        extra={
+            "model": config.model,
+            "weights": config.weights,
+            "ledger": ledger.summary() if ledger else "fresh weights",
+            "step": step,
+            "eval_views": config.eval_views,
+            "multi_label": found.dataset.multi_label,
+            "precision": config.loop.precision,
+        },
+    )
+
+
+def remove_cache(out: Path) -> None:
+    """Delete the cached outputs of the frozen part; a rerun makes them again."""
+    folder = out / "cache"
+    for part in ("train", "val"):
+        for file in (folder / part).glob("tokens.*"):
+            os.unlink(file)
+
+
+__all__ = ["MetricsLog", "config_hash", "train"]

@@ -1,0 +1,8 @@
+"""Floor 2: weights files to models and back. One foreign layout is one module."""
+
+from vitral.weights.ledger import Ledger, Line
+from vitral.weights.loading import Loaded, build, load, read
+from vitral.weights.native import save
+from vitral.weights.source import Source
+
+__all__ = ["Ledger", "Line", "Loaded", "Source", "build", "load", "read", "save"]

@@ -1,0 +1,115 @@
+"""vitral's own model folder: config.json and model.safetensors.
+
+The tensors have timm's names and config.json has timm's fields, so that timm loads the
+folder where it can express the model; the block "vitral" says everything exactly.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from vitral import configs
+from vitral.data import Preprocess
+from vitral.errors import WeightsError
+from vitral.files import write_atomic, write_json
+from vitral.models import ViT, ViTConfig
+from vitral.weights import timm
+from vitral.weights.source import Source, read_safetensors
+
+CONFIG, TENSORS = "config.json", "model.safetensors"
+
+
+def detect(folder: Path) -> bool:
+    """Whether `folder` has a config.json with a "vitral" block."""
+    return "vitral" in _config(folder) if (folder / CONFIG).is_file() else False
+
+
+def read(folder: Path) -> Source:
+    """The model in `folder`.
+
+    Raises:
+        WeightsError: a file is missing or corrupt, or the two do not agree.
+        ConfigError: a field of config.json is unknown or mistyped.
+    """
+    file = folder / CONFIG
+    about = _config(folder)["vitral"]
+    config = configs.from_plain(ViTConfig, about["config"], file)
+    return Source(
+        path=folder / TENSORS,
+        config=config,
+        tensors=read_safetensors(folder / TENSORS),
+        preprocess=Preprocess.from_dict(about["preprocess"]),
+        classes=tuple(about.get("classes", ())),
+        extra=dict(about.get("extra", {})),
+    )
+
+
+def save(
+    folder: Path,
+    model: ViT,
+    preprocess: Preprocess,
+    *,
+    classes: tuple[str, ...] = (),
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write config.json and model.safetensors, each atomically.
+
+    Args:
+        classes: names of the head's outputs; empty when they have none.
+        extra: plain data to keep with the model.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    metadata = {"format": "pt"}
+    write_atomic(
+        folder / TENSORS, lambda path: save_file(tensors, path, metadata=metadata)
+    )
+    config = model.config
+    about: dict[str, Any] = {}
+    arguments = timm.model_args(config)
+    if arguments is not None:
+        # Any of timm's plain models: model_args overrides each of its sizes.
+        about |= {"architecture": "vit_base_patch16_224", "model_args": arguments}
+    about |= {
+        "num_classes": config.num_classes,
+        "num_features": config.embed_dim,
+        "pretrained_cfg": {
+            "input_size": [config.in_chans, *preprocess.image_size],
+            "fixed_input_size": False,
+            "interpolation": preprocess.interpolation,
+            "crop_pct": preprocess.crop_fraction,
+            "crop_mode": "squash" if preprocess.resize == "squash" else "center",
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "num_classes": config.num_classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+        "vitral": {
+            "config": configs.to_plain(config),
+            "preprocess": preprocess.to_dict(),
+            "preprocess_hash": preprocess.hash,
+            "grid": [*config.grid, config.num_prefix_tokens],
+            "classes": list(classes),
+            "extra": extra or {},
+        },
+    }
+    if classes:
+        about["label_names"] = list(classes)
+    write_json(folder / CONFIG, about)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / CONFIG
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file} is not readable JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{file} must hold a JSON object.")
+    return value
