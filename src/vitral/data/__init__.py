@@ -1,0 +1,33 @@
+"""Where images come from and how they become batches; nothing here knows a model."""
+
+from vitral.data.audit import Audit, check
+from vitral.data.augment import Augment, AugmentConfig
+from vitral.data.dataset import BadFile, DataSet, Example, FileReader, Ignored
+from vitral.data.images import Decoded, decode
+from vitral.data.loader import Batch, Failure, Loader, Plain
+from vitral.data.mix import MixConfig
+from vitral.data.named import NAMES
+from vitral.data.preprocess import Preprocess
+from vitral.data.source import open_data as open  # noqa: A004 # read as data.open
+
+__all__ = [
+    "NAMES",
+    "Audit",
+    "Augment",
+    "AugmentConfig",
+    "BadFile",
+    "Batch",
+    "DataSet",
+    "Decoded",
+    "Example",
+    "Failure",
+    "FileReader",
+    "Ignored",
+    "Loader",
+    "MixConfig",
+    "Plain",
+    "Preprocess",
+    "check",
+    "decode",
+    "open",
+]

@@ -1,0 +1,251 @@
+"""Random variations of a training image, each a pure function of (seed, view, id).
+
+The inception crop follows "An Image is Worth 16x16 Words" (arXiv 2010.11929, official
+code); RandAugment (arXiv 1909.13719), AutoAugment (1805.09501), colour jitter and
+erasing (1708.04896) are torchvision's. Mixing of images is in mix.py.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as transforms
+
+from vitral.data.keyed import keyed_generator, keyed_integer, torch_seeded
+from vitral.data.preprocess import Preprocess, Size
+from vitral.errors import ConfigError
+
+CROP_TRIES = 100  # as in the official ViT code; torchvision tries 10
+_FILL = [128, 128, 128]  # grey of the original RandAugment
+
+# The eight symmetries of a square; None is the identity.
+SYMMETRIES = (
+    None,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Which variations of a training image are drawn, in the order they are applied."""
+
+    dihedral: bool = False
+    """Turn and mirror: view v shows symmetry (hash + v) % 8, so 8 views see all eight
+    once; replaces `flip`. For images without an "up"."""
+    crop: Literal["none", "inception"] = "none"
+    """"inception" cuts a random rectangle and resizes it to the image size; "none"
+    resizes as in evaluation."""
+    crop_area: tuple[float, float] = (0.05, 1.0)
+    """Smallest and largest share of the area that a crop keeps."""
+    crop_aspect: tuple[float, float] = (0.75, 1.3333)
+    """Smallest and largest width / height of a crop, in pixels of the source."""
+    flip: float = 0.5
+    """Probability of mirroring left-right; 0 disables it, as digits and text need."""
+    shift: float = 0.0
+    """Largest move as a share of height and width, edges repeated; 0 disables it."""
+    rotate: float = 0.0
+    """Largest turn in degrees, edges repeated; 0 disables it."""
+    rand_augment: int = 0
+    """Number of RandAugment operations per image; 0 disables it."""
+    rand_augment_magnitude: int = 9
+    """Strength 0..30 on torchvision's scale, where 30 is the paper's 10."""
+    auto_augment: bool = False
+    """AutoAugment's ImageNet policy; excludes `rand_augment`."""
+    color_jitter: float = 0.0
+    """Factor range 1 +- this for brightness, contrast, saturation; 0 disables it."""
+    random_erasing: float = 0.0
+    """Probability of replacing a rectangle by the mean colour; 0 disables it."""
+    views: int = 0
+    """0 draws a new view each epoch; V > 0 repeats V views of every image."""
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_area
+        narrow, wide = self.crop_aspect
+        checks = (
+            ("crop", self.crop in ("none", "inception"), "'none' or 'inception'"),
+            ("crop_area", 0 < low <= high <= 1, "0 < smallest <= largest <= 1"),
+            ("crop_aspect", 0 < narrow <= wide < math.inf, "0 < smallest <= largest"),
+            ("flip", 0 <= self.flip <= 1, "a probability"),
+            ("shift", 0 <= self.shift < 1, "a share from 0 to below 1"),
+            ("rotate", 0 <= self.rotate <= 180, "0 to 180 degrees"),
+            ("rand_augment", self.rand_augment >= 0, "a number of operations"),
+            (
+                "rand_augment_magnitude",
+                0 <= self.rand_augment_magnitude <= 30,
+                "0 to 30",
+            ),
+            ("color_jitter", 0 <= self.color_jitter < math.inf, "0 or more"),
+            ("random_erasing", 0 <= self.random_erasing <= 1, "a probability"),
+            ("views", self.views >= 0, "0 or a number of views"),
+        )
+        for name, valid, expected in checks:
+            if not valid:
+                value = getattr(self, name)
+                raise ConfigError(f"`augment.{name}` must be {expected}: got {value}.")
+        if self.auto_augment and self.rand_augment:
+            raise ConfigError(
+                "`augment.auto_augment` and `augment.rand_augment` exclude each other: "
+                f"got True and {self.rand_augment}. Switch one off."
+            )
+
+    def view(self, epoch: int) -> int:
+        """The number of the view that an epoch shows."""
+        return epoch % self.views if self.views else epoch
+
+
+class CropBox(NamedTuple):
+    """A rectangle in source pixels; bottom and right are exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """The training transform: vary an image, then preprocess it."""
+
+    config: AugmentConfig
+    preprocess: Preprocess
+    seed: int = 0
+
+    def __call__(
+        self, image: Image.Image, example_id: str, epoch: int
+    ) -> Float[Tensor, "3 height width"]:
+        """Vary and preprocess one RGB image; changes no global random state."""
+        config = self.config
+        view = config.view(epoch)
+        generator = keyed_generator("augment", self.seed, view, example_id)
+        if config.dihedral:
+            symmetry = SYMMETRIES[self.symmetry(example_id, view)]
+            image = image if symmetry is None else image.transpose(symmetry)
+        pixels = self._cropped(image, generator)
+        if not config.dihedral and generator.random() < config.flip:
+            pixels = pixels.flip(-1)
+        pixels = _moved(pixels, config, generator)
+        with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
+            normalised = self.preprocess.normalise(self._coloured(pixels))
+            if config.random_erasing:
+                return v2.RandomErasing(p=config.random_erasing, value=0)(normalised)
+            return normalised
+
+    def symmetry(self, example_id: str, view: int) -> int:
+        """The index into SYMMETRIES that a view of an example shows."""
+        return (keyed_integer("dihedral", self.seed, example_id) + view) % 8
+
+    def _cropped(
+        self, image: Image.Image, generator: np.random.Generator
+    ) -> Float[Tensor, "3 height width"]:
+        if self.config.crop == "none":
+            return self.preprocess.resized(image)
+        source = Size(image.height, image.width)
+        box = inception_crop(source, self.config, generator)
+        part = image.crop((box.left, box.top, box.right, box.bottom))
+        return self.preprocess.resample(part, Size(*self.preprocess.image_size))
+
+    def _coloured(
+        self, pixels: Float[Tensor, "3 height width"]
+    ) -> Float[Tensor, "3 height width"]:
+        config = self.config
+        operations: list[torch.nn.Module] = []
+        if config.color_jitter:
+            jitter = config.color_jitter
+            operations.append(
+                v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)
+            )
+        if config.auto_augment:
+            operations.append(v2.AutoAugment(fill=_FILL))
+        if config.rand_augment:
+            operations.append(
+                v2.RandAugment(
+                    num_ops=config.rand_augment,
+                    magnitude=config.rand_augment_magnitude,
+                    fill=_FILL,
+                )
+            )
+        if not operations:
+            return pixels
+        # On Pillow images: 8-bit integer steps, as these operations were defined, and
+        # no sum whose rounding depends on the number of threads.
+        array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
+        image = Image.fromarray(array)
+        for operation in operations:
+            image = operation(image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+
+
+def inception_crop(
+    source: Size, config: AugmentConfig, generator: np.random.Generator
+) -> CropBox:
+    """A random rectangle: area share and aspect ratio uniform, place uniform.
+
+    After 100 rectangles that do not fit, the whole image.
+    """
+    total = source.height * source.width
+    low, high = config.crop_area
+    narrow, wide = config.crop_aspect
+    for _ in range(CROP_TRIES):
+        area = generator.uniform(low, high) * total
+        aspect = generator.uniform(narrow, wide)
+        height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        fits = 1 <= height <= source.height and 1 <= width <= source.width
+        # Whole pixels can leave the ranges that the real numbers were drawn from.
+        if (
+            fits
+            and low * total <= height * width <= high * total
+            and narrow * height <= width <= wide * height
+        ):
+            top = int(generator.integers(source.height - height + 1))
+            left = int(generator.integers(source.width - width + 1))
+            return CropBox(top, left, top + height, left + width)
+    return CropBox(0, 0, source.height, source.width)
+
+
+def _moved(
+    pixels: Float[Tensor, "3 height width"],
+    config: AugmentConfig,
+    generator: np.random.Generator,
+) -> Float[Tensor, "3 height width"]:
+    height, width = pixels.shape[1:]
+    if config.shift:
+        down = round(generator.uniform(-config.shift, config.shift) * height)
+        right = round(generator.uniform(-config.shift, config.shift) * width)
+        pixels = _window(pixels, -down, -right, height, width)
+    if config.rotate:
+        angle = float(generator.uniform(-config.rotate, config.rotate))
+        # Enough repeated edge that no corner is empty after the turn.
+        margin = math.ceil((math.hypot(height, width) - min(height, width)) / 2) + 1
+        padded = _window(
+            pixels, -margin, -margin, height + 2 * margin, width + 2 * margin
+        )
+        turned = transforms.rotate(
+            padded, angle, interpolation=v2.InterpolationMode.BILINEAR
+        )
+        pixels = turned[:, margin : margin + height, margin : margin + width]
+    return pixels
+
+
+def _window(
+    pixels: Float[Tensor, "3 rows columns"],
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+) -> Float[Tensor, "3 height width"]:
+    """Cut a window that may reach beyond the image, edges repeated."""
+    rows = torch.arange(top, top + height).clamp(0, pixels.shape[1] - 1)
+    columns = torch.arange(left, left + width).clamp(0, pixels.shape[2] - 1)
+    return pixels[:, rows][:, :, columns]

@@ -1,0 +1,234 @@
+"""One image file to RGB pixels: the single decoder of training, evaluation and serving.
+
+Every deviation from "read and use" is a note, every failure an ImageError. No pixels
+are resized or normalised here (see preprocess.py).
+"""
+
+import io
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vitral.errors import ImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib"}
+    | {".gif", ".tif", ".tiff"}
+)
+MAX_PIXELS = 64_000_000
+
+_ORIENTATION_TAG = 0x0112
+_BITS_PER_SAMPLE_TAG = 258
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An RGB image and what had to be done to the file to get it."""
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+
+
+def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode one image file, or its bytes, to RGB as a person would see it.
+
+    Orientation is applied, transparency is composited on white, 16-bit and float
+    images are scaled (see `to_rgb`), and the first frame of several is taken.
+
+    Args:
+        source: a regular file or the whole content of one.
+        max_pixels: width times height allowed, read from the header before any pixel
+            is decoded. Above 178,956,970 Pillow's own limit refuses first.
+
+    Raises:
+        ImageError: the file cannot be read or decoded; the message is the reason in
+            one line, without the path.
+    """
+    content = source if isinstance(source, bytes) else _read(source)
+    if not content:
+        raise ImageError("the file is empty (0 bytes)")
+    with _collect_pillow_warnings() as heard:
+        try:
+            decoded = _decode(content, max_pixels)
+        except ImageError:
+            raise
+        except Image.DecompressionBombError:
+            raise ImageError(
+                "the header claims more than 178,956,970 pixels; at most "
+                f"{max_pixels:,} are accepted"
+            ) from None
+        except UnidentifiedImageError:
+            raise ImageError(
+                "the content is not a JPEG, PNG, WEBP, BMP, GIF or TIFF image, or its "
+                "header is broken"
+            ) from None
+        except Exception as error:
+            # Broken files raise nearly anything in Pillow: OSError, SyntaxError,
+            # struct.error, ValueError, IndexError, ZeroDivisionError, MemoryError.
+            raise ImageError(f"decoding failed: {_one_line(error)}") from error
+    return Decoded(image=decoded.image, notes=(*decoded.notes, *heard))
+
+
+def to_rgb(image: Image.Image) -> Decoded:
+    """Convert a loaded Pillow image of any mode to RGB, never clipping values.
+
+    - 16-bit grey: 0..65535 (12-bit TIFF: 0..4095) becomes 0..255.
+    - 32-bit integer grey: as 16-bit if every value is in 0..65535, otherwise the
+      image's own minimum..maximum becomes 0..255.
+    - float grey: 0..1 becomes 0..255 if every value is in 0..1, otherwise the image's
+      own minimum..maximum does.
+    - any transparency: composited on white.
+
+    Raises:
+        ImageError: a float image holds values that are not finite.
+    """
+    mode = image.mode
+    if mode.startswith(("I", "F")):
+        return _scale_deep(image)
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return _on_white(image)
+    if mode == "RGB":
+        return Decoded(image=image)
+    if mode == "CMYK":
+        note = "CMYK converted to RGB without its colour profile"
+        return Decoded(image=image.convert("RGB"), notes=(note,))
+    return Decoded(image=image.convert("RGB"))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ImageError("not a regular file")
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or _one_line(error)
+        raise ImageError(f"the file cannot be read: {reason}") from error
+
+
+def _decode(content: bytes, max_pixels: int) -> Decoded:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+        width, height = opened.size
+        if width * height > max_pixels:
+            raise ImageError(
+                f"the header claims {width} x {height} = {width * height:,} pixels; "
+                f"at most {max_pixels:,} are accepted"
+            )
+        notes = []
+        if getattr(opened, "is_animated", False):
+            frames = getattr(opened, "n_frames", 0)
+            notes.append(f"first of {frames} frames or pages used")
+        size_in_header = opened.size
+        opened.load()
+        converted = to_rgb(opened)
+        notes += converted.notes
+        # Pillow turns a TIFF while loading and drops the tag, hence after load().
+        try:
+            orientation = opened.getexif().get(_ORIENTATION_TAG, 1)
+        except Exception:
+            orientation = 1
+            notes.append("EXIF data is broken and was ignored")
+        image = converted.image
+        if orientation in _TRANSPOSE:
+            image = image.transpose(_TRANSPOSE[orientation])
+            notes.append("EXIF orientation applied")
+        elif opened.size != size_in_header:
+            notes.append("EXIF orientation applied")
+        # The opened image dies with its file; a plain copy stays valid.
+        return Decoded(image=image.copy(), notes=tuple(notes))
+
+
+def _scale_deep(image: Image.Image) -> Decoded:
+    values = np.asarray(image).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(values).all():
+        raise ImageError("the float image holds values that are not finite")
+    if image.mode.startswith("I;16"):
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE_TAG, (16,))
+        low, high = 0.0, 4095.0 if bits == (12,) else 65535.0
+        note = "16-bit grey scaled to 8 bits"
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        low, high, note = 0.0, 1.0, "float grey scaled from 0..1"
+    elif image.mode == "I" and low >= 0 and high <= 65535:
+        low, high, note = 0.0, 65535.0, "integer grey scaled from 0..65535"
+    else:
+        kind = "float" if image.mode == "F" else "integer"
+        note = f"{kind} grey scaled from its own minimum..maximum"
+    span = high - low or 1.0
+    grey = np.rint((values - low) / span * 255).astype(np.uint8)
+    return Decoded(image=Image.fromarray(grey).convert("RGB"), notes=(note,))
+
+
+def _on_white(image: Image.Image) -> Decoded:
+    colours = image.convert("RGBA")
+    if colours.getchannel("A").getextrema() == (255, 255):
+        return Decoded(image=colours.convert("RGB"))
+    white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
+    flat = Image.alpha_composite(white, colours).convert("RGB")
+    return Decoded(image=flat, notes=("transparency composited on white",))
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+class _Listener(threading.local):
+    notes: list[str] | None = None
+
+
+_listener = _Listener()
+_lock = threading.Lock()
+_state: dict[str, object] = {"depth": 0}
+
+
+@contextmanager
+def _collect_pillow_warnings() -> Iterator[list[str]]:
+    """Turn warnings raised inside Pillow into notes, in this thread only.
+
+    `warnings.catch_warnings` swaps process-wide state, so two threads must not nest
+    it independently: the first decode enters it and the last one leaves it. Filters
+    of modules other than Pillow's stay as they were.
+    """
+    notes: list[str] = []
+    with _lock:
+        if _state["depth"] == 0:
+            catcher = warnings.catch_warnings()
+            catcher.__enter__()
+            _state["catcher"] = catcher
+            previous = warnings.showwarning
+
+            def route(message, category, filename, lineno, file=None, line=None):  # type: ignore[no-untyped-def]  # signature fixed by warnings
+                if _listener.notes is None:
+                    previous(message, category, filename, lineno, file, line)
+                else:
+                    _listener.notes.append(f"Pillow warns: {_one_line(message)}")
+
+            warnings.filterwarnings("always", module=r"PIL\.")
+            warnings.showwarning = route
+        _state["depth"] = int(str(_state["depth"])) + 1
+    _listener.notes = notes
+    try:
+        yield notes
+    finally:
+        _listener.notes = None
+        with _lock:
+            _state["depth"] = int(str(_state["depth"])) - 1
+            if _state["depth"] == 0:
+                _state.pop("catcher").__exit__(None, None, None)  # type: ignore[attr-defined]

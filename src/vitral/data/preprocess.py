@@ -1,0 +1,220 @@
+"""From an image to the numbers a model was trained on: one specification with a hash.
+
+The defaults are those of the official ViT code (arXiv 2010.11929): squash to the
+size, bilinear without antialias, (x - 127.5) / 127.5. No randomness (see augment.py).
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vitral.data.images import decode, to_rgb
+from vitral.errors import ConfigError
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+_PILLOW_FILTER = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class Size(NamedTuple):
+    """A height and a width in pixels."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How a model wants its images; travels with weights, exports and reports."""
+
+    image_size: tuple[int, int] = (224, 224)
+    """(height, width) in pixels of the result."""
+    resize: Literal["squash", "crop"] = "squash"
+    """"squash" ignores the aspect ratio; "crop" keeps it and cuts the centre."""
+    crop_fraction: float = 1.0
+    """Share of the resized height and width that the centre crop keeps; 1 keeps all."""
+    interpolation: Interpolation = "bilinear"
+    """Resampling filter."""
+    antialias: bool = False
+    """Low-pass before shrinking, as Pillow does; False as in the official ViT code."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Mean of red, green, blue on the 0..1 scale."""
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Standard deviation of red, green, blue on the 0..1 scale."""
+
+    def __post_init__(self) -> None:
+        _check("image_size", self.image_size, len(self.image_size) == 2)
+        _check(
+            "image_size", self.image_size, all(side >= 1 for side in self.image_size)
+        )
+        _check("resize", self.resize, self.resize in ("squash", "crop"))
+        _check("crop_fraction", self.crop_fraction, 0 < self.crop_fraction <= 1)
+        _check(
+            "interpolation", self.interpolation, self.interpolation in _PILLOW_FILTER
+        )
+        _check("mean", self.mean, len(self.mean) == 3)
+        _check("mean", self.mean, all(math.isfinite(value) for value in self.mean))
+        _check("std", self.std, len(self.std) == 3)
+        _check("std", self.std, all(0 < value < math.inf for value in self.std))
+
+    def __call__(
+        self, image: str | Path | bytes | Image.Image | np.ndarray
+    ) -> Float[Tensor, "3 height width"]:
+        """Decode if needed, resize, crop and normalise one image.
+
+        Args:
+            image: a path, the bytes of a file, a Pillow image of any mode, or a uint8
+                array [height, width, 3] or [height, width].
+
+        Raises:
+            ImageError: the file cannot be decoded.
+            ConfigError: the array is not uint8 or has another shape.
+        """
+        return self.normalise(self.resized(as_rgb(image)))
+
+    def resized(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
+        """The RGB image at the final size, values 0..255, before normalisation."""
+        size = self.size_before_crop(Size(image.height, image.width))
+        pixels = self.resample(image, size)
+        height, width = self.image_size
+        top = round((size.height - height) / 2)
+        left = round((size.width - width) / 2)
+        return pixels[:, top : top + height, left : left + width]
+
+    def size_before_crop(self, source: Size) -> Size:
+        """The size to which a source image is resized before the centre crop."""
+        height, width = (
+            math.floor(side / self.crop_fraction) for side in self.image_size
+        )
+        if self.resize == "squash":
+            return Size(height, width)
+        # Integer products: a float ratio can end one pixel short of the target.
+        if height * source.width >= width * source.height:
+            return Size(height, max(width, source.width * height // source.height))
+        return Size(max(height, source.height * width // source.width), width)
+
+    def resample(
+        self, image: Image.Image, size: Size
+    ) -> Float[Tensor, "3 height width"]:
+        """Resize an RGB image with this specification's filter; values 0..255."""
+        if (image.height, image.width) == size:
+            return _tensor(image)
+        if self.antialias:
+            method = _PILLOW_FILTER[self.interpolation]
+            return _tensor(image.resize((size.width, size.height), method))
+        if self.interpolation == "nearest":
+            mode, align_corners = "nearest-exact", None
+        else:
+            mode, align_corners = self.interpolation, False
+        pixels = F.interpolate(
+            _tensor(image)[None], size=size, mode=mode, align_corners=align_corners
+        )[0]
+        # Bicubic overshoots; Pillow's 8-bit result is limited in the same way.
+        return pixels.clamp(0, 255)
+
+    def normalise(
+        self, pixels: Shaped[Tensor, "*batch 3 height width"]
+    ) -> Float[Tensor, "*batch 3 height width"]:
+        """Map pixels 0..255 (uint8 or float) to the model's scale in float32."""
+        mean, std = self._statistics()
+        return (pixels.float() / 255 - mean) / std
+
+    def inverse(
+        self, image: Float[Tensor, "*batch 3 height width"]
+    ) -> UInt8[Tensor, "*batch 3 height width"]:
+        """Undo `normalise` for display; exact for every 8-bit value."""
+        mean, std = self._statistics()
+        pixels = (image.float().cpu() * std + mean) * 255
+        return pixels.round().clamp(0, 255).to(torch.uint8)
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that change with any field."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` reads them back."""
+        # 0 and 0.0 are the same mean and must have the same hash.
+        return asdict(self) | {
+            "image_size": list(self.image_size),
+            "crop_fraction": float(self.crop_fraction),
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
+        """Read what `to_dict` wrote; absent fields take their defaults.
+
+        Raises:
+            ConfigError: a key is unknown or a value is not allowed.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ConfigError(
+                f"Preprocess has no field {', '.join(map(repr, unknown))}; expected "
+                f"some of {', '.join(known)}. Correct or remove the key."
+            )
+        return cls(**{name: _plain(name, value) for name, value in values.items()})
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
+        return mean, torch.tensor(self.std, dtype=torch.float32)[:, None, None]
+
+
+def as_rgb(image: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
+    """A path, bytes, Pillow image or uint8 array as an RGB Pillow image."""
+    if isinstance(image, Image.Image):
+        return to_rgb(image).image
+    if isinstance(image, np.ndarray):
+        is_grey = image.ndim == 2
+        is_colour = image.ndim == 3 and image.shape[2] == 3
+        if image.dtype != np.uint8 or not (is_grey or is_colour) or image.size == 0:
+            raise ConfigError(
+                "An image array must be uint8 [height, width, 3] or [height, width]: "
+                f"got {image.dtype} {list(image.shape)}. Convert it first."
+            )
+        return to_rgb(Image.fromarray(np.ascontiguousarray(image))).image
+    return decode(Path(image) if isinstance(image, str) else image).image
+
+
+def _tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
+    # np.array copies: torch must not share Pillow's read-only buffer.
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().contiguous()
+
+
+def _check(name: str, value: object, valid: bool) -> None:
+    expected = {
+        "image_size": "two positive numbers (height, width)",
+        "resize": "'squash' or 'crop'",
+        "crop_fraction": "above 0 and at most 1",
+        "interpolation": "'nearest', 'bilinear' or 'bicubic'",
+        "mean": "three finite numbers",
+        "std": "three positive numbers",
+    }
+    if not valid:
+        raise ConfigError(f"`Preprocess.{name}` must be {expected[name]}: got {value}.")
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name in ("image_size", "mean", "std"):
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"`Preprocess.{name}` must be a list: got {value!r}.")
+        return tuple(value)
+    return value

@@ -1,0 +1,68 @@
+"""One word for every source of examples: a folder, a table or a name."""
+
+from pathlib import Path
+
+from vitral.data import split
+from vitral.data.dataset import DataSet
+from vitral.data.folder import read_folder
+from vitral.data.named import NAMES, nearest, read_named
+from vitral.data.table import read_table
+from vitral.errors import ConfigError, DataError
+
+TABLES = ("labels.csv", "labels.jsonl")
+
+
+def open_data(
+    data: str | Path,
+    *,
+    seed: int = 0,
+    val: float = 0.1,
+    test: float = 0.2,
+    group_by: str = "",
+    root: Path | None = None,
+) -> DataSet:
+    """List the examples of a data set and give each a split.
+
+    Args:
+        data: a folder of class folders, a folder with a labels.csv or labels.jsonl,
+            a .csv or .jsonl file, or a name such as "digits" or "cifar10". A folder
+            or file wins over a name; "./name" is always a path.
+        seed: of the split by hash, where the data set names no splits.
+        val: share for val; 0 for none.
+        test: share for test; 0 for none.
+        group_by: keeps examples together: "folder" or a regular expression on the
+            path for a folder, a column for a table; "" for no groups.
+        root: where named data sets are kept and downloaded to.
+
+    Raises:
+        DataError: the data set is unusable; the message says why.
+        ConfigError: nothing has this name, or a setting is not allowed.
+    """
+    path = Path(data)
+    if path.is_dir():
+        tables = [path / name for name in TABLES if (path / name).is_file()]
+        if len(tables) > 1:
+            raise DataError(f"{path} holds both {' and '.join(TABLES)}. Remove one.")
+        dataset = (
+            read_table(tables[0], group_by) if tables else read_folder(path, group_by)
+        )
+    elif path.is_file():
+        if path.suffix not in (".csv", ".jsonl"):
+            raise ConfigError(
+                f"data must be a folder, a .csv or .jsonl table, or a name: got the "
+                f"file {path}."
+            )
+        dataset = read_table(path, group_by)
+    elif str(data) in NAMES:
+        if group_by:
+            raise ConfigError(
+                f"group_by works on folders and tables: got {group_by!r} for the named "
+                f"data set {data}. Leave it empty."
+            )
+        dataset = read_named(str(data), root)
+    else:
+        raise ConfigError(
+            f"data {str(data)!r} is neither a folder, a table nor a known name. "
+            f"Nearest names: {', '.join(nearest(str(data)))}. Correct the path or name."
+        )
+    return split.assign(dataset, seed=seed, val=val, test=test)

@@ -1,0 +1,315 @@
+"""A labels.csv or .jsonl with a row per image as a data set.
+
+Columns: path, label, and optionally split, group and weight. Several labels are joined
+by ";": a multi-label row, or with weights a soft target. Nothing is decoded here.
+"""
+
+import csv
+import io
+import json
+import math
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitral.data.dataset import (
+    SPLIT_NAMES,
+    DataSet,
+    Example,
+    FileReader,
+    natural_key,
+    shortened,
+)
+from vitral.errors import ConfigError, DataError
+
+COLUMNS = ("path", "label", "split", "group", "weight")
+_COLUMN_TEXT = "path,label[,split,group,weight]"
+
+
+class _Fault(Exception):
+    """What is wrong in one column of one row; becomes a DataError with the line."""
+
+    def __init__(self, column: str, text: str) -> None:
+        super().__init__(text)
+        self.column = column
+
+
+class _Labels(NamedTuple):
+    names: tuple[str, ...]
+    weights: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    line: int
+    path: str
+    labels: _Labels
+    split: str
+    group: str
+
+
+def read_table(path: Path, group_by: str = "") -> DataSet:
+    """List the examples of a table; paths are relative to the table's folder.
+
+    Args:
+        path: a .csv or .jsonl file in UTF-8. In .jsonl a label is a string, a list of
+            strings, or an object {class: weight}.
+        group_by: the column that names the group; "" takes "group" if it exists.
+
+    Raises:
+        DataError: naming the line, the column and what to do.
+        ConfigError: `group_by` is not a column.
+    """
+    text = _text(path)
+    raw_rows = (
+        _json_rows(path, text) if path.suffix == ".jsonl" else _csv_rows(path, text)
+    )
+    rows: list[_Row] = []
+    seen: dict[str, int] = {}
+    for line, values in raw_rows:
+        if not rows and group_by and group_by not in values:
+            raise ConfigError(
+                f"group_by must be a column of {path.name}: got {group_by!r}; found "
+                f"{', '.join(values)}."
+            )
+        try:
+            row = _parse(path.parent, line, values, group_by or "group")
+            if row.path in seen:
+                first = seen[row.path]
+                raise _Fault(
+                    "path", f"{row.path!r} is already in line {first}; keep one"
+                )
+        except _Fault as fault:
+            raise DataError(
+                f"{path.name} line {line}, column {fault.column!r}: {fault}."
+            ) from None
+        seen[row.path] = line
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path} has no row. Expected {_COLUMN_TEXT}; add examples.")
+    _check_splits(path, rows)
+    classes = _class_map(path, rows)
+    multi_label = any(
+        len(row.labels.names) > 1 and row.labels.weights is None for row in rows
+    )
+    return DataSet(
+        name=path.resolve().parent.name if path.stem == "labels" else path.stem,
+        root=path.parent,
+        classes=classes,
+        examples=tuple(_example(row, classes) for row in rows),
+        reader=FileReader(root=path.parent),
+        multi_label=multi_label,
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path.name} line {line}: byte 0x{content[error.start]:02x} is not UTF-8. "
+            "Save the table as UTF-8."
+        ) from error
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for needed in ("path", "label"):
+            if needed not in header:
+                hint = "Separate columns by commas" if len(header) == 1 else "Rename it"
+                raise DataError(
+                    f"{path.name} line 1: column {needed!r} is missing; found "
+                    f"{', '.join(header) or 'nothing'}; expected {_COLUMN_TEXT}. "
+                    f"{hint}."
+                )
+        line = reader.line_num
+        for values in reader:
+            # A quoted field may span lines; the row is named by its first.
+            first, line = line + 1, reader.line_num
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise DataError(
+                    f"{path.name} line {first}: {len(values)} fields, but the header "
+                    f"has {len(header)} ({', '.join(header)}). Quote fields that hold "
+                    "commas."
+                )
+            yield first, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"{path.name} line {reader.line_num}: not valid CSV ({error}). Correct the "
+            "quotes."
+        ) from error
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path.name} line {number}: not valid JSON ({error}). Write one "
+                "object per line."
+            ) from error
+        if not isinstance(values, dict):
+            raise DataError(
+                f"{path.name} line {number}: expected an object with path and label, "
+                f"got {type(values).__name__}. Write one object per line."
+            )
+        for needed in ("path", "label"):
+            if needed not in values:
+                raise DataError(
+                    f"{path.name} line {number}: column {needed!r} is missing; found "
+                    f"{', '.join(values) or 'nothing'}; expected {_COLUMN_TEXT}. "
+                    "Add it."
+                )
+        yield number, values
+
+
+def _parse(root: Path, line: int, values: dict[str, Any], group_column: str) -> _Row:
+    split = str(values.get("split") or "").strip()
+    if split and split.lower() not in SPLIT_NAMES:
+        raise _Fault("split", f"expected train, val or test, got {split!r}; correct it")
+    return _Row(
+        line=line,
+        path=_path(root, values["path"]),
+        labels=_labels(values["label"], values.get("weight")),
+        split=SPLIT_NAMES[split.lower()] if split else "",
+        group=str(values.get(group_column) or "").strip(),
+    )
+
+
+def _path(root: Path, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _Fault("path", "it is empty; name an image file or remove the row")
+    path = posixpath.normpath(value.strip())
+    if posixpath.isabs(path):
+        raise _Fault(
+            "path", f"{value!r} is absolute; write it relative to the table's folder"
+        )
+    if not (root / path).is_file():
+        raise _Fault(
+            "path", f"{root / path} is no file; correct the path or remove the row"
+        )
+    return path
+
+
+def _labels(label: Any, weight: Any) -> _Labels:
+    names: list[Any]
+    weights: list[Any] | None
+    if isinstance(label, dict):
+        if weight not in (None, ""):
+            raise _Fault("weight", "the label holds weights already; keep one of them")
+        names, weights = list(label), list(label.values())
+    elif isinstance(label, list):
+        names, weights = label, _weights(weight)
+    else:
+        text = label if isinstance(label, str) else json.dumps(label)
+        names, weights = text.split(";"), _weights(weight)
+    names = [
+        name.strip() if isinstance(name, str) else json.dumps(name) for name in names
+    ]
+    if not names or not all(names) or label is None:
+        raise _Fault("label", "it is empty; name a class or remove the row")
+    if len(set(names)) < len(names):
+        raise _Fault(
+            "label", f"a class is named twice in {';'.join(names)!r}; keep one"
+        )
+    if weights is None:
+        return _Labels(tuple(names), None)
+    return _Labels(tuple(names), _normalised(weights, names))
+
+
+def _weights(value: Any) -> list[Any] | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value.split(";")
+    return value if isinstance(value, list) else [value]
+
+
+def _normalised(weights: list[Any], names: list[str]) -> tuple[float, ...]:
+    try:
+        numbers = [float(weight) for weight in weights]
+    except (TypeError, ValueError):
+        numbers = [math.nan]
+    if len(weights) != len(names):
+        raise _Fault(
+            "weight",
+            f"{len(weights)} weight(s) for {len(names)} label(s); give one per label",
+        )
+    total = math.fsum(numbers)
+    if not all(number >= 0 for number in numbers) or not 0 < total < math.inf:
+        raise _Fault(
+            "weight",
+            f"expected numbers of at least 0 with a sum above 0, got {weights}; "
+            "correct them",
+        )
+    return tuple(number / total for number in numbers)
+
+
+def _check_splits(path: Path, rows: list[_Row]) -> None:
+    missing = [row for row in rows if not row.split]
+    if missing and len(missing) < len(rows):
+        raise DataError(
+            f"{path.name} line {missing[0].line}, column 'split': it is empty while "
+            "other rows have one. Fill all rows, or none for a split by hash."
+        )
+    if not missing and not any(row.split == "train" for row in rows):
+        raise DataError(
+            f"{path.name}, column 'split': no row says train. Add training rows, or "
+            "empty the column for a split by hash."
+        )
+
+
+def _class_map(path: Path, rows: list[_Row]) -> tuple[str, ...]:
+    trained = {
+        name for row in rows if row.split in ("", "train") for name in row.labels.names
+    }
+    classes = sorted(trained, key=natural_key)
+    for row in rows:
+        unknown = [name for name in row.labels.names if name not in trained]
+        if unknown:
+            of_split = {
+                name
+                for other in rows
+                if other.split == row.split
+                for name in other.labels.names
+            }
+            raise DataError(
+                f"{path.name} line {row.line}, column 'label': {row.split} has the "
+                f"class(es) {shortened(unknown)}, which train lacks. Classes of train: "
+                f"{shortened(classes)}. Classes of {row.split}: "
+                f"{shortened(sorted(of_split, key=natural_key))}. Correct the label, "
+                "or add training rows."
+            )
+    if len(classes) < 2:
+        raise DataError(
+            f"{path.name} names one class only, {classes[0]!r}; at least two are "
+            "needed to classify. Add rows of another class."
+        )
+    return tuple(classes)
+
+
+def _example(row: _Row, classes: tuple[str, ...]) -> Example:
+    index = {name: place for place, name in enumerate(classes)}
+    label = tuple(sorted(index[name] for name in row.labels.names))
+    target = None
+    if row.labels.weights is not None:
+        by_name = dict(zip(row.labels.names, row.labels.weights, strict=True))
+        target = tuple(by_name.get(name, 0.0) for name in classes)
+        label = (target.index(max(target)),)
+    return Example(
+        id=row.path, label=label, target=target, split=row.split, group=row.group
+    )
