@@ -1,0 +1,177 @@
+"""Cross-entropy on class targets: softmax, or one sigmoid a class (arXiv 2010.11929).
+
+The paper pre-trains with the sigmoid loss and fine-tunes with the softmax loss
+(section 4.1, appendix B.1). Mixing of targets is the data's work, not done here.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vitral.errors import ConfigError
+
+
+@runtime_checkable
+class BatchLike(Protocol):
+    """What an objective may know of a batch: `vitral.data.Batch` is one."""
+
+    @property
+    def image(self) -> Float[Tensor, "batch ..."]: ...
+    @property
+    def target(self) -> Float[Tensor, "batch classes"]: ...
+    @property
+    def label(self) -> Int[Tensor, "batch"]: ...
+    @property
+    def id(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedConfig:
+    """The loss of supervised training."""
+
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """`softmax`: one class an image. `sigmoid`: each class on its own, for several
+    classes an image and for the paper's pre-training."""
+
+    smoothing: float = 0.0
+    """Label smoothing s in [0, 1); 0 turns it off. Every target t of K classes becomes
+    (1 - s)·t + s/K, for both losses: a positive one falls, a negative one rises."""
+
+    class_weights: tuple[float, ...] | None = None
+    """One positive factor a class, for unequal class sizes; None turns it off."""
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("softmax", "sigmoid"):
+            raise ConfigError(
+                f"`loss` must be 'softmax' or 'sigmoid': got {self.loss!r}."
+            )
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(
+                f"`smoothing` must be at least 0 and below 1: got {self.smoothing}."
+            )
+        for index, weight in enumerate(self.class_weights or ()):
+            if not (math.isfinite(weight) and weight > 0):
+                raise ConfigError(
+                    "`class_weights` must be positive finite numbers: "
+                    f"class {index} has {weight}."
+                )
+
+
+class Losses(NamedTuple):
+    """The loss of each image, and what their sum is divided by for the mean."""
+
+    of_image: Float[Tensor, "batch"]
+    divisor: Float[Tensor, ""]
+
+
+class Supervised(nn.Module):
+    """A model with its classification loss."""
+
+    weights: Tensor | None
+
+    def __init__(self, model: nn.Module, config: SupervisedConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        weights = config.class_weights
+        self.register_buffer(
+            "weights",
+            None if weights is None else torch.tensor(weights),
+            persistent=False,  # they belong to the config, not to the checkpoint
+        )
+
+    def forward(self, batch: BatchLike) -> dict[str, Tensor]:
+        """The mean loss of a batch, its accuracy, and what the mean is taken over.
+
+        Returns:
+            `loss`: scalar with a gradient; `accuracy`: the share of images whose
+            highest score is at `batch.label`; `weight`: the divisor of the mean, by
+            which the losses of the parts of a batch combine into the batch's.
+
+        Raises:
+            ConfigError: the model, the targets and `class_weights` do not have the
+                same number of classes.
+        """
+        logits = self.model(batch.image)
+        self._check_classes(logits, batch.target)
+        if logits.dtype in (torch.bfloat16, torch.float16):
+            logits = logits.float()  # a sum over 21,843 classes needs the digits
+        target = batch.target.to(logits.dtype)
+        weights = None if self.weights is None else self.weights.to(logits.dtype)
+        if self.config.loss == "softmax":
+            losses = softmax_loss(logits, target, self.config.smoothing, weights)
+        else:
+            losses = sigmoid_loss(logits, target, self.config.smoothing, weights)
+        correct = logits.detach().argmax(dim=1) == batch.label
+        return {
+            "loss": losses.of_image.sum() / losses.divisor,
+            "accuracy": correct.float().mean(),
+            "weight": losses.divisor.detach(),
+        }
+
+    def _check_classes(self, logits: Tensor, target: Tensor) -> None:
+        if logits.shape != target.shape:
+            raise ConfigError(
+                f"The model answers with shape {tuple(logits.shape)} and the targets "
+                f"have shape {tuple(target.shape)} (images, classes): build the model "
+                f"with num_classes={target.shape[1]}."
+            )
+        if self.weights is not None and len(self.weights) != target.shape[1]:
+            raise ConfigError(
+                f"`class_weights` has {len(self.weights)} values and the data has "
+                f"{target.shape[1]} classes: give one value a class."
+            )
+
+
+def smooth(
+    target: Float[Tensor, "batch classes"], smoothing: float
+) -> Float[Tensor, "batch classes"]:
+    """Move every target towards 1/K: (1 - smoothing)·target + smoothing/K."""
+    return target * (1 - smoothing) + smoothing / target.shape[1]
+
+
+def softmax_loss(
+    logits: Float[Tensor, "batch classes"],
+    target: Float[Tensor, "batch classes"],
+    smoothing: float,
+    weights: Float[Tensor, "classes"] | None,
+) -> Losses:
+    """Each image's soft-target cross-entropy, and the divisor of the mean.
+
+    With class weights w an image adds -sum_c w_c·t_c·log p_c and the divisor is
+    sum w_c·t_c over the batch, with t before smoothing: for one-hot targets this is
+    torch's `CrossEntropyLoss(weight=w, label_smoothing=s)`. Without them it is the
+    number of images.
+    """
+    log_probability = functional.log_softmax(logits, dim=1)
+    terms = -smooth(target, smoothing) * log_probability
+    if weights is None:
+        return Losses(terms.sum(dim=1), logits.new_tensor(float(len(logits))))
+    # Targets that are all zero weigh nothing; the floor keeps 0/0 out of the loss.
+    divisor = (target * weights).sum().clamp_min(torch.finfo(logits.dtype).tiny)
+    return Losses((terms * weights).sum(dim=1), divisor)
+
+
+def sigmoid_loss(
+    logits: Float[Tensor, "batch classes"],
+    target: Float[Tensor, "batch classes"],
+    smoothing: float,
+    weights: Float[Tensor, "classes"] | None,
+) -> Losses:
+    """Each image's binary cross-entropy summed over classes, and the number of images.
+
+    A class weight multiplies its class's term, positive or negative.
+    """
+    smoothed = smooth(target, smoothing)
+    # torch's binary_cross_entropy_with_logits computes x - logsigmoid(x) for t = 0,
+    # which loses the digits at a head bias of -10: 8e-3 over 21,843 float32 classes.
+    terms = -smoothed * functional.logsigmoid(logits)
+    terms = terms - (1 - smoothed) * functional.logsigmoid(-logits)
+    if weights is not None:
+        terms = terms * weights
+    return Losses(terms.sum(dim=1), logits.new_tensor(float(len(logits))))

@@ -1,0 +1,275 @@
+"""Checkpoints that a kill, a power cut or a full disk cannot spoil.
+
+One folder a step, `step-00001200/`, with one .safetensors file for each group of
+tensors, `state.json`, and `manifest.json` (sizes and SHA-256 of the others), written
+last. The folder gets its name only when all of it is on the disk, and is never written
+again. Nothing is pickled. The optimizer's tensors are in optimizer_state.py.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vitral.errors import ConfigError, DivergedError, WeightsError
+from vitral.files import sha256_file, sync_folder, write_json
+
+FORMAT = 1
+FOLDER_NAME = re.compile(r"step-(\d{8,})")
+LEFTOVER_NAME = re.compile(r"\.(new|old)-step-\d{8,}-\d+|\.probe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What was saved: named tensors in named groups, and plain values."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+
+
+class Latest(NamedTuple):
+    """The newest step that verifies, and a sentence on each newer one."""
+
+    step: int | None
+    skipped: tuple[str, ...]
+
+
+class CheckpointStore:
+    """The folder `checkpoints/` of a run; reading changes nothing in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder, remove what a killed process left, and try a write.
+
+        For the process that trains, before its first step.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.iterdir():
+                if LEFTOVER_NAME.fullmatch(path.name):
+                    _remove(path)
+            probe = self.folder / ".probe"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"Checkpoints cannot be written to {self.folder} "
+                f"({error.strerror or error}): choose another output folder."
+            ) from error
+
+    def path(self, step: int) -> Path:
+        """The folder of one step."""
+        return self.folder / f"step-{step:08d}"
+
+    def steps(self) -> tuple[int, ...]:
+        """The steps that have a folder, oldest first, verified or not."""
+        if not self.folder.is_dir():
+            return ()
+        matches = (FOLDER_NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return tuple(sorted(int(match[1]) for match in matches if match))
+
+    def fault(self, step: int) -> str | None:
+        """Why the checkpoint does not verify, or None when it does."""
+        folder = self.path(step)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_bytes())
+            files = manifest["files"]
+            if manifest["step"] != step or not {
+                "model.safetensors",
+                "state.json",
+            } <= set(files):
+                return "manifest.json does not describe this checkpoint"
+            for name, recorded in files.items():
+                size = (folder / name).stat().st_size
+                if size != recorded["bytes"]:
+                    return f"{name} has {size} bytes instead of {recorded['bytes']}"
+                if sha256_file(folder / name) != recorded["sha256"]:
+                    return f"{name} has another content than when it was written"
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        except OSError as error:
+            return f"it cannot be read ({error.strerror or error})"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return "manifest.json is damaged"
+        return None
+
+    def latest(self) -> Latest:
+        """The newest checkpoint that verifies."""
+        skipped: list[str] = []
+        for step in reversed(self.steps()):
+            fault = self.fault(step)
+            if fault is None:
+                return Latest(step, tuple(skipped))
+            skipped.append(f"Checkpoint {self.path(step)} is skipped: {fault}.")
+        return Latest(None, tuple(skipped))
+
+    def load(self, step: int) -> Checkpoint:
+        """Read one checkpoint; tensors are on the CPU.
+
+        Raises:
+            WeightsError: it is missing or does not verify.
+        """
+        fault = self.fault(step)
+        folder = self.path(step)
+        if fault is not None:
+            raise WeightsError(
+                f"Checkpoint {folder} cannot be used: {fault}. Resume from an older "
+                "one by removing this folder."
+            )
+        tensors = {
+            path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))
+        }
+        state = json.loads((folder / "state.json").read_bytes())
+        return Checkpoint(step=step, tensors=tensors, state=state)
+
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+    ) -> Path:
+        """Write the checkpoint of `step`, all of it or nothing.
+
+        Args:
+            tensors: groups by name, one file each; `model` must be among them.
+            state: JSON values.
+
+        Raises:
+            DivergedError: a tensor has a number that is not finite.
+            WeightsError: the disk is full, cannot be written, or has this step.
+        """
+        _refuse_nonfinite(step, tensors)
+        final = self.path(step)
+        if final.exists() and self.fault(step) is None:
+            raise WeightsError(f"Checkpoint {final} exists: steps are written once.")
+        temporary = self.folder / f".new-{final.name}-{os.getpid()}"
+        try:
+            _write_folder(temporary, step, tensors, state)
+            if final.exists():  # damaged: the run went on from an older one
+                _remove(self._set_aside(final))
+            temporary.rename(final)
+            sync_folder(self.folder)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise self._failed(step, tensors, error) from error
+        return final
+
+    def prune(self, keep: int, best: int | None) -> tuple[str, ...]:
+        """Delete all but the newest `keep` (at least 1) and the one of step `best`.
+
+        If none of those verifies, the newest one that does stays too.
+
+        Returns:
+            A sentence for each checkpoint that could not be deleted; it stays.
+        """
+        steps = self.steps()
+        kept = [s for s in reversed(steps) if s in steps[-max(keep, 1) :] or s == best]
+        rest = [step for step in reversed(steps) if step not in kept]
+        if rest and all(self.fault(step) is not None for step in kept):
+            sound = (step for step in rest if self.fault(step) is None)
+            kept.append(next(sound, rest[0]))
+        notes = []
+        for step in rest:
+            if step in kept:
+                continue
+            try:
+                _remove(self._set_aside(self.path(step)))
+            except OSError as error:
+                reason = error.strerror or error
+                notes.append(
+                    f"Old checkpoint {self.path(step)} was not deleted ({reason})."
+                )
+        return tuple(notes)
+
+    def _set_aside(self, path: Path) -> Path:
+        """Rename first: a delete that is cut short must not leave half a checkpoint."""
+        return path.rename(path.with_name(f".old-{path.name}-{os.getpid()}"))
+
+    def _failed(
+        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], error: Exception
+    ) -> WeightsError:
+        needed = sum(t.nbytes for group in tensors.values() for t in group.values())
+        try:
+            free = f"{shutil.disk_usage(self.folder).free:,} bytes are free"
+        except OSError:
+            free = "the free space is unknown"
+        previous = self.latest().step
+        intact = (
+            "there was no checkpoint before it"
+            if previous is None
+            else f"the previous checkpoint, {self.path(previous)}, is intact"
+        )
+        return WeightsError(
+            f"The checkpoint of step {step} could not be written to {self.folder} "
+            f"({error}): it needs {needed:,} bytes and {free}; {intact}. Free space "
+            "and resume the run."
+        )
+
+
+def _write_folder(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+) -> None:
+    """Fill a new folder and flush it; `manifest.json` comes last."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for group, values in tensors.items():
+        write_tensors(folder / f"{group}.safetensors", values)
+    write_json(folder / "state.json", dict(state))
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.iterdir())
+    }
+    manifest = {"format": FORMAT, "step": step, "files": files}
+    write_json(folder / "manifest.json", manifest)  # flushes the folder too
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """One flushed .safetensors file; tensors that share memory are written apart."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        address = value.untyped_storage().data_ptr()
+        if address in seen:
+            value = value.clone()
+        seen.add(address)
+        plain[name] = value
+    save_file(plain, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _refuse_nonfinite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    for group, values in tensors.items():
+        for name, tensor in values.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise DivergedError(
+                    f"Training diverged: {name} of {group} has NaN or infinite values "
+                    f"at step {step}. Nothing was saved; earlier checkpoints are "
+                    "intact. Lower the learning rate or lengthen the warm-up."
+                )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,0 +1,84 @@
+"""metrics.jsonl: one JSON object a line, appended and flushed.
+
+It holds no number that is not finite: JSON has none, and a run with one has diverged.
+The length is recorded in every checkpoint, and a resumed run cuts the file back to it,
+so apart from the timing fields it is the file of an unbroken run.
+"""
+
+import errno
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from vitral.errors import ConfigError, DivergedError
+
+TIMING_FIELDS = ("images_per_second", "data_wait")
+"""What differs between two runs of the same seed."""
+
+
+class MetricsLog:
+    """The open log of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    @property
+    def length(self) -> int:
+        """The size in bytes."""
+        return self._file.tell()
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one line.
+
+        Raises:
+            DivergedError: a number is NaN or infinite; nothing is written.
+            ConfigError: the file cannot be written.
+        """
+        for name, value in record.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DivergedError(
+                    f"`{name}` is {value} at step {record.get('step')} "
+                    f"({record.get('event')}): only finite numbers are logged. Lower "
+                    "the learning rate, or mend the metric that gave it."
+                )
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        start = self.length
+        try:
+            written = self._file.write(line)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if written != len(line):  # the disk filled up in the middle of the line
+            self.truncate(start)
+            raise self._unwritable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    def truncate(self, length: int) -> bool:
+        """Cut the file to `length` bytes; False when it was shorter already."""
+        complete = self.length >= length
+        if complete:
+            self._file.truncate(length)
+            self._file.seek(length)
+        return complete
+
+    def sync(self) -> None:
+        """Flush to the disk: a checkpoint may only name a length that is there."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def close(self) -> None:
+        """Close the file; lines are on their way to the disk already."""
+        self._file.close()
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        reason = error.strerror or str(error)
+        return ConfigError(
+            f"{self.path} cannot be written ({reason}): free space or choose another "
+            "output folder. Saved checkpoints are intact; the run can be resumed."
+        )

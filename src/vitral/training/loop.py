@@ -1,0 +1,284 @@
+"""The training loop: update, log, evaluate, save, stop.
+
+Everything that happens at a step is a function of the seed, the step and the position
+in the data, so a run that was killed and resumed ends bit-equal to an unbroken one on
+the same machine and thread count. What an update does is in step.py, what is on the
+disk in resume.py, and how a run is put together in fitting.py.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from vitral.errors import ConfigError, InterruptedRun
+from vitral.training.optim import set_lr
+from vitral.training.progress import Progress
+from vitral.training.resume import RunFiles, Trained
+from vitral.training.signals import StopSignals
+from vitral.training.source import Source
+from vitral.training.state import LoopState
+from vitral.training.step import Updater, derived_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long to train, and what happens beside the updates."""
+
+    steps: int
+    """Updates of the whole run."""
+
+    accumulate: int = 1
+    """Parts that a batch is cut into to save memory; the gradient is that of the whole
+    batch. 1 turns it off."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16` runs the forward pass in bfloat16 where torch's autocast allows it; the
+    weights stay float32."""
+
+    ema: float = 0.0
+    """Factor of the running average of the weights, which is then what is evaluated
+    and kept as the best model; 0.9999 in the paper; 0 turns it off."""
+
+    ema_warmup: bool = False
+    """Whether the factor rises as (1 + step)/(10 + step) up to `ema`."""
+
+    log_every: int = 10
+    """Steps between two lines of metrics, which hold the means since the last line."""
+
+    eval_every: int = 0
+    """Steps between two evaluations; 0 for one at the end only."""
+
+    checkpoint_every: int = 0
+    """Steps between two checkpoints; 0 for one at the end and on a signal only."""
+
+    keep: int = 2
+    """Newest checkpoints that stay, beside the best one's."""
+
+    compile: bool = False
+    """Whether torch.compile is used."""
+
+    patience: int = 0
+    """Evaluations without a better one after which the run stops; 0 turns it off."""
+
+    monitor: str = "accuracy"
+    """The evaluation's metric that decides which step is the best."""
+
+    monitor_mode: Literal["max", "min"] = "max"
+    """Whether more or less of `monitor` is better."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("steps", 1),
+            ("accumulate", 1),
+            ("log_every", 1),
+            ("keep", 1),
+            ("eval_every", 0),
+            ("checkpoint_every", 0),
+            ("patience", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"`{name}` must be at least {least}: got {getattr(self, name)}."
+                )
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"`ema` must be at least 0 and below 1: got {self.ema}.")
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigError(
+                f"`precision` must be 'fp32' or 'bf16': got {self.precision!r}."
+            )
+        if self.monitor_mode not in ("max", "min"):
+            raise ConfigError(
+                f"`monitor_mode` must be 'max' or 'min': got {self.monitor_mode!r}."
+            )
+
+
+class FitResult(NamedTuple):
+    """How a run ended."""
+
+    step: int
+    best_step: int | None
+    """None without evaluation."""
+    best_metric: float | None
+    stopped_early: bool
+    model: nn.Module
+    """In eval mode, after the last step: the averaged weights when `ema` is on."""
+    notes: tuple[str, ...]
+    """Events such as a checkpoint that was skipped because it was damaged."""
+
+
+class Hooks(NamedTuple):
+    """What the caller decides."""
+
+    lr: Callable[[int], float]
+    evaluate: Callable[[nn.Module], dict[str, float]] | None
+    on_best: Callable[[nn.Module, int], None] | None
+
+
+@dataclass
+class Loop:
+    """One run; `run` reads top to bottom."""
+
+    config: LoopConfig
+    trained: Trained
+    files: RunFiles
+    updater: Updater
+    source: Source
+    hooks: Hooks
+    progress: Progress
+    signals: StopSignals
+
+    def run(self, state: LoopState, notes: tuple[str, ...]) -> FitResult:
+        """Train from `state` to the end."""
+        self.state = state
+        self.saved = state.step
+        self.timer = _Timer()
+        self.notes: list[str] = []
+        self.note(notes)
+        self.progress.start(state.step)
+        self.trained.objective.train()
+        while True:
+            self.evaluate_if_due()
+            self.save_if_due()
+            if self.signals.received is not None:
+                raise self.interrupted()
+            if self.done():
+                break
+            self.advance()
+        if self.hooks.evaluate is None and self.hooks.on_best is not None:
+            self.hooks.on_best(self.trained.model_in_use().eval(), state.step)
+        return FitResult(
+            state.step,
+            state.best_step,
+            state.best_metric,
+            state.stopped_early,
+            self.trained.model_in_use().eval(),
+            tuple(self.notes),
+        )
+
+    def done(self) -> bool:
+        return self.state.step >= self.config.steps or self.state.stopped_early
+
+    def advance(self) -> None:
+        """Make one update from the next batch."""
+        state = self.state
+        started = time.perf_counter()
+        batch = self.source.next(state)
+        waited = time.perf_counter() - started
+        rate = self.hooks.lr(state.step)
+        set_lr(self.trained.optimizer, rate)
+        update = self.updater.update(batch, state.step)
+        self.trained.update_average()
+        state.step += 1
+        state.add({**update.metrics, "grad_norm": update.grad_norm})
+        self.timer.add(update.images, time.perf_counter() - started, waited)
+        self.progress.update(state.step, {**update.metrics, "lr": rate})
+        if state.step % self.config.log_every == 0 or state.step == self.config.steps:
+            values = {**state.take_means(), "lr": rate, **self.timer.rates()}
+            epoch = round(state.epoch + state.batch / self.source.per_epoch, 6)
+            record = {"event": "train", "step": state.step, "epoch": epoch, **values}
+            self.files.log.append(record)
+            self.progress.line(state.step, values)
+            self.timer = _Timer()
+
+    def evaluate_if_due(self) -> None:
+        """Evaluate where the step asks for it, and decide on best and early stop."""
+        state, config, evaluate = self.state, self.config, self.hooks.evaluate
+        last = state.step == config.steps
+        every = config.eval_every and state.step % config.eval_every == 0
+        if evaluate is None or state.evaluated >= state.step or not (last or every):
+            return
+        model = self.trained.model_in_use()
+        self.trained.objective.eval()
+        model.eval()
+        torch.manual_seed(derived_seed(self.updater.seed, state.step, -1))
+        with torch.no_grad():
+            metrics = self.signals.abortable(lambda: evaluate(model))
+        if metrics is None:
+            return  # the resumed run evaluates this step
+        values = {name: float(value) for name, value in metrics.items()}
+        self.files.log.append(
+            {"event": "eval", "step": state.step, "split": "val", **values}
+        )
+        self.judge(values, model)
+        state.evaluated = state.step
+        self.trained.objective.train()
+
+    def judge(self, values: dict[str, float], model: nn.Module) -> None:
+        """Compare one evaluation with the best so far."""
+        state, config = self.state, self.config
+        if config.monitor not in values:
+            raise ConfigError(
+                f"`monitor` is {config.monitor!r}, which the evaluation does not "
+                f"give: choose one of {', '.join(sorted(values))}."
+            )
+        value = values[config.monitor]
+        sign = 1 if config.monitor_mode == "max" else -1
+        if state.best_metric is None or sign * (value - state.best_metric) > 0:
+            state.best_step, state.best_metric, state.waiting = state.step, value, 0
+            if self.hooks.on_best is not None:
+                self.hooks.on_best(model, state.step)
+        else:
+            state.waiting += 1
+            state.stopped_early = 0 < config.patience <= state.waiting
+        assert state.best_metric is not None
+        assert state.best_step is not None
+        self.progress.best(config.monitor, state.best_metric, state.best_step)
+        shown = "  ".join(f"{name} {number:.4g}" for name, number in values.items())
+        self.progress.note(f"evaluation at step {state.step}: {shown}")
+
+    def save_if_due(self) -> None:
+        """Save at the asked steps, at the end, and when a signal came."""
+        state, every = self.state, self.config.checkpoint_every
+        due = self.done() or self.signals.received is not None
+        due = due or (every > 0 and state.step % every == 0)
+        if due and state.step != self.saved:
+            self.note(self.files.save(self.trained, state, self.config.compile))
+            self.saved = state.step
+
+    def interrupted(self) -> InterruptedRun:
+        received, step = self.signals.received, self.state.step
+        assert received is not None
+        where = (
+            f"step {step} of {self.config.steps} is saved in "
+            f"{self.files.store.path(step)}"
+            if step
+            else "no step was made, so there is no checkpoint"
+        )
+        return InterruptedRun(
+            f"Stopped by {received.name}: {where}. Run the same command with --resume "
+            "to go on.",
+            self.signals.exit_code,
+        )
+
+    def note(self, texts: tuple[str, ...]) -> None:
+        """Events go to the log of the run, to the person, and to the result."""
+        for text in texts:
+            self.notes.append(text)
+            self.progress.note(text)
+            self.files.log.append(
+                {"event": "note", "step": self.state.step, "text": text}
+            )
+
+
+class _Timer:
+    """Seconds and images since the last logged step."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.seconds = self.waited = 0.0
+
+    def add(self, images: int, seconds: float, waited: float) -> None:
+        self.images += images
+        self.seconds += seconds
+        self.waited += waited
+
+    def rates(self) -> dict[str, float]:
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "images_per_second": round(self.images / seconds, 2),
+            "data_wait": round(min(self.waited / seconds, 1.0), 4),
+        }

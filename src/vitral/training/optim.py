@@ -1,0 +1,178 @@
+"""Which parameter gets which learning rate and decay, and the optimizer over them.
+
+AdamW with decoupled decay and SGD with momentum, as arXiv 2010.11929 appendix B.1 uses
+them; layer-wise rates as in arXiv 2106.08254. The schedule is in schedule.py.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from vitral.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """The optimizer and its constants."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`adamw` for pre-training, `sgd` for the paper's fine-tuning."""
+
+    lr: float = 1e-3
+    """The highest learning rate of the schedule."""
+
+    weight_decay: float = 0.0
+    """On kernels only; 0 turns it off. AdamW: w falls by lr·decay·w apart from the
+    gradient. SGD: decay·w is added to the gradient."""
+
+    momentum: float = 0.9
+    """SGD only, without Nesterov and dampening; 0 turns it off."""
+
+    beta1: float = 0.9
+    """AdamW only: the memory of the mean gradient."""
+
+    beta2: float = 0.999
+    """AdamW only: the memory of the mean squared gradient."""
+
+    eps: float = 1e-8
+    """AdamW only: added to the root of the mean squared gradient."""
+
+    layer_decay: float = 1.0
+    """The rate of a layer over that of the layer above it; 1 turns it off."""
+
+    head_lr_scale: float = 1.0
+    """A factor on the rate of the head, which is often fresh; 1 turns it off."""
+
+    clip_norm: float = 1.0
+    """The largest norm of the gradient over all parameters; 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "sgd"):
+            raise ConfigError(
+                f"`optimizer` must be 'adamw' or 'sgd': got {self.optimizer!r}."
+            )
+        for name in ("lr", "eps", "head_lr_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"`{name}` must be positive: got {getattr(self, name)}."
+                )
+        for name in ("weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"`{name}` must not be negative: got {getattr(self, name)}."
+                )
+        for name in ("momentum", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"`{name}` must be at least 0 and below 1: "
+                    f"got {getattr(self, name)}."
+                )
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(
+                f"`layer_decay` must be above 0 and at most 1: got {self.layer_decay}."
+            )
+
+
+def kernel_names(model: nn.Module) -> frozenset[str]:
+    """The names of the parameters that weight decay applies to.
+
+    They are the matrices of linear and convolution layers, found by the type of the
+    layer: a position table or a token also has two axes, and is not decayed.
+    """
+    names = set()
+    for prefix, module in model.named_modules():
+        owned: tuple[str, ...] = ()
+        if isinstance(module, nn.Linear | _ConvNd):
+            owned = ("weight",)
+        elif isinstance(module, nn.MultiheadAttention):
+            owned = (
+                "in_proj_weight",
+                "q_proj_weight",
+                "k_proj_weight",
+                "v_proj_weight",
+            )
+        names |= {f"{prefix}.{name}" if prefix else name for name in owned}
+    return frozenset(names)
+
+
+def parameter_groups(
+    model: nn.Module,
+    config: OptimConfig,
+    layer_of: Callable[[str], int],
+    num_layers: int,
+) -> list[dict[str, Any]]:
+    """The optimizer's groups: one for each pair of learning-rate scale and decay.
+
+    Frozen parameters are left out. `lr_scale` of a group is
+    layer_decay ** (num_layers - layer), times head_lr_scale for the head.
+
+    Args:
+        layer_of: a parameter's name to its layer: 0 is the stem, then the blocks,
+            `num_layers` is the head.
+        num_layers: the layer of the head.
+
+    Raises:
+        ConfigError: nothing is trainable, or a layer is out of range.
+    """
+    kernels = kernel_names(model)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer = layer_of(name)
+        if not 0 <= layer <= num_layers:
+            raise ConfigError(
+                f"Parameter {name} is in layer {layer}: layers are 0 to {num_layers}."
+            )
+        scale = config.layer_decay ** (num_layers - layer)
+        if layer == num_layers:
+            scale *= config.head_lr_scale
+        decay = config.weight_decay if name in kernels else 0.0
+        group = groups.setdefault(
+            (scale, decay), {"params": [], "lr_scale": scale, "weight_decay": decay}
+        )
+        group["params"].append(parameter)
+    if not groups:
+        raise ConfigError("Every parameter is frozen: leave at least the head free.")
+    return list(groups.values())
+
+
+def build(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer over `groups`, at the rate `config.lr` times each group's scale."""
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adamw":
+        betas = (config.beta1, config.beta2)
+        optimizer = torch.optim.AdamW(groups, config.lr, betas=betas, eps=config.eps)
+    else:
+        optimizer = torch.optim.SGD(groups, config.lr, momentum=config.momentum)
+    set_lr(optimizer, config.lr)
+    return optimizer
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group the rate `lr` times its `lr_scale` (1 where it has none)."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """The Euclidean norm of all gradients together; 0 where there is none."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], max_norm: float, norm: float
+) -> None:
+    """Scale all gradients by max_norm/norm where `norm` is larger; 0 turns it off.
+
+    torch's own function adds 1e-6 to the norm; the paper's g·min(1, max/|g|) does not.
+    """
+    if max_norm and norm > max_norm:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, max_norm / norm)

@@ -1,0 +1,217 @@
+"""What a run leaves on the disk, and how it is taken up again.
+
+A run may only be resumed as the same run: settings that decide its numbers are
+compared. A changed machine (threads, torch, compile) is allowed and noted, because the
+numbers then differ in the last digits only.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from vitral.errors import ConfigError, WeightsError
+from vitral.training.average import averaged
+from vitral.training.checkpoint import Checkpoint, CheckpointStore
+from vitral.training.log import MetricsLog
+from vitral.training.optimizer_state import optimizer_tensors, restore_optimizer
+from vitral.training.state import LoopState
+
+MODEL_PREFIX = "model."
+
+
+class Opened(NamedTuple):
+    """Where to go on, and what to tell about it."""
+
+    state: LoopState
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The modules and the optimizer that a run changes."""
+
+    objective: nn.Module
+    model: nn.Module
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    parameters: dict[str, nn.Parameter]
+    """Those that are trained, by their name in the objective."""
+
+    @classmethod
+    def of(
+        cls,
+        objective: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ema: float,
+        ema_warmup: bool,
+    ) -> "Trained":
+        """Gather them; `ema` 0 means no average.
+
+        Raises:
+            ConfigError: a trainable parameter is not in the optimizer.
+        """
+        owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        free = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+        lost = [name for name, parameter in free.items() if id(parameter) not in owned]
+        if lost:
+            raise ConfigError(
+                f"{len(lost)} trainable parameters are not in the optimizer, the first "
+                f"is {lost[0]}: freeze them or give them to the optimizer."
+            )
+        model = objective.model
+        assert isinstance(model, nn.Module)
+        return cls(
+            objective=objective,
+            model=model,
+            average=averaged(model, ema, ema_warmup) if ema else None,
+            optimizer=optimizer,
+            parameters=free,
+        )
+
+    def model_in_use(self) -> nn.Module:
+        """The averaged model where there is one: what is evaluated and kept."""
+        return self.model if self.average is None else self.average.module
+
+    def update_average(self) -> None:
+        """Take the current weights into the average."""
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything, in groups: a file each; empty groups are left out."""
+        whole = self.objective.state_dict()
+        groups = {
+            "model": dict(self.model.state_dict()),
+            "objective": {
+                name: tensor
+                for name, tensor in whole.items()
+                if not name.startswith(MODEL_PREFIX)
+            },
+            "optimizer": optimizer_tensors(self.optimizer, self.parameters),
+        }
+        if self.average is not None:
+            groups["ema"] = dict(self.average.module.state_dict())
+        return {name: group for name, group in groups.items() if group}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put `tensors` back.
+
+        Raises:
+            WeightsError: they belong to another model.
+        """
+        groups = checkpoint.tensors
+        whole = dict(groups.get("objective", {}))
+        whole |= {MODEL_PREFIX + name: t for name, t in groups["model"].items()}
+        try:
+            self.objective.load_state_dict(whole)
+            if self.average is not None:
+                self.average.module.load_state_dict(groups.get("ema", {}))
+                self.average.n_averaged.fill_(1 + checkpoint.step)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"The checkpoint of step {checkpoint.step} belongs to another model: "
+                f"{error} Resume with the config of the run."
+            ) from error
+        restore_optimizer(self.optimizer, self.parameters, groups.get("optimizer", {}))
+
+
+class RunFiles:
+    """Checkpoints and metrics.jsonl of one run folder."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], keep: int) -> None:
+        self.folder = folder
+        self.store = CheckpointStore(folder / "checkpoints")
+        # Compared with what JSON gives back: a tuple must be a list.
+        self.settings = json.loads(json.dumps(settings, allow_nan=False))
+        self.keep = keep
+        self._log: MetricsLog | None = None
+
+    @property
+    def log(self) -> MetricsLog:
+        """metrics.jsonl, after `open`."""
+        assert self._log is not None
+        return self._log
+
+    def open(self, trained: Trained, compiled: bool, resume: bool) -> Opened:
+        """Start, or go on from the newest sound checkpoint when `resume` is set.
+
+        Raises:
+            ConfigError: the folder is in use or belongs to another run.
+            WeightsError: there are checkpoints and none verifies.
+        """
+        self.store.prepare()
+        if not resume and self.store.steps():
+            raise ConfigError(
+                f"{self.folder} already holds a run: add --resume to go on with it, "
+                "or choose another output folder."
+            )
+        latest = self.store.latest()
+        if latest.step is None and latest.skipped:
+            raise WeightsError(
+                f"No checkpoint in {self.store.folder} can be used. "
+                f"{' '.join(latest.skipped)} Remove that folder to start again."
+            )
+        checkpoint = None if latest.step is None else self.store.load(latest.step)
+        if checkpoint is not None:
+            self._refuse_other_run(checkpoint.state["settings"])
+            trained.restore(checkpoint)
+        self._log = MetricsLog(self.folder / "metrics.jsonl")
+        if checkpoint is None:
+            self._log.truncate(0)
+            return Opened(LoopState(), ())
+        notes = [*latest.skipped, *self._changes(checkpoint.state, compiled)]
+        if not self._log.truncate(checkpoint.state["metrics_bytes"]):
+            notes.append("metrics.jsonl has lost its last lines.")
+        return Opened(LoopState.from_dict(checkpoint.state["loop"]), tuple(notes))
+
+    def save(
+        self, trained: Trained, state: LoopState, compiled: bool
+    ) -> tuple[str, ...]:
+        """Write a checkpoint, then delete old ones; returns what could not be."""
+        self.log.sync()
+        values = {
+            "loop": state.to_dict(),
+            "metrics_bytes": self.log.length,
+            "settings": self.settings,
+            "machine": _machine(compiled),
+        }
+        self.store.save(state.step, trained.tensors(), values)
+        return self.store.prune(self.keep, state.best_step)
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+
+    def _refuse_other_run(self, recorded: dict[str, Any]) -> None:
+        for name in sorted(recorded.keys() | self.settings.keys()):
+            then, now = recorded.get(name), self.settings.get(name)
+            if then != now or (name in recorded) != (name in self.settings):
+                raise ConfigError(
+                    f"The run in {self.folder} has `{name}` {then!r} and this command "
+                    f"{now!r}: resume with the same setting, or train into another "
+                    "folder."
+                )
+
+    def _changes(self, state: dict[str, Any], compiled: bool) -> list[str]:
+        now = _machine(compiled)
+        return [
+            f"Resumed with {name} {now[name]} instead of {then}: the last digits will "
+            "differ from an unbroken run."
+            for name, then in state["machine"].items()
+            if now[name] != then
+        ]
+
+
+def _machine(compiled: bool) -> dict[str, Any]:
+    return {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "compile": compiled,
+    }

@@ -1,0 +1,60 @@
+"""Where a run is: what the loop needs beside tensors to go on, as plain JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vitral.errors import WeightsError
+
+
+@dataclass(kw_only=True)
+class LoopState:
+    """The mutable position of a run; every field goes to `state.json`."""
+
+    step: int = 0
+    """Updates made."""
+    epoch: int = 0
+    """The epoch the next batch is in."""
+    batch: int = 0
+    """The index of the next batch in its epoch."""
+    evaluated: int = 0
+    """The step of the last evaluation; 0 before the first."""
+    best_step: int | None = None
+    best_metric: float | None = None
+    waiting: int = 0
+    """Evaluations since the best one."""
+    stopped_early: bool = False
+    window_steps: int = 0
+    """Updates since the last logged one, and the sums of their metrics."""
+    window_sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, metrics: dict[str, float]) -> None:
+        """Take one update into the window."""
+        self.window_steps += 1
+        for name, value in metrics.items():
+            self.window_sums[name] = self.window_sums.get(name, 0.0) + value
+
+    def take_means(self) -> dict[str, float]:
+        """The window's means; the window starts again."""
+        count = self.window_steps
+        means = {name: total / count for name, total in self.window_sums.items()}
+        self.window_steps, self.window_sums = 0, {}
+        return means
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; floats come back exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LoopState":
+        """The inverse of `to_dict`.
+
+        Raises:
+            WeightsError: a field is missing or unknown.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise WeightsError(
+                f"state.json of the checkpoint does not fit this version: {error}. "
+                "Resume with the version that wrote it."
+            ) from error

@@ -1,0 +1,151 @@
+"""One update: micro-batches forward and backward, checks, clipping, optimizer step.
+
+Every micro-batch seeds torch from (run seed, step, number of the micro-batch). So the
+randomness of a step does not depend on what ran before, and a resumed run is bit-equal
+without any generator state on disk.
+"""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vitral.errors import DivergedError, VitralError
+from vitral.training.optim import clip_gradients, gradient_norm
+
+
+class Update(NamedTuple):
+    """What one update tells: metrics (the loss among them), and the gradient's norm."""
+
+    metrics: dict[str, float]
+    grad_norm: float
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updater:
+    """Everything an update needs and no update changes."""
+
+    forward: Callable[[Any], dict[str, Tensor]]
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    seed: int
+    accumulate: int
+    bf16: bool
+    clip_norm: float
+
+    def update(self, batch: Any, step: int) -> Update:
+        """Change the parameters once, from all of `batch`; step 0 is the first.
+
+        Raises:
+            DivergedError: the loss or a gradient is not finite; nothing was changed.
+            VitralError: the device ran out of memory.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        ids = tuple(batch.id)
+        try:
+            sums, weight, images = self._backward(batch, step)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise VitralError(
+                f"Out of memory on {self.device} at step {step + 1} with {len(ids)} "
+                "images in a batch: lower the batch size, or raise `accumulate`, "
+                "which cuts a batch into parts and trains the same. Saved "
+                "checkpoints are intact."
+            ) from error
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        if self.accumulate > 1 and gradients:
+            torch._foreach_div_(gradients, weight)
+        norm = float(gradient_norm(self.parameters.values()))
+        metrics = {name: total / images for name, total in sums.items()}
+        metrics["loss"] = sums["loss"] / weight
+        self._refuse_nonfinite(metrics["loss"], norm, step, ids)
+        clip_gradients(self.parameters.values(), self.clip_norm, norm)
+        self.optimizer.step()
+        return Update(metrics, norm, images)
+
+    def _backward(self, batch: Any, step: int) -> tuple[dict[str, float], float, int]:
+        """Add up gradients, metrics and weights over the micro-batches."""
+        sums: dict[str, float] = {}
+        weights = 0.0
+        images = 0
+        for index, part in enumerate(micro_batches(batch, self.accumulate)):
+            torch.manual_seed(derived_seed(self.seed, step, index))
+            moved = to_device(part, self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                result = dict(self.forward(moved))
+            loss = result.pop("loss")
+            size = len(part.id)
+            weight = float(result.pop("weight", size))
+            (loss * weight if self.accumulate > 1 else loss).backward()
+            sums["loss"] = sums.get("loss", 0.0) + float(loss.detach()) * weight
+            for name, value in result.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * size
+            weights += weight
+            images += size
+        return sums, weights, images
+
+    def _refuse_nonfinite(
+        self, loss: float, norm: float, step: int, ids: Sequence[str]
+    ) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        first = next(
+            (
+                name
+                for name, parameter in self.parameters.items()
+                if parameter.grad is not None
+                and not bool(torch.isfinite(parameter.grad).all())
+            ),
+            None,
+        )
+        where = f", first in {first}" if first else ""
+        shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" * (len(ids) > 8))
+        raise DivergedError(
+            f"Training diverged at step {step + 1}: loss {loss}, gradient norm {norm}"
+            f"{where}. The update was not made and nothing was saved; earlier "
+            f"checkpoints are intact. The batch: {shown}. Lower the learning rate, "
+            "lengthen the warm-up, or look at these images."
+        )
+
+
+def derived_seed(seed: int, step: int, part: int) -> int:
+    """A seed in 0..2^63-1 from the run's seed, a step and the part of that step."""
+    digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The same NamedTuple with its tensors on `device`."""
+    return type(batch)(
+        *(
+            field.to(device, non_blocking=True) if isinstance(field, Tensor) else field
+            for field in batch
+        )
+    )
+
+
+def micro_batches(batch: Any, count: int) -> Iterator[Any]:
+    """Cut every field of a NamedTuple into `count` parts as equal as can be.
+
+    A batch of fewer images than `count` gives one part an image.
+    """
+    size = len(batch.id)
+    count = min(count, size)
+    bounds = [size * index // count for index in range(count + 1)]
+    for start, end in itertools.pairwise(bounds):
+        yield type(batch)(*(field[start:end] for field in batch))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether it is about memory; torch raises a bare RuntimeError on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "can't allocate memory" in str(error)
+    )

@@ -1,0 +1,250 @@
+"""Groups, rates and updates, against formulas written out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from vitral.errors import ConfigError, WeightsError
+from vitral.training import (
+    OptimConfig,
+    build,
+    optimizer_tensors,
+    parameter_groups,
+    restore_optimizer,
+    set_lr,
+)
+from vitral.training.optim import clip_gradients, gradient_norm, kernel_names
+
+
+class Tiny(nn.Module):
+    """One of each kind of parameter that must, or must not, decay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 6, (4, 5))
+        self.tube = nn.Conv3d(3, 6, (2, 4, 5))
+        self.position = nn.Parameter(torch.ones(1, 11, 6))
+        self.token = nn.Parameter(torch.ones(1, 1, 6))
+        self.blocks = nn.ModuleList(nn.Linear(6, 6) for _ in range(2))
+        self.scale = nn.Parameter(torch.ones(6))
+        self.attention = nn.MultiheadAttention(6, 2)
+        self.table = nn.Embedding(13, 6)
+        self.norm = nn.LayerNorm((2, 6))
+        self.head = nn.Linear(6, 7)
+
+
+def layer_of(name: str) -> int:
+    if name.startswith("head"):
+        return 3
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return 0
+
+
+def names_of(model, group):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(parameter)] for parameter in group["params"]}
+
+
+def test_only_matrices_of_layers_decay():
+    assert kernel_names(Tiny()) >= {
+        "patch.weight",
+        "tube.weight",
+        "blocks.0.weight",
+        "blocks.1.weight",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+        "head.weight",
+    }
+    model = Tiny()
+    groups = parameter_groups(model, OptimConfig(weight_decay=0.3), layer_of, 3)
+    decayed = set().union(*(names_of(model, g) for g in groups if g["weight_decay"]))
+    assert decayed == {
+        "patch.weight",
+        "tube.weight",
+        "blocks.0.weight",
+        "blocks.1.weight",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+        "head.weight",
+    }
+    every = [p for group in groups for p in group["params"]]
+    assert len(every) == len(list(model.parameters()))
+
+
+def test_layer_wise_rates():
+    model = Tiny()
+    config = OptimConfig(layer_decay=0.5, head_lr_scale=10.0, weight_decay=0.3)
+    groups = parameter_groups(model, config, layer_of, 3)
+    scales = {n: g["lr_scale"] for g in groups for n in names_of(model, g)}
+    assert scales["patch.weight"] == scales["token"] == scales["norm.weight"] == 0.125
+    assert scales["blocks.0.weight"] == scales["blocks.0.bias"] == 0.25
+    assert scales["blocks.1.weight"] == 0.5
+    assert scales["head.weight"] == scales["head.bias"] == 10
+    optimizer = build(groups, config)
+    set_lr(optimizer, 0.04)
+    rates = {n: g["lr"] for g in optimizer.param_groups for n in names_of(model, g)}
+    assert rates["patch.bias"] == 0.005
+    assert rates["head.bias"] == 0.4
+
+
+def test_frozen_parameters_are_left_out():
+    model = Tiny()
+    model.requires_grad_(False)
+    model.head.requires_grad_(True)
+    groups = parameter_groups(model, OptimConfig(), layer_of, 3)
+    assert set().union(*(names_of(model, g) for g in groups)) == {
+        "head.weight",
+        "head.bias",
+    }
+
+
+def test_a_subclass_of_a_layer_decays():
+    class Standardised(nn.Conv2d):
+        pass
+
+    assert kernel_names(nn.Sequential(Standardised(2, 3, 1))) == {"0.weight"}
+
+
+def test_decay_alone_moves_only_kernels():
+    model = nn.Linear(1, 1)
+    nn.init.ones_(model.weight)
+    nn.init.ones_(model.bias)
+    config = OptimConfig(lr=1e-3, weight_decay=0.1)
+    optimizer = build(parameter_groups(model, config, lambda name: 0, 0), config)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(0.9999, abs=1e-7)
+    assert model.bias.item() == 1
+
+
+def single(value, config, dtype=torch.float64):
+    parameter = nn.Parameter(torch.tensor([value], dtype=dtype))
+    group = {"params": [parameter], "lr_scale": 1.0, "weight_decay": 0.0}
+    return parameter, build([group], config)
+
+
+def test_sgd_momentum():
+    parameter, optimizer = single(1.0, OptimConfig(optimizer="sgd", lr=0.1))
+    seen = []
+    for _ in range(3):
+        parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        seen.append(parameter.item())
+    assert seen == pytest.approx([0.9, 0.71, 0.439], rel=1e-12)
+
+
+@pytest.mark.parametrize("gradient", [-300.0, 0.02])
+def test_first_adam_step_is_the_rate(gradient):
+    parameter, optimizer = single(1.0, OptimConfig(lr=0.01))
+    parameter.grad = torch.full_like(parameter, gradient)
+    optimizer.step()
+    moved = parameter.item() - 1
+    assert moved == pytest.approx(-math.copysign(0.01, gradient), rel=1e-6)
+
+
+def test_adamw_against_the_formula():
+    config = OptimConfig(lr=0.01, weight_decay=0.2, beta1=0.8, beta2=0.95, eps=1e-3)
+    parameter = nn.Parameter(torch.tensor([0.7], dtype=torch.float64))
+    group = {"params": [parameter], "lr_scale": 1.0, "weight_decay": 0.2}
+    optimizer = build([group], config)
+    weight, mean, square = 0.7, 0.0, 0.0
+    for count, gradient in enumerate([0.3, -1.1, 0.05, 2.0], start=1):
+        parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+        mean = 0.8 * mean + 0.2 * gradient
+        square = 0.95 * square + 0.05 * gradient**2
+        direction = (mean / (1 - 0.8**count)) / (
+            math.sqrt(square / (1 - 0.95**count)) + 1e-3
+        )
+        weight -= 0.01 * (direction + 0.2 * weight)
+    assert parameter.item() == pytest.approx(weight, rel=1e-12)
+
+
+def test_clipping_is_global():
+    first = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    second = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    unused = nn.Parameter(torch.zeros(3))
+    parameters = [first, second, unused]
+    first.grad = torch.tensor([6.0, 0.0], dtype=torch.float64)
+    second.grad = torch.tensor([8.0], dtype=torch.float64)
+    norm = float(gradient_norm(parameters))
+    assert norm == 10
+    clip_gradients(parameters, 1.0, norm)
+    assert first.grad.tolist() == pytest.approx([0.6, 0.0], rel=1e-15)
+    assert second.grad.tolist() == pytest.approx([0.8], rel=1e-15)
+
+
+@pytest.mark.parametrize(("norm", "limit"), [(0.5, 1.0), (10.0, 0.0)])
+def test_no_clipping_below_the_limit_or_without_one(norm, limit):
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.tensor([norm])
+    clip_gradients([parameter], limit, norm)
+    assert parameter.grad.item() == norm
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_optimizer_state_by_name_is_bit_equal(kind):
+    def trained(steps, restored=None):
+        torch.manual_seed(0)
+        model = Tiny()
+        config = OptimConfig(optimizer=kind, lr=0.01, weight_decay=0.1)
+        optimizer = build(parameter_groups(model, config, layer_of, 3), config)
+        names = dict(model.named_parameters())
+        if restored is not None:
+            model.load_state_dict(restored[0])
+            restore_optimizer(optimizer, names, restored[1])
+        for step in steps:
+            for index, parameter in enumerate(names.values()):
+                generator = torch.Generator().manual_seed(100 * step + index)
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+        tensors = optimizer_tensors(optimizer, names)
+        return {k: v.clone() for k, v in model.state_dict().items()}, tensors
+
+    whole = trained(range(5))
+    half = trained(range(3))
+    resumed = trained(range(3, 5), half)
+    for expected, got in zip(whole, resumed, strict=True):
+        assert expected.keys() == got.keys()
+        assert all(torch.equal(expected[name], got[name]) for name in expected)
+    key = "exp_avg" if kind == "adamw" else "momentum_buffer"
+    assert f"blocks.0.weight/{key}" in whole[1]
+
+
+def test_restore_refuses_a_stranger():
+    model = nn.Linear(2, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    names = dict(model.named_parameters())
+    with pytest.raises(WeightsError, match="optimizer state for other, which is not"):
+        restore_optimizer(optimizer, names, {"other/exp_avg": torch.zeros(2)})
+    with pytest.raises(WeightsError, match=r"weight/exp_avg has shape \(4,\)"):
+        restore_optimizer(optimizer, names, {"weight/exp_avg": torch.zeros(4)})
+
+
+def check_with(config, name, value):
+    """Validate a value that the type checker of the tests would refuse first."""
+    object.__setattr__(config, name, value)
+    config.__post_init__()
+
+
+def test_errors_say_what_to_do():
+    with pytest.raises(ConfigError, match="'adamw' or 'sgd': got 'lion'"):
+        check_with(OptimConfig(), "optimizer", "lion")
+    with pytest.raises(ConfigError, match=r"`lr` must be positive: got 0\.0"):
+        OptimConfig(lr=0.0)
+    with pytest.raises(ConfigError, match="`weight_decay` must not be negative"):
+        OptimConfig(weight_decay=-0.1)
+    with pytest.raises(ConfigError, match="`beta1` must be at least 0 and below 1"):
+        OptimConfig(beta1=1.0)
+    with pytest.raises(ConfigError, match="`layer_decay` must be above 0"):
+        OptimConfig(layer_decay=0.0)
+    model = Tiny()
+    with pytest.raises(ConfigError, match="is in layer 9: layers are 0 to 3"):
+        parameter_groups(model, OptimConfig(), lambda name: 9, 3)
+    model.requires_grad_(False)
+    with pytest.raises(ConfigError, match="Every parameter is frozen"):
+        parameter_groups(model, OptimConfig(), layer_of, 3)
