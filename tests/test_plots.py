@@ -115,7 +115,7 @@ def test_reliability_draws_only_filled_bins() -> None:
     bins = reliability(np.array([0.55, 0.95]), np.array([False, True]), bins=10)
     plot = plots.reliability(bins)
     assert len(plot.figure.axes[0].patches) == 2
-    assert "calibration error 0.300" in texts(plot)
+    assert "ECE 0.300" in texts(plot)
     with pytest.raises(DataError, match="at least one example"):
         plots.reliability(reliability(np.zeros(0), np.zeros(0, bool)))
 

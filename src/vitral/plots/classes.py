@@ -62,8 +62,8 @@ def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -
     if len(names) > MOST_CLASSES:
         return _top_confusions(wrong, worst, names)
     with look():
-        side = 2.2 + max(0.34 * len(names), 1.6)
-        figure = new_figure(min(side + 0.6, FULL_WIDTH), min(side, 8.6))
+        side = 1.7 + max(0.34 * len(names), 2.0)
+        figure = new_figure(min(side + 0.3, FULL_WIDTH), min(side, 8.6))
         _draw_matrix(figure.add_subplot(), matrix, names)
     alt = f"Confusion matrix of {len(names)} classes, true in rows, answers in columns."
     if worst:
@@ -110,7 +110,7 @@ def _draw_matrix(
         spine.set_visible(False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title("Confusion (colour: share of the row)")
+    axes.set_title("Confusion (shade: share of the row)")
 
 
 def _top_confusions(
@@ -164,7 +164,7 @@ def reliability(bins: Sequence[Bin]) -> Plot:
     error = ece(bins)
     filled = [row for row in bins if row.count]
     with look():
-        figure = new_figure(4.5, 4.6)
+        figure = new_figure(3.8, 4.1)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
         upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
         width = bins[0].high - bins[0].low
@@ -176,7 +176,7 @@ def reliability(bins: Sequence[Bin]) -> Plot:
             confidences, accuracies, confidences, color=CONTRAST, linewidth=1.4
         )
         upper.plot(confidences, accuracies, "o", color=ACCENT, markersize=4.5)
-        upper.set_title(f"Reliability (calibration error {error:.3f})")
+        upper.set_title(f"Reliability (ECE {error:.3f})")
         upper.set_ylabel("images right")
         upper.set_ylim(0, 1.02)
         lower.bar(centres, [row.count for row in filled], width * 0.9, color=ACCENT)

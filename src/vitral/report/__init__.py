@@ -1,0 +1,5 @@
+"""A run folder in, one HTML file or a model card out; no network, no model, no data."""
+
+from vitral.report.render import write
+
+__all__ = ["write"]
