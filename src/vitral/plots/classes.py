@@ -138,8 +138,8 @@ def _top_confusions(
             places, [f"{plain(names[i])}  →  {plain(names[j])}" for i, j in worst]
         )
         axes.tick_params(axis="y", labelcolor=INK)
-        axes.invert_yaxis()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(len(worst) - 0.4, -0.6)
         axes.set_xlim(0, max([*counts, 1]) * 1.08)
         axes.set_xlabel("images")
         axes.set_title(

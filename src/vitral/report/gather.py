@@ -55,6 +55,12 @@ class RunFolder:
         """The split that the report speaks of first; None without any result."""
         return next(iter(self.results), None)
 
+    @property
+    def chosen_on(self) -> set[str]:
+        """The splits measured during training, by which the best model was kept."""
+        measured = {str(line.row.get("split")) for line in self.events("eval")}
+        return measured or {"val"}
+
     def events(self, event: str) -> list[MetricLine]:
         """The metric lines of one kind, in order."""
         return [line for line in self.metrics if line.row.get("event") == event]

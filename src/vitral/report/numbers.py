@@ -20,7 +20,7 @@ class Number(NamedTuple):
     value: float | int | None
     text: str
     source: str
-    """`file#/json/pointer`; in a CSV row and column, in metrics.jsonl line and field."""
+    """`file#/json/pointer`; row and column of a CSV, line, field of metrics.jsonl."""
     how: str = "value"
     """`value`, or how it follows from the source: `sum`, `length`."""
 

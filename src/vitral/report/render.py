@@ -7,6 +7,7 @@ gives the same bytes. The sections are made in verdict.py, results.py and facts.
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +52,7 @@ class Page(NamedTuple):
     subtitle: list[str]
     verdict: Verdict
     gauge: Gauge | None
-    command: str
+    command: list[str]
     versions: list[tuple[str, str]]
     settings: list[tuple[str, str]]
     has_environment: bool
@@ -121,7 +122,8 @@ def _page(
         subtitle=_subtitle(run),
         verdict=said,
         gauge=_gauge(run),
-        command=run.command,
+        # Lines then break between options and not inside one.
+        command=re.split(r" (?=--)", run.command) if run.command else [],
         versions=facts.versions(run),
         settings=facts.flat(run.config),
         has_environment=run.environment is not None,

@@ -94,6 +94,8 @@ class Results(NamedTuple):
     table: ClassTable
     figures: list[Picture]
     note: str
+    chosen_on: list[str]
+    """The splits among them that the best model was chosen by."""
 
 
 _MEASURES = (
@@ -135,6 +137,7 @@ def results(run: RunFolder, most_rows: int) -> Results | None:
         table=_class_table(result, split, most_rows),
         figures=figures,
         note=note,
+        chosen_on=[split for split in run.results if split in run.chosen_on],
     )
 
 

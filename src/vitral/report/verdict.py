@@ -151,13 +151,12 @@ def _about_size(n: int, n_unreadable: int, split: str) -> list[Remark]:
 
 
 def _about_the_split(run: RunFolder, split: str) -> list[Remark]:
-    chosen_on = {str(line.row.get("split")) for line in run.events("eval")} or {"val"}
     if split == "train":
         text = (
             "The model was trained on these very images: this is not an estimate for "
             "new images."
         )
-    elif split in chosen_on:
+    elif split in run.chosen_on:
         text = (
             f"The {_images(split)} were also used to choose the model, so the number "
             "is optimistic. Keep a test split apart for an honest one."
