@@ -1,0 +1,114 @@
+"""Does a confidence of 80 % mean right in 80 % of the cases? Bins, ECE, temperature.
+
+Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599, sections 2 and
+4.2). Vector scaling and conformal sets are not here.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from vitral.errors import ConfigError, DataError
+
+# Colder than 1/100 or hotter than 100 no probability differs visibly from a limit.
+_LOG_TEMPERATURE_BOUNDS = (-math.log(100), math.log(100))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """The examples whose confidence lies in (low, high]."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    """Mean confidence of the examples; None in an empty bin."""
+    accuracy: float | None
+    """Share of them that is right; None in an empty bin."""
+
+
+def reliability(
+    confidence: Float[np.ndarray, " examples"],
+    correct: Bool[np.ndarray, " examples"],
+    *,
+    bins: int = 15,
+) -> tuple[Bin, ...]:
+    """Sort examples into `bins` equal steps of confidence (0 belongs to the first).
+
+    Raises:
+        ConfigError: `bins` < 1.
+        DataError: a confidence is not in 0..1.
+    """
+    if bins < 1:
+        raise ConfigError(f"bins must be at least 1: got {bins}.")
+    if confidence.size and not (confidence.min() >= 0 and confidence.max() <= 1):
+        raise DataError(
+            "a confidence must lie in 0..1: got "
+            f"{confidence.min():g} to {confidence.max():g}. Pass probabilities, not "
+            "logits."
+        )
+    confidence = confidence.astype(np.float64)
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    rows = []
+    for i in range(bins):
+        inside = place == i
+        count = int(inside.sum())
+        rows.append(
+            Bin(
+                low=float(edges[i]),
+                high=float(edges[i + 1]),
+                count=count,
+                confidence=float(confidence[inside].mean()) if count else None,
+                accuracy=float(correct[inside].mean()) if count else None,
+            )
+        )
+    return tuple(rows)
+
+
+def ece(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: mean |accuracy - confidence|, weighted by counts.
+
+    Raises:
+        DataError: every bin is empty.
+    """
+    total = sum(row.count for row in bins)
+    if total == 0:
+        raise DataError("the calibration error needs at least one example: got none.")
+    gaps = [
+        row.count * abs(row.accuracy - row.confidence)
+        for row in bins
+        if row.accuracy is not None and row.confidence is not None
+    ]
+    return sum(gaps) / total
+
+
+def temperature(
+    logits: Float[np.ndarray, "examples classes"],
+    labels: Int[np.ndarray, " examples"],
+) -> float:
+    """The number to divide logits by so that the negative log-likelihood is smallest.
+
+    Above 1: the model was too confident. Dividing never changes which class is first.
+    Fit it on examples that are not the test set. The result lies in 0.01..100; a set
+    without a single error drives it to the lower end.
+
+    Raises:
+        DataError: there is no example.
+    """
+    if len(labels) == 0:
+        raise DataError("a temperature needs at least one example: got none.")
+    scores = logits.astype(np.float64)
+    own = scores[np.arange(len(labels)), labels]
+
+    def loss(log_temperature: float) -> float:
+        inverse = math.exp(-log_temperature)
+        return float((logsumexp(scores * inverse, axis=1) - own * inverse).mean())
+
+    fit = minimize_scalar(loss, bounds=_LOG_TEMPERATURE_BOUNDS, method="bounded")
+    return math.exp(float(fit.x))

@@ -1,0 +1,317 @@
+"""Single-label classification: logits and labels in, every number of a result out.
+
+Ties: of equal scores the lower class index counts as the higher one, in the prediction
+(as `argmax`) and in the rank. Files that could not be decoded are wrong answers: they
+count in n, supports and recalls, but have no confidence, so not in NLL, ECE and bins.
+Several labels an image: multilabel.py. Drawing: vitral.plots.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cattrs
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.special import logsumexp
+
+from vitral.errors import ConfigError, DataError, DivergedError
+from vitral.evaluation.calibration import Bin, ece, reliability
+from vitral.evaluation.intervals import Interval, bootstrap, wilson
+
+TOP5_NEEDS_MORE_THAN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassRow:
+    """One class of a result."""
+
+    name: str
+    support: int
+    """Examples with this label, undecodable ones included."""
+    unreadable: int
+    """Those of them that could not be decoded."""
+    predicted: int
+    """Examples that got this class as the answer."""
+    recall: float | None
+    """None when the support is 0."""
+    recall_interval: Interval
+    precision: float | None
+    """None when the class was never answered."""
+    f1: float | None
+    """None when the class is neither a label nor an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confusion:
+    """One non-zero cell of the confusion matrix; `true` and `predicted` are indices."""
+
+    true: int
+    predicted: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """The result of one model on one split; shares are in 0..1, intervals 95 %."""
+
+    classes: tuple[str, ...]
+    n: int
+    """All examples, undecodable ones included."""
+    n_unreadable: int
+    top1: float
+    top1_interval: Interval
+    top5: float | None
+    """None with five classes or fewer."""
+    top5_interval: Interval | None
+    macro_f1: float
+    """Mean F1 of the classes that are a label or an answer of some example."""
+    macro_f1_interval: Interval | None
+    balanced_accuracy: float
+    """Mean recall of the classes that have an example."""
+    balanced_accuracy_interval: Interval | None
+    nll: float | None
+    """Mean negative log-likelihood in nats; None when nothing could be decoded."""
+    ece: float | None
+    """Expected calibration error, 15 bins; None when nothing could be decoded."""
+    majority: float
+    """Share of the most frequent class: what always answering it would reach."""
+    majority_class: str
+    per_class: tuple[ClassRow, ...]
+    confusion: tuple[Confusion, ...]
+    reliability: tuple[Bin, ...]
+
+    def confusion_matrix(self) -> Int[np.ndarray, "classes classes"]:
+        """Counts of decoded examples at [true, predicted]."""
+        matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
+        for cell in self.confusion:
+            matrix[cell.true, cell.predicted] = cell.count
+        return matrix
+
+    def scalars(self) -> dict[str, float | int]:
+        """The single numbers, for a line of metrics; what is None is left out."""
+        values: dict[str, float | int | None] = {
+            "n": self.n,
+            "n_unreadable": self.n_unreadable,
+            "top1": self.top1,
+            "top1_low": self.top1_interval.low,
+            "top1_high": self.top1_interval.high,
+            "top5": self.top5,
+            "macro_f1": self.macro_f1,
+            "balanced_accuracy": self.balanced_accuracy,
+            "nll": self.nll,
+            "ece": self.ece,
+            "majority": self.majority,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: finite numbers, text, lists, None; `kind` says which."""
+        return {"kind": "classification", **_CONVERTER.unstructure(self)}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Classification":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: a field is missing or has another type.
+        """
+        try:
+            return _CONVERTER.structure(value, cls)
+        except Exception as error:
+            reasons = "; ".join(cattrs.transform_error(error))
+            raise ConfigError(
+                f"this is not a stored classification result: {reasons}. Write it "
+                "again with `vitral eval`."
+            ) from error
+
+
+_CONVERTER = cattrs.Converter()
+
+
+def classify(
+    logits: Float[np.ndarray, "examples classes"],
+    labels: Int[np.ndarray, " examples"],
+    class_names: Sequence[str],
+    *,
+    unreadable: Sequence[int] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Classification:
+    """Measure a classifier.
+
+    Args:
+        logits: scores before the softmax, finite.
+        labels: the index of the right class.
+        class_names: in the order of the logits.
+        unreadable: labels of the files that could not be decoded; counted as wrong.
+        resamples: bootstrap draws for macro-F1 and balanced accuracy; 0 leaves their
+            intervals out.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: nothing to measure, or a label or a row of logits does not fit the
+            class names.
+        DivergedError: a logit is not finite.
+    """
+    lost = np.asarray(unreadable, dtype=np.int64)
+    _check(logits, labels, lost, class_names)
+    num_classes = len(class_names)
+    answer = logits.argmax(axis=1)
+    ranks = label_ranks(logits, labels)
+    true = np.concatenate([labels.astype(np.int64), lost])
+    # An undecodable file answers a class that does not exist.
+    predicted = np.concatenate([answer, np.full(len(lost), num_classes)])
+    table = _Table(true, predicted, num_classes)
+    n = len(true)
+    right = int((ranks == 1).sum())
+    top5 = int((ranks <= 5).sum()) if num_classes > TOP5_NEEDS_MORE_THAN else None
+    log_prob = _log_softmax(logits)
+    own = log_prob[np.arange(len(labels)), labels]
+    confidence = np.minimum(np.exp(log_prob.max(axis=1, initial=-np.inf)), 1.0)
+    bins = reliability(confidence, answer == labels)
+
+    def resampled(metric: str) -> Interval | None:
+        if resamples == 0:
+            return None
+
+        def measure(drawn: Int[np.ndarray, " drawn"]) -> float:
+            part = _Table(true[drawn], predicted[drawn], num_classes)
+            return part.macro_f1 if metric == "f1" else part.balanced_accuracy
+
+        return bootstrap(measure, n, seed=seed, resamples=resamples)
+
+    return Classification(
+        classes=tuple(class_names),
+        n=n,
+        n_unreadable=len(lost),
+        top1=right / n,
+        top1_interval=wilson(right, n),
+        top5=None if top5 is None else top5 / n,
+        top5_interval=None if top5 is None else wilson(top5, n),
+        macro_f1=table.macro_f1,
+        macro_f1_interval=resampled("f1"),
+        balanced_accuracy=table.balanced_accuracy,
+        balanced_accuracy_interval=resampled("recall"),
+        nll=float(-own.mean()) if len(labels) else None,
+        ece=ece(bins) if len(labels) else None,
+        majority=float(table.support.max() / n),
+        majority_class=class_names[int(table.support.argmax())],
+        per_class=_rows(table, lost, class_names),
+        confusion=_cells(labels, answer),
+        reliability=bins,
+    )
+
+
+def softmax(
+    logits: Float[np.ndarray, "examples classes"],
+) -> Float[np.ndarray, "examples classes"]:
+    """Probabilities in double precision."""
+    return np.exp(_log_softmax(logits))
+
+
+def label_ranks(
+    logits: Float[np.ndarray, "examples classes"],
+    labels: Int[np.ndarray, " examples"],
+) -> Int[np.ndarray, " examples"]:
+    """The place of the label's score in its row; 1 is the highest."""
+    own = logits[np.arange(len(labels)), labels][:, None]
+    before = np.arange(logits.shape[1]) < labels[:, None]
+    return 1 + (logits > own).sum(axis=1) + ((logits == own) & before).sum(axis=1)
+
+
+class _Table:
+    """Counts per class, and the two means that follow from them."""
+
+    def __init__(
+        self,
+        true: Int[np.ndarray, " examples"],
+        predicted: Int[np.ndarray, " examples"],
+        num_classes: int,
+    ) -> None:
+        self.support = np.bincount(true, minlength=num_classes)
+        self.predicted = np.bincount(predicted, minlength=num_classes)[:num_classes]
+        self.hits = np.bincount(true[true == predicted], minlength=num_classes)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        seen = self.support > 0
+        return float((self.hits[seen] / self.support[seen]).mean())
+
+    @property
+    def macro_f1(self) -> float:
+        total = self.support + self.predicted
+        seen = total > 0
+        return float((2 * self.hits[seen] / total[seen]).mean())
+
+
+def _rows(
+    table: _Table, lost: Int[np.ndarray, " lost"], class_names: Sequence[str]
+) -> tuple[ClassRow, ...]:
+    lost_counts = np.bincount(lost, minlength=len(class_names))
+    rows = []
+    for i, name in enumerate(class_names):
+        hits = int(table.hits[i])
+        support, answered = int(table.support[i]), int(table.predicted[i])
+        both = support + answered
+        rows.append(
+            ClassRow(
+                name=name,
+                support=support,
+                unreadable=int(lost_counts[i]),
+                predicted=answered,
+                recall=hits / support if support else None,
+                recall_interval=wilson(hits, support),
+                precision=hits / answered if answered else None,
+                f1=2 * hits / both if both else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _cells(
+    labels: Int[np.ndarray, " examples"], answer: Int[np.ndarray, " examples"]
+) -> tuple[Confusion, ...]:
+    pairs, counts = np.unique(
+        np.stack([labels, answer], axis=1), axis=0, return_counts=True
+    )
+    return tuple(
+        Confusion(true=int(pair[0]), predicted=int(pair[1]), count=int(count))
+        for pair, count in zip(pairs, counts, strict=True)
+    )
+
+
+def _log_softmax(
+    logits: Float[np.ndarray, "examples classes"],
+) -> Float[np.ndarray, "examples classes"]:
+    scores = logits.astype(np.float64)
+    return scores - logsumexp(scores, axis=1, keepdims=True)
+
+
+def _check(
+    logits: Float[np.ndarray, "examples classes"],
+    labels: Int[np.ndarray, " examples"],
+    lost: Int[np.ndarray, " lost"],
+    class_names: Sequence[str],
+) -> None:
+    if len(labels) + len(lost) == 0:
+        raise DataError("there are no examples to evaluate: the split is empty.")
+    if logits.shape[1] != len(class_names):
+        raise DataError(
+            f"logits and class names differ: got {logits.shape[1]} columns and "
+            f"{len(class_names)} names. Use the class names of the same model."
+        )
+    every = np.concatenate([labels, lost])
+    wrong = every[(every < 0) | (every >= len(class_names))]
+    if len(wrong):
+        raise DataError(
+            f"a label must lie in 0..{len(class_names) - 1}: got {wrong[0]}. Use the "
+            "class names that the labels were made with."
+        )
+    finite = np.isfinite(logits).all(axis=1)
+    if not finite.all():
+        raise DivergedError(
+            f"the logits of {(~finite).sum()} of {len(finite)} examples are not finite "
+            f"(first: row {int((~finite).argmax())}). The model has diverged; train "
+            "with a lower learning rate or load an earlier checkpoint."
+        )

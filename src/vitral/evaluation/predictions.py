@@ -1,0 +1,126 @@
+"""predictions/<split>.csv: one row an image, written and read in one place.
+
+Only single-label results; columns as in the run folder's contract.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vitral.errors import ConfigError
+from vitral.evaluation.classify import label_ranks, softmax
+from vitral.files import write_atomic
+
+COLUMNS = (
+    "path",
+    "label",
+    "predicted",
+    "confidence",
+    "label_probability",
+    "rank",
+    "correct",
+)
+MOST_PROBABILITY_COLUMNS = 20
+
+
+class Prediction(NamedTuple):
+    """One row; `predicted` is empty and the three numbers None when undecodable."""
+
+    path: str
+    label: str
+    predicted: str
+    confidence: float | None
+    label_probability: float | None
+    rank: int | None
+    correct: bool
+
+
+def write_predictions(
+    path: Path,
+    ids: Sequence[str],
+    logits: Float[np.ndarray, "examples classes"],
+    labels: Int[np.ndarray, " examples"],
+    class_names: Sequence[str],
+    *,
+    unreadable: Sequence[tuple[str, int]] = (),
+) -> None:
+    """Write the table; with 20 classes or fewer each class's probability too.
+
+    Args:
+        path: the CSV file; its folder must exist.
+        ids: the example ids, in the order of `logits`.
+        logits: scores before the softmax.
+        labels: the index of the right class.
+        class_names: in the order of the logits.
+        unreadable: id and label of each file that could not be decoded.
+    """
+    assert len(ids) == len(labels)
+    probability = softmax(logits)
+    answer = logits.argmax(axis=1)
+    rank = label_ranks(logits, labels)
+    wide = len(class_names) <= MOST_PROBABILITY_COLUMNS
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *(f"p:{name}" for name in class_names if wide)])
+    for i, name in enumerate(ids):
+        writer.writerow(
+            [
+                name,
+                class_names[labels[i]],
+                class_names[answer[i]],
+                f"{probability[i, answer[i]]:.6g}",
+                f"{probability[i, labels[i]]:.6g}",
+                rank[i],
+                int(answer[i] == labels[i]),
+                *(f"{value:.6g}" for value in probability[i] if wide),
+            ]
+        )
+    empty = [""] * (len(class_names) if wide else 0)
+    for name, label in unreadable:
+        writer.writerow([name, class_names[label], "", "", "", "", 0, *empty])
+    write_atomic(path, text.getvalue())
+
+
+def read_predictions(path: Path) -> tuple[Prediction, ...]:
+    """Read the table without the probability columns.
+
+    Raises:
+        ConfigError: a column is missing or a number cannot be read.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if missing:
+            raise ConfigError(
+                f"{path}: the column {missing[0]!r} is missing; expected "
+                f"{','.join(COLUMNS)}. Write the file again with `vitral eval`."
+            )
+        rows = []
+        for row in reader:
+            try:
+                rows.append(_prediction(row))
+            except (TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"{path}: line {reader.line_num} cannot be read ({error}). Write "
+                    "the file again with `vitral eval`."
+                ) from error
+    return tuple(rows)
+
+
+def _prediction(row: dict[str, str]) -> Prediction:
+    return Prediction(
+        path=row["path"],
+        label=row["label"],
+        predicted=row["predicted"],
+        confidence=float(row["confidence"]) if row["confidence"] else None,
+        label_probability=(
+            float(row["label_probability"]) if row["label_probability"] else None
+        ),
+        rank=int(row["rank"]) if row["rank"] else None,
+        correct=row["correct"] == "1",
+    )

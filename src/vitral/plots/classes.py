@@ -1,0 +1,296 @@
+"""Per-class figures: counts, recall with intervals, confusion, and reliability."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Int
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import MaxNLocator
+
+from vitral.errors import DataError
+from vitral.evaluation import Bin, ClassRow, ece
+from vitral.plots.style import (
+    ACCENT,
+    CONTRAST,
+    FAINT,
+    FULL_WIDTH,
+    INK,
+    QUIET,
+    SKY,
+    WARM,
+    Plot,
+    grid,
+    look,
+    new_figure,
+    percent,
+    percent_axis,
+    plain,
+)
+
+MOST_CLASSES = 30
+MOST_CLASSES_WITH_COUNTS = 15
+MOST_CONFUSIONS = 20
+ROW_HEIGHT = 0.24  # inches a class
+_SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", SKY, ACCENT])
+_SPLIT_COLOURS = (ACCENT, WARM, SKY, QUIET, FAINT)
+
+
+def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -> Plot:
+    """The confusion matrix; above 30 classes only the most frequent confusions.
+
+    Args:
+        matrix: counts at [true, predicted].
+        names: the class names, in the order of both axes.
+
+    Raises:
+        DataError: the matrix is not as large as the list of names.
+    """
+    if matrix.shape != (len(names), len(names)):
+        raise DataError(
+            f"a confusion matrix of {len(names)} classes must be {len(names)} x "
+            f"{len(names)}: got {matrix.shape[0]} x {matrix.shape[1]}."
+        )
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")
+    worst = [
+        (int(i), int(j))
+        for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[i, j] > 0
+    ][:MOST_CONFUSIONS]
+    if len(names) > MOST_CLASSES:
+        return _top_confusions(wrong, worst, names)
+    with look():
+        side = 1.7 + max(0.34 * len(names), 2.0)
+        figure = new_figure(min(side + 0.3, FULL_WIDTH), min(side, 8.6))
+        _draw_matrix(figure.add_subplot(), matrix, names)
+    alt = f"Confusion matrix of {len(names)} classes, true in rows, answers in columns."
+    if worst:
+        i, j = worst[0]
+        alt += (
+            f" Most frequent confusion: {names[i]} taken for {names[j]}, "
+            f"{wrong[i, j]} times."
+        )
+    else:
+        alt += " No image was confused."
+    return Plot(figure, alt)
+
+
+def _draw_matrix(
+    axes: Axes, matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]
+) -> None:
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    edge = "white" if len(names) <= MOST_CLASSES_WITH_COUNTS else FAINT
+    axes.pcolormesh(share, cmap=_SHADES, vmin=0, vmax=1, edgecolors=edge, linewidth=0.6)
+    if len(names) <= MOST_CLASSES_WITH_COUNTS:
+        for (i, j), count in np.ndenumerate(matrix):
+            off = i != j and count > 0
+            axes.text(
+                j + 0.5,
+                i + 0.5,
+                str(count) if count else "·",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                fontweight="bold" if off else "normal",
+                color="white"
+                if share[i, j] > 0.55
+                else (CONTRAST if off else (INK if count else FAINT)),
+            )
+    places = np.arange(len(names)) + 0.5
+    labels = [plain(name, 18) for name in names]
+    upright = max(map(len, labels)) > 4 and len(names) > 3
+    axes.set_xticks(places, labels, rotation=90 if upright else 0)
+    axes.set_yticks(places, labels)
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title("Confusion (shade: share of the row)")
+
+
+def _top_confusions(
+    wrong: Int[np.ndarray, "true predicted"],
+    worst: Sequence[tuple[int, int]],
+    names: Sequence[str],
+) -> Plot:
+    with look():
+        height = max(1.1 + ROW_HEIGHT * len(worst), 1.6)
+        figure = new_figure(FULL_WIDTH, height)
+        axes = figure.add_subplot()
+        counts = [int(wrong[pair]) for pair in worst]
+        places = np.arange(len(worst))
+        axes.barh(places, counts, color=ACCENT, height=0.62)
+        for place, count in zip(places, counts, strict=True):
+            axes.annotate(
+                str(count),
+                (count, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8.5,
+            )
+        axes.set_yticks(
+            places, [f"{plain(names[i])}  →  {plain(names[j])}" for i, j in worst]
+        )
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(len(worst) - 0.4, -0.6)
+        axes.set_xlim(0, max([*counts, 1]) * 1.08)
+        axes.set_xlabel("images")
+        axes.set_title(
+            "Most frequent confusions (true → predicted)"
+            if worst
+            else "No image was confused"
+        )
+        grid(axes, "x")
+    alt = f"Most frequent confusions of {len(names)} classes."
+    if worst:
+        (i, j), count = worst[0], wrong[worst[0]]
+        alt += f" First: {names[i]} taken for {names[j]}, {count} times."
+    return Plot(figure, alt)
+
+
+def reliability(bins: Sequence[Bin]) -> Plot:
+    """Accuracy over confidence, and how many images each bin holds.
+
+    Raises:
+        DataError: every bin is empty.
+    """
+    error = ece(bins)
+    filled = [row for row in bins if row.count]
+    with look():
+        figure = new_figure(3.8, 4.1)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+        upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        width = bins[0].high - bins[0].low
+        centres = [(row.low + row.high) / 2 for row in filled]
+        accuracies = [row.accuracy or 0.0 for row in filled]
+        confidences = [row.confidence or 0.0 for row in filled]
+        upper.bar(centres, accuracies, width * 0.9, color=SKY)
+        upper.vlines(
+            confidences, accuracies, confidences, color=CONTRAST, linewidth=1.4
+        )
+        upper.plot(confidences, accuracies, "o", color=ACCENT, markersize=4.5)
+        upper.set_title(f"Reliability (ECE {error:.3f})")
+        upper.set_ylabel("images right")
+        upper.set_ylim(0, 1.02)
+        lower.bar(centres, [row.count for row in filled], width * 0.9, color=ACCENT)
+        lower.set_ylabel("images")
+        lower.set_xlabel("confidence of the answer")
+        lower.set_xlim(0, 1)
+        lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        for axes in (upper, lower):
+            grid(axes, "y")
+        upper.yaxis.set_major_formatter(percent_axis())
+        lower.xaxis.set_major_formatter(percent_axis())
+    total = sum(row.count for row in filled)
+    return Plot(
+        figure,
+        f"Reliability diagram of {total} images: accuracy over confidence in "
+        f"{len(filled)} bins, expected calibration error {error:.3f}.",
+    )
+
+
+def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
+    """Images per class and split; above 30 classes their sorted sizes.
+
+    Args:
+        counts: {split: {class: number of images}}.
+
+    Raises:
+        DataError: there is no class.
+    """
+    names = list(dict.fromkeys(name for split in counts.values() for name in split))
+    if not names:
+        raise DataError("there is no class to count: every split is empty.")
+    many = len(names) > MOST_CLASSES
+    with look():
+        figure = new_figure(
+            FULL_WIDTH, 2.8 if many else 1.25 + ROW_HEIGHT * max(len(names), 3)
+        )
+        axes = figure.add_subplot()
+        if many:
+            for split, colour in zip(counts, _SPLIT_COLOURS * 9, strict=False):
+                sizes = sorted(counts[split].values(), reverse=True)
+                axes.step(
+                    np.arange(1, len(sizes) + 1),
+                    sizes,
+                    where="mid",
+                    color=colour,
+                    label=split,
+                )
+            axes.set_xlabel("class, from the largest to the smallest")
+            axes.set_ylabel("images")
+            axes.set_ylim(bottom=0)
+            grid(axes, "y")
+        else:
+            _draw_counts(axes, counts, names)
+        axes.set_title("Images per class")
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=len(counts), borderpad=0.1
+        )
+    totals = ", ".join(
+        f"{split} {sum(rows.values())}" for split, rows in counts.items()
+    )
+    return Plot(figure, f"Images per class in {len(names)} classes; totals: {totals}.")
+
+
+def _draw_counts(
+    axes: Axes, counts: Mapping[str, Mapping[str, int]], names: Sequence[str]
+) -> None:
+    left = np.zeros(len(names))
+    places = np.arange(len(names))
+    for split, colour in zip(counts, _SPLIT_COLOURS * 9, strict=False):
+        sizes = np.array([counts[split].get(name, 0) for name in names])
+        axes.barh(places, sizes, left=left, color=colour, height=0.62, label=split)
+        left = left + sizes
+    axes.set_yticks(places, [plain(name) for name in names])
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.invert_yaxis()
+    axes.set_xlabel("images")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    grid(axes, "x")
+
+
+def per_class(rows: Sequence[ClassRow]) -> Plot:
+    """Recall of each class with its interval; above 30 classes the 30 lowest.
+
+    Raises:
+        DataError: no class has an example.
+    """
+    measured = [row for row in rows if row.recall is not None]
+    if not measured:
+        raise DataError("there is no recall to draw: no class has an example.")
+    shown = sorted(measured, key=lambda row: row.recall or 0.0)[:MOST_CLASSES]
+    with look():
+        figure = new_figure(FULL_WIDTH, 1.15 + ROW_HEIGHT * max(len(shown), 3))
+        axes = figure.add_subplot()
+        places = np.arange(len(shown))
+        low = [row.recall_interval.low for row in shown]
+        high = [row.recall_interval.high for row in shown]
+        axes.hlines(places, low, high, color=SKY, linewidth=5)
+        axes.plot(
+            [row.recall or 0.0 for row in shown], places, "o", color=ACCENT, ms=5.5
+        )
+        axes.set_yticks(
+            places, [f"{plain(row.name)}  ({row.support})" for row in shown]
+        )
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_xlim(np.floor(10 * min(low)) / 10 - 0.01, 1.01)
+        axes.xaxis.set_major_formatter(percent_axis())
+        axes.set_xlabel("images of the class that are right; bar: 95 % interval")
+        part = "" if len(shown) == len(measured) else f", the {len(shown)} lowest"
+        axes.set_title(f"Recall per class (number of images){part}")
+        grid(axes, "x")
+    first = shown[0]
+    return Plot(
+        figure,
+        f"Recall of {len(shown)} classes with 95 % intervals. Lowest: {first.name} "
+        f"with {percent(first.recall or 0.0)} of {first.support} images.",
+    )

@@ -1,0 +1,182 @@
+"""How the loss, the accuracy and the machine behaved over the steps of a run."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from vitral.errors import DataError
+from vitral.plots.style import (
+    ACCENT,
+    CONTRAST,
+    FULL_WIDTH,
+    SKY,
+    Plot,
+    grid,
+    look,
+    new_figure,
+    percent,
+    percent_axis,
+)
+
+MOST_POINTS = 500
+
+Row = Mapping[str, Any]
+
+
+class _Curve(NamedTuple):
+    step: Float[np.ndarray, " points"]
+    value: Float[np.ndarray, " points"]
+
+
+class _Panel(NamedTuple):
+    title: str
+    draw: Callable[[Axes], None]
+
+
+def learning_curves(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> Plot:
+    """Loss and accuracy on top, learning rate, gradient norm and speed below.
+
+    Args:
+        train_rows: the "train" lines of metrics.jsonl; a panel appears for each of
+            `loss`, `lr`, `grad_norm` and `images_per_second` that they hold.
+        eval_rows: the "eval" lines; `loss` and `accuracy` are drawn.
+
+    Raises:
+        DataError: not one number to draw.
+    """
+    large, small = _large_panels(train_rows, eval_rows), _small_panels(train_rows)
+    if not large and not small:
+        raise DataError(
+            "there is no curve to draw: the rows hold no finite loss, accuracy, lr, "
+            "grad_norm or images_per_second with a step."
+        )
+    with look():
+        heights = [2.9] * bool(large) + [1.8] * bool(small)
+        figure = new_figure(FULL_WIDTH, sum(heights) + 0.2)
+        layout = figure.add_gridspec(len(heights), 6, height_ratios=heights, hspace=0.1)
+        for row, panels in enumerate(group for group in (large, small) if group):
+            width = 6 // len(panels)
+            for i, panel in enumerate(panels):
+                axes = figure.add_subplot(layout[row, i * width : (i + 1) * width])
+                axes.set_title(panel.title)
+                panel.draw(axes)
+                grid(axes, "y")
+                axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+                axes.set_xlabel("step")
+                axes.margins(x=0.02)
+    return Plot(figure, _alt(train_rows, eval_rows))
+
+
+def _large_panels(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> list[_Panel]:
+    train, held_out = _curve(train_rows, "loss"), _curve(eval_rows, "loss")
+    accuracy = _curve(eval_rows, "accuracy")
+
+    def draw_loss(axes: Axes) -> None:
+        if len(train.step):
+            axes.plot(*train, color=SKY, linewidth=0.9, alpha=0.8)
+            axes.plot(*_smooth(train), color=ACCENT, label="training, smoothed")
+        if len(held_out.step):
+            axes.plot(*held_out, color=CONTRAST, label="validation", **_marks(held_out))
+        axes.set_ylabel("loss (nats)")
+        axes.legend(loc="upper right")
+
+    def draw_accuracy(axes: Axes) -> None:
+        axes.plot(*accuracy, color=CONTRAST, **_marks(accuracy))
+        best = int(accuracy.value.argmax())
+        axes.plot(accuracy.step[best], accuracy.value[best], "o", ms=8, color=CONTRAST)
+        late = accuracy.step[best] > accuracy.step.mean()
+        axes.annotate(
+            f"best {percent(accuracy.value[best])}",
+            (accuracy.step[best], accuracy.value[best]),
+            xytext=(0, -17),
+            textcoords="offset points",
+            ha="right" if late else "left",
+            color=CONTRAST,
+        )
+        axes.set_ylabel("validation images right")
+        axes.yaxis.set_major_formatter(percent_axis())
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+
+    panels = []
+    if len(train.step) or len(held_out.step):
+        panels.append(_Panel("Loss", draw_loss))
+    if len(accuracy.step):
+        panels.append(_Panel("Accuracy", draw_accuracy))
+    return panels
+
+
+def _small_panels(train_rows: Sequence[Row]) -> list[_Panel]:
+    def drawing(curve: _Curve, unit: str) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            axes.plot(*curve, color=ACCENT, linewidth=1.2)
+            axes.set_ylim(0, max(float(curve.value.max()) * 1.1, 1e-12))
+            axes.set_ylabel(unit)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+        return draw
+
+    panels = []
+    for field, title, unit in [
+        ("lr", "Learning rate", ""),
+        ("grad_norm", "Gradient norm", ""),
+        ("images_per_second", "Speed", "images/s"),
+    ]:
+        curve = _curve(train_rows, field)
+        if len(curve.step):
+            panels.append(_Panel(title, drawing(curve, unit)))
+    return panels
+
+
+def _curve(rows: Sequence[Row], field: str) -> _Curve:
+    """The finite points of one field, averaged down to at most MOST_POINTS."""
+    points = [
+        (float(row["step"]), float(row[field]))
+        for row in rows
+        if isinstance(row.get(field), int | float)
+        and isinstance(row.get("step"), int | float)
+        and math.isfinite(row[field])
+    ]
+    table = np.array(points, dtype=np.float64).reshape(-1, 2)
+    if len(table) > MOST_POINTS:
+        table = np.stack(
+            [part.mean(axis=0) for part in np.array_split(table, MOST_POINTS)]
+        )
+    return _Curve(table[:, 0], table[:, 1])
+
+
+def _smooth(curve: _Curve) -> _Curve:
+    """A centred running mean over a twentieth of the curve."""
+    half = len(curve.value) // 40
+    total = np.concatenate([[0.0], curve.value.cumsum()])
+    place = np.arange(len(curve.value))
+    start = np.maximum(place - half, 0)
+    end = np.minimum(place + half + 1, len(place))
+    return _Curve(curve.step, (total[end] - total[start]) / (end - start))
+
+
+def _marks(curve: _Curve) -> dict[str, Any]:
+    few = len(curve.step) <= 40
+    return {"marker": "o" if few else "", "markersize": 3.5}
+
+
+def _alt(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> str:
+    parts = ["Learning curves over training steps."]
+    train, accuracy = _curve(train_rows, "loss"), _curve(eval_rows, "accuracy")
+    if len(train.step):
+        parts.append(
+            f"Training loss goes from {train.value[0]:.3g} to {train.value[-1]:.3g} "
+            f"at step {train.step[-1]:.0f}."
+        )
+    if len(accuracy.step):
+        parts.append(
+            f"Validation accuracy ends at {percent(accuracy.value[-1])}, its best is "
+            f"{percent(accuracy.value.max())} at step "
+            f"{accuracy.step[accuracy.value.argmax()]:.0f}."
+        )
+    return " ".join(parts)

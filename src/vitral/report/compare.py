@@ -1,0 +1,98 @@
+"""Several runs side by side: a table, and whether their intervals overlap.
+
+A paired test on the same images says more than two intervals do; it is not here.
+"""
+
+from typing import NamedTuple
+
+from vitral.evaluation import Classification, Interval, MultiLabel
+from vitral.report.gather import RunFolder
+from vitral.report.numbers import Number, Text, count, interval, pointer, share
+from vitral.report.results import Bar, bar
+
+
+class Line(NamedTuple):
+    """One run of the comparison; the numbers are None when nothing was measured."""
+
+    name: str
+    model: str
+    weights: str
+    split: str
+    n: Number | None
+    number: Number | None
+    interval: Text
+    bar: Bar | None
+
+
+class Comparison(NamedTuple):
+    """The table on top of a report of several runs."""
+
+    lines: list[Line]
+    remarks: list[str]
+
+
+class _Score(NamedTuple):
+    name: str
+    value: float
+    interval: Interval
+
+
+def compare(runs: list[RunFolder]) -> Comparison:
+    """The headline result of each run, in the given order."""
+    return Comparison([_line(run) for run in runs], _remarks(runs))
+
+
+def _line(run: RunFolder) -> Line:
+    split = run.headline
+    model, weights = str(run.config.get("model") or ""), run.config.get("weights")
+    start = str(weights or "from random numbers")
+    if split is None:
+        return Line(run.name, model, start, "not measured", None, None, [], None)
+    result, file = run.results[split], f"predictions/{split}.json"
+    field = _field(result)
+    score = _score(run.name, result)
+    return Line(
+        name=run.name,
+        model=model,
+        weights=start,
+        split=split,
+        n=count(result.n, pointer(file, "n")),
+        number=share(score.value, pointer(file, field)),
+        interval=interval(score.interval, pointer(file, f"{field}_interval")),
+        bar=bar(score.interval, score.value),
+    )
+
+
+def _field(result: Classification | MultiLabel) -> str:
+    return "top1" if isinstance(result, Classification) else "exact_match"
+
+
+def _score(name: str, result: Classification | MultiLabel) -> _Score:
+    if isinstance(result, Classification):
+        return _Score(name, result.top1, result.top1_interval)
+    return _Score(name, result.exact_match, result.exact_match_interval)
+
+
+def _remarks(runs: list[RunFolder]) -> list[str]:
+    measured = [(run, run.headline) for run in runs if run.headline is not None]
+    if len(measured) < 2:
+        return ["Fewer than two of these runs have a result, so nothing is compared."]
+    splits = {split for _, split in measured}
+    prints = {(run.data or {}).get("fingerprint") for run, _ in measured}
+    if len(splits) > 1 or len(prints) > 1 or None in prints:
+        return [
+            "These runs were not measured on the same images (another split or another "
+            "data fingerprint): their numbers cannot be compared."
+        ]
+    scores = [_score(run.name, run.results[split]) for run, split in measured]
+    scores.sort(key=lambda score: -score.value)
+    best = scores[0]
+    close = [
+        score.name for score in scores[1:] if score.interval.high >= best.interval.low
+    ]
+    if not close:
+        return [f"{best.name} is best, and no other interval overlaps its interval."]
+    return [
+        f"{best.name} has the highest number, but its interval overlaps that of "
+        f"{', '.join(close)}: from these intervals they cannot be told apart."
+    ]

@@ -1,0 +1,234 @@
+"""What surrounds the results: data, training, model, how to reproduce, events."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from vitral import plots
+from vitral.errors import DataError
+from vitral.report.gather import RunFolder
+from vitral.report.numbers import Number, Text, count, large, pointer
+from vitral.report.pictures import Picture, figure, thumbnail
+from vitral.report.results import flat
+
+MOST_BAD_FILES = 50
+MOST_SAMPLES = 24
+MOST_EVENTS = 200
+
+
+class Fact(NamedTuple):
+    """A name and what it is."""
+
+    name: str
+    text: Text
+
+
+class CountRow(NamedTuple):
+    """The images of one class in every split."""
+
+    name: str
+    counts: list[Number]
+
+
+class Data(NamedTuple):
+    """Everything the section "Data" shows."""
+
+    facts: list[Fact]
+    splits: list[str]
+    rows: list[CountRow]
+    left_out: int
+    figure: Picture | None
+    bad: list[dict[str, str]]
+    bad_left_out: int
+    notes: list[str]
+    samples: list[Picture]
+
+
+class Training(NamedTuple):
+    """Everything the section "Training" shows."""
+
+    facts: list[Fact]
+    figure: Picture | None
+    note: str
+
+
+class Model(NamedTuple):
+    """Everything the section "Model" shows."""
+
+    facts: list[Fact]
+    details: list[tuple[str, str]]
+
+
+def data(
+    run: RunFolder,
+    samples: Sequence[tuple[Image.Image, str]],
+    budget: int,
+    most_rows: int,
+) -> Data | None:
+    """The data a run was made with; None when data.json is missing."""
+    if run.data is None:
+        return None
+    counts = run.data.get("counts") or {}
+    classes = list(run.data.get("classes") or [])
+    bad = list(run.data.get("bad") or [])
+    rows = [
+        CountRow(
+            name,
+            [
+                count(
+                    counts[split].get(name, 0),
+                    pointer("data.json", "counts", split, name),
+                )
+                for split in counts
+            ],
+        )
+        for name in classes[:most_rows]
+    ]
+    pictures = []
+    for image, caption in samples[:MOST_SAMPLES]:
+        picture = thumbnail(image, caption)
+        budget -= len(picture.source)
+        if budget < 0:
+            break
+        pictures.append(picture)
+    return Data(
+        facts=_data_facts(run.data, counts, classes),
+        splits=list(counts),
+        rows=rows,
+        left_out=max(len(classes) - most_rows, 0),
+        figure=figure(plots.class_counts(counts)) if any(counts.values()) else None,
+        bad=[
+            {key: str(row.get(key, "")) for key in ("path", "split", "reason")}
+            for row in bad[:MOST_BAD_FILES]
+        ],
+        bad_left_out=max(len(bad) - MOST_BAD_FILES, 0),
+        notes=[str(note) for note in run.data.get("notes") or []],
+        samples=pictures,
+    )
+
+
+def _data_facts(
+    data: dict[str, Any], counts: dict[str, dict[str, int]], classes: list[str]
+) -> list[Fact]:
+    totals: list[str | Number] = []
+    for split, sizes in counts.items():
+        total = count(
+            sum(sizes.values()), pointer("data.json", "counts", split), how="sum"
+        )
+        totals += [", " if totals else "", f"{split} ", total]
+    facts = [
+        Fact("Name", [str(data.get("name", ""))]),
+        Fact("Place", [str(data.get("root", ""))]),
+        Fact(
+            "Classes", [count(len(classes), pointer("data.json", "classes"), "length")]
+        ),
+        Fact("Images", totals),
+        Fact("Fingerprint", [str(data.get("fingerprint", ""))[:16]]),
+    ]
+    for key, name in (("bad", "Undecodable files"), ("ignored", "Ignored files")):
+        number = count(len(data.get(key) or []), pointer("data.json", key), "length")
+        facts.append(Fact(name, [number]))
+    return [fact for fact in facts if fact.text not in ([], [""])]
+
+
+def training(run: RunFolder) -> Training | None:
+    """The curves of a run; None when metrics.jsonl is missing."""
+    if not run.metrics:
+        return None
+    steps, measured = run.events("train"), run.events("eval")
+    facts = []
+    if steps:
+        line, row = steps[-1]
+        number = count(int(row.get("step", 0)), pointer("metrics.jsonl", line, "step"))
+        facts.append(Fact("Steps", [number]))
+        if isinstance(row.get("epoch"), int | float):
+            source = pointer("metrics.jsonl", line, "epoch")
+            facts.append(
+                Fact("Epochs", [Number(row["epoch"], f"{row['epoch']:g}", source)])
+            )
+    try:
+        plot = plots.learning_curves(
+            [line.row for line in steps], [line.row for line in measured]
+        )
+    except DataError:
+        return Training(facts, None, "metrics.jsonl holds no curve to draw.")
+    return Training(facts, figure(plot), "")
+
+
+_MODEL_FACTS = (
+    ("parameters", "Parameters"),
+    ("num_parameters", "Parameters"),
+    ("macs", "Multiply-adds an image"),
+)
+
+
+def model(run: RunFolder) -> Model | None:
+    """The model; None when model/config.json is missing."""
+    if run.model is None:
+        return None
+    file = "model/config.json"
+    block = run.model.get("vitral")
+    block = dict(block) if isinstance(block, dict) else {}
+    name = block.pop("model", None) or run.model.get("architecture", "")
+    facts = [Fact("Name", [str(name)])]
+    for key, label in _MODEL_FACTS:
+        value = block.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            facts.append(Fact(label, [large(value, pointer(file, "vitral", key))]))
+            del block[key]
+    grid = block.pop("patch_grid", None)
+    if isinstance(grid, list):
+        facts.append(Fact("Patch grid", [_grid(grid)]))
+    resize = block.pop("position_resize", None)
+    if isinstance(resize, dict):
+        facts.append(Fact("Position table", [_resize(resize)]))
+    ledger = block.pop("ledger", None)
+    if isinstance(ledger, dict):
+        facts.append(Fact("Weights ledger", _ledger(ledger)))
+    elif ledger is not None:
+        block["ledger"] = ledger
+    for key, fallback in (("weights", "from random numbers"), ("recipe", "")):
+        value = run.config.get(key) or fallback
+        if value:
+            facts.append(Fact(key.capitalize(), [str(value)]))
+    block.pop("classes", None)
+    return Model(facts, flat(block))
+
+
+def _grid(value: Any) -> str:
+    if isinstance(value, list):
+        return " × ".join(str(side) for side in value)
+    return str(value)
+
+
+def _resize(value: dict[str, Any]) -> str:
+    text = f"resized from {_grid(value.get('from'))} to {_grid(value.get('to'))}"
+    return f"{text}, {value['method']}" if value.get("method") else text
+
+
+def _ledger(value: dict[str, Any]) -> Text:
+    parts: list[str | Number] = []
+    for key, part in value.items():
+        if isinstance(part, int) and not isinstance(part, bool):
+            source = pointer("model/config.json", "vitral", "ledger", key)
+            parts += [", " if parts else "", count(part, source), f" {key}"]
+    return parts or [", ".join(f"{key}: {part}" for key, part in value.items())]
+
+
+def versions(run: RunFolder) -> list[tuple[str, str]]:
+    """The seed, then every line of environment.json."""
+    seed = [("seed", str(run.config["seed"]))] if "seed" in run.config else []
+    return seed + flat(run.environment or {})
+
+
+def events(run: RunFolder) -> list[tuple[Number, str]]:
+    """The notes that the run left, with their step."""
+    found = []
+    for line, row in run.events("note")[:MOST_EVENTS]:
+        step = row.get("step")
+        if not isinstance(step, int):
+            step = 0
+        number = count(step, pointer("metrics.jsonl", line, "step"))
+        found.append((number, str(row.get("text", ""))))
+    return found

@@ -1,0 +1,153 @@
+"""Read everything a report needs from a run folder; what is absent stays absent.
+
+Only `config.json` is required: it is what makes a folder a run. Nothing here decides
+what to say about a number; that is verdict.py.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitral.errors import ConfigError
+from vitral.evaluation import (
+    Classification,
+    MultiLabel,
+    Prediction,
+    read_predictions,
+)
+
+Result = Classification | MultiLabel
+SPLIT_ORDER = ("test", "val", "train")
+
+
+class MetricLine(NamedTuple):
+    """One line of metrics.jsonl; `line` counts from 0."""
+
+    line: int
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """The content of a run folder; None or empty where a file is missing."""
+
+    path: Path
+    config: dict[str, Any]
+    command: str
+    environment: dict[str, Any] | None
+    data: dict[str, Any] | None
+    model: dict[str, Any] | None
+    metrics: tuple[MetricLine, ...]
+    results: dict[str, Result]
+    """By split, the one to report first in front."""
+    predictions: dict[str, tuple[Prediction, ...]]
+    problems: tuple[str, ...]
+    """What was skipped while reading, in sentences."""
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def headline(self) -> str | None:
+        """The split that the report speaks of first; None without any result."""
+        return next(iter(self.results), None)
+
+    @property
+    def chosen_on(self) -> set[str]:
+        """The splits measured during training, by which the best model was kept."""
+        measured = {str(line.row.get("split")) for line in self.events("eval")}
+        return measured or {"val"}
+
+    def events(self, event: str) -> list[MetricLine]:
+        """The metric lines of one kind, in order."""
+        return [line for line in self.metrics if line.row.get("event") == event]
+
+
+def gather(folder: Path) -> RunFolder:
+    """Read a run folder.
+
+    Raises:
+        ConfigError: it is not a run folder, or one of its files is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder} is not a run folder: it has no config.json. Give the folder "
+            "that `vitral train --out` wrote."
+        )
+    metrics, problems = _read_metrics(folder / "metrics.jsonl")
+    results = {
+        path.stem: _read_result(path)
+        for path in sorted((folder / "predictions").glob("*.json"))
+    }
+    command = folder / "command.txt"
+    return RunFolder(
+        path=folder,
+        config=_read_object(folder / "config.json") or {},
+        command=command.read_text("utf-8").strip() if command.is_file() else "",
+        environment=_read_object(folder / "environment.json"),
+        data=_read_object(folder / "data.json"),
+        model=_read_object(folder / "model" / "config.json"),
+        metrics=metrics,
+        results={split: results[split] for split in sorted(results, key=_place)},
+        predictions={
+            path.stem: read_predictions(path)
+            for path in sorted((folder / "predictions").glob("*.csv"))
+        },
+        problems=problems,
+    )
+
+
+def _place(split: str) -> tuple[int, str]:
+    known = split in SPLIT_ORDER
+    return (SPLIT_ORDER.index(split) if known else len(SPLIT_ORDER), split)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} is not valid JSON ({error}). Restore the file or train again."
+        ) from error
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{path} must hold a JSON object: got {type(value).__name__}. Restore the "
+            "file or train again."
+        )
+    return value
+
+
+def _read_result(path: Path) -> Result:
+    value = _read_object(path) or {}
+    try:
+        if value.get("kind") == "multilabel":
+            return MultiLabel.from_dict(value)
+        return Classification.from_dict(value)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _read_metrics(path: Path) -> tuple[tuple[MetricLine, ...], tuple[str, ...]]:
+    """A line that was cut off when the machine stopped is named and skipped."""
+    if not path.is_file():
+        return (), ()
+    lines, problems = [], []
+    for number, text in enumerate(path.read_text("utf-8").splitlines()):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            lines.append(MetricLine(number, row))
+        else:
+            problems.append(
+                f"Line {number + 1} of metrics.jsonl could not be read and was skipped."
+            )
+    return tuple(lines), tuple(problems)

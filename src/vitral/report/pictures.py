@@ -1,0 +1,49 @@
+"""Pictures that live inside the HTML: figures as SVG, photographs as small JPEG."""
+
+import base64
+import io
+from typing import NamedTuple
+
+from PIL import Image
+
+from vitral import plots
+
+THUMBNAIL_SIDE = 176  # pixels
+_JPEG_QUALITY = 82
+
+
+class Picture(NamedTuple):
+    """An `img` element; the size is in CSS pixels."""
+
+    source: str
+    alt: str
+    width: int
+    height: int
+
+
+def figure(plot: plots.Plot) -> Picture:
+    """A matplotlib figure as an SVG data URI."""
+    svg = plots.to_svg(plot.figure).encode()
+    # matplotlib writes 72 points an inch; a CSS pixel is 1/96 inch.
+    width, height = (round(float(side) * 96) for side in plot.figure.get_size_inches())
+    return Picture(_uri("image/svg+xml", svg), plot.alt, width, height)
+
+
+def thumbnail(image: Image.Image, alt: str) -> Picture:
+    """A photograph within THUMBNAIL_SIDE squared; tiny ones keep their pixels."""
+    image = image.convert("RGB")
+    factor = THUMBNAIL_SIDE // max(image.size)
+    if factor > 1:
+        image = image.resize(
+            (image.width * factor, image.height * factor), Image.Resampling.NEAREST
+        )
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    target = io.BytesIO()
+    image.save(target, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
+    return Picture(
+        _uri("image/jpeg", target.getvalue()), alt, image.width, image.height
+    )
+
+
+def _uri(media_type: str, content: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,0 +1,168 @@
+"""Write one HTML file from one or several run folders.
+
+The file needs no network, no script and no other file: its only style sheet is named by
+its hash in the content security policy, and every picture is a data URI. The same run
+gives the same bytes. The sections are made in verdict.py, results.py and facts.py.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+
+from vitral.errors import ConfigError
+from vitral.evaluation import Classification
+from vitral.files import write_atomic
+from vitral.report import facts
+from vitral.report.compare import compare
+from vitral.report.gather import RunFolder, gather
+from vitral.report.numbers import Number
+from vitral.report.results import (
+    Bar,
+    Errors,
+    Images,
+    Results,
+    bar,
+    results,
+    worst_errors,
+)
+from vitral.report.verdict import Verdict, verdict
+
+PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
+MOST_TABLE_ROWS = 1000  # of the tables of classes in the whole file
+
+
+class Gauge(NamedTuple):
+    """The drawing under the main sentence; `baseline` on a scale of 0..100."""
+
+    bar: Bar
+    baseline: float
+
+
+class Page(NamedTuple):
+    """One run as the template sees it."""
+
+    name: str
+    subtitle: list[str]
+    verdict: Verdict
+    gauge: Gauge | None
+    command: list[str]
+    versions: list[tuple[str, str]]
+    settings: list[tuple[str, str]]
+    has_environment: bool
+    data: facts.Data | None
+    training: facts.Training | None
+    results: Results | None
+    errors: Errors | None
+    model: facts.Model | None
+    events: list[tuple[Number, str]]
+    problems: tuple[str, ...]
+
+
+def write(
+    runs: Sequence[Path],
+    out: Path,
+    images: Callable[[Path, str], Image.Image | None] | None = None,
+    samples: Callable[[Path], Sequence[tuple[Image.Image, str]]] | None = None,
+) -> Path:
+    """Write the report of one run, or of several side by side, to `out`.
+
+    Args:
+        runs: run folders; the first is shown first.
+        out: the HTML file; its folder is made when it is missing.
+        images: from a run and an example id to the image, for the worst errors; None
+            for the image that cannot be had.
+        samples: from a run to a few training images as the model sees them, each with
+            a caption.
+
+    Raises:
+        ConfigError: no run was given, or one is not a run or is damaged.
+    """
+    if not runs:
+        raise ConfigError("a report needs at least one run folder: got none.")
+    folders = [gather(Path(run)) for run in runs]
+    pages = [_page(folder, images, samples, len(folders)) for folder in folders]
+    style = Path(__file__).with_name("report.css").read_text("utf-8")
+    html = _template().render(
+        title=", ".join(page.name for page in pages),
+        pages=pages,
+        comparison=compare(folders) if len(folders) > 1 else None,
+        style=Markup(style),  # our own file, and the policy hashes exactly this text
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, html)
+    return out
+
+
+def _page(
+    run: RunFolder,
+    images: Callable[[Path, str], Image.Image | None] | None,
+    samples: Callable[[Path], Sequence[tuple[Image.Image, str]]] | None,
+    num_runs: int,
+) -> Page:
+    budget = PICTURE_BUDGET // num_runs // 2
+    most_rows = MOST_TABLE_ROWS // num_runs
+
+    def image_of(example: str) -> Image.Image | None:
+        return images(run.path, example) if images is not None else None
+
+    find: Images | None = image_of if images is not None else None
+    pictures = samples(run.path) if samples is not None else ()
+    said = verdict(run)
+    return Page(
+        name=run.name,
+        subtitle=_subtitle(run),
+        verdict=said,
+        gauge=_gauge(run),
+        # Lines then break between options and not inside one.
+        command=re.split(r" (?=--)", run.command) if run.command else [],
+        versions=facts.versions(run),
+        settings=facts.flat(run.config),
+        has_environment=run.environment is not None,
+        data=facts.data(run, pictures, budget, most_rows),
+        training=facts.training(run),
+        results=results(run, most_rows),
+        errors=worst_errors(run, find, budget),
+        model=facts.model(run),
+        events=facts.events(run),
+        problems=run.problems,
+    )
+
+
+def _gauge(run: RunFolder) -> Gauge | None:
+    result = run.results.get(run.headline or "")
+    if not isinstance(result, Classification):
+        return None
+    return Gauge(
+        bar(result.top1_interval, result.top1), round(100 * result.majority, 1)
+    )
+
+
+def _subtitle(run: RunFolder) -> list[str]:
+    data_name = (run.data or {}).get("name") or run.config.get("data")
+    parts = [
+        ("model", run.config.get("model")),
+        ("data", data_name),
+        ("recipe", run.config.get("recipe")),
+        ("seed", run.config.get("seed")),
+    ]
+    return [f"{name} {value}" for name, value in parts if value not in (None, "")]
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")

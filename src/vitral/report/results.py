@@ -1,0 +1,327 @@
+"""The results of a run as tables and figures: summary, classes, confusion, errors."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from vitral import plots
+from vitral.errors import ImageError
+from vitral.evaluation import Classification, ClassRow, Interval, LabelRow, MultiLabel
+from vitral.report.gather import RunFolder
+from vitral.report.numbers import (
+    NONE,
+    Number,
+    Text,
+    count,
+    decimal,
+    interval,
+    pointer,
+    share,
+)
+from vitral.report.pictures import Picture, figure, thumbnail
+
+MOST_CLASSES_AT_ONCE = 30
+LOWEST_CLASSES = 15
+MOST_ERRORS = 24
+Images = Callable[[str], Image.Image | None]
+
+
+class Bar(NamedTuple):
+    """An interval drawn on a scale of 0..100."""
+
+    low: float
+    high: float
+    value: float
+
+
+class Cell(NamedTuple):
+    """A number of the summary with its interval, if it has one."""
+
+    number: Number
+    interval: Text
+
+
+class SummaryRow(NamedTuple):
+    """One measure in every split that was measured."""
+
+    name: str
+    note: str
+    cells: list[Cell | None]
+
+
+class ClassLine(NamedTuple):
+    """One row of the table of classes."""
+
+    name: str
+    numbers: list[Number]
+    interval: Text
+    bar: Bar | None
+
+
+class ClassTable(NamedTuple):
+    """The table of classes: all of them, or the lowest and the rest on request."""
+
+    columns: list[str]
+    lines: list[ClassLine]
+    every: list[ClassLine]
+    left_out: int
+
+
+class Error(NamedTuple):
+    """One confidently wrong answer."""
+
+    path: str
+    true: str
+    predicted: str
+    confidence: Number
+    picture: Picture | None
+
+
+class Errors(NamedTuple):
+    """The worst errors of a split; `note` says what is missing."""
+
+    split: str
+    items: list[Error]
+    note: str
+
+
+class Results(NamedTuple):
+    """Everything the section "Results" shows."""
+
+    splits: list[str]
+    summary: list[SummaryRow]
+    table: ClassTable
+    figures: list[Picture]
+    note: str
+    chosen_on: list[str]
+    """The splits among them that the best model was chosen by."""
+
+
+_MEASURES = (
+    ("top1", "Right at once (top-1)", "share of all images"),
+    ("top5", "Right among five (top-5)", "share of all images"),
+    (
+        "balanced_accuracy",
+        "Balanced accuracy",
+        "mean recall; every class weighs the same",
+    ),
+    ("macro_f1", "Macro-F1", "mean F1 of the classes"),
+    ("majority", "Most frequent class", "always answering it"),
+    ("mean_average_precision", "Mean average precision", "over the labels"),
+    ("exact_match", "Every label right", "share of all images"),
+    ("micro_f1", "Micro-F1", "all label decisions together"),
+    ("ece", "Calibration error", "confidence against accuracy; 0 is best"),
+    ("nll", "Negative log-likelihood", "nats an image; 0 is best"),
+)
+
+
+def results(run: RunFolder, most_rows: int) -> Results | None:
+    """The tables and figures of a run; None when nothing was measured."""
+    split = run.headline
+    if split is None:
+        return None
+    result = run.results[split]
+    figures, note = [], ""
+    if isinstance(result, Classification):
+        matrix = result.confusion_matrix()
+        if matrix.sum():
+            figures = [
+                figure(plots.confusion(matrix, result.classes)),
+                figure(plots.reliability(result.reliability)),
+            ]
+        note = _about_confidence(result)
+    return Results(
+        splits=list(run.results),
+        summary=_summary(run),
+        table=_class_table(result, split, most_rows),
+        figures=figures,
+        note=note,
+        chosen_on=[split for split in run.results if split in run.chosen_on],
+    )
+
+
+def _summary(run: RunFolder) -> list[SummaryRow]:
+    rows = [
+        SummaryRow(
+            "Images",
+            "undecodable ones included",
+            [
+                Cell(count(result.n, pointer(f"predictions/{split}.json", "n")), [])
+                for split, result in run.results.items()
+            ],
+        )
+    ]
+    for field, name, note in _MEASURES:
+        cells = [
+            _cell(result, field, f"predictions/{split}.json")
+            for split, result in run.results.items()
+        ]
+        if any(cells):
+            rows.append(SummaryRow(name, note, cells))
+    return rows
+
+
+def _cell(result: Classification | MultiLabel, field: str, file: str) -> Cell | None:
+    value = getattr(result, field, None)
+    if value is None:
+        return None
+    source = pointer(file, field)
+    if field in ("ece", "nll"):
+        return Cell(decimal(value, source), [])
+    limits = getattr(result, f"{field}_interval", None)
+    text = interval(limits, f"{source}_interval") if limits else []
+    return Cell(share(value, source), text)
+
+
+def _about_confidence(result: Classification) -> str:
+    if result.ece is None:
+        return "No image could be decoded, so there is no confidence to judge."
+    gap = sum(
+        row.count * (row.confidence - row.accuracy)
+        for row in result.reliability
+        if row.confidence is not None and row.accuracy is not None
+    )
+    if result.ece < 0.02:
+        return "Confidence can be read as a probability of being right."
+    direction = "more" if gap > 0 else "less"
+    return (
+        f"On average the model is {direction} confident than it is right; orange lines "
+        "show by how much in each step of confidence."
+    )
+
+
+def _class_table(
+    result: Classification | MultiLabel, split: str, most_rows: int
+) -> ClassTable:
+    file = f"predictions/{split}.json"
+    if isinstance(result, MultiLabel):
+        columns = ["images", "average precision", "F1"]
+        rows = [
+            _label_line(row, pointer(file, "per_class", i))
+            for i, row in enumerate(result.per_class)
+        ]
+        order = [row.average_precision for row in result.per_class]
+    else:
+        columns = ["images", "recall", "precision", "F1"]
+        rows = [
+            _class_line(row, pointer(file, "per_class", i))
+            for i, row in enumerate(result.per_class)
+        ]
+        order = [row.recall for row in result.per_class]
+    if len(rows) <= MOST_CLASSES_AT_ONCE:
+        return ClassTable(columns, rows, [], 0)
+    places = sorted(
+        (i for i, value in enumerate(order) if value is not None),
+        key=lambda i: order[i] or 0.0,
+    )
+    lowest = [rows[i] for i in places[:LOWEST_CLASSES]]
+    return ClassTable(columns, lowest, rows[:most_rows], max(len(rows) - most_rows, 0))
+
+
+def _class_line(row: ClassRow, source: str) -> ClassLine:
+    measured = row.recall is not None
+    return ClassLine(
+        name=row.name,
+        numbers=[
+            count(row.support, f"{source}/support"),
+            share(row.recall, f"{source}/recall"),
+            share(row.precision, f"{source}/precision"),
+            share(row.f1, f"{source}/f1"),
+        ],
+        interval=(
+            interval(row.recall_interval, f"{source}/recall_interval")
+            if measured
+            else [NONE]
+        ),
+        bar=bar(row.recall_interval, row.recall) if row.recall is not None else None,
+    )
+
+
+def _label_line(row: LabelRow, source: str) -> ClassLine:
+    return ClassLine(
+        name=row.name,
+        numbers=[
+            count(row.support, f"{source}/support"),
+            share(row.average_precision, f"{source}/average_precision"),
+            share(row.f1, f"{source}/f1"),
+        ],
+        interval=[],
+        bar=None,
+    )
+
+
+def bar(limits: Interval, value: float) -> Bar:
+    """The drawing of an interval, rounded to a tenth of a percent."""
+    return Bar(
+        round(100 * limits.low, 1), round(100 * limits.high, 1), round(100 * value, 1)
+    )
+
+
+def worst_errors(run: RunFolder, images: Images | None, budget: int) -> Errors | None:
+    """The most confident wrong answers, with pictures until `budget` characters."""
+    split = run.headline
+    if split is None:
+        return None
+    table = run.predictions.get(split)
+    if table is None:
+        return Errors(split, [], f"predictions/{split}.csv is missing.")
+    wrong = [
+        (i, row)
+        for i, row in enumerate(table)
+        if not row.correct and row.confidence is not None
+    ]
+    wrong.sort(key=lambda pair: (-(pair[1].confidence or 0.0), pair[1].path))
+    if not wrong:
+        return Errors(split, [], "No decoded image was answered wrongly.")
+    items = []
+    for i, row in wrong[:MOST_ERRORS]:
+        alt = f"{row.path}: a {row.label} taken for {row.predicted}"
+        picture = _picture(images, row.path, alt)
+        if picture is not None and len(picture.source) > budget:
+            picture = None
+        budget -= len(picture.source) if picture else 0
+        source = pointer(f"predictions/{split}.csv", i, "confidence")
+        items.append(
+            Error(
+                row.path,
+                row.label,
+                row.predicted,
+                share(row.confidence, source),
+                picture,
+            )
+        )
+    return Errors(split, items, "")
+
+
+def _picture(images: Images | None, path: str, alt: str) -> Picture | None:
+    try:
+        image = images(path) if images is not None else None
+    except (OSError, ImageError):
+        return None
+    return None if image is None else thumbnail(image, alt)
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested plain data as `a.b.c` and text, in the order of the file."""
+    if isinstance(value, dict):
+        return [
+            pair
+            for key, part in value.items()
+            for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        return [
+            pair for i, part in enumerate(value) for pair in flat(part, f"{prefix}.{i}")
+        ]
+    if isinstance(value, list):
+        return [(prefix, ", ".join(_word(part) for part in value))]
+    return [(prefix, _word(value))]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

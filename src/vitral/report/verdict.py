@@ -1,0 +1,166 @@
+"""What a run's numbers allow one to say, in sentences a customer can read.
+
+The main sentence always carries the number of images, an interval, and what always
+answering the most frequent class would reach. The remarks say what weakens it.
+"""
+
+from typing import NamedTuple
+
+from vitral.evaluation import Classification, MultiLabel
+from vitral.report.gather import RunFolder
+from vitral.report.numbers import Text, count, interval, pointer, share
+
+FEW_IMAGES = 100
+FEW_IMAGES_A_CLASS = 10
+WIDE_INTERVAL = 0.1
+
+
+class Remark(NamedTuple):
+    """One sentence beside the main one; `tone` is good, plain or warning."""
+
+    tone: str
+    text: Text
+
+
+class Verdict(NamedTuple):
+    """The main sentence of a run, and its remarks."""
+
+    split: str | None
+    text: Text
+    remarks: list[Remark]
+
+
+def verdict(run: RunFolder) -> Verdict:
+    """What to say first about a run."""
+    split = run.headline
+    if split is None:
+        text = [
+            "This run has no measured result yet: predictions/ holds no .json file. "
+            "Measure it with `vitral eval`."
+        ]
+        return Verdict(None, text, [])
+    result = run.results[split]
+    said, remarks = (
+        _several_labels(result, split)
+        if isinstance(result, MultiLabel)
+        else _one_label(result, split)
+    )
+    return Verdict(split, said, remarks + _about_the_split(run, split))
+
+
+def _file(split: str) -> str:
+    return f"predictions/{split}.json"
+
+
+def _images(split: str) -> str:
+    return {"train": "training", "val": "validation"}.get(split, split) + " images"
+
+
+def _one_label(result: Classification, split: str) -> tuple[Text, list[Remark]]:
+    file = _file(split)
+    text: Text = [
+        share(result.top1, pointer(file, "top1")),
+        " of ",
+        count(result.n, pointer(file, "n")),
+        f" {_images(split)} are right (95 % interval ",
+        *interval(result.top1_interval, pointer(file, "top1_interval")),
+        "); always answering the most frequent class would be right for ",
+        share(result.majority, pointer(file, "majority")),
+        ".",
+    ]
+    remarks = [_against_the_baseline(result)]
+    remarks += _about_size(result.n, result.n_unreadable, split)
+    low, high = result.top1_interval
+    if result.n >= FEW_IMAGES and high - low > WIDE_INTERVAL:
+        remarks.append(
+            Remark("warning", ["The interval is wide: read it, not the single number."])
+        )
+    supports = [row.support for row in result.per_class]
+    if result.n >= FEW_IMAGES and min(supports) < FEW_IMAGES_A_CLASS:
+        remarks.append(
+            Remark(
+                "plain",
+                [
+                    f"Some classes have fewer than {FEW_IMAGES_A_CLASS} "
+                    f"{_images(split)}; their own numbers say little."
+                ],
+            )
+        )
+    return text, remarks
+
+
+def _against_the_baseline(result: Classification) -> Remark:
+    name = result.majority_class
+    if result.top1_interval.contains(result.majority):
+        return Remark(
+            "warning",
+            [
+                "The interval contains that baseline: on these images the model cannot "
+                f"be told apart from always answering “{name}”."
+            ],
+        )
+    if result.top1 < result.majority:
+        return Remark(
+            "warning",
+            [f"The model is worse than always answering “{name}”."],
+        )
+    return Remark(
+        "good",
+        [f"The whole interval lies above that baseline (always answering “{name}”)."],
+    )
+
+
+def _several_labels(result: MultiLabel, split: str) -> tuple[Text, list[Remark]]:
+    file = _file(split)
+    text: Text = [
+        "The mean average precision is ",
+        share(result.mean_average_precision, pointer(file, "mean_average_precision")),
+        "; every label is right for ",
+        share(result.exact_match, pointer(file, "exact_match")),
+        " of ",
+        count(result.n, pointer(file, "n")),
+        f" {_images(split)} (95 % interval ",
+        *interval(result.exact_match_interval, pointer(file, "exact_match_interval")),
+        ").",
+    ]
+    return text, _about_size(result.n, result.n_unreadable, split)
+
+
+def _about_size(n: int, n_unreadable: int, split: str) -> list[Remark]:
+    remarks = []
+    if n < FEW_IMAGES:
+        remarks.append(
+            Remark(
+                "warning",
+                [
+                    "Only ",
+                    count(n, pointer(_file(split), "n")),
+                    f" {_images(split)} were measured: read the interval, not the "
+                    "single number.",
+                ],
+            )
+        )
+    if n_unreadable:
+        text: Text = [
+            count(n_unreadable, pointer(_file(split), "n_unreadable")),
+            f" of the {_images(split)} could not be decoded and "
+            f"{'counts' if n_unreadable == 1 else 'count'} as wrong.",
+        ]
+        remarks.append(Remark("plain", text))
+    return remarks
+
+
+def _about_the_split(run: RunFolder, split: str) -> list[Remark]:
+    if split == "train":
+        text = (
+            "The model was trained on these very images: this is not an estimate for "
+            "new images."
+        )
+    elif split in run.chosen_on:
+        text = (
+            f"The {_images(split)} were also used to choose the model, so the number "
+            "is optimistic. Keep a test split apart for an honest one."
+        )
+    else:
+        return []
+    return [Remark("warning", [text])]
