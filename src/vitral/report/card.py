@@ -51,7 +51,8 @@ def _what_it_is(run: RunFolder, config: dict[str, Any]) -> str:
     model = str(run.config.get("model") or config.get("architecture") or "a model")
     weights = run.config.get("weights")
     start = f"the weights {escape(str(weights))}" if weights else "random numbers"
-    text = f"# {escape(run.name)}\n\nAn image classifier ({escape(model)}), trained from {start}."
+    text = f"# {escape(run.name)}\n\n"
+    text += f"An image classifier ({escape(model)}), trained from {start}."
     if run.command:
         # Four spaces make a code block that no character of the command can end.
         text += f"\n\nMade with:\n\n    {' '.join(run.command.split())}"

@@ -54,7 +54,7 @@ def decimal(value: float | None, source: str, digits: int = 3) -> Number:
     return Number(value, f"{value:.{digits}f}", source)
 
 
-def large(value: float, source: str) -> Number:
+def large(value: float | int, source: str) -> Number:
     """Three significant digits with k, M, G or T."""
     text = f"{value:,.0f}"
     if abs(value) >= 10_000:
