@@ -583,6 +583,16 @@ def test_missing_files_are_said(page: Reader, copy: Path, tmp_path: Path) -> Non
     assert "Unknown: the run holds no data.json." in model_card(copy)
 
 
+def test_settings_with_parts_are_called_by_their_name(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    config = {"model": {"name": "vit_s16", "depth": 3}, "data": {"path": "photos"}}
+    (run / "config.json").write_text(json.dumps(config))
+    words = report(run, tmp_path).words
+    assert "model vit_s16data photos" in words
+    assert "model.depth 3" in words
+
+
 def test_a_run_that_has_only_a_config(tmp_path: Path) -> None:
     run = tmp_path / "new"
     run.mkdir()

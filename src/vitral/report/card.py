@@ -48,9 +48,9 @@ def escape(text: str) -> str:
 
 
 def _what_it_is(run: RunFolder, config: dict[str, Any]) -> str:
-    model = str(run.config.get("model") or config.get("architecture") or "a model")
-    weights = run.config.get("weights")
-    start = f"the weights {escape(str(weights))}" if weights else "random numbers"
+    model = run.setting("model") or str(config.get("architecture") or "unnamed")
+    weights = run.setting("weights")
+    start = f"the weights {escape(weights)}" if weights else "random numbers"
     text = f"# {escape(run.name)}\n\n"
     text += f"An image classifier ({escape(model)}), trained from {start}."
     if run.command:

@@ -147,14 +147,9 @@ def _gauge(run: RunFolder) -> Gauge | None:
 
 
 def _subtitle(run: RunFolder) -> list[str]:
-    data_name = (run.data or {}).get("name") or run.config.get("data")
-    parts = [
-        ("model", run.config.get("model")),
-        ("data", data_name),
-        ("recipe", run.config.get("recipe")),
-        ("seed", run.config.get("seed")),
-    ]
-    return [f"{name} {value}" for name, value in parts if value not in (None, "")]
+    values = {name: run.setting(name) for name in ("model", "data", "recipe", "seed")}
+    values["data"] = str((run.data or {}).get("name") or values["data"])
+    return [f"{name} {value}" for name, value in values.items() if value]
 
 
 def _template() -> jinja2.Template:
