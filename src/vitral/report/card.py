@@ -10,8 +10,7 @@ from typing import Any
 
 from vitral.evaluation import Classification, MultiLabel
 from vitral.report.gather import Result, RunFolder, gather
-from vitral.report.numbers import NONE, interval, plain, share
-from vitral.report.results import flat
+from vitral.report.numbers import NONE, flat, interval, plain, share
 from vitral.report.verdict import FEW_IMAGES, verdict
 
 MOST_CLASSES = 50

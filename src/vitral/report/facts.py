@@ -8,9 +8,8 @@ from PIL import Image
 from vitral import plots
 from vitral.errors import DataError
 from vitral.report.gather import RunFolder
-from vitral.report.numbers import NONE, Number, Text, count, large, pointer
+from vitral.report.numbers import NONE, Number, Text, count, flat, large, pointer
 from vitral.report.pictures import Picture, figure, thumbnail
-from vitral.report.results import flat
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24
