@@ -7,6 +7,7 @@ Several labels an image: multilabel.py. Drawing: vitral.plots.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -61,17 +62,7 @@ def classify(
     own = log_prob[np.arange(len(labels)), labels]
     confidence = np.minimum(np.exp(log_prob.max(axis=1, initial=-np.inf)), 1.0)
     bins = reliability(confidence, answer == labels)
-
-    def resampled(metric: str) -> Interval | None:
-        if resamples == 0:
-            return None
-
-        def measure(drawn: Int[np.ndarray, " drawn"]) -> float:
-            part = _Table(true[drawn], predicted[drawn], num_classes)
-            return part.macro_f1 if metric == "f1" else part.balanced_accuracy
-
-        return bootstrap(measure, n, seed=seed, resamples=resamples)
-
+    means = _intervals(true, predicted, num_classes, resamples, seed)
     return Classification(
         classes=tuple(class_names),
         n=n,
@@ -81,9 +72,9 @@ def classify(
         top5=None if top5 is None else top5 / n,
         top5_interval=None if top5 is None else wilson(top5, n),
         macro_f1=table.macro_f1,
-        macro_f1_interval=resampled("f1"),
+        macro_f1_interval=means.macro_f1,
         balanced_accuracy=table.balanced_accuracy,
-        balanced_accuracy_interval=resampled("recall"),
+        balanced_accuracy_interval=means.balanced_accuracy,
         nll=float(-own.mean()) if len(labels) else None,
         ece=ece(bins) if len(labels) else None,
         majority=float(table.support.max() / n),
@@ -134,6 +125,33 @@ class _Table:
         total = self.support + self.predicted
         seen = total > 0
         return float((2 * self.hits[seen] / total[seen]).mean())
+
+
+class _Intervals(NamedTuple):
+    macro_f1: Interval | None
+    balanced_accuracy: Interval | None
+
+
+def _intervals(
+    true: Int[np.ndarray, " examples"],
+    predicted: Int[np.ndarray, " examples"],
+    num_classes: int,
+    resamples: int,
+    seed: int,
+) -> _Intervals:
+    if resamples == 0:
+        return _Intervals(None, None)
+
+    def macro_f1(drawn: Int[np.ndarray, " drawn"]) -> float:
+        return _Table(true[drawn], predicted[drawn], num_classes).macro_f1
+
+    def balanced_accuracy(drawn: Int[np.ndarray, " drawn"]) -> float:
+        return _Table(true[drawn], predicted[drawn], num_classes).balanced_accuracy
+
+    return _Intervals(
+        bootstrap(macro_f1, len(true), seed=seed, resamples=resamples),
+        bootstrap(balanced_accuracy, len(true), seed=seed, resamples=resamples),
+    )
 
 
 def _rows(
