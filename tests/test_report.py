@@ -1,12 +1,27 @@
 """The report and the model card of a synthetic run with every file of the contract."""
 
+import base64
 import csv
+import hashlib
 import json
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+from PIL import Image
 
-from vitral.evaluation import classify, write_predictions
+from vitral.errors import ConfigError, ImageError
+from vitral.evaluation import classify, multilabel, write_predictions
+from vitral.report import model_card, write
+from vitral.report.compare import compare
+from vitral.report.gather import gather
+from vitral.report.numbers import plain
+from vitral.report.verdict import verdict
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -190,3 +205,488 @@ def write_facts(
         f"vitral train photos/digits --out {folder.name} --recipe small.finetune "
         f"--weights vit_mu16.safetensors --seed {seed}\n"
     )
+
+
+# Reading a report back
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags nest, and keeps what the tests ask for."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.html = html
+        self.open: list[str] = []
+        self.ids: Counter[str] = Counter()
+        self.links: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.tags: Counter[str] = Counter()
+        self.numbers: list[dict[str, Any]] = []
+        self.run = "1"
+        self.policy = ""
+        self.text: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags[tag] += 1
+        if "id" in given:
+            self.ids[given["id"] or ""] += 1
+        self.run = given.get("data-run") or self.run
+        if tag == "dd":
+            self.text.append(" ")
+        if tag == "a":
+            self.links.append(given["href"] or "")
+        if tag == "img":
+            self.images.append(given)
+        if tag == "data":
+            self.numbers.append({**given, "run": self.run, "text": ""})
+        if given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = given["content"] or ""
+        assert not any(name.startswith("on") for name in given)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID | {"rect"}
+        if tag in VOID:
+            self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+        if "data" in self.open:
+            self.numbers[-1]["text"] += data
+
+    @property
+    def words(self) -> str:
+        return " ".join("".join(self.text).replace("\N{NO-BREAK SPACE}", " ").split())
+
+
+def look_up(run: Path, source: str) -> Any:
+    """Follow `file#/pointer` into a run folder."""
+    file, _, pointer = source.partition("#")
+    keys = [key.replace("~1", "/").replace("~0", "~") for key in pointer.split("/")[1:]]
+    path = run / file
+    value: Any
+    if path.suffix == ".csv":
+        with path.open(newline="") as table:
+            value = list(csv.DictReader(table))
+    elif path.suffix == ".jsonl":
+        value = [json.loads(line) for line in path.read_text().splitlines()]
+    else:
+        value = json.loads(path.read_text())
+    for key in keys:
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
+
+
+def report(run: Path, tmp_path: Path, **more: Any) -> Reader:
+    return Reader(write([run], tmp_path / "report.html", **more).read_text("utf-8"))
+
+
+def picture(run: Path, example: str) -> Image.Image:
+    colour = (len(example) * 7 % 256, sum(example.encode()) % 256, 90)
+    return Image.new("RGB", (80, 48), colour)
+
+
+def samples(run: Path) -> list[tuple[Image.Image, str]]:
+    return [(picture(run, name), f"a {name}") for name in ("zero", "one", "seven")]
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("ten") / "digits", skill=3.4)
+
+
+@pytest.fixture(scope="module")
+def page(ten: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
+    """The report of the ten classes, with pictures."""
+    folder = tmp_path_factory.mktemp("page")
+    return report(ten, folder, images=picture, samples=samples)
+
+
+@pytest.fixture
+def copy(ten: Path, tmp_path: Path) -> Path:
+    """A run that a test may damage."""
+    return Path(shutil.copytree(ten, tmp_path / "copy"))
+
+
+# What is in it
+
+
+def test_every_number_is_in_the_files_of_the_run(ten: Path, page: Reader) -> None:
+    assert len(page.numbers) > 150
+    files = Counter(number["data-source"].partition("#")[0] for number in page.numbers)
+    assert set(files) == {
+        "predictions/test.json",
+        "predictions/test.csv",
+        "predictions/val.json",
+        "data.json",
+        "metrics.jsonl",
+        "model/config.json",
+    }
+    for number in page.numbers:
+        stored = look_up(ten, number["data-source"])
+        how = number.get("data-how", "value")
+        if how == "sum":
+            stored = sum(stored.values())
+        if how == "length":
+            stored = len(stored)
+        value = float(number["value"])
+        assert value == float(stored), number
+        text = number["text"].replace(",", "")
+        shown = float(re.match(r"-?[0-9.]+", text)[0])
+        if text.endswith("%") or number["data-source"][-2:] in ("/0", "/1"):
+            assert shown == pytest.approx(100 * value, abs=0.0501), number
+        elif text.endswith(("k", "M", "G")):
+            power = {"k": 1e3, "M": 1e6, "G": 1e9}[text[-1]]
+            assert shown * power == pytest.approx(value, rel=5e-3)
+        else:
+            assert shown == pytest.approx(value, abs=5.01e-4), number
+
+
+def test_a_number_changed_in_the_file_changes_the_report(
+    page: Reader, copy: Path, tmp_path: Path
+) -> None:
+    file = copy / "predictions/test.json"
+    value = json.loads(file.read_text())
+    value["macro_f1"] = 0.12345
+    file.write_text(json.dumps(value))
+    after = report(copy, tmp_path).words
+    assert "12.3 %" not in page.words
+    assert "12.3 %" in after
+
+
+def test_the_verdict_says_share_images_interval_and_baseline(
+    ten: Path, page: Reader
+) -> None:
+    value = json.loads((ten / "predictions/test.json").read_text())
+    low, high = (100 * end for end in value["top1_interval"])
+    assert (
+        f"{100 * value['top1']:.1f} % of 360 test images are right (95 % interval "
+        f"{low:.1f} to {high:.1f} %); always answering the most frequent class would "
+        f"be right for {100 * value['majority']:.1f} %."
+    ) in page.words
+
+
+def test_the_page_is_well_formed_and_alone(page: Reader) -> None:
+    assert max(page.ids.values()) == 1
+    assert all(link[0] == "#" and link[1:] in page.ids for link in page.links)
+    assert page.tags["script"] == page.tags["link"] == page.tags["iframe"] == 0
+    assert len(page.images) == 3 + 24 + 4
+    for image in page.images:
+        assert image["alt"]
+        assert (image["src"] or "").startswith("data:image/")
+    assert '<html lang="en">' in page.html
+    assert "style=" not in page.html
+    assert "default-src 'none'; img-src data:; style-src 'sha256-" in page.policy
+    assert not re.search(r"(src|href)=.(https?:)?//", page.html)
+
+
+def test_the_policy_names_the_hash_of_the_style(page: Reader) -> None:
+    style = re.search(r"<style>(.*?)</style>", page.html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in page.policy
+
+
+def test_the_same_run_gives_the_same_bytes(
+    ten: Path, page: Reader, tmp_path: Path
+) -> None:
+    again = write([ten], tmp_path / "new folder" / "report.html", picture, samples)
+    assert again.read_text("utf-8") == page.html
+
+
+def test_it_says_what_surrounds_the_numbers(page: Reader) -> None:
+    for piece in [
+        "vitral train photos/digits --out digits --recipe small.finetune",
+        "test/lost-0.jpg",
+        "the file ends too early",
+        "split by a hash of the path, seed 0",
+        "1.21 M",
+        "3 × 5",
+        "resized from 14 × 14 to 3 × 5, bicubic, antialiased",
+        "148 loaded, 1 resized, 2 new, 0 unused",
+        "position table resized from 14x14 to 3x5",
+        "2.14.1",
+        "optim.weight_decay 0.05",
+        "val was used to choose the model",
+        "2 of the test images could not be decoded and count as wrong.",
+    ]:
+        assert piece in page.words, piece
+
+
+def test_the_worst_errors_are_the_most_confident_ones(
+    ten: Path, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def remember(run: Path, example: str) -> Image.Image:
+        asked.append(example)
+        return picture(run, example)
+
+    report(ten, tmp_path, images=remember)
+    with (ten / "predictions/test.csv").open(newline="") as table:
+        rows = [row for row in csv.DictReader(table) if row["predicted"]]
+    wrong = [row for row in rows if row["label"] != row["predicted"]]
+    wrong.sort(key=lambda row: -float(row["confidence"]))
+    assert asked == [row["path"] for row in wrong[:24]]
+
+
+def test_pictures_that_cannot_be_had_leave_a_place(ten: Path, tmp_path: Path) -> None:
+    def broken(run: Path, example: str) -> Image.Image | None:
+        if len(example) % 2:
+            raise ImageError("the file ends too early")
+        return None
+
+    assert report(ten, tmp_path, images=broken).words.count("no picture") == 24
+
+
+# Names that are not friendly
+
+
+def test_names_are_text_everywhere(tmp_path: Path) -> None:
+    names = [SCRIPT, "a\"b'c&d", "$x_1$", "a/b~c", "猫"]
+    run = write_run(tmp_path / "run", num_classes=5, names=names, skill=1.5)
+    out = tmp_path / "report.html"
+    page = report(run, tmp_path, images=picture)
+    assert page.tags["script"] == 0
+    assert SCRIPT in page.words
+    assert SCRIPT not in out.read_text()
+    assert "<script" not in model_card(run)
+    for number in page.numbers:
+        look_up(run, number["data-source"])
+
+
+# Runs of other sizes
+
+
+def said(run: Path) -> str:
+    """The main sentence and the remarks."""
+    found = verdict(gather(run))
+    texts = [found.text, *(remark.text for remark in found.remarks)]
+    return " ".join(map(plain, texts)).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_two_classes_few_images_worse_than_the_baseline(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "run", num_classes=2, num_test=64, skill=1.0, imbalance=4, lost=1
+    )
+    page = report(run, tmp_path)
+    for remark in verdict(gather(run)).remarks:
+        assert plain(remark.text) in page.words
+    assert "Only 65 test images were measured" in said(run)
+    assert "The model is worse than always answering “zero”" in said(run)
+    assert "1 of the test images could not be decoded and counts as wrong" in said(run)
+    assert "top-5" not in page.words
+
+
+def test_an_interval_around_the_baseline_is_said(copy: Path) -> None:
+    labels = np.arange(120) % 3 // 2
+    logits = np.tile([1.0, 0.0], (120, 1))
+    result = classify(logits, labels, ["cat", "dog"], resamples=0)
+    (copy / "predictions/test.json").write_text(json.dumps(result.to_dict()))
+    assert "cannot be told apart from always answering “cat”" in said(copy)
+    assert "The interval is wide" in said(copy)
+
+
+def test_a_validation_split_is_called_optimistic(copy: Path) -> None:
+    assert "used to choose the model" not in said(copy)
+    (copy / "predictions/test.json").unlink()
+    assert "of 140 validation images are right" in said(copy)
+    assert "were also used to choose the model" in said(copy)
+    (copy / "predictions/val.json").rename(copy / "predictions/train.json")
+    assert "trained on these very images" in said(copy)
+
+
+def test_a_thousand_classes_stay_below_three_megabytes(tmp_path: Path) -> None:
+    def noise(run: Path, example: str) -> Image.Image:
+        pixels = np.random.default_rng(len(example)).integers(0, 256, (300, 400, 3))
+        return Image.fromarray(pixels.astype(np.uint8))
+
+    run = write_run(
+        tmp_path / "run", num_classes=1000, num_test=1500, num_val=60, skill=3.0
+    )
+    out = write(
+        [run],
+        tmp_path / "report.html",
+        noise,
+        lambda run: [(noise(run, "x"), "noise")] * 40,
+    )
+    assert out.stat().st_size < 3_000_000
+    page = Reader(out.read_text("utf-8"))
+    assert "The classes with the lowest recall" in page.words
+    assert page.tags["details"] >= 3
+
+
+def test_several_runs_share_one_page(ten: Path, tmp_path: Path) -> None:
+    better = write_run(tmp_path / "better", skill=7.0, seed=1)
+    out = write([ten, better], tmp_path / "report.html", picture, samples)
+    page = Reader(out.read_text("utf-8"))
+    assert max(page.ids.values()) == 1
+    assert "2 runs side by side" in page.words
+    assert "better is best, and no other interval overlaps" in page.words
+    folders = {"1": ten, "2": better}
+    tops = [n for n in page.numbers if n["data-source"].endswith("test.json#/top1")]
+    assert len(tops) == 6  # table, sentence and summary of each
+    for number in tops:
+        stored = look_up(folders[number["run"]], number["data-source"])
+        assert float(number["value"]) == stored
+
+
+def test_close_runs_are_not_ranked(ten: Path, tmp_path: Path) -> None:
+    near = write_run(tmp_path / "near", skill=3.5, seed=1)
+    [remark] = compare([gather(ten), gather(near)]).remarks
+    assert "from these intervals they cannot be told apart" in remark
+    data = json.loads((near / "data.json").read_text())
+    (near / "data.json").write_text(json.dumps({**data, "fingerprint": "other"}))
+    [remark] = compare([gather(ten), gather(near)]).remarks
+    assert "not measured on the same images" in remark
+
+
+def test_several_labels_an_image(copy: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    targets = generator.integers(0, 2, (120, 3))
+    scores = np.clip(0.4 * targets + 0.6 * generator.uniform(size=(120, 3)), 0, 1)
+    result = multilabel(scores, targets, ["sky", "sea", "sun"])
+    (copy / "predictions/test.json").write_text(json.dumps(result.to_dict()))
+    words = report(copy, tmp_path).words
+    assert "The mean average precision is" in words
+    assert "of 120 test images (95 % interval" in words
+    assert "mean average precision" in model_card(copy)
+
+
+# What is missing or damaged
+
+
+def test_missing_files_are_said(page: Reader, copy: Path, tmp_path: Path) -> None:
+    named = [
+        "command.txt",
+        "environment.json",
+        "data.json",
+        "metrics.jsonl",
+        "model/config.json",
+        "predictions/test.csv",
+    ]
+    for name in named:
+        assert f"{name} is missing" not in page.words
+        (copy / name).unlink()
+    words = report(copy, tmp_path, images=picture, samples=samples).words
+    for name in named:
+        assert f"{name} is missing" in words
+    assert "Unknown: the run holds no data.json." in model_card(copy)
+
+
+def test_settings_with_parts_are_called_by_their_name(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    config = {"model": {"name": "vit_s16", "depth": 3}, "data": {"path": "photos"}}
+    (run / "config.json").write_text(json.dumps(config))
+    words = report(run, tmp_path).words
+    assert "model vit_s16data photos" in words
+    assert "model.depth 3" in words
+
+
+def test_a_run_that_has_only_a_config(tmp_path: Path) -> None:
+    run = tmp_path / "new"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    assert "no measured result yet" in report(run, tmp_path, samples=samples).words
+    assert "It has not been measured" in model_card(run)
+    both = write([run, run], tmp_path / "both.html").read_text("utf-8")
+    assert "Fewer than two of these runs have a result" in Reader(both).words
+
+
+def test_a_line_cut_off_is_named_and_skipped(copy: Path, tmp_path: Path) -> None:
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "train", "st')
+    lines = len((copy / "metrics.jsonl").read_text().splitlines())
+    words = report(copy, tmp_path).words
+    assert f"Line {lines} of metrics.jsonl could not be read and was skipped." in words
+
+
+def test_a_file_without_curves_is_said(copy: Path, tmp_path: Path) -> None:
+    (copy / "metrics.jsonl").write_text('{"event": "note", "step": 3, "text": "hi"}')
+    words = report(copy, tmp_path).words
+    assert "metrics.jsonl holds no curve to draw" in words
+
+
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"is not a run folder: it has no config\.json"
+    ):
+        write([tmp_path], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+    with pytest.raises(ConfigError, match="needs at least one run folder"):
+        write([], tmp_path / "report.html")
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        model_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("data.json", "{", r"data\.json is not valid JSON"),
+        (
+            "environment.json",
+            "[]",
+            r"environment\.json must hold a JSON object: got list",
+        ),
+        ("predictions/test.json", "{}", r"test\.json: this is not a stored class"),
+        ("predictions/test.csv", "path\n", r"test\.csv: the column 'label' is missing"),
+    ],
+)
+def test_a_damaged_file_is_named(
+    copy: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    (copy / name).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        write([copy], tmp_path / "report.html")
+
+
+# The card
+
+
+def test_the_card_says_what_one_must_know(ten: Path) -> None:
+    card = model_card(ten)
+    value = json.loads((ten / "predictions/test.json").read_text())
+    for piece in [
+        "# digits",
+        f"| test | 360 | top-1 accuracy | {100 * value['top1']:.1f}",
+        'vt.load("model/")',
+        'timm.create_model("local-dir:model/"',
+        "Unknown: no licence was stated",
+        "| image\\_size | 48, 80 |",
+        "10, in the order of the outputs: zero, one,",
+        "Files that could not be decoded: 2.",
+    ]:
+        assert piece in card, piece
+    assert "measured on" not in card.split("## Limits")[1].replace(
+        "it was measured on:", ""
+    )
+
+
+def test_the_card_offers_timm_and_a_licence_only_when_stated(copy: Path) -> None:
+    file = copy / "model/config.json"
+    value = json.loads(file.read_text())
+    value["vitral"]["timm"] = False
+    value["vitral"]["license"] = "apache-2.0"
+    file.write_text(json.dumps(value))
+    card = model_card(copy)
+    assert "timm" not in card
+    assert "Licence of the weights\n\napache-2.0" in card
+
+
+def test_the_card_escapes_names(tmp_path: Path) -> None:
+    run = write_run(
+        tmp_path / "run", num_classes=3, names=["a|b", SCRIPT, "[x](y)"], num_test=40
+    )
+    card = model_card(run)
+    assert "a\\|b, &lt;script&gt;alert(1)&lt;/script&gt;, \\[x\\](y)." in card
+    assert "It was measured on 42 images only." in card

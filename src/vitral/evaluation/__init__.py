@@ -1,14 +1,7 @@
 """Arrays in, numbers with intervals out; nothing here knows a model."""
 
 from vitral.evaluation.calibration import Bin, ece, reliability, temperature
-from vitral.evaluation.classify import (
-    Classification,
-    ClassRow,
-    Confusion,
-    classify,
-    label_ranks,
-    softmax,
-)
+from vitral.evaluation.classify import classify, label_ranks, softmax
 from vitral.evaluation.intervals import Interval, bootstrap, wilson
 from vitral.evaluation.multilabel import LabelRow, MultiLabel, multilabel
 from vitral.evaluation.predictions import (
@@ -16,6 +9,7 @@ from vitral.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
+from vitral.evaluation.result import Classification, ClassRow, Confusion
 
 __all__ = [
     "Bin",

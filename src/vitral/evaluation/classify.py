@@ -7,126 +7,18 @@ Several labels an image: multilabel.py. Drawing: vitral.plots.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-import cattrs
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logsumexp
 
-from vitral.errors import ConfigError, DataError, DivergedError
-from vitral.evaluation.calibration import Bin, ece, reliability
+from vitral.errors import DataError, DivergedError
+from vitral.evaluation.calibration import ece, reliability
 from vitral.evaluation.intervals import Interval, bootstrap, wilson
+from vitral.evaluation.result import Classification, ClassRow, Confusion
 
 TOP5_NEEDS_MORE_THAN = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassRow:
-    """One class of a result."""
-
-    name: str
-    support: int
-    """Examples with this label, undecodable ones included."""
-    unreadable: int
-    """Those of them that could not be decoded."""
-    predicted: int
-    """Examples that got this class as the answer."""
-    recall: float | None
-    """None when the support is 0."""
-    recall_interval: Interval
-    precision: float | None
-    """None when the class was never answered."""
-    f1: float | None
-    """None when the class is neither a label nor an answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confusion:
-    """One non-zero cell of the confusion matrix; `true` and `predicted` are indices."""
-
-    true: int
-    predicted: int
-    count: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Classification:
-    """The result of one model on one split; shares are in 0..1, intervals 95 %."""
-
-    classes: tuple[str, ...]
-    n: int
-    """All examples, undecodable ones included."""
-    n_unreadable: int
-    top1: float
-    top1_interval: Interval
-    top5: float | None
-    """None with five classes or fewer."""
-    top5_interval: Interval | None
-    macro_f1: float
-    """Mean F1 of the classes that are a label or an answer of some example."""
-    macro_f1_interval: Interval | None
-    balanced_accuracy: float
-    """Mean recall of the classes that have an example."""
-    balanced_accuracy_interval: Interval | None
-    nll: float | None
-    """Mean negative log-likelihood in nats; None when nothing could be decoded."""
-    ece: float | None
-    """Expected calibration error, 15 bins; None when nothing could be decoded."""
-    majority: float
-    """Share of the most frequent class: what always answering it would reach."""
-    majority_class: str
-    per_class: tuple[ClassRow, ...]
-    confusion: tuple[Confusion, ...]
-    reliability: tuple[Bin, ...]
-
-    def confusion_matrix(self) -> Int[np.ndarray, "classes classes"]:
-        """Counts of decoded examples at [true, predicted]."""
-        matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
-        for cell in self.confusion:
-            matrix[cell.true, cell.predicted] = cell.count
-        return matrix
-
-    def scalars(self) -> dict[str, float | int]:
-        """The single numbers, for a line of metrics; what is None is left out."""
-        values: dict[str, float | int | None] = {
-            "n": self.n,
-            "n_unreadable": self.n_unreadable,
-            "top1": self.top1,
-            "top1_low": self.top1_interval.low,
-            "top1_high": self.top1_interval.high,
-            "top5": self.top5,
-            "macro_f1": self.macro_f1,
-            "balanced_accuracy": self.balanced_accuracy,
-            "nll": self.nll,
-            "ece": self.ece,
-            "majority": self.majority,
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: finite numbers, text, lists, None; `kind` says which."""
-        return {"kind": "classification", **_CONVERTER.unstructure(self)}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> "Classification":
-        """The inverse of `to_dict`.
-
-        Raises:
-            ConfigError: a field is missing or has another type.
-        """
-        try:
-            return _CONVERTER.structure(value, cls)
-        except Exception as error:
-            reasons = "; ".join(cattrs.transform_error(error))
-            raise ConfigError(
-                f"this is not a stored classification result: {reasons}. Write it "
-                "again with `vitral eval`."
-            ) from error
-
-
-_CONVERTER = cattrs.Converter()
 
 
 def classify(
@@ -170,17 +62,7 @@ def classify(
     own = log_prob[np.arange(len(labels)), labels]
     confidence = np.minimum(np.exp(log_prob.max(axis=1, initial=-np.inf)), 1.0)
     bins = reliability(confidence, answer == labels)
-
-    def resampled(metric: str) -> Interval | None:
-        if resamples == 0:
-            return None
-
-        def measure(drawn: Int[np.ndarray, " drawn"]) -> float:
-            part = _Table(true[drawn], predicted[drawn], num_classes)
-            return part.macro_f1 if metric == "f1" else part.balanced_accuracy
-
-        return bootstrap(measure, n, seed=seed, resamples=resamples)
-
+    means = _intervals(true, predicted, num_classes, resamples, seed)
     return Classification(
         classes=tuple(class_names),
         n=n,
@@ -190,9 +72,9 @@ def classify(
         top5=None if top5 is None else top5 / n,
         top5_interval=None if top5 is None else wilson(top5, n),
         macro_f1=table.macro_f1,
-        macro_f1_interval=resampled("f1"),
+        macro_f1_interval=means.macro_f1,
         balanced_accuracy=table.balanced_accuracy,
-        balanced_accuracy_interval=resampled("recall"),
+        balanced_accuracy_interval=means.balanced_accuracy,
         nll=float(-own.mean()) if len(labels) else None,
         ece=ece(bins) if len(labels) else None,
         majority=float(table.support.max() / n),
@@ -243,6 +125,33 @@ class _Table:
         total = self.support + self.predicted
         seen = total > 0
         return float((2 * self.hits[seen] / total[seen]).mean())
+
+
+class _Intervals(NamedTuple):
+    macro_f1: Interval | None
+    balanced_accuracy: Interval | None
+
+
+def _intervals(
+    true: Int[np.ndarray, " examples"],
+    predicted: Int[np.ndarray, " examples"],
+    num_classes: int,
+    resamples: int,
+    seed: int,
+) -> _Intervals:
+    if resamples == 0:
+        return _Intervals(None, None)
+
+    def macro_f1(drawn: Int[np.ndarray, " drawn"]) -> float:
+        return _Table(true[drawn], predicted[drawn], num_classes).macro_f1
+
+    def balanced_accuracy(drawn: Int[np.ndarray, " drawn"]) -> float:
+        return _Table(true[drawn], predicted[drawn], num_classes).balanced_accuracy
+
+    return _Intervals(
+        bootstrap(macro_f1, len(true), seed=seed, resamples=resamples),
+        bootstrap(balanced_accuracy, len(true), seed=seed, resamples=resamples),
+    )
 
 
 def _rows(

@@ -10,8 +10,7 @@ from typing import Any
 
 from vitral.evaluation import Classification, MultiLabel
 from vitral.report.gather import Result, RunFolder, gather
-from vitral.report.numbers import NONE, interval, plain, share
-from vitral.report.results import flat
+from vitral.report.numbers import NONE, flat, interval, plain, share
 from vitral.report.verdict import FEW_IMAGES, verdict
 
 MOST_CLASSES = 50
@@ -48,10 +47,11 @@ def escape(text: str) -> str:
 
 
 def _what_it_is(run: RunFolder, config: dict[str, Any]) -> str:
-    model = str(run.config.get("model") or config.get("architecture") or "a model")
-    weights = run.config.get("weights")
-    start = f"the weights {escape(str(weights))}" if weights else "random numbers"
-    text = f"# {escape(run.name)}\n\nAn image classifier ({escape(model)}), trained from {start}."
+    model = run.setting("model") or str(config.get("architecture") or "unnamed")
+    weights = run.setting("weights")
+    start = f"the weights {escape(weights)}" if weights else "random numbers"
+    text = f"# {escape(run.name)}\n\n"
+    text += f"An image classifier ({escape(model)}), trained from {start}."
     if run.command:
         # Four spaces make a code block that no character of the command can end.
         text += f"\n\nMade with:\n\n    {' '.join(run.command.split())}"

@@ -44,8 +44,7 @@ def compare(runs: list[RunFolder]) -> Comparison:
 
 def _line(run: RunFolder) -> Line:
     split = run.headline
-    model, weights = str(run.config.get("model") or ""), run.config.get("weights")
-    start = str(weights or "from random numbers")
+    model, start = run.setting("model"), run.setting("weights") or "none"
     if split is None:
         return Line(run.name, model, start, "not measured", None, None, [], None)
     result, file = run.results[split], f"predictions/{split}.json"
@@ -94,5 +93,5 @@ def _remarks(runs: list[RunFolder]) -> list[str]:
         return [f"{best.name} is best, and no other interval overlaps its interval."]
     return [
         f"{best.name} has the highest number, but its interval overlaps that of "
-        f"{', '.join(close)}: from these intervals they cannot be told apart."
+        f"{' and '.join(close)}: from these intervals they cannot be told apart."
     ]

@@ -8,9 +8,8 @@ from PIL import Image
 from vitral import plots
 from vitral.errors import DataError
 from vitral.report.gather import RunFolder
-from vitral.report.numbers import Number, Text, count, large, pointer
+from vitral.report.numbers import NONE, Number, Text, count, flat, large, pointer
 from vitral.report.pictures import Picture, figure, thumbnail
-from vitral.report.results import flat
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24
@@ -75,13 +74,7 @@ def data(
     rows = [
         CountRow(
             name,
-            [
-                count(
-                    counts[split].get(name, 0),
-                    pointer("data.json", "counts", split, name),
-                )
-                for split in counts
-            ],
+            [_class_count(sizes, split, name) for split, sizes in counts.items()],
         )
         for name in classes[:most_rows]
     ]
@@ -106,6 +99,11 @@ def data(
         notes=[str(note) for note in run.data.get("notes") or []],
         samples=pictures,
     )
+
+
+def _class_count(sizes: dict[str, int], split: str, name: str) -> Number:
+    source = pointer("data.json", "counts", split, name)
+    return count(sizes[name], source) if name in sizes else Number(None, "0", source)
 
 
 def _data_facts(
@@ -188,10 +186,8 @@ def model(run: RunFolder) -> Model | None:
         facts.append(Fact("Weights ledger", _ledger(ledger)))
     elif ledger is not None:
         block["ledger"] = ledger
-    for key, fallback in (("weights", "from random numbers"), ("recipe", "")):
-        value = run.config.get(key) or fallback
-        if value:
-            facts.append(Fact(key.capitalize(), [str(value)]))
+    weights = run.setting("weights") or "none, from random numbers"
+    facts.append(Fact("Started from", [weights]))
     block.pop("classes", None)
     return Model(facts, flat(block))
 
@@ -218,17 +214,20 @@ def _ledger(value: dict[str, Any]) -> Text:
 
 def versions(run: RunFolder) -> list[tuple[str, str]]:
     """The seed, then every line of environment.json."""
-    seed = [("seed", str(run.config["seed"]))] if "seed" in run.config else []
+    seed = [("seed", run.setting("seed"))] if run.setting("seed") else []
     return seed + flat(run.environment or {})
 
 
 def events(run: RunFolder) -> list[tuple[Number, str]]:
-    """The notes that the run left, with their step."""
+    """The lines of metrics.jsonl that say something, with their step."""
     found = []
-    for line, row in run.events("note")[:MOST_EVENTS]:
-        step = row.get("step")
-        if not isinstance(step, int):
-            step = 0
-        number = count(step, pointer("metrics.jsonl", line, "step"))
-        found.append((number, str(row.get("text", ""))))
-    return found
+    for line, row in run.metrics:
+        if "text" in row:
+            step, source = row.get("step"), pointer("metrics.jsonl", line, "step")
+            number = (
+                count(step, source)
+                if isinstance(step, int)
+                else Number(None, NONE, source)
+            )
+            found.append((number, str(row["text"])))
+    return found[:MOST_EVENTS]

@@ -61,6 +61,13 @@ class RunFolder:
         measured = {str(line.row.get("split")) for line in self.events("eval")}
         return measured or {"val"}
 
+    def setting(self, name: str) -> str:
+        """A top-level setting as text: its `name` when it has parts; empty for none."""
+        value = self.config.get(name)
+        if isinstance(value, dict):
+            value = value.get("name") or value.get("path")
+        return "" if value is None else str(value)
+
     def events(self, event: str) -> list[MetricLine]:
         """The metric lines of one kind, in order."""
         return [line for line in self.metrics if line.row.get("event") == event]

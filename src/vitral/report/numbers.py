@@ -6,7 +6,7 @@ source: a file of the run, `#`, and a JSON pointer (RFC 6901). A test follows ea
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vitral.evaluation import Interval
 from vitral.plots.style import PERCENT
@@ -54,7 +54,7 @@ def decimal(value: float | None, source: str, digits: int = 3) -> Number:
     return Number(value, f"{value:.{digits}f}", source)
 
 
-def large(value: float, source: str) -> Number:
+def large(value: float | int, source: str) -> Number:
     """Three significant digits with k, M, G or T."""
     text = f"{value:,.0f}"
     if abs(value) >= 10_000:
@@ -75,3 +75,28 @@ def interval(value: Interval, source: str) -> list[str | Number]:
 def plain(text: Text) -> str:
     """The sentence without its sources."""
     return "".join(part if isinstance(part, str) else part.text for part in text)
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested plain data as `a.b.c` and text, in the order of the file."""
+    if isinstance(value, dict):
+        return [
+            pair
+            for key, part in value.items()
+            for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        return [
+            pair for i, part in enumerate(value) for pair in flat(part, f"{prefix}.{i}")
+        ]
+    if isinstance(value, list):
+        return [(prefix, ", ".join(_word(part) for part in value))]
+    return [(prefix, _word(value))]
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

@@ -2,7 +2,8 @@
 
 The file needs no network, no script and no other file: its only style sheet is named by
 its hash in the content security policy, and every picture is a data URI. The same run
-gives the same bytes. The sections are made in verdict.py, results.py and facts.py.
+gives the same bytes. The sections are made in verdict.py, results.py, worst.py and
+facts.py.
 """
 
 import base64
@@ -22,17 +23,10 @@ from vitral.files import write_atomic
 from vitral.report import facts
 from vitral.report.compare import compare
 from vitral.report.gather import RunFolder, gather
-from vitral.report.numbers import Number
-from vitral.report.results import (
-    Bar,
-    Errors,
-    Images,
-    Results,
-    bar,
-    results,
-    worst_errors,
-)
+from vitral.report.numbers import Number, flat
+from vitral.report.results import Bar, Results, bar, results
 from vitral.report.verdict import Verdict, verdict
+from vitral.report.worst import Errors, Images, worst_errors
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
 MOST_TABLE_ROWS = 1000  # of the tables of classes in the whole file
@@ -125,7 +119,7 @@ def _page(
         # Lines then break between options and not inside one.
         command=re.split(r" (?=--)", run.command) if run.command else [],
         versions=facts.versions(run),
-        settings=facts.flat(run.config),
+        settings=flat(run.config),
         has_environment=run.environment is not None,
         data=facts.data(run, pictures, budget, most_rows),
         training=facts.training(run),
@@ -147,14 +141,9 @@ def _gauge(run: RunFolder) -> Gauge | None:
 
 
 def _subtitle(run: RunFolder) -> list[str]:
-    data_name = (run.data or {}).get("name") or run.config.get("data")
-    parts = [
-        ("model", run.config.get("model")),
-        ("data", data_name),
-        ("recipe", run.config.get("recipe")),
-        ("seed", run.config.get("seed")),
-    ]
-    return [f"{name} {value}" for name, value in parts if value not in (None, "")]
+    values = {name: run.setting(name) for name in ("model", "data", "recipe", "seed")}
+    values["data"] = str((run.data or {}).get("name") or values["data"])
+    return [f"{name} {value}" for name, value in values.items() if value]
 
 
 def _template() -> jinja2.Template:

@@ -1,12 +1,8 @@
-"""The results of a run as tables and figures: summary, classes, confusion, errors."""
+"""The results of a run as tables and figures: summary, classes, confusion."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-from PIL import Image
+from typing import NamedTuple
 
 from vitral import plots
-from vitral.errors import ImageError
 from vitral.evaluation import Classification, ClassRow, Interval, LabelRow, MultiLabel
 from vitral.report.gather import RunFolder
 from vitral.report.numbers import (
@@ -19,12 +15,10 @@ from vitral.report.numbers import (
     pointer,
     share,
 )
-from vitral.report.pictures import Picture, figure, thumbnail
+from vitral.report.pictures import Picture, figure
 
 MOST_CLASSES_AT_ONCE = 30
 LOWEST_CLASSES = 15
-MOST_ERRORS = 24
-Images = Callable[[str], Image.Image | None]
 
 
 class Bar(NamedTuple):
@@ -66,24 +60,6 @@ class ClassTable(NamedTuple):
     lines: list[ClassLine]
     every: list[ClassLine]
     left_out: int
-
-
-class Error(NamedTuple):
-    """One confidently wrong answer."""
-
-    path: str
-    true: str
-    predicted: str
-    confidence: Number
-    picture: Picture | None
-
-
-class Errors(NamedTuple):
-    """The worst errors of a split; `note` says what is missing."""
-
-    split: str
-    items: list[Error]
-    note: str
 
 
 class Results(NamedTuple):
@@ -256,72 +232,3 @@ def bar(limits: Interval, value: float) -> Bar:
     return Bar(
         round(100 * limits.low, 1), round(100 * limits.high, 1), round(100 * value, 1)
     )
-
-
-def worst_errors(run: RunFolder, images: Images | None, budget: int) -> Errors | None:
-    """The most confident wrong answers, with pictures until `budget` characters."""
-    split = run.headline
-    if split is None:
-        return None
-    table = run.predictions.get(split)
-    if table is None:
-        return Errors(split, [], f"predictions/{split}.csv is missing.")
-    wrong = [
-        (i, row)
-        for i, row in enumerate(table)
-        if not row.correct and row.confidence is not None
-    ]
-    wrong.sort(key=lambda pair: (-(pair[1].confidence or 0.0), pair[1].path))
-    if not wrong:
-        return Errors(split, [], "No decoded image was answered wrongly.")
-    items = []
-    for i, row in wrong[:MOST_ERRORS]:
-        alt = f"{row.path}: a {row.label} taken for {row.predicted}"
-        picture = _picture(images, row.path, alt)
-        if picture is not None and len(picture.source) > budget:
-            picture = None
-        budget -= len(picture.source) if picture else 0
-        source = pointer(f"predictions/{split}.csv", i, "confidence")
-        items.append(
-            Error(
-                row.path,
-                row.label,
-                row.predicted,
-                share(row.confidence, source),
-                picture,
-            )
-        )
-    return Errors(split, items, "")
-
-
-def _picture(images: Images | None, path: str, alt: str) -> Picture | None:
-    try:
-        image = images(path) if images is not None else None
-    except (OSError, ImageError):
-        return None
-    return None if image is None else thumbnail(image, alt)
-
-
-def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested plain data as `a.b.c` and text, in the order of the file."""
-    if isinstance(value, dict):
-        return [
-            pair
-            for key, part in value.items()
-            for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
-        return [
-            pair for i, part in enumerate(value) for pair in flat(part, f"{prefix}.{i}")
-        ]
-    if isinstance(value, list):
-        return [(prefix, ", ".join(_word(part) for part in value))]
-    return [(prefix, _word(value))]
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)
