@@ -1,7 +1,7 @@
 """Floor 5: where data, models, training and evaluation meet."""
 
 from vitral.run.config import TrainConfig
-from vitral.run.features import features
+from vitral.run.extract import features
 from vitral.run.folder import Answer, Run, open_run
 from vitral.run.training import train
 

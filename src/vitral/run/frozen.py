@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.data import Batch, Loader
+from vitral.data.loader import target_of
 from vitral.errors import DataError
 from vitral.files import write_json
 from vitral.models import Tokens, ViT
@@ -75,16 +76,17 @@ class CachedLoader:
         """The batches of one epoch, from batch `start` on; as Loader.epoch."""
         order, size = self.loader.order(number), self.loader.batch_size
         view = self.table[number % len(self.table)]
-        targets = self.loader.targets()
+        classes = len(self.loader.dataset.classes)
+        examples = self.loader.examples
         for index in range(start, len(self)):
             rows = order[index * size : (index + 1) * size]
-            examples = [self.loader.examples[row] for row in rows]
+            chosen = [examples[row] for row in rows]
             tokens = torch.from_numpy(np.stack([view[row] for row in rows]))
             yield Batch(
                 image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
-                target=targets[rows],
-                label=torch.tensor([example.label[0] for example in examples]),
-                id=tuple(example.id for example in examples),
+                target=torch.stack([target_of(example, classes) for example in chosen]),
+                label=torch.tensor([example.label[0] for example in chosen]),
+                id=tuple(example.id for example in chosen),
             )
 
 

@@ -38,7 +38,7 @@ class Scores(NamedTuple):
 
 
 def views_of(image: Tensor, views: Views) -> list[Tensor]:
-    """The image batch as it is and its mirror images; turned ones where it is square."""
+    """The batch as it is, mirrored, and turned where images are square."""
     if views == "one":
         return [image]
     if views == "flip":
@@ -83,7 +83,9 @@ def score(
             logits = logits_of(model, image, views=views, multi_label=multi_label)
         ids.extend(batch.id)
         parts.append((batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()))
-    labels, targets, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    labels, targets, scores = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
     return Scores(tuple(ids), labels, targets, scores)
 
 

@@ -12,7 +12,7 @@ import vitral.data
 import vitral.models
 import vitral.weights
 from vitral import configs
-from vitral.data import Augment, Audit, BadFile, DataSet, Loader, Preprocess
+from vitral.data import Audit, Augment, BadFile, DataSet, Loader, Preprocess
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.files import write_json
@@ -128,7 +128,9 @@ def train_loader(
     return Loader(
         dataset=dataset,
         examples=dataset.select("train"),
-        transform=Augment(config.augment, preprocess, config.seed),
+        transform=Augment(
+            config=config.augment, preprocess=preprocess, seed=config.seed
+        ),
         batch_size=config.batch_size,
         seed=config.seed,
         shuffle=True,

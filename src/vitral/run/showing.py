@@ -72,7 +72,9 @@ def _samples(run: Path, dataset: DataSet | None) -> Sequence[tuple[Image.Image, 
         return []
     opened = Run(run)
     config: TrainConfig = opened.config
-    augment = Augment(config.augment, opened.preprocess, config.seed)
+    augment = Augment(
+        config=config.augment, preprocess=opened.preprocess, seed=config.seed
+    )
     examples = sorted(dataset.select("train"), key=lambda e: (e.label, e.id))
     shown = []
     for example in examples[:: max(1, len(examples) // NUM_SAMPLES)][:NUM_SAMPLES]:

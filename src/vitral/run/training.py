@@ -6,7 +6,8 @@ vitral.training and knows neither models nor data; here the two meet.
 
 import hashlib
 import json
-import os
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,13 +33,14 @@ from vitral.run.setup import (
     audit,
     bad_of,
     describe_data,
+    num_parameters,
     open_data,
     optimizer_of,
     prepare_model,
     train_loader,
     write_config,
 )
-from vitral.training import MetricsLog, fit, lr_at, steps_for
+from vitral.training import fit, lr_at, steps_for
 
 
 class Loaders(NamedTuple):
@@ -50,11 +52,18 @@ class Loaders(NamedTuple):
     """What the batches go through: the model, or its learning tail."""
 
 
-def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Run:
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    announce: Callable[[str], None] | None = None,
+) -> Run:
     """Train, evaluate and report; everything is left in the folder `out`.
 
     Args:
         resume: go on from the newest checkpoint in `out`; starts when there is none.
+        announce: gets what was decided before the first step, line by line.
 
     Returns:
         the run, with the best model.
@@ -78,6 +87,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Run:
     write_json(out / "environment.json", describe(device))
     write_atomic(out / "command.txt", command_line() + "\n")
     prepared.model.to(device)
+    _announce(announce, found, prepared)
     loaders = _loaders(config, found, prepared, out, device)
     steps = config.loop.steps or steps_for(
         len(found.dataset.select("train")), config.epochs, config.batch_size
@@ -105,7 +115,9 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False) -> Run:
             "data": found.dataset.fingerprint(),
         },
     )
-    return finish(out, found, device)
+    run = finish(out, found, device)
+    shutil.rmtree(out / "cache", ignore_errors=True)
+    return run
 
 
 def config_hash(config: TrainConfig) -> str:
@@ -114,6 +126,30 @@ def config_hash(config: TrainConfig) -> str:
     for name in VOLATILE:
         values.pop(name)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _announce(
+    announce: Callable[[str], None] | None, found: Audit, prepared: Prepared
+) -> None:
+    if announce is None:
+        return
+    for split, counts in found.dataset.counts().items():
+        announce(f"data: {split} {sum(counts.values())} images")
+    for file in found.bad:
+        announce(f"unreadable: {file.path} ({file.split}): {file.reason}")
+    for note in (*found.dataset.notes, *found.notes):
+        announce(f"note: {note}")
+    config = prepared.model.config
+    learns = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
+    announce(
+        f"model: {num_parameters(prepared.model):,} parameters, {learns:,} learn, "
+        f"{config.image_hw[0]} x {config.image_hw[1]} pixels in "
+        f"{config.grid.rows} x {config.grid.columns} patches"
+    )
+    if prepared.ledger is not None:
+        for line in str(prepared.ledger).splitlines():
+            announce(line)
+        announce(prepared.ledger.summary().splitlines()[0])
 
 
 def _claim(config: TrainConfig, out: Path, resume: bool) -> None:
@@ -240,21 +276,11 @@ def _save_best(
         extra={
             "model": config.model,
             "weights": config.weights,
-            "ledger": ledger.summary() if ledger else "fresh weights",
+            "ledger": ledger.counts() if ledger else {},
+            "notes": list(ledger.notes) if ledger else ["fresh weights"],
             "step": step,
             "eval_views": config.eval_views,
             "multi_label": found.dataset.multi_label,
             "precision": config.loop.precision,
         },
     )
-
-
-def remove_cache(out: Path) -> None:
-    """Delete the cached outputs of the frozen part; a rerun makes them again."""
-    folder = out / "cache"
-    for part in ("train", "val"):
-        for file in (folder / part).glob("tokens.*"):
-            os.unlink(file)
-
-
-__all__ = ["MetricsLog", "config_hash", "train"]

@@ -28,8 +28,8 @@ from vitral.training.step import Updater, derived_seed
 class LoopConfig:
     """How long to train, and what happens beside the updates."""
 
-    steps: int
-    """Updates of the whole run."""
+    steps: int = 0
+    """Updates of the whole run; 0 to derive them from epochs before the loop starts."""
 
     accumulate: int = 1
     """Parts that a batch is cut into to save memory; the gradient is that of the whole
@@ -72,7 +72,7 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("steps", 1),
+            ("steps", 0),
             ("accumulate", 1),
             ("log_every", 1),
             ("keep", 1),

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Action = Literal["copied", "resized", "new", "ignored"]
 
@@ -26,10 +26,14 @@ class Ledger:
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
 
+    def counts(self) -> dict[str, int]:
+        """How many tensors were copied, resized, new and ignored."""
+        found = Counter(line.action for line in self.lines)
+        return {action: found[action] for action in get_args(Action)}
+
     def summary(self) -> str:
         """Counts by action; resized tensors, new ones and notes are spelled out."""
-        counts = Counter(line.action for line in self.lines)
-        parts = [f"{counts[a]} {a}" for a in ("copied", "resized", "new", "ignored")]
+        parts = [f"{count} {action}" for action, count in self.counts().items()]
         text = [f"{self.source}: {', '.join(parts)}"]
         text += [f"  {line}" for line in self.lines if line.action != "copied"]
         text += [f"  note     {note}" for note in self.notes]

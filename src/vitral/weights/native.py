@@ -19,6 +19,18 @@ from vitral.weights import timm
 from vitral.weights.source import Source, read_safetensors
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
+OWN_KEYS = (
+    "config",
+    "preprocess",
+    "preprocess_hash",
+    "grid",
+    "classes",
+    "parameters",
+    "macs",
+    "patch_grid",
+    "timm",
+)
+"""What the "vitral" block always has; other keys are what the caller keeps there."""
 
 
 def detect(folder: Path) -> bool:
@@ -42,7 +54,7 @@ def read(folder: Path) -> Source:
         tensors=read_safetensors(folder / TENSORS),
         preprocess=Preprocess.from_dict(about["preprocess"]),
         classes=tuple(about.get("classes", ())),
-        extra=dict(about.get("extra", {})),
+        extra={key: value for key, value in about.items() if key not in OWN_KEYS},
     )
 
 
@@ -58,7 +70,7 @@ def save(
 
     Args:
         classes: names of the head's outputs; empty when they have none.
-        extra: plain data to keep with the model.
+        extra: plain data to keep with the model, under keys that are not in OWN_KEYS.
 
     Raises:
         OSError: the folder cannot be written or the disk is full.
@@ -96,7 +108,11 @@ def save(
             "preprocess_hash": preprocess.hash,
             "grid": [*config.grid, config.num_prefix_tokens],
             "classes": list(classes),
-            "extra": extra or {},
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "macs": config.macs(),
+            "patch_grid": list(config.grid),
+            "timm": arguments is not None,
+            **(extra or {}),
         },
     }
     if classes:

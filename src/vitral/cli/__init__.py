@@ -1,0 +1,101 @@
+"""Floor 7: the command `vitral`. Known by nobody.
+
+This file knows the verbs and the exit codes; each verb is a module of its own, imported
+when it is called, so that `vitral --help` does not wait for torch.
+"""
+
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from vitral.errors import VitralError
+
+VERBS = {
+    "demo": "the main job end to end on data that comes with the install",
+    "train": "train, fine-tune or probe: DATA --out RUN [--weights FILE]",
+    "eval": "accuracy with intervals, per class and calibration: RUN [DATA]",
+    "predict": "one JSON line or CSV row per image: RUN FILES...",
+    "report": "(re)write the one-file HTML report: RUN...",
+    "data": "audit a data set, or write its split: check DIR, split DIR",
+    "models": "names, parameters and multiply-accumulates",
+}
+HELP = ("-h", "--help", "help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and give its exit code; see docs/cli.md for the codes."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in HELP:
+        print(_help())
+        return 0 if words else 2
+    if words[0] in ("--version", "version"):
+        import vitral
+
+        print(f"vitral {vitral.__version__}")
+        return 0
+    verb = words[0]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=2, cutoff=0.3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        print(
+            f"vitral: unknown verb `{verb}`.{hint} `vitral --help` lists all.",
+            file=sys.stderr,
+        )
+        return 2
+    return _guarded(verb, words[1:])
+
+
+def _guarded(verb: str, words: list[str]) -> int:
+    try:
+        importlib.import_module(f"vitral.cli.{verb}").run(words)
+    except VitralError as error:
+        print(f"vitral {verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 2
+    except KeyboardInterrupt:
+        print(f"vitral {verb}: stopped by the keyboard.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; that is no error.
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        return _unexpected(verb, error)
+    return 0
+
+
+def _unexpected(verb: str, error: Exception) -> int:
+    from vitral.cli.log import log_file
+
+    file = log_file()
+    trace = traceback.format_exc()
+    where = "set VITRAL_TRACEBACK=1 to see where"
+    if file is not None:
+        with file.open("a", encoding="utf-8") as log:
+            log.write(trace)
+        where = f"the traceback is in {file}"
+    import os
+
+    if os.environ.get("VITRAL_TRACEBACK"):
+        print(trace, file=sys.stderr)
+    first = " ".join(str(error).split())
+    print(
+        f"vitral {verb}: unexpected {type(error).__name__}: {first} ({where}).",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {text}" for verb, text in VERBS.items())
+    return (
+        "vitral: Vision Transformers, from a folder of images to a measured model\n\n"
+        f"usage: vitral VERB ...\n\n{verbs}\n\n"
+        "`vitral VERB --help` says more. Exit codes: 0 done, 1 unexpected, 2 usage, "
+        "3 data,\n4 weights, 5 diverged, 6 gate, 7 missing extra or device, "
+        "130/143 stopped by a signal."
+    )

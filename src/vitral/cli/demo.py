@@ -1,0 +1,47 @@
+"""`vitral demo`: the main job end to end on scikit-learn's digits."""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import vitral.recipes
+from vitral.cli.log import keep_log, say
+from vitral.cli.results import last_lines
+from vitral.errors import ConfigError
+from vitral.run import train
+
+
+def run(words: list[str]) -> None:
+    """Train a ViT with 2 x 2 patches from zero, measure it, write the report."""
+    parser = argparse.ArgumentParser(
+        prog="vitral demo",
+        description="Train a small ViT from zero on 1,797 digits of 8 x 8 pixels.",
+    )
+    parser.add_argument("--out", default="", help="folder; by default a new one")
+    parser.add_argument("--seed", type=int, default=0)
+    known = parser.parse_args(words)
+    out = Path(known.out) if known.out else _new_folder(Path("runs"), "demo")
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"The output folder {out} is in use: give another `--out`.")
+    out.mkdir(parents=True, exist_ok=True)
+    keep_log(out)
+    started = time.monotonic()
+    config = replace(vitral.recipes.small.scratch("digits"), seed=known.seed)
+    say(
+        "demo: a Vision Transformer with 2 x 2 patches, trained from zero on "
+        "scikit-learn's digits; a fifth of them is kept for the test"
+    )
+    finished = train(config, out, announce=say)
+    for line in last_lines(finished):
+        say(line)
+    say(f"done in {time.monotonic() - started:.0f} s")
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    if not (parent / name).exists():
+        return parent / name
+    number = 2
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"

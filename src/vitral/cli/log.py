@@ -1,0 +1,26 @@
+"""log.txt of a run: what was printed, and the traceback of anything unexpected."""
+
+import datetime
+from pathlib import Path
+
+_FILE: list[Path] = []
+
+
+def keep_log(folder: Path) -> None:
+    """From now on, write to log.txt in `folder`; the folder must exist."""
+    _FILE[:] = [folder / "log.txt"]
+
+
+def log_file() -> Path | None:
+    """The log of this command; None before a run folder is known."""
+    return _FILE[0] if _FILE else None
+
+
+def say(text: str) -> None:
+    """Print `text`, and keep it in the log with the time."""
+    print(text, flush=True)
+    file = log_file()
+    if file is not None:
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+        with file.open("a", encoding="utf-8") as log:
+            log.write(f"{now} {text}\n")

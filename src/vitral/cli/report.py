@@ -1,0 +1,22 @@
+"""`vitral report RUN...`: (re)write the report; several runs side by side."""
+
+import argparse
+from pathlib import Path
+
+from vitral.errors import ConfigError
+from vitral.run.showing import write_report
+
+
+def run(words: list[str]) -> None:
+    """Write report.html into the first run's folder."""
+    parser = argparse.ArgumentParser(prog="vitral report")
+    parser.add_argument("runs", nargs="+", help="run folders; the first gets the file")
+    known = parser.parse_args(words)
+    folders = [Path(run) for run in known.runs]
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise ConfigError(
+                f"{folder} is not a run: give the folder that `vitral train --out` "
+                "made."
+            )
+    print(f"report: {write_report(folders[0], others=folders[1:])}")

@@ -1,0 +1,43 @@
+"""The last lines of a verb: the result, where the files are, the next command."""
+
+from vitral.run import Run
+
+
+def headline(split: str, metrics: dict[str, object]) -> str:
+    """One split's result in a sentence, with its interval."""
+    if metrics.get("kind") == "classification":
+        low, high = _bounds(metrics["top1_interval"])
+        return (
+            f"{split}: {_percent(metrics['top1'])} of {metrics['n']} images right "
+            f"(95 % interval {_percent(low)} to {_percent(high)}; always answering "
+            f"{metrics['majority_class']} {_percent(metrics['majority'])})"
+        )
+    return (
+        f"{split}: mean average precision {_percent(metrics['mean_average_precision'])}"
+        f" on {metrics['n']} images"
+    )
+
+
+def last_lines(run: Run) -> list[str]:
+    """What `train` and `demo` end with."""
+    lines = [headline(split, metrics) for split, metrics in run.metrics.items()]
+    if "test" not in run.metrics and "val" in run.metrics:
+        lines.append("val chose the best step, so its number is a little too good")
+    return [
+        *lines,
+        f"report: {run.path / 'report.html'}",
+        f"model: {run.path / 'model'}",
+        f"next: vitral predict {run.path} IMAGES...",
+    ]
+
+
+def _percent(value: object) -> str:
+    assert isinstance(value, float | int)
+    return f"{100 * value:.1f} %"
+
+
+def _bounds(interval: object) -> tuple[float, float]:
+    if isinstance(interval, dict):
+        return interval["low"], interval["high"]
+    assert isinstance(interval, list | tuple)
+    return interval[0], interval[1]

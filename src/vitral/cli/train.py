@@ -1,0 +1,125 @@
+"""`vitral train DATA --out RUN`: train, fine-tune or probe."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import vitral.recipes
+import vitral.weights
+from vitral.cli.log import keep_log, say
+from vitral.cli.results import last_lines
+from vitral.errors import ConfigError
+from vitral.run import TrainConfig, train
+
+OTHER_NAMES = {
+    "--img-size": "--image-size",
+    "-b": "--batch-size",
+    "-j": "--workers",
+}
+"""timm's flags that are spelled differently here."""
+
+
+def run(words: list[str]) -> None:
+    """Parse the flags on top of a recipe, train, and say where the result is."""
+    known, rest = _first_flags().parse_known_args(words)
+    rest = [OTHER_NAMES.get(word, word) for word in rest]
+    if known.help or not known.data:
+        _show_help(known.recipe)
+        raise SystemExit(0 if known.help else 2)
+    if not known.out:
+        raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
+    recipe, reason = known.recipe, "asked for"
+    if not recipe:
+        recipe, reason = vitral.recipes.choose(known.data, known.weights)
+    config = vitral.recipes.get(recipe)(known.data, known.weights)
+    config = _with_model_changes(config, known)
+    config = parse(config, rest)
+    out = Path(known.out)
+    if not out.exists():
+        out.mkdir(parents=True)
+    if not any(out.iterdir()) or (out / "config.json").is_file():
+        keep_log(out)
+    say(f"recipe {recipe}: {reason}")
+    finished = train(config, out, resume=known.resume, announce=say)
+    for line in last_lines(finished):
+        say(line)
+
+
+def parse(config: TrainConfig, words: list[str]) -> TrainConfig:
+    """`config` with flags on top; an unknown flag prints the nearest and exits 2."""
+    return tyro.cli(
+        TrainConfig,
+        default=config,
+        args=words,
+        prog="vitral train DATA --out RUN",
+        description="Flags on top of the recipe; each shows the recipe's value.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+    )
+
+
+def _first_flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("data", nargs="?", default="")
+    parser.add_argument("--out", default="")
+    parser.add_argument("--recipe", default="")
+    parser.add_argument("--weights", default="")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--cache", action="store_true")
+    parser.add_argument("--linear-probe", "--linear_probe", action="store_true")
+    parser.add_argument("--drop-path", "--drop_path", type=float)
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("-h", "--help", action="store_true")
+    return parser
+
+
+def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> TrainConfig:
+    changes: dict[str, Any] = dict(config.model_changes)
+    if known.drop_path is not None:
+        changes["drop_path_rate"] = known.drop_path
+    for word in known.set:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"`--set {word}` must be FIELD=VALUE, such as `--set reg_tokens=4`."
+            )
+        try:
+            changes[name] = json.loads(value)
+        except ValueError:
+            changes[name] = value
+    fields: dict[str, Any] = {"model_changes": changes}
+    if known.cache:
+        fields["cache"] = True
+    if known.linear_probe:
+        if not config.weights:
+            raise ConfigError(
+                "`--linear-probe` keeps the weights of a pre-trained model: give them "
+                "with `--weights FILE`."
+            )
+        fields["freeze"] = vitral.weights.read(config.weights).config.depth
+    return dataclasses.replace(config, **fields)
+
+
+def _show_help(recipe: str) -> None:
+    print(
+        "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
+        "[--resume]\n\n"
+        "DATA is a folder with one folder per class, a .csv or .jsonl table with the\n"
+        "columns path,label[,split,group,weight], or a name such as digits or "
+        "cifar10.\n\n"
+        "  --recipe NAME      settings to begin with; without it vitral picks one: "
+        f"{', '.join(vitral.recipes.RECIPES)}\n"
+        "  --weights FILE     a model folder, a run or a .safetensors file\n"
+        "  --resume           go on from the newest checkpoint of RUN\n"
+        "  --freeze N         keep the stem and the first N blocks; --cache computes "
+        "their output once\n"
+        "  --linear-probe     keep all blocks, train the head\n"
+        "  --drop-path RATE   stochastic depth\n"
+        "  --set FIELD=VALUE  fields of the model, such as patch_size=8 or "
+        "global_pool=avg\n"
+    )
+    example = TrainConfig(data="DATA", model="vit_s16", recipe=recipe)
+    parse(example, ["--help"])
