@@ -6,6 +6,7 @@ when it is called, so that `vitral --help` does not wait for torch.
 
 import difflib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,15 @@ HELP = ("-h", "--help", "help")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and give its exit code; see docs/cli.md for the codes."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; that is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in HELP:
         print(_help())
         return 0 if words else 2
@@ -59,9 +69,7 @@ def _guarded(verb: str, words: list[str]) -> int:
         print(f"vitral {verb}: stopped by the keyboard.", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe has seen enough; that is no error.
-        sys.stderr.close()
-        return 0
+        raise
     except Exception as error:
         return _unexpected(verb, error)
     return 0
@@ -77,8 +85,6 @@ def _unexpected(verb: str, error: Exception) -> int:
         with file.open("a", encoding="utf-8") as log:
             log.write(trace)
         where = f"the traceback is in {file}"
-    import os
-
     if os.environ.get("VITRAL_TRACEBACK"):
         print(trace, file=sys.stderr)
     first = " ".join(str(error).split())

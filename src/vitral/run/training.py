@@ -158,7 +158,7 @@ def _claim(config: TrainConfig, out: Path, resume: bool) -> None:
         return
     if not out.is_dir():
         raise ConfigError(f"`--out {out}` is a file: name a folder for the run.")
-    if not any(out.iterdir()):
+    if all(file.name == "log.txt" for file in out.iterdir()):
         return
     stored = out / "config.json"
     if not stored.is_file():
