@@ -297,8 +297,8 @@ def _context() -> BaseContext:
 
     Not "fork": a training process has threads (OpenMP, autograd, CUDA), and a child
     forked while one holds a lock hangs for ever. "spawn" imports torch again in every
-    worker of every epoch. A fork server is forked from while it has no threads, and
-    imports this package once.
+    worker of every epoch (seconds each). A fork server imports this package once, does
+    no work of its own, and forks workers in milliseconds.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

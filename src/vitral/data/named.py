@@ -250,37 +250,32 @@ class IndexReader:
         return to_rgb(source[int(index)][0])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DigitsReader:
-    """Read one of scikit-learn's digits: 8 x 8 grey, 0..16 stretched to 0..255."""
+    """Read one of scikit-learn's digits; carries the pixels, which are 115 kB."""
+
+    grey: np.ndarray
+    """uint8 [digits, 8, 8]; scikit-learn's 0..16 stretched to 0..255."""
 
     def __call__(self, example: Example) -> Decoded:
-        pixels = _digit_images()[int(example.id.split("/")[1])]
-        grey = np.rint(pixels * (255 / 16)).astype(np.uint8)
-        return to_rgb(Image.fromarray(grey))
+        return to_rgb(Image.fromarray(self.grey[int(example.id.split("/")[1])]))
 
 
 def _digits() -> DataSet:
     from sklearn.datasets import load_digits
 
-    labels = load_digits().target
+    digits = load_digits()
+    grey = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
     return DataSet(
         name="digits",
         root=Path("digits"),
         classes=_DIGITS,
         examples=tuple(
             Example(id=f"digits/{index:05d}", label=(int(label),))
-            for index, label in enumerate(labels)
+            for index, label in enumerate(digits.target)
         ),
-        reader=DigitsReader(),
+        reader=DigitsReader(grey=grey),
     )
-
-
-@lru_cache(maxsize=1)
-def _digit_images() -> np.ndarray:
-    from sklearn.datasets import load_digits
-
-    return np.asarray(load_digits().images)
 
 
 @lru_cache(maxsize=4)

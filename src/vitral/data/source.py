@@ -16,8 +16,8 @@ def open_data(
     data: str | Path,
     *,
     seed: int = 0,
-    val: float = 0.1,
-    test: float = 0.2,
+    val: int | float = 0.1,
+    test: int | float = 0.2,
     group_by: str = "",
     root: Path | None = None,
 ) -> DataSet:
