@@ -226,7 +226,7 @@ def test_fingerprint_sees_ids_labels_and_splits_but_not_order(tmp_path):
         {"id": "x"},
         {"label": (1,)},
         {"split": "val"},
-        {"target": (1.0, 0)},
+        {"target": (1.0, 0.0)},
     ):
         changed = (replace(first, **change), *dataset.examples[1:])
         other = replace(dataset, examples=changed)

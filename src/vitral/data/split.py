@@ -21,7 +21,9 @@ def position(seed: int, key: str) -> float:
     return (keyed_integer(seed, key) >> 11) / 2**53
 
 
-def assign(dataset: DataSet, *, seed: int, val: int | float, test: int | float) -> DataSet:
+def assign(
+    dataset: DataSet, *, seed: int, val: int | float, test: int | float
+) -> DataSet:
     """Give every example without a split one, by hash.
 
     Splits that the data set names are kept. With train and test only, val is carved
@@ -80,7 +82,12 @@ def save(dataset: DataSet, path: Path) -> None:
 
 
 def apply(
-    dataset: DataSet, path: Path, *, seed: int = 0, val: int | float = 0.1, test: int | float = 0.2
+    dataset: DataSet,
+    path: Path,
+    *,
+    seed: int = 0,
+    val: int | float = 0.1,
+    test: int | float = 0.2,
 ) -> DataSet:
     """Take the splits from a saved split.csv.
 
