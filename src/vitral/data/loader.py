@@ -28,6 +28,9 @@ Transform = Callable[[Image.Image, str, int], Tensor]
 
 
 _POLL_SECONDS = 3.0
+# The slow imports by name too: a Python 3.11 server does not inherit sys.path, and
+# passes over a vitral that is found through it alone.
+_PRELOAD = ["torch.utils.data", "torchvision.transforms.v2", "vitral.data.loader"]
 
 
 class Batch(NamedTuple):
@@ -304,7 +307,7 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # Has an effect only before the server starts.
-    context.set_forkserver_preload(["vitral.data.loader"])
+    context.set_forkserver_preload(_PRELOAD)
     return context
 
 
