@@ -91,8 +91,8 @@ def test_a_class_unknown_to_train_is_named_with_both_lists(tmp_path):
     )
     with pytest.raises(
         DataError,
-        match="val has the class.es. dog, which train lacks. Classes of train: ant, bee. "
-        "Classes of val: ant, dog. Rename the folder",
+        match=r"val has the class.es. dog, which train lacks. Classes of train: "
+        r"ant, bee. Classes of val: ant, dog. Rename the folder",
     ):
         data.open(tmp_path)
 
@@ -237,7 +237,7 @@ def test_fingerprint_sees_ids_labels_and_splits_but_not_order(tmp_path):
 def test_open_says_what_is_near(tmp_path):
     with pytest.raises(
         ConfigError,
-        match="neither a folder, a table nor a known name. Nearest names: cifar10",
+        match=r"neither a folder, a table nor a known name. Nearest names: cifar10",
     ):
         data.open("cifar-10")
     (tmp_path / "x.txt").write_text("x")

@@ -350,4 +350,4 @@ def test_process_wide_switches_of_pillow_are_untouched():
 
     before = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
     decode(encode(Image.fromarray(colour_array()), "JPEG"))
-    assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == before
+    assert before == (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)

@@ -195,21 +195,21 @@ def test_a_killed_worker_is_an_error_within_seconds(dataset):
     loaded = loader(dataset, transform=KillItself(), workers=2)
     assert len(list(loaded.epoch(0))) == 5
     started = time.monotonic()
-    with pytest.raises(VitralError, match="A loader worker died .*Use fewer workers"):
+    with pytest.raises(VitralError, match=r"A loader worker died .*Use fewer workers"):
         list(loaded.epoch(1))
     assert time.monotonic() - started < 15
 
 
 def test_a_hanging_worker_is_an_error_after_the_timeout(dataset):
     loaded = loader(dataset, transform=Hang(), workers=1, timeout=2.0)
-    with pytest.raises(VitralError, match="gave no batch for 3 seconds. A file or"):
+    with pytest.raises(VitralError, match=r"gave no batch for 3 seconds. A file or"):
         list(loaded.epoch(0))
 
 
 def test_a_transform_that_cannot_travel(dataset):
     loaded = loader(dataset, transform=lambda image, name, epoch: image, workers=1)
     with pytest.raises(
-        ConfigError, match="cannot be sent to 1 worker.*top of a module"
+        ConfigError, match=r"cannot be sent to 1 worker.*top of a module"
     ):
         list(loaded.epoch(0))
 

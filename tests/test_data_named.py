@@ -58,7 +58,7 @@ def make_cifar(root: Path) -> np.ndarray:
         part = slice(place * 4, place * 4 + 4)
         entry = {"data": rows[part], "labels": labels[part]}
         (folder / name).write_bytes(pickle.dumps(entry))
-    words = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    words = ["airplane", "automobile", "bird", "cat", *"defghi"]
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": words}))
     return rows
 
@@ -170,7 +170,11 @@ def test_every_name_fits_its_torchvision_class():
             assert swallows or set(arguments) <= set(parameters), name
         if spec.downloads:
             assert swallows or "download" in parameters, name
-        source = inspect.getsource(inspect.getmodule(factory))
+        source = "".join(
+            inspect.getsource(inspect.getmodule(parent))
+            for parent in factory.__mro__
+            if parent.__module__.startswith("torchvision.datasets")
+        )
         for attribute in (spec.labels, spec.files, spec.classes):
             if isinstance(attribute, str) and attribute not in ("", "samples"):
                 assert attribute in source, (name, attribute)
@@ -209,8 +213,8 @@ def test_a_name_unlike_any_lists_all():
 def test_absent_files_without_a_download(tmp_path):
     with pytest.raises(
         DataError,
-        match="stanford_cars is not complete in .* and has no "
-        "download: Dataset not found. Place its files",
+        match=r"stanford_cars is not complete in .* and has no "
+        r"download: Dataset not found. Place its files",
     ):
         read_named("stanford_cars", tmp_path)
 
@@ -221,7 +225,7 @@ def test_a_download_that_fails_is_a_sentence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets.CIFAR10, "download", refuse)
     with pytest.raises(
-        DataError, match="could not be downloaded: no network. Place its"
+        DataError, match=r"could not be downloaded: no network. Place its"
     ):
         read_named("cifar10", tmp_path)
 

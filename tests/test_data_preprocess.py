@@ -85,7 +85,8 @@ def test_nearest_and_bicubic_without_antialias():
     sharp = Image.fromarray(np.tile(np.array([0, 0, 255, 255], np.uint8), (6, 2)))
     cubic = Preprocess(image_size=(12, 20), interpolation="bicubic")
     result = cubic.resized(sharp.convert("RGB"))
-    assert 0 <= result.min() and result.max() <= 255
+    assert result.min() >= 0
+    assert result.max() <= 255
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_wrong_fields_are_named():
     ):
         Preprocess.from_dict({"size": [24, 40]})
     with pytest.raises(
-        ConfigError, match="`Preprocess.mean` must be three finite numbers: got 0.5"
+        ConfigError, match=r"`Preprocess.mean` must be three finite numbers: got 0.5"
     ):
         Preprocess.from_dict({"mean": 0.5})
     for field, value, sentence in (

@@ -181,7 +181,7 @@ def test_a_new_member_follows_its_group(tmp_path):
 
 def test_files_that_are_no_split(tmp_path):
     path = tmp_path / "split.csv"
-    with pytest.raises(DataError, match="cannot be read as a split.csv"):
+    with pytest.raises(DataError, match=r"cannot be read as a split.csv"):
         apply(make(["a"]), path)
     path.write_text("path,label,split\na,x,dev\n")
     with pytest.raises(DataError, match="expected the columns path,label,split with"):

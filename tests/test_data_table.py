@@ -54,7 +54,9 @@ def test_splits_groups_and_a_byte_order_mark(root):
     assert dataset.name == "mine"
     by_note = read_table(path, group_by="note")
     assert by_note.examples[0].group == "with, comma"
-    with pytest.raises(ConfigError, match="a column of mine.csv: got 'patient'; found"):
+    with pytest.raises(
+        ConfigError, match=r"a column of mine.csv: got 'patient'; found"
+    ):
         read_table(path, group_by="patient")
 
 
@@ -145,8 +147,8 @@ def test_jsonl_lists_and_numbers(root):
         ("path,label,split\na.png,x,val\n", "column 'split': no row says train"),
         (
             "path,label,split\na.png,x,train\nb.png,y,train\nd.png,z,val\n",
-            "line 4, column 'label': val has the class.es. z, which train lacks. Classes "
-            "of train: x, y. Classes of val: z",
+            "line 4, column 'label': val has the class.es. z, which train lacks. "
+            "Classes of train: x, y. Classes of val: z",
         ),
         (
             "path,label,weight\na.png,x;y,1\n",
@@ -210,7 +212,7 @@ def test_lines_are_counted_through_quoted_newlines(root):
 def test_two_tables_in_a_folder_and_an_unreadable_one(root):
     write(root, "path,label\na.png,x\nb.png,y\n")
     write(root, "", "labels.jsonl")
-    with pytest.raises(DataError, match="holds both labels.csv and labels.jsonl"):
+    with pytest.raises(DataError, match=r"holds both labels.csv and labels.jsonl"):
         data.open(root)
     with pytest.raises(DataError, match=r"none.csv cannot be read: No such file"):
         read_table(root / "none.csv")
