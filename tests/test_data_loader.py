@@ -12,7 +12,7 @@ from PIL import Image
 
 import vitral.data as data
 from vitral.data import Augment, AugmentConfig, Loader, MixConfig, Plain, Preprocess
-from vitral.data.loader import target_of
+from vitral.data.batches import target_of
 from vitral.errors import ConfigError, VitralError
 
 PREPROCESS = Preprocess(image_size=(24, 40))

@@ -12,7 +12,8 @@ from torchvision import datasets
 
 import vitral.data as data
 from vitral.data import named
-from vitral.data.named import SETS, read_named
+from vitral.data.catalogue import SETS
+from vitral.data.named import read_named
 from vitral.errors import ConfigError, DataError
 
 
