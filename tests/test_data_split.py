@@ -130,6 +130,13 @@ def test_gaps_are_noted_and_an_empty_train_refused():
         assign(together, seed=seed, val=0.1, test=0.5)
 
 
+def test_a_group_that_given_splits_part_is_noted():
+    splits = ["train", "test", "train", "test"]
+    dataset = make(list("abcd"), splits=splits, groups=["p", "p", "q", ""])
+    result = assign(dataset, seed=0, val=0, test=0.2)
+    assert "1 group(s) are in more than one given split: p" in result.notes
+
+
 @pytest.mark.parametrize(("val", "test"), [(-0.1, 0.2), (0.5, 0.5), (0.1, 1.0)])
 def test_wrong_shares(val, test):
     with pytest.raises(ConfigError, match="must be shares of at least 0 that leave"):

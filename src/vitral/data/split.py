@@ -6,6 +6,7 @@ adding or removing files moves nothing. Saved as split.csv and reused.
 
 import csv
 import io
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,15 @@ def _gaps(dataset: DataSet, val: int | float, test: int | float) -> list[str]:
         missing = [name for name, number in per_class.items() if not number]
         if missing:
             notes.append(f"{split} has no example of {shortened(missing)}")
+    # Only splits that the data set names itself can part a group.
+    pairs = {(item.group, item.split) for item in dataset.examples if item.group}
+    times = Counter(group for group, _ in pairs)
+    parted = sorted(group for group, number in times.items() if number > 1)
+    if parted:
+        notes.append(
+            f"{len(parted)} group(s) are in more than one given split: "
+            f"{shortened(parted, 5)}"
+        )
     return notes
 
 
