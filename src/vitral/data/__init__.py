@@ -2,9 +2,10 @@
 
 from vitral.data.audit import Audit, check
 from vitral.data.augment import Augment, AugmentConfig
+from vitral.data.batches import Batch, Plain
 from vitral.data.dataset import BadFile, DataSet, Example, FileReader, Ignored
 from vitral.data.images import Decoded, decode
-from vitral.data.loader import Batch, Failure, Loader, Plain
+from vitral.data.loader import Failure, Loader
 from vitral.data.mix import MixConfig
 from vitral.data.named import NAMES
 from vitral.data.preprocess import Preprocess

@@ -77,17 +77,7 @@ def check(
         examples = examples[:: max(1, -(-len(examples) // 1000))]
     looks = list(_looks(dataset, examples, workers))
     good = [look for look in looks if not look.reason]
-    bad = tuple(
-        BadFile(
-            path=look.example.id,
-            reason=look.reason,
-            split=look.example.split,
-            label=look.example.label,
-            target=look.example.target,
-        )
-        for look in looks
-        if look.reason
-    )
+    bad = tuple(_bad_file(look) for look in looks if look.reason)
     _refuse(dataset, bad, len(looks), max_bad)
     names = {item.path for item in bad}
     cleaned = replace(
@@ -135,6 +125,16 @@ def _looks(
         # Threads: Pillow decodes outside the interpreter lock.
         with ThreadPoolExecutor(workers) as pool:
             yield from pool.map(look, examples)
+
+
+def _bad_file(look: _Look) -> BadFile:
+    return BadFile(
+        path=look.example.id,
+        reason=look.reason,
+        split=look.example.split,
+        label=look.example.label,
+        target=look.example.target,
+    )
 
 
 def _refuse(

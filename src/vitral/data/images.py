@@ -134,11 +134,12 @@ def _decode(content: bytes, max_pixels: int) -> Decoded:
         if getattr(opened, "is_animated", False):
             frames = getattr(opened, "n_frames", 0)
             notes.append(f"first of {frames} frames or pages used")
-        size_in_header = opened.size
+        # Pillow turns a TIFF while loading it and then drops the tag.
+        turned = getattr(opened, "tag_v2", {}).get(_ORIENTATION_TAG, 1) in _TRANSPOSE
         opened.load()
         converted = to_rgb(opened)
         notes += converted.notes
-        # Pillow turns a TIFF while loading and drops the tag, hence after load().
+        # After load(): a PNG may carry EXIF data behind its pixels.
         try:
             orientation = opened.getexif().get(_ORIENTATION_TAG, 1)
         except Exception:
@@ -147,8 +148,7 @@ def _decode(content: bytes, max_pixels: int) -> Decoded:
         image = converted.image
         if orientation in _TRANSPOSE:
             image = image.transpose(_TRANSPOSE[orientation])
-            notes.append("EXIF orientation applied")
-        elif opened.size != size_in_header:
+        if turned or orientation in _TRANSPOSE:
             notes.append("EXIF orientation applied")
         # The opened image dies with its file; a plain copy stays valid.
         return Decoded(image=image.copy(), notes=tuple(notes))

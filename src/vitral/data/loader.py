@@ -6,41 +6,24 @@ The randomness of one example belongs to its transform (augment.py), that of mix
 
 import math
 import multiprocessing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
-from PIL import Image
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from vitral.data.batches import Batch, Builder, Result, Task, Transform
 from vitral.data.dataset import DataSet, Example
 from vitral.data.keyed import keyed_generator
-from vitral.data.mix import MixConfig, mix
-from vitral.data.preprocess import Preprocess
-from vitral.errors import ConfigError, ImageError, VitralError
-
-Transform = Callable[[Image.Image, str, int], Tensor]
-
+from vitral.data.mix import MixConfig
+from vitral.errors import ConfigError, VitralError
 
 _POLL_SECONDS = 3.0
-
-
-class Batch(NamedTuple):
-    """Images with their targets; the first axis is the batch everywhere."""
-
-    image: (
-        Float[Tensor, "batch channels height width"] | Float[Tensor, "batch tokens dim"]
-    )
-    target: Float[Tensor, "batch classes"]
-    """One-hot, soft or multi-hot; mixed where images are mixed."""
-    label: Int[Tensor, "batch"]
-    """The class index before any mixing."""
-    id: tuple[str, ...]
+# The slow imports by name too: a Python 3.11 server does not inherit sys.path, and
+# passes over a vitral that is found through it alone.
+_PRELOAD = ["torch.utils.data", "torchvision.transforms.v2", "vitral.data.loader"]
 
 
 class Failure(NamedTuple):
@@ -48,18 +31,6 @@ class Failure(NamedTuple):
 
     id: str
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plain:
-    """The transform of evaluation: the preprocess, without any randomness."""
-
-    preprocess: Preprocess
-
-    def __call__(
-        self, image: Image.Image, example_id: str, epoch: int
-    ) -> Float[Tensor, "3 height width"]:
-        return self.preprocess(image)
 
 
 @dataclass(kw_only=True)
@@ -129,7 +100,7 @@ class Loader:
         """
         order = self.order(number)
         tasks = [
-            _Task(
+            Task(
                 epoch=number,
                 index=index,
                 examples=tuple(
@@ -151,9 +122,9 @@ class Loader:
             if result.batch is not None:
                 yield result.batch
 
-    def _builder(self, tasks: list["_Task"]) -> "_Builder":
+    def _builder(self, tasks: list[Task]) -> Builder:
         # The examples travel with the tasks: a worker needs no other part of them.
-        return _Builder(
+        return Builder(
             dataset=replace(self.dataset, examples=(), ignored=(), bad=(), notes=()),
             transform=self.transform,
             mix=self.mix,
@@ -161,7 +132,7 @@ class Loader:
             tasks=tasks,
         )
 
-    def _in_workers(self, tasks: list["_Task"]) -> Iterator["_Result"]:
+    def _in_workers(self, tasks: list[Task]) -> Iterator[Result]:
         loader = DataLoader(
             self._builder(tasks),
             batch_size=None,
@@ -184,7 +155,7 @@ class Loader:
         for _ in tasks:
             yield self._next(iterator)
 
-    def _next(self, iterator: Iterator["_Result"]) -> "_Result":
+    def _next(self, iterator: Iterator[Result]) -> Result:
         waited = 0.0
         while True:
             try:
@@ -206,105 +177,19 @@ class Loader:
                     ) from error
 
 
-@dataclass(frozen=True)
-class _Task:
-    epoch: int
-    index: int
-    examples: tuple[Example, ...]
-
-
-class _Result(NamedTuple):
-    batch: Batch | None
-    failures: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Builder(Dataset[_Result]):
-    """Builds whole batches, so that a dropped example never shifts a later one."""
-
-    dataset: DataSet
-    transform: Transform
-    mix: MixConfig | None
-    seed: int
-    tasks: list[_Task]
-
-    def __len__(self) -> int:
-        return len(self.tasks)
-
-    def __getitem__(self, index: int) -> _Result:
-        task = self.tasks[index]
-        images, used = [], []
-        failures: dict[str, str] = {}
-        with _one_thread():
-            for example in task.examples:
-                try:
-                    image = self.dataset.read(example)
-                except ImageError as error:
-                    failures[example.id] = str(error)
-                    continue
-                images.append(self.transform(image, example.id, task.epoch))
-                used.append(example)
-            if not used:
-                return _Result(None, failures)
-            batch = self._collate(images, used)
-            if self.mix is not None:
-                generator = keyed_generator("mix", self.seed, task.epoch, task.index)
-                mixed = mix(batch.image, batch.target, self.mix, generator)
-                batch = batch._replace(image=mixed.image, target=mixed.target)
-        return _Result(batch, failures)
-
-    def _collate(self, images: list[Tensor], examples: list[Example]) -> Batch:
-        num_classes = len(self.dataset.classes)
-        return Batch(
-            image=torch.stack(images),
-            target=torch.stack(
-                [target_of(example, num_classes) for example in examples]
-            ),
-            label=torch.tensor([example.label[0] for example in examples]),
-            id=tuple(example.id for example in examples),
-        )
-
-
-def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:
-    """The training target of an example: soft, one-hot or multi-hot."""
-    if example.target is not None:
-        return torch.tensor(example.target, dtype=torch.float32)
-    target = torch.zeros(num_classes)
-    target[list(example.label)] = 1.0
-    return target
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run torch on one thread, as workers do.
-
-    Vector and scalar paths may round differently at the border of two threads' parts,
-    which would make pixels depend on the number of workers.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _context() -> BaseContext:
     """How workers start.
 
     Not "fork": a training process has threads (OpenMP, autograd, CUDA), and a child
     forked while one holds a lock hangs for ever. "spawn" imports torch again in every
-    worker of every epoch. A fork server is forked from while it has no threads, and
-    imports this package once.
+    worker of every epoch (seconds each). A fork server imports this package once, does
+    no work of its own, and forks workers in milliseconds.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # Has an effect only before the server starts.
-    context.set_forkserver_preload(["vitral.data.loader"])
+    context.set_forkserver_preload(_PRELOAD)
     return context
 
 

@@ -7,6 +7,7 @@ size, bilinear without antialias, (x - 127.5) / 127.5. No randomness (see augmen
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -57,19 +58,7 @@ class Preprocess:
     """Standard deviation of red, green, blue on the 0..1 scale."""
 
     def __post_init__(self) -> None:
-        _check("image_size", self.image_size, len(self.image_size) == 2)
-        _check(
-            "image_size", self.image_size, all(side >= 1 for side in self.image_size)
-        )
-        _check("resize", self.resize, self.resize in ("squash", "crop"))
-        _check("crop_fraction", self.crop_fraction, 0 < self.crop_fraction <= 1)
-        _check(
-            "interpolation", self.interpolation, self.interpolation in _PILLOW_FILTER
-        )
-        _check("mean", self.mean, len(self.mean) == 3)
-        _check("mean", self.mean, all(math.isfinite(value) for value in self.mean))
-        _check("std", self.std, len(self.std) == 3)
-        _check("std", self.std, all(0 < value < math.inf for value in self.std))
+        _validate(asdict(self))
 
     def __call__(
         self, image: str | Path | bytes | Image.Image | np.ndarray
@@ -171,7 +160,9 @@ class Preprocess:
                 f"Preprocess has no field {', '.join(map(repr, unknown))}; expected "
                 f"some of {', '.join(known)}. Correct or remove the key."
             )
-        return cls(**{name: _plain(name, value) for name, value in values.items()})
+        plain = {name: _plain(name, value) for name, value in values.items()}
+        _validate(plain)
+        return cls(**plain)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
@@ -199,22 +190,45 @@ def _tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().contiguous()
 
 
-def _check(name: str, value: object, valid: bool) -> None:
-    expected = {
-        "image_size": "two positive numbers (height, width)",
-        "resize": "'squash' or 'crop'",
-        "crop_fraction": "above 0 and at most 1",
-        "interpolation": "'nearest', 'bilinear' or 'bicubic'",
-        "mean": "three finite numbers",
-        "std": "three positive numbers",
+def _validate(values: dict[str, Any]) -> None:
+    """Raise ConfigError for the first field that is not allowed."""
+    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "image_size": (
+            lambda size: len(size) == 2 and all(side >= 1 for side in size),
+            "two positive numbers (height, width)",
+        ),
+        "resize": (lambda word: word in ("squash", "crop"), "'squash' or 'crop'"),
+        "crop_fraction": (lambda share: 0 < share <= 1, "above 0 and at most 1"),
+        "interpolation": (
+            lambda word: word in _PILLOW_FILTER,
+            "'nearest', 'bilinear' or 'bicubic'",
+        ),
+        "mean": (
+            lambda mean: len(mean) == 3 and all(map(math.isfinite, mean)),
+            "three finite numbers",
+        ),
+        "std": (
+            lambda std: len(std) == 3 and all(0 < value < math.inf for value in std),
+            "three positive numbers",
+        ),
+        "antialias": (lambda flag: isinstance(flag, bool), "true or false"),
     }
-    if not valid:
-        raise ConfigError(f"`Preprocess.{name}` must be {expected[name]}: got {value}.")
+    for name, value in values.items():
+        is_valid, expected = checks[name]
+        try:
+            valid = is_valid(value)
+        except TypeError:
+            valid = False
+        if not valid:
+            raise ConfigError(f"`Preprocess.{name}` must be {expected}: got {value!r}.")
 
 
 def _plain(name: str, value: Any) -> Any:
-    if name in ("image_size", "mean", "std"):
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"`Preprocess.{name}` must be a list: got {value!r}.")
-        return tuple(value)
+    """JSON's lists and whole numbers as the field's own types."""
+    if name in ("image_size", "mean", "std") and isinstance(value, list | tuple):
+        if name == "image_size":
+            return tuple(value)
+        return tuple(float(v) if isinstance(v, int) else v for v in value)
+    if name == "crop_fraction" and isinstance(value, int):
+        return float(value)
     return value

@@ -16,8 +16,8 @@ def open_data(
     data: str | Path,
     *,
     seed: int = 0,
-    val: float = 0.1,
-    test: float = 0.2,
+    val: int | float = 0.1,
+    test: int | float = 0.2,
     group_by: str = "",
     root: Path | None = None,
 ) -> DataSet:
@@ -38,31 +38,35 @@ def open_data(
         DataError: the data set is unusable; the message says why.
         ConfigError: nothing has this name, or a setting is not allowed.
     """
+    dataset = _listed(data, group_by, root)
+    return split.assign(dataset, seed=seed, val=val, test=test)
+
+
+def _listed(data: str | Path, group_by: str, root: Path | None) -> DataSet:
+    """The data set before `split.assign`."""
     path = Path(data)
     if path.is_dir():
         tables = [path / name for name in TABLES if (path / name).is_file()]
         if len(tables) > 1:
             raise DataError(f"{path} holds both {' and '.join(TABLES)}. Remove one.")
-        dataset = (
+        return (
             read_table(tables[0], group_by) if tables else read_folder(path, group_by)
         )
-    elif path.is_file():
+    if path.is_file():
         if path.suffix not in (".csv", ".jsonl"):
             raise ConfigError(
                 f"data must be a folder, a .csv or .jsonl table, or a name: got the "
                 f"file {path}."
             )
-        dataset = read_table(path, group_by)
-    elif str(data) in NAMES:
+        return read_table(path, group_by)
+    if str(data) in NAMES:
         if group_by:
             raise ConfigError(
                 f"group_by works on folders and tables: got {group_by!r} for the named "
                 f"data set {data}. Leave it empty."
             )
-        dataset = read_named(str(data), root)
-    else:
-        raise ConfigError(
-            f"data {str(data)!r} is neither a folder, a table nor a known name. "
-            f"Nearest names: {', '.join(nearest(str(data)))}. Correct the path or name."
-        )
-    return split.assign(dataset, seed=seed, val=val, test=test)
+        return read_named(str(data), root)
+    raise ConfigError(
+        f"data {str(data)!r} is neither a folder, a table nor a known name. "
+        f"Nearest names: {', '.join(nearest(str(data)))}. Correct the path or name."
+    )

@@ -6,6 +6,7 @@ adding or removing files moves nothing. Saved as split.csv and reused.
 
 import csv
 import io
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def position(seed: int, key: str) -> float:
     return (keyed_integer(seed, key) >> 11) / 2**53
 
 
-def assign(dataset: DataSet, *, seed: int, val: float, test: float) -> DataSet:
+def assign(
+    dataset: DataSet, *, seed: int, val: int | float, test: int | float
+) -> DataSet:
     """Give every example without a split one, by hash.
 
     Splits that the data set names are kept. With train and test only, val is carved
@@ -80,7 +83,12 @@ def save(dataset: DataSet, path: Path) -> None:
 
 
 def apply(
-    dataset: DataSet, path: Path, *, seed: int = 0, val: float = 0.1, test: float = 0.2
+    dataset: DataSet,
+    path: Path,
+    *,
+    seed: int = 0,
+    val: int | float = 0.1,
+    test: int | float = 0.2,
 ) -> DataSet:
     """Take the splits from a saved split.csv.
 
@@ -125,14 +133,14 @@ def apply(
     return replace(dataset, examples=examples, notes=tuple(notes))
 
 
-def _by_hash(example: Example, seed: int, val: float, test: float) -> str:
+def _by_hash(example: Example, seed: int, val: int | float, test: int | float) -> str:
     place = position(seed, example.group or example.id)
     if place < test:
         return "test"
     return "val" if place < test + val else "train"
 
 
-def _gaps(dataset: DataSet, val: float, test: float) -> list[str]:
+def _gaps(dataset: DataSet, val: int | float, test: int | float) -> list[str]:
     """Notes on empty splits and classes that the hash left out."""
     counts = dataset.counts()
     if "train" not in counts:
@@ -149,6 +157,15 @@ def _gaps(dataset: DataSet, val: float, test: float) -> list[str]:
         missing = [name for name, number in per_class.items() if not number]
         if missing:
             notes.append(f"{split} has no example of {shortened(missing)}")
+    # Only splits that the data set names itself can part a group.
+    pairs = {(item.group, item.split) for item in dataset.examples if item.group}
+    times = Counter(group for group, _ in pairs)
+    parted = sorted(group for group, number in times.items() if number > 1)
+    if parted:
+        notes.append(
+            f"{len(parted)} group(s) are in more than one given split: "
+            f"{shortened(parted, 5)}"
+        )
     return notes
 
 

@@ -4,12 +4,9 @@ Columns: path, label, and optionally split, group and weight. Several labels are
 by ";": a multi-label row, or with weights a soft target. Nothing is decoded here.
 """
 
-import csv
-import io
 import json
 import math
 import posixpath
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +19,8 @@ from vitral.data.dataset import (
     natural_key,
     shortened,
 )
+from vitral.data.rows import COLUMN_TEXT, csv_rows, json_rows, read_text
 from vitral.errors import ConfigError, DataError
-
-COLUMNS = ("path", "label", "split", "group", "weight")
-_COLUMN_TEXT = "path,label[,split,group,weight]"
 
 
 class _Fault(Exception):
@@ -62,9 +57,28 @@ def read_table(path: Path, group_by: str = "") -> DataSet:
         DataError: naming the line, the column and what to do.
         ConfigError: `group_by` is not a column.
     """
-    text = _text(path)
+    rows = _rows(path, group_by)
+    if not rows:
+        raise DataError(f"{path} has no row. Expected {COLUMN_TEXT}; add examples.")
+    _check_splits(path, rows)
+    classes = _class_map(path, rows)
+    multi_label = any(
+        len(row.labels.names) > 1 and row.labels.weights is None for row in rows
+    )
+    return DataSet(
+        name=path.resolve().parent.name if path.stem == "labels" else path.stem,
+        root=path.parent,
+        classes=classes,
+        examples=tuple(_example(row, classes) for row in rows),
+        reader=FileReader(root=path.parent),
+        multi_label=multi_label,
+    )
+
+
+def _rows(path: Path, group_by: str) -> list[_Row]:
+    text = read_text(path)
     raw_rows = (
-        _json_rows(path, text) if path.suffix == ".jsonl" else _csv_rows(path, text)
+        json_rows(path, text) if path.suffix == ".jsonl" else csv_rows(path, text)
     )
     rows: list[_Row] = []
     seen: dict[str, int] = {}
@@ -87,94 +101,7 @@ def read_table(path: Path, group_by: str = "") -> DataSet:
             ) from None
         seen[row.path] = line
         rows.append(row)
-    if not rows:
-        raise DataError(f"{path} has no row. Expected {_COLUMN_TEXT}; add examples.")
-    _check_splits(path, rows)
-    classes = _class_map(path, rows)
-    multi_label = any(
-        len(row.labels.names) > 1 and row.labels.weights is None for row in rows
-    )
-    return DataSet(
-        name=path.resolve().parent.name if path.stem == "labels" else path.stem,
-        root=path.parent,
-        classes=classes,
-        examples=tuple(_example(row, classes) for row in rows),
-        reader=FileReader(root=path.parent),
-        multi_label=multi_label,
-    )
-
-
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path.name} line {line}: byte 0x{content[error.start]:02x} is not UTF-8. "
-            "Save the table as UTF-8."
-        ) from error
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        for needed in ("path", "label"):
-            if needed not in header:
-                hint = "Separate columns by commas" if len(header) == 1 else "Rename it"
-                raise DataError(
-                    f"{path.name} line 1: column {needed!r} is missing; found "
-                    f"{', '.join(header) or 'nothing'}; expected {_COLUMN_TEXT}. "
-                    f"{hint}."
-                )
-        line = reader.line_num
-        for values in reader:
-            # A quoted field may span lines; the row is named by its first.
-            first, line = line + 1, reader.line_num
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise DataError(
-                    f"{path.name} line {first}: {len(values)} fields, but the header "
-                    f"has {len(header)} ({', '.join(header)}). Quote fields that hold "
-                    "commas."
-                )
-            yield first, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise DataError(
-            f"{path.name} line {reader.line_num}: not valid CSV ({error}). Correct the "
-            "quotes."
-        ) from error
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path.name} line {number}: not valid JSON ({error}). Write one "
-                "object per line."
-            ) from error
-        if not isinstance(values, dict):
-            raise DataError(
-                f"{path.name} line {number}: expected an object with path and label, "
-                f"got {type(values).__name__}. Write one object per line."
-            )
-        for needed in ("path", "label"):
-            if needed not in values:
-                raise DataError(
-                    f"{path.name} line {number}: column {needed!r} is missing; found "
-                    f"{', '.join(values) or 'nothing'}; expected {_COLUMN_TEXT}. "
-                    "Add it."
-                )
-        yield number, values
+    return rows
 
 
 def _parse(root: Path, line: int, values: dict[str, Any], group_column: str) -> _Row:

@@ -1,0 +1,138 @@
+"""One batch from its examples: read, transform, stack, mix; the work of one worker.
+
+Which examples share a batch, and who builds it, is in loader.py.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vitral.data.dataset import DataSet, Example
+from vitral.data.keyed import keyed_generator
+from vitral.data.mix import MixConfig, mix
+from vitral.data.preprocess import Preprocess
+from vitral.errors import ImageError
+
+Transform = Callable[[Image.Image, str, int], Tensor]
+
+
+class Batch(NamedTuple):
+    """Images with their targets; the first axis is the batch everywhere."""
+
+    image: (
+        Float[Tensor, "batch channels height width"] | Float[Tensor, "batch tokens dim"]
+    )
+    target: Float[Tensor, "batch classes"]
+    """One-hot, soft or multi-hot; mixed where images are mixed."""
+    label: Int[Tensor, "batch"]
+    """The class index before any mixing."""
+    id: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """The transform of evaluation: the preprocess, without any randomness."""
+
+    preprocess: Preprocess
+
+    def __call__(
+        self, image: Image.Image, example_id: str, epoch: int
+    ) -> Float[Tensor, "3 height width"]:
+        return self.preprocess(image)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch to build: its epoch, its number in it, its examples."""
+
+    epoch: int
+    index: int
+    examples: tuple[Example, ...]
+
+
+class Result(NamedTuple):
+    """A built batch, None if nothing was readable, and what was not."""
+
+    batch: Batch | None
+    failures: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder(Dataset[Result]):
+    """Builds whole batches, so that a dropped example never shifts a later one."""
+
+    dataset: DataSet
+    transform: Transform
+    mix: MixConfig | None
+    seed: int
+    tasks: list[Task]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, index: int) -> Result:
+        task = self.tasks[index]
+        images, used = [], []
+        failures: dict[str, str] = {}
+        with _one_thread():
+            for example in task.examples:
+                try:
+                    image = self.dataset.read(example)
+                except ImageError as error:
+                    failures[example.id] = str(error)
+                    continue
+                images.append(self.transform(image, example.id, task.epoch))
+                used.append(example)
+            if not used:
+                return Result(None, failures)
+            batch = self._collate(images, used)
+            if self.mix is not None:
+                generator = keyed_generator("mix", self.seed, task.epoch, task.index)
+                mixed = mix(batch.image, batch.target, self.mix, generator)
+                batch = batch._replace(image=mixed.image, target=mixed.target)
+        return Result(batch, failures)
+
+    def _collate(self, images: list[Tensor], examples: list[Example]) -> Batch:
+        num_classes = len(self.dataset.classes)
+        return Batch(
+            image=torch.stack(images),
+            target=torch.stack(
+                [target_of(example, num_classes) for example in examples]
+            ),
+            label=torch.tensor([example.label[0] for example in examples]),
+            id=tuple(example.id for example in examples),
+        )
+
+
+def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:
+    """The training target of an example: soft, one-hot or multi-hot."""
+    if example.target is not None:
+        return torch.tensor(example.target, dtype=torch.float32)
+    target = torch.zeros(num_classes)
+    target[list(example.label)] = 1.0
+    return target
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread, as workers do.
+
+    Vector and scalar paths may round differently at the border of two threads' parts,
+    which would make pixels depend on the number of workers.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,88 @@
+"""Lines of a .csv or .jsonl table as dictionaries, each with its line number.
+
+What the columns mean is in table.py.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vitral.errors import DataError
+
+COLUMN_TEXT = "path,label[,split,group,weight]"
+
+
+def read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path.name} line {line}: byte 0x{content[error.start]:02x} is not UTF-8. "
+            "Save the table as UTF-8."
+        ) from error
+
+
+def csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for needed in ("path", "label"):
+            if needed not in header:
+                hint = "Separate columns by commas" if len(header) == 1 else "Rename it"
+                raise DataError(
+                    f"{path.name} line 1: column {needed!r} is missing; found "
+                    f"{', '.join(header) or 'nothing'}; expected {COLUMN_TEXT}. "
+                    f"{hint}."
+                )
+        line = reader.line_num
+        for values in reader:
+            # A quoted field may span lines; the row is named by its first.
+            first, line = line + 1, reader.line_num
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise DataError(
+                    f"{path.name} line {first}: {len(values)} fields, but the header "
+                    f"has {len(header)} ({', '.join(header)}). Quote fields that hold "
+                    "commas."
+                )
+            yield first, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise DataError(
+            f"{path.name} line {reader.line_num}: not valid CSV ({error}). Correct the "
+            "quotes."
+        ) from error
+
+
+def json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path.name} line {number}: not valid JSON ({error}). Write one "
+                "object per line."
+            ) from error
+        if not isinstance(values, dict):
+            raise DataError(
+                f"{path.name} line {number}: expected an object with path and label, "
+                f"got {type(values).__name__}. Write one object per line."
+            )
+        for needed in ("path", "label"):
+            if needed not in values:
+                raise DataError(
+                    f"{path.name} line {number}: column {needed!r} is missing; found "
+                    f"{', '.join(values) or 'nothing'}; expected {COLUMN_TEXT}. "
+                    "Add it."
+                )
+        yield number, values

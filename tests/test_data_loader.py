@@ -1,0 +1,234 @@
+"""vitral.data.loader: equal batches for any number of workers, and honest failures."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vitral.data as data
+from vitral.data import Augment, AugmentConfig, Loader, MixConfig, Plain, Preprocess
+from vitral.data.batches import target_of
+from vitral.errors import ConfigError, VitralError
+
+PREPROCESS = Preprocess(image_size=(24, 40))
+ALL = AugmentConfig(
+    crop="inception",
+    shift=0.1,
+    rotate=15.0,
+    rand_augment=2,
+    color_jitter=0.4,
+    random_erasing=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> data.DataSet:
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.Generator(np.random.Philox(key=7))
+    for number in range(23):
+        path = root / f"class {number % 3}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        array = generator.integers(0, 256, (50 + number, 70 - number, 3))
+        Image.fromarray(array.astype(np.uint8)).save(path)
+    return data.open(root, val=0, test=0)
+
+
+def loader(dataset: data.DataSet, **changes) -> Loader:
+    settings = {
+        "dataset": dataset,
+        "examples": dataset.select("train"),
+        "transform": Augment(config=ALL, preprocess=PREPROCESS, seed=1),
+        "batch_size": 5,
+        "seed": 3,
+        "shuffle": True,
+        "mix": MixConfig(mixup=0.4, cutmix=1.0),
+    }
+    return Loader(**{**settings, **changes})
+
+
+def same(left: data.Batch, right: data.Batch) -> bool:
+    tensors = all(torch.equal(left[field], right[field]) for field in range(3))
+    return tensors and left.id == right.id
+
+
+def test_bits_are_equal_for_0_1_and_2_workers(dataset):
+    assert torch.get_num_threads() > 1 or os.cpu_count() == 1
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    reference = list(loader(dataset).epoch(2))
+    assert [len(batch.id) for batch in reference] == [5, 5, 5, 5, 3]
+    for workers in (1, 2):
+        batches = list(loader(dataset, workers=workers).epoch(2))
+        assert len(batches) == 5
+        assert all(map(same, reference, batches))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_start_within_the_epoch_gives_the_same_rest(dataset):
+    whole = list(loader(dataset).epoch(4))
+    for workers in (0, 2):
+        rest = list(loader(dataset, workers=workers).epoch(4, start=3))
+        assert len(rest) == 2
+        assert all(map(same, whole[3:], rest))
+    assert list(loader(dataset).epoch(4, start=5)) == []
+
+
+def test_a_start_decodes_nothing_of_the_batches_before(dataset, monkeypatch):
+    read = []
+    original = data.DataSet.read
+
+    def count(self, example):
+        read.append(example.id)
+        return original(self, example)
+
+    monkeypatch.setattr(data.DataSet, "read", count)
+    batches = list(loader(dataset).epoch(0, start=4))
+    assert tuple(read) == batches[0].id
+
+
+def test_order_is_a_permutation_of_seed_and_epoch(dataset):
+    first = loader(dataset)
+    orders = {tuple(first.order(epoch)) for epoch in range(20)}
+    assert len(orders) == 20
+    assert all(sorted(order) == list(range(23)) for order in orders)
+    assert first.order(7) == loader(dataset).order(7)
+    assert first.order(7) != loader(dataset, seed=4).order(7)
+    assert loader(dataset, shuffle=False).order(7) == list(range(23))
+    ids = [name for batch in first.epoch(1) for name in batch.id]
+    assert sorted(ids) == sorted(example.id for example in dataset.examples)
+
+
+def test_labels_and_targets(dataset):
+    plain = loader(
+        dataset, transform=Plain(preprocess=PREPROCESS), mix=None, shuffle=False
+    )
+    batches = list(plain.epoch(0))
+    examples = dataset.select("train")
+    assert batches[0].id == tuple(example.id for example in examples[:5])
+    labels = torch.cat([batch.label for batch in batches])
+    assert labels.tolist() == [example.label[0] for example in examples]
+    assert torch.equal(batches[1].target, torch.eye(3)[batches[1].label])
+    expected = PREPROCESS(dataset.root / examples[6].id)
+    assert torch.equal(batches[1].image[1], expected)
+
+
+def test_mixing_keeps_the_own_label_in_label(dataset):
+    mixed = next(loader(dataset, mix=MixConfig(mixup=1.0)).epoch(0))
+    pure = next(loader(dataset, mix=None).epoch(0))
+    assert torch.equal(mixed.label, pure.label)
+    assert not torch.equal(mixed.image, pure.image)
+    assert torch.allclose(mixed.target.sum(1), torch.ones(5))
+
+
+def test_soft_and_multi_hot_targets():
+    hot = data.Example(id="a", label=(0, 3))
+    assert target_of(hot, 7).tolist() == [1, 0, 0, 1, 0, 0, 0]
+    soft = data.Example(id="a", label=(1,), target=(0.25, 0.75))
+    assert target_of(soft, 2).tolist() == [0.25, 0.75]
+
+
+def test_length_and_drop_last(dataset):
+    assert len(loader(dataset)) == 5
+    dropped = loader(dataset, drop_last=True)
+    assert len(dropped) == 4
+    assert [len(batch.id) for batch in dropped.epoch(0)] == [5, 5, 5, 5]
+
+
+def damaged(root: Path, tmp_path: Path, victims: tuple[str, ...]) -> data.DataSet:
+    for path in sorted(root.rglob("*.png")):
+        copy = tmp_path / path.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    result = data.open(tmp_path, val=0, test=0)
+    for victim in victims:
+        (tmp_path / victim).write_bytes(b"")
+    return result
+
+
+def test_a_file_that_broke_is_dropped_recorded_and_not_replaced(dataset, tmp_path):
+    victims = ("class 0/3.png", "class 1/4.png")
+    broken = damaged(dataset.root, tmp_path, victims)
+    reference = None
+    for workers in (0, 2):
+        loaded = loader(broken, workers=workers)
+        assert loaded.failures == ()
+        batches = list(loaded.epoch(1))
+        reference = reference or batches
+        assert all(map(same, reference, batches))
+        ids = [name for batch in batches for name in batch.id]
+        assert len(ids) == len(set(ids)) == 21
+        assert not set(ids) & set(victims)
+        found = {failure.id: failure.reason for failure in loaded.failures}
+        assert set(found) == set(victims)
+        assert found["class 0/3.png"] == "the file is empty (0 bytes)"
+        list(loaded.epoch(2))
+        assert len(loaded.failures) == 2
+
+
+def test_a_batch_without_any_readable_example_is_skipped(dataset, tmp_path):
+    victims = tuple(example.id for example in dataset.examples[5:10])
+    broken = damaged(dataset.root, tmp_path, victims)
+    loaded = loader(broken, shuffle=False)
+    sizes = [len(batch.id) for batch in loaded.epoch(0)]
+    assert sizes == [5, 5, 5, 3]
+    assert {failure.id for failure in loaded.failures} == set(victims)
+
+
+class KillItself:
+    def __call__(self, image, example_id, epoch):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return PREPROCESS(image)
+
+
+class Hang:
+    def __call__(self, image, example_id, epoch):
+        time.sleep(60)
+
+
+def test_a_killed_worker_is_an_error_within_seconds(dataset):
+    loaded = loader(dataset, transform=KillItself(), workers=2)
+    assert len(list(loaded.epoch(0))) == 5
+    started = time.monotonic()
+    with pytest.raises(VitralError, match=r"A loader worker died .*Use fewer workers"):
+        list(loaded.epoch(1))
+    assert time.monotonic() - started < 15
+
+
+def test_a_hanging_worker_is_an_error_after_the_timeout(dataset):
+    loaded = loader(dataset, transform=Hang(), workers=1, timeout=2.0)
+    with pytest.raises(VitralError, match=r"gave no batch for 3 seconds. A file or"):
+        list(loaded.epoch(0))
+
+
+def test_a_transform_that_cannot_travel(dataset):
+    loaded = loader(dataset, transform=lambda image, name, epoch: image, workers=1)
+    with pytest.raises(
+        ConfigError, match=r"cannot be sent to 1 worker.*top of a module"
+    ):
+        list(loaded.epoch(0))
+
+
+def test_an_error_of_the_transform_is_not_hidden(dataset):
+    with pytest.raises(ZeroDivisionError):
+        list(loader(dataset, transform=lambda *_: 1 / 0).epoch(0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"batch_size": 0}, "`batch_size` must be at least 1: got 0"),
+        ({"workers": -1}, "`workers` must be at least 0: got -1"),
+        ({"timeout": -1.0}, "`timeout` must be at least 0: got -1.0"),
+        ({"examples": ()}, r"has no batch: 0 example\(s\), batch_size 5"),
+        ({"batch_size": 24, "drop_last": True}, r"has no batch: 23 example\(s\)"),
+    ],
+)
+def test_wrong_settings(dataset, changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        loader(dataset, **changes)
