@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def train(folder: Path, pause: float) -> int:
     fast = batches_of(images())
 
     def batches(epoch, start):
-        print("running", flush=True)
+        (folder / f"running-{os.getpid()}").touch()
         for batch in fast(epoch, start):
             time.sleep(pause)
             yield batch
@@ -42,7 +41,7 @@ def train(folder: Path, pause: float) -> int:
     try:
         run(folder, batches=batches, config=config, resume=True)
     except VitralError as error:
-        print(error, file=sys.stderr)
+        (folder / "error.txt").write_text(str(error))
         return error.exit_code
     return 0
 
@@ -54,57 +53,76 @@ def serve() -> None:
 
     for line in sys.stdin:
         folder, pause = line.split()
-        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            os.dup2(writing, 1)  # the answers on the old one are the parent's
-            os._exit(train(Path(folder), float(pause)))
+            code = 1
+            try:
+                code = train(Path(folder), float(pause))
+            except SystemExit as stopped:
+                code = stopped.code
+            finally:
+                os._exit(code)
         print(child, flush=True)
         _, status = os.waitpid(child, 0)
-        os.close(reading)
-        os.close(writing)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-@contextmanager
-def command(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
+def popen(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, __file__, *map(str, arguments)],
         env={"PYTHONPATH": f"{SOURCE}:{HERE}", "PATH": "/usr/bin:/bin"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    )
 
 
-def wait_for_a_step(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "running\n"
+class Server:
+    """Forks the training command on demand."""
 
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self.write, self.read = process.stdin, process.stdout
 
-def errors_of(process: subprocess.Popen[str]) -> str:
-    _, errors = process.communicate(timeout=120)
-    return errors
+    def start(self, folder: Path, pause: float) -> int:
+        """The number of the new process."""
+        self.write.write(f"{folder} {pause}\n")
+        self.write.flush()
+        return int(self.read.readline())
 
-
-def complete(folder: Path) -> None:
-    """Run the command to its end."""
-    with command(folder, 0.0) as process:
-        errors = errors_of(process)
-    assert process.returncode == 0, errors
+    def exit_code(self) -> int:
+        """Wait for its end; minus the signal that killed it."""
+        return int(self.read.readline())
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def server():
+    with popen() as process:
+        yield Server(process)
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def whole(server, tmp_path_factory):
     """An unbroken run."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    complete(folder)
+    server.start(folder, 0.0)
+    assert server.exit_code() == 0
     return folder
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened for a minute"
+        time.sleep(0.002)
+
+
+def last_step(folder: Path) -> int:
+    names = [path.name for path in (folder / "checkpoints").glob("step-*")]
+    return max((int(name[5:]) for name in names), default=0)
 
 
 def assert_same(whole: Path, broken: Path) -> None:
@@ -113,70 +131,67 @@ def assert_same(whole: Path, broken: Path) -> None:
     assert_same_run(whole, broken)
 
 
-def steps(folder: Path) -> list[int]:
-    return sorted(
-        int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")
-    )
-
-
-def test_killed_many_times(whole, tmp_path):
-    """SIGKILL at random moments, during loading and saving too."""
+def test_killed_many_times(server, whole, tmp_path):
+    """SIGKILL while starting, while loading, in steps and in saves."""
     generator = random.Random(9)
-    kills, trial, reached = 0, 0, set()
-    with command() as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
-        while kills < KILLS:
-            trial += 1
-            code = None
-            while kills < KILLS and code != 0:
-                server.stdin.write(f"{tmp_path / str(trial)} 0.02\n")
-                server.stdin.flush()
-                child = int(server.stdout.readline())
-                time.sleep(generator.uniform(0, 0.5))
-                os.kill(child, signal.SIGKILL)
-                code = int(server.stdout.readline())
-                assert code in (0, -signal.SIGKILL)
-                kills += code != 0
-                reached.update(steps(tmp_path / str(trial))[-1:])
-    for number in range(1, trial + 1):
-        broken = tmp_path / str(number)
-        complete(broken)
-        assert_same(whole, broken)
-        assert not list((broken / "checkpoints").glob(".*"))
-    assert len(reached) >= 3  # the kills were spread over the run
+    broken = tmp_path / "run"
+    reached = []
+    for life in range(KILLS):
+        before = last_step(broken)
+        child = server.start(broken, 0.002)
+        if life % 3:
+            wait_until(lambda: last_step(broken) > before)  # noqa: B023
+            time.sleep(generator.uniform(0, 0.15))
+        else:
+            time.sleep(generator.uniform(0, 0.15))
+        os.kill(child, signal.SIGKILL)
+        assert server.exit_code() == -signal.SIGKILL
+        reached.append(last_step(broken))
+    assert len(set(reached)) > KILLS / 2  # the kills were spread over the run
+    assert reached[-1] < 60
+    with popen(broken, 0.0) as process:  # and once the command itself
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert_same(whole, broken)
+    assert not list((broken / "checkpoints").glob(".*"))
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
-def test_signals_save_and_exit(whole, tmp_path, number, code):
+def test_signals_save_and_exit(server, whole, tmp_path, number, code):
     broken = tmp_path / "run"
-    with command(broken, 0.1) as process:
-        wait_for_a_step(process)
-        time.sleep(0.5)
-        sent = time.monotonic()
-        process.send_signal(number)
-        errors = errors_of(process)
+    child = server.start(broken, 0.01)
+    wait_until(lambda: last_step(broken) >= 4)
+    sent = time.monotonic()
+    os.kill(child, number)
+    assert server.exit_code() == code
     assert time.monotonic() - sent < 10
-    assert process.returncode == code, errors
-    last = errors.strip().splitlines()[-1]
-    assert last.startswith(f"Stopped by {number.name}: step {steps(broken)[-1]} of 60")
-    assert last.endswith("Run the same command with --resume to go on.")
-    complete(broken)
+    message = (broken / "error.txt").read_text()
+    step = last_step(broken)
+    assert 4 <= step < 60
+    assert message.startswith(f"Stopped by {number.name}: step {step} of 60 is saved")
+    assert message.endswith("Run the same command with --resume to go on.")
+    server.start(broken, 0.0)
+    assert server.exit_code() == 0
     assert_same(whole, broken)
 
 
-def test_a_second_signal_stops_a_hanging_run(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "codes"),
+    [(signal.SIGTERM, (143,)), (signal.SIGINT, (1, 130))],
+)
+def test_a_second_signal_stops_a_hanging_run(server, tmp_path, number, codes):
     """A step that never ends (here: a batch that never comes) can be left."""
-    with command(tmp_path / "run", 1000.0) as process:
-        wait_for_a_step(process)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        errors = errors_of(process)
-    assert process.returncode == 143, errors
+    broken = tmp_path / "run"
+    child = server.start(broken, 1000.0)
+    wait_until((broken / f"running-{child}").exists)
+    os.kill(child, number)
+    time.sleep(0.2)
+    os.kill(child, 0)  # it is alive, and waits
+    os.kill(child, number)
+    assert server.exit_code() in codes
+    assert not (broken / "error.txt").exists()
 
 
 if __name__ == "__main__":

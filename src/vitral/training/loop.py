@@ -21,7 +21,7 @@ from vitral.training.resume import RunFiles, Trained
 from vitral.training.signals import StopSignals
 from vitral.training.source import Source
 from vitral.training.state import LoopState
-from vitral.training.step import Updater, derived_seed
+from vitral.training.step import Updater
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ class Loop:
         model = self.trained.model_in_use()
         self.trained.objective.eval()
         model.eval()
-        torch.manual_seed(derived_seed(self.updater.seed, state.step, -1))
+        self.updater.seed_torch(state.step, -1)
         with torch.no_grad():
             metrics = self.signals.abortable(lambda: evaluate(model))
         if metrics is None:
