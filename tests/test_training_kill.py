@@ -5,6 +5,7 @@ Run as a script it is the training command of these tests,
 once and forks that command for each line of its input, to spare the import.
 """
 
+import importlib
 import os
 import random
 import signal
@@ -49,7 +50,8 @@ def train(folder: Path, pause: float) -> int:
 def serve() -> None:
     """Answer each line FOLDER SECONDS with the child's number, then its exit code."""
 
-    import test_training  # noqa: F401
+    importlib.import_module("test_training")
+    importlib.import_module("torch._dynamo")  # by the first optimizer that is made
 
     for line in sys.stdin:
         folder, pause = line.split()
@@ -67,13 +69,13 @@ def serve() -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def popen(*arguments: object) -> subprocess.Popen[str]:
+def popen(*arguments: object, errors: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, __file__, *map(str, arguments)],
         env={"PYTHONPATH": f"{SOURCE}:{HERE}", "PATH": "/usr/bin:/bin"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
     )
 
@@ -99,7 +101,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server():
-    with popen() as process:
+    with popen(errors=subprocess.DEVNULL) as process:
         yield Server(process)
         process.kill()
 
@@ -149,7 +151,9 @@ def test_killed_many_times(server, whole, tmp_path):
         reached.append(last_step(broken))
     assert len(set(reached)) > KILLS / 2  # the kills were spread over the run
     assert reached[-1] < 60
-    with popen(broken, 0.0) as process:  # and once the command itself
+    with popen(
+        broken, 0.0, errors=subprocess.PIPE
+    ) as process:  # and once the command itself
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert_same(whole, broken)
