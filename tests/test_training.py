@@ -25,6 +25,7 @@ from vitral.training import (
     lr_at,
     parameter_groups,
 )
+from vitral.training.signals import StopSignals
 
 IMAGES, CLASSES, BATCH = 26, 7, 4
 PER_EPOCH = 7  # six batches of 4 and one of 2
@@ -667,3 +668,14 @@ def test_errors_say_what_to_do(tmp_path):
         with pytest.raises(ConfigError, match=f"`{name}` must be .* got 'other'"):
             config.__post_init__()
         object.__setattr__(config, name, getattr(config_of(), name))
+
+
+def test_a_data_worker_outlives_ctrl_c(monkeypatch):
+    """A forked worker inherits the handler; the loop still needs its batch."""
+    with StopSignals() as signals:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(SystemExit, match="143"):
+            signal.raise_signal(signal.SIGTERM)
+        assert signals.received is None

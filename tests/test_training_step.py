@@ -219,6 +219,30 @@ def test_divergence_is_seen_in_its_step_and_never_saved(tmp_path, site, value):
         json.loads(line, parse_constant=lambda text: pytest.fail(text))
 
 
+def test_a_best_model_with_infinite_weights_is_not_handed_out(tmp_path):
+    """The gradient is finite, the update is too large, and the metric hides it."""
+    objective = Supervised(network(torch.float32), SupervisedConfig())
+    bright = batch_of(4, torch.float32)
+    bright = bright._replace(image=1000 * bright.image)
+    saved = []
+    with pytest.raises(DivergedError, match=r"of model has NaN or infinite .* step 2"):
+        fit(
+            objective,
+            torch.optim.SGD(objective.parameters(), 0.1),
+            config=LoopConfig(steps=2),
+            batches=lambda epoch, start: iter([bright, bright]),
+            batches_per_epoch=2,
+            lr=lambda step: 3e38 * step,
+            evaluate=lambda model: {"accuracy": 1.0},
+            folder=tmp_path,
+            seed=0,
+            device=torch.device("cpu"),
+            on_best=lambda model, step: saved.append(step),
+        )
+    assert saved == []
+    assert CheckpointStore(tmp_path / "checkpoints").steps() == ()
+
+
 def test_many_ids_are_shortened():
     objective = Poison("loss", math.nan, at=1)
     with pytest.raises(DivergedError, match=r"image/7 and 11 more\. Lower"):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from vitral.errors import ConfigError, InterruptedRun
+from vitral.training.checkpoint import refuse_nonfinite
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
 from vitral.training.resume import RunFiles, Trained
@@ -220,6 +221,8 @@ class Loop:
         if state.best_metric is None or sign * (value - state.best_metric) > 0:
             state.best_step, state.best_metric, state.waiting = state.step, value, 0
             if self.hooks.on_best is not None:
+                # Infinite weights can still be accurate; the caller will save them.
+                refuse_nonfinite(state.step, {"model": model.state_dict()})
                 self.hooks.on_best(model, state.step)
         else:
             state.waiting += 1
