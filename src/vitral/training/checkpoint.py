@@ -153,7 +153,7 @@ class CheckpointStore:
             DivergedError: a tensor has a number that is not finite.
             WeightsError: the disk is full, cannot be written, or has this step.
         """
-        _refuse_nonfinite(step, tensors)
+        refuse_nonfinite(step, tensors)
         final = self.path(step)
         if final.exists() and self.fault(step) is None:
             raise WeightsError(f"Checkpoint {final} exists: steps are written once.")
@@ -257,7 +257,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         os.fsync(file.fileno())
 
 
-def _refuse_nonfinite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+def refuse_nonfinite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Raise DivergedError for a tensor that must not reach the disk."""
     for group, values in tensors.items():
         for name, tensor in values.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

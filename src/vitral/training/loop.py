@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from vitral.errors import ConfigError, InterruptedRun
+from vitral.training.checkpoint import refuse_nonfinite
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
 from vitral.training.resume import RunFiles, Trained
 from vitral.training.signals import StopSignals
 from vitral.training.source import Source
 from vitral.training.state import LoopState
-from vitral.training.step import Updater, derived_seed
+from vitral.training.step import Updater
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +195,7 @@ class Loop:
         model = self.trained.model_in_use()
         self.trained.objective.eval()
         model.eval()
-        torch.manual_seed(derived_seed(self.updater.seed, state.step, -1))
+        self.updater.seed_torch(state.step, -1)
         with torch.no_grad():
             metrics = self.signals.abortable(lambda: evaluate(model))
         if metrics is None:
@@ -220,6 +221,8 @@ class Loop:
         if state.best_metric is None or sign * (value - state.best_metric) > 0:
             state.best_step, state.best_metric, state.waiting = state.step, value, 0
             if self.hooks.on_best is not None:
+                # Infinite weights can still be accurate; the caller will save them.
+                refuse_nonfinite(state.step, {"model": model.state_dict()})
                 self.hooks.on_best(model, state.step)
         else:
             state.waiting += 1

@@ -4,10 +4,11 @@ It is never a reason for a run to fail: a closed output is ignored.
 """
 
 import contextlib
+import io
 import sys
 import time
 from collections.abc import Mapping
-from typing import TextIO
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -18,9 +19,10 @@ from rich.table import Table
 class Progress:
     """A context: live on a terminal, one line for each logged step otherwise."""
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int, stream: io.TextIOBase | None = None) -> None:
         self.total = total
-        self._stream = sys.stderr if stream is None else stream
+        # typeshed has no common type for sys.stderr and io.StringIO.
+        self._stream = cast(TextIO, sys.stderr if stream is None else stream)
         self._live: Live | None = None
         self._values: dict[str, str] = {}
         self._step = 0

@@ -77,7 +77,7 @@ class Updater:
         weights = 0.0
         images = 0
         for index, part in enumerate(micro_batches(batch, self.accumulate)):
-            torch.manual_seed(derived_seed(self.seed, step, index))
+            self.seed_torch(step, index)
             moved = to_device(part, self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 result = dict(self.forward(moved))
@@ -91,6 +91,15 @@ class Updater:
             weights += weight
             images += size
         return sums, weights, images
+
+    def seed_torch(self, step: int, part: int) -> None:
+        """Seed the generators in use; torch.manual_seed reaches all and takes 2 ms."""
+        seed = derived_seed(self.seed, step, part)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
 
     def _refuse_nonfinite(
         self, loss: float, norm: float, step: int, ids: Sequence[str]
