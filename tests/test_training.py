@@ -370,7 +370,7 @@ def test_early_stop(tmp_path):
 
 def test_a_monitor_that_must_fall(tmp_path):
     losses = iter([3.0, 1.0, 2.0])
-    config = config_of(steps=6, eval_every=2, monitor="loss", monitor_mode="min")
+    config = config_of(steps=6, eval_every=2, monitor="loss")
     result = run(tmp_path, config=config, evaluate=lambda model: {"loss": next(losses)})
     assert (result.best_step, result.best_metric) == (4, 1.0)
 
@@ -650,7 +650,7 @@ def test_errors_say_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match=r"the first is model\.patch\.weight"):
         run(tmp_path / "d", made=lonely)
     for name, value in {
-        "steps": 0,
+        "steps": -1,
         "accumulate": 0,
         "log_every": 0,
         "keep": 0,
@@ -663,11 +663,14 @@ def test_errors_say_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="`ema` must be at least 0 and below 1"):
         config_of(ema=1.0)
     config = config_of()
-    for name in ("precision", "monitor_mode"):
-        object.__setattr__(config, name, "other")
-        with pytest.raises(ConfigError, match=f"`{name}` must be .* got 'other'"):
-            config.__post_init__()
-        object.__setattr__(config, name, getattr(config_of(), name))
+    object.__setattr__(config, "precision", "other")
+    with pytest.raises(ConfigError, match=r"`precision` must be .* got 'other'"):
+        config.__post_init__()
+
+
+def test_a_run_needs_a_number_of_steps(tmp_path):
+    with pytest.raises(ConfigError, match="`steps` is 0: derive it from the epochs"):
+        run(tmp_path, config=config_of(steps=0))
 
 
 def test_a_data_worker_outlives_ctrl_c(monkeypatch):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.data import Batch, Loader
-from vitral.data.loader import target_of
+from vitral.data.batches import target_of
 from vitral.errors import DataError
 from vitral.files import write_json
 from vitral.models import Tokens, ViT

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitral.errors import ConfigError
 from vitral.training.loop import FitResult, Hooks, Loop, LoopConfig
 from vitral.training.progress import Progress
 from vitral.training.resume import RunFiles, Trained
@@ -65,6 +66,10 @@ def fit(
         InterruptedRun: SIGINT or SIGTERM, after the step and a checkpoint.
         WeightsError: a checkpoint cannot be written or none verifies.
     """
+    if config.steps < 1:
+        raise ConfigError(
+            "`steps` is 0: derive it from the epochs with `steps_for` first."
+        )
     objective.to(device)
     trained = Trained.of(objective, optimizer, config.ema, config.ema_warmup)
     # What changes no number of a run may differ when it is resumed.

@@ -66,10 +66,8 @@ class LoopConfig:
     """Evaluations without a better one after which the run stops; 0 turns it off."""
 
     monitor: str = "accuracy"
-    """The evaluation's metric that decides which step is the best."""
-
-    monitor_mode: Literal["max", "min"] = "max"
-    """Whether more or less of `monitor` is better."""
+    """The evaluation's metric that decides which step is the best: the largest one, or
+    the smallest if its name has `loss` in it."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -90,10 +88,6 @@ class LoopConfig:
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(
                 f"`precision` must be 'fp32' or 'bf16': got {self.precision!r}."
-            )
-        if self.monitor_mode not in ("max", "min"):
-            raise ConfigError(
-                f"`monitor_mode` must be 'max' or 'min': got {self.monitor_mode!r}."
             )
 
 
@@ -217,7 +211,7 @@ class Loop:
                 f"give: choose one of {', '.join(sorted(values))}."
             )
         value = values[config.monitor]
-        sign = 1 if config.monitor_mode == "max" else -1
+        sign = -1 if "loss" in config.monitor else 1
         if state.best_metric is None or sign * (value - state.best_metric) > 0:
             state.best_step, state.best_metric, state.waiting = state.step, value, 0
             if self.hooks.on_best is not None:

@@ -15,6 +15,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from vitral.errors import ConfigError
 
+EPS = 1e-8
+"""AdamW: added to the root of the mean squared gradient (arXiv 1412.6980)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
@@ -33,14 +36,8 @@ class OptimConfig:
     momentum: float = 0.9
     """SGD only, without Nesterov and dampening; 0 turns it off."""
 
-    beta1: float = 0.9
-    """AdamW only: the memory of the mean gradient."""
-
-    beta2: float = 0.999
-    """AdamW only: the memory of the mean squared gradient."""
-
-    eps: float = 1e-8
-    """AdamW only: added to the root of the mean squared gradient."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW only: the memory of the mean gradient and of the mean squared gradient."""
 
     layer_decay: float = 1.0
     """The rate of a layer over that of the layer above it; 1 turns it off."""
@@ -56,7 +53,7 @@ class OptimConfig:
             raise ConfigError(
                 f"`optimizer` must be 'adamw' or 'sgd': got {self.optimizer!r}."
             )
-        for name in ("lr", "eps", "head_lr_scale"):
+        for name in ("lr", "head_lr_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(
                     f"`{name}` must be positive: got {getattr(self, name)}."
@@ -66,11 +63,11 @@ class OptimConfig:
                 raise ConfigError(
                     f"`{name}` must not be negative: got {getattr(self, name)}."
                 )
-        for name in ("momentum", "beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
+        memories = (("momentum", self.momentum), *(("betas", b) for b in self.betas))
+        for name, value in memories:
+            if not 0 <= value < 1:
                 raise ConfigError(
-                    f"`{name}` must be at least 0 and below 1: "
-                    f"got {getattr(self, name)}."
+                    f"`{name}` must be at least 0 and below 1: got {value}."
                 )
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(
@@ -146,8 +143,7 @@ def build(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Opti
     """The optimizer over `groups`, at the rate `config.lr` times each group's scale."""
     optimizer: torch.optim.Optimizer
     if config.optimizer == "adamw":
-        betas = (config.beta1, config.beta2)
-        optimizer = torch.optim.AdamW(groups, config.lr, betas=betas, eps=config.eps)
+        optimizer = torch.optim.AdamW(groups, config.lr, betas=config.betas, eps=EPS)
     else:
         optimizer = torch.optim.SGD(groups, config.lr, momentum=config.momentum)
     set_lr(optimizer, config.lr)
