@@ -18,7 +18,6 @@ from vitral.run import TrainConfig, train
 OTHER_NAMES = {
     "--img-size": "--image-size",
     "-b": "--batch-size",
-    "-j": "--workers",
 }
 """timm's flags that are spelled differently here."""
 
@@ -44,7 +43,14 @@ def run(words: list[str]) -> None:
     if not any(out.iterdir()) or (out / "config.json").is_file():
         keep_log(out)
     say(f"recipe {recipe}: {reason}")
-    finished = train(config, out, resume=known.resume, announce=say)
+    finished = train(
+        config,
+        out,
+        resume=known.resume,
+        workers=known.workers,
+        device=known.device,
+        announce=say,
+    )
     for line in last_lines(finished):
         say(line)
 
@@ -67,6 +73,8 @@ def _first_flags() -> argparse.ArgumentParser:
     parser.add_argument("--out", default="")
     parser.add_argument("--recipe", default="")
     parser.add_argument("--weights", default="")
+    parser.add_argument("-j", "--workers", type=int, default=0)
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--cache", action="store_true")
     parser.add_argument("--linear-probe", "--linear_probe", action="store_true")
@@ -114,6 +122,9 @@ def _show_help(recipe: str) -> None:
         f"{', '.join(vitral.recipes.RECIPES)}\n"
         "  --weights FILE     a model folder, a run or a .safetensors file\n"
         "  --resume           go on from the newest checkpoint of RUN\n"
+        "  -j, --workers N    processes that decode images; any number gives the same "
+        "batches\n"
+        "  --device NAME      cpu, cuda, mps or auto\n"
         "  --freeze N         keep the stem and the first N blocks; --cache computes "
         "their output once\n"
         "  --linear-probe     keep all blocks, train the head\n"

@@ -21,6 +21,8 @@ from vitral.data.keyed import keyed_generator, keyed_integer, torch_seeded
 from vitral.data.preprocess import Preprocess, Size
 from vitral.errors import ConfigError
 
+CROP_ASPECT = (3 / 4, 4 / 3)
+"""Width / height of an inception crop, in pixels of the source."""
 CROP_TRIES = 100  # as in the official ViT code; torchvision tries 10
 _FILL = [128, 128, 128]  # grey of the original RandAugment
 
@@ -49,8 +51,6 @@ class AugmentConfig:
     resizes as in evaluation."""
     crop_area: tuple[float, float] = (0.05, 1.0)
     """Smallest and largest share of the area that a crop keeps."""
-    crop_aspect: tuple[float, float] = (0.75, 1.3333)
-    """Smallest and largest width / height of a crop, in pixels of the source."""
     flip: float = 0.5
     """Probability of mirroring left-right; 0 disables it, as digits and text need."""
     shift: float = 0.0
@@ -72,11 +72,9 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         low, high = self.crop_area
-        narrow, wide = self.crop_aspect
         checks = (
             ("crop", self.crop in ("none", "inception"), "'none' or 'inception'"),
             ("crop_area", 0 < low <= high <= 1, "0 < smallest <= largest <= 1"),
-            ("crop_aspect", 0 < narrow <= wide < math.inf, "0 < smallest <= largest"),
             ("flip", 0 <= self.flip <= 1, "a probability"),
             ("shift", 0 <= self.shift < 1, "a share from 0 to below 1"),
             ("rotate", 0 <= self.rotate <= 180, "0 to 180 degrees"),
@@ -196,7 +194,7 @@ def inception_crop(
     """
     total = source.height * source.width
     low, high = config.crop_area
-    narrow, wide = config.crop_aspect
+    narrow, wide = CROP_ASPECT
     for _ in range(CROP_TRIES):
         area = generator.uniform(low, high) * total
         aspect = generator.uniform(narrow, wide)

@@ -58,10 +58,6 @@ class TrainConfig:
     """Passes over the training images, unless `steps` is given."""
     seed: int = 0
     """Of everything random: split, order, augmentation, initial weights, dropout."""
-    workers: int = 0
-    """Processes that decode images; 0 decodes in the main one."""
-    device: str = "auto"
-    """`cpu`, `cuda`, `mps`, or `auto` for the best that is there."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mix: MixConfig = field(default_factory=MixConfig)
     objective: SupervisedConfig = field(default_factory=SupervisedConfig)
@@ -97,5 +93,6 @@ class TrainConfig:
             )
 
 
-VOLATILE = ("workers", "device", "expected")
-"""Fields that may differ when a run is resumed: they change no number of it."""
+VOLATILE = ("expected",)
+"""Fields that may differ when a run is resumed: they change no number of it. What else
+changes none, the device and the number of workers, is no setting at all."""

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 
@@ -55,10 +56,10 @@ def pick_device(name: str) -> torch.device:
 
 def command_line() -> str:
     """The command that started this process, as one would type it."""
-    import shlex
-
     program, *arguments = sys.argv
-    return shlex.join([Path(program).name, *arguments])
+    name = Path(program).name
+    words = ["python", "-m", "vitral"] if name == "__main__.py" else [name]
+    return shlex.join([*words, *arguments])
 
 
 def _cpu_name() -> str:

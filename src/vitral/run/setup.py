@@ -56,14 +56,16 @@ def open_data(config: TrainConfig) -> DataSet:
     return dataset
 
 
-def audit(dataset: DataSet, split_file: Path, config: TrainConfig) -> Audit:
+def audit(
+    dataset: DataSet, split_file: Path, config: TrainConfig, workers: int
+) -> Audit:
     """Decode every image once, keep the split of an earlier start, and save it."""
     if split_file.is_file():
         dataset = apply(
             dataset, split_file, seed=config.seed, val=config.val, test=config.test
         )
     full = len(dataset.examples) <= FULL_AUDIT_UP_TO
-    found = vitral.data.check(dataset, workers=max(config.workers, 2), full=full)
+    found = vitral.data.check(dataset, workers=max(workers, 2), full=full)
     if not split_file.is_file():
         save(dataset, split_file)
     return found
@@ -122,7 +124,7 @@ def prepare_model(config: TrainConfig, num_classes: int) -> Prepared:
 
 
 def train_loader(
-    config: TrainConfig, dataset: DataSet, preprocess: Preprocess
+    config: TrainConfig, dataset: DataSet, preprocess: Preprocess, workers: int
 ) -> Loader:
     """Shuffled, augmented batches of the training split."""
     return Loader(
@@ -134,7 +136,7 @@ def train_loader(
         batch_size=config.batch_size,
         seed=config.seed,
         shuffle=True,
-        workers=config.workers,
+        workers=workers,
         mix=config.mix if config.mix.mixup or config.mix.cutmix else None,
     )
 

@@ -57,12 +57,17 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    workers: int = 0,
+    device: str = "auto",
     announce: Callable[[str], None] | None = None,
 ) -> Run:
     """Train, evaluate and report; everything is left in the folder `out`.
 
     Args:
         resume: go on from the newest checkpoint in `out`; starts when there is none.
+        workers: processes that decode images; 0 decodes in this one. Batches are the
+            same for any number.
+        device: `cpu`, `cuda`, `mps`, or `auto` for the best that is there.
         announce: gets what was decided before the first step, line by line.
 
     Returns:
@@ -76,19 +81,19 @@ def train(
         InterruptedRun: a signal arrived; a checkpoint was written.
     """
     out = Path(out)
-    device = pick_device(config.device)
+    place = pick_device(device)
     _claim(config, out, resume)
     dataset = open_data(config)
     prepared = prepare_model(config, len(dataset.classes))
     out.mkdir(parents=True, exist_ok=True)
-    found = audit(dataset, out / "split.csv", config)
+    found = audit(dataset, out / "split.csv", config, workers)
     write_config(config, out / "config.json")
     write_json(out / "data.json", describe_data(found))
-    write_json(out / "environment.json", describe(device))
+    write_json(out / "environment.json", describe(place))
     write_atomic(out / "command.txt", command_line() + "\n")
-    prepared.model.to(device)
+    prepared.model.to(place)
     _announce(announce, found, prepared)
-    loaders = _loaders(config, found, prepared, out, device)
+    loaders = _loaders(config, found, prepared, out, place, workers)
     steps = config.loop.steps or steps_for(
         len(found.dataset.select("train")), config.epochs, config.batch_size
     )
@@ -101,10 +106,10 @@ def train(
         batches=loaders.train.epoch,
         batches_per_epoch=len(loaders.train),
         lr=lambda step: lr_at(step, steps, config.optim.lr, config.schedule),
-        evaluate=_evaluation(config, found, loaders, device),
+        evaluate=_evaluation(config, found, loaders, place),
         folder=out,
         seed=config.seed,
-        device=device,
+        device=place,
         clip_norm=config.optim.clip_norm,
         resume=resume,
         on_best=lambda module, step: _save_best(
@@ -115,7 +120,7 @@ def train(
             "data": found.dataset.fingerprint(),
         },
     )
-    run = finish(out, found, device)
+    run = finish(out, found, place)
     shutil.rmtree(out / "cache", ignore_errors=True)
     return run
 
@@ -184,10 +189,15 @@ def _claim(config: TrainConfig, out: Path, resume: bool) -> None:
 
 
 def _loaders(
-    config: TrainConfig, found: Audit, prepared: Prepared, out: Path, device: Any
+    config: TrainConfig,
+    found: Audit,
+    prepared: Prepared,
+    out: Path,
+    device: torch.device,
+    workers: int,
 ) -> Loaders:
     dataset, preprocess = found.dataset, prepared.preprocess
-    train_images = train_loader(config, dataset, preprocess)
+    train_images = train_loader(config, dataset, preprocess, workers)
     val_images = None
     if dataset.select("val"):
         val_images = split_loader(
@@ -195,7 +205,7 @@ def _loaders(
             "val",
             preprocess,
             batch_size=config.batch_size,
-            workers=config.workers,
+            workers=workers,
         )
     if not config.cache:
         return Loaders(train_images, val_images, prepared.model)
