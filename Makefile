@@ -1,0 +1,28 @@
+# Each target makes .venv and installs what it needs; on a fresh machine too.
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: demo test check clean
+
+demo: .venv/core  ## the main job end to end, on data that comes with the install
+	$(RUN) -m vitral demo
+
+test: .venv/dev  ## the whole test suite, one process per core
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+check: .venv/dev  ## format, lint, types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/dev: .venv/core
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
