@@ -6,7 +6,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from vitral.version import __version__
 
 _WHERE = {
     "ConfigError": "vitral.errors",
@@ -41,6 +41,7 @@ __all__ = [
     "TrainConfig",
     "VitralError",
     "WeightsError",
+    "__version__",
     "create",
     "data",
     "evaluation",

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Sequence
 
 from vitral.errors import VitralError
+from vitral.version import __version__
 
 VERBS = {
     "demo": "the main job end to end on data that comes with the install",
@@ -41,9 +42,7 @@ def _dispatch(words: list[str]) -> int:
         print(_help())
         return 0 if words else 2
     if words[0] in ("--version", "version"):
-        import vitral
-
-        print(f"vitral {vitral.__version__}")
+        print(f"vitral {__version__}")
         return 0
     verb = words[0]
     if verb not in VERBS:

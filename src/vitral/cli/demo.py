@@ -5,6 +5,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 import vitral.recipes
 from vitral.cli.log import keep_log, say
 from vitral.cli.results import last_lines
@@ -32,6 +34,9 @@ def run(words: list[str]) -> None:
         "demo: a Vision Transformer with 2 x 2 patches, trained from zero on "
         "scikit-learn's digits; a fifth of them is kept for the test"
     )
+    # The model is tiny: a second thread gains nothing, and where something else is
+    # computing, threads that wait for each other make it many times slower.
+    torch.set_num_threads(1)
     finished = train(config, out, announce=say)
     for line in last_lines(finished):
         say(line)

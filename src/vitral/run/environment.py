@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-import vitral
 from vitral.errors import MissingExtraError
+from vitral.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
 
@@ -18,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-le
 def describe(device: torch.device) -> dict[str, str | int]:
     """Flat facts that a reader needs to repeat the run; no user or host name."""
     facts: dict[str, str | int] = {
-        "vitral": vitral.__version__,
+        "vitral": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_name(),

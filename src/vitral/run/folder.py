@@ -96,12 +96,14 @@ class Run:
         return answers
 
     def answers(self, pixels: torch.Tensor) -> Iterable[Answer]:
-        """The classes of a batch that is pre-processed already."""
+        """The classes of a batch that is pre-processed already, as it is evaluated:
+        with the run's views and precision."""
         device = next(self.model.parameters()).device
         logits = logits_of(
             self.model,
             pixels.to(device),
             views=self.extra.get("eval_views", "one"),
+            bf16=self.extra.get("precision") == "bf16",
             multi_label=self.multi_label,
         ).cpu()
         if self.multi_label:

@@ -51,10 +51,11 @@ def views_of(image: Tensor, views: Views) -> list[Tensor]:
 
 @torch.no_grad()
 def logits_of(
-    model: nn.Module, image: Tensor, *, views: Views, multi_label: bool
+    model: nn.Module, image: Tensor, *, views: Views, bf16: bool, multi_label: bool
 ) -> Tensor:
     """Logits of a batch, [batch, classes] in float32, averaged over its views."""
-    outputs = [model(view).float() for view in views_of(image, views)]
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
+        outputs = [model(view).float() for view in views_of(image, views)]
     if len(outputs) == 1:
         return outputs[0]
     if multi_label:
@@ -78,9 +79,10 @@ def score(
     ids: list[str] = []
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for batch in batches:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            image = batch.image.to(device)
-            logits = logits_of(model, image, views=views, multi_label=multi_label)
+        image = batch.image.to(device)
+        logits = logits_of(
+            model, image, views=views, bf16=bf16, multi_label=multi_label
+        )
         ids.extend(batch.id)
         parts.append((batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()))
     labels, targets, scores = (

@@ -1,0 +1,3 @@
+"""The version of vitral, for the package, its files and its users."""
+
+__version__ = "0.1.0"
