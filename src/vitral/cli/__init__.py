@@ -5,6 +5,7 @@ when it is called, so that `vitral --help` does not wait for torch.
 """
 
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -69,6 +70,16 @@ def _guarded(verb: str, words: list[str]) -> int:
         return 130
     except BrokenPipeError:
         raise
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _unexpected(verb, error)
+        print(
+            f"vitral {verb}: the disk is full ({error.filename or 'unknown file'}). "
+            "Free some space and run the same command again; what was complete "
+            "before is intact.",
+            file=sys.stderr,
+        )
+        return 4
     except Exception as error:
         return _unexpected(verb, error)
     return 0

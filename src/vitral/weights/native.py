@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from vitral import configs
@@ -73,14 +74,27 @@ def save(
         extra: plain data to keep with the model, under keys that are not in OWN_KEYS.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full.
+        WeightsError: the folder cannot be written or the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    metadata = {"format": "pt"}
-    write_atomic(
-        folder / TENSORS, lambda path: save_file(tensors, path, metadata=metadata)
-    )
+    about = _describe(model, preprocess, classes, extra or {})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(
+            folder / TENSORS,
+            lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+        )
+        write_json(folder / CONFIG, about)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"The model cannot be written to {folder}: {error}. Free some space or "
+            "make the folder writable; what was there before is intact."
+        ) from error
+
+
+def _describe(
+    model: ViT, preprocess: Preprocess, classes: tuple[str, ...], extra: dict[str, Any]
+) -> dict[str, Any]:
     config = model.config
     about: dict[str, Any] = {}
     arguments = timm.model_args(config)
@@ -112,12 +126,12 @@ def save(
             "macs": config.macs(),
             "patch_grid": list(config.grid),
             "timm": arguments is not None,
-            **(extra or {}),
+            **extra,
         },
     }
     if classes:
         about["label_names"] = list(classes)
-    write_json(folder / CONFIG, about)
+    return about
 
 
 def _config(folder: Path) -> dict[str, Any]:
