@@ -63,7 +63,7 @@ def parse(config: TrainConfig, words: list[str]) -> TrainConfig:
         args=words,
         prog="vitral train DATA --out RUN",
         description="Flags on top of the recipe; each shows the recipe's value.",
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        config=(tyro.conf.OmitArgPrefixes,),
     )
 
 
@@ -76,7 +76,6 @@ def _first_flags() -> argparse.ArgumentParser:
     parser.add_argument("-j", "--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--cache", action="store_true")
     parser.add_argument("--linear-probe", "--linear_probe", action="store_true")
     parser.add_argument("--drop-path", "--drop_path", type=float)
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE")
@@ -99,8 +98,6 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
         except ValueError:
             changes[name] = value
     fields: dict[str, Any] = {"model_changes": changes}
-    if known.cache:
-        fields["cache"] = True
     if known.linear_probe:
         if not config.weights:
             raise ConfigError(
