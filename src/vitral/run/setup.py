@@ -33,6 +33,8 @@ class Prepared:
     preprocess: Preprocess
     ledger: Ledger | None
     """None for fresh weights."""
+    origin: dict[str, Any]
+    """Where the weights came from and what became of them, for model/config.json."""
 
 
 def open_data(config: TrainConfig) -> DataSet:
@@ -101,6 +103,7 @@ def prepare_model(config: TrainConfig, num_classes: int) -> Prepared:
     if config.image_size:
         changes["image_size"] = config.image_size
     ledger: Ledger | None = None
+    origin: dict[str, Any] = {"notes": ["fresh weights"]}
     if config.weights:
         source = vitral.weights.read(config.weights)
         if config.model:
@@ -110,6 +113,13 @@ def prepare_model(config: TrainConfig, num_classes: int) -> Prepared:
         model_config = _changed(source.config, changes)
         torch.manual_seed(config.seed)
         model, preprocess, ledger = vitral.weights.build(source, model_config)
+        origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
+        if source.config.grid != model_config.grid:
+            origin["position_resize"] = {
+                "from": list(source.config.grid),
+                "to": list(model_config.grid),
+                "method": model_config.position_resize,
+            }
     else:
         model_config = vitral.models.config(config.model, changes)
         torch.manual_seed(config.seed)
@@ -120,7 +130,7 @@ def prepare_model(config: TrainConfig, num_classes: int) -> Prepared:
     )
     if config.freeze >= 0:
         model.freeze(config.freeze)
-    return Prepared(model=model, preprocess=preprocess, ledger=ledger)
+    return Prepared(model=model, preprocess=preprocess, ledger=ledger, origin=origin)
 
 
 def train_loader(

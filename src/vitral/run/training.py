@@ -277,7 +277,6 @@ def _save_best(
     step: int,
 ) -> None:
     model = module.model if isinstance(module, Tail) else module
-    ledger = prepared.ledger
     vitral.weights.save(
         out / "model",
         model,  # type: ignore[arg-type]
@@ -286,8 +285,7 @@ def _save_best(
         extra={
             "model": config.model,
             "weights": config.weights,
-            "ledger": ledger.counts() if ledger else {},
-            "notes": list(ledger.notes) if ledger else ["fresh weights"],
+            **prepared.origin,
             "step": step,
             "eval_views": config.eval_views,
             "multi_label": found.dataset.multi_label,
