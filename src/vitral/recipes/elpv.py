@@ -20,6 +20,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         expected="see docs/results.md",
         weights=weights,
         image_size=224,
+        model_changes={"global_pool": "token_avg", "drop_path_rate": 0.1},
         freeze=6,
         cache=True,
         batch_size=32,
@@ -27,7 +28,9 @@ def finetune(data: str, weights: str) -> TrainConfig:
         val=0.0,
         eval_views="dihedral",
         augment=AugmentConfig(dihedral=True, flip=0.0, views=8),
-        optim=OptimConfig(lr=2e-4, weight_decay=0.05),
-        schedule=ScheduleConfig(warmup=60),
-        loop=LoopConfig(precision="bf16", ema=0.99, ema_warmup=True),
+        optim=OptimConfig(lr=2e-4, weight_decay=0.05, layer_decay=0.75),
+        schedule=ScheduleConfig(warmup=50),
+        loop=LoopConfig(
+            precision="bf16", ema=0.99, ema_warmup=True, checkpoint_every=100
+        ),
     )
