@@ -47,8 +47,8 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
         epochs=epochs,
         augment=AugmentConfig(
             flip=0.0 if facts.grey else 0.5,
-            shift=0.1,
-            rotate=10.0,
+            shift=0.06,
+            rotate=8.0,
             color_jitter=0.0 if facts.grey else 0.2,
         ),
         mix=MixConfig(),
