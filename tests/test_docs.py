@@ -1,0 +1,202 @@
+"""README and docs: Python runs, commands exist, links lead somewhere.
+
+A Python block runs when the line before it is `<!-- run -->`; the blocks of a file
+share their names. They find photos/ with three classes and a trained runs/photos.
+"""
+
+import ast
+import contextlib
+import functools
+import io
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitral import models, recipes
+from vitral.cli import VERBS, main
+from vitral.cli.train import OTHER_NAMES
+from vitral.data import AugmentConfig
+from vitral.run import TrainConfig, train
+from vitral.training import LoopConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+RUNNABLE = re.compile(r"^<!-- run -->\n```python\n(.*?)^```$", re.M | re.S)
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.M | re.S)
+COMMENT = re.compile(r"<!--.*?-->", re.S)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"^vitral(?: [^|#\n]*)?", re.M)
+FLAG = re.compile(r"(?<![\w-])(--[a-z][a-z-]*|-[a-z])(?![\w-])")
+OWN_PATH = re.compile(
+    r"(?:src|tests|docs|benchmarks)/[\w./-]+|Makefile|constraints\.txt|pyproject\.toml"
+)
+
+
+def by_name(page: Path) -> str:
+    return page.name
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """photos/ with 3 x 12 small images, and a run of four steps on them."""
+    folder = tmp_path_factory.mktemp("docs")
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(("apple", "banana", "cherry")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 80, (24, 40, 3)).astype(np.uint8)
+            pixels[..., channel] += 150
+            Image.fromarray(pixels).save(folder / "photos" / name / f"{number:02d}.png")
+    config = TrainConfig(
+        data="photos",
+        model="vit_mu8",
+        image_size=(24, 40),
+        batch_size=8,
+        augment=AugmentConfig(flip=0.0),
+        loop=LoopConfig(steps=4, eval_every=2),
+    )
+    with contextlib.chdir(folder), contextlib.redirect_stderr(io.StringIO()):
+        train(config, "runs/photos")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if RUNNABLE.search(p.read_text())], ids=by_name
+)
+def test_marked_python_runs(
+    page: Path, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(material, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, code in enumerate(RUNNABLE.findall(page.read_text())):
+        exec(compile(code, f"{page.name} block {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_all_python_is_python(page: Path) -> None:
+    for code in PYTHON.findall(page.read_text()):
+        ast.parse(code)
+
+
+def commands(text: str) -> list[str]:
+    """What a reader would type, from fenced blocks and from `inline code`."""
+    joined = text.replace("\\\n", " ")
+    blocks = FENCED.findall(joined)
+    spans = re.findall(r"`([^`\n]+)`", FENCED.sub("", joined))
+    return [found for part in (*blocks, *spans) for found in COMMAND.findall(part)]
+
+
+@functools.cache
+def help_of(verb: str) -> str:
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert main([verb, "--help"]) == 0
+    return shown.getvalue()
+
+
+def test_commands_have_the_verbs_and_flags_that_are_there() -> None:
+    known = {verb: set(FLAG.findall(help_of(verb))) for verb in VERBS}
+    known["train"] |= set(OTHER_NAMES)
+    found = [(page, line) for page in PAGES for line in commands(page.read_text())]
+    assert len(found) > 30
+    for page, line in found:
+        words = line.split()
+        if len(words) == 1 or words[1] in ("VERB", "--help", "--version"):
+            continue
+        assert words[1] in VERBS, f"{page.name}: {line}"
+        missing = set(FLAG.findall(line)) - known[words[1]]
+        assert not missing, f"{page.name}: {line}: {missing}"
+
+
+def test_flags_in_prose_are_flags_of_some_verb() -> None:
+    known = {"--help", "--version"} | set(OTHER_NAMES)
+    known = known.union(*(FLAG.findall(help_of(verb)) for verb in VERBS))
+    for page in PAGES:
+        for span in re.findall(r"`(--?[a-z][^`\n]*)`", page.read_text()):
+            assert set(FLAG.findall(span)) <= known, f"{page.name}: {span}"
+
+
+def test_recipes_and_models_in_commands_exist() -> None:
+    for page in PAGES:
+        for line in commands(page.read_text()):
+            for name in re.findall(r"--recipe ([a-z]\S*)", line):
+                assert name in recipes.RECIPES, f"{page.name}: {line}"
+            for name in re.findall(r"--model ([a-z]\S*)", line):
+                models.config(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_name)
+def test_links_and_paths_resolve(page: Path) -> None:
+    text = page.read_text()
+    for link in LINK.findall(FENCED.sub("", text)):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name} links to {link}"
+    for span in re.findall(r"`([^`\n]+)`", FENCED.sub("", text)):
+        if OWN_PATH.fullmatch(span):
+            assert (ROOT / span).exists(), f"{page.name} names {span}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as they are made for HTML."""
+    titles = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.M)
+    plain = (re.sub(r"[^\w\- ]", "", title.lower()) for title in titles)
+    return {title.replace(" ", "-") for title in plain}
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    for page in PAGES[1:]:
+        assert page.name == "index.md" or f"]({page.name})" in index
+
+
+def test_the_table_of_floors_is_what_the_files_import() -> None:
+    text = (ROOT / "docs" / "extending.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", text, re.M)
+    floor = {
+        room: int(number)
+        for number, rooms in rows
+        for room in re.findall(r"`(\w+)`", rooms)
+    }
+    source = ROOT / "src" / "vitral"
+    files = (path for path in source.iterdir() if path.suffix in ("", ".py"))
+    assert {path.stem for path in files if path.name[0] != "_"} == set(floor)
+    for file in sorted(source.glob("**/*.py")):
+        room = file.relative_to(source).parts[0].removesuffix(".py")
+        if room[0] == "_":
+            continue
+        for other in imported_rooms(file) - {room}:
+            assert floor[other] < floor[room], f"{file.name} of {room} imports {other}"
+
+
+def imported_rooms(file: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "vitral":
+            found |= {f"vitral.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    parts = [name.split(".") for name in found if name.startswith("vitral.")]
+    return {part[1] for part in parts}
+
+
+def test_no_number_is_left_to_fill_in() -> None:
+    open_places = [
+        f"{page.name}: {line.strip()}"
+        for page in (*PAGES, ROOT / "CHANGELOG.md")
+        for line in COMMENT.sub("", page.read_text()).splitlines()
+        if "TODO_RESULT" in line
+    ]
+    assert not open_places
