@@ -5,7 +5,7 @@ Hugging Face for the same models are understood and answered with ours.
 """
 
 from vitral.models.features import Features, Tokens
-from vitral.models.names import config, create, names
+from vitral.models.naming import config, create, name_of, names
 from vitral.models.vit import ViT
 from vitral.models.vit_config import SIZES, ViTConfig
 
@@ -17,5 +17,6 @@ __all__ = [
     "ViTConfig",
     "config",
     "create",
+    "name_of",
     "names",
 ]

@@ -24,7 +24,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         freeze=6,
         cache=True,
         batch_size=32,
-        epochs=8,
+        epochs=8.0,
         val=0.0,
         eval_views="dihedral",
         augment=AugmentConfig(dihedral=True, flip=0.0, views=8),

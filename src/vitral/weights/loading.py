@@ -21,6 +21,9 @@ from vitral.weights.ledger import Ledger, Line
 from vitral.weights.source import Source, read_safetensors
 
 HEAD = ("head.", "pre_logits.")
+HARMLESS = (*HEAD, "head_dist.", "mask_token", "decoder")
+"""Parts of pre-training that a classifier does without: the only unknown tensors that
+may be left out."""
 
 
 class Loaded(NamedTuple):
@@ -53,18 +56,28 @@ def read(
     )
 
 
-def build(source: Source, config: ViTConfig) -> Loaded:
+def build(source: Source, config: ViTConfig, classes: tuple[str, ...] = ()) -> Loaded:
     """The model `config` with the tensors of `source`.
 
-    The head is new, with zero weights, if its width differs; positions are resized to
-    the grid of `config`.
+    The head is new, with zero weights, if its width differs or `classes` are others
+    than the file's; positions are resized to the grid of `config`.
 
     Raises:
         WeightsError: a tensor that the model needs is missing or of another shape.
     """
+    if classes and classes != source.classes:
+        source = replace(source, tensors=_without_head(source.tensors))
     wanted, own = _shapes(config), _shapes(source.config)
-    unknown = [n for n in source.tensors if n not in own and n.startswith("blocks.")]
-    missing = [n for n in wanted if n in own and n not in source.tensors]
+    unknown = [
+        name
+        for name in source.tensors
+        if name not in own and not name.startswith(HARMLESS)
+    ]
+    missing = [
+        name
+        for name in wanted
+        if name in own and name not in source.tensors and not name.startswith(HEAD)
+    ]
     if unknown or missing:
         raise WeightsError(
             f"{source.path} does not fit the model that its shapes describe: "
@@ -146,10 +159,14 @@ def _resized(
     return Line(name, "resized", detail), torch.cat([table[:, :prefix], rows], dim=1)
 
 
+def _without_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t for name, t in tensors.items() if not name.startswith("head.")}
+
+
 def _why_ignored(name: str, own: dict[str, torch.Size]) -> str:
     if name.startswith(HEAD):
         return "the head of the pre-training"
-    return "left out by the settings" if name in own else "no such part in the model"
+    return "left out by the settings" if name in own else "of the pre-training only"
 
 
 def _shapes(config: ViTConfig) -> dict[str, torch.Size]:

@@ -60,7 +60,7 @@ def read(folder: Path) -> Source:
 
 
 def save(
-    folder: Path,
+    folder: str | Path,
     model: ViT,
     preprocess: Preprocess,
     *,
@@ -76,6 +76,7 @@ def save(
     Raises:
         WeightsError: the folder cannot be written or the disk is full.
     """
+    folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     about = _describe(model, preprocess, classes, extra or {})
     try:

@@ -171,7 +171,7 @@ def _preprocess(
     if "mean" in about and "std" in about:
         return Preprocess(
             image_size=config.image_hw,
-            resize="crop",
+            resize="squash" if about.get("crop_mode") == "squash" else "crop",
             crop_fraction=float(about.get("crop_pct", 1.0)),
             interpolation=about.get("interpolation", "bicubic"),
             antialias=True,

@@ -5,6 +5,7 @@ import difflib
 import re
 from typing import Any, NamedTuple
 
+from vitral import configs
 from vitral.errors import ConfigError
 from vitral.models.vit import ViT
 from vitral.models.vit_config import PATCH_SIZES, SIZES, Size2d, ViTConfig
@@ -91,7 +92,17 @@ def config(name: str, changes: dict[str, Any] | None = None) -> ViTConfig:
                 f"A Vision Transformer has no setting `{field}`. Did you mean "
                 f"`{near[0]}`?"
             )
-    return ViTConfig(**fields)
+    return configs.from_plain(ViTConfig, fields, f"The model `{name}`")
+
+
+def name_of(config: ViTConfig) -> str:
+    """The name of a model's size and patch; empty if it has none."""
+    rows, columns = config.patch_hw
+    for size, numbers in SIZES.items():
+        same = all(getattr(config, field) == n for field, n in numbers.items())
+        if same and rows == columns:
+            return f"vit_{size}{rows}"
+    return ""
 
 
 def create(
