@@ -26,7 +26,7 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
     facts = look(data)
     patch, height, width = _scratch_geometry(facts)
     steps_per_epoch = max(1, round(0.7 * facts.num_images / 64))
-    epochs = min(200, max(20, round(150_000 / facts.num_images)))
+    epochs = float(min(200, max(20, round(150_000 / facts.num_images))))
     return TrainConfig(
         data=data,
         recipe="small.scratch",
@@ -84,7 +84,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         image_size=224,
         model_changes={"drop_path_rate": 0.1},
         batch_size=32,
-        epochs=10,
+        epochs=10.0,
         augment=AugmentConfig(
             crop="inception",
             crop_area=(0.4, 1.0),
