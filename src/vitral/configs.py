@@ -79,11 +79,30 @@ def from_plain(kind: type[T], values: Mapping[str, Any], where: str | Path) -> T
     except ConfigError:
         raise
     except Exception as error:
-        reasons = "; ".join(cattrs.transform_error(error, path="settings"))
+        own = _own(error)
+        if own is not None:
+            raise ConfigError(f"{where}: {own}") from error
+        found = cattrs.transform_error(error, path="settings", format_exception=_reason)
+        reasons = "; ".join(found)
         raise ConfigError(
             f"{where} does not hold valid settings: {reasons}. It may come from "
             "another version of vitral; correct the field or remove it."
         ) from error
+
+
+def _own(error: BaseException) -> ConfigError | None:
+    """The sentence of a config's own `__post_init__`, if that is what went wrong."""
+    if isinstance(error, ConfigError):
+        return error
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((own for own in map(_own, inner) if own is not None), None)
+
+
+def _reason(error: BaseException, kind: Any) -> str:
+    """Our own words where they are ours; cattrs would say "invalid value" only."""
+    if isinstance(error, cattrs.errors.ForbiddenExtraKeysError | KeyError):
+        return cattrs.v.format_exception(error, kind)
+    return str(error)
 
 
 def _lists(value: Any) -> Any:

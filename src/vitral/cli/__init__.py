@@ -86,14 +86,12 @@ def _guarded(verb: str, words: list[str]) -> int:
 
 
 def _unexpected(verb: str, error: Exception) -> int:
-    from vitral.cli.log import log_file
+    from vitral.cli.log import append, log_file
 
     file = log_file()
     trace = traceback.format_exc()
     where = "set VITRAL_TRACEBACK=1 to see where"
-    if file is not None:
-        with file.open("a", encoding="utf-8") as log:
-            log.write(trace)
+    if file is not None and append(file, trace):
         where = f"the traceback is in {file}"
     if os.environ.get("VITRAL_TRACEBACK"):
         print(trace, file=sys.stderr)

@@ -22,5 +22,17 @@ def say(text: str) -> None:
     file = log_file()
     if file is not None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+        append(file, f"{now} {text}\n")
+
+
+def append(file: Path, text: str) -> bool:
+    """Add to the log; False where it cannot be written.
+
+    A full disk ends a run where it saves, with a sentence that says what to do.
+    """
+    try:
         with file.open("a", encoding="utf-8") as log:
-            log.write(f"{now} {text}\n")
+            log.write(text)
+    except OSError:
+        return False
+    return True

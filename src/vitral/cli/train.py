@@ -3,8 +3,9 @@
 import argparse
 import dataclasses
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tyro
 
@@ -14,34 +15,36 @@ from vitral.cli.log import keep_log, say
 from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
 from vitral.run import TrainConfig, train
+from vitral.run.claim import claim
 
-OTHER_NAMES = {
-    "--img-size": "--image-size",
-    "-b": "--batch-size",
-}
+OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""
+SHORT = re.compile(r"(-[bj])=?(\d+)")
 
 
 def run(words: list[str]) -> None:
     """Parse the flags on top of a recipe, train, and say where the result is."""
-    known, rest = _first_flags().parse_known_args(words)
-    rest = [OTHER_NAMES.get(word, word) for word in rest]
-    if known.help or not known.data:
+    data, flags = _data_first(words)
+    known, rest = _first_flags().parse_known_args(flags)
+    if known.help or not words:
         _show_help(known.recipe)
         raise SystemExit(0 if known.help else 2)
+    if not data:
+        raise ConfigError(
+            f"`vitral train` takes the data first, as in `vitral train DATA --out RUN`:"
+            f" got `{words[0]}`."
+        )
     if not known.out:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
     recipe, reason = known.recipe, "asked for"
     if not recipe:
-        recipe, reason = vitral.recipes.choose(known.data, known.weights)
-    config = vitral.recipes.get(recipe)(known.data, known.weights)
+        recipe, reason = vitral.recipes.choose(data, known.weights)
+    config = vitral.recipes.get(recipe)(data, known.weights)
     config = _with_model_changes(config, known)
     config = parse(config, rest)
     out = Path(known.out)
-    if not out.exists():
-        out.mkdir(parents=True)
-    if not any(out.iterdir()) or (out / "config.json").is_file():
-        keep_log(out)
+    claim(config, out, known.resume)
+    keep_log(out)
     say(f"recipe {recipe}: {reason}")
     finished = train(
         config,
@@ -67,18 +70,42 @@ def parse(config: TrainConfig, words: list[str]) -> TrainConfig:
     )
 
 
+class _Words(NamedTuple):
+    data: str
+    flags: list[str]
+
+
+def _data_first(words: list[str]) -> _Words:
+    """The data set, and the flags in one spelling: --kebab-case, long, apart."""
+    flags: list[str] = []
+    for word in words:
+        short = SHORT.fullmatch(word)
+        name, equals, value = word.partition("=")
+        if short:
+            flags += [OTHER_NAMES.get(short[1], short[1]), short[2]]
+        elif word.startswith("-"):
+            name = name.replace("_", "-")
+            flags.append(OTHER_NAMES.get(name, name) + equals + value)
+        else:
+            flags.append(word)
+    if flags and not flags[0].startswith("-"):
+        return _Words(flags[0], flags[1:])
+    return _Words("", flags)
+
+
 def _first_flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("data", nargs="?", default="")
     parser.add_argument("--out", default="")
     parser.add_argument("--recipe", default="")
     parser.add_argument("--weights", default="")
     parser.add_argument("-j", "--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--linear-probe", "--linear_probe", action="store_true")
-    parser.add_argument("--drop-path", "--drop_path", type=float)
-    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--linear-probe", action="store_true")
+    parser.add_argument("--drop-path", type=float)
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE"
+    )
     parser.add_argument("-h", "--help", action="store_true")
     return parser
 
@@ -97,6 +124,10 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
             changes[name] = json.loads(value)
         except ValueError:
             changes[name] = value
+        if isinstance(changes[name], list | dict):
+            raise ConfigError(
+                f"`--set {word}` must be one number, true, false, null or a word."
+            )
     fields: dict[str, Any] = {"model_changes": changes}
     if known.linear_probe:
         if not config.weights:

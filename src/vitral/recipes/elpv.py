@@ -13,6 +13,8 @@ def finetune(data: str, weights: str) -> TrainConfig:
     """Fine-tune a DINOv2 ViT-S/14 on the uncertain labels as they are.
 
     Command: `python benchmarks/elpv.py --weights FILE`
+    Cost: six blocks once for each image and view, then eight passes over the other six.
+    Expect: the numbers of docs/results.md.
     """
     return TrainConfig(
         data=data,

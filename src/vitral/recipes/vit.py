@@ -49,7 +49,8 @@ def finetune(data: str, weights: str) -> TrainConfig:
     `--lr` takes each value of `TABLE_4[data].lr_grid` in turn; the default is the one
     that the released configuration uses.
     """
-    row = row_for(data, look(data).num_images)
+    facts = look(data)
+    row = row_for(data, facts.num_images)
     image_size: Size2d = 384
     return TrainConfig(
         data=data,
@@ -62,7 +63,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         batch_size=512,
         val=row.dev_share,
         augment=AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5),
-        objective=SupervisedConfig(),
+        objective=SupervisedConfig(loss="sigmoid" if facts.multi_label else "softmax"),
         optim=OptimConfig(optimizer="sgd", lr=0.01, momentum=0.9, clip_norm=1.0),
         schedule=ScheduleConfig(warmup=min(500, row.steps // 5)),
         loop=LoopConfig(

@@ -62,7 +62,7 @@ class Run:
             raise ConfigError(
                 f"{self.path} is a model without its run: it has no training config."
             )
-        return configs.from_plain(TrainConfig, json.loads(file.read_text()), file)
+        return read_config(file)
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -118,6 +118,21 @@ class Run:
             if self.multi_label:
                 label = ";".join(name for name, p in values.items() if p >= 0.5)
             yield Answer(label, float(row[best]), values)
+
+
+def read_config(file: Path) -> TrainConfig:
+    """The settings in a run's config.json.
+
+    Raises:
+        ConfigError: it is not JSON, or a field is unknown or mistyped.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} is not readable JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold a JSON object: got {values!r}.")
+    return configs.from_plain(TrainConfig, values, file)
 
 
 def open_run(path: str | Path) -> Run:

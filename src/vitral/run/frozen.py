@@ -31,13 +31,14 @@ class Tail(nn.Module):
         super().__init__()
         self.model = model
         self.grid = model.config.grid
+        self.probe = is_probe(model)
 
     def forward(
         self, tokens: Float[Tensor, "batch tokens dim"]
     ) -> Float[Tensor, "batch classes"]:
         first = self.model.num_frozen_blocks
         assert first is not None
-        if tokens.shape[1] == 1:
+        if self.probe:
             return self.model.head(tokens[:, 0])
         return self.model.forward_tokens(Tokens(tokens, *self.grid), first)
 

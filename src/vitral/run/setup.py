@@ -1,7 +1,7 @@
 """Building the parts of a run from its config: data, model, loaders, optimizer."""
 
 import dataclasses
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def prepare_model(config: TrainConfig, num_classes: int) -> Prepared:
                 "method": model_config.position_resize,
             }
     else:
-        model_config = vitral.models.config(config.model, changes)
+        model_config = _changed(vitral.models.config(config.model), changes)
         torch.manual_seed(config.seed)
         model = ViT(model_config)
         preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
@@ -179,7 +179,8 @@ def _changed(config: ViTConfig, changes: dict[str, Any]) -> ViTConfig:
             f"A Vision Transformer has no setting `{unknown[0]}`; it has "
             f"{', '.join(sorted(known))}."
         )
-    return replace(config, **changes)
+    values = {**configs.to_plain(config), **changes}
+    return configs.from_plain(ViTConfig, values, "The model with its changes")
 
 
 def _refuse_another_model(config: TrainConfig, found: ViTConfig) -> None:

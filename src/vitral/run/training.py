@@ -17,11 +17,12 @@ from torch import nn
 
 import vitral.weights
 from vitral import configs
-from vitral.data import Audit, Loader
+from vitral.data import Audit, DataSet, Loader
 from vitral.errors import ConfigError
 from vitral.evaluation import Classification
 from vitral.files import write_atomic, write_json
 from vitral.objectives import Supervised
+from vitral.run.claim import claim, write_errors_as_ours
 from vitral.run.config import VOLATILE, TrainConfig
 from vitral.run.environment import command_line, describe, pick_device
 from vitral.run.finish import finish
@@ -82,11 +83,27 @@ def train(
     """
     out = Path(out)
     place = pick_device(device)
-    _claim(config, out, resume)
+    claim(config, out, resume)
+    with write_errors_as_ours(out):
+        return _train(config, out, place, resume, workers, announce)
+
+
+def _train(
+    config: TrainConfig,
+    out: Path,
+    place: torch.device,
+    resume: bool,
+    workers: int,
+    announce: Callable[[str], None] | None,
+) -> Run:
     dataset = open_data(config)
+    _refuse_objective(config, dataset)
     prepared = prepare_model(config, len(dataset.classes))
-    out.mkdir(parents=True, exist_ok=True)
     found = audit(dataset, out / "split.csv", config, workers)
+    steps = config.loop.steps or steps_for(
+        len(found.dataset.select("train")), config.epochs, config.batch_size
+    )
+    lr_at(0, steps, config.optim.lr, config.schedule)  # refuses before config.json
     write_config(config, out / "config.json")
     write_json(out / "data.json", describe_data(found))
     write_json(out / "environment.json", describe(place))
@@ -94,9 +111,6 @@ def train(
     prepared.model.to(place)
     _announce(announce, found, prepared)
     loaders = _loaders(config, found, prepared, out, place, workers)
-    steps = config.loop.steps or steps_for(
-        len(found.dataset.select("train")), config.epochs, config.batch_size
-    )
     loop = replace(config.loop, steps=steps)
     objective = Supervised(loaders.module, config.objective)
     fit(
@@ -127,7 +141,9 @@ def train(
 
 def config_hash(config: TrainConfig) -> str:
     """A hash of every setting that changes a number of the run."""
-    values = configs.to_plain(config)
+    # Once through JSON's types, or `epochs=8` and `epochs=8.0` would be two runs.
+    plain = configs.from_plain(TrainConfig, configs.to_plain(config), "The config")
+    values = configs.to_plain(plain)
     for name in VOLATILE:
         values.pop(name)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -157,34 +173,18 @@ def _announce(
         announce(prepared.ledger.summary().splitlines()[0])
 
 
-def _claim(config: TrainConfig, out: Path, resume: bool) -> None:
-    """Refuse to write over another run, and to resume one with other settings."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigError(f"`--out {out}` is a file: name a folder for the run.")
-    if all(file.name == "log.txt" for file in out.iterdir()):
-        return
-    stored = out / "config.json"
-    if not stored.is_file():
+def _refuse_objective(config: TrainConfig, dataset: DataSet) -> None:
+    """Say before the first step what the objective would say at it."""
+    weights, classes = config.objective.class_weights, dataset.classes
+    if weights is not None and len(weights) != len(classes):
         raise ConfigError(
-            f"The output folder {out} holds something that is not a run: name another "
-            "folder."
+            f"`class_weights` has {len(weights)} values and the data has "
+            f"{len(classes)} classes: give one value a class."
         )
-    if not resume:
+    if dataset.multi_label and config.objective.loss != "sigmoid":
         raise ConfigError(
-            f"The output folder {out} already holds a run: give another `--out`, or "
-            "`--resume` to go on with it."
-        )
-    before = configs.from_plain(TrainConfig, json.loads(stored.read_text()), stored)
-    old, new = configs.to_plain(before), configs.to_plain(config)
-    different = [name for name in new if old[name] != new[name]]
-    different = [name for name in different if name not in VOLATILE]
-    if different:
-        name = different[0]
-        raise ConfigError(
-            f"The run in {out} was started with `{name}` {old[name]} and cannot go on "
-            f"with {new[name]}. Use the first settings, or another `--out`."
+            f"Images of {config.data} have several classes, which the softmax loss "
+            "cannot learn: set `--loss sigmoid`."
         )
 
 

@@ -5,6 +5,7 @@ ledger says why. Anything that would change the function without being asked for
 error that shows both sides of the difference.
 """
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,7 +138,7 @@ def _place(
         return Line(name, "new", f"zero, for {config.num_classes} classes"), None
     if tensor is None:
         return Line(name, "new", "the file has no such part"), None
-    if name == "pos_embed" and tensor.shape != shape:
+    if name == "pos_embed" and _is_another_grid(tensor, source.config, config):
         return _resized(name, tensor, source.config, config)
     if tensor.shape != shape:
         raise WeightsError(
@@ -146,6 +147,17 @@ def _place(
             "setting that decides this shape was changed."
         )
     return Line(name, "copied"), tensor
+
+
+def _is_another_grid(table: Tensor, old: ViTConfig, new: ViTConfig) -> bool:
+    """Whether the grid is all that differs, so that a resize gives the right shape."""
+    prefixes = [0 if c.no_embed_class else c.num_prefix_tokens for c in (old, new)]
+    rows = prefixes[0] + math.prod(old.grid)
+    return (
+        prefixes[0] == prefixes[1]
+        and old.grid != new.grid
+        and table.shape[1:] == (rows, new.embed_dim)
+    )
 
 
 def _resized(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from vitral import configs
 from vitral.data import Preprocess
-from vitral.errors import WeightsError
+from vitral.errors import ConfigError, WeightsError
 from vitral.files import write_atomic, write_json
 from vitral.models import ViT, ViTConfig
 from vitral.weights import timm
@@ -48,6 +48,13 @@ def read(folder: Path) -> Source:
     """
     file = folder / CONFIG
     about = _config(folder)["vitral"]
+    parts = about if isinstance(about, dict) else {}
+    for name in ("config", "preprocess"):
+        if not isinstance(parts.get(name), dict):
+            raise ConfigError(
+                f"{file}: its block `vitral` has no object `{name}`. It was edited, or "
+                "comes from another version of vitral: save the model again."
+            )
     config = configs.from_plain(ViTConfig, about["config"], file)
     return Source(
         path=folder / TENSORS,
@@ -74,8 +81,15 @@ def save(
         extra: plain data to keep with the model, under keys that are not in OWN_KEYS.
 
     Raises:
+        ConfigError: `extra` has a key that is ours.
         WeightsError: the folder cannot be written or the disk is full.
     """
+    taken = sorted(set(OWN_KEYS) & set(extra or {}))
+    if taken:
+        raise ConfigError(
+            f"`extra` may not have the key `{taken[0]}`: it is one of vitral's own. "
+            "Choose another name."
+        )
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     about = _describe(model, preprocess, classes, extra or {})

@@ -43,7 +43,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             f"No weights at {path}: give a .safetensors file, or a model folder that "
             "has model.safetensors."
         )
-    if path.suffix in PICKLES:
+    if path.suffix.lower() in PICKLES:
         raise WeightsError(
             f"{path} is a pickle, which can run code when it is read: vitral does not "
             "open it. Save the same state dict with safetensors.torch.save_file and "

@@ -19,6 +19,16 @@ from vitral.layers import Grid
 from vitral.models import SIZES, ViTConfig
 from vitral.weights.source import Source
 
+TIMM_NORM_EPS = 1e-6
+RANKS = {
+    "patch_embed.proj.weight": 4,
+    "pos_embed": 3,
+    "reg_token": 3,
+    "blocks.0.mlp.fc1.weight": 2,
+    "pre_logits.fc.weight": 2,
+    "head.weight": 2,
+}
+"""Dimensions of the tensors whose shapes describe the model."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -39,6 +49,7 @@ def read(
     Raises:
         WeightsError: the number of heads or the grid of positions cannot be known.
     """
+    _refuse_other_ranks(path, tensors)
     beside = _config_beside(path)
     notes: list[str] = []
     width, chans, *patch = tensors["patch_embed.proj.weight"].shape
@@ -46,7 +57,7 @@ def read(
     mlp_dim = _rows(tensors, "blocks.0.mlp.fc1.weight", path)
     registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
     prefix = int("cls_token" in tensors) + registers
-    positions = _positions(path, tensors, prefix, grid)
+    positions = _positions(path, tensors, prefix, grid, notes)
     arguments = beside.get("model_args", {})
     heads = num_heads or arguments.get("num_heads")
     if heads is None:
@@ -88,6 +99,8 @@ def model_args(config: ViTConfig) -> dict[str, Any] | None:
     plain = config.position == "learned_1d" and config.position_at == "stem"
     if not plain or config.global_pool == "token_avg" or config.representation_size:
         return None
+    if config.norm_eps != TIMM_NORM_EPS:
+        return None
     arguments: dict[str, Any] = {
         "img_size": list(config.image_hw),
         "patch_size": list(config.patch_hw),
@@ -114,6 +127,16 @@ def model_args(config: ViTConfig) -> dict[str, Any] | None:
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
+def _refuse_other_ranks(path: Path, tensors: dict[str, Tensor]) -> None:
+    for name, rank in RANKS.items():
+        if name in tensors and tensors[name].ndim != rank:
+            raise WeightsError(
+                f"{path}: tensor {name} has shape {tuple(tensors[name].shape)}, but "
+                f"the Vision Transformer's has {rank} dimensions. It is the file of "
+                "another model."
+            )
+
+
 class _Positions:
     """The grid of the table in a file, and whether prefix tokens have rows in it."""
 
@@ -122,7 +145,11 @@ class _Positions:
 
 
 def _positions(
-    path: Path, tensors: dict[str, Tensor], prefix: int, grid: Grid | None
+    path: Path,
+    tensors: dict[str, Tensor],
+    prefix: int,
+    grid: Grid | None,
+    notes: list[str],
 ) -> _Positions:
     if "pos_embed" not in tensors:
         return _Positions(grid or Grid(14, 14), False)
@@ -133,6 +160,12 @@ def _positions(
     for own in (prefix, 0):
         side = math.isqrt(max(rows - own, 0))
         if grid is None and side and side * side == rows - own:
+            if own != prefix:
+                notes.append(
+                    f"{side} x {side} patches assumed, and no row of the position "
+                    "table for the class and register tokens: give the grid if it is "
+                    "another"
+                )
             return _Positions(Grid(side, side), own != prefix)
     wanted = "is not a square" if grid is None else f"is not {grid[0]} x {grid[1]}"
     raise WeightsError(

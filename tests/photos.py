@@ -1,0 +1,71 @@
+"""A small data set of rectangular photos, and settings that learn it in seconds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vitral.data import AugmentConfig
+from vitral.run import TrainConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+
+CLASSES = ("blue stripes", "green", "red 2")
+COLOURS = ((40, 60, 190), (60, 180, 70), (200, 50, 40))
+
+
+def photo(label: int, number: int, height: int = 40, width: int = 56) -> Image.Image:
+    """A colour with noise; blue ones have stripes. Every ninth shows another class."""
+    generator = np.random.default_rng([label, number])
+    label += number % 9 == 0
+    pixels = generator.normal(COLOURS[label % 3], 25, (height, width, 3))
+    if label % 3 == 0:
+        pixels[::8] += 60
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def make_photos(
+    root: Path,
+    *,
+    splits: tuple[str, ...] = ("train", "val", "test"),
+    classes: tuple[str, ...] = CLASSES,
+    per_class: int = 20,
+) -> Path:
+    """ROOT/split/class/number.png; without splits, ROOT/class/number.png."""
+    number = 0
+    for split in splits or ("",):
+        for name in classes:
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            label = CLASSES.index(name) if name in CLASSES else len(name)
+            for index in range(per_class):
+                number += 1
+                photo(label, number).save(folder / f"{index}.png")
+    return root
+
+
+def tiny_config(data: Path | str, **changes: Any) -> TrainConfig:
+    """A ViT of two narrow blocks on 2 x 3 patches; `loop` takes fields of its own."""
+    loop = {"eval_every": 8, "log_every": 4, "checkpoint_every": 8, "ema": 0.9}
+    loop |= {"ema_warmup": True, **changes.pop("loop", {})}
+    fields: dict[str, Any] = {
+        "model": "vit_mu16",
+        "model_changes": {"depth": 2},
+        "image_size": (32, 48),
+        "batch_size": 15,
+        "epochs": 8.0,
+        "seed": 3,
+        "augment": AugmentConfig(shift=0.1),
+        "optim": OptimConfig(lr=3e-3, weight_decay=0.05),
+        "schedule": ScheduleConfig(warmup=0),
+    }
+    return TrainConfig(data=str(data), **{**fields, **changes}, loop=LoopConfig(**loop))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file below `root` by its relative path."""
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
