@@ -51,7 +51,7 @@ def test_every_recipe_builds_a_run(name, folder, weights):
     assert config.data == folder
     assert config.expected
     dataset = open_data(config)
-    prepared = prepare_model(config, len(dataset.classes))
+    prepared = prepare_model(config, dataset.classes)
     assert prepared.model.config.num_classes == 3
     assert prepared.preprocess.image_size == prepared.model.config.image_hw
     assert optimizer_of(config, prepared.model).param_groups

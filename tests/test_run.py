@@ -570,7 +570,7 @@ def test_a_cached_run_is_the_uncached_run(few, tmp_path):
         assert {k: cached_line[k] for k in numbers} == pytest.approx(numbers, rel=1e-5)
     for name, tensor in plain.model.state_dict().items():
         torch.testing.assert_close(kept.model.state_dict()[name], tensor)
-    fresh = prepare_model(config, 3).model.state_dict()
+    fresh = prepare_model(config, ("a", "b", "c")).model.state_dict()
     for name, tensor in kept.model.state_dict().items():
         if kept.model.layer_of(name) <= 1:
             assert torch.equal(tensor, fresh[name]), name
@@ -580,7 +580,7 @@ def test_a_cached_run_is_the_uncached_run(few, tmp_path):
 
 def test_a_linear_probe_keeps_one_vector_an_image(few, tmp_path):
     config = tiny_config(few, **{**FROZEN, "freeze": 2}, cache=True)
-    prepared, dataset = prepare_model(config, 3), open_data(config)
+    prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = train_loader(config, dataset, prepared.preprocess, 0)
     made = cached(
         loader,
@@ -608,7 +608,7 @@ def test_a_linear_probe_keeps_one_vector_an_image(few, tmp_path):
 
 def test_a_cache_is_used_again_until_its_key_changes(few, tmp_path, monkeypatch):
     config = tiny_config(few, **FROZEN, cache=True)
-    prepared, dataset = prepare_model(config, 3), open_data(config)
+    prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = split_loader(dataset, "val", prepared.preprocess, batch_size=4)
     calls = []
 
@@ -655,7 +655,7 @@ def test_a_resumed_cached_run_computes_nothing_again(few, tmp_path, monkeypatch)
 
 def test_a_cache_in_bfloat16_is_near(few):
     config = tiny_config(few, **FROZEN, cache=True)
-    prepared, dataset = prepare_model(config, 3), open_data(config)
+    prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = split_loader(dataset, "val", prepared.preprocess, batch_size=4)
     assert prepared.model.config.grid == Grid(2, 3)
     exact = score(prepared.model, loader.epoch(0), device=CPU)

@@ -1,16 +1,16 @@
 """`vitral data check DIR` and `vitral data split DIR`: look before you train."""
 
-import argparse
 from pathlib import Path
 
 import vitral.data
+from vitral.cli.parser import Parser
 from vitral.data.split import save
 from vitral.errors import ConfigError
 
 
 def run(words: list[str]) -> None:
     """Audit a data set, or write its split to a file."""
-    parser = argparse.ArgumentParser(prog="vitral data")
+    parser = Parser("data", "Audit a data set, or write its split to a file.")
     parser.add_argument("action", choices=("check", "split"))
     parser.add_argument("data", help="a folder, a table or a name")
     parser.add_argument("--out", default="split.csv", help="file of `split`")
@@ -18,7 +18,7 @@ def run(words: list[str]) -> None:
     parser.add_argument("--test", type=float, default=0.2)
     parser.add_argument("--group-by", default="")
     parser.add_argument("--seed", type=int, default=0)
-    known = parser.parse_args(words)
+    known = parser.read(words)
     dataset = vitral.data.open(
         known.data,
         seed=known.seed,
@@ -43,7 +43,7 @@ def _check(dataset: vitral.data.DataSet, name: str) -> None:
     found = vitral.data.check(dataset, workers=2, max_bad=1.0)
     for left in dataset.ignored:
         print(f"ignored: {left.path} ({left.reason})")
-    for note in (*dataset.notes, *found.notes):
+    for note in found.dataset.notes:
         print(f"note: {note}")
     for copies in found.leaks:
         print(f"leak: the same picture in {', '.join(copies.splits)}: {copies.ids}")

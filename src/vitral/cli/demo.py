@@ -1,6 +1,5 @@
 """`vitral demo`: the main job end to end on scikit-learn's digits."""
 
-import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 
 import vitral.recipes
 from vitral.cli.log import keep_log, say
+from vitral.cli.parser import Parser
 from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
 from vitral.run import train
@@ -16,13 +16,12 @@ from vitral.run import train
 
 def run(words: list[str]) -> None:
     """Train a ViT with 2 x 2 patches from zero, measure it, write the report."""
-    parser = argparse.ArgumentParser(
-        prog="vitral demo",
-        description="Train a small ViT from zero on 1,797 digits of 8 x 8 pixels.",
+    parser = Parser(
+        "demo", "Train a small ViT from zero on 1,797 digits of 8 x 8 pixels."
     )
     parser.add_argument("--out", default="", help="folder; by default a new one")
     parser.add_argument("--seed", type=int, default=0)
-    known = parser.parse_args(words)
+    known = parser.read(words)
     out = Path(known.out) if known.out else _new_folder(Path("runs"), "demo")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"The output folder {out} is in use: give another `--out`.")

@@ -1,9 +1,9 @@
 """`vitral eval RUN [DATA]`: every number of a model on a data set."""
 
-import argparse
 import json
 from pathlib import Path
 
+from vitral.cli.parser import Parser
 from vitral.cli.results import headline
 from vitral.run import open_run
 from vitral.run.evaluating import evaluate
@@ -11,7 +11,7 @@ from vitral.run.evaluating import evaluate
 
 def run(words: list[str]) -> None:
     """Measure, print a table per class, and keep the result in the run."""
-    parser = argparse.ArgumentParser(prog="vitral eval")
+    parser = Parser("eval", "Measure a trained model on a split.")
     parser.add_argument("run", help="a run folder, or its model folder")
     parser.add_argument("data", nargs="?", default="", help="default: the run's own")
     parser.add_argument("--split", default="", help="default: test, else val, else all")
@@ -20,7 +20,7 @@ def run(words: list[str]) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
-    known = parser.parse_args(words)
+    known = parser.read(words)
     opened = open_run(known.run)
     measured = evaluate(
         opened,

@@ -1,17 +1,16 @@
 """`vitral models`: names, parameters, multiply-accumulates."""
 
-import argparse
+import torch
+
+from vitral.cli.parser import Parser
+from vitral.models import config, create, names
 
 
 def run(words: list[str]) -> None:
     """One line a model."""
-    parser = argparse.ArgumentParser(prog="vitral models")
+    parser = Parser("models", "Names, parameters and multiply-accumulates.")
     parser.add_argument("filter", nargs="?", default="", help="part of the name")
-    known = parser.parse_args(words)
-    import torch
-
-    from vitral.models import config, create, names
-
+    known = parser.read(words)
     print(f"{'name':16} {'parameters':>14} {'GMACs':>9}  image  source")
     for name in names():
         if known.filter not in name:

@@ -1,6 +1,5 @@
 """`vitral predict RUN FILES...`: one JSON line or CSV row per image."""
 
-import argparse
 import csv
 import json
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from vitral.cli.parser import Parser
 from vitral.data.images import EXTENSIONS
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.run import Answer, Run, open_run
@@ -18,12 +18,12 @@ BATCH = 32
 
 def run(words: list[str]) -> None:
     """Answer for every image; an unreadable one gets its reason, and exit code 3."""
-    parser = argparse.ArgumentParser(prog="vitral predict")
+    parser = Parser("predict", "One JSON line or CSV row per image.")
     parser.add_argument("run", help="a run folder, or its model folder")
     parser.add_argument("files", nargs="+", help="images, folders, or patterns")
     parser.add_argument("--format", choices=("json", "csv"), default="json")
     parser.add_argument("--top", type=int, default=5, help="classes to list")
-    known = parser.parse_args(words)
+    known = parser.read(words)
     opened = open_run(known.run)
     files = list(found(known.files))
     writer = csv.writer(sys.stdout, lineterminator="\n")

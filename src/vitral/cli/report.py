@@ -1,17 +1,17 @@
 """`vitral report RUN...`: (re)write the report; several runs side by side."""
 
-import argparse
 from pathlib import Path
 
+from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 from vitral.run.showing import write_report
 
 
 def run(words: list[str]) -> None:
     """Write report.html into the first run's folder."""
-    parser = argparse.ArgumentParser(prog="vitral report")
+    parser = Parser("report", "(Re)write the report; several runs side by side.")
     parser.add_argument("runs", nargs="+", help="run folders; the first gets the file")
-    known = parser.parse_args(words)
+    known = parser.read(words)
     folders = [Path(run) for run in known.runs]
     for folder in folders:
         if not (folder / "config.json").is_file():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
+import vitral.models
 import vitral.recipes
 import vitral.weights
 from vitral.cli.log import keep_log, say
@@ -19,6 +20,7 @@ from vitral.run.claim import claim
 
 OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""
+PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 SHORT = re.compile(r"(-[bj])=?(\d+)")
 
 
@@ -65,7 +67,7 @@ def parse(config: TrainConfig, words: list[str]) -> TrainConfig:
         default=config,
         args=words,
         prog="vitral train DATA --out RUN",
-        description="Flags on top of the recipe; each shows the recipe's value.",
+        description="Flags on top of the recipe; the defaults are without one.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
 
@@ -97,6 +99,7 @@ def _first_flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", default="")
     parser.add_argument("--recipe", default="")
+    parser.add_argument("--model", default="")
     parser.add_argument("--weights", default="")
     parser.add_argument("-j", "--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -112,6 +115,10 @@ def _first_flags() -> argparse.ArgumentParser:
 
 def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> TrainConfig:
     changes: dict[str, Any] = dict(config.model_changes)
+    if known.model:
+        # The size that is asked for by name comes before the recipe's own.
+        sizes = vitral.models.SIZES["b"]
+        changes = {name: v for name, v in changes.items() if name not in sizes}
     if known.drop_path is not None:
         changes["drop_path_rate"] = known.drop_path
     for word in known.set:
@@ -121,7 +128,7 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
                 f"`--set {word}` must be FIELD=VALUE, such as `--set reg_tokens=4`."
             )
         try:
-            changes[name] = json.loads(value)
+            changes[name] = json.loads(PYTHON_WORDS.get(value, value))
         except ValueError:
             changes[name] = value
         if isinstance(changes[name], list | dict):
@@ -129,6 +136,8 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
                 f"`--set {word}` must be one number, true, false, null or a word."
             )
     fields: dict[str, Any] = {"model_changes": changes}
+    if known.model:
+        fields["model"] = known.model
     if known.linear_probe:
         if not config.weights:
             raise ConfigError(
@@ -146,6 +155,8 @@ def _show_help(recipe: str) -> None:
         "DATA is a folder with one folder per class, a .csv or .jsonl table with the\n"
         "columns path,label[,split,group,weight], or a name such as digits or "
         "cifar10.\n\n"
+        "  --model NAME       a size by name, such as vit_s16; `vitral models` lists "
+        "them\n"
         "  --recipe NAME      settings to begin with; without it vitral picks one: "
         f"{', '.join(vitral.recipes.RECIPES)}\n"
         "  --weights FILE     a model folder, a run or a .safetensors file\n"

@@ -60,7 +60,8 @@ def evaluate(
         data: a data set; empty for the run's own, with the run's own split.
         split: empty for test, else val, else everything.
         bad_files: `wrong` counts unreadable files as wrong answers, `refuse` stops.
-        out: folder for the files; None for predictions/ in the run.
+        out: folder for the files; None for predictions/ in the run, or evaluations/
+            where `data` is given.
 
     Raises:
         DataError: the data has a class that the model does not know, or `bad_files`
@@ -93,8 +94,11 @@ def evaluate(
             f"{bad[0].reason}. Repair them, or count them as wrong with "
             "`--bad-files wrong`."
         )
-    name = split if not data else f"{Path(data).stem}-{split}"
-    folder = out or run.path / "predictions"
+    name, folder = split, run.path / "predictions"
+    if data:
+        # Not among the run's own results, which the report and the card read.
+        name, folder = f"{Path(data).stem}-{split}", run.path / "evaluations"
+    folder = out or folder
     result = measure_split(
         run, found.dataset, split, bad, pick_device(device), folder, name
     )

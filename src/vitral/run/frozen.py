@@ -32,6 +32,7 @@ class Tail(nn.Module):
         self.model = model
         self.grid = model.config.grid
         self.probe = is_probe(model)
+        self.probe = is_probe(model)
 
     def forward(
         self, tokens: Float[Tensor, "batch tokens dim"]

@@ -92,14 +92,14 @@ def describe_data(found: Audit) -> dict[str, Any]:
             for file in found.bad
         ],
         "ignored": [dataclasses.asdict(file) for file in dataset.ignored],
-        "notes": [*dataset.notes, *found.notes, *leaks],
+        "notes": [*dataset.notes, *leaks],
         "fingerprint": dataset.fingerprint(),
     }
 
 
-def prepare_model(config: TrainConfig, num_classes: int) -> Prepared:
+def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
     """The model with its weights, its frozen part and its pre-processing."""
-    changes: dict[str, Any] = {**config.model_changes, "num_classes": num_classes}
+    changes: dict[str, Any] = {**config.model_changes, "num_classes": len(classes)}
     if config.image_size:
         changes["image_size"] = config.image_size
     ledger: Ledger | None = None
@@ -112,7 +112,7 @@ def prepare_model(config: TrainConfig, num_classes: int) -> Prepared:
         changes.setdefault("representation_size", 0)
         model_config = _changed(source.config, changes)
         torch.manual_seed(config.seed)
-        model, preprocess, ledger = vitral.weights.build(source, model_config)
+        model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
         if source.config.grid != model_config.grid:
             origin["position_resize"] = {

@@ -21,6 +21,7 @@ from vitral.data import Audit, DataSet, Loader
 from vitral.errors import ConfigError
 from vitral.evaluation import Classification
 from vitral.files import write_atomic, write_json
+from vitral.models import name_of
 from vitral.objectives import Supervised
 from vitral.run.claim import claim, write_errors_as_ours
 from vitral.run.config import VOLATILE, TrainConfig
@@ -98,7 +99,7 @@ def _train(
 ) -> Run:
     dataset = open_data(config)
     _refuse_objective(config, dataset)
-    prepared = prepare_model(config, len(dataset.classes))
+    prepared = prepare_model(config, dataset.classes)
     found = audit(dataset, out / "split.csv", config, workers)
     steps = config.loop.steps or steps_for(
         len(found.dataset.select("train")), config.epochs, config.batch_size
@@ -158,7 +159,7 @@ def _announce(
         announce(f"data: {split} {sum(counts.values())} images")
     for file in found.bad:
         announce(f"unreadable: {file.path} ({file.split}): {file.reason}")
-    for note in (*found.dataset.notes, *found.notes):
+    for note in found.dataset.notes:
         announce(f"note: {note}")
     config = prepared.model.config
     learns = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
@@ -283,7 +284,7 @@ def _save_best(
         prepared.preprocess,
         classes=found.dataset.classes,
         extra={
-            "model": config.model,
+            "model": name_of(prepared.model.config),
             "weights": config.weights,
             **prepared.origin,
             "step": step,
