@@ -12,7 +12,7 @@ from vitral.run import TrainConfig
 
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
-    ("errors", "files"),
+    ("errors", "files", "version"),
     ("configs",),
     ("layers",),
     ("models", "data"),
