@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 import vitral as vt
 from helpers import TINY
 from photos import CLASSES, contents, make_photos
+from vitral import configs
 from vitral.cli import VERBS, main
 from vitral.data import Preprocess
 from vitral.models import ViT, ViTConfig
@@ -141,12 +143,9 @@ def test_flags_reach_the_config(photos, tmp_path, monkeypatch, flags, where, val
     given = []
 
     def stop(config, out, **arguments):
-        given.append(vt.run.configs.to_plain(config))
+        given.append(configs.to_plain(config))
         raise vt.ConfigError("far enough")
 
-    import vitral.run.folder as folder
-
-    monkeypatch.setattr(vt, "run", folder, raising=False)
     monkeypatch.setattr("vitral.cli.train.train", stop)
     words = ["train", str(photos), "--out", str(tmp_path / "run"), *TINY_FLAGS]
     assert main([*words, *flags]) == 2
@@ -381,6 +380,8 @@ def test_eval_of_bad_files_only(run, photos, tmp_path, capsys):
 def test_report_of_two_runs(run, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(run, other)
+    for folder in (run, other):
+        (folder / "report.html").unlink()
     assert main(["report", str(run), str(other)]) == 0
     assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
     text = (run / "report.html").read_text()
@@ -420,8 +421,6 @@ def test_demo_refuses_a_folder_in_use(tmp_path, capsys):
 
 
 def test_weights_of_a_head_only(tmp_path, photos, capsys):
-    import torch
-
     file = tmp_path / "head.safetensors"
     save_file({"head.weight": torch.ones(3, 24)}, file)
     words = ["train", str(photos), "--out", str(tmp_path / "run")]
