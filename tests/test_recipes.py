@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 def weights(tmp_path_factory):
     """A model of 6 blocks with patches of 16, which 224 and 384 are multiples of."""
     path = tmp_path_factory.mktemp("weights")
-    config = {**TINY, "depth": 6}
+    config = {**TINY, "depth": 9}
     vitral.weights.save(path, ViT(ViTConfig(**config)), Preprocess(image_size=(48, 80)))
     return str(path)
 

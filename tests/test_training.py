@@ -362,7 +362,7 @@ def test_early_stop(tmp_path):
 
     config = config_of(eval_every=2, patience=2)
     result = run(tmp_path, config=config, evaluate=evaluate)
-    assert result[:4] == (8, 4, 0.5, True)
+    assert result[:4] == (8, 6, 0.5, True)
     assert CheckpointStore(tmp_path / "checkpoints").latest().step == 8
     again = run(tmp_path, config=config, evaluate=evaluate, resume=True)
     assert again[:4] == result[:4]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vitral.errors import ConfigError, DivergedError
+from vitral.errors import ConfigError, DivergedError, WeightsError
 from vitral.training import MetricsLog, Progress
 
 
@@ -58,7 +58,7 @@ def test_a_path_that_cannot_be_written(tmp_path):
 
 def test_full_disk():
     log = MetricsLog(Path("/dev/full"))
-    with pytest.raises(ConfigError, match="No space left on device"):
+    with pytest.raises(WeightsError, match="No space left on device"):
         log.append({"step": 1})
     log.close()
 
@@ -72,7 +72,7 @@ def test_full_disk_in_the_middle_of_a_line(tmp_path):
         log = MetricsLog(tmp_path / "metrics.jsonl")
         log.append({"text": "x" * 4000})
         length = log.length
-        with pytest.raises(ConfigError, match="No space left on device"):
+        with pytest.raises(WeightsError, match="No space left on device"):
             log.append({"text": "y" * 9000})
         assert os.path.getsize(log.path) == length
         log.close()

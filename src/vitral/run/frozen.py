@@ -5,6 +5,7 @@ of views, so their output is a table. The tail of the model, trained on that tab
 the same gradients as the whole model would.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ def cached(
 
     Args:
         folder: gets one file of views x examples x tokens x dim numbers.
-        key: what the outputs depend on; a file with another key is made again.
+        key: what the outputs depend on beside the weights; a file with another key is
+            made again.
         bf16: compute in bfloat16 and keep it so, at half the size.
 
     Raises:
@@ -115,7 +117,7 @@ def cached(
     folder.mkdir(parents=True, exist_ok=True)
     about = folder / ABOUT
     shape = _shape(loader, model, views)
-    wanted = {"key": key, "shape": list(shape), "bf16": bf16}
+    wanted = {"key": f"{key} {_fingerprint(model)}", "shape": list(shape), "bf16": bf16}
     kind = np.int16 if bf16 else np.float32
     if not about.is_file() or json.loads(about.read_text()) != wanted:
         about.unlink(missing_ok=True)
@@ -126,6 +128,13 @@ def cached(
         write_json(about, wanted)
     table = np.memmap(folder / FILE, dtype=kind, mode="r", shape=shape)
     return CachedLoader(loader=loader, table=table, bf16=bf16)
+
+
+def _fingerprint(model: ViT) -> str:
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

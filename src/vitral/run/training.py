@@ -210,11 +210,8 @@ def _loaders(
         )
     if not config.cache:
         return Loaders(train_images, val_images, prepared.model)
-    key = hashlib.sha256(
-        f"{config_hash(config)} {dataset.fingerprint()}".encode()
-    ).hexdigest()
     about: dict[str, Any] = {
-        "key": key,
+        "key": f"{config_hash(config)} {dataset.fingerprint()}",
         "device": device,
         "bf16": config.loop.precision == "bf16",
     }

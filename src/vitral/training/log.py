@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vitral.errors import ConfigError, DivergedError
+from vitral.errors import ConfigError, DivergedError, WeightsError
 
 TIMING_FIELDS = ("images_per_second", "data_wait")
 """What differs between two runs of the same seed."""
@@ -39,6 +39,7 @@ class MetricsLog:
         Raises:
             DivergedError: a number is NaN or infinite; nothing is written.
             ConfigError: the file cannot be written.
+        WeightsError: the disk is full.
         """
         for name, value in record.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -76,9 +77,10 @@ class MetricsLog:
         """Close the file; lines are on their way to the disk already."""
         self._file.close()
 
-    def _unwritable(self, error: OSError) -> ConfigError:
+    def _unwritable(self, error: OSError) -> ConfigError | WeightsError:
         reason = error.strerror or str(error)
-        return ConfigError(
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return (WeightsError if full else ConfigError)(
             f"{self.path} cannot be written ({reason}): free space or choose another "
             "output folder. Saved checkpoints are intact; the run can be resumed."
         )

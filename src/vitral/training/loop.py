@@ -212,15 +212,16 @@ class Loop:
             )
         value = values[config.monitor]
         sign = -1 if "loss" in config.monitor else 1
-        if state.best_metric is None or sign * (value - state.best_metric) > 0:
-            state.best_step, state.best_metric, state.waiting = state.step, value, 0
+        gain = 1.0 if state.best_metric is None else sign * (value - state.best_metric)
+        if gain >= 0:
+            # Of equal ones the later step is kept: a small validation set has many.
+            state.best_step, state.best_metric = state.step, value
             if self.hooks.on_best is not None:
                 # Infinite weights can still be accurate; the caller will save them.
                 refuse_nonfinite(state.step, {"model": model.state_dict()})
                 self.hooks.on_best(model, state.step)
-        else:
-            state.waiting += 1
-            state.stopped_early = 0 < config.patience <= state.waiting
+        state.waiting = 0 if gain > 0 else state.waiting + 1
+        state.stopped_early = 0 < config.patience <= state.waiting
         assert state.best_metric is not None
         assert state.best_step is not None
         self.progress.best(config.monitor, state.best_metric, state.best_step)
