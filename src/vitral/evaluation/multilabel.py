@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cattrs
 import numpy as np
 from jaxtyping import Float, Int
 from sklearn.metrics import average_precision_score, f1_score
 
-from vitral.errors import ConfigError, DataError
+from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
+from vitral.evaluation.stored import from_stored, to_stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class MultiLabel:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `kind` says which result it is."""
-        return {"kind": "multilabel", **_CONVERTER.unstructure(self)}
+        return to_stored("multilabel", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "MultiLabel":
@@ -70,17 +70,7 @@ class MultiLabel:
         Raises:
             ConfigError: a field is missing or has another type.
         """
-        try:
-            return _CONVERTER.structure(value, cls)
-        except Exception as error:
-            reasons = "; ".join(cattrs.transform_error(error))
-            raise ConfigError(
-                f"this is not a stored multi-label result: {reasons}. Write it again "
-                "with `vitral eval`."
-            ) from error
-
-
-_CONVERTER = cattrs.Converter()
+        return from_stored(cls, value, "multi-label")
 
 
 def multilabel(

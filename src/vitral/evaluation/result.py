@@ -6,13 +6,12 @@ The numbers are made in classify.py.
 from dataclasses import dataclass
 from typing import Any
 
-import cattrs
 import numpy as np
 from jaxtyping import Int
 
-from vitral.errors import ConfigError
 from vitral.evaluation.calibration import Bin
 from vitral.evaluation.intervals import Interval
+from vitral.evaluation.stored import from_stored, to_stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,7 @@ class Classification:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: finite numbers, text, lists, None; `kind` says which."""
-        return {"kind": "classification", **_CONVERTER.unstructure(self)}
+        return to_stored("classification", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Classification":
@@ -109,14 +108,4 @@ class Classification:
         Raises:
             ConfigError: a field is missing or has another type.
         """
-        try:
-            return _CONVERTER.structure(value, cls)
-        except Exception as error:
-            reasons = "; ".join(cattrs.transform_error(error))
-            raise ConfigError(
-                f"this is not a stored classification result: {reasons}. Write it "
-                "again with `vitral eval`."
-            ) from error
-
-
-_CONVERTER = cattrs.Converter()
+        return from_stored(cls, value, "classification")
