@@ -47,7 +47,7 @@ def escape(text: str) -> str:
 
 
 def _what_it_is(run: RunFolder, config: dict[str, Any]) -> str:
-    model = run.setting("model") or str(config.get("architecture") or "unnamed")
+    model = run.model_name or str(config.get("architecture") or "unnamed")
     weights = run.setting("weights")
     start = f"the weights {escape(weights)}" if weights else "random numbers"
     text = f"# {escape(run.name)}\n\n"

@@ -44,7 +44,7 @@ def compare(runs: list[RunFolder]) -> Comparison:
 
 def _line(run: RunFolder) -> Line:
     split = run.headline
-    model, start = run.setting("model"), run.setting("weights") or "none"
+    model, start = run.model_name, run.setting("weights") or "none"
     if split is None:
         return Line(run.name, model, start, "not measured", None, None, [], None)
     result, file = run.results[split], f"predictions/{split}.json"

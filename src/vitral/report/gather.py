@@ -68,6 +68,13 @@ class RunFolder:
             value = value.get("name") or value.get("path")
         return "" if value is None else str(value)
 
+    @property
+    def model_name(self) -> str:
+        """What the model folder calls the model, else the setting; empty for none."""
+        block = (self.model or {}).get("vitral")
+        name = block.get("model") if isinstance(block, dict) else None
+        return str(name or self.setting("model"))
+
     def events(self, event: str) -> list[MetricLine]:
         """The metric lines of one kind, in order."""
         return [line for line in self.metrics if line.row.get("event") == event]

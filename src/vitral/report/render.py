@@ -142,6 +142,7 @@ def _gauge(run: RunFolder) -> Gauge | None:
 
 def _subtitle(run: RunFolder) -> list[str]:
     values = {name: run.setting(name) for name in ("model", "data", "recipe", "seed")}
+    values["model"] = run.model_name
     values["data"] = str((run.data or {}).get("name") or values["data"])
     return [f"{name} {value}" for name, value in values.items() if value]
 

@@ -21,7 +21,7 @@ from vitral.data import Audit, DataSet, Loader
 from vitral.errors import ConfigError
 from vitral.evaluation import Classification
 from vitral.files import write_atomic, write_json
-from vitral.models import name_of
+from vitral.models import ViTConfig, name_of
 from vitral.objectives import Supervised
 from vitral.run.claim import claim, write_errors_as_ours
 from vitral.run.config import VOLATILE, TrainConfig
@@ -266,6 +266,12 @@ def _evaluation(
     return evaluate
 
 
+def _called(config: TrainConfig, model: ViTConfig) -> str:
+    """The model's name; one whose sizes were changed is said to be so."""
+    changed = f"{config.model}, changed" if config.model else ""
+    return name_of(model) or changed
+
+
 def _save_best(
     out: Path,
     module: nn.Module,
@@ -281,7 +287,7 @@ def _save_best(
         prepared.preprocess,
         classes=found.dataset.classes,
         extra={
-            "model": name_of(prepared.model.config),
+            "model": _called(config, prepared.model.config),
             "weights": config.weights,
             **prepared.origin,
             "step": step,
