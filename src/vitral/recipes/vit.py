@@ -42,8 +42,8 @@ def finetune(data: str, weights: str) -> TrainConfig:
 
     Command: `vitral train cifar10 --recipe vit.finetune --weights B_16.safetensors
     --out runs/cifar10`
-    Cost: for ViT-B/16 on CIFAR-10, 10,000 steps of 512 images at 384 pixels: 2.8e11
-    multiply-accumulates x 5.1e6 images; a matter of GPU-hours, not of a laptop.
+    Cost: for ViT-B/16 on CIFAR-10, 10,000 steps of 512 images at 384 pixels: 5.5e10
+    multiply-accumulates forward x 5.1e6 images; a matter of GPU-hours, not of a laptop.
     Expect: the paper's own numbers need the paper's weights; none was run here.
 
     `--lr` takes each value of `TABLE_4[data].lr_grid` in turn; the default is the one
