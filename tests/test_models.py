@@ -505,7 +505,4 @@ def test_errors(call, sentence):
 def test_features_are_a_named_tuple():
     features = tiny_vit().forward_features(images())
     assert isinstance(features, Features)
-    assert [field.name for field in dataclasses.fields(ViTConfig)][:2] == [
-        "image_size",
-        "patch_size",
-    ]
+    assert next(field.name for field in dataclasses.fields(ViTConfig)) == "image_size"

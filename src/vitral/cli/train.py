@@ -144,7 +144,7 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
                 "`--linear-probe` keeps the weights of a pre-trained model: give them "
                 "with `--weights FILE`."
             )
-        fields["freeze"] = vitral.weights.read(config.weights).config.depth
+        fields["freeze"] = vitral.weights.read(config.weights).config.num_blocks
     return dataclasses.replace(config, **fields)
 
 

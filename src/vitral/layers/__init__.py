@@ -2,7 +2,7 @@
 
 from vitral.layers.attention import Attention, attention_mask
 from vitral.layers.init import lecun_normal_, xavier_uniform_
-from vitral.layers.mlp import Activation, Mlp
+from vitral.layers.mlp import Activation, Mlp, MlpKind, SwiGLU
 from vitral.layers.patch import PatchEmbed, patch_grid
 from vitral.layers.pool import AttentionPool
 from vitral.layers.position import (
@@ -24,9 +24,11 @@ __all__ = [
     "Grid",
     "LayerScale",
     "Mlp",
+    "MlpKind",
     "PatchEmbed",
     "RelativePosition",
     "ResizeMethod",
+    "SwiGLU",
     "attention_mask",
     "drop_path_rates",
     "learned_2d",

@@ -19,8 +19,9 @@ class Attention(nn.Module):
     """Self-attention with one fused matrix for queries, keys and values.
 
     Args:
-        dim: width of a token; must be a multiple of `num_heads`.
-        num_heads: number of heads; each has dim / num_heads channels.
+        dim: width of a token; a multiple of `num_heads` unless `head_dim` is given.
+        num_heads: number of heads.
+        head_dim: channels of a head; None for dim / num_heads.
         qk_norm: LayerNorm on the channels of each query and key (arXiv 2302.05442).
         drop: dropout on the output, after the projection.
         relative: adds its scores to the logits; None for absolute positions.
@@ -31,7 +32,9 @@ class Attention(nn.Module):
         dim: int,
         num_heads: int,
         *,
+        head_dim: int | None = None,
         qkv_bias: bool = True,
+        proj_bias: bool = True,
         qk_norm: bool = False,
         norm_eps: float = 1e-6,
         drop: float = 0.0,
@@ -39,12 +42,13 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.head_dim = dim // num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.head_dim = head_dim or dim // num_heads
+        inner = num_heads * self.head_dim
+        self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         self.q_norm = _head_norm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
         self.k_norm = _head_norm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
         self.relative = relative
-        self.proj = nn.Linear(dim, dim)
+        self.proj = nn.Linear(inner, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(drop)
         self.reset_parameters()
 
@@ -69,12 +73,12 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch queries dim"]:
         """The output of the first `num_queries` tokens only, which is all that the
         last block of a class-token model has to compute. No mask, no relative bias."""
-        dim = x.shape[-1]
+        inner = self.num_heads * self.head_dim
         weight, bias = self.qkv.weight, self.qkv.bias
-        q_bias, kv_bias = (None, None) if bias is None else (bias[:dim], bias[dim:])
-        queries = F.linear(x[:, :num_queries], weight[:dim], q_bias)
+        q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
+        queries = F.linear(x[:, :num_queries], weight[:inner], q_bias)
         (q,) = self._heads(queries, parts=1)
-        k, v = self._heads(F.linear(x, weight[dim:], kv_bias), parts=2)
+        k, v = self._heads(F.linear(x, weight[inner:], kv_bias), parts=2)
         return self._attend(q, k, v, None)
 
     def weights(

@@ -2,12 +2,14 @@
 
 from typing import Literal
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.layers.init import xavier_uniform_
 
 Activation = Literal["gelu_tanh", "gelu"]
+MlpKind = Literal["plain", "swiglu"]
 
 
 def activation(name: Activation) -> nn.GELU:
@@ -38,3 +40,32 @@ class Mlp(nn.Module):
         self, x: Float[Tensor, "batch tokens dim"]
     ) -> Float[Tensor, "batch tokens dim"]:
         return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
+
+
+class SwiGLU(nn.Module):
+    """A gated perceptron, silu(x A) * (x B), then a dense layer (arXiv 2002.05202).
+
+    A and B are one matrix of twice the hidden width, as in DINOv2's largest model.
+    """
+
+    def __init__(
+        self, dim: int, hidden_dim: int, *, act: Activation, drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, 2 * hidden_dim)
+        self.drop1 = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop2 = nn.Dropout(drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        xavier_uniform_(self.fc1.weight, num_matrices=2)
+        xavier_uniform_(self.fc2.weight)
+        for layer in (self.fc1, self.fc2):
+            nn.init.normal_(layer.bias, std=1e-6)
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.drop2(self.fc2(self.drop1(F.silu(gate) * value)))

@@ -2,6 +2,7 @@
 
 import math
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,13 +31,27 @@ def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> Grid
 
 
 class PatchEmbed(nn.Module):
-    """A linear map of each patch, written as a convolution that steps by its kernel."""
+    """A linear map of each patch, written as a convolution that steps by its kernel.
+
+    Args:
+        norm_eps: epsilon of two LayerNorms, on the pixels of each patch (channel
+            slowest) and on its embedding; None for no such norms.
+    """
 
     def __init__(
-        self, patch_size: tuple[int, int], in_chans: int, embed_dim: int
+        self,
+        patch_size: tuple[int, int],
+        in_chans: int,
+        embed_dim: int,
+        norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
+        if norm_eps is not None:
+            pixels = in_chans * math.prod(patch_size)
+            self.pixel_norm = nn.LayerNorm(pixels, eps=norm_eps)
+            self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
+        self.has_norms = norm_eps is not None
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, stride=patch_size)
         lecun_normal_(self.proj.weight, fan_in=math.prod(patch_size) * in_chans)
         nn.init.zeros_(_bias(self.proj))
@@ -44,7 +59,12 @@ class PatchEmbed(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch patches dim"]:
-        return self.proj(image).flatten(2).transpose(1, 2)
+        if not self.has_norms:
+            return self.proj(image).flatten(2).transpose(1, 2)
+        size = self.patch_size
+        patches = F.unfold(image, size, stride=size).transpose(1, 2)
+        pixels = self.pixel_norm(patches)
+        return self.norm(F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias))
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.layers.attention import Attention
-from vitral.layers.mlp import Mlp
+from vitral.layers.mlp import Mlp, SwiGLU
 from vitral.layers.position import Grid
 
 
@@ -55,7 +55,7 @@ class Block(nn.Module):
         self,
         dim: int,
         attention: Attention,
-        mlp: Mlp,
+        mlp: Mlp | SwiGLU,
         *,
         norm_eps: float = 1e-6,
         init_values: float | None = None,

@@ -4,19 +4,39 @@
 Hugging Face for the same models are understood and answered with ours.
 """
 
+from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
 from vitral.models.features import Features, Tokens
-from vitral.models.naming import config, create, name_of, names
+from vitral.models.naming import (
+    build,
+    changed,
+    config,
+    create,
+    families,
+    family_of,
+    from_fields,
+    name_of,
+    names,
+)
 from vitral.models.vit import ViT
 from vitral.models.vit_config import SIZES, ViTConfig
 
 __all__ = [
     "SIZES",
+    "Family",
     "Features",
+    "ModelConfig",
+    "Size2d",
     "Tokens",
     "ViT",
     "ViTConfig",
+    "VisionModel",
+    "build",
+    "changed",
     "config",
     "create",
+    "families",
+    "family_of",
+    "from_fields",
     "name_of",
     "names",
 ]

@@ -15,6 +15,8 @@ class Features(NamedTuple):
     """One vector per patch, in the image's own geometry."""
     mask: Bool[Tensor, "batch rows columns"] | None = None
     """Which patches take part; None when all do."""
+    distillation: Float[Tensor, "batch dim"] | None = None
+    """The distillation token; None for a model that has none."""
 
 
 class Tokens(NamedTuple):

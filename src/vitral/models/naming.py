@@ -1,108 +1,95 @@
-"""From a name to a model: ours, or timm's and Hugging Face's for the same thing."""
+"""From a name to a model: ours, or timm's and Hugging Face's for the same thing.
+
+The families are the modules of this room that have a `FAMILY`; a new one is found by
+its file, and listed nowhere else.
+"""
 
 import dataclasses
 import difflib
-import re
-from typing import Any, NamedTuple
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
+import vitral.models
 from vitral import configs
 from vitral.errors import ConfigError
-from vitral.models.vit import ViT
-from vitral.models.vit_config import PATCH_SIZES, SIZES, Size2d, ViTConfig
-
-OUR_NAME = re.compile(rf"vit_({'|'.join(SIZES)})(\d+)")
-FOREIGN_SIZES = {
-    "tiny": "ti",
-    "small": "s",
-    "medium": "m",
-    "base": "b",
-    "large": "l",
-    "so400m": "so400m",
-    "huge": "h",
-    "giant": "giant",
-    "gigantic": "gigantic",
-}
-"""The word that timm and Hugging Face use for each of our sizes."""
-TIMM_NAME = re.compile(
-    rf"vit_({'|'.join(FOREIGN_SIZES)})_patch(\d+)"
-    r"(_reg4)?(?:_(\d+)|_(dinov2))?(?:\.[\w.]+)?"
-)
-HUGGING_FACE_NAME = re.compile(
-    rf"(?:google|facebook)/(?:dino-)?vit-?({'|'.join(FOREIGN_SIZES)})"
-    r"-patch(\d+)(?:-(\d+))?(?:-in21k)?"
-)
+from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
 
 
-class Named(NamedTuple):
-    """A model name as understood: our name, and what else the name says."""
+@cache
+def families() -> Mapping[str, Family]:
+    """Every family by the name of its module, the plain Vision Transformer first."""
+    found: dict[str, Family] = {}
+    for module in pkgutil.iter_modules(vitral.models.__path__):
+        content = importlib.import_module(f"vitral.models.{module.name}")
+        if isinstance(getattr(content, "FAMILY", None), Family):
+            found[module.name] = content.FAMILY
+    first = sorted(found, key=lambda name: (name != "vit", name))
+    return MappingProxyType({name: found[name] for name in first})
 
-    name: str
-    changes: dict[str, Any]
+
+def family_of(config: ModelConfig) -> str:
+    """The name of the family that a config belongs to."""
+    for name, family in families().items():
+        if type(config) is family.config:
+            return name
+    raise ConfigError(f"{type(config).__name__} is the config of no family of models.")
+
+
+def build(config: ModelConfig) -> VisionModel:
+    """The model of a config, with fresh weights."""
+    return families()[family_of(config)].model(config)
 
 
 def names() -> list[str]:
-    """The name of every model, sizes by patches."""
-    return [f"vit_{size}{patch}" for size in SIZES for patch in PATCH_SIZES]
+    """The name of every model that is listed, family by family."""
+    return [name for family in families().values() for name in family.sizes]
 
 
-def resolve(name: str) -> Named:
-    """Our name of a model, and the settings that a foreign name implies.
+def config(name: str, changes: dict[str, Any] | None = None) -> ModelConfig:
+    """The settings of a named model, with `changes` to its fields on top.
 
     Raises:
-        ConfigError: nobody's name; the nearest ones are in the message.
+        ConfigError: nobody's name, or no such setting; the nearest are in the message.
     """
-    if OUR_NAME.fullmatch(name):
-        return Named(name, {})
-    if match := TIMM_NAME.fullmatch(name):
-        size, patch, registers, pixels, dinov2 = match.groups()
-        changes: dict[str, Any] = {"act": "gelu", "image_size": int(pixels or 224)}
-        if dinov2:
-            changes |= {"image_size": 518, "init_values": 1e-5}
-        if registers:
-            changes |= {"reg_tokens": 4, "no_embed_class": True}
-        return Named(f"vit_{FOREIGN_SIZES[size]}{patch}", changes)
-    if match := HUGGING_FACE_NAME.fullmatch(name):
-        size, patch, pixels = match.groups()
-        changes = {"act": "gelu", "norm_eps": 1e-12, "image_size": int(pixels or 224)}
-        return Named(f"vit_{FOREIGN_SIZES[size]}{patch}", changes)
+    for family in families().values():
+        named = family.named(name)
+        if named is not None:
+            fields = {**named.settings, **(changes or {})}
+            return from_fields(family, fields, f"The model `{name}`")
     near = difflib.get_close_matches(name, names(), n=3, cutoff=0.3)
-    raise ConfigError(
-        f"Unknown model `{name}`. The nearest names are {', '.join(near)}; "
-        "`vitral models` lists all."
-        if near
-        else f"Unknown model `{name}`; `vitral models` lists all."
-    )
+    hint = f" The nearest names are {', '.join(near)};" if near else ""
+    raise ConfigError(f"Unknown model `{name}`.{hint} `vitral models` lists all.")
 
 
-def config(name: str, changes: dict[str, Any] | None = None) -> ViTConfig:
-    """The settings of a named model, with `changes` to its fields on top."""
-    named = resolve(name)
-    match = OUR_NAME.fullmatch(named.name)
-    assert match is not None
-    fields = {**SIZES[match[1]], "patch_size": int(match[2]), **named.changes}
-    if "image_size" not in {**named.changes, **(changes or {})}:
-        # 224 where the patch divides it, else the nearest size below that it does.
-        fields["image_size"] = max(224 // int(match[2]), 1) * int(match[2])
-    fields |= changes or {}
-    known = {field.name for field in dataclasses.fields(ViTConfig)}
+def changed(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
+    """The same model with other values of some settings, checked like a new one."""
+    family = families()[family_of(config)]
+    fields = {**configs.to_plain(config), **changes}
+    return from_fields(family, fields, "The model with its changes")
+
+
+def from_fields(
+    family: Family, fields: dict[str, Any], what: str | Path
+) -> ModelConfig:
+    """A config of `family`; an unknown setting is an error that names the nearest."""
+    known = {field.name for field in dataclasses.fields(family.config)}
     for field in fields:
         if field not in known:
             near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)
             raise ConfigError(
-                f"A Vision Transformer has no setting `{field}`. Did you mean "
-                f"`{near[0]}`?"
+                f"{family.title} has no setting `{field}`. Did you mean `{near[0]}`?"
             )
-    return configs.from_plain(ViTConfig, fields, f"The model `{name}`")
+    return configs.from_plain(family.config, fields, what)
 
 
-def name_of(config: ViTConfig) -> str:
+def name_of(config: ModelConfig) -> str:
     """The name of a model's size and patch; empty if it has none."""
-    rows, columns = config.patch_hw
-    for size, numbers in SIZES.items():
-        same = all(getattr(config, field) == n for field, n in numbers.items())
-        if same and rows == columns:
-            return f"vit_{size}{rows}"
-    return ""
+    return families()[family_of(config)].name_of(config)
 
 
 def create(
@@ -110,15 +97,15 @@ def create(
     num_classes: int = 1000,
     image_size: Size2d | None = None,
     **config_changes: Any,
-) -> ViT:
+) -> VisionModel:
     """A model with fresh weights, initialised as in the paper's released code.
 
     Args:
-        name: `vit_` + size + patch, such as `vit_b16`; see `names()`.
+        name: such as `vit_b16`; see `names()`.
         image_size: pixels, (height, width) or one number; None for the name's own.
-        config_changes: fields of ViTConfig; an unknown one is an error.
+        config_changes: fields of the family's config; an unknown one is an error.
     """
     changes = {"num_classes": num_classes, **config_changes}
     if image_size is not None:
         changes["image_size"] = image_size
-    return ViT(config(name, changes))
+    return build(config(name, changes))

@@ -24,6 +24,7 @@ from vitral.layers import (
     Mlp,
     PatchEmbed,
     RelativePosition,
+    SwiGLU,
     attention_mask,
     drop_path_rates,
     learned_2d,
@@ -32,19 +33,20 @@ from vitral.layers import (
     resize,
     sincos_2d,
 )
+from vitral.models.base import Family, VisionModel
 from vitral.models.features import Features, Tokens
 from vitral.models.vit_config import ViTConfig
+from vitral.models.vit_names import NAMES, called, understand
 
-_AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "pre_logits")
 
-
-class ViT(nn.Module):
+class ViT(VisionModel):
     """A Vision Transformer; `model(images)` gives logits.
 
     The position table belongs to `config.grid`. Images of another size, square or not,
     get the table resized by `config.position_resize` in the forward pass.
     """
 
+    config: ViTConfig
     pos_embed: nn.Parameter
     pos_embed_x: nn.Parameter
     pos_embed_y: nn.Parameter
@@ -52,15 +54,14 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.num_frozen_blocks: int | None = None
-        dim, prefix = config.embed_dim, config.num_prefix_tokens
-        self.patch_embed = PatchEmbed(config.patch_hw, config.in_chans, dim)
+        dim = config.embed_dim
+        self.patch_embed: nn.Module = self._stem(config)
         if config.class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         if config.reg_tokens:
             self.reg_token = nn.Parameter(torch.empty(1, config.reg_tokens, dim))
             nn.init.normal_(self.reg_token, std=1e-6)
-        self._build_position(config, dim, 0 if config.no_embed_class else prefix)
+        self._build_position(config)
         self.pos_drop = nn.Dropout(config.drop_rate)
         rates = drop_path_rates(config.drop_path_rate, config.depth)
         self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
@@ -88,7 +89,17 @@ class ViT(nn.Module):
         self.head: nn.Module = nn.Identity()
         self.reset_head(config.num_classes)
 
-    def _build_position(self, config: ViTConfig, dim: int, prefix: int) -> None:
+    def _stem(self, config: ViTConfig) -> nn.Module:
+        """What turns an image into patch embeddings."""
+        return PatchEmbed(
+            config.patch_hw,
+            config.in_chans,
+            config.embed_dim,
+            norm_eps=config.norm_eps if config.patch_norm else None,
+        )
+
+    def _build_position(self, config: ViTConfig) -> None:
+        dim, prefix = config.embed_dim, config.num_prefix_positions
         grid, tables = config.grid, 1
         if config.position_at == "every_layer":
             tables = config.depth
@@ -105,14 +116,17 @@ class ViT(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """A new head: zero weights, so that every class starts equal (section 3.2)."""
+        self.head = self._new_head(num_classes)
+
+    def _new_head(self, num_classes: int) -> nn.Module:
         if num_classes == 0:
-            self.head = nn.Identity()
-            return
+            return nn.Identity()
         width = self.config.representation_size or self.config.pooled_dim
-        like = self.patch_embed.proj.weight
-        self.head = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype)
-        nn.init.zeros_(self.head.weight)
-        nn.init.constant_(self.head.bias, self.config.head_bias)
+        like = next(self.blocks.parameters())
+        head = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype)
+        nn.init.zeros_(head.weight)
+        nn.init.constant_(head.bias, self.config.head_bias)
+        return head
 
     def positions(self, grid: Grid) -> Float[Tensor, "tables tokens dim"] | None:
         """What is added to the tokens on `grid`, prefix rows included; None for none.
@@ -124,16 +138,20 @@ class ViT(nn.Module):
         if config.position in ("none", "relative"):
             return None
         if config.position == "learned_1d":
-            own = 0 if config.no_embed_class else prefix
+            own = config.num_prefix_positions
             if grid == config.grid and own == prefix:
                 return self.pos_embed
             rows = resize(self.pos_embed[:, own:], config.grid, grid, method)
             if own:
-                return torch.cat([self.pos_embed[:, :own], rows], dim=1)
+                before = nn.functional.pad(
+                    self.pos_embed[:, :own], (0, 0, 0, prefix - own)
+                )
+                return torch.cat([before, rows], dim=1)
         elif config.position == "learned_2d":
             rows = learned_2d(self.pos_embed_x, self.pos_embed_y, grid, method)
         else:
-            rows = sincos_2d(grid, config.embed_dim, self.patch_embed.proj.weight)[None]
+            like = next(self.blocks.parameters())
+            rows = sincos_2d(grid, config.embed_dim, like)[None]
         return nn.functional.pad(rows, (0, 0, prefix, 0))
 
     def embed(
@@ -153,11 +171,7 @@ class ViT(nn.Module):
                 f"{image.shape[1]}. Convert the images, or build with `in_chans`."
             )
         grid = patch_grid((image.shape[2], image.shape[3]), config.patch_hw)
-        prefix = []
-        if config.class_token:
-            prefix.append(self.cls_token.expand(image.shape[0], -1, -1))
-        if config.reg_tokens:
-            prefix.append(self.reg_token.expand(image.shape[0], -1, -1))
+        prefix = [token.expand(image.shape[0], -1, -1) for token in self._prefix()]
         x = torch.cat([*prefix, self.patch_embed(image)], dim=1)
         takes_part = None
         if patch_mask is not None:
@@ -173,6 +187,11 @@ class ViT(nn.Module):
         if positions is not None and config.position_at == "stem":
             x = x + positions
         return Tokens(self.pos_drop(x), *grid, takes_part)
+
+    def _prefix(self) -> list[Float[Tensor, "1 tokens dim"]]:
+        """The tokens before the patches, in order."""
+        tokens: list[Tensor] = [self.cls_token] if self.config.class_token else []
+        return [*tokens, self.reg_token] if self.config.reg_tokens else tokens
 
     def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
         """Equations 2 and 3: the blocks from `first` up to, not including, `last`."""
@@ -199,13 +218,6 @@ class ViT(nn.Module):
             mask=mask,
         )
 
-    def forward_features(
-        self,
-        image: Float[Tensor, "batch channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-    ) -> Features:
-        return self.finish(self.encode(self.embed(image, patch_mask)))
-
     def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
         """What feeds the head: pooled features, through the tanh layer if there is one.
 
@@ -224,16 +236,6 @@ class ViT(nn.Module):
             if kind == "token_avg":
                 pooled = torch.cat([cls, _mean(patches, mask)], dim=1)
         return self.pre_logits(self.fc_norm(pooled))
-
-    def forward_head(self, features: Features) -> Float[Tensor, "batch classes"]:
-        return self.head(self.forward_pool(features))
-
-    def forward(
-        self,
-        image: Float[Tensor, "batch channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-    ) -> Float[Tensor, "batch classes"]:
-        return self.forward_tokens(self.embed(image, patch_mask))
 
     def forward_tokens(
         self, tokens: Tokens, first: int = 0
@@ -269,25 +271,6 @@ class ViT(nn.Module):
         stem = ("patch_embed", "cls_token", "reg_token", "pos_embed")
         return 0 if name.startswith(stem) else self.config.depth + 1
 
-    def freeze(self, num_blocks: int) -> None:
-        """Keep the stem and the first `num_blocks` blocks as they are, in training too.
-
-        With all blocks frozen only the head learns: a linear probe.
-        """
-        depth = self.config.depth
-        if not 0 <= num_blocks <= depth:
-            raise ConfigError(
-                f"`freeze` must lie between 0 (the stem) and {depth} (all blocks): got "
-                f"{num_blocks}."
-            )
-        self.num_frozen_blocks = num_blocks
-        for name, parameter in self.named_parameters():
-            frozen = self.layer_of(name) <= num_blocks
-            if num_blocks == depth and name.split(".")[0] in _AFTER_BLOCKS:
-                frozen = True
-            parameter.requires_grad_(not frozen)
-        self.train(self.training)
-
     def train(self, mode: bool = True) -> "ViT":
         super().train(mode)
         if self.num_frozen_blocks is not None:
@@ -302,21 +285,27 @@ def _block(config: ViTConfig, drop_path: float) -> Block:
     dim, relative = config.embed_dim, None
     if config.position == "relative":
         relative = RelativePosition(
-            config.grid, dim // config.num_heads, config.num_prefix_tokens
+            config.grid,
+            config.attention_dim // config.num_heads,
+            config.num_prefix_tokens,
         )
     attention = Attention(
         dim,
         config.num_heads,
+        head_dim=config.head_dim or None,
         qkv_bias=config.qkv_bias,
+        proj_bias=config.proj_bias,
         qk_norm=config.qk_norm,
         norm_eps=config.norm_eps,
         drop=config.drop_rate,
         relative=relative,
     )
+    layer = SwiGLU if config.mlp == "swiglu" else Mlp
+    mlp = layer(dim, config.mlp_dim, act=config.act, drop=config.drop_rate)
     return Block(
         dim,
         attention,
-        Mlp(dim, config.mlp_dim, act=config.act, drop=config.drop_rate),
+        mlp,
         norm_eps=config.norm_eps,
         init_values=config.init_values,
         drop_path=drop_path,
@@ -331,3 +320,15 @@ def _mean(
         return patches.mean(dim=1)
     share = mask.to(patches.dtype)
     return (patches * share[:, :, None]).sum(1) / share.sum(1, keepdim=True).clamp(1)
+
+
+FAMILY = Family(
+    title="A Vision Transformer",
+    source="2010.11929",
+    config=ViTConfig,
+    model=ViT,
+    sizes=NAMES,
+    compared=("embed_dim", "depth", "num_heads", "mlp_dim", "patch_hw"),
+    understand=understand,
+    called=called,
+)

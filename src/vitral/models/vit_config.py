@@ -8,35 +8,31 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from vitral.errors import ConfigError
-from vitral.layers.mlp import Activation
+from vitral.layers.mlp import Activation, MlpKind
 from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, ResizeMethod
-
-Size2d = int | tuple[int, int]
+from vitral.models.base import ModelConfig, Size2d, pair, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViTConfig:
+class ViTConfig(ModelConfig):
     """Everything that decides which function a Vision Transformer computes."""
 
-    image_size: Size2d = 224
-    """Pixels, (height, width) or one number: the grid that the positions are made for.
-    Images of any other size are accepted at run time."""
     patch_size: Size2d = 16
     """Pixels, (height, width) or one number."""
-    in_chans: int = 3
-    """Channels of the image."""
-    num_classes: int = 1000
-    """Width of the head; 0 leaves the head out."""
     embed_dim: int = 768
     """Width of a token."""
     depth: int = 12
     """Number of blocks."""
     num_heads: int = 12
-    """Heads per block; must divide embed_dim."""
+    """Heads per block; must divide embed_dim unless head_dim is given."""
+    head_dim: int = 0
+    """Channels of a head; 0 for embed_dim / num_heads."""
     mlp_dim: int = 3072
     """Hidden width of a block's perceptron."""
+    mlp: MlpKind = "plain"
+    """`plain` for two layers with GELU; `swiglu` for a gate (arXiv 2002.05202), whose
+    first layer is twice as wide as mlp_dim."""
     class_token: bool = True
     """Put a learned token before the patches."""
     reg_tokens: int = 0
@@ -53,10 +49,14 @@ class ViTConfig:
     its own, or before every block from one table."""
     no_embed_class: bool = False
     """Give the class and register tokens no row in the learned 1-D table."""
+    no_embed_reg: bool = False
+    """Give the class token a row in that table, but the registers none."""
     position_resize: ResizeMethod = "official"
     """How the table is resized for another grid at run time."""
     qkv_bias: bool = True
     """Bias of queries, keys and values."""
+    proj_bias: bool = True
+    """Bias of the attention's output projection."""
     qk_norm: bool = False
     """LayerNorm on queries and keys (arXiv 2302.05442)."""
     init_values: float | None = None
@@ -65,12 +65,12 @@ class ViTConfig:
     """`gelu_tanh` as the official code, `gelu` as timm's and Hugging Face's weights."""
     norm_eps: float = 1e-6
     """Epsilon of every LayerNorm."""
+    patch_norm: bool = False
+    """LayerNorm on the pixels of each patch and on its embedding."""
     norm_after_pool: bool = False
     """Pool first and normalise the pooled vector (timm's `fc_norm`)."""
     representation_size: int = 0
     """Width of the tanh layer before the head (section 3.1); 0 for none."""
-    head_bias: float = 0.0
-    """First value of the head's bias; -10 for sigmoid pre-training on many classes."""
     drop_rate: float = 0.0
     """Dropout at the four places of appendix B.1; 0 for none."""
     drop_path_rate: float = 0.0
@@ -78,46 +78,58 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         patch_grid(self.image_hw, self.patch_hw)
-        _require(
-            self.embed_dim % self.num_heads == 0,
+        require(
+            self.head_dim > 0 or self.embed_dim % self.num_heads == 0,
             f"`embed_dim` must be a multiple of `num_heads`: got {self.embed_dim} and "
             f"{self.num_heads}.",
         )
-        _require(
+        require(
             self.class_token or "token" not in self.global_pool,
             f"`global_pool={self.global_pool}` needs the class token: set "
             "`class_token=True`, or pool by `avg` or `map`.",
         )
         parts = {"learned_2d": 2, "sincos_2d": 4}.get(self.position, 1)
-        _require(
+        require(
             self.embed_dim % parts == 0,
             f"`position={self.position}` needs an `embed_dim` that is a multiple of "
             f"{parts}: got {self.embed_dim}.",
         )
-        _require(
+        require(
             self.position_at == "stem" or self.position not in ("none", "relative"),
             f"`position={self.position}` is not added to tokens, so `position_at` must "
             f"be `stem`: got `{self.position_at}`.",
         )
         for name in ("drop_rate", "drop_path_rate"):
             rate = getattr(self, name)
-            _require(0 <= rate <= 1, f"`{name}` must lie in [0, 1]: got {rate}.")
-
-    @property
-    def image_hw(self) -> tuple[int, int]:
-        return _pair(self.image_size)
+            require(0 <= rate <= 1, f"`{name}` must lie in [0, 1]: got {rate}.")
 
     @property
     def patch_hw(self) -> tuple[int, int]:
-        return _pair(self.patch_size)
+        return pair(self.patch_size)
 
     @property
     def grid(self) -> Grid:
         return patch_grid(self.image_hw, self.patch_hw)
 
     @property
+    def attention_dim(self) -> int:
+        """Width of all heads together."""
+        return self.num_heads * (self.head_dim or self.embed_dim // self.num_heads)
+
+    @property
     def num_prefix_tokens(self) -> int:
         return int(self.class_token) + self.reg_tokens
+
+    @property
+    def num_prefix_positions(self) -> int:
+        """Rows of the learned 1-D table that belong to the tokens before patches."""
+        if self.no_embed_class:
+            return 0
+        return self.num_prefix_tokens - (self.reg_tokens if self.no_embed_reg else 0)
+
+    @property
+    def num_blocks(self) -> int:
+        return self.depth
 
     @property
     def pooled_dim(self) -> int:
@@ -125,11 +137,13 @@ class ViTConfig:
 
     def macs(self, image_size: Size2d | None = None) -> int:
         """Multiply-accumulates of one image, attention products included."""
-        size = self.image_hw if image_size is None else _pair(image_size)
+        size = self.image_hw if image_size is None else pair(image_size)
         num_patches = math.prod(patch_grid(size, self.patch_hw))
         tokens, dim = num_patches + self.num_prefix_tokens, self.embed_dim
         stem = num_patches * math.prod(self.patch_hw) * self.in_chans * dim
-        block = tokens * (4 * dim**2 + 2 * dim * self.mlp_dim) + 2 * tokens**2 * dim
+        inner, layers = self.attention_dim, 3 if self.mlp == "swiglu" else 2
+        block = tokens * (4 * dim * inner + layers * dim * self.mlp_dim)
+        block += 2 * tokens**2 * inner
         pool = 0
         if self.global_pool == "map":
             pool = 2 * num_patches * dim**2 + 2 * num_patches * dim
@@ -159,12 +173,3 @@ SIZES: dict[str, dict[str, int]] = {
 
 PATCH_SIZES = (8, 14, 16, 32)
 """The patch sizes that are listed; `vit_b10` and the like work as well."""
-
-
-def _pair(size: Size2d) -> tuple[int, int]:
-    return size if isinstance(size, tuple) else (size, size)
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(message)

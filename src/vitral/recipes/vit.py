@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from vitral.data import AugmentConfig
-from vitral.models.vit_config import Size2d
+from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.facts import look
 from vitral.run import TrainConfig

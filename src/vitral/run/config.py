@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
-from vitral.models.vit_config import Size2d
+from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 

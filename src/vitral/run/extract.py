@@ -8,7 +8,7 @@ from torch import Tensor
 
 import vitral.data
 from vitral.data import DataSet, Loader, Plain, Preprocess
-from vitral.models import ViT
+from vitral.models import VisionModel
 
 
 class Extracted(NamedTuple):
@@ -20,7 +20,7 @@ class Extracted(NamedTuple):
 
 @torch.no_grad()
 def features(
-    model: ViT,
+    model: VisionModel,
     preprocess: Preprocess,
     data: str | DataSet,
     *,

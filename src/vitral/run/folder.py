@@ -15,7 +15,7 @@ from vitral import configs
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.evaluation import softmax
-from vitral.models import ViT
+from vitral.models import VisionModel
 from vitral.run.config import TrainConfig
 from vitral.run.scoring import logits_of
 
@@ -49,7 +49,7 @@ class Run:
             )
         source = vitral.weights.read(self._folder)
         loaded = vitral.weights.build(source, source.config)
-        self.model: ViT = loaded.model
+        self.model: VisionModel = loaded.model
         self.preprocess: Preprocess = source.preprocess
         self.classes: tuple[str, ...] = source.classes
         self.extra: dict[str, Any] = source.extra

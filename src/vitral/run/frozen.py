@@ -20,7 +20,8 @@ from vitral.data import Batch, Loader
 from vitral.data.batches import target_of
 from vitral.errors import DataError
 from vitral.files import write_json
-from vitral.models import Tokens, ViT
+from vitral.layers import Grid
+from vitral.models import Tokens, VisionModel
 
 FILE, ABOUT = "tokens.bin", "tokens.json"
 
@@ -28,11 +29,10 @@ FILE, ABOUT = "tokens.bin", "tokens.json"
 class Tail(nn.Module):
     """The part of a model behind its frozen prefix: cached tokens to logits."""
 
-    def __init__(self, model: ViT) -> None:
+    def __init__(self, model: VisionModel) -> None:
         super().__init__()
         self.model = model
-        self.grid = model.config.grid
-        self.probe = is_probe(model)
+        self.grid = grid_after_frozen(model)
         self.probe = is_probe(model)
 
     def forward(
@@ -45,14 +45,24 @@ class Tail(nn.Module):
         return self.model.forward_tokens(Tokens(tokens, *self.grid), first)
 
 
-def is_probe(model: ViT) -> bool:
+def grid_after_frozen(model: VisionModel) -> Grid:
+    """Rows and columns of what leaves the frozen prefix."""
+    like = next(model.parameters())
+    image = like.new_zeros(1, model.config.in_chans, *model.config.image_hw)
+    with torch.no_grad():
+        tokens = model.embed(image)
+        tokens = model.encode(tokens, 0, model.num_frozen_blocks or 0)
+    return Grid(tokens.rows, tokens.columns)
+
+
+def is_probe(model: VisionModel) -> bool:
     """Whether only the head learns: then one pooled vector an image is enough."""
     learns = [name for name, p in model.named_parameters() if p.requires_grad]
     return all(name.startswith("head.") for name in learns)
 
 
 def frozen_output(
-    model: ViT, image: Float[Tensor, "batch channels height width"]
+    model: VisionModel, image: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, "batch tokens dim"]:
     """What the learning part of `model` takes as its input."""
     first = model.num_frozen_blocks
@@ -95,7 +105,7 @@ class CachedLoader:
 
 def cached(
     loader: Loader,
-    model: ViT,
+    model: VisionModel,
     folder: Path,
     *,
     key: str,
@@ -130,7 +140,7 @@ def cached(
     return CachedLoader(loader=loader, table=table, bf16=bf16)
 
 
-def _fingerprint(model: ViT) -> str:
+def _fingerprint(model: VisionModel) -> str:
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -141,7 +151,7 @@ def _fingerprint(model: ViT) -> str:
 def _fill(
     rows: np.ndarray,
     loader: Loader,
-    model: ViT,
+    model: VisionModel,
     view: int,
     device: torch.device,
     bf16: bool,
@@ -164,9 +174,9 @@ def _fill(
         )
 
 
-def _shape(loader: Loader, model: ViT, views: int) -> tuple[int, int, int, int]:
+def _shape(loader: Loader, model: VisionModel, views: int) -> tuple[int, int, int, int]:
     image = torch.zeros(1, model.config.in_chans, *model.config.image_hw)
     with torch.no_grad():
-        device = model.patch_embed.proj.weight.device
+        device = next(model.parameters()).device
         output = frozen_output(model, image.to(device))
     return (views, len(loader.examples), output.shape[1], output.shape[2])

@@ -16,7 +16,7 @@ from vitral.data import Audit, Augment, BadFile, DataSet, Loader, Preprocess
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.files import write_json
-from vitral.models import ViT, ViTConfig
+from vitral.models import ModelConfig, VisionModel
 from vitral.run.config import TrainConfig
 from vitral.training import build, parameter_groups
 from vitral.weights import Ledger
@@ -29,7 +29,7 @@ FULL_AUDIT_UP_TO = 50_000
 class Prepared:
     """A model and everything that was decided about it."""
 
-    model: ViT
+    model: VisionModel
     preprocess: Preprocess
     ledger: Ledger | None
     """None for fresh weights."""
@@ -109,8 +109,9 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
         if config.model:
             _refuse_another_model(config, source.config)
         # The hidden layer of a pre-training head goes with the head (section 3.2).
-        changes.setdefault("representation_size", 0)
-        model_config = _changed(source.config, changes)
+        if hasattr(source.config, "representation_size"):
+            changes.setdefault("representation_size", 0)
+        model_config = vitral.models.changed(source.config, changes)
         torch.manual_seed(config.seed)
         model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
@@ -121,9 +122,9 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
                 "method": model_config.position_resize,
             }
     else:
-        model_config = _changed(vitral.models.config(config.model), changes)
+        model_config = vitral.models.config(config.model, changes)
         torch.manual_seed(config.seed)
-        model = ViT(model_config)
+        model = vitral.models.build(model_config)
         preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
     preprocess = Preprocess.from_dict(
         {**preprocess.to_dict(), **config.preprocess_changes}
@@ -151,9 +152,9 @@ def train_loader(
     )
 
 
-def optimizer_of(config: TrainConfig, model: ViT) -> torch.optim.Optimizer:
+def optimizer_of(config: TrainConfig, model: VisionModel) -> torch.optim.Optimizer:
     """The optimizer over the parameters that learn, with layer-wise rates."""
-    depth = model.config.depth
+    depth = model.config.num_blocks
     groups = parameter_groups(model, config.optim, model.layer_of, depth + 1)
     return build(groups, config.optim)
 
@@ -171,25 +172,21 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _changed(config: ViTConfig, changes: dict[str, Any]) -> ViTConfig:
-    known = {field.name for field in dataclasses.fields(ViTConfig)}
-    unknown = sorted(changes.keys() - known)
-    if unknown:
+def _refuse_another_model(config: TrainConfig, found: ModelConfig) -> None:
+    wanted = vitral.models.config(config.model)
+    names = [vitral.models.family_of(either) for either in (wanted, found)]
+    if names[0] != names[1]:
         raise ConfigError(
-            f"A Vision Transformer has no setting `{unknown[0]}`; it has "
-            f"{', '.join(sorted(known))}."
+            f"`--model {config.model}` is of the family {names[0]}, but "
+            f"{config.weights} holds a model of the family {names[1]}. Leave `--model` "
+            "out to take the model of the weights."
         )
-    values = {**configs.to_plain(config), **changes}
-    return configs.from_plain(ViTConfig, values, "The model with its changes")
-
-
-def _refuse_another_model(config: TrainConfig, found: ViTConfig) -> None:
-    named = vitral.models.config(config.model)
-    for field in ("embed_dim", "depth", "num_heads", "mlp_dim", "patch_hw"):
-        wanted, has = getattr(named, field), getattr(found, field)
-        if wanted != has:
+    sizes = vitral.models.families()[names[0]].compared
+    for field in sizes:
+        ours, theirs = getattr(wanted, field), getattr(found, field)
+        if ours != theirs:
             raise ConfigError(
-                f"`--model {config.model}` has {field} {wanted}, but {config.weights} "
-                f"holds a model with {field} {has}. Leave `--model` out to take the "
+                f"`--model {config.model}` has {field} {ours}, but {config.weights} "
+                f"holds a model with {field} {theirs}. Leave `--model` out to take the "
                 "model of the weights."
             )

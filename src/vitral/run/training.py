@@ -21,7 +21,7 @@ from vitral.data import Audit, DataSet, Loader
 from vitral.errors import ConfigError
 from vitral.evaluation import Classification
 from vitral.files import write_atomic, write_json
-from vitral.models import ViTConfig, name_of
+from vitral.models import ModelConfig, name_of
 from vitral.objectives import Supervised
 from vitral.run.claim import claim, write_errors_as_ours
 from vitral.run.config import VOLATILE, TrainConfig
@@ -266,7 +266,7 @@ def _evaluation(
     return evaluate
 
 
-def _called(config: TrainConfig, model: ViTConfig) -> str:
+def _called(config: TrainConfig, model: ModelConfig) -> str:
     """The model's name; one whose sizes were changed is said to be so."""
     changed = f"{config.model}, changed" if config.model else ""
     return name_of(model) or changed

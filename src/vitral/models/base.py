@@ -1,0 +1,211 @@
+"""What every family of models has in common: settings, parts in order, freezing.
+
+A family is one module of this room with a `FAMILY`. Whoever works with a model (the
+run, the weights, inspection) uses the names below and no family's own.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.layers.position import Grid
+from vitral.models.features import Features, Tokens
+
+Size2d = int | tuple[int, int]
+
+HEADS = ("head", "head_dist")
+"""First words of the parameters that give logits: all that a linear probe trains."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(ABC):
+    """The settings that every family has."""
+
+    image_size: Size2d = 224
+    """Pixels, (height, width) or one number: the grid that the positions are made for.
+    Images of any other size are accepted at run time."""
+    in_chans: int = 3
+    """Channels of the image."""
+    num_classes: int = 1000
+    """Width of the head; 0 leaves the head out."""
+    head_bias: float = 0.0
+    """First value of the head's bias; -10 for sigmoid pre-training on many classes."""
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return pair(self.image_size)
+
+    @property
+    @abstractmethod
+    def grid(self) -> Grid:
+        """Rows and columns of the patches (or features) of an image of `image_hw`."""
+
+    @property
+    @abstractmethod
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patches."""
+
+    @property
+    @abstractmethod
+    def pooled_dim(self) -> int:
+        """Width of what feeds the head, or the layer before it."""
+
+    @property
+    @abstractmethod
+    def num_blocks(self) -> int:
+        """Parts that can be frozen or get a learning rate of their own, in order."""
+
+    @abstractmethod
+    def macs(self, image_size: Size2d | None = None) -> int:
+        """Multiply-accumulates of one image, attention products included."""
+
+
+class VisionModel(nn.Module, ABC):
+    """An image classifier in parts: embed, encode, finish, pool, head.
+
+    `model(images)` gives logits; `forward_head(forward_features(images))` the same.
+    """
+
+    config: ModelConfig
+    head: nn.Module
+    num_frozen_blocks: int | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_frozen_blocks = None
+
+    @abstractmethod
+    def embed(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Tokens:
+        """From pixels to what enters the first block."""
+
+    @abstractmethod
+    def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
+        """The blocks from `first` up to, not including, `last`."""
+
+    @abstractmethod
+    def finish(self, tokens: Tokens) -> Features:
+        """What follows the last block, and tokens back to the image's geometry."""
+
+    @abstractmethod
+    def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
+        """What feeds the head: one vector per image."""
+
+    @abstractmethod
+    def reset_head(self, num_classes: int) -> None:
+        """A new head: zero weights, so that every class starts equal."""
+
+    @abstractmethod
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter: 0 stem, 1 ... num_blocks, num_blocks + 1 the rest."""
+
+    def forward_features(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Features:
+        """Class token and patches after the final norm."""
+        return self.finish(self.encode(self.embed(image, patch_mask)))
+
+    def forward_head(self, features: Features) -> Float[Tensor, "batch classes"]:
+        """Logits of what `forward_features` gave."""
+        return self.head(self.forward_pool(features))
+
+    def forward_tokens(
+        self, tokens: Tokens, first: int = 0
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits from the tokens that enter block `first`."""
+        return self.forward_head(self.finish(self.encode(tokens, first)))
+
+    def forward(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        return self.forward_tokens(self.embed(image, patch_mask))
+
+    def freeze(self, num_blocks: int) -> None:
+        """Keep the stem and the first `num_blocks` blocks as they are, in training too.
+
+        With all blocks frozen only the head learns: a linear probe.
+
+        Raises:
+            ConfigError: the model has fewer blocks.
+        """
+        depth = self.config.num_blocks
+        if not 0 <= num_blocks <= depth:
+            raise ConfigError(
+                f"`freeze` must lie between 0 (the stem) and {depth} (all blocks): got "
+                f"{num_blocks}."
+            )
+        self.num_frozen_blocks = num_blocks
+        for name, parameter in self.named_parameters():
+            frozen = self.layer_of(name) <= num_blocks
+            if num_blocks == depth and name.split(".")[0] not in HEADS:
+                frozen = True
+            parameter.requires_grad_(not frozen)
+        self.train(self.training)
+
+
+class Named(NamedTuple):
+    """A model name as understood: our name, and the settings that it stands for."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One family of models, as its module describes it."""
+
+    title: str
+    """How messages call it: "A Vision Transformer"."""
+    source: str
+    """Where it was published: the arXiv number."""
+    config: type[ModelConfig]
+    model: Callable[[Any], VisionModel]
+    """Builds the model of a config, with fresh weights."""
+    sizes: Mapping[str, Mapping[str, Any]]
+    """The names that are listed, with the settings of each."""
+    compared: tuple[str, ...]
+    """The settings that make two models of the family different in size."""
+    understand: Callable[[str], Named | None] = lambda name: None
+    """Other names of these models: timm's, Hugging Face's, patterns of our own."""
+    called: Callable[[Any], str] | None = None
+    """The name of a config, where `sizes` does not list all names."""
+
+    def named(self, name: str) -> Named | None:
+        """What `name` means in this family; None if it is none of its names."""
+        if name in self.sizes:
+            return Named(name, dict(self.sizes[name]))
+        return self.understand(name)
+
+    def name_of(self, config: ModelConfig) -> str:
+        """The name of a model with these sizes, whatever its image; empty for none."""
+        if self.called is not None:
+            return self.called(config)
+        for name, settings in self.sizes.items():
+            sizes = settings.keys() - {"image_size"}
+            if all(getattr(config, key) == settings[key] for key in sizes):
+                return name
+        return ""
+
+
+def pair(size: Size2d) -> tuple[int, int]:
+    """(height, width) of a size that may be one number."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise ConfigError with `message` unless the condition holds."""
+    if not holds:
+        raise ConfigError(message)

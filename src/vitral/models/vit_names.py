@@ -1,0 +1,80 @@
+"""Names of Vision Transformers: ours, timm's and Hugging Face's."""
+
+import re
+from typing import Any
+
+from vitral.models.base import Named
+from vitral.models.vit_config import PATCH_SIZES, SIZES, ViTConfig
+
+OURS = re.compile(rf"vit_({'|'.join(SIZES)})(\d+)")
+FOREIGN_SIZES = {
+    "tiny": "ti",
+    "small": "s",
+    "medium": "m",
+    "base": "b",
+    "large": "l",
+    "so400m": "so400m",
+    "huge": "h",
+    "giant": "giant",
+    "gigantic": "gigantic",
+}
+"""The word that timm and Hugging Face use for each of our sizes."""
+TIMM = re.compile(
+    rf"(?:vit|deit3?)_({'|'.join(FOREIGN_SIZES)})_patch(\d+)"
+    r"(_reg4)?(?:_(\d+)|_(dinov2))?(?:\.[\w.]+)?"
+)
+HUGGING_FACE = re.compile(
+    rf"(?:google|facebook)/(?:dino-vit|vit-?|deit-)({'|'.join(FOREIGN_SIZES)})"
+    r"-patch(\d+)(?:-(\d+))?(?:-in21k)?"
+)
+
+
+def settings(size: str, patch: int) -> dict[str, Any]:
+    """What the name vit_<size><patch> stands for."""
+    # 224 where the patch divides it, else the nearest size below that it does.
+    side = max(224 // patch, 1) * patch
+    return {**SIZES[size], "patch_size": patch, "image_size": side}
+
+
+NAMES = {
+    f"vit_{size}{patch}": settings(size, patch)
+    for size in SIZES
+    for patch in PATCH_SIZES
+}
+"""Every listed name, sizes by patches, with what it stands for."""
+
+
+def understand(name: str) -> Named | None:
+    """A name of another patch size, of timm or of Hugging Face."""
+    if match := OURS.fullmatch(name):
+        return Named(name, settings(match[1], int(match[2])))
+    if match := TIMM.fullmatch(name):
+        size, patch, registers, pixels, dinov2 = match.groups()
+        changes: dict[str, Any] = {"act": "gelu", "image_size": int(pixels or 224)}
+        if dinov2:
+            changes |= {"image_size": 518, "init_values": 1e-5}
+        if name.startswith("deit3"):
+            changes |= {"no_embed_class": True, "init_values": 1e-6}
+        if registers:
+            changes |= {"reg_tokens": 4, "no_embed_class": True}
+        return _foreign(size, patch, changes)
+    if match := HUGGING_FACE.fullmatch(name):
+        size, patch, pixels = match.groups()
+        changes = {"act": "gelu", "norm_eps": 1e-12, "image_size": int(pixels or 224)}
+        return _foreign(size, patch, changes)
+    return None
+
+
+def called(config: ViTConfig) -> str:
+    """Our name of a model's size and patch; empty if it has none."""
+    rows, columns = config.patch_hw
+    for size, numbers in SIZES.items():
+        same = all(getattr(config, field) == n for field, n in numbers.items())
+        if same and rows == columns:
+            return f"vit_{size}{rows}"
+    return ""
+
+
+def _foreign(size: str, patch: str, changes: dict[str, Any]) -> Named:
+    ours = FOREIGN_SIZES[size]
+    return Named(f"vit_{ours}{patch}", {**settings(ours, int(patch)), **changes})
