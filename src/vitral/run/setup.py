@@ -16,7 +16,7 @@ from vitral.data import Audit, Augment, BadFile, DataSet, Loader, Preprocess
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.files import write_json
-from vitral.models import ModelConfig, VisionModel
+from vitral.models import ModelConfig, VisionModel, ViTConfig
 from vitral.run.config import TrainConfig
 from vitral.training import build, parameter_groups
 from vitral.weights import Ledger
@@ -115,7 +115,8 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
         torch.manual_seed(config.seed)
         model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
-        if source.config.grid != model_config.grid:
+        moved = source.config.grid != model_config.grid
+        if moved and isinstance(model_config, ViTConfig):
             origin["position_resize"] = {
                 "from": list(source.config.grid),
                 "to": list(model_config.grid),

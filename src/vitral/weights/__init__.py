@@ -1,8 +1,20 @@
 """Floor 2: weights files to models and back. One foreign layout is one module."""
 
+from vitral.weights.layout import Layout, layouts
 from vitral.weights.ledger import Ledger, Line
 from vitral.weights.loading import Loaded, build, load, read
 from vitral.weights.native import save
 from vitral.weights.source import Source
 
-__all__ = ["Ledger", "Line", "Loaded", "Source", "build", "load", "read", "save"]
+__all__ = [
+    "Layout",
+    "Ledger",
+    "Line",
+    "Loaded",
+    "Source",
+    "build",
+    "layouts",
+    "load",
+    "read",
+    "save",
+]

@@ -4,7 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
-Action = Literal["copied", "resized", "new", "ignored"]
+Action = Literal[
+    "copied", "joined", "split", "transposed", "reshaped", "resized", "new", "dropped"
+]
 
 
 class Line(NamedTuple):
@@ -15,7 +17,8 @@ class Line(NamedTuple):
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.action:8} {self.name}{'  ' if self.detail else ''}{self.detail}"
+        gap = "  " if self.detail else ""
+        return f"{self.action:10} {self.name}{gap}{self.detail}"
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,31 @@ class Ledger:
     source: str
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
+    layout: str = ""
+    """Whose layout the file has."""
 
     def counts(self) -> dict[str, int]:
-        """How many tensors were copied, resized, new and ignored."""
+        """How many tensors had each thing done to them, where any had."""
         found = Counter(line.action for line in self.lines)
-        return {action: found[action] for action in get_args(Action)}
+        return {action: found[action] for action in get_args(Action) if found[action]}
 
     def summary(self) -> str:
-        """Counts by action; resized tensors, new ones and notes are spelled out."""
+        """Counts by action; resized, new and dropped tensors and notes spelled out."""
         parts = [f"{count} {action}" for action, count in self.counts().items()]
-        text = [f"{self.source}: {', '.join(parts)}"]
-        text += [f"  {line}" for line in self.lines if line.action != "copied"]
-        text += [f"  note     {note}" for note in self.notes]
-        return "\n".join(text)
+        text = [f"{self._title()}: {', '.join(parts)}"]
+        text += [
+            f"  {line}"
+            for line in self.lines
+            if line.action in ("resized", "new", "dropped")
+        ]
+        return "\n".join([*text, *self._notes()])
 
     def __str__(self) -> str:
-        lines = [self.source, *(f"  {line}" for line in self.lines)]
-        return "\n".join([*lines, *(f"  note     {note}" for note in self.notes)])
+        lines = [self._title(), *(f"  {line}" for line in self.lines)]
+        return "\n".join([*lines, *self._notes()])
+
+    def _title(self) -> str:
+        return f"{self.source} ({self.layout})" if self.layout else self.source
+
+    def _notes(self) -> list[str]:
+        return [f"  note       {note}" for note in self.notes]

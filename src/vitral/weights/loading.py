@@ -1,36 +1,38 @@
 """From a weights file to a model, and a line for every tensor.
 
-Nothing is skipped in silence: a tensor is copied, resized, new or ignored, and the
-ledger says why. Anything that would change the function without being asked for is an
-error that shows both sides of the difference.
+Nothing is skipped in silence: a tensor is copied, changed, resized, new or dropped,
+and the ledger says why. Anything that would change the function without being asked
+for is an error that names the tensor.
 """
 
+import difflib
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import vitral.models
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid, resize
-from vitral.models import ViT, ViTConfig
-from vitral.weights import native, timm
+from vitral.models import ModelConfig, VisionModel, ViTConfig
 from vitral.weights.ledger import Ledger, Line
-from vitral.weights.source import Source, read_safetensors
+from vitral.weights.opening import understand
+from vitral.weights.source import Source
 
-HEAD = ("head.", "pre_logits.")
-HARMLESS = (*HEAD, "head_dist.", "mask_token", "decoder")
-"""Parts of pre-training that a classifier does without: the only unknown tensors that
-may be left out."""
+HEAD = ("head.", "head_dist.", "pre_logits.")
+"""First letters of what belongs to the task: all that may be new, or left behind."""
+CLASSIFIER = ("head.", "head_dist.")
+SHOWN = 4
 
 
 class Loaded(NamedTuple):
     """A model with the pre-processing that belongs to it, and how it was loaded."""
 
-    model: ViT
+    model: VisionModel
     preprocess: Preprocess
     ledger: Ledger
 
@@ -38,67 +40,10 @@ class Loaded(NamedTuple):
 def read(
     path: str | Path, *, grid: Grid | None = None, num_heads: int | None = None
 ) -> Source:
-    """Read a model folder, a run folder or a .safetensors file; see `load`."""
-    path = Path(path).expanduser()
-    for folder in (path, path / "model"):
-        if folder.is_dir() and native.detect(folder):
-            return native.read(folder)
-    if path.name == native.TENSORS and native.detect(path.parent):
-        return native.read(path.parent)
-    file = path / native.TENSORS if path.is_dir() else path
-    tensors = read_safetensors(file)
-    if timm.detect(tensors):
-        return timm.read(file, tensors, grid=grid, num_heads=num_heads)
-    first = ", ".join(sorted(tensors)[:4]) or "none at all"
-    raise WeightsError(
-        f"{file} is not a Vision Transformer in a layout that vitral reads: it has no "
-        f"patch_embed.proj.weight and blocks.0.attn.qkv.weight. Its first tensors are "
-        f"{first}."
-    )
-
-
-def build(source: Source, config: ViTConfig, classes: tuple[str, ...] = ()) -> Loaded:
-    """The model `config` with the tensors of `source`.
-
-    The head is new, with zero weights, if its width differs or `classes` are others
-    than the file's; positions are resized to the grid of `config`.
-
-    Raises:
-        WeightsError: a tensor that the model needs is missing or of another shape.
-    """
-    if classes and classes != source.classes:
-        source = replace(source, tensors=_without_head(source.tensors))
-    wanted, own = _shapes(config), _shapes(source.config)
-    unknown = [
-        name
-        for name in source.tensors
-        if name not in own and not name.startswith(HARMLESS)
-    ]
-    missing = [
-        name
-        for name in wanted
-        if name in own and name not in source.tensors and not name.startswith(HEAD)
-    ]
-    if unknown or missing:
-        raise WeightsError(
-            f"{source.path} does not fit the model that its shapes describe: "
-            f"it lacks {_some(missing)} and has {_some(unknown)} that the model has no "
-            "place for. It is the file of another model."
-        )
-    lines: list[Line] = []
-    state: dict[str, Tensor] = {}
-    for name, shape in wanted.items():
-        line, tensor = _place(name, shape, source, config)
-        lines.append(line)
-        if tensor is not None:
-            state[name] = tensor
-    for name in source.tensors.keys() - wanted.keys():
-        lines.append(Line(name, "ignored", _why_ignored(name, own)))
-    model = ViT(config)
-    model.load_state_dict(state, strict=False)
-    ledger = Ledger(str(source.path), tuple(lines), source.notes)
-    preprocess = replace(source.preprocess, image_size=config.image_hw)
-    return Loaded(model.eval(), preprocess, ledger)
+    """What a file, a folder or a hub id holds, checked; see `load`."""
+    source = understand(path, grid=grid, num_heads=num_heads)
+    check(source)
+    return source
 
 
 def load(
@@ -108,9 +53,11 @@ def load(
     grid: tuple[int, int] | None = None,
     num_heads: int | None = None,
 ) -> Loaded:
-    """A model from a model folder, a run folder or a .safetensors file.
+    """A model from weights in any layout that vitral knows.
 
     Args:
+        path: a model folder, a run folder, a weights file, or a hub id such as
+            `timm/vit_tiny_patch16_224.augreg_in21k`.
         num_classes: width of the head; None for the file's own. Another width than
             the file's gives a new head with zero weights.
         image_size: pixels, (height, width) or one number; None for the file's own.
@@ -127,66 +74,194 @@ def load(
         changes["num_classes"] = num_classes
     if image_size is not None:
         changes["image_size"] = image_size
-    return build(source, replace(source.config, **changes))
+    return build(source, vitral.models.changed(source.config, changes))
 
 
-def _place(
-    name: str, shape: torch.Size, source: Source, config: ViTConfig
-) -> tuple[Line, Tensor | None]:
-    tensor = source.tensors.get(name)
-    if name.startswith(HEAD) and (tensor is None or tensor.shape != shape):
-        return Line(name, "new", f"zero, for {config.num_classes} classes"), None
-    if tensor is None:
-        return Line(name, "new", "the file has no such part"), None
-    if name == "pos_embed" and _is_another_grid(tensor, source.config, config):
-        return _resized(name, tensor, source.config, config)
-    if tensor.shape != shape:
-        raise WeightsError(
-            f"{source.path}: tensor {name} has shape {tuple(tensor.shape)}, but the "
-            f"model needs {tuple(shape)}. It is the file of another model, or the "
-            "setting that decides this shape was changed."
-        )
-    return Line(name, "copied"), tensor
+def build(source: Source, config: ModelConfig, classes: tuple[str, ...] = ()) -> Loaded:
+    """The model `config` with the tensors of `source`.
+
+    The head is new, with zero weights, if its width differs or `classes` are others
+    than the file's; positions are resized to the grid of `config`.
+
+    Raises:
+        WeightsError: a tensor that the model needs is missing or of another shape.
+    """
+    keep_head = not classes or classes == source.classes
+    rules = {rule.ours: rule for rule in source.rules}
+    # On the meta device: initial values that are overwritten cost a second and twice
+    # the memory.
+    with torch.device("meta"):
+        model = vitral.models.build(config)
+    fresh = _Fresh(model, config)
+    lines: list[Line] = []
+    state: dict[str, Tensor] = {}
+    for name, empty in model.state_dict().items():
+        rule = rules.get(name)
+        if rule is None or (name.startswith(CLASSIFIER) and not keep_head):
+            state[name] = fresh.tensor(name)
+            lines.append(Line(name, "new", _why_new(name, config)))
+            continue
+        tensor = _at_least_float32(source.tensor(rule))
+        if name.startswith(HEAD) and tensor.shape != empty.shape:
+            state[name] = fresh.tensor(name)
+            lines.append(Line(name, "new", _why_new(name, config)))
+        elif name == "pos_embed" and tensor.shape != empty.shape:
+            state[name] = _resized(tensor, source, config, lines)
+        elif tensor.shape != empty.shape:
+            raise WeightsError(
+                f"{source.path}: tensor {name} has shape {tuple(tensor.shape)}, but "
+                f"the model needs {tuple(empty.shape)}. The setting that decides this "
+                "shape was changed; leave it as the weights have it."
+            )
+        else:
+            state[name] = tensor
+            lines.append(Line(name, rule.action, _from(rule.theirs, name)))
+    kind = _widest(state)
+    state = {name: tensor.to(kind) for name, tensor in state.items()}
+    model.load_state_dict(state, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    lines += _left(source, set(state))
+    title = source.layout
+    ledger = Ledger(str(source.path), tuple(lines), source.notes, title)
+    preprocess = replace(source.preprocess, image_size=config.image_hw)
+    return Loaded(model.eval(), preprocess, ledger)
 
 
-def _is_another_grid(table: Tensor, old: ViTConfig, new: ViTConfig) -> bool:
-    """Whether the grid is all that differs, so that a resize gives the right shape."""
-    prefixes = [0 if c.no_embed_class else c.num_prefix_tokens for c in (old, new)]
-    rows = prefixes[0] + math.prod(old.grid)
-    return (
-        prefixes[0] == prefixes[1]
-        and old.grid != new.grid
-        and table.shape[1:] == (rows, new.embed_dim)
-    )
+def _widest(state: dict[str, Tensor]) -> torch.dtype:
+    wide = any(tensor.dtype == torch.float64 for tensor in state.values())
+    return torch.float64 if wide else torch.float32
+
+
+def check(source: Source) -> None:
+    """Whether the file has every tensor of its model in its shape, and none beside.
+
+    Raises:
+        WeightsError: naming the tensor, what was expected, and what to do.
+    """
+    with torch.device("meta"):
+        shapes = {
+            name: tuple(tensor.shape)
+            for name, tensor in vitral.models.build(source.config).state_dict().items()
+        }
+    rules = {rule.ours: rule for rule in source.rules}
+    used = {name for rule in source.rules for name in rule.theirs}
+    unknown = [
+        name
+        for name in source.file.names()
+        if name not in used and name not in source.dropped
+    ]
+    missing = [
+        theirs
+        for name in shapes
+        for theirs in (rules[name].theirs if name in rules else (name,))
+        if theirs not in source.file
+    ]
+    if missing or unknown:
+        raise WeightsError(_misfit(source, missing, unknown))
+    for name, shape in shapes.items():
+        rule = rules[name]
+        for theirs, wanted in zip(rule.theirs, rule.expected(shape), strict=True):
+            found = source.file.shape(theirs)
+            if found != wanted and found not in rule.also:
+                turned = found == wanted[::-1] and len(found) > 1
+                raise WeightsError(
+                    f"{source.path}: tensor {theirs} has shape {found}, expected "
+                    f"{wanted}"
+                    + (": it is transposed. " if turned else ". ")
+                    + "Write it again in the shape of its layout, "
+                    f"{source.layout}; no tensor was loaded."
+                )
+
+
+class _Fresh:
+    """Initial values of the parts that a file does not give."""
+
+    def __init__(self, model: nn.Module, config: ModelConfig) -> None:
+        self.model, self.config = model, config
+        self.state: dict[str, Tensor] | None = None
+
+    def tensor(self, name: str) -> Tensor:
+        parts = name.rsplit(".", 1)
+        owner = self.model.get_submodule(parts[0]) if len(parts) > 1 else self.model
+        if name.startswith(CLASSIFIER):
+            # Zero weights and the first bias are what reset_head gives.
+            like = getattr(owner, parts[-1])
+            bias = parts[-1] == "bias"
+            return torch.full(like.shape, self.config.head_bias if bias else 0.0)
+        if self.state is None:
+            self.state = vitral.models.build(self.config).state_dict()
+        return self.state[name]
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    """Halves are for storing: a model computes in float32 unless autocast says so."""
+    half = tensor.dtype in (torch.float16, torch.bfloat16)
+    return tensor.float() if half else tensor
 
 
 def _resized(
-    name: str, table: Tensor, old: ViTConfig, new: ViTConfig
-) -> tuple[Line, Tensor]:
-    prefix = 0 if old.no_embed_class else old.num_prefix_tokens
-    method = new.position_resize
-    rows = resize(table[:, prefix:], old.grid, new.grid, method)
-    detail = f"{old.grid.rows} x {old.grid.columns} -> {new.grid.rows} x "
-    detail += f"{new.grid.columns} patches, {method}"
-    return Line(name, "resized", detail), torch.cat([table[:, :prefix], rows], dim=1)
+    table: Tensor, source: Source, config: ModelConfig, lines: list[Line]
+) -> Tensor:
+    old = source.config
+    assert isinstance(old, ViTConfig)
+    assert isinstance(config, ViTConfig)
+    prefix = old.num_prefix_positions
+    same_rows = prefix == config.num_prefix_positions
+    fits = table.shape[1:] == (prefix + math.prod(old.grid), config.embed_dim)
+    if not (same_rows and fits and old.grid != config.grid):
+        raise WeightsError(
+            f"{source.path}: tensor pos_embed has shape {tuple(table.shape)}, but "
+            f"the model needs {config.num_prefix_positions} + "
+            f"{math.prod(config.grid)} rows of {config.embed_dim}. The setting that "
+            "decides this shape was changed; leave it as the weights have it."
+        )
+    method = config.position_resize
+    rows = resize(table[:, prefix:], old.grid, config.grid, method)
+    detail = f"{old.grid.rows} x {old.grid.columns} -> {config.grid.rows} x "
+    detail += f"{config.grid.columns} patches, {method}"
+    lines.append(Line("pos_embed", "resized", detail))
+    return torch.cat([table[:, :prefix], rows], dim=1)
 
 
-def _without_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: t for name, t in tensors.items() if not name.startswith("head.")}
+def _left(source: Source, made: set[str]) -> list[Line]:
+    """Lines of what the file has and the model has not."""
+    lines = []
+    for rule in source.rules:
+        if rule.ours not in made:
+            why = "left out by the settings"
+            if rule.ours.startswith(HEAD):
+                why = "the head of the pre-training"
+            lines += [Line(name, "dropped", why) for name in rule.theirs]
+    return lines + [Line(name, "dropped", why) for name, why in source.dropped.items()]
 
 
-def _why_ignored(name: str, own: dict[str, torch.Size]) -> str:
-    if name.startswith(HEAD):
-        return "the head of the pre-training"
-    return "left out by the settings" if name in own else "of the pre-training only"
-
-
-def _shapes(config: ViTConfig) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: t.shape for name, t in ViT(config).state_dict().items()}
+def _misfit(source: Source, missing: list[str], unknown: list[str]) -> str:
+    text = f"{source.path} does not fit the model that its shapes describe: it lacks "
+    text += f"{_some(missing)} and has {_some(unknown)} that the model has no place for"
+    if missing and unknown:
+        near = difflib.get_close_matches(missing[0], unknown, n=1, cutoff=0.8)
+        if near:
+            text += f" ({near[0]} looks like {missing[0]}, renamed)"
+    return f"{text}. Give the names of its layout, {source.layout}, or another file."
 
 
 def _some(names: list[str]) -> str:
     if not names:
         return "nothing"
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+    more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _why_new(name: str, config: ModelConfig) -> str:
+    if name.startswith(CLASSIFIER):
+        return f"zero, for {config.num_classes} classes"
+    return "the file has no such part"
+
+
+def _from(theirs: tuple[str, ...], name: str) -> str:
+    if theirs == (name,):
+        return ""
+    if len(theirs) == 1:
+        return f"from {theirs[0]}"
+    return f"from {theirs[0]} and {len(theirs) - 1} more"

@@ -4,23 +4,27 @@ The tensors have timm's names and config.json has timm's fields, so that timm lo
 folder where it can express the model; the block "vitral" says everything exactly.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+import vitral.models
 from vitral import configs
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.files import write_atomic, write_json
-from vitral.models import ViT, ViTConfig
+from vitral.models import ModelConfig, VisionModel
 from vitral.weights import timm
-from vitral.weights.source import Source, read_safetensors
+from vitral.weights.layout import Held, Layout, Written
+from vitral.weights.rules import Rule, copy
+from vitral.weights.source import Opened, Source
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 OWN_KEYS = (
+    "family",
     "config",
     "preprocess",
     "preprocess_hash",
@@ -34,20 +38,19 @@ OWN_KEYS = (
 """What the "vitral" block always has; other keys are what the caller keeps there."""
 
 
-def detect(folder: Path) -> bool:
-    """Whether `folder` has a config.json with a "vitral" block."""
-    return "vitral" in _config(folder) if (folder / CONFIG).is_file() else False
+def detect(opened: Opened) -> bool:
+    """Whether config.json beside the tensors has a "vitral" block."""
+    return "vitral" in opened.beside
 
 
-def read(folder: Path) -> Source:
-    """The model in `folder`.
+def read(opened: Opened) -> Source:
+    """The model that config.json describes.
 
     Raises:
-        WeightsError: a file is missing or corrupt, or the two do not agree.
-        ConfigError: a field of config.json is unknown or mistyped.
+        ConfigError: a field of config.json is missing, unknown or mistyped.
     """
-    file = folder / CONFIG
-    about = _config(folder)["vitral"]
+    file = opened.path.with_name(CONFIG)
+    about = opened.beside["vitral"]
     parts = about if isinstance(about, dict) else {}
     for name in ("config", "preprocess"):
         if not isinstance(parts.get(name), dict):
@@ -55,20 +58,34 @@ def read(folder: Path) -> Source:
                 f"{file}: its block `vitral` has no object `{name}`. It was edited, or "
                 "comes from another version of vitral: save the model again."
             )
-    config = configs.from_plain(ViTConfig, about["config"], file)
+    families = vitral.models.families()
+    family = parts.get("family", "vit")
+    if family not in families:
+        raise ConfigError(
+            f"{file}: this vitral knows no family of models `{family}`, only "
+            f"{', '.join(families)}. Use the version of vitral that wrote it."
+        )
+    config = configs.from_plain(families[family].config, parts["config"], file)
     return Source(
-        path=folder / TENSORS,
+        layout=LAYOUT.title,
+        file=opened.file,
         config=config,
-        tensors=read_safetensors(folder / TENSORS),
-        preprocess=Preprocess.from_dict(about["preprocess"]),
-        classes=tuple(about.get("classes", ())),
-        extra={key: value for key, value in about.items() if key not in OWN_KEYS},
+        rules=tuple(rules(config)),
+        preprocess=Preprocess.from_dict(parts["preprocess"]),
+        classes=tuple(parts.get("classes", ())),
+        extra={key: value for key, value in parts.items() if key not in OWN_KEYS},
     )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under its own name."""
+    with torch.device("meta"):
+        return [copy(name) for name in vitral.models.build(config).state_dict()]
 
 
 def save(
     folder: str | Path,
-    model: ViT,
+    model: VisionModel,
     preprocess: Preprocess,
     *,
     classes: tuple[str, ...] = (),
@@ -92,7 +109,8 @@ def save(
         )
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    about = _describe(model, preprocess, classes, extra or {})
+    held = Held(config=model.config, preprocess=preprocess, classes=classes)
+    about = about_model(held, extra or {})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(
@@ -107,54 +125,35 @@ def save(
         ) from error
 
 
-def _describe(
-    model: ViT, preprocess: Preprocess, classes: tuple[str, ...], extra: dict[str, Any]
-) -> dict[str, Any]:
-    config = model.config
-    about: dict[str, Any] = {}
-    arguments = timm.model_args(config)
-    if arguments is not None:
-        # Any of timm's plain models: model_args overrides each of its sizes.
-        about |= {"architecture": "vit_base_patch16_224", "model_args": arguments}
-    about |= {
-        "num_classes": config.num_classes,
-        "num_features": config.embed_dim,
-        "pretrained_cfg": {
-            "input_size": [config.in_chans, *preprocess.image_size],
-            "fixed_input_size": False,
-            "interpolation": preprocess.interpolation,
-            "crop_pct": preprocess.crop_fraction,
-            "crop_mode": "squash" if preprocess.resize == "squash" else "center",
-            "mean": list(preprocess.mean),
-            "std": list(preprocess.std),
-            "num_classes": config.num_classes,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-        "vitral": {
-            "config": configs.to_plain(config),
-            "preprocess": preprocess.to_dict(),
-            "preprocess_hash": preprocess.hash,
-            "grid": [*config.grid, config.num_prefix_tokens],
-            "classes": list(classes),
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "macs": config.macs(),
-            "patch_grid": list(config.grid),
-            "timm": arguments is not None,
-            **extra,
-        },
+def about_model(held: Held, extra: dict[str, Any]) -> dict[str, Any]:
+    """The content of config.json: timm's fields, and ours in one block."""
+    config, preprocess = held.config, held.preprocess
+    with torch.device("meta"):
+        model = vitral.models.build(config)
+    about = timm.about_model(held)
+    understood = "architecture" in about
+    about["vitral"] = {
+        "family": vitral.models.family_of(config),
+        "config": configs.to_plain(config),
+        "preprocess": preprocess.to_dict(),
+        "preprocess_hash": preprocess.hash,
+        "grid": [*config.grid, config.num_prefix_tokens],
+        "classes": list(held.classes),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": config.macs(),
+        "patch_grid": list(config.grid),
+        "timm": understood,
+        **extra,
     }
-    if classes:
-        about["label_names"] = list(classes)
     return about
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{file} is not readable JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{file} must hold a JSON object.")
-    return value
+LAYOUT = Layout(
+    title="vitral",
+    container="folder",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=lambda config: "",
+    describe=lambda held: Written(beside={CONFIG: about_model(held, {})}),
+)

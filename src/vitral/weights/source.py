@@ -1,29 +1,54 @@
-"""A weights file as read, before a model is made of it."""
+"""A weights file as understood, before a model is made of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vitral.data import Preprocess
-from vitral.errors import WeightsError
-from vitral.models import ViTConfig
+from vitral.layers import Grid
+from vitral.models import ModelConfig
+from vitral.weights.rules import Rule
+from vitral.weights.tensor_file import TensorFile
 
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What a layout gets to read: tensors, what lies beside, what the user said."""
+
+    file: TensorFile
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """The content of config.json beside the tensors; empty for none."""
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    """The content of preprocessor_config.json beside them; empty for none."""
+    grid: Grid | None = None
+    """Rows and columns of the position table, where the caller knows them."""
+    num_heads: int | None = None
+    """Heads per block, where the caller knows them."""
+    notes: tuple[str, ...] = ()
+    """What was assumed in opening."""
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """What a file says about itself, in our names."""
 
-    path: Path
-    config: ViTConfig
+    layout: str
+    """Whose layout it is."""
+    file: TensorFile
+    config: ModelConfig
     """The model that the tensors belong to, with the head that the file has."""
-    tensors: dict[str, Tensor]
+    rules: tuple[Rule, ...]
+    """How each tensor of that model is made from the file's."""
     preprocess: Preprocess
+    dropped: Mapping[str, str] = field(default_factory=dict)
+    """Tensors of the file that the model does without, and why."""
     classes: tuple[str, ...] = ()
     """Names of the head's classes; empty when unknown."""
     extra: dict[str, Any] = field(default_factory=dict)
@@ -31,36 +56,10 @@ class Source:
     notes: tuple[str, ...] = ()
     """What had to be assumed."""
 
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file.
-
-    Raises:
-        WeightsError: missing, a pickle, corrupt, or a value is not finite.
-    """
-    if not path.is_file():
-        raise WeightsError(
-            f"No weights at {path}: give a .safetensors file, or a model folder that "
-            "has model.safetensors."
-        )
-    if path.suffix.lower() in PICKLES:
-        raise WeightsError(
-            f"{path} is a pickle, which can run code when it is read: vitral does not "
-            "open it. Save the same state dict with safetensors.torch.save_file and "
-            "give that file."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(
-            f"{path} is not a readable safetensors file: {error}. It may be cut short "
-            "or damaged; fetch it again and compare its sha256."
-        ) from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise WeightsError(
-                f"{path}: tensor {name} has values that are not finite, so the model "
-                "would answer NaN. Use an earlier checkpoint."
-            )
-    return tensors
+    def tensor(self, rule: Rule) -> Tensor:
+        """One of our tensors, made now from the file's."""
+        return rule.to_ours([self.file.read(name) for name in rule.theirs])

@@ -1,206 +1,151 @@
-"""timm's Vision Transformer layout, which is also the one that vitral writes.
+"""timm's layout, whose names are ours: `.safetensors`, `.pth`, or a model folder.
 
 The model is built from the shapes in the file. What shapes cannot tell (heads, pixel
 statistics, pooling) comes from a config.json beside it, from the caller, or is assumed
 and said so.
 """
 
-import json
-import math
-import re
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
+import vitral.models
 from vitral.data import Preprocess
-from vitral.errors import WeightsError
 from vitral.layers import Grid
-from vitral.models import SIZES, ViTConfig
-from vitral.weights.source import Source
+from vitral.models import ModelConfig, ViTConfig
+from vitral.weights import timm_arguments
+from vitral.weights.layout import Held, Layout, Written
+from vitral.weights.rules import Rule, copy
+from vitral.weights.shapes import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Positions,
+    depth_of,
+    drop,
+    heads_of,
+    positions_of,
+    rows_or_zero,
+    shape_of,
+)
+from vitral.weights.source import Opened, Source
 
-TIMM_NORM_EPS = 1e-6
-RANKS = {
-    "patch_embed.proj.weight": 4,
-    "pos_embed": 3,
-    "reg_token": 3,
-    "blocks.0.mlp.fc1.weight": 2,
-    "pre_logits.fc.weight": 2,
-    "head.weight": 2,
+DROPPED = {
+    r"mask_token$": "of the pre-training only",
+    r"decoder": "of the pre-training only",
 }
-"""Dimensions of the tensors whose shapes describe the model."""
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def detect(tensors: dict[str, Tensor]) -> bool:
+def detect(opened: Opened) -> bool:
     """Whether these are the names of a Vision Transformer of timm."""
-    return {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= tensors.keys()
-
-
-def read(
-    path: Path,
-    tensors: dict[str, Tensor],
-    *,
-    grid: Grid | None = None,
-    num_heads: int | None = None,
-) -> Source:
-    """What the tensors of `path` describe.
-
-    Raises:
-        WeightsError: the number of heads or the grid of positions cannot be known.
-    """
-    _refuse_other_ranks(path, tensors)
-    beside = _config_beside(path)
-    notes: list[str] = []
-    width, chans, *patch = tensors["patch_embed.proj.weight"].shape
-    depth = 1 + max(int(m[1]) for m in map(_BLOCK.match, tensors) if m)
-    mlp_dim = _rows(tensors, "blocks.0.mlp.fc1.weight", path)
-    registers = tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
-    prefix = int("cls_token" in tensors) + registers
-    positions = _positions(path, tensors, prefix, grid, notes)
-    arguments = beside.get("model_args", {})
-    heads = num_heads or arguments.get("num_heads")
-    if heads is None:
-        heads = _heads(path, width, depth, mlp_dim, notes)
-    config = ViTConfig(
-        image_size=(positions.grid.rows * patch[0], positions.grid.columns * patch[1]),
-        patch_size=(patch[0], patch[1]),
-        in_chans=chans,
-        num_classes=_classes(tensors),
-        embed_dim=width,
-        depth=depth,
-        num_heads=heads,
-        mlp_dim=mlp_dim,
-        class_token="cls_token" in tensors,
-        reg_tokens=registers,
-        global_pool=_pool(tensors, beside),
-        position="learned_1d" if "pos_embed" in tensors else "none",
-        no_embed_class=positions.no_embed_class,
-        position_resize="bicubic_antialias",
-        qkv_bias="blocks.0.attn.qkv.bias" in tensors,
-        qk_norm="blocks.0.attn.q_norm.weight" in tensors,
-        init_values=1e-5 if "blocks.0.ls1.gamma" in tensors else None,
-        act="gelu_tanh" if arguments.get("act_layer") == "gelu_tanh" else "gelu",
-        norm_after_pool="fc_norm.weight" in tensors,
-        representation_size=_rows_or_zero(tensors, "pre_logits.fc.weight"),
+    stem = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+    return all(name in opened.file for name in stem) and not (
+        "vitral" in opened.beside
+        or "register_tokens" in opened.file
+        or "decoder_embed.weight" in opened.file
     )
+
+
+def read(opened: Opened) -> Source:
+    """The Vision Transformer that the tensors describe."""
+    notes = list(opened.notes)
+    config = vit_config(opened, notes)
+    made = rules(config)
+    known = {rule.ours for rule in made}
     return Source(
-        path=path,
+        layout=LAYOUT.title,
+        file=opened.file,
         config=config,
-        tensors=tensors,
-        preprocess=_preprocess(config, beside, notes),
-        classes=tuple(beside.get("label_names", ())),
+        rules=tuple(made),
+        preprocess=preprocess_of(opened, config, notes),
+        dropped=drop(opened.file, DROPPED, known.__contains__),
+        classes=tuple(opened.beside.get("label_names", ())),
         notes=tuple(notes),
     )
 
 
-def model_args(config: ViTConfig) -> dict[str, Any] | None:
-    """timm's constructor arguments for this model; None if timm cannot express it."""
-    plain = config.position == "learned_1d" and config.position_at == "stem"
-    if not plain or config.global_pool == "token_avg" or config.representation_size:
-        return None
-    if config.norm_eps != TIMM_NORM_EPS:
-        return None
-    arguments: dict[str, Any] = {
-        "img_size": list(config.image_hw),
-        "patch_size": list(config.patch_hw),
-        "embed_dim": config.embed_dim,
-        "depth": config.depth,
-        "num_heads": config.num_heads,
-        "mlp_ratio": config.mlp_dim / config.embed_dim,
-        "class_token": config.class_token,
-        "reg_tokens": config.reg_tokens,
-        "no_embed_class": config.no_embed_class,
-        "global_pool": config.global_pool,
-        "fc_norm": config.norm_after_pool,
-        "qkv_bias": config.qkv_bias,
-        "qk_norm": config.qk_norm,
-        "init_values": config.init_values,
-        "in_chans": config.in_chans,
-        "dynamic_img_size": True,
+def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
+    """What the shapes say of a plain Vision Transformer in timm's names."""
+    file, beside = opened.file, opened.beside
+    width, chans, *patch = shape_of(file, "patch_embed.proj.weight", 4)
+    depth = depth_of(file, r"blocks\.(\d+)\.")
+    swiglu = _is_swiglu(opened)
+    fc1 = shape_of(file, "blocks.0.mlp.fc1.weight", 2)[0]
+    mlp_dim = fc1 // 2 if swiglu else fc1
+    registers = shape_of(file, "reg_token", 3)[1] if "reg_token" in file else 0
+    prefix = int("cls_token" in file) + registers
+    arguments = beside.get("model_args", {})
+    positions = None
+    if "pos_embed" in file:
+        rows = shape_of(file, "pos_embed", 3)[1]
+        positions = positions_of(opened, "pos_embed", rows, (prefix, 0), notes)
+    else:
+        positions = Positions(opened.grid or _grid_beside(opened, patch), prefix)
+    grid = positions.grid
+    heads = opened.num_heads or arguments.get("num_heads")
+    return ViTConfig(
+        image_size=(grid.rows * patch[0], grid.columns * patch[1]),
+        patch_size=(patch[0], patch[1]),
+        in_chans=chans,
+        num_classes=rows_or_zero(file, "head.weight"),
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads or heads_of(opened, width, depth, mlp_dim, notes),
+        mlp_dim=mlp_dim,
+        mlp="swiglu" if swiglu else "plain",
+        class_token="cls_token" in file,
+        reg_tokens=registers,
+        global_pool=_pool(opened),
+        position="learned_1d" if "pos_embed" in file else "none",
+        no_embed_class=positions.prefix_rows != prefix,
+        position_resize="bicubic_antialias",
+        qkv_bias="blocks.0.attn.qkv.bias" in file,
+        proj_bias="blocks.0.attn.proj.bias" in file,
+        qk_norm="blocks.0.attn.q_norm.weight" in file,
+        init_values=1e-5 if "blocks.0.ls1.gamma" in file else None,
+        act="gelu_tanh" if arguments.get("act_layer") == "gelu_tanh" else "gelu",
+        norm_after_pool="fc_norm.weight" in file,
+        representation_size=rows_or_zero(file, "pre_logits.fc.weight"),
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under its own name."""
+    with torch.device("meta"):
+        return [copy(name) for name in vitral.models.build(config).state_dict()]
+
+
+def about_model(held: Held) -> dict[str, Any]:
+    """timm's fields of config.json; without `architecture` where timm has no such
+    model."""
+    config, preprocess = held.config, held.preprocess
+    about: dict[str, Any] = {}
+    model = timm_arguments.model_of(config)
+    if model is not None:
+        about |= {"architecture": model.architecture, "model_args": model.arguments}
+    about |= {
+        "num_classes": config.num_classes,
+        "num_features": config.pooled_dim,
+        "pretrained_cfg": {
+            "input_size": [config.in_chans, *preprocess.image_size],
+            "fixed_input_size": False,
+            "interpolation": preprocess.interpolation,
+            "crop_pct": preprocess.crop_fraction,
+            "crop_mode": "squash" if preprocess.resize == "squash" else "center",
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "num_classes": config.num_classes,
+            **timm_arguments.places(config),
+        },
     }
-    if config.act == "gelu_tanh":
-        arguments["act_layer"] = "gelu_tanh"
-    return arguments
+    if held.classes:
+        about["label_names"] = list(held.classes)
+    return about
 
 
-_BLOCK = re.compile(r"blocks\.(\d+)\.")
-
-
-def _refuse_other_ranks(path: Path, tensors: dict[str, Tensor]) -> None:
-    for name, rank in RANKS.items():
-        if name in tensors and tensors[name].ndim != rank:
-            raise WeightsError(
-                f"{path}: tensor {name} has shape {tuple(tensors[name].shape)}, but "
-                f"the Vision Transformer's has {rank} dimensions. It is the file of "
-                "another model."
-            )
-
-
-class _Positions:
-    """The grid of the table in a file, and whether prefix tokens have rows in it."""
-
-    def __init__(self, grid: Grid, no_embed_class: bool) -> None:
-        self.grid, self.no_embed_class = grid, no_embed_class
-
-
-def _positions(
-    path: Path,
-    tensors: dict[str, Tensor],
-    prefix: int,
-    grid: Grid | None,
-    notes: list[str],
-) -> _Positions:
-    if "pos_embed" not in tensors:
-        return _Positions(grid or Grid(14, 14), False)
-    rows = tensors["pos_embed"].shape[1]
-    for own in (prefix, 0):
-        if grid is not None and rows - own == math.prod(grid):
-            return _Positions(grid, own != prefix)
-    for own in (prefix, 0):
-        side = math.isqrt(max(rows - own, 0))
-        if grid is None and side and side * side == rows - own:
-            if own != prefix:
-                notes.append(
-                    f"{side} x {side} patches assumed, and no row of the position "
-                    "table for the class and register tokens: give the grid if it is "
-                    "another"
-                )
-            return _Positions(Grid(side, side), own != prefix)
-    wanted = "is not a square" if grid is None else f"is not {grid[0]} x {grid[1]}"
-    raise WeightsError(
-        f"{path}: the position table has {rows} rows for {prefix} prefix tokens and a "
-        f"grid of patches that {wanted}. Give the grid that the model was trained on, "
-        "as (rows, columns)."
-    )
-
-
-def _heads(path: Path, width: int, depth: int, mlp: int, notes: list[str]) -> int:
-    for size in SIZES.values():
-        if (size["embed_dim"], size["depth"], size["mlp_dim"]) == (width, depth, mlp):
-            return size["num_heads"]
-    if width % 64 == 0:
-        notes.append(f"{width // 64} heads of 64 channels assumed: the file cannot say")
-        return width // 64
-    raise WeightsError(
-        f"{path}: the number of heads of a model of width {width} cannot be read from "
-        "its tensors. Give `num_heads`."
-    )
-
-
-def _pool(tensors: dict[str, Tensor], beside: dict[str, Any]) -> Any:
-    if "attn_pool.latent" in tensors:
-        return "map"
-    if beside.get("global_pool") in ("token", "avg"):
-        return beside["global_pool"]
-    token = "cls_token" in tensors and "fc_norm.weight" not in tensors
-    return "token" if token else "avg"
-
-
-def _preprocess(
-    config: ViTConfig, beside: dict[str, Any], notes: list[str]
-) -> Preprocess:
-    about = beside.get("pretrained_cfg", {})
+def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Preprocess:
+    """Pre-processing as config.json says, or as such weights usually want it."""
+    about = opened.beside.get("pretrained_cfg", opened.beside)
     if "mean" in about and "std" in about:
         return Preprocess(
             image_size=config.image_hw,
@@ -211,50 +156,64 @@ def _preprocess(
             mean=tuple(about["mean"]),
             std=tuple(about["std"]),
         )
-    dino = config.init_values is not None and config.patch_hw == (14, 14)
+    dino = isinstance(config, ViTConfig) and (
+        config.init_values is not None and config.patch_hw == (14, 14)
+    )
+    facebook = any("of a training checkpoint" in note for note in notes)
     if dino:
         notes.append(
             "pixel mean and deviation of ImageNet assumed, as for DINOv2 (LayerScale "
             "and patches of 14): the file does not say"
+        )
+    elif facebook:
+        notes.append(
+            "pixel mean and deviation of ImageNet assumed, as for checkpoints of DeiT "
+            "and MAE: the file does not say"
         )
     else:
         notes.append(
             "pixel mean and deviation of 0.5 assumed, as for the official ViT: the "
             "file does not say"
         )
+    imagenet = dino or facebook
     return Preprocess(
         image_size=config.image_hw,
         resize="squash",
         interpolation="bicubic",
         antialias=True,
-        mean=IMAGENET_MEAN if dino else (0.5, 0.5, 0.5),
-        std=IMAGENET_STD if dino else (0.5, 0.5, 0.5),
+        mean=IMAGENET_MEAN if imagenet else HALF,
+        std=IMAGENET_STD if imagenet else HALF,
     )
 
 
-def _config_beside(path: Path) -> dict[str, Any]:
-    file = path.with_name("config.json")
-    if path.name != "model.safetensors" or not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{file} is not readable JSON: {error}.") from error
-    return value if isinstance(value, dict) else {}
+def _is_swiglu(opened: Opened) -> bool:
+    """Whether the second layer takes half of what the first one gives."""
+    fc1 = shape_of(opened.file, "blocks.0.mlp.fc1.weight", 2)[0]
+    fc2 = shape_of(opened.file, "blocks.0.mlp.fc2.weight", 2)[1]
+    return fc1 == 2 * fc2
 
 
-def _classes(tensors: dict[str, Tensor]) -> int:
-    return _rows_or_zero(tensors, "head.weight")
+def _grid_beside(opened: Opened, patch: list[int]) -> Grid:
+    about = opened.beside.get("pretrained_cfg", {})
+    size = about.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
+    return Grid(size[-2] // patch[0], size[-1] // patch[1])
 
 
-def _rows_or_zero(tensors: dict[str, Tensor], name: str) -> int:
-    return tensors[name].shape[0] if name in tensors else 0
+def _pool(opened: Opened) -> Any:
+    if "attn_pool.latent" in opened.file:
+        return "map"
+    if opened.beside.get("global_pool") in ("token", "avg"):
+        return opened.beside["global_pool"]
+    token = "cls_token" in opened.file and "fc_norm.weight" not in opened.file
+    return "token" if token else "avg"
 
 
-def _rows(tensors: dict[str, Tensor], name: str, path: Path) -> int:
-    if name not in tensors:
-        raise WeightsError(
-            f"{path}: no tensor {name}, so its perceptron is not the two-layer one of "
-            "the Vision Transformer. vitral cannot use this model."
-        )
-    return tensors[name].shape[0]
+LAYOUT = Layout(
+    title="timm",
+    container="folder",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=lambda config: timm_arguments.refuses(config),
+    describe=lambda held: Written(beside={"config.json": about_model(held)}),
+)

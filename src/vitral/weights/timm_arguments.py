@@ -1,0 +1,83 @@
+"""Which of timm's models is ours, and with which arguments.
+
+timm builds a model from an architecture's name and changes to its arguments; these
+must give exactly our function.
+"""
+
+from typing import Any, NamedTuple
+
+from vitral.models import ModelConfig, ViTConfig
+
+NORM_EPS = 1e-6
+"""Epsilon of every LayerNorm in timm's Vision Transformer."""
+
+
+class TimmModel(NamedTuple):
+    """A call of timm's `create_model`."""
+
+    architecture: str
+    arguments: dict[str, Any]
+
+
+def model_of(config: ModelConfig) -> TimmModel | None:
+    """timm's name and arguments for this model; None if timm cannot express it."""
+    if refuses(config):
+        return None
+    assert isinstance(config, ViTConfig)
+    # Any of timm's plain models: the arguments override each of its sizes.
+    return TimmModel("vit_base_patch16_224", vit_arguments(config))
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why timm's code cannot be this model; empty if it can."""
+    if type(config) is not ViTConfig:
+        return "it has no such family of models"
+    reasons = {
+        "its positions are learned, one row a patch, added at the stem": (
+            config.position != "learned_1d" or config.position_at != "stem"
+        ),
+        "it pools one way only": config.global_pool == "token_avg",
+        "it has no tanh layer before the head": config.representation_size > 0,
+        f"its LayerNorms have an epsilon of {NORM_EPS}": config.norm_eps != NORM_EPS,
+        "its registers have positions like the class token": (
+            config.no_embed_reg and config.reg_tokens > 0
+        ),
+        "its heads together are as wide as the model": (
+            config.attention_dim != config.embed_dim
+        ),
+        "its patches have no norms": config.patch_norm,
+        "it has a bias wherever the attention projects": not config.proj_bias,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def vit_arguments(config: ViTConfig) -> dict[str, Any]:
+    """Arguments of timm's VisionTransformer."""
+    swiglu = config.mlp == "swiglu"
+    hidden = config.mlp_dim * (2 if swiglu else 1)
+    arguments: dict[str, Any] = {
+        "img_size": list(config.image_hw),
+        "patch_size": list(config.patch_hw),
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads,
+        "mlp_ratio": hidden / config.embed_dim,
+        "class_token": config.class_token,
+        "reg_tokens": config.reg_tokens,
+        "no_embed_class": config.no_embed_class,
+        "global_pool": config.global_pool,
+        "fc_norm": config.norm_after_pool,
+        "qkv_bias": config.qkv_bias,
+        "qk_norm": config.qk_norm,
+        "init_values": config.init_values,
+        "in_chans": config.in_chans,
+        "dynamic_img_size": True,
+    }
+    if config.act == "gelu_tanh":
+        arguments["act_layer"] = "gelu_tanh"
+    return arguments
+
+
+def places(config: ModelConfig) -> dict[str, str]:
+    """Names of the first and last layers, which timm replaces on request."""
+    return {"first_conv": "patch_embed.proj", "classifier": "head"}
