@@ -87,7 +87,7 @@ def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
         patch_size=(patch[0], patch[1]),
         in_chans=chans,
-        num_classes=rows_or_zero(file, "head.weight"),
+        num_classes=rows_or_zero(file, "head.bias", 1),
         embed_dim=width,
         depth=depth,
         num_heads=heads or heads_of(opened, width, depth, mlp_dim, notes),
