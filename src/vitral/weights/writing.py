@@ -106,7 +106,7 @@ def holders(config: ModelConfig) -> list[str]:
     return [
         name
         for name, layout in layouts().items()
-        if not layout.refuses(_config_for(config, layout))
+        if not layout.refuses(equal_config(config, layout))
     ]
 
 
@@ -233,7 +233,7 @@ def _action(before: Rule, after: Rule) -> Action:
     )
 
 
-def _config_for(config: ModelConfig, layout: Layout) -> ModelConfig:
+def equal_config(config: ModelConfig, layout: Layout) -> ModelConfig:
     """The config with its class token's row where the layout wants it."""
     if not isinstance(config, ViTConfig) or config.position != "learned_1d":
         return config
@@ -251,7 +251,7 @@ def _config_for(config: ModelConfig, layout: Layout) -> ModelConfig:
 def _with_class_rows(source: Source, layout: Layout) -> Moved:
     """An equal function whose class token has, or has not, a row in the table."""
     old = source.config
-    config = _config_for(old, layout)
+    config = equal_config(old, layout)
     if config == old:
         return Moved(old, {}, "")
     rules = {rule.ours: rule for rule in source.rules}
