@@ -162,11 +162,7 @@ class Misfits(NamedTuple):
 
 def misfits(source: Source) -> Misfits:
     """Everything that keeps a file from being loaded; all empty when nothing does."""
-    with torch.device("meta"):
-        shapes = {
-            name: tuple(tensor.shape)
-            for name, tensor in vitral.models.build(source.config).state_dict().items()
-        }
+    shapes = vitral.models.tensor_shapes(source.config)
     rules = {rule.ours: rule for rule in source.rules}
     used = {name for rule in source.rules for name in rule.theirs}
     found = Misfits([], [], [])

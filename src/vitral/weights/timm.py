@@ -7,8 +7,6 @@ and said so.
 
 from typing import Any
 
-import torch
-
 import vitral.models
 from vitral.data import Preprocess
 from vitral.layers import Grid
@@ -111,8 +109,7 @@ def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
 
 def rules(config: ModelConfig) -> list[Rule]:
     """Every tensor under its own name."""
-    with torch.device("meta"):
-        return [copy(name) for name in vitral.models.build(config).state_dict()]
+    return [copy(name) for name in vitral.models.tensor_shapes(config)]
 
 
 def about_model(held: Held) -> dict[str, Any]:
