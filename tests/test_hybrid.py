@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vitral.models as models
-from helpers import images, randomise
+from helpers import centre_biases, images, randomise
 from vitral.errors import ConfigError
 from vitral.layers.bottleneck import PostActivationUnit
 from vitral.layers.conv import standardise
@@ -58,6 +58,7 @@ TIMM |= {"std_eps_at": "variance"}
 def tiny(**changes) -> Hybrid:
     model = Hybrid(HybridConfig(**{**TINY, **changes})).double()
     randomise(model)
+    centre_biases(model)
     return model.eval()
 
 

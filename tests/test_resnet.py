@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BitConfig, BitForImageClassification
 
 import vitral.models as models
-from helpers import images, randomise
+from helpers import centre_biases, images, randomise
 from vitral.errors import ConfigError
 from vitral.models.resnet import NAMES, ResNet, ResNetConfig
 
@@ -41,6 +41,7 @@ TINY = {
 def tiny(**changes) -> ResNet:
     model = ResNet(ResNetConfig(**{**TINY, **changes})).double()
     randomise(model)
+    centre_biases(model)
     return model.eval()
 
 
