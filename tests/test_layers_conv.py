@@ -71,7 +71,8 @@ def test_reduced_precision_is_rounded_once(numerics, dtype):
     assert torch.equal(out, standardise(weight.float(), *args).to(dtype))
     exact = standardise(weight.double(), *args)
     step = 2.0**-10 if dtype == torch.float16 else 2.0**-7
-    assert ((out.double() - exact).abs() <= step * exact.abs() + 1e-6).all()
+    # The mean, 50 deviations, is known to 6e-8 of itself in float32.
+    assert ((out.double() - exact).abs() <= step * exact.abs() + 2e-5).all()
 
 
 @pytest.mark.parametrize("numerics", [BIT, FLAX])

@@ -49,13 +49,16 @@ def standardise(
     Weights of reduced precision are standardised in float32 and rounded once.
     """
     wide = weight if weight.dtype == torch.float64 else weight.float()
-    variance, mean = torch.var_mean(wide, dim=(1, 2, 3), correction=0, keepdim=True)
+    rows = wide.flatten(1)
     if eps_at == "variance":
-        scale = (variance + eps).sqrt()
+        # That is what a LayerNorm of each row does, in one kernel.
+        out = F.layer_norm(rows, rows.shape[1:], eps=eps)
     else:
+        variance, mean = torch.var_mean(rows, dim=1, correction=0, keepdim=True)
         # The slope of a root is infinite at 0, where a constant filter would get NaN.
-        scale = variance.clamp_min(torch.finfo(wide.dtype).tiny).sqrt() + eps
-    return ((wide - mean) / scale).to(weight.dtype)
+        deviation = variance.clamp_min(torch.finfo(wide.dtype).tiny).sqrt()
+        out = (rows - mean) / (deviation + eps)
+    return out.view_as(weight).to(weight.dtype)
 
 
 def pads(side: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
