@@ -3,9 +3,9 @@
 import re
 import struct
 from collections.abc import Iterator
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 from zipfile import ZIP_STORED
 
 import torch
@@ -54,6 +54,7 @@ class PickleFile(TensorFile):
         entries = {n: Entry(v.shape, v.storage.dtype) for n, v in views.items()}
         super().__init__(path, entries)
         self._views, self._places = views, places
+        self._mark = _mark(path)
         size = path.stat().st_size
         self._bytes = torch.UntypedStorage.from_file(str(path), False, size)
 
@@ -66,11 +67,25 @@ class PickleFile(TensorFile):
         start += (view.storage.first + view.offset) * item
         steps = zip(view.shape, view.stride, strict=True)
         end = start + (1 + sum((size - 1) * step for size, step in steps)) * item
-        part = self._bytes[start:end]
         # Pages are aligned, so an odd place in the file is an odd one in memory.
-        part = part.clone() if start % item else part
+        part = self._copy(start, end) if start % item else self._bytes[start:end]
         empty = torch.empty(0, dtype=entry.dtype)
         return empty.set_(part, 0, view.shape, view.stride)
+
+    def _copy(self, start: int, end: int) -> torch.UntypedStorage:
+        """Bytes of the file in new memory; mapped pages would stay beside the copy."""
+        raw = torch.empty(end - start, dtype=torch.uint8)
+        with self.path.open("rb") as file:
+            file.seek(start)
+            done = file.readinto(raw.numpy().data)
+        if done < end - start or _mark(self.path) != self._mark:
+            _damaged(shown_path(self.path), "it was changed after it was opened")
+        return raw.untyped_storage()
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def open_zip(path: Path, archive: Archive) -> PickleFile:
@@ -153,7 +168,11 @@ def _none(key: str, dtype: torch.dtype) -> int:
 
 
 def _raw_storages(
-    file: BinaryIO, where: str, size: int, keys: Any, kinds: dict[str, torch.dtype]
+    file: BufferedIOBase,
+    where: str,
+    size: int,
+    keys: Any,
+    kinds: dict[str, torch.dtype],
 ) -> Places:
     """Places of the storages of the older format, which fill the rest of the file."""
     known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)

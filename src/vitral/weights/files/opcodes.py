@@ -7,8 +7,9 @@ against the bytes there are, and everything else stops the reading.
 
 import math
 from collections.abc import Callable
+from io import BufferedIOBase
 from pickletools import genops
-from typing import IO, Any, BinaryIO, NoReturn, cast
+from typing import IO, Any, NoReturn, cast
 
 import torch
 
@@ -29,8 +30,8 @@ from vitral.weights.files.described import (
     View,
 )
 
-MOST_OPCODES = 1_000_000
-"""Some 30,000 tensors; it bounds the memory that a pickle can ask for."""
+MOST_OPCODES = 500_000
+"""Some 15,000 tensors; it bounds the memory that a pickle can ask for."""
 LONGEST_ARGUMENT = 2**20
 """Bytes of one string in a pickle."""
 LONGEST_LINE = 1000
@@ -39,7 +40,7 @@ LONGEST_LINE = 1000
 class _Source:
     """A binary file for genops that never reads a long piece."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedIOBase) -> None:
         self._file, self.tell = file, file.tell
 
     def read(self, size: int) -> bytes:
@@ -52,7 +53,7 @@ class _Source:
 
 
 def describe(
-    file: BinaryIO, where: str, room: Callable[[str, torch.dtype], int]
+    file: BufferedIOBase, where: str, room: Callable[[str, torch.dtype], int]
 ) -> Any:
     """The one value of the pickle at the file's position, up to its STOP.
 
