@@ -120,7 +120,7 @@ def tensor(
 
 
 SHELL = f"echo ran > {CANARY}"
-CODE = f"open('{CANARY}', 'w')"
+CODE = f"__import__('pathlib').Path('{CANARY}').touch()"
 CALLS: dict[str, tuple[Any, ...]] = {
     "os.system": (SHELL,),
     "posix.system": (SHELL,),
@@ -157,7 +157,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "shutil.copyfile": (CANARY, CANARY),
     "tempfile.mkdtemp": (),
     "pty.spawn": ("sh",),
-    "timeit.timeit": (CODE,),
+    "timeit.timeit": ("pass", CODE),
     "cProfile.run": (CODE,),
     "profile.run": (CODE,),
     "pdb.run": (CODE,),
@@ -633,12 +633,8 @@ def test_zips_that_lie(folder):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", GOOD)
     assert "is compressed, which torch.save never does" in refusal(path)
-    with (
-        pytest.warns(UserWarning, match="Duplicate name"),
-        zipfile.ZipFile(path, "w") as archive,
-    ):
-        archive.writestr("archive/data.pkl", GOOD)
-        archive.writestr("archive/data.pkl", EVIL)
+    torch_zip(path, GOOD, **{"archive/data.pk_": EVIL})
+    path.write_bytes(path.read_bytes().replace(b"data.pk_", b"data.pkl"))
     assert "two members archive/data.pkl" in refusal(path)
     good = torch_zip(path, GOOD).read_bytes()
     end = good.rfind(b"PK\5\6")
