@@ -328,6 +328,7 @@ PICKLES: dict[str, tuple[bytes, str]] = {
     "LONG4 long": (whole(b"\x8b\xff\xff\xff\x7f"), "a length of 2147483647"),
     "LONG4 negative": (whole(b"\x8b\xff\xff\xff\xff"), "byte count < 0"),
     "BINUNICODE short": (whole(b"X\x50\0\0\0abc"), "expected 80 bytes"),
+    "backslash": (b"\x80\x02c\\Qos\nsystem\n.", "a line has a backslash"),
     "endless line": (b"\x80\x02c" + b"a" * 3_000_000, "no newline"),
     # the memo and the stack
     "LONG_BINPUT": (whole(b"Nr\xff\xff\xff\x7f"), "keeps memo 2147483647"),
@@ -640,6 +641,9 @@ def test_zips_that_lie(folder):
     end = good.rfind(b"PK\5\6")
     path.write_bytes(good[: end + 10] + b"\1\0" + good[end + 12 :])
     assert "claims 1 members but lists 4" in refusal(path)
+    start = struct.pack("<I", struct.unpack_from("<I", good, end + 16)[0] + 50)
+    path.write_bytes(good[: end + 16] + start + good[end + 20 :])
+    assert "begins before the file" in refusal(path)
     first = good.find(b"PK\1\2")
     path.write_bytes(good[: first + 8] + b"\1" + good[first + 9 :])
     assert "is encrypted" in refusal(path)

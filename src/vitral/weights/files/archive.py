@@ -58,10 +58,11 @@ class Archive:
         ends = [info.header_offset for info in ordered[1:]] + [self.zip.start_dir]
         for info, end in zip(ordered, ends, strict=True):
             header = LOCAL_HEADER.size + len(info.orig_filename)
-            if info.header_offset + header + info.compress_size > end:
+            last = info.header_offset + header + info.compress_size
+            if info.header_offset < 0 or last > end:
                 self.damaged(
-                    f"member {shown(info.filename)} runs into the next one or past "
-                    "the end"
+                    f"member {shown(info.filename)} begins before the file, "
+                    "runs into the next one or past the end"
                 )
 
     def _claimed_count(self) -> int | None:

@@ -49,7 +49,10 @@ class _Source:
         return self._file.read(size)
 
     def readline(self) -> bytes:
-        return self._file.readline(LONGEST_LINE)
+        line = self._file.readline(LONGEST_LINE)
+        if b"\\" in line:  # genops would warn of some, and no name has one
+            raise ValueError("a line has a backslash")
+        return line
 
 
 def describe(
