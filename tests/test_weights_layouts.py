@@ -148,7 +148,7 @@ def test_exactly_one_layout_claims_a_file(model):
         made = layout.pack(foreign(layout, config, tensors(model)))
         held = Held(config=config, preprocess=Preprocess(image_size=config.image_hw))
         about = layout.describe(held)
-        file = MemoryFile(Path("made.safetensors"), {**made, **about.new})
+        file = MemoryFile({**made, **about.new})
         opened = Opened(file=file, beside=about.beside.get("config.json", {}))
         claims = [other for other, it in layouts().items() if it.detect(opened)]
         assert claims == [name] or name == "native", (name, claims)
@@ -156,7 +156,9 @@ def test_exactly_one_layout_claims_a_file(model):
 
 
 def test_an_unknown_layout_names_the_nearest():
-    with pytest.raises(ConfigError, match="Unknown layout `goggle`. Did you mean goo"):
+    with pytest.raises(
+        ConfigError, match=r"Unknown layout `goggle`\. Did you mean goo"
+    ):
         named("goggle")
 
 
