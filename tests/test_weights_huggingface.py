@@ -305,6 +305,15 @@ def test_names_of_the_classes(tmp_path, labels, classes):
             ),
         ),
         (
+            {"size": 48, "image_mean": [0.1], "image_std": [0.2], "resample": 2},
+            Preprocess(
+                image_size=(48, 48),
+                antialias=True,
+                mean=(0.1, 0.1, 0.1),
+                std=(0.2, 0.2, 0.2),
+            ),
+        ),
+        (
             {"size": 48, "do_normalize": False, "resample": 2},
             Preprocess(
                 image_size=(48, 48),
@@ -319,6 +328,40 @@ def test_image_processor_is_read(tmp_path, processor, wanted):
     made("vit square").save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     assert vt.load(tmp_path).preprocess == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "resize", "fraction", "note"),
+    [
+        ({"size": 64, "crop_size": 48}, "vit square", "squash", 0.75, ""),
+        ({"size": 64, "crop_size": 48}, "dinov2", "crop", 0.75, ""),
+        (
+            {"size": 64, "crop_size": 48, "image_processor_type": "ViTImageProcessor"},
+            "dinov2",
+            "squash",
+            0.75,
+            "",
+        ),
+        ({"size": {"shortest_edge": 48}}, "vit square", "crop", 1.0, "cuts nothing"),
+        ({"size": {"longest_edge": 9}}, "vit square", "squash", 1.0, "'longest_edge'"),
+        ({"do_resize": False}, "vit square", "squash", 1.0, "does not resize"),
+        (
+            {"size": {"shortest_edge": 64}, "crop_size": {"height": 48, "width": 40}},
+            "vit square",
+            "crop",
+            0.75,
+            "whose shorter side is 64",
+        ),
+    ],
+)
+def test_geometry_of_an_image_processor(tmp_path, fields, kind, resize, fraction, note):
+    made(kind).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
+    _, preprocess, ledger = vt.load(tmp_path)
+    assert preprocess.resize == resize
+    assert preprocess.crop_fraction == fraction
+    assert note in ledger.summary()
+    assert preprocess.image_size == (48, 48)
 
 
 def test_processor_of_another_size_is_said(tmp_path):
@@ -454,7 +497,10 @@ def test_what_differs_is_noted():
         Held(config=config, preprocess=preprocess)
     ).notes
     text = "\n".join(notes)
-    assert "by bicubic, this model by the official code's bilinear zoom" in text
+    assert (
+        "by bicubic interpolation, this model by the official code's bilinear zoom"
+        in text
+    )
     assert "give it images of 48 x 80 pixels" in text
     assert "low-pass before they shrink" in text
     assert "keeps another part of an image" in text

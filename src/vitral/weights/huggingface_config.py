@@ -74,11 +74,12 @@ def describe(held: Held) -> Written:
     config, notes = held.config, list[str]()
     assert isinstance(config, ViTConfig)
     kind = model_type(config)
-    if config.position_resize != resize_method(kind):
+    theirs, ours = resize_method(kind), config.position_resize
+    if ours != theirs:
         notes.append(
             "for images of another size Hugging Face resizes positions by "
-            f"{_words(resize_method(kind))}, this model by {_words(config.position_resize)}: "
-            "the answers differ a little there"
+            f"{_words(theirs)}, this model by {_words(ours)}: the answers differ a "
+            "little there"
         )
     if config.grid.rows != config.grid.columns:
         notes.append(
@@ -152,9 +153,11 @@ def resize_method(kind: str) -> Literal["bicubic", "bicubic_antialias"]:
 
 
 def _words(method: str) -> str:
-    return {"official": "the official code's bilinear zoom"}.get(
-        method, method.replace("_antialias", " interpolation with a low-pass")
-    )
+    words = {
+        "official": "the official code's bilinear zoom",
+        "bicubic_antialias": "bicubic interpolation with a low-pass",
+    }
+    return words.get(method, "bicubic interpolation")
 
 
 def _mlp_ratio(config: ViTConfig) -> int | None:

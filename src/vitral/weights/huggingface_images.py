@@ -161,10 +161,11 @@ def _geometry(
     edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
     if isinstance(size, int) and crop is not None and "size" in fields:
         # One number is the shorter side for Bit, and both sides for ViT and DeiT.
-        kind = str(fields.get("image_processor_type", "")) + str(
-            fields.get("feature_extractor_type", "")
-        )
-        edge = None if "DeiT" in kind or "ViT" in kind else size
+        kind = fields.get("image_processor_type", fields.get("feature_extractor_type"))
+        by_edge = "shortest_edge" in convention.get("size", {})
+        if kind is not None:
+            by_edge = not str(kind).startswith(("ViT", "DeiT"))
+        edge = size if by_edge else None
     if edge is not None:
         if crop is None:
             notes.append(
@@ -179,7 +180,12 @@ def _geometry(
             )
         return "crop", crop, _fraction(max(crop), edge)
     full = _pair(size)
-    assert full is not None
+    if full is None:
+        notes.append(
+            f"its image processor resizes by {size}, which vitral does not do: images "
+            "are squashed to the size of the positions"
+        )
+        return "squash", image_size, 1.0
     if crop is None:
         return "squash", full, 1.0
     return "squash", crop, _fraction(crop[0], full[0])
@@ -222,6 +228,8 @@ def _statistics(
     if fields.get("do_normalize", True):
         mean = list(fields.get("image_mean", convention.get("image_mean", HALF)))
         std = list(fields.get("image_std", convention.get("image_std", HALF)))
+    # One number stands for every channel.
+    mean, std = (values * 3 if len(values) == 1 else values for values in (mean, std))
     scale = 1.0
     if not fields.get("do_rescale", True):
         scale = 255.0

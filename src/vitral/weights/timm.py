@@ -42,6 +42,7 @@ def detect(opened: Opened) -> bool:
     return all(name in opened.file for name in stem) and not (
         "vitral" in opened.beside
         or "register_tokens" in opened.file
+        or "blocks.0.mlp.w12.weight" in opened.file
         or "decoder_embed.weight" in opened.file
     )
 
