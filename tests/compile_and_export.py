@@ -4,12 +4,15 @@ import warnings
 
 import torch
 
-from helpers import images, tiny_vit
+from helpers import TINY, images, randomise, tiny_vit
+from vitral.models.hybrid import Hybrid, HybridConfig
+from vitral.models.resnet import ResNet, ResNetConfig
 
 
 def main() -> None:
-    for changes in ({}, {"global_pool": "avg", "position": "sincos_2d"}):
-        model = tiny_vit(**changes).float()
+    vits = [tiny_vit(), tiny_vit(global_pool="avg", position="sincos_2d")]
+    for model in (*vits, *with_convolutions()):
+        model = model.float().eval()
         x = images().float()
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         assert torch.allclose(compiled(x), model(x), atol=1e-5)
@@ -19,6 +22,15 @@ def main() -> None:
             program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
         other = images(5).float()
         assert torch.allclose(program.module()(other), model(other), atol=1e-5)
+
+
+def with_convolutions() -> list[torch.nn.Module]:
+    small = {"stem_width": 8, "num_groups": 4, "units": (1, 2), "num_classes": 7}
+    resnet = ResNet(ResNetConfig(**small))
+    hybrid = Hybrid(HybridConfig(**{**TINY, **small, "image_size": (48, 80)}))
+    for model in (resnet, hybrid):
+        randomise(model)
+    return [resnet, hybrid]
 
 
 main()

@@ -37,6 +37,14 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
             parameter.copy_(noise * 0.2 + (1.0 if parameter.ndim == 1 else 0.0))
 
 
+def centre_biases(model: nn.Module) -> None:
+    """Biases around 0 after `randomise`, so that a ReLU cuts half of what it gets."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.sub_(1.0)
+
+
 def images(
     batch: int = 2, height: int = 48, width: int = 80, channels: int = 3
 ) -> torch.Tensor:

@@ -244,8 +244,14 @@ def test_dinov2_refusals_say_why(changes, reason):
     assert reason in dino.LAYOUT.refuses(ViTConfig(**{**OURS, **changes}))
 
 
+def test_a_backbone_of_the_first_dino_gets_no_mask_token():
+    model = ViT(ViTConfig(**OURS))
+    tensors = foreign(dino.LAYOUT, model)
+    assert tensors.keys() == made().state_dict().keys()
+
+
 def test_dinov2_notes_say_what_differs():
-    config = ViTConfig(**OURS, reg_tokens=2, no_embed_reg=True)
+    config = ViTConfig(**OURS, reg_tokens=2, no_embed_reg=True, init_values=0.1)
     held = Held(config=config, preprocess=Preprocess(image_size=(48, 48)))
     text = "\n".join(dino.LAYOUT.describe(held).notes)
     assert "the mask token is zeros" in text

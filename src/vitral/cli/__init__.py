@@ -22,6 +22,7 @@ VERBS = {
     "predict": "one JSON line or CSV row per image: RUN FILES...",
     "report": "(re)write the one-file HTML report: RUN...",
     "data": "audit a data set, or write its split: check DIR, split DIR",
+    "convert": "weights between layouts: IN OUT --to LAYOUT, or IN --explain",
     "models": "names, parameters and multiply-accumulates",
 }
 HELP = ("-h", "--help", "help")

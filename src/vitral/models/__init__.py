@@ -17,6 +17,7 @@ from vitral.models.naming import (
     from_fields,
     name_of,
     names,
+    tensor_shapes,
 )
 from vitral.models.vit import ViT
 from vitral.models.vit_config import SIZES, ViTConfig
@@ -42,4 +43,5 @@ __all__ = [
     "from_fields",
     "name_of",
     "names",
+    "tensor_shapes",
 ]

@@ -9,10 +9,12 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import torch
 
 import vitral.models
 from vitral import configs
@@ -43,6 +45,14 @@ def family_of(config: ModelConfig) -> str:
 def build(config: ModelConfig) -> VisionModel:
     """The model of a config, with fresh weights."""
     return families()[family_of(config)].model(config)
+
+
+@lru_cache(maxsize=16)
+def tensor_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
+    """The name and shape of every tensor of a model's state, in order."""
+    with torch.device("meta"):
+        state = build(config).state_dict()
+    return MappingProxyType({name: tuple(t.shape) for name, t in state.items()})
 
 
 def names() -> list[str]:

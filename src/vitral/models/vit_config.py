@@ -140,7 +140,7 @@ class ViTConfig(ModelConfig):
         size = self.image_hw if image_size is None else pair(image_size)
         num_patches = math.prod(patch_grid(size, self.patch_hw))
         tokens, dim = num_patches + self.num_prefix_tokens, self.embed_dim
-        stem = num_patches * math.prod(self.patch_hw) * self.in_chans * dim
+        stem = self._stem_macs(size)
         inner, layers = self.attention_dim, 3 if self.mlp == "swiglu" else 2
         block = tokens * (4 * dim * inner + layers * dim * self.mlp_dim)
         block += 2 * tokens**2 * inner
@@ -151,6 +151,12 @@ class ViTConfig(ModelConfig):
         hidden = self.representation_size or self.pooled_dim
         head = self.representation_size * self.pooled_dim + hidden * self.num_classes
         return stem + self.depth * block + pool + head
+
+    def _stem_macs(self, size: tuple[int, int]) -> int:
+        """From an image of `size` to its patch embeddings."""
+        num_patches = math.prod(patch_grid(size, self.patch_hw))
+        pixels = math.prod(self.patch_hw) * self.in_chans
+        return num_patches * pixels * self.embed_dim
 
 
 SIZES: dict[str, dict[str, int]] = {

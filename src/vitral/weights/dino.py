@@ -9,6 +9,7 @@ has exactly timm's names and is read as such.
 import re
 
 import torch
+from torch import Tensor
 
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, ViTConfig
@@ -196,10 +197,16 @@ def refuses(config: ModelConfig) -> str:
 
 
 def describe(held: Held) -> Written:
-    """The mask token that DINOv2's code wants, and what differs."""
+    """The mask token that DINOv2's code wants, and what differs.
+
+    Without LayerScale it is a backbone of the first DINO, whose code has no such token.
+    """
     config = held.config
     assert isinstance(config, ViTConfig)
-    notes = ["the mask token is zeros: it takes part in the pre-training only"]
+    notes, new = list[str](), dict[str, Tensor]()
+    if config.init_values is not None:
+        new["mask_token"] = torch.zeros(1, config.embed_dim)
+        notes.append("the mask token is zeros: it takes part in the pre-training only")
     antialias = config.reg_tokens > 0
     if (config.position_resize == "bicubic_antialias") != antialias:
         word = "with" if antialias else "without"
@@ -213,9 +220,7 @@ def describe(held: Held) -> Written:
             "DINOv2's code keeps no pre-processing with its weights and normalises by "
             "ImageNet's mean and deviation, which are not those of this model"
         )
-    return Written(
-        new={"mask_token": torch.zeros(1, config.embed_dim)}, notes=tuple(notes)
-    )
+    return Written(new=new, notes=tuple(notes))
 
 
 def _prefix(file: TensorFile) -> str:

@@ -13,11 +13,19 @@ WANTED = (
     "pytorch_model.bin",
 )
 TENSORS = WANTED[2:]
+FILE_ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 def is_id(text: str) -> bool:
-    """Whether this could be `owner/name`, perhaps with `@revision`."""
-    return ID.fullmatch(text) is not None and not text.startswith((".", "/"))
+    """Whether this could be `owner/name`, perhaps with `@revision`.
+
+    What names a file, or starts with a folder that is here, is a path with a mistake:
+    nothing is asked of the network for it.
+    """
+    match = ID.fullmatch(text)
+    if match is None or text.startswith((".", "/")):
+        return False
+    return not text.endswith(FILE_ENDINGS) and not Path(text).parent.is_dir()
 
 
 def fetch(text: str) -> Path:

@@ -61,6 +61,8 @@ class Layout:
     refuses: Callable[[ModelConfig], str]
     """Why a model cannot be held, as the end of "..., because"; empty if it can."""
     describe: Callable[[Held], Written] = lambda held: Written()
+    pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors
+    """A last step over all tensors that are written."""
     class_rows: Literal["with", "without", "either"] = "either"
     """Whether the class token has a row in the position table; a model of the other
     kind is written as an equal function."""

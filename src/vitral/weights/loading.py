@@ -139,39 +139,52 @@ def check(source: Source) -> None:
     Raises:
         WeightsError: naming the tensor, what was expected, and what to do.
     """
-    with torch.device("meta"):
-        shapes = {
-            name: tuple(tensor.shape)
-            for name, tensor in vitral.models.build(source.config).state_dict().items()
-        }
+    found = misfits(source)
+    if found.missing or found.unknown:
+        raise WeightsError(_misfit(source, found))
+    if found.misshapen:
+        raise WeightsError(
+            f"{source.path}: {found.misshapen[0]}. Write it again in the shape of its "
+            f"layout, {source.layout}; no tensor was loaded."
+        )
+
+
+class Misfits(NamedTuple):
+    """Where a file and the model that its shapes describe disagree."""
+
+    missing: list[str]
+    """Tensors that the model needs, in the file's names."""
+    unknown: list[str]
+    """Tensors of the file that the model has no place for."""
+    misshapen: list[str]
+    """Sentences: a tensor's shape, and the one that was expected."""
+
+
+def misfits(source: Source) -> Misfits:
+    """Everything that keeps a file from being loaded; all empty when nothing does."""
+    shapes = vitral.models.tensor_shapes(source.config)
     rules = {rule.ours: rule for rule in source.rules}
     used = {name for rule in source.rules for name in rule.theirs}
-    unknown = [
-        name
-        for name in source.file.names()
-        if name not in used and name not in source.dropped
-    ]
-    missing = [
-        theirs
-        for name in shapes
-        for theirs in (rules[name].theirs if name in rules else (name,))
-        if theirs not in source.file
-    ]
-    if missing or unknown:
-        raise WeightsError(_misfit(source, missing, unknown))
+    found = Misfits([], [], [])
+    for name in source.file.names():
+        if name not in used and name not in source.dropped:
+            found.unknown.append(name)
     for name, shape in shapes.items():
-        rule = rules[name]
+        rule = rules.get(name)
+        if rule is None:
+            found.missing.append(name)
+            continue
         for theirs, wanted in zip(rule.theirs, rule.expected(shape), strict=True):
-            found = source.file.shape(theirs)
-            if found != wanted and found not in rule.also:
-                turned = found == wanted[::-1] and len(found) > 1
-                raise WeightsError(
-                    f"{source.path}: tensor {theirs} has shape {found}, expected "
-                    f"{wanted}"
-                    + (": it is transposed. " if turned else ". ")
-                    + "Write it again in the shape of its layout, "
-                    f"{source.layout}; no tensor was loaded."
+            if theirs not in source.file:
+                found.missing.append(theirs)
+                continue
+            has = source.file.shape(theirs)
+            if has != wanted and has not in rule.also:
+                turned = ": it is transposed" if has == wanted[::-1] else ""
+                found.misshapen.append(
+                    f"tensor {theirs} has shape {has}, expected {wanted}{turned}"
                 )
+    return found
 
 
 class _Fresh:
@@ -236,7 +249,8 @@ def _left(source: Source, made: set[str]) -> list[Line]:
     return lines + [Line(name, "dropped", why) for name, why in source.dropped.items()]
 
 
-def _misfit(source: Source, missing: list[str], unknown: list[str]) -> str:
+def _misfit(source: Source, found: Misfits) -> str:
+    missing, unknown = found.missing, found.unknown
     text = f"{source.path} does not fit the model that its shapes describe: it lacks "
     text += f"{_some(missing)} and has {_some(unknown)} that the model has no place for"
     if missing and unknown:

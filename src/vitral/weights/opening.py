@@ -8,7 +8,7 @@ from typing import Any
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.weights import hub
-from vitral.weights.layout import layouts
+from vitral.weights.layout import Layout, layouts
 from vitral.weights.shapes import first_names
 from vitral.weights.source import Opened, Source
 from vitral.weights.tensor_file import TensorFile, open_file, with_names
@@ -27,13 +27,19 @@ def understand(
     Raises:
         WeightsError: nothing is there, or it is in no layout that vitral reads.
     """
-    place = find(path)
-    if not _has_tensors(place) and _has_tensors(place / "model"):
-        place = place / "model"
-    opened = open_weights(place, grid=grid, num_heads=num_heads)
+    opened = open_weights(find(path), grid=grid, num_heads=num_heads)
+    return layout_of(opened).read(opened)
+
+
+def layout_of(opened: Opened) -> Layout:
+    """The layout that a file has.
+
+    Raises:
+        WeightsError: none that vitral reads.
+    """
     for layout in layouts().values():
         if layout.detect(opened):
-            return layout.read(opened)
+            return layout
     known = ", ".join(layout.title for layout in layouts().values())
     raise WeightsError(
         f"{opened.path} is in no layout that vitral reads ({known}). Its first tensors "
@@ -49,7 +55,8 @@ def find(path: str | Path) -> Path:
     """
     place = Path(path).expanduser()
     if place.exists():
-        return place
+        inside = place / "model"
+        return place if _has_tensors(place) or not _has_tensors(inside) else inside
     if hub.is_id(str(path)):
         return hub.fetch(str(path))
     raise WeightsError(

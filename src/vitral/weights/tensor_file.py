@@ -63,6 +63,13 @@ def open_file(path: Path) -> TensorFile:
         )
     if path.suffix.lower() in PICKLES:
         raise WeightsError(f"{path} is a pickle, which can run code when it is read.")
+    if path.suffix == ".npz":
+        import numpy as np
+
+        with np.load(path) as arrays:
+            return MemoryFile(
+                path, {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            )
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -7,8 +7,6 @@ and said so.
 
 from typing import Any
 
-import torch
-
 import vitral.models
 from vitral.data import Preprocess
 from vitral.layers import Grid
@@ -94,7 +92,7 @@ def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
         patch_size=(patch[0], patch[1]),
         in_chans=chans,
-        num_classes=rows_or_zero(file, "head.weight"),
+        num_classes=rows_or_zero(file, "head.bias", 1),
         embed_dim=width,
         depth=depth,
         num_heads=heads or heads_of(opened, width, depth, mlp_dim, notes),
@@ -119,8 +117,7 @@ def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
 
 def rules(config: ModelConfig) -> list[Rule]:
     """Every tensor under its own name."""
-    with torch.device("meta"):
-        return [copy(name) for name in vitral.models.build(config).state_dict()]
+    return [copy(name) for name in vitral.models.tensor_shapes(config)]
 
 
 def about_model(held: Held) -> dict[str, Any]:

@@ -1,0 +1,274 @@
+"""How far our logits are from those of the library that weights come from.
+
+    python benchmarks/weights.py            # the table, for docs/weights.md
+    python benchmarks/weights.py --load     # time and memory of loading ViT-B/16
+
+Every model gets random weights everywhere, is saved by its own library, and is loaded
+by `vt.load`. A figure is the largest difference of a logit (or feature), divided by
+the largest logit, over two random images: in float32 and in float64, at the size that
+the model was made for, at a larger one and at one that is not square. "-" is where the
+other library does not take that size. Needs the `dev` extra; about two minutes.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import vitral as vt
+
+Size = tuple[int, int]
+
+
+class Peer(NamedTuple):
+    """A model of another library."""
+
+    library: str
+    name: str
+    make: Callable[[], nn.Module]
+    save: Callable[[nn.Module, Path], Path]
+    answer: Callable[[nn.Module, Tensor], Tensor]
+    sizes: tuple[Size, ...]
+    """The size that it was made for; then a larger and one that is not square, if it
+    takes them."""
+    ours: Callable[[nn.Module, Tensor], Tensor] = lambda model, image: model(image)
+
+
+def randomise(model: nn.Module) -> None:
+    """Random values everywhere, so that no zero hides a mistake."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            spread = 0.05 if parameter.ndim > 1 else 0.2
+            is_gain = parameter.ndim == 1 and bool((parameter == 1).all())
+            parameter.copy_(noise * spread + float(is_gain))
+
+
+def save_state(model: nn.Module, folder: Path) -> Path:
+    state = {k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file(state, folder / "theirs.safetensors")
+    return folder / "theirs.safetensors"
+
+
+def save_pretrained(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    return folder
+
+
+def plain(model: nn.Module, image: Tensor) -> Tensor:
+    return model(image)
+
+
+def logits(model: nn.Module, image: Tensor) -> Tensor:
+    return model(image, interpolate_pos_encoding=True).logits
+
+
+def tokens(model: nn.Module, image: Tensor) -> Tensor:
+    return model(image, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+
+
+def cls(model: nn.Module, image: Tensor) -> Tensor:
+    return model.forward_features(image).cls
+
+
+def timm_peers() -> Iterator[Peer]:
+    import timm
+
+    for name, size, arguments in (
+        ("vit_base_patch16_224", 224, {}),
+        ("vit_small_patch32_224", 224, {}),
+        ("vit_base_patch16_siglip_224", 224, {"num_classes": 7}),
+        ("vit_small_patch14_dinov2", 518, {"img_size": 224, "num_classes": 7}),
+        ("vit_small_patch14_reg4_dinov2", 518, {"img_size": 224, "num_classes": 7}),
+        ("deit_tiny_distilled_patch16_224", 224, {}),
+        ("deit3_small_patch16_224", 224, {}),
+        ("vit_tiny_r_s16_p8_224", 224, {}),
+        ("vit_small_r26_s32_224", 224, {}),
+        ("vit_base_r50_s16_224", 224, {}),
+        ("resnetv2_50x1_bit", 224, {}),
+    ):
+        del size
+        vit = not name.startswith("resnet")
+        made = {"dynamic_img_size": True} if vit else {}
+
+        def make(name: str = name, made: Any = {**made, **arguments}) -> nn.Module:
+            return timm.create_model(name, **made)
+
+        sizes: tuple[Size, ...] = ((224, 224), (320, 320), (224, 288))
+        if "patch14" in name:
+            sizes = ((224, 224), (322, 322), (224, 336))
+        yield Peer("timm", name, make, save_state, plain, sizes)
+
+
+def torchvision_peers() -> Iterator[Peer]:
+    from torchvision.models import vit_b_16, vit_b_32
+
+    for name, kind in (("vit_b_16", vit_b_16), ("vit_b_32", vit_b_32)):
+        yield Peer("torchvision", name, kind, save_state, plain, ((224, 224),))
+
+
+def vit_pytorch_peers() -> Iterator[Peer]:
+    from vit_pytorch import SimpleViT, ViT
+
+    sizes = {"image_size": 224, "patch_size": 16, "num_classes": 7}
+    sizes |= {"dim": 384, "depth": 6, "heads": 8, "mlp_dim": 1536}
+    for kind in (ViT, SimpleViT):
+        made = lambda kind=kind: kind(**sizes)  # noqa: E731
+        yield Peer("vit-pytorch", kind.__name__, made, save_state, plain, ((224, 224),))
+
+
+def transformers_peers() -> Iterator[Peer]:
+    import transformers as hf
+
+    small = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3}
+    vit = {**small, "intermediate_size": 768, "image_size": 224, "patch_size": 16}
+    dino = {**small, "image_size": 224, "patch_size": 14}
+    ones = (
+        ("ViTForImageClassification", hf.ViTConfig(**vit, num_labels=7)),
+        (
+            "DeiTForImageClassificationWithTeacher",
+            hf.DeiTConfig(**vit, num_labels=7),
+        ),
+        ("Dinov2ForImageClassification", hf.Dinov2Config(**dino, num_labels=7)),
+        (
+            "Dinov2WithRegistersForImageClassification",
+            hf.Dinov2WithRegistersConfig(**dino, num_labels=7),
+        ),
+        ("ViTMAEModel", hf.ViTMAEConfig(**vit, mask_ratio=0.0)),
+        ("BitForImageClassification", hf.BitConfig(num_labels=7)),
+    )
+    for name, config in ones:
+        kind = getattr(hf, name)
+        made = lambda kind=kind, config=config: kind(config)  # noqa: E731
+        step = 14 if "Dinov2" in name else 16
+        sizes: tuple[Size, ...] = ((224, 224), (20 * step, 20 * step), (224, 18 * step))
+        answer, ours = logits, Peer._field_defaults["ours"]
+        if name == "ViTMAEModel":
+            answer, ours = tokens, cls
+        if name == "BitForImageClassification" or "Dinov2" in name:
+            answer = lambda model, image: model(image).logits  # noqa: E731
+        yield Peer("transformers", name, made, save_pretrained, answer, sizes, ours)
+
+
+def differences(peer: Peer) -> list[list[float | None]]:
+    """Relative differences: a row a precision, a column a size."""
+    torch.manual_seed(0)
+    theirs = peer.make().eval()
+    randomise(theirs)
+    table: list[list[float | None]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        model = vt.load(peer.save(theirs, Path(folder))).model
+        for kind in (torch.float32, torch.float64):
+            theirs, model = theirs.to(kind), model.to(kind)
+            row: list[float | None] = []
+            for height, width in peer.sizes:
+                torch.manual_seed(1)
+                image = torch.randn(2, 3, height, width).to(kind)
+                with torch.no_grad():
+                    wanted = peer.answer(theirs, image)
+                    found = peer.ours(model, image)
+                gap = (found - wanted).abs().max() / wanted.abs().max()
+                row.append(float(gap))
+            table.append(row + [None] * (3 - len(row)))
+    return table
+
+
+def table() -> None:
+    print("| library | model | float32: own size, larger, not square | float64 |")
+    print("|---|---|---|---|")
+    worst = {0: 0.0, 1: 0.0}
+    for peers in (timm_peers, transformers_peers, torchvision_peers, vit_pytorch_peers):
+        for peer in peers():
+            rows = differences(peer)
+            cells = [
+                ", ".join("-" if v is None else f"{v:.0e}" for v in row) for row in rows
+            ]
+            for kind, row in enumerate(rows):
+                worst[kind] = max(worst[kind], *(v for v in row if v is not None))
+            print(f"| {peer.library} | {peer.name} | {cells[0]} | {cells[1]} |")
+            sys.stdout.flush()
+    print(f"\nworst: {worst[0]:.1e} in float32, {worst[1]:.1e} in float64")
+
+
+LOADERS = {
+    "vitral": "import vitral.weights as vw\nmodel = vw.load(path).model",
+    "timm": (
+        "import timm\nmodel = timm.create_model('vit_base_patch16_224', "
+        "checkpoint_path=path)"
+    ),
+}
+PROBE = """
+import sys, time, torch
+path = sys.argv[1]
+{imports}
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+open("/proc/self/clear_refs", "w").write("5")
+before = peak()
+started = time.perf_counter()
+{load}
+print(time.perf_counter() - started, (peak() - before) / 1024)
+"""
+
+
+def loading(rounds: int) -> None:
+    """Seconds and MiB of loading ViT-B/16, each in a process of its own, in turns."""
+    import timm
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = timm.create_model("vit_base_patch16_224")
+        randomise(model)
+        files = {"safetensors": save_state(model, Path(folder))}
+        from vitral.weights.writing import convert
+
+        files["npz"] = convert(files["safetensors"], f"{folder}/w.npz", "google").path
+        for kind, file in files.items():
+            size = file.stat().st_size / 2**20
+            found: dict[str, list[tuple[float, float]]] = {name: [] for name in LOADERS}
+            for _ in range(rounds):
+                for name, lines in LOADERS.items():
+                    imports, load = lines.split("\n")
+                    code = PROBE.format(imports=imports, load=load)
+                    out = subprocess.run(
+                        [sys.executable, "-c", code, str(file)],
+                        capture_output=True,
+                        text=True,
+                        check=True,
+                    ).stdout.split()
+                    found[name].append((float(out[-2]), float(out[-1])))
+            times = {n: statistics.median(t for t, _ in v) for n, v in found.items()}
+            for name, values in found.items():
+                memory = statistics.median(m for _, m in values)
+                print(
+                    f"{kind} {name}: {times[name]:.2f} s, {memory:.0f} MiB = "
+                    f"{memory / size:.2f} times the file"
+                )
+            print(f"{kind}: vitral / timm = {times['vitral'] / times['timm']:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--load", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    known = parser.parse_args()
+    started = time.perf_counter()
+    if known.load:
+        loading(known.rounds)
+    else:
+        table()
+    print(f"{time.perf_counter() - started:.0f} s, torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    main()

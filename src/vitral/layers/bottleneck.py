@@ -1,0 +1,172 @@
+"""The two bottleneck ResNets of GroupNorm and weight-standardised convolutions.
+
+Pre-activation units (ResNet-v2) make BiT (arXiv 1912.11370); post-activation units
+make the backbone of the hybrid ViT (arXiv 2010.11929, section 3.1). Parameter names
+are timm's. A backbone of width w has the stem's w channels, and 4w, 8w, 16w ... after
+its stages; strides are 4 after the stem and the first stage, then 8, 16 ...
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitral.layers.conv import ConvNumerics, MaxPool, StdConv2d
+from vitral.layers.position import Grid
+
+
+class Stem(nn.Module):
+    """7 x 7 convolution and max-pool, each by stride 2.
+
+    Args:
+        norm: GroupNorm and ReLU between the two; pre-activation units bring their own.
+    """
+
+    def __init__(
+        self, in_chans: int, width: int, *, norm: bool, numerics: ConvNumerics
+    ) -> None:
+        super().__init__()
+        self.conv = StdConv2d(in_chans, width, 7, stride=2, numerics=numerics)
+        self.norm = numerics.norm(width) if norm else None
+        self.pool = MaxPool(numerics.padding)
+
+    def forward(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dim rows columns"]:
+        x = self.conv(image)
+        return self.pool(x if self.norm is None else F.relu(self.norm(x)))
+
+
+class PreActivationUnit(nn.Module):
+    """x + conv3(act(conv2(act(conv1(act(x)))))), act being GroupNorm and ReLU.
+
+    The projection of the shortcut, in the first unit of a stage, also sees act(x).
+    """
+
+    def __init__(
+        self, chans: int, inner: int, *, stride: int, project: bool, norms: ConvNumerics
+    ) -> None:
+        super().__init__()
+        out = 4 * inner
+        self.norm1 = norms.norm(chans)
+        self.conv1 = StdConv2d(chans, inner, 1, numerics=norms)
+        self.norm2 = norms.norm(inner)
+        self.conv2 = StdConv2d(inner, inner, 3, stride=stride, numerics=norms)
+        self.norm3 = norms.norm(inner)
+        self.conv3 = StdConv2d(inner, out, 1, numerics=norms)
+        self.downsample: nn.Sequential | None = None
+        if project:
+            self.downsample = nn.Sequential()
+            conv = StdConv2d(chans, out, 1, stride=stride, numerics=norms)
+            self.downsample.add_module("conv", conv)
+
+    def forward(
+        self, x: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch out new_height new_width"]:
+        active = F.relu(self.norm1(x))
+        shortcut = x if self.downsample is None else self.downsample(active)
+        y = self.conv1(active)
+        y = self.conv2(F.relu(self.norm2(y)))
+        return self.conv3(F.relu(self.norm3(y))) + shortcut
+
+
+class PostActivationUnit(nn.Module):
+    """relu(x + norm3(conv3(act2(conv2(act1(conv1(x))))))), as in ResNet-v1.
+
+    norm3 starts at scale 0: a fresh unit hands on its shortcut.
+    """
+
+    def __init__(
+        self, chans: int, inner: int, *, stride: int, project: bool, norms: ConvNumerics
+    ) -> None:
+        super().__init__()
+        out = 4 * inner
+        self.conv1 = StdConv2d(chans, inner, 1, numerics=norms)
+        self.norm1 = norms.norm(inner)
+        self.conv2 = StdConv2d(inner, inner, 3, stride=stride, numerics=norms)
+        self.norm2 = norms.norm(inner)
+        self.conv3 = StdConv2d(inner, out, 1, numerics=norms)
+        self.norm3 = norms.norm(out)
+        nn.init.zeros_(self.norm3.weight)
+        self.downsample: nn.Sequential | None = None
+        if project:
+            self.downsample = nn.Sequential()
+            conv = StdConv2d(chans, out, 1, stride=stride, numerics=norms)
+            self.downsample.add_module("conv", conv)
+            self.downsample.add_module("norm", norms.norm(out))
+
+    def forward(
+        self, x: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch out new_height new_width"]:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = F.relu(self.norm1(self.conv1(x)))
+        y = F.relu(self.norm2(self.conv2(y)))
+        return F.relu(self.norm3(self.conv3(y)) + shortcut)
+
+
+class Stage(nn.Module):
+    """Units in a row; the first changes the width, and the stride if there is one."""
+
+    def __init__(self, units: list[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*units)
+
+    def forward(
+        self, x: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch out new_height new_width"]:
+        return self.blocks(x)
+
+
+def stages(
+    units: tuple[int, ...],
+    width: int,
+    unit: type[PreActivationUnit] | type[PostActivationUnit],
+    numerics: ConvNumerics,
+) -> nn.Sequential:
+    """Stages of `units[i]` units, on the stem's map of `width` channels."""
+    made, chans = nn.Sequential(), width
+    for stage, count in enumerate(units):
+        inner = width * 2**stage
+        blocks: list[nn.Module] = []
+        for index in range(count):
+            first = index == 0
+            stride = 2 if first and stage else 1
+            block = unit(chans, inner, stride=stride, project=first, norms=numerics)
+            blocks.append(block)
+            chans = 4 * inner
+        made.append(Stage(blocks))
+    return made
+
+
+def stride_of(units: tuple[int, ...]) -> int:
+    """Pixels between two cells of the last map; no units is the stem alone."""
+    return 4 * 2 ** max(len(units) - 1, 0)
+
+
+def channels_of(units: tuple[int, ...], width: int) -> int:
+    """Channels of the last map."""
+    return stride_of(units) * width if units else width
+
+
+def map_grid(image_size: tuple[int, int], stride: int) -> Grid:
+    """Rows and columns of the map at `stride`: sides are halved and rounded up."""
+    return Grid(-(-image_size[0] // stride), -(-image_size[1] // stride))
+
+
+def backbone_macs(
+    image_size: tuple[int, int], in_chans: int, units: tuple[int, ...], width: int
+) -> int:
+    """Multiply-accumulates of stem and stages, those of the convolutions."""
+
+    def cells(stride: int) -> int:
+        grid = map_grid(image_size, stride)
+        return grid.rows * grid.columns
+
+    total, chans, old = cells(2) * 49 * in_chans * width, width, 4
+    for stage, count in enumerate(units):
+        new, inner = 4 * 2**stage, width * 2**stage
+        out = 4 * inner
+        inside = cells(new) * (9 * inner**2 + inner * out)
+        total += cells(old) * chans * inner + cells(new) * chans * out + inside
+        total += (count - 1) * (cells(new) * out * inner + inside)
+        chans, old = out, new
+    return total

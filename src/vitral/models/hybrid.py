@@ -1,0 +1,241 @@
+"""The hybrid: a Vision Transformer on a ResNet's map (arXiv 2010.11929, section 3.1).
+
+The backbone is a ResNet of post-activation units; its last map is cut into patches,
+mostly of one cell, that enter the encoder as a plain image's patches do. Sizes with R26
+and R+Ti are those of arXiv 2106.10270. Parameter names are timm's.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.layers import PatchEmbed
+from vitral.layers.bottleneck import (
+    PostActivationUnit,
+    Stem,
+    backbone_macs,
+    channels_of,
+    stages,
+    stride_of,
+)
+from vitral.layers.conv import ConvNumerics, EpsAt, Padding
+from vitral.layers.patch import patch_grid
+from vitral.models.base import Family, Named, require
+from vitral.models.features import Tokens
+from vitral.models.resnet import require_backbone
+from vitral.models.vit import ViT
+from vitral.models.vit_config import SIZES, ViTConfig
+from vitral.models.vit_names import FOREIGN_SIZES
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridConfig(ViTConfig):
+    """Everything that decides which function a hybrid computes.
+
+    `patch_size` is in pixels, as for every Vision Transformer: the stride of the
+    backbone times the side of a patch on its map.
+    """
+
+    units: tuple[int, ...] = (3, 4, 9)
+    """Bottleneck units of each stage; none for the stem alone."""
+    width_factor: int = 1
+    """All widths of the backbone are multiplied by it."""
+    stem_width: int = 64
+    """Channels of the stem at factor 1; the stages have 4, 8, 16, 32 times as many."""
+    num_groups: int = 32
+    """Groups of every GroupNorm."""
+    group_norm_eps: float = 1e-6
+    """Epsilon of every GroupNorm."""
+    std_eps: float = 1e-5
+    """Epsilon of weight standardisation."""
+    std_eps_at: EpsAt = "deviation"
+    """Where: `deviation` for (w - mean) / (deviation + eps), `variance` for
+    (w - mean) / sqrt(variance + eps)."""
+    padding: Padding = "same"
+    """`same` pads as TensorFlow's SAME, `fixed` both sides alike."""
+
+    def __post_init__(self) -> None:
+        require_backbone(self.units, self.width, self.num_groups)
+        stride = self.feature_stride
+        require(
+            all(side > 0 and side % stride == 0 for side in self.patch_hw),
+            f"`patch_size` must be a multiple of the backbone's stride, {stride} pixels"
+            f" for `units={self.units}`: got {self.patch_size}.",
+        )
+        require(
+            not self.patch_norm,
+            "`patch_norm` normalises pixels and a hybrid has a ResNet before its "
+            "patches: leave it False.",
+        )
+        super().__post_init__()
+
+    @property
+    def width(self) -> int:
+        """Channels of the backbone's stem."""
+        return self.stem_width * self.width_factor
+
+    @property
+    def feature_stride(self) -> int:
+        """Pixels between two cells of the backbone's map."""
+        return stride_of(self.units)
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the backbone's map."""
+        return channels_of(self.units, self.width)
+
+    @property
+    def feature_patch(self) -> tuple[int, int]:
+        """Rows and columns of cells that make one patch."""
+        rows, columns = self.patch_hw
+        return rows // self.feature_stride, columns // self.feature_stride
+
+    @property
+    def numerics(self) -> ConvNumerics:
+        return ConvNumerics(
+            std_eps=self.std_eps,
+            std_eps_at=self.std_eps_at,
+            group_norm_eps=self.group_norm_eps,
+            num_groups=self.num_groups,
+            padding=self.padding,
+        )
+
+    def _stem_macs(self, size: tuple[int, int]) -> int:
+        cells = math.prod(patch_grid(size, self.patch_hw))
+        embed = cells * math.prod(self.feature_patch) * self.feature_dim
+        body = backbone_macs(size, self.in_chans, self.units, self.width)
+        return body + embed * self.embed_dim
+
+
+class Hybrid(ViT):
+    """A Vision Transformer on the map of a ResNet; `model(images)` gives logits.
+
+    For freezing and learning rates the whole ResNet is the stem.
+    """
+
+    config: HybridConfig
+
+    def _stem(self, config: ViTConfig) -> nn.Module:
+        assert isinstance(config, HybridConfig)
+        return HybridEmbed(config)
+
+    def embed(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Tokens:
+        """Equation 1, on the map of the ResNet.
+
+        Raises:
+            ConfigError: `patch_mask` was given, or another number of channels.
+        """
+        if patch_mask is not None:
+            raise ConfigError(
+                "`patch_mask` cannot be used with a hybrid: the convolutions before "
+                "its patches look across the borders of the mask. Crop the images, or "
+                "use a Vision Transformer without a ResNet."
+            )
+        return super().embed(image)
+
+
+class HybridEmbed(nn.Module):
+    """The backbone, and the linear map of each patch of its last map."""
+
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        width, numerics = config.width, config.numerics
+        stem = Stem(config.in_chans, width, norm=True, numerics=numerics)
+        self.backbone: nn.Module = stem
+        if config.units:
+            body = stages(config.units, width, PostActivationUnit, numerics)
+            self.backbone = nn.Sequential()
+            self.backbone.add_module("stem", stem)
+            self.backbone.add_module("stages", body)
+        embed = PatchEmbed(config.feature_patch, config.feature_dim, config.embed_dim)
+        self.proj = embed.proj
+
+    def forward(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch patches dim"]:
+        return self.proj(self.backbone(image)).flatten(2).transpose(1, 2)
+
+
+BACKBONES: dict[tuple[str, int], tuple[int, ...]] = {
+    ("r", 32): (),
+    ("r26", 32): (2, 2, 2, 2),
+    ("r50", 16): (3, 4, 9),
+    ("r50", 32): (3, 4, 6, 3),
+}
+"""Units by the name of the backbone and the patch in pixels. R50 at 16 has the units of
+its last stage in the third."""
+
+
+def settings(backbone: str, size: str, patch: int) -> dict[str, Any]:
+    """What a name stands for; `patch` is the real one, in pixels."""
+    return {
+        **SIZES[size],
+        "patch_size": patch,
+        "units": BACKBONES[backbone, patch],
+        "width_factor": 1,
+        "stem_width": 64,
+    }
+
+
+NAMES = {
+    # The published name says 16. The released code halves twice in the stem and then
+    # takes 8 x 8 cells, which is 32 pixels and 7 x 7 patches at 224.
+    "r_vit_ti16": settings("r", "ti", 32),
+    "r26_vit_s32": settings("r26", "s", 32),
+    "r26_vit_b32": settings("r26", "b", 32),
+    "r50_vit_b16": settings("r50", "b", 16),
+    "r50_vit_b32": settings("r50", "b", 32),
+    "r50_vit_l16": settings("r50", "l", 16),
+    "r50_vit_l32": settings("r50", "l", 32),
+}
+
+TIMM = re.compile(
+    rf"vit_({'|'.join(FOREIGN_SIZES)})_(r|r26|r50)_s(\d+)(?:_p8)?_(\d+)(?:\.\w+)?"
+)
+TIMM_NUMERICS: dict[str, Any] = {
+    "act": "gelu",
+    "group_norm_eps": 1e-5,
+    "std_eps": 1e-8,
+    "std_eps_at": "variance",
+}
+
+
+def understand(name: str) -> Named | None:
+    """A name of timm."""
+    match = TIMM.fullmatch(name)
+    if match is None:
+        return None
+    size, backbone, stride, pixels = match.groups()
+    ours = f"{backbone}_vit_{FOREIGN_SIZES[size]}{stride}"
+    if ours not in NAMES or (backbone == "r") != ("_p8_" in name):
+        return None
+    return Named(ours, {**NAMES[ours], **TIMM_NUMERICS, "image_size": int(pixels)})
+
+
+FAMILY = Family(
+    title="A hybrid Vision Transformer",
+    source="2010.11929",
+    config=HybridConfig,
+    model=Hybrid,
+    sizes=NAMES,
+    compared=(
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "mlp_dim",
+        "patch_hw",
+        "units",
+        "width_factor",
+        "stem_width",
+    ),
+    understand=understand,
+)

@@ -1,0 +1,79 @@
+"""The `.npz` files of google-research/vision_transformer, old and newer names.
+
+Released files of the paper and of "How to train your ViT" (arXiv 2106.10270) are of
+this kind. Their code computes GELU by tanh and resizes positions corner to corner.
+"""
+
+from vitral.data import Preprocess
+from vitral.models import ModelConfig, ViTConfig
+from vitral.weights import flax
+from vitral.weights.layout import Held, Layout, Written
+from vitral.weights.rules import Rule
+from vitral.weights.source import Opened, Source
+
+OPTIMIZER = "opt/target/"
+"""Before every name in files that were saved with their optimizer."""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether the stem and the first block have this project's names."""
+    return _style(opened) is not None and "conv_root/kernel" not in opened.file
+
+
+def read(opened: Opened) -> Source:
+    """The Vision Transformer that the arrays describe."""
+    style = _style(opened)
+    assert style is not None
+    notes = list(opened.notes)
+    config = ViTConfig(**flax.vit_facts(opened, style, notes))
+    return Source(
+        layout=LAYOUT.title,
+        file=opened.file,
+        config=config,
+        rules=tuple(flax.vit_rules(config, style)),
+        preprocess=Preprocess(image_size=config.image_hw),
+        notes=tuple(notes),
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under the names of the published files."""
+    assert isinstance(config, ViTConfig)
+    return flax.vit_rules(config, flax.OLD)
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why that code cannot be this model; empty if it can."""
+    if type(config) is not ViTConfig:
+        return "its ViT and its hybrids are all that it has"
+    if config.position not in ("learned_1d",):
+        return "it learns one position a patch"
+    if config.global_pool == "map":
+        return "it has no attention pooling"
+    return flax.refuses(config)
+
+
+def describe(held: Held) -> Written:
+    assert isinstance(held.config, ViTConfig)
+    return Written(notes=flax.numerics(held.config))
+
+
+def _style(opened: Opened) -> flax.Style | None:
+    for prefix in ("", OPTIMIZER):
+        for style in (flax.OLD, flax.NEWER):
+            first = f"{prefix}Transformer/encoderblock_0/{style.attention}/query/kernel"
+            if first in opened.file and f"{prefix}{style.pos_embed}" in opened.file:
+                return style._replace(prefix=prefix)
+    return None
+
+
+LAYOUT = Layout(
+    title="vision_transformer",
+    container="npz",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=refuses,
+    describe=describe,
+    class_rows="with",
+)

@@ -1,0 +1,165 @@
+"""Every layout against every other: there and back, bit by bit."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+import vitral as vt
+from helpers import TINY, randomise
+from vitral.data import Preprocess
+from vitral.errors import ConfigError
+from vitral.models import ModelConfig, ViTConfig, build, families
+from vitral.weights import layouts, read
+from vitral.weights.layout import Held
+from vitral.weights.opening import layout_of
+from vitral.weights.source import Opened
+from vitral.weights.tensor_file import MemoryFile
+from vitral.weights.writing import convert, equal_config, foreign, named, tensors_of
+
+MODELS: dict[str, ModelConfig] = {
+    "plain": ViTConfig(**TINY),
+    "plain with a hidden layer": ViTConfig(**TINY, representation_size=20),
+    "headless": ViTConfig(**{**TINY, "num_classes": 0}),
+    "headless with a hidden layer": ViTConfig(
+        **{**TINY, "num_classes": 0}, representation_size=24
+    ),
+    "class token without a row": ViTConfig(**TINY, no_embed_class=True),
+    "mean": ViTConfig(**TINY, class_token=False, global_pool="avg"),
+    "mean, then norm": ViTConfig(**TINY, global_pool="avg", norm_after_pool=True),
+    "attention pooling": ViTConfig(**TINY, class_token=False, global_pool="map"),
+    "DINOv2": ViTConfig(**{**TINY, "num_classes": 0}, init_values=0.1),
+    "DINOv2 with registers": ViTConfig(
+        **{**TINY, "num_classes": 0}, init_values=0.1, reg_tokens=4, no_embed_reg=True
+    ),
+    "DINOv2 with a head": ViTConfig(
+        **TINY, init_values=0.1, global_pool="token_avg", mlp="swiglu"
+    ),
+    "no bias of queries": ViTConfig(**TINY, qkv_bias=False),
+    "vit-pytorch": ViTConfig(
+        **TINY, head_dim=5, qkv_bias=False, patch_norm=True, norm_eps=1e-5
+    ),
+    "vit-pytorch, mean": ViTConfig(
+        **TINY,
+        qkv_bias=False,
+        patch_norm=True,
+        class_token=False,
+        global_pool="avg",
+    ),
+    "SimpleViT": ViTConfig(
+        **TINY,
+        qkv_bias=False,
+        proj_bias=False,
+        patch_norm=True,
+        class_token=False,
+        global_pool="avg",
+        position="sincos_2d",
+    ),
+    "fixed positions": ViTConfig(
+        **TINY, class_token=False, global_pool="avg", position="sincos_2d"
+    ),
+    "relative positions": ViTConfig(**TINY, position="relative"),
+}
+
+
+def holders_of(config: ModelConfig) -> list[str]:
+    """Layouts that hold exactly this model, no row moved."""
+    return [
+        name
+        for name, layout in layouts().items()
+        if not layout.refuses(config) and equal_config(config, layout) == config
+    ]
+
+
+class Case(NamedTuple):
+    model: str
+    first: str
+    second: str
+
+
+def cases() -> Iterator[Case]:
+    for model, config in MODELS.items():
+        held = holders_of(config)
+        for first in held:
+            yield from (
+                Case(model, first, second) for second in held if second != first
+            )
+
+
+CASES = list(cases())
+
+
+@cache
+def tensors(model: str) -> dict[str, torch.Tensor]:
+    made = build(MODELS[model])
+    randomise(made)
+    return {name: tensor.detach() for name, tensor in made.state_dict().items()}
+
+
+def arguments(config: ModelConfig) -> dict[str, Any]:
+    return {"grid": tuple(config.grid), "num_heads": getattr(config, "num_heads", None)}
+
+
+def place(folder: Path, name: str, at: str) -> Path:
+    suffix = {"npz": ".npz", "safetensors": ".safetensors", "folder": ""}
+    return folder / (at + suffix[layouts()[name].container])
+
+
+@pytest.mark.parametrize("case", CASES, ids="|".join)
+def test_there_and_back(tmp_path, case):
+    config = MODELS[case.model]
+    model = build(config)
+    model.load_state_dict(tensors(case.model))
+    vt.save(tmp_path / "ours", model, Preprocess(image_size=config.image_hw))
+    ways = arguments(config)
+    there = tmp_path / "ours"
+    stops = []
+    for number, name in enumerate((case.first, case.second, case.first)):
+        there = convert(there, place(tmp_path, name, f"at{number}"), name, **ways).path
+        stops.append(there)
+    ways["grid"] = config.grid
+    first, last = (read(stop, **ways) for stop in (stops[0], stops[2]))
+    assert first.file.names() == last.file.names()
+    for name in first.file.names():
+        before, after = first.file.read(name), last.file.read(name)
+        assert before.dtype == after.dtype, name
+        assert torch.equal(before, after), name
+    ours = tensors_of(last)
+    assert ours.keys() == tensors(case.model).keys()
+    assert all(torch.equal(ours[name], t) for name, t in tensors(case.model).items())
+    assert last.config.grid == config.grid
+
+
+def test_the_pairs_are_many():
+    """A layout that refuses everything would make the test above an empty one."""
+    met = {case.first for case in CASES}
+    assert met == set(layouts()), set(layouts()) - met
+    assert len(CASES) > 150
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_exactly_one_layout_claims_a_file(model):
+    config = MODELS[model]
+    for name in holders_of(config):
+        layout = layouts()[name]
+        made = layout.pack(foreign(layout, config, tensors(model)))
+        held = Held(config=config, preprocess=Preprocess(image_size=config.image_hw))
+        about = layout.describe(held)
+        file = MemoryFile(Path("made.safetensors"), {**made, **about.new})
+        opened = Opened(file=file, beside=about.beside.get("config.json", {}))
+        claims = [other for other, it in layouts().items() if it.detect(opened)]
+        assert claims == [name] or name == "native", (name, claims)
+        assert layout_of(opened) is layout
+
+
+def test_an_unknown_layout_names_the_nearest():
+    with pytest.raises(ConfigError, match="Unknown layout `goggle`. Did you mean goo"):
+        named("goggle")
+
+
+def test_every_family_has_a_model_here():
+    kinds = {type(config) for config in MODELS.values()}
+    assert kinds == {family.config for family in families().values()}
