@@ -173,9 +173,7 @@ def test_a_missing_tensor_is_named(tmp_path):
         ({"no_embed_class": True}, "with a position of its own"),
         ({"global_pool": "avg"}, "looks at the class token"),
         ({"reg_tokens": 2}, "no registers"),
-        ({"act": "gelu_tanh"}, "the exact GELU"),
         ({"mlp": "swiglu"}, "perceptrons are plain"),
-        ({"norm_eps": 1e-5}, "epsilon of 1e-06"),
         ({"qkv_bias": False}, "biases everywhere"),
         ({"proj_bias": False}, "biases everywhere"),
         ({"qk_norm": True}, "does not normalise queries"),
@@ -201,10 +199,12 @@ def test_another_family_is_refused():
 
 def test_what_the_file_cannot_say_is_noted():
     preprocess = Preprocess(image_size=(48, 48), mean=(0.1, 0.2, 0.3))
-    config = ViTConfig(image_size=48, num_classes=0, act="gelu")
+    config = ViTConfig(image_size=48, num_classes=0, norm_eps=1e-12)
     held = Held(config=config, preprocess=preprocess, classes=("cat",))
     text = "\n".join(torchvision.LAYOUT.describe(held).notes)
     assert "images of 48 x 48 pixels only" in text
     assert "squashed with bilinear interpolation, then normalised by mean 0.1" in text
     assert "no names of classes" in text
+    assert "torchvision computes the exact GELU, this model the tanh form" in text
+    assert "an epsilon of 1e-06 in its LayerNorms, this model 1e-12: logits" in text
     assert "has no head" in text

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from vitral.data import Preprocess
+from vitral.layers.position import ResizeMethod
 from vitral.models import ModelConfig, ViTConfig
 from vitral.weights.layout import Held, Layout, Written
+from vitral.weights.numerics import differences
 from vitral.weights.rules import Rule, copy
 from vitral.weights.shapes import (
     IMAGENET_MEAN,
@@ -113,8 +115,7 @@ def vit_config(opened: Opened, file: TensorFile, notes: list[str]) -> ViTConfig:
         mlp="swiglu" if swiglu else "plain",
         reg_tokens=shape_of(file, "register_tokens", 3)[1] if registers else 0,
         no_embed_reg=registers,
-        # Models with registers were trained after their code learned to low-pass.
-        position_resize="bicubic_antialias" if registers else "bicubic",
+        position_resize=_resize(registers),
         qkv_bias="blocks.0.attn.qkv.bias" in file,
         proj_bias="blocks.0.attn.proj.bias" in file,
         init_values=1e-5 if "blocks.0.ls1.gamma" in file else None,
@@ -178,10 +179,6 @@ def refuses(config: ModelConfig) -> str:
             config.reg_tokens > 0 and not config.no_embed_reg
         ),
         "its features are those of the class token": config.global_pool != "token",
-        "its perceptrons have the exact GELU": (
-            config.mlp == "plain" and config.act != "gelu"
-        ),
-        "its LayerNorms have an epsilon of 1e-06": config.norm_eps != 1e-6,
         "it has no tanh layer": config.representation_size > 0,
         "it does not normalise queries and keys": config.qk_norm,
         "its heads together are as wide as the model": (
@@ -207,13 +204,7 @@ def describe(held: Held) -> Written:
     if config.init_values is not None:
         new["mask_token"] = torch.zeros(1, config.embed_dim)
         notes.append("the mask token is zeros: it takes part in the pre-training only")
-    antialias = config.reg_tokens > 0
-    if (config.position_resize == "bicubic_antialias") != antialias:
-        word = "with" if antialias else "without"
-        notes.append(
-            "for images of another size DINOv2's code resizes positions by bicubic "
-            f"interpolation {word} a low-pass: the answers differ a little there"
-        )
+    notes += differences(config, "DINOv2's code", resize=_resize(config.reg_tokens > 0))
     statistics = (held.preprocess.mean, held.preprocess.std)
     if statistics != (IMAGENET_MEAN, IMAGENET_STD):
         notes.append(
@@ -221,6 +212,11 @@ def describe(held: Held) -> Written:
             "ImageNet's mean and deviation, which are not those of this model"
         )
     return Written(new=new, notes=tuple(notes))
+
+
+def _resize(registers: bool) -> ResizeMethod:
+    """Models with registers were trained after their code learned to low-pass."""
+    return "bicubic_antialias" if registers else "bicubic"
 
 
 def _prefix(file: TensorFile) -> str:

@@ -8,6 +8,7 @@ from vitral.models import DeiTConfig, ModelConfig, ViTConfig
 from vitral.weights import huggingface_images
 from vitral.weights.huggingface_names import model_type, written_prefix
 from vitral.weights.layout import Held, Written
+from vitral.weights.numerics import differences
 
 ARCHITECTURES = {
     "vit": ("ViTModel", "ViTForImageClassification"),
@@ -71,16 +72,12 @@ def refuses(config: ModelConfig) -> str:
 
 def describe(held: Held) -> Written:
     """config.json, preprocessor_config.json, DINOv2's mask token, and what differs."""
-    config, notes = held.config, list[str]()
+    config = held.config
     assert isinstance(config, ViTConfig)
     kind = model_type(config)
-    theirs, ours = resize_method(kind), config.position_resize
-    if ours != theirs:
-        notes.append(
-            "for images of another size Hugging Face resizes positions by "
-            f"{_words(theirs)}, this model by {_words(ours)}: the answers differ a "
-            "little there"
-        )
+    notes = differences(
+        config, "Hugging Face", act=None, norm_eps=None, resize=resize_method(kind)
+    )
     if config.grid.rows != config.grid.columns:
         notes.append(
             "Hugging Face resizes the positions of square grids only: give it images "
@@ -150,14 +147,6 @@ def about_model(config: ViTConfig, classes: tuple[str, ...] = ()) -> dict[str, A
 def resize_method(kind: str) -> Literal["bicubic", "bicubic_antialias"]:
     registers = kind == "dinov2_with_registers"
     return "bicubic_antialias" if registers else "bicubic"
-
-
-def _words(method: str) -> str:
-    words = {
-        "official": "the official code's bilinear zoom",
-        "bicubic_antialias": "bicubic interpolation with a low-pass",
-    }
-    return words.get(method, "bicubic interpolation")
 
 
 def _mlp_ratio(config: ViTConfig) -> int | None:

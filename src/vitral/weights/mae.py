@@ -9,6 +9,7 @@ from dataclasses import replace
 from vitral.models import ModelConfig, ViTConfig
 from vitral.weights import timm
 from vitral.weights.layout import Held, Layout, Written
+from vitral.weights.numerics import differences
 from vitral.weights.rules import Rule
 from vitral.weights.shapes import (
     IMAGENET_MEAN,
@@ -78,9 +79,7 @@ def refuses(config: ModelConfig) -> str:
         ),
         "it has no registers": config.reg_tokens > 0,
         "its features are those of the class token": config.global_pool != "token",
-        "it has the exact GELU, and no other": config.act != "gelu",
         "its perceptrons are plain": config.mlp != "plain",
-        "its LayerNorms have an epsilon of 1e-06": config.norm_eps != 1e-6,
         "its attention has biases everywhere": (
             not config.qkv_bias or not config.proj_bias
         ),
@@ -103,9 +102,11 @@ def refuses(config: ModelConfig) -> str:
 
 def describe(held: Held) -> Written:
     """What whoever loads the file must know."""
+    assert isinstance(held.config, ViTConfig)
     notes = [
+        *differences(held.config, "the authors' code", resize="bicubic"),
         "the encoder alone: drawing hidden patches, and pre-training on, need the "
-        "decoder as well"
+        "decoder as well",
     ]
     if (held.preprocess.mean, held.preprocess.std) != (IMAGENET_MEAN, IMAGENET_STD):
         notes.append(

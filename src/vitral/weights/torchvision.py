@@ -10,6 +10,7 @@ from dataclasses import replace
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, ViTConfig
 from vitral.weights.layout import Held, Layout, Written
+from vitral.weights.numerics import differences
 from vitral.weights.rules import Rule, copy
 from vitral.weights.shapes import (
     depth_of,
@@ -130,9 +131,7 @@ def refuses(config: ModelConfig) -> str:
         ),
         "its head looks at the class token": config.global_pool != "token",
         "it has no registers": config.reg_tokens > 0,
-        "it has the exact GELU, and no other": config.act != "gelu",
         "its perceptrons are plain": config.mlp != "plain",
-        "its LayerNorms have an epsilon of 1e-06": config.norm_eps != 1e-6,
         "its attention has biases everywhere": (
             not config.qkv_bias or not config.proj_bias
         ),
@@ -158,6 +157,7 @@ def describe(held: Held) -> Written:
     config, preprocess = held.config, held.preprocess
     assert isinstance(config, ViTConfig)
     notes = [
+        *differences(config, "torchvision"),
         f"torchvision takes images of {config.image_hw[0]} x {config.image_hw[1]} "
         "pixels only",
         "torchvision keeps no pre-processing with its weights: images must be "
