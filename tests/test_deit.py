@@ -11,6 +11,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import DeiT, DeiTConfig, ViTConfig, build, config, name_of
 from vitral.weights import timm_arguments
+from vitral.weights.writing import convert
 
 TINY = {
     "image_size": (48, 80),
@@ -253,3 +254,34 @@ def test_own_folder_comes_back(tmp_path):
     assert back.config == model.config
     with torch.no_grad():
         assert torch.equal(back(images()), model(images()))
+
+
+@pytest.mark.parametrize("layout", ["huggingface", "native", "timm"])
+def test_converted_and_back_it_gives_the_same_logits(tmp_path, layout):
+    model = tiny()
+    vt.save(tmp_path / "a", model, Preprocess(image_size=(48, 80)))
+    convert(tmp_path / "a", tmp_path / "b", layout, grid=(3, 5), num_heads=3)
+    back = vt.load(tmp_path / "b", grid=(3, 5), num_heads=3).model
+    assert isinstance(back, DeiT)
+    with torch.no_grad():
+        assert torch.equal(back(images()), model(images()))
+
+
+def test_two_tokens_without_positions_get_two_of_zeros(tmp_path):
+    model = tiny(no_embed_class=True)
+    vt.save(tmp_path / "a", model, Preprocess(image_size=(48, 80)))
+    convert(tmp_path / "a", tmp_path / "b", "huggingface")
+    back = vt.load(tmp_path / "b").model
+    assert back.pos_embed.shape == (1, 17, 24)
+    assert not back.pos_embed[:, :2].any()
+    with torch.no_grad():
+        close(back(images()), model(images()))
+
+
+def test_other_classes_give_two_new_heads(tmp_path):
+    vt.save(tmp_path, tiny(), Preprocess(image_size=(48, 80)))
+    model, _, ledger = vt.load(tmp_path, num_classes=4)
+    new = {line.name for line in ledger.lines if line.action == "new"}
+    assert new == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
+    assert not model.head_dist.weight.any()
+    assert model.head_dist.weight.shape == (4, 24)
