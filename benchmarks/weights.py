@@ -11,6 +11,7 @@ other library does not take that size. Needs the `dev` extra; about two minutes.
 """
 
 import argparse
+import functools
 import statistics
 import subprocess
 import sys
@@ -84,26 +85,23 @@ def cls(model: nn.Module, image: Tensor) -> Tensor:
 def timm_peers() -> Iterator[Peer]:
     import timm
 
-    for name, size, arguments in (
-        ("vit_base_patch16_224", 224, {}),
-        ("vit_small_patch32_224", 224, {}),
-        ("vit_base_patch16_siglip_224", 224, {"num_classes": 7}),
-        ("vit_small_patch14_dinov2", 518, {"img_size": 224, "num_classes": 7}),
-        ("vit_small_patch14_reg4_dinov2", 518, {"img_size": 224, "num_classes": 7}),
-        ("deit_tiny_distilled_patch16_224", 224, {}),
-        ("deit3_small_patch16_224", 224, {}),
-        ("vit_tiny_r_s16_p8_224", 224, {}),
-        ("vit_small_r26_s32_224", 224, {}),
-        ("vit_base_r50_s16_224", 224, {}),
-        ("resnetv2_50x1_bit", 224, {}),
-    ):
-        del size
-        vit = not name.startswith("resnet")
-        made = {"dynamic_img_size": True} if vit else {}
-
-        def make(name: str = name, made: Any = {**made, **arguments}) -> nn.Module:
-            return timm.create_model(name, **made)
-
+    ones: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("vit_base_patch16_224", {}),
+        ("vit_small_patch32_224", {}),
+        ("vit_base_patch16_siglip_224", {"num_classes": 7}),
+        ("vit_small_patch14_dinov2", {"img_size": 224, "num_classes": 7}),
+        ("vit_small_patch14_reg4_dinov2", {"img_size": 224, "num_classes": 7}),
+        ("deit_tiny_distilled_patch16_224", {}),
+        ("deit3_small_patch16_224", {}),
+        ("vit_tiny_r_s16_p8_224", {}),
+        ("vit_small_r26_s32_224", {}),
+        ("vit_base_r50_s16_224", {}),
+        ("resnetv2_50x1_bit", {}),
+    )
+    for name, arguments in ones:
+        if not name.startswith("resnet"):
+            arguments = {"dynamic_img_size": True, **arguments}
+        make = functools.partial(timm.create_model, name, **arguments)
         sizes: tuple[Size, ...] = ((224, 224), (320, 320), (224, 288))
         if "patch14" in name:
             sizes = ((224, 224), (322, 322), (224, 336))

@@ -168,7 +168,7 @@ def test_exactly_one_layout_claims_a_file(model):
         made = layout.pack(foreign(layout, config, tensors(model)))
         held = Held(config=config, preprocess=Preprocess(image_size=config.image_hw))
         about = layout.describe(held)
-        file = MemoryFile(Path("made.safetensors"), {**made, **about.new})
+        file = MemoryFile({**made, **about.new})
         opened = Opened(file=file, beside=about.beside.get("config.json", {}))
         claims = [other for other, it in layouts().items() if it.detect(opened)]
         if name in PLAIN_NAMES and claims == ["timm"]:

@@ -22,7 +22,7 @@ from vitral.weights.ledger import Action, Ledger, Line
 from vitral.weights.loading import read
 from vitral.weights.rules import Rule
 from vitral.weights.source import Source
-from vitral.weights.tensor_writers import write_npz, write_safetensors
+from vitral.weights.tensor_file import write_npz, write_safetensors
 
 TENSORS = "model.safetensors"
 
@@ -164,6 +164,9 @@ def _write(
             place.parent.mkdir(parents=True, exist_ok=True)
             write_safetensors(place, made, {"format": "pt", **about.metadata})
             notes += [f"{name} was left out" for name in about.beside]
+    except WeightsError:
+        _remove(place)
+        raise
     except OSError as error:
         _remove(place)
         raise WeightsError(
