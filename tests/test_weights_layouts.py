@@ -12,7 +12,7 @@ import vitral as vt
 from helpers import TINY, randomise
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
-from vitral.models import ModelConfig, ViTConfig, build, families
+from vitral.models import DeiTConfig, ModelConfig, ViTConfig, build, families
 from vitral.weights import layouts, read
 from vitral.weights.layout import Held
 from vitral.weights.opening import layout_of
@@ -62,7 +62,27 @@ MODELS: dict[str, ModelConfig] = {
         **TINY, class_token=False, global_pool="avg", position="sincos_2d"
     ),
     "relative positions": ViTConfig(**TINY, position="relative"),
+    "square, exact GELU": ViTConfig(**{**TINY, "image_size": 48, "act": "gelu"}),
+    "square, exact GELU, headless": ViTConfig(
+        **{**TINY, "image_size": 48, "act": "gelu", "num_classes": 0}
+    ),
+    "DINOv2, square": ViTConfig(
+        **{**TINY, "image_size": 48, "num_classes": 0, "mlp_dim": 48},
+        init_values=0.1,
+        reg_tokens=4,
+        no_embed_reg=True,
+        act="gelu",
+    ),
+    "DINOv2 with a head, square": ViTConfig(
+        **{**TINY, "image_size": 48, "mlp_dim": 48},
+        init_values=0.1,
+        global_pool="token_avg",
+    ),
+    "DeiT": DeiTConfig(**TINY),
+    "DeiT with one head": DeiTConfig(**TINY, distillation_head=False),
 }
+PLAIN_NAMES = ("dino", "mae")
+"""Layouts whose encoders alone have exactly timm's names, and are read as such."""
 
 
 def holders_of(config: ModelConfig) -> list[str]:
@@ -151,6 +171,9 @@ def test_exactly_one_layout_claims_a_file(model):
         file = MemoryFile({**made, **about.new})
         opened = Opened(file=file, beside=about.beside.get("config.json", {}))
         claims = [other for other, it in layouts().items() if it.detect(opened)]
+        if name in PLAIN_NAMES and claims == ["timm"]:
+            assert made.keys() == tensors(model).keys()
+            continue
         assert claims == [name] or name == "native", (name, claims)
         assert layout_of(opened) is layout
 

@@ -6,7 +6,7 @@ must give exactly our function.
 
 from typing import Any, NamedTuple
 
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import DeiTConfig, ModelConfig, ViTConfig
 
 NORM_EPS = 1e-6
 """Epsilon of every LayerNorm in timm's Vision Transformer."""
@@ -25,13 +25,17 @@ def model_of(config: ModelConfig) -> TimmModel | None:
         return None
     assert isinstance(config, ViTConfig)
     # Any of timm's plain models: the arguments override each of its sizes.
-    return TimmModel("vit_base_patch16_224", vit_arguments(config))
+    name = "vit_base_patch16_224"
+    if isinstance(config, DeiTConfig):
+        name = "deit_base_distilled_patch16_224"
+    return TimmModel(name, vit_arguments(config))
 
 
 def refuses(config: ModelConfig) -> str:
     """Why timm's code cannot be this model; empty if it can."""
-    if type(config) is not ViTConfig:
+    if type(config) not in (ViTConfig, DeiTConfig):
         return "it has no such family of models"
+    assert isinstance(config, ViTConfig)
     reasons = {
         "its positions are learned, one row a patch, added at the stem": (
             config.position != "learned_1d" or config.position_at != "stem"
@@ -48,6 +52,14 @@ def refuses(config: ModelConfig) -> str:
         "its patches have no norms": config.patch_norm,
         "it has a bias wherever the attention projects": not config.proj_bias,
     }
+    if isinstance(config, DeiTConfig):
+        reasons |= {
+            "its DeiT has a head for the distillation token": (
+                not config.distillation_head
+            ),
+            "its DeiT has no registers": config.reg_tokens > 0,
+            "its DeiT has a position for each of its two tokens": config.no_embed_class,
+        }
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
@@ -78,6 +90,7 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
     return arguments
 
 
-def places(config: ModelConfig) -> dict[str, str]:
+def places(config: ModelConfig) -> dict[str, Any]:
     """Names of the first and last layers, which timm replaces on request."""
-    return {"first_conv": "patch_embed.proj", "classifier": "head"}
+    heads = ["head", "head_dist"] if isinstance(config, DeiTConfig) else "head"
+    return {"first_conv": "patch_embed.proj", "classifier": heads}

@@ -264,6 +264,9 @@ def _with_class_rows(source: Source, layout: Layout) -> Moved:
         tensors = {"cls_token": cls + table[:, :1], "pos_embed": table[:, 1:]}
     else:
         note = "the class token got a position of zeros"
+        assert isinstance(config, ViTConfig)
         zero = torch.zeros_like(table[:, :1])
+        # A distillation token has a row like the class token.
+        zero = zero.repeat(1, config.num_prefix_positions, 1)
         tensors = {"cls_token": cls, "pos_embed": torch.cat([zero, table], dim=1)}
     return Moved(config, tensors, f"{note}, as in {layout.title}: an equal function")
