@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
@@ -375,3 +376,15 @@ def test_every_name_of_flax_is_used_once():
     ours = tiny_vit(representation_size=20).state_dict()
     made = foreign(layouts()["google"], tiny_vit(representation_size=20).config, ours)
     assert set(made) == set(names)
+
+
+def test_registers_without_a_row_reach_timm_as_an_equal_function(tmp_path):
+    """timm gives rows to all tokens or to none."""
+    config = square(reg_tokens=4, no_embed_reg=True, init_values=0.1)
+    ours, folder = saved(tmp_path, config)
+    made = convert(folder, tmp_path / "timm", "timm")
+    assert any("position was added to the token itself" in n for n in made.ledger.notes)
+    theirs = timm.create_model(f"local-dir:{made.path}", pretrained=True).eval()
+    image = images(2, 48, 48).float()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(image), ours(image), rtol=1e-5, atol=1e-5)

@@ -173,8 +173,8 @@ def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Prep
         )
     elif facebook:
         notes.append(
-            "pixel mean and deviation of ImageNet assumed, as for checkpoints of DeiT "
-            "and MAE: the file does not say"
+            "pixel mean and deviation of ImageNet assumed, as for checkpoints of DeiT, "
+            "DINO and MAE: the file does not say"
         )
     else:
         notes.append(

@@ -241,10 +241,16 @@ def equal_config(config: ModelConfig, layout: Layout) -> ModelConfig:
     if not isinstance(config, ViTConfig) or config.position != "learned_1d":
         return config
     without = config.no_embed_class
-    if not config.class_token or layout.class_rows == "either":
+    if not config.class_token:
         return config
-    if layout.class_rows == "without" and not without and config.reg_tokens == 0:
-        return changed(config, {"no_embed_class": True})
+    # Registers may lack a row where the class token has one: then none has a row.
+    folds = config.num_prefix_positions == 1 and not without
+    folded = changed(config, {"no_embed_class": True, "no_embed_reg": False})
+    if layout.class_rows == "either":
+        helps = folds and layout.refuses(config) and not layout.refuses(folded)
+        return folded if helps else config
+    if layout.class_rows == "without" and folds:
+        return folded
     if layout.class_rows == "with" and without:
         rows = {"no_embed_class": False, "no_embed_reg": config.reg_tokens > 0}
         return changed(config, rows)
@@ -259,12 +265,12 @@ def _with_class_rows(source: Source, layout: Layout) -> Moved:
         return Moved(old, {}, "")
     rules = {rule.ours: rule for rule in source.rules}
     cls, table = (source.tensor(rules[name]) for name in ("cls_token", "pos_embed"))
-    if layout.class_rows == "without":
+    assert isinstance(config, ViTConfig)
+    if config.no_embed_class:
         note = "the class token's position was added to the token itself"
         tensors = {"cls_token": cls + table[:, :1], "pos_embed": table[:, 1:]}
     else:
         note = "the class token got a position of zeros"
-        assert isinstance(config, ViTConfig)
         zero = torch.zeros_like(table[:, :1])
         # A distillation token has a row like the class token.
         zero = zero.repeat(1, config.num_prefix_positions, 1)
