@@ -165,7 +165,8 @@ def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Prep
         config.init_values is not None and config.patch_hw == (14, 14)
     )
     wrapped = any("of a training checkpoint" in note for note in notes)
-    facebook = wrapped or isinstance(config, DeiTConfig)
+    headless = opened.file.format == "pickle" and not config.num_classes
+    facebook = wrapped or headless or isinstance(config, DeiTConfig)
     if dino:
         notes.append(
             "pixel mean and deviation of ImageNet assumed, as for DINOv2 (LayerScale "
