@@ -245,3 +245,38 @@ def test_models_lists_every_family_with_its_source(capsys):
     assert "98,659,112" in rows["r50_vit_b16"]
     assert "86,567,656" in rows["vit_b16"]
     assert set(rows) == set(vt.names())
+
+
+@pytest.mark.parametrize("to", ["timm", "native"])
+def test_a_file_of_ours_tells_its_grid_and_heads_alone(folder, tmp_path, to):
+    """3 x 5 patches are no square and 24 channels no multiple of 64."""
+    out = tmp_path / "alone.safetensors"
+    vt.convert(folder, out, to)
+    config = vt.load(out).model.config
+    assert config.grid == (3, 5)
+    assert config.num_heads == 3
+    assert vt.explain(out).problem == ""
+
+
+def test_text_in_a_file_that_says_nonsense_is_as_good_as_none(folder, tmp_path):
+    tensors = load_file(folder / "model.safetensors")
+    for text in ("3 by 5", "-3 x 5 + 1", "3 x five + 1", "9" * 5000):
+        said = {"vitral.grid": text, "vitral.num_heads": "none"}
+        save_file(tensors, tmp_path / "w.safetensors", metadata=said)
+        loaded = vt.load(tmp_path / "w.safetensors", num_heads=3)
+        assert "4 x 4 patches assumed" in loaded.ledger.summary()
+
+
+def test_a_foreign_folder_is_trained_on(folder, tmp_path, monkeypatch):
+    """A Hugging Face folder, 3 x 5 patches, straight into a run."""
+    from photos import make_photos
+
+    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+    theirs = vt.convert(folder, tmp_path / "theirs", "huggingface").path
+    photos = make_photos(tmp_path / "photos", per_class=4)
+    words = ["train", str(photos), "--weights", str(theirs), "--steps", "2"]
+    words += ["--warmup", "1", "--eval-every", "0", "--image-size", "48", "80"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+    run = vt.open(tmp_path / "run")
+    assert run.model.config.image_hw == (48, 80)
+    assert run.model.config.act == "gelu_tanh"

@@ -10,8 +10,7 @@ from helpers import images, randomise
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import DeiT, DeiTConfig, ViTConfig, build, config, name_of
-from vitral.weights import timm_arguments
-from vitral.weights.writing import convert
+from vitral.weights import convert, timm_arguments
 
 TINY = {
     "image_size": (48, 80),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import vitral as vt
 from test_weights import DINOV2
-from vitral.weights.writing import convert
+from vitral.weights import convert
 
 PHOTOS = ("astronaut", "chelsea", "coffee")
 

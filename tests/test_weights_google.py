@@ -87,7 +87,7 @@ def test_the_golden_model(tmp_path, pool, act, hidden, logits):
     with torch.no_grad():
         found = model(golden_image())[0]
     wanted = torch.tensor(logits, dtype=torch.float64)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-7)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
 
 
 def test_the_golden_model_inside(tmp_path):
@@ -101,11 +101,11 @@ def test_the_golden_model_inside(tmp_path):
         row = block.attn.weights(block.norm1(tokens.x), Grid(2, 3))[0, 0, 0]
     wanted = [-1.5081779625, -2.1243252572, -1.7413691899, -0.5394199830]
     torch.testing.assert_close(
-        embedded, torch.tensor(wanted).double(), atol=1e-7, rtol=0
+        embedded, torch.tensor(wanted, dtype=torch.float64), atol=1e-9, rtol=0
     )
     known = [2.44e-12, 3.86e-13, 0.8262172873, 2.41695e-6, 1.07e-12, 0.1737802959]
     torch.testing.assert_close(
-        row[:6], torch.tensor(known).double(), atol=1e-9, rtol=5e-3
+        row[:6], torch.tensor(known, dtype=torch.float64), atol=1e-9, rtol=5e-3
     )
 
 

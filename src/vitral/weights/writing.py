@@ -17,6 +17,7 @@ from vitral.errors import ConfigError, WeightsError
 from vitral.files import write_json
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig, changed
+from vitral.weights import facts
 from vitral.weights.layout import Held, Layout, layouts
 from vitral.weights.ledger import Action, Ledger, Line
 from vitral.weights.loading import read
@@ -157,12 +158,14 @@ def _write(
             write_npz(place, made)
         elif layout.container == "folder" and place.suffix != ".safetensors":
             place.mkdir(parents=True)
-            write_safetensors(place / TENSORS, made, {"format": "pt"})
+            write_safetensors(place / TENSORS, made, facts.kept(held.config))
             for name, content in about.beside.items():
                 write_json(place / name, dict(content))
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_safetensors(place, made, {"format": "pt", **about.metadata})
+            write_safetensors(
+                place, made, {**facts.kept(held.config), **about.metadata}
+            )
             notes += [f"{name} was left out" for name in about.beside]
     except WeightsError:
         _remove(place)
