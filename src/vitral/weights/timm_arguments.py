@@ -6,7 +6,8 @@ must give exactly our function.
 
 from typing import Any, NamedTuple
 
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import HybridConfig, ModelConfig, ResNetConfig, ViTConfig
+from vitral.weights import timm_hybrid, timm_resnet
 
 NORM_EPS = 1e-6
 """Epsilon of every LayerNorm in timm's Vision Transformer."""
@@ -20,25 +21,66 @@ class TimmModel(NamedTuple):
 
 
 def model_of(config: ModelConfig) -> TimmModel | None:
-    """timm's name and arguments for this model; None if timm cannot express it."""
-    if refuses(config):
+    """timm's name and arguments for exactly this function; None if it has none."""
+    if refuses(config) or numerics(config):
         return None
+    if isinstance(config, ResNetConfig):
+        found = timm_resnet.model_of(config)
+        return None if found is None else TimmModel(*found)
+    if isinstance(config, HybridConfig):
+        found = timm_hybrid.model_of(config)
+        if found is None:
+            return None
+        return TimmModel(found[0], {**vit_arguments(config), **found[1]})
     assert isinstance(config, ViTConfig)
     # Any of timm's plain models: the arguments override each of its sizes.
     return TimmModel("vit_base_patch16_224", vit_arguments(config))
 
 
 def refuses(config: ModelConfig) -> str:
-    """Why timm's code cannot be this model; empty if it can."""
+    """Why timm's code cannot be this model, up to an epsilon; empty if it can."""
+    if isinstance(config, ResNetConfig):
+        return timm_resnet.refuses(config)
+    if isinstance(config, HybridConfig):
+        return timm_hybrid.refuses(config) or _encoder(config)
     if type(config) is not ViTConfig:
         return "it has no such family of models"
+    return _encoder(config)
+
+
+def numerics(config: ModelConfig) -> tuple[str, ...]:
+    """Where the numbers in timm's code, and so its logits, differ from the model's."""
+    notes: tuple[str, ...] = ()
+    if isinstance(config, ResNetConfig):
+        return timm_resnet.numerics(config)
+    if isinstance(config, HybridConfig):
+        notes = timm_hybrid.numerics(config)
+    if isinstance(config, ViTConfig) and config.norm_eps != NORM_EPS:
+        notes += (
+            f"timm's LayerNorms have an epsilon of {NORM_EPS:g}, not "
+            f"{config.norm_eps:g}: logits will differ slightly there",
+        )
+    return notes
+
+
+def notes(config: ModelConfig) -> tuple[str, ...]:
+    """What whoever loads the tensors into timm must know."""
+    found = numerics(config)
+    if found or refuses(config) or model_of(config) is not None:
+        return found
+    return (
+        "timm's create_model makes no model of these sizes: its class must be built by "
+        "hand to take the tensors",
+    )
+
+
+def _encoder(config: ViTConfig) -> str:
     reasons = {
         "its positions are learned, one row a patch, added at the stem": (
             config.position != "learned_1d" or config.position_at != "stem"
         ),
         "it pools one way only": config.global_pool == "token_avg",
         "it has no tanh layer before the head": config.representation_size > 0,
-        f"its LayerNorms have an epsilon of {NORM_EPS}": config.norm_eps != NORM_EPS,
         "its registers have positions like the class token": (
             config.no_embed_reg and config.reg_tokens > 0
         ),
@@ -80,4 +122,9 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
 
 def places(config: ModelConfig) -> dict[str, str]:
     """Names of the first and last layers, which timm replaces on request."""
+    if isinstance(config, ResNetConfig):
+        return {"first_conv": "stem.conv", "classifier": "head.fc"}
+    if isinstance(config, HybridConfig):
+        first = timm_hybrid.first_conv(config)
+        return {"first_conv": first, "classifier": "head"}
     return {"first_conv": "patch_embed.proj", "classifier": "head"}
