@@ -7,10 +7,14 @@ Every model gets random weights everywhere, is saved by its own library, and is 
 by `vt.load`. A figure is the largest difference of a logit (or feature), divided by
 the largest logit, over two random images: in float32 and in float64, at the size that
 the model was made for, at a larger one and at one that is not square. "-" is where the
-other library does not take that size. Needs the `dev` extra; about two minutes.
+other library does not take that size. timm and transformers resize positions in float32
+even in a float64 model, and SimpleViT makes its table in float32: for the float64
+figures both are done in float64. Needs the `dev` extra; about two minutes.
 """
 
 import argparse
+import contextlib
+import functools
 import statistics
 import subprocess
 import sys
@@ -19,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
@@ -27,6 +32,7 @@ from torch import Tensor, nn
 import vitral as vt
 
 Size = tuple[int, int]
+OWN: Size = (224, 224)
 
 
 class Peer(NamedTuple):
@@ -69,6 +75,17 @@ def plain(model: nn.Module, image: Tensor) -> Tensor:
     return model(image)
 
 
+def simple(model: nn.Module, image: Tensor) -> Tensor:
+    """SimpleViT with its table in the precision of the image."""
+    from vit_pytorch.simple_vit import posemb_sincos_2d
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(image.dtype)
+    model.pos_embedding = posemb_sincos_2d(14, 14, 384, dtype=image.dtype)
+    torch.set_default_dtype(before)
+    return model(image)
+
+
 def logits(model: nn.Module, image: Tensor) -> Tensor:
     return model(image, interpolate_pos_encoding=True).logits
 
@@ -84,26 +101,23 @@ def cls(model: nn.Module, image: Tensor) -> Tensor:
 def timm_peers() -> Iterator[Peer]:
     import timm
 
-    for name, size, arguments in (
-        ("vit_base_patch16_224", 224, {}),
-        ("vit_small_patch32_224", 224, {}),
-        ("vit_base_patch16_siglip_224", 224, {"num_classes": 7}),
-        ("vit_small_patch14_dinov2", 518, {"img_size": 224, "num_classes": 7}),
-        ("vit_small_patch14_reg4_dinov2", 518, {"img_size": 224, "num_classes": 7}),
-        ("deit_tiny_distilled_patch16_224", 224, {}),
-        ("deit3_small_patch16_224", 224, {}),
-        ("vit_tiny_r_s16_p8_224", 224, {}),
-        ("vit_small_r26_s32_224", 224, {}),
-        ("vit_base_r50_s16_224", 224, {}),
-        ("resnetv2_50x1_bit", 224, {}),
-    ):
-        del size
-        vit = not name.startswith("resnet")
-        made = {"dynamic_img_size": True} if vit else {}
-
-        def make(name: str = name, made: Any = {**made, **arguments}) -> nn.Module:
-            return timm.create_model(name, **made)
-
+    ones: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("vit_base_patch16_224", {}),
+        ("vit_small_patch32_224", {}),
+        ("vit_base_patch16_siglip_224", {"num_classes": 7}),
+        ("vit_small_patch14_dinov2", {"img_size": 224, "num_classes": 7}),
+        ("vit_small_patch14_reg4_dinov2", {"img_size": 224, "num_classes": 7}),
+        ("deit_tiny_distilled_patch16_224", {}),
+        ("deit3_small_patch16_224", {}),
+        ("vit_tiny_r_s16_p8_224", {}),
+        ("vit_small_r26_s32_224", {}),
+        ("vit_base_r50_s16_224", {}),
+        ("resnetv2_50x1_bit", {}),
+    )
+    for name, arguments in ones:
+        if not name.startswith("resnet"):
+            arguments = {"dynamic_img_size": True, **arguments}
+        make = functools.partial(timm.create_model, name, **arguments)
         sizes: tuple[Size, ...] = ((224, 224), (320, 320), (224, 288))
         if "patch14" in name:
             sizes = ((224, 224), (322, 322), (224, 336))
@@ -114,7 +128,7 @@ def torchvision_peers() -> Iterator[Peer]:
     from torchvision.models import vit_b_16, vit_b_32
 
     for name, kind in (("vit_b_16", vit_b_16), ("vit_b_32", vit_b_32)):
-        yield Peer("torchvision", name, kind, save_state, plain, ((224, 224),))
+        yield Peer("torchvision", name, kind, save_state, plain, (OWN,))
 
 
 def vit_pytorch_peers() -> Iterator[Peer]:
@@ -122,9 +136,9 @@ def vit_pytorch_peers() -> Iterator[Peer]:
 
     sizes = {"image_size": 224, "patch_size": 16, "num_classes": 7}
     sizes |= {"dim": 384, "depth": 6, "heads": 8, "mlp_dim": 1536}
-    for kind in (ViT, SimpleViT):
-        made = lambda kind=kind: kind(**sizes)  # noqa: E731
-        yield Peer("vit-pytorch", kind.__name__, made, save_state, plain, ((224, 224),))
+    for kind, answer in ((ViT, plain), (SimpleViT, simple)):
+        make = functools.partial(kind, **sizes)
+        yield Peer("vit-pytorch", kind.__name__, make, save_state, answer, (OWN,))
 
 
 def transformers_peers() -> Iterator[Peer]:
@@ -160,6 +174,26 @@ def transformers_peers() -> Iterator[Peer]:
         yield Peer("transformers", name, made, save_pretrained, answer, sizes, ours)
 
 
+@contextlib.contextmanager
+def no_narrowing() -> Iterator[None]:
+    """Let float64 stay what it is where a library casts it to float32."""
+    to = torch.Tensor.to
+
+    def stay(tensor: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        narrow = (
+            arguments[:1] == (torch.float32,) or named.get("dtype") is torch.float32
+        )
+        if tensor.dtype == torch.float64 and narrow:
+            return tensor
+        return to(tensor, *arguments, **named)
+
+    with (
+        mock.patch.object(torch.Tensor, "float", lambda tensor: tensor),
+        mock.patch.object(torch.Tensor, "to", stay),
+    ):
+        yield
+
+
 def differences(peer: Peer) -> list[list[float | None]]:
     """Relative differences: a row a precision, a column a size."""
     torch.manual_seed(0)
@@ -174,8 +208,10 @@ def differences(peer: Peer) -> list[list[float | None]]:
             for height, width in peer.sizes:
                 torch.manual_seed(1)
                 image = torch.randn(2, 3, height, width).to(kind)
+                wide = kind == torch.float64
                 with torch.no_grad():
-                    wanted = peer.answer(theirs, image)
+                    with no_narrowing() if wide else contextlib.nullcontext():
+                        wanted = peer.answer(theirs, image)
                     found = peer.ours(model, image)
                 gap = (found - wanted).abs().max() / wanted.abs().max()
                 row.append(float(gap))

@@ -13,6 +13,7 @@ from helpers import TINY, randomise
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import (
+    DeiTConfig,
     HybridConfig,
     ModelConfig,
     ResNetConfig,
@@ -69,6 +70,24 @@ MODELS: dict[str, ModelConfig] = {
         **TINY, class_token=False, global_pool="avg", position="sincos_2d"
     ),
     "relative positions": ViTConfig(**TINY, position="relative"),
+    "square, exact GELU": ViTConfig(**{**TINY, "image_size": 48, "act": "gelu"}),
+    "square, exact GELU, headless": ViTConfig(
+        **{**TINY, "image_size": 48, "act": "gelu", "num_classes": 0}
+    ),
+    "DINOv2, square": ViTConfig(
+        **{**TINY, "image_size": 48, "num_classes": 0, "mlp_dim": 48},
+        init_values=0.1,
+        reg_tokens=4,
+        no_embed_reg=True,
+        act="gelu",
+    ),
+    "DINOv2 with a head, square": ViTConfig(
+        **{**TINY, "image_size": 48, "mlp_dim": 48},
+        init_values=0.1,
+        global_pool="token_avg",
+    ),
+    "DeiT": DeiTConfig(**TINY),
+    "DeiT with one head": DeiTConfig(**TINY, distillation_head=False),
     "hybrid": HybridConfig(**TINY, units=(1, 2), stem_width=32),
     "hybrid of a stem": HybridConfig(
         **TINY, units=(), stem_width=32, class_token=False, global_pool="avg"
@@ -80,6 +99,8 @@ MODELS: dict[str, ModelConfig] = {
         image_size=(48, 80), num_classes=0, units=(1, 2), stem_width=32
     ),
 }
+PLAIN_NAMES = ("dino", "mae")
+"""Layouts whose encoders alone have exactly timm's names, and are read as such."""
 
 
 def holders_of(config: ModelConfig) -> list[str]:
@@ -165,15 +186,18 @@ def test_exactly_one_layout_claims_a_file(model):
         made = layout.pack(foreign(layout, config, tensors(model)))
         held = Held(config=config, preprocess=Preprocess(image_size=config.image_hw))
         about = layout.describe(held)
-        file = MemoryFile(Path("made.safetensors"), {**made, **about.new})
+        file = MemoryFile({**made, **about.new})
         opened = Opened(file=file, beside=about.beside.get("config.json", {}))
         claims = [other for other, it in layouts().items() if it.detect(opened)]
+        if name in PLAIN_NAMES and claims == ["timm"]:
+            assert made.keys() == tensors(model).keys()
+            continue
         assert claims == [name] or name == "native", (name, claims)
         assert layout_of(opened) is layout
 
 
 def test_an_unknown_layout_names_the_nearest():
-    with pytest.raises(ConfigError, match="Unknown layout `goggle`. Did you mean goo"):
+    with pytest.raises(ConfigError, match=r"layout `goggle`\. Did you mean goo"):
         named("goggle")
 
 

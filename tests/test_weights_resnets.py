@@ -601,7 +601,7 @@ def test_hugging_face_reads_what_is_written(tmp_path, headed):
     [
         Preprocess(image_size=(64, 64), resize="crop", crop_fraction=0.875),
         Preprocess(image_size=(48, 80), mean=(0.1, 0.2, 0.3)),
-        Preprocess(image_size=(48, 80), crop_fraction=0.7, interpolation="bicubic"),
+        Preprocess(image_size=(48, 80), crop_fraction=0.8, interpolation="bicubic"),
     ],
     ids=str,
 )
@@ -644,7 +644,7 @@ def test_shapes_tell_the_size(name, at):
             rule.theirs, rule.expected(shapes[rule.ours]), strict=True
         )
     }
-    file = MemoryFile(Path("shapes.npz"), tensors)
+    file = MemoryFile(tensors, Path("shapes.npz"))
     source = layout.read(Opened(file=file, grid=config.grid))
     assert vitral.models.name_of(source.config) == name
     assert source.config.grid == config.grid

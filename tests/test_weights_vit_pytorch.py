@@ -13,7 +13,7 @@ import vitral as vt
 from helpers import images, randomise
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid, sincos_2d
-from vitral.weights.writing import convert
+from vitral.weights import convert
 
 SIZES: dict[str, Any] = {
     "image_size": (48, 80),

@@ -15,7 +15,9 @@ _WHERE = {
     "TrainConfig": "vitral.run",
     "VitralError": "vitral.errors",
     "WeightsError": "vitral.errors",
+    "convert": "vitral.weights",
     "create": "vitral.models",
+    "explain": "vitral.weights",
     "features": "vitral.run",
     "load": "vitral.weights",
     "names": "vitral.models",
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from vitral.models import create, names
     from vitral.run import Run, TrainConfig, features, train
     from vitral.run import open_run as open  # noqa: A004
-    from vitral.weights import load, save
+    from vitral.weights import convert, explain, load, save
 
 __all__ = [
     "ConfigError",
@@ -42,9 +44,11 @@ __all__ = [
     "VitralError",
     "WeightsError",
     "__version__",
+    "convert",
     "create",
     "data",
     "evaluation",
+    "explain",
     "features",
     "load",
     "models",

@@ -2,9 +2,7 @@
 
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, WeightsError
-from vitral.weights import layouts
-from vitral.weights.explaining import explain
-from vitral.weights.writing import convert
+from vitral.weights import convert, explain, layouts
 
 
 def run(words: list[str]) -> None:

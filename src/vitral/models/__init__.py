@@ -5,6 +5,7 @@ Hugging Face for the same models are understood and answered with ours.
 """
 
 from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
+from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.features import Features, Tokens
 from vitral.models.hybrid import HybridConfig
 from vitral.models.naming import (
@@ -25,6 +26,8 @@ from vitral.models.vit_config import SIZES, ViTConfig
 
 __all__ = [
     "SIZES",
+    "DeiT",
+    "DeiTConfig",
     "Family",
     "Features",
     "HybridConfig",

@@ -1,10 +1,12 @@
 """Floor 2: weights files to models and back. One foreign layout is one module."""
 
+from vitral.weights.explaining import explain
 from vitral.weights.layout import Layout, layouts
 from vitral.weights.ledger import Ledger, Line
 from vitral.weights.loading import Loaded, build, load, read
 from vitral.weights.native import save
 from vitral.weights.source import Source
+from vitral.weights.writing import convert
 
 __all__ = [
     "Layout",
@@ -13,6 +15,8 @@ __all__ = [
     "Loaded",
     "Source",
     "build",
+    "convert",
+    "explain",
     "layouts",
     "load",
     "read",

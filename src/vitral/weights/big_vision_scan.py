@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vitral.weights import big_vision
+from vitral.weights.files.base import Entry, TensorFile
 from vitral.weights.source import Opened, Source
-from vitral.weights.tensor_file import TensorFile
 
 BLOCKS = "Transformer/encoderblock/"
 NUMBERED = re.compile(r"(.*Transformer/encoderblock)_(\d+)(/.*)")
@@ -22,32 +22,24 @@ class Unstacked(TensorFile):
     """A file with stacked blocks, seen as if every block had its own arrays."""
 
     def __init__(self, file: TensorFile) -> None:
-        self.path, self.format, self.metadata = file.path, file.format, file.metadata
         self._file = file
         self._last: tuple[str, Tensor] | None = None
         self._names: dict[str, tuple[str, int | None]] = {}
+        entries: dict[str, Entry] = {}
         for name in file.names():
-            if BLOCKS in name:
-                for layer in range(file.shape(name)[0]):
+            shape, dtype = file.shape(name), file.dtype(name)
+            if BLOCKS in name and shape:
+                for layer in range(shape[0]):
                     numbered = name.replace(BLOCKS, f"{BLOCKS[:-1]}_{layer}/")
                     self._names[numbered] = (name, layer)
+                    entries[numbered] = Entry(shape[1:], dtype)
             else:
                 self._names[name] = (name, None)
+                entries[name] = Entry(shape, dtype)
+        super().__init__(file.path, entries, file.metadata)
+        self.format = file.format
 
-    def names(self) -> list[str]:
-        return list(self._names)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        stacked, layer = self._names[name]
-        return self._file.shape(stacked)[0 if layer is None else 1 :]
-
-    def dtype(self, name: str) -> torch.dtype:
-        return self._file.dtype(self._names[name][0])
-
-    def read(self, name: str) -> Tensor:
+    def _data(self, name: str) -> Tensor:
         stacked, layer = self._names[name]
         if layer is None:
             return self._file.read(stacked)

@@ -3,19 +3,18 @@
 `BitForImageClassification`, or `BitModel` where there is no head.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers.bottleneck import stride_of
 from vitral.models import ModelConfig, ResNetConfig
-from vitral.weights import resnet_shapes
+from vitral.weights import huggingface_images, resnet_shapes
+from vitral.weights.huggingface import classes_in
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.resnet_shapes import Numerics, image_size_of, units_of, width_facts
 from vitral.weights.rules import Rule, copy, reshape
-from vitral.weights.shapes import HALF, rows_or_zero, shape_of
+from vitral.weights.shapes import rows_or_zero, shape_of
 from vitral.weights.source import Opened, Source
 
 STEM = "embedder.convolution.weight"
@@ -23,8 +22,6 @@ HEAD = "classifier.1"
 PREFIXES = ("bit.", "")
 """Before every name but the head's: with a head, and without."""
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
-FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of the filters that we have."""
 WANTED: dict[str, tuple[Any, str]] = {
     "layer_type": ("preactivation", "units that are activated after their sum"),
     "global_padding": (None, "another padding of the convolutions"),
@@ -68,8 +65,10 @@ def read(opened: Opened) -> Source:
         file=file,
         config=config,
         rules=tuple(_rules(config, prefix)),
-        preprocess=_preprocess(opened.processor, config, notes),
-        classes=_classes(beside, config.num_classes),
+        preprocess=huggingface_images.read(
+            opened.processor, "bit", config.image_hw, notes
+        ),
+        classes=classes_in(beside, config.num_classes),
         notes=tuple(notes),
     )
 
@@ -117,7 +116,7 @@ def describe(held: Held) -> Written:
         }
     beside = {
         "config.json": about,
-        "preprocessor_config.json": _processor(held.preprocess, notes),
+        "preprocessor_config.json": huggingface_images.write(held.preprocess, notes),
     }
     return Written(beside=beside, notes=tuple(notes))
 
@@ -167,93 +166,6 @@ def _refuse_others(opened: Opened, units: tuple[int, ...]) -> None:
             "BiT of the paper only, whose units are activated first, padded with zeros "
             f"on both sides alike, with strides up to {stride}. Use other weights."
         )
-
-
-def _classes(beside: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Names of the head's classes; empty if they are numbers in disguise."""
-    found = beside.get("id2label", {})
-    words = tuple(str(found.get(str(n), f"LABEL_{n}")) for n in range(count))
-    nameless = all(word == f"LABEL_{n}" for n, word in enumerate(words))
-    return () if nameless or len(found) != count else words
-
-
-def _preprocess(
-    processor: Mapping[str, Any], config: ResNetConfig, notes: list[str]
-) -> Preprocess:
-    """What preprocessor_config.json says, or what the published models come with."""
-    if not processor:
-        notes.append(
-            "pixel mean and deviation of 0.5 and a crop of the whole shorter side "
-            "assumed, as for the published BiT: there is no preprocessor_config.json"
-        )
-    number = processor.get("resample", 2)
-    if number not in FILTERS:
-        notes.append(
-            f"its image processor resizes with Pillow's filter {number}, which vitral "
-            "does not have: bicubic instead"
-        )
-    mean, std = processor.get("image_mean", HALF), processor.get("image_std", HALF)
-    if not processor.get("do_normalize", True):
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    size, crop = processor.get("size", {}), config.image_hw
-    whole = _sides(size) or crop
-    edge = size.get("shortest_edge", 0) if isinstance(size, Mapping) else 0
-    fraction = max(crop) / edge if edge else max(crop) / max(whole)
-    return Preprocess.from_dict(
-        {
-            "image_size": list(crop),
-            "resize": "crop" if edge or not processor else "squash",
-            "crop_fraction": _exact(max(crop), edge or max(whole), fraction),
-            "interpolation": FILTERS.get(number, "bicubic"),
-            "antialias": True,
-            "mean": list(mean),
-            "std": list(std),
-        }
-    )
-
-
-def _processor(preprocess: Preprocess, notes: list[str]) -> dict[str, Any]:
-    """The fields of preprocessor_config.json; what it cannot say goes to the notes."""
-    height, width = preprocess.image_size
-    fraction = preprocess.crop_fraction
-    cut = {"height": height, "width": width}
-    full = {name: math.floor(side / fraction) for name, side in cut.items()}
-    if not preprocess.antialias:
-        notes.append(
-            "Hugging Face's image processors low-pass before they shrink an image, "
-            "this model's pre-processing does not: pixels differ a little"
-        )
-    size = full
-    if preprocess.resize == "crop":
-        size = {"shortest_edge": max(full.values())}
-        if height != width:
-            notes.append(
-                "Hugging Face's image processors resize the shorter side before they "
-                f"cut, which for {height} x {width} pixels keeps another part of an "
-                "image"
-            )
-    return {
-        "image_processor_type": "BitImageProcessor",
-        "do_convert_rgb": True,
-        "do_resize": True,
-        "size": size,
-        "resample": {name: n for n, name in FILTERS.items()}[preprocess.interpolation],
-        "do_center_crop": True,
-        "crop_size": cut,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(preprocess.mean),
-        "image_std": list(preprocess.std),
-    }
-
-
-def _exact(cut: int, full: int, fraction: float) -> float:
-    """A share such that `cut` over it floors to `full`."""
-    share = min(fraction, 1.0)
-    if full < cut or math.floor(cut / share) == full:
-        return share
-    return cut / (full + 0.5)
 
 
 def _sides(size: Any) -> tuple[int, int] | None:

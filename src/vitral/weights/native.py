@@ -17,7 +17,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.files import write_atomic, write_json
 from vitral.models import ModelConfig, VisionModel
-from vitral.weights import timm
+from vitral.weights import facts, timm
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.rules import Rule, copy
 from vitral.weights.source import Opened, Source
@@ -110,11 +110,12 @@ def save(
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     held = Held(config=model.config, preprocess=preprocess, classes=classes)
     about = about_model(held, extra or {})
+    metadata = {"format": "pt", **facts.kept(model.config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(
             folder / TENSORS,
-            lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+            lambda path: save_file(tensors, path, metadata=metadata),
         )
         write_json(folder / CONFIG, about)
     except (OSError, SafetensorError) as error:

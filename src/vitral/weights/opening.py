@@ -7,7 +7,7 @@ from typing import Any
 
 from vitral.errors import WeightsError
 from vitral.layers import Grid
-from vitral.weights import hub
+from vitral.weights import facts, hub
 from vitral.weights.layout import Layout, layouts
 from vitral.weights.shapes import first_names
 from vitral.weights.source import Opened, Source
@@ -85,8 +85,8 @@ def open_weights(
         processor=_json(file.with_name("preprocessor_config.json"))
         if file.name in FILES
         else {},
-        grid=grid,
-        num_heads=num_heads,
+        grid=grid or facts.grid_in(tensors),
+        num_heads=num_heads or facts.heads_in(tensors),
         notes=tuple(notes),
     )
 

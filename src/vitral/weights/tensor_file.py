@@ -1,85 +1,96 @@
-"""An opened weights file: names and shapes at once, data on demand."""
+"""Opening a weights file by what is in it, whatever its name."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 from vitral.errors import WeightsError
+from vitral.weights.files.archive import Archive
+from vitral.weights.files.base import (
+    MemoryFile,
+    TensorFile,
+    shown,
+    shown_path,
+    with_names,
+)
+from vitral.weights.files.checkpoint import PICKLE, open_legacy, open_zip
+from vitral.weights.files.npz import SUFFIX, NpzFile
+from vitral.weights.files.safetensors_file import SafetensorsFile
+from vitral.weights.files.writing import write_npz, write_safetensors
+
+__all__ = [
+    "MemoryFile",
+    "TensorFile",
+    "open_file",
+    "with_names",
+    "write_npz",
+    "write_safetensors",
+]
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
-
-
-class TensorFile(ABC):
-    path: Path
-    format: str
-    metadata: dict[str, str]
-
-    @abstractmethod
-    def names(self) -> list[str]: ...
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.names()
-
-    @abstractmethod
-    def shape(self, name: str) -> tuple[int, ...]: ...
-
-    @abstractmethod
-    def read(self, name: str) -> Tensor: ...
-
-
-class MemoryFile(TensorFile):
-    def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        self.path, self.tensors = path, dict(tensors)
-        self.format, self.metadata = "safetensors", {}
-
-    def names(self) -> list[str]:
-        return list(self.tensors)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.tensors[name].shape)
-
-    def read(self, name: str) -> Tensor:
-        tensor = self.tensors[name]
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise WeightsError(
-                f"{self.path}: tensor {name} has values that are not finite, so the "
-                "model would answer NaN. Use an earlier checkpoint."
-            )
-        return tensor
+PROTOCOLS = range(2, 6)
+"""Pickles begin with 0x80 and one of these."""
+TAR_PLACE, TAR = 257, b"ustar"
 
 
 def open_file(path: Path) -> TensorFile:
-    if not path.is_file():
-        raise WeightsError(
-            f"No weights at {path}: give a .safetensors file, or a model folder that "
-            "has model.safetensors."
-        )
-    if path.suffix.lower() in PICKLES:
-        raise WeightsError(f"{path} is a pickle, which can run code when it is read.")
-    if path.suffix == ".npz":
-        import numpy as np
+    """The tensors of a .safetensors, a .npz or a checkpoint of torch.save.
 
-        with np.load(path) as arrays:
-            return MemoryFile(
-                path, {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-            )
+    The content decides, not the name. Nothing in the file is run, and no data are read.
+
+    Raises:
+        WeightsError: missing, damaged, of another format, or it holds what weights
+            never need.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        if not path.is_file():
+            raise WeightsError(
+                f"No weights at {shown_path(path)}: give a .safetensors, .npz or .pth "
+                "file."
+            )
+        with path.open("rb") as file:
+            head = file.read(TAR_PLACE + len(TAR))
+        return _opened(path, head)
+    except OSError as error:
         raise WeightsError(
-            f"{path} is not a readable safetensors file: {error}. It may be cut short "
-            "or damaged; fetch it again and compare its sha256."
+            f"{shown_path(path)} cannot be read: {error.strerror}. Make it "
+            "readable, or give another file."
         ) from error
-    return MemoryFile(path, tensors)
 
 
-def with_names(file: TensorFile, names: Mapping[str, str]) -> TensorFile:
-    return MemoryFile(file.path, {new: file.read(old) for new, old in names.items()})
+def _opened(path: Path, head: bytes) -> TensorFile:
+    suffix = path.suffix.lower()
+    if head[:4] in (b"PK\3\4", b"PK\5\6"):
+        return _opened_zip(path)
+    if head[:2] == b"\x1f\x8b" or head[TAR_PLACE:] == TAR:
+        kind = "a tar archive" if head[TAR_PLACE:] == TAR else "compressed by gzip"
+        raise WeightsError(
+            f"{shown_path(path)} is {kind}, which is not opened. Unpack it and "
+            "give the file of weights that is in it."
+        )
+    if head[8:9] == b"{" and head[5:8] == b"\0\0\0":
+        return SafetensorsFile(path)
+    pickled = head[:1] == b"\x80" and head[1:2] and head[1] in PROTOCOLS
+    if pickled or (head and suffix in PICKLES):
+        return open_legacy(path)
+    if suffix == ".safetensors":
+        return SafetensorsFile(path)
+    raise WeightsError(
+        f"{shown_path(path)} is no weights file: it does not begin as .safetensors, "
+        ".npz or a checkpoint of torch.save does. It may be cut short, or a page saved "
+        "in its place; fetch it again."
+    )
+
+
+def _opened_zip(path: Path) -> TensorFile:
+    archive = Archive(path)
+    names = list(archive.members)
+    if any(name.count("/") == 1 and name.endswith(f"/{PICKLE}") for name in names):
+        return open_zip(path, archive)
+    other = [name for name in names if not name.endswith(SUFFIX)]
+    if other or not names:
+        found = f"the member {shown(other[0])}" if other else "no member"
+        archive.refuse(
+            f"it is a zip archive with {found}, so neither a .npz, which has arrays "
+            f"only, nor a checkpoint of torch.save, which has {PICKLE}. Give the file "
+            "of weights itself"
+        )
+    return NpzFile(path, archive)

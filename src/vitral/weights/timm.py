@@ -10,7 +10,7 @@ from typing import Any
 import vitral.models
 from vitral.data import Preprocess
 from vitral.layers import Grid
-from vitral.models import ModelConfig, ResNetConfig, ViTConfig
+from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, ViTConfig
 from vitral.weights import timm_arguments, timm_hybrid, timm_resnet
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.rules import Rule, copy
@@ -42,6 +42,7 @@ def detect(opened: Opened) -> bool:
     return all(name in opened.file for name in stem) and not (
         "vitral" in opened.beside
         or "register_tokens" in opened.file
+        or "blocks.0.mlp.w12.weight" in opened.file
         or "decoder_embed.weight" in opened.file
     )
 
@@ -87,7 +88,8 @@ def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
     fc1 = shape_of(file, "blocks.0.mlp.fc1.weight", 2)[0]
     mlp_dim = fc1 // 2 if swiglu else fc1
     registers = shape_of(file, "reg_token", 3)[1] if "reg_token" in file else 0
-    prefix = int("cls_token" in file) + registers
+    distilled = "dist_token" in file
+    prefix = int("cls_token" in file) + int(distilled) + registers
     arguments = beside.get("model_args", {})
     positions = None
     if "pos_embed" in file:
@@ -97,7 +99,12 @@ def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
         positions = Positions(opened.grid or _grid_beside(opened, patch), prefix)
     grid = positions.grid
     heads = opened.num_heads or arguments.get("num_heads")
-    return ViTConfig(
+    fields: dict[str, Any] = {}
+    if distilled:
+        # Without classes timm's model has no tensor of either head, and uses both.
+        both = "head_dist.weight" in file or "head.weight" not in file
+        fields["distillation_head"] = both
+    return (DeiTConfig if distilled else ViTConfig)(
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
         patch_size=(patch[0], patch[1]),
         in_chans=chans,
@@ -120,6 +127,7 @@ def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
         act="gelu_tanh" if arguments.get("act_layer") == "gelu_tanh" else "gelu",
         norm_after_pool="fc_norm.weight" in file,
         representation_size=rows_or_zero(file, "pre_logits.fc.weight"),
+        **fields,
     )
 
 
@@ -174,7 +182,9 @@ def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Prep
     dino = isinstance(config, ViTConfig) and (
         config.init_values is not None and config.patch_hw == (14, 14)
     )
-    facebook = any("of a training checkpoint" in note for note in notes)
+    wrapped = any("of a training checkpoint" in note for note in notes)
+    headless = opened.file.format == "pickle" and not config.num_classes
+    facebook = wrapped or headless or isinstance(config, DeiTConfig)
     if dino:
         notes.append(
             "pixel mean and deviation of ImageNet assumed, as for DINOv2 (LayerScale "
@@ -182,8 +192,8 @@ def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Prep
         )
     elif facebook:
         notes.append(
-            "pixel mean and deviation of ImageNet assumed, as for checkpoints of DeiT "
-            "and MAE: the file does not say"
+            "pixel mean and deviation of ImageNet assumed, as for checkpoints of DeiT, "
+            "DINO and MAE: the file does not say"
         )
     else:
         notes.append(

@@ -6,7 +6,13 @@ must give exactly our function.
 
 from typing import Any, NamedTuple
 
-from vitral.models import HybridConfig, ModelConfig, ResNetConfig, ViTConfig
+from vitral.models import (
+    DeiTConfig,
+    HybridConfig,
+    ModelConfig,
+    ResNetConfig,
+    ViTConfig,
+)
 from vitral.weights import timm_hybrid, timm_resnet
 
 NORM_EPS = 1e-6
@@ -34,7 +40,10 @@ def model_of(config: ModelConfig) -> TimmModel | None:
         return TimmModel(found[0], {**vit_arguments(config), **found[1]})
     assert isinstance(config, ViTConfig)
     # Any of timm's plain models: the arguments override each of its sizes.
-    return TimmModel("vit_base_patch16_224", vit_arguments(config))
+    name = "vit_base_patch16_224"
+    if isinstance(config, DeiTConfig):
+        name = "deit_base_distilled_patch16_224"
+    return TimmModel(name, vit_arguments(config))
 
 
 def refuses(config: ModelConfig) -> str:
@@ -43,8 +52,9 @@ def refuses(config: ModelConfig) -> str:
         return timm_resnet.refuses(config)
     if isinstance(config, HybridConfig):
         return timm_hybrid.refuses(config) or _encoder(config)
-    if type(config) is not ViTConfig:
+    if type(config) not in (ViTConfig, DeiTConfig):
         return "it has no such family of models"
+    assert isinstance(config, ViTConfig)
     return _encoder(config)
 
 
@@ -90,6 +100,14 @@ def _encoder(config: ViTConfig) -> str:
         "its patches have no norms": config.patch_norm,
         "it has a bias wherever the attention projects": not config.proj_bias,
     }
+    if isinstance(config, DeiTConfig):
+        reasons |= {
+            "its DeiT has a head for the distillation token": (
+                not config.distillation_head
+            ),
+            "its DeiT has no registers": config.reg_tokens > 0,
+            "its DeiT has a position for each of its two tokens": config.no_embed_class,
+        }
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
@@ -120,11 +138,12 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
     return arguments
 
 
-def places(config: ModelConfig) -> dict[str, str]:
+def places(config: ModelConfig) -> dict[str, Any]:
     """Names of the first and last layers, which timm replaces on request."""
     if isinstance(config, ResNetConfig):
         return {"first_conv": "stem.conv", "classifier": "head.fc"}
     if isinstance(config, HybridConfig):
         first = timm_hybrid.first_conv(config)
         return {"first_conv": first, "classifier": "head"}
-    return {"first_conv": "patch_embed.proj", "classifier": "head"}
+    heads = ["head", "head_dist"] if isinstance(config, DeiTConfig) else "head"
+    return {"first_conv": "patch_embed.proj", "classifier": heads}

@@ -17,12 +17,13 @@ from vitral.errors import ConfigError, WeightsError
 from vitral.files import write_json
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig, changed
+from vitral.weights import facts
 from vitral.weights.layout import Held, Layout, layouts
 from vitral.weights.ledger import Action, Ledger, Line
 from vitral.weights.loading import read
 from vitral.weights.rules import Rule
 from vitral.weights.source import Source
-from vitral.weights.tensor_writers import write_npz, write_safetensors
+from vitral.weights.tensor_file import write_npz, write_safetensors
 
 TENSORS = "model.safetensors"
 
@@ -157,13 +158,18 @@ def _write(
             write_npz(place, made)
         elif layout.container == "folder" and place.suffix != ".safetensors":
             place.mkdir(parents=True)
-            write_safetensors(place / TENSORS, made, {"format": "pt"})
+            write_safetensors(place / TENSORS, made, facts.kept(held.config))
             for name, content in about.beside.items():
                 write_json(place / name, dict(content))
         else:
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_safetensors(place, made, {"format": "pt", **about.metadata})
+            write_safetensors(
+                place, made, {**facts.kept(held.config), **about.metadata}
+            )
             notes += [f"{name} was left out" for name in about.beside]
+    except WeightsError:
+        _remove(place)
+        raise
     except OSError as error:
         _remove(place)
         raise WeightsError(
@@ -238,10 +244,16 @@ def equal_config(config: ModelConfig, layout: Layout) -> ModelConfig:
     if not isinstance(config, ViTConfig) or config.position != "learned_1d":
         return config
     without = config.no_embed_class
-    if not config.class_token or layout.class_rows == "either":
+    if not config.class_token:
         return config
-    if layout.class_rows == "without" and not without and config.reg_tokens == 0:
-        return changed(config, {"no_embed_class": True})
+    # Registers may lack a row where the class token has one: then none has a row.
+    folds = config.num_prefix_positions == 1 and not without
+    folded = changed(config, {"no_embed_class": True, "no_embed_reg": False})
+    if layout.class_rows == "either":
+        helps = folds and layout.refuses(config) and not layout.refuses(folded)
+        return folded if helps else config
+    if layout.class_rows == "without" and folds:
+        return folded
     if layout.class_rows == "with" and without:
         rows = {"no_embed_class": False, "no_embed_reg": config.reg_tokens > 0}
         return changed(config, rows)
@@ -256,11 +268,14 @@ def _with_class_rows(source: Source, layout: Layout) -> Moved:
         return Moved(old, {}, "")
     rules = {rule.ours: rule for rule in source.rules}
     cls, table = (source.tensor(rules[name]) for name in ("cls_token", "pos_embed"))
-    if layout.class_rows == "without":
+    assert isinstance(config, ViTConfig)
+    if config.no_embed_class:
         note = "the class token's position was added to the token itself"
         tensors = {"cls_token": cls + table[:, :1], "pos_embed": table[:, 1:]}
     else:
         note = "the class token got a position of zeros"
         zero = torch.zeros_like(table[:, :1])
+        # A distillation token has a row like the class token.
+        zero = zero.repeat(1, config.num_prefix_positions, 1)
         tensors = {"cls_token": cls, "pos_embed": torch.cat([zero, table], dim=1)}
     return Moved(config, tensors, f"{note}, as in {layout.title}: an equal function")

@@ -1,0 +1,1 @@
+"""Opening weight files of any origin: nothing in them runs, nothing is read unasked."""

@@ -1,0 +1,191 @@
+"""What every opened weights file answers, whatever its format."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitral.errors import WeightsError
+
+LONGEST_NAME = 120
+"""Characters of a name from a file that a message shows."""
+MOST_DIMENSIONS = 32
+
+
+class Entry(NamedTuple):
+    """What is known of a tensor before its data are read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+class TensorFile(ABC):
+    """An opened weights file: names and shapes at once, data on demand."""
+
+    path: Path
+    format: str
+    """safetensors, npz or pickle; memory for tensors that come from no file."""
+    metadata: dict[str, str]
+    """What a safetensors file says of itself; empty for other formats."""
+
+    def __init__(
+        self,
+        path: Path,
+        entries: dict[str, Entry],
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        self.path, self.metadata = path, dict(metadata or {})
+        self._entries = entries
+
+    def names(self) -> list[str]:
+        """The tensors' names, in the file's order."""
+        return list(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor; no data are read."""
+        return self._entry(name).shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """The precision of a tensor, as it is in the file."""
+        return self._entry(name).dtype
+
+    def nbytes(self) -> int:
+        """Bytes of all tensors when they are read."""
+        return sum(entry.nbytes for entry in self._entries.values())
+
+    def read(self, name: str) -> Tensor:
+        """The data of a tensor, on the CPU, in the file's precision.
+
+        Raises:
+            WeightsError: there is no such tensor, the file is damaged, or a value is
+                not finite.
+        """
+        entry = self._entry(name)
+        tensor = self._data(name)
+        if tuple(tensor.shape) != entry.shape or tensor.dtype != entry.dtype:
+            raise WeightsError(
+                f"{shown_path(self.path)}: tensor {shown(name)} is not what it was "
+                "when the file was opened. Do not write to a file that is being read."
+            )
+        if not all_finite(tensor):
+            raise WeightsError(
+                f"{shown_path(self.path)}: tensor {shown(name)} has values that are "
+                "not finite, so the model would answer NaN. Use an earlier checkpoint."
+            )
+        return tensor
+
+    @abstractmethod
+    def _data(self, name: str) -> Tensor:
+        """The data of a tensor that is there, unchecked."""
+
+    def _entry(self, name: str) -> Entry:
+        if name not in self._entries:
+            raise WeightsError(
+                f"{shown_path(self.path)} has no tensor {shown(name)}. It is the file "
+                "of another model, or its names are of another layout."
+            )
+        return self._entries[name]
+
+
+class MemoryFile(TensorFile):
+    """Tensors in memory as if they had been read from a file."""
+
+    format = "memory"
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        path: Path = Path("memory"),
+        metadata: dict[str, str] | None = None,
+    ) -> None:
+        entries = {n: Entry(tuple(t.shape), t.dtype) for n, t in tensors.items()}
+        super().__init__(path, entries, metadata)
+        self._tensors = dict(tensors)
+
+    def _data(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+
+class _Renamed(TensorFile):
+    """A file under other names; messages keep the names that the file has."""
+
+    def __init__(self, file: TensorFile, names: Mapping[str, str]) -> None:
+        entries = {n: Entry(file.shape(o), file.dtype(o)) for n, o in names.items()}
+        super().__init__(file.path, entries, file.metadata)
+        self.format, self._file, self._names = file.format, file, dict(names)
+
+    def _data(self, name: str) -> Tensor:
+        return self._file.read(self._names[name])
+
+    def read(self, name: str) -> Tensor:
+        self._entry(name)
+        return self._data(name)
+
+
+def with_names(file: TensorFile, names: Mapping[str, str]) -> TensorFile:
+    """A view of `file` with the tensors of `names` (new name to old), and no others.
+
+    Raises:
+        WeightsError: an old name is not in the file.
+    """
+    return _Renamed(file, names)
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no value is NaN or infinite; whole numbers always pass."""
+    if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    if tensor.is_complex():
+        return bool(torch.isfinite(tensor).all())
+    if tensor.dtype.itemsize == 1:
+        tensor = tensor.float()
+    # One pass without temporaries: both extremes are NaN when any value is.
+    low, high = torch.aminmax(tensor)
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def check_shape(shape: object, nbytes: int, itemsize: int) -> str | None:
+    """Why `shape` cannot be that of `nbytes` bytes; None when it can."""
+    if not isinstance(shape, tuple) or len(shape) > MOST_DIMENSIONS:
+        return f"has no shape of at most {MOST_DIMENSIONS} numbers"
+    if not all(type(size) is int and 0 <= size < 2**63 for size in shape):
+        return "has a size that is not a whole number from 0 to 2^63"
+    wanted = math.prod(shape) * itemsize
+    if wanted != nbytes:
+        return f"needs {big(wanted)} bytes for its shape but has {big(nbytes)}"
+    return None
+
+
+def big(number: int) -> str:
+    """A whole number in at most some twenty characters."""
+    return str(number) if abs(number) < 10**20 else "more than 10^20"
+
+
+def shown(name: object) -> str:
+    """A name from a file on one line, without control characters, not too long."""
+    text = str(name) if isinstance(name, str) else type(name).__name__
+    cut = text[:LONGEST_NAME] + ("..." if len(text) > LONGEST_NAME else "")
+    return cut if cut.isprintable() else ascii(cut)[1:-1]
+
+
+def shown_path(path: Path) -> str:
+    """A path on one line."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says is wrong, on one line and not too long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return shown(text).rstrip(".")

@@ -1,0 +1,73 @@
+"""What a state dict's pickle may name, and what is made of it: notes, no objects."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+STORAGES = {
+    f"torch.{kind}Storage": dtype
+    for kind, dtype in {
+        "Double": torch.float64,
+        "Float": torch.float32,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+        "ComplexFloat": torch.complex64,
+        "ComplexDouble": torch.complex128,
+    }.items()
+}
+ORDERED, NAMESPACE = "collections.OrderedDict", "argparse.Namespace"
+TENSOR, PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
+CALLED_FOR_NOTHING = {
+    "torch.Size",
+    "torch.device",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "_codecs.encode",
+}
+"""What a training script's numbers and settings name; their values are dropped."""
+DTYPES = {str(value) for value in vars(torch).values() if type(value) is torch.dtype}
+ALLOWED = (
+    {ORDERED, NAMESPACE, TENSOR, PARAMETER}
+    | STORAGES.keys()
+    | CALLED_FOR_NOTHING
+    | DTYPES
+)
+
+
+class Global(NamedTuple):
+    """A name of Python, never looked up."""
+
+    name: str
+
+
+class Storage(NamedTuple):
+    """Elements `first` to `first + numel` of a storage in the file."""
+
+    key: str
+    dtype: torch.dtype
+    first: int
+    numel: int
+
+
+class View(NamedTuple):
+    """A tensor: a storage with a shape laid over it; offset and strides in elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Ordered(dict[Any, Any]):
+    """A dict that was pickled as an OrderedDict, so that a state may follow it."""
+
+
+class Inert:
+    """Something that was in the pickle and is neither a tensor nor needed."""

@@ -1,0 +1,134 @@
+""".npz: a zip of .npy members, as NumPy, JAX and the official ViT checkpoints write."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import ZipInfo
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitral.weights.files.archive import DAMAGE, Archive
+from vitral.weights.files.base import (
+    Entry,
+    TensorFile,
+    check_shape,
+    one_line,
+    shown,
+)
+
+SUFFIX = ".npy"
+LONGEST_HEADER = 10_000
+"""Characters of a member's header: NumPy's own limit."""
+CHUNK = 2**20
+BFLOAT16 = np.dtype("V2")
+"""How NumPy stores JAX's bfloat16: two bytes that it has no name for."""
+DTYPES = {
+    np.dtype("f8"): torch.float64,
+    np.dtype("f4"): torch.float32,
+    np.dtype("f2"): torch.float16,
+    BFLOAT16: torch.bfloat16,
+    np.dtype("i8"): torch.int64,
+    np.dtype("i4"): torch.int32,
+    np.dtype("i2"): torch.int16,
+    np.dtype("i1"): torch.int8,
+    np.dtype("u8"): torch.uint64,
+    np.dtype("u4"): torch.uint32,
+    np.dtype("u2"): torch.uint16,
+    np.dtype("u1"): torch.uint8,
+    np.dtype("?"): torch.bool,
+    np.dtype("c8"): torch.complex64,
+    np.dtype("c16"): torch.complex128,
+}
+
+
+class _Member(NamedTuple):
+    info: ZipInfo
+    dtype: np.dtype[Any]
+    fortran: bool
+    start: int
+    """Bytes of the member's own header."""
+
+
+class NpzFile(TensorFile):
+    """An opened .npz; a member is unpacked when it is read."""
+
+    format = "npz"
+
+    def __init__(self, path: Path, archive: Archive) -> None:
+        self._archive = archive
+        self._members: dict[str, _Member] = {}
+        entries = {}
+        for info in archive.zip.infolist():
+            name = info.filename.removesuffix(SUFFIX)
+            entries[name], self._members[name] = self._open(info)
+        super().__init__(path, entries)
+
+    def _open(self, info: ZipInfo) -> tuple[Entry, _Member]:
+        wrong = f"member {shown(info.filename)}"
+        try:
+            with self._archive.zip.open(info) as stream:
+                shape, fortran, dtype = _header(stream)
+                start = stream.tell()
+        except DAMAGE as error:
+            self._archive.damaged(f"{wrong}: {one_line(error)}")
+        if dtype.hasobject:
+            self._archive.refuse(
+                f"{wrong} holds pickled objects, which can run code when they are "
+                "read. Save its numbers as a plain array"
+            )
+        native = dtype.newbyteorder("=")
+        if native not in DTYPES:
+            self._archive.refuse(
+                f"{wrong} has the type {shown(str(dtype))}, which is no number of "
+                "torch. Save it as float32"
+            )
+        shape = tuple(int(size) for size in shape)
+        reason = check_shape(shape, info.file_size - start, dtype.itemsize)
+        if reason is not None:
+            self._archive.damaged(f"{wrong} {reason}")
+        entry = Entry(shape, DTYPES[native])
+        return entry, _Member(info, dtype, fortran, start)
+
+    def _data(self, name: str) -> Tensor:
+        entry, member = self._entries[name], self._members[name]
+        raw = np.empty(entry.nbytes, np.uint8)
+        try:
+            with self._archive.zip.open(member.info) as stream:
+                stream.read(member.start)
+                self._fill(name, stream, raw)
+        except DAMAGE as error:
+            self._archive.damaged(f"member {shown(name)}{SUFFIX}: {one_line(error)}")
+        native = member.dtype.newbyteorder("=")
+        array = raw.view(np.int16 if native == BFLOAT16 else member.dtype)
+        if not array.dtype.isnative:
+            array = array.astype(native)
+        shape = entry.shape
+        if member.fortran:
+            array = np.ascontiguousarray(array.reshape(shape[::-1]).T)
+        tensor = torch.from_numpy(array)
+        if native == BFLOAT16:
+            tensor = tensor.view(torch.bfloat16)
+        return tensor.reshape(shape)
+
+    def _fill(self, name: str, stream: Any, raw: np.ndarray) -> None:
+        """Read to the very end, where zipfile compares the checksum."""
+        target, done = raw.data, 0
+        while part := stream.read(CHUNK):
+            if done + len(part) > len(target):
+                self._archive.damaged(f"member {shown(name)}{SUFFIX} is too long")
+            target[done : done + len(part)] = part
+            done += len(part)
+        if done < len(target):
+            self._archive.damaged(f"member {shown(name)}{SUFFIX} ends early")
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and type; no object is made of anything in the member."""
+    read = np.lib.format
+    version = read.read_magic(stream)
+    if version == (1, 0):
+        return read.read_array_header_1_0(stream, LONGEST_HEADER)
+    if version == (2, 0):
+        return read.read_array_header_2_0(stream, LONGEST_HEADER)
+    raise ValueError(f"NumPy format {version} is not 1.0 or 2.0")
