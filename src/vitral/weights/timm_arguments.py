@@ -14,6 +14,7 @@ from vitral.models import (
     ViTConfig,
 )
 from vitral.weights import timm_hybrid, timm_resnet
+from vitral.weights.numerics import differences
 
 NORM_EPS = 1e-6
 """Epsilon of every LayerNorm in timm's Vision Transformer."""
@@ -65,11 +66,8 @@ def numerics(config: ModelConfig) -> tuple[str, ...]:
         return timm_resnet.numerics(config)
     if isinstance(config, HybridConfig):
         notes = timm_hybrid.numerics(config)
-    if isinstance(config, ViTConfig) and config.norm_eps != NORM_EPS:
-        notes += (
-            f"timm's LayerNorms have an epsilon of {NORM_EPS:g}, not "
-            f"{config.norm_eps:g}: logits will differ slightly there",
-        )
+    if isinstance(config, ViTConfig):
+        notes += tuple(differences(config, "timm", act=None, norm_eps=NORM_EPS))
     return notes
 
 
