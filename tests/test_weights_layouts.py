@@ -12,7 +12,15 @@ import vitral as vt
 from helpers import TINY, randomise
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
-from vitral.models import DeiTConfig, ModelConfig, ViTConfig, build, families
+from vitral.models import (
+    DeiTConfig,
+    HybridConfig,
+    ModelConfig,
+    ResNetConfig,
+    ViTConfig,
+    build,
+    families,
+)
 from vitral.weights import layouts, read
 from vitral.weights.layout import Held
 from vitral.weights.opening import layout_of
@@ -80,6 +88,16 @@ MODELS: dict[str, ModelConfig] = {
     ),
     "DeiT": DeiTConfig(**TINY),
     "DeiT with one head": DeiTConfig(**TINY, distillation_head=False),
+    "hybrid": HybridConfig(**TINY, units=(1, 2), stem_width=32),
+    "hybrid of a stem": HybridConfig(
+        **TINY, units=(), stem_width=32, class_token=False, global_pool="avg"
+    ),
+    "BiT": ResNetConfig(
+        image_size=(48, 80), num_classes=7, units=(2, 1), stem_width=32
+    ),
+    "BiT, headless": ResNetConfig(
+        image_size=(48, 80), num_classes=0, units=(1, 2), stem_width=32
+    ),
 }
 PLAIN_NAMES = ("dino", "mae")
 """Layouts whose encoders alone have exactly timm's names, and are read as such."""

@@ -7,6 +7,7 @@ Hugging Face for the same models are understood and answered with ours.
 from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
 from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.features import Features, Tokens
+from vitral.models.hybrid import HybridConfig
 from vitral.models.naming import (
     build,
     changed,
@@ -19,6 +20,7 @@ from vitral.models.naming import (
     names,
     tensor_shapes,
 )
+from vitral.models.resnet import ResNetConfig
 from vitral.models.vit import ViT
 from vitral.models.vit_config import SIZES, ViTConfig
 
@@ -28,7 +30,9 @@ __all__ = [
     "DeiTConfig",
     "Family",
     "Features",
+    "HybridConfig",
     "ModelConfig",
+    "ResNetConfig",
     "Size2d",
     "Tokens",
     "ViT",

@@ -195,9 +195,18 @@ class Family:
             return self.called(config)
         for name, settings in self.sizes.items():
             sizes = settings.keys() - {"image_size"}
-            if all(getattr(config, key) == settings[key] for key in sizes):
+            if all(_same(getattr(config, key), settings[key]) for key in sizes):
                 return name
         return ""
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal, (16, 16) and 16 among them."""
+    if isinstance(one, tuple) != isinstance(other, tuple):
+        one, other = (
+            side if isinstance(side, tuple) else (side, side) for side in (one, other)
+        )
+    return bool(one == other)
 
 
 def pair(size: Size2d) -> tuple[int, int]:

@@ -1,12 +1,13 @@
 """The `.npz` files of google-research/vision_transformer, old and newer names.
 
 Released files of the paper and of "How to train your ViT" (arXiv 2106.10270) are of
-this kind. Their code computes GELU by tanh and resizes positions corner to corner.
+this kind, hybrids among them. Their code computes GELU by tanh and resizes positions
+corner to corner.
 """
 
 from vitral.data import Preprocess
-from vitral.models import ModelConfig, ViTConfig
-from vitral.weights import flax
+from vitral.models import HybridConfig, ModelConfig, ViTConfig
+from vitral.weights import flax, flax_resnet
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.rules import Rule
 from vitral.weights.source import Opened, Source
@@ -17,20 +18,25 @@ OPTIMIZER = "opt/target/"
 
 def detect(opened: Opened) -> bool:
     """Whether the stem and the first block have this project's names."""
-    return _style(opened) is not None and "conv_root/kernel" not in opened.file
+    return _style(opened) is not None
 
 
 def read(opened: Opened) -> Source:
-    """The Vision Transformer that the arrays describe."""
+    """The Vision Transformer or the hybrid that the arrays describe."""
     style = _style(opened)
     assert style is not None
     notes = list(opened.notes)
-    config = ViTConfig(**flax.vit_facts(opened, style, notes))
+    facts = flax.vit_facts(opened, style, notes)
+    config: ViTConfig
+    if flax_resnet.detect(opened, style.prefix):
+        config = HybridConfig(**flax_resnet.facts(opened, style.prefix, facts))
+    else:
+        config = ViTConfig(**facts)
     return Source(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(flax.vit_rules(config, style)),
+        rules=tuple(_rules(config, style)),
         preprocess=Preprocess(image_size=config.image_hw),
         notes=tuple(notes),
     )
@@ -39,13 +45,16 @@ def read(opened: Opened) -> Source:
 def rules(config: ModelConfig) -> list[Rule]:
     """Every tensor under the names of the published files."""
     assert isinstance(config, ViTConfig)
-    return flax.vit_rules(config, flax.OLD)
+    return _rules(config, flax.OLD)
 
 
 def refuses(config: ModelConfig) -> str:
     """Why that code cannot be this model; empty if it can."""
-    if type(config) is not ViTConfig:
+    if type(config) not in (ViTConfig, HybridConfig):
         return "its ViT and its hybrids are all that it has"
+    assert isinstance(config, ViTConfig)
+    if isinstance(config, HybridConfig) and (reason := flax_resnet.refuses(config)):
+        return reason
     if config.position not in ("learned_1d",):
         return "it learns one position a patch"
     if config.global_pool == "map":
@@ -55,7 +64,17 @@ def refuses(config: ModelConfig) -> str:
 
 def describe(held: Held) -> Written:
     assert isinstance(held.config, ViTConfig)
-    return Written(notes=flax.numerics(held.config))
+    notes = flax.numerics(held.config)
+    if isinstance(held.config, HybridConfig):
+        notes += flax_resnet.numerics(held.config)
+    return Written(notes=notes)
+
+
+def _rules(config: ViTConfig, style: flax.Style) -> list[Rule]:
+    found = flax.vit_rules(config, style)
+    if isinstance(config, HybridConfig):
+        found += flax_resnet.rules(config, style.prefix)
+    return found
 
 
 def _style(opened: Opened) -> flax.Style | None:

@@ -80,7 +80,7 @@ def read(opened: Opened) -> Source:
             opened.processor, kind, config.image_hw, notes
         ),
         dropped=drop(file, DROPPED, known.__contains__),
-        classes=_classes(opened.beside, config.num_classes),
+        classes=classes_in(opened.beside, config.num_classes),
         notes=tuple(notes),
     )
 
@@ -179,7 +179,7 @@ def _unknown(opened: Opened, field: str, wanted: str) -> WeightsError:
     )
 
 
-def _classes(beside: Mapping[str, Any], count: int) -> tuple[str, ...]:
+def classes_in(beside: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """Names of the head's classes; empty if they are numbers in disguise."""
     found = beside.get("id2label", {})
     if len(found) != count:

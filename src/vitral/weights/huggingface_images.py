@@ -43,6 +43,13 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         "image_mean": IMAGENET_MEAN,
         "image_std": IMAGENET_STD,
     },
+    "bit": {
+        "size": {"shortest_edge": 448},
+        "crop_size": {"height": 448, "width": 448},
+        "resample": 2,
+        "image_mean": HALF,
+        "image_std": HALF,
+    },
 }
 """What the published models of each type come with."""
 
@@ -66,7 +73,8 @@ def read(
             "is no preprocessor_config.json"
         )
         crop = _pair(convention.get("crop_size"))
-        share = 1.0 if crop is None else crop[0] / 256
+        full = max(convention["size"].values())
+        share = 1.0 if crop is None else crop[0] / full
         return Preprocess(
             image_size=image_size,
             resize="crop" if "shortest_edge" in convention["size"] else "squash",

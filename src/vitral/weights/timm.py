@@ -10,8 +10,8 @@ from typing import Any
 import vitral.models
 from vitral.data import Preprocess
 from vitral.layers import Grid
-from vitral.models import DeiTConfig, ModelConfig, ViTConfig
-from vitral.weights import timm_arguments
+from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, ViTConfig
+from vitral.weights import timm_arguments, timm_hybrid, timm_resnet
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.rules import Rule, copy
 from vitral.weights.shapes import (
@@ -35,8 +35,10 @@ DROPPED = {
 
 
 def detect(opened: Opened) -> bool:
-    """Whether these are the names of a Vision Transformer of timm."""
+    """Whether these are timm's names, of a Vision Transformer or a BiT ResNet."""
     stem = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+    if timm_resnet.detect(opened):
+        return "vitral" not in opened.beside
     return all(name in opened.file for name in stem) and not (
         "vitral" in opened.beside
         or "register_tokens" in opened.file
@@ -46,9 +48,9 @@ def detect(opened: Opened) -> bool:
 
 
 def read(opened: Opened) -> Source:
-    """The Vision Transformer that the tensors describe."""
+    """The model that the tensors describe."""
     notes = list(opened.notes)
-    config = vit_config(opened, notes)
+    config = _config(opened, notes)
     made = rules(config)
     known = {rule.ours for rule in made}
     return Source(
@@ -63,10 +65,24 @@ def read(opened: Opened) -> Source:
     )
 
 
-def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
-    """What the shapes say of a plain Vision Transformer in timm's names."""
+def _config(opened: Opened, notes: list[str]) -> ModelConfig:
+    if timm_resnet.detect(opened):
+        return timm_resnet.config_of(opened, notes)
+    if timm_hybrid.detect(opened):
+        encoder = vit_config(opened, notes, timm_hybrid.stride(opened))
+        return timm_hybrid.config_of(opened, encoder)
+    return vit_config(opened, notes)
+
+
+def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
+    """What the shapes say of a plain Vision Transformer in timm's names.
+
+    Args:
+        cell: pixels of a side of what patches are cut from: of a hybrid's map.
+    """
     file, beside = opened.file, opened.beside
-    width, chans, *patch = shape_of(file, "patch_embed.proj.weight", 4)
+    width, chans, *cells = shape_of(file, "patch_embed.proj.weight", 4)
+    patch = [side * cell for side in cells]
     depth = depth_of(file, r"blocks\.(\d+)\.")
     swiglu = _is_swiglu(opened)
     fc1 = shape_of(file, "blocks.0.mlp.fc1.weight", 2)[0]
@@ -161,6 +177,8 @@ def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Prep
             mean=tuple(about["mean"]),
             std=tuple(about["std"]),
         )
+    if isinstance(config, ResNetConfig):
+        return timm_resnet.preprocess_of(config, notes)
     dino = isinstance(config, ViTConfig) and (
         config.init_values is not None and config.patch_hw == (14, 14)
     )
@@ -222,5 +240,8 @@ LAYOUT = Layout(
     read=read,
     rules=rules,
     refuses=lambda config: timm_arguments.refuses(config),
-    describe=lambda held: Written(beside={"config.json": about_model(held)}),
+    describe=lambda held: Written(
+        beside={"config.json": about_model(held)},
+        notes=timm_arguments.notes(held.config),
+    ),
 )

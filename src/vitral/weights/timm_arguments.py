@@ -6,7 +6,15 @@ must give exactly our function.
 
 from typing import Any, NamedTuple
 
-from vitral.models import DeiTConfig, ModelConfig, ViTConfig
+from vitral.models import (
+    DeiTConfig,
+    HybridConfig,
+    ModelConfig,
+    ResNetConfig,
+    ViTConfig,
+)
+from vitral.weights import timm_hybrid, timm_resnet
+from vitral.weights.numerics import differences
 
 NORM_EPS = 1e-6
 """Epsilon of every LayerNorm in timm's Vision Transformer."""
@@ -20,9 +28,17 @@ class TimmModel(NamedTuple):
 
 
 def model_of(config: ModelConfig) -> TimmModel | None:
-    """timm's name and arguments for this model; None if timm cannot express it."""
-    if refuses(config):
+    """timm's name and arguments for exactly this function; None if it has none."""
+    if refuses(config) or numerics(config):
         return None
+    if isinstance(config, ResNetConfig):
+        found = timm_resnet.model_of(config)
+        return None if found is None else TimmModel(*found)
+    if isinstance(config, HybridConfig):
+        found = timm_hybrid.model_of(config)
+        if found is None:
+            return None
+        return TimmModel(found[0], {**vit_arguments(config), **found[1]})
     assert isinstance(config, ViTConfig)
     # Any of timm's plain models: the arguments override each of its sizes.
     name = "vit_base_patch16_224"
@@ -32,17 +48,47 @@ def model_of(config: ModelConfig) -> TimmModel | None:
 
 
 def refuses(config: ModelConfig) -> str:
-    """Why timm's code cannot be this model; empty if it can."""
+    """Why timm's code cannot be this model, up to an epsilon; empty if it can."""
+    if isinstance(config, ResNetConfig):
+        return timm_resnet.refuses(config)
+    if isinstance(config, HybridConfig):
+        return timm_hybrid.refuses(config) or _encoder(config)
     if type(config) not in (ViTConfig, DeiTConfig):
         return "it has no such family of models"
     assert isinstance(config, ViTConfig)
+    return _encoder(config)
+
+
+def numerics(config: ModelConfig) -> tuple[str, ...]:
+    """Where the numbers in timm's code, and so its logits, differ from the model's."""
+    notes: tuple[str, ...] = ()
+    if isinstance(config, ResNetConfig):
+        return timm_resnet.numerics(config)
+    if isinstance(config, HybridConfig):
+        notes = timm_hybrid.numerics(config)
+    if isinstance(config, ViTConfig):
+        notes += tuple(differences(config, "timm", act=None, norm_eps=NORM_EPS))
+    return notes
+
+
+def notes(config: ModelConfig) -> tuple[str, ...]:
+    """What whoever loads the tensors into timm must know."""
+    found = numerics(config)
+    if found or refuses(config) or model_of(config) is not None:
+        return found
+    return (
+        "timm's create_model makes no model of these sizes: its class must be built by "
+        "hand to take the tensors",
+    )
+
+
+def _encoder(config: ViTConfig) -> str:
     reasons = {
         "its positions are learned, one row a patch, added at the stem": (
             config.position != "learned_1d" or config.position_at != "stem"
         ),
         "it pools one way only": config.global_pool == "token_avg",
         "it has no tanh layer before the head": config.representation_size > 0,
-        f"its LayerNorms have an epsilon of {NORM_EPS}": config.norm_eps != NORM_EPS,
         "its registers have positions like the class token": (
             config.no_embed_reg and config.reg_tokens > 0
         ),
@@ -92,5 +138,10 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
 
 def places(config: ModelConfig) -> dict[str, Any]:
     """Names of the first and last layers, which timm replaces on request."""
+    if isinstance(config, ResNetConfig):
+        return {"first_conv": "stem.conv", "classifier": "head.fc"}
+    if isinstance(config, HybridConfig):
+        first = timm_hybrid.first_conv(config)
+        return {"first_conv": first, "classifier": "head"}
     heads = ["head", "head_dist"] if isinstance(config, DeiTConfig) else "head"
     return {"first_conv": "patch_embed.proj", "classifier": heads}
