@@ -238,7 +238,7 @@ def test_linear_probe_freezes_every_block(photos, weights, tmp_path, capsys):
         if not name.startswith("head.")
     )
     assert after["head.weight"].any()
-    assert "copied   pos_embed" in capsys.readouterr().out
+    assert "copied     pos_embed" in capsys.readouterr().out
 
 
 def test_anything_unexpected_is_one_line_and_in_the_log(
@@ -408,9 +408,9 @@ def test_data_split(photos, tmp_path, capsys):
 
 
 def test_models_lists_parameters(capsys):
-    assert main(["models", "ti16"]) == 0
+    assert main(["models", "vit_ti16"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert "5,717,416" in lines[1]
 
 
@@ -425,4 +425,4 @@ def test_weights_of_a_head_only(tmp_path, photos, capsys):
     save_file({"head.weight": torch.ones(3, 24)}, file)
     words = ["train", str(photos), "--out", str(tmp_path / "run")]
     assert main([*words, "--weights", str(file)]) == 4
-    assert "is not a Vision Transformer in a layout" in capsys.readouterr().err
+    assert "is in no layout that vitral reads" in capsys.readouterr().err

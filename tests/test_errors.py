@@ -69,7 +69,7 @@ def resnet(path: Path) -> None:
 
 def pickled(path: Path) -> None:
     folder(path)
-    torch.save({"x": torch.ones(2)}, path / "w.pth")
+    torch.save({"x": print}, path / "w.pth")
 
 
 def in_use(path: Path) -> None:
@@ -90,7 +90,7 @@ TABLE: list[tuple[str, Make, list[str], int, str]] = [
     ("not UTF-8", table(b"path,label\n\xff\xfe,a\n"), [], 3, "labels.csv"),
     ("column", table(b"file,label\nx/green/0.png,a\n"), [], 3, "path"),
     ("no such file", table(b"path,label\nx.png,a\n"), [], 3, "line 2, column 'path'"),
-    ("resnet", resnet, ["--weights", "w.safetensors"], 4, "is in no layout that vitral reads"),
+    ("resnet", resnet, ["--weights", "w.safetensors"], 4, "is in no layout that vi"),
     (
         "corrupt",
         foreign(b"\x10\x00\x00\x00\x00\x00\x00\x00{nonsense"),
@@ -98,7 +98,13 @@ TABLE: list[tuple[str, Make, list[str], int, str]] = [
         4,
         "is not a readable safetensors file",
     ),
-    ("pickle", pickled, ["--weights", "w.pth"], 4, "is a pickle, which can run code"),
+    (
+        "pickle",
+        pickled,
+        ["--weights", "w.pth"],
+        4,
+        "pickle names __builtin__.print",
+    ),
     ("in use", in_use, [], 2, "holds something that is not a run"),
     ("flag", folder, ["--epoch", "3"], 2, "--epochs"),
     ("model", folder, ["--model", "vit_x16"], 2, "Unknown model `vit_x16`"),

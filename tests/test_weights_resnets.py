@@ -336,8 +336,9 @@ def test_an_epsilon_is_a_note_and_no_architecture(tmp_path, config, notes):
     assert about["vitral"]["timm"] is False
     assert "architecture" not in about
     there = convert(tmp_path / "ours", tmp_path / "there", "timm")
-    assert len(there.ledger.notes) == len(notes)
-    for found, wanted in zip(there.ledger.notes, notes, strict=True):
+    own = [n for n in there.ledger.notes if "resizes positions" not in n]
+    assert len(own) == len(notes)
+    for found, wanted in zip(own, notes, strict=True):
         assert found.startswith(wanted)
     assert "architecture" not in json.loads(
         (tmp_path / "there" / "config.json").read_text()
@@ -766,7 +767,7 @@ UNIT = "resnet/block2/unit01/a/standardized_conv2d/kernel"
         ),
         ({"width": 24}, "has 24 channels, which the 32 groups of a GroupNorm do not"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "array",
 )
 def test_arrays_that_do_not_fit(tmp_path, changes, sentence):
     arrays = bit_arrays(timm_bit((1, 1)))

@@ -6,6 +6,7 @@ must give exactly our function.
 
 from typing import Any, NamedTuple
 
+from vitral.layers import ResizeMethod
 from vitral.models import (
     DeiTConfig,
     HybridConfig,
@@ -74,6 +75,11 @@ def numerics(config: ModelConfig) -> tuple[str, ...]:
 def notes(config: ModelConfig) -> tuple[str, ...]:
     """What whoever loads the tensors into timm must know."""
     found = numerics(config)
+    if isinstance(config, ViTConfig):
+        resize: ResizeMethod = "bicubic_antialias"
+        found += tuple(
+            differences(config, "timm", act=None, norm_eps=None, resize=resize)
+        )
     if found or refuses(config) or model_of(config) is not None:
         return found
     return (
