@@ -31,8 +31,11 @@ def attention(
     heads: Sequence[int] | None = None,
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-) -> Float[Tensor, "batch layers heads tokens tokens"]:
+) -> Float[Tensor, "sequences layers heads tokens tokens"]:
     """The attention weights of `images`, on the CPU, in the model's precision.
+
+    Sequences are the images; only a layer that attends within patches or along time
+    has more of them.
 
     Args:
         images: preprocessed, of any size that the model accepts.

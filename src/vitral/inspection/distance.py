@@ -15,6 +15,9 @@ from vitral.inspection.capture import stream
 from vitral.layers import Grid
 from vitral.models import VisionModel
 
+PatchSize = tuple[float | int, float | int]
+"""Height and width of a patch in pixels."""
+
 
 def attention_distance(
     model: VisionModel,
@@ -69,9 +72,7 @@ def head_distance(
     return torch.einsum("bhij,ij->bh", between, pairs) / len(pairs)
 
 
-def pair_distances(
-    grid: Grid, patch: tuple[float, float]
-) -> Float[Tensor, "patches patches"]:
+def pair_distances(grid: Grid, patch: PatchSize) -> Float[Tensor, "patches patches"]:
     """Pixels between the centres of any two patches, in float64.
 
     Args:
@@ -84,7 +85,7 @@ def pair_distances(
 
 
 def uniform_distance(
-    grid: Grid, patch: tuple[float, float], *, num_prefix_tokens: int = 0
+    grid: Grid, patch: PatchSize, *, num_prefix_tokens: int = 0
 ) -> float:
     """Pixels that a head with equal weights for all tokens has: the reference line.
 

@@ -22,7 +22,7 @@ from vitral.models.hybrid import HybridEmbed
 def grad_cam(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
-    classes: Int[Tensor, "batch"] | int | None = None,
+    classes: Int[Tensor, "named"] | int | None = None,
     layer: int | None = None,
 ) -> Float[Tensor, "batch rows columns"]:
     """How much each cell speaks for a class; each map's largest value is 1.

@@ -35,7 +35,7 @@ from vitral.models import VisionModel
 def relevance(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
-    classes: Int[Tensor, "batch"] | int | None = None,
+    classes: Int[Tensor, "named"] | int | None = None,
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Float[Tensor, "batch rows columns"]:
@@ -60,7 +60,7 @@ def relevance(
 def gradient_rollout(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
-    classes: Int[Tensor, "batch"] | int | None = None,
+    classes: Int[Tensor, "named"] | int | None = None,
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Float[Tensor, "batch rows columns"]:
@@ -92,7 +92,7 @@ def _map(matrix: Tensor | None, geometry: Geometry) -> Tensor:
 def _weighted(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
-    classes: Int[Tensor, "batch"] | int | None,
+    classes: Int[Tensor, "named"] | int | None,
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
 ) -> tuple[Iterator[Float[Tensor, "batch tokens tokens"]], Geometry]:
     """The weighted attention of each layer, one at a time, and the geometry.

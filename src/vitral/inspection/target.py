@@ -23,7 +23,7 @@ def require_head(model: VisionModel) -> None:
 
 def score(
     logits: Float[Tensor, "batch classes"],
-    classes: Int[Tensor, "batch"] | int | None,
+    classes: Int[Tensor, "named"] | int | None,
 ) -> Float[Tensor, ""]:
     """The sum over the images of the logits to explain; images do not mix.
 
