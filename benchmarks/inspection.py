@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/inspection.py --model vit_s16 --rounds 21
 
 Prints medians over rounds of the ratio to a plain `forward_features` of the same
-round, less one. In a round the order of the candidates is turned. `capture` is the
-pass with the last layer watched and its weights computed, nothing else.
+round, less one, in CPU time, which other work on the machine does not stretch. In a
+round the order of the candidates is turned. `capture` is the pass with the last layer
+watched and its weights computed, nothing else.
 """
 
 import argparse
@@ -61,9 +62,9 @@ def measure(name: str, image_size: int, batch: int, rounds: int) -> None:
     for _ in range(rounds):
         order = order[1:] + order[:1]
         for what in order:
-            started = time.perf_counter()
+            started = time.process_time()
             runs[what]()
-            seconds[what].append(time.perf_counter() - started)
+            seconds[what].append(time.process_time() - started)
     plain = seconds.pop("forward_features")
     print(f"{name} at {image_size}, batch {batch}: {statistics.median(plain):.3f} s")
     for what, times in seconds.items():

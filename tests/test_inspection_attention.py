@@ -1,6 +1,5 @@
 """Attention weights: exact, for every family, and without a trace in the model."""
 
-import gc
 import weakref
 
 import pytest
@@ -11,6 +10,7 @@ from inspecting import eager, hooks, tiny_deit, tiny_hybrid, tiny_resnet
 from vitral import inspection
 from vitral.errors import ConfigError
 from vitral.inspection.capture import catching, evaluating
+from vitral.layers import Attention
 from vitral.models import Features
 
 KINDS = {
@@ -175,25 +175,42 @@ def test_each_layer_tells_its_geometry():
     assert next(inspection.each_layer(model, images())).mask is None
 
 
-def test_one_layer_is_in_memory_at_a_time():
-    model = tiny_vit(depth=5)
-    shape = (2, 3, 16, 16)
+def test_one_layer_is_in_memory_at_a_time(monkeypatch):
+    model, made = tiny_vit(depth=5), []
+    weights = Attention.weights
+
+    def remember(self, *args):
+        result = weights(self, *args)
+        made.append(weakref.ref(result))
+        return result
 
     def alive() -> int:
-        gc.collect()
-        tensors = (t for t in gc.get_objects() if type(t) is torch.Tensor)
-        return sum(t.shape == shape for t in tensors)
+        return sum(ref() is not None for ref in made)
 
+    monkeypatch.setattr(Attention, "weights", remember)
     layers = inspection.each_layer(model, images())
-    seen = []
-    for _ in range(5):
+    for number in range(5):
         layer = next(layers)
+        assert len(made) == number + 1
+        assert made[-1]() is layer.weights
         assert alive() == 1
-        seen.append(weakref.ref(layer.weights))
         del layer
         assert alive() == 0
     assert next(layers, None) is None
-    assert [ref() for ref in seen] == [None] * 5
+    # What makes a map or a table from all layers holds no more while it looks.
+    made.clear()
+    most = []
+    encode = type(model).encode
+
+    def count(self, *args):
+        most.append(alive())
+        return encode(self, *args)
+
+    monkeypatch.setattr(type(model), "encode", count)
+    inspection.rollout(model, images())
+    inspection.attention_distance(model, images())
+    assert len(made) == 10
+    assert most == [0] * 10
 
 
 def test_no_hook_between_two_layers_nor_after_an_exception(monkeypatch):
@@ -238,7 +255,7 @@ def test_dropout_is_off_and_modes_return():
     assert False in modes
     assert torch.equal(inspection.attention(model, images()), wanted)
     assert [module.training for module in model.modules()] == modes
-    with evaluating(model):
+    with evaluating(model.modules()):
         assert not any(module.training for module in model.modules())
 
 

@@ -6,7 +6,7 @@ output bit-equal. Nothing is left behind: hooks and training modes are undone wh
 happens in between, and no hook outlives a step of a generator.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -111,7 +111,7 @@ def unencoded(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Feat
         ConfigError: the model has no attention; a ResNet cannot do without its blocks.
     """
     attentions(model)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model.modules()):
         return model.finish(model.embed(batched(model, images)[:1]))
 
 
@@ -128,16 +128,19 @@ def reads_class_token(
     # A slope, because a LayerNorm in the head would not see a constant.
     slope = torch.linspace(0, 1, features.cls.shape[-1]).to(features.cls)
     other = features._replace(cls=features.cls + slope)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model.modules()):
         before, after = model.forward_pool(features), model.forward_pool(other)
     return not torch.equal(before, after)
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout inside; afterwards each module's own mode again."""
-    # Module by module: parts may be in another mode than the model, as frozen ones.
-    training = [module for module in model.modules() if module.training]
+def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """No dropout inside; afterwards each module's own mode again.
+
+    Args:
+        parts: all modules: some may be in another mode than the model, as frozen ones.
+    """
+    training = [module for module in parts if module.training]
     for module in training:
         module.training = False
     try:
@@ -211,13 +214,14 @@ def _stream(
     watched: dict[int, Attention],
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
 ) -> Iterator[Layer]:
-    with torch.no_grad(), evaluating(model):
+    parts = list(model.modules())
+    with torch.no_grad(), evaluating(parts):
         if patch_mask is not None:
             patch_mask = patch_mask.to(images.device)
         tokens = model.embed(images, patch_mask)
     grid, missing = Grid(tokens.rows, tokens.columns), set(watched)
     for block in range(model.config.num_blocks):
-        with torch.no_grad(), evaluating(model), catching(watched) as calls:
+        with torch.no_grad(), evaluating(parts), catching(watched) as calls:
             tokens = model.encode(tokens, block, block + 1)
         whole = tokens.x.shape[:2]
         while calls:

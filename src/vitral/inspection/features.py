@@ -28,7 +28,7 @@ def feature_colours(
     Raises:
         ConfigError: there are fewer than four patches in all, or three channels.
     """
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model.modules()):
         patches = model.forward_features(batched(model, images)).patches
     rows = patches.flatten(0, -2).double().cpu()
     if rows.shape[0] < 4 or rows.shape[1] < 3:

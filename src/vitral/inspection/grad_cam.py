@@ -48,7 +48,7 @@ def grad_cam(
             f"(what leaves the last): got {layer}."
         )
     images = batched(model, images)
-    with torch.inference_mode(False), evaluating(model), torch.enable_grad():
+    with torch.inference_mode(False), evaluating(model.modules()), torch.enable_grad():
         backbone = _backbone(model)
         if layer is not None:
             cells, logits = _from_block(model, images, layer)

@@ -106,7 +106,7 @@ def _weighted(
     by_class_token = reads_class_token(model, images)
     if patch_mask is not None:
         patch_mask = patch_mask.to(images.device)
-    with torch.inference_mode(False), evaluating(model):
+    with torch.inference_mode(False), evaluating(model.modules()):
         with torch.no_grad():
             tokens = model.embed(images, patch_mask)
         # A parameter may be frozen, so it is the tokens that carry the gradient.
