@@ -17,11 +17,12 @@ from vitral.plots.panels import (
     caption,
     colour_bar,
     even_columns,
+    join,
     middle_aspect,
     panels,
     show,
 )
-from vitral.plots.style import Plot, look, plain
+from vitral.plots.style import Plot, counted, look, plain
 
 MOST_PAIRS = 48
 MOST_HEADS = 48
@@ -30,7 +31,7 @@ _OPACITY = 0.62
 
 
 def shade(
-    image: ArrayLike, heat: ArrayLike, blur: float = 1.0
+    image: ArrayLike, heat: ArrayLike, blur: float = 1.0, darkest: float = 0.1
 ) -> Float[np.ndarray, "h w 3"]:
     """The picture, dark where the map is low: pixels in 0..1.
 
@@ -38,9 +39,11 @@ def shade(
         image: [height, width, 3], integers 0..255 or floats 0..1.
         heat: [rows, columns], one number a patch.
         blur: standard deviation of the Gaussian over the map, in patches.
+        darkest: the brightness where the map is least; above 0 keeps it visible.
     """
     pixels = picture(image)
-    return pixels * upsample(heat, pixels.shape[0], pixels.shape[1], blur)[..., None]
+    part = upsample(heat, pixels.shape[0], pixels.shape[1], blur)[..., None]
+    return pixels * (darkest + (1 - darkest) * part)
 
 
 def tint(
@@ -71,7 +74,10 @@ def overlay(
     with look():
         drawn = panels(2, 2, pixels.shape[1] / pixels.shape[0], plain(title, 80))
         for axes, part, name in zip(
-            drawn.axes, (pixels, shaded), ("input", "brightness: the map"), strict=True
+            drawn.axes,
+            (pixels, shaded),
+            ("input", "the map as brightness"),
+            strict=True,
         ):
             show(axes, part)
             caption(axes, name, drawn.letters, quiet=True)
@@ -93,7 +99,7 @@ def colour_overlay(
         show(drawn.axes[0], pixels)
         show(drawn.axes[1], tint(pixels, heat, blur))
         caption(drawn.axes[0], "input", drawn.letters, quiet=True)
-        caption(drawn.axes[1], "colour: the map", drawn.letters, quiet=True)
+        caption(drawn.axes[1], "the map as colour", drawn.letters, quiet=True)
         colour_bar(drawn.figure, drawn.axes[1], _HEAT, 0, 1, "least to greatest value")
     return Plot(
         drawn.figure, f"{plain(title, 80)} in colour over a picture. {_summary(heat)}"
@@ -141,6 +147,7 @@ def gallery(
             left, right = drawn.axes[2 * i], drawn.axes[2 * i + 1]
             show(left, part)
             show(right, shade(part, heats[i], blur))
+            join(drawn.figure, left, right, part)
             if titles is not None:
                 left.set_title(
                     plain(titles[i], 2 * drawn.letters),
@@ -151,8 +158,8 @@ def gallery(
     names = [] if titles is None else [plain(name, 60) for name in titles[:3]]
     return Plot(
         drawn.figure,
-        f"{plain(title, 80)} over {len(parts)} pictures, each beside its input"
-        f"{': first ' + ', '.join(names) if names else ''}. First: "
+        f"{plain(title, 80)} over {counted(len(parts), 'picture')}, each beside "
+        f"its input{': first ' + ', '.join(names) if names else ''}. First: "
         f"{_summary(heats[0])}",
     )
 
@@ -182,7 +189,7 @@ def heads(
             even_columns(len(shown) + 1, 6),
             pixels.shape[1] / pixels.shape[0],
             plain(title, 80),
-            note="Each head from its least to its greatest weight (the number)."
+            note="The number is the greatest weight of the head, drawn brightest."
             + (
                 f" The first {len(shown)} of {len(weights)} heads."
                 * (len(shown) < len(weights))
@@ -193,13 +200,14 @@ def heads(
         caption(drawn.axes[0], "input", drawn.letters, quiet=True)
         for i, (axes, part) in enumerate(zip(drawn.axes[1:], shown, strict=True)):
             show(axes, shade(pixels, part, blur))
-            caption(axes, f"head {i}: {part.max():.2g}", drawn.letters)
+            caption(axes, f"head {i}: {part.max():#.2g}", drawn.letters)
     peaks = weights.max(axis=(1, 2))
     most = int(peaks.argmax())
     return Plot(
         drawn.figure,
-        f"{plain(title, 80)} in {len(weights)} heads over a picture. The greatest "
-        f"weight, {peaks[most]:.2g}, is in head {most}. {_summary(weights[most])}",
+        f"{plain(title, 80)} in {counted(len(weights), 'head')} over a picture. The "
+        f"greatest weight, {peaks[most]:.2g}, is in head {most}. "
+        f"{_summary(weights[most])}",
     )
 
 
@@ -235,7 +243,9 @@ def comparison(
             show(axes, shade(pixels, heat, blur))
             caption(axes, name, drawn.letters)
     parts = " ".join(f"{plain(name, 60)}: {_summary(h)}" for name, h in maps.items())
-    return Plot(drawn.figure, f"{plain(title, 80)}: {len(maps)} maps. {parts}")
+    return Plot(
+        drawn.figure, f"{plain(title, 80)}: {counted(len(maps), 'map')}. {parts}"
+    )
 
 
 def _summary(heat: ArrayLike) -> str:
@@ -245,7 +255,9 @@ def _summary(heat: ArrayLike) -> str:
         return "The map is zero everywhere."
     rows, columns = patches.shape
     row, column = np.unravel_index(int(patches.argmax()), patches.shape)
-    text = f"Greatest at row {row}, column {column} of {rows} x {columns} patches"
+    text = (
+        f"Greatest at row {row}, column {column} of {rows} x {columns} patches (from 0)"
+    )
     if patches.min() >= 0:
         total = np.sort(patches, axis=None)[::-1].cumsum()
         half = int(np.searchsorted(total, total[-1] / 2)) + 1

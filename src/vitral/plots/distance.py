@@ -11,6 +11,7 @@ from vitral.plots.style import (
     CONTRAST,
     QUIET,
     Plot,
+    counted,
     grid,
     look,
     new_figure,
@@ -55,16 +56,17 @@ def distance(
             alpha=0.85,
             label="one head",
         )
-        axes.plot(
-            layers, pixels.mean(axis=1), color=CONTRAST, label="mean of the heads"
-        )
+        if num_heads > 1:
+            axes.plot(
+                layers, pixels.mean(axis=1), color=CONTRAST, label="mean of the heads"
+            )
         if uniform is not None:
             axes.axhline(
                 uniform,
                 color=QUIET,
                 linewidth=1.2,
                 linestyle=(0, (4, 3)),
-                label=f"attention to all alike: {uniform:.1f} px",
+                label=f"uniform attention: {uniform:.1f} px",
             )
         top = max(float(pixels.max()), uniform or 0.0, 1e-9) * 1.06
         axes.set_ylim(0, top)
@@ -72,10 +74,10 @@ def distance(
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         axes.set_xlabel("layer, from 0")
         axes.set_ylabel("mean attention distance (pixels)")
-        axes.set_title(plain(title, 60), pad=24)
+        axes.set_title(plain(title, 60), pad=28)
         axes.legend(
             loc="lower left",
-            bbox_to_anchor=(-0.02, 0.985),
+            bbox_to_anchor=(-0.02, 1.01),
             ncols=3,
             borderpad=0.1,
             columnspacing=1.2,
@@ -85,15 +87,17 @@ def distance(
         if image_height is not None:
             share = axes.twinx()
             share.set_ylim(0, top / image_height)
+            share.yaxis.set_major_locator(MaxNLocator(6))
             share.yaxis.set_major_formatter(percent_axis())
             share.set_ylabel(f"share of the image height ({image_height} px)")
             share.tick_params(length=0)
     first, last = pixels[0], pixels[-1]
     alt = (
-        f"{plain(title, 60)} of {num_heads} heads in {num_layers} layers. Layer 0: "
-        f"{first.min():.1f} to {first.max():.1f} pixels; layer {num_layers - 1}: "
-        f"{last.min():.1f} to {last.max():.1f}, mean {last.mean():.1f}."
+        f"{plain(title, 60)} of {counted(num_heads, 'head')} in "
+        f"{counted(num_layers, 'layer')}. Layer 0: {first.min():.1f} to "
+        f"{first.max():.1f} pixels; layer {num_layers - 1}: {last.min():.1f} to "
+        f"{last.max():.1f}, mean {last.mean():.1f}."
     )
     if uniform is not None:
-        alt += f" Attention to all patches alike would be {uniform:.1f}."
+        alt += f" Uniform attention would be {uniform:.1f}."
     return Plot(figure, alt)

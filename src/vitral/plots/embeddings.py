@@ -19,11 +19,12 @@ from vitral.plots.panels import (
     caption,
     colour_bar,
     even_columns,
+    join,
     middle_aspect,
     panels,
     show,
 )
-from vitral.plots.style import PERCENT, Plot, look, percent, plain
+from vitral.plots.style import PERCENT, Plot, counted, look, percent, plain
 
 MOST_TILES = 14  # a side; more of them are thinned
 MOST_PAIRS = 48
@@ -68,11 +69,11 @@ def filters(
         for i, axes in enumerate(drawn.axes):
             axes.imshow(colours[i], interpolation="nearest")
             if shares is not None:
-                digits = 0 if shares[i] >= 0.0995 else 1
-                text = f"{100 * shares[i]:.{digits}f}{PERCENT}"
+                text = f"{100 * shares[i]:.{0 if shares[i] >= 0.0995 else 1}f}{PERCENT}"
+                text = text if shares[i] >= 0.0005 else f"< 0.1{PERCENT}"
                 caption(axes, text, 12, quiet=True)
     alt = (
-        f"{plain(title, 80)}: {len(colours)} tiles of {colours.shape[1]} x "
+        f"{plain(title, 80)}: {counted(len(colours), 'tile')} of {colours.shape[1]} x "
         f"{colours.shape[2]} pixels."
     )
     if shares is not None:
@@ -120,16 +121,19 @@ def position_panels(
         name: _mosaic(similarity, grid) for name, (similarity, grid) in models.items()
     }
     columns = even_columns(len(mosaics), 3)
-    thinned = [m for m in mosaics.values() if m.every > 1]
+    thinned = [
+        f"{plain(name, 40)}{': t' if name else 'T'}iles of every "
+        f"{_ordinal(mosaic.every)} row and column."
+        for name, mosaic in mosaics.items()
+        if mosaic.every > 1
+    ]
     with look():
         drawn = panels(
             len(mosaics),
             columns,
             middle_aspect([mosaic.pixels for mosaic in mosaics.values()]),
             plain(title, 80),
-            note=f"Thinned: tiles of every {_ordinal(thinned[0].every)} row and column."
-            if thinned
-            else "",
+            note=plain(" ".join(thinned), 120),
             captions=any(mosaics),
             bar=True,
             ticks=0.42,
@@ -137,7 +141,7 @@ def position_panels(
             tallest=4.2,
         )
         for axes, (name, mosaic) in zip(drawn.axes, mosaics.items(), strict=True):
-            _draw_mosaic(axes, mosaic)
+            _draw_mosaic(axes, mosaic, MOST_TILES if columns == 1 else MOST_TILES // 2)
             if name:
                 caption(axes, name, drawn.letters)
         last = drawn.axes[min(columns, len(mosaics)) - 1]
@@ -205,8 +209,8 @@ def _mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
     )
 
 
-def _draw_mosaic(axes: Axes, mosaic: _Mosaic) -> None:
-    axes.imshow(mosaic.pixels, cmap=_SHADES, vmin=-1, vmax=1, interpolation="nearest")
+def _draw_mosaic(axes: Axes, mosaic: _Mosaic, most_labels: int) -> None:
+    axes.imshow(mosaic.pixels, cmap=_SHADES, vmin=-1, vmax=1, interpolation="auto")
     axes.set_anchor("NW")
     for axis, count, name in [
         (axes.yaxis, mosaic.rows, "row"),
@@ -214,7 +218,8 @@ def _draw_mosaic(axes: Axes, mosaic: _Mosaic) -> None:
     ]:
         numbers = np.arange(mosaic.first, count, mosaic.every)
         places = np.arange(len(numbers)) * (count + mosaic.gap) + (count - 1) / 2
-        axis.set_ticks(places, [str(number) for number in numbers])
+        labelled = slice(None, None, -(-len(numbers) // most_labels))
+        axis.set_ticks(places[labelled], [str(n) for n in numbers[labelled]])
         axis.set_tick_params(length=0, pad=2, labelsize=7.5)
         axis.set_label_text(f"{name} of the patch", fontsize=8.5)
         axis.labelpad = 2
@@ -253,8 +258,8 @@ def colours(
             pairs=True,
         )
         for i, part in enumerate(parts):
-            show(drawn.axes[2 * i], part)
-            right = drawn.axes[2 * i + 1]
+            left, right = drawn.axes[2 * i], drawn.axes[2 * i + 1]
+            show(left, part)
             height, width = part.shape[:2]
             # The patches cover the picture, whose sides they may not share.
             right.imshow(
@@ -262,11 +267,13 @@ def colours(
                 interpolation="nearest",
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )
-            right.set_anchor("N")
+            right.set_anchor("NW")
+            join(drawn.figure, left, right, part)
     return Plot(
         drawn.figure,
-        f"{plain(title, 80)}: {len(parts)} pictures, each beside {patches.shape[1]} x "
-        f"{patches.shape[2]} coloured patches; like colours mean like features.",
+        f"{plain(title, 80)}: {counted(len(parts), 'picture')}, each beside "
+        f"{patches.shape[1]} x {patches.shape[2]} coloured patches; like "
+        "colours, like features.",
     )
 
 

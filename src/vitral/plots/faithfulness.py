@@ -21,6 +21,7 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
+    counted,
     grid,
     look,
     new_figure,
@@ -38,7 +39,7 @@ def faithfulness_curves(
     insertion: Mapping[str, ArrayLike],
     *,
     baseline: str = "random order",
-    title: str = "Deletion and insertion",
+    title: str = "Faithfulness of the maps",
 ) -> Plot:
     """The class's score while patches go, and while they come, in a map's order.
 
@@ -68,7 +69,11 @@ def faithfulness_curves(
     with look():
         figure = new_figure(FULL_WIDTH if len(parts) > 1 else 4.8, 3.6)
         figure.suptitle(
-            plain(title, 80), x=0.012, ha="left", fontsize=10.5, fontweight="bold"
+            plain(title, 80),
+            x=0.1 / figure.get_figwidth(),
+            ha="left",
+            fontsize=10.5,
+            fontweight="bold",
         )
         every = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
         for axes, (kind, scores) in zip(every, parts.items(), strict=True):
@@ -86,7 +91,9 @@ def faithfulness_curves(
     )
     images = max(len(v) for part in parts.values() for v in part.values())
     return Plot(
-        figure, f"{plain(title, 80)} of {images} images, areas under the curves. {text}"
+        figure,
+        f"{plain(title, 80)} of {counted(images, 'image')}, areas under "
+        f"the curves. {text}",
     )
 
 
@@ -142,7 +149,7 @@ def _draw(
         if len(rows) > 1 and not reference:
             low, high = np.quantile(rows, [0.25, 0.75], axis=0)
             axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
-    axes.set_xlim(steps[0], steps[-1])
+    axes.margins(x=0.02)
     axes.xaxis.set_major_formatter(percent_axis())
     axes.legend(loc="best")
     grid(axes, "y")
@@ -199,7 +206,8 @@ def randomisation(
         grid(axes, "x")
     return Plot(
         figure,
-        f"{plain(title, 60)}: rank correlation after each of {len(stages)} stages, "
-        f"{mean[0]:.2f} after {plain(stages[0], 60)}, {mean[-1]:.2f} after "
+        f"{plain(title, 60)}: rank correlation after each of "
+        f"{counted(len(stages), 'stage')}, {mean[0]:.2f} after {plain(stages[0], 60)}, "
+        f"{mean[-1]:.2f} after "
         f"{plain(stages[-1], 60)}.",
     )

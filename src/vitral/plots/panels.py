@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vitral.plots.style import FAINT, FULL_WIDTH, INK, QUIET, new_figure, plain
 
@@ -51,7 +52,7 @@ def panels(
         note: a quiet line at the foot.
         captions: room for a line of text over each row.
         bar: room for a colour bar on the right.
-        ticks: room on the left and below each, inches.
+        ticks: room on the left of each, inches, and a little less below.
         pairs: columns 2n and 2n + 1 stand closer than the others.
     """
     rows = -(-count // columns)
@@ -62,8 +63,9 @@ def panels(
     room = FULL_WIDTH - 2 * _MARGIN - _BAR * bar - gaps.sum() - ticks * columns
     wide = min(room / columns, widest, tallest * aspect)
     high = wide / aspect
+    below = 0.72 * ticks
     lines = _CAPTION if captions else 0.0
-    total_high = _TITLE + _MARGIN + rows * (high + lines + ticks) + (rows - 1) * _GAP
+    total_high = _TITLE + _MARGIN + rows * (high + lines + below) + (rows - 1) * _GAP
     total_high += _NOTE if note else 0.0
     letters = 0.098 * len(title), 0.07 * len(note), _NARROWEST
     used = 2 * _MARGIN + columns * (wide + ticks) + gaps.sum() + _BAR * bar
@@ -86,7 +88,7 @@ def panels(
     axes = []
     for i in range(count):
         row, column = divmod(i, columns)
-        top = _TITLE + lines * (row + 1) + row * (high + ticks + _GAP)
+        top = _TITLE + lines * (row + 1) + row * (high + below + _GAP)
         place = (
             left[column] / total_wide,
             1 - (top + high) / total_high,
@@ -115,9 +117,20 @@ def caption(axes: Axes, text: str, letters: int, quiet: bool = False) -> None:
 
 
 def show(axes: Axes, pixels: Float[np.ndarray, "h w 3"]) -> None:
-    """A picture, at the top of its panel where its shape is another."""
+    """A picture, at the top left of its panel where its shape is another."""
     axes.imshow(pixels, aspect="equal", interpolation="auto", vmin=0, vmax=1)
-    axes.set_anchor("N")
+    axes.set_anchor("NW")
+
+
+def join(
+    figure: Figure, left: Axes, right: Axes, pixels: Float[np.ndarray, "h w 3"]
+) -> None:
+    """Moves the right of a pair to a picture that is narrower than its panel."""
+    box, other = left.get_position(True), right.get_position(True)
+    across, down = figure.get_size_inches()
+    width = box.height * down * pixels.shape[1] / pixels.shape[0] / across
+    x = other.x0 - max(box.width - width, 0)
+    right.set_position((x, other.y0, other.width, other.height))
 
 
 def colour_bar(
@@ -133,13 +146,15 @@ def colour_bar(
     )
     bar.outline.set_edgecolor(FAINT)
     bar.ax.tick_params(length=0, labelsize=8)
+    bar.locator = MaxNLocator(5, steps=[1, 2, 5, 10])
+    bar.update_ticks()
     bar.set_label(label, fontsize=8, color=QUIET)
 
 
 def middle_aspect(pictures: Sequence[Float[np.ndarray, "h w *colours"]]) -> float:
     """Width over height of the panels that suit pictures of several shapes."""
     ratios = [image.shape[1] / image.shape[0] for image in pictures]
-    return float(np.clip(np.exp(np.mean(np.log(ratios))), 0.4, 2.5))
+    return float(np.clip(np.exp(np.mean(np.log(ratios))), 0.2, 6.0))
 
 
 def even_columns(count: int, most: int) -> int:

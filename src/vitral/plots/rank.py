@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
@@ -19,6 +19,7 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
+    counted,
     grid,
     look,
     new_figure,
@@ -28,6 +29,7 @@ from vitral.plots.style import (
 FLOAT64 = float(np.finfo(np.float64).eps)
 _COLOURS = (ACCENT, CONTRAST, WARM, SKY, INK, QUIET)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DASHES: tuple[Any, ...] = (
     "-",
     (0, (5, 2)),
@@ -62,22 +64,28 @@ def rank_curves(
             )
     least = min(float(line.min()) for line in lines.values())
     with look():
-        figure = new_figure(5.6, 3.7)
+        figure = new_figure(6.6, 3.7)
         axes = figure.add_subplot()
         axes.set_yscale("log")
         _draw(axes, {k: np.maximum(v, floor / 10) for k, v in lines.items()})
-        axes.set_ylim(
-            max(least, floor / 10) / 4, 4 * max(1.0, *map(np.max, lines.values()))
-        )
+        low = max(least, floor / 10)
+        high = max(float(line.max()) for line in lines.values())
+        edge = max((high / low) ** 0.05, 1.1) if high > 0 else 10.0
+        axes.set_ylim(low / edge, max(high, low) * edge)
+        if high / low < 1e3:
+            axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(_power))
         if least < 1e4 * floor:
             axes.axhspan(floor / 1e3, floor, color="#eceff3", zorder=0)
             axes.axhline(floor, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f"rounding, below {floor:.1e}",
-                (0.01, floor),
+                (0.99, floor),
                 xycoords=("axes fraction", "data"),
                 xytext=(0, 4),
                 textcoords="offset points",
+                ha="right",
                 color=QUIET,
                 fontsize=8,
             )
@@ -106,7 +114,7 @@ def similarity_curves(
             )
     least = min(float(line.min()) for line in lines.values())
     with look():
-        figure = new_figure(5.6, 3.5)
+        figure = new_figure(6.6, 3.5)
         axes = figure.add_subplot()
         _draw(axes, lines)
         axes.set_ylim(-1.04 if least < -0.5 else min(-0.04, least - 0.06), 1.04)
@@ -124,6 +132,14 @@ def _curves(
         label: table(line, f"the curve {plain(label)}", "layers + 1")
         for label, line in curves.items()
     }
+
+
+def _power(value: float, _: int) -> str:
+    """0.02, and from 0.001 down 10⁻³: without mathematical type, which is off."""
+    exponent = round(np.log10(value))
+    if exponent > -3 or not np.isclose(value, 10.0**exponent, atol=0):
+        return f"{value:g}"
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
 
 
 def _draw(axes: Axes, lines: Mapping[str, Float[np.ndarray, " points"]]) -> None:
@@ -152,6 +168,6 @@ def _finish(axes: Axes, title: str, points: int) -> None:
 def _ends(lines: Mapping[str, Float[np.ndarray, " points"]]) -> str:
     return " ".join(
         f"{plain(label, 60)}: from {line[0]:.2g} to {line[-1]:.2g} after "
-        f"{len(line) - 1} layers."
+        f"{counted(len(line) - 1, 'layer')}."
         for label, line in lines.items()
     )

@@ -187,5 +187,12 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_xlabel("training images")
     axes.set_ylabel("test images right")
     axes.set_title(title)
-    axes.legend(loc="lower right")
+    axes.margins(x=0.06)
+    axes.legend(
+        loc="lower right",
+        frameon=True,
+        facecolor="white",
+        edgecolor="none",
+        framealpha=1,
+    )
     grid(axes, "y")
