@@ -3,7 +3,8 @@
 Everything that np.asarray takes is welcome, tensors on the CPU included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,15 @@ from scipy.ndimage import gaussian_filter
 from vitral.errors import DataError
 
 MOST_PIXELS = 1024  # a longer side is not seen in a figure and would fill its file
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A list of arrays of one size or several, or an array with one dimension more."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 def table(values: ArrayLike, name: str, *axes: str) -> Float[np.ndarray, "..."]:
@@ -70,7 +80,7 @@ def picture(image: ArrayLike, name: str = "the image") -> Float[np.ndarray, "h w
     return np.stack([_lanczos(array[..., i], *size) for i in range(3)], -1)
 
 
-def pictures(images: Sequence[ArrayLike]) -> list[Float[np.ndarray, "h w 3"]]:
+def pictures(images: Several) -> list[Float[np.ndarray, "h w 3"]]:
     """Pictures of one size or several.
 
     Raises:

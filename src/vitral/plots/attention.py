@@ -12,13 +12,14 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import picture, pictures, same_number, table, upsample
+from vitral.plots.arrays import Several, picture, pictures, same_number, table, upsample
 from vitral.plots.panels import (
     caption,
     colour_bar,
     even_columns,
     join,
     middle_aspect,
+    pair_columns,
     panels,
     show,
 )
@@ -100,15 +101,17 @@ def colour_overlay(
         show(drawn.axes[1], tint(pixels, heat, blur))
         caption(drawn.axes[0], "input", drawn.letters, quiet=True)
         caption(drawn.axes[1], "the map as colour", drawn.letters, quiet=True)
-        colour_bar(drawn.figure, drawn.axes[1], _HEAT, 0, 1, "least to greatest value")
+        colour_bar(
+            drawn.figure, drawn.axes[1], _HEAT, 0.0, 1.0, "least to greatest value"
+        )
     return Plot(
         drawn.figure, f"{plain(title, 80)} in colour over a picture. {_summary(heat)}"
     )
 
 
 def gallery(
-    images: Sequence[ArrayLike],
-    heats: Sequence[ArrayLike],
+    images: Several,
+    heats: Several,
     titles: Sequence[str] | None = None,
     *,
     title: str = "Attention",
@@ -131,7 +134,7 @@ def gallery(
     parts = pictures(images[:MOST_PAIRS])
     rest = len(images) - len(parts)
     aspect = middle_aspect(parts)
-    columns = even_columns(len(parts), 4 if aspect < 1.2 else 3)
+    columns = pair_columns(len(parts), aspect)
     with look():
         drawn = panels(
             2 * len(parts),

@@ -1,6 +1,8 @@
 """How far the heads of each layer look (arXiv 2010.11929, Figures 7 right and 11)."""
 
 import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
@@ -41,49 +43,13 @@ def distance(
     if pixels.min() < 0:
         raise DataError(f"a distance cannot be below 0 pixels: got {pixels.min():.3g}.")
     num_layers, num_heads = pixels.shape
-    layers = np.arange(num_layers)
     with look():
         figure = new_figure(5.4, 3.7)
         axes = figure.add_subplot()
-        axes.plot(
-            np.repeat(layers, num_heads),
-            pixels.ravel(),
-            "o",
-            color=ACCENT,
-            markersize=5.5,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            alpha=0.85,
-            label="one head",
-        )
-        if num_heads > 1:
-            axes.plot(
-                layers, pixels.mean(axis=1), color=CONTRAST, label="mean of the heads"
-            )
-        if uniform is not None:
-            axes.axhline(
-                uniform,
-                color=QUIET,
-                linewidth=1.2,
-                linestyle=(0, (4, 3)),
-                label=f"uniform attention: {uniform:.1f} px",
-            )
         top = max(float(pixels.max()), uniform or 0.0, 1e-9) * 1.06
         axes.set_ylim(0, top)
-        axes.set_xlim(-0.6, num_layers - 0.4)
-        axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
-        axes.set_xlabel("layer, from 0")
-        axes.set_ylabel("mean attention distance (pixels)")
+        _draw(axes, pixels, uniform)
         axes.set_title(plain(title, 60), pad=28)
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 1.01),
-            ncols=3,
-            borderpad=0.1,
-            columnspacing=1.2,
-            handletextpad=0.5,
-        )
-        grid(axes, "y")
         if image_height is not None:
             share = axes.twinx()
             share.set_ylim(0, top / image_height)
@@ -101,3 +67,46 @@ def distance(
     if uniform is not None:
         alt += f" Uniform attention would be {uniform:.1f}."
     return Plot(figure, alt)
+
+
+def _draw(
+    axes: Axes, pixels: Float[np.ndarray, "layers heads"], uniform: float | None
+) -> None:
+    num_layers, num_heads = pixels.shape
+    layers = np.arange(num_layers)
+    axes.plot(
+        np.repeat(layers, num_heads),
+        pixels.ravel(),
+        "o",
+        color=ACCENT,
+        markersize=5.5,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        alpha=0.85,
+        label="one head",
+    )
+    if num_heads > 1:
+        axes.plot(
+            layers, pixels.mean(axis=1), color=CONTRAST, label="mean of the heads"
+        )
+    if uniform is not None:
+        axes.axhline(
+            uniform,
+            color=QUIET,
+            linewidth=1.2,
+            linestyle=(0, (4, 3)),
+            label=f"uniform attention: {uniform:.1f} px",
+        )
+    axes.set_xlim(-0.6, num_layers - 0.4)
+    axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
+    axes.set_xlabel("layer, from 0")
+    axes.set_ylabel("mean attention distance (pixels)")
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.01),
+        ncols=3,
+        borderpad=0.1,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
+    grid(axes, "y")

@@ -4,7 +4,7 @@ The figures of arXiv 2010.11929: 7 left (filters), 7 centre (positions), 10 (sev
 models). Rows and columns of patches are numbered from 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import matplotlib
@@ -14,17 +14,18 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import pictures, same_number, table
+from vitral.plots.arrays import Several, pictures, same_number, table
 from vitral.plots.panels import (
     caption,
     colour_bar,
     even_columns,
     join,
     middle_aspect,
+    pair_columns,
     panels,
     show,
 )
-from vitral.plots.style import PERCENT, Plot, counted, look, percent, plain
+from vitral.plots.style import Plot, counted, look, percent, plain
 
 MOST_TILES = 14  # a side; more of them are thinned
 MOST_PAIRS = 48
@@ -69,8 +70,8 @@ def filters(
         for i, axes in enumerate(drawn.axes):
             axes.imshow(colours[i], interpolation="nearest")
             if shares is not None:
-                text = f"{100 * shares[i]:.{0 if shares[i] >= 0.0995 else 1}f}{PERCENT}"
-                text = text if shares[i] >= 0.0005 else f"< 0.1{PERCENT}"
+                text = f"{100 * shares[i]:.{0 if shares[i] >= 0.0995 else 1}f} %"
+                text = text if shares[i] >= 0.0005 else "< 0.1 %"
                 caption(axes, text, 12, quiet=True)
     alt = (
         f"{plain(title, 80)}: {counted(len(colours), 'tile')} of {colours.shape[1]} x "
@@ -145,7 +146,7 @@ def position_panels(
             if name:
                 caption(axes, name, drawn.letters)
         last = drawn.axes[min(columns, len(mosaics)) - 1]
-        colour_bar(drawn.figure, last, _SHADES, -1, 1, "cosine similarity")
+        colour_bar(drawn.figure, last, _SHADES, -1.0, 1.0, "cosine similarity")
     parts = [
         f"{plain(name, 60) + ': ' if name else ''}{mosaic.rows} x {mosaic.columns} "
         f"positions, neighbours in a row {mosaic.neighbours:.2f}, the least similar "
@@ -221,12 +222,12 @@ def _draw_mosaic(axes: Axes, mosaic: _Mosaic, most_labels: int) -> None:
         labelled = slice(None, None, -(-len(numbers) // most_labels))
         axis.set_ticks(places[labelled], [str(n) for n in numbers[labelled]])
         axis.set_tick_params(length=0, pad=2, labelsize=7.5)
-        axis.set_label_text(f"{name} of the patch", fontsize=8.5)
+        axis.set_label_text(f"{name} of patches", fontsize=8.5)
         axis.labelpad = 2
 
 
 def colours(
-    images: Sequence[ArrayLike],
+    images: Several,
     colours: ArrayLike,
     *,
     title: str = "Patch features as colours",
@@ -244,7 +245,7 @@ def colours(
     same_number("the colours", len(patches), len(images))
     parts = pictures(images[:MOST_PAIRS])
     aspect = middle_aspect(parts)
-    columns = even_columns(len(parts), 4 if aspect < 1.2 else 3)
+    columns = pair_columns(len(parts), aspect)
     rest = len(images) - len(parts)
     with look():
         drawn = panels(

@@ -151,7 +151,7 @@ def colour_bar(
     bar.set_label(label, fontsize=8, color=QUIET)
 
 
-def middle_aspect(pictures: Sequence[Float[np.ndarray, "h w *colours"]]) -> float:
+def middle_aspect(pictures: Sequence[Float[np.ndarray, "..."]]) -> float:
     """Width over height of the panels that suit pictures of several shapes."""
     ratios = [image.shape[1] / image.shape[0] for image in pictures]
     return float(np.clip(np.exp(np.mean(np.log(ratios))), 0.2, 6.0))
@@ -161,3 +161,9 @@ def even_columns(count: int, most: int) -> int:
     """The columns, at most `most`, that leave the fewest panels of a grid empty."""
     fit = range(max((most + 1) // 2, 1), most + 1)
     return min(count, min(fit, key=lambda n: (-count % n, -n)))
+
+
+def pair_columns(count: int, aspect: float) -> int:
+    """Pairs in a row: even for a few, as many as stay legible for many."""
+    most = 4 if aspect < 1.2 else 3
+    return most if count > 8 else even_columns(count, most)
