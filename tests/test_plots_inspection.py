@@ -135,6 +135,8 @@ def test_a_map_grows_smoothly_to_the_picture() -> None:
 def test_a_map_without_differences() -> None:
     assert (plots.upsample(np.full((2, 3), 0.3), 8, 9) == 1).all()
     assert (plots.upsample(np.zeros((2, 3)), 8, 9) == 0).all()
+    nearly = np.float32(0.3) * (1 + np.float32([[1e-7, -1e-7]]))
+    assert (plots.upsample(nearly, 8, 9) == 1).all()
     assert plots.upsample(np.ones((1, 1)), 8, 9).shape == (8, 9)
     assert "The map is zero everywhere." in plots.overlay(photo(), np.zeros((2, 3))).alt
 
@@ -173,6 +175,12 @@ def test_tensors_and_floats_are_the_same_picture() -> None:
     tensor = torch.from_numpy(photo())
     given = plots.overlay(tensor / 255, torch.from_numpy(spot()))
     np.testing.assert_allclose(pixels(given, 0), photo() / 255, atol=1e-6)
+
+
+def test_pixels_that_are_a_rounding_off_are_taken() -> None:
+    plot = plots.overlay(photo() / 255 * (1 + 1e-6) - 1e-7, spot())
+    assert pixels(plot, 0).min() == 0
+    assert pixels(plot, 0).max() == 1
 
 
 def test_a_large_picture_is_made_smaller() -> None:
@@ -302,11 +310,15 @@ def test_rank_curves_are_logarithmic_with_a_floor() -> None:
     plot = plots.rank_curves({"attention": line}, floor=1e-7)
     axes = plot.figure.axes[0]
     assert axes.get_yscale() == "log"
-    np.testing.assert_allclose(axes.lines[0].get_ydata(), [1, 1e-3, 1e-8, 1e-8])
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [1, 1e-3, 1e-9, 1e-8])
     assert "rounding, below 1.0e-07" in texts(plot)
     assert "10⁻⁴" in texts(plot) or "10⁻³" in texts(plot)
     assert "attention: from 1 to 0 after 3 layers." in plot.alt
-    high = plots.rank_curves({"full": [1.0, 0.9, 0.8]})
+    below = plots.rank_curves({"a": [1.0, 1e-20]}, floor=1e-7).figure.axes[0]
+    np.testing.assert_array_equal(below.lines[0].get_ydata(), [1, 1e-20])
+    assert below.get_ylim()[0] < 1e-20
+    high = plots.rank_curves({"full": [1.0, 0.9, 0.8], "shorter": [1.0]})
+    assert high.figure.axes[0].get_xlim()[1] > 2
     assert "rounding" not in texts(high)
     np.testing.assert_array_equal(high.figure.axes[0].lines[0].get_xdata(), [0, 1, 2])
     assert plots.to_png(plots.rank_curves({"none": [0.0, 0.0]}).figure, 40)
@@ -376,6 +388,11 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: plots.overlay(photo(), spot() * np.nan), "15 of 15 are not"),
     (lambda: plots.overlay(photo(), [["a", "b"]]), "a map must be numbers"),
+    (
+        lambda: plots.overlay(torch.zeros(4, 5, 3, requires_grad=True), spot()),
+        "must be numbers .* requires grad",
+    ),
+    (lambda: plots.overlay([[[1, 2, 3]], [[1]]], spot()), "the image must be numbers"),
     (lambda: plots.gallery([], []), "there is no image to draw"),
     (lambda: plots.gallery([photo()], [spot()] * 2), "for each image: got 2, not 1"),
     (lambda: plots.gallery([photo()], [spot()], ["a", "b"]), "the titles must be one"),

@@ -36,7 +36,8 @@ def table(values: ArrayLike, name: str, *axes: str) -> Float[np.ndarray, "..."]:
     wanted = f"[{', '.join(axes)}]"
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
+        # NumPy and torch say what else it is: text, ragged, or a tensor with gradients.
         raise DataError(f"{name} must be numbers {wanted}: {error}.") from error
     if array.ndim != len(axes) or array.size == 0:
         raise DataError(f"{name} must be {wanted}: got the shape {list(array.shape)}.")
@@ -54,8 +55,8 @@ def picture(image: ArrayLike, name: str = "the image") -> Float[np.ndarray, "h w
     Raises:
         DataError: not [height, width, 3], or neither 0..255 integers nor 0..1.
     """
-    whole = np.issubdtype(np.asarray(image).dtype, np.integer)
     array = table(image, name, "height", "width", "3 colours")
+    whole = np.issubdtype(np.asarray(image).dtype, np.integer)
     if array.shape[2] != 3:
         hint = (
             "; move the colours last with .permute(1, 2, 0)"
@@ -67,12 +68,14 @@ def picture(image: ArrayLike, name: str = "the image") -> Float[np.ndarray, "h w
             f"{list(array.shape)}{hint}."
         )
     array = array / 255 if whole else array
-    if array.min() < 0 or array.max() > 1:
+    # Pixels that were normalised and back are a rounding off.
+    if array.min() < -1e-3 or array.max() > 1 + 1e-3:
         raise DataError(
             f"{name} must hold 0..255 as integers or 0..1 as floats: got "
             f"{array.min():.3g} to {array.max():.3g}; undo the normalisation "
             "(pixels = image * std + mean)."
         )
+    array = array.clip(0, 1)
     longest = max(array.shape[:2])
     if longest <= MOST_PIXELS:
         return array
@@ -115,7 +118,8 @@ def upsample(
     """
     patches = table(heat, "a map", "rows", "columns")
     low, high = patches.min(), patches.max()
-    if np.isclose(low, high, rtol=1e-9, atol=0):
+    # What float32 makes of a map that is the same everywhere is not to be enlarged.
+    if high - low <= 1e-5 * max(abs(low), abs(high)):
         return np.full((height, width), float(high > 0))
     # Scaled first, since Pillow computes in float32.
     pixels = _lanczos((patches - low) / (high - low), height, width)

@@ -62,22 +62,22 @@ def rank_curves(
                 f"a relative residual cannot be below 0: {plain(label)} has "
                 f"{line.min():.3g}."
             )
-    least = min(float(line.min()) for line in lines.values())
+    drawn = {k: np.where(v > 0, v, floor / 10) for k, v in lines.items()}
+    low = min(float(line.min()) for line in drawn.values())
+    high = max(float(line.max()) for line in drawn.values())
+    edge = max((high / low) ** 0.05, 1.1)
     with look():
         figure = new_figure(6.6, 3.7)
         axes = figure.add_subplot()
         axes.set_yscale("log")
-        _draw(axes, {k: np.maximum(v, floor / 10) for k, v in lines.items()})
-        low = max(least, floor / 10)
-        high = max(float(line.max()) for line in lines.values())
-        edge = max((high / low) ** 0.05, 1.1) if high > 0 else 10.0
-        axes.set_ylim(low / edge, max(high, low) * edge)
+        _draw(axes, drawn)
+        axes.set_ylim(low / edge, high * edge)
         if high / low < 1e3:
             axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(_power))
-        if least < 1e4 * floor:
-            axes.axhspan(floor / 1e3, floor, color="#eceff3", zorder=0)
+        if low < 1e4 * floor:
+            axes.axhspan(low / edge / 10, floor, color="#eceff3", zorder=0)
             axes.axhline(floor, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f"rounding, below {floor:.1e}",
@@ -90,7 +90,7 @@ def rank_curves(
                 fontsize=8,
             )
         axes.set_ylabel("residual norm / norm of the tokens")
-        _finish(axes, title, len(next(iter(lines.values()))))
+        _finish(axes, title, max(map(len, lines.values())))
     return Plot(figure, f"{plain(title, 60)}, relative residual. {_ends(lines)}")
 
 
@@ -119,7 +119,7 @@ def similarity_curves(
         _draw(axes, lines)
         axes.set_ylim(-1.04 if least < -0.5 else min(-0.04, least - 0.06), 1.04)
         axes.set_ylabel("mean cosine between tokens")
-        _finish(axes, title, len(next(iter(lines.values()))))
+        _finish(axes, title, max(map(len, lines.values())))
     return Plot(figure, f"{plain(title, 60)}, mean cosine. {_ends(lines)}")
 
 

@@ -1,5 +1,6 @@
 """How the accuracy grows with the number of training images."""
 
+from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +88,11 @@ def data_size(
         _finish(axes, plain(title, 60))
         if verdict:
             figure.supxlabel(
-                plain(verdict, 92), x=0.015, ha="left", fontsize=9, color=QUIET
+                fill(plain(verdict, 300), 80),
+                x=0.015,
+                ha="left",
+                fontsize=9,
+                color=QUIET,
             )
     best = int(images.argmax())
     alt = (
