@@ -88,11 +88,29 @@ class Attention(nn.Module):
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         """The attention weights of this input: rows are queries and sum to one."""
-        q, k, _ = self._heads(self.qkv(x), parts=3)
+        keys_end = 2 * self.num_heads * self.head_dim
+        weight, qkv_bias = self.qkv.weight, self.qkv.bias
+        qk_bias = None if qkv_bias is None else qkv_bias[:keys_end]
+        q, k = self._heads(F.linear(x, weight[:keys_end], qk_bias), parts=2)
         q, k = self.q_norm(q), self.k_norm(k)
         logits = q @ k.transpose(-2, -1) * self.head_dim**-0.5
         bias = self._bias(q, grid, mask)
         return (logits if bias is None else logits + bias).softmax(dim=-1)
+
+    def weights_gradient(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        gradient: Float[Tensor, "batch tokens dim"],
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """How a score changes with each weight, from its gradient at the output.
+
+        The output is linear in the weights, so the fused pass need not keep them:
+        d score / d weight[q, k] = d score / d head[q] . v[k]. For evaluation: dropout
+        is not looked at.
+        """
+        _, _, v = self._heads(self.qkv(x), parts=3)
+        (by_head,) = self._heads(gradient @ self.proj.weight, parts=1)
+        return by_head @ v.transpose(-2, -1)
 
     def _heads(
         self, x: Float[Tensor, "batch tokens parts_dim"], parts: int

@@ -1,16 +1,50 @@
 """Arrays and result rows in, matplotlib figures with alt text out; reads no file."""
 
+from vitral.plots.arrays import upsample
+from vitral.plots.attention import (
+    colour_overlay,
+    comparison,
+    gallery,
+    heads,
+    overlay,
+    shade,
+    tint,
+)
 from vitral.plots.classes import class_counts, confusion, per_class, reliability
+from vitral.plots.distance import distance
+from vitral.plots.embeddings import colours, filters, position_panels, positions
+from vitral.plots.faithfulness import faithfulness_curves, randomisation
+from vitral.plots.rank import rank_curves, similarity_curves
+from vitral.plots.scaling import FittedCurve, data_size
 from vitral.plots.style import Plot, to_png, to_svg
 from vitral.plots.training import learning_curves
 
 __all__ = [
+    "FittedCurve",
     "Plot",
     "class_counts",
+    "colour_overlay",
+    "colours",
+    "comparison",
     "confusion",
+    "data_size",
+    "distance",
+    "faithfulness_curves",
+    "filters",
+    "gallery",
+    "heads",
     "learning_curves",
+    "overlay",
     "per_class",
+    "position_panels",
+    "positions",
+    "randomisation",
+    "rank_curves",
     "reliability",
+    "shade",
+    "similarity_curves",
+    "tint",
     "to_png",
     "to_svg",
+    "upsample",
 ]

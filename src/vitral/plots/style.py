@@ -109,6 +109,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}{PERCENT}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 head` or `3 heads`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def plain(text: str, longest: int = LONGEST_NAME) -> str:
     """Text on one line and not longer than `longest`."""
     line = " ".join(text.split())

@@ -1,0 +1,93 @@
+"""What looking costs: a pass with attention weights beside the pass alone.
+
+    OMP_NUM_THREADS=1 python benchmarks/inspection.py --model vit_s16 --rounds 21
+
+Prints medians over rounds of the ratio to a plain `forward_features` of the same
+round, less one, in CPU time, which other work on the machine does not stretch. In a
+round the order of the candidates is turned. `capture` is the pass with the last layer
+watched and its weights computed, nothing else.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+import vitral as vt
+from vitral import inspection
+from vitral.inspection.capture import attentions, catching, visible_weights
+from vitral.models import VisionModel
+
+
+def candidates(model: VisionModel, x: torch.Tensor) -> dict[str, Callable[[], object]]:
+    last = len(attentions(model)) - 1
+
+    @torch.no_grad()
+    def plain() -> None:
+        model.forward_features(x)
+
+    @torch.no_grad()
+    def capture() -> None:
+        with catching({last: attentions(model)[last]}) as calls:
+            model.forward_features(x)
+        visible_weights(calls[0], None)
+
+    def each() -> None:
+        for _ in inspection.each_layer(model, x):
+            pass
+
+    return {
+        "forward_features": plain,
+        "capture of the last layer": capture,
+        "attention(layers=[-1])": lambda: inspection.attention(model, x, layers=[-1]),
+        "attention, all layers": lambda: inspection.attention(model, x),
+        "each_layer, all layers": each,
+        "rollout": lambda: inspection.rollout(model, x),
+        "attention_distance": lambda: inspection.attention_distance(model, x),
+        "relevance": lambda: inspection.relevance(model, x),
+        "grad_cam": lambda: inspection.grad_cam(model, x),
+    }
+
+
+def measure(name: str, image_size: int, batch: int, rounds: int) -> None:
+    torch.manual_seed(0)
+    model = vt.create(name, image_size=image_size).eval()
+    runs = candidates(model, torch.randn(batch, 3, image_size, image_size))
+    for run in runs.values():
+        run()
+    seconds: dict[str, list[float]] = {what: [] for what in runs}
+    order = list(runs)
+    for _ in range(rounds):
+        order = order[1:] + order[:1]
+        for what in order:
+            started = time.process_time()
+            runs[what]()
+            seconds[what].append(time.process_time() - started)
+    plain = seconds.pop("forward_features")
+    print(f"{name} at {image_size}, batch {batch}: {statistics.median(plain):.3f} s")
+    for what, times in seconds.items():
+        ratios = sorted(t / p - 1 for t, p in zip(times, plain, strict=True))
+        low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+        print(
+            f"  {what:26} {statistics.median(ratios):+7.1%} "
+            f"(quartiles {low:+.1%} to {high:+.1%})",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", nargs="+", default=["vit_s14", "vit_s16"])
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=15)
+    given = parser.parse_args()
+    for name in given.model:
+        for batch in given.batch:
+            measure(name, given.image_size, batch, given.rounds)
+
+
+if __name__ == "__main__":
+    main()

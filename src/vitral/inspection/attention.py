@@ -1,0 +1,133 @@
+"""Attention weights, exactly as the model uses them (arXiv 2010.11929, appendix A).
+
+    softmax(q k^T / sqrt(head_dim) + bias)
+
+Rows are queries. Tokens are in the model's order: class token, other prefix tokens,
+then patches row by row. The weights of a whole network are large: 12 layers of 12
+heads at 577 tokens are 192 MB per image in float32; `each_layer` holds one at a time.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vitral.errors import ConfigError
+from vitral.inspection.capture import (
+    Layer,
+    attentions,
+    chosen,
+    stream,
+    unencoded,
+)
+from vitral.models import VisionModel
+
+
+def attention(
+    model: VisionModel,
+    images: Float[Tensor, "batch *image"],
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    *,
+    patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+) -> Float[Tensor, "sequences layers heads tokens tokens"]:
+    """The attention weights of `images`, on the CPU, in the model's precision.
+
+    Sequences are the images; only a layer that attends within patches or along time
+    has more of them.
+
+    Args:
+        images: preprocessed, of any size that the model accepts.
+        layers: which, in the order of the answer; negative ones count from the last.
+            None for all.
+        heads: the same for the heads of each layer.
+        patch_mask: True where a patch takes part; the rows and columns of the others
+            are zero. None when all do.
+
+    Raises:
+        ConfigError: the model has no attention, not such a layer or head, or layers
+            of different shapes were asked for together.
+    """
+    wanted = chosen(layers, len(attentions(model)), "layers")
+    result: Tensor | None = None
+    for layer in stream(model, images, layers=wanted, patch_mask=patch_mask):
+        taken = layer.weights
+        if heads is not None:
+            taken = taken[:, chosen(heads, taken.shape[1], "heads")]
+        if result is None:
+            batch, *rest = taken.shape
+            result = taken.new_empty((batch, len(wanted), *rest), device="cpu")
+        if taken.shape != result[:, 0].shape:
+            raise ConfigError(
+                f"The layers asked for differ in shape: layer {layer.index} has "
+                f"weights {list(taken.shape)}, one before it "
+                f"{list(result[:, 0].shape)}. Name layers of one kind in `layers`, or "
+                "use each_layer."
+            )
+        for place, index in enumerate(wanted):
+            if index == layer.index:
+                result[:, place] = taken
+    assert result is not None
+    return result
+
+
+def each_layer(
+    model: VisionModel,
+    images: Float[Tensor, "batch *image"],
+    *,
+    patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+) -> Iterator[Layer]:
+    """The weights of one layer after the other, on the CPU.
+
+    The model runs block by block between two of them, so that no more than one layer
+    is in memory if the caller keeps none.
+
+    Raises:
+        ConfigError: the model has no attention.
+    """
+    # `map` keeps none of what it hands on, as a loop's variable would.
+    return map(_on_cpu, stream(model, images, patch_mask=patch_mask))
+
+
+def _on_cpu(layer: Layer) -> Layer:
+    return replace(layer, weights=layer.weights.cpu())
+
+
+def class_attention(
+    model: VisionModel,
+    images: Float[Tensor, "batch *image"],
+    layer: int = -1,
+    *,
+    patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+) -> Float[Tensor, "batch heads rows columns"]:
+    """What the class token of one layer looks at: its weight for each patch.
+
+    The weights of an image's patches sum to less than one; the rest is on the class
+    token itself and other prefix tokens.
+
+    Raises:
+        ConfigError: the model has no attention, no class token, or not such a layer.
+    """
+    if unencoded(model, images).cls is None:
+        raise ConfigError(
+            "The model has no class token, so there is no class_attention: use "
+            "rollout, or the rows of `attention` that belong to a patch."
+        )
+    (found,) = stream(model, images, layers=[layer], patch_mask=patch_mask)
+    require_of_image(found)
+    rows = found.weights[:, :, 0, found.num_prefix_tokens :]
+    return rows.unflatten(-1, tuple(found.grid)).cpu()
+
+
+def require_of_image(layer: Layer) -> None:
+    """Refuse a layer that attends within a patch or along time.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not layer.of_image:
+        raise ConfigError(
+            f"Layer {layer.index} attends to {layer.weights.shape[-1]} tokens that are "
+            "not those of the whole image: name another layer."
+        )

@@ -1,0 +1,253 @@
+"""Look at a pass without touching it: what enters each attention, and no more.
+
+A forward pre-hook catches the input of each `layers.Attention`, and
+`Attention.weights` computes the weights again from it. The pass stays fused and its
+output bit-equal. Nothing is left behind: hooks and training modes are undone whatever
+happens in between, and no hook outlives a step of a generator.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.layers import Attention, Grid
+from vitral.models import Features, VisionModel
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an attention: what it was given."""
+
+    index: int
+    """Its place among the model's layers of attention."""
+    attention: Attention
+    x: Float[Tensor, "batch tokens dim"]
+    grid: Grid
+    mask: Float[Tensor, "batch 1 tokens tokens"] | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The attention weights of one layer, with what tells tokens from patches."""
+
+    index: int
+    """Its place among the model's layers of attention, from 0."""
+    weights: Float[Tensor, "batch heads tokens tokens"]
+    """Rows are queries and sum to one; the row of a hidden patch is zero."""
+    grid: Grid
+    """Rows and columns of the patches."""
+    num_prefix_tokens: int
+    """Tokens before the patches: class, distillation and register tokens."""
+    mask: Bool[Tensor, "batch rows columns"] | None
+    """Which patches take part; None when all do."""
+    of_image: bool
+    """Whether its tokens are those of the whole image, as they are everywhere but in
+    models that also attend within a patch or along time."""
+
+
+def attentions(model: VisionModel) -> list[Attention]:
+    """The model's layers of attention, in the order of its modules.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    found = [module for module in model.modules() if isinstance(module, Attention)]
+    if not found:
+        raise ConfigError(
+            f"A {type(model).__name__} has no attention to look at. What can be seen "
+            "of it: grad_cam, embedding_filters and feature_colours."
+        )
+    return found
+
+
+def chosen(indices: Sequence[int] | None, count: int, what: str) -> list[int]:
+    """`indices` counted from 0; all of them for None.
+
+    Args:
+        what: the argument's name for a message: "layers" or "heads".
+
+    Raises:
+        ConfigError: none is asked for, or one that there is not.
+    """
+    if indices is None:
+        return list(range(count))
+    if not indices:
+        raise ConfigError(
+            f"`{what}` must name at least one of the {count} {what}: got none. Leave "
+            "it out for all."
+        )
+    for index in indices:
+        if not -count <= index < count:
+            raise ConfigError(
+                f"There are {count} {what}, so one is named by {-count} to "
+                f"{count - 1}: got {index}."
+            )
+    return [index % count for index in indices]
+
+
+def batched(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Tensor:
+    """`images` on the model's device.
+
+    Raises:
+        ConfigError: the batch axis is missing.
+    """
+    if images.ndim < 4:
+        raise ConfigError(
+            "`images` must be [batch, channels, height, width]: got "
+            f"{list(images.shape)}. Give `image[None]` for one image."
+        )
+    return images.to(next(model.parameters()).device)
+
+
+def unencoded(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Features:
+    """The first image's features as if there were no blocks: which tokens there are.
+
+    Raises:
+        ConfigError: the model has no attention; a ResNet cannot do without its blocks.
+    """
+    attentions(model)
+    with torch.no_grad(), evaluating(model.modules()):
+        return model.finish(model.embed(batched(model, images)[:1]))
+
+
+def reads_class_token(
+    model: VisionModel, images: Float[Tensor, "batch *image"]
+) -> bool:
+    """Whether the head looks at the class token, not at patches alone.
+
+    Found by trying, so that no family's settings have to be known here.
+    """
+    features = unencoded(model, images)
+    if features.cls is None:
+        return False
+    # A slope, because a LayerNorm in the head would not see a constant.
+    slope = torch.linspace(0, 1, features.cls.shape[-1]).to(features.cls)
+    other = features._replace(cls=features.cls + slope)
+    with torch.no_grad(), evaluating(model.modules()):
+        before, after = model.forward_pool(features), model.forward_pool(other)
+    return not torch.equal(before, after)
+
+
+@contextmanager
+def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """No dropout inside; afterwards each module's own mode again.
+
+    Args:
+        parts: all modules: some may be in another mode than the model, as frozen ones.
+    """
+    training = [module for module in parts if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def catching(watched: dict[int, Attention]) -> Iterator[list[Call]]:
+    """The list that calls of these layers are put on, in the order of the pass."""
+    calls: list[Call] = []
+    hooks = []
+    try:
+        for index, module in watched.items():
+
+            def catch(
+                module: nn.Module, args: tuple, kwargs: dict, index: int = index
+            ) -> None:
+                assert isinstance(module, Attention)
+                calls.append(Call(index, module, *args, **kwargs))
+
+            hooks.append(module.register_forward_pre_hook(catch, with_kwargs=True))
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def keeping_outputs(watched: dict[int, Attention]) -> Iterator[list[Tensor]]:
+    """The list that the outputs of these layers are put on, in the order of calls."""
+    outputs: list[Tensor] = []
+    hooks = []
+    try:
+        for module in watched.values():
+            hooks.append(
+                module.register_forward_hook(lambda _, __, out: outputs.append(out))
+            )
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def stream(
+    model: VisionModel,
+    images: Float[Tensor, "batch *image"],
+    *,
+    layers: Sequence[int] | None = None,
+    patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+) -> Iterator[Layer]:
+    """One layer after the other, on the model's device, in the order of the pass.
+
+    The model runs block by block, so only the weights of one layer are in memory. It
+    stops after the last layer that is asked for.
+
+    Raises:
+        ConfigError: the model has no attention, or not such a layer.
+    """
+    found = attentions(model)
+    wanted = chosen(layers, len(found), "layers")
+    watched = {index: found[index] for index in sorted(set(wanted))}
+    return _stream(model, batched(model, images), watched, patch_mask)
+
+
+def _stream(
+    model: VisionModel,
+    images: Tensor,
+    watched: dict[int, Attention],
+    patch_mask: Bool[Tensor, "batch rows columns"] | None,
+) -> Iterator[Layer]:
+    parts = list(model.modules())
+    with torch.no_grad(), evaluating(parts):
+        if patch_mask is not None:
+            patch_mask = patch_mask.to(images.device)
+        tokens = model.embed(images, patch_mask)
+    grid, missing = Grid(tokens.rows, tokens.columns), set(watched)
+    for block in range(model.config.num_blocks):
+        with torch.no_grad(), evaluating(parts), catching(watched) as calls:
+            tokens = model.encode(tokens, block, block + 1)
+        whole = tokens.x.shape[:2]
+        while calls:
+            call = calls.pop(0)
+            missing.discard(call.index)
+            of_image = call.x.shape[:2] == whole
+            # No name for the weights: they shall die as soon as the caller is done.
+            yield Layer(
+                call.index,
+                visible_weights(call, tokens.mask if of_image else None),
+                grid if of_image else call.grid,
+                model.config.num_prefix_tokens if of_image else 0,
+                patch_mask if of_image else None,
+                of_image,
+            )
+            del call
+        if not missing:
+            return
+
+
+@torch.no_grad()
+def visible_weights(
+    call: Call, takes_part: Bool[Tensor, "batch tokens"] | None
+) -> Float[Tensor, "batch heads tokens tokens"]:
+    """The weights of a call, with rows of zeros for tokens that do not take part."""
+    weights = call.attention.weights(call.x, call.grid, call.mask)
+    if takes_part is None:
+        return weights
+    return weights.masked_fill_(~takes_part[:, None, :, None], 0.0)

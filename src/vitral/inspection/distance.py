@@ -1,0 +1,98 @@
+"""Mean attention distance: how far a head looks (arXiv 2010.11929, figures 7 and 11).
+
+The distance between the centres of query and key patch in pixels, weighted by the
+attention weights and averaged over queries. Prefix tokens are left out and the weights
+are not normalised again, as in the authors' code: what a head gives to the class token
+makes its distance smaller.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitral.errors import ConfigError
+from vitral.inspection.capture import stream
+from vitral.layers import Grid
+from vitral.models import VisionModel
+
+PatchSize = tuple[float | int, float | int]
+"""Height and width of a patch in pixels."""
+
+
+def attention_distance(
+    model: VisionModel,
+    images: Float[Tensor, "batch *image"],
+    *,
+    batch_size: int = 16,
+) -> Float[Tensor, "layers heads"]:
+    """Mean attention distance of each head in pixels of the model's input.
+
+    Args:
+        images: preprocessed; the paper takes 128.
+        batch_size: how many are looked at together. Memory is that of one layer's
+            weights: batch x heads x tokens x tokens numbers.
+
+    Raises:
+        ConfigError: the model has no attention, or there are no images.
+    """
+    if not len(images):
+        raise ConfigError("attention_distance needs at least one image: got none.")
+    total: Tensor | None = None
+    for some in images.split(batch_size):
+        sums = []
+        pairs: Tensor | None = None
+        for layer in stream(model, some):
+            if not layer.of_image:
+                continue
+            if pairs is None:
+                rows, columns = layer.grid
+                patch = (images.shape[-2] / rows, images.shape[-1] / columns)
+                pairs = pair_distances(layer.grid, patch).to(layer.weights)
+            prefix = layer.num_prefix_tokens
+            sums.append(head_distance(layer.weights, pairs, prefix).sum(dim=0).cpu())
+            del layer
+        if not sums:
+            raise ConfigError(
+                "A distance needs attention between all patches of an image: no layer "
+                f"of this {type(model).__name__} has it."
+            )
+        batch = torch.stack(sums)
+        total = batch if total is None else total + batch
+    assert total is not None
+    return total / len(images)
+
+
+def head_distance(
+    weights: Float[Tensor, "batch heads tokens tokens"],
+    pairs: Float[Tensor, "patches patches"],
+    num_prefix_tokens: int,
+) -> Float[Tensor, "batch heads"]:
+    """Mean distance of each head and image, in the unit of `pairs`."""
+    between = weights[:, :, num_prefix_tokens:, num_prefix_tokens:]
+    return torch.einsum("bhij,ij->bh", between, pairs) / len(pairs)
+
+
+def pair_distances(grid: Grid, patch: PatchSize) -> Float[Tensor, "patches patches"]:
+    """Pixels between the centres of any two patches, in float64.
+
+    Args:
+        patch: height and width of a patch in pixels.
+    """
+    y = torch.arange(grid.rows, dtype=torch.float64) * patch[0]
+    x = torch.arange(grid.columns, dtype=torch.float64) * patch[1]
+    centres = torch.cartesian_prod(y, x).view(-1, 2)
+    return (centres[:, None] - centres[None, :]).norm(dim=-1)
+
+
+def uniform_distance(
+    grid: Grid, patch: PatchSize, *, num_prefix_tokens: int = 0
+) -> float:
+    """Pixels that a head with equal weights for all tokens has: the reference line.
+
+    Args:
+        patch: height and width of a patch in pixels.
+        num_prefix_tokens: tokens that take their share and count as no distance.
+    """
+    patches = grid.rows * grid.columns
+    mean = float(pair_distances(grid, patch).mean())
+    return mean * patches / (patches + num_prefix_tokens)

@@ -1,0 +1,72 @@
+"""What the first layer looks for: the filters' principal components.
+
+arXiv 2010.11929, section 4.5 and figure 7 (left), which shows 28 of ViT-L/32. Each
+filter is one example and its pixels are the features.
+"""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.inspection.principal import principal
+from vitral.layers.conv import StdConv2d, standardise
+from vitral.models import VisionModel
+
+
+class Components(NamedTuple):
+    """Principal components of the filters, the strongest first."""
+
+    components: Float[Tensor, "n height width channels"]
+    """Orthonormal; the largest entry of each is positive, since a sign means nothing.
+    """
+    share: Float[Tensor, " n"]
+    """Each one's share of the filters' variance."""
+
+
+def embedding_filters(
+    model: VisionModel, n: int = 28
+) -> Float[Tensor, "n height width channels"]:
+    """The first `n` components as pictures: each from 0 to 1, float64, on the CPU.
+
+    Raises:
+        ConfigError: `n` is not a number of components that there are.
+    """
+    found = components(model, n).components
+    low = found.amin(dim=(1, 2, 3), keepdim=True)
+    span = found.amax(dim=(1, 2, 3), keepdim=True) - low
+    return (found - low) / span.where(span > 0, 1.0)
+
+
+def components(model: VisionModel, n: int = 28) -> Components:
+    """The first `n` principal components of the filters of the model's first layer.
+
+    That is a Vision Transformer's patch embedding, and the 7 x 7 convolution of a
+    hybrid or a ResNet, standardised as it is used.
+
+    Raises:
+        ConfigError: `n` is not a number of components that there are.
+    """
+    filters = _filters(model).movedim(1, -1)
+    rows = filters.flatten(1)
+    most = min(rows.shape[0] - 1, rows.shape[1])
+    if not 1 <= n <= most:
+        height, width = filters.shape[1:3]
+        raise ConfigError(
+            f"`n` must lie between 1 and {most}, because the first layer has "
+            f"{filters.shape[0]} filters of {height} x {width} pixels: got {n}."
+        )
+    found = principal(rows, n)
+    return Components(found.directions.unflatten(1, filters.shape[1:]), found.share)
+
+
+def _filters(model: VisionModel) -> Float[Tensor, "filters channels height width"]:
+    for module in model.modules():
+        if isinstance(module, StdConv2d):
+            numbers = module.numerics
+            weight = module.weight.detach().double().cpu()
+            return standardise(weight, numbers.std_eps, numbers.std_eps_at)
+        if isinstance(module, nn.Conv2d):
+            return module.weight.detach().double().cpu()
+    raise AssertionError(f"{type(model).__name__} has no convolution at its start")

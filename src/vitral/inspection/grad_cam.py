@@ -1,0 +1,110 @@
+"""Grad-CAM (arXiv 1610.02391, section 3): which cells of a map speak for a class.
+
+    relu(sum over channels of a_c F_c),   a_c = mean over cells of d logit / d F_c
+
+For a network that ends in a mean and one linear layer, as BiT does, this is the class
+activation map: its cells sum to the logit without the bias, up to the relu.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.inspection.capture import batched, evaluating
+from vitral.inspection.maps import by_maximum
+from vitral.inspection.target import require_head, score
+from vitral.layers import Attention
+from vitral.models import VisionModel
+from vitral.models.hybrid import HybridEmbed
+
+
+def grad_cam(
+    model: VisionModel,
+    images: Float[Tensor, "batch *image"],
+    classes: Int[Tensor, "named"] | int | None = None,
+    layer: int | None = None,
+) -> Float[Tensor, "batch rows columns"]:
+    """How much each cell speaks for a class; each map's largest value is 1.
+
+    A map without a cell in favour is zero. Parameters' `.grad` is left alone.
+
+    Args:
+        classes: one for all images, one for each, or None for the predicted ones.
+        layer: the map is the patches that enter this block, `num_blocks` for what
+            leaves the last. None takes the last map that is of use: a ResNet's after
+            its final norm; a hybrid's backbone, in that map's own rows and columns;
+            and of a Vision Transformer what enters the last block, because a head
+            that reads the class token has no gradient at patches after it.
+
+    Raises:
+        ConfigError: the model has no head, not such a class or block.
+    """
+    require_head(model)
+    count = model.config.num_blocks
+    if layer is not None and not 0 <= layer <= count:
+        raise ConfigError(
+            f"`layer` must lie between 0 (what enters the first block) and {count} "
+            f"(what leaves the last): got {layer}."
+        )
+    images = batched(model, images)
+    with torch.inference_mode(False), evaluating(model.modules()), torch.enable_grad():
+        backbone = _backbone(model)
+        if layer is not None:
+            cells, logits = _from_block(model, images, layer)
+        elif backbone is not None:
+            cells, logits = _from_backbone(model, images, backbone)
+        elif any(isinstance(module, Attention) for module in model.modules()):
+            cells, logits = _from_block(model, images, count - 1)
+        else:
+            cells, logits = _from_features(model, images)
+        (gradient,) = torch.autograd.grad(score(logits, classes), cells)
+    # Tokens and features come with channels last, a backbone's map with them first.
+    weight = gradient.mean(dim=(1, 2), keepdim=True)
+    maps = (cells.detach() * weight).sum(dim=-1)
+    return by_maximum(maps.relu()).cpu()
+
+
+Pair = tuple[Float[Tensor, "batch rows columns dim"], Float[Tensor, "batch classes"]]
+"""The map to explain, and the logits computed from it."""
+
+
+def _from_block(model: VisionModel, images: Tensor, layer: int) -> Pair:
+    with torch.no_grad():
+        tokens = model.encode(model.embed(images), 0, layer)
+    prefix = model.config.num_prefix_tokens
+    first = tokens.x[:, :prefix].clone()
+    cells = tokens.x[:, prefix:].unflatten(1, (tokens.rows, tokens.columns))
+    cells = cells.clone().requires_grad_()
+    x = torch.cat([first, cells.flatten(1, 2)], dim=1)
+    rest = model.encode(tokens._replace(x=x), layer)
+    return cells, model.forward_head(model.finish(rest))
+
+
+def _from_features(model: VisionModel, images: Tensor) -> Pair:
+    with torch.no_grad():
+        features = model.forward_features(images)
+    cells = features.patches.clone().requires_grad_()
+    return cells, model.forward_head(features._replace(patches=cells))
+
+
+def _from_backbone(model: VisionModel, images: Tensor, backbone: nn.Module) -> Pair:
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, args: object, out: Tensor) -> Tensor:
+        # The leaf has channels last, so that its gradient has them there too.
+        kept.append(out.detach().movedim(1, -1).clone().requires_grad_())
+        return kept[0].movedim(-1, 1)
+
+    hook = backbone.register_forward_hook(keep)
+    try:
+        logits = model.forward_head(model.forward_features(images))
+    finally:
+        hook.remove()
+    return kept[0], logits
+
+
+def _backbone(model: VisionModel) -> nn.Module | None:
+    embeds = (module for module in model.modules() if isinstance(module, HybridEmbed))
+    embed = next(embeds, None)
+    return None if embed is None else embed.backbone

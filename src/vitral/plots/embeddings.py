@@ -1,0 +1,298 @@
+"""What a model learned about patches: filters, positions, and colours of features.
+
+The figures of arXiv 2010.11929: 7 left (filters), 7 centre (positions), 10 (several
+models). Rows and columns of patches are numbered from 0.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from vitral.errors import DataError
+from vitral.plots.arrays import Several, pictures, same_number, table
+from vitral.plots.panels import (
+    caption,
+    colour_bar,
+    even_columns,
+    join,
+    middle_aspect,
+    pair_columns,
+    panels,
+    show,
+)
+from vitral.plots.style import Plot, counted, look, percent, plain
+
+MOST_TILES = 14  # a side; more of them are thinned
+MOST_PAIRS = 48
+_SHADES = matplotlib.colormaps["viridis"]  # rises in lightness, so grey print keeps it
+
+
+def filters(
+    tiles: ArrayLike,
+    variance: ArrayLike | None = None,
+    *,
+    title: str = "Principal components of the patch embedding",
+) -> Plot:
+    """Filters as RGB tiles (Figure 7, left).
+
+    Args:
+        tiles: [n, height, width, 3] in 0..1.
+        variance: [n], the share of the variance that each explains.
+
+    Raises:
+        DataError: another shape, or values outside of 0..1.
+    """
+    colours = _colours(tiles, "the filters", "n", "height", "width")
+    shares = None if variance is None else table(variance, "the variance", "n")
+    if shares is not None and len(shares) != len(colours):
+        raise DataError(
+            f"the variance must be one share for each filter: got {len(shares)}, not "
+            f"{len(colours)}."
+        )
+    with look():
+        drawn = panels(
+            len(colours),
+            even_columns(len(colours), 10 if len(colours) > 40 else 7),
+            colours.shape[2] / colours.shape[1],
+            plain(title, 80),
+            note=""
+            if shares is None
+            else f"Over each: the share of the variance; together "
+            f"{percent(float(shares.sum()))}.",
+            captions=shares is not None,
+            widest=0.85,
+        )
+        for i, axes in enumerate(drawn.axes):
+            axes.imshow(colours[i], interpolation="nearest")
+            if shares is not None:
+                text = f"{100 * shares[i]:.{0 if shares[i] >= 0.0995 else 1}f} %"
+                text = text if shares[i] >= 0.0005 else "< 0.1 %"
+                caption(axes, text, 12, quiet=True)
+    alt = (
+        f"{plain(title, 80)}: {counted(len(colours), 'tile')} of {colours.shape[1]} x "
+        f"{colours.shape[2]} pixels."
+    )
+    if shares is not None:
+        alt += (
+            f" The first explains {percent(float(shares[0]))} of the variance, all "
+            f"{percent(float(shares.sum()))}."
+        )
+    return Plot(drawn.figure, alt)
+
+
+def positions(
+    similarity: ArrayLike,
+    grid: tuple[int, int],
+    *,
+    title: str = "Position embedding similarity",
+) -> Plot:
+    """The similarity of each position to all others, a tile each (Figure 7, centre).
+
+    Args:
+        similarity: [N, N], cosines, in row-major order of the patches.
+        grid: rows and columns of patches; more than 14 a side are thinned.
+
+    Raises:
+        DataError: not [N, N] with N = rows * columns, or not in -1..1.
+    """
+    return position_panels({"": (similarity, grid)}, title=title)
+
+
+def position_panels(
+    models: Mapping[str, tuple[ArrayLike, tuple[int, int]]],
+    *,
+    title: str = "Position embedding similarity",
+) -> Plot:
+    """`positions` of several models side by side (Figure 10).
+
+    Args:
+        models: {name: (similarity [N, N], (rows, columns))}.
+
+    Raises:
+        DataError: there is no model, or a similarity is not [N, N] of its grid.
+    """
+    if not models:
+        raise DataError("there is no model to draw: give {name: (similarity, grid)}.")
+    mosaics = {
+        name: _mosaic(similarity, grid) for name, (similarity, grid) in models.items()
+    }
+    columns = even_columns(len(mosaics), 3)
+    thinned = [
+        f"{plain(name, 40)}{': t' if name else 'T'}iles of every "
+        f"{_ordinal(mosaic.every)} row and column."
+        for name, mosaic in mosaics.items()
+        if mosaic.every > 1
+    ]
+    with look():
+        drawn = panels(
+            len(mosaics),
+            columns,
+            middle_aspect([mosaic.pixels for mosaic in mosaics.values()]),
+            plain(title, 80),
+            note=plain(" ".join(thinned), 120),
+            captions=any(mosaics),
+            bar=True,
+            ticks=0.42,
+            widest=4.6,
+            tallest=4.2,
+        )
+        for axes, (name, mosaic) in zip(drawn.axes, mosaics.items(), strict=True):
+            _draw_mosaic(axes, mosaic, MOST_TILES if columns == 1 else MOST_TILES // 2)
+            if name:
+                caption(axes, name, drawn.letters)
+        last = drawn.axes[min(columns, len(mosaics)) - 1]
+        colour_bar(drawn.figure, last, _SHADES, -1.0, 1.0, "cosine similarity")
+    parts = [
+        f"{plain(name, 60) + ': ' if name else ''}{mosaic.rows} x {mosaic.columns} "
+        f"positions, neighbours in a row {mosaic.neighbours:.2f}, the least similar "
+        f"pair {mosaic.least:.2f}."
+        for name, mosaic in mosaics.items()
+    ]
+    return Plot(
+        drawn.figure,
+        f"{plain(title, 80)}, a tile of cosines for each position. {' '.join(parts)}",
+    )
+
+
+class _Mosaic(NamedTuple):
+    pixels: Float[np.ndarray, "height width"]
+    rows: int
+    columns: int
+    every: int
+    gap: int
+    neighbours: float
+    least: float
+
+    @property
+    def first(self) -> int:
+        """The first row and column that has a tile: thinned ones keep the middle."""
+        return (self.every - 1) // 2
+
+
+def _mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
+    """All tiles in one picture, with gaps of NaN."""
+    cosines = table(similarity, "the similarity", "N", "N")
+    rows, columns = grid
+    if cosines.shape != (rows * columns, rows * columns):
+        raise DataError(
+            f"the similarity of a grid of {rows} x {columns} positions must be "
+            f"{rows * columns} x {rows * columns}: got {cosines.shape[0]} x "
+            f"{cosines.shape[1]}; leave out the class token and other prefix tokens."
+        )
+    if abs(cosines).max() > 1.001:
+        raise DataError(
+            "a cosine similarity must lie in -1..1: got "
+            f"{cosines.min():.3g} to {cosines.max():.3g}."
+        )
+    every = -(-max(rows, columns) // MOST_TILES)
+    gap = max(round(min(rows, columns) / 8), 1)
+    tiles = cosines.reshape(rows, columns, rows, columns)
+    near = np.einsum("rcrc->rc", tiles[:, :-1, :, 1:])
+    first = (every - 1) // 2
+    shown = tiles[first::every, first::every]
+    high, wide = shown.shape[:2]
+    spaced = np.full((high, rows + gap, wide, columns + gap), np.nan)
+    spaced[:, :rows, :, :columns] = shown.transpose(0, 2, 1, 3)
+    pixels = spaced.reshape(high * (rows + gap), wide * (columns + gap))
+    return _Mosaic(
+        pixels[:-gap, :-gap],
+        rows,
+        columns,
+        every,
+        gap,
+        float(near.mean()) if near.size else 1.0,
+        float(cosines.min()),
+    )
+
+
+def _draw_mosaic(axes: Axes, mosaic: _Mosaic, most_labels: int) -> None:
+    axes.imshow(mosaic.pixels, cmap=_SHADES, vmin=-1, vmax=1, interpolation="auto")
+    axes.set_anchor("NW")
+    for axis, count, name in [
+        (axes.yaxis, mosaic.rows, "row"),
+        (axes.xaxis, mosaic.columns, "column"),
+    ]:
+        numbers = np.arange(mosaic.first, count, mosaic.every)
+        places = np.arange(len(numbers)) * (count + mosaic.gap) + (count - 1) / 2
+        labelled = slice(None, None, -(-len(numbers) // most_labels))
+        axis.set_ticks(places[labelled], [str(n) for n in numbers[labelled]])
+        axis.set_tick_params(length=0, pad=2, labelsize=7.5)
+        axis.set_label_text(f"{name} of patches", fontsize=8.5)
+        axis.labelpad = 2
+
+
+def colours(
+    images: Several,
+    colours: ArrayLike,
+    *,
+    title: str = "Patch features as colours",
+) -> Plot:
+    """Pairs of picture and the colours of its patches; at most 48 of them.
+
+    Args:
+        images: [height, width, 3] each, of one size or several.
+        colours: [B, rows, columns, 3] in 0..1, such as principal components.
+
+    Raises:
+        DataError: another shape or number, or values outside of 0..1.
+    """
+    patches = _colours(colours, "the colours", "B", "rows", "columns")
+    same_number("the colours", len(patches), len(images))
+    parts = pictures(images[:MOST_PAIRS])
+    aspect = middle_aspect(parts)
+    columns = pair_columns(len(parts), aspect)
+    rest = len(images) - len(parts)
+    with look():
+        drawn = panels(
+            2 * len(parts),
+            2 * columns,
+            aspect,
+            plain(title, 80),
+            note=f"The first {len(parts)} of {len(images)}." if rest else "",
+            captions=False,
+            widest=2.6,
+            pairs=True,
+        )
+        for i, part in enumerate(parts):
+            left, right = drawn.axes[2 * i], drawn.axes[2 * i + 1]
+            show(left, part)
+            height, width = part.shape[:2]
+            # The patches cover the picture, whose sides they may not share.
+            right.imshow(
+                patches[i],
+                interpolation="nearest",
+                extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            )
+            right.set_anchor("NW")
+            join(drawn.figure, left, right, part)
+    return Plot(
+        drawn.figure,
+        f"{plain(title, 80)}: {counted(len(parts), 'picture')}, each beside "
+        f"{patches.shape[1]} x {patches.shape[2]} coloured patches; like "
+        "colours, like features.",
+    )
+
+
+def _colours(
+    values: ArrayLike, name: str, *axes: str
+) -> Float[np.ndarray, "n height width 3"]:
+    array = table(values, name, *axes, "3 colours")
+    if array.shape[3] != 3:
+        raise DataError(
+            f"{name} must be [{', '.join(axes)}, 3 colours]: got the shape "
+            f"{list(array.shape)}."
+        )
+    if array.min() < -1e-6 or array.max() > 1 + 1e-6:
+        raise DataError(
+            f"{name} must lie in 0..1: got {array.min():.3g} to {array.max():.3g}."
+        )
+    return array.clip(0, 1)
+
+
+def _ordinal(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")

@@ -1,0 +1,213 @@
+"""Whether a map tells what the model used: deletion, insertion, randomised weights.
+
+Deletion and insertion are of arXiv 1806.07421, randomisation of arXiv 1810.03292.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from vitral.errors import DataError
+from vitral.plots.arrays import table
+from vitral.plots.style import (
+    ACCENT,
+    CONTRAST,
+    FULL_WIDTH,
+    INK,
+    QUIET,
+    SKY,
+    WARM,
+    Plot,
+    counted,
+    grid,
+    look,
+    new_figure,
+    percent_axis,
+    plain,
+)
+
+_COLOURS = (ACCENT, CONTRAST, WARM, SKY, INK)
+_MARKERS = ("o", "s", "^", "D", "v")
+
+
+def faithfulness_curves(
+    shares: ArrayLike,
+    deletion: Mapping[str, ArrayLike],
+    insertion: Mapping[str, ArrayLike],
+    *,
+    baseline: str = "random order",
+    title: str = "Faithfulness of the maps",
+) -> Plot:
+    """The class's score while patches go, and while they come, in a map's order.
+
+    Args:
+        shares: [S], the share of the patches changed, rising.
+        deletion: {name: [S] or [B, S]}, scores; several images are averaged and their
+            middle half is a band. The area under the mean is in the legend.
+        insertion: the same for patches that come.
+        baseline: the name that is drawn as the reference, if there.
+
+    Raises:
+        DataError: shares that do not rise, no scores, or scores of another length.
+    """
+    steps = table(shares, "the shares", "S")
+    if len(steps) < 2 or (np.diff(steps) <= 0).any():
+        raise DataError(
+            f"the shares must rise, two of them at least: got {np.round(steps, 4)}."
+        )
+    parts = {
+        "Deletion": _scores(deletion, steps),
+        "Insertion": _scores(insertion, steps),
+    }
+    parts = {name: scores for name, scores in parts.items() if scores}
+    if not parts:
+        raise DataError("there is no score to draw: deletion and insertion are empty.")
+    names = list(dict.fromkeys(name for part in parts.values() for name in part))
+    with look():
+        figure = new_figure(FULL_WIDTH if len(parts) > 1 else 4.8, 3.6)
+        figure.suptitle(
+            plain(title, 80),
+            x=0.1 / figure.get_figwidth(),
+            ha="left",
+            fontsize=10.5,
+            fontweight="bold",
+        )
+        every = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+        for axes, (kind, scores) in zip(every, parts.items(), strict=True):
+            _draw(axes, steps, scores, names, baseline)
+            better = "lower" if kind == "Deletion" else "higher"
+            verb = "removed" if kind == "Deletion" else "shown"
+            axes.set_title(f"{kind}: {better} is better", fontsize=9.5)
+            axes.set_xlabel(f"patches {verb}, the map's greatest first")
+        every[0].set_ylabel("score of the class")
+    text = " ".join(
+        f"{kind}: "
+        + ", ".join(f"{plain(k, 60)} {_area(steps, v):.3f}" for k, v in scores.items())
+        + "."
+        for kind, scores in parts.items()
+    )
+    images = max(len(v) for part in parts.values() for v in part.values())
+    return Plot(
+        figure,
+        f"{plain(title, 80)} of {counted(images, 'image')}, areas under "
+        f"the curves. {text}",
+    )
+
+
+def _scores(
+    curves: Mapping[str, ArrayLike], steps: Float[np.ndarray, " steps"]
+) -> dict[str, Float[np.ndarray, "images steps"]]:
+    scores = {}
+    for name, values in curves.items():
+        several = np.ndim(values) > 1
+        label = f"the scores of {plain(name)}"
+        rows = (
+            table(values, label, "B", "S")
+            if several
+            else table(values, label, "S")[None]
+        )
+        if rows.shape[1] != len(steps):
+            raise DataError(
+                f"{label} must be one for each share: got {rows.shape[1]}, not "
+                f"{len(steps)}."
+            )
+        scores[name] = rows
+    return scores
+
+
+def _area(
+    steps: Float[np.ndarray, " steps"], scores: Float[np.ndarray, "images steps"]
+) -> float:
+    """Under the mean curve, as a mean score: the trapezoids over the range."""
+    return float(np.trapezoid(scores.mean(0), steps) / (steps[-1] - steps[0]))
+
+
+def _draw(
+    axes: Axes,
+    steps: Float[np.ndarray, " steps"],
+    scores: Mapping[str, Float[np.ndarray, "images steps"]],
+    names: Sequence[str],
+    baseline: str,
+) -> None:
+    for name, rows in scores.items():
+        i = [n for n in names if n != baseline].index(name) if name != baseline else 0
+        reference = name == baseline
+        colour = QUIET if reference else _COLOURS[i % len(_COLOURS)]
+        axes.plot(
+            steps,
+            rows.mean(0),
+            color=colour,
+            marker="" if reference else _MARKERS[i % len(_MARKERS)],
+            markersize=3.5,
+            markevery=max(len(steps) // 10, 1),
+            linestyle=(0, (4, 3)) if reference else "-",
+            label=f"{plain(name)}, area {_area(steps, rows):.3f}",
+        )
+        if len(rows) > 1 and not reference:
+            low, high = np.quantile(rows, [0.25, 0.75], axis=0)
+            axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_formatter(percent_axis())
+    axes.legend(loc="best")
+    grid(axes, "y")
+
+
+def randomisation(
+    stages: Sequence[str],
+    correlations: ArrayLike,
+    *,
+    title: str = "Map against weights made random",
+) -> Plot:
+    """The rank correlation of a map with itself as weights become random.
+
+    A map that stays alike (near 1) does not depend on what the model learned.
+
+    Args:
+        stages: what is random, step by step: "head", "blocks.11", ...
+        correlations: [S] or [B, S], in -1..1; several images are averaged, and each
+            is a dot.
+
+    Raises:
+        DataError: other numbers of stages and correlations, or values outside -1..1.
+    """
+    several = np.ndim(correlations) > 1
+    axes_names = ("B", "S") if several else ("S",)
+    rows = np.atleast_2d(table(correlations, "the correlations", *axes_names))
+    if rows.shape[1] != len(stages):
+        raise DataError(
+            f"the correlations must be one for each stage: got {rows.shape[1]}, not "
+            f"{len(stages)}."
+        )
+    if abs(rows).max() > 1.001:
+        raise DataError(
+            f"a rank correlation must lie in -1..1: got {rows.min():.3g} to "
+            f"{rows.max():.3g}."
+        )
+    mean = rows.mean(0)
+    places = np.arange(len(stages))
+    with look():
+        figure = new_figure(5.6, 1.2 + 0.24 * max(len(stages), 3))
+        axes = figure.add_subplot()
+        axes.barh(places, mean, color=SKY, height=0.62, edgecolor=ACCENT, linewidth=0.8)
+        if len(rows) > 1:
+            axes.plot(
+                rows.ravel(), np.tile(places, len(rows)), "o", color=ACCENT, ms=2.5
+            )
+        axes.axvline(0, color=QUIET, linewidth=1)
+        axes.set_yticks(places, [plain(stage) for stage in stages])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(len(stages) - 0.4, -0.6)
+        axes.set_xlim(min(-0.25, float(rows.min()) - 0.05), 1.02)
+        axes.set_xlabel("rank correlation with the map of the trained weights")
+        axes.set_title(plain(title, 60))
+        grid(axes, "x")
+    return Plot(
+        figure,
+        f"{plain(title, 60)}: rank correlation after each of "
+        f"{counted(len(stages), 'stage')}, {mean[0]:.2f} after {plain(stages[0], 60)}, "
+        f"{mean[-1]:.2f} after "
+        f"{plain(stages[-1], 60)}.",
+    )

@@ -1,0 +1,173 @@
+"""How alike the tokens of a network become with depth (arXiv 2103.03404)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike
+
+from vitral.errors import DataError
+from vitral.plots.arrays import table
+from vitral.plots.style import (
+    ACCENT,
+    CONTRAST,
+    INK,
+    QUIET,
+    SKY,
+    WARM,
+    Plot,
+    counted,
+    grid,
+    look,
+    new_figure,
+    plain,
+)
+
+FLOAT64 = float(np.finfo(np.float64).eps)
+_COLOURS = (ACCENT, CONTRAST, WARM, SKY, INK, QUIET)
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1, 1.4)),
+    (0, (6, 2, 1, 2)),
+)
+
+
+def rank_curves(
+    curves: Mapping[str, ArrayLike],
+    *,
+    floor: float = FLOAT64,
+    title: str = "Distance from rank one",
+) -> Plot:
+    """What is left of the differences between tokens, over depth, on a log scale.
+
+    Args:
+        curves: {label: [layers + 1]}, the norm of the residual over the norm of the
+            tokens, before the first layer and after each.
+        floor: the relative step of the number type of the computation: below it a
+            value is rounding. A value of 0 is drawn at a tenth of it.
+
+    Raises:
+        DataError: there is no curve, or a value below 0.
+    """
+    lines = _curves(curves)
+    for label, line in lines.items():
+        if line.min() < 0:
+            raise DataError(
+                f"a relative residual cannot be below 0: {plain(label)} has "
+                f"{line.min():.3g}."
+            )
+    drawn = {k: np.where(v > 0, v, floor / 10) for k, v in lines.items()}
+    low = min(float(line.min()) for line in drawn.values())
+    high = max(float(line.max()) for line in drawn.values())
+    edge = max((high / low) ** 0.05, 1.1)
+    with look():
+        figure = new_figure(6.6, 3.7)
+        axes = figure.add_subplot()
+        axes.set_yscale("log")
+        _draw(axes, drawn)
+        axes.set_ylim(low / edge, high * edge)
+        if high / low < 1e3:
+            axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(_power))
+        if low < 1e4 * floor:
+            axes.axhspan(low / edge / 10, floor, color="#eceff3", zorder=0)
+            axes.axhline(floor, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f"rounding, below {floor:.1e}",
+                (0.99, floor),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="right",
+                color=QUIET,
+                fontsize=8,
+            )
+        axes.set_ylabel("residual norm / norm of the tokens")
+        _finish(axes, title, max(map(len, lines.values())))
+    return Plot(figure, f"{plain(title, 60)}, relative residual. {_ends(lines)}")
+
+
+def similarity_curves(
+    curves: Mapping[str, ArrayLike], *, title: str = "Similarity of the tokens"
+) -> Plot:
+    """The mean cosine between tokens over depth.
+
+    Args:
+        curves: {label: [layers + 1]}, cosines before the first layer and after each.
+
+    Raises:
+        DataError: there is no curve, or a value outside of -1..1.
+    """
+    lines = _curves(curves)
+    for label, line in lines.items():
+        if abs(line).max() > 1.001:
+            raise DataError(
+                f"a cosine must lie in -1..1: {plain(label)} has {line.min():.3g} to "
+                f"{line.max():.3g}."
+            )
+    least = min(float(line.min()) for line in lines.values())
+    with look():
+        figure = new_figure(6.6, 3.5)
+        axes = figure.add_subplot()
+        _draw(axes, lines)
+        axes.set_ylim(-1.04 if least < -0.5 else min(-0.04, least - 0.06), 1.04)
+        axes.set_ylabel("mean cosine between tokens")
+        _finish(axes, title, max(map(len, lines.values())))
+    return Plot(figure, f"{plain(title, 60)}, mean cosine. {_ends(lines)}")
+
+
+def _curves(
+    curves: Mapping[str, ArrayLike],
+) -> dict[str, Float[np.ndarray, " points"]]:
+    if not curves:
+        raise DataError("there is no curve to draw: give {label: [layers + 1]}.")
+    return {
+        label: table(line, f"the curve {plain(label)}", "layers + 1")
+        for label, line in curves.items()
+    }
+
+
+def _power(value: float, _: int) -> str:
+    """0.02, and from 0.001 down 10⁻³: without mathematical type, which is off."""
+    exponent = round(np.log10(value))
+    if exponent > -3 or not np.isclose(value, 10.0**exponent, atol=0):
+        return f"{value:g}"
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def _draw(axes: Axes, lines: Mapping[str, Float[np.ndarray, " points"]]) -> None:
+    for i, (label, line) in enumerate(lines.items()):
+        axes.plot(
+            np.arange(len(line)),
+            line,
+            color=_COLOURS[i % len(_COLOURS)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            linestyle=_DASHES[i % len(_DASHES)],
+            markersize=4,
+            label=plain(label, 34),
+        )
+
+
+def _finish(axes: Axes, title: str, points: int) -> None:
+    axes.set_xlabel("layers passed")
+    axes.set_xlim(-0.4, points - 0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(13, integer=True))
+    axes.set_title(plain(title, 60))
+    grid(axes, "y")
+    axes.tick_params(which="minor", length=0)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02))
+
+
+def _ends(lines: Mapping[str, Float[np.ndarray, " points"]]) -> str:
+    return " ".join(
+        f"{plain(label, 60)}: from {line[0]:.2g} to {line[-1]:.2g} after "
+        f"{counted(len(line) - 1, 'layer')}."
+        for label, line in lines.items()
+    )
