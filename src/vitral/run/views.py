@@ -76,8 +76,9 @@ def _attention(subject: Subject) -> Iterator[Made]:
         lambda some: inspection.class_attention(subject.model, some, subject.layer)
     )
     arrays = {"class_attention": maps.numpy()}
+    where = "last layer" if subject.layer == -1 else f"layer {subject.layer}"
     for index, picture in enumerate(subject.pictures[:MOST_ALONE]):
-        title = f"Class token of layer {subject.layer}: {_stem(subject, index)}"
+        title = f"Class token, {where}: {_stem(subject, index)}"
         plot = plots.heads(picture, maps[index].numpy(), title=title)
         yield Made(f"attention-{index}", plot, arrays if index == 0 else {})
 
