@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitral.data.generated import PATTERNS, Squares, find_the_square
 from vitral.errors import ConfigError
+from vitral.inspection import rollout
 from vitral.inspection.faithfulness import (
     deletion,
     insertion,
     random_order,
     randomisation_check,
 )
-from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig
 
 SIZE, PATCH = (48, 80), 8
@@ -138,19 +138,6 @@ def solved() -> Solved:
 
 
 @torch.no_grad()
-def rollout(model: nn.Module, images: Tensor) -> Tensor:
-    """Attention rollout (arXiv 2005.00928) of the class token."""
-    assert isinstance(model, ViT)
-    tokens, grid = model.embed(images), Grid(ROWS, COLUMNS)
-    joint = torch.eye(tokens.x.shape[1]).expand(len(images), -1, -1)
-    for layer, block in enumerate(model.blocks):
-        weights = block.attn.weights(block.norm1(tokens.x), grid).mean(dim=1)
-        joint = (weights + torch.eye(weights.shape[-1])) / 2 @ joint
-        tokens = model.encode(tokens, layer, layer + 1)
-    maps = joint[:, 0, 1:].unflatten(1, (ROWS, COLUMNS))
-    return maps / maps.amax(dim=(1, 2), keepdim=True)
-
-
 def near(boxes: np.ndarray, patches: int) -> Tensor:
     """[images, rows, columns]: which patches touch the box grown by so many patches."""
     top, left = (torch.arange(n)[None] * PATCH for n in (ROWS, COLUMNS))

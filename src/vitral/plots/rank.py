@@ -84,11 +84,11 @@ def rank_curves(
             axes.axhline(floor, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f"rounding, below {floor:.1e}",
-                (0.99, floor),
+                (0.01, floor),
                 xycoords=("axes fraction", "data"),
-                xytext=(0, 4),
+                xytext=(0, -11),
                 textcoords="offset points",
-                ha="right",
+                ha="left",
                 color=QUIET,
                 fontsize=8,
             )

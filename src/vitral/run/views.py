@@ -26,6 +26,8 @@ MOST_DRAWN = 24
 """Pictures in one figure; the arrays have all of them."""
 MOST_ALONE = 6
 """Pictures that get a figure of their own."""
+DRAWN_UP_TO = 0.98
+"""Quantile of a map that is drawn brightest; the arrays are whole."""
 MOST_PROFILED = 4
 """Pictures for rank profiles, which run in float64."""
 
@@ -281,8 +283,11 @@ def _classes(subject: Subject, pixels: Tensor) -> Tensor:
 def _gallery(subject: Subject, name: str, title: str, maps: Tensor) -> Made:
     pictures = subject.pictures[:MOST_DRAWN]
     titles = [_stem(subject, index) for index in range(len(pictures))]
+    # One patch that gathers most of the weight would leave the others black.
     heats = maps[:MOST_DRAWN].numpy()
-    plot = plots.gallery(pictures, heats, titles, title=title)
+    most = np.quantile(heats, DRAWN_UP_TO, axis=(1, 2), keepdims=True)
+    drawn = np.where(most > 0, np.minimum(heats, most), heats)
+    plot = plots.gallery(pictures, drawn, titles, title=title)
     return Made(name, plot, {name: maps.numpy()})
 
 
