@@ -80,7 +80,10 @@ def right_answers(run: RunFolder, sources: Sources, budget: int) -> Answers | No
     places = _right(table, _classes(run))
     if not places:
         return Answers(split, [], "No image was answered rightly.", False)
-    return _answers(run, split, places, sources, budget)
+    found = _answers(run, split, places, sources, budget)
+    if not any(item.picture for item in found.items):
+        return Answers(split, [], "There are no pictures of them to show.", False)
+    return found
 
 
 def _table(run: RunFolder) -> tuple[Prediction, ...] | None:

@@ -15,6 +15,7 @@ from vitral.files import write_atomic, write_json
 FOLDER = "inspection"
 FILE = f"{FOLDER}/report.json"
 MAPS = f"{FOLDER}/report.npz"
+_DAMAGED = (OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,9 @@ def read(run: Path, document: dict[str, Any] | None) -> Inspected | None:
     if "missing" in document:
         return Inspected(document=document, maps={})
     try:
-        with np.load(run / MAPS, allow_pickle=False) as stored:
+        # From memory, since np.load leaves the file open where it is damaged.
+        content = io.BytesIO((run / MAPS).read_bytes())
+        with np.load(content, allow_pickle=False) as stored:
             maps = stored["maps"].astype(np.float64)
         ids = [str(name) for name in document["ids"]]
         if maps.ndim != 3 or len(maps) != len(ids):
@@ -75,7 +78,7 @@ def read(run: Path, document: dict[str, Any] | None) -> Inspected | None:
             layers = np.asarray(document["distance"]["layers"], dtype=np.float64)
             if layers.ndim != 2 or not np.isfinite(layers).all() or layers.min() < 0:
                 raise ValueError("`distance.layers` is no table of distances")
-    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise ConfigError(
             f"{run / FOLDER} is damaged ({error}). Remove that folder and write the "
             "report again: it is then computed anew."

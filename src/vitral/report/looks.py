@@ -13,13 +13,13 @@ from vitral.report.pictures import Picture, figure
 _MAPS = {
     "rollout": (
         "The second picture is what enters the model, coloured by attention rollout: "
-        "how much each patch reaches what the head reads, through all layers, from "
-        "dark (least) to yellow (most)."
+        "how much each patch reaches what the head reads, through all layers. Each map "
+        "runs from its own least (dark) to its own greatest value (yellow)."
     ),
     "grad_cam": (
         "The second picture is what enters the model, coloured by Grad-CAM: which "
-        "cells of the last feature map speak for the answered class, from dark (least) "
-        "to yellow (most)."
+        "cells of the last feature map speak for the answered class. Each map runs "
+        "from its own least (dark) to its own greatest value (yellow)."
     ),
 }
 _LIMITS = {
@@ -118,7 +118,8 @@ def _sentences(found: Inspected) -> list[Text]:
         count(distance["heads"], source("heads")),
         " heads (",
         share(distance["share_near"], source("share_near")),
-        ") look less than half as far as that: those look at what is near, as a "
-        "convolution does. A head at the dashed line looks at everything alike.",
+        ") look less than half as far as that",
+        ", at what is near, as a convolution does" if distance["heads_near"] else "",
+        ". A head at the dashed line looks at everything alike.",
     ]
     return [far, near]
