@@ -54,8 +54,9 @@ def looks(run: RunFolder) -> Looks:
     if found.missing:
         return Looks([], None, [], f"It could not be computed: {found.missing}")
     method = str(found.document.get("method"))
-    notes = [_LIMITS[method]] if found.maps and method in _LIMITS else []
-    notes += [str(note) for note in found.document.get("notes") or []]
+    notes = [str(note) for note in found.document.get("notes") or []]
+    if found.maps and method in _LIMITS:
+        notes.append(_LIMITS[method])
     if not found.document.get("distance"):
         return Looks([], None, notes, "")
     return Looks(_sentences(found), _figure(found), notes, "")
