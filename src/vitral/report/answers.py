@@ -82,7 +82,7 @@ def right_answers(run: RunFolder, sources: Sources, budget: int) -> Answers | No
         return Answers(split, [], "No image was answered rightly.", False)
     found = _answers(run, split, places, sources, budget)
     if not any(item.picture for item in found.items):
-        return Answers(split, [], "There are no pictures of them to show.", False)
+        return Answers(split, [], "No picture of them can be had.", False)
     return found
 
 

@@ -18,7 +18,7 @@ from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
 from vitral.evaluation import Prediction
 from vitral.inspection import attention_distance, grad_cam, rollout, uniform_distance
-from vitral.layers import Attention
+from vitral.layers import Attention, Grid
 from vitral.models import VisionModel
 from vitral.report.answers import chosen
 from vitral.report.gather import RunFolder, gather
@@ -152,17 +152,13 @@ def _distance(
     examples = [e for e in dataset.select(split) if e.id not in bad]
     number = min(MOST_IMAGES, len(examples))
     evenly = [examples[i * len(examples) // number] for i in range(number)]
-    total, seen = torch.zeros(1, 1, dtype=torch.float64), 0
+    total, seen, even = torch.zeros(1, 1, dtype=torch.float64), 0, 0.0
     for some in _batches(run, dataset, evenly):
+        even = even or _even(run.model, some.pixels)
         mean = attention_distance(run.model, some.pixels, batch_size=len(some.ids))
         total, seen = total + mean.double() * len(some.ids), seen + len(some.ids)
     if not seen:
         return None
-    config, (height, width) = run.model.config, run.preprocess.image_size
-    patch = (height / config.grid.rows, width / config.grid.columns)
-    even = uniform_distance(
-        config.grid, patch, num_prefix_tokens=config.num_prefix_tokens
-    )
     layers = [[round(head, 4) for head in layer] for layer in (total / seen).tolist()]
     heads = [head for layer in layers for head in layer]
     near = sum(head < even / 2 for head in heads)
@@ -175,3 +171,13 @@ def _distance(
         "heads_near": near,
         "share_near": round(near / len(heads), 6),
     }
+
+
+@torch.no_grad()
+def _even(model: VisionModel, pixels: Tensor) -> float:
+    """The distance of attention that is the same for all tokens of such an image."""
+    tokens = model.embed(pixels[:1])
+    grid = Grid(tokens.rows, tokens.columns)
+    patch = (pixels.shape[-2] / grid.rows, pixels.shape[-1] / grid.columns)
+    prefix = model.config.num_prefix_tokens
+    return uniform_distance(grid, patch, num_prefix_tokens=prefix)
