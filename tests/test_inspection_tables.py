@@ -85,6 +85,14 @@ def test_distance_of_a_model_is_the_mean_over_its_images(make, prefix):
     torch.testing.assert_close(whole, found)
 
 
+def test_distance_of_oblong_patches():
+    model = tiny_vit(patch_size=(24, 16))
+    pairs = pair_distances(Grid(2, 5), (24, 16))
+    wanted = head_distance(eager(model, images()).flatten(0, 1), pairs, 1)
+    found = inspection.attention_distance(model, images())
+    torch.testing.assert_close(found, wanted.view(2, 2, 3).mean(0))
+
+
 def test_distance_of_other_sizes_and_without_images():
     model, other = tiny_vit(), images(3, 32, 112)
     pairs = pair_distances(Grid(2, 7), (16.0, 16.0))

@@ -132,6 +132,20 @@ def test_a_map_grows_smoothly_to_the_picture() -> None:
     )
 
 
+def test_the_blur_is_one_patch_in_both_directions() -> None:
+    heat = np.zeros((11, 13))
+    heat[5, 6] = 1
+    grown = plots.upsample(heat, 11 * 4, 13 * 10)
+    spread = []
+    for axis, centre in ((1, 21.5), (0, 64.5)):
+        weights = grown.sum(axis) / grown.sum()
+        places = np.arange(len(weights)) - centre
+        spread.append(float(np.sqrt((weights * places**2).sum())))
+    # The Gaussian is a patch wide (4 pixels here); Lanczos adds a little.
+    assert 4.0 < spread[0] < 4.0 * 1.25
+    assert spread[1] == pytest.approx(2.5 * spread[0], rel=0.02)
+
+
 def test_a_map_without_differences() -> None:
     assert (plots.upsample(np.full((2, 3), 0.3), 8, 9) == 1).all()
     assert (plots.upsample(np.zeros((2, 3)), 8, 9) == 0).all()

@@ -26,10 +26,18 @@ _WHERE = {
 }
 """Public names and the room that each comes from."""
 
-_ROOMS = ("data", "evaluation", "models", "recipes", "weights")
+_ROOMS = (
+    "data",
+    "evaluation",
+    "inspection",
+    "models",
+    "plots",
+    "recipes",
+    "weights",
+)
 
 if TYPE_CHECKING:
-    from vitral import data, evaluation, models, recipes, weights
+    from vitral import data, evaluation, inspection, models, plots, recipes, weights
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
     from vitral.models import create, names
     from vitral.run import Run, TrainConfig, features, train
@@ -50,10 +58,12 @@ __all__ = [
     "evaluation",
     "explain",
     "features",
+    "inspection",
     "load",
     "models",
     "names",
     "open",
+    "plots",
     "recipes",
     "save",
     "train",

@@ -20,6 +20,7 @@ VERBS = {
     "train": "train, fine-tune or probe: DATA --out RUN [--weights FILE]",
     "eval": "accuracy with intervals, per class and calibration: RUN [DATA]",
     "predict": "one JSON line or CSV row per image: RUN FILES...",
+    "inspect": "what a model looks at: RUN_OR_WEIGHTS IMAGES... --out DIR",
     "report": "(re)write the one-file HTML report: RUN...",
     "data": "audit a data set, or write its split: check DIR, split DIR",
     "convert": "weights between layouts: IN OUT --to LAYOUT, or IN --explain",

@@ -28,12 +28,10 @@ def patch_map(
         row = matrix[:, 0, prefix:]
     else:
         rows = matrix[:, prefix:, prefix:]
-        if geometry.mask is None:
-            row = rows.mean(dim=1)
-        else:
-            share = geometry.mask.flatten(1).to(rows.dtype)
-            number = share.sum(dim=1, keepdim=True).clamp(1)
-            row = (rows * share[:, :, None]).sum(dim=1) / number
+        if geometry.mask is not None:
+            # A factor does not matter to a map, so all rows are counted.
+            rows = rows * geometry.mask.flatten(1)[:, :, None]
+        row = rows.mean(dim=1)
     return row.unflatten(1, tuple(geometry.grid))
 
 

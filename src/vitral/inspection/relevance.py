@@ -110,7 +110,7 @@ def _weighted(
         with torch.no_grad():
             tokens = model.embed(images, patch_mask)
         # A parameter may be frozen, so it is the tokens that carry the gradient.
-        x = tokens.x.detach().clone().requires_grad_()
+        x = tokens.x.detach().requires_grad_()
         with (
             torch.enable_grad(),
             catching(watched) as calls,

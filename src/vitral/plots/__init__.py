@@ -16,7 +16,7 @@ from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
 from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.scaling import FittedCurve, data_size
-from vitral.plots.style import Plot, to_png, to_svg
+from vitral.plots.style import Plot, to_pdf, to_png, to_svg
 from vitral.plots.training import learning_curves
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "shade",
     "similarity_curves",
     "tint",
+    "to_pdf",
     "to_png",
     "to_svg",
     "upsample",

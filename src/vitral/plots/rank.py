@@ -65,6 +65,9 @@ def rank_curves(
     drawn = {k: np.where(v > 0, v, floor / 10) for k, v in lines.items()}
     low = min(float(line.min()) for line in drawn.values())
     high = max(float(line.max()) for line in drawn.values())
+    near = low < 1e4 * floor
+    if near:
+        low, high = min(low, floor / 10), max(high, 10 * floor)
     edge = max((high / low) ** 0.05, 1.1)
     with look():
         figure = new_figure(6.6, 3.7)
@@ -76,16 +79,16 @@ def rank_curves(
             axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(_power))
-        if low < 1e4 * floor:
+        if near:
             axes.axhspan(low / edge / 10, floor, color="#eceff3", zorder=0)
             axes.axhline(floor, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f"rounding, below {floor:.1e}",
-                (0.99, floor),
+                (0.01, floor),
                 xycoords=("axes fraction", "data"),
-                xytext=(0, 4),
+                xytext=(0, -11),
                 textcoords="offset points",
-                ha="right",
+                ha="left",
                 color=QUIET,
                 fontsize=8,
             )

@@ -130,6 +130,15 @@ def to_svg(figure: Figure) -> str:
     return target.getvalue().replace(f"'{_MEASURED_FONT}'", _SCREEN_FONTS)
 
 
+def to_pdf(figure: Figure) -> bytes:
+    """The figure as PDF, for print; the same figure gives the same bytes."""
+    target = io.BytesIO()
+    about = {"CreationDate": None, "Creator": None, "Producer": None}
+    with look():
+        figure.savefig(target, format="pdf", metadata=about)
+    return target.getvalue()
+
+
 def to_png(figure: Figure, dots_per_inch: int = 144) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
     target = io.BytesIO()

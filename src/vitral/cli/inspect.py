@@ -1,0 +1,58 @@
+"""`vitral inspect RUN_OR_WEIGHTS IMAGES... --out DIR`: what a model looks at."""
+
+import sys
+from pathlib import Path
+
+from vitral.cli.parser import Parser
+from vitral.cli.predict import found
+from vitral.errors import ConfigError, DataError
+from vitral.run.inspecting import VIEWS, inspect
+
+
+def run(words: list[str]) -> None:
+    """Write figures and arrays, and say what could not be shown and why."""
+    parser = Parser("inspect", "What a model looks at: figures, and the arrays behind.")
+    parser.add_argument("weights", help="a run, a model folder, or weights")
+    parser.add_argument("files", nargs="+", help="images, folders, or patterns")
+    parser.add_argument("--out", required=True, help="folder for figures and arrays")
+    parser.add_argument("--what", choices=(*VIEWS, "all"), default="all")
+    parser.add_argument("--format", choices=("png", "pdf"), default="png")
+    parser.add_argument("--image-size", "--img-size", type=int, nargs="+", default=None)
+    parser.add_argument("--layer", type=int, default=-1, help="for attention: -1 last")
+    parser.add_argument("--class", dest="target", default="", help="name or number")
+    parser.add_argument("--device", default="auto")
+    known = parser.read(words)
+    out = Path(known.out)
+    if out.is_file():
+        raise ConfigError(f"{out} is a file: `--out` names a folder.")
+    made = inspect(
+        known.weights,
+        list(found(known.files)),
+        out,
+        what=known.what,
+        image_size=_size(known.image_size),
+        layer=known.layer,
+        target=known.target,
+        kind=known.format,
+        device=known.device,
+    )
+    for name, reason in made.skipped.items():
+        print(f"{name}: {reason}")
+    print(f"files: {', '.join(str(file) for file in made.files)}")
+    print(f"next: vitral inspect {known.weights} IMAGES --what faithfulness --out DIR")
+    for name, reason in made.unreadable.items():
+        print(f"unreadable: {name}: {reason}", file=sys.stderr)
+    if made.unreadable:
+        raise DataError(
+            f"{len(made.unreadable)} files could not be read; the rest was looked at."
+        )
+
+
+def _size(numbers: list[int] | None) -> int | tuple[int, int] | None:
+    if numbers is None:
+        return None
+    if len(numbers) > 2:
+        raise ConfigError(
+            f"`--image-size` is one number or HEIGHT WIDTH: got {len(numbers)} numbers."
+        )
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

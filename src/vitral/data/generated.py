@@ -1,0 +1,91 @@
+"""Generated tasks whose answer is known to the pixel: to test what an explanation says.
+
+`find_the_square` hides one small square in noise. Its pattern is the class, so a model
+that is right has found the square, and a true explanation must point at it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vitral.errors import ConfigError
+
+PATTERNS = ("rows", "columns", "checks", "rings")
+"""What a square can show, in the order of the classes."""
+SQUARE = 12
+"""Pixels of a side unless asked otherwise."""
+PERIOD = 4
+"""Pixels from one light stripe to the next."""
+DARK, LIGHT = (75, 20, 10), (235, 60, 30)
+"""The two reds of every pattern. One colour for all classes makes the square easy to
+find and says nothing about the class: with grey patterns, small models learn to tell a
+class by not finding any other, and then look elsewhere for a good reason."""
+NOISE_MEAN, NOISE_DEVIATION = 128.0, 32.0
+"""Of the background, in each channel."""
+
+
+class Squares(NamedTuple):
+    """Images with one square each."""
+
+    images: UInt8[np.ndarray, "examples height width 3"]
+    labels: Int[np.ndarray, " examples"]
+    """Index into PATTERNS."""
+    boxes: Int[np.ndarray, "examples 4"]
+    """Top, left, bottom and right of the square in pixels; the last two excluded."""
+
+
+def find_the_square(
+    n: int, size: tuple[int, int], seed: int, *, side: int = SQUARE
+) -> Squares:
+    """Draw `n` noisy images, each with one square of a random pattern anywhere in it.
+
+    The same arguments give the same images; another seed gives unrelated ones.
+
+    Args:
+        size: (height, width) of an image in pixels.
+        side: of the square in pixels; a multiple of 4 of at least 8, so that all
+            patterns have whole periods and differ.
+
+    Raises:
+        ConfigError: the square does not fit, or `n` or `side` cannot be.
+    """
+    height, width = size
+    if n < 1:
+        raise ConfigError(f"`n` must be at least 1 image: got {n}.")
+    if side < 8 or side % PERIOD:
+        raise ConfigError(
+            f"`side` must be a multiple of {PERIOD} pixels and at least 8, so that a "
+            f"square shows whole periods of its pattern: got {side}."
+        )
+    if min(size) < side:
+        raise ConfigError(
+            f"A square of {side} pixels does not fit into images of {height} x {width}"
+            " (height x width): ask for larger images or a smaller `side`."
+        )
+    random = np.random.default_rng(seed)
+    noise = random.normal(NOISE_MEAN, NOISE_DEVIATION, (n, height, width, 3))
+    images = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
+    labels = random.integers(len(PATTERNS), size=n)
+    tops = random.integers(height - side + 1, size=n)
+    lefts = random.integers(width - side + 1, size=n)
+    patterns = _patterns(side)
+    for image, label, top, left in zip(images, labels, tops, lefts, strict=True):
+        image[top : top + side, left : left + side] = patterns[label]
+    boxes = np.stack([tops, lefts, tops + side, lefts + side], axis=1)
+    return Squares(images, labels, boxes)
+
+
+def _patterns(side: int) -> UInt8[np.ndarray, "patterns side side 3"]:
+    row, column = np.indices((side, side))
+    half = PERIOD // 2
+    rings = np.minimum.reduce([row, column, side - 1 - row, side - 1 - column])
+    light = np.stack(
+        [
+            row // half % 2,
+            column // half % 2,
+            (row // half + column // half) % 2,
+            rings // half % 2,
+        ]
+    )
+    return np.where(light[..., None] == 1, LIGHT, DARK).astype(np.uint8)
