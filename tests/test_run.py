@@ -98,6 +98,7 @@ def test_every_file_of_the_contract_is_there(run):
         "checkpoints",
         "model",
         "predictions",
+        "inspection",
         "report.html",
     }
     assert {path.name for path in (out / "model").iterdir()} == {

@@ -16,6 +16,8 @@ from vitral.evaluation import (
     Prediction,
     read_predictions,
 )
+from vitral.report import inspected
+from vitral.report.inspected import Inspected
 
 Result = Classification | MultiLabel
 SPLIT_ORDER = ("test", "val", "train")
@@ -42,6 +44,8 @@ class RunFolder:
     results: dict[str, Result]
     """By split, the one to report first in front."""
     predictions: dict[str, tuple[Prediction, ...]]
+    inspected: Inspected | None
+    """What the model looks at."""
     problems: tuple[str, ...]
     """What was skipped while reading, in sentences."""
 
@@ -110,6 +114,7 @@ def gather(folder: Path) -> RunFolder:
             path.stem: read_predictions(path)
             for path in sorted((folder / "predictions").glob("*.csv"))
         },
+        inspected=inspected.read(folder, _read_object(folder / inspected.FILE)),
         problems=problems,
     )
 

@@ -4,6 +4,8 @@ import base64
 import io
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from vitral import plots
@@ -31,6 +33,24 @@ def figure(plot: plots.Plot) -> Picture:
 
 def thumbnail(image: Image.Image, alt: str) -> Picture:
     """A photograph within THUMBNAIL_SIDE squared; tiny ones keep their pixels."""
+    return _jpeg(_small(image), alt)
+
+
+def tinted(image: Image.Image, heat: Float[np.ndarray, "rows columns"]) -> Picture:
+    """A thumbnail in grey under the colours of a map, from dark to yellow."""
+    small = _small(image)
+    pixels = 255 * plots.tint(np.asarray(small), heat)
+    row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+    alt = (
+        f"What the model looks at in it: most at row {row + 1}, column {column + 1} of "
+        f"{heat.shape[0]} × {heat.shape[1]} patches"
+        if heat.any()
+        else "What the model looks at in it: the map is zero everywhere"
+    )
+    return _jpeg(Image.fromarray(pixels.round().astype(np.uint8)), alt)
+
+
+def _small(image: Image.Image) -> Image.Image:
     image = image.convert("RGB")
     factor = THUMBNAIL_SIDE // max(image.size)
     if factor > 1:
@@ -38,6 +58,10 @@ def thumbnail(image: Image.Image, alt: str) -> Picture:
             (image.width * factor, image.height * factor), Image.Resampling.NEAREST
         )
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    return image
+
+
+def _jpeg(image: Image.Image, alt: str) -> Picture:
     target = io.BytesIO()
     image.save(target, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
     return Picture(

@@ -2,14 +2,15 @@
 
 The file needs no network, no script and no other file: its only style sheet is named by
 its hash in the content security policy, and every picture is a data URI. The same run
-gives the same bytes. The sections are made in verdict.py, results.py, worst.py and
-facts.py.
+gives the same bytes. The sections are made in verdict.py, results.py, answers.py,
+looks.py and facts.py.
 """
 
 import base64
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +22,28 @@ from vitral.errors import ConfigError
 from vitral.evaluation import Classification
 from vitral.files import write_atomic
 from vitral.report import facts
+from vitral.report.answers import Answers, Sources, right_answers, worst_errors
 from vitral.report.compare import compare
 from vitral.report.gather import RunFolder, gather
+from vitral.report.looks import Looks, about_maps, looks
 from vitral.report.numbers import Number, flat
 from vitral.report.results import Bar, Results, bar, results
 from vitral.report.verdict import Verdict, verdict
-from vitral.report.worst import Errors, Images, worst_errors
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
+# What each section may use of it; pictures with a map come in pairs.
+SHARES = {"samples": 0.2, "errors": 0.45, "right": 0.35}
+SECTIONS = (
+    ("reproduce", "Reproduce"),
+    ("data", "Data"),
+    ("training", "Training"),
+    ("results", "Results"),
+    ("errors", "Errors"),
+    ("right", "Right answers"),
+    ("attention", "Attention"),
+    ("model", "Model"),
+    ("events", "Events"),
+)
 MOST_TABLE_ROWS = 1000  # of the tables of classes in the whole file
 
 
@@ -53,7 +68,10 @@ class Page(NamedTuple):
     data: facts.Data | None
     training: facts.Training | None
     results: Results | None
-    errors: Errors | None
+    errors: Answers | None
+    right: Answers | None
+    about_maps: str
+    looks: Looks
     model: facts.Model | None
     events: list[tuple[Number, str]]
     problems: tuple[str, ...]
@@ -64,16 +82,18 @@ def write(
     out: Path,
     images: Callable[[Path, str], Image.Image | None] | None = None,
     samples: Callable[[Path], Sequence[tuple[Image.Image, str]]] | None = None,
+    views: Callable[[Path, str], Image.Image | None] | None = None,
 ) -> Path:
     """Write the report of one run, or of several side by side, to `out`.
 
     Args:
         runs: run folders; the first is shown first.
         out: the HTML file; its folder is made when it is missing.
-        images: from a run and an example id to the image, for the worst errors; None
+        images: from a run and an example id to the image, for the answers shown; None
             for the image that cannot be had.
         samples: from a run to a few training images as the model sees them, each with
             a caption.
+        views: the same as `images` for what enters the model, under the maps.
 
     Raises:
         ConfigError: no run was given, or one is not a run or is damaged.
@@ -81,11 +101,15 @@ def write(
     if not runs:
         raise ConfigError("a report needs at least one run folder: got none.")
     folders = [gather(Path(run)) for run in runs]
-    pages = [_page(folder, images, samples, len(folders)) for folder in folders]
+    pages = [
+        _page(folder, _sources(folder, images, views), samples, len(folders))
+        for folder in folders
+    ]
     style = Path(__file__).with_name("report.css").read_text("utf-8")
     html = _template().render(
         title=", ".join(page.name for page in pages),
         pages=pages,
+        sections=SECTIONS,
         comparison=compare(folders) if len(folders) > 1 else None,
         style=Markup(style),  # our own file, and the policy hashes exactly this text
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -96,19 +120,27 @@ def write(
     return out
 
 
-def _page(
+def _sources(
     run: RunFolder,
     images: Callable[[Path, str], Image.Image | None] | None,
+    views: Callable[[Path, str], Image.Image | None] | None,
+) -> Sources:
+    return Sources(
+        partial(images, run.path) if images is not None else None,
+        partial(views, run.path) if views is not None else None,
+    )
+
+
+def _page(
+    run: RunFolder,
+    sources: Sources,
     samples: Callable[[Path], Sequence[tuple[Image.Image, str]]] | None,
     num_runs: int,
 ) -> Page:
-    budget = PICTURE_BUDGET // num_runs // 2
+    budget = {
+        name: int(part * PICTURE_BUDGET) // num_runs for name, part in SHARES.items()
+    }
     most_rows = MOST_TABLE_ROWS // num_runs
-
-    def image_of(example: str) -> Image.Image | None:
-        return images(run.path, example) if images is not None else None
-
-    find: Images | None = image_of if images is not None else None
     pictures = samples(run.path) if samples is not None else ()
     said = verdict(run)
     return Page(
@@ -121,10 +153,13 @@ def _page(
         versions=facts.versions(run),
         settings=flat(run.config),
         has_environment=run.environment is not None,
-        data=facts.data(run, pictures, budget, most_rows),
+        data=facts.data(run, pictures, budget["samples"], most_rows),
         training=facts.training(run),
         results=results(run, most_rows),
-        errors=worst_errors(run, find, budget),
+        errors=worst_errors(run, sources, budget["errors"]),
+        right=right_answers(run, sources, budget["right"]),
+        about_maps=about_maps(run),
+        looks=looks(run),
         model=facts.model(run),
         events=facts.events(run),
         problems=run.problems,

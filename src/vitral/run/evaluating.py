@@ -8,13 +8,12 @@ import torch
 
 import vitral.data
 from vitral.data import BadFile, DataSet
-from vitral.data.split import apply
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, MultiLabel
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.scoring import measure, score, split_loader, write_result
-from vitral.run.setup import bad_of, open_data
+from vitral.run.setup import bad_of, open_split_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,13 +70,7 @@ def evaluate(
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0)
     else:
-        dataset = open_data(run.config)
-        stored = run.path / "split.csv"
-        if stored.is_file():
-            config = run.config
-            dataset = apply(
-                dataset, stored, seed=config.seed, val=config.val, test=config.test
-            )
+        dataset = open_split_data(run.config, run.path / "split.csv")
     dataset = _in_model_order(run, dataset)
     there = list(dataset.counts())
     if not split:

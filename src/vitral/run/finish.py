@@ -1,4 +1,4 @@
-"""After the last step: measure the best model, write its card and the report."""
+"""After the last step: measure the best model, look into it, write card and report."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from vitral.files import write_atomic
 from vitral.report import model_card
 from vitral.run.evaluating import measure_split
 from vitral.run.folder import Run
+from vitral.run.looking import look
 from vitral.run.setup import bad_of
 from vitral.run.showing import write_report
 from vitral.training import MetricsLog
@@ -36,5 +37,6 @@ def finish(out: Path, found: Audit, device: torch.device) -> Run:
         )
     log.close()
     write_atomic(out / "model" / "README.md", model_card(out))
+    look(run, found.dataset, device)
     write_report(out, found.dataset)
     return run

@@ -58,6 +58,20 @@ def open_data(config: TrainConfig) -> DataSet:
     return dataset
 
 
+def open_split_data(config: TrainConfig, split_file: Path) -> DataSet:
+    """The data set of a run with the splits that the run kept.
+
+    Raises:
+        DataError: it cannot be opened, or the file belongs to another data set.
+    """
+    dataset = open_data(config)
+    if not split_file.is_file():
+        return dataset
+    return apply(
+        dataset, split_file, seed=config.seed, val=config.val, test=config.test
+    )
+
+
 def audit(
     dataset: DataSet, split_file: Path, config: TrainConfig, workers: int
 ) -> Audit:

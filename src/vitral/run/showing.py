@@ -3,19 +3,31 @@
 The report itself knows no data; a run whose data has moved gets one without pictures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
+from torch import Tensor
 
 import vitral.report
 from vitral.data import Augment, DataSet
+from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
-from vitral.run.config import TrainConfig
+from vitral.run.environment import pick_device
 from vitral.run.folder import Run
-from vitral.run.setup import open_data
+from vitral.run.looking import look, up_to_date
+from vitral.run.setup import open_split_data
 
 NUM_SAMPLES = 12
+
+
+class _Opened(NamedTuple):
+    """A run with its data."""
+
+    run: Run
+    dataset: DataSet
+    by_id: dict[str, Example]
 
 
 def write_report(
@@ -23,57 +35,74 @@ def write_report(
 ) -> Path:
     """report.html of a run folder, with `others` beside it.
 
+    What the models look at is computed first where a run has not kept it, or has
+    answered other images since.
+
     Args:
         dataset: the run's data where it is open already.
     """
-    known: dict[Path, DataSet | None] = {}
-    if dataset is not None:
-        known[out] = dataset
+    runs = [out, *others]
+    opened = {run: _open(run, dataset if run == out else None) for run in runs}
+    for run in opened.values():
+        if run is not None:
+            _look_again(run)
 
-    def data_of(run: Path) -> DataSet | None:
-        if run not in known:
-            try:
-                known[run] = open_data(Run(run).config)
-            except VitralError:
-                known[run] = None
-        return known[run]
+    def image(run: Path, name: str) -> Image.Image | None:
+        return _read(opened[run], name)
+
+    def view(run: Path, name: str) -> Image.Image | None:
+        found, picture = opened[run], _read(opened[run], name)
+        if found is None or picture is None:
+            return None
+        return _picture(found.run, found.run.preprocess(picture))
 
     return vitral.report.write(
-        [out, *others],
+        runs,
         out / "report.html",
-        images=_reader(data_of),
-        samples=lambda run: _samples(run, data_of(run)),
+        images=image,
+        samples=lambda run: _samples(opened[run]),
+        views=view,
     )
 
 
-def _reader(
-    data_of: Callable[[Path], DataSet | None],
-) -> Callable[[Path, str], Image.Image | None]:
-    by_id: dict[Path, dict[str, object]] = {}
-
-    def read(run: Path, name: str) -> Image.Image | None:
-        dataset = data_of(run)
+def _open(run: Path, dataset: DataSet | None) -> _Opened | None:
+    """None where the run has no model yet, or its data cannot be opened."""
+    try:
+        found = Run(run)
         if dataset is None:
-            return None
-        if run not in by_id:
-            by_id[run] = {example.id: example for example in dataset.examples}
-        example = by_id[run].get(name)
-        try:
-            return dataset.read(example) if example else None  # type: ignore[arg-type]
-        except ImageError:
-            return None
-
-    return read
+            dataset = open_split_data(found.config, run / "split.csv")
+    except VitralError:
+        return None
+    return _Opened(found, dataset, {e.id: e for e in dataset.examples})
 
 
-def _samples(run: Path, dataset: DataSet | None) -> Sequence[tuple[Image.Image, str]]:
+def _look_again(opened: _Opened) -> None:
+    if up_to_date(opened.run.path):
+        return
+    try:
+        look(opened.run, opened.dataset, pick_device("auto"))
+    except OSError:
+        # A folder that cannot be written to: the report says what it lacks.
+        return
+
+
+def _read(opened: _Opened | None, name: str) -> Image.Image | None:
+    example = opened.by_id.get(name) if opened is not None else None
+    if opened is None or example is None:
+        return None
+    try:
+        return opened.dataset.read(example)
+    except ImageError:
+        return None
+
+
+def _samples(opened: _Opened | None) -> Sequence[tuple[Image.Image, str]]:
     """Training images, augmented as in the first epoch, evenly over the classes."""
-    if dataset is None:
+    if opened is None:
         return []
-    opened = Run(run)
-    config: TrainConfig = opened.config
+    run, dataset = opened.run, opened.dataset
     augment = Augment(
-        config=config.augment, preprocess=opened.preprocess, seed=config.seed
+        config=run.config.augment, preprocess=run.preprocess, seed=run.config.seed
     )
     examples = sorted(dataset.select("train"), key=lambda e: (e.label, e.id))
     shown = []
@@ -82,7 +111,11 @@ def _samples(run: Path, dataset: DataSet | None) -> Sequence[tuple[Image.Image, 
             pixels = augment(dataset.read(example), example.id, 0)
         except ImageError:
             continue
-        picture = opened.preprocess.inverse(pixels).permute(1, 2, 0).numpy()
         caption = "; ".join(dataset.classes[label] for label in example.label)
-        shown.append((Image.fromarray(picture), caption))
+        shown.append((_picture(run, pixels), caption))
     return shown
+
+
+def _picture(run: Run, pixels: Tensor) -> Image.Image:
+    """What enters the model, for people."""
+    return Image.fromarray(run.preprocess.inverse(pixels).permute(1, 2, 0).numpy())

@@ -1,0 +1,86 @@
+"""inspection/ of a run folder: what the best model looks at, as it was stored."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vitral.errors import ConfigError
+from vitral.files import write_atomic, write_json
+
+FOLDER = "inspection"
+FILE = f"{FOLDER}/report.json"
+MAPS = f"{FOLDER}/report.npz"
+_DAMAGED = (OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError, KeyError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """What report.json says, and its maps."""
+
+    document: dict[str, Any]
+    maps: dict[str, Float[np.ndarray, "rows columns"]]
+    """By the id of the example."""
+
+    @property
+    def missing(self) -> str:
+        """Why nothing could be computed; empty where something was."""
+        return str(self.document.get("missing", ""))
+
+    def covers(self, split: str, ids: set[str]) -> bool:
+        """Whether it is about this split and was computed for all these examples."""
+        asked = {*self.maps, *self.document.get("unreadable", [])}
+        return not self.missing and self.document.get("split") == split and ids <= asked
+
+
+def store(
+    run: Path,
+    document: dict[str, Any],
+    maps: Float[np.ndarray, "images rows columns"],
+) -> None:
+    """Write inspection/ of a run folder.
+
+    Args:
+        document: what report.json holds; its `ids` are in the order of `maps`.
+    """
+    (run / FOLDER).mkdir(exist_ok=True)
+    # Without the document the maps of an earlier one say nothing.
+    (run / FILE).unlink(missing_ok=True)
+    target = io.BytesIO()
+    np.savez(target, maps=maps.astype(np.float16))
+    write_atomic(run / MAPS, target.getvalue())
+    write_json(run / FILE, document)
+
+
+def read(run: Path, document: dict[str, Any] | None) -> Inspected | None:
+    """The stored maps with their document; None where there is none.
+
+    Raises:
+        ConfigError: a file is damaged, or the two do not belong together.
+    """
+    if document is None:
+        return None
+    if "missing" in document:
+        return Inspected(document=document, maps={})
+    try:
+        # From memory, since np.load leaves the file open where it is damaged.
+        content = io.BytesIO((run / MAPS).read_bytes())
+        with np.load(content, allow_pickle=False) as stored:
+            maps = stored["maps"].astype(np.float64)
+        ids = [str(name) for name in document["ids"]]
+        if maps.ndim != 3 or len(maps) != len(ids):
+            raise ValueError(f"{len(ids)} ids, but maps of the shape {maps.shape}")
+        if document.get("distance") is not None:
+            layers = np.asarray(document["distance"]["layers"], dtype=np.float64)
+            if layers.ndim != 2 or not np.isfinite(layers).all() or layers.min() < 0:
+                raise ValueError("`distance.layers` is no table of distances")
+    except _DAMAGED as error:
+        raise ConfigError(
+            f"{run / FOLDER} is damaged ({error}). Remove that folder and write the "
+            "report again: it is then computed anew."
+        ) from error
+    return Inspected(document=document, maps=dict(zip(ids, maps, strict=True)))

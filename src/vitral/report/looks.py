@@ -1,0 +1,126 @@
+"""What the model looks at: how far its heads look, and how to read the maps."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vitral import plots
+from vitral.report.gather import RunFolder
+from vitral.report.inspected import FILE, Inspected
+from vitral.report.numbers import Number, Text, count, decimal, pointer, share
+from vitral.report.pictures import Picture, figure
+
+_MAPS = {
+    "rollout": (
+        "The second picture is what enters the model, coloured by attention rollout: "
+        "how much each patch reaches what the head reads, through all layers. Each map "
+        "runs from its own least (dark) to its own greatest value (yellow)."
+    ),
+    "grad_cam": (
+        "The second picture is what enters the model, coloured by Grad-CAM: which "
+        "cells of the last feature map speak for the answered class. Each map runs "
+        "from its own least (dark) to its own greatest value (yellow)."
+    ),
+}
+_LIMITS = {
+    "rollout": (
+        "Rollout shows where attention went and does not depend on the class, so it is "
+        "no reason for the answer; `vitral inspect --what faithfulness` measures "
+        "whether the answer depends on the places it marks."
+    ),
+    "grad_cam": (
+        "A coarse map of one layer is no full reason for the answer; `vitral inspect "
+        "--what faithfulness` measures whether the answer depends on the places it "
+        "marks."
+    ),
+}
+
+
+class Looks(NamedTuple):
+    """Everything the section "What the model looks at" shows."""
+
+    sentences: list[Text]
+    figure: Picture | None
+    notes: list[str]
+    """What the maps are and what they are not, and what was left out."""
+    missing: str
+
+
+def looks(run: RunFolder) -> Looks:
+    """The section; says what is missing where nothing was computed."""
+    found = run.inspected
+    if found is None:
+        return Looks([], None, [], _not_there(run))
+    if found.missing:
+        return Looks([], None, [], f"It could not be computed: {found.missing}")
+    method = str(found.document.get("method"))
+    notes = [str(note) for note in found.document.get("notes") or []]
+    if found.maps and method in _LIMITS:
+        notes.append(_LIMITS[method])
+    if not found.document.get("distance"):
+        return Looks([], None, notes, "")
+    return Looks(_sentences(found), _figure(found), notes, "")
+
+
+def about_maps(run: RunFolder) -> str:
+    """The sentence beside the first pictures with maps; empty where there are none."""
+    found = run.inspected
+    if found is None or not found.maps:
+        return ""
+    return _MAPS.get(str(found.document.get("method")), "")
+
+
+def _not_there(run: RunFolder) -> str:
+    if run.headline is None:
+        return "Nothing was measured, so nothing was looked at either."
+    return (
+        f"{FILE} is missing from the run folder, so it is not known what the model "
+        "looks at. `vitral report` computes it where the data of the run can be opened."
+    )
+
+
+def _figure(found: Inspected) -> Picture:
+    distance = found.document["distance"]
+    height = int(found.document["image_size"][0])
+    uniform = float(distance["uniform"])
+    return figure(
+        plots.distance(
+            np.asarray(distance["layers"]), uniform or None, image_height=height
+        )
+    )
+
+
+def _sentences(found: Inspected) -> list[Text]:
+    distance, split = found.document["distance"], found.document["split"]
+    means = distance["layer_means"]
+
+    def source(*keys: str | int) -> str:
+        return pointer(FILE, "distance", *keys)
+
+    far: list[str | Number] = [
+        "Over ",
+        count(distance["images"], source("images")),
+        f" {split} images the heads of the first layer look ",
+        decimal(means[0], source("layer_means", 0), 1),
+        " pixels far on average",
+    ]
+    if len(means) > 1:
+        last = len(means) - 1
+        number = decimal(means[last], source("layer_means", last), 1)
+        far += [" and those of the last layer ", number]
+    far += [
+        "; attention that is the same everywhere would look ",
+        decimal(distance["uniform"], source("uniform"), 1),
+        " pixels far.",
+    ]
+    near: list[str | Number] = [
+        count(distance["heads_near"], source("heads_near")),
+        " of the ",
+        count(distance["heads"], source("heads")),
+        " heads (",
+        share(distance["share_near"], source("share_near")),
+        ") look less than half as far as that",
+        ", at what is near, as a convolution does" if distance["heads_near"] else "",
+        ". A head at the dashed line looks at everything alike.",
+    ]
+    return [far, near]
