@@ -11,7 +11,7 @@ import vitral.models
 from vitral.data import Preprocess
 from vitral.layers import Grid
 from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, ViTConfig
-from vitral.weights import timm_arguments, timm_hybrid, timm_resnet
+from vitral.weights import timm_arguments, timm_hybrid, timm_known, timm_resnet
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.rules import Rule, copy
 from vitral.weights.shapes import (
@@ -90,7 +90,7 @@ def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
     registers = shape_of(file, "reg_token", 3)[1] if "reg_token" in file else 0
     distilled = "dist_token" in file
     prefix = int("cls_token" in file) + int(distilled) + registers
-    arguments = beside.get("model_args", {})
+    arguments = {**timm_known.changes(opened), **beside.get("model_args", {})}
     positions = None
     if "pos_embed" in file:
         rows = shape_of(file, "pos_embed", 3)[1]
