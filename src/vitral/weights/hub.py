@@ -6,13 +6,9 @@ from pathlib import Path
 from vitral.errors import MissingExtraError, WeightsError
 
 ID = re.compile(r"(?:hf-hub:|hf_hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-WANTED = (
-    "config.json",
-    "preprocessor_config.json",
-    "model.safetensors",
-    "pytorch_model.bin",
-)
-TENSORS = WANTED[2:]
+TENSORS = ("model.safetensors", "pytorch_model.bin")
+"""What holds the tensors, the preferred first."""
+ABOUT = ("config.json", "preprocessor_config.json")
 FILE_ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
@@ -31,12 +27,38 @@ def is_id(text: str) -> bool:
 def fetch(text: str) -> Path:
     """The folder of a hub id, from the local cache or downloaded into it.
 
-    With HF_HUB_OFFLINE=1 only the cache is asked. Revisions are content addresses, so
-    a cached file is never stale under its own revision.
+    What is in the cache is taken as it is, without asking the network: a model that
+    loaded yesterday loads today. Another state has another revision. With
+    HF_HUB_OFFLINE=1 only the cache is asked.
 
     Raises:
         WeightsError: there is no such model, or it cannot be reached.
         MissingExtraError: huggingface_hub is not installed.
+    """
+    match = ID.fullmatch(text)
+    assert match is not None
+    name, revision = match.groups()
+    for cached in (True, False):
+        tensors = _first(text, name, revision, TENSORS, cached)
+        if tensors is not None:
+            for file in ABOUT:
+                if _first(text, name, revision, (file,), True) is None and not cached:
+                    _first(text, name, revision, (file,), False)
+            return tensors.parent
+    raise WeightsError(
+        f"No weights at {text}: it is no path here, and neither the hub nor its cache "
+        f"gave {' or '.join(TENSORS)}. Check the id; with HF_HUB_OFFLINE=1 only the "
+        "cache is asked."
+    )
+
+
+def _first(
+    text: str, name: str, revision: str | None, files: tuple[str, ...], cached: bool
+) -> Path | None:
+    """The first of `files` that the model has; None if it has none of them.
+
+    Args:
+        cached: ask the cache alone.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -50,29 +72,24 @@ def fetch(text: str) -> Path:
             f"`{text}` is no path, and to fetch it from the hub huggingface_hub must "
             "be installed: pip install 'vitral[hf]'."
         ) from error
-    match = ID.fullmatch(text)
-    assert match is not None
-    name, revision = match.groups()
-    found: list[Path] = []
-    for file in WANTED:
-        if file == TENSORS[1] and any(path.name == TENSORS[0] for path in found):
-            continue
+    for file in files:
         try:
-            found.append(Path(hf_hub_download(name, file, revision=revision)))
-        except (LocalEntryNotFoundError, EntryNotFoundError):
+            return Path(
+                hf_hub_download(name, file, revision=revision, local_files_only=cached)
+            )
+        except LocalEntryNotFoundError:
+            # Not in the cache; and where the network was asked, it gave no answer, so
+            # that asking for the next file would only wait as long again.
+            if not cached:
+                return None
+        except EntryNotFoundError:
             continue
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise WeightsError(
                 f"{text} cannot be fetched from the hub: {_first_line(error)} Check "
                 "the id, or give a file that is here."
             ) from error
-    if not any(path.name in TENSORS for path in found):
-        raise WeightsError(
-            f"No weights at {text}: it is no path here, and neither the hub nor its "
-            f"cache gave {' or '.join(TENSORS)}. Check the id; with HF_HUB_OFFLINE=1 "
-            "only the cache is asked."
-        )
-    return found[-1].parent
+    return None
 
 
 def _first_line(error: Exception) -> str:
