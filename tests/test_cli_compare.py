@@ -75,7 +75,10 @@ def test_the_output_has_every_number(pair, capsys) -> None:
     )
     assert out[5] == "1 of 3 classes differ after Holm's correction:"
     assert out[7].split() == ["cow", "80", "55.0", "%", "93.8", "%", "p", "<", "0.0001"]
-    assert len(out) == 8
+    assert out[8:] == ["next: vitral report old new"]
+    tables = [f"{name}/predictions/test.csv" for name in pair]
+    assert main(["compare", *tables]) == 0
+    assert "next:" not in capsys.readouterr().out
 
 
 def test_json_is_the_result_and_its_tables(pair, capsys) -> None:

@@ -26,6 +26,8 @@ def run(words: list[str]) -> None:
         return
     for line in [*_lines(compared.result), *compared.notes()]:
         print(line)
+    if compared.of_runs:
+        print(f"next: vitral report {known.a} {known.b}")
 
 
 def _lines(result: Comparison) -> list[str]:

@@ -31,6 +31,8 @@ class Compared:
     only_in_a: int
     """Images that B's table does not list; they were left out."""
     only_in_b: int
+    of_runs: bool
+    """Both are run folders, which a report can show side by side."""
     result: Comparison
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def compare_runs(a: str | Path, b: str | Path, *, split: str = "") -> Compared:
         split=split,
         only_in_a=len(rows_a) - len(common),
         only_in_b=len(rows_b) - len(common),
+        of_runs=not (_is_table(one) or _is_table(two)),
         result=result,
     )
 
