@@ -2,6 +2,14 @@
 
 from vitral.evaluation.calibration import Bin, ece, reliability, temperature
 from vitral.evaluation.classify import classify, label_ranks, softmax
+from vitral.evaluation.compare import (
+    ClassDelta,
+    Comparison,
+    compare,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+)
 from vitral.evaluation.intervals import Interval, bootstrap, wilson
 from vitral.evaluation.multilabel import LabelRow, MultiLabel, multilabel
 from vitral.evaluation.predictions import (
@@ -10,23 +18,36 @@ from vitral.evaluation.predictions import (
     write_predictions,
 )
 from vitral.evaluation.result import Classification, ClassRow, Confusion
+from vitral.evaluation.risk import RiskCoverage, risk_coverage
+from vitral.evaluation.scaling import Expected, Scaling, fit_scaling
 
 __all__ = [
     "Bin",
+    "ClassDelta",
     "ClassRow",
     "Classification",
+    "Comparison",
     "Confusion",
+    "Expected",
     "Interval",
     "LabelRow",
     "MultiLabel",
     "Prediction",
+    "RiskCoverage",
+    "Scaling",
     "bootstrap",
     "classify",
+    "compare",
     "ece",
+    "fit_scaling",
+    "holm",
     "label_ranks",
+    "mcnemar",
     "multilabel",
+    "paired_bootstrap",
     "read_predictions",
     "reliability",
+    "risk_coverage",
     "softmax",
     "temperature",
     "wilson",

@@ -2,7 +2,7 @@
 
 Wilson, "Probable inference, the law of succession, and statistical inference", JASA
 1927; Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13
-(percentiles). Comparing two models on the same images is not here.
+(percentiles). Two models on the same images: compare.py.
 """
 
 import math

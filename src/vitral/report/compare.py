@@ -1,6 +1,6 @@
 """Several runs side by side: a table, and whether their intervals overlap.
 
-A paired test on the same images says more than two intervals do; it is not here.
+A paired test on the same images says more than two intervals do: `vitral compare`.
 """
 
 from typing import NamedTuple

@@ -1,0 +1,77 @@
+"""`vitral compare A B`: is one of two models better, on the same images?"""
+
+import json
+
+from vitral.cli.parser import Parser
+from vitral.evaluation import Comparison, Interval
+from vitral.evaluation.compare import p_text
+from vitral.run.comparing import compare_runs
+
+MOST_CLASSES = 20
+
+
+def run(words: list[str]) -> None:
+    """Print both accuracies, their difference, and whether chance explains it."""
+    parser = Parser(
+        "compare", "Compare two models on the images both were measured on."
+    )
+    parser.add_argument("a", help="a run folder, or a .csv of predictions")
+    parser.add_argument("b", help="the other one")
+    parser.add_argument("--split", default="", help="of run folders; test, else val")
+    parser.add_argument("--json", action="store_true", help="print the whole result")
+    known = parser.read(words)
+    compared = compare_runs(known.a, known.b, split=known.split)
+    if known.json:
+        print(json.dumps(compared.to_dict(), indent=2, allow_nan=False))
+        return
+    for line in [*_lines(compared.result), *compared.notes()]:
+        print(line)
+    if compared.of_runs:
+        print(f"next: vitral report {known.a} {known.b}")
+
+
+def _lines(result: Comparison) -> list[str]:
+    width = max(len(result.a), len(result.b))
+    one = "image" if result.n == 1 else "images"
+    sides = (
+        (result.a, result.accuracy_a, result.accuracy_a_interval),
+        (result.b, result.accuracy_b, result.accuracy_b_interval),
+    )
+    return [
+        *(
+            f"{name:{width}}  {100 * accuracy:5.1f} % of {result.n} {one} right "
+            f"(95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
+            for name, accuracy, interval in sides
+        ),
+        f"difference, second less first: {100 * result.difference:+.1f} points "
+        f"(95 % interval {_span(result.difference_interval)})",
+        f"both right {result.both_right}, only the first {result.only_a}, only the "
+        f"second {result.only_b}, neither {result.both_wrong}; McNemar's exact test "
+        f"{p_text(result.p)}",
+        result.verdict,
+        *_classes(result),
+    ]
+
+
+def _classes(result: Comparison) -> list[str]:
+    found = [row for row in result.per_class if row.differs]
+    tested = len(result.per_class)
+    if not found:
+        return [f"No class differs after Holm's correction over {tested} classes."]
+    found.sort(key=lambda row: row.p_corrected)
+    lines = [
+        f"{len(found)} of {tested} classes differ after Holm's correction:",
+        f"  {'class':20} {'images':>7} {'first':>8} {'second':>8}",
+    ]
+    lines += [
+        f"  {row.name[:20]:20} {row.support:7} {100 * row.recall_a:6.1f} % "
+        f"{100 * row.recall_b:6.1f} %  {p_text(row.p_corrected)}"
+        for row in found[:MOST_CLASSES]
+    ]
+    if len(found) > MOST_CLASSES:
+        lines.append(f"  and {len(found) - MOST_CLASSES} more, in `--json`")
+    return lines
+
+
+def _span(interval: Interval) -> str:
+    return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"

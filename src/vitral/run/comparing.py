@@ -1,0 +1,207 @@
+"""Two runs, or two tables of predictions, on the images that both were measured on.
+
+Images are matched by their path in the table; nothing looks at the pixels.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.errors import ConfigError, DataError
+from vitral.evaluation import Comparison, Prediction, compare, read_predictions
+
+FEWEST_COMMON = 30
+"""Of two tables that do not list the same images; less would be a chance selection."""
+SPLITS = ("test", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A comparison and what it was made of."""
+
+    a: Path
+    b: Path
+    """The two tables."""
+    split: str
+    """Empty for two tables that were named themselves."""
+    only_in_a: int
+    """Images that B's table does not list; they were left out."""
+    only_in_b: int
+    of_runs: bool
+    """Both are run folders, which a report can show side by side."""
+    result: Comparison
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: the result, with the tables beside it."""
+        return {
+            **self.result.to_dict(),
+            "tables": [str(self.a), str(self.b)],
+            "split": self.split,
+            "only_in_a": self.only_in_a,
+            "only_in_b": self.only_in_b,
+        }
+
+    def notes(self) -> list[str]:
+        """Sentences on what limits the comparison."""
+        notes = []
+        if self.only_in_a or self.only_in_b:
+            notes.append(
+                f"The tables do not list the same images: {self.result.n} are common "
+                f"and compared, {self.only_in_a} only in {self.result.a} and "
+                f"{self.only_in_b} only in {self.result.b} are left out."
+            )
+        if self.split == "val":
+            notes.append(
+                "val chose the best step of each run, so both numbers are a little too "
+                "good; test is what to quote."
+            )
+        return notes
+
+
+def compare_runs(a: str | Path, b: str | Path, *, split: str = "") -> Compared:
+    """Compare two run folders, two tables of predictions, or one of each.
+
+    Args:
+        a, b: a run folder, whose predictions/<split>.csv is read, or such a file.
+        split: of the run folders; empty for test, else val.
+
+    Raises:
+        ConfigError: a table is not there or cannot be read, or both are the same file.
+        DataError: an image comes twice, the two have another label for an image, or
+            fewer than 30 images are common of tables that list others too.
+    """
+    one, two = Path(a), Path(b)
+    split = _split(one, two, split)
+    first, second = _table(one, split), _table(two, split)
+    if first.resolve() == second.resolve():
+        raise ConfigError(
+            f"Both are {first}: give two different runs, or two different tables."
+        )
+    rows_a, rows_b = _read(first), _read(second)
+    common = [path for path in rows_a if path in rows_b]
+    if len(rows_a) > len(common) or len(rows_b) > len(common):
+        _check_common(one, two, len(common), len(rows_a), len(rows_b))
+    pairs = [(rows_a[path], rows_b[path]) for path in common]
+    _check_labels(one, two, pairs)
+    names = sorted({row.label for row, _ in pairs})
+    names += sorted({row.predicted for pair in pairs for row in pair} - {*names, ""})
+    place = {name: index for index, name in enumerate(names)} | {"": -1}
+    result = compare(
+        np.array([place[row.predicted] for row, _ in pairs]),
+        np.array([place[row.predicted] for _, row in pairs]),
+        np.array([place[row.label] for row, _ in pairs]),
+        names,
+        names=(str(one), str(two)),
+    )
+    return Compared(
+        a=first,
+        b=second,
+        split=split,
+        only_in_a=len(rows_a) - len(common),
+        only_in_b=len(rows_b) - len(common),
+        of_runs=not (_is_table(one) or _is_table(two)),
+        result=result,
+    )
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix == ".csv" and not path.is_dir()
+
+
+def _split(a: Path, b: Path, split: str) -> str:
+    """The split to read from run folders; empty when there is none among the two."""
+    runs = [path for path in (a, b) if not _is_table(path)]
+    if not runs:
+        if split:
+            raise ConfigError(
+                f"`--split {split}` chooses a table of a run folder, and both {a} and "
+                f"{b} are tables already. Leave it out."
+            )
+        return ""
+    if split:
+        return split
+    for name in SPLITS:
+        if all((path / "predictions" / f"{name}.csv").is_file() for path in runs):
+            return name
+    return SPLITS[0]
+
+
+def _table(path: Path, split: str) -> Path:
+    if _is_table(path):
+        if not path.is_file():
+            raise ConfigError(
+                f"{path} does not exist. Give a run folder, or the .csv of one's "
+                "predictions."
+            )
+        return path
+    folder = path / "predictions"
+    file = folder / f"{split}.csv"
+    if file.is_file():
+        return file
+    if not path.is_dir():
+        raise ConfigError(
+            f"{path} is neither a run folder nor a .csv of predictions. Give what "
+            "`vitral train --out` made, or a table that `vitral eval` wrote."
+        )
+    if (folder / f"{split}.json").is_file():
+        raise ConfigError(
+            f"{path} was measured with several labels an image, for which there is no "
+            "table of single answers: it cannot be compared image by image."
+        )
+    there = sorted(other.stem for other in folder.glob("*.csv"))
+    hint = (
+        f"It has {', '.join(there)}: choose with `--split`."
+        if there
+        else f"Measure it with `vitral eval {path}`."
+    )
+    raise ConfigError(f"{path} has no predictions/{split}.csv. {hint}")
+
+
+def _read(file: Path) -> dict[str, Prediction]:
+    """The rows by path."""
+    try:
+        rows = read_predictions(file)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file} is not a readable table: {error}.") from error
+    if not rows:
+        raise DataError(f"{file} lists no image: there is nothing to compare.")
+    found: dict[str, Prediction] = {}
+    for row in rows:
+        if row.path in found:
+            raise DataError(
+                f"{file}: the image {row.path} comes twice, so it cannot be matched. "
+                "Keep one row an image."
+            )
+        if not row.label:
+            raise DataError(
+                f"{file}: the image {row.path} has no label, so no answer is right or "
+                "wrong. Write the file again with `vitral eval`."
+            )
+        found[row.path] = row
+    return found
+
+
+def _check_common(a: Path, b: Path, common: int, n_a: int, n_b: int) -> None:
+    if common < FEWEST_COMMON:
+        raise DataError(
+            f"{a} and {b} were measured on different images: {common} are common, of "
+            f"{n_a} and {n_b}; a comparison needs {FEWEST_COMMON}. Measure both on the "
+            "same data with `vitral eval RUN DATA`, and compare the two .csv files."
+        )
+
+
+def _check_labels(
+    a: Path, b: Path, pairs: Sequence[tuple[Prediction, Prediction]]
+) -> None:
+    other = [(one, two) for one, two in pairs if one.label != two.label]
+    if other:
+        one, two = other[0]
+        raise DataError(
+            f"{len(other)} of {len(pairs)} common images have another label, first "
+            f"{one.path}: {one.label} in {a}, {two.label} in {b}. Both must be "
+            "measured on the same data."
+        )
