@@ -24,7 +24,7 @@ from vitral.evaluation import (
     linear,
     wilson,
 )
-from vitral.evaluation.fewshot import FEWSHOT_L2_GRID, Ridge, draw_shots
+from vitral.evaluation.fewshot import FEWSHOT_L2_GRID, Ridge, draw_shots, learn
 from vitral.evaluation.linear import LARGE, dev_rows, fit
 from vitral.evaluation.probe import Whitening, pieces
 
@@ -69,8 +69,10 @@ every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_primal_dual_and_eigen_forms_are_equal(n: int, dim: int) -> None:
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(n, dim)), generator.normal(size=(n, 7))
+    ridge = Ridge.of(x, y)
+    assert len(ridge.eigenvalues) == min(n, dim)
     for l2 in (0.5, 1024.0):
-        found = Ridge.of(x, y).solve(l2)
+        found = ridge.solve(l2)
         primal = np.linalg.solve(x.T @ x + l2 * np.eye(dim), x.T @ y)
         dual = x.T @ np.linalg.solve(x @ x.T + l2 * np.eye(n), y)
         np.testing.assert_allclose(found, primal, atol=1e-12)
@@ -85,9 +87,7 @@ def test_primal_dual_and_eigen_forms_are_equal(n: int, dim: int) -> None:
 )
 def test_golden_weights(l2: float, first: float, second: float) -> None:
     x = np.array([[1.0, 0], [0, 1], [2, 1], [1, 3]])
-    y = 2.0 * np.eye(2)[[0, 1, 0, 1]] - 1
-    white = np.column_stack([Whitening.of(x)(x), np.full(4, 100.0)])
-    weight = Ridge.of(white, y).solve(l2)
+    weight = learn(x, np.array([0, 1, 0, 1])).ridge.solve(l2)
     np.testing.assert_allclose(weight[:, 0], [first, second, 0], atol=6e-9)
     np.testing.assert_allclose(weight[:, 1], -weight[:, 0], atol=1e-15)
 
@@ -157,9 +157,7 @@ def test_scale_and_shift_of_a_feature_change_no_answer() -> None:
 def test_the_bias_of_balanced_shots_follows_its_formula() -> None:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(50, 16))
-    target = 2.0 * np.eye(5)[np.arange(50) % 5] - 1
-    white = np.column_stack([Whitening.of(x)(x), np.full(50, 100.0)])
-    bias = 100 * Ridge.of(white, target).solve(1024.0)[-1]
+    bias = 100 * learn(x, np.arange(50) % 5).ridge.solve(1024.0)[-1]
     np.testing.assert_allclose(bias, -0.598774, atol=1e-6)
     expected = (2 / 5 - 1) * 50e4 / (50e4 + 1024)
     np.testing.assert_allclose(bias, expected, atol=1e-10)
@@ -364,6 +362,8 @@ def test_pieces_change_no_answer_and_hold_no_full_matrix() -> None:
     tracemalloc.stop()
     assert peak < 3000 * 1500 * 8 / 20
     assert found.predicted == knn(x, y, x_test, y_test, k=20).predicted
+    few = draw()
+    assert knn(*few, k=20, rows_at_once=7) == knn(*few, k=20)
     assert [(p.start, p.stop) for p in pieces(7, 3)] == [(0, 3), (3, 6), (6, 9)]
 
 

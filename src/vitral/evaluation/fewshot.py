@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy.stats import rankdata
 
 from vitral.errors import ConfigError, DataError
@@ -112,10 +112,7 @@ def fewshot_sweep(
         )
     sets = checked(x, y, x_test, y_test)
     rows = draw_shots(sets.classes[sets.place], shots, seed)
-    chosen = sets.x[rows]
-    whiten = Whitening.of(chosen)
-    targets = 2.0 * np.eye(len(sets.classes))[sets.place[rows]] - 1.0
-    ridge = Ridge.of(_with_bias(whiten(chosen)), targets)
+    whiten, ridge = learn(sets.x[rows], sets.place[rows])
     settings = {"shots": shots, "seed": seed, "images": len(rows)}
     return tuple(
         _probe(sets, whiten, ridge.solve(l2), {**settings, "l2": float(l2)}, started)
@@ -146,6 +143,26 @@ def draw_shots(
     return np.concatenate(
         [generator.permutation(np.flatnonzero(y == label))[:shots] for label in classes]
     )
+
+
+class Learned(NamedTuple):
+    """What the chosen images say, before a strength is chosen."""
+
+    whiten: Whitening
+    ridge: Ridge
+
+
+def learn(
+    x: Shaped[np.ndarray, "examples dim"], place: Int[np.ndarray, " examples"]
+) -> Learned:
+    """Whitened features and a bias against targets of -1, and 1 for the own class.
+
+    Args:
+        place: the class of each row; every one from 0 on has a row.
+    """
+    whiten = Whitening.of(x)
+    targets = 2.0 * np.eye(int(place.max()) + 1)[place] - 1.0
+    return Learned(whiten, Ridge.of(_with_bias(whiten(x)), targets))
 
 
 def choose_l2(
