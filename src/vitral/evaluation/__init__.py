@@ -10,13 +10,17 @@ from vitral.evaluation.compare import (
     mcnemar,
     paired_bootstrap,
 )
+from vitral.evaluation.fewshot import choose_l2, fewshot, fewshot_sweep
 from vitral.evaluation.intervals import Interval, bootstrap, wilson
+from vitral.evaluation.knn import knn
+from vitral.evaluation.linear import linear
 from vitral.evaluation.multilabel import LabelRow, MultiLabel, multilabel
 from vitral.evaluation.predictions import (
     Prediction,
     read_predictions,
     write_predictions,
 )
+from vitral.evaluation.probe import Probe
 from vitral.evaluation.result import Classification, ClassRow, Confusion
 from vitral.evaluation.risk import RiskCoverage, risk_coverage
 from vitral.evaluation.scaling import Expected, Scaling, fit_scaling
@@ -33,15 +37,21 @@ __all__ = [
     "LabelRow",
     "MultiLabel",
     "Prediction",
+    "Probe",
     "RiskCoverage",
     "Scaling",
     "bootstrap",
+    "choose_l2",
     "classify",
     "compare",
     "ece",
+    "fewshot",
+    "fewshot_sweep",
     "fit_scaling",
     "holm",
+    "knn",
     "label_ranks",
+    "linear",
     "mcnemar",
     "multilabel",
     "paired_bootstrap",

@@ -1,0 +1,110 @@
+"""Weighted nearest neighbours on frozen features: nothing is learned at all.
+
+Wu et al. (arXiv 1805.01978, section 3.4), as Caron et al. use it to compare features
+(arXiv 2104.14294): each of the k training images of the highest cosine similarity s
+votes for its class with exp(s / temperature).
+"""
+
+import time
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from vitral.errors import ConfigError
+from vitral.evaluation.probe import Probe, Sets, Table, checked, finished, pieces
+
+
+def knn(
+    x: Table,
+    y: Table,
+    x_test: Table,
+    y_test: Table,
+    *,
+    k: int = 20,
+    temperature: float = 0.07,
+    rows_at_once: int = 2048,
+) -> Probe:
+    """Accuracy of the vote of each test image's nearest training images.
+
+    Of equally similar images the earlier is nearer; of equal votes the lower class
+    wins. A row of zeros has the similarity 0 to every other.
+
+    Args:
+        x: features [train, dim]; an array or a tensor.
+        y: class indices [train].
+        x_test: features [test, dim].
+        y_test: class indices [test], each also a label of `y`.
+        k: neighbours that vote.
+        temperature: the smaller, the more the nearest decides; infinite gives each
+            neighbour one vote.
+        rows_at_once: rows of either set that are multiplied at once; bounds the memory,
+            not the answer.
+
+    Raises:
+        ConfigError: `k` is not in 1..train, or `temperature` or `rows_at_once` is not
+            above 0.
+        DataError: the arrays do not fit each other, or a feature is not finite.
+    """
+    started = time.perf_counter()
+    sets = checked(x, y, x_test, y_test)
+    if not 1 <= k <= len(sets.x):
+        raise ConfigError(
+            f"k must lie in 1..{len(sets.x)}, the number of training images: got {k}. "
+            "Take a smaller k or more images."
+        )
+    if not temperature > 0:
+        raise ConfigError(f"temperature must be above 0: got {temperature}.")
+    if rows_at_once < 1:
+        raise ConfigError(f"rows_at_once must be at least 1: got {rows_at_once}.")
+    answers = [
+        _vote(sets, sets.x_test[piece], k, temperature, rows_at_once)
+        for piece in pieces(len(sets.x_test), rows_at_once)
+    ]
+    settings = {"k": k, "temperature": temperature, "images": len(sets.x)}
+    return finished("knn", sets, np.concatenate(answers), settings, started)
+
+
+def _vote(
+    sets: Sets,
+    x_test: Shaped[np.ndarray, "test dim"],
+    k: int,
+    temperature: float,
+    rows_at_once: int,
+) -> Int[np.ndarray, " test"]:
+    queries = _unit(x_test)
+    similarity = np.empty((len(queries), 0))
+    place = np.empty((len(queries), 0), dtype=np.int64)
+    for piece in pieces(len(sets.x), rows_at_once):
+        found = queries @ _unit(sets.x[piece]).T
+        own = np.broadcast_to(sets.place[piece], found.shape)
+        similarity = np.concatenate([similarity, found], axis=1)
+        place = np.concatenate([place, own], axis=1)
+        if similarity.shape[1] > k:
+            kept = _nearest(similarity, k)
+            similarity = np.take_along_axis(similarity, kept, axis=1)
+            place = np.take_along_axis(place, kept, axis=1)
+    # Relative to the nearest: the same order of votes, and exp cannot overflow.
+    nearest = similarity.max(axis=1, keepdims=True)
+    weight = np.exp((similarity - nearest) / temperature)
+    votes = np.zeros((len(queries), len(sets.classes)))
+    np.add.at(votes, (np.arange(len(queries))[:, None], place), weight)
+    return votes.argmax(axis=1)
+
+
+def _nearest(
+    similarity: Float[np.ndarray, "test found"], k: int
+) -> Int[np.ndarray, "test k"]:
+    """The columns of the k highest of each row, ascending; of equals the first."""
+    limit = np.partition(similarity, -k, axis=1)[:, -k, None]
+    above, equal = similarity > limit, similarity == limit
+    room = k - above.sum(axis=1, keepdims=True)
+    kept = above | (equal & (equal.cumsum(axis=1) <= room))
+    return np.nonzero(kept)[1].reshape(len(similarity), k)
+
+
+def _unit(
+    x: Shaped[np.ndarray, "examples dim"],
+) -> Float[np.ndarray, "examples dim"]:
+    rows = x.astype(np.float64)
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norm > 0, norm, 1.0)

@@ -1,0 +1,288 @@
+"""A linear probe of frozen features: L2-regularised logistic regression.
+
+The loss is the mean cross-entropy plus l2 / 2 times the squared weights; the bias is
+free. A mean, so that a strength chosen on a part of the images fits all of them too.
+Features are whitened by the images that are learned from. For a head trained by
+gradient steps and augmentation, see the recipes.
+"""
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy.special import logsumexp
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from vitral.errors import ConfigError, DataError
+from vitral.evaluation.probe import (
+    Probe,
+    Sets,
+    Table,
+    Whitening,
+    checked,
+    finished,
+    pieces,
+)
+
+LINEAR_L2 = tuple(10.0**power for power in range(2, -7, -1))
+"""Strengths to choose from, strongest first: each fit starts from the one before."""
+LARGE = 20_000_000
+"""Numbers (images x features) above which "auto" takes torch: it computes with all
+threads and keeps float32, where scikit-learn's solver needs float64."""
+MAX_STEPS = 1000
+
+Solver = Literal["auto", "sklearn", "torch"]
+
+
+class Fit(NamedTuple):
+    """One fitted regression; two classes share one column, as in scikit-learn."""
+
+    whiten: Whitening
+    weight: Float[np.ndarray, "dim columns"]
+    bias: Float[np.ndarray, " columns"]
+    converged: bool
+
+    def scores(
+        self, x: Shaped[np.ndarray, "examples dim"]
+    ) -> Float[np.ndarray, "examples classes"]:
+        """Logits of every class."""
+        found = self.whiten(x) @ self.weight + self.bias
+        if found.shape[1] > 1:
+            return found
+        return np.concatenate([np.zeros_like(found), found], axis=1)
+
+
+class _Dev(NamedTuple):
+    l2: float
+    accuracy: float
+    loss: float
+
+
+def linear(
+    x: Table,
+    y: Table,
+    x_test: Table,
+    y_test: Table,
+    *,
+    l2: Sequence[float] = LINEAR_L2,
+    dev: float = 0.2,
+    seed: int = 0,
+    solver: Solver = "auto",
+    tolerance: float = 1e-6,
+) -> Probe:
+    """Accuracy on the test set of a logistic regression on the training features.
+
+    The strength is the one with the highest accuracy on a dev part of the training
+    images (of equals the lower loss); the fit that is measured is of all of them. The
+    test set chooses nothing.
+
+    Args:
+        x: what feeds the head, [train, dim]; an array or a tensor.
+        y: class indices [train].
+        x_test: features [test, dim].
+        y_test: class indices [test], each also a label of `y`.
+        l2: strengths to choose from, each above 0; a single one needs no dev part.
+        dev: share of each class's training images that chooses the strength. A class
+            with one image has none there.
+        seed: of the dev part.
+        solver: "auto" takes scikit-learn's up to `LARGE` numbers, else torch's.
+        tolerance: largest slope at which a fit counts as finished. `settings` says
+            whether all did within 1000 steps, as "converged".
+
+    Raises:
+        ConfigError: `l2`, `dev` or `tolerance` is outside its range.
+        DataError: the arrays do not fit each other, a feature is not finite, or no
+            class has an image to spare for the dev part.
+    """
+    started = time.perf_counter()
+    _check_settings(l2, dev, tolerance)
+    sets = checked(x, y, x_test, y_test)
+    if solver == "auto":
+        solver = "torch" if sets.x.size > LARGE else "sklearn"
+    tried: list[_Dev] = []
+    converged = True
+    if len(l2) > 1:
+        held = dev_rows(sets.place, dev, seed)
+        kept = np.setdiff1d(np.arange(len(sets.x)), held)
+        strongest_first = sorted(set(l2), reverse=True)
+        fits = fit(sets.x[kept], sets.place[kept], strongest_first, solver, tolerance)
+        for strength, found in zip(strongest_first, fits, strict=True):
+            measured = _measure(found, sets.x[held], sets.place[held])
+            tried.append(_Dev(strength, *measured))
+        converged = all(found.converged for found in fits)
+        chosen = max(tried, key=lambda row: (row.accuracy, -row.loss)).l2
+    else:
+        chosen = l2[0]
+    last = fit(sets.x, sets.place, [chosen], solver, tolerance)[0]
+    settings: dict[str, Any] = {
+        "l2": float(chosen),
+        "images": len(sets.x),
+        "solver": solver,
+        "converged": converged and last.converged,
+    }
+    if tried:
+        settings |= {"dev": dev, "seed": seed, "dev_images": len(held)}
+        settings["tried"] = [row._asdict() for row in tried]
+    return finished("linear", sets, _answers(last, sets), settings, started)
+
+
+def fit(
+    x: Shaped[np.ndarray, "examples dim"],
+    place: Int[np.ndarray, " examples"],
+    l2s: Sequence[float],
+    solver: Literal["sklearn", "torch"],
+    tolerance: float,
+) -> list[Fit]:
+    """One fit for each strength; `place` holds every class from 0 on."""
+    whiten = Whitening.of(x)
+    if solver == "sklearn":
+        return _fit_sklearn(x, place, l2s, tolerance, whiten)
+    return _fit_torch(x, place, l2s, tolerance, whiten)
+
+
+def dev_rows(
+    place: Int[np.ndarray, " examples"], share: float, seed: int
+) -> Int[np.ndarray, " dev"]:
+    """Row numbers of a random `share` of each class; one image of each stays behind.
+
+    Raises:
+        DataError: every class has a single image.
+    """
+    generator = np.random.default_rng(seed)
+    held = []
+    for label in np.unique(place):
+        own = generator.permutation(np.flatnonzero(place == label))
+        count = min(max(round(share * len(own)), 1), len(own) - 1)
+        held.append(own[:count])
+    rows = np.sort(np.concatenate(held))
+    if len(rows) == 0:
+        raise DataError(
+            "every class of y has a single image: none is left to choose the strength "
+            "with. Pass one strength, as l2=(0.01,), or add images."
+        )
+    return rows
+
+
+def _fit_sklearn(
+    x: Shaped[np.ndarray, "examples dim"],
+    place: Int[np.ndarray, " examples"],
+    l2s: Sequence[float],
+    tolerance: float,
+    whiten: Whitening,
+) -> list[Fit]:
+    white = whiten(x)
+    model = LogisticRegression(tol=tolerance, max_iter=MAX_STEPS, warm_start=True)
+    fits = []
+    for l2 in l2s:
+        model.set_params(C=1 / (l2 * len(x)))
+        # The result says it; a warning would be lost among the lines of a study.
+        with warnings.catch_warnings(record=True) as raised:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model.fit(white, place)
+        early = any(issubclass(w.category, ConvergenceWarning) for w in raised)
+        fits.append(
+            Fit(whiten, model.coef_.T.copy(), model.intercept_.copy(), not early)
+        )
+    return fits
+
+
+def _fit_torch(
+    x: Shaped[np.ndarray, "examples dim"],
+    place: Int[np.ndarray, " examples"],
+    l2s: Sequence[float],
+    tolerance: float,
+    whiten: Whitening,
+) -> list[Fit]:
+    import torch
+
+    double = x.dtype == np.float64
+    kind: np.dtype[Any] = np.dtype(np.float64 if double else np.float32)
+    white = torch.from_numpy(_whitened(x, whiten, kind))
+    target = torch.from_numpy(place)
+    classes = int(place.max()) + 1
+    columns = 1 if classes == 2 else classes
+    weight = white.new_zeros(white.shape[1], columns, requires_grad=True)
+    bias = white.new_zeros(columns, requires_grad=True)
+
+    def loss_of(l2: float) -> torch.Tensor:
+        logits = white @ weight + bias
+        if columns == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        entropy = torch.nn.functional.cross_entropy(logits, target)
+        return entropy + l2 / 2 * weight.square().sum()
+
+    fits = []
+    for l2 in l2s:
+        solver = torch.optim.LBFGS(
+            [weight, bias],
+            max_iter=MAX_STEPS,
+            # A line search takes several; torch's own limit would come before ours.
+            max_eval=10 * MAX_STEPS,
+            tolerance_grad=tolerance,
+            tolerance_change=2.2e-16 if double else 1.2e-7,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure(solver: torch.optim.LBFGS = solver, l2: float = l2) -> float:
+            solver.zero_grad()
+            loss = loss_of(l2)
+            loss.backward()
+            return float(loss.detach())
+
+        solver.step(closure)
+        state = solver.state[weight]
+        early = state["n_iter"] >= MAX_STEPS or state["func_evals"] >= 10 * MAX_STEPS
+        found = [part.detach().double().numpy().copy() for part in (weight, bias)]
+        fits.append(Fit(whiten, found[0], found[1], not early))
+    return fits
+
+
+def _whitened(
+    x: Shaped[np.ndarray, "examples dim"], whiten: Whitening, kind: np.dtype[Any]
+) -> Float[np.ndarray, "examples dim"]:
+    """In pieces, since a float64 copy of a large set is what is to be avoided."""
+    out = np.empty(x.shape, dtype=kind)
+    for piece in pieces(len(x)):
+        out[piece] = whiten(x[piece])
+    return out
+
+
+def _measure(
+    found: Fit, x: Shaped[np.ndarray, "dev dim"], place: Int[np.ndarray, " dev"]
+) -> tuple[float, float]:
+    """Accuracy, and mean cross-entropy in nats."""
+    right, loss = 0, 0.0
+    for piece in pieces(len(x)):
+        scores, own = found.scores(x[piece]), place[piece]
+        right += int((scores.argmax(axis=1) == own).sum())
+        loss += float(
+            (logsumexp(scores, axis=1) - scores[np.arange(len(own)), own]).sum()
+        )
+    return right / len(x), loss / len(x)
+
+
+def _answers(found: Fit, sets: Sets) -> Int[np.ndarray, " test"]:
+    return np.concatenate(
+        [
+            found.scores(sets.x_test[piece]).argmax(axis=1)
+            for piece in pieces(len(sets.x_test))
+        ]
+    )
+
+
+def _check_settings(l2: Sequence[float], dev: float, tolerance: float) -> None:
+    if not l2 or min(l2) <= 0:
+        raise ConfigError(
+            f"l2 must hold at least one strength, each above 0: got {list(l2)}."
+        )
+    if not 0 < dev < 1:
+        raise ConfigError(
+            f"dev must lie strictly between 0 and 1: got {dev}. It is the share of the "
+            "training images that chooses the strength; 0.2 is usual."
+        )
+    if not tolerance > 0:
+        raise ConfigError(f"tolerance must be above 0: got {tolerance}.")

@@ -1,0 +1,222 @@
+"""What every probe of frozen features shares: its result, its checks, whitening.
+
+A probe learns from features and labels of one set and answers those of another. The
+protocols are in fewshot.py, linear.py and knn.py; where features come from is not here.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from vitral.errors import DataError
+from vitral.evaluation.intervals import Interval, wilson
+from vitral.evaluation.stored import from_stored, to_stored
+
+Table = Shaped[Any, "..."]
+"""A NumPy array or a tensor of any device; `checked` says which shape was expected."""
+
+ROWS_AT_ONCE = 4096
+"""Test images that are scored together; bounds the memory, not the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """The result of one protocol on one test set."""
+
+    protocol: str
+    n: int
+    """Test images."""
+    accuracy: float
+    """Share of them that was answered right, 0..1."""
+    interval: Interval
+    """Wilson's 95 % interval of the accuracy over test images."""
+    predicted: tuple[int, ...]
+    """The answered class of each test image, in their order."""
+    settings: dict[str, Any]
+    """Plain data: what was asked for, and what the protocol chose by itself."""
+    seconds: float = field(compare=False)
+    """Time from the features to the answers."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `kind` says which result it is."""
+        return to_stored("probe", self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Probe":
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: a field is missing or has another type.
+        """
+        return from_stored(cls, value, "probe")
+
+
+class Sets(NamedTuple):
+    """Checked features and labels of both sets, as NumPy arrays."""
+
+    x: Shaped[np.ndarray, "train dim"]
+    place: Int[np.ndarray, " train"]
+    """The label of each training image as a place in `classes`."""
+    x_test: Shaped[np.ndarray, "test dim"]
+    y_test: Int[np.ndarray, " test"]
+    classes: Int[np.ndarray, " classes"]
+    """The labels that some training image carries, ascending."""
+
+
+class Whitening(NamedTuple):
+    """Shift and scale of each feature, measured on the images that are learned from."""
+
+    mean: Float[np.ndarray, " dim"]
+    scale: Float[np.ndarray, " dim"]
+
+    @classmethod
+    def of(cls, x: Shaped[np.ndarray, "examples dim"]) -> "Whitening":
+        """The population's deviation plus 1e-5: a constant feature divides by that."""
+        mean = x.mean(axis=0, dtype=np.float64)
+        return cls(mean, x.std(axis=0, dtype=np.float64) + 1e-5)
+
+    def __call__(
+        self, x: Shaped[np.ndarray, "examples dim"]
+    ) -> Float[np.ndarray, "examples dim"]:
+        return (x.astype(np.float64) - self.mean) / self.scale
+
+
+def checked(x: Table, y: Table, x_test: Table, y_test: Table) -> Sets:
+    """The arguments of a probe as arrays that fit each other.
+
+    Args:
+        x: numbers [train, dim]; `x_test` alike with as many columns.
+        y: whole numbers [train], from 0; `y_test` alike, each also one of `y`.
+
+    Raises:
+        DataError: a shape, a label or a feature cannot be used; the sentence says
+            which and where.
+    """
+    rows, labels = _features(x, "x"), _labels(y, "y")
+    test_rows, test_labels = _features(x_test, "x_test"), _labels(y_test, "y_test")
+    _same_length(rows, labels, "x", "y")
+    _same_length(test_rows, test_labels, "x_test", "y_test")
+    if rows.shape[1] != test_rows.shape[1]:
+        raise DataError(
+            f"x and x_test differ in width: got {rows.shape[1]} and "
+            f"{test_rows.shape[1]} features. Compute both with the same model."
+        )
+    classes, place = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise DataError(
+            f"y holds one class only ({classes[0]}): a probe needs at least two. "
+            "Check that the labels were read, or take more images."
+        )
+    unknown = ~np.isin(test_labels, classes)
+    if unknown.any():
+        raise DataError(
+            f"y_test holds {test_labels[unknown.argmax()]} (row "
+            f"{int(unknown.argmax())}), which no label of y is: no probe can answer "
+            f"it ({int(unknown.sum())} of {len(unknown)} test images). Use one class "
+            "list for both sets, or leave these images out."
+        )
+    _check_finite(rows, "x")
+    _check_finite(test_rows, "x_test")
+    return Sets(rows, place, test_rows, test_labels, classes)
+
+
+def finished(
+    protocol: str,
+    sets: Sets,
+    answer: Int[np.ndarray, " test"],
+    settings: dict[str, Any],
+    started: float,
+) -> Probe:
+    """The result of `answer`, which holds places in `sets.classes`.
+
+    Args:
+        started: `time.perf_counter()` at the beginning.
+    """
+    predicted = sets.classes[answer]
+    right, n = int((predicted == sets.y_test).sum()), len(predicted)
+    return Probe(
+        protocol=protocol,
+        n=n,
+        accuracy=right / n,
+        interval=wilson(right, n),
+        predicted=tuple(predicted.tolist()),
+        settings={"classes": len(sets.classes), "dim": sets.x.shape[1], **settings},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def pieces(length: int, size: int = ROWS_AT_ONCE) -> Iterator[slice]:
+    """Slices of at most `size` rows that cover `length` rows in order."""
+    return (slice(first, first + size) for first in range(0, length, size))
+
+
+def _features(value: Table, name: str) -> Shaped[np.ndarray, "..."]:
+    # NumPy has no bfloat16 and does not see another device.
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if value.element_size() < 4 else value
+    rows = np.asarray(value)
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise DataError(
+            f"{name} must hold one row of features an image, [images, dim]: got the "
+            f"shape {rows.shape}. Pass what vitral.features returns."
+        )
+    if rows.dtype.kind not in "fiu":
+        raise DataError(
+            f"{name} must hold real numbers: got {rows.dtype}. Pass what "
+            "vitral.features returns."
+        )
+    return rows
+
+
+def _labels(value: Table, name: str) -> Shaped[np.ndarray, "..."]:
+    labels = np.asarray(value.cpu() if hasattr(value, "cpu") else value)
+    if labels.ndim != 1:
+        raise DataError(
+            f"{name} must hold one label an image, [images]: got the shape "
+            f"{labels.shape}. Pass class indices, not one-hot rows."
+        )
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{name} must hold whole numbers from 0: got {labels.dtype}. Pass class "
+            "indices."
+        )
+    if (labels < 0).any():
+        row = int((labels < 0).argmax())
+        raise DataError(
+            f"{name} must hold whole numbers from 0: got {labels[row]} in row {row}. "
+            "Leave images without a label out."
+        )
+    return labels.astype(np.int64)
+
+
+def _same_length(
+    rows: Shaped[np.ndarray, "..."],
+    labels: Shaped[np.ndarray, "..."],
+    rows_name: str,
+    labels_name: str,
+) -> None:
+    if len(rows) != len(labels):
+        raise DataError(
+            f"{rows_name} and {labels_name} differ in length: got {len(rows)} rows of "
+            f"features and {len(labels)} labels. Pass both of the same images."
+        )
+
+
+def _check_finite(rows: Shaped[np.ndarray, "examples dim"], name: str) -> None:
+    count, first = 0, None
+    for piece in pieces(len(rows)):
+        bad = np.flatnonzero(~np.isfinite(rows[piece]).all(axis=1))
+        count += len(bad)
+        if first is None and len(bad):
+            first = piece.start + int(bad[0])
+    if count:
+        raise DataError(
+            f"{count} of {len(rows)} rows of {name} hold NaN or infinity (first: row "
+            f"{first}). The model may have diverged or overflowed in half precision: "
+            "compute the features again in float32, or load an earlier checkpoint."
+        )
