@@ -19,6 +19,9 @@ _WHERE = {
     "create": "vitral.models",
     "explain": "vitral.weights",
     "features": "vitral.run",
+    "fewshot": "vitral.evaluation",
+    "knn": "vitral.evaluation",
+    "linear": "vitral.evaluation",
     "load": "vitral.weights",
     "names": "vitral.models",
     "save": "vitral.weights",
@@ -39,6 +42,7 @@ _ROOMS = (
 if TYPE_CHECKING:
     from vitral import data, evaluation, inspection, models, plots, recipes, weights
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
+    from vitral.evaluation import fewshot, knn, linear
     from vitral.models import create, names
     from vitral.run import Run, TrainConfig, features, train
     from vitral.run import open_run as open  # noqa: A004
@@ -58,7 +62,10 @@ __all__ = [
     "evaluation",
     "explain",
     "features",
+    "fewshot",
     "inspection",
+    "knn",
+    "linear",
     "load",
     "models",
     "names",

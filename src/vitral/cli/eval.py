@@ -1,5 +1,6 @@
 """`vitral eval RUN [DATA]`: every number of a model on a data set."""
 
+import argparse
 import json
 from pathlib import Path
 
@@ -7,20 +8,33 @@ from vitral.cli.parser import Parser
 from vitral.cli.results import headline
 from vitral.run import open_run
 from vitral.run.evaluating import evaluate
+from vitral.run.protocols import PROTOCOLS, as_json, probe, stored
 
 
 def run(words: list[str]) -> None:
     """Measure, print a table per class, and keep the result in the run."""
     parser = Parser("eval", "Measure a trained model on a split.")
-    parser.add_argument("run", help="a run folder, or its model folder")
+    parser.add_argument("run", help="a run, or for a probe weights of any layout")
     parser.add_argument("data", nargs="?", default="", help="default: the run's own")
     parser.add_argument("--split", default="", help="default: test, else val, else all")
     parser.add_argument("--bad-files", choices=("wrong", "refuse"), default="wrong")
-    parser.add_argument("--protocol", choices=("classify",), default="classify")
+    parser.add_argument(
+        "--protocol",
+        choices=("classify", *PROTOCOLS),
+        default="classify",
+        help="classify: the trained head; the others learn from frozen features",
+    )
+    parser.add_argument("--shots", type=int, nargs="+", default=[], help="for fewshot")
+    parser.add_argument("--k", type=int, default=20, help="neighbours, for knn")
+    parser.add_argument("--seed", type=int, default=0, help="of draws and splits")
+    parser.add_argument("--cache-dir", default="", help="where features are kept")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
     known = parser.read(words)
+    if known.protocol != "classify":
+        _probe(known)
+        return
     opened = open_run(known.run)
     measured = evaluate(
         opened,
@@ -42,3 +56,33 @@ def run(words: list[str]) -> None:
             print(f"  {file.path}: {file.reason}")
     print(f"files: {measured.folder}")
     print(f"next: vitral predict {known.run} IMAGES...")
+
+
+def _probe(known: argparse.Namespace) -> None:
+    """A protocol on frozen features: train split to learn from, test to be measured."""
+    rows, material = probe(
+        known.run,
+        known.data,
+        protocol=known.protocol,
+        shots=tuple(known.shots),
+        k=known.k,
+        seed=known.seed,
+        folder=known.cache_dir or None,
+        device=known.device,
+    )
+    if known.json:
+        print(as_json(rows))
+    else:
+        print(
+            f"{known.protocol}: {len(material.train.y):,} images to learn from, "
+            f"{len(material.test.y):,} to measure, {len(material.classes)} classes"
+        )
+        for row in rows:
+            print(f"  {row}")
+    if known.out:
+        file = Path(known.out) / f"{known.protocol}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stored(rows, {"weights": known.run, "data": known.data}, file)
+        print(f"files: {file}")
+    if not known.json:
+        print(f"next: vitral train {known.data or 'DATA'} --weights {known.run}")
