@@ -246,6 +246,7 @@ def change(**values) -> Callable[[Path], None]:
         (1, a_list, "is not a manifest"),
         (1, change(shape=[21]), "is not a manifest"),
         (1, change(shape=["many", 24]), "is not a manifest"),
+        (1, change(shape=[float("inf"), 24]), "is not a manifest"),
         (1, change(bad=[]), "is not a manifest"),
         (1, change(key={"weights": "others"}), "is of other weights or other data"),
         (1, change(shape=[20, 24]), "does not fit the images"),
@@ -286,11 +287,15 @@ def test_a_killed_writer_is_not_believed_and_is_cleaned_up(extract, model, tmp_p
     numbers.rename(old)
     new = numbers.with_name(f".{numbers.name}.456.tmp")
     new.write_bytes(b"abcd")
-    os.utime(old, (1e9, 1e9))
+    others = tmp_path / "kept" / ".letter.f32.1.tmp"
+    others.write_text("of another program")
+    for file in (old, others):
+        os.utime(file, (1e9, 1e9))
     assert extract().x.shape == (21, 24)
     assert model.calls == 6
     assert not old.exists()
     assert new.exists()
+    assert others.exists()
     assert extract.lines == []
 
 

@@ -7,6 +7,7 @@ depend on and their SHA-256. Without a manifest that agrees, numbers are not bel
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,9 @@ from vitral.run.feature_key import key_of
 
 ABANDONED_SECONDS = 3600.0
 """Age of a half-written file whose writer is surely gone: each batch renews it."""
+HALF_WRITTEN = re.compile(
+    rf"\.[0-9a-f]{{32}}\.(f32|json)\.\d+{re.escape(TEMPORARY_SUFFIX)}"
+)
 
 
 class Extracted(NamedTuple):
@@ -170,6 +174,17 @@ class _Entry:
         )
 
 
+_NOT_AS_WRITTEN = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+"""What reading a manifest raises that holds anything at all."""
+
+
 class _Damaged(Exception):
     """Why an entry is not believed; never seen by a user."""
 
@@ -197,7 +212,7 @@ def _read(entry: _Entry, examples: tuple[Example, ...]) -> Extracted:
         key, digest = about["key"], about["sha256"]
         rows, dim = (int(side) for side in about["shape"])
         bad = {str(name): str(reason) for name, reason in about["bad"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NOT_AS_WRITTEN as error:
         raise _Damaged(f"{entry.about.name} is not a manifest") from error
     if key != entry.key:
         raise _Damaged(f"{entry.about.name} is of other weights or other data")
@@ -238,7 +253,10 @@ def _written(entry: _Entry, model: VisionModel, loader: Loader) -> Extracted:
 
 def _remove_abandoned(folder: Path) -> None:
     """Half-written files of a process that was killed; they may be large."""
-    for file in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+    for file in folder.iterdir():
+        # The folder may be the user's, with hidden files of other programs.
+        if not HALF_WRITTEN.fullmatch(file.name):
+            continue
         try:
             if time.time() - file.stat().st_mtime > ABANDONED_SECONDS:
                 file.unlink()
@@ -295,12 +313,12 @@ def _outputs(model: VisionModel, loader: Loader) -> Iterator[Tensor]:
 def _loaded(
     model: VisionModel | str | Path, preprocess: Preprocess | None
 ) -> tuple[VisionModel, Preprocess]:
-    if isinstance(model, VisionModel):
-        if preprocess is None:
-            raise ConfigError(
-                "A model does not know its pre-processing: give `preprocess` with it, "
-                "or a path to its weights."
-            )
-        return model, preprocess
-    loaded = vitral.weights.load(model)
-    return loaded.model, preprocess or loaded.preprocess
+    if isinstance(model, str | Path):
+        loaded = vitral.weights.load(model)
+        return loaded.model, preprocess or loaded.preprocess
+    if preprocess is None:
+        raise ConfigError(
+            "A model does not know its pre-processing: give `preprocess` with it, or a "
+            "path to its weights."
+        )
+    return model, preprocess
