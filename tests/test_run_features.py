@@ -169,6 +169,8 @@ def test_anything_that_matters_is_computed_again(extract, model, photos):
     runs(0)
     photo(2, 99).save(photos / "train" / CLASSES[0] / "3.png")
     runs(3)
+    os.utime(photos / "train" / CLASSES[2] / "1.png", (1e9, 1e9))
+    runs(3)
     (photos / "train" / CLASSES[1] / "6.png").unlink()
     runs(3)
     dataset = opened(photos)
@@ -381,10 +383,12 @@ def test_a_reader_without_files_is_part_of_the_key(extract, model, photos):
     assert model.calls == 6
     assert same(first, again)
     assert not torch.equal(first.x, other.x)
+    turned = replace(dataset, examples=dataset.examples[::-1], reader=Shades(10))
+    assert extract(dataset=turned).ids == first.ids[::-1]
     reader = Shades(10)
     found = extract(dataset=replace(dataset, reader=lambda example: reader(example)))
     assert torch.equal(found.x, first.x)
-    assert model.calls == 9
+    assert model.calls == 12
     assert "cannot be pickled" in extract.lines[0]
 
 

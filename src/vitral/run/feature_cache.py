@@ -232,7 +232,6 @@ def _written(entry: _Entry, model: VisionModel, loader: Loader) -> Extracted:
     folder = entry.numbers.parent
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
-    entry.about.unlink(missing_ok=True)
     digest = hashlib.sha256()
     shape = [0, 0]
 
