@@ -1,0 +1,76 @@
+"""What the features of a data set depend on, as a key under which they are kept."""
+
+import hashlib
+import json
+import os
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from vitral.data import DataSet, Example, FileReader, Preprocess
+from vitral.models import VisionModel
+from vitral.version import __version__
+
+FORMAT = 1
+"""Of the files that are kept; another number makes all of them anew."""
+
+
+def key_of(
+    model: VisionModel,
+    preprocess: Preprocess,
+    dataset: DataSet,
+    examples: tuple[Example, ...],
+) -> dict[str, Any] | None:
+    """What features depend on; None if the reader of the data cannot be pickled."""
+    content = _content_hash(dataset, examples)
+    if content is None:
+        return None
+    return {
+        "format": FORMAT,
+        "vitral": __version__,
+        "model": f"{type(model).__name__} {model.config!r}",
+        "weights": weights_hash(model),
+        "preprocess": preprocess.hash,
+        "data": replace(dataset, examples=examples).fingerprint(),
+        "content": content,
+    }
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """SHA-256 of the names, types, shapes and values of all tensors of a model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        # NumPy has no bfloat16, hence bytes.
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _content_hash(dataset: DataSet, examples: tuple[Example, ...]) -> str | None:
+    """Stands for the pixels: the reader, and a file's size and time in their order.
+
+    The fingerprint of a data set knows names and labels alone, and two versions of a
+    picture have the same name.
+    """
+    reader, root = dataset.reader, dataset.root
+    if isinstance(reader, FileReader):
+        # Its root can be written in several ways that mean the same folder.
+        digest, root = hashlib.sha256(b"files"), reader.root
+    else:
+        try:
+            digest = hashlib.sha256(pickle.dumps(reader, protocol=4))
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return None
+    place = root.resolve() if root.exists() else root
+    digest.update(os.fsencode(place))
+    for example in examples:
+        try:
+            about = os.stat(root / example.id)
+            stamp = [about.st_size, about.st_mtime_ns]
+        except (OSError, ValueError):
+            stamp = []
+        digest.update(json.dumps([example.id, stamp]).encode())
+    return digest.hexdigest()

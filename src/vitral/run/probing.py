@@ -1,0 +1,131 @@
+"""What few-shot, linear and k-NN evaluation need: the features of every split."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import vitral.data
+import vitral.weights
+from vitral.data import DataSet, Preprocess
+from vitral.errors import ConfigError, DataError
+from vitral.models import VisionModel
+from vitral.run.environment import pick_device
+from vitral.run.feature_cache import Extracted, cached_features, say
+from vitral.run.folder import Run, open_run
+from vitral.run.setup import open_split_data
+
+
+class Material(NamedTuple):
+    """Frozen features of the splits of a data set."""
+
+    train: Extracted
+    test: Extracted
+    classes: tuple[str, ...]
+    """Those of the data; a label is an index into them."""
+    dev: Extracted | None
+    """The features of val; None without one, or where val is the test."""
+
+
+def features_of(
+    weights: str | Path | Run,
+    data: str | Path | DataSet = "",
+    *,
+    folder: str | Path | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
+    workers: int = 0,
+    announce: Callable[[str], None] = say,
+) -> Material:
+    """Features of train, val and test, computed once and kept; see `cached_features`.
+
+    Args:
+        weights: a run, its folder, or what `vitral.weights.load` takes.
+        data: empty for the data of a run. A run's own data keeps the run's split,
+            since the model has seen the images of its train; other data gets the
+            split of `vitral.data.open`.
+        folder: where features are kept; None for the user's cache.
+
+    Raises:
+        ConfigError: no data was given with weights that are not a run, or the data
+            has nothing to test on.
+        DataError: the images have several labels each, or none can be decoded.
+        WeightsError: the weights are missing, corrupt or refused.
+    """
+    opened = _opened(weights)
+    dataset = _data_of(weights, opened, data)
+    if dataset.multi_label:
+        raise DataError(
+            f"The images of {dataset.name} have several labels each, and features are "
+            "evaluated with one class an image. Give a data set with one label each."
+        )
+    there = dataset.counts()
+    held_out = next((name for name in ("test", "val") if name in there), "")
+    if "train" not in there or not held_out:
+        raise ConfigError(
+            f"{dataset.name} has the splits {', '.join(there)}: evaluating features "
+            "needs train, and test or val. Add one, or let the split be made by hash."
+        )
+    model, preprocess = _model_of(weights, opened)
+    model.to(pick_device(device))
+
+    def of(split: str) -> Extracted:
+        return cached_features(
+            model,
+            preprocess,
+            dataset,
+            split,
+            folder,
+            batch_size=batch_size,
+            workers=workers,
+            announce=announce,
+        )
+
+    if held_out == "val":
+        announce(f"{dataset.name} has no test split: val is the test.")
+    return Material(
+        train=of("train"),
+        test=of(held_out),
+        classes=dataset.classes,
+        dev=of("val") if held_out == "test" and "val" in there else None,
+    )
+
+
+def _opened(weights: str | Path | Run) -> Run | None:
+    """The run, where `weights` is one with its settings; None for weights alone."""
+    if isinstance(weights, Run):
+        return weights if _is_run(weights.path) else None
+    return open_run(weights) if _is_run(Path(weights)) else None
+
+
+def _is_run(path: Path) -> bool:
+    return all((path / name).is_file() for name in ("config.json", "model/config.json"))
+
+
+def _data_of(
+    weights: str | Path | Run, run: Run | None, data: str | Path | DataSet
+) -> DataSet:
+    if isinstance(data, DataSet):
+        return data
+    if run is None:
+        if not str(data):
+            where = weights.path if isinstance(weights, Run) else weights
+            raise ConfigError(
+                f"{where} is not a run and has no data of its own: name the data set "
+                "to evaluate on."
+            )
+        return vitral.data.open(data)
+    own = run.config.data
+    if not str(data) or str(data) == own or Path(data).resolve() == Path(own).resolve():
+        return open_split_data(run.config, run.path / "split.csv")
+    return vitral.data.open(data)
+
+
+def _model_of(
+    weights: str | Path | Run, run: Run | None
+) -> tuple[VisionModel, Preprocess]:
+    run = weights if isinstance(weights, Run) else run
+    if run is not None:
+        return run.model, run.preprocess
+    assert not isinstance(weights, Run)
+    loaded = vitral.weights.load(weights)
+    return loaded.model, loaded.preprocess
