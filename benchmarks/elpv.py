@@ -56,14 +56,41 @@ def write_table(folder: Path, seed: int, dev: bool) -> Path:
     return table
 
 
+def probe(out: Path, weights: str) -> None:
+    """Few-shot, linear and nearest neighbours on frozen features at 224 pixels."""
+    import vitral as vt
+
+    model, preprocess, _ = vt.load(weights, image_size=224)
+    vt.save(out / "w224", model, preprocess)
+    with write_table(out / "data", 0, False).open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    table = out / "data" / "hard-0.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        for row in rows:
+            defective = float(row["weight"].split(";")[1]) > 0.5
+            writer.writerow([row["path"], CLASSES[defective], row["split"]])
+    command = [sys.executable, "-m", "vitral", "eval", str(out / "w224"), str(table)]
+    command += ["--cache-dir", str(out / "features"), "--protocol"]
+    for protocol in (["fewshot", "--shots", "5", "10", "25"], ["linear"], ["knn"]):
+        started = time.monotonic()
+        subprocess.run([*command, *protocol], check=True)
+        print(f"{time.monotonic() - started:.1f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", required=True)
     parser.add_argument("--out", default="runs/elpv")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--dev", action="store_true", help="train/dev, without test")
+    parser.add_argument("--probe", action="store_true", help="frozen features only")
     known, flags = parser.parse_known_args()
     out = Path(known.out)
+    if known.probe:
+        probe(out, known.weights)
+        return
     rows = []
     for seed in known.seeds:
         table = write_table(out / "data", seed, known.dev)
