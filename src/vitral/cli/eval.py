@@ -85,4 +85,5 @@ def _probe(known: argparse.Namespace) -> None:
         stored(rows, {"weights": known.run, "data": known.data}, file)
         print(f"files: {file}")
     if not known.json:
-        print(f"next: vitral train {known.data or 'DATA'} --weights {known.run}")
+        data = known.data or "DATA"
+        print(f"next: vitral train {data} --weights {known.run} --out RUN")
