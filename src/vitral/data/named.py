@@ -1,6 +1,7 @@
-"""Data sets by name: scikit-learn's digits and torchvision's classification sets.
+"""Data sets by name: torchvision's classification sets, and those inside a package.
 
-Class order is the publisher's. Which sets there are is in catalogue.py.
+Class order is the publisher's. Which sets there are is in catalogue.py, and those that
+a Python package brings in packaged.py.
 """
 
 import difflib
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from vitral.data.catalogue import DIGITS, SETS, Named
+from vitral.data.catalogue import SETS, Named
 from vitral.data.dataset import DataSet, Example, FileReader
 from vitral.data.images import Decoded, to_rgb
+from vitral.data.packaged import PACKAGED
 from vitral.errors import ConfigError, DataError
 
-NAMES = ("digits", *SETS)
+NAMES = (*PACKAGED, *SETS)
 
 
 def default_root() -> Path:
@@ -47,8 +48,8 @@ def read_named(name: str, root: Path | None = None) -> DataSet:
         ConfigError: the name is unknown.
         DataError: the files are absent and cannot be downloaded, or are unusable.
     """
-    if name == "digits":
-        return _digits()
+    if name in PACKAGED:
+        return PACKAGED[name]()
     if name not in SETS:
         raise ConfigError(
             f"No data set is named {name!r}. Nearest: {', '.join(nearest(name))}."
@@ -89,34 +90,6 @@ class IndexReader:
         split, index = example.id.split("/")[1:]
         source = _opened(self.name, self.root, "" if split == "all" else split)
         return to_rgb(source[int(index)][0])
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class DigitsReader:
-    """Read one of scikit-learn's digits; carries the pixels, which are 115 kB."""
-
-    grey: np.ndarray
-    """uint8 [digits, 8, 8]; scikit-learn's 0..16 stretched to 0..255."""
-
-    def __call__(self, example: Example) -> Decoded:
-        return to_rgb(Image.fromarray(self.grey[int(example.id.split("/")[1])]))
-
-
-def _digits() -> DataSet:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    grey = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
-    return DataSet(
-        name="digits",
-        root=Path("digits"),
-        classes=DIGITS,
-        examples=tuple(
-            Example(id=f"digits/{index:05d}", label=(int(label),))
-            for index, label in enumerate(digits.target)
-        ),
-        reader=DigitsReader(grey=grey),
-    )
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,72 @@
+"""A table that is computed cell by cell; a finished cell is kept and not repeated.
+
+Each cell is one JSON file, written whole or not at all, with a description of all that
+decided its result. A file that describes something else, or that is damaged, is
+computed anew.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitral.errors import ConfigError
+from vitral.files import write_json
+
+
+class Cell(NamedTuple):
+    """A finished cell."""
+
+    result: dict[str, Any]
+    """Plain data."""
+    seconds: float
+    """That computing it took, whenever that was."""
+    fresh: bool
+    """Whether it was computed now."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The finished cells of a table, in a folder."""
+
+    folder: Path
+
+    def kept(self, name: str, about: dict[str, Any]) -> Cell | None:
+        """The cell `name` if it was finished for `about`; None if not."""
+        try:
+            text = self._file(name).read_text(encoding="utf-8")
+            stored = json.loads(text)
+            if stored["about"] != json.loads(json.dumps(about)):
+                return None
+            return Cell(dict(stored["result"]), float(stored["seconds"]), False)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def compute(
+        self, name: str, about: dict[str, Any], result: Callable[[], dict[str, Any]]
+    ) -> Cell:
+        """The cell `name`: kept from an earlier time, or computed now and kept.
+
+        Args:
+            name: unique in the table; may hold `/`.
+            about: plain data, all that decides the result: weights, data, settings.
+            result: computes plain data for JSON.
+        """
+        kept = self.kept(name, about)
+        if kept is not None:
+            return kept
+        started = time.monotonic()
+        found = result()
+        seconds = round(time.monotonic() - started, 2)
+        file = self._file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"about": about, "seconds": seconds, "result": found})
+        return Cell(found, seconds, True)
+
+    def _file(self, name: str) -> Path:
+        parts = name.split("/")
+        if not all(parts) or any(part in (".", "..") for part in parts):
+            raise ConfigError(f"A cell cannot be called {name!r}.")
+        return self.folder.joinpath(*parts[:-1], f"{parts[-1]}.json")
