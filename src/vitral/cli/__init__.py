@@ -22,6 +22,7 @@ VERBS = {
     "compare": "which of two models is better, on the same images: A B",
     "predict": "one JSON line or CSV row per image: RUN FILES...",
     "inspect": "what a model looks at: RUN_OR_WEIGHTS IMAGES... --out DIR",
+    "study": "an experiment of the paper at a reachable size: NAME",
     "report": "(re)write the one-file HTML report: RUN...",
     "data": "audit a data set, or write its split: check DIR, split DIR",
     "convert": "weights between layouts: IN OUT --to LAYOUT, or IN --explain",

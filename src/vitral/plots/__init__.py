@@ -16,6 +16,7 @@ from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
 from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.scaling import FittedCurve, data_size
+from vitral.plots.study import seeds
 from vitral.plots.style import Plot, to_pdf, to_png, to_svg
 from vitral.plots.training import learning_curves
 
@@ -41,6 +42,7 @@ __all__ = [
     "randomisation",
     "rank_curves",
     "reliability",
+    "seeds",
     "shade",
     "similarity_curves",
     "tint",
