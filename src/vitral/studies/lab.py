@@ -9,6 +9,9 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import replace
@@ -122,10 +125,18 @@ def _with_start(trial: Trial, folders: dict[str, Path]) -> TrainConfig:
 
 
 def _begin(threads: int) -> None:
-    """In a new process: its share of the cores."""
+    """In a new process: its share of the cores, and no life after its parent's."""
     import torch
 
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """Ask this process to stop, as a user would, when its parent has gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _compute(
@@ -133,6 +144,7 @@ def _compute(
 ) -> Cell:
     """Train in `out`, or take the kept result; runs in a process of its own."""
     about = {"config": configs.to_plain(config), "run": out.name}
+    before = time.process_time()
 
     def result() -> dict[str, Any]:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +154,7 @@ def _compute(
             contextlib.redirect_stderr(log),
         ):
             train(config, out, resume=out.exists(), device=device)
-        return _read(out)
+        return {**_read(out), "cpu_seconds": round(time.process_time() - before, 2)}
 
     name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in key)
     return Cells(folder / "cells").compute(name, about, result)
@@ -162,6 +174,6 @@ def _read(out: Path) -> dict[str, Any]:
     }
 
 
-def seconds_of(done: dict[str, Cell]) -> float:
-    """Of all trials together, whenever they ran."""
-    return sum(cell.seconds for cell in done.values())
+def cpu_seconds_of(done: dict[str, Cell]) -> float:
+    """Of all trials together, whenever they ran: what other work cannot inflate."""
+    return sum(float(cell.result["cpu_seconds"]) for cell in done.values())

@@ -22,8 +22,8 @@ class Made(NamedTuple):
     trials: int
     wall_seconds: float
     """Of this start; less than the trials' own where some were kept from before."""
-    trial_seconds: float
-    """Of all trials together, whenever they ran, each on its share of the cores."""
+    cpu_seconds: float
+    """Of one core, for all trials together."""
     machine: str
 
 
@@ -111,9 +111,9 @@ def write_page(study: Study, table: Table, made: Made, folder: Path) -> Path:
         made.command,
         "```",
         "",
-        f"{made.trials} trainings, seeds {seeds}; {made.trial_seconds:.0f} s of "
-        f"training and measuring in all, {made.wall_seconds:.0f} s by the clock, "
-        f"on {made.machine}.",
+        f"{made.trials} trainings, seeds {seeds}: {made.cpu_seconds / 60:.1f} minutes "
+        f"of one core in all; {made.wall_seconds / 60:.1f} minutes by the clock on "
+        f"{made.machine}, other work on it included.",
         "",
         *detail_lines(table),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
-from vitral.studies.settings import imagenet, mnist
+from vitral.studies.settings import HEADED, imagenet, mnist
 from vitral.studies.table import Table
 
 NONE = "none"
@@ -31,7 +31,7 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
 def _config(size: Size, kind: str, place: str, seed: int) -> TrainConfig:
     changes = {"position": KINDS[kind], "position_at": PLACES[place]}
     if size == "paper":
-        return imagenet("vit_b16", changes, seed)
+        return imagenet("vit_b16", {**HEADED, **changes}, seed)
     return mnist(changes, seed)
 
 

@@ -11,7 +11,7 @@ from vitral import configs
 from vitral.files import write_json
 from vitral.studies.base import Size, Study, trials_of
 from vitral.studies.cost import costs
-from vitral.studies.lab import Lab, seconds_of, tabulate
+from vitral.studies.lab import Lab, cpu_seconds_of, tabulate
 from vitral.studies.page import Made, write_page
 from vitral.studies.table import Table
 
@@ -58,7 +58,7 @@ def run_study(
         seeds=tuple(seeds),
         trials=len(trials),
         wall_seconds=round(time.monotonic() - started, 1),
-        trial_seconds=round(seconds_of(done), 1),
+        cpu_seconds=round(cpu_seconds_of(done), 1),
         machine=machine(),
     )
     page = write_page(study, table, made, folder)
