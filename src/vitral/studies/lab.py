@@ -25,6 +25,8 @@ from vitral.studies.base import Trial
 from vitral.studies.table import Measured, Table
 
 Announce = Callable[[str], None]
+_AT_WORK = threading.Lock()
+"""Held while this process, one of the pool's, computes a trial."""
 
 
 class Lab(NamedTuple):
@@ -49,7 +51,8 @@ class Lab(NamedTuple):
         running: dict[Future[Cell], Trial] = {}
         context = multiprocessing.get_context("spawn")
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
-        with ProcessPoolExecutor(self.jobs, context, _begin, (threads,)) as pool:
+        about = (threads, os.getpid())
+        with ProcessPoolExecutor(self.jobs, context, _begin, about) as pool:
             try:
                 while waiting or running:
                     ready = [
@@ -124,19 +127,25 @@ def _with_start(trial: Trial, folders: dict[str, Path]) -> TrainConfig:
     return replace(trial.config, weights=str(folders[trial.after]))
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, parent: int) -> None:
     """In a new process: its share of the cores, and no life after its parent's."""
     import torch
 
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """Ask this process to stop, as a user would, when its parent has gone."""
+    """When the parent has gone: ask the trial to stop, as a user would, then leave.
+
+    The pool's own worker would wait for work for ever, since its siblings hold the
+    other end of its pipe.
+    """
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
+    with _AT_WORK:
+        os._exit(128 + signal.SIGTERM)
 
 
 def _compute(
@@ -157,7 +166,8 @@ def _compute(
         return {**_read(out), "cpu_seconds": round(time.process_time() - before, 2)}
 
     name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in key)
-    return Cells(folder / "cells").compute(name, about, result)
+    with _AT_WORK:
+        return Cells(folder / "cells").compute(name, about, result)
 
 
 def _read(out: Path) -> dict[str, Any]:
