@@ -4,7 +4,7 @@ from vitral.layers.attention import Attention, attention_mask
 from vitral.layers.init import lecun_normal_, xavier_uniform_
 from vitral.layers.mlp import Activation, Mlp, MlpKind, SwiGLU
 from vitral.layers.patch import PatchEmbed, patch_grid
-from vitral.layers.pool import AttentionPool
+from vitral.layers.pool import AttentionPool, masked_mean
 from vitral.layers.position import (
     Grid,
     RelativePosition,
@@ -33,6 +33,7 @@ __all__ = [
     "drop_path_rates",
     "learned_2d",
     "lecun_normal_",
+    "masked_mean",
     "patch_grid",
     "resize",
     "sincos_2d",

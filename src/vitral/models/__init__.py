@@ -21,11 +21,14 @@ from vitral.models.naming import (
     tensor_shapes,
 )
 from vitral.models.resnet import ResNetConfig
+from vitral.models.tnt import TNT
+from vitral.models.tnt_config import TNTConfig
 from vitral.models.vit import ViT
 from vitral.models.vit_config import SIZES, ViTConfig
 
 __all__ = [
     "SIZES",
+    "TNT",
     "DeiT",
     "DeiTConfig",
     "Family",
@@ -34,6 +37,7 @@ __all__ = [
     "ModelConfig",
     "ResNetConfig",
     "Size2d",
+    "TNTConfig",
     "Tokens",
     "ViT",
     "ViTConfig",
