@@ -34,7 +34,7 @@ from vitral.layers import (
     resize,
     sincos_2d,
 )
-from vitral.models.base import Family, VisionModel
+from vitral.models.base import Family, VisionModel, require_input
 from vitral.models.features import Features, Tokens
 from vitral.models.vit_config import ViTConfig
 from vitral.models.vit_names import NAMES, called, understand
@@ -161,7 +161,7 @@ class ViT(VisionModel):
 
     def embed(
         self,
-        image: Float[Tensor, "batch channels height width"],
+        image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
         """Equation 1: patches, prefix tokens, positions.
@@ -172,15 +172,12 @@ class ViT(VisionModel):
         grid = self._grid_of(image)
         return self._sequence(self.patch_embed(image), grid, patch_mask)
 
-    def _grid_of(self, image: Float[Tensor, "batch channels height width"]) -> Grid:
+    def _grid_of(
+        self, image: Float[Tensor, "batch *frames channels height width"]
+    ) -> Grid:
         """Rows and columns of its patches; refuses what is no image of this model."""
-        config = self.config
-        if image.shape[1] != config.in_chans:
-            raise ConfigError(
-                f"The model takes images of {config.in_chans} channels: got "
-                f"{image.shape[1]}. Convert the images, or build with `in_chans`."
-            )
-        return patch_grid((image.shape[2], image.shape[3]), config.patch_hw)
+        require_input(self.config, image)
+        return patch_grid((image.shape[-2], image.shape[-1]), self.config.patch_hw)
 
     def _sequence(
         self,
@@ -242,7 +239,7 @@ class ViT(VisionModel):
 
         Registers never take part in pooling, nor do masked patches.
         """
-        patches = features.patches.flatten(1, 2)
+        patches = features.patches.flatten(1, -2)
         mask = None if features.mask is None else features.mask.flatten(1)
         kind, cls = self.config.global_pool, features.cls
         if kind == "map":
