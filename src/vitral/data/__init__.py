@@ -3,12 +3,13 @@
 from vitral.data.audit import Audit, check
 from vitral.data.augment import Augment, AugmentConfig
 from vitral.data.batches import Batch, Plain
+from vitral.data.benchmarks import Benchmark, benchmark, expand, groups
 from vitral.data.dataset import BadFile, DataSet, Example, FileReader, Ignored
 from vitral.data.images import Decoded, decode
 from vitral.data.loader import Failure, Loader
 from vitral.data.mix import MixConfig
-from vitral.data.named import NAMES
 from vitral.data.preprocess import Preprocess
+from vitral.data.source import NAMES
 from vitral.data.source import open_data as open  # noqa: A004 # read as data.open
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "AugmentConfig",
     "BadFile",
     "Batch",
+    "Benchmark",
     "DataSet",
     "Decoded",
     "Example",
@@ -28,7 +30,10 @@ __all__ = [
     "MixConfig",
     "Plain",
     "Preprocess",
+    "benchmark",
     "check",
     "decode",
+    "expand",
+    "groups",
     "open",
 ]

@@ -1,15 +1,19 @@
 """One word for every source of examples: a folder, a table or a name."""
 
+import difflib
 from pathlib import Path
 
-from vitral.data import split
+from vitral.data import named, split, tasks
+from vitral.data.benchmarks import groups
 from vitral.data.dataset import DataSet
 from vitral.data.folder import read_folder
-from vitral.data.named import NAMES, nearest, read_named
+from vitral.data.named import read_named
 from vitral.data.table import read_table
 from vitral.errors import ConfigError, DataError
 
 TABLES = ("labels.csv", "labels.jsonl")
+NAMES = (*named.NAMES, *tasks.NAMES)
+"""Every data set that has a name; those with a slash are tasks of a benchmark."""
 
 
 def open_data(
@@ -25,9 +29,10 @@ def open_data(
 
     Args:
         data: a folder of class folders, a folder with a labels.csv or labels.jsonl,
-            a .csv or .jsonl file, or a name such as "digits" or "cifar10". A folder
-            or file wins over a name; "./name" is always a path.
-        seed: of the split by hash, where the data set names no splits.
+            a .csv or .jsonl file, or a name such as "digits", "cifar10" or
+            "vtab/dtd". A folder or file wins over a name; "./name" is always a path.
+        seed: of the split by hash, where the data set names no splits. A task of a
+            benchmark is divided as the benchmark says, whatever seed and shares.
         val: share for val; 0 for none.
         test: share for test; 0 for none.
         group_by: keeps examples together: "folder" or a regular expression on the
@@ -39,6 +44,8 @@ def open_data(
         ConfigError: nothing has this name, or a setting is not allowed.
     """
     dataset = _listed(data, group_by, root)
+    if dataset.name in tasks.NAMES:
+        val = test = 0.0
     return split.assign(dataset, seed=seed, val=val, test=test)
 
 
@@ -59,14 +66,31 @@ def _listed(data: str | Path, group_by: str, root: Path | None) -> DataSet:
                 f"file {path}."
             )
         return read_table(path, group_by)
-    if str(data) in NAMES:
+    name = str(data)
+    if name in NAMES:
         if group_by:
             raise ConfigError(
                 f"group_by works on folders and tables: got {group_by!r} for the named "
-                f"data set {data}. Leave it empty."
+                f"data set {name}. Leave it empty."
             )
-        return read_named(str(data), root)
+        read = tasks.read_task if name in tasks.NAMES else read_named
+        return read(name, root)
+    if name in groups():
+        members = groups()[name]
+        raise ConfigError(
+            f"{name} stands for {len(members)} data sets: {', '.join(members)}. Give "
+            "one of them."
+        )
     raise ConfigError(
-        f"data {str(data)!r} is neither a folder, a table nor a known name. "
-        f"Nearest names: {', '.join(nearest(str(data)))}. Correct the path or name."
+        f"data {name!r} is neither a folder, a table nor a known name. "
+        f"Nearest names: {', '.join(_nearest(name))}. Correct the path or name."
     )
+
+
+def _nearest(name: str) -> tuple[str, ...]:
+    """Tasks for a name with a slash, else sets; all sets if none is close."""
+    if "/" in name:
+        close = difflib.get_close_matches(name, tasks.TASKS, n=3, cutoff=0.6)
+        if close:
+            return tuple(close)
+    return named.nearest(name)
