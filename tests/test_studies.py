@@ -87,11 +87,12 @@ def test_compute_is_equal_where_the_study_says_so():
     larger = [macs for row, macs in shapes.items() if row[0] != "base"]
     assert max(larger) / min(larger) < 1.03
     assert 3.2 < min(larger) / shapes["base", ""] < 3.4
-    budgets = costs_of("hybrid")
-    for column in ("smaller budget", "larger budget"):
-        macs = [value for place, value in budgets.items() if place[1] == column]
-        assert len(macs) == 3
-        assert max(macs) / min(macs) < 1.1
+    for name, rivals in (("hybrid", 3), ("tnt", 2)):
+        budgets = costs_of(name)
+        for column in ("smaller budget", "larger budget"):
+            macs = [value for place, value in budgets.items() if place[1] == column]
+            assert len(macs) == rivals
+            assert max(macs) / min(macs) < 1.1
 
 
 def costs_of(name):
@@ -278,6 +279,16 @@ HYBRID = [
                 ("digits", "SGD"): [0.90, 0.91],
             },
             ["SGD is ahead", "against the paper"],
+        ),
+        (
+            "tnt",
+            {
+                ("ViT", "smaller budget"): [0.80, 0.81],
+                ("TNT", "smaller budget"): [0.90, 0.91],
+                ("ViT", "larger budget"): [0.90, 0.91],
+                ("TNT", "larger budget"): [0.80, 0.81],
+            },
+            ["smaller budget TNT is ahead", "larger budget TNT is behind"],
         ),
         (
             "pretraining",

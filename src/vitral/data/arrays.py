@@ -22,7 +22,10 @@ from vitral.data.pool import Pool, Split
 from vitral.errors import DataError
 from vitral.files import write_atomic
 
-_NORB_KIND: dict[int, np.dtype[Any]] = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
+_NORB_KIND: dict[int, np.dtype[Any]] = {
+    0x1E3D4C55: np.dtype("u1"),
+    0x1E3D4C54: np.dtype("<i4"),
+}
 """First four bytes of a matrix to the type of its numbers."""
 _NORB_NAMES = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
