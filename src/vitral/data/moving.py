@@ -1,9 +1,9 @@
 """Generated clips in which only motion, or only appearance, carries the label.
 
-A small square with a pattern moves left or right over noise, on a torus: what leaves
-the frame on one side comes back on the other. Where it is in any one frame, and in
-which set of places over all frames, says nothing about the direction, so a model that
-sees frames apart, in no order, cannot do better than chance on motion.
+A small square with a pattern crosses the frame from left to right over noise. A clip of
+the other direction is such a clip with its frames in reverse order, so that the two
+directions have the same frames and differ in nothing but their order: a model that sees
+frames apart, in no order, cannot do better than chance on motion.
 """
 
 from typing import Literal, NamedTuple
@@ -48,44 +48,42 @@ def moving_squares(
         size: (height, width) of a frame in pixels.
         frames: of a clip; at least 2.
         side: of the square in pixels, a multiple of 4 of at least 8.
-        step: pixels from one frame to the next.
+        step: pixels from one frame to the next; at least 1.
 
     Raises:
-        ConfigError: the square does not fit, or a number cannot be. A step of half the
-            width, or a multiple of it, would move left as it moves right.
+        ConfigError: the square or its way does not fit, or a number cannot be.
     """
     height, width = size
-    if n < 1 or frames < 2:
+    if n < 1 or frames < 2 or step < 1:
         raise ConfigError(
-            f"Moving squares need a clip or more of 2 frames or more: got {n} clips of "
-            f"{frames} frames."
+            f"Moving squares need 1 clip, 2 frames and 1 pixel of step or more: got "
+            f"{n} clips of {frames} frames and a step of {step}."
         )
-    if side < 8 or side % PERIOD or side > min(size):
+    if side < 8 or side % PERIOD:
         raise ConfigError(
-            f"`side` must be a multiple of {PERIOD} pixels, at least 8 and at most the "
-            f"frame's {min(size)}: got {side}."
+            f"`side` must be a multiple of {PERIOD} pixels and at least 8: got {side}."
         )
-    if 2 * step % width == 0:
+    way = side + (frames - 1) * step
+    if height < side or width < way:
         raise ConfigError(
-            f"A step of {step} pixels in frames {width} wide looks the same in both "
-            "directions: use another step."
+            f"A square of {side} pixels that moves {frames - 1} times by {step} needs "
+            f"frames of {side} x {way} (height x width) or more: got {height} x "
+            f"{width}."
         )
     random = np.random.default_rng(seed)
     noise = random.normal(NOISE_MEAN, NOISE_DEVIATION, (n, frames, height, width, 3))
     clips = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
     direction = random.integers(2, size=n)
     appearance = random.integers(2, size=n)
-    tops, lefts = random.integers(height, size=n), random.integers(width, size=n)
+    tops = random.integers(height - side + 1, size=n)
+    lefts = random.integers(width - way + 1, size=n)
     drawn = patterns(side)
-    inside = np.arange(side)
-    for clip, way, look, top, left in zip(
+    for clip, right, look, top, left in zip(
         clips, direction, appearance, tops, lefts, strict=True
     ):
-        rows = (top + inside) % height
-        for number, frame in enumerate(clip):
-            shift = number * step * (1 if way else -1)
-            columns = (left + shift + inside) % width
-            frame[np.ix_(rows, columns)] = drawn[look]
+        for number in range(frames):
+            place = left + step * (number if right else frames - 1 - number)
+            clip[number, top : top + side, place : place + side] = drawn[look]
     if label == "motion":
         return Clips(clips, direction, DIRECTIONS)
     return Clips(clips, appearance, APPEARANCES)

@@ -6,6 +6,7 @@ trains: lab.py does, table.py holds what came out, page.py writes it down.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from vitral.run import TrainConfig
@@ -16,6 +17,10 @@ Size = Literal["cpu", "paper"]
 
 Place = tuple[str, str]
 """A row and a column of the table."""
+
+HERE = "STUDY"
+"""First part of a path in a trial's `data` or `weights` that `prepare` has written
+into the study's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,11 @@ class Study:
     """All trainings of a size, for these seeds."""
     judge: Callable[[Table], str]
     """The verdict: sentences that say what the numbers show, against the paper too."""
+    prepare: Callable[[Size, Sequence[int], Path], None] | None = None
+    """Writes what the trials name below HERE into the study's folder; must leave
+    alone what an earlier start wrote. None where all data has a name."""
+    notes: Callable[[Size], list[str]] | None = None
+    """Lines of Markdown that are computed, not trained, for the end of the page."""
     measure: str = "test accuracy"
     """What the numbers are."""
     head: str = ""

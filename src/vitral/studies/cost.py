@@ -17,8 +17,10 @@ TRAIN_IMAGES = {
     "cifar100": 50_000,
     "oxford_iiit_pet": 3_680,
     "flowers102": 2_040,
+    "kinetics400": 240_000,
 }
-"""Training images, val included, of the sets that the paper's settings name."""
+"""Training images or clips, val included, of the sets that the papers' settings name;
+of Kinetics as many as are said to be left."""
 FLOPS_PER_MAC = 6
 """Two for a multiply-accumulate forward, four backward; as the paper counts
 (arXiv 2010.11929, table 6)."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from vitral import configs
 from vitral.run import TrainConfig, open_run, train
 from vitral.run.cells import Cell, Cells
-from vitral.studies.base import Trial
+from vitral.studies.base import HERE, Trial
 from vitral.studies.table import Measured, Table
 
 Announce = Callable[[str], None]
@@ -74,9 +74,19 @@ class Lab(NamedTuple):
     def _start(
         self, pool: ProcessPoolExecutor, trial: Trial, folders: dict[str, Path]
     ) -> "Future[Cell]":
-        config = _with_start(trial, folders)
+        config = self._placed(trial, folders)
         return pool.submit(
             _compute, self.folder, trial.key, config, folders[trial.key], self.device
+        )
+
+    def _placed(self, trial: Trial, folders: dict[str, Path]) -> TrainConfig:
+        """The trial's settings, with the paths that its study's folder decides."""
+        config, here = trial.config, str(self.folder)
+        weights = str(folders[trial.after]) if trial.after else config.weights
+        return replace(
+            config,
+            data=config.data.replace(HERE, here, 1),
+            weights=weights.replace(HERE, here, 1),
         )
 
     def _folders(self, trials: Sequence[Trial]) -> dict[str, Path]:
@@ -119,12 +129,6 @@ def tabulate(trials: Sequence[Trial], done: dict[str, Cell]) -> Table:
             )
             table.setdefault(place, []).append(measured)
     return Table(table)
-
-
-def _with_start(trial: Trial, folders: dict[str, Path]) -> TrainConfig:
-    if not trial.after:
-        return trial.config
-    return replace(trial.config, weights=str(folders[trial.after]))
 
 
 def _begin(threads: int, parent: int) -> None:

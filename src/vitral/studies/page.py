@@ -116,6 +116,7 @@ def write_page(study: Study, table: Table, made: Made, folder: Path) -> Path:
         f"{made.machine}, other work on it included.",
         "",
         *detail_lines(table),
+        *([] if study.notes is None else ["", *study.notes(made.size)]),
     ]
     write_atomic(folder / f"{study.name}.md", "\n".join(lines) + "\n")
     result: dict[str, Any] = {

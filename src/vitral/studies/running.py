@@ -49,6 +49,8 @@ def run_study(
     folder = Path(out)
     started = time.monotonic()
     trials = trials_of(study, size, seeds)
+    if study.prepare is not None:
+        study.prepare(size, seeds, folder)
     lab = Lab(folder, jobs or _jobs(device), device, announce)
     done = lab.run(trials)
     table = tabulate(trials, done)
