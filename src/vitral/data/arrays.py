@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,10 @@ from vitral.data.pool import Pool, Split
 from vitral.errors import DataError
 from vitral.files import write_atomic
 
-_NORB_KIND: dict[int, np.dtype[Any]] = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
+_NORB_KIND: dict[int, np.dtype[Any]] = {
+    0x1E3D4C55: np.dtype("u1"),
+    0x1E3D4C54: np.dtype("<i4"),
+}
 """First four bytes of a matrix to the type of its numbers."""
 _NORB_NAMES = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
@@ -116,7 +119,7 @@ def dsprites(root: Path, what: Literal["location", "orientation"]) -> Pool:
             latents = arrays["latents_classes"]
         pictures = archive.with_name("imgs.npy")
         if not pictures.is_file():
-            with zipfile.ZipFile(archive).open("imgs.npy") as member:
+            with zipfile.ZipFile(archive) as whole, whole.open("imgs.npy") as member:
                 _copy(member, pictures)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
@@ -173,11 +176,9 @@ def _unpacked(folder: Path, name: str) -> Path:
     return path
 
 
-class _Readable(Protocol):
-    def read(self, size: int = ..., /) -> bytes: ...
+def _copy(source: Any, path: Path) -> None:
+    """Write what is left of an opened file to a path, atomically."""
 
-
-def _copy(source: _Readable, path: Path) -> None:
     def content(temporary: Path) -> None:
         with temporary.open("wb") as target:
             shutil.copyfileobj(source, target)
