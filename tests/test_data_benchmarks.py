@@ -15,7 +15,7 @@ import vitral.data as data
 from vitral.data import arrays, named, tasks
 from vitral.data.benchmarks import BENCHMARKS
 from vitral.data.dataset import FileReader
-from vitral.data.pool import Pool, Split, _at, draw, in_order
+from vitral.data.pool import Part, Pool, Split, _at, draw, in_order, per_class
 from vitral.errors import ConfigError, DataError
 
 TRAIN, VAL = 5, 3
@@ -234,6 +234,16 @@ def test_the_thousand_of_cifar_stay(tmp_path):
     assert digest == "fef4d7d96e3e846a8a493095f0d21192fdc3f1f64b0eee2c60a5e2b1c75a6557"
 
 
+def test_a_published_val_has_its_own_order(tmp_path):
+    """TensorFlow Datasets calls it validation, and hashes that with the key."""
+    keys = [f"word/word_{number:04d}.jpg" for number in range(300)]
+    split = Split(ids=keys, keys=keys, labels=np.zeros(300, dtype=np.int64))
+    pool = Pool(classes=("a",), splits={"val": split}, reader=FileReader(root=tmp_path))
+    found = draw(pool, {"val": (Part(of="val", most=7),)})
+    digests = {hashlib.md5(f"validation{key}".encode()).digest(): key for key in keys}
+    assert {e.id for e in found} == {digests[one] for one in sorted(digests)[:7]}
+
+
 PUBLISHED = {
     "caltech101": {"train": 3_060, "test": 6_084},
     "cifar100": {"train": 50_000, "test": 10_000},
@@ -287,6 +297,16 @@ def test_per_class_takes_as_many_of_each(tmp_path):
     named._opened.cache_clear()
     with pytest.raises(DataError, match="Class 0 has 30 images; more than 30 are"):
         data.open("fewshot/caltech101", root=tmp_path)
+
+
+def test_a_large_class_does_not_come_first():
+    """30 of 900 and 30 of 31: what is drawn from them must not prefer the former."""
+    labels = np.array([0] * 900 + [1] * 31)
+    keys = [f"c{label}/{number}" for number, label in enumerate(labels)]
+    chosen = per_class(Split(ids=keys, keys=keys, labels=labels), 30)["train"]
+    order = in_order("train", chosen.keys)
+    assert np.bincount(chosen.labels).tolist() == [30, 30]
+    assert 5 < chosen.labels[order[:20]].sum() < 15
 
 
 def test_too_few_to_draw_from(tmp_path):
