@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -119,7 +119,7 @@ def dsprites(root: Path, what: Literal["location", "orientation"]) -> Pool:
             latents = arrays["latents_classes"]
         pictures = archive.with_name("imgs.npy")
         if not pictures.is_file():
-            with zipfile.ZipFile(archive).open("imgs.npy") as member:
+            with zipfile.ZipFile(archive) as whole, whole.open("imgs.npy") as member:
                 _copy(member, pictures)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
@@ -176,11 +176,9 @@ def _unpacked(folder: Path, name: str) -> Path:
     return path
 
 
-class _Readable(Protocol):
-    def read(self, size: int = ..., /) -> bytes: ...
+def _copy(source: Any, path: Path) -> None:
+    """Write what is left of an opened file to a path, atomically."""
 
-
-def _copy(source: _Readable, path: Path) -> None:
     def content(temporary: Path) -> None:
         with temporary.open("wb") as target:
             shutil.copyfileobj(source, target)

@@ -1,9 +1,9 @@
 """Drawing a task of fixed size from a publisher's files, always the same images.
 
-The order is that of TensorFlow Datasets, from which VTAB takes its first 800 and 200:
-MD5 of the split's name and the example's key. The keys are those of its source code as
-read in public; whether the outcome is VTAB's very images was not compared with a copy
-of TensorFlow Datasets, and later versions of it changed some keys.
+The order is that of TensorFlow Datasets, of which VTAB takes the first 800 and 200: MD5
+of the split's name and the example's key, with the keys of its source code. For CIFAR
+it gives the ids that TensorFlow Datasets is known to give; the other sets were not
+compared with a copy of it, and some of its keys changed between versions.
 """
 
 import hashlib
@@ -47,9 +47,9 @@ class Part:
 
     of: str
     """The published split."""
-    start: float = 0.0
-    stop: float = 1.0
-    """Shares, or numbers of images where whole numbers above 1."""
+    start: int | float = 0.0
+    stop: int | float = 1.0
+    """A share as a float, a number of images as an int."""
     most: int = 0
     """The first so many of the piece; 0 takes all."""
 
@@ -92,7 +92,8 @@ def draw(pool: Pool, parts: dict[str, tuple[Part, ...]]) -> tuple[Example, ...]:
     for name, pieces in parts.items():
         for piece in pieces:
             split, order = pool.splits[piece.of], orders[piece.of]
-            chosen = order[_at(piece.start, order) : _at(piece.stop, order)]
+            start, stop = (_at(end, len(order)) for end in (piece.start, piece.stop))
+            chosen = order[start:stop]
             if len(chosen) < max(piece.most, 1):
                 raise DataError(
                     f"{name} needs {max(piece.most, 1)} images, but there are only "
@@ -143,6 +144,6 @@ def _subset(split: Split, chosen: np.ndarray) -> Split:
     )
 
 
-def _at(bound: float, order: np.ndarray) -> int:
+def _at(bound: int | float, length: int) -> int:
     """A bound as an index; shares round to the nearest, as TensorFlow Datasets does."""
-    return int(bound) if bound > 1 else round(bound * len(order))
+    return bound if isinstance(bound, int) else round(bound * length)

@@ -7,6 +7,7 @@ from vitral.data import named, split, tasks
 from vitral.data.benchmarks import groups
 from vitral.data.dataset import DataSet
 from vitral.data.folder import read_folder
+from vitral.data.hub import PREFIX, read_hub
 from vitral.data.named import read_named
 from vitral.data.table import read_table
 from vitral.errors import ConfigError, DataError
@@ -30,7 +31,8 @@ def open_data(
     Args:
         data: a folder of class folders, a folder with a labels.csv or labels.jsonl,
             a .csv or .jsonl file, or a name such as "digits", "cifar10" or
-            "vtab/dtd". A folder or file wins over a name; "./name" is always a path.
+            "vtab/dtd", or "hf:OWNER/NAME" for a set of the Hugging Face hub. A folder
+            or file wins over a name; "./name" is always a path.
         seed: of the split by hash, where the data set names no splits. A task of a
             benchmark is divided as the benchmark says, whatever seed and shares.
         val: share for val; 0 for none.
@@ -67,12 +69,14 @@ def _listed(data: str | Path, group_by: str, root: Path | None) -> DataSet:
             )
         return read_table(path, group_by)
     name = str(data)
-    if name in NAMES:
+    if name in NAMES or name.startswith(PREFIX):
         if group_by:
             raise ConfigError(
                 f"group_by works on folders and tables: got {group_by!r} for the named "
                 f"data set {name}. Leave it empty."
             )
+        if name.startswith(PREFIX):
+            return read_hub(name, root)
         read = tasks.read_task if name in tasks.NAMES else read_named
         return read(name, root)
     if name in groups():

@@ -21,6 +21,7 @@ from vitral.evaluation.predictions import (
     write_predictions,
 )
 from vitral.evaluation.probe import Probe
+from vitral.evaluation.real import RealAccuracy, read_real, real_accuracy
 from vitral.evaluation.result import Classification, ClassRow, Confusion
 from vitral.evaluation.risk import RiskCoverage, risk_coverage
 from vitral.evaluation.scaling import Expected, Scaling, fit_scaling
@@ -38,6 +39,7 @@ __all__ = [
     "MultiLabel",
     "Prediction",
     "Probe",
+    "RealAccuracy",
     "RiskCoverage",
     "Scaling",
     "bootstrap",
@@ -56,6 +58,8 @@ __all__ = [
     "multilabel",
     "paired_bootstrap",
     "read_predictions",
+    "read_real",
+    "real_accuracy",
     "reliability",
     "risk_coverage",
     "softmax",

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import vitral.data
 from vitral.data import BadFile, DataSet
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import Classification, MultiLabel
+from vitral.evaluation import Classification, MultiLabel, RealAccuracy
+from vitral.evaluation.predictions import read_predictions
+from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real, real_accuracy
+from vitral.files import write_json
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.scoring import measure, score, split_loader, write_result
@@ -24,6 +28,8 @@ class Measured:
     result: Classification | MultiLabel
     bad: tuple[BadFile, ...]
     folder: Path
+    real: RealAccuracy | None = None
+    """None unless ReaL's labels were given."""
 
     def table(self) -> list[str]:
         """A line a class: support, recall with its interval, precision."""
@@ -52,6 +58,7 @@ def evaluate(
     bad_files: str = "wrong",
     device: str = "auto",
     out: Path | None = None,
+    real: Path | None = None,
 ) -> Measured:
     """Measure `run` and write the result's files.
 
@@ -61,16 +68,20 @@ def evaluate(
         bad_files: `wrong` counts unreadable files as wrong answers, `refuse` stops.
         out: folder for the files; None for predictions/ in the run, or evaluations/
             where `data` is given.
+        real: real.json with the accepted labels of ImageNet's validation images, for
+            a second accuracy.
 
     Raises:
         DataError: the data has a class that the model does not know, or `bad_files`
-            is `refuse` and a file is unreadable.
-        ConfigError: there is no such split.
+            is `refuse` and a file is unreadable, or `real` does not fit the images.
+        ConfigError: there is no such split, or `real` is given for another data set.
     """
+    accepted = None if real is None else _real_labels(real, data or run.config.data)
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0)
     else:
         dataset = open_split_data(run.config, run.path / "split.csv")
+    published = dataset.classes
     dataset = _in_model_order(run, dataset)
     there = list(dataset.counts())
     if not split:
@@ -90,12 +101,20 @@ def evaluate(
     name, folder = split, run.path / "predictions"
     if data:
         # Not among the run's own results, which the report and the card read.
-        name, folder = f"{Path(data).stem}-{split}", run.path / "evaluations"
+        known = data in vitral.data.NAMES
+        stem = data.replace("/", "-") if known else Path(data).stem
+        name, folder = f"{stem}-{split}", run.path / "evaluations"
     folder = out or folder
     result = measure_split(
         run, found.dataset, split, bad, pick_device(device), folder, name
     )
-    return Measured(split=name, result=result, bad=tuple(bad), folder=folder)
+    second = None
+    if accepted is not None:
+        second = _score_real(folder / f"{name}.csv", published, accepted)
+        write_json(folder / f"{name}-real.json", second.to_dict())
+    return Measured(
+        split=name, result=result, bad=tuple(bad), folder=folder, real=second
+    )
 
 
 def measure_split(
@@ -121,6 +140,25 @@ def measure_split(
     result = measure(scores, run.classes, bad, multi_label=run.multi_label)
     write_result(folder, name, scores, result, bad)
     return result
+
+
+def _real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:
+    if data != "imagenet":
+        raise ConfigError(
+            "`real` holds labels of ImageNet's validation images and goes with the "
+            f"data set imagenet alone: got {data}. Leave it out."
+        )
+    return read_real(real)
+
+
+def _score_real(
+    table: Path, classes: tuple[str, ...], accepted: tuple[frozenset[int], ...]
+) -> RealAccuracy:
+    """Score the answers of a table; `classes` are in ImageNet's order."""
+    place = {name: index for index, name in enumerate(classes)}
+    rows = read_predictions(table)
+    answers = np.array([place.get(row.predicted, NO_ANSWER) for row in rows])
+    return real_accuracy(answers, accepted_for([row.path for row in rows], accepted))
 
 
 def _in_model_order(run: Run, dataset: DataSet) -> DataSet:
