@@ -4,7 +4,7 @@ import warnings
 
 import torch
 
-from helpers import TINY, images, randomise, tiny_vit
+from helpers import TINY, images, randomise, tiny_tnt, tiny_vit
 from vitral.models.hybrid import Hybrid, HybridConfig
 from vitral.models.resnet import ResNet, ResNetConfig
 
@@ -30,7 +30,7 @@ def with_convolutions() -> list[torch.nn.Module]:
     hybrid = Hybrid(HybridConfig(**{**TINY, **small, "image_size": (48, 80)}))
     for model in (resnet, hybrid):
         randomise(model)
-    return [resnet, hybrid]
+    return [resnet, hybrid, tiny_tnt(in_chans=3)]
 
 
 main()

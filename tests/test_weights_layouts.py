@@ -18,6 +18,7 @@ from vitral.models import (
     ModelConfig,
     ResNetConfig,
     TimeSformerConfig,
+    TNTConfig,
     ViTConfig,
     build,
     families,
@@ -29,6 +30,7 @@ from vitral.weights.source import Opened
 from vitral.weights.tensor_file import MemoryFile
 from vitral.weights.writing import convert, equal_config, foreign, named, tensors_of
 
+WORDS: dict[str, int] = {"inner_dim": 12, "inner_num_heads": 2, "inner_mlp_dim": 48}
 MODELS: dict[str, ModelConfig] = {
     "plain": ViTConfig(**TINY),
     "plain with a hidden layer": ViTConfig(**TINY, representation_size=20),
@@ -109,6 +111,10 @@ MODELS: dict[str, ModelConfig] = {
     ),
     "BiT, headless": ResNetConfig(
         image_size=(48, 80), num_classes=0, units=(1, 2), stem_width=32
+    ),
+    "TNT": TNTConfig(**{**TINY, "patch_size": (16, 8), "mlp_dim": 96}, **WORDS),
+    "TNT, mean, headless": TNTConfig(
+        **{**TINY, "num_classes": 0}, **WORDS, global_pool="avg", qkv_bias=True
     ),
 }
 PLAIN_NAMES = ("dino", "mae")
