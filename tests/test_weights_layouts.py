@@ -17,6 +17,7 @@ from vitral.models import (
     HybridConfig,
     ModelConfig,
     ResNetConfig,
+    TimeSformerConfig,
     TNTConfig,
     ViTConfig,
     build,
@@ -93,6 +94,17 @@ MODELS: dict[str, ModelConfig] = {
     "hybrid": HybridConfig(**TINY, units=(1, 2), stem_width=32),
     "hybrid of a stem": HybridConfig(
         **TINY, units=(), stem_width=32, class_token=False, global_pool="avg"
+    ),
+    "TimeSformer": TimeSformerConfig(**TINY, num_frames=3),
+    "TimeSformer, axial": TimeSformerConfig(**TINY, num_frames=3, scheme="axial"),
+    "TimeSformer, square": TimeSformerConfig(
+        **{**TINY, "image_size": 48}, num_frames=3, qkv_bias=False
+    ),
+    "TimeSformer, joint": TimeSformerConfig(
+        **{**TINY, "image_size": 48}, num_frames=3, scheme="joint"
+    ),
+    "TimeSformer, space, headless": TimeSformerConfig(
+        **{**TINY, "image_size": 48, "num_classes": 0}, scheme="space"
     ),
     "BiT": ResNetConfig(
         image_size=(48, 80), num_classes=7, units=(2, 1), stem_width=32
