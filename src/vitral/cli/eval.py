@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from vitral.cli.finetuning import add_flags, run_finetune
 from vitral.cli.parser import Parser
 from vitral.cli.results import headline
 from vitral.run import open_run
@@ -20,18 +21,23 @@ def run(words: list[str]) -> None:
     parser.add_argument("--bad-files", choices=("wrong", "refuse"), default="wrong")
     parser.add_argument(
         "--protocol",
-        choices=("classify", *PROTOCOLS),
+        choices=("classify", *PROTOCOLS, "finetune"),
         default="classify",
-        help="classify: the trained head; the others learn from frozen features",
+        help="classify: the trained head; finetune: all of the model; the others learn "
+        "from frozen features",
     )
     parser.add_argument("--shots", type=int, nargs="+", default=[], help="for fewshot")
     parser.add_argument("--k", type=int, default=20, help="neighbours, for knn")
     parser.add_argument("--seed", type=int, default=0, help="of draws and splits")
     parser.add_argument("--cache-dir", default="", help="where features are kept")
+    add_flags(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
     known = parser.read(words)
+    if known.protocol == "finetune":
+        run_finetune(known)
+        return
     if known.protocol != "classify":
         _probe(known)
         return
