@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from vitral.cli.finetuning import add_flags, run_finetune
 from vitral.cli.parser import Parser
 from vitral.cli.results import headline
+from vitral.errors import ConfigError
 from vitral.run import open_run
 from vitral.run.evaluating import evaluate
 from vitral.run.protocols import PROTOCOLS, as_json, probe, stored
@@ -35,6 +37,11 @@ def run(words: list[str]) -> None:
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
     known = parser.read(words)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and known.protocol != "classify":
+        raise ConfigError(
+            f"`--protocol {known.protocol}` runs in one process: start it without "
+            "torchrun."
+        )
     if known.protocol == "finetune":
         run_finetune(known)
         return
@@ -50,6 +57,8 @@ def run(words: list[str]) -> None:
         device=known.device,
         out=Path(known.out) if known.out else None,
     )
+    if int(os.environ.get("RANK", 0)):
+        return
     if known.json:
         print(json.dumps(measured.result.to_dict(), indent=2))
         return

@@ -12,8 +12,9 @@ from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, MultiLabel
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
-from vitral.run.scoring import measure, score, split_loader, write_result
+from vitral.run.scoring import measure, score_split, split_loader, write_result
 from vitral.run.setup import bad_of, open_split_data
+from vitral.training.distributed import from_first, joined, local_rank, rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,9 @@ def evaluate(
 ) -> Measured:
     """Measure `run` and write the result's files.
 
+    Started by torchrun, the ranks divide the images and all return the same numbers,
+    those of one process; rank 0 writes.
+
     Args:
         data: a data set; empty for the run's own, with the run's own split.
         split: empty for test, else val, else everything.
@@ -67,6 +71,21 @@ def evaluate(
             is `refuse` and a file is unreadable.
         ConfigError: there is no such split.
     """
+    place = pick_device(device)
+    with joined(place):
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", local_rank())
+        return _evaluate(run, data, split, bad_files, place, out)
+
+
+def _evaluate(
+    run: Run,
+    data: str,
+    split: str,
+    bad_files: str,
+    device: torch.device,
+    out: Path | None,
+) -> Measured:
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0)
     else:
@@ -79,7 +98,8 @@ def evaluate(
         raise ConfigError(
             f"The data has no split `{split}`: it has {', '.join(there)}."
         )
-    found = vitral.data.check(dataset, workers=2, max_bad=1.0)
+    # Every rank would decode every image.
+    found = from_first(lambda: vitral.data.check(dataset, workers=2, max_bad=1.0))
     bad = bad_of(found.bad, split)
     if bad and bad_files == "refuse":
         raise DataError(
@@ -92,9 +112,7 @@ def evaluate(
         # Not among the run's own results, which the report and the card read.
         name, folder = f"{Path(data).stem}-{split}", run.path / "evaluations"
     folder = out or folder
-    result = measure_split(
-        run, found.dataset, split, bad, pick_device(device), folder, name
-    )
+    result = measure_split(run, found.dataset, split, bad, device, folder, name)
     return Measured(split=name, result=result, bad=tuple(bad), folder=folder)
 
 
@@ -110,16 +128,17 @@ def measure_split(
     """Run the model over a split; write <name>.json and <name>.csv into `folder`."""
     run.model.to(device)
     loader = split_loader(dataset, split, run.preprocess, batch_size=32)
-    scores = score(
+    scores = score_split(
         run.model,
-        loader.epoch(0),
+        loader,
         device=device,
         views=run.extra.get("eval_views", "one"),
         bf16=run.extra.get("precision") == "bf16",
         multi_label=run.multi_label,
     )
     result = measure(scores, run.classes, bad, multi_label=run.multi_label)
-    write_result(folder, name, scores, result, bad)
+    if rank() == 0:
+        write_result(folder, name, scores, result, bad)
     return result
 
 
