@@ -63,7 +63,7 @@ def run(words: list[str]) -> None:
         print(json.dumps(measured.result.to_dict(), indent=2))
         return
     print(headline(measured.split, measured.result.to_dict()))
-    for line in measured.table():
+    for line in [*measured.table(), *measured.calibration()]:
         print(line)
     if measured.bad:
         print(f"{len(measured.bad)} files could not be read and count as wrong:")

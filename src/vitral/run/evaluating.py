@@ -1,5 +1,6 @@
 """Evaluating a trained model on a data set, its own or another."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,16 @@ import torch
 import vitral.data
 from vitral.data import BadFile, DataSet
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import Classification, MultiLabel
+from vitral.evaluation import (
+    Calibrated,
+    Classification,
+    MultiLabel,
+    calibrated,
+    temperature,
+)
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
-from vitral.run.scoring import measure, score_split, split_loader, write_result
+from vitral.run.scoring import Scores, measure, score_split, split_loader, write_result
 from vitral.run.setup import bad_of, open_split_data
 from vitral.training.distributed import from_first, joined, local_rank, rank
 
@@ -43,6 +50,19 @@ class Measured:
                 f"  {precision:>9}"
             )
         return lines
+
+    def calibration(self) -> list[str]:
+        """A line on the temperature; none where there is no temperature."""
+        result = self.result
+        if not isinstance(result, Classification) or result.calibrated is None:
+            return []
+        found = result.calibrated
+        same = ", the same images" if found.fitted_on == self.split else ""
+        return [
+            f"temperature {found.temperature:.2f}, fitted on {found.fitted_n:,} images "
+            f"of {found.fitted_on}{same}: calibration error {result.ece or 0.0:.3f} "
+            f"without, {found.ece:.3f} with it"
+        ]
 
 
 def evaluate(
@@ -137,9 +157,31 @@ def measure_split(
         multi_label=run.multi_label,
     )
     result = measure(scores, run.classes, bad, multi_label=run.multi_label)
+    if isinstance(result, Classification):
+        result = replace(result, calibrated=_calibrated(run, scores, name))
     if rank() == 0:
         write_result(folder, name, scores, result, bad)
     return result
+
+
+def _calibrated(run: Run, scores: Scores, name: str) -> Calibrated | None:
+    """With the temperature of the run's own val: fitted on it, else read from it."""
+    if name == "val":
+        wrong = scores.logits.argmax(axis=1) != scores.labels
+        if not wrong.any():
+            # Without an error the best temperature is as cold as is allowed.
+            return None
+        found, number = temperature(scores.logits, scores.labels), len(scores.ids)
+    else:
+        try:
+            file = run.path / "predictions" / "val.json"
+            stored = json.loads(file.read_text(encoding="utf-8"))["calibrated"]
+            found, number = float(stored["temperature"]), int(stored["fitted_n"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # measured before there was one, or without val
+    return calibrated(
+        scores.logits, scores.labels, found, fitted_on="val", fitted_n=number
+    )
 
 
 def _in_model_order(run: Run, dataset: DataSet) -> DataSet:
