@@ -19,6 +19,7 @@ VERBS = {
     "demo": "the main job end to end on data that comes with the install",
     "train": "train, fine-tune or probe: DATA --out RUN [--weights FILE]",
     "eval": "accuracy with intervals, per class and calibration: RUN [DATA]",
+    "transfer": "a table of weights x data x protocol: WEIGHTS... --data D...",
     "compare": "which of two models is better, on the same images: A B",
     "predict": "one JSON line or CSV row per image: RUN FILES...",
     "inspect": "what a model looks at: RUN_OR_WEIGHTS IMAGES... --out DIR",

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
+from vitral.cli.finetuning import add_flags, run_finetune
 from vitral.cli.parser import Parser
 from vitral.cli.results import headline
 from vitral.errors import ConfigError
@@ -22,9 +24,10 @@ def run(words: list[str]) -> None:
     parser.add_argument("--bad-files", choices=("wrong", "refuse"), default="wrong")
     parser.add_argument(
         "--protocol",
-        choices=("classify", *PROTOCOLS),
+        choices=("classify", *PROTOCOLS, "finetune"),
         default="classify",
-        help="classify: the trained head; the others learn from frozen features",
+        help="classify: the trained head; finetune: all of the model; the others learn "
+        "from frozen features",
     )
     parser.add_argument("--shots", type=int, nargs="+", default=[], help="for fewshot")
     parser.add_argument("--k", type=int, default=20, help="neighbours, for knn")
@@ -33,10 +36,19 @@ def run(words: list[str]) -> None:
     parser.add_argument(
         "--real", default="", help="real.json: a second accuracy on imagenet"
     )
+    add_flags(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
     known = parser.read(words)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and known.protocol != "classify":
+        raise ConfigError(
+            f"`--protocol {known.protocol}` runs in one process: start it without "
+            "torchrun."
+        )
+    if known.protocol == "finetune":
+        run_finetune(known)
+        return
     if known.protocol != "classify":
         if known.real:
             raise ConfigError(
@@ -55,6 +67,8 @@ def run(words: list[str]) -> None:
         out=Path(known.out) if known.out else None,
         real=Path(known.real) if known.real else None,
     )
+    if int(os.environ.get("RANK", 0)):
+        return
     if known.json:
         whole = measured.result.to_dict()
         if measured.real:
@@ -64,7 +78,7 @@ def run(words: list[str]) -> None:
     print(headline(measured.split, measured.result.to_dict()))
     if measured.real:
         print(_real_line(measured.real))
-    for line in measured.table():
+    for line in [*measured.table(), *measured.calibration()]:
         print(line)
     if measured.bad:
         print(f"{len(measured.bad)} files could not be read and count as wrong:")

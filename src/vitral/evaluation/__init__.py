@@ -1,6 +1,13 @@
 """Arrays in, numbers with intervals out; nothing here knows a model."""
 
-from vitral.evaluation.calibration import Bin, ece, reliability, temperature
+from vitral.evaluation.calibration import (
+    Bin,
+    Calibrated,
+    calibrated,
+    ece,
+    reliability,
+    temperature,
+)
 from vitral.evaluation.classify import classify, label_ranks, softmax
 from vitral.evaluation.compare import (
     ClassDelta,
@@ -28,6 +35,7 @@ from vitral.evaluation.scaling import Expected, Scaling, fit_scaling
 
 __all__ = [
     "Bin",
+    "Calibrated",
     "ClassDelta",
     "ClassRow",
     "Classification",
@@ -43,6 +51,7 @@ __all__ = [
     "RiskCoverage",
     "Scaling",
     "bootstrap",
+    "calibrated",
     "choose_l2",
     "classify",
     "compare",

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vitral.errors import ConfigError
-from vitral.recipes import elpv, small, vit
+from vitral.recipes import bit, elpv, small, vit
 from vitral.recipes.facts import Facts, look
+from vitral.recipes.planning import plan
 from vitral.run import TrainConfig
 
 Recipe = Callable[[str, str], TrainConfig]
@@ -19,6 +20,7 @@ RECIPES: dict[str, Recipe] = {
     "small.scratch": small.scratch,
     "small.finetune": small.finetune,
     "vit.finetune": vit.finetune,
+    "bit.hyperrule": bit.hyperrule,
     "elpv.finetune": elpv.finetune,
 }
 
@@ -60,5 +62,5 @@ def choose(data: str, weights: str) -> Choice:
     return Choice("vit.finetune", f"{images}: enough for the paper's own fine-tune")
 
 
-__all__ = ["RECIPES", "Choice", "Facts", "Recipe", "choose", "elpv", "get", "look"]
-__all__ += ["small", "vit"]
+__all__ = ["RECIPES", "Choice", "Facts", "Recipe", "bit", "choose", "elpv", "get"]
+__all__ += ["look", "plan", "small", "vit"]

@@ -1,5 +1,6 @@
 """Evaluating a trained model on a data set, its own or another."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,14 +11,22 @@ import torch
 import vitral.data
 from vitral.data import BadFile, DataSet
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import Classification, MultiLabel, RealAccuracy
+from vitral.evaluation import (
+    Calibrated,
+    Classification,
+    MultiLabel,
+    RealAccuracy,
+    calibrated,
+    temperature,
+)
 from vitral.evaluation.predictions import read_predictions
 from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real, real_accuracy
 from vitral.files import write_json
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
-from vitral.run.scoring import measure, score, split_loader, write_result
+from vitral.run.scoring import Scores, measure, score_split, split_loader, write_result
 from vitral.run.setup import bad_of, open_split_data
+from vitral.training.distributed import from_first, joined, local_rank, rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,19 @@ class Measured:
             )
         return lines
 
+    def calibration(self) -> list[str]:
+        """A line on the temperature; none where there is no temperature."""
+        result = self.result
+        if not isinstance(result, Classification) or result.calibrated is None:
+            return []
+        found = result.calibrated
+        same = ", the same images" if found.fitted_on == self.split else ""
+        return [
+            f"temperature {found.temperature:.2f}, fitted on {found.fitted_n:,} images "
+            f"of {found.fitted_on}{same}: calibration error {result.ece or 0.0:.3f} "
+            f"without, {found.ece:.3f} with it"
+        ]
+
 
 def evaluate(
     run: Run,
@@ -61,6 +83,9 @@ def evaluate(
     real: Path | None = None,
 ) -> Measured:
     """Measure `run` and write the result's files.
+
+    Started by torchrun, the ranks divide the images and all return the same numbers,
+    those of one process; rank 0 writes.
 
     Args:
         data: a data set; empty for the run's own, with the run's own split.
@@ -77,6 +102,22 @@ def evaluate(
         ConfigError: there is no such split, or `real` is given for another data set.
     """
     accepted = None if real is None else _real_labels(real, data or run.config.data)
+    place = pick_device(device)
+    with joined(place):
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", local_rank())
+        return _evaluate(run, data, split, bad_files, place, out, accepted)
+
+
+def _evaluate(
+    run: Run,
+    data: str,
+    split: str,
+    bad_files: str,
+    device: torch.device,
+    out: Path | None,
+    accepted: tuple[frozenset[int], ...] | None,
+) -> Measured:
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0)
     else:
@@ -90,7 +131,8 @@ def evaluate(
         raise ConfigError(
             f"The data has no split `{split}`: it has {', '.join(there)}."
         )
-    found = vitral.data.check(dataset, workers=2, max_bad=1.0)
+    # Every rank would decode every image.
+    found = from_first(lambda: vitral.data.check(dataset, workers=2, max_bad=1.0))
     bad = bad_of(found.bad, split)
     if bad and bad_files == "refuse":
         raise DataError(
@@ -105,11 +147,9 @@ def evaluate(
         stem = data.replace("/", "-") if known else Path(data).stem
         name, folder = f"{stem}-{split}", run.path / "evaluations"
     folder = out or folder
-    result = measure_split(
-        run, found.dataset, split, bad, pick_device(device), folder, name
-    )
+    result = measure_split(run, found.dataset, split, bad, device, folder, name)
     second = None
-    if accepted is not None:
+    if accepted is not None and rank() == 0:
         second = _score_real(folder / f"{name}.csv", published, accepted)
         write_json(folder / f"{name}-real.json", second.to_dict())
     return Measured(
@@ -129,16 +169,19 @@ def measure_split(
     """Run the model over a split; write <name>.json and <name>.csv into `folder`."""
     run.model.to(device)
     loader = split_loader(dataset, split, run.preprocess, batch_size=32)
-    scores = score(
+    scores = score_split(
         run.model,
-        loader.epoch(0),
+        loader,
         device=device,
         views=run.extra.get("eval_views", "one"),
         bf16=run.extra.get("precision") == "bf16",
         multi_label=run.multi_label,
     )
     result = measure(scores, run.classes, bad, multi_label=run.multi_label)
-    write_result(folder, name, scores, result, bad)
+    if isinstance(result, Classification):
+        result = replace(result, calibrated=_calibrated(run, scores, name))
+    if rank() == 0:
+        write_result(folder, name, scores, result, bad)
     return result
 
 
@@ -159,6 +202,26 @@ def _score_real(
     rows = read_predictions(table)
     answers = np.array([place.get(row.predicted, NO_ANSWER) for row in rows])
     return real_accuracy(answers, accepted_for([row.path for row in rows], accepted))
+
+
+def _calibrated(run: Run, scores: Scores, name: str) -> Calibrated | None:
+    """With the temperature of the run's own val: fitted on it, else read from it."""
+    if name == "val":
+        wrong = scores.logits.argmax(axis=1) != scores.labels
+        if not wrong.any():
+            # Without an error the best temperature is as cold as is allowed.
+            return None
+        found, number = temperature(scores.logits, scores.labels), len(scores.ids)
+    else:
+        try:
+            file = run.path / "predictions" / "val.json"
+            stored = json.loads(file.read_text(encoding="utf-8"))["calibrated"]
+            found, number = float(stored["temperature"]), int(stored["fitted_n"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # measured before there was one, or without val
+    return calibrated(
+        scores.logits, scores.labels, found, fitted_on="val", fitted_n=number
+    )
 
 
 def _in_model_order(run: Run, dataset: DataSet) -> DataSet:

@@ -24,7 +24,8 @@ from vitral.studies.base import HERE, Size, Study, Trial
 from vitral.studies.table import Table
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 
-MOTION, APPEARANCE = "motion", "appearance"
+MOTION: Label = "motion"
+APPEARANCE: Label = "appearance"
 TASKS: tuple[Label, ...] = (MOTION, APPEARANCE)
 SCHEMES: dict[str, Scheme] = {
     "space only": "space",
