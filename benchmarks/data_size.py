@@ -4,8 +4,8 @@
 
 For each seed all images are split anew: a quarter to measure on, the rest to learn
 from. The study sees a random half of that rest (`--parts 2`; 4 for a quarter), as if
-there were no more, and predicts the accuracy with the whole rest. Then that is measured.
-Features are computed once; images are resized to `--image-size` pixels.
+there were no more, and predicts the accuracy with the whole rest, which is measured
+then. Features are computed once; images are resized to `--image-size` pixels.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.special import digamma
 
 from vitral.errors import ConfigError, DataError
@@ -40,7 +40,6 @@ LEAST_DEVIATION = 2e-4
 class _Points(NamedTuple):
     sizes: Float[np.ndarray, " points"]
     right: Float[np.ndarray, " points"]
-    draws: Int[np.ndarray, " points"]
 
 
 class _Noise(NamedTuple):
@@ -58,7 +57,6 @@ class _Noise(NamedTuple):
 def fit_nested(
     sizes: Sequence[int],
     accuracies: Sequence[float],
-    draws: Sequence[int],
     *,
     flat_below: float = FLAT_BELOW,
     resamples: int = 1000,
@@ -71,7 +69,6 @@ def fit_nested(
         sizes: training images of each measurement; the largest are all there are, and
             are measured once.
         accuracies: the share right of each, on the same test images.
-        draws: which order of the images each subset is a beginning of.
         flat_below: the curve is flat when twice the images surely add less.
         resamples: draws of the bootstrap.
         confidence: of every interval. That of `predict` is for a measurement on the
@@ -90,7 +87,6 @@ def fit_nested(
     points = _Points(
         np.asarray(sizes, dtype=np.float64),
         np.asarray(accuracies, dtype=np.float64),
-        np.asarray(draws, dtype=np.int64),
     )
     _check(points)
     noise = _noise(points)
@@ -176,11 +172,6 @@ def _resampled(
 
 def _check(points: _Points) -> None:
     check_points(points.sizes, points.right)
-    if len(points.draws) != len(points.sizes):
-        raise DataError(
-            f"every measurement needs a draw: got {len(points.draws)} for "
-            f"{len(points.sizes)}."
-        )
     there, counts = np.unique(points.sizes, return_counts=True)
     if len(there) < FEWEST_NESTED:
         raise DataError(

@@ -198,7 +198,7 @@ def measure(
 
 def fit_points(points: Points) -> Scaling:
     """The curve of the measurements."""
-    return fit_nested(points.sizes, points.accuracies, points.draws)
+    return fit_nested(points.sizes, points.accuracies)
 
 
 def _sets(material: Material) -> tuple[Labelled, Labelled]:

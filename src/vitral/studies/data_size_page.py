@@ -69,9 +69,7 @@ def write_answer(answer: Answer, folder: Path, command: str, machine: str) -> Wr
         "## How it was made",
         "",
         f"Measured by {HOW[answer.protocol]}; the curve is a − b n^−c, "
-        + "; ".join(
-            f"for {name} {_law(one.fit)}" for name, one in answer.grown.items()
-        )
+        + "; ".join(f"for {name} {_law(one.fit)}" for name, one in answer.grown.items())
         + ". The interval is over fits that leave out none, one, two or three of the "
         "smallest sizes.",
         "",
