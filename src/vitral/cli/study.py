@@ -2,14 +2,20 @@
 
 from pathlib import Path
 
+from vitral.cli import data_size
 from vitral.cli.parser import Parser
 from vitral.studies import Study, get, studies
+from vitral.studies.data_size import NAME as DATA_SIZE
+from vitral.studies.data_size import QUESTION
 from vitral.studies.page import table_lines
 from vitral.studies.running import plan, run_study, write_recipes
 
 
 def run(words: list[str]) -> None:
     """Train what the question needs, and write the answer's page."""
+    if words[:1] == [DATA_SIZE]:
+        data_size.run(words[1:])
+        return
     parser = Parser("study", "An experiment of the paper at a reachable size.")
     parser.add_argument("name", nargs="?", default="", help="none lists all")
     parser.add_argument(
@@ -24,6 +30,8 @@ def run(words: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=0, help="trainings at a time")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--start", action="store_true", help="start --size paper")
+    # Shown here too; what takes paths is read by a parser of its own.
+    data_size.flags(parser)
     known = parser.read(words)
     if not known.name:
         _list()
@@ -51,8 +59,9 @@ def run(words: list[str]) -> None:
 
 
 def _list() -> None:
-    for study in studies().values():
-        print(f"{study.name:12} {study.question}")
+    questions = {study.name: study.question for study in studies().values()}
+    for name, question in sorted({**questions, DATA_SIZE: QUESTION}.items()):
+        print(f"{name:12} {question}")
     print("next: vitral study NAME")
 
 

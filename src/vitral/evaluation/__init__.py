@@ -22,6 +22,7 @@ from vitral.evaluation.intervals import Interval, bootstrap, wilson
 from vitral.evaluation.knn import knn
 from vitral.evaluation.linear import linear
 from vitral.evaluation.multilabel import LabelRow, MultiLabel, multilabel
+from vitral.evaluation.nested import fit_nested
 from vitral.evaluation.predictions import (
     Prediction,
     read_predictions,
@@ -30,6 +31,7 @@ from vitral.evaluation.predictions import (
 from vitral.evaluation.probe import Probe
 from vitral.evaluation.real import RealAccuracy, read_real, real_accuracy
 from vitral.evaluation.result import Classification, ClassRow, Confusion
+from vitral.evaluation.ridge import ridge
 from vitral.evaluation.risk import RiskCoverage, risk_coverage
 from vitral.evaluation.scaling import Expected, Scaling, fit_scaling
 
@@ -58,6 +60,7 @@ __all__ = [
     "ece",
     "fewshot",
     "fewshot_sweep",
+    "fit_nested",
     "fit_scaling",
     "holm",
     "knn",
@@ -70,6 +73,7 @@ __all__ = [
     "read_real",
     "real_accuracy",
     "reliability",
+    "ridge",
     "risk_coverage",
     "softmax",
     "temperature",

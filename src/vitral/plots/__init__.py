@@ -11,6 +11,7 @@ from vitral.plots.attention import (
     tint,
 )
 from vitral.plots.classes import class_counts, confusion, per_class, reliability
+from vitral.plots.data_sizes import Grown, data_sizes
 from vitral.plots.distance import distance
 from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
@@ -22,6 +23,7 @@ from vitral.plots.training import learning_curves
 
 __all__ = [
     "FittedCurve",
+    "Grown",
     "Plot",
     "class_counts",
     "colour_overlay",
@@ -29,6 +31,7 @@ __all__ = [
     "comparison",
     "confusion",
     "data_size",
+    "data_sizes",
     "distance",
     "faithfulness_curves",
     "filters",
