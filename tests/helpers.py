@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitral.models import ViT, ViTConfig
+from vitral.models import TNT, TNTConfig, ViT, ViTConfig
 
 TINY: dict[str, Any] = {
     "image_size": (48, 80),
@@ -19,9 +19,29 @@ TINY: dict[str, Any] = {
 """A model in which no two sizes are equal."""
 
 
+TINY_TNT: dict[str, Any] = {
+    **TINY,
+    "in_chans": 5,
+    "depth": 3,
+    "word_size": (4, 8),
+    "word_kernel": 15,
+    "inner_dim": 10,
+    "inner_num_heads": 2,
+    "inner_mlp_dim": 14,
+}
+"""Words of 4 x 8 pixels: 4 x 2 in a patch, and again no two sizes are equal."""
+
+
 def tiny_vit(**changes: Any) -> ViT:
     """A small float64 model whose every parameter is random, head and biases too."""
     model = ViT(ViTConfig(**{**TINY, **changes})).double()
+    randomise(model)
+    return model.eval()
+
+
+def tiny_tnt(**changes: Any) -> TNT:
+    """A small float64 TNT whose every parameter is random."""
+    model = TNT(TNTConfig(**{**TINY_TNT, **changes})).double()
     randomise(model)
     return model.eval()
 

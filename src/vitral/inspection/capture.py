@@ -223,11 +223,11 @@ def _stream(
     for block in range(model.config.num_blocks):
         with torch.no_grad(), evaluating(parts), catching(watched) as calls:
             tokens = model.encode(tokens, block, block + 1)
-        whole = tokens.x.shape[:2]
+        whole = tokens.x.shape
         while calls:
             call = calls.pop(0)
             missing.discard(call.index)
-            of_image = call.x.shape[:2] == whole
+            of_image = call.x.shape == whole
             # No name for the weights: they shall die as soon as the caller is done.
             yield Layer(
                 call.index,

@@ -118,16 +118,20 @@ def _weighted(
         ):
             encoded = model.encode(tokens._replace(x=x))
             logits = model.forward_head(model.finish(encoded))
-            gradients = torch.autograd.grad(
-                score(logits, classes), outputs, materialize_grads=True
-            )
+            # Attention within a patch is not between patches, and of frozen weights
+            # it may have no gradient at all.
+            seen = [
+                (call, output)
+                for call, output in zip(calls, outputs, strict=True)
+                if call.x.shape == x.shape
+            ]
+            gradients = _gradients(score(logits, classes), [out for _, out in seen])
     pairs = [
         (replace(call, x=call.x.detach()), gradient)
-        for call, gradient in zip(calls, gradients, strict=True)
-        if call.x.shape[:2] == tokens.x.shape[:2]
+        for (call, _), gradient in zip(seen, gradients, strict=True)
     ]
     # The graph holds every activation: let go of it before the first large matrix.
-    del calls, outputs, encoded, logits, gradients
+    del calls, outputs, seen, encoded, logits, gradients
 
     layers = (_positive(call, gradient, tokens.mask) for call, gradient in pairs)
     geometry = Geometry(
@@ -137,6 +141,12 @@ def _weighted(
         by_class_token,
     )
     return layers, geometry
+
+
+def _gradients(value: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:
+    if not outputs:
+        return ()
+    return torch.autograd.grad(value, outputs, materialize_grads=True)
 
 
 @torch.no_grad()

@@ -1,40 +1,59 @@
 """Floor 0: the parts that every Transformer here is made of."""
 
 from vitral.layers.attention import Attention, attention_mask
+from vitral.layers.clip import (
+    Along,
+    ClipAttention,
+    Extent,
+    LocalAttention,
+    StridedAttention,
+    grouped,
+)
 from vitral.layers.init import lecun_normal_, xavier_uniform_
 from vitral.layers.mlp import Activation, Mlp, MlpKind, SwiGLU
 from vitral.layers.patch import PatchEmbed, patch_grid
-from vitral.layers.pool import AttentionPool
+from vitral.layers.pool import AttentionPool, masked_mean
 from vitral.layers.position import (
     Grid,
     RelativePosition,
     ResizeMethod,
+    TimeResize,
     learned_2d,
     resize,
+    resize_time,
     sincos_2d,
 )
 from vitral.layers.transformer import Block, DropPath, LayerScale, drop_path_rates
 
 __all__ = [
     "Activation",
+    "Along",
     "Attention",
     "AttentionPool",
     "Block",
+    "ClipAttention",
     "DropPath",
+    "Extent",
     "Grid",
     "LayerScale",
+    "LocalAttention",
     "Mlp",
     "MlpKind",
     "PatchEmbed",
     "RelativePosition",
     "ResizeMethod",
+    "StridedAttention",
     "SwiGLU",
+    "TimeResize",
     "attention_mask",
     "drop_path_rates",
+    "grouped",
     "learned_2d",
     "lecun_normal_",
+    "masked_mean",
     "patch_grid",
     "resize",
+    "resize_time",
     "sincos_2d",
     "xavier_uniform_",
 ]

@@ -1,4 +1,4 @@
-"""Attention pooling, the MAP head (arXiv 2106.04560, section 3.3)."""
+"""From tokens to one vector: their mean, or attention (arXiv 2106.04560, 3.3)."""
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +7,17 @@ from torch import Tensor, nn
 
 from vitral.layers.init import xavier_uniform_
 from vitral.layers.mlp import Activation, Mlp
+
+
+def masked_mean(
+    tokens: Float[Tensor, "batch tokens dim"],
+    takes_part: Bool[Tensor, "batch tokens"] | None,
+) -> Float[Tensor, "batch dim"]:
+    """The mean of the tokens that take part; zeros where none does."""
+    if takes_part is None:
+        return tokens.mean(dim=1)
+    share = takes_part.to(tokens.dtype)
+    return (tokens * share[:, :, None]).sum(1) / share.sum(1, keepdim=True).clamp(1)
 
 
 class AttentionPool(nn.Module):

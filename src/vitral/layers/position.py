@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 
-ResizeMethod = Literal["official", "bicubic", "bicubic_antialias"]
+ResizeMethod = Literal[
+    "official", "bicubic", "bicubic_antialias", "nearest", "nearest_flat"
+]
+TimeResize = Literal["linear", "nearest"]
 
 
 class Grid(NamedTuple):
@@ -33,6 +36,9 @@ def resize(
 
     `official` is bilinear with the corners kept, as in the released code of the paper;
     `bicubic` and `bicubic_antialias` sample at cell centres, as Hugging Face and timm.
+    `nearest` is what TimeSformer's released model does in its forward pass, and
+    `nearest_flat` what its loader does: along the list of all patches, as if it were
+    one row, which moves most patches to another place.
 
     Raises:
         ConfigError: `table` does not have old.rows x old.columns rows.
@@ -50,11 +56,35 @@ def resize(
     wide = image if image.dtype == torch.float64 else image.float()
     if method == "official":
         out = F.interpolate(wide, tuple(new), mode="bilinear", align_corners=True)
+    elif method == "nearest":
+        out = F.interpolate(wide, tuple(new), mode="nearest")
+    elif method == "nearest_flat":
+        out = F.interpolate(wide.flatten(2), new.rows * new.columns, mode="nearest")
     else:
         antialias = method == "bicubic_antialias"
         out = F.interpolate(wide, tuple(new), mode="bicubic", antialias=antialias)
     tokens = out.to(table.dtype).flatten(2).transpose(1, 2)
     return tokens.reshape(*table.shape[:-2], new.rows * new.columns, dim)
+
+
+def resize_time(
+    table: Float[Tensor, "1 old_frames dim"], frames: int, method: TimeResize
+) -> Float[Tensor, "1 frames dim"]:
+    """Interpolate a table of one row per frame to another number of frames.
+
+    `linear` keeps the first and the last frame; `nearest` repeats or skips rows, as
+    TimeSformer's released code.
+    """
+    if frames == table.shape[1]:
+        return table
+    rows = table.transpose(1, 2)
+    # Reduced precision would round the positions; the resize is rare and small.
+    wide = rows if rows.dtype == torch.float64 else rows.float()
+    if method == "linear":
+        out = F.interpolate(wide, frames, mode="linear", align_corners=True)
+    else:
+        out = F.interpolate(wide, frames, mode="nearest")
+    return out.to(table.dtype).transpose(1, 2)
 
 
 def learned_2d(

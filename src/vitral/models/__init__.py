@@ -21,11 +21,21 @@ from vitral.models.naming import (
     tensor_shapes,
 )
 from vitral.models.resnet import ResNetConfig
+from vitral.models.timesformer import TimeSformer
+from vitral.models.timesformer_config import (
+    Scheme,
+    TimeSformerConfig,
+    keys_per_query,
+)
+from vitral.models.timesformer_start import clip_config, from_image, image_name
+from vitral.models.tnt import TNT
+from vitral.models.tnt_config import TNTConfig
 from vitral.models.vit import ViT
 from vitral.models.vit_config import SIZES, ViTConfig
 
 __all__ = [
     "SIZES",
+    "TNT",
     "DeiT",
     "DeiTConfig",
     "Family",
@@ -33,18 +43,26 @@ __all__ = [
     "HybridConfig",
     "ModelConfig",
     "ResNetConfig",
+    "Scheme",
     "Size2d",
+    "TNTConfig",
+    "TimeSformer",
+    "TimeSformerConfig",
     "Tokens",
     "ViT",
     "ViTConfig",
     "VisionModel",
     "build",
     "changed",
+    "clip_config",
     "config",
     "create",
     "families",
     "family_of",
     "from_fields",
+    "from_image",
+    "image_name",
+    "keys_per_query",
     "name_of",
     "names",
     "tensor_shapes",

@@ -42,6 +42,11 @@ class ModelConfig(ABC):
         return pair(self.image_size)
 
     @property
+    def num_frames(self) -> int:
+        """Frames of a clip; 0 for a model that takes images."""
+        return 0
+
+    @property
     @abstractmethod
     def grid(self) -> Grid:
         """Rows and columns of the patches (or features) of an image of `image_hw`."""
@@ -67,9 +72,11 @@ class ModelConfig(ABC):
 
 
 class VisionModel(nn.Module, ABC):
-    """An image classifier in parts: embed, encode, finish, pool, head.
+    """A classifier in parts: embed, encode, finish, pool, head.
 
     `model(images)` gives logits; `forward_head(forward_features(images))` the same.
+    What it takes is images [batch, channels, height, width], or clips
+    [batch, frames, channels, height, width] where `config.num_frames` is not 0.
     """
 
     config: ModelConfig
@@ -83,7 +90,7 @@ class VisionModel(nn.Module, ABC):
     @abstractmethod
     def embed(
         self,
-        image: Float[Tensor, "batch channels height width"],
+        image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
         """From pixels to what enters the first block."""
@@ -110,7 +117,7 @@ class VisionModel(nn.Module, ABC):
 
     def forward_features(
         self,
-        image: Float[Tensor, "batch channels height width"],
+        image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Features:
         """Class token and patches after the final norm."""
@@ -128,7 +135,7 @@ class VisionModel(nn.Module, ABC):
 
     def forward(
         self,
-        image: Float[Tensor, "batch channels height width"],
+        image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Float[Tensor, "batch classes"]:
         return self.forward_tokens(self.embed(image, patch_mask))
@@ -212,6 +219,33 @@ def _same(one: Any, other: Any) -> bool:
 def pair(size: Size2d) -> tuple[int, int]:
     """(height, width) of a size that may be one number."""
     return size if isinstance(size, tuple) else (size, size)
+
+
+def require_input(config: ModelConfig, image: Tensor) -> None:
+    """Refuse what is no batch of images, or of clips, of the model's channels."""
+    shape = list(image.shape)
+    if config.num_frames:
+        require(
+            image.ndim == 5,
+            "The model takes clips [batch, frames, channels, height, width]: got "
+            f"{shape}. Images become clips of one frame by `images[:, None]`.",
+        )
+        require(
+            shape[1] > 0,
+            f"A clip must have at least one frame: got {shape}, which has none.",
+        )
+    else:
+        require(
+            image.ndim == 4,
+            f"The model takes images [batch, channels, height, width]: got {shape}. "
+            "The frames of clips become images by `clips.flatten(0, 1)`; a model for "
+            "clips is `timesformer_b16`.",
+        )
+    require(
+        shape[-3] == config.in_chans,
+        f"The model takes images of {config.in_chans} channels: got {shape[-3]}. "
+        "Convert the images, or build with `in_chans`.",
+    )
 
 
 def require(holds: bool, message: str) -> None:

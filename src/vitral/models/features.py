@@ -26,3 +26,5 @@ class Tokens(NamedTuple):
     rows: int
     columns: int
     mask: Bool[Tensor, "batch tokens"] | None = None
+    words: Float[Tensor, "batch patches words inner"] | None = None
+    """Tokens inside each patch; None for a model that has none."""

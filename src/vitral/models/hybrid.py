@@ -126,7 +126,7 @@ class Hybrid(ViT):
 
     def embed(
         self,
-        image: Float[Tensor, "batch channels height width"],
+        image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
         """Equation 1, on the map of the ResNet.

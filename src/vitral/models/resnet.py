@@ -34,6 +34,7 @@ from vitral.models.base import (
     VisionModel,
     pair,
     require,
+    require_input,
 )
 from vitral.models.features import Features, Tokens
 
@@ -130,7 +131,7 @@ class ResNet(VisionModel):
 
     def embed(
         self,
-        image: Float[Tensor, "batch channels height width"],
+        image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
         """The stem: cells of its map, one for every 4 x 4 pixels.
@@ -144,11 +145,7 @@ class ResNet(VisionModel):
                 "across the borders of the mask. Crop the images, or use a Vision "
                 "Transformer."
             )
-        if image.shape[1] != self.config.in_chans:
-            raise ConfigError(
-                f"The model takes images of {self.config.in_chans} channels: got "
-                f"{image.shape[1]}. Convert the images, or build with `in_chans`."
-            )
+        require_input(self.config, image)
         return _to_tokens(self.stem(image))
 
     def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:

@@ -29,11 +29,12 @@ from vitral.layers import (
     drop_path_rates,
     learned_2d,
     lecun_normal_,
+    masked_mean,
     patch_grid,
     resize,
     sincos_2d,
 )
-from vitral.models.base import Family, VisionModel
+from vitral.models.base import Family, VisionModel, require_input
 from vitral.models.features import Features, Tokens
 from vitral.models.vit_config import ViTConfig
 from vitral.models.vit_names import NAMES, called, understand
@@ -64,7 +65,7 @@ class ViT(VisionModel):
         self._build_position(config)
         self.pos_drop = nn.Dropout(config.drop_rate)
         rates = drop_path_rates(config.drop_path_rate, config.depth)
-        self.blocks = nn.ModuleList(_block(config, rate) for rate in rates)
+        self.blocks = nn.ModuleList(self._block(config, rate) for rate in rates)
         pooled = config.pooled_dim
         after = config.norm_after_pool
         self.norm = nn.Identity() if after else nn.LayerNorm(dim, config.norm_eps)
@@ -97,6 +98,10 @@ class ViT(VisionModel):
             config.embed_dim,
             norm_eps=config.norm_eps if config.patch_norm else None,
         )
+
+    def _block(self, config: ViTConfig, drop_path: float) -> nn.Module:
+        """One layer of the encoder."""
+        return block_of(config, drop_path)
 
     def _build_position(self, config: ViTConfig) -> None:
         dim, prefix = config.embed_dim, config.num_prefix_positions
@@ -156,7 +161,7 @@ class ViT(VisionModel):
 
     def embed(
         self,
-        image: Float[Tensor, "batch channels height width"],
+        image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
         """Equation 1: patches, prefix tokens, positions.
@@ -164,15 +169,26 @@ class ViT(VisionModel):
         Args:
             patch_mask: True where a patch takes part; None when all do.
         """
+        grid = self._grid_of(image)
+        return self._sequence(self.patch_embed(image), grid, patch_mask)
+
+    def _grid_of(
+        self, image: Float[Tensor, "batch *frames channels height width"]
+    ) -> Grid:
+        """Rows and columns of its patches; refuses what is no image of this model."""
+        require_input(self.config, image)
+        return patch_grid((image.shape[-2], image.shape[-1]), self.config.patch_hw)
+
+    def _sequence(
+        self,
+        patches: Float[Tensor, "batch patches dim"],
+        grid: Grid,
+        patch_mask: Bool[Tensor, "batch rows columns"] | None,
+    ) -> Tokens:
+        """What enters the first block: prefix tokens, patches, positions."""
         config = self.config
-        if image.shape[1] != config.in_chans:
-            raise ConfigError(
-                f"The model takes images of {config.in_chans} channels: got "
-                f"{image.shape[1]}. Convert the images, or build with `in_chans`."
-            )
-        grid = patch_grid((image.shape[2], image.shape[3]), config.patch_hw)
-        prefix = [token.expand(image.shape[0], -1, -1) for token in self._prefix()]
-        x = torch.cat([*prefix, self.patch_embed(image)], dim=1)
+        prefix = [token.expand(patches.shape[0], -1, -1) for token in self._prefix()]
+        x = torch.cat([*prefix, patches], dim=1)
         takes_part = None
         if patch_mask is not None:
             if patch_mask.shape[1:] != tuple(grid):
@@ -223,18 +239,18 @@ class ViT(VisionModel):
 
         Registers never take part in pooling, nor do masked patches.
         """
-        patches = features.patches.flatten(1, 2)
+        patches = features.patches.flatten(1, -2)
         mask = None if features.mask is None else features.mask.flatten(1)
         kind, cls = self.config.global_pool, features.cls
         if kind == "map":
             pooled = self.attn_pool(patches, mask)
         elif kind == "avg":
-            pooled = _mean(patches, mask)
+            pooled = masked_mean(patches, mask)
         else:
             assert cls is not None
             pooled = cls
             if kind == "token_avg":
-                pooled = torch.cat([cls, _mean(patches, mask)], dim=1)
+                pooled = torch.cat([cls, masked_mean(patches, mask)], dim=1)
         return self.pre_logits(self.fc_norm(pooled))
 
     def forward_tokens(
@@ -281,7 +297,8 @@ class ViT(VisionModel):
         return self
 
 
-def _block(config: ViTConfig, drop_path: float) -> Block:
+def block_of(config: ViTConfig, drop_path: float) -> Block:
+    """A block with these settings, its weights fresh."""
     dim, relative = config.embed_dim, None
     if config.position == "relative":
         relative = RelativePosition(
@@ -310,16 +327,6 @@ def _block(config: ViTConfig, drop_path: float) -> Block:
         init_values=config.init_values,
         drop_path=drop_path,
     )
-
-
-def _mean(
-    patches: Float[Tensor, "batch patches dim"],
-    mask: Bool[Tensor, "batch patches"] | None,
-) -> Float[Tensor, "batch dim"]:
-    if mask is None:
-        return patches.mean(dim=1)
-    share = mask.to(patches.dtype)
-    return (patches * share[:, :, None]).sum(1) / share.sum(1, keepdim=True).clamp(1)
 
 
 FAMILY = Family(

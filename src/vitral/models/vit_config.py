@@ -139,18 +139,25 @@ class ViTConfig(ModelConfig):
         """Multiply-accumulates of one image, attention products included."""
         size = self.image_hw if image_size is None else pair(image_size)
         num_patches = math.prod(patch_grid(size, self.patch_hw))
-        tokens, dim = num_patches + self.num_prefix_tokens, self.embed_dim
-        stem = self._stem_macs(size)
-        inner, layers = self.attention_dim, 3 if self.mlp == "swiglu" else 2
-        block = tokens * (4 * dim * inner + layers * dim * self.mlp_dim)
-        block += 2 * tokens**2 * inner
-        pool = 0
+        tokens = num_patches + self.num_prefix_tokens
+        body = self._stem_macs(size) + self.depth * self._block_macs(tokens)
+        return body + self._head_macs(num_patches)
+
+    def _head_macs(self, num_patches: int) -> int:
+        """Pooling so many patches, and what follows."""
+        dim, pool = self.embed_dim, 0
         if self.global_pool == "map":
             pool = 2 * num_patches * dim**2 + 2 * num_patches * dim
             pool += 2 * dim**2 + 2 * dim * self.mlp_dim
         hidden = self.representation_size or self.pooled_dim
         head = self.representation_size * self.pooled_dim + hidden * self.num_classes
-        return stem + self.depth * block + pool + head
+        return pool + head
+
+    def _block_macs(self, tokens: int) -> int:
+        """One block on so many tokens."""
+        inner, layers = self.attention_dim, 3 if self.mlp == "swiglu" else 2
+        dense = 4 * self.embed_dim * inner + layers * self.embed_dim * self.mlp_dim
+        return tokens * dense + 2 * tokens**2 * inner
 
     def _stem_macs(self, size: tuple[int, int]) -> int:
         """From an image of `size` to its patch embeddings."""

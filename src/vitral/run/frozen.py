@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,7 +21,6 @@ from vitral.data import Batch, Loader
 from vitral.data.batches import target_of
 from vitral.errors import DataError
 from vitral.files import write_json
-from vitral.layers import Grid
 from vitral.models import Tokens, VisionModel
 
 FILE, ABOUT = "tokens.bin", "tokens.json"
@@ -32,27 +32,46 @@ class Tail(nn.Module):
     def __init__(self, model: VisionModel) -> None:
         super().__init__()
         self.model = model
-        self.grid = grid_after_frozen(model)
+        self.like = after_frozen(model)
         self.probe = is_probe(model)
 
     def forward(
-        self, tokens: Float[Tensor, "batch tokens dim"]
+        self, table: Float[Tensor, "batch tokens dim"]
     ) -> Float[Tensor, "batch classes"]:
         first = self.model.num_frozen_blocks
         assert first is not None
         if self.probe:
-            return self.model.head(tokens[:, 0])
-        return self.model.forward_tokens(Tokens(tokens, *self.grid), first)
+            return self.model.head(table[:, 0])
+        return self.model.forward_tokens(unpacked(table, self.like), first)
 
 
-def grid_after_frozen(model: VisionModel) -> Grid:
-    """Rows and columns of what leaves the frozen prefix."""
+def after_frozen(model: VisionModel) -> Tokens:
+    """What leaves the frozen prefix, for an image of zeros: grid and shapes."""
     like = next(model.parameters())
     image = like.new_zeros(1, model.config.in_chans, *model.config.image_hw)
     with torch.no_grad():
         tokens = model.embed(image)
-        tokens = model.encode(tokens, 0, model.num_frozen_blocks or 0)
-    return Grid(tokens.rows, tokens.columns)
+        return model.encode(tokens, 0, model.num_frozen_blocks or 0)
+
+
+def packed(tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
+    """All that the next block needs as one table: the words of a patch, where there
+    are some, follow its token; those of other tokens are zeros."""
+    if tokens.words is None:
+        return tokens.x
+    words = tokens.words.flatten(2)
+    prefix = tokens.x.shape[1] - words.shape[1]
+    return torch.cat([tokens.x, F.pad(words, (0, 0, prefix, 0))], dim=2)
+
+
+def unpacked(table: Float[Tensor, "batch tokens dim"], like: Tokens) -> Tokens:
+    """The tokens of a table; `like` has their shapes."""
+    if like.words is None:
+        return Tokens(table, like.rows, like.columns)
+    _, patches, *word = like.words.shape
+    width = like.x.shape[2]
+    words = table[:, table.shape[1] - patches :, width:].unflatten(2, word)
+    return Tokens(table[:, :, :width], like.rows, like.columns, words=words)
 
 
 def is_probe(model: VisionModel) -> bool:
@@ -70,7 +89,7 @@ def frozen_output(
     tokens = model.encode(model.embed(image), 0, first)
     if is_probe(model):
         return model.forward_pool(model.finish(tokens))[:, None]
-    return tokens.x
+    return packed(tokens)
 
 
 @dataclass(kw_only=True)

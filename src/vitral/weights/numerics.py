@@ -12,6 +12,8 @@ RESIZES: dict[ResizeMethod, str] = {
     "official": "the official code's bilinear zoom",
     "bicubic": "bicubic interpolation",
     "bicubic_antialias": "bicubic interpolation with a low-pass",
+    "nearest": "the nearest row of the table",
+    "nearest_flat": "the nearest row of the table as one long list",
 }
 
 

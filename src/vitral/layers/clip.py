@@ -1,0 +1,283 @@
+"""Attention inside a clip (arXiv 2102.05095, section 3): who sees whom, by reshapes.
+
+A clip's tokens are prefix tokens, then the patches frame by frame, each row by row.
+Along one axis the patches fall into groups that do not see each other, so attention
+runs over more and shorter sequences. The two sparse kinds share keys between queries,
+and never make a matrix of all tokens with all.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vitral.layers.attention import Attention
+from vitral.layers.position import Grid
+
+Along = Literal["time", "space", "width", "height"]
+LINES: dict[Along, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "time": ((1, 2), (0,)),
+    "space": ((0,), (1, 2)),
+    "width": ((0, 1), (2,)),
+    "height": ((0, 2), (1,)),
+}
+"""Of frames, rows and columns (0, 1, 2): which axes number the groups, and which run
+inside a group."""
+
+
+class Extent(NamedTuple):
+    """How many patches a clip has along each axis."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    def grid_of(self, along: Along) -> Grid:
+        """Rows and columns of the patches of one group."""
+        return {
+            "time": Grid(1, self.frames),
+            "space": Grid(self.rows, self.columns),
+            "width": Grid(1, self.columns),
+            "height": Grid(self.rows, 1),
+        }[along]
+
+
+class Groups(NamedTuple):
+    """The tokens of a clip, group by group, each with a copy of the prefix tokens."""
+
+    x: Float[Tensor, "groups tokens dim"]
+    along: Along
+    extent: Extent
+    num_prefix_tokens: int
+
+    def whole(
+        self, x: Float[Tensor, "groups tokens dim"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Tokens in the order of the clip again, prefix tokens averaged."""
+        groups, line = LINES[self.along]
+        axes, before = groups + line, self.num_prefix_tokens
+        sizes = [self.extent[axis] for axis in axes]
+        back = (0, *(1 + axes.index(axis) for axis in range(3)), 4)
+        patches = x[:, before:].reshape(-1, *sizes, x.shape[-1])
+        patches = patches.permute(back).flatten(1, 3)
+        if not before:
+            return patches
+        return torch.cat([self.prefix(x[:, :before]), patches], dim=1)
+
+    def prefix(
+        self, x: Float[Tensor, "groups prefix dim"]
+    ) -> Float[Tensor, "batch prefix dim"]:
+        """The mean over the groups of each clip."""
+        count = math.prod(self.extent[axis] for axis in LINES[self.along][0])
+        return x.unflatten(0, (-1, count)).mean(dim=1)
+
+
+def grouped(
+    x: Float[Tensor, "batch tokens dim"],
+    num_prefix_tokens: int,
+    extent: Extent,
+    along: Along,
+) -> Groups:
+    """One sequence for every group of patches along an axis."""
+    groups, line = LINES[along]
+    order = (0, *(1 + axis for axis in groups + line), 4)
+    lines = x[:, num_prefix_tokens:].unflatten(1, tuple(extent)).permute(order)
+    lines = lines.flatten(1, len(groups)).flatten(2, -2)
+    if num_prefix_tokens:
+        copies = x[:, None, :num_prefix_tokens].expand(-1, lines.shape[1], -1, -1)
+        lines = torch.cat([copies, lines], dim=2)
+    return Groups(lines.flatten(0, 1), along, extent, num_prefix_tokens)
+
+
+class ClipAttention(Attention, ABC):
+    """Attention among all tokens of a clip, where each query has its own few keys.
+
+    Prefix tokens, where there are any, are seen by all.
+
+    Args:
+        num_prefix_tokens: tokens before the patches of the sequences that it gets.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        num_prefix_tokens: int,
+        head_dim: int | None = None,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        qk_norm: bool = False,
+        norm_eps: float = 1e-6,
+        drop: float = 0.0,
+    ) -> None:
+        super().__init__(
+            dim,
+            num_heads,
+            head_dim=head_dim,
+            qkv_bias=qkv_bias,
+            proj_bias=proj_bias,
+            qk_norm=qk_norm,
+            norm_eps=norm_eps,
+            drop=drop,
+        )
+        self.num_prefix_tokens = num_prefix_tokens
+
+    @abstractmethod
+    def sees(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
+        """Which patches each patch sees, as a whole matrix: for looking only."""
+
+    def extent_of(self, x: Float[Tensor, "batch tokens dim"], grid: Grid) -> Extent:
+        """Frames, rows and columns of the patches of `x`."""
+        patches = x.shape[1] - self.num_prefix_tokens
+        return Extent(patches // (grid.rows * grid.columns), *grid)
+
+    def weights(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """The attention weights of this input, zero where a query does not look."""
+        assert mask is None
+        before = self.num_prefix_tokens
+        seen = F.pad(
+            self.sees(self.extent_of(x, grid)), (before, 0, before, 0), value=True
+        )
+        seen[:before] = self.prefix_sees(seen[:before], seen[before:])
+        hidden = torch.zeros_like(seen, dtype=x.dtype, device=x.device)
+        hidden = hidden.masked_fill(~seen.to(x.device), float("-inf"))
+        return super().weights(x, grid, hidden.expand(x.shape[0], 1, -1, -1))
+
+    @abstractmethod
+    def prefix_sees(
+        self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
+    ) -> Bool[Tensor, "prefix keys"]:
+        """Which tokens the prefix tokens see."""
+
+
+def radii(grid: Grid) -> tuple[int, int]:
+    """How many rows and columns a local neighbourhood reaches to either side.
+
+    A quarter of the side, rounded down: the whole neighbourhood then has the odd number
+    of rows nearest to half of all, the larger of two.
+    """
+    return grid.rows // 4, grid.columns // 4
+
+
+class LocalAttention(ClipAttention):
+    """Each patch sees its neighbourhood in all frames: about half the rows, half the
+    columns, centred on itself and cut at the border. Prefix tokens see all.
+
+    Queries of one row share the rows of their keys, so the work goes row by row.
+    """
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        assert mask is None
+        before, extent = self.num_prefix_tokens, self.extent_of(x, grid)
+        q, k, v = self._heads(self.qkv(x), parts=3)
+        q, k = self.q_norm(q), self.k_norm(k)
+        places = [t[:, :, before:].unflatten(2, tuple(extent)) for t in (q, k, v)]
+        band = self._band(extent, q)
+        rows, (reach, _) = [], radii(grid)
+        for row in range(grid.rows):
+            first, last = max(row - reach, 0), min(row + reach, grid.rows - 1)
+            near = [t[:, :, :, first : last + 1].flatten(2, 4) for t in places[1:]]
+            if before:
+                own = (k[:, :, :before], v[:, :, :before])
+                near = [torch.cat(pair, 2) for pair in zip(own, near, strict=True)]
+            query = places[0][:, :, :, row].flatten(2, 3)
+            hidden = None if band is None else self._hidden(band, extent, last - first)
+            key, value = near
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=hidden)
+            rows.append(out.unflatten(2, (extent.frames, extent.columns)))
+        heads = torch.stack(rows, dim=3).flatten(2, 4)
+        if before:
+            first_ones = F.scaled_dot_product_attention(q[:, :, :before], k, v)
+            heads = torch.cat([first_ones, heads], dim=2)
+        return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))
+
+    def _band(self, extent: Extent, like: Tensor) -> Tensor | None:
+        """What hides columns that are too far; None if none is."""
+        reach = radii(Grid(extent.rows, extent.columns))[1]
+        if reach >= extent.columns - 1:
+            return None
+        place = torch.arange(extent.columns, device=like.device)
+        far = (place[:, None] - place).abs() > reach
+        return like.new_zeros(far.shape).masked_fill(far, float("-inf"))
+
+    def _hidden(self, band: Tensor, extent: Extent, further_rows: int) -> Tensor:
+        """`band` for the queries of one row of all frames and the rows they look at."""
+        frames, columns = extent.frames, extent.columns
+        shape = (frames, columns, frames, 1 + further_rows, columns)
+        whole = band[None, :, None, None, :].expand(shape)
+        whole = whole.reshape(frames * columns, -1)
+        return F.pad(whole, (self.num_prefix_tokens, 0))
+
+    def sees(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
+        far = []
+        sides = (extent.rows, extent.columns)
+        for side, reach in zip(sides, radii(Grid(*sides)), strict=True):
+            place = torch.arange(side)
+            far.append((place[:, None] - place).abs() <= reach)
+        rows, columns = far
+        near = rows[:, None, :, None] & columns[None, :, None, :]
+        return near.flatten(0, 1).flatten(1, 2).repeat(extent.frames, extent.frames)
+
+    def prefix_sees(
+        self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
+    ) -> Bool[Tensor, "prefix keys"]:
+        return torch.ones_like(own)
+
+
+STRIDE = 2
+
+
+class StridedAttention(ClipAttention):
+    """Every token sees the prefix tokens and the patches of every second frame, row and
+    column, from the first on."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        assert mask is None
+        return self._of_queries(x, x, grid)
+
+    def prefix_only(
+        self, x: Float[Tensor, "batch tokens dim"], grid: Grid
+    ) -> Float[Tensor, "batch prefix dim"]:
+        """The output of the prefix tokens, without computing the others."""
+        return self._of_queries(x[:, : self.num_prefix_tokens], x, grid)
+
+    def _of_queries(self, queries: Tensor, x: Tensor, grid: Grid) -> Tensor:
+        inner, before = self.num_heads * self.head_dim, self.num_prefix_tokens
+        patches = x[:, before:].unflatten(1, tuple(self.extent_of(x, grid)))
+        few = patches[:, ::STRIDE, ::STRIDE, ::STRIDE].flatten(1, 3)
+        keys = torch.cat([x[:, :before], few], dim=1)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
+        (q,) = self._heads(F.linear(queries, weight[:inner], q_bias), parts=1)
+        k, v = self._heads(F.linear(keys, weight[inner:], kv_bias), parts=2)
+        return self._attend(q, k, v, None)
+
+    def sees(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
+        key = torch.zeros(tuple(extent), dtype=torch.bool)
+        key[::STRIDE, ::STRIDE, ::STRIDE] = True
+        return key.flatten().repeat(math.prod(extent), 1)
+
+    def prefix_sees(
+        self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
+    ) -> Bool[Tensor, "prefix keys"]:
+        return patches[:1].expand_as(own)

@@ -1,0 +1,303 @@
+"""TimeSformer (arXiv 2102.05095): a Vision Transformer on the frames of a clip.
+
+    x = x + fc(attention(norm(x)))    each step but the last: along time, or near by
+    x = x + attention(norm1(x))       the last step: in space, or its scheme's last
+    x = x + mlp(norm2(x))
+
+Which steps there are, and who sees whom in them, is the scheme (timesformer_config.py,
+layers/clip.py). A clip is [batch, frames, channels, height, width]. Where tokens fall
+into groups, each group has a copy of the class token, and the class token moves by the
+mean of what its copies get. With `space` every frame has a class token of its own, and
+the mean of all is taken before the final norm.
+
+The paper leaves the following open for `local_global` and `axial`. Near by means the
+rows and columns up to a quarter of their number away, cut at the border, in all frames;
+the coarse grid is every second frame, row and column from the first on. The class token
+is seen by all where it takes part; in the local step it sees all, in the coarse one
+what the patches see. Parameter names are those of the released code, where it has the
+scheme.
+"""
+
+import re
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.layers import (
+    Attention,
+    ClipAttention,
+    DropPath,
+    Extent,
+    Grid,
+    LocalAttention,
+    StridedAttention,
+    grouped,
+    resize_time,
+)
+from vitral.layers.clip import LINES, Along
+from vitral.models.base import Family, Named
+from vitral.models.features import Features, Tokens
+from vitral.models.timesformer_config import (
+    NAMES,
+    Step,
+    TimeSformerConfig,
+)
+from vitral.models.vit import ViT, block_of
+from vitral.models.vit_config import ViTConfig
+
+
+class TimeSformer(ViT):
+    """A Vision Transformer for clips; `model(clips)` gives logits.
+
+    The tables of positions belong to `config.grid` and `config.num_frames`; clips of
+    other sizes get them resized in the forward pass.
+    """
+
+    config: TimeSformerConfig
+
+    def __init__(self, config: TimeSformerConfig) -> None:
+        super().__init__(config)
+        if config.has_time_positions:
+            shape = (1, config.num_frames, config.embed_dim)
+            self.time_embed = nn.Parameter(torch.zeros(shape))
+
+    def _block(self, config: ViTConfig, drop_path: float) -> nn.Module:
+        assert isinstance(config, TimeSformerConfig)
+        if config.scheme == "joint":
+            return block_of(config, drop_path)
+        return ClipBlock(config, drop_path)
+
+    def embed(
+        self,
+        image: Float[Tensor, "batch *frames channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Tokens:
+        """Patches of every frame, prefix tokens, positions in space and time.
+
+        Raises:
+            ConfigError: `image` is no batch of clips of this model's channels, or
+                `patch_mask` was given.
+        """
+        if patch_mask is not None:
+            raise ConfigError(
+                "`patch_mask` cannot be used with clips: it has no frames. Crop the "
+                "clips."
+            )
+        grid, (batch, frames) = self._grid_of(image), image.shape[:2]
+        patches = self.patch_embed(image.flatten(0, 1)).unflatten(0, (batch, frames))
+        before = self.config.num_prefix_tokens
+        none = patches.new_zeros(1, 0, self.config.embed_dim)
+        prefix = torch.cat([none, *self._prefix()], dim=1)
+        positions = self.positions(grid)
+        if positions is not None:
+            prefix = prefix + positions[:, :before]
+            patches = patches + positions[:, None, before:]
+        if self.config.has_time_positions:
+            method = self.config.time_resize
+            patches = patches + resize_time(self.time_embed, frames, method)[:, :, None]
+        if self.config.scheme == "space":
+            copies = prefix[:, None].expand(batch, frames, -1, -1)
+            x = torch.cat([copies, patches], dim=2).flatten(1, 2)
+        else:
+            x = torch.cat([prefix.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
+        return Tokens(self.pos_drop(x), *grid)
+
+    def finish(self, tokens: Tokens) -> Features:
+        """The final norm; patches [batch, frames, rows, columns, dim]."""
+        before, shape = self.config.num_prefix_tokens, (-1, tokens.rows, tokens.columns)
+        x, cls = tokens.x, None
+        if self.config.scheme == "space":
+            x = x.unflatten(1, (-1, before + tokens.rows * tokens.columns))
+            patches = self.norm(x[:, :, before:]).flatten(1, 2)
+            if self.config.class_token:
+                cls = self.norm(x[:, :, 0].mean(dim=1))
+        else:
+            x = self.norm(x)
+            patches = x[:, before:]
+            if self.config.class_token:
+                cls = x[:, 0]
+        return Features(cls=cls, patches=patches.unflatten(1, shape))
+
+    def forward_tokens(
+        self, tokens: Tokens, first: int = 0
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits from the tokens that enter block `first`; see `ViT.forward_tokens`."""
+        last = self.config.depth - 1
+        block = self.blocks[last]
+        if not isinstance(block, ClipBlock) or not self._only_class_token_counts(
+            tokens, first
+        ):
+            return super().forward_tokens(tokens, first)
+        x = self.encode(tokens, first, last).x
+        cls = block.forward_prefix(x, Grid(tokens.rows, tokens.columns))[:, 0]
+        return self.head(self.pre_logits(self.fc_norm(self.norm(cls))))
+
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""
+        return 0 if name == "time_embed" else super().layer_of(name)
+
+
+class ClipBlock(nn.Module):
+    """The attention steps of a scheme, then the perceptron, each with its residual."""
+
+    def __init__(self, config: TimeSformerConfig, drop_path: float) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.num_prefix_tokens = config.num_prefix_tokens
+        self.scheme = config.scheme
+        self.steps = config.steps
+        self.prefix_in = {step.name: config.prefix_of(step) for step in config.steps}
+        for step in config.steps[:-1]:
+            fc = nn.Linear(dim, dim)
+            nn.init.zeros_(fc.weight)
+            nn.init.zeros_(fc.bias)
+            norm = nn.LayerNorm(dim, config.norm_eps)
+            self.add_module(f"{step.name}_norm1", norm)
+            self.add_module(f"{step.name}_attn", _attention(config, step))
+            self.add_module(f"{step.name}_fc", fc)
+            self.add_module(f"{step.name}_drop_path", DropPath(drop_path))
+        whole = block_of(config, drop_path)
+        self.norm1, self.ls1, self.drop_path1 = whole.norm1, whole.ls1, whole.drop_path1
+        self.attn = _attention(config, config.steps[-1])
+        self.norm2, self.ls2, self.drop_path2 = whole.norm2, whole.ls2, whole.drop_path2
+        self.mlp = whole.mlp
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        assert mask is None
+        if self.scheme == "space":
+            frames = self._frames(x, grid)
+            attended = self.attn(self.norm1(frames), grid).reshape(x.shape)
+        else:
+            x = self._first_steps(x, grid)
+            attended = self._attend(self.steps[-1], x, grid)
+        return self._last_residuals(x, attended)
+
+    def forward_prefix(
+        self, x: Float[Tensor, "batch tokens dim"], grid: Grid
+    ) -> Float[Tensor, "batch prefix dim"]:
+        """The same for the prefix tokens, without computing the patches: all that the
+        last block of a class-token model has to do. The mean over frames, where each
+        has prefix tokens of its own."""
+        before = self.num_prefix_tokens
+        if self.scheme == "space":
+            frames = self._frames(x, grid)
+            attended = self.attn.forward_first(self.norm1(frames), before)
+            tokens = self._last_residuals(frames[:, :before], attended)
+            return tokens.unflatten(0, (x.shape[0], -1)).mean(dim=1)
+        x = self._first_steps(x, grid)
+        normed, step = self.norm1(x), self.steps[-1]
+        if isinstance(self.attn, StridedAttention):
+            attended = self.attn.prefix_only(normed, grid)
+        else:
+            groups = grouped(
+                normed, before, self._extent(x, grid, before), _along(step)
+            )
+            attended = groups.prefix(self.attn.forward_first(groups.x, before))
+        return self._last_residuals(x[:, :before], attended)
+
+    def _first_steps(self, x: Tensor, grid: Grid) -> Float[Tensor, "batch tokens dim"]:
+        """The steps before the last, each with its residual."""
+        before = self.num_prefix_tokens
+        for step in self.steps[:-1]:
+            skipped = before - self.prefix_in[step.name]
+            attended = self._attend(step, x[:, skipped:], grid)
+            fc = self.get_submodule(f"{step.name}_fc")
+            drop_path = self.get_submodule(f"{step.name}_drop_path")
+            moved = x[:, skipped:] + drop_path(fc(attended))
+            x = torch.cat([x[:, :skipped], moved], dim=1) if skipped else moved
+        return x
+
+    def _attend(
+        self, step: Step, x: Float[Tensor, "batch tokens dim"], grid: Grid
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """A step's norm and attention, for the tokens that take part in it."""
+        within = f"{step.name}_" if step.name else ""
+        attention = self.get_submodule(f"{within}attn")
+        normed, before = (
+            self.get_submodule(f"{within}norm1")(x),
+            self.prefix_in[step.name],
+        )
+        if isinstance(attention, ClipAttention):
+            return attention(normed, grid)
+        extent, along = self._extent(x, grid, before), _along(step)
+        groups = grouped(normed, before, extent, along)
+        return groups.whole(attention(groups.x, extent.grid_of(along)))
+
+    def _last_residuals(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        attended: Float[Tensor, "batch tokens dim"],
+    ) -> Float[Tensor, "batch tokens dim"]:
+        x = x + self.drop_path1(self.ls1(attended))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+    def _extent(self, x: Tensor, grid: Grid, before: int) -> Extent:
+        return Extent((x.shape[1] - before) // (grid.rows * grid.columns), *grid)
+
+    def _frames(
+        self, x: Float[Tensor, "batch tokens dim"], grid: Grid
+    ) -> Float[Tensor, "frames tokens dim"]:
+        """Every frame with its own prefix tokens as a sequence, where all have them."""
+        length = self.num_prefix_tokens + grid.rows * grid.columns
+        return x.reshape(-1, length, x.shape[-1])
+
+
+def _along(step: Step) -> Along:
+    assert step.kind in LINES
+    return step.kind
+
+
+def _attention(config: TimeSformerConfig, step: Step) -> Attention:
+    """The attention of one step, its weights fresh."""
+    settings: dict[str, Any] = {
+        "head_dim": config.head_dim or None,
+        "qkv_bias": config.qkv_bias,
+        "proj_bias": config.proj_bias,
+        "qk_norm": config.qk_norm,
+        "norm_eps": config.norm_eps,
+        "drop": config.drop_rate,
+    }
+    sizes, before = (config.embed_dim, config.num_heads), config.prefix_of(step)
+    if step.kind == "local":
+        return LocalAttention(*sizes, num_prefix_tokens=before, **settings)
+    if step.kind == "strided":
+        return StridedAttention(*sizes, num_prefix_tokens=before, **settings)
+    return Attention(*sizes, **settings)
+
+
+HUGGING_FACE = re.compile(r"facebook/timesformer-(base|hr)-finetuned-\w+")
+
+
+def understand(name: str) -> Named | None:
+    """A name of Hugging Face; another patch size."""
+    if match := HUGGING_FACE.fullmatch(name):
+        ours = "timesformer_b16_hr" if match[1] == "hr" else "timesformer_b16"
+        return Named(ours, dict(NAMES[ours]))
+    return None
+
+
+FAMILY = Family(
+    title="A TimeSformer",
+    source="2102.05095",
+    config=TimeSformerConfig,
+    model=TimeSformer,
+    sizes=NAMES,
+    compared=(
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "mlp_dim",
+        "patch_hw",
+        "num_frames",
+        "scheme",
+    ),
+    understand=understand,
+)

@@ -1,0 +1,70 @@
+"""A TimeSformer that starts from an image model (arXiv 2102.05095, section 4)."""
+
+import dataclasses
+import re
+
+import torch
+
+from vitral.errors import ConfigError
+from vitral.models.timesformer import TimeSformer
+from vitral.models.timesformer_config import Scheme, TimeSformerConfig
+from vitral.models.vit import ViT
+from vitral.models.vit_config import ViTConfig
+
+FC_AND_TIME = re.compile(r"time_embed|blocks\.\d+\.\w+_fc\.(weight|bias)")
+STEP_OF = re.compile(r"(blocks\.\d+\.)(?:temporal|width|local)_(norm1|attn)\.")
+
+
+def image_name(name: str) -> str | None:
+    """The tensor of an image model that a tensor of a TimeSformer starts from; None for
+    one that starts at zero.
+
+    Every step gets the norm and attention of the image model's block, as in the
+    released code; the maps after all steps but the last, and the time positions, are
+    zero, so that a divided model of equal frames computes what the image model does.
+    """
+    if FC_AND_TIME.fullmatch(name):
+        return None
+    return STEP_OF.sub(r"\1\2.", name)
+
+
+def clip_config(
+    image: ViTConfig, num_frames: int, scheme: Scheme = "divided"
+) -> TimeSformerConfig:
+    """The settings of a TimeSformer that can start from an image model's weights.
+
+    Raises:
+        ConfigError: it is not a plain Vision Transformer, or its positions are not
+            added once at the stem.
+    """
+    if type(image) is not ViTConfig:
+        raise ConfigError(
+            "A TimeSformer starts from the weights of a plain Vision Transformer: got "
+            f"a {type(image).__name__.removesuffix('Config')}."
+        )
+    fields = {
+        field.name: getattr(image, field.name) for field in dataclasses.fields(image)
+    }
+    return TimeSformerConfig(**fields, num_frames=num_frames, scheme=scheme)
+
+
+def from_image(
+    image_model: ViT, num_frames: int = 8, scheme: Scheme = "divided"
+) -> TimeSformer:
+    """A TimeSformer that starts from an image model, its head included.
+
+    Other settings are those of `image_model.config`; `vitral.weights.build` starts one
+    of any settings from a file.
+    """
+    config = clip_config(image_model.config, num_frames, scheme)
+    model, state = TimeSformer(config), image_model.state_dict()
+    model.to(next(image_model.parameters()))
+    own = {
+        name: torch.zeros_like(tensor)
+        if (at := image_name(name)) is None
+        else state[at]
+        for name, tensor in model.state_dict().items()
+    }
+    model.load_state_dict(own)
+    model.train(image_model.training)
+    return model

@@ -1,0 +1,184 @@
+"""Transformer in Transformer (arXiv 2103.00112): a small one inside every patch.
+
+A patch is a sentence, and its sub-patches are its words. In each block the words of a
+patch attend to each other, are folded into the patch's token, and the patch tokens
+attend as in a Vision Transformer:
+
+    Y_l = inner(Y_{l-1})                        words of one patch
+    Z   = Z_{l-1} + LN(W LN(vec(Y_l)))          the class token gets nothing
+    Z_l = outer(Z)                              class token and patches
+
+Every patch is convolved by itself, with zeros around it, so a word never hears of
+another patch; only patch tokens do. The words that leave the last block are discarded.
+Sizes are in tnt_config.py; the names of parameters are ours, and vitral.weights knows
+timm's and Huawei's.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from vitral.layers import Block, Grid, attention_mask
+from vitral.models.base import Family
+from vitral.models.features import Tokens
+from vitral.models.tnt_config import NAMES, TNTConfig, called, understand
+from vitral.models.vit import ViT, block_of
+from vitral.models.vit_config import ViTConfig
+
+
+class TNT(ViT):
+    """A Transformer in Transformer; `model(images)` gives logits.
+
+    The position table of the patches is resized for images of another size, as a
+    Vision Transformer's; the words of a patch always have the same positions.
+    """
+
+    config: TNTConfig
+
+    def __init__(self, config: TNTConfig) -> None:
+        super().__init__(config)
+        head = set(self.head.modules()) | set(self.pre_logits.modules())
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module not in head:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if config.class_token:
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def _stem(self, config: ViTConfig) -> nn.Module:
+        assert isinstance(config, TNTConfig)
+        return WordEmbed(config)
+
+    def _block(self, config: ViTConfig, drop_path: float) -> nn.Module:
+        assert isinstance(config, TNTConfig)
+        return TNTBlock(config, drop_path)
+
+    def embed(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Tokens:
+        """Words of every patch, patches made of them, prefix tokens, positions.
+
+        Args:
+            patch_mask: True where a patch takes part; None when all do.
+        """
+        grid = self._grid_of(image)
+        assert isinstance(self.patch_embed, WordEmbed)
+        words = self.patch_embed.words(image)
+        tokens = self._sequence(self.patch_embed.fold(words), grid, patch_mask)
+        return tokens._replace(words=words)
+
+    def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
+        """The blocks from `first` up to, not including, `last`."""
+        x, words, grid = tokens.x, tokens.words, Grid(tokens.rows, tokens.columns)
+        assert words is not None
+        mask = None if tokens.mask is None else attention_mask(tokens.mask, x)
+        at_layers = self.config.position_at != "stem"
+        tables = self.positions(grid) if at_layers else None
+        for layer in range(first, self.config.depth if last is None else last):
+            if tables is not None:
+                x = x + tables[layer if tables.shape[0] > 1 else 0]
+            x, words = self.blocks[layer](x, words, grid, mask)
+        return tokens._replace(x=x, words=words)
+
+    def _only_class_token_counts(self, tokens: Tokens, first: int) -> bool:
+        # The last block computes all rows: its words are most of the work anyway.
+        return False
+
+
+class Fold(nn.Module):
+    """The words of a patch, one after the other, to one vector: norm, matrix, norm."""
+
+    def __init__(self, config: TNTConfig, *, bias: bool) -> None:
+        super().__init__()
+        words = math.prod(config.word_grid) * config.inner_dim
+        self.norm1 = nn.LayerNorm(words, eps=config.norm_eps)
+        self.proj = nn.Linear(words, config.embed_dim, bias=bias)
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.norm_eps)
+
+    def forward(
+        self, words: Float[Tensor, "batch patches words inner"]
+    ) -> Float[Tensor, "batch patches dim"]:
+        return self.norm2(self.proj(self.norm1(words.flatten(2))))
+
+
+class WordEmbed(nn.Module):
+    """The words of each patch, and the fold that makes the first patch tokens."""
+
+    def __init__(self, config: TNTConfig) -> None:
+        super().__init__()
+        self.patch_hw = config.patch_hw
+        self.proj = nn.Conv2d(
+            config.in_chans,
+            config.inner_dim,
+            config.word_kernel,
+            stride=config.word_hw,
+            padding=config.word_kernel // 2,
+        )
+        num_words = math.prod(config.word_grid)
+        self.word_pos = nn.Parameter(torch.empty(1, num_words, config.inner_dim))
+        nn.init.trunc_normal_(self.word_pos, std=0.02)
+        self.fold = Fold(config, bias=True)
+
+    def words(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch patches words inner"]:
+        """Patches cut apart, then convolved, so that none sees across its border."""
+        height, width = self.patch_hw
+        cut = image.unflatten(2, (-1, height)).unflatten(4, (-1, width))
+        patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+        words = self.proj(patches.flatten(0, 1)).flatten(2).transpose(1, 2)
+        return (words + self.word_pos).unflatten(0, patches.shape[:2])
+
+
+class TNTBlock(nn.Module):
+    """Inner block on the words of each patch, fold, outer block on the tokens."""
+
+    def __init__(self, config: TNTConfig, drop_path: float) -> None:
+        super().__init__()
+        self.num_prefix_tokens = config.num_prefix_tokens
+        self.word_grid = config.word_grid
+        self.inner: Block = block_of(config.inner, drop_path)
+        self.fold = Fold(config, bias=False)
+        self.outer: Block = block_of(config, drop_path)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        words: Float[Tensor, "batch patches words inner"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+    ) -> tuple[
+        Float[Tensor, "batch tokens dim"], Float[Tensor, "batch patches words inner"]
+    ]:
+        shape = words.shape[:2]
+        words = self.inner(words.flatten(0, 1), self.word_grid).unflatten(0, shape)
+        prefix = self.num_prefix_tokens
+        x = torch.cat([x[:, :prefix], x[:, prefix:] + self.fold(words)], dim=1)
+        return self.outer(x, grid, mask), words
+
+
+FAMILY = Family(
+    title="A TNT",
+    source="2103.00112",
+    config=TNTConfig,
+    model=TNT,
+    sizes=NAMES,
+    compared=(
+        "embed_dim",
+        "depth",
+        "num_heads",
+        "mlp_dim",
+        "patch_hw",
+        "inner_dim",
+        "inner_num_heads",
+        "inner_mlp_dim",
+        "word_hw",
+    ),
+    understand=understand,
+    called=called,
+)
