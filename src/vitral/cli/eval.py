@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from vitral.cli.parser import Parser
-from vitral.cli.results import headline
+from vitral.cli.results import headline, noun_of
 from vitral.run import open_run
 from vitral.run.evaluating import evaluate
 from vitral.run.protocols import PROTOCOLS, as_json, probe, stored
@@ -47,7 +47,8 @@ def run(words: list[str]) -> None:
     if known.json:
         print(json.dumps(measured.result.to_dict(), indent=2))
         return
-    print(headline(measured.split, measured.result.to_dict()))
+    noun = noun_of(opened)
+    print(headline(measured.split, measured.result.to_dict(), noun))
     for line in measured.table():
         print(line)
     if measured.bad:
@@ -55,7 +56,7 @@ def run(words: list[str]) -> None:
         for file in measured.bad[:5]:
             print(f"  {file.path}: {file.reason}")
     print(f"files: {measured.folder}")
-    print(f"next: vitral predict {known.run} IMAGES...")
+    print(f"next: vitral predict {known.run} {noun.upper()}...")
 
 
 def _probe(known: argparse.Namespace) -> None:

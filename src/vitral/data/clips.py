@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from vitral.data.decoder import TIME_OUT
-from vitral.data.frames import Source, opened
+from vitral.data.frames import Source, of_array, opened
 from vitral.data.images import Decoded
 from vitral.data.sampling import duration, shown_at
 from vitral.errors import ImageError
@@ -91,6 +91,16 @@ def open_clip(
             "without fps or times do not have"
         )
     return _within(clip, *span)
+
+
+def clip_of(frames: np.ndarray) -> Clip:
+    """A clip that is in memory: uint8 [frames, height, width, 3].
+
+    Raises:
+        ImageError: the array is of another type or shape, or empty.
+    """
+    found = of_array(frames)
+    return Clip(times=found.times, source=found.source)
 
 
 def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:

@@ -46,6 +46,11 @@ class Example:
     """First second of a clip and the one behind its last; None for all of it. An id
     then ends in "#t=FIRST,LAST"."""
 
+    @property
+    def file(self) -> str:
+        """The path in the id of an example that is a file or a folder."""
+        return self.id if self.span is None else self.id.rpartition("#t=")[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ignored:
@@ -85,10 +90,7 @@ class ClipReader:
     """Seconds that decoding may take for one clip."""
 
     def __call__(self, example: Example) -> Clip:
-        path = example.id
-        if example.span is not None:
-            path = path.rpartition("#t=")[0]
-        return open_clip(self.root / path, example.span, self.timeout)
+        return open_clip(self.root / example.file, example.span, self.timeout)
 
 
 @dataclass(frozen=True, kw_only=True)

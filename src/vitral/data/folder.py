@@ -23,7 +23,7 @@ from vitral.data.dataset import (
 )
 from vitral.data.decoder import require_av
 from vitral.data.frames import EXTENSIONS as CLIP_EXTENSIONS
-from vitral.data.frames import VIDEO_EXTENSIONS, frame_files
+from vitral.data.frames import VIDEO_EXTENSIONS, frame_files, has_clips
 from vitral.data.images import EXTENSIONS
 from vitral.data.order import natural_key
 from vitral.errors import ConfigError, DataError
@@ -101,20 +101,11 @@ class _Scan:
         if self.kind == "images":
             return False
         try:
-            frames = frame_files(self.root / folder)
-            with os.scandir(self.root / folder) as listed:
-                others = [
-                    entry.name
-                    for entry in listed
-                    if not entry.name.startswith(".")
-                    and (
-                        entry.is_dir()
-                        or os.path.splitext(entry.name)[1].lower() in CLIP_EXTENSIONS
-                    )
-                ]
+            return bool(frame_files(self.root / folder)) and not has_clips(
+                self.root / folder
+            )
         except OSError:
             return False  # `examples` meets it again and says why
-        return bool(frames) and not others
 
     def ignore(self, path: str, reason: str) -> None:
         # Names that are not UTF-8 must still be printable and storable as JSON.

@@ -68,6 +68,17 @@ def opened(path: Path, timeout: float) -> Opened:
     return Opened(facts.times, source, notes=facts.notes)
 
 
+def of_array(frames: np.ndarray) -> Opened:
+    """Frames that are in memory, uint8 [frames, height, width, 3], without a clock.
+
+    Raises:
+        ImageError: the array is of another type or shape, or empty.
+    """
+    _refuse_array("frames", frames.shape, frames.dtype)
+    times = np.arange(len(frames)) / FRAME_RATE
+    return Opened(times, _Array(frames=np.ascontiguousarray(frames)), timed=False)
+
+
 def frame_files(folder: Path) -> list[Path]:
     """The images directly in a folder, in natural order."""
     found = [
@@ -76,6 +87,15 @@ def frame_files(folder: Path) -> list[Path]:
         if entry.suffix.lower() in IMAGE_EXTENSIONS and not entry.name.startswith(".")
     ]
     return sorted(found, key=lambda entry: natural_key(entry.name))
+
+
+def has_clips(folder: Path) -> bool:
+    """Whether a folder holds folders or clips, so that its images are no clip."""
+    return any(
+        entry.is_dir() or entry.suffix.lower() in EXTENSIONS
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

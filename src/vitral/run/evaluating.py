@@ -10,6 +10,7 @@ import vitral.data
 from vitral.data import BadFile, DataSet
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, MultiLabel
+from vitral.run.clips import evaluation_batch, kind_for, refuse_clips
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.scoring import measure, score, split_loader, write_result
@@ -67,10 +68,12 @@ def evaluate(
             is `refuse` and a file is unreadable.
         ConfigError: there is no such split.
     """
+    kind = kind_for(run.model.config)
     if data:
-        dataset = vitral.data.open(data, val=0.0, test=0.0)
+        dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
+        refuse_clips(dataset, kind)
     else:
-        dataset = open_split_data(run.config, run.path / "split.csv")
+        dataset = open_split_data(run.config, run.path / "split.csv", kind)
     dataset = _in_model_order(run, dataset)
     there = list(dataset.counts())
     if not split:
@@ -109,7 +112,12 @@ def measure_split(
 ) -> Classification | MultiLabel:
     """Run the model over a split; write <name>.json and <name>.csv into `folder`."""
     run.model.to(device)
-    loader = split_loader(dataset, split, run.preprocess, batch_size=32)
+    loader = split_loader(
+        dataset,
+        split,
+        run.preprocess,
+        batch_size=evaluation_batch(run.preprocess),
+    )
     scores = score(
         run.model,
         loader.epoch(0),
