@@ -227,7 +227,7 @@ def _stream(
         while calls:
             call = calls.pop(0)
             missing.discard(call.index)
-            of_image = call.x.shape == whole
+            of_image = call.x.shape == whole and not model.config.num_frames
             # No name for the weights: they shall die as soon as the caller is done.
             yield Layer(
                 call.index,

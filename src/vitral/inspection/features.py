@@ -19,11 +19,12 @@ TAILS = (0.01, 0.99)
 
 def feature_colours(
     model: VisionModel, images: Float[Tensor, "batch *image"]
-) -> Float[Tensor, "batch rows columns 3"]:
+) -> Float[Tensor, "batch *frames rows columns 3"]:
     """One colour per patch, 0 to 1, float64, on the CPU.
 
     Colours of one call can be compared between its images, not with another call's.
-    Any model will do; a ResNet's patches are the cells of its last map.
+    Any model will do; a ResNet's patches are the cells of its last map, and those of a
+    clip come frame by frame.
 
     Raises:
         ConfigError: there are fewer than four patches in all, or three channels.

@@ -38,9 +38,14 @@ def grad_cam(
             that reads the class token has no gradient at patches after it.
 
     Raises:
-        ConfigError: the model has no head, not such a class or block.
+        ConfigError: the model has no head, not such a class or block, or takes clips.
     """
     require_head(model)
+    if model.config.num_frames:
+        raise ConfigError(
+            "grad_cam explains images, and this model takes clips. What can be seen of "
+            "it: each_layer and feature_colours."
+        )
     count = model.config.num_blocks
     if layer is not None and not 0 <= layer <= count:
         raise ConfigError(

@@ -123,7 +123,7 @@ def _weighted(
             seen = [
                 (call, output)
                 for call, output in zip(calls, outputs, strict=True)
-                if call.x.shape == x.shape
+                if call.x.shape == x.shape and not model.config.num_frames
             ]
             gradients = _gradients(score(logits, classes), [out for _, out in seen])
     pairs = [

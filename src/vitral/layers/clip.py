@@ -55,7 +55,7 @@ class Groups(NamedTuple):
     num_prefix_tokens: int
 
     def whole(
-        self, x: Float[Tensor, "groups tokens dim"]
+        self, x: Float[Tensor, "groups line dim"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """Tokens in the order of the clip again, prefix tokens averaged."""
         groups, line = LINES[self.along]

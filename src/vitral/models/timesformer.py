@@ -244,7 +244,7 @@ class ClipBlock(nn.Module):
 
     def _frames(
         self, x: Float[Tensor, "batch tokens dim"], grid: Grid
-    ) -> Float[Tensor, "frames tokens dim"]:
+    ) -> Float[Tensor, "sequences length dim"]:
         """Every frame with its own prefix tokens as a sequence, where all have them."""
         length = self.num_prefix_tokens + grid.rows * grid.columns
         return x.reshape(-1, length, x.shape[-1])

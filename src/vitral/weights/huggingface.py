@@ -54,7 +54,10 @@ def detect(opened: Opened) -> bool:
     """Whether these are the names, and not those of another type of model."""
     kind = opened.beside.get("model_type")
     known = kind in TYPES if kind is not None else "vitral" not in opened.beside
-    return known and prefix_of(opened.file) is not None
+    prefix = prefix_of(opened.file)
+    # TimeSformer's names are the same but for its fused matrix.
+    fused = f"{prefix}encoder.layer.0.attention.attention.qkv.weight"
+    return known and prefix is not None and fused not in opened.file
 
 
 def read(opened: Opened) -> Source:
@@ -137,7 +140,7 @@ def config_of(opened: Opened, prefix: str, notes: list[str]) -> ViTConfig:
         position_resize=resize_method(kind),
         qkv_bias=f"{blocks}0.{names.qkv[0]}.bias" in file,
         init_values=float(beside.get("layerscale_value", 1.0)) if dino else None,
-        act=_act(opened),
+        act=act_of(opened),
         norm_eps=float(beside.get("layer_norm_eps", 1e-6 if dino else 1e-12)),
         representation_size=pooler,
         **fields,
@@ -164,7 +167,12 @@ def _grid(beside: Mapping[str, Any], patch: tuple[int, int]) -> Grid | None:
     return Grid(height // patch[0], width // patch[1])
 
 
-def _act(opened: Opened) -> Literal["gelu", "gelu_tanh"]:
+def act_of(opened: Opened) -> Literal["gelu", "gelu_tanh"]:
+    """The activation that config.json names.
+
+    Raises:
+        WeightsError: it is none of ours.
+    """
     name = opened.beside.get("hidden_act", "gelu")
     if name not in ACTIVATIONS:
         raise _unknown(opened, "hidden_act", " or ".join(ACTIVATIONS))

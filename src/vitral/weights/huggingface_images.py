@@ -50,6 +50,13 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         "image_mean": HALF,
         "image_std": HALF,
     },
+    "timesformer": {
+        "size": {"shortest_edge": 224},
+        "crop_size": {"height": 224, "width": 224},
+        "resample": 2,
+        "image_mean": (0.45, 0.45, 0.45),
+        "image_std": (0.225, 0.225, 0.225),
+    },
 }
 """What the published models of each type come with."""
 

@@ -18,7 +18,8 @@ import vitral.models
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid, resize
-from vitral.models import ModelConfig, VisionModel, ViTConfig
+from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
+from vitral.weights.clips import resized_in_time, started
 from vitral.weights.ledger import Ledger, Line
 from vitral.weights.opening import understand
 from vitral.weights.source import Source
@@ -81,11 +82,13 @@ def build(source: Source, config: ModelConfig, classes: tuple[str, ...] = ()) ->
     """The model `config` with the tensors of `source`.
 
     The head is new, with zero weights, if its width differs or `classes` are others
-    than the file's; positions are resized to the grid of `config`.
+    than the file's; positions are resized to the grid and the frames of `config`. A
+    TimeSformer may start from the `source` of a plain Vision Transformer.
 
     Raises:
         WeightsError: a tensor that the model needs is missing or of another shape.
     """
+    source = started(source, config)
     keep_head = not classes or classes == source.classes
     rules = {rule.ours: rule for rule in source.rules}
     # On the meta device: initial values that are overwritten cost a second and twice
@@ -107,6 +110,9 @@ def build(source: Source, config: ModelConfig, classes: tuple[str, ...] = ()) ->
             lines.append(Line(name, "new", _why_new(name, config)))
         elif name == "pos_embed" and tensor.shape != empty.shape:
             state[name] = _resized(tensor, source, config, lines)
+        elif _is_longer_or_shorter(name, tensor, empty):
+            assert isinstance(config, TimeSformerConfig)
+            state[name] = resized_in_time(tensor, config, lines)
         elif tensor.shape != empty.shape:
             raise WeightsError(
                 f"{source.path}: tensor {name} has shape {tuple(tensor.shape)}, but "
@@ -211,6 +217,12 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
     """Halves are for storing: a model computes in float32 unless autocast says so."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.float() if half else tensor
+
+
+def _is_longer_or_shorter(name: str, tensor: Tensor, empty: Tensor) -> bool:
+    """Whether these are time positions of another number of frames."""
+    frames = tensor.ndim == 3 and tensor.shape[1] != empty.shape[1]
+    return name == "time_embed" and frames and tensor.shape[2] == empty.shape[2]
 
 
 def _resized(

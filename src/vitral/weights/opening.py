@@ -15,7 +15,14 @@ from vitral.weights.tensor_file import TensorFile, open_file, with_names
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """What holds the tensors in a folder, the preferred first."""
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
+WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model_state",
+    "model",
+    "module",
+)
 """Keys under which training programs keep a state dict, the preferred first."""
 
 

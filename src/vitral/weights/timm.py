@@ -41,6 +41,7 @@ def detect(opened: Opened) -> bool:
         return "vitral" not in opened.beside
     return all(name in opened.file for name in stem) and not (
         "vitral" in opened.beside
+        or "time_embed" in opened.file
         or "register_tokens" in opened.file
         or "blocks.0.mlp.w12.weight" in opened.file
         or "decoder_embed.weight" in opened.file
