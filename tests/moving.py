@@ -99,3 +99,56 @@ def _silence() -> av.AudioFrame:
     )
     frame.sample_rate = 8000
     return frame
+
+
+MOTIONS = ("left", "right")
+
+
+def moving_square(label: int, number: int, frames: int = 12) -> np.ndarray:
+    """uint8 [frames, 32, 48, 3]: a light square that goes to the left or the right; the
+    ground is darker in one class, so that a tiny model learns something at once."""
+    generator = np.random.default_rng([label, number])
+    clip = generator.normal(60 + 60 * label, 10, (frames, 32, 48, 3))
+    top = int(generator.integers(0, 24))
+    for frame in range(frames):
+        place = round(frame * 40 / (frames - 1))
+        left = place if label else 40 - place
+        clip[frame, top : top + 8, left : left + 8] += 90
+    return clip.clip(0, 255).astype(np.uint8)
+
+
+def make_clips(
+    root: Path,
+    *,
+    splits: tuple[str, ...] = ("train", "val", "test"),
+    per_class: int = 8,
+) -> Path:
+    """ROOT/split/class/...: .npz arrays, a video file and a folder of frames each."""
+    number = 0
+    for split in splits or ("",):
+        for label, name in enumerate(MOTIONS):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(per_class):
+                number += 1
+                clip = moving_square(label, number, frames=12 + index)
+                if index == 0:
+                    (folder / "take 0").mkdir()
+                    for place, frame in enumerate(clip):
+                        Image.fromarray(frame).save(folder / "take 0" / f"{place}.png")
+                elif index == 1:
+                    _write(folder / "1.mp4", clip)
+                else:
+                    np.savez(folder / f"{index}.npz", clip)
+    return root
+
+
+def _write(path: Path, clip: np.ndarray) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "2"})
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in clip:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))

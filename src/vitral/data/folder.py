@@ -150,6 +150,11 @@ def read_folder(
     scan, found = listed.scan, listed.found
     _ignore_stray_images(scan, listed.splits, found)
     classes = _class_map(listed)
+    if scan.kind == "images" and scan.others:
+        listed.notes.append(
+            f"{len(scan.others)} clip(s), such as {scan.others[0]}, are ignored beside "
+            "the images: a video model takes them"
+        )
     if any(Path(path).suffix.lower() in VIDEO_EXTENSIONS for path in listed.paths()):
         require_av()
     label_of = {name: index for index, name in enumerate(classes)}
