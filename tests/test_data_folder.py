@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import vitral.data as data
-from vitral.data.dataset import natural_key
 from vitral.data.folder import read_folder
+from vitral.data.order import natural_key
 from vitral.errors import ConfigError, DataError
 
 

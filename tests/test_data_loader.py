@@ -88,13 +88,13 @@ def test_a_start_within_the_epoch_gives_the_same_rest(dataset):
 
 def test_a_start_decodes_nothing_of_the_batches_before(dataset, monkeypatch):
     read = []
-    original = data.DataSet.read
+    original = data.DataSet.open
 
     def count(self, example):
         read.append(example.id)
         return original(self, example)
 
-    monkeypatch.setattr(data.DataSet, "read", count)
+    monkeypatch.setattr(data.DataSet, "open", count)
     batches = list(loader(dataset).epoch(0, start=4))
     assert tuple(read) == batches[0].id
 

@@ -8,12 +8,14 @@ import pytest
 import vitral.recipes
 import vitral.weights
 from helpers import TINY
+from moving import make_clips
 from photos import make_photos, photo
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
-from vitral.models import ViT, ViTConfig
+from vitral.models import TimeSformer, TimeSformerConfig, ViT, ViTConfig
 from vitral.recipes.vit import TABLE_4, row_for
 from vitral.run import TrainConfig
+from vitral.run.clips import kind_of_run
 from vitral.run.setup import open_data, optimizer_of, prepare_model
 from vitral.training import lr_at, steps_for
 
@@ -44,16 +46,32 @@ def weights(tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    root = tmp_path_factory.mktemp("recipes") / "clips"
+    return str(make_clips(root, splits=(), per_class=12))
+
+
+@pytest.fixture(scope="module")
+def video_weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video")
+    config = TimeSformerConfig(**{**TINY, "num_frames": 3})
+    vitral.weights.save(path, TimeSformer(config), Preprocess(image_size=(48, 80)))
+    return str(path)
+
+
 @pytest.mark.parametrize("name", vitral.recipes.RECIPES)
-def test_every_recipe_builds_a_run(name, folder, weights):
+def test_every_recipe_builds_a_run(name, folder, weights, clips, video_weights):
+    if name.startswith("clips."):
+        folder, weights = clips, video_weights
     config = vitral.recipes.get(name)(folder, weights)
     assert isinstance(config, TrainConfig)
     assert config.recipe == name
     assert config.data == folder
     assert config.expected
-    dataset = open_data(config)
+    dataset = open_data(config, kind_of_run(config))
     prepared = prepare_model(config, dataset.classes)
-    assert prepared.model.config.num_classes == 3
+    assert prepared.model.config.num_classes == len(dataset.classes) > 1
     assert prepared.preprocess.image_size == prepared.model.config.image_hw
     assert optimizer_of(config, prepared.model).param_groups
     images = len(dataset.select("train"))

@@ -18,6 +18,9 @@ def run(words: list[str]) -> None:
     parser.add_argument("--test", type=float, default=0.2)
     parser.add_argument("--group-by", default="")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--clips", action="store_true", help="a folder of frames is one clip"
+    )
     known = parser.read(words)
     dataset = vitral.data.open(
         known.data,
@@ -25,10 +28,11 @@ def run(words: list[str]) -> None:
         val=known.val,
         test=known.test,
         group_by=known.group_by,
+        kind="clips" if known.clips else "auto",
     )
     for split, counts in dataset.counts().items():
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-        print(f"{split}: {sum(counts.values())} images ({shown})")
+        print(f"{split}: {sum(counts.values())} {dataset.kind} ({shown})")
     if known.action == "split":
         out = Path(known.out)
         if out.exists():
@@ -53,7 +57,8 @@ def _check(dataset: vitral.data.DataSet, name: str) -> None:
         print(f"unreadable: {file.path}: {file.reason}")
     size = found.median_size
     print(
-        f"{found.decoded} images decoded, {len(found.bad)} unreadable, median "
+        f"{found.decoded} {dataset.kind} decoded, {len(found.bad)} unreadable, median "
         f"{size.height} x {size.width} pixels"
     )
-    print(f"next: vitral train {name} --out runs/NAME")
+    model = " --model timesformer_ti16" if dataset.kind == "clips" else ""
+    print(f"next: vitral train {name}{model} --out runs/NAME")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitral.cli.finetuning import add_flags, run_finetune
 from vitral.cli.parser import Parser
-from vitral.cli.results import headline
+from vitral.cli.results import headline, noun_of
 from vitral.errors import ConfigError
 from vitral.evaluation import RealAccuracy
 from vitral.run import open_run
@@ -75,7 +75,8 @@ def run(words: list[str]) -> None:
             whole["real"] = measured.real.to_dict()
         print(json.dumps(whole, indent=2))
         return
-    print(headline(measured.split, measured.result.to_dict()))
+    noun = noun_of(opened)
+    print(headline(measured.split, measured.result.to_dict(), noun))
     if measured.real:
         print(_real_line(measured.real))
     for line in [*measured.table(), *measured.calibration()]:
@@ -85,7 +86,7 @@ def run(words: list[str]) -> None:
         for file in measured.bad[:5]:
             print(f"  {file.path}: {file.reason}")
     print(f"files: {measured.folder}")
-    print(f"next: vitral predict {known.run} IMAGES...")
+    print(f"next: vitral predict {known.run} {noun.upper()}...")
 
 
 def _real_line(real: RealAccuracy) -> str:

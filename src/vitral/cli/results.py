@@ -3,32 +3,38 @@
 from vitral.run import Run
 
 
-def headline(split: str, metrics: dict[str, object]) -> str:
+def headline(split: str, metrics: dict[str, object], noun: str = "images") -> str:
     """One split's result in a sentence, with its interval."""
     if metrics.get("kind") == "classification":
         low, high = _bounds(metrics["top1_interval"])
         return (
-            f"{split}: {_percent(metrics['top1'])} of {metrics['n']} images right "
+            f"{split}: {_percent(metrics['top1'])} of {metrics['n']} {noun} right "
             f"(95 % interval {_percent(low)} to {_percent(high)}; always answering "
             f"{metrics['majority_class']} {_percent(metrics['majority'])})"
         )
     return (
         f"{split}: mean average precision {_percent(metrics['mean_average_precision'])}"
-        f" on {metrics['n']} images"
+        f" on {metrics['n']} {noun}"
     )
 
 
 def last_lines(run: Run) -> list[str]:
     """What `train` and `demo` end with."""
-    lines = [headline(split, metrics) for split, metrics in run.metrics.items()]
+    noun = noun_of(run)
+    lines = [headline(split, found, noun) for split, found in run.metrics.items()]
     if "test" not in run.metrics and "val" in run.metrics:
         lines.append("val chose the best step, so its number is a little too good")
     return [
         *lines,
         f"report: {run.path / 'report.html'}",
         f"model: {run.path / 'model'}",
-        f"next: vitral predict {run.path} IMAGES...",
+        f"next: vitral predict {run.path} {noun.upper()}...",
     ]
+
+
+def noun_of(run: Run) -> str:
+    """What the model of a run takes."""
+    return "clips" if run.preprocess.sampling else "images"
 
 
 def _percent(value: object) -> str:

@@ -21,6 +21,8 @@ from vitral.run.claim import claim
 OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+SAMPLING = "sampling."
+"""Before the fields of Sampling, which are not the model's, in `--set`."""
 SHORT = re.compile(r"(-[bj])=?(\d+)")
 
 
@@ -40,7 +42,7 @@ def run(words: list[str]) -> None:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
     recipe, reason = known.recipe, "asked for"
     if not recipe:
-        recipe, reason = vitral.recipes.choose(data, known.weights)
+        recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
     config = vitral.recipes.get(recipe)(data, known.weights)
     config = _with_model_changes(config, known)
     config = parse(config, rest)
@@ -115,9 +117,10 @@ def _first_flags() -> argparse.ArgumentParser:
 
 def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> TrainConfig:
     changes: dict[str, Any] = dict(config.model_changes)
+    sampling: dict[str, Any] = {}
     if known.model:
         # The size that is asked for by name comes before the recipe's own.
-        sizes = vitral.models.SIZES["b"]
+        sizes = {*vitral.models.SIZES["b"], "patch_size"}
         changes = {name: v for name, v in changes.items() if name not in sizes}
     if known.drop_path is not None:
         changes["drop_path_rate"] = known.drop_path
@@ -127,15 +130,21 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
             raise ConfigError(
                 f"`--set {word}` must be FIELD=VALUE, such as `--set reg_tokens=4`."
             )
-        try:
-            changes[name] = json.loads(PYTHON_WORDS.get(value, value))
-        except ValueError:
-            changes[name] = value
-        if isinstance(changes[name], list | dict):
+        given = _value(value)
+        if isinstance(given, list | dict):
             raise ConfigError(
                 f"`--set {word}` must be one number, true, false, null or a word."
             )
+        of_sampling = name.removeprefix(SAMPLING)
+        if of_sampling != name:
+            sampling[of_sampling] = given
+        else:
+            changes[name] = given
     fields: dict[str, Any] = {"model_changes": changes}
+    if sampling:
+        before = config.preprocess_changes
+        sampling = {**before.get("sampling", {}), **sampling}
+        fields["preprocess_changes"] = {**before, "sampling": sampling}
     if known.model:
         fields["model"] = known.model
     if known.linear_probe:
@@ -148,13 +157,22 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
     return dataclasses.replace(config, **fields)
 
 
+def _value(text: str) -> Any:
+    """A number, a truth value or nothing; any other text is a word."""
+    try:
+        return json.loads(PYTHON_WORDS.get(text, text))
+    except ValueError:
+        return text
+
+
 def _show_help(recipe: str) -> None:
     print(
         "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
         "[--resume]\n\n"
         "DATA is a folder with one folder per class, a .csv or .jsonl table with the\n"
         "columns path,label[,split,group,weight], or a name such as digits or "
-        "cifar10.\n\n"
+        "cifar10.\n"
+        "Clips for a video model are files, .npz arrays or folders of frames.\n\n"
         "  --model NAME       a size by name, such as vit_s16; `vitral models` lists "
         "them\n"
         "  --recipe NAME      settings to begin with; without it vitral picks one: "
@@ -169,7 +187,8 @@ def _show_help(recipe: str) -> None:
         "  --linear-probe     keep all blocks, train the head\n"
         "  --drop-path RATE   stochastic depth\n"
         "  --set FIELD=VALUE  fields of the model, such as patch_size=8 or "
-        "global_pool=avg\n"
+        "global_pool=avg;\n"
+        "                     of a video model num_frames=16, sampling.kind=dense\n"
     )
     example = TrainConfig(data="DATA", model="vit_s16", recipe=recipe)
     parse(example, ["--help"])

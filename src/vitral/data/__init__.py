@@ -1,16 +1,19 @@
-"""Where images come from and how they become batches; nothing here knows a model."""
+"""Where images and clips come from, and how they become batches, without a model."""
 
 from vitral.data.audit import Audit, check
 from vitral.data.augment import Augment, AugmentConfig
 from vitral.data.batches import Batch, Plain
 from vitral.data.benchmarks import Benchmark, benchmark, expand, groups
+from vitral.data.clips import Clip, open_clip
 from vitral.data.dataset import BadFile, DataSet, Example, FileReader, Ignored
 from vitral.data.images import Decoded, decode
 from vitral.data.loader import Failure, Loader
 from vitral.data.mix import MixConfig
 from vitral.data.preprocess import Preprocess
+from vitral.data.sampling import Sampling
 from vitral.data.source import NAMES
 from vitral.data.source import open_data as open  # noqa: A004 # read as data.open
+from vitral.data.views import clip_views, evaluation_transform, training_transform
 
 __all__ = [
     "NAMES",
@@ -20,6 +23,7 @@ __all__ = [
     "BadFile",
     "Batch",
     "Benchmark",
+    "Clip",
     "DataSet",
     "Decoded",
     "Example",
@@ -30,10 +34,15 @@ __all__ = [
     "MixConfig",
     "Plain",
     "Preprocess",
+    "Sampling",
     "benchmark",
     "check",
+    "clip_views",
     "decode",
+    "evaluation_transform",
     "expand",
     "groups",
     "open",
+    "open_clip",
+    "training_transform",
 ]

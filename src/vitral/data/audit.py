@@ -1,7 +1,8 @@
 """The data doctor: decode every example once and say what was found.
 
 Finds files that cannot be decoded, notes of the decoder, and exact copies of decoded
-pixels across splits or with different labels. Near copies are not looked for.
+pixels across splits or with different labels. Near copies are not looked for. For a
+clip its container and eight of its frames stand.
 """
 
 import hashlib
@@ -88,7 +89,7 @@ def check(
     copies = _copies(good)
     leaks = tuple(copy for copy in copies if len(copy.splits) > 1)
     conflicts = tuple(copy for copy in copies if not copy.same_label)
-    notes = _notes(good, leaks, conflicts)
+    notes = _notes(good, leaks, conflicts, dataset.kind[:-1])
     heights = [look.size.height for look in good]
     widths = [look.size.width for look in good]
     return Audit(
@@ -114,7 +115,8 @@ def _looks(
             decoded = dataset.decode(example)
         except ImageError as error:
             return _Look(example, str(error), (), Size(0, 0), "")
-        size = Size(decoded.image.height, decoded.image.width)
+        frames = decoded.frames
+        size = Size(decoded.image.height, decoded.image.width // frames)
         digest = hashlib.sha256(f"{size}".encode())
         digest.update(decoded.image.tobytes())
         return _Look(example, "", decoded.notes, size, digest.hexdigest())
@@ -146,9 +148,9 @@ def _refuse(
         return
     listed = "; ".join(f"{item.path}: {item.reason}" for item in bad[:5])
     raise DataError(
-        f"{dataset.root}: {len(bad)} of {number} images cannot be decoded, more than "
-        f"the {max_bad:.0%} that is accepted. The first: {listed}. Repair or remove "
-        "them, or raise the share that is accepted."
+        f"{dataset.root}: {len(bad)} of {number} {dataset.kind} cannot be decoded, "
+        f"more than the {max_bad:.0%} that is accepted. The first: {listed}. "
+        "Repair or remove them, or raise the share that is accepted."
     )
 
 
@@ -175,17 +177,18 @@ def _notes(
     looks: list[_Look],
     leaks: tuple[Duplicates, ...],
     conflicts: tuple[Duplicates, ...],
+    noun: str,
 ) -> tuple[str, ...]:
     counted = Counter(note for look in looks for note in dict.fromkeys(look.notes))
     notes = [f"{note}: {number} file(s)" for note, number in sorted(counted.items())]
     if leaks:
         notes.append(
-            f"{len(leaks)} image(s) are in more than one split with equal pixels, such "
-            f"as {' and '.join(leaks[0].ids[:2])}"
+            f"{len(leaks)} {noun}(s) are in more than one split with equal pixels, "
+            f"such as {' and '.join(leaks[0].ids[:2])}"
         )
     if conflicts:
         notes.append(
-            f"{len(conflicts)} image(s) appear twice with different labels, such as "
+            f"{len(conflicts)} {noun}(s) appear twice with different labels, such as "
             f"{' and '.join(conflicts[0].ids[:2])}"
         )
     return tuple(notes)

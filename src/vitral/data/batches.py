@@ -6,7 +6,7 @@ Which examples share a batch, and who builds it, is in loader.py.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,15 +20,20 @@ from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
 from vitral.errors import ImageError
 
-Transform = Callable[[Image.Image, str, int], Tensor]
+Transform = Callable[[Any, str, int], Tensor]
+"""From an RGB image, or a Clip, its example's id and the epoch to pixels."""
 
 
 class Batch(NamedTuple):
     """Images with their targets; the first axis is the batch everywhere."""
 
     image: (
-        Float[Tensor, "batch channels height width"] | Float[Tensor, "batch tokens dim"]
+        Float[Tensor, "batch channels height width"]
+        | Float[Tensor, "batch frames channels height width"]
+        | Float[Tensor, "batch views frames channels height width"]
+        | Float[Tensor, "batch tokens dim"]
     )
+    """Of clips with frames; in an evaluation of several views with views."""
     target: Float[Tensor, "batch classes"]
     """One-hot, soft or multi-hot; mixed where images are mixed."""
     label: Int[Tensor, "batch"]
@@ -84,11 +89,13 @@ class Builder(Dataset[Result]):
         with _one_thread():
             for example in task.examples:
                 try:
-                    image = self.dataset.read(example)
+                    opened = self.dataset.open(example)
+                    # A clip is decoded only once its frames are chosen.
+                    image = self.transform(opened, example.id, task.epoch)
                 except ImageError as error:
                     failures[example.id] = str(error)
                     continue
-                images.append(self.transform(image, example.id, task.epoch))
+                images.append(image)
                 used.append(example)
             if not used:
                 return Result(None, failures)

@@ -6,15 +6,17 @@ in split.py.
 
 import hashlib
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
+from vitral.data.clips import Clip, open_clip
+from vitral.data.decoder import TIME_OUT
 from vitral.data.images import Decoded, decode
-from vitral.errors import ImageError
+from vitral.errors import ImageError, MissingExtraError
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {
@@ -28,7 +30,7 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One image and what it shows."""
+    """One image or clip and what it shows."""
 
     id: str
     """Stable name: the POSIX path relative to the root, or like "digits/00012"."""
@@ -40,6 +42,14 @@ class Example:
     """"train", "val", "test", or "" while undecided."""
     group: str = ""
     """Examples of one group never part; "" is no group."""
+    span: tuple[float, float] | None = None
+    """First second of a clip and the one behind its last; None for all of it. An id
+    then ends in "#t=FIRST,LAST"."""
+
+    @property
+    def file(self) -> str:
+        """The path in the id of an example that is a file or a folder."""
+        return self.id if self.span is None else self.id.rpartition("#t=")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +82,18 @@ class FileReader:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClipReader:
+    """Open the clip that an example's id names below `root`."""
+
+    root: Path
+    timeout: float = TIME_OUT
+    """Seconds that decoding may take for one clip."""
+
+    def __call__(self, example: Example) -> Clip:
+        return open_clip(self.root / example.file, example.span, self.timeout)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSet:
     """Examples with one class map for all splits; nothing here writes to `root`."""
 
@@ -80,8 +102,9 @@ class DataSet:
     classes: tuple[str, ...]
     """Names in natural order; a label is an index into them."""
     examples: tuple[Example, ...]
-    reader: Callable[[Example], Decoded]
+    reader: Callable[[Example], Decoded | Clip]
     """Picklable and small: loader workers receive a copy."""
+    kind: Literal["images", "clips"] = "images"
     multi_label: bool = False
     ignored: tuple[Ignored, ...] = ()
     bad: tuple[BadFile, ...] = ()
@@ -91,27 +114,42 @@ class DataSet:
         """The examples of one split, in the data set's order."""
         return tuple(example for example in self.examples if example.split == split)
 
-    def decode(self, example: Example) -> Decoded:
-        """The RGB image of an example with the notes of the decoder.
+    def open(self, example: Example) -> Image.Image | Clip:
+        """What a transform gets: the RGB image, or the clip before it is decoded.
 
         Raises:
             ImageError: the file cannot be decoded, whatever the reader met.
         """
-        try:
-            return self.reader(example)
-        except ImageError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"decoding failed: {reason}") from error
+        opened = self._opened(example)
+        return opened.image if isinstance(opened, Decoded) else opened
+
+    def decode(self, example: Example) -> Decoded:
+        """The RGB image of an example with the notes of the decoder.
+
+        Of a clip it is a strip of frames.
+
+        Raises:
+            ImageError: the file cannot be decoded, whatever the reader met.
+        """
+        opened = self._opened(example)
+        return opened if isinstance(opened, Decoded) else opened.strip()
 
     def read(self, example: Example) -> Image.Image:
-        """The RGB image of an example.
+        """The RGB image of an example; of a clip a strip of frames.
 
         Raises:
             ImageError: the file cannot be decoded.
         """
         return self.decode(example).image
+
+    def _opened(self, example: Example) -> Decoded | Clip:
+        try:
+            return self.reader(example)
+        except (ImageError, MissingExtraError):
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ImageError(f"decoding failed: {reason}") from error
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Examples per split and class, zero included; a split without any is absent.
@@ -136,12 +174,6 @@ class DataSet:
             row = [example.id, example.label, example.target, example.split]
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
-
-
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key under which "class 2" comes before "class 10"."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def shortened(names: tuple[str, ...] | list[str], limit: int = 10) -> str:

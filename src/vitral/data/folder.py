@@ -1,7 +1,8 @@
-"""A folder of images, one sub-folder per class, as a data set.
+"""A folder of images or clips, one sub-folder per class, as a data set.
 
 `train/`, `val/` (or `valid/`, `validation/`) and `test/` at the first level are splits;
-without them split.py divides the images by hash. Nothing is decoded here.
+without them split.py divides the images by hash. A clip is a video file, an .npz or a
+folder of frames. Nothing is decoded here.
 """
 
 import os
@@ -9,17 +10,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from vitral.data.dataset import (
     SPLIT_NAMES,
+    ClipReader,
     DataSet,
     Example,
     FileReader,
     Ignored,
-    natural_key,
     shortened,
 )
+from vitral.data.decoder import require_av
+from vitral.data.frames import EXTENSIONS as CLIP_EXTENSIONS
+from vitral.data.frames import VIDEO_EXTENSIONS, frame_files, has_clips
 from vitral.data.images import EXTENSIONS
+from vitral.data.order import natural_key
 from vitral.errors import ConfigError, DataError
 
 _SYSTEM_NAMES = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
@@ -34,16 +40,23 @@ class _Scan:
     """The walk's findings; paths are POSIX and relative to the root."""
 
     root: Path
+    kind: Literal["images", "clips"]
     ignored: dict[str, str] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    """Files of the other kind, which are ignored too."""
+
+    @property
+    def noun(self) -> str:
+        return self.kind[:-1]
 
     def folders(self, folder: str) -> list[str]:
         """Usable sub-folders of `folder` in natural order; the rest is recorded."""
         return [entry.name for entry in self.entries(folder) if entry.is_dir()]
 
-    def images(
+    def examples(
         self, folder: str, parents: tuple[tuple[int, int], ...] = ()
     ) -> Iterator[str]:
-        """Image files at any depth below `folder`, in natural order."""
+        """Images, or clips, at any depth below `folder`, in natural order."""
         status = (self.root / folder).stat()
         identity = (status.st_dev, status.st_ino)
         if identity in parents:
@@ -51,13 +64,13 @@ class _Scan:
             return
         for entry in self.entries(folder):
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
-                yield from self.images(path, (*parents, identity))
-            else:
+            if not entry.is_dir() or self._is_clip(path):
                 yield path
+            else:
+                yield from self.examples(path, (*parents, identity))
 
     def entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
-        """Sub-folders and image files; everything else goes to `ignored`."""
+        """Sub-folders and files of this kind; everything else goes to `ignored`."""
         try:
             with os.scandir(self.root / folder) as listed:
                 found = sorted(listed, key=lambda entry: natural_key(entry.name))
@@ -65,11 +78,34 @@ class _Scan:
             self.ignore(folder, f"folder cannot be read: {error.strerror}")
             return
         for entry in found:
-            reason = _reason_to_ignore(entry)
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            reason = _reason_to_ignore(entry) or self._other_kind(entry, path)
             if reason:
-                self.ignore(f"{folder}/{entry.name}" if folder else entry.name, reason)
+                self.ignore(path, reason)
             else:
                 yield entry
+
+    def _other_kind(self, entry: "os.DirEntry[str]", path: str) -> str:
+        """Why a regular file is no example by its name; empty if it is one."""
+        extension = os.path.splitext(entry.name)[1].lower()
+        kinds = {"images": EXTENSIONS, "clips": CLIP_EXTENSIONS}
+        if entry.is_dir() or extension in kinds.pop(self.kind):
+            return ""
+        if extension in next(iter(kinds.values())) and path not in self.ignored:
+            self.others.append(path)
+        article = "an image" if self.kind == "images" else "a clip"
+        return f"not {article} by its extension"
+
+    def _is_clip(self, folder: str) -> bool:
+        """Whether a folder holds frames: images, no clip and no folder."""
+        if self.kind == "images":
+            return False
+        try:
+            return bool(frame_files(self.root / folder)) and not has_clips(
+                self.root / folder
+            )
+        except OSError:
+            return False  # `examples` meets it again and says why
 
     def ignore(self, path: str, reason: str) -> None:
         # Names that are not UTF-8 must still be printable and storable as JSON.
@@ -77,7 +113,22 @@ class _Scan:
         self.ignored[path] = reason
 
 
-def read_folder(root: Path, group_by: str = "") -> DataSet:
+class _Listed(NamedTuple):
+    """Paths by split and class, as the walk found them."""
+
+    scan: _Scan
+    splits: dict[str, str]
+    found: dict[str, dict[str, list[str]]]
+    notes: list[str]
+
+    def paths(self) -> list[str]:
+        classes = [paths for split in self.found.values() for paths in split.values()]
+        return [path for paths in classes for path in paths]
+
+
+def read_folder(
+    root: Path, group_by: str = "", kind: Literal["auto", "clips"] = "auto"
+) -> DataSet:
     """List the examples of a folder; splits that the folder does not name stay "".
 
     Args:
@@ -85,24 +136,27 @@ def read_folder(root: Path, group_by: str = "") -> DataSet:
         group_by: "folder" groups the images of one directory; otherwise a regular
             expression searched in the relative path, whose first group (or whole
             match) is the key; "" is no grouping.
+        kind: "auto" takes images, and clips where there is no image; "clips" takes
+            clips, folders of frames among them.
 
     Raises:
         DataError: the layout is not usable; the message says why.
         ConfigError: `group_by` is not a regular expression or matches no file.
+        MissingExtraError: there are video files and PyAV is not installed.
     """
-    scan = _Scan(root=root)
-    splits = _split_folders(scan)
-    found: dict[str, dict[str, list[str]]] = {}
-    notes: list[str] = []
-    for folder, split in splits.items():
-        for class_name in scan.folders(folder):
-            path = f"{folder}/{class_name}" if folder else class_name
-            images = list(scan.images(path))
-            if not images:
-                notes.append(f"{path}/ holds no image")
-            found.setdefault(split, {}).setdefault(class_name, []).extend(images)
-    _ignore_stray_images(scan, splits, found)
-    classes = _class_map(root, found)
+    listed = _list(_Scan(root=root, kind="images" if kind == "auto" else "clips"))
+    if kind == "auto" and listed.scan.others and not listed.paths():
+        listed = _list(_Scan(root=root, kind="clips"))
+    scan, found = listed.scan, listed.found
+    _ignore_stray_images(scan, listed.splits, found)
+    classes = _class_map(listed)
+    if scan.kind == "images" and scan.others:
+        listed.notes.append(
+            f"{len(scan.others)} clip(s), such as {scan.others[0]}, are ignored beside "
+            "the images: a video model takes them"
+        )
+    if any(Path(path).suffix.lower() in VIDEO_EXTENSIONS for path in listed.paths()):
+        require_av()
     label_of = {name: index for index, name in enumerate(classes)}
     examples = tuple(
         Example(id=path, label=(label_of[name],), split=split)
@@ -115,12 +169,27 @@ def read_folder(root: Path, group_by: str = "") -> DataSet:
         root=root,
         classes=classes,
         examples=_grouped(examples, group_by),
-        reader=FileReader(root=root),
+        reader=(FileReader if scan.kind == "images" else ClipReader)(root=root),
+        kind=scan.kind,
         ignored=tuple(
             Ignored(path=path, reason=reason) for path, reason in scan.ignored.items()
         ),
-        notes=tuple(notes),
+        notes=tuple(listed.notes),
     )
+
+
+def _list(scan: _Scan) -> _Listed:
+    splits = _split_folders(scan)
+    found: dict[str, dict[str, list[str]]] = {}
+    notes: list[str] = []
+    for folder, split in splits.items():
+        for class_name in scan.folders(folder):
+            path = f"{folder}/{class_name}" if folder else class_name
+            examples = list(scan.examples(path))
+            if not examples:
+                notes.append(f"{path}/ holds no {scan.noun}")
+            found.setdefault(split, {}).setdefault(class_name, []).extend(examples)
+    return _Listed(scan, splits, found, notes)
 
 
 def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
@@ -142,8 +211,6 @@ def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
         if entry.is_symlink():
             return "symbolic link that leads nowhere"
         return "not a regular file"
-    if os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:
-        return "not an image by its extension"
     return ""
 
 
@@ -192,19 +259,27 @@ def _ignore_stray_images(
         has_classes = folder not in splits or bool(found.get(splits[folder]))
         if stray and not has_classes:
             raise DataError(
-                f"{scan.root / folder} holds {len(stray)} image(s) directly, such as "
-                f"{stray[0]}, and no class folder. {_LAYOUT}. Move the images into "
-                "class folders, or list them in a labels.csv."
+                f"{scan.root / folder} holds {len(stray)} {scan.noun}(s) directly, "
+                f"such as {stray[0]}, and no class folder. {_LAYOUT}. Move the "
+                f"{scan.kind} into class folders, or list them in a labels.csv."
             )
         for path in stray:
-            scan.ignore(path, "image outside a class folder")
+            scan.ignore(path, f"{scan.noun} outside a class folder")
 
 
-def _class_map(root: Path, found: dict[str, dict[str, list[str]]]) -> tuple[str, ...]:
+def _class_map(listed: _Listed) -> tuple[str, ...]:
+    scan, found = listed.scan, listed.found
+    root = scan.root
     trained = found.get("train" if "train" in found else "", {})
-    number = sum(len(paths) for split in found.values() for paths in split.values())
-    if not number:
-        raise DataError(f"{root} holds no image. {_LAYOUT}.")
+    if not listed.paths():
+        if scan.kind == "clips" and scan.others:
+            raise DataError(
+                f"{root} holds images, such as {scan.others[0]}, but a video model "
+                "needs clips: video files, .npz files, or a folder of frames for each "
+                "clip, as in ROOT/cat/clip1/0001.jpg. Choose a model of images, or "
+                "give clips."
+            )
+        raise DataError(f"{root} holds no {scan.noun}. {_LAYOUT}.")
     classes = sorted(
         (name for name, paths in trained.items() if paths), key=natural_key
     )
@@ -217,7 +292,7 @@ def _class_map(root: Path, found: dict[str, dict[str, list[str]]]) -> tuple[str,
                 f"{root}: {split} has the class(es) {shortened(unknown)}, which train "
                 f"lacks. Classes of train: {shortened(classes)}. Classes of {split}: "
                 f"{shortened(sorted(names, key=natural_key))}. Rename the folder, or "
-                "add training images."
+                f"add training {scan.kind}."
             )
     if len(classes) < 2:
         raise DataError(

@@ -9,9 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vitral.data.dataset import SPLIT_NAMES, DataSet, Example, natural_key
+from vitral.data.dataset import SPLIT_NAMES, DataSet, Example
 from vitral.data.images import Decoded, decode
 from vitral.data.named import default_root
+from vitral.data.order import natural_key
 from vitral.errors import DataError, MissingExtraError
 
 PREFIX = "hf:"

@@ -44,6 +44,8 @@ class Decoded:
 
     image: Image.Image
     notes: tuple[str, ...] = ()
+    frames: int = 1
+    """Frames side by side in `image`, which then stands for a clip."""
 
 
 def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:

@@ -1,7 +1,8 @@
 """Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on a whole batch.
 
 One lambda per batch and the batch rolled by one as partner, as in "How to train your
-ViT" (arXiv 2106.10270). Works on images only, not on cached tokens.
+ViT" (arXiv 2106.10270). Works on images and clips, not on cached tokens; all frames of
+a clip are mixed alike.
 """
 
 import math
@@ -36,7 +37,7 @@ class MixConfig:
 class Mixed(NamedTuple):
     """Mixed images and targets, and the weight of the unrolled ones."""
 
-    image: Float[Tensor, "batch channels height width"]
+    image: Float[Tensor, "batch *frames channels height width"]
     target: Float[Tensor, "batch classes"]
     weight: float
 
@@ -53,22 +54,23 @@ def mix(
     CutMix is the exact share of pixels that stay.
 
     Raises:
-        ConfigError: `image` is not [batch, channels, height, width].
+        ConfigError: `image` is neither images nor clips.
     """
-    if image.ndim != 4:
+    if image.ndim not in (4, 5):
         raise ConfigError(
-            "mixup and cutmix need images [batch, channels, height, width]: got "
-            f"{list(image.shape)}. Switch both off for cached tokens."
+            "mixup and cutmix need images [batch, channels, height, width] or clips "
+            f"[batch, frames, channels, height, width]: got {list(image.shape)}. "
+            "Switch both off for cached tokens."
         )
     use_cutmix = config.cutmix > 0 and (config.mixup == 0 or generator.random() < 0.5)
     if use_cutmix:
-        height, width = image.shape[2:]
+        height, width = image.shape[-2:]
         box = cutmix_box(
             height, width, generator.beta(config.cutmix, config.cutmix), generator
         )
         cut = image.clone()
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-        cut[:, :, rows, columns] = image.roll(1, 0)[:, :, rows, columns]
+        cut[..., rows, columns] = image.roll(1, 0)[..., rows, columns]
         weight = 1 - box.area / (height * width)
         return Mixed(cut, _blend(target, weight), weight)
     if config.mixup > 0:

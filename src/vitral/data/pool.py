@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from vitral.data.clips import Clip
 from vitral.data.dataset import DataSet, Example
 from vitral.data.images import Decoded
 from vitral.errors import DataError
@@ -38,7 +39,7 @@ class Pool:
     classes: tuple[str, ...]
     splits: dict[str, Split]
     """By "train", "val" and "test"; "" is a set that was published in one piece."""
-    reader: Callable[[Example], Decoded]
+    reader: Callable[[Example], Decoded | Clip]
 
 
 @dataclass(frozen=True, kw_only=True)

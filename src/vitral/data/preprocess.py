@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.data.images import decode, to_rgb
+from vitral.data.sampling import Sampling
 from vitral.errors import ConfigError
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
@@ -56,9 +57,16 @@ class Preprocess:
     """Mean of red, green, blue on the 0..1 scale."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Standard deviation of red, green, blue on the 0..1 scale."""
+    sampling: Sampling | None = None
+    """Which frames of a clip are taken; None for a model of single images."""
 
     def __post_init__(self) -> None:
         _validate(asdict(self))
+        if self.sampling and self.sampling.crops > 1 and self.resize == "squash":
+            raise ConfigError(
+                f"`Sampling.crops` {self.sampling.crops} needs frames that are wider "
+                "or higher than the image: set `Preprocess.resize` to 'crop'."
+            )
 
     def __call__(
         self, image: str | Path | bytes | Image.Image | np.ndarray
@@ -138,13 +146,21 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` reads them back."""
+        values = asdict(self)
+        # The hash of a model of images is older than clips are.
+        clips = {"sampling": self.sampling.to_dict()} if self.sampling else {}
+        del values["sampling"]
         # 0 and 0.0 are the same mean and must have the same hash.
-        return asdict(self) | {
-            "image_size": list(self.image_size),
-            "crop_fraction": float(self.crop_fraction),
-            "mean": [float(value) for value in self.mean],
-            "std": [float(value) for value in self.std],
-        }
+        return (
+            values
+            | clips
+            | {
+                "image_size": list(self.image_size),
+                "crop_fraction": float(self.crop_fraction),
+                "mean": [float(value) for value in self.mean],
+                "std": [float(value) for value in self.std],
+            }
+        )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
@@ -162,6 +178,8 @@ class Preprocess:
             )
         plain = {name: _plain(name, value) for name, value in values.items()}
         _validate(plain)
+        if plain.get("sampling") is not None:
+            plain["sampling"] = Sampling.from_dict(plain["sampling"])
         return cls(**plain)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
@@ -212,6 +230,10 @@ def _validate(values: dict[str, Any]) -> None:
             "three positive numbers",
         ),
         "antialias": (lambda flag: isinstance(flag, bool), "true or false"),
+        "sampling": (
+            lambda value: value is None or isinstance(value, dict),
+            "the fields of Sampling, or none",
+        ),
     }
     for name, value in values.items():
         is_valid, expected = checks[name]

@@ -12,7 +12,7 @@ from typing import Any
 
 from vitral.errors import DataError
 
-COLUMN_TEXT = "path,label[,split,group,weight]"
+COLUMN_TEXT = "path,label[,split,group,weight]"  # and start,end for clips
 
 
 def read_text(path: Path) -> str:

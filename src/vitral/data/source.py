@@ -2,6 +2,7 @@
 
 import difflib
 from pathlib import Path
+from typing import Literal
 
 from vitral.data import named, split, tasks
 from vitral.data.benchmarks import groups
@@ -25,6 +26,7 @@ def open_data(
     test: int | float = 0.2,
     group_by: str = "",
     root: Path | None = None,
+    kind: Literal["auto", "clips"] = "auto",
 ) -> DataSet:
     """List the examples of a data set and give each a split.
 
@@ -40,40 +42,50 @@ def open_data(
         group_by: keeps examples together: "folder" or a regular expression on the
             path for a folder, a column for a table; "" for no groups.
         root: where named data sets are kept and downloaded to.
+        kind: "auto" takes images, and clips where there is no image; "clips", as a
+            video model needs, takes clips only and a folder of frames for one.
 
     Raises:
         DataError: the data set is unusable; the message says why.
         ConfigError: nothing has this name, or a setting is not allowed.
+        MissingExtraError: there are video files and PyAV is not installed.
     """
-    dataset = _listed(data, group_by, root)
+    dataset = _listed(data, group_by, root, kind)
     if dataset.name in tasks.NAMES:
         val = test = 0.0
     return split.assign(dataset, seed=seed, val=val, test=test)
 
 
-def _listed(data: str | Path, group_by: str, root: Path | None) -> DataSet:
+def _listed(
+    data: str | Path, group_by: str, root: Path | None, kind: Literal["auto", "clips"]
+) -> DataSet:
     """The data set before `split.assign`."""
     path = Path(data)
     if path.is_dir():
         tables = [path / name for name in TABLES if (path / name).is_file()]
         if len(tables) > 1:
             raise DataError(f"{path} holds both {' and '.join(TABLES)}. Remove one.")
-        return (
-            read_table(tables[0], group_by) if tables else read_folder(path, group_by)
-        )
+        if tables:
+            return read_table(tables[0], group_by, kind)
+        return read_folder(path, group_by, kind)
     if path.is_file():
         if path.suffix not in (".csv", ".jsonl"):
             raise ConfigError(
                 f"data must be a folder, a .csv or .jsonl table, or a name: got the "
                 f"file {path}."
             )
-        return read_table(path, group_by)
+        return read_table(path, group_by, kind)
     name = str(data)
     if name in NAMES or name.startswith(PREFIX):
         if group_by:
             raise ConfigError(
                 f"group_by works on folders and tables: got {group_by!r} for the named "
                 f"data set {name}. Leave it empty."
+            )
+        if kind == "clips":
+            raise DataError(
+                f"The data set {name} holds images, but a video model needs clips. "
+                "Give a folder or table of clips, or choose a model of images."
             )
         if name.startswith(PREFIX):
             return read_hub(name, root)

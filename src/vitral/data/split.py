@@ -146,7 +146,7 @@ def _gaps(dataset: DataSet, val: int | float, test: int | float) -> list[str]:
     if "train" not in counts:
         raise DataError(
             f"{dataset.root}: no example is left for train of {len(dataset.examples)}. "
-            "Lower val and test, choose another seed, or add images."
+            f"Lower val and test, choose another seed, or add {dataset.kind}."
         )
     notes = [
         f"{split} is empty: too few examples or groups for its share"

@@ -1,7 +1,8 @@
-"""A labels.csv or .jsonl with a row per image as a data set.
+"""A labels.csv or .jsonl with a row per image or clip as a data set.
 
-Columns: path, label, and optionally split, group and weight. Several labels are joined
-by ";": a multi-label row, or with weights a soft target. Nothing is decoded here.
+Columns: path, label, and optionally split, group and weight, for clips start and end.
+Several labels are joined by ";": a multi-label row, or with weights a soft target.
+Nothing is decoded here.
 """
 
 import json
@@ -9,17 +10,21 @@ import math
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from vitral.data.dataset import (
     SPLIT_NAMES,
+    ClipReader,
     DataSet,
     Example,
     FileReader,
-    natural_key,
     shortened,
 )
+from vitral.data.decoder import require_av
+from vitral.data.frames import VIDEO_EXTENSIONS
+from vitral.data.order import natural_key
 from vitral.data.rows import COLUMN_TEXT, csv_rows, json_rows, read_text
+from vitral.data.spans import clip_id, names_clip, names_image, span_of
 from vitral.errors import ConfigError, DataError
 
 
@@ -43,21 +48,30 @@ class _Row:
     labels: _Labels
     split: str
     group: str
+    span: tuple[float, float] | None
+
+    @property
+    def id(self) -> str:
+        return clip_id(self.path, self.span)
 
 
-def read_table(path: Path, group_by: str = "") -> DataSet:
+def read_table(
+    path: Path, group_by: str = "", kind: Literal["auto", "clips"] = "auto"
+) -> DataSet:
     """List the examples of a table; paths are relative to the table's folder.
 
     Args:
         path: a .csv or .jsonl file in UTF-8. In .jsonl a label is a string, a list of
             strings, or an object {class: weight}.
         group_by: the column that names the group; "" takes "group" if it exists.
+        kind: "auto" goes by the first row; "clips" wants clips.
 
     Raises:
         DataError: naming the line, the column and what to do.
         ConfigError: `group_by` is not a column.
+        MissingExtraError: there are video files and PyAV is not installed.
     """
-    rows = _rows(path, group_by)
+    rows = _rows(path, group_by, kind)
     if not rows:
         raise DataError(f"{path} has no row. Expected {COLUMN_TEXT}; add examples.")
     _check_splits(path, rows)
@@ -65,17 +79,21 @@ def read_table(path: Path, group_by: str = "") -> DataSet:
     multi_label = any(
         len(row.labels.names) > 1 and row.labels.weights is None for row in rows
     )
+    clips = names_clip(path.parent / rows[0].path)
+    if any(Path(row.path).suffix.lower() in VIDEO_EXTENSIONS for row in rows):
+        require_av()
     return DataSet(
         name=path.resolve().parent.name if path.stem == "labels" else path.stem,
         root=path.parent,
         classes=classes,
         examples=tuple(_example(row, classes) for row in rows),
-        reader=FileReader(root=path.parent),
+        reader=(ClipReader if clips else FileReader)(root=path.parent),
+        kind="clips" if clips else "images",
         multi_label=multi_label,
     )
 
 
-def _rows(path: Path, group_by: str) -> list[_Row]:
+def _rows(path: Path, group_by: str, kind: str) -> list[_Row]:
     text = read_text(path)
     raw_rows = (
         json_rows(path, text) if path.suffix == ".jsonl" else csv_rows(path, text)
@@ -89,46 +107,65 @@ def _rows(path: Path, group_by: str) -> list[_Row]:
                 f"{', '.join(values)}."
             )
         try:
-            row = _parse(path.parent, line, values, group_by or "group")
-            if row.path in seen:
-                first = seen[row.path]
+            row = _parse(path.parent, line, values, group_by or "group", kind)
+            if row.id in seen:
                 raise _Fault(
-                    "path", f"{row.path!r} is already in line {first}; keep one"
+                    "path", f"{row.id!r} is already in line {seen[row.id]}; keep one"
                 )
+            # The first row decides for all.
+            kind = "clips" if names_clip(path.parent / row.path) else "images"
         except _Fault as fault:
             raise DataError(
                 f"{path.name} line {line}, column {fault.column!r}: {fault}."
             ) from None
-        seen[row.path] = line
+        seen[row.id] = line
         rows.append(row)
     return rows
 
 
-def _parse(root: Path, line: int, values: dict[str, Any], group_column: str) -> _Row:
+def _parse(
+    root: Path, line: int, values: dict[str, Any], group_column: str, kind: str
+) -> _Row:
     split = str(values.get("split") or "").strip()
     if split and split.lower() not in SPLIT_NAMES:
         raise _Fault("split", f"expected train, val or test, got {split!r}; correct it")
+    path = _path(root, values["path"], kind)
+    span = None
+    if names_clip(root / path):
+        try:
+            span = span_of(values.get("start"), values.get("end"))
+        except ValueError as error:
+            raise _Fault("start", str(error)) from None
     return _Row(
         line=line,
-        path=_path(root, values["path"]),
+        path=path,
         labels=_labels(values["label"], values.get("weight")),
         split=SPLIT_NAMES[split.lower()] if split else "",
         group=str(values.get(group_column) or "").strip(),
+        span=span,
     )
 
 
-def _path(root: Path, value: Any) -> str:
+def _path(root: Path, value: Any, kind: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise _Fault("path", "it is empty; name an image file or remove the row")
+        what = "a clip" if kind == "clips" else "an image file"
+        raise _Fault("path", f"it is empty; name {what} or remove the row")
     path = posixpath.normpath(value.strip())
     if posixpath.isabs(path):
         raise _Fault(
             "path", f"{value!r} is absolute; write it relative to the table's folder"
         )
-    if not (root / path).is_file():
+    file = root / path
+    if not file.is_file() and (kind == "images" or not file.is_dir()):
+        raise _Fault("path", f"{file} is no file; correct the path or remove the row")
+    if kind == "clips" and names_image(file):
         raise _Fault(
-            "path", f"{root / path} is no file; correct the path or remove the row"
+            "path",
+            f"{path!r} is an image where a clip is needed; name a video file, an .npz "
+            "or a folder of frames, or choose a model of images",
         )
+    if kind == "images" and names_clip(file):
+        raise _Fault("path", f"{path!r} is a clip among images; keep one kind")
     return path
 
 
@@ -237,6 +274,13 @@ def _example(row: _Row, classes: tuple[str, ...]) -> Example:
         by_name = dict(zip(row.labels.names, row.labels.weights, strict=True))
         target = tuple(by_name.get(name, 0.0) for name in classes)
         label = (target.index(max(target)),)
+    # Parts of one file look alike: they must not meet in another split.
+    group = row.group or (row.path if row.span else "")
     return Example(
-        id=row.path, label=label, target=target, split=row.split, group=row.group
+        id=row.id,
+        label=label,
+        target=target,
+        split=row.split,
+        group=group,
+        span=row.span,
     )

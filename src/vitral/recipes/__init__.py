@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from vitral.errors import ConfigError
-from vitral.recipes import bit, elpv, small, vit
+from vitral.models import config
+from vitral.recipes import bit, clips, elpv, small, vit
 from vitral.recipes.facts import Facts, look
 from vitral.recipes.planning import plan
 from vitral.run import TrainConfig
@@ -22,6 +23,8 @@ RECIPES: dict[str, Recipe] = {
     "vit.finetune": vit.finetune,
     "bit.hyperrule": bit.hyperrule,
     "elpv.finetune": elpv.finetune,
+    "clips.scratch": clips.scratch,
+    "clips.finetune": clips.finetune,
 }
 
 
@@ -47,10 +50,18 @@ def get(name: str) -> Recipe:
     )
 
 
-def choose(data: str, weights: str) -> Choice:
-    """A recipe for these images, and the reason in a sentence."""
-    facts = look(data)
-    images = f"{facts.num_images} images of {facts.num_classes} classes"
+def choose(data: str, weights: str, model: str = "") -> Choice:
+    """A recipe for these images or clips, and the reason in a sentence.
+
+    Args:
+        model: the name that was asked for; a video model wants clips.
+    """
+    facts = look(data, "clips" if model and config(model).num_frames else "auto")
+    images = f"{facts.num_images} {facts.kind} of {facts.num_classes} classes"
+    if facts.kind == "clips":
+        if weights:
+            return Choice("clips.finetune", f"{images} and weights to start from")
+        return Choice("clips.scratch", f"{images} and no weights: train from zero")
     if not weights:
         return Choice(
             "small.scratch", f"{images} and no weights to start from: train from zero"
@@ -62,5 +73,5 @@ def choose(data: str, weights: str) -> Choice:
     return Choice("vit.finetune", f"{images}: enough for the paper's own fine-tune")
 
 
-__all__ = ["RECIPES", "Choice", "Facts", "Recipe", "bit", "choose", "elpv", "get"]
-__all__ += ["look", "plan", "small", "vit"]
+__all__ = ["RECIPES", "Choice", "Facts", "Recipe", "bit", "choose", "clips", "elpv"]
+__all__ += ["get", "look", "plan", "small", "vit"]

@@ -1,7 +1,7 @@
-"""What a recipe has to know of a data set: how many images, how large, of what kind."""
+"""What a recipe has to know of a data set: how many images or clips, and how large."""
 
 import statistics
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -23,29 +23,34 @@ class Facts(NamedTuple):
     grey: bool
     """Whether no looked-at image has colour."""
     multi_label: bool
+    kind: Literal["images", "clips"]
 
 
-def look(data: str) -> Facts:
+def look(data: str, kind: Literal["auto", "clips"] = "auto") -> Facts:
     """List the examples of `data` and open a few of them.
+
+    Args:
+        kind: as `vitral.data.open` takes it.
 
     Raises:
         DataError: none of the images that were tried can be decoded.
     """
-    dataset = vitral.data.open(data)
+    dataset = vitral.data.open(data, kind=kind)
     examples = dataset.examples
     sizes: list[tuple[int, int]] = []
     grey = True
     for example in examples[:: max(1, len(examples) // SAMPLE)]:
         try:
-            image = dataset.read(example)
+            decoded = dataset.decode(example)
         except ImageError:
             continue
-        sizes.append((image.height, image.width))
+        image = decoded.image
+        sizes.append((image.height, image.width // decoded.frames))
         pixels = np.asarray(image)
         grey = grey and bool((pixels == pixels[..., :1]).all())
     if not sizes:
         raise DataError(
-            f"None of the images of {data} that were tried can be decoded. Run "
+            f"None of the {dataset.kind} of {data} that were tried can be decoded. Run "
             f"`vitral data check {data}` to see each with its reason."
         )
     return Facts(
@@ -55,4 +60,5 @@ def look(data: str) -> Facts:
         width=round(statistics.median(width for _, width in sizes)),
         grey=grey,
         multi_label=dataset.multi_label,
+        kind=dataset.kind,
     )

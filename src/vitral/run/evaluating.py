@@ -22,6 +22,7 @@ from vitral.evaluation import (
 from vitral.evaluation.predictions import read_predictions
 from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real, real_accuracy
 from vitral.files import write_json
+from vitral.run.clips import evaluation_batch, kind_for, refuse_clips
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.scoring import Scores, measure, score_split, split_loader, write_result
@@ -118,10 +119,12 @@ def _evaluate(
     out: Path | None,
     accepted: tuple[frozenset[int], ...] | None,
 ) -> Measured:
+    kind = kind_for(run.model.config)
     if data:
-        dataset = vitral.data.open(data, val=0.0, test=0.0)
+        dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
+        refuse_clips(dataset, kind)
     else:
-        dataset = open_split_data(run.config, run.path / "split.csv")
+        dataset = open_split_data(run.config, run.path / "split.csv", kind)
     published = dataset.classes
     dataset = _in_model_order(run, dataset)
     there = list(dataset.counts())
@@ -168,7 +171,12 @@ def measure_split(
 ) -> Classification | MultiLabel:
     """Run the model over a split; write <name>.json and <name>.csv into `folder`."""
     run.model.to(device)
-    loader = split_loader(dataset, split, run.preprocess, batch_size=32)
+    loader = split_loader(
+        dataset,
+        split,
+        run.preprocess,
+        batch_size=evaluation_batch(run.preprocess),
+    )
     scores = score_split(
         run.model,
         loader,

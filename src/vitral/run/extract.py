@@ -10,6 +10,7 @@ from torch import Tensor
 import vitral.data
 from vitral.data import DataSet, Preprocess
 from vitral.models import VisionModel
+from vitral.run.clips import kind_for, refuse_clips
 from vitral.run.feature_cache import (
     cached_features,
     computed,
@@ -50,7 +51,9 @@ def features(
         ConfigError: there is no such split.
         DataError: none of the images can be decoded.
     """
-    dataset = data if isinstance(data, DataSet) else vitral.data.open(data)
+    kind = kind_for(model.config)
+    dataset = data if isinstance(data, DataSet) else vitral.data.open(data, kind=kind)
+    refuse_clips(dataset, kind)
     if cache is None:
         loader = loader_of(dataset, split, preprocess, batch_size, workers)
         found = reported(computed(model, loader), dataset, split, announce)

@@ -21,10 +21,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import vitral.weights
-from vitral.data import BadFile, DataSet, Example, Loader, Plain, Preprocess
+from vitral.data import (
+    BadFile,
+    DataSet,
+    Example,
+    Loader,
+    Preprocess,
+    evaluation_transform,
+)
 from vitral.errors import ConfigError, DataError
 from vitral.files import TEMPORARY_SUFFIX, sha256_file, write_atomic, write_json
 from vitral.models import VisionModel
+from vitral.run.clips import one_view
 from vitral.run.feature_key import key_of
 
 ABANDONED_SECONDS = 3600.0
@@ -127,7 +135,7 @@ def loader_of(
     return Loader(
         dataset=dataset,
         examples=examples,
-        transform=Plain(preprocess=preprocess),
+        transform=evaluation_transform(one_view(preprocess)),
         batch_size=batch_size,
         workers=workers,
     )

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from vitral.data import DataSet, Example, FileReader, Preprocess
+from vitral.data.dataset import ClipReader
+from vitral.data.frames import frame_files
 from vitral.files import sha256_file
 from vitral.models import VisionModel
 from vitral.version import __version__
@@ -79,7 +81,7 @@ def content_hash(dataset: DataSet, examples: tuple[Example, ...]) -> str | None:
     picture have the same name.
     """
     reader, root = dataset.reader, dataset.root
-    if isinstance(reader, FileReader):
+    if isinstance(reader, FileReader | ClipReader):
         # Its root can be written in several ways that mean the same folder.
         digest, root = hashlib.sha256(b"files"), reader.root
     else:
@@ -90,10 +92,16 @@ def content_hash(dataset: DataSet, examples: tuple[Example, ...]) -> str | None:
     place = root.resolve() if root.exists() else root
     digest.update(os.fsencode(place))
     for example in examples:
-        try:
-            about = os.stat(root / example.id)
-            stamp = [about.st_size, about.st_mtime_ns]
-        except (OSError, ValueError):
-            stamp = []
-        digest.update(json.dumps([example.id, stamp]).encode())
+        digest.update(json.dumps([example.id, _stamp(root / example.file)]).encode())
     return digest.hexdigest()
+
+
+def _stamp(path: Path) -> list[Any]:
+    """Size and time of a file, or of each frame in a folder; empty if it is gone."""
+    try:
+        if path.is_dir():
+            return [[file.name, *_stamp(file)] for file in frame_files(path)]
+        about = os.stat(path)
+        return [about.st_size, about.st_mtime_ns]
+    except (OSError, ValueError):
+        return []

@@ -6,9 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 
 import vitral.weights
 from vitral import configs
@@ -16,6 +14,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.evaluation import softmax
 from vitral.models import VisionModel
+from vitral.run.clips import Readable, pixels_of
 from vitral.run.config import TrainConfig
 from vitral.run.scoring import logits_of
 
@@ -79,21 +78,33 @@ class Run:
 
     def predict(
         self,
-        images: Sequence[str | Path | bytes | Image.Image | np.ndarray],
+        images: Sequence[Readable],
         *,
         batch_size: int = 32,
     ) -> list[Answer]:
-        """The class of each image.
+        """The class of each image; of each clip, if the model takes clips.
+
+        Args:
+            images: paths, contents of files, Pillow images or uint8 arrays [height,
+                width, 3]; of clips paths, or uint8 arrays [frames, height, width, 3].
 
         Raises:
-            ImageError: an image cannot be decoded.
+            ImageError: one cannot be decoded.
         """
         answers: list[Answer] = []
         for start in range(0, len(images), batch_size):
             chosen = images[start : start + batch_size]
-            pixels = torch.stack([self.preprocess(image) for image in chosen])
+            pixels = torch.stack([self.pixels(image) for image in chosen])
             answers.extend(self.answers(pixels))
         return answers
+
+    def pixels(self, image: Readable) -> torch.Tensor:
+        """An image or a clip as it enters the model in evaluation.
+
+        Raises:
+            ImageError: it cannot be decoded, or is of the other kind.
+        """
+        return pixels_of(self.preprocess, image)
 
     def answers(self, pixels: torch.Tensor) -> Iterable[Answer]:
         """The classes of a batch that is pre-processed already, as it is evaluated:

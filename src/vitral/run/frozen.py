@@ -47,10 +47,8 @@ class Tail(nn.Module):
 
 def after_frozen(model: VisionModel) -> Tokens:
     """What leaves the frozen prefix, for an image of zeros: grid and shapes."""
-    like = next(model.parameters())
-    image = like.new_zeros(1, model.config.in_chans, *model.config.image_hw)
     with torch.no_grad():
-        tokens = model.embed(image)
+        tokens = model.embed(_blank(model))
         return model.encode(tokens, 0, model.num_frozen_blocks or 0)
 
 
@@ -74,6 +72,14 @@ def unpacked(table: Float[Tensor, "batch tokens dim"], like: Tokens) -> Tokens:
     return Tokens(table[:, :, :width], like.rows, like.columns, words=words)
 
 
+def _blank(model: VisionModel) -> Tensor:
+    """One black image or clip of the model's own size."""
+    config = model.config
+    frames = [config.num_frames] if config.num_frames else []
+    like = next(model.parameters())
+    return like.new_zeros(1, *frames, config.in_chans, *config.image_hw)
+
+
 def is_probe(model: VisionModel) -> bool:
     """Whether only the head learns: then one pooled vector an image is enough."""
     learns = [name for name, p in model.named_parameters() if p.requires_grad]
@@ -81,7 +87,7 @@ def is_probe(model: VisionModel) -> bool:
 
 
 def frozen_output(
-    model: VisionModel, image: Float[Tensor, "batch channels height width"]
+    model: VisionModel, image: Float[Tensor, "batch *frames channels height width"]
 ) -> Float[Tensor, "batch tokens dim"]:
     """What the learning part of `model` takes as its input."""
     first = model.num_frozen_blocks
@@ -194,8 +200,6 @@ def _fill(
 
 
 def _shape(loader: Loader, model: VisionModel, views: int) -> tuple[int, int, int, int]:
-    image = torch.zeros(1, model.config.in_chans, *model.config.image_hw)
     with torch.no_grad():
-        device = next(model.parameters()).device
-        output = frozen_output(model, image.to(device))
+        output = frozen_output(model, _blank(model))
     return (views, len(loader.examples), output.shape[1], output.shape[2])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitral.data import DataSet
 from vitral.data.dataset import Example
-from vitral.errors import ImageError, VitralError
+from vitral.errors import ConfigError, ImageError, VitralError
 from vitral.evaluation import Prediction
 from vitral.inspection import attention_distance, grad_cam, rollout, uniform_distance
 from vitral.layers import Attention, Grid
@@ -57,11 +57,17 @@ def look(run: Run, dataset: DataSet, device: torch.device) -> None:
     if found.headline is None:
         return
     try:
+        _refuse_video(run.model)
         seen = _look(run, found, found.headline, dataset, device)
     except (VitralError, torch.OutOfMemoryError) as error:
         reason = " ".join(str(error).split())
         seen = _Seen({"split": found.headline, "missing": reason}, np.zeros((0, 0, 0)))
     store(run.path, seen.document, seen.maps)
+
+
+def _refuse_video(model: VisionModel) -> None:
+    if model.config.num_frames:
+        raise ConfigError("what a video model looks at is not computed yet")
 
 
 class _Seen(NamedTuple):

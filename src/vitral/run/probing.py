@@ -9,6 +9,7 @@ import vitral.weights
 from vitral.data import DataSet, Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
+from vitral.run.clips import Kind, kind_for, refuse_clips, sampled
 from vitral.run.environment import pick_device
 from vitral.run.feature_cache import Extracted, cached_features, say
 from vitral.run.folder import Run, open_run
@@ -129,11 +130,19 @@ def data_for(weights: str | Path | Run, data: str | Path | DataSet) -> DataSet:
                 f"{where} is not a run and has no data of its own: name the data set "
                 "to evaluate on."
             )
-        return vitral.data.open(data)
+        where = weights.path if isinstance(weights, Run) else weights
+        kind = kind_for(vitral.weights.read(where).config)
+        return _of_kind(vitral.data.open(data, kind=kind), kind)
+    kind = kind_for(run.model.config)
     own = run.config.data
     if not str(data) or str(data) == own or Path(data).resolve() == Path(own).resolve():
-        return open_split_data(run.config, run.path / "split.csv")
-    return vitral.data.open(data)
+        return open_split_data(run.config, run.path / "split.csv", kind)
+    return _of_kind(vitral.data.open(data, kind=kind), kind)
+
+
+def _of_kind(dataset: DataSet, kind: Kind) -> DataSet:
+    refuse_clips(dataset, kind)
+    return dataset
 
 
 def _model_of(
@@ -144,4 +153,4 @@ def _model_of(
         return run.model, run.preprocess
     assert not isinstance(weights, Run)
     loaded = vitral.weights.load(weights)
-    return loaded.model, loaded.preprocess
+    return loaded.model, sampled(loaded.preprocess, loaded.model.config, {})

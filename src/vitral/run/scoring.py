@@ -1,7 +1,8 @@
 """From a model and a split to logits, and from logits to the files of a result.
 
 Averaging over views: the probabilities of the image and of its mirror images or
-symmetries are averaged; the logits returned are the logarithms of that average.
+symmetries, or of the views of a clip, are averaged; the logits returned are the
+logarithms of that average.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data import BadFile, Batch, DataSet, Loader, Plain, Preprocess
+from vitral.data import (
+    BadFile,
+    Batch,
+    DataSet,
+    Loader,
+    Preprocess,
+    evaluation_transform,
+)
 from vitral.evaluation import (
     Classification,
     MultiLabel,
@@ -39,7 +47,13 @@ class Scores(NamedTuple):
 
 
 def views_of(image: Tensor, views: Views) -> list[Tensor]:
-    """The batch as it is, mirrored, and turned where images are square."""
+    """The batch as it is, mirrored, and turned where images are square.
+
+    Clips that have views of their own already, [batch, views, frames, channels, height,
+    width], give each of them.
+    """
+    if image.ndim == 6:
+        return [view for clip in image.unbind(1) for view in views_of(clip, views)]
     if views == "one":
         return [image]
     if views == "flip":
@@ -151,11 +165,11 @@ def split_loader(
     batch_size: int,
     workers: int = 0,
 ) -> Loader:
-    """The images of a split as a model sees them in evaluation, in a fixed order."""
+    """What a split holds, as a model sees it in evaluation, in a fixed order."""
     return Loader(
         dataset=dataset,
         examples=dataset.select(split),
-        transform=Plain(preprocess=preprocess),
+        transform=evaluation_transform(preprocess),
         batch_size=batch_size,
         workers=workers,
     )

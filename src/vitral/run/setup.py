@@ -12,11 +12,25 @@ import vitral.data
 import vitral.models
 import vitral.weights
 from vitral import configs
-from vitral.data import Audit, Augment, BadFile, DataSet, Loader, Preprocess
+from vitral.data import (
+    Audit,
+    BadFile,
+    DataSet,
+    Loader,
+    Preprocess,
+    training_transform,
+)
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.files import write_json
-from vitral.models import ModelConfig, VisionModel, ViTConfig
+from vitral.models import (
+    ModelConfig,
+    TimeSformerConfig,
+    VisionModel,
+    ViTConfig,
+    clip_config,
+)
+from vitral.run.clips import Kind, refuse_clips, sampled
 from vitral.run.config import TrainConfig
 from vitral.training import build, parameter_groups
 from vitral.weights import Ledger
@@ -37,11 +51,14 @@ class Prepared:
     """Where the weights came from and what became of them, for model/config.json."""
 
 
-def open_data(config: TrainConfig) -> DataSet:
+def open_data(config: TrainConfig, kind: Kind = "auto") -> DataSet:
     """The data set of a run, with its splits.
 
+    Args:
+        kind: "clips" for a video model; see `vitral.run.clips`.
+
     Raises:
-        DataError: it cannot be trained on.
+        DataError: it cannot be trained on, or is of the other kind.
     """
     dataset = vitral.data.open(
         config.data,
@@ -49,22 +66,26 @@ def open_data(config: TrainConfig) -> DataSet:
         val=config.val,
         test=config.test,
         group_by=config.group_by,
+        kind=kind,
     )
+    refuse_clips(dataset, kind)
     if len(dataset.classes) < 2:
         raise DataError(
             f"{config.data} has one class, {dataset.classes[0]}: a classifier needs at "
-            "least two. Put the images of each class into a folder of its own."
+            f"least two. Put the {dataset.kind} of each class into a folder of its own."
         )
     return dataset
 
 
-def open_split_data(config: TrainConfig, split_file: Path) -> DataSet:
+def open_split_data(
+    config: TrainConfig, split_file: Path, kind: Kind = "auto"
+) -> DataSet:
     """The data set of a run with the splits that the run kept.
 
     Raises:
         DataError: it cannot be opened, or the file belongs to another data set.
     """
-    dataset = open_data(config)
+    dataset = open_data(config, kind)
     if not split_file.is_file():
         return dataset
     return apply(
@@ -96,6 +117,7 @@ def describe_data(found: Audit) -> dict[str, Any]:
     ]
     return {
         "name": dataset.name,
+        "kind": dataset.kind,
         "root": str(dataset.root),
         "classes": list(dataset.classes),
         "multi_label": dataset.multi_label,
@@ -120,12 +142,11 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
     origin: dict[str, Any] = {"notes": ["fresh weights"]}
     if config.weights:
         source = vitral.weights.read(config.weights)
-        if config.model:
-            _refuse_another_model(config, source.config)
+        held = _begun(config, source.config)
         # The hidden layer of a pre-training head goes with the head (section 3.2).
-        if hasattr(source.config, "representation_size"):
+        if hasattr(held, "representation_size"):
             changes.setdefault("representation_size", 0)
-        model_config = vitral.models.changed(source.config, changes)
+        model_config = vitral.models.changed(held, changes)
         torch.manual_seed(config.seed)
         model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
@@ -141,9 +162,7 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
         torch.manual_seed(config.seed)
         model = vitral.models.build(model_config)
         preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
-    preprocess = Preprocess.from_dict(
-        {**preprocess.to_dict(), **config.preprocess_changes}
-    )
+    preprocess = sampled(preprocess, model_config, config.preprocess_changes)
     if config.freeze >= 0:
         model.freeze(config.freeze)
     return Prepared(model=model, preprocess=preprocess, ledger=ledger, origin=origin)
@@ -156,9 +175,7 @@ def train_loader(
     return Loader(
         dataset=dataset,
         examples=dataset.select("train"),
-        transform=Augment(
-            config=config.augment, preprocess=preprocess, seed=config.seed
-        ),
+        transform=training_transform(config.augment, preprocess, config.seed),
         batch_size=config.batch_size,
         seed=config.seed,
         shuffle=True,
@@ -187,8 +204,26 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _refuse_another_model(config: TrainConfig, found: ModelConfig) -> None:
+def _begun(config: TrainConfig, found: ModelConfig) -> ModelConfig:
+    """The model that the weights give: their own, or a video model of its sizes.
+
+    Raises:
+        ConfigError: `config.model` asks for another one.
+    """
+    if not config.model:
+        return found
     wanted = vitral.models.config(config.model)
+    if isinstance(wanted, TimeSformerConfig) and type(found) is ViTConfig:
+        clips = clip_config(found, wanted.num_frames, wanted.scheme)
+        _refuse_another_model(config, wanted, clips)
+        return clips
+    _refuse_another_model(config, wanted, found)
+    return found
+
+
+def _refuse_another_model(
+    config: TrainConfig, wanted: ModelConfig, found: ModelConfig
+) -> None:
     names = [vitral.models.family_of(either) for either in (wanted, found)]
     if names[0] != names[1]:
         raise ConfigError(

@@ -11,9 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 import vitral.report
-from vitral.data import Augment, DataSet
+from vitral.data import DataSet, Decoded, training_transform
+from vitral.data.clips import STRIP
 from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
+from vitral.run.clips import kind_for, strip_of
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.looking import look, up_to_date
@@ -52,7 +54,7 @@ def write_report(
 
     def view(run: Path, name: str) -> Image.Image | None:
         found, picture = opened[run], _read(opened[run], name)
-        if found is None or picture is None:
+        if found is None or picture is None or found.dataset.kind == "clips":
             return None
         return _picture(found.run, found.run.preprocess(picture))
 
@@ -70,7 +72,8 @@ def _open(run: Path, dataset: DataSet | None) -> _Opened | None:
     try:
         found = Run(run)
         if dataset is None:
-            dataset = open_split_data(found.config, run / "split.csv")
+            kind = kind_for(found.model.config)
+            dataset = open_split_data(found.config, run / "split.csv", kind)
     except VitralError:
         return None
     return _Opened(found, dataset, {e.id: e for e in dataset.examples})
@@ -91,9 +94,22 @@ def _read(opened: _Opened | None, name: str) -> Image.Image | None:
     if opened is None or example is None:
         return None
     try:
-        return opened.dataset.read(example)
+        decoded = opened.dataset.decode(example)
     except ImageError:
         return None
+    return decoded.image if opened.dataset.kind == "images" else _sheet(decoded)
+
+
+def _sheet(strip: Decoded) -> Image.Image:
+    """Four frames of a strip in two rows, read like text; fewer as they are."""
+    width, height = strip.image.width // strip.frames, strip.image.height
+    places = (0, 2, 5, 7) if strip.frames == STRIP else range(min(4, strip.frames))
+    sheet = Image.new("RGB", (2 * width, 2 * height), (255, 255, 255))
+    for number, place in enumerate(places):
+        left = place * width
+        frame = strip.image.crop((left, 0, left + width, height))
+        sheet.paste(frame, (number % 2 * width, number // 2 * height))
+    return sheet
 
 
 def _samples(opened: _Opened | None) -> Sequence[tuple[Image.Image, str]]:
@@ -101,14 +117,12 @@ def _samples(opened: _Opened | None) -> Sequence[tuple[Image.Image, str]]:
     if opened is None:
         return []
     run, dataset = opened.run, opened.dataset
-    augment = Augment(
-        config=run.config.augment, preprocess=run.preprocess, seed=run.config.seed
-    )
+    augment = training_transform(run.config.augment, run.preprocess, run.config.seed)
     examples = sorted(dataset.select("train"), key=lambda e: (e.label, e.id))
     shown = []
     for example in examples[:: max(1, len(examples) // NUM_SAMPLES)][:NUM_SAMPLES]:
         try:
-            pixels = augment(dataset.read(example), example.id, 0)
+            pixels = augment(dataset.open(example), example.id, 0)
         except ImageError:
             continue
         caption = "; ".join(dataset.classes[label] for label in example.label)
@@ -118,4 +132,5 @@ def _samples(opened: _Opened | None) -> Sequence[tuple[Image.Image, str]]:
 
 def _picture(run: Run, pixels: Tensor) -> Image.Image:
     """What enters the model, for people."""
-    return Image.fromarray(run.preprocess.inverse(pixels).permute(1, 2, 0).numpy())
+    shown = run.preprocess.inverse(strip_of(pixels))
+    return Image.fromarray(shown.permute(1, 2, 0).numpy())

@@ -24,6 +24,7 @@ from vitral.files import write_atomic, write_json
 from vitral.models import ModelConfig, name_of
 from vitral.objectives import Supervised
 from vitral.run.claim import claim, write_errors_as_ours
+from vitral.run.clips import kind_of_run, one_view
 from vitral.run.config import VOLATILE, TrainConfig
 from vitral.run.environment import command_line, describe, pick_device
 from vitral.run.finish import finish
@@ -97,7 +98,7 @@ def _train(
     workers: int,
     announce: Callable[[str], None] | None,
 ) -> Run:
-    dataset = open_data(config)
+    dataset = open_data(config, kind_of_run(config))
     _refuse_objective(config, dataset)
     prepared = prepare_model(config, dataset.classes)
     found = audit(dataset, out / "split.csv", config, workers)
@@ -156,16 +157,17 @@ def _announce(
     if announce is None:
         return
     for split, counts in found.dataset.counts().items():
-        announce(f"data: {split} {sum(counts.values())} images")
+        announce(f"data: {split} {sum(counts.values())} {found.dataset.kind}")
     for file in found.bad:
         announce(f"unreadable: {file.path} ({file.split}): {file.reason}")
     for note in found.dataset.notes:
         announce(f"note: {note}")
     config = prepared.model.config
     learns = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
+    frames = f"{config.num_frames} frames of " if config.num_frames else ""
     announce(
         f"model: {num_parameters(prepared.model):,} parameters, {learns:,} learn, "
-        f"{config.image_hw[0]} x {config.image_hw[1]} pixels in "
+        f"{frames}{config.image_hw[0]} x {config.image_hw[1]} pixels in "
         f"{config.grid.rows} x {config.grid.columns} patches"
     )
     if prepared.ledger is not None:
@@ -204,7 +206,7 @@ def _loaders(
         val_images = split_loader(
             dataset,
             "val",
-            preprocess,
+            one_view(preprocess) if config.cache else preprocess,
             batch_size=config.batch_size,
             workers=workers,
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from vitral import plots
 from vitral.files import write_atomic, write_json
 from vitral.studies.families import BATCH, STEPS, Plan, judge, plan_families
-from vitral.studies.lab import Lab, seconds_of, tabulate
+from vitral.studies.lab import Lab, cpu_seconds_of, tabulate
 from vitral.studies.page import detail_lines
 from vitral.studies.running import machine
 from vitral.studies.table import Table
@@ -89,8 +89,8 @@ def study_families(
         command,
         "```",
         "",
-        f"{len(plan.trials)} trainings, {seconds_of(done):.0f} s of training and "
-        f"measuring in all, {time.monotonic() - started:.0f} s by the clock, on "
+        f"{len(plan.trials)} trainings, {cpu_seconds_of(done):.0f} s of one "
+        f"core in all, {time.monotonic() - started:.0f} s by the clock, on "
         f"{machine()}.",
         "",
         *detail_lines(table),

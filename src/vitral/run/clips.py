@@ -1,0 +1,132 @@
+"""Where a run has to know clips from images: which of the two a model takes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+import vitral.models
+import vitral.weights
+from vitral.data import DataSet, Preprocess, Sampling, evaluation_transform, open_clip
+from vitral.data.clips import Clip, clip_of
+from vitral.data.frames import EXTENSIONS
+from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
+from vitral.errors import ConfigError, DataError, ImageError
+from vitral.models import ModelConfig
+from vitral.run.config import TrainConfig
+
+Kind = Literal["auto", "clips"]
+Readable = str | Path | bytes | Image.Image | np.ndarray
+VIDEO_MODEL = "timesformer_s16"
+
+
+def kind_for(model: ModelConfig) -> Kind:
+    """What `vitral.data.open` has to look for."""
+    return "clips" if model.num_frames else "auto"
+
+
+def kind_of_run(config: TrainConfig) -> Kind:
+    """The same before the model is built: its name decides, or else the weights."""
+    if config.model:
+        return kind_for(vitral.models.config(config.model))
+    return kind_for(vitral.weights.read(config.weights).config)
+
+
+def refuse_clips(dataset: DataSet, kind: Kind) -> None:
+    """Say that a model of images cannot take clips; the reverse is said on opening.
+
+    Raises:
+        DataError: `dataset` holds clips and `kind` is not "clips".
+    """
+    if dataset.kind == "clips" and kind != "clips":
+        raise DataError(
+            f"{dataset.root} holds clips, such as {dataset.examples[0].id}, but the "
+            "model takes single images. Choose a video model, such as "
+            f"`--model {VIDEO_MODEL}`, or give images."
+        )
+
+
+def sampled(
+    preprocess: Preprocess, model: ModelConfig, changes: dict[str, Any]
+) -> Preprocess:
+    """The pre-processing with `changes`, and with the frames that a model takes.
+
+    Raises:
+        ConfigError: a field is unknown or not allowed, or belongs to clips only.
+    """
+    values = {**preprocess.to_dict(), **changes}
+    asked = changes.get("sampling") or {}
+    if not model.num_frames:
+        if asked:
+            raise ConfigError(
+                "`sampling` chooses the frames of clips, but the model takes single "
+                f"images: got {asked}. Leave it out, or choose a video model."
+            )
+        return Preprocess.from_dict(values)
+    if asked.get("frames", model.num_frames) != model.num_frames:
+        raise ConfigError(
+            f"`sampling.frames` {asked['frames']} is not the model's number of frames, "
+            f"{model.num_frames}. Set the model's with `--set num_frames=N`."
+        )
+    own = (preprocess.sampling or Sampling()).to_dict()
+    values["sampling"] = {**own, **asked, "frames": model.num_frames}
+    return Preprocess.from_dict(values)
+
+
+def one_view(preprocess: Preprocess) -> Preprocess:
+    """The same with a single view of each clip, where one has to do."""
+    if preprocess.sampling is None:
+        return preprocess
+    return replace(preprocess, sampling=replace(preprocess.sampling, clips=1, crops=1))
+
+
+def evaluation_batch(preprocess: Preprocess, images: int = 32) -> int:
+    """How many examples are evaluated at once: fewer where each is many frames."""
+    sampling = preprocess.sampling
+    if sampling is None:
+        return images
+    each = sampling.frames * sampling.clips * sampling.crops
+    return max(1, images * 8 // each)
+
+
+def pixels_of(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]:
+    """What a model sees of a file, or of what is in memory, in evaluation.
+
+    Raises:
+        ImageError: it cannot be decoded, or is of the other kind.
+    """
+    if preprocess.sampling is None:
+        if isinstance(source, str | Path) and _is_clip(Path(source)):
+            raise ImageError("it is a clip, but the model takes single images")
+        return preprocess(source)
+    return evaluation_transform(preprocess)(_clip(source), "", 0)
+
+
+def strip_of(pixels: Float[Tensor, "..."]) -> Float[Tensor, "3 height width"]:
+    """Frames side by side, for people; an image stays as it is."""
+    return pixels if pixels.ndim == 3 else torch.cat(list(pixels), dim=-1)
+
+
+def _clip(source: Readable) -> Clip:
+    if isinstance(source, np.ndarray):
+        return clip_of(source)
+    if not isinstance(source, str | Path):
+        raise ConfigError(
+            "A clip is given by its path, or as a uint8 array [frames, height, width, "
+            f"3]: got {type(source).__name__}. Write it to a file first."
+        )
+    path = Path(source)
+    if path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
+        raise ImageError("it is an image, but the model takes clips")
+    if not path.exists():
+        raise ImageError("the file cannot be read: No such file or directory")
+    return open_clip(path)
+
+
+def _is_clip(path: Path) -> bool:
+    return path.is_dir() or path.suffix.lower() in EXTENSIONS
