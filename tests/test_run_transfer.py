@@ -271,3 +271,20 @@ def test_the_text_of_a_table():
         "time it took.\n\n"
         "## Failed\n\n- y/a, e, linear: It broke.\n"
     )
+
+
+def test_a_group_is_its_members(weights, tmp_path, monkeypatch):
+    """None of them is here, so each cell says which files are missing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    table = vt.transfer(
+        weights[:1], ["vtab/structured"], protocols=["knn"], k=3, out=tmp_path / "t"
+    )
+    names = {entry.data for entry in table.failed}
+    assert len(names) == 8
+    assert "vtab/dmlab" in names
+
+
+def test_the_command_is_one_process(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["transfer", "weights", "--data", "photos"]) == 2
+    assert "start it without torchrun" in capsys.readouterr().err

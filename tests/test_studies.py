@@ -176,7 +176,7 @@ HYBRID = [
         (
             "position",
             {("none", "stem"): [0.80, 0.81, 0.82], **POSITION},
-            ["As in the paper, no position embedding is behind", "hardly matters"],
+            ["the model without position embeddings is behind every", "hardly matters"],
         ),
         (
             "position",
@@ -185,7 +185,11 @@ HYBRID = [
                 **POSITION,
                 ("2-D", "stem"): [0.95, 0.951, 0.952],
             },
-            ["Unlike in the paper", "1-D (stem)", "Which one it is matters here"],
+            [
+                "not every position embedding is ahead of none",
+                "1-D (stem), +0.0",
+                "Which one it is matters here",
+            ],
         ),
         (
             "head",

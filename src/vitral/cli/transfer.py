@@ -1,11 +1,12 @@
 """`vitral transfer WEIGHTS... --data D...`: how well models transfer."""
 
 import json
+import os
 from pathlib import Path
 
 from vitral.cli.finetuning import add_flags, planner
 from vitral.cli.parser import Parser
-from vitral.errors import InterruptedRun, VitralError
+from vitral.errors import ConfigError, InterruptedRun, VitralError
 from vitral.run.protocols import PROTOCOLS as PROBES
 from vitral.run.transferring import PROTOCOLS, SHOTS, transfer
 
@@ -14,7 +15,9 @@ def run(words: list[str]) -> None:
     """Fill the table, print it, and say what is missing."""
     parser = Parser("transfer", "A table of weights x data x protocol.")
     parser.add_argument("weights", nargs="+", help="runs, or weights of any layout")
-    parser.add_argument("--data", nargs="+", required=True, help="data sets")
+    parser.add_argument(
+        "--data", nargs="+", required=True, help="data sets, or groups such as vtab"
+    )
     parser.add_argument(
         "--protocol", nargs="+", choices=PROTOCOLS, default=list(PROBES)
     )
@@ -27,6 +30,10 @@ def run(words: list[str]) -> None:
     parser.add_argument("--out", default="runs/transfer", help="folder of the table")
     parser.add_argument("--json", action="store_true", help="print the whole table")
     known = parser.read(words)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(
+            "`vitral transfer` runs in one process: start it without torchrun."
+        )
     out = Path(known.out)
     try:
         table = transfer(

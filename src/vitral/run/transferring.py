@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import vitral.data
 from vitral.data import DataSet
 from vitral.errors import ConfigError, InterruptedRun, VitralError
 from vitral.evaluation import Interval
@@ -84,7 +85,7 @@ def transfer(
         )
     out = Path(out)
     rows = [str(word) for word in dict.fromkeys(map(str, weights))]
-    sets = expand(data)
+    sets = vitral.data.expand(map(str, data))
     work = _Work(out, plan, cache, workers, device, announce)
     out.mkdir(parents=True, exist_ok=True)
     entries = []
@@ -104,14 +105,6 @@ def transfer(
     write_json(out / "table.json", table.to_dict())
     write_atomic(out / "table.md", table.markdown())
     return table
-
-
-def expand(data: Sequence[str | Path]) -> list[str]:
-    """The data sets that the words mean, each once.
-
-    The one place to make several of one word, once there are groups of data sets.
-    """
-    return list(dict.fromkeys(str(word) for word in data))
 
 
 def _columns(

@@ -81,7 +81,7 @@ def write_page(study: Study, table: Table, made: Made, folder: Path) -> Path:
     shares = {
         place: [run.accuracy for run in runs] for place, runs in table.measured.items()
     }
-    plot = plots.seeds(shares, title=study.name, measure=study.measure)
+    plot = plots.seeds(shares, title=f"Study: {study.name}", measure=study.measure)
     write_atomic(folder / f"{study.name}.png", plots.to_png(plot.figure))
     verdict = study.judge(table)
     theirs = []

@@ -44,14 +44,16 @@ def judge(table: Table) -> str:
     sentences = []
     if all(gap.ahead for gap in gaps.values()):
         sentences.append(
-            "As in the paper, no position embedding is behind every other by more than "
-            f"the spread; the closest is {_name(closest)}, {gaps[closest]}."
+            "As in the paper, the model without position embeddings is behind every "
+            f"other by more than the spread; the closest is {_name(closest)}, "
+            f"{gaps[closest]}."
         )
     else:
-        not_ahead = [_name(place) for place, gap in gaps.items() if not gap.ahead]
+        level = [place for place, gap in gaps.items() if not gap.ahead]
+        told = " and ".join(f"{_name(place)}, {gaps[place]}" for place in level)
         sentences.append(
-            "Unlike in the paper, no position embedding is not behind all others by "
-            f"more than the spread: {', '.join(not_ahead)}."
+            "Unlike in the paper, not every position embedding is ahead of none by "
+            f"more than the spread: {told}."
         )
     best = max(others, key=lambda place: table.value(*place).mean)
     worst = min(others, key=lambda place: table.value(*place).mean)
