@@ -29,7 +29,7 @@ def table_of(values):
     return Table(
         {
             place: [
-                Measured(seed, accuracy, "", 1_500_000, 1234, 2.0)
+                Measured(seed, accuracy, accuracy, "", 1_500_000, 1234, 2.0)
                 for seed, accuracy in enumerate(accuracies)
             ]
             for place, accuracies in values.items()
@@ -131,7 +131,6 @@ def test_a_table_by_hand():
     assert not table.gap(("b", "x"), ("a", "x")).ahead
     assert table.gap(("b", "x"), ("a", "x")).apart
     assert not Gap(0.05, 0.1).apart
-    assert table.best() == ("a", "x")
     assert str(table_of({("a", ""): [0.5]}).value("a")) == "50.0"
 
 
@@ -151,6 +150,14 @@ def test_the_best_on_val_counts_and_shows_its_test():
     (measured,) = table.measured["a", ""]
     assert (measured.accuracy, measured.choice, measured.seconds) == (0.6, "high", 6.0)
     assert table.rows == ["a"]
+
+
+def test_a_column_is_chosen_by_val():
+    def runs(test, val):
+        return [Measured(seed, test, val, "", 1, 1, 1.0) for seed in (0, 1)]
+
+    table = Table({("a", "x"): runs(0.9, 0.5), ("a", "y"): runs(0.4, 0.6)})
+    assert table.chosen("a") == "y"
 
 
 POSITION = {

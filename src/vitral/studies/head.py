@@ -43,13 +43,10 @@ def _config(size: Size, head: str, lr: float, seed: int) -> TrainConfig:
 
 def judge(table: Table) -> str:
     """Are the heads alike at their best rates, and do these rates differ?"""
-    best = {
-        head: max(table.columns, key=lambda column: table.value(head, column).mean)
-        for head in HEADS
-    }
+    best = {head: table.chosen(head) for head in HEADS}
     gap = table.gap((MEAN, best[MEAN]), (TOKEN, best[TOKEN]))
     at_best = (
-        f"At its best rate each ({best[TOKEN]} and {best[MEAN]}), the mean of the "
+        f"At the rate that is best on val for each ({best[TOKEN]} and {best[MEAN]}), the mean of the "
         f"patches is {gap} against the class token"
     )
     if gap.apart:

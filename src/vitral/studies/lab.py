@@ -122,6 +122,7 @@ def tabulate(trials: Sequence[Trial], done: dict[str, Cell]) -> Table:
             measured = Measured(
                 seed=seed,
                 accuracy=result["test"],
+                val=result["val"],
                 choice=best.choice,
                 macs=result["macs"],
                 parameters=result["parameters"],

@@ -18,6 +18,8 @@ class Measured(NamedTuple):
     seed: int
     accuracy: float
     """On test, 0..1."""
+    val: float
+    """On val, 0..1; what choices are made by."""
     choice: str
     """What won the choice on val; empty where there was none."""
     macs: int
@@ -88,9 +90,13 @@ class Table:
         a, b = self.value(*first), self.value(*second)
         return Gap(a.mean - b.mean, math.hypot(a.spread, b.spread))
 
-    def best(self) -> tuple[str, str]:
-        """The place with the highest mean; the first of equals."""
-        return max(self.measured, key=lambda place: self.value(*place).mean)
+    def chosen(self, row: str) -> str:
+        """The column of a row with the highest mean on val; the first of equals."""
+        columns = [column for name, column in self.measured if name == row]
+        return max(
+            columns,
+            key=lambda column: sum(run.val for run in self.measured[row, column]),
+        )
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Plain data for JSON: one entry for each place."""
