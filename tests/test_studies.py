@@ -13,7 +13,7 @@ from vitral.errors import ConfigError
 from vitral.run import TrainConfig
 from vitral.run.cells import Cell
 from vitral.studies import get, studies, trials_of
-from vitral.studies.base import Study, Trial
+from vitral.studies.base import HERE, Study, Trial
 from vitral.studies.cost import costs
 from vitral.studies.lab import Lab, tabulate
 from vitral.studies.page import Made, table_lines, write_page
@@ -72,9 +72,12 @@ def test_every_small_study_builds(name):
     assert len(places) >= 2
     for trial in trials:
         assert trial.config.seed == 3
-        assert trial.config.data in ("digits", "mnist_5k", "elpv")
+        data = trial.config.data
+        assert data in ("digits", "mnist_5k", "elpv") or data.startswith(HERE)
         assert trial.config.val > 0, "something must choose without the test part"
-        if not trial.after:
+        if trial.config.weights.startswith(HERE):
+            assert get(name).prepare is not None
+        elif not trial.after:
             changes = {**trial.config.model_changes, "num_classes": 10}
             vitral.models.config(trial.config.model, changes)
         else:
@@ -292,6 +295,32 @@ HYBRID = [
             ["SGD is ahead", "against the paper"],
         ),
         (
+            "timesformer",
+            {
+                ("space only", "motion"): [0.50, 0.49],
+                ("divided", "motion"): [0.99, 0.98],
+                ("joint", "motion"): [0.91, 0.92],
+                ("space only", "appearance"): [0.99, 0.98],
+                ("divided", "appearance"): [0.99, 0.98],
+                ("joint", "appearance"): [0.99, 0.98],
+            },
+            [
+                "90 % or more by divided, joint; at chance",
+                "Only frames seen apart cannot",
+                "Appearance is learned by all",
+            ],
+        ),
+        (
+            "timesformer",
+            {
+                ("space only", "motion"): [0.80, 0.79],
+                ("divided", "motion"): [0.55, 0.58],
+                ("space only", "appearance"): [0.99, 0.98],
+                ("divided", "appearance"): [0.70, 0.71],
+            },
+            ["by none; at chance", "which it cannot be", "not learned to 90 % by div"],
+        ),
+        (
             "tnt",
             {
                 ("ViT", "smaller budget"): [0.80, 0.81],
@@ -317,6 +346,21 @@ def test_verdicts_follow_the_numbers(name, values, said):
     verdict = get(name).judge(table_of(values))
     for words in said:
         assert words in verdict
+
+
+def test_the_clips_and_first_models_are_written_once(tmp_path):
+    study = get("timesformer")
+    (tmp_path / "motion").mkdir()
+    (tmp_path / "motion" / "complete").touch()
+    (tmp_path / "appearance").mkdir()
+    (tmp_path / "appearance" / "complete").touch()
+    study.prepare("cpu", [3], tmp_path)
+    starts = sorted((tmp_path / "starts").glob("*/*.safetensors"))
+    assert len(starts) == 5
+    times = [file.stat().st_mtime_ns for file in starts]
+    study.prepare("cpu", [3], tmp_path)
+    assert [file.stat().st_mtime_ns for file in starts] == times
+    assert "| divided (2) | 5 + 25 | 9 + 197 |" in study.notes("cpu")
 
 
 def test_two_trials_of_one_key_are_an_error():

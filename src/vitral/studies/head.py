@@ -46,8 +46,8 @@ def judge(table: Table) -> str:
     best = {head: table.chosen(head) for head in HEADS}
     gap = table.gap((MEAN, best[MEAN]), (TOKEN, best[TOKEN]))
     at_best = (
-        f"At the rate that is best on val for each ({best[TOKEN]} and {best[MEAN]}), the mean of the "
-        f"patches is {gap} against the class token"
+        f"At the rate that is best on val for each ({best[TOKEN]} and {best[MEAN]}), "
+        f"the mean of the patches is {gap} against the class token"
     )
     if gap.apart:
         first = f"{at_best}: unlike in the paper, where both do alike, they differ."
