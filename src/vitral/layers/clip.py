@@ -53,7 +53,7 @@ class Groups(NamedTuple):
     along: Along
     extent: Extent
     num_prefix_tokens: int
-    num_groups: int
+    per_clip: int
     """Groups of one clip."""
 
     def whole(
@@ -74,7 +74,7 @@ class Groups(NamedTuple):
         self, x: Float[Tensor, "groups prefix dim"]
     ) -> Float[Tensor, "batch prefix dim"]:
         """The mean over the groups of each clip."""
-        return x.unflatten(0, (-1, self.num_groups)).mean(dim=1)
+        return x.unflatten(0, (-1, self.per_clip)).mean(dim=1)
 
 
 def grouped(
@@ -91,8 +91,8 @@ def grouped(
     if num_prefix_tokens:
         copies = x[:, None, :num_prefix_tokens].expand(-1, lines.shape[1], -1, -1)
         lines = torch.cat([copies, lines], dim=2)
-    num_groups = lines.shape[1]
-    return Groups(lines.flatten(0, 1), along, extent, num_prefix_tokens, num_groups)
+    count = lines.shape[1]
+    return Groups(lines.flatten(0, 1), along, extent, num_prefix_tokens, count)
 
 
 class ClipAttention(Attention, ABC):
