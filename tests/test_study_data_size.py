@@ -201,7 +201,7 @@ def test_a_perfect_score_of_every_draw_is_flat_and_has_no_error():
     sizes, _ = drawn(0)
     fit = fit_nested(sizes, [1.0] * len(sizes))
     assert fit.trend == "flat"
-    assert fit.predict(5000).accuracy == 1.0
+    assert fit.predict(5000).accuracy == pytest.approx(1.0)
 
 
 def test_nested_says_what_does_not_fit():
