@@ -91,7 +91,9 @@ def figure(answer: Answer) -> plots.Plot:
     return plots.data_sizes(
         {
             name: plots.Grown(
-                one.points.sizes, one.points.accuracies, _curve(one.fit, answer.sizes)
+                np.array(one.points.sizes),
+                np.array(one.points.accuracies),
+                _curve(one.fit, answer.sizes),
             )
             for name, one in answer.grown.items()
         },
