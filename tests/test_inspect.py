@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import vitral as vt
-from helpers import TINY, randomise, tiny_vit
+from helpers import TINY, TINY_TNT, randomise, tiny_vit
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.models import (
@@ -17,6 +17,7 @@ from vitral.models import (
     HybridConfig,
     ModelConfig,
     ResNetConfig,
+    TNTConfig,
     ViTConfig,
     build,
 )
@@ -34,14 +35,16 @@ MODELS: dict[str, ModelConfig] = {
     "registers, no head": ViTConfig(
         **{**TINY, "num_classes": 0}, reg_tokens=2, init_values=0.1
     ),
+    "tnt": TNTConfig(**{**TINY_TNT, "in_chans": 3}),
 }
 CANNOT = {
-    "vit": set(),
-    "mean of patches": {"attention"},
-    "deit": set(),
-    "hybrid": set(),
-    "bit": {"attention", "rollout", "distance", "positions", "rank"},
-    "registers, no head": {"relevance", "gradcam", "faithfulness"},
+    "vit": {"words"},
+    "mean of patches": {"attention", "words"},
+    "deit": {"words"},
+    "hybrid": {"words"},
+    "bit": {"attention", "words", "rollout", "distance", "positions", "rank"},
+    "registers, no head": {"words", "relevance", "gradcam", "faithfulness"},
+    "tnt": set(),
 }
 
 

@@ -621,7 +621,7 @@ def clip_of(*shape):
     [
         (
             lambda: tiny()(images()),
-            r"takes clips .batch, frames, channels, height, width.: got .2, 3, 48, 80. "
+            r"takes clips .batch, frames, channels, height, width.: got .2, 3, 48, 80."
             r"\. Images .*by `images.:, None.`",
         ),
         (

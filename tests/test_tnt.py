@@ -1,6 +1,5 @@
 """Transformer in Transformer: counts, the paper's data flow, and the model contract."""
 
-import math
 from typing import Any
 
 import pytest
@@ -11,9 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vitral.models as models
 from helpers import TINY_TNT, images, tiny_tnt
+from tnt_by_hand import by_hand
 from vitral.errors import ConfigError
 from vitral.layers import Grid
-from vitral.models import TNT, TNTConfig, ViT, ViTConfig
+from vitral.models import TNTConfig, ViT, ViTConfig
 from vitral.models.tnt import NAMES, WordEmbed
 from vitral.run.frozen import Tail, frozen_output
 
@@ -94,77 +94,11 @@ def test_macs_agree_with_a_counter(changes):
 # The data flow
 
 
-def written_out(model: TNT, image: torch.Tensor) -> torch.Tensor:
-    """Logits from the state dict alone, patch by patch and head by head."""
-    state, config = model.state_dict(), model.config
-    height, width = config.patch_hw
-    rows, columns = image.shape[2] // height, image.shape[3] // width
-
-    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        spread = x.var(dim=-1, correction=0, keepdim=True) + 1e-5
-        unit = (x - x.mean(dim=-1, keepdim=True)) / spread.sqrt()
-        return unit * state[f"{name}.weight"] + state[f"{name}.bias"]
-
-    def dense(x: torch.Tensor, name: str) -> torch.Tensor:
-        bias = state.get(f"{name}.bias", torch.zeros(()).to(x))
-        return x @ state[f"{name}.weight"].T + bias
-
-    def block(x: torch.Tensor, name: str, heads: int) -> torch.Tensor:
-        q, k, v = dense(norm(x, f"{name}.norm1"), f"{name}.attn.qkv").chunk(3, dim=-1)
-        size = x.shape[-1] // heads
-        outs = []
-        for head in range(heads):
-            own = slice(head * size, (head + 1) * size)
-            logits = q[:, own] @ k[:, own].T / math.sqrt(size)
-            outs.append(logits.softmax(dim=-1) @ v[:, own])
-        x = x + dense(torch.cat(outs, dim=-1), f"{name}.attn.proj")
-        hidden = dense(norm(x, f"{name}.norm2"), f"{name}.mlp.fc1")
-        hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
-        return x + dense(hidden, f"{name}.mlp.fc2")
-
-    def fold(words: list[torch.Tensor], name: str) -> torch.Tensor:
-        stacked = torch.stack([each.reshape(-1) for each in words])
-        return norm(
-            dense(norm(stacked, f"{name}.norm1"), f"{name}.proj"), f"{name}.norm2"
-        )
-
-    answers = []
-    for picture in image:
-        words = []
-        for row in range(rows):
-            for column in range(columns):
-                patch = picture[
-                    :,
-                    row * height : (row + 1) * height,
-                    column * width : (column + 1) * width,
-                ]
-                made = nn.functional.conv2d(
-                    patch[None],
-                    state["patch_embed.proj.weight"],
-                    state["patch_embed.proj.bias"],
-                    stride=config.word_hw,
-                    padding=config.word_kernel // 2,
-                )[0]
-                made = made.permute(1, 2, 0).reshape(-1, config.inner_dim)
-                words.append(made + state["patch_embed.word_pos"][0])
-        x = torch.cat([state["cls_token"][0], fold(words, "patch_embed.fold")])
-        x = x + state["pos_embed"][0]
-        for layer in range(config.depth):
-            name = f"blocks.{layer}"
-            words = [
-                block(own, f"{name}.inner", config.inner_num_heads) for own in words
-            ]
-            x = torch.cat([x[:1], x[1:] + fold(words, f"{name}.fold")])
-            x = block(x, f"{name}.outer", config.num_heads)
-        answers.append(dense(norm(x[:1], "norm"), "head")[0])
-    return torch.stack(answers)
-
-
 def test_the_data_flow_written_out():
     model = tiny_tnt()
     x = images(2, channels=5)
     with torch.no_grad():
-        difference = (model(x) - written_out(model, x)).abs().max()
+        difference = (model(x) - by_hand(model, x).logits).abs().max()
     assert difference < 1e-11
 
 

@@ -17,6 +17,8 @@ from vitral.models import (
     HybridConfig,
     ModelConfig,
     ResNetConfig,
+    TimeSformerConfig,
+    TNTConfig,
     ViTConfig,
     build,
     families,
@@ -28,6 +30,7 @@ from vitral.weights.source import Opened
 from vitral.weights.tensor_file import MemoryFile
 from vitral.weights.writing import convert, equal_config, foreign, named, tensors_of
 
+WORDS: dict[str, int] = {"inner_dim": 12, "inner_num_heads": 2, "inner_mlp_dim": 48}
 MODELS: dict[str, ModelConfig] = {
     "plain": ViTConfig(**TINY),
     "plain with a hidden layer": ViTConfig(**TINY, representation_size=20),
@@ -92,11 +95,26 @@ MODELS: dict[str, ModelConfig] = {
     "hybrid of a stem": HybridConfig(
         **TINY, units=(), stem_width=32, class_token=False, global_pool="avg"
     ),
+    "TimeSformer": TimeSformerConfig(**TINY, num_frames=3),
+    "TimeSformer, axial": TimeSformerConfig(**TINY, num_frames=3, scheme="axial"),
+    "TimeSformer, square": TimeSformerConfig(
+        **{**TINY, "image_size": 48}, num_frames=3, qkv_bias=False
+    ),
+    "TimeSformer, joint": TimeSformerConfig(
+        **{**TINY, "image_size": 48}, num_frames=3, scheme="joint"
+    ),
+    "TimeSformer, space, headless": TimeSformerConfig(
+        **{**TINY, "image_size": 48, "num_classes": 0}, scheme="space"
+    ),
     "BiT": ResNetConfig(
         image_size=(48, 80), num_classes=7, units=(2, 1), stem_width=32
     ),
     "BiT, headless": ResNetConfig(
         image_size=(48, 80), num_classes=0, units=(1, 2), stem_width=32
+    ),
+    "TNT": TNTConfig(**{**TINY, "patch_size": (16, 8), "mlp_dim": 96}, **WORDS),
+    "TNT, mean, headless": TNTConfig(
+        **{**TINY, "num_classes": 0}, **WORDS, global_pool="avg", qkv_bias=True
     ),
 }
 PLAIN_NAMES = ("dino", "mae")

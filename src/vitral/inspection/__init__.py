@@ -18,6 +18,7 @@ from vitral.inspection.positions import position_similarity
 from vitral.inspection.rank import residual_profile, similarity_profile
 from vitral.inspection.relevance import gradient_rollout, relevance
 from vitral.inspection.rollout import rollout, rollout_matrix
+from vitral.inspection.words import word_attention
 
 __all__ = [
     "Components",
@@ -44,4 +45,5 @@ __all__ = [
     "rollout_matrix",
     "similarity_profile",
     "uniform_distance",
+    "word_attention",
 ]

@@ -40,7 +40,7 @@ def attention(
     Args:
         images: preprocessed, of any size that the model accepts.
         layers: which, in the order of the answer; negative ones count from the last.
-            None for all.
+            None for all. Of a TNT even ones are inner, odd ones outer.
         heads: the same for the heads of each layer.
         patch_mask: True where a patch takes part; the rows and columns of the others
             are zero. None when all do.

@@ -53,6 +53,8 @@ class Groups(NamedTuple):
     along: Along
     extent: Extent
     num_prefix_tokens: int
+    count: int
+    """Groups of one clip."""
 
     def whole(
         self, x: Float[Tensor, "groups line dim"]
@@ -72,8 +74,7 @@ class Groups(NamedTuple):
         self, x: Float[Tensor, "groups prefix dim"]
     ) -> Float[Tensor, "batch prefix dim"]:
         """The mean over the groups of each clip."""
-        count = math.prod(self.extent[axis] for axis in LINES[self.along][0])
-        return x.unflatten(0, (-1, count)).mean(dim=1)
+        return x.unflatten(0, (-1, self.count)).mean(dim=1)
 
 
 def grouped(
@@ -90,7 +91,8 @@ def grouped(
     if num_prefix_tokens:
         copies = x[:, None, :num_prefix_tokens].expand(-1, lines.shape[1], -1, -1)
         lines = torch.cat([copies, lines], dim=2)
-    return Groups(lines.flatten(0, 1), along, extent, num_prefix_tokens)
+    count = lines.shape[1]
+    return Groups(lines.flatten(0, 1), along, extent, num_prefix_tokens, count)
 
 
 class ClipAttention(Attention, ABC):

@@ -85,6 +85,17 @@ def _attention(subject: Subject) -> Iterator[Made]:
         yield Made(f"attention-{index}", plot, arrays if index == 0 else {})
 
 
+def _words(subject: Subject) -> Iterator[Made]:
+    """What the words of each patch look at, in the last inner layer, head by head."""
+    maps = subject.batched(lambda some: inspection.word_attention(subject.model, some))
+    arrays = {"word_attention": maps.numpy()}
+    for index, picture in enumerate(subject.pictures[:MOST_ALONE]):
+        title = f"Words of each patch, last layer: {_stem(subject, index)}"
+        # A word does not see beyond its patch, so nothing is blurred across borders.
+        plot = plots.heads(picture, maps[index].numpy(), title=title, blur=0.0)
+        yield Made(f"words-{index}", plot, arrays if index == 0 else {})
+
+
 def _rollout(subject: Subject) -> Iterator[Made]:
     maps = subject.batched(lambda some: inspection.rollout(subject.model, some))
     yield _gallery(subject, "rollout", "Attention rollout", maps)
@@ -219,6 +230,7 @@ def _faithfulness(subject: Subject) -> Iterator[Made]:
 
 VIEWS: dict[str, View] = {
     "attention": _attention,
+    "words": _words,
     "rollout": _rollout,
     "relevance": _relevance,
     "gradcam": _grad_cam,

@@ -1,15 +1,28 @@
-"""Two facts that no shape tells, kept in the text of a safetensors file.
+"""Facts that no shape tells, kept in the text of a safetensors file.
 
-A table of positions may be any rectangle, and heads leave no trace in a fused matrix.
-Every .safetensors that vitral writes says both, in whichever layout, so that it loads
-alone.
+A table of positions may be any rectangle, heads leave no trace in a fused matrix, nor
+does the step of a convolution in its kernel. Every .safetensors that vitral writes
+says them, in whichever layout, so that it loads alone.
 """
 
+import re
+from typing import NamedTuple
+
 from vitral.layers import Grid
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import ModelConfig, TNTConfig, ViTConfig
 from vitral.weights.files.base import TensorFile
 
 GRID, HEADS = "vitral.grid", "vitral.num_heads"
+WORDS, INNER_HEADS = "vitral.words", "vitral.inner_num_heads"
+
+
+class Words(NamedTuple):
+    """The words of a patch of a TNT."""
+
+    grid: Grid
+    """Their rows and columns."""
+    pixels: tuple[int, int]
+    """Height and width of one."""
 
 
 def kept(config: ModelConfig) -> dict[str, str]:
@@ -17,7 +30,13 @@ def kept(config: ModelConfig) -> dict[str, str]:
     if not isinstance(config, ViTConfig):
         return {}
     grid = f"{config.grid.rows} x {config.grid.columns} + {config.num_prefix_tokens}"
-    return {GRID: grid, HEADS: str(config.num_heads)}
+    found = {GRID: grid, HEADS: str(config.num_heads)}
+    if isinstance(config, TNTConfig):
+        rows, columns = config.word_grid
+        height, width = config.word_hw
+        found[WORDS] = f"{rows} x {columns} of {height} x {width}"
+        found[INNER_HEADS] = str(config.inner_num_heads)
+    return found
 
 
 def grid_in(file: TensorFile) -> Grid | None:
@@ -28,7 +47,27 @@ def grid_in(file: TensorFile) -> Grid | None:
     return None
 
 
+def words_in(file: TensorFile) -> Words | None:
+    """The words of a patch that the file says; None if it says none."""
+    match = re.fullmatch(
+        r"(\d+) x (\d+) of (\d+) x (\d+)", file.metadata.get(WORDS, "")
+    )
+    if match is None:
+        return None
+    rows, columns, height, width = map(int, match.groups())
+    return Words(Grid(rows, columns), (height, width))
+
+
 def heads_in(file: TensorFile) -> int | None:
     """Heads per block that the file says; None if it says none."""
-    text = file.metadata.get(HEADS, "")
+    return _number(file, HEADS)
+
+
+def inner_heads_in(file: TensorFile) -> int | None:
+    """Heads of a block inside each patch, the same way."""
+    return _number(file, INNER_HEADS)
+
+
+def _number(file: TensorFile, name: str) -> int | None:
+    text = file.metadata.get(name, "")
     return int(text) if text.isdecimal() and int(text) > 0 else None

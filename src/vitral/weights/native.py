@@ -131,6 +131,9 @@ def about_model(held: Held, extra: dict[str, Any]) -> dict[str, Any]:
     with torch.device("meta"):
         model = vitral.models.build(config)
     about = timm.about_model(held)
+    if any(rule.theirs != (rule.ours,) for rule in timm.rules(config)):
+        # Its tensors are written in our names here, which timm would not find.
+        about = {k: v for k, v in about.items() if k not in timm.HOW_TO_BUILD}
     understood = "architecture" in about
     about["vitral"] = {
         "family": vitral.models.family_of(config),

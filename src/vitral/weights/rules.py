@@ -90,15 +90,38 @@ def reshape(
     )
 
 
-def join(ours: str, theirs: Sequence[str]) -> Rule:
-    """Tensors that are stacked along their first axis in ours, such as q, k and v."""
-    count = len(theirs)
+def join(ours: str, theirs: Sequence[str], shares: Sequence[int] = ()) -> Rule:
+    """Tensors that are stacked along their first axis in ours, such as q, k and v.
+
+    Args:
+        shares: how ours is divided among them; none for equal parts.
+    """
+    parts = tuple(shares) or (1,) * len(theirs)
+
+    def outwards(tensor: Tensor) -> list[Tensor]:
+        one = tensor.shape[0] // sum(parts)
+        split = tensor.split([one * part for part in parts])
+        return [part.contiguous() for part in split]
+
     return Rule(
         ours=ours,
         theirs=tuple(theirs),
         action="joined",
         to_ours=lambda found: torch.cat(list(found), dim=0),
-        to_theirs=lambda tensor: [part.contiguous() for part in tensor.chunk(count)],
+        to_theirs=outwards,
+    )
+
+
+def map_of_tokens(ours: str, theirs: str, grid: Sequence[int]) -> Rule:
+    """A table (1, tokens, dim), stored as a map (1, dim, rows, columns)."""
+    return Rule(
+        ours=ours,
+        theirs=(theirs,),
+        action="transposed",
+        to_ours=lambda found: found[0].flatten(2).transpose(1, 2).contiguous(),
+        to_theirs=lambda tensor: [
+            tensor.transpose(1, 2).unflatten(2, tuple(grid)).contiguous()
+        ],
     )
 
 

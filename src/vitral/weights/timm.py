@@ -10,8 +10,15 @@ from typing import Any
 import vitral.models
 from vitral.data import Preprocess
 from vitral.layers import Grid
-from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, ViTConfig
-from vitral.weights import timm_arguments, timm_hybrid, timm_known, timm_resnet
+from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, TNTConfig, ViTConfig
+from vitral.weights import (
+    timm_arguments,
+    timm_hybrid,
+    timm_known,
+    timm_resnet,
+    timm_tnt,
+    tnt,
+)
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.rules import Rule, copy
 from vitral.weights.shapes import (
@@ -28,6 +35,8 @@ from vitral.weights.shapes import (
 )
 from vitral.weights.source import Opened, Source
 
+HOW_TO_BUILD = ("architecture", "model_args")
+"""Fields of config.json by which timm makes the model."""
 DROPPED = {
     r"mask_token$": "of the pre-training only",
     r"decoder": "of the pre-training only",
@@ -35,9 +44,9 @@ DROPPED = {
 
 
 def detect(opened: Opened) -> bool:
-    """Whether these are timm's names, of a Vision Transformer or a BiT ResNet."""
+    """Whether these are timm's names, of a Vision Transformer, a BiT or a TNT."""
     stem = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
-    if timm_resnet.detect(opened):
+    if timm_resnet.detect(opened) or timm_tnt.detect(opened):
         return "vitral" not in opened.beside
     return all(name in opened.file for name in stem) and not (
         "vitral" in opened.beside
@@ -69,6 +78,8 @@ def read(opened: Opened) -> Source:
 def _config(opened: Opened, notes: list[str]) -> ModelConfig:
     if timm_resnet.detect(opened):
         return timm_resnet.config_of(opened, notes)
+    if timm_tnt.detect(opened):
+        return timm_tnt.config_of(opened, notes)
     if timm_hybrid.detect(opened):
         encoder = vit_config(opened, notes, timm_hybrid.stride(opened))
         return timm_hybrid.config_of(opened, encoder)
@@ -133,7 +144,9 @@ def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
 
 
 def rules(config: ModelConfig) -> list[Rule]:
-    """Every tensor under its own name."""
+    """Every tensor under its own name, but those of a TNT."""
+    if isinstance(config, TNTConfig):
+        return timm_tnt.rules(config)
     return [copy(name) for name in vitral.models.tensor_shapes(config)]
 
 
@@ -150,7 +163,7 @@ def about_model(held: Held) -> dict[str, Any]:
         "num_features": config.pooled_dim,
         "pretrained_cfg": {
             "input_size": [config.in_chans, *preprocess.image_size],
-            "fixed_input_size": False,
+            "fixed_input_size": isinstance(config, TNTConfig),
             "interpolation": preprocess.interpolation,
             "crop_pct": preprocess.crop_fraction,
             "crop_mode": "squash" if preprocess.resize == "squash" else "center",
@@ -180,6 +193,8 @@ def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Prep
         )
     if isinstance(config, ResNetConfig):
         return timm_resnet.preprocess_of(config, notes)
+    if isinstance(config, TNTConfig):
+        return tnt.preprocess_of(config, notes)
     dino = isinstance(config, ViTConfig) and (
         config.init_values is not None and config.patch_hw == (14, 14)
     )

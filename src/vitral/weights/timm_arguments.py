@@ -12,9 +12,10 @@ from vitral.models import (
     HybridConfig,
     ModelConfig,
     ResNetConfig,
+    TNTConfig,
     ViTConfig,
 )
-from vitral.weights import timm_hybrid, timm_resnet
+from vitral.weights import timm_hybrid, timm_resnet, timm_tnt
 from vitral.weights.numerics import differences
 
 NORM_EPS = 1e-6
@@ -40,6 +41,8 @@ def model_of(config: ModelConfig) -> TimmModel | None:
         if found is None:
             return None
         return TimmModel(found[0], {**vit_arguments(config), **found[1]})
+    if isinstance(config, TNTConfig):
+        return TimmModel(*timm_tnt.model_of(config))
     assert isinstance(config, ViTConfig)
     # Any of timm's plain models: the arguments override each of its sizes.
     name = "vit_base_patch16_224"
@@ -54,6 +57,8 @@ def refuses(config: ModelConfig) -> str:
         return timm_resnet.refuses(config)
     if isinstance(config, HybridConfig):
         return timm_hybrid.refuses(config) or _encoder(config)
+    if isinstance(config, TNTConfig):
+        return timm_tnt.refuses(config)
     if type(config) not in (ViTConfig, DeiTConfig):
         return "it has no such family of models"
     assert isinstance(config, ViTConfig)
@@ -65,6 +70,8 @@ def numerics(config: ModelConfig) -> tuple[str, ...]:
     notes: tuple[str, ...] = ()
     if isinstance(config, ResNetConfig):
         return timm_resnet.numerics(config)
+    if isinstance(config, TNTConfig):
+        return timm_tnt.numerics(config)
     if isinstance(config, HybridConfig):
         notes = timm_hybrid.numerics(config)
     if isinstance(config, ViTConfig):
@@ -149,5 +156,7 @@ def places(config: ModelConfig) -> dict[str, Any]:
     if isinstance(config, HybridConfig):
         first = timm_hybrid.first_conv(config)
         return {"first_conv": first, "classifier": "head"}
+    if isinstance(config, TNTConfig):
+        return {"first_conv": timm_tnt.FIRST_CONV, "classifier": "head"}
     heads = ["head", "head_dist"] if isinstance(config, DeiTConfig) else "head"
     return {"first_conv": "patch_embed.proj", "classifier": heads}
