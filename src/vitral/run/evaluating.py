@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 import vitral.data
-from vitral.data import BadFile, DataSet
+from vitral.data import BadFile, DataSet, Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, MultiLabel
-from vitral.run.clips import evaluation_batch, kind_for, refuse_clips
+from vitral.run.clips import evaluation_batch, kind_for, refuse_clips, with_views
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.scoring import measure, score, split_loader, write_result
@@ -50,6 +50,7 @@ def evaluate(
     *,
     data: str = "",
     split: str = "",
+    views: str = "",
     bad_files: str = "wrong",
     device: str = "auto",
     out: Path | None = None,
@@ -59,9 +60,11 @@ def evaluate(
     Args:
         data: a data set; empty for the run's own, with the run's own split.
         split: empty for test, else val, else everything.
+        views: of clips, such as `2x3`: two choices of frames by three crops; empty for
+            the run's own.
         bad_files: `wrong` counts unreadable files as wrong answers, `refuse` stops.
         out: folder for the files; None for predictions/ in the run, or evaluations/
-            where `data` is given.
+            where `data` or `views` is given.
 
     Raises:
         DataError: the data has a class that the model does not know, or `bad_files`
@@ -69,6 +72,7 @@ def evaluate(
         ConfigError: there is no such split.
     """
     kind = kind_for(run.model.config)
+    preprocess = with_views(run.preprocess, views)
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
         refuse_clips(dataset, kind)
@@ -91,12 +95,13 @@ def evaluate(
             "`--bad-files wrong`."
         )
     name, folder = split, run.path / "predictions"
-    if data:
+    if data or views:
         # Not among the run's own results, which the report and the card read.
-        name, folder = f"{Path(data).stem}-{split}", run.path / "evaluations"
+        words = (Path(data).stem if data else "", split, views)
+        name, folder = "-".join(filter(None, words)), run.path / "evaluations"
     folder = out or folder
     result = measure_split(
-        run, found.dataset, split, bad, pick_device(device), folder, name
+        run, found.dataset, split, bad, pick_device(device), folder, name, preprocess
     )
     return Measured(split=name, result=result, bad=tuple(bad), folder=folder)
 
@@ -109,14 +114,20 @@ def measure_split(
     device: torch.device,
     folder: Path,
     name: str,
+    preprocess: Preprocess | None = None,
 ) -> Classification | MultiLabel:
-    """Run the model over a split; write <name>.json and <name>.csv into `folder`."""
+    """Run the model over a split; write <name>.json and <name>.csv into `folder`.
+
+    Args:
+        preprocess: None for the run's own.
+    """
     run.model.to(device)
+    preprocess = preprocess or run.preprocess
     loader = split_loader(
         dataset,
         split,
-        run.preprocess,
-        batch_size=evaluation_batch(run.preprocess),
+        preprocess,
+        batch_size=evaluation_batch(preprocess),
     )
     scores = score(
         run.model,
