@@ -53,7 +53,7 @@ class Groups(NamedTuple):
     along: Along
     extent: Extent
     num_prefix_tokens: int
-    count: int
+    per_clip: int
     """Groups of one clip."""
 
     def whole(
@@ -74,7 +74,7 @@ class Groups(NamedTuple):
         self, x: Float[Tensor, "groups prefix dim"]
     ) -> Float[Tensor, "batch prefix dim"]:
         """The mean over the groups of each clip."""
-        return x.unflatten(0, (-1, self.count)).mean(dim=1)
+        return x.unflatten(0, (-1, self.per_clip)).mean(dim=1)
 
 
 def grouped(
