@@ -21,6 +21,7 @@ FLOORS = (
     ("report",),
     ("run",),
     ("recipes",),
+    ("studies",),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -506,7 +506,7 @@ def test_material_needs_data_with_a_test_and_one_label(run, untouched):
         with pytest.raises(ConfigError, match="is not a run and has no data of its"):
             features_of(weights)
     dataset = opened(untouched)
-    with pytest.raises(ConfigError, match="has the splits train: evaluating features"):
+    with pytest.raises(ConfigError, match="has the splits train: evaluating weights"):
         features_of(run, replace(dataset, examples=dataset.select("train")))
     with pytest.raises(DataError, match="have several labels each"):
         features_of(run, replace(dataset, multi_label=True))

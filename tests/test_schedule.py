@@ -51,7 +51,7 @@ def test_constant_with_warmup_and_cooldown():
 
 
 @given(
-    schedule=st.sampled_from(["cosine", "linear", "rsqrt", "constant"]),
+    schedule=st.sampled_from(["cosine", "linear", "rsqrt", "constant", "step"]),
     total=st.integers(2, 3_000),
     share=st.floats(0, 0.9),
     step=st.integers(0, 4_000),
@@ -76,7 +76,7 @@ def check_with(config, name, value):
 
 def test_errors_say_what_to_do():
     with pytest.raises(ConfigError, match="one of cosine, linear, rsqrt, constant"):
-        check_with(ScheduleConfig(), "schedule", "step")
+        check_with(ScheduleConfig(), "schedule", "stairs")
     with pytest.raises(ConfigError, match="`warmup` must not be negative: got -1"):
         ScheduleConfig(warmup=-1)
     with pytest.raises(ConfigError, match="`timescale` must be at least 1"):

@@ -23,6 +23,9 @@ from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.models import TNTConfig
 from vitral.weights import layouts, timm_arguments
+from vitral.weights.loading import misfits
+from vitral.weights.source import Opened
+from vitral.weights.tensor_file import MemoryFile
 from vitral.weights.writing import convert
 
 SIZES: dict[str, Any] = {
@@ -152,6 +155,25 @@ def test_a_published_name_of_timm(tmp_path):
     assert loaded.preprocess.crop_fraction == 0.9
     assert loaded.ledger.counts() == {"copied": 39, "joined": 2, "transposed": 1}
     agree(loaded.model, theirs, 224, 224)
+
+
+@pytest.mark.parametrize("size", ["s", "b"])
+def test_a_folder_as_the_hub_keeps_it(size):
+    """The architecture tells all that tensors do not; nothing is assumed."""
+    name = f"tnt_{size}_patch16_224"
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    about = {key: model.pretrained_cfg[key] for key in ("input_size", "mean", "std")}
+    about |= {"crop_pct": 0.9, "interpolation": "bicubic"}
+    beside = {"architecture": name, "global_pool": "token", "pretrained_cfg": about}
+    source = layouts()["timm"].read(
+        Opened(file=MemoryFile(model.state_dict()), beside=beside)
+    )
+    assert misfits(source) == ([], [], [])
+    assert source.notes == ()
+    assert vitral.models.name_of(source.config) == f"tnt_{size}16"
+    assert source.config.macs() == vitral.models.config(name).macs()
+    assert source.preprocess.crop_fraction == 0.9
 
 
 @pytest.mark.parametrize("changes", [{}, {"global_pool": "avg", "qkv_bias": True}])

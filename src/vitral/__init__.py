@@ -26,6 +26,7 @@ _WHERE = {
     "names": "vitral.models",
     "save": "vitral.weights",
     "train": "vitral.run",
+    "transfer": "vitral.run",
 }
 """Public names and the room that each comes from."""
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
     from vitral.evaluation import fewshot, knn, linear
     from vitral.models import create, names
-    from vitral.run import Run, TrainConfig, features, train
+    from vitral.run import Run, TrainConfig, features, train, transfer
     from vitral.run import open_run as open  # noqa: A004
     from vitral.weights import convert, explain, load, save
 
@@ -74,6 +75,7 @@ __all__ = [
     "recipes",
     "save",
     "train",
+    "transfer",
     "weights",
 ]
 

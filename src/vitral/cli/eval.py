@@ -2,10 +2,14 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
+from vitral.cli.finetuning import add_flags, run_finetune
 from vitral.cli.parser import Parser
 from vitral.cli.results import headline, noun_of
+from vitral.errors import ConfigError
+from vitral.evaluation import RealAccuracy
 from vitral.run import open_run
 from vitral.run.evaluating import evaluate
 from vitral.run.protocols import PROTOCOLS, as_json, probe, stored
@@ -21,19 +25,37 @@ def run(words: list[str]) -> None:
     parser.add_argument("--bad-files", choices=("wrong", "refuse"), default="wrong")
     parser.add_argument(
         "--protocol",
-        choices=("classify", *PROTOCOLS),
+        choices=("classify", *PROTOCOLS, "finetune"),
         default="classify",
-        help="classify: the trained head; the others learn from frozen features",
+        help="classify: the trained head; finetune: all of the model; the others learn "
+        "from frozen features",
     )
     parser.add_argument("--shots", type=int, nargs="+", default=[], help="for fewshot")
     parser.add_argument("--k", type=int, default=20, help="neighbours, for knn")
     parser.add_argument("--seed", type=int, default=0, help="of draws and splits")
     parser.add_argument("--cache-dir", default="", help="where features are kept")
+    parser.add_argument(
+        "--real", default="", help="real.json: a second accuracy on imagenet"
+    )
+    add_flags(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
     known = parser.read(words)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and known.protocol != "classify":
+        raise ConfigError(
+            f"`--protocol {known.protocol}` runs in one process: start it without "
+            "torchrun."
+        )
+    if known.protocol == "finetune":
+        run_finetune(known)
+        return
     if known.protocol != "classify":
+        if known.real:
+            raise ConfigError(
+                "`--real` scores a trained head: it goes with `--protocol classify`, "
+                f"not with {known.protocol}. Leave one of the two out."
+            )
         _probe(known)
         return
     opened = open_run(known.run)
@@ -45,13 +67,21 @@ def run(words: list[str]) -> None:
         bad_files=known.bad_files,
         device=known.device,
         out=Path(known.out) if known.out else None,
+        real=Path(known.real) if known.real else None,
     )
+    if int(os.environ.get("RANK", 0)):
+        return
     if known.json:
-        print(json.dumps(measured.result.to_dict(), indent=2))
+        whole = measured.result.to_dict()
+        if measured.real:
+            whole["real"] = measured.real.to_dict()
+        print(json.dumps(whole, indent=2))
         return
     noun = noun_of(opened)
     print(headline(measured.split, measured.result.to_dict(), noun))
-    for line in measured.table():
+    if measured.real:
+        print(_real_line(measured.real))
+    for line in [*measured.table(), *measured.calibration()]:
         print(line)
     if measured.bad:
         print(f"{len(measured.bad)} files could not be read and count as wrong:")
@@ -59,6 +89,15 @@ def run(words: list[str]) -> None:
             print(f"  {file.path}: {file.reason}")
     print(f"files: {measured.folder}")
     print(f"next: vitral predict {known.run} {noun.upper()}...")
+
+
+def _real_line(real: RealAccuracy) -> str:
+    low, high = real.interval
+    return (
+        f"ReaL: {100 * real.accuracy:.1f} % of {real.n:,} images right (95 % interval "
+        f"{100 * low:.1f} to {100 * high:.1f}; {real.left_out:,} without an accepted "
+        "label left out)"
+    )
 
 
 def _probe(known: argparse.Namespace) -> None:

@@ -3,14 +3,15 @@
 from vitral.data.audit import Audit, check
 from vitral.data.augment import Augment, AugmentConfig
 from vitral.data.batches import Batch, Plain
+from vitral.data.benchmarks import Benchmark, benchmark, expand, groups
 from vitral.data.clips import Clip, open_clip
 from vitral.data.dataset import BadFile, DataSet, Example, FileReader, Ignored
 from vitral.data.images import Decoded, decode
 from vitral.data.loader import Failure, Loader
 from vitral.data.mix import MixConfig
-from vitral.data.named import NAMES
 from vitral.data.preprocess import Preprocess
 from vitral.data.sampling import Sampling
+from vitral.data.source import NAMES
 from vitral.data.source import open_data as open  # noqa: A004 # read as data.open
 from vitral.data.views import clip_views, evaluation_transform, training_transform
 
@@ -21,6 +22,7 @@ __all__ = [
     "AugmentConfig",
     "BadFile",
     "Batch",
+    "Benchmark",
     "Clip",
     "DataSet",
     "Decoded",
@@ -33,10 +35,13 @@ __all__ = [
     "Plain",
     "Preprocess",
     "Sampling",
+    "benchmark",
     "check",
     "clip_views",
     "decode",
     "evaluation_transform",
+    "expand",
+    "groups",
     "open",
     "open_clip",
     "training_transform",

@@ -46,9 +46,10 @@ class AugmentConfig:
     dihedral: bool = False
     """Turn and mirror: view v shows symmetry (hash + v) % 8, so 8 views see all eight
     once; replaces `flip`. For images without an "up"."""
-    crop: Literal["none", "inception"] = "none"
-    """"inception" cuts a random rectangle and resizes it to the image size; "none"
-    resizes as in evaluation."""
+    crop: Literal["none", "inception", "window"] = "none"
+    """"inception" cuts a random rectangle and resizes it to the image size; "window"
+    resizes the whole image, to so much more that the image size is the smaller
+    `crop_area` of it, and cuts there at random; "none" resizes as in evaluation."""
     crop_area: tuple[float, float] = (0.05, 1.0)
     """Smallest and largest share of the area that a crop keeps."""
     flip: float = 0.5
@@ -73,7 +74,11 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         low, high = self.crop_area
         checks = (
-            ("crop", self.crop in ("none", "inception"), "'none' or 'inception'"),
+            (
+                "crop",
+                self.crop in ("none", "inception", "window"),
+                "'none', 'inception' or 'window'",
+            ),
             ("crop_area", 0 < low <= high <= 1, "0 < smallest <= largest <= 1"),
             ("flip", 0 <= self.flip <= 1, "a probability"),
             ("shift", 0 <= self.shift < 1, "a share from 0 to below 1"),
@@ -149,10 +154,23 @@ class Augment:
     ) -> Float[Tensor, "3 height width"]:
         if self.config.crop == "none":
             return self.preprocess.resized(image)
+        if self.config.crop == "window":
+            return self._windowed(image, generator)
         source = Size(image.height, image.width)
         box = inception_crop(source, self.config, generator)
         part = image.crop((box.left, box.top, box.right, box.bottom))
         return self.preprocess.resample(part, Size(*self.preprocess.image_size))
+
+    def _windowed(
+        self, image: Image.Image, generator: np.random.Generator
+    ) -> Float[Tensor, "3 height width"]:
+        height, width = self.preprocess.image_size
+        share = math.sqrt(self.config.crop_area[0])
+        larger = Size(round(height / share), round(width / share))
+        pixels = self.preprocess.resample(image, larger)
+        top = int(generator.integers(larger.height - height + 1))
+        left = int(generator.integers(larger.width - width + 1))
+        return pixels[:, top : top + height, left : left + width]
 
     def _coloured(
         self, pixels: Float[Tensor, "3 height width"]

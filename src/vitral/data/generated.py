@@ -69,14 +69,15 @@ def find_the_square(
     labels = random.integers(len(PATTERNS), size=n)
     tops = random.integers(height - side + 1, size=n)
     lefts = random.integers(width - side + 1, size=n)
-    patterns = _patterns(side)
+    drawn = patterns(side)
     for image, label, top, left in zip(images, labels, tops, lefts, strict=True):
-        image[top : top + side, left : left + side] = patterns[label]
+        image[top : top + side, left : left + side] = drawn[label]
     boxes = np.stack([tops, lefts, tops + side, lefts + side], axis=1)
     return Squares(images, labels, boxes)
 
 
-def _patterns(side: int) -> UInt8[np.ndarray, "patterns side side 3"]:
+def patterns(side: int) -> UInt8[np.ndarray, "patterns side side 3"]:
+    """A square of `side` pixels of each of PATTERNS, in colour."""
     row, column = np.indices((side, side))
     half = PERIOD // 2
     rings = np.minimum.reduce([row, column, side - 1 - row, side - 1 - column])

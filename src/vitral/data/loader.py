@@ -98,6 +98,20 @@ class Loader:
             VitralError: a worker died or exceeded `timeout`.
             ConfigError: the transform cannot be sent to the workers.
         """
+        for _, batch in self.numbered(number, start):
+            yield batch
+
+    def numbered(
+        self, number: int, start: int = 0, stride: int = 1
+    ) -> Iterator[tuple[int, Batch]]:
+        """The batches `start`, `start + stride`, ... of one epoch with their index.
+
+        Several processes that start at their rank, with a stride of their number,
+        divide the epoch without building a batch twice.
+
+        Raises:
+            VitralError, ConfigError: as `epoch`.
+        """
         order = self.order(number)
         tasks = [
             Task(
@@ -110,17 +124,17 @@ class Loader:
                     ]
                 ),
             )
-            for index in range(start, len(self))
+            for index in range(start, len(self), stride)
         ]
         if self.workers:
             results = self._in_workers(tasks)
         else:
             builder = self._builder(tasks)
             results = (builder[index] for index in range(len(tasks)))
-        for result in results:
+        for task, result in zip(tasks, results, strict=True):
             self._failures.update(result.failures)
             if result.batch is not None:
-                yield result.batch
+                yield task.index, result.batch
 
     def _builder(self, tasks: list[Task]) -> Builder:
         # The examples travel with the tasks: a worker needs no other part of them.

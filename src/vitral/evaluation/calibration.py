@@ -32,6 +32,22 @@ class Bin:
     """Share of them that is right; None in an empty bin."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """A split's numbers after its logits were divided by a temperature."""
+
+    temperature: float
+    """Above 1: the model was too confident."""
+    fitted_on: str
+    """The split that the temperature was fitted on."""
+    fitted_n: int
+    """Its images."""
+    nll: float
+    """Mean negative log-likelihood in nats, with the temperature."""
+    ece: float
+    """Expected calibration error, 15 bins, with the temperature."""
+
+
 def reliability(
     confidence: Float[np.ndarray, " examples"],
     correct: Bool[np.ndarray, " examples"],
@@ -112,3 +128,31 @@ def temperature(
 
     fit = minimize_scalar(loss, bounds=_LOG_TEMPERATURE_BOUNDS, method="bounded")
     return math.exp(float(fit.x))
+
+
+def calibrated(
+    logits: Float[np.ndarray, "examples classes"],
+    labels: Int[np.ndarray, " examples"],
+    temperature: float,
+    *,
+    fitted_on: str,
+    fitted_n: int,
+) -> Calibrated:
+    """What a temperature from another set makes of these logits.
+
+    Raises:
+        DataError: there is no example.
+    """
+    if len(labels) == 0:
+        raise DataError("calibration needs at least one example: got none.")
+    scores = logits.astype(np.float64) / temperature
+    log_prob = scores - logsumexp(scores, axis=1, keepdims=True)
+    own = log_prob[np.arange(len(labels)), labels]
+    confidence = np.minimum(np.exp(log_prob.max(axis=1)), 1.0)
+    return Calibrated(
+        temperature=temperature,
+        fitted_on=fitted_on,
+        fitted_n=fitted_n,
+        nll=float(-own.mean()),
+        ece=ece(reliability(confidence, scores.argmax(axis=1) == labels)),
+    )

@@ -161,8 +161,14 @@ def learn(
         place: the class of each row; every one from 0 on has a row.
     """
     whiten = Whitening.of(x)
-    targets = 2.0 * np.eye(int(place.max()) + 1)[place] - 1.0
-    return Learned(whiten, Ridge.of(_with_bias(whiten(x)), targets))
+    return Learned(whiten, Ridge.of(with_bias(whiten(x)), targets_of(place)))
+
+
+def targets_of(
+    place: Int[np.ndarray, " examples"],
+) -> Float[np.ndarray, "examples classes"]:
+    """1 for the own class, -1 for the others; every class from 0 on has a row."""
+    return 2.0 * np.eye(int(place.max()) + 1)[place] - 1.0
 
 
 def choose_l2(
@@ -194,13 +200,14 @@ def _probe(
     started: float,
 ) -> Probe:
     answers = [
-        (_with_bias(whiten(sets.x_test[piece])) @ weight).argmax(axis=1)
+        (with_bias(whiten(sets.x_test[piece])) @ weight).argmax(axis=1)
         for piece in pieces(len(sets.x_test))
     ]
     return finished("fewshot", sets, np.concatenate(answers), settings, started)
 
 
-def _with_bias(
+def with_bias(
     x: Float[np.ndarray, "examples dim"],
 ) -> Float[np.ndarray, "examples features"]:
+    """The constant feature that carries the bias comes last."""
     return np.column_stack([x, np.full(len(x), BIAS_FEATURE)])

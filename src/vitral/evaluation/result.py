@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vitral.evaluation.calibration import Bin
+from vitral.evaluation.calibration import Bin, Calibrated
 from vitral.evaluation.intervals import Interval
 from vitral.evaluation.stored import from_stored, to_stored
 
@@ -72,6 +72,8 @@ class Classification:
     per_class: tuple[ClassRow, ...]
     confusion: tuple[Confusion, ...]
     reliability: tuple[Bin, ...]
+    calibrated: Calibrated | None = None
+    """With a temperature that was fitted on val; None where there is none."""
 
     def confusion_matrix(self) -> Int[np.ndarray, "classes classes"]:
         """Counts of decoded examples at [true, predicted]."""

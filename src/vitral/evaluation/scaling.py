@@ -1,10 +1,10 @@
 """How much would more training images help? accuracy(n) = a - b n^-c, with intervals.
 
 A saturating power law fits learning curves of classifiers (Hestness et al., arXiv
-1712.00409, section 2); a is where it ends, c how fast it gets there. For a given c the
-curve is linear in a and b, so the fit searches c alone. Intervals are a parametric
-bootstrap: measurements are drawn around the fit and fitted again. Drawing the curve:
-vitral.plots. Where a curve bends for another reason than saturation is not here.
+1712.00409, section 2); a is where it ends, c how fast it gets there. Intervals are a
+parametric bootstrap: measurements are drawn around the fit and fitted again. Here each
+measurement is a training of its own; nested.py is for subsets of one set. Drawing the
+curve: vitral.plots. Where a curve bends for another reason than saturation is not here.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.intervals import Interval
+from vitral.evaluation.power_law import PowerLaw
 
 FEWEST_SIZES = 3
 FEWEST_POINTS = 4
 FLAT_BELOW = 0.01
 """Share by which twice the images must be able to help for a curve not to be flat."""
-_EXPONENTS = np.geomspace(0.01, 4.0, 240)
 _WILSON_WIDTH = 2 * 1.959964
 """Width of a 95 % interval in standard deviations."""
 
@@ -48,7 +47,9 @@ class Scaling:
     c: float
     a_interval: Interval
     noise: float
-    """Standard deviation of one measurement around the curve."""
+    """Standard deviation of one measurement around the curve, at the largest size."""
+    noise_falls: float = 0.0
+    """The noise at n is that times (n / largest)^-noise_falls."""
     largest: float
     """Largest measured size."""
     gain: float
@@ -76,12 +77,13 @@ class Scaling:
             raise ConfigError(f"a size must be 1 image or more: got {images}.")
         a, b, c, noise = self.draws.T
         generator = np.random.default_rng(self.seed + 1)
+        noise = noise * (images / self.largest) ** -self.noise_falls
         new = a - b * images**-c + noise * generator.standard_normal(len(a))
         accuracy = float(self.at(np.array([float(images)]))[0])
         return Expected(
             float(images),
             min(max(accuracy, 0.0), 1.0),
-            _quantiles(np.clip(new, 0.0, 1.0), self.confidence),
+            quantiles(np.clip(new, 0.0, 1.0), self.confidence),
             images / self.largest,
         )
 
@@ -120,12 +122,13 @@ def fit_scaling(
         )
     images = np.asarray(sizes, dtype=np.float64)
     right = np.asarray(accuracies, dtype=np.float64)
+    check_points(images, right)
     _check(images, right, intervals)
     least = _measuring_noise(intervals, len(images))
     weights = np.ones(len(images))
     if intervals is not None:
         weights = (least / least.mean()) ** -2
-    curve = _Curve(images, weights / weights.mean())
+    curve = PowerLaw(images, weights / weights.mean())
     a, b, c = curve.fit(right)
     fitted = a - b * images**-c
     freedom = len(images) - 3
@@ -140,94 +143,23 @@ def fit_scaling(
     largest = float(images.max())
     gain = b * (largest**-c - (2 * largest) ** -c)
     many = draws[:, 1] * (largest ** -draws[:, 2] - (2 * largest) ** -draws[:, 2])
-    gains = _quantiles(many, confidence)
-    trend = _trend(gains, flat_below)
+    gains = quantiles(many, confidence)
+    trend = trend_of(gains, flat_below)
     return Scaling(
         a=a,
         b=b,
         c=c,
-        a_interval=_quantiles(draws[:, 0], confidence),
+        a_interval=quantiles(draws[:, 0], confidence),
         noise=max(float(np.sqrt(spread)), float(np.sqrt((least**2).mean()))),
         largest=largest,
         gain=gain,
         gain_interval=gains,
         trend=trend,
-        verdict=_verdict(trend, largest, gain, gains),
+        verdict=verdict_of(trend, largest, gain, gains),
         confidence=confidence,
         draws=draws,
         seed=seed,
     )
-
-
-class _Curve:
-    """The fit for fixed sizes and weights; b >= 0 and a <= 1 always hold."""
-
-    def __init__(
-        self,
-        images: Float[np.ndarray, " points"],
-        weights: Float[np.ndarray, " points"],
-    ) -> None:
-        # Sizes around 1 keep n^-c from vanishing beside a.
-        self.centre = float(np.exp(np.log(images).mean()))
-        self.scaled = images / self.centre
-        self.weights = weights
-
-    def fit(self, right: Float[np.ndarray, " points"]) -> tuple[float, float, float]:
-        def loss(log_c: float) -> float:
-            return float(self._linear(right[None], np.exp([log_c]))[2][0])
-
-        losses = [loss(float(np.log(c))) for c in _EXPONENTS]
-        best = int(np.argmin(losses))
-        ends = np.log(_EXPONENTS[[max(best - 1, 0), min(best + 1, len(losses) - 1)]])
-        found = minimize_scalar(
-            loss, bounds=tuple(ends), method="bounded", options={"xatol": 1e-10}
-        )
-        c = float(np.exp(found.x))
-        a, b, _ = self._linear(right[None], np.array([c]))
-        return float(a[0]), float(b[0]) * self.centre**c, c
-
-    def fit_many(
-        self, right: Float[np.ndarray, "resamples points"]
-    ) -> Float[np.ndarray, "resamples 3"]:
-        """a, b and c of each row."""
-        losses = np.stack(
-            [self._linear(right, np.array([c]))[2] for c in _EXPONENTS], axis=1
-        )
-        best = losses.argmin(axis=1)
-        rows, middle = np.arange(len(right)), np.clip(best, 1, len(_EXPONENTS) - 2)
-        before, at, after = (losses[rows, middle + step] for step in (-1, 0, 1))
-        # The lowest point of the parabola through the best step and its neighbours.
-        bend = before - 2 * at + after
-        shift = np.where(
-            bend > 0, (before - after) / np.where(bend > 0, 2 * bend, 1), 0
-        )
-        step = float(np.log(_EXPONENTS[1] / _EXPONENTS[0]))
-        c = _EXPONENTS[middle] * np.exp(step * np.clip(shift, -1, 1))
-        a, b, _ = self._linear(right, c)
-        return np.column_stack([a, b * self.centre**c, c])
-
-    def _linear(
-        self,
-        right: Float[np.ndarray, "rows points"],
-        c: Float[np.ndarray, " exponents"],
-    ) -> tuple[
-        Float[np.ndarray, " rows"],
-        Float[np.ndarray, " rows"],
-        Float[np.ndarray, " rows"],
-    ]:
-        """a, b and the weighted squares, with one exponent or one for each row."""
-        x = self.scaled ** -c[:, None]
-        w = self.weights / self.weights.sum()
-        middle, mean = x @ w, right @ w
-        away = x - middle[:, None]
-        b = -((right - mean[:, None]) * away) @ w / (away**2 @ w)
-        b = np.maximum(b, 0.0)
-        a = mean + b * middle
-        # On the edge a = 1 the best b is another one.
-        b = np.where(a > 1, ((1 - right) * x) @ w / (x**2 @ w), b)
-        a = np.minimum(a, 1.0)
-        left = right - a[:, None] + b[:, None] * x
-        return a, b, left**2 @ self.weights
 
 
 def _measuring_noise(
@@ -238,20 +170,22 @@ def _measuring_noise(
     return np.array([(high - low) / _WILSON_WIDTH for low, high in intervals])
 
 
-def _quantiles(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
+def quantiles(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def _trend(gains: Interval, flat_below: float) -> Literal["flat", "rising", "unclear"]:
+def trend_of(
+    gains: Interval, flat_below: float
+) -> Literal["flat", "rising", "unclear"]:
     if gains.high < flat_below:
         return "flat"
     # A curve that must not fall always gains something: rising has to be worth it.
     return "rising" if gains.low > flat_below / 2 else "unclear"
 
 
-def _verdict(trend: str, largest: float, gain: float, gains: Interval) -> str:
+def verdict_of(trend: str, largest: float, gain: float, gains: Interval) -> str:
     twice = f"twice the images ({2 * largest:,.0f})"
     span = f"{100 * gains.low:.1f} to {100 * gains.high:.1f}"
     if trend == "flat":
@@ -261,6 +195,28 @@ def _verdict(trend: str, largest: float, gain: float, gains: Interval) -> str:
     return (
         f"Unclear: {twice} would add {span} points; more seeds or sizes would say more."
     )
+
+
+def check_points(
+    images: Float[np.ndarray, " points"], right: Float[np.ndarray, " others"]
+) -> None:
+    """What every measurement must be.
+
+    Raises:
+        DataError: lengths that differ, a size below 1, an accuracy that is no share.
+    """
+    if len(images) != len(right):
+        raise DataError(
+            "every measurement needs a size and an accuracy: got "
+            f"{len(images)} sizes, {len(right)} accuracies."
+        )
+    if not (images >= 1).all() or not np.isfinite(images).all():
+        raise DataError(f"a size must be 1 image or more: got {images.min():g}.")
+    if not ((right >= 0) & (right <= 1)).all():
+        raise DataError(
+            f"accuracies must be shares in 0..1: got {right.min():g} to "
+            f"{right.max():g}; divide percentages by 100."
+        )
 
 
 def _check(
@@ -282,13 +238,6 @@ def _check(
             f"a curve of three numbers needs {FEWEST_SIZES} sizes and {FEWEST_POINTS} "
             f"measurements at least: got {there} and {len(images)}. Train on more "
             "subsets, or with more seeds."
-        )
-    if not (images >= 1).all() or not np.isfinite(images).all():
-        raise DataError(f"a size must be 1 image or more: got {images.min():g}.")
-    if not ((right >= 0) & (right <= 1)).all():
-        raise DataError(
-            f"accuracies must be shares in 0..1: got {right.min():g} to "
-            f"{right.max():g}; divide percentages by 100."
         )
     for value, interval in zip(right, intervals or (), strict=False):
         if not interval.low <= value <= interval.high:

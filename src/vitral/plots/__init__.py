@@ -11,16 +11,19 @@ from vitral.plots.attention import (
     tint,
 )
 from vitral.plots.classes import class_counts, confusion, per_class, reliability
+from vitral.plots.data_sizes import Grown, data_sizes
 from vitral.plots.distance import distance
 from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
 from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.scaling import FittedCurve, data_size
+from vitral.plots.study import seeds
 from vitral.plots.style import Plot, to_pdf, to_png, to_svg
 from vitral.plots.training import learning_curves
 
 __all__ = [
     "FittedCurve",
+    "Grown",
     "Plot",
     "class_counts",
     "colour_overlay",
@@ -28,6 +31,7 @@ __all__ = [
     "comparison",
     "confusion",
     "data_size",
+    "data_sizes",
     "distance",
     "faithfulness_curves",
     "filters",
@@ -41,6 +45,7 @@ __all__ = [
     "randomisation",
     "rank_curves",
     "reliability",
+    "seeds",
     "shade",
     "similarity_curves",
     "tint",

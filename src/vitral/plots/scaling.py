@@ -73,7 +73,7 @@ def data_size(
         ]
     )
     _check(images, right, least, greatest)
-    fit = None if curve is None else _fit(curve)
+    fit = None if curve is None else checked_curve(curve)
     largest = float(images.max())
     with look():
         figure = new_figure(6.4, 4.0)
@@ -142,8 +142,8 @@ def _check(
         )
 
 
-def _fit(curve: FittedCurve) -> Float[np.ndarray, "4 points"]:
-    """The four rows of a curve."""
+def checked_curve(curve: FittedCurve) -> Float[np.ndarray, "4 points"]:
+    """The four rows of a curve, if they can be drawn."""
     first = table(curve.sizes, "the sizes of the curve", "C")
     rows = [first]
     for name, values in zip(FittedCurve._fields[1:], curve[1:], strict=True):

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from vitral.errors import ConfigError
 from vitral.models import config
-from vitral.recipes import clips, elpv, small, vit
+from vitral.recipes import bit, clips, elpv, small, vit
 from vitral.recipes.facts import Facts, look
+from vitral.recipes.planning import plan
 from vitral.run import TrainConfig
 
 Recipe = Callable[[str, str], TrainConfig]
@@ -20,6 +21,7 @@ RECIPES: dict[str, Recipe] = {
     "small.scratch": small.scratch,
     "small.finetune": small.finetune,
     "vit.finetune": vit.finetune,
+    "bit.hyperrule": bit.hyperrule,
     "elpv.finetune": elpv.finetune,
     "clips.scratch": clips.scratch,
     "clips.finetune": clips.finetune,
@@ -71,5 +73,5 @@ def choose(data: str, weights: str, model: str = "") -> Choice:
     return Choice("vit.finetune", f"{images}: enough for the paper's own fine-tune")
 
 
-__all__ = ["RECIPES", "Choice", "Facts", "Recipe", "choose", "clips", "elpv", "get"]
-__all__ += ["look", "small", "vit"]
+__all__ = ["RECIPES", "Choice", "Facts", "Recipe", "bit", "choose", "clips", "elpv"]
+__all__ += ["get", "look", "plan", "small", "vit"]

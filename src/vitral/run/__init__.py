@@ -4,5 +4,6 @@ from vitral.run.config import TrainConfig
 from vitral.run.extract import features
 from vitral.run.folder import Answer, Run, open_run
 from vitral.run.training import train
+from vitral.run.transferring import transfer
 
-__all__ = ["Answer", "Run", "TrainConfig", "features", "open_run", "train"]
+__all__ = ["Answer", "Run", "TrainConfig", "features", "open_run", "train", "transfer"]

@@ -13,7 +13,7 @@ from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 
-Plain = int | float | str | bool | None
+Plain = int | float | str | bool | None | tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

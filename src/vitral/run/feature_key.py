@@ -13,11 +13,15 @@ import torch
 from vitral.data import DataSet, Example, FileReader, Preprocess
 from vitral.data.dataset import ClipReader
 from vitral.data.frames import frame_files
+from vitral.files import sha256_file
 from vitral.models import VisionModel
 from vitral.version import __version__
+from vitral.weights.opening import FILES, find
 
 FORMAT = 1
 """Of the files that are kept; another number makes all of them anew."""
+BESIDE = ("config.json", "preprocessor_config.json")
+"""What says how the tensors of a folder are read."""
 
 
 def key_of(
@@ -27,7 +31,7 @@ def key_of(
     examples: tuple[Example, ...],
 ) -> dict[str, Any] | None:
     """What features depend on; None if the reader of the data cannot be pickled."""
-    content = _content_hash(dataset, examples)
+    content = content_hash(dataset, examples)
     if content is None:
         return None
     return {
@@ -52,8 +56,26 @@ def weights_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _content_hash(dataset: DataSet, examples: tuple[Example, ...]) -> str | None:
-    """Stands for the pixels: the reader, and a file's size and time in their order.
+def file_key(weights: str | Path) -> str:
+    """A hash of what weights hold: of their file, or of the files of their folder.
+
+    Raises:
+        WeightsError: there is nothing.
+    """
+    place = find(weights)
+    files = [place]
+    if place.is_dir():
+        files = [place / name for name in (*FILES, *BESIDE)]
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            digest.update(f"{sha256_file(file)} ".encode())
+    return digest.hexdigest()
+
+
+def content_hash(dataset: DataSet, examples: tuple[Example, ...]) -> str | None:
+    """Stands for the pixels: the reader, and a file's size and time in their order;
+    None if the reader cannot be pickled.
 
     The fingerprint of a data set knows names and labels alone, and two versions of a
     picture have the same name.

@@ -52,20 +52,9 @@ def features_of(
         DataError: the images have several labels each, or none can be decoded.
         WeightsError: the weights are missing, corrupt or refused.
     """
-    opened = _opened(weights)
-    dataset = _data_of(weights, opened, data)
-    if dataset.multi_label:
-        raise DataError(
-            f"The images of {dataset.name} have several labels each, and features are "
-            "evaluated with one class an image. Give a data set with one label each."
-        )
-    there = dataset.counts()
-    held_out = next((name for name in ("test", "val") if name in there), "")
-    if "train" not in there or not held_out:
-        raise ConfigError(
-            f"{dataset.name} has the splits {', '.join(there)}: evaluating features "
-            "needs train, and test or val. Add one, or let the split be made by hash."
-        )
+    opened = run_of(weights)
+    dataset = data_for(opened or weights, data)
+    held_out = held_out_of(dataset)
     model, preprocess = _model_of(weights, opened)
     model.to(pick_device(device))
 
@@ -87,27 +76,53 @@ def features_of(
         train=of("train"),
         test=of(held_out),
         classes=dataset.classes,
-        dev=of("val") if held_out == "test" and "val" in there else None,
+        dev=of("val") if held_out == "test" and dataset.select("val") else None,
     )
 
 
-def _opened(weights: str | Path | Run) -> Run | None:
+def run_of(weights: str | Path | Run) -> Run | None:
     """The run, where `weights` is one with its settings; None for weights alone."""
     if isinstance(weights, Run):
         return weights if _is_run(weights.path) else None
     return open_run(weights) if _is_run(Path(weights)) else None
 
 
+def held_out_of(dataset: DataSet) -> str:
+    """The split to be measured: test, else val.
+
+    Raises:
+        ConfigError: there is neither, or no train.
+        DataError: the images have several labels each.
+    """
+    if dataset.multi_label:
+        raise DataError(
+            f"The images of {dataset.name} have several labels each, and weights are "
+            "evaluated with one class an image. Give a data set with one label each."
+        )
+    there = dataset.counts()
+    held_out = next((name for name in ("test", "val") if name in there), "")
+    if "train" not in there or not held_out:
+        raise ConfigError(
+            f"{dataset.name} has the splits {', '.join(there)}: evaluating weights "
+            "needs train, and test or val. Add one, or let the split be made by hash."
+        )
+    return held_out
+
+
 def _is_run(path: Path) -> bool:
     return all((path / name).is_file() for name in ("config.json", "model/config.json"))
 
 
-def _data_of(
-    weights: str | Path | Run, run: Run | None, data: str | Path | DataSet
-) -> DataSet:
-    """The data set, opened as the model needs it."""
+def data_for(weights: str | Path | Run, data: str | Path | DataSet) -> DataSet:
+    """The data set with the split that `weights` are evaluated on; see `features_of`.
+
+    Raises:
+        ConfigError: no data was given with weights that are not a run.
+        DataError: it is unusable.
+    """
     if isinstance(data, DataSet):
         return data
+    run = run_of(weights)
     if run is None:
         if not str(data):
             where = weights.path if isinstance(weights, Run) else weights

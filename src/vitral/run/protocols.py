@@ -77,12 +77,31 @@ def probe(
     material = features_of(
         weights, data, folder=folder, device=device, announce=announce
     )
+    return (
+        rows_of(material, protocol=protocol, shots=shots, k=k, seed=seed),
+        material,
+    )
+
+
+def rows_of(
+    material: Material,
+    *,
+    protocol: str,
+    shots: tuple[int, ...] = (),
+    k: int = 20,
+    seed: int = 0,
+) -> list[Row]:
+    """One of PROTOCOLS on features that are there; arguments as of `probe`.
+
+    Raises:
+        ConfigError, DataError: as `probe`.
+    """
     train, test = material.train, material.test
     sets = (train.x, train.y, test.x, test.y)
     if protocol == "knn":
-        return [Row(f"{k} neighbours", (knn(*sets, k=k),))], material
+        return [Row(f"{k} neighbours", (knn(*sets, k=k),))]
     if protocol == "linear":
-        return [Row("linear", (linear(*sets, seed=seed),))], material
+        return [Row("linear", (linear(*sets, seed=seed),))]
     least = int(np.bincount(np.asarray(train.y)).min())
     rows = []
     for number in shots or tuple(shot for shot in SHOTS if shot <= least):
@@ -90,7 +109,7 @@ def probe(
             fewshot(*sets, shots=number, seed=seed + draw) for draw in range(SEEDS)
         ]
         rows.append(Row(f"{number} shots", tuple(draws)))
-    return rows, material
+    return rows
 
 
 def stored(rows: list[Row], about: dict[str, Any], file: Path) -> None:

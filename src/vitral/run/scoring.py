@@ -29,6 +29,7 @@ from vitral.evaluation import (
     write_predictions,
 )
 from vitral.files import write_json
+from vitral.training.distributed import gathered, rank, world_size
 
 Views = Literal["one", "flip", "dihedral"]
 
@@ -90,19 +91,70 @@ def score(
 ) -> Scores:
     """Run `model`, in eval mode, over `batches`."""
     model.eval()
-    ids: list[str] = []
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for batch in batches:
-        image = batch.image.to(device)
-        logits = logits_of(
-            model, image, views=views, bf16=bf16, multi_label=multi_label
-        )
-        ids.extend(batch.id)
-        parts.append((batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()))
-    labels, targets, scores = (
-        np.concatenate(part) for part in zip(*parts, strict=True)
+    return _joined(
+        [
+            _scored(model, batch, device, views, bf16=bf16, multi_label=multi_label)
+            for batch in batches
+        ]
     )
-    return Scores(tuple(ids), labels, targets, scores)
+
+
+def score_split(
+    model: nn.Module,
+    loader: Loader,
+    *,
+    device: torch.device,
+    views: Views = "one",
+    bf16: bool = False,
+    multi_label: bool = False,
+) -> Scores:
+    """Run `model`, in eval mode, over all batches of `loader`, divided among the ranks.
+
+    Whole batches are given out, those that one process would have: a row's last bits
+    depend on the rows beside it. Every rank returns the whole, in the loader's order.
+    """
+    model.eval()
+    own = [
+        (
+            index,
+            _scored(model, batch, device, views, bf16=bf16, multi_label=multi_label),
+        )
+        for index, batch in loader.numbered(0, rank(), world_size())
+    ]
+    every = sorted(
+        (part for parts in gathered(own) for part in parts), key=lambda part: part[0]
+    )
+    return _joined([scores for _, scores in every])
+
+
+def _scored(
+    model: nn.Module,
+    batch: Batch,
+    device: torch.device,
+    views: Views,
+    *,
+    bf16: bool,
+    multi_label: bool,
+) -> Scores:
+    logits = logits_of(
+        model,
+        batch.image.to(device),
+        views=views,
+        bf16=bf16,
+        multi_label=multi_label,
+    )
+    return Scores(
+        batch.id, batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()
+    )
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    return Scores(
+        tuple(name for part in parts for name in part.ids),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate([part.logits for part in parts]),
+    )
 
 
 def split_loader(

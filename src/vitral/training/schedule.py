@@ -1,6 +1,7 @@
 """The learning rate of every update, as a function of its index and nothing else.
 
-Cosine and linear as in arXiv 2010.11929 appendix B.1, rsqrt as in arXiv 2106.04560.
+Cosine and linear as in arXiv 2010.11929 appendix B.1, rsqrt as in arXiv 2106.04560,
+step as in arXiv 1912.11370.
 The rate is computed, never stored, so a resumed run cannot lose it. Update 0 is the
 first one and has rate 0 when there is a warm-up, as in the authors' code.
 """
@@ -11,15 +12,18 @@ from typing import Literal
 
 from vitral.errors import ConfigError
 
-SCHEDULES = ("cosine", "linear", "rsqrt", "constant")
+SCHEDULES = ("cosine", "linear", "rsqrt", "constant", "step")
+STEP_TENTHS = (3, 6, 9)
+"""Tenths of the whole run, warm-up included, after which `step` divides by ten."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """How the learning rate rises and falls."""
 
-    schedule: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
-    """The shape after the warm-up."""
+    schedule: Literal["cosine", "linear", "rsqrt", "constant", "step"] = "cosine"
+    """The shape after the warm-up; `step` divides by ten after 30, 60 and 90 % of the
+    run."""
 
     warmup: int = 0
     """Updates over which the rate grows linearly from 0; 0 turns it off."""
@@ -48,7 +52,7 @@ class ScheduleConfig:
                 )
         if self.timescale < 1:
             raise ConfigError(f"`timescale` must be at least 1: got {self.timescale}.")
-        if self.cooldown and self.schedule in ("cosine", "linear"):
+        if self.cooldown and self.schedule in ("cosine", "linear", "step"):
             raise ConfigError(
                 f"`cooldown` is for the schedules rsqrt and constant: {self.schedule} "
                 "ends low by itself. Set cooldown to 0."
@@ -76,6 +80,10 @@ def lr_at(step: int, total: int, base: float, config: ScheduleConfig) -> float:
         rate = config.end_lr + (base - config.end_lr) * (1 - progress)
     elif config.schedule == "rsqrt":
         rate = base / math.sqrt(1 + after / config.timescale)
+    elif config.schedule == "step":
+        # Whole numbers: 0.3 * total can fall on either side of the boundary. At the
+        # boundary itself the old rate still holds, as in the released code.
+        rate = base / 10 ** sum(10 * step > tenths * total for tenths in STEP_TENTHS)
     if config.warmup:
         rate *= min(1.0, step / config.warmup)
     if config.cooldown:

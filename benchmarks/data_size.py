@@ -1,0 +1,108 @@
+"""Does the data-size curve predict? Fit it on a half, measure the whole, count.
+
+    python benchmarks/data_size.py --weights dinov2_vits14.safetensors --data elpv
+
+For each seed all images are split anew: a quarter to measure on, the rest to learn
+from. The study sees a random half of that rest (`--parts 2`; 4 for a quarter), as if
+there were no more, and predicts the accuracy with the whole rest, which is measured
+then. Features are computed once; images are resized to `--image-size` pixels.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+import vitral as vt
+import vitral.data
+from vitral.run import features
+from vitral.studies.data_size import PROTOCOLS, Labelled, fit_points, measure
+from vitral.studies.subsets import nested_order, subset_sizes
+
+IMAGE_SIZE = {"elpv": 224, "mnist_5k": 56}
+DRAWS = range(10)
+
+
+def computed(weights: str, data: str, image_size: int) -> tuple[Labelled, list[str]]:
+    """Features of all images, whatever their split."""
+    model, preprocess, _ = vt.load(weights, image_size=image_size)
+    dataset = vitral.data.open(data)
+    cache = Path.home() / ".cache" / "vitral" / "features"
+    splits = [
+        features(model, preprocess, dataset, split=split, cache=cache)
+        for split in dataset.counts()
+    ]
+    x = np.concatenate([np.asarray(split.x) for split in splits])
+    y = np.concatenate([np.asarray(split.y) for split in splits])
+    return Labelled(x, y), list(dataset.classes)
+
+
+def trial(
+    pool: Labelled, classes: list[str], seed: int, parts: int, protocol: str
+) -> dict[str, float]:
+    """One split, one fit, one prediction, and what was measured then."""
+    order = nested_order(pool.y, 1_000_003 + seed)
+    held = len(order) // 4
+    test = Labelled(pool.x[order[:held]], pool.y[order[:held]])
+    rest = Labelled(pool.x[order[held:]], pool.y[order[held:]])
+    some = nested_order(rest.y, 2_000_003 + seed)[: len(rest.y) // parts]
+    seen = Labelled(rest.x[some], rest.y[some])
+    sizes = subset_sizes(seen.y, classes)
+    seeds = [1000 * seed + draw for draw in DRAWS]
+    points = measure(seen, test, sizes, seeds, PROTOCOLS[protocol])
+    expected = fit_points(points).predict(len(rest.y))
+    probe = PROTOCOLS[protocol](rest.x, rest.y, test.x, test.y)
+    low, high = expected.interval
+    return {
+        "seed": seed,
+        "fitted on": len(seen.y),
+        "accuracy there": points.whole.accuracy,
+        "predicted for": len(rest.y),
+        "predicted": expected.accuracy,
+        "low": low,
+        "high": high,
+        "measured": probe.accuracy,
+        "inside": float(low <= probe.accuracy <= high),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--image-size", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--parts", type=int, default=2)
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), default="ridge")
+    parser.add_argument("--out", default="")
+    known = parser.parse_args()
+    size = known.image_size or IMAGE_SIZE.get(known.data, 224)
+    pool, classes = computed(known.weights, known.data, size)
+    rows = []
+    for seed in known.seeds:
+        row = trial(pool, classes, seed, known.parts, known.protocol)
+        rows.append(row)
+        print(
+            f"seed {seed}: {row['fitted on']} images {100 * row['accuracy there']:.2f} "
+            f"%; for {row['predicted for']} predicted {100 * row['predicted']:.2f} % "
+            f"({100 * row['low']:.2f} to {100 * row['high']:.2f}), measured "
+            f"{100 * row['measured']:.2f} %{'' if row['inside'] else '  OUTSIDE'}",
+            flush=True,
+        )
+        if known.out:
+            Path(known.out).write_text(json.dumps(rows, indent=2))
+    inside = sum(int(row["inside"]) for row in rows)
+    width = statistics.fmean(row["high"] - row["low"] for row in rows)
+    error = [row["measured"] - row["predicted"] for row in rows]
+    root = statistics.fmean(one**2 for one in error) ** 0.5
+    print(
+        f"inside the 90 % interval: {inside} of {len(rows)}; mean width "
+        f"{100 * width:.2f} points; measured less predicted "
+        f"{100 * statistics.fmean(error):+.2f}, root mean square {100 * root:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""`vitral study data-size WEIGHTS... DATA`: would more training images help?"""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from vitral.cli.parser import Parser
+from vitral.errors import ConfigError
+from vitral.studies.data_size import DRAWS, NAME, PROTOCOLS, study_data_size
+from vitral.studies.data_size_page import prediction_lines, size_lines, write_answer
+from vitral.studies.families import MODELS
+from vitral.studies.families_page import study_families
+from vitral.studies.running import machine
+
+SEEDS_OF_TRAINING = (0, 1, 2)
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that only this study has."""
+    parser.add_argument(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="ridge",
+        help="data-size: what is learned from the frozen features",
+    )
+    parser.add_argument(
+        "--fractions",
+        type=float,
+        nargs="+",
+        default=[],
+        help="data-size: of the training images; default: six sizes",
+    )
+    parser.add_argument(
+        "--families",
+        nargs="+",
+        default=[],
+        help=f"data-size: train from zero instead: {' '.join(MODELS)}",
+    )
+    parser.add_argument(
+        "--data", default="", help="data-size: the data, with --families"
+    )
+    parser.add_argument(
+        "--cache-dir", default="", help="data-size: where features are kept"
+    )
+
+
+def run(words: list[str]) -> None:
+    """Measure growing subsets, fit the curve, predict, and write the page."""
+    parser = Parser(f"study {NAME}", "Would more training images help?")
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="WEIGHTS... DATA",
+        help="weights of any layout, one or several, and the data last",
+    )
+    flags(parser)
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[],
+        help=f"draws of the subsets; default {DRAWS[0]} to {DRAWS[-1]}, with "
+        f"--families {' '.join(map(str, SEEDS_OF_TRAINING))}",
+    )
+    parser.add_argument("--out", default="", help=f"default: studies/{NAME}")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--device", default="auto")
+    known = parser.read(words)
+    command = shlex.join(["vitral", "study", NAME, *words])
+    if known.families:
+        _families(known, command)
+        return
+    if len(known.paths) < 2 or known.data:
+        raise ConfigError(
+            f"Give weights and data: `vitral study {NAME} WEIGHTS... DATA`. To train "
+            f"from zero instead: `vitral study {NAME} --families vit resnet --data "
+            "DATA`."
+        )
+    *weights, data = known.paths
+    out = Path(known.out or f"studies/{NAME}")
+    answer = study_data_size(
+        weights,
+        data,
+        protocol=known.protocol,
+        seeds=known.seeds or DRAWS,
+        fractions=known.fractions,
+        folder=known.cache_dir or None,
+        device=known.device,
+    )
+    files = write_answer(answer, out, command, machine())
+    for line in [*size_lines(answer), "", *prediction_lines(answer)]:
+        print(line)
+    print(answer.verdict)
+    print(f"files: {files.page}, {files.figure.name}, {files.result.name}")
+    print(f"next: vitral train {data} --weights {weights[0]} --out RUN")
+
+
+def _families(known: argparse.Namespace, command: str) -> None:
+    data = known.data or "".join(known.paths[:1])
+    if not data or len(known.paths) > (0 if known.data else 1):
+        raise ConfigError(
+            "With `--families` there are no weights: give the data alone, with "
+            "`--data`."
+        )
+    out = Path(known.out or f"studies/{NAME}-families")
+    finished = study_families(
+        known.families,
+        data,
+        out,
+        seeds=known.seeds or SEEDS_OF_TRAINING,
+        fractions=known.fractions,
+        jobs=known.jobs,
+        device=known.device,
+        command=command,
+    )
+    for line in finished.lines:
+        print(line)
+    print(finished.verdict)
+    print(f"files: {finished.page}")
+    print(f"next: vitral report {out}/runs/*")

@@ -1,0 +1,95 @@
+"""The protocol `finetune`, for the verbs that have it: its flags and its output."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from vitral.cli.parser import Parser
+from vitral.errors import ConfigError, InterruptedRun
+from vitral.files import write_json
+from vitral.models import Size2d
+from vitral.recipes import plan
+from vitral.run.feature_cache import say
+from vitral.run.finetuning import Plan, finetune
+from vitral.run.probing import run_of
+
+
+def add_flags(parser: Parser) -> None:
+    """The flags of the protocol; 0 and nothing mean as in the paper."""
+    group = parser.add_argument_group("finetune")
+    group.add_argument("--lrs", type=float, nargs="+", default=[], metavar="LR")
+    group.add_argument("--steps", type=int, default=0, help="updates a training")
+    group.add_argument("--batch-size", type=int, default=0, help="images an update")
+    group.add_argument(
+        "--image-size", type=int, nargs="+", default=[0], help="height and width"
+    )
+    group.add_argument("--seeds", type=int, default=3, help="trainings on all of train")
+    group.add_argument("-j", "--workers", type=int, default=0)
+
+
+def planner(known: argparse.Namespace) -> Callable[[str, str], Plan]:
+    """(weights, data) to how they are fine-tuned, by the flags.
+
+    Raises:
+        ConfigError: a flag is out of range.
+    """
+    if len(known.image_size) > 2:
+        raise ConfigError(
+            "`--image-size` must be one number or height and width: got "
+            f"{' '.join(map(str, known.image_size))}."
+        )
+    for name in ("steps", "batch_size"):
+        if getattr(known, name) < 0:
+            raise ConfigError(
+                f"`--{name.replace('_', '-')}` must be above 0, or 0 for the paper's: "
+                f"got {getattr(known, name)}."
+            )
+    first, *rest = known.image_size
+    image_size: Size2d = (first, rest[0]) if rest else first
+
+    def planned(weights: str, data: str) -> Plan:
+        return plan(
+            weights,
+            data,
+            lrs=tuple(known.lrs),
+            steps=known.steps,
+            image_size=image_size,
+            batch_size=known.batch_size,
+            seeds=known.seeds,
+            seed=known.seed,
+        )
+
+    return planned
+
+
+def run_finetune(known: argparse.Namespace) -> None:
+    """`vitral eval WEIGHTS DATA --protocol finetune`."""
+    data = known.data
+    if not data:
+        opened = run_of(known.run)
+        if opened is None:
+            raise ConfigError(
+                f"{known.run} is not a run and has no data of its own: name the data "
+                "set to fine-tune on."
+            )
+        data = opened.config.data
+    planned = planner(known)(known.run, data)
+    stems = (Path(known.run).stem, Path(data).stem)
+    out = Path(known.out or Path("runs") / f"finetune-{'-'.join(stems)}")
+    say(f"finetune: runs go to {out}")
+    try:
+        found = finetune(planned, out, workers=known.workers, device=known.device)
+    except InterruptedRun as error:
+        raise InterruptedRun(
+            f"Stopped; what was trained is in {out}. The same command goes on.",
+            error.exit_code,
+        ) from error
+    write_json(out / "finetune.json", found.to_dict())
+    if known.json:
+        print(json.dumps(found.to_dict(), indent=2))
+        return
+    for line in found.lines():
+        print(line)
+    print(f"files: {out / 'finetune.json'}")
+    print(f"next: vitral predict {out / found.finals[0].folder} IMAGES...")

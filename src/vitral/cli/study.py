@@ -1,0 +1,73 @@
+"""`vitral study NAME`: an experiment of the paper, with table, figure and verdict."""
+
+from pathlib import Path
+
+from vitral.cli import data_size
+from vitral.cli.parser import Parser
+from vitral.studies import Study, get, studies
+from vitral.studies.data_size import NAME as DATA_SIZE
+from vitral.studies.data_size import QUESTION
+from vitral.studies.page import table_lines
+from vitral.studies.running import plan, run_study, write_recipes
+
+
+def run(words: list[str]) -> None:
+    """Train what the question needs, and write the answer's page."""
+    if words[:1] == [DATA_SIZE]:
+        data_size.run(words[1:])
+        return
+    parser = Parser("study", "An experiment of the paper at a reachable size.")
+    parser.add_argument("name", nargs="?", default="", help="none lists all")
+    parser.add_argument(
+        "--size",
+        choices=("cpu", "paper"),
+        default="cpu",
+        help="cpu: minutes on two cores; paper: the recipe, its cost, and with --start "
+        "the training",
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", default="", help="default: studies/NAME")
+    parser.add_argument("--jobs", type=int, default=0, help="trainings at a time")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--start", action="store_true", help="start --size paper")
+    # Shown here too; what takes paths is read by a parser of its own.
+    data_size.flags(parser)
+    known = parser.read(words)
+    if not known.name:
+        _list()
+        return
+    study = get(known.name)
+    out = Path(known.out or f"studies/{study.name}-{known.size}")
+    if known.size == "paper" and not known.start:
+        _show_plan(study, known.seeds, out)
+        return
+    seeds = " ".join(map(str, known.seeds))
+    finished = run_study(
+        study,
+        out,
+        size=known.size,
+        seeds=known.seeds,
+        jobs=known.jobs,
+        device=known.device,
+        command=f"vitral study {study.name} --size {known.size} --seeds {seeds}",
+    )
+    for line in table_lines(study, finished.table):
+        print(line)
+    print(finished.verdict)
+    print(f"files: {finished.page}")
+    print(f"next: vitral report {out}/runs/*")
+
+
+def _list() -> None:
+    questions = {study.name: study.question for study in studies().values()}
+    for name, question in sorted({**questions, DATA_SIZE: QUESTION}.items()):
+        print(f"{name:12} {question}")
+    print("next: vitral study NAME")
+
+
+def _show_plan(study: Study, seeds: list[int], out: Path) -> None:
+    print(study.setting["paper"])
+    for line in plan(study, "paper", seeds):
+        print(line)
+    print(f"files: {write_recipes(study, 'paper', seeds, out)}")
+    print(f"next: vitral study {study.name} --size paper --start --out {out}")

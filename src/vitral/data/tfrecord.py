@@ -1,0 +1,132 @@
+"""Reading TFRecord files of tf.train.Example without TensorFlow: DMLab's format.
+
+A record is its length (8 bytes), a checksum of it (4), the content, and a checksum (4).
+The content is a protocol buffer: Example.features (1) .feature (1), a map from a name
+(1) to a Feature (2), which holds a BytesList (1) or an Int64List (3) of values (1).
+Checksums are not compared: a damaged picture fails when it is decoded.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from vitral.errors import DataError
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_HEADER = struct.Struct("<QI")
+
+
+class Record(NamedTuple):
+    """One example of a file."""
+
+    offset: int
+    """Byte at which the record starts; `read_at` takes it."""
+    features: dict[str, bytes | int]
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Every record of a file, in order.
+
+    Raises:
+        DataError: the file is missing, cut off or not a TFRecord file.
+    """
+    with _open(path) as file:
+        size = path.stat().st_size
+        offset = 0
+        while offset < size:
+            content = _content(file, path, offset)
+            yield Record(offset, _example(content, path, offset))
+            offset += _HEADER.size + len(content) + 4
+
+
+def read_at(path: Path, offset: int) -> dict[str, bytes | int]:
+    """The features of the record that starts at a byte.
+
+    Raises:
+        DataError: as `read_records`.
+    """
+    with _open(path) as file:
+        return _example(_content(file, path, offset), path, offset)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _content(file: BinaryIO, path: Path, offset: int) -> bytes:
+    file.seek(offset)
+    header = file.read(_HEADER.size)
+    left = path.stat().st_size - offset - _HEADER.size - 4
+    length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else left + 1
+    # Before reading: a wrong length may claim more memory than there is.
+    if length > left:
+        raise DataError(
+            f"{path} is cut off, or not a TFRecord file: the record at byte {offset} "
+            "does not end in it. Fetch the file again."
+        )
+    return file.read(length)
+
+
+def _example(content: bytes, path: Path, offset: int) -> dict[str, bytes | int]:
+    features: dict[str, bytes | int] = {}
+    try:
+        for message in _fields(content, 1):
+            for entry in _fields(message, 1):
+                (name,) = _fields(entry, 1)
+                (feature,) = _fields(entry, 2)
+                features[name.decode()] = _value(feature)
+    except (ValueError, IndexError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} holds something else than a tf.train.Example at byte {offset}. "
+            "Fetch the file again."
+        ) from error
+    return features
+
+
+def _value(feature: bytes) -> bytes | int:
+    """The only value of a feature."""
+    for values in _fields(feature, 1):
+        (value,) = _fields(values, 1)
+        return value
+    for values in _fields(feature, 3):
+        # One number is written as a varint, or as a packed list of one.
+        packed = list(_fields(values, 1))
+        return _varint(packed[0], 0)[0] if packed else _varint(values, 1)[0]
+    raise ValueError("neither bytes nor whole numbers")
+
+
+def _fields(message: bytes, wanted: int) -> Iterator[bytes]:
+    """Contents of the length-delimited fields of one number."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        number, kind = tag >> 3, tag & 7
+        if kind == _VARINT:
+            _, place = _varint(message, place)
+        elif kind in (_FIXED64, _FIXED32):
+            place += 8 if kind == _FIXED64 else 4
+        elif kind == _LENGTH:
+            length, place = _varint(message, place)
+            if place + length > len(message):
+                raise ValueError("a field that does not end")
+            if number == wanted:
+                yield message[place : place + length]
+            place += length
+        else:
+            raise ValueError(f"wire type {kind}")
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    """The number that starts at `place`, and where it ends."""
+    number = shift = 0
+    while True:
+        byte = message[place]
+        place += 1
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return number, place

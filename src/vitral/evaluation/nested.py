@@ -1,0 +1,190 @@
+"""A learning curve from nested subsets of one training set, on one test set.
+
+Unlike separate trainings (scaling.py), such measurements depend on each other. Their
+variance falls with a power of the size; draws of n of N images overlap and show only
+1 - n/N of it; and a part is the luck of the whole, common to all of them. Small subsets
+may not be on the curve yet, so the interval is over fits that leave out none, one,
+two ... of them. benchmarks/data_size.py counts how often the interval is right.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import digamma
+
+from vitral.errors import ConfigError, DataError
+from vitral.evaluation.power_law import PowerLaw
+from vitral.evaluation.scaling import (
+    FLAT_BELOW,
+    Scaling,
+    check_points,
+    quantiles,
+    trend_of,
+    verdict_of,
+)
+
+FEWEST_DRAWS = 3
+FEWEST_NESTED = 4
+"""Sizes."""
+LEAST_KEPT = 3
+"""Sizes of the shortest fit: the curve has three numbers."""
+SHARED = 0.5
+"""Part of the variance with all images that is common to all subsets. For a mean it
+would be 1; measured on solar cells, halves follow their own quarters by less."""
+LEAST_DEVIATION = 2e-4
+"""Draws that agree by chance, or on a test set without hard images, are not exact."""
+
+
+class _Points(NamedTuple):
+    sizes: Float[np.ndarray, " points"]
+    right: Float[np.ndarray, " points"]
+
+
+class _Noise(NamedTuple):
+    """Standard deviation of a measurement over independent images to learn from."""
+
+    at_whole: float
+    whole: float
+    falls: float
+    freedom: int
+
+    def at(self, sizes: Float[np.ndarray, " sizes"]) -> Float[np.ndarray, " sizes"]:
+        return self.at_whole * (sizes / self.whole) ** -self.falls
+
+
+def fit_nested(
+    sizes: Sequence[int],
+    accuracies: Sequence[float],
+    *,
+    flat_below: float = FLAT_BELOW,
+    resamples: int = 1000,
+    confidence: float = 0.9,
+    seed: int = 0,
+) -> Scaling:
+    """Fit the curve to subsets of one training set.
+
+    Args:
+        sizes: training images of each measurement; the largest are all there are, and
+            are measured once.
+        accuracies: the share right of each, on the same test images.
+        flat_below: the curve is flat when twice the images surely add less.
+        resamples: draws of the bootstrap.
+        confidence: of every interval. That of `predict` is for a measurement on the
+            same test images.
+
+    Raises:
+        DataError: fewer than four sizes, a size below the largest with fewer than three
+            draws, the largest more than once, or an accuracy that is not a share.
+        ConfigError: `resamples` < 100, `flat_below` <= 0, `confidence` not in (0, 1).
+    """
+    if resamples < 100 or flat_below <= 0 or not 0 < confidence < 1:
+        raise ConfigError(
+            "a fit needs resamples >= 100, flat_below > 0 and a confidence strictly "
+            f"between 0 and 1: got {resamples}, {flat_below} and {confidence}."
+        )
+    points = _Points(
+        np.asarray(sizes, dtype=np.float64),
+        np.asarray(accuracies, dtype=np.float64),
+    )
+    _check(points)
+    noise = _noise(points)
+    there = np.unique(points.sizes)
+    starts = there[: len(there) - LEAST_KEPT + 1]
+    generator = np.random.default_rng(seed)
+    found = []
+    for start, many in zip(
+        starts, np.array_split(np.arange(resamples), len(starts)), strict=True
+    ):
+        kept = points.sizes >= start
+        part = _Points(*(column[kept] for column in points))
+        found.append(_resampled(part, noise, len(many), generator))
+    drawn = np.concatenate(found)
+    a, b, c = _fitted(points, noise, starts[len(starts) // 2])[1]
+    largest = noise.whole
+    gain = b * (largest**-c - (2 * largest) ** -c)
+    gained = drawn[:, 1] * (largest ** -drawn[:, 2] - (2 * largest) ** -drawn[:, 2])
+    gains = quantiles(gained, confidence)
+    trend = trend_of(gains, flat_below)
+    return Scaling(
+        a=a,
+        b=b,
+        c=c,
+        a_interval=quantiles(drawn[:, 0], confidence),
+        noise=noise.at_whole,
+        noise_falls=noise.falls,
+        largest=largest,
+        gain=gain,
+        gain_interval=gains,
+        trend=trend,
+        verdict=verdict_of(trend, largest, gain, gains),
+        confidence=confidence,
+        draws=drawn,
+        seed=seed,
+    )
+
+
+def _noise(points: _Points) -> _Noise:
+    """From the spread of the draws at each size but the largest."""
+    whole = points.sizes.max()
+    there = np.unique(points.sizes)[:-1]
+    groups = [points.right[points.sizes == size] for size in there]
+    free = np.array([len(group) - 1 for group in groups])
+    seen = np.array([group.var(ddof=1) for group in groups]) / (1 - there / whole)
+    # A logarithm of a measured variance is too small on average; by so much.
+    log = np.log(np.maximum(seen, LEAST_DEVIATION**2))
+    log -= digamma(free / 2) - np.log(free / 2)
+    x = np.log(there / whole)
+    middle, mean = np.average(x, weights=free), np.average(log, weights=free)
+    slope = ((x - middle) * (log - mean)) @ free / ((x - middle) ** 2 @ free)
+    falls = float(np.clip(-slope / 2, 0.0, 1.0))
+    at_whole = float(np.exp((mean + 2 * falls * middle) / 2))
+    return _Noise(at_whole, float(whole), falls, int(free.sum()))
+
+
+def _fitted(
+    points: _Points, noise: _Noise, start: float
+) -> tuple[PowerLaw, tuple[float, float, float]]:
+    """The curve through the sizes from `start` on."""
+    kept = points.sizes >= start
+    sizes = points.sizes[kept]
+    weights = noise.at(sizes) ** -2
+    law = PowerLaw(sizes, weights / weights.mean())
+    return law, law.fit(points.right[kept])
+
+
+def _resampled(
+    points: _Points, noise: _Noise, many: int, generator: np.random.Generator
+) -> Float[np.ndarray, "many 4"]:
+    """a, b, c and noise of fits to measurements drawn around the fit."""
+    law, (a, b, c) = _fitted(points, noise, points.sizes.min())
+    # The noise is known from few measurements: what it may truly be is drawn too.
+    scale = np.sqrt(noise.freedom / generator.chisquare(noise.freedom, many))
+    shared = SHARED * noise.at_whole**2
+    own = np.sqrt(np.maximum(noise.at(points.sizes) ** 2 - shared, 0.0))
+    error = np.sqrt(shared) * generator.standard_normal((many, 1))
+    error = error + own * generator.standard_normal((many, len(own)))
+    curve = a - b * points.sizes**-c
+    drawn = np.clip(curve + scale[:, None] * error, 0.0, 1.0)
+    return np.column_stack([law.fit_many(drawn), scale * noise.at_whole])
+
+
+def _check(points: _Points) -> None:
+    check_points(points.sizes, points.right)
+    there, counts = np.unique(points.sizes, return_counts=True)
+    if len(there) < FEWEST_NESTED:
+        raise DataError(
+            f"a curve over subsets needs {FEWEST_NESTED} sizes: got {len(there)}."
+        )
+    if counts[-1] != 1:
+        raise DataError(
+            f"the largest size, {there[-1]:.0f}, is all the images, which can be drawn "
+            f"in one way only: got {counts[-1]} measurements of it. Give one."
+        )
+    if counts[:-1].min() < FEWEST_DRAWS:
+        few = there[int(counts[:-1].argmin())]
+        raise DataError(
+            f"the noise is measured by draws, and {few:.0f} images were drawn "
+            f"{counts[:-1].min()} times: draw each size {FEWEST_DRAWS} times or more."
+        )

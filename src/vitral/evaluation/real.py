@@ -1,0 +1,126 @@
+"""ImageNet's reassessed labels, ReaL (Beyer et al., arXiv 2006.07159): right is any of
+the labels that people accepted.
+
+An image that no label was accepted for is left out. Running a model: vitral.run.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from vitral.errors import DataError
+from vitral.evaluation.intervals import Interval, wilson
+from vitral.evaluation.stored import to_stored
+
+_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.")
+NO_ANSWER = -1
+"""Instead of a class: the image could not be decoded, or the class is unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealAccuracy:
+    """The share of images whose answer is among the accepted labels."""
+
+    n: int
+    """Images with at least one accepted label."""
+    left_out: int
+    """Images without."""
+    accuracy: float
+    interval: Interval
+    """Wilson's, 95 %."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return to_stored("real", self)
+
+
+def real_accuracy(
+    answers: Int[np.ndarray, " examples"], accepted: Sequence[frozenset[int]]
+) -> RealAccuracy:
+    """Score answers against sets of accepted labels.
+
+    Args:
+        answers: the class with the highest score; NO_ANSWER is wrong.
+        accepted: labels of each example, empty where none was accepted.
+
+    Raises:
+        DataError: the two differ in length, or no example has a label.
+    """
+    if len(answers) != len(accepted):
+        raise DataError(
+            f"{len(answers)} answers do not fit {len(accepted)} sets of accepted "
+            "labels. Give both for the same images."
+        )
+    right = [
+        int(answer) in labels
+        for answer, labels in zip(answers, accepted, strict=True)
+        if labels
+    ]
+    if not right:
+        raise DataError(
+            f"None of the {len(accepted)} images has an accepted label. Give the "
+            "images that the labels are about."
+        )
+    return RealAccuracy(
+        n=len(right),
+        left_out=len(accepted) - len(right),
+        accuracy=sum(right) / len(right),
+        interval=wilson(sum(right), len(right)),
+    )
+
+
+def read_real(path: Path) -> tuple[frozenset[int], ...]:
+    """real.json: a list of accepted labels for each validation image, in file order.
+
+    Labels are indices of the 1,000 classes sorted by WordNet id, as torchvision's.
+
+    Raises:
+        DataError: the file is missing or is something else.
+    """
+    try:
+        rows = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}. ReaL's labels are real.json of "
+            "https://github.com/google-research/reassessed-imagenet."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}. Fetch it again.") from error
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{path} must hold a list with a list for each image.")
+    for number, row in enumerate(rows, start=1):
+        # A bool is an int to Python.
+        if not isinstance(row, list) or not all(type(label) is int for label in row):
+            raise DataError(
+                f"{path}: the entry of image {number} must be a list of class numbers, "
+                f"got {str(row)[:60]}. Fetch the file again."
+            )
+    return tuple(frozenset(row) for row in rows)
+
+
+def accepted_for(
+    paths: Sequence[str], real: Sequence[frozenset[int]]
+) -> tuple[frozenset[int], ...]:
+    """The accepted labels of files called ILSVRC2012_val_00000001.JPEG and so on.
+
+    Raises:
+        DataError: a file has another name, or a number beyond the labels.
+    """
+    found = []
+    for path in paths:
+        match = _FILE.search(path)
+        number = int(match[1]) if match else 0
+        if not 1 <= number <= len(real):
+            raise DataError(
+                f"{path} is not one of the {len(real):,} validation images that the "
+                "labels are about, ILSVRC2012_val_00000001.JPEG and following. "
+                "Evaluate the split `test` of imagenet."
+            )
+        found.append(real[number - 1])
+    return tuple(found)

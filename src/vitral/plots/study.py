@@ -1,0 +1,108 @@
+"""The outcome of a study: every seed a dot, the mean of each place a line."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+
+from vitral.errors import DataError
+from vitral.plots.style import (
+    ACCENT,
+    CONTRAST,
+    QUIET,
+    SKY,
+    WARM,
+    Plot,
+    grid,
+    look,
+    new_figure,
+    percent,
+    percent_axis,
+    plain,
+)
+
+COLOURS = (ACCENT, CONTRAST, WARM, SKY, QUIET)
+ROW_HEIGHT = 0.34  # inches a line of dots
+LONGEST_ROW = 34
+
+
+def seeds(
+    values: Mapping[tuple[str, str], Sequence[float]],
+    *,
+    title: str,
+    measure: str = "test accuracy",
+) -> Plot:
+    """Accuracies over seeds, one line of dots for each row and column of a table.
+
+    Args:
+        values: the shares of each (row, column), one for each seed, in the order of
+            the table.
+
+    Raises:
+        DataError: there is nothing to draw, a place without values, or more columns
+            than colours.
+    """
+    if not values or not all(len(shares) for shares in values.values()):
+        raise DataError(
+            "a figure of a study needs a value in every place of its table."
+        )
+    rows = list(dict.fromkeys(row for row, _ in values))
+    columns = list(dict.fromkeys(column for _, column in values))
+    if len(columns) > len(COLOURS):
+        raise DataError(
+            f"a figure of a study has {len(COLOURS)} colours: got {len(columns)} "
+            "columns. Turn the table, or draw its parts."
+        )
+    with look():
+        height = 1.3 + ROW_HEIGHT * max(len(values), 3)
+        figure = new_figure(6.8, height)
+        axes = figure.add_subplot()
+        _draw(axes, values, rows, columns)
+        axes.set_title(plain(title, 80))
+        axes.set_xlabel(f"{measure}; each dot a seed, the bar their mean")
+        axes.xaxis.set_major_formatter(percent_axis())
+        grid(axes, "x")
+        if len(columns) > 1:
+            axes.legend(
+                loc="upper left",
+                bbox_to_anchor=(1.0, 1.0),
+                title="",
+                handletextpad=0.2,
+            )
+    means = {place: sum(shares) / len(shares) for place, shares in values.items()}
+    best = max(means, key=lambda place: means[place])
+    worst = min(means, key=lambda place: means[place])
+    alt = (
+        f"{plain(title, 80)}: from {percent(means[worst])} ({_name(worst)}) to "
+        f"{percent(means[best])} ({_name(best)})."
+    )
+    return Plot(figure, alt)
+
+
+def _name(place: tuple[str, str]) -> str:
+    return ", ".join(word for word in place if word)
+
+
+def _draw(
+    axes: Axes,
+    values: Mapping[tuple[str, str], Sequence[float]],
+    rows: list[str],
+    columns: list[str],
+) -> None:
+    labelled: set[str] = set()
+    ticks, names, y = [], [], 0.0
+    for row in rows:
+        there = [column for column in columns if (row, column) in values]
+        ticks.append(y + 0.5 * (len(there) - 1))
+        names.append(plain(row, LONGEST_ROW))
+        for column in there:
+            shares, colour = values[row, column], COLOURS[columns.index(column)]
+            mean = sum(shares) / len(shares)
+            label = None if column in labelled else plain(column, LONGEST_ROW)
+            labelled.add(column)
+            axes.plot(shares, [y] * len(shares), "o", color=colour, ms=5, alpha=0.65)
+            axes.plot([mean], [y], "|", color=colour, ms=15, mew=2.2, label=label)
+            y += 1.0
+        y += 0.35
+    axes.set_yticks(ticks, names)
+    axes.set_ylim(y - 0.35, -1.0)
+    axes.margins(x=0.08)

@@ -1,0 +1,122 @@
+"""How weights are fine-tuned to measure them: the paper's way, or the BiT-HyperRule."""
+
+from dataclasses import replace
+
+import vitral.weights
+from vitral.models import ModelConfig, ResNetConfig, Size2d
+from vitral.recipes import bit, vit
+from vitral.recipes.facts import look
+from vitral.run import TrainConfig
+from vitral.run.finetuning import Plan
+
+SEEDS = 3
+"""Trainings of the paper's tables."""
+PART = 64
+"""Images that go through the model at once: 512 in the paper's 8 parts."""
+
+
+def plan(
+    weights: str,
+    data: str,
+    *,
+    lrs: tuple[float, ...] = (),
+    steps: int = 0,
+    image_size: Size2d = 0,
+    batch_size: int = 0,
+    seeds: int = SEEDS,
+    seed: int = 0,
+) -> Plan:
+    """What `vitral.run.finetuning.finetune` does for these weights and this data.
+
+    A BiT ResNet gets the BiT-HyperRule, with its one rate; everything else the row of
+    table 4 of arXiv 2010.11929 that fits the data. Whatever is given here and differs
+    from that is listed in the plan.
+
+    Args:
+        data: what `vitral.data.open` takes.
+        lrs: rates to choose from; empty for those of the paper.
+        steps: updates of each training; 0 for the paper's. The warm-up keeps its share.
+        image_size: pixels; 0 for the paper's, made a multiple of the patch.
+        batch_size: images an update; 0 for the paper's 512.
+        seeds: trainings with the chosen rate, from `seed` on.
+
+    Raises:
+        DataError: the data cannot be read.
+        WeightsError: the weights cannot be read.
+    """
+    source = vitral.weights.read(weights).config
+    differs: list[str] = []
+    if isinstance(source, ResNetConfig):
+        base = bit.hyperrule(data, weights)
+        grid, dev, papers_size = bit.LRS, 0.1, base.image_size
+        why = "bit.hyperrule, the BiT-HyperRule, since the weights are a BiT ResNet"
+    else:
+        base = _fitted(vit.finetune(data, weights), source)
+        row = vit.row_for(data, look(data).num_images)
+        grid, dev, papers_size = row.lr_grid, row.dev_share, 384
+        why = f"vit.finetune, table 4 of arXiv 2010.11929 ({base.loop.steps} steps)"
+        if data not in vit.TABLE_4:
+            differs.append(f"{data} is not in its table 4")
+    config = replace(base, image_size=image_size) if image_size else base
+    differs += _compared("image size", config.image_size, papers_size)
+    if batch_size:
+        parts = -(-batch_size // PART)
+        config = replace(
+            config, batch_size=batch_size, loop=replace(config.loop, accumulate=parts)
+        )
+        differs += _compared("batch", batch_size, base.batch_size)
+    if steps:
+        differs += _compared("steps", steps, base.loop.steps)
+        config = _with_steps(config, steps)
+    if lrs:
+        differs += _compared("learning rates", _listed(lrs), _listed(grid))
+    differs += _compared("seeds", seeds, SEEDS)
+    return Plan(
+        config=replace(config, seed=seed),
+        lrs=lrs or grid,
+        dev=dev,
+        seeds=seeds,
+        why=why,
+        differs=tuple(differs),
+    )
+
+
+def _fitted(config: TrainConfig, source: ModelConfig) -> TrainConfig:
+    """The settings for a model that cannot take 384 pixels, or that has no positions
+    to resize."""
+    changes = {
+        name: value
+        for name, value in config.model_changes.items()
+        if hasattr(source, name)
+    }
+    grid, size = source.grid, source.image_hw
+    patch = (size[0] // grid.rows, size[1] // grid.columns)
+    assert isinstance(config.image_size, int)
+    height, width = (max(1, round(config.image_size / p)) * p for p in patch)
+    return replace(
+        config,
+        model_changes=changes,
+        image_size=height if height == width else (height, width),
+    )
+
+
+def _with_steps(config: TrainConfig, steps: int) -> TrainConfig:
+    """Another length, saved in tenths of it."""
+    warmup = config.schedule.warmup * steps // config.loop.steps
+    return replace(
+        config,
+        schedule=replace(config.schedule, warmup=warmup),
+        loop=replace(
+            config.loop,
+            steps=steps,
+            checkpoint_every=max(1, steps // 10),
+        ),
+    )
+
+
+def _compared(what: str, ours: object, papers: object) -> list[str]:
+    return [] if ours == papers else [f"{what} {ours} instead of {papers}"]
+
+
+def _listed(rates: tuple[float, ...]) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)

@@ -1,0 +1,84 @@
+"""What a list of trials costs before any of them runs: parameters, compute, images."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import vitral.models
+from vitral.errors import ConfigError
+from vitral.models import ModelConfig
+from vitral.run import TrainConfig
+from vitral.studies.base import Trial
+from vitral.training import steps_for
+
+TRAIN_IMAGES = {
+    "imagenet": 1_281_167,
+    "cifar10": 50_000,
+    "cifar100": 50_000,
+    "oxford_iiit_pet": 3_680,
+    "flowers102": 2_040,
+    "kinetics400": 240_000,
+}
+"""Training images or clips, val included, of the sets that the papers' settings name;
+of Kinetics as many as are said to be left."""
+FLOPS_PER_MAC = 6
+"""Two for a multiply-accumulate forward, four backward; as the paper counts
+(arXiv 2010.11929, table 6)."""
+BYTES_PER_PARAMETER = {"adamw": 16, "sgd": 12}
+"""Weight, gradient and the optimizer's averages in float32."""
+
+
+class Cost(NamedTuple):
+    """Of one trial."""
+
+    model: ModelConfig
+    parameters: int
+    images: int
+    """That pass through the model in training."""
+    exaflops: float
+    """Of training."""
+    state_bytes: int
+    """Of weights, gradients and the optimizer; activations come on top."""
+
+
+def costs(trials: Sequence[Trial]) -> dict[str, Cost]:
+    """The cost of each trial by its key.
+
+    Raises:
+        ConfigError: a trial's data set is none of TRAIN_IMAGES.
+    """
+    found: dict[str, Cost] = {}
+    for trial in trials:
+        before = found[trial.after].model if trial.after else None
+        model = _model(trial.config, before)
+        shapes = vitral.models.tensor_shapes(model)
+        parameters = sum(math.prod(shape) for shape in shapes.values())
+        images = _images_seen(trial.config)
+        found[trial.key] = Cost(
+            model=model,
+            parameters=parameters,
+            images=images,
+            exaflops=FLOPS_PER_MAC * model.macs() * images / 1e18,
+            state_bytes=BYTES_PER_PARAMETER[trial.config.optim.optimizer] * parameters,
+        )
+    return found
+
+
+def _model(config: TrainConfig, before: ModelConfig | None) -> ModelConfig:
+    changes = dict(config.model_changes)
+    if config.image_size:
+        changes["image_size"] = config.image_size
+    if before is not None:
+        return vitral.models.changed(before, changes)
+    return vitral.models.config(config.model, changes)
+
+
+def _images_seen(config: TrainConfig) -> int:
+    if config.data not in TRAIN_IMAGES:
+        raise ConfigError(
+            f"The size of {config.data} is not known before it is read; known are "
+            f"{', '.join(TRAIN_IMAGES)}."
+        )
+    images = TRAIN_IMAGES[config.data]
+    steps = config.loop.steps or steps_for(images, config.epochs, config.batch_size)
+    return steps * config.batch_size

@@ -1,0 +1,138 @@
+"""Families on growing subsets, from the plan to the page."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vitral import plots
+from vitral.files import write_atomic, write_json
+from vitral.studies.families import BATCH, STEPS, Plan, judge, plan_families
+from vitral.studies.lab import Lab, cpu_seconds_of, tabulate
+from vitral.studies.page import detail_lines
+from vitral.studies.running import machine
+from vitral.studies.table import Table
+
+QUESTION = (
+    "Which family learns most from few images and which from many, ResNet or Vision "
+    "Transformer, at about equal compute?"
+)
+SOURCE = "arXiv 2010.11929, figure 4"
+
+
+class Finished(NamedTuple):
+    """A comparison that ran."""
+
+    table: Table
+    lines: list[str]
+    """The table in Markdown."""
+    verdict: str
+    page: Path
+
+
+def study_families(
+    families: Sequence[str],
+    data: str,
+    out: str | Path,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    fractions: Sequence[float] = (),
+    jobs: int = 1,
+    device: str = "auto",
+    command: str = "",
+    announce: Callable[[str], None] = print,
+) -> Finished:
+    """Train every family on every subset and write the page into `out`.
+
+    Finished trainings of an earlier start are kept.
+
+    Args:
+        jobs: trainings at a time.
+        command: what repeats it, for the page.
+
+    Raises:
+        VitralError: what the plan or a training raised.
+    """
+    folder = Path(out)
+    started = time.monotonic()
+    plan = plan_families(families, data, seeds, fractions, folder)
+    done = Lab(folder, jobs, device, announce).run(plan.trials)
+    table = tabulate(plan.trials, done)
+    verdict = judge(plan, table)
+    lines = _table_lines(plan, table)
+    page = folder / "families.md"
+    plot = _figure(plan, table, data)
+    write_atomic(folder / "families.png", plots.to_png(plot.figure))
+    text = [
+        f"# Study: data-size, families on {data}",
+        "",
+        f"{QUESTION} Asked in {SOURCE}.",
+        "",
+        f"**Verdict.** {verdict}",
+        "",
+        f"![{plot.alt}](families.png)",
+        "",
+        *lines,
+        "",
+        "Test accuracy in per cent, mean ± standard deviation over "
+        f"{len(seeds)} seeds; each seed splits anew and has its own nested subsets. "
+        "The paper has a graph only, of 5-shot accuracy after pre-training on parts of "
+        "JFT-300M, so no number of it stands beside ours.",
+        "",
+        "## How it was made",
+        "",
+        f"Every model is trained from zero for {STEPS} updates of {BATCH} images with "
+        "the same settings, whatever the size of its subset; the best step on the same "
+        f"val images is measured on the same {plan.test_images:,} test images.",
+        "",
+        "```sh",
+        command,
+        "```",
+        "",
+        f"{len(plan.trials)} trainings, {cpu_seconds_of(done):.0f} s of one "
+        f"core in all, {time.monotonic() - started:.0f} s by the clock, on "
+        f"{machine()}.",
+        "",
+        *detail_lines(table),
+    ]
+    write_atomic(page, "\n".join(text) + "\n")
+    write_json(
+        folder / "result.json",
+        {
+            "study": "data-size families",
+            "data": data,
+            "verdict": verdict,
+            "command": command,
+            "seeds": list(seeds),
+            "sizes": list(plan.sizes),
+            "test_images": plan.test_images,
+            "machine": machine(),
+            "table": table.to_dict(),
+        },
+    )
+    return Finished(table, lines, verdict, page)
+
+
+def _table_lines(plan: Plan, table: Table) -> list[str]:
+    lines = [
+        f"| training images | {' | '.join(plan.families)} |",
+        f"| ---: | {' | '.join('---:' for _ in plan.families)} |",
+    ]
+    for size in plan.sizes:
+        values = [str(table.value(f"{size:,} images", one)) for one in plan.families]
+        lines.append(f"| {size:,} | {' | '.join(values)} |")
+    return lines
+
+
+def _figure(plan: Plan, table: Table, data: str) -> plots.Plot:
+    grown = {}
+    for family in plan.families:
+        runs = [
+            (size, run.accuracy)
+            for size in plan.sizes
+            for run in table.measured[f"{size:,} images", family]
+        ]
+        grown[family] = plots.Grown(
+            [size for size, _ in runs], [right for _, right in runs]
+        )
+    return plots.data_sizes(grown, title=f"Trained from zero on parts of {data}")

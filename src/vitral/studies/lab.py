@@ -1,0 +1,194 @@
+"""Run the trials of a study, several at a time, each one a complete run folder.
+
+A finished trial is kept and never repeated, an unfinished one goes on from its last
+checkpoint. Each process has its share of the cores.
+"""
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitral import configs
+from vitral.run import TrainConfig, open_run, train
+from vitral.run.cells import Cell, Cells
+from vitral.studies.base import HERE, Trial
+from vitral.studies.table import Measured, Table
+
+Announce = Callable[[str], None]
+_AT_WORK = threading.Lock()
+"""Held while this process, one of the pool's, computes a trial."""
+
+
+class Lab(NamedTuple):
+    """Where trials are run, and how."""
+
+    folder: Path
+    """Gets `runs/` with a run folder for each trial, and `cells/` with the results."""
+    jobs: int
+    """Trials at a time."""
+    device: str
+    announce: Announce
+
+    def run(self, trials: Sequence[Trial]) -> dict[str, Cell]:
+        """The result of every trial by its key, in the order of `trials`.
+
+        Raises:
+            VitralError: what a training raised; the others' results are kept.
+        """
+        folders = self._folders(trials)
+        waiting = list(trials)
+        done: dict[str, Cell] = {}
+        running: dict[Future[Cell], Trial] = {}
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, (os.cpu_count() or 1) // self.jobs)
+        about = (threads, os.getpid())
+        with ProcessPoolExecutor(self.jobs, context, _begin, about) as pool:
+            try:
+                while waiting or running:
+                    ready = [
+                        one for one in waiting if one.after in done or not one.after
+                    ]
+                    for trial in ready[: self.jobs - len(running)]:
+                        waiting.remove(trial)
+                        running[self._start(pool, trial, folders)] = trial
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        trial = running.pop(future)
+                        done[trial.key] = future.result()
+                        self._say(trial, done[trial.key], len(done), len(trials))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return {trial.key: done[trial.key] for trial in trials}
+
+    def _start(
+        self, pool: ProcessPoolExecutor, trial: Trial, folders: dict[str, Path]
+    ) -> "Future[Cell]":
+        config = self._placed(trial, folders)
+        return pool.submit(
+            _compute, self.folder, trial.key, config, folders[trial.key], self.device
+        )
+
+    def _placed(self, trial: Trial, folders: dict[str, Path]) -> TrainConfig:
+        """The trial's settings, with the paths that its study's folder decides."""
+        config, here = trial.config, str(self.folder)
+        weights = str(folders[trial.after]) if trial.after else config.weights
+        return replace(
+            config,
+            data=config.data.replace(HERE, here, 1),
+            weights=weights.replace(HERE, here, 1),
+        )
+
+    def _folders(self, trials: Sequence[Trial]) -> dict[str, Path]:
+        """The run folder of each trial: other settings get another folder."""
+        folders: dict[str, Path] = {}
+        for trial in trials:
+            plain = json.dumps(configs.to_plain(trial.config), sort_keys=True)
+            before = folders[trial.after].name if trial.after else ""
+            mark = hashlib.sha256(f"{plain} {before}".encode()).hexdigest()[:8]
+            name = "".join(c if c.isalnum() else "-" for c in trial.key)
+            folders[trial.key] = self.folder / "runs" / f"{name}-{mark}"
+        return folders
+
+    def _say(self, trial: Trial, cell: Cell, number: int, total: int) -> None:
+        kept = "" if cell.fresh else ", kept from before"
+        self.announce(
+            f"[{number}/{total}] {trial.key}: {100 * cell.result['test']:.1f} % "
+            f"({cell.seconds:.0f} s{kept})"
+        )
+
+
+def tabulate(trials: Sequence[Trial], done: dict[str, Cell]) -> Table:
+    """The table of a study; of competing trials the best on val counts."""
+    chosen: dict[tuple[str, str], dict[int, list[Trial]]] = {}
+    for trial in trials:
+        if trial.counts:
+            chosen.setdefault(trial.place, {}).setdefault(trial.seed, []).append(trial)
+    table: dict[tuple[str, str], list[Measured]] = {}
+    for place, seeds in chosen.items():
+        for seed, group in seeds.items():
+            best = max(group, key=lambda trial: done[trial.key].result["val"])
+            result = done[best.key].result
+            measured = Measured(
+                seed=seed,
+                accuracy=result["test"],
+                val=result["val"],
+                choice=best.choice,
+                macs=result["macs"],
+                parameters=result["parameters"],
+                seconds=sum(done[trial.key].seconds for trial in group),
+            )
+            table.setdefault(place, []).append(measured)
+    return Table(table)
+
+
+def _begin(threads: int, parent: int) -> None:
+    """In a new process: its share of the cores, and no life after its parent's."""
+    import torch
+
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """When the parent has gone: ask the trial to stop, as a user would, then leave.
+
+    The pool's own worker would wait for work for ever, since its siblings hold the
+    other end of its pipe.
+    """
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with _AT_WORK:
+        os._exit(128 + signal.SIGTERM)
+
+
+def _compute(
+    folder: Path, key: str, config: TrainConfig, out: Path, device: str
+) -> Cell:
+    """Train in `out`, or take the kept result; runs in a process of its own."""
+    about = {"config": configs.to_plain(config), "run": out.name}
+    before = time.process_time()
+
+    def result() -> dict[str, Any]:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            (out.parent / f"{out.name}.log").open("a", encoding="utf-8") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
+            train(config, out, resume=out.exists(), device=device)
+        return {**_read(out), "cpu_seconds": round(time.process_time() - before, 2)}
+
+    name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in key)
+    with _AT_WORK:
+        return Cells(folder / "cells").compute(name, about, result)
+
+
+def _read(out: Path) -> dict[str, Any]:
+    """The numbers of a finished run."""
+    run = open_run(out)
+    measured = run.metrics
+    held_out = measured.get("test") or measured["val"]
+    return {
+        "val": measured["val"]["top1"] if "val" in measured else 0.0,
+        "test": held_out["top1"],
+        "n": held_out["n"],
+        "macs": run.model.config.macs(),
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+    }
+
+
+def cpu_seconds_of(done: dict[str, Cell]) -> float:
+    """Of all trials together, whenever they ran: what other work cannot inflate."""
+    return sum(float(cell.result["cpu_seconds"]) for cell in done.values())

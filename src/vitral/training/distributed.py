@@ -1,0 +1,103 @@
+"""Several processes that work on one thing, as torchrun starts them.
+
+Without torchrun there is one process, and everything here costs nothing. The group is
+made once (`joined`), of gloo on the CPU and of nccl on CUDA.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from vitral.errors import ConfigError, VitralError
+
+T = TypeVar("T")
+
+
+def started_by_torchrun() -> bool:
+    """Whether the environment names a rank and a meeting point."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+
+
+def rank() -> int:
+    """The number of this process, from 0; 0 where there is one."""
+    return dist.get_rank() if _there() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if _there() else 1
+
+
+def local_rank() -> int:
+    """The number of this process on its machine: the number of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if _there() else 0
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Meet the other processes, and leave them at the end; alone, do nothing.
+
+    Raises:
+        ConfigError: they cannot be reached.
+    """
+    if not started_by_torchrun() or _there():
+        yield
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    try:
+        dist.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"The {os.environ['WORLD_SIZE']} processes of torchrun could not meet with "
+            f"{backend}: {error}. Check MASTER_ADDR and MASTER_PORT, or start without "
+            "torchrun."
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if _there():
+        dist.barrier()
+
+
+def gathered(value: T) -> list[T]:
+    """The value of every rank, in the order of ranks, on every rank.
+
+    It travels as a pickle, between processes of one program only.
+    """
+    if not _there():
+        return [value]
+    values: list[T | None] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return list(values)  # type: ignore[arg-type]
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What rank 0 makes, on every rank; an error of it is raised on every rank."""
+    if not _there():
+        return make()
+    outcome: list[T | VitralError | None] = [None]
+    if rank() == 0:
+        try:
+            outcome = [make()]
+        except VitralError as error:
+            outcome = [error]
+    dist.broadcast_object_list(outcome)
+    (found,) = outcome
+    if isinstance(found, VitralError):
+        raise found
+    return found  # type: ignore[return-value]
+
+
+def _there() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -1,0 +1,115 @@
+"""The temperature of a run: fitted on val, applied to what else is measured."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vitral as vt
+from photos import make_photos, tiny_config
+from vitral.cli import main
+from vitral.errors import DataError
+from vitral.evaluation import Classification, calibrated, classify
+from vitral.run.evaluating import evaluate
+from vitral.run.folder import open_run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=15)
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+        patch.setattr("vitral.run.finish.look", lambda *arguments: None)
+        out = tmp_path_factory.mktemp("runs") / "one"
+        vt.train(tiny_config(photos, loop={"steps": 12}), out, device="cpu")
+    return out
+
+
+def stored(run: Path, split: str) -> dict[str, object]:
+    return json.loads((run / "predictions" / f"{split}.json").read_text())
+
+
+def test_training_fits_on_val_and_applies_to_test(run):
+    val, test = stored(run, "val"), stored(run, "test")
+    assert val["calibrated"]["fitted_on"] == test["calibrated"]["fitted_on"] == "val"
+    assert val["calibrated"]["fitted_n"] == test["calibrated"]["fitted_n"] == 45
+    found = val["calibrated"]["temperature"]
+    assert test["calibrated"]["temperature"] == found
+    assert val["calibrated"]["nll"] < val["nll"]  # that is what was minimised
+    assert Classification.from_dict(test).calibrated.temperature == found
+
+
+def test_a_planted_temperature_is_recovered(run, tmp_path):
+    """All logits times 2.5: the same function but for its confidence."""
+    before = stored(run, "val")["calibrated"]
+    after_test = stored(run, "test")["calibrated"]
+    opened = open_run(run)
+    with torch.no_grad():
+        for parameter in opened.model.head.parameters():
+            parameter.mul_(2.5)
+    vt.save(
+        run / "model",
+        opened.model,
+        opened.preprocess,
+        classes=opened.classes,
+        extra=opened.extra,
+    )
+    hotter = open_run(run)
+    evaluate(hotter, split="val", device="cpu")
+    found = stored(run, "val")["calibrated"]
+    assert found["temperature"] / before["temperature"] == pytest.approx(2.5, abs=0.01)
+    assert found["nll"] == pytest.approx(before["nll"], rel=1e-4)
+    evaluate(hotter, split="test", device="cpu")
+    test = stored(run, "test")
+    assert test["calibrated"]["temperature"] == found["temperature"]
+    assert test["calibrated"]["nll"] == pytest.approx(after_test["nll"], rel=1e-3)
+
+
+def test_the_command_says_before_and_after(run, photos, tmp_path, capsys):
+    words = ["eval", str(run), "--out", str(tmp_path), "--device", "cpu"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    test = json.loads((tmp_path / "test.json").read_text())
+    before, after = test["ece"], test["calibrated"]["ece"]
+    assert "fitted on 45 images of val: calibration error " in out
+    assert f"error {before:.3f} without, {after:.3f} with it" in out
+    assert main([*words, "--split", "val"]) == 0
+    assert "of val, the same images: " in capsys.readouterr().out
+    # Other data gets the temperature of the run's own val.
+    assert main(["eval", str(run), str(photos / "test"), "--device", "cpu"]) == 0
+    assert "images of val: calibration error" in capsys.readouterr().out
+
+
+def test_no_error_on_val_and_no_temperature(run, monkeypatch, tmp_path, capsys):
+    def right(scores):
+        logits = np.eye(scores.logits.shape[1], dtype=np.float32)[scores.labels]
+        return scores._replace(logits=logits)
+
+    from vitral.run import evaluating
+
+    original = evaluating.score_split
+    monkeypatch.setattr(
+        evaluating, "score_split", lambda *a, **k: right(original(*a, **k))
+    )
+    out = ["--out", str(tmp_path), "--device", "cpu"]
+    assert main(["eval", str(run), "--split", "val", *out]) == 0
+    assert "temperature" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "val.json").read_text())["calibrated"] is None
+
+
+def test_the_numbers_are_those_of_the_divided_logits():
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(90, 7)) * 4
+    labels = generator.integers(0, 7, 90)
+    found = calibrated(logits, labels, 1.7, fitted_on="val", fitted_n=45)
+    divided = classify(logits / 1.7, labels, [str(i) for i in range(7)], resamples=0)
+    assert found.nll == pytest.approx(divided.nll, rel=1e-12)
+    assert found.ece == pytest.approx(divided.ece, rel=1e-12)
+    with pytest.raises(DataError, match="at least one example"):
+        calibrated(logits[:0], labels[:0], 1.7, fitted_on="val", fitted_n=45)
