@@ -181,7 +181,7 @@ def test_nested_interval_holds_what_is_measured_with_twice_the_images():
     for seed in range(30):
         expected = fit_nested(*drawn(seed), resamples=100, seed=seed).predict(1920)
         new = 0.006 / np.sqrt(2) * np.random.default_rng(900 + seed).standard_normal()
-        inside += expected.interval.contains(float(planted(1920)) + new)
+        inside += expected.interval.contains(float(planted(1920) + new))
         widths.append(expected.interval.high - expected.interval.low)
     assert inside >= 25
     assert np.mean(widths) < 0.05
