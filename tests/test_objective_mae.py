@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import nn
 
-from helpers import TINY, images, randomise
+from helpers import TINY, images, randomise, tiny_tnt
 from objectives_batch import Killed, batch_of, run
 from vitral.errors import ConfigError
 from vitral.layers import Grid
@@ -188,10 +188,14 @@ def test_start_fixes_positions_and_draws_the_rest():
     assert not like[0, 0].any()
     torch.testing.assert_close(like[0, 1:], sincos(Grid(3, 5), 24, like))
     bound = math.sqrt(6 / (24 + 3 * 16 * 16))
-    largest = float(model.patch_embed.proj.weight.abs().max())
+    largest = float(model.patch_embed.proj.weight.detach().abs().max())
     assert 0.95 * bound < largest <= bound
     fused = math.sqrt(6 / (24 + 72))
-    assert 0.9 * fused < float(model.blocks[0].attn.qkv.weight.abs().max()) <= fused
+    assert (
+        0.9 * fused
+        < float(model.blocks[0].attn.qkv.weight.detach().abs().max())
+        <= fused
+    )
     assert not any(block.mlp.fc1.bias.any() for block in model.blocks)
     assert model.cls_token.any()
 
@@ -436,7 +440,7 @@ def test_settings_that_cannot_be(settings, sentence):
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        (nn.Linear(3, 5), "plain Vision Transformer: got Linear."),
+        (tiny_tnt(), "plain Vision Transformer: got TNT."),
         (encoder(position_at="every_layer"), "set `position_at=stem`, got"),
         (encoder(position="relative"), "with `position=relative`."),
         (
