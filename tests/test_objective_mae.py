@@ -237,7 +237,7 @@ def test_hidden_pixels_reach_the_loss_and_not_the_encoder():
     other = from_patches(changed, Grid(3, 5), (16, 16))
     one, two = (objective.masked_pass(x, noise) for x in (image, other))
     assert one.prediction.equal(two.prediction)
-    assert abs(float(one.loss - two.loss)) > 0.01
+    assert abs((one.loss - two.loss).item()) > 0.01
 
 
 def test_the_loss_is_the_mean_square_over_hidden_patches_alone():
@@ -253,9 +253,9 @@ def test_the_loss_is_the_mean_square_over_hidden_patches_alone():
             ].permute(1, 2, 0)
             scaled = (patch - patch.mean()) / (patch.var(correction=1) + 1e-6).sqrt()
             gap = found.prediction[example, place] - scaled.flatten()
-            errors.append(float(gap.square().mean()))
+            errors.append(gap.square().mean().item())
     assert len(errors) == 2 * 12
-    assert float(found.loss) == pytest.approx(sum(errors) / 24, rel=1e-12)
+    assert found.loss.item() == pytest.approx(sum(errors) / 24, rel=1e-12)
 
 
 def test_every_visible_patch_gives_the_features_of_the_plain_model():
@@ -383,7 +383,7 @@ def test_a_decoder_that_answers_zero_scores_the_variance_of_its_target():
     objective = tiny(norm_pix_loss=True)
     nn.init.zeros_(objective.decoder.pred.weight)
     nn.init.zeros_(objective.decoder.pred.bias)
-    loss = float(objective(batch_of(images()))["loss"])
+    loss = objective(batch_of(images()))["loss"].item()
     assert loss == pytest.approx((768 - 1) / 768, abs=1e-5)
 
 
@@ -400,7 +400,7 @@ def test_loss_falls_on_a_fixed_batch():
         optimizer.zero_grad()
         found["loss"].backward()
         optimizer.step()
-        losses.append(float(found["loss"]))
+        losses.append(found["loss"].item())
     assert losses[-1] < 0.3 * losses[0]
     assert float(found["hidden"]) == pytest.approx(12 / 15)
 
@@ -412,7 +412,7 @@ def test_half_precision_keeps_a_float32_loss():
     with torch.autocast("cpu", torch.bfloat16):
         half = objective(batch)["loss"]
     assert half.dtype == torch.float32
-    assert float(half) == pytest.approx(float(whole), rel=0.05)
+    assert half.item() == pytest.approx(whole.item(), rel=0.05)
 
 
 # Errors

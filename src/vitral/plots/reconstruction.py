@@ -60,8 +60,9 @@ def reconstructions(
             plain(title, 80),
             note=f"{plain(note, 200)}{shown}".strip(),
             captions=False,
-            widest=1.8,
-            tallest=1.8,
+            heading=True,
+            widest=1.5,
+            tallest=1.5,
         )
         for i, triple in enumerate(triples):
             for axes, pixels in zip(
