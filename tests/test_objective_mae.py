@@ -13,7 +13,8 @@ from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig, create
 from vitral.objectives import MAE, BatchLike, MAEConfig
-from vitral.objectives.mae import shuffle_by, sincos, start, visible_of
+from vitral.objectives.mae import shuffle_by, start, visible_of
+from vitral.objectives.mae_decoder import sincos
 from vitral.objectives.patches import from_patches, to_patches
 
 DECODER = {"decoder_dim": 20, "decoder_depth": 3, "decoder_heads": 5}

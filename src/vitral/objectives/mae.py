@@ -14,13 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.layers import Attention, Block, Grid, Mlp
-from vitral.models import ViT, ViTConfig
+from vitral.layers import Grid
+from vitral.models import ViT
 from vitral.objectives.draws import draw_key, uniform
+from vitral.objectives.mae_decoder import Decoder, reset_linears, sincos
 from vitral.objectives.patches import from_patches, rows_at, to_patches
 from vitral.objectives.supervised import BatchLike
-
-_TEMPERATURE = 10_000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,13 @@ class MAE(nn.Module):
         self.model = model
         self.config = config
         like = next(model.blocks.parameters())
-        self.decoder = Decoder(model.config, config).to(like.device, like.dtype)
+        decoder = Decoder(
+            model.config,
+            dim=config.decoder_dim,
+            depth=config.decoder_depth,
+            num_heads=config.decoder_heads,
+        )
+        self.decoder = decoder.to(like.device, like.dtype)
 
     def forward(
         self, batch: BatchLike, generator: torch.Generator | None = None
@@ -184,48 +189,6 @@ class MAE(nn.Module):
         return Grid(image.shape[-2] // height, image.shape[-1] // width)
 
 
-class Decoder(nn.Module):
-    """From the visible tokens to the pixels of every patch."""
-
-    def __init__(self, encoder: ViTConfig, config: MAEConfig) -> None:
-        super().__init__()
-        dim = config.decoder_dim
-        self.num_prefix_tokens = encoder.num_prefix_tokens
-        self.embed = nn.Linear(encoder.embed_dim, dim)
-        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                Attention(dim, config.decoder_heads),
-                Mlp(dim, 4 * dim, act=encoder.act),
-                norm_eps=encoder.norm_eps,
-            )
-            for _ in range(config.decoder_depth)
-        )
-        self.norm = nn.LayerNorm(dim, encoder.norm_eps)
-        self.pred = nn.Linear(dim, math.prod(encoder.patch_hw) * encoder.in_chans)
-        nn.init.normal_(self.mask_token, std=0.02)
-        reset_linears(self)
-
-    def forward(
-        self,
-        seen: Float[Tensor, "batch seen dim"],
-        grid: Grid,
-        restore: Int[Tensor, "batch patches"],
-    ) -> Float[Tensor, "batch patches values"]:
-        """A prediction for every patch, visible ones included, in raster order."""
-        prefix = self.num_prefix_tokens
-        x = self.embed(seen)
-        gaps = restore.shape[1] - (x.shape[1] - prefix)
-        masks = self.mask_token.to(x.dtype).expand(x.shape[0], gaps, -1)
-        patches = rows_at(torch.cat([x[:, prefix:], masks], dim=1), restore)
-        patches = patches + sincos(grid, x.shape[-1], self.mask_token)
-        x = torch.cat([x[:, :prefix], patches], dim=1)
-        for block in self.blocks:
-            x = block(x, grid)
-        return self.pred(self.norm(x))[:, prefix:]
-
-
 def start(model: ViT) -> None:
     """Give an encoder the weights that MAE starts from, its positions fixed.
 
@@ -256,22 +219,6 @@ def start(model: ViT) -> None:
     model.pos_embed.requires_grad_(False)
 
 
-def sincos(grid: Grid, dim: int, like: Tensor) -> Float[Tensor, "patches dim"]:
-    """Sines and cosines of the column, then of the row; dim / 4 frequencies.
-
-    They fall from 1 by 10,000^(-4/dim) and do not reach 1/10,000, unlike those of
-    `layers.sincos_2d` (arXiv 2205.01580).
-    """
-    quarter = dim // 4
-    exponent = torch.arange(quarter, dtype=torch.float64, device=like.device) / quarter
-    omega = _TEMPERATURE**-exponent
-    rows = torch.arange(grid.rows, dtype=torch.float64, device=like.device)
-    columns = torch.arange(grid.columns, dtype=torch.float64, device=like.device)
-    y = (rows[:, None] * omega).repeat_interleave(grid.columns, dim=0)
-    x = (columns[:, None] * omega).repeat(grid.rows, 1)
-    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).to(like.dtype)
-
-
 def shuffle_by(noise: Float[Tensor, "batch patches"], visible: int) -> Shuffle:
     """Keep the `visible` patches with the least noise."""
     order = noise.argsort(dim=1)
@@ -300,15 +247,6 @@ def statistics(
     """Mean and deviation of each patch, over all its values (unbiased, + 1e-6)."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return mean, (variance + 1e-6).sqrt()
-
-
-def reset_linears(module: nn.Module) -> None:
-    """Xavier's uniform weights and no bias, a fused qkv taken as one matrix."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.xavier_uniform_(part.weight)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
 
 
 def _wide(x: Tensor) -> Tensor:
