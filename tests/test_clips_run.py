@@ -134,6 +134,28 @@ def test_eval_repeats_the_numbers_of_the_run(run, tmp_path, capsys):
         assert (tmp_path / name).read_bytes() == before[name]
 
 
+def test_eval_with_other_views(run, capsys):
+    before = contents(run / "predictions")
+    assert main(["eval", str(run), "--views", "1x3"]) == 0
+    assert "test-1x3: " in capsys.readouterr().out
+    assert contents(run / "predictions") == before
+    rows = (run / "evaluations" / "test-1x3.csv").read_bytes()
+    assert rows != before["test.csv"]
+    assert main(["eval", str(run), "--views", "2x3"]) == 0
+    rows = (run / "evaluations" / "test-2x3.csv").read_bytes()
+    assert rows == before["test.csv"]
+    capsys.readouterr()
+    assert main(["eval", str(run), "--views", "3"]) == 2
+    assert "`--views 3` must be two numbers" in capsys.readouterr().err
+    assert main(["eval", str(run), "--views", "1x2"]) == 2
+    assert "`Sampling.crops` must be 1 or 3: got 2" in capsys.readouterr().err
+
+
+def test_inspect_says_that_it_cannot_look_into_a_video_model(run, clips, tmp_path):
+    words = [str(clips / "test" / "left" / "1.mp4"), "--out", str(tmp_path / "out")]
+    assert main(["inspect", str(run), *words]) == 2
+
+
 def test_eval_counts_bad_clips_as_wrong(run, tmp_path, capsys):
     data = make_clips(tmp_path / "more", splits=(), per_class=3)
     write_sound(data / "left" / "song.mp4")

@@ -1,8 +1,11 @@
 """Clips: the right frames from every kind of file, and a sentence for a bad one."""
 
+import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from vitral.data.clips import open_clip
 from vitral.data.dataset import ClipReader, Example
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import mix
+from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError, ImageError, MissingExtraError
 
 GAPS = np.random.default_rng(3).integers(10, 300, 60)
@@ -440,6 +444,12 @@ def test_a_table_names_parts_of_files(tmp_path):
     # 0.4 s at 25 frames a second is frame 10; 1 s is frame 25.
     expected = [range(10, 25), range(25, 60), range(3), range(10)]
     assert shown == [list(numbers) for numbers in expected]
+    save(dataset, tmp_path / "split.csv")
+    again = data.open(tmp_path / "split.csv")
+    assert [(e.id, e.span) for e in again.examples] == [
+        (e.id, e.span) for e in dataset.examples
+    ]
+    assert apply(dataset, tmp_path / "split.csv").notes == dataset.notes
 
 
 @pytest.mark.parametrize(
@@ -667,6 +677,21 @@ def test_a_decoder_that_stops_or_dies_is_replaced(tmp_path):
     with pytest.raises(ImageError, match=r"the video decoder died of it .exit -11."):
         clip.read([2])
     assert number_in(clip.read([3])[0]) == 3
+
+
+def test_a_decoder_that_nobody_waits_for_ends_itself(tmp_path, monkeypatch):
+    # As after the death of a worker whose decoder hangs: no one is left to cut it.
+    os.mkfifo(tmp_path / "hang.mp4")
+    program = tmp_path / "video.py"
+    text = Path(decoder._PROGRAM).read_text()
+    assert '["timeout"] + 10' in text
+    program.write_text(text.replace('["timeout"] + 10', '["timeout"] + 0.5'))
+    child = subprocess.Popen(
+        [sys.executable, "-P", str(program)], stdin=subprocess.PIPE
+    )
+    asked = {"path": str(tmp_path / "hang.mp4"), "timeout": 0.5}
+    child.communicate(json.dumps(asked).encode() + b"\n", timeout=20)
+    assert child.returncode == -signal.SIGALRM
 
 
 def test_a_reader_travels_to_a_worker(tmp_path):

@@ -384,7 +384,7 @@ def test_the_page_has_theirs_beside_ours(tmp_path):
         "| position embedding | stem, here | stem, the paper's |"
     )
     assert "| none | 81.0 ± 1.4 | *61.38* |" in lines[2]
-    made = Made("vitral study position", "cpu", (0, 1), 5, 70.0, 100.0, "2 cores")
+    made = Made("vitral study position", "cpu", (0, 1), 5, 5, 70.0, 100.0, "2 cores")
     page = write_page(study, table, made, tmp_path)
     text = page.read_text()
     for words in (
@@ -392,6 +392,7 @@ def test_the_page_has_theirs_beside_ours(tmp_path):
         "theirs, not ours",
         "vitral study position",
         "1.7 minutes of one core",
+        "1.2 minutes by the clock",
         "](position.png)",
         "80.0, 82.0",
     ):

@@ -21,6 +21,7 @@ def run(words: list[str]) -> None:
     parser.add_argument("run", help="a run, or for a probe weights of any layout")
     parser.add_argument("data", nargs="?", default="", help="default: the run's own")
     parser.add_argument("--split", default="", help="default: test, else val, else all")
+    parser.add_argument("--views", default="", help="of clips: frames x crops, as 3x1")
     parser.add_argument("--bad-files", choices=("wrong", "refuse"), default="wrong")
     parser.add_argument(
         "--protocol",
@@ -62,6 +63,7 @@ def run(words: list[str]) -> None:
         opened,
         data=known.data,
         split=known.split,
+        views=known.views,
         bad_files=known.bad_files,
         device=known.device,
         out=Path(known.out) if known.out else None,

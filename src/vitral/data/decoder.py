@@ -95,7 +95,8 @@ class _Child:
         try:
             assert self.process.stdin is not None
             assert self.process.stdout is not None
-            self.process.stdin.write(json.dumps(asked).encode() + b"\n")
+            words = json.dumps({**asked, "timeout": timeout})
+            self.process.stdin.write(words.encode() + b"\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
             header = json.loads(line)

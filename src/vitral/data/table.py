@@ -129,6 +129,7 @@ def _parse(
     split = str(values.get("split") or "").strip()
     if split and split.lower() not in SPLIT_NAMES:
         raise _Fault("split", f"expected train, val or test, got {split!r}; correct it")
+    values = _with_span(root, values)
     path = _path(root, values["path"], kind)
     span = None
     if names_clip(root / path):
@@ -144,6 +145,16 @@ def _parse(
         group=str(values.get(group_column) or "").strip(),
         span=span,
     )
+
+
+def _with_span(root: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The row with the seconds of an id, as a saved split has it, in their columns."""
+    path = values["path"]
+    if not isinstance(path, str) or "#t=" not in path or (root / path).exists():
+        return values
+    file, _, seconds = path.rpartition("#t=")
+    start, _, end = seconds.partition(",")
+    return {**values, "path": file, "start": start, "end": end}
 
 
 def _path(root: Path, value: Any, kind: str) -> str:

@@ -90,8 +90,7 @@ def fit_nested(
     )
     _check(points)
     noise = _noise(points)
-    there = np.unique(points.sizes)
-    starts = there[: len(there) - LEAST_KEPT + 1]
+    starts = _starts(points.sizes)
     generator = np.random.default_rng(seed)
     found = []
     for start, many in zip(
@@ -101,7 +100,7 @@ def fit_nested(
         part = _Points(*(column[kept] for column in points))
         found.append(_resampled(part, noise, len(many), generator))
     drawn = np.concatenate(found)
-    a, b, c = _fitted(points, noise, starts[len(starts) // 2])[1]
+    a, b, c = _fitted(points, noise, shown_from(points.sizes))[1]
     largest = noise.whole
     gain = b * (largest**-c - (2 * largest) ** -c)
     gained = drawn[:, 1] * (largest ** -drawn[:, 2] - (2 * largest) ** -drawn[:, 2])
@@ -123,6 +122,18 @@ def fit_nested(
         draws=drawn,
         seed=seed,
     )
+
+
+def shown_from(sizes: Float[np.ndarray, " points"]) -> float:
+    """Smallest size of the fit whose a, b and c stand for all of them."""
+    starts = _starts(sizes)
+    return float(starts[len(starts) // 2])
+
+
+def _starts(sizes: Float[np.ndarray, " points"]) -> Float[np.ndarray, " fits"]:
+    """The smallest size of each fit."""
+    there = np.unique(sizes)
+    return there[: len(there) - LEAST_KEPT + 1]
 
 
 def _noise(points: _Points) -> _Noise:

@@ -138,7 +138,7 @@ def _draw(
     place: int,
     name: str,
     points: _Points,
-    fit: Float[np.ndarray, "4 points"] | None,
+    fit: Float[np.ndarray, "4 along"] | None,
 ) -> None:
     sizes, right = points
     colour, mark = COLOURS[place], MARKS[place]

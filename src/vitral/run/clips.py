@@ -1,5 +1,6 @@
 """Where a run has to know clips from images: which of the two a model takes."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -83,6 +84,31 @@ def one_view(preprocess: Preprocess) -> Preprocess:
     if preprocess.sampling is None:
         return preprocess
     return replace(preprocess, sampling=replace(preprocess.sampling, clips=1, crops=1))
+
+
+def with_views(preprocess: Preprocess, views: str) -> Preprocess:
+    """The same with other views in evaluation: `2x3` is two choices of frames by three
+    crops; empty changes nothing.
+
+    Raises:
+        ConfigError: it is not of this form, or the model takes no clips.
+    """
+    if not views:
+        return preprocess
+    match = re.fullmatch(r"(\d+)x(\d+)", views)
+    if match is None:
+        raise ConfigError(
+            f"`--views {views}` must be two numbers, choices of frames by crops, such "
+            "as `3x1`."
+        )
+    if preprocess.sampling is None:
+        raise ConfigError(
+            f"`--views {views}` is for clips, but the model takes single images. Leave "
+            "it out."
+        )
+    clips, crops = (int(number) for number in match.groups())
+    sampling = replace(preprocess.sampling, clips=clips, crops=crops)
+    return replace(preprocess, sampling=sampling)
 
 
 def evaluation_batch(preprocess: Preprocess, images: int = 32) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import vitral.data
-from vitral.data import BadFile, DataSet
+from vitral.data import BadFile, DataSet, Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import (
     Calibrated,
@@ -22,7 +22,7 @@ from vitral.evaluation import (
 from vitral.evaluation.predictions import read_predictions
 from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real, real_accuracy
 from vitral.files import write_json
-from vitral.run.clips import evaluation_batch, kind_for, refuse_clips
+from vitral.run.clips import evaluation_batch, kind_for, refuse_clips, with_views
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.scoring import Scores, measure, score_split, split_loader, write_result
@@ -78,6 +78,7 @@ def evaluate(
     *,
     data: str = "",
     split: str = "",
+    views: str = "",
     bad_files: str = "wrong",
     device: str = "auto",
     out: Path | None = None,
@@ -91,9 +92,11 @@ def evaluate(
     Args:
         data: a data set; empty for the run's own, with the run's own split.
         split: empty for test, else val, else everything.
+        views: of clips, such as `2x3`: two choices of frames by three crops; empty for
+            the run's own.
         bad_files: `wrong` counts unreadable files as wrong answers, `refuse` stops.
         out: folder for the files; None for predictions/ in the run, or evaluations/
-            where `data` is given.
+            where `data` or `views` is given.
         real: real.json with the accepted labels of ImageNet's validation images, for
             a second accuracy.
 
@@ -107,19 +110,21 @@ def evaluate(
     with joined(place):
         if place.type == "cuda" and place.index is None:
             place = torch.device("cuda", local_rank())
-        return _evaluate(run, data, split, bad_files, place, out, accepted)
+        return _evaluate(run, data, split, views, bad_files, place, out, accepted)
 
 
 def _evaluate(
     run: Run,
     data: str,
     split: str,
+    views: str,
     bad_files: str,
     device: torch.device,
     out: Path | None,
     accepted: tuple[frozenset[int], ...] | None,
 ) -> Measured:
     kind = kind_for(run.model.config)
+    preprocess = with_views(run.preprocess, views)
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
         refuse_clips(dataset, kind)
@@ -144,13 +149,16 @@ def _evaluate(
             "`--bad-files wrong`."
         )
     name, folder = split, run.path / "predictions"
-    if data:
+    if data or views:
         # Not among the run's own results, which the report and the card read.
         known = data in vitral.data.NAMES
         stem = data.replace("/", "-") if known else Path(data).stem
-        name, folder = f"{stem}-{split}", run.path / "evaluations"
+        words = (stem if data else "", split, views)
+        name, folder = "-".join(filter(None, words)), run.path / "evaluations"
     folder = out or folder
-    result = measure_split(run, found.dataset, split, bad, device, folder, name)
+    result = measure_split(
+        run, found.dataset, split, bad, device, folder, name, preprocess
+    )
     second = None
     if accepted is not None and rank() == 0:
         second = _score_real(folder / f"{name}.csv", published, accepted)
@@ -168,14 +176,20 @@ def measure_split(
     device: torch.device,
     folder: Path,
     name: str,
+    preprocess: Preprocess | None = None,
 ) -> Classification | MultiLabel:
-    """Run the model over a split; write <name>.json and <name>.csv into `folder`."""
+    """Run the model over a split; write <name>.json and <name>.csv into `folder`.
+
+    Args:
+        preprocess: None for the run's own.
+    """
     run.model.to(device)
+    preprocess = preprocess or run.preprocess
     loader = split_loader(
         dataset,
         split,
-        run.preprocess,
-        batch_size=evaluation_batch(run.preprocess),
+        preprocess,
+        batch_size=evaluation_batch(preprocess),
     )
     scores = score_split(
         run.model,

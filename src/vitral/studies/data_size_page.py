@@ -8,6 +8,7 @@ import numpy as np
 
 from vitral import plots
 from vitral.evaluation import Expected, Scaling
+from vitral.evaluation.nested import shown_from
 from vitral.files import write_atomic, write_json
 from vitral.studies.data_size import NAME, QUESTION, TIMES, Answer, Growth
 from vitral.studies.table import Value
@@ -70,8 +71,9 @@ def write_answer(answer: Answer, folder: Path, command: str, machine: str) -> Wr
         "",
         f"Measured by {HOW[answer.protocol]}; the curve is a − b n^−c, "
         + "; ".join(f"for {name} {_law(one.fit)}" for name, one in answer.grown.items())
-        + ". The interval is over fits that leave out none, one, two or three of the "
-        "smallest sizes.",
+        + ". The interval is over fits that leave out none, one, two ... of the "
+        "smallest sizes, which need not be on the curve yet; the line is the middle "
+        "one of them.",
         "",
         "```sh",
         command,
@@ -89,7 +91,9 @@ def figure(answer: Answer) -> plots.Plot:
     return plots.data_sizes(
         {
             name: plots.Grown(
-                one.points.sizes, one.points.accuracies, _curve(one.fit, answer.sizes)
+                np.array(one.points.sizes),
+                np.array(one.points.accuracies),
+                _curve(one.fit, answer.sizes),
             )
             for name, one in answer.grown.items()
         },
@@ -186,7 +190,8 @@ def _numbers(one: Growth) -> dict[str, Any]:
 
 
 def _curve(fit: Scaling, sizes: Sequence[int]) -> plots.FittedCurve:
-    along = np.geomspace(sizes[0], max(TIMES) * sizes[-1], 80)
+    start = shown_from(np.array(sizes, dtype=float))
+    along = np.geomspace(start, max(TIMES) * sizes[-1], 80)
     # The largest size itself, where the band begins.
     along = np.sort(np.append(along, float(sizes[-1])))
     along = along[np.append(True, np.diff(along) > 1e-9 * along[1:])]

@@ -96,13 +96,19 @@ def study_families(
         *detail_lines(table),
     ]
     write_atomic(page, "\n".join(text) + "\n")
+    about = {"data": data, "verdict": verdict, "command": command}
+    _write_result(folder / "result.json", about, seeds, plan, table)
+    return Finished(table, lines, verdict, page)
+
+
+def _write_result(
+    file: Path, about: dict[str, str], seeds: Sequence[int], plan: Plan, table: Table
+) -> None:
     write_json(
-        folder / "result.json",
+        file,
         {
             "study": "data-size families",
-            "data": data,
-            "verdict": verdict,
-            "command": command,
+            **about,
             "seeds": list(seeds),
             "sizes": list(plan.sizes),
             "test_images": plan.test_images,
@@ -110,7 +116,6 @@ def study_families(
             "table": table.to_dict(),
         },
     )
-    return Finished(table, lines, verdict, page)
 
 
 def _table_lines(plan: Plan, table: Table) -> list[str]:

