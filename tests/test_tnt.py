@@ -179,7 +179,7 @@ def test_the_order_of_the_words_is_free():
         wanted = model(x)
         bare = model.patch_embed.words(x) - model.patch_embed.word_pos
         words = bare[:, :, order] + embed.word_pos
-        tokens = other._sequence(embed.fold(words), Grid(3, 5), None)
+        tokens = other.sequence(embed.fold(words), Grid(3, 5), None)
         found = other.forward_tokens(tokens._replace(words=words))
         assert (found - wanted).abs().max() < 1e-12
         assert (other(x) - wanted).abs().max() > 1e-3  # the pixels' order is not free

@@ -35,13 +35,23 @@ _ROOMS = (
     "evaluation",
     "inspection",
     "models",
+    "objectives",
     "plots",
     "recipes",
     "weights",
 )
 
 if TYPE_CHECKING:
-    from vitral import data, evaluation, inspection, models, plots, recipes, weights
+    from vitral import (
+        data,
+        evaluation,
+        inspection,
+        models,
+        objectives,
+        plots,
+        recipes,
+        weights,
+    )
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
     from vitral.evaluation import fewshot, knn, linear
     from vitral.models import create, names
@@ -70,6 +80,7 @@ __all__ = [
     "load",
     "models",
     "names",
+    "objectives",
     "open",
     "plots",
     "recipes",

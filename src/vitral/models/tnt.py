@@ -69,7 +69,7 @@ class TNT(ViT):
         grid = self._grid_of(image)
         assert isinstance(self.patch_embed, WordEmbed)
         words = self.patch_embed.words(image)
-        tokens = self._sequence(self.patch_embed.fold(words), grid, patch_mask)
+        tokens = self.sequence(self.patch_embed.fold(words), grid, patch_mask)
         return tokens._replace(words=words)
 
     def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:

@@ -170,7 +170,7 @@ class ViT(VisionModel):
             patch_mask: True where a patch takes part; None when all do.
         """
         grid = self._grid_of(image)
-        return self._sequence(self.patch_embed(image), grid, patch_mask)
+        return self.sequence(self.patch_embed(image), grid, patch_mask)
 
     def _grid_of(
         self, image: Float[Tensor, "batch *frames channels height width"]
@@ -179,7 +179,7 @@ class ViT(VisionModel):
         require_input(self.config, image)
         return patch_grid((image.shape[-2], image.shape[-1]), self.config.patch_hw)
 
-    def _sequence(
+    def sequence(
         self,
         patches: Float[Tensor, "batch patches dim"],
         grid: Grid,

@@ -16,6 +16,7 @@ from vitral.plots.distance import distance
 from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
 from vitral.plots.rank import rank_curves, similarity_curves
+from vitral.plots.reconstruction import masked, reconstructions
 from vitral.plots.scaling import FittedCurve, data_size
 from vitral.plots.study import seeds
 from vitral.plots.style import Plot, to_pdf, to_png, to_svg
@@ -38,12 +39,14 @@ __all__ = [
     "gallery",
     "heads",
     "learning_curves",
+    "masked",
     "overlay",
     "per_class",
     "position_panels",
     "positions",
     "randomisation",
     "rank_curves",
+    "reconstructions",
     "reliability",
     "seeds",
     "shade",

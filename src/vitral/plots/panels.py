@@ -39,6 +39,7 @@ def panels(
     *,
     note: str = "",
     captions: bool = True,
+    heading: bool = False,
     bar: bool = False,
     widest: float = 3.6,
     tallest: float = 3.6,
@@ -51,6 +52,7 @@ def panels(
         aspect: width over height of each.
         note: a quiet line at the foot.
         captions: room for a line of text over each row.
+        heading: room for one over the first row only.
         bar: room for a colour bar on the right.
         ticks: room on the left of each, inches, and a little less below.
         pairs: columns 2n and 2n + 1 stand closer than the others.
@@ -65,7 +67,8 @@ def panels(
     high = wide / aspect
     below = 0.72 * ticks
     lines = _CAPTION if captions else 0.0
-    total_high = _TITLE + _MARGIN + rows * (high + lines + below) + (rows - 1) * _GAP
+    first = _TITLE + _CAPTION * heading
+    total_high = first + _MARGIN + rows * (high + lines + below) + (rows - 1) * _GAP
     total_high += _NOTE if note else 0.0
     letters = 0.098 * len(title), 0.07 * len(note), _NARROWEST
     used = 2 * _MARGIN + columns * (wide + ticks) + gaps.sum() + _BAR * bar
@@ -88,7 +91,7 @@ def panels(
     axes = []
     for i in range(count):
         row, column = divmod(i, columns)
-        top = _TITLE + lines * (row + 1) + row * (high + below + _GAP)
+        top = first + lines * (row + 1) + row * (high + below + _GAP)
         place = (
             left[column] / total_wide,
             1 - (top + high) / total_high,

@@ -1,0 +1,161 @@
+"""Distillation (arXiv 2012.12877, section 4): a student that learns from a teacher too.
+
+With a distillation token the class token's head learns from the labels and the other
+head from the teacher; a model without one learns both with its only head. The teacher
+sees what the student sees, in eval mode and without gradients.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vitral.errors import ConfigError
+from vitral.models import DeiT
+from vitral.objectives.supervised import BatchLike, softmax_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """What the student takes from its teacher, and how much."""
+
+    kind: Literal["hard", "soft"] = "hard"
+    """`hard`: the teacher's most likely class, as the published DeiT models. `soft`:
+    its probabilities; the paper sets `share=0.1` and `temperature=3` for it."""
+
+    share: float = 0.5
+    """Weight of the teacher's loss, 0 to 1; the labels' has the rest."""
+
+    temperature: float = 1.0
+    """What both logits are divided by in `soft`; above 1 shows more of what the
+    teacher thinks of the other classes."""
+
+    smoothing: float = 0.0
+    """Label smoothing of the labels' loss, in [0, 1); never of the teacher's."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("hard", "soft"):
+            raise ConfigError(f"`kind` must be 'hard' or 'soft': got {self.kind!r}.")
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"`share` must lie between 0 and 1: got {self.share}.")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(
+                "`temperature` must be a finite number above 0: got "
+                f"{self.temperature}."
+            )
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(
+                f"`smoothing` must be at least 0 and below 1: got {self.smoothing}."
+            )
+
+
+class Distill(nn.Module):
+    """A student with its teacher's loss.
+
+    Args:
+        teacher: `teacher(images)` gives logits of the same classes. It moves with the
+            student, but is no part of it: neither trained nor saved.
+    """
+
+    def __init__(
+        self, model: nn.Module, teacher: nn.Module, config: DistillConfig
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        # In a tuple torch does not find it: it is in no state dict and no optimizer.
+        self._teacher = (teacher.eval(),)
+
+    @property
+    def teacher(self) -> nn.Module:
+        """Whom the student learns from."""
+        return self._teacher[0]
+
+    def forward(self, batch: BatchLike) -> dict[str, Tensor]:
+        """The loss of a batch; all are means over its images.
+
+        Returns:
+            `loss`; `label_loss` and `teacher_loss`, which it is made of; `accuracy` of
+            what the student predicts, the mean of its heads; `agreement`: the share of
+            images where that is the teacher's most likely class.
+
+        Raises:
+            ConfigError: student, teacher and targets differ in classes.
+        """
+        by_label, by_teacher = (_wide(x) for x in self._student(batch.image))
+        taught = self._ask(batch.image).to(by_label.dtype)
+        _check_classes(by_label, taught, batch.target)
+        target = batch.target.to(by_label.dtype)
+        losses = softmax_loss(by_label, target, self.config.smoothing, None)
+        label_loss = losses.of_image.mean()
+        if self.config.kind == "hard":
+            teacher_loss = functional.cross_entropy(by_teacher, taught.argmax(dim=1))
+        else:
+            teacher_loss = soft_loss(by_teacher, taught, self.config.temperature)
+        share = self.config.share
+        predicted = (by_label + by_teacher).detach().argmax(dim=1)
+        return {
+            "loss": (1 - share) * label_loss + share * teacher_loss,
+            "label_loss": label_loss.detach(),
+            "teacher_loss": teacher_loss.detach(),
+            "accuracy": (predicted == batch.label).float().mean(),
+            "agreement": (predicted == taught.argmax(dim=1)).float().mean(),
+        }
+
+    def _student(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits for the labels, and logits for the teacher."""
+        if isinstance(self.model, DeiT):
+            return self.model.forward_heads(self.model.forward_features(image))
+        logits = self.model(image)
+        return logits, logits
+
+    def _ask(self, image: Tensor) -> Tensor:
+        """The teacher's logits; whoever else uses it may have put it in train mode."""
+        self.teacher.eval()
+        with torch.no_grad():
+            answer: Tensor = self.teacher(image)
+        return answer
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """To another device or precision, with the teacher (what `to` calls)."""
+        self.teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+def soft_loss(
+    student: Float[Tensor, "batch classes"],
+    teacher: Float[Tensor, "batch classes"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """τ² · KL(softmax(teacher / τ) ‖ softmax(student / τ)), the mean over images.
+
+    The teacher is the reference of the divergence, as in the released code; that code
+    also divides by the number of classes, which the paper's formula does not.
+    """
+    divergence = functional.kl_div(
+        functional.log_softmax(student / temperature, dim=1),
+        functional.log_softmax(teacher / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return divergence * temperature**2
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """At least float32: a sum over classes needs the digits."""
+    half = logits.dtype in (torch.bfloat16, torch.float16)
+    return logits.float() if half else logits
+
+
+def _check_classes(student: Tensor, teacher: Tensor, target: Tensor) -> None:
+    shapes = [list(logits.shape) for logits in (student, teacher, target)]
+    if not shapes[0] == shapes[1] == shapes[2]:
+        raise ConfigError(
+            "Student, teacher and targets must have the same images and classes: got "
+            f"{shapes[0]}, {shapes[1]} and {shapes[2]}. Build the student with "
+            f"num_classes={shapes[2][-1]}, and take a teacher of these classes."
+        )

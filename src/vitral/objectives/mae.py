@@ -1,0 +1,280 @@
+"""Masked autoencoder (arXiv 2111.06377): draw the patches that the encoder never sees.
+
+The encoder is a plain ViT and sees a quarter of the patches; a narrow decoder gets its
+output with a mask token in each gap and predicts pixels. The decoder belongs to the
+objective: what is kept of the training is the encoder. Written from the formulas.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.layers import Grid
+from vitral.models import ViT
+from vitral.objectives.draws import draw_key, uniform
+from vitral.objectives.mae_decoder import Decoder, reset_linears, sincos
+from vitral.objectives.patches import from_patches, rows_at, to_patches
+from vitral.objectives.supervised import BatchLike
+
+
+@dataclass(frozen=True, kw_only=True)
+class MAEConfig:
+    """How much is hidden, what is predicted, and the sizes of the decoder."""
+
+    mask_ratio: float = 0.75
+    """Share of the patches that are hidden, above 0 and below 1."""
+
+    norm_pix_loss: bool = True
+    """Predict each patch less its own mean, over its own deviation: better features
+    than pixels give (table 1d), and pictures that need the truth to be drawn."""
+
+    decoder_dim: int = 512
+    """Width of the decoder's tokens; a multiple of 4 and of `decoder_heads`."""
+
+    decoder_depth: int = 8
+    """Blocks of the decoder."""
+
+    decoder_heads: int = 16
+    """Heads of each of its blocks."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_ratio < 1:
+            raise ConfigError(
+                f"`mask_ratio` must lie between 0 and 1: got {self.mask_ratio}. For "
+                "features of whole images call the model itself."
+            )
+        for name in ("decoder_dim", "decoder_depth", "decoder_heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"`{name}` must be at least 1: got {getattr(self, name)}."
+                )
+        if self.decoder_dim % math.lcm(4, self.decoder_heads):
+            raise ConfigError(
+                "`decoder_dim` must be a multiple of 4 and of `decoder_heads`: got "
+                f"{self.decoder_dim} and {self.decoder_heads}."
+            )
+
+
+class Shuffle(NamedTuple):
+    """Which patches are kept, and the way back."""
+
+    kept: Int[Tensor, "batch visible"]
+    """Raster indices of the visible patches, in the order in which they are encoded."""
+    restore: Int[Tensor, "batch patches"]
+    """For each patch its place in [visible, hidden]."""
+    hidden: Bool[Tensor, "batch patches"]
+
+
+class Masked(NamedTuple):
+    """One masked pass over a batch."""
+
+    loss: Float[Tensor, ""]
+    prediction: Float[Tensor, "batch patches values"]
+    """Pixels of each patch, or normalised ones with `norm_pix_loss`."""
+    hidden: Bool[Tensor, "batch patches"]
+
+
+class Reconstruction(NamedTuple):
+    """Images with their hidden patches drawn, in the values of the input."""
+
+    image: Float[Tensor, "batch channels height width"]
+    hidden: Bool[Tensor, "batch rows columns"]
+
+
+class MAE(nn.Module):
+    """A Vision Transformer with the decoder and the loss of a masked autoencoder."""
+
+    def __init__(self, model: ViT, config: MAEConfig) -> None:
+        super().__init__()
+        _require_encoder(model)
+        self.model = model
+        self.config = config
+        like = next(model.blocks.parameters())
+        decoder = Decoder(
+            model.config,
+            dim=config.decoder_dim,
+            depth=config.decoder_depth,
+            num_heads=config.decoder_heads,
+        )
+        self.decoder = decoder.to(like.device, like.dtype)
+
+    def forward(
+        self, batch: BatchLike, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The loss of a batch, and the share of patches that were hidden.
+
+        Args:
+            generator: decides what is hidden; None for the step's randomness, and in
+                eval mode for patches that are a function of the example alone.
+
+        Raises:
+            ConfigError: the images have too few patches, or another shape than the
+                model takes.
+        """
+        key = draw_key(generator, self.training)
+        grid = self._grid_of(batch.image)
+        noise = uniform(batch.id, math.prod(grid), "mae", key)
+        found = self.masked_pass(batch.image, noise.to(batch.image.device))
+        return {"loss": found.loss, "hidden": found.hidden.float().mean()}
+
+    def masked_pass(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        noise: Float[Tensor, "batch patches"],
+    ) -> Masked:
+        """Hide the patches with the most noise, draw them, and compare."""
+        tokens = self.model.embed(image)
+        grid = Grid(tokens.rows, tokens.columns)
+        shuffle = shuffle_by(noise, visible_of(grid, self.config.mask_ratio))
+        seen = self.encode(tokens.x, grid, shuffle.kept)
+        prediction = self.decoder(seen, grid, shuffle.restore)
+        target = to_patches(image, self.model.config.patch_hw)
+        if self.config.norm_pix_loss:
+            mean, deviation = statistics(target)
+            target = (target - mean) / deviation
+        error = (_wide(prediction) - target).square().mean(dim=-1)
+        share = shuffle.hidden.to(error.dtype)
+        loss = (error * share).sum() / share.sum()
+        return Masked(loss, prediction, shuffle.hidden)
+
+    def encode(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        kept: Int[Tensor, "batch visible"],
+    ) -> Float[Tensor, "batch seen dim"]:
+        """The prefix tokens and the visible patches, through the blocks and the norm.
+
+        Args:
+            x: every token, positions added.
+        """
+        prefix = self.model.config.num_prefix_tokens
+        x = torch.cat([x[:, :prefix], rows_at(x[:, prefix:], kept)], dim=1)
+        for block in self.model.blocks:
+            x = block(x, grid)
+        return self.model.norm(x)
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        noise: Float[Tensor, "batch patches"],
+    ) -> Reconstruction:
+        """The images with their hidden patches drawn; the visible ones are theirs.
+
+        With `norm_pix_loss` the model leaves the mean and the contrast of a patch
+        open: those of the hidden patch itself are taken, so the picture is better
+        than what the model knows.
+        """
+        found = self.masked_pass(image, noise)
+        size = self.model.config.patch_hw
+        truth = to_patches(image, size)
+        drawn = _wide(found.prediction).to(truth.dtype)
+        if self.config.norm_pix_loss:
+            mean, deviation = statistics(truth)
+            drawn = drawn * deviation + mean
+        patches = torch.where(found.hidden[:, :, None], drawn, truth)
+        grid = self._grid_of(image)
+        return Reconstruction(
+            from_patches(patches, grid, size), found.hidden.unflatten(1, tuple(grid))
+        )
+
+    def _grid_of(self, image: Tensor) -> Grid:
+        height, width = self.model.config.patch_hw
+        return Grid(image.shape[-2] // height, image.shape[-1] // width)
+
+
+def start(model: ViT) -> None:
+    """Give an encoder the weights that MAE starts from, its positions fixed.
+
+    Linear maps get Xavier's uniform weights and no bias, the patch map as if it were
+    linear, the class token a deviation of 0.02; the learned table becomes sines and
+    cosines that are not trained. A model that continues from weights needs none of it.
+
+    Raises:
+        ConfigError: the model cannot be the encoder, or has no table of its own.
+    """
+    _require_encoder(model)
+    if model.config.position != "learned_1d" or model.config.embed_dim % 4:
+        raise ConfigError(
+            "MAE keeps its sines and cosines in the learned table: build the encoder "
+            "with `position=learned_1d` and an `embed_dim` that is a multiple of 4, "
+            f"got `{model.config.position}` and {model.config.embed_dim}."
+        )
+    reset_linears(model.blocks)
+    projection = model.patch_embed.get_submodule("proj")
+    assert isinstance(projection, nn.Conv2d)
+    with torch.no_grad():
+        nn.init.xavier_uniform_(projection.weight.view(len(projection.weight), -1))
+        if model.config.class_token:
+            nn.init.normal_(model.cls_token, std=0.02)
+        own = model.config.num_prefix_positions
+        table = sincos(model.config.grid, model.config.embed_dim, model.pos_embed)
+        model.pos_embed.zero_()[:, own:] = table
+    model.pos_embed.requires_grad_(False)
+
+
+def shuffle_by(noise: Float[Tensor, "batch patches"], visible: int) -> Shuffle:
+    """Keep the `visible` patches with the least noise."""
+    order = noise.argsort(dim=1)
+    restore = order.argsort(dim=1)
+    return Shuffle(order[:, :visible], restore, restore >= visible)
+
+
+def visible_of(grid: Grid, mask_ratio: float) -> int:
+    """How many patches stay: the share of them, rounded down.
+
+    Raises:
+        ConfigError: none stays.
+    """
+    visible = int(math.prod(grid) * (1 - mask_ratio))
+    if visible < 1:
+        raise ConfigError(
+            f"`mask_ratio` of {mask_ratio} leaves no patch of {grid.rows} x "
+            f"{grid.columns} visible: lower it, or use smaller patches."
+        )
+    return visible
+
+
+def statistics(
+    patches: Float[Tensor, "batch patches values"],
+) -> tuple[Float[Tensor, "batch patches 1"], Float[Tensor, "batch patches 1"]]:
+    """Mean and deviation of each patch, over all its values (unbiased, + 1e-6)."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return mean, (variance + 1e-6).sqrt()
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least float32: squares of half-precision numbers lose their digits."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _require_encoder(model: nn.Module) -> None:
+    """Refuse what cannot leave patches out."""
+    if type(model) is not ViT:
+        raise ConfigError(
+            "A masked autoencoder's encoder is a plain Vision Transformer: got "
+            f"{type(model).__name__}. Build one with `create('vit_b16', "
+            "num_classes=0)`."
+        )
+    config = model.config
+    if config.position_at != "stem" or config.position == "relative":
+        raise ConfigError(
+            "The encoder leaves patches out after the stem, so positions must be "
+            f"added there: set `position_at=stem`, got `{config.position_at}` with "
+            f"`position={config.position}`."
+        )
+    if config.norm_after_pool:
+        raise ConfigError(
+            "The decoder takes tokens after the encoder's final norm: set "
+            "`norm_after_pool=False`; fine-tuning may set it."
+        )
+    if math.prod(config.patch_hw) * config.in_chans < 2:
+        raise ConfigError(
+            "A patch of one value has nothing to be drawn: use larger patches."
+        )

@@ -1,0 +1,29 @@
+"""Images as lists of patches and back; token order is row by row."""
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vitral.layers import Grid
+
+
+def to_patches(
+    image: Float[Tensor, "batch channels height width"], size: tuple[int, int]
+) -> Float[Tensor, "batch patches values"]:
+    """The values of each patch: pixel row, pixel column, channel fastest."""
+    cut = image.unflatten(3, (-1, size[1])).unflatten(2, (-1, size[0]))
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+def from_patches(
+    patches: Float[Tensor, "batch patches values"], grid: Grid, size: tuple[int, int]
+) -> Float[Tensor, "batch channels height width"]:
+    """The inverse of `to_patches`."""
+    cut = patches.unflatten(2, (*size, -1)).unflatten(1, tuple(grid))
+    return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
+
+
+def rows_at(
+    x: Float[Tensor, "batch rows dim"], index: Int[Tensor, "batch chosen"]
+) -> Float[Tensor, "batch chosen dim"]:
+    """The rows of each example in the order of its indices."""
+    return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
