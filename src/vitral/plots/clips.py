@@ -6,6 +6,7 @@ from the map's least value (dark) to its greatest (yellow). Colours: attention.p
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -228,14 +229,17 @@ def _drawn(
         figure = new_figure(total_wide, total_high)
         figure.set_layout_engine("none")
 
-        def place(x: float, y: float, w: float, h: float) -> tuple[float, ...]:
+        def place(
+            x: float, y: float, w: float = 0.0, h: float = 0.0
+        ) -> tuple[float, float, float, float]:
             """Inches from the top left as the figure wants them."""
             low = 1 - (y + h) / total_high
             return x / total_wide, low, w / total_wide, h / total_high
 
-        at = place(_MARGIN, 0.1, 0, 0)
-        style = {"fontsize": 10.5, "fontweight": "bold"}
-        figure.text(*at[:2], plain(title, 80), va="top", **style)
+        at = place(_MARGIN, 0.1)
+        figure.text(
+            *at[:2], plain(title, 80), va="top", fontsize=10.5, fontweight="bold"
+        )
         for number, i in enumerate(taken):
             down, along = divmod(number, columns)
             x = _MARGIN + names_wide + along * (wide + _GAP)
@@ -243,19 +247,19 @@ def _drawn(
             for row in rows:
                 show(blank(figure.add_axes(place(x, y, wide, high))), row[i])
                 y += high + _CLOSE
-            at = place(x + wide / 2, y + 0.02, 0, 0)
+            at = place(x + wide / 2, y + 0.02)
             word = plain(times[i], max(int(wide / 0.07), 4))
             figure.text(*at[:2], word, ha="center", va="top", fontsize=8, color=QUIET)
         for number, name in enumerate(names):
             y = _TITLE + number * (high + _CLOSE) + high / 2
-            at = place(_MARGIN, y, 0, 0)
+            at = place(_MARGIN, y)
             figure.text(*at[:2], plain(name, 17), va="center", fontsize=8.5, color=INK)
         if with_key:
             _key(figure, total_wide, total_high)
             if len(taken) < len(times):
-                at = place(total_wide - _MARGIN, total_high - 0.2, 0, 0)
+                at = place(total_wide - _MARGIN, total_high - 0.2)
                 note = f"{len(taken)} of {len(times)} frames"
-                style = {"ha": "right", "va": "center", "fontsize": 8.5}
+                style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 8.5}
                 figure.text(*at[:2], note, color=QUIET, **style)
     return figure
 
@@ -265,7 +269,7 @@ def _key(figure: Figure, wide: float, high: float) -> None:
     left, y, long = _MARGIN + 0.36, 0.2, 1.1
     axes = figure.add_axes((left / wide, (y - 0.05) / high, long / wide, 0.1 / high))
     blank(axes).imshow(HEAT(np.linspace(0, 1, 128))[None, :, :3], aspect="auto")
-    style = {"va": "center", "fontsize": 8.5, "color": QUIET}
+    style: dict[str, Any] = {"va": "center", "fontsize": 8.5, "color": QUIET}
     figure.text(_MARGIN / wide, y / high, "least", **style)
     words = "greatest value of the map over all frames"
     figure.text((left + long + 0.06) / wide, y / high, words, **style)
