@@ -199,7 +199,8 @@ def _frames(
 def _tinted(
     pixels: Float[np.ndarray, "frames h w 3"], heats: ArrayLike, blur: float
 ) -> Float[np.ndarray, "frames h w 3"]:
-    return coloured(pixels, upsample_frames(heats, *pixels.shape[1:3], blur))
+    height, width = pixels.shape[1:3]
+    return coloured(pixels, upsample_frames(heats, height, width, blur))
 
 
 def _drawn(
@@ -305,7 +306,8 @@ def _summary(heats: ArrayLike, times: Sequence[str]) -> str:
     patches = table_of(heats)
     if not patches.any():
         return "The map is zero everywhere."
-    frame, row, column = np.unravel_index(int(patches.argmax()), patches.shape)
+    place = np.unravel_index(int(patches.argmax()), patches.shape)
+    frame, row, column = map(int, place)
     text = (
         f"Greatest at {times[frame]}, row {row}, column {column} of "
         f"{patches.shape[1]} x {patches.shape[2]} patches (from 0)"

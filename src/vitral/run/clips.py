@@ -152,7 +152,9 @@ def as_seen(
     """
     if preprocess.sampling is None:
         return preprocess(dataset.read(example))
-    return first_view(preprocess, dataset.open(example))[0]
+    clip = dataset.open(example)
+    assert isinstance(clip, Clip)
+    return first_view(preprocess, clip)[0]
 
 
 def strip_of(pixels: Float[Tensor, "..."]) -> Float[Tensor, "3 height width"]:

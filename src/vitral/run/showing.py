@@ -12,9 +12,9 @@ from torch import Tensor
 
 import vitral.report
 from vitral.data import DataSet, Decoded, training_transform
-from vitral.data.clips import STRIP
 from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
+from vitral.plots.clips import evenly
 from vitral.run.clips import as_seen, kind_for, strip_of
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
@@ -112,7 +112,7 @@ def _view(opened: _Opened | None, name: str) -> Image.Image | None:
 def _sheet(strip: Decoded) -> Image.Image:
     """Four frames of a strip in two rows, read like text; fewer as they are."""
     width, height = strip.image.width // strip.frames, strip.image.height
-    places = (0, 2, 5, 7) if strip.frames == STRIP else range(min(4, strip.frames))
+    places = evenly(strip.frames, 4)
     sheet = Image.new("RGB", (2 * width, 2 * height), (255, 255, 255))
     for number, place in enumerate(places):
         left = place * width
@@ -135,7 +135,10 @@ def _samples(opened: _Opened | None) -> Sequence[tuple[Image.Image, str]]:
         except ImageError:
             continue
         caption = "; ".join(dataset.classes[label] for label in example.label)
-        shown.append((_picture(run, pixels), caption))
+        picture = _picture(run, pixels)
+        if pixels.ndim == 4:
+            picture = _sheet(Decoded(image=picture, frames=len(pixels)))
+        shown.append((picture, caption))
     return shown
 
 
