@@ -1,5 +1,7 @@
 """Runs on clips: train, eval, predict, data check and report with a video model."""
 
+import base64
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vitral as vt
 import vitral.weights
@@ -100,8 +103,32 @@ def test_a_run_on_clips_leaves_what_a_run_on_images_leaves(run, clips):
     assert result["top1"] == 1.0
     page = (run / "report.html").read_text()
     assert page.count("data:image/jpeg") >= 12
+
+
+def test_the_report_shows_strips_under_rollout(run, clips):
     looked = json.loads((run / "inspection" / "report.json").read_text())
-    assert looked["missing"] == "what a video model looks at is not computed yet"
+    assert looked["method"] == "rollout"
+    assert looked["distance"] is None
+    assert "attends in space and time, so there is no attention" in looked["notes"][0]
+    assert len(looked["ids"]) == 4
+    with np.load(run / "inspection" / "report.npz") as stored:
+        maps = stored["maps"]
+    assert maps.shape == (4, 4, 2, 4)
+    opened = open_run(run)
+    one = replace(opened.preprocess, sampling=Sampling(frames=4))
+    pixels = [clip_views(one, open_clip(clips / name))[0] for name in looked["ids"]]
+    expected = vt.inspection.rollout(opened.model, torch.stack(pixels))
+    np.testing.assert_allclose(maps, expected.numpy(), atol=1e-3)
+    page = (run / "report.html").read_text()
+    assert page.count('<div class="strips">') == 1
+    assert page.count("What the model looks at in it: most in frame ") == 4
+    assert "below them the same frames coloured by attention rollout" in page
+    assert "`vitral inspect --what relevance` has maps that do" in page
+    assert "missing" not in page.split('-attention-title">')[1].split("</section>")[0]
+    size = page.split("What the model looks at in it")[0].rsplit("base64,", 1)[1]
+    picture = Image.open(io.BytesIO(base64.b64decode(size.split('"')[0])))
+    # Four frames of 32 x 16 pixels, three times as large, two pixels between them.
+    assert picture.size == (4 * 96 + 3 * 2, 2 * 48 + 2)
 
 
 def test_answers_are_the_mean_over_clips_and_crops(run, clips):

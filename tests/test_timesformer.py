@@ -15,7 +15,7 @@ import vitral.models as models
 from helpers import TINY, images, randomise, tiny_vit
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
-from vitral.inspection import each_layer, feature_colours, grad_cam, rollout
+from vitral.inspection import each_layer, feature_colours
 from vitral.layers import Grid, resize, resize_time
 from vitral.models import DeiTConfig, TimeSformer, TimeSformerConfig, keys_per_query
 from vitral.models.timesformer import ClipBlock
@@ -583,15 +583,6 @@ def test_the_attention_of_every_step_can_be_looked_at():
 def test_patches_of_every_frame_get_a_colour():
     found = feature_colours(tiny(), clips())
     assert found.shape == (2, FRAMES, 3, 5, 3)
-
-
-@pytest.mark.parametrize("scheme", ["divided", "joint"])
-def test_maps_of_images_are_refused_for_clips(scheme):
-    model = tiny(scheme=scheme)
-    with pytest.raises(ConfigError, match="between all tokens of an image: no layer"):
-        rollout(model, clips())
-    with pytest.raises(ConfigError, match="explains images, and this model takes cli"):
-        grad_cam(model, clips())
 
 
 # names and errors

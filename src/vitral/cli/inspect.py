@@ -1,8 +1,9 @@
-"""`vitral inspect RUN_OR_WEIGHTS IMAGES... --out DIR`: what a model looks at."""
+"""`vitral inspect RUN_OR_WEIGHTS FILES... --out DIR`: what a model looks at."""
 
 import sys
 from pathlib import Path
 
+import vitral.weights
 from vitral.cli.parser import Parser
 from vitral.cli.predict import found
 from vitral.errors import ConfigError, DataError
@@ -13,7 +14,9 @@ def run(words: list[str]) -> None:
     """Write figures and arrays, and say what could not be shown and why."""
     parser = Parser("inspect", "What a model looks at: figures, and the arrays behind.")
     parser.add_argument("weights", help="a run, a model folder, or weights")
-    parser.add_argument("files", nargs="+", help="images, folders, or patterns")
+    parser.add_argument(
+        "files", nargs="+", help="images or clips, folders, or patterns"
+    )
     parser.add_argument("--out", required=True, help="folder for figures and arrays")
     parser.add_argument("--what", choices=(*VIEWS, "all"), default="all")
     parser.add_argument("--format", choices=("png", "pdf"), default="png")
@@ -25,9 +28,11 @@ def run(words: list[str]) -> None:
     out = Path(known.out)
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
+    source = vitral.weights.read(known.weights)
+    of_clips = bool(source.config.num_frames)
     made = inspect(
-        known.weights,
-        list(found(known.files)),
+        source,
+        list(found(known.files, "clips" if of_clips else "images")),
         out,
         what=known.what,
         image_size=_size(known.image_size),
@@ -39,7 +44,8 @@ def run(words: list[str]) -> None:
     for name, reason in made.skipped.items():
         print(f"{name}: {reason}")
     print(f"files: {', '.join(str(file) for file in made.files)}")
-    print(f"next: vitral inspect {known.weights} IMAGES --what faithfulness --out DIR")
+    more = "CLIPS --what relevance" if of_clips else "IMAGES --what faithfulness"
+    print(f"next: vitral inspect {known.weights} {more} --out DIR")
     for name, reason in made.unreadable.items():
         print(f"unreadable: {name}: {reason}", file=sys.stderr)
     if made.unreadable:

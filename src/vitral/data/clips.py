@@ -32,6 +32,8 @@ class Clip:
     first: int = 0
     """Number within the source of the clip's first frame."""
     notes: tuple[str, ...] = ()
+    timed: bool = True
+    """Whether the source keeps time; else a frame rate is assumed."""
 
     def __len__(self) -> int:
         return len(self.times)
@@ -82,7 +84,9 @@ def open_clip(
         MissingExtraError: it is a video file and PyAV is not installed.
     """
     found = opened(path, timeout)
-    clip = Clip(times=found.times, source=found.source, notes=found.notes)
+    clip = Clip(
+        times=found.times, source=found.source, notes=found.notes, timed=found.timed
+    )
     if span is None:
         return clip
     if not found.timed:
@@ -100,7 +104,7 @@ def clip_of(frames: np.ndarray) -> Clip:
         ImageError: the array is of another type or shape, or empty.
     """
     found = of_array(frames)
-    return Clip(times=found.times, source=found.source)
+    return Clip(times=found.times, source=found.source, timed=found.timed)
 
 
 def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:

@@ -10,7 +10,8 @@ heads at 577 tokens are 192 MB per image in float32; `each_layer` holds one at a
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitral.errors import ConfigError
@@ -21,7 +22,9 @@ from vitral.inspection.capture import (
     stream,
     unencoded,
 )
+from vitral.inspection.clips import Step, averaging_copies, clip_places, first_row
 from vitral.models import VisionModel
+from vitral.models.timesformer_places import Places
 
 
 def attention(
@@ -100,14 +103,16 @@ def class_attention(
     layer: int = -1,
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-) -> Float[Tensor, "batch heads rows columns"]:
+) -> Float[Tensor, "batch heads *frames rows columns"]:
     """What the class token of one layer looks at: its weight for each patch.
 
     The weights of an image's patches sum to less than one; the rest is on the class
-    token itself and other prefix tokens.
+    token itself and other prefix tokens. Of a clip, the mean over the class token's
+    copies, or over the class tokens of all frames.
 
     Raises:
-        ConfigError: the model has no attention, no class token, or not such a layer.
+        ConfigError: the model has no attention, no class token, or not such a layer;
+            or the class token takes no part in it.
     """
     if unencoded(model, images).cls is None:
         raise ConfigError(
@@ -115,9 +120,29 @@ def class_attention(
             "rollout, or the rows of `attention` that belong to a patch."
         )
     (found,) = stream(model, images, layers=[layer], patch_mask=patch_mask)
+    if found.members is not None:
+        return _class_rows(found, found.members, clip_places(model, images)).cpu()
     require_of_image(found)
     rows = found.weights[:, :, 0, found.num_prefix_tokens :]
     return rows.unflatten(-1, tuple(found.grid)).cpu()
+
+
+def _class_rows(
+    layer: Layer, members: Int[Tensor, "groups line"], places: Places
+) -> Float[Tensor, "batch heads frames rows columns"]:
+    """The mean of the rows of the class token's copies, or of the class tokens."""
+    if not torch.isin(places.class_tokens, members).all():
+        raise ConfigError(
+            f"The class token takes no part in layer {layer.index}, an attention along "
+            "time or near by: name the last layer of a block."
+        )
+    heads = layer.weights.shape[1]
+    by_head = (
+        layer.weights.unflatten(0, (-1, len(members))).transpose(1, 2).flatten(0, 1)
+    )
+    step = averaging_copies(Step(by_head, members))
+    row = first_row(places, by_head, by_class_token=True)
+    return step.carry(row)[:, 0, places.patches].unflatten(0, (-1, heads))
 
 
 def require_of_image(layer: Layer) -> None:

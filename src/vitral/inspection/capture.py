@@ -9,14 +9,17 @@ happens in between, and no hook outlives a step of a generator.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 from vitral.layers import Attention, Grid
 from vitral.models import Features, VisionModel
+from vitral.models.features import Tokens
+from vitral.models.timesformer_places import Places
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Layer:
     of_image: bool
     """Whether its tokens are those of the whole image, as they are everywhere but in
     models that also attend within a patch or along time."""
+    members: Int[Tensor, "groups line"] | None = None
+    """Of clips, the number of each token of each group that attends by itself; the
+    weights have all groups of a clip one after the other. None for images."""
 
 
 def attentions(model: VisionModel) -> list[Attention]:
@@ -131,6 +137,21 @@ def reads_class_token(
     with torch.no_grad(), evaluating(model.modules()):
         before, after = model.forward_pool(features), model.forward_pool(other)
     return not torch.equal(before, after)
+
+
+@runtime_checkable
+class TakesClips(Protocol):
+    """A model whose tokens have places in a clip."""
+
+    def places(self, tokens: Tokens) -> Places: ...
+
+
+def places_of(model: VisionModel, tokens: Tokens) -> Places | None:
+    """Where the tokens are in a clip; None for a model of images."""
+    if not model.config.num_frames:
+        return None
+    assert isinstance(model, TakesClips)
+    return model.places(tokens)
 
 
 @contextmanager
@@ -220,6 +241,7 @@ def _stream(
             patch_mask = patch_mask.to(images.device)
         tokens = model.embed(images, patch_mask)
     grid, missing = Grid(tokens.rows, tokens.columns), set(watched)
+    places = places_of(model, tokens)
     for block in range(model.config.num_blocks):
         with torch.no_grad(), evaluating(parts), catching(watched) as calls:
             tokens = model.encode(tokens, block, block + 1)
@@ -227,7 +249,7 @@ def _stream(
         while calls:
             call = calls.pop(0)
             missing.discard(call.index)
-            of_image = call.x.shape == whole and not model.config.num_frames
+            of_image = call.x.shape == whole and places is None
             # No name for the weights: they shall die as soon as the caller is done.
             yield Layer(
                 call.index,
@@ -236,6 +258,7 @@ def _stream(
                 model.config.num_prefix_tokens if of_image else 0,
                 patch_mask if of_image else None,
                 of_image,
+                None if places is None else places.of_layer(call.index),
             )
             del call
         if not missing:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.inspection.capture import batched, evaluating
+from vitral.inspection.capture import batched, evaluating, places_of
 from vitral.inspection.maps import by_maximum
 from vitral.inspection.target import require_head, score
 from vitral.layers import Attention
@@ -24,10 +24,11 @@ def grad_cam(
     images: Float[Tensor, "batch *image"],
     classes: Int[Tensor, "named"] | int | None = None,
     layer: int | None = None,
-) -> Float[Tensor, "batch rows columns"]:
+) -> Float[Tensor, "batch *frames rows columns"]:
     """How much each cell speaks for a class; each map's largest value is 1.
 
-    A map without a cell in favour is zero. Parameters' `.grad` is left alone.
+    A map without a cell in favour is zero. The cells of a clip are those of all its
+    frames. Parameters' `.grad` is left alone.
 
     Args:
         classes: one for all images, one for each, or None for the predicted ones.
@@ -38,14 +39,9 @@ def grad_cam(
             that reads the class token has no gradient at patches after it.
 
     Raises:
-        ConfigError: the model has no head, not such a class or block, or takes clips.
+        ConfigError: the model has no head, or not such a class or block.
     """
     require_head(model)
-    if model.config.num_frames:
-        raise ConfigError(
-            "grad_cam explains images, and this model takes clips. What can be seen of "
-            "it: each_layer and feature_colours."
-        )
     count = model.config.num_blocks
     if layer is not None and not 0 <= layer <= count:
         raise ConfigError(
@@ -65,18 +61,27 @@ def grad_cam(
             cells, logits = _from_features(model, images)
         (gradient,) = torch.autograd.grad(score(logits, classes), cells)
     # Tokens and features come with channels last, a backbone's map with them first.
-    weight = gradient.mean(dim=(1, 2), keepdim=True)
+    weight = gradient.mean(dim=tuple(range(1, gradient.ndim - 1)), keepdim=True)
     maps = (cells.detach() * weight).sum(dim=-1)
     return by_maximum(maps.relu()).cpu()
 
 
-Pair = tuple[Float[Tensor, "batch rows columns dim"], Float[Tensor, "batch classes"]]
+Pair = tuple[
+    Float[Tensor, "batch *frames rows columns dim"], Float[Tensor, "batch classes"]
+]
 """The map to explain, and the logits computed from it."""
 
 
 def _from_block(model: VisionModel, images: Tensor, layer: int) -> Pair:
     with torch.no_grad():
         tokens = model.encode(model.embed(images), 0, layer)
+    places = places_of(model, tokens)
+    if places is not None:
+        cells = tokens.x[:, places.patches].clone().requires_grad_()
+        patches = places.patches.flatten().to(cells.device)
+        x = tokens.x.index_copy(1, patches, cells.flatten(1, 3))
+        rest = model.encode(tokens._replace(x=x), layer)
+        return cells, model.forward_head(model.finish(rest))
     prefix = model.config.num_prefix_tokens
     first = tokens.x[:, :prefix].clone()
     cells = tokens.x[:, prefix:].unflatten(1, (tokens.rows, tokens.columns))

@@ -36,8 +36,11 @@ def patch_map(
 
 
 def by_maximum(
-    maps: Float[Tensor, "batch rows columns"],
-) -> Float[Tensor, "batch rows columns"]:
-    """Each map divided by its largest value; a map without a positive one is zero."""
-    peak = maps.amax(dim=(1, 2), keepdim=True)
+    maps: Float[Tensor, "batch *frames rows columns"],
+) -> Float[Tensor, "batch *frames rows columns"]:
+    """Each map divided by its largest value; a map without a positive one is zero.
+
+    The map of a clip is one map: its frames can be compared.
+    """
+    peak = maps.amax(dim=tuple(range(1, maps.ndim)), keepdim=True)
     return (maps / peak.where(peak > 0, 1.0)).where(peak > 0, 0.0)

@@ -4,17 +4,20 @@
 
 `relevance` is arXiv 2103.15679, equations 5 and 6: R <- R + A_l R. `gradient_rollout`
 puts the same A_l in place of the mean weights of attention rollout (arXiv 2005.00928).
+Of a clip every attention step of a block is a layer, over all its tokens (clips.py).
 Gradients are of one logit. No parameter's `.grad` is written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitral.errors import ConfigError
+from vitral.inspection import clips
 from vitral.inspection.capture import (
     Call,
     attentions,
@@ -22,6 +25,7 @@ from vitral.inspection.capture import (
     catching,
     evaluating,
     keeping_outputs,
+    places_of,
     reads_class_token,
     visible_weights,
 )
@@ -30,6 +34,7 @@ from vitral.inspection.rollout import step
 from vitral.inspection.target import require_head, score
 from vitral.layers import Grid
 from vitral.models import VisionModel
+from vitral.models.timesformer_places import Places
 
 
 def relevance(
@@ -38,7 +43,7 @@ def relevance(
     classes: Int[Tensor, "named"] | int | None = None,
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-) -> Float[Tensor, "batch rows columns"]:
+) -> Float[Tensor, "batch *frames rows columns"]:
     """How much each patch speaks for a class; each map's largest value is 1.
 
     Args:
@@ -46,9 +51,12 @@ def relevance(
         patch_mask: True where a patch takes part; the map is zero at the others.
 
     Raises:
-        ConfigError: the model has no attention or no head, or not such a class.
+        ConfigError: the model has no attention or no head, or not such a class, or a
+            mask was given for clips.
     """
-    layers, geometry = _weighted(model, images, classes, patch_mask)
+    layers, geometry, places = _weighted(model, images, classes, patch_mask)
+    if places is not None:
+        return _clip_map(layers, geometry, places, clips.relevant)
     matrix: Tensor | None = None
     for weighted in layers:
         if matrix is None:
@@ -63,7 +71,7 @@ def gradient_rollout(
     classes: Int[Tensor, "named"] | int | None = None,
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-) -> Float[Tensor, "batch rows columns"]:
+) -> Float[Tensor, "batch *frames rows columns"]:
     """Attention rollout of weights that speak for a class; each map's largest is 1.
 
     Args:
@@ -71,9 +79,12 @@ def gradient_rollout(
         patch_mask: True where a patch takes part; the map is zero at the others.
 
     Raises:
-        ConfigError: the model has no attention or no head, or not such a class.
+        ConfigError: the model has no attention or no head, or not such a class, or a
+            mask was given for clips.
     """
-    layers, geometry = _weighted(model, images, classes, patch_mask)
+    layers, geometry, places = _weighted(model, images, classes, patch_mask)
+    if places is not None:
+        return _clip_map(layers, geometry, places, clips.rolled)
     matrix: Tensor | None = None
     for weighted in layers:
         matrix = step(weighted, matrix)
@@ -89,13 +100,36 @@ def _map(matrix: Tensor | None, geometry: Geometry) -> Tensor:
     return by_maximum(patch_map(matrix, geometry)).cpu()
 
 
+def _clip_map(
+    layers: Iterator[Float[Tensor, "sequences line line"]],
+    geometry: Geometry,
+    places: Places,
+    onward: Callable[[Tensor, list[clips.Step]], Tensor],
+) -> Float[Tensor, "batch frames rows columns"]:
+    """The map of clips; copies of a token add up, for each has its own gradient."""
+    steps = []
+    for index, weighted in enumerate(layers):
+        members = places.of_layer(index)
+        steps.append(clips.Step(weighted.unflatten(0, (-1, len(members))), members))
+    row = clips.first_row(places, steps[0].weights, geometry.by_class_token)
+    return by_maximum(onward(row, steps)[:, 0, places.patches]).cpu()
+
+
+class _Weighted(NamedTuple):
+    layers: Iterator[Float[Tensor, "sequences tokens tokens"]]
+    """The weighted attention of each layer, one at a time."""
+    geometry: Geometry
+    places: Places | None
+    """Of clips only."""
+
+
 def _weighted(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
     classes: Int[Tensor, "named"] | int | None,
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
-) -> tuple[Iterator[Float[Tensor, "batch tokens tokens"]], Geometry]:
-    """The weighted attention of each layer, one at a time, and the geometry.
+) -> _Weighted:
+    """The weighted attention of the layers, and where their tokens are.
 
     The pass stays fused: of each layer only input, output and the output's gradient
     are kept, and its weights and their gradient are computed from them.
@@ -109,6 +143,7 @@ def _weighted(
     with torch.inference_mode(False), evaluating(model.modules()):
         with torch.no_grad():
             tokens = model.embed(images, patch_mask)
+        places = places_of(model, tokens)
         # A parameter may be frozen, so it is the tokens that carry the gradient.
         x = tokens.x.detach().requires_grad_()
         with (
@@ -123,7 +158,7 @@ def _weighted(
             seen = [
                 (call, output)
                 for call, output in zip(calls, outputs, strict=True)
-                if call.x.shape == x.shape and not model.config.num_frames
+                if places is not None or call.x.shape == x.shape
             ]
             gradients = _gradients(score(logits, classes), [out for _, out in seen])
     pairs = [
@@ -140,7 +175,7 @@ def _weighted(
         patch_mask,
         by_class_token,
     )
-    return layers, geometry
+    return _Weighted(layers, geometry, places)
 
 
 def _gradients(value: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:

@@ -3,7 +3,8 @@ appendix D.8): what reaches a token through all layers, if attention and skips w
 
     R_l = (A_l + 1) / 2 R_{l-1},   A_l = mean of the heads' weights
 
-It does not depend on the class: see relevance.py for what speaks for one.
+It does not depend on the class: see relevance.py for what speaks for one. Of a clip
+every attention step of a block is such a layer, over all tokens of the clip (clips.py).
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitral.errors import ConfigError
+from vitral.inspection import clips
 from vitral.inspection.capture import Layer, reads_class_token, stream
 from vitral.inspection.maps import Geometry, by_maximum, patch_map
 from vitral.models import VisionModel
@@ -25,19 +27,26 @@ def rollout(
     images: Float[Tensor, "batch *image"],
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-) -> Float[Tensor, "batch rows columns"]:
+) -> Float[Tensor, "batch *frames rows columns"]:
     """How much each patch reaches what the head reads; each map's largest value is 1.
 
     The row of the class token; for a head that reads patches alone, the mean of their
-    rows. Distillation and register tokens take part and are left out of the map.
+    rows. Distillation and register tokens take part and are left out of the map. The
+    map of a clip is one over all its frames.
 
     Args:
+        images: preprocessed; clips for a model that takes clips.
         patch_mask: True where a patch takes part; the map is zero at the others.
 
     Raises:
-        ConfigError: the model has no attention.
+        ConfigError: the model has no attention, or a mask was given for clips.
     """
     by_class_token = reads_class_token(model, images)
+    if model.config.num_frames:
+        steps = _steps(model, images, patch_mask)
+        places = clips.clip_places(model, images)
+        row = clips.first_row(places, steps[0].weights, by_class_token)
+        return by_maximum(clips.rolled(row, steps)[:, 0, places.patches]).cpu()
     rolled = _rolled(model, images, patch_mask)
     geometry = Geometry(
         rolled.layer.grid,
@@ -57,8 +66,14 @@ def rollout_matrix(
     """The whole matrix R of the last layer, on the CPU: rows sum to one.
 
     Raises:
-        ConfigError: the model has no attention.
+        ConfigError: the model has no attention, or a mask was given for clips.
     """
+    if model.config.num_frames:
+        steps = _steps(model, images, patch_mask)
+        size = clips.clip_places(model, images).num_tokens
+        weights = steps[0].weights
+        rows = torch.eye(size).to(weights).expand(len(weights), size, size)
+        return clips.rolled(rows, steps).cpu()
     return _rolled(model, images, patch_mask).matrix.cpu()
 
 
@@ -86,6 +101,24 @@ def step(
     with_skip = mean + torch.eye(mean.shape[-1]).to(mean)
     with_skip = with_skip / with_skip.sum(dim=-1, keepdim=True)
     return with_skip if before is None else with_skip @ before
+
+
+def _steps(
+    model: VisionModel,
+    images: Float[Tensor, "batch *image"],
+    patch_mask: Bool[Tensor, "batch rows columns"] | None,
+) -> list[clips.Step]:
+    """Every attention step of a clip's pass, its heads averaged."""
+    layers = stream(model, images, patch_mask=patch_mask)
+    return [clips.averaging_copies(_grouped(layer)) for layer in layers]
+
+
+def _grouped(layer: Layer) -> clips.Step:
+    assert layer.members is not None
+    groups = len(layer.members)
+    return clips.Step(
+        layer.weights.mean(dim=1).unflatten(0, (-1, groups)), layer.members
+    )
 
 
 class _Rolled(NamedTuple):

@@ -45,6 +45,7 @@ from vitral.models.timesformer_config import (
     Step,
     TimeSformerConfig,
 )
+from vitral.models.timesformer_places import Places, places
 from vitral.models.vit import ViT, block_of
 from vitral.models.vit_config import ViTConfig
 
@@ -134,6 +135,16 @@ class TimeSformer(ViT):
         x = self.encode(tokens, first, last).x
         cls = block.forward_prefix(x, Grid(tokens.rows, tokens.columns))[:, 0]
         return self.head(self.pre_logits(self.fc_norm(self.norm(cls))))
+
+    def places(self, tokens: Tokens) -> Places:
+        """Where class tokens and patches are among `tokens`, and who is with whom."""
+        before, patches = self.config.num_prefix_tokens, tokens.rows * tokens.columns
+        length = tokens.x.shape[1]
+        if self.config.scheme == "space":
+            frames = length // (before + patches)
+        else:
+            frames = (length - before) // patches
+        return places(self.config, Extent(frames, tokens.rows, tokens.columns))
 
     def layer_of(self, name: str) -> int:
         """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""

@@ -11,6 +11,7 @@ from vitral.plots.attention import (
     tint,
 )
 from vitral.plots.classes import class_counts, confusion, per_class, reliability
+from vitral.plots.clips import animation, colour_strip, strip, strip_pixels
 from vitral.plots.data_sizes import Grown, data_sizes
 from vitral.plots.distance import distance
 from vitral.plots.embeddings import colours, filters, position_panels, positions
@@ -26,8 +27,10 @@ __all__ = [
     "FittedCurve",
     "Grown",
     "Plot",
+    "animation",
     "class_counts",
     "colour_overlay",
+    "colour_strip",
     "colours",
     "comparison",
     "confusion",
@@ -51,6 +54,8 @@ __all__ = [
     "seeds",
     "shade",
     "similarity_curves",
+    "strip",
+    "strip_pixels",
     "tint",
     "to_pdf",
     "to_png",

@@ -117,13 +117,28 @@ def upsample(
         DataError: the map is not [rows, columns] of finite numbers.
     """
     patches = table(heat, "a map", "rows", "columns")
+    return upsample_frames(patches[None], height, width, blur)[0]
+
+
+def upsample_frames(
+    heats: ArrayLike, height: int, width: int, blur: float = 1.0
+) -> Float[np.ndarray, "frames height width"]:
+    """The map of a clip, as `upsample` does it, on one scale for all frames; nothing
+    is blurred from one frame to the next.
+
+    Raises:
+        DataError: the map is not [frames, rows, columns] of finite numbers.
+    """
+    patches = table(heats, "the map of a clip", "frames", "rows", "columns")
     low, high = patches.min(), patches.max()
     # What float32 makes of a map that is the same everywhere is not to be enlarged.
     if high - low <= 1e-5 * max(abs(low), abs(high)):
-        return np.full((height, width), float(high > 0))
+        return np.full((len(patches), height, width), float(high > 0))
     # Scaled first, since Pillow computes in float32.
-    pixels = _lanczos((patches - low) / (high - low), height, width)
-    sides = (blur * height / patches.shape[0], blur * width / patches.shape[1])
+    scaled = (patches - low) / (high - low)
+    pixels = np.stack([_lanczos(frame, height, width) for frame in scaled])
+    rows, columns = patches.shape[1:]
+    sides = (0.0, blur * height / rows, blur * width / columns)
     pixels = gaussian_filter(pixels, sides, mode="nearest") if blur else pixels
     low, high = pixels.min(), pixels.max()
     flat = np.isclose(low, high, rtol=1e-6, atol=0)

@@ -27,7 +27,7 @@ from vitral.plots.style import Plot, counted, look, plain
 
 MOST_PAIRS = 48
 MOST_HEADS = 48
-_HEAT = matplotlib.colormaps["inferno"]
+HEAT = matplotlib.colormaps["inferno"]
 _OPACITY = 0.62
 
 
@@ -52,8 +52,15 @@ def tint(
 ) -> Float[np.ndarray, "h w 3"]:
     """The picture in grey under colours from dark (low) to yellow (high): 0..1."""
     pixels = picture(image)
+    return coloured(pixels, upsample(heat, pixels.shape[0], pixels.shape[1], blur))
+
+
+def coloured(
+    pixels: Float[np.ndarray, "*frames h w 3"], part: Float[np.ndarray, "*frames h w"]
+) -> Float[np.ndarray, "*frames h w 3"]:
+    """What `tint` makes of pixels and a map of as many pixels, both from 0 to 1."""
     grey = pixels @ np.array([0.299, 0.587, 0.114])
-    colours = _HEAT(upsample(heat, pixels.shape[0], pixels.shape[1], blur))[..., :3]
+    colours = HEAT(part)[..., :3]
     return (1 - _OPACITY) * grey[..., None] + _OPACITY * colours
 
 
@@ -102,7 +109,7 @@ def colour_overlay(
         caption(drawn.axes[0], "input", drawn.letters, quiet=True)
         caption(drawn.axes[1], "the map as colour", drawn.letters, quiet=True)
         colour_bar(
-            drawn.figure, drawn.axes[1], _HEAT, 0.0, 1.0, "least to greatest value"
+            drawn.figure, drawn.axes[1], HEAT, 0.0, 1.0, "least to greatest value"
         )
     return Plot(
         drawn.figure, f"{plain(title, 80)} in colour over a picture. {_summary(heat)}"

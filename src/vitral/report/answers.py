@@ -13,7 +13,7 @@ from vitral.errors import ImageError
 from vitral.evaluation import MultiLabel, Prediction
 from vitral.report.gather import RunFolder
 from vitral.report.numbers import Number, pointer, share
-from vitral.report.pictures import Picture, thumbnail, tinted
+from vitral.report.pictures import Picture, thumbnail, tinted, tinted_strip
 
 MOST_ERRORS = 24
 MOST_RIGHT = 24
@@ -49,6 +49,8 @@ class Answers(NamedTuple):
     items: list[Answer]
     note: str
     with_maps: bool
+    of_clips: bool = False
+    """Whether what is seen is a strip of frames, which shows the input as well."""
 
 
 def chosen(run: RunFolder) -> list[Prediction]:
@@ -149,7 +151,9 @@ def _answers(
         source = pointer(f"predictions/{split}.csv", i, "confidence")
         number = share(row.confidence, source)
         items.append(Answer(row.path, row.label, row.predicted, number, *pictures))
-    return Answers(split, items, "", any(item.seen for item in items))
+    of_clips = run.inspected is not None and run.inspected.of_clips
+    with_maps = any(item.seen for item in items)
+    return Answers(split, items, "", with_maps, of_clips and with_maps)
 
 
 def _picture(row: Prediction, sources: Sources) -> Picture | None:
@@ -165,7 +169,9 @@ def _seen(run: RunFolder, row: Prediction, sources: Sources) -> Picture | None:
     found = run.inspected
     heat = found.maps.get(row.path) if found is not None else None
     image = None if heat is None else _image(sources.views, row.path)
-    return None if heat is None or image is None else tinted(image, heat)
+    if heat is None or image is None:
+        return None
+    return tinted(image, heat) if heat.ndim == 2 else tinted_strip(image, heat)
 
 
 def _image(find: Images | None, path: str) -> Image.Image | None:

@@ -23,13 +23,18 @@ class Inspected:
     """What report.json says, and its maps."""
 
     document: dict[str, Any]
-    maps: dict[str, Float[np.ndarray, "rows columns"]]
+    maps: dict[str, Float[np.ndarray, "*frames rows columns"]]
     """By the id of the example."""
 
     @property
     def missing(self) -> str:
         """Why nothing could be computed; empty where something was."""
         return str(self.document.get("missing", ""))
+
+    @property
+    def of_clips(self) -> bool:
+        """Whether the maps have frames."""
+        return any(heat.ndim == 3 for heat in self.maps.values())
 
     def covers(self, split: str, ids: set[str]) -> bool:
         """Whether it is about this split and was computed for all these examples."""
@@ -40,7 +45,7 @@ class Inspected:
 def store(
     run: Path,
     document: dict[str, Any],
-    maps: Float[np.ndarray, "images rows columns"],
+    maps: Float[np.ndarray, "images *frames rows columns"],
 ) -> None:
     """Write inspection/ of a run folder.
 
@@ -72,7 +77,7 @@ def read(run: Path, document: dict[str, Any] | None) -> Inspected | None:
         with np.load(content, allow_pickle=False) as stored:
             maps = stored["maps"].astype(np.float64)
         ids = [str(name) for name in document["ids"]]
-        if maps.ndim != 3 or len(maps) != len(ids):
+        if maps.ndim not in (3, 4) or len(maps) != len(ids):
             raise ValueError(f"{len(ids)} ids, but maps of the shape {maps.shape}")
         if document.get("distance") is not None:
             layers = np.asarray(document["distance"]["layers"], dtype=np.float64)

@@ -22,6 +22,18 @@ _MAPS = {
         "from its own least (dark) to its own greatest value (yellow)."
     ),
 }
+_CLIP_MAPS = (
+    "Above are the frames that enter the model, at most eight, from the first to the "
+    "last; below them the same frames coloured by attention rollout: how much each "
+    "patch of each frame reaches what the head reads, through all steps of attention. "
+    "Each map runs from its least (dark) to its greatest value (yellow) over all "
+    "frames of its clip."
+)
+_CLIP_LIMITS = (
+    "Rollout shows where attention went and does not depend on the class, so it is no "
+    "reason for the answer; `vitral inspect --what relevance` has maps that do, and "
+    "moving pictures."
+)
 _LIMITS = {
     "rollout": (
         "Rollout shows where attention went and does not depend on the class, so it is "
@@ -56,7 +68,7 @@ def looks(run: RunFolder) -> Looks:
     method = str(found.document.get("method"))
     notes = [str(note) for note in found.document.get("notes") or []]
     if found.maps and method in _LIMITS:
-        notes.append(_LIMITS[method])
+        notes.append(_CLIP_LIMITS if found.of_clips else _LIMITS[method])
     if not found.document.get("distance"):
         return Looks([], None, notes, "")
     return Looks(_sentences(found), _figure(found), notes, "")
@@ -67,6 +79,8 @@ def about_maps(run: RunFolder) -> str:
     found = run.inspected
     if found is None or not found.maps:
         return ""
+    if found.of_clips:
+        return _CLIP_MAPS
     return _MAPS.get(str(found.document.get("method")), "")
 
 

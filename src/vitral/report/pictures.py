@@ -11,6 +11,7 @@ from PIL import Image
 from vitral import plots
 
 THUMBNAIL_SIDE = 176  # pixels
+FRAME_SIDE = 96
 _JPEG_QUALITY = 82
 
 
@@ -45,6 +46,34 @@ def tinted(image: Image.Image, heat: Float[np.ndarray, "rows columns"]) -> Pictu
         f"What the model looks at in it: most at row {row + 1}, column {column + 1} of "
         f"{heat.shape[0]} × {heat.shape[1]} patches"
         if heat.any()
+        else "What the model looks at in it: the map is zero everywhere"
+    )
+    return _jpeg(Image.fromarray(pixels.round().astype(np.uint8)), alt)
+
+
+def tinted_strip(
+    frames: Image.Image, heats: Float[np.ndarray, "frames rows columns"]
+) -> Picture:
+    """At most eight frames of a clip in a row, and below them the same in grey under
+    the colours of a map.
+
+    Args:
+        frames: all of the map's frames, side by side.
+    """
+    wide = frames.width // len(heats)
+    each = [
+        frames.crop((i * wide, 0, (i + 1) * wide, frames.height)).convert("RGB")
+        for i in range(len(heats))
+    ]
+    for frame in each:
+        frame.thumbnail((FRAME_SIDE, FRAME_SIDE), Image.Resampling.LANCZOS)
+    arrays = [np.asarray(frame) for frame in each]
+    pixels = 255 * plots.strip_pixels(arrays, heats, FRAME_SIDE)
+    share = heats.sum(axis=(1, 2))
+    alt = (
+        f"What the model looks at in it: most in frame {int(share.argmax()) + 1} of "
+        f"{len(heats)}"
+        if heats.any()
         else "What the model looks at in it: the map is zero everywhere"
     )
     return _jpeg(Image.fromarray(pixels.round().astype(np.uint8)), alt)

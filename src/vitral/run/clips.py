@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,8 +13,16 @@ from torch import Tensor
 
 import vitral.models
 import vitral.weights
-from vitral.data import DataSet, Preprocess, Sampling, evaluation_transform, open_clip
+from vitral.data import (
+    DataSet,
+    Preprocess,
+    Sampling,
+    clip_views,
+    evaluation_transform,
+    open_clip,
+)
 from vitral.data.clips import Clip, clip_of
+from vitral.data.dataset import Example
 from vitral.data.frames import EXTENSIONS
 from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
 from vitral.errors import ConfigError, DataError, ImageError
@@ -130,7 +138,49 @@ def pixels_of(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]:
         if isinstance(source, str | Path) and _is_clip(Path(source)):
             raise ImageError("it is a clip, but the model takes single images")
         return preprocess(source)
-    return evaluation_transform(preprocess)(_clip(source), "", 0)
+    return evaluation_transform(preprocess)(read_clip(source), "", 0)
+
+
+class Moments(NamedTuple):
+    """When the frames that a model sees begin, counted from the clip's first."""
+
+    seconds: tuple[float, ...]
+    words: tuple[str, ...]
+    """As people read them: the number of the frame where the source keeps no time."""
+
+
+def first_view(
+    preprocess: Preprocess, clip: Clip
+) -> tuple[Float[Tensor, "frames 3 height width"], Moments]:
+    """One view of a clip as a model sees it, and when its frames begin.
+
+    Raises:
+        ImageError: a frame cannot be decoded.
+    """
+    one = one_view(preprocess)
+    assert one.sampling is not None
+    numbers = one.sampling.evaluation(clip.times)[0]
+    seconds = tuple(float(s) for s in clip.times[numbers] - clip.times[0])
+    if clip.timed:
+        words = tuple(f"{second:.2f} s" for second in seconds)
+    else:
+        words = tuple(f"frame {number}" for number in numbers)
+    return clip_views(one, clip)[0], Moments(seconds, words)
+
+
+def as_seen(
+    preprocess: Preprocess, dataset: DataSet, example: Example
+) -> Float[Tensor, "*frames 3 height width"]:
+    """An example as it is evaluated; of a clip one view.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    if preprocess.sampling is None:
+        return preprocess(dataset.read(example))
+    clip = dataset.open(example)
+    assert isinstance(clip, Clip)
+    return first_view(preprocess, clip)[0]
 
 
 def strip_of(pixels: Float[Tensor, "..."]) -> Float[Tensor, "3 height width"]:
@@ -138,7 +188,12 @@ def strip_of(pixels: Float[Tensor, "..."]) -> Float[Tensor, "3 height width"]:
     return pixels if pixels.ndim == 3 else torch.cat(list(pixels), dim=-1)
 
 
-def _clip(source: Readable) -> Clip:
+def read_clip(source: Readable) -> Clip:
+    """A clip by its path or from memory.
+
+    Raises:
+        ImageError: it cannot be opened, or is an image.
+    """
     if isinstance(source, np.ndarray):
         return clip_of(source)
     if not isinstance(source, str | Path):

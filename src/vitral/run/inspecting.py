@@ -12,8 +12,11 @@ import vitral.weights
 from vitral import plots
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.files import write_atomic, write_json
+from vitral.run.clip_views import CLIP_VIEWS
+from vitral.run.clips import first_view, pixels_of, read_clip, sampled
 from vitral.run.environment import pick_device
 from vitral.run.views import VIEWS, Made, Subject
+from vitral.weights import Source
 
 
 class Inspected(NamedTuple):
@@ -25,7 +28,7 @@ class Inspected(NamedTuple):
 
 
 def inspect(
-    weights: str | Path,
+    weights: str | Path | Source,
     files: Sequence[Path],
     out: Path,
     *,
@@ -39,7 +42,9 @@ def inspect(
     """Write the figures and arrays of `what` into `out`.
 
     Args:
-        weights: a run, a model folder, or weights of any layout.
+        weights: a run, a model folder, or weights of any layout; or what
+            `vitral.weights.read` made of them.
+        files: images, or clips for a model that takes clips.
         what: one of VIEWS, or `all`, which passes over what the model cannot show.
         image_size: pixels, (height, width) or one number; None for the model's own.
         target: name or number of the class to explain; empty for the predicted one.
@@ -47,7 +52,7 @@ def inspect(
 
     Raises:
         ConfigError: the model cannot show it, or no such layer or class.
-        DataError: no file is a readable picture.
+        DataError: no file is a readable picture, or a readable clip.
         WeightsError: the model cannot be loaded.
     """
     if what != "all" and what not in VIEWS:
@@ -57,15 +62,18 @@ def inspect(
     subject, unreadable = subject_of(
         weights, files, image_size=image_size, layer=layer, target=target, device=device
     )
+    views = CLIP_VIEWS if subject.moments else VIEWS
     written: list[Path] = []
     skipped: dict[str, str] = {}
     alternatives: dict[str, str] = {}
     out.mkdir(parents=True, exist_ok=True)
     for name in VIEWS if what == "all" else (what,):
         try:
-            for made in VIEWS[name](subject):
+            for made in views[name](subject):
                 written += _write(out, made, subject, kind)
                 alternatives[f"{made.name}.{kind}"] = made.plot.alt
+                if made.moving is not None:
+                    alternatives[f"{made.name}.gif"] = made.plot.alt
         except ConfigError as error:
             if what != "all":
                 raise
@@ -75,7 +83,7 @@ def inspect(
 
 
 def subject_of(
-    weights: str | Path,
+    weights: str | Path | Source,
     files: Sequence[Path],
     *,
     image_size: int | tuple[int, int] | None = None,
@@ -84,7 +92,7 @@ def subject_of(
     device: str = "auto",
 ) -> tuple[Subject, dict[str, str]]:
     """A model with its pictures, and the files that are no pictures, with reasons."""
-    source = vitral.weights.read(weights)
+    source = weights if isinstance(weights, Source) else vitral.weights.read(weights)
     changes = {} if image_size is None else {"image_size": image_size}
     config = vitral.models.changed(source.config, changes)
     if config.num_frames:
@@ -94,24 +102,32 @@ def subject_of(
         )
     loaded = vitral.weights.build(source, config)
     loaded.model.to(pick_device(device))
-    names, pixels, unreadable = [], [], {}
+    preprocess = sampled(loaded.preprocess, config, {})
+    names, pixels, moments, unreadable = [], [], [], {}
     for file in files:
         try:
-            pixels.append(loaded.preprocess(file))
+            if preprocess.sampling is None:
+                pixels.append(pixels_of(preprocess, file))
+            else:
+                clip, times = first_view(preprocess, read_clip(file))
+                pixels.append(clip)
+                moments.append(times)
             names.append(str(file))
         except ImageError as error:
             unreadable[str(file)] = str(error)
     if not pixels:
+        wanted = "picture" if preprocess.sampling is None else "clip"
         first = next(iter(unreadable.items()), ("", "no file was given"))
         raise DataError(
-            f"None of {len(files)} files is a readable picture; {first[0]}: {first[1]}"
+            f"None of {len(files)} files is a readable {wanted}; {first[0]}: {first[1]}"
         )
     return Subject(
         model=loaded.model,
-        preprocess=loaded.preprocess,
+        preprocess=preprocess,
         classes=source.classes,
         names=tuple(names),
         pixels=torch.stack(pixels),
+        moments=tuple(moments),
         layer=layer,
         target=_class_of(target, source.classes, config.num_classes),
     ), unreadable
@@ -132,12 +148,16 @@ def _write(out: Path, made: Made, subject: Subject, kind: str) -> list[Path]:
     draw = plots.to_pdf if kind == "pdf" else plots.to_png
     figure = out / f"{made.name}.{kind}"
     write_atomic(figure, draw(made.plot.figure))
+    written = [figure]
+    if made.moving is not None:
+        written.append(out / f"{made.name}.gif")
+        write_atomic(written[-1], made.moving)
     if not made.arrays:
-        return [figure]
+        return written
     stored: dict[str, Any] = {**made.arrays, "files": np.array(subject.names)}
     arrays = out / f"{made.name.removesuffix('-0')}.npz"
     write_atomic(arrays, lambda path: _save(path, stored))
-    return [figure, arrays]
+    return [*written, arrays]
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:

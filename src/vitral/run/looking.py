@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitral.data import DataSet
 from vitral.data.dataset import Example
-from vitral.errors import ConfigError, ImageError, VitralError
+from vitral.errors import ImageError, VitralError
 from vitral.evaluation import Prediction
 from vitral.inspection import attention_distance, grad_cam, rollout, uniform_distance
 from vitral.layers import Attention, Grid
@@ -23,6 +23,7 @@ from vitral.models import VisionModel
 from vitral.report.answers import chosen
 from vitral.report.gather import RunFolder, gather
 from vitral.report.inspected import store
+from vitral.run.clips import as_seen
 from vitral.run.folder import Run
 
 MOST_IMAGES = 128
@@ -57,17 +58,11 @@ def look(run: Run, dataset: DataSet, device: torch.device) -> None:
     if found.headline is None:
         return
     try:
-        _refuse_video(run.model)
         seen = _look(run, found, found.headline, dataset, device)
     except (VitralError, torch.OutOfMemoryError) as error:
         reason = " ".join(str(error).split())
         seen = _Seen({"split": found.headline, "missing": reason}, np.zeros((0, 0, 0)))
     store(run.path, seen.document, seen.maps)
-
-
-def _refuse_video(model: VisionModel) -> None:
-    if model.config.num_frames:
-        raise ConfigError("what a video model looks at is not computed yet")
 
 
 class _Seen(NamedTuple):
@@ -104,14 +99,19 @@ def _look(
         "distance": None,
         "notes": [],
     }
-    if method == "rollout":
+    if model.config.num_frames:
+        document["notes"].append(
+            f"A {type(model).__name__} attends in space and time, so there is no "
+            "attention distance, which is between the patches of an image."
+        )
+    elif method == "rollout":
         document["distance"] = _distance(run, found, dataset, split)
     else:
         document["notes"].append(
             f"A {type(model).__name__} has no attention: the maps are Grad-CAM, and "
             "there is no attention distance."
         )
-    if method == "rollout" and document["distance"] is None:
+    if not document["notes"] and document["distance"] is None:
         document["notes"].append(
             f"No image of {split} could be read, so there is no attention distance."
         )
@@ -126,14 +126,16 @@ def _has_attention(model: VisionModel) -> bool:
 def _batches(
     run: Run, dataset: DataSet, examples: Sequence[Example]
 ) -> Iterator[_Some]:
-    """Images as they are evaluated; those that cannot be read are left out."""
+    """Images as they are evaluated, clips in one view; those that cannot be read are
+    left out."""
     rows, columns = run.model.config.grid
-    size = min(16, max(1, MOST_WEIGHTS // (rows * columns) ** 2))
+    patches = rows * columns * max(1, run.model.config.num_frames)
+    size = min(16, max(1, MOST_WEIGHTS // patches**2))
     for start in range(0, len(examples), size):
         ids, pixels = [], []
         for example in examples[start : start + size]:
             try:
-                pixels.append(run.preprocess(dataset.read(example)))
+                pixels.append(as_seen(run.preprocess, dataset, example))
             except (ImageError, OSError):
                 continue
             ids.append(example.id)

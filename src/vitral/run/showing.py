@@ -12,10 +12,10 @@ from torch import Tensor
 
 import vitral.report
 from vitral.data import DataSet, Decoded, training_transform
-from vitral.data.clips import STRIP
 from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
-from vitral.run.clips import kind_for, strip_of
+from vitral.plots.clips import evenly
+from vitral.run.clips import as_seen, kind_for, strip_of
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.looking import look, up_to_date
@@ -53,10 +53,7 @@ def write_report(
         return _read(opened[run], name)
 
     def view(run: Path, name: str) -> Image.Image | None:
-        found, picture = opened[run], _read(opened[run], name)
-        if found is None or picture is None or found.dataset.kind == "clips":
-            return None
-        return _picture(found.run, found.run.preprocess(picture))
+        return _view(opened[run], name)
 
     return vitral.report.write(
         runs,
@@ -100,10 +97,22 @@ def _read(opened: _Opened | None, name: str) -> Image.Image | None:
     return decoded.image if opened.dataset.kind == "images" else _sheet(decoded)
 
 
+def _view(opened: _Opened | None, name: str) -> Image.Image | None:
+    """What enters the model; of a clip its frames side by side."""
+    example = opened.by_id.get(name) if opened is not None else None
+    if opened is None or example is None:
+        return None
+    try:
+        pixels = as_seen(opened.run.preprocess, opened.dataset, example)
+    except ImageError:
+        return None
+    return _picture(opened.run, pixels)
+
+
 def _sheet(strip: Decoded) -> Image.Image:
     """Four frames of a strip in two rows, read like text; fewer as they are."""
     width, height = strip.image.width // strip.frames, strip.image.height
-    places = (0, 2, 5, 7) if strip.frames == STRIP else range(min(4, strip.frames))
+    places = evenly(strip.frames, 4)
     sheet = Image.new("RGB", (2 * width, 2 * height), (255, 255, 255))
     for number, place in enumerate(places):
         left = place * width
@@ -126,7 +135,10 @@ def _samples(opened: _Opened | None) -> Sequence[tuple[Image.Image, str]]:
         except ImageError:
             continue
         caption = "; ".join(dataset.classes[label] for label in example.label)
-        shown.append((_picture(run, pixels), caption))
+        picture = _picture(run, pixels)
+        if pixels.ndim == 4:
+            picture = _sheet(Decoded(image=picture, frames=len(pixels)))
+        shown.append((picture, caption))
     return shown
 
 

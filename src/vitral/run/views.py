@@ -20,6 +20,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.layers import Attention
 from vitral.models import VisionModel
+from vitral.run.clips import Moments
 
 BATCH = 8
 MOST_DRAWN = 24
@@ -41,12 +42,14 @@ class Subject:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     """The pictures' file names."""
-    pixels: Float[Tensor, "images 3 height width"]
-    """As the model takes them."""
+    pixels: Float[Tensor, "images *frames 3 height width"]
+    """As the model takes them; clips for a model that takes clips."""
     layer: int = -1
     """Which layer the attention of heads is taken from."""
     target: int | None = None
     """The class that is explained; None for the one that is predicted."""
+    moments: tuple[Moments, ...] = ()
+    """When the frames begin, for each clip; empty for images."""
 
     @property
     def pictures(self) -> list[UInt8[np.ndarray, "height width 3"]]:
@@ -54,10 +57,16 @@ class Subject:
         shown = self.preprocess.inverse(self.pixels)
         return [picture.permute(1, 2, 0).numpy() for picture in shown]
 
+    def together(self, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """`of` the first pictures at once, as many as are drawn alone."""
+        device = next(self.model.parameters()).device
+        return of(self.pixels[:MOST_ALONE].to(device)).cpu()
+
     def batched(self, of: Callable[[Tensor], Tensor]) -> Tensor:
         """`of` every batch of the pictures, in one tensor."""
         device = next(self.model.parameters()).device
-        parts = [of(some.to(device)) for some in self.pixels.split(BATCH)]
+        size = max(1, BATCH // self.pixels[0].shape[:-3].numel())
+        parts = [of(some.to(device)) for some in self.pixels.split(size)]
         return torch.cat([part.cpu() for part in parts])
 
 
@@ -67,6 +76,8 @@ class Made(NamedTuple):
     name: str
     plot: plots.Plot
     arrays: dict[str, np.ndarray]
+    moving: bytes | None = None
+    """The same of a clip as a GIF."""
 
 
 View = Callable[[Subject], Iterator[Made]]
@@ -107,7 +118,7 @@ def _relevance(subject: Subject) -> Iterator[Made]:
         title = f"Explanations of one image: {_stem(subject, index)}"
         several = {name: maps[index].numpy() for name, maps in found.items()}
         plot = plots.comparison(picture, several, title=title)
-        arrays = {_key(name): maps.numpy() for name, maps in found.items()}
+        arrays = {key(name): maps.numpy() for name, maps in found.items()}
         yield Made(f"relevance-{index}", plot, arrays if index == 0 else {})
 
 
@@ -193,7 +204,7 @@ def _rank(subject: Subject) -> Iterator[Made]:
             label: profile(subject.model, some, ablate).numpy()
             for label, ablate in RANK_CURVES.items()
         }
-        arrays = {_key(label): curve for label, curve in curves.items()}
+        arrays = {key(label): curve for label, curve in curves.items()}
         yield Made(name, draw(curves, title=title), arrays)
 
 
@@ -214,8 +225,8 @@ def _faithfulness(subject: Subject) -> Iterator[Made]:
         back = inspection.insertion(subject.model, pixels, maps, classes)
         shares = out.shares.numpy()
         going[name], coming[name] = out.scores.numpy(), back.scores.numpy()
-        arrays[f"deletion_area_{_key(name)}"] = out.area.numpy()
-        arrays[f"insertion_area_{_key(name)}"] = back.area.numpy()
+        arrays[f"deletion_area_{key(name)}"] = out.area.numpy()
+        arrays[f"insertion_area_{key(name)}"] = back.area.numpy()
     plot = plots.faithfulness_curves(shares, going, coming)
     yield Made("faithfulness", plot, arrays)
     check = inspection.randomisation_check(
@@ -244,7 +255,9 @@ VIEWS: dict[str, View] = {
 """What can be looked at, by its word on the command line."""
 
 
-def explanations(subject: Subject) -> dict[str, Float[Tensor, "images rows columns"]]:
+def explanations(
+    subject: Subject,
+) -> dict[str, Float[Tensor, "images *frames rows columns"]]:
     """Every map that the model can give of its pictures, by name."""
     model, target = subject.model, subject.target
     ways: dict[str, Callable[[Tensor], Tensor]] = {
@@ -307,5 +320,6 @@ def _stem(subject: Subject, index: int) -> str:
     return Path(subject.names[index]).name
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
+    """A name of an array."""
     return "".join(c if c.isalnum() else "_" for c in name.lower())
