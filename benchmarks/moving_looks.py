@@ -1,0 +1,127 @@
+"""How much of a map lies on the moving square: trained, shuffled, and by chance.
+
+    python benchmarks/moving_looks.py --task appearance --scheme divided --seed 0
+
+A tiny TimeSformer is trained on vitral.data.moving for 300 steps; the shares are means
+over 200 clips that it has not seen.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import vitral as vt
+from vitral.data import Preprocess, Sampling
+from vitral.data.generated import patterns
+from vitral.data.moving import Clips, moving_squares
+from vitral.inspection import grad_cam, relevance, rollout
+from vitral.models import VisionModel
+
+FRAMES, HEIGHT, WIDTH, PATCH, SIDE = 4, 16, 24, 4, 8
+TRAINED_ON, LOOKED_AT, STEPS, BATCH = 1_800, 200, 300, 64
+MAPS: dict[str, Callable[[VisionModel, Tensor], Tensor]] = {
+    "rollout": rollout,
+    "relevance": relevance,
+    "Grad-CAM": grad_cam,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=("motion", "appearance"), default="motion")
+    parser.add_argument("--scheme", default="divided")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    size = (HEIGHT, WIDTH)
+    made = moving_squares(2_400, size, 0, label=given.task, frames=FRAMES, side=SIDE)
+    preprocess = Preprocess(
+        image_size=size, resize="squash", sampling=Sampling(frames=FRAMES)
+    )
+    pixels = torch.from_numpy(made.clips).movedim(-1, 2).contiguous()
+    clips, labels = preprocess.normalise(pixels), torch.from_numpy(made.labels)
+    model = trained(clips[:TRAINED_ON], labels[:TRAINED_ON], given.scheme, given.seed)
+    seen = slice(TRAINED_ON, TRAINED_ON + LOOKED_AT)
+    with torch.no_grad():
+        answers = model(clips[TRAINED_ON:]).argmax(1)
+    right = (answers == labels[TRAINED_ON:]).float().mean()
+    cover = on_the_square(made, seen)
+    print(f"{right:.1%} of {len(answers)} unseen clips right")
+    print(f"chance: {cover.mean():.3f} of a map, {(cover > 0).mean():.1%} of peaks")
+    for name, of in MAPS.items():
+        tell(name, of(model, clips[seen]).numpy(), cover)
+    tell("rollout, shuffled weights", rollout(shuffled(model), clips[seen]), cover)
+
+
+def trained(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionModel:
+    """The first weights and the rate of vitral.studies.timesformer."""
+    torch.manual_seed(seed)
+    sizes = {"embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_dim": 64}
+    model = vt.create(
+        "timesformer_ti16",
+        2,
+        (HEIGHT, WIDTH),
+        scheme=scheme,
+        patch_size=PATCH,
+        num_frames=FRAMES,
+        **sizes,
+    )
+    for name, parameter in model.named_parameters():
+        if name in ("pos_embed", "time_embed"):
+            nn.init.normal_(parameter, std=0.5)
+        elif parameter.ndim == 2 and not name.startswith("head"):
+            nn.init.xavier_uniform_(parameter)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(STEPS):
+        falling = 0.5 * (1 + np.cos(np.pi * step / STEPS))
+        optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 30) * falling
+        chosen = torch.randint(0, len(clips), (BATCH,), generator=generator)
+        loss = F.cross_entropy(model(clips[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def on_the_square(made: Clips, seen: slice) -> np.ndarray:
+    """[clips, frames, rows, columns]: the share of each patch that is on the square."""
+    drawn = patterns(SIDE)[:2]
+    found = np.zeros(made.clips[seen].shape[:4])
+    for clip, marks in zip(made.clips[seen], found, strict=True):
+        for frame, mark in zip(clip, marks, strict=True):
+            for top in range(HEIGHT - SIDE + 1):
+                for left in range(WIDTH - SIDE + 1):
+                    window = np.s_[top : top + SIDE, left : left + SIDE]
+                    if any((frame[window] == one).all() for one in drawn):
+                        mark[window] = 1
+    rows, columns = HEIGHT // PATCH, WIDTH // PATCH
+    cells = found.reshape(LOOKED_AT, FRAMES, rows, PATCH, columns, PATCH)
+    return cells.mean(axis=(3, 5))
+
+
+def shuffled(model: VisionModel) -> VisionModel:
+    """Every tensor's values in a random order; the model is not used after that."""
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            order = torch.randperm(parameter.numel(), generator=generator)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
+    return model
+
+
+def tell(name: str, maps: np.ndarray | Tensor, cover: np.ndarray) -> None:
+    heats = np.asarray(maps).reshape(LOOKED_AT, -1)
+    marks = cover.reshape(LOOKED_AT, -1)
+    total = heats.sum(axis=1)
+    some = total > 0
+    share = (heats * marks).sum(axis=1)[some] / total[some]
+    peak = marks[np.arange(LOOKED_AT), heats.argmax(axis=1)] > 0
+    print(f"{name}: {share.mean():.3f} of the map, {peak.mean():.1%} of peaks")
+
+
+if __name__ == "__main__":
+    main()
