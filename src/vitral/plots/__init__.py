@@ -15,6 +15,7 @@ from vitral.plots.data_sizes import Grown, data_sizes
 from vitral.plots.distance import distance
 from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
+from vitral.plots.growth import Line, Panel, growth
 from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.scaling import FittedCurve, data_size
 from vitral.plots.study import seeds
@@ -24,6 +25,8 @@ from vitral.plots.training import learning_curves
 __all__ = [
     "FittedCurve",
     "Grown",
+    "Line",
+    "Panel",
     "Plot",
     "class_counts",
     "colour_overlay",
@@ -36,6 +39,7 @@ __all__ = [
     "faithfulness_curves",
     "filters",
     "gallery",
+    "growth",
     "heads",
     "learning_curves",
     "overlay",
