@@ -8,7 +8,8 @@ forward, softmax loss, backward. Multiply-accumulates are counted exactly. Memor
 the most that the process ever held in that step less what it held before (Linux's
 VmHWM and VmRSS), each in a process of its own that did a tiny step first. Time is the
 median of rounds, all schemes in turns in one process; CPU time, so that other work on
-the machine stretches it little.
+the machine stretches it little. Rounds end early where they take long. Rows that the
+file has already are not measured again.
 
 torch's fused attention never keeps the matrix of attention weights, which the paper's
 code did. Both ways are measured for `joint` and `divided`: `fused`, which is the
@@ -45,6 +46,8 @@ KERNELS = {
     "matrices": [SDPBackend.MATH],
 }
 MODES = ("forward", "training")
+ENOUGH = 15.0
+"""CPU seconds of one input, after which no further round begins."""
 
 
 class Cell(NamedTuple):
@@ -108,7 +111,10 @@ def seconds(cells: list[Cell], rounds: int) -> dict[Cell, float]:
     """Medians of CPU time; the order of the cells turns from round to round."""
     runs = {cell: step_of(cell, model_of(cell), clip_of(cell)) for cell in cells}
     found: dict[Cell, list[float]] = {cell: [] for cell in cells}
+    begun = time.process_time()
     for turn in range(rounds):
+        if turn and time.process_time() - begun > ENOUGH:
+            break
         at = turn % len(cells)
         for cell in cells[at:] + cells[:at]:
             started = time.process_time()
@@ -125,8 +131,8 @@ def cells_of(model: str, frames: int, size: int, mode: str) -> list[Cell]:
     return cells
 
 
-def measured(model: str, rounds: int) -> Iterator[dict[str, Any]]:
-    """A row a cell, the cheap ones first."""
+def measured(model: str, rounds: int, known: set[Cell]) -> Iterator[dict[str, Any]]:
+    """A row a cell, the cheap ones first; none for an input whose cells are known."""
     inputs = [(frames, OWN_SIZE) for frames in FRAMES]
     inputs += [(OWN_FRAMES, size) for size in SIZES if size != OWN_SIZE]
     fresh = multiprocessing.get_context("forkserver")
@@ -136,6 +142,8 @@ def measured(model: str, rounds: int) -> Iterator[dict[str, Any]]:
         for frames, size in sorted(inputs, key=lambda one: one[0] * one[1] ** 2):
             for mode in MODES:
                 cells = cells_of(model, frames, size, mode)
+                if known.issuperset(cells):
+                    continue
                 mebibytes = list(pool.map(memory, cells))
                 times = seconds(cells, rounds)
                 for cell, mib in zip(cells, mebibytes, strict=True):
@@ -146,6 +154,16 @@ def measured(model: str, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 Rows = list[dict[str, Any]]
+
+
+def read(file: Path) -> Rows:
+    if not file.exists():
+        return []
+    return [json.loads(text) for text in file.read_text().splitlines()]
+
+
+def cell_of(row: dict[str, Any]) -> Cell:
+    return Cell(*(row[field] for field in Cell._fields))
 
 
 def line(rows: Rows, along: str, what: str, scale: float = 1.0, **wanted: str) -> Line:
@@ -219,25 +237,28 @@ def save(plot: plots.Plot, file: Path) -> None:
 
 
 def tables(rows: Rows) -> None:
-    """The rows as Markdown: a line an input and a mode, a column a scheme."""
-    print("| frames | pixels | step | " + " | ".join(SCHEMES) + " | with matrices |")
-    print("|" + "---|" * (len(SCHEMES) + 4))
-    found = {Cell(*(row[f] for f in Cell._fields)): row for row in rows}
-    for frames, size, mode in dict.fromkeys(
-        (cell.frames, cell.size, cell.mode) for cell in found
-    ):
-        cells = cells_of(rows[0]["model"], frames, size, mode)
-        texts = [
-            f"{found[cell]['macs'] / 1e9:.1f} G, {found[cell]['mib']:.0f} MiB, "
-            f"{found[cell]['seconds']:.2f} s"
-            for cell in cells[: len(SCHEMES)]
-        ]
-        kept = "; ".join(
-            f"{cell.scheme} {found[cell]['mib']:.0f} MiB, "
-            f"{found[cell]['seconds']:.2f} s"
-            for cell in cells[len(SCHEMES) :]
-        )
-        print(f"| {frames} | {size} | {mode} | {' | '.join(texts)} | {kept or '-'} |")
+    """The rows as Markdown: a table a mode, a line an input, a column a scheme."""
+    found = {cell_of(row): row for row in rows}
+    for mode in MODES:
+        print(f"\n| {mode}: frames, pixels | {' | '.join(SCHEMES)} | with matrices |")
+        print("|" + "---|" * (len(SCHEMES) + 2))
+        inputs = {(one.frames, one.size) for one in found if one.mode == mode}
+        for frames, size in sorted(inputs, key=lambda one: (one[1], one[0])):
+            cells = cells_of(rows[0]["model"], frames, size, mode)
+            texts = [
+                f"{found[cell]['mib']:.0f} MiB, {found[cell]['seconds']:.2f} s"
+                for cell in cells
+            ]
+            own = texts[: len(SCHEMES)]
+            if mode == "forward":
+                macs = [found[cell]["macs"] / 1e9 for cell in cells[: len(SCHEMES)]]
+                own = [f"{n:.1f} G, {text}" for n, text in zip(macs, own, strict=True)]
+            kept = [
+                f"{cell.scheme} {text}"
+                for cell, text in list(zip(cells, texts, strict=True))[len(SCHEMES) :]
+            ]
+            line_of = " | ".join([*own, "; ".join(kept) or "-"])
+            print(f"| {frames}, {size} | {line_of} |")
 
 
 def main() -> None:
@@ -251,14 +272,14 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path())
     known = parser.parse_args()
     if known.draw:
-        rows = [json.loads(line) for line in known.draw.read_text().splitlines()]
-        draw(rows, known.to)
-        tables(rows)
+        draw(read(known.draw), known.to)
+        tables(read(known.draw))
         return
     torch.set_num_threads(1)
     started = time.monotonic()
-    with known.out.open("w") as file:
-        for row in measured(known.model, known.rounds):
+    done = {cell_of(row) for row in read(known.out)}
+    with known.out.open("a") as file:
+        for row in measured(known.model, known.rounds, done):
             print(json.dumps(row), file=file, flush=True)
             print(f"{time.monotonic() - started:6.0f} s  {row}", flush=True)
 
