@@ -98,6 +98,15 @@ def cls(model: nn.Module, image: Tensor) -> Tensor:
     return model.forward_features(image).cls
 
 
+def video_logits(model: nn.Module, image: Tensor) -> Tensor:
+    """The two images are the frames of one clip."""
+    return model(image[None]).logits
+
+
+def of_one_clip(model: nn.Module, image: Tensor) -> Tensor:
+    return model(image[None])
+
+
 def timm_peers() -> Iterator[Peer]:
     import timm
 
@@ -122,6 +131,9 @@ def timm_peers() -> Iterator[Peer]:
         if "patch14" in name:
             sizes = ((224, 224), (322, 322), (224, 336))
         yield Peer("timm", name, make, save_state, plain, sizes)
+    name = "tnt_s_patch16_224"
+    make = functools.partial(timm.create_model, name)
+    yield Peer("timm", name, make, save_state, plain, (OWN,))
 
 
 def torchvision_peers() -> Iterator[Peer]:
@@ -160,6 +172,10 @@ def transformers_peers() -> Iterator[Peer]:
         ),
         ("ViTMAEModel", hf.ViTMAEConfig(**vit, mask_ratio=0.0)),
         ("BitForImageClassification", hf.BitConfig(num_labels=7)),
+        (
+            "TimesformerForVideoClassification",
+            hf.TimesformerConfig(**vit, num_frames=2, num_labels=7),
+        ),
     )
     for name, config in ones:
         kind = getattr(hf, name)
@@ -169,6 +185,10 @@ def transformers_peers() -> Iterator[Peer]:
         answer, ours = logits, Peer._field_defaults["ours"]
         if name == "ViTMAEModel":
             answer, ours = tokens, cls
+        if name == "TimesformerForVideoClassification":
+            answer, ours = video_logits, of_one_clip
+            # It takes whole rows of 14 patches only.
+            sizes = ((224, 224), (448, 448), (256, 224))
         if name == "BitForImageClassification" or "Dinov2" in name:
             answer = lambda model, image: model(image).logits  # noqa: E731
         yield Peer("transformers", name, made, save_pretrained, answer, sizes, ours)
@@ -219,12 +239,12 @@ def differences(peer: Peer) -> list[list[float | None]]:
     return table
 
 
-def table() -> None:
+def table(only: str) -> None:
     print("| library | model | float32: own size, larger, not square | float64 |")
     print("|---|---|---|---|")
     worst = {0: 0.0, 1: 0.0}
     for peers in (timm_peers, transformers_peers, torchvision_peers, vit_pytorch_peers):
-        for peer in peers():
+        for peer in (peer for peer in peers() if only in peer.name):
             rows = differences(peer)
             cells = [
                 ", ".join("-" if v is None else f"{v:.0e}" for v in row) for row in rows
@@ -297,12 +317,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--load", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="models whose name has this")
     known = parser.parse_args()
     started = time.perf_counter()
     if known.load:
         loading(known.rounds)
     else:
-        table()
+        table(known.only)
     print(f"{time.perf_counter() - started:.0f} s, torch {torch.__version__}")
 
 

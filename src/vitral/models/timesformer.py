@@ -201,8 +201,11 @@ class ClipBlock(nn.Module):
         if self.scheme == "space":
             frames = self._frames(x, grid)
             attended = self.attn.forward_first(self.norm1(frames), before)
-            tokens = self._last_residuals(frames[:, :before], attended)
-            return tokens.unflatten(0, (x.shape[0], -1)).mean(dim=1)
+            # A clip a row, because stochastic depth drops a row as a whole.
+            shape = (x.shape[0], -1, x.shape[-1])
+            first = frames[:, :before].reshape(shape)
+            tokens = self._last_residuals(first, attended.reshape(shape))
+            return tokens.unflatten(1, (-1, before)).mean(dim=1)
         x = self._first_steps(x, grid)
         normed, step = self.norm1(x), self.steps[-1]
         if isinstance(self.attn, StridedAttention):

@@ -16,6 +16,7 @@ from vitral.plots.data_sizes import Grown, data_sizes
 from vitral.plots.distance import distance
 from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
+from vitral.plots.growth import Line, Panel, growth
 from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.reconstruction import masked, reconstructions
 from vitral.plots.scaling import FittedCurve, data_size
@@ -26,6 +27,8 @@ from vitral.plots.training import learning_curves
 __all__ = [
     "FittedCurve",
     "Grown",
+    "Line",
+    "Panel",
     "Plot",
     "animation",
     "class_counts",
@@ -40,6 +43,7 @@ __all__ = [
     "faithfulness_curves",
     "filters",
     "gallery",
+    "growth",
     "heads",
     "learning_curves",
     "masked",

@@ -1,0 +1,171 @@
+"""How a cost grows with the size of the input: lines on two logarithmic axes."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from numpy.typing import ArrayLike
+
+from vitral.errors import DataError
+from vitral.plots.arrays import table
+from vitral.plots.style import (
+    ACCENT,
+    CONTRAST,
+    INK,
+    QUIET,
+    SKY,
+    WARM,
+    Plot,
+    grid,
+    look,
+    new_figure,
+    plain,
+)
+
+COLOURS = (ACCENT, CONTRAST, WARM, SKY, QUIET, INK)
+MARKS = ("o", "s", "^", "D", "v", "P")
+MOST_PANELS = 4
+LONGEST_KEY = 40
+
+
+class Line(NamedTuple):
+    """What was measured at some sizes of the input."""
+
+    sizes: ArrayLike
+    """[S], above 0 and rising: frames, pixels."""
+    costs: ArrayLike
+    """[S], above 0."""
+
+
+class Panel(NamedTuple):
+    """One cost, or one ratio of costs."""
+
+    title: str
+    unit: str
+    """What stands at its axis, such as "MiB"."""
+    lines: Mapping[str, Line]
+    """By name; a name has the same colour in every panel."""
+    level: float | None = None
+    """Where to draw a level, such as the 1 of ratios; None for nowhere."""
+
+
+_Drawn = Mapping[str, Float[np.ndarray, "2 sizes"]]
+
+
+def growth(panels: Sequence[Panel], *, axis: str, verdict: str = "") -> Plot:
+    """Costs over the size of the input, a panel each, side by side.
+
+    Args:
+        axis: what the sizes are, such as "frames of the clip".
+        verdict: a sentence under the figure.
+
+    Raises:
+        DataError: nothing or too many to draw, lengths that differ, sizes that do not
+            rise from above 0, or a cost that is not above 0.
+    """
+    if not 1 <= len(panels) <= MOST_PANELS:
+        raise DataError(
+            f"a figure of growth has 1 to {MOST_PANELS} panels: got {len(panels)}."
+        )
+    drawn = [_checked(panel) for panel in panels]
+    names = list(dict.fromkeys(name for lines in drawn for name in lines))
+    if len(names) > len(COLOURS):
+        raise DataError(
+            f"a figure of growth shows at most {len(COLOURS)} names: got {len(names)}."
+        )
+    with look():
+        figure = new_figure(max(3.2 * len(panels), 5.6), 3.7)
+        every = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, panel, lines in zip(every, panels, drawn, strict=True):
+            _draw(axes, panel, lines, names)
+            axes.set_xlabel(plain(axis, 40))
+        handles = {
+            name: axes_line
+            for axes in every
+            for axes_line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            [handles[plain(name, LONGEST_KEY)] for name in names],
+            [plain(name, LONGEST_KEY) for name in names],
+            loc="outside upper left",
+            ncols=len(names) if len(panels) > 2 else min(len(names), 3),
+        )
+        if verdict:
+            text = fill(plain(verdict, 400), 42 * len(panels))
+            figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=QUIET)
+    told = [
+        f"{plain(panel.title, 60)} ({plain(panel.unit, 30)}), {plain(axis, 40)} "
+        + ", ".join(
+            f"{plain(name, LONGEST_KEY)} {_number(line[1, 0])} at "
+            f"{_number(line[0, 0])} and {_number(line[1, -1])} at "
+            f"{_number(line[0, -1])}"
+            for name, line in lines.items()
+        )
+        for panel, lines in zip(panels, drawn, strict=True)
+    ]
+    return Plot(figure, f"{'; '.join(told)}. {plain(verdict, 400)}".strip())
+
+
+def _checked(panel: Panel) -> _Drawn:
+    if not panel.lines:
+        raise DataError(f"there is no line to draw: `{plain(panel.title, 60)}`.")
+    lines = {}
+    for name, line in panel.lines.items():
+        sizes = table(line.sizes, f"the sizes of {name}", "S")
+        costs = table(line.costs, f"the costs of {name}", "S")
+        if len(sizes) != len(costs):
+            raise DataError(
+                f"{name} must have a cost for each size: got {len(costs)}, not "
+                f"{len(sizes)}."
+            )
+        if sizes[0] <= 0 or (np.diff(sizes) <= 0).any():
+            raise DataError(
+                f"the sizes of {name} must rise from above 0: got "
+                f"{', '.join(_number(size) for size in sizes)}."
+            )
+        if costs.min() <= 0:
+            raise DataError(
+                f"a cost on a logarithmic axis must be above 0: {name} has "
+                f"{costs.min():.3g}."
+            )
+        lines[name] = np.stack([sizes, costs])
+    return lines
+
+
+def _draw(axes: Axes, panel: Panel, lines: _Drawn, names: Sequence[str]) -> None:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for name, (sizes, costs) in lines.items():
+        place = names.index(name)
+        axes.plot(
+            sizes,
+            costs,
+            MARKS[place],
+            linestyle="-",
+            color=COLOURS[place],
+            ms=4.5,
+            label=plain(name, LONGEST_KEY),
+        )
+    if panel.level is not None:
+        axes.axhline(panel.level, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)))
+    low, high = axes.get_ylim()
+    subs = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3000 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(10, subs=subs, numticks=14))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: _number(cost)))
+    there = sorted({float(size) for line in lines.values() for size in line[0]})
+    axes.xaxis.set_major_locator(FixedLocator(there))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: _number(size)))
+    axes.set_title(plain(panel.title, 60))
+    axes.set_ylabel(plain(panel.unit, 30))
+    grid(axes, "y")
+
+
+def _number(value: float) -> str:
+    """Three digits, and no exponent where people write none."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
