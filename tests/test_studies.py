@@ -90,9 +90,9 @@ def test_compute_is_equal_where_the_study_says_so():
     larger = [macs for row, macs in shapes.items() if row[0] != "base"]
     assert max(larger) / min(larger) < 1.03
     assert 3.2 < min(larger) / shapes["base", ""] < 3.4
-    for name, rivals in (("hybrid", 3), ("tnt", 2)):
+    for name, rivals, columns in (("hybrid", 3, 2), ("tnt", 2, 1)):
         budgets = costs_of(name)
-        for column in ("smaller budget", "larger budget"):
+        for column in ("smaller budget", "larger budget")[:columns]:
             macs = [value for place, value in budgets.items() if place[1] == column]
             assert len(macs) == rivals
             assert max(macs) / min(macs) < 1.1

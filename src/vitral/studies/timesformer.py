@@ -92,8 +92,8 @@ def _write_clips(task: Label, folder: Path) -> None:
 def _write_start(scheme: Scheme, seed: int, folder: Path) -> None:
     """A model whose weights are large enough to learn motion from zero.
 
-    The published first values (0.02, time at zero) are made for weights of an image
-    model; from zero, joint attention stays at chance with them for very long.
+    The published first values (0.02, time at zero) are made for the weights of an
+    image model.
     """
     if (folder / "config.json").is_file():
         return
@@ -210,12 +210,13 @@ STUDY = Study(
     setting={
         "cpu": (
             f"{NUM_CLIPS:,} generated clips of {FRAMES} frames of {HEIGHT} x {WIDTH} "
-            "pixels: a square of 8 pixels with one of two patterns moves left or right "
-            "over noise, on a torus (`vitral.data.moving`). The same clips are "
-            "classified by motion and by pattern. A TimeSformer of 2 blocks and width "
-            "32 is trained for 150 steps of 64 clips from zero; its first weights are "
-            "larger than the published ones (Xavier, positions of deviation 0.5), "
-            "with which joint attention stays at chance from zero."
+            "pixels: a square of 8 pixels with one of two patterns crosses the frame "
+            "over noise, and a clip to the left is one to the right with its frames in "
+            "reverse order (`vitral.data.moving`). The same clips are classified by "
+            "motion and by pattern. A TimeSformer of 2 blocks and width 32 is trained "
+            "for 150 steps of 64 clips from zero. Its first weights are larger than "
+            "the published ones (Xavier, positions of deviation 0.5), which are made "
+            "for the weights of an image model."
         ),
         "paper": (
             "TimeSformer-B/16 on Kinetics-400, 8 frames at 224 pixels, 15 epochs, from "
