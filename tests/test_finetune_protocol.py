@@ -219,7 +219,7 @@ def test_too_few_for_dev(tmp_path):
         with_dev(data, 0.9)
 
 
-def test_the_own_data_of_a_run_keeps_its_split(photos, tmp_path):
+def test_the_own_data_of_a_run_keeps_its_split(photos, weights, tmp_path):
     own = make_photos(tmp_path / "own", splits=(), per_class=8)
     run = vt.train(
         tiny_config(own, seed=9, loop={"steps": 1, "eval_every": 1}), tmp_path / "run"
@@ -230,7 +230,7 @@ def test_the_own_data_of_a_run_keeps_its_split(photos, tmp_path):
     found = finetune(plan, tmp_path / "out", announce=quiet)
     after = splits_of(tmp_path / "out" / found.finals[0].folder)
     assert {path for path, name in after.items() if name == "test"} == held_out
-    fresh = data_for("other", own).select("test")
+    fresh = data_for(weights, own).select("test")
     assert {example.id for example in fresh} != held_out
 
 

@@ -95,11 +95,6 @@ def subject_of(
     source = weights if isinstance(weights, Source) else vitral.weights.read(weights)
     changes = {} if image_size is None else {"image_size": image_size}
     config = vitral.models.changed(source.config, changes)
-    if config.num_frames:
-        raise ConfigError(
-            f"{weights} is a video model, and what one looks at is not drawn yet. Give "
-            "a model of images."
-        )
     loaded = vitral.weights.build(source, config)
     loaded.model.to(pick_device(device))
     preprocess = sampled(loaded.preprocess, config, {})
