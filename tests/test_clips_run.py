@@ -178,9 +178,12 @@ def test_eval_with_other_views(run, capsys):
     assert "`Sampling.crops` must be 1 or 3: got 2" in capsys.readouterr().err
 
 
-def test_inspect_says_that_it_cannot_look_into_a_video_model(run, clips, tmp_path):
-    words = [str(clips / "test" / "left" / "1.mp4"), "--out", str(tmp_path / "out")]
-    assert main(["inspect", str(run), *words]) == 2
+def test_inspect_looks_into_the_run_of_a_video_model(run, clips, tmp_path):
+    out = tmp_path / "out"
+    words = [str(clips / "test" / "left" / "1.mp4"), "--what", "rollout"]
+    assert main(["inspect", str(run), *words, "--out", str(out)]) == 0
+    assert list(out.rglob("*.gif"))
+    assert list(out.rglob("*.png"))
 
 
 def test_eval_counts_bad_clips_as_wrong(run, tmp_path, capsys):
