@@ -30,6 +30,7 @@ from vitral.models import (
     ViTConfig,
     clip_config,
 )
+from vitral.models.base import HEADS
 from vitral.run.clips import Kind, refuse_clips, sampled
 from vitral.run.config import TrainConfig
 from vitral.training import build, parameter_groups
@@ -187,7 +188,9 @@ def train_loader(
 def optimizer_of(config: TrainConfig, model: VisionModel) -> torch.optim.Optimizer:
     """The optimizer over the parameters that learn, with layer-wise rates."""
     depth = model.config.num_blocks
-    groups = parameter_groups(model, config.optim, model.layer_of, depth + 1)
+    groups = parameter_groups(
+        model, config.optim, model.layer_of, depth + 1, heads=HEADS
+    )
     return build(groups, config.optim)
 
 
