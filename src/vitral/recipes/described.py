@@ -1,0 +1,45 @@
+"""A recipe for each row of a table, with the docstring that written ones have."""
+
+from collections.abc import Callable
+
+import vitral.models
+from vitral.run import TrainConfig
+from vitral.run.cost import FLOPS_PER_MAC
+from vitral.run.sizes import PUBLISHED
+
+Recipe = Callable[[str, str], TrainConfig]
+
+
+def described(build: Recipe, *, says: str, command: str, cost: str) -> Recipe:
+    """`build` as a recipe of its own; what to expect is in the config that it builds.
+
+    Args:
+        says: the sentence that opens the docstring.
+    """
+
+    def recipe(data: str, weights: str = "") -> TrainConfig:
+        return build(data, weights)
+
+    expect = build("DATA", "").expected
+    recipe.__doc__ = f"{says}\n\nCommand: `{command}`\nCost: {cost}\nExpect: {expect}\n"
+    recipe.__module__ = build.__module__
+    return recipe
+
+
+def operations(config: TrainConfig) -> str:
+    """The compute of a supervised recipe on the published set that it names."""
+    published = PUBLISHED[config.data]
+    images = config.loop.steps * config.batch_size
+    images = images or int(published.images * (1 - config.val) * config.epochs)
+    changes = {**config.model_changes, "num_classes": published.classes}
+    macs = vitral.models.config(config.model, changes).macs()
+    return (
+        f"{short(FLOPS_PER_MAC * macs * images)} floating-point operations "
+        f"({short(macs)} multiply-accumulates an image, {short(images)} images); "
+        "`--dry-run` gives the memory too."
+    )
+
+
+def short(number: float) -> str:
+    """Three digits: 2.24e20."""
+    return f"{number:.2e}".replace("e+", "e")
