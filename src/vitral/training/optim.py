@@ -117,7 +117,7 @@ def parameter_groups(
     config: OptimConfig,
     layer_of: Callable[[str], int],
     num_layers: int,
-    heads: tuple[str, ...] = ("head",),
+    is_head: Callable[[str], bool] = lambda name: name.startswith("head."),
 ) -> list[dict[str, Any]]:
     """The optimizer's groups: one for each pair of learning-rate scale and decay.
 
@@ -128,7 +128,8 @@ def parameter_groups(
         layer_of: a parameter's name to its layer: 0 is the stem, then the blocks,
             `num_layers` is the head.
         num_layers: the layer of the head.
-        heads: first words of the names whose kernels `head_decay` is for.
+        is_head: whether a parameter is of the head, whose kernels `head_decay` is
+            for; not all that is in the head's layer is.
 
     Raises:
         ConfigError: nothing is trainable, or a layer is out of range.
@@ -147,7 +148,7 @@ def parameter_groups(
         if layer == num_layers:
             scale *= config.head_lr_scale
         decay = config.weight_decay
-        if config.head_decay >= 0 and name.split(".")[0] in heads:
+        if config.head_decay >= 0 and is_head(name):
             decay = config.head_decay
         decay = decay if name in kernels else 0.0
         group = groups.setdefault(
