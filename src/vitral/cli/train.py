@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import tyro
 import vitral.models
 import vitral.recipes
 import vitral.weights
+from vitral.cli.dry_run import lines
 from vitral.cli.log import keep_log, say
 from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
@@ -19,6 +21,9 @@ from vitral.objectives import OBJECTIVES
 from vitral.run import TrainConfig, train
 from vitral.run.claim import claim
 
+PLANNING = {"--dry-run": False, "--devices": True, "--flops-per-second": True}
+"""Flags of a plan, and whether a value follows."""
+OUT = ("--out", "RUN")
 OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
@@ -31,6 +36,9 @@ def run(words: list[str]) -> None:
     """Parse the flags on top of a recipe, train, and say where the result is."""
     data, flags = _data_first(words)
     known, rest = _first_flags().parse_known_args(flags)
+    if known.recipe is None:
+        _list_recipes()
+        return
     if known.help or not words:
         _show_help(known.recipe)
         raise SystemExit(0 if known.help else 2)
@@ -39,7 +47,7 @@ def run(words: list[str]) -> None:
             f"`vitral train` takes the data first, as in `vitral train DATA --out RUN`:"
             f" got `{words[0]}`."
         )
-    if not known.out:
+    if not known.out and not known.dry_run:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
     recipe, reason = known.recipe, "asked for"
     if not recipe:
@@ -47,7 +55,15 @@ def run(words: list[str]) -> None:
     config = vitral.recipes.get(recipe)(data, known.weights)
     config = _with_model_changes(config, known)
     config = _with_objective(config, known.objective)
+    if known.twin:
+        config = vitral.recipes.twin(config)
     config = parse(config, rest)
+    if known.dry_run:
+        print(f"recipe: {recipe}, {reason}")
+        for line in lines(config, known.devices, known.flops_per_second):
+            print(line)
+        print(f"command: vitral train {shlex.join(_without_plan(words))}")
+        return
     out = Path(known.out)
     claim(config, out, known.resume)
     keep_log(out)
@@ -102,13 +118,17 @@ def _data_first(words: list[str]) -> _Words:
 def _first_flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", default="")
-    parser.add_argument("--recipe", default="")
+    parser.add_argument("--recipe", default="", nargs="?")
     parser.add_argument("--model", default="")
     parser.add_argument("--weights", default="")
     parser.add_argument("-j", "--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--objective", default="", choices=sorted(OBJECTIVES))
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--twin", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--devices", type=_at_least_one, default=1)
+    parser.add_argument("--flops-per-second", type=_speed, default=0.0)
     parser.add_argument("--linear-probe", action="store_true")
     parser.add_argument("--drop-path", type=float)
     parser.add_argument(
@@ -179,6 +199,42 @@ def _value(text: str) -> Any:
         return text
 
 
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: got {text}")
+    return number
+
+
+def _speed(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0: got {text}")
+    return number
+
+
+def _without_plan(words: list[str]) -> list[str]:
+    """The command that begins what was planned."""
+    kept, skip = [], False
+    for word in words:
+        name, equals, _ = word.replace("_", "-").partition("=")
+        if skip:
+            skip = False
+        elif name in PLANNING:
+            skip = PLANNING[name] and not equals
+        else:
+            kept.append(word)
+    return kept if any(word.startswith("--out") for word in kept) else [*kept, *OUT]
+
+
+def _list_recipes() -> None:
+    """Every recipe, those of one kind in a line."""
+    for group, names in vitral.recipes.groups().items():
+        print(f"{group:20} {' '.join(names)}")
+    print("A name is both words with a dot between, as in vit.jft.b16.")
+    print("next: vitral train DATA --recipe NAME --dry-run")
+
+
 def _show_help(recipe: str) -> None:
     print(
         "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
@@ -190,7 +246,11 @@ def _show_help(recipe: str) -> None:
         "  --model NAME       a size by name, such as vit_s16; `vitral models` lists "
         "them\n"
         "  --recipe NAME      settings to begin with; without it vitral picks one: "
-        f"{', '.join(vitral.recipes.RECIPES)}\n"
+        "`--recipe` alone lists them\n"
+        "  --dry-run          print images, compute, memory and time, train nothing\n"
+        "  --devices N        of a dry run: how many share a batch\n"
+        "  --flops-per-second F  of a dry run: operations of each device\n"
+        "  --twin             the recipe with a small model, for 60 updates\n"
         "  --weights FILE     a model folder, a run or a .safetensors file\n"
         "  --resume           go on from the newest checkpoint of RUN\n"
         "  -j, --workers N    processes that decode images; any number gives the same "

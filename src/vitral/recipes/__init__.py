@@ -15,7 +15,10 @@ from vitral.recipes import (
     bit,
     bit_pretraining,
     clips,
+    deit,
     elpv,
+    mae,
+    masked_patch,
     plain_vit,
     scaling,
     small,
@@ -25,15 +28,19 @@ from vitral.recipes import (
 from vitral.recipes.described import Recipe
 from vitral.recipes.facts import Facts, look
 from vitral.recipes.planning import plan
+from vitral.recipes.twin import twin
 
 RECIPES: dict[str, Recipe] = {
     "small.scratch": small.scratch,
     "small.finetune": small.finetune,
     "vit.finetune": vit.finetune,
+    **masked_patch.RECIPES,
     **vit_pretraining.RECIPES,
     **augreg.RECIPES,
     **plain_vit.RECIPES,
     **scaling.RECIPES,
+    **deit.RECIPES,
+    **mae.RECIPES,
     "bit.hyperrule": bit.hyperrule,
     **bit_pretraining.RECIPES,
     "elpv.finetune": elpv.finetune,
@@ -107,14 +114,18 @@ __all__ = [
     "bit_pretraining",
     "choose",
     "clips",
+    "deit",
     "elpv",
     "get",
     "groups",
     "look",
+    "mae",
+    "masked_patch",
     "plain_vit",
     "plan",
     "scaling",
     "small",
+    "twin",
     "vit",
     "vit_pretraining",
 ]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import vitral.models
 from vitral.run import TrainConfig
 from vitral.run.cost import FLOPS_PER_MAC
+from vitral.run.macs import macs_of
 from vitral.run.sizes import PUBLISHED
 
 Recipe = Callable[[str, str], TrainConfig]
@@ -27,12 +28,13 @@ def described(build: Recipe, *, says: str, command: str, cost: str) -> Recipe:
 
 
 def operations(config: TrainConfig) -> str:
-    """The compute of a supervised recipe on the published set that it names."""
+    """The compute of a recipe from zero on the published set that it names."""
     published = PUBLISHED[config.data]
     images = config.loop.steps * config.batch_size
     images = images or int(published.images * (1 - config.val) * config.epochs)
-    changes = {**config.model_changes, "num_classes": published.classes}
-    macs = vitral.models.config(config.model, changes).macs()
+    classes = published.classes if config.objective.LABELS else 0
+    changes = {**config.model_changes, "num_classes": classes}
+    macs = macs_of(config, vitral.models.config(config.model, changes))
     return (
         f"{short(FLOPS_PER_MAC * macs * images)} floating-point operations "
         f"({short(macs)} multiply-accumulates an image, {short(images)} images); "
@@ -40,6 +42,6 @@ def operations(config: TrainConfig) -> str:
     )
 
 
-def short(number: float) -> str:
+def short(number: int | float) -> str:
     """Three digits: 2.24e20."""
     return f"{number:.2e}".replace("e+", "e")

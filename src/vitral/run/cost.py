@@ -7,20 +7,29 @@ are in docs/recipes.md.
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses import FakeTensorMode
 
 import vitral.models
 import vitral.weights
 from vitral.data import Batch
-from vitral.models import ModelConfig, VisionModel, name_of
-from vitral.objectives import Supervised
+from vitral.models import ModelConfig, VisionModel, ViT, name_of
+from vitral.objectives import (
+    MAE,
+    Distill,
+    DistillConfig,
+    MAEConfig,
+    MaskedPatch,
+    MaskedPatchConfig,
+    Supervised,
+    SupervisedConfig,
+)
+from vitral.objectives import mae as masked_autoencoder
+from vitral.run.activations import activation_bytes
 from vitral.run.config import TrainConfig
+from vitral.run.macs import macs_of
 from vitral.run.setup import optimizer_of, planned_model
 from vitral.run.sizes import Size, size_of
 from vitral.training import lr_at, steps_for
@@ -47,7 +56,11 @@ class Work:
     batch_size: int
     epochs: float
     macs: int
-    """Multiply-accumulates of one image forward."""
+    """Multiply-accumulates of one image forward, with what its objective adds."""
+    learning: float
+    """Share of the blocks that have a backward pass: below 1 where some are frozen."""
+    teacher_macs: int
+    """Of one image through the teacher, forward only; 0 without one that is known."""
 
     @property
     def images(self) -> int:
@@ -57,7 +70,8 @@ class Work:
     @property
     def flops(self) -> float:
         """Floating-point operations of the training, forward and backward."""
-        return float(FLOPS_PER_MAC) * self.macs * self.images
+        both = 2 + (FLOPS_PER_MAC - 2) * self.learning
+        return (both * self.macs + 2 * self.teacher_macs) * self.images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +132,9 @@ def work_of(config: TrainConfig) -> Work:
     )
     lr_at(0, updates, config.optim.lr, config.schedule)  # refuses as the run would
     source = vitral.weights.read(config.weights) if config.weights else None
-    model = planned_model(config, size.classes, source)
+    classes = size.classes if config.objective.LABELS else 0
+    model = planned_model(config, classes, source)
+    teacher = _teacher(config)
     shapes = vitral.models.tensor_shapes(model)
     return Work(
         size=size,
@@ -128,7 +144,9 @@ def work_of(config: TrainConfig) -> Work:
         updates=updates,
         batch_size=config.batch_size,
         epochs=updates * config.batch_size / max(size.images, 1),
-        macs=model.macs(),
+        macs=macs_of(config, model),
+        learning=1 - max(config.freeze, 0) / model.num_blocks,
+        teacher_macs=teacher.macs() if teacher else 0,
     )
 
 
@@ -138,87 +156,89 @@ def memory_of(config: TrainConfig, work: Work, devices: int = 1) -> Memory:
         model = vitral.models.build(work.model)
         if config.freeze >= 0:
             model.freeze(config.freeze)
-        objective = Supervised(model, config.objective)
-    optimizer = _state_bytes(config, model)
-    every = FLOAT * sum(p.numel() for p in objective.parameters())
+        objective = _objective(config, model, work)
+    optimizer = optimizer_of(config, model, objective)
+    moved = _moved(objective)
     learned = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     at_once = math.ceil(config.batch_size / devices / config.loop.accumulate)
+    average = sum(p.numel() for p in model.parameters()) if config.loop.ema else 0
     return Memory(
         at_once=at_once,
         learned=learned,
-        weights=every,
+        weights=FLOAT * moved,
         gradients=FLOAT * learned,
-        optimizer=optimizer,
-        average=every if config.loop.ema else 0,
+        optimizer=_state_bytes(config, optimizer),
+        average=FLOAT * average,
         activations=activation_bytes(
             objective,
-            lambda images: _batch(work.model, images),
+            lambda images: _batch(work.model, images, work.size.classes),
             at_once,
             bf16=config.loop.precision == "bf16",
         ),
     )
 
 
-def activation_bytes(
-    objective: nn.Module, batch_of: Callable[[int], Any], images: int, *, bf16: bool
-) -> int:
-    """Bytes that the backward pass of so many images needs, weights left out.
-
-    Copies of the weights in bfloat16 are among them. They and all else that is there
-    once are told from what each image adds by passes of one and of two images.
-
-    Args:
-        objective: on the meta device; cannot be used afterwards.
-        batch_of: makes a batch of so many images.
-    """
-    # Sizes without numbers, but with the kernels of a CPU: on the meta device the
-    # attention would be taken apart, and its maps counted.
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        objective.to_empty(device="cpu").train()
-        one, two = (_kept(objective, batch_of(count), bf16) for count in (1, 2))
-    return one + (images - 1) * (two - one)
-
-
-def _kept(objective: nn.Module, batch: Any, bf16: bool) -> int:
-    """Bytes of all storages that one forward pass saves for the backward pass."""
-    kept: dict[int, Any] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage
-        return tensor
-
-    own = {tensor.untyped_storage()._cdata for tensor in _tensors(objective)}
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", torch.bfloat16, enabled=bf16),
-    ):
-        objective(batch)
-    return sum(s.nbytes() for key, s in kept.items() if key not in own)
-
-
-def _tensors(module: nn.Module) -> list[torch.Tensor]:
-    return [*module.parameters(), *module.buffers()]
-
-
-def _batch(model: ModelConfig, images: int) -> Batch:
+def _batch(model: ModelConfig, images: int, classes: int) -> Batch:
     frames = (model.num_frames,) if model.num_frames else ()
     return Batch(
         image=torch.empty(images, *frames, model.in_chans, *model.image_hw),
-        target=torch.empty(images, model.num_classes),
+        target=torch.empty(images, classes),
         label=torch.empty(images, dtype=torch.int64),
         id=tuple(str(number) for number in range(images)),
     )
 
 
-def _state_bytes(config: TrainConfig, model: VisionModel) -> int:
+class _Unknown(nn.Module):
+    """In place of a teacher that is not given yet; costs nothing."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.new_empty(len(image), self.classes)
+
+
+def _objective(config: TrainConfig, model: VisionModel, work: Work) -> nn.Module:
+    """As `run.objective` builds it, with a teacher that has no numbers."""
+    settings = config.objective
+    if isinstance(settings, SupervisedConfig):
+        return Supervised(model, settings)
+    if isinstance(settings, DistillConfig):
+        known = _teacher(config)
+        teacher = vitral.models.build(known) if known else _Unknown(work.size.classes)
+        return Distill(model, teacher, settings)
+    assert isinstance(model, ViT)
+    if isinstance(settings, MAEConfig):
+        if not config.weights:
+            masked_autoencoder.start(model)
+        return MAE(model, settings)
+    assert isinstance(settings, MaskedPatchConfig)
+    return MaskedPatch(model, settings)
+
+
+def _teacher(config: TrainConfig) -> ModelConfig | None:
+    """The settings of the model that teaches; None if nobody does, or nobody yet."""
+    settings = config.objective
+    if not isinstance(settings, DistillConfig) or not settings.teacher:
+        return None
+    return vitral.weights.read(settings.teacher).config
+
+
+def _moved(objective: nn.Module) -> int:
+    """Parameters on the device: the objective's, and its teacher's."""
+    moved = sum(p.numel() for p in objective.parameters())
+    if isinstance(objective, Distill):
+        moved += sum(p.numel() for p in objective.teacher.parameters())
+    return moved
+
+
+def _state_bytes(config: TrainConfig, optimizer: torch.optim.Optimizer) -> int:
     """Of the optimizer after its first update."""
-    optimizer = optimizer_of(config, model)
-    total = 0
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            total += FLOAT * state_numbers(config.optim.optimizer, parameter)
-    return total if config.optim.optimizer != "sgd" or config.optim.momentum else 0
+    if config.optim.optimizer == "sgd" and not config.optim.momentum:
+        return 0
+    tensors = [p for group in optimizer.param_groups for p in group["params"]]
+    return FLOAT * sum(state_numbers(config.optim.optimizer, p) for p in tensors)
 
 
 def state_numbers(optimizer: str, parameter: torch.Tensor) -> int:
