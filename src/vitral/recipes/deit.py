@@ -52,7 +52,7 @@ SIZES = {
 }
 
 
-def updates_of(epochs: float, batch_size: int) -> int:
+def updates_of(epochs: int, batch_size: int) -> int:
     """Updates of so many passes over ImageNet."""
     return round(PUBLISHED["imagenet"].images * epochs / batch_size)
 

@@ -35,8 +35,8 @@ def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
     if not config.weights:
         fields["model_changes"] = _small(config)
         fields["image_size"] = PIXELS
-    elif config.model:
-        fields["model"] = ""
+    else:
+        fields["image_size"] = 0
     optim = config.optim
     if optim.optimizer == "sgd":
         optim = replace(optim, lr=optim.lr * BATCH / config.batch_size)

@@ -156,9 +156,9 @@ def memory_of(config: TrainConfig, work: Work, devices: int = 1) -> Memory:
         model = vitral.models.build(work.model)
         if config.freeze >= 0:
             model.freeze(config.freeze)
-        objective = _objective(config, model, work)
+        objective = planned_objective(config, model, work)
     optimizer = optimizer_of(config, model, objective)
-    moved = _moved(objective)
+    moved = _on_device(objective)
     learned = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     at_once = math.ceil(config.batch_size / devices / config.loop.accumulate)
     average = sum(p.numel() for p in model.parameters()) if config.loop.ema else 0
@@ -171,18 +171,20 @@ def memory_of(config: TrainConfig, work: Work, devices: int = 1) -> Memory:
         average=FLOAT * average,
         activations=activation_bytes(
             objective,
-            lambda images: _batch(work.model, images, work.size.classes),
+            lambda images: batch_like(work, images),
             at_once,
             bf16=config.loop.precision == "bf16",
         ),
     )
 
 
-def _batch(model: ModelConfig, images: int, classes: int) -> Batch:
+def batch_like(work: Work, images: int) -> Batch:
+    """A batch of so many images as the run would see; its numbers mean nothing."""
+    model = work.model
     frames = (model.num_frames,) if model.num_frames else ()
     return Batch(
         image=torch.empty(images, *frames, model.in_chans, *model.image_hw),
-        target=torch.empty(images, classes),
+        target=torch.empty(images, work.size.classes),
         label=torch.empty(images, dtype=torch.int64),
         id=tuple(str(number) for number in range(images)),
     )
@@ -199,7 +201,7 @@ class _Unknown(nn.Module):
         return image.new_empty(len(image), self.classes)
 
 
-def _objective(config: TrainConfig, model: VisionModel, work: Work) -> nn.Module:
+def planned_objective(config: TrainConfig, model: VisionModel, work: Work) -> nn.Module:
     """As `run.objective` builds it, with a teacher that has no numbers."""
     settings = config.objective
     if isinstance(settings, SupervisedConfig):
@@ -225,7 +227,7 @@ def _teacher(config: TrainConfig) -> ModelConfig | None:
     return vitral.weights.read(settings.teacher).config
 
 
-def _moved(objective: nn.Module) -> int:
+def _on_device(objective: nn.Module) -> int:
     """Parameters on the device: the objective's, and its teacher's."""
     moved = sum(p.numel() for p in objective.parameters())
     if isinstance(objective, Distill):
