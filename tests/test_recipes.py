@@ -79,7 +79,7 @@ def test_every_recipe_builds_a_run(name, folder, weights, clips, video_weights):
     prepared = prepare_model(config, dataset.classes)
     assert prepared.model.config.num_classes == len(dataset.classes) > 1
     assert prepared.preprocess.image_size == prepared.model.config.image_hw
-    objective = build_objective(config, prepared.model, prepared, dataset)
+    objective = build_objective(config, prepared, dataset.classes)
     assert optimizer_of(config, prepared.model, objective).param_groups
     images = len(dataset.select("train"))
     steps = config.loop.steps or steps_for(images, config.epochs, config.batch_size)

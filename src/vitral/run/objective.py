@@ -24,6 +24,7 @@ from vitral.objectives import (
 )
 from vitral.objectives import mae as masked_autoencoder
 from vitral.run.config import TrainConfig
+from vitral.run.frozen import Tail
 from vitral.run.setup import Prepared
 
 WITHOUT_LABELS = ("loss", "knn_accuracy")
@@ -74,12 +75,11 @@ class Teacher(nn.Module):
 
 
 def build_objective(
-    config: TrainConfig, module: nn.Module, prepared: Prepared, dataset: DataSet
+    config: TrainConfig, prepared: Prepared, classes: tuple[str, ...]
 ) -> nn.Module:
-    """What `fit` trains: the loss around `module`, with what it needs of its own.
+    """What `fit` trains: the loss around the model, with what it needs of its own.
 
-    Args:
-        module: the model, or the tail of it that learns from cached outputs.
+    With `cache` it is around the part of the model that learns from cached outputs.
 
     Raises:
         ConfigError: the objective cannot train this model, or its teacher has other
@@ -89,12 +89,12 @@ def build_objective(
     settings = config.objective
     # The objective's own weights must not depend on what happened since the model's.
     torch.manual_seed(config.seed + 1)
-    if isinstance(settings, SupervisedConfig):
-        return Supervised(module, settings)
-    if isinstance(settings, DistillConfig):
-        teacher = read_teacher(settings.teacher, prepared.preprocess, dataset.classes)
-        return Distill(module, teacher, settings)
     model: VisionModel = prepared.model
+    if isinstance(settings, SupervisedConfig):
+        return Supervised(Tail(model) if config.cache else model, settings)
+    if isinstance(settings, DistillConfig):
+        teacher = read_teacher(settings.teacher, prepared.preprocess, classes)
+        return Distill(model, teacher, settings)
     if isinstance(settings, MAEConfig):
         if not config.weights and isinstance(model, ViT):
             masked_autoencoder.start(model)
@@ -151,13 +151,13 @@ def refuse_objective(config: TrainConfig, dataset: DataSet) -> None:
             f"Images of {config.data} have several classes, which `{settings.NAME}` "
             "cannot learn: train with `--objective supervised --loss sigmoid`."
         )
+    if config.cache and not isinstance(settings, SupervisedConfig):
+        raise ConfigError(
+            f"`--cache` keeps outputs of frozen blocks, but `{settings.NAME}` needs "
+            "the images themselves at every step: leave it out."
+        )
     if settings.LABELS:
         return
-    if config.cache:
-        raise ConfigError(
-            f"`--cache` keeps outputs of frozen blocks, but `{settings.NAME}` hides "
-            "other patches at every step: leave it out."
-        )
     if config.mix.mixup or config.mix.cutmix:
         raise ConfigError(
             f"Mixup and CutMix blend classes, which `{settings.NAME}` does not use: "

@@ -52,8 +52,6 @@ class Loaders(NamedTuple):
 
     train: Loader | CachedLoader
     val: Loader | CachedLoader | None
-    module: nn.Module
-    """What the batches go through: the model, or its learning tail."""
 
 
 def train(
@@ -106,7 +104,9 @@ def _train(
     steps = config.loop.steps or steps_for(
         len(found.dataset.select("train")), config.epochs, config.batch_size
     )
-    lr_at(0, steps, config.optim.lr, config.schedule)  # refuses before config.json
+    # These refuse what cannot be before there is a config.json.
+    lr_at(0, steps, config.optim.lr, config.schedule)
+    objective = build_objective(config, prepared, dataset.classes)
     write_config(config, out / "config.json")
     write_json(out / "data.json", describe_data(found))
     write_json(out / "environment.json", describe(place))
@@ -115,7 +115,6 @@ def _train(
     _announce(announce, found, prepared)
     loaders = _loaders(config, found, prepared, out, place, workers)
     loop = replace(config.loop, steps=steps)
-    objective = build_objective(config, loaders.module, prepared, found.dataset)
     monitor = Monitor(
         dataset=found.dataset,
         preprocess=prepared.preprocess,
@@ -209,7 +208,7 @@ def _loaders(
             workers=workers,
         )
     if not config.cache:
-        return Loaders(train_images, val_images, prepared.model)
+        return Loaders(train_images, val_images)
     about: dict[str, Any] = {
         "key": f"{config_hash(config)} {dataset.fingerprint()}",
         "device": device,
@@ -228,7 +227,6 @@ def _loaders(
             **about,
         ),
         cached_val,
-        Tail(prepared.model),
     )
 
 
