@@ -18,7 +18,12 @@ from vitral.layers import Grid
 from vitral.models import ViT
 from vitral.objectives.draws import draw_key, uniform
 from vitral.objectives.mae_decoder import Decoder, reset_linears, sincos
-from vitral.objectives.patches import from_patches, rows_at, to_patches
+from vitral.objectives.patches import (
+    from_patches,
+    require_all_patches,
+    rows_at,
+    to_patches,
+)
 from vitral.objectives.supervised import BatchLike
 
 
@@ -262,6 +267,7 @@ def _require_encoder(model: nn.Module) -> None:
             f"{type(model).__name__}. Build one with `create('vit_b16', "
             "num_classes=0)`."
         )
+    require_all_patches(model)
     config = model.config
     if config.position_at != "stem" or config.position == "relative":
         raise ConfigError(

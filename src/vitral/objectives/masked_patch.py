@@ -19,7 +19,7 @@ from vitral.layers import patch_grid
 from vitral.models import ViT
 from vitral.models.base import require_input
 from vitral.objectives.draws import draw_key, uniform
-from vitral.objectives.patches import rows_at, to_patches
+from vitral.objectives.patches import require_all_patches, rows_at, to_patches
 from vitral.objectives.supervised import BatchLike
 
 LEVELS = 8
@@ -237,6 +237,7 @@ def _require_model(model: nn.Module, config: MaskedPatchConfig) -> None:
             f"{type(model).__name__}. Build one with `create('vit_b16', "
             "num_classes=0)`."
         )
+    require_all_patches(model)
     if model.config.in_chans != 3:
         raise ConfigError(
             "Masked patch prediction is about red, green and blue: got a model of "
