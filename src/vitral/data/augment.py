@@ -68,6 +68,9 @@ class AugmentConfig:
     """Factor range 1 +- this for brightness, contrast, saturation; 0 disables it."""
     random_erasing: float = 0.0
     """Probability of replacing a rectangle by the mean colour; 0 disables it."""
+    repeats: int = 1
+    """Variations of each example in an epoch, whose number of batches stays; 1 for
+    one."""
     views: int = 0
     """0 draws a new view each epoch; V > 0 repeats V views of every image."""
 
@@ -91,6 +94,7 @@ class AugmentConfig:
             ),
             ("color_jitter", 0 <= self.color_jitter < math.inf, "0 or more"),
             ("random_erasing", 0 <= self.random_erasing <= 1, "a probability"),
+            ("repeats", self.repeats >= 1, "a number of variations, 1 or more"),
             ("views", self.views >= 0, "0 or a number of views"),
         )
         for name, valid, expected in checks:
@@ -103,9 +107,9 @@ class AugmentConfig:
                 f"got True and {self.rand_augment}. Switch one off."
             )
 
-    def view(self, epoch: int) -> int:
-        """The number of the view that an epoch shows."""
-        return epoch % self.views if self.views else epoch
+    def view(self, number: int) -> int:
+        """The view that the variation of this number shows."""
+        return number % self.views if self.views else number
 
 
 class CropBox(NamedTuple):
@@ -126,11 +130,11 @@ class Augment:
     seed: int = 0
 
     def __call__(
-        self, image: Image.Image, example_id: str, epoch: int
+        self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
         """Vary and preprocess one RGB image; changes no global random state."""
         config = self.config
-        view = config.view(epoch)
+        view = config.view(number)
         generator = keyed_generator("augment", self.seed, view, example_id)
         if config.dihedral:
             symmetry = SYMMETRIES[self.symmetry(example_id, view)]

@@ -39,6 +39,9 @@ class TrainConfig:
     """Fields of the model's own config that differ from its name or its weights."""
     weights: str = ""
     """A model folder, a run or a .safetensors file to start from; empty for none."""
+    resolutions: tuple[int, ...] = ()
+    """Pixels of the training images in equal parts of the updates, the last the
+    model's own, as in (128, 160, 192, 224); empty for one size throughout."""
     image_size: Size2d = 0
     """Pixels, (height, width) or one number, a multiple of the patch; 0 for the
     model's own."""
@@ -85,6 +88,11 @@ class TrainConfig:
             raise ConfigError(
                 "`--cache` keeps every view of an image, so their number must be "
                 "finite: give `--views V`."
+            )
+        if self.cache and self.resolutions:
+            raise ConfigError(
+                "`--cache` keeps the output for images of one size: leave "
+                "`--resolutions` out, or `--cache`."
             )
         if self.cache and (self.mix.mixup or self.mix.cutmix):
             raise ConfigError(

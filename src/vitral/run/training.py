@@ -17,7 +17,7 @@ from torch import nn
 
 import vitral.weights
 from vitral import configs
-from vitral.data import Audit, DataSet, Loader
+from vitral.data import Audit, DataSet, Loader, Stages, Transform
 from vitral.errors import ConfigError
 from vitral.evaluation import Classification
 from vitral.files import write_atomic, write_json
@@ -30,6 +30,7 @@ from vitral.run.environment import command_line, describe, pick_device
 from vitral.run.finish import finish
 from vitral.run.folder import Run
 from vitral.run.frozen import CachedLoader, Tail, cached
+from vitral.run.resolutions import described, image_sizes, run_transform
 from vitral.run.scoring import measure, score, split_loader
 from vitral.run.setup import (
     Prepared,
@@ -105,14 +106,19 @@ def _train(
     steps = config.loop.steps or steps_for(
         len(found.dataset.select("train")), config.epochs, config.batch_size
     )
-    lr_at(0, steps, config.optim.lr, config.schedule)  # refuses before config.json
+    # Both refuse before config.json is written.
+    lr_at(0, steps, config.optim.lr, config.schedule)
+    transform = run_transform(config, prepared.model.config, prepared.preprocess, steps)
     write_config(config, out / "config.json")
     write_json(out / "data.json", describe_data(found))
     write_json(out / "environment.json", describe(place))
     write_atomic(out / "command.txt", command_line() + "\n")
     prepared.model.to(place)
     _announce(announce, found, prepared)
-    loaders = _loaders(config, found, prepared, out, place, workers)
+    if announce is not None and config.resolutions:
+        sizes = image_sizes(config, prepared.model.config, prepared.preprocess)
+        announce(f"images: {described(sizes, steps)}")
+    loaders = _loaders(config, found, prepared, transform, out, place, workers)
     loop = replace(config.loop, steps=steps)
     objective = Supervised(loaders.module, config.objective)
     fit(
@@ -195,12 +201,13 @@ def _loaders(
     config: TrainConfig,
     found: Audit,
     prepared: Prepared,
+    transform: Transform | Stages,
     out: Path,
     device: torch.device,
     workers: int,
 ) -> Loaders:
     dataset, preprocess = found.dataset, prepared.preprocess
-    train_images = train_loader(config, dataset, preprocess, workers)
+    train_images = train_loader(config, dataset, preprocess, workers, transform)
     val_images = None
     if dataset.select("val"):
         val_images = split_loader(
