@@ -21,7 +21,8 @@ from vitral.data.preprocess import Preprocess
 from vitral.errors import ImageError
 
 Transform = Callable[[Any, str, int], Tensor]
-"""From an RGB image, or a Clip, its example's id and the epoch to pixels."""
+"""From an RGB image, or a Clip, its example's id and a number to pixels: the number of
+its variation, which is the epoch where each epoch shows one of every example."""
 
 
 class Batch(NamedTuple):
@@ -48,7 +49,7 @@ class Plain:
     preprocess: Preprocess
 
     def __call__(
-        self, image: Image.Image, example_id: str, epoch: int
+        self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
         return self.preprocess(image)
 
@@ -60,6 +61,9 @@ class Task:
     epoch: int
     index: int
     examples: tuple[Example, ...]
+    numbers: tuple[int, ...]
+    """Which variation of each example."""
+    transform: Transform
 
 
 class Result(NamedTuple):
@@ -74,7 +78,6 @@ class Builder(Dataset[Result]):
     """Builds whole batches, so that a dropped example never shifts a later one."""
 
     dataset: DataSet
-    transform: Transform
     mix: MixConfig | None
     seed: int
     tasks: list[Task]
@@ -87,11 +90,11 @@ class Builder(Dataset[Result]):
         images, used = [], []
         failures: dict[str, str] = {}
         with _one_thread():
-            for example in task.examples:
+            for example, number in zip(task.examples, task.numbers, strict=True):
                 try:
                     opened = self.dataset.open(example)
                     # A clip is decoded only once its frames are chosen.
-                    image = self.transform(opened, example.id, task.epoch)
+                    image = task.transform(opened, example.id, number)
                 except ImageError as error:
                     failures[example.id] = str(error)
                     continue
