@@ -111,6 +111,18 @@ def test_sizes_of_the_images_are_averaged():
     model = work_of(config).model
     counts = [model.macs(size) for size in (32, 64, 96)]
     assert work_of(config).macs == round(sum(counts) / 3)
+    wide = config_of(resolutions=(16, 48))
+    counts = [model.macs(size) for size in ((16, 32), (48, 80))]
+    assert work_of(wide).macs == round(sum(counts) / 2)
+
+
+def test_patches_that_are_left_out_cost_nothing():
+    changes = config_of().model_changes
+    model = work_of(config_of()).model
+    config = config_of(model_changes={**changes, "patch_drop_rate": 0.5})
+    # 15 patches, of which 7 stay, beside the class token; width 24, perceptron 40.
+    whole, left = (t * (4 * 24**2 + 2 * 24 * 40) + 2 * t**2 * 24 for t in (16, 8))
+    assert model.macs() - work_of(config).macs == 2 * (whole - left)
 
 
 def test_frozen_blocks_have_no_backward_pass():

@@ -171,17 +171,14 @@ def grid(data: str, model: str = "vit_b16", source: str = "") -> dict[str, Train
 
 
 def rand_augmented(layers: int, magnitude: int) -> AugmentConfig:
-    """Inception crop, flip and RandAugment of a magnitude on the original scale.
-
-    torchvision's operations end where the original's magnitude is 10, its 30: the
-    levels beyond get its strongest.
-    """
+    """Inception crop, flip and the first released RandAugment, with its oddities."""
     return AugmentConfig(
         crop="inception",
         crop_area=(0.05, 1.0),
         flip=0.5,
+        policy="rand_original",
         rand_augment=layers,
-        rand_augment_magnitude=min(3 * magnitude, 30),
+        rand_augment_magnitude=magnitude,
     )
 
 

@@ -23,7 +23,7 @@ def described(build: Recipe, *, says: str, command: str, cost: str) -> Recipe:
 
     expect = build("DATA", "").expected
     recipe.__doc__ = f"{says}\n\nCommand: `{command}`\nCost: {cost}\nExpect: {expect}\n"
-    recipe.__module__ = build.__module__
+    recipe.__module__ = getattr(build, "func", build).__module__  # of a partial
     return recipe
 
 

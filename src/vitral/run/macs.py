@@ -6,13 +6,15 @@ sees fewer patches, and an objective may have layers of its own.
 
 import math
 
+from vitral.data import Preprocess
+from vitral.layers import num_kept
 from vitral.layers.patch import patch_grid
-from vitral.models import ModelConfig, Size2d, ViTConfig
-from vitral.models.base import pair
+from vitral.models import ModelConfig, ViTConfig
 from vitral.objectives import MAEConfig, MaskedPatchConfig, ObjectiveConfig
 from vitral.objectives.mae import visible_of
 from vitral.objectives.masked_patch import outputs_of
 from vitral.run.config import TrainConfig
+from vitral.run.resolutions import image_sizes
 
 
 def macs_of(config: TrainConfig, model: ModelConfig) -> int:
@@ -21,8 +23,8 @@ def macs_of(config: TrainConfig, model: ModelConfig) -> int:
     Args:
         model: the settings of the model that the run trains.
     """
-    sizes: tuple[Size2d, ...] = config.resolutions or (model.image_hw,)
-    counts = [_at(model, config.objective, pair(size)) for size in sizes]
+    sizes = image_sizes(config, model, Preprocess(image_size=model.image_hw))
+    counts = [_at(model, config.objective, (s.height, s.width)) for s in sizes]
     return round(sum(counts) / len(counts))
 
 
@@ -31,7 +33,8 @@ def _at(model: ModelConfig, objective: ObjectiveConfig, size: tuple[int, int]) -
         return model.macs(size)
     grid = patch_grid(size, model.patch_hw)
     patches, prefix = math.prod(grid), model.num_prefix_tokens
-    saved = 0
+    kept = num_kept(patches, model.patch_drop_rate)
+    saved = _encoder(model, patches + prefix) - _encoder(model, kept + prefix)
     if isinstance(objective, MAEConfig):
         visible = visible_of(grid, objective.mask_ratio)
         saved = _encoder(model, patches + prefix) - _encoder(model, visible + prefix)
