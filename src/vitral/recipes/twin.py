@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import vitral.models
-from vitral.models import HybridConfig, ModelConfig, ResNetConfig, ViTConfig
+from vitral.models import HybridConfig, ModelConfig, ResNetConfig
 from vitral.objectives import MAEConfig, ObjectiveConfig
 from vitral.run import TrainConfig
 from vitral.training import LoopConfig, ScheduleConfig
@@ -19,7 +19,12 @@ STEPS = 60
 BATCH = 32
 PIXELS = 32
 VIT: dict[str, Any] = {"embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_dim": 96}
-RESNET: dict[str, Any] = {"units": (1, 1), "stem_width": 16, "num_groups": 8}
+RESNET: dict[str, Any] = {
+    "units": (1, 1),
+    "width_factor": 1,
+    "stem_width": 16,
+    "num_groups": 8,
+}
 
 
 def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
@@ -70,11 +75,7 @@ def _sizes(model: ModelConfig) -> dict[str, Any]:
         # Its name's patch is the stride of a ResNet of more stages.
         units = (1, 1) if model.units else ()
         return {**VIT, **RESNET, "units": units, "patch_size": 8}
-    if type(model).__name__ in ("ViTConfig", "DeiTConfig") and isinstance(
-        model, ViTConfig
-    ):
-        return {**VIT, "patch_size": 8}
-    return VIT
+    return {**VIT, "patch_size": 8}
 
 
 def _objective(objective: ObjectiveConfig) -> ObjectiveConfig:
