@@ -129,7 +129,7 @@ def test_a_twin_keeps_what_decides_the_code(name, photos, tmp_path):
     assert type(tiny) is type(large)
     for field in ("global_pool", "position", "class_token", "drop_rate", "head_bias"):
         assert getattr(tiny, field, None) == getattr(large, field, None)
-    assert tiny.macs(32) < 3e6
+    assert tiny.macs(32) < 3e6 * max(1, tiny.num_frames)
     for field in ("representation_size", "units"):
         assert bool(getattr(tiny, field, 0)) == bool(getattr(large, field, 0))
 
