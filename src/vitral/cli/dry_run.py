@@ -1,11 +1,15 @@
 """What `vitral train --dry-run` prints: the cost of a run that is not begun."""
 
+import argparse
 from collections.abc import Iterator
 
 from vitral.run import TrainConfig
 from vitral.run.cost import Cost, estimate, measured_flops
 
 DAY = 86_400.0
+PLANNING = {"--dry-run": False, "--devices": True, "--flops-per-second": True}
+"""Flags of a plan, and whether a value follows."""
+OUT = ("--out", "RUN")
 UNITS = ((365.25 * DAY, "years"), (DAY, "days"), (3_600.0, "hours"), (60.0, "minutes"))
 
 
@@ -74,3 +78,33 @@ def period(seconds: float) -> str:
         if seconds >= unit:
             return f"{seconds / unit:,.1f} {name}"
     return f"{seconds:.1f} seconds"
+
+
+def at_least_one(text: str) -> int:
+    """A whole number of devices."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: got {text}")
+    return number
+
+
+def speed(text: str) -> float:
+    """Operations a second."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0: got {text}")
+    return number
+
+
+def without_plan(words: list[str]) -> list[str]:
+    """The command that begins what was planned."""
+    kept, skip = [], False
+    for word in words:
+        name, equals, _ = word.replace("_", "-").partition("=")
+        if skip:
+            skip = False
+        elif name in PLANNING:
+            skip = PLANNING[name] and not equals
+        else:
+            kept.append(word)
+    return kept if any(word.startswith("--out") for word in kept) else [*kept, *OUT]

@@ -13,7 +13,7 @@ import tyro
 import vitral.models
 import vitral.recipes
 import vitral.weights
-from vitral.cli.dry_run import lines
+from vitral.cli.dry_run import at_least_one, lines, speed, without_plan
 from vitral.cli.log import keep_log, say
 from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
@@ -21,9 +21,6 @@ from vitral.objectives import OBJECTIVES
 from vitral.run import TrainConfig, train
 from vitral.run.claim import claim
 
-PLANNING = {"--dry-run": False, "--devices": True, "--flops-per-second": True}
-"""Flags of a plan, and whether a value follows."""
-OUT = ("--out", "RUN")
 OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""
 PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
@@ -40,7 +37,7 @@ def run(words: list[str]) -> None:
         _list_recipes()
         return
     if known.help or not words:
-        _show_help(known.recipe)
+        _show_help(known.recipe, known.objective)
         raise SystemExit(0 if known.help else 2)
     if not data:
         raise ConfigError(
@@ -62,7 +59,7 @@ def run(words: list[str]) -> None:
         print(f"recipe: {recipe}, {reason}")
         for line in lines(config, known.devices, known.flops_per_second):
             print(line)
-        print(f"command: vitral train {shlex.join(_without_plan(words))}")
+        print(f"command: vitral train {shlex.join(without_plan(words))}")
         return
     out = Path(known.out)
     claim(config, out, known.resume)
@@ -127,8 +124,8 @@ def _first_flags() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--twin", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--devices", type=_at_least_one, default=1)
-    parser.add_argument("--flops-per-second", type=_speed, default=0.0)
+    parser.add_argument("--devices", type=at_least_one, default=1)
+    parser.add_argument("--flops-per-second", type=speed, default=0.0)
     parser.add_argument("--linear-probe", action="store_true")
     parser.add_argument("--drop-path", type=float)
     parser.add_argument(
@@ -199,34 +196,6 @@ def _value(text: str) -> Any:
         return text
 
 
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1: got {text}")
-    return number
-
-
-def _speed(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0: got {text}")
-    return number
-
-
-def _without_plan(words: list[str]) -> list[str]:
-    """The command that begins what was planned."""
-    kept, skip = [], False
-    for word in words:
-        name, equals, _ = word.replace("_", "-").partition("=")
-        if skip:
-            skip = False
-        elif name in PLANNING:
-            skip = PLANNING[name] and not equals
-        else:
-            kept.append(word)
-    return kept if any(word.startswith("--out") for word in kept) else [*kept, *OUT]
-
-
 def _list_recipes() -> None:
     """Every recipe, those of one kind in a line."""
     for group, names in vitral.recipes.groups().items():
@@ -235,7 +204,7 @@ def _list_recipes() -> None:
     print("next: vitral train DATA --recipe NAME --dry-run")
 
 
-def _show_help(recipe: str) -> None:
+def _show_help(recipe: str, objective: str) -> None:
     print(
         "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
         "[--resume]\n\n"
@@ -260,12 +229,12 @@ def _show_help(recipe: str) -> None:
         "their output once\n"
         "  --linear-probe     keep all blocks, train the head\n"
         "  --objective NAME   what is learned: "
-        f"{', '.join(sorted(OBJECTIVES))}; without labels any\n"
-        "                     folder of images will do\n"
+        f"{', '.join(sorted(OBJECTIVES))}; its flags are\n"
+        "                     shown by --objective NAME --help\n"
         "  --drop-path RATE   stochastic depth\n"
         "  --set FIELD=VALUE  fields of the model, such as patch_size=8 or "
         "global_pool=avg;\n"
         "                     of a video model num_frames=16, sampling.kind=dense\n"
     )
     example = TrainConfig(data="DATA", model="vit_s16", recipe=recipe)
-    parse(example, ["--help"])
+    parse(_with_objective(example, objective), ["--help"])
