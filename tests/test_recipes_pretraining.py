@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from pathlib import Path
 
 import pytest
 
@@ -21,10 +22,12 @@ from vitral.objectives import (
     SupervisedConfig,
 )
 from vitral.recipes.augreg import LEVELS, MODELS, SETTINGS, grid
+from vitral.recipes.described import short
 from vitral.recipes.vit_pretraining import TABLE_3
 from vitral.run.cost import work_of
 from vitral.training import lr_at, steps_for
 
+PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
 NAMES = [name for name in vitral.recipes.RECIPES if name not in HERE]
 FROM_ZERO = [name for name in NAMES if name != "mae.linear"]
 
@@ -79,6 +82,9 @@ def test_every_recipe_can_be_planned_and_costs_what_it_says(name):
     assert "not run here" in config.expected
     assert f"Expect: {config.expected}" in text
     assert f"--recipe {name} " in text or f"--recipe {name}`" in text
+    (row,) = (line for line in PAGE.splitlines() if f"| `{name}` |" in line)
+    assert f" {work.updates:,} x {work.batch_size:,} | {work.parameters:,} |" in row
+    assert f" {work.macs / 1e9:.2f}e9 | {short(work.flops)} |" in row
     assert config.loop.precision == "bf16"
     assert config.schedule.warmup > 0
     assert math.isclose(work.epochs, config.epochs, rel_tol=1e-3) or config.loop.steps

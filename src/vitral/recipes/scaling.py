@@ -27,7 +27,7 @@ def gigantic14(data: str, weights: str = "") -> TrainConfig:
 
     Command: `vitral train jft3b --recipe scaling.gigantic14 --out runs/gigantic14`
     Cost: 4.75e22 floating-point operations (4.83e11 multiply-accumulates an image,
-        1.64e10 images); optimizer 4,000 times smaller than AdamW's.
+        1.64e10 images); state 1,400 times smaller than AdamW's.
     Expect: the paper reports 90.45 % on ImageNet after fine-tuning at 518 pixels; not
         run here.
     """
