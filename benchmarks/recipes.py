@@ -12,8 +12,8 @@ from vitral.recipes.described import short
 from vitral.run.cost import estimate
 
 HEADER = (
-    "| recipe | data | updates x batch | parameters | MACs an image | operations | state "
-    "| an image | paper |"
+    "| recipe | data | updates x batch | parameters | MACs an image | operations "
+    "| state | an image | paper |"
 )
 UNDER = "|---|---|---:|---:|---:|---:|---:|---:|---|"
 PERCENT = re.compile(r"reports ([\d.]+) %")

@@ -12,6 +12,7 @@ import vitral.recipes
 import vitral.weights
 from helpers import TINY
 from test_recipes import HERE
+from vitral import configs
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import ViT, ViTConfig
@@ -24,6 +25,7 @@ from vitral.objectives import (
 from vitral.recipes.augreg import LEVELS, MODELS, SETTINGS, grid
 from vitral.recipes.described import short
 from vitral.recipes.vit_pretraining import TABLE_3
+from vitral.run import TrainConfig
 from vitral.run.cost import work_of
 from vitral.training import lr_at, steps_for
 
@@ -75,6 +77,8 @@ def planned(name: str):
 def test_every_recipe_can_be_planned_and_costs_what_it_says(name):
     config = planned(name)
     assert config.recipe == name
+    plain = configs.to_plain(config)
+    assert configs.from_plain(TrainConfig, plain, "config.json") == config
     work = work_of(config)  # refuses what `train` would
     text = " ".join(inspect.getdoc(vitral.recipes.get(name)).split())
     said = re.search(r"Cost: (\d\.\d\de\d+) floating-point operations", text)

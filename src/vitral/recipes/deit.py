@@ -22,8 +22,8 @@ IMAGENET: dict[str, Any] = {
     "resize": "crop",
     "crop_fraction": 0.875,
     "interpolation": "bicubic",
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
 }
 """Bicubic, and the colours' mean and deviation on ImageNet."""
 STRONG = AugmentConfig(
