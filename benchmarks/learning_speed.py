@@ -5,10 +5,10 @@
     OMP_NUM_THREADS=1 python benchmarks/learning_speed.py images --rounds 5
 
 `steps`: a training step of S/16 against the whole image at 224 pixels. `epochs`: an
-epoch of 640 images of mnist_5k, read, varied and learned from by a ViT of 6 blocks on 7 x 7
-pixel patches. `images`: varying one image of 224 pixels. Variants run in turns, and the
-figures are medians of their ratios to the first one. One thread, CPU time, which other
-work on the machine stretches little.
+epoch of 640 images of mnist_5k, read, varied and learned from by a ViT of 6 blocks on
+7 x 7 pixel patches. `images`: varying one image of 224 pixels. Variants run in turns,
+and the figures are medians of their ratios to the first one. One thread, CPU time,
+which other work on the machine stretches little.
 """
 
 import argparse
