@@ -65,6 +65,9 @@ class Task:
     """Which variation of each example."""
     transform: Transform
 
+    def __post_init__(self) -> None:
+        assert len(self.examples) == len(self.numbers)
+
 
 class Result(NamedTuple):
     """A built batch, None if nothing was readable, and what was not."""
