@@ -112,6 +112,33 @@ def test_batches_of_repeated_variations(dataset):
     assert not torch.equal(first.image[0], first.image[2])
 
 
+def test_an_example_is_read_once_for_all_its_variations(dataset, monkeypatch):
+    read = []
+    original = data.DataSet.open
+
+    def count(self, example):
+        read.append(example.id)
+        return original(self, example)
+
+    monkeypatch.setattr(data.DataSet, "open", count)
+    first = next(loader(dataset, repeats=3).epoch(0))
+    assert tuple(read) == first.id[:2]
+
+
+def test_a_broken_example_loses_all_its_variations(dataset, tmp_path):
+    for example in dataset.examples:
+        (tmp_path / example.id).parent.mkdir(exist_ok=True)
+        (tmp_path / example.id).write_bytes((dataset.root / example.id).read_bytes())
+    copy = data.open(tmp_path, val=0, test=0)
+    reference = next(loader(copy, repeats=3, mix=None).epoch(0))
+    (tmp_path / reference.id[0]).write_bytes(b"")
+    broken = loader(copy, repeats=3, mix=None)
+    found = next(broken.epoch(0))
+    assert found.id == (reference.id[1],) * 3
+    assert torch.equal(found.image, reference.image[1::2])
+    assert [failure.id for failure in broken.failures] == [reference.id[0]]
+
+
 def test_one_variation_changes_no_bit(dataset):
     reference = list(loader(dataset).epoch(2))
     assert all(map(same, reference, loader(dataset, repeats=1).epoch(2)))

@@ -16,6 +16,7 @@ from photos import contents, make_photos, tiny_config
 from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, Size, Stages
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import ViTConfig
+from vitral.objectives import MAEConfig
 from vitral.run import TrainConfig
 from vitral.run.resolutions import described, image_sizes, run_transform
 from vitral.run.setup import open_data, prepare_model, train_loader
@@ -241,3 +242,19 @@ def test_the_loader_of_a_run(few):
     for batch in batches:
         assert len(batch.id) == 6
         assert len(set(batch.id)) == 3
+
+
+def test_a_masked_autoencoder_learns_from_growing_images_too(few, tmp_path):
+    small = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}
+    config = settings(
+        few,
+        objective=MAEConfig(**small, mask_ratio=0.5),
+        augment=AugmentConfig(repeats=2),
+        mix=MixConfig(),
+        model_changes={"depth": 2},
+    )
+    config = replace(config, loop=replace(config.loop, monitor="loss", ema=0.0))
+    run = vt.train(config, tmp_path / "run")
+    losses = [line["loss"] for line in untimed(run.path) if line["event"] == "train"]
+    assert len(losses) == 7
+    assert losses[-1] < losses[0]

@@ -65,6 +65,9 @@ class Task:
     """Which variation of each example."""
     transform: Transform
 
+    def __post_init__(self) -> None:
+        assert len(self.examples) == len(self.numbers)
+
 
 class Result(NamedTuple):
     """A built batch, None if nothing was readable, and what was not."""
@@ -90,16 +93,11 @@ class Builder(Dataset[Result]):
         images, used = [], []
         failures: dict[str, str] = {}
         with _one_thread():
-            for example, number in zip(task.examples, task.numbers, strict=True):
-                try:
-                    opened = self.dataset.open(example)
-                    # A clip is decoded only once its frames are chosen.
-                    image = task.transform(opened, example.id, number)
-                except ImageError as error:
-                    failures[example.id] = str(error)
-                    continue
-                images.append(image)
-                used.append(example)
+            varied = self._varied(task, failures)
+            for row, example in enumerate(task.examples):
+                if row in varied:
+                    images.append(varied[row])
+                    used.append(example)
             if not used:
                 return Result(None, failures)
             batch = self._collate(images, used)
@@ -108,6 +106,27 @@ class Builder(Dataset[Result]):
                 mixed = mix(batch.image, batch.target, self.mix, generator)
                 batch = batch._replace(image=mixed.image, target=mixed.target)
         return Result(batch, failures)
+
+    def _varied(self, task: Task, failures: dict[str, str]) -> dict[int, Tensor]:
+        """The image of each row; an example that is shown several times is read once,
+        and no other is held meanwhile."""
+        rows: dict[Example, list[int]] = {}
+        for row, example in enumerate(task.examples):
+            rows.setdefault(example, []).append(row)
+        varied: dict[int, Tensor] = {}
+        for example, places in rows.items():
+            try:
+                opened = self.dataset.open(example)
+                # A clip is decoded only once its frames are chosen.
+                found = [
+                    task.transform(opened, example.id, task.numbers[row])
+                    for row in places
+                ]
+            except ImageError as error:
+                failures[example.id] = str(error)
+                continue
+            varied.update(zip(places, found, strict=True))
+        return varied
 
     def _collate(self, images: list[Tensor], examples: list[Example]) -> Batch:
         num_classes = len(self.dataset.classes)
