@@ -168,6 +168,7 @@ class Loop:
         update = self.updater.update(batch, state.step)
         self.trained.update_average()
         state.step += 1
+        state.saw(batch.id)
         state.add({**update.metrics, "grad_norm": update.grad_norm})
         self.timer.add(update.images, time.perf_counter() - started, waited)
         self.progress.update(state.step, {**update.metrics, "lr": rate})
