@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from vitral import configs
 from vitral.errors import ConfigError, VitralError, WeightsError
-from vitral.files import TEMPORARY_SUFFIX
+from vitral.files import TEMPORARY_SUFFIX, make_folder
 from vitral.run.config import VOLATILE, TrainConfig
 from vitral.run.folder import read_config
 
@@ -26,7 +26,7 @@ def claim(config: TrainConfig, out: Path, resume: bool) -> None:
     if out.is_file():
         raise ConfigError(f"`--out {out}` is a file: name a folder for the run.")
     with write_errors_as_ours(out):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     if all(_left_by_a_start(file) for file in out.iterdir()):
         return
     stored = out / "config.json"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from vitral.training import CheckpointStore
 
@@ -24,6 +24,7 @@ POLL = 0.0005
 TAIL_BYTES = 4096
 
 
+@runtime_checkable
 class Life(Protocol):
     """A process that trains; subprocess.Popen is one."""
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.errors import ConfigError, GateError, VitralError
-from vitral.run.killing import Kill, Life, Pace, aims, strike, watch
+from vitral.run.killing import Aim, Kill, Life, Pace, aims, strike, watch
 from vitral.run.sameness import Sameness, compare_folders
 
+TRIES = 4
 Start = Callable[[Path], Life]
 """Starts the training command with this output folder and --resume."""
 
@@ -22,8 +23,8 @@ class Verified:
     """The kills of one run, and what of it differs from the unbroken one."""
 
     kills: tuple[Kill, ...]
-    ended: int
-    """Kills that came too late: the run had ended by itself."""
+    missed: int
+    """Kills that came too late each time: the process had ended by itself."""
     same: Sameness
     seconds: float
 
@@ -35,8 +36,8 @@ class Verified:
             f"{number:4}  {kill.where:{width}}  step {kill.checkpoint}"
             for number, kill in enumerate(self.kills, 1)
         ]
-        if self.ended:
-            rows.append(f"{self.ended} kills came after the end of the run.")
+        if self.missed:
+            rows.append(f"{self.missed} kills came too late, after the end of the run.")
         return rows
 
     def require_equal(self, out: Path) -> None:
@@ -92,19 +93,11 @@ def killed(
     if kills < 1:
         raise ConfigError(f"`kills` must be at least 1: got {kills}.")
     began = time.monotonic()
-    found: list[Kill] = []
-    ended = 0
-    for aim in aims(kills, steps, seed):
-        life = start(out)
-        try:
-            kill = strike(life, out, aim, pace, steps)
-        finally:
-            _leave(life)
-        if kill is None:
-            _require_end(life.wait(), out)
-            ended += 1
-        else:
-            found.append(kill)
+    found = [
+        kill
+        for aim in aims(kills, steps, seed)
+        if (kill := _kill_once(start, out, aim, pace, steps)) is not None
+    ]
     life = start(out)
     try:
         _require_end(life.wait(), out)
@@ -112,10 +105,28 @@ def killed(
         _leave(life)
     return Verified(
         kills=tuple(found),
-        ended=ended,
+        missed=kills - len(found),
         same=compare_folders(whole, out),
         seconds=time.monotonic() - began,
     )
+
+
+def _kill_once(
+    start: Start, out: Path, aim: Aim, pace: Pace, steps: int
+) -> Kill | None:
+    """Kill one process; one that outran its kill is started again, for an earlier
+    one. None when `TRIES` did so."""
+    for _ in range(TRIES):
+        life = start(out)
+        try:
+            kill = strike(life, out, aim, pace, steps)
+        finally:
+            _leave(life)
+        if kill is not None:
+            return kill
+        _require_end(life.wait(), out)
+        aim = Aim("start", aim.step, aim.delay / 2)
+    return None
 
 
 def _leave(life: Life) -> None:

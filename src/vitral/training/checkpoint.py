@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitral.errors import ConfigError, DivergedError, WeightsError
-from vitral.files import sha256_file, sync_folder, write_json
+from vitral.files import make_folder, sha256_file, sync_folder, write_json
 
 FORMAT = 1
 FOLDER_NAME = re.compile(r"step-(\d{8,})")
@@ -59,7 +59,7 @@ class CheckpointStore:
             ConfigError: the folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             for path in self.folder.iterdir():
                 if LEFTOVER_NAME.fullmatch(path.name):
                     _remove(path)

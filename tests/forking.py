@@ -1,0 +1,261 @@
+"""Trainings to be killed: one process imports torch, and forks each of them.
+
+A fork takes milliseconds where a new interpreter takes seconds, so that dozens of kills
+fit into a test. `Server.starter(kind)` gives what `vitral.run.verifying` starts.
+
+As a script, `python forking.py DATA`, it is that process: it answers each line of JSON
+with the child's number, then with its exit code.
+"""
+
+import importlib
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+STEPS = 16
+KINDS = ("all at once", "workers 1", "workers 2", "frozen", "mae", "masked_patch")
+CPU_ONLY = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+
+
+class Child:
+    """A forked training, as the Life that is watched and killed."""
+
+    def __init__(self, server: "Server", pid: int) -> None:
+        self.server, self.pid = server, pid
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        if self.code is None and self.server.has_answer():
+            self.code = self.server.answer("exit")
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self) -> int:
+        if self.code is None:
+            self.code = self.server.answer("exit")
+        return self.code
+
+
+class Server:
+    """The process that forks."""
+
+    def __init__(self, data: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(data)],
+            env={"PYTHONPATH": f"{HERE.parent / 'src'}:{HERE}", **CPU_ONLY},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self.process.stdout is not None
+        self._read = self.process.stdout.fileno()
+        self._buffer = b""
+
+    def start(self, out: Path, kind: str, **options: Any) -> Child:
+        assert self.process.stdin is not None
+        request = json.dumps({"out": str(out), "kind": kind, **options})
+        self.process.stdin.write(request.encode() + b"\n")
+        self.process.stdin.flush()
+        return Child(self, self.answer("child"))
+
+    def starter(self, kind: str) -> Callable[[Path], Child]:
+        return lambda out: self.start(out, kind)
+
+    def has_answer(self) -> bool:
+        return b"\n" in self._buffer or bool(select.select([self._read], [], [], 0)[0])
+
+    def answer(self, kind: str) -> int:
+        # Tagged: an exit code of 0 that is taken for a process would be a signal to
+        # the whole group.
+        while b"\n" not in self._buffer:
+            content = os.read(self._read, 4096)
+            assert content, "the server has ended"
+            self._buffer += content
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        word, number = line.split()
+        assert word.decode() == kind
+        return int(number)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+# in the child
+
+
+def settings(kind: str, data: Path) -> dict[str, Any]:
+    """Changes of the tiny run for each kind; labels are learned in all of these."""
+    from vitral.data import AugmentConfig, MixConfig
+
+    if kind.startswith("frozen"):
+        return {
+            "freeze": 1,
+            "cache": True,
+            "augment": AugmentConfig(flip=0.5, views=2),
+        }
+    return {
+        "model_changes": {"depth": 2, "drop_path_rate": 0.2},
+        "mix": MixConfig(mixup=0.4),
+        "augment": AugmentConfig(shift=0.1, color_jitter=0.2),
+    }
+
+
+def train(kind: str, out: Path, data: Path) -> None:
+    """One training of `STEPS` steps, about four epochs, into `out`."""
+    import vitral.run.finish
+    from photos import tiny_config
+    from vitral.run import training
+
+    loop = {"steps": STEPS, "accumulate": 2, "log_every": 1}
+    loop |= {"checkpoint_every": 3, "eval_every": 5}
+    if "report" not in kind:
+        vitral.run.finish.write_report = lambda out, data: out
+        vitral.run.finish.look = lambda run, data, device: None
+    workers = int(kind[-1]) if kind.startswith("workers") else 0
+    broken(kind)
+    config = tiny_config(data, loop=loop, **settings(kind, data))
+    if kind in ("mae", "masked_patch"):
+        without_labels(kind, config, out)
+    else:
+        training.train(config, out, resume=True, workers=workers, device="cpu")
+
+
+def without_labels(kind: str, config: Any, out: Path) -> None:
+    """The objectives that hide patches, on the images of the data set."""
+    import torch
+
+    from vitral.objectives import MAE, MaskedPatch, MaskedPatchConfig
+    from vitral.objectives.mae import MAEConfig
+    from vitral.run.setup import open_data, prepare_model, train_loader
+    from vitral.training import fit
+
+    out.mkdir(parents=True, exist_ok=True)
+    dataset = open_data(config)
+    prepared = prepare_model(config, dataset.classes)
+    torch.manual_seed(0)
+    if kind == "mae":
+        small = MAEConfig(decoder_dim=24, decoder_depth=1, decoder_heads=2)
+        objective: torch.nn.Module = MAE(prepared.model, small)
+    else:
+        objective = MaskedPatch(prepared.model, MaskedPatchConfig())
+    loader = train_loader(config, dataset, prepared.preprocess, 0)
+    fit(
+        objective,
+        torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad]),
+        config=config.loop,
+        batches=loader.epoch,
+        batches_per_epoch=len(loader),
+        lr=lambda step: 1e-3,
+        folder=out,
+        seed=config.seed,
+        device=torch.device("cpu"),
+        resume=True,
+    )
+
+
+def broken(kind: str) -> None:
+    """Plant a fault that only a resumed run shows."""
+    from vitral.data import Loader
+    from vitral.objectives import Supervised
+
+    forward, order = Supervised.forward, Loader.order
+    state = {"calls": 0}
+
+    def scaled(factor: Callable[[], float]) -> Any:
+        def changed(self: Any, batch: Any) -> Any:
+            result = forward(self, batch)
+            return {**result, "loss": result["loss"] * factor()}
+
+        return changed
+
+    def calls() -> float:
+        state["calls"] += 1
+        return 1 + 0.01 * state["calls"]
+
+    if kind == "hidden state":
+        Supervised.forward = scaled(calls)
+    elif kind == "global generator":
+        random.seed(0)
+        Supervised.forward = scaled(lambda: 1 + 0.01 * random.random())
+    elif kind == "lost permutation":
+        Loader.order = lambda self, epoch: order(self, int(calls() * 100) % 7)
+
+
+def kill_at(point: int) -> None:
+    """SIGKILL before the `point`-th call that changes a file or a folder."""
+    left = [point]
+    changing = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in changing and not (
+            event == "open" and arguments[1] and arguments[1][0] in "wax"
+        ):
+            return
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def run_child(request: dict[str, Any], data: Path) -> int:
+    import torch
+
+    from vitral.errors import VitralError
+
+    torch.set_num_threads(1)
+    if "kill_at" in request:
+        kill_at(request["kill_at"])
+    out = Path(request["out"])
+    try:
+        train(request["kind"], out, data)
+    except VitralError as error:
+        out.with_name(f"{out.name}.errors.txt").write_text(str(error))
+        return error.exit_code
+    except BaseException as error:
+        out.with_name(f"{out.name}.errors.txt").write_text(repr(error))
+        raise
+    return 0
+
+
+def serve(data: Path) -> None:
+    import multiprocessing
+
+    import vitral.data.loader
+
+    for name in ("vitral.run.training", "torch._dynamo", "photos"):
+        importlib.import_module(name)
+    # The server of the real context would import torch anew for every training.
+    vitral.data.loader._context = lambda: multiprocessing.get_context("fork")
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                code = run_child(json.loads(line), data)
+            except SystemExit as stopped:
+                code = stopped.code if isinstance(stopped.code, int) else 1
+            finally:
+                os._exit(code)
+        print("child", child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print("exit", os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
