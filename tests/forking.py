@@ -11,10 +11,13 @@ import importlib
 import json
 import os
 import random
+import re
+import resource
 import select
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,11 +67,17 @@ class Server:
         assert self.process.stdout is not None
         self._read = self.process.stdout.fileno()
         self._buffer = b""
+        self.errors = data.with_name(f"{data.name}.errors.txt")
+
+    def said(self) -> str:
+        """The error that the last training ended with; empty when there was none."""
+        return self.errors.read_text() if self.errors.is_file() else ""
 
     def start(self, out: Path, kind: str, **options: Any) -> Child:
         assert self.process.stdin is not None
-        request = json.dumps({"out": str(out), "kind": kind, **options})
-        self.process.stdin.write(request.encode() + b"\n")
+        self.errors.unlink(missing_ok=True)
+        about = {"out": str(out), "kind": kind, "errors": str(self.errors)}
+        self.process.stdin.write(json.dumps(about | options).encode() + b"\n")
         self.process.stdin.flush()
         return Child(self, self.answer("child"))
 
@@ -98,74 +107,44 @@ class Server:
 # in the child
 
 
-def settings(kind: str, data: Path) -> dict[str, Any]:
-    """Changes of the tiny run for each kind; labels are learned in all of these."""
+def settings(kind: str) -> dict[str, Any]:
+    """Changes of the tiny run for each kind."""
     from vitral.data import AugmentConfig, MixConfig
+    from vitral.objectives import MAEConfig, MaskedPatchConfig
 
-    if kind.startswith("frozen"):
+    loop: dict[str, Any] = {"accumulate": 2, "log_every": 1, "checkpoint_every": 3}
+    if kind in ("mae", "masked_patch"):
+        small = MAEConfig(decoder_dim=24, decoder_depth=1, decoder_heads=2)
         return {
-            "freeze": 1,
-            "cache": True,
-            "augment": AugmentConfig(flip=0.5, views=2),
+            "objective": small if kind == "mae" else MaskedPatchConfig(),
+            "loop": {**loop, "eval_every": 5, "monitor": "loss"},
         }
+    loop["eval_every"] = 5
+    if kind.startswith("frozen"):
+        augment = AugmentConfig(flip=0.5, views=2)
+        return {"freeze": 1, "cache": True, "augment": augment, "loop": loop}
     return {
         "model_changes": {"depth": 2, "drop_path_rate": 0.2},
         "mix": MixConfig(mixup=0.4),
         "augment": AugmentConfig(shift=0.1, color_jitter=0.2),
+        "loop": loop,
     }
 
 
-def train(kind: str, out: Path, data: Path) -> None:
-    """One training of `STEPS` steps, about four epochs, into `out`."""
+def train(kind: str, out: Path, data: Path, steps: int) -> None:
+    """One training of about four epochs into `out`."""
     import vitral.run.finish
     from photos import tiny_config
     from vitral.run import training
 
-    loop = {"steps": STEPS, "accumulate": 2, "log_every": 1}
-    loop |= {"checkpoint_every": 3, "eval_every": 5}
     if "report" not in kind:
         vitral.run.finish.write_report = lambda out, data: out
         vitral.run.finish.look = lambda run, data, device: None
     workers = int(kind[-1]) if kind.startswith("workers") else 0
     broken(kind)
-    config = tiny_config(data, loop=loop, **settings(kind, data))
-    if kind in ("mae", "masked_patch"):
-        without_labels(kind, config, out)
-    else:
-        training.train(config, out, resume=True, workers=workers, device="cpu")
-
-
-def without_labels(kind: str, config: Any, out: Path) -> None:
-    """The objectives that hide patches, on the images of the data set."""
-    import torch
-
-    from vitral.objectives import MAE, MaskedPatch, MaskedPatchConfig
-    from vitral.objectives.mae import MAEConfig
-    from vitral.run.setup import open_data, prepare_model, train_loader
-    from vitral.training import fit
-
-    out.mkdir(parents=True, exist_ok=True)
-    dataset = open_data(config)
-    prepared = prepare_model(config, dataset.classes)
-    torch.manual_seed(0)
-    if kind == "mae":
-        small = MAEConfig(decoder_dim=24, decoder_depth=1, decoder_heads=2)
-        objective: torch.nn.Module = MAE(prepared.model, small)
-    else:
-        objective = MaskedPatch(prepared.model, MaskedPatchConfig())
-    loader = train_loader(config, dataset, prepared.preprocess, 0)
-    fit(
-        objective,
-        torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad]),
-        config=config.loop,
-        batches=loader.epoch,
-        batches_per_epoch=len(loader),
-        lr=lambda step: 1e-3,
-        folder=out,
-        seed=config.seed,
-        device=torch.device("cpu"),
-        resume=True,
-    )
+    fields = settings(kind)
+    config = tiny_config(data, **{**fields, "loop": {**fields["loop"], "steps": steps}})
+    training.train(config, out, resume=True, workers=workers, device="cpu")
 
 
 def broken(kind: str) -> None:
@@ -196,18 +175,17 @@ def broken(kind: str) -> None:
         Loader.order = lambda self, epoch: order(self, int(calls() * 100) % 7)
 
 
-def kill_at(point: int) -> None:
-    """SIGKILL before the `point`-th call that changes a file or a folder."""
-    left = [point]
-    changing = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
+def kill_when(name: str) -> None:
+    """SIGKILL before anything gets a name that ends like this regular expression."""
+    ending = re.compile(f"{name}$")
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in changing and not (
-            event == "open" and arguments[1] and arguments[1][0] in "wax"
+        made = {"os.rename": 1, "os.mkdir": 0, "open": 0}.get(event)
+        if made is None or (
+            event == "open" and not set("wax") & set(arguments[1] or "")
         ):
             return
-        left[0] -= 1
-        if left[0] == 0:
+        if ending.search(str(arguments[made])):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
@@ -219,16 +197,23 @@ def run_child(request: dict[str, Any], data: Path) -> int:
     from vitral.errors import VitralError
 
     torch.set_num_threads(1)
-    if "kill_at" in request:
-        kill_at(request["kill_at"])
+    if "kill_when" in request:
+        kill_when(request["kill_when"])
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if "file_limit" in request:
+        limit = request["file_limit"]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     out = Path(request["out"])
+    errors = Path(request["errors"])
     try:
-        train(request["kind"], out, data)
+        train(request["kind"], out, data, request.get("steps", STEPS))
     except VitralError as error:
-        out.with_name(f"{out.name}.errors.txt").write_text(str(error))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        errors.write_text(str(error))
         return error.exit_code
-    except BaseException as error:
-        out.with_name(f"{out.name}.errors.txt").write_text(repr(error))
+    except Exception:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        errors.write_text(traceback.format_exc())
         raise
     return 0
 
