@@ -31,8 +31,10 @@ def run(words: list[str]) -> None:
         raise ConfigError(
             "`vitral verify-resume` kills one process: start it without torchrun."
         )
-    if known.steps < 2:
-        raise ConfigError(f"`--steps` must be at least 2: got {known.steps}.")
+    for name, least in (("steps", 2), ("kills", 1)):
+        value = getattr(known, name)
+        if value < least:
+            raise ConfigError(f"`--{name}` must be at least {least}: got {value}.")
     data = names[1] if len(names) > 1 else DATA
     config = vitral.recipes.get(names[0])(data, known.weights)
     command = ["train", data, "--recipe", names[0], *rest]

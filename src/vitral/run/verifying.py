@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitral.errors import ConfigError, GateError, VitralError
+from vitral.errors import GateError, VitralError
 from vitral.run.killing import Aim, Kill, Life, Pace, aims, strike, watch
 from vitral.run.sameness import Sameness, compare_folders
 
@@ -48,7 +48,7 @@ class Verified:
         """
         if self.same.differences:
             raise GateError(
-                f"The run that was killed and resumed is not the unbroken one. "
+                "The run that was killed and resumed is not the unbroken one. "
                 f"{' '.join(self.same.differences)} Both are in {out}. State that is "
                 "neither in the checkpoint nor a function of the seed and the step "
                 "does this; so do kernels that are not deterministic, which "
@@ -90,8 +90,6 @@ def killed(
     Raises:
         VitralError: it fails by itself, with its exit code.
     """
-    if kills < 1:
-        raise ConfigError(f"`kills` must be at least 1: got {kills}.")
     began = time.monotonic()
     found = [
         kill

@@ -6,6 +6,7 @@ last. The folder gets its name only when all of it is on the disk, and is never 
 again. Nothing is pickled. The optimizer's tensors are in optimizer_state.py.
 """
 
+import errno
 import json
 import os
 import re
@@ -57,6 +58,7 @@ class CheckpointStore:
 
         Raises:
             ConfigError: the folder cannot be written.
+            WeightsError: the disk is full.
         """
         try:
             make_folder(self.folder)
@@ -67,6 +69,11 @@ class CheckpointStore:
             probe.write_bytes(b"x")
             probe.unlink()
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise WeightsError(
+                    f"Checkpoints cannot be written to {self.folder}: the disk is "
+                    "full. Free space and run the same command with --resume."
+                ) from error
             raise ConfigError(
                 f"Checkpoints cannot be written to {self.folder} "
                 f"({error.strerror or error}): choose another output folder."
