@@ -201,7 +201,7 @@ def check_after_a_full_disk(code: int, out: Path, said: str) -> bool:
         return False
     assert code == 4, said
     assert any(w in said for w in ("could not be", "cannot be written", "are free"))
-    assert "ree space" in said
+    assert "ree space" in said or "ree some space" in said
     latest = store.latest()
     assert latest.skipped == ()
     if latest.step is not None:
@@ -246,7 +246,13 @@ def test_files_that_may_not_grow(server, wholes, tmp_path):
 # the command
 
 
-def test_the_command_really(photos, capsys, tmp_path):
+@pytest.fixture
+def importable(monkeypatch):
+    """The processes that the command starts find this vitral."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "src"))
+
+
+def test_the_command_really(photos, importable, capsys, tmp_path):
     """Three interpreters: unbroken, killed, resumed."""
     flags = ["--model", "vit_mu16", "--image-size", "32", "48", "--batch_size=9"]
     flags += ["--set", "depth=1", "embed_dim=8", "mlp_dim=12", "num_heads=2"]
@@ -267,7 +273,6 @@ def test_the_command_really(photos, capsys, tmp_path):
 
 
 def test_the_command_on_a_run_that_is_not_the_same(server, monkeypatch, capsys):
-    """A life that kills itself at a checkpoint is as good as one that is killed."""
     commands = []
 
     def starter(command):
@@ -276,7 +281,7 @@ def test_the_command_on_a_run_that_is_not_the_same(server, monkeypatch, capsys):
 
     monkeypatch.setattr(verb, "starter", starter)
     words = ["verify-resume", "small.scratch", "--steps", str(STEPS), "--kills", "3"]
-    assert main([*words, "--weights", "W", "--warmup", "2"]) == 6
+    assert main([*words, "--warmup", "2"]) == 6
     said = capsys.readouterr()
     assert (
         "vitral verify-resume: The run that was killed and resumed is not" in said.err
@@ -287,7 +292,6 @@ def test_the_command_on_a_run_that_is_not_the_same(server, monkeypatch, capsys):
     assert "kill  where" in said.out
     (command,) = commands
     assert command[3:7] == ["train", "digits", "--recipe", "small.scratch"]
-    assert command[command.index("--weights") + 1] == "W"
     assert [w for w in command if w == "--warmup"] == ["--warmup"]
     folder = Path(said.err.split("Both are in ")[1].split(". State")[0])
     assert (folder / "killed" / "metrics.jsonl").is_file()
@@ -302,11 +306,12 @@ def test_the_command_on_a_run_that_is_not_the_same(server, monkeypatch, capsys):
         (["small.scratch", "--steps", "1"], "`--steps` must be at least 2: got 1"),
         (["small.scratch", "--kills", "0"], "`--kills` must be at least 1: got 0"),
         (["small.scratch", "--out", "used"], "The folder used is in use"),
-        (["small.finetune"], "give `--weights FILE`"),
         (["small.scratch", "--lear", "3"], "--lear"),
     ],
 )
-def test_what_the_command_refuses(words, sentence, capsys, tmp_path, monkeypatch):
+def test_what_the_command_refuses(
+    words, sentence, importable, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()

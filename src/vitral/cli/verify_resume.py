@@ -10,7 +10,7 @@ from pathlib import Path
 import vitral.recipes
 from vitral.cli.parser import Parser
 from vitral.cli.train import OTHER_NAMES
-from vitral.errors import ConfigError
+from vitral.errors import ConfigError, GateError
 from vitral.run import TrainConfig
 from vitral.run.killing import Life
 from vitral.run.verifying import Start, errors_file, killed, unbroken
@@ -146,7 +146,7 @@ def _parser() -> Parser:
 
 
 class _Place:
-    """The folder of both runs; a temporary one goes when all went well."""
+    """The folder of both runs; a temporary one stays only where they differ."""
 
     def __init__(self, out: str) -> None:
         self.temporary = not out
@@ -158,6 +158,6 @@ class _Place:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder
 
-    def __exit__(self, kind: object, *rest: object) -> None:
-        if self.temporary and kind is None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self.temporary and not isinstance(error, GateError):
             shutil.rmtree(self.folder, ignore_errors=True)

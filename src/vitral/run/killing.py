@@ -20,7 +20,7 @@ Place = Literal["start", "step", "save", "end"]
 ROUND: tuple[Place, ...] = ("start", "step", "save", "step", "end")
 """So many kills of each kind in five."""
 LEFT = re.compile(r"\.(new|old)-step-(\d+)-\d+")
-POLL = 0.0005
+POLL = 0.002
 TAIL_BYTES = 4096
 
 
