@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -118,14 +118,17 @@ class CachedLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from batch `start` on; as Loader.epoch."""
-        order, size = self.loader.order(number), self.loader.batch_size
-        view = self.table[number % len(self.table)]
+        shown, size = self.loader.shown(number), self.loader.batch_size
         classes = len(self.loader.dataset.classes)
         examples = self.loader.examples
         for index in range(start, len(self)):
-            rows = order[index * size : (index + 1) * size]
-            chosen = [examples[row] for row in rows]
-            tokens = torch.from_numpy(np.stack([view[row] for row in rows]))
+            images = shown[index * size : (index + 1) * size]
+            chosen = [examples[image.place] for image in images]
+            rows = [
+                self.table[image.number % len(self.table), image.place]
+                for image in images
+            ]
+            tokens = torch.from_numpy(np.stack(rows))
             yield Batch(
                 image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
                 target=torch.stack([target_of(example, classes) for example in chosen]),
@@ -163,9 +166,10 @@ def cached(
     kind = np.int16 if bf16 else np.float32
     if not about.is_file() or json.loads(about.read_text()) != wanted:
         about.unlink(missing_ok=True)
+        once = replace(loader, repeats=1)
         with _reserved(folder / FILE, math.prod(shape) * kind().itemsize) as file:
             for view in range(views):
-                _fill(file, view * shape[1], loader, model, view, device, bf16)
+                _fill(file, view * shape[1], once, model, view, device, bf16)
         write_json(about, wanted)
     table = np.memmap(folder / FILE, dtype=kind, mode="r", shape=shape)
     return CachedLoader(loader=loader, table=table, bf16=bf16)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitral import plots
 from vitral.data import Audit, Preprocess
 from vitral.errors import ImageError
+from vitral.evaluation import Probe
 from vitral.files import write_atomic, write_json
 from vitral.objectives import MAE, MaskedPatch
 from vitral.objectives.draws import uniform
@@ -26,6 +27,7 @@ from vitral.run.showing import write_report
 from vitral.training import MetricsLog
 
 MOST_DRAWN = 8
+WORDS = {"mae": "a masked autoencoder", "masked_patch": "masked patch prediction"}
 FILE = "representation.json"
 PICTURE = "reconstructions.png"
 
@@ -49,7 +51,7 @@ def finish_without_labels(
         splits[split] = {
             "n": judged.n,
             "loss": judged.loss,
-            "knn": None if judged.knn is None else judged.knn.to_dict(),
+            "knn": None if judged.knn is None else _kept(judged.knn),
         }
         numbers = {"loss": judged.loss}
         if judged.knn is not None:
@@ -62,6 +64,13 @@ def finish_without_labels(
     write_atomic(out / "model" / "README.md", model_card(out))
     write_report(out, found.dataset)
     return run
+
+
+def _kept(probe: Probe) -> dict[str, Any]:
+    """The numbers of a probe, without its answer for each image."""
+    stored = probe.to_dict()
+    del stored["predicted"]
+    return stored
 
 
 def draw_reconstructions(
@@ -85,11 +94,12 @@ def draw_reconstructions(
     pixels = torch.stack(images).to(device)
     objective.eval()
     drawn = reconstructed(objective, pixels, tuple(ids))
+    drawer = WORDS[objective.config.NAME]
     plot = plots.reconstructions(
         _shown(preprocess, pixels),
         list(drawn.hidden.cpu().numpy()),
         _shown(preprocess, drawn.image),
-        title=f"Hidden patches of {split} images, drawn by {objective.config.NAME}",
+        title=f"Hidden patches of {split} images, drawn by {drawer}",
         note=note_of(objective),
     )
     write_atomic(file, plots.to_png(plot.figure))
