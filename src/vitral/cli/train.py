@@ -28,8 +28,8 @@ SHORT = re.compile(r"(-[bj])=?(\d+)")
 
 def run(words: list[str]) -> None:
     """Parse the flags on top of a recipe, train, and say where the result is."""
-    data, flags = _data_first(words)
-    known, rest = _first_flags().parse_known_args(flags)
+    data, flags = data_first(words)
+    known, rest = first_flags().parse_known_args(flags)
     if known.help or not words:
         _show_help(known.recipe)
         raise SystemExit(0 if known.help else 2)
@@ -40,16 +40,11 @@ def run(words: list[str]) -> None:
         )
     if not known.out:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
-    recipe, reason = known.recipe, "asked for"
-    if not recipe:
-        recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
-    config = vitral.recipes.get(recipe)(data, known.weights)
-    config = _with_model_changes(config, known)
-    config = parse(config, rest)
+    config, reason = configured(data, known, rest)
     out = Path(known.out)
     claim(config, out, known.resume)
     keep_log(out)
-    say(f"recipe {recipe}: {reason}")
+    say(reason)
     finished = train(
         config,
         out,
@@ -60,6 +55,28 @@ def run(words: list[str]) -> None:
     )
     for line in last_lines(finished):
         say(line)
+
+
+class Configured(NamedTuple):
+    """Settings, and the sentence on where they began."""
+
+    config: TrainConfig
+    reason: str
+
+
+def configured(data: str, known: argparse.Namespace, rest: list[str]) -> Configured:
+    """The recipe of a command with its flags on top.
+
+    Args:
+        known: what `first_flags` has read.
+        rest: the other flags.
+    """
+    recipe, reason = known.recipe, "asked for"
+    if not recipe:
+        recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
+    config = vitral.recipes.get(recipe)(data, known.weights)
+    config = parse(_with_model_changes(config, known), rest)
+    return Configured(config, f"recipe {recipe}: {reason}")
 
 
 def parse(config: TrainConfig, words: list[str]) -> TrainConfig:
@@ -79,7 +96,7 @@ class _Words(NamedTuple):
     flags: list[str]
 
 
-def _data_first(words: list[str]) -> _Words:
+def data_first(words: list[str]) -> _Words:
     """The data set, and the flags in one spelling: --kebab-case, long, apart."""
     flags: list[str] = []
     for word in words:
@@ -97,7 +114,7 @@ def _data_first(words: list[str]) -> _Words:
     return _Words("", flags)
 
 
-def _first_flags() -> argparse.ArgumentParser:
+def first_flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", default="")
     parser.add_argument("--recipe", default="")
