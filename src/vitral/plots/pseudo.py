@@ -107,7 +107,11 @@ def _counts(
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("images")
     axes.set_title(title, pad=26)
+    handles, labels = axes.get_legend_handles_labels()
     axes.legend(
+        # The bars in their order, then the mark on them.
+        [*handles[1:], handles[0]],
+        [*labels[1:], labels[0]],
         loc="lower left",
         bbox_to_anchor=(-0.02, 1.0),
         ncols=3,

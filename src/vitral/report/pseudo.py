@@ -140,11 +140,13 @@ def _remarks(facts: PseudoFacts) -> list[str]:
     unsure = int((~sure).sum())
     over = int((sure & ~facts.used).sum())
     seen, labelled = int(facts.copies.sum()), facts.num_labelled * facts.labelled_copies
+    times = facts.labelled_copies
+    often = {1: "once", 2: "twice"}.get(times, f"{times} times")
     remarks = [
         f"{unsure:,} images are below the confidence of {facts.threshold:g}; {over:,} "
         "more are sure enough, but their class has surer ones.",
         f"An epoch shows {seen:,} pseudo-labelled images and {labelled:,} labelled "
-        f"ones ({facts.num_labelled:,}, each {facts.labelled_copies} times): "
+        f"ones ({facts.num_labelled:,}, each {often}): "
         f"{seen / labelled:.2g} to 1.",
     ]
     none = [

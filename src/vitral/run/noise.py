@@ -10,6 +10,8 @@ from vitral.errors import ConfigError
 from vitral.run.config import TrainConfig
 from vitral.run.folder import Run
 
+CLEARLY = 0.9
+"""A student with a smaller share of its teacher's parameters is smaller."""
 OF_MODEL = {"drop_rate": "dropout", "drop_path_rate": "stochastic depth"}
 
 
@@ -50,7 +52,7 @@ def notes_on(config: TrainConfig, teacher: Run) -> list[str]:
         ]
     ours = _parameters(config, len(teacher.classes))
     theirs = sum(p.numel() for p in teacher.model.parameters())
-    if 0 < ours < theirs:
+    if 0 < ours < CLEARLY * theirs:
         notes.append(
             f"the student has {ours:,} parameters and the teacher {theirs:,}: in the "
             "paper it is equal or larger"
