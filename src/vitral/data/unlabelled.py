@@ -7,7 +7,7 @@ depth is an example of the one class `images`. Nothing is decoded here.
 from pathlib import Path
 
 from vitral.data.dataset import DataSet, Example, FileReader, Ignored
-from vitral.data.folder import _grouped, _Scan, _split_folders
+from vitral.data.folder import Scan, grouped, split_folders
 from vitral.errors import DataError
 
 CLASSES = ("images",)
@@ -26,10 +26,10 @@ def read_unlabelled(root: Path, group_by: str = "") -> DataSet:
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give one that holds images.")
-    scan = _Scan(root=root, kind="images")
+    scan = Scan(root=root, kind="images")
     examples = tuple(
         Example(id=path, label=(0,), split=split)
-        for folder, split in _split_folders(scan).items()
+        for folder, split in split_folders(scan).items()
         for path in scan.examples(folder)
     )
     if not examples:
@@ -38,7 +38,7 @@ def read_unlabelled(root: Path, group_by: str = "") -> DataSet:
         name=root.resolve().name,
         root=root,
         classes=CLASSES,
-        examples=_grouped(examples, group_by),
+        examples=grouped(examples, group_by),
         reader=FileReader(root=root),
         ignored=tuple(
             Ignored(path=path, reason=reason) for path, reason in scan.ignored.items()
@@ -48,6 +48,6 @@ def read_unlabelled(root: Path, group_by: str = "") -> DataSet:
 
 def has_classes(root: Path) -> bool:
     """Whether two or more folders stand where `read_folder` expects the classes."""
-    scan = _Scan(root=root, kind="images")
-    first = next(iter(_split_folders(scan)))
+    scan = Scan(root=root, kind="images")
+    first = next(iter(split_folders(scan)))
     return len(scan.folders(first)) > 1

@@ -108,6 +108,7 @@ def self_train(
         VitralError: what `train` raises.
     """
     out, settings = Path(out), settings or SelfTrainingConfig()
+    softmax_of(config)  # refuses before anything is written
     say = announce or (lambda line: None)
     begun = Begun(config, settings, str(unlabelled), str(teacher or ""))
     with write_errors_as_ours(out):
