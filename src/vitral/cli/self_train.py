@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from vitral.cli.log import keep_log, say
-from vitral.cli.train import configured, data_first, first_flags
+from vitral.cli.train import configured, data_first, first_flags, show_help
 from vitral.errors import ConfigError
 from vitral.evaluation.compare import p_text
 from vitral.run.self_training import SelfTrained, self_train
@@ -18,8 +18,10 @@ def run(words: list[str]) -> None:
     parser = _flags()
     if not words or {"-h", "--help"} & set(words):
         print(parser.format_help())
-        print("All other flags are those of `vitral train`, for the students.")
-        raise SystemExit(0 if words else 2)
+        if not words:
+            raise SystemExit(2)
+        print("The students take the flags of `vitral train` too:\n")
+        show_help("")
     data, flags = data_first(words)
     if not data or not flags or flags[0].startswith("-"):
         raise ConfigError(
@@ -70,6 +72,7 @@ def run(words: list[str]) -> None:
 def _flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vitral self-train",
+        usage="vitral self-train DATA UNLABELLED --out FOLDER [--teacher RUN] ...",
         description=(
             "A teacher labels a folder of images; students learn from its sure "
             "answers and the labelled images, with noise (arXiv 1911.04252). The same "

@@ -32,7 +32,7 @@ def run(words: list[str]) -> None:
     data, flags = data_first(words)
     known, rest = first_flags().parse_known_args(flags)
     if known.help or not words:
-        _show_help(known.recipe)
+        show_help(known.recipe)
         raise SystemExit(0 if known.help else 2)
     if not data:
         raise ConfigError(
@@ -196,7 +196,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _show_help(recipe: str) -> None:
+def show_help(recipe: str) -> None:
+    """Print every flag; leaves with exit code 0."""
     print(
         "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
         "[--resume]\n\n"
