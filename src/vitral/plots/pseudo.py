@@ -166,21 +166,21 @@ def _accuracy(
         axes.bar(centre, share, 0.92 * width, color=SKY)
         axes.text(
             centre,
-            share + 0.03,
+            0.04,
             f"{int(inside.sum()):,}",
             ha="center",
             fontsize=7.5,
-            color=QUIET,
+            color=INK,
         )
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
     if used.any():
         share = float(correct[used].mean())
         axes.axhline(share, color=WARM, linewidth=1.4)
-    axes.set_ylim(0, 1.16)
+    axes.set_ylim(0, 1.04)
     axes.set_yticks([0, 0.5, 1])
     axes.yaxis.set_major_formatter(percent_axis())
     axes.set_ylabel("answers right")
-    axes.set_xlabel("confidence (over each bar its images; line: all that are kept)")
+    axes.set_xlabel("confidence (in each bar its images; line: all that are kept)")
     axes.set_title("How often it is right")
     grid(axes, "y")
 
