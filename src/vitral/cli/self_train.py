@@ -21,7 +21,7 @@ def run(words: list[str]) -> None:
         if not words:
             raise SystemExit(2)
         print("The students take the flags of `vitral train` too:\n")
-        show_help("")
+        show_help("", "")
     data, flags = data_first(words)
     if not data or not flags or flags[0].startswith("-"):
         raise ConfigError(

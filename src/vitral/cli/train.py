@@ -32,7 +32,7 @@ def run(words: list[str]) -> None:
     data, flags = data_first(words)
     known, rest = first_flags().parse_known_args(flags)
     if known.help or not words:
-        show_help(known.recipe)
+        show_help(known.recipe, known.objective)
         raise SystemExit(0 if known.help else 2)
     if not data:
         raise ConfigError(
@@ -196,7 +196,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def show_help(recipe: str) -> None:
+def show_help(recipe: str, objective: str) -> None:
     """Print every flag; leaves with exit code 0."""
     print(
         "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
@@ -218,12 +218,12 @@ def show_help(recipe: str) -> None:
         "their output once\n"
         "  --linear-probe     keep all blocks, train the head\n"
         "  --objective NAME   what is learned: "
-        f"{', '.join(sorted(OBJECTIVES))}; without labels any\n"
-        "                     folder of images will do\n"
+        f"{', '.join(sorted(OBJECTIVES))}; its flags are\n"
+        "                     shown by --objective NAME --help\n"
         "  --drop-path RATE   stochastic depth\n"
         "  --set FIELD=VALUE  fields of the model, such as patch_size=8 or "
         "global_pool=avg;\n"
         "                     of a video model num_frames=16, sampling.kind=dense\n"
     )
     example = TrainConfig(data="DATA", model="vit_s16", recipe=recipe)
-    parse(example, ["--help"])
+    parse(_with_objective(example, objective), ["--help"])
