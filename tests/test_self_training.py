@@ -505,6 +505,12 @@ def test_a_student_without_noise_gets_a_note(data, done):
         "stochastic depth 0.2",
     )
     assert len(notes_on(noisy, teacher)) == 1
+    auto = config_of(
+        data,
+        augment=AugmentConfig(flip=0.0, policy="auto"),
+        model_changes={"depth": 2, "patch_drop_rate": 0.5},
+    )
+    assert noise_of(auto) == ("AutoAugment", "dropped patches 0.5")
     nearly = config_of(data, model_changes={"depth": 2, "class_token": False})
     assert len(notes_on(nearly, teacher)) == 1
     smaller = config_of(data, model_changes={"depth": 1})

@@ -12,7 +12,11 @@ from vitral.run.folder import Run
 
 CLEARLY = 0.9
 """A student with a smaller share of its teacher's parameters is smaller."""
-OF_MODEL = {"drop_rate": "dropout", "drop_path_rate": "stochastic depth"}
+OF_MODEL = {
+    "drop_rate": "dropout",
+    "drop_path_rate": "stochastic depth",
+    "patch_drop_rate": "dropped patches",
+}
 
 
 def noise_of(config: TrainConfig) -> tuple[str, ...]:
@@ -23,7 +27,7 @@ def noise_of(config: TrainConfig) -> tuple[str, ...]:
         found.append(
             f"RandAugment {augment.rand_augment} x {augment.rand_augment_magnitude}"
         )
-    if augment.auto_augment:
+    if augment.policy == "auto":
         found.append("AutoAugment")
     if augment.dihedral:
         found.append("symmetries")
