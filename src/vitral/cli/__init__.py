@@ -18,6 +18,7 @@ from vitral.version import __version__
 VERBS = {
     "demo": "the main job end to end on data that comes with the install",
     "train": "train, fine-tune or probe: DATA --out RUN [--weights FILE]",
+    "self-train": "a teacher labels images, students learn: DATA UNLABELLED --out DIR",
     "eval": "accuracy with intervals, per class and calibration: RUN [DATA]",
     "transfer": "a table of weights x data x protocol: WEIGHTS... --data D...",
     "compare": "which of two models is better, on the same images: A B",
