@@ -99,7 +99,7 @@ def _teacher(size: Size, seed: int) -> TrainConfig:
 
 
 def _without_noise(config: TrainConfig) -> TrainConfig:
-    changes = dict.fromkeys(RATES, 0.0)
+    changes: dict[str, Any] = dict.fromkeys(RATES, 0.0)
     return replace(config, augment=AugmentConfig(flip=0.0), model_changes=changes)
 
 
