@@ -31,13 +31,13 @@ SHORT = re.compile(r"(-[bj])=?(\d+)")
 
 def run(words: list[str]) -> None:
     """Parse the flags on top of a recipe, train, and say where the result is."""
-    data, flags = _data_first(words)
-    known, rest = _first_flags().parse_known_args(flags)
+    data, flags = data_first(words)
+    known, rest = first_flags().parse_known_args(flags)
     if known.recipe is None:
         _list_recipes()
         return
     if known.help or not words:
-        _show_help(known.recipe, known.objective)
+        show_help(known.recipe, known.objective)
         raise SystemExit(0 if known.help else 2)
     if not data:
         raise ConfigError(
@@ -46,15 +46,7 @@ def run(words: list[str]) -> None:
         )
     if not known.out and not known.dry_run:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
-    recipe, reason = known.recipe, "asked for"
-    if not recipe:
-        recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
-    config = vitral.recipes.get(recipe)(data, known.weights)
-    config = _with_model_changes(config, known)
-    config = _with_objective(config, known.objective)
-    if known.twin:
-        config = vitral.recipes.twin(config)
-    config = parse(config, rest)
+    config, recipe, reason = configured(data, known, rest)
     if known.dry_run:
         print(f"recipe: {recipe}, {reason}")
         for line in lines(config, known.devices, known.flops_per_second):
@@ -77,6 +69,33 @@ def run(words: list[str]) -> None:
         say(line)
 
 
+class Configured(NamedTuple):
+    """Settings, the recipe that they began as, and why that one."""
+
+    config: TrainConfig
+    recipe: str
+    reason: str
+
+
+def configured(data: str, known: argparse.Namespace, rest: list[str]) -> Configured:
+    """The recipe of a command with its flags on top.
+
+    Args:
+        known: what `first_flags` has read.
+        rest: the other flags.
+    """
+    recipe, reason = known.recipe, "asked for"
+    if not recipe:
+        recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
+    config = vitral.recipes.get(recipe)(data, known.weights)
+    config = _with_model_changes(config, known)
+    config = _with_objective(config, known.objective)
+    if known.twin:
+        config = vitral.recipes.twin(config)
+    config = parse(config, rest)
+    return Configured(config, recipe, reason)
+
+
 def parse(config: TrainConfig, words: list[str]) -> TrainConfig:
     """`config` with flags on top; an unknown flag prints the nearest and exits 2."""
     return tyro.cli(
@@ -94,7 +113,7 @@ class _Words(NamedTuple):
     flags: list[str]
 
 
-def _data_first(words: list[str]) -> _Words:
+def data_first(words: list[str]) -> _Words:
     """The data set, and the flags in one spelling: --kebab-case, long, apart."""
     flags: list[str] = []
     for word in words:
@@ -112,7 +131,7 @@ def _data_first(words: list[str]) -> _Words:
     return _Words("", flags)
 
 
-def _first_flags() -> argparse.ArgumentParser:
+def first_flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", default="")
     parser.add_argument("--recipe", default="", nargs="?")
@@ -204,7 +223,8 @@ def _list_recipes() -> None:
     print("next: vitral train DATA --recipe NAME --dry-run")
 
 
-def _show_help(recipe: str, objective: str) -> None:
+def show_help(recipe: str, objective: str) -> None:
+    """Print every flag; leaves with exit code 0."""
     print(
         "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
         "[--resume]\n\n"
