@@ -168,7 +168,7 @@ def read_folder(
         name=root.resolve().name,
         root=root,
         classes=classes,
-        examples=_grouped(examples, group_by),
+        examples=grouped(examples, group_by),
         reader=(FileReader if scan.kind == "images" else ClipReader)(root=root),
         kind=scan.kind,
         ignored=tuple(
@@ -302,7 +302,8 @@ def _class_map(listed: _Listed) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _grouped(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
+def grouped(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
+    """Examples with the group that `read_folder`'s `group_by` finds in their ids."""
     if not group_by:
         return examples
     if group_by == "folder":

@@ -88,6 +88,8 @@ class Loader:
         number = len(self.examples)
         if not self.shuffle:
             return list(range(number))
+        if self.dataset.order is not None:
+            return self.dataset.order(self.examples, self.seed, epoch)
         generator = keyed_generator("order", self.seed, epoch)
         return [int(index) for index in generator.permutation(number)]
 
