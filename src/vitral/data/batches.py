@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitral.data.dataset import DataSet, Example
+from vitral.data.dataset import ChangedError, DataSet, Example
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
@@ -83,7 +83,10 @@ class Builder(Dataset[Result]):
         return len(self.tasks)
 
     def __getitem__(self, index: int) -> Result:
-        task = self.tasks[index]
+        return self.build(self.tasks[index])
+
+    def build(self, task: Task) -> Result:
+        """The batch of a task."""
         images, used = [], []
         failures: dict[str, str] = {}
         with _one_thread():
@@ -116,6 +119,22 @@ class Builder(Dataset[Result]):
             label=torch.tensor([example.label[0] for example in examples]),
             id=tuple(example.id for example in examples),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent(Dataset[Result | ChangedError]):
+    """Builds the batch of a task that arrives as its index.
+
+    A worker thus gets the examples of its next batch, not those of a whole epoch.
+    """
+
+    builder: Builder
+
+    def __getitem__(self, task: Task) -> Result | ChangedError:
+        try:
+            return self.builder.build(task)
+        except ChangedError as error:
+            return error  # raised there, it would arrive with a traceback in its text
 
 
 def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:

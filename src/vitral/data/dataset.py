@@ -53,6 +53,19 @@ class Example:
     """Where in the shards it is, for their reader: the shard's number, then offset and
     size, or row group and row. No part of what the example is."""
 
+    def in_split(self, split: str) -> "Example":
+        """The same example in another split; `dataclasses.replace` takes four times as
+        long, which 100,000 examples feel."""
+        return Example(
+            id=self.id,
+            label=self.label,
+            target=self.target,
+            split=split,
+            group=self.group,
+            span=self.span,
+            place=self.place,
+        )
+
     @property
     def file(self) -> str:
         """The path in the id of an example that is a file or a folder."""

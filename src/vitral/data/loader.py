@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from vitral.data.batches import Batch, Builder, Result, Task, Transform
-from vitral.data.dataset import DataSet, Example
+from vitral.data.batches import Batch, Builder, Result, Sent, Task, Transform
+from vitral.data.dataset import ChangedError, DataSet, Example
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig
 from vitral.errors import ConfigError, VitralError
@@ -150,9 +150,9 @@ class Loader:
 
     def _in_workers(self, tasks: list[Task]) -> Iterator[Result]:
         loader = DataLoader(
-            self._builder(tasks),
+            Sent(builder=self._builder([])),
             batch_size=None,
-            shuffle=False,
+            sampler=tasks,  # each is sent when its turn comes
             num_workers=min(self.workers, max(1, len(tasks))),
             collate_fn=_unchanged,
             timeout=_POLL_SECONDS,
@@ -169,9 +169,12 @@ class Loader:
                 f"{error}. Define it at the top of a module, or use workers=0."
             ) from error
         for _ in tasks:
-            yield self._next(iterator)
+            result = self._next(iterator)
+            if isinstance(result, ChangedError):
+                raise result
+            yield result
 
-    def _next(self, iterator: Iterator[Result]) -> Result:
+    def _next(self, iterator: Iterator[Result | ChangedError]) -> Result | ChangedError:
         waited = 0.0
         while True:
             try:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def indexed(
     found = _read(file)
     if found is None:
         found = build()
-        content = json.dumps(asdict(found), separators=(",", ":"))
+        values = {each.name: getattr(found, each.name) for each in fields(found)}
+        content = json.dumps(values, separators=(",", ":"))
         digest = hashlib.sha256(content.encode()).hexdigest()
         try:
             cache.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vitral.data.columns import batches, picture, pyarrow
 from vitral.data.dataset import ChangedError, Example
@@ -31,6 +31,7 @@ class Shard(NamedTuple):
     """Time of change in ns, or what a remote system says instead."""
 
 
+@runtime_checkable
 class Files(Protocol):
     """Where shards are; picklable."""
 

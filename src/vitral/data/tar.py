@@ -108,12 +108,14 @@ def _follow(headers: _Headers, contents: Contents) -> None:
                 common |= _pax(content, data)
             offset = data + _padded(size)
             continue
-        records = common | records
-        name = records.get("path") or long_name or _name(block)
-        if "size" in records:
-            size = _pax_size(records["size"], offset)
-        if any(key.startswith("GNU.sparse") for key in records):
-            kind = b"S"
+        name = long_name or _name(block)
+        if records or common:
+            records = common | records
+            name = records.get("path") or name
+            if "size" in records:
+                size = _pax_size(records["size"], offset)
+            if any(key.startswith("GNU.sparse") for key in records):
+                kind = b"S"
         if kind in _WITHOUT_DATA:
             size = 0
         long_name, records = "", {}
@@ -145,14 +147,10 @@ def _add(contents: Contents, member: Member, kind: bytes, available: int) -> Non
 def _refused_name(name: str) -> str:
     if not name:
         return "without a name"
-    if name.startswith("/") or ".." in name.split("/"):
+    if name.startswith("/") or (".." in name and ".." in name.split("/")):
         return "its name leads out of the archive"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
     if not name.isprintable():
-        return "its name holds control characters"
+        return "its name is not UTF-8, or holds control characters"
     return ""
 
 
@@ -178,8 +176,8 @@ def _checked(block: bytes, offset: int) -> tuple[bytes, int]:
     """Type and size of a header whose checksum is right."""
     if len(block) < BLOCK:
         raise _Fault(f"the file is cut off in the header at byte {offset:,}")
-    written = _number(block[148:156])
-    if written != sum(block) - sum(block[148:156]) + 8 * 32:
+    checksum = block[148:156]
+    if _number(checksum) != sum(block) - sum(checksum) + 8 * 32:
         raise _Fault(f"the header at byte {offset:,} is damaged (wrong checksum)")
     size = _number(block[124:136])
     if size is None or size < 0:
