@@ -78,7 +78,6 @@ def pack_rows(
     if file.suffix == ".parquet":
         pq.write_table(table, file, row_group_size=group)
     else:
-        with pa.OSFile(str(file), "wb") as out:
-            with pa.ipc.new_stream(out, table.schema) as writer:
-                writer.write_table(table, max_chunksize=group)
+        with pa.ipc.new_stream(str(file), table.schema) as writer:
+            writer.write_table(table, max_chunksize=group)
     return file

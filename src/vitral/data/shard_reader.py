@@ -166,7 +166,13 @@ class ArrowReader:
         except OSError as error:
             raise vanished(str(path), error) from error
         refuse_changed(shard, status.st_size, status.st_mtime_ns)
-        return [batch.column(self.column) for batch in batches(str(path), shard.path)]
+        columns: list[Any] = []
+        try:
+            for batch in batches(str(path), shard.path):
+                columns.append(batch.column(self.column))
+        except (pyarrow(shard.path).ArrowException, OSError):
+            pass  # it was cut off there when the index was taken, too
+        return columns
 
 
 def refuse_changed(shard: Shard, size: int, changed: int | str) -> None:

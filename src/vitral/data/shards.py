@@ -7,7 +7,7 @@ columns.py. An example's id is SHARD/KEY.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -90,6 +90,11 @@ def data_set_of(
     if not used:
         raise DataError(_nothing(found, parts))
     _refuse_mixture(found, used)
+    notes = [*_faults(parts)]
+    if used[0].split and all(part.split != "train" for part in used):
+        # Such as val-*.tar alone, to measure a model on.
+        notes.append("no shard is called train, so the names of shards give no split")
+        used = [replace(part, split="") for part in used]
     classes, multi_label, rows = _classes(found, used)
     examples: list[Example] = []
     for number, part in enumerate(used):
@@ -128,7 +133,7 @@ def data_set_of(
         order=order,
         multi_label=multi_label,
         ignored=tuple(_ignored(parts)),
-        notes=(*_faults(parts), *_sorted_by_class(used, order)),
+        notes=(*notes, *_sorted_by_class(used, order)),
     )
 
 
