@@ -58,7 +58,7 @@ def labelled(
 def pack_rows(
     file: Path,
     numbers: Sequence[int],
-    label: Callable[[int], Any] = lambda number: number % 3,
+    label: Callable[[int], Any] | None = lambda number: number % 3,
     *,
     group: int = 4,
     metadata: bytes = b"",
@@ -67,12 +67,10 @@ def pack_rows(
     file.parent.mkdir(parents=True, exist_ok=True)
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     pictures = [{"bytes": png(number), "path": None} for number in numbers]
-    table = pa.table(
-        {
-            "image": pa.array(pictures, kind),
-            "label": pa.array([label(number) for number in numbers]),
-        }
-    )
+    columns = {"image": pa.array(pictures, kind)}
+    if label is not None:
+        columns["label"] = pa.array([label(number) for number in numbers])
+    table = pa.table(columns)
     if metadata:
         table = table.replace_schema_metadata({b"huggingface": metadata})
     if file.suffix == ".parquet":

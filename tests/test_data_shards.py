@@ -215,6 +215,23 @@ def test_several_labels_in_parquet(tmp_path):
     assert [example.label for example in dataset.examples[:2]] == [(1,), (0, 2)]
 
 
+@pytest.mark.parametrize("suffix", [".tar", ".parquet", ".arrow"])
+def test_shards_without_labels(suffix, tmp_path):
+    file = tmp_path / f"set/a{suffix}"
+    if suffix == ".tar":
+        pack(file, [(f"{number}.png", png(number)) for number in range(9)])
+    else:
+        pack_rows(file, range(9), label=None)
+    with pytest.raises(DataError, match=r"has 9 picture\(s\) and no label"):
+        data.open(tmp_path / "set")
+    dataset = data.open(tmp_path / "set", val=0, test=0, labels="optional")
+    assert dataset.classes == ("images",)
+    assert {example.label for example in dataset.examples} == {(0,)}
+    assert [number_of(dataset.read(each)) for each in dataset.examples] == list(
+        range(9)
+    )
+
+
 def test_names_of_classes_beside_the_shards(tmp_path):
     folder = tmp_path / "set"
     pack(folder / "train-0.tar", labelled(range(6), lambda n: n % 2))
@@ -565,7 +582,7 @@ def test_columns_that_cannot_be_used(tmp_path):
         ({"x": [1, 2]}, r"one column of pictures; its columns are x \(int64\)"),
         (
             {"x": [b"1", b"2"], "y": [0, 1]},
-            r"must have a column of labels, called label",
+            r"a.parquet has 2 picture\(s\) and no label.*called label or labels",
         ),
         ({"x": [b"1", b"2"], "label": [0.5, 1.5]}, r"without a usable label"),
     ):

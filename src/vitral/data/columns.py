@@ -61,6 +61,10 @@ def index_parquet(source: Any, what: str) -> ShardIndex:
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
             index.group_bytes = max(index.group_bytes, _bytes(about, index.column))
+            if not label:
+                _add_unlabelled(index, about.num_rows, group, row)
+                row += about.num_rows
+                continue
             try:
                 labels = file.read_row_group(group, columns=[label]).column(label)
             except (arrow.ArrowException, OSError) as error:
@@ -80,7 +84,10 @@ def index_arrow(path: str, what: str) -> ShardIndex:
         for group, batch in enumerate(batches(path, what)):
             if not group:
                 label = _columns(index, batch.schema)
-            _add(index, batch.column(label), group, row)
+            if label:
+                _add(index, batch.column(label), group, row)
+            else:
+                _add_unlabelled(index, batch.num_rows, group, row)
             row += batch.num_rows
     except _Unusable as fault:
         index.fault = str(fault)
@@ -129,6 +136,11 @@ def _add(index: ShardIndex, labels: Any, group: int, row: int) -> None:
         index.ignored.append([f"{row:06d}", reason])
 
 
+def _add_unlabelled(index: ShardIndex, number: int, group: int, row: int) -> None:
+    for place in range(number):
+        index.add(f"{row + place:06d}", group, place, ())
+
+
 def _words(value: Any) -> tuple[str, ...]:
     """The labels of a row as text, each once; none if any is no label."""
     words = []
@@ -143,7 +155,7 @@ def _words(value: Any) -> tuple[str, ...]:
 
 
 def _columns(index: ShardIndex, schema: Any) -> str:
-    """Find the picture's column and the label's, and the names of the classes."""
+    """Find the picture's column and the label's, "" without one, and the classes."""
     arrow = pyarrow("A shard")
     features = _features(schema)
     pictures = [name for name, kind in features.items() if _kind(kind) == "Image"]
@@ -159,12 +171,8 @@ def _columns(index: ShardIndex, schema: Any) -> str:
     label = label or next(
         (name for name in LABELS if name in (named or schema.names)), ""
     )
-    if not label:
-        raise _Unusable(
-            f"it must have a column of labels, called {' or '.join(LABELS)}; its "
-            f"columns are {described[:300]}"
-        )
-    index.column, index.source = pictures[0], f"column {label}"
+    index.column = pictures[0]
+    index.source = f"column {label}" if label else ""
     index.names = _class_names(features.get(label))
     return label
 

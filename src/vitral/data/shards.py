@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from vitral.data.columns import index_arrow, index_parquet
+from vitral.data.columns import LABELS, index_arrow, index_parquet
 from vitral.data.dataset import DataSet, Example, Ignored, shortened
 from vitral.data.folder import grouped
 from vitral.data.order import natural_key
@@ -27,6 +27,7 @@ from vitral.data.shard_reader import (
     Shard,
     TarReader,
 )
+from vitral.data.unlabelled import CLASSES as UNLABELLED
 from vitral.data.webdataset import index_tar
 from vitral.errors import DataError
 
@@ -45,12 +46,15 @@ class Part:
     index: ShardIndex
 
 
-def read_shards(found: Found, group_by: str, cache: Path) -> DataSet:
+def read_shards(
+    found: Found, group_by: str, cache: Path, unlabelled: bool = False
+) -> DataSet:
     """List the examples of local shards; splits that no name gives stay "".
 
     Args:
         group_by: as for a folder, on the id.
         cache: folder of ours for the indices.
+        unlabelled: whether shards without labels will do; their one class is "images".
 
     Raises:
         DataError: no shard can be used, or they do not belong together.
@@ -75,11 +79,11 @@ def read_shards(found: Found, group_by: str, cache: Path) -> DataSet:
             index = ShardIndex(fault=f"it cannot be read ({error.strerror or error})")
             shard = Shard(path, 0, 0)
         parts.append(Part(shard=shard, split=split_of(path), index=index))
-    return data_set_of(found, parts, group_by, LocalFiles(found.root))
+    return data_set_of(found, parts, group_by, LocalFiles(found.root), unlabelled)
 
 
 def data_set_of(
-    found: Found, parts: list[Part], group_by: str, files: Files
+    found: Found, parts: list[Part], group_by: str, files: Files, unlabelled: bool
 ) -> DataSet:
     """A data set from the indices of its shards.
 
@@ -87,7 +91,7 @@ def data_set_of(
         DataError, ConfigError: as `read_shards`.
     """
     used = [part for part in parts if part.index.keys]
-    if not used:
+    if not used or not (unlabelled or any(part.index.source for part in used)):
         raise DataError(_nothing(found, parts))
     _refuse_mixture(found, used)
     notes = [*_faults(parts)]
@@ -95,7 +99,7 @@ def data_set_of(
         # Such as val-*.tar alone, to measure a model on.
         notes.append("no shard is called train, so the names of shards give no split")
         used = [replace(part, split="") for part in used]
-    classes, multi_label, rows = _classes(found, used)
+    classes, multi_label, rows = _classes(found, used, unlabelled)
     examples: list[Example] = []
     for number, part in enumerate(used):
         index, labels, path = part.index, rows[number], part.shard.path
@@ -140,6 +144,11 @@ def data_set_of(
 def _nothing(found: Found, parts: list[Part]) -> str:
     reasons = [f"{part.shard.path}: {part.index.fault}" for part in parts]
     reasons = [text for text in reasons if not text.endswith(": ")]
+    reasons += [
+        f"{part.shard.path} has {len(part.index.keys)} picture(s) and no label"
+        for part in parts
+        if part.index.keys
+    ]
     for part in parts:
         reasons += [
             f"{part.shard.path}/{name}: {why}" for name, why in part.index.ignored
@@ -148,7 +157,8 @@ def _nothing(found: Found, parts: list[Part]) -> str:
     return (
         f"{found.shown} holds no image with a label in {len(parts)} shard(s). "
         f"{listed}. Expected in a tar file members such as 000123.jpg and 000123.cls, "
-        "in Parquet and Arrow a column of pictures and one of labels."
+        "in Parquet and Arrow a column of pictures and one of labels, called "
+        f"{' or '.join(LABELS)}."
     )
 
 
@@ -177,9 +187,11 @@ def _refuse_mixture(found: Found, parts: list[Part]) -> None:
 
 
 def _classes(
-    found: Found, parts: list[Part]
+    found: Found, parts: list[Part], unlabelled: bool
 ) -> tuple[tuple[str, ...], bool, list[list[tuple[int, ...]]]]:
     """Class names, whether pictures have several, and each vocabulary's indices."""
+    if unlabelled and not parts[0].index.source:
+        return UNLABELLED, False, [[(0,)]] * len(parts)
     names = parts[0].index.names or _names_beside(found.root)
     trained = {
         word
@@ -211,7 +223,7 @@ def _classes(
                 for words in part.index.vocabulary
             ]
         )
-    if len(names) < 2:
+    if len(names) < 2 and not unlabelled:
         raise DataError(
             f"{found.shown} names one class only, {shortened(tuple(names))!r}; at "
             "least two are needed to classify."

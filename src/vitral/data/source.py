@@ -13,6 +13,7 @@ from vitral.data.named import default_root, read_named
 from vitral.data.shard_paths import find
 from vitral.data.shards import read_shards
 from vitral.data.table import read_table
+from vitral.data.unlabelled import has_classes, read_unlabelled
 from vitral.errors import ConfigError, DataError
 
 TABLES = ("labels.csv", "labels.jsonl")
@@ -29,6 +30,7 @@ def open_data(
     group_by: str = "",
     root: Path | None = None,
     kind: Literal["auto", "clips"] = "auto",
+    labels: Literal["needed", "optional"] = "needed",
 ) -> DataSet:
     """List the examples of a data set and give each a split.
 
@@ -49,20 +51,29 @@ def open_data(
             shards are kept.
         kind: "auto" takes images, and clips where there is no image; "clips", as a
             video model needs, takes clips only and a folder of frames for one.
+        labels: "optional" also takes a folder without class folders, or shards
+            without labels, all images of which are then of one class, "images".
 
     Raises:
         DataError: the data set is unusable; the message says why.
         ConfigError: nothing has this name, or a setting is not allowed.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    dataset = _listed(data, group_by, root, kind)
+    if labels == "optional" and kind == "auto" and _without_classes(Path(data)):
+        dataset = read_unlabelled(Path(data), group_by)
+    else:
+        dataset = _listed(data, group_by, root, kind, labels == "optional")
     if dataset.name in tasks.NAMES:
         val = test = 0.0
     return split.assign(dataset, seed=seed, val=val, test=test)
 
 
 def _listed(
-    data: str | Path, group_by: str, root: Path | None, kind: Literal["auto", "clips"]
+    data: str | Path,
+    group_by: str,
+    root: Path | None,
+    kind: Literal["auto", "clips"],
+    unlabelled: bool,
 ) -> DataSet:
     """The data set before `split.assign`."""
     path = Path(data)
@@ -76,7 +87,7 @@ def _listed(
     if shards is not None:
         _refuse_clips(shards.shown, kind)
         cache = (root or default_root()) / "shards"
-        return read_shards(shards, group_by, cache)
+        return read_shards(shards, group_by, cache, unlabelled)
     if path.is_dir():
         return read_folder(path, group_by, kind)
     if path.is_file():
@@ -116,6 +127,12 @@ def _refuse_clips(name: str, kind: str) -> None:
             f"{name} holds images, but a video model needs clips. Give a folder or "
             "table of clips, or choose a model of images."
         )
+
+
+def _without_classes(path: Path) -> bool:
+    if not path.is_dir() or any((path / name).is_file() for name in TABLES):
+        return False
+    return find(path) is None and not has_classes(path)
 
 
 def _nearest(name: str) -> tuple[str, ...]:

@@ -40,7 +40,10 @@ class _Group:
 
 
 def index_tar(path: Path) -> ShardIndex:
-    """The examples of a tar file; of a damaged one those before the damage."""
+    """The examples of a tar file; of a damaged one those before the damage.
+
+    Without any label in it, its pictures are examples without one.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         if os.pread(descriptor, 2, 0) == _GZIP:
@@ -134,8 +137,10 @@ def _fill(
             left_out.add(key, "no picture: a label alone")
         elif group.picture.size > LARGEST_PICTURE:
             left_out.add(key, f"a picture of more than {LARGEST_PICTURE:,} bytes")
+        elif not kind:
+            index.add(key, group.picture.offset, group.picture.size, ())
         elif label is None:
-            left_out.add(key, f"no label: .{kind} is missing" if kind else "no label")
+            left_out.add(key, f"no label: .{kind} is missing")
         else:
             try:
                 labels = _labels(descriptor, label, kind)
