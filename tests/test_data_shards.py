@@ -17,7 +17,7 @@ import pytest
 import vitral.data as data
 from packed import labelled, number_of, pack, pack_rows, png
 from vitral.data import shards
-from vitral.data.dataset import ChangedError, DataSet
+from vitral.data.dataset import DataSet, UnavailableError
 from vitral.data.webdataset import index_tar
 from vitral.errors import ConfigError, DataError, MissingExtraError
 
@@ -443,12 +443,15 @@ def test_a_shard_that_changes_stops_the_run(suffix, workers, tmp_path):
     file = folder / f"train-002{suffix}"
     file.write_bytes(file.read_bytes() + b"\0" * 512)
     with pytest.raises(
-        ChangedError, match=rf"^train-002{suffix} changed while it was in use: it had"
+        UnavailableError,
+        match=rf"^train-002{suffix} changed while it was in use: it had",
     ):
         list(loader_of(dataset, workers).epoch(0))
     file.unlink()
     copy = pickle.loads(pickle.dumps(dataset))  # which holds no file open
-    with pytest.raises(ChangedError, match=r"can no longer be opened \(No such file"):
+    with pytest.raises(
+        UnavailableError, match=r"can no longer be opened \(No such file"
+    ):
         list(loader_of(copy, workers).epoch(0))
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitral.data.dataset import ChangedError, DataSet, Example
+from vitral.data.dataset import DataSet, Example, UnavailableError
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
@@ -122,7 +122,7 @@ class Builder(Dataset[Result]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sent(Dataset[Result | ChangedError]):
+class Sent(Dataset[Result | UnavailableError]):
     """Builds the batch of a task that arrives as its index.
 
     A worker thus gets the examples of its next batch, not those of a whole epoch.
@@ -130,10 +130,10 @@ class Sent(Dataset[Result | ChangedError]):
 
     builder: Builder
 
-    def __getitem__(self, task: Task) -> Result | ChangedError:
+    def __getitem__(self, task: Task) -> Result | UnavailableError:
         try:
             return self.builder.build(task)
-        except ChangedError as error:
+        except UnavailableError as error:
             return error  # raised there, it would arrive with a traceback in its text
 
 

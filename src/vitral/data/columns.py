@@ -38,17 +38,19 @@ def pyarrow(what: str) -> Any:
     return pyarrow
 
 
-def index_parquet(source: Any, what: str) -> ShardIndex:
+def index_parquet(source: Any, what: str, remote: bool = False) -> ShardIndex:
     """The examples of a Parquet file; `first` is a row group, `second` a row of it.
 
     Args:
         source: a path or an open file.
+        remote: whether an OSError is the network's, and no fault of the file.
     """
     arrow = pyarrow(what)
+    broken = arrow.ArrowInvalid if remote else (arrow.ArrowException, OSError)
     index = ShardIndex()
     try:
         file = arrow.parquet.ParquetFile(source)
-    except (arrow.ArrowException, OSError) as error:
+    except broken as error:
         index.fault = f"it is cut off or no Parquet file ({one_line(error)})"
         return index
     with file:
@@ -67,7 +69,7 @@ def index_parquet(source: Any, what: str) -> ShardIndex:
                 continue
             try:
                 labels = file.read_row_group(group, columns=[label]).column(label)
-            except (arrow.ArrowException, OSError) as error:
+            except broken as error:
                 index.fault = f"row group {group} cannot be read ({one_line(error)})"
             else:
                 _add(index, labels, group, row)

@@ -28,8 +28,8 @@ SPLIT_NAMES = {
 }
 
 
-class ChangedError(DataError):
-    """The data was changed under a running process, which must not go on."""
+class UnavailableError(DataError):
+    """The data went away, or changed, under a running process, which must not go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +168,7 @@ class DataSet:
     def _opened(self, example: Example) -> Decoded | Clip:
         try:
             return self.reader(example)
-        except (ImageError, MissingExtraError, ChangedError):
+        except (ImageError, MissingExtraError, UnavailableError):
             raise
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__

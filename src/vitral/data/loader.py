@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from vitral.data.batches import Batch, Builder, Result, Sent, Task, Transform
-from vitral.data.dataset import ChangedError, DataSet, Example
+from vitral.data.dataset import DataSet, Example, UnavailableError
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig
 from vitral.errors import ConfigError, VitralError
@@ -170,11 +170,13 @@ class Loader:
             ) from error
         for _ in tasks:
             result = self._next(iterator)
-            if isinstance(result, ChangedError):
+            if isinstance(result, UnavailableError):
                 raise result
             yield result
 
-    def _next(self, iterator: Iterator[Result | ChangedError]) -> Result | ChangedError:
+    def _next(
+        self, iterator: Iterator[Result | UnavailableError]
+    ) -> Result | UnavailableError:
         waited = 0.0
         while True:
             try:

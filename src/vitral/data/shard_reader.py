@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vitral.data.columns import batches, picture, pyarrow
-from vitral.data.dataset import ChangedError, Example
+from vitral.data.dataset import Example, UnavailableError
 from vitral.data.images import Decoded, decode
 from vitral.errors import ImageError
 
@@ -41,6 +41,9 @@ class Files(Protocol):
     def open(self, path: str) -> Any:
         """What pyarrow reads: a path, or an open file."""
 
+    def rows(self, shard: Shard, group: int, read: Callable[[], Any]) -> Any:
+        """A row group as `read` gives it, or a copy that is nearer."""
+
 
 @dataclass(frozen=True)
 class LocalFiles:
@@ -54,6 +57,9 @@ class LocalFiles:
 
     def open(self, path: str) -> Any:
         return str(self.root / path)
+
+    def rows(self, shard: Shard, group: int, read: Callable[[], Any]) -> Any:
+        return read()
 
 
 class Recent:
@@ -132,6 +138,10 @@ class ParquetReader:
     def load(self, number: int, group: int) -> Any:
         """The pictures of one row group."""
         shard = self.shards[number]
+        return self.files.rows(shard, group, lambda: self._read(number, group))
+
+    def _read(self, number: int, group: int) -> Any:
+        shard = self.shards[number]
         try:
             refuse_changed(shard, *self.files.stat(shard.path))
             file = self.opened.get(number, lambda: self._open(shard))
@@ -179,18 +189,18 @@ def refuse_changed(shard: Shard, size: int, changed: int | str) -> None:
     """Stop where offsets may mean something else by now.
 
     Raises:
-        ChangedError: the file is not the one that the index was taken from.
+        UnavailableError: the file is not the one that the index was taken from.
     """
     if (size, changed) != (shard.size, shard.changed):
-        raise ChangedError(
+        raise UnavailableError(
             f"{shard.path} changed while it was in use: it had {shard.size:,} bytes "
             f"and has {size:,}, or was written again. Restore it and go on with "
             "--resume, or start a new run."
         )
 
 
-def vanished(path: str, error: OSError) -> ChangedError:
-    return ChangedError(
+def vanished(path: str, error: OSError) -> UnavailableError:
+    return UnavailableError(
         f"{path} can no longer be opened ({error.strerror or error}). Restore it and "
         "go on with --resume, or start a new run."
     )

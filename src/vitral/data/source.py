@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 from typing import Literal
 
-from vitral.data import named, split, tasks
+from vitral.data import named, split, streamed, tasks
 from vitral.data.benchmarks import groups
 from vitral.data.dataset import DataSet
 from vitral.data.folder import read_folder
@@ -37,7 +37,8 @@ def open_data(
     Args:
         data: a folder of class folders, a folder with a labels.csv or labels.jsonl,
             a .csv or .jsonl file, or a name such as "digits", "cifar10" or
-            "vtab/dtd", or "hf:OWNER/NAME" for a set of the Hugging Face hub; shards
+            "vtab/dtd", or "hf:OWNER/NAME" for a set of the Hugging Face hub, which
+            is downloaded, or "hf-stream:OWNER/NAME", which is not; shards
             (.tar, .parquet, .arrow) as a folder, a file or a pattern such as
             "shards/train-{000..009}.tar". A folder or file wins over a name; "./name"
             is always a path.
@@ -98,13 +99,15 @@ def _listed(
             )
         return read_table(path, group_by, kind)
     name = str(data)
-    if name in NAMES or name.startswith(PREFIX):
+    if name in NAMES or name.startswith((PREFIX, streamed.PREFIX)):
         if group_by:
             raise ConfigError(
                 f"group_by works on folders and tables: got {group_by!r} for the named "
                 f"data set {name}. Leave it empty."
             )
         _refuse_clips(f"The data set {name}", kind)
+        if name.startswith(streamed.PREFIX):
+            return streamed.read_streamed(name, root or default_root(), unlabelled)
         if name.startswith(PREFIX):
             return read_hub(name, root)
         read = tasks.read_task if name in tasks.NAMES else read_named
