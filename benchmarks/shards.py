@@ -149,23 +149,61 @@ def measure(folder: Path, cache: Path) -> dict[str, object]:
     return found
 
 
+def waited(folder: Path, cache: Path, workers: int) -> list[float]:
+    """Share of time that a training waits for data, in the second and third 20 steps,
+    and images a second in the third."""
+    import torch
+
+    import vitral as vt
+    import vitral.data as data
+    from vitral.objectives import Supervised
+    from vitral.training import LoopConfig, fit
+
+    loader = loader_of(data.open(folder, root=cache), workers)
+    classes = len(loader.dataset.classes)
+    model = vt.create("vit_ti8", image_size=(32, 48), num_classes=classes)
+    out = cache / f"run-{folder.name}-{workers}"
+    out.mkdir()
+    fit(
+        Supervised(model),
+        torch.optim.AdamW(model.parameters()),
+        config=LoopConfig(steps=60, log_every=20),
+        batches=loader.epoch,
+        batches_per_epoch=len(loader),
+        lr=lambda step: 1e-4,
+        folder=out,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines if '"train"' in line]
+    return [*(step["data_wait"] for step in steps[1:]), steps[2]["images_per_second"]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--number", type=int, default=100_000)
     parser.add_argument("--kind", choices=("tar", "parquet"))
+    parser.add_argument("--waiting", action="store_true")
     known = parser.parse_args()
     if known.kind:
         import torch
 
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as cache:
-            print(json.dumps(measure(known.folder / known.kind, Path(cache))))
+            folder = known.folder / known.kind
+            if known.waiting:
+                found = {n: waited(folder, Path(cache), n) for n in (0, 1, 2)}
+                print(json.dumps({"kind": known.kind, "workers: waiting": found}))
+            else:
+                print(json.dumps(measure(folder, Path(cache))))
         return
     make(known.folder, known.number)
     for kind in ("tar", "parquet"):
         words = [sys.executable, __file__, str(known.folder), "--kind", kind]
         subprocess.run(words, check=True)
+        subprocess.run([*words, "--waiting"], check=True)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def config_of(folder: Path) -> TrainConfig:
 
 def start(folder: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    vt.train(config_of(folder), out, workers=1, resume=True)
+    vt.train(config_of(folder), out, resume=True)
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet"])
@@ -80,7 +80,7 @@ def test_killed_within_an_epoch_and_resumed_it_is_bit_equal(suffix, tmp_path):
     assert process.exitcode == -signal.SIGKILL
     saved = sorted(out.glob("checkpoints/step-*/manifest.json"))[-1].parent
     assert int(saved.name.removeprefix("step-")) in (5, 10, 15, 20)
-    resumed = vt.train(config_of(folder), out, workers=2, resume=True)
+    resumed = vt.train(config_of(folder), out, resume=True)
     torch.set_num_threads(threads)
     for name, value in whole.model.state_dict().items():
         assert value.equal(resumed.model.state_dict()[name]), name

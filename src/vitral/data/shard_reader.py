@@ -42,7 +42,11 @@ class Files(Protocol):
         """What pyarrow reads: a path, or an open file."""
 
     def rows(self, shard: Shard, group: int, read: Callable[[], Any]) -> Any:
-        """A row group as `read` gives it, or a copy that is nearer."""
+        """A row group as `read` gives it, or a copy that is nearer.
+
+        Raises:
+            UnavailableError: the file is gone.
+        """
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,10 @@ class LocalFiles:
         return str(self.root / path)
 
     def rows(self, shard: Shard, group: int, read: Callable[[], Any]) -> Any:
-        return read()
+        try:
+            return read()
+        except FileNotFoundError as error:
+            raise vanished(shard.path, error) from error
 
 
 class Recent:
@@ -142,11 +149,8 @@ class ParquetReader:
 
     def _read(self, number: int, group: int) -> Any:
         shard = self.shards[number]
-        try:
-            refuse_changed(shard, *self.files.stat(shard.path))
-            file = self.opened.get(number, lambda: self._open(shard))
-        except OSError as error:
-            raise vanished(shard.path, error) from error
+        refuse_changed(shard, *self.files.stat(shard.path))
+        file = self.opened.get(number, lambda: self._open(shard))
         return file.read_row_group(group, columns=[self.column]).column(0)
 
     def _open(self, shard: Shard) -> Any:
