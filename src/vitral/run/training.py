@@ -17,7 +17,7 @@ from torch import nn
 
 import vitral.weights
 from vitral import configs
-from vitral.data import Audit, Loader
+from vitral.data import Audit, Loader, Stages, Transform
 from vitral.evaluation import Classification
 from vitral.files import write_atomic, write_json
 from vitral.models import ModelConfig, name_of
@@ -31,6 +31,7 @@ from vitral.run.frozen import CachedLoader, Tail, cached
 from vitral.run.monitor import Monitor
 from vitral.run.objective import build_objective, refuse_objective
 from vitral.run.representation import finish_without_labels
+from vitral.run.resolutions import described, image_sizes, run_transform
 from vitral.run.scoring import measure, score, split_loader
 from vitral.run.setup import (
     Prepared,
@@ -106,6 +107,7 @@ def _train(
     )
     # These refuse what cannot be before there is a config.json.
     lr_at(0, steps, config.optim.lr, config.schedule)
+    transform = run_transform(config, prepared.model.config, prepared.preprocess, steps)
     objective = build_objective(config, prepared, dataset.classes)
     write_config(config, out / "config.json")
     write_json(out / "data.json", describe_data(found))
@@ -113,7 +115,10 @@ def _train(
     write_atomic(out / "command.txt", command_line() + "\n")
     prepared.model.to(place)
     _announce(announce, found, prepared)
-    loaders = _loaders(config, found, prepared, out, place, workers)
+    if announce is not None and config.resolutions:
+        sizes = image_sizes(config, prepared.model.config, prepared.preprocess)
+        announce(f"images: {described(sizes, steps)}")
+    loaders = _loaders(config, found, prepared, transform, out, place, workers)
     loop = replace(config.loop, steps=steps)
     monitor = Monitor(
         dataset=found.dataset,
@@ -192,12 +197,13 @@ def _loaders(
     config: TrainConfig,
     found: Audit,
     prepared: Prepared,
+    transform: Transform | Stages,
     out: Path,
     device: torch.device,
     workers: int,
 ) -> Loaders:
     dataset, preprocess = found.dataset, prepared.preprocess
-    train_images = train_loader(config, dataset, preprocess, workers)
+    train_images = train_loader(config, dataset, preprocess, workers, transform)
     val_images = None
     if dataset.select("val"):
         val_images = split_loader(
