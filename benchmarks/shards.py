@@ -127,6 +127,7 @@ def measure(folder: Path, cache: Path) -> dict[str, object]:
     found: dict[str, object] = {"kind": folder.name}
     found["cold"] = started(folder, cache)
     found["warm"] = started(folder, cache)
+    print(json.dumps(found), flush=True)
     dataset = data.open(folder, root=cache)
     memory = []
     loader = loader_of(dataset, 0)
@@ -156,7 +157,7 @@ def waited(folder: Path, cache: Path, workers: int) -> list[float]:
 
     import vitral as vt
     import vitral.data as data
-    from vitral.objectives import Supervised
+    from vitral.objectives import Supervised, SupervisedConfig
     from vitral.training import LoopConfig, fit
 
     loader = loader_of(data.open(folder, root=cache), workers)
@@ -165,7 +166,7 @@ def waited(folder: Path, cache: Path, workers: int) -> list[float]:
     out = cache / f"run-{folder.name}-{workers}"
     out.mkdir()
     fit(
-        Supervised(model),
+        Supervised(model, SupervisedConfig()),
         torch.optim.AdamW(model.parameters()),
         config=LoopConfig(steps=60, log_every=20),
         batches=loader.epoch,

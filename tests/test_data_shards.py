@@ -7,6 +7,7 @@ import os
 import pickle
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -500,6 +501,44 @@ def test_builders_at_once_leave_one_whole_index(tmp_path, cache):
         assert len(digest) == 64
         json.loads(content)
     build(folder, 1)
+
+
+def feed(folder: str, note: str) -> None:
+    """Read with a worker, whose number is noted, until killed."""
+    batches = loader_of(data.open(folder), workers=1).epoch(0)
+    next(batches)
+    children = Path(note).with_suffix(".part")
+    numbers = [child.pid for child in multiprocessing.active_children()]
+    children.write_text(" ".join(map(str, numbers)))
+    children.rename(note)
+    threading.Event().wait(300)
+
+
+def alive(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_worker_ends_with_a_killed_process(tmp_path):
+    folder = str(make(tmp_path / "set", ".tar"))
+    note = tmp_path / "workers"
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=feed, args=(folder, str(note)))
+    process.start()
+    deadline = time.monotonic() + 120
+    while not note.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (worker,) = map(int, note.read_text().split())
+    assert alive(worker)
+    process.kill()
+    process.join()
+    while alive(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

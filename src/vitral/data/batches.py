@@ -3,9 +3,13 @@
 Which examples share a batch, and who builds it, is in loader.py.
 """
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import torch
@@ -157,6 +161,24 @@ class Sent(Dataset[Result | UnavailableError]):
             return self.builder.build(task)
         except UnavailableError as error:
             return error  # raised there, it would arrive with a traceback in its text
+
+
+def end_with_parent(worker: int) -> None:
+    """Let a worker end when the process that reads its batches is killed.
+
+    torch looks at the parent of the worker, which is the fork server; and that server
+    waits for its last worker.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(
+            target=_exit_after, args=(parent.sentinel,), daemon=True
+        ).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:

@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader
 
-from vitral.data.batches import Batch, Builder, Result, Sent, Task, Transform
+from vitral.data.batches import (
+    Batch,
+    Builder,
+    Result,
+    Sent,
+    Task,
+    Transform,
+    end_with_parent,
+)
 from vitral.data.dataset import DataSet, Example, UnavailableError
 from vitral.data.epochs import Shown, Stages, repeated
 from vitral.data.keyed import keyed_generator
@@ -172,6 +180,7 @@ class Loader:
             sampler=tasks,  # each is sent when its turn comes
             num_workers=min(self.workers, max(1, len(tasks))),
             collate_fn=_unchanged,
+            worker_init_fn=end_with_parent,
             timeout=_POLL_SECONDS,
             multiprocessing_context=_context(),
             persistent_workers=False,
