@@ -10,6 +10,7 @@ from vitral.data.dataset import DataSet
 from vitral.data.folder import read_folder
 from vitral.data.hub import PREFIX, read_hub
 from vitral.data.named import default_root, read_named
+from vitral.data.pseudo import read_pseudo
 from vitral.data.shard_paths import find
 from vitral.data.shards import read_shards
 from vitral.data.table import read_table
@@ -92,6 +93,10 @@ def _listed(
     if path.is_dir():
         return read_folder(path, group_by, kind)
     if path.is_file():
+        if path.suffix == ".json" and kind == "auto":
+            return read_pseudo(
+                path, lambda of, by: _listed(of, by, root, kind, unlabelled)
+            )
         if path.suffix not in (".csv", ".jsonl"):
             raise ConfigError(
                 "data must be a folder, a .csv or .jsonl table, a .tar, .parquet or "

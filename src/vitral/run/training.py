@@ -21,7 +21,7 @@ from vitral.data import Audit, Loader, Stages, Transform
 from vitral.evaluation import Classification
 from vitral.files import write_atomic, write_json
 from vitral.models import ModelConfig, name_of
-from vitral.run.claim import claim, write_errors_as_ours
+from vitral.run.claim import claim, remove_leftovers, write_errors_as_ours
 from vitral.run.clips import kind_of_run, one_view
 from vitral.run.config import VOLATILE, TrainConfig
 from vitral.run.environment import command_line, describe, pick_device
@@ -87,6 +87,7 @@ def train(
     place = pick_device(device)
     claim(config, out, resume)
     with write_errors_as_ours(out):
+        remove_leftovers(out)
         return _train(config, out, place, resume, workers, announce)
 
 
