@@ -53,6 +53,14 @@ class Plain:
         return self.preprocess(image)
 
 
+class Rows(NamedTuple):
+    """Rows `first` up to, not including, `last` of a batch of `size`."""
+
+    first: int
+    last: int
+    size: int
+
+
 @dataclass(frozen=True)
 class Task:
     """A batch to build: its epoch, its number in it, its examples."""
@@ -60,6 +68,9 @@ class Task:
     epoch: int
     index: int
     examples: tuple[Example, ...]
+    part: Rows | None = None
+    """The rows that are wanted, where `examples` are those and the row before them;
+    None for all. A part is built whole or not at all."""
 
 
 class Result(NamedTuple):
@@ -97,13 +108,16 @@ class Builder(Dataset[Result]):
                     continue
                 images.append(image)
                 used.append(example)
-            if not used:
+            if not used or (task.part is not None and failures):
                 return Result(None, failures)
             batch = self._collate(images, used)
             if self.mix is not None:
                 generator = keyed_generator("mix", self.seed, task.epoch, task.index)
                 mixed = mix(batch.image, batch.target, self.mix, generator)
                 batch = batch._replace(image=mixed.image, target=mixed.target)
+            if task.part is not None:
+                image, target, label, ids = batch
+                batch = Batch(image[1:], target[1:], label[1:], ids[1:])
         return Result(batch, failures)
 
     def _collate(self, images: list[Tensor], examples: list[Example]) -> Batch:

@@ -1,0 +1,109 @@
+"""What the ranks of test_ranks.py do: small runs of `fit` on photos."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vitral.data
+from helpers import TINY, randomise
+from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, training_transform
+from vitral.errors import VitralError
+from vitral.models import ViT, ViTConfig
+from vitral.objectives import Supervised, SupervisedConfig
+from vitral.objectives.mae import MAE, MAEConfig
+from vitral.run.ranks import for_rank
+from vitral.training import LoopConfig, OptimConfig, build, fit, parameter_groups
+from vitral.training.distributed import joined, rank, world_size
+
+CPU = torch.device("cpu")
+
+
+def objective_of(case: dict[str, Any]) -> torch.nn.Module:
+    changes = {"num_classes": 3, "qkv_bias": False, **case.get("model", {})}
+    model = ViT(ViTConfig(**{**TINY, **changes}))
+    randomise(model)
+    if case.get("mae"):
+        torch.manual_seed(5)
+        return MAE(model, MAEConfig(decoder_dim=12, decoder_depth=1, decoder_heads=3))
+    return Supervised(model, SupervisedConfig(**case.get("objective", {})))
+
+
+def loader_of(photos: Path, case: dict[str, Any]) -> Loader:
+    data = vitral.data.open(photos)
+    preprocess = Preprocess(image_size=(48, 80))
+    return Loader(
+        dataset=data,
+        examples=data.select("train"),
+        transform=training_transform(AugmentConfig(shift=0.1), preprocess, 3),
+        batch_size=case.get("batch_size", 8),
+        seed=4,
+        shuffle=True,
+        mix=MixConfig(**case["mix"]) if "mix" in case else None,
+        workers=case.get("workers", 0),
+    )
+
+
+def train(out: str, photos: str, case: dict[str, Any]) -> None:
+    """One run into `out`; its whole weights go to result.pt... as safetensors."""
+    from safetensors.torch import save_file
+
+    torch.set_num_threads(1)
+    if case.get("compiled"):
+        torch.compile = functools.partial(torch.compile, backend="aot_eager")
+    folder = Path(out)
+    with joined(CPU, timeout=60):
+        config = LoopConfig(**{"steps": 20, "log_every": 1, **case.get("loop", {})})
+        loader = loader_of(Path(photos), case)
+        batches = for_rank(loader, config.accumulate)
+        objective = objective_of(case)
+        optim = OptimConfig(lr=0.01, weight_decay=0.05, **case.get("optim", {}))
+        optimizer = build(parameter_groups(objective, optim, lambda name: 0, 0), optim)
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = iter(range(10**6))
+
+        def lr(step: int) -> float:
+            stop = case.get("kill")
+            if stop and stop[:2] == [rank(), step] and next(steps) >= 0:
+                os.kill(os.getpid(), stop[2])
+            return 0.01
+
+        kept = {}
+        try:
+            result = fit(
+                objective,
+                optimizer,
+                config=config,
+                batches=batches.epoch,
+                batches_per_epoch=len(loader),
+                lr=lr,
+                evaluate=evaluation if case.get("evaluate") else None,
+                folder=folder,
+                seed=11,
+                device=CPU,
+                clip_norm=case.get("clip", 1.0),
+                resume=case.get("resume", False),
+                on_best=lambda model, step: kept.update(
+                    {name: t.clone() for name, t in model.state_dict().items()}
+                ),
+                shard=case.get("shard", "none"),
+                recompute=case.get("recompute", False),
+            )
+        except VitralError as error:
+            (folder / f"error-{rank()}.txt").write_text(str(error))
+            raise
+        assert (rank() == 0) == bool(kept)
+        save_file(
+            dict(result.model.state_dict()), folder / f"rank-{rank()}.safetensors"
+        )
+        (folder / f"notes-{rank()}.json").write_text(json.dumps(result.notes))
+        assert world_size() == case.get("world", world_size())
+
+
+def evaluation(model: torch.nn.Module) -> dict[str, float]:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(5, 3, 48, 80, generator=generator)
+    return {"accuracy": float(model(image).softmax(1)[:, 0].mean())}
