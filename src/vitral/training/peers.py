@@ -7,6 +7,7 @@ why it stops, and reads there why the others do.
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator
 
@@ -136,15 +137,16 @@ class _Board:
                     _mark_quiet(found)
                 return found
         gone = [rank for rank in others if causes[rank] is None and lives[rank] is None]
-        who = "Another rank" if not gone else _ranks(gone)
-        detail = " ".join(str(error).split())[:200]
-        why = "was killed, or its machine or the network failed"
+        if self.read("lives", self.rank) is None:
+            gone = [0]  # the meeting point is gone, which was rank 0's
+        detail = _shortened(str(error))
+        why = "killed, or the machine or the network failed"
         if "timed out" in detail.lower() or "timeout" in detail.lower():
-            why = f"did not answer for {timeout:g} seconds"
+            why = f"silent for {timeout:g} seconds"
         found = PeerError(
-            f"{who} {why}, so this one (rank {self.rank} of {self.world}) stops too. "
-            "Saved checkpoints are intact: run the same command with --resume, or let "
-            f"torchrun do it with --max-restarts. ({detail})"
+            f"{_ranks(gone)} {why}: this one (rank {self.rank} of {self.world}) stops "
+            "too. Saved checkpoints are intact: run the same command with --resume, "
+            f"or let torchrun do it with --max-restarts. ({detail})"
         )
         if quiet:
             _mark_quiet(found)
@@ -152,6 +154,14 @@ class _Board:
 
 
 def _ranks(numbers: list[int]) -> str:
+    if not numbers:
+        return "Another rank was"
     if len(numbers) == 1:
-        return f"Rank {numbers[0]}"
-    return f"Ranks {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+        return f"Rank {numbers[0]} was"
+    return f"Ranks {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} were"
+
+
+def _shortened(text: str) -> str:
+    """A message of gloo or nccl without its source file, its advice and its frames."""
+    line = re.sub(r"\[/\S*\]\s*", "", text.splitlines()[0] if text else "")
+    return line.split(" This is typically")[0].strip(" .")[:200]
