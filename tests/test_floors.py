@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from vitral.objectives import ObjectiveConfig, SupervisedConfig
 from vitral.run import TrainConfig
 
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
@@ -215,4 +216,8 @@ def leaves(kind: type) -> int:
 
 
 def test_settings_stay_few():
-    assert 40 < leaves(TrainConfig) < 60
+    """Those of the objective are its own, as those of the model are."""
+    objectives = ObjectiveConfig.__subclasses__()
+    assert len(objectives) > 3
+    assert 40 < leaves(TrainConfig) - leaves(SupervisedConfig) < 60
+    assert max(leaves(objective) for objective in objectives) <= 6

@@ -460,7 +460,11 @@ def test_models_that_cannot_be_the_encoder(model, sentence):
 
 def test_start_needs_a_table_of_its_own():
     with pytest.raises(ConfigError, match="`position=learned_1d`"):
-        start(encoder(position="sincos_2d"))
+        start(encoder(position="learned_2d"))
+    fixed = encoder(position="sincos_2d")
+    start(fixed)
+    assert not fixed.blocks[0].mlp.fc1.bias.any()
+    assert "pos_embed" not in dict(fixed.named_parameters())
 
 
 def test_too_few_patches_and_uneven_images():

@@ -13,9 +13,11 @@ from photos import make_photos, photo
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import TimeSformer, TimeSformerConfig, ViT, ViTConfig
+from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit import TABLE_4, row_for
 from vitral.run import TrainConfig
 from vitral.run.clips import kind_of_run
+from vitral.run.objective import build_objective
 from vitral.run.setup import open_data, optimizer_of, prepare_model
 from vitral.training import lr_at, steps_for
 
@@ -64,6 +66,10 @@ def video_weights(tmp_path_factory):
 def test_every_recipe_builds_a_run(name, folder, weights, clips, video_weights):
     if name.startswith("clips."):
         folder, weights = clips, video_weights
+    if name.endswith(".scratch"):
+        with pytest.raises(ConfigError, match="takes no weights"):
+            vitral.recipes.get(name)(folder, weights)
+        weights = ""
     config = vitral.recipes.get(name)(folder, weights)
     assert isinstance(config, TrainConfig)
     assert config.recipe == name
@@ -73,7 +79,8 @@ def test_every_recipe_builds_a_run(name, folder, weights, clips, video_weights):
     prepared = prepare_model(config, dataset.classes)
     assert prepared.model.config.num_classes == len(dataset.classes) > 1
     assert prepared.preprocess.image_size == prepared.model.config.image_hw
-    assert optimizer_of(config, prepared.model).param_groups
+    objective = build_objective(config, prepared, dataset.classes)
+    assert optimizer_of(config, prepared.model, objective).param_groups
     images = len(dataset.select("train"))
     steps = config.loop.steps or steps_for(images, config.epochs, config.batch_size)
     if name != "elpv.finetune":  # made for 2,624 images
@@ -173,7 +180,9 @@ def test_several_labels_get_the_sigmoid_loss(tmp_path, weights):
         rows.append(f"{number}.png,{('a', 'a;b', 'b')[number % 3]}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     for name in ("small.scratch", "small.finetune", "vit.finetune"):
-        config = vitral.recipes.get(name)(str(tmp_path), weights)
+        from_zero = name == "small.scratch"
+        config = vitral.recipes.get(name)(str(tmp_path), "" if from_zero else weights)
+        assert isinstance(config.objective, SupervisedConfig)
         assert config.objective.loss == "sigmoid", name
 
 

@@ -61,8 +61,12 @@ _STRICT.register_structure_hook(int | tuple[int, int], _size)
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """A dataclass as nested dictionaries of JSON's types."""
-    return _lists(dataclasses.asdict(config))
+    """A dataclass as nested dictionaries of JSON's types.
+
+    One of several kinds, with a `NAME`, gets that name as its first field.
+    """
+    plain: dict[str, Any] = _plain(config)
+    return plain
 
 
 def from_plain(kind: type[T], values: Mapping[str, Any], where: str | Path) -> T:
@@ -105,9 +109,39 @@ def _reason(error: BaseException, kind: Any) -> str:
     return str(error)
 
 
-def _lists(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        named = getattr(value, "NAME", "")
+        name = {"name": named} if named else {}
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {**name, **_plain(fields)}
     if isinstance(value, dict):
-        return {key: _lists(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_lists(item) for item in value]
+        return [_plain(item) for item in value]
     return value
+
+
+def _is_choice(kind: Any) -> bool:
+    """Whether a class stands for those that derive from it, told apart by `NAME`."""
+    return isinstance(kind, type) and getattr(kind, "NAME", None) == ""
+
+
+def _kind_by_name(kind: Any) -> Any:
+    known = {derived.NAME: derived for derived in kind.__subclasses__()}
+
+    def structure(values: Any, _: type) -> Any:
+        if not isinstance(values, Mapping):
+            raise ValueError(f"expected fields, got {values!r}")
+        rest = dict(values)
+        name = rest.pop("name", kind.DEFAULT)
+        if name not in known:
+            raise ValueError(
+                f"`name` must be one of {', '.join(sorted(known))}: got {name!r}"
+            )
+        return _STRICT.structure(rest, known[name])
+
+    return structure
+
+
+_STRICT.register_structure_hook_factory(_is_choice, _kind_by_name)

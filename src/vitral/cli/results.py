@@ -1,5 +1,7 @@
 """The last lines of a verb: the result, where the files are, the next command."""
 
+import json
+
 from vitral.run import Run
 
 
@@ -21,6 +23,8 @@ def headline(split: str, metrics: dict[str, object], noun: str = "images") -> st
 def last_lines(run: Run) -> list[str]:
     """What `train` and `demo` end with."""
     noun = noun_of(run)
+    if not run.classes:
+        return _without_labels(run)
     lines = [headline(split, found, noun) for split, found in run.metrics.items()]
     if "test" not in run.metrics and "val" in run.metrics:
         lines.append("val chose the best step, so its number is a little too good")
@@ -29,6 +33,28 @@ def last_lines(run: Run) -> list[str]:
         f"report: {run.path / 'report.html'}",
         f"model: {run.path / 'model'}",
         f"next: vitral predict {run.path} {noun.upper()}...",
+    ]
+
+
+def _without_labels(run: Run) -> list[str]:
+    """What a run without labels ends with."""
+    file = run.path / "representation.json"
+    splits = json.loads(file.read_text())["splits"] if file.is_file() else {}
+    lines = []
+    for split, found in splits.items():
+        line = f"{split}: loss {found['loss']:.4f} on {found['n']} images"
+        if found["knn"] is not None:
+            low, high = _bounds(found["knn"]["interval"])
+            line += (
+                f"; neighbours tell the class of {_percent(found['knn']['accuracy'])} "
+                f"(95 % interval {_percent(low)} to {_percent(high)})"
+            )
+        lines.append(line)
+    return [
+        *lines,
+        f"report: {run.path / 'report.html'}",
+        f"model: {run.path / 'model'}",
+        f"next: vitral train DATA --weights {run.path} --out RUN",
     ]
 
 

@@ -15,6 +15,7 @@ import vitral.weights
 from vitral.cli.log import keep_log, say
 from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
+from vitral.objectives import OBJECTIVES
 from vitral.run import TrainConfig, train
 from vitral.run.claim import claim
 
@@ -45,6 +46,7 @@ def run(words: list[str]) -> None:
         recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
     config = vitral.recipes.get(recipe)(data, known.weights)
     config = _with_model_changes(config, known)
+    config = _with_objective(config, known.objective)
     config = parse(config, rest)
     out = Path(known.out)
     claim(config, out, known.resume)
@@ -105,6 +107,7 @@ def _first_flags() -> argparse.ArgumentParser:
     parser.add_argument("--weights", default="")
     parser.add_argument("-j", "--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--objective", default="", choices=sorted(OBJECTIVES))
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--linear-probe", action="store_true")
     parser.add_argument("--drop-path", type=float)
@@ -157,6 +160,17 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
     return dataclasses.replace(config, **fields)
 
 
+def _with_objective(config: TrainConfig, name: str) -> TrainConfig:
+    """The recipe for another objective, whose evaluation may give no accuracy."""
+    if name in ("", config.objective.NAME):
+        return config
+    kind = OBJECTIVES[name]
+    loop = config.loop
+    if not kind.LABELS and loop.monitor == "accuracy":
+        loop = dataclasses.replace(loop, monitor="loss")
+    return dataclasses.replace(config, objective=kind(), loop=loop)
+
+
 def _value(text: str) -> Any:
     """A number, a truth value or nothing; any other text is a word."""
     try:
@@ -185,6 +199,9 @@ def _show_help(recipe: str) -> None:
         "  --freeze N         keep the stem and the first N blocks; --cache computes "
         "their output once\n"
         "  --linear-probe     keep all blocks, train the head\n"
+        "  --objective NAME   what is learned: "
+        f"{', '.join(sorted(OBJECTIVES))}; without labels any\n"
+        "                     folder of images will do\n"
         "  --drop-path RATE   stochastic depth\n"
         "  --set FIELD=VALUE  fields of the model, such as patch_size=8 or "
         "global_pool=avg;\n"

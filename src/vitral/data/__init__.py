@@ -13,6 +13,7 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.sampling import Sampling
 from vitral.data.source import NAMES
 from vitral.data.source import open_data as open  # noqa: A004 # read as data.open
+from vitral.data.unlabelled import read_unlabelled
 from vitral.data.views import clip_views, evaluation_transform, training_transform
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "groups",
     "open",
     "open_clip",
+    "read_unlabelled",
     "training_transform",
 ]

@@ -68,6 +68,9 @@ class AugmentConfig:
     """Factor range 1 +- this for brightness, contrast, saturation; 0 disables it."""
     random_erasing: float = 0.0
     """Probability of replacing a rectangle by the mean colour; 0 disables it."""
+    repeats: int = 1
+    """Variations of each example in an epoch, whose number of batches stays; 1 for
+    one."""
     views: int = 0
     """0 draws a new view each epoch; V > 0 repeats V views of every image."""
 

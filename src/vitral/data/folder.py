@@ -36,7 +36,7 @@ _LAYOUT = (
 
 
 @dataclass(kw_only=True)
-class _Scan:
+class Scan:
     """The walk's findings; paths are POSIX and relative to the root."""
 
     root: Path
@@ -116,7 +116,7 @@ class _Scan:
 class _Listed(NamedTuple):
     """Paths by split and class, as the walk found them."""
 
-    scan: _Scan
+    scan: Scan
     splits: dict[str, str]
     found: dict[str, dict[str, list[str]]]
     notes: list[str]
@@ -144,9 +144,9 @@ def read_folder(
         ConfigError: `group_by` is not a regular expression or matches no file.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    listed = _list(_Scan(root=root, kind="images" if kind == "auto" else "clips"))
+    listed = _list(Scan(root=root, kind="images" if kind == "auto" else "clips"))
     if kind == "auto" and listed.scan.others and not listed.paths():
-        listed = _list(_Scan(root=root, kind="clips"))
+        listed = _list(Scan(root=root, kind="clips"))
     scan, found = listed.scan, listed.found
     _ignore_stray_images(scan, listed.splits, found)
     classes = _class_map(listed)
@@ -168,7 +168,7 @@ def read_folder(
         name=root.resolve().name,
         root=root,
         classes=classes,
-        examples=_grouped(examples, group_by),
+        examples=grouped(examples, group_by),
         reader=(FileReader if scan.kind == "images" else ClipReader)(root=root),
         kind=scan.kind,
         ignored=tuple(
@@ -178,8 +178,8 @@ def read_folder(
     )
 
 
-def _list(scan: _Scan) -> _Listed:
-    splits = _split_folders(scan)
+def _list(scan: Scan) -> _Listed:
+    splits = split_folders(scan)
     found: dict[str, dict[str, list[str]]] = {}
     notes: list[str] = []
     for folder, split in splits.items():
@@ -214,7 +214,7 @@ def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
     return ""
 
 
-def _split_folders(scan: _Scan) -> dict[str, str]:
+def split_folders(scan: Scan) -> dict[str, str]:
     """Folder to split name; {"": ""} when the first level holds the classes."""
     folders = scan.folders("")
     named = {
@@ -245,7 +245,7 @@ def _split_folders(scan: _Scan) -> dict[str, str]:
 
 
 def _ignore_stray_images(
-    scan: _Scan, splits: dict[str, str], found: dict[str, dict[str, list[str]]]
+    scan: Scan, splits: dict[str, str], found: dict[str, dict[str, list[str]]]
 ) -> None:
     """Record images outside any class folder; refuse if there is nothing else."""
     folders = dict.fromkeys(("", *splits))
@@ -302,7 +302,7 @@ def _class_map(listed: _Listed) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _grouped(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
+def grouped(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
     if not group_by:
         return examples
     if group_by == "folder":

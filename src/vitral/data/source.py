@@ -11,6 +11,7 @@ from vitral.data.folder import read_folder
 from vitral.data.hub import PREFIX, read_hub
 from vitral.data.named import read_named
 from vitral.data.table import read_table
+from vitral.data.unlabelled import has_classes, read_unlabelled
 from vitral.errors import ConfigError, DataError
 
 TABLES = ("labels.csv", "labels.jsonl")
@@ -27,6 +28,7 @@ def open_data(
     group_by: str = "",
     root: Path | None = None,
     kind: Literal["auto", "clips"] = "auto",
+    labels: Literal["needed", "optional"] = "needed",
 ) -> DataSet:
     """List the examples of a data set and give each a split.
 
@@ -44,13 +46,18 @@ def open_data(
         root: where named data sets are kept and downloaded to.
         kind: "auto" takes images, and clips where there is no image; "clips", as a
             video model needs, takes clips only and a folder of frames for one.
+        labels: "optional" also takes a folder without class folders, all images of
+            which are then of one class, "images".
 
     Raises:
         DataError: the data set is unusable; the message says why.
         ConfigError: nothing has this name, or a setting is not allowed.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    dataset = _listed(data, group_by, root, kind)
+    if labels == "optional" and kind == "auto" and _without_classes(Path(data)):
+        dataset = read_unlabelled(Path(data), group_by)
+    else:
+        dataset = _listed(data, group_by, root, kind)
     if dataset.name in tasks.NAMES:
         val = test = 0.0
     return split.assign(dataset, seed=seed, val=val, test=test)
@@ -101,6 +108,11 @@ def _listed(
         f"data {name!r} is neither a folder, a table nor a known name. "
         f"Nearest names: {', '.join(_nearest(name))}. Correct the path or name."
     )
+
+
+def _without_classes(path: Path) -> bool:
+    tables = any((path / name).is_file() for name in TABLES)
+    return path.is_dir() and not tables and not has_classes(path)
 
 
 def _nearest(name: str) -> tuple[str, ...]:

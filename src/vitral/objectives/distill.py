@@ -7,7 +7,7 @@ sees what the student sees, in eval mode and without gradients.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,12 +16,19 @@ from torch.nn import functional
 
 from vitral.errors import ConfigError
 from vitral.models import DeiT
+from vitral.objectives.base import ObjectiveConfig
 from vitral.objectives.supervised import BatchLike, softmax_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillConfig:
+class DistillConfig(ObjectiveConfig):
     """What the student takes from its teacher, and how much."""
+
+    NAME: ClassVar[str] = "distill"
+
+    teacher: str = ""
+    """Who teaches: a run, a model folder or a file of weights, with a head for the
+    same classes; empty where the objective is built with a module."""
 
     kind: Literal["hard", "soft"] = "hard"
     """`hard`: the teacher's most likely class, as the published DeiT models. `soft`:

@@ -7,7 +7,7 @@ objective: what is kept of the training is the encoder. Written from the formula
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,15 +16,24 @@ from torch import Tensor, nn
 from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.models import ViT
+from vitral.objectives.base import ObjectiveConfig
 from vitral.objectives.draws import draw_key, uniform
 from vitral.objectives.mae_decoder import Decoder, reset_linears, sincos
-from vitral.objectives.patches import from_patches, rows_at, to_patches
+from vitral.objectives.patches import (
+    Reconstruction,
+    from_patches,
+    rows_at,
+    to_patches,
+)
 from vitral.objectives.supervised import BatchLike
 
 
 @dataclass(frozen=True, kw_only=True)
-class MAEConfig:
+class MAEConfig(ObjectiveConfig):
     """How much is hidden, what is predicted, and the sizes of the decoder."""
+
+    NAME: ClassVar[str] = "mae"
+    LABELS: ClassVar[bool] = False
 
     mask_ratio: float = 0.75
     """Share of the patches that are hidden, above 0 and below 1."""
@@ -77,13 +86,6 @@ class Masked(NamedTuple):
     prediction: Float[Tensor, "batch patches values"]
     """Pixels of each patch, or normalised ones with `norm_pix_loss`."""
     hidden: Bool[Tensor, "batch patches"]
-
-
-class Reconstruction(NamedTuple):
-    """Images with their hidden patches drawn, in the values of the input."""
-
-    image: Float[Tensor, "batch channels height width"]
-    hidden: Bool[Tensor, "batch rows columns"]
 
 
 class MAE(nn.Module):
@@ -200,11 +202,15 @@ def start(model: ViT) -> None:
         ConfigError: the model cannot be the encoder, or has no table of its own.
     """
     _require_encoder(model)
-    if model.config.position != "learned_1d" or model.config.embed_dim % 4:
+    fixed = model.config.position == "sincos_2d"
+    if not fixed and (
+        model.config.position != "learned_1d" or model.config.embed_dim % 4
+    ):
         raise ConfigError(
             "MAE keeps its sines and cosines in the learned table: build the encoder "
-            "with `position=learned_1d` and an `embed_dim` that is a multiple of 4, "
-            f"got `{model.config.position}` and {model.config.embed_dim}."
+            "with `position=learned_1d` and an `embed_dim` that is a multiple of 4, or "
+            "with `position=sincos_2d`; got "
+            f"`{model.config.position}` and {model.config.embed_dim}."
         )
     reset_linears(model.blocks)
     projection = model.patch_embed.get_submodule("proj")
@@ -213,6 +219,8 @@ def start(model: ViT) -> None:
         nn.init.xavier_uniform_(projection.weight.view(len(projection.weight), -1))
         if model.config.class_token:
             nn.init.normal_(model.cls_token, std=0.02)
+        if fixed:
+            return
         own = model.config.num_prefix_positions
         table = sincos(model.config.grid, model.config.embed_dim, model.pos_embed)
         model.pos_embed.zero_()[:, own:] = table

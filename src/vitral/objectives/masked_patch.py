@@ -6,8 +6,9 @@ what the text leaves open is marked as our choice.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,12 +19,19 @@ from vitral.errors import ConfigError
 from vitral.layers import patch_grid
 from vitral.models import ViT
 from vitral.models.base import require_input
+from vitral.objectives.base import ObjectiveConfig
 from vitral.objectives.draws import draw_key, uniform
-from vitral.objectives.patches import rows_at, to_patches
+from vitral.objectives.patches import (
+    Reconstruction,
+    from_patches,
+    rows_at,
+    to_patches,
+)
 from vitral.objectives.supervised import BatchLike
 
 LEVELS = 8
 COLOURS = LEVELS**3
+HALF = (0.5, 0.5, 0.5)
 SIDE = 4
 """Cells along a side of the 4 x 4 down-sized patch."""
 
@@ -31,8 +39,11 @@ Target = Literal["mean_colour", "small_patch", "pixels"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedPatchConfig:
+class MaskedPatchConfig(ObjectiveConfig):
     """How patches are corrupted, and what is predicted of them."""
+
+    NAME: ClassVar[str] = "masked_patch"
+    LABELS: ClassVar[bool] = False
 
     target: Target = "mean_colour"
     """`mean_colour`: the patch's mean colour in 3 bits a channel, 512 classes.
@@ -49,12 +60,6 @@ class MaskedPatchConfig:
     """Share of the corrupted that become another patch's embedding, of any image of
     the batch (our choice); the rest of them stays as it is."""
 
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """The mean that pre-processing subtracted, to get colours in 0..1 back."""
-
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    """The deviation that it divided by."""
-
     def __post_init__(self) -> None:
         if self.target not in ("mean_colour", "small_patch", "pixels"):
             raise ConfigError(
@@ -70,11 +75,6 @@ class MaskedPatchConfig:
                 "`masked` and `swapped` are shares of one whole: got "
                 f"{self.masked} and {self.swapped}."
             )
-        if not all(0 < deviation < math.inf for deviation in self.std):
-            raise ConfigError(
-                f"`std` must be three positive numbers: got {self.std}. Take it and "
-                "`mean` from the pre-processing."
-            )
 
 
 class Corruption(NamedTuple):
@@ -89,13 +89,30 @@ class Corruption(NamedTuple):
 
 
 class MaskedPatch(nn.Module):
-    """A Vision Transformer with a [mask] embedding and a linear map to colours."""
+    """A Vision Transformer with a [mask] embedding and a linear map to colours.
 
-    def __init__(self, model: ViT, config: MaskedPatchConfig) -> None:
+    Args:
+        mean: what pre-processing subtracted, to get colours in 0..1 back.
+        std: what it divided by.
+    """
+
+    def __init__(
+        self,
+        model: ViT,
+        config: MaskedPatchConfig,
+        mean: Sequence[float] = HALF,
+        std: Sequence[float] = HALF,
+    ) -> None:
         super().__init__()
         _require_model(model, config)
+        if not all(0 < deviation < math.inf for deviation in std):
+            raise ConfigError(
+                f"`std` must be three positive numbers: got {std}. Take it and "
+                "`mean` from the pre-processing."
+            )
         self.model = model
         self.config = config
+        self.mean, self.std = tuple(mean), tuple(std)
         like = next(model.blocks.parameters())
         dim = model.config.embed_dim
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim).to(like))
@@ -174,13 +191,42 @@ class MaskedPatch(nn.Module):
         index = corruption.chosen[:, :, None].expand_as(new)
         return patches.scatter(1, index, new)
 
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        image: Float[Tensor, "batch channels height width"],
+        corruption: Corruption,
+    ) -> Reconstruction:
+        """The images with their corrupted patches in the colours that are predicted.
+
+        A class of colours is drawn as the middle of its eighths.
+        """
+        size = self.model.config.patch_hw
+        grid = patch_grid((image.shape[-2], image.shape[-1]), size)
+        answers = self.predict(image, corruption)
+        if self.config.target != "pixels":
+            answers = spread(answers.unflatten(2, (-1, COLOURS)).argmax(3), size)
+        index = corruption.chosen
+        truth = to_patches(self._colours(image), size)
+        drawn = answers.to(truth.dtype)
+        patches = truth.scatter(1, index[:, :, None].expand_as(drawn), drawn)
+        hidden = torch.zeros_like(truth[:, :, 0], dtype=torch.bool)
+        hidden = hidden.scatter(1, index, True)  # the value to write
+        mean, std = self._normalisation(image)
+        restored = (from_patches(patches, grid, size) - mean) / std
+        return Reconstruction(restored, hidden.unflatten(1, tuple(grid)))
+
     def _colours(self, image: Tensor) -> Tensor:
         """The image before pre-processing normalised it, 0..1."""
-        mean, std = (
-            image.new_tensor(values)[:, None, None]
-            for values in (self.config.mean, self.config.std)
-        )
+        mean, std = self._normalisation(image)
         return image * std + mean
+
+    def _normalisation(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel, [3, 1, 1]."""
+        mean, std = (
+            image.new_tensor(values)[:, None, None] for values in (self.mean, self.std)
+        )
+        return mean, std
 
     def _outputs(self) -> int:
         if self.config.target == "pixels":
@@ -215,6 +261,20 @@ def colour_class(colour: Float[Tensor, "*places 3"]) -> Int[Tensor, "*places"]:
     """64·red + 8·green + blue, each the eighth of 0..1 that it lies in (our choice)."""
     red, green, blue = (colour * LEVELS).floor().clamp(0, LEVELS - 1).long().unbind(-1)
     return (red * LEVELS + green) * LEVELS + blue
+
+
+def spread(
+    classes: Int[Tensor, "batch patches cells"], size: tuple[int, int]
+) -> Float[Tensor, "batch patches values"]:
+    """Patches of `size` in the colours of their cells: one, or 4 x 4 of them."""
+    parts = (classes // LEVELS**2, classes // LEVELS % LEVELS, classes % LEVELS)
+    colours = (torch.stack(parts, dim=-1) + 0.5) / LEVELS
+    side = round(math.sqrt(classes.shape[2]))
+    rows, columns = (
+        torch.arange(pixels, device=classes.device) * side // pixels for pixels in size
+    )
+    cell = (rows[:, None] * side + columns).flatten()
+    return colours[:, :, cell].flatten(2)
 
 
 def shrink(

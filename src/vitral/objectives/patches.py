@@ -1,9 +1,18 @@
 """Images as lists of patches and back; token order is row by row."""
 
-from jaxtyping import Float, Int
+from typing import NamedTuple
+
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitral.layers import Grid
+
+
+class Reconstruction(NamedTuple):
+    """Images with their hidden patches drawn, in the values of the input."""
+
+    image: Float[Tensor, "batch channels height width"]
+    hidden: Bool[Tensor, "batch rows columns"]
 
 
 def to_patches(

@@ -6,7 +6,7 @@ The paper pre-trains with the sigmoid loss and fine-tunes with the softmax loss
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitral.errors import ConfigError
+from vitral.objectives.base import ObjectiveConfig
 
 
 @runtime_checkable
@@ -31,8 +32,10 @@ class BatchLike(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupervisedConfig:
+class SupervisedConfig(ObjectiveConfig):
     """The loss of supervised training."""
+
+    NAME: ClassVar[str] = "supervised"
 
     loss: Literal["softmax", "sigmoid"] = "softmax"
     """`softmax`: one class an image. `sigmoid`: each class on its own, for several

@@ -44,7 +44,8 @@ def learning_curves(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> Plot
     Args:
         train_rows: the "train" lines of metrics.jsonl; a panel appears for each of
             `loss`, `lr`, `grad_norm` and `images_per_second` that they hold.
-        eval_rows: the "eval" lines; `loss` and `accuracy` are drawn.
+        eval_rows: the "eval" lines; `loss` and `accuracy` are drawn, or where there is
+            no `accuracy`, `knn_accuracy`.
 
     Raises:
         DataError: not one number to draw.
@@ -74,7 +75,9 @@ def learning_curves(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> Plot
 
 def _large_panels(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> list[_Panel]:
     train, held_out = _curve(train_rows, "loss"), _curve(eval_rows, "loss")
-    accuracy = _curve(eval_rows, "accuracy")
+    accuracy, by = _curve(eval_rows, "accuracy"), ""
+    if not len(accuracy.step):
+        accuracy, by = _curve(eval_rows, "knn_accuracy"), " by neighbours"
 
     def draw_loss(axes: Axes) -> None:
         if len(train.step):
@@ -82,7 +85,7 @@ def _large_panels(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> list[_
             axes.plot(*_smooth(train), color=ACCENT, label="training, smoothed")
         if len(held_out.step):
             axes.plot(*held_out, color=CONTRAST, label="validation", **_marks(held_out))
-        axes.set_ylabel("loss (nats)")
+        axes.set_ylabel("loss")
         axes.legend(loc="upper right")
 
     def draw_accuracy(axes: Axes) -> None:
@@ -98,7 +101,7 @@ def _large_panels(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> list[_
             ha="right" if late else "left",
             color=CONTRAST,
         )
-        axes.set_ylabel("validation images right")
+        axes.set_ylabel(f"validation images right{by}")
         axes.yaxis.set_major_formatter(percent_axis())
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
@@ -106,7 +109,7 @@ def _large_panels(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> list[_
     if len(train.step) or len(held_out.step):
         panels.append(_Panel("Loss", draw_loss))
     if len(accuracy.step):
-        panels.append(_Panel("Accuracy", draw_accuracy))
+        panels.append(_Panel(f"Accuracy{by}", draw_accuracy))
     return panels
 
 

@@ -3,6 +3,7 @@
 from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.facts import look
+from vitral.recipes.small import refuse_weights
 from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 
@@ -21,6 +22,7 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
 
     Clips are not mirrored: left to right may be what tells two classes apart.
     """
+    refuse_weights("clips", weights)
     facts = look(data, kind="clips")
     scale = min(1.0, LONGER_SIDE / max(facts.height, facts.width))
     height, width = (

@@ -1,6 +1,9 @@
 """Recipes for the data sets that most people have: hundreds to thousands of images."""
 
+import vitral.weights
 from vitral.data import AugmentConfig, MixConfig
+from vitral.errors import ConfigError
+from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.facts import Facts, look
 from vitral.run import TrainConfig
@@ -23,6 +26,7 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
     Sin-cos positions and mean pooling are those of arXiv 2205.01580. Grey images are
     often writing or measurements, so only coloured ones are mirrored.
     """
+    refuse_weights("small", weights)
     facts = look(data)
     patch, height, width = _scratch_geometry(facts)
     steps_per_epoch = max(1, round(0.7 * facts.num_images / 64))
@@ -83,7 +87,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         recipe="small.finetune",
         expected="better than a linear probe of the same weights",
         weights=weights,
-        image_size=224,
+        image_size=_finetune_size(weights),
         model_changes={"drop_path_rate": 0.1},
         batch_size=32,
         epochs=10.0,
@@ -107,6 +111,21 @@ def finetune(data: str, weights: str) -> TrainConfig:
             checkpoint_every=steps_per_epoch,
         ),
     )
+
+
+def refuse_weights(paper: str, weights: str) -> None:
+    """Weights that a recipe would pass over in silence."""
+    if weights:
+        raise ConfigError(
+            f"The recipe {paper}.scratch trains from zero and takes no weights: leave "
+            f"out `--weights {weights}`, or fine-tune with `--recipe {paper}.finetune`."
+        )
+
+
+def _finetune_size(weights: str) -> Size2d:
+    """224 pixels, or the weights' own size where that is smaller."""
+    source = vitral.weights.read(weights).config
+    return 224 if min(source.image_hw) >= 224 else source.image_size
 
 
 def _scratch_geometry(facts: Facts) -> tuple[int, int, int]:

@@ -44,6 +44,10 @@ class RunFolder:
     results: dict[str, Result]
     """By split, the one to report first in front."""
     predictions: dict[str, tuple[Prediction, ...]]
+    representation: dict[str, Any] | None
+    """What a run without labels was measured by: representation.json."""
+    reconstructions: bytes | None
+    """Its PNG of hidden patches and what was drawn in them."""
     inspected: Inspected | None
     """What the model looks at."""
     problems: tuple[str, ...]
@@ -114,6 +118,8 @@ def gather(folder: Path) -> RunFolder:
             path.stem: read_predictions(path)
             for path in sorted((folder / "predictions").glob("*.csv"))
         },
+        representation=_read_object(folder / "representation.json"),
+        reconstructions=_read_bytes(folder / "reconstructions.png"),
         inspected=inspected.read(folder, _read_object(folder / inspected.FILE)),
         problems=problems,
     )
@@ -139,6 +145,10 @@ def _read_object(path: Path) -> dict[str, Any] | None:
             "file or train again."
         )
     return value
+
+
+def _read_bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def _read_result(path: Path) -> Result:

@@ -28,6 +28,7 @@ from vitral.report.gather import RunFolder, gather
 from vitral.report.looks import Looks, about_maps, looks
 from vitral.report.numbers import Number, flat
 from vitral.report.results import Bar, Results, bar, results
+from vitral.report.unlabelled import Representation, representation
 from vitral.report.verdict import Verdict, verdict
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
@@ -44,6 +45,7 @@ SECTIONS = (
     ("model", "Model"),
     ("events", "Events"),
 )
+OF_ANSWERS = ("errors", "right", "attention")
 MOST_TABLE_ROWS = 1000  # of the tables of classes in the whole file
 
 
@@ -58,6 +60,7 @@ class Page(NamedTuple):
     """One run as the template sees it."""
 
     name: str
+    sections: list[tuple[str, str]]
     subtitle: list[str]
     verdict: Verdict
     gauge: Gauge | None
@@ -68,6 +71,7 @@ class Page(NamedTuple):
     data: facts.Data | None
     training: facts.Training | None
     results: Results | None
+    representation: Representation | None
     errors: Answers | None
     right: Answers | None
     about_maps: str
@@ -109,7 +113,6 @@ def write(
     html = _template().render(
         title=", ".join(page.name for page in pages),
         pages=pages,
-        sections=SECTIONS,
         comparison=compare(folders) if len(folders) > 1 else None,
         style=Markup(style),  # our own file, and the policy hashes exactly this text
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -145,6 +148,11 @@ def _page(
     said = verdict(run)
     return Page(
         name=run.name,
+        sections=[
+            (part, title)
+            for part, title in SECTIONS
+            if run.representation is None or part not in OF_ANSWERS
+        ],
         subtitle=_subtitle(run),
         verdict=said,
         gauge=_gauge(run),
@@ -156,6 +164,7 @@ def _page(
         data=facts.data(run, pictures, budget["samples"], most_rows),
         training=facts.training(run),
         results=results(run, most_rows),
+        representation=representation(run),
         errors=worst_errors(run, sources, budget["errors"]),
         right=right_answers(run, sources, budget["right"]),
         about_maps=about_maps(run),

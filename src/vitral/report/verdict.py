@@ -9,6 +9,7 @@ from typing import NamedTuple
 from vitral.evaluation import Classification, MultiLabel
 from vitral.report.gather import RunFolder
 from vitral.report.numbers import Text, count, interval, pointer, share
+from vitral.report.unlabelled import sentence
 
 FEW_IMAGES = 100
 FEW_IMAGES_A_CLASS = 10
@@ -33,6 +34,8 @@ class Verdict(NamedTuple):
 def verdict(run: RunFolder) -> Verdict:
     """What to say first about a run."""
     split = run.headline
+    if split is None and run.representation is not None:
+        return Verdict(None, sentence(run), [])
     if split is None:
         text = [
             "This run has no measured result yet: predictions/ holds no .json file. "

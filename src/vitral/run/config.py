@@ -10,7 +10,7 @@ from typing import Any, Literal
 from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
-from vitral.objectives import SupervisedConfig
+from vitral.objectives import ObjectiveConfig, SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 
 Plain = int | float | str | bool | None | tuple[int, ...]
@@ -39,6 +39,9 @@ class TrainConfig:
     """Fields of the model's own config that differ from its name or its weights."""
     weights: str = ""
     """A model folder, a run or a .safetensors file to start from; empty for none."""
+    resolutions: tuple[int, ...] = ()
+    """Pixels of the training images in equal parts of the updates, the last the
+    model's own, as in (128, 160, 192, 224); empty for one size throughout."""
     image_size: Size2d = 0
     """Pixels, (height, width) or one number, a multiple of the patch; 0 for the
     model's own."""
@@ -60,7 +63,8 @@ class TrainConfig:
     """Of everything random: split, order, augmentation, initial weights, dropout."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mix: MixConfig = field(default_factory=MixConfig)
-    objective: SupervisedConfig = field(default_factory=SupervisedConfig)
+    objective: ObjectiveConfig = field(default_factory=SupervisedConfig)
+    """What the model is trained to do; its own fields are the objective's."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)

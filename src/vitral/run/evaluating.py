@@ -123,6 +123,7 @@ def _evaluate(
     out: Path | None,
     accepted: tuple[frozenset[int], ...] | None,
 ) -> Measured:
+    run.require_head()
     kind = kind_for(run.model.config)
     preprocess = with_views(run.preprocess, views)
     if data:

@@ -76,6 +76,20 @@ class Run:
     def multi_label(self) -> bool:
         return bool(self.extra.get("multi_label", False))
 
+    def require_head(self) -> None:
+        """Refuse a model that gives features and no answers.
+
+        Raises:
+            ConfigError: it has no head.
+        """
+        if self.model.config.num_classes == 0:
+            raise ConfigError(
+                f"The model in {self.path} has no head and answers no classes, as "
+                "after training without labels: fine-tune it with `vitral train DATA "
+                f"--weights {self.path} --out RUN`, or measure its features with "
+                "`vitral eval --protocol knn`."
+            )
+
     def predict(
         self,
         images: Sequence[Readable],
@@ -89,6 +103,7 @@ class Run:
                 width, 3]; of clips paths, or uint8 arrays [frames, height, width, 3].
 
         Raises:
+            ConfigError: the model has no head.
             ImageError: one cannot be decoded.
         """
         answers: list[Answer] = []
@@ -108,7 +123,12 @@ class Run:
 
     def answers(self, pixels: torch.Tensor) -> Iterable[Answer]:
         """The classes of a batch that is pre-processed already, as it is evaluated:
-        with the run's views and precision."""
+        with the run's views and precision.
+
+        Raises:
+            ConfigError: the model has no head.
+        """
+        self.require_head()
         device = next(self.model.parameters()).device
         logits = logits_of(
             self.model,

@@ -67,9 +67,10 @@ def open_data(config: TrainConfig, kind: Kind = "auto") -> DataSet:
         test=config.test,
         group_by=config.group_by,
         kind=kind,
+        labels="needed" if config.objective.LABELS else "optional",
     )
     refuse_clips(dataset, kind)
-    if len(dataset.classes) < 2:
+    if config.objective.LABELS and len(dataset.classes) < 2:
         raise DataError(
             f"{config.data} has one class, {dataset.classes[0]}: a classifier needs at "
             f"least two. Put the {dataset.kind} of each class into a folder of its own."
@@ -135,6 +136,8 @@ def describe_data(found: Audit) -> dict[str, Any]:
 
 def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
     """The model with its weights, its frozen part and its pre-processing."""
+    if not config.objective.LABELS:
+        classes = ()
     changes: dict[str, Any] = {**config.model_changes, "num_classes": len(classes)}
     if config.image_size:
         changes["image_size"] = config.image_size
@@ -184,11 +187,22 @@ def train_loader(
     )
 
 
-def optimizer_of(config: TrainConfig, model: VisionModel) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that learn, with layer-wise rates."""
-    depth = model.config.num_blocks
-    groups = parameter_groups(model, config.optim, model.layer_of, depth + 1)
-    return build(groups, config.optim)
+def optimizer_of(
+    config: TrainConfig, model: VisionModel, objective: nn.Module
+) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that learn, with layer-wise rates.
+
+    What the objective has of its own, such as a decoder, is as fresh as a head and
+    counts as one.
+    """
+    top = model.config.num_blocks + 1
+    own = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {name: own.get(id(p), "") for name, p in objective.named_parameters()}
+
+    def layer_of(name: str) -> int:
+        return model.layer_of(names[name]) if names[name] else top
+
+    return build(parameter_groups(objective, config.optim, layer_of, top), config.optim)
 
 
 def bad_of(bad: tuple[BadFile, ...], split: str) -> list[BadFile]:

@@ -17,12 +17,10 @@ from torch import nn
 
 import vitral.weights
 from vitral import configs
-from vitral.data import Audit, DataSet, Loader
-from vitral.errors import ConfigError
+from vitral.data import Audit, Loader
 from vitral.evaluation import Classification
 from vitral.files import write_atomic, write_json
 from vitral.models import ModelConfig, name_of
-from vitral.objectives import Supervised
 from vitral.run.claim import claim, write_errors_as_ours
 from vitral.run.clips import kind_of_run, one_view
 from vitral.run.config import VOLATILE, TrainConfig
@@ -30,6 +28,9 @@ from vitral.run.environment import command_line, describe, pick_device
 from vitral.run.finish import finish
 from vitral.run.folder import Run
 from vitral.run.frozen import CachedLoader, Tail, cached
+from vitral.run.monitor import Monitor
+from vitral.run.objective import build_objective, refuse_objective
+from vitral.run.representation import finish_without_labels
 from vitral.run.scoring import measure, score, split_loader
 from vitral.run.setup import (
     Prepared,
@@ -51,8 +52,6 @@ class Loaders(NamedTuple):
 
     train: Loader | CachedLoader
     val: Loader | CachedLoader | None
-    module: nn.Module
-    """What the batches go through: the model, or its learning tail."""
 
 
 def train(
@@ -99,13 +98,15 @@ def _train(
     announce: Callable[[str], None] | None,
 ) -> Run:
     dataset = open_data(config, kind_of_run(config))
-    _refuse_objective(config, dataset)
+    refuse_objective(config, dataset)
     prepared = prepare_model(config, dataset.classes)
     found = audit(dataset, out / "split.csv", config, workers)
     steps = config.loop.steps or steps_for(
         len(found.dataset.select("train")), config.epochs, config.batch_size
     )
-    lr_at(0, steps, config.optim.lr, config.schedule)  # refuses before config.json
+    # These refuse what cannot be before there is a config.json.
+    lr_at(0, steps, config.optim.lr, config.schedule)
+    objective = build_objective(config, prepared, dataset.classes)
     write_config(config, out / "config.json")
     write_json(out / "data.json", describe_data(found))
     write_json(out / "environment.json", describe(place))
@@ -114,15 +115,23 @@ def _train(
     _announce(announce, found, prepared)
     loaders = _loaders(config, found, prepared, out, place, workers)
     loop = replace(config.loop, steps=steps)
-    objective = Supervised(loaders.module, config.objective)
+    monitor = Monitor(
+        dataset=found.dataset,
+        preprocess=prepared.preprocess,
+        batch_size=config.batch_size,
+        device=place,
+        bf16=config.loop.precision == "bf16",
+    )
     fit(
         objective,
-        optimizer_of(config, prepared.model),
+        optimizer_of(config, prepared.model, objective),
         config=loop,
         batches=loaders.train.epoch,
         batches_per_epoch=len(loaders.train),
         lr=lambda step: lr_at(step, steps, config.optim.lr, config.schedule),
-        evaluate=_evaluation(config, found, loaders, place),
+        evaluate=_evaluation(config, found, loaders, place)
+        if config.objective.LABELS
+        else monitor.hook(objective),
         folder=out,
         seed=config.seed,
         device=place,
@@ -136,7 +145,10 @@ def _train(
             "data": found.dataset.fingerprint(),
         },
     )
-    run = finish(out, found, place)
+    if config.objective.LABELS:
+        run = finish(out, found, place)
+    else:
+        run = finish_without_labels(out, found, objective, monitor)
     shutil.rmtree(out / "cache", ignore_errors=True)
     return run
 
@@ -176,21 +188,6 @@ def _announce(
         announce(prepared.ledger.summary().splitlines()[0])
 
 
-def _refuse_objective(config: TrainConfig, dataset: DataSet) -> None:
-    """Say before the first step what the objective would say at it."""
-    weights, classes = config.objective.class_weights, dataset.classes
-    if weights is not None and len(weights) != len(classes):
-        raise ConfigError(
-            f"`class_weights` has {len(weights)} values and the data has "
-            f"{len(classes)} classes: give one value a class."
-        )
-    if dataset.multi_label and config.objective.loss != "sigmoid":
-        raise ConfigError(
-            f"Images of {config.data} have several classes, which the softmax loss "
-            "cannot learn: set `--loss sigmoid`."
-        )
-
-
 def _loaders(
     config: TrainConfig,
     found: Audit,
@@ -211,7 +208,7 @@ def _loaders(
             workers=workers,
         )
     if not config.cache:
-        return Loaders(train_images, val_images, prepared.model)
+        return Loaders(train_images, val_images)
     about: dict[str, Any] = {
         "key": f"{config_hash(config)} {dataset.fingerprint()}",
         "device": device,
@@ -230,7 +227,6 @@ def _loaders(
             **about,
         ),
         cached_val,
-        Tail(prepared.model),
     )
 
 
@@ -287,7 +283,7 @@ def _save_best(
         out / "model",
         model,  # type: ignore[arg-type]
         prepared.preprocess,
-        classes=found.dataset.classes,
+        classes=found.dataset.classes if config.objective.LABELS else (),
         extra={
             "model": _called(config, prepared.model.config),
             "weights": config.weights,
@@ -296,5 +292,6 @@ def _save_best(
             "eval_views": config.eval_views,
             "multi_label": found.dataset.multi_label,
             "precision": config.loop.precision,
+            "objective": config.objective.NAME,
         },
     )

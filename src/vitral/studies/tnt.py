@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
+from vitral.objectives import SupervisedConfig
 from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
 from vitral.studies.settings import imagenet, mnist
@@ -79,7 +80,7 @@ def _config(size: Size, rival: Rival, seed: int) -> TrainConfig:
             random_erasing=0.25,
         ),
         mix=MixConfig(mixup=0.8, cutmix=1.0),
-        objective=replace(config.objective, loss="softmax", smoothing=0.1),
+        objective=SupervisedConfig(loss="softmax", smoothing=0.1),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=6_250),
     )

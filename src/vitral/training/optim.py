@@ -33,6 +33,9 @@ class OptimConfig:
     """On kernels only; 0 turns it off. AdamW: w falls by lr·decay·w apart from the
     gradient. SGD: decay·w is added to the gradient."""
 
+    head_decay: float = -1.0
+    """`weight_decay` of the head's kernels; -1 for the same as of all."""
+
     momentum: float = 0.9
     """SGD only, without Nesterov and dampening; 0 turns it off."""
 

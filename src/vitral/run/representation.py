@@ -1,0 +1,131 @@
+"""The end of a run without labels: its numbers, and what it draws in the gaps.
+
+representation.json and reconstructions.png in the run folder; the report shows both.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitral import plots
+from vitral.data import Audit, Preprocess
+from vitral.errors import ImageError
+from vitral.files import write_atomic, write_json
+from vitral.objectives import MAE, MaskedPatch
+from vitral.objectives.draws import uniform
+from vitral.objectives.masked_patch import draw
+from vitral.objectives.patches import Reconstruction
+from vitral.report import model_card
+from vitral.run.clips import as_seen
+from vitral.run.folder import Run
+from vitral.run.monitor import Monitor
+from vitral.run.showing import write_report
+from vitral.training import MetricsLog
+
+MOST_DRAWN = 8
+FILE = "representation.json"
+PICTURE = "reconstructions.png"
+
+
+def finish_without_labels(
+    out: Path, found: Audit, objective: nn.Module, monitor: Monitor
+) -> Run:
+    """Judge the best model on every held-out split and write what people read.
+
+    Args:
+        objective: as the last step left it; its own parts are not kept with the model.
+    """
+    run = Run(out)
+    model = run.model.to(monitor.device)
+    log = MetricsLog(out / "metrics.jsonl")
+    splits: dict[str, Any] = {}
+    for split in ("val", "test"):
+        if not found.dataset.select(split):
+            continue
+        judged = monitor.judge(objective, model, split)
+        splits[split] = {
+            "n": judged.n,
+            "loss": judged.loss,
+            "knn": None if judged.knn is None else judged.knn.to_dict(),
+        }
+        numbers = {"loss": judged.loss}
+        if judged.knn is not None:
+            numbers["knn_accuracy"] = judged.knn.accuracy
+        step = run.extra.get("step", 0)
+        log.append({"event": "final", "split": split, "step": step, **numbers})
+    log.close()
+    write_json(out / FILE, {"objective": run.config.objective.NAME, "splits": splits})
+    draw_reconstructions(out / PICTURE, found, objective, run.preprocess)
+    write_atomic(out / "model" / "README.md", model_card(out))
+    write_report(out, found.dataset)
+    return run
+
+
+def draw_reconstructions(
+    file: Path, found: Audit, objective: nn.Module, preprocess: Preprocess
+) -> None:
+    """A figure of images that were not trained on, masked, and as they are drawn."""
+    dataset = found.dataset
+    split = next(name for name in ("test", "val", "train") if dataset.select(name))
+    examples = dataset.select(split)
+    chosen = examples[:: max(1, len(examples) // MOST_DRAWN)][:MOST_DRAWN]
+    ids, images = [], []
+    for example in chosen:
+        try:
+            images.append(as_seen(preprocess, dataset, example))
+        except ImageError:
+            continue
+        ids.append(example.id)
+    if not ids or not isinstance(objective, MAE | MaskedPatch):
+        return
+    device = next(objective.parameters()).device
+    pixels = torch.stack(images).to(device)
+    objective.eval()
+    drawn = reconstructed(objective, pixels, tuple(ids))
+    plot = plots.reconstructions(
+        _shown(preprocess, pixels),
+        list(drawn.hidden.cpu().numpy()),
+        _shown(preprocess, drawn.image),
+        title=f"Hidden patches of {split} images, drawn by {objective.config.NAME}",
+        note=note_of(objective),
+    )
+    write_atomic(file, plots.to_png(plot.figure))
+
+
+def reconstructed(
+    objective: MAE | MaskedPatch, pixels: Tensor, ids: tuple[str, ...]
+) -> Reconstruction:
+    """The images with patches hidden as in evaluation, and drawn."""
+    config = objective.model.config
+    height, width = config.patch_hw
+    patches = (pixels.shape[-2] // height) * (pixels.shape[-1] // width)
+    if isinstance(objective, MAE):
+        noise = uniform(ids, patches, "mae", 0)
+        return objective.reconstruct(pixels, noise.to(pixels.device))
+    corruption = draw(objective.config, ids, patches, 0)
+    moved = (part.to(pixels.device) for part in corruption)
+    return objective.reconstruct(pixels, type(corruption)(*moved))
+
+
+def note_of(objective: MAE | MaskedPatch) -> str:
+    """What a reader must know of the drawn patches."""
+    if isinstance(objective, MAE):
+        if objective.config.norm_pix_loss:
+            return (
+                "Mean and contrast of each drawn patch are taken from the hidden "
+                "patch itself: the model predicts normalised pixels."
+            )
+        return "Every pixel of a drawn patch is the model's."
+    return {
+        "mean_colour": "A drawn patch has the colour that the model finds most likely.",
+        "small_patch": "Each of the 4 x 4 parts has its most likely colour.",
+        "pixels": "Every pixel of a drawn patch is the model's.",
+    }[objective.config.target]
+
+
+def _shown(preprocess: Preprocess, pixels: Tensor) -> list[np.ndarray]:
+    images = preprocess.inverse(pixels.cpu())
+    return [image.permute(1, 2, 0).numpy() for image in images]
