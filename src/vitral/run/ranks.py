@@ -1,16 +1,20 @@
 """Where the ranks of a training run meet its data: each builds its own rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from vitral.data import Loader
 from vitral.data.batches import Rows
 from vitral.data.shares import pieces
-from vitral.training.distributed import local_rank, rank, world_size
+from vitral.run.scoring import Scores, score, score_split
+from vitral.training.distributed import from_first, local_rank, rank, world_size
 from vitral.training.share import Share, own_span
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,32 @@ def for_rank(loader: Any, accumulate: int) -> Any:
     return RankLoader(
         loader=loader, rank=rank(), world=world_size(), accumulate=accumulate
     )
+
+
+def score_batches(module: nn.Module, loader: Any, **settings: Any) -> Scores:
+    """Run `module` over all batches of a loader, divided among the ranks.
+
+    Those of a table of cached outputs are not: each rank goes through them all.
+    """
+    if isinstance(loader, Loader):
+        return score_split(module, loader, **settings)
+    return score(module, loader.epoch(0), **settings)
+
+
+def first_alone(make: Callable[[], T]) -> T:
+    """What every rank makes, rank 0 before the others: they find its files."""
+
+    def made() -> None:
+        make()
+
+    if world_size() > 1:
+        from_first(made)
+    return make()
+
+
+def about_ranks() -> dict[str, str | int]:
+    """Facts for environment.json; none of one process."""
+    return {"ranks": world_size()} if world_size() > 1 else {}
 
 
 def place_of(device: torch.device) -> torch.device:

@@ -157,7 +157,7 @@ def _together(
         trained = Trained.of(objective, optimizer, ema, config.ema_warmup)
         return _Together(trained, replicated(objective, ranks, config.compile))
     Trained.of(objective, optimizer, 0.0, False)  # refuses before anything is divided
-    plain = plain_copy(objective.model)  # type: ignore[arg-type]
+    plain = plain_copy(objective)
     parallel = divided(objective, optimizer, ranks, config.compile)
     trained = Trained.of(objective, optimizer, 0.0, False)
     return _Together(

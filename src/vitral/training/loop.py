@@ -105,6 +105,8 @@ class FitResult(NamedTuple):
     """In eval mode, after the last step: the averaged weights when `ema` is on."""
     notes: tuple[str, ...]
     """Events such as a checkpoint that was skipped because it was damaged."""
+    objective: nn.Module
+    """As the last step left it, whole on every rank."""
 
 
 class Hooks(NamedTuple):
@@ -158,6 +160,7 @@ class Loop:
             state.stopped_early,
             model,
             tuple(self.notes),
+            self.trained.whole_objective(),
         )
 
     def done(self) -> bool:

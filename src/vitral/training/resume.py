@@ -84,6 +84,10 @@ class Trained:
         """The averaged model where there is one: what is evaluated and kept."""
         return self.model if self.average is None else self.average.module
 
+    def whole_objective(self) -> nn.Module:
+        """The objective with its own current weights."""
+        return self.objective
+
     def update_average(self) -> None:
         """Take the current weights into the average."""
         if self.average is not None:

@@ -72,7 +72,8 @@ class Sharded(Trained):
     """
 
     plain: nn.Module
-    """A copy of the model with whole parameters, in which results are handed out."""
+    """A copy of the objective with whole parameters, in which results are handed out.
+    Its model is the averaged one where there is an average."""
     decay: float
     """Of the running average; 0 for none."""
     warmup: bool
@@ -105,13 +106,18 @@ class Sharded(Trained):
             updates=[0],
         )
 
-    @torch.no_grad()
     def model_in_use(self) -> nn.Module:
         """The plain copy, with the averaged weights where there are some."""
-        now = self.model.state_dict() | self.shadow
-        for name, target in self.plain.state_dict().items():
-            target.copy_(whole_of(now[name]))
-        return self.plain.to(next(self.model.parameters()).device)
+        model = self.plain.model
+        assert isinstance(model, nn.Module)
+        fill(model, self.model.state_dict() | self.shadow)
+        return model.to(next(self.model.parameters()).device)
+
+    def whole_objective(self) -> nn.Module:
+        """A copy of the plain one with the weights of now."""
+        objective = copy.deepcopy(self.plain)
+        fill(objective, self.objective.state_dict())
+        return objective.to(next(self.model.parameters()).device)
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -197,7 +203,14 @@ def part_of(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def plain_copy(model: nn.Module) -> nn.Module:
-    """What `model_in_use` fills; made before the model is sharded."""
-    copied = copy.deepcopy(model)
+@torch.no_grad()
+def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy whole tensors into a module; every rank calls it."""
+    for name, target in module.state_dict().items():
+        target.copy_(whole_of(tensors[name]))
+
+
+def plain_copy(objective: nn.Module) -> nn.Module:
+    """What is filled with whole parameters; made before they are divided."""
+    copied = copy.deepcopy(objective)
     return copied.requires_grad_(False).eval().cpu()
