@@ -29,6 +29,7 @@ def serve() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         children = [start(work, order, rank) for rank in range(order["world"])]
+        print(json.dumps(children), flush=True)
         print(json.dumps([wait(child) for child in children]), flush=True)
 
 
@@ -84,6 +85,14 @@ class Server:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
+        assert self.process.stdout is not None
+        self.ranks: list[int] = json.loads(self.process.stdout.readline())
+
+    def kill_ranks(self) -> None:
+        """End those that still run."""
+        for child in self.ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
     def codes(self) -> list[int]:
         assert self.process.stdout is not None

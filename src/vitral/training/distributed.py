@@ -7,13 +7,13 @@ made once (`joined`), of gloo on the CPU and of nccl on CUDA.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from vitral.errors import ConfigError, VitralError
+from vitral.training.meeting import meet
 from vitral.training.peers import one_cause
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ def joined(device: torch.device, timeout: float = TIMEOUT) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        meet(backend, timeout)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"The {os.environ['WORLD_SIZE']} processes of torchrun could not meet with "

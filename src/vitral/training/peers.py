@@ -8,6 +8,8 @@ why it stops, and reads there why the others do.
 import contextlib
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -61,12 +63,26 @@ def one_cause(timeout: float) -> Iterator[None]:
             if board.said_by_lower(text):
                 _mark_quiet(error)
             raise
-        board.write("lives", "1")
-        # The others, who may wait for this rank, notice at once.
-        with contextlib.suppress(Exception):
-            dist.destroy_process_group()
-        explained = board.explained(error, timeout)
+        with _unhurried():
+            board.write("lives", "1")
+            # The others, who may wait for this rank, notice at once.
+            with contextlib.suppress(Exception):
+                dist.destroy_process_group()
+            explained = board.explained(error, timeout)
         raise explained from error
+
+
+@contextlib.contextmanager
+def _unhurried() -> Iterator[None]:
+    """Let torchrun's SIGTERM pass, which follows a death at once: a sentence first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def is_broken(error: BaseException) -> bool:

@@ -43,6 +43,9 @@ def replicated(objective: nn.Module, ranks: Ranks, compiled: bool) -> Parallel:
     refuse_batch_norm(objective)
     called = _Called(torch.compile(objective) if compiled else objective)
     called.to(ranks.device)
+    for parameter in objective.parameters():
+        if parameter.requires_grad and 1 in parameter.shape:
+            parameter.register_hook(_in_order)
     wrapped = DistributedDataParallel(
         called, find_unused_parameters=True, gradient_as_bucket_view=True
     )
@@ -53,6 +56,14 @@ def replicated(objective: nn.Module, ranks: Ranks, compiled: bool) -> Parallel:
             yield
 
     return Parallel(wrapped, alone)
+
+
+def _in_order(gradient: Tensor) -> Tensor:
+    """The gradient in plain strides, for lack of which torch warns.
+
+    An axis of length 1 has any stride, and torch compares all of them.
+    """
+    return gradient.clone(memory_format=torch.contiguous_format)
 
 
 def refuse_batch_norm(objective: nn.Module) -> None:

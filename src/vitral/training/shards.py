@@ -9,6 +9,7 @@ knows the dozen names that belong in one, and only after the manifest verifies.
 import os
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata as Store
 from vitral.errors import DivergedError, VitralError, WeightsError
 from vitral.files import sha256_file, sync_folder, write_json
 from vitral.training.checkpoint import FORMAT, CheckpointStore, refuse_nonfinite
-from vitral.training.distributed import from_first, gathered, rank, world_size
+from vitral.training.distributed import from_first, gathered, rank
 
 FOLDER = "shards"
 METADATA = ".metadata"
@@ -41,6 +42,9 @@ ALLOWED = {
     (_DCP + "filesystem", "_StorageInfo"),
     ("torch", "Size"),
     ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "WindowsPath"),
+    ("pathlib._local", "PosixPath"),
 }
 """What `.metadata` may name, beside torch's types of numbers."""
 
@@ -129,7 +133,9 @@ def load(
         group, _, key = name.partition("/")
         template = None if like is None else like(group).get(key)
         flat[name] = _empty(stored, template)
-    dcp.load(flat, storage_reader=reader, no_dist=like is None or world_size() == 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(flat, storage_reader=reader, no_dist=like is None)
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         group, _, key = name.partition("/")
