@@ -206,13 +206,14 @@ def test_rotation_keeps_size_and_invents_no_colour():
 @pytest.mark.parametrize(
     "config",
     [
-        AugmentConfig(flip=0.0, auto_augment=True),
+        AugmentConfig(flip=0.0, policy="auto"),
         AugmentConfig(flip=0.0, rand_augment=2, rand_augment_magnitude=20),
+        AugmentConfig(flip=0.0, rand_augment=2, policy="rand_original"),
         AugmentConfig(flip=0.0, color_jitter=0.5),
         AugmentConfig(flip=0.0, random_erasing=1.0),
     ],
 )
-def test_torchvision_operations_change_pixels_within_range(config):
+def test_drawn_operations_change_pixels_within_range(config):
     transform = augment(config)
     plain = transform.preprocess(picture())
     changed = 0
@@ -250,8 +251,8 @@ def test_wrong_settings_are_named():
         ({"random_erasing": 2.0}, "`augment.random_erasing` must be a probability"),
         ({"views": -1}, "`augment.views` must be 0 or a number of views"),
         (
-            {"auto_augment": True, "rand_augment": 2},
-            "exclude each other: got True and 2",
+            {"policy": "auto", "rand_augment": 2},
+            "AutoAugment, which draws its own number .* to 0, got 2",
         ),
     ):
         with pytest.raises(ConfigError, match=sentence):

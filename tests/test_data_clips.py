@@ -280,7 +280,7 @@ EVERYTHING = AugmentConfig(
 
 @pytest.mark.parametrize(
     "config",
-    [EVERYTHING, AugmentConfig(dihedral=True, auto_augment=True)],
+    [EVERYTHING, AugmentConfig(dihedral=True, policy="auto")],
     ids=["everything", "dihedral"],
 )
 def test_what_is_drawn_is_drawn_once_for_a_clip(tmp_path, config):

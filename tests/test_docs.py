@@ -20,6 +20,7 @@ from vitral import models, recipes
 from vitral.cli import VERBS, main
 from vitral.cli.train import OTHER_NAMES
 from vitral.data import AugmentConfig
+from vitral.objectives import OBJECTIVES
 from vitral.run import TrainConfig, train
 from vitral.training import LoopConfig
 
@@ -95,8 +96,10 @@ def commands(text: str) -> list[str]:
 @functools.cache
 def help_of(verb: str) -> str:
     shown = io.StringIO()
+    every = [["--objective", name] for name in OBJECTIVES] if verb == "train" else [[]]
     with contextlib.redirect_stdout(shown):
-        assert main([verb, "--help"]) == 0
+        for words in every:
+            assert main([verb, *words, "--help"]) == 0
     return shown.getvalue()
 
 

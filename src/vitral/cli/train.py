@@ -35,7 +35,7 @@ def run(words: list[str]) -> None:
     data, flags = _data_first(words)
     known, rest = _first_flags().parse_known_args(flags)
     if known.help or not words:
-        _show_help(known.recipe)
+        _show_help(known.recipe, known.objective)
         raise SystemExit(0 if known.help else 2)
     if not data:
         raise ConfigError(
@@ -201,7 +201,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _show_help(recipe: str) -> None:
+def _show_help(recipe: str, objective: str) -> None:
     print(
         "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
         "[--resume]\n\n"
@@ -225,12 +225,12 @@ def _show_help(recipe: str) -> None:
         "their output once\n"
         "  --linear-probe     keep all blocks, train the head\n"
         "  --objective NAME   what is learned: "
-        f"{', '.join(sorted(OBJECTIVES))}; without labels any\n"
-        "                     folder of images will do\n"
+        f"{', '.join(sorted(OBJECTIVES))}; its flags are\n"
+        "                     shown by --objective NAME --help\n"
         "  --drop-path RATE   stochastic depth\n"
         "  --set FIELD=VALUE  fields of the model, such as patch_size=8 or "
         "global_pool=avg;\n"
         "                     of a video model num_frames=16, sampling.kind=dense\n"
     )
     example = TrainConfig(data="DATA", model="vit_s16", recipe=recipe)
-    parse(example, ["--help"])
+    parse(_with_objective(example, objective), ["--help"])

@@ -2,7 +2,8 @@
 
 The inception crop follows "An Image is Worth 16x16 Words" (arXiv 2010.11929, official
 code); RandAugment (arXiv 1909.13719), AutoAugment (1805.09501), colour jitter and
-erasing (1708.04896) are torchvision's. Mixing of images is in mix.py.
+erasing (1708.04896) are torchvision's; the first RandAugment is in rand_augment.py,
+mixing of images in mix.py.
 """
 
 import math
@@ -19,6 +20,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from vitral.data.keyed import keyed_generator, keyed_integer, torch_seeded
 from vitral.data.preprocess import Preprocess, Size
+from vitral.data.rand_augment import rand_augment
 from vitral.errors import ConfigError
 
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -61,9 +63,12 @@ class AugmentConfig:
     rand_augment: int = 0
     """Number of RandAugment operations per image; 0 disables it."""
     rand_augment_magnitude: int = 9
-    """Strength 0..30 on torchvision's scale, where 30 is the paper's 10."""
-    auto_augment: bool = False
-    """AutoAugment's ImageNet policy; excludes `rand_augment`."""
+    """Strength, 0..30: of `rand` on torchvision's scale, where 30 is the paper's 10; of
+    `rand_original` as the papers give it, AugReg up to 20."""
+    policy: Literal["rand", "rand_original", "auto"] = "rand"
+    """Whose operations: RandAugment by torchvision; as first released, which AugReg
+    used, with moves and holes in pixels of a 224 image; "auto" applies AutoAugment's
+    ImageNet policy, which has no number of operations: `rand_augment` stays 0."""
     color_jitter: float = 0.0
     """Factor range 1 +- this for brightness, contrast, saturation; 0 disables it."""
     random_erasing: float = 0.0
@@ -92,23 +97,29 @@ class AugmentConfig:
                 0 <= self.rand_augment_magnitude <= 30,
                 "0 to 30",
             ),
+            (
+                "policy",
+                self.policy in ("rand", "rand_original", "auto"),
+                "'rand', 'rand_original' or 'auto'",
+            ),
             ("color_jitter", 0 <= self.color_jitter < math.inf, "0 or more"),
             ("random_erasing", 0 <= self.random_erasing <= 1, "a probability"),
+            ("repeats", self.repeats >= 1, "a number of variations, 1 or more"),
             ("views", self.views >= 0, "0 or a number of views"),
         )
         for name, valid, expected in checks:
             if not valid:
                 value = getattr(self, name)
                 raise ConfigError(f"`augment.{name}` must be {expected}: got {value}.")
-        if self.auto_augment and self.rand_augment:
+        if self.policy == "auto" and self.rand_augment:
             raise ConfigError(
-                "`augment.auto_augment` and `augment.rand_augment` exclude each other: "
-                f"got True and {self.rand_augment}. Switch one off."
+                "`augment.policy=auto` is AutoAugment, which draws its own number of "
+                f"operations: set `augment.rand_augment` to 0, got {self.rand_augment}."
             )
 
-    def view(self, epoch: int) -> int:
-        """The number of the view that an epoch shows."""
-        return epoch % self.views if self.views else epoch
+    def view(self, number: int) -> int:
+        """The view that the variation of this number shows."""
+        return number % self.views if self.views else number
 
 
 class CropBox(NamedTuple):
@@ -129,11 +140,11 @@ class Augment:
     seed: int = 0
 
     def __call__(
-        self, image: Image.Image, example_id: str, epoch: int
+        self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
         """Vary and preprocess one RGB image; changes no global random state."""
         config = self.config
-        view = config.view(epoch)
+        view = config.view(number)
         generator = keyed_generator("augment", self.seed, view, example_id)
         if config.dihedral:
             symmetry = SYMMETRIES[self.symmetry(example_id, view)]
@@ -143,7 +154,8 @@ class Augment:
             pixels = pixels.flip(-1)
         pixels = _moved(pixels, config, generator)
         with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
-            normalised = self.preprocess.normalise(self._coloured(pixels))
+            coloured = self._coloured(pixels, generator)
+            normalised = self.preprocess.normalise(coloured)
             if config.random_erasing:
                 return v2.RandomErasing(p=config.random_erasing, value=0)(normalised)
             return normalised
@@ -176,7 +188,7 @@ class Augment:
         return pixels[:, top : top + height, left : left + width]
 
     def _coloured(
-        self, pixels: Float[Tensor, "3 height width"]
+        self, pixels: Float[Tensor, "3 height width"], generator: np.random.Generator
     ) -> Float[Tensor, "3 height width"]:
         config = self.config
         operations: list[torch.nn.Module] = []
@@ -185,9 +197,10 @@ class Augment:
             operations.append(
                 v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)
             )
-        if config.auto_augment:
+        if config.policy == "auto":
             operations.append(v2.AutoAugment(fill=_FILL))
-        if config.rand_augment:
+        original = config.rand_augment if config.policy == "rand_original" else 0
+        if config.rand_augment and not original:
             operations.append(
                 v2.RandAugment(
                     num_ops=config.rand_augment,
@@ -195,7 +208,7 @@ class Augment:
                     fill=_FILL,
                 )
             )
-        if not operations:
+        if not operations and not original:
             return pixels
         # On Pillow images: 8-bit integer steps, as these operations were defined, and
         # no sum whose rounding depends on the number of threads.
@@ -203,7 +216,9 @@ class Augment:
         image = Image.fromarray(array)
         for operation in operations:
             image = operation(image)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+        magnitude = config.rand_augment_magnitude
+        array = rand_augment(np.array(image), original, magnitude, generator)
+        return torch.from_numpy(array).permute(2, 0, 1).float()
 
 
 def inception_crop(

@@ -21,7 +21,8 @@ from vitral.data.preprocess import Preprocess
 from vitral.errors import ImageError
 
 Transform = Callable[[Any, str, int], Tensor]
-"""From an RGB image, or a Clip, its example's id and the epoch to pixels."""
+"""From an RGB image, or a Clip, its example's id and a number to pixels: the number of
+its variation, which is the epoch where each epoch shows one of every example."""
 
 
 class Batch(NamedTuple):
@@ -48,7 +49,7 @@ class Plain:
     preprocess: Preprocess
 
     def __call__(
-        self, image: Image.Image, example_id: str, epoch: int
+        self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
         return self.preprocess(image)
 
@@ -68,6 +69,9 @@ class Task:
     epoch: int
     index: int
     examples: tuple[Example, ...]
+    numbers: tuple[int, ...]
+    """Which variation of each example."""
+    transform: Transform
     part: Rows | None = None
     """The rows that are wanted, where `examples` are those and the row before them;
     None for all. A part is built whole or not at all."""
@@ -85,7 +89,6 @@ class Builder(Dataset[Result]):
     """Builds whole batches, so that a dropped example never shifts a later one."""
 
     dataset: DataSet
-    transform: Transform
     mix: MixConfig | None
     seed: int
     tasks: list[Task]
@@ -98,16 +101,11 @@ class Builder(Dataset[Result]):
         images, used = [], []
         failures: dict[str, str] = {}
         with _one_thread():
-            for example in task.examples:
-                try:
-                    opened = self.dataset.open(example)
-                    # A clip is decoded only once its frames are chosen.
-                    image = self.transform(opened, example.id, task.epoch)
-                except ImageError as error:
-                    failures[example.id] = str(error)
-                    continue
-                images.append(image)
-                used.append(example)
+            varied = self._varied(task, failures)
+            for row, example in enumerate(task.examples):
+                if row in varied:
+                    images.append(varied[row])
+                    used.append(example)
             if not used or (task.part is not None and failures):
                 return Result(None, failures)
             batch = self._collate(images, used)
@@ -119,6 +117,27 @@ class Builder(Dataset[Result]):
                 image, target, label, ids = batch
                 batch = Batch(image[1:], target[1:], label[1:], ids[1:])
         return Result(batch, failures)
+
+    def _varied(self, task: Task, failures: dict[str, str]) -> dict[int, Tensor]:
+        """The image of each row; an example that is shown several times is read once,
+        and no other is held meanwhile."""
+        rows: dict[Example, list[int]] = {}
+        for row, example in enumerate(task.examples):
+            rows.setdefault(example, []).append(row)
+        varied: dict[int, Tensor] = {}
+        for example, places in rows.items():
+            try:
+                opened = self.dataset.open(example)
+                # A clip is decoded only once its frames are chosen.
+                found = [
+                    task.transform(opened, example.id, task.numbers[row])
+                    for row in places
+                ]
+            except ImageError as error:
+                failures[example.id] = str(error)
+                continue
+            varied.update(zip(places, found, strict=True))
+        return varied
 
     def _collate(self, images: list[Tensor], examples: list[Example]) -> Batch:
         num_classes = len(self.dataset.classes)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from vitral.data.batches import Batch, Builder, Result, Task, Transform
 from vitral.data.dataset import DataSet, Example
+from vitral.data.epochs import Shown, Stages, repeated
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig
 from vitral.errors import ConfigError, VitralError
@@ -44,12 +45,15 @@ class Loader:
 
     dataset: DataSet
     examples: tuple[Example, ...]
-    transform: Transform
-    """Called with (RGB image, example id, epoch)."""
+    transform: Transform | Stages
+    """Called with (RGB image, example id, number of the variation)."""
     batch_size: int
     seed: int = 0
     shuffle: bool = False
     """False keeps the order of `examples` in every epoch."""
+    repeats: int = 1
+    """Variations of an example in one epoch, whose number of batches stays; the epoch
+    then shows fewer examples."""
     workers: int = 0
     """Processes that decode; 0 decodes in this one."""
     drop_last: bool = False
@@ -62,7 +66,12 @@ class Loader:
     def __post_init__(self) -> None:
         self.examples = tuple(self.examples)
         self._failures: dict[str, str] = {}
-        for name, least in (("batch_size", 1), ("workers", 0), ("timeout", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("repeats", 1),
+            ("workers", 0),
+            ("timeout", 0),
+        ):
             value = getattr(self, name)
             if value < least:
                 raise ConfigError(f"`{name}` must be at least {least}: got {value}.")
@@ -84,12 +93,16 @@ class Loader:
         return tuple(Failure(name, reason) for name, reason in self._failures.items())
 
     def order(self, epoch: int) -> list[int]:
-        """Indices into `examples` in the order of one epoch."""
+        """Indices into `examples` in the order of one epoch, each once."""
         number = len(self.examples)
         if not self.shuffle:
             return list(range(number))
         generator = keyed_generator("order", self.seed, epoch)
         return [int(index) for index in generator.permutation(number)]
+
+    def shown(self, epoch: int) -> list[Shown]:
+        """The images of one epoch, batch after batch."""
+        return repeated(self.order(epoch), epoch, self.batch_size, self.repeats)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from batch `start` on.
@@ -119,18 +132,9 @@ class Loader:
 
     def tasks(self, number: int, start: int = 0, stride: int = 1) -> list[Task]:
         """What there is to build of one epoch: see `numbered`."""
-        order = self.order(number)
+        shown = self.shown(number)
         return [
-            Task(
-                epoch=number,
-                index=index,
-                examples=tuple(
-                    self.examples[place]
-                    for place in order[
-                        index * self.batch_size : (index + 1) * self.batch_size
-                    ]
-                ),
-            )
+            self._task(number, index, shown)
             for index in range(start, len(self), stride)
         ]
 
@@ -151,11 +155,23 @@ class Loader:
         self._failures.update(result.failures)
         return result.batch
 
+    def _task(self, epoch: int, index: int, shown: list[Shown]) -> Task:
+        images = shown[index * self.batch_size : (index + 1) * self.batch_size]
+        transform = self.transform
+        if isinstance(transform, Stages):
+            transform = transform.at(epoch * len(self) + index)
+        return Task(
+            epoch=epoch,
+            index=index,
+            examples=tuple(self.examples[image.place] for image in images),
+            numbers=tuple(image.number for image in images),
+            transform=transform,
+        )
+
     def _builder(self, tasks: list[Task]) -> Builder:
         # The examples travel with the tasks: a worker needs no other part of them.
         return Builder(
             dataset=replace(self.dataset, examples=(), ignored=(), bad=(), notes=()),
-            transform=self.transform,
             mix=self.mix,
             seed=self.seed,
             tasks=tasks,

@@ -50,7 +50,8 @@ def cut_of(task: Task, rows: Rows | None) -> Task:
         return task
     places = [(rows.first - 1) % rows.size, *range(rows.first, rows.last)]
     examples = tuple(task.examples[place] for place in places)
-    return replace(task, examples=examples, part=rows)
+    numbers = tuple(task.numbers[place] for place in places)
+    return replace(task, examples=examples, numbers=numbers, part=rows)
 
 
 def _builder(loader: Loader, task: Task) -> Callable[[], Batch | None]:

@@ -4,9 +4,7 @@ Every frame goes through the image's own transform with the same key, so that wh
 drawn at random is drawn once for all frames of a view.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,13 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.data.augment import Augment, AugmentConfig
-from vitral.data.batches import Plain
+from vitral.data.batches import Plain, Transform
 from vitral.data.clips import Clip
 from vitral.data.keyed import keyed_generator
 from vitral.data.preprocess import Preprocess, Size
 from vitral.data.sampling import Sampling
-
-Transform = Callable[[Any, str, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +26,7 @@ class PlainClip:
     preprocess: Preprocess
 
     def __call__(
-        self, clip: Clip, example_id: str, epoch: int
+        self, clip: Clip, example_id: str, number: int
     ) -> (
         Float[Tensor, "frames 3 height width"]
         | Float[Tensor, "views frames 3 height width"]
@@ -48,13 +44,13 @@ class AugmentClip:
     seed: int = 0
 
     def __call__(
-        self, clip: Clip, example_id: str, epoch: int
+        self, clip: Clip, example_id: str, number: int
     ) -> Float[Tensor, "frames 3 height width"]:
-        key = ("frames", self.seed, self.config.view(epoch), example_id)
-        numbers = _sampling(self.preprocess).training(clip.times, keyed_generator(*key))
+        key = ("frames", self.seed, self.config.view(number), example_id)
+        chosen = _sampling(self.preprocess).training(clip.times, keyed_generator(*key))
         vary = Augment(config=self.config, preprocess=self.preprocess, seed=self.seed)
-        frames = clip.read(numbers)
-        return torch.stack([vary(frame, example_id, epoch) for frame in frames])
+        frames = clip.read(chosen)
+        return torch.stack([vary(frame, example_id, number) for frame in frames])
 
 
 def evaluation_transform(preprocess: Preprocess) -> Transform:

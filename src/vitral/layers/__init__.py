@@ -12,6 +12,7 @@ from vitral.layers.clip import (
 from vitral.layers.init import lecun_normal_, xavier_uniform_
 from vitral.layers.mlp import Activation, Mlp, MlpKind, SwiGLU
 from vitral.layers.patch import PatchEmbed, patch_grid
+from vitral.layers.patch_drop import PatchDropout, num_kept, put_back, rows_of
 from vitral.layers.pool import AttentionPool, masked_mean
 from vitral.layers.position import (
     Grid,
@@ -39,6 +40,7 @@ __all__ = [
     "LocalAttention",
     "Mlp",
     "MlpKind",
+    "PatchDropout",
     "PatchEmbed",
     "RelativePosition",
     "ResizeMethod",
@@ -51,9 +53,12 @@ __all__ = [
     "learned_2d",
     "lecun_normal_",
     "masked_mean",
+    "num_kept",
     "patch_grid",
+    "put_back",
     "resize",
     "resize_time",
+    "rows_of",
     "sincos_2d",
     "xavier_uniform_",
 ]

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -14,7 +14,8 @@ class Features(NamedTuple):
     patches: Float[Tensor, "batch *frames rows columns dim"]
     """One vector per patch, in the image's own geometry."""
     mask: Bool[Tensor, "batch rows columns"] | None = None
-    """Which patches take part; None when all do."""
+    """Which patches take part; None when all do. One that was left out of training is
+    zero in `patches` and takes no part."""
     distillation: Float[Tensor, "batch dim"] | None = None
     """The distillation token; None for a model that has none."""
 
@@ -28,3 +29,5 @@ class Tokens(NamedTuple):
     mask: Bool[Tensor, "batch tokens"] | None = None
     words: Float[Tensor, "batch patches words inner"] | None = None
     """Tokens inside each patch; None for a model that has none."""
+    kept: Int[Tensor, "batch patches"] | None = None
+    """Raster indices of the patches that are in `x`; None when all are."""

@@ -46,7 +46,8 @@ from vitral.models.timesformer_config import (
     TimeSformerConfig,
 )
 from vitral.models.timesformer_places import Places, places
-from vitral.models.vit import ViT, block_of
+from vitral.models.vit import ViT
+from vitral.models.vit_block import block_of
 from vitral.models.vit_config import ViTConfig
 
 

@@ -61,6 +61,11 @@ class TimeSformerConfig(ViTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
+            self.patch_drop_rate == 0,
+            "`patch_drop_rate` cannot be used with a TimeSformer, whose steps need "
+            f"whole frames: set it to 0, got {self.patch_drop_rate}.",
+        )
+        require(
             self.num_frames >= 1,
             "`num_frames` must be at least 1, the frames of a clip: got "
             f"{self.num_frames}.",

@@ -67,6 +67,11 @@ class TNTConfig(ViTConfig):
             "`patch_norm` normalises the pixels of a patch, and a TNT makes words of "
             "them first, which it normalises anyway: leave it False.",
         )
+        require(
+            self.patch_drop_rate == 0,
+            "`patch_drop_rate` cannot be used with a TNT, whose words of every patch "
+            f"are computed anyway: set it to 0, got {self.patch_drop_rate}.",
+        )
         super().__post_init__()
 
     @property

@@ -17,14 +17,11 @@ from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 from vitral.layers import (
-    Attention,
     AttentionPool,
     Block,
     Grid,
-    Mlp,
+    PatchDropout,
     PatchEmbed,
-    RelativePosition,
-    SwiGLU,
     attention_mask,
     drop_path_rates,
     learned_2d,
@@ -36,6 +33,8 @@ from vitral.layers import (
 )
 from vitral.models.base import Family, VisionModel, require_input
 from vitral.models.features import Features, Tokens
+from vitral.models.thinning import in_place, thinned, with_prefix
+from vitral.models.vit_block import block_of
 from vitral.models.vit_config import ViTConfig
 from vitral.models.vit_names import NAMES, called, understand
 
@@ -64,6 +63,7 @@ class ViT(VisionModel):
             nn.init.normal_(self.reg_token, std=1e-6)
         self._build_position(config)
         self.pos_drop = nn.Dropout(config.drop_rate)
+        self.patch_drop = PatchDropout(config.patch_drop_rate)
         rates = drop_path_rates(config.drop_path_rate, config.depth)
         self.blocks = nn.ModuleList(self._block(config, rate) for rate in rates)
         pooled = config.pooled_dim
@@ -185,7 +185,10 @@ class ViT(VisionModel):
         grid: Grid,
         patch_mask: Bool[Tensor, "batch rows columns"] | None,
     ) -> Tokens:
-        """What enters the first block: prefix tokens, patches, positions."""
+        """What enters the first block: prefix tokens, patches, positions.
+
+        In training without the patches that `patch_drop_rate` leaves out.
+        """
         config = self.config
         prefix = [token.expand(patches.shape[0], -1, -1) for token in self._prefix()]
         x = torch.cat([*prefix, patches], dim=1)
@@ -202,7 +205,11 @@ class ViT(VisionModel):
         positions = self.positions(grid)
         if positions is not None and config.position_at == "stem":
             x = x + positions
-        return Tokens(self.pos_drop(x), *grid, takes_part)
+        tokens = Tokens(self.pos_drop(x), *grid, takes_part)
+        kept = self.patch_drop(patches)
+        if kept is None:
+            return tokens
+        return thinned(tokens, kept, config.num_prefix_tokens)
 
     def _prefix(self) -> list[Float[Tensor, "1 tokens dim"]]:
         """The tokens before the patches, in order."""
@@ -215,23 +222,22 @@ class ViT(VisionModel):
         mask = None if tokens.mask is None else attention_mask(tokens.mask, x)
         at_layers = self.config.position_at != "stem"
         tables = self.positions(grid) if at_layers else None
+        rows: Tensor | slice = slice(None)
+        if tables is not None and tokens.kept is not None:
+            rows = with_prefix(tokens.kept, self.config.num_prefix_tokens)
         for layer in range(first, self.config.depth if last is None else last):
             if tables is not None:
-                x = x + tables[layer if tables.shape[0] > 1 else 0]
+                x = x + tables[layer if tables.shape[0] > 1 else 0][rows]
             x = self.blocks[layer](x, grid, mask)
         return tokens._replace(x=x)
 
     def finish(self, tokens: Tokens) -> Features:
         """Equation 4: the final norm, and tokens back to the image's geometry."""
         x, config = self.norm(tokens.x), self.config
-        shape = (tokens.rows, tokens.columns)
-        mask = tokens.mask
-        if mask is not None:
-            mask = mask[:, config.num_prefix_tokens :].unflatten(1, shape)
+        prefix = config.num_prefix_tokens
+        patches, mask = in_place(x[:, prefix:], tokens, prefix)
         return Features(
-            cls=x[:, 0] if config.class_token else None,
-            patches=x[:, config.num_prefix_tokens :].unflatten(1, shape),
-            mask=mask,
+            cls=x[:, 0] if config.class_token else None, patches=patches, mask=mask
         )
 
     def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
@@ -293,40 +299,9 @@ class ViT(VisionModel):
             # No dropout in a part that does not learn: its output is then a function
             # of the image alone, and can be kept.
             self.pos_drop.eval()
+            self.patch_drop.eval()
             self.blocks[: self.num_frozen_blocks].eval()
         return self
-
-
-def block_of(config: ViTConfig, drop_path: float) -> Block:
-    """A block with these settings, its weights fresh."""
-    dim, relative = config.embed_dim, None
-    if config.position == "relative":
-        relative = RelativePosition(
-            config.grid,
-            config.attention_dim // config.num_heads,
-            config.num_prefix_tokens,
-        )
-    attention = Attention(
-        dim,
-        config.num_heads,
-        head_dim=config.head_dim or None,
-        qkv_bias=config.qkv_bias,
-        proj_bias=config.proj_bias,
-        qk_norm=config.qk_norm,
-        norm_eps=config.norm_eps,
-        drop=config.drop_rate,
-        relative=relative,
-    )
-    layer = SwiGLU if config.mlp == "swiglu" else Mlp
-    mlp = layer(dim, config.mlp_dim, act=config.act, drop=config.drop_rate)
-    return Block(
-        dim,
-        attention,
-        mlp,
-        norm_eps=config.norm_eps,
-        init_values=config.init_values,
-        drop_path=drop_path,
-    )
 
 
 FAMILY = Family(

@@ -73,6 +73,9 @@ class ViTConfig(ModelConfig):
     """Width of the tanh layer before the head (section 3.1); 0 for none."""
     drop_rate: float = 0.0
     """Dropout at the four places of appendix B.1; 0 for none."""
+    patch_drop_rate: float = 0.0
+    """Share of the patches that each image loses in training, below 1, after positions
+    are added (arXiv 2212.00794): cheaper steps; 0 for none."""
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block, rising linearly from 0; 0 for none."""
 
@@ -102,6 +105,13 @@ class ViTConfig(ModelConfig):
         for name in ("drop_rate", "drop_path_rate"):
             rate = getattr(self, name)
             require(0 <= rate <= 1, f"`{name}` must lie in [0, 1]: got {rate}.")
+        rate = self.patch_drop_rate
+        require(0 <= rate < 1, f"`patch_drop_rate` must lie in [0, 1): got {rate}.")
+        require(
+            rate == 0 or self.position != "relative",
+            "`patch_drop_rate` cannot be used with `position=relative`, whose scores "
+            f"belong to the whole grid: set `patch_drop_rate=0`, got {rate}.",
+        )
 
     @property
     def patch_hw(self) -> tuple[int, int]:

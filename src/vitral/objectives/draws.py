@@ -5,6 +5,7 @@ seeds from (run seed, step, part of the batch), so that a resumed run draws the 
 an example's numbers depend neither on its place in the batch nor on its neighbours.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +36,14 @@ def draw_key(generator: torch.Generator | None, training: bool) -> int:
 def uniform(
     ids: Sequence[str], columns: int, purpose: str, key: int
 ) -> Float64[Tensor, "batch columns"]:
-    """Numbers in [0, 1) on the CPU; `purpose` keeps several draws of a key apart."""
-    rows = [keyed_generator(purpose, key, name).random(columns) for name in ids]
+    """Numbers in [0, 1) on the CPU; `purpose` keeps several draws of a key apart.
+
+    An example that is in the batch several times gets other numbers each time.
+    """
+    seen: Counter[str] = Counter()
+    rows = []
+    for name in ids:
+        again = (seen[name],) if seen[name] else ()
+        rows.append(keyed_generator(purpose, key, name, *again).random(columns))
+        seen[name] += 1
     return torch.from_numpy(np.stack(rows))

@@ -22,6 +22,7 @@ from vitral.objectives.mae_decoder import Decoder, reset_linears, sincos
 from vitral.objectives.patches import (
     Reconstruction,
     from_patches,
+    require_all_patches,
     rows_at,
     to_patches,
 )
@@ -270,6 +271,7 @@ def _require_encoder(model: nn.Module) -> None:
             f"{type(model).__name__}. Build one with `create('vit_b16', "
             "num_classes=0)`."
         )
+    require_all_patches(model)
     config = model.config
     if config.position_at != "stem" or config.position == "relative":
         raise ConfigError(

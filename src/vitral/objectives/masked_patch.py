@@ -24,6 +24,7 @@ from vitral.objectives.draws import draw_key, uniform
 from vitral.objectives.patches import (
     Reconstruction,
     from_patches,
+    require_all_patches,
     rows_at,
     to_patches,
 )
@@ -297,6 +298,7 @@ def _require_model(model: nn.Module, config: MaskedPatchConfig) -> None:
             f"{type(model).__name__}. Build one with `create('vit_b16', "
             "num_classes=0)`."
         )
+    require_all_patches(model)
     if model.config.in_chans != 3:
         raise ConfigError(
             "Masked patch prediction is about red, green and blue: got a model of "

@@ -5,7 +5,9 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vitral.errors import ConfigError
 from vitral.layers import Grid
+from vitral.models import ViT
 
 
 class Reconstruction(NamedTuple):
@@ -36,3 +38,17 @@ def rows_at(
 ) -> Float[Tensor, "batch chosen dim"]:
     """The rows of each example in the order of its indices."""
     return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+def require_all_patches(model: ViT) -> None:
+    """Refuse a model that leaves patches out by itself.
+
+    Raises:
+        ConfigError: its `patch_drop_rate` is not 0.
+    """
+    rate = model.config.patch_drop_rate
+    if rate:
+        raise ConfigError(
+            "The objective chooses itself which patches the model sees: set "
+            f"`patch_drop_rate=0`, got {rate}."
+        )

@@ -58,12 +58,8 @@ def write_facts(
     write_atomic(out / "command.txt", command_line() + "\n")
 
 
-def tell(
-    announce: Callable[[str], None] | None, found: Audit, prepared: Prepared
-) -> None:
+def tell(announce: Callable[[str], None], found: Audit, prepared: Prepared) -> None:
     """The facts of the data and the model, line by line."""
-    if announce is None:
-        return
     for split, counts in found.dataset.counts().items():
         announce(f"data: {split} {sum(counts.values())} {found.dataset.kind}")
     for file in found.bad:

@@ -90,6 +90,11 @@ class TrainConfig:
                 "`--cache` keeps every view of an image, so their number must be "
                 "finite: give `--views V`."
             )
+        if self.cache and self.resolutions:
+            raise ConfigError(
+                "`--cache` keeps the output for images of one size: leave "
+                "`--resolutions` out, or `--cache`."
+            )
         if self.cache and (self.mix.mixup or self.mix.cutmix):
             raise ConfigError(
                 "Mixup and CutMix blend images, which a cache of frozen outputs does "

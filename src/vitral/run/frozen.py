@@ -8,7 +8,7 @@ the same gradients as the whole model would.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -112,14 +112,17 @@ class CachedLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from batch `start` on; as Loader.epoch."""
-        order, size = self.loader.order(number), self.loader.batch_size
-        view = self.table[number % len(self.table)]
+        shown, size = self.loader.shown(number), self.loader.batch_size
         classes = len(self.loader.dataset.classes)
         examples = self.loader.examples
         for index in range(start, len(self)):
-            rows = order[index * size : (index + 1) * size]
-            chosen = [examples[row] for row in rows]
-            tokens = torch.from_numpy(np.stack([view[row] for row in rows]))
+            images = shown[index * size : (index + 1) * size]
+            chosen = [examples[image.place] for image in images]
+            rows = [
+                self.table[image.number % len(self.table), image.place]
+                for image in images
+            ]
+            tokens = torch.from_numpy(np.stack(rows))
             yield Batch(
                 image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
                 target=torch.stack([target_of(example, classes) for example in chosen]),
@@ -157,8 +160,9 @@ def cached(
     if not about.is_file() or json.loads(about.read_text()) != wanted:
         about.unlink(missing_ok=True)
         table = np.memmap(folder / FILE, dtype=kind, mode="w+", shape=shape)
+        once = replace(loader, repeats=1)
         for view in range(views):
-            _fill(table[view], loader, model, view, device, bf16)
+            _fill(table[view], once, model, view, device, bf16)
         table.flush()
         write_json(about, wanted)
     table = np.memmap(folder / FILE, dtype=kind, mode="r", shape=shape)

@@ -26,6 +26,7 @@ from vitral.run.showing import write_report
 from vitral.training import MetricsLog
 
 MOST_DRAWN = 8
+WORDS = {"mae": "a masked autoencoder", "masked_patch": "masked patch prediction"}
 FILE = "representation.json"
 PICTURE = "reconstructions.png"
 
@@ -85,11 +86,12 @@ def draw_reconstructions(
     pixels = torch.stack(images).to(device)
     objective.eval()
     drawn = reconstructed(objective, pixels, tuple(ids))
+    drawer = WORDS[objective.config.NAME]
     plot = plots.reconstructions(
         _shown(preprocess, pixels),
         list(drawn.hidden.cpu().numpy()),
         _shown(preprocess, drawn.image),
-        title=f"Hidden patches of {split} images, drawn by {objective.config.NAME}",
+        title=f"Hidden patches of {split} images, drawn by {drawer}",
         note=note_of(objective),
     )
     write_atomic(file, plots.to_png(plot.figure))

@@ -18,6 +18,8 @@ from vitral.data import (
     DataSet,
     Loader,
     Preprocess,
+    Stages,
+    Transform,
     training_transform,
 )
 from vitral.data.split import apply, save
@@ -172,16 +174,26 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
 
 
 def train_loader(
-    config: TrainConfig, dataset: DataSet, preprocess: Preprocess, workers: int
+    config: TrainConfig,
+    dataset: DataSet,
+    preprocess: Preprocess,
+    workers: int,
+    transform: Transform | Stages | None = None,
 ) -> Loader:
-    """Shuffled, augmented batches of the training split."""
+    """Shuffled, augmented batches of the training split.
+
+    Args:
+        transform: of `run_transform`; None for images of one size.
+    """
     return Loader(
         dataset=dataset,
         examples=dataset.select("train"),
-        transform=training_transform(config.augment, preprocess, config.seed),
+        transform=transform
+        or training_transform(config.augment, preprocess, config.seed),
         batch_size=config.batch_size,
         seed=config.seed,
         shuffle=True,
+        repeats=config.augment.repeats,
         workers=workers,
         mix=config.mix if config.mix.mixup or config.mix.cutmix else None,
     )

@@ -17,7 +17,7 @@ from torch import nn
 
 import vitral.weights
 from vitral import configs
-from vitral.data import Audit, Loader
+from vitral.data import Audit, Loader, Stages, Transform
 from vitral.evaluation import Classification
 from vitral.models import ModelConfig, name_of
 from vitral.run.begin import Begun, begun, tell, write_facts
@@ -34,6 +34,7 @@ from vitral.run.ranks import (
     score_batches,
 )
 from vitral.run.representation import finish_without_labels
+from vitral.run.resolutions import described, image_sizes, run_transform
 from vitral.run.scoring import measure, split_loader
 from vitral.run.setup import (
     Prepared,
@@ -122,12 +123,16 @@ def _train(
     )
     # These refuse what cannot be before there is a config.json.
     lr_at(0, steps, config.optim.lr, config.schedule)
+    transform = run_transform(config, prepared.model.config, prepared.preprocess, steps)
     objective = build_objective(config, prepared, dataset.classes)
     from_first(lambda: write_facts(config, out, found, place))
     prepared.model.to(place)
-    if rank() == 0:
+    if announce is not None and rank() == 0:
         tell(announce, found, prepared)
-    loaders = _loaders(config, found, prepared, out, place, workers)
+        if config.resolutions:
+            sizes = image_sizes(config, prepared.model.config, prepared.preprocess)
+            announce(f"images: {described(sizes, steps)}")
+    loaders = _loaders(config, found, prepared, transform, out, place, workers)
     loop = replace(config.loop, steps=steps)
     monitor = Monitor(
         dataset=found.dataset,
@@ -184,12 +189,13 @@ def _loaders(
     config: TrainConfig,
     found: Audit,
     prepared: Prepared,
+    transform: Transform | Stages,
     out: Path,
     device: torch.device,
     workers: int,
 ) -> Loaders:
     dataset, preprocess = found.dataset, prepared.preprocess
-    train_images = train_loader(config, dataset, preprocess, workers)
+    train_images = train_loader(config, dataset, preprocess, workers, transform)
     val_images = None
     if dataset.select("val"):
         val_images = split_loader(

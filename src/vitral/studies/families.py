@@ -5,8 +5,6 @@ one data set, with one recipe. The subsets are tables in the study's own folder,
 the images as PNG files beside them; the user's data is only read.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +14,13 @@ import numpy as np
 import vitral.data
 from vitral.data import AugmentConfig, DataSet, Example
 from vitral.errors import ConfigError, DataError
-from vitral.files import write_atomic
 from vitral.objectives import SupervisedConfig
 from vitral.run import TrainConfig
 from vitral.studies.base import Trial
 from vitral.studies.leads import leads
 from vitral.studies.subsets import nested_order, subset_sizes
 from vitral.studies.table import Table
+from vitral.studies.written import write_table
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 
 HELD_OUT = {"test": 0.4, "val": 0.1}
@@ -100,7 +98,7 @@ def plan_families(
         order = nested_order(labels, seed)
         for size in sizes:
             some = [parts["train"][row] for row in order[:size]]
-            table = _write(
+            table = write_table(
                 tables, f"seed-{seed}-{size}", dataset, {**parts, "train": some}
             )
             trials += [
@@ -162,26 +160,3 @@ def _split(dataset: DataSet, seed: int) -> dict[str, list[Example]]:
         first = last
     parts["train"] = [dataset.examples[row] for row in order[first:]]
     return parts
-
-
-def _write(
-    folder: Path, name: str, dataset: DataSet, parts: Mapping[str, list[Example]]
-) -> Path:
-    """A table of images that are written once; gives the table."""
-    place = {one.id: number for number, one in enumerate(dataset.examples)}
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "split"])
-    for split, examples in parts.items():
-        for one in sorted(examples, key=lambda example: place[example.id]):
-            file = images / f"{place[one.id]:06}.png"
-            if not file.is_file():
-                found = io.BytesIO()
-                dataset.read(one).save(found, format="PNG")
-                write_atomic(file, found.getvalue())
-            label = dataset.classes[one.label[0]]
-            writer.writerow([f"images/{file.name}", label, split])
-    write_atomic(folder / f"{name}.csv", text.getvalue())
-    return folder / f"{name}.csv"

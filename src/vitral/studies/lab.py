@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitral import configs
-from vitral.run import TrainConfig, open_run, train
+from vitral.run import Run, TrainConfig, open_run, train
 from vitral.run.cells import Cell, Cells
 from vitral.studies.base import HERE, Trial
 from vitral.studies.table import Measured, Table
@@ -179,11 +179,26 @@ def _read(out: Path) -> dict[str, Any]:
     """The numbers of a finished run."""
     run = open_run(out)
     measured = run.metrics
+    if not run.classes:
+        return _without_labels(out, run)
     held_out = measured.get("test") or measured["val"]
     return {
         "val": measured["val"]["top1"] if "val" in measured else 0.0,
         "test": held_out["top1"],
         "n": held_out["n"],
+        "macs": run.model.config.macs(),
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+    }
+
+
+def _without_labels(out: Path, run: Run) -> dict[str, Any]:
+    """A stage that prepares others: what neighbours in its features know."""
+    splits = json.loads((out / "representation.json").read_text())["splits"]
+    found = splits.get("test") or splits.get("val") or {"n": 0, "knn": None}
+    return {
+        "val": 0.0,
+        "test": found["knn"]["accuracy"] if found["knn"] else 0.0,
+        "n": found["n"],
         "macs": run.model.config.macs(),
         "parameters": sum(p.numel() for p in run.model.parameters()),
     }

@@ -1,0 +1,178 @@
+"""What patch dropout, smaller images and augmentation do to the time of training.
+
+    OMP_NUM_THREADS=1 python benchmarks/learning_speed.py steps --rounds 9
+    OMP_NUM_THREADS=1 python benchmarks/learning_speed.py epochs --rounds 5
+    OMP_NUM_THREADS=1 python benchmarks/learning_speed.py images --rounds 5
+
+`steps`: a training step of S/16 against the whole image at 224 pixels. `epochs`: an
+epoch of 640 images of mnist_5k, read, varied and learned from by a ViT of 6 blocks on
+7 x 7 pixel patches. `images`: varying one image of 224 pixels. Variants run in turns,
+and the figures are medians of their ratios to the first one. One thread, CPU time,
+which other work on the machine stretches little.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import vitral as vt
+from vitral.data import (
+    Augment,
+    AugmentConfig,
+    Loader,
+    Preprocess,
+    Stages,
+    training_transform,
+)
+
+IMAGES = 640
+"""Of mnist_5k, so that a round takes seconds."""
+MNIST = {
+    "image_size": 28,
+    "patch_size": 7,
+    "embed_dim": 96,
+    "depth": 6,
+    "num_heads": 3,
+    "mlp_dim": 384,
+}
+
+
+def in_turns(variants: dict[str, Callable[[], None]], rounds: int) -> None:
+    """Print the median seconds of the first, and the others' ratio to it."""
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for round_number in range(rounds + 1):
+        for name, run in variants.items():
+            started = time.process_time()
+            run()
+            if round_number:  # the first warms up
+                taken[name].append(time.process_time() - started)
+    first = taken[next(iter(variants))]
+    print(f"{next(iter(variants))}: {statistics.median(first):.3f} s")
+    for name, seconds in list(taken.items())[1:]:
+        ratios = [now / plain for now, plain in zip(seconds, first, strict=True)]
+        print(
+            f"{name}: {statistics.median(ratios):.3f} of it "
+            f"({min(ratios):.3f} to {max(ratios):.3f})"
+        )
+
+
+def learn(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
+    target = torch.arange(len(x)) % 7
+    nn.functional.cross_entropy(model(x), target).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def steps(rounds: int, batch: int) -> None:
+    """Patch dropout and image sizes, forward, backward and AdamW."""
+    variants: dict[str, Callable[[], None]] = {}
+    for rate in (0.0, 0.25, 0.5, 0.75):
+        model = vt.create("vit_s16", num_classes=7, patch_drop_rate=rate).train()
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+        x = torch.randn(batch, 3, 224, 224)
+        name = f"patch_drop_rate {rate}" if rate else "whole images of 224"
+        variants[name] = lambda m=model, o=optimizer, x=x: learn(m, o, x)
+    model = vt.create("vit_s16", num_classes=7).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+    for size in (128, 160, 192):
+        x = torch.randn(batch, 3, size, size)
+        variants[f"images of {size}"] = lambda x=x: learn(model, optimizer, x)
+    in_turns(variants, rounds)
+
+
+def epochs(rounds: int, batch: int) -> None:
+    """One epoch of mnist_5k after another; the data is read in this process."""
+    dataset = vt.data.open("mnist_5k")
+    preprocess = Preprocess(image_size=(28, 28), antialias=True)
+    base = AugmentConfig(flip=0.0, shift=0.1)
+
+    def epoch(rate: float, sizes: tuple[int, ...], config: AugmentConfig):
+        model = vt.create("vit_s16", num_classes=10, patch_drop_rate=rate, **MNIST)
+        optimizer = torch.optim.AdamW(model.train().parameters(), 1e-3)
+        examples = dataset.select("train")[:IMAGES]
+        transforms = tuple(
+            training_transform(config, replace(preprocess, image_size=(s, s)), 0)
+            for s in sizes
+        )
+        loader = Loader(
+            dataset=dataset,
+            examples=examples,
+            transform=Stages(transforms=transforms, batches=-(-len(examples) // batch)),
+            batch_size=batch,
+            shuffle=True,
+            repeats=config.repeats,
+        )
+
+        def run() -> None:
+            for found in loader.epoch(0):
+                nn.functional.cross_entropy(model(found.image), found.target).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        return run
+
+    in_turns(
+        {
+            "plain": epoch(0.0, (28,), base),
+            "patch_drop_rate 0.5": epoch(0.5, (28,), base),
+            "resolutions 14 21 28": epoch(0.0, (14, 21, 28), base),
+            "repeats 3": epoch(0.0, (28,), replace(base, repeats=3)),
+            "rand_augment 2": epoch(0.0, (28,), replace(base, rand_augment=2)),
+            "rand_augment 2, rand_original": epoch(
+                0.0, (28,), replace(base, rand_augment=2, policy="rand_original")
+            ),
+        },
+        rounds,
+    )
+
+
+def images(rounds: int, batch: int) -> None:
+    """Cropping and varying `batch` pictures of 375 x 500 pixels."""
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(random.integers(0, 256, (375, 500, 3)).astype(np.uint8))
+    preprocess = Preprocess()
+    base = AugmentConfig(crop="inception")
+    variants = {
+        "crop and flip": base,
+        "rand_augment 2": replace(base, rand_augment=2),
+        "rand_augment 2, rand_original": replace(
+            base, rand_augment=2, policy="rand_original"
+        ),
+        "policy auto": replace(base, policy="auto"),
+    }
+
+    def vary(config: AugmentConfig) -> Callable[[], None]:
+        augment = Augment(config=config, preprocess=preprocess)
+
+        def run() -> None:
+            for number in range(batch):
+                augment(picture, "a", number)
+
+        return run
+
+    in_turns({name: vary(config) for name, config in variants.items()}, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["steps", "epochs", "images"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    run, batch = {"steps": (steps, 8), "epochs": (epochs, 64), "images": (images, 64)}[
+        given.what
+    ]
+    run(given.rounds, given.batch or batch)
+
+
+if __name__ == "__main__":
+    main()

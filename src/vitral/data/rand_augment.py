@@ -1,0 +1,236 @@
+"""RandAugment as in its first code, with which AugReg and its followers trained.
+
+Written from the formulas of the TensorFlow code (tensorflow/tpu, efficientnet/
+autoaugment.py, used by arXiv 2106.10270 and 2205.01580): 16 operations, no identity,
+grey 128 for what is empty, and its oddities kept, since weights were trained with them:
+contrast moves towards height * width / 256 in place of the mean, a higher magnitude
+posterises less, and solarise's threshold is a byte, so 256 is 0 (big_vision issue 110).
+torchvision's RandAugment is another one: other operations, scales and signs.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+FILL = 128
+CUTOUT = 40
+"""Half the side of the hole in pixels, at magnitude 10, whatever the image's size."""
+TRANSLATE = 100
+"""Pixels of a move at magnitude 10, whatever the image's size."""
+LARGEST = 10
+"""The magnitude at which the constants hold; beyond it the formulas go on."""
+LUMA = (0.2989, 0.587, 0.114)
+
+
+def rand_augment(
+    pixels: Pixels, num_ops: int, magnitude: int, generator: np.random.Generator
+) -> Pixels:
+    """Apply `num_ops` operations, each drawn among all 16, one after the other.
+
+    Args:
+        magnitude: 0 to 10 on the code's scale; AugReg goes to 20.
+    """
+    names = list(OPERATIONS)
+    for _ in range(num_ops):
+        name = names[int(generator.integers(len(names)))]
+        pixels = OPERATIONS[name](pixels, magnitude / LARGEST, generator)
+    return pixels
+
+
+def _signed(value: float, generator: np.random.Generator) -> float:
+    return value if generator.integers(2) else -value
+
+
+# colours
+
+
+def autocontrast(pixels: Pixels) -> Pixels:
+    """Stretch each channel to 0..255."""
+    low = pixels.min((0, 1)).astype(np.float32)
+    high = pixels.max((0, 1)).astype(np.float32)
+    scale = np.float32(255) / np.where(high > low, high - low, np.float32(1))
+    return np.where(high > low, _bytes(pixels * scale - low * scale), pixels)
+
+
+def equalize(pixels: Pixels) -> Pixels:
+    """Make each channel's histogram flat."""
+    return np.stack([_equalized(pixels[..., c]) for c in range(3)], axis=-1)
+
+
+def _equalized(channel: UInt8[np.ndarray, "height width"]) -> np.ndarray:
+    histogram = np.bincount(channel.reshape(-1), minlength=256)
+    step = (histogram.sum() - histogram[channel.max()]) // 255
+    if step == 0:
+        return channel
+    before = np.concatenate([[0], histogram.cumsum()[:-1]])
+    table = np.where(np.arange(256) > 0, (before + step // 2) // step, 0)
+    return table.clip(0, 255).astype(np.uint8)[channel]
+
+
+def posterize(pixels: Pixels, bits: int) -> Pixels:
+    """Keep the first bits of each value; of 0 bits one is left."""
+    shift = min((8 - bits) % 256, 7)
+    return pixels >> shift << shift
+
+
+def solarize(pixels: Pixels, threshold: int) -> Pixels:
+    """Invert what is at least the threshold, as a byte."""
+    return np.where(pixels < threshold % 256, pixels, 255 - pixels)
+
+
+def solarize_add(pixels: Pixels, addition: int) -> Pixels:
+    """Brighten what is below 128."""
+    brighter = (pixels.astype(np.int64) + addition).clip(0, 255).astype(np.uint8)
+    return np.where(pixels < 128, brighter, pixels)
+
+
+def color(pixels: Pixels, factor: float) -> Pixels:
+    """From grey (0) over the image (1) to stronger colours."""
+    return _blend(grey(pixels), pixels, factor)
+
+
+def contrast(pixels: Pixels, factor: float) -> Pixels:
+    """From one grey (0) over the image (1) to more contrast.
+
+    The grey is the number of pixels over 256, where the mean was meant.
+    """
+    height, width, _ = pixels.shape
+    flat = np.full_like(pixels, min(height * width // 256, 255))
+    return _blend(flat, pixels, factor)
+
+
+def brightness(pixels: Pixels, factor: float) -> Pixels:
+    """From black (0) over the image (1) to brighter."""
+    return _blend(np.zeros_like(pixels), pixels, factor)
+
+
+def sharpness(pixels: Pixels, factor: float) -> Pixels:
+    """From a smoothed image (0) over itself (1) to sharper; its border stays."""
+    height, width, _ = pixels.shape
+    wide = pixels.astype(np.int64)
+    total = sum(
+        wide[down : height - 2 + down, right : width - 2 + right]
+        * (5 if down == right == 1 else 1)
+        for down in range(3)
+        for right in range(3)
+    )
+    smooth = pixels.copy()
+    if height > 2 and width > 2:
+        smooth[1:-1, 1:-1] = total // 13
+    return _blend(smooth, pixels, factor)
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Luma in all three channels."""
+    luma = (pixels.astype(np.float32) / 255) @ np.array(LUMA, np.float32)
+    return np.repeat(_bytes(luma * np.float32(255.5))[..., None], 3, axis=-1)
+
+
+def _blend(zero: Pixels, one: Pixels, factor: float) -> Pixels:
+    """`zero` at factor 0, `one` at 1; digits are cut off."""
+    if factor == 1:
+        return one
+    start = zero.astype(np.float32)
+    return _bytes(start + np.float32(factor) * (one.astype(np.float32) - start))
+
+
+def _bytes(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    return values.clip(0, 255).astype(np.uint8)
+
+
+# places
+
+
+def cutout(pixels: Pixels, half: int, generator: np.random.Generator) -> Pixels:
+    """A grey square of side 2 * half around a pixel, cut at the borders."""
+    height, width, _ = pixels.shape
+    row, column = int(generator.integers(height)), int(generator.integers(width))
+    result = pixels.copy()
+    rows = slice(max(0, row - half), min(height, row + half))
+    columns = slice(max(0, column - half), min(width, column + half))
+    result[rows, columns] = FILL
+    return result
+
+
+def rotate(pixels: Pixels, degrees: float) -> Pixels:
+    """Turn around the centre, counter-clockwise."""
+    height, width, _ = pixels.shape
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    left = ((width - 1) - (cos * (width - 1) - sin * (height - 1))) / 2
+    top = ((height - 1) - (sin * (width - 1) + cos * (height - 1))) / 2
+    return taken_at(pixels, (cos, -sin, left), (sin, cos, top))
+
+
+def shear_x(pixels: Pixels, level: float) -> Pixels:
+    """Row y moves to the left by level * y."""
+    return taken_at(pixels, (1.0, level, 0.0), (0.0, 1.0, 0.0))
+
+
+def shear_y(pixels: Pixels, level: float) -> Pixels:
+    """Column x moves up by level * x."""
+    return taken_at(pixels, (1.0, 0.0, 0.0), (level, 1.0, 0.0))
+
+
+def translate_x(pixels: Pixels, by: float) -> Pixels:
+    """Move to the left."""
+    return taken_at(pixels, (1.0, 0.0, by), (0.0, 1.0, 0.0))
+
+
+def translate_y(pixels: Pixels, by: float) -> Pixels:
+    """Move up."""
+    return taken_at(pixels, (1.0, 0.0, 0.0), (0.0, 1.0, by))
+
+
+def taken_at(
+    pixels: Pixels,
+    at_x: tuple[float, float, float],
+    at_y: tuple[float, float, float],
+) -> Pixels:
+    """Each pixel from the nearest one at (a x + b y + c) of both rows; else grey."""
+    height, width, _ = pixels.shape
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    columns, rows = (
+        _nearest(np.float32(a) * x + np.float32(b) * y + np.float32(c))
+        for a, b, c in (at_x, at_y)
+    )
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    found = pixels[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    return np.where(inside[..., None], found, np.uint8(FILL))
+
+
+def _nearest(values: Float32[np.ndarray, "..."]) -> np.ndarray:
+    """Halves away from zero, as C rounds."""
+    return np.copysign(np.floor(np.abs(values) + 0.5), values).astype(np.int64)
+
+
+def _enhance(share: float) -> float:
+    return share * 1.8 + 0.1
+
+
+OPERATIONS: dict[str, Callable[[Pixels, float, np.random.Generator], Pixels]] = {
+    "AutoContrast": lambda pixels, share, draw: autocontrast(pixels),
+    "Equalize": lambda pixels, share, draw: equalize(pixels),
+    "Invert": lambda pixels, share, draw: 255 - pixels,
+    "Rotate": lambda pixels, share, draw: rotate(pixels, _signed(30 * share, draw)),
+    "Posterize": lambda pixels, share, draw: posterize(pixels, int(share * 4)),
+    "Solarize": lambda pixels, share, draw: solarize(pixels, int(share * 256)),
+    "Color": lambda pixels, share, draw: color(pixels, _enhance(share)),
+    "Contrast": lambda pixels, share, draw: contrast(pixels, _enhance(share)),
+    "Brightness": lambda pixels, share, draw: brightness(pixels, _enhance(share)),
+    "Sharpness": lambda pixels, share, draw: sharpness(pixels, _enhance(share)),
+    "ShearX": lambda pixels, share, draw: shear_x(pixels, _signed(0.3 * share, draw)),
+    "ShearY": lambda pixels, share, draw: shear_y(pixels, _signed(0.3 * share, draw)),
+    "TranslateX": lambda pixels, share, draw: translate_x(
+        pixels, _signed(TRANSLATE * share, draw)
+    ),
+    "TranslateY": lambda pixels, share, draw: translate_y(
+        pixels, _signed(TRANSLATE * share, draw)
+    ),
+    "Cutout": lambda pixels, share, draw: cutout(pixels, int(share * CUTOUT), draw),
+    "SolarizeAdd": lambda pixels, share, draw: solarize_add(pixels, int(share * 110)),
+}
+"""The operations in the code's order; the share of the largest magnitude decides."""

@@ -1,0 +1,260 @@
+"""Runs that learn faster: growing images, repeated variations, fewer patches."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vitral as vt
+import vitral.models
+from photos import contents, make_photos, tiny_config
+from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, Size, Stages
+from vitral.errors import ConfigError, InterruptedRun
+from vitral.models import ViTConfig
+from vitral.objectives import MAEConfig
+from vitral.run import TrainConfig
+from vitral.run.resolutions import described, image_sizes, run_transform
+from vitral.run.setup import open_data, prepare_model, train_loader
+from vitral.training.log import TIMING_FIELDS
+
+WIDE = ViTConfig(image_size=(48, 80), patch_size=(16, 8))
+EVERYTHING = {
+    "augment": AugmentConfig(crop="inception", shift=0.1, rand_augment=1, repeats=2),
+    "mix": MixConfig(mixup=0.2, cutmix=1.0),
+    "model_changes": {"depth": 2, "drop_path_rate": 0.1, "patch_drop_rate": 0.5},
+    "batch_size": 6,
+}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("few") / "few"
+    make_photos(root, splits=("train",), per_class=6)
+    return make_photos(root, splits=("val",), per_class=2)
+
+
+@pytest.fixture(autouse=True)
+def _no_report(monkeypatch) -> None:
+    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+
+
+def settings(data: Path, **changes) -> TrainConfig:
+    """3 batches an epoch, 7 updates; images of 16 x 32, 32 x 48, 48 x 80."""
+    loop = {"steps": 7, "eval_every": 0, "checkpoint_every": 2, "log_every": 1}
+    fields = {"image_size": (48, 80), "resolutions": (16, 32, 48), **EVERYTHING}
+    return tiny_config(data, **{**fields, **changes}, loop=loop)
+
+
+def untimed(folder: Path) -> list[dict[str, object]]:
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [
+        {name: value for name, value in record.items() if name not in TIMING_FIELDS}
+        for record in records
+    ]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    files = [path.relative_to(one) for path in one.rglob("*.safetensors")]
+    assert Path("model/model.safetensors") in files
+    for name in files:
+        ours, theirs = load_file(one / name), load_file(other / name)
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours | theirs), name
+
+
+# sizes
+
+
+def test_heights_with_the_widths_of_whole_patches():
+    preprocess = Preprocess(image_size=(48, 80))
+    config = TrainConfig(data="d", model="m", resolutions=(16, 32, 48))
+    # 16 * 80 / 48 is 26.7, nearest to 24; 53.3 to 56.
+    assert image_sizes(config, WIDE, preprocess) == ((16, 24), (32, 56), (48, 80))
+    plain = TrainConfig(data="d", model="m")
+    assert image_sizes(plain, WIDE, preprocess) == ((48, 80),)
+    resnet = vitral.models.config("bit_r50x1", {"image_size": 64})
+    squares = TrainConfig(data="d", model="m", resolutions=(50, 64))
+    found = image_sizes(squares, resnet, Preprocess(image_size=(64, 64)))
+    assert found == ((50, 50), (64, 64))
+
+
+def test_what_is_announced_is_what_is_done():
+    sizes = (Size(16, 24), Size(32, 56), Size(48, 80))
+    assert described(sizes, 7) == (
+        "16 x 24 from update 1, 32 x 56 from update 4, 48 x 80 from update 6"
+    )
+
+
+def test_one_size_is_no_stages():
+    preprocess = Preprocess(image_size=(48, 80))
+    for resolutions in ((), (48,)):
+        config = TrainConfig(data="d", model="m", resolutions=resolutions)
+        transform = run_transform(config, WIDE, preprocess, 9)
+        assert transform == run_transform(
+            TrainConfig(data="d", model="m"), WIDE, preprocess, 9
+        )
+        assert not isinstance(transform, Stages)
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "steps", "sentence"),
+    [
+        ((20, 48), 9, "must be multiples of the patch, which is 16 .*: got 20"),
+        ((0, 48), 9, "must be multiples of the patch.*got 0"),
+        (
+            (16, 32),
+            9,
+            r"last of `resolutions` must be 48, .*got 32\. Set `--image-size`",
+        ),
+        ((16, 32, 48), 2, "divide the run into 3 parts, and it has 2 updates"),
+    ],
+)
+def test_sizes_that_do_not_fit(resolutions, steps, sentence):
+    config = TrainConfig(data="d", model="m", resolutions=resolutions)
+    with pytest.raises(ConfigError, match=sentence):
+        run_transform(config, WIDE, Preprocess(image_size=(48, 80)), steps)
+
+
+def test_a_refusal_leaves_no_config(few, tmp_path):
+    with pytest.raises(ConfigError, match="must be multiples of the patch"):
+        vt.train(settings(few, resolutions=(20, 48)), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+    with pytest.raises(ConfigError, match="`--cache` keeps the output for images of"):
+        settings(
+            few,
+            cache=True,
+            freeze=1,
+            augment=AugmentConfig(views=2),
+            mix=MixConfig(),
+        )
+
+
+# runs
+
+
+@pytest.fixture(scope="module")
+def whole(few, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+        run = vt.train(settings(few), out, announce=lines.append)
+    assert (
+        "images: 16 x 32 from update 1, 32 x 48 from update 4, 48 x 80 from update 6"
+        in lines
+    )
+    assert run.preprocess.image_size == (48, 80)
+    assert run.model.config.image_hw == (48, 80)
+    return out
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(2, 1), (4, 0), (5, 2), (6, 0)])
+def test_resumed_at_and_between_borders(
+    few, whole, tmp_path, monkeypatch, stop, workers
+):
+    """Borders are before updates 4, the epoch's first, and 6, in an epoch's middle."""
+    real = Loader.epoch
+
+    def stopping(self, number, start=0):
+        for index, batch in enumerate(real(self, number, start), start):
+            if 3 * number + index == stop - 1 and self.shuffle:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(Loader, "epoch", stopping)
+    with pytest.raises(InterruptedRun):
+        vt.train(settings(few), tmp_path / "run", workers=workers)
+    monkeypatch.setattr(Loader, "epoch", real)
+    checkpoints = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert f"step-{stop:08d}" in checkpoints
+    vt.train(settings(few), tmp_path / "run", resume=True, workers=2 - workers)
+    assert untimed(tmp_path / "run") == untimed(whole)
+    assert_same_weights(whole, tmp_path / "run")
+
+
+def test_identity_settings_change_no_bit(few, tmp_path):
+    plain = settings(
+        few,
+        resolutions=(),
+        augment=AugmentConfig(crop="inception", shift=0.1),
+        model_changes={"depth": 2, "drop_path_rate": 0.1},
+    )
+    given = replace(
+        plain,
+        resolutions=(48,),
+        augment=replace(plain.augment, repeats=1),
+        model_changes={**plain.model_changes, "patch_drop_rate": 0.0},
+    )
+    one = vt.train(plain, tmp_path / "one").path
+    two = vt.train(given, tmp_path / "two").path
+    assert untimed(one) == untimed(two)
+    assert_same_weights(one, two)
+    assert contents(one)["predictions/val.csv"] == contents(two)["predictions/val.csv"]
+
+
+def test_each_of_the_three_changes_the_run(few, tmp_path):
+    plain = settings(
+        few, resolutions=(), augment=AugmentConfig(), model_changes={"depth": 2}
+    )
+    reference = untimed(vt.train(plain, tmp_path / "plain").path)
+    for name, change in {
+        "resolutions": {"resolutions": (32, 48)},
+        "repeats": {"augment": AugmentConfig(repeats=2)},
+        "patches": {"model_changes": {"depth": 2, "patch_drop_rate": 0.5}},
+    }.items():
+        run = vt.train(replace(plain, **change), tmp_path / name)
+        losses = [
+            line["loss"] for line in untimed(run.path) if line["event"] == "train"
+        ]
+        assert losses != [
+            line["loss"] for line in reference if line["event"] == "train"
+        ], name
+
+
+def test_repeats_from_a_cache_are_those_of_images(few, tmp_path):
+    frozen = {"resolutions": (), "freeze": 1, "mix": MixConfig()}
+    frozen |= {"augment": AugmentConfig(shift=0.1, views=3, repeats=2)}
+    frozen |= {"model_changes": {"depth": 2}}
+    config = settings(few, **frozen)
+    plain = vt.train(config, tmp_path / "plain")
+    kept = vt.train(replace(config, cache=True), tmp_path / "cached")
+    for name, tensor in plain.model.state_dict().items():
+        torch.testing.assert_close(kept.model.state_dict()[name], tensor)
+    losses = [
+        [line["loss"] for line in untimed(run.path) if line["event"] == "train"]
+        for run in (plain, kept)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_the_loader_of_a_run(few):
+    config = settings(few)
+    prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
+    transform = run_transform(config, prepared.model.config, prepared.preprocess, 7)
+    loader = train_loader(config, dataset, prepared.preprocess, 0, transform)
+    batches = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
+    sizes = [tuple(batch.image.shape[2:]) for batch in batches]
+    assert sizes[:7] == 3 * [(16, 32)] + 2 * [(32, 48)] + 2 * [(48, 80)]
+    for batch in batches:
+        assert len(batch.id) == 6
+        assert len(set(batch.id)) == 3
+
+
+def test_a_masked_autoencoder_learns_from_growing_images_too(few, tmp_path):
+    small = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}
+    config = settings(
+        few,
+        objective=MAEConfig(**small, mask_ratio=0.5),
+        augment=AugmentConfig(repeats=2),
+        mix=MixConfig(),
+        model_changes={"depth": 2},
+    )
+    config = replace(config, loop=replace(config.loop, monitor="loss", ema=0.0))
+    run = vt.train(config, tmp_path / "run")
+    losses = [line["loss"] for line in untimed(run.path) if line["event"] == "train"]
+    assert len(losses) == 7
+    assert losses[-1] < losses[0]
