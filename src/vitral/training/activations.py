@@ -15,12 +15,13 @@ from torch.utils.checkpoint import checkpoint
 def units(module: nn.Module) -> list[nn.Module]:
     """The repeated parts of a module: those that it holds in lists, outermost first.
 
-    A block of a Transformer, a stage of a ResNet; torch's own layers are too small.
+    A block of a Transformer, a stage of a ResNet; a single layer is too small.
     """
     found: list[nn.Module] = []
     for child in module.children():
         listed = isinstance(module, nn.ModuleList | nn.Sequential)
-        if listed and not type(child).__module__.startswith("torch."):
+        own = not type(child).__module__.startswith("torch.")
+        if listed and own and any(True for _ in child.children()):
             found.append(child)
         else:
             found += units(child)
