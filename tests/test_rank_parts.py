@@ -2,8 +2,7 @@
 
 import copy
 import pickle
-import threading
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +78,8 @@ def photos(tmp_path_factory) -> Path:
     root = make_photos(
         tmp_path_factory.mktemp("data") / "photos", splits=("train",), per_class=5
     )
-    (root / "train" / "green" / "2.png").write_bytes(b"\x89PNG no image")
+    bad = vitral.data.open(root).select("train")[3]
+    (root / bad.id).write_bytes(b"\x89PNG no image")
     return root
 
 
@@ -103,7 +103,7 @@ def test_the_rows_of_a_rank_are_those_of_the_batch(photos, mix, changes):
     number = len(loader_of(photos, mix).examples)
     size = (number - 1) // 2
     loader = loader_of(photos, mix, batch_size=size, **changes)
-    bad = "train/green/2.png"
+    bad = loader.examples[3].id
     whole = {batch.id: batch for batch in loader.epoch(1)}
     sizes, broken = [], 0
     for rank in range(3):
@@ -144,9 +144,7 @@ def test_a_share_that_is_missing_makes_all_build_the_batch(monkeypatch):
     other = ("image/0", "image/7")
     monkeypatch.setattr("vitral.training.ranks.gathered", lambda value: [other, value])
     monkeypatch.setattr(Ranks, "highest", lambda self, own: 1)
-    with pytest.raises(
-        DataError, match="image/1 can be read by rank 0 or rank 1"
-    ):
+    with pytest.raises(DataError, match="image/1 can be read by rank 0 or rank 1"):
         list(ranks.together(iter([share])))
 
 
@@ -280,21 +278,11 @@ def test_what_counts_as_a_broken_collective():
 def test_a_second_start_on_the_same_store_gets_another_name():
     """torchrun keeps the store of a start whose ranks are dead."""
     store = dist.HashStore()
-    store.set_timeout(timedelta(seconds=5))
     names = []
     for _ in range(2):
-        found: dict[int, str] = {}
-
-        def go(rank: int, found: dict[int, str] = found) -> None:
-            found[rank] = name_of_start(store, rank, 3, 20)
-
-        threads = [threading.Thread(target=go, args=(rank,)) for rank in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(found) == 3
-        names.append(set(found.values()))
+        with ThreadPoolExecutor(3) as pool:
+            ranks = [pool.submit(name_of_start, store, n, 3, 20.0) for n in range(3)]
+            names.append({rank.result() for rank in ranks})
     assert [len(name) for name in names] == [1, 1]
     assert names[0] != names[1]
     with pytest.raises(ConfigError, match="Rank 1 did not come to the meeting"):

@@ -13,18 +13,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 def units(module: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a module: those that it holds in lists, outermost first.
+    """The repeated parts of a module: those that it holds in lists, innermost ones.
 
-    A block of a Transformer, a stage of a ResNet; a single layer is too small.
+    A block of a Transformer or of a ResNet; a single layer is too small.
     """
     found: list[nn.Module] = []
     for child in module.children():
+        inner = units(child)
         listed = isinstance(module, nn.ModuleList | nn.Sequential)
         own = not type(child).__module__.startswith("torch.")
-        if listed and own and any(True for _ in child.children()):
-            found.append(child)
-        else:
-            found += units(child)
+        if not inner and listed and own and any(True for _ in child.children()):
+            inner = [child]
+        found += inner
     return found
 
 
