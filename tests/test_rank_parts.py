@@ -129,7 +129,8 @@ def test_the_rows_of_a_rank_are_those_of_the_batch(photos, mix, changes):
                 assert piece.batch.image.equal(batch.image[chosen])
                 assert piece.batch.target.equal(batch.target[chosen])
     assert sizes == [size, size, number - 2 * size] * 3
-    assert 0 < broken < 9
+    # With repeats, an epoch shows a third of the examples: not the broken one.
+    assert 0 < broken < 9 or "repeats" in changes
 
 
 def test_a_share_that_is_missing_makes_all_build_the_batch(monkeypatch):
