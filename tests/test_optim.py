@@ -164,6 +164,77 @@ def test_adamw_against_the_formula():
     assert parameter.item() == pytest.approx(weight, rel=1e-12)
 
 
+def adafactor_by_hand(weight, gradients, lr, decay):
+    """One matrix: arXiv 1804.04235, algorithm 4, with steps of fixed size."""
+    rows = torch.zeros(weight.shape[0], 1, dtype=weight.dtype)
+    columns = torch.zeros(1, weight.shape[1], dtype=weight.dtype)
+    for count, gradient in enumerate(gradients, start=1):
+        memory = 1 - count**-0.8
+        square = gradient.square()
+        rows = memory * rows + (1 - memory) * square.mean(1, keepdim=True)
+        columns = memory * columns + (1 - memory) * square.mean(0, keepdim=True)
+        update = gradient / (rows * columns / rows.mean()).sqrt()
+        update = update / max(1.0, float(update.square().mean().sqrt()))
+        weight = weight * (1 - lr * decay) - lr * update
+    return weight
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-6])
+def test_adafactor_against_the_formula(size):
+    """Also for gradients whose square is far below torch's own epsilon of 1e-7."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(5, 3, 7, generator=generator, dtype=torch.float64)
+    start, *gradients = 0.1 * drawn[0], *(size * drawn[1:])
+    parameter = nn.Parameter(start.clone())
+    config = OptimConfig(optimizer="adafactor", lr=0.01, weight_decay=0.3)
+    group = {"params": [parameter], "lr_scale": 1.0, "weight_decay": 0.3}
+    optimizer = build([group], config)
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    expected = adafactor_by_hand(start, gradients, 0.01, 0.3)
+    assert torch.allclose(parameter, expected, rtol=1e-9, atol=0)
+    assert float((parameter.detach() - start).abs().max()) < 0.1
+
+
+def test_adafactor_keeps_a_number_for_each_row_and_column():
+    model = nn.Linear(8192, 1664, bias=False, device="meta")
+    config = OptimConfig(optimizer="adafactor")
+    optimizer = build(parameter_groups(model, config, lambda name: 0, 0), config)
+    model.weight.grad = torch.empty_like(model.weight)
+    group = optimizer.param_groups[0]
+    optimizer._init_group(group, [], [], [], [], [], [])
+    state = optimizer.state[model.weight]
+    assert sum(t.numel() for name, t in state.items() if name != "step") == 9_856
+
+
+def test_the_kernels_of_the_head_decay_on_their_own():
+    """arXiv 2106.04560: 3.0 on the head and 0.03 elsewhere, at a rate of 8e-4."""
+    torch.manual_seed(0)
+    model = Tiny().double()
+    config = OptimConfig(
+        optimizer="adafactor", lr=8e-4, weight_decay=0.03, head_decay=3.0
+    )
+    optimizer = build(parameter_groups(model, config, layer_of, 3), config)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    kernels = kernel_names(model)
+    for name, parameter in model.named_parameters():
+        share = 2.4e-3 if name == "head.weight" else 2.4e-5 * (name in kernels)
+        assert torch.allclose(parameter, before[name] * (1 - share), rtol=1e-14), name
+
+
+def test_a_head_is_what_is_said_to_be_one():
+    model = Tiny()
+    config = OptimConfig(weight_decay=0.03, head_decay=0.0)
+    groups = parameter_groups(model, config, layer_of, 3, lambda name: name[0] == "p")
+    decays = {n: g["weight_decay"] for g in groups for n in names_of(model, g)}
+    assert decays["head.weight"] == decays["tube.weight"] == 0.03
+    assert decays["patch.weight"] == decays["position"] == 0
+
+
 def test_clipping_is_global():
     first = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     second = nn.Parameter(torch.zeros(1, dtype=torch.float64))
@@ -186,7 +257,7 @@ def test_no_clipping_below_the_limit_or_without_one(norm, limit):
     assert parameter.grad.item() == norm
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "adafactor"])
 def test_optimizer_state_by_name_is_bit_equal(kind):
     def trained(steps, restored=None):
         torch.manual_seed(0)
@@ -211,7 +282,7 @@ def test_optimizer_state_by_name_is_bit_equal(kind):
     for expected, got in zip(whole, resumed, strict=True):
         assert expected.keys() == got.keys()
         assert all(torch.equal(expected[name], got[name]) for name in expected)
-    key = "exp_avg" if kind == "adamw" else "momentum_buffer"
+    key = {"adamw": "exp_avg", "sgd": "momentum_buffer", "adafactor": "col_var"}[kind]
     assert f"blocks.0.weight/{key}" in whole[1]
 
 
@@ -221,6 +292,8 @@ def test_restore_refuses_a_stranger():
     names = dict(model.named_parameters())
     with pytest.raises(WeightsError, match="optimizer state for other, which is not"):
         restore_optimizer(optimizer, names, {"other/exp_avg": torch.zeros(2)})
+    with pytest.raises(WeightsError, match=r"weight/row_var has shape \(3, 2\)"):
+        restore_optimizer(optimizer, names, {"weight/row_var": torch.zeros(3, 2)})
     with pytest.raises(WeightsError, match=r"weight/exp_avg has shape \(4,\)"):
         restore_optimizer(optimizer, names, {"weight/exp_avg": torch.zeros(4)})
 
@@ -232,12 +305,14 @@ def check_with(config, name, value):
 
 
 def test_errors_say_what_to_do():
-    with pytest.raises(ConfigError, match="'adamw' or 'sgd': got 'lion'"):
+    with pytest.raises(ConfigError, match="'sgd' or 'adafactor': got 'lion'"):
         check_with(OptimConfig(), "optimizer", "lion")
     with pytest.raises(ConfigError, match=r"`lr` must be positive: got 0\.0"):
         OptimConfig(lr=0.0)
     with pytest.raises(ConfigError, match="`weight_decay` must not be negative"):
         OptimConfig(weight_decay=-0.1)
+    with pytest.raises(ConfigError, match=r"or -1 for `weight_decay`: got -0\.5"):
+        OptimConfig(head_decay=-0.5)
     with pytest.raises(ConfigError, match="`betas` must be at least 0 and below 1"):
         OptimConfig(betas=(0.9, 1.0))
     with pytest.raises(ConfigError, match="`layer_decay` must be above 0"):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vitral.errors import ConfigError
 from vitral.training import ScheduleConfig, lr_at, steps_for
+from vitral.training.schedule import SCHEDULES
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,46 @@ def test_rsqrt_halves_after_three_timescales_and_cools_down():
     assert lr_at(10_000, 10_000, 8e-4, config) == 0
 
 
+def test_rsqrt_of_the_giant_models():
+    """arXiv 2106.04560: 8e-4, a million updates, warm-up and timescale 10,000."""
+    config = ScheduleConfig(
+        schedule="rsqrt", warmup=10_000, timescale=10_000, cooldown=50_000
+    )
+    golden = {
+        0: 0.0,
+        5_000: 4e-4,
+        10_000: 8e-4,
+        20_000: 5.656854e-4,
+        40_000: 4e-4,
+        110_000: 2.412091e-4,
+        950_000: 8.207827e-5,
+        975_000: 4.050957e-5,
+        1_000_000: 0.0,
+    }
+    for step, rate in golden.items():
+        assert lr_at(step, 1_000_000, 8e-4, config) == pytest.approx(rate, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "parts", "edges"),
+    [
+        ("step", 10, (3, 6, 9)),
+        ("step_of_90", 90, (30, 60, 80)),
+        ("step_of_40", 40, (10, 23, 30, 37)),
+    ],
+)
+def test_stairs(schedule, parts, edges):
+    """arXiv 1912.11370: a tenth after each edge, and at the edge still the old rate."""
+    config = ScheduleConfig(schedule=schedule, warmup=5)
+    total = 7 * parts
+    for number, edge in enumerate(edges):
+        for step, falls in ((7 * edge, number), (7 * edge + 1, number + 1)):
+            assert lr_at(step, total, 0.48, config) == pytest.approx(0.48 / 10**falls)
+    assert lr_at(1, total, 0.48, config) == pytest.approx(0.096)
+    with pytest.raises(ConfigError, match=f"constant: {schedule} ends low by itself"):
+        ScheduleConfig(schedule=schedule, cooldown=5)
+
+
 def test_constant_without_warmup_starts_at_the_base():
     config = ScheduleConfig(schedule="constant")
     assert [lr_at(step, 7, 0.1, config) for step in range(8)] == [0.1] * 8
@@ -51,7 +92,7 @@ def test_constant_with_warmup_and_cooldown():
 
 
 @given(
-    schedule=st.sampled_from(["cosine", "linear", "rsqrt", "constant", "step"]),
+    schedule=st.sampled_from(SCHEDULES),
     total=st.integers(2, 3_000),
     share=st.floats(0, 0.9),
     step=st.integers(0, 4_000),

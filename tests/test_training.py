@@ -234,7 +234,7 @@ def crashing(batches, after):
     return limited
 
 
-@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "adafactor"])
 def test_a_crashed_run_resumes_bit_equal(tmp_path, kind):
     run(tmp_path / "whole", kind=kind)
     generator = random.Random(4)

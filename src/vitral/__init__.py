@@ -25,6 +25,7 @@ _WHERE = {
     "load": "vitral.weights",
     "names": "vitral.models",
     "save": "vitral.weights",
+    "self_train": "vitral.run",
     "train": "vitral.run",
     "transfer": "vitral.run",
 }
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
     from vitral.evaluation import fewshot, knn, linear
     from vitral.models import create, names
-    from vitral.run import Run, TrainConfig, features, train, transfer
+    from vitral.run import Run, TrainConfig, features, self_train, train, transfer
     from vitral.run import open_run as open  # noqa: A004
     from vitral.weights import convert, explain, load, save
 
@@ -85,6 +86,7 @@ __all__ = [
     "plots",
     "recipes",
     "save",
+    "self_train",
     "train",
     "transfer",
     "weights",

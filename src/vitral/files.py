@@ -4,6 +4,7 @@ A write goes to a temporary name in the same folder, is flushed to the disk, ren
 and the folder is flushed too: without the last step the rename itself can be lost.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -45,6 +46,21 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinity are refused."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, those above it too, and flush their names.
+
+    What is flushed in a folder whose own name is not is lost with it.
+    """
+    new = [folder]
+    while not new[-1].parent.is_dir():
+        new.append(new[-1].parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in new:
+        # A shared folder above ours may not be readable; then nobody can flush it.
+        with contextlib.suppress(PermissionError):
+            sync_folder(made.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,9 +18,11 @@ from vitral.version import __version__
 VERBS = {
     "demo": "the main job end to end on data that comes with the install",
     "train": "train, fine-tune or probe: DATA --out RUN [--weights FILE]",
+    "self-train": "a teacher labels images, students learn: DATA UNLABELLED --out DIR",
     "eval": "accuracy with intervals, per class and calibration: RUN [DATA]",
     "transfer": "a table of weights x data x protocol: WEIGHTS... --data D...",
     "compare": "which of two models is better, on the same images: A B",
+    "verify-resume": "kill a run, resume it, compare it bit for bit: RECIPE [DATA]",
     "predict": "one JSON line or CSV row per image: RUN FILES...",
     "inspect": "what a model looks at: RUN_OR_WEIGHTS IMAGES... --out DIR",
     "study": "an experiment of the paper at a reachable size: NAME",
@@ -64,7 +66,7 @@ def _dispatch(words: list[str]) -> int:
 
 def _guarded(verb: str, words: list[str]) -> int:
     try:
-        importlib.import_module(f"vitral.cli.{verb}").run(words)
+        importlib.import_module(f"vitral.cli.{verb.replace('-', '_')}").run(words)
     except VitralError as error:
         print(f"vitral {verb}: {error}", file=sys.stderr)
         return error.exit_code

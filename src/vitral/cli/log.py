@@ -1,6 +1,8 @@
 """log.txt of a run: what was printed, and the traceback of anything unexpected."""
 
 import datetime
+import os
+import sys
 from pathlib import Path
 
 _FILE: list[Path] = []
@@ -17,8 +19,14 @@ def log_file() -> Path | None:
 
 
 def say(text: str) -> None:
-    """Print `text`, and keep it in the log with the time."""
-    print(text, flush=True)
+    """Print `text`, and keep it in the log with the time.
+
+    A closed output (`vitral train ... | head -1`) must not end hours of training.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     file = log_file()
     if file is not None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import tyro
 import vitral.models
 import vitral.recipes
 import vitral.weights
+from vitral.cli.dry_run import at_least_one, lines, speed, without_plan
 from vitral.cli.log import keep_log, say
 from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
@@ -32,18 +34,28 @@ SHORT = re.compile(r"(-[bj])=?(\d+)")
 
 def run(words: list[str]) -> None:
     """Parse the flags on top of a recipe, train, and say where the result is."""
-    data, flags = _data_first(words)
-    known, rest = _first_flags().parse_known_args(flags)
+    data, flags = data_first(words)
+    known, rest = first_flags().parse_known_args(flags)
+    if known.recipe is None:
+        _list_recipes()
+        return
     if known.help or not words:
-        _show_help(known.recipe, known.objective)
+        show_help(known.recipe, known.objective)
         raise SystemExit(0 if known.help else 2)
     if not data:
         raise ConfigError(
             f"`vitral train` takes the data first, as in `vitral train DATA --out RUN`:"
             f" got `{words[0]}`."
         )
-    if not known.out:
+    if not known.out and not known.dry_run:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
+    if known.dry_run:
+        config, recipe, reason = configured(data, known, rest)
+        print(f"recipe: {recipe}, {reason}")
+        for line in lines(config, known.devices, known.flops_per_second):
+            print(line)
+        print(f"command: vitral train {shlex.join(without_plan(words))}")
+        return
     try:
         with joined(pick_device(known.device), known.rank_timeout):
             _train(data, known, rest)
@@ -54,13 +66,7 @@ def run(words: list[str]) -> None:
 
 
 def _train(data: str, known: argparse.Namespace, rest: list[str]) -> None:
-    recipe, reason = known.recipe, "asked for"
-    if not recipe:
-        recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
-    config = vitral.recipes.get(recipe)(data, known.weights)
-    config = _with_model_changes(config, known)
-    config = _with_objective(config, known.objective)
-    config = parse(config, rest)
+    config, recipe, reason = configured(data, known, rest)
     out = Path(known.out)
     with begun(config, out, resume=known.resume, device=known.device):
         announce = say if rank() == 0 else None
@@ -83,6 +89,33 @@ def _train(data: str, known: argparse.Namespace, rest: list[str]) -> None:
                 announce(line)
 
 
+class Configured(NamedTuple):
+    """Settings, the recipe that they began as, and why that one."""
+
+    config: TrainConfig
+    recipe: str
+    reason: str
+
+
+def configured(data: str, known: argparse.Namespace, rest: list[str]) -> Configured:
+    """The recipe of a command with its flags on top.
+
+    Args:
+        known: what `first_flags` has read.
+        rest: the other flags.
+    """
+    recipe, reason = known.recipe, "asked for"
+    if not recipe:
+        recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
+    config = vitral.recipes.get(recipe)(data, known.weights)
+    config = _with_model_changes(config, known)
+    config = _with_objective(config, known.objective)
+    if known.twin:
+        config = vitral.recipes.twin(config)
+    config = parse(config, rest)
+    return Configured(config, recipe, reason)
+
+
 def parse(config: TrainConfig, words: list[str]) -> TrainConfig:
     """`config` with flags on top; an unknown flag prints the nearest and exits 2."""
     return tyro.cli(
@@ -100,7 +133,7 @@ class _Words(NamedTuple):
     flags: list[str]
 
 
-def _data_first(words: list[str]) -> _Words:
+def data_first(words: list[str]) -> _Words:
     """The data set, and the flags in one spelling: --kebab-case, long, apart."""
     flags: list[str] = []
     for word in words:
@@ -118,10 +151,10 @@ def _data_first(words: list[str]) -> _Words:
     return _Words("", flags)
 
 
-def _first_flags() -> argparse.ArgumentParser:
+def first_flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", default="")
-    parser.add_argument("--recipe", default="")
+    parser.add_argument("--recipe", default="", nargs="?")
     parser.add_argument("--model", default="")
     parser.add_argument("--weights", default="")
     parser.add_argument("-j", "--workers", type=int, default=0)
@@ -131,6 +164,10 @@ def _first_flags() -> argparse.ArgumentParser:
     parser.add_argument("--shard", choices=("none", "fsdp"), default="none")
     parser.add_argument("--checkpoint-activations", action="store_true")
     parser.add_argument("--rank-timeout", type=float, default=TIMEOUT)
+    parser.add_argument("--twin", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--devices", type=at_least_one, default=1)
+    parser.add_argument("--flops-per-second", type=speed, default=0.0)
     parser.add_argument("--linear-probe", action="store_true")
     parser.add_argument("--drop-path", type=float)
     parser.add_argument(
@@ -201,7 +238,16 @@ def _value(text: str) -> Any:
         return text
 
 
-def _show_help(recipe: str, objective: str) -> None:
+def _list_recipes() -> None:
+    """Every recipe, those of one kind in a line."""
+    for group, names in vitral.recipes.groups().items():
+        print(f"{group:20} {' '.join(names)}")
+    print("A name is both words with a dot between, as in vit.jft.b16.")
+    print("next: vitral train DATA --recipe NAME --dry-run")
+
+
+def show_help(recipe: str, objective: str) -> None:
+    """Print every flag; leaves with exit code 0."""
     print(
         "usage: vitral train DATA --out RUN [--recipe NAME] [--weights FILE] "
         "[--resume]\n\n"
@@ -212,7 +258,11 @@ def _show_help(recipe: str, objective: str) -> None:
         "  --model NAME       a size by name, such as vit_s16; `vitral models` lists "
         "them\n"
         "  --recipe NAME      settings to begin with; without it vitral picks one: "
-        f"{', '.join(vitral.recipes.RECIPES)}\n"
+        "`--recipe` alone lists them\n"
+        "  --dry-run          print images, compute, memory and time, train nothing\n"
+        "  --devices N        of a dry run: how many share a batch\n"
+        "  --flops-per-second F  of a dry run: operations of each device\n"
+        "  --twin             the recipe with a small model, for 60 updates\n"
         "  --weights FILE     a model folder, a run or a .safetensors file\n"
         "  --resume           go on from the newest checkpoint of RUN\n"
         "  -j, --workers N    processes that decode images; any number gives the same "

@@ -76,6 +76,9 @@ class Task:
     """The rows that are wanted, where `examples` are those and the row before them;
     None for all. A part is built whole or not at all."""
 
+    def __post_init__(self) -> None:
+        assert len(self.examples) == len(self.numbers)
+
 
 class Result(NamedTuple):
     """A built batch, None if nothing was readable, and what was not."""

@@ -10,6 +10,7 @@ from vitral.data.dataset import DataSet
 from vitral.data.folder import read_folder
 from vitral.data.hub import PREFIX, read_hub
 from vitral.data.named import read_named
+from vitral.data.pseudo import read_pseudo
 from vitral.data.table import read_table
 from vitral.data.unlabelled import has_classes, read_unlabelled
 from vitral.errors import ConfigError, DataError
@@ -76,6 +77,8 @@ def _listed(
             return read_table(tables[0], group_by, kind)
         return read_folder(path, group_by, kind)
     if path.is_file():
+        if path.suffix == ".json" and kind == "auto":
+            return read_pseudo(path, lambda of, by: _listed(of, by, root, kind))
         if path.suffix not in (".csv", ".jsonl"):
             raise ConfigError(
                 f"data must be a folder, a .csv or .jsonl table, or a name: got the "

@@ -217,14 +217,14 @@ def _weights(value: Any) -> list[Any] | None:
 def _normalised(weights: list[Any], names: list[str]) -> tuple[float, ...]:
     try:
         numbers = [float(weight) for weight in weights]
-    except (TypeError, ValueError):
-        numbers = [math.nan]
+        total = math.fsum(numbers)
+    except (TypeError, ValueError, OverflowError):
+        numbers, total = [], math.nan
     if len(weights) != len(names):
         raise _Fault(
             "weight",
             f"{len(weights)} weight(s) for {len(names)} label(s); give one per label",
         )
-    total = math.fsum(numbers)
     if not all(number >= 0 for number in numbers) or not 0 < total < math.inf:
         raise _Fault(
             "weight",

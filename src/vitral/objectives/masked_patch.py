@@ -118,7 +118,8 @@ class MaskedPatch(nn.Module):
         dim = model.config.embed_dim
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim).to(like))
         nn.init.normal_(self.mask_token, std=0.02)
-        self.head = nn.Linear(dim, self._outputs()).to(like.device, like.dtype)
+        outputs = outputs_of(config, model.config.patch_hw)
+        self.head = nn.Linear(dim, outputs).to(like.device, like.dtype)
         nn.init.zeros_(self.head.weight)  # every colour starts equal: ln 512
         nn.init.zeros_(self.head.bias)
 
@@ -229,10 +230,12 @@ class MaskedPatch(nn.Module):
         )
         return mean, std
 
-    def _outputs(self) -> int:
-        if self.config.target == "pixels":
-            return math.prod(self.model.config.patch_hw) * 3
-        return COLOURS * (1 if self.config.target == "mean_colour" else SIDE**2)
+
+def outputs_of(config: MaskedPatchConfig, patch_size: tuple[int, int]) -> int:
+    """Numbers that are predicted of each corrupted patch."""
+    if config.target == "pixels":
+        return math.prod(patch_size) * 3
+    return COLOURS * (1 if config.target == "mean_colour" else SIDE**2)
 
 
 def draw(

@@ -17,6 +17,7 @@ from vitral.plots.distance import distance
 from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
 from vitral.plots.growth import Line, Panel, growth
+from vitral.plots.pseudo import pseudo_labels
 from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.reconstruction import masked, reconstructions
 from vitral.plots.scaling import FittedCurve, data_size
@@ -51,6 +52,7 @@ __all__ = [
     "per_class",
     "position_panels",
     "positions",
+    "pseudo_labels",
     "randomisation",
     "rank_curves",
     "reconstructions",

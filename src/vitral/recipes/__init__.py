@@ -5,27 +5,49 @@ variant calls its parent and changes fields. `choose` picks one from the data.
 """
 
 import difflib
-from collections.abc import Callable
+from itertools import groupby
 from typing import NamedTuple
 
 from vitral.errors import ConfigError
 from vitral.models import config
-from vitral.recipes import bit, clips, elpv, small, vit
+from vitral.recipes import (
+    augreg,
+    bit,
+    bit_pretraining,
+    clips,
+    deit,
+    elpv,
+    mae,
+    masked_patch,
+    plain_vit,
+    scaling,
+    small,
+    vit,
+    vit_pretraining,
+)
+from vitral.recipes.described import Recipe
 from vitral.recipes.facts import Facts, look
 from vitral.recipes.planning import plan
-from vitral.run import TrainConfig
-
-Recipe = Callable[[str, str], TrainConfig]
+from vitral.recipes.twin import twin
 
 RECIPES: dict[str, Recipe] = {
     "small.scratch": small.scratch,
     "small.finetune": small.finetune,
     "vit.finetune": vit.finetune,
+    **masked_patch.RECIPES,
+    **vit_pretraining.RECIPES,
+    **augreg.RECIPES,
+    **plain_vit.RECIPES,
+    **scaling.RECIPES,
+    **deit.RECIPES,
+    **mae.RECIPES,
     "bit.hyperrule": bit.hyperrule,
+    **bit_pretraining.RECIPES,
     "elpv.finetune": elpv.finetune,
     "clips.scratch": clips.scratch,
     "clips.finetune": clips.finetune,
 }
+"""Every recipe by its name: what it follows, perhaps the data, then the model."""
 
 
 class Choice(NamedTuple):
@@ -45,9 +67,18 @@ def get(name: str) -> Recipe:
         return RECIPES[name]
     near = difflib.get_close_matches(name, RECIPES, n=2, cutoff=0.0)
     raise ConfigError(
-        f"Unknown recipe `{name}`. The nearest names are {' and '.join(near)}; all are "
-        f"{', '.join(RECIPES)}."
+        f"Unknown recipe `{name}`. The nearest names are {' and '.join(near)}; "
+        "`vitral train --recipe` lists all."
     )
+
+
+def groups() -> dict[str, list[str]]:
+    """The recipes by their names up to the last dot, in order: `vit.jft` has `b16`."""
+    parted = [name.rpartition(".") for name in RECIPES]
+    return {
+        group: [last for _, _, last in names]
+        for group, names in groupby(parted, key=lambda part: part[0])
+    }
 
 
 def choose(data: str, weights: str, model: str = "") -> Choice:
@@ -73,5 +104,28 @@ def choose(data: str, weights: str, model: str = "") -> Choice:
     return Choice("vit.finetune", f"{images}: enough for the paper's own fine-tune")
 
 
-__all__ = ["RECIPES", "Choice", "Facts", "Recipe", "bit", "choose", "clips", "elpv"]
-__all__ += ["get", "look", "plan", "small", "vit"]
+__all__ = [
+    "RECIPES",
+    "Choice",
+    "Facts",
+    "Recipe",
+    "augreg",
+    "bit",
+    "bit_pretraining",
+    "choose",
+    "clips",
+    "deit",
+    "elpv",
+    "get",
+    "groups",
+    "look",
+    "mae",
+    "masked_patch",
+    "plain_vit",
+    "plan",
+    "scaling",
+    "small",
+    "twin",
+    "vit",
+    "vit_pretraining",
+]

@@ -9,13 +9,13 @@ from safetensors import SafetensorError
 
 from vitral import configs
 from vitral.errors import ConfigError, VitralError, WeightsError
-from vitral.files import TEMPORARY_SUFFIX
+from vitral.files import TEMPORARY_SUFFIX, make_folder
 from vitral.run.config import VOLATILE, TrainConfig
 from vitral.run.folder import read_config
 
 LOCK = "lock.json"
 """Who is training into the folder; see lock.py."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
@@ -28,7 +28,7 @@ def claim(config: TrainConfig, out: Path, resume: bool) -> None:
     if out.is_file():
         raise ConfigError(f"`--out {out}` is a file: name a folder for the run.")
     with write_errors_as_ours(out):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     if all(_left_by_a_start(file) for file in out.iterdir()):
         return
     stored = out / "config.json"
@@ -58,6 +58,13 @@ def _left_by_a_start(file: Path) -> bool:
     """Whether a run that ended before its config was written leaves this file."""
     known = ("log.txt", "split.csv", LOCK)
     return file.name in known or file.suffix == TEMPORARY_SUFFIX
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what killed processes left of their last writes; checkpoints do so
+    themselves. Only for the process that owns the folder."""
+    for file in out.rglob(f".*.[0-9]*{TEMPORARY_SUFFIX}"):
+        file.unlink(missing_ok=True)
 
 
 @contextmanager

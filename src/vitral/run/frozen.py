@@ -7,9 +7,14 @@ the same gradients as the whole model would.
 
 import hashlib
 import json
+import math
+import os
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -19,9 +24,10 @@ from torch import Tensor, nn
 
 from vitral.data import Batch, Loader
 from vitral.data.batches import target_of
-from vitral.errors import DataError
+from vitral.errors import DataError, WeightsError
 from vitral.files import write_json
 from vitral.models import Tokens, VisionModel
+from vitral.run.claim import FULL
 
 FILE, ABOUT = "tokens.bin", "tokens.json"
 
@@ -151,6 +157,7 @@ def cached(
 
     Raises:
         DataError: an image cannot be decoded.
+        WeightsError: the disk has no room for them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     about = folder / ABOUT
@@ -159,14 +166,40 @@ def cached(
     kind = np.int16 if bf16 else np.float32
     if not about.is_file() or json.loads(about.read_text()) != wanted:
         about.unlink(missing_ok=True)
-        table = np.memmap(folder / FILE, dtype=kind, mode="w+", shape=shape)
         once = replace(loader, repeats=1)
-        for view in range(views):
-            _fill(table[view], once, model, view, device, bf16)
-        table.flush()
+        with _reserved(folder / FILE, math.prod(shape) * kind().itemsize) as file:
+            for view in range(views):
+                _fill(file, view * shape[1], once, model, view, device, bf16)
         write_json(about, wanted)
     table = np.memmap(folder / FILE, dtype=kind, mode="r", shape=shape)
     return CachedLoader(loader=loader, table=table, bf16=bf16)
+
+
+@contextmanager
+def _reserved(path: Path, size: int) -> Iterator[BinaryIO]:
+    """A new file of `size` bytes, flushed at the end; removed where that fails.
+
+    The room is asked for before hours of computing, and the content goes through
+    ordinary writes: a page of a mapped file that finds no room kills the process.
+    """
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise WeightsError(
+            f"The outputs of the frozen blocks need {size:,} bytes in {path.parent}, "
+            f"where {free:,} are free ({error.strerror}). Free space, give fewer "
+            "`--views`, or leave `--cache` out; then run the same command with "
+            "--resume."
+        ) from error
 
 
 def _fingerprint(model: VisionModel) -> str:
@@ -178,13 +211,15 @@ def _fingerprint(model: VisionModel) -> str:
 
 @torch.no_grad()
 def _fill(
-    rows: np.ndarray,
+    file: BinaryIO,
+    first_row: int,
     loader: Loader,
     model: VisionModel,
     view: int,
     device: torch.device,
     bf16: bool,
 ) -> None:
+    """Write the outputs of one view, a row an example, from `first_row` on."""
     model.eval()
     places = {example.id: i for i, example in enumerate(loader.examples)}
     filled = 0
@@ -192,7 +227,9 @@ def _fill(
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             tokens = frozen_output(model, batch.image.to(device)).float().cpu()
         values = tokens.bfloat16().view(torch.int16) if bf16 else tokens
-        rows[[places[name] for name in batch.id]] = values.numpy()
+        for name, row in zip(batch.id, values.numpy(), strict=True):
+            file.seek((first_row + places[name]) * row.nbytes)
+            file.write(row.tobytes())
         filled += len(batch.id)
     if filled != len(places):
         first = loader.failures[0]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.errors import ConfigError
-from vitral.run.claim import LOCK, claim
+from vitral.run.claim import LOCK, claim, remove_leftovers
 from vitral.run.config import TrainConfig
 from vitral.training.distributed import from_first
 
@@ -59,6 +59,7 @@ def _taken(stack: ExitStack, config: TrainConfig, out: Path, resume: bool) -> bo
     if not inside:
         stack.enter_context(locked(file))
         claim(config, out, resume)  # another run may have come and gone meanwhile
+        remove_leftovers(out)
     return resume
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitral import plots
 from vitral.data import Audit, Preprocess
 from vitral.errors import ImageError
+from vitral.evaluation import Probe
 from vitral.files import write_atomic, write_json
 from vitral.objectives import MAE, MaskedPatch
 from vitral.objectives.draws import uniform
@@ -50,7 +51,7 @@ def finish_without_labels(
         splits[split] = {
             "n": judged.n,
             "loss": judged.loss,
-            "knn": None if judged.knn is None else judged.knn.to_dict(),
+            "knn": None if judged.knn is None else _kept(judged.knn),
         }
         numbers = {"loss": judged.loss}
         if judged.knn is not None:
@@ -63,6 +64,13 @@ def finish_without_labels(
     write_atomic(out / "model" / "README.md", model_card(out))
     write_report(out, found.dataset)
     return run
+
+
+def _kept(probe: Probe) -> dict[str, Any]:
+    """The numbers of a probe, without its answer for each image."""
+    stored = probe.to_dict()
+    del stored["predicted"]
+    return stored
 
 
 def draw_reconstructions(

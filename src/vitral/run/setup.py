@@ -32,10 +32,11 @@ from vitral.models import (
     ViTConfig,
     clip_config,
 )
+from vitral.models.base import HEADS
 from vitral.run.clips import Kind, refuse_clips, sampled
 from vitral.run.config import TrainConfig
 from vitral.training import build, parameter_groups
-from vitral.weights import Ledger
+from vitral.weights import Ledger, Source
 
 FULL_AUDIT_UP_TO = 50_000
 """Images; a larger set is sampled, since decoding it all would delay the first step."""
@@ -140,19 +141,12 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
     """The model with its weights, its frozen part and its pre-processing."""
     if not config.objective.LABELS:
         classes = ()
-    changes: dict[str, Any] = {**config.model_changes, "num_classes": len(classes)}
-    if config.image_size:
-        changes["image_size"] = config.image_size
     ledger: Ledger | None = None
     origin: dict[str, Any] = {"notes": ["fresh weights"]}
-    if config.weights:
-        source = vitral.weights.read(config.weights)
-        held = _begun(config, source.config)
-        # The hidden layer of a pre-training head goes with the head (section 3.2).
-        if hasattr(held, "representation_size"):
-            changes.setdefault("representation_size", 0)
-        model_config = vitral.models.changed(held, changes)
-        torch.manual_seed(config.seed)
+    source = vitral.weights.read(config.weights) if config.weights else None
+    model_config = planned_model(config, len(classes), source)
+    torch.manual_seed(config.seed)
+    if source is not None:
         model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
         moved = source.config.grid != model_config.grid
@@ -163,14 +157,32 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
                 "method": model_config.position_resize,
             }
     else:
-        model_config = vitral.models.config(config.model, changes)
-        torch.manual_seed(config.seed)
         model = vitral.models.build(model_config)
         preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
     preprocess = sampled(preprocess, model_config, config.preprocess_changes)
     if config.freeze >= 0:
         model.freeze(config.freeze)
     return Prepared(model=model, preprocess=preprocess, ledger=ledger, origin=origin)
+
+
+def planned_model(
+    config: TrainConfig, num_classes: int, source: Source | None
+) -> ModelConfig:
+    """The settings of the model that a run trains, before anything is built.
+
+    Args:
+        source: what `config.weights` holds; None for fresh weights.
+    """
+    changes: dict[str, Any] = {**config.model_changes, "num_classes": num_classes}
+    if config.image_size:
+        changes["image_size"] = config.image_size
+    if source is None:
+        return vitral.models.config(config.model, changes)
+    held = _begun(config, source.config)
+    # The hidden layer of a pre-training head goes with the head (section 3.2).
+    if hasattr(held, "representation_size"):
+        changes.setdefault("representation_size", 0)
+    return vitral.models.changed(held, changes)
 
 
 def train_loader(
@@ -214,7 +226,11 @@ def optimizer_of(
     def layer_of(name: str) -> int:
         return model.layer_of(names[name]) if names[name] else top
 
-    return build(parameter_groups(objective, config.optim, layer_of, top), config.optim)
+    def is_head(name: str) -> bool:
+        return names[name].split(".")[0] in HEADS
+
+    groups = parameter_groups(objective, config.optim, layer_of, top, is_head)
+    return build(groups, config.optim)
 
 
 def bad_of(bad: tuple[BadFile, ...], split: str) -> list[BadFile]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from vitral.run import TrainConfig
+from vitral.run.self_training_state import SelfTrainingConfig
 from vitral.studies.table import Table
 
 Size = Literal["cpu", "paper"]
@@ -21,6 +22,18 @@ Place = tuple[str, str]
 HERE = "STUDY"
 """First part of a path in a trial's `data` or `weights` that `prepare` has written
 into the study's folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """What makes a trial one round of self-training."""
+
+    teacher: str
+    """The key of the trial whose best model labels the images."""
+    unlabelled: str
+    truth: str
+    """Their true classes, for the page of the labels alone; empty for none."""
+    settings: SelfTrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +51,8 @@ class Trial:
     after: str = ""
     """The key of the trial whose best model this one begins with; `config.weights` is
     then put there. Empty for none."""
+    student: Student | None = None
+    """Whom this trial learns from beside its data; None for nobody."""
     counts: bool = True
     """False for a stage that only prepares others."""
 
@@ -50,6 +65,11 @@ class Trial:
     @property
     def place(self) -> Place:
         return self.row, self.column
+
+    @property
+    def needs(self) -> str:
+        """The key of the trial that must have ended before; empty for none."""
+        return self.student.teacher if self.student is not None else self.after
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +114,10 @@ def trials_of(study: Study, size: Size, seeds: Sequence[int]) -> list[Trial]:
     for trial in trials:
         if trial.key in known:
             raise ValueError(f"The study {study.name} has two trials {trial.key!r}.")
-        if trial.after and trial.after not in known:
+        if trial.needs and trial.needs not in known:
             raise ValueError(
                 f"The trial {trial.key!r} of {study.name} begins after "
-                f"{trial.after!r}, which is not before it."
+                f"{trial.needs!r}, which is not before it."
             )
         known.add(trial.key)
     return trials

@@ -9,19 +9,21 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitral import configs
 from vitral.run import Run, TrainConfig, open_run, train
 from vitral.run.cells import Cell, Cells
-from vitral.studies.base import HERE, Trial
+from vitral.run.self_training import self_train
+from vitral.studies.base import HERE, Student, Trial
 from vitral.studies.table import Measured, Table
 
 Announce = Callable[[str], None]
@@ -56,7 +58,7 @@ class Lab(NamedTuple):
             try:
                 while waiting or running:
                     ready = [
-                        one for one in waiting if one.after in done or not one.after
+                        one for one in waiting if one.needs in done or not one.needs
                     ]
                     for trial in ready[: self.jobs - len(running)]:
                         waiting.remove(trial)
@@ -75,9 +77,17 @@ class Lab(NamedTuple):
         self, pool: ProcessPoolExecutor, trial: Trial, folders: dict[str, Path]
     ) -> "Future[Cell]":
         config = self._placed(trial, folders)
-        return pool.submit(
-            _compute, self.folder, trial.key, config, folders[trial.key], self.device
-        )
+        student = trial.student
+        if student is not None:
+            student = replace(
+                student,
+                teacher=str(folders[student.teacher]),
+                unlabelled=student.unlabelled.replace(HERE, str(self.folder), 1),
+                truth=student.truth.replace(HERE, str(self.folder), 1),
+            )
+        out = folders[trial.key]
+        about = (self.folder, trial.key, config, out, self.device, student)
+        return pool.submit(_compute, *about)
 
     def _placed(self, trial: Trial, folders: dict[str, Path]) -> TrainConfig:
         """The trial's settings, with the paths that its study's folder decides."""
@@ -94,7 +104,9 @@ class Lab(NamedTuple):
         folders: dict[str, Path] = {}
         for trial in trials:
             plain = json.dumps(configs.to_plain(trial.config), sort_keys=True)
-            before = folders[trial.after].name if trial.after else ""
+            before = folders[trial.needs].name if trial.needs else ""
+            if trial.student is not None:
+                plain += json.dumps(asdict(trial.student.settings), sort_keys=True)
             mark = hashlib.sha256(f"{plain} {before}".encode()).hexdigest()[:8]
             name = "".join(c if c.isalnum() else "-" for c in trial.key)
             folders[trial.key] = self.folder / "runs" / f"{name}-{mark}"
@@ -154,7 +166,12 @@ def _end_with(parent: int) -> None:
 
 
 def _compute(
-    folder: Path, key: str, config: TrainConfig, out: Path, device: str
+    folder: Path,
+    key: str,
+    config: TrainConfig,
+    out: Path,
+    device: str,
+    student: Student | None,
 ) -> Cell:
     """Train in `out`, or take the kept result; runs in a process of its own."""
     about = {"config": configs.to_plain(config), "run": out.name}
@@ -167,12 +184,31 @@ def _compute(
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
         ):
-            train(config, out, resume=out.exists(), device=device)
+            if student is None:
+                train(config, out, resume=out.exists(), device=device)
+            else:
+                _teach(student, config, out, device)
         return {**_read(out), "cpu_seconds": round(time.process_time() - before, 2)}
 
     name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in key)
     with _AT_WORK:
         return Cells(folder / "cells").compute(name, about, result)
+
+
+def _teach(student: Student, config: TrainConfig, out: Path, device: str) -> None:
+    """One round of self-training in a folder of its own; its run is copied to `out`."""
+    folder = out.parent.parent / "self-training" / out.name
+    done = self_train(
+        config,
+        student.unlabelled,
+        folder,
+        teacher=student.teacher,
+        settings=student.settings,
+        truth=student.truth or None,
+        device=device,
+    )
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(done.results[-1].path, out)
 
 
 def _read(out: Path) -> dict[str, Any]:

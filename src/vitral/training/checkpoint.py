@@ -6,6 +6,7 @@ last. The folder gets its name only when all of it is on the disk, and is never 
 again. Nothing is pickled. The optimizer's tensors are in optimizer_state.py.
 """
 
+import errno
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vitral.errors import ConfigError, DivergedError, WeightsError
-from vitral.files import sha256_file, sync_folder, write_json
+from vitral.files import make_folder, sha256_file, sync_folder, write_json
 
 FORMAT = 1
 FOLDER_NAME = re.compile(r"step-(\d{8,})")
@@ -57,9 +58,10 @@ class CheckpointStore:
 
         Raises:
             ConfigError: the folder cannot be written.
+            WeightsError: the disk is full.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             for path in self.folder.iterdir():
                 if LEFTOVER_NAME.fullmatch(path.name):
                     _remove(path)
@@ -67,6 +69,11 @@ class CheckpointStore:
             probe.write_bytes(b"x")
             probe.unlink()
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise WeightsError(
+                    f"Checkpoints cannot be written to {self.folder}: the disk is "
+                    "full. Free space and run the same command with --resume."
+                ) from error
             raise ConfigError(
                 f"Checkpoints cannot be written to {self.folder} "
                 f"({error.strerror or error}): choose another output folder."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.errors import ConfigError, DivergedError, WeightsError
+from vitral.files import sync_folder
 
 TIMING_FIELDS = ("images_per_second", "data_wait")
 """What differs between two runs of the same seed."""
@@ -25,6 +26,7 @@ class MetricsLog:
         self.path = path
         try:
             self._file = path.open("ab", buffering=0)
+            sync_folder(path.parent)
         except OSError as error:
             raise self._unwritable(error) from error
 

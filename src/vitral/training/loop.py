@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
-from vitral.errors import ConfigError, InterruptedRun
+from vitral.errors import ConfigError, DivergedError, InterruptedRun
 from vitral.training.checkpoint import refuse_nonfinite
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
@@ -182,6 +182,7 @@ class Loop:
         update = self.updater.update(batch, state.step)
         self.trained.update_average()
         state.step += 1
+        state.saw(batch.id)
         state.add({**update.metrics, "grad_norm": update.grad_norm})
         self.timer.add(update.images, time.perf_counter() - started, waited)
         self.progress.update(state.step, {**update.metrics, "lr": rate})
@@ -205,11 +206,16 @@ class Loop:
         model.eval()
         self.updater.seed_torch(state.step, -1)
         with torch.no_grad():
-            if self.ranks.world == 1:
-                metrics = self.signals.abortable(lambda: evaluate(model))
-            else:  # one that left would leave the others waiting
-                found = evaluate(model)
-                metrics = self.ranks.by_first(lambda: found)
+            try:
+                if self.ranks.world == 1:
+                    metrics = self.signals.abortable(lambda: evaluate(model))
+                else:  # one that left would leave the others waiting
+                    found = evaluate(model)
+                    metrics = self.ranks.by_first(lambda: found)
+            except DivergedError as error:
+                raise DivergedError(
+                    f"The evaluation at step {state.step} found: {error}"
+                ) from error
         if metrics is None:
             return  # the resumed run evaluates this step
         values = {name: float(value) for name, value in metrics.items()}

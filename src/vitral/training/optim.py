@@ -1,7 +1,8 @@
 """Which parameter gets which learning rate and decay, and the optimizer over them.
 
 AdamW with decoupled decay and SGD with momentum, as arXiv 2010.11929 appendix B.1 uses
-them; layer-wise rates as in arXiv 2106.08254. The schedule is in schedule.py.
+them; Adafactor for models whose state would not fit (arXiv 2106.04560); layer-wise
+rates as in arXiv 2106.08254. The schedule is in schedule.py.
 """
 
 import math
@@ -17,24 +18,29 @@ from vitral.errors import ConfigError
 
 EPS = 1e-8
 """AdamW: added to the root of the mean squared gradient (arXiv 1412.6980)."""
+SMALLEST = 1e-15
+"""Adafactor: least mean square of a row of gradients. torch's own, 1e-7, is more than
+most gradients have, and would make of small ones large steps."""
+OPTIMIZERS = ("adamw", "sgd", "adafactor")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """The optimizer and its constants."""
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """`adamw` for pre-training, `sgd` for the paper's fine-tuning."""
+    optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"
+    """`adamw` for pre-training, `sgd` for the paper's fine-tuning; `adafactor` keeps a
+    number for each row and column of a matrix in place of two for each weight."""
 
     lr: float = 1e-3
     """The highest learning rate of the schedule."""
 
     weight_decay: float = 0.0
-    """On kernels only; 0 turns it off. AdamW: w falls by lr·decay·w apart from the
-    gradient. SGD: decay·w is added to the gradient."""
+    """On kernels only; 0 turns it off. AdamW and Adafactor: w falls by lr·decay·w apart
+    from the gradient. SGD: decay·w is added to the gradient."""
 
     head_decay: float = -1.0
-    """`weight_decay` of the head's kernels; -1 for the same as of all."""
+    """The same for the kernels of the head; -1 for `weight_decay`."""
 
     momentum: float = 0.9
     """SGD only, without Nesterov and dampening; 0 turns it off."""
@@ -52,9 +58,10 @@ class OptimConfig:
     """The largest norm of the gradient over all parameters; 0 turns it off."""
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "sgd"):
+        if self.optimizer not in OPTIMIZERS:
             raise ConfigError(
-                f"`optimizer` must be 'adamw' or 'sgd': got {self.optimizer!r}."
+                "`optimizer` must be 'adamw', 'sgd' or 'adafactor': got "
+                f"{self.optimizer!r}."
             )
         for name in ("lr", "head_lr_scale"):
             if not 0 < getattr(self, name) < math.inf:
@@ -66,6 +73,11 @@ class OptimConfig:
                 raise ConfigError(
                     f"`{name}` must not be negative: got {getattr(self, name)}."
                 )
+        if self.head_decay != -1 and not 0 <= self.head_decay < math.inf:
+            raise ConfigError(
+                "`head_decay` must not be negative, or -1 for `weight_decay`: got "
+                f"{self.head_decay}."
+            )
         memories = (("momentum", self.momentum), *(("betas", b) for b in self.betas))
         for name, value in memories:
             if not 0 <= value < 1:
@@ -105,6 +117,7 @@ def parameter_groups(
     config: OptimConfig,
     layer_of: Callable[[str], int],
     num_layers: int,
+    is_head: Callable[[str], bool] = lambda name: name.startswith("head."),
 ) -> list[dict[str, Any]]:
     """The optimizer's groups: one for each pair of learning-rate scale and decay.
 
@@ -115,6 +128,8 @@ def parameter_groups(
         layer_of: a parameter's name to its layer: 0 is the stem, then the blocks,
             `num_layers` is the head.
         num_layers: the layer of the head.
+        is_head: whether a parameter is of the head, whose kernels `head_decay` is
+            for; not all that is in the head's layer is.
 
     Raises:
         ConfigError: nothing is trainable, or a layer is out of range.
@@ -132,7 +147,10 @@ def parameter_groups(
         scale = config.layer_decay ** (num_layers - layer)
         if layer == num_layers:
             scale *= config.head_lr_scale
-        decay = config.weight_decay if name in kernels else 0.0
+        decay = config.weight_decay
+        if config.head_decay >= 0 and is_head(name):
+            decay = config.head_decay
+        decay = decay if name in kernels else 0.0
         group = groups.setdefault(
             (scale, decay), {"params": [], "lr_scale": scale, "weight_decay": decay}
         )
@@ -143,10 +161,22 @@ def parameter_groups(
 
 
 def build(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer over `groups`, at the rate `config.lr` times each group's scale."""
+    """The optimizer over `groups`, at the rate `config.lr` times each group's scale.
+
+    Adafactor is torch's. Its steps do not grow with the weights, as in arXiv 2106.04560
+    (those of a tensor whose root mean square is above 1 do: a head's bias that starts
+    at -10). What differs from that paper and cannot be set: there is no first moment,
+    where theirs is 0.9 in bfloat16; the memory of the second moment, 1 - t^-0.8, passes
+    their cap of 0.999 after 5,623 updates; the rate is at most t^-0.5. An update's
+    root mean square is at most 1, which stands in for the missing average.
+    """
     optimizer: torch.optim.Optimizer
     if config.optimizer == "adamw":
         optimizer = torch.optim.AdamW(groups, config.lr, betas=config.betas, eps=EPS)
+    elif config.optimizer == "adafactor":
+        optimizer = torch.optim.Adafactor(
+            groups, config.lr, eps=(SMALLEST, 1.0), foreach=False
+        )
     else:
         optimizer = torch.optim.SGD(groups, config.lr, momentum=config.momentum)
     set_lr(optimizer, config.lr)

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from vitral.errors import WeightsError
 
+FACTORS = {"row_var": -1, "col_var": -2}
+"""The axis that each mean of Adafactor's is taken along."""
+
 
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]
@@ -49,7 +52,7 @@ def restore_optimizer(
         if key == "step":
             # AdamW counts on the CPU, whatever device the parameter is on.
             value = tensor.clone()
-        elif tensor.shape == parameter.shape:
+        elif tuple(tensor.shape) == _shape(key, parameter):
             value = tensor.to(parameter.device, copy=True)
         else:
             raise WeightsError(
@@ -57,3 +60,12 @@ def restore_optimizer(
                 f"parameter {tuple(parameter.shape)}: resume with the same model."
             )
         optimizer.state[parameter][key] = value
+
+
+def _shape(key: str, parameter: nn.Parameter) -> tuple[int, ...]:
+    """Of a state: its parameter's, but for the means of Adafactor, which are taken
+    along the last axis or the one before it."""
+    shape = list(parameter.shape)
+    if key in FACTORS and len(shape) > 1:
+        shape[FACTORS[key]] = 1
+    return tuple(shape)

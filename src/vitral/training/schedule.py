@@ -12,18 +12,32 @@ from typing import Literal
 
 from vitral.errors import ConfigError
 
-SCHEDULES = ("cosine", "linear", "rsqrt", "constant", "step")
-STEP_TENTHS = (3, 6, 9)
-"""Tenths of the whole run, warm-up included, after which `step` divides by ten."""
+STAIRS = {
+    "step": ((3, 6, 9), 10),
+    "step_of_90": ((30, 60, 80), 90),
+    "step_of_40": ((10, 23, 30, 37), 40),
+}
+"""Parts of the whole run, warm-up included, after which the rate is divided by ten, and
+the number of parts: the BiT-HyperRule, and BiT's pre-training in its epochs."""
+SCHEDULES = ("cosine", "linear", "rsqrt", "constant", *STAIRS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """How the learning rate rises and falls."""
 
-    schedule: Literal["cosine", "linear", "rsqrt", "constant", "step"] = "cosine"
+    schedule: Literal[
+        "cosine",
+        "linear",
+        "rsqrt",
+        "constant",
+        "step",
+        "step_of_90",
+        "step_of_40",
+    ] = "cosine"
     """The shape after the warm-up; `step` divides by ten after 30, 60 and 90 % of the
-    run."""
+    run, `step_of_90` after 30, 60 and 80 ninetieths, `step_of_40` after 10, 23, 30 and
+    37 fortieths."""
 
     warmup: int = 0
     """Updates over which the rate grows linearly from 0; 0 turns it off."""
@@ -52,7 +66,7 @@ class ScheduleConfig:
                 )
         if self.timescale < 1:
             raise ConfigError(f"`timescale` must be at least 1: got {self.timescale}.")
-        if self.cooldown and self.schedule in ("cosine", "linear", "step"):
+        if self.cooldown and self.schedule not in ("rsqrt", "constant"):
             raise ConfigError(
                 f"`cooldown` is for the schedules rsqrt and constant: {self.schedule} "
                 "ends low by itself. Set cooldown to 0."
@@ -80,10 +94,11 @@ def lr_at(step: int, total: int, base: float, config: ScheduleConfig) -> float:
         rate = config.end_lr + (base - config.end_lr) * (1 - progress)
     elif config.schedule == "rsqrt":
         rate = base / math.sqrt(1 + after / config.timescale)
-    elif config.schedule == "step":
+    elif config.schedule in STAIRS:
+        edges, parts = STAIRS[config.schedule]
         # Whole numbers: 0.3 * total can fall on either side of the boundary. At the
         # boundary itself the old rate still holds, as in the released code.
-        rate = base / 10 ** sum(10 * step > tenths * total for tenths in STEP_TENTHS)
+        rate = base / 10 ** sum(parts * step > edge * total for edge in edges)
     if config.warmup:
         rate *= min(1.0, step / config.warmup)
     if config.cooldown:

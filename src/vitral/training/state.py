@@ -1,5 +1,7 @@
 """Where a run is: what the loop needs beside tensors to go on, as plain JSON."""
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +18,9 @@ class LoopState:
     """The epoch the next batch is in."""
     batch: int = 0
     """The index of the next batch in its epoch."""
+    ids: str = ""
+    """SHA-256 of the one before and of the ids of the last batch: what was trained on,
+    and in which order, from the first step on."""
     evaluated: int = 0
     """The step of the last evaluation; 0 before the first."""
     best_step: int | None = None
@@ -26,6 +31,11 @@ class LoopState:
     window_steps: int = 0
     """Updates since the last logged one, and the sums of their metrics."""
     window_sums: dict[str, float] = field(default_factory=dict)
+
+    def saw(self, ids: Iterable[str]) -> None:
+        """Take the examples of one batch into `ids`."""
+        text = "\n".join((self.ids, *ids))
+        self.ids = hashlib.sha256(text.encode()).hexdigest()
 
     def add(self, metrics: dict[str, float]) -> None:
         """Take one update into the window."""

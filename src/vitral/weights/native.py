@@ -15,7 +15,7 @@ import vitral.models
 from vitral import configs
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
-from vitral.files import write_atomic, write_json
+from vitral.files import make_folder, write_atomic, write_json
 from vitral.models import ModelConfig, VisionModel
 from vitral.weights import facts, timm
 from vitral.weights.layout import Held, Layout, Written
@@ -112,7 +112,7 @@ def save(
     about = about_model(held, extra or {})
     metadata = {"format": "pt", **facts.kept(model.config)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_atomic(
             folder / TENSORS,
             lambda path: save_file(tensors, path, metadata=metadata),

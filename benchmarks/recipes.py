@@ -1,0 +1,56 @@
+"""The table of docs/recipes.md: what each pre-training recipe does and costs.
+
+Run: `python benchmarks/recipes.py`. Nothing is trained and no data is needed; every
+line is what `vitral train DATA --recipe NAME --dry-run` counts.
+"""
+
+import inspect
+import re
+
+import vitral.recipes
+from vitral.recipes.described import short
+from vitral.run.cost import estimate
+
+HEADER = (
+    "| recipe | data | updates x batch | parameters | MACs an image | operations "
+    "| state | an image | paper |"
+)
+UNDER = "|---|---|---:|---:|---:|---:|---:|---:|---|"
+PERCENT = re.compile(r"reports ([\d.]+) %")
+
+
+def row(name: str, data: str) -> str:
+    """One recipe as a line of Markdown."""
+    config = vitral.recipes.get(name)(data, "")
+    cost = estimate(config)
+    work, memory = cost.work, cost.memory
+    state = memory.together - memory.activations
+    reported = PERCENT.search(config.expected)
+    cells = (
+        f"`{name}`",
+        data,
+        f"{work.updates:,} x {work.batch_size:,}",
+        f"{work.parameters:,}",
+        f"{work.macs / 1e9:.2f}e9",
+        short(work.flops),
+        f"{state / 2**30:.2f}",
+        f"{memory.activations / memory.at_once / 2**20:.0f}",
+        reported[1] if reported else "graph",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the table."""
+    print(HEADER)
+    print(UNDER)
+    for name, recipe in vitral.recipes.RECIPES.items():
+        text = inspect.getdoc(recipe) or ""
+        of_a_paper = "not run here" in " ".join(text.split())
+        found = re.search(r"^Command: `vitral train (\w+) ", text, re.M)
+        if of_a_paper and found and name != "mae.linear":  # which needs real weights
+            print(row(name, found[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What `vitral train --dry-run` prints: the cost of a run that is not begun."""
+
+import argparse
+from collections.abc import Iterator
+
+from vitral.run import TrainConfig
+from vitral.run.cost import Cost, estimate, measured_flops
+
+DAY = 86_400.0
+PLANNING = {"--dry-run": False, "--devices": True, "--flops-per-second": True}
+"""Flags of a plan, and whether a value follows."""
+OUT = ("--out", "RUN")
+UNITS = ((365.25 * DAY, "years"), (DAY, "days"), (3_600.0, "hours"), (60.0, "minutes"))
+
+
+def lines(config: TrainConfig, devices: int, flops_per_second: float) -> Iterator[str]:
+    """The cost, line by line.
+
+    Args:
+        devices: how many share a batch.
+        flops_per_second: of each; 0 measures the float32 products of this CPU.
+    """
+    cost = estimate(config, devices=devices)
+    yield from described(cost, config)
+    here = flops_per_second == 0
+    speed = measured_flops() if here else flops_per_second
+    whose = "the matrix products of this CPU" if here else "what is given"
+    each = f" on each of {devices} devices" if devices > 1 else ""
+    yield (
+        f"time: {period(cost.seconds(speed))} at {speed:.3g} operations a second{each} "
+        f"({whose}); training reaches less"
+    )
+
+
+def described(cost: Cost, config: TrainConfig) -> Iterator[str]:
+    """All that needs no clock."""
+    work, memory = cost.work, cost.memory
+    source = "counted" if work.size.counted else "published; nothing was read"
+    yield (
+        f"data: {work.size.images:,} training images of {work.size.classes:,} classes "
+        f"({source})"
+    )
+    height, width = work.model.image_hw
+    yield (
+        f"model: {work.name}, {work.parameters:,} parameters, {memory.learned:,} "
+        f"learn with `{config.objective.NAME}`; {height} x {width} pixels"
+    )
+    yield (
+        f"work: {work.updates:,} updates of {work.batch_size:,} images, "
+        f"{work.images:,} images seen, {work.epochs:.4g} epochs"
+    )
+    teacher = f" and {work.teacher_macs:,} in the teacher" if work.teacher_macs else ""
+    yield (
+        f"compute: {work.macs:,} multiply-accumulates an image{teacher}, "
+        f"{float(work.macs) * work.images:.3e} forward; {work.flops:.3e} "
+        "floating-point operations with the backward pass"
+    )
+    yield (
+        f"memory: {size(memory.together)} on each device: weights "
+        f"{size(memory.weights)}, gradients {size(memory.gradients)}, "
+        f"{config.optim.optimizer} {size(memory.optimizer)}, average "
+        f"{size(memory.average)}, activations of {memory.at_once:,} images "
+        f"{size(memory.activations)}"
+    )
+
+
+def size(number: int) -> str:
+    """Bytes in the largest unit that leaves a digit before the point."""
+    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if number >= unit:
+            return f"{number / unit:.1f} {name}"
+    return f"{number} B"
+
+
+def period(seconds: float) -> str:
+    """Seconds in the largest unit that leaves a digit before the point."""
+    for unit, name in UNITS:
+        if seconds >= unit:
+            return f"{seconds / unit:,.1f} {name}"
+    return f"{seconds:.1f} seconds"
+
+
+def at_least_one(text: str) -> int:
+    """A whole number of devices."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1: got {text}")
+    return number
+
+
+def speed(text: str) -> float:
+    """Operations a second."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0: got {text}")
+    return number
+
+
+def without_plan(words: list[str]) -> list[str]:
+    """The command that begins what was planned."""
+    kept, skip = [], False
+    for word in words:
+        name, equals, _ = word.replace("_", "-").partition("=")
+        if skip:
+            skip = False
+        elif name in PLANNING:
+            skip = PLANNING[name] and not equals
+        else:
+            kept.append(word)
+    return kept if any(word.startswith("--out") for word in kept) else [*kept, *OUT]

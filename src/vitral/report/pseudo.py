@@ -1,0 +1,220 @@
+"""One HTML page of the labels that a teacher gave: counts, confidence, and the images.
+
+As the report of a run it needs no network and no script; the labels themselves are in
+the files beside it.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from markupsafe import Markup
+from PIL import Image
+
+from vitral import plots
+from vitral.evaluation import wilson
+from vitral.files import write_atomic
+from vitral.report.pictures import Picture, figure, thumbnail
+
+PAGE = "report.html"
+PNG = "overview.png"
+SHOWN = 6
+"""Images in each of the three groups of a class."""
+MOST_CLASSES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoFacts:
+    """What the page speaks of; arrays have one value an image, or one a class."""
+
+    title: str
+    teacher: str
+    unlabelled: str
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    label: Int[np.ndarray, " images"]
+    confidence: Float[np.ndarray, " images"]
+    copies: Int[np.ndarray, " images"]
+    """In an epoch; 0 for an image that is not learned from."""
+    threshold: float
+    num_labelled: int
+    labelled_copies: int
+    left_out: Sequence[tuple[str, str]]
+    truth: Int[np.ndarray, " images"] | None
+    """The true class, -1 where it is not known; None where nothing is."""
+
+    @property
+    def used(self) -> Bool[np.ndarray, " images"]:
+        return self.copies > 0
+
+
+class Shown(NamedTuple):
+    """One image of the grid."""
+
+    picture: Picture | None
+    path: str
+    confidence: str
+    wrong: str
+    """The true class of a wrong answer; empty for a right one, or one unknown."""
+
+
+class Group(NamedTuple):
+    name: str
+    images: list[Shown]
+
+
+class ClassRow(NamedTuple):
+    name: str
+    numbers: list[str]
+    groups: list[Group]
+
+
+def write_pseudo_page(
+    folder: Path, facts: PseudoFacts, image: Callable[[str], Image.Image | None]
+) -> Path:
+    """report.html and overview.png in `folder`; gives the page.
+
+    Args:
+        image: from a path to the image; None for one that cannot be had.
+    """
+    plot = _plot(facts)
+    write_atomic(folder / PNG, plots.to_png(plot.figure))
+    style = Path(__file__).with_name("report.css").read_text("utf-8")
+    style += Path(__file__).with_name("pseudo.css").read_text("utf-8")
+    html = _template().render(
+        title=facts.title,
+        sentence=_sentence(facts),
+        subtitle=[f"teacher {facts.teacher}", f"images {facts.unlabelled}"],
+        remarks=_remarks(facts),
+        plot=figure(plot),
+        rows=_rows(facts, image),
+        omitted=max(0, len(facts.classes) - MOST_CLASSES),
+        knows_truth=facts.truth is not None,
+        left_out=facts.left_out[:20],
+        num_left_out=len(facts.left_out),
+        style=Markup(style),  # our own files, and the policy hashes exactly this text
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    )
+    write_atomic(folder / PAGE, html)
+    return folder / PAGE
+
+
+def _plot(facts: PseudoFacts) -> plots.Plot:
+    number = len(facts.classes)
+    known = facts.truth is not None and bool((facts.truth >= 0).all())
+    return plots.pseudo_labels(
+        facts.classes,
+        np.bincount(facts.label, minlength=number),
+        np.bincount(facts.label[facts.used], minlength=number),
+        np.bincount(facts.label, facts.copies, number).astype(np.int64),
+        facts.confidence,
+        facts.used,
+        facts.threshold,
+        facts.label == facts.truth if known else None,
+    )
+
+
+def _sentence(facts: PseudoFacts) -> str:
+    kept, number = int(facts.used.sum()), len(facts.paths)
+    text = f"Of {number:,} unlabelled images {kept:,} are learned from"
+    if facts.truth is None:
+        return f"{text}."
+    judged = facts.used & (facts.truth >= 0)
+    right = int((facts.label == facts.truth)[judged].sum())
+    low, high = wilson(right, int(judged.sum()))
+    share = right / max(1, int(judged.sum()))
+    return (
+        f"{text}; the teacher is right for {100 * share:.1f} % of those (95 % interval "
+        f"{100 * low:.1f} to {100 * high:.1f} %)."
+    )
+
+
+def _remarks(facts: PseudoFacts) -> list[str]:
+    sure = facts.confidence >= facts.threshold
+    unsure = int((~sure).sum())
+    over = int((sure & ~facts.used).sum())
+    seen, labelled = int(facts.copies.sum()), facts.num_labelled * facts.labelled_copies
+    times = facts.labelled_copies
+    often = {1: "once", 2: "twice"}.get(times, f"{times} times")
+    remarks = [
+        f"{unsure:,} images are below the confidence of {facts.threshold:g}; {over:,} "
+        "more are sure enough, but their class has surer ones.",
+        f"An epoch shows {seen:,} pseudo-labelled images and {labelled:,} labelled "
+        f"ones ({facts.num_labelled:,}, each {often}): "
+        f"{seen / labelled:.2g} to 1.",
+    ]
+    none = [
+        name
+        for index, name in enumerate(facts.classes)
+        if not facts.used[facts.label == index].any()
+    ]
+    if none:
+        remarks.append(
+            f"No image is kept of {', '.join(none[:8])}"
+            f"{' and others' if len(none) > 8 else ''}: the student learns these "
+            "classes from the labelled images alone."
+        )
+    if facts.truth is not None:
+        judged = facts.truth >= 0
+        remarks.append(
+            f"The true classes of {int(judged.sum()):,} images are known to this page "
+            "alone; nothing was trained with them."
+        )
+    return remarks
+
+
+def _rows(
+    facts: PseudoFacts, image: Callable[[str], Image.Image | None]
+) -> list[ClassRow]:
+    rows = []
+    for index, name in list(enumerate(facts.classes))[:MOST_CLASSES]:
+        own = np.flatnonzero(facts.label == index)
+        own = own[np.argsort(-facts.confidence[own], kind="stable")]
+        kept, left = own[facts.used[own]], own[~facts.used[own]]
+        # Never the same image as one of the surest and of the least sure.
+        least = kept[max(len(kept) - SHOWN, min(SHOWN, len(kept))) :]
+        numbers = [f"{len(own):,} answered", f"{len(kept):,} kept"]
+        numbers.append(f"{int(facts.copies[own].sum()):,} in an epoch")
+        groups = [
+            Group("kept, most sure", _shown(facts, kept[:SHOWN], image)),
+            Group("kept, least sure", _shown(facts, least, image)),
+            Group("left, the surest of them", _shown(facts, left[:SHOWN], image)),
+        ]
+        rows.append(ClassRow(name, numbers, groups))
+    return rows
+
+
+def _shown(
+    facts: PseudoFacts,
+    rows: Int[np.ndarray, " shown"],
+    image: Callable[[str], Image.Image | None],
+) -> list[Shown]:
+    shown = []
+    for row in rows:
+        path, found = facts.paths[row], image(facts.paths[row])
+        true = -1 if facts.truth is None else int(facts.truth[row])
+        wrong = facts.classes[true] if true not in (-1, facts.label[row]) else ""
+        picture = None
+        if found is not None:
+            alt = f"{path}, answered {facts.classes[facts.label[row]]}"
+            picture = thumbnail(found, alt)
+        confidence = f"{100 * facts.confidence[row]:.1f}{plots.style.PERCENT}"
+        shown.append(Shown(picture, path, confidence, wrong))
+    return shown
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("pseudo.html.j2")

@@ -1,0 +1,183 @@
+"""Whether two run folders hold the same run, bit for bit.
+
+Compared are what a run ends with and what it did: every tensor of the last checkpoint
+and of model/, the position and the ids of all batches, metrics.jsonl apart from its
+timing fields, the split and the answers. Times, paths and the report are not.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vitral.errors import WeightsError
+from vitral.training import TIMING_FIELDS, CheckpointStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sameness:
+    """How much was compared, and a sentence on each thing that differs."""
+
+    tensors: int
+    lines: int
+    """Of metrics.jsonl."""
+    files: int
+    """Compared byte by byte."""
+    differences: tuple[str, ...]
+    """Empty when the runs are equal; what differs first in training comes first."""
+
+
+def compare_folders(one: Path, other: Path) -> Sameness:
+    """Compare two finished runs.
+
+    Raises:
+        WeightsError: one of them has no checkpoint that verifies.
+    """
+    steps = [_last_step(folder) for folder in (one, other)]
+    last = [
+        CheckpointStore(f / "checkpoints").path(s)
+        for f, s in zip((one, other), steps, strict=True)
+    ]
+    differences = []
+    if steps[0] != steps[1]:
+        differences.append(f"The last checkpoint is of step {steps[0]} and {steps[1]}.")
+    lines = [_untimed(folder / "metrics.jsonl") for folder in (one, other)]
+    differences += _of_lines(*lines)
+    differences += _of_state(*(folder / "state.json" for folder in last))
+    pairs = list(_tensor_files(last[0], last[1]))
+    pairs += list(_tensor_files(one / "model", other / "model"))
+    tensors = 0
+    for name, first, second in pairs:
+        found, number = _of_tensors(name, first, second)
+        differences += found
+        tensors += number
+    found, files = _of_files(one, other)
+    return Sameness(
+        tensors=tensors,
+        lines=len(lines[0]),
+        files=files,
+        differences=(*differences, *found),
+    )
+
+
+def _last_step(folder: Path) -> int:
+    latest = CheckpointStore(folder / "checkpoints").latest()
+    if latest.step is None:
+        raise WeightsError(
+            f"{folder} has no checkpoint to compare. {' '.join(latest.skipped)}"
+            "Give the folder of a finished run."
+        )
+    return latest.step
+
+
+def _untimed(file: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    return [
+        {name: v for name, v in record.items() if name not in TIMING_FIELDS}
+        for record in records
+    ]
+
+
+def _of_lines(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[str]:
+    for number, (first, second) in enumerate(zip(one, other, strict=False), 1):
+        names = [n for n in {**first, **second} if first.get(n) != second.get(n)]
+        if names:
+            name = names[0]
+            return [
+                f"metrics.jsonl differs first in line {number}, step "
+                f"{first.get('step')}: `{name}` is {first.get(name)} and "
+                f"{second.get(name)}."
+            ]
+    if len(one) != len(other):
+        return [f"metrics.jsonl has {len(one)} and {len(other)} lines."]
+    return []
+
+
+def _of_state(one: Path, other: Path) -> list[str]:
+    first, second = (json.loads(file.read_bytes())["loop"] for file in (one, other))
+    names = [
+        name for name in {**first, **second} if first.get(name) != second.get(name)
+    ]
+    if "ids" in names:
+        return ["The order of the examples differs: their ids have other hashes."]
+    return [
+        f"`{name}` of state.json is {first.get(name)} and {second.get(name)}."
+        for name in names[:1]
+    ]
+
+
+def _tensor_files(one: Path, other: Path) -> Iterator[tuple[str, Path, Path]]:
+    names = {
+        path.name for folder in (one, other) for path in folder.glob("*.safetensors")
+    }
+    # The weights before the optimizer's state, which follows from them.
+    for name in sorted(names, key=lambda name: (name != "model.safetensors", name)):
+        yield f"{one.name}/{name}", one / name, other / name
+
+
+def _of_tensors(name: str, one: Path, other: Path) -> tuple[list[str], int]:
+    """Sentences on one pair of files, and the number of tensors in the first."""
+    missing = [path for path in (one, other) if not path.is_file()]
+    if missing:
+        return [f"{missing[0]} is missing."], 0
+    first, second = load_file(one), load_file(other)
+    differing = [
+        key
+        for key in {**first, **second}
+        if not _equal(first.get(key), second.get(key))
+    ]
+    if not differing:
+        return [], len(first)
+    key = differing[0]
+    return [
+        f"{name}: {len(differing)} of {len(first)} tensors differ, first {key}"
+        f"{_where(first.get(key), second.get(key))}."
+    ], len(first)
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    """Bit for bit: 0.0 is not -0.0 here."""
+    if one is None or other is None:
+        return False
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def _where(one: Tensor | None, other: Tensor | None) -> str:
+    if one is None or other is None:
+        return ", which only one of them has"
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return f" ({one.dtype} {list(one.shape)} and {other.dtype} {list(other.shape)})"
+    size = one.element_size()
+    bad = (_bits(one) != _bits(other)).view(-1, size).any(1).nonzero()
+    place = int(bad[0])
+    values = (float(t.reshape(-1)[place]) for t in (one, other))
+    return f", element {place}: {' and '.join(f'{v:.9g}' for v in values)}"
+
+
+def _of_files(one: Path, other: Path) -> tuple[list[str], int]:
+    """Sentences on the split and the answers, and the number of files."""
+    names = {
+        path.relative_to(folder).as_posix()
+        for folder in (one, other)
+        for path in (folder / "split.csv", *folder.glob("predictions/*"))
+        if path.is_file()
+    }
+    differing = [
+        name
+        for name in sorted(names)
+        if not (one / name).is_file()
+        or not (other / name).is_file()
+        or (one / name).read_bytes() != (other / name).read_bytes()
+    ]
+    return [f"{name} differs." for name in differing], len(names)

