@@ -58,6 +58,14 @@ class Plain:
         return self.preprocess(image)
 
 
+class Rows(NamedTuple):
+    """Rows `first` up to, not including, `last` of a batch of `size`."""
+
+    first: int
+    last: int
+    size: int
+
+
 @dataclass(frozen=True)
 class Task:
     """A batch to build: its epoch, its number in it, its examples."""
@@ -68,6 +76,9 @@ class Task:
     numbers: tuple[int, ...]
     """Which variation of each example."""
     transform: Transform
+    part: Rows | None = None
+    """The rows that are wanted, where `examples` are those and the row before them;
+    None for all. A part is built whole or not at all."""
 
     def __post_init__(self) -> None:
         assert len(self.examples) == len(self.numbers)
@@ -105,13 +116,16 @@ class Builder(Dataset[Result]):
                 if row in varied:
                     images.append(varied[row])
                     used.append(example)
-            if not used:
+            if not used or (task.part is not None and failures):
                 return Result(None, failures)
             batch = self._collate(images, used)
             if self.mix is not None:
                 generator = keyed_generator("mix", self.seed, task.epoch, task.index)
                 mixed = mix(batch.image, batch.target, self.mix, generator)
                 batch = batch._replace(image=mixed.image, target=mixed.target)
+            if task.part is not None:
+                image, target, label, ids = batch
+                batch = Batch(image[1:], target[1:], label[1:], ids[1:])
         return Result(batch, failures)
 
     def _varied(self, task: Task, failures: dict[str, str]) -> dict[int, Tensor]:

@@ -136,20 +136,35 @@ class Loader:
         Raises:
             VitralError, ConfigError: as `epoch`.
         """
+        tasks = self.tasks(number, start, stride)
+        for task, result in zip(tasks, self.results(tasks), strict=True):
+            if result.batch is not None:
+                yield task.index, result.batch
+
+    def tasks(self, number: int, start: int = 0, stride: int = 1) -> list[Task]:
+        """What there is to build of one epoch: see `numbered`."""
         shown = self.shown(number)
-        tasks = [
+        return [
             self._task(number, index, shown)
             for index in range(start, len(self), stride)
         ]
+
+    def results(self, tasks: list[Task]) -> Iterator[Result]:
+        """What each task gives, built here or by the workers; failures are noted."""
         if self.workers:
             results = self._in_workers(tasks)
         else:
             builder = self._builder(tasks)
             results = (builder[index] for index in range(len(tasks)))
-        for task, result in zip(tasks, results, strict=True):
+        for result in results:
             self._failures.update(result.failures)
-            if result.batch is not None:
-                yield task.index, result.batch
+            yield result
+
+    def built_here(self, task: Task) -> Batch | None:
+        """One batch at once, whatever the workers do; None if nothing is readable."""
+        result = self._builder([task])[0]
+        self._failures.update(result.failures)
+        return result.batch
 
     def _task(self, epoch: int, index: int, shown: list[Shown]) -> Task:
         images = shown[index * self.batch_size : (index + 1) * self.batch_size]
