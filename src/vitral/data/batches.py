@@ -3,9 +3,13 @@
 Which examples share a batch, and who builds it, is in loader.py.
 """
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitral.data.dataset import DataSet, Example
+from vitral.data.dataset import DataSet, Example, UnavailableError
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
@@ -100,7 +104,10 @@ class Builder(Dataset[Result]):
         return len(self.tasks)
 
     def __getitem__(self, index: int) -> Result:
-        task = self.tasks[index]
+        return self.build(self.tasks[index])
+
+    def build(self, task: Task) -> Result:
+        """The batch of a task."""
         images, used = [], []
         failures: dict[str, str] = {}
         with _one_thread():
@@ -152,6 +159,40 @@ class Builder(Dataset[Result]):
             label=torch.tensor([example.label[0] for example in examples]),
             id=tuple(example.id for example in examples),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent(Dataset[Result | UnavailableError]):
+    """Builds the batch of a task that arrives as its index.
+
+    A worker thus gets the examples of its next batch, not those of a whole epoch.
+    """
+
+    builder: Builder
+
+    def __getitem__(self, task: Task) -> Result | UnavailableError:
+        try:
+            return self.builder.build(task)
+        except UnavailableError as error:
+            return error  # raised there, it would arrive with a traceback in its text
+
+
+def end_with_parent(worker: int) -> None:
+    """Let a worker end when the process that reads its batches is killed.
+
+    torch looks at the parent of the worker, which is the fork server; and that server
+    waits for its last worker.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(
+            target=_exit_after, args=(parent.sentinel,), daemon=True
+        ).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:
