@@ -6,6 +6,7 @@ what they are.
 
 import io
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -48,16 +49,15 @@ def fit(
 ) -> FitResult:
     """Train `objective.model` and leave checkpoints and metrics.jsonl in `folder`.
 
-    In a process group (`distributed.joined`) all ranks call it alike and train one
-    model together, on the batches of one process; rank 0 writes.
+    The ranks of a process group call it alike and train one model together, on the
+    batches of one process; rank 0 writes.
 
     Args:
         objective: has `.model`; objective(batch) gives `loss`, scalar metrics, and
             `weight` where the loss is not a mean over images.
         batches: (epoch, start_batch) to the batches of that epoch from that index on,
             each a NamedTuple with a field `id` whose other fields can be cut along
-            the images. It may end early: the next epoch follows. Of several ranks each
-            is given all of a batch, or a `Share` with its own rows.
+            the images, or a `Share` of it with a rank's own rows. It may end early.
         batches_per_epoch: an epoch ends after so many, even if there are more.
         lr: the index of an update, from 0, to the learning rate.
         evaluate: gets the (averaged) model in eval mode, under no_grad; every value
@@ -70,67 +70,29 @@ def fit(
         extra_state: JSON values that must be the same on resume (hash of the config,
             fingerprint of the data).
         shard: `fsdp` keeps a part of the model on each rank, `none` all of it.
-        recompute: keep only what enters a block of the model, and compute the rest
-            again for the gradient: less memory, more time, the same numbers.
+        recompute: compute the inside of a block again for the gradient, not keep it.
 
     Raises:
-        ConfigError: the folder is in use, or is resumed with another setting, or
-            `shard` is asked for in one process.
+        ConfigError: the folder is in use or another run's, or nothing can be sharded.
         DataError: an epoch has no batches.
         DivergedError: a number is not finite; earlier checkpoints are intact.
         InterruptedRun: SIGINT or SIGTERM, after the step and a checkpoint.
         WeightsError: a checkpoint cannot be written or none verifies.
     """
-    if config.steps < 1:
-        raise ConfigError(
-            "`steps` is 0: derive it from the epochs with `steps_for` first."
-        )
     ranks = Ranks.of(device)
+    _refuse(config, shard, ranks)
     objective.to(device).train()
     if recompute:
         checkpoint_activations(units(objective))
     trained, parallel = _together(objective, optimizer, config, ranks, shard)
-    settings = _settings(config, seed, batches_per_epoch) | dict(extra_state or {})
+    settings = _deciding(config) | {"seed": seed, **(extra_state or {})}
+    settings["batches_per_epoch"] = batches_per_epoch
     files = RunFiles(folder, settings, config.keep, ranks)
-    updater = _updater(config, trained, parallel, ranks, seed, clip_norm)
-    source = Source(batches, batches_per_epoch, ranks)
-    hooks = Hooks(lr, evaluate, on_best)
-    shown = progress or Progress(config.steps, None if ranks.first else io.StringIO())
-    with shown, StopSignals() as signals:
-        try:
-            opened = files.open(trained, config.compile, resume)
-            loop = Loop(
-                config, trained, files, updater, source, hooks, shown, signals, ranks
-            )
-            return loop.run(opened.state, opened.notes)
-        finally:
-            source.close()
-            files.close()
-
-
-def _settings(config: LoopConfig, seed: int, per_epoch: int) -> dict[str, Any]:
-    """What must be the same on resume; what changes no number may differ."""
-    settings = {
-        name: value
-        for name, value in asdict(config).items()
-        if name not in ("keep", "compile", "checkpoint_every")
-    }
-    return settings | {"seed": seed, "batches_per_epoch": per_epoch}
-
-
-def _updater(
-    config: LoopConfig,
-    trained: Trained,
-    parallel: Parallel,
-    ranks: Ranks,
-    seed: int,
-    clip_norm: float,
-) -> Updater:
-    return Updater(
+    updater = Updater(
         forward=parallel.forward,
         parameters=trained.parameters,
-        optimizer=trained.optimizer,
-        device=ranks.device,
+        optimizer=optimizer,
+        device=device,
         seed=seed,
         accumulate=config.accumulate,
         bf16=config.precision == "bf16",
@@ -138,6 +100,32 @@ def _updater(
         ranks=ranks,
         alone=parallel.alone,
     )
+    source = Source(batches, batches_per_epoch, ranks)
+    hooks = Hooks(lr, evaluate, on_best)
+    shown = progress or Progress(config.steps, None if ranks.first else io.StringIO())
+    with shown, StopSignals() as stop, closing(source), closing(files):
+        opened = files.open(trained, config.compile, resume)
+        loop = Loop(config, trained, files, updater, source, hooks, shown, stop, ranks)
+        return loop.run(opened.state, opened.notes)
+
+
+def _refuse(config: LoopConfig, shard: Shard, ranks: Ranks) -> None:
+    """Say what cannot be before anything is changed."""
+    if config.steps < 1:
+        raise ConfigError(
+            "`steps` is 0: derive it from the epochs with `steps_for` first."
+        )
+    if shard == "fsdp" and ranks.world == 1:
+        raise ConfigError(
+            "`shard` divides a model among several ranks, and this is the only one: "
+            "start it with torchrun, or leave it out."
+        )
+
+
+def _deciding(config: LoopConfig) -> dict[str, Any]:
+    """The settings that decide a number; the others may differ when it is resumed."""
+    free = ("keep", "compile", "checkpoint_every")
+    return {name: v for name, v in asdict(config).items() if name not in free}
 
 
 class _Together(NamedTuple):
@@ -153,11 +141,6 @@ def _together(
     shard: Shard,
 ) -> _Together:
     """What is trained, and how it is called so that all ranks train it."""
-    if shard == "fsdp" and ranks.world == 1:
-        raise ConfigError(
-            "`shard` divides a model among several ranks, and this is the only one: "
-            "start it with torchrun, or leave it out."
-        )
     ema = 0.0 if shard == "fsdp" else config.ema
     if ranks.world == 1:
         trained = Trained.of(objective, optimizer, ema, config.ema_warmup)
