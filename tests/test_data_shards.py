@@ -409,8 +409,15 @@ def test_cut_anywhere(tmp_path):
         file.write_bytes(whole[:cut])
         index = index_tar(file)
         # A picture counts once the label behind it is there too.
-        assert len(index.keys) == sum(-(-end // 512) * 512 + 513 <= cut for end in ends)
+        used = len(index.keys) if index.source else 0
+        assert used == sum(-(-end // 512) * 512 + 513 <= cut for end in ends)
         assert index.fault or cut >= 8 * 2048 + 512
+    # Before its first label: it does not count as a set without labels.
+    file.write_bytes(whole[:1024])
+    pack(tmp_path / "y.tar", labelled(range(8)))
+    dataset = data.open(f"{tmp_path}/*.tar", val=0, test=0)
+    assert {example.id[:6] for example in dataset.examples} == {"y.tar/"}
+    assert dataset.notes[0].endswith("left out")
 
 
 def test_a_damaged_picture_is_a_bad_file(tmp_path):

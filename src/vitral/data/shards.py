@@ -90,6 +90,8 @@ def data_set_of(
     Raises:
         DataError, ConfigError: as `read_shards`.
     """
+    if any(part.index.source for part in parts):
+        parts = [_without_lost_labels(part) for part in parts]
     used = [part for part in parts if part.index.keys]
     if not used or not (unlabelled or any(part.index.source for part in used)):
         raise DataError(_nothing(found, parts))
@@ -139,6 +141,14 @@ def data_set_of(
         ignored=tuple(_ignored(parts)),
         notes=(*notes, *_sorted_by_class(used, order)),
     )
+
+
+def _without_lost_labels(part: Part) -> Part:
+    """A shard that was cut before its first label has no example."""
+    index = part.index
+    if index.source or not index.fault:
+        return part
+    return replace(part, index=ShardIndex(fault=index.fault, ignored=index.ignored))
 
 
 def _nothing(found: Found, parts: list[Part]) -> str:

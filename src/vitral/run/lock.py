@@ -74,7 +74,8 @@ def restarted(file: Path) -> bool:
 
 def refuse_held(file: Path) -> None:
     """Raise if another process holds the lock."""
-    with contextlib.suppress(FileNotFoundError), file.open("rb") as opened:
+    missing = (FileNotFoundError, NotADirectoryError)
+    with contextlib.suppress(*missing), file.open("rb") as opened:
         if not _locks(opened.fileno()):
             raise ConfigError(_refusal(file))
 

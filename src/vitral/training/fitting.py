@@ -86,35 +86,13 @@ def fit(
             "`steps` is 0: derive it from the epochs with `steps_for` first."
         )
     ranks = Ranks.of(device)
-    if shard == "fsdp" and ranks.world == 1:
-        raise ConfigError(
-            "`shard` divides a model among several ranks, and this is the only one: "
-            "start it with torchrun, or leave it out."
-        )
     objective.to(device).train()
     if recompute:
         checkpoint_activations(units(objective))
     trained, parallel = _together(objective, optimizer, config, ranks, shard)
-    # What changes no number of a run may differ when it is resumed.
-    settings = {
-        name: value
-        for name, value in asdict(config).items()
-        if name not in ("keep", "compile", "checkpoint_every")
-    }
-    settings |= {"seed": seed, "batches_per_epoch": batches_per_epoch}
-    files = RunFiles(folder, settings | dict(extra_state or {}), config.keep, ranks)
-    updater = Updater(
-        forward=parallel.forward,
-        parameters=trained.parameters,
-        optimizer=optimizer,
-        device=device,
-        seed=seed,
-        accumulate=config.accumulate,
-        bf16=config.precision == "bf16",
-        clip_norm=clip_norm,
-        ranks=ranks,
-        alone=parallel.alone,
-    )
+    settings = _settings(config, seed, batches_per_epoch) | dict(extra_state or {})
+    files = RunFiles(folder, settings, config.keep, ranks)
+    updater = _updater(config, trained, parallel, ranks, seed, clip_norm)
     source = Source(batches, batches_per_epoch, ranks)
     hooks = Hooks(lr, evaluate, on_best)
     shown = progress or Progress(config.steps, None if ranks.first else io.StringIO())
@@ -130,6 +108,38 @@ def fit(
             files.close()
 
 
+def _settings(config: LoopConfig, seed: int, per_epoch: int) -> dict[str, Any]:
+    """What must be the same on resume; what changes no number may differ."""
+    settings = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in ("keep", "compile", "checkpoint_every")
+    }
+    return settings | {"seed": seed, "batches_per_epoch": per_epoch}
+
+
+def _updater(
+    config: LoopConfig,
+    trained: Trained,
+    parallel: Parallel,
+    ranks: Ranks,
+    seed: int,
+    clip_norm: float,
+) -> Updater:
+    return Updater(
+        forward=parallel.forward,
+        parameters=trained.parameters,
+        optimizer=trained.optimizer,
+        device=ranks.device,
+        seed=seed,
+        accumulate=config.accumulate,
+        bf16=config.precision == "bf16",
+        clip_norm=clip_norm,
+        ranks=ranks,
+        alone=parallel.alone,
+    )
+
+
 class _Together(NamedTuple):
     trained: Trained
     parallel: Parallel
@@ -143,6 +153,11 @@ def _together(
     shard: Shard,
 ) -> _Together:
     """What is trained, and how it is called so that all ranks train it."""
+    if shard == "fsdp" and ranks.world == 1:
+        raise ConfigError(
+            "`shard` divides a model among several ranks, and this is the only one: "
+            "start it with torchrun, or leave it out."
+        )
     ema = 0.0 if shard == "fsdp" else config.ema
     if ranks.world == 1:
         trained = Trained.of(objective, optimizer, ema, config.ema_warmup)

@@ -21,6 +21,7 @@ from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
 from vitral.training.ranks import Ranks
 from vitral.training.resume import RunFiles, Trained
+from vitral.training.share import own_ids
 from vitral.training.signals import StopSignals
 from vitral.training.source import Source
 from vitral.training.state import LoopState
@@ -182,7 +183,7 @@ class Loop:
         update = self.updater.update(batch, state.step)
         self.trained.update_average()
         state.step += 1
-        state.saw(batch.id)
+        state.saw(own_ids(batch))
         state.add({**update.metrics, "grad_norm": update.grad_norm})
         self.timer.add(update.images, time.perf_counter() - started, waited)
         self.progress.update(state.step, {**update.metrics, "lr": rate})

@@ -77,6 +77,11 @@ def own_parts(batch: Any, *, rank: int, world: int, accumulate: int) -> Iterator
             yield Part(index, rows_of(rows, Span(0, 1)), False)
 
 
+def own_ids(batch: Any) -> tuple[str, ...]:
+    """The examples of a batch, or of this rank's Share of it."""
+    return tuple((batch.rows if isinstance(batch, Share) else batch).id)
+
+
 def rows_of(batch: Any, span: Span) -> Any:
     """The same NamedTuple with these rows of every field."""
     return type(batch)(*(field[span.first : span.last] for field in batch))
