@@ -57,6 +57,10 @@ class Repeated(Example):
     """The id that the reader knows."""
     labelled: bool
 
+    def in_split(self, split: str) -> "Repeated":
+        """The same, and still repeated."""
+        return replace(self, split=split)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MergedReader:
@@ -138,6 +142,7 @@ def read_pseudo(file: Path, listed: Callable[[str, str], DataSet]) -> DataSet:
         reader=MergedReader(
             labelled=base.reader, unlabelled=FileReader(root=Path(about.unlabelled))
         ),
+        order=None,  # that of shards holds for their examples alone
     )
 
 
