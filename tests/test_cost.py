@@ -290,6 +290,12 @@ def test_the_command(capsys):
     )
 
 
+def test_a_teacher_that_is_not_named_is_not_counted(capsys):
+    words = "train imagenet --recipe deit.ti16_distilled --dry-run --flops-per-second 1"
+    assert main(words.split()) == 0
+    assert "note: no teacher is counted" in capsys.readouterr().out
+
+
 def test_the_command_measures_this_cpu(capsys, tmp_path):
     folder = make_photos(tmp_path / "photos", splits=(), per_class=14)
     words = ["train", str(folder), "--recipe", "vit.imagenet.b16", "--twin"]

@@ -12,7 +12,7 @@ def run(words: list[str]) -> None:
     """Audit a data set, or write its split to a file."""
     parser = Parser("data", "Audit a data set, or write its split to a file.")
     parser.add_argument("action", choices=("check", "split"))
-    parser.add_argument("data", help="a folder, a table or a name")
+    parser.add_argument("data", help="a folder, a table, shards or a name")
     parser.add_argument("--out", default="split.csv", help="file of `split`")
     parser.add_argument("--val", type=float, default=0.1)
     parser.add_argument("--test", type=float, default=0.2)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
+from vitral.objectives import DistillConfig
 from vitral.run import TrainConfig
 from vitral.run.cost import Cost, estimate, measured_flops
 
@@ -55,6 +56,8 @@ def described(cost: Cost, config: TrainConfig) -> Iterator[str]:
         f"{float(work.macs) * work.images:.3e} forward; {work.flops:.3e} "
         "floating-point operations with the backward pass"
     )
+    if isinstance(config.objective, DistillConfig) and not config.objective.teacher:
+        yield "note: no teacher is counted, since none is named: add `--teacher RUN`"
     yield (
         f"memory: {size(memory.together)} on each device: weights "
         f"{size(memory.weights)}, gradients {size(memory.gradients)}, "

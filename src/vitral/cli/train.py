@@ -19,7 +19,10 @@ from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
 from vitral.objectives import OBJECTIVES
 from vitral.run import TrainConfig, train
-from vitral.run.claim import claim
+from vitral.run.begin import begun
+from vitral.run.environment import pick_device
+from vitral.training.distributed import TIMEOUT, joined, rank
+from vitral.training.peers import is_quiet
 
 OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""
@@ -46,27 +49,44 @@ def run(words: list[str]) -> None:
         )
     if not known.out and not known.dry_run:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
-    config, recipe, reason = configured(data, known, rest)
     if known.dry_run:
+        config, recipe, reason = configured(data, known, rest)
         print(f"recipe: {recipe}, {reason}")
         for line in lines(config, known.devices, known.flops_per_second):
             print(line)
         print(f"command: vitral train {shlex.join(without_plan(words))}")
         return
+    try:
+        with joined(pick_device(known.device), known.rank_timeout):
+            _train(data, known, rest)
+    except Exception as error:
+        if is_quiet(error):  # another rank here says it
+            raise SystemExit(getattr(error, "exit_code", 1)) from error
+        raise
+
+
+def _train(data: str, known: argparse.Namespace, rest: list[str]) -> None:
+    config, recipe, reason = configured(data, known, rest)
     out = Path(known.out)
-    claim(config, out, known.resume)
-    keep_log(out)
-    say(f"recipe {recipe}: {reason}")
-    finished = train(
-        config,
-        out,
-        resume=known.resume,
-        workers=known.workers,
-        device=known.device,
-        announce=say,
-    )
-    for line in last_lines(finished):
-        say(line)
+    with begun(config, out, resume=known.resume, device=known.device):
+        announce = say if rank() == 0 else None
+        if announce is not None:
+            keep_log(out)
+            announce(f"recipe {recipe}: {reason}")
+        finished = train(
+            config,
+            out,
+            resume=known.resume,
+            workers=known.workers,
+            device=known.device,
+            announce=announce,
+            shard=known.shard,
+            checkpoint_activations=known.checkpoint_activations,
+            rank_timeout=known.rank_timeout,
+        )
+        if announce is not None:
+            for line in last_lines(finished):
+                announce(line)
 
 
 class Configured(NamedTuple):
@@ -141,6 +161,9 @@ def first_flags() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--objective", default="", choices=sorted(OBJECTIVES))
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--shard", choices=("none", "fsdp"), default="none")
+    parser.add_argument("--checkpoint-activations", action="store_true")
+    parser.add_argument("--rank-timeout", type=float, default=TIMEOUT)
     parser.add_argument("--twin", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--devices", type=at_least_one, default=1)
@@ -245,6 +268,9 @@ def show_help(recipe: str, objective: str) -> None:
         "  -j, --workers N    processes that decode images; any number gives the same "
         "batches\n"
         "  --device NAME      cpu, cuda, mps or auto\n"
+        "  --shard fsdp       under torchrun, divide the model among the ranks\n"
+        "  --checkpoint-activations  less memory, more time, the same numbers\n"
+        "  --rank-timeout SECONDS    after which a silent rank counts as gone (1800)\n"
         "  --freeze N         keep the stem and the first N blocks; --cache computes "
         "their output once\n"
         "  --linear-probe     keep all blocks, train the head\n"

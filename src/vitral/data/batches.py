@@ -3,9 +3,13 @@
 Which examples share a batch, and who builds it, is in loader.py.
 """
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitral.data.dataset import DataSet, Example
+from vitral.data.dataset import DataSet, Example, UnavailableError
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
@@ -54,6 +58,14 @@ class Plain:
         return self.preprocess(image)
 
 
+class Rows(NamedTuple):
+    """Rows `first` up to, not including, `last` of a batch of `size`."""
+
+    first: int
+    last: int
+    size: int
+
+
 @dataclass(frozen=True)
 class Task:
     """A batch to build: its epoch, its number in it, its examples."""
@@ -64,6 +76,9 @@ class Task:
     numbers: tuple[int, ...]
     """Which variation of each example."""
     transform: Transform
+    part: Rows | None = None
+    """The rows that are wanted, where `examples` are those and the row before them;
+    None for all. A part is built whole or not at all."""
 
     def __post_init__(self) -> None:
         assert len(self.examples) == len(self.numbers)
@@ -89,7 +104,10 @@ class Builder(Dataset[Result]):
         return len(self.tasks)
 
     def __getitem__(self, index: int) -> Result:
-        task = self.tasks[index]
+        return self.build(self.tasks[index])
+
+    def build(self, task: Task) -> Result:
+        """The batch of a task."""
         images, used = [], []
         failures: dict[str, str] = {}
         with _one_thread():
@@ -98,13 +116,16 @@ class Builder(Dataset[Result]):
                 if row in varied:
                     images.append(varied[row])
                     used.append(example)
-            if not used:
+            if not used or (task.part is not None and failures):
                 return Result(None, failures)
             batch = self._collate(images, used)
             if self.mix is not None:
                 generator = keyed_generator("mix", self.seed, task.epoch, task.index)
                 mixed = mix(batch.image, batch.target, self.mix, generator)
                 batch = batch._replace(image=mixed.image, target=mixed.target)
+            if task.part is not None:
+                image, target, label, ids = batch
+                batch = Batch(image[1:], target[1:], label[1:], ids[1:])
         return Result(batch, failures)
 
     def _varied(self, task: Task, failures: dict[str, str]) -> dict[int, Tensor]:
@@ -138,6 +159,40 @@ class Builder(Dataset[Result]):
             label=torch.tensor([example.label[0] for example in examples]),
             id=tuple(example.id for example in examples),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent(Dataset[Result | UnavailableError]):
+    """Builds the batch of a task that arrives as its index.
+
+    A worker thus gets the examples of its next batch, not those of a whole epoch.
+    """
+
+    builder: Builder
+
+    def __getitem__(self, task: Task) -> Result | UnavailableError:
+        try:
+            return self.builder.build(task)
+        except UnavailableError as error:
+            return error  # raised there, it would arrive with a traceback in its text
+
+
+def end_with_parent(worker: int) -> None:
+    """Let a worker end when the process that reads its batches is killed.
+
+    torch looks at the parent of the worker, which is the fork server; and that server
+    waits for its last worker.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(
+            target=_exit_after, args=(parent.sentinel,), daemon=True
+        ).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:

@@ -303,6 +303,7 @@ def _class_map(listed: _Listed) -> tuple[str, ...]:
 
 
 def grouped(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
+    """Examples with the group that `read_folder`'s `group_by` finds in their ids."""
     if not group_by:
         return examples
     if group_by == "folder":

@@ -9,13 +9,22 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
-from vitral.data.batches import Batch, Builder, Result, Task, Transform
-from vitral.data.dataset import DataSet, Example
+from vitral.data.batches import (
+    Batch,
+    Builder,
+    Result,
+    Sent,
+    Task,
+    Transform,
+    end_with_parent,
+)
+from vitral.data.dataset import DataSet, Example, UnavailableError
 from vitral.data.epochs import Shown, Stages, repeated
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig
@@ -97,6 +106,8 @@ class Loader:
         number = len(self.examples)
         if not self.shuffle:
             return list(range(number))
+        if self.dataset.order is not None:
+            return self.dataset.order(self.examples, self.seed, epoch)
         generator = keyed_generator("order", self.seed, epoch)
         return [int(index) for index in generator.permutation(number)]
 
@@ -125,20 +136,35 @@ class Loader:
         Raises:
             VitralError, ConfigError: as `epoch`.
         """
+        tasks = self.tasks(number, start, stride)
+        for task, result in zip(tasks, self.results(tasks), strict=True):
+            if result.batch is not None:
+                yield task.index, result.batch
+
+    def tasks(self, number: int, start: int = 0, stride: int = 1) -> list[Task]:
+        """What there is to build of one epoch: see `numbered`."""
         shown = self.shown(number)
-        tasks = [
+        return [
             self._task(number, index, shown)
             for index in range(start, len(self), stride)
         ]
+
+    def results(self, tasks: list[Task]) -> Iterator[Result]:
+        """What each task gives, built here or by the workers; failures are noted."""
         if self.workers:
             results = self._in_workers(tasks)
         else:
             builder = self._builder(tasks)
             results = (builder[index] for index in range(len(tasks)))
-        for task, result in zip(tasks, results, strict=True):
+        for result in results:
             self._failures.update(result.failures)
-            if result.batch is not None:
-                yield task.index, result.batch
+            yield result
+
+    def built_here(self, task: Task) -> Batch | None:
+        """One batch at once, whatever the workers do; None if nothing is readable."""
+        result = self._builder([task])[0]
+        self._failures.update(result.failures)
+        return result.batch
 
     def _task(self, epoch: int, index: int, shown: list[Shown]) -> Task:
         images = shown[index * self.batch_size : (index + 1) * self.batch_size]
@@ -164,11 +190,12 @@ class Loader:
 
     def _in_workers(self, tasks: list[Task]) -> Iterator[Result]:
         loader = DataLoader(
-            self._builder(tasks),
+            Sent(builder=self._builder([])),
             batch_size=None,
-            shuffle=False,
+            sampler=tasks,  # each is sent when its turn comes
             num_workers=min(self.workers, max(1, len(tasks))),
             collate_fn=_unchanged,
+            worker_init_fn=end_with_parent,
             timeout=_POLL_SECONDS,
             multiprocessing_context=_context(),
             persistent_workers=False,
@@ -176,6 +203,7 @@ class Loader:
             generator=torch.Generator(),
         )
         try:
+            ForkingPickler.dumps(tasks[:1])  # the queue of a worker would say nothing
             iterator = iter(loader)
         except Exception as error:
             raise ConfigError(
@@ -183,9 +211,14 @@ class Loader:
                 f"{error}. Define it at the top of a module, or use workers=0."
             ) from error
         for _ in tasks:
-            yield self._next(iterator)
+            result = self._next(iterator)
+            if isinstance(result, UnavailableError):
+                raise result
+            yield result
 
-    def _next(self, iterator: Iterator[Result]) -> Result:
+    def _next(
+        self, iterator: Iterator[Result | UnavailableError]
+    ) -> Result | UnavailableError:
         waited = 0.0
         while True:
             try:

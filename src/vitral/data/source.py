@@ -1,16 +1,18 @@
-"""One word for every source of examples: a folder, a table or a name."""
+"""One word for every source of examples: a folder, a table, shards or a name."""
 
 import difflib
 from pathlib import Path
 from typing import Literal
 
-from vitral.data import named, split, tasks
+from vitral.data import named, split, streamed, tasks
 from vitral.data.benchmarks import groups
 from vitral.data.dataset import DataSet
 from vitral.data.folder import read_folder
 from vitral.data.hub import PREFIX, read_hub
-from vitral.data.named import read_named
+from vitral.data.named import default_root, read_named
 from vitral.data.pseudo import read_pseudo
+from vitral.data.shard_paths import find
+from vitral.data.shards import read_shards
 from vitral.data.table import read_table
 from vitral.data.unlabelled import has_classes, read_unlabelled
 from vitral.errors import ConfigError, DataError
@@ -36,19 +38,23 @@ def open_data(
     Args:
         data: a folder of class folders, a folder with a labels.csv or labels.jsonl,
             a .csv or .jsonl file, or a name such as "digits", "cifar10" or
-            "vtab/dtd", or "hf:OWNER/NAME" for a set of the Hugging Face hub. A folder
-            or file wins over a name; "./name" is always a path.
+            "vtab/dtd", or "hf:OWNER/NAME" for a set of the Hugging Face hub, which
+            is downloaded, or "hf-stream:OWNER/NAME", which is not; shards
+            (.tar, .parquet, .arrow) as a folder, a file or a pattern such as
+            "shards/train-{000..009}.tar". A folder or file wins over a name; "./name"
+            is always a path.
         seed: of the split by hash, where the data set names no splits. A task of a
             benchmark is divided as the benchmark says, whatever seed and shares.
         val: share for val; 0 for none.
         test: share for test; 0 for none.
         group_by: keeps examples together: "folder" or a regular expression on the
             path for a folder, a column for a table; "" for no groups.
-        root: where named data sets are kept and downloaded to.
+        root: where named data sets are kept and downloaded to, and the indices of
+            shards are kept.
         kind: "auto" takes images, and clips where there is no image; "clips", as a
             video model needs, takes clips only and a folder of frames for one.
-        labels: "optional" also takes a folder without class folders, all images of
-            which are then of one class, "images".
+        labels: "optional" also takes a folder without class folders, or shards
+            without labels, all images of which are then of one class, "images".
 
     Raises:
         DataError: the data set is unusable; the message says why.
@@ -58,14 +64,18 @@ def open_data(
     if labels == "optional" and kind == "auto" and _without_classes(Path(data)):
         dataset = read_unlabelled(Path(data), group_by)
     else:
-        dataset = _listed(data, group_by, root, kind)
+        dataset = _listed(data, group_by, root, kind, labels == "optional")
     if dataset.name in tasks.NAMES:
         val = test = 0.0
     return split.assign(dataset, seed=seed, val=val, test=test)
 
 
 def _listed(
-    data: str | Path, group_by: str, root: Path | None, kind: Literal["auto", "clips"]
+    data: str | Path,
+    group_by: str,
+    root: Path | None,
+    kind: Literal["auto", "clips"],
+    unlabelled: bool,
 ) -> DataSet:
     """The data set before `split.assign`."""
     path = Path(data)
@@ -75,28 +85,34 @@ def _listed(
             raise DataError(f"{path} holds both {' and '.join(TABLES)}. Remove one.")
         if tables:
             return read_table(tables[0], group_by, kind)
+    shards = find(data)
+    if shards is not None:
+        _refuse_clips(shards.shown, kind)
+        cache = (root or default_root()) / "shards"
+        return read_shards(shards, group_by, cache, unlabelled)
+    if path.is_dir():
         return read_folder(path, group_by, kind)
     if path.is_file():
         if path.suffix == ".json" and kind == "auto":
-            return read_pseudo(path, lambda of, by: _listed(of, by, root, kind))
+            return read_pseudo(
+                path, lambda of, by: _listed(of, by, root, kind, unlabelled)
+            )
         if path.suffix not in (".csv", ".jsonl"):
             raise ConfigError(
-                f"data must be a folder, a .csv or .jsonl table, or a name: got the "
-                f"file {path}."
+                "data must be a folder, a .csv or .jsonl table, a .tar, .parquet or "
+                f".arrow shard, or a name: got the file {path}."
             )
         return read_table(path, group_by, kind)
     name = str(data)
-    if name in NAMES or name.startswith(PREFIX):
+    if name in NAMES or name.startswith((PREFIX, streamed.PREFIX)):
         if group_by:
             raise ConfigError(
                 f"group_by works on folders and tables: got {group_by!r} for the named "
                 f"data set {name}. Leave it empty."
             )
-        if kind == "clips":
-            raise DataError(
-                f"The data set {name} holds images, but a video model needs clips. "
-                "Give a folder or table of clips, or choose a model of images."
-            )
+        _refuse_clips(f"The data set {name}", kind)
+        if name.startswith(streamed.PREFIX):
+            return streamed.read_streamed(name, root or default_root(), unlabelled)
         if name.startswith(PREFIX):
             return read_hub(name, root)
         read = tasks.read_task if name in tasks.NAMES else read_named
@@ -113,9 +129,18 @@ def _listed(
     )
 
 
+def _refuse_clips(name: str, kind: str) -> None:
+    if kind == "clips":
+        raise DataError(
+            f"{name} holds images, but a video model needs clips. Give a folder or "
+            "table of clips, or choose a model of images."
+        )
+
+
 def _without_classes(path: Path) -> bool:
-    tables = any((path / name).is_file() for name in TABLES)
-    return path.is_dir() and not tables and not has_classes(path)
+    if not path.is_dir() or any((path / name).is_file() for name in TABLES):
+        return False
+    return find(path) is None and not has_classes(path)
 
 
 def _nearest(name: str) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ def assign(
         notes.append("val and test are carved out of train, by hash")
     movable = "train" if given else ""
     examples = tuple(
-        replace(example, split=_by_hash(example, seed, val, test))
+        example.in_split(_by_hash(example, seed, val, test))
         if example.split == movable
         else example
         for example in dataset.examples
@@ -117,7 +117,7 @@ def apply(
         for example in dataset.examples
     )
     examples = tuple(
-        replace(example, split=split)
+        example.in_split(split)
         for example, split in zip(dataset.examples, chosen, strict=True)
     )
     notes = list(dataset.notes)

@@ -13,6 +13,8 @@ from vitral.files import TEMPORARY_SUFFIX, make_folder
 from vitral.run.config import VOLATILE, TrainConfig
 from vitral.run.folder import read_config
 
+LOCK = "lock.json"
+"""Who is training into the folder; see lock.py."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -54,7 +56,8 @@ def claim(config: TrainConfig, out: Path, resume: bool) -> None:
 
 def _left_by_a_start(file: Path) -> bool:
     """Whether a run that ended before its config was written leaves this file."""
-    return file.name in ("log.txt", "split.csv") or file.suffix == TEMPORARY_SUFFIX
+    known = ("log.txt", "split.csv", LOCK)
+    return file.name in known or file.suffix == TEMPORARY_SUFFIX
 
 
 def remove_leftovers(out: Path) -> None:

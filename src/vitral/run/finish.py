@@ -13,12 +13,18 @@ from vitral.run.looking import look
 from vitral.run.setup import bad_of
 from vitral.run.showing import write_report
 from vitral.training import MetricsLog
+from vitral.training.distributed import rank
+from vitral.training.ranks import SilentLog
 
 
 def finish(out: Path, found: Audit, device: torch.device) -> Run:
-    """Evaluate the best model on every held-out split and write what people read."""
+    """Evaluate the best model on every held-out split and write what people read.
+
+    Several ranks evaluate together; rank 0 writes.
+    """
     run = Run(out)
-    log = MetricsLog(out / "metrics.jsonl")
+    first = rank() == 0
+    log = MetricsLog(out / "metrics.jsonl") if first else SilentLog()
     for split in ("val", "test"):
         if not found.dataset.select(split):
             continue
@@ -36,6 +42,8 @@ def finish(out: Path, found: Audit, device: torch.device) -> Run:
             }
         )
     log.close()
+    if not first:
+        return run
     write_atomic(out / "model" / "README.md", model_card(out))
     look(run, found.dataset, device)
     write_report(out, found.dataset)

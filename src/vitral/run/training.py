@@ -19,33 +19,35 @@ import vitral.weights
 from vitral import configs
 from vitral.data import Audit, Loader, Stages, Transform
 from vitral.evaluation import Classification
-from vitral.files import write_atomic, write_json
 from vitral.models import ModelConfig, name_of
-from vitral.run.claim import claim, remove_leftovers, write_errors_as_ours
+from vitral.run.begin import Begun, begun, tell, write_facts
 from vitral.run.clips import kind_of_run, one_view
 from vitral.run.config import VOLATILE, TrainConfig
-from vitral.run.environment import command_line, describe, pick_device
 from vitral.run.finish import finish
 from vitral.run.folder import Run
 from vitral.run.frozen import CachedLoader, Tail, cached
 from vitral.run.monitor import Monitor
 from vitral.run.objective import build_objective, refuse_objective
+from vitral.run.ranks import (
+    first_alone,
+    for_rank,
+    score_batches,
+)
 from vitral.run.representation import finish_without_labels
 from vitral.run.resolutions import described, image_sizes, run_transform
-from vitral.run.scoring import measure, score, split_loader
+from vitral.run.scoring import measure, split_loader
 from vitral.run.setup import (
     Prepared,
     audit,
     bad_of,
-    describe_data,
-    num_parameters,
     open_data,
     optimizer_of,
     prepare_model,
     train_loader,
-    write_config,
 )
 from vitral.training import fit, lr_at, steps_for
+from vitral.training.distributed import TIMEOUT, from_first, rank
+from vitral.training.fitting import Shard
 
 
 class Loaders(NamedTuple):
@@ -63,8 +65,14 @@ def train(
     workers: int = 0,
     device: str = "auto",
     announce: Callable[[str], None] | None = None,
+    shard: Shard = "none",
+    checkpoint_activations: bool = False,
+    rank_timeout: float = TIMEOUT,
 ) -> Run:
     """Train, evaluate and report; everything is left in the folder `out`.
+
+    Started by torchrun, all ranks train one model on the batches of one process, and
+    rank 0 writes; a rank that torchrun starts again resumes.
 
     Args:
         resume: go on from the newest checkpoint in `out`; starts when there is none.
@@ -72,6 +80,10 @@ def train(
             same for any number.
         device: `cpu`, `cuda`, `mps`, or `auto` for the best that is there.
         announce: gets what was decided before the first step, line by line.
+        shard: `fsdp` divides weights, gradients and optimizer among the ranks.
+        checkpoint_activations: keep only what enters each block, and compute the rest
+            again for the gradient; the numbers stay the same.
+        rank_timeout: seconds after which a rank that does not answer counts as gone.
 
     Returns:
         the run, with the best model.
@@ -82,27 +94,30 @@ def train(
         WeightsError: the weights cannot be used, or a checkpoint cannot be written.
         DivergedError: the loss or a gradient is not finite.
         InterruptedRun: a signal arrived; a checkpoint was written.
+        PeerError: another rank stopped, died or does not answer.
     """
     out = Path(out)
-    place = pick_device(device)
-    claim(config, out, resume)
-    with write_errors_as_ours(out):
-        remove_leftovers(out)
-        return _train(config, out, place, resume, workers, announce)
+    about = {"resume": resume, "device": device, "rank_timeout": rank_timeout}
+    with begun(config, out, **about) as start:  # type: ignore[arg-type]
+        return _train(
+            config, out, start, workers, announce, shard, checkpoint_activations
+        )
 
 
 def _train(
     config: TrainConfig,
     out: Path,
-    place: torch.device,
-    resume: bool,
+    start: Begun,
     workers: int,
     announce: Callable[[str], None] | None,
+    shard: Shard,
+    recompute: bool,
 ) -> Run:
+    place = start.place
     dataset = open_data(config, kind_of_run(config))
     refuse_objective(config, dataset)
     prepared = prepare_model(config, dataset.classes)
-    found = audit(dataset, out / "split.csv", config, workers)
+    found = from_first(lambda: audit(dataset, out / "split.csv", config, workers))
     steps = config.loop.steps or steps_for(
         len(found.dataset.select("train")), config.epochs, config.batch_size
     )
@@ -110,15 +125,13 @@ def _train(
     lr_at(0, steps, config.optim.lr, config.schedule)
     transform = run_transform(config, prepared.model.config, prepared.preprocess, steps)
     objective = build_objective(config, prepared, dataset.classes)
-    write_config(config, out / "config.json")
-    write_json(out / "data.json", describe_data(found))
-    write_json(out / "environment.json", describe(place))
-    write_atomic(out / "command.txt", command_line() + "\n")
+    from_first(lambda: write_facts(config, out, found, place))
     prepared.model.to(place)
-    _announce(announce, found, prepared)
-    if announce is not None and config.resolutions:
-        sizes = image_sizes(config, prepared.model.config, prepared.preprocess)
-        announce(f"images: {described(sizes, steps)}")
+    if announce is not None and rank() == 0:
+        tell(announce, found, prepared)
+        if config.resolutions:
+            sizes = image_sizes(config, prepared.model.config, prepared.preprocess)
+            announce(f"images: {described(sizes, steps)}")
     loaders = _loaders(config, found, prepared, transform, out, place, workers)
     loop = replace(config.loop, steps=steps)
     monitor = Monitor(
@@ -128,11 +141,11 @@ def _train(
         device=place,
         bf16=config.loop.precision == "bf16",
     )
-    fit(
+    ended = fit(
         objective,
         optimizer_of(config, prepared.model, objective),
         config=loop,
-        batches=loaders.train.epoch,
+        batches=for_rank(loaders.train, loop.accumulate).epoch,
         batches_per_epoch=len(loaders.train),
         lr=lambda step: lr_at(step, steps, config.optim.lr, config.schedule),
         evaluate=_evaluation(config, found, loaders, place)
@@ -142,7 +155,9 @@ def _train(
         seed=config.seed,
         device=place,
         clip_norm=config.optim.clip_norm,
-        resume=resume,
+        resume=start.resume,
+        shard=shard,
+        recompute=recompute,
         on_best=lambda module, step: _save_best(
             out, module, prepared, found, config, step
         ),
@@ -152,11 +167,12 @@ def _train(
         },
     )
     if config.objective.LABELS:
-        run = finish(out, found, place)
-    else:
-        run = finish_without_labels(out, found, objective, monitor)
-    shutil.rmtree(out / "cache", ignore_errors=True)
-    return run
+        finish(out, found, place)
+    elif rank() == 0:
+        finish_without_labels(out, found, ended.objective, monitor)
+    if rank() == 0:
+        shutil.rmtree(out / "cache", ignore_errors=True)
+    return Run(out)
 
 
 def config_hash(config: TrainConfig) -> str:
@@ -167,31 +183,6 @@ def config_hash(config: TrainConfig) -> str:
     for name in VOLATILE:
         values.pop(name)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _announce(
-    announce: Callable[[str], None] | None, found: Audit, prepared: Prepared
-) -> None:
-    if announce is None:
-        return
-    for split, counts in found.dataset.counts().items():
-        announce(f"data: {split} {sum(counts.values())} {found.dataset.kind}")
-    for file in found.bad:
-        announce(f"unreadable: {file.path} ({file.split}): {file.reason}")
-    for note in found.dataset.notes:
-        announce(f"note: {note}")
-    config = prepared.model.config
-    learns = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)
-    frames = f"{config.num_frames} frames of " if config.num_frames else ""
-    announce(
-        f"model: {num_parameters(prepared.model):,} parameters, {learns:,} learn, "
-        f"{frames}{config.image_hw[0]} x {config.image_hw[1]} pixels in "
-        f"{config.grid.rows} x {config.grid.columns} patches"
-    )
-    if prepared.ledger is not None:
-        for line in str(prepared.ledger).splitlines():
-            announce(line)
-        announce(prepared.ledger.summary().splitlines()[0])
 
 
 def _loaders(
@@ -224,14 +215,18 @@ def _loaders(
     cached_val = None
     if val_images is not None:
         folder = out / "cache" / "val"
-        cached_val = cached(val_images, prepared.model, folder, views=1, **about)
+        cached_val = first_alone(
+            lambda: cached(val_images, prepared.model, folder, views=1, **about)
+        )
     return Loaders(
-        cached(
-            train_images,
-            prepared.model,
-            out / "cache" / "train",
-            views=config.augment.views,
-            **about,
+        first_alone(
+            lambda: cached(
+                train_images,
+                prepared.model,
+                out / "cache" / "train",
+                views=config.augment.views,
+                **about,
+            )
         ),
         cached_val,
     )
@@ -249,9 +244,9 @@ def _evaluation(
     views = "one" if config.cache else config.eval_views
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        scores = score(
+        scores = score_batches(
             module,
-            val.epoch(0),
+            val,
             device=device,
             views=views,
             bf16=config.loop.precision == "bf16",

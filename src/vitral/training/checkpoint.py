@@ -96,10 +96,8 @@ class CheckpointStore:
         try:
             manifest = json.loads((folder / "manifest.json").read_bytes())
             files = manifest["files"]
-            if manifest["step"] != step or not {
-                "model.safetensors",
-                "state.json",
-            } <= set(files):
+            whole = "model.safetensors" in files or "shards/.metadata" in files
+            if manifest["step"] != step or not whole or "state.json" not in files:
                 return "manifest.json does not describe this checkpoint"
             for name, recorded in files.items():
                 size = (folder / name).stat().st_size

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 
 from vitral.errors import ConfigError, VitralError
+from vitral.training.meeting import meet
+from vitral.training.peers import one_cause
 
 T = TypeVar("T")
 
@@ -37,12 +39,21 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if _there() else 0
 
 
+TIMEOUT = 1800.0
+"""Seconds that a rank waits for another: longer than a large checkpoint or the audit
+of the data takes on rank 0. One that died is noticed at once."""
+
+
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def joined(device: torch.device, timeout: float = TIMEOUT) -> Iterator[None]:
     """Meet the other processes, and leave them at the end; alone, do nothing.
+
+    Args:
+        timeout: seconds after which a rank that does not answer counts as gone.
 
     Raises:
         ConfigError: they cannot be reached.
+        PeerError: another rank stopped, died or does not answer.
     """
     if not started_by_torchrun() or _there():
         yield
@@ -51,7 +62,7 @@ def joined(device: torch.device) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     try:
-        dist.init_process_group(backend)
+        meet(backend, timeout)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"The {os.environ['WORLD_SIZE']} processes of torchrun could not meet with "
@@ -59,9 +70,11 @@ def joined(device: torch.device) -> Iterator[None]:
             "torchrun."
         ) from error
     try:
-        yield
+        with one_cause(timeout):
+            yield
     finally:
-        dist.destroy_process_group()
+        if _there():
+            dist.destroy_process_group()
 
 
 def barrier() -> None:

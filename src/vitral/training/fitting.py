@@ -4,21 +4,26 @@ The loop itself is in loop.py. Data and models come as arguments: nothing here k
 what they are.
 """
 
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from vitral.errors import ConfigError
+from vitral.training.activations import checkpoint_activations, units
 from vitral.training.loop import FitResult, Hooks, Loop, LoopConfig
 from vitral.training.progress import Progress
+from vitral.training.ranks import Parallel, Ranks
 from vitral.training.resume import RunFiles, Trained
 from vitral.training.signals import StopSignals
 from vitral.training.source import Source
 from vitral.training.step import Updater
+
+Shard = Literal["none", "fsdp"]
 
 
 def fit(
@@ -38,15 +43,21 @@ def fit(
     on_best: Callable[[nn.Module, int], None] | None = None,
     extra_state: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    shard: Shard = "none",
+    recompute: bool = False,
 ) -> FitResult:
     """Train `objective.model` and leave checkpoints and metrics.jsonl in `folder`.
+
+    In a process group (`distributed.joined`) all ranks call it alike and train one
+    model together, on the batches of one process; rank 0 writes.
 
     Args:
         objective: has `.model`; objective(batch) gives `loss`, scalar metrics, and
             `weight` where the loss is not a mean over images.
         batches: (epoch, start_batch) to the batches of that epoch from that index on,
             each a NamedTuple with a field `id` whose other fields can be cut along
-            the images. It may end early: the next epoch follows.
+            the images. It may end early: the next epoch follows. Of several ranks each
+            is given all of a batch, or a `Share` with its own rows.
         batches_per_epoch: an epoch ends after so many, even if there are more.
         lr: the index of an update, from 0, to the learning rate.
         evaluate: gets the (averaged) model in eval mode, under no_grad; every value
@@ -58,9 +69,13 @@ def fit(
             at the end where `evaluate` is None.
         extra_state: JSON values that must be the same on resume (hash of the config,
             fingerprint of the data).
+        shard: `fsdp` keeps a part of the model on each rank, `none` all of it.
+        recompute: keep only what enters a block of the model, and compute the rest
+            again for the gradient: less memory, more time, the same numbers.
 
     Raises:
-        ConfigError: the folder is in use, or is resumed with another setting.
+        ConfigError: the folder is in use, or is resumed with another setting, or
+            `shard` is asked for in one process.
         DataError: an epoch has no batches.
         DivergedError: a number is not finite; earlier checkpoints are intact.
         InterruptedRun: SIGINT or SIGTERM, after the step and a checkpoint.
@@ -70,33 +85,96 @@ def fit(
         raise ConfigError(
             "`steps` is 0: derive it from the epochs with `steps_for` first."
         )
-    objective.to(device)
-    trained = Trained.of(objective, optimizer, config.ema, config.ema_warmup)
-    # What changes no number of a run may differ when it is resumed.
+    ranks = Ranks.of(device)
+    objective.to(device).train()
+    if recompute:
+        checkpoint_activations(units(objective))
+    trained, parallel = _together(objective, optimizer, config, ranks, shard)
+    settings = _settings(config, seed, batches_per_epoch) | dict(extra_state or {})
+    files = RunFiles(folder, settings, config.keep, ranks)
+    updater = _updater(config, trained, parallel, ranks, seed, clip_norm)
+    source = Source(batches, batches_per_epoch, ranks)
+    hooks = Hooks(lr, evaluate, on_best)
+    shown = progress or Progress(config.steps, None if ranks.first else io.StringIO())
+    with shown, StopSignals() as signals:
+        try:
+            opened = files.open(trained, config.compile, resume)
+            loop = Loop(
+                config, trained, files, updater, source, hooks, shown, signals, ranks
+            )
+            return loop.run(opened.state, opened.notes)
+        finally:
+            source.close()
+            files.close()
+
+
+def _settings(config: LoopConfig, seed: int, per_epoch: int) -> dict[str, Any]:
+    """What must be the same on resume; what changes no number may differ."""
     settings = {
         name: value
         for name, value in asdict(config).items()
         if name not in ("keep", "compile", "checkpoint_every")
     }
-    settings |= {"seed": seed, "batches_per_epoch": batches_per_epoch}
-    files = RunFiles(folder, settings | dict(extra_state or {}), config.keep)
-    updater = Updater(
-        forward=torch.compile(objective) if config.compile else objective,
+    return settings | {"seed": seed, "batches_per_epoch": per_epoch}
+
+
+def _updater(
+    config: LoopConfig,
+    trained: Trained,
+    parallel: Parallel,
+    ranks: Ranks,
+    seed: int,
+    clip_norm: float,
+) -> Updater:
+    return Updater(
+        forward=parallel.forward,
         parameters=trained.parameters,
-        optimizer=optimizer,
-        device=device,
+        optimizer=trained.optimizer,
+        device=ranks.device,
         seed=seed,
         accumulate=config.accumulate,
         bf16=config.precision == "bf16",
         clip_norm=clip_norm,
+        ranks=ranks,
+        alone=parallel.alone,
     )
-    source = Source(batches, batches_per_epoch)
-    hooks = Hooks(lr, evaluate, on_best)
-    with progress or Progress(config.steps) as shown, StopSignals() as signals:
-        try:
-            opened = files.open(trained, config.compile, resume)
-            loop = Loop(config, trained, files, updater, source, hooks, shown, signals)
-            return loop.run(opened.state, opened.notes)
-        finally:
-            source.close()
-            files.close()
+
+
+class _Together(NamedTuple):
+    trained: Trained
+    parallel: Parallel
+
+
+def _together(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: LoopConfig,
+    ranks: Ranks,
+    shard: Shard,
+) -> _Together:
+    """What is trained, and how it is called so that all ranks train it."""
+    if shard == "fsdp" and ranks.world == 1:
+        raise ConfigError(
+            "`shard` divides a model among several ranks, and this is the only one: "
+            "start it with torchrun, or leave it out."
+        )
+    ema = 0.0 if shard == "fsdp" else config.ema
+    if ranks.world == 1:
+        trained = Trained.of(objective, optimizer, ema, config.ema_warmup)
+        forward = torch.compile(objective) if config.compile else objective
+        return _Together(trained, Parallel(forward))
+    # They import half a second of torch that one process does without.
+    from vitral.training.replicas import replicated
+    from vitral.training.sharded import Sharded, plain_copy
+    from vitral.training.sharded import shard as divided
+
+    if shard == "none":
+        trained = Trained.of(objective, optimizer, ema, config.ema_warmup)
+        return _Together(trained, replicated(objective, ranks, config.compile))
+    Trained.of(objective, optimizer, 0.0, False)  # refuses before anything is divided
+    plain = plain_copy(objective)
+    parallel = divided(objective, optimizer, ranks, config.compile)
+    trained = Trained.of(objective, optimizer, 0.0, False)
+    return _Together(
+        Sharded.over(trained, plain, config.ema, config.ema_warmup), parallel
+    )

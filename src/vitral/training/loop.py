@@ -6,9 +6,10 @@ the same machine and thread count. What an update does is in step.py, what is on
 disk in resume.py, and how a run is put together in fitting.py.
 """
 
+import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -18,7 +19,9 @@ from vitral.errors import ConfigError, DivergedError, InterruptedRun
 from vitral.training.checkpoint import refuse_nonfinite
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
+from vitral.training.ranks import Ranks
 from vitral.training.resume import RunFiles, Trained
+from vitral.training.share import own_ids
 from vitral.training.signals import StopSignals
 from vitral.training.source import Source
 from vitral.training.state import LoopState
@@ -103,6 +106,8 @@ class FitResult(NamedTuple):
     """In eval mode, after the last step: the averaged weights when `ema` is on."""
     notes: tuple[str, ...]
     """Events such as a checkpoint that was skipped because it was damaged."""
+    objective: nn.Module
+    """As the last step left it, whole on every rank."""
 
 
 class Hooks(NamedTuple):
@@ -125,11 +130,13 @@ class Loop:
     hooks: Hooks
     progress: Progress
     signals: StopSignals
+    ranks: Ranks = field(default_factory=Ranks)
 
     def run(self, state: LoopState, notes: tuple[str, ...]) -> FitResult:
         """Train from `state` to the end."""
         self.state = state
         self.saved = state.step
+        self.stop: signal.Signals | None = None
         self.timer = _Timer()
         self.notes: list[str] = []
         self.note(notes)
@@ -137,25 +144,33 @@ class Loop:
         self.trained.objective.train()
         while True:
             self.evaluate_if_due()
+            self.agree_on_stop()
             self.save_if_due()
-            if self.signals.received is not None:
+            if self.stop is not None:
                 raise self.interrupted()
             if self.done():
                 break
             self.advance()
-        if self.hooks.evaluate is None and self.hooks.on_best is not None:
-            self.hooks.on_best(self.trained.model_in_use().eval(), state.step)
+        model = self.trained.model_in_use().eval()
+        if self.hooks.evaluate is None:
+            self.keep_best(model)
         return FitResult(
             state.step,
             state.best_step,
             state.best_metric,
             state.stopped_early,
-            self.trained.model_in_use().eval(),
+            model,
             tuple(self.notes),
+            self.trained.whole_objective(),
         )
 
     def done(self) -> bool:
         return self.state.step >= self.config.steps or self.state.stopped_early
+
+    def agree_on_stop(self) -> None:
+        """All ranks stop at the same step, whichever of them got the signal."""
+        number = self.ranks.highest(int(self.signals.received or 0))
+        self.stop = signal.Signals(number) if number else None
 
     def advance(self) -> None:
         """Make one update from the next batch."""
@@ -168,7 +183,7 @@ class Loop:
         update = self.updater.update(batch, state.step)
         self.trained.update_average()
         state.step += 1
-        state.saw(batch.id)
+        state.saw(own_ids(batch))
         state.add({**update.metrics, "grad_norm": update.grad_norm})
         self.timer.add(update.images, time.perf_counter() - started, waited)
         self.progress.update(state.step, {**update.metrics, "lr": rate})
@@ -193,7 +208,11 @@ class Loop:
         self.updater.seed_torch(state.step, -1)
         with torch.no_grad():
             try:
-                metrics = self.signals.abortable(lambda: evaluate(model))
+                if self.ranks.world == 1:
+                    metrics = self.signals.abortable(lambda: evaluate(model))
+                else:  # one that left would leave the others waiting
+                    found = evaluate(model)
+                    metrics = self.ranks.by_first(lambda: found)
             except DivergedError as error:
                 raise DivergedError(
                     f"The evaluation at step {state.step} found: {error}"
@@ -222,10 +241,7 @@ class Loop:
         if gain >= 0:
             # Of equal ones the later step is kept: a small validation set has many.
             state.best_step, state.best_metric = state.step, value
-            if self.hooks.on_best is not None:
-                # Infinite weights can still be accurate; the caller will save them.
-                refuse_nonfinite(state.step, {"model": model.state_dict()})
-                self.hooks.on_best(model, state.step)
+            self.keep_best(model)
         state.waiting = 0 if gain > 0 else state.waiting + 1
         state.stopped_early = 0 < config.patience <= state.waiting
         assert state.best_metric is not None
@@ -234,17 +250,25 @@ class Loop:
         shown = "  ".join(f"{name} {number:.4g}" for name, number in values.items())
         self.progress.note(f"evaluation at step {state.step}: {shown}")
 
+    def keep_best(self, model: nn.Module) -> None:
+        """Hand the model out, once for all ranks."""
+        on_best, step = self.hooks.on_best, self.state.step
+        if on_best is not None:
+            # Infinite weights can still be accurate; the caller will save them.
+            refuse_nonfinite(step, {"model": model.state_dict()})
+            self.ranks.by_first(lambda: on_best(model, step))
+
     def save_if_due(self) -> None:
         """Save at the asked steps, at the end, and when a signal came."""
         state, every = self.state, self.config.checkpoint_every
-        due = self.done() or self.signals.received is not None
+        due = self.done() or self.stop is not None
         due = due or (every > 0 and state.step % every == 0)
         if due and state.step != self.saved:
             self.note(self.files.save(self.trained, state, self.config.compile))
             self.saved = state.step
 
     def interrupted(self) -> InterruptedRun:
-        received, step = self.signals.received, self.state.step
+        received, step = self.stop, self.state.step
         assert received is not None
         where = (
             f"step {step} of {self.config.steps} is saved in "
@@ -255,7 +279,7 @@ class Loop:
         return InterruptedRun(
             f"Stopped by {received.name}: {where}. Run the same command with --resume "
             "to go on.",
-            self.signals.exit_code,
+            128 + int(received),
         )
 
     def note(self, texts: tuple[str, ...]) -> None:

@@ -17,9 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from vitral.errors import ConfigError, WeightsError
 from vitral.training.average import averaged
-from vitral.training.checkpoint import Checkpoint, CheckpointStore
+from vitral.training.checkpoint import Checkpoint, CheckpointStore, Latest
 from vitral.training.log import MetricsLog
 from vitral.training.optimizer_state import optimizer_tensors, restore_optimizer
+from vitral.training.ranks import Ranks, SilentLog
 from vitral.training.state import LoopState
 
 MODEL_PREFIX = "model."
@@ -42,6 +43,11 @@ class Trained:
     optimizer: torch.optim.Optimizer
     parameters: dict[str, nn.Parameter]
     """Those that are trained, by their name in the objective."""
+
+    @property
+    def divided(self) -> bool:
+        """Whether each rank holds a part of every parameter."""
+        return False
 
     @classmethod
     def of(
@@ -78,10 +84,18 @@ class Trained:
         """The averaged model where there is one: what is evaluated and kept."""
         return self.model if self.average is None else self.average.module
 
+    def whole_objective(self) -> nn.Module:
+        """The objective with its own current weights."""
+        return self.objective
+
     def update_average(self) -> None:
         """Take the current weights into the average."""
         if self.average is not None:
             self.average.update_parameters(self.model)
+
+    def like(self, group: str) -> Mapping[str, Tensor]:
+        """Of each name in a group of `tensors`, what it is divided as."""
+        return {}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything, in groups: a file each; empty groups are left out."""
@@ -124,8 +138,15 @@ class Trained:
 class RunFiles:
     """Checkpoints and metrics.jsonl of one run folder."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], keep: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        keep: int,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.folder = folder
+        self.ranks = ranks or Ranks()
         self.store = CheckpointStore(folder / "checkpoints")
         # Compared with what JSON gives back: a tuple must be a list.
         self.settings = json.loads(json.dumps(settings, allow_nan=False))
@@ -145,6 +166,24 @@ class RunFiles:
             ConfigError: the folder is in use or belongs to another run.
             WeightsError: there are checkpoints and none verifies.
         """
+        latest = self.ranks.by_first(lambda: self._newest(resume))
+        checkpoint = None
+        if latest.step is not None:
+            checkpoint = self._read(latest.step, trained)
+            self._refuse_other_run(checkpoint.state["settings"])
+            trained.restore(checkpoint)
+        first = self.ranks.first
+        self._log = MetricsLog(self.folder / "metrics.jsonl") if first else SilentLog()
+        if checkpoint is None:
+            self._log.truncate(0)
+            return Opened(LoopState(), ())
+        notes = [*latest.skipped, *self._changes(checkpoint.state, trained, compiled)]
+        if not self._log.truncate(checkpoint.state["metrics_bytes"]):
+            notes.append("metrics.jsonl has lost its last lines.")
+        return Opened(LoopState.from_dict(checkpoint.state["loop"]), tuple(notes))
+
+    def _newest(self, resume: bool) -> Latest:
+        """The step to go on from, with the folder made ready."""
         self.store.prepare()
         if not resume and self.store.steps():
             raise ConfigError(
@@ -157,18 +196,18 @@ class RunFiles:
                 f"No checkpoint in {self.store.folder} can be used. "
                 f"{' '.join(latest.skipped)} Remove that folder to start again."
             )
-        checkpoint = None if latest.step is None else self.store.load(latest.step)
-        if checkpoint is not None:
-            self._refuse_other_run(checkpoint.state["settings"])
-            trained.restore(checkpoint)
-        self._log = MetricsLog(self.folder / "metrics.jsonl")
-        if checkpoint is None:
-            self._log.truncate(0)
-            return Opened(LoopState(), ())
-        notes = [*latest.skipped, *self._changes(checkpoint.state, compiled)]
-        if not self._log.truncate(checkpoint.state["metrics_bytes"]):
-            notes.append("metrics.jsonl has lost its last lines.")
-        return Opened(LoopState.from_dict(checkpoint.state["loop"]), tuple(notes))
+        return latest
+
+    def _read(self, step: int, trained: Trained) -> Checkpoint:
+        """One checkpoint, whole or in shards, as `trained` takes it."""
+        folder = self.store.path(step)
+        if not (folder / "shards").is_dir():
+            return self.store.load(step)
+        from vitral.training import shards  # what one process does without
+
+        state = json.loads((folder / "state.json").read_bytes())
+        tensors = shards.load(folder, trained.like if trained.divided else None)
+        return Checkpoint(step=step, tensors=tensors, state=state)
 
     def save(
         self, trained: Trained, state: LoopState, compiled: bool
@@ -179,8 +218,20 @@ class RunFiles:
             "loop": state.to_dict(),
             "metrics_bytes": self.log.length,
             "settings": self.settings,
-            "machine": _machine(compiled),
+            "machine": _machine(trained, compiled, self.ranks),
         }
+        if trained.divided:
+            from vitral.training import shards
+
+            shards.save(self.store, state.step, trained.tensors(), values)
+            return self.ranks.by_first(
+                lambda: self.store.prune(self.keep, state.best_step)
+            )
+        return self.ranks.by_first(lambda: self._save_whole(trained, state, values))
+
+    def _save_whole(
+        self, trained: Trained, state: LoopState, values: dict[str, Any]
+    ) -> tuple[str, ...]:
         self.store.save(state.step, trained.tensors(), values)
         return self.store.prune(self.keep, state.best_step)
 
@@ -199,19 +250,31 @@ class RunFiles:
                     "folder."
                 )
 
-    def _changes(self, state: dict[str, Any], compiled: bool) -> list[str]:
-        now = _machine(compiled)
-        return [
+    def _changes(
+        self, state: dict[str, Any], trained: Trained, compiled: bool
+    ) -> list[str]:
+        before, now = state["machine"], _machine(trained, compiled, self.ranks)
+        notes = [
             f"Resumed with {name} {now[name]} instead of {then}: the last digits will "
             "differ from an unbroken run."
-            for name, then in state["machine"].items()
-            if now[name] != then
+            for name, then in before.items()
+            if now[name] != then and name != "ranks"
         ]
+        then = before.get("ranks", 1)
+        if then != self.ranks.world:
+            notes.append(
+                f"Resumed with {self.ranks.world} ranks instead of {then}: batches "
+                "stay the same, but they are cut into other parts, so what is drawn "
+                "for a part (dropout, hidden patches) is drawn anew."
+            )
+        return notes
 
 
-def _machine(compiled: bool) -> dict[str, Any]:
+def _machine(trained: Trained, compiled: bool, ranks: Ranks) -> dict[str, Any]:
     return {
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "compile": compiled,
+        "ranks": ranks.world,
+        "shard": "fsdp" if trained.divided else "none",
     }

@@ -54,11 +54,6 @@ class StopSignals:
         except Aborted:
             return None
 
-    @property
-    def exit_code(self) -> int:
-        """130 for SIGINT, 143 for SIGTERM."""
-        return 128 + int(self.received or 0)
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             # A data worker inherits this handler. Ctrl-C reaches it too, and it must

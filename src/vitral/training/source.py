@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vitral.errors import ConfigError, DataError
+from vitral.training.ranks import Ranks
 from vitral.training.state import LoopState
 
 
@@ -15,7 +16,10 @@ class Source:
     """The batches of one epoch after the other, from any position."""
 
     def __init__(
-        self, batches: Callable[[int, int], Iterator[Any]], batches_per_epoch: int
+        self,
+        batches: Callable[[int, int], Iterator[Any]],
+        batches_per_epoch: int,
+        ranks: Ranks | None = None,
     ) -> None:
         if batches_per_epoch < 1:
             raise ConfigError(
@@ -23,6 +27,7 @@ class Source:
                 "The training set is smaller than one batch: lower the batch size."
             )
         self._batches = batches
+        self._ranks = ranks or Ranks()
         self.per_epoch = batches_per_epoch
         self._iterator: Iterator[Any] | None = None
 
@@ -32,7 +37,8 @@ class Source:
             if state.batch >= self.per_epoch:
                 self._end_epoch(state)
             if self._iterator is None:
-                self._iterator = iter(self._batches(state.epoch, state.batch))
+                own = iter(self._batches(state.epoch, state.batch))
+                self._iterator = self._ranks.together(own)
             batch = next(self._iterator, None)
             if batch is not None:
                 state.batch += 1

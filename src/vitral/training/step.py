@@ -6,17 +6,20 @@ without any generator state on disk.
 """
 
 import hashlib
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vitral.errors import DivergedError, VitralError
+from vitral.training.distributed import gathered
 from vitral.training.optim import clip_gradients, gradient_norm
+from vitral.training.ranks import Ranks
+from vitral.training.share import Share, own_parts, rows_of, spans
 
 
 class Update(NamedTuple):
@@ -25,6 +28,15 @@ class Update(NamedTuple):
     metrics: dict[str, float]
     grad_norm: float
     images: int
+
+
+class _Summed(NamedTuple):
+    """Sums over the parts of all ranks, and the examples of this rank."""
+
+    metrics: dict[str, float]
+    weight: float
+    images: int
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,31 +51,37 @@ class Updater:
     accumulate: int
     bf16: bool
     clip_norm: float
+    ranks: Ranks = field(default_factory=Ranks)
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    """The context of a backward pass whose gradients stay on this rank."""
 
     def update(self, batch: Any, step: int) -> Update:
         """Change the parameters once, from all of `batch`; step 0 is the first.
+
+        Args:
+            batch: all of it, or this rank's Share.
 
         Raises:
             DivergedError: the loss or a gradient is not finite; nothing was changed.
             VitralError: the device ran out of memory.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        ids = tuple(batch.id)
         try:
-            sums, weight, images = self._backward(batch, step)
+            sums, weight, images, ids = self._backward(batch, step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
             raise VitralError(
-                f"Out of memory on {self.device} at step {step + 1} with {len(ids)} "
-                "images in a batch: lower the batch size, or raise `accumulate`, "
-                "which cuts a batch into parts and trains the same. Saved "
-                "checkpoints are intact."
+                f"Out of memory on {self.device} at step {step + 1} with "
+                f"{_size(batch)} images in a batch: lower the batch size, or raise "
+                "`accumulate`, which cuts a batch into parts and trains the same. "
+                "Saved checkpoints are intact."
             ) from error
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        if self.accumulate > 1 and gradients:
-            torch._foreach_div_(gradients, weight)
-        norm = float(gradient_norm(self.parameters.values()))
+        if self._in_parts and gradients:
+            # Over ranks they are a mean so far, not a sum.
+            torch._foreach_div_(gradients, weight / self.ranks.world)
+        norm = float(whole(gradient_norm(self.parameters.values())))
         metrics = {name: total / images for name, total in sums.items()}
         metrics["loss"] = sums["loss"] / weight
         self._refuse_nonfinite(metrics["loss"], norm, step, ids)
@@ -71,26 +89,51 @@ class Updater:
         self.optimizer.step()
         return Update(metrics, norm, images)
 
-    def _backward(self, batch: Any, step: int) -> tuple[dict[str, float], float, int]:
-        """Add up gradients, metrics and weights over the micro-batches."""
+    @property
+    def _in_parts(self) -> bool:
+        """Whether the gradient is put together from parts of unequal weights."""
+        return self.accumulate * self.ranks.world > 1
+
+    def _backward(self, batch: Any, step: int) -> "_Summed":
+        """Add up gradients, metrics and weights over the parts of all ranks."""
         sums: dict[str, float] = {}
         weights = 0.0
-        images = 0
-        for index, part in enumerate(micro_batches(batch, self.accumulate)):
-            self.seed_torch(step, index)
-            moved = to_device(part, self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                result = dict(self.forward(moved))
-            loss = result.pop("loss")
-            size = len(part.id)
-            weight = float(result.pop("weight", size))
-            (loss * weight if self.accumulate > 1 else loss).backward()
+        ids: tuple[str, ...] = ()
+        parts = list(
+            own_parts(
+                batch,
+                rank=self.ranks.rank,
+                world=self.ranks.world,
+                accumulate=self.accumulate,
+            )
+        )
+        for part in parts:
+            self.seed_torch(step, part.number)
+            moved = to_device(part.batch, self.device)
+            with nullcontext() if part is parts[-1] else self.alone():
+                with torch.autocast(
+                    self.device.type, torch.bfloat16, enabled=self.bf16
+                ):
+                    result = dict(self.forward(moved))
+                loss = result.pop("loss")
+                size = len(part.batch.id)
+                weight = float(result.pop("weight", size))
+                if not part.counts:
+                    size, weight = 0, 0.0
+                (loss * weight if self._in_parts else loss).backward()
             sums["loss"] = sums.get("loss", 0.0) + float(loss.detach()) * weight
             for name, value in result.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * size
             weights += weight
-            images += size
-        return sums, weights, images
+            ids += tuple(part.batch.id) if part.counts else ()
+        own = {f"sum {name}": total for name, total in sums.items()}
+        total = self.ranks.summed(own | {"weight": weights, "images": len(ids)})
+        return _Summed(
+            {name: total[f"sum {name}"] for name in sums},
+            total["weight"],
+            round(total["images"]),
+            ids,
+        )
 
     def seed_torch(self, step: int, part: int) -> None:
         """Seed the generators in use; torch.manual_seed reaches all and takes 2 ms."""
@@ -106,12 +149,14 @@ class Updater:
     ) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
+        if self.ranks.world > 1:
+            ids = [name for names in gathered(tuple(ids)) for name in names]
         first = next(
             (
                 name
                 for name, parameter in self.parameters.items()
                 if parameter.grad is not None
-                and not bool(torch.isfinite(parameter.grad).all())
+                and not bool(whole(torch.isfinite(parameter.grad).all()))
             ),
             None,
         )
@@ -146,11 +191,19 @@ def micro_batches(batch: Any, count: int) -> Iterator[Any]:
 
     A batch of fewer images than `count` gives one part an image.
     """
-    size = len(batch.id)
-    count = min(count, size)
-    bounds = [size * index // count for index in range(count + 1)]
-    for start, end in itertools.pairwise(bounds):
-        yield type(batch)(*(field[start:end] for field in batch))
+    for span in spans(len(batch.id), count):
+        yield rows_of(batch, span)
+
+
+def whole(value: Tensor) -> Tensor:
+    """The value itself, on every rank, where each had a part of it."""
+    # Not by its type, whose import takes half a second.
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _size(batch: Any) -> int:
+    """Images of the global batch."""
+    return batch.size if isinstance(batch, Share) else len(batch.id)
 
 
 def _out_of_memory(error: BaseException) -> bool:

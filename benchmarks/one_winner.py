@@ -1,0 +1,70 @@
+"""Start processes that want the same run folder at once: exactly one may get it.
+
+    python benchmarks/one_winner.py --rounds 50 --processes 8
+
+In every round the winner is killed, and the folder must be free again.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+
+from vitral.errors import ConfigError
+from vitral.run.lock import LOCK, locked, refuse_held
+
+
+def contend(folder: Path, ready: Path) -> None:
+    """What one process does, until it is killed."""
+    while not ready.exists():
+        time.sleep(0.0005)
+    try:
+        with locked(folder / LOCK):
+            (folder / f"won-{os.getpid()}").touch()
+            time.sleep(60)
+    except ConfigError as error:
+        (folder / f"lost-{os.getpid()}").write_text(str(error))
+
+
+def one_round(folder: Path, processes: int) -> int:
+    """How many won."""
+    children = []
+    for _ in range(processes):
+        child = os.fork()
+        if child == 0:
+            contend(folder, folder / "go")
+            os._exit(0)
+        children.append(child)
+    (folder / "go").touch()
+    while len([*folder.glob("won-*"), *folder.glob("lost-*")]) < processes:
+        time.sleep(0.01)
+    won = len(list(folder.glob("won-*")))
+    for lost in folder.glob("lost-*"):
+        assert "is in use by process " in lost.read_text()
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    refuse_held(folder / LOCK)
+    return won
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=8)
+    known = parser.parse_args()
+    good = 0
+    for _ in range(known.rounds):
+        with tempfile.TemporaryDirectory() as temporary:
+            good += one_round(Path(temporary), known.processes) == 1
+    print(f"{good} of {known.rounds} rounds of {known.processes} had one winner")
+    return 0 if good == known.rounds else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

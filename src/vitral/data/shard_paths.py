@@ -1,0 +1,209 @@
+"""Which files are the shards of a data set, and which split a file's name gives."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+from vitral.data.dataset import SPLIT_NAMES, shortened
+from vitral.data.order import natural_key
+from vitral.errors import ConfigError, DataError
+
+SUFFIXES = (".tar", ".parquet", ".arrow")
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+MOST = 100_000
+"""Names that the braces of a pattern may stand for."""
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_PLACES = ("data", *SPLIT_NAMES)
+"""Sub-folders in which shards are looked for, and no deeper."""
+_BRACE = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Shards of one kind."""
+
+    root: Path
+    paths: tuple[str, ...]
+    """POSIX, relative to the root, in natural order."""
+    suffix: str
+    name: str
+    shown: str
+    """What was asked for, for messages."""
+
+
+def find(data: str | Path) -> Found | None:
+    """The shards that a folder, a file or a pattern stands for; None if it is not one.
+
+    Raises:
+        ConfigError: a pipe or a URL, or compressed shards.
+        DataError: a pattern matches nothing, or the shards are of several kinds.
+    """
+    text = str(data)
+    path = Path(data)
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.exists():
+        refuse_commands(text)
+    if text.endswith(PACKED):
+        raise ConfigError(
+            f"{text} is compressed, which allows no access to single pictures. Unpack "
+            f"it once, as with `gunzip {text}`, and give the .tar."
+        )
+    if path.suffix not in SUFFIXES:
+        return None
+    if path.is_file():
+        return _found(path.parent, [path.name], path.stem, text)
+    if not any(sign in text for sign in "{*?["):
+        if path.exists():
+            raise DataError(f"{text} is not a regular file. Give a shard.")
+        raise DataError(f"{text} is not there. Correct the path.")
+    return _by_pattern(text)
+
+
+def refuse_commands(text: str) -> None:
+    """Refuse what other programs would run or download.
+
+    Raises:
+        ConfigError: a pipe or a URL.
+    """
+    if text.strip().startswith("pipe:") or "|" in text:
+        raise ConfigError(
+            f"Commands are never run: got {text!r}. Write the output to a .tar file "
+            "and give that."
+        )
+    # Before expanding braces, which could hide one.
+    if _URL.match(text.strip()) or any(map(_URL.match, expanded(text))):
+        raise ConfigError(
+            f"Shards are not opened by URL: got {text!r}. Download them first, or give "
+            "hf-stream:OWNER/NAME for Parquet files of the Hugging Face hub."
+        )
+
+
+def split_of(path: str) -> str:
+    """The split that a shard's name, or else its folder's, says; "" for none."""
+    *folders, base = path.split("/")
+    for part in (base.rpartition(".")[0], *reversed(folders)):
+        words = re.split(r"[^a-z]+", part.lower())
+        named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+        if len(named) == 1:
+            return named.pop()
+    return ""
+
+
+def expanded(pattern: str) -> Iterator[str]:
+    """What braces stand for: {000..009} for numbers, {a,b} for words.
+
+    Raises:
+        ConfigError: a brace is neither, or stands for too many.
+    """
+    names = [pattern]
+    while names and _BRACE.search(names[0]):
+        widened = []
+        for name in names:
+            match = _BRACE.search(name)
+            assert match is not None  # all have the same braces
+            words = _alternatives(match.group(1), pattern)
+            if len(names) * len(words) > MOST:
+                raise ConfigError(
+                    f"{pattern} stands for more than {MOST:,} shards. Use `*`."
+                )
+            head, tail = name[: match.start()], name[match.end() :]
+            widened += [f"{head}{word}{tail}" for word in words]
+        names = widened
+    yield from names
+
+
+def _alternatives(content: str, pattern: str) -> list[str]:
+    match = _RANGE.fullmatch(content)
+    if match is None:
+        if "," in content:
+            return content.split(",")
+        raise ConfigError(
+            f"{pattern}: {{{content}}} must be a range such as {{000..009}} or words "
+            "such as {train,val}."
+        )
+    first, last = (int(digits) for digits in match.groups())
+    if last < first or last - first >= MOST:
+        raise ConfigError(
+            f"{pattern}: {{{content}}} must go up, by at most {MOST:,} numbers."
+        )
+    # As in a shell: 008..012 keeps its zeros, 8..12 has none.
+    width = len(match.group(1)) if match.group(1).startswith("0") else 0
+    return [str(number).zfill(width) for number in range(first, last + 1)]
+
+
+def _by_pattern(text: str) -> Found:
+    paths: list[str] = []
+    absent = []
+    for name in expanded(text):
+        if any(sign in name for sign in "*?["):
+            matches = glob(name)
+            if not matches:
+                raise DataError(f"No file matches {name}. Correct the pattern.")
+            paths += matches
+        elif Path(name).exists():
+            paths.append(name)
+        else:
+            absent.append(name)
+    if absent:
+        raise DataError(
+            f"{text} stands for {len(absent)} shard(s) that are not there: "
+            f"{shortened(absent, 3)}. Correct the pattern."
+        )
+    literal = []
+    for part in Path(text).parent.parts:
+        if any(sign in part for sign in "{*?["):
+            break
+        literal.append(part)
+    root = Path(*literal)
+    inside = [Path(path).relative_to(root).as_posix() for path in dict.fromkeys(paths)]
+    return _found(root, inside, root.resolve().name, text)
+
+
+def _in_folder(root: Path) -> Found | None:
+    """Shards directly in a folder, in data/, or in folders called like a split."""
+    shards: list[str] = []
+    others: list[str] = []
+    for entry in sorted(root.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.suffix in SUFFIXES:
+            shards.append(entry.name)
+        elif entry.is_dir():
+            inside = _shards_in(entry) if entry.name.lower() in _PLACES else []
+            shards += [f"{entry.name}/{name}" for name in inside]
+            others += [] if inside else [f"{entry.name}/"]
+    # Class folders beside the tar file that they came from are a folder of images.
+    if not shards or others:
+        return None
+    return _found(root, shards, root.resolve().name, str(root))
+
+
+def _shards_in(folder: Path) -> list[str]:
+    """Shards of a sub-folder; none where it has folders too, as of classes."""
+    inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if any(entry.is_dir() and entry.suffix not in SUFFIXES for entry in inside):
+        return []
+    return [entry.name for entry in inside if entry.suffix in SUFFIXES]
+
+
+def _found(root: Path, paths: list[str], name: str, shown: str) -> Found:
+    kinds = sorted({Path(path).suffix for path in paths})
+    if len(kinds) > 1:
+        examples = [
+            next(path for path in paths if Path(path).suffix == kind) for kind in kinds
+        ]
+        raise DataError(
+            f"{shown} mixes kinds of shards: {', '.join(examples)}. Choose one kind by "
+            f"a pattern, such as {root}/*{kinds[0]}."
+        )
+    return Found(
+        root=root,
+        paths=tuple(sorted(paths, key=natural_key)),
+        suffix=kinds[0],
+        name=name,
+        shown=shown,
+    )

@@ -1,0 +1,251 @@
+"""The members of a tar file, found by their headers; nothing is extracted.
+
+Plain, GNU and POSIX (pax) headers (pubs.opengroup.org, "ustar Interchange Format").
+Python's tarfile is not used: it follows links, and gives up on a file that was cut.
+"""
+
+import os
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+BLOCK = 512
+LONGEST_NAME = 65_536
+"""Bytes of a long name or of pax records; more is not a name."""
+_WINDOW = 16_384
+_END = b"\0" * BLOCK
+_REGULAR = b"0\x007"
+_OTHER = {
+    b"1": "a hard link; links are not followed",
+    b"2": "a symbolic link; links are not followed",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a pipe (FIFO)",
+    b"S": "a sparse file, which is not supported; pack it with `tar` without --sparse",
+}
+_WITHOUT_DATA = b"123456"
+
+
+class Member(NamedTuple):
+    """A regular file inside a tar file."""
+
+    name: str
+    """As a path without "./" in front."""
+    offset: int
+    """Of its first byte in the tar file."""
+    size: int
+
+
+@dataclass(kw_only=True)
+class Contents:
+    """What the headers say."""
+
+    members: list[Member] = field(default_factory=list)
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+    """Names that cannot be used with the reason."""
+    fault: str = ""
+    """Why the file could not be read to its end; "" if it was."""
+
+
+class _Fault(Exception):
+    """The headers cannot be followed any further."""
+
+
+def read_contents(descriptor: int) -> Contents:
+    """Follow the headers of an open tar file from one to the next.
+
+    Only headers are read. Whatever is in the file, no exception is raised for it and
+    every member lies inside the file.
+    """
+    contents = Contents()
+    headers = _Headers(descriptor)
+    try:
+        _follow(headers, contents)
+    except _Fault as fault:
+        contents.fault = str(fault)
+    return contents
+
+
+@dataclass
+class _Headers:
+    """Blocks of a file by offset, read through a small window."""
+
+    descriptor: int
+    start: int = 0
+    window: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.size = os.fstat(self.descriptor).st_size
+
+    def read(self, offset: int, number: int) -> bytes:
+        """Up to `number` bytes; fewer at the end of the file."""
+        place = offset - self.start
+        if place < 0 or place + number > len(self.window):
+            self.start, place = offset, 0
+            wanted = max(number, _WINDOW)
+            self.window = os.pread(self.descriptor, wanted, offset)
+        return self.window[place : place + number]
+
+
+def _follow(headers: _Headers, contents: Contents) -> None:
+    offset = 0
+    long_name = ""
+    records: dict[str, str] = {}
+    common: dict[str, str] = {}
+    while True:
+        block = headers.read(offset, BLOCK)
+        if not block or block == _END:
+            _end(headers, contents, offset)
+            return
+        kind, size = _checked(block, offset)
+        data = offset + BLOCK
+        if kind in b"LKxg":
+            content = _extension(headers, data, size)
+            if kind == b"L":
+                long_name = _text(content.partition(b"\0")[0])
+            elif kind == b"x":
+                records = _pax(content, data)
+            elif kind == b"g":
+                common |= _pax(content, data)
+            offset = data + _padded(size)
+            continue
+        name = long_name or _name(block)
+        if records or common:
+            records = common | records
+            name = records.get("path") or name
+            if "size" in records:
+                size = _pax_size(records["size"], offset)
+            if any(key.startswith("GNU.sparse") for key in records):
+                kind = b"S"
+        if kind in _WITHOUT_DATA:
+            size = 0
+        long_name, records = "", {}
+        offset = data + _padded(size)
+        _add(contents, Member(name.removeprefix("./"), data, size), kind, headers.size)
+        if data + size > headers.size:
+            raise _Fault(
+                f"the file is cut off in {_shown(name)}: {data + size:,} bytes are "
+                f"needed, {headers.size:,} are there"
+            )
+
+
+def _add(contents: Contents, member: Member, kind: bytes, available: int) -> None:
+    """Take a member, or say why not."""
+    name = member.name
+    if kind == b"5" or (kind in _REGULAR and name.endswith("/")):
+        return
+    reason = _OTHER.get(kind, "")
+    if not reason and kind not in _REGULAR:
+        reason = f"a member of the unknown type {kind!r}"
+    if not reason:
+        reason = _refused_name(name)
+    if reason:
+        contents.ignored.append((_shown(name), reason))
+    elif member.offset + member.size <= available:
+        contents.members.append(member)
+
+
+def _refused_name(name: str) -> str:
+    if not name:
+        return "without a name"
+    if name.startswith("/") or (".." in name and ".." in name.split("/")):
+        return "its name leads out of the archive"
+    if not name.isprintable():
+        return "its name is not UTF-8, or holds control characters"
+    return ""
+
+
+def _end(headers: _Headers, contents: Contents, offset: int) -> None:
+    """Look behind the last member."""
+    if not contents.members and offset >= headers.size:
+        contents.fault = "the file is empty" if not offset else ""
+    if offset >= headers.size:
+        contents.fault = contents.fault or (
+            "the file ends without an end mark; it may have been cut between two "
+            "members"
+        )
+        return
+    # Writers pad to 10 KB by default, and to 1 MB at most.
+    if headers.read(offset, 1 << 20).strip(b"\0"):
+        contents.fault = (
+            f"there is something behind the end mark at byte {offset:,}, such as a "
+            "second tar file, which is not read"
+        )
+
+
+def _checked(block: bytes, offset: int) -> tuple[bytes, int]:
+    """Type and size of a header whose checksum is right."""
+    if len(block) < BLOCK:
+        raise _Fault(f"the file is cut off in the header at byte {offset:,}")
+    checksum = block[148:156]
+    if _number(checksum) != sum(block) - sum(checksum) + 8 * 32:
+        raise _Fault(f"the header at byte {offset:,} is damaged (wrong checksum)")
+    size = _number(block[124:136])
+    if size is None or size < 0:
+        raise _Fault(f"the header at byte {offset:,} is damaged (no size)")
+    return block[156:157], size
+
+
+def _number(field: bytes) -> int | None:
+    """Octal digits, or the base-256 form of GNU; None if it is neither."""
+    if field[0] & 0x80:
+        value = int.from_bytes(field[1:], "big")
+        return value if field[0] == 0x80 else -1
+    text = field.partition(b"\0")[0].strip()
+    if text.strip(b"01234567"):
+        return None
+    return int(text, 8) if text else 0
+
+
+def _name(block: bytes) -> str:
+    name = block[:100].partition(b"\0")[0]
+    # Only POSIX has the prefix: GNU keeps times there.
+    if block[257:263] == b"ustar\0":
+        prefix = block[345:500].partition(b"\0")[0]
+        name = prefix + b"/" + name if prefix else name
+    return _text(name)
+
+
+def _extension(headers: _Headers, offset: int, size: int) -> bytes:
+    if size > LONGEST_NAME:
+        raise _Fault(
+            f"the header at byte {offset - BLOCK:,} is damaged (a name of {size:,} "
+            "bytes)"
+        )
+    content = headers.read(offset, size) if size else b""
+    if len(content) < size:
+        raise _Fault(f"the file is cut off in the long name at byte {offset:,}")
+    return content
+
+
+def _pax(content: bytes, offset: int) -> dict[str, str]:
+    """Records of the form "LENGTH KEY=VALUE\\n"."""
+    records: dict[str, str] = {}
+    while content.strip(b"\0"):
+        length, _, _ = content.partition(b" ")
+        end = int(length) if length.isdigit() and len(length) < 7 else 0
+        key, equals, value = content[len(length) + 1 : max(end - 1, 0)].partition(b"=")
+        if not equals or content[end - 1 : end] != b"\n":
+            raise _Fault(f"the pax records at byte {offset:,} are damaged")
+        records[_text(key)] = _text(value)
+        content = content[end:]
+    return records
+
+
+def _pax_size(text: str, offset: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise _Fault(f"the pax records of byte {offset:,} are damaged (no size)")
+    return int(text)
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _shown(name: str) -> str:
+    """A name for a message, whatever bytes it has."""
+    safe = name.encode("utf-8", "backslashreplace").decode()
+    return safe if safe.isprintable() else ascii(safe)

@@ -1,0 +1,54 @@
+"""Activation checkpointing: recompute a block in the backward pass, not keep it.
+
+Exact: the random numbers of the forward pass are drawn again, so loss and gradients are
+bit-equal (arXiv 1604.06174; torch.utils.checkpoint in its non-reentrant form).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def units(module: nn.Module) -> list[nn.Module]:
+    """The repeated parts of a module: those that it holds in lists, innermost ones.
+
+    A block of a Transformer or of a ResNet; a single layer is too small.
+    """
+    found: list[nn.Module] = []
+    for child in module.children():
+        inner = units(child)
+        listed = isinstance(module, nn.ModuleList | nn.Sequential)
+        own = not type(child).__module__.startswith("torch.")
+        if not inner and listed and own and any(True for _ in child.children()):
+            inner = [child]
+        found += inner
+    return found
+
+
+def forward_names(module: nn.Module) -> list[str]:
+    """Its methods that compute: `forward`, `forward_first` and the like."""
+    names = (name for name in dir(type(module)) if name.startswith("forward"))
+    return [name for name in names if callable(getattr(type(module), name))]
+
+
+def checkpoint_activations(modules: list[nn.Module]) -> None:
+    """From now on, keep only what enters each of `modules` in training."""
+    for module in modules:
+        kind = type(module)
+        methods = {
+            name: _checkpointed(getattr(kind, name)) for name in forward_names(module)
+        }
+        # A class, not an attribute: a copy of the module must call its own weights.
+        module.__class__ = type(kind.__name__, (kind,), methods)
+
+
+def _checkpointed(method: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(self: nn.Module, *inputs: Any, **named: Any) -> Any:
+        if not (self.training and torch.is_grad_enabled()):
+            return method(self, *inputs, **named)
+        return checkpoint(method, self, *inputs, use_reentrant=False, **named)
+
+    return forward

@@ -1,0 +1,183 @@
+"""When a rank is gone: the others stop, and one sentence says why.
+
+A collective whose peer died fails on gloo within milliseconds, with a message about
+sockets. The ranks still have their meeting point, a store of keys: each writes there
+why it stops, and reads there why the others do.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import torch.distributed as dist
+
+from vitral.errors import VitralError
+
+SIGNS = (
+    "connection closed",
+    "connection reset",
+    "connection refused",
+    "broken pipe",
+    "connection was likely closed",
+    "timed out",
+    "timeout",
+    "gloo",
+    "nccl",
+    "socket",
+    "store",
+)
+"""Words of the RuntimeErrors of a collective whose peer does not answer."""
+GRACE = 2.0
+"""Seconds in which the ranks that live have noticed that one does not."""
+SAME = 1.0
+"""Seconds that a rank waits for a lower one to say the same."""
+
+
+class PeerError(VitralError):
+    """Another rank stopped or is gone, so this one cannot go on."""
+
+
+@contextlib.contextmanager
+def one_cause(timeout: float) -> Iterator[None]:
+    """Tell the others why this rank stops; explain a broken collective.
+
+    What another rank says already is marked `quiet`, see `is_quiet`.
+
+    Args:
+        timeout: seconds after which a collective gives up, for the sentence.
+
+    Raises:
+        PeerError: in the place of a collective's RuntimeError.
+    """
+    board = _Board()
+    try:
+        yield
+    except Exception as error:
+        if not is_broken(error):
+            text = " ".join(str(error).split()) or type(error).__name__
+            board.write("cause", text)
+            if board.said_by_lower(text):
+                _mark_quiet(error)
+            raise
+        with _unhurried():
+            board.write("lives", "1")
+            # The others, who may wait for this rank, notice at once.
+            with contextlib.suppress(Exception):
+                dist.destroy_process_group()
+            explained = board.explained(error, timeout)
+        raise explained from error
+
+
+@contextlib.contextmanager
+def _unhurried() -> Iterator[None]:
+    """Let torchrun's SIGTERM pass, which follows a death at once: a sentence first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether a collective failed for want of an answer."""
+    if isinstance(error, VitralError) or not isinstance(error, RuntimeError):
+        return False
+    text = str(error).lower()
+    # torch gives its own classes to some of them, and a bare RuntimeError to gloo's.
+    special = isinstance(error, dist.DistError)
+    return special or any(sign in text for sign in SIGNS)
+
+
+def is_quiet(error: BaseException) -> bool:
+    """Whether another rank of this machine prints what this error says."""
+    return bool(getattr(error, "quiet", False))
+
+
+def _mark_quiet(error: BaseException) -> None:
+    error.quiet = True  # type: ignore[attr-defined]
+
+
+class _Board:
+    """Notes of the ranks on the process group's store; a dead store says nothing."""
+
+    def __init__(self) -> None:
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        self.store = dist.PrefixStore("vitral", _get_default_store())
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.node = os.environ.get("GROUP_RANK", "0")
+
+    def write(self, topic: str, text: str) -> None:
+        with contextlib.suppress(Exception):
+            self.store.set(f"{topic}/{self.rank}", f"{self.node}\n{text}")
+
+    def read(self, topic: str, rank: int) -> tuple[str, str] | None:
+        """The node and the text of a rank's note, None without one."""
+        with contextlib.suppress(Exception):
+            if self.store.check([f"{topic}/{rank}"]):
+                node, _, text = (
+                    self.store.get(f"{topic}/{rank}").decode().partition("\n")
+                )
+                return node, text
+        return None
+
+    def said_by_lower(self, text: str) -> bool:
+        """Whether a lower rank here stops for the same reason."""
+        deadline = time.monotonic() + SAME
+        while self.rank > 0 and time.monotonic() < deadline:
+            for other in range(self.rank):
+                if self.read("cause", other) == (self.node, text):
+                    return True
+            time.sleep(0.02)
+        return False
+
+    def explained(self, error: Exception, timeout: float) -> PeerError:
+        """One sentence on a broken collective."""
+        time.sleep(GRACE)
+        others = [rank for rank in range(self.world) if rank != self.rank]
+        causes = {rank: self.read("cause", rank) for rank in others}
+        lives = {rank: self.read("lives", rank) for rank in others}
+        here = (note for rank, note in lives.items() if rank < self.rank and note)
+        quiet = any(node == self.node for node, _ in here)
+        for rank, cause in causes.items():
+            if cause is not None:
+                found = PeerError(f"Rank {rank} stopped: {cause[1]}")
+                if quiet or cause[0] == self.node:
+                    _mark_quiet(found)
+                return found
+        gone = [rank for rank in others if causes[rank] is None and lives[rank] is None]
+        if self.read("lives", self.rank) is None:
+            gone = [0]  # the meeting point is gone, which was rank 0's
+        detail = _shortened(str(error))
+        why = "killed, or the machine or the network failed"
+        if "timed out" in detail.lower() or "timeout" in detail.lower():
+            why = f"silent for {timeout:g} seconds"
+        found = PeerError(
+            f"{_ranks(gone)} {why}: this one (rank {self.rank} of {self.world}) stops "
+            "too. Saved checkpoints are intact: run the same command with --resume, "
+            f"or let torchrun do it with --max-restarts. ({detail})"
+        )
+        if quiet:
+            _mark_quiet(found)
+        return found
+
+
+def _ranks(numbers: list[int]) -> str:
+    if not numbers:
+        return "Another rank was"
+    if len(numbers) == 1:
+        return f"Rank {numbers[0]} was"
+    return f"Ranks {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} were"
+
+
+def _shortened(text: str) -> str:
+    """A message of gloo or nccl without its source file, its advice and its frames."""
+    line = re.sub(r"\[/\S*\]\s*", "", text.splitlines()[0] if text else "")
+    return line.split(" This is typically")[0].strip(" .")[:200]

@@ -1,0 +1,149 @@
+"""What the ranks of one run tell each other at every step, and agree on.
+
+Alone, everything here is itself and costs nothing. Three small sums a step: whether all
+have their rows, what the update gave, whether a signal came.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vitral.errors import DataError, VitralError
+from vitral.training.distributed import from_first, gathered, rank, world_size
+from vitral.training.log import MetricsLog
+from vitral.training.share import Share
+
+T = TypeVar("T")
+
+
+class Parallel(NamedTuple):
+    """How an objective is called so that all ranks train it."""
+
+    forward: Callable[[Any], dict[str, Tensor]]
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    """The context of a backward pass that is not the last of its step."""
+
+
+CPU = torch.device("cpu")
+READY, INCOMPLETE, ENDED, FAILED = range(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process among the others."""
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = CPU
+    """Where the collectives want their tensors."""
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Ranks":
+        """Those of the process group, if there is one."""
+        return cls(rank=rank(), world=world_size(), device=device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def summed(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The sum over ranks of each value; all have the same names."""
+        if self.world == 1:
+            return dict(values)
+        names = sorted(values)
+        total = torch.tensor(
+            [values[name] for name in names], dtype=torch.float64, device=self.device
+        )
+        dist.all_reduce(total)
+        return dict(zip(names, total.tolist(), strict=True))
+
+    def highest(self, value: int) -> int:
+        """The largest value of any rank."""
+        if self.world == 1:
+            return value
+        found = torch.tensor([value], device=self.device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found.item())
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What rank 0 does and returns, on every rank; its error too."""
+        return from_first(work)
+
+    def together(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches, in step with the other ranks.
+
+        An error of one is raised on all. Where one cannot have its rows, all build
+        the global batch.
+
+        Raises:
+            DataError: an image can be read on one rank only.
+            VitralError: as any rank's `batches`.
+        """
+        try:
+            if self.world == 1:
+                yield from batches
+                return
+            while True:
+                state, offer, error = _next(batches)
+                worst = self.highest(state)
+                if worst == FAILED:
+                    raise next(e for e in gathered(error) if e is not None)
+                if worst == ENDED:
+                    return
+                if worst == INCOMPLETE:
+                    offer = self._whole(offer)
+                if offer is not None:
+                    yield offer
+        finally:
+            if hasattr(batches, "close"):
+                batches.close()
+
+    def _whole(self, offer: Any) -> Any:
+        """The global batch in the place of the shares; None if it has no rows."""
+        whole = offer.whole() if isinstance(offer, Share) else offer
+        ids = gathered(() if whole is None else tuple(whole.id))
+        for number, other in enumerate(ids):
+            differs = set(other) ^ set(ids[0])
+            if differs:
+                raise DataError(
+                    f"{min(differs)} can be read by rank 0 or rank {number}, but not "
+                    "by both: every machine must see the same files. Mount the same "
+                    "data everywhere, or remove the image."
+                )
+        return whole
+
+
+def _next(batches: Iterator[Any]) -> tuple[int, Any, VitralError | None]:
+    try:
+        offer = next(batches, None)
+    except VitralError as error:
+        return FAILED, None, error
+    if offer is None:
+        return ENDED, None, None
+    incomplete = isinstance(offer, Share) and offer.rows is None
+    return (INCOMPLETE if incomplete else READY), offer, None
+
+
+class SilentLog(MetricsLog):
+    """The log of a rank that does not write; it refuses what the log refuses."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.devnull))
+
+    @property
+    def length(self) -> int:
+        return 0
+
+    def truncate(self, length: int) -> bool:
+        return True
+
+    def sync(self) -> None:
+        return

@@ -1,0 +1,248 @@
+"""Checkpoints of sharded runs: each rank writes its parts, by torch's DCP.
+
+A step's folder holds `shards/` (torch.distributed.checkpoint: one file a rank and
+`.metadata`), `state.json` and `manifest.json`, which rank 0 writes last, before the
+folder gets its name. torch keeps `.metadata` as a pickle: it is read by a reader that
+knows the dozen names that belong in one, and only after the manifest verifies.
+"""
+
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata as Stored
+
+from vitral.errors import DivergedError, VitralError, WeightsError
+from vitral.files import sha256_file, sync_folder, write_json
+from vitral.training.checkpoint import FORMAT, CheckpointStore, refuse_nonfinite
+from vitral.training.distributed import from_first, gathered, rank
+
+FOLDER = "shards"
+METADATA = ".metadata"
+
+_DCP = "torch.distributed.checkpoint."
+ALLOWED = {
+    (_DCP + "metadata", "Metadata"),
+    (_DCP + "metadata", "TensorStorageMetadata"),
+    (_DCP + "metadata", "TensorProperties"),
+    (_DCP + "metadata", "ChunkStorageMetadata"),
+    (_DCP + "metadata", "MetadataIndex"),
+    (_DCP + "metadata", "StorageMeta"),
+    (_DCP + "metadata", "_MEM_FORMAT_ENCODING"),
+    (_DCP + "filesystem", "_StorageInfo"),
+    ("torch", "Size"),
+    ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "WindowsPath"),
+    ("pathlib._local", "PosixPath"),
+}
+"""What `.metadata` may name, beside torch's types of numbers."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        kind = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if not kind and (module, name) not in ALLOWED:
+            raise WeightsError(
+                f"The checkpoint's {METADATA} names {module}.{name}, which does not "
+                "belong in one: it was not written by vitral. Nothing was run."
+            )
+        return super().find_class(module, name)
+
+
+class Reader(FileSystemReader):
+    """torch's reader, with a `.metadata` that cannot run anything."""
+
+    def read_metadata(self, *args: Any, **named: Any) -> Metadata:
+        with (Path(self.path) / METADATA).open("rb") as file:
+            metadata = _read(file)
+        if metadata.storage_meta is None:
+            metadata.storage_meta = StorageMeta()
+        metadata.storage_meta.load_id = self.load_id
+        return metadata
+
+
+def _read(file: BinaryIO) -> Metadata:
+    try:
+        found = _Unpickler(file).load()
+    except VitralError:
+        raise
+    except Exception as error:
+        raise WeightsError(
+            f"The checkpoint's {METADATA} is damaged ({error}): resume from an older "
+            "one by removing this folder."
+        ) from error
+    assert isinstance(found, Metadata)
+    return found
+
+
+def save(
+    store: CheckpointStore,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+) -> Path:
+    """Write the checkpoint of `step`, all of it or nothing; every rank calls it.
+
+    Raises:
+        DivergedError: a tensor of any rank has a number that is not finite.
+        WeightsError: the disk is full, cannot be written, or has this step.
+    """
+    _refuse_nonfinite(step, tensors)
+    temporary = from_first(lambda: _begun(store, step))
+    try:
+        _write(temporary, tensors)
+        mine = _hashes(temporary / FOLDER)
+        every = [item for rows in gathered(mine) for item in rows.items()]
+        return from_first(lambda: _ended(store, step, temporary, dict(every), state))
+    except (OSError, CheckpointException) as error:
+        if rank() == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise WeightsError(_unwritten(store, step, error)) from error
+
+
+def load(
+    folder: Path, like: Callable[[str], Mapping[str, Tensor]] | None
+) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a checkpoint by group, whole or as each rank has its part.
+
+    Args:
+        folder: of one step, verified.
+        like: a group to the tensors whose division its own take over; None for whole
+            tensors on the CPU, also in one process.
+
+    Raises:
+        WeightsError: it was not written by a run of vitral, or is damaged.
+    """
+    # Annotated, since torch declares a narrower type than it takes.
+    reader: Any = Reader(str(folder / FOLDER))
+    flat: dict[str, Any] = {}
+    for name, stored in reader.read_metadata().state_dict_metadata.items():
+        if not isinstance(stored, Stored):
+            raise WeightsError(f"{folder} holds {name}, which is no tensor.")
+        group, _, key = name.partition("/")
+        template = None if like is None else like(group).get(key)
+        flat[name] = _empty(stored, template)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")
+        dcp.load(flat, storage_reader=reader, no_dist=like is None)
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in flat.items():
+        group, _, key = name.partition("/")
+        groups.setdefault(group, {})[key] = tensor
+    return groups
+
+
+def _empty(stored: Stored, like: Tensor | None) -> Tensor:
+    """What DCP reads into."""
+    if like is not None and like.shape == stored.size:
+        return torch.empty_like(like, dtype=stored.properties.dtype).detach()
+    return torch.empty(stored.size, dtype=stored.properties.dtype)
+
+
+def _begun(store: CheckpointStore, step: int) -> Path:
+    final = store.path(step)
+    if final.exists() and store.fault(step) is None:
+        raise WeightsError(f"Checkpoint {final} exists: steps are written once.")
+    temporary = store.folder / f".new-{final.name}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+    except OSError as error:
+        raise WeightsError(_unwritten(store, step, error)) from error
+    return temporary
+
+
+def _write(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    flat = {
+        f"{group}/{name}": tensor.detach()
+        for group, values in tensors.items()
+        for name, tensor in values.items()
+    }
+    writer: Any = FileSystemWriter(str(folder / FOLDER))
+    dcp.save(flat, storage_writer=writer)
+
+
+def _hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of the files that this rank wrote."""
+    paths = list(folder.glob(f"__{rank()}_*"))
+    if rank() == 0:
+        paths.append(folder / METADATA)
+    return {
+        f"{FOLDER}/{path.name}": {
+            "bytes": path.stat().st_size,
+            "sha256": sha256_file(path),
+        }
+        for path in paths
+    }
+
+
+def _ended(
+    store: CheckpointStore,
+    step: int,
+    temporary: Path,
+    files: dict[str, Any],
+    state: Mapping[str, Any],
+) -> Path:
+    """The parts have arrived: state and manifest, then the name."""
+    try:
+        sync_folder(temporary / FOLDER)
+        own = temporary / "state.json"
+        write_json(own, dict(state))
+        files[own.name] = {"bytes": own.stat().st_size, "sha256": sha256_file(own)}
+        manifest = {"format": FORMAT, "step": step, "files": files}
+        write_json(temporary / "manifest.json", manifest)
+        final = store.path(step)
+        if final.exists():  # damaged: the run went on from an older one
+            shutil.rmtree(
+                final.rename(store.folder / f".old-{final.name}-{os.getpid()}")
+            )
+        temporary.rename(final)
+        sync_folder(store.folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise WeightsError(_unwritten(store, step, error)) from error
+    return final
+
+
+def _refuse_nonfinite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Raise on all ranks what one finds in its parts."""
+    found: DivergedError | None = None
+    try:
+        refuse_nonfinite(
+            step,
+            {
+                group: {name: _local(tensor) for name, tensor in values.items()}
+                for group, values in tensors.items()
+            },
+        )
+    except DivergedError as error:
+        found = error
+    for one in gathered(found):
+        if one is not None:
+            raise one
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _unwritten(store: CheckpointStore, step: int, error: BaseException) -> str:
+    reason = error
+    if isinstance(error, CheckpointException):
+        reason = next(iter(error.failures.values()))[0]
+    return (
+        f"The checkpoint of step {step} could not be written to {store.folder} "
+        f"({' '.join(str(reason).split())}). Earlier checkpoints are intact: free "
+        "space and resume the run."
+    )
