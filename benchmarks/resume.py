@@ -62,6 +62,9 @@ def main() -> int:
                 print(f"run {number}, {kind}:", *result.lines(), sep="\n")
                 print(*result.same.differences, sep="\n", flush=True)
             shutil.rmtree(here / "killed")
+            if number % 20 == 19:
+                done = number + 1
+                print(f"{done - unequal} of {done} equal so far", flush=True)
         server.close()
     for place, count in sorted(places.items()):
         print(f"{count:4}  {place}")

@@ -154,7 +154,7 @@ def test_a_kill_before_every_file_of_a_run(server, tmp_path):
 
 def test_sigterm_saves_twenty_times_and_exits_143(server, tmp_path):
     """One run of many steps, stopped and resumed twenty times."""
-    steps, generator = 90, random.Random(8)
+    steps, generator = 150, random.Random(8)
     out = tmp_path / "stopped"
     for _ in range(20):
         before = last_step(out)
