@@ -26,7 +26,7 @@ LABELS = 10
 TESTED = 1500
 ZERO = "from zero"
 MODEL = "vit_ti4"
-STEPS, TUNING, FROM_ZERO = 3000, 400, 1200
+STEPS, TUNING, FROM_ZERO = 2000, 400, 1200
 WITHOUT: dict[str, ObjectiveConfig] = {
     "masked autoencoder": MAEConfig(
         norm_pix_loss=False, decoder_dim=32, decoder_depth=1, decoder_heads=2
