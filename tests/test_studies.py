@@ -348,13 +348,16 @@ HYBRID = [
             {
                 ("from zero", ""): [0.60, 0.61],
                 ("masked autoencoder", ""): [0.70, 0.71],
-                ("masked patch prediction", ""): [0.60, 0.61],
             },
-            [
-                "It pays: +10.0",
-                "after the masked autoencoder",
-                "is not apart from zero",
-            ],
+            ["It pays: +10.0", "after the masked autoencoder"],
+        ),
+        (
+            "self-supervised",
+            {
+                ("from zero", ""): [0.60, 0.61],
+                ("masked autoencoder", ""): [0.60, 0.61],
+            },
+            ["is not apart from zero"],
         ),
     ],
 )

@@ -46,7 +46,7 @@ def run_study(
     Raises:
         VitralError: what a training raised.
     """
-    folder = Path(out)
+    folder = Path(out).resolve()
     started = time.monotonic()
     trials = trials_of(study, size, seeds)
     if study.prepare is not None:
