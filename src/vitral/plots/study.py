@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from vitral.errors import DataError
 from vitral.plots.style import (
@@ -60,6 +61,7 @@ def seeds(
         axes.set_title(plain(title, 80))
         axes.set_xlabel(f"{measure}; each dot a seed, the bar their mean")
         axes.xaxis.set_major_formatter(percent_axis())
+        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
         grid(axes, "x")
         if len(columns) > 1:
             axes.legend(
