@@ -241,7 +241,7 @@ def test_open_says_what_is_near(tmp_path):
     ):
         data.open("cifar-10")
     (tmp_path / "x.txt").write_text("x")
-    with pytest.raises(ConfigError, match=r"a .csv or .jsonl table, or a name: got"):
+    with pytest.raises(ConfigError, match=r".parquet or .arrow shard, or a name: got"):
         data.open(tmp_path / "x.txt")
     with pytest.raises(ConfigError, match="group_by works on folders and tables"):
         data.open("digits", group_by="folder")

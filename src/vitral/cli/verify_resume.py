@@ -9,7 +9,7 @@ from pathlib import Path
 
 import vitral.recipes
 from vitral.cli.parser import Parser
-from vitral.cli.train import OTHER_NAMES
+from vitral.cli.train import OTHER_NAMES, configured, first_flags
 from vitral.errors import ConfigError, GateError
 from vitral.run import TrainConfig
 from vitral.run.killing import Life
@@ -42,6 +42,7 @@ def run(words: list[str]) -> None:
         command += ["--weights", known.weights]
     command += _short_run(config, known.steps, rest)
     command += ["--seed", str(known.seed)]
+    _require_flags(command[1:])
     with _Place(known.out) as out:
         start = starter([*PROGRAM, *command])
         print(f"unbroken: vitral {' '.join(command)}", flush=True)
@@ -83,6 +84,12 @@ def starter(command: list[str]) -> Start:
             )
 
     return start
+
+
+def _require_flags(words: list[str]) -> None:
+    """Leave with exit code 2 and a sentence where `vitral train` would."""
+    known, rest = first_flags().parse_known_args(words[1:])
+    configured(words[0], known, rest)
 
 
 def _short_run(config: TrainConfig, steps: int, given: list[str]) -> list[str]:

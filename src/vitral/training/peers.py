@@ -33,7 +33,7 @@ SIGNS = (
 """Words of the RuntimeErrors of a collective whose peer does not answer."""
 GRACE = 2.0
 """Seconds in which the ranks that live have noticed that one does not."""
-SAME = 1.0
+SAME = 5.0
 """Seconds that a rank waits for a lower one to say the same."""
 
 
