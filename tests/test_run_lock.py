@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -141,3 +142,24 @@ def test_what_torchrun_starts_again_resumes(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun's word for no id
     with held(CONFIG, out, False) as resume:
         assert not resume
+
+
+def test_what_a_dead_owner_was_starting_holds_the_lock_for_a_moment(tmp_path):
+    """A copy of the owner between fork and exec; the next run waits for its end."""
+    lock = tmp_path / "lock.json"
+    ours, theirs = os.pipe()
+    owner = os.fork()
+    if owner == 0:
+        with locked(lock):
+            if os.fork() == 0:
+                time.sleep(1.0)
+                os._exit(0)
+            os.write(theirs, b"x")
+            time.sleep(100)
+    os.read(ours, 1)
+    with pytest.raises(ConfigError, match=f"is in use by process {owner}"):
+        refuse_held(lock)
+    os.kill(owner, signal.SIGKILL)
+    os.waitpid(owner, 0)
+    with locked(lock):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()

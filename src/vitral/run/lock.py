@@ -24,6 +24,8 @@ from vitral.training.distributed import from_first
 
 UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a file system without locks answers."""
+LETTING_GO = 20.0
+"""Seconds in which what a dead owner was starting lets go of its lock."""
 WRITING = 1.0
 """Seconds in which the owner of a lock has written its name."""
 
@@ -76,7 +78,7 @@ def refuse_held(file: Path) -> None:
     """Raise if another process holds the lock."""
     missing = (FileNotFoundError, NotADirectoryError)
     with contextlib.suppress(*missing), file.open("rb") as opened:
-        if not _locks(opened.fileno()):
+        if not _comes_free(opened.fileno(), file):
             raise ConfigError(_refusal(file))
 
 
@@ -109,13 +111,42 @@ def _opened(file: Path) -> int:
     """The locked file itself: not one that its last owner has just removed."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _locks(descriptor):
+        if not _comes_free(descriptor, file):
             os.close(descriptor)
             raise ConfigError(_refusal(file))
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):
                 return descriptor
         os.close(descriptor)
+
+
+def _comes_free(descriptor: int, file: Path) -> bool:
+    """Take the lock, at once or when the last of a dead owner lets go of it.
+
+    A process that was killed while it started another leaves a copy of itself, with
+    the lock, until that has become the other program.
+    """
+    deadline = time.monotonic() + LETTING_GO
+    while not _locks(descriptor):
+        if not _owner_is_gone(file) or time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _owner_is_gone(file: Path) -> bool:
+    """Whether the process that wrote its name was on this machine and has ended."""
+    about = _read(file)
+    owner = about.get("pid")
+    if about.get("host") != socket.gethostname() or not isinstance(owner, int):
+        return False
+    try:
+        os.kill(owner, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _locks(descriptor: int) -> bool:
