@@ -1,6 +1,7 @@
 """Whether a folder may be this run's, and what is said when it cannot be written."""
 
 import errno
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,10 @@ def remove_leftovers(out: Path) -> None:
     """Remove what killed processes left of their last writes; checkpoints do so
     themselves. Only for the process that owns the folder."""
     for file in out.rglob(f".*.[0-9]*{TEMPORARY_SUFFIX}"):
-        file.unlink(missing_ok=True)
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

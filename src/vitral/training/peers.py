@@ -33,6 +33,8 @@ SIGNS = (
 """Words of the RuntimeErrors of a collective whose peer does not answer."""
 GRACE = 2.0
 """Seconds in which the ranks that live have noticed that one does not."""
+LINGER = 4.0
+"""Seconds that the rank that keeps the notes waits for the others to read them."""
 SAME = 5.0
 """Seconds that a rank waits for a lower one to say the same."""
 
@@ -62,6 +64,7 @@ def one_cause(timeout: float) -> Iterator[None]:
             board.write("cause", text)
             if board.said_by_lower(text):
                 _mark_quiet(error)
+            board.leave()
             raise
         with _unhurried():
             board.write("lives", "1")
@@ -69,6 +72,7 @@ def one_cause(timeout: float) -> Iterator[None]:
             with contextlib.suppress(Exception):
                 dist.destroy_process_group()
             explained = board.explained(error, timeout)
+            board.leave()
         raise explained from error
 
 
@@ -137,6 +141,21 @@ class _Board:
                     return True
             time.sleep(0.02)
         return False
+
+    def leave(self) -> None:
+        """Go when all have read: with the rank that keeps the notes they are gone.
+
+        torchrun keeps them itself.
+        """
+        self.write("read", "1")
+        if self.rank or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            return
+        deadline = time.monotonic() + LINGER
+        others = range(1, self.world)
+        while time.monotonic() < deadline:
+            if all(self.read("read", other) for other in others):
+                return
+            time.sleep(0.02)
 
     def explained(self, error: Exception, timeout: float) -> PeerError:
         """One sentence on a broken collective."""
