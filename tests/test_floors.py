@@ -21,8 +21,8 @@ FLOORS = (
     ("training", "plots", "inspection"),
     ("report",),
     ("run",),
-    ("recipes",),
-    ("studies",),
+    ("recipes", "export"),
+    ("studies", "serve", "bench", "tuning"),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

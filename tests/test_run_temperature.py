@@ -1,6 +1,7 @@
 """The temperature of a run: fitted on val, applied to what else is measured."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from vitral.errors import DataError
 from vitral.evaluation import Classification, calibrated, classify
 from vitral.run.evaluating import evaluate
 from vitral.run.folder import open_run
+from vitral.run.scoring import logits_of
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,41 @@ def test_training_fits_on_val_and_applies_to_test(run):
     assert test["calibrated"]["temperature"] == found
     assert val["calibrated"]["nll"] < val["nll"]  # that is what was minimised
     assert Classification.from_dict(test).calibrated.temperature == found
+
+
+def test_the_temperature_travels_with_the_model(run, photos, tmp_path):
+    """The model folder alone has it; a run from before the key reads its val."""
+    found = stored(run, "val")["calibrated"]["temperature"]
+    assert found != 1.0
+    config = run / "model" / "config.json"
+    assert json.loads(config.read_text())["vitral"]["temperature"] == found
+    alone = tmp_path / "alone"
+    shutil.copytree(run / "model", alone)
+    assert open_run(alone).temperature == open_run(run).temperature == found
+    older = tmp_path / "older"
+    shutil.copytree(run, older)
+    about = json.loads(config.read_text())
+    del about["vitral"]["temperature"]
+    (older / "model" / "config.json").write_text(json.dumps(about))
+    assert open_run(older).temperature == found
+    assert open_run(older / "model").temperature == 1.0
+
+
+def test_answers_are_divided_by_the_temperature(run, photos):
+    opened = open_run(run)
+    image = next((photos / "test").rglob("*.png"))
+    with torch.no_grad():
+        logits = logits_of(
+            opened.model,
+            opened.preprocess(image)[None],
+            views=opened.extra["eval_views"],
+            bf16=False,
+            multi_label=False,
+        )[0].double()
+    wanted = (logits / opened.temperature).softmax(0)
+    (answer,) = opened.predict([image])
+    assert list(answer.probabilities.values()) == pytest.approx(wanted, rel=1e-5)
+    assert answer.confidence != pytest.approx(logits.softmax(0).max().item(), rel=1e-3)
 
 
 def test_a_planted_temperature_is_recovered(run, tmp_path):

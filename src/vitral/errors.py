@@ -51,6 +51,12 @@ class MissingExtraError(VitralError, ImportError):
     exit_code = 7
 
 
+class ServerError(VitralError):
+    """The server could not start (exit 8)."""
+
+    exit_code = 8
+
+
 class InterruptedRun(VitralError):
     """A signal stopped the run after a clean save (exit 130 or 143)."""
 

@@ -118,5 +118,5 @@ def _help() -> str:
         f"usage: vitral VERB ...\n\n{verbs}\n\n"
         "`vitral VERB --help` says more. Exit codes: 0 done, 1 unexpected, 2 usage, "
         "3 data,\n4 weights, 5 diverged, 6 gate, 7 missing extra or device, "
-        "130/143 stopped by a signal."
+        "8 server,\n130/143 stopped by a signal."
     )

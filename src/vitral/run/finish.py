@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from vitral.data import Audit
+from vitral.evaluation import Classification, MultiLabel
 from vitral.files import write_atomic
 from vitral.report import model_card
 from vitral.run.evaluating import measure_split
@@ -15,6 +16,7 @@ from vitral.run.showing import write_report
 from vitral.training import MetricsLog
 from vitral.training.distributed import rank
 from vitral.training.ranks import SilentLog
+from vitral.weights import keep
 
 
 def finish(out: Path, found: Audit, device: torch.device) -> Run:
@@ -33,6 +35,8 @@ def finish(out: Path, found: Audit, device: torch.device) -> Run:
         result = measure_split(
             run, found.dataset, split, bad, device, folder, name=split
         )
+        if first and split == "val":
+            _keep_temperature(run, result)
         log.append(
             {
                 "event": "final",
@@ -48,3 +52,11 @@ def finish(out: Path, found: Audit, device: torch.device) -> Run:
     look(run, found.dataset, device)
     write_report(out, found.dataset)
     return run
+
+
+def _keep_temperature(run: Run, result: Classification | MultiLabel) -> None:
+    """Let the temperature travel with the model: predictions/ stays in the run."""
+    if isinstance(result, Classification) and result.calibrated is not None:
+        found = result.calibrated.temperature
+        keep(run.path / "model", temperature=found)
+        run.extra["temperature"] = found

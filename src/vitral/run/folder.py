@@ -73,6 +73,16 @@ class Run:
         }
 
     @property
+    def temperature(self) -> float:
+        """What logits are divided by before the softmax, fitted on val; 1 where no
+        temperature was fitted. The most probable class is the same with any."""
+        kept = self.extra.get("temperature")
+        if kept is None and "val" in self.metrics:
+            # A run that is older than the key in model/config.json.
+            kept = (self.metrics["val"].get("calibrated") or {}).get("temperature")
+        return 1.0 if kept is None or self.multi_label else float(kept)
+
+    @property
     def multi_label(self) -> bool:
         return bool(self.extra.get("multi_label", False))
 
@@ -123,7 +133,7 @@ class Run:
 
     def answers(self, pixels: torch.Tensor) -> Iterable[Answer]:
         """The classes of a batch that is pre-processed already, as it is evaluated:
-        with the run's views and precision.
+        with the run's views, precision and temperature.
 
         Raises:
             ConfigError: the model has no head.
@@ -140,7 +150,7 @@ class Run:
         if self.multi_label:
             table = logits.sigmoid().numpy()
         else:
-            table = softmax(logits.numpy())
+            table = softmax(logits.numpy() / self.temperature)
         names = self.classes or tuple(str(i) for i in range(logits.shape[1]))
         for row in table:
             values = {name: float(p) for name, p in zip(names, row, strict=True)}

@@ -4,7 +4,7 @@ from vitral.weights.explaining import explain
 from vitral.weights.layout import Layout, layouts
 from vitral.weights.ledger import Ledger, Line
 from vitral.weights.loading import Loaded, build, load, read
-from vitral.weights.native import save
+from vitral.weights.native import keep, save
 from vitral.weights.source import Source
 from vitral.weights.writing import convert
 
@@ -17,6 +17,7 @@ __all__ = [
     "build",
     "convert",
     "explain",
+    "keep",
     "layouts",
     "load",
     "read",

@@ -4,6 +4,7 @@ The tensors have timm's names and config.json has timm's fields, so that timm lo
 folder where it can express the model; the block "vitral" says everything exactly.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +101,7 @@ def save(
         ConfigError: `extra` has a key that is ours.
         WeightsError: the folder cannot be written or the disk is full.
     """
-    taken = sorted(set(OWN_KEYS) & set(extra or {}))
-    if taken:
-        raise ConfigError(
-            f"`extra` may not have the key `{taken[0]}`: it is one of vitral's own. "
-            "Choose another name."
-        )
+    _refuse_own(extra or {})
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     held = Held(config=model.config, preprocess=preprocess, classes=classes)
@@ -123,6 +119,27 @@ def save(
             f"The model cannot be written to {folder}: {error}. Free some space or "
             "make the folder writable; what was there before is intact."
         ) from error
+
+
+def keep(folder: Path, **more: Any) -> None:
+    """Write more of what `extra` holds into a saved model's config.json, atomically.
+
+    Raises:
+        ConfigError: a key is one of OWN_KEYS.
+    """
+    _refuse_own(more)
+    about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    about["vitral"] |= more
+    write_json(folder / CONFIG, about)
+
+
+def _refuse_own(extra: dict[str, Any]) -> None:
+    taken = sorted(set(OWN_KEYS) & set(extra))
+    if taken:
+        raise ConfigError(
+            f"`extra` may not have the key `{taken[0]}`: it is one of vitral's own. "
+            "Choose another name."
+        )
 
 
 def about_model(held: Held, extra: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Floor 6: vitral beside the libraries that are installed."""

@@ -1,0 +1,1 @@
+"""Floor 6: a trained model behind HTTP."""
