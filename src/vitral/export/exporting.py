@@ -15,9 +15,9 @@ from typing import Any
 from vitral.data import DataSet, Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.export.convert_onnx import to_onnx
-from vitral.export.convert_openvino import save_onnx, to_openvino
+from vitral.export.convert_openvino import joined, save_onnx, to_openvino
 from vitral.export.gate import IMAGES, GateReport, gate
-from vitral.export.pixels import with_pixels
+from vitral.export.pixels import pixels_graph, with_pixels
 from vitral.export.subject import Subject, examples_of, subject_of
 from vitral.files import TEMPORARY_SUFFIX, sync_folder
 from vitral.models import VisionModel, set_merge
@@ -105,7 +105,7 @@ def openvino(
     out = _free(path, "")
     subject, kept = _prepared(model, preprocess, with_preprocess, static, merge)
     looked = examples_of(subject, data, images)
-    graph = to_openvino(_graph(subject, kept))
+    graph = _openvino_graph(subject, kept)
 
     def write(folder: Path, metadata: Metadata) -> None:
         folder.mkdir(exist_ok=True)
@@ -146,6 +146,13 @@ def _graph(subject: Subject, kept: Metadata) -> Any:
     if kept.with_preprocess:
         proto = with_pixels(proto, subject.preprocess)
     return proto
+
+
+def _openvino_graph(subject: Subject, kept: Metadata) -> Any:
+    graph = to_openvino(to_onnx(subject.model, image_size=kept.image_size))
+    if kept.with_preprocess:
+        graph = joined(to_openvino(pixels_graph(subject.preprocess)), graph)
+    return graph
 
 
 def _kept(
