@@ -78,6 +78,8 @@ class Attention(nn.Module):
         q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
         queries = F.linear(x[:, :num_queries], weight[:inner], q_bias)
         (q,) = self._heads(queries, parts=1)
+        if num_queries < self.head_dim and isinstance(self.k_norm, nn.Identity):
+            return self._attend_few(q, x, None)
         k, v = self._heads(F.linear(x, weight[inner:], kv_bias), parts=2)
         return self._attend(q, k, v, None)
 
@@ -115,8 +117,10 @@ class Attention(nn.Module):
     def _heads(
         self, x: Float[Tensor, "batch tokens parts_dim"], parts: int
     ) -> tuple[Tensor, ...]:
-        split = x.unflatten(-1, (parts, self.num_heads, self.head_dim))
-        return split.permute(2, 0, 3, 1, 4).unbind(0)
+        # Taken apart before it is turned: the backward pass then puts the gradients of
+        # the parts together in the order of `x`, with one copy less.
+        split = x.unflatten(-1, (parts, self.num_heads, self.head_dim)).unbind(-3)
+        return tuple(part.transpose(1, 2) for part in split)
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
@@ -128,6 +132,32 @@ class Attention(nn.Module):
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+    def _attend_few(
+        self,
+        q: Float[Tensor, "batch heads queries head_dim"],
+        x: Float[Tensor, "batch tokens dim"],
+        bias: Tensor | None,
+    ) -> Float[Tensor, "batch queries dim"]:
+        """The same for so few queries that no token's key and value are worth making.
+
+        Both are linear in the token: q . (W x) = (q W) . x, and what the weights mix
+        are the tokens themselves, of which the value is made afterwards.
+        """
+        split = (3, self.num_heads, self.head_dim)
+        _, k_weight, v_weight = self.qkv.weight.unflatten(0, split).unbind(0)
+        q = self.q_norm(q) * self.head_dim**-0.5
+        asked = torch.einsum("bhqd,hdc->bhqc", q, k_weight)
+        logits = (asked.flatten(1, 2) @ x.transpose(1, 2)).unflatten(1, q.shape[1:3])
+        if self.qkv.bias is not None:
+            _, k_bias, v_bias = self.qkv.bias.view(split).unbind(0)
+            logits = logits + torch.einsum("bhqd,hd->bhq", q, k_bias)[..., None]
+        weights = (logits if bias is None else logits + bias).softmax(dim=-1)
+        mixed = (weights.flatten(1, 2) @ x).unflatten(1, q.shape[1:3])
+        out = torch.einsum("bhqc,hdc->bqhd", mixed, v_weight)
+        if self.qkv.bias is not None:
+            out = out + v_bias
+        return self.proj_drop(self.proj(out.flatten(2)))
 
     def _bias(self, q: Tensor, grid: Grid, mask: Tensor | None) -> Tensor | None:
         if self.relative is None:
