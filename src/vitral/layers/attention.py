@@ -77,9 +77,9 @@ class Attention(nn.Module):
         weight, bias = self.qkv.weight, self.qkv.bias
         q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
         queries = F.linear(x[:, :num_queries], weight[:inner], q_bias)
+        if num_queries == 1 and isinstance(self.k_norm, nn.Identity):
+            return self._attend_few(queries, x, None)
         (q,) = self._heads(queries, parts=1)
-        if num_queries < self.head_dim and isinstance(self.k_norm, nn.Identity):
-            return self._attend_few(q, x, None)
         k, v = self._heads(F.linear(x, weight[inner:], kv_bias), parts=2)
         return self._attend(q, k, v, None)
 
@@ -135,29 +135,32 @@ class Attention(nn.Module):
 
     def _attend_few(
         self,
-        q: Float[Tensor, "batch heads queries head_dim"],
+        q: Float[Tensor, "batch queries heads_dim"],
         x: Float[Tensor, "batch tokens dim"],
         bias: Tensor | None,
     ) -> Float[Tensor, "batch queries dim"]:
         """The same for so few queries that no token's key and value are worth making.
 
         Both are linear in the token: q . (W x) = (q W) . x, and what the weights mix
-        are the tokens themselves, of which the value is made afterwards.
+        are the tokens themselves, of which the value is made afterwards. Each query
+        is there once a head, its other channels zero: plain products of matrices,
+        where those by head would copy the weights for every example.
         """
-        split = (3, self.num_heads, self.head_dim)
-        _, k_weight, v_weight = self.qkv.weight.unflatten(0, split).unbind(0)
-        q = self.q_norm(q) * self.head_dim**-0.5
-        asked = torch.einsum("bhqd,hdc->bhqc", q, k_weight)
-        logits = (asked.flatten(1, 2) @ x.transpose(1, 2)).unflatten(1, q.shape[1:3])
-        if self.qkv.bias is not None:
-            _, k_bias, v_bias = self.qkv.bias.view(split).unbind(0)
-            logits = logits + torch.einsum("bhqd,hd->bhq", q, k_bias)[..., None]
+        inner, num_queries = q.shape[-1], q.shape[1]
+        one = torch.eye(self.num_heads, dtype=x.dtype, device=x.device)
+        own = one.repeat_interleave(self.head_dim, dim=1)
+        weight, qkv_bias = self.qkv.weight, self.qkv.bias
+        k_weight, v_weight = weight[inner : 2 * inner], weight[2 * inner :]
+        q = (q[:, :, None] * self.head_dim**-0.5 * own).flatten(1, 2)
+        logits = (q @ k_weight) @ x.transpose(1, 2)
+        v_bias = None
+        if qkv_bias is not None:
+            k_bias, v_bias = qkv_bias[inner : 2 * inner], qkv_bias[2 * inner :]
+            logits = logits + (q @ k_bias)[..., None]
         weights = (logits if bias is None else logits + bias).softmax(dim=-1)
-        mixed = (weights.flatten(1, 2) @ x).unflatten(1, q.shape[1:3])
-        out = torch.einsum("bhqc,hdc->bqhd", mixed, v_weight)
-        if self.qkv.bias is not None:
-            out = out + v_bias
-        return self.proj_drop(self.proj(out.flatten(2)))
+        v = F.linear(weights @ x, v_weight, v_bias)
+        out = (v.unflatten(1, (num_queries, self.num_heads)) * own).sum(dim=2)
+        return self.proj_drop(self.proj(out))
 
     def _bias(self, q: Tensor, grid: Grid, mask: Tensor | None) -> Tensor | None:
         if self.relative is None:
