@@ -57,7 +57,7 @@ def test_another_function_is_refused(sides):
     wrong = (sides.found[0], Side(name="timm", library="timm", model=other))
     images = torch.randn(2, 3, *RECTANGLE)
     with pytest.raises(
-        GateError, match="timm and vitral give logits that are .* apart"
+        GateError, match=r"timm and vitral give logits that are .* apart"
     ):
         require_agreement(wrong, images)
     narrow = Side(name="narrow", library="timm", model=nn.Flatten())
