@@ -135,10 +135,10 @@ def test_work_takes_turns():
 def test_memory_of_a_step_is_that_of_a_process_of_its_own():
     shared = {"image_size": RECTANGLE, "classes": 7, "threads": 1}
     libraries = ("vitral", "vitral, checkpointed")
-    found = memory.measure("vit_mu8", 512, libraries=libraries, **shared)
+    found = memory.measure("vit_ti16", 128, libraries=libraries, **shared)
     plain, checkpointed = found["rows"]
-    # 512 images of 25 tokens, 32 wide: two blocks keep tens of megabytes.
-    assert plain["above_imports_mb"] > 40
+    # 12 blocks of 128 images of 7 tokens keep about 16 x 192 numbers a token.
+    assert plain["above_imports_mb"] > 100
     assert checkpointed["above_imports_mb"] < 0.9 * plain["above_imports_mb"]
     absent = memory.measure("vit_mu8", 2, libraries=("torchvision",), **shared)[
         "absent"
@@ -148,10 +148,16 @@ def test_memory_of_a_step_is_that_of_a_process_of_its_own():
         memory.measure("vit_mu8", 2, libraries=("nobody",), **shared)
 
 
-def test_startup_and_loading_have_their_rows():
+def test_startup_has_its_rows():
     found = startup.measure(1, imports=("vitral", "no_such_module"))
     assert [row["name"] for row in found["rows"]] == ["import vitral", "vitral --help"]
     assert found["absent"] == {"no-such-module": "cannot be imported"}
+
+
+# timm leaves its files to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_loading_is_beside_timm():
     pytest.importorskip("timm")
     rows = loading.measure(2, images=6, batch=4, pixels=48)["rows"]
     assert [row["name"] for row in rows] == ["vitral", "timm"]

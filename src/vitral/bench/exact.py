@@ -5,10 +5,10 @@ is measured. int8 and merged tokens are other functions and are not among them.
 """
 
 import contextlib
+import functools
 import importlib.util
 import io
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +20,11 @@ from torch import Tensor, nn
 
 from vitral.bench.fresh import Absent
 from vitral.bench.peers import Side
+from vitral.errors import MissingExtraError
+from vitral.export.convert_onnx import to_onnx
+from vitral.export.convert_openvino import save_onnx
+from vitral.models import VisionModel
+from vitral.weights import runtimes
 
 
 class Runtime(nn.Module):
@@ -50,8 +55,8 @@ def exact_sides(
 def compiled(model: nn.Module, images: Tensor) -> nn.Module:
     """torch.compile with its default settings, compiled by a first call."""
     torch._dynamo.reset()
-    made = torch.compile(model, dynamic=False)
     try:
+        made = torch.compile(model, dynamic=False)
         with torch.no_grad(), _quiet():
             made(images)
     except Exception as error:  # whatever the compiler of the machine lacks
@@ -61,18 +66,17 @@ def compiled(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def openvino(model: nn.Module, images: Tensor) -> nn.Module:
-    """OpenVINO on the CPU, held to float32."""
-    _require("openvino")
-    _require("onnxscript")
-    # It would report its use over the network, unless the package that does so cannot
-    # be imported.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino as ov
-
-    core = ov.Core()
+    """OpenVINO on the CPU, held to float32, from the graph of `vitral export`."""
+    with _installed():
+        core = runtimes.openvino().Core()
+        proto = _graph(model)
     with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        save_onnx(proto, file)
+        read = core.read_model(file)
+        read.reshape({0: list(images.shape)})
         made = core.compile_model(
-            core.read_model(_onnx(model, images, Path(folder))),
+            read,
             "CPU",
             {
                 # Where the processor multiplies bfloat16, it would be used unasked.
@@ -91,19 +95,21 @@ def openvino(model: nn.Module, images: Tensor) -> nn.Module:
 
 def onnx_runtime(model: nn.Module, images: Tensor) -> nn.Module:
     """ONNX Runtime on the CPU; its threads do not spin while others have their turn."""
-    _require("onnxruntime")
-    _require("onnxscript")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise Absent("not installed: pip install 'vitral[export]'")
     import onnxruntime
 
+    with _installed():
+        proto = _graph(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        save_onnx(proto, file)
         session = onnxruntime.InferenceSession(
-            _onnx(model, images, Path(folder)),
-            options,
-            providers=["CPUExecutionProvider"],
+            file, options, providers=["CPUExecutionProvider"]
         )
     (name,) = (node.name for node in session.get_inputs())
     return Runtime(lambda pixels: session.run(None, {name: pixels})[0])
@@ -116,14 +122,20 @@ PATHS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
 }
 
 
-def _onnx(model: nn.Module, images: Tensor, folder: Path) -> Path:
-    """The model as an ONNX file for exactly such images."""
-    path = folder / "model.onnx"
-    with torch.no_grad(), _quiet():
-        torch.onnx.export(
-            model, (images,), path, dynamo=True, verbose=False, external_data=False
-        )
-    return path
+@functools.lru_cache(maxsize=1)
+def _graph(model: nn.Module) -> Any:
+    """The ONNX graph for images of the model's size, in batches of any."""
+    assert isinstance(model, VisionModel)
+    return to_onnx(model, image_size=model.config.image_hw)
+
+
+@contextlib.contextmanager
+def _installed() -> Iterator[None]:
+    """A missing package as the reason why a form is absent."""
+    try:
+        yield
+    except MissingExtraError as error:
+        raise Absent("not installed: pip install 'vitral[export]'") from error
 
 
 @contextlib.contextmanager
@@ -142,11 +154,6 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, before, strict=True):
                 logger.setLevel(level)
-
-
-def _require(package: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise Absent("not installed: pip install 'vitral[export]'")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def same_path() -> dict[str, str]:
+    """The environment in which a process of its own finds the same packages."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def processor() -> str:

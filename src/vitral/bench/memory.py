@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vitral.bench.machine import same_path
 from vitral.errors import VitralError
 
 STEPS = 2
@@ -59,7 +60,7 @@ def measure(
 
 def _in_a_process(library: str, task: dict[str, Any]) -> dict[str, Any]:
     words = [sys.executable, "-m", "vitral.bench.memory", library, json.dumps(task)]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True, env=same_path())
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise VitralError(

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from vitral.bench.machine import same_path
 from vitral.bench.turns import quartiles
 
 IMPORTS = ("vitral", "torch", "timm", "transformers", "torchvision", "vit_pytorch")
@@ -24,7 +25,10 @@ def measure(rounds: int, imports: tuple[str, ...] = IMPORTS) -> dict[str, Any]:
         for name in imports:
             code = _TIMED.format(name=name)
             done = subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
+                env=same_path(),
             )
             if done.returncode:
                 absent[name.replace("_", "-")] = "cannot be imported"
@@ -33,7 +37,10 @@ def measure(rounds: int, imports: tuple[str, ...] = IMPORTS) -> dict[str, Any]:
                 taken.setdefault(f"import {name}", []).append(seconds)
         started = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "vitral", "--help"], capture_output=True, check=True
+            [sys.executable, "-m", "vitral", "--help"],
+            capture_output=True,
+            check=True,
+            env=same_path(),
         )
         if number:
             taken.setdefault(HELP, []).append(time.perf_counter() - started)
