@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
+from vitral.layers.merging import Merged, in_image, members
+from vitral.layers.patch_drop import rows_of
 
 ResizeMethod = Literal[
     "official", "bicubic", "bicubic_antialias", "nearest", "nearest_flat"
@@ -133,9 +135,27 @@ class RelativePosition(nn.Module):
         nn.init.normal_(self.table, std=0.02)
 
     def forward(
+        self,
+        q: Float[Tensor, "batch heads tokens head_dim"],
+        grid: Grid,
+        merged: Merged | None = None,
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """Scores q . r(offset) of every query with every key.
+
+        A merged token is at no one place: its score is the mean over the pairs of
+        patches that it and the other token stand for.
+        """
+        if merged is None or merged.nothing:
+            return self._between_places(q, grid)
+        place, shares = in_image(merged), members(merged).to(q.dtype)
+        each = rows_of(q.transpose(1, 2), place).transpose(1, 2)
+        scores = self._between_places(each, grid)
+        shares = shares[:, None]
+        return shares @ scores @ shares.transpose(-2, -1)
+
+    def _between_places(
         self, q: Float[Tensor, "batch heads tokens head_dim"], grid: Grid
     ) -> Float[Tensor, "batch heads tokens tokens"]:
-        """Scores q . r(offset) of every query with every key."""
         prefix = self.num_prefix_tokens
         place = self._raster_places(grid)
         offset = place[:, None] - place[None, :] + (self.table.shape[0] - 1) / 2
