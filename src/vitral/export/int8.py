@@ -1,9 +1,11 @@
 """Post-training quantisation of an OpenVINO model to int8 with NNCF.
 
-Weights get one scale a channel, activations one a tensor, both symmetric; the input of
-each layer is smoothed first, which moves outliers of a channel from the activations
-into the weights (SmoothQuant, arXiv 2211.10438). What is measured with the result is in
-bounded.py, which layers suffer in sensitivity.py.
+Layers with weights are quantised; products of two activations (queries with keys, the
+sums of merged tokens) stay in float, since int8 made them no quicker (LOG.md,
+2026-11-22). Weights get one scale a channel, activations one a tensor, both symmetric;
+the input of each layer is smoothed first, which moves outliers of a channel from the
+activations into the weights (SmoothQuant, arXiv 2211.10438). What is measured with the
+result is in bounded.py, which layers suffer in sensitivity.py.
 """
 
 import contextlib
@@ -16,7 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from vitral.errors import ConfigError
-from vitral.export.layers import restored
+from vitral.export.layers import products_of_activations, restored
 from vitral.weights.runtimes import nncf
 
 Images = Float[ndarray, "batch channels height width"]
@@ -50,5 +52,8 @@ def quantise(
             preset=tool.QuantizationPreset.PERFORMANCE,
             model_type=tool.ModelType.TRANSFORMER,
             subset_size=len(batches),
+            ignored_scope=tool.IgnoredScope(
+                names=products_of_activations(model), validate=False
+            ),
         )
     return restored(quantised, model, keep_float) if keep_float else quantised

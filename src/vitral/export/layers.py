@@ -1,8 +1,7 @@
 """The layers of an OpenVINO model that int8 can hold, and a way back to float for each.
 
-A layer is an operation with weights (or the product of queries, keys and values) that
-the quantiser gave int8 inputs. Its name is that of the module it came from, such as
-`blocks.3.mlp.fc2`.
+A layer is an operation with weights that the quantiser gave an int8 input. Its name is
+that of the module it came from, such as `blocks.3.mlp.fc2`.
 """
 
 import importlib
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from vitral.weights.runtimes import openvino
 
+ATTENTION = "ScaledDotProductAttention"
 QUANTISER = "FakeQuantize"
 SMOOTHING = "nncf_smooth_quant"
 """In the name of the factor that the quantiser put before a layer's input."""
@@ -50,6 +50,20 @@ def quantised_layers(quantised: Any) -> tuple[Layer, ...]:
             layer = layer._replace(name=layer.name + number, kind=layer.kind + number)
         found.append(layer)
     return tuple(found)
+
+
+def products_of_activations(model: Any) -> list[str]:
+    """Names of the operations that multiply what is computed from the image with what
+    is computed from it too."""
+    return [
+        op.get_friendly_name()
+        for op in model.get_ops()
+        if op.get_type_name() == ATTENTION
+        or (
+            op.get_type_name() == "MatMul"
+            and not any(_is_constant(source) for source in op.input_values())
+        )
+    ]
 
 
 def folded(model: Any) -> Any:
