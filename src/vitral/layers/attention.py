@@ -149,7 +149,9 @@ class Attention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     ) -> Float[Tensor, "batch queries dim"]:
         q, k = self.q_norm(q), self.k_norm(k)
-        if _in_steps(q, k):
+        # The exporter to ONNX fails on the fused kernel's output where there is a bias.
+        traced = bias is not None and torch.compiler.is_exporting()
+        if traced or _in_steps(q, k):
             logits = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
             out = (logits if bias is None else logits + bias).softmax(dim=-1) @ v
         else:

@@ -145,7 +145,7 @@ class ViT(VisionModel):
             return None
         if config.position == "learned_1d":
             own = config.num_prefix_positions
-            if grid == config.grid and own == prefix:
+            if grid.is_known and grid == config.grid and own == prefix:
                 return self.pos_embed
             rows = resize(self.pos_embed[:, own:], config.grid, grid, method)
             if own:
