@@ -1,29 +1,18 @@
 """An openvino.Model on this machine: compiled in a precision, asked for logits."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from vitral.weights.artefact import Precision
+from vitral.weights.artefact_openvino import hint_of
 from vitral.weights.runtimes import openvino
 
-Precision = Literal["fp32", "bf16", "int8"]
 Images = Float[np.ndarray, "batch channels height width"]
 Logits = Float[np.ndarray, "examples classes"]
 Answering = Callable[[Images], Logits]
-
-
-def hint_of(precision: Precision) -> str:
-    """What the runtime computes in where nothing is quantised.
-
-    The rest of an int8 model is in bfloat16 where the CPU has it: as near to float32 as
-    the int8 layers around it, and 1.4 times as quick (LOG.md, 2026-11-22).
-    """
-    if precision == "fp32":
-        return "f32"
-    able = openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "bf16" if "BF16" in able else "f32"
 
 
 def answering(model: Any, precision: Precision, *, threads: int = 0) -> Answering:

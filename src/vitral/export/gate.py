@@ -31,6 +31,8 @@ IMAGES = 1000
 """Of the split, at most."""
 AT_SIZES = 3
 """Images at each of the other sizes, and from their pixels."""
+KEPT_OUT = ("path", "int8")
+"""Of what travels in the file: its place may change; int8.json has the other."""
 STEPS = ((0, 0), (1, 0), (0, 2), (-1, 1), (2, -1))
 """Rows and columns of patches added to the model's own, for the five sizes."""
 
@@ -72,10 +74,14 @@ class GateReport:
     pixels_difference: float | None = None
     """From uint8 pixels; None where the graph does not pre-process."""
     megabytes: float = 0.0
+    int8: tuple[str, ...] = ()
+    """Lines on how the model came to int8, of bounded.py and precisions.py."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        values = {key: value for key, value in asdict(self).items() if key != "path"}
+        values = {
+            key: value for key, value in asdict(self).items() if key not in KEPT_OUT
+        }
         values["tolerance"] = _finite(self.tolerance)
         values["sizes"] = [list(size) for size in self.sizes]
         return values
@@ -104,7 +110,7 @@ class GateReport:
                 f"from uint8 pixels: {self.pixels_difference:.1e} (at most "
                 f"{PIXEL_TOLERANCE * max(1.0, self.scale):.1e} allowed)"
             )
-        return found
+        return [*found, *self.int8]
 
 
 class Compared(NamedTuple):

@@ -116,12 +116,25 @@ def _restore_bias(op: Any, before: dict[str, Any]) -> None:
 
 
 def _layer(op: Any) -> Layer:
-    name = op.get_friendly_name().split("/")[0].removeprefix("__module.")
+    name = _module(op)
     found = _BLOCK.search(name)
     if found is None:
         return Layer(op.get_friendly_name(), name, name, name)
     number, kind = found.groups()
     return Layer(op.get_friendly_name(), name, f"blocks.{number}", kind)
+
+
+def _module(op: Any) -> str:
+    """The module of an operation; `... product` after the module whose output it
+    takes, where it belongs to no module itself, as in the last block of a class-token
+    model."""
+    node, steps = op, 0
+    while node.get_friendly_name().startswith("node_") and steps < MOST_NODES:
+        node, steps = node.input_value(0).get_node(), steps + 1
+        if not node.input_values():
+            break
+    name: str = node.get_friendly_name().split("/")[0]
+    return f"{name} product" if steps else name
 
 
 def _quantiser(source: Any) -> Any:

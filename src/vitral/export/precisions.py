@@ -16,12 +16,12 @@ from vitral.evaluation.intervals import wilson
 from vitral.export.answers import (
     Answering,
     Images,
-    Precision,
     answering,
     logits_over,
 )
 from vitral.export.bounded import agreement, is_right
 from vitral.export.sample import Labelled
+from vitral.weights.artefact import Precision
 from vitral.weights.runtimes import openvino
 
 ROUNDS = 15
