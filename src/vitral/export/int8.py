@@ -10,8 +10,9 @@ result is in bounded.py, which layers suffer in sensitivity.py.
 
 import contextlib
 import io
+import logging
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -40,10 +41,7 @@ def quantise(
     tool = nncf()
     if not batches:
         raise ConfigError("int8 needs images to measure activations on: got none.")
-    # NNCF draws bars on stdout for everything that it counts.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
+    with _silent():
         quantised = tool.quantize(
             model.clone(),
             tool.Dataset(list(batches)),
@@ -57,3 +55,19 @@ def quantise(
             ),
         )
     return restored(quantised, model, keep_float) if keep_float else quantised
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without the bars that NNCF draws on stdout for everything that it counts, and
+    without torch's remark that there is no CUDA, which NNCF's late imports bring."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
