@@ -114,7 +114,8 @@ def layer_tokens(
 ) -> Iterator[Float[Tensor, "batch tokens dim"]]:
     """What enters the first block, then what leaves each, one layer in memory at once.
 
-    The model itself is not touched, and no tokens are merged. Arguments and errors as in `residual_profile`.
+    The model itself is not touched, and no tokens are merged. Arguments and errors as
+    in `residual_profile`.
     """
     if unknown := sorted(set(ablate) - set(ABLATIONS)):
         raise ConfigError(

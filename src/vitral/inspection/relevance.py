@@ -187,10 +187,10 @@ def _gradients(value: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def _positive(
     call: Call,
-    gradient: Float[Tensor, "batch tokens dim"],
+    gradient: Float[Tensor, "batch left dim"],
     takes_part: Bool[Tensor, "batch tokens"] | None,
 ) -> Float[Tensor, "batch tokens tokens"]:
-    """Mean over the heads of (gradient * weights)^+ of one layer."""
+    """Mean over the heads of (gradient * weights)^+ of one layer, of all tokens."""
     slope = call.attention.weights_gradient(call.x, gradient)
     slope *= call.attention.weights(call.x, call.grid, call.mask, call.merged)
     positive = slope.clamp_min_(0).mean(dim=1, keepdim=True)
