@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from vitral.weights.runtimes import openvino
 
 ATTENTION = "ScaledDotProductAttention"
+COMPUTING = ("MatMul", "Convolution", "GroupConvolution")
 QUANTISER = "FakeQuantize"
 SMOOTHING = "nncf_smooth_quant"
 """In the name of the factor that the quantiser put before a layer's input."""
@@ -38,7 +39,7 @@ def quantised_layers(quantised: Any) -> tuple[Layer, ...]:
     found: list[Layer] = []
     for op in quantised.get_ordered_ops():
         sources = op.input_values()
-        if op.get_type_name() == QUANTISER or all(
+        if op.get_type_name() not in COMPUTING or all(
             _quantiser(source) is None for source in sources
         ):
             continue
