@@ -21,7 +21,7 @@ from vitral.export.pixels import with_pixels
 from vitral.export.reduced import Reduced, reduced
 from vitral.export.subject import Subject, examples_of, subject_of
 from vitral.files import TEMPORARY_SUFFIX, sync_folder
-from vitral.models import VisionModel
+from vitral.models import VisionModel, set_merge
 from vitral.run.folder import Run
 from vitral.weights import Metadata, read_artefact, runtimes
 from vitral.weights.artefact import KEY, XML, Precision
@@ -145,7 +145,7 @@ def _prepared(
     subject = subject_of(model, preprocess)
     if merge:
         static = True
-        raise ConfigError("`merge` is not there yet.")
+        set_merge(subject.model, merge)
     fixed = static or with_preprocess
     size = subject.preprocess.image_size if fixed else None
     return subject, Metadata(
