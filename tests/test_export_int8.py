@@ -223,7 +223,7 @@ def test_the_report_is_plain_data_and_names_the_layer(found):
     assert value["kept_float"] == [PLANTED]
     text = "\n".join(found.report.lines())
     assert (
-        f"15 of 16 layers, calibrated on 32 images of train; in float: {PLANTED}"
+        f"14 of 15 layers, calibrated on 32 images of train; in float: {PLANTED}"
         in (text)
     )
 

@@ -15,14 +15,10 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from jaxtyping import Float
-from numpy import ndarray
-
 from vitral.errors import ConfigError
+from vitral.export.answers import Images
 from vitral.export.layers import products_of_activations, restored
 from vitral.weights.runtimes import nncf
-
-Images = Float[ndarray, "batch channels height width"]
 
 
 def quantise(
