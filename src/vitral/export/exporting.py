@@ -15,9 +15,9 @@ from typing import Any
 from vitral.data import DataSet, Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.export.convert_onnx import to_onnx
-from vitral.export.convert_openvino import save_onnx, to_openvino
+from vitral.export.convert_openvino import joined, save_onnx, to_openvino
 from vitral.export.gate import IMAGES, GateReport, gate
-from vitral.export.pixels import with_pixels
+from vitral.export.pixels import pixels_graph, with_pixels
 from vitral.export.reduced import Reduced, reduced
 from vitral.export.subject import Subject, examples_of, subject_of
 from vitral.files import TEMPORARY_SUFFIX, sync_folder
@@ -113,11 +113,13 @@ def openvino(
     looked = examples_of(subject, data, images)
     if int8:
         precision = "int8"
-    graph = to_openvino(_graph(subject, kept))
+    graph = to_openvino(to_onnx(subject.model, image_size=kept.image_size))
     found: Reduced | None = None
     if precision == "int8":
         found = reduced(subject, graph, max_drop=max_drop, say=say)
         graph = found.graph
+    if with_preprocess:
+        graph = joined(to_openvino(pixels_graph(subject.preprocess)), graph)
 
     def write(folder: Path, metadata: Metadata) -> None:
         folder.mkdir(exist_ok=True)

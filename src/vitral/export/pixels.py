@@ -90,23 +90,34 @@ class PixelsToImage(nn.Module):
         return (image + 0.5).floor().clamp(0, 255)
 
 
-def with_pixels(proto: Any, preprocess: Preprocess) -> Any:
-    """The graph `proto` with its pre-processing before it.
+def pixels_graph(preprocess: Preprocess) -> Any:
+    """An onnx.ModelProto from `pixels` to `image`.
 
     Raises:
         ConfigError: the model takes clips.
         GateError: the pre-processing cannot be traced.
     """
-    module = onnx()
     sizes = {
         0: torch.export.Dim("batch", min=1, max=LARGEST),
         1: torch.export.Dim("height", min=1, max=LARGEST),
         2: torch.export.Dim("width", min=1, max=LARGEST),
     }
     example = torch.zeros(2, 61, 83, 3, dtype=torch.uint8)
-    before = traced(PixelsToImage(preprocess), example, sizes, names=(PIXELS, IMAGE))
+    return traced(PixelsToImage(preprocess), example, sizes, names=(PIXELS, IMAGE))
+
+
+def with_pixels(proto: Any, preprocess: Preprocess) -> Any:
+    """The graph `proto` with its pre-processing before it.
+
+    Raises:
+        ConfigError, GateError: as `pixels_graph`.
+    """
+    module = onnx()
     before = module.compose.add_prefix(
-        before, "preprocess/", rename_inputs=False, rename_outputs=False
+        pixels_graph(preprocess),
+        "preprocess/",
+        rename_inputs=False,
+        rename_outputs=False,
     )
     before.ir_version = proto.ir_version
     joined = module.compose.merge_models(
