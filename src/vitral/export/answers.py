@@ -10,7 +10,7 @@ from vitral.weights.artefact import Precision
 from vitral.weights.artefact_openvino import hint_of
 from vitral.weights.runtimes import openvino
 
-Images = Float[np.ndarray, "_ channels height width"]
+Images = Float[np.ndarray, "_ ... channels height width"]
 """Pre-processed; the last batch of a split may be a smaller one."""
 Logits = Float[np.ndarray, "examples classes"]
 Answering = Callable[[Images], Logits]

@@ -15,7 +15,7 @@ from vitral.data import DataSet, Example, Loader, Preprocess, evaluation_transfo
 from vitral.data.keyed import keyed_generator
 from vitral.errors import DataError
 from vitral.export.answers import Images
-from vitral.run.clips import kind_for
+from vitral.run.clips import kind_for, one_view
 from vitral.run.folder import Run
 from vitral.run.setup import open_split_data
 
@@ -91,14 +91,15 @@ def sample_of(
             "are needed for calibration: there is nothing to check int8 on. Train with "
             "`--val 0.1`."
         )
-    calibrated = labelled(dataset, "train", chosen, run.preprocess)
+    preprocess = one_view(run.preprocess)
+    calibrated = labelled(dataset, "train", chosen, preprocess)
     most = min(
         check or (CHECK if val else CHECK_ON_TRAIN),
         CHECK_BYTES // calibrated.batches[0][0].nbytes,
     )
     return Sample(
         calibration=calibrated,
-        check=labelled(dataset, split, held[:most], run.preprocess),
+        check=labelled(dataset, split, held[:most], preprocess),
     )
 
 
