@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 import vitral.weights
@@ -132,8 +133,20 @@ class Run:
         return pixels_of(self.preprocess, image)
 
     def answers(self, pixels: torch.Tensor) -> Iterable[Answer]:
-        """The classes of a batch that is pre-processed already, as it is evaluated:
-        with the run's views, precision and temperature.
+        """The classes of a batch that is pre-processed already.
+
+        Raises:
+            ConfigError: the model has no head.
+        """
+        table = self.probabilities(pixels)
+        names = self.class_names(table.shape[1])
+        for row in table:
+            values = {name: float(p) for name, p in zip(names, row, strict=True)}
+            yield Answer(self.label(row, names), float(row.max()), values)
+
+    def probabilities(self, pixels: torch.Tensor) -> np.ndarray:
+        """Of each class, [batch, classes], for a batch that is pre-processed already,
+        as it is evaluated: with the run's views, precision and temperature.
 
         Raises:
             ConfigError: the model has no head.
@@ -148,17 +161,18 @@ class Run:
             multi_label=self.multi_label,
         ).cpu()
         if self.multi_label:
-            table = logits.sigmoid().numpy()
-        else:
-            table = softmax(logits.numpy() / self.temperature)
-        names = self.classes or tuple(str(i) for i in range(logits.shape[1]))
-        for row in table:
-            values = {name: float(p) for name, p in zip(names, row, strict=True)}
-            best = int(row.argmax())
-            label = names[best]
-            if self.multi_label:
-                label = ";".join(name for name, p in values.items() if p >= 0.5)
-            yield Answer(label, float(row[best]), values)
+            return logits.sigmoid().numpy()
+        return softmax(logits.numpy() / self.temperature)
+
+    def class_names(self, number: int) -> tuple[str, ...]:
+        """The names of the model's `number` classes; their indices if it knows none."""
+        return self.classes or tuple(str(i) for i in range(number))
+
+    def label(self, row: np.ndarray, names: Sequence[str]) -> str:
+        """The most probable class of one row; all from 0.5 on for several labels."""
+        if self.multi_label:
+            return ";".join(n for n, p in zip(names, row, strict=True) if p >= 0.5)
+        return names[int(row.argmax())]
 
 
 def read_config(file: Path) -> TrainConfig:
