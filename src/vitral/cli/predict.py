@@ -10,11 +10,11 @@ from pathlib import Path
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
 from vitral.run.answer_files import FORMS, Csv, JsonLines, form_of
+from vitral.run.answering import Answers, place_model, rows
 from vitral.run.clips import evaluation_batch
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run, open_run
 from vitral.run.listing import Kind, found
-from vitral.run.predicting import Answers, place_model, predict_files, rows
 
 
 def run(words: list[str]) -> None:
@@ -60,6 +60,8 @@ def run(words: list[str]) -> None:
 
 
 def _to_files(opened: Run, known: argparse.Namespace) -> None:
+    from vitral.run.predicting import predict_files  # with locks and ranks
+
     made = predict_files(
         opened,
         known.files,

@@ -15,8 +15,6 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as transforms
 
 from vitral.data.keyed import keyed_generator, keyed_integer, torch_seeded
 from vitral.data.preprocess import Preprocess, Size
@@ -143,6 +141,8 @@ class Augment:
         self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
         """Vary and preprocess one RGB image; changes no global random state."""
+        from torchvision.transforms import v2
+
         config = self.config
         view = config.view(number)
         generator = keyed_generator("augment", self.seed, view, example_id)
@@ -190,6 +190,8 @@ class Augment:
     def _coloured(
         self, pixels: Float[Tensor, "3 height width"], generator: np.random.Generator
     ) -> Float[Tensor, "3 height width"]:
+        from torchvision.transforms import v2
+
         config = self.config
         operations: list[torch.nn.Module] = []
         if config.color_jitter:
@@ -253,6 +255,9 @@ def _moved(
     config: AugmentConfig,
     generator: np.random.Generator,
 ) -> Float[Tensor, "3 height width"]:
+    from torchvision.transforms import v2
+    from torchvision.transforms.v2 import functional as transforms
+
     height, width = pixels.shape[1:]
     if config.shift:
         down = round(generator.uniform(-config.shift, config.shift) * height)

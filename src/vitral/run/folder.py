@@ -4,20 +4,21 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 import vitral.weights
-from vitral import configs
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.evaluation import softmax
 from vitral.models import VisionModel
 from vitral.run.clips import Readable, pixels_of
-from vitral.run.config import TrainConfig
 from vitral.run.scoring import logits_of
+
+if TYPE_CHECKING:
+    import vitral.run.config  # at run time with every setting, and half a second
 
 
 class Answer(NamedTuple):
@@ -55,8 +56,10 @@ class Run:
         self.extra: dict[str, Any] = source.extra
 
     @cached_property
-    def config(self) -> TrainConfig:
+    def config(self) -> "vitral.run.config.TrainConfig":
         """The settings of the run."""
+        from vitral.run.config import read_config
+
         file = self.path / "config.json"
         if self._folder == self.path or not file.is_file():
             raise ConfigError(
@@ -173,21 +176,6 @@ class Run:
         if self.multi_label:
             return ";".join(n for n, p in zip(names, row, strict=True) if p >= 0.5)
         return names[int(row.argmax())]
-
-
-def read_config(file: Path) -> TrainConfig:
-    """The settings in a run's config.json.
-
-    Raises:
-        ConfigError: it is not JSON, or a field is unknown or mistyped.
-    """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} is not readable JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} must hold a JSON object: got {values!r}.")
-    return configs.from_plain(TrainConfig, values, file)
 
 
 def open_run(path: str | Path) -> Run:

@@ -9,15 +9,11 @@ of starts, ranks and workers is the same.
 import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import torch
 
 from vitral.errors import ConfigError
 from vitral.files import sync_folder
@@ -29,13 +25,14 @@ from vitral.run.answer_plan import (
     prepare,
     settings_of,
 )
+from vitral.run.answering import Answers, place_model, rows_of
 from vitral.run.claim import FORBIDDEN, FULL
 from vitral.run.clips import evaluation_batch
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run, open_run
 from vitral.run.listing import Kind, found
 from vitral.run.lock import locked
-from vitral.run.reading import Read, Waiting, read_ahead
+from vitral.run.reading import Waiting, read_ahead
 from vitral.training.distributed import from_first, gathered, joined, rank, world_size
 
 SECONDS = 10.0
@@ -64,14 +61,6 @@ class Predicted:
             text += f": {speed:,.0f} files/s, {100 * self.waiting:.0f} % of the time "
             text += "waiting for data"
         return text
-
-
-class Answers(NamedTuple):
-    """How rows are made of files."""
-
-    run: Run
-    top: int
-    workers: int | None
 
 
 def predict_files(
@@ -141,45 +130,6 @@ def predict_files(
         seconds=told.seconds,
         waiting=told.waited / max(told.seconds, 1e-9),
     )
-
-
-def rows(
-    answers: Answers, batches: Iterable[Sequence[Path]]
-) -> Iterator[tuple[Read, list[Row]]]:
-    """Each batch of files with its rows, in their order."""
-    for read in read_ahead(answers.run.preprocess, batches, answers.workers):
-        yield read, rows_of(answers, read)
-
-
-def rows_of(answers: Answers, read: Read) -> list[Row]:
-    """The rows of one batch that is read."""
-    run = answers.run
-    table = np.empty((0, 0)) if read.pixels is None else run.probabilities(read.pixels)
-    names = run.class_names(table.shape[1])
-    order = np.argsort(-table, axis=1, kind="stable")[:, : max(answers.top, 1)]
-    answered = iter(zip(table, order, strict=True))
-    found = []
-    for path, reason in zip(read.paths, read.reasons, strict=True):
-        if reason:
-            found.append(Row(path=str(path), error=reason))
-            continue
-        row, best = next(answered)
-        found.append(
-            Row(
-                path=str(path),
-                label=run.label(row, names),
-                confidence=float(row[best[0]]),
-                probabilities={names[k]: float(row[k]) for k in best[: answers.top]},
-            )
-        )
-    return found
-
-
-def place_model(run: Run, device: torch.device) -> None:
-    """Move a model of tensors to the device; an exported one stays where it runs."""
-    if any(True for _ in run.model.parameters()):
-        run.model.to(device)
-    run.model.eval()
 
 
 class _Told:
