@@ -115,6 +115,12 @@ class AugmentConfig:
                 f"operations: set `augment.rand_augment` to 0, got {self.rand_augment}."
             )
 
+    @property
+    def uses_torchvision(self) -> bool:
+        """Whether colours are varied or a part is erased."""
+        operations = self.rand_augment or self.policy == "auto"
+        return bool(operations or self.color_jitter or self.random_erasing)
+
     def view(self, number: int) -> int:
         """The view that the variation of this number shows."""
         return number % self.views if self.views else number
@@ -141,8 +147,6 @@ class Augment:
         self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
         """Vary and preprocess one RGB image; changes no global random state."""
-        from torchvision.transforms import v2
-
         config = self.config
         view = config.view(number)
         generator = keyed_generator("augment", self.seed, view, example_id)
@@ -153,6 +157,10 @@ class Augment:
         if not config.dihedral and generator.random() < config.flip:
             pixels = pixels.flip(-1)
         pixels = _moved(pixels, config, generator)
+        if not config.uses_torchvision:
+            return self.preprocess.normalise(pixels)
+        from torchvision.transforms import v2  # slow to import, and not always needed
+
         with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
             coloured = self._coloured(pixels, generator)
             normalised = self.preprocess.normalise(coloured)
@@ -255,15 +263,15 @@ def _moved(
     config: AugmentConfig,
     generator: np.random.Generator,
 ) -> Float[Tensor, "3 height width"]:
-    from torchvision.transforms import v2
-    from torchvision.transforms.v2 import functional as transforms
-
     height, width = pixels.shape[1:]
     if config.shift:
         down = round(generator.uniform(-config.shift, config.shift) * height)
         right = round(generator.uniform(-config.shift, config.shift) * width)
         pixels = _window(pixels, -down, -right, height, width)
     if config.rotate:
+        from torchvision.transforms import v2
+        from torchvision.transforms.v2 import functional as transforms
+
         angle = float(generator.uniform(-config.rotate, config.rotate))
         # Enough repeated edge that no corner is empty after the turn.
         margin = math.ceil((math.hypot(height, width) - min(height, width)) / 2) + 1
