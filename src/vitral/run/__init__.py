@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from vitral.run.config import TrainConfig
     from vitral.run.extract import features
     from vitral.run.folder import Answer, Run, open_run
+    from vitral.run.predicting import predict_files
     from vitral.run.self_training import self_train
     from vitral.run.self_training_state import SelfTrainingConfig
     from vitral.run.training import train
@@ -19,6 +20,7 @@ _WHERE = {
     "TrainConfig": "vitral.run.config",
     "features": "vitral.run.extract",
     "open_run": "vitral.run.folder",
+    "predict_files": "vitral.run.predicting",
     "self_train": "vitral.run.self_training",
     "train": "vitral.run.training",
     "transfer": "vitral.run.transferring",
@@ -32,6 +34,7 @@ __all__ = [
     "TrainConfig",
     "features",
     "open_run",
+    "predict_files",
     "self_train",
     "train",
     "transfer",
