@@ -35,6 +35,7 @@ _WHERE = {
 _ROOMS = (
     "data",
     "evaluation",
+    "export",
     "inspection",
     "models",
     "objectives",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from vitral import (
         data,
         evaluation,
+        export,
         inspection,
         models,
         objectives,
@@ -82,6 +84,7 @@ __all__ = [
     "data",
     "evaluation",
     "explain",
+    "export",
     "features",
     "fewshot",
     "inspection",

@@ -45,6 +45,9 @@ def run(words: list[str]) -> None:
         default=None,
         help="processes that read ahead; default: by the number of files",
     )
+    parser.add_argument(
+        "--merge", type=int, default=None, help="tokens to merge in each block"
+    )
     parser.add_argument("--device", default="auto")
     known = parser.read(words)
     for name, least in (("batch_size", 1), ("workers", 0), ("top", 0)):
@@ -52,7 +55,7 @@ def run(words: list[str]) -> None:
         if value is not None and value < least:
             flag = name.replace("_", "-")
             raise ConfigError(f"`--{flag}` must be at least {least}: got {value}.")
-    opened = open_run(known.run)
+    opened = open_run(known.run, known.merge)
     if known.out:
         _to_files(opened, known)
     else:
