@@ -78,6 +78,7 @@ def settings_of(run: Run, *, top: int, form: str, batch: int, device: str) -> An
         "views": run.extra.get("eval_views", "one"),
         "precision": run.extra.get("precision", "fp32"),
         "merge": int(getattr(run.model.config, "merge_rate", 0)),
+        "merge_schedule": str(getattr(run.model.config, "merge_schedule", "")),
         "top": top,
         "format": form,
         "batch": batch,
