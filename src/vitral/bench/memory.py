@@ -84,7 +84,7 @@ def _work(library: str, task: dict[str, Any]) -> dict[str, Any]:
     height, width = task["image_size"]
     config = plain_config(task["name"], (height, width), task["classes"])
     plain = library.removesuffix(CHECKPOINTED)
-    before: float = _resident()
+    before: float = _held("VmRSS")
     try:
         if plain == OURS:
             import vitral.models
@@ -104,19 +104,21 @@ def _work(library: str, task: dict[str, Any]) -> dict[str, Any]:
     step = step_of(side, batch_of(sides, task["batch"]))
     for _ in range(STEPS):
         step()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_mb = peak / (2**20 if sys.platform == "darwin" else 2**10)
+    peak_mb = _held("VmHWM")
     return {"peak_mb": peak_mb, "above_imports_mb": peak_mb - before}
 
 
-def _resident() -> float:
-    """Megabytes that this process holds now."""
+def _held(what: str) -> float:
+    """Megabytes that this process holds now (VmRSS) or held at most (VmHWM).
+
+    Linux hands a parent's peak in getrusage down to a process that it starts.
+    """
     status = Path("/proc/self/status")
     if not status.exists():
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
     (line,) = (
-        line for line in status.read_text().splitlines() if line.startswith("VmRSS")
+        line for line in status.read_text().splitlines() if line.startswith(what)
     )
     return int(line.split()[1]) / 2**10
 
