@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from matplotlib.ticker import PercentFormatter
+
 from vitral.errors import DataError
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
     INK,
+    PERCENT,
     QUIET,
     SKY,
     WARM,
@@ -16,7 +19,6 @@ from vitral.plots.style import (
     look,
     new_figure,
     percent,
-    percent_axis,
 )
 
 COLOURS = (QUIET, SKY, ACCENT, WARM, CONTRAST)
@@ -95,7 +97,8 @@ def operating_points(
         axes.set_title(title)
         axes.set_xlabel("milliseconds an image" + (f"\n{note}" if note else ""))
         axes.set_ylabel("accuracy")
-        axes.yaxis.set_major_formatter(percent_axis())
+        tenths = PercentFormatter(1.0, decimals=1, symbol=PERCENT)
+        axes.yaxis.set_major_formatter(tenths)
         axes.set_xlim(left=0)
         axes.margins(y=0.2)
         grid(axes, "y")
