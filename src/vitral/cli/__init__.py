@@ -31,6 +31,7 @@ VERBS = {
     "data": "audit a data set, or write its split: check DIR, split DIR",
     "convert": "weights between layouts: IN OUT --to LAYOUT, or IN --explain",
     "export": "an ONNX file or OpenVINO folder, measured: RUN OUT --to TARGET",
+    "tune-speed": "the fastest way to run a model that is good enough: RUN",
     "models": "names, parameters and multiply-accumulates",
 }
 HELP = ("-h", "--help", "help")
