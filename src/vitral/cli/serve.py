@@ -12,6 +12,7 @@ _HELP = {
     "max_batch": "images in one pass of the model",
     "max_wait_ms": "how long the first image of a batch waits for others",
     "queue": "images that may wait; 0 for 8 times --max-batch",
+    "queue_seconds": "seconds that an image may expect to wait; one batch always may",
     "max_bytes": "bytes of one request",
     "max_pixels": "width times height of one image",
     "max_buffered": "bytes of all requests together",

@@ -20,8 +20,9 @@ from vitral.serve.watch import Watch
 from vitral.version import __version__
 
 _CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 _PAGE = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -90,6 +91,7 @@ class Service:
             item = Item(
                 content=content,
                 wants=wants,
+                came=came,
                 deadline=came + self.settings.timeout,
                 answer=loop.create_future(),
             )

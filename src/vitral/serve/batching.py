@@ -26,8 +26,9 @@ class Item:
     content: bytes
     wants: dict[str, Any]
     """`top`, `map`, `embedding`, `logits`, as the worker understands them."""
+    came: float
+    """When its last byte did, on the loop's clock, as the other times."""
     deadline: float
-    """On the loop's clock."""
     answer: asyncio.Future[dict[str, Any]]
     started: float = 0.0
     """When its batch began."""
@@ -69,6 +70,11 @@ class Batcher:
         wait = (ahead + 1) * self.seconds_per_image
         # The first of an idle server is always tried: the estimate must not lock it.
         late = ahead > 0 and wait > _LATE * self.settings.timeout
+        # More than the model needs to stay busy is only time that everybody loses.
+        late |= (
+            len(self.waiting) >= self.settings.max_batch
+            and wait > self.settings.queue_seconds
+        )
         if len(self.waiting) >= places or late:
             reason = (
                 f"{places} images wait already"
@@ -105,8 +111,7 @@ class Batcher:
         """Wait for a full batch, or until the first has waited long enough."""
         loop = asyncio.get_running_loop()
         while 0 < len(self.waiting) < self.settings.max_batch:
-            came = self.waiting[0].deadline - self.settings.timeout
-            until = came + self.settings.max_wait_ms / 1000
+            until = self.waiting[0].came + self.settings.max_wait_ms / 1000
             left = until - loop.time()
             if left <= 0:
                 return

@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import accumulate
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_IMAGES = (1, 2, 4, 8, 16, 32, 64)
+_IMAGES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 class Histogram:
@@ -50,7 +50,7 @@ class Metrics:
         """Clients that left before their answer."""
 
     def batch(self, images: int) -> None:
-        self.batches.add(images)
+        self.batches.add(float(images))
 
     def text(self, gauges: dict[str, float]) -> str:
         """Everything, with the values of now under their names."""

@@ -21,6 +21,8 @@ class Settings:
     """Milliseconds that the first image of a batch waits for others; 0 for none."""
     queue: int = 0
     """Images that may wait; 0 for 8 times `max_batch`."""
+    queue_seconds: float = 1.0
+    """Seconds that an image may expect to wait; one batch may wait in any case."""
     max_bytes: int = 20_000_000
     """Bytes of a request's body, counted while it arrives."""
     max_pixels: int = 32_000_000
