@@ -299,9 +299,7 @@ def own(folder: Path, number: int) -> None:
             found = list(pool.map(some, range(8)))
         batches = server.metric("vitral_batch_images_count")
     wrong, far = sum(w for w, _ in found), max(f for _, f in found)
-    print(
-        f"{number} images in {batches:g} batches; the most alike differ by {nearest:.1e}"
-    )
+    print(f"{number} images in {batches:g} batches; the next differs by {nearest:.1e}")
     check(
         "answers of their own image", wrong == 0, f"{number - wrong} of {number}", "all"
     )

@@ -60,7 +60,7 @@ class Predictor:
     def facts(self) -> dict[str, Any]:
         """What a client may want to know of the model."""
         return {
-            "model": Path(self.run.path).resolve().name,
+            "model": Path(self.run.path).absolute().name,
             "hash": self.hash,
             "classes": list(self.run.classes),
             "image_size": list(self.run.preprocess.image_size),

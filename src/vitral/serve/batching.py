@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 from typing import Any
 
 from vitral.serve.metrics import Metrics
@@ -57,6 +58,7 @@ class Batcher:
         """The longest that the queue has been."""
         self.seconds_per_image = 0.0
         """Of late; 0 before the first batch."""
+        self._each: deque[float] = deque(maxlen=9)
         self._came = asyncio.Event()
 
     def submit(self, item: Item) -> None:
@@ -149,9 +151,9 @@ class Batcher:
             return
         finally:
             self.running = []
-        each = (loop.time() - started) / len(batch)
-        before = self.seconds_per_image or each
-        self.seconds_per_image = 0.8 * before + 0.2 * each
+        self._each.append((loop.time() - started) / len(batch))
+        # The median: one batch that was held up says nothing of the next.
+        self.seconds_per_image = median_low(self._each)
         self.metrics.batch(len(batch))
         for item, answer in zip(batch, answers, strict=True):
             if not item.answer.done():

@@ -35,7 +35,6 @@ async function start() {
     + `${facts.image_size[0]} pixels · weights ${facts.hash}`;
   $("limits").textContent = "JPEG, PNG, WEBP, BMP, GIF or TIFF, up to "
     + megabytes(facts.max_bytes);
-  if (lastFile) show(lastFile);
 }
 
 function askForToken() {
@@ -80,6 +79,7 @@ async function show(file) {
 }
 
 async function ask(file) {
+  await known;
   const query = facts && facts.maps ? "predict?map=1" : "predict";
   const kind = { "content-type": "application/octet-stream" };
   try {
@@ -112,6 +112,7 @@ function draw(file, picture, map) {
   canvas.width = Math.max(1, Math.round(size[0] * scale));
   canvas.height = Math.max(1, Math.round(size[1] * scale));
   canvas.classList.toggle("tiny", Math.max(...size) < 200);
+  $("stage").style.setProperty("--ratio", canvas.width / canvas.height);
   canvas.setAttribute("aria-label", "The image " + file.name);
   if (picture) canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
   shown = map || null;
@@ -141,7 +142,8 @@ function heat(map) {
   small.height = map.rows;
   const pixels = new ImageData(map.columns, map.rows);
   map.values.flat().forEach((value, i) => {
-    pixels.data.set([...colour(value), 255], 4 * i);
+    // Where the model hardly looks, the picture shows.
+    pixels.data.set([...colour(value), 255 * (0.2 + 0.8 * value)], 4 * i);
   });
   small.getContext("2d").putImageData(pixels, 0, 0);
   canvas.width = map.columns * 16;
@@ -172,7 +174,7 @@ function tell(answer) {
     .sort((one, other) => other[1] - one[1]).map(bar));
   $("notes").textContent = answer.notes.join(" · ");
   const { queue_ms: queue, model_ms: model, batch } = answer.timing;
-  $("timing").textContent = `${Math.round(queue + model)} ms`
+  $("timing").textContent = `answered in ${Math.round(queue + model)} ms`
     + (batch > 1 ? `, in a batch of ${batch}` : "");
   $("answer").hidden = false;
 }
@@ -228,6 +230,7 @@ $("strength").addEventListener("input", fade);
 $("access").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", $("token").value);
-  start();
+  known = start();
+  if (lastFile) show(lastFile);
 });
-start();
+let known = start();
