@@ -349,7 +349,7 @@ HYBRID = [
                 ("from zero", ""): [0.60, 0.61],
                 ("masked autoencoder", ""): [0.70, 0.71],
             },
-            ["It pays: +10.0", "after the masked autoencoder"],
+            ["Pre-training pays (masked autoencoder): +10.0"],
         ),
         (
             "self-supervised",

@@ -34,6 +34,7 @@ _WHERE = {
 _ROOMS = (
     "data",
     "evaluation",
+    "export",
     "inspection",
     "models",
     "objectives",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from vitral import (
         data,
         evaluation,
+        export,
         inspection,
         models,
         objectives,
@@ -73,6 +75,7 @@ __all__ = [
     "data",
     "evaluation",
     "explain",
+    "export",
     "features",
     "fewshot",
     "inspection",

@@ -30,6 +30,7 @@ VERBS = {
     "report": "(re)write the one-file HTML report: RUN...",
     "data": "audit a data set, or write its split: check DIR, split DIR",
     "convert": "weights between layouts: IN OUT --to LAYOUT, or IN --explain",
+    "export": "an ONNX file or OpenVINO folder, measured: RUN OUT --to TARGET",
     "models": "names, parameters and multiply-accumulates",
 }
 HELP = ("-h", "--help", "help")

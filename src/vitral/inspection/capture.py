@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.layers import Attention, Grid
+from vitral.layers import Attention, Grid, Merged, spread
 from vitral.models import Features, VisionModel
 from vitral.models.features import Tokens
 from vitral.models.timesformer_places import Places
@@ -32,6 +32,8 @@ class Call:
     x: Float[Tensor, "batch tokens dim"]
     grid: Grid
     mask: Float[Tensor, "batch 1 tokens tokens"] | None = None
+    merged: Merged | None = None
+    """What its tokens stand for, in a model that merges tokens."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Layer:
     index: int
     """Its place among the model's layers of attention, from 0."""
     weights: Float[Tensor, "batch heads tokens tokens"]
-    """Rows are queries and sum to one; the row of a hidden patch is zero."""
+    """Rows are queries and sum to one; the row of a hidden patch is zero. Merged tokens
+    are spread over their patches: each has its token's row, and an equal share of its
+    token's column."""
     grid: Grid
     """Rows and columns of the patches."""
     num_prefix_tokens: int
@@ -242,10 +246,11 @@ def _stream(
         tokens = model.embed(images, patch_mask)
     grid, missing = Grid(tokens.rows, tokens.columns), set(watched)
     places = places_of(model, tokens)
+    takes_part = tokens.mask
     for block in range(model.config.num_blocks):
+        whole = tokens.x.shape
         with torch.no_grad(), evaluating(parts), catching(watched) as calls:
             tokens = model.encode(tokens, block, block + 1)
-        whole = tokens.x.shape
         while calls:
             call = calls.pop(0)
             missing.discard(call.index)
@@ -253,7 +258,7 @@ def _stream(
             # No name for the weights: they shall die as soon as the caller is done.
             yield Layer(
                 call.index,
-                visible_weights(call, tokens.mask if of_image else None),
+                visible_weights(call, takes_part if of_image else None),
                 grid if of_image else call.grid,
                 model.config.num_prefix_tokens if of_image else 0,
                 patch_mask if of_image else None,
@@ -269,8 +274,20 @@ def _stream(
 def visible_weights(
     call: Call, takes_part: Bool[Tensor, "batch tokens"] | None
 ) -> Float[Tensor, "batch heads tokens tokens"]:
-    """The weights of a call, with rows of zeros for tokens that do not take part."""
-    weights = call.attention.weights(call.x, call.grid, call.mask)
+    """The weights of a call between the tokens of the whole image, with rows of zeros
+    for those that do not take part."""
+    weights = call.attention.weights(call.x, call.grid, call.mask, call.merged)
+    return between_all(weights, call, takes_part)
+
+
+def between_all(
+    weights: Float[Tensor, "batch heads left left"],
+    call: Call,
+    takes_part: Bool[Tensor, "batch tokens"] | None,
+) -> Float[Tensor, "batch heads tokens tokens"]:
+    """A matrix of a call's tokens, as one of all tokens of the image."""
+    if call.merged is not None:
+        weights = spread(weights, call.merged)
     if takes_part is None:
         return weights
     return weights.masked_fill_(~takes_part[:, None, :, None], 0.0)

@@ -14,7 +14,7 @@ from vitral.errors import ConfigError
 from vitral.inspection.capture import batched, evaluating, places_of
 from vitral.inspection.maps import by_maximum
 from vitral.inspection.target import require_head, score
-from vitral.layers import Attention
+from vitral.layers import Attention, members, rows_of
 from vitral.models import VisionModel
 from vitral.models.hybrid import HybridEmbed
 
@@ -84,9 +84,14 @@ def _from_block(model: VisionModel, images: Tensor, layer: int) -> Pair:
         return cells, model.forward_head(model.finish(rest))
     prefix = model.config.num_prefix_tokens
     first = tokens.x[:, :prefix].clone()
-    cells = tokens.x[:, prefix:].unflatten(1, (tokens.rows, tokens.columns))
-    cells = cells.clone().requires_grad_()
-    x = torch.cat([first, cells.flatten(1, 2)], dim=1)
+    patches, merged = tokens.x[:, prefix:], tokens.merged
+    if merged is not None:
+        patches = rows_of(tokens.x, merged.source)
+    cells = patches.unflatten(1, (tokens.rows, tokens.columns)).clone()
+    after = cells.requires_grad_().flatten(1, 2)
+    if merged is not None:
+        after = members(merged)[:, prefix:, prefix:].to(after.dtype) @ after
+    x = torch.cat([first, after], dim=1)
     rest = model.encode(tokens._replace(x=x), layer)
     return cells, model.forward_head(model.finish(rest))
 

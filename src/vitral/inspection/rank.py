@@ -24,6 +24,7 @@ from vitral.layers.attention import Attention
 from vitral.layers.position import Grid
 from vitral.layers.transformer import Block
 from vitral.models.base import VisionModel
+from vitral.models.merging import set_merge
 
 ABLATIONS = ("attn_skip", "mlp_skip", "mlp", "norm")
 """What can be taken out of every block: the skip around the attention, the skip around
@@ -113,7 +114,8 @@ def layer_tokens(
 ) -> Iterator[Float[Tensor, "batch tokens dim"]]:
     """What enters the first block, then what leaves each, one layer in memory at once.
 
-    The model itself is not touched. Arguments and errors as in `residual_profile`.
+    The model itself is not touched, and no tokens are merged. Arguments and errors as
+    in `residual_profile`.
     """
     if unknown := sorted(set(ablate) - set(ABLATIONS)):
         raise ConfigError(
@@ -127,6 +129,7 @@ def layer_tokens(
             "a ViT."
         )
     private = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
+    set_merge(private, 0)  # an ablated block does not know how
     _ablate(private, frozenset(ablate))
     device = next(private.parameters()).device
     tokens = private.embed(images.detach().to(device, dtype))

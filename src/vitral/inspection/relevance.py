@@ -22,12 +22,12 @@ from vitral.inspection.capture import (
     Call,
     attentions,
     batched,
+    between_all,
     catching,
     evaluating,
     keeping_outputs,
     places_of,
     reads_class_token,
-    visible_weights,
 )
 from vitral.inspection.maps import Geometry, by_maximum, patch_map
 from vitral.inspection.rollout import step
@@ -158,7 +158,7 @@ def _weighted(
             seen = [
                 (call, output)
                 for call, output in zip(calls, outputs, strict=True)
-                if places is not None or call.x.shape == x.shape
+                if places is not None or call.merged or call.x.shape == x.shape
             ]
             gradients = _gradients(score(logits, classes), [out for _, out in seen])
     pairs = [
@@ -187,10 +187,14 @@ def _gradients(value: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def _positive(
     call: Call,
-    gradient: Float[Tensor, "batch tokens dim"],
+    gradient: Float[Tensor, "batch left dim"],
     takes_part: Bool[Tensor, "batch tokens"] | None,
 ) -> Float[Tensor, "batch tokens tokens"]:
-    """Mean over the heads of (gradient * weights)^+ of one layer."""
+    """Mean over the heads of (gradient * weights)^+ of one layer, of all tokens."""
     slope = call.attention.weights_gradient(call.x, gradient)
-    slope *= visible_weights(call, takes_part)
-    return slope.clamp_min_(0).mean(dim=1)
+    slope *= call.attention.weights(call.x, call.grid, call.mask, call.merged)
+    positive = slope.clamp_min_(0).mean(dim=1, keepdim=True)
+    if call.merged is not None:
+        # A token of s patches is s equal ones: each has its share of the gradient.
+        positive /= call.merged.size.clamp(min=1)[:, None, :, None]
+    return between_all(positive, call, takes_part)[:, 0]

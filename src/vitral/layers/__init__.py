@@ -10,6 +10,15 @@ from vitral.layers.clip import (
     grouped,
 )
 from vitral.layers.init import lecun_normal_, xavier_uniform_
+from vitral.layers.merging import (
+    Merged,
+    in_image,
+    members,
+    merge,
+    num_merged,
+    spread,
+    unmerged,
+)
 from vitral.layers.mlp import Activation, Mlp, MlpKind, SwiGLU
 from vitral.layers.patch import PatchEmbed, patch_grid
 from vitral.layers.patch_drop import PatchDropout, num_kept, put_back, rows_of
@@ -38,6 +47,7 @@ __all__ = [
     "Grid",
     "LayerScale",
     "LocalAttention",
+    "Merged",
     "Mlp",
     "MlpKind",
     "PatchDropout",
@@ -50,15 +60,21 @@ __all__ = [
     "attention_mask",
     "drop_path_rates",
     "grouped",
+    "in_image",
     "learned_2d",
     "lecun_normal_",
     "masked_mean",
+    "members",
+    "merge",
     "num_kept",
+    "num_merged",
     "patch_grid",
     "put_back",
     "resize",
     "resize_time",
     "rows_of",
     "sincos_2d",
+    "spread",
+    "unmerged",
     "xavier_uniform_",
 ]

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitral.layers.init import xavier_uniform_
+from vitral.layers.merging import Merged
 from vitral.layers.position import Grid, RelativePosition
 
 
@@ -64,12 +65,21 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+        merged: Merged | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
+        """
+        Args:
+            mask: `attention_mask` of the tokens that take part; None when all do.
+            merged: what the tokens stand for; None for themselves.
+        """
         q, k, v = self._heads(self.qkv(x), parts=3)
-        return self._attend(q, k, v, self._bias(q, grid, mask))
+        return self._attend(q, k, v, self._bias(q, grid, mask, merged))
 
     def forward_first(
-        self, x: Float[Tensor, "batch tokens dim"], num_queries: int
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        num_queries: int,
+        merged: Merged | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         """The output of the first `num_queries` tokens only, which is all that the
         last block of a class-token model has to compute. No mask, no relative bias."""
@@ -79,13 +89,30 @@ class Attention(nn.Module):
         queries = F.linear(x[:, :num_queries], weight[:inner], q_bias)
         (q,) = self._heads(queries, parts=1)
         k, v = self._heads(F.linear(x, weight[inner:], kv_bias), parts=2)
-        return self._attend(q, k, v, None)
+        return self._attend(q, k, v, _log_size(merged, q))
+
+    def mean_keys(
+        self, x: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch tokens head_dim"]:
+        """The mean over the heads of each token's key: what token merging compares."""
+        inner = self.num_heads * self.head_dim
+        weight, bias = self.qkv.weight[inner : 2 * inner], None
+        if self.qkv.bias is not None:
+            bias = self.qkv.bias[inner : 2 * inner]
+        if not isinstance(self.k_norm, nn.Identity):
+            (k,) = self._heads(F.linear(x, weight, bias), parts=1)
+            return self.k_norm(k).mean(dim=1)
+        # Without the norm the mean of the keys is the key of the mean: cheaper.
+        heads = (self.num_heads, self.head_dim)
+        mean_bias = None if bias is None else bias.unflatten(0, heads).mean(0)
+        return F.linear(x, weight.unflatten(0, heads).mean(0), mean_bias)
 
     def weights(
         self,
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+        merged: Merged | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         """The attention weights of this input: rows are queries and sum to one."""
         keys_end = 2 * self.num_heads * self.head_dim
@@ -94,7 +121,7 @@ class Attention(nn.Module):
         q, k = self._heads(F.linear(x, weight[:keys_end], qk_bias), parts=2)
         q, k = self.q_norm(q), self.k_norm(k)
         logits = q @ k.transpose(-2, -1) * self.head_dim**-0.5
-        bias = self._bias(q, grid, mask)
+        bias = self._bias(q, grid, mask, merged)
         return (logits if bias is None else logits + bias).softmax(dim=-1)
 
     def weights_gradient(
@@ -122,19 +149,38 @@ class Attention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     ) -> Float[Tensor, "batch queries dim"]:
         q, k = self.q_norm(q), self.k_norm(k)
-        if _in_steps(q, k):
+        # The exporter to ONNX fails on the fused kernel's output where there is a bias.
+        traced = bias is not None and torch.compiler.is_exporting()
+        if traced or _in_steps(q, k):
             logits = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
             out = (logits if bias is None else logits + bias).softmax(dim=-1) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
-    def _bias(self, q: Tensor, grid: Grid, mask: Tensor | None) -> Tensor | None:
-        if self.relative is None:
-            return None if mask is None else mask.to(q.dtype)
-        scores = self.relative(q, grid) * self.head_dim**-0.5
+    def _bias(
+        self, q: Tensor, grid: Grid, mask: Tensor | None, merged: Merged | None
+    ) -> Tensor | None:
+        """What is added to the logits: relative scores, log sizes, the mask."""
+        bias = _log_size(merged, q)
+        if self.relative is not None:
+            scores = self.relative(q, grid, merged) * self.head_dim**-0.5
+            bias = scores if bias is None else scores + bias
+        if mask is None:
+            return bias
         # A hidden key's mask is the lowest number there is; adding would overflow it.
-        return scores if mask is None else scores.where(mask == 0, mask.to(q.dtype))
+        return mask.to(q.dtype) if bias is None else bias.where(mask == 0, mask.to(q))
+
+
+def _log_size(
+    merged: Merged | None, like: Tensor
+) -> Float[Tensor, "batch 1 1 tokens"] | None:
+    """Of each key, the log of how many equal ones it stands for."""
+    if merged is None or merged.nothing:
+        return None
+    # A token of size 0 is hidden by the mask.
+    size = merged.size if merged.takes_part is None else merged.size.clamp(min=1)
+    return size.log().to(like.dtype)[:, None, None, :]
 
 
 def attention_mask(

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitral.layers.attention import Attention
+from vitral.layers.merging import Merged
 from vitral.layers.position import Grid
 
 Along = Literal["time", "space", "width", "height"]
@@ -143,9 +144,11 @@ class ClipAttention(Attention, ABC):
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+        merged: Merged | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         """The attention weights of this input, zero where a query does not look."""
         assert mask is None
+        assert merged is None
         before = self.num_prefix_tokens
         seen = F.pad(
             self.sees(self.extent_of(x, grid)), (before, 0, before, 0), value=True
@@ -183,8 +186,10 @@ class LocalAttention(ClipAttention):
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+        merged: Merged | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         assert mask is None
+        assert merged is None
         before, extent = self.num_prefix_tokens, self.extent_of(x, grid)
         q, k, v = self._heads(self.qkv(x), parts=3)
         q, k = self.q_norm(q), self.k_norm(k)
@@ -253,8 +258,10 @@ class StridedAttention(ClipAttention):
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+        merged: Merged | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         assert mask is None
+        assert merged is None
         return self._of_queries(x, x, grid)
 
     def prefix_only(

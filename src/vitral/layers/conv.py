@@ -122,4 +122,8 @@ class MaxPool(nn.Module):
     ) -> Float[Tensor, "batch channels new_height new_width"]:
         height, width = (pads(side, 3, 2, self.padding) for side in x.shape[2:])
         border = 0.0 if self.padding == "fixed" else -torch.inf
+        if border == 0.0 and torch.compiler.is_exporting():
+            # ONNX Runtime merges a border of zeros into the pooling, where a border
+            # never wins; this number is no zero, and too small to be seen.
+            border = torch.finfo(torch.float32).tiny
         return F.max_pool2d(F.pad(x, (*width, *height), value=border), 3, stride=2)

@@ -12,6 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
+from vitral.layers.merging import Merged, in_image, members
+from vitral.layers.patch_drop import rows_of
+from vitral.layers.resampling import corners, cubic, cubic_antialias, larger, nearest
 
 ResizeMethod = Literal[
     "official", "bicubic", "bicubic_antialias", "nearest", "nearest_flat"
@@ -24,6 +27,11 @@ class Grid(NamedTuple):
 
     rows: int
     columns: int
+
+    @property
+    def is_known(self) -> bool:
+        """False while a graph is traced that serves images of any size."""
+        return not any(isinstance(side, torch.SymInt) for side in self)
 
 
 def resize(
@@ -48,6 +56,8 @@ def resize(
             f"A position table of {table.shape[-2]} rows does not fit a grid of "
             f"{old.rows} x {old.columns} patches: give the grid that it was made for."
         )
+    if not new.is_known:
+        return _resize_traced(table, old, new, method)
     if old == new:
         return table
     dim = table.shape[-1]
@@ -64,6 +74,44 @@ def resize(
         antialias = method == "bicubic_antialias"
         out = F.interpolate(wide, tuple(new), mode="bicubic", antialias=antialias)
     tokens = out.to(table.dtype).flatten(2).transpose(1, 2)
+    return tokens.reshape(*table.shape[:-2], new.rows * new.columns, dim)
+
+
+_MATRIX = {
+    "official": corners,
+    "bicubic": cubic,
+    "bicubic_antialias": cubic_antialias,
+    "nearest": nearest,
+}
+
+
+def _resize_traced(
+    table: Float[Tensor, "*tables old_tokens dim"],
+    old: Grid,
+    new: Grid,
+    method: ResizeMethod,
+) -> Float[Tensor, "*tables new_tokens dim"]:
+    """`resize` to a grid that is not known yet, its own among those it may be."""
+    wide = table if table.dtype == torch.float64 else table.float()
+
+    def applied(kind: ResizeMethod, before: int, after: int, cells: Tensor) -> Tensor:
+        wanted = torch.arange(after, device=table.device)
+        # A plain matrix product: OpenVINO takes no batches of constants.
+        return _MATRIX[kind](wanted, before, after, wide.dtype) @ cells.flatten(1)
+
+    dim = table.shape[-1]
+    image = wide.reshape(-1, old.rows, old.columns, dim)
+    if method == "nearest_flat":
+        cells = image.flatten(1, 2).transpose(0, 1)
+        number = new.rows * new.columns
+        out = applied("nearest", old.rows * old.columns, number, cells)
+        out = out.reshape(number, -1, dim).transpose(0, 1)
+    else:
+        tall = applied(method, old.rows, new.rows, image.transpose(0, 1))
+        tall = tall.reshape(new.rows, -1, old.columns, dim).permute(2, 0, 1, 3)
+        out = applied(method, old.columns, new.columns, tall)
+        out = out.reshape(new.columns, new.rows, -1, dim).permute(2, 1, 0, 3)
+    tokens = out.to(table.dtype)
     return tokens.reshape(*table.shape[:-2], new.rows * new.columns, dim)
 
 
@@ -110,8 +158,8 @@ def sincos_2d(
     omega = temperature ** (-exponent / max(quarter - 1, 1))
     rows = torch.arange(grid.rows, dtype=torch.float64, device=like.device)
     columns = torch.arange(grid.columns, dtype=torch.float64, device=like.device)
-    y = (rows[:, None] * omega).repeat_interleave(grid.columns, dim=0)
-    x = (columns[:, None] * omega).repeat(grid.rows, 1)
+    y = (rows[:, None] * omega)[:, None].expand(-1, grid.columns, -1).flatten(0, 1)
+    x = (columns[:, None] * omega).expand(grid.rows, -1, -1).flatten(0, 1)
     return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).to(like.dtype)
 
 
@@ -133,9 +181,27 @@ class RelativePosition(nn.Module):
         nn.init.normal_(self.table, std=0.02)
 
     def forward(
+        self,
+        q: Float[Tensor, "batch heads tokens head_dim"],
+        grid: Grid,
+        merged: Merged | None = None,
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """Scores q . r(offset) of every query with every key.
+
+        A merged token is at no one place: its score is the mean over the pairs of
+        patches that it and the other token stand for.
+        """
+        if merged is None or merged.nothing:
+            return self._between_places(q, grid)
+        place, shares = in_image(merged), members(merged).to(q.dtype)
+        each = rows_of(q.transpose(1, 2), place).transpose(1, 2)
+        scores = self._between_places(each, grid)
+        shares = shares[:, None]
+        return shares @ scores @ shares.transpose(-2, -1)
+
+    def _between_places(
         self, q: Float[Tensor, "batch heads tokens head_dim"], grid: Grid
     ) -> Float[Tensor, "batch heads tokens tokens"]:
-        """Scores q . r(offset) of every query with every key."""
         prefix = self.num_prefix_tokens
         place = self._raster_places(grid)
         offset = place[:, None] - place[None, :] + (self.table.shape[0] - 1) / 2
@@ -152,6 +218,6 @@ class RelativePosition(nn.Module):
         device = self.table.device
         axes = []
         for new, old in zip(grid, self.grid, strict=True):
-            step = (old - 1) / (new - 1) if new > 1 else 0.0
+            step = (old - 1) / larger(new - 1, 1)
             axes.append(torch.arange(new, dtype=torch.float64, device=device) * step)
         return (axes[0][:, None] * self.grid.columns + axes[1]).flatten()

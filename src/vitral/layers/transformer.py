@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.layers.attention import Attention
+from vitral.layers.merging import Merged, merge
 from vitral.layers.mlp import Mlp, SwiGLU
 from vitral.layers.position import Grid
 
@@ -80,11 +81,35 @@ class Block(nn.Module):
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), grid, mask)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
+    def forward_merging(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None,
+        merged: Merged,
+        count: int,
+    ) -> tuple[Float[Tensor, "batch left dim"], Merged]:
+        """The same with `count` tokens fewer from the perceptron on (arXiv 2210.09461).
+
+        Args:
+            merged: what the tokens of `x` stand for.
+            count: 0 for a block that merges none.
+        """
+        seen = self.norm1(x)
+        x = x + self.ls1(self.attn(seen, grid, mask, merged))
+        if count:
+            keys = self.attn.mean_keys(seen)
+            x, merged = merge(x, keys, count, merged)
+        return x + self.ls2(self.mlp(self.norm2(x))), merged
+
     def forward_first(
-        self, x: Float[Tensor, "batch tokens dim"], num_queries: int
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        num_queries: int,
+        merged: Merged | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         """The same for the first `num_queries` tokens, without computing the others."""
-        attended = self.attn.forward_first(self.norm1(x), num_queries)
+        attended = self.attn.forward_first(self.norm1(x), num_queries, merged)
         x = x[:, :num_queries] + self.drop_path1(self.ls1(attended))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 

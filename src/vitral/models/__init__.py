@@ -8,6 +8,7 @@ from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
 from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.features import Features, Tokens
 from vitral.models.hybrid import HybridConfig
+from vitral.models.merging import set_merge, without_merging
 from vitral.models.naming import (
     build,
     changed,
@@ -31,7 +32,7 @@ from vitral.models.timesformer_start import clip_config, from_image, image_name
 from vitral.models.tnt import TNT
 from vitral.models.tnt_config import TNTConfig
 from vitral.models.vit import ViT
-from vitral.models.vit_config import SIZES, ViTConfig
+from vitral.models.vit_config import SIZES, MergeSchedule, ViTConfig
 
 __all__ = [
     "SIZES",
@@ -41,6 +42,7 @@ __all__ = [
     "Family",
     "Features",
     "HybridConfig",
+    "MergeSchedule",
     "ModelConfig",
     "ResNetConfig",
     "Scheme",
@@ -65,5 +67,7 @@ __all__ = [
     "keys_per_query",
     "name_of",
     "names",
+    "set_merge",
     "tensor_shapes",
+    "without_merging",
 ]

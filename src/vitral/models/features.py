@@ -5,6 +5,8 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vitral.layers import Merged
+
 
 class Features(NamedTuple):
     """The encoder's output after the final norm."""
@@ -18,6 +20,9 @@ class Features(NamedTuple):
     zero in `patches` and takes no part."""
     distillation: Float[Tensor, "batch dim"] | None = None
     """The distillation token; None for a model that has none."""
+    source: Int[Tensor, "batch rows columns"] | None = None
+    """Which token each patch was merged into, counted from the first patch; patches of
+    one number have the same vector. None where none were merged."""
 
 
 class Tokens(NamedTuple):
@@ -31,3 +36,5 @@ class Tokens(NamedTuple):
     """Tokens inside each patch; None for a model that has none."""
     kept: Int[Tensor, "batch patches"] | None = None
     """Raster indices of the patches that are in `x`; None when all are."""
+    merged: Merged | None = None
+    """What the tokens of `x` stand for; None for themselves."""

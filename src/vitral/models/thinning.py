@@ -1,4 +1,4 @@
-"""Tokens without some of their patches, and features with every patch in its place."""
+"""Sequences of fewer tokens than patches, and features with every patch in place."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,7 +30,8 @@ def in_place(
 ]:
     """The patches in the image's geometry, and which of them take part.
 
-    One that was left out is zero and takes no part.
+    One that was left out is zero and takes no part; one that was merged has the vector
+    of its token.
     """
     shape = (tokens.rows, tokens.columns)
     mask = None if tokens.mask is None else tokens.mask[:, prefix:]
@@ -39,6 +40,17 @@ def in_place(
         there = torch.ones_like(tokens.kept, dtype=torch.bool) if mask is None else mask
         mask = put_back(there, tokens.kept, number)
         patches = put_back(patches, tokens.kept, number)
+    if tokens.merged is not None:
+        mask = tokens.merged.takes_part
+        patches = rows_of(patches, tokens.merged.source - prefix)
     return patches.unflatten(1, shape), None if mask is None else mask.unflatten(
         1, shape
     )
+
+
+def source_of(tokens: Tokens, prefix: int) -> Int[Tensor, "batch rows columns"] | None:
+    """Which token each patch was merged into; None where none were merged."""
+    if tokens.merged is None:
+        return None
+    source = tokens.merged.source - prefix
+    return source.unflatten(1, (tokens.rows, tokens.columns))

@@ -66,6 +66,11 @@ class TimeSformerConfig(ViTConfig):
             f"whole frames: set it to 0, got {self.patch_drop_rate}.",
         )
         require(
+            self.merge_rate == 0,
+            "`merge_rate` cannot be used with a TimeSformer, whose steps need whole "
+            f"frames: set it to 0, got {self.merge_rate}.",
+        )
+        require(
             self.num_frames >= 1,
             "`num_frames` must be at least 1, the frames of a clip: got "
             f"{self.num_frames}.",

@@ -72,6 +72,11 @@ class TNTConfig(ViTConfig):
             "`patch_drop_rate` cannot be used with a TNT, whose words of every patch "
             f"are computed anyway: set it to 0, got {self.patch_drop_rate}.",
         )
+        require(
+            self.merge_rate == 0,
+            "`merge_rate` cannot be used with a TNT, whose words of every patch feed "
+            f"the patch's own token: set it to 0, got {self.merge_rate}.",
+        )
         super().__post_init__()
 
     @property
@@ -114,10 +119,10 @@ class TNTConfig(ViTConfig):
         convolution = words * self.word_kernel**2 * self.in_chans * self.inner_dim
         return convolution + words * self.inner_dim * self.embed_dim
 
-    def _block_macs(self, tokens: int) -> int:
+    def _block_macs(self, tokens: int, merged: int = 0) -> int:
         num_patches, words = tokens - self.num_prefix_tokens, math.prod(self.word_grid)
         inside = self.inner._block_macs(words) + words * self.inner_dim * self.embed_dim
-        return num_patches * inside + super()._block_macs(tokens)
+        return num_patches * inside + super()._block_macs(tokens, merged)
 
 
 SIZES: dict[str, dict[str, int]] = {

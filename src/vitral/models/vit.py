@@ -33,7 +33,8 @@ from vitral.layers import (
 )
 from vitral.models.base import Family, VisionModel, require_input
 from vitral.models.features import Features, Tokens
-from vitral.models.thinning import in_place, thinned, with_prefix
+from vitral.models.merging import encode_merging
+from vitral.models.thinning import in_place, source_of, thinned, with_prefix
 from vitral.models.vit_block import block_of
 from vitral.models.vit_config import ViTConfig
 from vitral.models.vit_names import NAMES, called, understand
@@ -144,7 +145,7 @@ class ViT(VisionModel):
             return None
         if config.position == "learned_1d":
             own = config.num_prefix_positions
-            if grid == config.grid and own == prefix:
+            if grid.is_known and grid == config.grid and own == prefix:
                 return self.pos_embed
             rows = resize(self.pos_embed[:, own:], config.grid, grid, method)
             if own:
@@ -218,18 +219,34 @@ class ViT(VisionModel):
 
     def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
         """Equations 2 and 3: the blocks from `first` up to, not including, `last`."""
-        x, grid = tokens.x, Grid(tokens.rows, tokens.columns)
+        layers = range(self.config.depth)[first:last]
+        grid = Grid(tokens.rows, tokens.columns)
+        tables: list[Tensor] = []
+        if self.config.position_at != "stem":
+            found = self.positions(grid)
+            assert found is not None
+            tables = [found[layer % len(found)] for layer in layers]
+        rates = self._merge_rates(tokens)
+        if rates:
+            blocks = [self.blocks[layer] for layer in layers]
+            return encode_merging(tokens, blocks, rates[first:last], tables)
+        x = tokens.x
         mask = None if tokens.mask is None else attention_mask(tokens.mask, x)
-        at_layers = self.config.position_at != "stem"
-        tables = self.positions(grid) if at_layers else None
         rows: Tensor | slice = slice(None)
-        if tables is not None and tokens.kept is not None:
+        if tokens.kept is not None:
             rows = with_prefix(tokens.kept, self.config.num_prefix_tokens)
-        for layer in range(first, self.config.depth if last is None else last):
-            if tables is not None:
-                x = x + tables[layer if tables.shape[0] > 1 else 0][rows]
+        for index, layer in enumerate(layers):
+            if tables:
+                x = x + tables[index][rows]
             x = self.blocks[layer](x, grid, mask)
         return tokens._replace(x=x)
+
+    def _merge_rates(self, tokens: Tokens) -> tuple[int, ...]:
+        """Tokens to merge in each block; none for a pass that merges nothing."""
+        off = self.training or not self.config.merge_rate or tokens.kept is not None
+        if off and tokens.merged is None:
+            return ()
+        return (0,) * self.config.depth if off else self.config.merge_rates
 
     def finish(self, tokens: Tokens) -> Features:
         """Equation 4: the final norm, and tokens back to the image's geometry."""
@@ -237,7 +254,10 @@ class ViT(VisionModel):
         prefix = config.num_prefix_tokens
         patches, mask = in_place(x[:, prefix:], tokens, prefix)
         return Features(
-            cls=x[:, 0] if config.class_token else None, patches=patches, mask=mask
+            cls=x[:, 0] if config.class_token else None,
+            patches=patches,
+            mask=mask,
+            source=source_of(tokens, prefix),
         )
 
     def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
@@ -272,8 +292,8 @@ class ViT(VisionModel):
         last = self.config.depth - 1
         block = self.blocks[last]
         assert isinstance(block, Block)
-        x = self.encode(tokens, first, last).x
-        cls = self.norm(block.forward_first(x, num_queries=1))[:, 0]
+        x, *_, merged = self.encode(tokens, first, last)
+        cls = self.norm(block.forward_first(x, 1, merged))[:, 0]
         return self.head(self.pre_logits(self.fc_norm(cls)))
 
     def _only_class_token_counts(self, tokens: Tokens, first: int) -> bool:

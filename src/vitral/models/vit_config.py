@@ -6,12 +6,16 @@ So400m and e are those of the authors' later code.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
+from vitral.layers.merging import num_merged
 from vitral.layers.mlp import Activation, MlpKind
 from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, ResizeMethod
 from vitral.models.base import ModelConfig, Size2d, pair, require
+
+MergeSchedule = Literal["constant", "decreasing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,13 @@ class ViTConfig(ModelConfig):
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block, rising linearly from 0; 0 for none."""
 
+    merge_rate: int = 0
+    """Tokens merged in each block, at most half of its patches (arXiv 2210.09461): in
+    evaluation, never in training; 0 for none. `vitral.models.set_merge` changes it."""
+    merge_schedule: MergeSchedule = "constant"
+    """The same number in each block, or `decreasing` linearly from twice that to none;
+    the sum is the same."""
+
     def __post_init__(self) -> None:
         patch_grid(self.image_hw, self.patch_hw)
         require(
@@ -105,6 +116,11 @@ class ViTConfig(ModelConfig):
         for name in ("drop_rate", "drop_path_rate"):
             rate = getattr(self, name)
             require(0 <= rate <= 1, f"`{name}` must lie in [0, 1]: got {rate}.")
+        require(
+            self.merge_rate >= 0,
+            "`merge_rate` must be at least 0, the tokens merged in each block: got "
+            f"{self.merge_rate}.",
+        )
         rate = self.patch_drop_rate
         require(0 <= rate < 1, f"`patch_drop_rate` must lie in [0, 1): got {rate}.")
         require(
@@ -145,13 +161,32 @@ class ViTConfig(ModelConfig):
     def pooled_dim(self) -> int:
         return self.embed_dim * (2 if self.global_pool == "token_avg" else 1)
 
+    @property
+    def merge_rates(self) -> tuple[int, ...]:
+        """Of each block, how many tokens it merges if it has twice as many patches."""
+        rate, last = self.merge_rate, max(self.depth - 1, 1)
+        if self.merge_schedule == "constant" or self.depth == 1:
+            return (rate,) * self.depth
+        # Block l merges 2 rate (1 - l / last); rounded are the sums, so none is lost.
+        sums = [rate * n * (2 * last + 1 - n) // last for n in range(self.depth + 1)]
+        return tuple(b - a for a, b in pairwise(sums))
+
     def macs(self, image_size: Size2d | None = None) -> int:
-        """Multiply-accumulates of one image, attention products included."""
+        """Multiply-accumulates of one image in evaluation, attention products included:
+        with what merging tokens saves and costs."""
         size = self.image_hw if image_size is None else pair(image_size)
-        num_patches = math.prod(patch_grid(size, self.patch_hw))
-        tokens = num_patches + self.num_prefix_tokens
-        body = self._stem_macs(size) + self.depth * self._block_macs(tokens)
-        return body + self._head_macs(num_patches)
+        patches = left = math.prod(patch_grid(size, self.patch_hw))
+        total = self._stem_macs(size) + self._head_macs(patches)
+        for rate in self.merge_rates:
+            before, count = left, num_merged(left, rate)
+            left -= count
+            tokens = before + self.num_prefix_tokens
+            total += self._block_macs(tokens, count)
+            if count:
+                channels = self.attention_dim // self.num_heads
+                pairs = (before // 2) * (before - before // 2)
+                total += (tokens * self.embed_dim + pairs) * channels
+        return total
 
     def _head_macs(self, num_patches: int) -> int:
         """Pooling so many patches, and what follows."""
@@ -163,11 +198,12 @@ class ViTConfig(ModelConfig):
         head = self.representation_size * self.pooled_dim + hidden * self.num_classes
         return pool + head
 
-    def _block_macs(self, tokens: int) -> int:
-        """One block on so many tokens."""
+    def _block_macs(self, tokens: int, merged: int = 0) -> int:
+        """One block on so many tokens, of which some do not reach the perceptron."""
         inner, layers = self.attention_dim, 3 if self.mlp == "swiglu" else 2
-        dense = 4 * self.embed_dim * inner + layers * self.embed_dim * self.mlp_dim
-        return tokens * dense + 2 * tokens**2 * inner
+        perceptron = layers * self.embed_dim * self.mlp_dim
+        attention = tokens * 4 * self.embed_dim * inner + 2 * tokens**2 * inner
+        return attention + (tokens - merged) * perceptron
 
     def _stem_macs(self, size: tuple[int, int]) -> int:
         """From an image of `size` to its patch embeddings."""

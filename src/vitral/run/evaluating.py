@@ -155,7 +155,7 @@ def _evaluate(
         known = data in vitral.data.NAMES
         stem = data.replace("/", "-") if known else Path(data).stem
         words = (stem if data else "", split, views)
-        name, folder = "-".join(filter(None, words)), run.path / "evaluations"
+        name, folder = "-".join(filter(None, words)), run.results_folder
     folder = out or folder
     result = measure_split(
         run, found.dataset, split, bad, device, folder, name, preprocess

@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
 
 class Run:
-    """A finished run, or a model folder that was taken out of one.
+    """A finished run, a model folder that was taken out of one, or an exported model.
 
     `run.model(run.preprocess("cat.jpg")[None])` gives logits; `run.predict(images)`
     gives classes with probabilities, averaged over the views that the run evaluates.
@@ -38,20 +38,27 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._folder = self.path
+        self.model: VisionModel
+        self.preprocess: Preprocess
+        self.classes: tuple[str, ...]
+        self.extra: dict[str, Any]
+        if vitral.weights.is_artefact(self.path):
+            found = vitral.weights.read_artefact(self.path)
+            self.model, self.preprocess, self.classes, self.extra, _ = found
+            return
         if (self.path / "model" / "config.json").is_file():
             self._folder = self.path / "model"
         if not (self._folder / "config.json").is_file():
             raise WeightsError(
                 f"{self.path} holds no trained model: it has neither model/config.json "
                 "nor config.json. Give the folder that `vitral train --out` made, and "
-                "finish the run with `--resume` if it was cut short."
+                "finish the run with `--resume` if it was cut short; or what `vitral "
+                "export` wrote."
             )
         source = vitral.weights.read(self._folder)
         loaded = vitral.weights.build(source, source.config)
-        self.model: VisionModel = loaded.model
-        self.preprocess: Preprocess = source.preprocess
-        self.classes: tuple[str, ...] = source.classes
-        self.extra: dict[str, Any] = source.extra
+        self.model, self.preprocess = loaded.model, source.preprocess
+        self.classes, self.extra = source.classes, source.extra
 
     @cached_property
     def config(self) -> TrainConfig:
@@ -62,6 +69,14 @@ class Run:
                 f"{self.path} is a model without its run: it has no training config."
             )
         return read_config(file)
+
+    @property
+    def results_folder(self) -> Path:
+        """Where evaluations on other data are kept: in the run, beside an exported
+        model."""
+        if vitral.weights.is_artefact(self.path):
+            return self.path.with_name(f"{self.path.stem}-evaluations")
+        return self.path / "evaluations"
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -177,7 +192,7 @@ def read_config(file: Path) -> TrainConfig:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run folder, or the model folder of one.
+    """Open a run folder, the model folder of one, or an exported model.
 
     Raises:
         WeightsError: there is no trained model, or its files are corrupt.

@@ -26,7 +26,7 @@ from vitral.data import Batch, Loader
 from vitral.data.batches import target_of
 from vitral.errors import DataError, WeightsError
 from vitral.files import write_json
-from vitral.models import Tokens, VisionModel
+from vitral.models import Tokens, VisionModel, without_merging
 from vitral.run.claim import FULL
 
 FILE, ABOUT = "tokens.bin", "tokens.json"
@@ -53,7 +53,7 @@ class Tail(nn.Module):
 
 def after_frozen(model: VisionModel) -> Tokens:
     """What leaves the frozen prefix, for an image of zeros: grid and shapes."""
-    with torch.no_grad():
+    with torch.no_grad(), without_merging(model):
         tokens = model.embed(_blank(model))
         return model.encode(tokens, 0, model.num_frozen_blocks or 0)
 
@@ -98,10 +98,11 @@ def frozen_output(
     """What the learning part of `model` takes as its input."""
     first = model.num_frozen_blocks
     assert first is not None
-    tokens = model.encode(model.embed(image), 0, first)
-    if is_probe(model):
-        return model.forward_pool(model.finish(tokens))[:, None]
-    return packed(tokens)
+    with without_merging(model):  # as in training, whatever mode the model is in
+        tokens = model.encode(model.embed(image), 0, first)
+        if is_probe(model):
+            return model.forward_pool(model.finish(tokens))[:, None]
+        return packed(tokens)
 
 
 @dataclass(kw_only=True)

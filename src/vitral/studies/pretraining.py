@@ -62,18 +62,8 @@ def _transfer(size: Size, before: str, seed: int) -> TrainConfig:
 
 def judge(table: Table) -> str:
     """How far ahead each kind is of beginning from zero."""
-    sentences = []
-    for row in table.rows:
-        if row == ZERO:
-            continue
-        gap = table.gap((row, ""), (ZERO, ""))
-        if gap.ahead:
-            sentences.append(f"Pre-training pays ({row}): {gap} over from zero.")
-        elif gap.apart:
-            sentences.append(f"Pre-training harms here ({row}): {gap}.")
-        else:
-            sentences.append(f"Pre-training ({row}) is not apart from zero: {gap}.")
-    return " ".join(sentences)
+    others = [row for row in table.rows if row != ZERO]
+    return " ".join(table.worth(row, ZERO) for row in others)
 
 
 STUDY = Study(

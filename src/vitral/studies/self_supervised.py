@@ -129,16 +129,7 @@ def _tuning(size: Size, seed: int, before: str) -> TrainConfig:
 
 def judge(table: Table) -> str:
     """How far each objective brings a fine-tune ahead of fresh weights."""
-    sentences = []
-    for name in WITHOUT:
-        gap = table.gap((name, ""), (ZERO, ""))
-        if gap.ahead:
-            sentences.append(f"It pays: {gap} after the {name}.")
-        elif gap.apart:
-            sentences.append(f"It harms here: {gap} after the {name}.")
-        else:
-            sentences.append(f"After the {name} it is not apart from zero: {gap}.")
-    return " ".join(sentences)
+    return " ".join(table.worth(name, ZERO) for name in WITHOUT)
 
 
 STUDY = Study(

@@ -98,6 +98,15 @@ class Table:
             key=lambda column: sum(run.val for run in self.measured[row, column]),
         )
 
+    def worth(self, start: str, zero: str) -> str:
+        """A sentence on what beginning with `start` brings over `zero`, both rows."""
+        gap = self.gap((start, ""), (zero, ""))
+        if gap.ahead:
+            return f"Pre-training pays ({start}): {gap} over from zero."
+        if gap.apart:
+            return f"Pre-training harms here ({start}): {gap}."
+        return f"Pre-training ({start}) is not apart from zero: {gap}."
+
     def to_dict(self) -> list[dict[str, Any]]:
         """Plain data for JSON: one entry for each place."""
         return [

@@ -19,6 +19,7 @@ from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
+from vitral.weights.artefact import is_artefact, read_artefact
 from vitral.weights.clips import resized_in_time, started
 from vitral.weights.ledger import Ledger, Line
 from vitral.weights.opening import understand
@@ -58,7 +59,8 @@ def load(
 
     Args:
         path: a model folder, a run folder, a weights file, or a hub id such as
-            `timm/vit_tiny_patch16_224.augreg_in21k`.
+            `timm/vit_tiny_patch16_224.augreg_in21k`; or an exported model, an .onnx
+            file or OpenVINO's folder, which gives logits and cannot be changed.
         num_classes: width of the head; None for the file's own. Another width than
             the file's gives a new head with zero weights.
         image_size: pixels, (height, width) or one number; None for the file's own.
@@ -68,6 +70,8 @@ def load(
     Raises:
         WeightsError: the file is missing, corrupt, refused, or of another model.
     """
+    if is_artefact(path):
+        return _exported(path, num_classes, image_size, grid, num_heads)
     known = None if grid is None else Grid(*grid)
     source = read(path, grid=known, num_heads=num_heads)
     changes: dict[str, Any] = {}
@@ -76,6 +80,17 @@ def load(
     if image_size is not None:
         changes["image_size"] = image_size
     return build(source, vitral.models.changed(source.config, changes))
+
+
+def _exported(path: str | Path, *changes: object) -> Loaded:
+    if any(change is not None for change in changes):
+        raise WeightsError(
+            f"{path} is an exported model, whose head, size and heads are fixed: load "
+            "it without changes, or change the run and export it again."
+        )
+    found = read_artefact(path)
+    notes = (f"an exported graph, run by {found.model.backend}",)
+    return Loaded(found.model, found.preprocess, Ledger(str(path), (), notes))
 
 
 def build(source: Source, config: ModelConfig, classes: tuple[str, ...] = ()) -> Loaded:

@@ -1,0 +1,144 @@
+"""From a model to an ONNX graph in memory, with free sizes where the model has them.
+
+The graph computes in float32 what the model computes in eval mode. Its input is `image`
+[batch, channels, height, width] (or clips), its output `logits`.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jaxtyping
+import torch
+from torch import nn
+
+from vitral.errors import GateError
+from vitral.models import VisionModel
+from vitral.weights.artefact_onnx import IMAGE, LOGITS
+from vitral.weights.runtimes import onnx
+
+OPSET = 20
+SMALLEST = 32
+"""Pixels; a side below gives a ResNet no cell."""
+LARGEST = 2**16
+
+
+def to_onnx(model: VisionModel, *, image_size: tuple[int, int] | None = None) -> Any:
+    """An onnx.ModelProto of `model`.
+
+    Args:
+        image_size: (height, width) of the only images; None for any that fit.
+
+    Raises:
+        GateError: the model cannot be traced.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    example, sizes = _example(model, image_size)
+    proto = traced(model, example, sizes, names=(IMAGE, LOGITS))
+    _name_by_module(proto)
+    return proto
+
+
+def traced(
+    module: nn.Module,
+    example: torch.Tensor,
+    sizes: dict[int, Any],
+    names: tuple[str, str],
+) -> Any:
+    """An onnx.ModelProto of a module with one input and one output.
+
+    Raises:
+        GateError: it cannot be traced.
+        MissingExtraError: onnx or onnxscript is not installed.
+    """
+    onnx()
+    with torch.no_grad(), _tracing():
+        try:
+            program = torch.export.export(
+                module, (example,), dynamic_shapes=(sizes,), strict=False
+            )
+            made = torch.onnx.export(
+                program,
+                (),
+                dynamo=True,
+                verbose=False,
+                input_names=[names[0]],
+                output_names=[names[1]],
+                opset_version=OPSET,
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise GateError(
+                f"{type(module).__name__} cannot be written as a graph for these "
+                f"sizes ({type(error).__name__}: {reason}). Try `--static`, or convert "
+                "to another layout with `vitral convert`."
+            ) from error
+    assert made is not None
+    return made.model_proto
+
+
+def _example(
+    model: VisionModel, image_size: tuple[int, int] | None
+) -> tuple[torch.Tensor, dict[int, Any]]:
+    """An input to trace with, and which of its axes are free."""
+    config = model.config
+    frames = (config.num_frames,) if config.num_frames else ()
+    batch = torch.export.Dim("batch", min=1, max=LARGEST)
+    axis = 2 + len(frames)
+    if image_size is not None:
+        shape = (2, *frames, config.in_chans, *image_size)
+        return torch.zeros(shape), {0: batch}
+    patch = getattr(config, "patch_hw", (1, 1))
+    sides, sizes = [], {0: batch}
+    for at, (side, count, name) in enumerate(
+        zip(patch, (3, 5), ("rows", "columns"), strict=True)
+    ):
+        if side == 1:
+            sides.append(count * SMALLEST)
+            free = torch.export.Dim(name, min=SMALLEST, max=LARGEST)
+        else:
+            sides.append(count * side)
+            free = side * torch.export.Dim(name, min=1, max=LARGEST // side)
+        sizes[axis + at] = free
+    return torch.zeros(2, *frames, config.in_chans, *sides), sizes
+
+
+def _name_by_module(proto: Any) -> None:
+    """Nodes named after their modules, such as blocks.3.mlp.fc2/node_MatMul_9."""
+    for node in proto.graph.node:
+        for kept in node.metadata_props:
+            if kept.key == "pkg.torch.onnx.name_scopes":
+                scopes = [word.strip(" '\"") for word in kept.value[1:-1].split(",")]
+                if len(scopes) > 1 and scopes[-2]:
+                    node.name = f"{scopes[-2]}/{node.name}"
+        # They hold paths of this machine.
+        del node.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _tracing() -> Iterator[None]:
+    """Without the exporter's progress, and its warnings about its own insides.
+
+    Shape checks, where they are switched on, pause: a traced size is a symbol, no int.
+    """
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    checks = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", checks)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,31 @@
+"""From an ONNX graph to an OpenVINO model in memory.
+
+The one graph serves both runtimes. torch.export's own graph would convert too, but not
+the arithmetic on sizes that OpenVINO's reader of it does not know.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from vitral.weights.runtimes import onnx, openvino
+
+
+def to_openvino(proto: Any) -> Any:
+    """An openvino.Model of an onnx.ModelProto, weights in float32.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+    """
+    module = openvino()
+    # A file, because models over 2 GB do not fit into one ONNX message.
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        save_onnx(proto, file)
+        return module.convert_model(file)
+
+
+def save_onnx(proto: Any, file: Path) -> None:
+    """Write a graph; weights over 1.9 GB go into a file beside it."""
+    large = proto.ByteSize() > 1_900_000_000
+    onnx().save(proto, file, save_as_external_data=large, location=f"{file.name}.data")

@@ -1,0 +1,234 @@
+"""Exporting: convert, write under a temporary name, measure that file, then rename it.
+
+The file that is measured is the file that is kept, but for the numbers of its gate,
+which are written into it afterwards. Whatever fails, OUT is not there.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vitral.data import DataSet, Preprocess
+from vitral.errors import ConfigError, WeightsError
+from vitral.export.convert_onnx import to_onnx
+from vitral.export.convert_openvino import save_onnx, to_openvino
+from vitral.export.gate import IMAGES, GateReport, gate
+from vitral.export.pixels import with_pixels
+from vitral.export.subject import Subject, examples_of, subject_of
+from vitral.files import TEMPORARY_SUFFIX, sync_folder
+from vitral.models import VisionModel
+from vitral.run.folder import Run
+from vitral.weights import Metadata, read_artefact, runtimes
+from vitral.weights.artefact import KEY, XML, Precision
+
+Write = Callable[[Path, Metadata], None]
+"""Write the artefact with this metadata at a path."""
+TOO_LARGE = 1_900_000_000
+"""Bytes; an ONNX file ends at 2 GB."""
+
+
+def onnx(
+    model: Run | VisionModel | str | Path,
+    path: str | Path,
+    *,
+    data: str = "",
+    preprocess: Preprocess | None = None,
+    with_preprocess: bool = False,
+    static: bool = False,
+    merge: int = 0,
+    images: int = IMAGES,
+) -> GateReport:
+    """Write an ONNX file, equal to the model on real images.
+
+    Args:
+        model: a run or its path, weights of any layout, or a model.
+        path: the .onnx file to make.
+        data: images to compare on; empty for the run's own.
+        preprocess: of a model that is given by itself.
+        with_preprocess: take uint8 pixels of any size instead.
+        static: take images of the model's own size alone.
+        merge: tokens merged in each block; needs fixed sizes.
+        images: how many to compare on, at most.
+
+    Raises:
+        GateError: the file would not be the model; nothing is left at `path`.
+        ConfigError: `path` is in use, or a setting does not fit the model.
+        WeightsError: there are no weights, or the file cannot be written.
+        MissingExtraError: the extra `export` is not installed.
+    """
+    out = _free(path, ".onnx")
+    subject, kept = _prepared(model, preprocess, with_preprocess, static, merge)
+    looked = examples_of(subject, data, images)
+    proto = _graph(subject, kept)
+    if proto.ByteSize() > TOO_LARGE:
+        raise ConfigError(
+            f"The model has {proto.ByteSize() / 1e9:.1f} GB of weights, and an ONNX "
+            "file ends at 2 GB: export it with `--to openvino`."
+        )
+
+    def write(file: Path, metadata: Metadata) -> None:
+        del proto.metadata_props[:]
+        kept = proto.metadata_props.add()
+        kept.key, kept.value = KEY, metadata.to_json()
+        save_onnx(proto, file)
+
+    return _kept(subject, kept, out, write, looked)
+
+
+def openvino(
+    model: Run | VisionModel | str | Path,
+    path: str | Path,
+    *,
+    data: str = "",
+    preprocess: Preprocess | None = None,
+    with_preprocess: bool = False,
+    static: bool = False,
+    merge: int = 0,
+    images: int = IMAGES,
+    precision: Precision = "fp32",
+    max_drop: float = 0.5,
+) -> GateReport:
+    """Write a folder with model.xml and model.bin for OpenVINO; see `onnx`.
+
+    Args:
+        precision: what it computes in. float32 is held to equal logits, bfloat16 to a
+            bound on accuracy.
+        max_drop: that bound, in points.
+
+    Raises:
+        GateError, ConfigError, WeightsError, MissingExtraError: as `onnx`.
+    """
+    out = _free(path, "")
+    subject, kept = _prepared(model, preprocess, with_preprocess, static, merge)
+    looked = examples_of(subject, data, images)
+    graph = to_openvino(_graph(subject, kept))
+
+    def write(folder: Path, metadata: Metadata) -> None:
+        folder.mkdir(exist_ok=True)
+        graph.set_rt_info(metadata.to_json(), [KEY])
+        runtimes.openvino().serialize(graph, folder / XML)
+
+    kept = replace(kept, precision=precision)
+    return _kept(subject, kept, out, write, looked, max_drop)
+
+
+def _prepared(
+    model: Run | VisionModel | str | Path,
+    preprocess: Preprocess | None,
+    with_preprocess: bool,
+    static: bool,
+    merge: int,
+) -> tuple[Subject, Metadata]:
+    """The model to trace, and what travels with it."""
+    subject = subject_of(model, preprocess)
+    if merge:
+        static = True
+        raise ConfigError("`merge` is not there yet.")
+    fixed = static or with_preprocess
+    size = subject.preprocess.image_size if fixed else None
+    return subject, Metadata(
+        config=subject.model.config,
+        preprocess=subject.preprocess,
+        classes=subject.classes,
+        extra=subject.extra,
+        with_preprocess=with_preprocess,
+        merge=merge,
+        image_size=size,
+    )
+
+
+def _graph(subject: Subject, kept: Metadata) -> Any:
+    proto = to_onnx(subject.model, image_size=kept.image_size)
+    if kept.with_preprocess:
+        proto = with_pixels(proto, subject.preprocess)
+    return proto
+
+
+def _kept(
+    subject: Subject,
+    metadata: Metadata,
+    out: Path,
+    write: Write,
+    looked: tuple[DataSet, str],
+    max_drop: float = 0.0,
+) -> GateReport:
+    """Write, measure, and give the file its name."""
+    dataset, split = looked
+    with _temporary(out) as file:
+        try:
+            write(file, metadata)
+            report = gate(
+                subject,
+                read_artefact(file),
+                dataset,
+                split,
+                path=str(out),
+                max_drop=max_drop,
+            )
+            report = replace(report, megabytes=_bytes(file) / 1e6)
+            write(file, replace(metadata, gate=report.to_dict()))
+            _flush(file)
+            _free(out, "")
+            file.replace(out)
+            sync_folder(out.parent)
+        except OSError as error:
+            raise WeightsError(
+                f"{out} cannot be written: {error}. Free some space or make the folder "
+                "writable; nothing was left there."
+            ) from error
+    return report
+
+
+def _free(path: str | Path, suffix: str) -> Path:
+    """The name to write, refused where something is there.
+
+    Raises:
+        ConfigError: it is in use, has another suffix, or its folder is missing.
+    """
+    out = Path(path)
+    if suffix and out.suffix != suffix:
+        raise ConfigError(f"{out} must end in `{suffix}`: add it to the name.")
+    if out.is_symlink() or out.exists():
+        raise ConfigError(
+            f"{out} is already there, and an export replaces nothing: remove it, or "
+            "choose another name."
+        )
+    if not out.parent.is_dir():
+        raise ConfigError(
+            f"The folder {out.parent} of {out.name} does not exist: make it first."
+        )
+    return out
+
+
+@contextlib.contextmanager
+def _temporary(out: Path) -> Iterator[Path]:
+    """A name beside `out` that nothing is left at."""
+    name = f".{out.stem}.{os.getpid()}{TEMPORARY_SUFFIX}{out.suffix}"
+    place = out.with_name(name)
+    try:
+        yield place
+    finally:
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(place.iterdir()) if place.is_dir() else [place]
+
+
+def _bytes(place: Path) -> int:
+    return sum(file.stat().st_size for file in _files(place))
+
+
+def _flush(place: Path) -> None:
+    for file in _files(place):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    if place.is_dir():
+        sync_folder(place)

@@ -1,0 +1,122 @@
+"""Pre-processing as part of a graph: from pixels of any size to the model's input.
+
+It computes what `Preprocess` does by matrix products. With antialias, Pillow rounds to
+8 bits after each of its two passes; so does this, with float32 instead of its fixed
+point, which moves a pixel in some ten thousand by one step of 255.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from vitral.data import Preprocess
+from vitral.data.preprocess import Size
+from vitral.errors import ConfigError
+from vitral.export.convert_onnx import LARGEST, traced
+from vitral.layers import resampling
+from vitral.weights.artefact_onnx import IMAGE, LOGITS, PIXELS
+from vitral.weights.runtimes import onnx
+
+_ANY = Size(1, 1)
+MATRICES = {
+    ("nearest", False): resampling.nearest_centre,
+    ("nearest", True): resampling.nearest_centre,
+    ("bilinear", False): resampling.centres,
+    ("bilinear", True): resampling.linear_antialias,
+    ("bicubic", False): resampling.cubic,
+    ("bicubic", True): resampling.cubic_antialias,
+}
+"""By interpolation and antialias."""
+
+
+class PixelsToImage(nn.Module):
+    """uint8 pixels [batch, height, width, 3] to what the model takes."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        if preprocess.sampling is not None:
+            raise ConfigError(
+                "`--with-preprocess` is for single images: which frames of a clip are "
+                "taken is decided before decoding. Leave it out."
+            )
+        self.preprocess = preprocess
+        mean, std = (torch.tensor(v) for v in (preprocess.mean, preprocess.std))
+        self.register_buffer("mean", mean[:, None, None], persistent=False)
+        self.register_buffer("std", std[:, None, None], persistent=False)
+
+    def forward(
+        self, pixels: UInt8[Tensor, "batch height width 3"]
+    ) -> Float[Tensor, "batch 3 new_height new_width"]:
+        image = pixels.permute(0, 3, 1, 2).float()
+        height, width = pixels.shape[1], pixels.shape[2]
+        between = self._size_before_crop(height, width)
+        rows = self._matrix(height, between[0], self.preprocess.image_size[0])
+        columns = self._matrix(width, between[1], self.preprocess.image_size[1])
+        # Pillow's order: along the width first.
+        image = self._rounded(image @ columns.transpose(0, 1))
+        image = self._rounded(rows @ image)
+        return (image / 255 - self.mean) / self.std
+
+    def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
+        """As `Preprocess.size_before_crop`, without a branch on the source."""
+        wide = self.preprocess
+        if wide.resize == "squash":
+            return wide.size_before_crop(_ANY)
+        target = Preprocess(
+            image_size=wide.image_size, crop_fraction=wide.crop_fraction
+        ).size_before_crop(_ANY)
+        return (
+            resampling.larger(target.height, height * target.width // width),
+            resampling.larger(target.width, width * target.height // height),
+        )
+
+    def _matrix(self, old: int, new: int, kept: int) -> Float[Tensor, "kept old"]:
+        """Weights of the cells that the centre crop keeps of `new`."""
+        left = new - kept
+        # Half of it, rounded to even as by `round`.
+        first = left // 2 + (left % 2) * ((left // 2) % 2)
+        wanted = torch.arange(kept, device=self.mean.device) + first
+        kind = (self.preprocess.interpolation, self.preprocess.antialias)
+        return MATRICES[kind](wanted, old, new, torch.float32)
+
+    def _rounded(self, image: Tensor) -> Tensor:
+        if self.preprocess.antialias:
+            image = (image + 0.5).floor()
+        elif self.preprocess.interpolation != "bicubic":
+            return image
+        return image.clamp(0, 255)
+
+
+def with_pixels(proto: Any, preprocess: Preprocess) -> Any:
+    """The graph `proto` with its pre-processing before it.
+
+    Raises:
+        ConfigError: the model takes clips.
+        GateError: the pre-processing cannot be traced.
+    """
+    module = onnx()
+    sizes = {
+        0: torch.export.Dim("batch", min=1, max=LARGEST),
+        1: torch.export.Dim("height", min=1, max=LARGEST),
+        2: torch.export.Dim("width", min=1, max=LARGEST),
+    }
+    example = torch.zeros(2, 61, 83, 3, dtype=torch.uint8)
+    before = traced(PixelsToImage(preprocess), example, sizes, names=(PIXELS, IMAGE))
+    before = module.compose.add_prefix(
+        before, "preprocess/", rename_inputs=False, rename_outputs=False
+    )
+    before.ir_version = proto.ir_version
+    joined = module.compose.merge_models(
+        before, proto, io_map=[(IMAGE, IMAGE)], outputs=[LOGITS]
+    )
+    # Where the model can be cut off from its pre-processing again.
+    seen = ["batch", 3, *preprocess.image_size]
+    joined.graph.value_info.append(
+        module.helper.make_tensor_value_info(IMAGE, module.TensorProto.FLOAT, seen)
+    )
+    return joined

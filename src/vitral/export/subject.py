@@ -1,0 +1,180 @@
+"""What is exported: a model with all that has to travel with it, and real images."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vitral.data
+import vitral.weights
+from vitral.data import DataSet, Example, Preprocess
+from vitral.errors import ConfigError, DataError, WeightsError
+from vitral.models import VisionModel
+from vitral.run.clips import kind_for, one_view, refuse_clips
+from vitral.run.folder import Run
+from vitral.run.setup import open_split_data
+from vitral.weights import ExportedModel, is_artefact
+
+TRAVELS = ("multi_label", "temperature", "eval_views")
+"""What of a run's extra goes into the file: all that changes an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model in eval mode and float32, and what belongs to it."""
+
+    model: VisionModel
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    extra: dict[str, Any]
+    run: Run | None
+    """Whose it is; None for a model that was given by itself."""
+    called: str
+    """Its path, or what it is, for messages."""
+
+
+def subject_of(
+    model: Run | VisionModel | str | Path, preprocess: Preprocess | None = None
+) -> Subject:
+    """What was given to be exported.
+
+    Args:
+        model: a run, its path, weights of any layout, or a model.
+        preprocess: of a model that is given by itself.
+
+    Raises:
+        WeightsError: there are no weights, or it is an exported file already.
+        ConfigError: the model has no head, or no pre-processing was given.
+    """
+    if isinstance(model, str | Path):
+        if is_artefact(model):
+            raise WeightsError(
+                f"{model} is an exported model already: export the run that it came "
+                "from."
+            )
+        found: Run | VisionModel | vitral.weights.Loaded = _opened(Path(model))
+    else:
+        found = model
+    if isinstance(found, Run):
+        return _checked(
+            Subject(
+                model=found.model,
+                preprocess=found.preprocess,
+                classes=found.classes,
+                extra=_travelling(found),
+                run=found,
+                called=str(found.path),
+            )
+        )
+    if isinstance(found, vitral.weights.Loaded):
+        # By name: mypy takes a Loaded for a tuple of anything.
+        preprocess, found = found.preprocess, found.model
+    if preprocess is None:
+        raise ConfigError(
+            "A model by itself does not say how it wants its images: give "
+            "`preprocess`, or the run that it is of."
+        )
+    return _checked(
+        Subject(
+            model=found,
+            preprocess=preprocess,
+            classes=(),
+            extra={},
+            run=None,
+            called=f"a {type(found).__name__}",
+        )
+    )
+
+
+def examples_of(subject: Subject, data: str, limit: int) -> tuple[DataSet, str]:
+    """Real images to compare on, and the split that they are from.
+
+    Args:
+        data: a data set; empty for the run's own, with the run's own split.
+        limit: images at most, taken evenly from the split.
+
+    Raises:
+        ConfigError: no data was given and the model has none of its own.
+        DataError: the data cannot be opened.
+    """
+    kind = kind_for(subject.model.config)
+    if data:
+        dataset = vitral.data.open(
+            data, val=0.0, test=0.0, kind=kind, labels="optional"
+        )
+        refuse_clips(dataset, kind)
+    elif subject.run is None or not _has_run(subject.run):
+        raise ConfigError(
+            f"{subject.called} has no run with images to compare the exported file on, "
+            "and nothing is exported unmeasured: give some with `--data DATA`."
+        )
+    else:
+        run = subject.run
+        try:
+            dataset = open_split_data(run.config, run.path / "split.csv", kind)
+        except (DataError, ConfigError) as error:
+            raise DataError(
+                f"The run's data cannot be opened ({error}) and nothing is exported "
+                "unmeasured: give other images with `--data DATA`."
+            ) from error
+    there = list(dataset.counts())
+    split = next((name for name in ("val", "test", "train") if name in there), there[0])
+    chosen = evenly(dataset.select(split), limit)
+    return replace(dataset, examples=chosen), split
+
+
+def evenly(examples: tuple[Example, ...], limit: int) -> tuple[Example, ...]:
+    """At most `limit` of them, from the first to the last."""
+    if len(examples) <= limit:
+        return examples
+    step = len(examples) / limit
+    return tuple(examples[int(index * step)] for index in range(limit))
+
+
+def single(preprocess: Preprocess) -> Preprocess:
+    """One view of each clip; images as they are."""
+    return one_view(preprocess)
+
+
+def _opened(path: Path) -> Any:
+    folders = (path, path / "model")
+    if any((folder / "config.json").is_file() for folder in folders):
+        try:
+            return Run(path)
+        except WeightsError:
+            if (path / "model").is_dir():
+                raise
+    return vitral.weights.load(path)
+
+
+def _checked(subject: Subject) -> Subject:
+    model = subject.model
+    if isinstance(model, ExportedModel):
+        raise WeightsError(
+            f"{subject.called} is an exported model already: export the run that it "
+            "came from."
+        )
+    if model.config.num_classes == 0:
+        raise ConfigError(
+            f"{subject.called} has no head and answers no classes: fine-tune it with "
+            "`vitral train DATA --weights ...` and export that run."
+        )
+    if any(p.dtype != torch.float32 for p in model.parameters()):
+        raise ConfigError(
+            f"{subject.called} has weights that are not float32: convert it first with "
+            "`model.float()`."
+        )
+    return replace(subject, model=model.to("cpu").eval())
+
+
+def _has_run(run: Run) -> bool:
+    return (run.path / "config.json").is_file() and (run.path / "model").is_dir()
+
+
+def _travelling(run: Run) -> dict[str, Any]:
+    kept = {key: run.extra[key] for key in TRAVELS if key in run.extra}
+    if not run.multi_label and run.temperature != 1.0:
+        # An older run has it in its results instead.
+        kept["temperature"] = run.temperature
+    return kept

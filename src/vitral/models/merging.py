@@ -1,0 +1,80 @@
+"""Token merging in a Vision Transformer: on and off, block by block (arXiv 2210.09461).
+
+In evaluation only: a model in training mode merges nothing. What happens to the tokens
+is in layers/merging.py, how many in `ViTConfig.merge_rates`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.layers import Block, Grid, attention_mask, members, num_merged, unmerged
+from vitral.models.base import VisionModel
+from vitral.models.features import Tokens
+from vitral.models.vit_config import MergeSchedule, ViTConfig
+
+
+def set_merge(
+    model: nn.Module, rate: int, schedule: MergeSchedule = "constant"
+) -> None:
+    """From now on merge `rate` tokens in each block, in evaluation; 0 for none.
+
+    Changes `model.config` and no weight.
+
+    Raises:
+        ConfigError: the rate is negative, or the model has no tokens to merge.
+    """
+    config = getattr(model, "config", None)
+    if isinstance(config, ViTConfig) and isinstance(model, VisionModel):
+        model.config = replace(config, merge_rate=rate, merge_schedule=schedule)
+    elif rate:
+        raise ConfigError(
+            f"A {type(model).__name__} cannot merge tokens: give merge 0, or take a "
+            f"Vision Transformer that is not exported yet; got {rate}."
+        )
+
+
+@contextmanager
+def without_merging(model: VisionModel) -> Iterator[None]:
+    """Every token for itself inside; afterwards as before."""
+    before = model.config
+    set_merge(model, 0)
+    try:
+        yield
+    finally:
+        model.config = before
+
+
+def encode_merging(
+    tokens: Tokens,
+    blocks: Sequence[nn.Module],
+    rates: Sequence[int],
+    tables: Sequence[Tensor],
+) -> Tokens:
+    """The tokens after these blocks.
+
+    Args:
+        rates: tokens to merge in each.
+        tables: positions to add before each block, in the geometry of the image; none
+            for a model that adds them at its stem alone.
+    """
+    grid = Grid(tokens.rows, tokens.columns)
+    x, merged = tokens.x, tokens.merged
+    if merged is None:
+        prefix = x.shape[1] - tokens.rows * tokens.columns
+        merged = unmerged(x, prefix, tokens.mask)
+    for index, block in enumerate(blocks):
+        assert isinstance(block, Block)
+        if tables:
+            shares = members(merged).to(x.dtype)
+            x = x + (tables[index] if merged.nothing else shares @ tables[index])
+        mask = None
+        if merged.takes_part is not None:
+            mask = attention_mask(merged.size > 0, x)
+        count = num_merged(x.shape[1] - merged.num_prefix_tokens, rates[index])
+        x, merged = block.forward_merging(x, grid, mask, merged, count)
+    takes_part = None if merged.takes_part is None else merged.size > 0
+    return tokens._replace(x=x, mask=takes_part, merged=merged)

@@ -1,0 +1,135 @@
+"""A graph of another runtime where a VisionModel is expected: it gives logits."""
+
+from typing import Any, NoReturn, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+
+from vitral.errors import ConfigError
+from vitral.layers.patch import patch_grid
+from vitral.models import ModelConfig, VisionModel
+from vitral.models.base import require_input
+
+
+@runtime_checkable
+class Graph(Protocol):
+    """A loaded file of one runtime."""
+
+    backend: str
+
+    def text(self, key: str) -> str:
+        """What the file keeps under `key`; empty for nothing."""
+
+    def prepare(self, precision: str) -> None:
+        """Compile it, to compute in `precision`."""
+
+    def logits(self, image: np.ndarray) -> np.ndarray:
+        """Of pre-processed images or clips in float32."""
+
+    def logits_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Of uint8 pixels [batch, height, width, 3], if it pre-processes."""
+
+
+class ExportedModel(VisionModel):
+    """An exported graph; `model(images)` gives logits, on the CPU and without gradient.
+
+    Raises:
+        ConfigError: in any call that needs more than logits.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        graph: Graph,
+        *,
+        precision: str = "fp32",
+        image_size: tuple[int, int] | None = None,
+        with_preprocess: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.precision = precision
+        self.backend = graph.backend
+        self.image_size = image_size
+        self.with_preprocess = with_preprocess
+        self._graph = graph
+        self.head = nn.Identity()
+        # Callers ask the first parameter where to put the images.
+        self.place = nn.Parameter(torch.empty(0), requires_grad=False)
+        self.eval()
+
+    def forward(
+        self,
+        image: Float[Tensor, "batch *frames channels height width"],
+        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        if patch_mask is not None:
+            self._refuse("masks patches")
+        require_input(self.config, image)
+        self._require_size((image.shape[-2], image.shape[-1]))
+        pixels = image.detach().to("cpu", torch.float32).contiguous().numpy()
+        return torch.from_numpy(self._graph.logits(pixels)).to(image.device)
+
+    def from_pixels(
+        self, pixels: UInt8[Tensor, "batch height width 3"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits of images of any size, pre-processed inside the graph.
+
+        Raises:
+            ConfigError: the model was exported without its pre-processing.
+        """
+        if not self.with_preprocess:
+            raise ConfigError(
+                "This model was exported without its pre-processing and takes no "
+                "pixels: pre-process the images, or export with `--with-preprocess`."
+            )
+        return torch.from_numpy(
+            self._graph.logits_of_pixels(pixels.contiguous().numpy())
+        )
+
+    def _require_size(self, size: tuple[int, int]) -> None:
+        if self.image_size is not None and size != self.image_size:
+            raise ConfigError(
+                f"This model was exported for images of {self.image_size[0]} x "
+                f"{self.image_size[1]} pixels alone: got {size[0]} x {size[1]}. "
+                "Resize them, or export without `--static`."
+            )
+        patch = getattr(self.config, "patch_hw", None)
+        if patch is not None:
+            patch_grid(size, patch)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ConfigError(
+            f"An exported model gives logits only, and this call {what}: use the run "
+            "that it was exported from."
+        )
+
+    def embed(self, image: Any, patch_mask: Any = None) -> NoReturn:
+        """Refused: the graph has no parts."""
+        self._refuse("needs features")
+
+    def encode(self, tokens: Any, first: int = 0, last: int | None = None) -> NoReturn:
+        """Refused: the graph has no parts."""
+        self._refuse("needs features")
+
+    def finish(self, tokens: Any) -> NoReturn:
+        """Refused: the graph has no parts."""
+        self._refuse("needs features")
+
+    def forward_pool(self, features: Any) -> NoReturn:
+        """Refused: the graph has no parts."""
+        self._refuse("needs features")
+
+    def reset_head(self, num_classes: int) -> NoReturn:
+        """Refused: the graph does not learn."""
+        self._refuse("changes the head")
+
+    def layer_of(self, name: str) -> NoReturn:
+        """Refused: the graph does not learn."""
+        self._refuse("trains")
+
+    def freeze(self, num_blocks: int) -> NoReturn:
+        """Refused: the graph does not learn."""
+        self._refuse("trains")
