@@ -530,3 +530,43 @@ def test_the_answer_is_json_without_surprises(server: Server):
     # An id that could break a log or a header is replaced.
     reply = server.ask(request(CONTENT, headers={"x-request-id": "a b<script>"}))
     assert re.fullmatch(r"[0-9a-f]{16}", reply.headers["x-request-id"])
+
+
+def test_an_exported_model_is_served(folder: Path, tmp_path: Path):
+    """ONNX: the logits of the run it was exported from; no maps, and it says why."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from vitral import export
+
+    for number, name in enumerate(CLASSES):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for part in range(4):
+            file = tmp_path / "data" / name / f"{part}.jpg"
+            file.write_bytes(jpeg(100 + 4 * number + part))
+    export.onnx(folder, tmp_path / "tiny.onnx", data=str(tmp_path / "data"))
+    contents = [jpeg(number) for number in range(4)]
+    expected = logits_of_api(folder, contents)
+    with serving(tmp_path / "tiny.onnx") as server:
+        for content, row in zip(contents, expected, strict=True):
+            said = server.ask(request(content, "/predict?logits=1")).json
+            torch.testing.assert_close(
+                torch.tensor(said["logits"]), row, atol=1e-4, rtol=0
+            )
+        for query in ("map", "embedding"):
+            refused = server.ask(request(CONTENT, f"/predict?{query}=1"))
+            assert (refused.status, refused.json["code"]) == (422, "no_features")
+        assert server.get("/model").json["maps"] is False
+
+
+def test_a_merged_model_is_served(folder: Path):
+    run = open_run(folder)
+    set_merge(run.model, 2)
+    with torch.no_grad():
+        expected = run.model(run.pixels(CONTENT)[None])[0]
+    plain = logits_of_api(folder, [CONTENT])[0]
+    assert (expected - plain).abs().max() > 1e-3
+    with serving(folder, "--merge", "2") as server:
+        said = server.ask(request(CONTENT, "/predict?logits=1")).json
+    torch.testing.assert_close(
+        torch.tensor(said["logits"]), expected, atol=1e-4, rtol=0
+    )

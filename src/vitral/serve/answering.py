@@ -17,9 +17,10 @@ from vitral.errors import ConfigError, ImageError, WeightsError
 from vitral.evaluation import softmax
 from vitral.inspection import grad_cam, rollout
 from vitral.layers import Attention
-from vitral.models import VisionModel
+from vitral.models import set_merge
 from vitral.run import Run, open_run
 from vitral.run.scoring import logits_of
+from vitral.weights import ExportedModel
 
 _TABLE = 6
 """Digits after the point of a map's values."""
@@ -71,7 +72,7 @@ class Predictor:
 
     def features_missing(self) -> str:
         """Why neither a map nor an embedding can be had; empty where they can."""
-        if isinstance(self.model, VisionModel):
+        if not isinstance(self.model, ExportedModel):
             return ""
         return (
             "The server runs an exported model, which holds the way from pixels to "
@@ -234,8 +235,7 @@ def box(preprocess: Preprocess, size: Size) -> list[float]:
 
 def _opened(path: str, merge: int) -> Run:
     run = open_run(path)
-    if merge:
-        raise ConfigError("`--merge` is not here yet.")
+    set_merge(run.model, merge)
     run.require_head()
     if run.preprocess.sampling:
         raise ConfigError(
@@ -251,7 +251,9 @@ def _hash(path: str) -> str:
     inside = [place / "model" / "model.safetensors", place / "model.safetensors"]
     files = [file for file in inside if file.is_file()][:1]
     if not files:
-        files = [place] if place.is_file() else sorted(place.glob("*.bin"))
+        folder = place if place.is_dir() else place.parent
+        parts = place.suffix != ".onnx"
+        files = sorted(folder.glob("*.bin")) if parts else [place]
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:
