@@ -361,6 +361,24 @@ def test_nothing_of_a_bad_request_reaches_the_next(server: Server):
         assert reply.status == 200
 
 
+def test_who_sends_too_much_hears_why(server: Server):
+    """Also where the client looks only after its last byte: no reset comes first."""
+    for headers in ({}, CHUNKED):
+        body = bytes(6_000_000)
+        if headers:
+            body = b"5b8d80\r\n" + body + b"\r\n0\r\n\r\n"
+        with Client(server.port) as client:
+            client.send(request(body, headers=headers))
+            reply = client.read()
+            assert reply is not None
+            assert (reply.status, reply.json["code"]) == (413, "too_large")
+    with Client(server.port) as client:
+        client.send(b"no HTTP at all\r\n\r\n" + bytes(1_000_000))
+        reply = client.read()
+        assert reply is not None
+        assert reply.status == 400
+
+
 def test_slow_bodies_and_slow_heads_get_408(server: Server):
     with Client(server.port) as body, Client(server.port) as head:
         body.send(request(CONTENT)[:-40])
