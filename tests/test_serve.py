@@ -32,6 +32,7 @@ from serving import (
     tiny_model,
 )
 from vitral.inspection import rollout
+from vitral.models import set_merge
 from vitral.run import open_run
 
 LIMITS = ["--max-bytes", "60000", "--max-pixels", "40000", "--max-batch", "4"]

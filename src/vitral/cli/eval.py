@@ -38,15 +38,14 @@ def run(words: list[str]) -> None:
         "--real", default="", help="real.json: a second accuracy on imagenet"
     )
     add_flags(parser)
+    parser.add_argument(
+        "--merge", type=int, default=None, help="tokens to merge in each block"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
     known = parser.read(words)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and known.protocol != "classify":
-        raise ConfigError(
-            f"`--protocol {known.protocol}` runs in one process: start it without "
-            "torchrun."
-        )
+    _require_classify(known)
     if known.protocol == "finetune":
         run_finetune(known)
         return
@@ -58,7 +57,7 @@ def run(words: list[str]) -> None:
             )
         _probe(known)
         return
-    opened = open_run(known.run)
+    opened = open_run(known.run, known.merge)
     measured = evaluate(
         opened,
         data=known.data,
@@ -89,6 +88,22 @@ def run(words: list[str]) -> None:
             print(f"  {file.path}: {file.reason}")
     print(f"files: {measured.folder}")
     print(f"next: vitral predict {known.run} {noun.upper()}...")
+
+
+def _require_classify(known: argparse.Namespace) -> None:
+    """Refuse what goes with no other protocol."""
+    if known.protocol == "classify":
+        return
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(
+            f"`--protocol {known.protocol}` runs in one process: start it without "
+            "torchrun."
+        )
+    if known.merge is not None:
+        raise ConfigError(
+            "`--merge` goes with `--protocol classify`: protocols that learn from "
+            f"features merge nothing. Leave it out for {known.protocol}."
+        )
 
 
 def _real_line(real: RealAccuracy) -> str:

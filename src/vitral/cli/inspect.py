@@ -23,6 +23,9 @@ def run(words: list[str]) -> None:
     parser.add_argument("--image-size", "--img-size", type=int, nargs="+", default=None)
     parser.add_argument("--layer", type=int, default=-1, help="for attention: -1 last")
     parser.add_argument("--class", dest="target", default="", help="name or number")
+    parser.add_argument(
+        "--merge", type=int, default=None, help="tokens to merge in each block"
+    )
     parser.add_argument("--device", default="auto")
     known = parser.read(words)
     out = Path(known.out)
@@ -40,6 +43,7 @@ def run(words: list[str]) -> None:
         target=known.target,
         kind=known.format,
         device=known.device,
+        merge=known.merge,
     )
     for name, reason in made.skipped.items():
         print(f"{name}: {reason}")

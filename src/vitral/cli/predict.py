@@ -27,8 +27,11 @@ def run(words: list[str]) -> None:
     )
     parser.add_argument("--format", choices=("json", "csv"), default="json")
     parser.add_argument("--top", type=int, default=5, help="classes to list")
+    parser.add_argument(
+        "--merge", type=int, default=None, help="tokens to merge in each block"
+    )
     known = parser.read(words)
-    opened = open_run(known.run)
+    opened = open_run(known.run, known.merge)
     files = list(
         found(known.files, "clips" if opened.preprocess.sampling else "images")
     )

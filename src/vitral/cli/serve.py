@@ -25,7 +25,7 @@ _HELP = {
     "grace": "seconds that a stop waits for answers",
     "token": "bearer token to ask for; better in VITRAL_TOKEN, which nobody sees",
     "threads": "threads of the model; 0 for one a core",
-    "merge": "tokens merged in every block; 0 for none",
+    "merge": "tokens to merge in every block; by default as trained",
 }
 
 
@@ -38,10 +38,10 @@ def run(words: list[str]) -> None:
             continue
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
-            type=field.type if isinstance(field.type, type) else str,
+            type=field.type if isinstance(field.type, type) else int,
             default=field.default,
             help=f"{_HELP[field.name]} ({field.default})"
-            if field.default != ""
+            if field.default not in ("", None)
             else _HELP[field.name],
         )
     known = vars(parser.read(words))

@@ -96,7 +96,7 @@ def evaluate(
             the run's own.
         bad_files: `wrong` counts unreadable files as wrong answers, `refuse` stops.
         out: folder for the files; None for predictions/ in the run, or evaluations/
-            where `data` or `views` is given.
+            where `data` or `views` is given or the run was opened with `merge`.
         real: real.json with the accepted labels of ImageNet's validation images, for
             a second accuracy.
 
@@ -150,11 +150,12 @@ def _evaluate(
             "`--bad-files wrong`."
         )
     name, folder = split, run.path / "predictions"
-    if data or views:
+    merging = "" if run.merge is None else f"merge{run.merge}"
+    if data or views or merging:
         # Not among the run's own results, which the report and the card read.
         known = data in vitral.data.NAMES
         stem = data.replace("/", "-") if known else Path(data).stem
-        words = (stem if data else "", split, views)
+        words = (stem if data else "", split, views, merging)
         name, folder = "-".join(filter(None, words)), run.results_folder
     folder = out or folder
     result = measure_split(

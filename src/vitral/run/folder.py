@@ -13,7 +13,7 @@ from vitral import configs
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.evaluation import softmax
-from vitral.models import VisionModel
+from vitral.models import VisionModel, set_merge
 from vitral.run.clips import Readable, pixels_of
 from vitral.run.config import TrainConfig
 from vitral.run.scoring import logits_of
@@ -34,6 +34,9 @@ class Run:
     `run.model(run.preprocess("cat.jpg")[None])` gives logits; `run.predict(images)`
     gives classes with probabilities, averaged over the views that the run evaluates.
     """
+
+    merge: int | None = None
+    """Tokens merged in each block, if asked for on opening; None for as trained."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -191,10 +194,19 @@ def read_config(file: Path) -> TrainConfig:
     return configs.from_plain(TrainConfig, values, file)
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, merge: int | None = None) -> Run:
     """Open a run folder, the model folder of one, or an exported model.
+
+    Args:
+        merge: tokens to merge in each block from now on, 0 for none; see
+            `vitral.models.set_merge`. None leaves the model as it was trained.
 
     Raises:
         WeightsError: there is no trained model, or its files are corrupt.
+        ConfigError: the model cannot merge tokens.
     """
-    return Run(path)
+    run = Run(path)
+    if merge is not None:
+        set_merge(run.model, merge)
+        run.merge = merge
+    return run

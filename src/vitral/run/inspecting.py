@@ -38,6 +38,7 @@ def inspect(
     target: str = "",
     kind: str = "png",
     device: str = "auto",
+    merge: int | None = None,
 ) -> Inspected:
     """Write the figures and arrays of `what` into `out`.
 
@@ -49,6 +50,7 @@ def inspect(
         image_size: pixels, (height, width) or one number; None for the model's own.
         target: name or number of the class to explain; empty for the predicted one.
         kind: `png` or `pdf`.
+        merge: tokens to merge in each block; None for as the model was trained.
 
     Raises:
         ConfigError: the model cannot show it, or no such layer or class.
@@ -60,7 +62,13 @@ def inspect(
             f"`what` must be all or one of {', '.join(VIEWS)}: got {what}."
         )
     subject, unreadable = subject_of(
-        weights, files, image_size=image_size, layer=layer, target=target, device=device
+        weights,
+        files,
+        image_size=image_size,
+        layer=layer,
+        target=target,
+        device=device,
+        merge=merge,
     )
     views = CLIP_VIEWS if subject.moments else VIEWS
     written: list[Path] = []
@@ -90,12 +98,15 @@ def subject_of(
     layer: int = -1,
     target: str = "",
     device: str = "auto",
+    merge: int | None = None,
 ) -> tuple[Subject, dict[str, str]]:
     """A model with its pictures, and the files that are no pictures, with reasons."""
     source = weights if isinstance(weights, Source) else vitral.weights.read(weights)
     changes = {} if image_size is None else {"image_size": image_size}
     config = vitral.models.changed(source.config, changes)
     loaded = vitral.weights.build(source, config)
+    if merge is not None:
+        vitral.models.set_merge(loaded.model, merge)
     loaded.model.to(pick_device(device))
     preprocess = sampled(loaded.preprocess, config, {})
     names, pixels, moments, unreadable = [], [], [], {}

@@ -17,7 +17,6 @@ from vitral.errors import ConfigError, ImageError, WeightsError
 from vitral.evaluation import softmax
 from vitral.inspection import grad_cam, rollout
 from vitral.layers import Attention
-from vitral.models import set_merge
 from vitral.run import Run, open_run
 from vitral.run.scoring import logits_of
 from vitral.weights import ExportedModel
@@ -45,7 +44,9 @@ class Seen(NamedTuple):
 class Predictor:
     """A model that answers batches of files, each file for itself."""
 
-    def __init__(self, path: str, *, merge: int, max_pixels: int, threads: int) -> None:
+    def __init__(
+        self, path: str, *, merge: int | None, max_pixels: int, threads: int
+    ) -> None:
         """Open the model and try it once.
 
         Raises:
@@ -233,9 +234,8 @@ def box(preprocess: Preprocess, size: Size) -> list[float]:
     return [round(edge, _TABLE) for edge in (left, top, right, bottom)]
 
 
-def _opened(path: str, merge: int) -> Run:
-    run = open_run(path)
-    set_merge(run.model, merge)
+def _opened(path: str, merge: int | None) -> Run:
+    run = open_run(path, merge)
     run.require_head()
     if run.preprocess.sampling:
         raise ConfigError(

@@ -47,14 +47,14 @@ class Settings:
     """What `Authorization: Bearer` must carry; empty for no token."""
     threads: int = 0
     """Threads of the model; 0 for one a core."""
-    merge: int = 0
-    """Tokens merged in every block; 0 for none."""
+    merge: int | None = None
+    """Tokens merged in every block; 0 for none, None as the model was trained."""
 
     def __post_init__(self) -> None:
         least = {"port": 0, "queue": 0, "max_wait_ms": 0, "threads": 0, "merge": 0}
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, str):
+            if value is None or isinstance(value, str):
                 continue
             low = least.get(field.name)
             if not (value >= low if low is not None else value > 0):
