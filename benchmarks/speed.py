@@ -1,6 +1,7 @@
-"""Forward pass and training step beside timm or transformers, in one process.
+"""TNT and TimeSformer beside timm and transformers, in one process.
 
-    OMP_NUM_THREADS=1 python benchmarks/speed.py --model vit_s16 vit_b16 --rounds 15
+Plain Vision Transformers are measured by `vitral bench`.
+
     OMP_NUM_THREADS=1 python benchmarks/speed.py --model tnt_s16 --batch 2
     OMP_NUM_THREADS=1 python benchmarks/speed.py --model timesformer_ti16 --batch 1
 
@@ -29,9 +30,6 @@ import vitral as vt
 from vitral.models import TimeSformerConfig, config
 
 TIMM_NAMES = {
-    "vit_ti16": "vit_tiny_patch16_224",
-    "vit_s16": "vit_small_patch16_224",
-    "vit_b16": "vit_base_patch16_224",
     "tnt_s16": "tnt_s_patch16_224",
     "tnt_b16": "tnt_b_patch16_224",
 }
@@ -149,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", nargs="+", default=["vit_s16", "vit_b16"])
+    parser.add_argument("--model", nargs="+", default=["tnt_s16"])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--depth", type=int, default=0, help="blocks; 0 for all")
     parser.add_argument("--rounds", type=int, default=15)

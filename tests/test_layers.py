@@ -142,8 +142,24 @@ def test_fused_attention_equals_its_weights(qk_norm):
     v = attention.qkv(x)[..., 48:].unflatten(-1, (3, 8)).transpose(1, 2)
     out = (attention.weights(x, Grid(1, 11)) @ v).transpose(1, 2).flatten(2)
     assert torch.allclose(attention(x, Grid(1, 11)), attention.proj(out), atol=1e-12)
-    first = attention.forward_first(x, 2)
-    assert torch.allclose(first, attention.proj(out)[:, :2], atol=1e-12)
+    for count in (1, 2):
+        first = attention.forward_first(x, count)
+        assert torch.allclose(first, attention.proj(out)[:, :count], atol=1e-12)
+
+
+@pytest.mark.parametrize("qkv_bias", [False, True])
+def test_one_query_learns_as_it_would_among_all(qkv_bias):
+    attention = Attention(24, 3, qkv_bias=qkv_bias).double()
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 11, 24, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(2, 1, 24, dtype=torch.float64)
+    gradients = []
+    for first in (attention(x, Grid(1, 11))[:, :1], attention.forward_first(x, 1)):
+        score = (first * target).sum()
+        gradients.append(torch.autograd.grad(score, [x, *attention.parameters()]))
+    for among_all, alone in zip(*gradients, strict=True):
+        assert torch.allclose(among_all, alone, atol=1e-12)
 
 
 def test_a_hidden_key_gets_no_weight_and_a_hidden_query_uniform_ones():

@@ -26,6 +26,7 @@ VERBS = {
     "verify-resume": "kill a run, resume it, compare it bit for bit: RECIPE [DATA]",
     "predict": "one JSON line or CSV row per image: RUN FILES...",
     "inspect": "what a model looks at: RUN_OR_WEIGHTS IMAGES... --out DIR",
+    "bench": "speed and memory beside timm, transformers and others",
     "study": "an experiment of the paper at a reachable size: NAME",
     "report": "(re)write the one-file HTML report: RUN...",
     "data": "audit a data set, or write its split: check DIR, split DIR",

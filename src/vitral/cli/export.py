@@ -55,7 +55,7 @@ def run(words: list[str]) -> None:
 
 def _export(known: argparse.Namespace) -> GateReport:
     if known.to not in TARGETS:
-        near = difflib.get_close_matches(known.to.lower(), TARGETS, n=2, cutoff=0.3)
+        near = difflib.get_close_matches(known.to.lower(), TARGETS, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(
             f"`--to {known.to}` is no target of an export; there are "

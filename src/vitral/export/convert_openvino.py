@@ -25,6 +25,18 @@ def to_openvino(proto: Any) -> Any:
         return module.convert_model(file)
 
 
+def joined(before: Any, after: Any) -> Any:
+    """An openvino.Model that does `after` with the output of `before`.
+
+    Each was converted by itself: OpenVINO would take the batch's size for both from
+    the first input, and the two could not be parted again.
+    """
+    source = before.results[0].input_value(0)
+    for target in after.parameters[0].output(0).get_target_inputs():
+        target.replace_source_output(source)
+    return openvino().Model(after.results, before.parameters, "from pixels")
+
+
 def save_onnx(proto: Any, file: Path) -> None:
     """Write a graph; weights over 1.9 GB go into a file beside it."""
     large = proto.ByteSize() > 1_900_000_000

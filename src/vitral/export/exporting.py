@@ -15,12 +15,12 @@ from typing import Any
 from vitral.data import DataSet, Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.export.convert_onnx import to_onnx
-from vitral.export.convert_openvino import save_onnx, to_openvino
+from vitral.export.convert_openvino import joined, save_onnx, to_openvino
 from vitral.export.gate import IMAGES, GateReport, gate
-from vitral.export.pixels import with_pixels
+from vitral.export.pixels import pixels_graph, with_pixels
 from vitral.export.subject import Subject, examples_of, subject_of
 from vitral.files import TEMPORARY_SUFFIX, sync_folder
-from vitral.models import VisionModel
+from vitral.models import VisionModel, set_merge
 from vitral.run.folder import Run
 from vitral.weights import Metadata, read_artefact, runtimes
 from vitral.weights.artefact import KEY, XML, Precision
@@ -105,7 +105,7 @@ def openvino(
     out = _free(path, "")
     subject, kept = _prepared(model, preprocess, with_preprocess, static, merge)
     looked = examples_of(subject, data, images)
-    graph = to_openvino(_graph(subject, kept))
+    graph = _openvino_graph(subject, kept)
 
     def write(folder: Path, metadata: Metadata) -> None:
         folder.mkdir(exist_ok=True)
@@ -127,7 +127,7 @@ def _prepared(
     subject = subject_of(model, preprocess)
     if merge:
         static = True
-        raise ConfigError("`merge` is not there yet.")
+        set_merge(subject.model, merge)
     fixed = static or with_preprocess
     size = subject.preprocess.image_size if fixed else None
     return subject, Metadata(
@@ -146,6 +146,13 @@ def _graph(subject: Subject, kept: Metadata) -> Any:
     if kept.with_preprocess:
         proto = with_pixels(proto, subject.preprocess)
     return proto
+
+
+def _openvino_graph(subject: Subject, kept: Metadata) -> Any:
+    graph = to_openvino(to_onnx(subject.model, image_size=kept.image_size))
+    if kept.with_preprocess:
+        graph = joined(to_openvino(pixels_graph(subject.preprocess)), graph)
+    return graph
 
 
 def _kept(

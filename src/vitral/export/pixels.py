@@ -1,8 +1,9 @@
 """Pre-processing as part of a graph: from pixels of any size to the model's input.
 
 It computes what `Preprocess` does by matrix products. With antialias, Pillow rounds to
-8 bits after each of its two passes; so does this, with float32 instead of its fixed
-point, which moves a pixel in some ten thousand by one step of 255.
+8 bits after each of its two passes; so does this, along the width first. Pillow takes
+the height first for some sizes, and computes in fixed point; then a pixel in ten, or in
+a thousand, is one step of 255 away.
 """
 
 from typing import Any
@@ -57,9 +58,8 @@ class PixelsToImage(nn.Module):
         between = self._size_before_crop(height, width)
         rows = self._matrix(height, between[0], self.preprocess.image_size[0])
         columns = self._matrix(width, between[1], self.preprocess.image_size[1])
-        # Pillow's order: along the width first.
         image = self._rounded(image @ columns.transpose(0, 1))
-        image = self._rounded(rows @ image)
+        image = self._rounded(rows @ image).clamp(0, 255)
         return (image / 255 - self.mean) / self.std
 
     def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
@@ -85,30 +85,39 @@ class PixelsToImage(nn.Module):
         return MATRICES[kind](wanted, old, new, torch.float32)
 
     def _rounded(self, image: Tensor) -> Tensor:
-        if self.preprocess.antialias:
-            image = (image + 0.5).floor()
-        elif self.preprocess.interpolation != "bicubic":
+        if not self.preprocess.antialias:
             return image
-        return image.clamp(0, 255)
+        return (image + 0.5).floor().clamp(0, 255)
 
 
-def with_pixels(proto: Any, preprocess: Preprocess) -> Any:
-    """The graph `proto` with its pre-processing before it.
+def pixels_graph(preprocess: Preprocess) -> Any:
+    """An onnx.ModelProto from `pixels` to `image`.
 
     Raises:
         ConfigError: the model takes clips.
         GateError: the pre-processing cannot be traced.
     """
-    module = onnx()
     sizes = {
         0: torch.export.Dim("batch", min=1, max=LARGEST),
         1: torch.export.Dim("height", min=1, max=LARGEST),
         2: torch.export.Dim("width", min=1, max=LARGEST),
     }
     example = torch.zeros(2, 61, 83, 3, dtype=torch.uint8)
-    before = traced(PixelsToImage(preprocess), example, sizes, names=(PIXELS, IMAGE))
+    return traced(PixelsToImage(preprocess), example, sizes, names=(PIXELS, IMAGE))
+
+
+def with_pixels(proto: Any, preprocess: Preprocess) -> Any:
+    """The graph `proto` with its pre-processing before it.
+
+    Raises:
+        ConfigError, GateError: as `pixels_graph`.
+    """
+    module = onnx()
     before = module.compose.add_prefix(
-        before, "preprocess/", rename_inputs=False, rename_outputs=False
+        pixels_graph(preprocess),
+        "preprocess/",
+        rename_inputs=False,
+        rename_outputs=False,
     )
     before.ir_version = proto.ir_version
     joined = module.compose.merge_models(

@@ -87,6 +87,8 @@ class Attention(nn.Module):
         weight, bias = self.qkv.weight, self.qkv.bias
         q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
         queries = F.linear(x[:, :num_queries], weight[:inner], q_bias)
+        if num_queries == 1 and isinstance(self.k_norm, nn.Identity):
+            return self._attend_one(queries, x, _log_size(merged, queries))
         (q,) = self._heads(queries, parts=1)
         k, v = self._heads(F.linear(x, weight[inner:], kv_bias), parts=2)
         return self._attend(q, k, v, _log_size(merged, q))
@@ -142,8 +144,10 @@ class Attention(nn.Module):
     def _heads(
         self, x: Float[Tensor, "batch tokens parts_dim"], parts: int
     ) -> tuple[Tensor, ...]:
-        split = x.unflatten(-1, (parts, self.num_heads, self.head_dim))
-        return split.permute(2, 0, 3, 1, 4).unbind(0)
+        # Taken apart before it is turned: the backward pass then puts the gradients of
+        # the parts together in the order of `x`, with one copy less.
+        split = x.unflatten(-1, (parts, self.num_heads, self.head_dim)).unbind(-3)
+        return tuple(part.transpose(1, 2) for part in split)
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
@@ -157,6 +161,33 @@ class Attention(nn.Module):
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+    def _attend_one(
+        self,
+        q: Float[Tensor, "batch 1 heads_dim"],
+        x: Float[Tensor, "batch tokens dim"],
+        bias: Float[Tensor, "batch 1 1 tokens"] | None,
+    ) -> Float[Tensor, "batch 1 dim"]:
+        """The same for one query, for which no token's key and value are worth making.
+
+        Both are linear in the token: q . (W x) = (q W) . x, and what the weights mix
+        are the tokens themselves, of which the value is made afterwards. The query is
+        there once a head, its other channels zero: plain products of matrices, where
+        those by head would copy the weights for every example.
+        """
+        inner = q.shape[-1]
+        one = torch.eye(self.num_heads, dtype=x.dtype, device=x.device)
+        own = one.repeat_interleave(self.head_dim, dim=1)
+        weight, qkv_bias = self.qkv.weight, self.qkv.bias
+        q = q * self.head_dim**-0.5 * own
+        logits = (q @ weight[inner : 2 * inner]) @ x.transpose(1, 2)
+        v_bias = None
+        if qkv_bias is not None:
+            k_bias, v_bias = qkv_bias[inner : 2 * inner], qkv_bias[2 * inner :]
+            logits = logits + (q @ k_bias)[..., None]
+        weights = (logits if bias is None else logits + bias[:, 0]).softmax(dim=-1)
+        v = F.linear(weights @ x, weight[2 * inner :], v_bias)
+        return self.proj_drop(self.proj((v * own).sum(dim=1, keepdim=True)))
 
     def _bias(
         self, q: Tensor, grid: Grid, mask: Tensor | None, merged: Merged | None

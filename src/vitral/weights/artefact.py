@@ -121,7 +121,7 @@ def read_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
             f"{place} is no exported model: give an .onnx file, or a folder that has "
             f"{XML}, both as `vitral export` writes them."
         )
-    if place.suffix == ".onnx":
+    if place.is_file() and place.suffix == ".onnx":
         graph: OnnxGraph | OpenVinoGraph = OnnxGraph(place, threads)
     else:
         graph = OpenVinoGraph(place / XML if place.is_dir() else place, threads)

@@ -1,0 +1,111 @@
+"""A plain Vision Transformer of each other library, with its own first weights."""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitral.models import ViTConfig
+
+
+class Absent(Exception):
+    """A library cannot take part; the message says why."""
+
+
+class Logits(nn.Module):
+    """A model of transformers that answers with its logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x).logits
+
+
+def timm(config: ViTConfig) -> Any:
+    """timm's VisionTransformer."""
+    library = module("timm.models.vision_transformer", "timm")
+    return library.VisionTransformer(
+        img_size=config.image_hw,
+        patch_size=config.patch_hw,
+        in_chans=config.in_chans,
+        num_classes=config.num_classes,
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        mlp_ratio=config.mlp_dim / config.embed_dim,
+    )
+
+
+def transformers(config: ViTConfig) -> nn.Module:
+    """transformers' ViTForImageClassification with its fused attention."""
+    library = module("transformers", "transformers")
+    settings = library.ViTConfig(
+        hidden_size=config.embed_dim,
+        num_hidden_layers=config.depth,
+        num_attention_heads=config.num_heads,
+        intermediate_size=config.mlp_dim,
+        image_size=config.image_hw,
+        patch_size=config.patch_hw,
+        num_channels=config.in_chans,
+        num_labels=config.num_classes,
+        layer_norm_eps=config.norm_eps,
+        attn_implementation="sdpa",
+    )
+    return Logits(library.ViTForImageClassification(settings))
+
+
+def torchvision(config: ViTConfig) -> Any:
+    """torchvision's VisionTransformer, which takes square images only."""
+    library = module("torchvision.models", "torchvision")
+    height, width = config.image_hw
+    if height != width or config.patch_hw[0] != config.patch_hw[1]:
+        raise Absent(f"takes square images only, not {height} x {width}")
+    return library.VisionTransformer(
+        image_size=height,
+        patch_size=config.patch_hw[0],
+        num_layers=config.depth,
+        num_heads=config.num_heads,
+        hidden_dim=config.embed_dim,
+        mlp_dim=config.mlp_dim,
+        num_classes=config.num_classes,
+    )
+
+
+def vit_pytorch(config: ViTConfig) -> Any:
+    """vit-pytorch's ViT."""
+    library = module("vit_pytorch", "vit-pytorch")
+    return library.ViT(
+        image_size=config.image_hw,
+        patch_size=config.patch_hw,
+        num_classes=config.num_classes,
+        dim=config.embed_dim,
+        depth=config.depth,
+        heads=config.num_heads,
+        dim_head=config.embed_dim // config.num_heads,
+        mlp_dim=config.mlp_dim,
+        pool="cls",
+        channels=config.in_chans,
+    )
+
+
+FRESH: dict[str, Callable[[ViTConfig], nn.Module]] = {
+    "timm": timm,
+    "transformers": transformers,
+    "torchvision": torchvision,
+    "vit-pytorch": vit_pytorch,
+}
+
+
+def module(name: str, package: str) -> Any:
+    """The library's module.
+
+    Raises:
+        Absent: it is not installed.
+    """
+    if importlib.util.find_spec(name.split(".")[0]) is None:
+        raise Absent(f"not installed: pip install {package}")
+    return importlib.import_module(name)

@@ -1,0 +1,60 @@
+"""The forward pass of a model beside its peers, and through compilers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitral.bench.exact import exact_sides
+from vitral.bench.machine import peak_flops
+from vitral.bench.peers import Side, Sides, require_agreement
+from vitral.bench.rows import row
+from vitral.bench.turns import in_turns
+
+
+def measure(
+    sides: Sides, batch: int, rounds: int, *, exact: bool = True
+) -> dict[str, Any]:
+    """Seconds of a float32 forward pass of `batch` images, every side in turns.
+
+    Args:
+        exact: also measure our model through compilers, which takes half a minute of
+            compiling.
+
+    Raises:
+        GateError: a compiled model gives other logits.
+    """
+    images = torch.randn(batch, sides.config.in_chans, *sides.config.image_hw)
+    extra: tuple[Side, ...] = ()
+    absent: dict[str, str] = {}
+    if exact:
+        extra, absent = exact_sides(sides.ours, images)
+    everyone = (*sides.found, *extra)
+    require_agreement(everyone, images)
+    peak = peak_flops()
+    work = {side.name: _forward(side, images) for side in everyone}
+    taken = in_turns(work, rounds)
+    peak = max(peak, peak_flops())
+    flops = 2.0 * sides.config.macs() * batch
+    return {
+        "batch": batch,
+        "rounds": rounds,
+        "peak_flops": peak,
+        "flops": flops,
+        "absent": absent,
+        "rows": [
+            row(side.name, side.kind, side.against, taken, flops=flops, peak=peak)
+            for side in everyone
+        ],
+    }
+
+
+def _forward(side: Side, images: Tensor) -> Callable[[], object]:
+    model = side.model.eval()
+
+    def run() -> object:
+        with torch.inference_mode():
+            return model(images)
+
+    return run

@@ -1,0 +1,99 @@
+"""What the figures were measured on, and the most that it can compute."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "vitral",
+    "torch",
+    "timm",
+    "transformers",
+    "torchvision",
+    "vit-pytorch",
+    "openvino",
+    "onnxruntime",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Processor, memory, threads, load and versions, as plain data."""
+    return {
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "matrix_unit": "AMX" if "amx_tile" in _cpuinfo("flags").split() else "",
+        "memory_gb": memory_gb(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "when": time.strftime("%Y-%m-%d"),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def version(package: str) -> str:
+    """Of an installed package; empty if it is not there."""
+    if package == "vitral":
+        from vitral.version import __version__
+
+        return __version__
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def same_path() -> dict[str, str]:
+    """The environment in which a process of its own finds the same packages."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def processor() -> str:
+    """Its name as the system gives it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def memory_gb() -> float:
+    """All memory of the machine, in units of 2^30 bytes."""
+    try:
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0.0
+    return round(pages * size / 2**30, 1)
+
+
+def peak_flops(side: int = 2048, times: int = 8) -> float:
+    """Floating-point operations a second of the quickest of several float32 products.
+
+    With torch's threads as they are; a forward pass cannot be quicker than this.
+    """
+    left, right = torch.rand(side, side), torch.rand(side, side)
+    out = left @ right
+    best = float("inf")
+    for _ in range(times):
+        started = time.perf_counter()
+        torch.mm(left, right, out=out)
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
+
+
+def _cpuinfo(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; empty where there is none."""
+    file = Path("/proc/cpuinfo")
+    if not file.exists():
+        return ""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""

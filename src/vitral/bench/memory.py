@@ -1,0 +1,127 @@
+"""The most memory that training steps take, each side in a process of its own.
+
+    python -m vitral.bench.memory timm '{"name": "vit_s16", ...}'
+
+A process never gives all of its memory back, so two sides in one would share a peak.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from vitral.bench.machine import same_path
+from vitral.errors import VitralError
+
+STEPS = 2
+"""The first makes the optimizer's state, which is then there in the second."""
+OURS = "vitral"
+CHECKPOINTED = ", checkpointed"
+LIBRARIES = (
+    OURS,
+    OURS + CHECKPOINTED,
+    "timm",
+    "timm" + CHECKPOINTED,
+    "transformers",
+    "torchvision",
+    "vit-pytorch",
+)
+"""`, checkpointed`: activations are computed again in the backward pass."""
+
+
+def measure(
+    name: str,
+    batch: int,
+    *,
+    image_size: tuple[int, int],
+    classes: int,
+    threads: int,
+    libraries: tuple[str, ...] = LIBRARIES,
+) -> dict[str, Any]:
+    """Megabytes (2^20 bytes) at the peak of training steps of `batch` images."""
+    task = {
+        "name": name,
+        "batch": batch,
+        "image_size": list(image_size),
+        "classes": classes,
+        "threads": threads,
+    }
+    rows, absent = [], {}
+    for library in libraries:
+        found = _in_a_process(library, task)
+        if "absent" in found:
+            absent[library] = found["absent"]
+        else:
+            rows.append({"name": library, **found})
+    return {"batch": batch, "absent": absent, "rows": rows}
+
+
+def _in_a_process(library: str, task: dict[str, Any]) -> dict[str, Any]:
+    words = [sys.executable, "-m", "vitral.bench.memory", library, json.dumps(task)]
+    done = subprocess.run(words, capture_output=True, text=True, env=same_path())
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise VitralError(
+            f"The memory of {library} could not be measured: its process ended with "
+            f"{done.returncode} ({last}). Is there enough memory for {task['batch']} "
+            "images? A smaller `--memory-batch` takes less."
+        )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _work(library: str, task: dict[str, Any]) -> dict[str, Any]:
+    """Build one side, train it for a few steps, and look at the process."""
+    import torch
+
+    from vitral.bench.fresh import FRESH, Absent
+    from vitral.bench.peers import Side, Sides, plain_config
+    from vitral.bench.training import batch_of, step_of
+
+    torch.set_num_threads(task["threads"])
+    torch.manual_seed(0)
+    height, width = task["image_size"]
+    config = plain_config(task["name"], (height, width), task["classes"])
+    plain = library.removesuffix(CHECKPOINTED)
+    before: float = _held("VmRSS")
+    try:
+        if plain == OURS:
+            import vitral.models
+            from vitral.training.activations import checkpoint_activations, units
+
+            model: Any = vitral.models.build(config)
+            if plain != library:
+                checkpoint_activations(units(model))
+        else:
+            model = FRESH[plain](config)
+            if plain != library:
+                model.set_grad_checkpointing()
+    except Absent as reason:
+        return {"absent": str(reason)}
+    side = Side(name=library, library=plain, model=model)
+    sides = Sides(config=config, found=(side,), absent={})
+    step = step_of(side, batch_of(sides, task["batch"]))
+    for _ in range(STEPS):
+        step()
+    peak_mb = _held("VmHWM")
+    return {"peak_mb": peak_mb, "above_imports_mb": peak_mb - before}
+
+
+def _held(what: str) -> float:
+    """Megabytes that this process holds now (VmRSS) or held at most (VmHWM).
+
+    Linux hands a parent's peak in getrusage down to a process that it starts.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    (line,) = (
+        line for line in status.read_text().splitlines() if line.startswith(what)
+    )
+    return int(line.split()[1]) / 2**10
+
+
+if __name__ == "__main__":
+    print(json.dumps(_work(sys.argv[1], json.loads(sys.argv[2]))))

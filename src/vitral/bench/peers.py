@@ -1,0 +1,221 @@
+"""The same Vision Transformer in other libraries, with the same weights.
+
+A benchmark of two different functions is worth nothing, so every side must give our
+logits before it is timed. vit-pytorch's model has norms around its patches and no bias
+in its attention, which the others lack: it is held against a vitral model like that.
+"""
+
+import contextlib
+import io
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import vitral.models
+import vitral.weights
+from vitral.bench import fresh
+from vitral.bench.fresh import Absent
+from vitral.data import Preprocess
+from vitral.errors import ConfigError, GateError
+from vitral.models import VisionModel, ViTConfig
+from vitral.weights.layout import layouts
+from vitral.weights.writing import convert, foreign
+
+AGREEMENT = 1e-4
+"""Largest difference of two logits for which two sides count as one function."""
+TWIN = "vitral as vit-pytorch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One implementation; called with images, it gives logits."""
+
+    name: str
+    library: str
+    model: nn.Module
+    against: str = "vitral"
+    """The side of vitral that computes the same function."""
+    exact: bool = False
+    """Whether it is ours through a compiler."""
+
+    @property
+    def is_ours(self) -> bool:
+        return self.library == "vitral"
+
+    @property
+    def kind(self) -> str:
+        """`ours`, `exact` or `peer`."""
+        return "exact" if self.exact else "ours" if self.is_ours else "peer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """All that could be built, and why the others could not, by library."""
+
+    config: ViTConfig
+    found: tuple[Side, ...]
+    absent: dict[str, str]
+
+    @property
+    def ours(self) -> VisionModel:
+        model = self.found[0].model
+        assert isinstance(model, VisionModel)
+        return model
+
+
+def plain_config(name: str, image_size: tuple[int, int], classes: int) -> ViTConfig:
+    """The settings of a size in the one function that all libraries have.
+
+    Raises:
+        ConfigError: the name is unknown, or not that of a plain Vision Transformer.
+    """
+    changes = {"act": "gelu", "image_size": image_size, "num_classes": classes}
+    config = vitral.models.config(name, changes)
+    if type(config) is not ViTConfig or config.global_pool != "token":
+        raise ConfigError(
+            f"`{name}` cannot be held against other libraries: only plain Vision "
+            "Transformers with a class token can, such as vit_s16."
+        )
+    return config
+
+
+def sides_of(
+    name: str, *, image_size: tuple[int, int] = (224, 224), classes: int = 1000
+) -> Sides:
+    """Our model with random weights, and every peer with the same ones.
+
+    Raises:
+        ConfigError: see `plain_config`.
+        GateError: a peer gives other logits.
+    """
+    config = plain_config(name, image_size, classes)
+    generator = torch.Generator().manual_seed(0)
+    ours = filled(vitral.models.build(config), generator)
+    found, absent = [Side(name="vitral", library="vitral", model=ours)], {}
+    for library, build in BUILDERS.items():
+        try:
+            found += build(config, ours, generator)
+        except Absent as reason:
+            absent[library] = str(reason)
+    sides = Sides(config=config, found=tuple(found), absent=absent)
+    images = torch.randn(2, config.in_chans, *config.image_hw, generator=generator)
+    require_agreement(sides.found, images)
+    return sides
+
+
+def require_agreement(sides: tuple[Side, ...], images: Tensor) -> None:
+    """Refuse sides whose logits are not those of the vitral side they stand against.
+
+    Raises:
+        GateError: they are further apart than `AGREEMENT`.
+    """
+    with torch.no_grad():
+        logits = {side.name: side.model.eval()(images) for side in sides}
+    for side in sides:
+        own = logits[side.against]
+        given = logits[side.name]
+        if given.shape != own.shape:
+            raise GateError(
+                f"{side.name} gives logits of shape {tuple(given.shape)} and vitral of "
+                f"{tuple(own.shape)}: it is another function and was not timed."
+            )
+        apart = float((given - own).abs().max())
+        if not apart <= AGREEMENT:
+            raise GateError(
+                f"{side.name} and {side.against} give logits that are {apart:.1e} "
+                f"apart, of {float(own.std()):.2f} standard deviation: at most "
+                f"{AGREEMENT} was expected. They are different functions and were not "
+                "timed."
+            )
+
+
+def filled(model: nn.Module, generator: torch.Generator) -> Any:
+    """The model with random numbers in every parameter, the head's too.
+
+    As large as those of trained models: a fresh head or scale of zero would hide what
+    is before it.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            numbers = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1 and "token" not in name and "pos" not in name:
+                fan_in = math.prod(parameter.shape[1:])
+                parameter.copy_(numbers / fan_in**0.5)
+            else:
+                ones = parameter.ndim == 1 and name.endswith("weight")
+                parameter.copy_(0.1 * numbers + float(ones))
+    return model.eval()
+
+
+def of_timm(config: ViTConfig, ours: VisionModel, _: torch.Generator) -> list[Side]:
+    """timm's VisionTransformer."""
+    model = fresh.timm(config)
+    model.load_state_dict(_foreign("timm", config, ours))
+    return [Side(name="timm", library="timm", model=model)]
+
+
+def of_transformers(
+    config: ViTConfig, ours: VisionModel, _: torch.Generator
+) -> list[Side]:
+    """transformers' ViTForImageClassification with its fused attention."""
+    transformers = fresh.module("transformers", "transformers")
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        vitral.weights.save(place / "ours", ours, Preprocess())
+        convert(place / "ours", place / "theirs", "huggingface")
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            model = transformers.ViTForImageClassification.from_pretrained(
+                place / "theirs", attn_implementation="sdpa"
+            )
+    model = fresh.Logits(model)
+    return [Side(name="transformers", library="transformers", model=model)]
+
+
+def of_torchvision(
+    config: ViTConfig, ours: VisionModel, _: torch.Generator
+) -> list[Side]:
+    """torchvision's VisionTransformer, which takes square images only."""
+    model = fresh.torchvision(config)
+    model.load_state_dict(_foreign("torchvision", config, ours))
+    return [Side(name="torchvision", library="torchvision", model=model)]
+
+
+def of_vit_pytorch(
+    config: ViTConfig, ours: VisionModel, generator: torch.Generator
+) -> list[Side]:
+    """vit-pytorch's ViT, and the vitral model that is the same function."""
+    model = filled(fresh.vit_pytorch(config), generator)
+    rows, columns = config.grid
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        save_file(model.state_dict(), file)
+        twin = vitral.weights.load(
+            file, grid=(rows, columns), num_heads=config.num_heads
+        ).model
+    return [
+        Side(name=TWIN, library="vitral", model=twin.eval(), against=TWIN),
+        Side(name="vit-pytorch", library="vit-pytorch", model=model, against=TWIN),
+    ]
+
+
+Builder = Callable[[ViTConfig, VisionModel, torch.Generator], list[Side]]
+BUILDERS: dict[str, Builder] = {
+    "timm": of_timm,
+    "transformers": of_transformers,
+    "torchvision": of_torchvision,
+    "vit-pytorch": of_vit_pytorch,
+}
+
+
+def _foreign(layout: str, config: ViTConfig, ours: VisionModel) -> dict[str, Tensor]:
+    chosen = layouts()[layout]
+    if reason := chosen.refuses(config):
+        raise Absent(f"cannot hold this model, because {reason}")
+    return foreign(chosen, config, ours.state_dict())

@@ -1,0 +1,139 @@
+"""A whole benchmark: what is measured in which order, as one dict of plain data."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vitral.bench import inference, loading, memory, startup, training
+from vitral.bench.machine import describe
+from vitral.bench.peers import Sides, sides_of
+from vitral.bench.targets import targets
+from vitral.errors import ConfigError
+
+WHAT = ("inference", "training", "loading", "startup", "memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """What is measured, and how long."""
+
+    what: tuple[str, ...] = WHAT
+    models: tuple[str, ...] = ("vit_s16", "vit_b16")
+    """Sizes of the plain Vision Transformer; steps and memory of the first one only."""
+    batches: tuple[int, ...] = (1, 8)
+    """Images of a forward pass; steps are measured with the last one."""
+    memory_batch: int = 32
+    rounds: int = 9
+    """Measured turns of every side; more for work that is over soon."""
+    threads: int = 0
+    """0 for one a core."""
+    image_size: tuple[int, int] = (224, 224)
+    classes: int = 1000
+    images: int = 64
+    """Files of the measurement of loading."""
+    exact: bool = True
+    """Whether compilers take part in the forward pass."""
+
+    def __post_init__(self) -> None:
+        for name in self.what:
+            if name not in WHAT:
+                raise ConfigError(
+                    f"`what` must be of {', '.join(WHAT)} or all: got {name!r}."
+                )
+        numbers = {
+            "batch": min(self.batches, default=0),
+            "memory_batch": self.memory_batch,
+            "rounds": self.rounds,
+            "images": self.images,
+        }
+        for name, number in numbers.items():
+            if number < 1:
+                raise ConfigError(f"`{name}` must be at least 1: got {number}.")
+        if not self.models:
+            raise ConfigError("The benchmark needs a model, such as vit_s16.")
+        if self.threads < 0:
+            raise ConfigError(f"`threads` must not be negative: got {self.threads}.")
+
+
+def bench(config: BenchConfig, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure; every line that `say` gets tells how far it is.
+
+    Raises:
+        ConfigError: a model that other libraries do not have.
+        GateError: a side computes another function; nothing of it is told.
+    """
+    before = torch.get_num_threads()
+    started = time.perf_counter()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        result: dict[str, Any] = {"machine": describe()}
+        for part in config.what:
+            result[part] = []
+        absent: dict[str, str] = {}
+        for index, name in enumerate(config.models):
+            if {"inference", "training"} & set(config.what):
+                say(f"{name}: building the same model in every library")
+                sides = sides_of(
+                    name, image_size=config.image_size, classes=config.classes
+                )
+                absent |= sides.absent
+                _of_model(result, sides, name, config, index == 0, say)
+        _others(result, config, say)
+    finally:
+        torch.set_num_threads(before)
+    for part in config.what:
+        for cell in result[part]:
+            absent |= cell.pop("absent")
+    result["absent"] = absent
+    result["targets"] = targets(result)
+    result["seconds"] = round(time.perf_counter() - started)
+    return result
+
+
+def _of_model(
+    result: dict[str, Any],
+    sides: Sides,
+    name: str,
+    config: BenchConfig,
+    first: bool,
+    say: Callable[[str], None],
+) -> None:
+    if "inference" in config.what:
+        for batch in config.batches:
+            say(f"{name}: forward pass, batch {batch}")
+            rounds = config.rounds * (3 if batch == 1 else 1)
+            cell = inference.measure(sides, batch, rounds, exact=config.exact)
+            result["inference"].append({"model": name, **cell})
+    if "training" in config.what and first:
+        say(f"{name}: training step, batch {config.batches[-1]}")
+        cell = training.measure(sides, config.batches[-1], config.rounds)
+        result["training"].append({"model": name, **cell})
+
+
+def _others(
+    result: dict[str, Any], config: BenchConfig, say: Callable[[str], None]
+) -> None:
+    name, threads = config.models[0], torch.get_num_threads()
+    if "memory" in config.what:
+        say(f"{name}: memory of training, batch {config.memory_batch}")
+        cell = memory.measure(
+            name,
+            config.memory_batch,
+            image_size=config.image_size,
+            classes=config.classes,
+            threads=threads,
+        )
+        result["memory"].append({"model": name, **cell})
+    if "loading" in config.what:
+        say(f"loading {config.images} JPEG files")
+        side = config.image_size[0]
+        batch = min(16, config.images)
+        rounds = config.rounds
+        result["loading"].append(loading.measure(rounds, config.images, batch, side))
+    if "startup" in config.what:
+        say("imports and help in fresh processes")
+        result["startup"].append(startup.measure(min(config.rounds, 3)))

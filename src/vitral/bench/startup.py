@@ -1,0 +1,55 @@
+"""How long imports and the command's help take, each in a fresh process."""
+
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from vitral.bench.machine import same_path
+from vitral.bench.turns import quartiles
+
+IMPORTS = ("vitral", "torch", "timm", "transformers", "torchvision", "vit_pytorch")
+HELP = "vitral --help"
+_TIMED = (
+    "import time; started = time.perf_counter(); import {name}; "
+    "print(time.perf_counter() - started)"
+)
+
+
+def measure(rounds: int, imports: tuple[str, ...] = IMPORTS) -> dict[str, Any]:
+    """Seconds of each import, the start of Python left out, and of the whole help."""
+    taken: dict[str, list[float]] = {}
+    absent: dict[str, str] = {}
+    for number in range(rounds + 1):  # the first brings the files into memory
+        for name in imports:
+            code = _TIMED.format(name=name)
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
+                env=same_path(),
+            )
+            if done.returncode:
+                absent[name.replace("_", "-")] = "cannot be imported"
+            elif number:
+                seconds = float(done.stdout.strip().splitlines()[-1])
+                taken.setdefault(f"import {name}", []).append(seconds)
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "vitral", "--help"],
+            capture_output=True,
+            check=True,
+            env=same_path(),
+        )
+        if number:
+            taken.setdefault(HELP, []).append(time.perf_counter() - started)
+    rows = [
+        {
+            "name": name,
+            "seconds": statistics.median(seconds),
+            "quartiles": quartiles(seconds),
+        }
+        for name, seconds in taken.items()
+    ]
+    return {"rounds": rounds, "absent": absent, "rows": rows}

@@ -1,0 +1,146 @@
+"""A training step beside the peers: forward, loss, backward, clipping, AdamW.
+
+Ours is the step of `vitral train`, with its checks for numbers that are not finite and
+its metrics. A peer's is the loop that its users write: cross entropy, torch's gradient
+clipping and torch's AdamW, with the decay that our optimizer gives to each tensor.
+timm is measured with the optimizer of its own factory too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitral.bench.machine import peak_flops
+from vitral.bench.peers import Side, Sides
+from vitral.bench.rows import row
+from vitral.bench.turns import in_turns
+from vitral.data import Batch
+from vitral.models import VisionModel
+from vitral.objectives import Supervised, SupervisedConfig
+from vitral.training.optim import OptimConfig, build, kernel_names, parameter_groups
+from vitral.training.step import Updater
+
+OPTIM = OptimConfig(optimizer="adamw", lr=1e-4, weight_decay=0.1, clip_norm=1.0)
+WITH_FACTORY = "timm, its optimizer"
+Step = Callable[[], object]
+
+
+def measure(sides: Sides, batch: int, rounds: int) -> dict[str, Any]:
+    """Seconds of a float32 step of `batch` images, every side in turns.
+
+    The weights change while it is measured, those of every side in the same way.
+    """
+    data = batch_of(sides, batch)
+    work: dict[str, Step] = {}
+    kinds: dict[str, tuple[str, str]] = {}
+    for side in sides.found:
+        work[side.name] = step_of(side, data)
+        kinds[side.name] = (side.kind, side.against)
+        if side.name == "timm":
+            work[WITH_FACTORY] = _peer_step(side.model, data, _of_factory(side.model))
+            kinds[WITH_FACTORY] = (side.kind, side.against)
+    peak = peak_flops()
+    taken = in_turns(work, rounds)
+    peak = max(peak, peak_flops())
+    # Twice the forward pass again for the gradients of inputs and weights.
+    flops = 6.0 * sides.config.macs() * batch
+    return {
+        "batch": batch,
+        "rounds": rounds,
+        "peak_flops": peak,
+        "flops": flops,
+        "absent": {},
+        "rows": [
+            row(name, *kinds[name], taken, flops=flops, peak=peak) for name in work
+        ],
+    }
+
+
+def batch_of(sides: Sides, images: int) -> Batch:
+    """Noise with labels."""
+    config = sides.config
+    label = torch.arange(images) % config.num_classes
+    return Batch(
+        image=torch.randn(images, config.in_chans, *config.image_hw),
+        target=nn.functional.one_hot(label, config.num_classes).float(),
+        label=label,
+        id=tuple(str(number) for number in range(images)),
+    )
+
+
+def step_of(side: Side, batch: Batch) -> Step:
+    """One update of a side's weights."""
+    if side.is_ours:
+        assert isinstance(side.model, VisionModel)
+        return _our_step(side.model, batch)
+    return _peer_step(
+        side.model, batch, torch.optim.AdamW(_groups(side.model), OPTIM.lr)
+    )
+
+
+def _our_step(model: VisionModel, batch: Batch) -> Step:
+    objective = Supervised(model, SupervisedConfig()).train()
+    top = model.config.num_blocks + 1
+    updater = Updater(
+        forward=objective,
+        parameters=dict(objective.named_parameters()),
+        optimizer=build(
+            parameter_groups(
+                objective,
+                OPTIM,
+                lambda name: model.layer_of(name.removeprefix("model.")),
+                top,
+            ),
+            OPTIM,
+        ),
+        device=torch.device("cpu"),
+        seed=0,
+        accumulate=1,
+        bf16=False,
+        clip_norm=OPTIM.clip_norm,
+    )
+    steps = iter(range(1_000_000))
+
+    def run() -> object:
+        objective.train()
+        return updater.update(batch, next(steps))
+
+    return run
+
+
+def _peer_step(
+    model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer
+) -> Step:
+    def run() -> object:
+        model.train()
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(batch.image), batch.label)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), OPTIM.clip_norm)
+        optimizer.step()
+        return loss.item()
+
+    return run
+
+
+def _groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Decay on the matrices of layers alone, as ours has it."""
+    kernels = kernel_names(model)
+    decayed: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        (decayed if name in kernels else others).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": OPTIM.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def _of_factory(model: nn.Module) -> torch.optim.Optimizer:
+    import timm.optim
+
+    return timm.optim.create_optimizer_v2(
+        model, opt="adamw", lr=OPTIM.lr, weight_decay=OPTIM.weight_decay
+    )

@@ -1,0 +1,111 @@
+"""`vitral bench`: speed and memory beside timm, transformers and others."""
+
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from vitral.bench import WHAT, BenchConfig, bench
+from vitral.bench.figure import bars
+from vitral.bench.page import PICTURE, into_page, markdown
+from vitral.cli.log import say
+from vitral.cli.parser import Parser
+from vitral.files import make_folder, write_atomic, write_json
+from vitral.plots.style import to_png
+
+QUICK: dict[str, Any] = {
+    "models": ("vit_mu8",),
+    "batches": (1, 2),
+    "memory_batch": 2,
+    "rounds": 3,
+    "image_size": (32, 32),
+    "classes": 7,
+    "images": 8,
+}
+
+
+def run(words: list[str]) -> None:
+    """Measure, print the bounds, write bench.json, bench.md and bench.png."""
+    known = _parser().read(words)
+    given = {
+        "what": WHAT if "all" in known.what else tuple(dict.fromkeys(known.what)),
+        "models": tuple(known.model),
+        "batches": tuple(sorted(set(known.batch))),
+        "memory_batch": known.memory_batch,
+        "rounds": known.rounds,
+        "threads": known.threads,
+        "exact": not known.eager,
+    }
+    if known.quick:
+        given |= QUICK
+    config = BenchConfig(**given)
+    out = Path(known.out)
+    make_folder(out)
+    started = time.monotonic()
+    result = bench(
+        config, lambda text: say(f"[{time.monotonic() - started:4.0f} s] {text}")
+    )
+    if known.quick:
+        result["targets"] = []  # no bound is about a tiny model
+    command = shlex.join(["vitral", "bench", *words])
+    write_json(out / "bench.json", {**result, "command": command})
+    write_atomic(out / "bench.md", markdown(result, command))
+    picture = out / PICTURE
+    drawn = bool(result.get("inference") or result.get("training"))
+    if drawn:
+        write_atomic(picture, to_png(bars(result).figure))
+    for name, reason in result["absent"].items():
+        print(f"not measured: {name} ({reason})")
+    for target in result["targets"]:
+        met = "met" if target["met"] else "NOT MET"
+        print(f"{target['value']:8.3f} {target['bound']:7} {met:8} {target['text']}")
+    if known.page:
+        page = Path(known.page)
+        beside = page.parent / "images" / PICTURE
+        if drawn:
+            make_folder(beside.parent)
+            write_atomic(beside, picture.read_bytes())
+        into_page(page, markdown(result, command, f"images/{PICTURE}"))
+        print(f"files: {page}")
+    print(f"files: {out}/bench.json, bench.md" + (f", {PICTURE}" if drawn else ""))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "bench",
+        "Speed and memory beside timm, transformers, torchvision and vit-pytorch: the "
+        "same function with the same weights, in turns in one process.",
+    )
+    defaults = BenchConfig()
+    parser.add_argument("--what", nargs="+", choices=(*WHAT, "all"), default=["all"])
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=list(defaults.models),
+        help="plain Vision Transformers; steps and memory are those of the first",
+    )
+    parser.add_argument(
+        "--batch",
+        nargs="+",
+        type=int,
+        default=list(defaults.batches),
+        help="images of a forward pass; steps are measured with the largest",
+    )
+    parser.add_argument(
+        "--memory-batch", type=int, default=defaults.memory_batch, help="images"
+    )
+    parser.add_argument("--rounds", type=int, default=defaults.rounds)
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of torch and the others; 0: its own"
+    )
+    parser.add_argument(
+        "--eager", action="store_true", help="without compilers and runtimes"
+    )
+    parser.add_argument("--out", default="bench", help="folder of the result")
+    parser.add_argument(
+        "--page", default="", help="Markdown file whose marked part is replaced"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model, to see that it works"
+    )
+    return parser
