@@ -79,5 +79,5 @@ def _export(known: argparse.Namespace) -> GateReport:
         raise ConfigError("`--int8` and `--bf16` exclude each other: give one.")
     settings["precision"] = "int8" if known.int8 else "bf16" if known.bf16 else "fp32"
     return vitral.export.openvino(
-        known.run, known.out, max_drop=known.max_drop, **settings
+        known.run, known.out, max_drop=known.max_drop, say=print, **settings
     )

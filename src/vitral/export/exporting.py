@@ -18,6 +18,7 @@ from vitral.export.convert_onnx import to_onnx
 from vitral.export.convert_openvino import joined, save_onnx, to_openvino
 from vitral.export.gate import IMAGES, GateReport, gate
 from vitral.export.pixels import pixels_graph, with_pixels
+from vitral.export.reduced import Reduced, reduced
 from vitral.export.subject import Subject, examples_of, subject_of
 from vitral.files import TEMPORARY_SUFFIX, sync_folder
 from vitral.models import VisionModel, set_merge
@@ -90,14 +91,19 @@ def openvino(
     merge: int = 0,
     images: int = IMAGES,
     precision: Precision = "fp32",
+    int8: bool = False,
     max_drop: float = 0.5,
+    say: Callable[[str], None] = lambda line: None,
 ) -> GateReport:
     """Write a folder with model.xml and model.bin for OpenVINO; see `onnx`.
 
     Args:
-        precision: what it computes in. float32 is held to equal logits, bfloat16 to a
-            bound on accuracy.
-        max_drop: that bound, in points.
+        precision: what it computes in. float32 is held to equal logits, bfloat16 and
+            int8 to a bound on accuracy.
+        int8: the same as `precision="int8"`: calibrated on the run's train split, with
+            as few layers in float as the bound asks for, the report beside the model.
+        max_drop: that bound, in points of top-1.
+        say: called with a line before each slow part.
 
     Raises:
         GateError, ConfigError, WeightsError, MissingExtraError: as `onnx`.
@@ -105,15 +111,29 @@ def openvino(
     out = _free(path, "")
     subject, kept = _prepared(model, preprocess, with_preprocess, static, merge)
     looked = examples_of(subject, data, images)
-    graph = _openvino_graph(subject, kept)
+    if int8:
+        precision = "int8"
+    graph = to_openvino(to_onnx(subject.model, image_size=kept.image_size))
+    found: Reduced | None = None
+    if precision == "int8":
+        found = reduced(subject, graph, max_drop=max_drop, say=say)
+        graph = found.graph
+    if with_preprocess:
+        graph = joined(to_openvino(pixels_graph(subject.preprocess)), graph)
 
     def write(folder: Path, metadata: Metadata) -> None:
         folder.mkdir(exist_ok=True)
         graph.set_rt_info(metadata.to_json(), [KEY])
-        runtimes.openvino().serialize(graph, folder / XML)
+        # What computes in less than float32 needs no more than two bytes a weight.
+        runtimes.openvino().save_model(
+            graph, folder / XML, compress_to_fp16=precision != "fp32"
+        )
+        if found is not None:
+            found.write(folder)
 
     kept = replace(kept, precision=precision)
-    return _kept(subject, kept, out, write, looked, max_drop)
+    report = _kept(subject, kept, out, write, looked, max_drop)
+    return report if found is None else replace(report, int8=tuple(found.lines()))
 
 
 def _prepared(
@@ -146,13 +166,6 @@ def _graph(subject: Subject, kept: Metadata) -> Any:
     if kept.with_preprocess:
         proto = with_pixels(proto, subject.preprocess)
     return proto
-
-
-def _openvino_graph(subject: Subject, kept: Metadata) -> Any:
-    graph = to_openvino(to_onnx(subject.model, image_size=kept.image_size))
-    if kept.with_preprocess:
-        graph = joined(to_openvino(pixels_graph(subject.preprocess)), graph)
-    return graph
 
 
 def _kept(

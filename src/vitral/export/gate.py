@@ -31,6 +31,8 @@ IMAGES = 1000
 """Of the split, at most."""
 AT_SIZES = 3
 """Images at each of the other sizes, and from their pixels."""
+KEPT_OUT = ("path", "int8")
+"""Of what travels in the file: its place may change; int8.json has the other."""
 STEPS = ((0, 0), (1, 0), (0, 2), (-1, 1), (2, -1))
 """Rows and columns of patches added to the model's own, for the five sizes."""
 
@@ -74,10 +76,14 @@ class GateReport:
     pixels_tolerance: float | None = None
     """What that was held to."""
     megabytes: float = 0.0
+    int8: tuple[str, ...] = ()
+    """Lines on how the model came to int8, of bounded.py and precisions.py."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        values = {key: value for key, value in asdict(self).items() if key != "path"}
+        values = {
+            key: value for key, value in asdict(self).items() if key not in KEPT_OUT
+        }
         values["tolerance"] = _finite(self.tolerance)
         values["sizes"] = [list(size) for size in self.sizes]
         return values
@@ -104,7 +110,7 @@ class GateReport:
         if self.pixels_difference is not None:
             allowed = _allowed(self.pixels_tolerance or float("inf"))
             found.append(f"from uint8 pixels: {self.pixels_difference:.1e} ({allowed})")
-        return found
+        return [*found, *self.int8]
 
 
 class Compared(NamedTuple):

@@ -1,0 +1,194 @@
+"""int8 beside timm's eager float32: speed, and accuracy on the run's test split.
+
+    python benchmarks/int8.py runs/solar-cells --merge 16
+
+timm gets the run's own weights, and its logits are compared with ours first. Every form
+of the model computes the same batches in turn, two threads each; ratios are of medians.
+Held to: int8 at least 3.0 times timm at batch 8 with at most 0.5 points lost, with
+merging at least 4.5 times within 1 point. Exits with 6 if one is not met. Calibration
+and the choice of layers see train alone.
+"""
+
+import argparse
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "src")]
+
+import vitral as vt  # noqa: E402
+from vitral.evaluation.compare import compare  # noqa: E402
+from vitral.export.answers import answering  # noqa: E402
+from vitral.export.bounded import int8_within  # noqa: E402
+from vitral.export.convert_onnx import to_onnx  # noqa: E402
+from vitral.export.convert_openvino import to_openvino  # noqa: E402
+from vitral.export.int8 import quantise  # noqa: E402
+from vitral.export.layers import folded  # noqa: E402
+from vitral.export.precisions import megabytes  # noqa: E402
+from vitral.export.sample import labelled, sample_of  # noqa: E402
+from vitral.models import VisionModel, set_merge  # noqa: E402
+from vitral.run.setup import open_split_data  # noqa: E402
+
+Asked = Callable[[np.ndarray], np.ndarray]
+TIMM = "timm eager float32"
+TARGETS = {"OpenVINO int8": (3.0, 0.5), "OpenVINO int8 + merge": (4.5, 1.0)}
+"""Form to the least ratio to timm at batch 8, and the most points lost."""
+
+
+class Timm(nn.Module):
+    """timm's model with our weights and the run's pooling."""
+
+    def __init__(self, ours: VisionModel) -> None:
+        super().__init__()
+        import timm
+
+        config = ours.config
+        if config.embed_dim != 384 or config.patch_hw != (14, 14):
+            sys.exit("this benchmark is of ViT-S/14: train benchmarks/elpv.py")
+        self.pool = config.global_pool
+        self.trunk = timm.create_model(
+            "vit_small_patch14_dinov2", img_size=config.image_hw, num_classes=0
+        )
+        state = {k: v for k, v in ours.state_dict().items() if "head" not in k}
+        self.trunk.load_state_dict(state)
+        self.head = ours.head
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.trunk.forward_features(image)
+        pooled = tokens[:, 0]
+        if self.pool == "token_avg":
+            pooled = torch.cat([pooled, tokens[:, 1:].mean(1)], dim=1)
+        return self.head(pooled)
+
+
+def eager(model: nn.Module) -> Asked:
+    def ask(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return model(torch.from_numpy(images)).numpy()
+
+    return ask
+
+
+@contextlib.contextmanager
+def stage(text: str) -> Iterator[None]:
+    started = time.monotonic()
+    yield
+    print(f"{text}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def forms(run: vt.Run, known: argparse.Namespace) -> tuple[dict[str, Asked], dict]:
+    """Each form of the model as a function of a batch, and its size on disk."""
+    size = run.preprocess.image_size
+    model = run.model.eval()
+    found: dict[str, Asked] = {TIMM: eager(Timm(model).eval())}
+    found["vitral eager float32"] = eager(model)
+    with stage("images of train"):
+        sample = sample_of(run, check=known.check)
+    with stage("graph"):
+        graph = folded(to_openvino(to_onnx(model, image_size=size)))
+    with stage("int8 within 0.5 points on train"):
+        int8 = int8_within(graph, sample)
+    print("\n".join(int8.report.lines()))
+    set_merge(model, known.merge)
+    with stage(f"graph, {known.merge} tokens merged a block"):
+        merged = folded(to_openvino(to_onnx(model, image_size=size)))
+    set_merge(model, 0)
+    with stage("its int8"):
+        merged_int8 = quantise(merged, sample.calibration.batches)
+    graphs = {
+        "OpenVINO float32": (graph, "fp32"),
+        "OpenVINO bfloat16": (graph, "bf16"),
+        "OpenVINO bfloat16 + merge": (merged, "bf16"),
+        "OpenVINO int8": (int8.model, "int8"),
+        "OpenVINO int8 + merge": (merged_int8, "int8"),
+    }
+    disk = {}
+    for name, (one, precision) in graphs.items():
+        found[name] = answering(one, precision, threads=known.threads)
+        disk[name] = megabytes(one, precision)
+    return found, disk
+
+
+def medians(ready: dict[str, Asked], batch: np.ndarray, rounds: int) -> dict:
+    """Seconds of each, taking turns; the ratio to timm is that of the same round."""
+    for ask in ready.values():
+        ask(batch)
+    times: dict[str, list[float]] = {name: [] for name in ready}
+    for _ in range(rounds):
+        for name, ask in ready.items():
+            started = time.perf_counter()
+            ask(batch)
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--merge", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--check", type=int, default=256, help="train images")
+    parser.add_argument("--images", type=int, default=0, help="of test; 0 for all")
+    known = parser.parse_args()
+    torch.set_num_threads(known.threads)
+    run = vt.open(known.run)
+    ready, disk = forms(run, known)
+    dataset = open_split_data(run.config, run.path / "split.csv")
+    chosen = dataset.select("test")[: known.images or None]
+    test = labelled(dataset, "test", chosen, run.preprocess)
+    batch = np.ascontiguousarray(test.batches[0][:8])
+    apart = np.abs(ready[TIMM](batch) - ready["vitral eager float32"](batch)).max()
+    print(f"timm and vitral, the same weights: logits differ by {apart:.1e}")
+    if apart > 1e-3:
+        sys.exit("timm does not compute the same function: nothing to compare")
+    speed = {
+        size: medians(ready, np.ascontiguousarray(batch[:size]), known.rounds)
+        for size in (1, 8)
+    }
+    answers = {}
+    for name, ask in ready.items():
+        with stage(f"{name} on {len(test.ids)} test images"):
+            answers[name] = np.concatenate([ask(b) for b in test.batches]).argmax(1)
+    print(
+        "\n| form | MB | ms, batch 1 | times timm | ms, batch 8 | times timm | top-1 % "
+        "| points lost | 95 % interval | same answer % |"
+    )
+    print("| --- |" + " ---: |" * 9)
+    failed = 0
+    verdicts = []
+    for name in ready:
+        result = compare(answers[TIMM], answers[name], test.labels, run.classes)
+        low, high = result.difference_interval
+        lost = -100 * result.difference
+        ratio = {size: speed[size][TIMM] / speed[size][name] for size in speed}
+        same = 100 * float((answers[name] == answers[TIMM]).mean())
+        print(
+            f"| {name} | {disk.get(name, 0):.1f} | {1000 * speed[1][name]:.1f} "
+            f"| {ratio[1]:.2f} | {1000 * speed[8][name]:.1f} | {ratio[8]:.2f} "
+            f"| {100 * result.accuracy_b:.2f} | {lost:+.2f} "
+            f"| {-100 * high:+.2f} to {-100 * low:+.2f} | {same:.1f} |"
+        )
+        if name in TARGETS:
+            least, most = TARGETS[name]
+            met = ratio[8] >= least and lost <= most
+            failed += not met
+            verdicts.append(
+                f"{name}: {ratio[8]:.2f} times timm at batch 8, at least {least} "
+                f"asked; {lost:+.2f} points lost, at most {most} allowed: "
+                f"{'met' if met else 'NOT MET'}"
+            )
+    print("\n" + "\n".join(verdicts))
+    return 6 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

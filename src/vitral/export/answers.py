@@ -1,0 +1,39 @@
+"""An openvino.Model on this machine: compiled in a precision, asked for logits."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from vitral.weights.artefact import Precision
+from vitral.weights.artefact_openvino import hint_of
+from vitral.weights.runtimes import openvino
+
+Images = Float[np.ndarray, "_ ... channels height width"]
+"""Pre-processed; the last batch of a split may be a smaller one."""
+Logits = Float[np.ndarray, "examples classes"]
+Answering = Callable[[Images], Logits]
+
+
+def answering(model: Any, precision: Precision, *, threads: int = 0) -> Answering:
+    """`model` compiled for the CPU, as a function of a batch.
+
+    Args:
+        threads: 0 leaves their number to the runtime.
+    """
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": hint_of(precision),
+        # Several streams would split the cores between batches; here one batch counts.
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = openvino().Core().compile_model(model, "CPU", settings)
+    return lambda images: np.array(compiled(images)[0], dtype=np.float32)
+
+
+def logits_over(answer: Answering, batches: Iterable[Images]) -> Logits:
+    """The logits of all batches, in their order."""
+    return np.concatenate([answer(batch) for batch in batches])

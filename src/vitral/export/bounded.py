@@ -1,0 +1,239 @@
+"""int8 within a bound on accuracy: sensitive layers stay in float until it holds.
+
+The bound is on the difference of top-1 accuracy to the float32 model on the same
+images, one view each; of a model with several labels an image it is on the share of its
+decisions that are right.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from vitral.errors import ConfigError, GateError
+from vitral.evaluation import Interval
+from vitral.evaluation.compare import paired_bootstrap
+from vitral.export.answers import Logits, answering, logits_over
+from vitral.export.int8 import quantise
+from vitral.export.layers import quantised_layers, restored
+from vitral.export.sample import Labelled, Sample
+from vitral.export.sensitivity import Part, Sensitivity, sensitivity
+
+SENSITIVITY_BATCHES = 2
+"""Of 8 images."""
+MOST_IN_FLOAT = 0.5
+"""Share of the layers; beyond it bfloat16 is the better file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One try of the search; accuracies are in 0..1."""
+
+    kept_float: tuple[str, ...]
+    accuracy: float
+    drop: float
+    """Points of accuracy lost against float32; negative for a gain."""
+    agreement: float
+    """Share of the images with the same answer as float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Report:
+    """How a model came to int8, and what it costs in accuracy."""
+
+    calibrated_on: int
+    """Images of train."""
+    checked_on: str
+    n: int
+    max_drop: float
+    accuracy_float: float
+    accuracy: float
+    drop: float
+    drop_interval: Interval
+    """95 %, in points, from a paired bootstrap."""
+    agreement: float
+    layers: int
+    """How many can be in int8."""
+    kept_float: tuple[str, ...]
+    """Those that are not."""
+    sensitivity: Sensitivity
+    steps: tuple[Step, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        value = asdict(self)
+        for key in ("blocks", "kinds", "layers"):
+            parts: tuple[Part, ...] = getattr(self.sensitivity, key)
+            value[f"sensitive_{key}"] = [
+                {"name": part.name, "change": part.change} for part in parts
+            ]
+        value["sensitivity"] = self.sensitivity.everything
+        value["drop_interval"] = list(self.drop_interval)
+        return value
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        low, high = self.drop_interval
+        kept = ", ".join(self.kept_float) or "none"
+        return [
+            f"int8: {self.layers - len(self.kept_float)} of {self.layers} layers, "
+            f"calibrated on {self.calibrated_on} images of train; in float: {kept}",
+            f"checked on {self.checked_on}",
+            f"top-1 {100 * self.accuracy_float:.2f} % in float32, "
+            f"{100 * self.accuracy:.2f} % in int8: {self.drop:+.2f} points lost "
+            f"({low:+.2f} to {high:+.2f}), at most {self.max_drop:g} allowed; the same "
+            f"answer on {100 * self.agreement:.1f} %",
+            *self.sensitivity.lines(),
+        ]
+
+
+class Int8(NamedTuple):
+    """An openvino.Model with int8 layers, and how it was found."""
+
+    model: Any
+    report: Int8Report
+
+
+def int8_within(
+    original: Any,
+    sample: Sample,
+    *,
+    max_drop: float = 0.5,
+    multi_label: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Int8:
+    """Quantise `original`, a float openvino.Model, and hold it to the bound.
+
+    Args:
+        max_drop: points of top-1 accuracy that may be lost.
+        say: called with a line before each slow part.
+
+    Raises:
+        GateError: more is lost even with half of the layers in float.
+        ConfigError: `max_drop` is not a number from 0 to 100.
+        MissingExtraError: OpenVINO or NNCF is not installed.
+    """
+    if not 0 <= max_drop <= 100:
+        raise ConfigError(
+            "`max_drop` is the points of top-1 accuracy that int8 may lose, 0 to 100: "
+            f"got {max_drop}."
+        )
+    calibration, check = sample.calibration, sample.check
+    say(f"int8: calibrating on {len(calibration.ids)} images of train")
+    quantised = quantise(original, calibration.batches)
+    float_logits = logits_over(answering(original, "fp32"), check.batches)
+    right = is_right(float_logits, check, multi_label)
+    layers = quantised_layers(quantised)
+    title = {layer.op: layer.name for layer in layers}
+    say(f"int8: measuring how sensitive each of {len(layers)} layers is")
+    found = sensitivity(original, quantised, calibration.batches[:SENSITIVITY_BATCHES])
+    steps: dict[tuple[str, ...], Step] = {}
+    answers: dict[tuple[str, ...], Bool[np.ndarray, " decisions"]] = {}
+
+    def holds(parts: Sequence[Part]) -> bool:
+        ops = _ops(parts)
+        model = restored(quantised, original, ops) if ops else quantised
+        logits = logits_over(answering(model, "int8"), check.batches)
+        answers[ops] = is_right(logits, check, multi_label)
+        lost = 100 * float(right.mean() - answers[ops].mean())
+        steps[ops] = Step(
+            kept_float=tuple(title[op] for op in ops),
+            accuracy=float(answers[ops].mean()),
+            drop=lost,
+            agreement=agreement(logits, float_logits, multi_label),
+        )
+        say(f"int8: {len(ops)} of {len(layers)} layers in float: {lost:+.2f} points")
+        return lost <= max_drop + 1e-9
+
+    kept = fewest(found.order(), holds, int(MOST_IN_FLOAT * len(layers)))
+    if kept is None:
+        raise GateError(_refusal([*steps.values()], len(layers), max_drop, sample.note))
+    ops = _ops(kept)
+    final = steps[ops]
+    lost_only, won_only = _disagreements(right, answers[ops])
+    interval = paired_bootstrap(won_only, lost_only, len(right))
+    report = Int8Report(
+        calibrated_on=len(calibration.ids),
+        checked_on=sample.note,
+        n=len(check.ids),
+        max_drop=max_drop,
+        accuracy_float=float(right.mean()),
+        accuracy=final.accuracy,
+        drop=final.drop,
+        drop_interval=Interval(100 * interval.low, 100 * interval.high),
+        agreement=final.agreement,
+        layers=len(layers),
+        kept_float=final.kept_float,
+        sensitivity=found,
+        steps=tuple(steps.values()),
+    )
+    return Int8(restored(quantised, original, ops) if ops else quantised, report)
+
+
+def fewest(
+    order: Sequence[Part], holds: Callable[[Sequence[Part]], bool], most: int
+) -> Sequence[Part] | None:
+    """The shortest beginning of `order` with which the bound holds; None if none does.
+
+    The beginning is doubled until it holds, then halved towards the last that did not:
+    a dozen tries for a hundred layers.
+
+    Args:
+        most: layers that may be taken.
+    """
+    if holds(()):
+        return ()
+    longest = 0
+    while longest < len(order) and len(_ops(order[: longest + 1])) <= most:
+        longest += 1
+    failed, tried = 0, min(1, longest)
+    while tried > failed and not holds(order[:tried]):
+        failed, tried = tried, min(2 * tried, longest)
+    if tried == failed:
+        return None
+    while tried - failed > 1:
+        middle = (tried + failed) // 2
+        if holds(order[:middle]):
+            tried = middle
+        else:
+            failed = middle
+    return order[:tried]
+
+
+def is_right(
+    logits: Logits, images: Labelled, multi_label: bool
+) -> Bool[np.ndarray, " decisions"]:
+    """Of each image, or of each image and class, whether the answer is right."""
+    if multi_label:
+        return ((logits > 0) == (images.targets > 0)).ravel()
+    right: Bool[np.ndarray, " decisions"] = logits.argmax(1) == images.labels
+    return right
+
+
+def agreement(logits: Logits, others: Logits, multi_label: bool) -> float:
+    """Share of the decisions that are the same."""
+    if multi_label:
+        return float(((logits > 0) == (others > 0)).mean())
+    return float((logits.argmax(1) == others.argmax(1)).mean())
+
+
+def _ops(parts: Sequence[Part]) -> tuple[str, ...]:
+    return tuple(op for part in parts for op in part.ops)
+
+
+def _disagreements(
+    a: Bool[np.ndarray, " decisions"], b: Bool[np.ndarray, " decisions"]
+) -> tuple[int, int]:
+    return int((a & ~b).sum()), int((b & ~a).sum())
+
+
+def _refusal(steps: Sequence[Step], layers: int, max_drop: float, images: str) -> str:
+    best = min(steps, key=lambda step: step.drop)
+    return (
+        f"int8 loses {steps[0].drop:.2f} points of top-1 on {images}, and still "
+        f"{best.drop:.2f} with {len(best.kept_float)} of {layers} layers in float; at "
+        f"most {max_drop:g} are allowed and nothing was written. Allow more with "
+        "`--max-drop`, or export with `--bf16`."
+    )

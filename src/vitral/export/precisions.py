@@ -1,0 +1,144 @@
+"""The table of precisions: size, latency, accuracy and agreement, side by side."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.errors import ConfigError
+from vitral.evaluation import Interval
+from vitral.evaluation.intervals import wilson
+from vitral.export.answers import (
+    Answering,
+    Images,
+    answering,
+    logits_over,
+)
+from vitral.export.bounded import agreement, is_right
+from vitral.export.sample import Labelled
+from vitral.weights.artefact import Precision
+from vitral.weights.runtimes import openvino
+
+ROUNDS = 15
+BATCH_SIZES = (1, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One precision of a model."""
+
+    precision: Precision
+    megabytes: float
+    """On disk, in units of 1e6 bytes."""
+    latency: dict[int, float]
+    """Batch size to milliseconds a batch, the median of interleaved rounds."""
+    accuracy: float
+    accuracy_interval: Interval
+    agreement: float
+    """With float32, the share of images with the same answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precisions:
+    """The rows on the same images and in the same minutes."""
+
+    images: str
+    n: int
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def markdown(self) -> str:
+        """The table as in docs/int8.md."""
+        sizes = list(self.rows[0].latency)
+        head = ["precision", "MB", *(f"ms at batch {size}" for size in sizes)]
+        head += ["top-1 %", "95 % interval", "same answer %"]
+        lines = [_line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
+        for row in self.rows:
+            low, high = row.accuracy_interval
+            cells = [row.precision, f"{row.megabytes:.1f}"]
+            cells += [f"{row.latency[size]:.1f}" for size in sizes]
+            cells += [f"{100 * row.accuracy:.2f}"]
+            cells += [f"{100 * low:.1f} to {100 * high:.1f}"]
+            cells += [f"{100 * row.agreement:.1f}"]
+            lines.append(_line(cells))
+        return "\n".join(lines) + "\n"
+
+
+def precisions(
+    models: Mapping[Precision, Any],
+    images: Labelled,
+    note: str,
+    *,
+    multi_label: bool = False,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    rounds: int = ROUNDS,
+) -> Precisions:
+    """Measure openvino.Models that answer the same question, fp32 among them.
+
+    Args:
+        images: what accuracy and agreement are measured on.
+        note: what these images are, for whoever reads the table.
+
+    Raises:
+        ConfigError: fp32 is missing.
+    """
+    if "fp32" not in models:
+        raise ConfigError(
+            "the table compares with fp32, which is not among the models."
+        )
+    ready = {name: answering(model, name) for name, model in models.items()}
+    taken = np.concatenate(images.batches)[: max(batch_sizes)]
+    latency = {
+        size: interleaved(ready, np.resize(taken, (size, *taken.shape[1:])), rounds)
+        for size in batch_sizes
+    }
+    logits = {name: logits_over(ask, images.batches) for name, ask in ready.items()}
+    rows = []
+    for name, model in models.items():
+        right = is_right(logits[name], images, multi_label)
+        rows.append(
+            Row(
+                precision=name,
+                megabytes=megabytes(model, name),
+                latency={size: 1000 * latency[size][name] for size in batch_sizes},
+                accuracy=float(right.mean()),
+                accuracy_interval=wilson(int(right.sum()), len(right)),
+                agreement=agreement(logits[name], logits["fp32"], multi_label),
+            )
+        )
+    return Precisions(images=note, n=len(images.ids), rows=tuple(rows))
+
+
+def interleaved(
+    ready: Mapping[Any, Answering], images: Images, rounds: int
+) -> dict[Any, float]:
+    """Median seconds of each, taking turns, so that other load hits all alike."""
+    for ask in ready.values():
+        ask(images)
+    times: dict[Any, list[float]] = {name: [] for name in ready}
+    for _ in range(rounds):
+        for name, ask in ready.items():
+            started = time.perf_counter()
+            ask(images)
+            times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def megabytes(model: Any, precision: Precision) -> float:
+    """Of both files on disk; in bf16 and int8, float weights take two bytes."""
+    with tempfile.TemporaryDirectory(prefix="vitral-") as folder:
+        file = Path(folder) / "model.xml"
+        openvino().save_model(model, file, compress_to_fp16=precision != "fp32")
+        return sum(part.stat().st_size for part in Path(folder).iterdir()) / 1e6
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,74 @@
+"""A float graph to the int8 graph that an export writes, with what was measured."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vitral.errors import ConfigError
+from vitral.export.bounded import Int8Report, int8_within
+from vitral.export.layers import folded
+from vitral.export.precisions import Precisions, precisions
+from vitral.export.sample import sample_of
+from vitral.export.subject import Subject
+from vitral.files import write_atomic, write_json
+
+REPORT = "int8.json"
+TABLE = "precisions.json"
+TABLE_FOR_PEOPLE = "precisions.md"
+
+
+class Reduced(NamedTuple):
+    """An int8 graph with its report and the table of precisions."""
+
+    graph: Any
+    report: Int8Report
+    table: Precisions
+
+    def write(self, folder: Path) -> None:
+        """The report and the table, beside the model that they are of."""
+        write_json(folder / REPORT, self.report.to_dict())
+        write_json(folder / TABLE, self.table.to_dict())
+        write_atomic(folder / TABLE_FOR_PEOPLE, self.table.markdown().encode())
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        return [*self.report.lines(), *self.table.markdown().splitlines()]
+
+
+def reduced(
+    subject: Subject,
+    graph: Any,
+    *,
+    max_drop: float,
+    say: Callable[[str], None] = lambda line: None,
+) -> Reduced:
+    """The int8 form of `graph`, an openvino.Model from pre-processed images on.
+
+    Args:
+        max_drop: points of top-1 accuracy that may be lost.
+
+    Raises:
+        ConfigError: the subject is no run, so that there is no train split.
+        GateError: more would be lost.
+        DataError: the run's data cannot be opened.
+        MissingExtraError: NNCF is not installed.
+    """
+    if subject.run is None or not (subject.run.path / "config.json").is_file():
+        raise ConfigError(
+            f"int8 is calibrated on the train split of a run, and {subject.called} has "
+            "none: export a run, or leave `--int8` out."
+        )
+    multi_label = bool(subject.extra.get("multi_label", False))
+    sample = sample_of(subject.run)
+    plain = folded(graph)
+    found = int8_within(
+        plain, sample, max_drop=max_drop, multi_label=multi_label, say=say
+    )
+    say("int8: measuring the precisions side by side")
+    table = precisions(
+        {"fp32": plain, "bf16": plain, "int8": found.model},
+        sample.check,
+        sample.note,
+        multi_label=multi_label,
+    )
+    return Reduced(found.model, found.report, table)
