@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from vitral.bench import BenchConfig, exact, fresh, loading, memory, peers, startup
+from vitral.bench import exact, fresh, loading, memory, peers, startup
 from vitral.bench.figure import bars
 from vitral.bench.page import BEGIN, END, into_page, markdown
 from vitral.bench.peers import Side, require_agreement, sides_of
+from vitral.bench.running import BenchConfig
 from vitral.bench.targets import targets
 from vitral.bench.turns import Taken, in_turns, quartiles, ratio
 from vitral.cli import main

@@ -16,9 +16,8 @@ from vitral.models import TimeSformer, TimeSformerConfig, ViT, ViTConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit import TABLE_4, row_for
 from vitral.run import TrainConfig
-from vitral.run.clips import kind_of_run
 from vitral.run.objective import build_objective
-from vitral.run.setup import open_data, optimizer_of, prepare_model
+from vitral.run.setup import kind_of_run, open_data, optimizer_of, prepare_model
 from vitral.training import lr_at, steps_for
 
 # arXiv 2010.11929, table 4: steps and learning rates of fine-tuning.

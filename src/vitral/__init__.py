@@ -24,6 +24,7 @@ _WHERE = {
     "linear": "vitral.evaluation",
     "load": "vitral.weights",
     "names": "vitral.models",
+    "predict_files": "vitral.run",
     "save": "vitral.weights",
     "self_train": "vitral.run",
     "train": "vitral.run",
@@ -58,7 +59,15 @@ if TYPE_CHECKING:
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
     from vitral.evaluation import fewshot, knn, linear
     from vitral.models import create, names
-    from vitral.run import Run, TrainConfig, features, self_train, train, transfer
+    from vitral.run import (
+        Run,
+        TrainConfig,
+        features,
+        predict_files,
+        self_train,
+        train,
+        transfer,
+    )
     from vitral.run import open_run as open  # noqa: A004
     from vitral.weights import convert, explain, load, save
 
@@ -87,6 +96,7 @@ __all__ = [
     "objectives",
     "open",
     "plots",
+    "predict_files",
     "recipes",
     "save",
     "self_train",

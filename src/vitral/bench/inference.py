@@ -34,7 +34,7 @@ def measure(
     require_agreement(everyone, images)
     peak = peak_flops()
     work = {side.name: _forward(side, images) for side in everyone}
-    taken = in_turns(work, rounds)
+    taken = in_turns(work, rounds, warm=1)
     peak = max(peak, peak_flops())
     flops = 2.0 * sides.config.macs() * batch
     return {

@@ -26,7 +26,7 @@ class BenchConfig:
     batches: tuple[int, ...] = (1, 8)
     """Images of a forward pass; steps are measured with the last one."""
     memory_batch: int = 32
-    rounds: int = 9
+    rounds: int = 7
     """Measured turns of every side; more for work that is over soon."""
     threads: int = 0
     """0 for one a core."""

@@ -21,6 +21,7 @@ VERBS = {
     "self-train": "a teacher labels images, students learn: DATA UNLABELLED --out DIR",
     "eval": "accuracy with intervals, per class and calibration: RUN [DATA]",
     "transfer": "a table of weights x data x protocol: WEIGHTS... --data D...",
+    "serve": "answers over HTTP, and a page to try it: RUN",
     "compare": "which of two models is better, on the same images: A B",
     "verify-resume": "kill a run, resume it, compare it bit for bit: RECIPE [DATA]",
     "predict": "one JSON line or CSV row per image: RUN FILES...",
@@ -31,6 +32,7 @@ VERBS = {
     "data": "audit a data set, or write its split: check DIR, split DIR",
     "convert": "weights between layouts: IN OUT --to LAYOUT, or IN --explain",
     "export": "an ONNX file or OpenVINO folder, measured: RUN OUT --to TARGET",
+    "tune-speed": "the fastest way to run a model that is good enough: RUN",
     "models": "names, parameters and multiply-accumulates",
 }
 HELP = ("-h", "--help", "help")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import vitral.weights
 from vitral.cli.parser import Parser
-from vitral.cli.predict import found
 from vitral.errors import ConfigError, DataError
 from vitral.run.inspecting import VIEWS, inspect
+from vitral.run.listing import found
 
 
 def run(words: list[str]) -> None:

@@ -1,21 +1,20 @@
 """`vitral predict RUN FILES...`: one JSON line or CSV row per image or clip."""
 
-import csv
-import json
+import argparse
+import itertools
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
-
-import torch
 
 from vitral.cli.parser import Parser
-from vitral.data.frames import EXTENSIONS as CLIP_EXTENSIONS
-from vitral.data.frames import frame_files, has_clips
-from vitral.data.images import EXTENSIONS
-from vitral.errors import ConfigError, DataError, ImageError
-from vitral.run import Answer, Run, open_run
+from vitral.errors import ConfigError, DataError
+from vitral.run.answer_files import FORMS, Csv, JsonLines, form_of
+from vitral.run.answering import Answers, place_model, rows
 from vitral.run.clips import evaluation_batch
+from vitral.run.environment import pick_device
+from vitral.run.folder import Run, open_run
+from vitral.run.listing import Kind, found
 
 
 def run(words: list[str]) -> None:
@@ -25,92 +24,93 @@ def run(words: list[str]) -> None:
     parser.add_argument(
         "files", nargs="+", help="images or clips, folders, or patterns"
     )
-    parser.add_argument("--format", choices=("json", "csv"), default="json")
+    parser.add_argument(
+        "--out",
+        default="",
+        help="FILE.jsonl, .csv or .parquet, or a folder for parts; the same command "
+        "goes on where it was stopped",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("json", *FORMS),
+        default="",
+        help="default: by the ending of --out, else lines of JSON",
+    )
     parser.add_argument("--top", type=int, default=5, help="classes to list")
+    parser.add_argument("--batch-size", "-b", type=int, default=32)
+    parser.add_argument(
+        "--workers",
+        "-j",
+        type=int,
+        default=None,
+        help="processes that read ahead; default: by the number of files",
+    )
     parser.add_argument(
         "--merge", type=int, default=None, help="tokens to merge in each block"
     )
+    parser.add_argument("--device", default="auto")
     known = parser.read(words)
+    for name, least in (("batch_size", 1), ("workers", 0), ("top", 0)):
+        value = getattr(known, name)
+        if value is not None and value < least:
+            flag = name.replace("_", "-")
+            raise ConfigError(f"`--{flag}` must be at least {least}: got {value}.")
     opened = open_run(known.run, known.merge)
-    files = list(
-        found(known.files, "clips" if opened.preprocess.sampling else "images")
+    if known.out:
+        _to_files(opened, known)
+    else:
+        _to_terminal(opened, known)
+
+
+def _to_files(opened: Run, known: argparse.Namespace) -> None:
+    from vitral.run.predicting import predict_files  # with locks and ranks
+
+    made = predict_files(
+        opened,
+        known.files,
+        known.out,
+        form=known.format,
+        top=known.top,
+        batch_size=known.batch_size,
+        workers=known.workers,
+        device=known.device,
+        announce=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    batch = evaluation_batch(opened.preprocess)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    if known.format == "csv":
-        writer.writerow(["path", "label", "confidence", "error"])
-    failed = 0
-    for start in range(0, len(files), batch):
-        for file, answer, reason in _answers(opened, files[start : start + batch]):
-            failed += bool(reason)
-            if known.format == "csv":
-                label = answer.label if answer else ""
-                share = f"{answer.confidence:.6g}" if answer else ""
-                writer.writerow([str(file), label, share, reason])
-                continue
-            row: dict[str, object] = {"path": str(file)}
-            if answer is None:
-                row["error"] = reason
-            else:
-                best = sorted(answer.probabilities.items(), key=lambda item: -item[1])
-                row |= {"label": answer.label, "confidence": answer.confidence}
-                row["probabilities"] = dict(best[: known.top])
-            print(json.dumps(row))
+    if int(os.environ.get("RANK", 0)):
+        return
+    print(made)
+    print(f"files: {made.out}")
+    print(f"next: vitral inspect {known.run} FILES --out DIR")
+    if made.unreadable:
+        raise DataError(_unreadable(made.unreadable, made.files))
+
+
+def _to_terminal(opened: Run, known: argparse.Namespace) -> None:
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError("Several processes share files, not a terminal: give --out.")
+    form = {"jsonl": JsonLines, "csv": Csv}[form_of(known.format, None)]()
+    opened.require_head()
+    place_model(opened, pick_device(known.device))
+    kind: Kind = "clips" if opened.preprocess.sampling else "images"
+    size = evaluation_batch(opened.preprocess, known.batch_size)
+    answers = Answers(opened, known.top, known.workers)
+    total = failed = 0
+    print(form.head, end="")
+    for _, batch in rows(answers, _batches(found(known.files, kind), size)):
+        total += len(batch)
+        failed += sum(bool(row.error) for row in batch)
+        print("".join(map(form.line, batch)), end="", flush=True)
     if failed:
-        raise DataError(
-            f"{failed} of {len(files)} files could not be read; each has its reason in "
-            "the output."
-        )
+        raise DataError(_unreadable(failed, total))
 
 
-def found(
-    patterns: list[str], kind: Literal["images", "clips"] = "images"
-) -> Iterator[Path]:
-    """The images or clips that were named: files, folders at any depth, or patterns.
-
-    Raises:
-        ConfigError: nothing is there, or a folder holds none.
-    """
-    is_one = _is_clip if kind == "clips" else _is_image
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_file() or (path.is_dir() and is_one(path)):
-            yield path
-            continue
-        if path.is_dir():
-            inside = sorted(path.rglob("*"))
-        else:
-            base = Path(path.anchor) if path.is_absolute() else Path()
-            inside = sorted(base.glob(str(path.relative_to(path.anchor))))
-        chosen = [file for file in inside if is_one(file)]
-        if not chosen:
-            raise ConfigError(
-                f"No {kind[:-1]} at {pattern}: give files, folders or patterns."
-            )
-        yield from chosen
+def _batches(files: Iterator[Path], size: int) -> Iterator[tuple[Path, ...]]:
+    while batch := tuple(itertools.islice(files, size)):
+        yield batch
 
 
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in EXTENSIONS
-
-
-def _is_clip(path: Path) -> bool:
-    """Whether it is a video file, an .npz, or a folder of frames and nothing else."""
-    if path.is_file():
-        return path.suffix.lower() in CLIP_EXTENSIONS
-    return path.is_dir() and bool(frame_files(path)) and not has_clips(path)
-
-
-def _answers(
-    opened: Run, files: Sequence[Path]
-) -> Iterator[tuple[Path, Answer | None, str]]:
-    readable, rows = [], []
-    for file in files:
-        try:
-            readable.append(opened.pixels(file))
-            rows.append((file, ""))
-        except ImageError as error:
-            rows.append((file, str(error)))
-    answers = iter(opened.answers(torch.stack(readable)) if readable else ())
-    for file, reason in rows:
-        yield file, None if reason else next(answers), reason
+def _unreadable(failed: int, total: int) -> str:
+    return (
+        f"{failed} of {total} files could not be read; each has its reason in the "
+        "output."
+    )

@@ -15,8 +15,6 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as transforms
 
 from vitral.data.keyed import keyed_generator, keyed_integer, torch_seeded
 from vitral.data.preprocess import Preprocess, Size
@@ -117,6 +115,12 @@ class AugmentConfig:
                 f"operations: set `augment.rand_augment` to 0, got {self.rand_augment}."
             )
 
+    @property
+    def uses_torchvision(self) -> bool:
+        """Whether colours are varied or a part is erased."""
+        operations = self.rand_augment or self.policy == "auto"
+        return bool(operations or self.color_jitter or self.random_erasing)
+
     def view(self, number: int) -> int:
         """The view that the variation of this number shows."""
         return number % self.views if self.views else number
@@ -153,6 +157,10 @@ class Augment:
         if not config.dihedral and generator.random() < config.flip:
             pixels = pixels.flip(-1)
         pixels = _moved(pixels, config, generator)
+        if not config.uses_torchvision:
+            return self.preprocess.normalise(pixels)
+        from torchvision.transforms import v2  # slow to import, and not always needed
+
         with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
             coloured = self._coloured(pixels, generator)
             normalised = self.preprocess.normalise(coloured)
@@ -190,6 +198,8 @@ class Augment:
     def _coloured(
         self, pixels: Float[Tensor, "3 height width"], generator: np.random.Generator
     ) -> Float[Tensor, "3 height width"]:
+        from torchvision.transforms import v2
+
         config = self.config
         operations: list[torch.nn.Module] = []
         if config.color_jitter:
@@ -259,6 +269,9 @@ def _moved(
         right = round(generator.uniform(-config.shift, config.shift) * width)
         pixels = _window(pixels, -down, -right, height, width)
     if config.rotate:
+        from torchvision.transforms import v2
+        from torchvision.transforms.v2 import functional as transforms
+
         angle = float(generator.uniform(-config.rotate, config.rotate))
         # Enough repeated edge that no corner is empty after the turn.
         margin = math.ceil((math.hypot(height, width) - min(height, width)) / 2) + 1

@@ -110,7 +110,7 @@ class Builder(Dataset[Result]):
         """The batch of a task."""
         images, used = [], []
         failures: dict[str, str] = {}
-        with _one_thread():
+        with one_thread():
             varied = self._varied(task, failures)
             for row, example in enumerate(task.examples):
                 if row in varied:
@@ -205,7 +205,7 @@ def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Run torch on one thread, as workers do.
 
     Vector and scalar paths may round differently at the border of two threads' parts,

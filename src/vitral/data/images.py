@@ -152,8 +152,11 @@ def _decode(content: bytes, max_pixels: int) -> Decoded:
             image = image.transpose(_TRANSPOSE[orientation])
         if turned or orientation in _TRANSPOSE:
             notes.append("EXIF orientation applied")
-        # The opened image dies with its file; a plain copy stays valid.
-        return Decoded(image=image.copy(), notes=tuple(notes))
+        if image is opened:
+            # It dies with its file, its pixels need not: a plain image takes them over,
+            # where `copy` would spend a fifth of the time of a JPEG on them.
+            image = opened._new(opened.im)
+        return Decoded(image=image, notes=tuple(notes))
 
 
 def _scale_deep(image: Image.Image) -> Decoded:

@@ -5,15 +5,9 @@ The randomness of one example belongs to its transform (augment.py), that of mix
 """
 
 import math
-import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from multiprocessing.context import BaseContext
-from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple
-
-import torch
-from torch.utils.data import DataLoader
+from typing import NamedTuple
 
 from vitral.data.batches import (
     Batch,
@@ -22,18 +16,13 @@ from vitral.data.batches import (
     Sent,
     Task,
     Transform,
-    end_with_parent,
 )
-from vitral.data.dataset import DataSet, Example, UnavailableError
+from vitral.data.dataset import DataSet, Example
 from vitral.data.epochs import Shown, Stages, repeated
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig
-from vitral.errors import ConfigError, VitralError
-
-_POLL_SECONDS = 3.0
-# The slow imports by name too: a Python 3.11 server does not inherit sys.path, and
-# passes over a vitral that is found through it alone.
-_PRELOAD = ["torch.utils.data", "torchvision.transforms.v2", "vitral.data.loader"]
+from vitral.data.workers import in_workers
+from vitral.errors import ConfigError
 
 
 class Failure(NamedTuple):
@@ -152,7 +141,12 @@ class Loader:
     def results(self, tasks: list[Task]) -> Iterator[Result]:
         """What each task gives, built here or by the workers; failures are noted."""
         if self.workers:
-            results = self._in_workers(tasks)
+            results = in_workers(
+                Sent(builder=self._builder([])),
+                tasks,
+                workers=self.workers,
+                timeout=self.timeout,
+            )
         else:
             builder = self._builder(tasks)
             results = (builder[index] for index in range(len(tasks)))
@@ -187,83 +181,3 @@ class Loader:
             seed=self.seed,
             tasks=tasks,
         )
-
-    def _in_workers(self, tasks: list[Task]) -> Iterator[Result]:
-        loader = DataLoader(
-            Sent(builder=self._builder([])),
-            batch_size=None,
-            sampler=tasks,  # each is sent when its turn comes
-            num_workers=min(self.workers, max(1, len(tasks))),
-            collate_fn=_unchanged,
-            worker_init_fn=end_with_parent,
-            timeout=_POLL_SECONDS,
-            multiprocessing_context=_context(),
-            persistent_workers=False,
-            # Or the loader would draw from torch's global generator, once per epoch.
-            generator=torch.Generator(),
-        )
-        try:
-            ForkingPickler.dumps(tasks[:1])  # the queue of a worker would say nothing
-            iterator = iter(loader)
-        except Exception as error:
-            raise ConfigError(
-                f"The transform or reader cannot be sent to {self.workers} worker(s): "
-                f"{error}. Define it at the top of a module, or use workers=0."
-            ) from error
-        for _ in tasks:
-            result = self._next(iterator)
-            if isinstance(result, UnavailableError):
-                raise result
-            yield result
-
-    def _next(
-        self, iterator: Iterator[Result | UnavailableError]
-    ) -> Result | UnavailableError:
-        waited = 0.0
-        while True:
-            try:
-                return next(iterator)
-            except RuntimeError as error:
-                text = str(error)
-                if "exited unexpectedly" in text:
-                    raise VitralError(_died(text)) from error
-                if "timed out after" not in text:
-                    raise
-                # torch looks for dead workers once per time-out only, hence short
-                # ones; asking again continues where it was.
-                waited += _POLL_SECONDS
-                if self.timeout and waited >= self.timeout:
-                    raise VitralError(
-                        f"Loader workers gave no batch for {waited:g} seconds. A file "
-                        "or the storage hangs. Use workers=0 to see where, or raise "
-                        "timeout."
-                    ) from error
-
-
-def _context() -> BaseContext:
-    """How workers start.
-
-    Not "fork": a training process has threads (OpenMP, autograd, CUDA), and a child
-    forked while one holds a lock hangs for ever. "spawn" imports torch again in every
-    worker of every epoch (seconds each). A fork server imports this package once, does
-    no work of its own, and forks workers in milliseconds.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    # Has an effect only before the server starts.
-    context.set_forkserver_preload(_PRELOAD)
-    return context
-
-
-def _unchanged(value: Any) -> Any:
-    return value
-
-
-def _died(text: str) -> str:
-    return (
-        f"A loader worker died ({' '.join(text.split())}). Usual causes are too little "
-        "memory, a full /dev/shm, or a script that starts workers outside "
-        "`if __name__ == '__main__':`. Use fewer workers, a smaller batch_size, or "
-        "workers=0."
-    )

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 from vitral.errors import ConfigError, DataError
 
@@ -117,6 +115,9 @@ def temperature(
     Raises:
         DataError: there is no example.
     """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
     if len(labels) == 0:
         raise DataError("a temperature needs at least one example: got none.")
     scores = logits.astype(np.float64)
@@ -143,6 +144,8 @@ def calibrated(
     Raises:
         DataError: there is no example.
     """
+    from scipy.special import logsumexp
+
     if len(labels) == 0:
         raise DataError("calibration needs at least one example: got none.")
     scores = logits.astype(np.float64) / temperature

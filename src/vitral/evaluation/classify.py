@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.special import logsumexp
 
 from vitral.errors import DataError, DivergedError
 from vitral.evaluation.calibration import ece, reliability
@@ -193,6 +192,8 @@ def _cells(
 def _log_softmax(
     logits: Float[np.ndarray, "examples classes"],
 ) -> Float[np.ndarray, "examples classes"]:
+    from scipy.special import logsumexp
+
     scores = logits.astype(np.float64)
     return scores - logsumexp(scores, axis=1, keepdims=True)
 

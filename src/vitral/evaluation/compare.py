@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from scipy.special import bdtr
 
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.intervals import Interval, wilson
@@ -148,6 +147,8 @@ def mcnemar(only_a: int, only_b: int) -> float:
     Raises:
         ConfigError: a count is negative.
     """
+    from scipy.special import bdtr
+
     if min(only_a, only_b) < 0:
         raise ConfigError(f"counts must be 0 or more: got {only_a} and {only_b}.")
     total = only_a + only_b

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.stats import rankdata
 
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.probe import (
@@ -183,6 +182,8 @@ def choose_l2(
     Raises:
         DataError: another number of columns than strengths, or no row.
     """
+    from scipy.stats import rankdata
+
     if len(accuracies) == 0 or accuracies.shape[1] != len(l2s) or len(l2s) == 0:
         raise DataError(
             f"accuracies must be [data sets, {len(l2s)} strengths]: got the shape "

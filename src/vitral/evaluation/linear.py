@@ -13,9 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.special import logsumexp
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.probe import (
@@ -174,6 +171,9 @@ def _fit_sklearn(
     tolerance: float,
     whiten: Whitening,
 ) -> list[Fit]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     white = whiten(x)
     model = LogisticRegression(tol=tolerance, max_iter=MAX_STEPS, warm_start=True)
     fits = []
@@ -255,6 +255,8 @@ def _measure(
     found: Fit, x: Shaped[np.ndarray, "dev dim"], place: Int[np.ndarray, " dev"]
 ) -> tuple[float, float]:
     """Accuracy, and mean cross-entropy in nats."""
+    from scipy.special import logsumexp
+
     right, loss = 0, 0.0
     for piece in pieces(len(x)):
         scores, own = found.scores(x[piece]), place[piece]

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.metrics import average_precision_score, f1_score
 
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
@@ -94,6 +93,8 @@ def multilabel(
         DataError: nothing to measure, no label is carried by any example, a score
             outside 0..1, or another number of columns than class names.
     """
+    from sklearn.metrics import f1_score
+
     _check(scores, class_names)
     lost = np.zeros((0, targets.shape[1]), int) if unreadable is None else unreadable
     truth = np.concatenate([targets, lost])
@@ -130,6 +131,8 @@ def _row(
     score: Float[np.ndarray, " examples"],
     given: Int[np.ndarray, " examples"],
 ) -> LabelRow:
+    from sklearn.metrics import average_precision_score, f1_score
+
     support = int(truth.sum())
     return LabelRow(
         name=name,

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import digamma
 
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.power_law import PowerLaw
@@ -138,6 +137,8 @@ def _starts(sizes: Float[np.ndarray, " points"]) -> Float[np.ndarray, " fits"]:
 
 def _noise(points: _Points) -> _Noise:
     """From the spread of the draws at each size but the largest."""
+    from scipy.special import digamma
+
     whole = points.sizes.max()
     there = np.unique(points.sizes)[:-1]
     groups = [points.right[points.sizes == size] for size in there]

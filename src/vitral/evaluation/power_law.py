@@ -6,7 +6,6 @@ numbers mean, and their intervals: scaling.py and nested.py.
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 
 _EXPONENTS = np.geomspace(0.01, 4.0, 240)
 
@@ -25,6 +24,8 @@ class PowerLaw:
         self.weights = weights
 
     def fit(self, right: Float[np.ndarray, " points"]) -> tuple[float, float, float]:
+        from scipy.optimize import minimize_scalar
+
         def loss(log_c: float) -> float:
             return float(self._linear(right[None], np.exp([log_c]))[2][0])
 

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import rankdata
 from torch import Tensor
 
 from vitral.errors import ConfigError
@@ -141,6 +140,8 @@ def rank_correlation(
     second: Float[Tensor, "batch rows columns"],
 ) -> Float[Tensor, " batch"]:
     """Spearman's, of each pair of maps; ties share a rank, a constant map gives 0."""
+    from scipy.stats import rankdata
+
     ranks = [
         torch.from_numpy(rankdata(np.asarray(maps.flatten(1).cpu()), axis=1))
         for maps in (first, second)

@@ -14,12 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 import vitral.models
 from vitral import configs
 from vitral.errors import ConfigError
 from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
+from vitral.models.unfilled import unfilled
 
 
 @cache
@@ -50,7 +49,7 @@ def build(config: ModelConfig) -> VisionModel:
 @lru_cache(maxsize=16)
 def tensor_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The name and shape of every tensor of a model's state, in order."""
-    with torch.device("meta"):
+    with unfilled():
         state = build(config).state_dict()
     return MappingProxyType({name: tuple(t.shape) for name, t in state.items()})
 

@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from vitral import configs
 from vitral.errors import ConfigError, VitralError, WeightsError
 from vitral.files import TEMPORARY_SUFFIX, make_folder
-from vitral.run.config import VOLATILE, TrainConfig
-from vitral.run.folder import read_config
+from vitral.run.config import VOLATILE, TrainConfig, read_config
 
 LOCK = "lock.json"
 """Who is training into the folder; see lock.py."""

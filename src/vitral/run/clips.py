@@ -11,8 +11,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-import vitral.models
-import vitral.weights
 from vitral.data import (
     DataSet,
     Preprocess,
@@ -27,7 +25,6 @@ from vitral.data.frames import EXTENSIONS
 from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import ModelConfig
-from vitral.run.config import TrainConfig
 
 Kind = Literal["auto", "clips"]
 Readable = str | Path | bytes | Image.Image | np.ndarray
@@ -37,13 +34,6 @@ VIDEO_MODEL = "timesformer_s16"
 def kind_for(model: ModelConfig) -> Kind:
     """What `vitral.data.open` has to look for."""
     return "clips" if model.num_frames else "auto"
-
-
-def kind_of_run(config: TrainConfig) -> Kind:
-    """The same before the model is built: its name decides, or else the weights."""
-    if config.model:
-        return kind_for(vitral.models.config(config.model))
-    return kind_for(vitral.weights.read(config.weights).config)
 
 
 def refuse_clips(dataset: DataSet, kind: Kind) -> None:

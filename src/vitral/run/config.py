@@ -4,9 +4,12 @@ A recipe returns one of these whole; the command line changes fields of it; the 
 folder keeps it as config.json. Nothing derived is stored.
 """
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from vitral import configs
 from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
@@ -105,3 +108,18 @@ class TrainConfig:
 VOLATILE = ("expected",)
 """Fields that may differ when a run is resumed: they change no number of it. What else
 changes none, the device and the number of workers, is no setting at all."""
+
+
+def read_config(file: Path) -> TrainConfig:
+    """The settings in a run's config.json.
+
+    Raises:
+        ConfigError: it is not JSON, or a field is unknown or mistyped.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file} is not readable JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold a JSON object: got {values!r}.")
+    return configs.from_plain(TrainConfig, values, file)

@@ -4,19 +4,21 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 import vitral.weights
-from vitral import configs
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.evaluation import softmax
 from vitral.models import VisionModel, set_merge
 from vitral.run.clips import Readable, pixels_of
-from vitral.run.config import TrainConfig
 from vitral.run.scoring import logits_of
+
+if TYPE_CHECKING:
+    import vitral.run.config  # at run time with every setting, and half a second
 
 
 class Answer(NamedTuple):
@@ -64,8 +66,10 @@ class Run:
         self.classes, self.extra = source.classes, source.extra
 
     @cached_property
-    def config(self) -> TrainConfig:
+    def config(self) -> "vitral.run.config.TrainConfig":
         """The settings of the run."""
+        from vitral.run.config import read_config
+
         file = self.path / "config.json"
         if self._folder == self.path or not file.is_file():
             raise ConfigError(
@@ -150,8 +154,20 @@ class Run:
         return pixels_of(self.preprocess, image)
 
     def answers(self, pixels: torch.Tensor) -> Iterable[Answer]:
-        """The classes of a batch that is pre-processed already, as it is evaluated:
-        with the run's views, precision and temperature.
+        """The classes of a batch that is pre-processed already.
+
+        Raises:
+            ConfigError: the model has no head.
+        """
+        table = self.probabilities(pixels)
+        names = self.class_names(table.shape[1])
+        for row in table:
+            values = {name: float(p) for name, p in zip(names, row, strict=True)}
+            yield Answer(self.label(row, names), float(row.max()), values)
+
+    def probabilities(self, pixels: torch.Tensor) -> np.ndarray:
+        """Of each class, [batch, classes], for a batch that is pre-processed already,
+        as it is evaluated: with the run's views, precision and temperature.
 
         Raises:
             ConfigError: the model has no head.
@@ -166,32 +182,18 @@ class Run:
             multi_label=self.multi_label,
         ).cpu()
         if self.multi_label:
-            table = logits.sigmoid().numpy()
-        else:
-            table = softmax(logits.numpy() / self.temperature)
-        names = self.classes or tuple(str(i) for i in range(logits.shape[1]))
-        for row in table:
-            values = {name: float(p) for name, p in zip(names, row, strict=True)}
-            best = int(row.argmax())
-            label = names[best]
-            if self.multi_label:
-                label = ";".join(name for name, p in values.items() if p >= 0.5)
-            yield Answer(label, float(row[best]), values)
+            return logits.sigmoid().numpy()
+        return softmax(logits.numpy() / self.temperature)
 
+    def class_names(self, number: int) -> tuple[str, ...]:
+        """The names of the model's `number` classes; their indices if it knows none."""
+        return self.classes or tuple(str(i) for i in range(number))
 
-def read_config(file: Path) -> TrainConfig:
-    """The settings in a run's config.json.
-
-    Raises:
-        ConfigError: it is not JSON, or a field is unknown or mistyped.
-    """
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} is not readable JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} must hold a JSON object: got {values!r}.")
-    return configs.from_plain(TrainConfig, values, file)
+    def label(self, row: np.ndarray, names: Sequence[str]) -> str:
+        """The most probable class of one row; all from 0.5 on for several labels."""
+        if self.multi_label:
+            return ";".join(n for n, p in zip(names, row, strict=True) if p >= 0.5)
+        return names[int(row.argmax())]
 
 
 def open_run(path: str | Path, merge: int | None = None) -> Run:

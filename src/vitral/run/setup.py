@@ -33,7 +33,7 @@ from vitral.models import (
     clip_config,
 )
 from vitral.models.base import HEADS
-from vitral.run.clips import Kind, refuse_clips, sampled
+from vitral.run.clips import Kind, kind_for, refuse_clips, sampled
 from vitral.run.config import TrainConfig
 from vitral.training import build, parameter_groups
 from vitral.weights import Ledger, Source
@@ -52,6 +52,14 @@ class Prepared:
     """None for fresh weights."""
     origin: dict[str, Any]
     """Where the weights came from and what became of them, for model/config.json."""
+
+
+def kind_of_run(config: TrainConfig) -> Kind:
+    """What `vitral.data.open` has to look for, before the model is built: its name
+    decides, or else the weights."""
+    if config.model:
+        return kind_for(vitral.models.config(config.model))
+    return kind_for(vitral.weights.read(config.weights).config)
 
 
 def open_data(config: TrainConfig, kind: Kind = "auto") -> DataSet:

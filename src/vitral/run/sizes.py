@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from vitral.data.catalogue import SETS
 from vitral.errors import ConfigError
-from vitral.run.clips import kind_of_run
 from vitral.run.config import TrainConfig
-from vitral.run.setup import open_data
+from vitral.run.setup import kind_of_run, open_data
 
 
 class Published(NamedTuple):

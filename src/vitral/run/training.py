@@ -21,7 +21,7 @@ from vitral.data import Audit, Loader, Stages, Transform
 from vitral.evaluation import Classification
 from vitral.models import ModelConfig, name_of
 from vitral.run.begin import Begun, begun, tell, write_facts
-from vitral.run.clips import kind_of_run, one_view
+from vitral.run.clips import one_view
 from vitral.run.config import VOLATILE, TrainConfig
 from vitral.run.finish import finish
 from vitral.run.folder import Run
@@ -40,6 +40,7 @@ from vitral.run.setup import (
     Prepared,
     audit,
     bad_of,
+    kind_of_run,
     open_data,
     optimizer_of,
     prepare_model,

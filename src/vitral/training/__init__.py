@@ -1,13 +1,39 @@
 """Training: optimizer, schedule, loop, checkpoints and log; knows no model, no data."""
 
-from vitral.training.checkpoint import Checkpoint, CheckpointStore, Latest
-from vitral.training.fitting import fit
-from vitral.training.log import TIMING_FIELDS, MetricsLog
-from vitral.training.loop import FitResult, LoopConfig
-from vitral.training.optim import OptimConfig, build, parameter_groups, set_lr
-from vitral.training.optimizer_state import optimizer_tensors, restore_optimizer
-from vitral.training.progress import Progress
-from vitral.training.schedule import ScheduleConfig, lr_at, steps_for
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitral.training.checkpoint import Checkpoint, CheckpointStore, Latest
+    from vitral.training.fitting import fit
+    from vitral.training.log import TIMING_FIELDS, MetricsLog
+    from vitral.training.loop import FitResult, LoopConfig
+    from vitral.training.optim import OptimConfig, build, parameter_groups, set_lr
+    from vitral.training.optimizer_state import optimizer_tensors, restore_optimizer
+    from vitral.training.progress import Progress
+    from vitral.training.schedule import ScheduleConfig, lr_at, steps_for
+
+_WHERE = {
+    "Checkpoint": "vitral.training.checkpoint",
+    "CheckpointStore": "vitral.training.checkpoint",
+    "FitResult": "vitral.training.loop",
+    "Latest": "vitral.training.checkpoint",
+    "LoopConfig": "vitral.training.loop",
+    "MetricsLog": "vitral.training.log",
+    "OptimConfig": "vitral.training.optim",
+    "Progress": "vitral.training.progress",
+    "ScheduleConfig": "vitral.training.schedule",
+    "TIMING_FIELDS": "vitral.training.log",
+    "build": "vitral.training.optim",
+    "fit": "vitral.training.fitting",
+    "lr_at": "vitral.training.schedule",
+    "optimizer_tensors": "vitral.training.optimizer_state",
+    "parameter_groups": "vitral.training.optim",
+    "restore_optimizer": "vitral.training.optimizer_state",
+    "set_lr": "vitral.training.optim",
+    "steps_for": "vitral.training.schedule",
+}
+"""Names and the modules that they come from, imported when first asked for."""
 
 __all__ = [
     "TIMING_FIELDS",
@@ -29,3 +55,9 @@ __all__ = [
     "set_lr",
     "steps_for",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'vitral.training' has no attribute '{name}'")

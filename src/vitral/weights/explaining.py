@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 import vitral.models
 from vitral.errors import VitralError, WeightsError
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig
+from vitral.models.unfilled import unfilled
 from vitral.weights.loading import misfits
 from vitral.weights.opening import find, layout_of, open_weights
 from vitral.weights.source import Source
@@ -93,7 +92,7 @@ def _file(file: TensorFile) -> str:
 
 def _model(source: Source) -> list[Fact]:
     config, pixels = source.config, source.preprocess
-    with torch.device("meta"):
+    with unfilled():
         model = vitral.models.build(config)
     count = sum(parameter.numel() for parameter in model.parameters())
     name = vitral.models.name_of(config) or vitral.models.family_of(config)

@@ -19,6 +19,7 @@ from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
+from vitral.models.unfilled import unfilled
 from vitral.weights.artefact import is_artefact, read_artefact
 from vitral.weights.clips import resized_in_time, started
 from vitral.weights.ledger import Ledger, Line
@@ -108,7 +109,7 @@ def build(source: Source, config: ModelConfig, classes: tuple[str, ...] = ()) ->
     rules = {rule.ours: rule for rule in source.rules}
     # On the meta device: initial values that are overwritten cost a second and twice
     # the memory.
-    with torch.device("meta"):
+    with unfilled():
         model = vitral.models.build(config)
     fresh = _Fresh(model, config)
     lines: list[Line] = []

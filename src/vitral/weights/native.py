@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -18,6 +17,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.files import make_folder, write_atomic, write_json
 from vitral.models import ModelConfig, VisionModel
+from vitral.models.unfilled import unfilled
 from vitral.weights import facts, timm
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.rules import Rule, copy
@@ -145,7 +145,7 @@ def _refuse_own(extra: dict[str, Any]) -> None:
 def about_model(held: Held, extra: dict[str, Any]) -> dict[str, Any]:
     """The content of config.json: timm's fields, and ours in one block."""
     config, preprocess = held.config, held.preprocess
-    with torch.device("meta"):
+    with unfilled():
         model = vitral.models.build(config)
     about = timm.about_model(held)
     if any(rule.theirs != (rule.ours,) for rule in timm.rules(config)):

@@ -1,0 +1,105 @@
+"""`vitral predict` on a folder of small JPEGs, against the model alone.
+
+    OMP_NUM_THREADS=2 python benchmarks/predict.py --images 100000 --workers 1
+
+Prints images/s of the model alone on batches that are ready, before and after, images/s
+of the whole, their ratio with its bound (0.9 where reading hides behind the model, as
+beside a GPU or with a core to spare; two cores that the model fills already share
+reading with it), and resident memory of this process at 10 % and at 100 % (bound:
+20 MB more).
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import vitral as vt
+from vitral.data import Preprocess
+from vitral.run import predicting
+from vitral.run.folder import open_run
+
+BOUND = 0.9
+GROWTH = 20.0
+
+
+def write_images(folder: Path, number: int) -> None:
+    """64 x 48 pixels each, a thousand to a folder, all different."""
+    chance = np.random.default_rng(0)
+    for index in range(number):
+        file = folder / f"{index // 1000:04d}" / f"{index % 1000:03d}.jpg"
+        file.parent.mkdir(exist_ok=True)
+        pixels = np.full((48, 64, 3), chance.integers(0, 256, 3), np.uint8)
+        pixels[index % 48] = index % 251
+        Image.fromarray(pixels).save(file, quality=90)
+
+
+def alone(model: Path, batch: int, batches: int) -> float:
+    """Images/s of the model with nothing beside it."""
+    run = open_run(model)
+    pixels = torch.rand(batch, 3, *run.preprocess.image_size) * 2 - 1
+    run.probabilities(pixels)
+    began = time.perf_counter()
+    for _ in range(batches):
+        run.probabilities(pixels)
+    return batch * batches / (time.perf_counter() - began)
+
+
+def resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--model", default="vit_ti16")
+    parser.add_argument("--size", type=int, nargs=2, default=[64, 96])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=None)
+    known = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        model, images = Path(name) / "model", Path(name) / "images"
+        images.mkdir()
+        write_images(images, known.images)
+        size = (known.size[0], known.size[1])
+        network = vt.create(known.model, num_classes=7, image_size=size)
+        classes = tuple(f"kind {number}" for number in range(7))
+        vt.save(model, network, Preprocess(image_size=size), classes=classes)
+        before = alone(model, known.batch, 40)
+        memory: list[float] = []
+        add = predicting._Told.add
+
+        def noted(told: predicting._Told, number: int, waited: float) -> None:
+            add(told, number, waited)
+            if 10 * told.number >= known.images * (1 + 9 * len(memory)):
+                memory.append(resident())
+
+        predicting._Told.add = noted
+        began = time.perf_counter()
+        made = predicting.predict_files(
+            model,
+            images,
+            Path(name) / "answers.jsonl",
+            batch_size=known.batch,
+            workers=known.workers,
+            announce=print,
+        )
+        whole = known.images / (time.perf_counter() - began)
+        after = alone(model, known.batch, 40)
+    bare = (before + after) / 2
+    print(made)
+    held = "holds" if whole >= BOUND * bare else "does not hold"
+    print(f"{whole:.0f} images/s, model alone {before:.0f} and {after:.0f}")
+    print(f"ratio {whole / bare:.2f}, bound {BOUND}: {held}")
+    held = "holds" if memory[-1] - memory[0] <= GROWTH else "does not hold"
+    print(f"resident: {memory[0]:.0f} MB at 10 %, {memory[-1]:.0f} MB at 100 %: {held}")
+
+
+if __name__ == "__main__":
+    main()

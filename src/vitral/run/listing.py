@@ -1,0 +1,70 @@
+"""Which images or clips were named: files, folders at any depth, patterns."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from vitral.data.frames import EXTENSIONS as CLIP_EXTENSIONS
+from vitral.data.frames import frame_files, has_clips
+from vitral.data.images import EXTENSIONS
+from vitral.errors import ConfigError
+
+Kind = Literal["images", "clips"]
+
+
+def found(patterns: Iterable[str | Path], kind: Kind = "images") -> Iterator[Path]:
+    """The images or clips that were named, those of a folder in the order of names.
+
+    No more than the names of one folder, and of those above it, are held at once.
+
+    Raises:
+        ConfigError: nothing is there, or a folder holds none.
+    """
+    is_one = _is_clip if kind == "clips" else _is_image
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_file() or (path.is_dir() and is_one(path)):
+            yield path
+            continue
+        number = 0
+        for file in _below(path) if path.is_dir() else _matching(path):
+            if is_one(file):
+                number += 1
+                yield file
+        if not number:
+            raise ConfigError(
+                f"No {kind[:-1]} at {pattern}: give files, folders or patterns."
+            )
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder, as sorting all paths part by part would order it."""
+    try:
+        with os.scandir(folder) as entries:
+            inside = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+    except PermissionError as error:
+        raise ConfigError(
+            f"{folder} cannot be listed: {error.strerror}. Change its permissions, or "
+            "name the files that you may read."
+        ) from error
+    for name, is_folder in inside:
+        yield folder / name
+        if is_folder:
+            yield from _below(folder / name)
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+    base = Path(pattern.anchor) if pattern.is_absolute() else Path()
+    return iter(sorted(base.glob(str(pattern.relative_to(pattern.anchor)))))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and path.is_file()
+
+
+def _is_clip(path: Path) -> bool:
+    """Whether it is a video file, an .npz, or a folder of frames and nothing else."""
+    if path.is_file():
+        return path.suffix.lower() in CLIP_EXTENSIONS
+    return path.is_dir() and bool(frame_files(path)) and not has_clips(path)

@@ -1,0 +1,221 @@
+"""Answers for files by the hundred thousand: streamed, in parts, to be gone on with.
+
+A part is written whole or not at all, so a start after a kill answers only for what is
+missing, and the ranks of torchrun answer for every so-many-th part. Rows are a function
+of the files in a batch, and batches one of the list of files: the result of any number
+of starts, ranks and workers is the same.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vitral.errors import ConfigError
+from vitral.files import sync_folder
+from vitral.run.answer_files import FORMS, Count, Form, Row, form_of
+from vitral.run.answer_place import Place, clear_up, make_place
+from vitral.run.answer_plan import (
+    Plan,
+    finish,
+    prepare,
+    settings_of,
+)
+from vitral.run.answering import Answers, place_model, rows_of
+from vitral.run.claim import FORBIDDEN, FULL
+from vitral.run.clips import evaluation_batch
+from vitral.run.environment import pick_device
+from vitral.run.folder import Run, open_run
+from vitral.run.listing import Kind, found
+from vitral.run.lock import locked
+from vitral.run.reading import Waiting, read_ahead
+from vitral.training.distributed import from_first, gathered, joined, rank, world_size
+
+SECONDS = 10.0
+"""Between two lines of progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """Where the answers are, and what it took."""
+
+    out: Path
+    files: int
+    unreadable: int
+    answered: int
+    """Files that this start answered for, on this rank; the others were done."""
+    seconds: float
+    waiting: float
+    """Share of `seconds` in which the model waited for files."""
+
+    def __str__(self) -> str:
+        text = f"{self.files:,} files, {self.unreadable:,} unreadable"
+        if self.answered < self.files:
+            text += f", {self.answered:,} of them answered now"
+        if self.answered:
+            speed = self.answered / max(self.seconds, 1e-9)
+            text += f": {speed:,.0f} files/s, {100 * self.waiting:.0f} % of the time "
+            text += "waiting for data"
+        return text
+
+
+def predict_files(
+    run: Run | str | Path,
+    files: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    form: str = "",
+    top: int = 5,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str = "auto",
+    announce: Callable[[str], None] = lambda line: None,
+) -> Predicted:
+    """Write the answer for each file; go on where an earlier start was stopped.
+
+    Under torchrun the ranks share the work; all see the same `out`.
+
+    Args:
+        files: images or clips, folders at any depth, or patterns.
+        out: a file that ends in .jsonl, .csv or .parquet, or a folder for parts.
+        form: "jsonl", "csv" or "parquet"; empty goes by the ending of `out`.
+        top: classes per row.
+        batch_size: images for the model at once; of clips fewer.
+        workers: processes that read ahead; 0 reads when asked, None decides.
+        announce: gets a line of progress every ten seconds, on rank 0.
+
+    Raises:
+        ConfigError: `out` is in use or holds something else, or it was begun with
+            another model, other flags or other files.
+        MissingExtraError: Parquet or a video needs a package that is not there.
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    opened.require_head()
+    place = Place.of(Path(out))
+    form = form_of(form, place.out)
+    FORMS[form]()  # what is missing for it is said before the first answer
+    named = [files] if isinstance(files, str | Path) else list(files)
+    batch = evaluation_batch(opened.preprocess, batch_size)
+    chosen = pick_device(device)
+    settings = partial(
+        settings_of, opened, top=top, form=form, batch=batch, device=chosen.type
+    )
+    kind: Kind = "clips" if opened.preprocess.sampling else "images"
+    answers = Answers(opened, top, workers)
+    with joined(chosen), _mended(place), ExitStack() as stack:
+        place_model(opened, chosen)
+
+        def begin() -> Plan:
+            make_place(place)
+            stack.enter_context(locked(place.lock))
+            return prepare(place, settings(), found(named, kind))
+
+        plan = from_first(begin)
+        told = _Told(plan, announce if rank() == 0 else lambda line: None)
+        if not plan.done:
+            _answer(answers, plan, place, told)
+        gathered(0)  # all parts are there
+        bad = from_first(lambda: _together(plan, place))
+    if rank() == 0:
+        clear_up(place)
+    return Predicted(
+        out=place.out,
+        files=plan.listing.files,
+        unreadable=bad,
+        answered=told.number,
+        seconds=told.seconds,
+        waiting=told.waited / max(told.seconds, 1e-9),
+    )
+
+
+class _Told:
+    """Counts files and seconds, and says how it goes now and then."""
+
+    def __init__(self, plan: Plan, announce: Callable[[str], None]) -> None:
+        self.plan = plan
+        self.announce = announce
+        self.number = 0
+        self.seconds = 0.0
+        self.waited = 0.0
+        self._began = self._said = time.perf_counter()
+
+    def add(self, number: int, waited: float) -> None:
+        now = time.perf_counter()
+        self.number += number
+        self.seconds, self.waited = now - self._began, waited
+        if now - self._said >= SECONDS:
+            self._said = now
+            share = f" of rank 0 of {world_size()}" if world_size() > 1 else ""
+            self.announce(
+                f"{self.number:,} of {self.plan.listing.files:,} files{share}, "
+                f"{self.number / self.seconds:,.0f} files/s, "
+                f"{100 * waited / self.seconds:.0f} % of the time waiting for data"
+            )
+
+
+def _answer(answers: Answers, plan: Plan, place: Place, told: _Told) -> None:
+    """Write the missing parts that are this rank's."""
+    form = plan.settings["format"]
+    own = plan.missing(place)[rank() :: world_size()]
+    tasks = (batch for part in own for batch in plan.batches(place, part))
+    reads = Waiting(read_ahead(answers.run.preprocess, tasks, answers.workers))
+    batches = iter(reads)
+    for part in own:
+        written: list[Row] = []
+        for read in batches:
+            written += rows_of(answers, read)
+            told.add(len(read.paths), reads.seconds)
+            if len(written) == plan.size(part):
+                break
+        FORMS[form]().write(place.part(part, form), written)
+
+
+def _together(plan: Plan, place: Place) -> int:
+    """Join the parts, and note that all is done; the number of unreadable files."""
+    if plan.unreadable is not None:
+        return plan.unreadable
+    name = plan.settings["format"]
+    form = FORMS[name]()
+    parts = [place.part(number, name) for number in range(len(plan.listing.starts))]
+    counts = [form.count(part) for part in parts]
+    total = Count(*map(sum, zip(*counts, strict=True)))
+    if total.files != plan.listing.files:
+        raise ConfigError(
+            f"The parts in {place.work} hold {total.files:,} rows for "
+            f"{plan.listing.files:,} files: something else wrote there. Give another "
+            "`--out`."
+        )
+    if place.whole:
+        _join(form, parts, place)
+    finish(plan, place, total.unreadable)
+    return total.unreadable
+
+
+def _join(form: Form, parts: list[Path], place: Place) -> None:
+    """The whole file, under its name once it is on the disk."""
+    temporary = place.work / f"part-all{form.suffix}"
+    form.join(parts, temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(place.out)
+    sync_folder(place.out.parent)
+
+
+@contextmanager
+def _mended(place: Place) -> Iterator[None]:
+    """A full disk gets the name of what was written, a forbidden one a sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FORBIDDEN:
+            raise ConfigError(
+                f"{place.out} cannot be written ({error}): choose another `--out`, or "
+                "change the permissions."
+            ) from error
+        if error.errno in FULL and error.filename is None:
+            raise OSError(errno.ENOSPC, error.strerror, str(place.out)) from error
+        raise

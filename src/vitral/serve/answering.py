@@ -1,0 +1,266 @@
+"""What the model process makes of a batch: labels, maps, embeddings, logits."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitral.data import Preprocess
+from vitral.data.images import decode
+from vitral.data.preprocess import Size
+from vitral.errors import ConfigError, ImageError, WeightsError
+from vitral.evaluation import softmax
+from vitral.inspection import grad_cam, rollout
+from vitral.layers import Attention
+from vitral.run import Run, open_run
+from vitral.run.scoring import logits_of
+from vitral.weights import ExportedModel
+
+_TABLE = 6
+"""Digits after the point of a map's values."""
+
+
+class Refused(NamedTuple):
+    """Why one image has no answer."""
+
+    status: int
+    code: str
+    message: str
+
+
+class Seen(NamedTuple):
+    """One decoded image."""
+
+    pixels: Tensor
+    size: Size
+    notes: tuple[str, ...]
+
+
+class Predictor:
+    """A model that answers batches of files, each file for itself."""
+
+    def __init__(
+        self, path: str, *, merge: int | None, max_pixels: int, threads: int
+    ) -> None:
+        """Open the model and try it once.
+
+        Raises:
+            WeightsError: it is missing or corrupt, or its logits are not finite.
+            ConfigError: it has no head, or takes clips.
+        """
+        self.run = _opened(path, merge)
+        self.max_pixels = max_pixels
+        self._decoders = ThreadPoolExecutor(max(1, threads))
+        self.model = self.run.model.eval()
+        self.hash = _hash(path)
+
+    def facts(self) -> dict[str, Any]:
+        """What a client may want to know of the model."""
+        return {
+            "model": Path(self.run.path).absolute().name,
+            "hash": self.hash,
+            "classes": list(self.run.classes),
+            "image_size": list(self.run.preprocess.image_size),
+            "multi_label": self.run.multi_label,
+            "temperature": self.run.temperature,
+            "maps": self.features_missing() == "",
+        }
+
+    def features_missing(self) -> str:
+        """Why neither a map nor an embedding can be had; empty where they can."""
+        if not isinstance(self.model, ExportedModel):
+            return ""
+        return (
+            "The server runs an exported model, which holds the way from pixels to "
+            "logits and nothing between: serve the run itself for heat maps and "
+            "embeddings, or ask without `map` and `embedding`."
+        )
+
+    def warm_up(self, batch: int) -> None:
+        """One pass of a full batch and one of a single image.
+
+        Raises:
+            WeightsError: the logits of a grey image are not finite.
+        """
+        height, width = self.run.preprocess.image_size
+        grey = self.run.preprocess.normalise(torch.full((3, height, width), 127.0))
+        for number in {1, batch}:
+            logits = self._logits(grey.expand(number, -1, -1, -1).contiguous())
+        if not torch.isfinite(logits).all():
+            raise WeightsError(
+                f"The model in {self.run.path} gives logits that are not finite for a "
+                "grey image: its weights are damaged. Export or train it again."
+            )
+
+    def answer(
+        self, contents: Sequence[bytes], wants: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """A row for each file: its answer, or `refused` with a status and a reason."""
+        rows: list[dict[str, Any]] = [{} for _ in contents]
+        seen: list[tuple[int, Seen]] = []
+        for index, found in enumerate(self._decoded(contents, wants)):
+            if isinstance(found, Refused):
+                rows[index] = {"refused": list(found)}
+            else:
+                seen.append((index, found))
+        if not seen:
+            return rows
+        pixels = torch.stack([one.pixels for _, one in seen])
+        logits = self._logits(pixels)
+        chosen = {index: row for row, (index, _) in enumerate(seen)}
+        for index, one in seen:
+            values = logits[chosen[index]]
+            rows[index] = self._row(values, wants[index])
+            rows[index]["notes"] = list(one.notes)
+        self._add_embeddings(rows, chosen, wants, pixels)
+        self._add_maps(rows, chosen, wants, pixels)
+        for index, one in seen:
+            if "map" in rows[index]:
+                rows[index]["map"]["box"] = box(self.run.preprocess, one.size)
+        return rows
+
+    def _decoded(
+        self, contents: Sequence[bytes], wants: Sequence[dict[str, Any]]
+    ) -> list[Seen | Refused]:
+        if len(contents) == 1:
+            return [self._decode(contents[0], wants[0])]
+        return list(self._decoders.map(self._decode, contents, wants))
+
+    def _decode(self, content: bytes, wants: dict[str, Any]) -> Seen | Refused:
+        missing = self.features_missing()
+        if missing and (wants.get("map") or wants.get("embedding")):
+            return Refused(422, "no_features", missing)
+        try:
+            decoded = decode(content, self.max_pixels)
+            pixels = self.run.pixels(decoded.image)
+        except ImageError as error:
+            return Refused(
+                422,
+                "unreadable_image",
+                f"The image cannot be read: {error}. Send a complete image of at most "
+                f"{self.max_pixels:,} pixels.",
+            )
+        size = Size(decoded.image.height, decoded.image.width)
+        return Seen(pixels, size, decoded.notes)
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        return logits_of(
+            self.model,
+            pixels,
+            views=self.run.extra.get("eval_views", "one"),
+            bf16=self.run.extra.get("precision") == "bf16",
+            multi_label=self.run.multi_label,
+        )
+
+    def _row(self, logits: Tensor, wants: dict[str, Any]) -> dict[str, Any]:
+        names = self.run.classes or tuple(str(i) for i in range(len(logits)))
+        if self.run.multi_label:
+            shares = logits.sigmoid().numpy()
+        else:
+            shares = softmax(logits[None].numpy() / self.run.temperature)[0]
+        order = (-shares).argsort(kind="stable")
+        best = int(order[0])
+        label = names[best]
+        if self.run.multi_label:
+            label = ";".join(n for n, p in zip(names, shares, strict=True) if p >= 0.5)
+        row: dict[str, Any] = {
+            "label": label,
+            "confidence": float(shares[best]),
+            "probabilities": {
+                names[i]: float(shares[i]) for i in order[: wants["top"]]
+            },
+        }
+        if wants.get("logits"):
+            row["logits"] = [float(value) for value in logits]
+        return row
+
+    def _add_embeddings(
+        self,
+        rows: list[dict[str, Any]],
+        chosen: dict[int, int],
+        wants: Sequence[dict[str, Any]],
+        pixels: Tensor,
+    ) -> None:
+        asked = [index for index in chosen if wants[index].get("embedding")]
+        if not asked:
+            return
+        with torch.no_grad():
+            some = pixels[[chosen[index] for index in asked]]
+            pooled = self.model.forward_pool(self.model.forward_features(some))
+        for index, vector in zip(asked, pooled.float(), strict=True):
+            rows[index]["embedding"] = [float(value) for value in vector]
+
+    def _add_maps(
+        self,
+        rows: list[dict[str, Any]],
+        chosen: dict[int, int],
+        wants: Sequence[dict[str, Any]],
+        pixels: Tensor,
+    ) -> None:
+        asked = [index for index in chosen if wants[index].get("map")]
+        names = list(self.run.classes)
+        attends = any(isinstance(part, Attention) for part in self.model.modules())
+        # One at a time: the attention of a whole batch is large.
+        for index in asked:
+            image = pixels[chosen[index]][None]
+            if attends:
+                table = rollout(self.model, image)[0]
+            else:
+                first = next(iter(rows[index]["probabilities"]))
+                best = names.index(first) if names else int(first)
+                table = grad_cam(self.model, image, torch.tensor([best]))[0]
+            rows[index]["map"] = {
+                "method": "rollout" if attends else "grad_cam",
+                "rows": table.shape[0],
+                "columns": table.shape[1],
+                "values": [
+                    [round(float(value), _TABLE) for value in row] for row in table
+                ],
+            }
+
+
+def box(preprocess: Preprocess, size: Size) -> list[float]:
+    """The part of an image that the model sees: left, top, right, bottom as shares."""
+    whole = preprocess.size_before_crop(size)
+    height, width = preprocess.image_size
+    top = round((whole.height - height) / 2) / whole.height
+    left = round((whole.width - width) / 2) / whole.width
+    right, bottom = left + width / whole.width, top + height / whole.height
+    return [round(edge, _TABLE) for edge in (left, top, right, bottom)]
+
+
+def _opened(path: str, merge: int | None) -> Run:
+    run = open_run(path, merge)
+    run.require_head()
+    if run.preprocess.sampling:
+        raise ConfigError(
+            f"The model in {path} takes clips, and the server answers for images: "
+            "`vitral predict RUN CLIPS` answers for clips."
+        )
+    return run
+
+
+def _hash(path: str) -> str:
+    """12 hexadecimal digits of the SHA-256 of the weights, names apart."""
+    place = Path(path)
+    inside = [place / "model" / "model.safetensors", place / "model.safetensors"]
+    files = [file for file in inside if file.is_file()][:1]
+    if not files:
+        folder = place if place.is_dir() else place.parent
+        parts = place.suffix != ".onnx"
+        files = sorted(folder.glob("*.bin")) if parts else [place]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def finite(row: dict[str, Any]) -> bool:
+    """Whether an answer can be written as JSON."""
+    return all(map(math.isfinite, row.get("probabilities", {}).values()))

@@ -1,0 +1,324 @@
+"""The routes."""
+
+import asyncio
+import hmac
+import json
+from importlib import resources
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from vitral.serve import limits, multipart, schema
+from vitral.serve.batching import Batcher, Item
+from vitral.serve.metrics import Metrics
+from vitral.serve.problems import Problem, body
+from vitral.serve.settings import Settings
+from vitral.serve.supervisor import Worker
+from vitral.serve.watch import Watch
+from vitral.version import __version__
+
+_CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_PAGE = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+PATHS = frozenset(
+    {"/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json", *_PAGE}
+)
+_GONE = 499
+"""What is counted where nobody was left to answer; it is never sent."""
+
+
+class Service:
+    """What the routes share."""
+
+    def __init__(self, settings: Settings, worker: Worker) -> None:
+        self.settings = settings
+        self.worker = worker
+        self.metrics = Metrics()
+        self.batcher = Batcher(settings, worker.ask, self.metrics)
+        self.budget = limits.Budget(settings.max_buffered)
+        self.app = Watch(_routes(self), self.metrics, PATHS)
+
+    def require_token(self, request: Request) -> None:
+        """Raises Problem (401) unless the request carries the token that is set."""
+        if not self.settings.token:
+            return
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(
+            given.strip().encode("latin-1", "replace"), self.settings.token.encode()
+        )
+        if not right or kind.lower() != "bearer":
+            raise Problem(
+                401,
+                "unauthorized",
+                "This server wants a token: send `Authorization: Bearer TOKEN`.",
+            )
+
+    def require_ready(self) -> None:
+        """Raises Problem (503) while the model is being started again."""
+        if not self.worker.ready:
+            raise Problem(
+                503,
+                "not_ready",
+                "The model is being started again. Send the image again in a moment.",
+                retry_after=1,
+            )
+
+    async def predict(self, request: Request, wants: dict[str, Any]) -> Response:
+        """From a request to its answer.
+
+        Raises:
+            Problem: any answer other than 200.
+            ClientGone: nobody is left to answer.
+        """
+        content = await self._body(request)
+        loop = asyncio.get_running_loop()
+        came = loop.time()
+        held = len(content)
+        try:
+            if limits.media_type(request.headers) == "form":
+                kind = request.headers["content-type"]
+                content = multipart.image_of(content, kind)
+            limits.require_image(content)
+            item = Item(
+                content=content,
+                wants=wants,
+                came=came,
+                deadline=came + self.settings.timeout,
+                answer=loop.create_future(),
+            )
+            self.batcher.submit(item)
+            row = await self._wait(item, request)
+        finally:
+            self.budget.give_back(held)
+        if "refused" in row:
+            raise Problem(*row["refused"])
+        now = loop.time()
+        self.metrics.seconds.add(now - came)
+        facts = self.worker.facts
+        row["model"] = {"name": facts["model"], "hash": facts["hash"]}
+        row["timing"] = {
+            "queue_ms": round(1000 * (item.started - came), 3),
+            "model_ms": round(1000 * (now - item.started), 3),
+            "batch": item.batch,
+        }
+        row["request_id"] = request.scope["request_id"]
+        return _json(row)
+
+    async def _body(self, request: Request) -> bytes:
+        """The body, or the reason why it is not wanted: after reading what is on the
+        way, so that the client reads the reason."""
+        settings = self.settings
+        try:
+            self.require_token(request)
+            self.require_ready()
+            limits.media_type(request.headers)
+            limits.declared_length(request.headers, settings.max_bytes)
+        except Problem as problem:
+            if problem.status != 411:
+                await self._discard(request, problem)
+            raise
+        try:
+            return await limits.read_body(
+                request.receive,
+                most=settings.max_bytes,
+                seconds=settings.body_timeout,
+                budget=self.budget,
+            )
+        except Problem as problem:
+            if problem.status != 408:
+                await self._discard(request, problem)
+            raise
+
+    async def _discard(self, request: Request, problem: Problem) -> None:
+        ended = await limits.discard(request.receive, self.settings.max_bytes)
+        problem.close = not ended
+
+    async def _wait(self, item: Item, request: Request) -> dict[str, Any]:
+        """The worker's row, unless the time is over or the client has left first."""
+        left = asyncio.ensure_future(request.receive())
+        either: set[asyncio.Future[Any]] = {left, item.answer}
+        try:
+            await asyncio.wait(
+                either,
+                timeout=self.settings.timeout,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            item.gone = True
+            gone = left.done()
+            left.cancel()
+        if item.answer.done():
+            return item.answer.result()
+        item.answer.cancel()
+        if gone:
+            raise limits.ClientGone
+        raise Problem(
+            504,
+            "deadline",
+            f"No answer within {self.settings.timeout:g} seconds. Send the image again "
+            "when the server has less to do.",
+        )
+
+    def gauges(self) -> dict[str, float]:
+        """Values of now, for /metrics."""
+        return {
+            "vitral_queue_images": len(self.batcher.waiting),
+            "vitral_queue_most_images": self.batcher.most_waiting,
+            "vitral_in_flight_requests": self.app.in_flight - 1,
+            "vitral_buffered_bytes": self.budget.held,
+            "vitral_worker_ready": float(self.worker.ready),
+        }
+
+
+def _routes(service: Service) -> FastAPI:
+    app = FastAPI(
+        title="vitral",
+        version=__version__,
+        description="A Vision Transformer's answers for images.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _add_errors(app)
+    _add_predict(app, service)
+    _add_facts(app, service)
+    _add_page(app)
+    return app
+
+
+def _add_predict(app: FastAPI, service: Service) -> None:
+    @app.post(
+        "/predict",
+        summary="Labels and calibrated probabilities of one image",
+        response_model=None,
+        responses={
+            200: {"model": schema.Answer},
+            **schema.meanings(400, 401, 408, 411, 413, 415, 422, 429, 500, 503, 504),
+        },
+        openapi_extra=schema.BODY,
+    )
+    async def predict(
+        request: Request,
+        top: Annotated[int, Query(ge=1, description="classes to list")] = 5,
+        map: Annotated[bool, Query(description="a heat map")] = False,  # noqa: A002
+        embedding: Annotated[bool, Query(description="what feeds the head")] = False,
+        logits: Annotated[bool, Query(description="before calibration")] = False,
+    ) -> Response:
+        wants = {"top": top, "map": map, "embedding": embedding, "logits": logits}
+        try:
+            return await service.predict(request, wants)
+        except limits.ClientGone:
+            service.metrics.gone += 1
+            return Response(status_code=_GONE)
+
+
+def _add_facts(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/health", summary="Whether the process lives", response_model=schema.State
+    )
+    async def health() -> Response:
+        return _json({"status": "alive"})
+
+    @app.get(
+        "/ready",
+        summary="Whether images are taken",
+        response_model=schema.State,
+        responses=schema.meanings(503),
+    )
+    async def ready() -> Response:
+        if service.app.draining:
+            raise Problem(503, "stopping", "The server is stopping.", retry_after=1)
+        service.require_ready()
+        return _json({"status": "ready"})
+
+    @app.get(
+        "/model",
+        summary="The model that answers",
+        response_model=schema.Facts,
+        responses=schema.meanings(401),
+    )
+    async def model(request: Request) -> Response:
+        service.require_token(request)
+        settings = service.settings
+        return _json(
+            service.worker.facts
+            | {"max_bytes": settings.max_bytes, "max_pixels": settings.max_pixels}
+        )
+
+    @app.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}, **schema.meanings(401)},
+    )
+    async def metrics(request: Request) -> Response:
+        service.require_token(request)
+        text = service.metrics.text(service.gauges())
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_page(app: FastAPI) -> None:
+    def add(path: str, name: str, kind: str) -> None:
+        content = resources.files("vitral.serve").joinpath(name).read_bytes()
+
+        @app.get(path, include_in_schema=False)
+        async def page() -> Response:
+            headers = {"content-security-policy": _CONTENT_POLICY}
+            return Response(content, headers=headers, media_type=kind)
+
+    for path, (name, kind) in _PAGE.items():
+        add(path, name, kind)
+
+
+def _add_errors(app: FastAPI) -> None:
+    def answer(request: Request, problem: Problem) -> Response:
+        content = body(problem.code, problem.message, request.scope["request_id"])
+        return Response(
+            content,
+            problem.status,
+            headers=problem.headers(),
+            media_type="application/json",
+        )
+
+    @app.exception_handler(Problem)
+    async def _(request: Request, error: Problem) -> Response:
+        return answer(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = first["loc"][-1] if first["loc"] else "?"
+        reason = f"`{where}` in the query cannot be used: {first['msg']}."
+        return answer(request, Problem(400, "bad_query", reason))
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            message = "There is nothing here: images go to /predict, see /openapi.json."
+            return answer(request, Problem(404, "not_found", message))
+        allowed = (error.headers or {}).get("Allow", "")
+        if error.status_code == 405:
+            message = f"{request.method[:20]} is not allowed here, only {allowed}."
+            reply = answer(request, Problem(405, "method_not_allowed", message))
+            reply.headers["allow"] = allowed
+            return reply
+        code, message = "bad_request", str(error.detail)
+        return answer(request, Problem(error.status_code, code, message))
+
+    @app.exception_handler(Exception)
+    async def _(request: Request, error: Exception) -> Response:
+        message = "Something in the server failed; its log says what."
+        return answer(request, Problem(500, "failed", message))
+
+
+def _json(value: Any) -> Response:
+    return Response(json.dumps(value, allow_nan=False), media_type="application/json")

@@ -1,0 +1,160 @@
+"""Requests of many clients into batches of one model: by size and by time.
+
+Nobody waits for nothing: an image that came too late for its deadline, or whose client
+is gone, is dropped before it is computed, and one that would come too late is refused.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median_low
+from typing import Any
+
+from vitral.serve.metrics import Metrics
+from vitral.serve.problems import Problem
+from vitral.serve.settings import Settings
+
+_LATE = 0.8
+"""Share of the time-out that the wait for those before may take."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Item:
+    """One image on its way."""
+
+    content: bytes
+    wants: dict[str, Any]
+    """`top`, `map`, `embedding`, `logits`, as the worker understands them."""
+    came: float
+    """When its last byte did, on the loop's clock, as the other times."""
+    deadline: float
+    answer: asyncio.Future[dict[str, Any]]
+    started: float = 0.0
+    """When its batch began."""
+    batch: int = 0
+    gone: bool = field(default=False)
+    """Whether the client left."""
+
+
+class WorkerDied(Exception):
+    """The model process ended, or was ended, while it was asked."""
+
+
+Ask = Callable[[Sequence[Item]], Awaitable[list[dict[str, Any]]]]
+
+
+class Batcher:
+    """A bounded queue before a model that takes one batch at a time."""
+
+    def __init__(self, settings: Settings, ask: Ask, metrics: Metrics) -> None:
+        self.settings = settings
+        self.ask = ask
+        self.metrics = metrics
+        self.waiting: deque[Item] = deque()
+        self.running: list[Item] = []
+        self.most_waiting = 0
+        """The longest that the queue has been."""
+        self.seconds_per_image = 0.0
+        """Of late; 0 before the first batch."""
+        self._each: deque[float] = deque(maxlen=9)
+        self._came = asyncio.Event()
+
+    def submit(self, item: Item) -> None:
+        """Let an image wait for its batch.
+
+        Raises:
+            Problem: 429: the queue is full, or the answer would come too late.
+        """
+        places = self.settings.places
+        ahead = len(self.waiting) + len(self.running)
+        wait = (ahead + 1) * self.seconds_per_image
+        # The first of an idle server is always tried: the estimate must not lock it.
+        late = ahead > 0 and wait > _LATE * self.settings.timeout
+        # More than the model needs to stay busy is only time that everybody loses.
+        late |= (
+            len(self.waiting) >= self.settings.max_batch
+            and wait > self.settings.queue_seconds
+        )
+        if len(self.waiting) >= places or late:
+            reason = (
+                f"{places} images wait already"
+                if len(self.waiting) >= places
+                else f"the answer would take some {wait:.1f} seconds"
+            )
+            raise Problem(
+                429,
+                "queue_full",
+                f"The server is at its limit: {reason}. Send the image again later.",
+                retry_after=max(1, math.ceil(wait / 2)),
+            )
+        self.waiting.append(item)
+        self.most_waiting = max(self.most_waiting, len(self.waiting))
+        self._came.set()
+
+    async def run(self) -> None:
+        """Make batches until cancelled."""
+        while True:
+            await self._came.wait()
+            await self._fill()
+            batch = self._taken()
+            if batch:
+                await self._answer(batch)
+
+    def fail_all(self, problem: Problem) -> None:
+        """Answer whoever waits or is being computed with `problem`."""
+        for item in (*self.running, *self.waiting):
+            if not item.answer.done():
+                item.answer.set_exception(problem)
+        self.waiting.clear()
+
+    async def _fill(self) -> None:
+        """Wait for a full batch, or until the first has waited long enough."""
+        loop = asyncio.get_running_loop()
+        while 0 < len(self.waiting) < self.settings.max_batch:
+            until = self.waiting[0].came + self.settings.max_wait_ms / 1000
+            left = until - loop.time()
+            if left <= 0:
+                return
+            self._came.clear()
+            try:
+                await asyncio.wait_for(self._came.wait(), left)
+            except TimeoutError:
+                self._came.set()
+                return
+
+    def _taken(self) -> list[Item]:
+        """The next batch, without those that nobody waits for any more."""
+        now = asyncio.get_running_loop().time()
+        batch: list[Item] = []
+        while self.waiting and len(batch) < self.settings.max_batch:
+            item = self.waiting.popleft()
+            if item.gone or item.answer.done() or item.deadline <= now:
+                self.metrics.dropped += 1
+                continue
+            batch.append(item)
+        if not self.waiting:
+            self._came.clear()
+        return batch
+
+    async def _answer(self, batch: list[Item]) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for item in batch:
+            item.started, item.batch = started, len(batch)
+        self.running = batch
+        try:
+            answers = await self.ask(batch)
+        except WorkerDied:
+            # Who supervises the worker has answered everybody.
+            return
+        finally:
+            self.running = []
+        self._each.append((loop.time() - started) / len(batch))
+        # The median: one batch that was held up says nothing of the next.
+        self.seconds_per_image = median_low(self._each)
+        self.metrics.batch(len(batch))
+        for item, answer in zip(batch, answers, strict=True):
+            if not item.answer.done():
+                item.answer.set_result(answer)

@@ -1,0 +1,185 @@
+"""What a body may be: its size, counted while it arrives, its kind, by its first bytes.
+
+The pixels are limited where they are decoded, from the image's header; see worker.py.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from vitral.serve.problems import Problem
+
+Receive = Callable[[], Awaitable[Any]]
+
+_FORMS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
+_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_DISCARD_SECONDS = 1.0
+
+
+class ClientGone(Exception):
+    """Nobody is left to answer."""
+
+
+class Budget:
+    """Bytes of all bodies that are held at a time."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+
+    def take(self, number: int) -> None:
+        """Raises Problem when it would be more than is allowed."""
+        if self.held + number > self.most:
+            raise Problem(
+                503,
+                "busy",
+                f"The server holds {self.held:,} bytes of requests already and takes "
+                f"at most {self.most:,}. Send the image again later.",
+                retry_after=1,
+                close=True,
+            )
+        self.held += number
+
+    def give_back(self, number: int) -> None:
+        self.held -= number
+
+
+def is_image(content: bytes) -> bool:
+    """Whether the first bytes are those of a format that vitral decodes."""
+    if content[:4] == b"RIFF":
+        return content[8:12] == b"WEBP"
+    return content.startswith(_FORMS) or content.startswith(_TIFF)
+
+
+def require_image(content: bytes) -> None:
+    """Raises Problem (415, or 400 for no bytes) unless it begins as an image does."""
+    if not content:
+        raise Problem(
+            400, "empty_image", "The image has no bytes. Send the content of a file."
+        )
+    if not is_image(content):
+        raise Problem(
+            415,
+            "unsupported_image",
+            "The content does not begin as a JPEG, PNG, WEBP, BMP, GIF or TIFF image "
+            "does. Send the bytes of the file as they are, not as text.",
+        )
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """`image` for a body that is an image, `form` for multipart.
+
+    Raises:
+        Problem: 411, 415: a body of unknown length, packed, or of another kind.
+    """
+    if "content-length" not in headers and "transfer-encoding" not in headers:
+        raise Problem(
+            411,
+            "length_required",
+            "The request has no body that HTTP could find: it needs Content-Length, or "
+            "Transfer-Encoding: chunked.",
+        )
+    packed = headers.get("content-encoding", "identity").strip().lower()
+    if packed not in ("", "identity"):
+        raise Problem(
+            415,
+            "unsupported_encoding",
+            f"Content-Encoding {packed[:40]!r} is not taken: images are packed "
+            "already. Send the bytes of the file as they are.",
+        )
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return "form"
+    if kind in ("", "application/octet-stream") or kind.startswith("image/"):
+        return "image"
+    raise Problem(
+        415,
+        "unsupported_media_type",
+        f"Content-Type {kind[:60]!r} is not taken: send image bytes with "
+        "`Content-Type: image/jpeg` (or another image type), or a multipart form with "
+        "the field `image`.",
+    )
+
+
+def declared_length(headers: Mapping[str, str], most: int) -> int:
+    """What Content-Length says; 0 where it says nothing.
+
+    Raises:
+        Problem: 413: more than is taken.
+    """
+    # The parser has refused what is not a number.
+    length = int(headers.get("content-length", "0"))
+    if length > most:
+        raise _too_large(most, f"says that it has {length:,}")
+    return length
+
+
+async def read_body(
+    receive: Receive, *, most: int, seconds: float, budget: Budget
+) -> bytes:
+    """The whole body. What was taken from `budget` is given back by the caller.
+
+    Raises:
+        Problem: 408, 413, 503: too slow, too large, or no room for it.
+        ClientGone: the connection ended before the body did.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                piece = message.get("body", b"")
+                if piece:
+                    budget.take(len(piece))
+                    size += len(piece)
+                    pieces.append(piece)
+                if size > most:
+                    raise _too_large(most, "has more")
+                if not message.get("more_body", False):
+                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    except TimeoutError:
+        budget.give_back(size)
+        raise Problem(
+            408,
+            "slow_body",
+            f"The body did not arrive within {seconds:g} seconds: {size:,} bytes came. "
+            "Send it faster, or a smaller image.",
+            close=True,
+        ) from None
+    except BaseException:
+        budget.give_back(size)
+        raise
+
+
+async def discard(receive: Receive, most: int) -> bool:
+    """Read on for a moment without keeping anything; whether the body ended.
+
+    A connection that is closed while bytes arrive is reset, and the client would not
+    see why.
+    """
+    size = 0
+    try:
+        async with asyncio.timeout(_DISCARD_SECONDS):
+            while size <= most:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return False
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return True
+    except TimeoutError:
+        return False
+    return False
+
+
+def _too_large(most: int, says: str) -> Problem:
+    return Problem(
+        413,
+        "too_large",
+        f"The body {says} bytes; at most {most:,} are taken. Send a smaller "
+        "image: the model shrinks it anyway.",
+        close=True,
+    )

@@ -1,0 +1,72 @@
+"""Counters in the text form that Prometheus reads (exposition format 0.0.4)."""
+
+from bisect import bisect_left
+from collections import Counter
+from itertools import accumulate
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_IMAGES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+
+
+class Histogram:
+    """Values counted by upper bounds."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def lines(self, name: str) -> list[str]:
+        sums = list(accumulate(self.counts))
+        names = [*(f"{bound:g}" for bound in self.bounds), "+Inf"]
+        return [
+            f"# TYPE {name} histogram",
+            *(
+                f'{name}_bucket{{le="{bound}"}} {number}'
+                for bound, number in zip(names, sums, strict=True)
+            ),
+            f"{name}_sum {self.total:.9g}",
+            f"{name}_count {sums[-1]}",
+        ]
+
+
+class Metrics:
+    """What happened since the server started."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        """By path and status; paths that do not exist are one."""
+        self.seconds = Histogram(_SECONDS)
+        """Of answers of /predict with 200, from the last byte of the request."""
+        self.batches = Histogram(_IMAGES)
+        self.dropped = 0
+        """Images that were not computed: too late, or nobody waited."""
+        self.restarts = 0
+        self.gone = 0
+        """Clients that left before their answer."""
+
+    def batch(self, images: int) -> None:
+        self.batches.add(float(images))
+
+    def text(self, gauges: dict[str, float]) -> str:
+        """Everything, with the values of now under their names."""
+        lines = ["# TYPE vitral_requests_total counter"]
+        for (path, status), number in sorted(self.requests.items()):
+            lines.append(
+                f'vitral_requests_total{{path="{path}",status="{status}"}} {number}'
+            )
+        for name, value in (
+            ("vitral_dropped_total", self.dropped),
+            ("vitral_clients_gone_total", self.gone),
+            ("vitral_worker_restarts_total", self.restarts),
+        ):
+            lines += [f"# TYPE {name} counter", f"{name} {value}"]
+        for name, gauge in gauges.items():
+            lines += [f"# TYPE {name} gauge", f"{name} {gauge:g}"]
+        lines += self.seconds.lines("vitral_predict_seconds")
+        lines += self.batches.lines("vitral_batch_images")
+        return "\n".join(lines) + "\n"

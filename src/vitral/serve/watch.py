@@ -1,0 +1,94 @@
+"""Around every request: its id, its count, its headers, and what a stop does to it."""
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from vitral.serve.metrics import Metrics
+from vitral.serve.problems import body
+
+_ID = re.compile(rb"[\w.:-]{1,64}")
+_ALWAYS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class Watch:
+    """The outermost layer of the application."""
+
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        metrics: Metrics,
+        paths: frozenset[str],
+    ) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.paths = paths
+        self.draining = False
+        self.in_flight = 0
+        """Requests that have begun and have no whole answer yet."""
+        self.last_seen = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request_id = _id(scope["headers"])
+        scope["request_id"] = request_id.decode()
+        status = 500
+
+        async def noting(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [
+                    *message.get("headers", ()),
+                    *_ALWAYS,
+                    (b"x-request-id", request_id),
+                ]
+                if self.draining:
+                    headers = [h for h in headers if h[0] != b"connection"]
+                    headers.append((b"connection", b"close"))
+                message = message | {"headers": headers}
+            await send(message)
+
+        self.in_flight += 1
+        try:
+            if self.draining and scope["path"] == "/predict":
+                await self._refuse(scope, noting)
+            else:
+                await self.app(scope, receive, noting)
+        finally:
+            self.in_flight -= 1
+            path = scope["path"] if scope["path"] in self.paths else "other"
+            self.metrics.requests[path, status] += 1
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        content = body(
+            "stopping",
+            "The server is stopping and takes no new images. Ask another one.",
+            scope["request_id"],
+        )
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            (b"retry-after", b"1"),
+        ]
+        start = {"type": "http.response.start", "status": 503, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": content})
+
+
+def _id(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The client's own id of the request where it is plain, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _ID.fullmatch(value):
+            return value
+    return secrets.token_hex(8).encode()

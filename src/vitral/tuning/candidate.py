@@ -1,0 +1,135 @@
+"""One way to run a model, and what it takes to get it going.
+
+A candidate is a runtime, a precision, a merge rate, an image size and a batch.
+Preparing one never touches the run's own model.
+"""
+
+import copy
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vitral.export.convert_onnx import to_onnx
+from vitral.export.convert_openvino import to_openvino
+from vitral.models import VisionModel, set_merge
+from vitral.weights import runtimes
+
+Runtime = Literal["torch", "onnx", "openvino"]
+Precision = Literal["fp32", "bf16", "int8"]
+WAYS: dict[str, tuple[Runtime, Precision | None]] = {
+    "torch": ("torch", None),
+    "onnx": ("onnx", "fp32"),
+    "openvino": ("openvino", "fp32"),
+    "openvino-bf16": ("openvino", "bf16"),
+    "openvino-int8": ("openvino", "int8"),
+}
+"""Runtimes with their precisions; torch computes in the run's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One way to run a model."""
+
+    runtime: Runtime = "torch"
+    precision: Precision = "fp32"
+    merge: int = 0
+    """Tokens merged in each block; 0 for none."""
+    image_size: tuple[int, int]
+    """(height, width) in pixels."""
+    batch: int = 1
+    """Images at once."""
+
+    @property
+    def graph(self) -> tuple[str, str, int, tuple[int, int]]:
+        """What decides its answers: all but the batch."""
+        return (self.runtime, self.precision, self.merge, self.image_size)
+
+    def __str__(self) -> str:
+        height, width = self.image_size
+        titles = {"torch": "torch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+        kind = titles[self.runtime]
+        merging = f", merge {self.merge}" if self.merge else ""
+        return (
+            f"{kind} {self.precision}{merging}, {height} x {width}, batch {self.batch}"
+        )
+
+
+class Graph(nn.Module):
+    """A compiled graph that takes and gives tensors."""
+
+    def __init__(self, run: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._run = run
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.from_numpy(self._run(image.numpy()))
+
+
+def merging(model: VisionModel, rate: int) -> VisionModel:
+    """A copy of the model that merges `rate` tokens in each block."""
+    private = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    set_merge(private, rate)
+    return private
+
+
+def prepare(
+    candidate: Candidate,
+    model: VisionModel,
+    calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
+) -> nn.Module:
+    """What computes logits as the candidate says, on as many threads as torch has.
+
+    Args:
+        calibration: pre-processed images of a size, for the ranges of int8.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
+        GateError: the model cannot be written as a graph.
+        ConfigError: the model cannot merge tokens.
+    """
+    private = merging(model, candidate.merge)
+    if candidate.runtime == "torch":
+        return private
+    proto = to_onnx(private, image_size=candidate.image_size)
+    if candidate.runtime == "onnx":
+        return _onnx(proto)
+    return _openvino(proto, candidate, calibration)
+
+
+def _onnx(proto: Any) -> Graph:
+    module = runtimes.onnxruntime()
+    options = module.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = module.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    (name,) = [given.name for given in session.get_inputs()]
+    return Graph(lambda image: session.run(None, {name: image})[0])
+
+
+def _openvino(
+    proto: Any,
+    candidate: Candidate,
+    calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
+) -> Graph:
+    module, graph = runtimes.openvino(), to_openvino(proto)
+    if candidate.precision == "int8":
+        graph = _quantised(graph, calibration(candidate.image_size))
+    hint = "bf16" if candidate.precision == "bf16" else "f32"
+    settings = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = module.Core().compile_model(graph, "CPU", settings)
+    return Graph(lambda image: compiled(image)[0])
+
+
+def _quantised(graph: Any, batches: Sequence[Tensor]) -> Any:
+    # Imported here: NNCF takes seconds, and only int8 needs it.
+    int8 = importlib.import_module("vitral.export.int8")
+    return int8.quantise(graph, [batch.numpy() for batch in batches])

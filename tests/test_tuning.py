@@ -1,0 +1,220 @@
+"""The operating point: choice by hand, timing in turns, and a real sweep of a run."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vitral as vt
+from photos import make_photos, tiny_config
+from vitral import plots, tuning
+from vitral.cli import main
+from vitral.errors import ConfigError, DataError
+from vitral.plots.operating import Measured, operating_points
+from vitral.run.folder import open_run
+from vitral.tuning import Candidate, Plan, Point, choose, command, frontier
+
+
+def a_point(speedup: float, accuracy: float, drop: float, **changes) -> Point:
+    return Point(
+        candidate=Candidate(image_size=(48, 80), **changes),
+        ms=12.0 / speedup,
+        ms_range=(11.0 / speedup, 13.0 / speedup),
+        speedup=speedup,
+        accuracy=accuracy,
+        interval=(accuracy - 0.1, accuracy + 0.05),
+        drop=drop,
+        drop_interval=(drop - 1, drop + 1.5),
+        images=40,
+    )
+
+
+FIRST = a_point(1.0, 0.90, 0.0)
+GRAPH = a_point(2.0, 0.90, 0.0, runtime="openvino")
+MERGED = a_point(2.5, 0.895, 0.5, runtime="openvino", merge=8)
+SMALL = a_point(4.0, 0.85, 5.0, runtime="openvino", precision="int8", batch=8)
+POINTS = [FIRST, GRAPH, MERGED, SMALL]
+
+
+def test_the_choice():
+    assert choose(POINTS, 0.5, None) is MERGED
+    assert choose(POINTS, 0.4, None) is GRAPH
+    assert choose(POINTS, 5.0, None) is SMALL
+    # 12, 6, 4.8 and 3 ms: of equally accurate ones the faster.
+    assert choose(POINTS, None, 12.0) is GRAPH
+    assert choose(POINTS, None, 5.0) is MERGED
+    assert choose(POINTS, 0.5, 4.8) is MERGED
+    assert choose(POINTS, 0.4, 5.0) is None
+    assert choose(POINTS, None, 2.9) is None
+
+
+def test_the_points_that_none_beats():
+    slower = a_point(0.5, 0.90, 0.0, runtime="onnx")
+    assert frontier([*POINTS, slower]) == [SMALL, MERGED, GRAPH]
+
+
+def test_the_command_of_a_point():
+    own = (48, 80)
+    assert command(FIRST.candidate, "R", own) == "vitral predict R IMAGES..."
+    assert command(MERGED.candidate, "R", own) == (
+        "vitral export R model_openvino --to openvino --static --merge 8"
+    )
+    assert command(SMALL.candidate, "R", own) == (
+        "vitral export R model_openvino --to openvino --static --int8"
+    )
+    onnx = Candidate(runtime="onnx", image_size=own, merge=4)
+    assert command(onnx, "R", own) == ("vitral export R model.onnx --static --merge 4")
+    script = command(FIRST.candidate, "R", (96, 96))
+    compile(script, "command", "exec")
+    assert "image_size=(48, 80)" in script
+
+
+def test_a_table_names_the_chosen_one():
+    rows = tuning.as_markdown(POINTS, MERGED).splitlines()
+    assert rows[2].startswith("| OpenVINO int8, 48 x 80, batch 8 | 3.00 (2.75 to 3.25)")
+    assert rows[3].startswith("| **OpenVINO fp32, merge 8, 48 x 80, batch 1** | 4.80")
+    assert "| 2.50 | 89.5 % (79.5 to 94.5) | +0.50 (-0.50 to +2.00) |" in rows[3]
+
+
+class Waiting(nn.Module):
+    """Notes whose turn it was."""
+
+    def __init__(self, name: str, turns: list[str]) -> None:
+        super().__init__()
+        self.name, self.turns = name, turns
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.turns.append(self.name)
+        return image
+
+
+def test_passes_come_in_turns_and_the_first_does_not_count():
+    turns: list[str] = []
+    one, other = Waiting("a", turns), Waiting("b", turns)
+    found = tuning.timed((one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 4)
+    assert turns == ["a", "b"] * 5
+    assert found.shape == (4, 2)
+    assert (found > 0).all()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tuning")
+    photos = make_photos(folder / "photos", per_class=15)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+        patch.setattr("vitral.run.finish.look", lambda *arguments: None)
+        vt.train(tiny_config(photos, loop={"steps": 12}), folder / "run", device="cpu")
+    return folder / "run"
+
+
+def test_a_sweep_scores_as_eval_does(run, tmp_path, capsys):
+    words = ["--ways", "torch", "--merge", "0", "2", "-b", "1", "3", "--rounds", "2"]
+    out = tmp_path / "out"
+    command = ["tune-speed", str(run), *words, "--max-drop", "100", "--out", str(out)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "next: vitral predict" in printed
+    assert "chosen on them" in printed
+    kept = json.loads((out / "points.json").read_text())
+    assert [(row["merge"], row["batch"]) for row in kept["points"]] == [
+        (0, 1),
+        (0, 3),
+        (2, 1),
+        (2, 3),
+    ]
+    stored = json.loads((run / "predictions" / "val.json").read_text())
+    first = kept["points"][0]
+    assert first["accuracy"] == pytest.approx(stored["accuracy"], abs=1e-5)
+    assert first["images"] == stored["n"]
+    assert first["drop"] == 0
+    assert main(["eval", str(run), "--split", "val", "--merge", "2"]) == 0
+    merged = json.loads((run / "evaluations" / "val-merge2.json").read_text())
+    assert kept["points"][2]["accuracy"] == pytest.approx(merged["accuracy"], abs=1e-5)
+    rows = list(csv.DictReader((out / "points.csv").open()))
+    assert len(rows) == 4
+    assert (out / "points.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_within_the_bound_is_exit_6_with_a_table(run, tmp_path, capsys):
+    words = ["--ways", "torch", "--merge", "0", "-b", "2", "--rounds", "1"]
+    out = tmp_path / "out"
+    command = ["tune-speed", str(run), *words, "--max-ms", "1e-6", "--out", str(out)]
+    assert main(command) == 6
+    assert "None of 1 ways takes at most 1e-06 ms an image" in capsys.readouterr().err
+    assert json.loads((out / "points.json").read_text())["chosen"] is None
+
+
+def test_time_runs_out_with_the_rest_left_out(run):
+    plan = Plan(ways=("torch",), merges=(0, 2), batches=(1,), rounds=1, minutes=1e-9)
+    swept = tuning.sweep(run, plan, say=lambda line: None)
+    assert [point.candidate.merge for point in swept.points] == [0]
+    assert len(swept.left_out) == 1
+    assert all("not begun" in reason for reason in swept.left_out.values())
+
+
+def test_graphs_answer_as_the_model_does(run):
+    model = open_run(run).model.eval()
+    size = open_run(run).preprocess.image_size
+    images = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        for runtime in ("onnx", "openvino"):
+            for merge in (0, 2):
+                one = Candidate(runtime=runtime, merge=merge, image_size=size)
+                private = tuning.prepare(
+                    Candidate(merge=merge, image_size=size), model, lambda size: []
+                )
+                made = tuning.prepare(one, model, lambda size: [])
+                found, wanted = made(images), private(images)
+                torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    assert model.config.merge_rate == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--split", "left"], "has no split `left`, it has"),
+        (["--ways", "tensorrt"], "`--ways` takes torch, onnx, .*got `tensorrt`"),
+        (["--images", "0"], "`--images` must be at least 1"),
+    ],
+)
+def test_what_is_refused(run, words, sentence, capsys):
+    assert main(["tune-speed", str(run), *words]) == 2
+    printed = " ".join(capsys.readouterr().err.split())
+    assert re.search(sentence, printed)
+
+
+def test_the_figure_says_what_it_shows():
+    groups = {
+        "torch fp32": [Measured(12.0, 0.9, "")],
+        "int8": [Measured(3, 0.88, "x", True)],
+    }
+    plot = operating_points(groups, note="accuracy of 40 images of val")
+    assert "from 3.00 ms on. Chosen: int8, x." in plot.alt
+    assert plots.to_png(plot.figure).startswith(b"\x89PNG")
+    with pytest.raises(DataError, match="shows 1 to 5 groups: got 0"):
+        operating_points({})
+
+
+def test_a_multi_label_run_is_refused(run, monkeypatch):
+    monkeypatch.setattr("vitral.run.folder.Run.multi_label", True)
+    with pytest.raises(ConfigError, match="several labels"):
+        tuning.sweep(run, Plan())
+
+
+def test_quartiles_are_of_the_rounds():
+    from vitral.tuning.sweep import _point
+
+    times = np.array([[0.010, 0.005], [0.010, 0.004], [0.020, 0.005]])
+    before = np.array([True, True, True, False])
+    right = np.array([True, False, True, True])
+    found = _point(Candidate(image_size=(48, 80)), times, right, before)
+    assert found.ms == pytest.approx(5.0)
+    assert found.speedup == pytest.approx(2.5)
+    assert found.drop == 0
+    assert found.drop_interval[0] < 0 < found.drop_interval[1]
