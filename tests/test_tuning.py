@@ -130,13 +130,13 @@ def test_a_sweep_scores_as_eval_does(run, tmp_path, capsys):
     ]
     stored = json.loads((run / "predictions" / "val.json").read_text())
     first = kept["points"][0]
-    assert first["accuracy"] == pytest.approx(stored["accuracy"], abs=1e-5)
+    assert first["accuracy"] == pytest.approx(stored["top1"], abs=1e-5)
     assert first["images"] == stored["n"]
     assert first["drop"] == 0
     assert main(["eval", str(run), "--split", "val", "--merge", "2"]) == 0
     merged = json.loads((run / "evaluations" / "val-merge2.json").read_text())
-    assert kept["points"][2]["accuracy"] == pytest.approx(merged["accuracy"], abs=1e-5)
-    rows = list(csv.DictReader((out / "points.csv").open()))
+    assert kept["points"][2]["accuracy"] == pytest.approx(merged["top1"], abs=1e-5)
+    rows = list(csv.DictReader((out / "points.csv").read_text().splitlines()))
     assert len(rows) == 4
     assert (out / "points.png").read_bytes().startswith(b"\x89PNG")
 
