@@ -16,9 +16,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from vitral.data.eight_bit import floats, normalised
 from vitral.data.keyed import keyed_generator, keyed_integer, torch_seeded
 from vitral.data.preprocess import Preprocess, Size
 from vitral.data.rand_augment import rand_augment
+from vitral.data.shift_rotate import moved
 from vitral.errors import ConfigError
 
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -118,8 +120,13 @@ class AugmentConfig:
     @property
     def uses_torchvision(self) -> bool:
         """Whether colours are varied or a part is erased."""
+        return bool(self.recolours or self.random_erasing)
+
+    @property
+    def recolours(self) -> bool:
+        """Whether operations of a policy, or the colour jitter, change the image."""
         operations = self.rand_augment or self.policy == "auto"
-        return bool(operations or self.color_jitter or self.random_erasing)
+        return bool(operations or self.color_jitter)
 
     def view(self, number: int) -> int:
         """The view that the variation of this number shows."""
@@ -147,26 +154,62 @@ class Augment:
         self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
         """Vary and preprocess one RGB image; changes no global random state."""
+        eight = self.pixels(image, example_id, number)
+        if eight is not None:
+            return normalised(eight, self.preprocess.mean, self.preprocess.std)
         config = self.config
-        view = config.view(number)
-        generator = keyed_generator("augment", self.seed, view, example_id)
-        if config.dihedral:
-            symmetry = SYMMETRIES[self.symmetry(example_id, view)]
-            image = image if symmetry is None else image.transpose(symmetry)
+        view, generator, image = self._begun(image, example_id, number)
         pixels = self._cropped(image, generator)
-        if not config.dihedral and generator.random() < config.flip:
+        if self._flips(generator):
             pixels = pixels.flip(-1)
-        pixels = _moved(pixels, config, generator)
+        pixels = moved(pixels, config.shift, config.rotate, generator)
         if not config.uses_torchvision:
             return self.preprocess.normalise(pixels)
         from torchvision.transforms import v2  # slow to import, and not always needed
 
         with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
-            coloured = self._coloured(pixels, generator)
-            normalised = self.preprocess.normalise(coloured)
+            if config.recolours:
+                # On Pillow images: 8-bit integer steps, as these operations were
+                # defined, and no sum whose rounding depends on the number of threads.
+                array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
+                coloured = self._coloured(Image.fromarray(array), generator)
+                pixels = floats(coloured)
+            result = self.preprocess.normalise(pixels)
             if config.random_erasing:
-                return v2.RandomErasing(p=config.random_erasing, value=0)(normalised)
-            return normalised
+                return v2.RandomErasing(p=config.random_erasing, value=0)(result)
+            return result
+
+    def pixels(
+        self, image: Image.Image, example_id: str, number: int
+    ) -> Image.Image | None:
+        """The varied image before it is normalised; None where a step of this
+        configuration gives numbers that are no 8-bit image."""
+        config = self.config
+        whole = self.preprocess.antialias
+        if not whole or config.shift or config.rotate or config.random_erasing:
+            return None
+        view, generator, image = self._begun(image, example_id, number)
+        image = self._cropped_image(image, generator)
+        if self._flips(generator):
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if not config.recolours:
+            return image
+        with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
+            return self._coloured(image, generator)
+
+    def _begun(
+        self, image: Image.Image, example_id: str, number: int
+    ) -> tuple[int, np.random.Generator, Image.Image]:
+        """View, generator, and the image turned to its symmetry."""
+        view = self.config.view(number)
+        generator = keyed_generator("augment", self.seed, view, example_id)
+        if self.config.dihedral:
+            symmetry = SYMMETRIES[self.symmetry(example_id, view)]
+            image = image if symmetry is None else image.transpose(symmetry)
+        return view, generator, image
+
+    def _flips(self, generator: np.random.Generator) -> bool:
+        return not self.config.dihedral and generator.random() < self.config.flip
 
     def symmetry(self, example_id: str, view: int) -> int:
         """The index into SYMMETRIES that a view of an example shows."""
@@ -175,29 +218,40 @@ class Augment:
     def _cropped(
         self, image: Image.Image, generator: np.random.Generator
     ) -> Float[Tensor, "3 height width"]:
+        preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
         if self.config.crop == "none":
-            return self.preprocess.resized(image)
+            return preprocess.resized(image)
         if self.config.crop == "window":
-            return self._windowed(image, generator)
-        source = Size(image.height, image.width)
-        box = inception_crop(source, self.config, generator)
-        part = image.crop((box.left, box.top, box.right, box.bottom))
-        return self.preprocess.resample(part, Size(*self.preprocess.image_size))
+            larger = self._larger()
+            box = window(larger, size, generator)
+            pixels = preprocess.resample(image, larger)
+            return pixels[:, box.top : box.bottom, box.left : box.right]
+        return preprocess.resample(self._part(image, generator), size)
 
-    def _windowed(
+    def _cropped_image(
         self, image: Image.Image, generator: np.random.Generator
-    ) -> Float[Tensor, "3 height width"]:
+    ) -> Image.Image:
+        preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
+        if self.config.crop == "none":
+            return preprocess.resized_image(image)
+        if self.config.crop == "window":
+            larger = self._larger()
+            box = window(larger, size, generator)
+            return _cut(preprocess.scaled(image, larger), box)
+        return preprocess.scaled(self._part(image, generator), size)
+
+    def _part(self, image: Image.Image, generator: np.random.Generator) -> Image.Image:
+        source = Size(image.height, image.width)
+        return _cut(image, inception_crop(source, self.config, generator))
+
+    def _larger(self) -> Size:
         height, width = self.preprocess.image_size
         share = math.sqrt(self.config.crop_area[0])
-        larger = Size(round(height / share), round(width / share))
-        pixels = self.preprocess.resample(image, larger)
-        top = int(generator.integers(larger.height - height + 1))
-        left = int(generator.integers(larger.width - width + 1))
-        return pixels[:, top : top + height, left : left + width]
+        return Size(round(height / share), round(width / share))
 
     def _coloured(
-        self, pixels: Float[Tensor, "3 height width"], generator: np.random.Generator
-    ) -> Float[Tensor, "3 height width"]:
+        self, image: Image.Image, generator: np.random.Generator
+    ) -> Image.Image:
         from torchvision.transforms import v2
 
         config = self.config
@@ -218,17 +272,24 @@ class Augment:
                     fill=_FILL,
                 )
             )
-        if not operations and not original:
-            return pixels
-        # On Pillow images: 8-bit integer steps, as these operations were defined, and
-        # no sum whose rounding depends on the number of threads.
-        array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
-        image = Image.fromarray(array)
         for operation in operations:
             image = operation(image)
+        if not original:
+            return image
         magnitude = config.rand_augment_magnitude
         array = rand_augment(np.array(image), original, magnitude, generator)
-        return torch.from_numpy(array).permute(2, 0, 1).float()
+        return Image.fromarray(array)
+
+
+def _cut(image: Image.Image, box: CropBox) -> Image.Image:
+    return image.crop((box.left, box.top, box.right, box.bottom))
+
+
+def window(source: Size, size: Size, generator: np.random.Generator) -> CropBox:
+    """A rectangle of this size, its place uniform."""
+    top = int(generator.integers(source.height - size.height + 1))
+    left = int(generator.integers(source.width - size.width + 1))
+    return CropBox(top, left, top + size.height, left + size.width)
 
 
 def inception_crop(
@@ -256,43 +317,3 @@ def inception_crop(
             left = int(generator.integers(source.width - width + 1))
             return CropBox(top, left, top + height, left + width)
     return CropBox(0, 0, source.height, source.width)
-
-
-def _moved(
-    pixels: Float[Tensor, "3 height width"],
-    config: AugmentConfig,
-    generator: np.random.Generator,
-) -> Float[Tensor, "3 height width"]:
-    height, width = pixels.shape[1:]
-    if config.shift:
-        down = round(generator.uniform(-config.shift, config.shift) * height)
-        right = round(generator.uniform(-config.shift, config.shift) * width)
-        pixels = _window(pixels, -down, -right, height, width)
-    if config.rotate:
-        from torchvision.transforms import v2
-        from torchvision.transforms.v2 import functional as transforms
-
-        angle = float(generator.uniform(-config.rotate, config.rotate))
-        # Enough repeated edge that no corner is empty after the turn.
-        margin = math.ceil((math.hypot(height, width) - min(height, width)) / 2) + 1
-        padded = _window(
-            pixels, -margin, -margin, height + 2 * margin, width + 2 * margin
-        )
-        turned = transforms.rotate(
-            padded, angle, interpolation=v2.InterpolationMode.BILINEAR
-        )
-        pixels = turned[:, margin : margin + height, margin : margin + width]
-    return pixels
-
-
-def _window(
-    pixels: Float[Tensor, "3 rows columns"],
-    top: int,
-    left: int,
-    height: int,
-    width: int,
-) -> Float[Tensor, "3 height width"]:
-    """Cut a window that may reach beyond the image, edges repeated."""
-    rows = torch.arange(top, top + height).clamp(0, pixels.shape[1] - 1)
-    columns = torch.arange(left, left + width).clamp(0, pixels.shape[2] - 1)
-    return pixels[:, rows][:, :, columns]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitral.data.dataset import DataSet, Example, UnavailableError
+from vitral.data.eight_bit import EightBit, stacked
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
@@ -56,6 +58,13 @@ class Plain:
         self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
         return self.preprocess(image)
+
+    def pixels(
+        self, image: Image.Image, example_id: str, number: int
+    ) -> Image.Image | None:
+        """The image before it is normalised, where resizing keeps 8 bits."""
+        preprocess = self.preprocess
+        return preprocess.resized_image(image) if preprocess.antialias else None
 
 
 class Rows(NamedTuple):
@@ -108,7 +117,8 @@ class Builder(Dataset[Result]):
 
     def build(self, task: Task) -> Result:
         """The batch of a task."""
-        images, used = [], []
+        images: list[Image.Image | Tensor] = []
+        used: list[Example] = []
         failures: dict[str, str] = {}
         with one_thread():
             varied = self._varied(task, failures)
@@ -118,7 +128,7 @@ class Builder(Dataset[Result]):
                     used.append(example)
             if not used or (task.part is not None and failures):
                 return Result(None, failures)
-            batch = self._collate(images, used)
+            batch = self._collate(images, used, task.transform)
             if self.mix is not None:
                 generator = keyed_generator("mix", self.seed, task.epoch, task.index)
                 mixed = mix(batch.image, batch.target, self.mix, generator)
@@ -128,37 +138,57 @@ class Builder(Dataset[Result]):
                 batch = Batch(image[1:], target[1:], label[1:], ids[1:])
         return Result(batch, failures)
 
-    def _varied(self, task: Task, failures: dict[str, str]) -> dict[int, Tensor]:
+    def _varied(
+        self, task: Task, failures: dict[str, str]
+    ) -> dict[int, Image.Image | Tensor]:
         """The image of each row; an example that is shown several times is read once,
         and no other is held meanwhile."""
         rows: dict[Example, list[int]] = {}
         for row, example in enumerate(task.examples):
             rows.setdefault(example, []).append(row)
-        varied: dict[int, Tensor] = {}
+        varied: dict[int, Image.Image | Tensor] = {}
+        vary = _late(task.transform)
         for example, places in rows.items():
             try:
                 opened = self.dataset.open(example)
                 # A clip is decoded only once its frames are chosen.
-                found = [
-                    task.transform(opened, example.id, task.numbers[row])
-                    for row in places
-                ]
+                found = [vary(opened, example.id, task.numbers[row]) for row in places]
             except ImageError as error:
                 failures[example.id] = str(error)
                 continue
             varied.update(zip(places, found, strict=True))
         return varied
 
-    def _collate(self, images: list[Tensor], examples: list[Example]) -> Batch:
-        num_classes = len(self.dataset.classes)
+    def _collate(
+        self,
+        images: list[Image.Image | Tensor],
+        examples: list[Example],
+        transform: Transform,
+    ) -> Batch:
+        if isinstance(transform, EightBit):
+            of = transform.preprocess
+            # What mixing makes lies elsewhere again.
+            image = stacked(images, of.mean, of.std, sent=self.mix is None)
+        else:
+            image = torch.stack([one for one in images if isinstance(one, Tensor)])
         return Batch(
-            image=torch.stack(images),
-            target=torch.stack(
-                [target_of(example, num_classes) for example in examples]
-            ),
+            image=image,
+            target=targets_of(examples, len(self.dataset.classes)),
             label=torch.tensor([example.label[0] for example in examples]),
             id=tuple(example.id for example in examples),
         )
+
+
+def _late(transform: Transform) -> Callable[[Any, str, int], Image.Image | Tensor]:
+    """The transform, its result not yet normalised where that is an 8-bit image."""
+    if not isinstance(transform, EightBit):
+        return transform
+
+    def vary(opened: Any, example_id: str, number: int) -> Image.Image | Tensor:
+        image = transform.pixels(opened, example_id, number)
+        return transform(opened, example_id, number) if image is None else image
+
+    return vary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +232,19 @@ def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:
     target = torch.zeros(num_classes)
     target[list(example.label)] = 1.0
     return target
+
+
+def targets_of(
+    examples: list[Example], num_classes: int
+) -> Float[Tensor, "batch classes"]:
+    """`target_of` each."""
+    targets = np.zeros((len(examples), num_classes), np.float32)
+    for row, example in zip(targets, examples, strict=True):
+        if example.target is not None:
+            row[:] = example.target
+        else:
+            row[list(example.label)] = 1.0
+    return torch.from_numpy(targets)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
+from vitral.data import eight_bit
 from vitral.data.images import decode, to_rgb
 from vitral.data.sampling import Sampling
 from vitral.errors import ConfigError
@@ -81,16 +82,28 @@ class Preprocess:
             ImageError: the file cannot be decoded.
             ConfigError: the array is not uint8 or has another shape.
         """
-        return self.normalise(self.resized(as_rgb(image)))
+        rgb = as_rgb(image)
+        if self.antialias:
+            return eight_bit.normalised(self.resized_image(rgb), self.mean, self.std)
+        return self.normalise(self.resized(rgb))
 
     def resized(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
         """The RGB image at the final size, values 0..255, before normalisation."""
         size = self.size_before_crop(Size(image.height, image.width))
         pixels = self.resample(image, size)
         height, width = self.image_size
-        top = round((size.height - height) / 2)
-        left = round((size.width - width) / 2)
+        top, left = self._centre(size)
         return pixels[:, top : top + height, left : left + width]
+
+    def resized_image(self, image: Image.Image) -> Image.Image:
+        """`resized` as a Pillow image, for a specification with `antialias`."""
+        size = self.size_before_crop(Size(image.height, image.width))
+        scaled = self.scaled(image, size)
+        if size == self.image_size:
+            return scaled
+        height, width = self.image_size
+        top, left = self._centre(size)
+        return scaled.crop((left, top, left + width, top + height))
 
     def size_before_crop(self, source: Size) -> Size:
         """The size to which a source image is resized before the centre crop."""
@@ -108,20 +121,27 @@ class Preprocess:
         self, image: Image.Image, size: Size
     ) -> Float[Tensor, "3 height width"]:
         """Resize an RGB image with this specification's filter; values 0..255."""
-        if (image.height, image.width) == size:
-            return _tensor(image)
-        if self.antialias:
-            method = _PILLOW_FILTER[self.interpolation]
-            return _tensor(image.resize((size.width, size.height), method))
+        if self.antialias or (image.height, image.width) == size:
+            return eight_bit.floats(self.scaled(image, size))
         if self.interpolation == "nearest":
             mode, align_corners = "nearest-exact", None
         else:
             mode, align_corners = self.interpolation, False
         pixels = F.interpolate(
-            _tensor(image)[None], size=size, mode=mode, align_corners=align_corners
+            eight_bit.floats(image)[None],
+            size=size,
+            mode=mode,
+            align_corners=align_corners,
         )[0]
         # Bicubic overshoots; Pillow's 8-bit result is limited in the same way.
         return pixels.clamp_(0, 255)
+
+    def scaled(self, image: Image.Image, size: Size) -> Image.Image:
+        """Resize an RGB image as Pillow does, whose results have 8 bits: low-passed."""
+        if (image.height, image.width) == size:
+            return image
+        method = _PILLOW_FILTER[self.interpolation]
+        return image.resize((size.width, size.height), method)
 
     def normalise(
         self, pixels: Shaped[Tensor, "*batch 3 height width"]
@@ -183,6 +203,11 @@ class Preprocess:
             plain["sampling"] = Sampling.from_dict(plain["sampling"])
         return cls(**plain)
 
+    def _centre(self, size: Size) -> tuple[int, int]:
+        """Top and left of the centre crop."""
+        height, width = self.image_size
+        return round((size.height - height) / 2), round((size.width - width) / 2)
+
     def _statistics(self) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]
         return mean, torch.tensor(self.std, dtype=torch.float32)[:, None, None]
@@ -202,13 +227,6 @@ def as_rgb(image: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
             )
         return to_rgb(Image.fromarray(np.ascontiguousarray(image))).image
     return decode(Path(image) if isinstance(image, str) else image).image
-
-
-def _tensor(image: Image.Image) -> Float[Tensor, "3 height width"]:
-    # np.array copies: torch must not share Pillow's read-only buffer.
-    rows = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    # To float and to planes in one pass.
-    return torch.empty(rows.shape).copy_(rows)
 
 
 def _validate(values: dict[str, Any]) -> None:
