@@ -161,7 +161,7 @@ def test_startup_has_its_rows():
 def test_loading_is_beside_timm():
     pytest.importorskip("timm")
     rows = loading.measure(2, images=6, batch=4, pixels=48)["rows"]
-    assert [row["name"] for row in rows] == ["vitral", "timm"]
+    assert [row["name"] for row in rows] == ["vitral", "timm", "timm prefetcher"]
     assert rows[0]["ratio"] == 1.0
 
 
