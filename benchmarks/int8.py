@@ -97,7 +97,7 @@ def forms(run: vt.Run, known: argparse.Namespace) -> tuple[dict[str, Asked], dic
     with stage("int8 within 0.5 points on train"):
         int8 = int8_within(graph, sample)
     print("\n".join(int8.report.lines()))
-    set_merge(model, known.merge)
+    set_merge(model, known.merge, known.merge_schedule)
     with stage(f"graph, {known.merge} tokens merged a block"):
         merged = folded(to_openvino(to_onnx(model, image_size=size)))
     set_merge(model, 0)
@@ -134,6 +134,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--merge", type=int, default=16)
+    parser.add_argument("--merge-schedule", default="every_fourth")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--check", type=int, default=256, help="train images")

@@ -86,12 +86,14 @@ def test_how_many_are_merged():
     falling = ViTConfig(merge_rate=8, merge_schedule="decreasing").merge_rates
     assert falling == (16, 14, 13, 12, 10, 9, 7, 6, 4, 3, 2, 0)
     assert sum(falling) == 96
+    rarely = ViTConfig(merge_rate=8, merge_schedule="every_fourth").merge_rates
+    assert rarely == (0, 32, 0, 0) * 3
     assert ViTConfig(
         depth=1, merge_rate=3, merge_schedule="decreasing"
     ).merge_rates == (3,)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "decreasing"])
+@pytest.mark.parametrize("schedule", ["constant", "decreasing", "every_fourth"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_equal_to_loops(kind, schedule):
     make, changes = MAKERS[kind]

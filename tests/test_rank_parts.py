@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -193,6 +195,33 @@ def test_a_copy_of_recomputed_blocks_calls_its_own_weights():
     assert not copied.train()(images()).equal(model.train()(images()))
     assert type(model.blocks[0]).__name__ == "Block"
     assert "forward_first" in forward_names(model.blocks[0])
+
+
+FREED = """
+import sys
+from vitral.bench.memory import _held
+if sys.argv[1] == "returned":
+    from vitral.training.activations import return_freed_memory
+    return_freed_memory()
+before, small = _held("VmRSS"), []
+for _ in range(2):  # the first blocks that are freed teach glibc to keep such ones
+    large = []
+    for _ in range(40):
+        large.append(b"1" * (6 << 20))
+        small.append(b"2" * 5000)
+    del large
+    small.append(b"2" * 5000)
+print(_held("VmRSS") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_blocks_go_back_to_the_system():
+    def held(how: str) -> float:
+        words = [sys.executable, "-c", FREED, how]
+        return float(subprocess.run(words, check=True, capture_output=True).stdout)
+
+    assert held("returned") < 60 < held("kept")
 
 
 @pytest.fixture

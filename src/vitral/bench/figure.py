@@ -70,14 +70,15 @@ def _panel(axes: Any, title: str, cell: dict[str, Any]) -> None:
     for place, row in zip(places, rows, strict=True):
         low, high = row["ratio_quartiles"]
         axes.plot([low, high], [place, place], color=INK, lw=1.2)
-        at = max(high, row["ratio"])
+        # At the foot of the bar, where neither quartiles nor the line at 1 cross it.
         axes.annotate(
             f"{row['ratio']:.2f}",
-            (at, place),
-            xytext=(4, 0),
+            (0, place),
+            xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize=8.5,
+            color="white",
         )
     axes.axvline(1.0, color=INK, lw=0.9, ls=(0, (3, 2)))
     axes.set_yticks(places, [row["name"] for row in rows])

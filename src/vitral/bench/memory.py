@@ -88,10 +88,15 @@ def _work(library: str, task: dict[str, Any]) -> dict[str, Any]:
     try:
         if plain == OURS:
             import vitral.models
-            from vitral.training.activations import checkpoint_activations, units
+            from vitral.training.activations import (
+                checkpoint_activations,
+                return_freed_memory,
+                units,
+            )
 
             model: Any = vitral.models.build(config)
             if plain != library:
+                return_freed_memory()
                 checkpoint_activations(units(model))
         else:
             model = FRESH[plain](config)

@@ -2,11 +2,12 @@
 
 import argparse
 import difflib
-from typing import Any
+from typing import Any, get_args
 
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 from vitral.export import GateReport
+from vitral.models import MergeSchedule
 
 TARGETS = ("onnx", "openvino")
 
@@ -43,6 +44,12 @@ def run(words: list[str]) -> None:
         "--merge", type=int, default=0, metavar="R", help="tokens to merge a block"
     )
     parser.add_argument(
+        "--merge-schedule",
+        choices=get_args(MergeSchedule),
+        default="constant",
+        help="how they are spread over the blocks; every_fourth is the quicker one",
+    )
+    parser.add_argument(
         "--data", default="", help="images to compare on; default: the run's own"
     )
     known = parser.read(words)
@@ -66,6 +73,7 @@ def _export(known: argparse.Namespace) -> GateReport:
         "with_preprocess": known.with_preprocess,
         "static": known.static,
         "merge": known.merge,
+        "merge_schedule": known.merge_schedule,
     }
     import vitral.export
 

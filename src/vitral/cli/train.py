@@ -21,6 +21,7 @@ from vitral.objectives import OBJECTIVES
 from vitral.run import TrainConfig, train
 from vitral.run.begin import begun
 from vitral.run.environment import pick_device
+from vitral.training.activations import return_freed_memory
 from vitral.training.distributed import TIMEOUT, joined, rank
 from vitral.training.peers import is_quiet
 
@@ -70,6 +71,8 @@ def _train(data: str, known: argparse.Namespace, rest: list[str]) -> None:
     out = Path(known.out)
     with begun(config, out, resume=known.resume, device=known.device):
         announce = say if rank() == 0 else None
+        if known.checkpoint_activations:
+            return_freed_memory()
         if announce is not None:
             keep_log(out)
             announce(f"recipe {recipe}: {reason}")

@@ -15,7 +15,7 @@ from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, ResizeMethod
 from vitral.models.base import ModelConfig, Size2d, pair, require
 
-MergeSchedule = Literal["constant", "decreasing"]
+MergeSchedule = Literal["constant", "decreasing", "every_fourth"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,9 @@ class ViTConfig(ModelConfig):
     """Tokens merged in each block, at most half of its patches (arXiv 2210.09461): in
     evaluation, never in training; 0 for none. `vitral.models.set_merge` changes it."""
     merge_schedule: MergeSchedule = "constant"
-    """The same number in each block, or `decreasing` linearly from twice that to none;
-    the sum is the same."""
+    """The same number in each block, or `decreasing` linearly from twice that to none,
+    or four times that in `every_fourth` block, from the second on, which looks for
+    matches a quarter as often; the sum is the same."""
 
     def __post_init__(self) -> None:
         patch_grid(self.image_hw, self.patch_hw)
@@ -167,6 +168,8 @@ class ViTConfig(ModelConfig):
         rate, last = self.merge_rate, max(self.depth - 1, 1)
         if self.merge_schedule == "constant" or self.depth == 1:
             return (rate,) * self.depth
+        if self.merge_schedule == "every_fourth":
+            return tuple(4 * rate * (n % 4 == 1) for n in range(self.depth))
         # Block l merges 2 rate (1 - l / last); rounded are the sums, so none is lost.
         sums = [rate * n * (2 * last + 1 - n) // last for n in range(self.depth + 1)]
         return tuple(b - a for a, b in pairwise(sums))

@@ -4,12 +4,29 @@ Exact: the random numbers of the forward pass are drawn again, so loss and gradi
 bit-equal (arXiv 1604.06174; torch.utils.checkpoint in its non-reentrant form).
 """
 
+import contextlib
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+M_MMAP_THRESHOLD, MAPPED_FROM = -3, 4 << 20
+"""glibc's number of the setting, and bytes."""
+
+
+def return_freed_memory() -> None:
+    """Let glibc give every freed block of 4 MB and more back to the system at once.
+
+    By itself it keeps blocks of up to 32 MB, and what is allocated between splits them:
+    a training of ViT-S/16 that recomputes its blocks held 1.5 times what it needed, and
+    takes 5 to 10 % longer without (LOG.md). It holds for the whole process, so it is
+    for whoever owns that: a command. Elsewhere than with glibc it does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
 
 
 def units(module: nn.Module) -> list[nn.Module]:
