@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitral.data.dataset import DataSet, Example, UnavailableError
-from vitral.data.eight_bit import EightBit, stacked
+from vitral.data.eight_bit import EightBit, are_pictures, packed, stacked, unpacked
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
@@ -93,11 +93,28 @@ class Task:
         assert len(self.examples) == len(self.numbers)
 
 
+class Packed(NamedTuple):
+    """The 8-bit images of a batch on their way, and what normalises them."""
+
+    values: UInt8[Tensor, "batch 3 height width"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class Result(NamedTuple):
     """A built batch, None if nothing was readable, and what was not."""
 
     batch: Batch | None
     failures: dict[str, str]
+    packed: Packed | None = None
+    """Images of a batch that came from a worker without them."""
+
+    def arrived(self) -> "Result":
+        """With the images in the batch."""
+        if self.batch is None or self.packed is None:
+            return self
+        image = unpacked(*self.packed)
+        return Result(self.batch._replace(image=image), self.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +132,8 @@ class Builder(Dataset[Result]):
     def __getitem__(self, index: int) -> Result:
         return self.build(self.tasks[index])
 
-    def build(self, task: Task) -> Result:
-        """The batch of a task."""
+    def build(self, task: Task, *, send: bool = False) -> Result:
+        """The batch of a task; with `send` its images may be packed."""
         images: list[Image.Image | Tensor] = []
         used: list[Example] = []
         failures: dict[str, str] = {}
@@ -128,6 +145,13 @@ class Builder(Dataset[Result]):
                     used.append(example)
             if not used or (task.part is not None and failures):
                 return Result(None, failures)
+            # Mixing needs the numbers that the model sees.
+            if send and self.mix is None and task.part is None:
+                late = _packed(images, task.transform)
+                if late is not None:
+                    return Result(
+                        self._batch(torch.empty(0, 3, 0, 0), used), failures, late
+                    )
             batch = self._collate(images, used, task.transform)
             if self.mix is not None:
                 generator = keyed_generator("mix", self.seed, task.epoch, task.index)
@@ -167,16 +191,25 @@ class Builder(Dataset[Result]):
     ) -> Batch:
         if isinstance(transform, EightBit):
             of = transform.preprocess
-            # What mixing makes lies elsewhere again.
-            image = stacked(images, of.mean, of.std, sent=self.mix is None)
+            image = stacked(images, of.mean, of.std)
         else:
             image = torch.stack([one for one in images if isinstance(one, Tensor)])
+        return self._batch(image, examples)
+
+    def _batch(self, image: Tensor, examples: list[Example]) -> Batch:
         return Batch(
             image=image,
             target=targets_of(examples, len(self.dataset.classes)),
             label=torch.tensor([example.label[0] for example in examples]),
             id=tuple(example.id for example in examples),
         )
+
+
+def _packed(images: list[Image.Image | Tensor], transform: Transform) -> Packed | None:
+    if not isinstance(transform, EightBit) or not are_pictures(images):
+        return None
+    of = transform.preprocess
+    return Packed(packed(images), of.mean, of.std)
 
 
 def _late(transform: Transform) -> Callable[[Any, str, int], Image.Image | Tensor]:
@@ -202,7 +235,7 @@ class Sent(Dataset[Result | UnavailableError]):
 
     def __getitem__(self, task: Task) -> Result | UnavailableError:
         try:
-            return self.builder.build(task)
+            return self.builder.build(task, send=True)
         except UnavailableError as error:
             return error  # raised there, it would arrive with a traceback in its text
 

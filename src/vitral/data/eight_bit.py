@@ -5,16 +5,14 @@ float only once, in the batch, they cost a quarter of the memory traffic; the bi
 those of converting, stacking and normalising one after the other.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 _LEVELS = np.float32(255)
 
@@ -60,9 +58,13 @@ def write(
     # A channel at a time stays in the cache. torch rounds these operations alike.
     for channel, plane in enumerate(into.numpy()):
         _fill(plane, image, channel)
-        np.divide(plane, _LEVELS, out=plane)
-        np.subtract(plane, np.float32(mean[channel]), out=plane)
-        np.divide(plane, np.float32(std[channel]), out=plane)
+        _normalise(plane, mean[channel], std[channel])
+
+
+def _normalise(plane: np.ndarray, mean: float, std: float) -> None:
+    np.divide(plane, _LEVELS, out=plane)
+    np.subtract(plane, np.float32(mean), out=plane)
+    np.divide(plane, np.float32(std), out=plane)
 
 
 def _fill(plane: np.ndarray, image: Image.Image, channel: int) -> None:
@@ -75,17 +77,9 @@ def stacked(
     images: Sequence[Image.Image | Tensor],
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    *,
-    sent: bool,
-) -> Tensor:
-    """A batch of results, those that are images normalised.
-
-    Args:
-        sent: it goes to another process as it is.
-    """
-    first = images[0]
-    pictures = [image for image in images if isinstance(image, Image.Image)]
-    if not isinstance(first, Image.Image) or len(pictures) < len(images):
+) -> Float[Tensor, "batch ..."]:
+    """A batch of results, those that are images normalised."""
+    if not are_pictures(images):
         return torch.stack(
             [
                 normalised(image, mean, std)
@@ -94,16 +88,40 @@ def stacked(
                 for image in images
             ]
         )
-    batch = _empty((len(images), 3, first.height, first.width), sent)
-    for row, image in zip(batch, pictures, strict=True):
+    batch = torch.empty(len(images), 3, images[0].height, images[0].width)
+    for row, image in zip(batch, images, strict=True):
         write(image, row, mean, std)
     return batch
 
 
-def _empty(shape: tuple[int, ...], sent: bool) -> Tensor:
-    """Memory for a batch; what a worker sends lies where the reader finds it."""
-    if not sent or get_worker_info() is None:
-        return torch.empty(shape)
-    # As torch's own collate does: sending other memory copies it once more.
-    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape), device="cpu")
-    return torch.empty(0).set_(storage, 0, shape)  # type: ignore[call-overload]
+def are_pictures(
+    images: Sequence[Image.Image | Tensor],
+) -> TypeGuard[Sequence[Image.Image]]:
+    """Whether all are 8-bit images of one size."""
+    pictures = [image for image in images if isinstance(image, Image.Image)]
+    sizes = {picture.size for picture in pictures}
+    return len(pictures) == len(images) and len(sizes) == 1
+
+
+def packed(images: Sequence[Image.Image]) -> UInt8[Tensor, "batch 3 height width"]:
+    """The values 0..255, a quarter of what the float batch would send."""
+    height, width = images[0].height, images[0].width
+    data = bytearray().join(
+        image.tobytes("raw", channel) for image in images for channel in "RGB"
+    )
+    values = torch.frombuffer(data, dtype=torch.uint8)
+    return values.reshape(len(images), 3, height, width)
+
+
+def unpacked(
+    values: UInt8[Tensor, "batch 3 height width"],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Float[Tensor, "batch 3 height width"]:
+    """What `stacked` gives of the images that were packed."""
+    batch = torch.empty(values.shape)
+    for row, image in zip(batch.numpy(), values.numpy(), strict=True):
+        for channel, plane in enumerate(row):
+            np.copyto(plane, image[channel])
+            _normalise(plane, mean[channel], std[channel])
+    return batch

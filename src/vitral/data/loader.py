@@ -152,7 +152,7 @@ class Loader:
             results = (builder[index] for index in range(len(tasks)))
         for result in results:
             self._failures.update(result.failures)
-            yield result
+            yield result.arrived()
 
     def built_here(self, task: Task) -> Batch | None:
         """One batch at once, whatever the workers do; None if nothing is readable."""
