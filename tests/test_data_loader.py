@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,20 @@ def test_bits_are_equal_for_0_1_and_2_workers(dataset, two_threads):
         assert len(batches) == 5
         assert all(map(same, reference, batches))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_packed_images_of_workers_have_the_bits_of_those_built_here(dataset):
+    preprocess = replace(PREPROCESS, antialias=True)
+    vary = Augment(config=AugmentConfig(crop="inception"), preprocess=preprocess)
+    here = loader(dataset, transform=vary, mix=None, repeats=2)
+    task = here.tasks(1)[0]
+    sent = here._builder([]).build(task, send=True)
+    assert sent.packed is not None
+    assert sent.packed.values.dtype == torch.uint8
+    there = loader(dataset, transform=vary, mix=None, repeats=2, workers=2)
+    batches = list(there.epoch(1))
+    assert all(map(same, here.epoch(1), batches))
+    assert len(batches) == 5
 
 
 def test_a_start_within_the_epoch_gives_the_same_rest(dataset):

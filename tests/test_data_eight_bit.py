@@ -1,0 +1,102 @@
+"""Images that stay 8 bits until the batch: the bits of converting at once."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vitral.data import Augment, AugmentConfig, Plain, Preprocess
+from vitral.data.eight_bit import floats, normalised, packed, stacked, unpacked
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def photo(height: int, width: int, seed: int) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def of_torch(image: Image.Image) -> torch.Tensor:
+    """(x / 255 - mean) / std by torch, in float32."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    return (pixels / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def test_every_value_of_every_channel_has_the_bits_of_torch():
+    levels = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    image = Image.fromarray(
+        np.stack([levels, levels[::-1], levels.T.reshape(8, 32)], 2)
+    )
+    expected = of_torch(image)
+    assert len(np.unique(np.array(image)[..., 2])) == 256
+    assert torch.equal(normalised(image, MEAN, STD), expected)
+    assert torch.equal(
+        Preprocess(mean=MEAN, std=STD).normalise(floats(image)), expected
+    )
+    values = packed([image])
+    assert values.dtype == torch.uint8
+    assert torch.equal(unpacked(values, MEAN, STD)[0], expected)
+
+
+def test_a_batch_is_its_images_in_order():
+    images = [photo(5, 7, seed) for seed in range(3)]
+    expected = torch.stack([of_torch(image) for image in images])
+    assert torch.equal(stacked(images, MEAN, STD), expected)
+    assert torch.equal(unpacked(packed(images), MEAN, STD), expected)
+    # A transform may give an image for some and numbers for others.
+    mixed = [images[0], expected[1], images[2]]
+    assert torch.equal(stacked(mixed, MEAN, STD), expected)
+
+
+def test_images_of_two_sizes_make_no_batch():
+    with pytest.raises(RuntimeError, match="equal size"):
+        stacked([photo(5, 7, 0), photo(7, 5, 1)], MEAN, STD)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AugmentConfig(crop="inception"),
+        AugmentConfig(crop="window", crop_area=(0.6, 1.0), flip=1.0),
+        AugmentConfig(dihedral=True),
+        AugmentConfig(rand_augment=2),
+        AugmentConfig(rand_augment=2, policy="rand_original"),
+        AugmentConfig(color_jitter=0.4),
+    ],
+)
+def test_pixels_are_the_result_before_it_is_normalised(config):
+    preprocess = Preprocess(image_size=(24, 40), antialias=True, mean=MEAN, std=STD)
+    vary = Augment(config=config, preprocess=preprocess, seed=3)
+    image = photo(48, 80, 0)
+    found = [vary.pixels(image, f"{number}", 1) for number in range(4)]
+    for number, pixels in enumerate(found):
+        assert pixels is not None
+        assert torch.equal(of_torch(pixels), vary(image, f"{number}", 1))
+
+
+@pytest.mark.parametrize("crop", ["none", "inception", "window"])
+def test_the_float_path_draws_the_same(crop):
+    config = AugmentConfig(crop=crop, crop_area=(0.5, 1.0))
+    preprocess = Preprocess(image_size=(24, 40), antialias=True, mean=MEAN, std=STD)
+    # Erasing that never happens keeps the numbers float from the start.
+    other = AugmentConfig(crop=crop, crop_area=(0.5, 1.0), random_erasing=1e-9)
+    image = photo(48, 80, 1)
+    for number in range(6):
+        eight = Augment(config=config, preprocess=preprocess).pixels(image, "a", number)
+        slow = Augment(config=other, preprocess=preprocess)
+        assert eight is not None
+        assert slow.pixels(image, "a", number) is None
+        assert torch.equal(of_torch(eight), slow(image, "a", number))
+
+
+def test_no_image_of_8_bits_without_antialias():
+    plain = Plain(preprocess=Preprocess(image_size=(24, 40)))
+    assert plain.pixels(photo(48, 80, 0), "a", 0) is None
+    crop = Preprocess(image_size=(24, 40), antialias=True, resize="crop")
+    sharp = Plain(preprocess=crop)
+    pixels = sharp.pixels(photo(70, 80, 0), "a", 0)
+    assert pixels is not None
+    assert pixels.size == (40, 24)
+    result = sharp(photo(70, 80, 0), "a", 0)
+    assert torch.equal(crop.normalise(crop.resized(photo(70, 80, 0))), result)
