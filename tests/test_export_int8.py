@@ -178,7 +178,7 @@ def test_all_layers_restored_are_the_model_before(planted, planted_int8):
     every = [layer.op for layer in quantised_layers(planted_int8)]
     back = restored(planted_int8, planted, every)
     assert quantised_layers(back) == ()
-    np.testing.assert_array_equal(logits(back), logits(planted))
+    np.testing.assert_allclose(logits(back), logits(planted), rtol=0, atol=2e-6)
     assert len(quantised_layers(planted_int8)) == len(every)
 
 
@@ -223,7 +223,7 @@ def test_the_report_is_plain_data_and_names_the_layer(found):
     assert value["kept_float"] == [PLANTED]
     text = "\n".join(found.report.lines())
     assert (
-        f"14 of 15 layers, calibrated on 32 images of train; in float: {PLANTED}"
+        f"12 of 13 layers, calibrated on 32 images of train; in float: {PLANTED}"
         in (text)
     )
 
@@ -412,7 +412,9 @@ import numpy as np
 ops = __import__("openvino.opset13", fromlist=["x"]) if runtimes.openvino() else None
 image = ops.parameter([2, 5], np.float32, name="image")
 weight = ops.constant(np.arange(15, dtype=np.float32).reshape(5, 3))
-model = runtimes.openvino().Model([ops.matmul(image, weight, False, False)], [image])
+product = ops.matmul(image, weight, False, False)
+product.friendly_name = "layer/product"
+model = runtimes.openvino().Model([product], [image])
 made = quantise(model, [np.ones((2, 5), np.float32)])
 assert any(op.get_type_name() == "FakeQuantize" for op in made.get_ops())
 assert not seen, seen

@@ -17,7 +17,7 @@ from typing import Any
 
 from vitral.errors import ConfigError
 from vitral.export.answers import Images
-from vitral.export.layers import products_of_activations, restored
+from vitral.export.layers import left_in_float, restored
 from vitral.weights.runtimes import nncf
 
 
@@ -46,9 +46,7 @@ def quantise(
             preset=tool.QuantizationPreset.PERFORMANCE,
             model_type=tool.ModelType.TRANSFORMER,
             subset_size=len(batches),
-            ignored_scope=tool.IgnoredScope(
-                names=products_of_activations(model), validate=False
-            ),
+            ignored_scope=tool.IgnoredScope(names=left_in_float(model), validate=False),
         )
     return restored(quantised, model, keep_float) if keep_float else quantised
 

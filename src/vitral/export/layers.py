@@ -18,6 +18,8 @@ SMOOTHING = "nncf_smooth_quant"
 """In the name of the factor that the quantiser put before a layer's input."""
 MOST_NODES = 30
 """Between a weight's constant and its layer; whatever has more comes from the image."""
+_OF_NO_MODULE = re.compile(r"node_|[A-Z]\w*_\d+(/|$)")
+"""What torch's exporter calls it, and what OpenVINO calls an operation of its own."""
 _BLOCK = re.compile(r"(?:^|[._/])blocks[._](\d+)[._](.*)")
 
 
@@ -53,16 +55,23 @@ def quantised_layers(quantised: Any) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def products_of_activations(model: Any) -> list[str]:
-    """Names of the operations that multiply what is computed from the image with what
-    is computed from it too."""
+def left_in_float(model: Any) -> list[str]:
+    """Names of the products that are no layers.
+
+    Those of what is computed from the image with what is computed from it too; and
+    those of no module, with which a last block computes its one query: they cost
+    nothing, and zeros between its heads make one scale for all of them a coarse one.
+    """
     return [
         op.get_friendly_name()
         for op in model.get_ops()
         if op.get_type_name() == ATTENTION
         or (
             op.get_type_name() == "MatMul"
-            and not any(_is_constant(source) for source in op.input_values())
+            and (
+                _OF_NO_MODULE.match(op.get_friendly_name())
+                or not any(_is_constant(source) for source in op.input_values())
+            )
         )
     ]
 
@@ -130,7 +139,7 @@ def _module(op: Any) -> str:
     takes, where it belongs to no module itself, as in the last block of a class-token
     model."""
     node, steps = op, 0
-    while node.get_friendly_name().startswith("node_") and steps < MOST_NODES:
+    while _OF_NO_MODULE.match(node.get_friendly_name()) and steps < MOST_NODES:
         node, steps = node.input_value(0).get_node(), steps + 1
         if not node.input_values():
             break
