@@ -5,7 +5,6 @@ are resized or normalised here (see preprocess.py).
 """
 
 import io
-import os
 import stat
 import threading
 import warnings
@@ -117,13 +116,9 @@ def to_rgb(image: Image.Image) -> Decoded:
 
 def _read(path: Path) -> bytes:
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):
             raise ImageError("not a regular file")
-        # Unbuffered and at once: `read_bytes` asks the system twice as often.
-        with open(path, "rb", buffering=0) as file:
-            content = file.read(found.st_size + 1)
-            return content if len(content) == found.st_size else content + file.read()
+        return path.read_bytes()
     except OSError as error:
         reason = error.strerror or _one_line(error)
         raise ImageError(f"the file cannot be read: {reason}") from error
