@@ -385,11 +385,12 @@ def test_the_teacher_answers_clean_images_in_eval_mode_without_gradients(data, d
     assert np.array_equal(one.probabilities, two.probabilities)
     assert all(parameter.grad is None for parameter in run.model.parameters())
     assert one.probabilities.sum(axis=1) == pytest.approx(np.ones(len(known)))
-    # What `vitral predict` says of the same file.
+    # What `vitral predict` says of the same file, but for its temperature.
     run = vt.open(done[0].out / "round-0")
     found = answer(run, images, torch.device("cpu"), 0, 1.0)
     said = run.predict([data / "more" / found.paths[3]])[0]
-    assert found.probabilities[3] == pytest.approx(
+    colder = found.probabilities[3] ** (1 / run.temperature)
+    assert colder / colder.sum() == pytest.approx(
         list(said.probabilities.values()), abs=1e-6
     )
     # Halved logits: the square root of each probability, renormalised.

@@ -193,7 +193,7 @@ def test_the_log_and_the_result(tmp_path):
     # The fourth update has index 3, and the warm-up ends at 2.
     cosine = ScheduleConfig(warmup=2)
     assert train[0]["lr"] == lr_at(3, 23, 0.02, cosine)
-    best = max(evals, key=lambda record: record["accuracy"])
+    best = max(evals, key=lambda record: (record["accuracy"], record["step"]))
     assert result.best_metric == best["accuracy"]
     assert result.best_step == best["step"] == best_steps[-1]
     assert result.step == 23
