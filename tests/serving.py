@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,13 +31,15 @@ START_SECONDS = 240
 """A loaded machine takes long to import torch."""
 
 
-def tiny_model(folder: Path, **extra: Any) -> Path:
-    """A model folder: 48 x 80 pixels, 7 classes, every weight random."""
-    model = ViT(ViTConfig(**TINY))
-    randomise(model)
+def tiny_model(
+    folder: Path, classes: tuple[str, ...] = CLASSES, seed: int = 0, **extra: Any
+) -> Path:
+    """A model folder: 48 x 80 pixels, every weight random."""
+    model = ViT(ViTConfig(**{**TINY, "num_classes": len(classes)}))
+    randomise(model, seed)
     preprocess = Preprocess(image_size=(48, 80), resize="crop", crop_fraction=0.875)
     kept = {"temperature": 1.7, **extra}
-    save(folder, model.eval(), preprocess, classes=CLASSES, extra=kept)
+    save(folder, model.eval(), preprocess, classes=classes, extra=kept)
     return folder
 
 
@@ -204,6 +206,14 @@ def serving(run: Path, *flags: str, log: Path | None = None) -> Iterator[Server]
         # Those that it started see its end, but a test leaves nothing behind.
         for pid in own:
             with_end(pid)
+
+
+def wait_for(holds: Callable[[], object], seconds: float = 90) -> None:
+    """Until it holds; fails after `seconds`."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def with_end(pid: int) -> None:

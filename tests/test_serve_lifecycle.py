@@ -26,6 +26,7 @@ from serving import (
     request,
     serving,
     tiny_model,
+    wait_for,
 )
 from vitral.cli import main
 from vitral.data import Preprocess
@@ -284,10 +285,3 @@ def metric(server: Server, name: str) -> float:
         if line.rsplit(" ", 1)[0] == name:
             return float(line.rsplit(" ", 1)[1])
     return 0.0
-
-
-def wait_for(holds, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)

@@ -45,6 +45,8 @@ class Service:
         self.metrics = Metrics()
         self.batcher = Batcher(settings, worker.ask, self.metrics)
         self.budget = limits.Budget(settings.max_buffered)
+        self.refused = ""
+        """Why the last new model was not taken; empty where it was, or none came."""
         self.app = Watch(_routes(self), self.metrics, PATHS)
 
     def require_token(self, request: Request) -> None:
@@ -103,8 +105,6 @@ class Service:
             raise Problem(*row["refused"])
         now = loop.time()
         self.metrics.seconds.add(now - came)
-        facts = self.worker.facts
-        row["model"] = {"name": facts["model"], "hash": facts["hash"]}
         row["timing"] = {
             "queue_ms": round(1000 * (item.started - came), 3),
             "model_ms": round(1000 * (now - item.started), 3),
@@ -251,7 +251,11 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         settings = service.settings
         return _json(
             service.worker.facts
-            | {"max_bytes": settings.max_bytes, "max_pixels": settings.max_pixels}
+            | {
+                "max_bytes": settings.max_bytes,
+                "max_pixels": settings.max_pixels,
+                "refused": service.refused,
+            }
         )
 
     @app.get(

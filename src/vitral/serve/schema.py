@@ -68,6 +68,9 @@ class Facts(Strict):
     maps: bool = Field(description="whether map=1 and embedding=1 can be asked for")
     max_bytes: int
     max_pixels: int
+    refused: str = Field(
+        description="why the last new model was not taken; empty where it was"
+    )
 
 
 class State(Strict):

@@ -30,6 +30,8 @@ class OpenVinoGraph:
                 "copy the whole folder, or export the model again."
             )
         self._core = openvino().Core()
+        # A mapped file that is written over would change the model in use.
+        self._core.set_property({"ENABLE_MMAP": False})
         try:
             self._model = self._core.read_model(path)
         except Exception as error:
