@@ -6,6 +6,7 @@
     python benchmarks/serving.py kill         # 20 kills of the model, about 2 minutes
     python benchmarks/serving.py own          # 10,000 answers compared, about 1 minute
     python benchmarks/serving.py fuzz         # 20,000 mutated bodies, about 2 minutes
+    python benchmarks/serving.py abuse        # 16 kinds beside a probe, about 5 minutes
     python benchmarks/serving.py reload       # 10 new models under load, about 1 minute
     python benchmarks/serving.py all
 
@@ -34,13 +35,16 @@ sys.path[:0] = [str(HERE / "tests"), str(HERE / "src")]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from abuse import KINDS  # noqa: E402
 from serving import (  # noqa: E402
     Client,
     Load,
     Server,
+    abused,
     jpeg,
     logits_of_api,
     mutated,
+    probe,
     request,
     resident,
     serving,
@@ -358,6 +362,34 @@ def fuzz(folder: Path, number: int) -> None:
     check("fuzz longest answer", longest < 2, f"{longest:.2f} s", "2 s")
 
 
+def abuse(folder: Path, rounds: int) -> None:
+    """Each kind of abuse in turns with silence: the 99th percentile of a probe.
+
+    The stranger takes one of two cores, which he would not if he were far away: the
+    bound has ten milliseconds for it, two slices of the scheduler and a little. What
+    that alone costs is `elsewhere`, as busy with nothing of the server.
+    """
+    with serving(tiny_model(folder / "abuse"), "--timeout", "60") as server:
+        probe(server.port, 2)
+        for kind in KINDS:
+            silent, among = [], []
+            for _ in range(rounds):
+                silent.append(np.percentile(probe(server.port, 2), 99))
+                with abused(server.port, kind, 4):
+                    among.append(np.percentile(probe(server.port, 2), 99))
+            before, after = float(np.median(silent)), float(np.median(among))
+            bound = 2 * before + 10
+            check(
+                f"probe's p99 beside {kind}",
+                kind == "elsewhere" or after <= bound,
+                f"{before:.1f} ms alone, {after:.1f} beside it",
+                "none, the control" if kind == "elsewhere" else f"{bound:.1f} ms",
+            )
+        restarts = server.metric("vitral_worker_restarts_total")
+        held = server.metric("vitral_buffered_bytes")
+    check("after abuse", restarts == held == 0, f"{held:g} bytes held", "0")
+
+
 def reload(folder: Path, number: int) -> None:
     """SIGHUP under load, each time another model: who was answered, and by which."""
     places = [_small(folder / "a", 10, "old"), _small(folder / "b", 7, "new", seed=1)]
@@ -431,6 +463,7 @@ PARTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "kill": (kill, 20),
     "own": (own, 10_000),
     "fuzz": (fuzz, 20_000),
+    "abuse": (abuse, 3),
     "reload": (reload, 10),
 }
 

@@ -26,6 +26,7 @@ from vitral.models import ViT, ViTConfig
 from vitral.weights import save
 
 SOURCE = Path(__file__).parents[1] / "src"
+ABUSE = Path(__file__).with_name("abuse.py")
 CLASSES = tuple(f"kind {letter}" for letter in "abcdefg")
 START_SECONDS = 240
 """A loaded machine takes long to import torch."""
@@ -302,6 +303,35 @@ def _broken(content: bytes, rng: np.random.Generator) -> bytes:
                 [b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\x80\0\0\0"]
             )
     return bytes(data)
+
+
+def probe(port: int, seconds: float) -> np.ndarray:
+    """Milliseconds of the answers to a client that asks now and then."""
+    content = request(jpeg(1))
+    until = time.monotonic() + seconds
+    took = []
+    with Client(port) as client:
+        while time.monotonic() < until or not took:
+            started = time.monotonic()
+            reply = client.ask(content)
+            took.append(time.monotonic() - started)
+            assert reply is not None
+            assert reply.status == 200, reply
+            time.sleep(0.005)
+    return 1000 * np.array(took)
+
+
+@contextmanager
+def abused(port: int, kind: str, seconds: float) -> Iterator[None]:
+    """The server is abused while the block runs, for so long; see abuse.py."""
+    words = [str(port), kind, str(seconds), jpeg(1).hex()]
+    with subprocess.Popen([sys.executable, str(ABUSE), *words]) as process:
+        try:
+            time.sleep(0.7)  # until its connections are made
+            assert process.poll() is None
+            yield
+        finally:
+            process.kill()
 
 
 class Load:

@@ -88,7 +88,7 @@ class Service:
         try:
             if limits.media_type(request.headers) == "form":
                 kind = request.headers["content-type"]
-                content = multipart.image_of(content, kind)
+                content = await multipart.image_of(content, kind)
             limits.require_image(content)
             item = Item(
                 content=content,

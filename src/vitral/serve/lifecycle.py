@@ -18,6 +18,7 @@ from vitral.serve.protocol import HEAD_BYTES, Protocol
 from vitral.serve.settings import Settings
 from vitral.serve.signals import Signals, described
 from vitral.serve.supervisor import Worker
+from vitral.serve.turns import Turns
 
 
 def run(settings: Settings) -> None:
@@ -84,7 +85,7 @@ def _tell(service: Service) -> None:
 def _config(service: Service) -> uvicorn.Config:
     settings = service.settings
     # uvicorn makes the protocols; the settings travel on the class.
-    protocol = type("Protocol", (Protocol,), {"settings": settings})
+    protocol = type("Protocol", (Protocol,), {"settings": settings, "turns": Turns()})
     return uvicorn.Config(
         service.app,
         http=protocol,
@@ -113,7 +114,9 @@ def _bound(settings: Settings) -> socket.socket:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM
         )[0]
-        listener = socket.socket(found[0], socket.SOCK_STREAM)
+        # With its protocol: asyncio switches Nagle's algorithm off only where TCP is
+        # named, and else an answer's second packet waits 40 ms for an acknowledgement.
+        listener = socket.socket(*found[:3])
     except OSError as error:
         raise ServerError(
             f"The address {settings.host} cannot be used: {error.strerror}. Give "

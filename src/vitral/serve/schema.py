@@ -100,8 +100,6 @@ BODY: dict[str, Any] = {
 MEANING = {
     400: "not HTTP, not a form with one `image`, no bytes, or a wrong query",
     401: "the bearer token is missing or wrong",
-    404: "no such path",
-    405: "not a method of this path",
     408: "headers or body took too long",
     411: "neither Content-Length nor chunks",
     413: "more bytes than are taken, counted while they arrive",
