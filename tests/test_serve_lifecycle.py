@@ -212,6 +212,19 @@ def test_the_token(server: Server, given):
     assert server.ask(request(CONTENT, headers=TOKEN)).status == 200
 
 
+def test_the_schema_says_who_wants_the_token(server: Server):
+    described = server.get("/openapi.json").json
+    scheme = {"token": {"type": "http", "scheme": "bearer"}}
+    assert described["components"]["securitySchemes"] == scheme
+    asks = {
+        path
+        for path, methods in described["paths"].items()
+        for operation in methods.values()
+        if operation.get("security") == [{"token": []}]
+    }
+    assert asks == {"/predict", "/model", "/metrics"}
+
+
 def test_mutated_bodies(server: Server):
     """Whatever comes, the answer is one of those that say whose fault it is."""
     rng = np.random.default_rng(7)

@@ -32,6 +32,8 @@ _PAGE = {
 PATHS = frozenset(
     {"/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json", *_PAGE}
 )
+GUARDED = ("/predict", "/model", "/metrics")
+"""The paths that want the token where there is one."""
 _GONE = 499
 """What is counted where nobody was left to answer; it is never sent."""
 
@@ -192,6 +194,8 @@ def _routes(service: Service) -> FastAPI:
     _add_predict(app, service)
     _add_facts(app, service)
     _add_page(app)
+    if service.settings.token:
+        schema.with_token(app.openapi(), GUARDED)
     return app
 
 

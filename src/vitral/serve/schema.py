@@ -1,5 +1,6 @@
 """What the answers look like, for /openapi.json."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -118,3 +119,12 @@ def meanings(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"model": Problem, "description": MEANING[status]}
         for status in statuses
     }
+
+
+def with_token(described: dict[str, Any], paths: Sequence[str]) -> None:
+    """Say which paths want the bearer token."""
+    schemes = described["components"].setdefault("securitySchemes", {})
+    schemes["token"] = {"type": "http", "scheme": "bearer"}
+    for path in paths:
+        for operation in described["paths"][path].values():
+            operation["security"] = [{"token": []}]
