@@ -1,6 +1,7 @@
 """Exported models beside torch: every position at five sizes, gates, files, errors."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from vitral.models.hybrid import Hybrid, HybridConfig
 from vitral.models.resnet import ResNet, ResNetConfig
 from vitral.weights import Metadata, is_artefact, read_artefact
 from vitral.weights.artefact_openvino import OpenVinoGraph
-from vitral.weights.runtimes import openvino
+from vitral.weights.runtimes import core
 
 SMALL = {"stem_width": 8, "num_groups": 4, "units": (1, 2), "num_classes": 7}
 SIZES = [(48, 80), (64, 32), (16, 16), (160, 96), (32, 112)]
@@ -85,11 +86,8 @@ def test_both_runtimes_equal_torch_at_five_sizes(name, tmp_path):
     proto.metadata_props.add(key="vitral", value=about(model).to_json())
     file.write_bytes(proto.SerializeToString())
     exported = read_artefact(file).model
-    compiled = (
-        openvino()
-        .Core()
-        .compile_model(to_openvino(proto), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    )
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core().compile_model(to_openvino(proto), "CPU", exact)
     sizes = SIZES
     if isinstance(model, ResNet):
         sizes = [(48, 80), (63, 37), (224, 160), (97, 96), (33, 112)]
@@ -322,6 +320,22 @@ def test_what_is_no_artefact(tmp_path, exported, capsys):
     (folder / "model.xml").write_text("<html>")
     with pytest.raises(WeightsError, match="no OpenVINO model that can be loaded"):
         OpenVinoGraph(folder / "model.xml")
+
+
+@pytest.mark.parametrize(
+    ("place", "weights"), [("m.onnx", ""), ("m_openvino", "model.bin")]
+)
+def test_a_model_in_use_does_not_feel_its_file(place, weights, exported, tmp_path):
+    copy = shutil.copytree(exported, tmp_path / "copy") / place
+    model = vt.open(copy).model
+    x = images(2, 48, 80).float()
+    before = model(x).clone()
+    with (copy / weights).open("r+b") as file:
+        file.write(b"\xab" * (copy / weights).stat().st_size)
+    assert torch.equal(model(x), before)
+    with (copy / weights).open("r+b") as file:
+        file.truncate(0)
+    assert torch.equal(model(x), before)
 
 
 def test_a_crash_leaves_nothing(model_folder, photos, tmp_path, monkeypatch):
