@@ -83,13 +83,22 @@ def test_packed_images_of_workers_have_the_bits_of_those_built_here(dataset):
     vary = Augment(config=AugmentConfig(crop="inception"), preprocess=preprocess)
     here = loader(dataset, transform=vary, mix=None, repeats=2)
     task = here.tasks(1)[0]
-    sent = here._builder([]).build(task, send=True)
-    assert sent.packed is not None
-    assert sent.packed.values.dtype == torch.uint8
+    expected = next(here.epoch(1))
+    builder = here._builder([])
+    for size in (0, 5 * 3 * 24 * 40 - 1, 5 * 3 * 24 * 40, 99_999):
+        slot = torch.full((size,), 7, dtype=torch.uint8) if size else None
+        sent = builder.build(task, send=True, slot=slot)
+        assert sent.packed is not None
+        # A slot that is too small, as for a later stage with larger images, is left.
+        assert (sent.packed.values is None) == (size >= 5 * 3 * 24 * 40)
+        assert sent.packed.shape == (5, 3, 24, 40)
+        assert same(sent.arrived(slot).batch, expected)
     there = loader(dataset, transform=vary, mix=None, repeats=2, workers=2)
-    batches = list(there.epoch(1))
-    assert all(map(same, here.epoch(1), batches))
-    assert len(batches) == 5
+    for epoch in (1, 2):
+        # None of the slots is used before it is read, however slowly that goes.
+        batches = list(there.epoch(epoch))
+        assert all(map(same, here.epoch(epoch), batches))
+        assert len(batches) == 5
 
 
 def test_a_start_within_the_epoch_gives_the_same_rest(dataset):

@@ -3,13 +3,10 @@
 Which examples share a batch, and who builds it, is in loader.py.
 """
 
-import multiprocessing
-import os
-import threading
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,7 +95,9 @@ class Task:
 class Packed(NamedTuple):
     """The 8-bit images of a batch on their way, and what normalises them."""
 
-    values: UInt8[Tensor, "batch 3 height width"]
+    values: UInt8[Tensor, "batch 3 height width"] | None
+    """None where they lie in the slot of their task."""
+    shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -111,11 +110,15 @@ class Result(NamedTuple):
     packed: Packed | None = None
     """Images of a batch that came from a worker without them."""
 
-    def arrived(self) -> "Result":
-        """With the images in the batch."""
+    def arrived(self, slot: UInt8[Tensor, " size"] | None = None) -> "Result":
+        """With the images in the batch, and none in the slot that it came by."""
         if self.batch is None or self.packed is None:
             return self
-        image = stacked(*self.packed)
+        values, shape, mean, std = self.packed
+        if values is None:
+            assert slot is not None
+            values = _front(slot, shape)
+        image = stacked(values, mean, std)
         return Result(self.batch._replace(image=image), self.failures)
 
 
@@ -134,8 +137,14 @@ class Builder(Dataset[Result]):
     def __getitem__(self, index: int) -> Result:
         return self.build(self.tasks[index])
 
-    def build(self, task: Task, *, send: bool = False) -> Result:
-        """The batch of a task; with `send` its images may be packed."""
+    def build(
+        self,
+        task: Task,
+        *,
+        send: bool = False,
+        slot: UInt8[Tensor, " size"] | None = None,
+    ) -> Result:
+        """The batch of a task; with `send` its images may be packed, and in `slot`."""
         images: list[Tensor] = []
         used: list[Example] = []
         failures: dict[str, str] = {}
@@ -149,7 +158,7 @@ class Builder(Dataset[Result]):
                 return Result(None, failures)
             # Mixing needs the numbers that the model sees.
             if send and self.mix is None and task.part is None:
-                late = _packed(images, task.transform)
+                late = _packed(images, task.transform, slot)
                 if late is not None:
                     return Result(
                         self._batch(torch.empty(0, 3, 0, 0), used), failures, late
@@ -205,11 +214,21 @@ class Builder(Dataset[Result]):
         )
 
 
-def _packed(images: list[Tensor], transform: Transform) -> Packed | None:
+def _packed(
+    images: list[Tensor], transform: Transform, slot: UInt8[Tensor, " size"] | None
+) -> Packed | None:
     if not isinstance(transform, EightBit) or not are_pixels(images):
         return None
     of = transform.preprocess
-    return Packed(torch.stack(images), of.mean, of.std)
+    shape = (len(images), *images[0].shape)
+    if slot is None or math.prod(shape) > slot.numel():
+        return Packed(torch.stack(images), shape, of.mean, of.std)
+    torch.stack(images, out=_front(slot, shape))
+    return Packed(None, shape, of.mean, of.std)
+
+
+def _front(slot: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return slot[: math.prod(shape)].view(shape)
 
 
 def _late(transform: Transform) -> Transform:
@@ -224,6 +243,13 @@ def _late(transform: Transform) -> Transform:
     return vary
 
 
+class Placed(NamedTuple):
+    """A task on its way to a worker, and the slot that its images may use."""
+
+    task: Task
+    slot: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sent(Dataset[Result | UnavailableError]):
     """Builds the batch of a task that arrives as its index.
@@ -232,30 +258,16 @@ class Sent(Dataset[Result | UnavailableError]):
     """
 
     builder: Builder
+    slots: UInt8[Tensor, "slots size"] | None = None
+    """Memory that the workers share with the reader: giving each batch its own costs
+    more than filling it."""
 
-    def __getitem__(self, task: Task) -> Result | UnavailableError:
+    def __getitem__(self, placed: Placed) -> Result | UnavailableError:
+        slot = None if self.slots is None else self.slots[placed.slot]
         try:
-            return self.builder.build(task, send=True)
+            return self.builder.build(placed.task, send=True, slot=slot)
         except UnavailableError as error:
             return error  # raised there, it would arrive with a traceback in its text
-
-
-def end_with_parent(worker: int) -> None:
-    """Let a worker end when the process that reads its batches is killed.
-
-    torch looks at the parent of the worker, which is the fork server; and that server
-    waits for its last worker.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(
-            target=_exit_after, args=(parent.sentinel,), daemon=True
-        ).start()
-
-
-def _exit_after(sentinel: int) -> None:
-    wait([sentinel])
-    os._exit(1)
 
 
 def target_of(example: Example, num_classes: int) -> Float[Tensor, "classes"]:

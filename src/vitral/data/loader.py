@@ -9,19 +9,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
 from vitral.data.batches import (
     Batch,
     Builder,
+    Placed,
     Result,
     Sent,
     Task,
     Transform,
 )
 from vitral.data.dataset import DataSet, Example
+from vitral.data.eight_bit import EightBit
 from vitral.data.epochs import Shown, Stages, repeated
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig
-from vitral.data.workers import Workers
+from vitral.data.workers import Workers, results_ahead
 from vitral.errors import ConfigError
 
 
@@ -64,7 +70,7 @@ class Loader:
     def __post_init__(self) -> None:
         self.examples = tuple(self.examples)
         self._failures: dict[str, str] = {}
-        self._crew: tuple[Workers[Result], tuple[Any, ...]] | None = None
+        self._crew: tuple[Workers[Result], Tensor | None, tuple[Any, ...]] | None = None
         for name, least in (
             ("batch_size", 1),
             ("repeats", 1),
@@ -142,35 +148,53 @@ class Loader:
     def results(self, tasks: list[Task]) -> Iterator[Result]:
         """What each task gives, built here or by the workers; failures are noted."""
         if self.workers:
-            results = self._workers().results(tasks)
-        else:
-            builder = self._builder(tasks)
-            results = (builder[index] for index in range(len(tasks)))
-        for result in results:
-            self._failures.update(result.failures)
-            yield result.arrived()
+            yield from self._results_of_workers(tasks)
+            return
+        builder = self._builder(tasks)
+        for index in range(len(tasks)):
+            yield self._noted(builder[index])
+
+    def _results_of_workers(self, tasks: list[Task]) -> Iterator[Result]:
+        crew, slots = self._workers()
+        number = 1 if slots is None else len(slots)
+        placed = [Placed(task, at % number) for at, task in enumerate(tasks)]
+        for (_, at), result in zip(placed, crew.results(placed), strict=True):
+            yield self._noted(result.arrived(None if slots is None else slots[at]))
+
+    def _noted(self, result: Result) -> Result:
+        self._failures.update(result.failures)
+        return result
 
     def built_here(self, task: Task) -> Batch | None:
         """One batch at once, whatever the workers do; None if nothing is readable."""
-        result = self._builder([task])[0]
-        self._failures.update(result.failures)
-        return result.batch
+        return self._noted(self._builder([task])[0]).batch
 
-    def _workers(self) -> Workers[Result]:
-        """Those of the last epoch; new ones if it was not taken to its end, or where
-        this loader has changed since."""
+    def _workers(self) -> tuple[Workers[Result], Tensor | None]:
+        """Those of the last epoch with their slots; new ones if it was not taken to its
+        end, or where this loader has changed since."""
         made_of = (self.dataset, self.mix, self.seed, self.workers, self.timeout)
         if self._crew is not None:
-            crew, of = self._crew
+            crew, slots, of = self._crew
             if crew.free and all(a is b for a, b in zip(made_of, of, strict=True)):
-                return crew
+                return crew, slots
+        workers = min(self.workers, len(self))
+        slots = self._slots(results_ahead(workers) + 1)
         crew = Workers(
-            Sent(builder=self._builder([])),
-            workers=min(self.workers, len(self)),
+            Sent(builder=self._builder([]), slots=slots),
+            workers=workers,
             timeout=self.timeout,
         )
-        self._crew = crew, made_of
-        return crew
+        self._crew = crew, slots, made_of
+        return crew, slots
+
+    def _slots(self, number: int) -> UInt8[Tensor, "slots size"] | None:
+        """Shared memory for the 8-bit batches on their way and the one that is read;
+        None where they are not of 8 bits."""
+        if self.mix is not None or not isinstance(self.transform, EightBit):
+            return None
+        height, width = self.transform.preprocess.image_size
+        size = self.batch_size * 3 * height * width
+        return torch.empty(number, size, dtype=torch.uint8).share_memory_()
 
     def _task(self, epoch: int, index: int, shown: list[Shown]) -> Task:
         images = shown[index * self.batch_size : (index + 1) * self.batch_size]

@@ -7,7 +7,9 @@ end with their parent, and what is said when one dies or hangs.
 import itertools
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterable, Iterator
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, TypeVar
@@ -15,12 +17,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vitral.data.batches import end_with_parent
 from vitral.errors import ConfigError, VitralError
 
 T = TypeVar("T", covariant=True)
 
 _POLL_SECONDS = 3.0
+_AHEAD = 2
+"""Tasks that each worker has been sent beyond the results that were taken."""
 # The slow imports by name too: a Python 3.11 server does not inherit sys.path, and
 # passes over a vitral that is found through it alone.
 _PRELOAD = ["torch.utils.data", "torchvision.transforms.v2", "vitral.data.loader"]
@@ -67,10 +70,11 @@ class Workers(Generic[T]):
             sampler=self._series,
             num_workers=workers,
             collate_fn=_unchanged,
-            worker_init_fn=end_with_parent,
+            worker_init_fn=_end_with_parent,
             timeout=_POLL_SECONDS,
             multiprocessing_context=_context(),
             persistent_workers=True,
+            prefetch_factor=_AHEAD,
             # Or it would draw from torch's global generator, once per series.
             generator=torch.Generator(),
         )
@@ -124,6 +128,11 @@ class Workers(Generic[T]):
             raise VitralError(_died(str(error))) from error
 
 
+def results_ahead(workers: int) -> int:
+    """The most results that are under way, or wait, when one is taken."""
+    return _AHEAD * workers
+
+
 class _Series(Sampler[Any]):
     """The tasks of the series that comes next; each is sent when its turn comes."""
 
@@ -169,6 +178,24 @@ def _context() -> BaseContext:
     # Has an effect only before the server starts.
     context.set_forkserver_preload(_PRELOAD)
     return context
+
+
+def _end_with_parent(worker: int) -> None:
+    """Let a worker end when the process that reads its batches is killed.
+
+    torch looks at the parent of the worker, which is the fork server; and that server
+    waits for its last worker.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(
+            target=_exit_after, args=(parent.sentinel,), daemon=True
+        ).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def _unchanged(value: Any) -> Any:
