@@ -167,7 +167,14 @@ def test_crop_resizes_with_the_filter_of_the_preprocess():
         generator = keyed_generator("augment", 2, 0, "a")
         box = inception_crop(Size(200, 300), config, generator)
         part = image.crop((box.left, box.top, box.right, box.bottom))
-        assert torch.equal(transform(image, "a", 0), preprocess(part))
+        found, expected = transform(image, "a", 0), preprocess(part)
+        if not antialias:
+            assert torch.equal(found, expected)
+            continue
+        # Training's kernel for 8 bits rounds where Pillow, evaluation's, does not.
+        steps = ((found - expected).abs() * 255 * preprocess.std[0]).round()
+        assert 0 < (steps > 0).float().mean() < 0.2
+        assert (steps > 1).float().mean() < 1e-3
 
 
 def test_shift_repeats_the_edge():

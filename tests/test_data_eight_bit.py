@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 
 from vitral.data import Augment, AugmentConfig, Plain, Preprocess
-from vitral.data.eight_bit import floats, normalised, packed, stacked, unpacked
+from vitral.data.eight_bit import normalised, picture, resized, stacked, values
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -16,9 +17,11 @@ def photo(height: int, width: int, seed: int) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
-def of_torch(image: Image.Image) -> torch.Tensor:
+def of_torch(image: Image.Image | torch.Tensor) -> torch.Tensor:
     """(x / 255 - mean) / std by torch, in float32."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    if isinstance(image, Image.Image):
+        image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    pixels = image.float()
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     return (pixels / 255 - mean[:, None, None]) / std[:, None, None]
 
@@ -30,28 +33,75 @@ def test_every_value_of_every_channel_has_the_bits_of_torch():
     )
     expected = of_torch(image)
     assert len(np.unique(np.array(image)[..., 2])) == 256
-    assert torch.equal(normalised(image, MEAN, STD), expected)
-    assert torch.equal(
-        Preprocess(mean=MEAN, std=STD).normalise(floats(image)), expected
-    )
-    values = packed([image])
-    assert values.dtype == torch.uint8
-    assert torch.equal(unpacked(values, MEAN, STD)[0], expected)
+    found = values(image)
+    assert found.dtype == torch.uint8
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), np.array(image))
+    assert np.array_equal(np.array(picture(found)), np.array(image))
+    assert torch.equal(normalised(found, MEAN, STD), expected)
+    interleaved = found.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert torch.equal(normalised(interleaved, MEAN, STD), expected)
+    whole = Preprocess(mean=MEAN, std=STD).normalise(found)
+    assert torch.equal(whole, expected)
 
 
 def test_a_batch_is_its_images_in_order():
-    images = [photo(5, 7, seed) for seed in range(3)]
+    images = [values(photo(5, 7, seed)) for seed in range(3)]
     expected = torch.stack([of_torch(image) for image in images])
     assert torch.equal(stacked(images, MEAN, STD), expected)
-    assert torch.equal(unpacked(packed(images), MEAN, STD), expected)
-    # A transform may give an image for some and numbers for others.
+    assert torch.equal(stacked(torch.stack(images), MEAN, STD), expected)
+    # A transform may give 8 bits for some and numbers for others.
     mixed = [images[0], expected[1], images[2]]
     assert torch.equal(stacked(mixed, MEAN, STD), expected)
 
 
 def test_images_of_two_sizes_make_no_batch():
     with pytest.raises(RuntimeError, match="equal size"):
-        stacked([photo(5, 7, 0), photo(7, 5, 1)], MEAN, STD)
+        stacked([values(photo(5, 7, 0)), values(photo(7, 5, 1))], MEAN, STD)
+
+
+@pytest.mark.parametrize("size", [(24, 40), (70, 90), (48, 33)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resizing_is_as_near_to_the_exact_result_as_pillow(interpolation, size):
+    """Exact: a float64 sum over the whole filter, made 8 bits once, at the end."""
+    rocket = skimage.data.rocket()
+    ours, pillows = [], []
+    for top in range(0, 300, 60):
+        image = Image.fromarray(rocket[top : top + 57, top : top + 81])
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double()
+        exact = torch.nn.functional.interpolate(
+            pixels, size, mode=interpolation, antialias=True, align_corners=False
+        )[0].clamp(0, 255)
+        found = resized(image, size, interpolation)
+        height, width = size
+        method = Image.Resampling[interpolation.upper()]
+        pillow = values(image.resize((width, height), method))
+        assert found.shape == pillow.shape == (3, *size)
+        different = (found.int() - pillow.int()).abs()
+        assert (different > 1).float().mean() < 1e-3
+        assert different.max() <= (1 if interpolation == "bilinear" else 8)
+        ours.append((found - exact).abs().mean())
+        pillows.append((pillow - exact).abs().mean())
+    assert sum(ours) < 1.02 * sum(pillows)
+    assert sum(ours) / len(ours) < 0.3
+
+
+def test_a_view_of_the_first_size_keeps_its_pixels():
+    preprocess = Preprocess(image_size=(24, 40), antialias=True)
+    config = AugmentConfig(crop="window", crop_area=(1.0, 1.0), flip=0.0)
+    image = photo(24, 40, 0)
+    found = Augment(config=config, preprocess=preprocess).pixels(image, "a", 0)
+    assert torch.equal(found, values(image))
+
+
+def test_training_without_a_crop_shows_what_evaluation_shows():
+    preprocess = Preprocess(image_size=(24, 40), antialias=True, mean=MEAN, std=STD)
+    vary = Augment(config=AugmentConfig(flip=0.0), preprocess=preprocess)
+    image = photo(48, 70, 0)
+    assert torch.equal(vary(image, "a", 3), preprocess(image))
+    method = Image.Resampling.BILINEAR
+    assert torch.equal(
+        vary.pixels(image, "a", 3), values(image.resize((40, 24), method))
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,6 +147,6 @@ def test_no_image_of_8_bits_without_antialias():
     sharp = Plain(preprocess=crop)
     pixels = sharp.pixels(photo(70, 80, 0), "a", 0)
     assert pixels is not None
-    assert pixels.size == (40, 24)
+    assert pixels.shape == (3, 24, 40)
     result = sharp(photo(70, 80, 0), "a", 0)
     assert torch.equal(crop.normalise(crop.resized(photo(70, 80, 0))), result)

@@ -202,6 +202,67 @@ def test_a_batch_without_any_readable_example_is_skipped(dataset, tmp_path):
     assert {failure.id for failure in loaded.failures} == set(victims)
 
 
+class Who:
+    """The process that builds an image, in every value of it."""
+
+    def __call__(self, image, example_id, epoch):
+        return torch.full((3, 2, 4), os.getpid(), dtype=torch.float64)
+
+
+def builders(batches) -> set[int]:
+    return {int(batch.image[0, 0, 0, 0]) for batch in batches}
+
+
+def test_workers_stay_from_one_epoch_to_the_next_and_end_with_the_loader(dataset):
+    loaded = loader(dataset, transform=Who(), mix=None, workers=2)
+    first = builders(loaded.epoch(0))
+    assert len(first) == 2
+    assert os.getpid() not in first
+    assert builders(loaded.epoch(1)) == builders(loaded.epoch(5, start=2)) == first
+    # A step of training may read two epochs at once, or leave one.
+    half = loaded.epoch(2)
+    there = builders([next(half)])
+    assert there < first
+    assert not builders(loaded.epoch(3)) & first
+    assert builders(half) <= first
+    del half
+    other = builders(loaded.epoch(4))
+    loaded.seed = 9
+    again = builders(loaded.epoch(4))
+    assert not other & again
+    del loaded
+    until = time.monotonic() + 30
+    while any(map(alive, first | other | again)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, first | other | again))
+
+
+def alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")")[1].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def test_a_worker_that_dies_between_epochs_is_an_error_and_then_replaced(dataset):
+    loaded = loader(dataset, transform=Who(), mix=None, workers=2)
+    first = builders(loaded.epoch(0))
+    os.kill(min(first), signal.SIGKILL)
+    with pytest.raises(VitralError, match=r"A loader worker died"):
+        list(loaded.epoch(1))
+    assert not builders(loaded.epoch(1)) & first
+
+
+def test_few_batches_start_few_workers(dataset):
+    loaded = loader(
+        dataset, transform=Who(), mix=None, batch_size=12, drop_last=True, workers=4
+    )
+    found = [builders(loaded.epoch(epoch)) for epoch in range(2)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+
+
 class KillItself:
     def __call__(self, image, example_id, epoch):
         if epoch == 1:

@@ -68,7 +68,7 @@ def compiled(model: nn.Module, images: Tensor) -> nn.Module:
 def openvino(model: nn.Module, images: Tensor) -> nn.Module:
     """OpenVINO on the CPU, held to float32, from the graph of `vitral export`."""
     with _installed():
-        core = runtimes.openvino().Core()
+        core = runtimes.core()
         proto = _graph(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"

@@ -12,11 +12,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.eight_bit import floats, normalised
+from vitral.data import eight_bit
 from vitral.data.keyed import keyed_generator, keyed_integer, torch_seeded
 from vitral.data.preprocess import Preprocess, Size
 from vitral.data.rand_augment import rand_augment
@@ -156,7 +156,8 @@ class Augment:
         """Vary and preprocess one RGB image; changes no global random state."""
         eight = self.pixels(image, example_id, number)
         if eight is not None:
-            return normalised(eight, self.preprocess.mean, self.preprocess.std)
+            of = self.preprocess
+            return eight_bit.normalised(eight, of.mean, of.std)
         config = self.config
         view, generator, image = self._begun(image, example_id, number)
         pixels = self._cropped(image, generator)
@@ -171,9 +172,8 @@ class Augment:
             if config.recolours:
                 # On Pillow images: 8-bit integer steps, as these operations were
                 # defined, and no sum whose rounding depends on the number of threads.
-                array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
-                coloured = self._coloured(Image.fromarray(array), generator)
-                pixels = floats(coloured)
+                whole = pixels.round().to(torch.uint8)
+                pixels = self._coloured(whole, generator).float()
             result = self.preprocess.normalise(pixels)
             if config.random_erasing:
                 return v2.RandomErasing(p=config.random_erasing, value=0)(result)
@@ -181,21 +181,21 @@ class Augment:
 
     def pixels(
         self, image: Image.Image, example_id: str, number: int
-    ) -> Image.Image | None:
+    ) -> UInt8[Tensor, "3 height width"] | None:
         """The varied image before it is normalised; None where a step of this
-        configuration gives numbers that are no 8-bit image."""
+        configuration gives numbers that have no 8 bits."""
         config = self.config
         whole = self.preprocess.antialias
         if not whole or config.shift or config.rotate or config.random_erasing:
             return None
         view, generator, image = self._begun(image, example_id, number)
-        image = self._cropped_image(image, generator)
+        pixels = self._cropped_whole(image, generator)
         if self._flips(generator):
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            pixels = pixels.flip(-1)
         if not config.recolours:
-            return image
+            return pixels
         with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
-            return self._coloured(image, generator)
+            return self._coloured(pixels, generator)
 
     def _begun(
         self, image: Image.Image, example_id: str, number: int
@@ -219,26 +219,35 @@ class Augment:
         self, image: Image.Image, generator: np.random.Generator
     ) -> Float[Tensor, "3 height width"]:
         preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
+        if preprocess.antialias:
+            return self._cropped_whole(image, generator).float()
         if self.config.crop == "none":
             return preprocess.resized(image)
         if self.config.crop == "window":
             larger = self._larger()
             box = window(larger, size, generator)
-            pixels = preprocess.resample(image, larger)
-            return pixels[:, box.top : box.bottom, box.left : box.right]
+            return _inside(preprocess.resample(image, larger), box)
         return preprocess.resample(self._part(image, generator), size)
 
-    def _cropped_image(
+    def _cropped_whole(
         self, image: Image.Image, generator: np.random.Generator
-    ) -> Image.Image:
+    ) -> UInt8[Tensor, "3 height width"]:
         preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
         if self.config.crop == "none":
-            return preprocess.resized_image(image)
+            return eight_bit.values(preprocess.resized_image(image))
         if self.config.crop == "window":
             larger = self._larger()
             box = window(larger, size, generator)
-            return _cut(preprocess.scaled(image, larger), box)
-        return preprocess.scaled(self._part(image, generator), size)
+            return _inside(self._scaled(image, larger), box)
+        return self._scaled(self._part(image, generator), size)
+
+    def _scaled(
+        self, image: Image.Image, size: Size
+    ) -> UInt8[Tensor, "3 height width"]:
+        interpolation = self.preprocess.interpolation
+        if interpolation == "nearest" or (image.height, image.width) == size:
+            return eight_bit.values(self.preprocess.scaled(image, size))
+        return eight_bit.resized(image, size, interpolation)
 
     def _part(self, image: Image.Image, generator: np.random.Generator) -> Image.Image:
         source = Size(image.height, image.width)
@@ -250,8 +259,10 @@ class Augment:
         return Size(round(height / share), round(width / share))
 
     def _coloured(
-        self, image: Image.Image, generator: np.random.Generator
-    ) -> Image.Image:
+        self,
+        pixels: UInt8[Tensor, "3 height width"],
+        generator: np.random.Generator,
+    ) -> UInt8[Tensor, "3 height width"]:
         from torchvision.transforms import v2
 
         config = self.config
@@ -272,13 +283,18 @@ class Augment:
                     fill=_FILL,
                 )
             )
+        image = eight_bit.picture(pixels)
         for operation in operations:
             image = operation(image)
-        if not original:
-            return image
-        magnitude = config.rand_augment_magnitude
-        array = rand_augment(np.array(image), original, magnitude, generator)
-        return Image.fromarray(array)
+        if original:
+            magnitude = config.rand_augment_magnitude
+            array = rand_augment(np.array(image), original, magnitude, generator)
+            image = Image.fromarray(array)
+        return eight_bit.values(image)
+
+
+def _inside(pixels: Tensor, box: CropBox) -> Tensor:
+    return pixels[:, box.top : box.bottom, box.left : box.right]
 
 
 def _cut(image: Image.Image, box: CropBox) -> Image.Image:

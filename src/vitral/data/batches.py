@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vitral.data import eight_bit
 from vitral.data.dataset import DataSet, Example, UnavailableError
-from vitral.data.eight_bit import EightBit, are_pictures, packed, stacked, unpacked
+from vitral.data.eight_bit import EightBit, are_pixels, stacked
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
@@ -61,10 +62,11 @@ class Plain:
 
     def pixels(
         self, image: Image.Image, example_id: str, number: int
-    ) -> Image.Image | None:
+    ) -> UInt8[Tensor, "3 height width"] | None:
         """The image before it is normalised, where resizing keeps 8 bits."""
-        preprocess = self.preprocess
-        return preprocess.resized_image(image) if preprocess.antialias else None
+        if not self.preprocess.antialias:
+            return None
+        return eight_bit.values(self.preprocess.resized_image(image))
 
 
 class Rows(NamedTuple):
@@ -113,7 +115,7 @@ class Result(NamedTuple):
         """With the images in the batch."""
         if self.batch is None or self.packed is None:
             return self
-        image = unpacked(*self.packed)
+        image = stacked(*self.packed)
         return Result(self.batch._replace(image=image), self.failures)
 
 
@@ -134,7 +136,7 @@ class Builder(Dataset[Result]):
 
     def build(self, task: Task, *, send: bool = False) -> Result:
         """The batch of a task; with `send` its images may be packed."""
-        images: list[Image.Image | Tensor] = []
+        images: list[Tensor] = []
         used: list[Example] = []
         failures: dict[str, str] = {}
         with one_thread():
@@ -162,15 +164,13 @@ class Builder(Dataset[Result]):
                 batch = Batch(image[1:], target[1:], label[1:], ids[1:])
         return Result(batch, failures)
 
-    def _varied(
-        self, task: Task, failures: dict[str, str]
-    ) -> dict[int, Image.Image | Tensor]:
+    def _varied(self, task: Task, failures: dict[str, str]) -> dict[int, Tensor]:
         """The image of each row; an example that is shown several times is read once,
         and no other is held meanwhile."""
         rows: dict[Example, list[int]] = {}
         for row, example in enumerate(task.examples):
             rows.setdefault(example, []).append(row)
-        varied: dict[int, Image.Image | Tensor] = {}
+        varied: dict[int, Tensor] = {}
         vary = _late(task.transform)
         for example, places in rows.items():
             try:
@@ -185,7 +185,7 @@ class Builder(Dataset[Result]):
 
     def _collate(
         self,
-        images: list[Image.Image | Tensor],
+        images: list[Tensor],
         examples: list[Example],
         transform: Transform,
     ) -> Batch:
@@ -193,7 +193,7 @@ class Builder(Dataset[Result]):
             of = transform.preprocess
             image = stacked(images, of.mean, of.std)
         else:
-            image = torch.stack([one for one in images if isinstance(one, Tensor)])
+            image = torch.stack(images)
         return self._batch(image, examples)
 
     def _batch(self, image: Tensor, examples: list[Example]) -> Batch:
@@ -205,21 +205,21 @@ class Builder(Dataset[Result]):
         )
 
 
-def _packed(images: list[Image.Image | Tensor], transform: Transform) -> Packed | None:
-    if not isinstance(transform, EightBit) or not are_pictures(images):
+def _packed(images: list[Tensor], transform: Transform) -> Packed | None:
+    if not isinstance(transform, EightBit) or not are_pixels(images):
         return None
     of = transform.preprocess
-    return Packed(packed(images), of.mean, of.std)
+    return Packed(torch.stack(images), of.mean, of.std)
 
 
-def _late(transform: Transform) -> Callable[[Any, str, int], Image.Image | Tensor]:
-    """The transform, its result not yet normalised where that is an 8-bit image."""
+def _late(transform: Transform) -> Transform:
+    """The transform, its result not yet normalised where that has 8 bits."""
     if not isinstance(transform, EightBit):
         return transform
 
-    def vary(opened: Any, example_id: str, number: int) -> Image.Image | Tensor:
-        image = transform.pixels(opened, example_id, number)
-        return transform(opened, example_id, number) if image is None else image
+    def vary(opened: Any, example_id: str, number: int) -> Tensor:
+        pixels = transform.pixels(opened, example_id, number)
+        return transform(opened, example_id, number) if pixels is None else pixels
 
     return vary
 

@@ -7,7 +7,7 @@ The randomness of one example belongs to its transform (augment.py), that of mix
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vitral.data.batches import (
     Batch,
@@ -21,7 +21,7 @@ from vitral.data.dataset import DataSet, Example
 from vitral.data.epochs import Shown, Stages, repeated
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig
-from vitral.data.workers import in_workers
+from vitral.data.workers import Workers
 from vitral.errors import ConfigError
 
 
@@ -64,6 +64,7 @@ class Loader:
     def __post_init__(self) -> None:
         self.examples = tuple(self.examples)
         self._failures: dict[str, str] = {}
+        self._crew: tuple[Workers[Result], tuple[Any, ...]] | None = None
         for name, least in (
             ("batch_size", 1),
             ("repeats", 1),
@@ -141,12 +142,7 @@ class Loader:
     def results(self, tasks: list[Task]) -> Iterator[Result]:
         """What each task gives, built here or by the workers; failures are noted."""
         if self.workers:
-            results = in_workers(
-                Sent(builder=self._builder([])),
-                tasks,
-                workers=self.workers,
-                timeout=self.timeout,
-            )
+            results = self._workers().results(tasks)
         else:
             builder = self._builder(tasks)
             results = (builder[index] for index in range(len(tasks)))
@@ -159,6 +155,22 @@ class Loader:
         result = self._builder([task])[0]
         self._failures.update(result.failures)
         return result.batch
+
+    def _workers(self) -> Workers[Result]:
+        """Those of the last epoch; new ones if it was not taken to its end, or where
+        this loader has changed since."""
+        made_of = (self.dataset, self.mix, self.seed, self.workers, self.timeout)
+        if self._crew is not None:
+            crew, of = self._crew
+            if crew.free and all(a is b for a, b in zip(made_of, of, strict=True)):
+                return crew
+        crew = Workers(
+            Sent(builder=self._builder([])),
+            workers=min(self.workers, len(self)),
+            timeout=self.timeout,
+        )
+        self._crew = crew, made_of
+        return crew
 
     def _task(self, epoch: int, index: int, shown: list[Shown]) -> Task:
         images = shown[index * self.batch_size : (index + 1) * self.batch_size]

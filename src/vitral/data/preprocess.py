@@ -84,7 +84,8 @@ class Preprocess:
         """
         rgb = as_rgb(image)
         if self.antialias:
-            return eight_bit.normalised(self.resized_image(rgb), self.mean, self.std)
+            values = eight_bit.values(self.resized_image(rgb))
+            return eight_bit.normalised(values, self.mean, self.std)
         return self.normalise(self.resized(rgb))
 
     def resized(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
@@ -122,13 +123,13 @@ class Preprocess:
     ) -> Float[Tensor, "3 height width"]:
         """Resize an RGB image with this specification's filter; values 0..255."""
         if self.antialias or (image.height, image.width) == size:
-            return eight_bit.floats(self.scaled(image, size))
+            return eight_bit.values(self.scaled(image, size)).float()
         if self.interpolation == "nearest":
             mode, align_corners = "nearest-exact", None
         else:
             mode, align_corners = self.interpolation, False
         pixels = F.interpolate(
-            eight_bit.floats(image)[None],
+            eight_bit.values(image).float()[None],
             size=size,
             mode=mode,
             align_corners=align_corners,

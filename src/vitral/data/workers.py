@@ -6,13 +6,14 @@ end with their parent, and what is said when one dies or hangs.
 
 import itertools
 import multiprocessing
+import os
 from collections.abc import Iterable, Iterator
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vitral.data.batches import end_with_parent
 from vitral.errors import ConfigError, VitralError
@@ -32,48 +33,104 @@ def in_workers(
     workers: int,
     timeout: float,
 ) -> Iterator[T]:
-    """What `builder[task]` gives for each task, in their order.
-
-    Tasks are taken when their turn comes, two ahead for each worker, so that neither
-    they nor the results need fit into memory.
-
-    Args:
-        builder: returns the errors that the caller shall see; raised in a worker, one
-            would arrive with a traceback in its text.
-        timeout: seconds that workers may take for one result; 0 waits for ever.
-
-    Raises:
-        VitralError: a worker died or exceeded `timeout`, or what `builder` returned.
-        ConfigError: `builder` cannot be sent to the workers.
-    """
+    """What `builder[task]` gives for each task, in their order, by processes that
+    start and end with them; see `Workers` for arguments and errors."""
     waiting = iter(tasks)
     head = list(itertools.islice(waiting, workers))
-    loader = DataLoader(
-        builder,
-        batch_size=None,
-        sampler=itertools.chain(head, waiting),  # each is sent when its turn comes
-        num_workers=max(1, len(head)),
-        collate_fn=_unchanged,
-        worker_init_fn=end_with_parent,
-        timeout=_POLL_SECONDS,
-        multiprocessing_context=_context(),
-        persistent_workers=False,
-        # Or the loader would draw from torch's global generator, once per epoch.
-        generator=torch.Generator(),
-    )
-    try:
-        ForkingPickler.dumps(head[:1])  # the queue of a worker would say nothing
-        iterator = iter(loader)
-    except Exception as error:
-        raise ConfigError(
-            f"The transform or reader cannot be sent to {workers} worker(s): "
-            f"{error}. Define it at the top of a module, or use workers=0."
-        ) from error
-    ended = object()
-    while (result := _next(iterator, timeout, ended)) is not ended:
-        if isinstance(result, VitralError):
-            raise result
-        yield result
+    crew = Workers(builder, workers=max(1, len(head)), timeout=timeout)
+    yield from crew.results(itertools.chain(head, waiting))
+
+
+class Workers(Generic[T]):
+    """Processes that stay from one series of tasks to the next, and end with this
+    object: starting them takes a small data set's epoch as long as its images do.
+
+    Args:
+        builder: called as `builder[task]` in the processes; returns the errors that
+            the caller shall see: raised there, one would arrive with a traceback in
+            its text. Sent once, so that later changes of it are not seen.
+        workers: number of processes.
+        timeout: seconds that they may take for one result; 0 waits for ever.
+    """
+
+    def __init__(
+        self, builder: Dataset[T | VitralError], *, workers: int, timeout: float
+    ) -> None:
+        self.timeout = timeout
+        self._series = _Series()
+        self._owner = os.getpid()
+        self._started = False
+        self._at_work = False
+        self._loader: DataLoader[T | VitralError] = DataLoader(
+            builder,
+            batch_size=None,
+            sampler=self._series,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            worker_init_fn=end_with_parent,
+            timeout=_POLL_SECONDS,
+            multiprocessing_context=_context(),
+            persistent_workers=True,
+            # Or it would draw from torch's global generator, once per series.
+            generator=torch.Generator(),
+        )
+
+    @property
+    def free(self) -> bool:
+        """Whether a series can begin: the last one was taken to its end, and this is
+        the process that started them."""
+        return not self._at_work and self._owner == os.getpid()
+
+    def results(self, tasks: Iterable[Any]) -> Iterator[T]:
+        """What the builder gives for each task, in their order.
+
+        Tasks are taken when their turn comes, two ahead for each worker, so that
+        neither they nor the results need fit into memory.
+
+        Raises:
+            VitralError: a worker died or exceeded the time, or what the builder
+                returned; the processes are then of no more use.
+            ConfigError: builder or tasks cannot be sent to the workers.
+        """
+        assert self.free
+        self._at_work = True
+        iterator = self._begun(tasks)
+        ended = object()
+        while (result := _next(iterator, self.timeout, ended)) is not ended:
+            if isinstance(result, VitralError):
+                raise result
+            yield result
+        self._at_work = False
+
+    def _begun(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        waiting = iter(tasks)
+        head = list(itertools.islice(waiting, 1))
+        self._series.tasks = itertools.chain(head, waiting)
+        try:
+            ForkingPickler.dumps(head)  # the queue of a worker would say nothing
+            if not self._started:
+                iterator = iter(self._loader)
+                self._started = True
+                return iterator
+        except Exception as error:
+            raise ConfigError(
+                "The transform or reader cannot be sent to "
+                f"{self._loader.num_workers} worker(s): {error}. Define it at the top "
+                "of a module, or use workers=0."
+            ) from error
+        try:
+            return iter(self._loader)
+        except RuntimeError as error:  # one died since the last series
+            raise VitralError(_died(str(error))) from error
+
+
+class _Series(Sampler[Any]):
+    """The tasks of the series that comes next; each is sent when its turn comes."""
+
+    tasks: Iterator[Any] = iter(())
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.tasks
 
 
 def _next(iterator: Iterator[Any], timeout: float, ended: object) -> Any:

@@ -155,7 +155,7 @@ def _openvino(
     candidate: Candidate,
     calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
 ) -> Graph:
-    module, graph = runtimes.openvino(), to_openvino(proto)
+    graph = to_openvino(proto)
     if candidate.precision == "int8":
         graph = _quantised(graph, calibration(candidate.image_size))
     hint = "bf16" if candidate.precision == "bf16" else "f32"
@@ -164,7 +164,7 @@ def _openvino(
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = module.Core().compile_model(graph, "CPU", settings)
+    compiled = runtimes.core().compile_model(graph, "CPU", settings)
     return Graph(lambda image: compiled(image)[0])
 
 

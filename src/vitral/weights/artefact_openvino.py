@@ -8,7 +8,7 @@ import torch
 
 from vitral.errors import WeightsError
 from vitral.weights.artefact_onnx import IMAGE, PIXELS
-from vitral.weights.runtimes import openvino
+from vitral.weights.runtimes import core, openvino
 
 
 class OpenVinoGraph:
@@ -29,7 +29,7 @@ class OpenVinoGraph:
                 f"{path} has no {weights.name} beside it, which holds its weights: "
                 "copy the whole folder, or export the model again."
             )
-        self._core = openvino().Core()
+        self._core = core()
         try:
             self._model = self._core.read_model(path)
         except Exception as error:
@@ -104,7 +104,7 @@ def hint_of(precision: str) -> str:
     """
     if precision == "fp32":
         return "f32"
-    able = openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bf16" if "BF16" in able else "f32"
 
 

@@ -8,7 +8,9 @@ import importlib
 import logging
 import sys
 import warnings
+from functools import cache
 from types import ModuleType
+from typing import Any
 
 from vitral.errors import MissingExtraError
 
@@ -24,12 +26,34 @@ def openvino() -> ModuleType:
     return _imported("openvino", "OpenVINO models")
 
 
+def core() -> Any:
+    """The one openvino.Core of this process, which stays until its end.
+
+    As long as one lives, it has signals handled on a stack of its own. Where two end in
+    the order in which they began, the second puts the stack of the first back, which is
+    gone, and the next signal (Ctrl-C, the end of a process that loads images) ends
+    this process without a word.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+    """
+    return _core(openvino())
+
+
+@cache
+def _core(module: ModuleType) -> Any:
+    made = module.Core()
+    made.get_property("CPU", "FULL_DEVICE_NAME")  # now, before NNCF makes another
+    return made
+
+
 def nncf() -> ModuleType:
     """The module nncf, silent: nothing sent, nothing printed but errors.
 
     Raises:
         MissingExtraError: it is not installed.
     """
+    core()
     # It imports torch's compiler of extensions, which says that there is no CUDA.
     logger = logging.getLogger("torch.utils.cpp_extension")
     level = logger.level
