@@ -83,7 +83,7 @@ def caution(swept: Swept, chosen: Point | None, plan: Plan) -> list[str]:
         lines.append(
             f"{count:,} images leave open whether the chosen way loses "
             f"{chosen.drop_interval[0]:+.2f} or {chosen.drop_interval[1]:+.2f} points "
-            "(95 %): more `--images` narrow it."
+            "(95 %; below zero is a gain): more `--images` narrow it."
         )
     if plan.split == "test":
         lines.append(
