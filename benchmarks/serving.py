@@ -6,6 +6,8 @@
     python benchmarks/serving.py kill         # 20 kills of the model, about 2 minutes
     python benchmarks/serving.py own          # 10,000 answers compared, about 1 minute
     python benchmarks/serving.py fuzz         # 20,000 mutated bodies, about 2 minutes
+    python benchmarks/serving.py abuse        # 16 kinds beside a probe, about 5 minutes
+    python benchmarks/serving.py reload       # 10 new models under load, about 1 minute
     python benchmarks/serving.py all
 
 The servers are processes of `vitral serve`, the clients plain sockets of this one. It
@@ -20,8 +22,9 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,17 +35,21 @@ sys.path[:0] = [str(HERE / "tests"), str(HERE / "src")]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from abuse import KINDS  # noqa: E402
 from serving import (  # noqa: E402
     Client,
     Load,
     Server,
+    abused,
     jpeg,
     logits_of_api,
     mutated,
+    probe,
     request,
     resident,
     serving,
     tiny_model,
+    wait_for,
 )
 
 CORES = str(os.cpu_count())
@@ -60,16 +67,7 @@ def check(name: str, holds: bool, figure: str, bound: str) -> None:
 
 def overload(folder: Path, seconds: float) -> None:
     """Open loop at three times the capacity: what is accepted, what is refused."""
-    from vitral import create, save
-    from vitral.data import Preprocess
-
-    torch.manual_seed(0)
-    model = create("vit_s16", num_classes=10)
-    with torch.no_grad():
-        model.head.weight.normal_(std=0.05)
-    names = tuple(f"class {number}" for number in range(10))
-    save(folder / "small", model.eval(), Preprocess(), classes=names)
-    with serving(folder / "small", "--threads", CORES) as server:
+    with serving(_small(folder / "small", 10, "class"), "--threads", CORES) as server:
         Load.closed(server.port, 16, 4.0)
         capacity = Load.closed(server.port, 16, 15.0)
         print(f"capacity of vit_s16 at 224: {capacity:.1f} images a second", flush=True)
@@ -96,6 +94,20 @@ def overload(folder: Path, seconds: float) -> None:
     )
     check("overload queue", most <= 64, f"{most:g} images at most", "64")
     check("overload recovery", recovery < 2, f"{recovery:.2f} s", "2 s")
+
+
+def _small(folder: Path, classes: int, name: str, seed: int = 0) -> Path:
+    """A ViT-S/16 at 224 with a random head."""
+    from vitral import create, save
+    from vitral.data import Preprocess
+
+    torch.manual_seed(seed)
+    model = create("vit_s16", num_classes=classes)
+    with torch.no_grad():
+        model.head.weight.normal_(std=0.05)
+    names = tuple(f"{name} {number}" for number in range(classes))
+    save(folder, model.eval(), Preprocess(), classes=names)
+    return folder
 
 
 async def _open_loop(port: int, rate: float, seconds: float) -> list[tuple[int, float]]:
@@ -350,6 +362,100 @@ def fuzz(folder: Path, number: int) -> None:
     check("fuzz longest answer", longest < 2, f"{longest:.2f} s", "2 s")
 
 
+def abuse(folder: Path, rounds: int) -> None:
+    """Each kind of abuse in turns with silence: the 99th percentile of a probe.
+
+    The stranger takes one of two cores, which he would not if he were far away: the
+    bound has ten milliseconds for it, two slices of the scheduler and a little. What
+    that alone costs is `elsewhere`, as busy with nothing of the server.
+    """
+    with serving(tiny_model(folder / "abuse"), "--timeout", "60") as server:
+        probe(server.port, 2)
+        for kind in KINDS:
+            silent, among = [], []
+            for _ in range(rounds):
+                silent.append(np.percentile(probe(server.port, 2), 99))
+                with abused(server.port, kind, 4):
+                    among.append(np.percentile(probe(server.port, 2), 99))
+            before, after = float(np.median(silent)), float(np.median(among))
+            bound = 2 * before + 10
+            check(
+                f"probe's p99 beside {kind}",
+                kind == "elsewhere" or after <= bound,
+                f"{before:.1f} ms alone, {after:.1f} beside it",
+                "none, the control" if kind == "elsewhere" else f"{bound:.1f} ms",
+            )
+        restarts = server.metric("vitral_worker_restarts_total")
+        held = server.metric("vitral_buffered_bytes")
+    check("after abuse", restarts == held == 0, f"{held:g} bytes held", "0")
+
+
+def reload(folder: Path, number: int) -> None:
+    """SIGHUP under load, each time another model: who was answered, and by which."""
+    places = [_small(folder / "a", 10, "old"), _small(folder / "b", 7, "new", seed=1)]
+    link = folder / "current"
+    link.symlink_to(places[0])
+    names: dict[str, set[str]] = {}
+    statuses: Counter[int] = Counter()
+    mixed: list[str] = []
+    ended = threading.Event()
+    with serving(link, "--threads", CORES) as server:
+
+        def ask(client_number: int) -> None:
+            content = request(jpeg(client_number), "/predict?top=99")
+            with Client(server.port) as client:
+                while not ended.is_set():
+                    reply = client.ask(content)
+                    statuses[reply.status if reply else 0] += 1
+                    if reply is None:
+                        return
+                    if reply.status == 200:
+                        said = reply.json
+                        answered[said["model"]["hash"]].append(
+                            set(said["probabilities"])
+                        )
+
+        answered: dict[str, list[set[str]]] = defaultdict(list)
+        facts = server.get("/model").json
+        names[facts["hash"]] = set(facts["classes"])
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask, client) for client in range(4)]
+            took: list[float] = []
+            for turn in range(number):
+                fresh = folder / "fresh"
+                fresh.symlink_to(places[(turn + 1) % 2])
+                fresh.replace(link)
+                started = time.monotonic()
+                server.process.send_signal(signal.SIGHUP)
+                wait_for(
+                    lambda n=turn: server.metric("vitral_models_taken_total") > n, 120
+                )
+                took.append(time.monotonic() - started)
+                facts = server.get("/model").json
+                names[facts["hash"]] = set(facts["classes"])
+                time.sleep(0.5)
+            ended.set()
+            for one in asking:
+                one.result()
+        restarts = server.metric("vitral_worker_restarts_total")
+    for known, sets in answered.items():
+        mixed += [known for classes in sets if classes != names[known]]
+    print(f"{sum(statuses.values())} answers: {dict(sorted(statuses.items()))}")
+    check(
+        "answers during exchanges",
+        set(statuses) <= {200, 429, 503} and restarts == 0,
+        f"{sorted(statuses)}, {restarts:g} restarts",
+        "only 200, and 429 or 503 of overload",
+    )
+    check(
+        "models exchanged",
+        len(took) == number and len(names) == min(2, number + 1),
+        f"{len(took)} of {number}, {max(took):.1f} s at most each",
+        "all",
+    )
+    check("names of another model", not mixed, f"{len(mixed)} answers", "0")
+
+
 PARTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "overload": (overload, 60),
     "memory": (memory, 100_000),
@@ -357,6 +463,8 @@ PARTS: dict[str, tuple[Callable[[Path, int], None], int]] = {
     "kill": (kill, 20),
     "own": (own, 10_000),
     "fuzz": (fuzz, 20_000),
+    "abuse": (abuse, 3),
+    "reload": (reload, 10),
 }
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,18 +26,21 @@ from vitral.models import ViT, ViTConfig
 from vitral.weights import save
 
 SOURCE = Path(__file__).parents[1] / "src"
+ABUSE = Path(__file__).with_name("abuse.py")
 CLASSES = tuple(f"kind {letter}" for letter in "abcdefg")
 START_SECONDS = 240
 """A loaded machine takes long to import torch."""
 
 
-def tiny_model(folder: Path, **extra: Any) -> Path:
-    """A model folder: 48 x 80 pixels, 7 classes, every weight random."""
-    model = ViT(ViTConfig(**TINY))
-    randomise(model)
+def tiny_model(
+    folder: Path, classes: tuple[str, ...] = CLASSES, seed: int = 0, **extra: Any
+) -> Path:
+    """A model folder: 48 x 80 pixels, every weight random."""
+    model = ViT(ViTConfig(**{**TINY, "num_classes": len(classes)}))
+    randomise(model, seed)
     preprocess = Preprocess(image_size=(48, 80), resize="crop", crop_fraction=0.875)
     kept = {"temperature": 1.7, **extra}
-    save(folder, model.eval(), preprocess, classes=CLASSES, extra=kept)
+    save(folder, model.eval(), preprocess, classes=classes, extra=kept)
     return folder
 
 
@@ -206,6 +209,14 @@ def serving(run: Path, *flags: str, log: Path | None = None) -> Iterator[Server]
             with_end(pid)
 
 
+def wait_for(holds: Callable[[], object], seconds: float = 90) -> None:
+    """Until it holds; fails after `seconds`."""
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def with_end(pid: int) -> None:
     """Wait for a process that ends by itself, and end it if it does not."""
     until = time.monotonic() + 10
@@ -292,6 +303,35 @@ def _broken(content: bytes, rng: np.random.Generator) -> bytes:
                 [b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff", b"\x80\0\0\0"]
             )
     return bytes(data)
+
+
+def probe(port: int, seconds: float) -> np.ndarray:
+    """Milliseconds of the answers to a client that asks now and then."""
+    content = request(jpeg(1))
+    until = time.monotonic() + seconds
+    took = []
+    with Client(port) as client:
+        while time.monotonic() < until or not took:
+            started = time.monotonic()
+            reply = client.ask(content)
+            took.append(time.monotonic() - started)
+            assert reply is not None
+            assert reply.status == 200, reply
+            time.sleep(0.005)
+    return 1000 * np.array(took)
+
+
+@contextmanager
+def abused(port: int, kind: str, seconds: float) -> Iterator[None]:
+    """The server is abused while the block runs, for so long; see abuse.py."""
+    words = [str(port), kind, str(seconds), jpeg(1).hex()]
+    with subprocess.Popen([sys.executable, str(ABUSE), *words]) as process:
+        try:
+            time.sleep(0.7)  # until its connections are made
+            assert process.poll() is None
+            yield
+        finally:
+            process.kill()
 
 
 class Load:

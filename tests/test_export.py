@@ -1,6 +1,7 @@
 """Exported models beside torch: every position at five sizes, gates, files, errors."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -319,6 +320,22 @@ def test_what_is_no_artefact(tmp_path, exported, capsys):
     (folder / "model.xml").write_text("<html>")
     with pytest.raises(WeightsError, match="no OpenVINO model that can be loaded"):
         OpenVinoGraph(folder / "model.xml")
+
+
+@pytest.mark.parametrize(
+    ("place", "weights"), [("m.onnx", ""), ("m_openvino", "model.bin")]
+)
+def test_a_model_in_use_does_not_feel_its_file(place, weights, exported, tmp_path):
+    copy = shutil.copytree(exported, tmp_path / "copy") / place
+    model = vt.open(copy).model
+    x = images(2, 48, 80).float()
+    before = model(x).clone()
+    with (copy / weights).open("r+b") as file:
+        file.write(b"\xab" * (copy / weights).stat().st_size)
+    assert torch.equal(model(x), before)
+    with (copy / weights).open("r+b") as file:
+        file.truncate(0)
+    assert torch.equal(model(x), before)
 
 
 def test_a_crash_leaves_nothing(model_folder, photos, tmp_path, monkeypatch):

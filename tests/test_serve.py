@@ -7,7 +7,6 @@ import io
 import json
 import re
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from serving import (
     request,
     serving,
     tiny_model,
+    wait_for,
 )
 from vitral.inspection import rollout
 from vitral.models import set_merge
@@ -521,13 +521,6 @@ def with_reset(client: Client, content: bytes) -> None:
         client.send(content)
     except (ConnectionError, TimeoutError):
         return
-
-
-def wait_for(holds, seconds: float = 60) -> None:  # type: ignore[no-untyped-def]
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_a_client_that_left_is_not_waited_for(server: Server):

@@ -26,6 +26,7 @@ from serving import (
     request,
     serving,
     tiny_model,
+    wait_for,
 )
 from vitral.cli import main
 from vitral.data import Preprocess
@@ -211,6 +212,19 @@ def test_the_token(server: Server, given):
     assert server.ask(request(CONTENT, headers=TOKEN)).status == 200
 
 
+def test_the_schema_says_who_wants_the_token(server: Server):
+    described = server.get("/openapi.json").json
+    scheme = {"token": {"type": "http", "scheme": "bearer"}}
+    assert described["components"]["securitySchemes"] == scheme
+    asks = {
+        path
+        for path, methods in described["paths"].items()
+        for operation in methods.values()
+        if operation.get("security") == [{"token": []}]
+    }
+    assert asks == {"/predict", "/model", "/metrics"}
+
+
 def test_mutated_bodies(server: Server):
     """Whatever comes, the answer is one of those that say whose fault it is."""
     rng = np.random.default_rng(7)
@@ -284,10 +298,3 @@ def metric(server: Server, name: str) -> float:
         if line.rsplit(" ", 1)[0] == name:
             return float(line.rsplit(" ", 1)[1])
     return 0.0
-
-
-def wait_for(holds, seconds: float = 90) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.02)

@@ -10,11 +10,10 @@ import pytest
 from serving import FORM, SOURCE, form
 from vitral.cli import main
 from vitral.errors import ConfigError, MissingExtraError
-from vitral.serve import Settings, serve
+from vitral.serve import Settings, multipart, serve
 from vitral.serve.batching import Batcher, Item, WorkerDied
 from vitral.serve.limits import Budget, ClientGone, is_image, read_body
 from vitral.serve.metrics import Histogram, Metrics
-from vitral.serve.multipart import image_of
 from vitral.serve.problems import Problem
 
 
@@ -271,6 +270,10 @@ def test_formats_by_their_first_bytes(content, is_one):
     assert is_image(content + b"rest") == is_one
 
 
+def image_of(content: bytes, kind: str) -> bytes:
+    return asyncio.run(multipart.image_of(content, kind))
+
+
 def test_a_form_by_hand():
     kind = FORM["content-type"]
     inside = b"\r\n--xx-bound is not it\r\n\r\n--xx"
@@ -289,6 +292,15 @@ def test_a_form_by_hand():
         with pytest.raises(Problem, match=reason) as refused:
             image_of(broken, "multipart/form-data; boundary=b")
         assert refused.value.status == 400
+
+
+def test_a_boundary_over_two_stretches_is_found():
+    """At every place around the end of the stretch that is searched at a time."""
+    mark, kind = b"\r\n--b", "multipart/form-data; boundary=b"
+    head = b"--b\r\ncontent-disposition: form-data; name=image\r\n\r\n"
+    for short in range(-2, len(mark) + 3):
+        inside = b"x" * (multipart._STRETCH + len("--b") - len(head) - short)
+        assert image_of(head + inside + mark + b"--", kind) == inside
 
 
 def test_the_histogram_counts_a_bound_with_what_is_below():

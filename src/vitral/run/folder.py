@@ -52,6 +52,7 @@ class Run:
         if vitral.weights.is_artefact(self.path):
             found = vitral.weights.read_artefact(self.path)
             self.model, self.preprocess, self.classes, self.extra, _ = found
+            self._require_names()
             return
         if (self.path / "model" / "config.json").is_file():
             self._folder = self.path / "model"
@@ -66,6 +67,16 @@ class Run:
         loaded = vitral.weights.build(source, source.config)
         self.model, self.preprocess = loaded.model, source.preprocess
         self.classes, self.extra = source.classes, source.extra
+        self._require_names()
+
+    def _require_names(self) -> None:
+        named, number = len(self.classes), self.model.config.num_classes
+        if named and number and named != number:
+            raise WeightsError(
+                f"The model in {self.path} has a head of {number} classes and names of "
+                f"{named}: its config.json is of another model. Copy both from where "
+                "it was made, or export it again."
+            )
 
     @cached_property
     def config(self) -> "vitral.run.config.TrainConfig":

@@ -1,5 +1,6 @@
 """What the model process makes of a batch: labels, maps, embeddings, logits."""
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitral.data import Preprocess
 from vitral.data.images import decode
@@ -54,22 +55,29 @@ class Predictor:
         max_pixels: int,
         threads: int,
     ) -> None:
-        """Open the model and try it once.
+        """Open the model; `warm_up` tries it.
 
         Raises:
-            WeightsError: it is missing or corrupt, or its logits are not finite.
+            WeightsError: it is missing or corrupt, or changed while it was read.
             ConfigError: it has no head, takes clips, or cannot merge as is asked.
         """
+        before = _state(path)
         self.run = _opened(path, merge, merge_schedule)
         self.max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(max(1, threads))
         self.model = self.run.model.eval()
-        self.hash = _hash(path)
+        _own(self.model)
+        self.name, self.hash = Path(path).absolute().name, _hash(path)
+        if _state(path) != before:
+            raise WeightsError(
+                f"The files of {path} changed while they were read, so that they may "
+                "not belong together. Try again when they are complete."
+            )
 
     def facts(self) -> dict[str, Any]:
         """What a client may want to know of the model."""
         return {
-            "model": Path(self.run.path).absolute().name,
+            "model": self.name,
             "hash": self.hash,
             "classes": list(self.run.classes),
             "image_size": list(self.run.preprocess.image_size),
@@ -121,9 +129,10 @@ class Predictor:
         logits = self._logits(pixels)
         chosen = {index: row for row, (index, _) in enumerate(seen)}
         for index, one in seen:
-            values = logits[chosen[index]]
-            rows[index] = self._row(values, wants[index])
+            rows[index] = self._row(logits[chosen[index]], wants[index])
             rows[index]["notes"] = list(one.notes)
+            # Said by the model itself: another may have taken its place since.
+            rows[index]["model"] = {"name": self.name, "hash": self.hash}
         self._add_embeddings(rows, chosen, wants, pixels)
         self._add_maps(rows, chosen, wants, pixels)
         for index, one in seen:
@@ -250,6 +259,31 @@ def _opened(path: str, merge: int | None, merge_schedule: MergeSchedule | None) 
             "`vitral predict RUN CLIPS` answers for clips."
         )
     return run
+
+
+def _own(model: nn.Module) -> None:
+    """Copy the weights from the mapped file: who writes over it, changes no answer."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+def _state(path: str) -> list[tuple[str, int, int, int]]:
+    """What changes with any file of a model: its number, size and time."""
+    place = Path(path)
+    if place.is_dir():
+        inner = place / "model"
+        files = list((inner if inner.is_dir() else place).iterdir())
+    else:
+        files = [f for f in place.parent.iterdir() if f.stem == place.stem]
+    found = []
+    for file in sorted(files):
+        # One that went meanwhile is seen by its absence.
+        with contextlib.suppress(OSError):
+            about = file.stat()
+            if file.is_file():
+                times = about.st_mtime_ns
+                found.append((file.name, about.st_ino, about.st_size, times))
+    return found
 
 
 def _hash(path: str) -> str:

@@ -32,6 +32,8 @@ _PAGE = {
 PATHS = frozenset(
     {"/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json", *_PAGE}
 )
+GUARDED = ("/predict", "/model", "/metrics")
+"""The paths that want the token where there is one."""
 _GONE = 499
 """What is counted where nobody was left to answer; it is never sent."""
 
@@ -45,6 +47,8 @@ class Service:
         self.metrics = Metrics()
         self.batcher = Batcher(settings, worker.ask, self.metrics)
         self.budget = limits.Budget(settings.max_buffered)
+        self.refused = ""
+        """Why the last new model was not taken; empty where it was, or none came."""
         self.app = Watch(_routes(self), self.metrics, PATHS)
 
     def require_token(self, request: Request) -> None:
@@ -86,7 +90,7 @@ class Service:
         try:
             if limits.media_type(request.headers) == "form":
                 kind = request.headers["content-type"]
-                content = multipart.image_of(content, kind)
+                content = await multipart.image_of(content, kind)
             limits.require_image(content)
             item = Item(
                 content=content,
@@ -103,8 +107,6 @@ class Service:
             raise Problem(*row["refused"])
         now = loop.time()
         self.metrics.seconds.add(now - came)
-        facts = self.worker.facts
-        row["model"] = {"name": facts["model"], "hash": facts["hash"]}
         row["timing"] = {
             "queue_ms": round(1000 * (item.started - came), 3),
             "model_ms": round(1000 * (now - item.started), 3),
@@ -192,6 +194,8 @@ def _routes(service: Service) -> FastAPI:
     _add_predict(app, service)
     _add_facts(app, service)
     _add_page(app)
+    if service.settings.token:
+        schema.with_token(app.openapi(), GUARDED)
     return app
 
 
@@ -251,7 +255,11 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         settings = service.settings
         return _json(
             service.worker.facts
-            | {"max_bytes": settings.max_bytes, "max_pixels": settings.max_pixels}
+            | {
+                "max_bytes": settings.max_bytes,
+                "max_pixels": settings.max_pixels,
+                "refused": service.refused,
+            }
         )
 
     @app.get(

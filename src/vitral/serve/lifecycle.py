@@ -1,16 +1,12 @@
 """From a command to a listening server, and to its end.
 
-At the first SIGTERM or SIGINT readiness is 503 at once and new images are refused; what
-was accepted is answered; a moment after the last answer the sockets close and the
-process exits with 0. A second signal ends it immediately.
+A stop answers what was accepted (signals.py); a moment after the last answer the
+sockets close and the process exits with 0.
 """
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
-import sys
 from collections.abc import Iterator
 
 import uvicorn
@@ -20,12 +16,9 @@ from vitral.serve.app import Service
 from vitral.serve.problems import Problem
 from vitral.serve.protocol import HEAD_BYTES, Protocol
 from vitral.serve.settings import Settings
+from vitral.serve.signals import Signals, described
 from vitral.serve.supervisor import Worker
-
-_LULL = 0.5
-"""Seconds without a request after which a stopping server closes: clients with open
-connections have been told by then."""
-_TICK = 0.05
+from vitral.serve.turns import Turns
 
 
 def run(settings: Settings) -> None:
@@ -38,30 +31,31 @@ def run(settings: Settings) -> None:
 async def _run(settings: Settings) -> None:
     worker = Worker(settings)
     service = Service(settings, worker)
-    stop = _Stop(service)
+    signals = Signals(service)
     try:
-        with stop.listening():
+        with signals.listening():
             await worker.start()
             listener = _bound(settings)
             server = _Server(_config(service))
             worker.on_death = lambda: _tell(service)
-            await _serve(service, server, listener, stop)
+            await _serve(service, server, listener, signals)
     finally:
         worker.close()
 
 
 async def _serve(
-    service: Service, server: "_Server", listener: socket.socket, stop: "_Stop"
+    service: Service, server: "_Server", listener: socket.socket, signals: Signals
 ) -> None:
     """All that goes on at a time; the first that ends, ends the others."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     batching = asyncio.create_task(service.batcher.run())
     keeping = asyncio.create_task(service.worker.keep())
-    stopping = asyncio.create_task(stop.wait())
+    exchanging = asyncio.create_task(signals.exchange())
+    stopping = asyncio.create_task(signals.stopped())
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     _announce(service, listener)
-    tasks = {serving, batching, keeping, stopping}
+    tasks = {serving, batching, keeping, exchanging, stopping}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
@@ -81,52 +75,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Stop:
-    """What the signals do."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.signals = 0
-        self._asked = asyncio.Event()
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._heard, number)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    def _heard(self, number: int) -> None:
-        self.signals += 1
-        if self.signals > 1 or not self.service.worker.ready:
-            # While the model is loaded nothing was accepted; the second time is final.
-            self.service.worker.close()
-            sys.stderr.flush()
-            os._exit(128 + number)
-        self.service.app.draining = True
-        self._asked.set()
-
-    async def wait(self) -> None:
-        """Return when a stop was asked for and every accepted request is answered."""
-        await self._asked.wait()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self.service.settings.grace
-        quiet = loop.time()
-        while loop.time() < until:
-            if self.service.app.in_flight:
-                quiet = loop.time()
-            elif loop.time() - quiet >= _LULL:
-                return
-            await asyncio.sleep(_TICK)
-        message = "The server is stopping and could not answer in time."
-        self.service.batcher.fail_all(Problem(503, "stopping", message, close=True))
-        await asyncio.sleep(_TICK)
-
-
 def _tell(service: Service) -> None:
     """The worker died: nobody waits for it."""
     service.metrics.restarts += 1
@@ -137,7 +85,7 @@ def _tell(service: Service) -> None:
 def _config(service: Service) -> uvicorn.Config:
     settings = service.settings
     # uvicorn makes the protocols; the settings travel on the class.
-    protocol = type("Protocol", (Protocol,), {"settings": settings})
+    protocol = type("Protocol", (Protocol,), {"settings": settings, "turns": Turns()})
     return uvicorn.Config(
         service.app,
         http=protocol,
@@ -166,7 +114,9 @@ def _bound(settings: Settings) -> socket.socket:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM
         )[0]
-        listener = socket.socket(found[0], socket.SOCK_STREAM)
+        # With its protocol: asyncio switches Nagle's algorithm off only where TCP is
+        # named, and else an answer's second packet waits 40 ms for an acknowledgement.
+        listener = socket.socket(*found[:3])
     except OSError as error:
         raise ServerError(
             f"The address {settings.host} cannot be used: {error.strerror}. Give "
@@ -188,11 +138,8 @@ def _bound(settings: Settings) -> socket.socket:
 def _announce(service: Service, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    facts = service.worker.facts
-    height, width = facts["image_size"]
     print(
-        f"serving {facts['model']} ({len(facts['classes'])} classes, {height} x "
-        f"{width} pixels, weights {facts['hash']}) at {url}",
+        f"serving {described(service.worker.facts)} at {url}",
         f"page: {url}/   stop: Ctrl-C",
         f"next: curl -F image=@photo.jpg {url}/predict",
         sep="\n",

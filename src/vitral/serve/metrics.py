@@ -46,6 +46,10 @@ class Metrics:
         self.dropped = 0
         """Images that were not computed: too late, or nobody waited."""
         self.restarts = 0
+        self.exchanges = 0
+        """New models that were taken."""
+        self.refusals = 0
+        """New models that were not."""
         self.gone = 0
         """Clients that left before their answer."""
 
@@ -63,6 +67,8 @@ class Metrics:
             ("vitral_dropped_total", self.dropped),
             ("vitral_clients_gone_total", self.gone),
             ("vitral_worker_restarts_total", self.restarts),
+            ("vitral_models_taken_total", self.exchanges),
+            ("vitral_models_refused_total", self.refusals),
         ):
             lines += [f"# TYPE {name} counter", f"{name} {value}"]
         for name, gauge in gauges.items():

@@ -73,7 +73,14 @@ async function show(file) {
   const [answer, picture] = await Promise.all([ask(file), drawable(file)]);
   if (mine !== turn) return;
   if (answer === null) return askForToken();
+  if (answer.code === "no_features") {
+    // Another model answers since: without a map.
+    facts = null;
+    known = start();
+    return show(file);
+  }
   if (answer.message) return problem(answer.message);
+  if (facts && answer.model.hash !== facts.hash) known = start();
   draw(file, picture, answer.map);
   tell(answer);
 }

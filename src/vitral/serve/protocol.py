@@ -1,13 +1,13 @@
 """uvicorn's HTTP/1.1 with the limits that it leaves out.
 
 A connection that sends no whole head in time, or does not read its answers, is closed;
-there is a number of connections beyond which a new one gets 503; reads are small, so
-that a client of one-byte chunks cannot hold the others up; errors are JSON.
+there is a number of connections beyond which a new one gets 503; a head has so many
+lines at most; who sends a body in crumbs waits for his turn; errors are JSON.
 """
 
 import asyncio
+import re
 import secrets
-from collections.abc import Callable
 from typing import Any, cast
 
 import h11
@@ -15,13 +15,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vitral.serve.problems import body
 from vitral.serve.settings import Settings
+from vitral.serve.transport import Transport, cancelled
+from vitral.serve.turns import Turns
 
 HEAD_BYTES = 16384
 """Of a request's first line and headers together."""
+HEAD_LINES = 101
+"""The first one and 100 headers: h11 takes 5 microseconds for each."""
 READ_BYTES = 16384
+PORTION = 32
+"""Pieces of requests (heads, chunks, ends) of one connection that are looked at before
+the others have their turn: half a millisecond, where a read could hold 2,700."""
 _WRITE_SECONDS = 20.0
-_LINGER_SECONDS = 2.0
-_LINGER_BYTES = 64_000_000
+_BLANK = re.compile(rb"\n\r?\n")
 _PHRASES = {
     400: b"Bad Request",
     408: b"Request Timeout",
@@ -33,10 +39,14 @@ class Protocol(H11Protocol):
     """One connection."""
 
     settings: Settings
-    """Set on a subclass, since uvicorn makes the instances."""
+    """Set on a subclass, as `turns`, since uvicorn makes the instances."""
+    turns: Turns
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.conn: _Portions = _Portions(h11.SERVER, HEAD_BYTES)
+        self._waits = False
+        """For its turn, with its reading held."""
         self._refused = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -44,8 +54,8 @@ class Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if hasattr(transport, "max_size"):
             transport.max_size = READ_BYTES
-        self._lingering = _Lingering(transport, self._client_may_send)
-        super().connection_made(cast(asyncio.Transport, self._lingering))
+        self._outer = Transport(transport, self._client_may_send)
+        super().connection_made(cast(asyncio.Transport, self._outer))
         if len(self.connections) > self.settings.max_connections:
             self._refuse(
                 503,
@@ -58,22 +68,61 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
-            self._lingering.drop(len(data))
+            self._outer.drop(len(data))
             return
         super().data_received(data)
         self._watch_head()
+
+    def handle_events(self) -> None:
+        if self._waits:
+            return
+        if self.conn.their_state is h11.IDLE and self._head_is_long():
+            self._refuse(
+                400,
+                "bad_request",
+                f"The request has more than {HEAD_LINES - 1} headers. Send those that "
+                "are needed.",
+            )
+            return
+        self.conn.left = PORTION
+        super().handle_events()
+        if not self.conn.left:
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._outer.hold()
+            self.turns.add(self._go_on)
+
+    def _go_on(self) -> None:
+        self._waits = False
+        if self.transport.is_closing():
+            return
+        self.handle_events()
+        if not self._waits:
+            self._outer.release()
+            self._watch_head()
+
+    def _head_is_long(self) -> bool:
+        begun = self.conn.trailing_data[0]
+        end = _BLANK.search(begun)
+        return begun.count(b"\n", 0, end.end() - 1 if end else None) > HEAD_LINES
 
     def on_response_complete(self) -> None:
         # An answer before the end of the body: what is left of it is not waited for.
         if self.conn.their_state is h11.SEND_BODY:
             self.transport.close()
+        # Who has sent his next request already waits for his turn with it.
+        if self.conn.trailing_data[0]:
+            self._wait_for_turn()
         super().on_response_complete()
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lingering.end()
-        self._head_timer = _cancelled(self._head_timer)
-        self._write_timer = _cancelled(self._write_timer)
+        self._outer.end()
+        self._head_timer = cancelled(self._head_timer)
+        self._write_timer = cancelled(self._write_timer)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -82,7 +131,7 @@ class Protocol(H11Protocol):
         self._write_timer = self.loop.call_later(_WRITE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._write_timer = _cancelled(self._write_timer)
+        self._write_timer = cancelled(self._write_timer)
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
@@ -101,7 +150,7 @@ class Protocol(H11Protocol):
     def _watch_head(self) -> None:
         """Limit the time of a head that has begun, and of no other."""
         if self.conn.their_state is not h11.IDLE:
-            self._head_timer = _cancelled(self._head_timer)
+            self._head_timer = cancelled(self._head_timer)
         elif self.conn.trailing_data[0]:
             self._await_head()
 
@@ -138,49 +187,13 @@ class Protocol(H11Protocol):
         self.transport.close()
 
 
-class _Lingering:
-    """A transport that closes in two steps where its client may still send.
+class _Portions(h11.Connection):
+    """Says after some events that there is no more, until `left` is set again."""
 
-    A socket that is closed with unread bytes is reset, and the client loses the answer
-    that says why. So the sending side ends first; what comes is dropped for a while.
-    """
+    left = PORTION
 
-    def __init__(
-        self, transport: asyncio.Transport, wanted: Callable[[], bool]
-    ) -> None:
-        self._transport = transport
-        self._wanted = wanted
-        self._timer: asyncio.TimerHandle | None = None
-        self._dropped = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def is_closing(self) -> bool:
-        return self._timer is not None or self._transport.is_closing()
-
-    def close(self) -> None:
-        if self.is_closing():
-            return
-        if not self._wanted() or not self._transport.can_write_eof():
-            self._transport.close()
-            return
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_LINGER_SECONDS, self._transport.close)
-        self._transport.write_eof()
-        self._transport.resume_reading()
-
-    def drop(self, number: int) -> None:
-        """Bytes came after the end."""
-        self._dropped += number
-        if self._dropped > _LINGER_BYTES:
-            self._transport.close()
-
-    def end(self) -> None:
-        self._timer = _cancelled(self._timer)
-
-
-def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    if timer is not None:
-        timer.cancel()
-    return None
+    def next_event(self) -> Any:
+        if not self.left:
+            return h11.NEED_DATA
+        self.left -= 1
+        return super().next_event()

@@ -1,5 +1,6 @@
 """What the answers look like, for /openapi.json."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,6 +69,9 @@ class Facts(Strict):
     maps: bool = Field(description="whether map=1 and embedding=1 can be asked for")
     max_bytes: int
     max_pixels: int
+    refused: str = Field(
+        description="why the last new model was not taken; empty where it was"
+    )
 
 
 class State(Strict):
@@ -97,8 +101,6 @@ BODY: dict[str, Any] = {
 MEANING = {
     400: "not HTTP, not a form with one `image`, no bytes, or a wrong query",
     401: "the bearer token is missing or wrong",
-    404: "no such path",
-    405: "not a method of this path",
     408: "headers or body took too long",
     411: "neither Content-Length nor chunks",
     413: "more bytes than are taken, counted while they arrive",
@@ -117,3 +119,12 @@ def meanings(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"model": Problem, "description": MEANING[status]}
         for status in statuses
     }
+
+
+def with_token(described: dict[str, Any], paths: Sequence[str]) -> None:
+    """Say which paths want the bearer token."""
+    schemes = described["components"].setdefault("securitySchemes", {})
+    schemes["token"] = {"type": "http", "scheme": "bearer"}
+    for path in paths:
+        for operation in described["paths"][path].values():
+            operation["security"] = [{"token": []}]

@@ -1,82 +1,84 @@
-"""The model process, kept alive: started, asked, watched, ended when it hangs.
+"""The model process, kept alive: started, watched, ended when it hangs, exchanged.
 
 Its end is seen at once, since its socket ends with it. Whoever waited is answered, and
 another is forked; three ends within a minute end the server, which cannot mend that.
+A new model is loaded by a second process beside the first, which answers until the
+second has passed its self-test.
 """
 
 import asyncio
 import contextlib
 import os
-import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vitral import errors
-from vitral.errors import ServerError
-from vitral.serve import channel
+from vitral.errors import ServerError, VitralError
 from vitral.serve.batching import Item, WorkerDied
+from vitral.serve.process import Maker, Process
 from vitral.serve.settings import Settings
 
 DEATHS = 3
 """Ends of the model process within `WINDOW` seconds after which the server gives up."""
 WINDOW = 60.0
-LOAD_SECONDS = 300.0
 _PULSE = 5.0
 """Seconds without a batch after which the process is asked for a sign of life."""
 
 
 class Worker:
-    """The process that holds the model. One question at a time."""
+    """Whichever process holds the model now. One question at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.facts: dict[str, Any] = {}
-        self.ready = False
-        self.pid = 0
+        """What the model is that answers, or answered last."""
         self.deaths: deque[float] = deque(maxlen=DEATHS)
         self.on_death: Callable[[], None] = lambda: None
         """Called at once, so that nobody waits for an answer that cannot come."""
-        self._maker: _Maker | None = None
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter | None = None
-        self._lock = asyncio.Lock()
+        self._maker: Maker | None = None
+        self._process: Process | None = None
+        self._asking = asyncio.Lock()
+        self._starting = asyncio.Lock()
         self._ended = asyncio.Event()
-        self._used = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a process that takes questions."""
+        return self._process is not None
 
     async def start(self) -> None:
-        """Start the process and wait until its model has answered once.
+        """Start a process where there is none.
 
         Raises:
             VitralError: what the model is refused for.
             ServerError: the process ended without a word.
         """
-        if self._maker is None or not self._maker.is_alive():
-            self._maker = await asyncio.to_thread(_Maker)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.pid = await asyncio.to_thread(self._maker.fork, theirs, self._words())
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        try:
-            async with asyncio.timeout(LOAD_SECONDS):
-                said = await channel.read(self._reader)
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-            self.kill()
-            raise ServerError(
-                "The model process ended before its model was ready: its memory may "
-                "not have been enough. What it printed stands above."
-            ) from None
-        if "error" in said:
-            self.kill()
-            raise _error(said)
-        self.facts = said["ready"]
-        self._ended.clear()
-        self._used = time.monotonic()
-        self.ready = True
+        async with self._starting:
+            if self._process is None:
+                self._take(await self._fresh())
+
+    async def reload(self) -> None:
+        """Read the model again into a second process, and let that one answer.
+
+        The first answers until the second is ready, and for ever if it is refused.
+
+        Raises:
+            VitralError, ServerError: as `start`.
+        """
+        async with self._starting:
+            fresh = await self._fresh()
+            try:
+                # The batch that is being computed ends with the model it began with.
+                async with self._asking:
+                    old = self._process
+                    self._take(fresh)
+            except BaseException:
+                fresh.kill()
+                raise
+            if old is not None:
+                old.kill()
 
     async def ask(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         """The rows of a batch; none for an empty one, which asks for a sign of life.
@@ -84,25 +86,14 @@ class Worker:
         Raises:
             WorkerDied: it ended or hung; `on_death` was called.
         """
-        asked = {
-            "sizes": [len(item.content) for item in items],
-            "wants": [item.wants for item in items],
-        }
-        async with self._lock:
-            if not self.ready or self._writer is None:
+        async with self._asking:
+            if self._process is None:
                 raise WorkerDied
-            self._used = time.monotonic()
             try:
-                async with asyncio.timeout(self.settings.worker_timeout):
-                    content = b"".join(item.content for item in items)
-                    self._writer.write(channel.pack(asked, content))
-                    await self._writer.drain()
-                    answer = await channel.read(self._reader)
-            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+                return await self._process.ask(items, self.settings.worker_timeout)
+            except WorkerDied:
                 self._died()
-                raise WorkerDied from None
-            self._used = time.monotonic()
-            return answer["rows"]
+                raise
 
     async def keep(self) -> None:
         """Start it again whenever it ended.
@@ -116,47 +107,59 @@ class Worker:
                 self._require_some_life()
                 try:
                     await self.start()
-                except errors.VitralError as error:
+                except VitralError as error:
                     print(f"vitral serve: {error}", file=sys.stderr, flush=True)
                     self.deaths.append(time.monotonic())
 
-    def kill(self) -> None:
-        """End the process, whatever it does."""
-        self.ready = False
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            self.pid = 0
-
     def close(self) -> None:
         """End the process and the one that made it."""
-        self.kill()
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
         if self._maker is not None:
             self._maker.close()
+
+    async def _fresh(self) -> Process:
+        if self._maker is None or not self._maker.is_alive():
+            self._maker = await asyncio.to_thread(Maker)
+        settings = self.settings
+        words = {
+            "run": settings.run,
+            "merge": settings.merge,
+            "merge_schedule": settings.merge_schedule,
+            "max_batch": settings.max_batch,
+            "max_pixels": settings.max_pixels,
+            "threads": settings.threads or _cores(),
+        }
+        return await Process.start(self._maker, words)
+
+    def _take(self, process: Process) -> None:
+        self._process = process
+        self.facts = process.facts
+        self._ended.clear()
 
     async def _wait_for_end(self) -> None:
         """Until a question failed, an idle process ended, or it gave no sign of life.
 
         While it is asked, the question sees its end; between two, this does.
         """
-        while self.ready:
+        while self._process is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), 0.1)
-            if self._ended.is_set() or self._lock.locked():
+            process = self._process
+            if process is None or self._asking.locked():
                 continue
-            if self._reader.at_eof():
+            if process.has_ended():
                 self._died()
-            elif time.monotonic() - self._used > _PULSE:
+            elif time.monotonic() - process.used > _PULSE:
                 with contextlib.suppress(WorkerDied):
                     await self.ask([])
 
     def _died(self) -> None:
-        if not self.ready:
+        if self._process is None:
             return
-        self.kill()
+        self._process.kill()
+        self._process = None
         self.deaths.append(time.monotonic())
         self._ended.set()
         self.on_death()
@@ -168,72 +171,6 @@ class Worker:
                 "the server stops, since starting it again does not help. Look for "
                 "the cause above: memory, or an image that ends it."
             )
-
-    def _words(self) -> dict[str, Any]:
-        settings = self.settings
-        return {
-            "run": settings.run,
-            "merge": settings.merge,
-            "merge_schedule": settings.merge_schedule,
-            "max_batch": settings.max_batch,
-            "max_pixels": settings.max_pixels,
-            "threads": settings.threads or _cores(),
-        }
-
-
-class _Maker:
-    """The process that forks the workers."""
-
-    def __init__(self) -> None:
-        self.socket, theirs = socket.socketpair()
-        # Two arenas: with one a thread, memory grows by what each decoder once needed.
-        environment = os.environ | {"MALLOC_ARENA_MAX": "2"}
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "vitral.serve.worker", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                # Ctrl-C goes to the whole group; the server answers first.
-                start_new_session=True,
-            )
-
-    def is_alive(self) -> bool:
-        return self.process.poll() is None
-
-    def fork(self, connection: socket.socket, words: dict[str, Any]) -> int:
-        """A new worker at the other end of `connection`, and its process number.
-
-        Raises:
-            ServerError: this process ended.
-        """
-        import json
-
-        try:
-            text = json.dumps(words).encode()
-            socket.send_fds(self.socket, [text], [connection.fileno()])
-            answer = self.socket.recv(4, socket.MSG_WAITALL)
-        except OSError:
-            answer = b""
-        if len(answer) < 4:
-            raise ServerError(
-                "The process that starts the model could not start: see what it "
-                "printed above."
-            )
-        return int.from_bytes(answer, "big")
-
-    def close(self) -> None:
-        self.socket.close()
-        self.process.kill()
-        self.process.wait()
-
-
-def _error(said: dict[str, str]) -> Exception:
-    """The error that the worker met, as its own class where it is one of ours."""
-    kind = getattr(errors, said["error"], None) if said["error"] else None
-    if isinstance(kind, type) and issubclass(kind, errors.VitralError):
-        return kind(said["message"])
-    return ServerError(f"The model could not be loaded: {said['message']}")
 
 
 def _cores() -> int:

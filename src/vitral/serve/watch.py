@@ -35,7 +35,6 @@ class Watch:
         self.draining = False
         self.in_flight = 0
         """Requests that have begun and have no whole answer yet."""
-        self.last_seen = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

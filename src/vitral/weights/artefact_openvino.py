@@ -31,7 +31,8 @@ class OpenVinoGraph:
             )
         self._core = core()
         try:
-            self._model = self._core.read_model(path)
+            # Mapped, a file that is written over would change the model in use.
+            self._model = self._core.read_model(path, config={"ENABLE_MMAP": False})
         except Exception as error:
             raise self._damaged(error) from error
         self._hint = "f32"
