@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from vitral.cli import main
 from vitral.errors import ConfigError, DataError
 from vitral.plots.operating import Measured, operating_points
 from vitral.run.folder import open_run
-from vitral.tuning import Candidate, Plan, Point, choose, command, frontier
+from vitral.tuning import Candidate, Plan, Point, choose, frontier
 
 
 def a_point(speedup: float, accuracy: float, drop: float, **changes) -> Point:
@@ -25,6 +26,7 @@ def a_point(speedup: float, accuracy: float, drop: float, **changes) -> Point:
         candidate=Candidate(image_size=(48, 80), **changes),
         ms=12.0 / speedup,
         ms_range=(11.0 / speedup, 13.0 / speedup),
+        first_ms=12.0,
         speedup=speedup,
         accuracy=accuracy,
         interval=(accuracy - 0.1, accuracy + 0.05),
@@ -58,26 +60,47 @@ def test_the_points_that_none_beats():
     assert frontier([*POINTS, slower]) == [SMALL, MERGED, GRAPH]
 
 
-def test_the_command_of_a_point():
-    own = (48, 80)
-    assert command(FIRST.candidate, "R", own) == "vitral predict R IMAGES..."
-    assert command(MERGED.candidate, "R", own) == (
-        "vitral export R model_openvino --to openvino --static --merge 8"
-    )
-    assert command(SMALL.candidate, "R", own) == (
-        "vitral export R model_openvino --to openvino --static --int8"
-    )
-    onnx = Candidate(runtime="onnx", image_size=own, merge=4)
-    assert command(onnx, "R", own) == ("vitral export R model.onnx --static --merge 4")
-    script = command(FIRST.candidate, "R", (96, 96))
-    compile(script, "command", "exec")
-    assert "image_size=(48, 80)" in script
+def words(point: Point, **changes) -> list[str]:
+    settings = {"own_size": (48, 80), "max_drop": 0.5, **changes}
+    return tuning.commands(point, "my run", **settings)
+
+
+def test_the_commands_of_a_point():
+    every = {"merge": 8, "merge_schedule": "every_fourth"}
+    spread = "--merge 8 --merge-schedule every_fourth"
+    assert words(FIRST) == ["vitral predict 'my run' IMAGES... --batch-size 1"]
+    torch_merging = a_point(1.5, 0.9, 0.0, batch=3, **every)
+    assert words(torch_merging) == [
+        f"vitral predict 'my run' IMAGES... {spread} --batch-size 3"
+    ]
+    assert words(a_point(2.0, 0.9, 0.0, runtime="onnx", **every)) == [
+        f"vitral export 'my run' model.onnx --static {spread}",
+        "vitral predict model.onnx IMAGES... --batch-size 1",
+    ]
+    start = "vitral export 'my run' model_openvino --to openvino"
+    assert words(SMALL)[0] == f"{start} --int8 --static"
+    assert words(SMALL, own_merge=4)[0] == f"{start} --int8 --static --merge 0"
+    assert words(SMALL, max_drop=3.0)[0] == f"{start} --int8 --max-drop 3 --static"
+    # Chosen by time alone: it lost 5 points, and perhaps 6.5.
+    assert words(SMALL, max_drop=None)[0] == f"{start} --int8 --max-drop 7 --static"
+    assert words(MERGED) == [
+        f"{start} --static --merge 8 --merge-schedule constant",
+        "vitral predict model_openvino IMAGES... --batch-size 1",
+    ]
+    other, then = words(SMALL, own_size=(96, 96))
+    assert "image_size=(48, 80)" in other
+    assert 'precision="int8"' in other
+    assert then == "vitral predict model_openvino IMAGES... --batch-size 8"
+    (mirrored,) = words(FIRST, views="flip")
+    assert 'run.extra["eval_views"] = "flip"' in mirrored
+    assert mirrored.endswith(" IMAGES...")
 
 
 def test_a_table_names_the_chosen_one():
     rows = tuning.as_markdown(POINTS, MERGED).splitlines()
     assert rows[2].startswith("| OpenVINO int8, 48 x 80, batch 8 | 3.00 (2.75 to 3.25)")
-    assert rows[3].startswith("| **OpenVINO fp32, merge 8, 48 x 80, batch 1** | 4.80")
+    merged = "| **OpenVINO fp32, merge 8 constant, 48 x 80, batch 1** | 4.80"
+    assert rows[3].startswith(merged)
     assert "| 2.50 | 89.5 % (79.5 to 94.5) | +0.50 (-0.50 to +2.00) |" in rows[3]
 
 
@@ -96,10 +119,31 @@ class Waiting(nn.Module):
 def test_passes_come_in_turns_and_the_first_does_not_count():
     turns: list[str] = []
     one, other = Waiting("a", turns), Waiting("b", turns)
-    found = tuning.timed((one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 4)
-    assert turns == ["a", "b"] * 5
+    found = tuning.timed((one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 4, 0.0)
+    assert turns == ["a", "a", "b", "b"] + ["a", "b"] * 4
     assert found.shape == (4, 2)
     assert (found > 0).all()
+
+
+def test_a_turn_of_quick_passes_has_many():
+    turns: list[str] = []
+    one, other = Waiting("a", turns), Sleeping()
+    found = tuning.timed((one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 3, 0.03)
+    # Some microseconds a pass beside one of 40 ms.
+    assert len(turns) > 3 * 20
+    assert other.passes == 2 + 3
+    assert 0.008 <= found[:, 1].min() < 0.03
+
+
+class Sleeping(nn.Module):
+    """Takes 40 ms."""
+
+    passes = 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        time.sleep(0.04)
+        return image
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +153,15 @@ def run(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
         patch.setattr("vitral.run.finish.look", lambda *arguments: None)
-        vt.train(tiny_config(photos, loop={"steps": 12}), folder / "run", device="cpu")
+        # What the last of its blocks merges no class token sees: hence a third.
+        changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
+        vt.train(tiny_config(photos, **changes), folder / "run", device="cpu")
     return folder / "run"
 
 
 def test_a_sweep_scores_as_eval_does(run, tmp_path, capsys):
     words = ["--ways", "torch", "--merge", "0", "2", "-b", "1", "3", "--rounds", "2"]
+    words += ["--merge-schedule", "decreasing", "every_fourth", "--minutes", "0"]
     out = tmp_path / "out"
     command = ["tune-speed", str(run), *words, "--max-drop", "100", "--out", str(out)]
     assert main(command) == 0
@@ -122,22 +169,30 @@ def test_a_sweep_scores_as_eval_does(run, tmp_path, capsys):
     assert "next: vitral predict" in printed
     assert "chosen on them" in printed
     kept = json.loads((out / "points.json").read_text())
-    assert [(row["merge"], row["batch"]) for row in kept["points"]] == [
-        (0, 1),
-        (0, 3),
-        (2, 1),
-        (2, 3),
+    tried = [
+        (row["merge"], row["merge_schedule"], row["batch"]) for row in kept["points"]
+    ]
+    assert tried == [
+        (0, "constant", 1),
+        (0, "constant", 3),
+        (2, "decreasing", 1),
+        (2, "decreasing", 3),
+        (2, "every_fourth", 1),
+        (2, "every_fourth", 3),
     ]
     stored = json.loads((run / "predictions" / "val.json").read_text())
     first = kept["points"][0]
     assert first["accuracy"] == pytest.approx(stored["top1"], abs=1e-5)
     assert first["images"] == stored["n"]
     assert first["drop"] == 0
-    assert main(["eval", str(run), "--split", "val", "--merge", "2"]) == 0
-    merged = json.loads((run / "evaluations" / "val-merge2.json").read_text())
-    assert kept["points"][2]["accuracy"] == pytest.approx(merged["top1"], abs=1e-5)
+    for place, schedule in ((2, "decreasing"), (4, "every_fourth")):
+        spread = ["--merge", "2", "--merge-schedule", schedule]
+        assert main(["eval", str(run), "--split", "val", *spread]) == 0
+        name = f"val-merge2-{schedule}.json"
+        merged = json.loads((run / "evaluations" / name).read_text())["top1"]
+        assert kept["points"][place]["accuracy"] == pytest.approx(merged, abs=1e-5)
     rows = list(csv.DictReader((out / "points.csv").read_text().splitlines()))
-    assert len(rows) == 4
+    assert len(rows) == 6
     assert (out / "points.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -164,12 +219,13 @@ def test_graphs_answer_as_the_model_does(run):
     images = torch.randn(5, 3, *size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         for runtime in ("onnx", "openvino"):
-            for merge in (0, 2):
-                one = Candidate(runtime=runtime, merge=merge, image_size=size)
-                private = tuning.prepare(
-                    Candidate(merge=merge, image_size=size), model, lambda size: []
+            for merge, schedule in ((0, "constant"), (2, "every_fourth")):
+                asked = {"merge": merge, "merge_schedule": schedule, "image_size": size}
+                private = tuning.prepare(Candidate(**asked), model, lambda size: [])
+                assert private.config.merge_rates == (0, 4 * merge, 0)
+                made = tuning.prepare(
+                    Candidate(runtime=runtime, **asked), model, lambda size: []
                 )
-                made = tuning.prepare(one, model, lambda size: [])
                 found, wanted = made(images), private(images)
                 torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
     assert model.config.merge_rate == 0
@@ -180,7 +236,16 @@ def test_graphs_answer_as_the_model_does(run):
     [
         (["--split", "left"], "has no split `left`, it has"),
         (["--ways", "tensorrt"], "`--ways` takes torch, onnx, .*got `tensorrt`"),
-        (["--images", "0"], "`--images` must be at least 1"),
+        (["--images", "0"], "`--images` must be at least 1: got 0"),
+        (["--merge", "0", "-4"], "`--merge` must be at least 0: got -4"),
+        (["-b", "0"], "`--batch-size` must be at least 1: got 0"),
+        (["--minutes", "-1"], "`--minutes` must be at least 0: got -1"),
+        (["--out", __file__], "test_tuning.py is a file: `--out` names a folder"),
+        (["--merge-schedule", "fourth"], "invalid choice: 'fourth'"),
+        (
+            ["--merge", "0", "--merge-schedule", "decreasing"],
+            "with `--merge 0` alone none are: name a rate above 0",
+        ),
     ],
 )
 def test_what_is_refused(run, words, sentence, capsys):
@@ -203,7 +268,7 @@ def test_the_figure_says_what_it_shows():
 
 def test_a_multi_label_run_is_refused(run, monkeypatch):
     monkeypatch.setattr("vitral.run.folder.Run.multi_label", True)
-    with pytest.raises(ConfigError, match="several labels"):
+    with pytest.raises(ConfigError, match="an image has several labels, as in this"):
         tuning.sweep(run, Plan())
 
 

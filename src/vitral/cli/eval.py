@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from vitral.cli.finetuning import add_flags, run_finetune
+from vitral.cli.merging import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.cli.results import headline, noun_of
 from vitral.errors import ConfigError
@@ -38,9 +39,7 @@ def run(words: list[str]) -> None:
         "--real", default="", help="real.json: a second accuracy on imagenet"
     )
     add_flags(parser)
-    parser.add_argument(
-        "--merge", type=int, default=None, help="tokens to merge in each block"
-    )
+    add_merge(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
@@ -57,7 +56,7 @@ def run(words: list[str]) -> None:
             )
         _probe(known)
         return
-    opened = open_run(known.run, known.merge)
+    opened = open_run(known.run, known.merge, known.merge_schedule)
     measured = evaluate(
         opened,
         data=known.data,
@@ -92,6 +91,7 @@ def run(words: list[str]) -> None:
 
 def _require_classify(known: argparse.Namespace) -> None:
     """Refuse what goes with no other protocol."""
+    require_merge(known.merge, known.merge_schedule)
     if known.protocol == "classify":
         return
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:

@@ -2,12 +2,12 @@
 
 import argparse
 import difflib
-from typing import Any, get_args
+from typing import Any
 
+from vitral.cli.merging import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 from vitral.export import GateReport
-from vitral.models import MergeSchedule
 
 TARGETS = ("onnx", "openvino")
 
@@ -40,15 +40,7 @@ def run(words: list[str]) -> None:
         help="take uint8 pixels [batch, height, width, 3] of any size",
     )
     parser.add_argument("--static", action="store_true", help="one image size alone")
-    parser.add_argument(
-        "--merge", type=int, default=0, metavar="R", help="tokens to merge a block"
-    )
-    parser.add_argument(
-        "--merge-schedule",
-        choices=get_args(MergeSchedule),
-        default="constant",
-        help="how they are spread over the blocks; every_fourth is the quicker one",
-    )
+    add_merge(parser)
     parser.add_argument(
         "--data", default="", help="images to compare on; default: the run's own"
     )
@@ -68,6 +60,7 @@ def _export(known: argparse.Namespace) -> GateReport:
             f"`--to {known.to}` is no target of an export; there are "
             f"{' and '.join(TARGETS)}.{hint}"
         )
+    require_merge(known.merge, known.merge_schedule)
     settings: dict[str, Any] = {
         "data": known.data,
         "with_preprocess": known.with_preprocess,

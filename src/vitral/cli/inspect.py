@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import vitral.weights
+from vitral.cli.merging import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
 from vitral.run.inspecting import VIEWS, inspect
@@ -23,11 +24,10 @@ def run(words: list[str]) -> None:
     parser.add_argument("--image-size", "--img-size", type=int, nargs="+", default=None)
     parser.add_argument("--layer", type=int, default=-1, help="for attention: -1 last")
     parser.add_argument("--class", dest="target", default="", help="name or number")
-    parser.add_argument(
-        "--merge", type=int, default=None, help="tokens to merge in each block"
-    )
+    add_merge(parser)
     parser.add_argument("--device", default="auto")
     known = parser.read(words)
+    require_merge(known.merge, known.merge_schedule)
     out = Path(known.out)
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
@@ -44,6 +44,7 @@ def run(words: list[str]) -> None:
         kind=known.format,
         device=known.device,
         merge=known.merge,
+        merge_schedule=known.merge_schedule,
     )
     for name, reason in made.skipped.items():
         print(f"{name}: {reason}")

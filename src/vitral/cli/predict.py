@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from vitral.cli.merging import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
 from vitral.run.answer_files import FORMS, Csv, JsonLines, form_of
@@ -45,9 +46,7 @@ def run(words: list[str]) -> None:
         default=None,
         help="processes that read ahead; default: by the number of files",
     )
-    parser.add_argument(
-        "--merge", type=int, default=None, help="tokens to merge in each block"
-    )
+    add_merge(parser)
     parser.add_argument("--device", default="auto")
     known = parser.read(words)
     for name, least in (("batch_size", 1), ("workers", 0), ("top", 0)):
@@ -55,7 +54,8 @@ def run(words: list[str]) -> None:
         if value is not None and value < least:
             flag = name.replace("_", "-")
             raise ConfigError(f"`--{flag}` must be at least {least}: got {value}.")
-    opened = open_run(known.run, known.merge)
+    require_merge(known.merge, known.merge_schedule)
+    opened = open_run(known.run, known.merge, known.merge_schedule)
     if known.out:
         _to_files(opened, known)
     else:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import fields
 
+from vitral.cli.merging import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.serve import Settings, serve
 
@@ -25,7 +26,6 @@ _HELP = {
     "grace": "seconds that a stop waits for answers",
     "token": "bearer token to ask for; better in VITRAL_TOKEN, which nobody sees",
     "threads": "threads of the model; 0 for one a core",
-    "merge": "tokens to merge in every block; by default as trained",
 }
 
 
@@ -34,16 +34,18 @@ def run(words: list[str]) -> None:
     parser = Parser("serve", "The model's answers over HTTP, and a page to try it.")
     parser.add_argument("run", help="a run, a model folder, or an exported model")
     for field in fields(Settings):
-        if field.name == "run":
+        if field.name in ("run", "merge", "merge_schedule"):
             continue
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
             type=field.type if isinstance(field.type, type) else int,
             default=field.default,
             help=f"{_HELP[field.name]} ({field.default})"
-            if field.default not in ("", None)
+            if field.default != ""
             else _HELP[field.name],
         )
+    add_merge(parser)
     known = vars(parser.read(words))
     known["token"] = known["token"] or os.environ.get("VITRAL_TOKEN", "")
+    require_merge(known["merge"], known["merge_schedule"])
     serve(Settings(**known))

@@ -1,9 +1,15 @@
 """`vitral tune-speed RUN`: the fastest way to run a model that is good enough."""
 
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vitral.cli.merging import SCHEDULES, SPREAD
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, GateError
+
+if TYPE_CHECKING:
+    import vitral.tuning  # at run time where it is used: `--help` waits for no torch
 
 
 def run(words: list[str]) -> None:
@@ -19,6 +25,9 @@ def run(words: list[str]) -> None:
     parser.add_argument("--max-ms", type=float, default=None, help="an image")
     parser.add_argument("--ways", nargs="+", default=None, help="runtimes to try")
     parser.add_argument("--merge", type=int, nargs="+", default=None, metavar="R")
+    parser.add_argument(
+        "--merge-schedule", nargs="+", choices=SCHEDULES, default=None, help=SPREAD
+    )
     parser.add_argument("--image-size", "--img-size", type=int, nargs="+", default=None)
     parser.add_argument("--batch-size", "-b", type=int, nargs="+", default=None)
     parser.add_argument("--split", default="val", help="whose images are scored")
@@ -29,17 +38,45 @@ def run(words: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="few ways, 100 images")
     parser.add_argument("--out", default="", help="default: tune-speed/ in the run")
     known = parser.read(words)
-    for name in ("images", "rounds"):
-        if getattr(known, name) < 1:
-            raise ConfigError(f"`--{name}` must be at least 1.")
     import vitral.tuning as tuning
 
     max_drop = known.max_drop
     if max_drop is None and known.max_ms is None:
         max_drop = 0.5
-    plan = tuning.Plan(
-        ways=known.ways or tuple(tuning.WAYS),
-        merges=known.merge or ((0, 8) if known.quick else (0, 4, 8, 13)),
+    plan = _plan(known)
+    out = Path(known.out) if known.out else Path(known.run) / "tune-speed"
+    if out.is_file():
+        raise ConfigError(f"{out} is a file: `--out` names a folder.")
+    kept: list[tuning.Swept] = []
+
+    def keep(swept: tuning.Swept) -> None:
+        tuning.keep(out, swept, plan)
+        kept[:] = [swept]
+
+    try:
+        swept = tuning.sweep(known.run, plan, keep=keep)
+    except KeyboardInterrupt:
+        if kept and kept[0].points:
+            _show(kept[0], known, plan, out, max_drop)
+        raise
+    if _show(swept, known, plan, out, max_drop) is None:
+        raise GateError(_nothing(swept.points, max_drop, known.max_ms))
+
+
+def _plan(known: argparse.Namespace) -> "vitral.tuning.Plan":
+    """What was asked for; few ways where it is to be quick."""
+    from vitral.tuning import WAYS, Plan
+
+    merges = known.merge or ((0, 16) if known.quick else Plan.merges)
+    if known.merge_schedule and not any(merges):
+        raise ConfigError(
+            "`--merge-schedule` says how merged tokens are spread, and with "
+            "`--merge 0` alone none are: name a rate above 0, or leave it out."
+        )
+    return Plan(
+        ways=known.ways or tuple(WAYS),
+        merges=merges,
+        merge_schedules=known.merge_schedule or Plan.merge_schedules,
         image_sizes=[(side, side) for side in known.image_size or ()],
         batches=known.batch_size or ((8,) if known.quick else (1, 8)),
         split=known.split,
@@ -48,23 +85,46 @@ def run(words: list[str]) -> None:
         minutes=known.minutes,
         views="one" if known.views == "one" else None,
     )
-    swept = tuning.sweep(known.run, plan)
+
+
+def _show(
+    swept: "vitral.tuning.Swept",
+    known: argparse.Namespace,
+    plan: "vitral.tuning.Plan",
+    out: Path,
+    max_drop: float | None,
+) -> "vitral.tuning.Point | None":
+    """Write and print what there is; the chosen point."""
+    import vitral.tuning as tuning
+
     chosen = tuning.choose(swept.points, max_drop, known.max_ms)
-    out = Path(known.out) if known.out else Path(known.run) / "tune-speed"
-    files = tuning.write(out, swept, chosen, plan)
+    files = tuning.write(out, swept, chosen, plan, max_drop)
     for name, reason in swept.left_out.items():
         print(f"left out: {name}: {reason}")
     print(tuning.as_markdown(swept.points, chosen), end="")
-    for line in tuning.caution(swept, plan):
+    for line in tuning.caution(swept, chosen, plan):
         print(line)
     print(f"files: {', '.join(str(file) for file in files)}")
     if chosen is None:
-        raise GateError(_nothing(swept.points, max_drop, known.max_ms))
+        return None
     print(f"chosen: {chosen.candidate}")
-    print(f"next: {tuning.command(chosen.candidate, known.run, swept.own_size)}")
+    first, *then = tuning.commands(
+        chosen,
+        known.run,
+        own_size=swept.own_size,
+        own_merge=swept.own_merge,
+        views=None if swept.views == swept.own_views else swept.views,
+        max_drop=max_drop,
+    )
+    print(f"next: {first}")
+    for line in then:
+        print(f"then: {line}")
+    return chosen
 
 
-def _nothing(points: list, max_drop: float | None, max_ms: float | None) -> str:
+def _nothing(
+    points: "list[vitral.tuning.Point]", max_drop: float | None, max_ms: float | None
+) -> str:
     bounds = []
     if max_drop is not None:
         bounds.append(f"loses at most {max_drop:g} points")

@@ -21,7 +21,7 @@ from vitral.export.pixels import pixels_graph, with_pixels
 from vitral.export.reduced import Reduced, reduced
 from vitral.export.subject import Subject, examples_of, subject_of
 from vitral.files import TEMPORARY_SUFFIX, sync_folder
-from vitral.models import MergeSchedule, VisionModel, set_merge
+from vitral.models import MergeSchedule, VisionModel, merge_if_asked
 from vitral.run.folder import Run
 from vitral.weights import Metadata, read_artefact, runtimes
 from vitral.weights.artefact import KEY, XML, Precision
@@ -40,8 +40,8 @@ def onnx(
     preprocess: Preprocess | None = None,
     with_preprocess: bool = False,
     static: bool = False,
-    merge: int = 0,
-    merge_schedule: MergeSchedule = "constant",
+    merge: int | None = None,
+    merge_schedule: MergeSchedule | None = None,
     images: int = IMAGES,
 ) -> GateReport:
     """Write an ONNX file, equal to the model on real images.
@@ -53,9 +53,10 @@ def onnx(
         preprocess: of a model that is given by itself.
         with_preprocess: take uint8 pixels of any size instead.
         static: take images of the model's own size alone.
-        merge: tokens merged in each block; needs fixed sizes.
+        merge: tokens merged in each block, 0 for none, which needs fixed sizes; None
+            for as the model was trained.
         merge_schedule: how they are spread over the blocks; `every_fourth` is the
-            quicker one in a graph.
+            quicker one in a graph; None for `constant`.
         images: how many to compare on, at most.
 
     Raises:
@@ -93,8 +94,8 @@ def openvino(
     preprocess: Preprocess | None = None,
     with_preprocess: bool = False,
     static: bool = False,
-    merge: int = 0,
-    merge_schedule: MergeSchedule = "constant",
+    merge: int | None = None,
+    merge_schedule: MergeSchedule | None = None,
     images: int = IMAGES,
     precision: Precision = "fp32",
     int8: bool = False,
@@ -149,15 +150,14 @@ def _prepared(
     preprocess: Preprocess | None,
     with_preprocess: bool,
     static: bool,
-    merge: int,
-    merge_schedule: MergeSchedule,
+    merge: int | None,
+    merge_schedule: MergeSchedule | None,
 ) -> tuple[Subject, Metadata]:
     """The model to trace, and what travels with it."""
     subject = subject_of(model, preprocess)
-    if merge:
-        static = True
-        set_merge(subject.model, merge, merge_schedule)
-    fixed = static or with_preprocess
+    merge_if_asked(subject.model, merge, merge_schedule)
+    rate = int(getattr(subject.model.config, "merge_rate", 0))
+    fixed = static or with_preprocess or rate > 0
     size = subject.preprocess.image_size if fixed else None
     return subject, Metadata(
         config=subject.model.config,
@@ -165,7 +165,7 @@ def _prepared(
         classes=subject.classes,
         extra=subject.extra,
         with_preprocess=with_preprocess,
-        merge=merge,
+        merge=rate,
         image_size=size,
     )
 

@@ -8,7 +8,7 @@ from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
 from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.features import Features, Tokens
 from vitral.models.hybrid import HybridConfig
-from vitral.models.merging import set_merge, without_merging
+from vitral.models.merging import merge_if_asked, set_merge, without_merging
 from vitral.models.naming import (
     build,
     changed,
@@ -65,6 +65,7 @@ __all__ = [
     "from_image",
     "image_name",
     "keys_per_query",
+    "merge_if_asked",
     "name_of",
     "names",
     "set_merge",

@@ -7,7 +7,7 @@ run, the weights, inspection) uses the names below and no family's own.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -82,6 +82,8 @@ class VisionModel(nn.Module, ABC):
     config: ModelConfig
     head: nn.Module
     num_frozen_blocks: int | None
+    fixed: ClassVar[bool] = False
+    """Whether it computes what its settings said when it was made, as a graph does."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ is in layers/merging.py, how many in `ViTConfig.merge_rates`.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import get_args
 
 from torch import Tensor, nn
 
@@ -25,16 +26,59 @@ def set_merge(
     Changes `model.config` and no weight.
 
     Raises:
-        ConfigError: the rate is negative, or the model has no tokens to merge.
+        ConfigError: the rate is negative, the schedule unknown, or the model has no
+            tokens to merge.
     """
+    if schedule not in get_args(MergeSchedule):
+        raise ConfigError(
+            f"`merge_schedule` must be one of {', '.join(get_args(MergeSchedule))}: "
+            f"got {schedule}."
+        )
     config = getattr(model, "config", None)
     if isinstance(config, ViTConfig) and isinstance(model, VisionModel):
-        model.config = replace(config, merge_rate=rate, merge_schedule=schedule)
+        if not model.fixed:
+            model.config = replace(config, merge_rate=rate, merge_schedule=schedule)
+        elif _asked(rate, schedule) != _asked(config.merge_rate, config.merge_schedule):
+            raise ConfigError(
+                "What an exported model merges is fixed in its file: it merges "
+                f"{_told(config)}. Leave `merge` out, or export the run again with "
+                f"`vitral export RUN OUT --merge {rate}`."
+            )
     elif rate:
         raise ConfigError(
             f"A {type(model).__name__} cannot merge tokens: give merge 0, or take a "
-            f"Vision Transformer that is not exported yet; got {rate}."
+            f"Vision Transformer; got {rate}."
         )
+
+
+def merge_if_asked(
+    model: nn.Module, rate: int | None, schedule: MergeSchedule | None = None
+) -> None:
+    """As `set_merge`, where a rate is given; None leaves the model as it is.
+
+    Args:
+        schedule: None for `constant`; only together with a rate.
+
+    Raises:
+        ConfigError: as `set_merge`, or a schedule comes without a rate.
+    """
+    if rate is not None:
+        set_merge(model, rate, schedule or "constant")
+    elif schedule is not None:
+        raise ConfigError(
+            f"`merge_schedule` says how merged tokens are spread over the blocks, and "
+            f"not how many: give `merge` as well, or leave out {schedule}."
+        )
+
+
+def _asked(rate: int, schedule: MergeSchedule) -> tuple[int, str]:
+    return (rate, schedule if rate else "")
+
+
+def _told(config: ViTConfig) -> str:
+    if not config.merge_rate:
+        return "nothing"
+    return f"{config.merge_rate} tokens a block, spread by {config.merge_schedule}"
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from matplotlib.ticker import PercentFormatter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from vitral.errors import DataError
 from vitral.plots.style import (
@@ -23,6 +25,8 @@ from vitral.plots.style import (
 
 COLOURS = (QUIET, SKY, ACCENT, WARM, CONTRAST)
 MARKS = ("o", "s", "^", "D", "v")
+LEAST_SPAN = 0.02
+"""Of the accuracies shown: a difference of one image must not fill the figure."""
 
 
 class Measured(NamedTuple):
@@ -35,6 +39,8 @@ class Measured(NamedTuple):
     label: str
     """Written beside it; empty for none."""
     chosen: bool = False
+    open: bool = False
+    """Drawn as an outline."""
 
 
 def operating_points(
@@ -42,12 +48,14 @@ def operating_points(
     *,
     title: str = "Accuracy over time",
     note: str = "",
+    bound: float | None = None,
 ) -> Plot:
     """One mark for each point, one colour for each group; the chosen one is ringed.
 
     Args:
         groups: by name, at most five.
         note: a line under the axis, such as whose images these are.
+        bound: the lowest accuracy that was allowed, as a dashed line; None for none.
 
     Raises:
         DataError: nothing or too many groups to draw.
@@ -57,59 +65,131 @@ def operating_points(
             f"a figure of operating points shows 1 to {len(COLOURS)} groups: got "
             f"{len(groups)}. Draw them in several figures."
         )
-    told = []
     with look():
-        figure = new_figure(7.6, 4.4)
+        figure = new_figure(7.6, 4.6)
         axes = figure.subplots()
         for (name, points), colour, mark in zip(
             groups.items(), COLOURS, MARKS, strict=False
         ):
-            axes.scatter(
-                [point.ms for point in points],
-                [point.accuracy for point in points],
-                color=colour,
-                marker=mark,
-                s=34,
-                label=name,
-                zorder=3,
-            )
-            for point in points:
-                if point.chosen:
-                    told.append(f"{name}, {point.label}")
-                    axes.scatter(
-                        [point.ms],
-                        [point.accuracy],
-                        s=150,
-                        facecolors="none",
-                        edgecolors=INK,
-                        zorder=4,
-                    )
-                if point.label:
-                    axes.annotate(
-                        point.label,
-                        (point.ms, point.accuracy),
-                        xytext=(0, 9),
-                        textcoords="offset points",
-                        ha="center",
-                        fontsize=8,
-                        color=INK if point.chosen else QUIET,
-                    )
-        axes.set_title(title)
+            _scatter(axes, name, points, colour, mark)
+        if bound is not None:
+            axes.axhline(bound, color=QUIET, linestyle=(0, (4, 3)), linewidth=1)
+        _scales(axes, groups, bound)
+        _labels(figure, axes, [point for points in groups.values() for point in points])
+        axes.set_title(title, pad=30)
         axes.set_xlabel("milliseconds an image" + (f"\n{note}" if note else ""))
         axes.set_ylabel("accuracy")
-        tenths = PercentFormatter(1.0, decimals=1, symbol=PERCENT)
-        axes.yaxis.set_major_formatter(tenths)
-        axes.set_xlim(left=0)
-        axes.margins(y=0.2)
         grid(axes, "y")
-        axes.legend(loc="lower right")
-    return Plot(figure, _told(groups, told))
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=len(groups),
+            handletextpad=0.1,
+            columnspacing=1.2,
+            borderaxespad=0.2,
+        )
+    return Plot(figure, _told(groups))
 
 
-def _told(groups: Mapping[str, Sequence[Measured]], chosen: Sequence[str]) -> str:
+def _scatter(
+    axes: Axes, name: str, points: Sequence[Measured], colour: str, mark: str
+) -> None:
+    # Under no point of its own, so that the legend shows a filled mark.
+    axes.scatter([], [], color=colour, marker=mark, s=34, label=name)
+    for point in points:
+        axes.scatter(
+            [point.ms],
+            [point.accuracy],
+            facecolors="none" if point.open else colour,
+            edgecolors=colour,
+            linewidths=1.4,
+            marker=mark,
+            s=34,
+            zorder=3,
+        )
+        if point.chosen:
+            axes.scatter(
+                [point.ms],
+                [point.accuracy],
+                s=170,
+                facecolors="none",
+                edgecolors=INK,
+                zorder=4,
+            )
+
+
+def _scales(
+    axes: Axes, groups: Mapping[str, Sequence[Measured]], bound: float | None
+) -> None:
+    """Both axes with room for the labels; time by its logarithm."""
+    points = [point for group in groups.values() for point in group]
+    times = [point.ms for point in points]
+    heights = [point.accuracy for point in points]
+    heights += [] if bound is None else [bound]
+    middle = (max(heights) + min(heights)) / 2
+    span = max(max(heights) - min(heights), LEAST_SPAN)
+    axes.set_ylim(middle - 0.65 * span, middle + 0.7 * span)
+    axes.set_xscale("log")
+    low, high = min(times), max(times)
+    # Half a decade at least, so that there are numbers on the axis.
+    room = max(1.15, (3.2 / (high / low)) ** 0.5)
+    axes.set_xlim(low / room, high * room)
+    ticks = [
+        digit * 10.0**power
+        for power in range(-4, 7)
+        for digit in (1, 2, 5)
+        if low / room <= digit * 10.0**power <= high * room
+    ]
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", which="minor", length=0)
+    tenths = PercentFormatter(1.0, decimals=1, symbol=PERCENT)
+    axes.yaxis.set_major_formatter(tenths)
+
+
+def _labels(figure: Figure, axes: Axes, points: Sequence[Measured]) -> None:
+    """Names beside their points, above or below so that no two share a place."""
+    named = [point for point in points if point.label]
+    figure.draw_without_rendering()
+    right = axes.get_window_extent().x1
+    taken: list[tuple[float, float, float]] = []
+    for point in sorted(named, key=lambda one: (not one.chosen, one.ms)):
+        x, y = axes.transData.transform((point.ms, point.accuracy))
+        each = figure.dpi / 72  # pixels of a point
+        width = 4.9 * len(point.label) * each
+        side = "right" if x + width > right else "left"
+        start = x - width if side == "right" else x
+        for rise in (11, -17, 23, -29, 35, -41):
+            place = y + rise * each
+            if all(
+                abs(place - other) > 11 * each or start > ends or start + width < begins
+                for begins, ends, other in taken
+            ):
+                break
+        taken.append((start, start + width, place))
+        axes.annotate(
+            point.label,
+            (point.ms, point.accuracy),
+            xytext=(5 if side == "right" else -5, rise),
+            textcoords="offset points",
+            ha=side,
+            fontsize=8,
+            color=INK if point.chosen else QUIET,
+            zorder=5,
+        )
+
+
+def _told(groups: Mapping[str, Sequence[Measured]]) -> str:
     points = [point for group in groups.values() for point in group]
     best = max(point.accuracy for point in points)
     fastest = min(point.ms for point in points)
+    chosen = [
+        f"{name}, {point.label}"
+        for name, group in groups.items()
+        for point in group
+        if point.chosen
+    ]
     taken = f"Chosen: {'; '.join(chosen)}." if chosen else "None was chosen."
     return (
         f"Accuracy over milliseconds an image for {len(points)} ways to run a model: "

@@ -150,7 +150,7 @@ def _evaluate(
             "`--bad-files wrong`."
         )
     name, folder = split, run.path / "predictions"
-    merging = "" if run.merge is None else f"merge{run.merge}"
+    merging = _merging(run)
     if data or views or merging:
         # Not among the run's own results, which the report and the card read.
         known = data in vitral.data.NAMES
@@ -207,6 +207,16 @@ def measure_split(
     if rank() == 0:
         write_result(folder, name, scores, result, bad)
     return result
+
+
+def _merging(run: Run) -> str:
+    """What the name of a result says of merging; nothing where it is as trained."""
+    if run.merge is None:
+        return ""
+    spread = run.merge_schedule if run.merge else None
+    return f"merge{run.merge}" + (
+        f"-{spread}" if spread not in (None, "constant") else ""
+    )
 
 
 def _real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:

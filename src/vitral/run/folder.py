@@ -13,7 +13,7 @@ import vitral.weights
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.evaluation import softmax
-from vitral.models import VisionModel, set_merge
+from vitral.models import MergeSchedule, VisionModel, merge_if_asked
 from vitral.run.clips import Readable, pixels_of
 from vitral.run.scoring import logits_of
 
@@ -39,6 +39,8 @@ class Run:
 
     merge: int | None = None
     """Tokens merged in each block, if asked for on opening; None for as trained."""
+    merge_schedule: MergeSchedule | None = None
+    """How they are spread over the blocks, if asked for; None for `constant`."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -207,19 +209,23 @@ class Run:
         return names[int(row.argmax())]
 
 
-def open_run(path: str | Path, merge: int | None = None) -> Run:
+def open_run(
+    path: str | Path,
+    merge: int | None = None,
+    merge_schedule: MergeSchedule | None = None,
+) -> Run:
     """Open a run folder, the model folder of one, or an exported model.
 
     Args:
         merge: tokens to merge in each block from now on, 0 for none; see
             `vitral.models.set_merge`. None leaves the model as it was trained.
+        merge_schedule: how they are spread over the blocks; None for `constant`.
 
     Raises:
         WeightsError: there is no trained model, or its files are corrupt.
-        ConfigError: the model cannot merge tokens.
+        ConfigError: the model cannot merge tokens, or a schedule comes without `merge`.
     """
     run = Run(path)
-    if merge is not None:
-        set_merge(run.model, merge)
-        run.merge = merge
+    merge_if_asked(run.model, merge, merge_schedule)
+    run.merge, run.merge_schedule = merge, merge_schedule
     return run

@@ -12,6 +12,7 @@ import vitral.weights
 from vitral import plots
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.files import write_atomic, write_json
+from vitral.models import MergeSchedule
 from vitral.run.clip_views import CLIP_VIEWS
 from vitral.run.clips import first_view, pixels_of, read_clip, sampled
 from vitral.run.environment import pick_device
@@ -39,6 +40,7 @@ def inspect(
     kind: str = "png",
     device: str = "auto",
     merge: int | None = None,
+    merge_schedule: MergeSchedule | None = None,
 ) -> Inspected:
     """Write the figures and arrays of `what` into `out`.
 
@@ -51,6 +53,7 @@ def inspect(
         target: name or number of the class to explain; empty for the predicted one.
         kind: `png` or `pdf`.
         merge: tokens to merge in each block; None for as the model was trained.
+        merge_schedule: how they are spread over the blocks; None for `constant`.
 
     Raises:
         ConfigError: the model cannot show it, or no such layer or class.
@@ -69,6 +72,7 @@ def inspect(
         target=target,
         device=device,
         merge=merge,
+        merge_schedule=merge_schedule,
     )
     views = CLIP_VIEWS if subject.moments else VIEWS
     written: list[Path] = []
@@ -99,14 +103,14 @@ def subject_of(
     target: str = "",
     device: str = "auto",
     merge: int | None = None,
+    merge_schedule: MergeSchedule | None = None,
 ) -> tuple[Subject, dict[str, str]]:
     """A model with its pictures, and the files that are no pictures, with reasons."""
     source = weights if isinstance(weights, Source) else vitral.weights.read(weights)
     changes = {} if image_size is None else {"image_size": image_size}
     config = vitral.models.changed(source.config, changes)
     loaded = vitral.weights.build(source, config)
-    if merge is not None:
-        vitral.models.set_merge(loaded.model, merge)
+    vitral.models.merge_if_asked(loaded.model, merge, merge_schedule)
     loaded.model.to(pick_device(device))
     preprocess = sampled(loaded.preprocess, config, {})
     names, pixels, moments, unreadable = [], [], [], {}

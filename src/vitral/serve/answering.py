@@ -18,6 +18,7 @@ from vitral.errors import ConfigError, ImageError, WeightsError
 from vitral.evaluation import softmax
 from vitral.inspection import grad_cam, rollout
 from vitral.layers import Attention
+from vitral.models import MergeSchedule
 from vitral.run import Run, open_run
 from vitral.run.scoring import logits_of
 from vitral.weights import ExportedModel
@@ -46,16 +47,22 @@ class Predictor:
     """A model that answers batches of files, each file for itself."""
 
     def __init__(
-        self, path: str, *, merge: int | None, max_pixels: int, threads: int
+        self,
+        path: str,
+        *,
+        merge: int | None,
+        merge_schedule: MergeSchedule | None,
+        max_pixels: int,
+        threads: int,
     ) -> None:
         """Open the model; `warm_up` tries it.
 
         Raises:
             WeightsError: it is missing or corrupt, or changed while it was read.
-            ConfigError: it has no head, or takes clips.
+            ConfigError: it has no head, takes clips, or cannot merge as is asked.
         """
         before = _state(path)
-        self.run = _opened(path, merge)
+        self.run = _opened(path, merge, merge_schedule)
         self.max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(max(1, threads))
         self.model = self.run.model.eval()
@@ -243,8 +250,8 @@ def box(preprocess: Preprocess, size: Size) -> list[float]:
     return [round(edge, _TABLE) for edge in (left, top, right, bottom)]
 
 
-def _opened(path: str, merge: int | None) -> Run:
-    run = open_run(path, merge)
+def _opened(path: str, merge: int | None, merge_schedule: MergeSchedule | None) -> Run:
+    run = open_run(path, merge, merge_schedule)
     run.require_head()
     if run.preprocess.sampling:
         raise ConfigError(

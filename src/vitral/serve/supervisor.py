@@ -126,6 +126,7 @@ class Worker:
         words = {
             "run": settings.run,
             "merge": settings.merge,
+            "merge_schedule": settings.merge_schedule,
             "max_batch": settings.max_batch,
             "max_pixels": settings.max_pixels,
             "threads": settings.threads or _cores(),

@@ -71,6 +71,7 @@ def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
         predictor = Predictor(
             settings["run"],
             merge=settings["merge"],
+            merge_schedule=settings["merge_schedule"],
             max_pixels=settings["max_pixels"],
             threads=settings["threads"],
         )

@@ -1,7 +1,7 @@
 """One way to run a model, and what it takes to get it going.
 
-A candidate is a runtime, a precision, a merge rate, an image size and a batch.
-Preparing one never touches the run's own model.
+A candidate is a runtime, a precision, merged tokens and how they are spread, an image
+size and a batch. Preparing one never touches the run's own model.
 """
 
 import copy
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vitral.export.convert_onnx import to_onnx
 from vitral.export.convert_openvino import to_openvino
-from vitral.models import VisionModel, set_merge
+from vitral.models import MergeSchedule, VisionModel, set_merge
 from vitral.weights import runtimes
 
 Runtime = Literal["torch", "onnx", "openvino"]
@@ -38,21 +38,29 @@ class Candidate:
     precision: Precision = "fp32"
     merge: int = 0
     """Tokens merged in each block; 0 for none."""
+    merge_schedule: MergeSchedule = "constant"
+    """How they are spread over the blocks."""
     image_size: tuple[int, int]
     """(height, width) in pixels."""
     batch: int = 1
     """Images at once."""
 
     @property
-    def graph(self) -> tuple[str, str, int, tuple[int, int]]:
+    def function(self) -> tuple[int, str, tuple[int, int]]:
+        """What is computed, before a runtime rounds it."""
+        spread = self.merge_schedule if self.merge else ""
+        return (self.merge, spread, self.image_size)
+
+    @property
+    def graph(self) -> tuple[str, str, int, str, tuple[int, int]]:
         """What decides its answers: all but the batch."""
-        return (self.runtime, self.precision, self.merge, self.image_size)
+        return (self.runtime, self.precision, *self.function)
 
     def __str__(self) -> str:
         height, width = self.image_size
         titles = {"torch": "torch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
         kind = titles[self.runtime]
-        merging = f", merge {self.merge}" if self.merge else ""
+        merging = f", merge {self.merge} {self.merge_schedule}" if self.merge else ""
         return (
             f"{kind} {self.precision}{merging}, {height} x {width}, batch {self.batch}"
         )
@@ -69,11 +77,55 @@ class Graph(nn.Module):
         return torch.from_numpy(self._run(image.numpy()))
 
 
-def merging(model: VisionModel, rate: int) -> VisionModel:
-    """A copy of the model that merges `rate` tokens in each block."""
+def merging(model: VisionModel, candidate: Candidate) -> VisionModel:
+    """A copy of the model that merges tokens as the candidate says."""
     private = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    set_merge(private, rate)
+    set_merge(private, candidate.merge, candidate.merge_schedule)
     return private
+
+
+class Maker:
+    """Makes candidates of one model; of graphs the last one traced is kept.
+
+    Tracing takes most of the time, and every runtime and precision starts from the
+    same graph.
+    """
+
+    def __init__(
+        self,
+        model: VisionModel,
+        calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
+    ) -> None:
+        """Take the model; `calibration` gives images of a size for int8's ranges."""
+        self._model, self._calibration = model, calibration
+        self._traced: tuple[Any, Any] = (None, None)
+
+    def make(self, candidate: Candidate) -> nn.Module:
+        """What computes logits so, on as many threads as torch has.
+
+        Raises:
+            MissingExtraError: the runtime is not installed.
+            GateError: the model cannot be written as a graph.
+            ConfigError: the model cannot merge tokens.
+        """
+        if candidate.runtime == "torch":
+            return merging(self._model, candidate)
+        # Before a trace of a minute, not after it.
+        {"onnx": runtimes.onnxruntime, "openvino": runtimes.openvino}[
+            candidate.runtime
+        ]()
+        proto = self._proto(candidate)
+        if candidate.runtime == "onnx":
+            return _onnx(proto)
+        return _openvino(proto, candidate, self._calibration)
+
+    def _proto(self, candidate: Candidate) -> Any:
+        if self._traced[0] != candidate.function:
+            self._traced = (None, None)
+            size = candidate.image_size
+            proto = to_onnx(merging(self._model, candidate), image_size=size)
+            self._traced = (candidate.function, proto)
+        return self._traced[1]
 
 
 def prepare(
@@ -81,29 +133,16 @@ def prepare(
     model: VisionModel,
     calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
 ) -> nn.Module:
-    """What computes logits as the candidate says, on as many threads as torch has.
-
-    Args:
-        calibration: pre-processed images of a size, for the ranges of int8.
-
-    Raises:
-        MissingExtraError: the runtime is not installed.
-        GateError: the model cannot be written as a graph.
-        ConfigError: the model cannot merge tokens.
-    """
-    private = merging(model, candidate.merge)
-    if candidate.runtime == "torch":
-        return private
-    proto = to_onnx(private, image_size=candidate.image_size)
-    if candidate.runtime == "onnx":
-        return _onnx(proto)
-    return _openvino(proto, candidate, calibration)
+    """One candidate alone; see `Maker`."""
+    return Maker(model, calibration).make(candidate)
 
 
 def _onnx(proto: Any) -> Graph:
     module = runtimes.onnxruntime()
     options = module.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would go on spinning while the first way is timed in its turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = module.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

@@ -2,67 +2,137 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from vitral import plots
-from vitral.files import write_atomic, write_json
+from vitral.files import make_folder, write_atomic, write_json
 from vitral.plots.operating import Measured, operating_points
+from vitral.tuning.plan import Plan
 from vitral.tuning.points import Point, as_csv, as_markdown, frontier
-from vitral.tuning.sweep import Plan, Swept
+from vitral.tuning.sweep import Swept
+
+UNSTEADY = 1.3
+"""Slowest over fastest time of the first way from which milliseconds mislead."""
 
 
-def write(out: Path, swept: Swept, chosen: Point | None, plan: Plan) -> list[Path]:
-    """points.json, points.csv, points.md and points.png in `out`."""
-    out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"points.{kind}" for kind in ("json", "csv", "md", "png")]
+def keep(out: Path, swept: Swept, plan: Plan, chosen: Point | None = None) -> Path:
+    """points.json in `out`: all that was measured, and what was left out and why."""
+    make_folder(out)
+    file = out / "points.json"
     write_json(
-        files[0],
+        file,
         {
             "split": plan.split,
+            "views": swept.views,
             "points": [point.row() for point in swept.points],
             "chosen": None if chosen is None else chosen.row(),
             "left_out": swept.left_out,
         },
     )
-    write_atomic(files[1], as_csv(swept.points))
-    words = "\n".join(caution(swept, plan))
-    write_atomic(files[2], f"{as_markdown(swept.points, chosen)}\n{words}\n")
-    write_atomic(files[3], plots.to_png(figure(swept, chosen, plan).figure))
-    return files
+    return file
 
 
-def caution(swept: Swept, plan: Plan) -> list[str]:
+def write(
+    out: Path,
+    swept: Swept,
+    chosen: Point | None,
+    plan: Plan,
+    max_drop: float | None = None,
+) -> list[Path]:
+    """points.json, points.csv, points.md and points.png in `out`.
+
+    Args:
+        max_drop: the bound that the point was chosen by, for the figure.
+    """
+    make_folder(out)
+    files = [out / f"points.{kind}" for kind in ("csv", "md", "png")]
+    write_atomic(files[0], as_csv(swept.points))
+    words = [f"- {line}\n" for line in caution(swept, chosen, plan)]
+    left = [f"- left out: {name}: {why}\n" for name, why in swept.left_out.items()]
+    table = as_markdown(swept.points, chosen)
+    write_atomic(files[1], f"{table}\n{''.join(words + left)}")
+    write_atomic(files[2], plots.to_png(figure(swept, chosen, plan, max_drop).figure))
+    return [keep(out, swept, plan, chosen), *files]
+
+
+def caution(swept: Swept, chosen: Point | None, plan: Plan) -> list[str]:
     """What the numbers are of, and what they are not."""
     count = swept.points[0].images
+    views = {
+        "one": "once",
+        "flip": "as they are and mirrored",
+        "dihedral": "turned and mirrored",
+    }
     lines = [
-        f"Accuracy is of {count:,} images of {plan.split}, the same for every way. "
-        f"The point is chosen on them, so its accuracy is a little flattered: measure "
-        "it once on images that were not looked at.",
-        "Milliseconds are of this machine while it did what else it did; the speed-up "
-        "is a ratio of passes in turns with the first way.",
+        f"Accuracy is of {count:,} images of {plan.split}, looked at "
+        f"{views[swept.views]}, the same for every way. The point is chosen on them, "
+        "so its accuracy is a little flattered: measure it once on images that were "
+        "not looked at.",
+        "Milliseconds are of this machine while it did what else it did, all views of "
+        "an image together; the speed-up is the median ratio of passes in turns with "
+        "the first way.",
     ]
+    beside = [point.first_ms for point in swept.points]
+    if max(beside) > UNSTEADY * min(beside):
+        lines.append(
+            f"The machine was busy: the first way took {min(beside):.2f} ms beside one "
+            f"way and {max(beside):.2f} beside another. Compare speed-ups, not "
+            "milliseconds, and sweep again when nothing else runs."
+        )
+    if chosen is not None and chosen is not swept.points[0]:
+        lines.append(
+            f"{count:,} images leave open whether the chosen way loses "
+            f"{chosen.drop_interval[0]:+.2f} or {chosen.drop_interval[1]:+.2f} points "
+            "(95 %; below zero is a gain): more `--images` narrow it."
+        )
     if plan.split == "test":
         lines.append(
             "The split is test: after this choice it is no unseen data any more."
         )
-    if swept.left_out:
-        lines.append(f"{len(swept.left_out)} ways were left out; see points.json.")
     return lines
 
 
-def figure(swept: Swept, chosen: Point | None, plan: Plan) -> plots.Plot:
-    """Accuracy over milliseconds; names stand at the points that none beats."""
+def figure(
+    swept: Swept, chosen: Point | None, plan: Plan, max_drop: float | None = None
+) -> plots.Plot:
+    """Accuracy over milliseconds; names stand at the points that none beats.
+
+    Of what was timed at different moments only the speed-up can be compared, so the
+    milliseconds are the usual ones of the first way, divided by it.
+    """
     best = frontier(swept.points)
+    usual = float(np.median([point.first_ms for point in swept.points]))
     groups: dict[str, list[Measured]] = {}
     for point in swept.points:
         one = point.candidate
         name = str(one).split(",")[0]
-        label = f"merge {one.merge}, batch {one.batch}"
-        if one.image_size != swept.own_size:
-            label = f"{one.image_size[0]} px, {label}"
-        shown = label if point is chosen or point in best else ""
+        shown = _label(point, swept) if point is chosen or point in best else ""
         groups.setdefault(name, []).append(
-            Measured(point.ms, point.accuracy, shown, point is chosen)
+            Measured(
+                usual / point.speedup,
+                point.accuracy,
+                shown,
+                point is chosen,
+                one.merge > 0,
+            )
         )
-    count = swept.points[0].images
-    return operating_points(
-        groups, note=f"accuracy of {count:,} images of {plan.split}"
-    )
+    count, bound = swept.points[0].images, None
+    note = f"by speed-up, the first way at {usual:.3g} ms; {count:,} images"
+    if any(point.candidate.merge for point in swept.points):
+        note += "; open marks merge"
+    if max_drop is not None:
+        note += f"; dashed: {max_drop:g} points less"
+        bound = swept.points[0].accuracy - max_drop / 100
+    return operating_points(groups, note=note, bound=bound)
+
+
+def _label(point: Point, swept: Swept) -> str:
+    """What its colour does not say."""
+    one = point.candidate
+    words = [f"merge {one.merge}"] if one.merge else []
+    schedules = {p.candidate.merge_schedule for p in swept.points if p.candidate.merge}
+    if one.merge and len(schedules) > 1:
+        words[0] += f" {one.merge_schedule}"
+    if one.image_size != swept.own_size:
+        words.append(f"{one.image_size[0]} px")
+    return ", ".join([*words, f"batch {one.batch}"])

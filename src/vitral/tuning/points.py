@@ -18,6 +18,8 @@ class Point:
     """Milliseconds an image, the median of the rounds."""
     ms_range: tuple[float, float]
     """First and third quartile of the rounds."""
+    first_ms: float
+    """Of the first candidate in the same turns."""
     speedup: float
     """Against the first candidate, timed in turns with it: the median ratio."""
     accuracy: float
@@ -39,6 +41,7 @@ class Point:
             "ms": round(self.ms, 3),
             "ms_low": round(self.ms_range[0], 3),
             "ms_high": round(self.ms_range[1], 3),
+            "first_ms": round(self.first_ms, 3),
             "speedup": round(self.speedup, 3),
             "accuracy": round(self.accuracy, 5),
             "accuracy_low": round(self.interval[0], 5),
@@ -75,30 +78,6 @@ def frontier(points: Sequence[Point]) -> list[Point]:
         if not kept or point.accuracy > kept[-1].accuracy:
             kept.append(point)
     return kept
-
-
-def command(candidate: Candidate, run: str, own_size: tuple[int, int]) -> str:
-    """What makes the chosen point, or uses it."""
-    merge = f" --merge {candidate.merge}" if candidate.merge else ""
-    if candidate.image_size != own_size:
-        return _python(candidate, run)
-    if candidate.runtime == "torch":
-        size = f" --batch-size {candidate.batch}" if candidate.batch > 1 else ""
-        return f"vitral predict {run} IMAGES...{merge}{size}"
-    if candidate.runtime == "onnx":
-        return f"vitral export {run} model.onnx --static{merge}"
-    kind = {"fp32": "", "bf16": " --bf16", "int8": " --int8"}[candidate.precision]
-    return f"vitral export {run} model_openvino --to openvino --static{kind}{merge}"
-
-
-def _python(candidate: Candidate, run: str) -> str:
-    lines = [
-        "import dataclasses, vitral as vt",
-        f'run = vt.open("{run}", merge={candidate.merge})',
-        "run.preprocess = dataclasses.replace(run.preprocess, "
-        f"image_size={candidate.image_size})",
-    ]
-    return "\n".join(lines)
 
 
 def as_csv(points: Sequence[Point]) -> str:

@@ -3,53 +3,29 @@
 Timing in turns: a machine that slows down in between slows both, so the ratio stays.
 """
 
+import gc
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.data import DataSet, Loader, evaluation_transform
-from vitral.errors import ConfigError, VitralError
+from vitral.errors import DataError, VitralError
 from vitral.evaluation.compare import paired_bootstrap
 from vitral.evaluation.intervals import wilson
-from vitral.models import ViTConfig
-from vitral.run.clips import kind_for
 from vitral.run.folder import Run, open_run
 from vitral.run.scoring import Views, logits_of
-from vitral.run.setup import open_split_data
-from vitral.tuning.candidate import WAYS, Candidate, Precision, prepare
+from vitral.tuning.candidate import Candidate, Maker
+from vitral.tuning.pictures import Pictures, images_of
+from vitral.tuning.plan import Plan, candidates_of
 from vitral.tuning.points import Point
 
-CALIBRATION = 64
-"""Images of the train split from which int8 takes its ranges."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to sweep, and how long."""
-
-    ways: Sequence[str] = tuple(WAYS)
-    """Runtimes with their precisions."""
-    merges: Sequence[int] = (0, 4, 8, 13)
-    image_sizes: Sequence[tuple[int, int]] = ()
-    """(height, width); none for the run's own."""
-    batches: Sequence[int] = (1, 8)
-    split: str = "val"
-    """Whose images accuracy is measured on."""
-    images: int = 500
-    """Of the split, at most; drawn with `seed`."""
-    rounds: int = 9
-    """Timed passes of each candidate."""
-    minutes: float = 10.0
-    """Candidates that have not begun by then are left out, but for the first; 0 for no
-    limit."""
-    views: Views | None = None
-    """Views of an image; None for the run's own."""
-    seed: int = 0
+LEAST_SECONDS = 0.02
+"""Of a turn: passes of less than a millisecond say little one by one."""
 
 
 @dataclass(kw_only=True)
@@ -61,167 +37,147 @@ class Swept:
     left_out: dict[str, str] = field(default_factory=dict)
     """Candidates that were not measured, with the reason."""
     own_size: tuple[int, int] = (0, 0)
+    own_merge: int = 0
+    """Tokens that the run merges in each block by itself."""
+    views: Views = "one"
+    """Of each image, while it was timed and scored."""
+    own_views: Views = "one"
 
 
-def sweep(path: str | Path, plan: Plan, say: Callable[[str], None] = print) -> Swept:
+def sweep(
+    path: str | Path,
+    plan: Plan,
+    say: Callable[[str], None] = print,
+    keep: Callable[[Swept], None] = lambda swept: None,
+) -> Swept:
     """Measure every candidate of the plan on this machine and the run's own images.
+
+    What a candidate fails of is its reason for being left out; only the first one must
+    work.
+
+    Args:
+        say: called with a line for each candidate.
+        keep: called with what there is after each candidate, and when interrupted.
 
     Raises:
         ConfigError: the run has no such split, or is not of images with one label.
     """
-    run = open_run(path, merge=None)
-    dataset = _dataset(run, plan.split)
-    views = plan.views or run.extra.get("eval_views", "one")
-    swept = Swept(own_size=run.preprocess.image_size)
+    end = time.monotonic() + (60 * plan.minutes if plan.minutes else float("inf"))
+    run = open_run(path)
+    dataset = images_of(run, plan.split)
+    own_views: Views = run.extra.get("eval_views", "one")
+    swept = Swept(
+        own_size=run.preprocess.image_size,
+        own_merge=int(getattr(run.model.config, "merge_rate", 0)),
+        views=plan.views or own_views,
+        own_views=own_views,
+    )
+    pictures = Pictures(
+        run, dataset, split=plan.split, images=plan.images, seed=plan.seed
+    )
     candidates = list(candidates_of(plan, run))
-    first = candidates[0]
-    pictures = _Pictures(run, dataset, plan)
-    bf16 = run.extra.get("precision") == "bf16"
-    baseline = _answering(prepare(first, run.model, pictures.train), views, bf16)
-    right_before = _right(baseline, pictures, first)
-    answers: dict[object, np.ndarray] = {first.graph: right_before}
-    started, current, ask = time.monotonic(), first.graph, baseline
-    for candidate in candidates:
-        spent = (time.monotonic() - started) / 60
-        if swept.points and plan.minutes and spent > plan.minutes:
-            swept.left_out[str(candidate)] = f"not begun within {plan.minutes:g} min"
-            continue
+    bench = _Bench(run, pictures, swept.views, candidates[0], plan.rounds)
+    for place, candidate in enumerate(candidates):
         try:
-            if candidate.graph != current:
-                made = prepare(candidate, run.model, pictures.train)
-                ask = _answering(made, views, bf16 and candidate.runtime == "torch")
-                current = candidate.graph
-            if candidate.graph not in answers:
-                answers[candidate.graph] = _right(ask, pictures, candidate)
-        except (VitralError, ImportError) as error:
-            current = ("", "", 0, (0, 0))
-            swept.left_out[str(candidate)] = str(error)
-            continue
-        times = timed(
-            (baseline, pictures.batch(first)),
-            (ask, pictures.batch(candidate)),
-            plan.rounds,
-        )
-        point = _point(candidate, times, answers[candidate.graph], right_before)
-        swept.points.append(point)
-        say(
-            f"{candidate}: {point.ms:.2f} ms an image, {point.speedup:.2f} times the "
-            f"first, {100 * point.accuracy:.1f} %, {point.drop:+.2f} points lost"
-        )
+            if swept.points and time.monotonic() > end:
+                raise _LateError(f"not begun within {plan.minutes:g} min")
+            point = bench.measure(candidate, end, plan.minutes)
+        except KeyboardInterrupt:
+            for rest in candidates[place:]:
+                swept.left_out[str(rest)] = "stopped before it was measured"
+            keep(swept)
+            raise
+        except Exception as error:
+            # Whatever a runtime throws concerns this way alone, not those measured.
+            swept.left_out[str(candidate)] = _reason(error)
+            say(f"{candidate}: left out: {_reason(error)}")
+        else:
+            swept.points.append(point)
+            say(_line(point))
+        keep(swept)
     return swept
 
 
-def candidates_of(plan: Plan, run: Run) -> Iterator[Candidate]:
-    """All combinations, batches of one graph together; first torch as it is."""
-    sizes = plan.image_sizes or (run.preprocess.image_size,)
-    config = run.model.config
-    merges = plan.merges if isinstance(config, ViTConfig) else (0,)
-    for way in plan.ways:
-        if way not in WAYS:
-            raise ConfigError(
-                f"`--ways` takes {', '.join(WAYS)}: got `{way}`, which is none."
-            )
-    own: Precision = "bf16" if run.extra.get("precision") == "bf16" else "fp32"
-    start = Candidate(
-        precision=own, image_size=run.preprocess.image_size, batch=plan.batches[0]
-    )
-    seen = [start]
-    yield start
-    for size in sizes:
-        for merge in merges:
-            for way in plan.ways:
-                for batch in plan.batches:
-                    runtime, kind = WAYS[way]
-                    found = Candidate(
-                        runtime=runtime,
-                        precision=kind or own,
-                        merge=merge,
-                        image_size=size,
-                        batch=batch,
-                    )
-                    if found not in seen:
-                        seen.append(found)
-                        yield found
-
-
 def timed(
-    first: tuple[nn.Module, Tensor], other: tuple[nn.Module, Tensor], rounds: int
+    first: tuple[nn.Module, Tensor],
+    other: tuple[nn.Module, Tensor],
+    rounds: int,
+    least: float = LEAST_SECONDS,
 ) -> np.ndarray:
-    """Seconds an image of both, in turns, [rounds, 2]; a pass of each goes before."""
-    seconds = np.zeros((rounds + 1, 2))
-    for turn in range(rounds + 1):
-        for place, (model, images) in enumerate((first, other)):
-            began = time.perf_counter()
-            with torch.no_grad():
-                model(images)
-            seconds[turn, place] = (time.perf_counter() - began) / len(images)
-    return seconds[1:]
+    """Seconds an image of both, in turns, [rounds, 2].
+
+    Two passes of each go before: the first makes ready, the second says how many passes
+    a turn has so that it takes `least` seconds.
+    """
+    both = (first, other)
+    passes = [0, 0]
+    for place, (model, images) in enumerate(both):
+        _seconds(model, images, 1)
+        passes[place] = max(1, math.ceil(least / _seconds(model, images, 1)))
+    seconds = np.zeros((rounds, 2))
+    for turn in range(rounds):
+        for place, (model, images) in enumerate(both):
+            each = _seconds(model, images, passes[place]) / passes[place]
+            seconds[turn, place] = each / len(images)
+    return seconds
 
 
-def _dataset(run: Run, split: str) -> DataSet:
-    run.require_head()
-    if run.multi_label or run.model.config.num_frames:
-        raise ConfigError(
-            "tune-speed compares the one best class of images: this run has several "
-            "labels an image, or takes clips."
-        )
-    dataset = open_split_data(
-        run.config, run.path / "split.csv", kind_for(run.model.config)
-    )
-    there = list(dataset.counts())
-    if split not in there:
-        raise ConfigError(
-            f"The run has no split `{split}`, it has {', '.join(there)}. An operating "
-            "point that is chosen on test is no longer measured by test: say so with "
-            "`--split test`, or train with a val split."
-        )
-    return dataset
+def _seconds(model: nn.Module, images: Tensor, passes: int) -> float:
+    began = time.perf_counter()
+    with torch.no_grad():
+        for _ in range(passes):
+            model(images)
+    return time.perf_counter() - began
 
 
-class _Pictures:
-    """Pre-processed images of each size; those of one size are kept at a time."""
+class _LateError(Exception):
+    """The time of the plan is over."""
 
-    def __init__(self, run: Run, dataset: DataSet, plan: Plan) -> None:
-        self.run, self.dataset, self.plan = run, dataset, plan
-        self._size: tuple[int, int] | None = None
-        self._kept: tuple[list[Tensor], np.ndarray] = ([], np.zeros(0))
-        self._first: dict[Candidate, Tensor] = {}
 
-    def scored(self, size: tuple[int, int]) -> tuple[list[Tensor], np.ndarray]:
-        """Batches of images, and their labels."""
-        if size != self._size:
-            self._kept = self._read(self.plan.split, self.plan.images, size)
-            self._size = size
-        return self._kept
+class _Bench:
+    """The first candidate, and beside it one other at a time."""
 
-    def train(self, size: tuple[int, int]) -> list[Tensor]:
-        """Batches of the train split."""
-        return self._read("train", CALIBRATION, size)[0]
+    def __init__(
+        self, run: Run, pictures: Pictures, views: Views, first: Candidate, rounds: int
+    ) -> None:
+        self._pictures, self._views, self._rounds = pictures, views, rounds
+        self._bf16 = run.extra.get("precision") == "bf16"
+        self._maker = Maker(run.model, pictures.calibration)
+        self._first = first
+        self._baseline = self._answering(first)
+        self._images = pictures.batch(first.image_size, first.batch)
+        self._before = _right(self._baseline, pictures, first, float("inf"))
+        self._failed: dict[object, str] = {}
+        self._graph: object = first.graph
+        self._ask: nn.Module | None = self._baseline
+        self._right = self._before
 
-    def batch(self, candidate: Candidate) -> Tensor:
-        """As many images as the candidate takes at once."""
-        if candidate not in self._first:
-            found = torch.cat(self.scored(candidate.image_size)[0][:4])
-            times = -(-candidate.batch // len(found))
-            images = found.repeat(times, 1, 1, 1)[: candidate.batch]
-            self._first[candidate] = images.contiguous()
-        return self._first[candidate]
+    def measure(self, candidate: Candidate, end: float, minutes: float) -> Point:
+        """Its time and its answers."""
+        if candidate.graph in self._failed:
+            raise DataError(self._failed[candidate.graph])
+        if candidate.graph != self._graph or self._ask is None:
+            # What was made before goes first, so that two are never held.
+            self._graph = self._ask = None
+            gc.collect()
+            try:
+                self._ask = self._answering(candidate)
+                self._right = _right(self._ask, self._pictures, candidate, end)
+            except _LateError:
+                self._ask = None
+                raise _LateError(f"not finished within {minutes:g} min") from None
+            except Exception as error:
+                self._ask = None
+                self._failed[candidate.graph] = _reason(error)
+                raise
+            self._graph = candidate.graph
+        images = self._pictures.batch(candidate.image_size, candidate.batch)
+        times = timed((self._baseline, self._images), (self._ask, images), self._rounds)
+        return _point(candidate, times, self._right, self._before)
 
-    def _read(
-        self, split: str, number: int, size: tuple[int, int]
-    ) -> tuple[list[Tensor], np.ndarray]:
-        examples = list(self.dataset.select(split))
-        order = np.random.default_rng(self.plan.seed).permutation(len(examples))
-        transform = evaluation_transform(replace(self.run.preprocess, image_size=size))
-        loader = Loader(
-            dataset=self.dataset,
-            examples=tuple(examples[place] for place in sorted(order[:number])),
-            transform=transform,
-            batch_size=16,
-        )
-        batches = list(loader.epoch(0))
-        labels = np.concatenate([batch.label.numpy() for batch in batches])
-        return [batch.image for batch in batches], labels
+    def _answering(self, candidate: Candidate) -> nn.Module:
+        bf16 = self._bf16 and candidate.runtime == "torch"
+        return _Answering(self._maker.make(candidate), self._views, bf16)
 
 
 class _Answering(nn.Module):
@@ -237,15 +193,35 @@ class _Answering(nn.Module):
         )
 
 
-def _answering(model: nn.Module, views: Views, bf16: bool) -> nn.Module:
-    return _Answering(model, views, bf16)
-
-
-def _right(model: nn.Module, pictures: _Pictures, candidate: Candidate) -> np.ndarray:
-    """Which images of the split the candidate names right."""
+def _right(
+    model: nn.Module, pictures: Pictures, candidate: Candidate, end: float
+) -> np.ndarray:
+    """Which images of the split the candidate names right, [images]."""
     batches, labels = pictures.scored(candidate.image_size)
-    found = np.concatenate([model(batch).argmax(1).numpy() for batch in batches])
-    return found == labels
+    found = []
+    for batch in batches:
+        if time.monotonic() > end:
+            raise _LateError
+        logits = model(batch)
+        if not torch.isfinite(logits).all():
+            raise DataError("its logits are not finite numbers")
+        found.append(logits.argmax(1).numpy())
+    return np.concatenate(found) == labels
+
+
+def _reason(error: Exception) -> str:
+    """What to say of an error: ours in its own words, others with their kind."""
+    said = " ".join(str(error).split())
+    if isinstance(error, VitralError | ImportError | _LateError):
+        return said
+    return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
+
+
+def _line(point: Point) -> str:
+    return (
+        f"{point.candidate}: {point.ms:.2f} ms an image, {point.speedup:.2f} times the "
+        f"first, {100 * point.accuracy:.1f} %, {point.drop:+.2f} points lost"
+    )
 
 
 def _point(
@@ -261,6 +237,7 @@ def _point(
         candidate=candidate,
         ms=float(np.median(ms)),
         ms_range=(float(np.quantile(ms, 0.25)), float(np.quantile(ms, 0.75))),
+        first_ms=float(np.median(1000 * times[:, 0])),
         speedup=float(np.median(times[:, 0] / times[:, 1])),
         accuracy=float(right.mean()),
         interval=(share.low, share.high),

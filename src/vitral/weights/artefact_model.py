@@ -39,6 +39,8 @@ class ExportedModel(VisionModel):
         ConfigError: in any call that needs more than logits.
     """
 
+    fixed = True
+
     def __init__(
         self,
         config: ModelConfig,

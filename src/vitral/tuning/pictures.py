@@ -1,0 +1,111 @@
+"""The images of a run that a sweep looks at, pre-processed in each size."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitral.data import DataSet, Loader, evaluation_transform
+from vitral.errors import ConfigError
+from vitral.run.clips import kind_for
+from vitral.run.folder import Run
+from vitral.run.setup import open_split_data
+from vitral.weights import is_artefact
+
+CALIBRATION = 64
+"""Images of the train split from which int8 takes its ranges."""
+
+
+def images_of(run: Run, split: str) -> DataSet:
+    """The data set of a run whose model names one class an image.
+
+    Raises:
+        ConfigError: the run is no such run, or has no such split.
+    """
+    if is_artefact(run.path):
+        raise ConfigError(
+            f"{run.path} is exported already, and its runtime, precision and merging "
+            "are fixed in it. tune-speed tries them out: give the run that it was "
+            "exported from."
+        )
+    run.require_head()
+    if run.model.config.num_frames:
+        raise ConfigError(
+            "tune-speed times and scores images: the model of this run takes clips."
+        )
+    if run.multi_label:
+        raise ConfigError(
+            "tune-speed counts how often the most probable class is right, which says "
+            "little where an image has several labels, as in this run. `vitral eval "
+            "RUN --merge R` and the report of `vitral export` measure such a model."
+        )
+    dataset = open_split_data(
+        run.config, run.path / "split.csv", kind_for(run.model.config)
+    )
+    there = list(dataset.counts())
+    if split not in there:
+        raise ConfigError(
+            f"The run has no split `{split}`, it has {', '.join(there)}. An operating "
+            "point that is chosen on test is no longer measured by test: say so with "
+            "`--split test`, or train with a val split."
+        )
+    return dataset
+
+
+class Pictures:
+    """Pre-processed images of each size; those of one size are kept at a time."""
+
+    def __init__(
+        self, run: Run, dataset: DataSet, *, split: str, images: int, seed: int
+    ) -> None:
+        """Draw `images` of the split, at most."""
+        self._run, self._dataset, self._split = run, dataset, split
+        self._images, self._seed = images, seed
+        self._size: tuple[int, int] | None = None
+        self._kept: tuple[list[Tensor], np.ndarray] = ([], np.zeros(0))
+
+    def scored(self, size: tuple[int, int]) -> tuple[list[Tensor], np.ndarray]:
+        """Batches of images, and their labels."""
+        if size != self._size:
+            self._size = None
+            self._kept = self._read(self._split, self._images, size)
+            self._size = size
+        return self._kept
+
+    def calibration(self, size: tuple[int, int]) -> list[Tensor]:
+        """Batches of the train split."""
+        return self._read("train", CALIBRATION, size)[0]
+
+    def batch(self, size: tuple[int, int], number: int) -> Tensor:
+        """So many images at once; repeated where there are fewer."""
+        found = torch.cat(list(_first(self.scored(size)[0], number)))
+        times = -(-number // len(found))
+        return found.repeat(times, 1, 1, 1)[:number].contiguous()
+
+    def _read(
+        self, split: str, number: int, size: tuple[int, int]
+    ) -> tuple[list[Tensor], np.ndarray]:
+        examples = list(self._dataset.select(split))
+        order = np.random.default_rng(self._seed).permutation(len(examples))
+        preprocess = replace(self._run.preprocess, image_size=size)
+        loader = Loader(
+            dataset=self._dataset,
+            examples=tuple(examples[place] for place in sorted(order[:number])),
+            transform=evaluation_transform(preprocess),
+            batch_size=16,
+        )
+        batches = list(loader.epoch(0))
+        labels = np.concatenate([batch.label.numpy() for batch in batches])
+        return [batch.image for batch in batches], labels
+
+
+def _first(batches: list[Tensor], number: int) -> Iterator[Tensor]:
+    """As many batches as hold `number` images."""
+    there = 0
+    for batch in batches:
+        if there >= number:
+            return
+        there += len(batch)
+        yield batch
