@@ -5,13 +5,17 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import rotate
 
 from vitral.data import Augment, AugmentConfig, MixConfig, Preprocess
 from vitral.data.augment import SYMMETRIES, inception_crop
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import cutmix_box, mix
 from vitral.data.preprocess import Size
+from vitral.data.shift_rotate import turned
 from vitral.errors import ConfigError
 
 HEIGHT, WIDTH = 24, 40
@@ -208,6 +212,21 @@ def test_rotation_keeps_size_and_invents_no_colour():
     image = picture(HEIGHT, WIDTH)
     plain = transform.preprocess(image)
     assert not torch.equal(transform(image, "a", 0), plain)
+
+
+@pytest.mark.parametrize("degrees", [-180.0, -33.0, 0.0, 7.0, 90.0, 121.0])
+def test_a_turn_is_that_of_torchvision_on_an_image_whose_edges_are_repeated(degrees):
+    pixels = torch.from_numpy(np.array(picture(HEIGHT, WIDTH))).permute(2, 0, 1).float()
+    margin = 60  # no corner is empty after any turn
+    wide = F.pad(pixels[None], (margin,) * 4, mode="replicate")[0]
+    expected = rotate(wide, degrees, interpolation=InterpolationMode.BILINEAR)
+    inner = expected[:, margin:-margin, margin:-margin]
+    found = turned(pixels, degrees)
+    assert found.shape == inner.shape
+    # Places are float32 on both sides: some 1e-5 pixels, times steps of up to 255.
+    assert (found - inner).abs().max() < 0.02
+    if degrees == 0:
+        assert torch.allclose(found, pixels, atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,20 +23,25 @@ def moved(
         right = round(generator.uniform(-shift, shift) * width)
         pixels = _window(pixels, -down, -right, height, width)
     if rotate:
-        from torchvision.transforms import v2
-        from torchvision.transforms.v2 import functional as transforms
-
-        angle = float(generator.uniform(-rotate, rotate))
-        # Enough repeated edge that no corner is empty after the turn.
-        margin = math.ceil((math.hypot(height, width) - min(height, width)) / 2) + 1
-        padded = _window(
-            pixels, -margin, -margin, height + 2 * margin, width + 2 * margin
-        )
-        turned = transforms.rotate(
-            padded, angle, interpolation=v2.InterpolationMode.BILINEAR
-        )
-        pixels = turned[:, margin : margin + height, margin : margin + width]
+        pixels = turned(pixels, float(generator.uniform(-rotate, rotate)))
     return pixels
+
+
+def turned(
+    pixels: Float[Tensor, "3 height width"], degrees: float
+) -> Float[Tensor, "3 height width"]:
+    """Turned counter-clockwise about the middle, bilinear, edges repeated."""
+    height, width = pixels.shape[1:]
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    # From a place in the result to its source; sides go from -1 to 1 in both.
+    source = torch.tensor(
+        [[[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]]
+    )
+    grid = F.affine_grid(source, [1, 3, height, width], align_corners=False)
+    return F.grid_sample(
+        pixels[None], grid, padding_mode="border", align_corners=False
+    )[0]
 
 
 def _window(
