@@ -204,8 +204,9 @@ def test_a_closed_terminal_is_a_stop_and_no_new_model(tmp_path: Path, ignored):
     main_end, its_end = pty.openpty()
     start = "import fcntl, os, signal, sys, termios; os.setsid(); "
     start += "fcntl.ioctl(int(sys.argv[1]), termios.TIOCSCTTY, 0); "
-    if ignored:
-        start += "signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+    # The tests themselves may have been started by nohup.
+    handler = "SIG_IGN" if ignored else "SIG_DFL"
+    start += f"signal.signal(signal.SIGHUP, signal.{handler}); "
     start += "os.execv(sys.argv[2], sys.argv[2:])"
     process = subprocess.Popen(
         [sys.executable, "-c", start, str(its_end), *words],
