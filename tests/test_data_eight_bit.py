@@ -54,6 +54,17 @@ def test_a_batch_is_its_images_in_order():
     assert torch.equal(stacked(mixed, MEAN, STD), expected)
 
 
+def test_a_large_batch_has_the_same_bits_and_is_as_any_tensor():
+    images = [values(photo(300, 400, seed)) for seed in range(4)]
+    found = stacked(images, MEAN, STD)
+    assert found.nbytes > 2**22
+    assert torch.equal(found, torch.stack([of_torch(image) for image in images]))
+    part = found[1:3].mul_(2)  # a view of it keeps its memory, written or not
+    expected = 2 * of_torch(images[2])
+    del found
+    assert torch.equal(part[1], expected)
+
+
 def test_images_of_two_sizes_make_no_batch():
     with pytest.raises(RuntimeError, match="equal size"):
         stacked([values(photo(5, 7, 0)), values(photo(7, 5, 1))], MEAN, STD)

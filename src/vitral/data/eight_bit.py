@@ -5,6 +5,9 @@ only once, in the batch, they cost a quarter of the memory traffic; the bits are
 of converting, stacking and normalising one after the other.
 """
 
+import contextlib
+import math
+import mmap
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
@@ -16,6 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 _LEVELS = np.float32(255)
+_LARGE = 2**22
+"""Bytes: two of the large pages of most systems."""
 
 
 @runtime_checkable
@@ -51,7 +56,7 @@ def resized(
 ) -> UInt8[Tensor, "3 height width"]:
     """An RGB image at (height, width), low-passed, by torch's kernel for 8 bits.
 
-    It takes 0.4 of the time of Pillow's and is as near to the exact result: mean
+    It takes a third of the time of Pillow's and is as near to the exact result: mean
     distance 0.26 of 255 for both on photos. It is not Pillow's bits: "bilinear" differs
     by at most 1; "bicubic" too, but for edges where the filter overshoots 0 or 255,
     which the two cut in another order (LOG.md, 2026-11-22).
@@ -59,13 +64,19 @@ def resized(
     Args:
         interpolation: "bilinear" or "bicubic".
     """
-    return F.interpolate(
-        values(image)[None],
+    # Pillow keeps four bytes a pixel, and the kernel is quickest with them.
+    data = bytearray(image.tobytes("raw", "RGBX"))
+    interleaved = torch.frombuffer(data, dtype=torch.uint8).reshape(
+        1, image.height, image.width, 4
+    )
+    pixels = F.interpolate(
+        interleaved.permute(0, 3, 1, 2),
         size=size,
         mode=interpolation,
         antialias=True,
         align_corners=False,
-    )[0]
+    )
+    return pixels[0, :3].contiguous()
 
 
 def normalised(
@@ -92,10 +103,22 @@ def stacked(
                 for image in images
             ]
         )
-    batch = torch.empty(len(images), *images[0].shape)
+    batch = _memory((len(images), *images[0].shape))
     for row, image in zip(batch, images, strict=True):
         _write(image, row, mean, std)
     return batch
+
+
+def _memory(shape: tuple[int, ...]) -> Float[Tensor, "batch 3 height width"]:
+    """Memory for a batch; large ones in large pages, where the system has them: the
+    first touch of 4,096 small ones takes as long as normalising does."""
+    size = 4 * math.prod(shape)
+    if size < _LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(shape)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a system that was built without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 
 def are_pixels(
