@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
 IMAGE = {"content-type": "image/jpeg"}
 _FORM = "multipart/form-data; boundary=b"
@@ -106,8 +107,14 @@ def says_more_than_comes(to: Connection, pause: Pause) -> None:
     pause(0.5)
 
 
+@cache
+def _bomb() -> bytes:
+    # Packed once: the server's cores are not to be spent on it.
+    return zlib.compress(bytes(100_000_000), 9)
+
+
 def gzip_bomb(to: Connection, pause: Pause) -> None:
-    packed = zlib.compress(bytes(100_000_000), 9)
+    packed = _bomb()
     to.sendall(head(len(packed), content_encoding="gzip") + packed)
     _answer(to)
 
