@@ -13,8 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vitral.export.answers import answering
 from vitral.export.convert_onnx import to_onnx
 from vitral.export.convert_openvino import to_openvino
+from vitral.export.layers import folded
 from vitral.models import MergeSchedule, VisionModel, set_merge
 from vitral.weights import runtimes
 
@@ -158,17 +160,12 @@ def _openvino(
     graph = to_openvino(proto)
     if candidate.precision == "int8":
         graph = _quantised(graph, calibration(candidate.image_size))
-    hint = "bf16" if candidate.precision == "bf16" else "f32"
-    settings = {
-        "INFERENCE_PRECISION_HINT": hint,
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = runtimes.core().compile_model(graph, "CPU", settings)
-    return Graph(lambda image: compiled(image)[0])
+    # As an exported model is compiled: the float rest of an int8 one in bfloat16.
+    answer = answering(graph, candidate.precision, threads=torch.get_num_threads())
+    return Graph(answer)
 
 
 def _quantised(graph: Any, batches: Sequence[Tensor]) -> Any:
     # Imported here: NNCF takes seconds, and only int8 needs it.
     int8 = importlib.import_module("vitral.export.int8")
-    return int8.quantise(graph, [batch.numpy() for batch in batches])
+    return int8.quantise(folded(graph), [batch.numpy() for batch in batches])
