@@ -77,6 +77,15 @@ def test_learning_curves_name_the_best_and_skip_what_is_not_finite() -> None:
     assert len(plot.figure.axes[0].lines[0].get_xdata()) == 5
 
 
+def test_of_equal_steps_the_best_is_the_one_that_training_keeps() -> None:
+    rows = [{"step": step, "accuracy": 0.5} for step in (100, 200, 300)]
+    rows.append({"step": 400, "accuracy": 0.4})
+    plot = plots.learning_curves([], rows)
+    mark = plot.figure.axes[0].lines[-1]
+    assert list(mark.get_xdata()) == [300]
+    assert "at step 300." in plot.alt
+
+
 def test_long_runs_are_thinned() -> None:
     long = [{"step": i, "loss": 1.0} for i in range(20_000)]
     assert len(plots.to_svg(plots.learning_curves(long, []).figure)) < 100_000

@@ -90,17 +90,19 @@ def _large_panels(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> list[_
 
     def draw_accuracy(axes: Axes) -> None:
         axes.plot(*accuracy, color=CONTRAST, **_marks(accuracy))
-        best = int(accuracy.value.argmax())
+        best = _best(accuracy)
         axes.plot(accuracy.step[best], accuracy.value[best], "o", ms=8, color=CONTRAST)
         late = accuracy.step[best] > accuracy.step.mean()
         axes.annotate(
             f"best {percent(accuracy.value[best])}",
             (accuracy.step[best], accuracy.value[best]),
-            xytext=(0, -17),
+            xytext=(0, 8),
             textcoords="offset points",
             ha="right" if late else "left",
             color=CONTRAST,
         )
+        axes.margins(y=0.15)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 1.05))
         axes.set_ylabel(f"validation images right{by}")
         axes.yaxis.set_major_formatter(percent_axis())
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -153,6 +155,11 @@ def _curve(rows: Sequence[Row], field: str) -> _Curve:
     return _Curve(table[:, 0], table[:, 1])
 
 
+def _best(curve: _Curve) -> int:
+    """The place of the largest value; the last of equal ones, as training keeps it."""
+    return int(np.flatnonzero(curve.value == curve.value.max())[-1])
+
+
 def _smooth(curve: _Curve) -> _Curve:
     """A centred running mean over a twentieth of the curve."""
     half = len(curve.value) // 40
@@ -180,6 +187,6 @@ def _alt(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> str:
         parts.append(
             f"Validation accuracy ends at {percent(accuracy.value[-1])}, its best is "
             f"{percent(accuracy.value.max())} at step "
-            f"{accuracy.step[accuracy.value.argmax()]:.0f}."
+            f"{accuracy.step[_best(accuracy)]:.0f}."
         )
     return " ".join(parts)
