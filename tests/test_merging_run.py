@@ -122,6 +122,14 @@ def test_what_an_exported_file_merges_is_fixed(run, photos, tmp_path, capsys):
         assert found == pytest.approx(wanted, abs=1e-4)
 
 
+def test_an_export_that_merges_leaves_the_run_as_it_was(run, photos, tmp_path):
+    opened = vt.open(run)
+    before = opened.model.config
+    vt.export.onnx(opened, tmp_path / "merging.onnx", data=str(photos), merge=2)
+    assert opened.model.config == before
+    assert vt.open(tmp_path / "merging.onnx").model.config.merge_rate == 2
+
+
 def test_a_run_that_merges_by_itself_is_exported_so(run, photos, tmp_path, capsys):
     found = vt.open(run)
     set_merge(found.model, 2, "every_fourth")

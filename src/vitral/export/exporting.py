@@ -5,6 +5,7 @@ which are written into it afterwards. Whatever fails, OUT is not there.
 """
 
 import contextlib
+import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -155,6 +156,9 @@ def _prepared(
 ) -> tuple[Subject, Metadata]:
     """The model to trace, and what travels with it."""
     subject = subject_of(model, preprocess)
+    if merge is not None:
+        # Whose model it is goes on answering as before.
+        subject = replace(subject, model=copy.deepcopy(subject.model))
     merge_if_asked(subject.model, merge, merge_schedule)
     rate = int(getattr(subject.model.config, "merge_rate", 0))
     fixed = static or with_preprocess or rate > 0
