@@ -109,15 +109,18 @@ def predict_files(
     with joined(chosen), _mended(place), ExitStack() as stack:
         place_model(opened, chosen)
 
-        def begin() -> Plan:
+        def begin() -> tuple[Plan, list[int]]:
             make_place(place)
             stack.enter_context(locked(place.lock))
-            return prepare(place, settings(), found(named, kind))
+            plan = prepare(place, settings(), found(named, kind))
+            # Once for all ranks: one that looks later misses what another wrote, and
+            # they would divide two different lists.
+            return plan, [] if plan.done else plan.missing(place)
 
-        plan = from_first(begin)
+        plan, missing = from_first(begin)
         told = _Told(plan, announce if rank() == 0 else lambda line: None)
         if not plan.done:
-            _answer(answers, plan, place, told)
+            _answer(answers, plan, missing[rank() :: world_size()], place, told)
         gathered(0)  # all parts are there
         bad = from_first(lambda: _together(plan, place))
     if rank() == 0:
@@ -157,10 +160,11 @@ class _Told:
             )
 
 
-def _answer(answers: Answers, plan: Plan, place: Place, told: _Told) -> None:
+def _answer(
+    answers: Answers, plan: Plan, own: list[int], place: Place, told: _Told
+) -> None:
     """Write the missing parts that are this rank's."""
     form = plan.settings["format"]
-    own = plan.missing(place)[rank() :: world_size()]
     tasks = (batch for part in own for batch in plan.batches(place, part))
     reads = Waiting(read_ahead(answers.run.preprocess, tasks, answers.workers))
     batches = iter(reads)
