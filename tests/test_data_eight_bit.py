@@ -96,6 +96,16 @@ def test_resizing_is_as_near_to_the_exact_result_as_pillow(interpolation, size):
     assert sum(ours) / len(ours) < 0.3
 
 
+@pytest.mark.parametrize("size", [(60, 50), (2400, 2000)])  # the second in pieces
+def test_a_part_is_resized_as_if_it_were_cut_out_first(size):
+    image = photo(*size, 3)
+    top, left, bottom, right = 7, 11, 47, 45
+    part = image.crop((left, top, right, bottom))
+    found = resized(image, (20, 30), "bicubic", (top, left, bottom, right))
+    assert found.is_contiguous()
+    assert torch.equal(found, resized(part, (20, 30), "bicubic"))
+
+
 def test_a_view_of_the_first_size_keeps_its_pixels():
     preprocess = Preprocess(image_size=(24, 40), antialias=True)
     config = AugmentConfig(crop="window", crop_area=(1.0, 1.0), flip=0.0)

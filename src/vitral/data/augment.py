@@ -150,6 +150,12 @@ class Augment:
     preprocess: Preprocess
     seed: int = 0
 
+    @property
+    def concurrent(self) -> bool:
+        """Several threads may vary at once: torchvision's operations alone draw from
+        the generator that all threads share."""
+        return not self.config.uses_torchvision
+
     def __call__(
         self, image: Image.Image, example_id: str, number: int
     ) -> Float[Tensor, "3 height width"]:
@@ -227,7 +233,8 @@ class Augment:
             larger = self._larger()
             box = window(larger, size, generator)
             return _inside(preprocess.resample(image, larger), box)
-        return preprocess.resample(self._part(image, generator), size)
+        part = _cut(image, self._box(image, generator))
+        return preprocess.resample(part, size)
 
     def _cropped_whole(
         self, image: Image.Image, generator: np.random.Generator
@@ -238,20 +245,22 @@ class Augment:
         if self.config.crop == "window":
             larger = self._larger()
             box = window(larger, size, generator)
-            return _inside(self._scaled(image, larger), box)
-        return self._scaled(self._part(image, generator), size)
+            whole = CropBox(0, 0, image.height, image.width)
+            return _inside(self._scaled(image, larger, whole), box)
+        return self._scaled(image, size, self._box(image, generator))
 
     def _scaled(
-        self, image: Image.Image, size: Size
+        self, image: Image.Image, size: Size, box: CropBox
     ) -> UInt8[Tensor, "3 height width"]:
         interpolation = self.preprocess.interpolation
-        if interpolation == "nearest" or (image.height, image.width) == size:
-            return eight_bit.values(self.preprocess.scaled(image, size))
-        return eight_bit.resized(image, size, interpolation)
+        inside = Size(box.bottom - box.top, box.right - box.left)
+        if interpolation == "nearest" or inside == size:
+            return eight_bit.values(self.preprocess.scaled(_cut(image, box), size))
+        return eight_bit.resized(image, size, interpolation, box)
 
-    def _part(self, image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    def _box(self, image: Image.Image, generator: np.random.Generator) -> CropBox:
         source = Size(image.height, image.width)
-        return _cut(image, inception_crop(source, self.config, generator))
+        return inception_crop(source, self.config, generator)
 
     def _larger(self) -> Size:
         height, width = self.preprocess.image_size

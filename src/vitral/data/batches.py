@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from vitral.data.eight_bit import EightBit, are_pixels, stacked
 from vitral.data.keyed import keyed_generator
 from vitral.data.mix import MixConfig, mix
 from vitral.data.preprocess import Preprocess
+from vitral.data.threads import in_threads
 from vitral.errors import ImageError
 
 Transform = Callable[[Any, str, int], Tensor]
@@ -50,6 +51,7 @@ class Batch(NamedTuple):
 class Plain:
     """The transform of evaluation: the preprocess, without any randomness."""
 
+    concurrent: ClassVar[bool] = True
     preprocess: Preprocess
 
     def __call__(
@@ -130,6 +132,8 @@ class Builder(Dataset[Result]):
     mix: MixConfig | None
     seed: int
     tasks: list[Task]
+    threads: int = 1
+    """That work at once, on images whose reader and transform are `concurrent`."""
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -175,21 +179,31 @@ class Builder(Dataset[Result]):
 
     def _varied(self, task: Task, failures: dict[str, str]) -> dict[int, Tensor]:
         """The image of each row; an example that is shown several times is read once,
-        and no other is held meanwhile."""
+        and each thread holds one meanwhile."""
         rows: dict[Example, list[int]] = {}
         for row, example in enumerate(task.examples):
             rows.setdefault(example, []).append(row)
-        varied: dict[int, Tensor] = {}
         vary = _late(task.transform)
-        for example, places in rows.items():
+
+        def found(example: Example) -> list[Tensor] | str:
             try:
                 opened = self.dataset.open(example)
                 # A clip is decoded only once its frames are chosen.
-                found = [vary(opened, example.id, task.numbers[row]) for row in places]
+                return [
+                    vary(opened, example.id, task.numbers[row]) for row in rows[example]
+                ]
             except ImageError as error:
-                failures[example.id] = str(error)
-                continue
-            varied.update(zip(places, found, strict=True))
+                return str(error)
+
+        parts = self.dataset.reader, task.transform
+        apart = all(getattr(part, "concurrent", False) for part in parts)
+        threads = self.threads if apart else 1
+        varied: dict[int, Tensor] = {}
+        for example, images in zip(rows, in_threads(found, rows, threads), strict=True):
+            if isinstance(images, str):
+                failures[example.id] = images
+            else:
+                varied.update(zip(rows[example], images, strict=True))
         return varied
 
     def _collate(

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from PIL import Image
 
@@ -96,6 +96,9 @@ class FileReader:
     """Read an example from the file that its id names below `root`."""
 
     root: Path
+    concurrent: ClassVar[bool] = True
+    """Several threads may read at once; a reader that does not say so is asked by
+    one."""
 
     def __call__(self, example: Example) -> Decoded:
         return decode(self.root / example.id)

@@ -5,9 +5,6 @@ only once, in the batch, they cost a quarter of the memory traffic; the bits are
 of converting, stacking and normalising one after the other.
 """
 
-import contextlib
-import math
-import mmap
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
@@ -18,9 +15,10 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
+from vitral.data import large_pages
+from vitral.data.in_place import shared
+
 _LEVELS = np.float32(255)
-_LARGE = 2**22
-"""Bytes: two of the large pages of most systems."""
 
 
 @runtime_checkable
@@ -52,9 +50,13 @@ def picture(values: UInt8[Tensor, "3 height width"]) -> Image.Image:
 
 
 def resized(
-    image: Image.Image, size: tuple[int, int], interpolation: str
+    image: Image.Image,
+    size: tuple[int, int],
+    interpolation: str,
+    box: tuple[int, int, int, int] | None = None,
 ) -> UInt8[Tensor, "3 height width"]:
-    """An RGB image at (height, width), low-passed, by torch's kernel for 8 bits.
+    """A part of an RGB image at (height, width), low-passed, by torch's kernel for 8
+    bits.
 
     It takes a third of the time of Pillow's and is as near to the exact result: mean
     distance 0.26 of 255 for both on photos. It is not Pillow's bits: "bilinear" differs
@@ -63,20 +65,37 @@ def resized(
 
     Args:
         interpolation: "bilinear" or "bicubic".
+        box: top, left, bottom and right of the part, the last two exclusive; None for
+            the whole image.
     """
+    top, left, bottom, right = box or (0, 0, image.height, image.width)
     # Pillow keeps four bytes a pixel, and the kernel is quickest with them.
-    data = bytearray(image.tobytes("raw", "RGBX"))
-    interleaved = torch.frombuffer(data, dtype=torch.uint8).reshape(
-        1, image.height, image.width, 4
-    )
+    whole = shared(image)
+    if whole is None:
+        part = image.crop((left, top, right, bottom))
+        data = np.frombuffer(bytearray(part.tobytes("raw", "RGBX")), np.uint8)
+        inside = data.reshape(part.height, part.width, 4)
+    else:
+        inside = np.ascontiguousarray(whole[top:bottom, left:right])
     pixels = F.interpolate(
-        interleaved.permute(0, 3, 1, 2),
+        torch.from_numpy(inside)[None].permute(0, 3, 1, 2),
         size=size,
         mode=interpolation,
         antialias=True,
         align_corners=False,
     )
-    return pixels[0, :3].contiguous()
+    return _planes(pixels[0].permute(1, 2, 0).contiguous().numpy())
+
+
+def _planes(
+    interleaved: UInt8[np.ndarray, "height width 4"],
+) -> UInt8[Tensor, "3 height width"]:
+    # Shifting whole pixels takes a third of the time of picking their bytes.
+    whole = interleaved.view("<u4")[..., 0]
+    planes = np.empty((3, *whole.shape), np.uint8)
+    for channel, plane in enumerate(planes):
+        np.copyto(plane, whole >> (8 * channel), casting="unsafe")
+    return torch.from_numpy(planes)
 
 
 def normalised(
@@ -103,22 +122,10 @@ def stacked(
                 for image in images
             ]
         )
-    batch = _memory((len(images), *images[0].shape))
+    batch = large_pages.empty((len(images), *images[0].shape))
     for row, image in zip(batch, images, strict=True):
         _write(image, row, mean, std)
     return batch
-
-
-def _memory(shape: tuple[int, ...]) -> Float[Tensor, "batch 3 height width"]:
-    """Memory for a batch; large ones in large pages, where the system has them: the
-    first touch of 4,096 small ones takes as long as normalising does."""
-    size = 4 * math.prod(shape)
-    if size < _LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(shape)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a system that was built without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.float32).view(shape)
 
 
 def are_pixels(

@@ -150,7 +150,7 @@ class Loader:
         if self.workers:
             yield from self._results_of_workers(tasks)
             return
-        builder = self._builder(tasks)
+        builder = self._builder(tasks, torch.get_num_threads())
         for index in range(len(tasks)):
             yield self._noted(builder[index])
 
@@ -167,7 +167,7 @@ class Loader:
 
     def built_here(self, task: Task) -> Batch | None:
         """One batch at once, whatever the workers do; None if nothing is readable."""
-        return self._noted(self._builder([task])[0]).batch
+        return self._noted(self._builder([task], torch.get_num_threads())[0]).batch
 
     def _workers(self) -> tuple[Workers[Result], Tensor | None]:
         """Those of the last epoch with their slots; new ones if it was not taken to its
@@ -209,11 +209,12 @@ class Loader:
             transform=transform,
         )
 
-    def _builder(self, tasks: list[Task]) -> Builder:
+    def _builder(self, tasks: list[Task], threads: int = 1) -> Builder:
         # The examples travel with the tasks: a worker needs no other part of them.
         return Builder(
             dataset=replace(self.dataset, examples=(), ignored=(), bad=(), notes=()),
             mix=self.mix,
             seed=self.seed,
             tasks=tasks,
+            threads=threads,
         )

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from vitral.data.columns import batches, picture, pyarrow
 from vitral.data.dataset import Example, UnavailableError
@@ -95,6 +95,7 @@ class Recent:
 class TarReader:
     """Read a member by its offset and size."""
 
+    concurrent: ClassVar[bool] = True
     root: Path
     shards: tuple[Shard, ...]
     opened: Recent = field(default_factory=lambda: Recent(_OPEN), compare=False)

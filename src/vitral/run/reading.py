@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from vitral.data.batches import one_thread
 from vitral.data.preprocess import Preprocess
+from vitral.data.threads import in_threads
 from vitral.data.workers import in_workers
 from vitral.errors import ImageError, VitralError
 from vitral.run.clips import pixels_of
@@ -41,19 +42,27 @@ class Reader(Dataset[Read | VitralError]):
     preprocess: Preprocess
 
     def __getitem__(self, paths: tuple[Path, ...]) -> Read | VitralError:
-        readable: list[Tensor] = []
-        reasons = []
+        # Clips are decoded by one other process.
+        threads = torch.get_num_threads() if self.preprocess.sampling is None else 1
         with one_thread():
-            for path in paths:
-                try:
-                    readable.append(pixels_of(self.preprocess, path))
-                    reasons.append("")
-                except ImageError as error:
-                    reasons.append(str(error))
-                except VitralError as error:
-                    return error
+            found = in_threads(self._read, paths, threads)
+            for result in found:
+                if isinstance(result, VitralError) and not isinstance(
+                    result, ImageError
+                ):
+                    return result
+            readable = [result for result in found if isinstance(result, Tensor)]
             pixels = torch.stack(readable) if readable else None
+        reasons = (
+            "" if isinstance(result, Tensor) else str(result) for result in found
+        )
         return Read(paths, pixels, tuple(reasons))
+
+    def _read(self, path: Path) -> Tensor | VitralError:
+        try:
+            return pixels_of(self.preprocess, path)
+        except VitralError as error:
+            return error
 
 
 class Waiting:

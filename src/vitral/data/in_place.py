@@ -1,0 +1,65 @@
+"""The pixels of a Pillow image where they lie, read and written without a copy.
+
+Pillow shows its memory in the Arrow C data interface, one format of all of its images:
+an RGB image is a list of four bytes a pixel, the fourth unused. `numpy.asarray` copies
+twice, which takes a tenth of the time of loading a photo for training.
+"""
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+
+class _Array(ctypes.Structure):
+    """ArrowArray, https://arrow.apache.org/docs/format/CDataInterface.html."""
+
+
+_Array._fields_ = [
+    ("length", ctypes.c_int64),
+    ("null_count", ctypes.c_int64),
+    ("offset", ctypes.c_int64),
+    ("n_buffers", ctypes.c_int64),
+    ("n_children", ctypes.c_int64),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_Array))),
+    ("dictionary", ctypes.c_void_p),
+    ("release", ctypes.c_void_p),
+    ("private_data", ctypes.c_void_p),
+]
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
+class _Memory:
+    """What NumPy asks for an address, and what keeps the address valid."""
+
+    def __init__(self, capsules: Any, address: int, shape: tuple[int, ...]) -> None:
+        self.capsules = capsules
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": shape,
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+
+def shared(image: Image.Image) -> UInt8[np.ndarray, "height width 4"] | None:
+    """The memory of an RGB image, alive as long as the array; None where it is not in
+    one piece, as of images above 16 MB.
+
+    Writing to the array changes the image.
+    """
+    if image.mode != "RGB" or not image.width or not image.height:
+        return None
+    try:
+        capsules = image.__arrow_c_array__()
+    except ValueError:
+        return None
+    whole = _Array.from_address(_pointer(capsules[1], b"arrow_array"))
+    values = whole.children[0].contents
+    shape = (image.height, image.width, 4)
+    return np.asarray(_Memory(capsules, values.buffers[1], shape))
