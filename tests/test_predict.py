@@ -462,16 +462,24 @@ def test_workers_read_the_same(model, images, whole, tmp_path):
 
 
 RANK = """
-import sys
+import os, sys, time
 from vitral.cli import main
-from vitral.run import answer_plan
+from vitral.run import answer_plan, predicting
 answer_plan.BATCHES = 2
+from_first = predicting.from_first
+def told(work):
+    result = from_first(work)
+    time.sleep(LATE * int(os.environ["RANK"]))
+    return result
+predicting.from_first = told
 sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path):
-    (tmp_path / "rank.py").write_text(RANK)
+@pytest.mark.parametrize("late", [0, 4], ids=["together", "second-late"])
+def test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path, late):
+    """A rank that looks seconds later sees what the other has written meanwhile."""
+    (tmp_path / "rank.py").write_text(RANK.replace("LATE", str(late)))
     out = tmp_path / "answers.jsonl"
     words = ["rank.py", "predict", str(model), str(images), "--out", str(out)]
     words += [*FLAGS, "--workers", "0", "--device", "cpu"]
