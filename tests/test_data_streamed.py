@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import ClassVar
@@ -80,8 +81,12 @@ class Ranged(io.RawIOBase):
             return 0
         span = {"Range": f"bytes={self.place}-{last}"}
         request = urllib.request.Request(self.url, headers=span)
-        with urllib.request.urlopen(request) as answer:
-            content = answer.read()
+        try:
+            with urllib.request.urlopen(request) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            raise
         buffer[: len(content)] = content
         self.place += len(content)
         return len(content)

@@ -30,7 +30,7 @@ from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, MissingExtraError
 from vitral.models import ViT, ViTConfig
-from vitral.run import answer_plan, open_run
+from vitral.run import answer_plan, open_run, predicting
 from vitral.run.answer_files import form_of
 from vitral.run.answer_plan import BATCHES
 from vitral.run.listing import found
@@ -458,6 +458,45 @@ def test_a_full_disk(model, images, whole, tmp_path, capsys):
 def test_workers_read_the_same(model, images, whole, tmp_path):
     out = tmp_path / "answers.jsonl"
     assert predicted(model, images, out, "--workers", "2") == 3
+    assert out.read_bytes() == whole
+
+
+def streamed(model: Path, images: Path, out: Path) -> int:
+    """As `predicted` on two processors, in this process and its own threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        return main(["predict", str(model), str(images), "--out", str(out), *FLAGS])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_two_streams_write_what_one_writes(model, images, whole, tmp_path, monkeypatch):
+    numbers: list[int] = []
+    in_streams = predicting.in_streams
+
+    def noted(work, parts, number: int) -> None:
+        numbers.append(number)
+        in_streams(work, parts, number)
+
+    monkeypatch.setattr(predicting, "in_streams", noted)
+    out = tmp_path / "answers.jsonl"
+    assert streamed(model, images, out) == 3
+    assert numbers == [2]
+    assert out.read_bytes() == whole
+    assert predicted(model, images, tmp_path / "with-workers.jsonl") == 3
+    assert numbers == [2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_streams_killed_at_a_random_time(model, images, whole, tmp_path, seed):
+    out = tmp_path / "answers.jsonl"
+    chance = random.Random(seed)
+    for _ in range(3):
+        forked(
+            lambda: streamed(model, images, out), kill_after=chance.uniform(0.02, 0.4)
+        )
+    assert forked(lambda: streamed(model, images, out)) == 3
     assert out.read_bytes() == whole
 
 

@@ -3,11 +3,13 @@
 A part is written whole or not at all, so a start after a kill answers only for what is
 missing, and the ranks of torchrun answer for every so-many-th part. Rows are a function
 of the files in a batch, and batches one of the list of files: the result of any number
-of starts, ranks and workers is the same.
+of starts, ranks and workers is the same, for as many threads.
 """
 
 import errno
+import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +35,7 @@ from vitral.run.folder import Run, open_run
 from vitral.run.listing import Kind, found
 from vitral.run.lock import locked
 from vitral.run.reading import Waiting, read_ahead
+from vitral.run.streams import in_streams, number_of_streams
 from vitral.training.distributed import from_first, gathered, joined, rank, world_size
 
 SECONDS = 10.0
@@ -118,9 +121,16 @@ def predict_files(
             return plan, [] if plan.done else plan.missing(place)
 
         plan, missing = from_first(begin)
-        told = _Told(plan, announce if rank() == 0 else lambda line: None)
+        number = number_of_streams(
+            opened, len(plan.listing.starts) // world_size(), workers
+        )
+        told = _Told(plan, number, announce if rank() == 0 else lambda line: None)
         if not plan.done:
-            _answer(answers, plan, missing[rank() :: world_size()], place, told)
+            own = missing[rank() :: world_size()]
+            if number > 1:
+                answers = answers._replace(workers=0)
+            work = partial(_answer, answers, plan, place, told)
+            in_streams(work, own, number) if number > 1 else work(own)
         gathered(0)  # all parts are there
         bad = from_first(lambda: _together(plan, place))
     if rank() == 0:
@@ -138,41 +148,52 @@ def predict_files(
 class _Told:
     """Counts files and seconds, and says how it goes now and then."""
 
-    def __init__(self, plan: Plan, announce: Callable[[str], None]) -> None:
+    def __init__(
+        self, plan: Plan, streams: int, announce: Callable[[str], None]
+    ) -> None:
         self.plan = plan
+        self.streams = streams
         self.announce = announce
+        self.lock = threading.Lock()
         self.number = 0
         self.seconds = 0.0
         self.waited = 0.0
         self._began = self._said = time.perf_counter()
 
     def add(self, number: int, waited: float) -> None:
+        """So many more files, for which one stream waited so many seconds."""
+        with self.lock:
+            self._add(number, waited / self.streams)
+
+    def _add(self, number: int, waited: float) -> None:
         now = time.perf_counter()
         self.number += number
-        self.seconds, self.waited = now - self._began, waited
+        self.seconds = now - self._began
+        self.waited += waited
         if now - self._said >= SECONDS:
             self._said = now
             share = f" of rank 0 of {world_size()}" if world_size() > 1 else ""
             self.announce(
                 f"{self.number:,} of {self.plan.listing.files:,} files{share}, "
                 f"{self.number / self.seconds:,.0f} files/s, "
-                f"{100 * waited / self.seconds:.0f} % of the time waiting for data"
+                f"{100 * self.waited / self.seconds:.0f} % of the time waiting for data"
             )
 
 
 def _answer(
-    answers: Answers, plan: Plan, own: list[int], place: Place, told: _Told
+    answers: Answers, plan: Plan, place: Place, told: _Told, parts: Iterable[int]
 ) -> None:
-    """Write the missing parts that are this rank's."""
+    """Write the missing parts of one stream of this rank."""
     form = plan.settings["format"]
-    tasks = (batch for part in own for batch in plan.batches(place, part))
+    to_read, to_write = itertools.tee(parts)
+    tasks = (batch for part in to_read for batch in plan.batches(place, part))
     reads = Waiting(read_ahead(answers.run.preprocess, tasks, answers.workers))
     batches = iter(reads)
-    for part in own:
+    for part in to_write:
         written: list[Row] = []
         for read in batches:
             written += rows_of(answers, read)
-            told.add(len(read.paths), reads.seconds)
+            told.add(len(read.paths), reads.taken())
             if len(written) == plan.size(part):
                 break
         FORMS[form]().write(place.part(part, form), written)

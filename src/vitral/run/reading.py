@@ -72,6 +72,11 @@ class Waiting:
         self.batches = batches
         self.seconds = 0.0
 
+    def taken(self) -> float:
+        """Seconds since this was last asked."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
     def __iter__(self) -> Iterator[Read]:
         while True:
             began = time.perf_counter()

@@ -1,0 +1,93 @@
+"""vitral.run.streams: parts of a work in threads that share the processors."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import TINY
+from vitral.data import Preprocess
+from vitral.models import ViT, ViTConfig
+from vitral.run.folder import Run, open_run
+from vitral.run.streams import in_streams, number_of_streams
+from vitral.weights import save
+
+
+@pytest.fixture(autouse=True)
+def six_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    folder: Path = tmp_path_factory.mktemp("streams") / "model"
+    config = ViTConfig(**TINY)
+    preprocess = Preprocess(image_size=config.image_size)
+    classes = tuple("abcdefghijk"[: config.num_classes])
+    save(folder, ViT(config), preprocess, classes=classes)
+    return open_run(folder)
+
+
+def test_every_part_is_done_once_by_as_many_threads_as_wanted():
+    done: list[int] = []
+    threads: dict[int, int] = {}
+
+    def work(parts: Iterable[int]) -> None:
+        for part in parts:
+            time.sleep(0.002)
+            done.append(part)
+            threads[threading.get_ident()] = torch.get_num_threads()
+
+    in_streams(work, list(range(40)), 3)
+    assert sorted(done) == list(range(40))
+    assert list(threads.values()) == [2, 2, 2]
+    assert threading.get_ident() not in threads
+    assert torch.get_num_threads() == 6
+
+
+def test_an_error_ends_all_streams_and_is_raised():
+    done: list[int] = []
+
+    def work(parts: Iterable[int]) -> None:
+        for part in parts:
+            time.sleep(0.005)
+            if part == 4:
+                raise OSError("no space")
+            done.append(part)
+
+    with pytest.raises(OSError, match="no space"):
+        in_streams(work, list(range(1000)), 3)
+    assert len(done) < 20
+    assert torch.get_num_threads() == 6
+    assert not [one for one in threading.enumerate() if "stream" in one.name]
+
+
+def test_more_streams_than_parts():
+    done: list[int] = []
+    in_streams(done.extend, [7], 4)
+    assert done == [7]
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"), [(0, 1), (7, 1), (8, 2), (15, 3), (16, 4), (1000, 4)]
+)
+def test_enough_parts_for_each_stream(run, parts, expected):
+    assert number_of_streams(run, parts, None) == expected
+
+
+def test_one_stream_with_workers_or_one_thread(run):
+    assert number_of_streams(run, 1000, 0) == 1
+    assert number_of_streams(run, 1000, 2) == 1
+    torch.set_num_threads(1)
+    assert number_of_streams(run, 1000, None) == 1
+
+
+def test_one_stream_for_a_model_that_has_threads_of_its_own(run, monkeypatch):
+    monkeypatch.setattr(run.model, "parameters", lambda: iter(()))
+    assert number_of_streams(run, 1000, None) == 1
