@@ -1,5 +1,7 @@
 """vitral.run.streams: parts of a work in threads that share the processors."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -38,7 +40,7 @@ def test_every_part_is_done_once_by_as_many_threads_as_wanted():
     done: list[int] = []
     threads: dict[int, int] = {}
 
-    def work(parts: Iterable[int]) -> None:
+    def work(parts: Iterable[int], stopped: threading.Event) -> None:
         for part in parts:
             time.sleep(0.002)
             done.append(part)
@@ -54,7 +56,7 @@ def test_every_part_is_done_once_by_as_many_threads_as_wanted():
 def test_an_error_ends_all_streams_and_is_raised():
     done: list[int] = []
 
-    def work(parts: Iterable[int]) -> None:
+    def work(parts: Iterable[int], stopped: threading.Event) -> None:
         for part in parts:
             time.sleep(0.005)
             if part == 4:
@@ -68,9 +70,34 @@ def test_an_error_ends_all_streams_and_is_raised():
     assert not [one for one in threading.enumerate() if "stream" in one.name]
 
 
+@pytest.mark.parametrize("how", ["error", "interrupt"])
+def test_the_others_are_told_in_the_middle_of_a_part(how):
+    left: list[int] = []
+
+    def work(parts: Iterable[int], stopped: threading.Event) -> None:
+        for part in parts:
+            if part:
+                stopped.wait(30)
+                left.append(part)
+                return
+            time.sleep(0.1)
+            if how == "error":
+                raise OSError("no space")
+            os.kill(os.getpid(), signal.SIGINT)
+            stopped.wait(30)
+
+    began = time.perf_counter()
+    expected = OSError if how == "error" else KeyboardInterrupt
+    with pytest.raises(expected):
+        in_streams(work, [0, 1, 2], 3)
+    assert time.perf_counter() - began < 10
+    assert sorted(left) == [1, 2]
+    assert torch.get_num_threads() == 6
+
+
 def test_more_streams_than_parts():
     done: list[int] = []
-    in_streams(done.extend, [7], 4)
+    in_streams(lambda parts, stopped: done.extend(parts), [7], 4)
     assert done == [7]
 
 

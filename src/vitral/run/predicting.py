@@ -130,7 +130,10 @@ def predict_files(
             if number > 1:
                 answers = answers._replace(workers=0)
             work = partial(_answer, answers, plan, place, told)
-            in_streams(work, own, number) if number > 1 else work(own)
+            if number > 1:
+                in_streams(work, own, number)
+            else:
+                work(own, threading.Event())
         gathered(0)  # all parts are there
         bad = from_first(lambda: _together(plan, place))
     if rank() == 0:
@@ -181,9 +184,14 @@ class _Told:
 
 
 def _answer(
-    answers: Answers, plan: Plan, place: Place, told: _Told, parts: Iterable[int]
+    answers: Answers,
+    plan: Plan,
+    place: Place,
+    told: _Told,
+    parts: Iterable[int],
+    stopped: threading.Event,
 ) -> None:
-    """Write the missing parts of one stream of this rank."""
+    """Write the missing parts of one stream of this rank, until another one fails."""
     form = plan.settings["format"]
     to_read, to_write = itertools.tee(parts)
     tasks = (batch for part in to_read for batch in plan.batches(place, part))
@@ -194,6 +202,8 @@ def _answer(
         for read in batches:
             written += rows_of(answers, read)
             told.add(len(read.paths), reads.taken())
+            if stopped.is_set():
+                return
             if len(written) == plan.size(part):
                 break
         FORMS[form]().write(place.part(part, form), written)

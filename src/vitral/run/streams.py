@@ -35,24 +35,24 @@ def number_of_streams(run: Run, parts: int, workers: int | None) -> int:
 
 
 def in_streams(
-    work: Callable[[Iterable[int]], None], parts: list[int], number: int
+    work: Callable[[Iterable[int], threading.Event], None],
+    parts: list[int],
+    number: int,
 ) -> None:
     """`work`, in so many threads at once, each with parts that no other has.
 
-    An error in one ends all after their part at hand, and is raised.
+    An error in one, or an interruption, sets the event, which tells the others to leave
+    the part at hand, and is raised.
     """
     threads = torch.get_num_threads()
     left = iter(parts)
     stopped = threading.Event()
     errors: list[BaseException] = []
 
-    def shared() -> Iterable[int]:
-        return itertools.takewhile(lambda part: not stopped.is_set(), left)
-
     def run() -> None:
         torch.set_num_threads(max(1, threads // number))  # of this thread
         try:
-            work(shared())
+            work(itertools.takewhile(lambda part: not stopped.is_set(), left), stopped)
         except BaseException as error:
             errors.append(error)
             stopped.set()
@@ -63,10 +63,13 @@ def in_streams(
             stream.start()
         for stream in streams:
             stream.join()
-    finally:
+    except BaseException:
         stopped.set()
+        raise
+    finally:
         for stream in streams:
-            stream.join()
+            if stream.ident is not None:
+                stream.join()
         torch.set_num_threads(threads)
     if errors:
         raise errors[0]
