@@ -27,7 +27,7 @@ def keyed_generator(*key: str | int) -> np.random.Generator:
 
 class _Key(np.random.bit_generator.ISeedSequence):
     """Philox's own key: `Philox(key=...)` first asks the system for chance that it then
-    leaves, half of the time of making a generator."""
+    leaves, a third of the time of making a generator."""
 
     def __init__(self, key: int) -> None:
         self.key = key

@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 WORTH_A_THREAD = 0.001
 """Seconds for an item. Two threads on two cores took 1.8 times as long as one for
-images of 0.4 ms, 1.16 for 0.6 ms, 0.80 for 1.3 ms and 0.73 for 1.9 ms: the rest is
+images of 0.4 ms, 1.16 for 0.6 ms, 0.80 for 1.3 ms and 0.68 for 1.9 ms: the rest is
 waiting for Python's lock."""
 
 
