@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import vitral as vt
 from helpers import TINY
 from photos import CLASSES, contents, make_photos
-from vitral import configs
+from vitral import config_io
 from vitral.cli import VERBS, main
 from vitral.data import Preprocess
 from vitral.models import ViT, ViTConfig
@@ -143,7 +143,7 @@ def test_flags_reach_the_config(photos, tmp_path, monkeypatch, flags, where, val
     given = []
 
     def stop(config, out, **arguments):
-        given.append(configs.to_plain(config))
+        given.append(config_io.to_plain(config))
         raise vt.ConfigError("far enough")
 
     monkeypatch.setattr("vitral.cli.train.train", stop)

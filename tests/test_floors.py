@@ -13,8 +13,8 @@ from vitral.run import TrainConfig
 
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
-    ("errors", "files", "version"),
-    ("configs",),
+    ("errors", "atomic_io", "version"),
+    ("config_io",),
     ("layers",),
     ("models", "data"),
     ("weights", "objectives", "evaluation"),
@@ -26,7 +26,7 @@ FLOORS = (
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-DATA_SEES = {"errors", "files", "configs"}
+DATA_SEES = {"errors", "atomic_io", "config_io"}
 """Data knows nothing of vitral but the ground; nor does evaluation know a model."""
 
 
@@ -156,7 +156,7 @@ def test_the_check_can_fail(tmp_path, room, text, found):
     [
         "import vitral\nvitral.__version__",
         "from vitral.errors import ConfigError",
-        "from vitral import configs",
+        "from vitral import config_io",
         "from vitral.models.names import create",
         "from . import names",
         "import torch, vitralike.run",
@@ -169,7 +169,7 @@ def test_what_is_allowed(tmp_path, text):
     file = source / "models" / "made_up.py"
     file.write_text(text)
     (source / "models" / "names.py").touch()
-    (source / "configs.py").touch()
+    (source / "config_io.py").touch()
     assert faults(file, source, known(source)) == []
 
 

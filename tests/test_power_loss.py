@@ -17,8 +17,8 @@ import pytest
 import vitral.weights
 from photos import make_photos, tiny_config
 from power import Crash, Recorder, crashes, read_tree, without_a_cut, write_tree
+from vitral.atomic_io import write_json
 from vitral.errors import VitralError
-from vitral.files import write_json
 from vitral.run import train
 from vitral.run.claim import claim
 from vitral.run.sameness import compare_folders

@@ -12,7 +12,7 @@ import vitral.recipes
 import vitral.weights
 from helpers import TINY
 from test_recipes import HERE
-from vitral import configs
+from vitral import config_io
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import ViT, ViTConfig
@@ -77,8 +77,8 @@ def planned(name: str):
 def test_every_recipe_can_be_planned_and_costs_what_it_says(name):
     config = planned(name)
     assert config.recipe == name
-    plain = configs.to_plain(config)
-    assert configs.from_plain(TrainConfig, plain, "config.json") == config
+    plain = config_io.to_plain(config)
+    assert config_io.from_plain(TrainConfig, plain, "config.json") == config
     work = work_of(config)  # refuses what `train` would
     text = " ".join(inspect.getdoc(vitral.recipes.get(name)).split())
     said = re.search(r"Cost: (\d\.\d\de\d+) floating-point operations", text)

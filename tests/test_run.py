@@ -11,7 +11,7 @@ import torch
 
 import vitral as vt
 from photos import CLASSES, contents, make_photos, photo, tiny_config
-from vitral import configs
+from vitral import config_io
 from vitral.data import AugmentConfig, Batch, MixConfig
 from vitral.errors import ConfigError, DivergedError, MissingExtraError
 from vitral.layers import Grid
@@ -672,8 +672,8 @@ def test_a_cache_in_bfloat16_is_near(few):
 
 def test_whole_numbers_and_decimals_are_one_run(few):
     config = tiny_config(few, epochs=8.0)
-    values = configs.to_plain(config) | {"epochs": 8}
-    assert config_hash(configs.from_plain(TrainConfig, values, "x")) == config_hash(
+    values = config_io.to_plain(config) | {"epochs": 8}
+    assert config_hash(config_io.from_plain(TrainConfig, values, "x")) == config_hash(
         config
     )
     object.__setattr__(config, "epochs", 8)  # what a caller in plain Python may do
@@ -686,5 +686,5 @@ def test_whole_numbers_and_decimals_are_one_run(few):
 
 def test_a_config_survives_json(few):
     config = tiny_config(few, **FROZEN, cache=True)
-    plain = json.loads(json.dumps(configs.to_plain(config)))
-    assert configs.from_plain(TrainConfig, plain, "here") == config
+    plain = json.loads(json.dumps(config_io.to_plain(config)))
+    assert config_io.from_plain(TrainConfig, plain, "here") == config

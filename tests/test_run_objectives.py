@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import vitral as vt
 import vitral.weights
 from photos import CLASSES, contents, make_photos, photo, tiny_config
-from vitral import configs
+from vitral import config_io
 from vitral.data import MixConfig, Preprocess, read_unlabelled
 from vitral.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from vitral.models import ViT, ViTConfig
@@ -274,7 +274,7 @@ def test_distillation_runs_from_a_run(photos, tmp_path):
     assert {"label_loss", "teacher_loss", "agreement"} <= rows[0].keys()
     assert rows[-1]["teacher_loss"] < rows[0]["teacher_loss"]
     assert run.metrics["test"]["kind"] == "classification"
-    read = configs.from_plain(
+    read = config_io.from_plain(
         TrainConfig, json.loads((run.path / "config.json").read_text()), "config"
     )
     assert read == config
@@ -342,26 +342,26 @@ def test_settings_that_do_not_fit(photos, tmp_path, changes, sentence):
 )
 def test_objectives_survive_json(objective):
     config = TrainConfig(data="photos", model="vit_s16", objective=objective)
-    plain = json.loads(json.dumps(configs.to_plain(config)))
+    plain = json.loads(json.dumps(config_io.to_plain(config)))
     assert plain["objective"]["name"] == objective.NAME
-    assert configs.from_plain(TrainConfig, plain, "config") == config
+    assert config_io.from_plain(TrainConfig, plain, "config") == config
 
 
 def test_objectives_that_are_not_there():
-    plain = configs.to_plain(TrainConfig(data="photos", model="vit_s16"))
+    plain = config_io.to_plain(TrainConfig(data="photos", model="vit_s16"))
     del plain["objective"]["name"]  # as runs wrote it while there was only one
-    assert configs.from_plain(TrainConfig, plain, "config").objective == (
+    assert config_io.from_plain(TrainConfig, plain, "config").objective == (
         SupervisedConfig()
     )
     plain["objective"] = {"name": "os.system"}
     with pytest.raises(ConfigError, match="must be one of distill, mae, masked_patch"):
-        configs.from_plain(TrainConfig, plain, "config")
+        config_io.from_plain(TrainConfig, plain, "config")
     plain["objective"] = {"name": "mae", "loss": "softmax"}
     with pytest.raises(ConfigError, match="extra fields found"):
-        configs.from_plain(TrainConfig, plain, "config")
+        config_io.from_plain(TrainConfig, plain, "config")
     plain["objective"] = "mae"
     with pytest.raises(ConfigError, match="expected fields, got 'mae'"):
-        configs.from_plain(TrainConfig, plain, "config")
+        config_io.from_plain(TrainConfig, plain, "config")
 
 
 # Colours that are drawn

@@ -7,8 +7,8 @@ them is replaced, so that no figure of a document is typed by hand.
 from pathlib import Path
 from typing import Any
 
+from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError
-from vitral.files import write_atomic
 
 BEGIN = "<!-- bench -->"
 END = "<!-- end of bench -->"

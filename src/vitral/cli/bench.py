@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vitral.atomic_io import make_folder, write_atomic, write_json
 from vitral.bench.figure import bars
 from vitral.bench.page import PICTURE, into_page, markdown
 from vitral.bench.running import WHAT, BenchConfig, bench
 from vitral.cli.log import say
 from vitral.cli.parser import Parser
-from vitral.files import make_folder, write_atomic, write_json
 from vitral.plots.style import to_png
 
 QUICK: dict[str, Any] = {

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from vitral.atomic_io import write_json
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, InterruptedRun
-from vitral.files import write_json
 from vitral.models import Size2d
 from vitral.recipes import plan
 from vitral.run.feature_cache import say

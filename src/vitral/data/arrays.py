@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from vitral.atomic_io import write_atomic
 from vitral.data.dataset import Example
 from vitral.data.images import Decoded, to_rgb
 from vitral.data.pool import Pool, Split
 from vitral.errors import DataError
-from vitral.files import write_atomic
 
 _NORB_KIND: dict[int, np.dtype[Any]] = {
     0x1E3D4C55: np.dtype("u1"),

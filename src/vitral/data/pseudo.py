@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vitral import configs
+from vitral import config_io
+from vitral.atomic_io import write_json
 from vitral.data.clips import Clip
 from vitral.data.dataset import DataSet, Example, FileReader
 from vitral.data.images import Decoded
 from vitral.data.rows import json_rows, read_text
 from vitral.data.split import apply
 from vitral.errors import ConfigError, DataError
-from vitral.files import write_json
 
 PREFIX = "unlabelled:"
 """Before the path in the id of a pseudo-labelled image."""
@@ -91,7 +91,7 @@ def read_about(file: Path) -> PseudoData:
         values = json.loads(read_text(file))
         if not isinstance(values, dict):
             raise ValueError(f"expected an object, got {type(values).__name__}")
-        return configs.from_plain(PseudoData, values, file)
+        return config_io.from_plain(PseudoData, values, file)
     except (ValueError, ConfigError) as error:
         raise DataError(
             f"{file} does not say which labelled and pseudo-labelled images belong "

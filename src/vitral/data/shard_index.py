@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from vitral.files import write_atomic
+from vitral.atomic_io import write_atomic
 
 VERSION = 1
 """Of the index files; raise it when what is written below changes."""

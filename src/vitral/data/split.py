@@ -10,10 +10,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from vitral.atomic_io import write_atomic
 from vitral.data.dataset import SPLITS, DataSet, Example, shortened
 from vitral.data.keyed import keyed_integer
 from vitral.errors import ConfigError, DataError
-from vitral.files import write_atomic
 
 
 def position(seed: int, key: str) -> float:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vitral.atomic_io import write_atomic
 from vitral.data.columns import index_parquet, one_line, pyarrow
 from vitral.data.dataset import DataSet, UnavailableError
 from vitral.data.order import natural_key
@@ -24,7 +25,6 @@ from vitral.data.shard_paths import Found, split_of
 from vitral.data.shard_reader import Shard
 from vitral.data.shards import Part, data_set_of
 from vitral.errors import DataError, MissingExtraError, VitralError
-from vitral.files import write_atomic
 
 PREFIX = "hf-stream:"
 SPOOL_BYTES = 4 << 30

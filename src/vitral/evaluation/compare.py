@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from vitral.config_io import from_stored, to_stored
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.intervals import Interval, wilson
-from vitral.evaluation.stored import from_stored, to_stored
 
 ALPHA = 0.05
 """A difference is called one when p is below."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from vitral.config_io import from_stored, to_stored
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
-from vitral.evaluation.stored import from_stored, to_stored
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError
 from vitral.evaluation.classify import label_ranks, softmax
-from vitral.files import write_atomic
 
 COLUMNS = (
     "path",

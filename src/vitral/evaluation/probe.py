@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from vitral.config_io import from_stored, to_stored
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
-from vitral.evaluation.stored import from_stored, to_stored
 
 Table = Shaped[Any, "..."]
 """A NumPy array or a tensor of any device; `checked` says which shape was expected."""

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from vitral.config_io import to_stored
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
-from vitral.evaluation.stored import to_stored
 
 _FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 NO_ANSWER = -1

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from vitral.config_io import from_stored, to_stored
 from vitral.evaluation.calibration import Bin, Calibrated
 from vitral.evaluation.intervals import Interval
-from vitral.evaluation.stored import from_stored, to_stored
 
 
 @dataclass(frozen=True, kw_only=True)

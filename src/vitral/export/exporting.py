@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vitral.atomic_io import TEMPORARY_SUFFIX, sync_folder
 from vitral.data import DataSet, Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.export.convert_onnx import to_onnx
@@ -21,7 +22,6 @@ from vitral.export.gate import IMAGES, GateReport, gate
 from vitral.export.pixels import pixels_graph, with_pixels
 from vitral.export.reduced import Reduced, reduced
 from vitral.export.subject import Subject, examples_of, subject_of
-from vitral.files import TEMPORARY_SUFFIX, sync_folder
 from vitral.models import MergeSchedule, VisionModel, merge_if_asked
 from vitral.run.folder import Run
 from vitral.weights import Metadata, read_artefact, runtimes

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError
 from vitral.export.bounded import Int8Report, int8_within
 from vitral.export.layers import folded
 from vitral.export.precisions import Precisions, precisions
 from vitral.export.sample import sample_of
 from vitral.export.subject import Subject
-from vitral.files import write_atomic, write_json
 
 REPORT = "int8.json"
 TABLE = "precisions.json"

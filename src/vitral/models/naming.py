@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import vitral.models
-from vitral import configs
+from vitral import config_io
 from vitral.errors import ConfigError
 from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
 from vitral.models.unfilled import unfilled
@@ -78,7 +78,7 @@ def config(name: str, changes: dict[str, Any] | None = None) -> ModelConfig:
 def changed(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
     """The same model with other values of some settings, checked like a new one."""
     family = families()[family_of(config)]
-    fields = {**configs.to_plain(config), **changes}
+    fields = {**config_io.to_plain(config), **changes}
     return from_fields(family, fields, "The model with its changes")
 
 
@@ -93,7 +93,7 @@ def from_fields(
             raise ConfigError(
                 f"{family.title} has no setting `{field}`. Did you mean `{near[0]}`?"
             )
-    return configs.from_plain(family.config, fields, what)
+    return config_io.from_plain(family.config, fields, what)
 
 
 def name_of(config: ModelConfig) -> str:

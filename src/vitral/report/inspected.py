@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError
-from vitral.files import write_atomic, write_json
 
 FOLDER = "inspection"
 FILE = f"{FOLDER}/report.json"

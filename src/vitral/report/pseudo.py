@@ -18,8 +18,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from vitral import plots
+from vitral.atomic_io import write_atomic
 from vitral.evaluation import wilson
-from vitral.files import write_atomic
 from vitral.report.pictures import Picture, figure, thumbnail
 
 PAGE = "report.html"

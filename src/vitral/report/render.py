@@ -18,9 +18,9 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError
 from vitral.evaluation import Classification
-from vitral.files import write_atomic
 from vitral.report import facts
 from vitral.report.answers import Answers, Sources, right_answers, worst_errors
 from vitral.report.compare import compare

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError, MissingExtraError
-from vitral.files import write_atomic
 
 COLUMNS = ("path", "label", "confidence", "error")
 """Of a CSV file."""

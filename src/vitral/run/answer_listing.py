@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError
-from vitral.files import write_atomic
 from vitral.run.answer_place import Place
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from vitral.atomic_io import make_folder
 from vitral.errors import ConfigError
-from vitral.files import make_folder
 from vitral.run.answer_files import FORMS, is_file_name
 from vitral.run.claim import LOCK
 

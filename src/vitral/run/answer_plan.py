@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitral.atomic_io import TEMPORARY_SUFFIX, sha256_file, write_json
 from vitral.errors import ConfigError
-from vitral.files import TEMPORARY_SUFFIX, sha256_file, write_json
 from vitral.run.answer_listing import (
     Listing,
     compare_files,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Audit
-from vitral.files import write_atomic, write_json
 from vitral.run.claim import write_errors_as_ours
 from vitral.run.config import TrainConfig
 from vitral.run.environment import command_line, describe, pick_device

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitral.atomic_io import write_json
 from vitral.errors import ConfigError
-from vitral.files import write_json
 
 
 class Cell(NamedTuple):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from vitral import configs
+from vitral import config_io
+from vitral.atomic_io import TEMPORARY_SUFFIX, make_folder
 from vitral.errors import ConfigError, VitralError, WeightsError
-from vitral.files import TEMPORARY_SUFFIX, make_folder
 from vitral.run.config import VOLATILE, TrainConfig, read_config
 
 LOCK = "lock.json"
@@ -43,7 +43,7 @@ def claim(config: TrainConfig, out: Path, resume: bool) -> None:
             "`--resume` to go on with it."
         )
     before = read_config(stored)
-    old, new = configs.to_plain(before), configs.to_plain(config)
+    old, new = config_io.to_plain(before), config_io.to_plain(config)
     different = [name for name in new if old[name] != new[name]]
     different = [name for name in different if name not in VOLATILE]
     if different:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vitral import configs
+from vitral import config_io
 from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
@@ -122,4 +122,4 @@ def read_config(file: Path) -> TrainConfig:
         raise ConfigError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} must hold a JSON object: got {values!r}.")
-    return configs.from_plain(TrainConfig, values, file)
+    return config_io.from_plain(TrainConfig, values, file)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import vitral.data
+from vitral.atomic_io import write_json
 from vitral.data import BadFile, DataSet, Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import (
@@ -21,7 +22,6 @@ from vitral.evaluation import (
 )
 from vitral.evaluation.predictions import read_predictions
 from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real, real_accuracy
-from vitral.files import write_json
 from vitral.run.clips import evaluation_batch, kind_for, refuse_clips, with_views
 from vitral.run.environment import pick_device
 from vitral.run.folder import Run

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import vitral.weights
+from vitral.atomic_io import TEMPORARY_SUFFIX, sha256_file, write_atomic, write_json
 from vitral.data import (
     BadFile,
     DataSet,
@@ -30,7 +31,6 @@ from vitral.data import (
     evaluation_transform,
 )
 from vitral.errors import ConfigError, DataError
-from vitral.files import TEMPORARY_SUFFIX, sha256_file, write_atomic, write_json
 from vitral.models import VisionModel
 from vitral.run.clips import one_view
 from vitral.run.feature_key import key_of

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vitral import configs
+from vitral import config_io
 from vitral.data import DataSet
 from vitral.data.split import save
 from vitral.errors import ConfigError, DivergedError
@@ -119,7 +119,7 @@ class Finetuned(NamedTuple):
             "differs": list(self.plan.differs),
             "search": [one._asdict() for one in self.search],
             "finals": [one._asdict() for one in self.finals],
-            "plan": configs.to_plain(self.plan),
+            "plan": config_io.to_plain(self.plan),
         }
 
     def lines(self) -> list[str]:
@@ -225,7 +225,7 @@ class _Trainings:
             # At the end only: dev chooses the rate, and must not choose the step too.
             loop=replace(given.loop, eval_every=0),
         )
-        settings = configs.to_plain(config)
+        settings = config_io.to_plain(config)
         # Where weights and data lie decides nothing; what they are does.
         about = {
             "settings": settings | {"weights": "", "data": ""},

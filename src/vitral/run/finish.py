@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from vitral.atomic_io import write_atomic
 from vitral.data import Audit
 from vitral.evaluation import Classification, MultiLabel
-from vitral.files import write_atomic
 from vitral.report import model_card
 from vitral.run.evaluating import measure_split
 from vitral.run.folder import Run

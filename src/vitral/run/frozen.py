@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vitral.atomic_io import write_json
 from vitral.data import Batch, Loader
 from vitral.data.batches import target_of
 from vitral.errors import DataError, WeightsError
-from vitral.files import write_json
 from vitral.models import Tokens, VisionModel, without_merging
 from vitral.run.claim import FULL
 

@@ -10,8 +10,8 @@ import torch
 import vitral.models
 import vitral.weights
 from vitral import plots
+from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError, DataError, ImageError
-from vitral.files import write_atomic, write_json
 from vitral.models import MergeSchedule
 from vitral.run.clip_views import CLIP_VIEWS
 from vitral.run.clips import first_view, pixels_of, read_clip, sampled

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 import vitral.data
+from vitral.atomic_io import write_atomic, write_json
 from vitral.data import DataSet, Loader, evaluation_transform, read_unlabelled
 from vitral.data.dataset import Example
 from vitral.data.pseudo import TABLE, PseudoData, write_pseudo
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import softmax
-from vitral.files import write_atomic, write_json
 from vitral.objectives.self_training import PseudoLabels
 from vitral.run.clips import evaluation_batch
 from vitral.run.folder import Run

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from vitral.atomic_io import sync_folder
 from vitral.errors import ConfigError
-from vitral.files import sync_folder
 from vitral.run.answer_files import FORMS, Count, Form, Row, form_of
 from vitral.run.answer_place import Place, clear_up, make_place
 from vitral.run.answer_plan import (

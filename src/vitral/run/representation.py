@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vitral import plots
+from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Audit, Preprocess
 from vitral.errors import ImageError
 from vitral.evaluation import Probe
-from vitral.files import write_atomic, write_json
 from vitral.objectives import MAE, MaskedPatch
 from vitral.objectives.draws import uniform
 from vitral.objectives.masked_patch import draw

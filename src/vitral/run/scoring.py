@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitral.atomic_io import write_json
 from vitral.data import (
     BadFile,
     Batch,
@@ -28,7 +29,6 @@ from vitral.evaluation import (
     multilabel,
     write_predictions,
 )
-from vitral.files import write_json
 from vitral.training.distributed import gathered, rank, world_size
 
 Views = Literal["one", "flip", "dihedral"]

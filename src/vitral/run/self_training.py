@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 
 import vitral.data
+from vitral.atomic_io import write_json
 from vitral.data import DataSet
 from vitral.data.pseudo import PseudoData
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, Interval
-from vitral.files import write_json
 from vitral.objectives.self_training import pseudo_labels
 from vitral.run.claim import write_errors_as_ours
 from vitral.run.comparing import Compared, compare_runs

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitral import configs
+from vitral import config_io
+from vitral.atomic_io import TEMPORARY_SUFFIX, write_json
 from vitral.errors import ConfigError
-from vitral.files import TEMPORARY_SUFFIX, write_json
 from vitral.objectives.self_training import THRESHOLD, check_settings
 from vitral.run.config import TrainConfig
 
@@ -53,7 +53,7 @@ class Begun(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         return {
-            "config": configs.to_plain(self.config),
+            "config": config_io.to_plain(self.config),
             "settings": asdict(self.settings),
             "unlabelled": self.unlabelled,
             "teacher": self.teacher,

@@ -11,7 +11,8 @@ from torch import nn
 import vitral.data
 import vitral.models
 import vitral.weights
-from vitral import configs
+from vitral import config_io
+from vitral.atomic_io import write_json
 from vitral.data import (
     Audit,
     BadFile,
@@ -24,7 +25,6 @@ from vitral.data import (
 )
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
-from vitral.files import write_json
 from vitral.models import (
     ModelConfig,
     TimeSformerConfig,
@@ -247,7 +247,7 @@ def bad_of(bad: tuple[BadFile, ...], split: str) -> list[BadFile]:
 
 
 def write_config(config: TrainConfig, file: Path) -> None:
-    write_json(file, configs.to_plain(config))
+    write_json(file, config_io.to_plain(config))
 
 
 def num_parameters(model: nn.Module) -> int:

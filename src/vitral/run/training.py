@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import vitral.weights
-from vitral import configs
+from vitral import config_io
 from vitral.data import Audit, Loader, Stages, Transform
 from vitral.evaluation import Classification
 from vitral.models import ModelConfig, name_of
@@ -179,8 +179,8 @@ def _train(
 def config_hash(config: TrainConfig) -> str:
     """A hash of every setting that changes a number of the run."""
     # Once through JSON's types, or `epochs=8` and `epochs=8.0` would be two runs.
-    plain = configs.from_plain(TrainConfig, configs.to_plain(config), "The config")
-    values = configs.to_plain(plain)
+    plain = config_io.from_plain(TrainConfig, config_io.to_plain(config), "The config")
+    values = config_io.to_plain(plain)
     for name in VOLATILE:
         values.pop(name)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

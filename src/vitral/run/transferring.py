@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import vitral.data
+from vitral.atomic_io import write_atomic, write_json
 from vitral.data import DataSet
 from vitral.errors import ConfigError, InterruptedRun, VitralError
 from vitral.evaluation import Interval
-from vitral.files import write_atomic, write_json
 from vitral.run.cells import Cell, Cells
 from vitral.run.feature_cache import say
 from vitral.run.feature_key import content_hash, file_key

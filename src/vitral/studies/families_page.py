@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitral import plots
-from vitral.files import write_atomic, write_json
+from vitral.atomic_io import write_atomic, write_json
 from vitral.studies.families import BATCH, STEPS, Plan, judge, plan_families
 from vitral.studies.lab import Lab, cpu_seconds_of, tabulate
 from vitral.studies.page import detail_lines

@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vitral import configs
+from vitral import config_io
 from vitral.run import Run, TrainConfig, open_run, train
 from vitral.run.cells import Cell, Cells
 from vitral.run.self_training import self_train
@@ -103,7 +103,7 @@ class Lab(NamedTuple):
         """The run folder of each trial: other settings get another folder."""
         folders: dict[str, Path] = {}
         for trial in trials:
-            plain = json.dumps(configs.to_plain(trial.config), sort_keys=True)
+            plain = json.dumps(config_io.to_plain(trial.config), sort_keys=True)
             before = folders[trial.needs].name if trial.needs else ""
             if trial.student is not None:
                 plain += json.dumps(asdict(trial.student.settings), sort_keys=True)
@@ -174,7 +174,7 @@ def _compute(
     student: Student | None,
 ) -> Cell:
     """Train in `out`, or take the kept result; runs in a process of its own."""
-    about = {"config": configs.to_plain(config), "run": out.name}
+    about = {"config": config_io.to_plain(config), "run": out.name}
     before = time.process_time()
 
     def result() -> dict[str, Any]:

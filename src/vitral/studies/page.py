@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitral import plots
-from vitral.files import write_atomic, write_json
+from vitral.atomic_io import write_atomic, write_json
 from vitral.studies.base import Size, Study
 from vitral.studies.table import Table
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vitral import configs
-from vitral.files import write_json
+from vitral import config_io
+from vitral.atomic_io import write_json
 from vitral.studies.base import Size, Study, trials_of
 from vitral.studies.cost import costs
 from vitral.studies.lab import Lab, cpu_seconds_of, tabulate
@@ -95,7 +95,7 @@ def write_recipes(study: Study, size: Size, seeds: Sequence[int], folder: Path) 
     settings = {
         trial.key: {
             "begins with": trial.after or None,
-            "config": configs.to_plain(trial.config),
+            "config": config_io.to_plain(trial.config),
         }
         for trial in trials_of(study, size, seeds)
     }

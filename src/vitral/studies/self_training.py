@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig
 from vitral.data.named import read_named
 from vitral.data.split import position
-from vitral.files import write_atomic
 from vitral.objectives import SupervisedConfig
 from vitral.run import TrainConfig
 from vitral.run.self_training_state import SelfTrainingConfig

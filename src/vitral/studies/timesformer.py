@@ -13,9 +13,9 @@ from torch import nn
 
 import vitral.models
 import vitral.weights
+from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig, Preprocess, Sampling
 from vitral.data.moving import Label, moving_squares
-from vitral.files import write_atomic
 from vitral.layers import Grid
 from vitral.models.timesformer_config import STEPS, Scheme, keys_per_query
 from vitral.objectives import SupervisedConfig

@@ -5,8 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vitral.atomic_io import write_atomic
 from vitral.data import DataSet, Example
-from vitral.files import write_atomic
 
 
 def write_table(

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vitral.atomic_io import make_folder, sha256_file, sync_folder, write_json
 from vitral.errors import ConfigError, DivergedError, WeightsError
-from vitral.files import make_folder, sha256_file, sync_folder, write_json
 
 FORMAT = 1
 FOLDER_NAME = re.compile(r"step-(\d{8,})")

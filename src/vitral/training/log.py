@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vitral.atomic_io import sync_folder
 from vitral.errors import ConfigError, DivergedError, WeightsError
-from vitral.files import sync_folder
 
 TIMING_FIELDS = ("images_per_second", "data_wait")
 """What differs between two runs of the same seed."""

@@ -22,8 +22,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata as Stored
 
+from vitral.atomic_io import sha256_file, sync_folder, write_json
 from vitral.errors import DivergedError, VitralError, WeightsError
-from vitral.files import sha256_file, sync_folder, write_json
 from vitral.training.checkpoint import FORMAT, CheckpointStore, refuse_nonfinite
 from vitral.training.distributed import from_first, gathered, rank
 

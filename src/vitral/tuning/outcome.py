@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral import plots
-from vitral.files import make_folder, write_atomic, write_json
+from vitral.atomic_io import make_folder, write_atomic, write_json
 from vitral.plots.operating import Measured, operating_points
 from vitral.tuning.plan import Plan
 from vitral.tuning.points import Point, as_csv, as_markdown, frontier

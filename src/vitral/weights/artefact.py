@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import vitral.models
-from vitral import configs
+from vitral import config_io
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import ModelConfig
@@ -54,7 +54,7 @@ class Metadata:
         values = {
             **asdict(self),
             "family": vitral.models.family_of(self.config),
-            "config": configs.to_plain(self.config),
+            "config": config_io.to_plain(self.config),
             "preprocess": self.preprocess.to_dict(),
         }
         return json.dumps(values, allow_nan=False)
@@ -69,7 +69,7 @@ class Metadata:
         try:
             values = json.loads(text)
             family = values.pop("family")
-            config = configs.from_plain(
+            config = config_io.from_plain(
                 vitral.models.families()[family].config, values.pop("config"), where
             )
             size = values.pop("image_size")

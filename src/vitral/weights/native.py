@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import vitral.models
-from vitral import configs
+from vitral import config_io
+from vitral.atomic_io import make_folder, write_atomic, write_json
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
-from vitral.files import make_folder, write_atomic, write_json
 from vitral.models import ModelConfig, VisionModel
 from vitral.models.unfilled import unfilled
 from vitral.weights import facts, timm
@@ -66,7 +66,7 @@ def read(opened: Opened) -> Source:
             f"{file}: this vitral knows no family of models `{family}`, only "
             f"{', '.join(families)}. Use the version of vitral that wrote it."
         )
-    config = configs.from_plain(families[family].config, parts["config"], file)
+    config = config_io.from_plain(families[family].config, parts["config"], file)
     return Source(
         layout=LAYOUT.title,
         file=opened.file,
@@ -154,7 +154,7 @@ def about_model(held: Held, extra: dict[str, Any]) -> dict[str, Any]:
     understood = "architecture" in about
     about["vitral"] = {
         "family": vitral.models.family_of(config),
-        "config": configs.to_plain(config),
+        "config": config_io.to_plain(config),
         "preprocess": preprocess.to_dict(),
         "preprocess_hash": preprocess.hash,
         "grid": [*config.grid, config.num_prefix_tokens],

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vitral.atomic_io import write_json
 from vitral.errors import ConfigError, WeightsError
-from vitral.files import write_json
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig, changed
 from vitral.weights import facts

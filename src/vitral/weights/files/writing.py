@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vitral.atomic_io import write_atomic
 from vitral.errors import WeightsError
-from vitral.files import write_atomic
 from vitral.weights.files.base import shown_path
 
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
