@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitral.models import TimeSformer
-from vitral.models.timesformer_config import STEPS
+from vitral.models.timesformer.config import STEPS
 
 
 class ByHand(NamedTuple):

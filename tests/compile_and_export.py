@@ -7,7 +7,7 @@ import torch
 from helpers import TINY, images, randomise, tiny_tnt, tiny_vit
 from vitral.models.hybrid import Hybrid, HybridConfig
 from vitral.models.resnet import ResNet, ResNetConfig
-from vitral.models.timesformer import TimeSformer, TimeSformerConfig
+from vitral.models.timesformer.timesformer import TimeSformer, TimeSformerConfig
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from vitral.inspection import (
     rollout_matrix,
 )
 from vitral.models import TimeSformer, TimeSformerConfig, from_image
-from vitral.models.timesformer_config import STEPS
+from vitral.models.timesformer.config import STEPS
 
 FRAMES = 4
 SCHEMES = tuple(STEPS)

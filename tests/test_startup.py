@@ -70,7 +70,7 @@ def test_import_is_the_standard_library(code):
 
 
 def test_a_model_of_shapes_has_the_tensors_of_one_with_numbers():
-    from vitral.models.unfilled import unfilled
+    from vitral.models.meta_init import unfilled
 
     with unfilled():
         empty = ViT(ViTConfig(**TINY)).state_dict()

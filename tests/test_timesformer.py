@@ -18,8 +18,8 @@ from vitral.errors import ConfigError
 from vitral.inspection import each_layer, feature_colours
 from vitral.layers import Grid, resize, resize_time
 from vitral.models import DeiTConfig, TimeSformer, TimeSformerConfig, keys_per_query
-from vitral.models.timesformer import ClipBlock
-from vitral.models.timesformer_config import STEPS
+from vitral.models.timesformer.config import STEPS
+from vitral.models.timesformer.timesformer import ClipBlock
 
 SCHEMES = tuple(STEPS)
 FRAMES = 4

@@ -9,7 +9,7 @@ from torch import nn
 
 from test_timesformer import SCHEMES, clips, close, tiny
 from vitral.models import TimeSformer
-from vitral.models.timesformer_config import STEPS
+from vitral.models.timesformer.config import STEPS
 from vitral.training.optim import kernel_names
 
 HEADS, DIM = 3, 24

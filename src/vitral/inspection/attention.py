@@ -24,7 +24,7 @@ from vitral.inspection.capture import (
 )
 from vitral.inspection.clips import Step, averaging_copies, clip_places, first_row
 from vitral.models import VisionModel
-from vitral.models.timesformer_places import Places
+from vitral.models.timesformer import Places
 
 
 def attention(

@@ -19,7 +19,7 @@ from vitral.errors import ConfigError
 from vitral.layers import Attention, Grid, Merged, spread
 from vitral.models import Features, VisionModel
 from vitral.models.features import Tokens
-from vitral.models.timesformer_places import Places
+from vitral.models.timesformer import Places
 
 
 @dataclass(frozen=True)

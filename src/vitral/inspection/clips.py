@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vitral.inspection.capture import batched, evaluating, places_of
 from vitral.models import VisionModel
-from vitral.models.timesformer_places import Places
+from vitral.models.timesformer import Places
 
 
 class Step(NamedTuple):

@@ -34,7 +34,7 @@ from vitral.inspection.rollout import step
 from vitral.inspection.target import require_head, score
 from vitral.layers import Grid
 from vitral.models import VisionModel
-from vitral.models.timesformer_places import Places
+from vitral.models.timesformer import Places
 
 
 def relevance(

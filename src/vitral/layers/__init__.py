@@ -1,14 +1,6 @@
 """Floor 0: the parts that every Transformer here is made of."""
 
 from vitral.layers.attention import Attention, attention_mask
-from vitral.layers.clip import (
-    Along,
-    ClipAttention,
-    Extent,
-    LocalAttention,
-    StridedAttention,
-    grouped,
-)
 from vitral.layers.init import lecun_normal_, xavier_uniform_
 from vitral.layers.merging import (
     Merged,
@@ -32,6 +24,14 @@ from vitral.layers.position import (
     resize,
     resize_time,
     sincos_2d,
+)
+from vitral.layers.space_time_attention import (
+    Along,
+    ClipAttention,
+    Extent,
+    LocalAttention,
+    StridedAttention,
+    grouped,
 )
 from vitral.layers.transformer import Block, DropPath, LayerScale, drop_path_rates
 

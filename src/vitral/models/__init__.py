@@ -9,7 +9,7 @@ from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.features import Features, Tokens
 from vitral.models.hybrid import HybridConfig
 from vitral.models.merging import merge_if_asked, set_merge, without_merging
-from vitral.models.naming import (
+from vitral.models.registry import (
     build,
     changed,
     config,
@@ -22,17 +22,17 @@ from vitral.models.naming import (
     tensor_shapes,
 )
 from vitral.models.resnet import ResNetConfig
-from vitral.models.timesformer import TimeSformer
-from vitral.models.timesformer_config import (
+from vitral.models.timesformer import (
     Scheme,
+    TimeSformer,
     TimeSformerConfig,
+    clip_config,
+    from_image,
+    image_name,
     keys_per_query,
 )
-from vitral.models.timesformer_start import clip_config, from_image, image_name
-from vitral.models.tnt import TNT
-from vitral.models.tnt_config import TNTConfig
-from vitral.models.vit import ViT
-from vitral.models.vit_config import SIZES, MergeSchedule, ViTConfig
+from vitral.models.tnt import TNT, TNTConfig
+from vitral.models.vit import SIZES, MergeSchedule, ViT, ViTConfig
 
 __all__ = [
     "SIZES",

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from vitral.models.base import Family, Named, Size2d, require
 from vitral.models.features import Features, Tokens
-from vitral.models.vit import ViT
-from vitral.models.vit_config import SIZES, ViTConfig
+from vitral.models.vit import SIZES, ViT, ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)

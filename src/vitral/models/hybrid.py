@@ -28,9 +28,7 @@ from vitral.layers.patch import patch_grid
 from vitral.models.base import Family, Named, require
 from vitral.models.features import Tokens
 from vitral.models.resnet import require_backbone
-from vitral.models.vit import ViT
-from vitral.models.vit_config import SIZES, ViTConfig
-from vitral.models.vit_names import FOREIGN_SIZES
+from vitral.models.vit import FOREIGN_SIZES, SIZES, ViT, ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)

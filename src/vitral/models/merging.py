@@ -15,7 +15,7 @@ from vitral.errors import ConfigError
 from vitral.layers import Block, Grid, attention_mask, members, num_merged, unmerged
 from vitral.models.base import VisionModel
 from vitral.models.features import Tokens
-from vitral.models.vit_config import MergeSchedule, ViTConfig
+from vitral.models.vit import MergeSchedule, ViTConfig
 
 
 def set_merge(

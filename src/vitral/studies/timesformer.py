@@ -17,7 +17,7 @@ from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig, Preprocess, Sampling
 from vitral.data.moving import Label, moving_squares
 from vitral.layers import Grid
-from vitral.models.timesformer_config import STEPS, Scheme, keys_per_query
+from vitral.models.timesformer import STEPS, Scheme, keys_per_query
 from vitral.objectives import SupervisedConfig
 from vitral.run import TrainConfig
 from vitral.studies.base import HERE, Size, Study, Trial

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitral.weights import big_vision
-from vitral.weights.files.base import Entry, TensorFile
+from vitral.weights.files import Entry, TensorFile
 from vitral.weights.source import Opened, Source
 
 BLOCKS = "Transformer/encoderblock/"

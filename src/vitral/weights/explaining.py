@@ -10,7 +10,7 @@ import vitral.models
 from vitral.errors import VitralError, WeightsError
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig
-from vitral.models.unfilled import unfilled
+from vitral.models.meta_init import unfilled
 from vitral.weights.loading import misfits
 from vitral.weights.opening import find, layout_of, open_weights
 from vitral.weights.source import Source

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from vitral.layers import Grid
 from vitral.models import ModelConfig, TNTConfig, ViTConfig
-from vitral.weights.files.base import TensorFile
+from vitral.weights.files import TensorFile
 
 GRID, HEADS = "vitral.grid", "vitral.num_heads"
 WORDS, INNER_HEADS = "vitral.words", "vitral.inner_num_heads"

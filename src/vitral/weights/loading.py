@@ -19,7 +19,7 @@ from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
-from vitral.models.unfilled import unfilled
+from vitral.models.meta_init import unfilled
 from vitral.weights.artefact import is_artefact, read_artefact
 from vitral.weights.clips import resized_in_time, started
 from vitral.weights.ledger import Ledger, Line

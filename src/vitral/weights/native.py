@@ -17,7 +17,7 @@ from vitral.atomic_io import make_folder, write_atomic, write_json
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import ModelConfig, VisionModel
-from vitral.models.unfilled import unfilled
+from vitral.models.meta_init import unfilled
 from vitral.weights import facts, timm
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.rules import Rule, copy

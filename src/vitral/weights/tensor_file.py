@@ -3,18 +3,22 @@
 from pathlib import Path
 
 from vitral.errors import WeightsError
-from vitral.weights.files.archive import Archive
-from vitral.weights.files.base import (
+from vitral.weights.files import (
+    PICKLE,
+    SUFFIX,
+    Archive,
     MemoryFile,
+    NpzFile,
+    SafetensorsFile,
     TensorFile,
+    open_legacy,
+    open_zip,
     shown,
     shown_path,
     with_names,
+    write_npz,
+    write_safetensors,
 )
-from vitral.weights.files.checkpoint import PICKLE, open_legacy, open_zip
-from vitral.weights.files.npz import SUFFIX, NpzFile
-from vitral.weights.files.safetensors_file import SafetensorsFile
-from vitral.weights.files.writing import write_npz, write_safetensors
 
 __all__ = [
     "MemoryFile",

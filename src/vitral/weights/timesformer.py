@@ -10,7 +10,7 @@ from typing import Any
 
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, Scheme, TimeSformerConfig, ViTConfig
-from vitral.models.naming import tensor_shapes
+from vitral.models.registry import tensor_shapes
 from vitral.weights import timm
 from vitral.weights.layout import Held, Layout, Written
 from vitral.weights.numerics import differences

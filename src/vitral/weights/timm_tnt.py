@@ -11,7 +11,7 @@ import vitral.models
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.models import TNTConfig
-from vitral.models.tnt_config import LEGACY_DIFFERS
+from vitral.models.tnt import LEGACY_DIFFERS
 from vitral.weights import facts, tnt
 from vitral.weights.facts import Words
 from vitral.weights.numerics import differences

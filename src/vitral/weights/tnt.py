@@ -18,7 +18,7 @@ from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid, ResizeMethod
 from vitral.models import ModelConfig, TNTConfig
-from vitral.models.tnt_config import SIZES
+from vitral.models.tnt import SIZES
 from vitral.weights import facts
 from vitral.weights.facts import Words
 from vitral.weights.layout import Held, Layout, Written

@@ -8,7 +8,7 @@ from typing import Any
 from vitral.errors import ConfigError
 from vitral.layers import Activation, Grid
 from vitral.models.base import Named, Size2d, pair, require
-from vitral.models.vit_config import ViTConfig
+from vitral.models.vit import ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)

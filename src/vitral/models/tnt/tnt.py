@@ -23,10 +23,8 @@ from torch import Tensor, nn
 from vitral.layers import Block, Grid, attention_mask
 from vitral.models.base import Family
 from vitral.models.features import Tokens
-from vitral.models.tnt_config import NAMES, TNTConfig, called, understand
-from vitral.models.vit import ViT
-from vitral.models.vit_block import block_of
-from vitral.models.vit_config import ViTConfig
+from vitral.models.tnt.config import NAMES, TNTConfig, called, understand
+from vitral.models.vit import ViT, ViTConfig, block_of
 
 
 class TNT(ViT):

@@ -4,10 +4,10 @@
     x = x + attention(norm1(x))       the last step: in space, or its scheme's last
     x = x + mlp(norm2(x))
 
-Which steps there are, and who sees whom in them, is the scheme (timesformer_config.py,
-layers/clip.py). A clip is [batch, frames, channels, height, width]. Where tokens fall
-into groups, each group has a copy of the class token, and the class token moves by the
-mean of what its copies get. With `space` every frame has a class token of its own, and
+Which steps there are, and who sees whom in them, is the scheme (config.py here,
+layers/space_time_attention.py). A clip is [batch, frames, channels, height, width].
+Where tokens fall into groups, each group has a copy of the class token, and the class
+token moves by the mean of what its copies get. With `space` every frame has a class token of its own, and
 the mean of all is taken before the final norm.
 
 The paper leaves the following open for `local_global` and `axial`. Near by means the
@@ -37,18 +37,16 @@ from vitral.layers import (
     grouped,
     resize_time,
 )
-from vitral.layers.clip import LINES, Along
+from vitral.layers.space_time_attention import LINES, Along
 from vitral.models.base import Family, Named
 from vitral.models.features import Features, Tokens
-from vitral.models.timesformer_config import (
+from vitral.models.timesformer.config import (
     NAMES,
     Step,
     TimeSformerConfig,
 )
-from vitral.models.timesformer_places import Places, places
-from vitral.models.vit import ViT
-from vitral.models.vit_block import block_of
-from vitral.models.vit_config import ViTConfig
+from vitral.models.timesformer.tokens import Places, places
+from vitral.models.vit import ViT, ViTConfig, block_of
 
 
 class TimeSformer(ViT):

@@ -34,10 +34,10 @@ from vitral.layers import (
 from vitral.models.base import Family, VisionModel, require_input
 from vitral.models.features import Features, Tokens
 from vitral.models.merging import encode_merging
-from vitral.models.thinning import in_place, source_of, thinned, with_prefix
-from vitral.models.vit_block import block_of
-from vitral.models.vit_config import ViTConfig
-from vitral.models.vit_names import NAMES, called, understand
+from vitral.models.token_subset import in_place, source_of, thinned, with_prefix
+from vitral.models.vit.block import block_of
+from vitral.models.vit.config import ViTConfig
+from vitral.models.vit.names import NAMES, called, understand
 
 
 class ViT(VisionModel):

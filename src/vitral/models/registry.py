@@ -18,7 +18,7 @@ import vitral.models
 from vitral import config_io
 from vitral.errors import ConfigError
 from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
-from vitral.models.unfilled import unfilled
+from vitral.models.meta_init import unfilled
 
 
 @cache

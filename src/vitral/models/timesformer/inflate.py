@@ -6,10 +6,9 @@ import re
 import torch
 
 from vitral.errors import ConfigError
-from vitral.models.timesformer import TimeSformer
-from vitral.models.timesformer_config import Scheme, TimeSformerConfig
-from vitral.models.vit import ViT
-from vitral.models.vit_config import ViTConfig
+from vitral.models.timesformer.config import Scheme, TimeSformerConfig
+from vitral.models.timesformer.timesformer import TimeSformer
+from vitral.models.vit import ViT, ViTConfig
 
 FC_AND_TIME = re.compile(r"time_embed|blocks\.\d+\.\w+_fc\.(weight|bias)")
 STEP_OF = re.compile(r"(blocks\.\d+\.)(?:temporal|width|local)_(norm1|attn)\.")

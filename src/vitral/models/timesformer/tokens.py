@@ -10,8 +10,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from vitral.layers import Extent, grouped
-from vitral.layers.clip import LINES
-from vitral.models.timesformer_config import Step, TimeSformerConfig
+from vitral.layers.space_time_attention import LINES
+from vitral.models.timesformer.config import Step, TimeSformerConfig
 
 
 class Places(NamedTuple):

@@ -1,7 +1,7 @@
 """One block of a Vision Transformer, from the settings of the model."""
 
 from vitral.layers import Attention, Block, Mlp, RelativePosition, SwiGLU
-from vitral.models.vit_config import ViTConfig
+from vitral.models.vit.config import ViTConfig
 
 
 def block_of(config: ViTConfig, drop_path: float) -> Block:

@@ -9,11 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from vitral.layers.clip import LINES, STRIDE, Along, Extent, radii
 from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, TimeResize
+from vitral.layers.space_time_attention import LINES, STRIDE, Along, Extent, radii
 from vitral.models.base import Size2d, pair, require
-from vitral.models.vit_config import SIZES, ViTConfig
+from vitral.models.vit import SIZES, ViTConfig
 
 Scheme = Literal["space", "joint", "divided", "local_global", "axial"]
 Kind = Along | Literal["clip", "local", "strided"]

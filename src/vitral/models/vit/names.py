@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from vitral.models.base import Named
-from vitral.models.vit_config import PATCH_SIZES, SIZES, ViTConfig
+from vitral.models.vit.config import PATCH_SIZES, SIZES, ViTConfig
 
 OURS = re.compile(rf"vit_({'|'.join(SIZES)})(\d+)")
 FOREIGN_SIZES = {

@@ -1,0 +1,16 @@
+"""Vision Transformer (arXiv 2010.11929)."""
+
+from vitral.models.vit.block import block_of
+from vitral.models.vit.config import SIZES, MergeSchedule, ViTConfig
+from vitral.models.vit.names import FOREIGN_SIZES
+from vitral.models.vit.vit import FAMILY, ViT
+
+__all__ = [
+    "FAMILY",
+    "FOREIGN_SIZES",
+    "SIZES",
+    "MergeSchedule",
+    "ViT",
+    "ViTConfig",
+    "block_of",
+]
