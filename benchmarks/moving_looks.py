@@ -2,7 +2,8 @@
 
     python benchmarks/moving_looks.py --task appearance --scheme divided --seed 0
 
-A tiny TimeSformer is trained on vitral.data.moving for 300 steps; the shares are means
+A tiny TimeSformer is trained on vitral.data.sources.synthetic for 300 steps; the shares
+are means
 over 200 clips that it has not seen.
 """
 
@@ -16,8 +17,7 @@ from torch import Tensor, nn
 
 import vitral as vt
 from vitral.data import Preprocess, Sampling
-from vitral.data.generated import patterns
-from vitral.data.moving import Clips, moving_squares
+from vitral.data.sources.synthetic import Clips, moving_squares, patterns
 from vitral.inspection import grad_cam, relevance, rollout
 from vitral.models import VisionModel
 

@@ -221,12 +221,12 @@ def run_child(request: dict[str, Any], data: Path) -> int:
 def serve(data: Path) -> None:
     import multiprocessing
 
-    import vitral.data.workers
+    import vitral.data.loading.workers
 
     for name in ("vitral.run.training", "torch._dynamo", "photos"):
         importlib.import_module(name)
     # The server of the real context would import torch anew for every training.
-    vitral.data.workers._context = lambda: multiprocessing.get_context("fork")
+    vitral.data.loading.workers._context = lambda: multiprocessing.get_context("fork")
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -8,8 +8,7 @@ import pytest
 
 import vitral.data as data
 from benchmark_layouts import field, record
-from vitral.data.benchmarks import BENCHMARKS
-from vitral.data.distances import (
+from vitral.data.benchmarks.clevr_kitti import (
     CLEVR_CLASSES,
     CLEVR_EDGES,
     KITTI_CLASSES,
@@ -18,8 +17,9 @@ from vitral.data.distances import (
     nearest_vehicle,
     split_videos,
 )
-from vitral.data.source import NAMES
-from vitral.data.tfrecord import read_at, read_records
+from vitral.data.benchmarks.registry import BENCHMARKS
+from vitral.data.benchmarks.tfrecord import read_at, read_records
+from vitral.data.open import NAMES
 from vitral.errors import ConfigError, DataError
 from vitral.recipes.vit import TABLE_4, row_for
 

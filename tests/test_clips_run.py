@@ -17,15 +17,9 @@ import vitral.weights
 from moving import MOTIONS, make_clips, moving_square, write_sound
 from photos import contents, make_photos, tiny_config
 from vitral.cli import main
-from vitral.data import (
-    AugmentConfig,
-    Preprocess,
-    Sampling,
-    clip_views,
-    decoder,
-    open_clip,
-)
-from vitral.data.views import AugmentClip
+from vitral.data import AugmentConfig, Preprocess, Sampling, clip_views, open_clip
+from vitral.data.loading.clip_transforms import AugmentClip
+from vitral.data.video import decoder_client
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import ViT, ViTConfig, config, create
 from vitral.run import TrainConfig, open_run
@@ -79,7 +73,7 @@ def run(clips, tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def ended():
     yield
-    decoder.close()
+    decoder_client.close()
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""vitral.data.augment and mix: what may vary, how far, and what it depends on."""
+"""vitral.data.augmentation.augment and mix: what may vary, how far, and what it
+depends on."""
 
 import math
 
@@ -11,11 +12,11 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
 from vitral.data import Augment, AugmentConfig, MixConfig, Preprocess
-from vitral.data.augment import SYMMETRIES, inception_crop
-from vitral.data.keyed import keyed_generator
-from vitral.data.mix import cutmix_box, mix
-from vitral.data.preprocess import Size
-from vitral.data.shift_rotate import turned
+from vitral.data.augmentation.affine import turned
+from vitral.data.augmentation.augment import SYMMETRIES, inception_crop
+from vitral.data.augmentation.mixup import cutmix_box, mix
+from vitral.data.images.preprocess import Size
+from vitral.data.rng import keyed_generator
 from vitral.errors import ConfigError
 
 HEIGHT, WIDTH = 24, 40

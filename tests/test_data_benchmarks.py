@@ -1,4 +1,5 @@
-"""vitral.data.tasks: VTAB and the few-shot sets on tiny files of their own layouts."""
+"""vitral.data.benchmarks.vtab: VTAB and the few-shot sets on tiny files of their own
+layouts."""
 
 import hashlib
 import pickle
@@ -12,10 +13,19 @@ from torchvision import datasets
 
 import benchmark_layouts as layouts
 import vitral.data as data
-from vitral.data import arrays, named, tasks
-from vitral.data.benchmarks import BENCHMARKS
+from vitral.data.benchmarks import norb_dsprites, vtab
+from vitral.data.benchmarks.registry import BENCHMARKS
+from vitral.data.benchmarks.subsets import (
+    Part,
+    Pool,
+    Split,
+    _at,
+    draw,
+    in_order,
+    per_class,
+)
 from vitral.data.dataset import FileReader
-from vitral.data.pool import Part, Pool, Split, _at, draw, in_order, per_class
+from vitral.data.sources import torchvision_datasets
 from vitral.errors import ConfigError, DataError
 
 TRAIN, VAL = 5, 3
@@ -24,8 +34,8 @@ TRAIN, VAL = 5, 3
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Nothing from another test's folder, and made files without checksums."""
-    named._opened.cache_clear()
-    arrays._stack.cache_clear()
+    torchvision_datasets._opened.cache_clear()
+    norb_dsprites._stack.cache_clear()
     for module in (datasets.cifar, datasets.svhn):
         monkeypatch.setattr(
             module, "check_integrity", lambda path, md5=None: Path(path).exists()
@@ -35,8 +45,8 @@ def fresh(monkeypatch):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(tasks, "VTAB_TRAIN", TRAIN)
-    monkeypatch.setattr(tasks, "VTAB_VAL", VAL)
+    monkeypatch.setattr(vtab, "VTAB_TRAIN", TRAIN)
+    monkeypatch.setattr(vtab, "VTAB_VAL", VAL)
 
 
 @pytest.fixture
@@ -105,7 +115,7 @@ def test_a_task_is_drawn_from_its_publishers_files(task, tmp_path, few):
     # Neither a seed nor a share moves an image.
     other = data.open(f"vtab/{task}", root=tmp_path, seed=4, val=0.5, test=0.3)
     assert other.examples == dataset.examples
-    assert tasks.FIXED in dataset.notes
+    assert vtab.FIXED in dataset.notes
     full = data.open(f"vtab/{task}/full", root=tmp_path)
     assert sizes(full) == {"train": TRAIN + VAL, "test": test}
     learned = {e.id for e in dataset.examples if e.split != "test"}
@@ -116,8 +126,8 @@ def test_every_task_is_tested():
     tested = {f"vtab/{name}" for name in VTAB} | {f"fewshot/{name}" for name in FEWSHOT}
     own = {"vtab/dsprites_location", "vtab/dsprites_orientation"}
     own |= {"fewshot/imagenet", "fewshot/col_hist", "fewshot/uc_merced"}
-    assert tested | own == set(tasks.TASKS)
-    assert set(tasks.TASKS) == {name for name in BENCHMARKS if "/" in name}
+    assert tested | own == set(vtab.TASKS)
+    assert set(vtab.TASKS) == {name for name in BENCHMARKS if "/" in name}
 
 
 @pytest.mark.parametrize("name", FEWSHOT)
@@ -139,14 +149,14 @@ def test_few_shot_sets_keep_all_of_train(name, tmp_path):
 )
 def test_few_shot_sets_in_one_piece(name, make, cut, number, tmp_path, monkeypatch):
     make(tmp_path)
-    task = tasks.TASKS[f"fewshot/{name}"]
+    task = vtab.TASKS[f"fewshot/{name}"]
     assert (task.train.stop, task.test.start) == (cut, cut)
     with pytest.raises(DataError, match="test needs 1 images, but there are only 0"):
         data.open(f"fewshot/{name}", root=tmp_path)
     smaller = task._replace(
         train=replace(task.train, stop=12), test=replace(task.test, start=12)
     )
-    monkeypatch.setitem(tasks.TASKS, f"fewshot/{name}", smaller)
+    monkeypatch.setitem(vtab.TASKS, f"fewshot/{name}", smaller)
     dataset = data.open(f"fewshot/{name}", root=tmp_path)
     assert sizes(dataset) == {"train": 12, "test": number - 12}
     for example in dataset.examples:
@@ -162,7 +172,7 @@ def test_imagenet_is_ordered_by_wordnet_id(tmp_path):
     assert sizes(dataset) == {"train": 8, "test": 12}
     few = data.open("fewshot/imagenet", root=tmp_path)
     assert sizes(few) == {"train": 8, "test": 12}
-    assert tasks.TASKS["fewshot/imagenet"].train.stop == 65_000
+    assert vtab.TASKS["fewshot/imagenet"].train.stop == 65_000
 
 
 def test_dsprites(tmp_path, few):
@@ -216,7 +226,7 @@ def test_the_thousand_of_cifar_stay(tmp_path):
         splits={"train": split, "test": last},
         reader=FileReader(root=tmp_path),
     )
-    task = tasks.TASKS["vtab/cifar100"]
+    task = vtab.TASKS["vtab/cifar100"]
     parts = {
         "train": (replace(task.train, most=800),),
         "val": (replace(task.val, most=200),),
@@ -270,7 +280,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_parts_have_the_benchmarks_sizes(name):
-    task, row = tasks.TASKS[f"vtab/{name}"], data.benchmark(f"vtab/{name}")
+    task, row = vtab.TASKS[f"vtab/{name}"], data.benchmark(f"vtab/{name}")
 
     def size(part):
         number = PUBLISHED[name][part.of]
@@ -294,7 +304,7 @@ def test_per_class_takes_as_many_of_each(tmp_path):
         "crab": 30,
     }
     next((tmp_path / "caltech101/101_ObjectCategories/accordion").iterdir()).unlink()
-    named._opened.cache_clear()
+    torchvision_datasets._opened.cache_clear()
     with pytest.raises(DataError, match="Class 0 has 30 images; more than 30 are"):
         data.open("fewshot/caltech101", root=tmp_path)
 
@@ -387,7 +397,7 @@ def test_damaged_norb(tmp_path, few):
 
 def test_damaged_dsprites(tmp_path, few):
     layouts.dsprites(tmp_path)
-    file = tmp_path / "dsprites" / arrays.DSPRITES
+    file = tmp_path / "dsprites" / norb_dsprites.DSPRITES
     np.savez(file, imgs=np.zeros((3, 4, 5), np.uint8))
     with pytest.raises(DataError, match="is not dSprites' archive with imgs and"):
         data.open("vtab/dsprites_location", root=tmp_path)

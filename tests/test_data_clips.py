@@ -25,12 +25,13 @@ from moving import (
     write_sound,
     write_video,
 )
-from vitral.data import AugmentConfig, MixConfig, Preprocess, Sampling, decoder
-from vitral.data.clips import open_clip
+from vitral.data import AugmentConfig, MixConfig, Preprocess, Sampling
+from vitral.data.augmentation.mixup import mix
 from vitral.data.dataset import ClipReader, Example
-from vitral.data.keyed import keyed_generator
-from vitral.data.mix import mix
+from vitral.data.rng import keyed_generator
 from vitral.data.split import apply, save
+from vitral.data.video import decoder_client
+from vitral.data.video.clip import open_clip
 from vitral.errors import ConfigError, DataError, ImageError, MissingExtraError
 
 GAPS = np.random.default_rng(3).integers(10, 300, 60)
@@ -60,7 +61,7 @@ FILES = {
 @pytest.fixture(autouse=True)
 def ended():
     yield
-    decoder.close()
+    decoder_client.close()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -666,13 +667,13 @@ def test_a_decoder_that_hangs_is_cut_and_named(folder):
 def test_a_decoder_that_stops_or_dies_is_replaced(tmp_path):
     write_video(tmp_path / "a.mp4", 5)
     clip = open_clip(tmp_path / "a.mp4", timeout=1.0)
-    (child,) = decoder._idle
+    (child,) = decoder_client._idle
     os.kill(child.process.pid, signal.SIGSTOP)
     with pytest.raises(ImageError, match="took more than 1 seconds and was cut"):
         clip.read([2])
     assert child.process.returncode == -signal.SIGKILL
     assert number_in(clip.read([2])[0]) == 2
-    (child,) = decoder._idle
+    (child,) = decoder_client._idle
     os.kill(child.process.pid, signal.SIGSEGV)
     with pytest.raises(ImageError, match=r"the video decoder died of it .exit -11."):
         clip.read([2])
@@ -683,7 +684,7 @@ def test_a_decoder_that_nobody_waits_for_ends_itself(tmp_path, monkeypatch):
     # As after the death of a worker whose decoder hangs: no one is left to cut it.
     os.mkfifo(tmp_path / "hang.mp4")
     program = tmp_path / "video.py"
-    text = Path(decoder._PROGRAM).read_text()
+    text = Path(decoder_client._PROGRAM).read_text()
     assert '["timeout"] + 10' in text
     program.write_text(text.replace('["timeout"] + 10', '["timeout"] + 0.5'))
     child = subprocess.Popen(

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from vitral.data import Augment, AugmentConfig, Plain, Preprocess
-from vitral.data.eight_bit import normalised, picture, resized, stacked, values
+from vitral.data.images.uint8 import normalised, picture, resized, stacked, values
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

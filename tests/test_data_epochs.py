@@ -1,4 +1,5 @@
-"""vitral.data.epochs: what an epoch shows, by hand; and the loader that shows it."""
+"""vitral.data.loading.repeated_augmentation: what an epoch shows, by hand; and the
+loader that shows it."""
 
 from collections import Counter
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 import vitral.data as data
 from vitral.data import Augment, AugmentConfig, Loader, MixConfig, Preprocess, Stages
-from vitral.data.epochs import Shown, repeated
+from vitral.data.loading.repeated_augmentation import Shown, repeated
 from vitral.errors import ConfigError
 
 SIZES = ((16, 24), (24, 40), (32, 48))

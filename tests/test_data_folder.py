@@ -1,4 +1,5 @@
-"""vitral.data.folder: which files become examples, with which label and split."""
+"""vitral.data.sources.image_folder: which files become examples, with which label and
+split."""
 
 import hashlib
 import os
@@ -8,8 +9,8 @@ import pytest
 from PIL import Image
 
 import vitral.data as data
-from vitral.data.folder import read_folder
 from vitral.data.order import natural_key
+from vitral.data.sources.image_folder import read_folder
 from vitral.errors import ConfigError, DataError
 
 

@@ -1,4 +1,5 @@
-"""vitral.data.hub: Parquet files as the Hugging Face hub holds them, without it."""
+"""vitral.data.sources.huggingface: Parquet files as the Hugging Face hub holds them,
+without it."""
 
 import io
 import pickle
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 import vitral.data as data
-from vitral.data import hub
+from vitral.data.sources import huggingface
 from vitral.errors import ConfigError, DataError, MissingExtraError
 
 WORDS = ["zebra", "apple", "class 10"]
@@ -19,7 +20,7 @@ WORDS = ["zebra", "apple", "class 10"]
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    hub._opened.cache_clear()
+    huggingface._opened.cache_clear()
     datasets.disable_progress_bars()
     yield
     datasets.enable_progress_bars()

@@ -1,4 +1,4 @@
-"""vitral.data.images: what each kind of file becomes, pixel by pixel."""
+"""vitral.data.images.decode: what each kind of file becomes, pixel by pixel."""
 
 import io
 import os
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from vitral.data.images import decode
+from vitral.data.images.decode import decode
 from vitral.errors import ImageError
 
 HEIGHT, WIDTH = 6, 10

@@ -1,11 +1,11 @@
-"""vitral.data.in_place: an image's memory as an array."""
+"""vitral.data.images.pillow_buffer: an image's memory as an array."""
 
 import gc
 
 import numpy as np
 from PIL import Image
 
-from vitral.data.in_place import shared
+from vitral.data.images.pillow_buffer import shared
 
 
 def photo(height: int, width: int) -> Image.Image:

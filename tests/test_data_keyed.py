@@ -1,8 +1,8 @@
-"""vitral.data.keyed: NumPy's own streams, made more quickly."""
+"""vitral.data.rng: NumPy's own streams, made more quickly."""
 
 import numpy as np
 
-from vitral.data.keyed import keyed_generator, keyed_integer
+from vitral.data.rng import keyed_generator, keyed_integer
 
 
 def test_the_stream_is_that_of_philox_with_the_key():

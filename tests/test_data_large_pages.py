@@ -1,4 +1,5 @@
-"""vitral.data.large_pages: memory of batches, used again when a batch is gone."""
+"""vitral.data.images.batch_buffers: memory of batches, used again when a batch is
+gone."""
 
 import threading
 
@@ -6,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitral.data import large_pages
-from vitral.data.large_pages import LARGE, empty
+from vitral.data.images import batch_buffers
+from vitral.data.images.batch_buffers import LARGE, empty
 
 NUMBERS = LARGE // 4
 
@@ -15,7 +16,7 @@ NUMBERS = LARGE // 4
 @pytest.fixture(autouse=True)
 def fresh_shelf(monkeypatch):
     """Memory that no other test has given back."""
-    monkeypatch.setattr(large_pages, "_shelf", large_pages._Shelf())
+    monkeypatch.setattr(batch_buffers, "_shelf", batch_buffers._Shelf())
 
 
 def test_a_tensor_like_any_other():
@@ -55,9 +56,9 @@ def test_not_while_a_part_of_it_is_held(held):
 def test_at_most_two_wait_and_none_of_another_size():
     batches = [empty((NUMBERS,)) for _ in range(5)]
     del batches
-    assert len(large_pages._shelf.idle) == 2
+    assert len(batch_buffers._shelf.idle) == 2
     other = empty((NUMBERS + 8,))
-    assert large_pages._shelf.idle == []
+    assert batch_buffers._shelf.idle == []
     assert other.shape == (NUMBERS + 8,)
 
 

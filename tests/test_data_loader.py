@@ -1,4 +1,5 @@
-"""vitral.data.loader: equal batches for any number of workers, and honest failures."""
+"""vitral.data.loading.loader: equal batches for any number of workers, and honest
+failures."""
 
 import os
 import signal
@@ -13,7 +14,7 @@ from PIL import Image
 
 import vitral.data as data
 from vitral.data import Augment, AugmentConfig, Loader, MixConfig, Plain, Preprocess
-from vitral.data.batches import target_of
+from vitral.data.loading.batch import target_of
 from vitral.errors import ConfigError, VitralError
 
 PREPROCESS = Preprocess(image_size=(24, 40))

@@ -1,10 +1,10 @@
-"""vitral.data.moving: the label is in the motion or in the pattern, nowhere else."""
+"""vitral.data.sources.synthetic: the label is in the motion or in the pattern, nowhere
+else."""
 
 import numpy as np
 import pytest
 
-from vitral.data.generated import patterns
-from vitral.data.moving import moving_squares
+from vitral.data.sources.synthetic import moving_squares, patterns
 from vitral.errors import ConfigError
 
 

@@ -1,4 +1,5 @@
-"""vitral.data.named: the digits, and local copies of three torchvision layouts."""
+"""vitral.data.sources.torchvision_datasets: the digits, and local copies of three
+torchvision layouts."""
 
 import pickle
 from pathlib import Path
@@ -11,15 +12,15 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 import vitral.data as data
-from vitral.data import named
-from vitral.data.catalogue import SETS
-from vitral.data.named import read_named
+from vitral.data.sources import torchvision_datasets
+from vitral.data.sources.torchvision_catalogue import SETS
+from vitral.data.sources.torchvision_datasets import read_named
 from vitral.errors import ConfigError, DataError, MissingExtraError
 
 
 @pytest.fixture(autouse=True)
 def fresh_cache():
-    named._opened.cache_clear()
+    torchvision_datasets._opened.cache_clear()
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_eurosat_is_a_folder_split_by_hash(tmp_path):
     # The split is that of the ids alone: a longer list moves nothing.
     before = {e.id: e.split for e in dataset.examples}
     Image.new("RGB", (9, 7)).save(tmp_path / "eurosat/2750/River/99.png")
-    named._opened.cache_clear()
+    torchvision_datasets._opened.cache_clear()
     after = {e.id: e.split for e in data.open("eurosat", root=tmp_path).examples}
     assert before.items() < after.items()
 
@@ -185,7 +186,7 @@ def test_class_names_are_made_unique():
     class Source:
         classes = (("crane", "bird"), ("crane",), ("maillot",))
 
-    assert named._class_names(SETS["imagenet"], Source()) == (
+    assert torchvision_datasets._class_names(SETS["imagenet"], Source()) == (
         "crane",
         "crane (2)",
         "maillot",
@@ -208,7 +209,7 @@ def test_unknown_names_are_answered_with_the_nearest(name, close):
 
 
 def test_a_name_unlike_any_lists_all():
-    assert named.nearest("zzzzzzzzzz") == named.NAMES
+    assert torchvision_datasets.nearest("zzzzzzzzzz") == torchvision_datasets.NAMES
 
 
 def test_absent_files_without_a_download(tmp_path):
@@ -233,7 +234,7 @@ def test_a_download_that_fails_is_a_sentence(tmp_path, monkeypatch):
 
 def test_default_root_follows_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert named.default_root() == tmp_path / "vitral" / "data"
+    assert torchvision_datasets.default_root() == tmp_path / "vitral" / "data"
 
 
 def test_mnist_of_the_package():

@@ -1,4 +1,4 @@
-"""vitral.data.preprocess: sizes, filters, normalisation and the hash."""
+"""vitral.data.images.preprocess: sizes, filters, normalisation and the hash."""
 
 import io
 
@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from vitral.data import Preprocess
-from vitral.data.preprocess import Size
+from vitral.data.images.preprocess import Size
 from vitral.errors import ConfigError, ImageError
 
 

@@ -1,4 +1,5 @@
-"""vitral.data.rand_augment: operations by hand, and by Pillow where they are equal."""
+"""vitral.data.augmentation.rand_augment_tf: operations by hand, and by Pillow where
+they are equal."""
 
 import math
 
@@ -8,8 +9,8 @@ import torch
 from PIL import Image, ImageOps
 
 from vitral.data import Augment, AugmentConfig, Preprocess
-from vitral.data import rand_augment as ops
-from vitral.data.keyed import keyed_generator
+from vitral.data.augmentation import rand_augment_tf as ops
+from vitral.data.rng import keyed_generator
 
 NAMES = (
     "AutoContrast Equalize Invert Rotate Posterize Solarize Color Contrast Brightness "

@@ -1,4 +1,4 @@
-"""vitral.data.shards: tar, Parquet and Arrow files as data sets."""
+"""vitral.data.shards.dataset: tar, Parquet and Arrow files as data sets."""
 
 import io
 import json
@@ -17,9 +17,9 @@ import pytest
 
 import vitral.data as data
 from packed import labelled, number_of, pack, pack_rows, png
-from vitral.data import shards
 from vitral.data.dataset import DataSet, UnavailableError
-from vitral.data.webdataset import index_tar
+from vitral.data.shards import dataset
+from vitral.data.shards.webdataset import index_tar
 from vitral.errors import ConfigError, DataError, MissingExtraError
 
 PREPROCESS = data.Preprocess(image_size=(6, 8))
@@ -112,7 +112,7 @@ def test_any_number_of_workers_and_any_start_give_the_same_bits(suffix, tmp_path
 
 
 def test_the_order_mixes_windows_of_chunks(tmp_path, monkeypatch):
-    from vitral.data.shard_order import ShardOrder
+    from vitral.data.shards.shuffle import ShardOrder
 
     examples = tuple(
         data.dataset.Example(id=f"{n}", label=(0,), place=(n // 10, n // 5 % 2, n % 5))
@@ -126,7 +126,7 @@ def test_the_order_mixes_windows_of_chunks(tmp_path, monkeypatch):
     assert set.union(*windows) == set(range(12))
     assert order[:15] != sorted(order[:15])
     assert any(max(window) - min(window) > 4 for window in windows)
-    monkeypatch.setattr("vitral.data.shard_order.CHUNK", 4)
+    monkeypatch.setattr("vitral.data.shards.shuffle.CHUNK", 4)
     # Single examples: chunks of 4, 4 and 2 in each shard of ten.
     order = ShardOrder(grouped=False, chunks=1)(examples, 4, 9)
     sizes, at = [], 0
@@ -143,12 +143,12 @@ def test_the_order_mixes_windows_of_chunks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_row_group_is_read_once_an_epoch(workers, tmp_path, monkeypatch):
     """Also by a rank that builds every second batch."""
-    from vitral.data.shard_reader import ParquetReader
+    from vitral.data.shards.readers import ParquetReader
 
     dataset = data.open(make(tmp_path / "set", ".parquet"))
-    monkeypatch.setattr(shards, "WINDOW_BYTES", 6_000)
+    monkeypatch.setattr(dataset, "WINDOW_BYTES", 6_000)
     dataset = data.open(tmp_path / "set")
-    assert isinstance(dataset.order, shards.ShardOrder)
+    assert isinstance(dataset.order, dataset.ShardOrder)
     assert 2 <= dataset.order.chunks < 18
     read = []
     load = ParquetReader.load
@@ -472,7 +472,7 @@ def test_the_cached_index(tmp_path, cache, monkeypatch):
         kept.write_bytes(damage)
         assert data.open(file, val=0, test=0).examples == fresh
         assert kept.read_bytes() == whole  # built again
-    monkeypatch.setattr(shards, "index_tar", lambda file: pytest.fail("built"))
+    monkeypatch.setattr(dataset, "index_tar", lambda file: pytest.fail("built"))
     assert data.open(file, val=0, test=0).examples == fresh
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[2]))
@@ -675,7 +675,7 @@ def test_a_folder_of_images_beside_its_tar_file_stays_one(tmp_path):
 
 
 def test_shards_sorted_by_class_are_noted(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "CHUNKS", 2)
+    monkeypatch.setattr(dataset, "CHUNKS", 2)
     pack(tmp_path / "set/a.tar", labelled(range(640), lambda n: n // 160))
     (note,) = data.open(tmp_path / "set").notes
     assert note.startswith("shards are sorted by class: an epoch mixes only 2 chunks")

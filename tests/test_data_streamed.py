@@ -1,4 +1,4 @@
-"""vitral.data.streamed: Parquet files behind HTTP, on a server of these tests."""
+"""vitral.data.shards.remote: Parquet files behind HTTP, on a server of these tests."""
 
 import functools
 import http.server
@@ -17,8 +17,9 @@ import pytest
 
 import vitral.data as data
 from packed import number_of, pack_rows
-from vitral.data import split, streamed
+from vitral.data import split
 from vitral.data.dataset import DataSet, UnavailableError
+from vitral.data.shards import remote
 from vitral.errors import DataError, MissingExtraError
 
 
@@ -137,8 +138,8 @@ def make(folder: Path, rows: int = 30) -> None:
 def opened(served: tuple[Path, str], root: Path, config: str = "") -> DataSet:
     folder, address = served
     system = Web([file.relative_to(folder).as_posix() for file in folder.rglob("*.*")])
-    paths = streamed.parquet_files(system, address)
-    listed = streamed.read_remote("set", system, address, paths, config, root, False)
+    paths = remote.parquet_files(system, address)
+    listed = remote.read_remote("set", system, address, paths, config, root, False)
     return split.assign(listed, seed=0, val=0, test=0)
 
 
@@ -203,7 +204,7 @@ def test_listing_fetches_no_pictures(served, tmp_path):
 def test_the_disk_is_not_filled(tmp_path):
     import pyarrow as pa
 
-    spool = streamed.Spool(folder=tmp_path / "rows", limit=50_000)
+    spool = remote.Spool(folder=tmp_path / "rows", limit=50_000)
     fetched = []
 
     def fetch(key: str) -> pa.ChunkedArray:
@@ -235,7 +236,7 @@ def test_the_disk_is_not_filled(tmp_path):
 def test_a_network_that_fails(served, tmp_path, monkeypatch):
     folder, _ = served
     make(folder)
-    monkeypatch.setattr(streamed, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0))
     dataset = opened(served, tmp_path)
     Ranges.failures = 2
     batch = next(loader_of(dataset).epoch(0))

@@ -1,4 +1,4 @@
-"""vitral.data.table: rows to examples, and what is said about a wrong row."""
+"""vitral.data.sources.table: rows to examples, and what is said about a wrong row."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import vitral.data as data
-from vitral.data.table import read_table
+from vitral.data.sources.table import read_table
 from vitral.errors import ConfigError, DataError
 
 IMAGES = ("a.png", "b.png", "sub/c.png", "d.png")

@@ -1,4 +1,5 @@
-"""vitral.data.tar: against Python's tarfile, cut files, and files made to do harm."""
+"""vitral.data.shards.tar: against Python's tarfile, cut files, and files made to do
+harm."""
 
 import io
 import os
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from packed import labelled, pack
-from vitral.data.tar import BLOCK, Contents, read_contents
+from vitral.data.shards.tar import BLOCK, Contents, read_contents
 
 CASES = int(os.environ.get("VITRAL_FUZZ", "2000"))
 

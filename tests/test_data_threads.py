@@ -11,7 +11,7 @@ from PIL import Image
 
 import vitral.data
 from vitral.data import AugmentConfig, Loader, Preprocess, training_transform
-from vitral.data.threads import WORTH_A_THREAD, in_threads
+from vitral.data.loading.thread_map import WORTH_A_THREAD, in_threads
 
 LONG = 3 * WORTH_A_THREAD
 

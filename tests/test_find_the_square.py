@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitral.data.generated import PATTERNS, Squares, find_the_square
+from vitral.data.sources.synthetic import PATTERNS, Squares, find_the_square
 from vitral.errors import ConfigError
 from vitral.inspection import rollout
 from vitral.inspection.faithfulness import (

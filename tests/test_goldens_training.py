@@ -18,9 +18,9 @@ from torch.nn import functional
 import vitral.weights
 from helpers import TINY, randomise
 from vitral.data import AugmentConfig, Batch, MixConfig, Preprocess
-from vitral.data.augment import inception_crop
-from vitral.data.mix import mix
-from vitral.data.preprocess import Size
+from vitral.data.augmentation.augment import inception_crop
+from vitral.data.augmentation.mixup import mix
+from vitral.data.images.preprocess import Size
 from vitral.models import ViT, ViTConfig, changed
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.objectives.supervised import sigmoid_loss

@@ -12,7 +12,8 @@ import vitral as vt
 from helpers import TINY, randomise, tiny_vit
 from moving import write_folder, write_npz, write_video
 from vitral.cli import main
-from vitral.data import Preprocess, Sampling, clip_views, decoder, open_clip
+from vitral.data import Preprocess, Sampling, clip_views, open_clip
+from vitral.data.video import decoder_client
 from vitral.models import TimeSformerConfig, build
 
 FRAMES = 4
@@ -28,7 +29,7 @@ def clips(tmp_path_factory) -> Path:
     write_npz(folder / "b.npz", 9)
     write_folder(folder / "c", 5)
     yield folder
-    decoder.close()
+    decoder_client.close()
 
 
 def saved(folder: Path, **changes) -> Path:

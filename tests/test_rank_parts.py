@@ -18,8 +18,8 @@ import vitral.models
 from helpers import images, randomise, tiny_vit
 from photos import make_photos
 from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, training_transform
-from vitral.data.batches import Rows
-from vitral.data.shares import pieces
+from vitral.data.loading.batch import Rows
+from vitral.data.loading.rank_slice import pieces
 from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.training import shards
 from vitral.training.activations import checkpoint_activations, forward_names, units

@@ -11,7 +11,7 @@ from PIL import Image
 
 import benchmark_layouts as layouts
 from vitral.cli import main
-from vitral.data import named
+from vitral.data.sources import torchvision_datasets
 from vitral.errors import DataError
 from vitral.evaluation import RealAccuracy, real_accuracy, wilson
 from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real
@@ -100,7 +100,7 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture
 def imagenet(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    named._opened.cache_clear()
+    torchvision_datasets._opened.cache_clear()
     root = tmp_path / "vitral" / "data"
     layouts.imagenet(root)
     (tmp_path / "real.json").write_text(json.dumps(ACCEPTED))

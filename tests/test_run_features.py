@@ -17,7 +17,7 @@ import vitral as vt
 from helpers import randomise, tiny_vit
 from photos import CLASSES, contents, make_photos, photo, tiny_config
 from vitral.data import DataSet, Preprocess
-from vitral.data.images import Decoded, to_rgb
+from vitral.data.images.decode import Decoded, to_rgb
 from vitral.errors import ConfigError, DataError
 from vitral.models import ViT
 from vitral.run import feature_cache

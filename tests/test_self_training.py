@@ -15,7 +15,7 @@ import vitral as vt
 from photos import CLASSES, contents, make_photos, photo, tiny_config
 from vitral.cli import main
 from vitral.data import AugmentConfig, read_unlabelled
-from vitral.data.pseudo import PREFIX, Repeated
+from vitral.data.sources.pseudo_labels import PREFIX, Repeated
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
 from vitral.run import self_training

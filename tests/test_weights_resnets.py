@@ -23,7 +23,7 @@ import vitral.weights
 from helpers import TINY, images
 from photos import make_photos, tiny_config
 from vitral.data import AugmentConfig, Preprocess
-from vitral.data.preprocess import Size
+from vitral.data.images.preprocess import Size
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.models import (

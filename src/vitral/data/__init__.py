@@ -1,21 +1,27 @@
 """Where images and clips come from, and how they become batches, without a model."""
 
 from vitral.data.audit import Audit, check
-from vitral.data.augment import Augment, AugmentConfig
-from vitral.data.batches import Batch, Plain, Transform
+from vitral.data.augmentation import Augment, AugmentConfig, MixConfig
 from vitral.data.benchmarks import Benchmark, benchmark, expand, groups
-from vitral.data.clips import Clip, open_clip
 from vitral.data.dataset import BadFile, DataSet, Example, FileReader, Ignored
-from vitral.data.epochs import Shown, Stages
-from vitral.data.images import Decoded, decode
-from vitral.data.loader import Failure, Loader
-from vitral.data.mix import MixConfig
-from vitral.data.preprocess import Preprocess, Size
-from vitral.data.sampling import Sampling
-from vitral.data.source import NAMES
-from vitral.data.source import open_data as open  # noqa: A004 # read as data.open
-from vitral.data.unlabelled import read_unlabelled
-from vitral.data.views import clip_views, evaluation_transform, training_transform
+from vitral.data.frame_sampling import Sampling
+from vitral.data.images import Decoded, Preprocess, Size, decode
+from vitral.data.loading import (
+    Batch,
+    Failure,
+    Loader,
+    Plain,
+    Shown,
+    Stages,
+    Transform,
+    clip_views,
+    evaluation_transform,
+    training_transform,
+)
+from vitral.data.open import NAMES
+from vitral.data.open import open_data as open  # noqa: A004 # read as data.open
+from vitral.data.sources import read_unlabelled
+from vitral.data.video import Clip, open_clip
 
 __all__ = [
     "NAMES",

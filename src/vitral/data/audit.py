@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vitral.data.dataset import BadFile, DataSet, Example
-from vitral.data.preprocess import Size
+from vitral.data.images import Size
 from vitral.errors import DataError, ImageError
 
 MAX_BAD = 0.01

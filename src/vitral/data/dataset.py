@@ -13,9 +13,8 @@ from typing import ClassVar, Literal
 
 from PIL import Image
 
-from vitral.data.clips import Clip, open_clip
-from vitral.data.decoder import TIME_OUT
 from vitral.data.images import Decoded, decode
+from vitral.data.video import TIME_OUT, Clip, open_clip
 from vitral.errors import DataError, ImageError, MissingExtraError
 
 SPLITS = ("train", "val", "test")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vitral.atomic_io import write_atomic
 from vitral.data.dataset import SPLITS, DataSet, Example, shortened
-from vitral.data.keyed import keyed_integer
+from vitral.data.rng import keyed_integer
 from vitral.errors import ConfigError, DataError
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vitral.data import DataSet, Loader, Preprocess, evaluation_transform
-from vitral.data.preprocess import as_rgb
+from vitral.data.images import as_rgb
 from vitral.errors import GateError
 from vitral.export.subject import Subject, single
 from vitral.models import VisionModel

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from vitral.data import Preprocess
-from vitral.data.preprocess import Size
+from vitral.data.images import Size
 from vitral.errors import ConfigError
 from vitral.export.convert_onnx import LARGEST, traced
 from vitral.layers import resampling

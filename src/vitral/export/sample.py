@@ -12,7 +12,7 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from vitral.data import DataSet, Example, Loader, Preprocess, evaluation_transform
-from vitral.data.keyed import keyed_generator
+from vitral.data.rng import keyed_generator
 from vitral.errors import DataError
 from vitral.export.answers import Images
 from vitral.run.clips import kind_for, one_view

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vitral.data.keyed import keyed_generator
+from vitral.data.rng import keyed_generator
 
 _OF_EVALUATION = 0
 

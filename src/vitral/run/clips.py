@@ -19,10 +19,9 @@ from vitral.data import (
     evaluation_transform,
     open_clip,
 )
-from vitral.data.clips import Clip, clip_of
 from vitral.data.dataset import Example
-from vitral.data.frames import EXTENSIONS
 from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
+from vitral.data.video import EXTENSIONS, Clip, clip_of
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import ModelConfig
 

@@ -13,7 +13,7 @@ import torch
 from vitral.atomic_io import sha256_file
 from vitral.data import DataSet, Example, FileReader, Preprocess
 from vitral.data.dataset import ClipReader
-from vitral.data.frames import frame_files
+from vitral.data.video import frame_files
 from vitral.models import VisionModel
 from vitral.version import __version__
 from vitral.weights.opening import FILES, find

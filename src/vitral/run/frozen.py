@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
 from vitral.data import Batch, Loader
-from vitral.data.batches import target_of
+from vitral.data.loading import target_of
 from vitral.errors import DataError, WeightsError
 from vitral.models import Tokens, VisionModel, without_merging
 from vitral.run.claim import FULL

@@ -19,7 +19,7 @@ import vitral.data
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import DataSet, Loader, evaluation_transform, read_unlabelled
 from vitral.data.dataset import Example
-from vitral.data.pseudo import TABLE, PseudoData, write_pseudo
+from vitral.data.sources import TABLE, PseudoData, write_pseudo
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import softmax
 from vitral.objectives.self_training import PseudoLabels

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from vitral.data.frames import EXTENSIONS as CLIP_EXTENSIONS
-from vitral.data.frames import frame_files, has_clips
 from vitral.data.images import EXTENSIONS
+from vitral.data.video import EXTENSIONS as CLIP_EXTENSIONS
+from vitral.data.video import frame_files, has_clips
 from vitral.errors import ConfigError
 
 Kind = Literal["images", "clips"]

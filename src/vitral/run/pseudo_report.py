@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitral.data.rows import csv_rows, json_rows, read_text
+from vitral.data.sources import csv_rows, json_rows, read_text
 from vitral.errors import DataError, ImageError
 from vitral.report import PseudoFacts, write_pseudo_page
 from vitral.run.labelling import Labelled, Survey

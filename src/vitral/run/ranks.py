@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from vitral.data import Loader
-from vitral.data.batches import Rows
-from vitral.data.shares import pieces
+from vitral.data.loading import Rows, pieces
 from vitral.run.scoring import Scores, score, score_split
 from vitral.training.distributed import from_first, local_rank, rank, world_size
 from vitral.training.share import Share, own_span

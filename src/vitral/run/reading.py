@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitral.data.batches import one_thread
-from vitral.data.preprocess import Preprocess
-from vitral.data.threads import in_threads
-from vitral.data.workers import in_workers
+from vitral.data.images import Preprocess
+from vitral.data.loading import in_threads, in_workers, one_thread
 from vitral.errors import ImageError, VitralError
 from vitral.run.clips import pixels_of
 

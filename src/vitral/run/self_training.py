@@ -16,7 +16,7 @@ import torch
 import vitral.data
 from vitral.atomic_io import write_json
 from vitral.data import DataSet
-from vitral.data.pseudo import PseudoData
+from vitral.data.sources import PseudoData
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, Interval

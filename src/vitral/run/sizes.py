@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from vitral.data.catalogue import SETS
+from vitral.data.sources import SETS
 from vitral.errors import ConfigError
 from vitral.run.config import TrainConfig
 from vitral.run.setup import kind_of_run, open_data

@@ -5,7 +5,7 @@ teacher in it.
 from dataclasses import replace
 from pathlib import Path
 
-from vitral.data.pseudo import read_about
+from vitral.data.sources import read_about
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
 from vitral.run.config import TrainConfig

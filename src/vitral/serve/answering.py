@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitral.data import Preprocess
-from vitral.data.images import decode
-from vitral.data.preprocess import Size
+from vitral.data.images import Size, decode
 from vitral.errors import ConfigError, ImageError, WeightsError
 from vitral.evaluation import softmax
 from vitral.inspection import grad_cam, rollout

@@ -7,7 +7,7 @@ from typing import Any
 
 from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig
-from vitral.data.named import read_named
+from vitral.data.sources import read_named
 from vitral.data.split import position
 from vitral.objectives import SupervisedConfig
 from vitral.run import TrainConfig

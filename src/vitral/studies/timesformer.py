@@ -1,6 +1,7 @@
 """Which attention in space and time, when motion is the label? (arXiv 2102.05095)
 
-The generated task of vitral.data.moving: the same clips carry a label in the motion
+The generated task of vitral.data.sources.synthetic: the same clips carry a label in the
+motion
 alone, or in the pattern alone.
 """
 
@@ -15,7 +16,7 @@ import vitral.models
 import vitral.weights
 from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig, Preprocess, Sampling
-from vitral.data.moving import Label, moving_squares
+from vitral.data.sources import Label, moving_squares
 from vitral.layers import Grid
 from vitral.models.timesformer import STEPS, Scheme, keys_per_query
 from vitral.objectives import SupervisedConfig
@@ -212,7 +213,8 @@ STUDY = Study(
             f"{NUM_CLIPS:,} generated clips of {FRAMES} frames of {HEIGHT} x {WIDTH} "
             "pixels: a square of 8 pixels with one of two patterns crosses the frame "
             "over noise, and a clip to the left is one to the right with its frames in "
-            "reverse order (`vitral.data.moving`). The same clips are classified by "
+            "reverse order (`vitral.data.sources.synthetic`). The same clips are "
+            "classified by "
             "motion and by pattern. A TimeSformer of 2 blocks and width 32 is trained "
             "for 150 steps of 64 clips from zero. Its first weights are larger than "
             "the published ones (Xavier, positions of deviation 0.5), which are made "

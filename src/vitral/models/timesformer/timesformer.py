@@ -7,7 +7,8 @@
 Which steps there are, and who sees whom in them, is the scheme (config.py here,
 layers/space_time_attention.py). A clip is [batch, frames, channels, height, width].
 Where tokens fall into groups, each group has a copy of the class token, and the class
-token moves by the mean of what its copies get. With `space` every frame has a class token of its own, and
+token moves by the mean of what its copies get. With `space` every frame has a class
+token of its own, and
 the mean of all is taken before the final norm.
 
 The paper leaves the following open for `local_global` and `axial`. Near by means the

@@ -1,0 +1,6 @@
+"""Random augmentation; each draw is a function of (seed, epoch, example)."""
+
+from vitral.data.augmentation.augment import Augment, AugmentConfig
+from vitral.data.augmentation.mixup import MixConfig, mix
+
+__all__ = ["Augment", "AugmentConfig", "MixConfig", "mix"]

@@ -1,0 +1,343 @@
+"""Random variations of a training image, each a pure function of (seed, view, id).
+
+The inception crop follows "An Image is Worth 16x16 Words" (arXiv 2010.11929, official
+code); RandAugment (arXiv 1909.13719), AutoAugment (1805.09501), colour jitter and
+erasing (1708.04896) are torchvision's; the first RandAugment is in rand_augment.py,
+mixing of images in mix.py.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vitral.data.augmentation.affine import moved
+from vitral.data.augmentation.rand_augment_tf import rand_augment
+from vitral.data.images import Preprocess, Size, uint8
+from vitral.data.rng import keyed_generator, keyed_integer, torch_seeded
+from vitral.errors import ConfigError
+
+CROP_ASPECT = (3 / 4, 4 / 3)
+"""Width / height of an inception crop, in pixels of the source."""
+CROP_TRIES = 100  # as in the official ViT code; torchvision tries 10
+_FILL = [128, 128, 128]  # grey of the original RandAugment
+
+# The eight symmetries of a square; None is the identity.
+SYMMETRIES = (
+    None,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Which variations of a training image are drawn, in the order they are applied."""
+
+    dihedral: bool = False
+    """Turn and mirror: view v shows symmetry (hash + v) % 8, so 8 views see all eight
+    once; replaces `flip`. For images without an "up"."""
+    crop: Literal["none", "inception", "window"] = "none"
+    """"inception" cuts a random rectangle and resizes it to the image size; "window"
+    resizes the whole image, to so much more that the image size is the smaller
+    `crop_area` of it, and cuts there at random; "none" resizes as in evaluation."""
+    crop_area: tuple[float, float] = (0.05, 1.0)
+    """Smallest and largest share of the area that a crop keeps."""
+    flip: float = 0.5
+    """Probability of mirroring left-right; 0 disables it, as digits and text need."""
+    shift: float = 0.0
+    """Largest move as a share of height and width, edges repeated; 0 disables it."""
+    rotate: float = 0.0
+    """Largest turn in degrees, edges repeated; 0 disables it."""
+    rand_augment: int = 0
+    """Number of RandAugment operations per image; 0 disables it."""
+    rand_augment_magnitude: int = 9
+    """Strength, 0..30: of `rand` on torchvision's scale, where 30 is the paper's 10; of
+    `rand_original` as the papers give it, AugReg up to 20."""
+    policy: Literal["rand", "rand_original", "auto"] = "rand"
+    """Whose operations: RandAugment by torchvision; as first released, which AugReg
+    used, with moves and holes in pixels of a 224 image; "auto" applies AutoAugment's
+    ImageNet policy, which has no number of operations: `rand_augment` stays 0."""
+    color_jitter: float = 0.0
+    """Factor range 1 +- this for brightness, contrast, saturation; 0 disables it."""
+    random_erasing: float = 0.0
+    """Probability of replacing a rectangle by the mean colour; 0 disables it."""
+    repeats: int = 1
+    """Variations of each example in an epoch, whose number of batches stays; 1 for
+    one."""
+    views: int = 0
+    """0 draws a new view each epoch; V > 0 repeats V views of every image."""
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_area
+        checks = (
+            (
+                "crop",
+                self.crop in ("none", "inception", "window"),
+                "'none', 'inception' or 'window'",
+            ),
+            ("crop_area", 0 < low <= high <= 1, "0 < smallest <= largest <= 1"),
+            ("flip", 0 <= self.flip <= 1, "a probability"),
+            ("shift", 0 <= self.shift < 1, "a share from 0 to below 1"),
+            ("rotate", 0 <= self.rotate <= 180, "0 to 180 degrees"),
+            ("rand_augment", self.rand_augment >= 0, "a number of operations"),
+            (
+                "rand_augment_magnitude",
+                0 <= self.rand_augment_magnitude <= 30,
+                "0 to 30",
+            ),
+            (
+                "policy",
+                self.policy in ("rand", "rand_original", "auto"),
+                "'rand', 'rand_original' or 'auto'",
+            ),
+            ("color_jitter", 0 <= self.color_jitter < math.inf, "0 or more"),
+            ("random_erasing", 0 <= self.random_erasing <= 1, "a probability"),
+            ("repeats", self.repeats >= 1, "a number of variations, 1 or more"),
+            ("views", self.views >= 0, "0 or a number of views"),
+        )
+        for name, valid, expected in checks:
+            if not valid:
+                value = getattr(self, name)
+                raise ConfigError(f"`augment.{name}` must be {expected}: got {value}.")
+        if self.policy == "auto" and self.rand_augment:
+            raise ConfigError(
+                "`augment.policy=auto` is AutoAugment, which draws its own number of "
+                f"operations: set `augment.rand_augment` to 0, got {self.rand_augment}."
+            )
+
+    @property
+    def uses_torchvision(self) -> bool:
+        """Whether colours are varied or a part is erased."""
+        return bool(self.recolours or self.random_erasing)
+
+    @property
+    def recolours(self) -> bool:
+        """Whether operations of a policy, or the colour jitter, change the image."""
+        operations = self.rand_augment or self.policy == "auto"
+        return bool(operations or self.color_jitter)
+
+    def view(self, number: int) -> int:
+        """The view that the variation of this number shows."""
+        return number % self.views if self.views else number
+
+
+class CropBox(NamedTuple):
+    """A rectangle in source pixels; bottom and right are exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """The training transform: vary an image, then preprocess it."""
+
+    config: AugmentConfig
+    preprocess: Preprocess
+    seed: int = 0
+
+    @property
+    def concurrent(self) -> bool:
+        """Several threads may vary at once: torchvision's operations alone draw from
+        the generator that all threads share."""
+        return not self.config.uses_torchvision
+
+    def __call__(
+        self, image: Image.Image, example_id: str, number: int
+    ) -> Float[Tensor, "3 height width"]:
+        """Vary and preprocess one RGB image; changes no global random state."""
+        eight = self.pixels(image, example_id, number)
+        if eight is not None:
+            of = self.preprocess
+            return uint8.normalised(eight, of.mean, of.std)
+        config = self.config
+        view, generator, image = self._begun(image, example_id, number)
+        pixels = self._cropped(image, generator)
+        if self._flips(generator):
+            pixels = pixels.flip(-1)
+        pixels = moved(pixels, config.shift, config.rotate, generator)
+        if not config.uses_torchvision:
+            return self.preprocess.normalise(pixels)
+        from torchvision.transforms import v2  # slow to import, and not always needed
+
+        with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
+            if config.recolours:
+                # On Pillow images: 8-bit integer steps, as these operations were
+                # defined, and no sum whose rounding depends on the number of threads.
+                whole = pixels.round().to(torch.uint8)
+                pixels = self._coloured(whole, generator).float()
+            result = self.preprocess.normalise(pixels)
+            if config.random_erasing:
+                return v2.RandomErasing(p=config.random_erasing, value=0)(result)
+            return result
+
+    def pixels(
+        self, image: Image.Image, example_id: str, number: int
+    ) -> UInt8[Tensor, "3 height width"] | None:
+        """The varied image before it is normalised; None where a step of this
+        configuration gives numbers that have no 8 bits."""
+        config = self.config
+        whole = self.preprocess.antialias
+        if not whole or config.shift or config.rotate or config.random_erasing:
+            return None
+        view, generator, image = self._begun(image, example_id, number)
+        pixels = self._cropped_whole(image, generator)
+        if self._flips(generator):
+            pixels = pixels.flip(-1)
+        if not config.recolours:
+            return pixels
+        with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
+            return self._coloured(pixels, generator)
+
+    def _begun(
+        self, image: Image.Image, example_id: str, number: int
+    ) -> tuple[int, np.random.Generator, Image.Image]:
+        """View, generator, and the image turned to its symmetry."""
+        view = self.config.view(number)
+        generator = keyed_generator("augment", self.seed, view, example_id)
+        if self.config.dihedral:
+            symmetry = SYMMETRIES[self.symmetry(example_id, view)]
+            image = image if symmetry is None else image.transpose(symmetry)
+        return view, generator, image
+
+    def _flips(self, generator: np.random.Generator) -> bool:
+        return not self.config.dihedral and generator.random() < self.config.flip
+
+    def symmetry(self, example_id: str, view: int) -> int:
+        """The index into SYMMETRIES that a view of an example shows."""
+        return (keyed_integer("dihedral", self.seed, example_id) + view) % 8
+
+    def _cropped(
+        self, image: Image.Image, generator: np.random.Generator
+    ) -> Float[Tensor, "3 height width"]:
+        preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
+        if preprocess.antialias:
+            return self._cropped_whole(image, generator).float()
+        if self.config.crop == "none":
+            return preprocess.resized(image)
+        if self.config.crop == "window":
+            larger = self._larger()
+            box = window(larger, size, generator)
+            return _inside(preprocess.resample(image, larger), box)
+        part = _cut(image, self._box(image, generator))
+        return preprocess.resample(part, size)
+
+    def _cropped_whole(
+        self, image: Image.Image, generator: np.random.Generator
+    ) -> UInt8[Tensor, "3 height width"]:
+        preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
+        if self.config.crop == "none":
+            return uint8.values(preprocess.resized_image(image))
+        if self.config.crop == "window":
+            larger = self._larger()
+            box = window(larger, size, generator)
+            whole = CropBox(0, 0, image.height, image.width)
+            return _inside(self._scaled(image, larger, whole), box)
+        return self._scaled(image, size, self._box(image, generator))
+
+    def _scaled(
+        self, image: Image.Image, size: Size, box: CropBox
+    ) -> UInt8[Tensor, "3 height width"]:
+        interpolation = self.preprocess.interpolation
+        inside = Size(box.bottom - box.top, box.right - box.left)
+        if interpolation == "nearest" or inside == size:
+            return uint8.values(self.preprocess.scaled(_cut(image, box), size))
+        return uint8.resized(image, size, interpolation, box)
+
+    def _box(self, image: Image.Image, generator: np.random.Generator) -> CropBox:
+        source = Size(image.height, image.width)
+        return inception_crop(source, self.config, generator)
+
+    def _larger(self) -> Size:
+        height, width = self.preprocess.image_size
+        share = math.sqrt(self.config.crop_area[0])
+        return Size(round(height / share), round(width / share))
+
+    def _coloured(
+        self,
+        pixels: UInt8[Tensor, "3 height width"],
+        generator: np.random.Generator,
+    ) -> UInt8[Tensor, "3 height width"]:
+        from torchvision.transforms import v2
+
+        config = self.config
+        operations: list[torch.nn.Module] = []
+        if config.color_jitter:
+            jitter = config.color_jitter
+            operations.append(
+                v2.ColorJitter(brightness=jitter, contrast=jitter, saturation=jitter)
+            )
+        if config.policy == "auto":
+            operations.append(v2.AutoAugment(fill=_FILL))
+        original = config.rand_augment if config.policy == "rand_original" else 0
+        if config.rand_augment and not original:
+            operations.append(
+                v2.RandAugment(
+                    num_ops=config.rand_augment,
+                    magnitude=config.rand_augment_magnitude,
+                    fill=_FILL,
+                )
+            )
+        image = uint8.picture(pixels)
+        for operation in operations:
+            image = operation(image)
+        if original:
+            magnitude = config.rand_augment_magnitude
+            array = rand_augment(np.array(image), original, magnitude, generator)
+            image = Image.fromarray(array)
+        return uint8.values(image)
+
+
+def _inside(pixels: Tensor, box: CropBox) -> Tensor:
+    return pixels[:, box.top : box.bottom, box.left : box.right]
+
+
+def _cut(image: Image.Image, box: CropBox) -> Image.Image:
+    return image.crop((box.left, box.top, box.right, box.bottom))
+
+
+def window(source: Size, size: Size, generator: np.random.Generator) -> CropBox:
+    """A rectangle of this size, its place uniform."""
+    top = int(generator.integers(source.height - size.height + 1))
+    left = int(generator.integers(source.width - size.width + 1))
+    return CropBox(top, left, top + size.height, left + size.width)
+
+
+def inception_crop(
+    source: Size, config: AugmentConfig, generator: np.random.Generator
+) -> CropBox:
+    """A random rectangle: area share and aspect ratio uniform, place uniform.
+
+    After 100 rectangles that do not fit, the whole image.
+    """
+    total = source.height * source.width
+    low, high = config.crop_area
+    narrow, wide = CROP_ASPECT
+    for _ in range(CROP_TRIES):
+        area = generator.uniform(low, high) * total
+        aspect = generator.uniform(narrow, wide)
+        height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        fits = 1 <= height <= source.height and 1 <= width <= source.width
+        # Whole pixels can leave the ranges that the real numbers were drawn from.
+        if (
+            fits
+            and low * total <= height * width <= high * total
+            and narrow * height <= width <= wide * height
+        ):
+            top = int(generator.integers(source.height - height + 1))
+            left = int(generator.integers(source.width - width + 1))
+            return CropBox(top, left, top + height, left + width)
+    return CropBox(0, 0, source.height, source.width)

@@ -1,0 +1,216 @@
+"""Benchmarks whose files a user places: class folders, tables and DMLab's records."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vitral.data.benchmarks.subsets import Pool, Split, per_class, pool_of
+from vitral.data.benchmarks.tfrecord import read_at, read_records
+from vitral.data.dataset import DataSet, Example, FileReader
+from vitral.data.images import Decoded, decode
+from vitral.data.sources import read_folder, read_named
+from vitral.errors import DataError
+
+DMLAB_CLASSES = tuple(str(number) for number in range(6))
+"""Close, far or very far from a reward or a punishment; its publisher numbers them."""
+GRADES = ("no", "mild", "moderate", "severe", "proliferative")
+SHOTS_OF_CALTECH = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordReader:
+    """Read an example whose id is FILE/OFFSET from the TFRecord files of a folder."""
+
+    folder: Path
+
+    def __call__(self, example: Example) -> Decoded:
+        name, offset = example.id.split("/")
+        content = read_at(self.folder / name, int(offset))["image"]
+        assert isinstance(content, bytes)
+        return decode(content)
+
+
+def class_folders(folder: str, page: str, key: Callable[[str], str]) -> "Reading":
+    """A reader of class folders below the data root, published in one piece."""
+
+    def read(root: Path) -> Pool:
+        place = root / folder
+        if not place.is_dir():
+            raise _missing(place, "one folder per class", page)
+        dataset = read_folder(place)
+        return pool_of(dataset, key)
+
+    return read
+
+
+def caltech101(root: Path) -> Pool:
+    """Caltech-101 with its background class: 30 images of each class are train.
+
+    Which 30 is ours: TensorFlow Datasets draws them in the order of its disk.
+
+    Raises:
+        DataError: the files are absent and cannot be downloaded, or too few.
+    """
+    read_named("caltech101", root)
+    pool = pool_of(read_folder(root / "caltech101" / "101_ObjectCategories"), str)
+    return replace(pool, splits=per_class(pool.splits[""], SHOTS_OF_CALTECH))
+
+
+def retinopathy(root: Path) -> Pool:
+    """Kaggle's eyes, 2015: of the test images the public ones are val.
+
+    VTAB reads them rescaled to a radius of 300 pixels with the local average removed
+    ("btgraham-300"); here they are what is in the folders.
+
+    Raises:
+        DataError: a table or an image is missing.
+    """
+    folder = root / "diabetic_retinopathy"
+    train = _table(folder / "trainLabels.csv", ("image", "level"))
+    test = _table(folder / "retinopathy_solution.csv", ("image", "level", "Usage"))
+    splits = {}
+    for split, place, rows in (
+        ("train", "train", train),
+        ("val", "test", [row for row in test if row["Usage"] == "Public"]),
+        ("test", "test", [row for row in test if row["Usage"] == "Private"]),
+    ):
+        there = {file.name for file in (folder / place).glob("*.jpeg")}
+        names = [row["image"] for row in rows]
+        lost = [name for name in names if f"{name}.jpeg" not in there]
+        if lost:
+            raise DataError(
+                f"{folder / place} lacks {lost[0]}.jpeg and {len(lost) - 1} more that "
+                "the tables list. Complete the images."
+            )
+        splits[split] = Split(
+            ids=[f"{place}/{name}.jpeg" for name in names],
+            keys=names,
+            labels=np.array([int(row["level"]) for row in rows], dtype=np.int64),
+        )
+    return Pool(classes=GRADES, splits=splits, reader=FileReader(root=folder))
+
+
+def dmlab(root: Path) -> Pool:
+    """DMLab's frames from the TFRecord files that VTAB publishes.
+
+    Raises:
+        DataError: a file is missing, damaged or of another kind.
+    """
+    folder = root / "dmlab"
+    splits = {}
+    for split, published in (("train", "train"), ("val", "validation"), ("test",) * 2):
+        files = sorted(folder.glob(f"dmlab-{published}.tfrecord*"))
+        if not files:
+            raise _missing(
+                folder / f"dmlab-{published}.tfrecord",
+                "TFRecord files",
+                "https://storage.googleapis.com/dmlab-vtab/dmlab.tar.gz",
+            )
+        rows = [row for file in files for row in _frames(file)]
+        ids, keys, labels = zip(*rows, strict=True)
+        splits[split] = Split(ids=ids, keys=keys, labels=np.array(labels))
+    return Pool(
+        classes=DMLAB_CLASSES, splits=splits, reader=RecordReader(folder=folder)
+    )
+
+
+def birds(root: Path) -> Pool:
+    """CUB-200-2011 with its own train and test (Wah et al., 2011).
+
+    Raises:
+        DataError: a list is missing or does not fit the others.
+    """
+    folder = root / "CUB_200_2011"
+    paths, labels, train = (
+        dict(_pairs(folder / f"{name}.txt"))
+        for name in ("images", "image_class_labels", "train_test_split")
+    )
+    classes = tuple(name for _, name in _pairs(folder / "classes.txt"))
+    if not set(paths) == set(labels) == set(train):
+        raise DataError(
+            f"The lists of {folder} do not name the same images. Fetch them again."
+        )
+    splits = {}
+    for split, flag in (("train", "1"), ("test", "0")):
+        chosen = [number for number in paths if train[number] == flag]
+        splits[split] = Split(
+            ids=[paths[number] for number in chosen],
+            keys=[paths[number] for number in chosen],
+            labels=np.array([int(labels[number]) - 1 for number in chosen]),
+        )
+    return Pool(
+        classes=classes, splits=splits, reader=FileReader(root=folder / "images")
+    )
+
+
+def named(name: str, key: Callable[[str], str]) -> "Reading":
+    """A reader of a torchvision set by its name here."""
+
+    def read(root: Path) -> Pool:
+        return pool_of(read_named(name, root), key)
+
+    return read
+
+
+def changed(make: Callable[[Path], DataSet], key: Callable[[str], str]) -> "Reading":
+    """A reader of a data set that was made from a torchvision set."""
+
+    def read(root: Path) -> Pool:
+        return pool_of(make(root), key)
+
+    return read
+
+
+Reading = Callable[[Path], Pool]
+
+
+def _frames(file: Path) -> Iterator[tuple[str, str, int]]:
+    """Id, key and label of each frame."""
+    for record in read_records(file):
+        name, label = record.features.get("filename"), record.features.get("label")
+        if not isinstance(name, bytes) or not isinstance(label, int):
+            raise DataError(
+                f"{file}: the record at byte {record.offset} has the features "
+                f"{', '.join(record.features)}; image, filename and label were "
+                "expected. Fetch the file again."
+            )
+        yield f"{file.name}/{record.offset}", name.decode(), label
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise _missing(
+            path,
+            f"a table with {','.join(columns)}",
+            "https://www.kaggle.com/c/diabetic-retinopathy-detection/data",
+        )
+    rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
+    if not rows or not set(columns) <= set(rows[0]):
+        raise DataError(
+            f"{path}: expected the columns {','.join(columns)}, found "
+            f"{','.join(rows[0]) if rows else 'none'}. Fetch the table again."
+        )
+    return rows
+
+
+def _pairs(path: Path) -> list[tuple[str, str]]:
+    """The two words of every line."""
+    if not path.is_file():
+        raise _missing(
+            path,
+            "its lists and images/",
+            "https://data.caltech.edu/records/65de6-vp158",
+        )
+    lines = path.read_text("utf-8").splitlines()
+    return [(first, rest) for first, _, rest in (line.partition(" ") for line in lines)]
+
+
+def _missing(path: Path, what: str, page: str) -> DataError:
+    return DataError(
+        f"{path} is missing ({what}) and is not downloaded: place it there from "
+        f"{page}, or give another data root."
+    )

@@ -1,0 +1,193 @@
+"""Published arrays as tasks: smallNORB's binary matrices and dSprites' .npz.
+
+smallNORB (LeCun et al., CVPR 2004): `info` holds instance, elevation, azimuth and
+lighting of each pair of pictures; the left one is used. dSprites (Matthey et al.,
+2017): `latents_classes` holds colour, shape, scale, orientation, x and y.
+"""
+
+import gzip
+import shutil
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from vitral.atomic_io import write_atomic
+from vitral.data.benchmarks.subsets import Pool, Split
+from vitral.data.dataset import Example
+from vitral.data.images import Decoded, to_rgb
+from vitral.errors import DataError
+
+_NORB_KIND: dict[int, np.dtype[Any]] = {
+    0x1E3D4C55: np.dtype("u1"),
+    0x1E3D4C54: np.dtype("<i4"),
+}
+"""First four bytes of a matrix to the type of its numbers."""
+_NORB_NAMES = {
+    "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
+    "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
+}
+DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
+BINS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackReader:
+    """Read an example whose id is NAME/SPLIT/INDEX from a file that stays on disk."""
+
+    files: tuple[tuple[str, Path], ...]
+    """Split and file of each stack of grey pictures."""
+    scale: int
+    """What a pixel is multiplied by to reach 0..255."""
+
+    def __call__(self, example: Example) -> Decoded:
+        _, split, index = example.id.split("/")
+        stack = _stack(dict(self.files)[split])
+        grey = stack[int(index)] * np.uint8(self.scale)
+        return to_rgb(Image.fromarray(np.ascontiguousarray(grey)))
+
+
+def norb(root: Path, what: Literal["azimuth", "elevation"]) -> Pool:
+    """smallNORB with the azimuth (18 steps of 20 degrees) or elevation (9) as label.
+
+    Raises:
+        DataError: a file is missing or has another format.
+    """
+    column, step, classes = (2, 2, 18) if what == "azimuth" else (1, 1, 9)
+    splits, files = {}, []
+    for split, name in _NORB_NAMES.items():
+        pictures = _unpacked(root / "smallnorb", f"{name}-dat.mat")
+        info = read_norb(_unpacked(root / "smallnorb", f"{name}-info.mat"))
+        labels = np.asarray(info[:, column], dtype=np.int64) // step
+        if len(read_norb(pictures)) != len(labels):
+            raise DataError(
+                f"{pictures} holds {len(read_norb(pictures))} pairs of pictures, but "
+                f"its info file {len(labels)} rows. Fetch both again."
+            )
+        splits[split] = _numbered("norb", split, labels)
+        files.append((split, pictures))
+    return Pool(
+        classes=_degrees(classes, what),
+        splits=splits,
+        reader=StackReader(files=tuple(files), scale=1),
+    )
+
+
+def read_norb(path: Path) -> np.ndarray:
+    """A binary matrix, mapped from the disk.
+
+    Raises:
+        DataError: the file is not such a matrix or is cut off.
+    """
+    header = np.fromfile(path, dtype="<i4", count=2)
+    kind = _NORB_KIND.get(int(header[0])) if len(header) == 2 else None
+    if kind is None:
+        raise DataError(
+            f"{path} is not one of NORB's binary matrices of bytes or integers. Fetch "
+            "the file again."
+        )
+    # At least three sizes are written; those beyond the number of dimensions are 1.
+    dimensions = int(header[1])
+    sizes = np.fromfile(path, dtype="<i4", count=dimensions, offset=8)
+    start = 8 + 4 * max(3, dimensions)
+    wanted = start + kind.itemsize * int(sizes.astype(np.int64).prod())
+    if path.stat().st_size != wanted:
+        raise DataError(
+            f"{path} has {path.stat().st_size:,} bytes, but its header announces "
+            f"{wanted:,}. Fetch the file again."
+        )
+    return np.memmap(path, kind, "r", start, tuple(int(size) for size in sizes))
+
+
+def dsprites(root: Path, what: Literal["location", "orientation"]) -> Pool:
+    """dSprites with the x position (32) or the orientation (40) in 16 bins.
+
+    The pictures are unpacked once beside the archive, into 3 GB, to be read one by one.
+
+    Raises:
+        DataError: the archive is missing or has other arrays.
+    """
+    archive = root / "dsprites" / DSPRITES
+    if not archive.is_file():
+        raise _missing(archive, "https://github.com/google-deepmind/dsprites-dataset")
+    try:
+        with np.load(archive, allow_pickle=False) as arrays:
+            latents = arrays["latents_classes"]
+        pictures = archive.with_name("imgs.npy")
+        if not pictures.is_file():
+            with zipfile.ZipFile(archive) as whole, whole.open("imgs.npy") as member:
+                _copy(member, pictures)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{archive} is not dSprites' archive with imgs and latents_classes: "
+            f"{error}. Fetch the file again."
+        ) from error
+    column, values = (4, 32) if what == "location" else (3, 40)
+    labels = latents[:, column].astype(np.int64) * BINS // values
+    return Pool(
+        classes=tuple(str(number) for number in range(BINS)),
+        splits={"": _numbered("dsprites", "all", labels)},
+        reader=StackReader(files=(("all", pictures),), scale=255),
+    )
+
+
+def _numbered(name: str, split: str, labels: np.ndarray) -> Split:
+    numbers = range(len(labels))
+    return Split(
+        ids=[f"{name}/{split}/{number:06d}" for number in numbers],
+        keys=[str(number) for number in numbers],
+        labels=labels,
+    )
+
+
+def _degrees(classes: int, what: str) -> tuple[str, ...]:
+    """Azimuth in degrees, elevation as degrees from the horizontal, as published."""
+    if what == "azimuth":
+        return tuple(f"{20 * number}" for number in range(classes))
+    return tuple(f"{30 + 5 * number}" for number in range(classes))
+
+
+@lru_cache(maxsize=4)
+def _stack(path: Path) -> np.ndarray:
+    """Grey pictures [pictures, height, width], mapped from the disk."""
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    return read_norb(path)[:, 0]
+
+
+def _unpacked(folder: Path, name: str) -> Path:
+    """The matrix of that name, unpacked beside its .gz if that is what is there."""
+    path, packed = folder / name, folder / f"{name}.gz"
+    if path.is_file():
+        return path
+    if not packed.is_file():
+        raise _missing(path, "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/")
+    try:
+        with gzip.open(packed) as source:
+            _copy(source, path)
+    except (OSError, EOFError) as error:
+        raise DataError(
+            f"{packed} cannot be unpacked: {error}. Fetch the file again."
+        ) from error
+    return path
+
+
+def _copy(source: Any, path: Path) -> None:
+    """Write what is left of an opened file to a path, atomically."""
+
+    def content(temporary: Path) -> None:
+        with temporary.open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+    write_atomic(path, content)
+
+
+def _missing(path: Path, page: str) -> DataError:
+    return DataError(
+        f"{path} is missing and is not downloaded: place it there from {page}, or give "
+        "another data root."
+    )

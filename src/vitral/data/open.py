@@ -1,0 +1,157 @@
+"""One word for every source of examples: a folder, a table, shards or a name."""
+
+import difflib
+from pathlib import Path
+from typing import Literal
+
+from vitral.data import split
+from vitral.data.benchmarks import groups, vtab
+from vitral.data.dataset import DataSet
+from vitral.data.shards import find, read_shards, remote
+from vitral.data.sources import (
+    PREFIX,
+    default_root,
+    has_classes,
+    read_folder,
+    read_hub,
+    read_named,
+    read_pseudo,
+    read_table,
+    read_unlabelled,
+    torchvision_datasets,
+)
+from vitral.errors import ConfigError, DataError
+
+TABLES = ("labels.csv", "labels.jsonl")
+NAMES = (*torchvision_datasets.NAMES, *vtab.NAMES)
+"""Every data set that has a name; those with a slash are tasks of a benchmark."""
+
+
+def open_data(
+    data: str | Path,
+    *,
+    seed: int = 0,
+    val: int | float = 0.1,
+    test: int | float = 0.2,
+    group_by: str = "",
+    root: Path | None = None,
+    kind: Literal["auto", "clips"] = "auto",
+    labels: Literal["needed", "optional"] = "needed",
+) -> DataSet:
+    """List the examples of a data set and give each a split.
+
+    Args:
+        data: a folder of class folders, a folder with a labels.csv or labels.jsonl,
+            a .csv or .jsonl file, or a name such as "digits", "cifar10" or
+            "vtab/dtd", or "hf:OWNER/NAME" for a set of the Hugging Face hub, which
+            is downloaded, or "hf-stream:OWNER/NAME", which is not; shards
+            (.tar, .parquet, .arrow) as a folder, a file or a pattern such as
+            "shards/train-{000..009}.tar". A folder or file wins over a name; "./name"
+            is always a path.
+        seed: of the split by hash, where the data set names no splits. A task of a
+            benchmark is divided as the benchmark says, whatever seed and shares.
+        val: share for val; 0 for none.
+        test: share for test; 0 for none.
+        group_by: keeps examples together: "folder" or a regular expression on the
+            path for a folder, a column for a table; "" for no groups.
+        root: where named data sets are kept and downloaded to, and the indices of
+            shards are kept.
+        kind: "auto" takes images, and clips where there is no image; "clips", as a
+            video model needs, takes clips only and a folder of frames for one.
+        labels: "optional" also takes a folder without class folders, or shards
+            without labels, all images of which are then of one class, "images".
+
+    Raises:
+        DataError: the data set is unusable; the message says why.
+        ConfigError: nothing has this name, or a setting is not allowed.
+        MissingExtraError: there are video files and PyAV is not installed.
+    """
+    if labels == "optional" and kind == "auto" and _without_classes(Path(data)):
+        dataset = read_unlabelled(Path(data), group_by)
+    else:
+        dataset = _listed(data, group_by, root, kind, labels == "optional")
+    if dataset.name in vtab.NAMES:
+        val = test = 0.0
+    return split.assign(dataset, seed=seed, val=val, test=test)
+
+
+def _listed(
+    data: str | Path,
+    group_by: str,
+    root: Path | None,
+    kind: Literal["auto", "clips"],
+    unlabelled: bool,
+) -> DataSet:
+    """The data set before `split.assign`."""
+    path = Path(data)
+    if path.is_dir():
+        tables = [path / name for name in TABLES if (path / name).is_file()]
+        if len(tables) > 1:
+            raise DataError(f"{path} holds both {' and '.join(TABLES)}. Remove one.")
+        if tables:
+            return read_table(tables[0], group_by, kind)
+    shards = find(data)
+    if shards is not None:
+        _refuse_clips(shards.shown, kind)
+        cache = (root or default_root()) / "shards"
+        return read_shards(shards, group_by, cache, unlabelled)
+    if path.is_dir():
+        return read_folder(path, group_by, kind)
+    if path.is_file():
+        if path.suffix == ".json" and kind == "auto":
+            return read_pseudo(
+                path, lambda of, by: _listed(of, by, root, kind, unlabelled)
+            )
+        if path.suffix not in (".csv", ".jsonl"):
+            raise ConfigError(
+                "data must be a folder, a .csv or .jsonl table, a .tar, .parquet or "
+                f".arrow shard, or a name: got the file {path}."
+            )
+        return read_table(path, group_by, kind)
+    name = str(data)
+    if name in NAMES or name.startswith((PREFIX, remote.PREFIX)):
+        if group_by:
+            raise ConfigError(
+                f"group_by works on folders and tables: got {group_by!r} for the named "
+                f"data set {name}. Leave it empty."
+            )
+        _refuse_clips(f"The data set {name}", kind)
+        if name.startswith(remote.PREFIX):
+            return remote.read_streamed(name, root or default_root(), unlabelled)
+        if name.startswith(PREFIX):
+            return read_hub(name, root)
+        read = vtab.read_task if name in vtab.NAMES else read_named
+        return read(name, root)
+    if name in groups():
+        members = groups()[name]
+        raise ConfigError(
+            f"{name} stands for {len(members)} data sets: {', '.join(members)}. Give "
+            "one of them."
+        )
+    raise ConfigError(
+        f"data {name!r} is neither a folder, a table nor a known name. "
+        f"Nearest names: {', '.join(_nearest(name))}. Correct the path or name."
+    )
+
+
+def _refuse_clips(name: str, kind: str) -> None:
+    if kind == "clips":
+        raise DataError(
+            f"{name} holds images, but a video model needs clips. Give a folder or "
+            "table of clips, or choose a model of images."
+        )
+
+
+def _without_classes(path: Path) -> bool:
+    if not path.is_dir() or any((path / name).is_file() for name in TABLES):
+        return False
+    return find(path) is None and not has_classes(path)
+
+
+def _nearest(name: str) -> tuple[str, ...]:
+    """Tasks for a name with a slash, else sets; all sets if none is close."""
+    if "/" in name:
+        close = difflib.get_close_matches(name, vtab.TASKS, n=3, cutoff=0.6)
+        if close:
+            return tuple(close)
+    return torchvision_datasets.nearest(name)

@@ -1,0 +1,317 @@
+"""Shards as a data set: tar files as WebDataset packs them, Parquet or Arrow files.
+
+A folder of them, a pattern such as shards/train-{000..009}.tar, or one file. Which
+files these are is in shard_paths.py; what is in one of them in webdataset.py and
+columns.py. An example's id is SHARD/KEY.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from vitral.data.dataset import DataSet, Example, Ignored, shortened
+from vitral.data.order import natural_key
+from vitral.data.shards.index import ShardIndex, indexed, stamp_of
+from vitral.data.shards.parquet import LABELS, index_arrow, index_parquet
+from vitral.data.shards.paths import Found, split_of
+from vitral.data.shards.readers import (
+    ArrowReader,
+    Files,
+    LocalFiles,
+    ParquetReader,
+    Recent,
+    Shard,
+    TarReader,
+)
+from vitral.data.shards.shuffle import CHUNKS, ShardOrder
+from vitral.data.shards.webdataset import index_tar
+from vitral.data.sources import CLASSES as UNLABELLED
+from vitral.data.sources import grouped
+from vitral.errors import DataError
+
+WINDOW_BYTES = 1 << 28
+"""Row groups that are mixed with each other take about so much memory at most."""
+_SORTED = 0.5
+"""Share of chunks with one class from which on shards count as sorted by class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A shard with what is in it."""
+
+    shard: Shard
+    split: str
+    index: ShardIndex
+
+
+def read_shards(
+    found: Found, group_by: str, cache: Path, unlabelled: bool = False
+) -> DataSet:
+    """List the examples of local shards; splits that no name gives stay "".
+
+    Args:
+        group_by: as for a folder, on the id.
+        cache: folder of ours for the indices.
+        unlabelled: whether shards without labels will do; their one class is "images".
+
+    Raises:
+        DataError: no shard can be used, or they do not belong together.
+        ConfigError: `group_by` is no expression or matches nothing.
+        MissingExtraError: Parquet or Arrow without pyarrow.
+    """
+    parts = []
+    for path in found.paths:
+        file = found.root / path
+        build: Callable[[], ShardIndex] = {
+            ".tar": partial(index_tar, file),
+            ".parquet": partial(index_parquet, str(file), path),
+            ".arrow": partial(index_arrow, str(file), path),
+        }[found.suffix]
+        try:
+            if not file.is_file():
+                raise OSError("not a regular file")
+            stamp = stamp_of(file)
+            index = indexed(str(file.resolve()), stamp, cache, build)
+            shard = Shard(path, *stamp[:2])
+        except OSError as error:
+            index = ShardIndex(fault=f"it cannot be read ({error.strerror or error})")
+            shard = Shard(path, 0, 0)
+        parts.append(Part(shard=shard, split=split_of(path), index=index))
+    return data_set_of(found, parts, group_by, LocalFiles(found.root), unlabelled)
+
+
+def data_set_of(
+    found: Found, parts: list[Part], group_by: str, files: Files, unlabelled: bool
+) -> DataSet:
+    """A data set from the indices of its shards.
+
+    Raises:
+        DataError, ConfigError: as `read_shards`.
+    """
+    if any(part.index.source for part in parts):
+        parts = [_without_lost_labels(part) for part in parts]
+    used = [part for part in parts if part.index.keys]
+    if not used or not (unlabelled or any(part.index.source for part in used)):
+        raise DataError(_nothing(found, parts))
+    _refuse_mixture(found, used)
+    notes = [*_faults(parts)]
+    if used[0].split and all(part.split != "train" for part in used):
+        # Such as val-*.tar alone, to measure a model on.
+        notes.append("no shard is called train, so the names of shards give no split")
+        used = [replace(part, split="") for part in used]
+    classes, multi_label, rows = _classes(found, used, unlabelled)
+    examples: list[Example] = []
+    for number, part in enumerate(used):
+        index, labels, path = part.index, rows[number], part.shard.path
+        examples += [
+            Example(
+                id=f"{path}/{key}",
+                label=labels[code],
+                split=part.split,
+                place=(number, first, second),
+            )
+            for key, first, second, code in zip(
+                index.keys, index.first, index.second, index.codes, strict=True
+            )
+        ]
+    largest = max(part.index.group_bytes for part in used)
+    chunks = CHUNKS if not largest else max(1, min(CHUNKS, WINDOW_BYTES // largest))
+    order = ShardOrder(grouped=bool(largest), chunks=chunks)
+    shards = tuple(part.shard for part in used)
+    column = used[0].index.column
+    reader: TarReader | ParquetReader | ArrowReader
+    if found.suffix == ".tar":
+        reader = TarReader(root=found.root, shards=shards)
+    elif found.suffix == ".arrow":
+        reader = ArrowReader(root=found.root, shards=shards, column=column)
+    else:
+        reader = ParquetReader(
+            files=files, shards=shards, column=column, groups=Recent(chunks)
+        )
+    return DataSet(
+        name=found.name,
+        root=found.root,
+        classes=classes,
+        examples=grouped(tuple(examples), group_by),
+        reader=reader,
+        order=order,
+        multi_label=multi_label,
+        ignored=tuple(_ignored(parts)),
+        notes=(*notes, *_sorted_by_class(used, order)),
+    )
+
+
+def _without_lost_labels(part: Part) -> Part:
+    """A shard that was cut before its first label has no example."""
+    index = part.index
+    if index.source or not index.fault:
+        return part
+    return replace(part, index=ShardIndex(fault=index.fault, ignored=index.ignored))
+
+
+def _nothing(found: Found, parts: list[Part]) -> str:
+    reasons = [f"{part.shard.path}: {part.index.fault}" for part in parts]
+    reasons = [text for text in reasons if not text.endswith(": ")]
+    reasons += [
+        f"{part.shard.path} has {len(part.index.keys)} picture(s) and no label"
+        for part in parts
+        if part.index.keys
+    ]
+    for part in parts:
+        reasons += [
+            f"{part.shard.path}/{name}: {why}" for name, why in part.index.ignored
+        ]
+    listed = "; ".join(reasons[:3]) or "there is nothing in them"
+    return (
+        f"{found.shown} holds no image with a label in {len(parts)} shard(s). "
+        f"{listed}. Expected in a tar file members such as 000123.jpg and 000123.cls, "
+        "in Parquet and Arrow a column of pictures and one of labels, called "
+        f"{' or '.join(LABELS)}."
+    )
+
+
+def _refuse_mixture(found: Found, parts: list[Part]) -> None:
+    """Shards of one set have labels of one kind, and all a split or none."""
+    first = parts[0]
+    for part in parts[1:]:
+        for what, mine, other in (
+            ("labels from", part.index.source, first.index.source),
+            ("pictures in the column", part.index.column, first.index.column),
+            ("the classes", part.index.names, first.index.names),
+        ):
+            if mine != other:
+                raise DataError(
+                    f"{found.shown} mixes two kinds of shards: {first.shard.path} has "
+                    f"{what} {other}, {part.shard.path} {mine}. Give them one by one, "
+                    "by a pattern, or write them alike."
+                )
+    without = [part.shard.path for part in parts if not part.split]
+    named = [part.shard.path for part in parts if part.split]
+    if without and named:
+        raise DataError(
+            f"{found.shown}: {named[0]} names a split, {without[0]} does not. Name all "
+            "shards train-*, val-* or test-*, or none, or choose some by a pattern."
+        )
+
+
+def _classes(
+    found: Found, parts: list[Part], unlabelled: bool
+) -> tuple[tuple[str, ...], bool, list[list[tuple[int, ...]]]]:
+    """Class names, whether pictures have several, and each vocabulary's indices."""
+    if unlabelled and not parts[0].index.source:
+        return UNLABELLED, False, [[(0,)]] * len(parts)
+    names = parts[0].index.names or _names_beside(found.root)
+    trained = {
+        word
+        for part in parts
+        if part.split in ("", "train")
+        for words in part.index.vocabulary
+        for word in words
+    }
+    numbers = {str(number): number for number in range(len(names))}
+    if not names:
+        names = sorted(trained, key=natural_key)
+    place = numbers if trained <= set(numbers) else _indices(names)
+    rows: list[list[tuple[int, ...]]] = []
+    multi_label = False
+    for part in parts:
+        for words in part.index.vocabulary:
+            unknown = [word for word in words if word not in place]
+            if unknown:
+                raise DataError(
+                    f"{part.shard.path}: the label {unknown[0]!r} is no class; "
+                    f"{'train has' if part.split else 'there are'} "
+                    f"{shortened(tuple(names))}. Correct the label, the list of "
+                    "classes, or add training images."
+                )
+            multi_label |= len(words) > 1
+        rows.append(
+            [
+                tuple(sorted({place[word] for word in words}))
+                for words in part.index.vocabulary
+            ]
+        )
+    if len(names) < 2 and not unlabelled:
+        raise DataError(
+            f"{found.shown} names one class only, {shortened(tuple(names))!r}; at "
+            "least two are needed to classify."
+        )
+    return tuple(names), multi_label, rows
+
+
+def _indices(names: list[str]) -> dict[str, int]:
+    return {name: index for index, name in enumerate(names)}
+
+
+def _names_beside(root: Path) -> list[str]:
+    """Class names from a file beside the shards; empty without one.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    for name in ("classes.txt", "labels.txt", "dataset_info.json"):
+        file = root / name
+        if not file.is_file():
+            continue
+        try:
+            text = file.read_text("utf-8")
+            if name.endswith(".txt"):
+                return [line.strip() for line in text.splitlines() if line.strip()]
+            features = json.loads(text).get("features") or {}
+            kinds = [kind for kind in features.values() if isinstance(kind, dict)]
+        except (OSError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{file} cannot be read ({error}). Write one class name a line into a "
+                "classes.txt instead."
+            ) from error
+        for kind in kinds:
+            if isinstance(kind.get("names"), list):
+                return [str(each) for each in kind["names"]]
+    return []
+
+
+def _ignored(parts: list[Part]) -> list[Ignored]:
+    listed = []
+    for part in parts:
+        path, index = part.shard.path, part.index
+        if index.fault:
+            listed.append(Ignored(path=path, reason=index.fault))
+        listed += [
+            Ignored(path=f"{path}/{name}", reason=reason)
+            for name, reason in index.ignored
+        ]
+    return listed
+
+
+def _faults(parts: list[Part]) -> list[str]:
+    """One sentence for each shard that is not read to its end."""
+    return [
+        f"shard {part.shard.path}: {part.index.fault}; "
+        + (
+            f"{len(part.index.keys)} image(s) are used"
+            if part.index.keys
+            else "left out"
+        )
+        for part in parts
+        if part.index.fault
+    ]
+
+
+def _sorted_by_class(parts: list[Part], order: ShardOrder) -> list[str]:
+    """A warning where neighbours mostly show one class, which the order keeps near."""
+    alike = chunks = 0
+    for part in parts:
+        codes = part.index.codes
+        for start in range(0, len(codes), 64):
+            chunk = codes[start : start + 64]
+            if len(chunk) > 1:
+                chunks += 1
+                alike += len(set(chunk)) == 1
+    if chunks <= order.chunks or alike <= _SORTED * chunks:
+        return []
+    return [
+        "shards are sorted by class: an epoch mixes only "
+        f"{order.chunks} chunks at a time; shuffle the examples before packing them"
+    ]

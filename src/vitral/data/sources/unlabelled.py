@@ -1,0 +1,53 @@
+"""A folder of images of which nobody said what they show.
+
+For training without labels and for a teacher that will label them: every image at any
+depth is an example of the one class `images`. Nothing is decoded here.
+"""
+
+from pathlib import Path
+
+from vitral.data.dataset import DataSet, Example, FileReader, Ignored
+from vitral.data.sources.image_folder import Scan, grouped, split_folders
+from vitral.errors import DataError
+
+CLASSES = ("images",)
+
+
+def read_unlabelled(root: Path, group_by: str = "") -> DataSet:
+    """List every image below `root`; splits that no folder names stay "".
+
+    Args:
+        root: a folder; `train/`, `val/` and `test/` at its first level are splits.
+        group_by: as `read_folder` takes it.
+
+    Raises:
+        DataError: there is no folder, or no image in it.
+        ConfigError: `group_by` is not a regular expression or matches no file.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder: give one that holds images.")
+    scan = Scan(root=root, kind="images")
+    examples = tuple(
+        Example(id=path, label=(0,), split=split)
+        for folder, split in split_folders(scan).items()
+        for path in scan.examples(folder)
+    )
+    if not examples:
+        raise DataError(f"{root} holds no image, at any depth.")
+    return DataSet(
+        name=root.resolve().name,
+        root=root,
+        classes=CLASSES,
+        examples=grouped(examples, group_by),
+        reader=FileReader(root=root),
+        ignored=tuple(
+            Ignored(path=path, reason=reason) for path, reason in scan.ignored.items()
+        ),
+    )
+
+
+def has_classes(root: Path) -> bool:
+    """Whether two or more folders stand where `read_folder` expects the classes."""
+    scan = Scan(root=root, kind="images")
+    first = next(iter(split_folders(scan)))
+    return len(scan.folders(first)) > 1

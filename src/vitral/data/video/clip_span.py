@@ -1,0 +1,47 @@
+"""Columns of a table that belong to clips: which file, and which seconds of it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
+from vitral.data.video.frames import EXTENSIONS
+
+
+def names_clip(path: Path) -> bool:
+    """Whether a path is one of a clip: a video file, an .npz, a folder of frames."""
+    return path.is_dir() or path.suffix.lower() in EXTENSIONS
+
+
+def names_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_EXTENSIONS and not path.is_dir()
+
+
+def span_of(start: Any, end: Any) -> tuple[float, float] | None:
+    """The seconds of a row; None where both columns are empty.
+
+    Raises:
+        ValueError: they are no seconds in order; the message ends a sentence.
+    """
+    empty = (None, "")
+    if start in empty and end in empty:
+        return None
+    try:
+        first = 0.0 if start in empty else float(start)
+        last = math.inf if end in empty else float(end)
+    except (TypeError, ValueError):
+        first = last = math.nan
+    if not 0 <= first < last or math.isinf(first):
+        raise ValueError(
+            f"expected seconds with 0 <= start < end, got start {start!r} and end "
+            f"{end!r}; correct them"
+        )
+    return first, last
+
+
+def clip_id(path: str, span: tuple[float, float] | None) -> str:
+    """The id of a clip: its path, and "#t=FIRST,LAST" for a part of a file."""
+    if span is None:
+        return path
+    last = "" if math.isinf(span[1]) else f"{span[1]:.12g}"
+    return f"{path}#t={span[0]:.12g},{last}"

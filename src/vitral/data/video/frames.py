@@ -1,0 +1,254 @@
+"""The frames of a video file, an .npz or a folder of images, all by their numbers.
+
+What a clip is made of; which of its frames are wanted is decided in sampling.py.
+"""
+
+import re
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
+from vitral.data.images import decode
+from vitral.data.order import natural_key
+from vitral.data.video import decoder_client
+from vitral.errors import ImageError
+
+VIDEO_EXTENSIONS = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts"}
+    | {".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
+)
+EXTENSIONS = VIDEO_EXTENSIONS | {".npz"}
+FRAME_RATE = 30.0
+"""Frames per second of a clip that keeps no time: a frame folder, an .npz without."""
+_DIGITS = re.compile(r"(\d+)\D*$")
+
+
+class Source(ABC):
+    """A way to the frames of one clip."""
+
+    @abstractmethod
+    def read(self, numbers: Sequence[int]) -> list[Image.Image]:
+        """RGB frames of equal size; raises ImageError."""
+
+    def verify(self) -> None:  # noqa: B027 # most need nothing
+        """Look at every frame as far as that is cheap; raises ImageError."""
+
+
+class Opened(NamedTuple):
+    """A clip's frames and when they are shown."""
+
+    times: np.ndarray
+    """Seconds at which frames begin, float64 [frames], rising, at least one."""
+    source: Source
+    timed: bool = True
+    """Whether the source keeps time; FRAME_RATE is assumed where it does not."""
+    notes: tuple[str, ...] = ()
+
+
+def opened(path: Path, timeout: float) -> Opened:
+    """Open a video file, an .npz or a frame folder; no more than needed is decoded.
+
+    Raises:
+        ImageError: it has no frame or cannot be read.
+        MissingExtraError: it is a video file and PyAV is not installed.
+    """
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix.lower() == ".npz":
+        return _open_npz(path)
+    facts = decoder_client.facts(path, timeout)
+    source = _Video(path=path, facts=facts, timeout=timeout)
+    return Opened(facts.times, source, notes=facts.notes)
+
+
+def of_array(frames: np.ndarray) -> Opened:
+    """Frames that are in memory, uint8 [frames, height, width, 3], without a clock.
+
+    Raises:
+        ImageError: the array is of another type or shape, or empty.
+    """
+    _refuse_array("frames", frames.shape, frames.dtype)
+    times = np.arange(len(frames)) / FRAME_RATE
+    return Opened(times, _Array(frames=np.ascontiguousarray(frames)), timed=False)
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The images directly in a folder, in natural order."""
+    found = [
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in IMAGE_EXTENSIONS and not entry.name.startswith(".")
+    ]
+    return sorted(found, key=lambda entry: natural_key(entry.name))
+
+
+def has_clips(folder: Path) -> bool:
+    """Whether a folder holds folders or clips, so that its images are no clip."""
+    return any(
+        entry.is_dir() or entry.suffix.lower() in EXTENSIONS
+        for entry in folder.iterdir()
+        if not entry.name.startswith(".")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Video(Source):
+    """Frames of a video file, by way of the video process."""
+
+    path: Path
+    facts: decoder_client.Facts
+    timeout: float
+
+    def read(self, numbers: Sequence[int]) -> list[Image.Image]:
+        _refuse_bulk(len(numbers), self.facts.height, self.facts.width)
+        pixels = decoder_client.frames(self.path, list(numbers), self.timeout)
+        return [Image.fromarray(frame) for frame in pixels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folder(Source):
+    """Frames that are images of a folder, each decoded as any image is."""
+
+    files: tuple[Path, ...]
+
+    def read(self, numbers: Sequence[int]) -> list[Image.Image]:
+        frames: dict[int, Image.Image] = {}
+        for number in numbers:
+            if number not in frames:
+                frames[number] = self._frame(self.files[number])
+        self._refuse_sizes({self.files[n].name: f.size for n, f in frames.items()})
+        return [frames[number] for number in numbers]
+
+    def verify(self) -> None:
+        sizes = {}
+        for file in self.files:
+            try:
+                with Image.open(file) as opened:
+                    sizes[file.name] = opened.size
+            except OSError:
+                self._frame(file)  # says why
+        if len(set(sizes.values())) > 1:
+            # A header does not know the orientation that decoding applies.
+            sizes = {file.name: self._frame(file).size for file in self.files}
+        self._refuse_sizes(sizes)
+
+    @staticmethod
+    def _frame(file: Path) -> Image.Image:
+        try:
+            return decode(file).image
+        except ImageError as error:
+            raise ImageError(f"frame {file.name}: {error}") from error
+
+    @staticmethod
+    def _refuse_sizes(sizes: dict[str, tuple[int, int]]) -> None:
+        one = next(iter(sizes.items()))
+        for name, size in sizes.items():
+            if size != one[1]:
+                raise ImageError(
+                    f"the frames differ in size: {one[0]} is {one[1][0]} x {one[1][1]} "
+                    f"and {name} {size[0]} x {size[1]} pixels"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Array(Source):
+    """Frames that are in memory."""
+
+    frames: np.ndarray = field(repr=False)
+
+    def read(self, numbers: Sequence[int]) -> list[Image.Image]:
+        return [Image.fromarray(self.frames[number]) for number in numbers]
+
+
+def _open_folder(folder: Path) -> Opened:
+    try:
+        files = frame_files(folder)
+    except OSError as error:
+        raise ImageError(f"the folder cannot be read: {error.strerror}") from error
+    if not files:
+        raise ImageError("the folder holds no frame")
+    matches = [_DIGITS.search(file.stem) for file in files]
+    numbers = [int(match[1]) for match in matches if match]
+    notes: tuple[str, ...] = ()
+    if len(numbers) == len(files) and numbers[-1] - numbers[0] + 1 != len(files):
+        notes = ("frame numbers with gaps were taken in their order",)
+    times = np.arange(len(files)) / FRAME_RATE
+    return Opened(times, _Folder(files=tuple(files)), timed=False, notes=notes)
+
+
+def _open_npz(path: Path) -> Opened:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            found = [name for name in names if name not in ("fps", "times")]
+            name = "frames" if "frames" in found else "".join(found[:1])
+            if not name or (len(found) > 1 and name != "frames"):
+                raise ImageError(
+                    f"the .npz must hold one array, or one named frames: it holds "
+                    f"{', '.join(names) or 'nothing'}"
+                )
+            with archive.open(f"{name}.npy") as member:
+                _refuse_array(name, *_header(member))
+        with np.load(path, allow_pickle=False) as arrays:
+            frames = arrays[name]
+            times, timed = _array_times(arrays, len(frames))
+    except ImageError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"it cannot be read as an .npz: {reason}") from error
+    return Opened(times, _Array(frames=frames), timed)
+
+
+def _header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array, before it is unpacked."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read = np.lib.format.read_array_header_2_0
+    shape, _, kind = read(member)
+    return shape, kind
+
+
+def _refuse_array(name: str, shape: tuple[int, ...], kind: "np.dtype[Any]") -> None:
+    if kind != np.uint8 or len(shape) != 4 or shape[3] != 3:
+        raise ImageError(
+            f"its array {name} must be uint8 [frames, height, width, 3]: got {kind} "
+            f"{list(shape)}"
+        )
+    if 0 in shape:
+        raise ImageError(f"its array {name} has no frame: got {list(shape)}")
+    _refuse_bulk(*shape[:3])
+
+
+def _array_times(arrays: Any, number: int) -> tuple[np.ndarray, bool]:
+    if "times" in arrays:
+        times = np.asarray(arrays["times"], np.float64)
+        if times.shape != (number,) or not (np.diff(times) > 0).all():
+            raise ImageError(
+                f"its array times must hold {number} rising seconds, one a frame: got "
+                f"{list(times.shape)}"
+            )
+        return times, True
+    if "fps" not in arrays:
+        return np.arange(number) / FRAME_RATE, False
+    rate = np.asarray(arrays["fps"], np.float64)
+    if rate.size != 1 or not 0 < float(rate.reshape(())) < np.inf:
+        raise ImageError("its fps must be one number above 0")
+    return np.arange(number) / float(rate.reshape(())), True
+
+
+def _refuse_bulk(number: int, height: int, width: int) -> None:
+    size = number * height * width * 3
+    if size > decoder_client.MAX_BYTES:
+        raise ImageError(
+            f"{number} frames of {width} x {height} pixels are {size / 2**30:.1f} GB; "
+            f"at most {decoder_client.MAX_BYTES / 2**30:.0f} are accepted"
+        )
