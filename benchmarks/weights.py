@@ -286,7 +286,7 @@ def loading(rounds: int) -> None:
         model = timm.create_model("vit_base_patch16_224")
         randomise(model)
         files = {"safetensors": save_state(model, Path(folder))}
-        from vitral.weights.writing import convert
+        from vitral.weights.convert import convert
 
         files["npz"] = convert(files["safetensors"], f"{folder}/w.npz", "google").path
         for kind, file in files.items():

@@ -1,5 +1,6 @@
 """`vitral convert`: what it prints, what it writes, how it says no."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from helpers import TINY, tiny_vit
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.models import ViTConfig, build
-from vitral.weights import layouts
+from vitral.weights import available_layouts
 
 GRID = ["--grid", "3", "5", "--num-heads", "3"]
 
@@ -152,7 +153,7 @@ def test_what_cannot_be_done_is_one_line(folder, capsys, words, code, sentence):
 def test_help_lists_every_layout(capsys):
     assert main(["convert", "--help"]) == 0
     text = "".join(capsys.readouterr().out.split())
-    for name, layout in layouts().items():
+    for name, layout in available_layouts().items():
         assert "".join(f"{name} ({layout.title})".split()) in text
 
 
@@ -160,7 +161,7 @@ def test_a_disk_that_is_full_leaves_nothing(folder, monkeypatch, capsys):
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vitral.weights.files.writing.write_atomic", full)
+    monkeypatch.setattr("vitral.weights.files.write.write_atomic", full)
     out = folder.with_name("w.npz")
     assert main(["convert", str(folder), str(out), "--to", "google"]) == 4
     assert "cannot be written: " in capsys.readouterr().err
@@ -173,9 +174,10 @@ def test_what_does_not_come_back_is_removed(folder, monkeypatch, capsys):
     """A layout with a mistake in it must not leave a file behind."""
     from dataclasses import replace
 
-    google = layouts()["google"]
+    google = available_layouts()["google"]
     wrong = replace(google, pack=lambda made: {n: t * 2 for n, t in made.items()})
-    monkeypatch.setattr("vitral.weights.writing.named", lambda to: wrong)
+    module = importlib.import_module("vitral.weights.convert")
+    monkeypatch.setattr(module, "named", lambda to: wrong)
     out = folder.with_name("w.npz")
     assert main(["convert", str(folder), str(out), "--to", "google", *GRID]) == 4
     assert "did not give back what was written: " in capsys.readouterr().err

@@ -10,7 +10,8 @@ from helpers import images, randomise
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import DeiT, DeiTConfig, ViTConfig, build, config, name_of
-from vitral.weights import convert, timm_arguments
+from vitral.weights import convert
+from vitral.weights.layouts.timm import arguments
 
 TINY = {
     "image_size": (48, 80),
@@ -243,7 +244,7 @@ def test_timm_opens_our_folder(tmp_path, changes):
     ],
 )
 def test_what_timm_cannot_express_is_refused(changes, reason):
-    assert reason in timm_arguments.refuses(DeiTConfig(**{**TINY, **changes}))
+    assert reason in arguments.refuses(DeiTConfig(**{**TINY, **changes}))
 
 
 def test_own_folder_comes_back(tmp_path):

@@ -22,8 +22,8 @@ from vitral.models import DeiT, DeiTConfig, TimeSformer, TimeSformerConfig
 from vitral.models.hybrid import Hybrid, HybridConfig
 from vitral.models.resnet import ResNet, ResNetConfig
 from vitral.weights import Metadata, is_artefact, read_artefact
-from vitral.weights.artefact_openvino import OpenVinoGraph
-from vitral.weights.runtimes import core
+from vitral.weights.exported.openvino import OpenVinoGraph
+from vitral.weights.exported.runtimes import openvino_core
 
 SMALL = {"stem_width": 8, "num_groups": 4, "units": (1, 2), "num_classes": 7}
 SIZES = [(48, 80), (64, 32), (16, 16), (160, 96), (32, 112)]
@@ -87,7 +87,7 @@ def test_both_runtimes_equal_torch_at_five_sizes(name, tmp_path):
     file.write_bytes(proto.SerializeToString())
     exported = read_artefact(file).model
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core().compile_model(to_openvino(proto), "CPU", exact)
+    compiled = openvino_core().compile_model(to_openvino(proto), "CPU", exact)
     sizes = SIZES
     if isinstance(model, ResNet):
         sizes = [(48, 80), (63, 37), (224, 160), (97, 96), (33, 112)]

@@ -28,7 +28,7 @@ from vitral.export.precisions import precisions
 from vitral.export.sample import Labelled, Sample, balanced, sample_of
 from vitral.export.sensitivity import Part, change
 from vitral.models import ViT, ViTConfig
-from vitral.weights import runtimes
+from vitral.weights.exported import runtimes
 
 PLANTED = "blocks.1.mlp.fc2"
 DEPTH = 3
@@ -394,7 +394,7 @@ def test_a_model_without_a_run_cannot_be_calibrated(run, tmp_path):
 def test_without_nncf_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vitral\[export\]'") as e:
-        runtimes.nncf()
+        runtimes.import_nncf()
     assert e.value.exit_code == 7
     assert "int8 needs the package nncf" in str(e.value)
 
@@ -406,15 +406,16 @@ sys.addaudithook(lambda name, _: name.startswith("socket.") and seen.append(name
 import socket
 socket.socket().close()
 assert seen.pop(0) == "socket.__new__" and not seen, seen
-from vitral.weights import runtimes
+from vitral.weights.exported import runtimes
 from vitral.export.int8 import quantise
 import numpy as np
-ops = __import__("openvino.opset13", fromlist=["x"]) if runtimes.openvino() else None
+runtimes.import_openvino()
+ops = __import__("openvino.opset13", fromlist=["x"])
 image = ops.parameter([2, 5], np.float32, name="image")
 weight = ops.constant(np.arange(15, dtype=np.float32).reshape(5, 3))
 product = ops.matmul(image, weight, False, False)
 product.friendly_name = "layer/product"
-model = runtimes.openvino().Model([product], [image])
+model = runtimes.import_openvino().Model([product], [image])
 made = quantise(model, [np.ones((2, 5), np.float32)])
 assert any(op.get_type_name() == "FakeQuantize" for op in made.get_ops())
 assert not seen, seen

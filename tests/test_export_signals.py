@@ -12,15 +12,18 @@ CLOSED = """
 import gc, os, signal
 import numpy as np
 from vitral.export.answers import answering
-from vitral.weights import runtimes
-ops = __import__("openvino.opset13", fromlist=["x"]) if runtimes.openvino() else None
+from vitral.weights.exported import runtimes
+runtimes.import_openvino()
+ops = __import__("openvino.opset13", fromlist=["x"])
 heard = []
 signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
 
 def graph():
     image = ops.parameter([2, 5], np.float32, name="image")
     weight = ops.constant(np.ones((5, 3), np.float32))
-    return runtimes.openvino().Model([ops.matmul(image, weight, False, False)], [image])
+    openvino = runtimes.import_openvino()
+    return openvino.Model([ops.matmul(image, weight, False, False)],
+    [image])
 
 answers = [answering(graph(), "fp32") for _ in range(3)]
 for answer in answers:

@@ -15,10 +15,10 @@ from helpers import images, randomise
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ViT, ViTConfig
-from vitral.weights import dino, mae
-from vitral.weights.layout import Held
-from vitral.weights.source import Opened
-from vitral.weights.tensor_file import open_file
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.files import open_file
+from vitral.weights.layouts.facebook import dino, mae
+from vitral.weights.layouts.layout import Held
 
 SIZES: dict[str, Any] = {
     "img_size": 48,
@@ -82,7 +82,9 @@ def foreign(layout, model) -> dict[str, torch.Tensor]:
 def taken_by(file: Path) -> list[str]:
     opened = Opened(file=open_file(file))
     return [
-        n for n, layout in vitral.weights.layouts().items() if layout.detect(opened)
+        n
+        for n, layout in vitral.weights.available_layouts().items()
+        if layout.detect(opened)
     ]
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vitral.errors import WeightsError
-from vitral.weights.tensor_file import (
+from vitral.weights.files import (
     MemoryFile,
     TensorFile,
     open_file,

@@ -16,8 +16,9 @@ from helpers import images, randomise, tiny_vit
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.models import ViTConfig, build
-from vitral.weights import flax, layouts
-from vitral.weights.writing import convert, foreign
+from vitral.weights import available_layouts
+from vitral.weights.convert import convert, foreign
+from vitral.weights.layouts.google import flax_names
 
 GOLDEN = [
     ("token", "gelu_tanh", 0, (0.836758318, 0.582039578, 0.053578530)),
@@ -371,10 +372,16 @@ def test_a_renamed_array_is_recognised(tmp_path):
 
 def test_every_name_of_flax_is_used_once():
     config = square(representation_size=20)
-    names = [name for rule in flax.vit_rules(config, flax.OLD) for name in rule.theirs]
+    names = [
+        name
+        for rule in flax_names.vit_rules(config, flax_names.OLD)
+        for name in rule.theirs
+    ]
     assert len(names) == len(set(names))
     ours = tiny_vit(representation_size=20).state_dict()
-    made = foreign(layouts()["google"], tiny_vit(representation_size=20).config, ours)
+    made = foreign(
+        available_layouts()["google"], tiny_vit(representation_size=20).config, ours
+    )
     assert set(made) == set(names)
 
 

@@ -17,8 +17,8 @@ from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.models import DeiTConfig, ViTConfig, build
-from vitral.weights import huggingface, huggingface_images
-from vitral.weights.layout import Held
+from vitral.weights.layouts.huggingface import preprocessor, vit
+from vitral.weights.layouts.layout import Held
 
 transformers = pytest.importorskip("transformers")
 
@@ -111,7 +111,7 @@ def in_memory_names(model: torch.nn.Module, folder: Path) -> None:
 
 def written(model, folder: Path, classes: tuple[str, ...] = ()) -> Preprocess:
     """`model` in this layout: the tensors, and the files beside."""
-    layout, config = huggingface.LAYOUT, model.config
+    layout, config = vit.LAYOUT, model.config
     assert layout.refuses(config) == ""
     ours, tensors = model.state_dict(), {}
     for rule in layout.rules(config):
@@ -411,7 +411,7 @@ def test_without_a_processor_that_of_published_models(
     ],
 )
 def test_their_processor_makes_our_pixels(preprocess):
-    fields = huggingface_images.write(preprocess, [])
+    fields = preprocessor.write(preprocess, [])
     kind = f"{fields['image_processor_type']}Pil"
     processor = getattr(transformers, kind)(**fields)
     picture = np.random.default_rng(0).integers(0, 256, (90, 121, 3), dtype=np.uint8)
@@ -493,9 +493,7 @@ def test_they_open_our_models(tmp_path, config):
 def test_what_differs_is_noted():
     config = ViTConfig(image_size=(48, 80))
     preprocess = Preprocess(image_size=(48, 80), resize="crop")
-    notes = huggingface.LAYOUT.describe(
-        Held(config=config, preprocess=preprocess)
-    ).notes
+    notes = vit.LAYOUT.describe(Held(config=config, preprocess=preprocess)).notes
     text = "\n".join(notes)
     assert (
         "by bicubic interpolation, this model by the official code's bilinear zoom"
@@ -540,12 +538,12 @@ DINO_LIKE = {"init_values": 1.0, "num_classes": 0}
     ids=str,
 )
 def test_refusals_say_why(changes, reason):
-    assert reason in huggingface.LAYOUT.refuses(ViTConfig(**changes))
+    assert reason in vit.LAYOUT.refuses(ViTConfig(**changes))
 
 
 def test_deit_with_layer_scale_is_refused():
     config = DeiTConfig(init_values=0.1, num_classes=0)
-    assert huggingface.LAYOUT.refuses(config) == "its DeiT has no LayerScale"
+    assert vit.LAYOUT.refuses(config) == "its DeiT has no LayerScale"
 
 
 @pytest.mark.parametrize(

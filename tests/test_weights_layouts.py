@@ -23,12 +23,12 @@ from vitral.models import (
     build,
     families,
 )
-from vitral.weights import layouts, read
-from vitral.weights.layout import Held
-from vitral.weights.opening import layout_of
-from vitral.weights.source import Opened
-from vitral.weights.tensor_file import MemoryFile
-from vitral.weights.writing import convert, equal_config, foreign, named, tensors_of
+from vitral.weights import available_layouts, read
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.convert import convert, equal_config, foreign, named, tensors_of
+from vitral.weights.detect import layout_of
+from vitral.weights.files import MemoryFile
+from vitral.weights.layouts.layout import Held
 
 WORDS: dict[str, int] = {"inner_dim": 12, "inner_num_heads": 2, "inner_mlp_dim": 48}
 MODELS: dict[str, ModelConfig] = {
@@ -125,7 +125,7 @@ def holders_of(config: ModelConfig) -> list[str]:
     """Layouts that hold exactly this model, no row moved."""
     return [
         name
-        for name, layout in layouts().items()
+        for name, layout in available_layouts().items()
         if not layout.refuses(config) and equal_config(config, layout) == config
     ]
 
@@ -161,7 +161,7 @@ def arguments(config: ModelConfig) -> dict[str, Any]:
 
 def place(folder: Path, name: str, at: str) -> Path:
     suffix = {"npz": ".npz", "safetensors": ".safetensors", "folder": ""}
-    return folder / (at + suffix[layouts()[name].container])
+    return folder / (at + suffix[available_layouts()[name].container])
 
 
 @pytest.mark.parametrize("case", CASES, ids="|".join)
@@ -192,7 +192,7 @@ def test_there_and_back(tmp_path, case):
 def test_the_pairs_are_many():
     """A layout that refuses everything would make the test above an empty one."""
     met = {case.first for case in CASES}
-    assert met == set(layouts()), set(layouts()) - met
+    assert met == set(available_layouts()), set(available_layouts()) - met
     assert len(CASES) > 150
 
 
@@ -200,13 +200,15 @@ def test_the_pairs_are_many():
 def test_exactly_one_layout_claims_a_file(model):
     config = MODELS[model]
     for name in holders_of(config):
-        layout = layouts()[name]
+        layout = available_layouts()[name]
         made = layout.pack(foreign(layout, config, tensors(model)))
         held = Held(config=config, preprocess=Preprocess(image_size=config.image_hw))
         about = layout.describe(held)
         file = MemoryFile({**made, **about.new})
         opened = Opened(file=file, beside=about.beside.get("config.json", {}))
-        claims = [other for other, it in layouts().items() if it.detect(opened)]
+        claims = [
+            other for other, it in available_layouts().items() if it.detect(opened)
+        ]
         if name in PLAIN_NAMES and claims == ["timm"]:
             assert made.keys() == tensors(model).keys()
             continue

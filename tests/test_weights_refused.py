@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from vitral.errors import WeightsError
-from vitral.weights.tensor_file import open_file
+from vitral.weights.files import open_file
 
 SOURCE = Path(__file__).parents[1] / "src"
 CANARY = "canary"
@@ -466,7 +466,7 @@ ALL_IN_LITTLE = """
 import resource, sys
 from pathlib import Path
 from vitral.errors import WeightsError
-from vitral.weights.tensor_file import open_file
+from vitral.weights.files import open_file
 
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000,) * 2)

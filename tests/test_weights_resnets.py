@@ -35,10 +35,11 @@ from vitral.models import (
     families,
 )
 from vitral.models.base import VisionModel
-from vitral.weights import layouts, loading, timm_arguments
-from vitral.weights.source import Opened
-from vitral.weights.tensor_file import MemoryFile
-from vitral.weights.writing import convert
+from vitral.weights import available_layouts, load
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.convert import convert
+from vitral.weights.files import MemoryFile
+from vitral.weights.layouts.timm import arguments as timm_arguments
 
 TIMMS = {"group_norm_eps": 1e-5, "std_eps": 1e-8, "std_eps_at": "variance"}
 """The numbers of timm and Hugging Face, in our names."""
@@ -296,7 +297,7 @@ def test_timm_makes_every_size_with_our_tensors(name, architecture):
 def test_timm_has_no_function_for_some_sizes(name):
     config = vitral.models.config(name, TIMMS)
     assert timm_arguments.model_of(config) is None
-    assert layouts()["timm"].refuses(config) == ""
+    assert available_layouts()["timm"].refuses(config) == ""
     assert timm_arguments.notes(config) == (
         "timm's create_model makes no model of these sizes: its class must be built by "
         "hand to take the tensors",
@@ -636,7 +637,7 @@ def named_sizes() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "at"), named_sizes())
 def test_shapes_tell_the_size(name, at):
     changes = {"num_classes": 21, "image_size": (256, 384)}
-    config, layout = vitral.models.config(name, changes), layouts()[at]
+    config, layout = vitral.models.config(name, changes), available_layouts()[at]
     shapes = vitral.models.tensor_shapes(config)
     tensors = {
         theirs: torch.empty(shape, device="meta")
@@ -658,7 +659,7 @@ def test_shapes_tell_the_size(name, at):
     if isinstance(wanted, HybridConfig):
         wanted = replace(wanted, patch_size=wanted.patch_hw)
     assert replace(source.config, image_size=(256, 384)) == wanted
-    loading.check(source)
+    load.check(source)
 
 
 # what is refused
@@ -691,7 +692,7 @@ def test_shapes_tell_the_size(name, at):
 )
 def test_what_a_layout_cannot_hold(tmp_path, to, config, because):
     vt.save(tmp_path / "ours", build(config), PREPROCESS)
-    place = "no.npz" if layouts()[to].container == "npz" else "no"
+    place = "no.npz" if available_layouts()[to].container == "npz" else "no"
     with pytest.raises(ConfigError, match=f"because {because}") as caught:
         convert(tmp_path / "ours", tmp_path / place, to)
     assert not (tmp_path / place).exists()

@@ -22,6 +22,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import DeiTConfig, TimeSformer, ViTConfig
 from vitral.weights import convert
+from vitral.weights.convert import holders
 
 SQUARE: dict[str, Any] = {
     "image_size": 64,
@@ -261,7 +262,7 @@ def test_other_schemes_fit_our_own_folder_alone(tmp_path, model):
     source = vitral.weights.read(saved(tiny(**SQUARE, **model), tmp_path))
     found = str(vitral.weights.explain(tmp_path))
     assert "timesformer" in found
-    assert vitral.weights.writing.holders(source.config) == ["native"]
+    assert holders(source.config) == ["native"]
 
 
 # from image weights

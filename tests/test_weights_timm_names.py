@@ -6,10 +6,10 @@ import torch
 
 from vitral.errors import WeightsError
 from vitral.models import ViTConfig
-from vitral.weights import timm as layout
-from vitral.weights.loading import misfits
-from vitral.weights.source import Opened
-from vitral.weights.tensor_file import MemoryFile
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.files import MemoryFile
+from vitral.weights.layouts.timm import layout as layout
+from vitral.weights.load import misfits
 
 ALIKE = [
     "vit_tiny_patch16_224",

@@ -22,11 +22,12 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.models import TNTConfig
-from vitral.weights import layouts, timm_arguments
-from vitral.weights.loading import misfits
-from vitral.weights.source import Opened
-from vitral.weights.tensor_file import MemoryFile
-from vitral.weights.writing import convert
+from vitral.weights import available_layouts
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.convert import convert
+from vitral.weights.files import MemoryFile
+from vitral.weights.layouts.timm import arguments
+from vitral.weights.load import misfits
 
 SIZES: dict[str, Any] = {
     "img_size": (48, 80),
@@ -166,7 +167,7 @@ def test_a_folder_as_the_hub_keeps_it(size):
     about = {key: model.pretrained_cfg[key] for key in ("input_size", "mean", "std")}
     about |= {"crop_pct": 0.9, "interpolation": "bicubic"}
     beside = {"architecture": name, "global_pool": "token", "pretrained_cfg": about}
-    source = layouts()["timm"].read(
+    source = available_layouts()["timm"].read(
         Opened(file=MemoryFile(model.state_dict()), beside=beside)
     )
     assert misfits(source) == ([], [], [])
@@ -198,12 +199,12 @@ def test_timm_opens_what_is_written(tmp_path, changes):
 def test_every_size_is_one_of_timm_with_our_tensors():
     for name in vitral.models.families()["tnt"].sizes:
         config = vitral.models.config(name)
-        found = timm_arguments.model_of(config)
+        found = arguments.model_of(config)
         assert found is not None
         with torch.device("meta"):
             theirs = timm.create_model(found.architecture, **found.arguments)
         shapes = {n: tuple(t.shape) for n, t in theirs.state_dict().items()}
-        rules = layouts()["timm"].rules(config)
+        rules = available_layouts()["timm"].rules(config)
         ours_ = vitral.models.tensor_shapes(config)
         expected = {
             their: shape
@@ -376,7 +377,7 @@ def test_an_architecture_of_the_legacy_port_is_refused(tmp_path):
 )
 def test_what_a_layout_cannot_hold(layout, changes, reason):
     config = TNTConfig(**{**OURS, **changes})
-    assert reason in layouts()[layout].refuses(config)
+    assert reason in available_layouts()[layout].refuses(config)
 
 
 def test_a_conversion_that_is_refused_names_who_can(tmp_path):

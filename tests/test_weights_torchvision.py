@@ -14,10 +14,10 @@ from helpers import images, randomise
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ViT, ViTConfig
-from vitral.weights import torchvision
-from vitral.weights.layout import Held
-from vitral.weights.source import Opened
-from vitral.weights.tensor_file import open_file
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.files import open_file
+from vitral.weights.layouts import torchvision
+from vitral.weights.layouts.layout import Held
 
 SIZES: dict[str, Any] = {
     "image_size": 48,
@@ -151,7 +151,7 @@ def test_only_its_own_files_are_taken(tmp_path):
     file = saved(tmp_path, made().state_dict())
     taken = [
         name
-        for name, layout in vitral.weights.layouts().items()
+        for name, layout in vitral.weights.available_layouts().items()
         if layout.detect(Opened(file=open_file(file)))
     ]
     assert taken == ["torchvision"]

@@ -24,7 +24,7 @@ from vitral.errors import MissingExtraError
 from vitral.export.convert_onnx import to_onnx
 from vitral.export.convert_openvino import save_onnx
 from vitral.models import VisionModel
-from vitral.weights import runtimes
+from vitral.weights.exported import runtimes
 
 
 class Runtime(nn.Module):
@@ -68,7 +68,7 @@ def compiled(model: nn.Module, images: Tensor) -> nn.Module:
 def openvino(model: nn.Module, images: Tensor) -> nn.Module:
     """OpenVINO on the CPU, held to float32, from the graph of `vitral export`."""
     with _installed():
-        core = runtimes.core()
+        core = runtimes.openvino_core()
         proto = _graph(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"

@@ -25,8 +25,8 @@ from vitral.bench.fresh import Absent
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, GateError
 from vitral.models import VisionModel, ViTConfig
-from vitral.weights.layout import layouts
-from vitral.weights.writing import convert, foreign
+from vitral.weights.convert import convert, foreign
+from vitral.weights.layouts import available_layouts
 
 AGREEMENT = 1e-4
 """Largest difference of two logits for which two sides count as one function."""
@@ -215,7 +215,7 @@ BUILDERS: dict[str, Builder] = {
 
 
 def _foreign(layout: str, config: ViTConfig, ours: VisionModel) -> dict[str, Tensor]:
-    chosen = layouts()[layout]
+    chosen = available_layouts()[layout]
     if reason := chosen.refuses(config):
         raise Absent(f"cannot hold this model, because {reason}")
     return foreign(chosen, config, ours.state_dict())

@@ -2,7 +2,7 @@
 
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, WeightsError
-from vitral.weights import convert, explain, layouts
+from vitral.weights import available_layouts, convert, explain
 
 
 def run(words: list[str]) -> None:
@@ -11,7 +11,9 @@ def run(words: list[str]) -> None:
         "convert",
         "Write weights in another layout, with a line per tensor; the file is read "
         "again and compared bit by bit. Layouts: "
-        + ", ".join(f"{name} ({layout.title})" for name, layout in layouts().items()),
+        + ", ".join(
+            f"{name} ({layout.title})" for name, layout in available_layouts().items()
+        ),
     )
     parser.add_argument("source", metavar="IN", help="a file, a folder or a hub id")
     parser.add_argument("out", metavar="OUT", nargs="?", default="", help="to make")

@@ -6,9 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vitral.weights.artefact import Precision
-from vitral.weights.artefact_openvino import hint_of
-from vitral.weights.runtimes import core
+from vitral.weights.exported import Precision, hint_of, openvino_core
 
 Images = Float[np.ndarray, "_ ... channels height width"]
 """Pre-processed; the last batch of a split may be a smaller one."""
@@ -30,7 +28,7 @@ def answering(model: Any, precision: Precision, *, threads: int = 0) -> Answerin
     }
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = core().compile_model(model, "CPU", settings)
+    compiled = openvino_core().compile_model(model, "CPU", settings)
     return lambda images: np.array(compiled(images)[0], dtype=np.float32)
 
 

@@ -17,8 +17,7 @@ from torch import nn
 
 from vitral.errors import GateError
 from vitral.models import VisionModel
-from vitral.weights.artefact_onnx import IMAGE, LOGITS
-from vitral.weights.runtimes import onnx
+from vitral.weights.exported import IMAGE, LOGITS, import_onnx
 
 OPSET = 20
 SMALLEST = 32
@@ -54,7 +53,7 @@ def traced(
         GateError: it cannot be traced.
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    onnx()
+    import_onnx()
     with torch.no_grad(), _tracing():
         try:
             program = torch.export.export(

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vitral.weights.runtimes import onnx, openvino
+from vitral.weights.exported import import_onnx, import_openvino
 
 
 def to_openvino(proto: Any) -> Any:
@@ -17,7 +17,7 @@ def to_openvino(proto: Any) -> Any:
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
-    module = openvino()
+    module = import_openvino()
     # A file, because models over 2 GB do not fit into one ONNX message.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
@@ -34,10 +34,12 @@ def joined(before: Any, after: Any) -> Any:
     source = before.results[0].input_value(0)
     for target in after.parameters[0].output(0).get_target_inputs():
         target.replace_source_output(source)
-    return openvino().Model(after.results, before.parameters, "from pixels")
+    return import_openvino().Model(after.results, before.parameters, "from pixels")
 
 
 def save_onnx(proto: Any, file: Path) -> None:
     """Write a graph; weights over 1.9 GB go into a file beside it."""
     large = proto.ByteSize() > 1_900_000_000
-    onnx().save(proto, file, save_as_external_data=large, location=f"{file.name}.data")
+    import_onnx().save(
+        proto, file, save_as_external_data=large, location=f"{file.name}.data"
+    )

@@ -24,8 +24,8 @@ from vitral.export.reduced import Reduced, reduced
 from vitral.export.subject import Subject, examples_of, subject_of
 from vitral.models import MergeSchedule, VisionModel, merge_if_asked
 from vitral.run.folder import Run
-from vitral.weights import Metadata, read_artefact, runtimes
-from vitral.weights.artefact import KEY, XML, Precision
+from vitral.weights import Metadata, read_artefact
+from vitral.weights.exported import KEY, XML, Precision, runtimes
 
 Write = Callable[[Path, Metadata], None]
 """Write the artefact with this metadata at a path."""
@@ -135,7 +135,7 @@ def openvino(
         folder.mkdir(exist_ok=True)
         graph.set_rt_info(metadata.to_json(), [KEY])
         # What computes in less than float32 needs no more than two bytes a weight.
-        runtimes.openvino().save_model(
+        runtimes.import_openvino().save_model(
             graph, folder / XML, compress_to_fp16=precision != "fp32"
         )
         if found is not None:

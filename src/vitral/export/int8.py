@@ -18,7 +18,7 @@ from typing import Any
 from vitral.errors import ConfigError
 from vitral.export.answers import Images
 from vitral.export.layers import left_in_float, restored
-from vitral.weights.runtimes import nncf
+from vitral.weights.exported import import_nncf
 
 
 def quantise(
@@ -34,7 +34,7 @@ def quantise(
         ConfigError: no batch is given.
         MissingExtraError: NNCF is not installed.
     """
-    tool = nncf()
+    tool = import_nncf()
     if not batches:
         raise ConfigError("int8 needs images to measure activations on: got none.")
     with _silent():

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from vitral.weights.runtimes import openvino
+from vitral.weights.exported import import_openvino
 
 ATTENTION = "ScaledDotProductAttention"
 COMPUTING = ("MatMul", "Convolution", "GroupConvolution")
@@ -79,7 +79,7 @@ def left_in_float(model: Any) -> list[str]:
 def folded(model: Any) -> Any:
     """A copy of an openvino.Model in which what is computed from constants alone is a
     constant: a slice of a weight is then a weight, which the quantiser takes."""
-    openvino()
+    import_openvino()
     passes = importlib.import_module("openvino.passes")
     copy = model.clone()
     manager = passes.Manager()

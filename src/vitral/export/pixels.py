@@ -17,8 +17,7 @@ from vitral.data.images import Size
 from vitral.errors import ConfigError
 from vitral.export.convert_onnx import LARGEST, traced
 from vitral.layers import resampling
-from vitral.weights.artefact_onnx import IMAGE, LOGITS, PIXELS
-from vitral.weights.runtimes import onnx
+from vitral.weights.exported import IMAGE, LOGITS, PIXELS, import_onnx
 
 _ANY = Size(1, 1)
 MATRICES = {
@@ -112,7 +111,7 @@ def with_pixels(proto: Any, preprocess: Preprocess) -> Any:
     Raises:
         ConfigError, GateError: as `pixels_graph`.
     """
-    module = onnx()
+    module = import_onnx()
     before = module.compose.add_prefix(
         pixels_graph(preprocess),
         "preprocess/",

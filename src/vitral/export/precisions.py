@@ -21,8 +21,7 @@ from vitral.export.answers import (
 )
 from vitral.export.bounded import agreement, is_right
 from vitral.export.sample import Labelled
-from vitral.weights.artefact import Precision
-from vitral.weights.runtimes import openvino
+from vitral.weights.exported import Precision, import_openvino
 
 ROUNDS = 15
 BATCH_SIZES = (1, 8)
@@ -136,7 +135,7 @@ def megabytes(model: Any, precision: Precision) -> float:
     """Of both files on disk; in bf16 and int8, float weights take two bytes."""
     with tempfile.TemporaryDirectory(prefix="vitral-") as folder:
         file = Path(folder) / "model.xml"
-        openvino().save_model(model, file, compress_to_fp16=precision != "fp32")
+        import_openvino().save_model(model, file, compress_to_fp16=precision != "fp32")
         return sum(part.stat().st_size for part in Path(folder).iterdir()) / 1e6
 
 

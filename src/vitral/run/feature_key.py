@@ -16,7 +16,7 @@ from vitral.data.dataset import ClipReader
 from vitral.data.video import frame_files
 from vitral.models import VisionModel
 from vitral.version import __version__
-from vitral.weights.opening import FILES, find
+from vitral.weights.detect import FILES, find
 
 FORMAT = 1
 """Of the files that are kept; another number makes all of them anew."""

@@ -18,7 +18,7 @@ from vitral.export.convert_onnx import to_onnx
 from vitral.export.convert_openvino import to_openvino
 from vitral.export.layers import folded
 from vitral.models import MergeSchedule, VisionModel, set_merge
-from vitral.weights import runtimes
+from vitral.weights.exported import runtimes
 
 Runtime = Literal["torch", "onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -113,7 +113,7 @@ class Maker:
         if candidate.runtime == "torch":
             return merging(self._model, candidate)
         # Before a trace of a minute, not after it.
-        {"onnx": runtimes.onnxruntime, "openvino": runtimes.openvino}[
+        {"onnx": runtimes.import_onnxruntime, "openvino": runtimes.import_openvino}[
             candidate.runtime
         ]()
         proto = self._proto(candidate)
@@ -140,7 +140,7 @@ def prepare(
 
 
 def _onnx(proto: Any) -> Graph:
-    module = runtimes.onnxruntime()
+    module = runtimes.import_onnxruntime()
     options = module.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Its threads would go on spinning while the first way is timed in its turn.

@@ -1,14 +1,18 @@
 """Floor 2: weights files to models and back. One foreign layout is one module."""
 
-from vitral.weights.artefact import Artefact, Metadata, is_artefact, read_artefact
-from vitral.weights.artefact_model import ExportedModel
-from vitral.weights.explaining import explain
-from vitral.weights.layout import Layout, layouts
+from vitral.weights.checkpoint_facts import Source
+from vitral.weights.convert import convert
+from vitral.weights.describe import explain
+from vitral.weights.exported import (
+    Artefact,
+    ExportedModel,
+    Metadata,
+    is_artefact,
+    read_artefact,
+)
+from vitral.weights.layouts import Layout, available_layouts, keep, save
 from vitral.weights.ledger import Ledger, Line
-from vitral.weights.loading import Loaded, build, load, read
-from vitral.weights.native import keep, save
-from vitral.weights.source import Source
-from vitral.weights.writing import convert
+from vitral.weights.load import Loaded, build, load, read
 
 __all__ = [
     "Artefact",
@@ -19,12 +23,12 @@ __all__ = [
     "Loaded",
     "Metadata",
     "Source",
+    "available_layouts",
     "build",
     "convert",
     "explain",
     "is_artefact",
     "keep",
-    "layouts",
     "load",
     "read",
     "read_artefact",

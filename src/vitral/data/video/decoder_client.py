@@ -73,7 +73,8 @@ class _Child:
     """A running video process; one request at a time."""
 
     def __init__(self) -> None:
-        # -P: next to decoder_process.py lie files that carry the names of other packages.
+        # -P: next to decoder_process.py lie files that carry the names of other
+        # packages.
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(_PROGRAM)],
             stdin=subprocess.PIPE,

@@ -1,7 +1,9 @@
 """Opening weight files of any origin: nothing in them runs, nothing is read unasked."""
 
-from vitral.weights.files.archive import Archive
-from vitral.weights.files.base import (
+from vitral.weights.files.npz import SUFFIX, NpzFile
+from vitral.weights.files.open import open_file
+from vitral.weights.files.safetensors import SafetensorsFile
+from vitral.weights.files.tensor_file import (
     Entry,
     MemoryFile,
     TensorFile,
@@ -9,10 +11,9 @@ from vitral.weights.files.base import (
     shown_path,
     with_names,
 )
-from vitral.weights.files.checkpoint import PICKLE, open_legacy, open_zip
-from vitral.weights.files.npz import SUFFIX, NpzFile
-from vitral.weights.files.safetensors_file import SafetensorsFile
-from vitral.weights.files.writing import write_npz, write_safetensors
+from vitral.weights.files.torch_checkpoint import PICKLE, open_legacy, open_zip
+from vitral.weights.files.write import write_npz, write_safetensors
+from vitral.weights.files.zip_archive import Archive
 
 __all__ = [
     "PICKLE",
@@ -23,6 +24,7 @@ __all__ = [
     "NpzFile",
     "SafetensorsFile",
     "TensorFile",
+    "open_file",
     "open_legacy",
     "open_zip",
     "shown",

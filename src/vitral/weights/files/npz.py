@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.weights.files.archive import DAMAGE, Archive
-from vitral.weights.files.base import (
+from vitral.weights.files.tensor_file import (
     Entry,
     TensorFile,
     check_shape,
     one_line,
     shown,
 )
+from vitral.weights.files.zip_archive import DAMAGE, Archive
 
 SUFFIX = ".npy"
 LONGEST_HEADER = 10_000

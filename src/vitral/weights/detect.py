@@ -1,0 +1,131 @@
+"""Finding out what a path or a hub id is, and which layout it has."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitral.errors import WeightsError
+from vitral.layers import Grid
+from vitral.weights import file_metadata, hub
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.files import TensorFile, open_file, with_names
+from vitral.weights.infer_config import first_names
+from vitral.weights.layouts import Layout, available_layouts
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""What holds the tensors in a folder, the preferred first."""
+WRAPPERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model_state",
+    "model",
+    "module",
+)
+"""Keys under which training programs keep a state dict, the preferred first."""
+
+
+def understand(
+    path: str | Path, *, grid: Grid | None = None, num_heads: int | None = None
+) -> Source:
+    """The layout and the model of a file, a folder or a hub id.
+
+    Raises:
+        WeightsError: nothing is there, or it is in no layout that vitral reads.
+    """
+    opened = open_weights(find(path), grid=grid, num_heads=num_heads)
+    return layout_of(opened).read(opened)
+
+
+def layout_of(opened: Opened) -> Layout:
+    """The layout that a file has.
+
+    Raises:
+        WeightsError: none that vitral reads.
+    """
+    for layout in available_layouts().values():
+        if layout.detect(opened):
+            return layout
+    known = ", ".join(layout.title for layout in available_layouts().values())
+    raise WeightsError(
+        f"{opened.path} is in no layout that vitral reads ({known}). Its first tensors "
+        f"are {first_names(opened.file)}."
+    )
+
+
+def find(path: str | Path) -> Path:
+    """The file or folder that a path or hub id means.
+
+    Raises:
+        WeightsError: there is none, here or on the hub.
+    """
+    place = Path(path).expanduser()
+    if place.exists():
+        inside = place / "model"
+        return place if _has_tensors(place) or not _has_tensors(inside) else inside
+    if hub.is_id(str(path)):
+        return hub.fetch(str(path))
+    raise WeightsError(
+        f"No weights at {place}: give a weights file (.safetensors, .npz, .pth), a "
+        "model folder that has model.safetensors, or a hub id such as owner/name."
+    )
+
+
+def open_weights(
+    place: Path, *, grid: Grid | None = None, num_heads: int | None = None
+) -> Opened:
+    """The tensors at `place`, without the wrapping of a training program."""
+    file = place
+    if place.is_dir():
+        there = _has_tensors(place)
+        if not there:
+            raise WeightsError(
+                f"No weights at {place}: the folder has neither {' nor '.join(FILES)}."
+            )
+        file = there[0]
+    notes: list[str] = []
+    tensors = unwrapped(open_file(file), notes)
+    return Opened(
+        file=tensors,
+        beside=_json(file.with_name("config.json")) if file.name in FILES else {},
+        processor=_json(file.with_name("preprocessor_config.json"))
+        if file.name in FILES
+        else {},
+        grid=grid or file_metadata.grid_in(tensors),
+        num_heads=num_heads or file_metadata.heads_in(tensors),
+        notes=tuple(notes),
+    )
+
+
+def unwrapped(file: TensorFile, notes: list[str]) -> TensorFile:
+    """The tensors of the model alone, where a file keeps them under a key."""
+    names = file.names()
+    for wrapper in WRAPPERS:
+        inside = [name for name in names if name.startswith(f"{wrapper}/")]
+        if inside:
+            chosen = {name.removeprefix(f"{wrapper}/"): name for name in inside}
+            notes.append(f"the tensors under `{wrapper}` of a training checkpoint")
+            file, names = with_names(file, chosen), list(chosen)
+            break
+    for prefix in ("module.", "_orig_mod."):
+        if names and all(name.startswith(prefix) for name in names):
+            file = with_names(file, {name.removeprefix(prefix): name for name in names})
+            names = file.names()
+    return file
+
+
+def _has_tensors(folder: Path) -> list[Path]:
+    return [folder / name for name in FILES if (folder / name).is_file()]
+
+
+def _json(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{file} is not readable JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{file} must hold a JSON object.")
+    return value

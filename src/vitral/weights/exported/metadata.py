@@ -1,0 +1,144 @@
+"""An exported model read back: an ONNX file, or the folder of an OpenVINO model.
+
+What vitral exports says inside the file what it is: the model's settings, its
+pre-processing, its classes, its temperature, and what was measured before it was kept.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import vitral.models
+from vitral import config_io
+from vitral.data import Preprocess
+from vitral.errors import ConfigError, WeightsError
+from vitral.models import ModelConfig
+from vitral.version import __version__
+from vitral.weights.exported.model import ExportedModel
+from vitral.weights.exported.onnx import OnnxGraph
+from vitral.weights.exported.openvino import OpenVinoGraph
+
+Precision = Literal["fp32", "bf16", "int8"]
+KEY = "vitral"
+"""Under which an artefact keeps its metadata, as JSON."""
+XML = "model.xml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What travels inside an exported file."""
+
+    config: ModelConfig
+    """The settings of the model, with its family."""
+    preprocess: Preprocess
+    classes: tuple[str, ...] = ()
+    """Names of the logits; empty when they have none."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What else the model carried: multi_label, temperature, eval_views."""
+    with_preprocess: bool = False
+    """Whether the graph takes uint8 pixels [batch, height, width, 3] of any size."""
+    precision: Precision = "fp32"
+    """What it computes in."""
+    merge: int = 0
+    """Tokens merged in each block; 0 for none."""
+    image_size: tuple[int, int] | None = None
+    """(height, width) of the only images it takes; None for any that fit the model."""
+    gate: dict[str, Any] = field(default_factory=dict)
+    """What was measured before the file was kept."""
+    version: str = __version__
+    """Of the vitral that wrote it."""
+
+    def to_json(self) -> str:
+        """Plain text that `from_json` reads."""
+        values = {
+            **asdict(self),
+            "family": vitral.models.family_of(self.config),
+            "config": config_io.to_plain(self.config),
+            "preprocess": self.preprocess.to_dict(),
+        }
+        return json.dumps(values, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: Path) -> "Metadata":
+        """Read what `to_json` wrote.
+
+        Raises:
+            WeightsError: it is not what vitral writes.
+        """
+        try:
+            values = json.loads(text)
+            family = values.pop("family")
+            config = config_io.from_plain(
+                vitral.models.families()[family].config, values.pop("config"), where
+            )
+            size = values.pop("image_size")
+            return cls(
+                config=config,
+                preprocess=Preprocess.from_dict(values.pop("preprocess")),
+                classes=tuple(values.pop("classes")),
+                image_size=None if size is None else (size[0], size[1]),
+                **values,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+            raise WeightsError(
+                f"{where} has metadata that this vitral cannot read ({error}): it was "
+                "edited, or comes from another version. Export the model again."
+            ) from error
+
+
+class Artefact(NamedTuple):
+    """An exported file, ready to answer."""
+
+    model: ExportedModel
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    extra: dict[str, Any]
+    metadata: Metadata
+
+
+def is_artefact(path: str | Path) -> bool:
+    """Whether a path names an exported model: x.onnx, a model.xml, or its folder."""
+    place = Path(path)
+    if place.is_dir():
+        return (place / XML).is_file()
+    return place.is_file() and place.suffix in (".onnx", ".xml")
+
+
+def read_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
+    """Load an exported model for the CPU.
+
+    Args:
+        threads: of the runtime; None for as many as torch has.
+
+    Raises:
+        WeightsError: nothing is there, it is damaged, or vitral did not export it.
+        MissingExtraError: its runtime is not installed.
+    """
+    place = Path(path)
+    if not is_artefact(place):
+        raise WeightsError(
+            f"{place} is no exported model: give an .onnx file, or a folder that has "
+            f"{XML}, both as `vitral export` writes them."
+        )
+    if place.is_file() and place.suffix == ".onnx":
+        graph: OnnxGraph | OpenVinoGraph = OnnxGraph(place, threads)
+    else:
+        graph = OpenVinoGraph(place / XML if place.is_dir() else place, threads)
+    text = graph.text(KEY)
+    if not text:
+        raise WeightsError(
+            f"{place} was not exported by vitral: it does not say which classes and "
+            "which pre-processing its model has. Export it from its run with `vitral "
+            "export`, or use it with its own program."
+        )
+    found = Metadata.from_json(text, place)
+    graph.prepare(found.precision)
+    model = ExportedModel(
+        found.config,
+        graph,
+        precision=found.precision,
+        image_size=found.image_size,
+        with_preprocess=found.with_preprocess,
+    )
+    return Artefact(model, found.preprocess, found.classes, found.extra, found)

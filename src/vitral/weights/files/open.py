@@ -1,0 +1,80 @@
+"""Opening a weights file by what is in it, whatever its name."""
+
+from pathlib import Path
+
+from vitral.errors import WeightsError
+from vitral.weights.files.npz import SUFFIX, NpzFile
+from vitral.weights.files.safetensors import SafetensorsFile
+from vitral.weights.files.tensor_file import TensorFile, shown, shown_path
+from vitral.weights.files.torch_checkpoint import PICKLE, open_legacy, open_zip
+from vitral.weights.files.zip_archive import Archive
+
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
+PROTOCOLS = range(2, 6)
+"""Pickles begin with 0x80 and one of these."""
+TAR_PLACE, TAR = 257, b"ustar"
+
+
+def open_file(path: Path) -> TensorFile:
+    """The tensors of a .safetensors, a .npz or a checkpoint of torch.save.
+
+    The content decides, not the name. Nothing in the file is run, and no data are read.
+
+    Raises:
+        WeightsError: missing, damaged, of another format, or it holds what weights
+            never need.
+    """
+    try:
+        if not path.is_file():
+            raise WeightsError(
+                f"No weights at {shown_path(path)}: give a .safetensors, .npz or .pth "
+                "file."
+            )
+        with path.open("rb") as file:
+            head = file.read(TAR_PLACE + len(TAR))
+        return _opened(path, head)
+    except OSError as error:
+        raise WeightsError(
+            f"{shown_path(path)} cannot be read: {error.strerror}. Make it "
+            "readable, or give another file."
+        ) from error
+
+
+def _opened(path: Path, head: bytes) -> TensorFile:
+    suffix = path.suffix.lower()
+    if head[:4] in (b"PK\3\4", b"PK\5\6"):
+        return _opened_zip(path)
+    if head[:2] == b"\x1f\x8b" or head[TAR_PLACE:] == TAR:
+        kind = "a tar archive" if head[TAR_PLACE:] == TAR else "compressed by gzip"
+        raise WeightsError(
+            f"{shown_path(path)} is {kind}, which is not opened. Unpack it and "
+            "give the file of weights that is in it."
+        )
+    if head[8:9] == b"{" and head[5:8] == b"\0\0\0":
+        return SafetensorsFile(path)
+    pickled = head[:1] == b"\x80" and head[1:2] and head[1] in PROTOCOLS
+    if pickled or (head and suffix in PICKLES):
+        return open_legacy(path)
+    if suffix == ".safetensors":
+        return SafetensorsFile(path)
+    raise WeightsError(
+        f"{shown_path(path)} is no weights file: it does not begin as .safetensors, "
+        ".npz or a checkpoint of torch.save does. It may be cut short, or a page saved "
+        "in its place; fetch it again."
+    )
+
+
+def _opened_zip(path: Path) -> TensorFile:
+    archive = Archive(path)
+    names = list(archive.members)
+    if any(name.count("/") == 1 and name.endswith(f"/{PICKLE}") for name in names):
+        return open_zip(path, archive)
+    other = [name for name in names if not name.endswith(SUFFIX)]
+    if other or not names:
+        found = f"the member {shown(other[0])}" if other else "no member"
+        archive.refuse(
+            f"it is a zip archive with {found}, so neither a .npz, which has arrays "
+            f"only, nor a checkpoint of torch.save, which has {PICKLE}. Give the file "
+            "of weights itself"
+        )
+    return NpzFile(path, archive)

@@ -1,0 +1,152 @@
+"""safetensors: an 8-byte length, a JSON header, then the tensors (memory-mapped).
+
+The library reads the data and checks that they fill the file without overlaps; the
+header is read here too, because the library does not see a name that comes twice.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from vitral.errors import WeightsError
+from vitral.weights.files.tensor_file import (
+    Entry,
+    TensorFile,
+    big,
+    check_shape,
+    one_line,
+    shown,
+    shown_path,
+)
+
+LONGEST_HEADER = 2**24
+"""Bytes of JSON that are parsed: some 150,000 tensors."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+}
+
+
+class SafetensorsFile(TensorFile):
+    """An opened safetensors file."""
+
+    format = "safetensors"
+
+    def __init__(self, path: Path) -> None:
+        entries, metadata = read_header(path)
+        super().__init__(path, entries, metadata)
+        try:
+            self._file = safe_open(path, framework="pt")
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _unreadable(path, one_line(error)) from error
+
+    def _data(self, name: str) -> Tensor:
+        try:
+            return self._file.get_tensor(name)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _unreadable(
+                self.path, f"tensor {shown(name)}: {one_line(error)}"
+            ) from error
+
+
+def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors and the metadata that the header of `path` claims.
+
+    Raises:
+        WeightsError: the header is damaged, doubles a name, or claims too much.
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        if not 0 < length <= size - 8:
+            raise _unreadable(
+                path, f"its header claims {length} bytes of a file of {size}"
+            )
+        if length > LONGEST_HEADER:
+            raise _unreadable(
+                path, f"its header of {length} bytes is over {LONGEST_HEADER}"
+            )
+        text = file.read(length)
+    try:
+        header = json.loads(text, object_pairs_hook=lambda p: _once(path, p))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, f"its header is no JSON: {one_line(error)}") from error
+    if not isinstance(header, dict):
+        raise _unreadable(path, "its header is no JSON object")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
+        raise _unreadable(path, "its __metadata__ is not text under names")
+    room = size - 8 - length
+    return {n: _entry(path, n, about, room) for n, about in header.items()}, metadata
+
+
+def _entry(path: Path, name: str, about: Any, room: int) -> Entry:
+    wrong = f"tensor {shown(name)}"
+    if not isinstance(about, dict) or about.keys() != {
+        "dtype",
+        "shape",
+        "data_offsets",
+    }:
+        raise _unreadable(path, f"{wrong} has not just dtype, shape and data_offsets")
+    if not isinstance(about["dtype"], str) or about["dtype"] not in DTYPES:
+        raise WeightsError(
+            f"{shown_path(path)}: {wrong} has the precision {shown(about['dtype'])}, "
+            f"which is not one of {', '.join(DTYPES)}. Convert it to one of these."
+        )
+    offsets, shape = about["data_offsets"], about["shape"]
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or not all(type(offset) is int for offset in offsets)
+        or not 0 <= offsets[0] <= offsets[1] <= room
+    ):
+        raise _unreadable(
+            path, f"{wrong} claims bytes that are not among the {big(room)} of data"
+        )
+    dtype = DTYPES[about["dtype"]]
+    size = tuple(shape) if isinstance(shape, list) else shape
+    reason = check_shape(size, offsets[1] - offsets[0], dtype.itemsize)
+    if reason is not None:
+        raise _unreadable(path, f"{wrong} {reason}")
+    return Entry(size, dtype)
+
+
+def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(n for n, _ in pairs if n in seen or seen.add(n))  # type: ignore[func-returns-value]
+        raise WeightsError(
+            f"{shown_path(path)}: the name {shown(twice)} is in the header twice, so "
+            "two programs could read two models. Write the file again with one of them."
+        )
+    return found
+
+
+def _unreadable(path: Path, reason: str) -> WeightsError:
+    return WeightsError(
+        f"{shown_path(path)} is not a readable safetensors file: {reason}. It may be "
+        "cut short or damaged; fetch it again and compare its sha256."
+    )

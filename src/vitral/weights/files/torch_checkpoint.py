@@ -1,0 +1,260 @@
+"""What torch.save wrote: a pickle and storages, in a zip or one after the other."""
+
+import re
+import struct
+from collections.abc import Iterator
+from io import BufferedIOBase, BytesIO
+from pathlib import Path
+from typing import Any, NoReturn
+from zipfile import ZIP_STORED
+
+import torch
+from torch import Tensor
+
+from vitral.errors import WeightsError
+from vitral.weights.files.pickle_reader import View, describe
+from vitral.weights.files.tensor_file import (
+    Entry,
+    TensorFile,
+    big,
+    one_line,
+    shown,
+    shown_path,
+)
+from vitral.weights.files.zip_archive import DAMAGE, Archive
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+"""The first two pickles of torch.save's format before 1.6."""
+PICKLE = "data.pkl"
+LONGEST_PICKLE = 2**26
+DEPTH = 2
+"""Dicts around a state dict: {"state": {"model": ...}} has two."""
+MOST_ITEMS = 1_000_000
+LONGEST_KEYS = 1000
+"""Characters of a name, the keys of the dicts around it included."""
+SEPARATOR = "/"
+TRAINING_STATE = re.compile(r"opt.*|(.*_)?(scheduler|scaler)", re.IGNORECASE)
+"""Keys whose dicts are not weights."""
+ELEMENTS = struct.Struct("<q")
+MEMBERS = re.compile(
+    r"data\.pkl|byteorder|version|\.format_version|\.storage_alignment"
+    r"|\.data/serialization_id|data/[^/]+"
+)
+
+Places = dict[str, tuple[int, int]]
+"""Where the bytes of each storage begin in the file, and how many there are."""
+
+
+class PickleFile(TensorFile):
+    """An opened checkpoint of torch.save, memory-mapped; its pickle was never run."""
+
+    format = "pickle"
+
+    def __init__(self, path: Path, views: dict[str, View], places: Places) -> None:
+        entries = {n: Entry(v.shape, v.storage.dtype) for n, v in views.items()}
+        super().__init__(path, entries)
+        self._views, self._places = views, places
+        self._mark = _mark(path)
+        size = path.stat().st_size
+        self._bytes = torch.UntypedStorage.from_file(str(path), False, size)
+
+    def _data(self, name: str) -> Tensor:
+        view, entry = self._views[name], self._entries[name]
+        if not entry.nbytes:
+            return torch.empty(entry.shape, dtype=entry.dtype)
+        item = entry.dtype.itemsize
+        start, _ = self._places[view.storage.key]
+        start += (view.storage.first + view.offset) * item
+        steps = zip(view.shape, view.stride, strict=True)
+        end = start + (1 + sum((size - 1) * step for size, step in steps)) * item
+        # Pages are aligned, so an odd place in the file is an odd one in memory.
+        part = self._copy(start, end) if start % item else self._bytes[start:end]
+        empty = torch.empty(0, dtype=entry.dtype)
+        return empty.set_(part, 0, view.shape, view.stride)
+
+    def _copy(self, start: int, end: int) -> torch.UntypedStorage:
+        """Bytes of the file in new memory; mapped pages would stay beside the copy."""
+        raw = torch.empty(end - start, dtype=torch.uint8)
+        with self.path.open("rb") as file:
+            file.seek(start)
+            done = file.readinto(raw.numpy().data)
+        if done < end - start or _mark(self.path) != self._mark:
+            _damaged(shown_path(self.path), "it was changed after it was opened")
+        return raw.untyped_storage()
+
+
+def _mark(path: Path) -> tuple[int, int, int]:
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def open_zip(path: Path, archive: Archive) -> PickleFile:
+    """A checkpoint of torch.save since 1.6."""
+    root = next(n for n in archive.members if n.endswith(f"/{PICKLE}")).split("/")[0]
+    records: Places = {}
+    for name, info in archive.members.items():
+        if name in (f"{root}/constants.pkl", f"{root}/model.json") or "/code/" in name:
+            archive.refuse(
+                f"it has the member {shown(name)}: it is a TorchScript program, not "
+                "weights. Save the model's state_dict()"
+            )
+        if not MEMBERS.fullmatch(name.removeprefix(f"{root}/")):
+            archive.refuse(
+                f"it has the member {shown(name)}, which torch.save does not write. "
+                "Save the state dict alone"
+            )
+        if info.compress_type != ZIP_STORED:
+            archive.refuse(
+                f"member {shown(name)} is compressed, which torch.save never does. "
+                "Save the state dict again"
+            )
+        if name.startswith(f"{root}/data/"):
+            key = name.removeprefix(f"{root}/data/")
+            records[key] = (archive.data_offset(info), info.file_size)
+    member = f"{root}/{PICKLE}"
+    content = _small_member(archive, member, LONGEST_PICKLE)
+    order = f"{root}/byteorder"
+    if order in archive.members and _small_member(archive, order, 8) != b"little":
+        archive.refuse("its numbers are big-endian. Save it again on a usual machine")
+    where = f"{shown_path(path)}, member {shown(member)}"
+
+    def room(key: str, dtype: torch.dtype) -> int:
+        if key not in records:
+            _damaged(where, f"it has no storage {shown(key)}")
+        return records[key][1]
+
+    stream = BytesIO(content)
+    state = describe(stream, where, room)
+    if stream.tell() != len(content):
+        _damaged(where, "bytes follow after its end")
+    return PickleFile(path, flatten(state, where), records)
+
+
+def open_legacy(path: Path) -> PickleFile:
+    """A checkpoint of torch.save before 1.6: five pickles, then the storages."""
+    where, size = shown_path(path), path.stat().st_size
+    with path.open("rb") as file:
+        for wanted in (MAGIC, PROTOCOL):
+            if describe(file, where, _none) != wanted:
+                raise WeightsError(
+                    f"{where} is a pickle that torch.save did not write. Save its "
+                    "state dict as .safetensors, and give that file."
+                )
+        about = describe(file, where, _none)
+        if not isinstance(about, dict) or about.get("little_endian") is not True:
+            _damaged(where, "it does not say that its numbers are little-endian")
+        kinds: dict[str, torch.dtype] = {}
+
+        def room(key: str, dtype: torch.dtype) -> int:
+            if kinds.setdefault(key, dtype) != dtype:
+                _damaged(where, f"storage {shown(key)} has two precisions")
+            return size
+
+        state = describe(file, where, room)
+        keys = describe(file, where, _none)
+        places = _raw_storages(file, where, size, keys, kinds)
+    views = flatten(state, where)
+    for name, view in views.items():
+        storage = view.storage
+        end = (storage.first + storage.numel) * storage.dtype.itemsize
+        if end > places[storage.key][1]:
+            _damaged(where, f"tensor {shown(name)} reaches past its storage")
+    return PickleFile(path, views, places)
+
+
+def _none(key: str, dtype: torch.dtype) -> int:
+    """Room for storages in a pickle that has none."""
+    return 0
+
+
+def _raw_storages(
+    file: BufferedIOBase,
+    where: str,
+    size: int,
+    keys: Any,
+    kinds: dict[str, torch.dtype],
+) -> Places:
+    """Places of the storages of the older format, which fill the rest of the file."""
+    known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not known or sorted(keys) != sorted(kinds):
+        _damaged(where, "the storages it lists are not those that its tensors use")
+    places: Places = {}
+    for key in keys:
+        head = file.read(ELEMENTS.size)
+        elements = ELEMENTS.unpack(head)[0] if len(head) == ELEMENTS.size else -1
+        nbytes, start = elements * kinds[key].itemsize, file.tell()
+        if elements < 0 or nbytes > size - start:
+            _damaged(
+                where,
+                f"storage {shown(key)} claims {big(nbytes)} bytes but {size - start} "
+                "are left in the file",
+            )
+        places[key] = (start, nbytes)
+        file.seek(nbytes, 1)
+    if file.tell() != size:
+        _damaged(where, f"{size - file.tell()} bytes follow after the last storage")
+    return places
+
+
+def flatten(state: Any, where: str) -> dict[str, View]:
+    """The tensors of a pickled value: "name", "outer/name" or "outer/inner/name"."""
+    if not isinstance(state, dict):
+        raise WeightsError(
+            f"{where}: the pickle holds {_article(state)}, not a dict of tensors. Save "
+            "the model's state_dict(), and give that file."
+        )
+    views: dict[str, View] = {}
+    # One dict may be in many places, so the walk can be longer than the file.
+    for count, (name, view) in enumerate(_walk(state, "", 0)):
+        if count == MOST_ITEMS or len(name) > LONGEST_KEYS:
+            _damaged(
+                where, f"it has over {MOST_ITEMS} values or a name over {LONGEST_KEYS}"
+            )
+        if view is not None and name in views:
+            _damaged(where, f"two tensors are called {shown(name)}")
+        if view is not None:
+            views[name] = view
+    if not views:
+        raise WeightsError(
+            f"{where}: the pickle holds no tensor in a dict, or in a dict within "
+            f"{DEPTH}. Save the model's state_dict(), and give that file."
+        )
+    return views
+
+
+def _walk(
+    state: dict[Any, Any], prefix: str, depth: int
+) -> Iterator[tuple[str, View | None]]:
+    """Every value of the dicts under its whole name; None for one to pass over."""
+    for key, value in state.items():
+        text = isinstance(key, str)
+        name = prefix + key if text else prefix
+        yield name, value if text and isinstance(value, View) else None
+        inner = text and isinstance(value, dict) and depth < DEPTH
+        if inner and not TRAINING_STATE.fullmatch(key):
+            yield from _walk(value, name + SEPARATOR, depth + 1)
+
+
+def _small_member(archive: Archive, name: str, most: int) -> bytes:
+    info = archive.members.get(name)
+    if info is None:
+        archive.damaged(f"it has no member {shown(name)}")
+    if info.file_size > most:
+        archive.damaged(
+            f"member {shown(name)} of {info.file_size} bytes is over {most}"
+        )
+    try:
+        return archive.zip.read(info)
+    except DAMAGE as error:
+        archive.damaged(f"member {shown(name)}: {one_line(error)}")
+
+
+def _article(value: Any) -> str:
+    return "one tensor" if isinstance(value, View) else f"a {type(value).__name__}"
+
+
+def _damaged(where: str, reason: str) -> NoReturn:
+    raise WeightsError(
+        f"{where}: the checkpoint is not whole: {reason}. It may be cut short, damaged "
+        "or made up; fetch it again and compare its sha256."
+    )

@@ -1,0 +1,174 @@
+"""What the shapes in a file tell about its model, and what they cannot.
+
+Layouts ask here; an answer that had to be assumed is appended to their notes.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from vitral.data import Preprocess
+from vitral.errors import WeightsError
+from vitral.layers import Grid
+from vitral.models import SIZES
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.files import TensorFile
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+
+class Positions(NamedTuple):
+    """The grid of a position table, and how many of its rows are not patches."""
+
+    grid: Grid
+    prefix_rows: int
+
+
+def shape_of(file: TensorFile, name: str, rank: int) -> tuple[int, ...]:
+    """The shape of a tensor that the model is described by.
+
+    Raises:
+        WeightsError: the file lacks it, or it has another number of dimensions.
+    """
+    if name not in file:
+        raise WeightsError(
+            f"{file.path}: tensor {name} is missing, which says how wide the model is; "
+            f"expected one of {rank} dimensions. The file is incomplete, or of another "
+            f"model; its first tensors are {first_names(file)}."
+        )
+    shape = file.shape(name)
+    if len(shape) != rank:
+        raise WeightsError(
+            f"{file.path}: tensor {name} has shape {shape}, but the model's has {rank} "
+            "dimensions. It is the file of another model."
+        )
+    return shape
+
+
+def rows_or_zero(file: TensorFile, name: str, rank: int = 2) -> int:
+    """The first side of a tensor; 0 if there is none."""
+    return shape_of(file, name, rank)[0] if name in file else 0
+
+
+def first_names(file: TensorFile) -> str:
+    """A few names, for a message."""
+    return ", ".join(sorted(file.names())[:4]) or "none at all"
+
+
+def depth_of(file: TensorFile, pattern: str) -> int:
+    """How many blocks there are; `pattern` has the block's number as its group.
+
+    Raises:
+        WeightsError: a number between the first and the last has no tensor at all.
+    """
+    matches = (re.match(pattern, name) for name in file.names())
+    found = {int(match[1]) for match in matches if match}
+    if missing := sorted(set(range(len(found))) - found):
+        raise WeightsError(
+            f"{file.path}: it has blocks up to number {max(found)}, but no tensor of "
+            f"block {missing[0]}. The file is incomplete."
+        )
+    return len(found)
+
+
+def positions_of(
+    opened: Opened,
+    name: str,
+    rows: int,
+    prefixes: Iterable[int],
+    notes: list[str],
+) -> Positions:
+    """The grid of a table of `rows` rows.
+
+    Args:
+        name: the table's name in the file.
+        prefixes: how many rows may belong to other tokens, the likeliest first.
+
+    Raises:
+        WeightsError: no grid is given and none of the rests is a square, or the given
+            grid does not fit.
+    """
+    likely, *others = prefixes
+    for prefix in (likely, *others):
+        if opened.grid is not None and rows - prefix == math.prod(opened.grid):
+            return Positions(opened.grid, prefix)
+        side = math.isqrt(max(rows - prefix, 0))
+        if opened.grid is None and side and side * side == rows - prefix:
+            if prefix != likely:
+                kept = f"{prefix} rows" if prefix else "no row"
+                notes.append(
+                    f"{side} x {side} patches assumed, and {kept} of the position "
+                    "table for the class and register tokens: give the grid if it is "
+                    "another"
+                )
+            return Positions(Grid(side, side), prefix)
+    given = opened.grid
+    wanted = "is not a square" if given is None else f"is not {given[0]} x {given[1]}"
+    raise WeightsError(
+        f"{opened.path}: the position table {name} has {rows} rows for {likely} prefix "
+        f"tokens and a grid of patches that {wanted}. Give the grid that the model was "
+        "trained on, as (rows, columns)."
+    )
+
+
+def heads_of(
+    opened: Opened, width: int, depth: int, mlp_dim: int, notes: list[str]
+) -> int:
+    """How many heads a model of these sizes has, where no shape can say it.
+
+    Raises:
+        WeightsError: nothing can be assumed.
+    """
+    if opened.num_heads is not None:
+        return opened.num_heads
+    for size in SIZES.values():
+        if (size["embed_dim"], size["depth"], size["mlp_dim"]) == (
+            width,
+            depth,
+            mlp_dim,
+        ):
+            return size["num_heads"]
+    if width % 64 == 0:
+        notes.append(f"{width // 64} heads of 64 channels assumed: the file cannot say")
+        return width // 64
+    raise WeightsError(
+        f"{opened.path}: the number of heads of a model of width {width} cannot be "
+        "read from its tensors. Give `num_heads`."
+    )
+
+
+def drop(
+    file: TensorFile, reasons: dict[str, str], known: Callable[[str], bool]
+) -> dict[str, str]:
+    """The tensors that a model does without, with the reason of their first match.
+
+    Args:
+        reasons: from a regular expression on the name to the reason.
+        known: whether the model has a place for the tensor after all.
+    """
+    found = {}
+    for name in file.names():
+        for pattern, why in reasons.items():
+            if re.match(pattern, name) and not known(name):
+                found[name] = why
+                break
+    return found
+
+
+def imagenet_crop(
+    image_size: tuple[int, int], fraction: float, interpolation: str = "bicubic"
+) -> Preprocess:
+    """Pre-processing of most ImageNet models: resize, cut the centre, ImageNet's mean
+    and deviation."""
+    return Preprocess.from_dict(
+        {
+            **Preprocess(image_size=image_size, antialias=True).to_dict(),
+            "resize": "crop",
+            "crop_fraction": fraction,
+            "interpolation": interpolation,
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+        }
+    )

@@ -1,0 +1,254 @@
+"""The files of DINO (arXiv 2104.14294) and DINOv2 (2304.07193), as their code has them.
+
+DINO's training checkpoints hold a student and a teacher, of which the teacher is read.
+DINOv2's backbones differ from timm's names by registers, a mask token, a gate with
+names of its own, and blocks that may be numbered in chunks. A backbone of DINO alone
+has exactly timm's names and is read as such.
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+from vitral.data import Preprocess
+from vitral.layers.position import ResizeMethod
+from vitral.models import ModelConfig, ViTConfig
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.files import TensorFile, with_names
+from vitral.weights.infer_config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    depth_of,
+    drop,
+    heads_of,
+    imagenet_crop,
+    positions_of,
+    shape_of,
+)
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.mapping import Rule, copy
+from vitral.weights.numerics import differences
+
+BACKBONES = (
+    "teacher/backbone.",
+    "teacher/module.backbone.",
+    "student/backbone.",
+    "student/module.backbone.",
+    "teacher.backbone.",
+    "student.backbone.",
+)
+"""Where a training checkpoint keeps the encoder, the preferred first."""
+CHUNK = re.compile(r"blocks\.\d+\.(\d+\..+)")
+DROPPED = {
+    r"mask_token$": "of the pre-training only",
+    r"(teacher|student)[./].*(head|prototypes)": (
+        "the projection head of the pre-training"
+    ),
+    r"student[./]": "the student: the teacher is its average over time",
+    r"(optimizer|fp16_scaler|scheduler|dino_loss|ibot\w*_loss|args|epoch|iteration)": (
+        "of the training, not of the model"
+    ),
+}
+
+
+def detect(opened: Opened) -> bool:
+    """Whether this is a training checkpoint, or has names of DINOv2's own."""
+    if "vitral" in opened.beside:
+        return False
+    file = opened.file
+    if _prefix(file):
+        return True
+    if "patch_embed.proj.weight" not in file or "decoder_embed.weight" in file:
+        return False
+    own = ("register_tokens", "blocks.0.mlp.w12.weight", "blocks.0.0.norm1.weight")
+    return any(name in file for name in own)
+
+
+def read(opened: Opened) -> Source:
+    """The encoder, without the parts of the pre-training."""
+    notes = list(opened.notes)
+    prefix = _prefix(opened.file)
+    if prefix.startswith("student"):
+        notes.append("the student of a training checkpoint, which has no teacher")
+    file = with_names(opened.file, _plain_names(opened.file, prefix))
+    config = vit_config(opened, file, notes)
+    made = rules(config)
+    known = {name for rule in made for name in rule.theirs}
+    notes.append("images as for the published models of DINO and DINOv2 assumed")
+    if config.reg_tokens == 0:
+        notes.append(
+            "for images of another size the authors' code resizes positions with an "
+            "offset of a tenth of a patch, here there is none: the answers differ a "
+            "little there"
+        )
+    return Source(
+        layout=LAYOUT.title,
+        file=file,
+        config=config,
+        rules=tuple(made),
+        preprocess=preprocess_of(config),
+        dropped=drop(file, DROPPED, known.__contains__),
+        notes=tuple(notes),
+    )
+
+
+def vit_config(opened: Opened, file: TensorFile, notes: list[str]) -> ViTConfig:
+    """What the shapes say, with the numbers of DINO's own code."""
+    width, chans, rows, columns = shape_of(file, "patch_embed.proj.weight", 4)
+    depth = depth_of(file, r"blocks\.(\d+)\.")
+    swiglu = "blocks.0.mlp.w3.weight" in file
+    last = "w3" if swiglu else "fc2"
+    mlp_dim = shape_of(file, f"blocks.0.mlp.{last}.weight", 2)[1]
+    registers = "register_tokens" in file
+    table = shape_of(file, "pos_embed", 3)[1]
+    grid = positions_of(opened, "pos_embed", table, (1,), notes).grid
+    return ViTConfig(
+        image_size=(grid.rows * rows, grid.columns * columns),
+        patch_size=(rows, columns),
+        in_chans=chans,
+        num_classes=0,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads_of(opened, width, depth, mlp_dim, notes),
+        mlp_dim=mlp_dim,
+        mlp="swiglu" if swiglu else "plain",
+        reg_tokens=shape_of(file, "register_tokens", 3)[1] if registers else 0,
+        no_embed_reg=registers,
+        position_resize=_resize(registers),
+        qkv_bias="blocks.0.attn.qkv.bias" in file,
+        proj_bias="blocks.0.attn.proj.bias" in file,
+        init_values=1e-5 if "blocks.0.ls1.gamma" in file else None,
+        act="gelu",
+        norm_eps=1e-6,
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under the name of an unchunked backbone."""
+    assert isinstance(config, ViTConfig)
+    made = [
+        copy(name)
+        for name in (
+            "cls_token",
+            "pos_embed",
+            "patch_embed.proj.weight",
+            "patch_embed.proj.bias",
+            "norm.weight",
+            "norm.bias",
+        )
+    ]
+    if config.reg_tokens:
+        made.append(copy("reg_token", "register_tokens"))
+    fc1, fc2 = ("w12", "w3") if config.mlp == "swiglu" else ("fc1", "fc2")
+    for number in range(config.depth):
+        block = f"blocks.{number}."
+        layers = {"norm1": "norm1", "norm2": "norm2"}
+        layers |= {"mlp.fc1": f"mlp.{fc1}", "mlp.fc2": f"mlp.{fc2}"}
+        for ours, theirs in layers.items():
+            for part in ("weight", "bias"):
+                made.append(copy(f"{block}{ours}.{part}", f"{block}{theirs}.{part}"))
+        biased = {"attn.qkv": config.qkv_bias, "attn.proj": config.proj_bias}
+        for name, bias in biased.items():
+            made.append(copy(f"{block}{name}.weight"))
+            if bias:
+                made.append(copy(f"{block}{name}.bias"))
+        if config.init_values is not None:
+            made += [copy(f"{block}ls{at}.gamma") for at in (1, 2)]
+    return made
+
+
+def preprocess_of(config: ViTConfig) -> Preprocess:
+    """The published evaluation: 256 pixels, of which the centre 224, bicubic."""
+    return imagenet_crop(config.image_hw, 224 / 256)
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why DINOv2's code cannot be this model; empty if it can."""
+    if type(config) is not ViTConfig:
+        return "it has no such family of models"
+    reasons = {
+        "its backbones have no head": config.num_classes > 0,
+        "its positions are learned, one row a patch, added at the stem": (
+            config.position != "learned_1d" or config.position_at != "stem"
+        ),
+        "its models have a class token with a position of its own": (
+            not config.class_token or config.no_embed_class
+        ),
+        "its registers have no positions": (
+            config.reg_tokens > 0 and not config.no_embed_reg
+        ),
+        "its features are those of the class token": config.global_pool != "token",
+        "it has no tanh layer": config.representation_size > 0,
+        "it does not normalise queries and keys": config.qk_norm,
+        "its heads together are as wide as the model": (
+            config.attention_dim != config.embed_dim
+        ),
+        "its patches have no norms": config.patch_norm,
+        "its final norm comes before pooling": config.norm_after_pool,
+        "its position tables are those of square grids": (
+            config.grid.rows != config.grid.columns
+        ),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def describe(held: Held) -> Written:
+    """The mask token that DINOv2's code wants, and what differs.
+
+    Without LayerScale it is a backbone of the first DINO, whose code has no such token.
+    """
+    config = held.config
+    assert isinstance(config, ViTConfig)
+    notes, new = list[str](), dict[str, Tensor]()
+    if config.init_values is not None:
+        new["mask_token"] = torch.zeros(1, config.embed_dim)
+        notes.append("the mask token is zeros: it takes part in the pre-training only")
+    notes += differences(config, "DINOv2's code", resize=_resize(config.reg_tokens > 0))
+    statistics = (held.preprocess.mean, held.preprocess.std)
+    if statistics != (IMAGENET_MEAN, IMAGENET_STD):
+        notes.append(
+            "DINOv2's code keeps no pre-processing with its weights and normalises by "
+            "ImageNet's mean and deviation, which are not those of this model"
+        )
+    return Written(new=new, notes=tuple(notes))
+
+
+def _resize(registers: bool) -> ResizeMethod:
+    """Models with registers were trained after their code learned to low-pass."""
+    return "bicubic_antialias" if registers else "bicubic"
+
+
+def _prefix(file: TensorFile) -> str:
+    """Where the encoder is in a training checkpoint; empty if it is no such file."""
+    names = file.names()
+    for prefix in BACKBONES:
+        if any(name.startswith(f"{prefix}patch_embed.") for name in names):
+            return prefix
+    return ""
+
+
+def _plain_names(file: TensorFile, prefix: str) -> dict[str, str]:
+    """The file's names by those of an unchunked backbone; others are as they are."""
+    chosen = {}
+    for name in file.names():
+        plain = name
+        if name.startswith(prefix):
+            plain = name.removeprefix(prefix)
+            if match := CHUNK.fullmatch(plain):
+                plain = f"blocks.{match[1]}"
+        chosen[plain] = name
+    return chosen
+
+
+LAYOUT = Layout(
+    name="dino",
+    title="DINOv2",
+    container="safetensors",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=refuses,
+    describe=describe,
+    class_rows="with",
+)

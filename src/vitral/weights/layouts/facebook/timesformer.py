@@ -1,0 +1,189 @@
+"""The published files of TimeSformer (arXiv 2102.05095): `.pyth`, names after `model.`.
+
+Their attention is space alone, joint or divided. What is written has their names in a
+.safetensors, for whoever puts them under the key `model_state` again.
+"""
+
+import dataclasses
+from dataclasses import replace
+from typing import Any
+
+from vitral.data import Preprocess
+from vitral.models import ModelConfig, Scheme, TimeSformerConfig, ViTConfig
+from vitral.models.registry import tensor_shapes
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.files import TensorFile, with_names
+from vitral.weights.infer_config import shape_of
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.timm import layout
+from vitral.weights.mapping import Rule, copy
+from vitral.weights.numerics import differences
+
+PREFIX = "model."
+STEM, TIME = "patch_embed.proj.weight", "time_embed"
+FRAMES = 8
+"""Of a file that does not say: the released configuration's."""
+MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
+
+
+def detect(opened: Opened) -> bool:
+    """Whether these are the names, after `model.` or not."""
+    file = opened.file
+    if "vitral" in opened.beside:
+        return False
+    return f"{PREFIX}{STEM}" in file or (STEM in file and TIME in file)
+
+
+def read(opened: Opened) -> Source:
+    """The model that the shapes describe."""
+    notes, file = list(opened.notes), opened.file
+    if f"{PREFIX}{STEM}" in file:
+        inside = [name for name in file.names() if name.startswith(PREFIX)]
+        file = with_names(file, {name.removeprefix(PREFIX): name for name in inside})
+    config = config_of(replace(opened, file=file), notes)
+    notes.append(
+        "frames as in the released evaluation assumed: shorter side to the size, "
+        "bilinear, mean 0.45, deviation 0.225 (models of Something-Something V2 seem "
+        "to want blue, green, red)"
+    )
+    return Source(
+        layout=LAYOUT.title,
+        file=file,
+        config=config,
+        rules=tuple(copy(name) for name in tensor_shapes(config)),
+        preprocess=preprocess_of(config),
+        notes=tuple(notes),
+    )
+
+
+def config_of(opened: Opened, notes: list[str]) -> TimeSformerConfig:
+    """Sizes from the shapes; how positions are resized, as the released code does."""
+    scheme = scheme_of(opened.file, TIME, "blocks.0.temporal_fc.weight")
+    image = layout.vit_config(opened, notes)
+    return clips_of(image, scheme, frames_of(opened.file, TIME, notes))
+
+
+def scheme_of(file: TensorFile, time: str, temporal: str) -> Scheme:
+    """Which of the three schemes has these tensors.
+
+    Args:
+        time: the name of the table of time positions.
+        temporal: the name of a tensor that only the divided scheme has.
+    """
+    if temporal in file:
+        return "divided"
+    return "joint" if time in file else "space"
+
+
+def frames_of(file: TensorFile, time: str, notes: list[str]) -> int:
+    """Rows of the table of time positions; the usual number where there is none."""
+    if time in file:
+        return shape_of(file, time, 3)[1]
+    notes.append(f"clips of {FRAMES} frames assumed: with space attention any will do")
+    return FRAMES
+
+
+def clips_of(image: ViTConfig, scheme: Scheme, num_frames: int) -> TimeSformerConfig:
+    """The model for clips that the published codes make of such an image model."""
+    fields: dict[str, Any] = {
+        field.name: getattr(image, field.name) for field in dataclasses.fields(image)
+    }
+    fields |= {"position_resize": "nearest", "time_resize": "nearest"}
+    return TimeSformerConfig(**fields, num_frames=num_frames, scheme=scheme)
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under the published name."""
+    return [copy(name, f"{PREFIX}{name}") for name in tensor_shapes(config)]
+
+
+def preprocess_of(config: ModelConfig) -> Preprocess:
+    """The released evaluation's centre crop."""
+    return Preprocess(
+        image_size=config.image_hw,
+        resize="crop",
+        interpolation="bilinear",
+        mean=MEAN,
+        std=STD,
+    )
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why the released code cannot be this model; empty if it can."""
+    reason = structure(config)
+    if reason:
+        return reason
+    assert isinstance(config, TimeSformerConfig)
+    square = config.grid.rows == config.grid.columns
+    return "" if square else "its position tables are those of square grids"
+
+
+def structure(config: ModelConfig) -> str:
+    """Why neither the released code nor transformers' has such a model."""
+    if not isinstance(config, TimeSformerConfig):
+        return "it is for TimeSformers alone"
+    reasons = {
+        "its attention is space, joint or divided": (
+            config.scheme not in ("space", "joint", "divided")
+        ),
+        "its class token takes no part in the time step": (
+            config.class_token_in == "every_step" and len(config.steps) > 1
+        ),
+        "its clips have positions in time": (
+            config.scheme != "space" and config.time_position == "none"
+        ),
+        "its positions are learned, one row a patch": config.position != "learned_1d",
+        "its models have a class token with a position of its own": (
+            not config.class_token or config.no_embed_class
+        ),
+        "it has no registers": config.reg_tokens > 0,
+        "its models look at the class token": config.global_pool != "token",
+        "its perceptrons are plain": config.mlp != "plain",
+        "it has no LayerScale": config.init_values is not None,
+        "it does not normalise queries and keys": config.qk_norm,
+        "it has no tanh layer": config.representation_size > 0,
+        "its heads together are as wide as the model": (
+            config.attention_dim != config.embed_dim
+        ),
+        "its patches have no norms": config.patch_norm,
+        "its final norm comes before pooling": config.norm_after_pool,
+        "it has a bias wherever the attention projects": not config.proj_bias,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def describe(held: Held) -> Written:
+    """What whoever loads the file must know."""
+    config, preprocess = held.config, held.preprocess
+    assert isinstance(config, TimeSformerConfig)
+    notes = differing(config, "the released code")
+    if (preprocess.mean, preprocess.std) != (MEAN, STD):
+        notes.append(
+            "the released code keeps no pre-processing with its weights and normalises "
+            "by 0.45 and 0.225, which are not those of this model"
+        )
+    return Written(notes=tuple(notes))
+
+
+def differing(config: TimeSformerConfig, whose: str, **known: None) -> list[str]:
+    """Where the numbers of a published code differ from the model's."""
+    notes = differences(config, whose, resize="nearest", **known)
+    if config.time_resize != "nearest" and config.has_time_positions:
+        notes.append(
+            f"for clips of another length {whose} repeats or skips rows of the time "
+            "positions, this model interpolates them: logits differ slightly there"
+        )
+    return notes
+
+
+LAYOUT = Layout(
+    name="timesformer",
+    title="TimeSformer",
+    container="safetensors",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=refuses,
+    describe=describe,
+    class_rows="with",
+)

@@ -1,0 +1,208 @@
+"""The names and shapes that Flax gives to a Vision Transformer's parameters.
+
+Shared by the two projects of Google that publish `.npz` files: they differ in the
+numbers behind a module's name, in a prefix, and in where the positions are.
+"""
+
+from typing import Any, NamedTuple
+
+from vitral.layers import Grid
+from vitral.models import ViTConfig
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.infer_config import depth_of, positions_of, rows_or_zero, shape_of
+from vitral.weights.mapping import (
+    Rule,
+    convolution,
+    copy,
+    flax_heads,
+    flax_out,
+    transpose,
+)
+
+
+class Style(NamedTuple):
+    """How one project names things."""
+
+    prefix: str
+    """Before every name."""
+    attention: str
+    norm1: str
+    norm2: str
+    mlp: str
+    pos_embed: str
+
+
+OLD = Style(
+    prefix="",
+    attention="MultiHeadDotProductAttention_1",
+    norm1="LayerNorm_0",
+    norm2="LayerNorm_2",
+    mlp="MlpBlock_3",
+    pos_embed="Transformer/posembed_input/pos_embedding",
+)
+"""vision_transformer: every file that it has published."""
+NEWER = OLD._replace(
+    attention="MultiHeadDotProductAttention_0", norm2="LayerNorm_1", mlp="MlpBlock_0"
+)
+"""vision_transformer with a newer Flax, which counts modules of each kind apart."""
+BIG_VISION = NEWER._replace(prefix="params/", pos_embed="pos_embedding")
+
+
+def vit_rules(config: ViTConfig, style: Style) -> list[Rule]:
+    """Every tensor of a Vision Transformer."""
+    head_dim = config.attention_dim // config.num_heads
+    found = [
+        convolution("patch_embed.proj.weight", f"{style.prefix}embedding/kernel"),
+        copy("patch_embed.proj.bias", f"{style.prefix}embedding/bias"),
+    ]
+    if config.class_token:
+        found.append(copy("cls_token", f"{style.prefix}cls"))
+    if config.position == "learned_1d":
+        found.append(copy("pos_embed", style.prefix + style.pos_embed))
+    for block in range(config.depth):
+        found += _block(block, style, head_dim)
+    found += _norm("norm", f"{style.prefix}Transformer/encoder_norm")
+    if config.global_pool == "map":
+        found += _map_head(style, head_dim)
+    if config.representation_size:
+        found += _dense("pre_logits.fc", f"{style.prefix}pre_logits")
+    if config.num_classes:
+        found += _dense("head", f"{style.prefix}head")
+    return found
+
+
+def vit_facts(opened: Opened, style: Style, notes: list[str]) -> dict[str, Any]:
+    """Fields of ViTConfig that the shapes of a file tell."""
+    file, prefix = opened.file, style.prefix
+    rows, columns, chans, width = shape_of(file, f"{prefix}embedding/kernel", 4)
+    blocks = f"{prefix}Transformer/encoderblock_"
+    query = shape_of(file, f"{blocks}0/{style.attention}/query/kernel", 3)
+    hidden = shape_of(file, f"{blocks}0/{style.mlp}/Dense_0/kernel", 2)[1]
+    class_token = f"{prefix}cls" in file
+    table = prefix + style.pos_embed
+    facts: dict[str, Any] = {
+        "patch_size": (rows, columns),
+        "in_chans": chans,
+        "embed_dim": width,
+        "depth": depth_of(file, rf"{blocks}(\d+)/"),
+        "num_heads": query[1],
+        "head_dim": 0 if query[1] * query[2] == width else query[2],
+        "mlp_dim": hidden,
+        "class_token": class_token,
+        "global_pool": "token" if class_token else "avg",
+        "num_classes": rows_or_zero(file, f"{prefix}head/bias", 1),
+        "representation_size": rows_or_zero(file, f"{prefix}pre_logits/bias", 1),
+    }
+    if f"{prefix}MAPHead_0/probe" in file:
+        facts["global_pool"] = "map"
+    if table in file:
+        length = shape_of(file, table, 3)[1]
+        top = style.pos_embed == BIG_VISION.pos_embed
+        own = (0 if top else int(class_token),)
+        grid, _ = positions_of(opened, table, length, own, notes)
+    else:
+        facts["position"] = "sincos_2d"
+        grid = opened.grid or Grid(14, 14)
+        notes.append(
+            "no position table in the file: fixed sines and cosines assumed, made for "
+            f"{grid.rows} x {grid.columns} patches"
+        )
+    facts["image_size"] = (grid.rows * rows, grid.columns * columns)
+    return facts
+
+
+def refuses(config: ViTConfig) -> str:
+    """Why these projects' code cannot be this model; empty if it can."""
+    reasons = {
+        "it has no register tokens": config.reg_tokens > 0,
+        "it has no LayerScale": config.init_values is not None,
+        "it has no norm on queries and keys": config.qk_norm,
+        "its attention has biases everywhere": not (
+            config.qkv_bias and config.proj_bias
+        ),
+        "its perceptron is the plain one": config.mlp != "plain",
+        "its patches have no norms": config.patch_norm,
+        "it normalises before it pools": config.norm_after_pool,
+        "it adds its positions at the stem": config.position_at != "stem",
+        "it pools one way only": config.global_pool == "token_avg",
+        "the class token is for pooling": (
+            config.class_token and config.global_pool != "token"
+        ),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def numerics(config: ViTConfig) -> tuple[str, ...]:
+    """Where the function of that code differs from the model that is written."""
+    notes = []
+    if config.act != "gelu_tanh":
+        notes.append(
+            "the official code computes GELU by tanh, this model does not: logits "
+            "will differ slightly there"
+        )
+    if config.norm_eps != 1e-6:
+        notes.append(
+            f"the official code's LayerNorm has an epsilon of 1e-6, not "
+            f"{config.norm_eps:g}: logits will differ slightly there"
+        )
+    return tuple(notes)
+
+
+def _block(number: int, style: Style, head_dim: int) -> list[Rule]:
+    ours, theirs = (
+        f"blocks.{number}",
+        f"{style.prefix}Transformer/encoderblock_{number}",
+    )
+    attention = f"{theirs}/{style.attention}"
+    return [
+        *_norm(f"{ours}.norm1", f"{theirs}/{style.norm1}"),
+        *_attention(f"{ours}.attn.qkv", attention, head_dim, "query", "key", "value"),
+        flax_out(f"{ours}.attn.proj.weight", f"{attention}/out/kernel", head_dim),
+        copy(f"{ours}.attn.proj.bias", f"{attention}/out/bias"),
+        *_norm(f"{ours}.norm2", f"{theirs}/{style.norm2}"),
+        *_mlp(f"{ours}.mlp", f"{theirs}/{style.mlp}"),
+    ]
+
+
+def _map_head(style: Style, head_dim: int) -> list[Rule]:
+    theirs = f"{style.prefix}MAPHead_0"
+    attention = f"{theirs}/MultiHeadDotProductAttention_0"
+    return [
+        copy("attn_pool.latent", f"{theirs}/probe"),
+        *_attention("attn_pool.q", attention, head_dim, "query"),
+        *_attention("attn_pool.kv", attention, head_dim, "key", "value"),
+        flax_out("attn_pool.proj.weight", f"{attention}/out/kernel", head_dim),
+        copy("attn_pool.proj.bias", f"{attention}/out/bias"),
+        *_norm("attn_pool.norm", f"{theirs}/LayerNorm_0"),
+        *_mlp("attn_pool.mlp", f"{theirs}/MlpBlock_0"),
+    ]
+
+
+def _attention(ours: str, theirs: str, head_dim: int, *parts: str) -> list[Rule]:
+    return [
+        flax_heads(
+            f"{ours}.{mine}", [f"{theirs}/{part}/{kind}" for part in parts], head_dim
+        )
+        for mine, kind in (("weight", "kernel"), ("bias", "bias"))
+    ]
+
+
+def _mlp(ours: str, theirs: str) -> list[Rule]:
+    return [
+        *_dense(f"{ours}.fc1", f"{theirs}/Dense_0"),
+        *_dense(f"{ours}.fc2", f"{theirs}/Dense_1"),
+    ]
+
+
+def _dense(ours: str, theirs: str) -> list[Rule]:
+    return [
+        transpose(f"{ours}.weight", f"{theirs}/kernel"),
+        copy(f"{ours}.bias", f"{theirs}/bias"),
+    ]
+
+
+def _norm(ours: str, theirs: str) -> list[Rule]:
+    return [
+        copy(f"{ours}.weight", f"{theirs}/scale"),
+        copy(f"{ours}.bias", f"{theirs}/bias"),
+    ]

@@ -1,0 +1,89 @@
+"""The names and shapes that Flax gives to the ResNet of a hybrid.
+
+Only google-research/vision_transformer publishes such files. Stages and units are
+counted from 1 there, and the norms of its oldest files have shape (1, 1, 1, channels).
+"""
+
+from typing import Any
+
+from vitral.layers.bottleneck import stride_of
+from vitral.models import HybridConfig
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.infer_config import shape_of
+from vitral.weights.layouts import resnet_shapes
+from vitral.weights.layouts.resnet_shapes import Numerics, units_of, width_facts
+from vitral.weights.mapping import Rule, convolution, reshape
+
+ROOT = "conv_root/kernel"
+NUMERICS = Numerics(group_norm_eps=1e-6, std_eps=1e-5, std_eps_at="deviation")
+
+
+def detect(opened: Opened, prefix: str) -> bool:
+    """Whether there is a ResNet before the patches."""
+    return f"{prefix}{ROOT}" in opened.file
+
+
+def facts(opened: Opened, prefix: str, encoder: dict[str, Any]) -> dict[str, Any]:
+    """Fields of HybridConfig.
+
+    Args:
+        encoder: those that the encoder's tensors tell, patches counted in cells of the
+            ResNet's map.
+    """
+    root = f"{prefix}{ROOT}"
+    _, _, chans, width = shape_of(opened.file, root, 4)
+    units = units_of(opened.file, rf"{prefix}block(\d+)/unit(\d+)/", 1)
+    stride = stride_of(units)
+    pixels = {
+        name: tuple(side * stride for side in encoder[name])
+        for name in ("patch_size", "image_size")
+    }
+    return {
+        **encoder,
+        **pixels,
+        "in_chans": chans,
+        "units": units,
+        **width_facts(opened.file, root, width),
+    }
+
+
+def rules(config: HybridConfig, prefix: str) -> list[Rule]:
+    """Every tensor of the ResNet."""
+    backbone = "patch_embed.backbone"
+    stem = f"{backbone}.stem" if config.units else backbone
+    found = [
+        convolution(f"{stem}.conv.weight", f"{prefix}{ROOT}"),
+        *_norm(f"{stem}.norm", f"{prefix}gn_root", config.width),
+    ]
+    for stage, count in enumerate(config.units):
+        inner = config.width * 2**stage
+        for unit in range(count):
+            ours = f"{backbone}.stages.{stage}.blocks.{unit}"
+            theirs = f"{prefix}block{stage + 1}/unit{unit + 1}"
+            for part, width in enumerate((inner, inner, 4 * inner), start=1):
+                weight = f"{ours}.conv{part}.weight"
+                found.append(convolution(weight, f"{theirs}/conv{part}/kernel"))
+                found += _norm(f"{ours}.norm{part}", f"{theirs}/gn{part}", width)
+        first = f"{backbone}.stages.{stage}.blocks.0.downsample"
+        theirs = f"{prefix}block{stage + 1}/unit1"
+        found.append(convolution(f"{first}.conv.weight", f"{theirs}/conv_proj/kernel"))
+        found += _norm(f"{first}.norm", f"{theirs}/gn_proj", 4 * inner)
+    return found
+
+
+def refuses(config: HybridConfig) -> str:
+    """Why that code cannot be this ResNet; empty if it can."""
+    return resnet_shapes.structure(config, "same")
+
+
+def numerics(config: HybridConfig) -> tuple[str, ...]:
+    """Where the function of that code differs."""
+    return resnet_shapes.differences(config, NUMERICS, "the official code")
+
+
+def _norm(ours: str, theirs: str, width: int) -> list[Rule]:
+    now, old = (width,), (1, 1, 1, width)
+    return [
+        reshape(f"{ours}.weight", f"{theirs}/scale", now, now, old),
+        reshape(f"{ours}.bias", f"{theirs}/bias", now, now, old),
+    ]

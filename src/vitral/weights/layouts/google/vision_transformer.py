@@ -1,0 +1,99 @@
+"""The `.npz` files of google-research/vision_transformer, old and newer names.
+
+Released files of the paper and of "How to train your ViT" (arXiv 2106.10270) are of
+this kind, hybrids among them. Their code computes GELU by tanh and resizes positions
+corner to corner.
+"""
+
+from vitral.data import Preprocess
+from vitral.models import HybridConfig, ModelConfig, ViTConfig
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.layouts.google import flax_names, flax_resnet
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.mapping import Rule
+
+OPTIMIZER = "opt/target/"
+"""Before every name in files that were saved with their optimizer."""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether the stem and the first block have this project's names."""
+    return _style(opened) is not None
+
+
+def read(opened: Opened) -> Source:
+    """The Vision Transformer or the hybrid that the arrays describe."""
+    style = _style(opened)
+    assert style is not None
+    notes = list(opened.notes)
+    facts = flax_names.vit_facts(opened, style, notes)
+    config: ViTConfig
+    if flax_resnet.detect(opened, style.prefix):
+        config = HybridConfig(**flax_resnet.facts(opened, style.prefix, facts))
+    else:
+        config = ViTConfig(**facts)
+    return Source(
+        layout=LAYOUT.title,
+        file=opened.file,
+        config=config,
+        rules=tuple(_rules(config, style)),
+        preprocess=Preprocess(image_size=config.image_hw),
+        notes=tuple(notes),
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under the names of the published files."""
+    assert isinstance(config, ViTConfig)
+    return _rules(config, flax_names.OLD)
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why that code cannot be this model; empty if it can."""
+    if type(config) not in (ViTConfig, HybridConfig):
+        return "its ViT and its hybrids are all that it has"
+    assert isinstance(config, ViTConfig)
+    if isinstance(config, HybridConfig) and (reason := flax_resnet.refuses(config)):
+        return reason
+    if config.position not in ("learned_1d",):
+        return "it learns one position a patch"
+    if config.global_pool == "map":
+        return "it has no attention pooling"
+    return flax_names.refuses(config)
+
+
+def describe(held: Held) -> Written:
+    assert isinstance(held.config, ViTConfig)
+    notes = flax_names.numerics(held.config)
+    if isinstance(held.config, HybridConfig):
+        notes += flax_resnet.numerics(held.config)
+    return Written(notes=notes)
+
+
+def _rules(config: ViTConfig, style: flax_names.Style) -> list[Rule]:
+    found = flax_names.vit_rules(config, style)
+    if isinstance(config, HybridConfig):
+        found += flax_resnet.rules(config, style.prefix)
+    return found
+
+
+def _style(opened: Opened) -> flax_names.Style | None:
+    for prefix in ("", OPTIMIZER):
+        for style in (flax_names.OLD, flax_names.NEWER):
+            first = f"{prefix}Transformer/encoderblock_0/{style.attention}/query/kernel"
+            if first in opened.file and f"{prefix}{style.pos_embed}" in opened.file:
+                return style._replace(prefix=prefix)
+    return None
+
+
+LAYOUT = Layout(
+    name="google",
+    title="vision_transformer",
+    container="npz",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=refuses,
+    describe=describe,
+    class_rows="with",
+)

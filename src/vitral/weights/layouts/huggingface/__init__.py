@@ -1,0 +1,1 @@
+"""Layouts of Hugging Face transformers: ViT and DeiT, BiT, TimeSformer."""

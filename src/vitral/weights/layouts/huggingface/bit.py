@@ -1,0 +1,190 @@
+"""Hugging Face's BiT: config.json, model.safetensors, preprocessor_config.json.
+
+`BitForImageClassification`, or `BitModel` where there is no head.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vitral.errors import WeightsError
+from vitral.layers.bottleneck import stride_of
+from vitral.models import ModelConfig, ResNetConfig
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.infer_config import rows_or_zero, shape_of
+from vitral.weights.layouts import resnet_shapes
+from vitral.weights.layouts.huggingface import preprocessor
+from vitral.weights.layouts.huggingface.vit import classes_in
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.resnet_shapes import (
+    Numerics,
+    image_size_of,
+    units_of,
+    width_facts,
+)
+from vitral.weights.mapping import Rule, copy, reshape
+
+STEM = "embedder.convolution.weight"
+HEAD = "classifier.1"
+PREFIXES = ("bit.", "")
+"""Before every name but the head's: with a head, and without."""
+NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
+WANTED: dict[str, tuple[Any, str]] = {
+    "layer_type": ("preactivation", "units that are activated after their sum"),
+    "global_padding": (None, "another padding of the convolutions"),
+    "embedding_dynamic_padding": (False, "another padding of the maximum at the stem"),
+    "hidden_act": ("relu", "another activation"),
+}
+"""Fields of config.json that decide the function: what BiT has, and what else is."""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether the first convolution has Hugging Face's name."""
+    return _prefix(opened) is not None
+
+
+def read(opened: Opened) -> Source:
+    """The BiT ResNet that the tensors and config.json describe.
+
+    Raises:
+        WeightsError: config.json names a function that is not BiT's.
+    """
+    prefix = _prefix(opened)
+    assert prefix is not None
+    notes, beside, file = list(opened.notes), opened.beside, opened.file
+    units = units_of(file, rf"{prefix}encoder\.stages\.(\d+)\.layers\.(\d+)\.", 0)
+    _refuse_others(opened, units)
+    width, chans, *_ = shape_of(file, f"{prefix}{STEM}", 4)
+    groups = beside.get("num_groups", resnet_shapes.GROUPS)
+    crop = _sides(opened.processor.get("crop_size")) or _sides(
+        opened.processor.get("size")
+    )
+    config = ResNetConfig(
+        image_size=image_size_of(opened, units, crop, notes),
+        in_chans=chans,
+        num_classes=rows_or_zero(file, f"{HEAD}.bias", 1),
+        units=units,
+        std_eps=NUMERICS.std_eps,
+        **width_facts(file, f"{prefix}{STEM}", width, groups),
+    )
+    return Source(
+        layout=LAYOUT.title,
+        file=file,
+        config=config,
+        rules=tuple(_rules(config, prefix)),
+        preprocess=preprocessor.read(opened.processor, "bit", config.image_hw, notes),
+        classes=classes_in(beside, config.num_classes),
+        notes=tuple(notes),
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under Hugging Face's name."""
+    assert isinstance(config, ResNetConfig)
+    return _rules(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why that code cannot be this model; empty if it can."""
+    if not isinstance(config, ResNetConfig):
+        return "it is for the ResNets of BiT alone"
+    return resnet_shapes.structure(config, "fixed", None) or resnet_shapes.rounded(
+        config
+    )
+
+
+def describe(held: Held) -> Written:
+    """config.json, preprocessor_config.json, and what differs."""
+    config = held.config
+    assert isinstance(config, ResNetConfig)
+    notes = [*resnet_shapes.differences(config, NUMERICS, "Hugging Face")]
+    about: dict[str, Any] = {
+        "architectures": [
+            "BitForImageClassification" if config.num_classes else "BitModel"
+        ],
+        "model_type": "bit",
+        "num_channels": config.in_chans,
+        "embedding_size": config.width,
+        "hidden_sizes": [4 * config.width * 2**i for i, _ in enumerate(config.units)],
+        "depths": list(config.units),
+        # Its norm and its head do not multiply by a factor: widths are written whole.
+        "width_factor": 1,
+        "num_groups": config.num_groups,
+        "output_stride": max(32, stride_of(config.units)),
+        **{name: value for name, (value, _) in WANTED.items()},
+    }
+    if config.num_classes:
+        words = held.classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
+        about |= {
+            "id2label": {str(n): word for n, word in enumerate(words)},
+            "label2id": {word: n for n, word in enumerate(words)},
+        }
+    beside = {
+        "config.json": about,
+        "preprocessor_config.json": preprocessor.write(held.preprocess, notes),
+    }
+    return Written(beside=beside, notes=tuple(notes))
+
+
+def _rules(config: ResNetConfig, prefix: str) -> list[Rule]:
+    found = [copy("stem.conv.weight", f"{prefix}{STEM}")]
+    for stage, count in enumerate(config.units):
+        for unit in range(count):
+            ours = f"stages.{stage}.blocks.{unit}"
+            theirs = f"{prefix}encoder.stages.{stage}.layers.{unit}"
+            parts = ["conv1.weight", "conv2.weight", "conv3.weight"]
+            parts += [f"norm{n}.{kind}" for n in "123" for kind in ("weight", "bias")]
+            parts += ["downsample.conv.weight"] if unit == 0 else []
+            found += [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in parts]
+    found += [
+        copy(f"norm.{kind}", f"{prefix}norm.{kind}") for kind in ("weight", "bias")
+    ]
+    if config.num_classes:
+        flat = (config.num_classes, config.pooled_dim)
+        head = reshape("head.fc.weight", f"{HEAD}.weight", (*flat, 1, 1), flat)
+        found += [head, copy("head.fc.bias", f"{HEAD}.bias")]
+    return found
+
+
+def _prefix(opened: Opened) -> str | None:
+    for prefix in PREFIXES:
+        names = (f"{prefix}{STEM}", f"{prefix}encoder.stages.0.layers.0.conv1.weight")
+        if all(name in opened.file for name in names):
+            return prefix
+    return None
+
+
+def _refuse_others(opened: Opened, units: tuple[int, ...]) -> None:
+    """config.json can turn the same tensors into another function."""
+    beside = opened.beside
+    found = [
+        f"{name} {beside[name]!r}: {what}"
+        for name, (wanted, what) in WANTED.items()
+        if beside.get(name, wanted) != wanted
+    ]
+    stride, wanted = stride_of(units), beside.get("output_stride", 32)
+    if wanted < stride:
+        found.append(f"output_stride {wanted}: dilated convolutions")
+    if found:
+        raise WeightsError(
+            f"{opened.path.with_name('config.json')} has {found[0]}. vitral has the "
+            "BiT of the paper only, whose units are activated first, padded with zeros "
+            f"on both sides alike, with strides up to {stride}. Use other weights."
+        )
+
+
+def _sides(size: Any) -> tuple[int, int] | None:
+    if isinstance(size, Mapping):
+        return (int(size["height"]), int(size["width"])) if "height" in size else None
+    return (size, size) if isinstance(size, int) else None
+
+
+LAYOUT = Layout(
+    name="huggingface_bit",
+    title="Hugging Face BiT",
+    container="folder",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=refuses,
+    describe=describe,
+)

@@ -1,0 +1,162 @@
+"""What is written for Hugging Face beside the tensors, and what it cannot hold."""
+
+from typing import Any, Literal
+
+import torch
+
+from vitral.models import DeiTConfig, ModelConfig, ViTConfig
+from vitral.weights.layouts.huggingface import preprocessor
+from vitral.weights.layouts.huggingface.names import model_type, written_prefix
+from vitral.weights.layouts.layout import Held, Written
+from vitral.weights.numerics import differences
+
+ARCHITECTURES = {
+    "vit": ("ViTModel", "ViTForImageClassification"),
+    "deit": ("DeiTModel", "DeiTForImageClassification"),
+    "dinov2": ("Dinov2Model", "Dinov2ForImageClassification"),
+    "dinov2_with_registers": (
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersForImageClassification",
+    ),
+}
+"""Hugging Face's class without a head, and with one."""
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why transformers' code cannot be this model; empty if it can."""
+    if type(config) not in (ViTConfig, DeiTConfig):
+        return "it has no such family of models"
+    assert isinstance(config, ViTConfig)
+    dino = config.init_values is not None
+    pools = "token_avg" if dino and config.num_classes else "token"
+    reasons = {
+        "its positions are learned, one row a patch, added at the stem": (
+            config.position != "learned_1d" or config.position_at != "stem"
+        ),
+        "its models have a class token with a position of its own": (
+            not config.class_token or config.no_embed_class
+        ),
+        "its DINOv2 with a head pools class token and patches side by side": (
+            pools == "token_avg" != config.global_pool
+        ),
+        "its models look at the class token": (pools == "token" != config.global_pool),
+        "its registers come with LayerScale, as in DINOv2": (
+            config.reg_tokens > 0 and not dino
+        ),
+        "its registers have no positions": (
+            config.reg_tokens > 0 and not config.no_embed_reg
+        ),
+        "its gated perceptrons come with LayerScale, as in DINOv2": (
+            config.mlp == "swiglu" and not dino
+        ),
+        "its DeiT has no LayerScale": dino and isinstance(config, DeiTConfig),
+        "its DINOv2 takes its perceptrons' width as a whole multiple of the model's": (
+            dino and _mlp_ratio(config) is None
+        ),
+        "its DINOv2 resizes the positions of square grids only": (
+            dino and config.grid.rows != config.grid.columns
+        ),
+        "it has no tanh layer before a head": (
+            config.representation_size > 0 and (config.num_classes > 0 or dino)
+        ),
+        "it does not normalise queries and keys": config.qk_norm,
+        "its heads together are as wide as the model": (
+            config.attention_dim != config.embed_dim
+        ),
+        "its patches have no norms": config.patch_norm,
+        "its final norm comes before pooling": config.norm_after_pool,
+        "it has a bias wherever the attention projects": not config.proj_bias,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def describe(held: Held) -> Written:
+    """config.json, preprocessor_config.json, DINOv2's mask token, and what differs."""
+    config = held.config
+    assert isinstance(config, ViTConfig)
+    kind = model_type(config)
+    notes = differences(
+        config, "Hugging Face", act=None, norm_eps=None, resize=resize_method(kind)
+    )
+    if config.grid.rows != config.grid.columns:
+        notes.append(
+            "Hugging Face resizes the positions of square grids only: give it images "
+            f"of {config.image_hw[0]} x {config.image_hw[1]} pixels"
+        )
+    new = {}
+    if kind.startswith("dinov2"):
+        name = f"{written_prefix(config)}embeddings.mask_token"
+        new[name] = torch.zeros(1, config.embed_dim)
+    return Written(
+        beside={
+            "config.json": about_model(config, held.classes),
+            "preprocessor_config.json": preprocessor.write(held.preprocess, notes),
+        },
+        new=new,
+        notes=tuple(notes),
+    )
+
+
+def about_model(config: ViTConfig, classes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields of config.json."""
+    kind = model_type(config)
+    architecture = ARCHITECTURES[kind][config.num_classes > 0]
+    if isinstance(config, DeiTConfig) and config.num_classes:
+        architecture += "WithTeacher" if config.distillation_head else ""
+    about: dict[str, Any] = {
+        "architectures": [architecture],
+        "model_type": kind,
+        "hidden_size": config.embed_dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.num_heads,
+        "hidden_act": "gelu" if config.act == "gelu" else "gelu_pytorch_tanh",
+        "layer_norm_eps": config.norm_eps,
+        "image_size": _one_or_two(config.image_hw),
+        "patch_size": _one_or_two(config.patch_hw),
+        "num_channels": config.in_chans,
+        "qkv_bias": config.qkv_bias,
+        "attention_probs_dropout_prob": 0.0,
+        "hidden_dropout_prob": 0.0,
+    }
+    if config.init_values is None:
+        about["intermediate_size"] = config.mlp_dim
+    else:
+        about |= {
+            "mlp_ratio": _mlp_ratio(config),
+            "use_swiglu_ffn": config.mlp == "swiglu",
+            "layerscale_value": config.init_values,
+        }
+    if config.reg_tokens:
+        about["num_register_tokens"] = config.reg_tokens
+    if config.representation_size:
+        about |= {
+            "pooler_output_size": config.representation_size,
+            "pooler_act": "tanh",
+        }
+    if config.num_classes:
+        words = classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
+        about |= {
+            "id2label": {str(n): word for n, word in enumerate(words)},
+            "label2id": {word: n for n, word in enumerate(words)},
+        }
+    return about
+
+
+def resize_method(kind: str) -> Literal["bicubic", "bicubic_antialias"]:
+    registers = kind == "dinov2_with_registers"
+    return "bicubic_antialias" if registers else "bicubic"
+
+
+def _mlp_ratio(config: ViTConfig) -> int | None:
+    """The whole number that gives DINOv2's hidden width; None if there is none."""
+    for ratio in range(1, 17):
+        hidden = ratio * config.embed_dim
+        if config.mlp == "swiglu":
+            hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
+        if hidden == config.mlp_dim:
+            return ratio
+    return None
+
+
+def _one_or_two(size: tuple[int, int]) -> int | list[int]:
+    return size[0] if size[0] == size[1] else list(size)

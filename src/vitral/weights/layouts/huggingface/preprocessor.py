@@ -1,0 +1,255 @@
+"""Pre-processing in Hugging Face's terms, both ways: preprocessor_config.json.
+
+    ViTImageProcessor    size {height, width}                        squash
+    DeiTImageProcessor   size {height, width}, crop_size             squash, crop
+    BitImageProcessor    size {shortest_edge}, crop_size             keep aspect, crop
+
+All of them low-pass before shrinking.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vitral.data import Preprocess
+from vitral.weights.infer_config import HALF, IMAGENET_MEAN, IMAGENET_STD
+
+FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers of the filters that we have."""
+CONVENTIONS: dict[str, dict[str, Any]] = {
+    "vit": {
+        "size": {"height": 224, "width": 224},
+        "resample": 2,
+        "image_mean": HALF,
+        "image_std": HALF,
+    },
+    "deit": {
+        "size": {"height": 256, "width": 256},
+        "crop_size": {"height": 224, "width": 224},
+        "resample": 3,
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+    },
+    "vit_mae": {
+        "size": {"height": 224, "width": 224},
+        "resample": 3,
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+    },
+    "dinov2": {
+        "size": {"shortest_edge": 256},
+        "crop_size": {"height": 224, "width": 224},
+        "resample": 3,
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+    },
+    "bit": {
+        "size": {"shortest_edge": 448},
+        "crop_size": {"height": 448, "width": 448},
+        "resample": 2,
+        "image_mean": HALF,
+        "image_std": HALF,
+    },
+    "timesformer": {
+        "size": {"shortest_edge": 224},
+        "crop_size": {"height": 224, "width": 224},
+        "resample": 2,
+        "image_mean": (0.45, 0.45, 0.45),
+        "image_std": (0.225, 0.225, 0.225),
+    },
+}
+"""What the published models of each type come with."""
+
+
+def read(
+    fields: Mapping[str, Any],
+    model_type: str,
+    image_size: tuple[int, int],
+    notes: list[str],
+) -> Preprocess:
+    """Pre-processing as the file says; what it leaves out is as for such models.
+
+    Args:
+        fields: the content of preprocessor_config.json; empty for none.
+        image_size: pixels that the position table is made for.
+    """
+    convention = CONVENTIONS.get(model_type.removesuffix("_with_registers"), {})
+    if not fields:
+        notes.append(
+            f"images as for the published models of type {model_type} assumed: there "
+            "is no preprocessor_config.json"
+        )
+        crop = _pair(convention.get("crop_size"))
+        full = max(convention["size"].values())
+        share = 1.0 if crop is None else crop[0] / full
+        return Preprocess(
+            image_size=image_size,
+            resize="crop" if "shortest_edge" in convention["size"] else "squash",
+            crop_fraction=share,
+            interpolation=FILTERS[convention["resample"]],  # type: ignore[arg-type]
+            antialias=True,
+            mean=convention["image_mean"],
+            std=convention["image_std"],
+        )
+    resize, wanted, fraction = _geometry(fields, convention, image_size, notes)
+    if wanted != image_size:
+        notes.append(
+            f"its image processor makes {wanted[0]} x {wanted[1]} pixels, but the "
+            f"positions are those of {image_size[0]} x {image_size[1]}, which is what "
+            "images are brought to: give `image_size` for the other"
+        )
+    mean, std = _statistics(fields, convention)
+    return Preprocess.from_dict(
+        {
+            "image_size": image_size,
+            "resize": resize,
+            "crop_fraction": fraction,
+            "interpolation": _filter(fields, convention, notes),
+            "antialias": True,
+            "mean": mean,
+            "std": std,
+        }
+    )
+
+
+def write(preprocess: Preprocess, notes: list[str]) -> dict[str, Any]:
+    """The fields of preprocessor_config.json; what it cannot say goes to the notes."""
+    height, width = preprocess.image_size
+    fraction = preprocess.crop_fraction
+    cut = {"height": height, "width": width}
+    full = {name: math.floor(side / fraction) for name, side in cut.items()}
+    numbers = {name: number for number, name in FILTERS.items()}
+    fields: dict[str, Any] = {
+        "do_resize": True,
+        "resample": numbers[preprocess.interpolation],
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocess.mean),
+        "image_std": list(preprocess.std),
+    }
+    if not preprocess.antialias:
+        notes.append(
+            "Hugging Face's image processors low-pass before they shrink an image, "
+            "this model's pre-processing does not: pixels differ a little"
+        )
+    if preprocess.resize == "crop":
+        if height != width:
+            notes.append(
+                "Hugging Face's image processors resize the shorter side before they "
+                f"cut, which for {height} x {width} pixels keeps another part of an "
+                "image"
+            )
+        kind = "BitImageProcessor"
+        fields |= {"size": {"shortest_edge": max(full.values())}, "crop_size": cut}
+    elif fraction < 1:
+        kind = "DeiTImageProcessor"
+        fields |= {"size": full, "crop_size": cut}
+    else:
+        kind = "ViTImageProcessor"
+        fields["size"] = cut
+    return {
+        "image_processor_type": kind,
+        "do_center_crop": "crop_size" in fields,
+        **fields,
+    }
+
+
+def _geometry(
+    fields: Mapping[str, Any],
+    convention: Mapping[str, Any],
+    image_size: tuple[int, int],
+    notes: list[str],
+) -> tuple[str, tuple[int, int], float]:
+    """How images are resized, to what size, and the share that the crop keeps."""
+    size = fields.get("size", convention.get("size"))
+    crops = fields.get("do_center_crop", "crop_size" in fields)
+    crop = (
+        _pair(fields.get("crop_size", convention.get("crop_size"))) if crops else None
+    )
+    if not fields.get("do_resize", True):
+        notes.append(
+            "its image processor does not resize: images are squashed to the size of "
+            "the positions"
+        )
+        return "squash", image_size, 1.0
+    edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
+    if isinstance(size, int) and crop is not None and "size" in fields:
+        # One number is the shorter side for Bit, and both sides for ViT and DeiT.
+        kind = fields.get("image_processor_type", fields.get("feature_extractor_type"))
+        by_edge = "shortest_edge" in convention.get("size", {})
+        if kind is not None:
+            by_edge = not str(kind).startswith(("ViT", "DeiT"))
+        edge = size if by_edge else None
+    if edge is not None:
+        if crop is None:
+            notes.append(
+                "its image processor cuts nothing, so that images keep their aspect "
+                "ratio: here the centre is cut to the size of the positions"
+            )
+            return "crop", image_size, 1.0
+        if crop[0] != crop[1]:
+            notes.append(
+                f"its image processor cuts {crop[0]} x {crop[1]} pixels of an image "
+                f"whose shorter side is {edge}: here the same share of each side"
+            )
+        return "crop", crop, _fraction(max(crop), edge)
+    full = _pair(size)
+    if full is None:
+        notes.append(
+            f"its image processor resizes by {size}, which vitral does not do: images "
+            "are squashed to the size of the positions"
+        )
+        return "squash", image_size, 1.0
+    if crop is None:
+        return "squash", full, 1.0
+    return "squash", crop, _fraction(crop[0], full[0])
+
+
+def _fraction(cut: int, full: int) -> float:
+    """The share of `full` that `cut` is, such that `cut` over it floors to `full`."""
+    share = min(cut / full, 1.0)
+    return (
+        share if math.floor(cut / share) == full or full < cut else cut / (full + 0.5)
+    )
+
+
+def _pair(size: Any) -> tuple[int, int] | None:
+    if isinstance(size, Mapping):
+        return (int(size["height"]), int(size["width"])) if "height" in size else None
+    if isinstance(size, int):
+        return size, size
+    return None if size is None else (int(size[0]), int(size[1]))
+
+
+def _filter(
+    fields: Mapping[str, Any], convention: Mapping[str, Any], notes: list[str]
+) -> str:
+    number = fields.get("resample", convention.get("resample", 2))
+    if number not in FILTERS:
+        notes.append(
+            f"its image processor resizes with Pillow's filter {number}, which vitral "
+            "does not have: bicubic instead"
+        )
+    return FILTERS.get(number, "bicubic")
+
+
+def _statistics(
+    fields: Mapping[str, Any], convention: Mapping[str, Any]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation on the 0..1 scale, whatever the file's own scale is."""
+    mean: list[float] = [0.0, 0.0, 0.0]
+    std: list[float] = [1.0, 1.0, 1.0]
+    if fields.get("do_normalize", True):
+        mean = list(fields.get("image_mean", convention.get("image_mean", HALF)))
+        std = list(fields.get("image_std", convention.get("image_std", HALF)))
+    # One number stands for every channel.
+    mean, std = (values * 3 if len(values) == 1 else values for values in (mean, std))
+    scale = 1.0
+    if not fields.get("do_rescale", True):
+        scale = 255.0
+    elif "rescale_factor" in fields:
+        scale = 255.0 * float(fields["rescale_factor"])
+    if math.isclose(scale, 1.0, rel_tol=1e-6):
+        return tuple(mean), tuple(std)
+    return tuple(v / scale for v in mean), tuple(v / scale for v in std)

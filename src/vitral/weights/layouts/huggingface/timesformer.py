@@ -1,0 +1,240 @@
+"""Hugging Face's TimeSformer: config.json, model.safetensors, preprocessor_config.json.
+
+`TimesformerForVideoClassification`, or `TimesformerModel` where there is no head. With
+space attention that class gives logits for every frame; ours gives one answer per clip,
+from the mean of the frames' class tokens, as the released code.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from vitral.errors import WeightsError
+from vitral.layers import Grid
+from vitral.models import ModelConfig, Scheme, TimeSformerConfig, ViTConfig
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.infer_config import depth_of, heads_of, positions_of, shape_of
+from vitral.weights.layouts.facebook import (
+    FRAMES,
+    clips_of,
+    differing,
+    frames_of,
+    scheme_of,
+    structure,
+)
+from vitral.weights.layouts.huggingface import preprocessor
+from vitral.weights.layouts.huggingface.vit import act_of, classes_in
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.mapping import Rule, copy
+
+STEM = "embeddings.patch_embeddings.projection.weight"
+QKV = "encoder.layer.0.attention.attention.qkv.weight"
+PREFIXES = ("timesformer.", "")
+"""Before every name but the head's: with a head, and without."""
+SCHEMES: dict[str, Scheme] = {
+    "divided_space_time": "divided",
+    "joint_space_time": "joint",
+    "space_only": "space",
+}
+EMBEDDINGS = {
+    "cls_token": "embeddings.cls_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "time_embed": "embeddings.time_embeddings",
+    "patch_embed.proj": "embeddings.patch_embeddings.projection",
+    "norm": "layernorm",
+}
+PARTS = {
+    "norm1": "layernorm_before",
+    "attn.qkv": "attention.attention.qkv",
+    "attn.proj": "attention.output.dense",
+    "temporal_norm1": "temporal_layernorm",
+    "temporal_attn.qkv": "temporal_attention.attention.qkv",
+    "temporal_attn.proj": "temporal_attention.output.dense",
+    "temporal_fc": "temporal_dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+"""Our parts of a block, and theirs."""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether there is a block with Hugging Face's names and a fused qkv matrix."""
+    return "vitral" not in opened.beside and _prefix(opened) is not None
+
+
+def read(opened: Opened) -> Source:
+    """The model that the tensors and config.json describe.
+
+    Raises:
+        WeightsError: config.json names attention or an activation that there is not.
+    """
+    prefix = _prefix(opened)
+    assert prefix is not None
+    notes, beside = list(opened.notes), opened.beside
+    config = _config(opened, prefix, notes)
+    return Source(
+        layout=LAYOUT.title,
+        file=opened.file,
+        config=config,
+        rules=tuple(_rules(config, prefix)),
+        preprocess=preprocessor.read(
+            opened.processor, "timesformer", config.image_hw, notes
+        ),
+        classes=classes_in(beside, config.num_classes),
+        notes=tuple(notes),
+    )
+
+
+def _config(opened: Opened, prefix: str, notes: list[str]) -> TimeSformerConfig:
+    file, beside = opened.file, opened.beside
+    if not beside:
+        notes.append(
+            "the settings of a TimeSformer of Hugging Face assumed: there is no "
+            "config.json beside the tensors"
+        )
+    width, chans, *patch = shape_of(file, f"{prefix}{STEM}", 4)
+    blocks = f"{prefix}encoder.layer."
+    depth = depth_of(file, rf"{blocks.replace('.', '[.]')}(\d+)\.")
+    mlp_dim = shape_of(file, f"{blocks}0.intermediate.dense.weight", 2)[0]
+    table = f"{prefix}embeddings.position_embeddings"
+    side = beside.get("image_size")
+    known = Grid(side // patch[0], side // patch[1]) if isinstance(side, int) else None
+    at = replace(opened, grid=opened.grid or known)
+    grid = positions_of(at, table, shape_of(file, table, 3)[1], (1,), notes).grid
+    heads = opened.num_heads or beside.get("num_attention_heads")
+    head = "classifier.weight"
+    image = ViTConfig(
+        image_size=(grid.rows * patch[0], grid.columns * patch[1]),
+        patch_size=(patch[0], patch[1]),
+        in_chans=chans,
+        num_classes=shape_of(file, head, 2)[0] if head in file else 0,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads or heads_of(opened, width, depth, mlp_dim, notes),
+        mlp_dim=mlp_dim,
+        qkv_bias=f"{prefix}{QKV.removesuffix('weight')}bias" in file,
+        act=act_of(opened),
+        norm_eps=float(beside.get("layer_norm_eps", 1e-6)),
+    )
+    time = f"{prefix}embeddings.time_embeddings"
+    scheme = scheme_of(file, time, f"{blocks}0.temporal_dense.weight")
+    said = beside.get("attention_type", "divided_space_time")
+    if beside and SCHEMES.get(said) != scheme:
+        raise WeightsError(
+            f"{opened.path.with_name('config.json')}: `attention_type` is `{said}`, "
+            f"but the tensors are those of {scheme} attention. One of the two belongs "
+            "to another model; nothing was loaded."
+        )
+    if time in file:
+        frames = frames_of(file, time, notes)
+    else:
+        frames = int(beside.get("num_frames", FRAMES))
+    return clips_of(image, scheme, frames)
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under the name that it has on the hub."""
+    assert isinstance(config, TimeSformerConfig)
+    return _rules(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
+
+
+def _rules(config: TimeSformerConfig, prefix: str) -> list[Rule]:
+    made = [
+        copy(ours, f"{prefix}{EMBEDDINGS[ours]}") for ours in ("cls_token", "pos_embed")
+    ]
+    if config.has_time_positions:
+        made.append(copy("time_embed", f"{prefix}{EMBEDDINGS['time_embed']}"))
+    layers = {
+        name: f"{prefix}{EMBEDDINGS[name]}" for name in ("patch_embed.proj", "norm")
+    }
+    for number in range(config.depth):
+        for ours, theirs in PARTS.items():
+            if config.scheme == "divided" or not ours.startswith("temporal"):
+                at = f"{prefix}encoder.layer.{number}.{theirs}"
+                layers[f"blocks.{number}.{ours}"] = at
+    if config.num_classes:
+        layers["head"] = "classifier"
+    for ours, theirs in layers.items():
+        no_bias = ours.endswith("attn.qkv") and not config.qkv_bias
+        for part in ("weight",) if no_bias else ("weight", "bias"):
+            made.append(copy(f"{ours}.{part}", f"{theirs}.{part}"))
+    return made
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why transformers' code cannot be this model; empty if it can."""
+    reason = structure(config)
+    if reason:
+        return reason
+    assert isinstance(config, TimeSformerConfig)
+    sides = (config.image_hw, config.patch_hw)
+    square = all(height == width for height, width in sides)
+    return "" if square else "its frames and patches are square"
+
+
+def describe(held: Held) -> Written:
+    """config.json, preprocessor_config.json, and what differs."""
+    config = held.config
+    assert isinstance(config, TimeSformerConfig)
+    notes = differing(config, "Hugging Face", act=None, norm_eps=None)
+    if config.scheme == "space":
+        notes.append(
+            "Hugging Face answers for every frame, this model for the mean of their "
+            "class tokens: average before its last norm"
+        )
+    else:
+        notes.append(
+            f"Hugging Face takes clips of {config.num_frames} frames only, this model "
+            "of any number"
+        )
+    kinds = {ours: theirs for theirs, ours in SCHEMES.items()}
+    head = "ForVideoClassification" if config.num_classes else "Model"
+    about: dict[str, Any] = {
+        "architectures": [f"Timesformer{head}"],
+        "model_type": "timesformer",
+        "attention_type": kinds[config.scheme],
+        "num_frames": config.num_frames,
+        "image_size": config.image_hw[0],
+        "patch_size": config.patch_hw[0],
+        "num_channels": config.in_chans,
+        "hidden_size": config.embed_dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.mlp_dim,
+        "hidden_act": "gelu" if config.act == "gelu" else "gelu_pytorch_tanh",
+        "layer_norm_eps": config.norm_eps,
+        "qkv_bias": config.qkv_bias,
+        "attention_probs_dropout_prob": 0.0,
+        "hidden_dropout_prob": 0.0,
+        "drop_path_rate": 0,
+    }
+    if config.num_classes:
+        words = held.classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
+        about |= {
+            "id2label": {str(n): word for n, word in enumerate(words)},
+            "label2id": {word: n for n, word in enumerate(words)},
+        }
+    pixels = preprocessor.write(held.preprocess, notes)
+    # The image classes take single pictures; this one takes the frames of a clip.
+    pixels["image_processor_type"] = "VideoMAEImageProcessor"
+    return Written(
+        beside={"config.json": about, "preprocessor_config.json": pixels},
+        notes=tuple(notes),
+    )
+
+
+def _prefix(opened: Opened) -> str | None:
+    return next((at for at in PREFIXES if f"{at}{QKV}" in opened.file), None)
+
+
+LAYOUT = Layout(
+    name="huggingface_timesformer",
+    title="Hugging Face TimeSformer",
+    container="folder",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=refuses,
+    describe=describe,
+    class_rows="with",
+)

@@ -1,0 +1,1 @@
+"""Layouts of vit-pytorch: ViT and SimpleViT."""

@@ -1,0 +1,145 @@
+"""What the tensors of a ResNet tell of its sizes, and where published codes differ.
+
+Shared by the layouts that hold a BiT ResNet or a hybrid's backbone.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from vitral.errors import WeightsError
+from vitral.layers.bottleneck import stride_of
+from vitral.models import HybridConfig, ResNetConfig
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.files import TensorFile
+
+GROUPS = 32
+"""Groups of every GroupNorm, in every published ResNet of this kind."""
+PIXELS = 224
+"""What images are assumed to be where nothing says it."""
+
+
+class Numerics(NamedTuple):
+    """The numbers that one project's code has."""
+
+    group_norm_eps: float
+    std_eps: float
+    std_eps_at: str
+
+
+def units_of(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
+    """Units of each stage.
+
+    Args:
+        pattern: of a unit's tensors; its groups are the numbers of stage and unit.
+        first: the number of the first stage, and of the first unit of each.
+
+    Raises:
+        WeightsError: a unit between the first and the last has no tensor at all.
+    """
+    matches = (re.match(pattern, name) for name in file.names())
+    found = {(int(match[1]), int(match[2])) for match in matches if match}
+    counts = Counter(stage for stage, _ in found)
+    units = tuple(counts[stage] for stage in sorted(counts))
+    wanted = {
+        (first + stage, first + unit)
+        for stage, count in enumerate(units)
+        for unit in range(count)
+    }
+    if missing := sorted(wanted - found):
+        stage, unit = missing[0]
+        raise WeightsError(
+            f"{file.path}: it has {len(found)} units of a ResNet, but no tensor of "
+            f"unit {unit} of stage {stage}. The file is incomplete."
+        )
+    return units
+
+
+def width_facts(
+    file: TensorFile, name: str, width: int, groups: int = GROUPS
+) -> dict[str, Any]:
+    """The settings of a stem of `width` channels, those of the tensor `name`.
+
+    Raises:
+        WeightsError: the groups of a GroupNorm do not divide it.
+    """
+    if width % groups:
+        raise WeightsError(
+            f"{file.path}: tensor {name} has {width} channels, which the {groups} "
+            "groups of a GroupNorm do not divide. It is the file of another model."
+        )
+    factor = width // 64 if width % 64 == 0 else 1
+    return {
+        "stem_width": width // factor,
+        "width_factor": factor,
+        "num_groups": groups,
+    }
+
+
+def image_size_of(
+    opened: Opened,
+    units: Sequence[int],
+    known: tuple[int, int] | None,
+    notes: list[str],
+) -> tuple[int, int]:
+    """Pixels of the images, for a model whose tensors are the same for all of them.
+
+    Args:
+        known: what a file beside the tensors says; the caller's grid has precedence.
+    """
+    if opened.grid is not None:
+        stride = stride_of(tuple(units))
+        return opened.grid.rows * stride, opened.grid.columns * stride
+    if known is not None:
+        return known
+    notes.append(
+        f"images of {PIXELS} x {PIXELS} pixels assumed: the file does not say, and the "
+        "model takes any"
+    )
+    return PIXELS, PIXELS
+
+
+def differences(
+    config: HybridConfig | ResNetConfig, theirs: Numerics, who: str
+) -> tuple[str, ...]:
+    """Where the function of `who`'s code differs from the model, in its numbers."""
+    notes = []
+    if config.group_norm_eps != theirs.group_norm_eps:
+        notes.append(
+            f"{who}'s GroupNorm has an epsilon of {theirs.group_norm_eps:g}, not "
+            f"{config.group_norm_eps:g}: logits will differ slightly there"
+        )
+    if (config.std_eps, config.std_eps_at) != (theirs.std_eps, theirs.std_eps_at):
+        notes.append(
+            f"{who} standardises weights with an epsilon of {theirs.std_eps:g} at the "
+            f"{theirs.std_eps_at}, not {config.std_eps:g} at the {config.std_eps_at}: "
+            "logits will differ slightly there"
+        )
+    return tuple(notes)
+
+
+def structure(
+    config: HybridConfig | ResNetConfig, padding: str, groups: int | None = GROUPS
+) -> str:
+    """Why code with this padding and these groups cannot be this model.
+
+    Args:
+        groups: None where any number of them will do.
+    """
+    if groups is not None and config.num_groups != groups:
+        return f"its GroupNorms have {groups} groups"
+    if config.padding != padding:
+        kinds = {
+            "fixed": "both sides of an image alike",
+            "same": "as TensorFlow's SAME",
+        }
+        return f"its convolutions pad {kinds[padding]}"
+    return ""
+
+
+def rounded(config: HybridConfig | ResNetConfig) -> str:
+    """Why code that rounds widths to multiples of 8 cannot be this model."""
+    if config.width % 8:
+        return "it rounds every width to a multiple of 8"
+    return ""

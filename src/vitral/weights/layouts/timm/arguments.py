@@ -1,0 +1,162 @@
+"""Which of timm's models is ours, and with which arguments.
+
+timm builds a model from an architecture's name and changes to its arguments; these
+must give exactly our function.
+"""
+
+from typing import Any, NamedTuple
+
+from vitral.layers import ResizeMethod
+from vitral.models import (
+    DeiTConfig,
+    HybridConfig,
+    ModelConfig,
+    ResNetConfig,
+    TNTConfig,
+    ViTConfig,
+)
+from vitral.weights.layouts.timm import hybrid, resnet, tnt
+from vitral.weights.numerics import differences
+
+NORM_EPS = 1e-6
+"""Epsilon of every LayerNorm in timm's Vision Transformer."""
+
+
+class TimmModel(NamedTuple):
+    """A call of timm's `create_model`."""
+
+    architecture: str
+    arguments: dict[str, Any]
+
+
+def model_of(config: ModelConfig) -> TimmModel | None:
+    """timm's name and arguments for exactly this function; None if it has none."""
+    if refuses(config) or numerics(config):
+        return None
+    if isinstance(config, ResNetConfig):
+        found = resnet.model_of(config)
+        return None if found is None else TimmModel(*found)
+    if isinstance(config, HybridConfig):
+        found = hybrid.model_of(config)
+        if found is None:
+            return None
+        return TimmModel(found[0], {**vit_arguments(config), **found[1]})
+    if isinstance(config, TNTConfig):
+        return TimmModel(*tnt.model_of(config))
+    assert isinstance(config, ViTConfig)
+    # Any of timm's plain models: the arguments override each of its sizes.
+    name = "vit_base_patch16_224"
+    if isinstance(config, DeiTConfig):
+        name = "deit_base_distilled_patch16_224"
+    return TimmModel(name, vit_arguments(config))
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why timm's code cannot be this model, up to an epsilon; empty if it can."""
+    if isinstance(config, ResNetConfig):
+        return resnet.refuses(config)
+    if isinstance(config, HybridConfig):
+        return hybrid.refuses(config) or _encoder(config)
+    if isinstance(config, TNTConfig):
+        return tnt.refuses(config)
+    if type(config) not in (ViTConfig, DeiTConfig):
+        return "it has no such family of models"
+    assert isinstance(config, ViTConfig)
+    return _encoder(config)
+
+
+def numerics(config: ModelConfig) -> tuple[str, ...]:
+    """Where the numbers in timm's code, and so its logits, differ from the model's."""
+    notes: tuple[str, ...] = ()
+    if isinstance(config, ResNetConfig):
+        return resnet.numerics(config)
+    if isinstance(config, TNTConfig):
+        return tnt.numerics(config)
+    if isinstance(config, HybridConfig):
+        notes = hybrid.numerics(config)
+    if isinstance(config, ViTConfig):
+        notes += tuple(differences(config, "timm", act=None, norm_eps=NORM_EPS))
+    return notes
+
+
+def notes(config: ModelConfig) -> tuple[str, ...]:
+    """What whoever loads the tensors into timm must know."""
+    found = numerics(config)
+    if isinstance(config, ViTConfig):
+        resize: ResizeMethod = "bicubic_antialias"
+        found += tuple(
+            differences(config, "timm", act=None, norm_eps=None, resize=resize)
+        )
+    if found or refuses(config) or model_of(config) is not None:
+        return found
+    return (
+        "timm's create_model makes no model of these sizes: its class must be built by "
+        "hand to take the tensors",
+    )
+
+
+def _encoder(config: ViTConfig) -> str:
+    reasons = {
+        "its positions are learned, one row a patch, added at the stem": (
+            config.position != "learned_1d" or config.position_at != "stem"
+        ),
+        "it pools one way only": config.global_pool == "token_avg",
+        "it has no tanh layer before the head": config.representation_size > 0,
+        "its registers have positions like the class token": (
+            config.no_embed_reg and config.reg_tokens > 0
+        ),
+        "its heads together are as wide as the model": (
+            config.attention_dim != config.embed_dim
+        ),
+        "its patches have no norms": config.patch_norm,
+        "it has a bias wherever the attention projects": not config.proj_bias,
+    }
+    if isinstance(config, DeiTConfig):
+        reasons |= {
+            "its DeiT has a head for the distillation token": (
+                not config.distillation_head
+            ),
+            "its DeiT has no registers": config.reg_tokens > 0,
+            "its DeiT has a position for each of its two tokens": config.no_embed_class,
+        }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def vit_arguments(config: ViTConfig) -> dict[str, Any]:
+    """Arguments of timm's VisionTransformer."""
+    swiglu = config.mlp == "swiglu"
+    hidden = config.mlp_dim * (2 if swiglu else 1)
+    arguments: dict[str, Any] = {
+        "img_size": list(config.image_hw),
+        "patch_size": list(config.patch_hw),
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads,
+        "mlp_ratio": hidden / config.embed_dim,
+        "class_token": config.class_token,
+        "reg_tokens": config.reg_tokens,
+        "no_embed_class": config.no_embed_class,
+        "global_pool": config.global_pool,
+        "fc_norm": config.norm_after_pool,
+        "qkv_bias": config.qkv_bias,
+        "qk_norm": config.qk_norm,
+        "init_values": config.init_values,
+        "in_chans": config.in_chans,
+        "dynamic_img_size": True,
+    }
+    if config.act == "gelu_tanh":
+        arguments["act_layer"] = "gelu_tanh"
+    return arguments
+
+
+def places(config: ModelConfig) -> dict[str, Any]:
+    """Names of the first and last layers, which timm replaces on request."""
+    if isinstance(config, ResNetConfig):
+        return {"first_conv": "stem.conv", "classifier": "head.fc"}
+    if isinstance(config, HybridConfig):
+        first = hybrid.first_conv(config)
+        return {"first_conv": first, "classifier": "head"}
+    if isinstance(config, TNTConfig):
+        return {"first_conv": tnt.FIRST_CONV, "classifier": "head"}
+    heads = ["head", "head_dist"] if isinstance(config, DeiTConfig) else "head"
+    return {"first_conv": "patch_embed.proj", "classifier": heads}

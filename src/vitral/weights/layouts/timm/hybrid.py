@@ -1,0 +1,101 @@
+"""timm's hybrids: a ResNet under `patch_embed.backbone`, before a plain encoder."""
+
+from dataclasses import fields
+from typing import Any
+
+from vitral.errors import WeightsError
+from vitral.layers.bottleneck import stride_of
+from vitral.models import HybridConfig, ViTConfig
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.infer_config import shape_of
+from vitral.weights.layouts import resnet_shapes
+from vitral.weights.layouts.resnet_shapes import Numerics, units_of, width_facts
+
+BACKBONE = "patch_embed.backbone."
+NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
+ARCHITECTURES = {
+    (): "vit_tiny_r_s16_p8_224",
+    (2, 2, 2, 2): "vit_small_r26_s32_224",
+    (3, 4, 9): "vit_base_r50_s16_224",
+    (3, 4, 6, 3): "vit_large_r50_s32_224",
+}
+"""Names by units. The encoder's sizes are arguments, the ResNet's are not."""
+WIDTH = 64
+"""Channels of the stem in all of them."""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether there is a backbone, of any kind, before the patches."""
+    return any(name.startswith(BACKBONE) for name in opened.file.names())
+
+
+def stride(opened: Opened) -> int:
+    """Pixels between two cells of the backbone's map."""
+    return stride_of(_units(opened))
+
+
+def config_of(opened: Opened, encoder: ViTConfig) -> HybridConfig:
+    """The hybrid that the tensors describe.
+
+    Args:
+        encoder: what they say of the encoder, its patches in pixels.
+
+    Raises:
+        WeightsError: the backbone is another network.
+    """
+    units = _units(opened)
+    stem = _stem(units)
+    width, chans, *_ = shape_of(opened.file, stem, 4)
+    known: dict[str, Any] = {
+        field.name: getattr(encoder, field.name) for field in fields(encoder)
+    }
+    return HybridConfig(
+        **{**known, "in_chans": chans},
+        units=units,
+        group_norm_eps=NUMERICS.group_norm_eps,
+        std_eps=NUMERICS.std_eps,
+        std_eps_at="variance",
+        **width_facts(opened.file, stem, width),
+    )
+
+
+def refuses(config: HybridConfig) -> str:
+    """Why timm's classes cannot be this ResNet; empty if they can."""
+    return resnet_shapes.structure(config, "same") or resnet_shapes.rounded(config)
+
+
+def numerics(config: HybridConfig) -> tuple[str, ...]:
+    """Where the function of timm's ResNet differs."""
+    return resnet_shapes.differences(config, NUMERICS, "timm")
+
+
+def model_of(config: HybridConfig) -> tuple[str, dict[str, Any]] | None:
+    """A function of timm and the patches that it takes; None where none has this
+    ResNet."""
+    name = ARCHITECTURES.get(config.units)
+    if name is None or config.width != WIDTH:
+        return None
+    # timm counts the sides of a patch in cells of the map.
+    return name, {"patch_size": list(config.feature_patch)}
+
+
+def first_conv(config: HybridConfig) -> str:
+    """The convolution that sees the image."""
+    return _stem(config.units).removesuffix(".weight")
+
+
+def _stem(units: tuple[int, ...]) -> str:
+    return f"{BACKBONE}stem.conv.weight" if units else f"{BACKBONE}conv.weight"
+
+
+def _units(opened: Opened) -> tuple[int, ...]:
+    file = opened.file
+    units = units_of(file, rf"{BACKBONE}stages\.(\d+)\.blocks\.(\d+)\.", 0)
+    if _stem(units) not in file:
+        found = next(name for name in sorted(file.names()) if name.startswith(BACKBONE))
+        raise WeightsError(
+            f"{file.path}: it is a hybrid, but tensor {_stem(units)} is missing, the "
+            f"first convolution of the ResNets that vitral has; {found} is there. Give "
+            f"the weights of one of {', '.join(ARCHITECTURES.values())}."
+        )
+    return units

@@ -1,0 +1,259 @@
+"""timm's layout, whose names are ours: `.safetensors`, `.pth`, or a model folder.
+
+The model is built from the shapes in the file. What shapes cannot tell (heads, pixel
+statistics, pooling) comes from a config.json beside it, from the caller, or is assumed
+and said so.
+"""
+
+from typing import Any
+
+import vitral.models
+from vitral.data import Preprocess
+from vitral.layers import Grid
+from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, TNTConfig, ViTConfig
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.infer_config import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Positions,
+    depth_of,
+    drop,
+    heads_of,
+    positions_of,
+    rows_or_zero,
+    shape_of,
+)
+from vitral.weights.layouts import tnt
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.timm import arguments, hybrid, quirks, resnet
+from vitral.weights.layouts.timm import tnt as timm_tnt
+from vitral.weights.mapping import Rule, copy
+
+HOW_TO_BUILD = ("architecture", "model_args")
+"""Fields of config.json by which timm makes the model."""
+DROPPED = {
+    r"mask_token$": "of the pre-training only",
+    r"decoder": "of the pre-training only",
+}
+
+
+def detect(opened: Opened) -> bool:
+    """Whether these are timm's names, of a Vision Transformer, a BiT or a TNT."""
+    stem = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+    if resnet.detect(opened) or timm_tnt.detect(opened):
+        return "vitral" not in opened.beside
+    return all(name in opened.file for name in stem) and not (
+        "vitral" in opened.beside
+        or "time_embed" in opened.file
+        or "register_tokens" in opened.file
+        or "blocks.0.mlp.w12.weight" in opened.file
+        or "decoder_embed.weight" in opened.file
+    )
+
+
+def read(opened: Opened) -> Source:
+    """The model that the tensors describe."""
+    notes = list(opened.notes)
+    config = _config(opened, notes)
+    made = rules(config)
+    known = {rule.ours for rule in made}
+    return Source(
+        layout=LAYOUT.title,
+        file=opened.file,
+        config=config,
+        rules=tuple(made),
+        preprocess=preprocess_of(opened, config, notes),
+        dropped=drop(opened.file, DROPPED, known.__contains__),
+        classes=tuple(opened.beside.get("label_names", ())),
+        notes=tuple(notes),
+    )
+
+
+def _config(opened: Opened, notes: list[str]) -> ModelConfig:
+    if resnet.detect(opened):
+        return resnet.config_of(opened, notes)
+    if timm_tnt.detect(opened):
+        return timm_tnt.config_of(opened, notes)
+    if hybrid.detect(opened):
+        encoder = vit_config(opened, notes, hybrid.stride(opened))
+        return hybrid.config_of(opened, encoder)
+    return vit_config(opened, notes)
+
+
+def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
+    """What the shapes say of a plain Vision Transformer in timm's names.
+
+    Args:
+        cell: pixels of a side of what patches are cut from: of a hybrid's map.
+    """
+    file, beside = opened.file, opened.beside
+    width, chans, *cells = shape_of(file, "patch_embed.proj.weight", 4)
+    patch = [side * cell for side in cells]
+    depth = depth_of(file, r"blocks\.(\d+)\.")
+    swiglu = _is_swiglu(opened)
+    fc1 = shape_of(file, "blocks.0.mlp.fc1.weight", 2)[0]
+    mlp_dim = fc1 // 2 if swiglu else fc1
+    registers = shape_of(file, "reg_token", 3)[1] if "reg_token" in file else 0
+    distilled = "dist_token" in file
+    prefix = int("cls_token" in file) + int(distilled) + registers
+    arguments = {**quirks.changes(opened), **beside.get("model_args", {})}
+    positions = None
+    if "pos_embed" in file:
+        rows = shape_of(file, "pos_embed", 3)[1]
+        positions = positions_of(opened, "pos_embed", rows, (prefix, 0), notes)
+    else:
+        positions = Positions(opened.grid or _grid_beside(opened, patch), prefix)
+    grid = positions.grid
+    heads = opened.num_heads or arguments.get("num_heads")
+    fields: dict[str, Any] = {}
+    if distilled:
+        # Without classes timm's model has no tensor of either head, and uses both.
+        both = "head_dist.weight" in file or "head.weight" not in file
+        fields["distillation_head"] = both
+    return (DeiTConfig if distilled else ViTConfig)(
+        image_size=(grid.rows * patch[0], grid.columns * patch[1]),
+        patch_size=(patch[0], patch[1]),
+        in_chans=chans,
+        num_classes=rows_or_zero(file, "head.bias", 1),
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads or heads_of(opened, width, depth, mlp_dim, notes),
+        mlp_dim=mlp_dim,
+        mlp="swiglu" if swiglu else "plain",
+        class_token="cls_token" in file,
+        reg_tokens=registers,
+        global_pool=_pool(opened),
+        position="learned_1d" if "pos_embed" in file else "none",
+        no_embed_class=positions.prefix_rows != prefix,
+        position_resize="bicubic_antialias",
+        qkv_bias="blocks.0.attn.qkv.bias" in file,
+        proj_bias="blocks.0.attn.proj.bias" in file,
+        qk_norm="blocks.0.attn.q_norm.weight" in file,
+        init_values=1e-5 if "blocks.0.ls1.gamma" in file else None,
+        act="gelu_tanh" if arguments.get("act_layer") == "gelu_tanh" else "gelu",
+        norm_after_pool="fc_norm.weight" in file,
+        representation_size=rows_or_zero(file, "pre_logits.fc.weight"),
+        **fields,
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under its own name, but those of a TNT."""
+    if isinstance(config, TNTConfig):
+        return timm_tnt.rules(config)
+    return [copy(name) for name in vitral.models.tensor_shapes(config)]
+
+
+def about_model(held: Held) -> dict[str, Any]:
+    """timm's fields of config.json; without `architecture` where timm has no such
+    model."""
+    config, preprocess = held.config, held.preprocess
+    about: dict[str, Any] = {}
+    model = arguments.model_of(config)
+    if model is not None:
+        about |= {"architecture": model.architecture, "model_args": model.arguments}
+    about |= {
+        "num_classes": config.num_classes,
+        "num_features": config.pooled_dim,
+        "pretrained_cfg": {
+            "input_size": [config.in_chans, *preprocess.image_size],
+            "fixed_input_size": isinstance(config, TNTConfig),
+            "interpolation": preprocess.interpolation,
+            "crop_pct": preprocess.crop_fraction,
+            "crop_mode": "squash" if preprocess.resize == "squash" else "center",
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "num_classes": config.num_classes,
+            **arguments.places(config),
+        },
+    }
+    if held.classes:
+        about["label_names"] = list(held.classes)
+    return about
+
+
+def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Preprocess:
+    """Pre-processing as config.json says, or as such weights usually want it."""
+    about = opened.beside.get("pretrained_cfg", opened.beside)
+    if "mean" in about and "std" in about:
+        return Preprocess(
+            image_size=config.image_hw,
+            resize="squash" if about.get("crop_mode") == "squash" else "crop",
+            crop_fraction=float(about.get("crop_pct", 1.0)),
+            interpolation=about.get("interpolation", "bicubic"),
+            antialias=True,
+            mean=tuple(about["mean"]),
+            std=tuple(about["std"]),
+        )
+    if isinstance(config, ResNetConfig):
+        return resnet.preprocess_of(config, notes)
+    if isinstance(config, TNTConfig):
+        return tnt.preprocess_of(config, notes)
+    dino = isinstance(config, ViTConfig) and (
+        config.init_values is not None and config.patch_hw == (14, 14)
+    )
+    wrapped = any("of a training checkpoint" in note for note in notes)
+    headless = opened.file.format == "pickle" and not config.num_classes
+    facebook = wrapped or headless or isinstance(config, DeiTConfig)
+    if dino:
+        notes.append(
+            "pixel mean and deviation of ImageNet assumed, as for DINOv2 (LayerScale "
+            "and patches of 14): the file does not say"
+        )
+    elif facebook:
+        notes.append(
+            "pixel mean and deviation of ImageNet assumed, as for checkpoints of DeiT, "
+            "DINO and MAE: the file does not say"
+        )
+    else:
+        notes.append(
+            "pixel mean and deviation of 0.5 assumed, as for the official ViT: the "
+            "file does not say"
+        )
+    imagenet = dino or facebook
+    return Preprocess(
+        image_size=config.image_hw,
+        resize="squash",
+        interpolation="bicubic",
+        antialias=True,
+        mean=IMAGENET_MEAN if imagenet else HALF,
+        std=IMAGENET_STD if imagenet else HALF,
+    )
+
+
+def _is_swiglu(opened: Opened) -> bool:
+    """Whether the second layer takes half of what the first one gives."""
+    fc1 = shape_of(opened.file, "blocks.0.mlp.fc1.weight", 2)[0]
+    fc2 = shape_of(opened.file, "blocks.0.mlp.fc2.weight", 2)[1]
+    return fc1 == 2 * fc2
+
+
+def _grid_beside(opened: Opened, patch: list[int]) -> Grid:
+    about = opened.beside.get("pretrained_cfg", {})
+    size = about.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
+    return Grid(size[-2] // patch[0], size[-1] // patch[1])
+
+
+def _pool(opened: Opened) -> Any:
+    if "attn_pool.latent" in opened.file:
+        return "map"
+    if opened.beside.get("global_pool") in ("token", "avg"):
+        return opened.beside["global_pool"]
+    token = "cls_token" in opened.file and "fc_norm.weight" not in opened.file
+    return "token" if token else "avg"
+
+
+LAYOUT = Layout(
+    name="timm",
+    title="timm",
+    container="folder",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=lambda config: arguments.refuses(config),
+    describe=lambda held: Written(
+        beside={"config.json": about_model(held)},
+        notes=arguments.notes(held.config),
+    ),
+)

@@ -1,0 +1,107 @@
+"""timm's `ResNetV2` as BiT uses it: what its tensors say, and how timm makes it."""
+
+from typing import Any
+
+from vitral.data import Preprocess
+from vitral.errors import WeightsError
+from vitral.models import ResNetConfig
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.files import TensorFile
+from vitral.weights.infer_config import rows_or_zero, shape_of
+from vitral.weights.layouts import resnet_shapes
+from vitral.weights.layouts.resnet_shapes import (
+    Numerics,
+    image_size_of,
+    units_of,
+    width_facts,
+)
+
+STEM = "stem.conv.weight"
+NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
+ARCHITECTURES = {
+    (3, 4, 6, 3): ("resnetv2_50x1_bit", 1),
+    (3, 4, 23, 3): ("resnetv2_101x1_bit", 1),
+    (3, 8, 36, 3): ("resnetv2_152x2_bit", 2),
+}
+"""Name and width factor by units. timm's functions fix both; the widths that the factor
+multiplies are arguments, and fewer of them make fewer stages."""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether these are the names of a ResNet of timm with one convolution at first."""
+    return STEM in opened.file and "stages.0.blocks.0.conv1.weight" in opened.file
+
+
+def config_of(opened: Opened, notes: list[str]) -> ResNetConfig:
+    """The BiT ResNet that the tensors describe.
+
+    Raises:
+        WeightsError: it is one of timm's other ResNets.
+    """
+    file = opened.file
+    _refuse_others(file)
+    width, chans, *_ = shape_of(file, STEM, 4)
+    units = units_of(file, r"stages\.(\d+)\.blocks\.(\d+)\.", 0)
+    about = opened.beside.get("pretrained_cfg", {})
+    size = about.get("input_size")
+    known = None if size is None else (int(size[-2]), int(size[-1]))
+    return ResNetConfig(
+        image_size=image_size_of(opened, units, known, notes),
+        in_chans=chans,
+        num_classes=rows_or_zero(file, "head.fc.bias", 1),
+        units=units,
+        std_eps=NUMERICS.std_eps,
+        **width_facts(file, STEM, width),
+    )
+
+
+def preprocess_of(config: ResNetConfig, notes: list[str]) -> Preprocess:
+    """What timm's published BiT models want, where no config.json says it."""
+    notes.append(
+        "pixel mean and deviation of 0.5 and a crop of 0.875 of the image assumed, as "
+        "for timm's BiT at 224 pixels: the file does not say"
+    )
+    return Preprocess(
+        image_size=config.image_hw, resize="crop", crop_fraction=0.875, antialias=True
+    )
+
+
+def refuses(config: ResNetConfig) -> str:
+    """Why timm's class cannot be this model; empty if it can."""
+    return resnet_shapes.structure(config, "fixed") or resnet_shapes.rounded(config)
+
+
+def numerics(config: ResNetConfig) -> tuple[str, ...]:
+    """Where the function of timm's class differs."""
+    return resnet_shapes.differences(config, NUMERICS, "timm")
+
+
+def model_of(config: ResNetConfig) -> tuple[str, dict[str, Any]] | None:
+    """A function of timm and its arguments; None where none has these units."""
+    for units, (name, factor) in ARCHITECTURES.items():
+        stages = len(config.units)
+        if config.units == units[:stages] and config.width % (8 * factor) == 0:
+            base = config.width // factor
+            # As many stages are made as there are numbers here.
+            channels = [4 * base * 2**stage for stage in range(stages)]
+            arguments = {"stem_chs": base, "channels": channels}
+            return name, {**arguments, "in_chans": config.in_chans}
+    return None
+
+
+def _refuse_others(file: TensorFile) -> None:
+    """timm has many ResNets with these names: BiT alone is ours."""
+    unit = "stages.0.blocks.0"
+    reasons = {
+        "a ResNet of units that are activated after their sum; such a one is read as "
+        "the backbone of a hybrid only": "stem.norm.weight" in file,
+        "a ResNet of BatchNorm": f"{unit}.norm1.running_mean" in file,
+        "a ResNet of basic blocks": f"{unit}.conv3.weight" not in file,
+    }
+    for what, holds in reasons.items():
+        if holds:
+            raise WeightsError(
+                f"{file.path} holds {what}. vitral has BiT's: units of GroupNorm, "
+                "three weight-standardised convolutions and activations before them. "
+                "Give the weights of a resnetv2_*_bit."
+            )

@@ -1,0 +1,139 @@
+"""timm's Transformer in Transformer: names, arguments, and the legacy port.
+
+timm keeps the positions of the words as a map, (1, dim, rows, columns), where the
+authors and we have one row a word: a reshape alone would load and be wrong.
+"""
+
+import re
+from typing import Any
+
+import vitral.models
+from vitral.errors import WeightsError
+from vitral.layers import Grid
+from vitral.models import TNTConfig
+from vitral.models.tnt import LEGACY_DIFFERS
+from vitral.weights import file_metadata
+from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.file_metadata import Words
+from vitral.weights.infer_config import shape_of
+from vitral.weights.layouts import tnt
+from vitral.weights.layouts.tnt import Names
+from vitral.weights.mapping import Rule, map_of_tokens
+from vitral.weights.numerics import differences
+
+NAMES = Names(
+    stem={
+        "patch_embed.proj": "pixel_embed.proj",
+        "patch_embed.word_pos": "pixel_pos",
+        "patch_embed.fold.norm1": "norm1_proj",
+        "patch_embed.fold.proj": "proj",
+        "patch_embed.fold.norm2": "norm2_proj",
+        "pos_embed": "patch_pos",
+    },
+    block={
+        "inner.norm1": "norm_in",
+        "inner.attn": "attn_in",
+        "inner.norm2": "norm_mlp_in",
+        "inner.mlp": "mlp_in",
+        "fold.norm1": "norm1_proj",
+        "fold.proj": "proj",
+        "fold.norm2": "norm2_proj",
+        "outer.norm1": "norm_out",
+        "outer.attn": "attn_out",
+        "outer.norm2": "norm_mlp",
+        "outer.mlp": "mlp",
+    },
+)
+FIRST_CONV = "pixel_embed.proj"
+INNER_RATIO = 4
+"""Hidden width of an inner perceptron over the width of a word: no argument of timm's.
+"""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether these are timm's names of a TNT."""
+    return (
+        "pixel_embed.proj.weight" in opened.file
+        and "blocks.0.attn_in.qk.weight" in opened.file
+    )
+
+
+def config_of(opened: Opened, notes: list[str]) -> TNTConfig:
+    """The TNT that the tensors describe.
+
+    Raises:
+        WeightsError: it is timm's legacy port, which computes another function.
+    """
+    file, beside = opened.file, opened.beside
+    _refuse_legacy(opened)
+    _, _, rows, columns = shape_of(file, "pixel_pos", 4)
+    grid = Grid(rows, columns)
+    arguments = dict(beside.get("model_args", {}))
+    if "global_pool" in beside:
+        arguments.setdefault("global_pool", beside["global_pool"])
+    known = file_metadata.words_in(file)
+    if "first_stride" in arguments or "architecture" in beside:
+        stride = int(arguments.get("first_stride", 4))
+        words = Words(grid, (stride, stride))
+    elif known is not None and known.grid == grid:
+        words = known
+    else:
+        words = tnt.assumed_words(grid, notes)
+    return tnt.config_of(opened, NAMES, words, arguments, notes, "bicubic_antialias")
+
+
+def _refuse_legacy(opened: Opened) -> None:
+    name = str(opened.beside.get("architecture", ""))
+    by_tensors = "blocks.0.norm2_proj.weight" not in opened.file
+    if by_tensors or re.match(r"tnt_\w+_legacy", name):
+        raise WeightsError(
+            f"{opened.path}: it is timm's legacy TNT, another function than the "
+            f"paper's: it {LEGACY_DIFFERS}. Its weights mean nothing in the paper's "
+            "model. Use timm for it, or the weights of tnt_s_patch16_224."
+        )
+
+
+def rules(config: TNTConfig) -> list[Rule]:
+    """How each tensor of a TNT is made of timm's."""
+    words = "patch_embed.word_pos"
+    return [
+        map_of_tokens(name, NAMES.theirs(name), config.word_grid)
+        if name == words
+        else tnt.rule(name, NAMES)
+        for name in vitral.models.tensor_shapes(config)
+    ]
+
+
+def refuses(config: TNTConfig) -> str:
+    """Why timm's class cannot be this TNT; empty if it can."""
+    if reason := tnt.structure(config):
+        return reason
+    if config.inner_mlp_dim != INNER_RATIO * config.inner_dim:
+        return f"its inner perceptrons are {INNER_RATIO} times as wide as a word"
+    return ""
+
+
+def numerics(config: TNTConfig) -> tuple[str, ...]:
+    """Where the function of timm's TNT differs."""
+    return tuple(differences(config, "timm", norm_eps=tnt.NORM_EPS))
+
+
+def model_of(config: TNTConfig) -> tuple[str, dict[str, Any]]:
+    """A function of timm and its arguments; they override each of its sizes."""
+    ratio = config.mlp_dim / config.embed_dim
+    if int(config.embed_dim * ratio) != config.mlp_dim:
+        ratio = (config.mlp_dim + 0.5) / config.embed_dim
+    return "tnt_s_patch16_224", {
+        "img_size": list(config.image_hw),
+        "patch_size": list(config.patch_hw),
+        "in_chans": config.in_chans,
+        "embed_dim": config.embed_dim,
+        "inner_dim": config.inner_dim,
+        "depth": config.depth,
+        "num_heads_inner": config.inner_num_heads,
+        "num_heads_outer": config.num_heads,
+        "mlp_ratio": ratio,
+        "qkv_bias": config.qkv_bias,
+        "first_stride": config.word_hw[0],
+        "global_pool": config.global_pool,
+    }

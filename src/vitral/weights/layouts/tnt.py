@@ -1,0 +1,319 @@
+"""Transformer in Transformer (arXiv 2103.00112), as the authors' code has it.
+
+Files such as `tnt_s_81.5.pth.tar`. One matrix gives queries and keys, another values;
+ours is one. `outer_tokens`, which their code makes and never uses, is dropped, and
+zeros are written for it. timm's names for the same tensors are in timm_tnt.py.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import vitral.models
+from vitral.data import Preprocess
+from vitral.errors import WeightsError
+from vitral.layers import Grid, ResizeMethod
+from vitral.models import ModelConfig, TNTConfig
+from vitral.models.tnt import SIZES
+from vitral.weights import file_metadata
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.file_metadata import Words
+from vitral.weights.infer_config import (
+    HALF,
+    depth_of,
+    positions_of,
+    rows_or_zero,
+    shape_of,
+)
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.mapping import Rule, copy, join
+from vitral.weights.numerics import differences
+
+KERNEL, NORM_EPS = 7, 1e-5
+"""Side of the convolution and epsilon of every norm, which no argument changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """Where a code keeps each part of the model."""
+
+    stem: Mapping[str, str]
+    """From the first letters of our names to theirs, outside the blocks."""
+    block: Mapping[str, str]
+    """The same for names inside a block."""
+
+    def theirs(self, ours: str) -> str:
+        """Their name of a tensor of ours."""
+        before, parts = "", self.stem
+        if match := re.match(r"blocks\.\d+\.", ours):
+            before, parts = match[0], self.block
+        inside = ours.removeprefix(before)
+        start = next((part for part in parts if inside.startswith(part)), "")
+        return before + parts.get(start, "") + inside.removeprefix(start)
+
+
+NAMES = Names(
+    stem={
+        "patch_embed.word_pos": "inner_pos",
+        "patch_embed.fold.norm1": "proj_norm1",
+        "patch_embed.fold.proj": "proj",
+        "patch_embed.fold.norm2": "proj_norm2",
+        "pos_embed": "outer_pos",
+    },
+    block={
+        "inner.norm": "inner_norm",
+        "inner.attn": "inner_attn",
+        "inner.mlp": "inner_mlp",
+        "fold.norm": "proj_norm",
+        "fold.proj": "proj",
+        "outer.norm": "outer_norm",
+        "outer.attn": "outer_attn",
+        "outer.mlp": "outer_mlp",
+    },
+)
+
+
+def detect(opened: Opened) -> bool:
+    """Whether these are the authors' names."""
+    return (
+        "inner_pos" in opened.file
+        and "blocks.0.inner_attn.qk.weight" in opened.file
+        and "vitral" not in opened.beside
+    )
+
+
+def read(opened: Opened) -> Source:
+    """The model that the tensors describe."""
+    notes = list(opened.notes)
+    count = shape_of(opened.file, "inner_pos", 3)[1]
+    config = config_of(opened, NAMES, _words(opened, count, notes), {}, notes)
+    dropped = {}
+    if "outer_tokens" in opened.file:
+        dropped["outer_tokens"] = "the authors' code makes it and never uses it"
+    return Source(
+        layout=LAYOUT.title,
+        file=opened.file,
+        config=config,
+        rules=tuple(rules(config)),
+        preprocess=preprocess_of(config, notes),
+        dropped=dropped,
+        notes=tuple(notes),
+    )
+
+
+def _words(opened: Opened, count: int, notes: list[str]) -> Words:
+    known = file_metadata.words_in(opened.file)
+    if known is not None and math.prod(known.grid) == count:
+        return known
+    side = math.isqrt(count)
+    if side * side != count:
+        raise WeightsError(
+            f"{opened.path}: inner_pos has {count} words in a patch, which are no "
+            "square, and the file does not say their rows and columns. Convert it "
+            "with the code that made it, or give another file."
+        )
+    return assumed_words(Grid(side, side), notes)
+
+
+def assumed_words(grid: Grid, notes: list[str]) -> Words:
+    """Words of the published size, in a file that tells no pixels."""
+    notes.append(
+        "words of 4 x 4 pixels assumed, and so patches of "
+        f"{4 * grid.rows} x {4 * grid.columns}: the file cannot say"
+    )
+    return Words(grid, (4, 4))
+
+
+def config_of(
+    opened: Opened,
+    names: Names,
+    words: Words,
+    arguments: Mapping[str, Any],
+    notes: list[str],
+    resize: ResizeMethod = "bicubic",
+) -> TNTConfig:
+    """What the shapes say of a TNT.
+
+    Args:
+        words: rows and columns of the words of a patch, and their pixels.
+        arguments: of the model's class, in timm's words, where config.json has them.
+    """
+    file = opened.file
+
+    def size(ours: str, rank: int) -> tuple[int, ...]:
+        return shape_of(file, names.theirs(ours), rank)
+
+    inner, chans, kernel, _ = size("patch_embed.proj.weight", 4)
+    _, rows, width = size("pos_embed", 3)
+    positions = positions_of(opened, names.theirs("pos_embed"), rows, (1,), notes)
+    depth = depth_of(file, r"blocks\.(\d+)\.")
+    patch = [
+        side * pixels for side, pixels in zip(words.grid, words.pixels, strict=True)
+    ]
+    heads, inner_heads = _heads(opened, width, inner, arguments, notes)
+    bias = names.theirs("blocks.0.inner.attn.qkv.bias").replace("qkv", "qk")
+    return TNTConfig(
+        image_size=(positions.grid.rows * patch[0], positions.grid.columns * patch[1]),
+        patch_size=(patch[0], patch[1]),
+        in_chans=chans,
+        num_classes=rows_or_zero(file, "head.bias", 1),
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_dim=size("blocks.0.outer.mlp.fc1.weight", 2)[0],
+        word_size=words.pixels,
+        word_kernel=kernel,
+        inner_dim=inner,
+        inner_num_heads=inner_heads,
+        inner_mlp_dim=size("blocks.0.inner.mlp.fc1.weight", 2)[0],
+        global_pool="avg" if arguments.get("global_pool") == "avg" else "token",
+        qkv_bias=bias in file,
+        position_resize=resize,
+    )
+
+
+def _heads(
+    opened: Opened,
+    width: int,
+    inner: int,
+    arguments: Mapping[str, Any],
+    notes: list[str],
+) -> tuple[int, int]:
+    """Heads of the outer and of the inner blocks, which no shape tells.
+
+    Raises:
+        WeightsError: nothing can be assumed.
+    """
+    named = [
+        size
+        for size in SIZES.values()
+        if (size["embed_dim"], size["inner_dim"]) == (width, inner)
+    ]
+    size = named[0] if named else {"num_heads": width // 64, "inner_num_heads": 4}
+    heads = opened.num_heads or arguments.get("num_heads_outer")
+    inside = file_metadata.inner_heads_in(opened.file) or arguments.get(
+        "num_heads_inner"
+    )
+    if (not heads or not inside) and not named:
+        if (not heads and width % 64) or (not inside and inner % 4):
+            raise WeightsError(
+                f"{opened.path}: the heads of a TNT of widths {width} and {inner} "
+                "cannot be read from its tensors. Give a folder whose config.json "
+                "names them, as timm's."
+            )
+        notes.append(
+            f"{heads or size['num_heads']} outer and {inside or 4} inner heads "
+            "assumed: the file cannot say"
+        )
+    return heads or size["num_heads"], inside or size["inner_num_heads"]
+
+
+def preprocess_of(config: TNTConfig, notes: list[str]) -> Preprocess:
+    """What the published models want."""
+    notes.append(
+        "pixel mean and deviation of 0.5 and a crop of 0.9 assumed, as for the "
+        "published TNT: the file does not say"
+    )
+    return Preprocess(
+        image_size=config.image_hw,
+        resize="crop",
+        crop_fraction=0.9,
+        interpolation="bicubic",
+        antialias=True,
+        mean=HALF,
+        std=HALF,
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """How each tensor of a TNT is made of the authors'."""
+    return [rule(name, NAMES) for name in vitral.models.tensor_shapes(config)]
+
+
+def rule(ours: str, names: Names) -> Rule:
+    """One tensor: the same under another name, or one matrix of two."""
+    theirs = names.theirs(ours)
+    if ".qkv." not in ours:
+        return copy(ours, theirs)
+    both = [theirs.replace(".qkv.", part) for part in (".qk.", ".v.")]
+    return join(ours, both, shares=(2, 1))
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why the authors' class cannot be this model; empty if it can."""
+    if not isinstance(config, TNTConfig):
+        return "it has no such family of models"
+    if reason := structure(config):
+        return reason
+    reasons = {
+        "its head sees the class token": config.global_pool != "token",
+        "its inner and outer perceptrons widen by the same factor": (
+            not _same_ratio(config)
+        ),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def structure(config: TNTConfig) -> str:
+    """What neither the authors' class nor timm's can be."""
+    reasons = {
+        "its positions are learned, one row a patch, added at the stem": (
+            config.position != "learned_1d" or config.position_at != "stem"
+        ),
+        "it has a class token with a position of its own": (
+            not config.class_token or config.no_embed_class
+        ),
+        "it has no registers": config.reg_tokens > 0,
+        "it pools one way only": config.global_pool not in ("token", "avg"),
+        "it normalises before it pools": config.norm_after_pool,
+        "its perceptrons are plain": config.mlp != "plain",
+        "it does not normalise queries and keys": config.qk_norm,
+        "it has no LayerScale": config.init_values is not None,
+        "it has no tanh layer before the head": config.representation_size > 0,
+        "its heads together are as wide as the model": (
+            config.attention_dim != config.embed_dim
+        ),
+        "it has a bias wherever the attention projects": not config.proj_bias,
+        f"its words are computed from {KERNEL} x {KERNEL} pixels": (
+            config.word_kernel != KERNEL
+        ),
+        "its words are square": config.word_hw[0] != config.word_hw[1],
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _same_ratio(config: TNTConfig) -> bool:
+    """Whether some factor, rounded down, gives both hidden widths."""
+    pairs = (
+        (config.mlp_dim, config.embed_dim),
+        (config.inner_mlp_dim, config.inner_dim),
+    )
+    return max(hidden / dim for hidden, dim in pairs) < min(
+        (hidden + 1) / dim for hidden, dim in pairs
+    )
+
+
+def describe(held: Held) -> Written:
+    """The tensor that nothing uses, and where the functions differ."""
+    config = held.config
+    assert isinstance(config, TNTConfig)
+    unused = torch.zeros(1, math.prod(config.grid), config.embed_dim)
+    notes = differences(config, "the authors' code", norm_eps=NORM_EPS)
+    return Written(new={"outer_tokens": unused}, notes=tuple(notes))
+
+
+LAYOUT = Layout(
+    name="tnt",
+    title="TNT",
+    container="safetensors",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=refuses,
+    describe=describe,
+    class_rows="with",
+)

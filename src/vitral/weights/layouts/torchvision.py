@@ -1,0 +1,209 @@
+"""torchvision's Vision Transformers: vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14.
+
+One state dict without anything beside it. Its code: LayerNorm's epsilon 1e-6, the exact
+GELU, images of one size only.
+"""
+
+import re
+from dataclasses import replace
+
+from vitral.data import Preprocess
+from vitral.models import ModelConfig, ViTConfig
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.files import TensorFile
+from vitral.weights.infer_config import (
+    depth_of,
+    heads_of,
+    imagenet_crop,
+    positions_of,
+    rows_or_zero,
+    shape_of,
+)
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.mapping import Rule, copy
+from vitral.weights.numerics import differences
+
+STEM = ("conv_proj.weight", "class_token", "encoder.pos_embedding")
+BLOCK = "encoder.layers.encoder_layer_"
+OLD_MLP = {"linear_1": "0", "linear_2": "3"}
+"""Names of the perceptron's layers in older versions, and today."""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether these are the names of torchvision's VisionTransformer."""
+    return all(name in opened.file for name in STEM)
+
+
+def read(opened: Opened) -> Source:
+    """The model that the shapes describe."""
+    notes = list(opened.notes)
+    file = opened.file
+    config = vit_config(opened, notes)
+    made = rules(config)
+    if _is_old(file):
+        made = [_as_before(rule) for rule in made]
+    return Source(
+        layout=LAYOUT.title,
+        file=file,
+        config=config,
+        rules=tuple(made),
+        preprocess=preprocess_of(config, notes),
+        notes=tuple(notes),
+    )
+
+
+def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
+    """What the shapes say; heads as in torchvision's own sizes."""
+    file = opened.file
+    width, chans, rows, columns = shape_of(file, STEM[0], 4)
+    depth = depth_of(file, rf"{re.escape(BLOCK)}(\d+)\.")
+    first = "linear_1" if _is_old(file) else "0"
+    mlp_dim = shape_of(file, f"{BLOCK}0.mlp.{first}.weight", 2)[0]
+    table = STEM[2]
+    grid = positions_of(opened, table, shape_of(file, table, 3)[1], (1,), notes).grid
+    return ViTConfig(
+        image_size=(grid.rows * rows, grid.columns * columns),
+        patch_size=(rows, columns),
+        in_chans=chans,
+        num_classes=rows_or_zero(file, "heads.head.weight"),
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads_of(opened, width, depth, mlp_dim, notes),
+        mlp_dim=mlp_dim,
+        representation_size=rows_or_zero(file, "heads.pre_logits.weight"),
+        position_resize="bicubic",
+        act="gelu",
+        norm_eps=1e-6,
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under torchvision's name."""
+    assert isinstance(config, ViTConfig)
+    made = [
+        copy("cls_token", "class_token"),
+        copy("pos_embed", "encoder.pos_embedding"),
+        *_layer("patch_embed.proj", "conv_proj"),
+    ]
+    for number in range(config.depth):
+        ours, theirs = f"blocks.{number}", f"{BLOCK}{number}"
+        attention = f"{theirs}.self_attention"
+        made += _layer(f"{ours}.norm1", f"{theirs}.ln_1")
+        for part in ("weight", "bias"):
+            qkv = f"{attention}.in_proj_{part}"
+            made.append(copy(f"{ours}.attn.qkv.{part}", qkv))
+        made += _layer(f"{ours}.attn.proj", f"{attention}.out_proj")
+        made += _layer(f"{ours}.norm2", f"{theirs}.ln_2")
+        made += _layer(f"{ours}.mlp.fc1", f"{theirs}.mlp.0")
+        made += _layer(f"{ours}.mlp.fc2", f"{theirs}.mlp.3")
+    made += _layer("norm", "encoder.ln")
+    if config.representation_size:
+        made += _layer("pre_logits.fc", "heads.pre_logits")
+    return made + (_layer("head", "heads.head") if config.num_classes else [])
+
+
+def preprocess_of(config: ViTConfig, notes: list[str]) -> Preprocess:
+    """Pre-processing of the published weights of this size."""
+    side = config.image_hw[0]
+    patch = config.patch_hw[0]
+    # ViT-H/14 and all sizes above 224 were published from SWAG's pre-training only.
+    if side > 224 or patch == 14:
+        notes.append("images as for torchvision's IMAGENET1K_SWAG weights assumed")
+        return imagenet_crop(config.image_hw, 1.0)
+    resized = 242 if (config.embed_dim, patch) == (1024, 16) else 256
+    note = "images as for torchvision's IMAGENET1K_V1 weights assumed"
+    if patch == 16:
+        note += "; its IMAGENET1K_SWAG_LINEAR_V1 wants them bicubic and uncut"
+    notes.append(note)
+    return imagenet_crop(config.image_hw, 224 / resized, "bilinear")
+
+
+def refuses(config: ModelConfig) -> str:
+    """Why torchvision's code cannot be this model; empty if it can."""
+    if type(config) is not ViTConfig:
+        return "it has no such family of models"
+    reasons = {
+        "its positions are learned, one row a patch, added at the stem": (
+            config.position != "learned_1d" or config.position_at != "stem"
+        ),
+        "its models have a class token with a position of its own": (
+            not config.class_token or config.no_embed_class
+        ),
+        "its head looks at the class token": config.global_pool != "token",
+        "it has no registers": config.reg_tokens > 0,
+        "its perceptrons are plain": config.mlp != "plain",
+        "its attention has biases everywhere": (
+            not config.qkv_bias or not config.proj_bias
+        ),
+        "it does not normalise queries and keys": config.qk_norm,
+        "it has no LayerScale": config.init_values is not None,
+        "its heads together are as wide as the model": (
+            config.attention_dim != config.embed_dim
+        ),
+        "its patches have no norms": config.patch_norm,
+        "its final norm comes before pooling": config.norm_after_pool,
+        "its patches are square": config.patch_hw[0] != config.patch_hw[1],
+        "its images are square": config.image_hw[0] != config.image_hw[1],
+        "its images have three channels": config.in_chans != 3,
+        "it has a tanh layer before a head only": (
+            config.representation_size > 0 and config.num_classes == 0
+        ),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def describe(held: Held) -> Written:
+    """What whoever loads the file must know."""
+    config, preprocess = held.config, held.preprocess
+    assert isinstance(config, ViTConfig)
+    notes = [
+        *differences(config, "torchvision"),
+        f"torchvision takes images of {config.image_hw[0]} x {config.image_hw[1]} "
+        "pixels only",
+        "torchvision keeps no pre-processing with its weights: images must be "
+        f"{_words(preprocess)}",
+    ]
+    if held.classes:
+        notes.append("torchvision keeps no names of classes with its weights")
+    if config.num_classes == 0:
+        notes.append("the model has no head: give torchvision's an `nn.Identity`")
+    return Written(notes=tuple(notes))
+
+
+def _words(preprocess: Preprocess) -> str:
+    mean = ", ".join(f"{value:g}" for value in preprocess.mean)
+    std = ", ".join(f"{value:g}" for value in preprocess.std)
+    way = "squashed" if preprocess.resize == "squash" else "resized and cut"
+    return (
+        f"{way} with {preprocess.interpolation} interpolation, then normalised by mean "
+        f"{mean} and deviation {std}"
+    )
+
+
+def _is_old(file: TensorFile) -> bool:
+    return f"{BLOCK}0.mlp.linear_1.weight" in file
+
+
+def _as_before(rule: Rule) -> Rule:
+    """The rule for a file of older versions, where it names the perceptron's layers."""
+    name = rule.theirs[0]
+    for before, today in OLD_MLP.items():
+        name = name.replace(f".mlp.{today}.", f".mlp.{before}.")
+    return replace(rule, theirs=(name,))
+
+
+def _layer(ours: str, theirs: str) -> list[Rule]:
+    return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+
+
+LAYOUT = Layout(
+    name="torchvision",
+    title="torchvision",
+    container="safetensors",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=refuses,
+    describe=describe,
+    class_rows="with",
+)

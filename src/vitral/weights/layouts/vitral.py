@@ -1,0 +1,181 @@
+"""vitral's own model folder: config.json and model.safetensors.
+
+The tensors have timm's names and config.json has timm's fields, so that timm loads the
+folder where it can express the model; the block "vitral" says everything exactly.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+import vitral.models
+from vitral import config_io
+from vitral.atomic_io import make_folder, write_atomic, write_json
+from vitral.data import Preprocess
+from vitral.errors import ConfigError, WeightsError
+from vitral.models import ModelConfig, VisionModel
+from vitral.models.meta_init import unfilled
+from vitral.weights import file_metadata
+from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.timm import layout
+from vitral.weights.mapping import Rule, copy
+
+CONFIG, TENSORS = "config.json", "model.safetensors"
+OWN_KEYS = (
+    "family",
+    "config",
+    "preprocess",
+    "preprocess_hash",
+    "grid",
+    "classes",
+    "parameters",
+    "macs",
+    "patch_grid",
+    "timm",
+)
+"""What the "vitral" block always has; other keys are what the caller keeps there."""
+
+
+def detect(opened: Opened) -> bool:
+    """Whether config.json beside the tensors has a "vitral" block."""
+    return "vitral" in opened.beside
+
+
+def read(opened: Opened) -> Source:
+    """The model that config.json describes.
+
+    Raises:
+        ConfigError: a field of config.json is missing, unknown or mistyped.
+    """
+    file = opened.path.with_name(CONFIG)
+    about = opened.beside["vitral"]
+    parts = about if isinstance(about, dict) else {}
+    for name in ("config", "preprocess"):
+        if not isinstance(parts.get(name), dict):
+            raise ConfigError(
+                f"{file}: its block `vitral` has no object `{name}`. It was edited, or "
+                "comes from another version of vitral: save the model again."
+            )
+    families = vitral.models.families()
+    family = parts.get("family", "vit")
+    if family not in families:
+        raise ConfigError(
+            f"{file}: this vitral knows no family of models `{family}`, only "
+            f"{', '.join(families)}. Use the version of vitral that wrote it."
+        )
+    config = config_io.from_plain(families[family].config, parts["config"], file)
+    return Source(
+        layout=LAYOUT.title,
+        file=opened.file,
+        config=config,
+        rules=tuple(rules(config)),
+        preprocess=Preprocess.from_dict(parts["preprocess"]),
+        classes=tuple(parts.get("classes", ())),
+        extra={key: value for key, value in parts.items() if key not in OWN_KEYS},
+    )
+
+
+def rules(config: ModelConfig) -> list[Rule]:
+    """Every tensor under its own name."""
+    return [copy(name) for name in vitral.models.tensor_shapes(config)]
+
+
+def save(
+    folder: str | Path,
+    model: VisionModel,
+    preprocess: Preprocess,
+    *,
+    classes: tuple[str, ...] = (),
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write config.json and model.safetensors, each atomically.
+
+    Args:
+        classes: names of the head's outputs; empty when they have none.
+        extra: plain data to keep with the model, under keys that are not in OWN_KEYS.
+
+    Raises:
+        ConfigError: `extra` has a key that is ours.
+        WeightsError: the folder cannot be written or the disk is full.
+    """
+    _refuse_own(extra or {})
+    folder = Path(folder)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    held = Held(config=model.config, preprocess=preprocess, classes=classes)
+    about = about_model(held, extra or {})
+    metadata = {"format": "pt", **file_metadata.kept(model.config)}
+    try:
+        make_folder(folder)
+        write_atomic(
+            folder / TENSORS,
+            lambda path: save_file(tensors, path, metadata=metadata),
+        )
+        write_json(folder / CONFIG, about)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"The model cannot be written to {folder}: {error}. Free some space or "
+            "make the folder writable; what was there before is intact."
+        ) from error
+
+
+def keep(folder: Path, **more: Any) -> None:
+    """Write more of what `extra` holds into a saved model's config.json, atomically.
+
+    Raises:
+        ConfigError: a key is one of OWN_KEYS.
+    """
+    _refuse_own(more)
+    about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    about["vitral"] |= more
+    write_json(folder / CONFIG, about)
+
+
+def _refuse_own(extra: dict[str, Any]) -> None:
+    taken = sorted(set(OWN_KEYS) & set(extra))
+    if taken:
+        raise ConfigError(
+            f"`extra` may not have the key `{taken[0]}`: it is one of vitral's own. "
+            "Choose another name."
+        )
+
+
+def about_model(held: Held, extra: dict[str, Any]) -> dict[str, Any]:
+    """The content of config.json: timm's fields, and ours in one block."""
+    config, preprocess = held.config, held.preprocess
+    with unfilled():
+        model = vitral.models.build(config)
+    about = layout.about_model(held)
+    if any(rule.theirs != (rule.ours,) for rule in layout.rules(config)):
+        # Its tensors are written in our names here, which timm would not find.
+        about = {k: v for k, v in about.items() if k not in layout.HOW_TO_BUILD}
+    understood = "architecture" in about
+    about["vitral"] = {
+        "family": vitral.models.family_of(config),
+        "config": config_io.to_plain(config),
+        "preprocess": preprocess.to_dict(),
+        "preprocess_hash": preprocess.hash,
+        "grid": [*config.grid, config.num_prefix_tokens],
+        "classes": list(held.classes),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": config.macs(),
+        "patch_grid": list(config.grid),
+        "timm": understood,
+        **extra,
+    }
+    return about
+
+
+LAYOUT = Layout(
+    name="native",
+    title="vitral",
+    container="folder",
+    detect=detect,
+    read=read,
+    rules=rules,
+    refuses=lambda config: "",
+    describe=lambda held: Written(beside={CONFIG: about_model(held, {})}),
+)
