@@ -8,7 +8,7 @@ import inspect
 import re
 
 import vitral.recipes
-from vitral.recipes.described import short
+from vitral.recipes.table import short
 from vitral.run.cost import estimate
 
 HEADER = (

@@ -34,7 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import vitral as vt
 from vitral import plots
 from vitral.models import Scheme, VisionModel, config
-from vitral.plots.growth import Line, Panel
+from vitral.plots.cost_curves import Line, Panel
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 FRAMES, SIZES = (2, 4, 8, 16, 32), (112, 160, 224, 320)

@@ -15,20 +15,13 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.neighbors import KNeighborsClassifier
 
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import (
-    Probe,
-    choose_l2,
-    fewshot,
-    fewshot_sweep,
-    knn,
-    linear,
-    wilson,
-)
-from vitral.evaluation.fewshot import FEWSHOT_L2_GRID, Ridge, draw_shots, learn
-from vitral.evaluation.linear import LARGE, dev_rows, fit
-from vitral.evaluation.probe import Whitening, pieces
+from vitral.evaluation import Probe, choose_l2, fewshot_sweep, wilson
+from vitral.evaluation.probes import fewshot, knn, linear
+from vitral.evaluation.probes.fewshot import FEWSHOT_L2_GRID, Ridge, draw_shots, learn
+from vitral.evaluation.probes.linear import LARGE, dev_rows, fit
+from vitral.evaluation.probes.probe import Whitening, pieces
 
-LINEAR = importlib.import_module("vitral.evaluation.linear")
+LINEAR = importlib.import_module("vitral.evaluation.probes.linear")
 """The module; the room's own name `linear` is the function."""
 
 

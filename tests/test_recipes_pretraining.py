@@ -23,7 +23,7 @@ from vitral.objectives import (
     SupervisedConfig,
 )
 from vitral.recipes.augreg import LEVELS, MODELS, SETTINGS, grid
-from vitral.recipes.described import short
+from vitral.recipes.table import short
 from vitral.recipes.vit_pretraining import TABLE_3
 from vitral.run import TrainConfig
 from vitral.run.cost import work_of

@@ -26,8 +26,8 @@ from reports import (
 from vitral.errors import ConfigError, ImageError
 from vitral.evaluation import classify, multilabel
 from vitral.report import model_card, write
-from vitral.report.compare import compare
-from vitral.report.gather import gather
+from vitral.report.compare_runs import compare
+from vitral.report.load_run import gather
 from vitral.report.numbers import plain
 from vitral.report.verdict import verdict
 

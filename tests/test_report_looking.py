@@ -19,9 +19,9 @@ from vitral.errors import ConfigError
 from vitral.inspection import attention_distance, grad_cam, rollout
 from vitral.objectives import SupervisedConfig
 from vitral.report import write
-from vitral.report.answers import chosen
-from vitral.report.gather import gather
-from vitral.report.inspected import read, store
+from vitral.report.inspection_store import read, store
+from vitral.report.load_run import gather
+from vitral.report.sections.examples import chosen
 from vitral.run import looking
 from vitral.run.showing import write_report
 

@@ -17,7 +17,8 @@ from vitral import plots
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import Probe, fit_nested, ridge, wilson
+from vitral.evaluation import Probe, fit_nested, wilson
+from vitral.evaluation.probes import ridge
 from vitral.models import ViT, ViTConfig
 from vitral.run.feature_cache import Extracted
 from vitral.run.probing import Material

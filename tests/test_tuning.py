@@ -16,7 +16,7 @@ from photos import make_photos, tiny_config
 from vitral import plots, tuning
 from vitral.cli import main
 from vitral.errors import ConfigError, DataError
-from vitral.plots.operating import Measured, operating_points
+from vitral.plots.operating_points import Measured, operating_points
 from vitral.run.folder import open_run
 from vitral.tuning import Candidate, Plan, Point, choose, frontier
 

@@ -35,7 +35,7 @@ from vitral.models import (
     families,
 )
 from vitral.models.base import VisionModel
-from vitral.weights import available_layouts, load
+from vitral.weights import available_layouts
 from vitral.weights.checkpoint_facts import Opened
 from vitral.weights.convert import convert
 from vitral.weights.files import MemoryFile
@@ -659,7 +659,7 @@ def test_shapes_tell_the_size(name, at):
     if isinstance(wanted, HybridConfig):
         wanted = replace(wanted, patch_size=wanted.patch_hw)
     assert replace(source.config, image_size=(256, 384)) == wanted
-    load.check(source)
+    check(source)
 
 
 # what is refused

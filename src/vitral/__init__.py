@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         weights,
     )
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
-    from vitral.evaluation import fewshot, knn, linear
+    from vitral.evaluation.probes import fewshot, knn, linear
     from vitral.models import create, names
     from vitral.run import (
         Run,

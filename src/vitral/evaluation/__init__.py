@@ -17,23 +17,26 @@ from vitral.evaluation.compare import (
     mcnemar,
     paired_bootstrap,
 )
-from vitral.evaluation.fewshot import choose_l2, fewshot, fewshot_sweep
 from vitral.evaluation.intervals import Interval, bootstrap, wilson
-from vitral.evaluation.knn import knn
-from vitral.evaluation.linear import linear
+from vitral.evaluation.learning_curves import Expected, Scaling, fit_nested, fit_scaling
 from vitral.evaluation.multilabel import LabelRow, MultiLabel, multilabel
-from vitral.evaluation.nested import fit_nested
 from vitral.evaluation.predictions import (
     Prediction,
     read_predictions,
     write_predictions,
 )
-from vitral.evaluation.probe import Probe
+from vitral.evaluation.probes import (
+    Probe,
+    choose_l2,
+    fewshot,
+    fewshot_sweep,
+    knn,
+    linear,
+    ridge,
+)
 from vitral.evaluation.real import RealAccuracy, read_real, real_accuracy
 from vitral.evaluation.result import Classification, ClassRow, Confusion
-from vitral.evaluation.ridge import ridge
-from vitral.evaluation.risk import RiskCoverage, risk_coverage
-from vitral.evaluation.scaling import Expected, Scaling, fit_scaling
+from vitral.evaluation.selective import RiskCoverage, risk_coverage
 
 __all__ = [
     "Bin",

@@ -11,14 +11,14 @@ from vitral.inspection.faithfulness import (
     random_order,
     randomisation_check,
 )
-from vitral.inspection.features import feature_colours
 from vitral.inspection.filters import Components, components, embedding_filters
 from vitral.inspection.grad_cam import grad_cam
+from vitral.inspection.inner_attention import word_attention
+from vitral.inspection.pca_colors import feature_colours
 from vitral.inspection.positions import position_similarity
 from vitral.inspection.rank import residual_profile, similarity_profile
 from vitral.inspection.relevance import gradient_rollout, relevance
 from vitral.inspection.rollout import rollout, rollout_matrix
-from vitral.inspection.words import word_attention
 
 __all__ = [
     "Components",

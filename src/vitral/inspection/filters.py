@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.inspection.principal import principal
+from vitral.inspection.pca_colors import principal
 from vitral.layers.conv import StdConv2d, standardise
 from vitral.models import VisionModel
 

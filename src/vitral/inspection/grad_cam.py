@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitral.errors import ConfigError
 from vitral.inspection.capture import batched, evaluating, places_of
 from vitral.inspection.maps import by_maximum
-from vitral.inspection.target import require_head, score
+from vitral.inspection.target_class import require_head, score
 from vitral.layers import Attention, members, rows_of
 from vitral.models import VisionModel
 from vitral.models.hybrid import HybridEmbed

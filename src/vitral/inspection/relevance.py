@@ -31,7 +31,7 @@ from vitral.inspection.capture import (
 )
 from vitral.inspection.maps import Geometry, by_maximum, patch_map
 from vitral.inspection.rollout import step
-from vitral.inspection.target import require_head, score
+from vitral.inspection.target_class import require_head, score
 from vitral.layers import Grid
 from vitral.models import VisionModel
 from vitral.models.timesformer import Places

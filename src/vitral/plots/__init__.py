@@ -12,11 +12,11 @@ from vitral.plots.attention import (
 )
 from vitral.plots.classes import class_counts, confusion, per_class, reliability
 from vitral.plots.clips import animation, colour_strip, strip, strip_pixels
-from vitral.plots.data_sizes import Grown, data_sizes
+from vitral.plots.cost_curves import Line, Panel, growth
 from vitral.plots.distance import distance
 from vitral.plots.embeddings import colours, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomisation
-from vitral.plots.growth import Line, Panel, growth
+from vitral.plots.learning_curves_by_model import Grown, data_sizes
 from vitral.plots.pseudo import pseudo_labels
 from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.reconstruction import masked, reconstructions

@@ -25,9 +25,9 @@ from vitral.recipes import (
     vit,
     vit_pretraining,
 )
-from vitral.recipes.described import Recipe
-from vitral.recipes.facts import Facts, look
+from vitral.recipes.dataset_facts import Facts, look
 from vitral.recipes.planning import plan
+from vitral.recipes.table import Recipe
 from vitral.recipes.twin import twin
 
 RECIPES: dict[str, Recipe] = {

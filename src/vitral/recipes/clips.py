@@ -2,7 +2,7 @@
 
 from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.facts import look
+from vitral.recipes.dataset_facts import look
 from vitral.recipes.small import refuse_weights
 from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig

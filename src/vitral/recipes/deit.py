@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import DistillConfig, SupervisedConfig
-from vitral.recipes.described import Recipe, described, operations
+from vitral.recipes.table import Recipe, described, operations
 from vitral.run import TrainConfig
 from vitral.run.sizes import PUBLISHED
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig

@@ -5,7 +5,7 @@ from dataclasses import replace
 import vitral.weights
 from vitral.models import ModelConfig, ResNetConfig, Size2d
 from vitral.recipes import bit, vit
-from vitral.recipes.facts import look
+from vitral.recipes.dataset_facts import look
 from vitral.run import TrainConfig
 from vitral.run.finetuning import Plan
 

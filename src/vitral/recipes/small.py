@@ -5,7 +5,7 @@ from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.facts import Facts, look
+from vitral.recipes.dataset_facts import Facts, look
 from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 

@@ -6,7 +6,7 @@ import vitral.data
 from vitral.data import AugmentConfig
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.facts import look
+from vitral.recipes.dataset_facts import look
 from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 

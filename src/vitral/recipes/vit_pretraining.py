@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import vitral.models
 from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.described import Recipe, described, operations
+from vitral.recipes.table import Recipe, described, operations
 from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 

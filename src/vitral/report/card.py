@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.evaluation import Classification, MultiLabel
-from vitral.report.gather import Result, RunFolder, gather
+from vitral.report.load_run import Result, RunFolder, gather
 from vitral.report.numbers import NONE, flat, interval, plain, share
 from vitral.report.verdict import FEW_IMAGES, verdict
 

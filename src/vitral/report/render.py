@@ -21,14 +21,25 @@ from PIL import Image
 from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError
 from vitral.evaluation import Classification
-from vitral.report import facts
-from vitral.report.answers import Answers, Sources, right_answers, worst_errors
-from vitral.report.compare import compare
-from vitral.report.gather import RunFolder, gather
-from vitral.report.looks import Looks, about_maps, looks
+from vitral.report.compare_runs import compare
+from vitral.report.load_run import RunFolder, gather
 from vitral.report.numbers import Number, flat
-from vitral.report.results import Bar, Results, bar, results
-from vitral.report.unlabelled import Representation, representation
+from vitral.report.sections import (
+    Answers,
+    Bar,
+    Looks,
+    Representation,
+    Results,
+    Sources,
+    about_maps,
+    bar,
+    details,
+    looks,
+    representation,
+    results,
+    right_answers,
+    worst_errors,
+)
 from vitral.report.verdict import Verdict, verdict
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
@@ -68,15 +79,15 @@ class Page(NamedTuple):
     versions: list[tuple[str, str]]
     settings: list[tuple[str, str]]
     has_environment: bool
-    data: facts.Data | None
-    training: facts.Training | None
+    data: details.Data | None
+    training: details.Training | None
     results: Results | None
     representation: Representation | None
     errors: Answers | None
     right: Answers | None
     about_maps: str
     looks: Looks
-    model: facts.Model | None
+    model: details.Model | None
     events: list[tuple[Number, str]]
     problems: tuple[str, ...]
 
@@ -158,19 +169,19 @@ def _page(
         gauge=_gauge(run),
         # Lines then break between options and not inside one.
         command=re.split(r" (?=--)", run.command) if run.command else [],
-        versions=facts.versions(run),
+        versions=details.versions(run),
         settings=flat(run.config),
         has_environment=run.environment is not None,
-        data=facts.data(run, pictures, budget["samples"], most_rows),
-        training=facts.training(run),
+        data=details.data(run, pictures, budget["samples"], most_rows),
+        training=details.training(run),
         results=results(run, most_rows),
         representation=representation(run),
         errors=worst_errors(run, sources, budget["errors"]),
         right=right_answers(run, sources, budget["right"]),
         about_maps=about_maps(run),
         looks=looks(run),
-        model=facts.model(run),
-        events=facts.events(run),
+        model=details.model(run),
+        events=details.events(run),
         problems=run.problems,
     )
 

@@ -7,9 +7,9 @@ answering the most frequent class would reach. The remarks say what weakens it.
 from typing import NamedTuple
 
 from vitral.evaluation import Classification, MultiLabel
-from vitral.report.gather import RunFolder
+from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Text, count, interval, pointer, share
-from vitral.report.unlabelled import sentence
+from vitral.report.sections import sentence
 
 FEW_IMAGES = 100
 FEW_IMAGES_A_CLASS = 10

@@ -20,9 +20,9 @@ from vitral.evaluation import Prediction
 from vitral.inspection import attention_distance, grad_cam, rollout, uniform_distance
 from vitral.layers import Attention, Grid
 from vitral.models import VisionModel
-from vitral.report.answers import chosen
-from vitral.report.gather import RunFolder, gather
-from vitral.report.inspected import store
+from vitral.report.inspection_store import store
+from vitral.report.load_run import RunFolder, gather
+from vitral.report.sections import chosen
 from vitral.run.clips import as_seen
 from vitral.run.folder import Run
 

@@ -14,7 +14,8 @@ from torch import nn
 
 from vitral.data import DataSet, Example, Loader, Preprocess, evaluation_transform
 from vitral.errors import DataError
-from vitral.evaluation import Probe, knn
+from vitral.evaluation import Probe
+from vitral.evaluation.probes import knn
 from vitral.models import VisionModel
 from vitral.run.feature_cache import Extracted, computed
 from vitral.run.scoring import split_loader

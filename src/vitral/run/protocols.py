@@ -9,7 +9,8 @@ import numpy as np
 
 from vitral.atomic_io import write_json
 from vitral.errors import ConfigError
-from vitral.evaluation import Probe, fewshot, knn, linear
+from vitral.evaluation import Probe
+from vitral.evaluation.probes import fewshot, knn, linear
 from vitral.run.feature_cache import say
 from vitral.run.probing import Material, features_of
 

@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitral.errors import ConfigError
-from vitral.evaluation import Expected, Probe, Scaling, fit_nested, knn, linear, ridge
+from vitral.evaluation import Expected, Probe, Scaling, fit_nested
+from vitral.evaluation.probes import knn, linear, ridge
 from vitral.run import open_run
 from vitral.run.feature_cache import say
 from vitral.run.probing import Material, features_of

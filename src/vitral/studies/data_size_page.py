@@ -9,7 +9,7 @@ import numpy as np
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
 from vitral.evaluation import Expected, Scaling
-from vitral.evaluation.nested import shown_from
+from vitral.evaluation.learning_curves import shown_from
 from vitral.studies.data_size import NAME, QUESTION, TIMES, Answer, Growth
 from vitral.studies.table import Value
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from vitral import plots
 from vitral.atomic_io import make_folder, write_atomic, write_json
-from vitral.plots.operating import Measured, operating_points
+from vitral.plots.operating_points import Measured, operating_points
 from vitral.tuning.plan import Plan
 from vitral.tuning.points import Point, as_csv, as_markdown, frontier
 from vitral.tuning.sweep import Swept

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation.power_law import PowerLaw
-from vitral.evaluation.scaling import (
+from vitral.evaluation.learning_curves.independent import (
     FLAT_BELOW,
     Scaling,
     check_points,
@@ -23,6 +22,7 @@ from vitral.evaluation.scaling import (
     trend_of,
     verdict_of,
 )
+from vitral.evaluation.learning_curves.power_law import PowerLaw
 
 FEWEST_DRAWS = 3
 FEWEST_NESTED = 4

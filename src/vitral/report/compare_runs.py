@@ -6,9 +6,9 @@ A paired test on the same images says more than two intervals do: `vitral compar
 from typing import NamedTuple
 
 from vitral.evaluation import Classification, Interval, MultiLabel
-from vitral.report.gather import RunFolder
+from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Number, Text, count, interval, pointer, share
-from vitral.report.results import Bar, bar
+from vitral.report.sections import Bar, bar
 
 
 class Line(NamedTuple):

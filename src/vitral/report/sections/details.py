@@ -7,9 +7,9 @@ from PIL import Image
 
 from vitral import plots
 from vitral.errors import DataError
-from vitral.report.gather import RunFolder
+from vitral.report.images import Picture, figure, thumbnail
+from vitral.report.load_run import RunFolder
 from vitral.report.numbers import NONE, Number, Text, count, flat, large, pointer
-from vitral.report.pictures import Picture, figure, thumbnail
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24

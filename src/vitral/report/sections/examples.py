@@ -11,9 +11,9 @@ from PIL import Image
 
 from vitral.errors import ImageError
 from vitral.evaluation import MultiLabel, Prediction
-from vitral.report.gather import RunFolder
+from vitral.report.images import Picture, thumbnail, tinted, tinted_strip
+from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Number, pointer, share
-from vitral.report.pictures import Picture, thumbnail, tinted, tinted_strip
 
 MOST_ERRORS = 24
 MOST_RIGHT = 24

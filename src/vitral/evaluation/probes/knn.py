@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from vitral.errors import ConfigError
-from vitral.evaluation.probe import Probe, Sets, Table, checked, finished, pieces
+from vitral.evaluation.probes.probe import Probe, Sets, Table, checked, finished, pieces
 
 
 def knn(

@@ -15,8 +15,15 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from vitral.errors import ConfigError
-from vitral.evaluation.fewshot import targets_of, with_bias
-from vitral.evaluation.probe import Probe, Table, Whitening, checked, finished, pieces
+from vitral.evaluation.probes.fewshot import targets_of, with_bias
+from vitral.evaluation.probes.probe import (
+    Probe,
+    Table,
+    Whitening,
+    checked,
+    finished,
+    pieces,
+)
 
 RIDGE_L2 = tuple(2.0**power for power in range(-4, 22))
 """Strengths to choose from."""

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from vitral.evaluation import Interval
-from vitral.report.gather import RunFolder
+from vitral.report.images import Picture
+from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Number, Text, count, decimal, interval, pointer, share
-from vitral.report.pictures import Picture
 
 FILE = "representation.json"
 WIDEST = 900  # CSS pixels

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.intervals import Interval
-from vitral.evaluation.power_law import PowerLaw
+from vitral.evaluation.learning_curves.power_law import PowerLaw
 
 FEWEST_SIZES = 3
 FEWEST_POINTS = 4

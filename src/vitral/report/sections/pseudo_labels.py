@@ -20,7 +20,7 @@ from PIL import Image
 from vitral import plots
 from vitral.atomic_io import write_atomic
 from vitral.evaluation import wilson
-from vitral.report.pictures import Picture, figure, thumbnail
+from vitral.report.images import Picture, figure, thumbnail
 
 PAGE = "report.html"
 PNG = "overview.png"
@@ -85,8 +85,8 @@ def write_pseudo_page(
     """
     plot = _plot(facts)
     write_atomic(folder / PNG, plots.to_png(plot.figure))
-    style = Path(__file__).with_name("report.css").read_text("utf-8")
-    style += Path(__file__).with_name("pseudo.css").read_text("utf-8")
+    style = Path(__file__).parents[1].joinpath("report.css").read_text("utf-8")
+    style += Path(__file__).parents[1].joinpath("pseudo.css").read_text("utf-8")
     html = _template().render(
         title=facts.title,
         sentence=_sentence(facts),
@@ -211,7 +211,7 @@ def _shown(
 
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parents[1]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

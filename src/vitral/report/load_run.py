@@ -16,8 +16,8 @@ from vitral.evaluation import (
     Prediction,
     read_predictions,
 )
-from vitral.report import inspected
-from vitral.report.inspected import Inspected
+from vitral.report import inspection_store
+from vitral.report.inspection_store import Inspected
 
 Result = Classification | MultiLabel
 SPLIT_ORDER = ("test", "val", "train")
@@ -48,7 +48,7 @@ class RunFolder:
     """What a run without labels was measured by: representation.json."""
     reconstructions: bytes | None
     """Its PNG of hidden patches and what was drawn in them."""
-    inspected: Inspected | None
+    inspection_store: Inspected | None
     """What the model looks at."""
     problems: tuple[str, ...]
     """What was skipped while reading, in sentences."""
@@ -120,7 +120,9 @@ def gather(folder: Path) -> RunFolder:
         },
         representation=_read_object(folder / "representation.json"),
         reconstructions=_read_bytes(folder / "reconstructions.png"),
-        inspected=inspected.read(folder, _read_object(folder / inspected.FILE)),
+        inspected=inspection_store.read(
+            folder, _read_object(folder / inspection_store.FILE)
+        ),
         problems=problems,
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation.probe import (
+from vitral.evaluation.probes.probe import (
     Probe,
     Sets,
     Table,

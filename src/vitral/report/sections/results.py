@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from vitral import plots
 from vitral.evaluation import Classification, ClassRow, Interval, LabelRow, MultiLabel
-from vitral.report.gather import RunFolder
+from vitral.report.images import Picture, figure
+from vitral.report.load_run import RunFolder
 from vitral.report.numbers import (
     NONE,
     Number,
@@ -15,7 +16,6 @@ from vitral.report.numbers import (
     pointer,
     share,
 )
-from vitral.report.pictures import Picture, figure
 
 MOST_CLASSES_AT_ONCE = 30
 LOWEST_CLASSES = 15

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from vitral import plots
-from vitral.report.gather import RunFolder
-from vitral.report.inspected import FILE, Inspected
+from vitral.report.images import Picture, figure
+from vitral.report.inspection_store import FILE, Inspected
+from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Number, Text, count, decimal, pointer, share
-from vitral.report.pictures import Picture, figure
 
 _MAPS = {
     "rollout": (

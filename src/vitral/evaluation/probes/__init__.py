@@ -1,0 +1,9 @@
+"""Classifiers on frozen features: k-NN, few-shot least squares, ridge, linear probe."""
+
+from vitral.evaluation.probes.fewshot import choose_l2, fewshot, fewshot_sweep
+from vitral.evaluation.probes.knn import knn
+from vitral.evaluation.probes.linear import linear
+from vitral.evaluation.probes.probe import Probe
+from vitral.evaluation.probes.ridge import ridge
+
+__all__ = ["Probe", "choose_l2", "fewshot", "fewshot_sweep", "knn", "linear", "ridge"]
