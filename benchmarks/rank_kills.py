@@ -100,7 +100,8 @@ def alive(pid: int) -> bool:
 
 def difference(one: Path, other: Path) -> str:
     """What differs between two runs; empty for nothing."""
-    from vitral.training import TIMING_FIELDS, shards
+    from vitral.training import TIMING_FIELDS
+    from vitral.training.checkpointing import sharded
 
     logs = []
     for run in (one, other):
@@ -115,7 +116,7 @@ def difference(one: Path, other: Path) -> str:
         for run in (one, other):
             folder = run / name
             if (folder / "shards").is_dir():
-                groups = shards.load(folder, None)
+                groups = sharded.load(folder, None)
                 tensors.append(
                     {f"{g}/{k}": t for g, ts in groups.items() for k, t in ts.items()}
                 )

@@ -158,7 +158,8 @@ def waited(folder: Path, cache: Path, workers: int) -> list[float]:
     import vitral as vt
     import vitral.data as data
     from vitral.objectives import Supervised, SupervisedConfig
-    from vitral.training import LoopConfig, fit
+    from vitral.training import LoopConfig
+    from vitral.training.fit import fit
 
     loader = loader_of(data.open(folder, root=cache), workers)
     classes = len(loader.dataset.classes)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitral.training.fitting import fit
+from vitral.training.fit import fit
 from vitral.training.loop import LoopConfig
 
 

@@ -20,9 +20,10 @@ from vitral.models import ViT, ViTConfig
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.objectives.mae import MAE, MAEConfig
 from vitral.run.ranks import for_rank
-from vitral.training import LoopConfig, OptimConfig, build, fit, parameter_groups
-from vitral.training.distributed import joined, rank, world_size
-from vitral.training.peers import is_quiet
+from vitral.training import LoopConfig, OptimConfig, build, parameter_groups
+from vitral.training.distributed.failures import is_quiet
+from vitral.training.distributed.process_group import joined, rank, world_size
+from vitral.training.fit import fit
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vitral.errors import ConfigError, DivergedError, WeightsError
-from vitral.training import CheckpointStore, checkpoint
+from vitral.training import CheckpointStore
+from vitral.training.checkpointing import checkpoint
 
 
 def groups(step: float, size: int = 5):

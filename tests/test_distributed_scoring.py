@@ -18,7 +18,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import ViT, ViTConfig
 from vitral.run.scoring import Scores, score, score_split, split_loader
-from vitral.training import distributed
+from vitral.training.distributed import process_group
 
 TESTS = Path(__file__).parent
 SIZES = (7, 2, 100)
@@ -189,13 +189,13 @@ def test_the_command_with_two_ranks(material, tmp_path, monkeypatch, capsys):
 
 
 def test_alone_everything_is_itself():
-    with distributed.joined(torch.device("cpu")):
-        assert (distributed.rank(), distributed.world_size()) == (0, 1)
-        assert distributed.gathered("a") == ["a"]
-        assert distributed.from_first(lambda: 3) == 3
-        distributed.barrier()
+    with process_group.joined(torch.device("cpu")):
+        assert (process_group.rank(), process_group.world_size()) == (0, 1)
+        assert process_group.gathered("a") == ["a"]
+        assert process_group.from_first(lambda: 3) == 3
+        process_group.barrier()
         with pytest.raises(DataError, match="broken"):
-            distributed.from_first(lambda: (_ for _ in ()).throw(DataError("broken")))
+            process_group.from_first(lambda: (_ for _ in ()).throw(DataError("broken")))
 
 
 def test_ranks_that_cannot_meet(monkeypatch):
@@ -205,7 +205,7 @@ def test_ranks_that_cannot_meet(monkeypatch):
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(ConfigError, match="2 processes of torchrun could not meet"),
-        distributed.joined(torch.device("cpu")),
+        process_group.joined(torch.device("cpu")),
     ):
         pass
 

@@ -26,7 +26,7 @@ from vitral.objectives import Supervised, SupervisedConfig
 from vitral.objectives.supervised import sigmoid_loss
 from vitral.run.cost import work_of
 from vitral.training import OptimConfig, ScheduleConfig, build, lr_at, parameter_groups
-from vitral.training.average import averaged
+from vitral.training.ema import averaged
 from vitral.training.optim import clip_gradients, gradient_norm
 from vitral.training.step import Updater
 

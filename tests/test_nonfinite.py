@@ -23,7 +23,7 @@ from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.objectives import Supervised
 from vitral.run import train
 from vitral.training import CheckpointStore, LoopConfig
-from vitral.training.resume import Trained
+from vitral.training.checkpointing.resume import Trained
 from vitral.training.step import Updater
 
 AT = 5  # the update of this index makes step 6

@@ -21,13 +21,17 @@ from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, training_t
 from vitral.data.loading.batch import Rows
 from vitral.data.loading.rank_slice import pieces
 from vitral.errors import ConfigError, DataError, WeightsError
-from vitral.training import shards
-from vitral.training.activations import checkpoint_activations, forward_names, units
-from vitral.training.meeting import name_of_start
-from vitral.training.peers import PeerError, is_broken, is_quiet
-from vitral.training.ranks import Ranks
-from vitral.training.replicas import refuse_batch_norm
-from vitral.training.share import Share, own_parts, own_span, spans
+from vitral.training.activation_checkpoint import (
+    checkpoint_activations,
+    forward_names,
+    units,
+)
+from vitral.training.checkpointing import sharded
+from vitral.training.distributed.collectives import Ranks
+from vitral.training.distributed.failures import PeerError, is_broken, is_quiet
+from vitral.training.distributed.microbatch import Share, own_parts, own_span, spans
+from vitral.training.distributed.rendezvous import name_of_start
+from vitral.training.parallel.ddp import refuse_batch_norm
 
 
 class Batch(NamedTuple):
@@ -141,11 +145,15 @@ def test_a_share_that_is_missing_makes_all_build_the_batch(monkeypatch):
     share = Share(rows=batch_of(3), first=3, size=6, whole=lambda: batch_of(5))
     answers = iter([0, 1, 2])
     monkeypatch.setattr(Ranks, "highest", lambda self, own: max(own, next(answers)))
-    monkeypatch.setattr("vitral.training.ranks.gathered", lambda value: [value] * 2)
+    monkeypatch.setattr(
+        "vitral.training.distributed.collectives.gathered", lambda value: [value] * 2
+    )
     found = list(ranks.together(iter([share, share, share])))
     assert [type(offer).__name__ for offer in found] == ["Share", "Batch"]
     other = ("image/0", "image/7")
-    monkeypatch.setattr("vitral.training.ranks.gathered", lambda value: [other, value])
+    monkeypatch.setattr(
+        "vitral.training.distributed.collectives.gathered", lambda value: [other, value]
+    )
     monkeypatch.setattr(Ranks, "highest", lambda self, own: 1)
     with pytest.raises(DataError, match="image/1 can be read by rank 0 or rank 1"):
         list(ranks.together(iter([share])))
@@ -201,7 +209,7 @@ FREED = """
 import sys
 from vitral.bench.memory import _held
 if sys.argv[1] == "returned":
-    from vitral.training.activations import return_freed_memory
+    from vitral.training.activation_checkpoint import return_freed_memory
     return_freed_memory()
 before, small = _held("VmRSS"), []
 for _ in range(2):  # the first blocks that are freed teach glibc to keep such ones
@@ -251,7 +259,7 @@ SMALL = {
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
 def test_a_sharded_model_of_every_family_computes_the_same(group):
     """Each is built small; blocks are found in lists, whatever they are called."""
-    from vitral.training.sharded import shard
+    from vitral.training.parallel.fsdp import shard
 
     for name, changes in SMALL.items():
         config = vitral.models.config(name, changes)
@@ -282,11 +290,11 @@ def test_a_strangers_metadata_runs_nothing(tmp_path, capsys):
     folder.mkdir()
     (folder / ".metadata").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(WeightsError, match=r"names builtins.print, which does not"):
-        shards.load(tmp_path, None)
+        sharded.load(tmp_path, None)
     assert capsys.readouterr().out == ""
     (folder / ".metadata").write_bytes(b"no pickle")
     with pytest.raises(WeightsError, match="is damaged"):
-        shards.load(tmp_path, None)
+        sharded.load(tmp_path, None)
 
 
 def test_batch_norm_is_refused():

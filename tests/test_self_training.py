@@ -24,7 +24,7 @@ from vitral.run.noise import noise_of, notes_on
 from vitral.run.self_training import self_train
 from vitral.run.self_training_state import SelfTrainingConfig
 from vitral.run.student import last_round, student_config
-from vitral.training.resume import RunFiles
+from vitral.training.checkpointing.resume import RunFiles
 
 UNLABELLED = 27
 SETTINGS = SelfTrainingConfig(rounds=2, threshold=0.34, per_class=7, ratio=2.5)

@@ -21,10 +21,10 @@ from vitral.training import (
     OptimConfig,
     ScheduleConfig,
     build,
-    fit,
     lr_at,
     parameter_groups,
 )
+from vitral.training.fit import fit
 from vitral.training.signals import StopSignals
 
 IMAGES, CLASSES, BATCH = 26, 7, 4

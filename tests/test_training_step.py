@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from vitral.errors import DivergedError, VitralError
 from vitral.objectives import Supervised, SupervisedConfig
-from vitral.training import CheckpointStore, LoopConfig, fit
-from vitral.training.average import averaged, decay_at
+from vitral.training import CheckpointStore, LoopConfig
+from vitral.training.ema import averaged, decay_at
+from vitral.training.fit import fit
 from vitral.training.step import Updater, derived_seed, micro_batches, to_device
 
 

@@ -88,7 +88,7 @@ def _work(library: str, task: dict[str, Any]) -> dict[str, Any]:
     try:
         if plain == OURS:
             import vitral.models
-            from vitral.training.activations import (
+            from vitral.training.activation_checkpoint import (
                 checkpoint_activations,
                 return_freed_memory,
                 units,

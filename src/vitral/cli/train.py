@@ -21,9 +21,8 @@ from vitral.objectives import OBJECTIVES
 from vitral.run import TrainConfig, train
 from vitral.run.begin import begun
 from vitral.run.environment import pick_device
-from vitral.training.activations import return_freed_memory
-from vitral.training.distributed import TIMEOUT, joined, rank
-from vitral.training.peers import is_quiet
+from vitral.training.activation_checkpoint import return_freed_memory
+from vitral.training.distributed import TIMEOUT, is_quiet, joined, rank
 
 OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""

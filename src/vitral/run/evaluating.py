@@ -27,7 +27,12 @@ from vitral.run.environment import pick_device
 from vitral.run.folder import Run
 from vitral.run.scoring import Scores, measure, score_split, split_loader, write_result
 from vitral.run.setup import bad_of, open_split_data
-from vitral.training.distributed import from_first, joined, local_rank, rank
+from vitral.training.distributed import (
+    from_first,
+    joined,
+    local_rank,
+    rank,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,7 @@ from vitral.run.looking import look
 from vitral.run.setup import bad_of
 from vitral.run.showing import write_report
 from vitral.training import MetricsLog
-from vitral.training.distributed import rank
-from vitral.training.ranks import SilentLog
+from vitral.training.distributed import SilentLog, rank
 from vitral.weights import keep
 
 

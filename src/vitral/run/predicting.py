@@ -36,7 +36,13 @@ from vitral.run.listing import Kind, found
 from vitral.run.lock import locked
 from vitral.run.reading import Waiting, read_ahead
 from vitral.run.streams import in_streams, number_of_streams
-from vitral.training.distributed import from_first, gathered, joined, rank, world_size
+from vitral.training.distributed import (
+    from_first,
+    gathered,
+    joined,
+    rank,
+    world_size,
+)
 
 SECONDS = 10.0
 """Between two lines of progress."""

@@ -10,8 +10,14 @@ from torch import nn
 from vitral.data import Loader
 from vitral.data.loading import Rows, pieces
 from vitral.run.scoring import Scores, score, score_split
-from vitral.training.distributed import from_first, local_rank, rank, world_size
-from vitral.training.share import Share, own_span
+from vitral.training.distributed import (
+    Share,
+    from_first,
+    local_rank,
+    own_span,
+    rank,
+    world_size,
+)
 
 T = TypeVar("T")
 

@@ -46,9 +46,9 @@ from vitral.run.setup import (
     prepare_model,
     train_loader,
 )
-from vitral.training import fit, lr_at, steps_for
+from vitral.training import lr_at, steps_for
 from vitral.training.distributed import TIMEOUT, from_first, rank
-from vitral.training.fitting import Shard
+from vitral.training.fit import Shard, fit
 
 
 class Loaders(NamedTuple):

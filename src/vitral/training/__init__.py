@@ -4,20 +4,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitral.training.checkpoint import Checkpoint, CheckpointStore, Latest
-    from vitral.training.fitting import fit
+    from vitral.training.checkpointing import (
+        Checkpoint,
+        CheckpointStore,
+        Latest,
+        optimizer_tensors,
+        restore_optimizer,
+    )
     from vitral.training.log import TIMING_FIELDS, MetricsLog
     from vitral.training.loop import FitResult, LoopConfig
     from vitral.training.optim import OptimConfig, build, parameter_groups, set_lr
-    from vitral.training.optimizer_state import optimizer_tensors, restore_optimizer
     from vitral.training.progress import Progress
     from vitral.training.schedule import ScheduleConfig, lr_at, steps_for
 
 _WHERE = {
-    "Checkpoint": "vitral.training.checkpoint",
-    "CheckpointStore": "vitral.training.checkpoint",
+    "Checkpoint": "vitral.training.checkpointing.checkpoint",
+    "CheckpointStore": "vitral.training.checkpointing.checkpoint",
     "FitResult": "vitral.training.loop",
-    "Latest": "vitral.training.checkpoint",
+    "Latest": "vitral.training.checkpointing.checkpoint",
     "LoopConfig": "vitral.training.loop",
     "MetricsLog": "vitral.training.log",
     "OptimConfig": "vitral.training.optim",
@@ -25,11 +29,10 @@ _WHERE = {
     "ScheduleConfig": "vitral.training.schedule",
     "TIMING_FIELDS": "vitral.training.log",
     "build": "vitral.training.optim",
-    "fit": "vitral.training.fitting",
     "lr_at": "vitral.training.schedule",
-    "optimizer_tensors": "vitral.training.optimizer_state",
+    "optimizer_tensors": "vitral.training.checkpointing.optimizer_state",
     "parameter_groups": "vitral.training.optim",
-    "restore_optimizer": "vitral.training.optimizer_state",
+    "restore_optimizer": "vitral.training.checkpointing.optimizer_state",
     "set_lr": "vitral.training.optim",
     "steps_for": "vitral.training.schedule",
 }
@@ -47,7 +50,6 @@ __all__ = [
     "Progress",
     "ScheduleConfig",
     "build",
-    "fit",
     "lr_at",
     "optimizer_tensors",
     "parameter_groups",

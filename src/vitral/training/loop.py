@@ -16,14 +16,12 @@ import torch
 from torch import nn
 
 from vitral.errors import ConfigError, DivergedError, InterruptedRun
-from vitral.training.checkpoint import refuse_nonfinite
+from vitral.training.batch_stream import Source
+from vitral.training.checkpointing import RunFiles, Trained, refuse_nonfinite
+from vitral.training.distributed import Ranks, own_ids
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
-from vitral.training.ranks import Ranks
-from vitral.training.resume import RunFiles, Trained
-from vitral.training.share import own_ids
 from vitral.training.signals import StopSignals
-from vitral.training.source import Source
 from vitral.training.state import LoopState
 from vitral.training.step import Updater
 

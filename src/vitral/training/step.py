@@ -16,10 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from vitral.errors import DivergedError, VitralError
-from vitral.training.distributed import gathered
+from vitral.training.distributed import (
+    Ranks,
+    Share,
+    gathered,
+    own_parts,
+    rows_of,
+    spans,
+)
 from vitral.training.optim import clip_gradients, gradient_norm
-from vitral.training.ranks import Ranks
-from vitral.training.share import Share, own_parts, rows_of, spans
 
 
 class Update(NamedTuple):

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from vitral.errors import ConfigError, WeightsError
-from vitral.training.average import averaged
-from vitral.training.checkpoint import Checkpoint, CheckpointStore, Latest
+from vitral.training.checkpointing.checkpoint import Checkpoint, CheckpointStore, Latest
+from vitral.training.checkpointing.optimizer_state import (
+    optimizer_tensors,
+    restore_optimizer,
+)
+from vitral.training.distributed import Ranks, SilentLog
+from vitral.training.ema import averaged
 from vitral.training.log import MetricsLog
-from vitral.training.optimizer_state import optimizer_tensors, restore_optimizer
-from vitral.training.ranks import Ranks, SilentLog
 from vitral.training.state import LoopState
 
 MODEL_PREFIX = "model."
@@ -203,10 +206,10 @@ class RunFiles:
         folder = self.store.path(step)
         if not (folder / "shards").is_dir():
             return self.store.load(step)
-        from vitral.training import shards  # what one process does without
+        from vitral.training.checkpointing import sharded
 
         state = json.loads((folder / "state.json").read_bytes())
-        tensors = shards.load(folder, trained.like if trained.divided else None)
+        tensors = sharded.load(folder, trained.like if trained.divided else None)
         return Checkpoint(step=step, tensors=tensors, state=state)
 
     def save(
@@ -221,9 +224,9 @@ class RunFiles:
             "machine": _machine(trained, compiled, self.ranks),
         }
         if trained.divided:
-            from vitral.training import shards
+            from vitral.training.checkpointing import sharded
 
-            shards.save(self.store, state.step, trained.tensors(), values)
+            sharded.save(self.store, state.step, trained.tensors(), values)
             return self.ranks.by_first(
                 lambda: self.store.prune(self.keep, state.best_step)
             )

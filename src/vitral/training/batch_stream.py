@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vitral.errors import ConfigError, DataError
-from vitral.training.ranks import Ranks
+from vitral.training.distributed import Ranks
 from vitral.training.state import LoopState
 
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from vitral.errors import ConfigError
-from vitral.training.ranks import Parallel, Ranks
+from vitral.training.distributed import Parallel, Ranks
 
 
 class _Called(nn.Module):

@@ -18,12 +18,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from vitral.training.activations import forward_names, units
-from vitral.training.average import decay_at
-from vitral.training.checkpoint import Checkpoint
-from vitral.training.ranks import Parallel, Ranks
-from vitral.training.replicas import refuse_batch_norm
-from vitral.training.resume import Trained
+from vitral.training.activation_checkpoint import forward_names, units
+from vitral.training.checkpointing import Checkpoint, Trained
+from vitral.training.distributed import Parallel, Ranks
+from vitral.training.ema import decay_at
+from vitral.training.parallel.ddp import refuse_batch_norm
 
 
 def shard(

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from vitral.errors import ConfigError
-from vitral.training.activations import checkpoint_activations, units
+from vitral.training.activation_checkpoint import checkpoint_activations, units
+from vitral.training.batch_stream import Source
+from vitral.training.checkpointing import RunFiles, Trained
+from vitral.training.distributed import Parallel, Ranks
 from vitral.training.loop import FitResult, Hooks, Loop, LoopConfig
 from vitral.training.progress import Progress
-from vitral.training.ranks import Parallel, Ranks
-from vitral.training.resume import RunFiles, Trained
 from vitral.training.signals import StopSignals
-from vitral.training.source import Source
 from vitral.training.step import Updater
 
 Shard = Literal["none", "fsdp"]
@@ -147,9 +147,8 @@ def _together(
         forward = torch.compile(objective) if config.compile else objective
         return _Together(trained, Parallel(forward))
     # They import half a second of torch that one process does without.
-    from vitral.training.replicas import replicated
-    from vitral.training.sharded import Sharded, plain_copy
-    from vitral.training.sharded import shard as divided
+    from vitral.training.parallel import Sharded, plain_copy, replicated
+    from vitral.training.parallel import shard as divided
 
     if shard == "none":
         trained = Trained.of(objective, optimizer, ema, config.ema_warmup)

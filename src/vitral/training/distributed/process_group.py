@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from vitral.errors import ConfigError, VitralError
-from vitral.training.meeting import meet
-from vitral.training.peers import one_cause
+from vitral.training.distributed.failures import one_cause
+from vitral.training.distributed.rendezvous import meet
 
 T = TypeVar("T")
 

@@ -16,9 +16,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vitral.errors import DataError, VitralError
-from vitral.training.distributed import from_first, gathered, rank, world_size
+from vitral.training.distributed.microbatch import Share
+from vitral.training.distributed.process_group import (
+    from_first,
+    gathered,
+    rank,
+    world_size,
+)
 from vitral.training.log import MetricsLog
-from vitral.training.share import Share
 
 T = TypeVar("T")
 

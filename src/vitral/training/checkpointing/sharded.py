@@ -24,7 +24,11 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata as Store
 
 from vitral.atomic_io import sha256_file, sync_folder, write_json
 from vitral.errors import DivergedError, VitralError, WeightsError
-from vitral.training.checkpoint import FORMAT, CheckpointStore, refuse_nonfinite
+from vitral.training.checkpointing.checkpoint import (
+    FORMAT,
+    CheckpointStore,
+    refuse_nonfinite,
+)
 from vitral.training.distributed import from_first, gathered, rank
 
 FOLDER = "shards"
