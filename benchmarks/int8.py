@@ -35,7 +35,7 @@ from vitral.export.layers import folded  # noqa: E402
 from vitral.export.precisions import megabytes  # noqa: E402
 from vitral.export.sample import labelled, sample_of  # noqa: E402
 from vitral.models import VisionModel, set_merge  # noqa: E402
-from vitral.run.setup import open_split_data  # noqa: E402
+from vitral.workflows.dataset import open_split_data  # noqa: E402
 
 Asked = Callable[[np.ndarray], np.ndarray]
 TIMM = "timm eager float32"

@@ -13,10 +13,10 @@ import torch
 import vitral as vt
 from vitral.evaluation.compare import paired_bootstrap
 from vitral.models import set_merge
-from vitral.run.clips import kind_for
-from vitral.run.folder import open_run
-from vitral.run.scoring import score_split, split_loader
-from vitral.run.setup import open_split_data
+from vitral.workflows.dataset import open_split_data
+from vitral.workflows.inference import score_split, split_loader
+from vitral.workflows.inputs import kind_for
+from vitral.workflows.run import open_run
 
 RATES = (4, 8, 13)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from vitral.errors import ConfigError
-from vitral.run.lock import LOCK, locked, refuse_held
+from vitral.workflows.run_lock import LOCK, locked, refuse_held
 
 
 def contend(folder: Path, ready: Path) -> None:

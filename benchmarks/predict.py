@@ -21,8 +21,8 @@ from PIL import Image
 
 import vitral as vt
 from vitral.data import Preprocess
-from vitral.run import predicting
-from vitral.run.folder import open_run
+from vitral.workflows.predict import predict
+from vitral.workflows.run import open_run
 
 BOUND = 0.9
 GROWTH = 20.0
@@ -73,16 +73,16 @@ def main() -> None:
         vt.save(model, network, Preprocess(image_size=size), classes=classes)
         before = alone(model, known.batch, 40)
         memory: list[float] = []
-        add = predicting._Told.add
+        add = predict._Told.add
 
-        def noted(told: predicting._Told, number: int, waited: float) -> None:
+        def noted(told: predict._Told, number: int, waited: float) -> None:
             add(told, number, waited)
             if 10 * told.number >= known.images * (1 + 9 * len(memory)):
                 memory.append(resident())
 
-        predicting._Told.add = noted
+        predict._Told.add = noted
         began = time.perf_counter()
-        made = predicting.predict_files(
+        made = predict.predict_files(
             model,
             images,
             Path(name) / "answers.jsonl",

@@ -9,7 +9,7 @@ import re
 
 import vitral.recipes
 from vitral.recipes.table import short
-from vitral.run.cost import estimate
+from vitral.workflows.cost.plan import estimate
 
 HEADER = (
     "| recipe | data | updates x batch | parameters | MACs an image | operations "

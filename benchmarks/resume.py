@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from forking import KINDS, STEPS, Server  # noqa: E402
 from photos import make_photos  # noqa: E402
-from vitral.run.verifying import killed, unbroken  # noqa: E402
+from vitral.workflows.resume_check.verify import killed, unbroken  # noqa: E402
 
 STEP = re.compile(r" (of )?step \d+")
 

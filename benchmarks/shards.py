@@ -83,7 +83,7 @@ def resident() -> float:
 def started(folder: Path, cache: Path) -> dict[str, float]:
     """Seconds of each step from the folder to the first batch."""
     import vitral.data as data
-    from vitral.run.setup import FULL_AUDIT_UP_TO
+    from vitral.workflows.dataset import FULL_AUDIT_UP_TO
 
     times: dict[str, float] = {}
     clock = time.perf_counter()

@@ -1,7 +1,8 @@
 """Trainings to be killed: one process imports torch, and forks each of them.
 
 A fork takes milliseconds where a new interpreter takes seconds, so that dozens of kills
-fit into a test. `Server.starter(kind)` gives what `vitral.run.verifying` starts.
+fit into a test. `Server.starter(kind)` gives what
+`vitral.workflows.resume_check.verify` starts.
 
 As a script, `python forking.py DATA`, it is that process: it answers each line of JSON
 with the child's number, then with its exit code.
@@ -133,18 +134,19 @@ def settings(kind: str) -> dict[str, Any]:
 
 def train(kind: str, out: Path, data: Path, steps: int) -> None:
     """One training of about four epochs into `out`."""
-    import vitral.run.finish
+    import vitral.workflows.train.finalize
     from photos import tiny_config
-    from vitral.run import training
+
+    train = importlib.import_module("vitral.workflows.train.train")
 
     if "report" not in kind:
-        vitral.run.finish.write_report = lambda out, data: out
-        vitral.run.finish.look = lambda run, data, device: None
+        vitral.workflows.train.finalize.write_report = lambda out, data: out
+        vitral.workflows.train.finalize.look = lambda run, data, device: None
     workers = int(kind[-1]) if kind.startswith("workers") else 0
     broken(kind)
     fields = settings(kind)
     config = tiny_config(data, **{**fields, "loop": {**fields["loop"], "steps": steps}})
-    training.train(config, out, resume=True, workers=workers, device="cpu")
+    train.train(config, out, resume=True, workers=workers, device="cpu")
 
 
 def broken(kind: str) -> None:
@@ -223,7 +225,7 @@ def serve(data: Path) -> None:
 
     import vitral.data.loading.workers
 
-    for name in ("vitral.run.training", "torch._dynamo", "photos"):
+    for name in ("vitral.workflows.train.train", "torch._dynamo", "photos"):
         importlib.import_module(name)
     # The server of the real context would import torch anew for every training.
     vitral.data.loading.workers._context = lambda: multiprocessing.get_context("fork")

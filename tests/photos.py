@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from vitral.data import AugmentConfig
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 CLASSES = ("blue stripes", "green", "red 2")
 COLOURS = ((40, 60, 190), (60, 180, 70), (200, 50, 40))

@@ -19,11 +19,11 @@ from vitral.errors import DataError, VitralError
 from vitral.models import ViT, ViTConfig
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.objectives.mae import MAE, MAEConfig
-from vitral.run.ranks import for_rank
 from vitral.training import LoopConfig, OptimConfig, build, parameter_groups
 from vitral.training.distributed.failures import is_quiet
 from vitral.training.distributed.process_group import joined, rank, world_size
 from vitral.training.fit import fit
+from vitral.workflows.train.rank_loader import for_rank
 
 CPU = torch.device("cpu")
 

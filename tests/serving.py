@@ -258,7 +258,7 @@ def _command(pid: int) -> bytes:
 
 def logits_of_api(folder: Path, contents: list[bytes]) -> torch.Tensor:
     """What the Python API says, one image at a time."""
-    from vitral.run import open_run
+    from vitral.workflows import open_run
 
     run = open_run(folder)
     run.model.eval()

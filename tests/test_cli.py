@@ -30,7 +30,9 @@ SHORT = ["--steps", "4", "--warmup", "1", "--eval-every", "0", "--device", "cpu"
 @pytest.fixture(autouse=True)
 def _no_report(request, monkeypatch) -> None:
     if "with_report" not in request.fixturenames:
-        monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+        monkeypatch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
 
 
 @pytest.fixture

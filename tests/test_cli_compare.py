@@ -10,7 +10,7 @@ import pytest
 from vitral.cli import main
 from vitral.errors import ConfigError
 from vitral.evaluation import Comparison, mcnemar, read_predictions, write_predictions
-from vitral.run.comparing import compare_runs
+from vitral.workflows.evaluate.compare import compare_runs
 
 NAMES = ("ant", "bee", "cow")
 

@@ -273,7 +273,9 @@ def test_a_foreign_folder_is_trained_on(folder, tmp_path, monkeypatch):
     """A Hugging Face folder, 3 x 5 patches, straight into a run."""
     from photos import make_photos
 
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
     theirs = vt.convert(folder, tmp_path / "theirs", "huggingface").path
     photos = make_photos(tmp_path / "photos", per_class=4)
     words = ["train", str(photos), "--weights", str(theirs), "--steps", "2"]

@@ -22,11 +22,12 @@ from vitral.data.loading.clip_transforms import AugmentClip
 from vitral.data.video import decoder_client
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import ViT, ViTConfig, config, create
-from vitral.run import TrainConfig, open_run
-from vitral.run.extract import features
-from vitral.run.frozen import cached, frozen_output
-from vitral.run.scoring import split_loader, views_of
-from vitral.run.setup import open_data, prepare_model, train_loader
+from vitral.workflows import TrainConfig, open_run
+from vitral.workflows.dataset import open_data
+from vitral.workflows.features.extract import features
+from vitral.workflows.inference import split_loader, views_of
+from vitral.workflows.train.build import prepare_model, train_loader
+from vitral.workflows.train.frozen_cache import cached, frozen_output
 
 CPU = torch.device("cpu")
 TINY = {
@@ -78,7 +79,9 @@ def ended():
 
 @pytest.fixture
 def no_report(monkeypatch) -> None:
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
 
 
 def test_a_run_on_clips_leaves_what_a_run_on_images_leaves(run, clips):

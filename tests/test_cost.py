@@ -16,9 +16,11 @@ from vitral.errors import ConfigError
 from vitral.models import ViTConfig
 from vitral.objectives import DistillConfig, MAEConfig, MaskedPatchConfig
 from vitral.recipes import twin
-from vitral.run import TrainConfig
-from vitral.run.activations import activation_bytes
-from vitral.run.cost import (
+from vitral.training import LoopConfig, OptimConfig
+from vitral.workflows import TrainConfig
+from vitral.workflows.cost.activations import activation_bytes
+from vitral.workflows.cost.dataset_sizes import size_of
+from vitral.workflows.cost.plan import (
     FLOPS_PER_MAC,
     batch_like,
     estimate,
@@ -27,9 +29,7 @@ from vitral.run.cost import (
     state_numbers,
     work_of,
 )
-from vitral.run.setup import optimizer_of
-from vitral.run.sizes import size_of
-from vitral.training import LoopConfig, OptimConfig
+from vitral.workflows.train.build import optimizer_of
 
 # arXiv 2010.11929, table 6: exaFLOPs of pre-training on JFT-300M.
 TABLE_6 = {"b32": 55, "b16": 224, "l32": 196, "l16": 1567, "h14": 4262}

@@ -17,8 +17,8 @@ from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import ViT, ViTConfig
-from vitral.run.scoring import Scores, score, score_split, split_loader
 from vitral.training.distributed import process_group
+from vitral.workflows.inference import Scores, score, score_split, split_loader
 
 TESTS = Path(__file__).parent
 SIZES = (7, 2, 100)
@@ -164,8 +164,10 @@ def test_the_batches_of_a_stride_are_those_of_the_epoch(material):
 
 
 def test_the_command_with_two_ranks(material, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-    monkeypatch.setattr("vitral.run.finish.look", lambda *arguments: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
+    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
     photos = make_photos(tmp_path / "p", splits=("train", "test"), per_class=12)
     config = tiny_config(photos, loop={"steps": 4, "eval_every": 4})
     vt.train(config, tmp_path / "run")

@@ -21,8 +21,9 @@ from vitral.cli import VERBS, main
 from vitral.cli.train import OTHER_NAMES
 from vitral.data import AugmentConfig
 from vitral.objectives import OBJECTIVES
-from vitral.run import TrainConfig, train
 from vitral.training import LoopConfig
+from vitral.workflows import TrainConfig
+from vitral.workflows.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

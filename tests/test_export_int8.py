@@ -128,7 +128,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> vt.Run:
     """Trained for a moment; every split has images of its own."""
     root = tmp_path_factory.mktemp("int8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+        patch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
         return vt.train(
             tiny_config(make_photos(root / "photos"), epochs=2.0), root / "run"
         )

@@ -1,6 +1,7 @@
 """Fine-tuning as a measurement: the rate by dev, all of train, seeds, nothing twice."""
 
 import csv
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,12 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError, DivergedError, InterruptedRun
 from vitral.models import ViT, ViTConfig
 from vitral.recipes import plan
-from vitral.run import finetuning
-from vitral.run.finetuning import Plan, finetune
-from vitral.run.probing import data_for
-from vitral.run.resplit import everything, with_dev
 from vitral.training import OptimConfig
 from vitral.training.step import Updater
+from vitral.workflows.features.extract import data_for
+from vitral.workflows.transfer.finetune import Plan, everything, finetune, with_dev
+
+module = importlib.import_module("vitral.workflows.transfer.finetune")
 
 GOOD, DEAD, WILD = 0.1, 1e-9, 1e30
 """Rates that learn, that change nothing, and that leave the finite numbers."""
@@ -45,8 +46,10 @@ def weights(tmp_path_factory) -> str:
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch) -> None:
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-    monkeypatch.setattr("vitral.run.finish.look", lambda *arguments: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
+    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
 
 
 def small_plan(photos: Path, weights: str, **changes: object) -> Plan:
@@ -69,8 +72,10 @@ def quiet(line: str) -> None:
 @pytest.fixture(scope="module")
 def result(photos, weights, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-        patch.setattr("vitral.run.finish.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
+        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
         out = tmp_path_factory.mktemp("out")
         plan = small_plan(photos, weights)
         return out, finetune(plan, out, device="cpu", announce=quiet)
@@ -130,7 +135,7 @@ def test_dev_is_cut_out_of_train_and_the_end_learns_from_all_of_it(result, photo
 
 def test_nothing_is_trained_twice(result, monkeypatch):
     out, found = result
-    monkeypatch.setattr(finetuning, "train", None)
+    monkeypatch.setattr(module, "train", None)
     again = finetune(found.plan, out, device="cpu", announce=quiet)
     assert not any(one.fresh for one in (*again.search, *again.finals))
     assert again.accuracies == found.accuracies
@@ -149,7 +154,8 @@ def test_an_unfinished_training_resumes(result, monkeypatch, tmp_path):
         patch.setattr(
             "vitral.training.loop.Loop.done", lambda loop: loop.state.step > 7
         )
-        patch.setattr("vitral.run.training.finish", interrupted)
+        training = importlib.import_module("vitral.workflows.train.train")
+        patch.setattr(training, "finish", interrupted)
         with pytest.raises(InterruptedRun):
             finetune(only, tmp_path, device="cpu", announce=quiet)
     (folder,) = (tmp_path / "runs").iterdir()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from vitral.objectives import ObjectiveConfig, SupervisedConfig
-from vitral.run import TrainConfig
+from vitral.workflows import TrainConfig
 
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
@@ -20,7 +20,7 @@ FLOORS = (
     ("weights", "objectives", "evaluation"),
     ("training", "plots", "inspection"),
     ("report",),
-    ("run",),
+    ("workflows",),
     ("recipes", "export"),
     ("studies", "serve", "bench", "tuning"),
     ("cli",),
@@ -123,8 +123,8 @@ def test_every_import_points_downwards():
         ("layers", "from vitral import models", "layers imports vitral.models"),
         (
             "layers",
-            "def f():\n    from vitral.run import x",
-            "layers imports vitral.run",
+            "def f():\n    from vitral.workflows import x",
+            "layers imports vitral.workflows",
         ),
         ("layers", "from ..data import x", "layers imports vitral.data"),
         ("layers", "from .. import data", "layers imports vitral.data"),
@@ -134,15 +134,15 @@ def test_every_import_points_downwards():
         ("evaluation", "from vitral.models import x", "evaluation imports vitral.mod"),
         (
             "report",
-            "importlib.import_module('vitral.run')",
-            "report imports vitral.run",
+            "importlib.import_module('vitral.workflows')",
+            "report imports vitral.workflows",
         ),
         ("utils", "", "the room utils has no floor"),
     ],
 )
 def test_the_check_can_fail(tmp_path, room, text, found):
     source = tmp_path / "vitral"
-    for name in ("layers", "models", "data", "run", "training", room):
+    for name in ("layers", "models", "data", "workflows", "training", room):
         (source / name).mkdir(parents=True, exist_ok=True)
         (source / name / "__init__.py").touch()
     file = source / room / "made_up.py"
@@ -160,7 +160,7 @@ def test_the_check_can_fail(tmp_path, room, text, found):
         "from vitral.models.names import create",
         "from . import names",
         "import torch, vitralike.run",
-        "if TYPE_CHECKING:\n    from vitral.run import Run",
+        "if TYPE_CHECKING:\n    from vitral.workflows import Run",
     ],
 )
 def test_what_is_allowed(tmp_path, text):

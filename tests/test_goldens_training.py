@@ -24,11 +24,11 @@ from vitral.data.images.preprocess import Size
 from vitral.models import ViT, ViTConfig, changed
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.objectives.supervised import sigmoid_loss
-from vitral.run.cost import work_of
 from vitral.training import OptimConfig, ScheduleConfig, build, lr_at, parameter_groups
 from vitral.training.ema import averaged
 from vitral.training.optim import clip_gradients, gradient_norm
 from vitral.training.step import Updater
+from vitral.workflows.cost.plan import work_of
 
 
 def parameter(value, gradient):

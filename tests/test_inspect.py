@@ -21,7 +21,7 @@ from vitral.models import (
     ViTConfig,
     build,
 )
-from vitral.run.views import VIEWS, Subject
+from vitral.workflows.inspect.figures import VIEWS, Subject
 
 PREPROCESS = Preprocess(image_size=(48, 80))
 MODELS: dict[str, ModelConfig] = {

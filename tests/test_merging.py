@@ -25,7 +25,7 @@ from vitral.models import (
     set_merge,
     without_merging,
 )
-from vitral.run.frozen import frozen_output
+from vitral.workflows.train.frozen_cache import frozen_output
 
 VARIANTS = {
     "class token": {},

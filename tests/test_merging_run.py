@@ -16,7 +16,7 @@ from vitral.cli import main
 from vitral.cli.merging import SCHEDULES
 from vitral.errors import ConfigError
 from vitral.models import MergeSchedule, set_merge
-from vitral.run.folder import open_run
+from vitral.workflows.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,10 @@ def photos(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-        patch.setattr("vitral.run.finish.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
+        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
         out = tmp_path_factory.mktemp("runs") / "one"
         # What the last of its blocks merges no class token sees: hence a third.
         config = tiny_config(photos, loop={"steps": 4}, model_changes={"depth": 3})

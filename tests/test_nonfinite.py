@@ -21,10 +21,10 @@ from test_training import run as fit_tiny
 from vitral.cli import main
 from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.objectives import Supervised
-from vitral.run import train
 from vitral.training import CheckpointStore, LoopConfig
 from vitral.training.checkpointing.resume import Trained
 from vitral.training.step import Updater
+from vitral.workflows.train import train
 
 AT = 5  # the update of this index makes step 6
 FLAGS = ["--model", "vit_mu16", "--image-size", "32", "48", "--set", "depth=1"]

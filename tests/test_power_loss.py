@@ -19,10 +19,10 @@ from photos import make_photos, tiny_config
 from power import Crash, Recorder, crashes, read_tree, without_a_cut, write_tree
 from vitral.atomic_io import write_json
 from vitral.errors import VitralError
-from vitral.run import train
-from vitral.run.claim import claim
-from vitral.run.sameness import compare_folders
 from vitral.training import CheckpointStore
+from vitral.workflows.resume_check.compare_runs import compare_folders
+from vitral.workflows.run_lock import claim
+from vitral.workflows.train import train
 
 STEPS = 8
 LINES = [1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 8, 8, 8, 8]
@@ -50,8 +50,12 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def no_report():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-        patch.setattr("vitral.run.finish.look", lambda run, data, device: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
+        patch.setattr(
+            "vitral.workflows.train.finalize.look", lambda run, data, device: None
+        )
         yield
 
 

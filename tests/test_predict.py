@@ -30,11 +30,12 @@ from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, MissingExtraError
 from vitral.models import ViT, ViTConfig
-from vitral.run import answer_plan, open_run, predicting
-from vitral.run.answer_files import form_of
-from vitral.run.answer_plan import BATCHES
-from vitral.run.listing import found
-from vitral.run.predicting import predict_files
+from vitral.workflows import open_run
+from vitral.workflows.predict import job, predict
+from vitral.workflows.predict.find_files import found
+from vitral.workflows.predict.job import BATCHES
+from vitral.workflows.predict.predict import predict_files
+from vitral.workflows.predict.writers import form_of
 
 ODD = ("a,b.png", 'quo"te.png', "line\nbreak.png", "größe.png", "日本.png")
 CLASSES = tuple(f"kind {number}" for number in range(TINY["num_classes"]))
@@ -91,14 +92,14 @@ def whole(model, images, tmp_path_factory) -> bytes:
     """The lines of an unbroken run."""
     out = tmp_path_factory.mktemp("whole") / "answers.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answer_plan, "BATCHES", 2)
+        patch.setattr(job, "BATCHES", 2)
         assert predicted(model, images, out) == 3
     return out.read_bytes()
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch) -> None:
-    monkeypatch.setattr(answer_plan, "BATCHES", 2)
+    monkeypatch.setattr(job, "BATCHES", 2)
 
 
 def test_rows_are_those_of_the_terminal(model, images, whole, capsys):
@@ -363,7 +364,7 @@ def test_a_file_that_goes_while_others_are_answered(model, images, tmp_path):
         (folder / "two" / "21.png").unlink()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.predicting._Told.add", remove_once(remove))
+        patch.setattr("vitral.workflows.predict.predict._Told.add", remove_once(remove))
         made = predict_files(model, folder, out, batch_size=3, workers=0)
     rows = {row["path"]: row for row in map(json.loads, out.read_text().splitlines())}
     row = rows[str(folder / "two" / "21.png")]
@@ -413,7 +414,7 @@ def test_a_second_run_into_the_same_place(model, images, tmp_path, capsys):
     def slow() -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "vitral.run.predicting._Told.add",
+                "vitral.workflows.predict.predict._Told.add",
                 lambda *_: (held.touch(), time.sleep(60)),
             )
             return predicted(model, images, out)
@@ -473,13 +474,13 @@ def streamed(model: Path, images: Path, out: Path) -> int:
 
 def test_two_streams_write_what_one_writes(model, images, whole, tmp_path, monkeypatch):
     numbers: list[int] = []
-    in_streams = predicting.in_streams
+    in_streams = predict.in_streams
 
     def noted(work, parts, number: int) -> None:
         numbers.append(number)
         in_streams(work, parts, number)
 
-    monkeypatch.setattr(predicting, "in_streams", noted)
+    monkeypatch.setattr(predict, "in_streams", noted)
     out = tmp_path / "answers.jsonl"
     assert streamed(model, images, out) == 3
     assert numbers == [2]
@@ -503,14 +504,14 @@ def test_streams_killed_at_a_random_time(model, images, whole, tmp_path, seed):
 RANK = """
 import os, sys, time
 from vitral.cli import main
-from vitral.run import answer_plan, predicting
-answer_plan.BATCHES = 2
-from_first = predicting.from_first
+from vitral.workflows.predict import job, predict
+job.BATCHES = 2
+from_first = predict.from_first
 def told(work):
     result = from_first(work)
     time.sleep(LATE * int(os.environ["RANK"]))
     return result
-predicting.from_first = told
+predict.from_first = told
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -535,13 +536,13 @@ def test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path,
 
 def test_memory_stays_flat(model, tmp_path, monkeypatch):
     """20,000 images: more memory at the end than after a tenth is a leak."""
-    monkeypatch.setattr(answer_plan, "BATCHES", BATCHES)
+    monkeypatch.setattr(job, "BATCHES", BATCHES)
     folder = tmp_path / "in"
     folder.mkdir()
     Image.fromarray(np.zeros((3, 5, 3), np.uint8)).save(folder / "0.png")
     for number in range(1, 20_000):
         os.link(folder / "0.png", folder / f"{number}.png")
-    monkeypatch.setattr("vitral.run.folder.logits_of", fast)
+    monkeypatch.setattr("vitral.workflows.run.logits_of", fast)
     resident = []
 
     def note(told, number: int, waited: float) -> None:
@@ -549,7 +550,7 @@ def test_memory_stays_flat(model, tmp_path, monkeypatch):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         resident.append(pages * resource.getpagesize() / 2**20)
 
-    monkeypatch.setattr("vitral.run.predicting._Told.add", note)
+    monkeypatch.setattr("vitral.workflows.predict.predict._Told.add", note)
     predict_files(model, folder, tmp_path / "answers.jsonl", workers=0)
     assert len(resident) == 625
     assert resident[-1] - resident[62] < 10
@@ -584,7 +585,7 @@ def test_without_a_head(tmp_path, images):
 
 
 def test_progress_is_told(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitral.run.predicting.SECONDS", 0.0)
+    monkeypatch.setattr("vitral.workflows.predict.predict.SECONDS", 0.0)
     said: list[str] = []
     predict_files(
         model,

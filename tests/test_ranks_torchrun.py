@@ -15,9 +15,9 @@ from vitral.training import TIMING_FIELDS
 
 # What people read at the end is tested elsewhere and takes seconds.
 SCRIPT = """
-import os, sys
+import importlib, os, sys
 from pathlib import Path
-import vitral.run.training as training
+training = importlib.import_module("vitral.workflows.train.train")
 from photos import tiny_config
 
 out, photos = Path(sys.argv[1]), sys.argv[2]

@@ -15,8 +15,9 @@ from vitral.data.sources import torchvision_datasets
 from vitral.errors import DataError
 from vitral.evaluation import RealAccuracy, real_accuracy, wilson
 from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real
-from vitral.run import TrainConfig, train
 from vitral.training import LoopConfig
+from vitral.workflows import TrainConfig
+from vitral.workflows.train import train
 
 ACCEPTED: list[list[int]] = [*[[0]] * 6, *[[1]] * 3, [1, 0], [], [5]]
 """Of twelve images: the eleventh has no label, the twelfth none of the two classes."""

@@ -133,10 +133,12 @@ def test_a_bit_resnet_gets_the_rule(weights, tmp_path):
 
 
 def test_a_bit_resnet_is_fine_tuned(weights, tmp_path, monkeypatch):
-    from vitral.run.finetuning import finetune
+    from vitral.workflows.transfer.finetune import finetune
 
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-    monkeypatch.setattr("vitral.run.finish.look", lambda *arguments: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
+    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
     photos = str(make_photos(tmp_path / "p", splits=("train", "test"), per_class=4))
     short = plan(weights, photos, steps=3, image_size=(64, 96), batch_size=5, seeds=1)
     found = finetune(short, tmp_path / "out", device="cpu", announce=lambda line: None)

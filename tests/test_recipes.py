@@ -15,10 +15,11 @@ from vitral.errors import ConfigError, DataError
 from vitral.models import TimeSformer, TimeSformerConfig, ViT, ViTConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit import TABLE_4, row_for
-from vitral.run import TrainConfig
-from vitral.run.objective import build_objective
-from vitral.run.setup import kind_of_run, open_data, optimizer_of, prepare_model
 from vitral.training import lr_at, steps_for
+from vitral.workflows import TrainConfig
+from vitral.workflows.dataset import kind_of_run, open_data
+from vitral.workflows.train.build import optimizer_of, prepare_model
+from vitral.workflows.train.build_objective import build_objective
 
 # arXiv 2010.11929, table 4: steps and learning rates of fine-tuning.
 PAPER = {

@@ -25,9 +25,9 @@ from vitral.objectives import (
 from vitral.recipes.augreg import LEVELS, MODELS, SETTINGS, grid
 from vitral.recipes.table import short
 from vitral.recipes.vit_pretraining import TABLE_3
-from vitral.run import TrainConfig
-from vitral.run.cost import work_of
 from vitral.training import lr_at, steps_for
+from vitral.workflows import TrainConfig
+from vitral.workflows.cost.plan import work_of
 
 PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
 NAMES = [name for name in vitral.recipes.RECIPES if name not in HERE]

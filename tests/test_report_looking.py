@@ -22,8 +22,8 @@ from vitral.report import write
 from vitral.report.inspection_store import read, store
 from vitral.report.load_run import gather
 from vitral.report.sections.examples import chosen
-from vitral.run import looking
-from vitral.run.showing import write_report
+from vitral.workflows.inspect import report_maps
+from vitral.workflows.inspect.build_report import write_report
 
 BIT = {"model": "bit_r50x1", "model_changes": {"stem_width": 8, "num_groups": 4}}
 
@@ -117,7 +117,7 @@ def test_the_uniform_distance_counts_the_class_token(vit):
 
 def test_a_head_is_near_below_half_of_uniform(copy, monkeypatch):
     heads = torch.tensor([[1.0, 7.9], [8.2, 30.0]])
-    monkeypatch.setattr(looking, "attention_distance", lambda *a, **more: heads)
+    monkeypatch.setattr(report_maps, "attention_distance", lambda *a, **more: heads)
     shutil.rmtree(copy / "inspection")
     write_report(copy)
     distance = document(copy)["distance"]
@@ -129,7 +129,7 @@ def test_a_head_is_near_below_half_of_uniform(copy, monkeypatch):
 
 
 def test_at_most_so_many_images_evenly_over_the_split(copy, monkeypatch, photos):
-    monkeypatch.setattr(looking, "MOST_IMAGES", 6)
+    monkeypatch.setattr(report_maps, "MOST_IMAGES", 6)
     shutil.rmtree(copy / "inspection")
     write_report(copy)
     run, distance = vt.open(copy), document(copy)["distance"]
@@ -331,7 +331,7 @@ def test_what_cannot_be_computed_spoils_no_run(photos, tmp_path, monkeypatch):
         raise ConfigError("the maps broke:\nnowhere.")
 
     with monkeypatch.context() as broken_now:
-        broken_now.setattr(looking, "rollout", broken)
+        broken_now.setattr(report_maps, "rollout", broken)
         run = vt.train(tiny_config(photos, epochs=1.0), tmp_path / "run").path
         assert document(run) == {
             "split": "test",
@@ -354,9 +354,9 @@ def test_other_answers_are_looked_at_again(copy, photos):
         writer = csv.DictWriter(file, list(left))
         writer.writeheader()
         writer.writerows(table)
-    assert not looking.up_to_date(copy)
+    assert not report_maps.up_to_date(copy)
     write_report(copy)
-    assert looking.up_to_date(copy)
+    assert report_maps.up_to_date(copy)
     assert document(copy)["ids"][0] == left["path"]
 
 
@@ -370,7 +370,7 @@ def test_a_file_that_is_gone_has_no_map(copy, photos, tmp_path):
     write_report(copy)
     assert document(copy)["unreadable"] == [lost]
     assert lost not in document(copy)["ids"]
-    assert looking.up_to_date(copy)
+    assert report_maps.up_to_date(copy)
     assert read_page(copy).words.count("no map") == 1
 
 
@@ -379,7 +379,7 @@ def test_a_folder_beside_it_that_cannot_be_written(vit, copy, monkeypatch):
         raise PermissionError("read-only")
 
     shutil.rmtree(copy / "inspection")
-    monkeypatch.setattr(looking, "store", refuse)
+    monkeypatch.setattr(report_maps, "store", refuse)
     out = write_report(vit, others=[copy])
     assert not (copy / "inspection").exists()
     page = Reader(out.read_text("utf-8"))

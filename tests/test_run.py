@@ -1,6 +1,7 @@
 """train() and what it leaves: every file of a run folder, resuming, frozen training."""
 
 import csv
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,15 @@ from vitral.errors import ConfigError, DivergedError, MissingExtraError
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig
 from vitral.objectives import Supervised, SupervisedConfig
-from vitral.run import TrainConfig
-from vitral.run import training as run_training
-from vitral.run.frozen import Tail, cached, frozen_output
-from vitral.run.scoring import logits_of, score, split_loader
-from vitral.run.setup import open_data, prepare_model, train_loader
-from vitral.run.training import config_hash
 from vitral.training import OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
+from vitral.workflows.dataset import open_data
+from vitral.workflows.inference import logits_of, score, split_loader
+from vitral.workflows.train.build import prepare_model, train_loader
+from vitral.workflows.train.frozen_cache import Tail, cached, frozen_output
+from vitral.workflows.train.train import config_hash
+
+run_training = importlib.import_module("vitral.workflows.train.train")
 
 CPU = torch.device("cpu")
 
@@ -66,7 +69,9 @@ def report() -> None:
 @pytest.fixture(autouse=True)
 def _no_report(request, monkeypatch) -> None:
     if "report" not in request.fixturenames:
-        monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+        monkeypatch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
 
 
 def records(folder: Path) -> list[dict[str, object]]:
@@ -623,7 +628,7 @@ def test_a_cache_is_used_again_until_its_key_changes(few, tmp_path, monkeypatch)
         calls.append(len(image))
         return frozen_output(model, image)
 
-    monkeypatch.setattr("vitral.run.frozen.frozen_output", counted)
+    monkeypatch.setattr("vitral.workflows.train.frozen_cache.frozen_output", counted)
 
     def make(key: str, bf16: bool = False) -> np.ndarray:
         calls.clear()
@@ -653,7 +658,9 @@ def test_a_resumed_cached_run_computes_nothing_again(few, tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         vt.train(config, tmp_path / "cut")
     monkeypatch.undo()
-    monkeypatch.setattr("vitral.run.frozen._fill", lambda *args: filled.append(args))
+    monkeypatch.setattr(
+        "vitral.workflows.train.frozen_cache._fill", lambda *args: filled.append(args)
+    )
     assert run_training.cached is real
     run = vt.train(config, tmp_path / "cut", resume=True)
     assert filled == []

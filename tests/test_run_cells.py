@@ -1,9 +1,10 @@
-"""vitral.run.cells: a finished cell is kept, a changed or damaged one is not."""
+"""vitral.workflows.result_cache: a finished cell is kept, a changed or damaged one is
+not."""
 
 import pytest
 
 from vitral.errors import ConfigError
-from vitral.run.cells import Cells
+from vitral.workflows.result_cache import Cells
 
 
 class Counting:

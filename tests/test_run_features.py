@@ -20,10 +20,10 @@ from vitral.data import DataSet, Preprocess
 from vitral.data.images.decode import Decoded, to_rgb
 from vitral.errors import ConfigError, DataError
 from vitral.models import ViT
-from vitral.run import feature_cache
-from vitral.run.feature_cache import Extracted, cached_features, default_folder
-from vitral.run.feature_key import weights_hash
-from vitral.run.probing import features_of
+from vitral.workflows.features import cache
+from vitral.workflows.features.cache import Extracted, cached_features, default_folder
+from vitral.workflows.features.cache_key import weights_hash
+from vitral.workflows.features.extract import features_of
 
 PREPROCESS = Preprocess(image_size=(48, 80))
 
@@ -315,7 +315,7 @@ def test_a_full_disk_costs_a_line(extract, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(feature_cache, "write_json", full)
+        patched.setattr(cache, "write_json", full)
         found = extract()
     assert "No space left on device" in extract.lines[0]
     assert same(found, extract())
@@ -417,7 +417,7 @@ def test_weights_by_path(extract, model, tmp_path, monkeypatch):
     found = extract(model=tmp_path / "weights", preprocess=None)
     assert torch.equal(found.x, extract().x)
     with monkeypatch.context() as patched:
-        patched.setattr(feature_cache, "_written", None)
+        patched.setattr(cache, "_written", None)
         again = extract(model=str(tmp_path / "weights"), preprocess=None)
     assert same(found, again)
 

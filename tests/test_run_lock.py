@@ -15,8 +15,8 @@ import pytest
 
 from rank_server import wait_until
 from vitral.errors import ConfigError
-from vitral.run import TrainConfig
-from vitral.run.lock import held, locked, refuse_held, restarted
+from vitral.workflows import TrainConfig
+from vitral.workflows.run_lock import held, locked, refuse_held, restarted
 
 HERE = Path(__file__)
 CONFIG = TrainConfig(data="digits", model="vit_mu8")
@@ -27,7 +27,7 @@ import json, sys, fcntl, os, time
 sys.path[:0] = {paths}
 from pathlib import Path
 from vitral.errors import ConfigError
-from vitral.run.lock import locked
+from vitral.workflows.run_lock import locked
 number, folder = int(sys.argv[1]), Path(sys.argv[2])
 for _ in range(number - 1):
     if os.fork() == 0:

@@ -1,5 +1,6 @@
 """Runs that learn without labels or from a teacher: what they need, leave, refuse."""
 
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -25,11 +26,12 @@ from vitral.objectives import (
     SupervisedConfig,
 )
 from vitral.objectives.masked_patch import colour_class, spread
-from vitral.run import TrainConfig
-from vitral.run.monitor import Monitor
-from vitral.run.objective import Teacher, Translated, build_objective
-from vitral.run.setup import open_data, optimizer_of, prepare_model
 from vitral.training.log import TIMING_FIELDS
+from vitral.workflows import TrainConfig
+from vitral.workflows.dataset import open_data
+from vitral.workflows.train.build import optimizer_of, prepare_model
+from vitral.workflows.train.build_objective import Teacher, Translated, build_objective
+from vitral.workflows.train.knn_monitor import Monitor
 
 SMALL = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "mask_ratio": 0.5}
 
@@ -112,7 +114,7 @@ def test_the_report_and_the_card_of_a_run_without_labels(encoder):
 def test_it_answers_no_classes_and_says_so(encoder, photos):
     with pytest.raises(ConfigError, match="has no head and answers no classes"):
         encoder.predict([next(photos.rglob("*.png"))])
-    from vitral.run.evaluating import evaluate
+    from vitral.workflows.evaluate.evaluate import evaluate
 
     with pytest.raises(ConfigError, match="fine-tune it with `vitral train DATA"):
         evaluate(encoder, device="cpu")
@@ -178,9 +180,9 @@ def test_a_classifier_still_needs_classes(flat):
 
 def test_stopped_and_resumed_without_labels(photos, encoder, tmp_path, monkeypatch):
     """The decoder and the masks come back bit for bit."""
-    from vitral.run import training
+    train = importlib.import_module("vitral.workflows.train.train")
 
-    whole = training.fit
+    whole = train.fit
 
     def cut(*args, on_best, evaluate, **changes):
         def stops(model):
@@ -194,10 +196,10 @@ def test_stopped_and_resumed_without_labels(photos, encoder, tmp_path, monkeypat
 
     config = without_labels(photos)
     straight = vt.train(config, tmp_path / "whole")
-    monkeypatch.setattr(training, "fit", cut)
+    monkeypatch.setattr(train, "fit", cut)
     with pytest.raises(InterruptedRun):
         vt.train(config, tmp_path / "cut")
-    monkeypatch.setattr(training, "fit", whole)
+    monkeypatch.setattr(train, "fit", whole)
     resumed = vt.train(config, tmp_path / "cut", resume=True)
     for group in ("model", "objective", "optimizer"):
         ends = [

@@ -17,10 +17,15 @@ from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, Size, Stag
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import ViTConfig
 from vitral.objectives import MAEConfig
-from vitral.run import TrainConfig
-from vitral.run.resolutions import described, image_sizes, run_transform
-from vitral.run.setup import open_data, prepare_model, train_loader
 from vitral.training.log import TIMING_FIELDS
+from vitral.workflows import TrainConfig
+from vitral.workflows.dataset import open_data
+from vitral.workflows.train.build import prepare_model, train_loader
+from vitral.workflows.train.progressive_resizing import (
+    described,
+    image_sizes,
+    run_transform,
+)
 
 WIDE = ViTConfig(image_size=(48, 80), patch_size=(16, 8))
 EVERYTHING = {
@@ -40,7 +45,9 @@ def few(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch) -> None:
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
 
 
 def settings(data: Path, **changes) -> TrainConfig:
@@ -141,7 +148,9 @@ def whole(few, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+        patch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
         run = vt.train(settings(few), out, announce=lines.append)
     assert (
         "images: 16 x 32 from update 1, 32 x 48 from update 4, 48 x 80 from update 6"

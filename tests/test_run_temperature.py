@@ -1,5 +1,6 @@
 """The temperature of a run: fitted on val, applied to what else is measured."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -13,9 +14,9 @@ from photos import make_photos, tiny_config
 from vitral.cli import main
 from vitral.errors import DataError
 from vitral.evaluation import Classification, calibrated, classify
-from vitral.run.evaluating import evaluate
-from vitral.run.folder import open_run
-from vitral.run.scoring import logits_of
+from vitral.workflows.evaluate.evaluate import evaluate
+from vitral.workflows.inference import logits_of
+from vitral.workflows.run import open_run
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,10 @@ def photos(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-        patch.setattr("vitral.run.finish.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
+        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
         out = tmp_path_factory.mktemp("runs") / "one"
         vt.train(tiny_config(photos, loop={"steps": 12}), out, device="cpu")
     return out
@@ -128,11 +131,11 @@ def test_no_error_on_val_and_no_temperature(run, monkeypatch, tmp_path, capsys):
         logits = np.eye(scores.logits.shape[1], dtype=np.float32)[scores.labels]
         return scores._replace(logits=logits)
 
-    from vitral.run import evaluating
+    evaluate = importlib.import_module("vitral.workflows.evaluate.evaluate")
 
-    original = evaluating.score_split
+    original = evaluate.score_split
     monkeypatch.setattr(
-        evaluating, "score_split", lambda *a, **k: right(original(*a, **k))
+        evaluate, "score_split", lambda *a, **k: right(original(*a, **k))
     )
     out = ["--out", str(tmp_path), "--device", "cpu"]
     assert main(["eval", str(run), "--split", "val", *out]) == 0

@@ -18,7 +18,9 @@ SMALL |= {"inner_dim": 8, "inner_num_heads": 2, "inner_mlp_dim": 16}
 
 @pytest.fixture(autouse=True)
 def no_report(monkeypatch):
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
 
 
 def test_digits_are_learned_from_the_command_line(tmp_path):

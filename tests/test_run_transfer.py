@@ -1,5 +1,6 @@
 """The transfer table: the numbers of the protocols, nothing twice, what fails."""
 
+import importlib
 import json
 import os
 import signal
@@ -18,10 +19,11 @@ from vitral.errors import ConfigError, InterruptedRun
 from vitral.evaluation import Interval
 from vitral.models import ViT, ViTConfig
 from vitral.recipes import plan
-from vitral.run import transferring as module
-from vitral.run.protocols import probe
-from vitral.run.transfer_table import Entry, TransferTable
-from vitral.run.transferring import transfer
+from vitral.workflows.features.probes import probe
+from vitral.workflows.transfer.table import Entry, TransferTable
+from vitral.workflows.transfer.transfer import transfer
+
+module = importlib.import_module("vitral.workflows.transfer.transfer")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_every_number_is_that_of_its_protocol(weights, sets, tmp_path, counted):
 
 SCRIPT = """
 import os, signal, sys
-from vitral.run.transferring import transfer
+from vitral.workflows.transfer.transfer import transfer
 seen = []
 def announce(line):
     seen.append(line)
@@ -202,8 +204,10 @@ def test_a_signal_is_no_failed_cell(weights, sets, tmp_path, monkeypatch):
 
 
 def test_a_run_and_fine_tuning_are_rows_and_columns(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-    monkeypatch.setattr("vitral.run.finish.look", lambda *arguments: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
+    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
     run = tmp_path / "run"
     vt.train(tiny_config(sets[0], loop={"steps": 1, "eval_every": 1}), run)
 

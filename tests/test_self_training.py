@@ -1,6 +1,7 @@
 """self_train: rounds, files, mending, going on after a kill, and what never leaks."""
 
 import csv
+import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -18,13 +19,17 @@ from vitral.data import AugmentConfig, read_unlabelled
 from vitral.data.sources.pseudo_labels import PREFIX, Repeated
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
-from vitral.run import self_training
-from vitral.run.labelling import answer, copies_for
-from vitral.run.noise import noise_of, notes_on
-from vitral.run.self_training import self_train
-from vitral.run.self_training_state import SelfTrainingConfig
-from vitral.run.student import last_round, student_config
 from vitral.training.checkpointing.resume import RunFiles
+from vitral.workflows.self_training.config import (
+    SelfTrainingConfig,
+    last_round,
+    student_config,
+)
+from vitral.workflows.self_training.pseudo_labels import answer, copies_for
+from vitral.workflows.self_training.self_train import self_train
+from vitral.workflows.self_training.student_noise import noise_of, notes_on
+
+module = importlib.import_module("vitral.workflows.self_training.self_train")
 
 UNLABELLED = 27
 SETTINGS = SelfTrainingConfig(rounds=2, threshold=0.34, per_class=7, ratio=2.5)
@@ -38,8 +43,8 @@ def _quick(monkeypatch) -> None:
         (out / "report.html").write_text("")
         return out / "report.html"
 
-    monkeypatch.setattr("vitral.run.finish.write_report", written)
-    monkeypatch.setattr("vitral.run.finish.look", lambda *rest: None)
+    monkeypatch.setattr("vitral.workflows.train.finalize.write_report", written)
+    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *rest: None)
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +89,10 @@ def done(data, tmp_path_factory):
     lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "vitral.run.finish.write_report",
+            "vitral.workflows.train.finalize.write_report",
             lambda out, *rest: (out / "report.html").write_text(""),
         )
-        patch.setattr("vitral.run.finish.look", lambda *rest: None)
+        patch.setattr("vitral.workflows.train.finalize.look", lambda *rest: None)
         result = self_train(
             config_of(data),
             data / "more",
@@ -227,8 +232,8 @@ def test_the_page_shows_what_the_files_say(done):
 def test_the_same_call_does_nothing_again(done, data, monkeypatch):
     result, _ = done
     before = contents(result.out)
-    monkeypatch.setattr(self_training, "train", _fail)
-    monkeypatch.setattr(self_training, "answer", _fail)
+    monkeypatch.setattr(module, "train", _fail)
+    monkeypatch.setattr(module, "answer", _fail)
     again = self_train(config_of(data), data / "more", result.out, settings=SETTINGS)
     assert [r.accuracy for r in again.results] == [r.accuracy for r in result.results]
     assert contents(result.out) == before
@@ -251,10 +256,12 @@ def test_a_kill_anywhere_changes_nothing(done, data, tmp_path, monkeypatch, at):
 
     with monkeypatch.context() as patch:
         if at == "table":
-            patch.setattr("vitral.run.labelling.write_pseudo", stop)
+            patch.setattr(
+                "vitral.workflows.self_training.pseudo_labels.write_pseudo", stop
+            )
         else:
             place = {"teacher": 0, "round 2": 2}[at]
-            patch.setattr(self_training, "train", _stopping(out, place, Killed))
+            patch.setattr(module, "train", _stopping(out, place, Killed))
         with pytest.raises(Killed):
             self_train(config_of(data), data / "more", out, settings=SETTINGS)
     finished = [p for p in out.glob("round-*") if (p / "report.html").is_file()]
@@ -273,7 +280,7 @@ def test_a_kill_anywhere_changes_nothing(done, data, tmp_path, monkeypatch, at):
 
 def _stopping(out: Path, place: int, error: type[BaseException]):
     """`train`, killed after the first checkpoint of one round."""
-    real = self_training.train
+    real = module.train
 
     def stopped(config, folder, **named):
         if folder.name != f"round-{place}":

@@ -33,7 +33,7 @@ from serving import (
 )
 from vitral.inspection import rollout
 from vitral.models import set_merge
-from vitral.run import open_run
+from vitral.workflows import open_run
 
 LIMITS = ["--max-bytes", "60000", "--max-pixels", "40000", "--max-batch", "4"]
 LIMITS += ["--head-timeout", "1.5", "--body-timeout", "1.5", "--keep-alive", "30"]

@@ -16,7 +16,7 @@ from packed import labelled, pack, pack_rows
 from photos import contents, photo, tiny_config
 from vitral.cli import main
 from vitral.data import AugmentConfig
-from vitral.run import TrainConfig
+from vitral.workflows import TrainConfig
 
 
 def picture(number: int) -> bytes:

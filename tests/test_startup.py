@@ -55,7 +55,7 @@ def test_predict_imports_torch_and_little_else(model):
 
 
 def test_the_check_can_fail():
-    found, _ = imported("import vitral.run.training")
+    found, _ = imported("import vitral.workflows.train.train")
     assert found & set(SLOW)
 
 

@@ -1,4 +1,5 @@
-"""vitral.run.streams: parts of a work in threads that share the processors."""
+"""vitral.workflows.predict.thread_pool: parts of a work in threads that share the
+processors."""
 
 import os
 import signal
@@ -13,9 +14,9 @@ import torch
 from helpers import TINY
 from vitral.data import Preprocess
 from vitral.models import ViT, ViTConfig
-from vitral.run.folder import Run, open_run
-from vitral.run.streams import in_streams, number_of_streams
 from vitral.weights import save
+from vitral.workflows.predict.thread_pool import in_streams, number_of_streams
+from vitral.workflows.run import Run, open_run
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,6 @@ import vitral.models
 from vitral.cli import main
 from vitral.data import AugmentConfig
 from vitral.errors import ConfigError
-from vitral.run import TrainConfig
-from vitral.run.cells import Cell
 from vitral.studies import get, studies, trials_of
 from vitral.studies.base import HERE, Study, Trial
 from vitral.studies.cost import costs
@@ -21,6 +19,8 @@ from vitral.studies.page import Made, table_lines, write_page
 from vitral.studies.running import plan, run_study
 from vitral.studies.table import Gap, Measured, Table
 from vitral.training import LoopConfig
+from vitral.workflows import TrainConfig
+from vitral.workflows.result_cache import Cell
 
 NAMES = sorted(studies())
 

@@ -20,12 +20,12 @@ from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Probe, fit_nested, wilson
 from vitral.evaluation.probes import ridge
 from vitral.models import ViT, ViTConfig
-from vitral.run.feature_cache import Extracted
-from vitral.run.probing import Material
 from vitral.studies import data_size, families
 from vitral.studies.leads import leads
 from vitral.studies.subsets import nested_order, subset_sizes
 from vitral.studies.table import Gap
+from vitral.workflows.features.cache import Extracted
+from vitral.workflows.features.extract import Material
 
 LABELS = np.array([0] * 120 + [1] * 60 + [4] * 24)
 NAMES = ("ant", "bee", "cow", "dog", "eel")

@@ -15,7 +15,7 @@ from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.models import TNTConfig, ViT, ViTConfig
 from vitral.models.tnt.tnt import NAMES, WordEmbed
-from vitral.run.frozen import Tail, frozen_output
+from vitral.workflows.train.frozen_cache import Tail, frozen_output
 
 COUNTS = {"tnt_ti16": 6_076_408, "tnt_s16": 23_768_584, "tnt_b16": 65_428_680}
 

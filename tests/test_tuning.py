@@ -17,8 +17,8 @@ from vitral import plots, tuning
 from vitral.cli import main
 from vitral.errors import ConfigError, DataError
 from vitral.plots.operating_points import Measured, operating_points
-from vitral.run.folder import open_run
 from vitral.tuning import Candidate, Plan, Point, choose, frontier
+from vitral.workflows.run import open_run
 
 
 def a_point(speedup: float, accuracy: float, drop: float, **changes) -> Point:
@@ -151,8 +151,10 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tuning")
     photos = make_photos(folder / "photos", per_class=15)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-        patch.setattr("vitral.run.finish.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
+        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
         # What the last of its blocks merges no class token sees: hence a third.
         changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
         vt.train(tiny_config(photos, **changes), folder / "run", device="cpu")
@@ -267,7 +269,7 @@ def test_the_figure_says_what_it_shows():
 
 
 def test_a_multi_label_run_is_refused(run, monkeypatch):
-    monkeypatch.setattr("vitral.run.folder.Run.multi_label", True)
+    monkeypatch.setattr("vitral.workflows.run.Run.multi_label", True)
     with pytest.raises(ConfigError, match="an image has several labels, as in this"):
         tuning.sweep(run, Plan())
 

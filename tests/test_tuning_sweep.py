@@ -18,10 +18,10 @@ from photos import make_photos, tiny_config
 from vitral import tuning
 from vitral.cli import main
 from vitral.errors import ConfigError
-from vitral.run.folder import open_run
 from vitral.tuning import Candidate, Plan
 from vitral.tuning import candidate as made_in
 from vitral.tuning.pictures import Pictures
+from vitral.workflows.run import open_run
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -35,8 +35,10 @@ def photos(tmp_path_factory) -> Path:
 def run(photos, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("sweep runs") / "my run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.run.finish.write_report", lambda out, data: out)
-        patch.setattr("vitral.run.finish.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.write_report", lambda out, data: out
+        )
+        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
         # What the last of its blocks merges no class token sees: hence a third.
         changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
         vt.train(tiny_config(photos, **changes), out, device="cpu")

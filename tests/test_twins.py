@@ -21,7 +21,7 @@ from vitral.models import ViT, ViTConfig, config
 from vitral.objectives import DistillConfig, MAEConfig
 from vitral.recipes import twin
 from vitral.recipes.twin import STEPS
-from vitral.run import train
+from vitral.workflows.train import train
 
 UPDATES = 12
 LEFT = {

@@ -18,10 +18,10 @@ from forking import KINDS, STEPS, Server
 from photos import make_photos
 from vitral.cli import main
 from vitral.errors import VitralError, WeightsError
-from vitral.run.killing import ROUND, Pace, aims, last_step
-from vitral.run.sameness import compare_folders
-from vitral.run.verifying import killed, unbroken
 from vitral.training import CheckpointStore
+from vitral.workflows.resume_check.compare_runs import compare_folders
+from vitral.workflows.resume_check.fault_injection import ROUND, Pace, aims, last_step
+from vitral.workflows.resume_check.verify import killed, unbroken
 
 KILLS = 5
 

@@ -828,7 +828,9 @@ RUNS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("model", RUNS)
 def test_train_save_open(tmp_path, few, monkeypatch, model):
-    monkeypatch.setattr("vitral.run.finish.write_report", lambda out, data: out)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.write_report", lambda out, data: out
+    )
     fields: dict[str, Any] = {"image_size": (32, 64), "batch_size": 9, "epochs": 2.0}
     config = tiny_config(few, **fields, model=model, model_changes=RUNS[model])
     run = vt.train(config, tmp_path / "run")

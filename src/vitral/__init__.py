@@ -11,24 +11,24 @@ from vitral.version import __version__
 _WHERE = {
     "ConfigError": "vitral.errors",
     "DataError": "vitral.errors",
-    "Run": "vitral.run",
-    "TrainConfig": "vitral.run",
+    "Run": "vitral.workflows",
+    "TrainConfig": "vitral.workflows",
     "VitralError": "vitral.errors",
     "WeightsError": "vitral.errors",
     "convert": "vitral.weights",
     "create": "vitral.models",
     "explain": "vitral.weights",
-    "features": "vitral.run",
+    "features": "vitral.workflows.features",
     "fewshot": "vitral.evaluation",
     "knn": "vitral.evaluation",
     "linear": "vitral.evaluation",
     "load": "vitral.weights",
     "names": "vitral.models",
-    "predict_files": "vitral.run",
+    "predict_files": "vitral.workflows",
     "save": "vitral.weights",
-    "self_train": "vitral.run",
-    "train": "vitral.run",
-    "transfer": "vitral.run",
+    "self_train": "vitral.workflows",
+    "train": "vitral.workflows.train",
+    "transfer": "vitral.workflows.transfer",
 }
 """Public names and the room that each comes from."""
 
@@ -59,17 +59,12 @@ if TYPE_CHECKING:
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
     from vitral.evaluation.probes import fewshot, knn, linear
     from vitral.models import create, names
-    from vitral.run import (
-        Run,
-        TrainConfig,
-        features,
-        predict_files,
-        self_train,
-        train,
-        transfer,
-    )
-    from vitral.run import open_run as open  # noqa: A004
     from vitral.weights import convert, explain, load, save
+    from vitral.workflows import Run, TrainConfig, predict_files, self_train
+    from vitral.workflows import open_run as open  # noqa: A004
+    from vitral.workflows.features import features
+    from vitral.workflows.train import train
+    from vitral.workflows.transfer import transfer
 
 __all__ = [
     "ConfigError",
@@ -108,7 +103,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "open":
-        return importlib.import_module("vitral.run").open_run
+        return importlib.import_module("vitral.workflows").open_run
     if name in _WHERE:
         return getattr(importlib.import_module(_WHERE[name]), name)
     if name in _ROOMS:

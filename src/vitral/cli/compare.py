@@ -5,7 +5,7 @@ import json
 from vitral.cli.parser import Parser
 from vitral.evaluation import Comparison, Interval
 from vitral.evaluation.compare import p_text
-from vitral.run.comparing import compare_runs
+from vitral.workflows.evaluate import compare_runs
 
 MOST_CLASSES = 20
 

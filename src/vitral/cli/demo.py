@@ -11,7 +11,7 @@ from vitral.cli.log import keep_log, say
 from vitral.cli.parser import Parser
 from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
-from vitral.run import train
+from vitral.workflows.train import train
 
 
 def run(words: list[str]) -> None:

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Iterator
 
 from vitral.objectives import DistillConfig
-from vitral.run import TrainConfig
-from vitral.run.cost import Cost, estimate, measured_flops
+from vitral.workflows import TrainConfig
+from vitral.workflows.cost import Cost, estimate, measured_flops
 
 DAY = 86_400.0
 PLANNING = {"--dry-run": False, "--devices": True, "--flops-per-second": True}

@@ -11,9 +11,9 @@ from vitral.cli.parser import Parser
 from vitral.cli.results import headline, noun_of
 from vitral.errors import ConfigError
 from vitral.evaluation import RealAccuracy
-from vitral.run import open_run
-from vitral.run.evaluating import evaluate
-from vitral.run.protocols import PROTOCOLS, as_json, probe, stored
+from vitral.workflows import open_run
+from vitral.workflows.evaluate import evaluate
+from vitral.workflows.features import PROTOCOLS, as_json, probe, stored
 
 
 def run(words: list[str]) -> None:

@@ -10,9 +10,8 @@ from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import Size2d
 from vitral.recipes import plan
-from vitral.run.feature_cache import say
-from vitral.run.finetuning import Plan, finetune
-from vitral.run.probing import run_of
+from vitral.workflows.features import run_of, say
+from vitral.workflows.transfer import Plan, finetune
 
 
 def add_flags(parser: Parser) -> None:

@@ -7,8 +7,8 @@ import vitral.weights
 from vitral.cli.merging import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
-from vitral.run.inspecting import VIEWS, inspect
-from vitral.run.listing import found
+from vitral.workflows.inspect import VIEWS, inspect
+from vitral.workflows.predict import found
 
 
 def run(words: list[str]) -> None:

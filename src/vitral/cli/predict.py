@@ -10,12 +10,20 @@ from pathlib import Path
 from vitral.cli.merging import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
-from vitral.run.answer_files import FORMS, Csv, JsonLines, form_of
-from vitral.run.answering import Answers, place_model, rows
-from vitral.run.clips import evaluation_batch
-from vitral.run.environment import pick_device
-from vitral.run.folder import Run, open_run
-from vitral.run.listing import Kind, found
+from vitral.workflows.inputs import evaluation_batch
+from vitral.workflows.predict import (
+    FORMS,
+    Answers,
+    Csv,
+    JsonLines,
+    Kind,
+    form_of,
+    found,
+    place_model,
+    rows,
+)
+from vitral.workflows.run import Run, open_run
+from vitral.workflows.runtime import pick_device
 
 
 def run(words: list[str]) -> None:
@@ -63,7 +71,7 @@ def run(words: list[str]) -> None:
 
 
 def _to_files(opened: Run, known: argparse.Namespace) -> None:
-    from vitral.run.predicting import predict_files  # with locks and ranks
+    from vitral.workflows.predict import predict_files  # with locks and ranks
 
     made = predict_files(
         opened,

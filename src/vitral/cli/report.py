@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-from vitral.run.showing import write_report
+from vitral.workflows.inspect import write_report
 
 
 def run(words: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from vitral.run import Run
+from vitral.workflows import Run
 
 
 def headline(split: str, metrics: dict[str, object], noun: str = "images") -> str:

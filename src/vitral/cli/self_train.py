@@ -7,8 +7,7 @@ from vitral.cli.log import keep_log, say
 from vitral.cli.train import configured, data_first, first_flags, show_help
 from vitral.errors import ConfigError
 from vitral.evaluation.compare import p_text
-from vitral.run.self_training import SelfTrained, self_train
-from vitral.run.self_training_state import SelfTrainingConfig
+from vitral.workflows.self_training import SelfTrained, SelfTrainingConfig, self_train
 
 DEFAULTS = SelfTrainingConfig()
 

@@ -18,11 +18,11 @@ from vitral.cli.log import keep_log, say
 from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
 from vitral.objectives import OBJECTIVES
-from vitral.run import TrainConfig, train
-from vitral.run.begin import begun
-from vitral.run.environment import pick_device
 from vitral.training.activation_checkpoint import return_freed_memory
 from vitral.training.distributed import TIMEOUT, is_quiet, joined, rank
+from vitral.workflows import TrainConfig
+from vitral.workflows.runtime import pick_device
+from vitral.workflows.train import begun, train
 
 OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from vitral.cli.finetuning import add_flags, planner
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, InterruptedRun, VitralError
-from vitral.run.protocols import PROTOCOLS as PROBES
-from vitral.run.transferring import PROTOCOLS, SHOTS, transfer
+from vitral.workflows.features import PROTOCOLS as PROBES
+from vitral.workflows.transfer import PROTOCOLS, SHOTS, transfer
 
 
 def run(words: list[str]) -> None:

@@ -11,9 +11,8 @@ import vitral.recipes
 from vitral.cli.parser import Parser
 from vitral.cli.train import OTHER_NAMES, configured, first_flags
 from vitral.errors import ConfigError, GateError
-from vitral.run import TrainConfig
-from vitral.run.killing import Life
-from vitral.run.verifying import Start, errors_file, killed, unbroken
+from vitral.workflows import TrainConfig
+from vitral.workflows.resume_check import Life, Start, errors_file, killed, unbroken
 
 PROGRAM = (sys.executable, "-m", "vitral")
 DATA = "digits"

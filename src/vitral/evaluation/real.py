@@ -1,7 +1,7 @@
 """ImageNet's reassessed labels, ReaL (Beyer et al., arXiv 2006.07159): right is any of
 the labels that people accepted.
 
-An image that no label was accepted for is left out. Running a model: vitral.run.
+An image that no label was accepted for is left out. Running a model: vitral.workflows.
 """
 
 import json

@@ -23,9 +23,9 @@ from vitral.export.pixels import pixels_graph, with_pixels
 from vitral.export.reduced import Reduced, reduced
 from vitral.export.subject import Subject, examples_of, subject_of
 from vitral.models import MergeSchedule, VisionModel, merge_if_asked
-from vitral.run.folder import Run
 from vitral.weights import Metadata, read_artefact
 from vitral.weights.exported import KEY, XML, Precision, runtimes
+from vitral.workflows.run import Run
 
 Write = Callable[[Path, Metadata], None]
 """Write the artefact with this metadata at a path."""

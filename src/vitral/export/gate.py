@@ -18,9 +18,9 @@ from vitral.data.images import as_rgb
 from vitral.errors import GateError
 from vitral.export.subject import Subject, single
 from vitral.models import VisionModel
-from vitral.run.clips import as_seen, evaluation_batch
-from vitral.run.scoring import logits_of
 from vitral.weights import Artefact, ExportedModel
+from vitral.workflows.inference import logits_of
+from vitral.workflows.inputs import as_seen, evaluation_batch
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit where above 1."""

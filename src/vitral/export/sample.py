@@ -15,9 +15,9 @@ from vitral.data import DataSet, Example, Loader, Preprocess, evaluation_transfo
 from vitral.data.rng import keyed_generator
 from vitral.errors import DataError
 from vitral.export.answers import Images
-from vitral.run.clips import kind_for, one_view
-from vitral.run.folder import Run
-from vitral.run.setup import open_split_data
+from vitral.workflows.dataset import open_split_data
+from vitral.workflows.inputs import kind_for, one_view
+from vitral.workflows.run import Run
 
 CALIBRATION = 64
 """Images whose activations are looked at."""

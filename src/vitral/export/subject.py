@@ -11,10 +11,10 @@ import vitral.weights
 from vitral.data import DataSet, Example, Preprocess
 from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.models import VisionModel
-from vitral.run.clips import kind_for, one_view, refuse_clips
-from vitral.run.folder import Run
-from vitral.run.setup import open_split_data
 from vitral.weights import ExportedModel, is_artefact
+from vitral.workflows.dataset import open_split_data
+from vitral.workflows.inputs import kind_for, one_view, refuse_clips
+from vitral.workflows.run import Run
 
 TRAVELS = ("multi_label", "temperature", "eval_views")
 """What of a run's extra goes into the file: all that changes an answer."""

@@ -3,7 +3,7 @@ learned from, how often, and the loss.
 
 A teacher answers unlabelled images as they are; its sure answers, made even over the
 classes, are targets of a student that sees the same images with noise. Who labels, the
-rounds and the files are in vitral.run.self_training.
+rounds and the files are in vitral.workflows.self_training.self_train.
 """
 
 import math

@@ -12,8 +12,8 @@ from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.table import Recipe, described, operations
 from vitral.recipes.vit_pretraining import SHORT_SIDE_256
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 
 class Level(NamedTuple):

@@ -11,8 +11,8 @@ from vitral.data import AugmentConfig, MixConfig
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import look
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 LRS: tuple[float, ...] = (0.003,)
 """One rate, for a batch of 512."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 BATCH = 4096
 LR = 0.03 * BATCH / 256

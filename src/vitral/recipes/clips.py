@@ -4,8 +4,8 @@ from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import look
 from vitral.recipes.small import refuse_weights
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 LONGER_SIDE = 64
 """Pixels that larger frames are reduced to when training from zero: eight frames cost

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import DistillConfig, SupervisedConfig
 from vitral.recipes.table import Recipe, described, operations
-from vitral.run import TrainConfig
-from vitral.run.sizes import PUBLISHED
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
+from vitral.workflows.cost import PUBLISHED
 
 BATCH = 1024
 IMAGENET: dict[str, Any] = {

@@ -5,8 +5,8 @@ data is written as a table by `python benchmarks/elpv.py`.
 """
 
 from vitral.data import AugmentConfig
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 
 def finetune(data: str, weights: str) -> TrainConfig:

@@ -12,8 +12,8 @@ from vitral.data import AugmentConfig
 from vitral.objectives import MAEConfig, SupervisedConfig
 from vitral.recipes.deit import IMAGENET, MIX, STRONG, updates_of
 from vitral.recipes.table import Recipe, described, operations
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 
 class Row(NamedTuple):

@@ -6,8 +6,8 @@ in `vitral.objectives.masked_patch`.
 
 from vitral.objectives import MaskedPatchConfig
 from vitral.recipes.vit_pretraining import INCEPTION
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 
 def pretrain(data: str, weights: str = "") -> TrainConfig:

@@ -7,8 +7,8 @@ from vitral.data import MixConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.augreg import rand_augmented
 from vitral.recipes.vit_pretraining import SHORT_SIDE_256
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 S16: dict[str, Any] = {
     "class_token": False,

@@ -6,8 +6,8 @@ import vitral.weights
 from vitral.models import ModelConfig, ResNetConfig, Size2d
 from vitral.recipes import bit, vit
 from vitral.recipes.dataset_facts import look
-from vitral.run import TrainConfig
-from vitral.run.finetuning import Plan
+from vitral.workflows import TrainConfig
+from vitral.workflows.transfer import Plan
 
 SEEDS = 3
 """Trainings of the paper's tables."""
@@ -26,7 +26,8 @@ def plan(
     seeds: int = SEEDS,
     seed: int = 0,
 ) -> Plan:
-    """What `vitral.run.finetuning.finetune` does for these weights and this data.
+    """What `vitral.workflows.transfer.finetune.finetune` does for these weights and
+    this data.
 
     A BiT ResNet gets the BiT-HyperRule, with its one rate; everything else the row of
     table 4 of arXiv 2010.11929 that fits the data. Whatever is given here and differs

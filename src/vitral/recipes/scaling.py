@@ -11,8 +11,8 @@ from typing import Any
 
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 MAP_HEAD: dict[str, Any] = {
     "class_token": False,

@@ -6,8 +6,8 @@ from vitral.errors import ConfigError
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import Facts, look
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 FINETUNE_UP_TO = 50_000
 """Images; from there on the paper's fine-tune has the steps it needs."""

@@ -3,10 +3,8 @@
 from collections.abc import Callable
 
 import vitral.models
-from vitral.run import TrainConfig
-from vitral.run.cost import FLOPS_PER_MAC
-from vitral.run.macs import macs_of
-from vitral.run.sizes import PUBLISHED
+from vitral.workflows import TrainConfig
+from vitral.workflows.cost import FLOPS_PER_MAC, PUBLISHED, macs_of
 
 Recipe = Callable[[str, str], TrainConfig]
 

@@ -12,8 +12,8 @@ from typing import Any
 import vitral.models
 from vitral.models import HybridConfig, ModelConfig, ResNetConfig
 from vitral.objectives import MAEConfig, ObjectiveConfig
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 STEPS = 60
 BATCH = 32

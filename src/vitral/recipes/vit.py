@@ -7,8 +7,8 @@ from vitral.data import AugmentConfig
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import look
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 
 class Row(NamedTuple):

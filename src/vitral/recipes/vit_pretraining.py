@@ -12,8 +12,8 @@ import vitral.models
 from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.table import Recipe, described, operations
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 INCEPTION = AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5)
 """Crop and flip of the released code, for pre-training too."""

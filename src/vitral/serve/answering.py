@@ -18,9 +18,9 @@ from vitral.evaluation import softmax
 from vitral.inspection import grad_cam, rollout
 from vitral.layers import Attention
 from vitral.models import MergeSchedule
-from vitral.run import Run, open_run
-from vitral.run.scoring import logits_of
 from vitral.weights import ExportedModel
+from vitral.workflows import Run, open_run
+from vitral.workflows.inference import logits_of
 
 _TABLE = 6
 """Digits after the point of a map's values."""

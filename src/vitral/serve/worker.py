@@ -29,7 +29,6 @@ def main(descriptor: int) -> None:
     # Imported here and never used: the workers have it then.
     import torch  # noqa: F401
 
-    import vitral.run
     import vitral.serve.answering  # noqa: F401
 
     # A stop of the server lets its workers finish; they end with its sockets.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vitral.run import TrainConfig
-from vitral.run.self_training_state import SelfTrainingConfig
 from vitral.studies.table import Table
+from vitral.workflows import TrainConfig
+from vitral.workflows.self_training import SelfTrainingConfig
 
 Size = Literal["cpu", "paper"]
 """`cpu` answers in minutes on two cores; `paper` is the published setting."""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import vitral.models
 from vitral.errors import ConfigError
 from vitral.models import ModelConfig
-from vitral.run import TrainConfig
 from vitral.studies.base import Trial
 from vitral.training import steps_for
+from vitral.workflows import TrainConfig
 
 TRAIN_IMAGES = {
     "imagenet": 1_281_167,

@@ -19,12 +19,11 @@ from jaxtyping import Float, Int
 from vitral.errors import ConfigError
 from vitral.evaluation import Expected, Probe, Scaling, fit_nested
 from vitral.evaluation.probes import knn, linear, ridge
-from vitral.run import open_run
-from vitral.run.feature_cache import say
-from vitral.run.probing import Material, features_of
 from vitral.studies.leads import leads
 from vitral.studies.subsets import nested_order, subset_sizes
 from vitral.studies.table import Gap
+from vitral.workflows import open_run
+from vitral.workflows.features import Material, features_of, say
 
 NAME = "data-size"
 QUESTION = "Would more training images help, and how much would twice as many add?"

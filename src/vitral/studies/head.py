@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
 from vitral.studies.settings import HEADED, imagenet, mnist, with_lr
 from vitral.studies.table import Table
+from vitral.workflows import TrainConfig
 
 TOKEN, MEAN = "class token", "mean of patches"
 HEADS: dict[str, dict[str, Any]] = {

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
 from vitral.studies.settings import imagenet, mnist
 from vitral.studies.table import Table
+from vitral.workflows import TrainConfig
 
 VIT, HYBRID, RESNET = "ViT", "hybrid", "BiT ResNet"
 SMALL, LARGE = "smaller budget", "larger budget"

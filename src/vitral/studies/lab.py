@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitral import config_io
-from vitral.run import Run, TrainConfig, open_run, train
-from vitral.run.cells import Cell, Cells
-from vitral.run.self_training import self_train
 from vitral.studies.base import HERE, Student, Trial
 from vitral.studies.table import Measured, Table
+from vitral.workflows import Run, TrainConfig, open_run
+from vitral.workflows.result_cache import Cell, Cells
+from vitral.workflows.self_training import self_train
+from vitral.workflows.train import train
 
 Announce = Callable[[str], None]
 _AT_WORK = threading.Lock()

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
 from vitral.studies.settings import digits_after, finetuned, imagenet, mnist
 from vitral.studies.table import Table
 from vitral.training import OptimConfig
+from vitral.workflows import TrainConfig
 
 ADAM, SGD = "Adam", "SGD"
 OPTIMIZERS = {ADAM: "adamw", SGD: "sgd"}

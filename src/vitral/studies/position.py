@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
 from vitral.studies.settings import HEADED, imagenet, mnist
 from vitral.studies.table import Table
+from vitral.workflows import TrainConfig
 
 NONE = "none"
 STEM, EVERY, SHARED = "stem", "every layer", "every layer, shared"

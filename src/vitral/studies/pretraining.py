@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vitral.objectives import MaskedPatchConfig
-from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
 from vitral.studies.settings import (
     HEADED,
@@ -15,6 +14,7 @@ from vitral.studies.settings import (
     mnist,
 )
 from vitral.studies.table import Table
+from vitral.workflows import TrainConfig
 
 ZERO, SUPERVISED = "from zero", "supervised"
 WITHOUT_LABELS = "self-supervised"

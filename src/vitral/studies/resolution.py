@@ -7,10 +7,10 @@ interpolated in two dimensions. `official` is the authors' way (corners on corne
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
 from vitral.studies.settings import HEADED, finetuned, imagenet, mnist
 from vitral.studies.table import Table
+from vitral.workflows import TrainConfig
 
 METHODS = ("official", "bicubic")
 PIXELS: dict[Size, tuple[int, int]] = {"cpu": (16, 28), "paper": (224, 384)}

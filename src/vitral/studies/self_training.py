@@ -10,12 +10,12 @@ from vitral.data import AugmentConfig
 from vitral.data.sources import read_named
 from vitral.data.split import position
 from vitral.objectives import SupervisedConfig
-from vitral.run import TrainConfig
-from vitral.run.self_training_state import SelfTrainingConfig
 from vitral.studies.base import HERE, Size, Student, Study, Trial
 from vitral.studies.settings import TINY, imagenet
 from vitral.studies.table import Table
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
+from vitral.workflows.self_training import SelfTrainingConfig
 
 TEACHER = "labels alone"
 MORE = ("labels alone, as long again", "labels alone, twice as long again")

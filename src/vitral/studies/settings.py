@@ -6,8 +6,8 @@ from typing import Any
 from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit import TABLE_4
-from vitral.run import TrainConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 TINY: dict[str, Any] = {
     "embed_dim": 64,

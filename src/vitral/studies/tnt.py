@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import SupervisedConfig
-from vitral.run import TrainConfig
 from vitral.studies.base import Size, Study, Trial
 from vitral.studies.settings import imagenet, mnist
 from vitral.studies.table import Table
 from vitral.training import OptimConfig, ScheduleConfig
+from vitral.workflows import TrainConfig
 
 VIT, TNT = "ViT", "TNT"
 SMALL, LARGE = "smaller budget", "larger budget"

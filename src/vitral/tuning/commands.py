@@ -4,8 +4,8 @@ import json
 import math
 import shlex
 
-from vitral.run.scoring import Views
 from vitral.tuning.points import Point
+from vitral.workflows.inference import Views
 
 MAX_DROP = 0.5
 """Points that an export may lose unless it is told otherwise."""

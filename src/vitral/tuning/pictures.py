@@ -9,10 +9,10 @@ from torch import Tensor
 
 from vitral.data import DataSet, Loader, evaluation_transform
 from vitral.errors import ConfigError
-from vitral.run.clips import kind_for
-from vitral.run.folder import Run
-from vitral.run.setup import open_split_data
 from vitral.weights import is_artefact
+from vitral.workflows.dataset import open_split_data
+from vitral.workflows.inputs import kind_for
+from vitral.workflows.run import Run
 
 CALIBRATION = 64
 """Images of the train split from which int8 takes its ranges."""

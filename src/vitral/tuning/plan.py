@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from vitral.errors import ConfigError
 from vitral.models import MergeSchedule, ViTConfig
-from vitral.run.folder import Run
-from vitral.run.scoring import Views
 from vitral.tuning.candidate import WAYS, Candidate, Precision
+from vitral.workflows.inference import Views
+from vitral.workflows.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)

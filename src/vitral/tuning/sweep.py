@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from vitral.errors import DataError, VitralError
 from vitral.evaluation.compare import paired_bootstrap
 from vitral.evaluation.intervals import wilson
-from vitral.run.folder import Run, open_run
-from vitral.run.scoring import Views, logits_of
 from vitral.tuning.candidate import Candidate, Maker
 from vitral.tuning.pictures import Pictures, images_of
 from vitral.tuning.plan import Plan, candidates_of
 from vitral.tuning.points import Point
+from vitral.workflows.inference import Views, logits_of
+from vitral.workflows.run import Run, open_run
 
 LEAST_SECONDS = 0.02
 """Of a turn: passes of less than a millisecond say little one by one."""

@@ -3,7 +3,7 @@
 A .json file says which two, and beside it lies the table of pseudo-labels, which a
 person may read and mend. The labelled images keep their ids and their splits; every
 pseudo-labelled image is one to train on. Who writes the file is in
-vitral.run.self_training.
+vitral.workflows.self_training.self_train.
 """
 
 import json

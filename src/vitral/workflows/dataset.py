@@ -1,0 +1,117 @@
+"""The data set of a run: open it, split it, audit it, describe it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import vitral.data
+import vitral.models
+import vitral.weights
+from vitral.data import (
+    Audit,
+    BadFile,
+    DataSet,
+)
+from vitral.data.split import apply, save
+from vitral.errors import DataError
+from vitral.workflows.config import TrainConfig
+from vitral.workflows.inputs import Kind, kind_for, refuse_clips
+
+FULL_AUDIT_UP_TO = 50_000
+"""Images; a larger set is sampled, since decoding it all would delay the first step."""
+
+
+def kind_of_run(config: TrainConfig) -> Kind:
+    """What `vitral.data.open` has to look for, before the model is built: its name
+    decides, or else the weights."""
+    if config.model:
+        return kind_for(vitral.models.config(config.model))
+    return kind_for(vitral.weights.read(config.weights).config)
+
+
+def open_data(config: TrainConfig, kind: Kind = "auto") -> DataSet:
+    """The data set of a run, with its splits.
+
+    Args:
+        kind: "clips" for a video model; see `vitral.workflows.inputs`.
+
+    Raises:
+        DataError: it cannot be trained on, or is of the other kind.
+    """
+    dataset = vitral.data.open(
+        config.data,
+        seed=config.seed,
+        val=config.val,
+        test=config.test,
+        group_by=config.group_by,
+        kind=kind,
+        labels="needed" if config.objective.LABELS else "optional",
+    )
+    refuse_clips(dataset, kind)
+    if config.objective.LABELS and len(dataset.classes) < 2:
+        raise DataError(
+            f"{config.data} has one class, {dataset.classes[0]}: a classifier needs at "
+            f"least two. Put the {dataset.kind} of each class into a folder of its own."
+        )
+    return dataset
+
+
+def open_split_data(
+    config: TrainConfig, split_file: Path, kind: Kind = "auto"
+) -> DataSet:
+    """The data set of a run with the splits that the run kept.
+
+    Raises:
+        DataError: it cannot be opened, or the file belongs to another data set.
+    """
+    dataset = open_data(config, kind)
+    if not split_file.is_file():
+        return dataset
+    return apply(
+        dataset, split_file, seed=config.seed, val=config.val, test=config.test
+    )
+
+
+def audit(
+    dataset: DataSet, split_file: Path, config: TrainConfig, workers: int
+) -> Audit:
+    """Decode every image once, keep the split of an earlier start, and save it."""
+    if split_file.is_file():
+        dataset = apply(
+            dataset, split_file, seed=config.seed, val=config.val, test=config.test
+        )
+    full = len(dataset.examples) <= FULL_AUDIT_UP_TO
+    found = vitral.data.check(dataset, workers=max(workers, 2), full=full)
+    if not split_file.is_file():
+        save(dataset, split_file)
+    return found
+
+
+def describe_data(found: Audit) -> dict[str, Any]:
+    """The content of data.json."""
+    dataset = found.dataset
+    leaks = [
+        f"the same picture is in {' and '.join(leak.splits)}: {', '.join(leak.ids[:3])}"
+        for leak in found.leaks
+    ]
+    return {
+        "name": dataset.name,
+        "kind": dataset.kind,
+        "root": str(dataset.root),
+        "classes": list(dataset.classes),
+        "multi_label": dataset.multi_label,
+        "counts": dataset.counts(),
+        "median_size": list(found.median_size),
+        "bad": [
+            {"path": file.path, "reason": file.reason, "split": file.split}
+            for file in found.bad
+        ],
+        "ignored": [dataclasses.asdict(file) for file in dataset.ignored],
+        "notes": [*dataset.notes, *leaks],
+        "fingerprint": dataset.fingerprint(),
+    }
+
+
+def bad_of(bad: tuple[BadFile, ...], split: str) -> list[BadFile]:
+    """The undecodable files of one split."""
+    return [file for file in bad if file.split == split]

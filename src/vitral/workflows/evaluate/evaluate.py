@@ -1,0 +1,292 @@
+"""Evaluating a trained model on a data set, its own or another."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import vitral.data
+from vitral.atomic_io import write_json
+from vitral.data import BadFile, DataSet, Preprocess
+from vitral.errors import ConfigError, DataError
+from vitral.evaluation import (
+    Calibrated,
+    Classification,
+    MultiLabel,
+    RealAccuracy,
+    calibrated,
+    temperature,
+)
+from vitral.evaluation.predictions import read_predictions
+from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real, real_accuracy
+from vitral.training.distributed import (
+    from_first,
+    joined,
+    local_rank,
+    rank,
+)
+from vitral.workflows.dataset import bad_of, open_split_data
+from vitral.workflows.inference import (
+    Scores,
+    measure,
+    score_split,
+    split_loader,
+    write_result,
+)
+from vitral.workflows.inputs import evaluation_batch, kind_for, refuse_clips, with_views
+from vitral.workflows.run import Run
+from vitral.workflows.runtime import pick_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A result and where its files are."""
+
+    split: str
+    result: Classification | MultiLabel
+    bad: tuple[BadFile, ...]
+    folder: Path
+    real: RealAccuracy | None = None
+    """None unless ReaL's labels were given."""
+
+    def table(self) -> list[str]:
+        """A line a class: support, recall with its interval, precision."""
+        if not isinstance(self.result, Classification):
+            return []
+        lines = [
+            f"  {'class':20} {'images':>7} {'recall':>8}   95 % interval  precision"
+        ]
+        for row in self.result.per_class:
+            recall = "-" if row.recall is None else f"{100 * row.recall:.1f} %"
+            precision = "-" if row.precision is None else f"{100 * row.precision:.1f} %"
+            low, high = row.recall_interval
+            interval = f"{100 * low:5.1f} to {100 * high:5.1f}"
+            lines.append(
+                f"  {row.name[:20]:20} {row.support:7} {recall:>8}   {interval:>14}"
+                f"  {precision:>9}"
+            )
+        return lines
+
+    def calibration(self) -> list[str]:
+        """A line on the temperature; none where there is no temperature."""
+        result = self.result
+        if not isinstance(result, Classification) or result.calibrated is None:
+            return []
+        found = result.calibrated
+        same = ", the same images" if found.fitted_on == self.split else ""
+        return [
+            f"temperature {found.temperature:.2f}, fitted on {found.fitted_n:,} images "
+            f"of {found.fitted_on}{same}: calibration error {result.ece or 0.0:.3f} "
+            f"without, {found.ece:.3f} with it"
+        ]
+
+
+def evaluate(
+    run: Run,
+    *,
+    data: str = "",
+    split: str = "",
+    views: str = "",
+    bad_files: str = "wrong",
+    device: str = "auto",
+    out: Path | None = None,
+    real: Path | None = None,
+) -> Measured:
+    """Measure `run` and write the result's files.
+
+    Started by torchrun, the ranks divide the images and all return the same numbers,
+    those of one process; rank 0 writes.
+
+    Args:
+        data: a data set; empty for the run's own, with the run's own split.
+        split: empty for test, else val, else everything.
+        views: of clips, such as `2x3`: two choices of frames by three crops; empty for
+            the run's own.
+        bad_files: `wrong` counts unreadable files as wrong answers, `refuse` stops.
+        out: folder for the files; None for predictions/ in the run, or evaluations/
+            where `data` or `views` is given or the run was opened with `merge`.
+        real: real.json with the accepted labels of ImageNet's validation images, for
+            a second accuracy.
+
+    Raises:
+        DataError: the data has a class that the model does not know, or `bad_files`
+            is `refuse` and a file is unreadable, or `real` does not fit the images.
+        ConfigError: there is no such split, or `real` is given for another data set.
+    """
+    accepted = None if real is None else _real_labels(real, data or run.config.data)
+    place = pick_device(device)
+    with joined(place):
+        if place.type == "cuda" and place.index is None:
+            place = torch.device("cuda", local_rank())
+        return _evaluate(run, data, split, views, bad_files, place, out, accepted)
+
+
+def _evaluate(
+    run: Run,
+    data: str,
+    split: str,
+    views: str,
+    bad_files: str,
+    device: torch.device,
+    out: Path | None,
+    accepted: tuple[frozenset[int], ...] | None,
+) -> Measured:
+    run.require_head()
+    kind = kind_for(run.model.config)
+    preprocess = with_views(run.preprocess, views)
+    if data:
+        dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
+        refuse_clips(dataset, kind)
+    else:
+        dataset = open_split_data(run.config, run.path / "split.csv", kind)
+    published = dataset.classes
+    dataset = _in_model_order(run, dataset)
+    there = list(dataset.counts())
+    if not split:
+        split = next((name for name in ("test", "val") if name in there), there[0])
+    if split not in there:
+        raise ConfigError(
+            f"The data has no split `{split}`: it has {', '.join(there)}."
+        )
+    # Every rank would decode every image.
+    found = from_first(lambda: vitral.data.check(dataset, workers=2, max_bad=1.0))
+    bad = bad_of(found.bad, split)
+    if bad and bad_files == "refuse":
+        raise DataError(
+            f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
+            f"{bad[0].reason}. Repair them, or count them as wrong with "
+            "`--bad-files wrong`."
+        )
+    name, folder = split, run.path / "predictions"
+    merging = _merging(run)
+    if data or views or merging:
+        # Not among the run's own results, which the report and the card read.
+        known = data in vitral.data.NAMES
+        stem = data.replace("/", "-") if known else Path(data).stem
+        words = (stem if data else "", split, views, merging)
+        name, folder = "-".join(filter(None, words)), run.results_folder
+    folder = out or folder
+    result = measure_split(
+        run, found.dataset, split, bad, device, folder, name, preprocess
+    )
+    second = None
+    if accepted is not None and rank() == 0:
+        second = _score_real(folder / f"{name}.csv", published, accepted)
+        write_json(folder / f"{name}-real.json", second.to_dict())
+    return Measured(
+        split=name, result=result, bad=tuple(bad), folder=folder, real=second
+    )
+
+
+def measure_split(
+    run: Run,
+    dataset: DataSet,
+    split: str,
+    bad: Sequence[BadFile],
+    device: torch.device,
+    folder: Path,
+    name: str,
+    preprocess: Preprocess | None = None,
+) -> Classification | MultiLabel:
+    """Run the model over a split; write <name>.json and <name>.csv into `folder`.
+
+    Args:
+        preprocess: None for the run's own.
+    """
+    run.model.to(device)
+    preprocess = preprocess or run.preprocess
+    loader = split_loader(
+        dataset,
+        split,
+        preprocess,
+        batch_size=evaluation_batch(preprocess),
+    )
+    scores = score_split(
+        run.model,
+        loader,
+        device=device,
+        views=run.extra.get("eval_views", "one"),
+        bf16=run.extra.get("precision") == "bf16",
+        multi_label=run.multi_label,
+    )
+    result = measure(scores, run.classes, bad, multi_label=run.multi_label)
+    if isinstance(result, Classification):
+        result = replace(result, calibrated=_calibrated(run, scores, name))
+    if rank() == 0:
+        write_result(folder, name, scores, result, bad)
+    return result
+
+
+def _merging(run: Run) -> str:
+    """What the name of a result says of merging; nothing where it is as trained."""
+    if run.merge is None:
+        return ""
+    spread = run.merge_schedule if run.merge else None
+    return f"merge{run.merge}" + (
+        f"-{spread}" if spread not in (None, "constant") else ""
+    )
+
+
+def _real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:
+    if data != "imagenet":
+        raise ConfigError(
+            "`real` holds labels of ImageNet's validation images and goes with the "
+            f"data set imagenet alone: got {data}. Leave it out."
+        )
+    return read_real(real)
+
+
+def _score_real(
+    table: Path, classes: tuple[str, ...], accepted: tuple[frozenset[int], ...]
+) -> RealAccuracy:
+    """Score the answers of a table; `classes` are in ImageNet's order."""
+    place = {name: index for index, name in enumerate(classes)}
+    rows = read_predictions(table)
+    answers = np.array([place.get(row.predicted, NO_ANSWER) for row in rows])
+    return real_accuracy(answers, accepted_for([row.path for row in rows], accepted))
+
+
+def _calibrated(run: Run, scores: Scores, name: str) -> Calibrated | None:
+    """With the temperature of the run's own val: fitted on it, else read from it."""
+    if name == "val":
+        wrong = scores.logits.argmax(axis=1) != scores.labels
+        if not wrong.any():
+            # Without an error the best temperature is as cold as is allowed.
+            return None
+        found, number = temperature(scores.logits, scores.labels), len(scores.ids)
+    else:
+        try:
+            file = run.path / "predictions" / "val.json"
+            stored = json.loads(file.read_text(encoding="utf-8"))["calibrated"]
+            found, number = float(stored["temperature"]), int(stored["fitted_n"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # measured before there was one, or without val
+    return calibrated(
+        scores.logits, scores.labels, found, fitted_on="val", fitted_n=number
+    )
+
+
+def _in_model_order(run: Run, dataset: DataSet) -> DataSet:
+    """The data set with the model's class map: classes are matched by name."""
+    unknown = [name for name in dataset.classes if name not in run.classes]
+    if unknown:
+        raise DataError(
+            f"The data has the class {unknown[0]}, which the model does not know: it "
+            f"knows {', '.join(run.classes)}. Rename the folder, or remove it."
+        )
+    if dataset.classes == run.classes:
+        return dataset
+    place = {name: run.classes.index(name) for name in dataset.classes}
+
+    def moved(labels: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(place[dataset.classes[label]] for label in labels)
+
+    examples = tuple(
+        replace(example, label=moved(example.label), target=None)
+        for example in dataset.examples
+    )
+    bad = tuple(replace(file, label=moved(file.label)) for file in dataset.bad)
+    return replace(dataset, classes=run.classes, examples=examples, bad=bad)

@@ -1,0 +1,274 @@
+"""One run a folder at a time: a lock that the kernel lets go of when its owner dies.
+
+The lock is flock on `lock.json`, whose text says who holds it. A killed run leaves the
+file behind and not the lock, so the next one takes it without asking anybody.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from vitral import config_io
+from vitral.atomic_io import TEMPORARY_SUFFIX, make_folder
+from vitral.errors import ConfigError, VitralError, WeightsError
+from vitral.training.distributed import from_first
+from vitral.workflows.config import VOLATILE, TrainConfig, read_config
+
+UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+"""What a file system without locks answers."""
+LETTING_GO = 20.0
+"""Seconds in which what a dead owner was starting lets go of its lock."""
+WRITING = 1.0
+"""Seconds in which the owner of a lock has written its name."""
+
+
+_HOLDING: ContextVar[frozenset[Path]] = ContextVar("holding", default=frozenset())
+"""The folders that this thread's callers hold already."""
+
+
+@contextmanager
+def held(config: TrainConfig, out: Path, resume: bool) -> Iterator[bool]:
+    """Claim the folder and lock it; all ranks of one start share what rank 0 holds.
+
+    Inside itself, for the same folder, it does not wait for itself.
+
+    Yields:
+        whether to resume: as asked, or because torchrun started the ranks again.
+
+    Raises:
+        ConfigError: `out` cannot be this run's, or another process is in it.
+    """
+    with ExitStack() as stack:
+        yield from_first(lambda: _taken(stack, config, out, resume))
+
+
+def _taken(stack: ExitStack, config: TrainConfig, out: Path, resume: bool) -> bool:
+    file = out / LOCK
+    inside = file.resolve() in _HOLDING.get()
+    if not inside:
+        refuse_held(file)
+    resume = resume or restarted(file)
+    # Before anything is written into a folder that may be somebody else's.
+    claim(config, out, resume)
+    if not inside:
+        stack.enter_context(locked(file))
+        claim(config, out, resume)  # another run may have come and gone meanwhile
+        remove_leftovers(out)
+    return resume
+
+
+def restarted(file: Path) -> bool:
+    """Whether torchrun started this run again, after a rank died or nodes changed."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
+        return True
+    # Where nodes come and go torchrun does not count; the start's id stays.
+    number = _run_id()
+    return bool(number) and _read(file).get("torchrun") == number
+
+
+def refuse_held(file: Path) -> None:
+    """Raise if another process holds the lock."""
+    missing = (FileNotFoundError, NotADirectoryError)
+    with contextlib.suppress(*missing), file.open("rb") as opened:
+        if not _comes_free(opened.fileno(), file):
+            raise ConfigError(_refusal(file))
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock; the file goes with it, unless torchrun may start this run again.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    descriptor = _opened(file)
+    before = _HOLDING.set(_HOLDING.get() | {file.resolve()})
+    try:
+        about = {"pid": os.getpid(), "host": socket.gethostname()}
+        text = json.dumps(about | {"torchrun": _run_id()}) + "\n"
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+        yield
+        file.unlink(missing_ok=True)
+    except BaseException:
+        if not _run_id():
+            file.unlink(missing_ok=True)
+        raise
+    finally:
+        _HOLDING.reset(before)
+        os.close(descriptor)
+
+
+def _opened(file: Path) -> int:
+    """The locked file itself: not one that its last owner has just removed."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _comes_free(descriptor, file):
+            os.close(descriptor)
+            raise ConfigError(_refusal(file))
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(file)):
+                return descriptor
+        os.close(descriptor)
+
+
+def _comes_free(descriptor: int, file: Path) -> bool:
+    """Take the lock, at once or when the last of a dead owner lets go of it.
+
+    A process that was killed while it started another leaves a copy of itself, with
+    the lock, until that has become the other program.
+    """
+    deadline = time.monotonic() + LETTING_GO
+    while not _locks(descriptor):
+        if not _owner_is_gone(file) or time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _owner_is_gone(file: Path) -> bool:
+    """Whether the process that wrote its name was on this machine and has ended."""
+    about = _read(file)
+    owner = about.get("pid")
+    if about.get("host") != socket.gethostname() or not isinstance(owner, int):
+        return False
+    try:
+        os.kill(owner, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _locks(descriptor: int) -> bool:
+    """Take the lock, if nobody holds it; a file system without locks has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    return True
+
+
+def _refusal(file: Path) -> str:
+    deadline = time.monotonic() + WRITING
+    while not (about := _read(file)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    owner = f"process {about.get('pid', '?')} on {about.get('host', 'unknown host')}"
+    return (
+        f"The output folder {file.parent} is in use by {owner}: wait until that run "
+        "has ended, stop it, or give another `--out`."
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What the file says; nothing where it is missing or not written yet."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _run_id() -> str:
+    """The id of torchrun's start, empty without one; its default is "none"."""
+    found = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return "" if found == "none" else found
+
+
+LOCK = "lock.json"
+"""Who is training into the folder; see lock.py."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+
+
+def claim(config: TrainConfig, out: Path, resume: bool) -> None:
+    """Make the folder of a run; refuse one in use, or of a run with other settings.
+
+    Raises:
+        ConfigError: `out` cannot be made, is in use, or is resumed with other settings.
+    """
+    if out.is_file():
+        raise ConfigError(f"`--out {out}` is a file: name a folder for the run.")
+    with write_errors_as_ours(out):
+        make_folder(out)
+    if all(_left_by_a_start(file) for file in out.iterdir()):
+        return
+    stored = out / "config.json"
+    if not stored.is_file():
+        raise ConfigError(
+            f"The output folder {out} holds something that is not a run: name another "
+            "folder."
+        )
+    if not resume:
+        raise ConfigError(
+            f"The output folder {out} already holds a run: give another `--out`, or "
+            "`--resume` to go on with it."
+        )
+    before = read_config(stored)
+    old, new = config_io.to_plain(before), config_io.to_plain(config)
+    different = [name for name in new if old[name] != new[name]]
+    different = [name for name in different if name not in VOLATILE]
+    if different:
+        name = different[0]
+        raise ConfigError(
+            f"The run in {out} was started with `{name}` {old[name]} and cannot go on "
+            f"with {new[name]}. Use the first settings, or another `--out`."
+        )
+
+
+def _left_by_a_start(file: Path) -> bool:
+    """Whether a run that ended before its config was written leaves this file."""
+    known = ("log.txt", "split.csv", LOCK)
+    return file.name in known or file.suffix == TEMPORARY_SUFFIX
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what killed processes left of their last writes; checkpoints do so
+    themselves. Only for the process that owns the folder."""
+    for file in out.rglob(f".*.[0-9]*{TEMPORARY_SUFFIX}"):
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        else:
+            file.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors_as_ours(out: Path) -> Iterator[None]:
+    """A full disk or a forbidden folder is the user's to mend, so it gets a sentence.
+
+    The checkpoints have a sentence of their own; this is for every other file.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, VitralError):
+            raise
+        number = error.errno if isinstance(error, OSError) else None
+        if number in FORBIDDEN:
+            raise ConfigError(
+                f"{out} cannot be written ({error}): choose another `--out`, or change "
+                "the permissions."
+            ) from error
+        if isinstance(error, SafetensorError) or number in FULL:
+            raise WeightsError(
+                f"A file of the run could not be written to {out} ({error}). Free "
+                "space and run the same command with --resume; saved checkpoints are "
+                "intact."
+            ) from error
+        raise

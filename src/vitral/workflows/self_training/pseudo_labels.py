@@ -1,0 +1,249 @@
+"""A teacher labels images: its answers, what is left out, and the files of a round.
+
+The image is as in evaluation, the model in eval mode; nothing is random here. Which
+answers are kept is in vitral.objectives.self_training.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import vitral.data
+from vitral.atomic_io import write_atomic, write_json
+from vitral.data import DataSet, Loader, evaluation_transform, read_unlabelled
+from vitral.data.dataset import Example
+from vitral.data.sources import TABLE, PseudoData, write_pseudo
+from vitral.errors import ConfigError, DataError
+from vitral.evaluation import softmax
+from vitral.objectives.self_training import PseudoLabels
+from vitral.workflows.inference import score
+from vitral.workflows.inputs import evaluation_batch
+from vitral.workflows.run import Run
+
+ABOUT = "data.json"
+"""The file of a round that names its data; it is written last."""
+SMALLEST_SHARE = 1e-6
+"""Of a class in a stored target; what is below is no more than rounding."""
+COLUMNS = ("path", "label", "confidence", "copies", "why")
+
+
+class Survey(NamedTuple):
+    """The unlabelled images, looked at once for all rounds."""
+
+    images: DataSet
+    """Those that a teacher may label."""
+    left_out: dict[str, str]
+    """Path to reason: unreadable, or a copy of a labelled image."""
+
+
+class Answers(NamedTuple):
+    """What a teacher says about every image it could read."""
+
+    paths: tuple[str, ...]
+    probabilities: np.ndarray
+    """[images, classes] in float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """The labels of one round, as its files hold them."""
+
+    answers: Answers
+    pseudo: PseudoLabels
+    labelled_copies: int
+    pseudo_copies: int
+    num_labelled: int
+    """Labelled training images, each counted once."""
+
+    @property
+    def num_seen(self) -> int:
+        """Pseudo-labelled images of an epoch, copies included."""
+        return int(self.pseudo.repeats.sum()) * self.pseudo_copies
+
+    @property
+    def ratio(self) -> float:
+        """Of pseudo-labelled to labelled images in an epoch."""
+        return self.num_seen / (self.num_labelled * self.labelled_copies)
+
+
+def survey(labelled: DataSet, unlabelled: str, file: Path) -> Survey:
+    """List the unlabelled images; once, then what `file` keeps.
+
+    Every image is decoded. An exact copy of a labelled one is left out: its label is
+    known, and one of val or test must not be learned from.
+
+    Raises:
+        DataError: no image is left.
+        ConfigError: `file` is damaged.
+    """
+    root = Path(unlabelled)
+    found = read_unlabelled(root)
+    if not file.is_file():
+        left_out = _left_out(labelled, found)
+        paths = [e.id for e in found.examples if e.id not in left_out]
+        write_json(file, {"images": paths, "left_out": left_out})
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        known, left_out = set(stored["images"]), dict(stored["left_out"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{file} is damaged ({error}): remove it to list the images again."
+        ) from error
+    examples = tuple(example for example in found.examples if example.id in known)
+    if not examples:
+        reasons = "; ".join(f"{path}: {why}" for path, why in [*left_out.items()][:3])
+        raise DataError(
+            f"{unlabelled} has no image that a teacher could label: all "
+            f"{len(left_out)} are left out ({reasons}). Give images that the labelled "
+            "set does not hold."
+        )
+    return Survey(replace(found, examples=examples), left_out)
+
+
+def _left_out(labelled: DataSet, unlabelled: DataSet) -> dict[str, str]:
+    """Path to reason of what cannot or must not be labelled."""
+    mark = "unlabelled"
+    place = {f"{mark}:{e.id}": e for e in unlabelled.examples}
+    known = {f"labelled:{e.id}": e for e in labelled.examples}
+    both = replace(
+        labelled,
+        examples=(
+            *(replace(e, id=id_) for id_, e in known.items()),
+            *(replace(e, id=id_, split=mark) for id_, e in place.items()),
+        ),
+        reader=_Both(labelled=labelled, unlabelled=unlabelled),
+        bad=(),
+    )
+    audit = vitral.data.check(both, workers=2, max_bad=1.0)
+    left_out = {
+        place[file.path].id: f"unreadable: {file.reason}"
+        for file in audit.bad
+        if file.path in place
+    }
+    for copies in audit.leaks:
+        if mark not in copies.splits:
+            continue
+        of = next(id_ for id_ in copies.ids if id_ in known)
+        for id_ in copies.ids:
+            if id_ in place:
+                split = known[of].split or "the labelled set"
+                left_out[place[id_].id] = f"copy of {known[of].id} ({split})"
+    return left_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Both:
+    """Read an example whose id says which set it is of."""
+
+    labelled: DataSet
+    unlabelled: DataSet
+
+    def __call__(self, example: Example) -> vitral.data.Decoded:
+        which, _, id_ = example.id.partition(":")
+        return getattr(self, which).decode(replace(example, id=id_))
+
+
+def answer(
+    run: Run, images: DataSet, device: torch.device, workers: int, temperature: float
+) -> Answers:
+    """The teacher's probabilities, with the views and precision of its evaluation.
+
+    Args:
+        temperature: what its logits are divided by.
+    """
+    run.model.to(device)
+    loader = Loader(
+        dataset=images,
+        examples=images.examples,
+        transform=evaluation_transform(run.preprocess),
+        batch_size=evaluation_batch(run.preprocess),
+        workers=workers,
+    )
+    scores = score(
+        run.model,
+        loader.epoch(0),
+        device=device,
+        views=run.extra.get("eval_views", "one"),
+        bf16=run.extra.get("precision") == "bf16",
+    )
+    return Answers(scores.ids, softmax(scores.logits.astype(np.float64) / temperature))
+
+
+def copies_for(num_labelled: int, num_pseudo: int, ratio: float) -> tuple[int, int]:
+    """How often each labelled and each pseudo-labelled image stands in an epoch.
+
+    Whole numbers, one of them 1, that come nearest to `ratio` pseudo-labelled images
+    for each labelled one.
+    """
+    factor = num_pseudo / (ratio * num_labelled)
+    if factor >= 1:
+        return round(factor), 1
+    return 1, round(1 / factor)
+
+
+def write_labels(
+    folder: Path,
+    found: Labelled,
+    classes: tuple[str, ...],
+    about: PseudoData,
+    left_out: Mapping[str, str],
+) -> None:
+    """pseudo.jsonl, answers.csv and, last, data.json."""
+    write_atomic(folder / TABLE, _rows(found, classes))
+    write_atomic(folder / "answers.csv", _answers(found, classes, left_out))
+    write_pseudo(folder / ABOUT, about)
+
+
+def _rows(found: Labelled, classes: tuple[str, ...]) -> str:
+    """One line for each image that is learned from."""
+    lines = []
+    chosen, repeats, targets = found.pseudo
+    for row, copies, target in zip(
+        chosen.tolist(), repeats.tolist(), targets.tolist(), strict=True
+    ):
+        probabilities = found.answers.probabilities[row]
+        shares = {
+            name: round(share, 7)
+            for name, share in zip(classes, target, strict=True)
+            if share >= SMALLEST_SHARE
+        }
+        lines.append(
+            json.dumps(
+                {
+                    "path": found.answers.paths[row],
+                    "label": classes[int(probabilities.argmax())],
+                    "confidence": round(float(probabilities.max()), 6),
+                    "copies": copies,
+                    "target": shares,
+                },
+                ensure_ascii=False,
+            )
+        )
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _answers(
+    found: Labelled, classes: tuple[str, ...], left_out: Mapping[str, str]
+) -> str:
+    """Every unlabelled image, and what became of it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    chosen = found.pseudo.chosen.tolist()
+    copies = dict(zip(chosen, found.pseudo.repeats.tolist(), strict=True))
+    for row, path in enumerate(found.answers.paths):
+        probabilities = found.answers.probabilities[row]
+        number = copies.get(row, 0)
+        why = "" if number else "not sure enough, or too many of its class"
+        label = classes[int(probabilities.argmax())]
+        writer.writerow([path, label, f"{probabilities.max():.6f}", number, why])
+    for path, reason in left_out.items():
+        writer.writerow([path, "", "", 0, reason])
+    return text.getvalue()

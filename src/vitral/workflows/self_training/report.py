@@ -1,0 +1,80 @@
+"""The page of a round's pseudo-labels: what the report needs, from run and data."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vitral.data.sources import csv_rows, json_rows, read_text
+from vitral.errors import DataError, ImageError
+from vitral.report import PseudoFacts, write_pseudo_page
+from vitral.workflows.self_training.pseudo_labels import Labelled, Survey
+
+
+def show(
+    folder: Path,
+    made: Labelled,
+    found: Survey,
+    teacher: Path,
+    classes: tuple[str, ...],
+    threshold: float,
+    truth: dict[str, int] | None,
+) -> Path:
+    """Write the page and its picture into the folder of a round's labels.
+
+    Args:
+        truth: path to class; None where nothing is known.
+    """
+    answers = made.answers
+    copies = np.zeros(len(answers.paths), dtype=np.int64)
+    copies[made.pseudo.chosen.numpy()] = made.pseudo.repeats.numpy()
+    by_path = {example.id: example for example in found.images.examples}
+
+    def image(path: str) -> Image.Image | None:
+        try:
+            return found.images.read(by_path[path])
+        except ImageError:
+            return None
+
+    known = None
+    if truth is not None:
+        known = np.array([truth.get(path, -1) for path in answers.paths])
+    facts = PseudoFacts(
+        title=f"{folder.resolve().parent.name}, round {folder.name.split('-')[-1]}",
+        teacher=str(teacher),
+        unlabelled=str(found.images.root),
+        classes=classes,
+        paths=answers.paths,
+        label=answers.probabilities.argmax(axis=1),
+        confidence=answers.probabilities.max(axis=1),
+        copies=copies * made.pseudo_copies,
+        threshold=threshold,
+        num_labelled=made.num_labelled,
+        labelled_copies=made.labelled_copies,
+        left_out=list(found.left_out.items()),
+        truth=known,
+    )
+    return write_pseudo_page(folder, facts, image)
+
+
+def truth_of(file: str, classes: tuple[str, ...]) -> dict[str, int] | None:
+    """Path to class of a table `path,label`; None where no table is given.
+
+    Raises:
+        DataError: the table cannot be read, or a label is no class.
+    """
+    if not file:
+        return None
+    table = Path(file)
+    text = read_text(table)
+    rows = json_rows(table, text) if table.suffix == ".jsonl" else csv_rows(table, text)
+    place = {name: index for index, name in enumerate(classes)}
+    found = {}
+    for line, row in rows:
+        if row["label"] not in place:
+            raise DataError(
+                f"{table.name} line {line}: {row['label']!r} is no class; the teacher "
+                f"knows {', '.join(classes[:8])}. Correct it, or remove the row."
+            )
+        found[row["path"]] = place[row["label"]]
+    return found

@@ -1,0 +1,328 @@
+"""Self-training, Noisy Student (arXiv 1911.04252): rounds of teacher and student.
+
+A teacher labels images of which nobody said what they show; a student of equal or
+larger size learns from them and from the labelled ones, with noise, and is the next
+teacher. Each round is a run folder of its own, made by `train`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import vitral.data
+from vitral.atomic_io import write_json
+from vitral.data import DataSet
+from vitral.data.sources import PseudoData
+from vitral.data.split import apply, save
+from vitral.errors import ConfigError, DataError
+from vitral.evaluation import Classification, Interval
+from vitral.objectives.self_training import pseudo_labels
+from vitral.workflows.config import TrainConfig
+from vitral.workflows.dataset import open_data
+from vitral.workflows.evaluate import Compared, compare_runs, measure_split
+from vitral.workflows.run import Run
+from vitral.workflows.run_lock import write_errors_as_ours
+from vitral.workflows.runtime import pick_device
+from vitral.workflows.self_training.config import (
+    DONE,
+    Begun,
+    SelfTrainingConfig,
+    begin,
+    last_round,
+    lasting,
+    learned_from,
+    softmax_of,
+    student_config,
+    temperature_of,
+)
+from vitral.workflows.self_training.pseudo_labels import (
+    ABOUT,
+    Labelled,
+    Survey,
+    answer,
+    copies_for,
+    survey,
+    write_labels,
+)
+from vitral.workflows.self_training.report import show, truth_of
+from vitral.workflows.self_training.student_noise import notes_on
+from vitral.workflows.train import train
+
+Announce = Callable[[str], None]
+
+
+class Result(NamedTuple):
+    """A teacher or a student on the held-out images."""
+
+    name: str
+    """`teacher`, or `round 2`."""
+    path: Path
+    accuracy: float
+    interval: Interval
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTrained:
+    """All rounds so far."""
+
+    out: Path
+    split: str
+    """What the accuracies are of; empty where nothing is held out."""
+    results: tuple[Result, ...]
+    """The teacher, then each round."""
+    compared: Compared | None
+    """The last round against the teacher, image by image."""
+
+
+def self_train(
+    config: TrainConfig,
+    unlabelled: str | Path,
+    out: str | Path,
+    *,
+    teacher: str | Path | None = None,
+    settings: SelfTrainingConfig | None = None,
+    truth: str | Path | None = None,
+    labels_only: bool = False,
+    workers: int = 0,
+    device: str = "auto",
+    announce: Announce | None = None,
+) -> SelfTrained:
+    """Train students of a teacher's labels; the same call goes on where it stopped.
+
+    Args:
+        config: of the students, and of the teacher where none is given; its `data` are
+            the labelled images. Their val and test stay those of the teacher's run.
+        unlabelled: a folder with images at any depth; it is not written to.
+        teacher: a run of the same classes; None to train one in `out`/round-0.
+        truth: a table `path,label` of the unlabelled images, for the report alone.
+        labels_only: stop once the next round's labels are written, to mend them.
+
+    Raises:
+        ConfigError: `out` is in use or began with other settings, or the teacher knows
+            other classes.
+        DataError: no image is left to label, or the teacher is sure of none.
+        VitralError: what `train` raises.
+    """
+    out, settings = Path(out), settings or SelfTrainingConfig()
+    softmax_of(config)  # refuses before anything is written
+    say = announce or (lambda line: None)
+    begun = Begun(config, settings, str(unlabelled), str(teacher or ""))
+    with write_errors_as_ours(out):
+        begin(out, begun)
+        rounds = _Rounds(begun, out, str(truth or ""), workers, device, say)
+        return rounds.run(labels_only)
+
+
+class _Rounds(NamedTuple):
+    """The rounds of one self-training."""
+
+    begun: Begun
+    out: Path
+    truth: str
+    workers: int
+    device: str
+    say: Announce
+
+    def run(self, labels_only: bool) -> SelfTrained:
+        begun, settings = self.begun, self.begun.settings
+        teacher = self._teacher()
+        labelled = self._labelled(teacher)
+        for note in notes_on(begun.config, teacher):
+            self.say(f"note: {note}")
+        place = pick_device(self.device)
+        found = survey(labelled, begun.unlabelled, self.out / "unlabelled.json")
+        self.say(
+            f"unlabelled: {len(found.images.examples):,} images, "
+            f"{len(found.left_out):,} left out"
+        )
+        split, results = self._measured(teacher, labelled, place)
+        latest = teacher
+        for number in range(1, settings.rounds + 1):
+            folder = self.out / f"round-{number}"
+            labels = self.out / f"pseudo-{number}"
+            if not (folder / DONE).is_file():
+                self._label(latest, labelled, found, labels, place)
+                if labels_only:
+                    return SelfTrained(
+                        out=self.out, split=split, results=results, compared=None
+                    )
+                self.say(f"round {number}: training in {folder}")
+                config = student_config(begun.config, labels / ABOUT)
+                train(
+                    config,
+                    folder,
+                    resume=True,
+                    workers=self.workers,
+                    device=self.device,
+                    announce=self.say,
+                )
+            latest = Run(folder)
+            results += _result(f"round {number}", latest, split)
+        return self._finished(split, results)
+
+    def _teacher(self) -> Run:
+        """The given run, or one that is trained on the labelled images alone."""
+        if self.begun.teacher:
+            return Run(last_round(Path(self.begun.teacher)))
+        folder = self.out / "round-0"
+        if (folder / DONE).is_file():
+            return Run(folder)
+        self.say(f"teacher: training on the labelled images alone in {folder}")
+        return train(
+            self.begun.config,
+            folder,
+            resume=True,
+            workers=self.workers,
+            device=self.device,
+            announce=self.say,
+        )
+
+    def _labelled(self, teacher: Run) -> DataSet:
+        """The labelled images with the splits of the teacher's run, kept in split.csv.
+
+        Raises:
+            ConfigError: the teacher has other classes, or several an image.
+        """
+        config = self.begun.config
+        dataset = open_data(config)
+        if teacher.classes != dataset.classes or teacher.multi_label:
+            raise ConfigError(
+                f"The teacher {teacher.path} answers one of "
+                f"{', '.join(teacher.classes[:5])}, and {config.data} has "
+                f"{', '.join(dataset.classes[:5])}: both need the same classes, one an "
+                "image. Train the teacher on this data first."
+            )
+        file = self.out / "split.csv"
+        if not file.is_file():
+            theirs = teacher.path / "split.csv"
+            if theirs.is_file() and learned_from(teacher) == lasting(config.data):
+                dataset = apply(
+                    dataset, theirs, seed=config.seed, val=config.val, test=config.test
+                )
+            else:
+                self.say(
+                    "note: the teacher's run does not tell which images of "
+                    f"{config.data} it has learned from, so its number may be too good"
+                )
+            save(dataset, file)
+        return apply(dataset, file, seed=config.seed, val=config.val, test=config.test)
+
+    def _label(
+        self,
+        teacher: Run,
+        labelled: DataSet,
+        found: Survey,
+        folder: Path,
+        place: torch.device,
+    ) -> None:
+        """The files of a round's labels, unless they are there: a person may have
+        mended them."""
+        if (folder / ABOUT).is_file():
+            return
+        folder.mkdir(exist_ok=True)
+        settings, config = self.begun.settings, self.begun.config
+        temperature = temperature_of(teacher) if settings.calibrated else 1.0
+        answers = answer(teacher, found.images, place, self.workers, temperature)
+        pseudo = pseudo_labels(
+            torch.from_numpy(answers.probabilities),
+            threshold=settings.threshold,
+            per_class=settings.per_class,
+            temperature=settings.temperature,
+            hard=settings.hard,
+        )
+        if not len(pseudo.chosen):
+            best = float(answers.probabilities.max())
+            raise DataError(
+                f"The teacher {teacher.path} is sure of no image of "
+                f"{self.begun.unlabelled}: its highest confidence is {best:.2f} and "
+                f"the threshold {settings.threshold:g}. Lower the threshold."
+            )
+        num_labelled = len(labelled.select("train"))
+        num_pseudo = int(pseudo.repeats.sum())
+        copies = copies_for(num_labelled, num_pseudo, settings.ratio)
+        made = Labelled(
+            answers=answers,
+            pseudo=pseudo,
+            labelled_copies=copies[0],
+            pseudo_copies=copies[1],
+            num_labelled=num_labelled,
+        )
+        about = PseudoData(
+            labelled=lasting(config.data),
+            group_by=config.group_by,
+            seed=config.seed,
+            val=config.val,
+            test=config.test,
+            split="../split.csv",
+            unlabelled=lasting(self.begun.unlabelled),
+            smoothing=softmax_of(config).smoothing,
+            labelled_copies=copies[0],
+            pseudo_copies=copies[1],
+        )
+        self.say(
+            f"labels: {len(pseudo.chosen):,} of {len(answers.paths):,} images kept, "
+            f"{made.num_seen:,} an epoch with copies, beside {num_labelled:,} labelled "
+            f"ones {copies[0]} times"
+        )
+        truth = truth_of(self.truth, teacher.classes)
+        show(
+            folder,
+            made,
+            found,
+            teacher.path,
+            teacher.classes,
+            settings.threshold,
+            truth,
+        )
+        write_labels(folder, made, teacher.classes, about, found.left_out)
+        self.say(f"labels: {folder / 'report.html'}")
+
+    def _measured(
+        self, teacher: Run, labelled: DataSet, place: torch.device
+    ) -> tuple[str, tuple[Result, ...]]:
+        """What is held out, and the teacher on it."""
+        there = labelled.counts()
+        split = next((name for name in ("test", "val") if name in there), "")
+        if not split:
+            return "", ()
+        folder = self.out / "teacher"
+        if not (folder / f"{split}.csv").is_file():
+            audit = vitral.data.check(labelled, workers=2, max_bad=1.0)
+            bad = [file for file in audit.bad if file.split == split]
+            folder.mkdir(exist_ok=True)
+            measure_split(teacher, audit.dataset, split, bad, place, folder, split)
+        values = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
+        return split, (_read("teacher", teacher.path, values),)
+
+    def _finished(self, split: str, results: tuple[Result, ...]) -> SelfTrained:
+        compared = None
+        if split and len(results) > 1:
+            table = Path("predictions") / f"{split}.csv"
+            compared = compare_runs(
+                self.out / "teacher" / f"{split}.csv", results[-1].path / table
+            )
+        done = SelfTrained(
+            out=self.out, split=split, results=results, compared=compared
+        )
+        values = [{**r._asdict(), "path": str(r.path)} for r in results]
+        comparison = compared.to_dict() if compared is not None else None
+        write_json(
+            self.out / "result.json",
+            {"split": split, "results": values, "compared": comparison},
+        )
+        return done
+
+
+def _result(name: str, run: Run, split: str) -> tuple[Result, ...]:
+    values = run.metrics.get(split)
+    return () if values is None else (_read(name, run.path, values),)
+
+
+def _read(name: str, path: Path, values: dict[str, Any]) -> Result:
+    result = Classification.from_dict(values)
+    return Result(name, path, result.top1, result.top1_interval, result.n)

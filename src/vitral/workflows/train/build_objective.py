@@ -1,0 +1,186 @@
+"""From the settings of an objective to the module that is trained, and its teacher."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+import vitral.weights
+from vitral.data import DataSet, Preprocess
+from vitral.errors import ConfigError, WeightsError
+from vitral.models import VisionModel, ViT
+from vitral.objectives import (
+    MAE,
+    Distill,
+    DistillConfig,
+    MAEConfig,
+    MaskedPatch,
+    MaskedPatchConfig,
+    Supervised,
+    SupervisedConfig,
+)
+from vitral.objectives import mae as masked_autoencoder
+from vitral.workflows.config import TrainConfig
+from vitral.workflows.train.build import Prepared
+from vitral.workflows.train.frozen_cache import Tail
+
+WITHOUT_LABELS = ("loss", "knn_accuracy")
+"""What an evaluation of an objective without labels gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translated:
+    """From what the student sees to what the teacher expects to see."""
+
+    student: Preprocess
+    teacher: Preprocess
+
+    def __call__(
+        self, image: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 rows columns"]:
+        """Other normalisation and other size; crops and colours are the student's."""
+        ours, theirs = (
+            [image.new_tensor(values)[:, None, None] for values in (p.mean, p.std)]
+            for p in (self.student, self.teacher)
+        )
+        if (self.student.mean, self.student.std) != (
+            self.teacher.mean,
+            self.teacher.std,
+        ):
+            image = (image * ours[1] + ours[0] - theirs[0]) / theirs[1]
+        if tuple(image.shape[-2:]) == tuple(self.teacher.image_size):
+            return image
+        return functional.interpolate(
+            image, self.teacher.image_size, mode="bilinear", antialias=True
+        )
+
+
+class Teacher(nn.Module):
+    """A trained model that sees the student's images in its own way."""
+
+    def __init__(self, model: nn.Module, translate: Translated) -> None:
+        super().__init__()
+        self.model = model
+        self.translate = translate
+
+    def forward(
+        self, image: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch classes"]:
+        """The teacher's logits."""
+        logits: Tensor = self.model(self.translate(image))
+        return logits
+
+
+def build_objective(
+    config: TrainConfig, prepared: Prepared, classes: tuple[str, ...]
+) -> nn.Module:
+    """What `fit` trains: the loss around the model, with what it needs of its own.
+
+    With `cache` it is around the part of the model that learns from cached outputs.
+
+    Raises:
+        ConfigError: the objective cannot train this model, or its teacher has other
+            classes.
+        WeightsError: the teacher cannot be read.
+    """
+    settings = config.objective
+    # The objective's own weights must not depend on what happened since the model's.
+    torch.manual_seed(config.seed + 1)
+    model: VisionModel = prepared.model
+    if isinstance(settings, SupervisedConfig):
+        return Supervised(Tail(model) if config.cache else model, settings)
+    if isinstance(settings, DistillConfig):
+        teacher = read_teacher(settings.teacher, prepared.preprocess, classes)
+        return Distill(model, teacher, settings)
+    if isinstance(settings, MAEConfig):
+        if not config.weights and isinstance(model, ViT):
+            masked_autoencoder.start(model)
+        return MAE(model, settings)  # type: ignore[arg-type]
+    assert isinstance(settings, MaskedPatchConfig)
+    preprocess = prepared.preprocess
+    return MaskedPatch(model, settings, preprocess.mean, preprocess.std)  # type: ignore[arg-type]
+
+
+def read_teacher(path: str, student: Preprocess, classes: tuple[str, ...]) -> Teacher:
+    """The model at `path`, for images as the student sees them.
+
+    Raises:
+        ConfigError: no path was given, or its classes are others.
+        WeightsError: it cannot be read.
+    """
+    if not path:
+        raise ConfigError(
+            "Distillation needs a teacher: give a run or a file of weights with "
+            "`--teacher RUN`."
+        )
+    if not Path(path).exists():
+        raise WeightsError(
+            f"The teacher {path} does not exist: give a run, a model folder or a file "
+            "of weights."
+        )
+    source = vitral.weights.read(path)
+    if source.classes and tuple(source.classes) != tuple(classes):
+        raise ConfigError(
+            f"The teacher {path} knows the classes {', '.join(source.classes[:5])}, "
+            f"and the data has {', '.join(classes[:5])}: student and teacher need the "
+            "same classes in the same order."
+        )
+    if source.config.num_classes != len(classes):
+        raise ConfigError(
+            f"The teacher {path} has {source.config.num_classes} outputs and the data "
+            f"{len(classes)} classes: fine-tune the teacher on this data first."
+        )
+    model = vitral.weights.build(source, source.config).model
+    return Teacher(model, Translated(student=student, teacher=source.preprocess))
+
+
+def refuse_objective(config: TrainConfig, dataset: DataSet) -> None:
+    """Say before the first step what the objective would say at it.
+
+    Raises:
+        ConfigError: data, model or other settings do not fit the objective.
+    """
+    settings = config.objective
+    if isinstance(settings, SupervisedConfig):
+        _refuse_supervised(config, settings, dataset)
+    elif dataset.multi_label and settings.LABELS:
+        raise ConfigError(
+            f"Images of {config.data} have several classes, which `{settings.NAME}` "
+            "cannot learn: train with `--objective supervised --loss sigmoid`."
+        )
+    if config.cache and not isinstance(settings, SupervisedConfig):
+        raise ConfigError(
+            f"`--cache` keeps outputs of frozen blocks, but `{settings.NAME}` needs "
+            "the images themselves at every step: leave it out."
+        )
+    if settings.LABELS:
+        return
+    if config.mix.mixup or config.mix.cutmix:
+        raise ConfigError(
+            f"Mixup and CutMix blend classes, which `{settings.NAME}` does not use: "
+            "set `--mixup 0 --cutmix 0`."
+        )
+    if config.loop.monitor not in WITHOUT_LABELS:
+        raise ConfigError(
+            f"`monitor` is {config.loop.monitor!r}, but without labels an evaluation "
+            f"gives {' and '.join(WITHOUT_LABELS)}: set `--monitor loss`."
+        )
+
+
+def _refuse_supervised(
+    config: TrainConfig, settings: SupervisedConfig, dataset: DataSet
+) -> None:
+    weights, classes = settings.class_weights, dataset.classes
+    if weights is not None and len(weights) != len(classes):
+        raise ConfigError(
+            f"`class_weights` has {len(weights)} values and the data has "
+            f"{len(classes)} classes: give one value a class."
+        )
+    if dataset.multi_label and settings.loss != "sigmoid":
+        raise ConfigError(
+            f"Images of {config.data} have several classes, which the softmax loss "
+            "cannot learn: set `--loss sigmoid`."
+        )

@@ -1,0 +1,247 @@
+"""Training on the output of a frozen prefix, computed once per image and view.
+
+The stem and the first blocks of a model do not change, and an image has a finite number
+of views, so their output is a table. The tail of the model, trained on that table, gets
+the same gradients as the whole model would.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vitral.atomic_io import write_json
+from vitral.data import Batch, Loader
+from vitral.data.loading import target_of
+from vitral.errors import DataError, WeightsError
+from vitral.models import Tokens, VisionModel, without_merging
+from vitral.workflows.run_lock import FULL
+
+FILE, ABOUT = "tokens.bin", "tokens.json"
+
+
+class Tail(nn.Module):
+    """The part of a model behind its frozen prefix: cached tokens to logits."""
+
+    def __init__(self, model: VisionModel) -> None:
+        super().__init__()
+        self.model = model
+        self.like = after_frozen(model)
+        self.probe = is_probe(model)
+
+    def forward(
+        self, table: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch classes"]:
+        first = self.model.num_frozen_blocks
+        assert first is not None
+        if self.probe:
+            return self.model.head(table[:, 0])
+        return self.model.forward_tokens(unpacked(table, self.like), first)
+
+
+def after_frozen(model: VisionModel) -> Tokens:
+    """What leaves the frozen prefix, for an image of zeros: grid and shapes."""
+    with torch.no_grad(), without_merging(model):
+        tokens = model.embed(_blank(model))
+        return model.encode(tokens, 0, model.num_frozen_blocks or 0)
+
+
+def packed(tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
+    """All that the next block needs as one table: the words of a patch, where there
+    are some, follow its token; those of other tokens are zeros."""
+    if tokens.words is None:
+        return tokens.x
+    words = tokens.words.flatten(2)
+    prefix = tokens.x.shape[1] - words.shape[1]
+    return torch.cat([tokens.x, F.pad(words, (0, 0, prefix, 0))], dim=2)
+
+
+def unpacked(table: Float[Tensor, "batch tokens dim"], like: Tokens) -> Tokens:
+    """The tokens of a table; `like` has their shapes."""
+    if like.words is None:
+        return Tokens(table, like.rows, like.columns)
+    _, patches, *word = like.words.shape
+    width = like.x.shape[2]
+    words = table[:, table.shape[1] - patches :, width:].unflatten(2, word)
+    return Tokens(table[:, :, :width], like.rows, like.columns, words=words)
+
+
+def _blank(model: VisionModel) -> Tensor:
+    """One black image or clip of the model's own size."""
+    config = model.config
+    frames = [config.num_frames] if config.num_frames else []
+    like = next(model.parameters())
+    return like.new_zeros(1, *frames, config.in_chans, *config.image_hw)
+
+
+def is_probe(model: VisionModel) -> bool:
+    """Whether only the head learns: then one pooled vector an image is enough."""
+    learns = [name for name, p in model.named_parameters() if p.requires_grad]
+    return all(name.startswith("head.") for name in learns)
+
+
+def frozen_output(
+    model: VisionModel, image: Float[Tensor, "batch *frames channels height width"]
+) -> Float[Tensor, "batch tokens dim"]:
+    """What the learning part of `model` takes as its input."""
+    first = model.num_frozen_blocks
+    assert first is not None
+    with without_merging(model):  # as in training, whatever mode the model is in
+        tokens = model.encode(model.embed(image), 0, first)
+        if is_probe(model):
+            return model.forward_pool(model.finish(tokens))[:, None]
+        return packed(tokens)
+
+
+@dataclass(kw_only=True)
+class CachedLoader:
+    """The batches of a Loader, with cached outputs in the place of images."""
+
+    loader: Loader
+    table: np.ndarray
+    """[views, examples, tokens, dim], mapped from the disk."""
+    bf16: bool
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from batch `start` on; as Loader.epoch."""
+        shown, size = self.loader.shown(number), self.loader.batch_size
+        classes = len(self.loader.dataset.classes)
+        examples = self.loader.examples
+        for index in range(start, len(self)):
+            images = shown[index * size : (index + 1) * size]
+            chosen = [examples[image.place] for image in images]
+            rows = [
+                self.table[image.number % len(self.table), image.place]
+                for image in images
+            ]
+            tokens = torch.from_numpy(np.stack(rows))
+            yield Batch(
+                image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
+                target=torch.stack([target_of(example, classes) for example in chosen]),
+                label=torch.tensor([example.label[0] for example in chosen]),
+                id=tuple(example.id for example in chosen),
+            )
+
+
+def cached(
+    loader: Loader,
+    model: VisionModel,
+    folder: Path,
+    *,
+    key: str,
+    views: int,
+    device: torch.device,
+    bf16: bool,
+) -> CachedLoader:
+    """Compute the outputs of `loader`'s images, or map those that are already there.
+
+    Args:
+        folder: gets one file of views x examples x tokens x dim numbers.
+        key: what the outputs depend on beside the weights; a file with another key is
+            made again.
+        bf16: compute in bfloat16 and keep it so, at half the size.
+
+    Raises:
+        DataError: an image cannot be decoded.
+        WeightsError: the disk has no room for them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = folder / ABOUT
+    shape = _shape(loader, model, views)
+    wanted = {"key": f"{key} {_fingerprint(model)}", "shape": list(shape), "bf16": bf16}
+    kind = np.int16 if bf16 else np.float32
+    if not about.is_file() or json.loads(about.read_text()) != wanted:
+        about.unlink(missing_ok=True)
+        once = replace(loader, repeats=1)
+        with _reserved(folder / FILE, math.prod(shape) * kind().itemsize) as file:
+            for view in range(views):
+                _fill(file, view * shape[1], once, model, view, device, bf16)
+        write_json(about, wanted)
+    table = np.memmap(folder / FILE, dtype=kind, mode="r", shape=shape)
+    return CachedLoader(loader=loader, table=table, bf16=bf16)
+
+
+@contextmanager
+def _reserved(path: Path, size: int) -> Iterator[BinaryIO]:
+    """A new file of `size` bytes, flushed at the end; removed where that fails.
+
+    The room is asked for before hours of computing, and the content goes through
+    ordinary writes: a page of a mapped file that finds no room kills the process.
+    """
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise WeightsError(
+            f"The outputs of the frozen blocks need {size:,} bytes in {path.parent}, "
+            f"where {free:,} are free ({error.strerror}). Free space, give fewer "
+            "`--views`, or leave `--cache` out; then run the same command with "
+            "--resume."
+        ) from error
+
+
+def _fingerprint(model: VisionModel) -> str:
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _fill(
+    file: BinaryIO,
+    first_row: int,
+    loader: Loader,
+    model: VisionModel,
+    view: int,
+    device: torch.device,
+    bf16: bool,
+) -> None:
+    """Write the outputs of one view, a row an example, from `first_row` on."""
+    model.eval()
+    places = {example.id: i for i, example in enumerate(loader.examples)}
+    filled = 0
+    for batch in loader.epoch(view):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            tokens = frozen_output(model, batch.image.to(device)).float().cpu()
+        values = tokens.bfloat16().view(torch.int16) if bf16 else tokens
+        for name, row in zip(batch.id, values.numpy(), strict=True):
+            file.seek((first_row + places[name]) * row.nbytes)
+            file.write(row.tobytes())
+        filled += len(batch.id)
+    if filled != len(places):
+        first = loader.failures[0]
+        raise DataError(
+            f"{len(places) - filled} images could not be decoded while their outputs "
+            f"were computed, first {first.id}: {first.reason}. Run `vitral data check` "
+            "and remove them from the split."
+        )
+
+
+def _shape(loader: Loader, model: VisionModel, views: int) -> tuple[int, int, int, int]:
+    with torch.no_grad():
+        output = frozen_output(model, _blank(model))
+    return (views, len(loader.examples), output.shape[1], output.shape[2])

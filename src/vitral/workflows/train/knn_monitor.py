@@ -1,0 +1,121 @@
+"""Judging training without labels: the loss on held-out images, and nearest neighbours.
+
+The loss of an objective says how well its own puzzle is solved; where the images have
+classes, how often neighbours in the features share one says whether anything was
+learned that a classifier can use (arXiv 1805.01978, 2104.14294).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from vitral.data import DataSet, Example, Loader, Preprocess, evaluation_transform
+from vitral.errors import DataError
+from vitral.evaluation import Probe
+from vitral.evaluation.probes import knn
+from vitral.models import VisionModel
+from vitral.training.step import to_device
+from vitral.workflows.features import Extracted, computed
+from vitral.workflows.inference import split_loader
+
+NEIGHBOURS = 20
+MOST_NEIGHBOURS = 5_000
+"""Training images that are asked, evenly chosen: enough for a monitor."""
+
+
+class Judgement(NamedTuple):
+    """One split, measured without a classifier."""
+
+    n: int
+    """Images that could be decoded."""
+    loss: float
+    """Mean over them."""
+    knn: Probe | None
+    """None where the images have no classes, or several each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitor:
+    """The data and settings of all evaluations of a run."""
+
+    dataset: DataSet
+    preprocess: Preprocess
+    batch_size: int
+    device: torch.device
+    bf16: bool
+
+    def judge(self, objective: nn.Module, model: VisionModel, split: str) -> Judgement:
+        """The loss of `objective` and the neighbours in `model`'s features.
+
+        Args:
+            objective: in eval mode it hides the same patches each time.
+            model: whose features are asked; the averaged weights where there are some.
+        """
+        loss, images = self._loss(objective, split)
+        return Judgement(images, loss, self._neighbours(model, split))
+
+    def _loss(self, objective: nn.Module, split: str) -> tuple[float, int]:
+        loader = split_loader(
+            self.dataset, split, self.preprocess, batch_size=self.batch_size
+        )
+        total, images = 0.0, 0
+        objective.eval()
+        for batch in loader.epoch(0):
+            moved = to_device(batch, self.device)
+            with (
+                torch.no_grad(),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
+            ):
+                loss = objective(moved)["loss"]
+            total += float(loss) * len(batch.id)
+            images += len(batch.id)
+        if not images:
+            raise DataError(
+                f"None of the images of {split} can be decoded, so there is no loss: "
+                "run `vitral data check`."
+            )
+        return total / images, images
+
+    def _neighbours(self, model: VisionModel, split: str) -> Probe | None:
+        if len(self.dataset.classes) < 2 or self.dataset.multi_label:
+            return None
+        train = self.dataset.select("train")
+        number = min(len(train), MOST_NEIGHBOURS)
+        chosen = [train[i * len(train) // number] for i in range(number)]
+        with torch.no_grad():
+            known = self._features(model, chosen)
+            asked = self._features(model, self.dataset.select(split))
+        answerable = torch.isin(asked.y, known.y)
+        if not answerable.any() or len(known.y.unique()) < 2:
+            return None
+        k = min(NEIGHBOURS, len(known.y))
+        return knn(known.x, known.y, asked.x[answerable], asked.y[answerable], k=k)
+
+    def _features(self, model: VisionModel, examples: Sequence[Example]) -> Extracted:
+        loader = Loader(
+            dataset=self.dataset,
+            examples=tuple(examples),
+            transform=evaluation_transform(self.preprocess),
+            batch_size=self.batch_size,
+        )
+        return computed(model, loader)
+
+    def hook(
+        self, objective: nn.Module
+    ) -> Callable[[nn.Module], dict[str, float]] | None:
+        """What the loop calls to judge a model on val; None without a val split."""
+        if not self.dataset.select("val"):
+            return None
+
+        def evaluate(model: nn.Module) -> dict[str, float]:
+            assert isinstance(model, VisionModel)
+            found = self.judge(objective, model, "val")
+            metrics = {"loss": found.loss}
+            if found.knn is not None:
+                metrics["knn_accuracy"] = found.knn.accuracy
+            return metrics
+
+        return evaluate
