@@ -26,14 +26,14 @@ sys.path[:0] = [str(ROOT / "src")]
 
 import vitral as vt  # noqa: E402
 from vitral.evaluation.compare import compare  # noqa: E402
-from vitral.export.answers import answering  # noqa: E402
-from vitral.export.bounded import int8_within  # noqa: E402
-from vitral.export.convert_onnx import to_onnx  # noqa: E402
-from vitral.export.convert_openvino import to_openvino  # noqa: E402
-from vitral.export.int8 import quantise  # noqa: E402
-from vitral.export.layers import folded  # noqa: E402
+from vitral.export.int8.bounded import int8_within  # noqa: E402
+from vitral.export.int8.calibration_data import labelled, sample_of  # noqa: E402
+from vitral.export.int8.layers import folded  # noqa: E402
+from vitral.export.int8.quantize import quantise  # noqa: E402
 from vitral.export.precisions import megabytes  # noqa: E402
-from vitral.export.sample import labelled, sample_of  # noqa: E402
+from vitral.export.run_openvino import answering  # noqa: E402
+from vitral.export.to_onnx import to_onnx  # noqa: E402
+from vitral.export.to_openvino import to_openvino  # noqa: E402
 from vitral.models import VisionModel, set_merge  # noqa: E402
 from vitral.workflows.dataset import open_split_data  # noqa: E402
 

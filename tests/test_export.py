@@ -14,10 +14,10 @@ from helpers import TINY, images, randomise, tiny_tnt, tiny_vit
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
-from vitral.export import exporting
-from vitral.export.convert_onnx import to_onnx
-from vitral.export.convert_openvino import to_openvino
+from vitral.export import export
 from vitral.export.pixels import PixelsToImage
+from vitral.export.to_onnx import to_onnx
+from vitral.export.to_openvino import to_openvino
 from vitral.models import DeiT, DeiTConfig, TimeSformer, TimeSformerConfig
 from vitral.models.hybrid import Hybrid, HybridConfig
 from vitral.models.resnet import ResNet, ResNetConfig
@@ -248,7 +248,7 @@ def test_the_gate_is_kept_in_the_file(exported):
 def test_a_wrong_weight_is_caught(
     target, model_folder, photos, tmp_path, monkeypatch, capsys
 ):
-    honest = exporting.to_onnx
+    honest = export.to_onnx
 
     def corrupted(model, **settings):
         proto = honest(model, **settings)
@@ -258,7 +258,7 @@ def test_a_wrong_weight_is_caught(
         largest.raw_data = numbers.tobytes()
         return proto
 
-    monkeypatch.setattr(exporting, "to_onnx", corrupted)
+    monkeypatch.setattr(export, "to_onnx", corrupted)
     out = tmp_path / "x.onnx"
     words = ["export", str(model_folder), str(out), "--to", target, "--static"]
     assert main([*words, "--data", str(photos)]) == 6
@@ -342,7 +342,7 @@ def test_a_crash_leaves_nothing(model_folder, photos, tmp_path, monkeypatch):
     def stopped(*parts, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting, "gate", stopped)
+    monkeypatch.setattr(export, "gate", stopped)
     with pytest.raises(KeyboardInterrupt):
         vt.export.openvino(
             model_folder, tmp_path / "out", data=str(photos), static=True

@@ -16,17 +16,17 @@ from helpers import TINY
 from photos import make_photos, photo, tiny_config
 from vitral.data.dataset import Example
 from vitral.errors import ConfigError, DataError, GateError, MissingExtraError
-from vitral.export import bounded
-from vitral.export import sample as sample_module
-from vitral.export.answers import answering, logits_over
-from vitral.export.bounded import Int8, fewest, int8_within, is_right
-from vitral.export.convert_onnx import to_onnx
-from vitral.export.convert_openvino import to_openvino
-from vitral.export.int8 import quantise
-from vitral.export.layers import folded, quantised_layers, restored
+from vitral.export.int8 import bounded
+from vitral.export.int8 import calibration_data as sample_module
+from vitral.export.int8.bounded import Int8, fewest, int8_within, is_right
+from vitral.export.int8.calibration_data import Labelled, Sample, balanced, sample_of
+from vitral.export.int8.layers import folded, quantised_layers, restored
+from vitral.export.int8.quantize import quantise
+from vitral.export.int8.sensitivity import Part, change
 from vitral.export.precisions import precisions
-from vitral.export.sample import Labelled, Sample, balanced, sample_of
-from vitral.export.sensitivity import Part, change
+from vitral.export.run_openvino import answering, logits_over
+from vitral.export.to_onnx import to_onnx
+from vitral.export.to_openvino import to_openvino
 from vitral.models import ViT, ViTConfig
 from vitral.weights.exported import runtimes
 
@@ -409,7 +409,7 @@ import socket
 socket.socket().close()
 assert seen.pop(0) == "socket.__new__" and not seen, seen
 from vitral.weights.exported import runtimes
-from vitral.export.int8 import quantise
+from vitral.export.int8.quantize import quantise
 import numpy as np
 runtimes.import_openvino()
 ops = __import__("openvino.opset13", fromlist=["x"])

@@ -11,7 +11,7 @@ import vitral as vt
 CLOSED = """
 import gc, os, signal
 import numpy as np
-from vitral.export.answers import answering
+from vitral.export.run_openvino import answering
 from vitral.weights.exported import runtimes
 runtimes.import_openvino()
 ops = __import__("openvino.opset13", fromlist=["x"])

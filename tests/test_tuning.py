@@ -13,11 +13,11 @@ from torch import nn
 
 import vitral as vt
 from photos import make_photos, tiny_config
-from vitral import plots, tuning
+from vitral import autotune, plots
+from vitral.autotune import Candidate, Plan, Point, choose, frontier
 from vitral.cli import main
 from vitral.errors import ConfigError, DataError
 from vitral.plots.operating_points import Measured, operating_points
-from vitral.tuning import Candidate, Plan, Point, choose, frontier
 from vitral.workflows.run import open_run
 
 
@@ -62,7 +62,7 @@ def test_the_points_that_none_beats():
 
 def words(point: Point, **changes) -> list[str]:
     settings = {"own_size": (48, 80), "max_drop": 0.5, **changes}
-    return tuning.commands(point, "my run", **settings)
+    return autotune.commands(point, "my run", **settings)
 
 
 def test_the_commands_of_a_point():
@@ -97,7 +97,7 @@ def test_the_commands_of_a_point():
 
 
 def test_a_table_names_the_chosen_one():
-    rows = tuning.as_markdown(POINTS, MERGED).splitlines()
+    rows = autotune.as_markdown(POINTS, MERGED).splitlines()
     assert rows[2].startswith("| OpenVINO int8, 48 x 80, batch 8 | 3.00 (2.75 to 3.25)")
     merged = "| **OpenVINO fp32, merge 8 constant, 48 x 80, batch 1** | 4.80"
     assert rows[3].startswith(merged)
@@ -119,7 +119,7 @@ class Waiting(nn.Module):
 def test_passes_come_in_turns_and_the_first_does_not_count():
     turns: list[str] = []
     one, other = Waiting("a", turns), Waiting("b", turns)
-    found = tuning.timed((one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 4, 0.0)
+    found = autotune.timed((one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 4, 0.0)
     assert turns == ["a", "a", "b", "b"] + ["a", "b"] * 4
     assert found.shape == (4, 2)
     assert (found > 0).all()
@@ -128,7 +128,9 @@ def test_passes_come_in_turns_and_the_first_does_not_count():
 def test_a_turn_of_quick_passes_has_many():
     turns: list[str] = []
     one, other = Waiting("a", turns), Sleeping()
-    found = tuning.timed((one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 3, 0.03)
+    found = autotune.timed(
+        (one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 3, 0.03
+    )
     # Some microseconds a pass beside one of 40 ms.
     assert len(turns) > 3 * 20
     assert other.passes == 2 + 3
@@ -209,7 +211,7 @@ def test_nothing_within_the_bound_is_exit_6_with_a_table(run, tmp_path, capsys):
 
 def test_time_runs_out_with_the_rest_left_out(run):
     plan = Plan(ways=("torch",), merges=(0, 2), batches=(1,), rounds=1, minutes=1e-9)
-    swept = tuning.sweep(run, plan, say=lambda line: None)
+    swept = autotune.sweep(run, plan, say=lambda line: None)
     assert [point.candidate.merge for point in swept.points] == [0]
     assert len(swept.left_out) == 1
     assert all("not begun" in reason for reason in swept.left_out.values())
@@ -223,9 +225,9 @@ def test_graphs_answer_as_the_model_does(run):
         for runtime in ("onnx", "openvino"):
             for merge, schedule in ((0, "constant"), (2, "every_fourth")):
                 asked = {"merge": merge, "merge_schedule": schedule, "image_size": size}
-                private = tuning.prepare(Candidate(**asked), model, lambda size: [])
+                private = autotune.prepare(Candidate(**asked), model, lambda size: [])
                 assert private.config.merge_rates == (0, 4 * merge, 0)
-                made = tuning.prepare(
+                made = autotune.prepare(
                     Candidate(runtime=runtime, **asked), model, lambda size: []
                 )
                 found, wanted = made(images), private(images)
@@ -271,11 +273,11 @@ def test_the_figure_says_what_it_shows():
 def test_a_multi_label_run_is_refused(run, monkeypatch):
     monkeypatch.setattr("vitral.workflows.run.Run.multi_label", True)
     with pytest.raises(ConfigError, match="an image has several labels, as in this"):
-        tuning.sweep(run, Plan())
+        autotune.sweep(run, Plan())
 
 
 def test_quartiles_are_of_the_rounds():
-    from vitral.tuning.sweep import _point
+    from vitral.autotune.sweep import _point
 
     times = np.array([[0.010, 0.005], [0.010, 0.004], [0.020, 0.005]])
     before = np.array([True, True, True, False])

@@ -15,12 +15,12 @@ import torch
 
 import vitral as vt
 from photos import make_photos, tiny_config
-from vitral import tuning
+from vitral import autotune
+from vitral.autotune import Candidate, Plan
+from vitral.autotune import candidate as made_in
+from vitral.autotune.calibration_data import Pictures
 from vitral.cli import main
 from vitral.errors import ConfigError
-from vitral.tuning import Candidate, Plan
-from vitral.tuning import candidate as made_in
-from vitral.tuning.pictures import Pictures
 from vitral.workflows.run import open_run
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -54,8 +54,8 @@ def small(**changes) -> Plan:
     return Plan(**{**settings, **changes})
 
 
-def a_point(**changes) -> tuning.Point:
-    return tuning.Point(
+def a_point(**changes) -> autotune.Point:
+    return autotune.Point(
         candidate=Candidate(**{"image_size": (32, 48), "batch": 3, **changes}),
         ms=1.0,
         ms_range=(1.0, 1.0),
@@ -90,7 +90,7 @@ def test_what_is_printed_can_be_run(
 ):
     point = a_point(**changes)
     one = point.candidate
-    lines = tuning.commands(point, str(run), own_size=(32, 48), **settings)
+    lines = autotune.commands(point, str(run), own_size=(32, 48), **settings)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     photo = str(sorted(photos.rglob("*.png"))[0])
@@ -128,7 +128,7 @@ def test_what_fails_halfway_is_left_out_and_nothing_is_lost(run, tmp_path, monke
     monkeypatch.setattr(made_in, "_onnx", broken)
     heard: list[str] = []
     plan = small(ways=("torch", "onnx", "openvino"), batches=(2, 3))
-    swept = tuning.sweep(run, plan, heard.append)
+    swept = autotune.sweep(run, plan, heard.append)
     kinds = [(p.candidate.runtime, p.candidate.batch) for p in swept.points]
     assert kinds == [("torch", 2), ("torch", 3), ("openvino", 2), ("openvino", 3)]
     assert swept.left_out == {
@@ -139,7 +139,7 @@ def test_what_fails_halfway_is_left_out_and_nothing_is_lost(run, tmp_path, monke
     }
     assert len(tries) == 1, "what failed once is not tried again for another batch"
     assert len(heard) == 6
-    tuning.write(tmp_path / "new" / "out", swept, swept.points[0], plan)
+    autotune.write(tmp_path / "new" / "out", swept, swept.points[0], plan)
     told = (tmp_path / "new" / "out" / "points.md").read_text()
     assert "- left out: ONNX Runtime fp32, 32 x 48, batch 3: RuntimeError" in told
 
@@ -151,7 +151,7 @@ def test_numbers_that_are_none_are_no_answers(run, monkeypatch):
         )
 
     monkeypatch.setattr(made_in, "_onnx", poisoned)
-    swept = tuning.sweep(run, small(ways=("torch", "onnx")), quiet)
+    swept = autotune.sweep(run, small(ways=("torch", "onnx")), quiet)
     assert list(swept.left_out.values()) == ["its logits are not finite numbers"]
 
 
@@ -198,9 +198,9 @@ def test_points_are_on_the_disk_while_it_goes_on(run, tmp_path):
 
 def test_the_time_is_up_while_images_are_scored(run):
     # The package's own `sweep` is the function.
-    module = importlib.import_module("vitral.tuning.sweep")
+    module = importlib.import_module("vitral.autotune.sweep")
     opened = open_run(run)
-    dataset = tuning.images_of(opened, "val")
+    dataset = autotune.images_of(opened, "val")
     pictures = Pictures(opened, dataset, split="val", images=5, seed=0)
     first = Candidate(image_size=(32, 48))
     bench = module._Bench(opened, pictures, "one", first, 1)
@@ -213,7 +213,7 @@ def test_the_time_is_up_while_images_are_scored(run):
 
 def test_no_graph_outlives_its_turn(run, monkeypatch):
     made: list[weakref.ref] = []
-    make = tuning.Maker.make
+    make = autotune.Maker.make
     alive: list[int] = []
 
     def counted(self, candidate):
@@ -222,9 +222,9 @@ def test_no_graph_outlives_its_turn(run, monkeypatch):
         made.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr(tuning.Maker, "make", counted)
+    monkeypatch.setattr(autotune.Maker, "make", counted)
     plan = small(ways=("torch", "onnx"), merges=(0, 1, 2), batches=(2, 3))
-    tuning.sweep(run, plan, quiet)
+    autotune.sweep(run, plan, quiet)
     assert len(made) == 6
     # The first stays, for it is timed beside every other.
     assert alive == [0] + [1] * 5
@@ -241,7 +241,7 @@ def test_a_function_is_traced_once(run, monkeypatch):
     monkeypatch.setattr(made_in, "to_onnx", counted)
     ways = ("onnx", "openvino", "openvino-bf16", "openvino-int8")
     plan = small(ways=ways, merges=(0, 1), merge_schedules=("every_fourth",))
-    swept = tuning.sweep(run, plan, quiet)
+    swept = autotune.sweep(run, plan, quiet)
     assert traced == [(0, 0, 0), (0, 4, 0)]
     assert len(swept.points) == 1 + 2 * 4
     assert not swept.left_out
@@ -249,7 +249,7 @@ def test_a_function_is_traced_once(run, monkeypatch):
 
 def test_the_batch_has_as_many_images_as_asked(run):
     opened = open_run(run)
-    dataset = tuning.images_of(opened, "val")
+    dataset = autotune.images_of(opened, "val")
     pictures = Pictures(opened, dataset, split="val", images=5, seed=0)
     found = pictures.batch((32, 48), 12)
     assert found.shape == (12, 3, 32, 48)
@@ -260,7 +260,7 @@ def test_the_batch_has_as_many_images_as_asked(run):
 def test_a_run_that_merges_by_itself_is_the_first_way(run, monkeypatch):
     opened = open_run(run, merge=2, merge_schedule="decreasing")
     plan = small(ways=("torch",), merges=(0, 1))
-    first, *rest = tuning.candidates_of(plan, opened)
+    first, *rest = autotune.candidates_of(plan, opened)
     assert (first.merge, first.merge_schedule) == (2, "decreasing")
     assert [one.merge for one in rest] == [0, 1]
 
@@ -278,14 +278,14 @@ def test_an_exported_file_is_refused(run, tmp_path, capsys):
 
 
 def test_a_busy_machine_is_told(run):
-    swept = tuning.sweep(run, small(ways=("torch",), batches=(1, 2)), quiet)
+    swept = autotune.sweep(run, small(ways=("torch",), batches=(1, 2)), quiet)
     first, other = swept.points
     steady = [first, a_point()]
     for points, told in ((steady, False), ([first, other], True)):
         object.__setattr__(points[0], "first_ms", 1.0)
         object.__setattr__(points[1], "first_ms", 1.2 if points is steady else 2.0)
         swept.points = points
-        lines = tuning.caution(swept, None, small())
+        lines = autotune.caution(swept, None, small())
         assert any("The machine was busy" in line for line in lines) is told
 
 

@@ -40,6 +40,7 @@ from vitral.weights.checkpoint_facts import Opened
 from vitral.weights.convert import convert
 from vitral.weights.files import MemoryFile
 from vitral.weights.layouts.timm import arguments as timm_arguments
+from vitral.weights.load import check
 
 TIMMS = {"group_norm_eps": 1e-5, "std_eps": 1e-8, "std_eps_at": "variance"}
 """The numbers of timm and Hugging Face, in our names."""

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from vitral.bench.fresh import Absent
 from vitral.bench.peers import Side
 from vitral.errors import MissingExtraError
-from vitral.export.convert_onnx import to_onnx
-from vitral.export.convert_openvino import save_onnx
+from vitral.export.to_onnx import to_onnx
+from vitral.export.to_openvino import save_onnx
 from vitral.models import VisionModel
 from vitral.weights.exported import runtimes
 

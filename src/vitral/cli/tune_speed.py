@@ -9,7 +9,7 @@ from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
-    import vitral.tuning  # at run time where it is used: `--help` waits for no torch
+    import vitral.autotune  # at run time where it is used: `--help` waits for no torch
 
 
 def run(words: list[str]) -> None:
@@ -38,7 +38,7 @@ def run(words: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="few ways, 100 images")
     parser.add_argument("--out", default="", help="default: tune-speed/ in the run")
     known = parser.read(words)
-    import vitral.tuning as tuning
+    import vitral.autotune as tuning
 
     max_drop = known.max_drop
     if max_drop is None and known.max_ms is None:
@@ -63,9 +63,9 @@ def run(words: list[str]) -> None:
         raise GateError(_nothing(swept.points, max_drop, known.max_ms))
 
 
-def _plan(known: argparse.Namespace) -> "vitral.tuning.Plan":
+def _plan(known: argparse.Namespace) -> "vitral.autotune.Plan":
     """What was asked for; few ways where it is to be quick."""
-    from vitral.tuning import WAYS, Plan
+    from vitral.autotune import WAYS, Plan
 
     merges = known.merge or ((0, 16) if known.quick else Plan.merges)
     if known.merge_schedule and not any(merges):
@@ -88,14 +88,14 @@ def _plan(known: argparse.Namespace) -> "vitral.tuning.Plan":
 
 
 def _show(
-    swept: "vitral.tuning.Swept",
+    swept: "vitral.autotune.Swept",
     known: argparse.Namespace,
-    plan: "vitral.tuning.Plan",
+    plan: "vitral.autotune.Plan",
     out: Path,
     max_drop: float | None,
-) -> "vitral.tuning.Point | None":
+) -> "vitral.autotune.Point | None":
     """Write and print what there is; the chosen point."""
-    import vitral.tuning as tuning
+    import vitral.autotune as tuning
 
     chosen = tuning.choose(swept.points, max_drop, known.max_ms)
     files = tuning.write(out, swept, chosen, plan, max_drop)
@@ -123,7 +123,7 @@ def _show(
 
 
 def _nothing(
-    points: "list[vitral.tuning.Point]", max_drop: float | None, max_ms: float | None
+    points: "list[vitral.autotune.Point]", max_drop: float | None, max_ms: float | None
 ) -> str:
     bounds = []
     if max_drop is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from vitral.data import DataSet, Loader, Preprocess, evaluation_transform
 from vitral.data.images import as_rgb
 from vitral.errors import GateError
-from vitral.export.subject import Subject, single
+from vitral.export.model import Subject, single
 from vitral.models import VisionModel
 from vitral.weights import Artefact, ExportedModel
 from vitral.workflows.inference import logits_of

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitral.data import Preprocess
 from vitral.data.images import Size
 from vitral.errors import ConfigError
-from vitral.export.convert_onnx import LARGEST, traced
+from vitral.export.to_onnx import LARGEST, traced
 from vitral.layers import resampling
 from vitral.weights.exported import IMAGE, LOGITS, PIXELS, import_onnx
 

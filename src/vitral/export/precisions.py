@@ -13,14 +13,13 @@ import numpy as np
 from vitral.errors import ConfigError
 from vitral.evaluation import Interval
 from vitral.evaluation.intervals import wilson
-from vitral.export.answers import (
+from vitral.export.int8 import Labelled, agreement, is_right
+from vitral.export.run_openvino import (
     Answering,
     Images,
     answering,
     logits_over,
 )
-from vitral.export.bounded import agreement, is_right
-from vitral.export.sample import Labelled
 from vitral.weights.exported import Precision, import_openvino
 
 ROUNDS = 15

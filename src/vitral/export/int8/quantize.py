@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from vitral.errors import ConfigError
-from vitral.export.answers import Images
-from vitral.export.layers import left_in_float, restored
+from vitral.export.int8.layers import left_in_float, restored
+from vitral.export.run_openvino import Images
 from vitral.weights.exported import import_nncf
 
 

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vitral.export.answers import answering
-from vitral.export.convert_onnx import to_onnx
-from vitral.export.convert_openvino import to_openvino
-from vitral.export.layers import folded
+from vitral.export.int8 import folded
+from vitral.export.run_openvino import answering
+from vitral.export.to_onnx import to_onnx
+from vitral.export.to_openvino import to_openvino
 from vitral.models import MergeSchedule, VisionModel, set_merge
 from vitral.weights.exported import runtimes
 
@@ -167,5 +167,5 @@ def _openvino(
 
 def _quantised(graph: Any, batches: Sequence[Tensor]) -> Any:
     # Imported here: NNCF takes seconds, and only int8 needs it.
-    int8 = importlib.import_module("vitral.export.int8")
+    int8 = importlib.import_module("vitral.export.int8.quantize")
     return int8.quantise(folded(graph), [batch.numpy() for batch in batches])

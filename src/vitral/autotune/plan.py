@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from vitral.autotune.candidate import WAYS, Candidate, Precision
 from vitral.errors import ConfigError
 from vitral.models import MergeSchedule, ViTConfig
-from vitral.tuning.candidate import WAYS, Candidate, Precision
 from vitral.workflows.inference import Views
 from vitral.workflows.run import Run
 

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitral.autotune.calibration_data import Pictures, images_of
+from vitral.autotune.candidate import Candidate, Maker
+from vitral.autotune.measurement import Point
+from vitral.autotune.plan import Plan, candidates_of
 from vitral.errors import DataError, VitralError
 from vitral.evaluation.compare import paired_bootstrap
 from vitral.evaluation.intervals import wilson
-from vitral.tuning.candidate import Candidate, Maker
-from vitral.tuning.pictures import Pictures, images_of
-from vitral.tuning.plan import Plan, candidates_of
-from vitral.tuning.points import Point
 from vitral.workflows.inference import Views, logits_of
 from vitral.workflows.run import Run, open_run
 

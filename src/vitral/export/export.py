@@ -16,12 +16,12 @@ from typing import Any
 from vitral.atomic_io import TEMPORARY_SUFFIX, sync_folder
 from vitral.data import DataSet, Preprocess
 from vitral.errors import ConfigError, WeightsError
-from vitral.export.convert_onnx import to_onnx
-from vitral.export.convert_openvino import joined, save_onnx, to_openvino
 from vitral.export.gate import IMAGES, GateReport, gate
+from vitral.export.int8 import Reduced, reduced
+from vitral.export.model import Subject, examples_of, subject_of
 from vitral.export.pixels import pixels_graph, with_pixels
-from vitral.export.reduced import Reduced, reduced
-from vitral.export.subject import Subject, examples_of, subject_of
+from vitral.export.to_onnx import to_onnx
+from vitral.export.to_openvino import joined, save_onnx, to_openvino
 from vitral.models import MergeSchedule, VisionModel, merge_if_asked
 from vitral.weights import Metadata, read_artefact
 from vitral.weights.exported import KEY, XML, Precision, runtimes

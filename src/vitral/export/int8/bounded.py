@@ -15,11 +15,11 @@ from jaxtyping import Bool
 from vitral.errors import ConfigError, GateError
 from vitral.evaluation import Interval
 from vitral.evaluation.compare import paired_bootstrap
-from vitral.export.answers import Logits, answering, logits_over
-from vitral.export.int8 import quantise
-from vitral.export.layers import quantised_layers, restored
-from vitral.export.sample import Labelled, Sample
-from vitral.export.sensitivity import Part, Sensitivity, sensitivity
+from vitral.export.int8.calibration_data import Labelled, Sample
+from vitral.export.int8.layers import quantised_layers, restored
+from vitral.export.int8.quantize import quantise
+from vitral.export.int8.sensitivity import Part, Sensitivity, sensitivity
+from vitral.export.run_openvino import Logits, answering, logits_over
 
 SENSITIVITY_BATCHES = 2
 """Of 8 images."""

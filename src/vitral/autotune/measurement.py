@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vitral.tuning.candidate import Candidate
+from vitral.autotune.candidate import Candidate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vitral.export.answers import Images, Logits, answering, logits_over
-from vitral.export.layers import Layer, quantised_layers, restored
+from vitral.export.int8.layers import Layer, quantised_layers, restored
+from vitral.export.run_openvino import Images, Logits, answering, logits_over
 
 BLOCKS_LOOKED_INTO = 3
 """The worst; the layers of the others are not measured one by one, which would take

@@ -14,7 +14,7 @@ import numpy as np
 from vitral.data import DataSet, Example, Loader, Preprocess, evaluation_transform
 from vitral.data.rng import keyed_generator
 from vitral.errors import DataError
-from vitral.export.answers import Images
+from vitral.export.run_openvino import Images
 from vitral.workflows.dataset import open_split_data
 from vitral.workflows.inputs import kind_for, one_view
 from vitral.workflows.run import Run

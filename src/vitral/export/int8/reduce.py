@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError
-from vitral.export.bounded import Int8Report, int8_within
-from vitral.export.layers import folded
+from vitral.export.int8.bounded import Int8Report, int8_within
+from vitral.export.int8.calibration_data import sample_of
+from vitral.export.int8.layers import folded
+from vitral.export.model import Subject
 from vitral.export.precisions import Precisions, precisions
-from vitral.export.sample import sample_of
-from vitral.export.subject import Subject
 
 REPORT = "int8.json"
 TABLE = "precisions.json"

@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 
-from vitral.tuning.points import Point
+from vitral.autotune.measurement import Point
 from vitral.workflows.inference import Views
 
 MAX_DROP = 0.5

@@ -6,10 +6,10 @@ import numpy as np
 
 from vitral import plots
 from vitral.atomic_io import make_folder, write_atomic, write_json
+from vitral.autotune.measurement import Point, as_csv, as_markdown, frontier
+from vitral.autotune.plan import Plan
+from vitral.autotune.sweep import Swept
 from vitral.plots.operating_points import Measured, operating_points
-from vitral.tuning.plan import Plan
-from vitral.tuning.points import Point, as_csv, as_markdown, frontier
-from vitral.tuning.sweep import Swept
 
 UNSTEADY = 1.3
 """Slowest over fastest time of the first way from which milliseconds mislead."""

@@ -1,0 +1,8 @@
+"""Face of vitral.export.int8."""
+
+from vitral.export.int8.bounded import agreement, is_right
+from vitral.export.int8.calibration_data import Labelled
+from vitral.export.int8.layers import folded
+from vitral.export.int8.reduce import Reduced, reduced
+
+__all__ = ["Labelled", "Reduced", "agreement", "folded", "is_right", "reduced"]
