@@ -18,7 +18,7 @@ import numpy as np
 import vitral as vt
 import vitral.data
 from vitral.studies.data_size import PROTOCOLS, Labelled, fit_points, measure
-from vitral.studies.subsets import nested_order, subset_sizes
+from vitral.studies.engine.subsets import nested_order, subset_sizes
 from vitral.workflows.features import features
 
 IMAGE_SIZE = {"elpv": 224, "mnist_5k": 56}

@@ -10,11 +10,12 @@ import pytest
 from serving import FORM, SOURCE, form
 from vitral.cli import main
 from vitral.errors import ConfigError, MissingExtraError
-from vitral.serve import Settings, multipart, serve
+from vitral.serve import Settings, serve
 from vitral.serve.batching import Batcher, Item, WorkerDied
-from vitral.serve.limits import Budget, ClientGone, is_image, read_body
+from vitral.serve.errors import Problem
+from vitral.serve.http import multipart
+from vitral.serve.http.limits import Budget, ClientGone, is_image, read_body
 from vitral.serve.metrics import Histogram, Metrics
-from vitral.serve.problems import Problem
 
 
 def item(number: int, seconds: float = 60.0) -> Item:

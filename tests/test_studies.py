@@ -12,12 +12,12 @@ from vitral.cli import main
 from vitral.data import AugmentConfig
 from vitral.errors import ConfigError
 from vitral.studies import get, studies, trials_of
-from vitral.studies.base import HERE, Study, Trial
-from vitral.studies.cost import costs
-from vitral.studies.lab import Lab, tabulate
-from vitral.studies.page import Made, table_lines, write_page
-from vitral.studies.running import plan, run_study
-from vitral.studies.table import Gap, Measured, Table
+from vitral.studies.engine.base import HERE, Study, Trial
+from vitral.studies.engine.cost import costs
+from vitral.studies.engine.page import Made, table_lines, write_page
+from vitral.studies.engine.run_study import plan, run_study
+from vitral.studies.engine.scheduler import Lab, tabulate
+from vitral.studies.engine.table import Gap, Measured, Table
 from vitral.training import LoopConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.result_cache import Cell

@@ -21,9 +21,9 @@ from vitral.evaluation import Probe, fit_nested, wilson
 from vitral.evaluation.probes import ridge
 from vitral.models import ViT, ViTConfig
 from vitral.studies import data_size, families
-from vitral.studies.leads import leads
-from vitral.studies.subsets import nested_order, subset_sizes
-from vitral.studies.table import Gap
+from vitral.studies.engine.crossover import leads
+from vitral.studies.engine.subsets import nested_order, subset_sizes
+from vitral.studies.engine.table import Gap
 from vitral.workflows.features.cache import Extracted
 from vitral.workflows.features.extract import Material
 

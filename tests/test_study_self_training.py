@@ -11,8 +11,8 @@ from photos import CLASSES, make_photos, photo, tiny_config
 from test_studies import table_of
 from vitral.data import AugmentConfig
 from vitral.studies import get, trials_of
-from vitral.studies.base import HERE, Student, Trial
-from vitral.studies.lab import Lab
+from vitral.studies.engine.base import HERE, Student, Trial
+from vitral.studies.engine.scheduler import Lab
 from vitral.studies.self_training import MORE, NOISY, STILL, TEACHER, prepare
 from vitral.workflows.self_training.config import SelfTrainingConfig
 from vitral.workflows.self_training.student_noise import noise_of

@@ -8,9 +8,9 @@ from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 from vitral.studies.data_size import DRAWS, NAME, PROTOCOLS, study_data_size
 from vitral.studies.data_size_page import prediction_lines, size_lines, write_answer
+from vitral.studies.engine import machine
 from vitral.studies.families import MODELS
 from vitral.studies.families_page import study_families
-from vitral.studies.running import machine
 
 SEEDS_OF_TRAINING = (0, 1, 2)
 

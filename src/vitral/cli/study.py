@@ -7,8 +7,7 @@ from vitral.cli.parser import Parser
 from vitral.studies import Study, get, studies
 from vitral.studies.data_size import NAME as DATA_SIZE
 from vitral.studies.data_size import QUESTION
-from vitral.studies.page import table_lines
-from vitral.studies.running import plan, run_study, write_recipes
+from vitral.studies.engine import plan, run_study, table_lines, write_recipes
 
 
 def run(words: list[str]) -> None:

@@ -10,13 +10,13 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from vitral.serve import limits, multipart, schema
+from vitral.serve import schema
 from vitral.serve.batching import Batcher, Item
+from vitral.serve.errors import Problem, body
+from vitral.serve.http import Watch, limits, multipart
 from vitral.serve.metrics import Metrics
-from vitral.serve.problems import Problem, body
 from vitral.serve.settings import Settings
-from vitral.serve.supervisor import Worker
-from vitral.serve.watch import Watch
+from vitral.serve.worker import Worker
 from vitral.version import __version__
 
 _CONTENT_POLICY = (

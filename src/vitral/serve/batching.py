@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any
 
+from vitral.serve.errors import Problem
 from vitral.serve.metrics import Metrics
-from vitral.serve.problems import Problem
 from vitral.serve.settings import Settings
 
 _LATE = 0.8

@@ -13,12 +13,11 @@ import uvicorn
 
 from vitral.errors import ServerError
 from vitral.serve.app import Service
-from vitral.serve.problems import Problem
-from vitral.serve.protocol import HEAD_BYTES, Protocol
+from vitral.serve.errors import Problem
+from vitral.serve.http import HEAD_BYTES, Protocol, Turns
 from vitral.serve.settings import Settings
 from vitral.serve.signals import Signals, described
-from vitral.serve.supervisor import Worker
-from vitral.serve.turns import Turns
+from vitral.serve.worker import Worker
 
 
 def run(settings: Settings) -> None:

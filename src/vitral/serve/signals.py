@@ -14,7 +14,7 @@ from typing import Any
 
 from vitral.errors import VitralError
 from vitral.serve.app import Service
-from vitral.serve.problems import Problem
+from vitral.serve.errors import Problem
 
 _LULL = 0.5
 """Seconds without a request after which a stopping server closes: clients with open

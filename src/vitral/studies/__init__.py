@@ -11,8 +11,7 @@ from functools import cache
 from types import MappingProxyType
 
 from vitral.errors import ConfigError
-from vitral.studies.base import Size, Study, Trial, trials_of
-from vitral.studies.table import Table
+from vitral.studies.engine import Size, Study, Table, Trial, trials_of
 
 
 @cache

@@ -19,9 +19,7 @@ from jaxtyping import Float, Int
 from vitral.errors import ConfigError
 from vitral.evaluation import Expected, Probe, Scaling, fit_nested
 from vitral.evaluation.probes import knn, linear, ridge
-from vitral.studies.leads import leads
-from vitral.studies.subsets import nested_order, subset_sizes
-from vitral.studies.table import Gap
+from vitral.studies.engine import Gap, leads, nested_order, subset_sizes
 from vitral.workflows import open_run
 from vitral.workflows.features import Material, features_of, say
 

@@ -11,7 +11,7 @@ from vitral.atomic_io import write_atomic, write_json
 from vitral.evaluation import Expected, Scaling
 from vitral.evaluation.learning_curves import shown_from
 from vitral.studies.data_size import NAME, QUESTION, TIMES, Answer, Growth
-from vitral.studies.table import Value
+from vitral.studies.engine import Value
 
 HOW = {
     "ridge": "regularised least squares on frozen features, its strength chosen by "

@@ -15,11 +15,14 @@ import vitral.data
 from vitral.data import AugmentConfig, DataSet, Example
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
-from vitral.studies.base import Trial
-from vitral.studies.leads import leads
-from vitral.studies.subsets import nested_order, subset_sizes
-from vitral.studies.table import Table
-from vitral.studies.written import write_table
+from vitral.studies.engine import (
+    Table,
+    Trial,
+    leads,
+    nested_order,
+    subset_sizes,
+    write_table,
+)
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
+from vitral.studies.engine import (
+    Lab,
+    Table,
+    cpu_seconds_of,
+    detail_lines,
+    machine,
+    tabulate,
+)
 from vitral.studies.families import BATCH, STEPS, Plan, judge, plan_families
-from vitral.studies.lab import Lab, cpu_seconds_of, tabulate
-from vitral.studies.page import detail_lines
-from vitral.studies.running import machine
-from vitral.studies.table import Table
 
 QUESTION = (
     "Which family learns most from few images and which from many, ResNet or Vision "

@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vitral.studies.base import Size, Study, Trial
-from vitral.studies.settings import HEADED, imagenet, mnist, with_lr
-from vitral.studies.table import Table
+from vitral.studies.engine import (
+    HEADED,
+    Size,
+    Study,
+    Table,
+    Trial,
+    imagenet,
+    mnist,
+    with_lr,
+)
 from vitral.workflows import TrainConfig
 
 TOKEN, MEAN = "class token", "mean of patches"

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vitral.studies.base import Size, Study, Trial
-from vitral.studies.settings import imagenet, mnist
-from vitral.studies.table import Table
+from vitral.studies.engine import Size, Study, Table, Trial, imagenet, mnist
 from vitral.workflows import TrainConfig
 
 VIT, HYBRID, RESNET = "ViT", "hybrid", "BiT ResNet"

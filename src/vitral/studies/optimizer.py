@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vitral.studies.base import Size, Study, Trial
-from vitral.studies.settings import digits_after, finetuned, imagenet, mnist
-from vitral.studies.table import Table
+from vitral.studies.engine import (
+    Size,
+    Study,
+    Table,
+    Trial,
+    digits_after,
+    finetuned,
+    imagenet,
+    mnist,
+)
 from vitral.training import OptimConfig
 from vitral.workflows import TrainConfig
 

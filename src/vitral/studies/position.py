@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-from vitral.studies.base import Size, Study, Trial
-from vitral.studies.settings import HEADED, imagenet, mnist
-from vitral.studies.table import Table
+from vitral.studies.engine import HEADED, Size, Study, Table, Trial, imagenet, mnist
 from vitral.workflows import TrainConfig
 
 NONE = "none"

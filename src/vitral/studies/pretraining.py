@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vitral.objectives import MaskedPatchConfig
-from vitral.studies.base import Size, Study, Trial
-from vitral.studies.settings import (
+from vitral.studies.engine import (
     HEADED,
+    Size,
+    Study,
+    Table,
+    Trial,
     cifar10_from_zero,
     digits_after,
     finetuned,
     imagenet,
     mnist,
 )
-from vitral.studies.table import Table
 from vitral.workflows import TrainConfig
 
 ZERO, SUPERVISED = "from zero", "supervised"

@@ -7,9 +7,16 @@ interpolated in two dimensions. `official` is the authors' way (corners on corne
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vitral.studies.base import Size, Study, Trial
-from vitral.studies.settings import HEADED, finetuned, imagenet, mnist
-from vitral.studies.table import Table
+from vitral.studies.engine import (
+    HEADED,
+    Size,
+    Study,
+    Table,
+    Trial,
+    finetuned,
+    imagenet,
+    mnist,
+)
 from vitral.workflows import TrainConfig
 
 METHODS = ("official", "bicubic")

@@ -9,11 +9,19 @@ import numpy as np
 import vitral.data
 from vitral.data import AugmentConfig, Example
 from vitral.objectives import MAEConfig, ObjectiveConfig, SupervisedConfig
-from vitral.studies.base import HERE, Size, Study, Trial
-from vitral.studies.settings import HEADED, finetuned, imagenet, mnist
-from vitral.studies.subsets import nested_order
-from vitral.studies.table import Table
-from vitral.studies.written import write_table
+from vitral.studies.engine import (
+    HEADED,
+    HERE,
+    Size,
+    Study,
+    Table,
+    Trial,
+    finetuned,
+    imagenet,
+    mnist,
+    nested_order,
+    write_table,
+)
 from vitral.training import ScheduleConfig
 from vitral.workflows import TrainConfig
 

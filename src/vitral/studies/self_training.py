@@ -10,9 +10,16 @@ from vitral.data import AugmentConfig
 from vitral.data.sources import read_named
 from vitral.data.split import position
 from vitral.objectives import SupervisedConfig
-from vitral.studies.base import HERE, Size, Student, Study, Trial
-from vitral.studies.settings import TINY, imagenet
-from vitral.studies.table import Table
+from vitral.studies.engine import (
+    HERE,
+    TINY,
+    Size,
+    Student,
+    Study,
+    Table,
+    Trial,
+    imagenet,
+)
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.self_training import SelfTrainingConfig

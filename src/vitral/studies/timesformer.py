@@ -20,8 +20,7 @@ from vitral.data.sources import Label, moving_squares
 from vitral.layers import Grid
 from vitral.models.timesformer import STEPS, Scheme, keys_per_query
 from vitral.objectives import SupervisedConfig
-from vitral.studies.base import HERE, Size, Study, Trial
-from vitral.studies.table import Table
+from vitral.studies.engine import HERE, Size, Study, Table, Trial
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import SupervisedConfig
-from vitral.studies.base import Size, Study, Trial
-from vitral.studies.settings import imagenet, mnist
-from vitral.studies.table import Table
+from vitral.studies.engine import Size, Study, Table, Trial, imagenet, mnist
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

@@ -1,4 +1,4 @@
-"""Face of vitral.export.int8."""
+"""Int8: quantize, bound the error, choose layers, calibrate."""
 
 from vitral.export.int8.bounded import agreement, is_right
 from vitral.export.int8.calibration_data import Labelled

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from vitral import config_io
 from vitral.atomic_io import write_json
-from vitral.studies.base import Size, Study, trials_of
-from vitral.studies.cost import costs
-from vitral.studies.lab import Lab, cpu_seconds_of, tabulate
-from vitral.studies.page import Made, write_page
-from vitral.studies.table import Table
+from vitral.studies.engine.base import Size, Study, trials_of
+from vitral.studies.engine.cost import costs
+from vitral.studies.engine.page import Made, write_page
+from vitral.studies.engine.scheduler import Lab, cpu_seconds_of, tabulate
+from vitral.studies.engine.table import Table
 
 
 class Finished(NamedTuple):

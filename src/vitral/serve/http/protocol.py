@@ -13,10 +13,10 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vitral.serve.problems import body
+from vitral.serve.errors import body
+from vitral.serve.http.fair_scheduler import Turns
+from vitral.serve.http.transport import Transport, cancelled
 from vitral.serve.settings import Settings
-from vitral.serve.transport import Transport, cancelled
-from vitral.serve.turns import Turns
 
 HEAD_BYTES = 16384
 """Of a request's first line and headers together."""

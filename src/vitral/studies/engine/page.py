@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
-from vitral.studies.base import Size, Study
-from vitral.studies.table import Table
+from vitral.studies.engine.base import Size, Study
+from vitral.studies.engine.table import Table
 
 
 class Made(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import vitral.models
 from vitral.errors import ConfigError
 from vitral.models import ModelConfig
-from vitral.studies.base import Trial
+from vitral.studies.engine.base import Trial
 from vitral.training import steps_for
 from vitral.workflows import TrainConfig
 

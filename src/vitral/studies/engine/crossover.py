@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from vitral.studies.table import Gap
+from vitral.studies.engine.table import Gap
 
 GapAt = Callable[[str, str, int], Gap]
 """How far the first name is above the second with so many images."""

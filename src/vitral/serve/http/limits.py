@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from vitral.serve.problems import Problem
+from vitral.serve.errors import Problem
 
 Receive = Callable[[], Awaitable[Any]]
 

@@ -4,7 +4,7 @@ The first process imports torch and waits. For every worker it forks: a worker t
 died is back within the time that it takes to read the weights, not to import. It runs
 no torch operation itself, so that no thread is lost in a fork.
 
-    python -m vitral.serve.worker DESCRIPTOR
+    python -m vitral.serve.worker.main DESCRIPTOR
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import traceback
 from typing import Any
 
 from vitral.errors import VitralError
-from vitral.serve import channel
+from vitral.serve.worker import framing
 
 _TRIM_EVERY = 256
 """Batches after which memory that the decoder left is given back."""
@@ -29,7 +29,7 @@ def main(descriptor: int) -> None:
     # Imported here and never used: the workers have it then.
     import torch  # noqa: F401
 
-    import vitral.serve.answering  # noqa: F401
+    import vitral.serve.worker.predictor  # noqa: F401
 
     # A stop of the server lets its workers finish; they end with its sockets.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -63,7 +63,7 @@ def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
     """Answer batches until the server is gone."""
     import torch
 
-    from vitral.serve.answering import Predictor
+    from vitral.serve.worker.predictor import Predictor
 
     torch.set_num_threads(settings["threads"])
     try:
@@ -78,13 +78,13 @@ def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
     except Exception as error:
         kind = type(error).__name__ if isinstance(error, VitralError) else ""
         reason = " ".join(str(error).split()) or type(error).__name__
-        connection.sendall(channel.pack({"error": kind, "message": reason}))
+        connection.sendall(framing.pack({"error": kind, "message": reason}))
         return 1
-    connection.sendall(channel.pack({"ready": predictor.facts()}))
+    connection.sendall(framing.pack({"ready": predictor.facts()}))
     batches = 0
-    while (frame := channel.receive(connection)) is not None:
+    while (frame := framing.receive(connection)) is not None:
         asked, content = frame
-        connection.sendall(channel.pack(_answers(predictor, asked, content)))
+        connection.sendall(framing.pack(_answers(predictor, asked, content)))
         batches += 1
         if batches % _TRIM_EVERY == 0:
             trim()
@@ -93,7 +93,7 @@ def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
 
 def _answers(predictor: Any, asked: Any, content: bytearray) -> dict[str, Any]:
     """The rows of one frame; an error of ours is one, too, and its trace is printed."""
-    from vitral.serve.answering import finite
+    from vitral.serve.worker.predictor import finite
 
     ends, contents = 0, []
     for size in asked["sizes"]:

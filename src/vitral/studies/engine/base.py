@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vitral.studies.table import Table
+from vitral.studies.engine.table import Table
 from vitral.workflows import TrainConfig
 from vitral.workflows.self_training import SelfTrainingConfig
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from vitral import errors
 from vitral.errors import ServerError
-from vitral.serve import channel
 from vitral.serve.batching import Item, WorkerDied
+from vitral.serve.worker import framing
 
 _LOAD_SECONDS = 300.0
 
@@ -50,7 +50,7 @@ class Process:
         process = cls(pid, *await asyncio.open_connection(sock=ours))
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
-                said = await channel.read(process._reader)
+                said = await framing.read(process._reader)
             if "error" in said:
                 raise _error(said)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
@@ -80,9 +80,9 @@ class Process:
         try:
             async with asyncio.timeout(seconds):
                 content = b"".join(item.content for item in items)
-                self._writer.write(channel.pack(asked, content))
+                self._writer.write(framing.pack(asked, content))
                 await self._writer.drain()
-                answer = await channel.read(self._reader)
+                answer = await framing.read(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             raise WorkerDied from None
         self.used = time.monotonic()
@@ -108,7 +108,12 @@ class Maker:
         environment = os.environ | {"MALLOC_ARENA_MAX": "2"}
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "vitral.serve.worker", str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-m",
+                    "vitral.serve.worker.main",
+                    str(theirs.fileno()),
+                ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=environment,

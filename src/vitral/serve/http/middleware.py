@@ -5,8 +5,8 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from vitral.serve.errors import body
 from vitral.serve.metrics import Metrics
-from vitral.serve.problems import body
 
 _ID = re.compile(rb"[\w.:-]{1,64}")
 _ALWAYS = [

@@ -8,7 +8,7 @@ while a large body is searched: bytes that almost are boundaries take 3 ms a meg
 import asyncio
 import re
 
-from vitral.serve.problems import Problem
+from vitral.serve.errors import Problem
 
 MOST_PARTS = 8
 _STRETCH = 262_144

@@ -17,8 +17,8 @@ from typing import Any
 
 from vitral.errors import ServerError, VitralError
 from vitral.serve.batching import Item, WorkerDied
-from vitral.serve.process import Maker, Process
 from vitral.serve.settings import Settings
+from vitral.serve.worker.process import Maker, Process
 
 DEATHS = 3
 """Ends of the model process within `WINDOW` seconds after which the server gives up."""

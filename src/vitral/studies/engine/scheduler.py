@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitral import config_io
-from vitral.studies.base import HERE, Student, Trial
-from vitral.studies.table import Measured, Table
+from vitral.studies.engine.base import HERE, Student, Trial
+from vitral.studies.engine.table import Measured, Table
 from vitral.workflows import Run, TrainConfig, open_run
 from vitral.workflows.result_cache import Cell, Cells
 from vitral.workflows.self_training import self_train
