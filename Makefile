@@ -2,13 +2,16 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow bench check clean
 
 demo: .venv/core  ## the main job end to end, on data that comes with the install
 	$(RUN) -m vitral demo
 
 test: .venv/dev  ## the whole test suite, one process per core
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+bench: .venv/dev  ## speed and memory of vitral and of other libraries, about ten minutes
+	$(RUN) -m benchmarks.peers --out bench --page docs/benchmarks.md
 
 check: .venv/dev  ## format, lint, types
 	.venv/bin/ruff format --check .

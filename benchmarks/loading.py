@@ -1,9 +1,11 @@
 """Loading photos for training, beside timm's loader, in turns.
 
-    OMP_NUM_THREADS=1 python benchmarks/loading.py --rounds 9 --workers 0 1 2
+    OMP_NUM_THREADS=1 python -m benchmarks.loading --rounds 9 --workers 0 1 2
 
-The measurement is that of `vitral bench --what loading`, on photos of scikit-image cut
-to 500 x 375, JPEG quality 90, to 224 x 224; see vitral/bench/loading.py for what both
+The measurement is that of `python -m benchmarks.peers --what loading`, on photos of
+scikit-image cut
+to 500 x 375, JPEG quality 90, to 224 x 224; see benchmarks/peers/loading.py for what
+both
 sides do. timm runs with and without its prefetcher, and the quicker counts. Prints the
 time per image of this process (CPU) and by the clock, and theirs / ours: above 1,
 vitral is faster. The bound is held to the CPU time without workers, which another
@@ -19,8 +21,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from vitral.bench.loading import passes
-from vitral.bench.targets import LOADING
+from benchmarks.peers.loading import passes
+from benchmarks.peers.targets import LOADING
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 

@@ -1,6 +1,6 @@
 """TNT and TimeSformer beside timm and transformers, in one process.
 
-Plain Vision Transformers are measured by `vitral bench`.
+Plain Vision Transformers are measured by `python -m benchmarks.peers`.
 
     OMP_NUM_THREADS=1 python benchmarks/speed.py --model tnt_s16 --batch 2
     OMP_NUM_THREADS=1 python benchmarks/speed.py --model timesformer_ti16 --batch 1

@@ -1,19 +1,20 @@
-"""`vitral bench` with a tiny model and the real peers; no speed is asserted."""
+"""`python -m benchmarks.peers` with a tiny model and the real peers; no speed is
+asserted."""
 
 import json
 
 import pytest
 import torch
+from benchmarks.peers import exact, loading, memory, peer_models, peers, startup
+from benchmarks.peers.__main__ import main, run
+from benchmarks.peers.figure import bars
+from benchmarks.peers.interleave import Taken, in_turns, quartiles, ratio
+from benchmarks.peers.page import BEGIN, END, into_page, markdown
+from benchmarks.peers.peers import Side, require_agreement, sides_of
+from benchmarks.peers.running import BenchConfig
+from benchmarks.peers.targets import targets
 from torch import nn
 
-from vitral.bench import exact, fresh, loading, memory, peers, startup
-from vitral.bench.figure import bars
-from vitral.bench.page import BEGIN, END, into_page, markdown
-from vitral.bench.peers import Side, require_agreement, sides_of
-from vitral.bench.running import BenchConfig
-from vitral.bench.targets import targets
-from vitral.bench.turns import Taken, in_turns, quartiles, ratio
-from vitral.cli import main
 from vitral.errors import ConfigError, GateError, VitralError
 
 RECTANGLE = (32, 48)
@@ -75,12 +76,12 @@ class _Broken(nn.Module):
 
 
 def test_a_library_that_is_not_there_is_named(monkeypatch):
-    known = fresh.importlib.util.find_spec
+    known = peer_models.importlib.util.find_spec
 
     def find(name):
         return None if name == "timm" else known(name)
 
-    monkeypatch.setattr(fresh.importlib.util, "find_spec", find)
+    monkeypatch.setattr(peer_models.importlib.util, "find_spec", find)
     monkeypatch.setattr(peers, "BUILDERS", {"timm": peers.of_timm})
     found = sides_of("vit_mu8", image_size=RECTANGLE, classes=7)
     assert [side.name for side in found.found] == ["vitral"]
@@ -171,9 +172,9 @@ def test_the_command_writes_numbers_tables_and_a_picture(tmp_path, capsys):
     page = tmp_path / "docs" / "speed.md"
     page.parent.mkdir()
     page.write_text(f"# Speed\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n")
-    words = ["bench", "--quick", "--eager", "--what", "training", "inference"]
+    words = ["--quick", "--eager", "--what", "training", "inference"]
     words += ["--out", str(tmp_path / "b"), "--page", str(page)]
-    assert main(words) == 0
+    run(words)
     result = json.loads((tmp_path / "b" / "bench.json").read_text())
     assert result["machine"]["threads"] == torch.get_num_threads()
     assert [cell["batch"] for cell in result["inference"]] == [1, 2]
@@ -262,7 +263,7 @@ def test_a_page_without_a_place_is_refused(tmp_path):
         "versions": {"torch": "2.14", "timm": ""},
     }
     bare = {"machine": machine, "seconds": 3, "targets": [], "absent": {"timm": "why"}}
-    text = markdown(bare, "vitral bench")
+    text = markdown(bare, "python -m benchmarks.peers")
     assert "load unknown" in text
     assert "torch 2.14." in text
     assert "Not measured: timm (why)." in text
@@ -278,8 +279,12 @@ def test_a_page_without_a_place_is_refused(tmp_path):
         (["--what", "speed"], "invalid choice"),
     ],
 )
-def test_settings_that_cannot_be_measured(words, message, tmp_path, capsys):
-    assert main(["bench", "--out", str(tmp_path), *words]) == 2
+def test_settings_that_cannot_be_measured(
+    words, message, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("sys.argv", ["peers", "--out", str(tmp_path), *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
     assert message in capsys.readouterr().err
 
 

@@ -148,7 +148,7 @@ def test_flags_reach_the_config(photos, tmp_path, monkeypatch, flags, where, val
         given.append(config_io.to_plain(config))
         raise vt.ConfigError("far enough")
 
-    monkeypatch.setattr("vitral.cli.train.train", stop)
+    monkeypatch.setattr("vitral.cli.verbs.train.train", stop)
     words = ["train", str(photos), "--out", str(tmp_path / "run"), *TINY_FLAGS]
     assert main([*words, *flags]) == 2
     found = given[0]
@@ -161,7 +161,7 @@ def test_flags_reach_the_config(photos, tmp_path, monkeypatch, flags, where, val
 def test_workers_and_device_are_arguments(photos, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(
-        "vitral.cli.train.train", lambda *a, **k: given.append(k) or 1 / 0
+        "vitral.cli.verbs.train.train", lambda *a, **k: given.append(k) or 1 / 0
     )
     words = ["train", str(photos), "--out", str(tmp_path / "run"), *TINY_FLAGS]
     assert main([*words, "-j", "3", "--device", "cpu", "--resume"]) == 1
@@ -249,7 +249,7 @@ def test_anything_unexpected_is_one_line_and_in_the_log(
     def broken(*arguments, **named):
         raise RuntimeError("the roof\nis leaking")
 
-    monkeypatch.setattr("vitral.cli.train.train", broken)
+    monkeypatch.setattr("vitral.cli.verbs.train.train", broken)
     out = tmp_path / "run"
     assert main(["train", str(photos), "--out", str(out), *TINY_FLAGS]) == 1
     error = capsys.readouterr().err
@@ -259,7 +259,7 @@ def test_anything_unexpected_is_one_line_and_in_the_log(
     )
     assert "Traceback" in (out / "log.txt").read_text()
     shutil.rmtree(out)  # the log cannot be written now, and that hides nothing
-    monkeypatch.setattr("vitral.cli.models.run", broken)
+    monkeypatch.setattr("vitral.cli.verbs.models.run", broken)
     assert main(["models"]) == 1
     assert "VITRAL_TRACEBACK=1" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from vitral import models, recipes
 from vitral.cli import VERBS, main
-from vitral.cli.train import OTHER_NAMES
+from vitral.cli.verbs.train import OTHER_NAMES
 from vitral.data import AugmentConfig
 from vitral.objectives import OBJECTIVES
 from vitral.training import LoopConfig

@@ -22,7 +22,7 @@ FLOORS = (
     ("report",),
     ("workflows",),
     ("recipes", "export"),
-    ("studies", "serve", "bench", "autotune"),
+    ("studies", "serve", "autotune"),
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -13,7 +13,7 @@ from helpers import randomise
 from photos import make_photos, tiny_config
 from serving import Client, jpeg, request, serving
 from vitral.cli import main
-from vitral.cli.merging import SCHEDULES
+from vitral.cli.flags import SCHEDULES
 from vitral.errors import ConfigError
 from vitral.models import MergeSchedule, set_merge
 from vitral.workflows.run import open_run

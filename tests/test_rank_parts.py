@@ -207,7 +207,7 @@ def test_a_copy_of_recomputed_blocks_calls_its_own_weights():
 
 FREED = """
 import sys
-from vitral.bench.memory import _held
+from benchmarks.peers.memory import _held
 if sys.argv[1] == "returned":
     from vitral.training.activation_checkpoint import return_freed_memory
     return_freed_memory()

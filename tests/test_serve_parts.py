@@ -349,7 +349,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
 
 def test_the_server_process_is_without_torch():
     code = (
-        "import sys, vitral.serve.lifecycle, vitral.cli.serve; "
+        "import sys, vitral.serve.lifecycle, vitral.cli.verbs.serve; "
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     done = subprocess.run(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import vitral.cli.verify_resume as verb
+import vitral.cli.verbs.verify_resume as verb
 from forking import KINDS, STEPS, Server
 from photos import make_photos
 from vitral.cli import main

@@ -59,12 +59,15 @@ if TYPE_CHECKING:
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
     from vitral.evaluation.probes import fewshot, knn, linear
     from vitral.models import create, names
-    from vitral.weights import convert, explain, load, save
-    from vitral.workflows import Run, TrainConfig, predict_files, self_train
+    from vitral.weights import explain, save
+    from vitral.weights.convert import convert
+    from vitral.weights.load import load
+    from vitral.workflows import Run, TrainConfig, predict_files
     from vitral.workflows import open_run as open  # noqa: A004
-    from vitral.workflows.features import features
-    from vitral.workflows.train import train
-    from vitral.workflows.transfer import transfer
+    from vitral.workflows.features.extract import features
+    from vitral.workflows.self_training.self_train import self_train
+    from vitral.workflows.train.train import train
+    from vitral.workflows.transfer.transfer import transfer
 
 __all__ = [
     "ConfigError",

@@ -147,7 +147,6 @@ def _kind_by_name(kind: Any) -> Any:
 _STRICT.register_structure_hook_factory(_is_choice, _kind_by_name)
 
 
-T = TypeVar("T")
 _CONVERTER = cattrs.Converter()
 
 

@@ -26,7 +26,6 @@ VERBS = {
     "verify-resume": "kill a run, resume it, compare it bit for bit: RECIPE [DATA]",
     "predict": "one JSON line or CSV row per image: RUN FILES...",
     "inspect": "what a model looks at: RUN_OR_WEIGHTS IMAGES... --out DIR",
-    "bench": "speed and memory beside timm, transformers and others",
     "study": "an experiment of the paper at a reachable size: NAME",
     "report": "(re)write the one-file HTML report: RUN...",
     "data": "audit a data set, or write its split: check DIR, split DIR",
@@ -70,7 +69,8 @@ def _dispatch(words: list[str]) -> int:
 
 def _guarded(verb: str, words: list[str]) -> int:
     try:
-        importlib.import_module(f"vitral.cli.{verb.replace('-', '_')}").run(words)
+        name = verb.replace("-", "_")
+        importlib.import_module(f"vitral.cli.verbs.{name}").run(words)
     except VitralError as error:
         print(f"vitral {verb}: {error}", file=sys.stderr)
         return error.exit_code
@@ -97,7 +97,7 @@ def _guarded(verb: str, words: list[str]) -> int:
 
 
 def _unexpected(verb: str, error: Exception) -> int:
-    from vitral.cli.log import append, log_file
+    from vitral.cli.logs import append, log_file
 
     file = log_file()
     trace = traceback.format_exc()

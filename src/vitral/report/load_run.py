@@ -48,7 +48,7 @@ class RunFolder:
     """What a run without labels was measured by: representation.json."""
     reconstructions: bytes | None
     """Its PNG of hidden patches and what was drawn in them."""
-    inspection_store: Inspected | None
+    inspected: Inspected | None
     """What the model looks at."""
     problems: tuple[str, ...]
     """What was skipped while reading, in sentences."""

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from vitral.workflows.config import TrainConfig
     from vitral.workflows.predict import predict_files
     from vitral.workflows.run import Answer, Run, open_run
-    from vitral.workflows.self_training import SelfTrainingConfig, self_train
+    from vitral.workflows.self_training import SelfTrainingConfig
+    from vitral.workflows.self_training.self_train import self_train
 
 _WHERE = {
     "Answer": "vitral.workflows.run",

@@ -1,6 +1,6 @@
 """The most memory that training steps take, each side in a process of its own.
 
-    python -m vitral.bench.memory timm '{"name": "vit_s16", ...}'
+    python -m benchmarks.peers.memory timm '{"name": "vit_s16", ...}'
 
 A process never gives all of its memory back, so two sides in one would share a peak.
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vitral.bench.machine import same_path
+from benchmarks.peers.machine import same_path
 from vitral.errors import VitralError
 
 STEPS = 2
@@ -59,7 +59,7 @@ def measure(
 
 
 def _in_a_process(library: str, task: dict[str, Any]) -> dict[str, Any]:
-    words = [sys.executable, "-m", "vitral.bench.memory", library, json.dumps(task)]
+    words = [sys.executable, "-m", "benchmarks.peers.memory", library, json.dumps(task)]
     done = subprocess.run(words, capture_output=True, text=True, env=same_path())
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -75,9 +75,9 @@ def _work(library: str, task: dict[str, Any]) -> dict[str, Any]:
     """Build one side, train it for a few steps, and look at the process."""
     import torch
 
-    from vitral.bench.fresh import FRESH, Absent
-    from vitral.bench.peers import Side, Sides, plain_config
-    from vitral.bench.training import batch_of, step_of
+    from benchmarks.peers.peer_models import FRESH, Absent
+    from benchmarks.peers.peers import Side, Sides, plain_config
+    from benchmarks.peers.training import batch_of, step_of
 
     torch.set_num_threads(task["threads"])
     torch.manual_seed(0)

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from vitral.cli.log import keep_log, say
-from vitral.cli.train import configured, data_first, first_flags, show_help
+from vitral.cli.logs import keep_log, say
+from vitral.cli.verbs.train import configured, data_first, first_flags, show_help
 from vitral.errors import ConfigError
 from vitral.evaluation.compare import p_text
 from vitral.workflows.self_training import SelfTrained, SelfTrainingConfig, self_train

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from vitral.bench import inference, loading, memory, startup, training
-from vitral.bench.machine import describe
-from vitral.bench.peers import Sides, sides_of
-from vitral.bench.targets import targets
+from benchmarks.peers import inference, loading, memory, startup, training
+from benchmarks.peers.machine import describe
+from benchmarks.peers.peers import Sides, sides_of
+from benchmarks.peers.targets import targets
 from vitral.errors import ConfigError
 
 WHAT = ("inference", "training", "loading", "startup", "memory")

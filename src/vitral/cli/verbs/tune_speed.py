@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitral.cli.merging import SCHEDULES, SPREAD
+from vitral.cli.flags import SCHEDULES, SPREAD
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, GateError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 import vitral.recipes
-from vitral.cli.log import keep_log, say
+from vitral.cli.logs import keep_log, say
+from vitral.cli.output import last_lines
 from vitral.cli.parser import Parser
-from vitral.cli.results import last_lines
 from vitral.errors import ConfigError
 from vitral.workflows.train import train
 

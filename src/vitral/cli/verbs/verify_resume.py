@@ -9,7 +9,7 @@ from pathlib import Path
 
 import vitral.recipes
 from vitral.cli.parser import Parser
-from vitral.cli.train import OTHER_NAMES, configured, first_flags
+from vitral.cli.verbs.train import OTHER_NAMES, configured, first_flags
 from vitral.errors import ConfigError, GateError
 from vitral.workflows import TrainConfig
 from vitral.workflows.resume_check import Life, Start, errors_file, killed, unbroken

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 import vitral.models
 import vitral.weights
-from vitral.bench import fresh
-from vitral.bench.fresh import Absent
+from benchmarks.peers import peer_models
+from benchmarks.peers.peer_models import Absent
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, GateError
 from vitral.models import VisionModel, ViTConfig
@@ -156,7 +156,7 @@ def filled(model: nn.Module, generator: torch.Generator) -> Any:
 
 def of_timm(config: ViTConfig, ours: VisionModel, _: torch.Generator) -> list[Side]:
     """timm's VisionTransformer."""
-    model = fresh.timm(config)
+    model = peer_models.timm(config)
     model.load_state_dict(_foreign("timm", config, ours))
     return [Side(name="timm", library="timm", model=model)]
 
@@ -165,7 +165,7 @@ def of_transformers(
     config: ViTConfig, ours: VisionModel, _: torch.Generator
 ) -> list[Side]:
     """transformers' ViTForImageClassification with its fused attention."""
-    transformers = fresh.module("transformers", "transformers")
+    transformers = peer_models.module("transformers", "transformers")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         vitral.weights.save(place / "ours", ours, Preprocess())
@@ -174,7 +174,7 @@ def of_transformers(
             model = transformers.ViTForImageClassification.from_pretrained(
                 place / "theirs", attn_implementation="sdpa"
             )
-    model = fresh.Logits(model)
+    model = peer_models.Logits(model)
     return [Side(name="transformers", library="transformers", model=model)]
 
 
@@ -182,7 +182,7 @@ def of_torchvision(
     config: ViTConfig, ours: VisionModel, _: torch.Generator
 ) -> list[Side]:
     """torchvision's VisionTransformer, which takes square images only."""
-    model = fresh.torchvision(config)
+    model = peer_models.torchvision(config)
     model.load_state_dict(_foreign("torchvision", config, ours))
     return [Side(name="torchvision", library="torchvision", model=model)]
 
@@ -191,7 +191,7 @@ def of_vit_pytorch(
     config: ViTConfig, ours: VisionModel, generator: torch.Generator
 ) -> list[Side]:
     """vit-pytorch's ViT, and the vitral model that is the same function."""
-    model = filled(fresh.vit_pytorch(config), generator)
+    model = filled(peer_models.vit_pytorch(config), generator)
     rows, columns = config.grid
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"

@@ -3,7 +3,7 @@
 import os
 from dataclasses import fields
 
-from vitral.cli.merging import add_merge, require_merge
+from vitral.cli.flags import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.serve import Settings, serve
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from vitral.cli import data_size
 from vitral.cli.parser import Parser
+from vitral.cli.verbs import data_size
 from vitral.studies import Study, get, studies
 from vitral.studies.data_size import NAME as DATA_SIZE
 from vitral.studies.data_size import QUESTION

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitral.bench.exact import exact_sides
-from vitral.bench.machine import peak_flops
-from vitral.bench.peers import Side, Sides, require_agreement
-from vitral.bench.rows import row
-from vitral.bench.turns import in_turns
+from benchmarks.peers.exact import exact_sides
+from benchmarks.peers.interleave import in_turns
+from benchmarks.peers.machine import peak_flops
+from benchmarks.peers.peers import Side, Sides, require_agreement
+from benchmarks.peers.rows import row
 
 
 def measure(

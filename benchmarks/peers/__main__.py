@@ -1,16 +1,18 @@
-"""`vitral bench`: speed and memory beside timm, transformers and others."""
+"""Speed and memory beside timm, transformers and others: `make bench`."""
 
+import argparse
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.figure import bars
+from benchmarks.peers.page import PICTURE, into_page, markdown
+from benchmarks.peers.running import WHAT, BenchConfig, bench
 from vitral.atomic_io import make_folder, write_atomic, write_json
-from vitral.bench.figure import bars
-from vitral.bench.page import PICTURE, into_page, markdown
-from vitral.bench.running import WHAT, BenchConfig, bench
-from vitral.cli.log import say
-from vitral.cli.parser import Parser
+from vitral.cli.logs import say
+from vitral.errors import VitralError
 from vitral.plots.style import to_png
 
 QUICK: dict[str, Any] = {
@@ -26,7 +28,7 @@ QUICK: dict[str, Any] = {
 
 def run(words: list[str]) -> None:
     """Measure, print the bounds, write bench.json, bench.md and bench.png."""
-    known = _parser().read(words)
+    known = _parser().parse_args(words)
     given = {
         "what": WHAT if "all" in known.what else tuple(dict.fromkeys(known.what)),
         "models": tuple(known.model),
@@ -47,7 +49,7 @@ def run(words: list[str]) -> None:
     )
     if known.quick:
         result["targets"] = []  # no bound is about a tiny model
-    command = shlex.join(["vitral", "bench", *words])
+    command = shlex.join(["python", "-m", "benchmarks.peers", *words])
     write_json(out / "bench.json", {**result, "command": command})
     write_atomic(out / "bench.md", markdown(result, command))
     picture = out / PICTURE
@@ -70,11 +72,22 @@ def run(words: list[str]) -> None:
     print(f"files: {out}/bench.json, bench.md" + (f", {PICTURE}" if drawn else ""))
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        "bench",
-        "Speed and memory beside timm, transformers, torchvision and vit-pytorch: the "
-        "same function with the same weights, in turns in one process.",
+def main() -> None:
+    """Run with the arguments of the command line; exit as `vitral` does."""
+    try:
+        run(sys.argv[1:])
+    except VitralError as error:
+        print(f"benchmarks.peers: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers",
+        description="Measure speed and memory of vitral, timm, transformers, "
+        "torchvision and vit-pytorch: the same function with the same weights, "
+        "interleaved in one process.",
+        allow_abbrev=False,
     )
     defaults = BenchConfig()
     parser.add_argument("--what", nargs="+", choices=(*WHAT, "all"), default=["all"])
@@ -109,3 +122,7 @@ def _parser() -> Parser:
         "--quick", action="store_true", help="a tiny model, to see that it works"
     )
     return parser
+
+
+if __name__ == "__main__":
+    main()

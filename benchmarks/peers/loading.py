@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 import vitral.data
-from vitral.bench.rows import row
-from vitral.bench.turns import Taken, in_turns
+from benchmarks.peers.interleave import Taken, in_turns
+from benchmarks.peers.rows import row
 from vitral.data import AugmentConfig, Loader, Preprocess, training_transform
 
 SIZE = (375, 500)

@@ -6,8 +6,8 @@ import sys
 import time
 from typing import Any
 
-from vitral.bench.machine import same_path
-from vitral.bench.turns import quartiles
+from benchmarks.peers.interleave import quartiles
+from benchmarks.peers.machine import same_path
 
 IMPORTS = ("vitral", "torch", "timm", "transformers", "torchvision", "vit_pytorch")
 HELP = "vitral --help"

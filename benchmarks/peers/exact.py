@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitral.bench.fresh import Absent
-from vitral.bench.peers import Side
+from benchmarks.peers.peer_models import Absent
+from benchmarks.peers.peers import Side
 from vitral.errors import MissingExtraError
 from vitral.export.to_onnx import to_onnx
 from vitral.export.to_openvino import save_onnx

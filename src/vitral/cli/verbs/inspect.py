@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import vitral.weights
-from vitral.cli.merging import add_merge, require_merge
+from vitral.cli.flags import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
 from vitral.workflows.inspect import VIEWS, inspect

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitral.bench.machine import peak_flops
-from vitral.bench.peers import Side, Sides
-from vitral.bench.rows import row
-from vitral.bench.turns import in_turns
+from benchmarks.peers.interleave import in_turns
+from benchmarks.peers.machine import peak_flops
+from benchmarks.peers.peers import Side, Sides
+from benchmarks.peers.rows import row
 from vitral.data import Batch
 from vitral.models import VisionModel
 from vitral.objectives import Supervised, SupervisedConfig

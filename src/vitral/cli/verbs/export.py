@@ -4,7 +4,7 @@ import argparse
 import difflib
 from typing import Any
 
-from vitral.cli.merging import add_merge, require_merge
+from vitral.cli.flags import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 from vitral.export import GateReport

@@ -5,10 +5,9 @@ import json
 import os
 from pathlib import Path
 
-from vitral.cli.finetuning import add_flags, run_finetune
-from vitral.cli.merging import add_merge, require_merge
+from vitral.cli.flags import add_flags, add_merge, require_merge, run_finetune
+from vitral.cli.output import headline, noun_of
 from vitral.cli.parser import Parser
-from vitral.cli.results import headline, noun_of
 from vitral.errors import ConfigError
 from vitral.evaluation import RealAccuracy
 from vitral.workflows import open_run

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from vitral.cli.merging import add_merge, require_merge
+from vitral.cli.flags import add_merge, require_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
 from vitral.workflows.inputs import evaluation_batch

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from vitral.cli.finetuning import add_flags, planner
+from vitral.cli.flags import add_flags, planner
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, InterruptedRun, VitralError
 from vitral.workflows.features import PROTOCOLS as PROBES

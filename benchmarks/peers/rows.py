@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vitral.bench.turns import Taken, quartiles, ratio
+from benchmarks.peers.interleave import Taken, quartiles, ratio
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ import vitral.models
 import vitral.recipes
 import vitral.weights
 from vitral.cli.dry_run import at_least_one, lines, speed, without_plan
-from vitral.cli.log import keep_log, say
-from vitral.cli.results import last_lines
+from vitral.cli.logs import keep_log, say
+from vitral.cli.output import last_lines
 from vitral.errors import ConfigError
 from vitral.objectives import OBJECTIVES
 from vitral.training.activation_checkpoint import return_freed_memory

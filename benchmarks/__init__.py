@@ -1,0 +1,1 @@
+"""Measurements of vitral: one script each; `peers` measures it and other libraries."""
