@@ -18,7 +18,8 @@ class Plan:
     """Runtimes with their precisions."""
     merges: Sequence[int] = (0, 16, 8)
     """Tokens merged in each block on average, in the order they are tried in. Few of
-    them save less in a graph than the search for matches costs (LOG.md, 2026-11-22)."""
+    them save less in a graph than the search for matches costs
+    (docs/dev/experiments/speed.md)."""
     merge_schedules: Sequence[MergeSchedule] = ("every_fourth",)
     """How they are spread over the blocks. A graph of twelve blocks searches for
     matches three times by `every_fourth`, and twelve times by `constant`."""

@@ -235,7 +235,7 @@ def _in_steps(q: Tensor, k: Tensor) -> bool:
     """Whether two matrix products are quicker than the fused kernel.
 
     On the CPU, torch's fused kernel is 2 to 3 times slower at training in bfloat16
-    (LOG.md, 2026-11-22); everywhere else it is the quicker one.
+    (docs/dev/experiments/training.md); everywhere else it is the quicker one.
     """
     on_cpu = q.device.type == "cpu" and q.dtype == torch.bfloat16
     return on_cpu and torch.is_grad_enabled() and k.shape[-2] <= STEPS_UP_TO

@@ -61,7 +61,7 @@ def resized(
     It takes a third of the time of Pillow's and is as near to the exact result: mean
     distance 0.26 of 255 for both on photos. It is not Pillow's bits: "bilinear" differs
     by at most 1; "bicubic" too, but for edges where the filter overshoots 0 or 255,
-    which the two cut in another order (LOG.md, 2026-11-22).
+    which the two cut in another order (docs/dev/experiments/loading.md).
 
     Args:
         interpolation: "bilinear" or "bicubic".

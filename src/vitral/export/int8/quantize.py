@@ -1,11 +1,11 @@
 """Post-training quantisation of an OpenVINO model to int8 with NNCF.
 
 Layers with weights are quantised; products of two activations (queries with keys, the
-sums of merged tokens) stay in float, since int8 made them no quicker (LOG.md,
-2026-11-22). Weights get one scale a channel, activations one a tensor, both symmetric;
-the input of each layer is smoothed first, which moves outliers of a channel from the
-activations into the weights (SmoothQuant, arXiv 2211.10438). What is measured with the
-result is in bounded.py, which layers suffer in sensitivity.py.
+sums of merged tokens) stay in float, since int8 made them no quicker
+(docs/dev/experiments/int8.md). Weights get one scale a channel, activations one a
+tensor, both symmetric; the input of each layer is smoothed first, which moves outliers
+of a channel from the activations into the weights (SmoothQuant, arXiv 2211.10438). What
+is measured with the result is in bounded.py, which layers suffer in sensitivity.py.
 """
 
 import contextlib
@@ -41,8 +41,8 @@ def quantise(
         quantised = tool.quantize(
             model.clone(),
             tool.Dataset(list(batches)),
-            # Symmetric was as accurate as asymmetric, and 8 % quicker (LOG.md,
-            # 2026-11-22).
+            # Symmetric was as accurate as asymmetric, and took 164 ms, not 175
+            # (docs/dev/experiments/int8.md).
             preset=tool.QuantizationPreset.PERFORMANCE,
             model_type=tool.ModelType.TRANSFORMER,
             subset_size=len(batches),
