@@ -17,7 +17,12 @@ import numpy as np
 
 import vitral as vt
 import vitral.data
-from vitral.studies.data_size import PROTOCOLS, Labelled, fit_points, measure
+from vitral.studies.data_size import (
+    PROTOCOLS,
+    LabeledFeatures,
+    fit_curve,
+    measure_subsets,
+)
 from vitral.studies.engine.subsets import nested_order, subset_sizes
 from vitral.workflows.features import features
 
@@ -25,7 +30,9 @@ IMAGE_SIZE = {"elpv": 224, "mnist_5k": 56}
 DRAWS = range(10)
 
 
-def computed(weights: str, data: str, image_size: int) -> tuple[Labelled, list[str]]:
+def computed(
+    weights: str, data: str, image_size: int
+) -> tuple[LabeledFeatures, list[str]]:
     """Features of all images, whatever their split."""
     model, preprocess, _ = vt.load(weights, image_size=image_size)
     dataset = vitral.data.open(data)
@@ -36,29 +43,29 @@ def computed(weights: str, data: str, image_size: int) -> tuple[Labelled, list[s
     ]
     x = np.concatenate([np.asarray(split.x) for split in splits])
     y = np.concatenate([np.asarray(split.y) for split in splits])
-    return Labelled(x, y), list(dataset.classes)
+    return LabeledFeatures(x, y), list(dataset.classes)
 
 
 def trial(
-    pool: Labelled, classes: list[str], seed: int, parts: int, protocol: str
+    pool: LabeledFeatures, classes: list[str], seed: int, parts: int, protocol: str
 ) -> dict[str, float]:
     """One split, one fit, one prediction, and what was measured then."""
     order = nested_order(pool.y, 1_000_003 + seed)
     held = len(order) // 4
-    test = Labelled(pool.x[order[:held]], pool.y[order[:held]])
-    rest = Labelled(pool.x[order[held:]], pool.y[order[held:]])
+    test = LabeledFeatures(pool.x[order[:held]], pool.y[order[:held]])
+    rest = LabeledFeatures(pool.x[order[held:]], pool.y[order[held:]])
     some = nested_order(rest.y, 2_000_003 + seed)[: len(rest.y) // parts]
-    seen = Labelled(rest.x[some], rest.y[some])
+    seen = LabeledFeatures(rest.x[some], rest.y[some])
     sizes = subset_sizes(seen.y, classes)
     seeds = [1000 * seed + draw for draw in DRAWS]
-    points = measure(seen, test, sizes, seeds, PROTOCOLS[protocol])
-    expected = fit_points(points).predict(len(rest.y))
+    points = measure_subsets(seen, test, sizes, seeds, PROTOCOLS[protocol])
+    expected = fit_curve(points).predict(len(rest.y))
     probe = PROTOCOLS[protocol](rest.x, rest.y, test.x, test.y)
     low, high = expected.interval
     return {
         "seed": seed,
         "fitted on": len(seen.y),
-        "accuracy there": points.whole.accuracy,
+        "accuracy there": points.full.accuracy,
         "predicted for": len(rest.y),
         "predicted": expected.accuracy,
         "low": low,

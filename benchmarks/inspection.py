@@ -17,12 +17,12 @@ import torch
 
 import vitral as vt
 from vitral import inspection
-from vitral.inspection.capture import attentions, catching, visible_weights
+from vitral.inspection.capture import attention_layers, record_inputs, visible_weights
 from vitral.models import VisionModel
 
 
 def candidates(model: VisionModel, x: torch.Tensor) -> dict[str, Callable[[], object]]:
-    last = len(attentions(model)) - 1
+    last = len(attention_layers(model)) - 1
 
     @torch.no_grad()
     def plain() -> None:
@@ -30,12 +30,12 @@ def candidates(model: VisionModel, x: torch.Tensor) -> dict[str, Callable[[], ob
 
     @torch.no_grad()
     def capture() -> None:
-        with catching({last: attentions(model)[last]}) as calls:
+        with record_inputs({last: attention_layers(model)[last]}) as calls:
             model.forward_features(x)
         visible_weights(calls[0], None)
 
     def each() -> None:
-        for _ in inspection.each_layer(model, x):
+        for _ in inspection.iter_attention(model, x):
             pass
 
     return {

@@ -26,12 +26,12 @@ sys.path[:0] = [str(ROOT / "src")]
 
 import vitral as vt  # noqa: E402
 from vitral.evaluation.compare import compare  # noqa: E402
-from vitral.export.int8.bounded import int8_within  # noqa: E402
-from vitral.export.int8.calibration_data import labelled, sample_of  # noqa: E402
-from vitral.export.int8.layers import folded  # noqa: E402
-from vitral.export.int8.quantize import quantise  # noqa: E402
-from vitral.export.precisions import megabytes  # noqa: E402
-from vitral.export.run_openvino import answering  # noqa: E402
+from vitral.export.int8.bounded import quantize_within  # noqa: E402
+from vitral.export.int8.calibration_data import draw_quantization_data, load_labeled  # noqa: E402
+from vitral.export.int8.layers import fold_constants  # noqa: E402
+from vitral.export.int8.quantize import quantize  # noqa: E402
+from vitral.export.precisions import measure_megabytes  # noqa: E402
+from vitral.export.run_openvino import compile_model  # noqa: E402
 from vitral.export.to_onnx import to_onnx  # noqa: E402
 from vitral.export.to_openvino import to_openvino  # noqa: E402
 from vitral.models import VisionModel, set_merge  # noqa: E402
@@ -91,18 +91,18 @@ def forms(run: vt.Run, known: argparse.Namespace) -> tuple[dict[str, Asked], dic
     found: dict[str, Asked] = {TIMM: eager(Timm(model).eval())}
     found["vitral eager float32"] = eager(model)
     with stage("images of train"):
-        sample = sample_of(run, check=known.check)
+        sample = draw_quantization_data(run, check=known.check)
     with stage("graph"):
-        graph = folded(to_openvino(to_onnx(model, image_size=size)))
+        graph = fold_constants(to_openvino(to_onnx(model, image_size=size)))
     with stage("int8 within 0.5 points on train"):
-        int8 = int8_within(graph, sample)
+        int8 = quantize_within(graph, sample)
     print("\n".join(int8.report.lines()))
     set_merge(model, known.merge, known.merge_schedule)
     with stage(f"graph, {known.merge} tokens merged a block"):
-        merged = folded(to_openvino(to_onnx(model, image_size=size)))
+        merged = fold_constants(to_openvino(to_onnx(model, image_size=size)))
     set_merge(model, 0)
     with stage("its int8"):
-        merged_int8 = quantise(merged, sample.calibration.batches)
+        merged_int8 = quantize(merged, sample.calibration.batches)
     graphs = {
         "OpenVINO float32": (graph, "fp32"),
         "OpenVINO bfloat16": (graph, "bf16"),
@@ -112,8 +112,8 @@ def forms(run: vt.Run, known: argparse.Namespace) -> tuple[dict[str, Asked], dic
     }
     disk = {}
     for name, (one, precision) in graphs.items():
-        found[name] = answering(one, precision, threads=known.threads)
-        disk[name] = megabytes(one, precision)
+        found[name] = compile_model(one, precision, threads=known.threads)
+        disk[name] = measure_megabytes(one, precision)
     return found, disk
 
 
@@ -145,7 +145,7 @@ def main() -> int:
     ready, disk = forms(run, known)
     dataset = open_split_data(run.config, run.path / "split.csv")
     chosen = dataset.select("test")[: known.images or None]
-    test = labelled(dataset, "test", chosen, run.preprocess)
+    test = load_labeled(dataset, "test", chosen, run.preprocess)
     batch = np.ascontiguousarray(test.batches[0][:8])
     apart = np.abs(ready[TIMM](batch) - ready["vitral eager float32"](batch)).max()
     print(f"timm and vitral, the same weights: logits differ by {apart:.1e}")

@@ -28,7 +28,7 @@ from vitral.data import (
     AugmentConfig,
     Loader,
     Preprocess,
-    Stages,
+    TransformSchedule,
     training_transform,
 )
 
@@ -104,7 +104,9 @@ def epochs(rounds: int, batch: int) -> None:
         loader = Loader(
             dataset=dataset,
             examples=examples,
-            transform=Stages(transforms=transforms, batches=-(-len(examples) // batch)),
+            transform=TransformSchedule(
+                transforms=transforms, batches=-(-len(examples) // batch)
+            ),
             batch_size=batch,
             shuffle=True,
             repeats=config.repeats,

@@ -21,7 +21,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from benchmarks.peers.loading import passes
+from benchmarks.peers.loading import time_passes
 from benchmarks.peers.targets import LOADING
 
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -44,7 +44,7 @@ def write_photos(folder: Path, images: int) -> None:
 
 
 def compare(folder: Path, images: int, batch: int, workers: int, rounds: int) -> None:
-    taken = passes(folder, rounds, batch, 224, workers)
+    taken = time_passes(folder, rounds, batch, 224, workers)
     ratios: dict[str, dict[str, float]] = {}
     for name, them in taken.items():
         us = taken["vitral"]

@@ -14,8 +14,8 @@ import vitral as vt
 from vitral.evaluation.compare import paired_bootstrap
 from vitral.models import set_merge
 from vitral.workflows.dataset import open_split_data
-from vitral.workflows.inference import score_split, split_loader
-from vitral.workflows.inputs import kind_for
+from vitral.workflows.inference import predict_split, split_loader
+from vitral.workflows.inputs import input_kind
 from vitral.workflows.run import open_run
 
 RATES = (4, 8, 13)
@@ -65,7 +65,7 @@ def timed(name: str, rounds: int) -> None:
 def accuracy(path: str, split: str, views: str) -> None:
     """A row a rate: accuracy, and points lost on the same images."""
     run = open_run(path)
-    kind = kind_for(run.model.config)
+    kind = input_kind(run.model.config)
     dataset = open_split_data(run.config, run.path / "split.csv", kind)
     loader = split_loader(dataset, split, run.preprocess, batch_size=32)
     own = run.extra.get("eval_views", "one") if views == "own" else "one"
@@ -73,7 +73,7 @@ def accuracy(path: str, split: str, views: str) -> None:
     print("\n| rate | accuracy | points lost (95 %) |\n|---:|---:|---:|")
     for rate in (0, *RATES):
         set_merge(run.model, rate)
-        scores = score_split(
+        scores = predict_split(
             run.model,
             loader,
             device=torch.device("cpu"),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import vitral as vt
 from vitral.data import Preprocess, Sampling
-from vitral.data.sources.synthetic import Clips, moving_squares, patterns
+from vitral.data.sources.synthetic import MovingClips, draw_patterns, moving_squares
 from vitral.inspection import grad_cam, relevance, rollout
 from vitral.models import VisionModel
 
@@ -42,7 +42,7 @@ def main() -> None:
         image_size=size, resize="squash", sampling=Sampling(frames=FRAMES)
     )
     pixels = torch.from_numpy(made.clips).movedim(-1, 2).contiguous()
-    clips, labels = preprocess.normalise(pixels), torch.from_numpy(made.labels)
+    clips, labels = preprocess.normalize(pixels), torch.from_numpy(made.labels)
     model = trained(clips[:TRAINED_ON], labels[:TRAINED_ON], given.scheme, given.seed)
     seen = slice(TRAINED_ON, TRAINED_ON + LOOKED_AT)
     with torch.no_grad():
@@ -87,9 +87,9 @@ def trained(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionMode
     return model.eval()
 
 
-def on_the_square(made: Clips, seen: slice) -> np.ndarray:
+def on_the_square(made: MovingClips, seen: slice) -> np.ndarray:
     """[clips, frames, rows, columns]: the share of each patch that is on the square."""
-    drawn = patterns(SIDE)[:2]
+    drawn = draw_patterns(SIDE)[:2]
     found = np.zeros(made.clips[seen].shape[:4])
     for clip, marks in zip(made.clips[seen], found, strict=True):
         for frame, mark in zip(clip, marks, strict=True):

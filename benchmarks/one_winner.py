@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from vitral.errors import ConfigError
-from vitral.workflows.run_lock import LOCK, locked, refuse_held
+from vitral.workflows.run_lock import LOCK_FILE, lock_file, require_unlocked
 
 
 def contend(folder: Path, ready: Path) -> None:
@@ -24,7 +24,7 @@ def contend(folder: Path, ready: Path) -> None:
     while not ready.exists():
         time.sleep(0.0005)
     try:
-        with locked(folder / LOCK):
+        with lock_file(folder / LOCK_FILE):
             (folder / f"won-{os.getpid()}").touch()
             time.sleep(60)
     except ConfigError as error:
@@ -49,7 +49,7 @@ def one_round(folder: Path, processes: int) -> int:
     for child in children:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    refuse_held(folder / LOCK)
+    require_unlocked(folder / LOCK_FILE)
     return won
 
 

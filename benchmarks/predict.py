@@ -73,14 +73,14 @@ def main() -> None:
         vt.save(model, network, Preprocess(image_size=size), classes=classes)
         before = alone(model, known.batch, 40)
         memory: list[float] = []
-        add = predict._Told.add
+        add = predict._ProgressCounter.add
 
-        def noted(told: predict._Told, number: int, waited: float) -> None:
+        def noted(told: predict._ProgressCounter, number: int, waited: float) -> None:
             add(told, number, waited)
-            if 10 * told.number >= known.images * (1 + 9 * len(memory)):
+            if 10 * told.count >= known.images * (1 + 9 * len(memory)):
                 memory.append(resident())
 
-        predict._Told.add = noted
+        predict._ProgressCounter.add = noted
         began = time.perf_counter()
         made = predict.predict_files(
             model,

@@ -8,7 +8,7 @@ import inspect
 import re
 
 import vitral.recipes
-from vitral.recipes.table import short
+from vitral.recipes.table import format_scientific
 from vitral.workflows.cost.plan import estimate
 
 HEADER = (
@@ -21,10 +21,10 @@ PERCENT = re.compile(r"reports ([\d.]+) %")
 
 def row(name: str, data: str) -> str:
     """One recipe as a line of Markdown."""
-    config = vitral.recipes.get(name)(data, "")
+    config = vitral.recipes.get_recipe(name)(data, "")
     cost = estimate(config)
     work, memory = cost.work, cost.memory
-    state = memory.together - memory.activations
+    state = memory.total - memory.activations
     reported = PERCENT.search(config.expected)
     cells = (
         f"`{name}`",
@@ -32,9 +32,9 @@ def row(name: str, data: str) -> str:
         f"{work.updates:,} x {work.batch_size:,}",
         f"{work.parameters:,}",
         f"{work.macs / 1e9:.2f}e9",
-        short(work.flops),
+        format_scientific(work.flops),
         f"{state / 2**30:.2f}",
-        f"{memory.activations / memory.at_once / 2**20:.0f}",
+        f"{memory.activations / memory.microbatch_size / 2**20:.0f}",
         reported[1] if reported else "graph",
     )
     return f"| {' | '.join(cells)} |"

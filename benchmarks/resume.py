@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from forking import KINDS, STEPS, Server  # noqa: E402
 from photos import make_photos  # noqa: E402
-from vitral.workflows.resume_check.verify import killed, unbroken  # noqa: E402
+from vitral.workflows.resume_check.verify import run_reference, run_with_kills  # noqa: E402
 
 STEP = re.compile(r" (of )?step \d+")
 
@@ -41,11 +41,11 @@ def main() -> int:
         server = Server(make_photos(here / "photos", per_class=9))
         paces = {}
         for kind in KINDS:
-            paces[kind] = unbroken(server.starter(kind), here / kind, STEPS)
+            paces[kind] = run_reference(server.starter(kind), here / kind, STEPS)
         runs = known.kills // known.a_run
         for number in range(runs):
             kind = KINDS[number % len(KINDS)]
-            result = killed(
+            result = run_with_kills(
                 server.starter(kind),
                 here / "killed",
                 here / kind,
@@ -57,10 +57,10 @@ def main() -> int:
             for kill in result.kills:
                 where = STEP.sub("", kill.where)
                 places[f"{kind}: {where}"] += 1
-            if result.same.differences or result.missed:
+            if result.diff.differences or result.missed:
                 unequal += 1
                 print(f"run {number}, {kind}:", *result.lines(), sep="\n")
-                print(*result.same.differences, sep="\n", flush=True)
+                print(*result.diff.differences, sep="\n", flush=True)
             shutil.rmtree(here / "killed")
             if number % 20 == 19:
                 done = number + 1

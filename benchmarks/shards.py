@@ -83,7 +83,7 @@ def resident() -> float:
 def started(folder: Path, cache: Path) -> dict[str, float]:
     """Seconds of each step from the folder to the first batch."""
     import vitral.data as data
-    from vitral.workflows.dataset import FULL_AUDIT_UP_TO
+    from vitral.workflows.dataset import MAX_FULL_AUDIT_IMAGES
 
     times: dict[str, float] = {}
     clock = time.perf_counter()
@@ -95,7 +95,7 @@ def started(folder: Path, cache: Path) -> dict[str, float]:
 
     dataset = data.open(folder, root=cache)
     lap("open")
-    full = len(dataset.examples) <= FULL_AUDIT_UP_TO
+    full = len(dataset.examples) <= MAX_FULL_AUDIT_IMAGES
     dataset = data.check(dataset, workers=2, full=full).dataset
     lap("audit")
     dataset.counts()
@@ -113,7 +113,7 @@ def loader_of(dataset, workers: int):  # type: ignore[no-untyped-def]
     return data.Loader(
         dataset=dataset,
         examples=dataset.select("train"),
-        transform=data.Plain(preprocess=data.Preprocess(image_size=(32, 48))),
+        transform=data.EvalTransform(preprocess=data.Preprocess(image_size=(32, 48))),
         batch_size=128,
         shuffle=True,
         workers=workers,
@@ -133,7 +133,7 @@ def measure(folder: Path, cache: Path) -> dict[str, object]:
     loader = loader_of(dataset, 0)
     for epoch in range(2):
         begun = time.perf_counter()
-        for index, _ in loader.numbered(epoch):
+        for index, _ in loader.enumerate_batches(epoch):
             if index % 100 == 99:
                 memory.append(resident())
         seconds = time.perf_counter() - begun

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import vitral as vt
-from vitral.models import TimeSformerConfig, config
+from vitral.models import TimeSformerConfig, get_config
 
 TIMM_NAMES = {
     "tnt_s16": "tnt_s_patch16_224",
@@ -67,7 +67,7 @@ class Logits(nn.Module):
 
 
 def of_transformers(name: str, batch: int, depth: int) -> Pair:
-    wanted = config(name, {"depth": depth} if depth else {})
+    wanted = get_config(name, {"depth": depth} if depth else {})
     assert isinstance(wanted, TimeSformerConfig)
     theirs = transformers.TimesformerForVideoClassification(
         transformers.TimesformerConfig(

@@ -33,8 +33,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import vitral as vt
 from vitral import plots
-from vitral.models import Scheme, VisionModel, config
-from vitral.plots.cost_curves import Line, Panel
+from vitral.models import Scheme, VisionModel, get_config
+from vitral.plots.cost_curves import CostCurve, CostPanel
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 FRAMES, SIZES = (2, 4, 8, 16, 32), (112, 160, 224, 320)
@@ -148,7 +148,7 @@ def measured(model: str, rounds: int, known: set[Cell]) -> Iterator[dict[str, An
                 times = seconds(cells, rounds)
                 for cell, mib in zip(cells, mebibytes, strict=True):
                     changes = {"scheme": cell.scheme, "num_classes": 400}
-                    macs = config(model, changes).macs(size, num_frames=frames)
+                    macs = get_config(model, changes).macs(size, num_frames=frames)
                     cost = {"macs": macs, "mib": mib, "seconds": times[cell]}
                     yield {**cell._asdict(), **cost}
 
@@ -166,7 +166,9 @@ def cell_of(row: dict[str, Any]) -> Cell:
     return Cell(*(row[field] for field in Cell._fields))
 
 
-def line(rows: Rows, along: str, what: str, scale: float = 1.0, **wanted: str) -> Line:
+def line(
+    rows: Rows, along: str, what: str, scale: float = 1.0, **wanted: str
+) -> CostCurve:
     """`what` over frames at 224 pixels, or over sizes at 8 frames."""
     fixed = {"frames": {"size": OWN_SIZE}, "size": {"frames": OWN_FRAMES}}[along]
     asked = {"kernel": "fused", **wanted, **fixed}
@@ -176,17 +178,17 @@ def line(rows: Rows, along: str, what: str, scale: float = 1.0, **wanted: str) -
         if all(row[name] == value for name, value in asked.items())
     }
     sizes = sorted(found)
-    return Line(sizes, [found[size] for size in sizes])
+    return CostCurve(sizes, [found[size] for size in sizes])
 
 
-def over(rows: Rows, along: str, what: str, **wanted: str) -> Line:
+def over(rows: Rows, along: str, what: str, **wanted: str) -> CostCurve:
     """`joint` over `divided`."""
     joint, divided = (
         line(rows, along, what, scheme=scheme, **wanted)
         for scheme in ("joint", "divided")
     )
     pairs = zip(joint.costs, divided.costs, strict=True)  # type: ignore[arg-type]
-    return Line(joint.sizes, [one / other for one, other in pairs])
+    return CostCurve(joint.sizes, [one / other for one, other in pairs])
 
 
 def draw(rows: Rows, folder: Path) -> None:
@@ -198,7 +200,7 @@ def draw(rows: Rows, folder: Path) -> None:
             ("Time", "CPU seconds of a training step", "seconds", 1, "training"),
         )
         panels = [
-            Panel(
+            CostPanel(
                 title,
                 unit,
                 {
@@ -208,9 +210,9 @@ def draw(rows: Rows, folder: Path) -> None:
             )
             for title, unit, what, by, mode in kinds
         ]
-        save(plots.growth(panels, axis=axis), folder / f"video-{along}.png")
+        save(plots.cost_growth(panels, axis=axis), folder / f"video-{along}.png")
     panels = [
-        Panel(
+        CostPanel(
             {"forward": "Forward pass", "training": "Training step"}[mode],
             "joint / divided",
             {
@@ -228,7 +230,7 @@ def draw(rows: Rows, folder: Path) -> None:
         )
         for mode in MODES
     ]
-    save(plots.growth(panels, axis=axes["frames"]), folder / "video-ratio.png")
+    save(plots.cost_growth(panels, axis=axes["frames"]), folder / "video-ratio.png")
 
 
 def save(plot: plots.Plot, file: Path) -> None:

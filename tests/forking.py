@@ -140,8 +140,9 @@ def train(kind: str, out: Path, data: Path, steps: int) -> None:
     train = importlib.import_module("vitral.workflows.train.train")
 
     if "report" not in kind:
-        vitral.workflows.train.finalize.write_report = lambda out, data: out
-        vitral.workflows.train.finalize.look = lambda run, data, device: None
+        finalize = vitral.workflows.train.finalize
+        finalize.write_report = lambda out, data: out
+        finalize.compute_report_maps = lambda run, data, device: None
     workers = int(kind[-1]) if kind.startswith("workers") else 0
     broken(kind)
     fields = settings(kind)

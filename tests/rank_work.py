@@ -19,11 +19,15 @@ from vitral.errors import DataError, VitralError
 from vitral.models import ViT, ViTConfig
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.objectives.mae import MAE, MAEConfig
-from vitral.training import LoopConfig, OptimConfig, build, parameter_groups
-from vitral.training.distributed.failures import is_quiet
-from vitral.training.distributed.process_group import joined, rank, world_size
+from vitral.training import LoopConfig, OptimConfig, create_optimizer, parameter_groups
+from vitral.training.distributed.failures import is_reported_elsewhere
+from vitral.training.distributed.process_group import (
+    get_rank,
+    get_world_size,
+    process_group,
+)
 from vitral.training.fit import fit
-from vitral.workflows.train.rank_loader import for_rank
+from vitral.workflows.train.rank_loader import make_rank_loader
 
 CPU = torch.device("cpu")
 
@@ -64,7 +68,7 @@ class Disturbed:
         for offer in self.batches.epoch(number, start):
             self.given += 1
             for trouble in ("raise", "bug", "hang", "nan"):
-                if self.case.get(trouble) == [rank(), self.given]:
+                if self.case.get(trouble) == [get_rank(), self.given]:
                     offer = getattr(self, trouble)(offer)
             yield offer
 
@@ -88,7 +92,7 @@ def train(out: str, photos: str, case: dict[str, Any]) -> int:
     try:
         _train(out, photos, case)
     except VitralError as error:
-        mark = "quiet: " if is_quiet(error) else ""
+        mark = "quiet: " if is_reported_elsewhere(error) else ""
         file = Path(out) / f"error-{os.environ.get('RANK', 0)}.txt"
         file.write_text(mark + str(error))
         return error.exit_code
@@ -100,18 +104,20 @@ def _train(out: str, photos: str, case: dict[str, Any]) -> None:
     if case.get("compiled"):
         torch.compile = functools.partial(torch.compile, backend="aot_eager")
     folder = Path(out)
-    with joined(CPU, timeout=case.get("timeout", 60)):
+    with process_group(CPU, timeout=case.get("timeout", 60)):
         config = LoopConfig(**{"steps": 20, "log_every": 1, **case.get("loop", {})})
         loader = loader_of(Path(photos), case)
-        batches = Disturbed(for_rank(loader, config.accumulate), case)
+        batches = Disturbed(make_rank_loader(loader, config.accumulate), case)
         objective = objective_of(case)
         optim = OptimConfig(lr=0.01, weight_decay=0.05, **case.get("optim", {}))
-        optimizer = build(parameter_groups(objective, optim, lambda name: 0, 0), optim)
+        optimizer = create_optimizer(
+            parameter_groups(objective, optim, lambda name: 0, 0), optim
+        )
         folder.mkdir(parents=True, exist_ok=True)
 
         def lr(step: int) -> float:
             stop = case.get("kill")
-            if stop and stop[:2] == [rank(), step]:
+            if stop and stop[:2] == [get_rank(), step]:
                 os.kill(os.getpid(), stop[2])
             return 0.01
 
@@ -135,12 +141,12 @@ def _train(out: str, photos: str, case: dict[str, Any]) -> None:
             shard=case.get("shard", "none"),
             recompute=case.get("recompute", False),
         )
-        assert rank() == 0 or not kept  # handed out once
+        assert get_rank() == 0 or not kept  # handed out once
         save_file(
-            dict(result.model.state_dict()), folder / f"rank-{rank()}.safetensors"
+            dict(result.model.state_dict()), folder / f"rank-{get_rank()}.safetensors"
         )
-        (folder / f"notes-{rank()}.json").write_text(json.dumps(result.notes))
-        assert world_size() == case.get("world", world_size())
+        (folder / f"notes-{get_rank()}.json").write_text(json.dumps(result.notes))
+        assert get_world_size() == case.get("world", get_world_size())
 
 
 def evaluation(model: torch.nn.Module) -> dict[str, float]:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vitral.evaluation import classify, write_predictions
-from vitral.report import write
+from vitral.report import write_html
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -280,7 +280,9 @@ def look_up(run: Path, source: str) -> Any:
 
 
 def report(run: Path, tmp_path: Path, **more: Any) -> Reader:
-    return Reader(write([run], tmp_path / "report.html", **more).read_text("utf-8"))
+    return Reader(
+        write_html([run], tmp_path / "report.html", **more).read_text("utf-8")
+    )
 
 
 def picture(run: Path, example: str) -> Image.Image:

@@ -263,7 +263,9 @@ def logits_of_api(folder: Path, contents: list[bytes]) -> torch.Tensor:
     run = open_run(folder)
     run.model.eval()
     with torch.no_grad():
-        return torch.cat([run.model(run.pixels(one)[None]) for one in contents])
+        return torch.cat(
+            [run.model(run.preprocess_input(one)[None]) for one in contents]
+        )
 
 
 def mutated(rng: np.random.Generator) -> bytes:

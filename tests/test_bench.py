@@ -8,9 +8,9 @@ import torch
 from benchmarks.peers import exact, loading, memory, peer_models, peers, startup
 from benchmarks.peers.__main__ import main, run
 from benchmarks.peers.figure import bars
-from benchmarks.peers.interleave import Taken, in_turns, quartiles, ratio
-from benchmarks.peers.page import BEGIN, END, into_page, markdown
-from benchmarks.peers.peers import Side, require_agreement, sides_of
+from benchmarks.peers.interleave import WorkTiming, quartiles, ratio, run_interleaved
+from benchmarks.peers.page import BEGIN, END, insert_into_page, markdown
+from benchmarks.peers.peers import Side, build_sides, require_agreement
 from benchmarks.peers.running import BenchConfig
 from benchmarks.peers.targets import targets
 from torch import nn
@@ -30,11 +30,11 @@ pytestmark = [
 def sides():
     for package in ("timm", "transformers", "vit_pytorch"):
         pytest.importorskip(package)
-    return sides_of("vit_mu8", image_size=RECTANGLE, classes=7)
+    return build_sides("vit_mu8", image_size=RECTANGLE, classes=7)
 
 
 def test_every_peer_is_the_same_function(sides):
-    names = [side.name for side in sides.found]
+    names = [side.name for side in sides.available]
     assert names == [
         "vitral",
         "timm",
@@ -45,7 +45,7 @@ def test_every_peer_is_the_same_function(sides):
     assert sides.absent == {"torchvision": "takes square images only, not 32 x 48"}
     images = torch.randn(3, 3, *RECTANGLE)
     with torch.no_grad():
-        logits = {side.name: side.model.eval()(images) for side in sides.found}
+        logits = {side.name: side.model.eval()(images) for side in sides.available}
     # Random, not a fresh head of zeros, which would agree with anything.
     assert logits["vitral"].std() > 0.2
     assert (logits["timm"] - logits["vitral"]).abs().max() < 1e-5
@@ -53,10 +53,10 @@ def test_every_peer_is_the_same_function(sides):
 
 
 def test_another_function_is_refused(sides):
-    other = sides_of("vit_mu8", image_size=RECTANGLE, classes=7).found[1].model
+    other = build_sides("vit_mu8", image_size=RECTANGLE, classes=7).available[1].model
     with torch.no_grad():
         other.blocks[0].mlp.fc1.bias += 0.01
-    wrong = (sides.found[0], Side(name="timm", library="timm", model=other))
+    wrong = (sides.available[0], Side(name="timm", library="timm", model=other))
     images = torch.randn(2, 3, *RECTANGLE)
     with pytest.raises(
         GateError, match=r"timm and vitral give logits that are .* apart"
@@ -64,10 +64,10 @@ def test_another_function_is_refused(sides):
         require_agreement(wrong, images)
     narrow = Side(name="narrow", library="timm", model=nn.Flatten())
     with pytest.raises(GateError, match=r"narrow gives logits of shape \(2, 4608\)"):
-        require_agreement((sides.found[0], narrow), images)
+        require_agreement((sides.available[0], narrow), images)
     broken = Side(name="nan", library="timm", model=_Broken())
     with pytest.raises(GateError, match="that are nan apart"):
-        require_agreement((sides.found[0], broken), images)
+        require_agreement((sides.available[0], broken), images)
 
 
 class _Broken(nn.Module):
@@ -82,9 +82,9 @@ def test_a_library_that_is_not_there_is_named(monkeypatch):
         return None if name == "timm" else known(name)
 
     monkeypatch.setattr(peer_models.importlib.util, "find_spec", find)
-    monkeypatch.setattr(peers, "BUILDERS", {"timm": peers.of_timm})
-    found = sides_of("vit_mu8", image_size=RECTANGLE, classes=7)
-    assert [side.name for side in found.found] == ["vitral"]
+    monkeypatch.setattr(peers, "BUILDERS", {"timm": peers.timm_sides})
+    found = build_sides("vit_mu8", image_size=RECTANGLE, classes=7)
+    assert [side.name for side in found.available] == ["vitral"]
     assert found.absent == {"timm": "not installed: pip install timm"}
 
 
@@ -97,7 +97,7 @@ def test_exported_models_are_the_same_function(sides, name, monkeypatch):
     images = torch.randn(sides.config.num_heads, 3, *RECTANGLE)
     (side,), absent = exact.exact_sides(sides.ours, images)
     assert (side.name, side.kind, absent) == (name, "exact", {})
-    require_agreement((sides.found[0], side), images)
+    require_agreement((sides.available[0], side), images)
 
 
 def test_a_compiler_that_fails_is_named(sides, monkeypatch):
@@ -105,15 +105,15 @@ def test_a_compiler_that_fails_is_named(sides, monkeypatch):
         raise RuntimeError("no compiler here\nat all")
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(exact, "PATHS", {"torch.compile": exact.compiled})
+    monkeypatch.setattr(exact, "PATHS", {"torch.compile": exact.compile_torch})
     found, absent = exact.exact_sides(sides.ours, torch.randn(2, 3, *RECTANGLE))
     assert found == ()
     assert absent == {"torch.compile": "cannot compile here: no compiler here"}
 
 
 def test_ratios_are_those_of_medians_in_one_run():
-    slow = Taken(wall=(4.0, 2.0, 100.0), cpu=(1.0, 1.0, 1.0))
-    fast = Taken(wall=(1.0, 2.0, 2.0), cpu=(1.0, 1.0, 1.0))
+    slow = WorkTiming(wall=(4.0, 2.0, 100.0), cpu=(1.0, 1.0, 1.0))
+    fast = WorkTiming(wall=(1.0, 2.0, 2.0), cpu=(1.0, 1.0, 1.0))
     assert ratio(slow, fast).value == 2.0  # 4 / 2
     # By round: 4, 1, 50.
     assert (ratio(slow, fast).low, ratio(slow, fast).high) == (2.5, 27.0)
@@ -123,7 +123,7 @@ def test_ratios_are_those_of_medians_in_one_run():
 def test_work_takes_turns():
     seen: list[str] = []
     work = {name: lambda name=name: seen.append(name) for name in "abc"}
-    taken = in_turns(work, 4, warm=1)
+    taken = run_interleaved(work, 4, warmup=1)
     assert {name: len(times.wall) for name, times in taken.items()} == dict.fromkeys(
         "abc", 4
     )
@@ -131,7 +131,7 @@ def test_work_takes_turns():
     assert all(sorted(turn) == ["a", "b", "c"] for turn in rounds)
     assert len({turn[0] for turn in rounds}) == 3
     with pytest.raises(ConfigError, match="`rounds` must be at least 1: got 0"):
-        in_turns(work, 0)
+        run_interleaved(work, 0)
 
 
 def test_memory_of_a_step_is_that_of_a_process_of_its_own():
@@ -245,10 +245,10 @@ def test_bounds_are_met_or_not():
 def test_a_page_without_a_place_is_refused(tmp_path):
     page = tmp_path / "speed.md"
     with pytest.raises(ConfigError, match="cannot be read"):
-        into_page(page, "new")
+        insert_into_page(page, "new")
     page.write_text(f"{END}\n{BEGIN}\n")
     with pytest.raises(ConfigError, match="it needs a line `<!-- bench -->`"):
-        into_page(page, "new")
+        insert_into_page(page, "new")
     machine = {
         "when": "2026-11-22",
         "processor": "P",

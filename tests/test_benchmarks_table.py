@@ -18,7 +18,7 @@ from vitral.data.benchmarks.clevr_kitti import (
     split_videos,
 )
 from vitral.data.benchmarks.registry import BENCHMARKS
-from vitral.data.benchmarks.tfrecord import read_at, read_records
+from vitral.data.benchmarks.tfrecord import read_record, read_records
 from vitral.data.open import NAMES
 from vitral.errors import ConfigError, DataError
 from vitral.recipes.vit import TABLE_4, row_for
@@ -185,7 +185,7 @@ def test_records(tmp_path):
     found = list(read_records(file))
     assert [row.features for row in found] == rows
     assert found[1].offset == len(record(rows[0]))
-    assert read_at(file, found[1].offset) == rows[1]
+    assert read_record(file, found[1].offset) == rows[1]
 
 
 def test_records_with_unknown_fields(tmp_path):

@@ -222,7 +222,7 @@ def test_a_kill_at_any_point_leaves_a_sound_store(tmp_path, monkeypatch):
         )
         store.prepare()
         assert all(path.name.startswith("step-") for path in store.folder.iterdir())
-        assert all(store.fault(step) is None for step in store.steps())
+        assert all(store.find_fault(step) is None for step in store.steps())
         points += 1
     assert points > 15
     assert store.steps() == (1, 4)

@@ -145,7 +145,7 @@ def test_flags_reach_the_config(photos, tmp_path, monkeypatch, flags, where, val
     given = []
 
     def stop(config, out, **arguments):
-        given.append(config_io.to_plain(config))
+        given.append(config_io.to_dict(config))
         raise vt.ConfigError("far enough")
 
     monkeypatch.setattr("vitral.cli.verbs.train.train", stop)

@@ -14,7 +14,7 @@ import vitral as vt
 from helpers import TINY, tiny_vit
 from vitral.cli import main
 from vitral.data import Preprocess
-from vitral.models import ViTConfig, build
+from vitral.models import ViTConfig, build_model
 from vitral.weights import available_layouts
 
 GRID = ["--grid", "3", "5", "--num-heads", "3"]
@@ -177,7 +177,7 @@ def test_what_does_not_come_back_is_removed(folder, monkeypatch, capsys):
     google = available_layouts()["google"]
     wrong = replace(google, pack=lambda made: {n: t * 2 for n, t in made.items()})
     module = importlib.import_module("vitral.weights.convert")
-    monkeypatch.setattr(module, "named", lambda to: wrong)
+    monkeypatch.setattr(module, "get_layout", lambda to: wrong)
     out = folder.with_name("w.npz")
     assert main(["convert", str(folder), str(out), "--to", "google", *GRID]) == 4
     assert "did not give back what was written: " in capsys.readouterr().err
@@ -220,7 +220,7 @@ def test_a_model_takes_the_memory_of_its_file(tmp_path, to):
     """Not twice: no initial values are made, and tensors are read one by one."""
     sizes = {**TINY, "image_size": 224, "embed_dim": 384, "mlp_dim": 1536, "depth": 12}
     config = ViTConfig(**{**sizes, "num_heads": 6})
-    vt.save(tmp_path / "ours", build(config), Preprocess(image_size=(224, 224)))
+    vt.save(tmp_path / "ours", build_model(config), Preprocess(image_size=(224, 224)))
     file = tmp_path / "ours"
     if to != "native":
         file = tmp_path / "w.npz"

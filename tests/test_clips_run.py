@@ -21,13 +21,13 @@ from vitral.data import AugmentConfig, Preprocess, Sampling, clip_views, open_cl
 from vitral.data.loading.clip_transforms import AugmentClip
 from vitral.data.video import decoder_client
 from vitral.errors import ConfigError, DataError, ImageError
-from vitral.models import ViT, ViTConfig, config, create
+from vitral.models import ViT, ViTConfig, create, get_config
 from vitral.workflows import TrainConfig, open_run
 from vitral.workflows.dataset import open_data
 from vitral.workflows.features.extract import features
-from vitral.workflows.inference import split_loader, views_of
+from vitral.workflows.inference import split_loader, tta_views
 from vitral.workflows.train.build import prepare_model, train_loader
-from vitral.workflows.train.frozen_cache import cached, frozen_output
+from vitral.workflows.train.frozen_cache import cache_frozen_outputs, frozen_output
 
 CPU = torch.device("cpu")
 TINY = {
@@ -144,8 +144,8 @@ def test_answers_are_the_mean_over_clips_and_crops(run, clips):
 
 def test_views_of_a_batch_of_clips():
     batch = torch.randn(2, 3, 4, 3, 16, 24)
-    assert [view.shape for view in views_of(batch, "one")] == [(2, 4, 3, 16, 24)] * 3
-    mirrored = views_of(batch, "flip")
+    assert [view.shape for view in tta_views(batch, "one")] == [(2, 4, 3, 16, 24)] * 3
+    mirrored = tta_views(batch, "flip")
     assert len(mirrored) == 6
     assert torch.equal(mirrored[3], batch[:, 1].flip(-1))
 
@@ -332,7 +332,7 @@ def _vit_fields() -> dict[str, Any]:
 
 
 def test_a_video_model_starts_from_an_image_model(clips, tmp_path, monkeypatch):
-    sizes = config("timesformer_ti16")
+    sizes = get_config("timesformer_ti16")
     fields = {
         name: getattr(sizes, name)
         for name in ("embed_dim", "depth", "num_heads", "mlp_dim", "patch_size")
@@ -363,7 +363,7 @@ def test_frozen_outputs_of_clips_can_be_kept(clips, tmp_path):
     prepared = prepare_model(settings, MOTIONS)
     dataset = open_data(settings, "clips")
     loader = train_loader(settings, dataset, prepared.preprocess, 0)
-    kept = cached(
+    kept = cache_frozen_outputs(
         loader, prepared.model, tmp_path, key="k", views=2, device=CPU, bf16=False
     )
     prepared.model.eval()

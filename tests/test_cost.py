@@ -19,17 +19,17 @@ from vitral.recipes import twin
 from vitral.training import LoopConfig, OptimConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost.activations import activation_bytes
-from vitral.workflows.cost.dataset_sizes import size_of
+from vitral.workflows.cost.dataset_sizes import get_dataset_size
 from vitral.workflows.cost.plan import (
     FLOPS_PER_MAC,
-    batch_like,
+    build_dummy_objective,
     estimate,
-    memory_of,
-    planned_objective,
-    state_numbers,
-    work_of,
+    estimate_memory,
+    estimate_workload,
+    make_dummy_batch,
+    optimizer_state_size,
 )
-from vitral.workflows.train.build import optimizer_of
+from vitral.workflows.train.build import build_optimizer
 
 # arXiv 2010.11929, table 6: exaFLOPs of pre-training on JFT-300M.
 TABLE_6 = {"b32": 55, "b16": 224, "l32": 196, "l16": 1567, "h14": 4262}
@@ -49,7 +49,9 @@ def config_of(**changes):
 
 @pytest.mark.parametrize("model", TABLE_6)
 def test_the_compute_of_table_6(model):
-    work = work_of(vitral.recipes.get(f"vit.jft.{model}")("jft300m", ""))
+    work = estimate_workload(
+        vitral.recipes.get_recipe(f"vit.jft.{model}")("jft300m", "")
+    )
     assert work.flops / 1e18 == pytest.approx(TABLE_6[model], rel=0.025)
 
 
@@ -68,13 +70,16 @@ def test_the_compute_of_table_6(model):
     ],
 )
 def test_published_numbers_of_parameters(recipe, data, parameters):
-    assert work_of(vitral.recipes.get(recipe)(data, "")).parameters == parameters
+    assert (
+        estimate_workload(vitral.recipes.get_recipe(recipe)(data, "")).parameters
+        == parameters
+    )
 
 
 def test_a_masked_autoencoder_learns_what_its_authors_count():
-    config = vitral.recipes.get("mae.pretrain_b16")("imagenet", "")
-    work = work_of(config)
-    assert memory_of(config, work).learned == 111_655_680
+    config = vitral.recipes.get_recipe("mae.pretrain_b16")("imagenet", "")
+    work = estimate_workload(config)
+    assert estimate_memory(config, work).num_trainable == 111_655_680
     # 49 of 196 patches and the class token in the encoder, all in the decoder.
     block = 50 * (4 * 768**2 + 2 * 768 * 3072) + 2 * 50**2 * 768
     narrow = 197 * (4 * 512**2 + 2 * 512 * 2048) + 2 * 197**2 * 512
@@ -96,9 +101,9 @@ def test_compute_is_what_a_counter_counts(objective, monitor):
     model = "deit_s16" if monitor == "accuracy" else "vit_s16"
     loop = LoopConfig(steps=7, monitor=monitor)
     config = config_of(objective=objective, model=model, loop=loop)
-    work = work_of(config)
-    built = planned_objective(config, vitral.models.build(work.model), work)
-    batch = batch_like(work, 2)
+    work = estimate_workload(config)
+    built = build_dummy_objective(config, vitral.models.build_model(work.model), work)
+    batch = make_dummy_batch(work, 2)
     built.train()
     # The counter knows no fused attention on a CPU.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -108,25 +113,25 @@ def test_compute_is_what_a_counter_counts(objective, monitor):
 
 def test_sizes_of_the_images_are_averaged():
     config = config_of(resolutions=(32, 64, 96), image_size=96)
-    model = work_of(config).model
+    model = estimate_workload(config).model
     counts = [model.macs(size) for size in (32, 64, 96)]
-    assert work_of(config).macs == round(sum(counts) / 3)
+    assert estimate_workload(config).macs == round(sum(counts) / 3)
     wide = config_of(resolutions=(16, 48))
     counts = [model.macs(size) for size in ((16, 32), (48, 80))]
-    assert work_of(wide).macs == round(sum(counts) / 2)
+    assert estimate_workload(wide).macs == round(sum(counts) / 2)
 
 
 def test_patches_that_are_left_out_cost_nothing():
     changes = config_of().model_changes
-    model = work_of(config_of()).model
+    model = estimate_workload(config_of()).model
     config = config_of(model_changes={**changes, "patch_drop_rate": 0.5})
     # 15 patches, of which 7 stay, beside the class token; width 24, perceptron 40.
     whole, left = (t * (4 * 24**2 + 2 * 24 * 40) + 2 * t**2 * 24 for t in (16, 8))
-    assert model.macs() - work_of(config).macs == 2 * (whole - left)
+    assert model.macs() - estimate_workload(config).macs == 2 * (whole - left)
 
 
 def test_frozen_blocks_have_no_backward_pass():
-    whole, half, none = (work_of(config_of(freeze=n)) for n in (-1, 1, 2))
+    whole, half, none = (estimate_workload(config_of(freeze=n)) for n in (-1, 1, 2))
     assert whole.flops == FLOPS_PER_MAC * whole.macs * whole.images
     assert half.flops == pytest.approx(whole.flops * 4 / 6)
     assert none.flops == pytest.approx(whole.flops * 2 / 6)
@@ -145,7 +150,7 @@ def test_a_block_keeps_eight_widths_and_two_of_its_perceptron():
                 "global_pool": "avg",
             }
         )
-        return memory_of(config, work_of(config)).activations
+        return estimate_memory(config, estimate_workload(config)).activations
 
     tokens, width, hidden, heads = 15, 24, 40, 3
     numbers = 8 * width + 2 * hidden + 4 + heads
@@ -154,14 +159,16 @@ def test_a_block_keeps_eight_widths_and_two_of_its_perceptron():
 
 def test_images_add_the_same_each():
     config = config_of()
-    work = work_of(config)
+    work = estimate_workload(config)
     found = []
     for images in (1, 2, 9):
         with torch.device("meta"):
-            objective = planned_objective(config, vitral.models.build(work.model), work)
+            objective = build_dummy_objective(
+                config, vitral.models.build_model(work.model), work
+            )
         found.append(
             activation_bytes(
-                objective, lambda n: batch_like(work, n), images, bf16=False
+                objective, lambda n: make_dummy_batch(work, n), images, bf16=False
             )
         )
     one, two, nine = found
@@ -183,7 +190,7 @@ CASES = {
 def test_memory_is_that_of_a_real_step(recipe):
     """Two updates on the CPU: the most that was there at once, within 10 % of the
     estimate in float32 and 20 % in bfloat16 (the casts come and go)."""
-    config = twin(vitral.recipes.get(recipe)("imagenet", ""))
+    config = twin(vitral.recipes.get_recipe(recipe)("imagenet", ""))
     bf16 = CASES[recipe] == "bf16"
     changes = dict(config.model_changes)
     if "embed_dim" in changes:
@@ -196,14 +203,14 @@ def test_memory_is_that_of_a_real_step(recipe):
         model_changes=changes,
         loop=dataclasses.replace(config.loop, precision=CASES[recipe]),
     )
-    work = work_of(config)
-    planned = memory_of(config, work)
+    work = estimate_workload(config)
+    planned = estimate_memory(config, work)
     with LiveBytes() as live:
-        model = vitral.models.build(work.model)
-        objective = planned_objective(config, model, work).train()
-        optimizer = optimizer_of(config, model, objective)
+        model = vitral.models.build_model(work.model)
+        objective = build_dummy_objective(config, model, work).train()
+        optimizer = build_optimizer(config, model, objective)
         for _ in range(2):
-            batch = batch_like(work, planned.at_once)
+            batch = make_dummy_batch(work, planned.microbatch_size)
             batch = batch._replace(
                 image=torch.rand_like(batch.image), label=torch.zeros_like(batch.label)
             )
@@ -213,7 +220,7 @@ def test_memory_is_that_of_a_real_step(recipe):
             del loss
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-    share = live.most / planned.together
+    share = live.most / planned.total
     assert 0.95 < share < (1.2 if bf16 else 1.1)
 
 
@@ -229,9 +236,9 @@ def test_memory_is_that_of_a_real_step(recipe):
 )
 def test_the_optimizers_state(optimizer, shape, numbers):
     parameter = torch.nn.Parameter(torch.rand(shape))
-    assert state_numbers(optimizer, parameter) == numbers
+    assert optimizer_state_size(optimizer, parameter) == numbers
     group = {"params": [parameter], "lr_scale": 1.0, "weight_decay": 0.0}
-    built = vitral.training.build([group], OptimConfig(optimizer=optimizer))
+    built = vitral.training.create_optimizer([group], OptimConfig(optimizer=optimizer))
     if parameter.numel() < 10_000:
         parameter.grad = torch.ones_like(parameter)
         built.step()
@@ -244,31 +251,33 @@ def test_devices_and_parts_share_a_batch():
     loop = LoopConfig(steps=7, accumulate=2, ema=0.9)
     one = estimate(config_of(loop=loop))
     four = estimate(config_of(loop=loop), devices=4)
-    assert (one.memory.at_once, four.memory.at_once) == (6, 2)
+    assert (one.memory.microbatch_size, four.memory.microbatch_size) == (6, 2)
     assert four.memory.weights == one.memory.weights == 4 * one.work.parameters
-    assert one.memory.average == 4 * one.work.parameters
+    assert one.memory.ema == 4 * one.work.parameters
     assert four.memory.activations < one.memory.activations
     assert one.seconds(1e9) == pytest.approx(4 * four.seconds(1e9))
 
 
 def test_what_is_read_of_the_data(tmp_path):
     config = config_of(data="imagenet", val=0.01)
-    assert size_of(config) == (1_268_355, 1_000, False)
-    assert size_of(dataclasses.replace(config, data="jft300m", test=0.5)).images == (
-        int(303_000_000 * 0.49)
-    )
+    assert get_dataset_size(config) == (1_268_355, 1_000, False)
+    assert get_dataset_size(
+        dataclasses.replace(config, data="jft300m", test=0.5)
+    ).images == (int(303_000_000 * 0.49))
     folder = make_photos(tmp_path / "photos", splits=(), per_class=14)
-    found = size_of(dataclasses.replace(config, data=str(folder), val=0.0, test=0.0))
+    found = get_dataset_size(
+        dataclasses.replace(config, data=str(folder), val=0.0, test=0.0)
+    )
     assert found == (42, 3, True)
     with pytest.raises(ConfigError, match=r"downloads nothing.*size of food101"):
-        size_of(dataclasses.replace(config, data="food101"))
+        get_dataset_size(dataclasses.replace(config, data="food101"))
 
 
 def test_a_model_of_weights_is_planned_from_them(tmp_path):
-    model = vitral.models.build(ViTConfig(**config_of().model_changes))
+    model = vitral.models.build_model(ViTConfig(**config_of().model_changes))
     vitral.weights.save(tmp_path / "w", model, vitral.data.Preprocess())
     config = TrainConfig(data="cifar10", weights=str(tmp_path / "w"), image_size=96)
-    work = work_of(config)
+    work = estimate_workload(config)
     assert work.model.num_classes == 10
     assert work.model.image_hw == (96, 96)
 

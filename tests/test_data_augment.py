@@ -12,11 +12,11 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
 from vitral.data import Augment, AugmentConfig, MixConfig, Preprocess
-from vitral.data.augmentation.affine import turned
+from vitral.data.augmentation.affine import rotate_image
 from vitral.data.augmentation.augment import SYMMETRIES, inception_crop
 from vitral.data.augmentation.mixup import cutmix_box, mix
 from vitral.data.images.preprocess import Size
-from vitral.data.rng import keyed_generator
+from vitral.data.rng import generator_for
 from vitral.errors import ConfigError
 
 HEIGHT, WIDTH = 24, 40
@@ -127,7 +127,7 @@ def test_inception_crop_keeps_its_ranges():
     config = AugmentConfig(crop="inception")
     shares, aspects, tops = [], [], []
     for number in range(3000):
-        box = inception_crop(source, config, keyed_generator("test", number))
+        box = inception_crop(source, config, generator_for("test", number))
         height, width = box.bottom - box.top, box.right - box.left
         assert 0 <= box.top < box.bottom <= 300
         assert 0 <= box.left < box.right <= 500
@@ -143,7 +143,7 @@ def test_inception_crop_keeps_its_ranges():
     small = AugmentConfig(crop="inception", crop_area=(0.05, 0.35))
     areas = []
     for number in range(3000):
-        box = inception_crop(source, small, keyed_generator("small", number))
+        box = inception_crop(source, small, generator_for("small", number))
         areas.append((box.bottom - box.top) * (box.right - box.left) / 150_000)
     assert np.mean(areas) == pytest.approx(0.2, abs=0.01)
     assert np.quantile(areas, 0.25) == pytest.approx(0.125, abs=0.01)
@@ -152,7 +152,7 @@ def test_inception_crop_keeps_its_ranges():
 def test_inception_crop_falls_back_to_the_whole_image():
     config = AugmentConfig(crop="inception", crop_area=(0.9, 1.0))
     # No rectangle of aspect 3/4..4/3 covers 90 % of a strip.
-    box = inception_crop(Size(10, 400), config, keyed_generator("strip"))
+    box = inception_crop(Size(10, 400), config, generator_for("strip"))
     assert box == (0, 0, 10, 400)
     transform = augment(AugmentConfig(crop="inception", crop_area=(0.9, 1.0), flip=0.0))
     image = picture(10, 400)
@@ -169,7 +169,7 @@ def test_crop_resizes_with_the_filter_of_the_preprocess():
         )
         transform = Augment(config=config, preprocess=preprocess, seed=2)
         image = picture(200, 300)
-        generator = keyed_generator("augment", 2, 0, "a")
+        generator = generator_for("augment", 2, 0, "a")
         box = inception_crop(Size(200, 300), config, generator)
         part = image.crop((box.left, box.top, box.right, box.bottom))
         found, expected = transform(image, "a", 0), preprocess(part)
@@ -189,7 +189,7 @@ def test_shift_repeats_the_edge():
     moves = set()
     for number in range(40):
         result = transform(image, f"{number}", 0)
-        pixels = transform.preprocess.inverse(result).float()
+        pixels = transform.preprocess.denormalize(result).float()
         found = []
         for down in range(-5, 6):
             for right in range(-8, 9):
@@ -206,7 +206,7 @@ def test_rotation_keeps_size_and_invents_no_colour():
     transform = augment(AugmentConfig(flip=0.0, rotate=180.0))
     image = Image.new("RGB", (WIDTH, HEIGHT), (250, 120, 60))
     for number in range(10):
-        result = transform.preprocess.inverse(transform(image, f"{number}", 0))
+        result = transform.preprocess.denormalize(transform(image, f"{number}", 0))
         values = result.float().amax((1, 2)) - torch.tensor([250.0, 120.0, 60.0])
         assert values.abs().max() <= 1
         assert result.float().amin((1, 2))[2] >= 59
@@ -222,7 +222,7 @@ def test_a_turn_is_that_of_torchvision_on_an_image_whose_edges_are_repeated(degr
     wide = F.pad(pixels[None], (margin,) * 4, mode="replicate")[0]
     expected = rotate(wide, degrees, interpolation=InterpolationMode.BILINEAR)
     inner = expected[:, margin:-margin, margin:-margin]
-    found = turned(pixels, degrees)
+    found = rotate_image(pixels, degrees)
     assert found.shape == inner.shape
     # Places are float32 on both sides: some 1e-5 pixels, times steps of up to 255.
     assert (found - inner).abs().max() < 0.02
@@ -296,7 +296,7 @@ def test_mixup_rolls_by_one_and_leads_with_the_own_label():
     image, target = batch()
     weights = []
     for number in range(200):
-        generator = keyed_generator("mixup", number)
+        generator = generator_for("mixup", number)
         mixed = mix(image, target, MixConfig(mixup=0.8), generator)
         weight = mixed.weight
         weights.append(weight)
@@ -324,7 +324,7 @@ def test_weight_one_and_both_off_are_the_identity():
     result = mix(image, target, MixConfig(mixup=0.2), One(np.random.Philox(key=1)))
     assert torch.equal(result.image, image)
     assert torch.equal(result.target, target)
-    off = mix(image, target, MixConfig(), keyed_generator("off"))
+    off = mix(image, target, MixConfig(), generator_for("off"))
     assert torch.equal(off.image, image)
     assert off.weight == 1
 
@@ -332,7 +332,7 @@ def test_weight_one_and_both_off_are_the_identity():
 def test_cutmix_weight_is_the_exact_share_of_pixels():
     image, target = batch()
     for number in range(100):
-        mixed = mix(image, target, MixConfig(cutmix=1.0), keyed_generator("c", number))
+        mixed = mix(image, target, MixConfig(cutmix=1.0), generator_for("c", number))
         own = (mixed.image == image).all(1)
         other = (mixed.image == image.roll(1, 0)).all(1)
         assert (own | other).all()
@@ -345,13 +345,13 @@ def test_cutmix_weight_is_the_exact_share_of_pixels():
 
 def test_cutmix_box_is_cut_at_the_border():
     for number in range(200):
-        box = cutmix_box(24, 40, 0.3, keyed_generator("box", number))
+        box = cutmix_box(24, 40, 0.3, generator_for("box", number))
         assert 0 <= box.top <= box.bottom <= 24
         assert 0 <= box.left <= box.right <= 40
         assert box.area <= 0.7 * 24 * 40
     full = 2 * (int(24 * math.sqrt(0.7)) // 2) * 2 * (int(40 * math.sqrt(0.7)) // 2)
     areas = [
-        cutmix_box(24, 40, 0.3, keyed_generator("box", number)).area
+        cutmix_box(24, 40, 0.3, generator_for("box", number)).area
         for number in range(200)
     ]
     assert max(areas) == full
@@ -362,7 +362,7 @@ def test_a_coin_decides_when_both_are_on():
     config = MixConfig(mixup=1.0, cutmix=1.0)
     cut = 0
     for number in range(200):
-        mixed = mix(image, target, config, keyed_generator("coin", number))
+        mixed = mix(image, target, config, generator_for("coin", number))
         pure = (mixed.image == image) | (mixed.image == image.roll(1, 0))
         cut += bool(pure.all())
     assert abs(cut - 100) < 29
@@ -376,7 +376,7 @@ def test_tokens_and_wrong_alphas_are_refused():
             torch.zeros(5, 9, 24),
             torch.eye(7)[:5],
             MixConfig(mixup=0.2),
-            keyed_generator("tokens"),
+            generator_for("tokens"),
         )
     with pytest.raises(ConfigError, match=r"`cutmix` must be 0 \(off\) or an alpha"):
         MixConfig(cutmix=-1.0)

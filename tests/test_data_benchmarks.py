@@ -16,13 +16,13 @@ import vitral.data as data
 from vitral.data.benchmarks import norb_dsprites, vtab
 from vitral.data.benchmarks.registry import BENCHMARKS
 from vitral.data.benchmarks.subsets import (
-    Part,
-    Pool,
-    Split,
-    _at,
-    draw,
-    in_order,
-    per_class,
+    PublishedSplit,
+    SourceSplits,
+    SplitSlice,
+    _to_index,
+    draw_subset,
+    hash_order,
+    split_per_class,
 )
 from vitral.data.dataset import FileReader
 from vitral.data.sources import torchvision_datasets
@@ -34,8 +34,8 @@ TRAIN, VAL = 5, 3
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Nothing from another test's folder, and made files without checksums."""
-    torchvision_datasets._opened.cache_clear()
-    norb_dsprites._stack.cache_clear()
+    torchvision_datasets._open_torchvision.cache_clear()
+    norb_dsprites._open_stack.cache_clear()
     for module in (datasets.cifar, datasets.svhn):
         monkeypatch.setattr(
             module, "check_integrity", lambda path, md5=None: Path(path).exists()
@@ -88,14 +88,14 @@ FEWSHOT = {
 }
 
 
-def shown(dataset: data.DataSet, example: data.Example) -> int:
+def shown(dataset: data.Dataset, example: data.Example) -> int:
     """The class that a made picture shows."""
     red = np.asarray(dataset.read(example))[..., 0]
     assert red.max() - red.min() <= 2
     return round(float(red.mean()) / layouts.STEP)
 
 
-def sizes(dataset: data.DataSet) -> dict[str, int]:
+def sizes(dataset: data.Dataset) -> dict[str, int]:
     return {name: sum(found.values()) for name, found in dataset.counts().items()}
 
 
@@ -115,7 +115,7 @@ def test_a_task_is_drawn_from_its_publishers_files(task, tmp_path, few):
     # Neither a seed nor a share moves an image.
     other = data.open(f"vtab/{task}", root=tmp_path, seed=4, val=0.5, test=0.3)
     assert other.examples == dataset.examples
-    assert vtab.FIXED in dataset.notes
+    assert vtab.FIXED_SPLITS_NOTE in dataset.notes
     full = data.open(f"vtab/{task}/full", root=tmp_path)
     assert sizes(full) == {"train": TRAIN + VAL, "test": test}
     learned = {e.id for e in dataset.examples if e.split != "test"}
@@ -212,26 +212,28 @@ def test_the_order_is_that_of_tensorflow_datasets():
     # public notebooks: train_16399, train_01680 and so on.
     printed = [16399, 1680, 47917, 17307, 27051, 48736, 26263, 1456, 19135, 31598]
     keys = [str(number) for number in range(50_000)]
-    assert in_order("train", keys)[:10].tolist() == printed
+    assert hash_order("train", keys)[:10].tolist() == printed
 
 
 def test_the_thousand_of_cifar_stay(tmp_path):
     """The real sizes: 800 and 200 of 50,000, the same for ever."""
     labels = np.arange(50_000) % 100
     numbers = [str(number) for number in range(50_000)]
-    split = Split(ids=[f"{n:0>6}" for n in numbers], keys=numbers, labels=labels)
-    last = Split(ids=["t"], keys=["0"], labels=labels[:1])
-    pool = Pool(
+    split = PublishedSplit(
+        ids=[f"{n:0>6}" for n in numbers], keys=numbers, labels=labels
+    )
+    last = PublishedSplit(ids=["t"], keys=["0"], labels=labels[:1])
+    pool = SourceSplits(
         classes=tuple(numbers[:100]),
         splits={"train": split, "test": last},
         reader=FileReader(root=tmp_path),
     )
     task = vtab.TASKS["vtab/cifar100"]
     parts = {
-        "train": (replace(task.train, most=800),),
-        "val": (replace(task.val, most=200),),
+        "train": (replace(task.train, limit=800),),
+        "val": (replace(task.val, limit=200),),
     }
-    found = draw(pool, parts)
+    found = draw_subset(pool, parts)
     chosen = {
         name: [int(example.id) for example in found if example.split == name]
         for name in ("train", "val")
@@ -247,9 +249,11 @@ def test_the_thousand_of_cifar_stay(tmp_path):
 def test_a_published_val_has_its_own_order(tmp_path):
     """TensorFlow Datasets calls it validation, and hashes that with the key."""
     keys = [f"word/word_{number:04d}.jpg" for number in range(300)]
-    split = Split(ids=keys, keys=keys, labels=np.zeros(300, dtype=np.int64))
-    pool = Pool(classes=("a",), splits={"val": split}, reader=FileReader(root=tmp_path))
-    found = draw(pool, {"val": (Part(of="val", most=7),)})
+    split = PublishedSplit(ids=keys, keys=keys, labels=np.zeros(300, dtype=np.int64))
+    pool = SourceSplits(
+        classes=("a",), splits={"val": split}, reader=FileReader(root=tmp_path)
+    )
+    found = draw_subset(pool, {"val": (SplitSlice(split="val", limit=7),)})
     digests = {hashlib.md5(f"validation{key}".encode()).digest(): key for key in keys}
     assert {e.id for e in found} == {digests[one] for one in sorted(digests)[:7]}
 
@@ -284,15 +288,15 @@ def test_the_parts_have_the_benchmarks_sizes(name):
 
     def size(part):
         number = PUBLISHED[name][part.of]
-        return _at(part.stop, number) - _at(part.start, number)
+        return _to_index(part.stop, number) - _to_index(part.start, number)
 
     assert size(task.test) == row.test
     assert size(task.train) >= 800
     assert size(task.val) >= 200
     # What is learned from and what is tested do not overlap.
     for part in (task.train, task.val):
-        assert part.of != task.test.of or part.stop <= task.test.start
-    assert task.train.of != task.val.of or task.train.stop <= task.val.start
+        assert part.split != task.test.split or part.stop <= task.test.start
+    assert task.train.split != task.val.split or task.train.stop <= task.val.start
 
 
 def test_per_class_takes_as_many_of_each(tmp_path):
@@ -304,7 +308,7 @@ def test_per_class_takes_as_many_of_each(tmp_path):
         "crab": 30,
     }
     next((tmp_path / "caltech101/101_ObjectCategories/accordion").iterdir()).unlink()
-    torchvision_datasets._opened.cache_clear()
+    torchvision_datasets._open_torchvision.cache_clear()
     with pytest.raises(DataError, match="Class 0 has 30 images; more than 30 are"):
         data.open("fewshot/caltech101", root=tmp_path)
 
@@ -313,8 +317,10 @@ def test_a_large_class_does_not_come_first():
     """30 of 900 and 30 of 31: what is drawn from them must not prefer the former."""
     labels = np.array([0] * 900 + [1] * 31)
     keys = [f"c{label}/{number}" for number, label in enumerate(labels)]
-    chosen = per_class(Split(ids=keys, keys=keys, labels=labels), 30)["train"]
-    order = in_order("train", chosen.keys)
+    chosen = split_per_class(PublishedSplit(ids=keys, keys=keys, labels=labels), 30)[
+        "train"
+    ]
+    order = hash_order("train", chosen.keys)
     assert np.bincount(chosen.labels).tolist() == [30, 30]
     assert 5 < chosen.labels[order[:20]].sum() < 15
 

@@ -28,7 +28,7 @@ from moving import (
 from vitral.data import AugmentConfig, MixConfig, Preprocess, Sampling
 from vitral.data.augmentation.mixup import mix
 from vitral.data.dataset import ClipReader, Example
-from vitral.data.rng import keyed_generator
+from vitral.data.rng import generator_for
 from vitral.data.split import apply, save
 from vitral.data.video import decoder_client
 from vitral.data.video.clip import open_clip
@@ -164,15 +164,19 @@ def test_the_crops_are_the_ends_of_the_longer_side_and_its_middle(tmp_path):
 def test_the_official_choices():
     even = np.arange(300) / 30
     dense = Sampling(kind="dense", frames=8, stride=32.0, first="start")
-    assert dense.evaluation(even).tolist() == [[0, 36, 72, 109, 145, 182, 218, 255]]
+    assert dense.sample_evaluation(even).tolist() == [
+        [0, 36, 72, 109, 145, 182, 218, 255]
+    ]
     segments = Sampling(kind="segments", frames=8)
-    assert segments.evaluation(np.arange(40) / 12).tolist() == [
+    assert segments.sample_evaluation(np.arange(40) / 12).tolist() == [
         [2, 7, 12, 17, 22, 26, 31, 36]
     ]
     # 300 - 256 = 44 frames are to spare; the middle begins at 22.
     middle = replace(dense, first="middle")
-    assert middle.evaluation(even).tolist() == [[22, 58, 94, 131, 167, 204, 240, 277]]
-    several = replace(dense, clips=2).evaluation(even)
+    assert middle.sample_evaluation(even).tolist() == [
+        [22, 58, 94, 131, 167, 204, 240, 277]
+    ]
+    several = replace(dense, clips=2).sample_evaluation(even)
     assert several[:, 0].tolist() == [0, 22]
 
 
@@ -181,16 +185,16 @@ def test_uniform_goes_by_the_time_and_not_by_the_number():
     times = np.array([0.0, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5])
     # 1.6 s in 4 parts of 0.4 s: centres 0.2, 0.6, 1.0, 1.4.
     uniform = Sampling(frames=4)
-    assert uniform.evaluation(times).tolist() == [[0, 0, 1, 5]]
-    assert uniform.evaluation(times + 5).tolist() == [[0, 0, 1, 5]]
+    assert uniform.sample_evaluation(times).tolist() == [[0, 0, 1, 5]]
+    assert uniform.sample_evaluation(times + 5).tolist() == [[0, 0, 1, 5]]
     # 7 frames in 4 parts: edges round(1.5 i) = 0, 2, 3, 4, 6.
     by_number = Sampling(frames=4, kind="segments")
-    assert by_number.evaluation(times).tolist() == [[1, 2, 3, 5]]
+    assert by_number.sample_evaluation(times).tolist() == [[1, 2, 3, 5]]
     # 16 steps of 0.1 s, 4 frames 2 apart: 8 steps, 8 to spare, from step 4 on.
     dense = Sampling(frames=4, kind="dense", stride=2.0, fps=10.0)
-    assert dense.evaluation(times).tolist() == [[0, 0, 0, 2]]
+    assert dense.sample_evaluation(times).tolist() == [[0, 0, 0, 2]]
     own = Sampling(frames=3, kind="dense", stride=2.0, fps=0.0)
-    assert own.evaluation(times).tolist() == [[0, 3, 5]]
+    assert own.sample_evaluation(times).tolist() == [[0, 3, 5]]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +210,8 @@ def test_uniform_goes_by_the_time_and_not_by_the_number():
 )
 def test_a_clip_that_is_too_short_repeats_frames(number, kind, expected):
     sampling = Sampling(kind=kind, stride=2.5)
-    assert sampling.evaluation(np.arange(number) / 30).tolist() == [expected]
-    drawn_ = sampling.training(np.arange(number) / 30, keyed_generator("short", 1))
+    assert sampling.sample_evaluation(np.arange(number) / 30).tolist() == [expected]
+    drawn_ = sampling.sample_training(np.arange(number) / 30, generator_for("short", 1))
     assert drawn_.shape == (8,)
     assert drawn_.min() >= 0
     assert drawn_.max() < number
@@ -218,7 +222,7 @@ def test_training_draws_from_every_part(kind):
     times = np.arange(41) / 30
     sampling = Sampling(frames=4, kind=kind, stride=5.0)
     chosen = np.stack(
-        [sampling.training(times, keyed_generator("t", k)) for k in range(400)]
+        [sampling.sample_training(times, generator_for("t", k)) for k in range(400)]
     )
     assert (np.diff(chosen, axis=1) >= 0).all()
     if kind == "dense":
@@ -342,13 +346,13 @@ def test_clips_mix_alike_in_all_frames():
     clips = torch.randn(2, 3, 3, 16, 24, generator=torch.Generator().manual_seed(1))
     target = torch.eye(2)
     for seed in range(3):
-        cut = mix(clips, target, MixConfig(cutmix=1.0), keyed_generator("m", seed))
+        cut = mix(clips, target, MixConfig(cutmix=1.0), generator_for("m", seed))
         foreign = (cut.image != clips).any(2)
         assert torch.equal(foreign, foreign[:, :1].expand_as(foreign))
         share = 1 - foreign[0, 0].float().mean().item()
         assert cut.weight == pytest.approx(share)
         assert cut.target[0, 0].item() == pytest.approx(cut.weight)
-    blend = mix(clips, target, MixConfig(mixup=1.0), keyed_generator("m", 0))
+    blend = mix(clips, target, MixConfig(mixup=1.0), generator_for("m", 0))
     expected = blend.weight * clips + (1 - blend.weight) * clips.flip(0)
     torch.testing.assert_close(blend.image, expected)
 
@@ -571,7 +575,7 @@ BAD = {
 def test_a_bad_clip_has_its_reason(tmp_path, kind):
     path = make_bad(kind, tmp_path / "bad.mp4")
     with pytest.raises(ImageError, match=BAD[kind]) as caught:
-        open_clip(path).strip()
+        open_clip(path).filmstrip()
     assert str(tmp_path) not in str(caught.value)
 
 

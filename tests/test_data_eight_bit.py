@@ -6,8 +6,14 @@ import skimage.data
 import torch
 from PIL import Image
 
-from vitral.data import Augment, AugmentConfig, Plain, Preprocess
-from vitral.data.images.uint8 import normalised, picture, resized, stacked, values
+from vitral.data import Augment, AugmentConfig, EvalTransform, Preprocess
+from vitral.data.images.uint8 import (
+    normalize,
+    normalize_batch,
+    resize,
+    to_image,
+    to_planes,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -33,30 +39,30 @@ def test_every_value_of_every_channel_has_the_bits_of_torch():
     )
     expected = of_torch(image)
     assert len(np.unique(np.array(image)[..., 2])) == 256
-    found = values(image)
+    found = to_planes(image)
     assert found.dtype == torch.uint8
     assert np.array_equal(found.permute(1, 2, 0).numpy(), np.array(image))
-    assert np.array_equal(np.array(picture(found)), np.array(image))
-    assert torch.equal(normalised(found, MEAN, STD), expected)
+    assert np.array_equal(np.array(to_image(found)), np.array(image))
+    assert torch.equal(normalize(found, MEAN, STD), expected)
     interleaved = found.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-    assert torch.equal(normalised(interleaved, MEAN, STD), expected)
-    whole = Preprocess(mean=MEAN, std=STD).normalise(found)
+    assert torch.equal(normalize(interleaved, MEAN, STD), expected)
+    whole = Preprocess(mean=MEAN, std=STD).normalize(found)
     assert torch.equal(whole, expected)
 
 
 def test_a_batch_is_its_images_in_order():
-    images = [values(photo(5, 7, seed)) for seed in range(3)]
+    images = [to_planes(photo(5, 7, seed)) for seed in range(3)]
     expected = torch.stack([of_torch(image) for image in images])
-    assert torch.equal(stacked(images, MEAN, STD), expected)
-    assert torch.equal(stacked(torch.stack(images), MEAN, STD), expected)
+    assert torch.equal(normalize_batch(images, MEAN, STD), expected)
+    assert torch.equal(normalize_batch(torch.stack(images), MEAN, STD), expected)
     # A transform may give 8 bits for some and numbers for others.
     mixed = [images[0], expected[1], images[2]]
-    assert torch.equal(stacked(mixed, MEAN, STD), expected)
+    assert torch.equal(normalize_batch(mixed, MEAN, STD), expected)
 
 
 def test_a_large_batch_has_the_same_bits_and_is_as_any_tensor():
-    images = [values(photo(300, 400, seed)) for seed in range(4)]
-    found = stacked(images, MEAN, STD)
+    images = [to_planes(photo(300, 400, seed)) for seed in range(4)]
+    found = normalize_batch(images, MEAN, STD)
     assert found.nbytes > 2**22
     assert torch.equal(found, torch.stack([of_torch(image) for image in images]))
     part = found[1:3].mul_(2)  # a view of it keeps its memory, written or not
@@ -67,7 +73,9 @@ def test_a_large_batch_has_the_same_bits_and_is_as_any_tensor():
 
 def test_images_of_two_sizes_make_no_batch():
     with pytest.raises(RuntimeError, match="equal size"):
-        stacked([values(photo(5, 7, 0)), values(photo(7, 5, 1))], MEAN, STD)
+        normalize_batch(
+            [to_planes(photo(5, 7, 0)), to_planes(photo(7, 5, 1))], MEAN, STD
+        )
 
 
 @pytest.mark.parametrize("size", [(24, 40), (70, 90), (48, 33)])
@@ -82,10 +90,10 @@ def test_resizing_is_as_near_to_the_exact_result_as_pillow(interpolation, size):
         exact = torch.nn.functional.interpolate(
             pixels, size, mode=interpolation, antialias=True, align_corners=False
         )[0].clamp(0, 255)
-        found = resized(image, size, interpolation)
+        found = resize(image, size, interpolation)
         height, width = size
         method = Image.Resampling[interpolation.upper()]
-        pillow = values(image.resize((width, height), method))
+        pillow = to_planes(image.resize((width, height), method))
         assert found.shape == pillow.shape == (3, *size)
         different = (found.int() - pillow.int()).abs()
         assert (different > 1).float().mean() < 1e-3
@@ -101,9 +109,9 @@ def test_a_part_is_resized_as_if_it_were_cut_out_first(size):
     image = photo(*size, 3)
     top, left, bottom, right = 7, 11, 47, 45
     part = image.crop((left, top, right, bottom))
-    found = resized(image, (20, 30), "bicubic", (top, left, bottom, right))
+    found = resize(image, (20, 30), "bicubic", (top, left, bottom, right))
     assert found.is_contiguous()
-    assert torch.equal(found, resized(part, (20, 30), "bicubic"))
+    assert torch.equal(found, resize(part, (20, 30), "bicubic"))
 
 
 def test_a_view_of_the_first_size_keeps_its_pixels():
@@ -111,7 +119,7 @@ def test_a_view_of_the_first_size_keeps_its_pixels():
     config = AugmentConfig(crop="window", crop_area=(1.0, 1.0), flip=0.0)
     image = photo(24, 40, 0)
     found = Augment(config=config, preprocess=preprocess).pixels(image, "a", 0)
-    assert torch.equal(found, values(image))
+    assert torch.equal(found, to_planes(image))
 
 
 def test_training_without_a_crop_shows_what_evaluation_shows():
@@ -121,7 +129,7 @@ def test_training_without_a_crop_shows_what_evaluation_shows():
     assert torch.equal(vary(image, "a", 3), preprocess(image))
     method = Image.Resampling.BILINEAR
     assert torch.equal(
-        vary.pixels(image, "a", 3), values(image.resize((40, 24), method))
+        vary.pixels(image, "a", 3), to_planes(image.resize((40, 24), method))
     )
 
 
@@ -162,12 +170,12 @@ def test_the_float_path_draws_the_same(crop):
 
 
 def test_no_image_of_8_bits_without_antialias():
-    plain = Plain(preprocess=Preprocess(image_size=(24, 40)))
+    plain = EvalTransform(preprocess=Preprocess(image_size=(24, 40)))
     assert plain.pixels(photo(48, 80, 0), "a", 0) is None
     crop = Preprocess(image_size=(24, 40), antialias=True, resize="crop")
-    sharp = Plain(preprocess=crop)
+    sharp = EvalTransform(preprocess=crop)
     pixels = sharp.pixels(photo(70, 80, 0), "a", 0)
     assert pixels is not None
     assert pixels.shape == (3, 24, 40)
     result = sharp(photo(70, 80, 0), "a", 0)
-    assert torch.equal(crop.normalise(crop.resized(photo(70, 80, 0))), result)
+    assert torch.equal(crop.normalize(crop.resize_and_crop(photo(70, 80, 0))), result)

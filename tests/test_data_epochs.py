@@ -9,8 +9,15 @@ import torch
 from PIL import Image
 
 import vitral.data as data
-from vitral.data import Augment, AugmentConfig, Loader, MixConfig, Preprocess, Stages
-from vitral.data.loading.repeated_augmentation import Shown, repeated
+from vitral.data import (
+    Augment,
+    AugmentConfig,
+    Loader,
+    MixConfig,
+    Preprocess,
+    TransformSchedule,
+)
+from vitral.data.loading.repeated_augmentation import SampleRef, repeat_augment
 from vitral.errors import ConfigError
 
 SIZES = ((16, 24), (24, 40), (32, 48))
@@ -18,7 +25,7 @@ ALL = AugmentConfig(crop="inception", shift=0.1, rotate=15.0, rand_augment=2)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> data.DataSet:
+def dataset(tmp_path_factory) -> data.Dataset:
     root = tmp_path_factory.mktemp("images")
     generator = np.random.Generator(np.random.Philox(key=7))
     for number in range(13):
@@ -33,7 +40,7 @@ def augment(size: tuple[int, int], config: AugmentConfig = ALL) -> Augment:
     return Augment(config=config, preprocess=Preprocess(image_size=size), seed=1)
 
 
-def loader(dataset: data.DataSet, **changes) -> Loader:
+def loader(dataset: data.Dataset, **changes) -> Loader:
     settings = {
         "dataset": dataset,
         "examples": dataset.select("train"),
@@ -55,31 +62,38 @@ def same(left: data.Batch, right: data.Batch) -> bool:
 
 
 def test_one_variation_is_the_order_itself():
-    shown = repeated([4, 0, 3, 1, 2], epoch=7, batch_size=2, repeats=1)
-    assert shown == [Shown(place, 7) for place in (4, 0, 3, 1, 2)]
+    shown = repeat_augment([4, 0, 3, 1, 2], epoch=7, batch_size=2, repeats=1)
+    assert shown == [SampleRef(place, 7) for place in (4, 0, 3, 1, 2)]
 
 
 def test_three_variations_by_hand():
     order = [5, 2, 7, 0, 4, 1, 6, 3]
     # 5 5 5 2 2 2 | 7 7, each place three times in a row, cut to eight.
-    shown = repeated(order, epoch=2, batch_size=6, repeats=3)
+    shown = repeat_augment(order, epoch=2, batch_size=6, repeats=3)
     assert shown == [
-        *[Shown(5, 6), Shown(2, 6), Shown(5, 7), Shown(2, 7), Shown(5, 8), Shown(2, 8)],
-        *[Shown(7, 6), Shown(7, 7)],
+        *[
+            SampleRef(5, 6),
+            SampleRef(2, 6),
+            SampleRef(5, 7),
+            SampleRef(2, 7),
+            SampleRef(5, 8),
+            SampleRef(2, 8),
+        ],
+        *[SampleRef(7, 6), SampleRef(7, 7)],
     ]
 
 
 def test_as_many_images_of_a_third_of_the_examples():
     order = np.random.default_rng(0).permutation(100).tolist()
-    shown = repeated(order, epoch=4, batch_size=12, repeats=3)
+    shown = repeat_augment(order, epoch=4, batch_size=12, repeats=3)
     assert len(shown) == 100
-    counts = Counter(image.place for image in shown)
+    counts = Counter(image.example_index for image in shown)
     assert sorted(counts.values()) == [1] + 33 * [3]
     assert set(counts) == set(order[:34])
     assert len(set(shown)) == 100
-    assert {image.number for image in shown} == {12, 13, 14}
+    assert {image.draw for image in shown} == {12, 13, 14}
     for start in range(0, 96, 12):
-        batch = [image.place for image in shown[start : start + 12]]
+        batch = [image.example_index for image in shown[start : start + 12]]
         assert sorted(Counter(batch).values()) == [3, 3, 3, 3]
         # Nobody is the neighbour, nor mixup's partner, of itself.
         assert all(a != b for a, b in zip(batch, np.roll(batch, 1), strict=True))
@@ -87,7 +101,9 @@ def test_as_many_images_of_a_third_of_the_examples():
 
 def test_epochs_show_new_variations():
     seen = [
-        image for epoch in range(5) for image in repeated(range(9), epoch, 4, repeats=2)
+        image
+        for epoch in range(5)
+        for image in repeat_augment(range(9), epoch, 4, repeats=2)
     ]
     assert len(set(seen)) == len(seen) == 45
 
@@ -115,13 +131,13 @@ def test_batches_of_repeated_variations(dataset):
 
 def test_an_example_is_read_once_for_all_its_variations(dataset, monkeypatch):
     read = []
-    original = data.DataSet.open
+    original = data.Dataset.open
 
     def count(self, example):
         read.append(example.id)
         return original(self, example)
 
-    monkeypatch.setattr(data.DataSet, "open", count)
+    monkeypatch.setattr(data.Dataset, "open", count)
     first = next(loader(dataset, repeats=3).epoch(0))
     assert tuple(read) == first.id[:2]
 
@@ -180,8 +196,8 @@ def test_wrong_repeats(dataset):
 # stages
 
 
-def stages(batches: int) -> Stages:
-    return Stages(transforms=tuple(map(augment, SIZES)), batches=batches)
+def stages(batches: int) -> TransformSchedule:
+    return TransformSchedule(transforms=tuple(map(augment, SIZES)), batches=batches)
 
 
 def test_equal_parts_by_hand():
@@ -227,7 +243,7 @@ def test_the_crop_of_an_image_is_the_same_at_every_size():
         vary = Augment(config=config, preprocess=preprocess, seed=5)
         rows = []
         for number in range(12):
-            shown = preprocess.inverse(vary(picture, "a", number)).float()
+            shown = preprocess.denormalize(vary(picture, "a", number)).float()
             rows.append([*shown[0, [0, -1], 0], *shown[1, 0, [0, -1]]])
         corners.append(torch.tensor(rows))
     # Where a crop begins and ends, and whether it is mirrored, up to half a pixel.

@@ -31,7 +31,7 @@ def folder_hash(root: Path) -> str:
     return digest.hexdigest()
 
 
-def by_id(dataset: data.DataSet) -> dict[str, data.Example]:
+def by_id(dataset: data.Dataset) -> dict[str, data.Example]:
     return {example.id: example for example in dataset.examples}
 
 
@@ -114,9 +114,9 @@ def test_folders_beside_splits_are_listed(tmp_path):
     )
     dataset = read_folder(tmp_path)
     assert dataset.classes == ("a", "b")
-    assert data.Ignored(path="extra/", reason="folder beside the split folders") in (
-        dataset.ignored
-    )
+    assert data.IgnoredFile(
+        path="extra/", reason="folder beside the split folders"
+    ) in (dataset.ignored)
 
 
 def test_ignored_files_are_listed_with_their_reason(tmp_path):

@@ -20,7 +20,7 @@ WORDS = ["zebra", "apple", "class 10"]
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    huggingface._opened.cache_clear()
+    huggingface._load_splits.cache_clear()
     datasets.disable_progress_bars()
     yield
     datasets.enable_progress_bars()

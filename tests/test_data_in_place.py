@@ -5,7 +5,7 @@ import gc
 import numpy as np
 from PIL import Image
 
-from vitral.data.images.pillow_buffer import shared
+from vitral.data.images.pillow_buffer import as_rgbx_view
 
 
 def photo(height: int, width: int) -> Image.Image:
@@ -15,7 +15,7 @@ def photo(height: int, width: int) -> Image.Image:
 
 def test_the_pixels_are_read_where_they_lie():
     image = photo(5, 7)
-    pixels = shared(image)
+    pixels = as_rgbx_view(image)
     assert pixels.shape == (5, 7, 4)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels[..., :3], np.asarray(image))
@@ -23,14 +23,14 @@ def test_the_pixels_are_read_where_they_lie():
 
 def test_writing_to_them_changes_the_image():
     image = photo(5, 7)
-    shared(image)[2, 3] = (1, 2, 3, 255)
+    as_rgbx_view(image)[2, 3] = (1, 2, 3, 255)
     assert image.getpixel((3, 2)) == (1, 2, 3)
 
 
 def test_they_outlive_the_image():
     image = photo(300, 400)
     expected = np.asarray(image)
-    pixels = shared(image)[10:20, 30:50]
+    pixels = as_rgbx_view(image)[10:20, 30:50]
     del image
     gc.collect()
     others = [Image.new("RGB", (400, 300), "white") for _ in range(20)]
@@ -44,15 +44,15 @@ def test_their_memory_is_freed():
             return int(file.read().split()[1]) * 4096
 
     for _ in range(20):
-        shared(Image.new("RGB", (1000, 1000)))
+        as_rgbx_view(Image.new("RGB", (1000, 1000)))
     before = resident()
     for _ in range(100):
-        shared(Image.new("RGB", (1000, 1000)))
+        as_rgbx_view(Image.new("RGB", (1000, 1000)))
     assert resident() - before < 40e6  # of 400
 
 
 def test_other_images_and_those_in_pieces_have_none():
-    assert shared(photo(5, 7).convert("L")) is None
-    assert shared(photo(5, 7).convert("RGBA")) is None
-    assert shared(Image.new("RGB", (0, 7))) is None
-    assert shared(Image.new("RGB", (3000, 2000))) is None
+    assert as_rgbx_view(photo(5, 7).convert("L")) is None
+    assert as_rgbx_view(photo(5, 7).convert("RGBA")) is None
+    assert as_rgbx_view(Image.new("RGB", (0, 7))) is None
+    assert as_rgbx_view(Image.new("RGB", (3000, 2000))) is None

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from vitral.data.images import batch_buffers
-from vitral.data.images.batch_buffers import LARGE, empty
+from vitral.data.images.batch_buffers import MIN_POOLED_BYTES, empty
 
-NUMBERS = LARGE // 4
+NUMBERS = MIN_POOLED_BYTES // 4
 
 
 @pytest.fixture(autouse=True)
 def fresh_shelf(monkeypatch):
     """Memory that no other test has given back."""
-    monkeypatch.setattr(batch_buffers, "_shelf", batch_buffers._Shelf())
+    monkeypatch.setattr(batch_buffers, "_pool", batch_buffers._BufferPool())
 
 
 def test_a_tensor_like_any_other():
@@ -56,9 +56,9 @@ def test_not_while_a_part_of_it_is_held(held):
 def test_at_most_two_wait_and_none_of_another_size():
     batches = [empty((NUMBERS,)) for _ in range(5)]
     del batches
-    assert len(batch_buffers._shelf.idle) == 2
+    assert len(batch_buffers._pool.idle) == 2
     other = empty((NUMBERS + 8,))
-    assert batch_buffers._shelf.idle == []
+    assert batch_buffers._pool.idle == []
     assert other.shape == (NUMBERS + 8,)
 
 

@@ -13,8 +13,15 @@ import torch
 from PIL import Image
 
 import vitral.data as data
-from vitral.data import Augment, AugmentConfig, Loader, MixConfig, Plain, Preprocess
-from vitral.data.loading.batch import target_of
+from vitral.data import (
+    Augment,
+    AugmentConfig,
+    EvalTransform,
+    Loader,
+    MixConfig,
+    Preprocess,
+)
+from vitral.data.loading.batch import make_target
 from vitral.errors import ConfigError, VitralError
 
 PREPROCESS = Preprocess(image_size=(24, 40))
@@ -29,7 +36,7 @@ ALL = AugmentConfig(
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> data.DataSet:
+def dataset(tmp_path_factory) -> data.Dataset:
     root = tmp_path_factory.mktemp("images")
     generator = np.random.Generator(np.random.Philox(key=7))
     for number in range(23):
@@ -40,7 +47,7 @@ def dataset(tmp_path_factory) -> data.DataSet:
     return data.open(root, val=0, test=0)
 
 
-def loader(dataset: data.DataSet, **changes) -> Loader:
+def loader(dataset: data.Dataset, **changes) -> Loader:
     settings = {
         "dataset": dataset,
         "examples": dataset.select("train"),
@@ -83,17 +90,17 @@ def test_packed_images_of_workers_have_the_bits_of_those_built_here(dataset):
     preprocess = replace(PREPROCESS, antialias=True)
     vary = Augment(config=AugmentConfig(crop="inception"), preprocess=preprocess)
     here = loader(dataset, transform=vary, mix=None, repeats=2)
-    task = here.tasks(1)[0]
+    task = here.requests(1)[0]
     expected = next(here.epoch(1))
-    builder = here._builder([])
+    builder = here._make_builder([])
     for size in (0, 5 * 3 * 24 * 40 - 1, 5 * 3 * 24 * 40, 99_999):
         slot = torch.full((size,), 7, dtype=torch.uint8) if size else None
         sent = builder.build(task, send=True, slot=slot)
-        assert sent.packed is not None
+        assert sent.payload is not None
         # A slot that is too small, as for a later stage with larger images, is left.
-        assert (sent.packed.values is None) == (size >= 5 * 3 * 24 * 40)
-        assert sent.packed.shape == (5, 3, 24, 40)
-        assert same(sent.arrived(slot).batch, expected)
+        assert (sent.payload.values is None) == (size >= 5 * 3 * 24 * 40)
+        assert sent.payload.shape == (5, 3, 24, 40)
+        assert same(sent.attach_images(slot).batch, expected)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -123,13 +130,13 @@ def test_a_start_within_the_epoch_gives_the_same_rest(dataset):
 
 def test_a_start_decodes_nothing_of_the_batches_before(dataset, monkeypatch):
     read = []
-    original = data.DataSet.open
+    original = data.Dataset.open
 
     def count(self, example):
         read.append(example.id)
         return original(self, example)
 
-    monkeypatch.setattr(data.DataSet, "open", count)
+    monkeypatch.setattr(data.Dataset, "open", count)
     batches = list(loader(dataset).epoch(0, start=4))
     assert tuple(read) == batches[0].id
 
@@ -148,7 +155,7 @@ def test_order_is_a_permutation_of_seed_and_epoch(dataset):
 
 def test_labels_and_targets(dataset):
     plain = loader(
-        dataset, transform=Plain(preprocess=PREPROCESS), mix=None, shuffle=False
+        dataset, transform=EvalTransform(preprocess=PREPROCESS), mix=None, shuffle=False
     )
     batches = list(plain.epoch(0))
     examples = dataset.select("train")
@@ -170,9 +177,9 @@ def test_mixing_keeps_the_own_label_in_label(dataset):
 
 def test_soft_and_multi_hot_targets():
     hot = data.Example(id="a", label=(0, 3))
-    assert target_of(hot, 7).tolist() == [1, 0, 0, 1, 0, 0, 0]
+    assert make_target(hot, 7).tolist() == [1, 0, 0, 1, 0, 0, 0]
     soft = data.Example(id="a", label=(1,), target=(0.25, 0.75))
-    assert target_of(soft, 2).tolist() == [0.25, 0.75]
+    assert make_target(soft, 2).tolist() == [0.25, 0.75]
 
 
 def test_length_and_drop_last(dataset):
@@ -182,7 +189,7 @@ def test_length_and_drop_last(dataset):
     assert [len(batch.id) for batch in dropped.epoch(0)] == [5, 5, 5, 5]
 
 
-def damaged(root: Path, tmp_path: Path, victims: tuple[str, ...]) -> data.DataSet:
+def damaged(root: Path, tmp_path: Path, victims: tuple[str, ...]) -> data.Dataset:
     for path in sorted(root.rglob("*.png")):
         copy = tmp_path / path.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)

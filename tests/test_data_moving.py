@@ -4,7 +4,7 @@ else."""
 import numpy as np
 import pytest
 
-from vitral.data.sources.synthetic import moving_squares, patterns
+from vitral.data.sources.synthetic import draw_patterns, moving_squares
 from vitral.errors import ConfigError
 
 
@@ -17,7 +17,9 @@ def test_the_square_moves_by_the_step():
     assert np.array_equal(looks.clips, made.clips)
     assert set(looks.labels) == {0, 1}
     for clip, right, look in zip(made.clips, made.labels, looks.labels, strict=True):
-        rows, columns = zip(*(find(f, patterns(8)[look]) for f in clip), strict=True)
+        rows, columns = zip(
+            *(find(f, draw_patterns(8)[look]) for f in clip), strict=True
+        )
         assert len(set(rows)) == 1
         assert set(np.diff(columns)) == {6 if right else -6}
 

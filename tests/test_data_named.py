@@ -13,14 +13,14 @@ from torchvision import datasets
 
 import vitral.data as data
 from vitral.data.sources import torchvision_datasets
-from vitral.data.sources.torchvision_catalogue import SETS
+from vitral.data.sources.torchvision_catalogue import TORCHVISION_DATASETS
 from vitral.data.sources.torchvision_datasets import read_named
 from vitral.errors import ConfigError, DataError, MissingExtraError
 
 
 @pytest.fixture(autouse=True)
 def fresh_cache():
-    torchvision_datasets._opened.cache_clear()
+    torchvision_datasets._open_torchvision.cache_clear()
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_eurosat_is_a_folder_split_by_hash(tmp_path):
     # The split is that of the ids alone: a longer list moves nothing.
     before = {e.id: e.split for e in dataset.examples}
     Image.new("RGB", (9, 7)).save(tmp_path / "eurosat/2750/River/99.png")
-    torchvision_datasets._opened.cache_clear()
+    torchvision_datasets._open_torchvision.cache_clear()
     after = {e.id: e.split for e in data.open("eurosat", root=tmp_path).examples}
     assert before.items() < after.items()
 
@@ -164,7 +164,7 @@ def test_flowers_labels_start_at_zero(tmp_path, monkeypatch):
 def test_every_name_fits_its_torchvision_class():
     import inspect
 
-    for name, spec in SETS.items():
+    for name, spec in TORCHVISION_DATASETS.items():
         factory = getattr(datasets, spec.factory)
         parameters = inspect.signature(factory.__init__).parameters
         swallows = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
@@ -186,7 +186,9 @@ def test_class_names_are_made_unique():
     class Source:
         classes = (("crane", "bird"), ("crane",), ("maillot",))
 
-    assert torchvision_datasets._class_names(SETS["imagenet"], Source()) == (
+    assert torchvision_datasets._class_names(
+        TORCHVISION_DATASETS["imagenet"], Source()
+    ) == (
         "crane",
         "crane (2)",
         "maillot",
@@ -209,7 +211,9 @@ def test_unknown_names_are_answered_with_the_nearest(name, close):
 
 
 def test_a_name_unlike_any_lists_all():
-    assert torchvision_datasets.nearest("zzzzzzzzzz") == torchvision_datasets.NAMES
+    assert (
+        torchvision_datasets.nearest_names("zzzzzzzzzz") == torchvision_datasets.NAMES
+    )
 
 
 def test_absent_files_without_a_download(tmp_path):

@@ -24,10 +24,10 @@ def picture(height: int, width: int) -> Image.Image:
 def test_black_is_minus_one_white_is_one_and_the_middle_zero():
     preprocess = Preprocess(image_size=(3, 5))
     pixels = torch.tensor([0, 255, 128], dtype=torch.uint8)[:, None, None]
-    result = preprocess.normalise(pixels.expand(3, 3, 5))
+    result = preprocess.normalize(pixels.expand(3, 3, 5))
     assert result[0].unique().tolist() == [-1.0]
     assert result[1].unique().tolist() == [1.0]
-    assert preprocess.normalise(torch.full((3, 3, 5), 127.5)).unique().tolist() == [0.0]
+    assert preprocess.normalize(torch.full((3, 3, 5), 127.5)).unique().tolist() == [0.0]
     assert torch.allclose(result[2], torch.tensor(0.5 / 127.5), atol=1e-7)
 
 
@@ -35,9 +35,9 @@ def test_black_is_minus_one_white_is_one_and_the_middle_zero():
 def test_inverse_is_exact_for_all_256_values(mean):
     preprocess = Preprocess(image_size=(16, 48), mean=mean, std=(0.229, 0.224, 0.5))
     pixels = torch.arange(256).repeat(9).reshape(3, 16, 48).to(torch.uint8)
-    assert torch.equal(preprocess.inverse(preprocess.normalise(pixels)), pixels)
+    assert torch.equal(preprocess.denormalize(preprocess.normalize(pixels)), pixels)
     batch = torch.stack([pixels, 255 - pixels])
-    assert torch.equal(preprocess.inverse(preprocess.normalise(batch)), batch)
+    assert torch.equal(preprocess.denormalize(preprocess.normalize(batch)), batch)
 
 
 def test_statistics_belong_to_their_channels():
@@ -50,7 +50,7 @@ def test_statistics_belong_to_their_channels():
 
 def test_default_squash_is_bilinear_without_antialias():
     image = picture(31, 97)
-    result = Preprocess(image_size=(24, 40)).resized(image)
+    result = Preprocess(image_size=(24, 40)).resize_and_crop(image)
     source = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None]
     expected = F.interpolate(
         source, size=(24, 40), mode="bilinear", align_corners=False
@@ -73,18 +73,20 @@ def test_antialias_is_pillow(interpolation):
     )
     method = getattr(Image.Resampling, interpolation.upper())
     expected = np.asarray(image.resize((40, 24), method)).transpose(2, 0, 1)
-    np.testing.assert_array_equal(preprocess.resized(image).numpy(), expected)
+    np.testing.assert_array_equal(preprocess.resize_and_crop(image).numpy(), expected)
 
 
 def test_nearest_and_bicubic_without_antialias():
     image = picture(8, 12)
-    nearest = Preprocess(image_size=(4, 6), interpolation="nearest").resized(image)
+    nearest = Preprocess(image_size=(4, 6), interpolation="nearest").resize_and_crop(
+        image
+    )
     # The centre of output pixel i lies at 2 i + 0.5: the pixel right of the border.
     expected = np.asarray(image)[1::2, 1::2].transpose(2, 0, 1)
     np.testing.assert_array_equal(nearest.numpy(), expected)
     sharp = Image.fromarray(np.tile(np.array([0, 0, 255, 255], np.uint8), (6, 2)))
     cubic = Preprocess(image_size=(12, 20), interpolation="bicubic")
-    result = cubic.resized(sharp.convert("RGB"))
+    result = cubic.resize_and_crop(sharp.convert("RGB"))
     assert result.min() >= 0
     assert result.max() <= 255
 
@@ -113,14 +115,14 @@ def test_crop_equals_torchvision_on_a_square(source):
     )
     reference = v2.Compose([v2.Resize(32), v2.CenterCrop(28)])
     expected = np.asarray(reference(image)).transpose(2, 0, 1)
-    np.testing.assert_array_equal(preprocess.resized(image).numpy(), expected)
+    np.testing.assert_array_equal(preprocess.resize_and_crop(image).numpy(), expected)
 
 
 def test_squash_with_a_crop_fraction_cuts_the_centre():
     image = picture(30, 50)
     preprocess = Preprocess(image_size=(24, 40), crop_fraction=0.8)
     expected = np.asarray(image)[3:27, 5:45].transpose(2, 0, 1)
-    np.testing.assert_array_equal(preprocess.resized(image).numpy(), expected)
+    np.testing.assert_array_equal(preprocess.resize_and_crop(image).numpy(), expected)
 
 
 def test_path_bytes_pillow_and_array_agree(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from vitral.data import Augment, AugmentConfig, Preprocess
 from vitral.data.augmentation import rand_augment_tf as ops
-from vitral.data.rng import keyed_generator
+from vitral.data.rng import generator_for
 
 NAMES = (
     "AutoContrast Equalize Invert Rotate Posterize Solarize Color Contrast Brightness "
@@ -117,7 +117,7 @@ def test_grey_and_color():
     image = np.array([[[200, 100, 50], [255, 255, 255]]], np.uint8)
     luma = (0.2989 * 200 + 0.587 * 100 + 0.114 * 50) * 255.5 / 255
     assert math.floor(luma) == 124
-    assert ops.grey(image).tolist() == [[[124] * 3, [255] * 3]]
+    assert ops.grayscale(image).tolist() == [[[124] * 3, [255] * 3]]
     # 124 + 1.9 * (200 - 124) = 268.4, 124 - 45.6 = 78.4, 124 - 140.6 < 0.
     assert applied("Color", image, 10)[0, 0].tolist() == [255, 78, 0]
     # 124 + 0.1 * 76 = 131.6; 124 - 2.4 = 121.6; 124 - 7.4 = 116.6.
@@ -225,7 +225,7 @@ def test_what_is_drawn():
     assert np.array_equal(found, expected)
     assert np.array_equal(ops.rand_augment(image, 0, 10, Fixed()), image)
     for number in range(64):
-        made = ops.rand_augment(image, 2, 20, keyed_generator("test", number))
+        made = ops.rand_augment(image, 2, 20, generator_for("test", number))
         assert made.shape == image.shape
         assert made.dtype == np.uint8
 
@@ -238,7 +238,7 @@ def test_all_operations_are_drawn_equally_often(monkeypatch):
             name,
             lambda pixels, share, draw, name=name: seen.append(name) or pixels,
         )
-    ops.rand_augment(picture(3, 4), 3200, 9, keyed_generator("often"))
+    ops.rand_augment(picture(3, 4), 3200, 9, generator_for("often"))
     counts = [seen.count(name) for name in ops.OPERATIONS]
     # Five standard deviations of 200 expected draws.
     assert max(abs(count - 200) for count in counts) < 5 * math.sqrt(200)
@@ -253,7 +253,7 @@ def test_in_the_augmentation():
     image = picture()
     state = torch.get_rng_state()
     for number in range(6):
-        draw = keyed_generator("augment", 4, number, "a")
+        draw = generator_for("augment", 4, number, "a")
         draw.random()  # the flip's
         expected = ops.rand_augment(image, 2, 5, draw)
         found = vary(Image.fromarray(image), "a", number)

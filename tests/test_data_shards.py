@@ -17,8 +17,8 @@ import pytest
 
 import vitral.data as data
 from packed import labelled, number_of, pack, pack_rows, png
-from vitral.data.dataset import DataSet, UnavailableError
-from vitral.data.shards import dataset
+from vitral.data.dataset import Dataset, UnavailableError
+from vitral.data.shards import dataset as shards
 from vitral.data.shards.webdataset import index_tar
 from vitral.errors import ConfigError, DataError, MissingExtraError
 
@@ -45,11 +45,11 @@ def make(folder: Path, suffix: str) -> Path:
     return folder
 
 
-def loader_of(dataset: DataSet, workers: int = 0, split: str = "train") -> data.Loader:
+def loader_of(dataset: Dataset, workers: int = 0, split: str = "train") -> data.Loader:
     return data.Loader(
         dataset=dataset,
         examples=dataset.select(split),
-        transform=data.Plain(preprocess=PREPROCESS),
+        transform=data.EvalTransform(preprocess=PREPROCESS),
         batch_size=11,
         seed=3,
         shuffle=True,
@@ -106,7 +106,7 @@ def test_any_number_of_workers_and_any_start_give_the_same_bits(suffix, tmp_path
     assert orders[0] != orders[1] != orders[2]
     assert orders[2] == loader_of(dataset).order(2)
     # Ranks that each build some of the batches see the same ones.
-    ranks = [dict(loader_of(dataset).numbered(2, rank, 2)) for rank in (0, 1)]
+    ranks = [dict(loader_of(dataset).enumerate_batches(2, rank, 2)) for rank in (0, 1)]
     merged = [value for _, value in sorted((ranks[0] | ranks[1]).items())]
     assert [batch.id for batch in merged] == [batch.id for batch in whole]
 
@@ -115,10 +115,12 @@ def test_the_order_mixes_windows_of_chunks(tmp_path, monkeypatch):
     from vitral.data.shards.shuffle import ShardOrder
 
     examples = tuple(
-        data.dataset.Example(id=f"{n}", label=(0,), place=(n // 10, n // 5 % 2, n % 5))
+        data.dataset.Example(
+            id=f"{n}", label=(0,), location=(n // 10, n // 5 % 2, n % 5)
+        )
         for n in range(60)
     )
-    order = ShardOrder(grouped=True, chunks=3)(examples, 4, 9)
+    order = ShardOrder(by_row_group=True, chunks=3)(examples, 4, 9)
     assert sorted(order) == list(range(60))
     windows = [{place // 5 for place in order[at : at + 15]} for at in range(0, 60, 15)]
     # Four windows of three row groups each, from all over.
@@ -128,7 +130,7 @@ def test_the_order_mixes_windows_of_chunks(tmp_path, monkeypatch):
     assert any(max(window) - min(window) > 4 for window in windows)
     monkeypatch.setattr("vitral.data.shards.shuffle.CHUNK", 4)
     # Single examples: chunks of 4, 4 and 2 in each shard of ten.
-    order = ShardOrder(grouped=False, chunks=1)(examples, 4, 9)
+    order = ShardOrder(by_row_group=False, chunks=1)(examples, 4, 9)
     sizes, at = [], 0
     while at < 60:
         first = order[at : at + 4]
@@ -146,9 +148,9 @@ def test_a_row_group_is_read_once_an_epoch(workers, tmp_path, monkeypatch):
     from vitral.data.shards.readers import ParquetReader
 
     dataset = data.open(make(tmp_path / "set", ".parquet"))
-    monkeypatch.setattr(dataset, "WINDOW_BYTES", 6_000)
+    monkeypatch.setattr(shards, "WINDOW_BYTES", 6_000)
     dataset = data.open(tmp_path / "set")
-    assert isinstance(dataset.order, dataset.ShardOrder)
+    assert isinstance(dataset.order, shards.ShardOrder)
     assert 2 <= dataset.order.chunks < 18
     read = []
     load = ParquetReader.load
@@ -157,7 +159,7 @@ def test_a_row_group_is_read_once_an_epoch(workers, tmp_path, monkeypatch):
         "load",
         lambda self, *key: read.append(key) or load(self, *key),
     )
-    for _ in loader_of(dataset).numbered(0, 0, 2):
+    for _ in loader_of(dataset).enumerate_batches(0, 0, 2):
         pass
     assert len(read) == len(set(read)) <= 18  # 3 shards of 40 rows in groups of 7
 
@@ -472,7 +474,7 @@ def test_the_cached_index(tmp_path, cache, monkeypatch):
         kept.write_bytes(damage)
         assert data.open(file, val=0, test=0).examples == fresh
         assert kept.read_bytes() == whole  # built again
-    monkeypatch.setattr(dataset, "index_tar", lambda file: pytest.fail("built"))
+    monkeypatch.setattr(shards, "index_tar", lambda file: pytest.fail("built"))
     assert data.open(file, val=0, test=0).examples == fresh
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parents[2]))
@@ -675,7 +677,7 @@ def test_a_folder_of_images_beside_its_tar_file_stays_one(tmp_path):
 
 
 def test_shards_sorted_by_class_are_noted(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "CHUNKS", 2)
+    monkeypatch.setattr(shards, "CHUNKS", 2)
     pack(tmp_path / "set/a.tar", labelled(range(640), lambda n: n // 160))
     (note,) = data.open(tmp_path / "set").notes
     assert note.startswith("shards are sorted by class: an epoch mixes only 2 chunks")

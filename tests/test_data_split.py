@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitral.data import DataSet, Example, FileReader, split
-from vitral.data.split import apply, assign, position, save
+from vitral.data import Dataset, Example, FileReader, split
+from vitral.data.split import apply, assign, hash_fraction, save
 from vitral.errors import ConfigError, DataError
 
 
-def make(ids, *, splits=None, groups=None, classes=3) -> DataSet:
-    return DataSet(
+def make(ids, *, splits=None, groups=None, classes=3) -> Dataset:
+    return Dataset(
         name="made",
         root=Path("made"),
         classes=tuple(f"class {index}" for index in range(classes)),
@@ -31,7 +31,7 @@ def make(ids, *, splits=None, groups=None, classes=3) -> DataSet:
     )
 
 
-def placed(dataset: DataSet) -> dict[str, str]:
+def placed(dataset: Dataset) -> dict[str, str]:
     return {example.id: example.split for example in dataset.examples}
 
 
@@ -41,14 +41,14 @@ IDS = [f"class/{number}.jpg" for number in range(10_000)]
 def test_position_is_the_hash_as_documented():
     digest = hashlib.sha256(b"3:a/b.jpg").digest()
     expected = int.from_bytes(digest[:8], "big") / 2**64
-    assert position(3, "a/b.jpg") == pytest.approx(expected, abs=1e-15)
-    assert 0 <= position(3, "a/b.jpg") < 1
+    assert hash_fraction(3, "a/b.jpg") == pytest.approx(expected, abs=1e-15)
+    assert 0 <= hash_fraction(3, "a/b.jpg") < 1
 
 
 def test_thresholds_are_test_then_val_then_train():
     dataset = assign(make(IDS), seed=5, val=0.1, test=0.2)
     for name, chosen in placed(dataset).items():
-        place = position(5, name)
+        place = hash_fraction(5, name)
         expected = "test" if place < 0.2 else "val" if place < 0.1 + 0.2 else "train"
         assert chosen == expected
     sizes = {name: len(dataset.select(name)) for name in ("train", "val", "test")}
@@ -100,7 +100,7 @@ def test_val_is_carved_out_of_train_when_only_test_is_given():
     dataset = assign(make(ids, splits=splits), seed=0, val=0.1, test=0.2)
     after = placed(dataset)
     for name, before in zip(ids, splits, strict=True):
-        carved = before == "train" and position(0, name) < 0.1
+        carved = before == "train" and hash_fraction(0, name) < 0.1
         assert after[name] == ("val" if carved else before)
     assert "val is 10% of train, by hash: no val split was given" in dataset.notes
     untouched = assign(make(ids, splits=splits), seed=0, val=0, test=0.2)
@@ -125,7 +125,7 @@ def test_gaps_are_noted_and_an_empty_train_refused():
     result = assign(make(["a", "b", "c"]), seed=0, val=0.01, test=0.01)
     assert "val is empty: too few examples or groups for its share" in result.notes
     together = make(["a", "b"], groups=["g", "g"])
-    seed = next(seed for seed in range(99) if position(seed, "g") < 0.5)
+    seed = next(seed for seed in range(99) if hash_fraction(seed, "g") < 0.5)
     with pytest.raises(DataError, match="no example is left for train of 2"):
         assign(together, seed=seed, val=0.1, test=0.5)
 

@@ -18,7 +18,7 @@ import pytest
 import vitral.data as data
 from packed import number_of, pack_rows
 from vitral.data import split
-from vitral.data.dataset import DataSet, UnavailableError
+from vitral.data.dataset import Dataset, UnavailableError
 from vitral.data.shards import remote
 from vitral.errors import DataError, MissingExtraError
 
@@ -135,19 +135,19 @@ def make(folder: Path, rows: int = 30) -> None:
         pack_rows(folder / f"data/{name}.parquet", numbers, group=6)
 
 
-def opened(served: tuple[Path, str], root: Path, config: str = "") -> DataSet:
+def opened(served: tuple[Path, str], root: Path, config: str = "") -> Dataset:
     folder, address = served
     system = Web([file.relative_to(folder).as_posix() for file in folder.rglob("*.*")])
-    paths = remote.parquet_files(system, address)
+    paths = remote.list_parquet_files(system, address)
     listed = remote.read_remote("set", system, address, paths, config, root, False)
     return split.assign(listed, seed=0, val=0, test=0)
 
 
-def loader_of(dataset: DataSet, workers: int = 0) -> data.Loader:
+def loader_of(dataset: Dataset, workers: int = 0) -> data.Loader:
     return data.Loader(
         dataset=dataset,
         examples=dataset.select("train"),
-        transform=data.Plain(preprocess=data.Preprocess(image_size=(6, 8))),
+        transform=data.EvalTransform(preprocess=data.Preprocess(image_size=(6, 8))),
         batch_size=11,
         shuffle=True,
         workers=workers,
@@ -181,7 +181,7 @@ def test_what_is_fetched(served, tmp_path):
     assert Ranges.asked == []  # the index is kept
     copies = [pickle.loads(pickle.dumps(dataset)) for _ in range(2)]
     for rank, copy in enumerate(copies):
-        list(loader_of(copy).numbered(0, rank, 2))
+        list(loader_of(copy).enumerate_batches(0, rank, 2))
     # Each row group once, whatever the number of processes; then the footers.
     train = sum(file.stat().st_size for file in folder.rglob("train*"))
     assert sum(number for _, number in Ranges.asked) < 1.9 * train
@@ -204,7 +204,7 @@ def test_listing_fetches_no_pictures(served, tmp_path):
 def test_the_disk_is_not_filled(tmp_path):
     import pyarrow as pa
 
-    spool = remote.Spool(folder=tmp_path / "rows", limit=50_000)
+    spool = remote.RowGroupCache(folder=tmp_path / "rows", limit=50_000)
     fetched = []
 
     def fetch(key: str) -> pa.ChunkedArray:
@@ -236,7 +236,7 @@ def test_the_disk_is_not_filled(tmp_path):
 def test_a_network_that_fails(served, tmp_path, monkeypatch):
     folder, _ = served
     make(folder)
-    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(remote, "RETRY_DELAYS", (0.0, 0.0))
     dataset = opened(served, tmp_path)
     Ranges.failures = 2
     batch = next(loader_of(dataset).epoch(0))

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from packed import labelled, pack
-from vitral.data.shards.tar import BLOCK, Contents, read_contents
+from vitral.data.shards.tar import BLOCK, TarContents, read_contents
 
 CASES = int(os.environ.get("VITRAL_FUZZ", "2000"))
 
 
-def contents(file: Path) -> Contents:
+def contents(file: Path) -> TarContents:
     descriptor = os.open(file, os.O_RDONLY)
     try:
         return read_contents(descriptor)

@@ -11,9 +11,9 @@ from PIL import Image
 
 import vitral.data
 from vitral.data import AugmentConfig, Loader, Preprocess, training_transform
-from vitral.data.loading.thread_map import WORTH_A_THREAD, in_threads
+from vitral.data.loading.thread_map import MIN_SECONDS_PER_ITEM, map_in_threads
 
-LONG = 3 * WORTH_A_THREAD
+LONG = 3 * MIN_SECONDS_PER_ITEM
 
 
 def slow(item: int) -> tuple[int, int]:
@@ -22,25 +22,25 @@ def slow(item: int) -> tuple[int, int]:
 
 
 def test_results_keep_their_order_and_all_threads_work():
-    found = in_threads(slow, range(20), 3)
+    found = map_in_threads(slow, range(20), 3)
     assert [value for value, _ in found] == [item * item for item in range(20)]
     assert len({thread for _, thread in found}) == 3
 
 
 def test_what_takes_little_time_stays_in_this_thread():
-    found = in_threads(lambda item: threading.get_ident(), range(500), 4)
+    found = map_in_threads(lambda item: threading.get_ident(), range(500), 4)
     assert set(found) == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("threads", [0, 1])
 def test_one_thread_works_alone(threads):
-    found = in_threads(slow, range(5), threads)
+    found = map_in_threads(slow, range(5), threads)
     assert {thread for _, thread in found} == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_few_items(number):
-    assert [value for value, _ in in_threads(slow, range(number), 2)] == [
+    assert [value for value, _ in map_in_threads(slow, range(number), 2)] == [
         item * item for item in range(number)
     ]
 
@@ -56,7 +56,7 @@ def test_an_error_ends_the_work_and_is_raised():
         return item
 
     with pytest.raises(ValueError, match="the seventh"):
-        in_threads(work, range(1000), 2)
+        map_in_threads(work, range(1000), 2)
     assert len(began) < 12
     assert threading.active_count() < 10
 

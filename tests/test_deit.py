@@ -9,7 +9,14 @@ import vitral as vt
 from helpers import images, randomise
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
-from vitral.models import DeiT, DeiTConfig, ViTConfig, build, config, name_of
+from vitral.models import (
+    DeiT,
+    DeiTConfig,
+    ViTConfig,
+    build_model,
+    get_config,
+    get_model_name,
+)
 from vitral.weights import convert
 from vitral.weights.layouts.timm import arguments
 
@@ -65,7 +72,7 @@ def close(found, wanted, rtol=1e-10) -> None:
 )
 def test_published_parameter_counts(name, pixels, count):
     with torch.device("meta"):
-        model = build(config(name, {"image_size": pixels}))
+        model = build_model(get_config(name, {"image_size": pixels}))
     assert sum(p.numel() for p in model.parameters()) == count
 
 
@@ -78,17 +85,17 @@ def test_published_parameter_counts(name, pixels, count):
     ],
 )
 def test_foreign_names_are_understood(foreign, ours, pixels, eps):
-    found = config(foreign)
+    found = get_config(foreign)
     assert isinstance(found, DeiTConfig)
-    assert name_of(found) == ours
+    assert get_model_name(found) == ours
     assert found.image_hw == (pixels, pixels)
     assert found.norm_eps == eps
     assert found.act == "gelu"
 
 
 def test_a_deit_without_the_token_is_a_plain_model():
-    assert type(config("deit_small_patch16_224")) is ViTConfig
-    assert type(config("facebook/deit-small-patch16-224")) is ViTConfig
+    assert type(get_config("deit_small_patch16_224")) is ViTConfig
+    assert type(get_config("facebook/deit-small-patch16-224")) is ViTConfig
 
 
 def generated(shape, c: float) -> torch.Tensor:
@@ -101,7 +108,7 @@ def generated(shape, c: float) -> torch.Tensor:
 def test_golden_logits(tmp_path):
     """First logits and their sum, computed with timm's class and these parameters."""
     with torch.device("meta"):
-        shapes = build(
+        shapes = build_model(
             DeiTConfig(
                 image_size=32,
                 embed_dim=32,
@@ -161,8 +168,8 @@ def test_registers_follow_the_distillation_token():
 
 def test_freezing_and_new_heads_know_both_tokens():
     model = tiny()
-    assert model.layer_of("dist_token") == 0
-    assert model.layer_of("head_dist.weight") == 3
+    assert model.layer_index("dist_token") == 0
+    assert model.layer_index("head_dist.weight") == 3
     model.freeze(2)
     free = {n for n, p in model.named_parameters() if p.requires_grad}
     assert free == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
@@ -244,7 +251,7 @@ def test_timm_opens_our_folder(tmp_path, changes):
     ],
 )
 def test_what_timm_cannot_express_is_refused(changes, reason):
-    assert reason in arguments.refuses(DeiTConfig(**{**TINY, **changes}))
+    assert reason in arguments.unsupported_reason(DeiTConfig(**{**TINY, **changes}))
 
 
 def test_own_folder_comes_back(tmp_path):

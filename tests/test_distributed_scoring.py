@@ -18,7 +18,12 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import ViT, ViTConfig
 from vitral.training.distributed import process_group
-from vitral.workflows.inference import Scores, score, score_split, split_loader
+from vitral.workflows.inference import (
+    Predictions,
+    predict_batches,
+    predict_split,
+    split_loader,
+)
 
 TESTS = Path(__file__).parent
 SIZES = (7, 2, 100)
@@ -71,11 +76,11 @@ def material(tmp_path_factory) -> Path:
     return folder
 
 
-def scored(folder: Path, batch_size: int) -> Scores:
+def scored(folder: Path, batch_size: int) -> Predictions:
     model, preprocess, _ = vt.load(folder / "w")
     data = vt.data.open(folder / "photos")
     loader = split_loader(data, "test", preprocess, batch_size=batch_size)
-    return score_split(model, loader, device=torch.device("cpu"), views="flip")
+    return predict_split(model, loader, device=torch.device("cpu"), views="flip")
 
 
 SCRIPT = """
@@ -142,8 +147,8 @@ def test_one_process_scores_what_score_does(material):
     loader = split_loader(data, "test", preprocess, batch_size=7)
     there = torch.device("cpu")
     one, other = (
-        score(model, loader.epoch(0), device=there),
-        score_split(model, loader, device=there),
+        predict_batches(model, loader.epoch(0), device=there),
+        predict_split(model, loader, device=there),
     )
     assert one.ids == other.ids
     assert one.logits.tobytes() == other.logits.tobytes()
@@ -157,7 +162,7 @@ def test_the_batches_of_a_stride_are_those_of_the_epoch(material):
     parts = {
         index: batch.id
         for start in range(3)
-        for index, batch in loader.numbered(0, start, 3)
+        for index, batch in loader.enumerate_batches(0, start, 3)
     }
     assert sorted(parts) == [0, 1, *range(3, 11)]  # batch 2 has no readable image
     assert [parts[index] for index in sorted(parts)] == whole
@@ -167,7 +172,9 @@ def test_the_command_with_two_ranks(material, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "vitral.workflows.train.finalize.write_report", lambda out, data: out
     )
-    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.compute_report_maps", lambda *arguments: None
+    )
     photos = make_photos(tmp_path / "p", splits=("train", "test"), per_class=12)
     config = tiny_config(photos, loop={"steps": 4, "eval_every": 4})
     vt.train(config, tmp_path / "run")
@@ -191,13 +198,15 @@ def test_the_command_with_two_ranks(material, tmp_path, monkeypatch, capsys):
 
 
 def test_alone_everything_is_itself():
-    with process_group.joined(torch.device("cpu")):
-        assert (process_group.rank(), process_group.world_size()) == (0, 1)
-        assert process_group.gathered("a") == ["a"]
-        assert process_group.from_first(lambda: 3) == 3
+    with process_group.process_group(torch.device("cpu")):
+        assert (process_group.get_rank(), process_group.get_world_size()) == (0, 1)
+        assert process_group.all_gather("a") == ["a"]
+        assert process_group.broadcast_from_rank_zero(lambda: 3) == 3
         process_group.barrier()
         with pytest.raises(DataError, match="broken"):
-            process_group.from_first(lambda: (_ for _ in ()).throw(DataError("broken")))
+            process_group.broadcast_from_rank_zero(
+                lambda: (_ for _ in ()).throw(DataError("broken"))
+            )
 
 
 def test_ranks_that_cannot_meet(monkeypatch):
@@ -207,7 +216,7 @@ def test_ranks_that_cannot_meet(monkeypatch):
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(ConfigError, match="2 processes of torchrun could not meet"),
-        process_group.joined(torch.device("cpu")),
+        process_group.process_group(torch.device("cpu")),
     ):
         pass
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from vitral import models, recipes
 from vitral.cli import VERBS, main
-from vitral.cli.verbs.train import OTHER_NAMES
+from vitral.cli.verbs.train import FLAG_ALIASES
 from vitral.data import AugmentConfig
 from vitral.objectives import OBJECTIVES
 from vitral.training import LoopConfig
@@ -109,7 +109,7 @@ def help_of(verb: str) -> str:
 
 def test_commands_have_the_verbs_and_flags_that_are_there() -> None:
     known = {verb: set(FLAG.findall(help_of(verb))) for verb in VERBS}
-    known["train"] |= set(OTHER_NAMES)
+    known["train"] |= set(FLAG_ALIASES)
     found = [(page, line) for page in PAGES for line in commands(page.read_text())]
     assert len(found) > 30
     for page, line in found:
@@ -122,7 +122,7 @@ def test_commands_have_the_verbs_and_flags_that_are_there() -> None:
 
 
 def test_flags_in_prose_are_flags_of_some_verb() -> None:
-    known = {"--help", "--version"} | set(OTHER_NAMES)
+    known = {"--help", "--version"} | set(FLAG_ALIASES)
     known = known.union(*(FLAG.findall(help_of(verb)) for verb in VERBS))
     for page in PAGES:
         for span in re.findall(r"`(--?[a-z][^`\n]*)`", page.read_text()):
@@ -135,7 +135,7 @@ def test_recipes_and_models_in_commands_exist() -> None:
             for name in re.findall(r"--recipe ([a-z]\S*)", line):
                 assert name in recipes.RECIPES, f"{page.name}: {line}"
             for name in re.findall(r"--model ([a-z]\S*)", line):
-                models.config(name)
+                models.get_config(name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_name)

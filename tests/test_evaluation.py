@@ -24,12 +24,12 @@ from vitral.evaluation import (
     bootstrap,
     classify,
     ece,
+    fit_temperature,
     label_ranks,
     multilabel,
     read_predictions,
     reliability,
     softmax,
-    temperature,
     wilson,
     write_predictions,
 )
@@ -299,7 +299,7 @@ def test_a_planted_temperature_is_found_and_changes_no_answer() -> None:
     prob = softmax(logits)
     labels = (prob.cumsum(axis=1) < generator.uniform(size=(8000, 1))).sum(axis=1)
     labels = np.minimum(labels, 6)
-    found = temperature(logits * 2.5, labels)
+    found = fit_temperature(logits * 2.5, labels)
     assert found == pytest.approx(2.5, abs=0.1)
     np.testing.assert_array_equal(
         (logits * 2.5 / found).argmax(axis=1), logits.argmax(axis=1)
@@ -330,7 +330,7 @@ def test_a_planted_temperature_is_found_and_changes_no_answer() -> None:
             "calibration error needs at least one example",
         ),
         (
-            lambda: temperature(np.zeros((0, 3)), np.zeros(0, int)),
+            lambda: fit_temperature(np.zeros((0, 3)), np.zeros(0, int)),
             DataError,
             "temperature needs at least one example",
         ),

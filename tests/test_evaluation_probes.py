@@ -17,9 +17,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Probe, choose_l2, fewshot_sweep, wilson
 from vitral.evaluation.probes import fewshot, knn, linear
-from vitral.evaluation.probes.fewshot import FEWSHOT_L2_GRID, Ridge, draw_shots, learn
+from vitral.evaluation.probes.fewshot import (
+    FEWSHOT_L2_GRID,
+    Ridge,
+    draw_shots,
+    fit_fewshot,
+)
 from vitral.evaluation.probes.linear import LARGE, dev_rows, fit
-from vitral.evaluation.probes.probe import Whitening, pieces
+from vitral.evaluation.probes.probe import Standardizer, row_slices
 
 LINEAR = importlib.import_module("vitral.evaluation.probes.linear")
 """The module; the room's own name `linear` is the function."""
@@ -62,7 +67,7 @@ every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_primal_dual_and_eigen_forms_are_equal(n: int, dim: int) -> None:
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(n, dim)), generator.normal(size=(n, 7))
-    ridge = Ridge.of(x, y)
+    ridge = Ridge.decompose(x, y)
     assert len(ridge.eigenvalues) == min(n, dim)
     for l2 in (0.5, 1024.0):
         found = ridge.solve(l2)
@@ -80,7 +85,7 @@ def test_primal_dual_and_eigen_forms_are_equal(n: int, dim: int) -> None:
 )
 def test_golden_weights(l2: float, first: float, second: float) -> None:
     x = np.array([[1.0, 0], [0, 1], [2, 1], [1, 3]])
-    weight = learn(x, np.array([0, 1, 0, 1])).ridge.solve(l2)
+    weight = fit_fewshot(x, np.array([0, 1, 0, 1])).ridge.solve(l2)
     np.testing.assert_allclose(weight[:, 0], [first, second, 0], atol=6e-9)
     np.testing.assert_allclose(weight[:, 1], -weight[:, 0], atol=1e-15)
 
@@ -150,7 +155,7 @@ def test_scale_and_shift_of_a_feature_change_no_answer() -> None:
 def test_the_bias_of_balanced_shots_follows_its_formula() -> None:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(50, 16))
-    bias = 100 * learn(x, np.arange(50) % 5).ridge.solve(1024.0)[-1]
+    bias = 100 * fit_fewshot(x, np.arange(50) % 5).ridge.solve(1024.0)[-1]
     np.testing.assert_allclose(bias, -0.598774, atol=1e-6)
     expected = (2 / 5 - 1) * 50e4 / (50e4 + 1024)
     np.testing.assert_allclose(bias, expected, atol=1e-10)
@@ -242,7 +247,7 @@ def test_the_strength_is_chosen_on_the_dev_part_and_refitted_on_all(seed: int) -
     kept = np.setdiff1d(np.arange(80), held)
     best: dict[float, tuple[float, float]] = {}
     for l2 in grid:
-        whiten = Whitening.of(x[kept])
+        whiten = Standardizer.fit(x[kept])
         model = LogisticRegression(C=1 / (l2 * len(kept)), solver="newton-cg", tol=1e-9)
         model.fit(whiten(x[kept]), y[kept])
         chance = model.predict_proba(whiten(x[held]))
@@ -357,7 +362,7 @@ def test_pieces_change_no_answer_and_hold_no_full_matrix() -> None:
     assert found.predicted == knn(x, y, x_test, y_test, k=20).predicted
     few = draw()
     assert knn(*few, k=20, rows_at_once=7) == knn(*few, k=20)
-    assert [(p.start, p.stop) for p in pieces(7, 3)] == [(0, 3), (3, 6), (6, 9)]
+    assert [(p.start, p.stop) for p in row_slices(7, 3)] == [(0, 3), (3, 6), (6, 9)]
 
 
 # Every protocol

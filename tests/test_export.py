@@ -21,7 +21,7 @@ from vitral.export.to_openvino import to_openvino
 from vitral.models import DeiT, DeiTConfig, TimeSformer, TimeSformerConfig
 from vitral.models.hybrid import Hybrid, HybridConfig
 from vitral.models.resnet import ResNet, ResNetConfig
-from vitral.weights import Metadata, is_artefact, read_artefact
+from vitral.weights import Metadata, is_exported, read_exported
 from vitral.weights.exported.openvino import OpenVinoGraph
 from vitral.weights.exported.runtimes import openvino_core
 
@@ -85,7 +85,7 @@ def test_both_runtimes_equal_torch_at_five_sizes(name, tmp_path):
     file = tmp_path / "x.onnx"
     proto.metadata_props.add(key="vitral", value=about(model).to_json())
     file.write_bytes(proto.SerializeToString())
-    exported = read_artefact(file).model
+    exported = read_exported(file).model
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino_core().compile_model(to_openvino(proto), "CPU", exact)
     sizes = SIZES
@@ -190,7 +190,7 @@ def answers_of(place, photo: Path) -> dict[str, np.ndarray]:
     run = vt.open(place)
     with torch.no_grad():
         found = {"python": run.model(run.preprocess(photo)[None]).numpy()}
-    if is_artefact(place):
+    if is_exported(place):
         whole = torch.from_numpy(np.array(vt.data.decode(photo).image))[None]
         found["pixels"] = run.model.from_pixels(whole).numpy()
     return found
@@ -236,7 +236,7 @@ def test_an_artefact_is_a_run(exported, photos, tmp_path, capsys):
 
 
 def test_the_gate_is_kept_in_the_file(exported):
-    found = read_artefact(exported / "m.onnx").metadata
+    found = read_exported(exported / "m.onnx").metadata
     assert found.gate["images"] == 14
     assert 0 < found.gate["difference"] < 1e-5
     assert found.gate["agreement"] == 1.0

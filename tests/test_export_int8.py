@@ -18,13 +18,23 @@ from vitral.data.dataset import Example
 from vitral.errors import ConfigError, DataError, GateError, MissingExtraError
 from vitral.export.int8 import bounded
 from vitral.export.int8 import calibration_data as sample_module
-from vitral.export.int8.bounded import Int8, fewest, int8_within, is_right
-from vitral.export.int8.calibration_data import Labelled, Sample, balanced, sample_of
-from vitral.export.int8.layers import folded, quantised_layers, restored
-from vitral.export.int8.quantize import quantise
-from vitral.export.int8.sensitivity import Part, change
-from vitral.export.precisions import precisions
-from vitral.export.run_openvino import answering, logits_over
+from vitral.export.int8.bounded import (
+    Int8Model,
+    correct_mask,
+    find_shortest_prefix,
+    quantize_within,
+)
+from vitral.export.int8.calibration_data import (
+    LabeledBatches,
+    QuantizationData,
+    draw_quantization_data,
+    interleave_classes,
+)
+from vitral.export.int8.layers import find_int8_layers, fold_constants, restore_float
+from vitral.export.int8.quantize import quantize
+from vitral.export.int8.sensitivity import LayerGroup, relative_change
+from vitral.export.precisions import measure_precisions
+from vitral.export.run_openvino import collect_logits, compile_model
 from vitral.export.to_onnx import to_onnx
 from vitral.export.to_openvino import to_openvino
 from vitral.models import ViT, ViTConfig
@@ -61,7 +71,7 @@ def small_vit(planted: bool) -> ViT:
 
 
 def graph_of(model: ViT) -> Any:
-    return folded(to_openvino(to_onnx(model, image_size=(48, 80))))
+    return fold_constants(to_openvino(to_onnx(model, image_size=(48, 80))))
 
 
 def pictures(number: int, seed: int) -> np.ndarray:
@@ -76,13 +86,13 @@ def batches_of(images: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(images[start : start + 8] for start in range(0, len(images), 8))
 
 
-def sample_for(graph: Any) -> Sample:
+def sample_for(graph: Any) -> QuantizationData:
     """Labels are the float model's own answers: its accuracy is 1."""
 
-    def labels(seed: int, split: str, number: int) -> Labelled:
+    def labels(seed: int, split: str, number: int) -> LabeledBatches:
         batches = batches_of(pictures(number, seed))
-        answer = logits_over(answering(graph, "fp32"), batches).argmax(1)
-        return Labelled(
+        answer = collect_logits(compile_model(graph, "fp32"), batches).argmax(1)
+        return LabeledBatches(
             split=split,
             ids=tuple(f"{split}/{index}" for index in range(number)),
             batches=batches,
@@ -90,7 +100,9 @@ def sample_for(graph: Any) -> Sample:
             labels=answer,
         )
 
-    return Sample(calibration=labels(1, "train", 32), check=labels(2, "val", 120))
+    return QuantizationData(
+        calibration=labels(1, "train", 32), check=labels(2, "val", 120)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +112,7 @@ def plain() -> Any:
 
 @pytest.fixture(scope="module")
 def plain_int8(plain: Any) -> Any:
-    return quantise(plain, sample_for(plain).calibration.batches)
+    return quantize(plain, sample_for(plain).calibration.batches)
 
 
 @pytest.fixture(scope="module")
@@ -109,18 +121,18 @@ def planted() -> Any:
 
 
 @pytest.fixture(scope="module")
-def planted_sample(planted: Any) -> Sample:
+def planted_sample(planted: Any) -> QuantizationData:
     return sample_for(planted)
 
 
 @pytest.fixture(scope="module")
-def planted_int8(planted: Any, planted_sample: Sample) -> Any:
-    return quantise(planted, planted_sample.calibration.batches)
+def planted_int8(planted: Any, planted_sample: QuantizationData) -> Any:
+    return quantize(planted, planted_sample.calibration.batches)
 
 
 @pytest.fixture(scope="module")
-def found(planted: Any, planted_sample: Sample) -> Int8:
-    return int8_within(planted, planted_sample, max_drop=5.0)
+def found(planted: Any, planted_sample: QuantizationData) -> Int8Model:
+    return quantize_within(planted, planted_sample, max_drop=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +149,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> vt.Run:
 
 
 def logits(graph: Any, number: int = 16) -> np.ndarray:
-    return logits_over(answering(graph, "fp32"), batches_of(pictures(number, 3)))
+    return collect_logits(compile_model(graph, "fp32"), batches_of(pictures(number, 3)))
 
 
 def count(graph: Any, kind: str) -> int:
@@ -154,7 +166,7 @@ def int8_weights(graph: Any) -> list[np.ndarray]:
 
 
 def test_every_layer_with_weights_is_int8_and_nothing_else(plain, plain_int8):
-    layers = quantised_layers(plain_int8)
+    layers = find_int8_layers(plain_int8)
     kinds = [layer.kind for layer in layers if layer.block == "blocks.0"]
     assert sorted(kinds) == ["attn.proj", "attn.qkv", "mlp.fc1", "mlp.fc2"]
     assert {layer.block for layer in layers} == {
@@ -165,30 +177,30 @@ def test_every_layer_with_weights_is_int8_and_nothing_else(plain, plain_int8):
     assert len({layer.name for layer in layers}) == len(layers)
     assert len(int8_weights(plain_int8)) == len(layers)
     assert count(plain_int8, "FakeQuantize") > 0 == count(plain, "FakeQuantize")
-    apart = change(logits(plain_int8), logits(plain))
+    apart = relative_change(logits(plain_int8), logits(plain))
     assert 1e-4 < apart < 0.1
 
 
 def test_the_same_images_give_the_same_bits(plain, plain_int8):
-    again = quantise(plain, sample_for(plain).calibration.batches)
+    again = quantize(plain, sample_for(plain).calibration.batches)
     pairs = zip(int8_weights(again), int8_weights(plain_int8), strict=True)
     assert all(np.array_equal(one, other) for one, other in pairs)
     np.testing.assert_array_equal(logits(again), logits(plain_int8))
 
 
 def test_all_layers_restored_are_the_model_before(planted, planted_int8):
-    every = [layer.op for layer in quantised_layers(planted_int8)]
-    back = restored(planted_int8, planted, every)
-    assert quantised_layers(back) == ()
+    every = [layer.op for layer in find_int8_layers(planted_int8)]
+    back = restore_float(planted_int8, planted, every)
+    assert find_int8_layers(back) == ()
     np.testing.assert_allclose(logits(back), logits(planted), rtol=0, atol=2e-6)
-    assert len(quantised_layers(planted_int8)) == len(every)
+    assert len(find_int8_layers(planted_int8)) == len(every)
 
 
 def test_one_layer_restored_leaves_the_others(planted, planted_int8):
-    layers = quantised_layers(planted_int8)
+    layers = find_int8_layers(planted_int8)
     chosen = next(layer for layer in layers if layer.name == PLANTED)
-    back = restored(planted_int8, planted, [chosen.op])
-    assert quantised_layers(back) == tuple(x for x in layers if x != chosen)
+    back = restore_float(planted_int8, planted, [chosen.op])
+    assert find_int8_layers(back) == tuple(x for x in layers if x != chosen)
 
 
 def test_the_planted_layer_is_the_most_sensitive(found):
@@ -206,11 +218,13 @@ def test_the_search_keeps_it_in_float_until_the_bound_holds(
 ):
     report = found.report
     assert report.kept_float == (PLANTED,)
-    assert PLANTED not in {layer.name for layer in quantised_layers(found.model)}
+    assert PLANTED not in {layer.name for layer in find_int8_layers(found.model)}
     assert report.steps[0].kept_float == ()
     assert report.steps[0].drop > 5.0 >= report.drop
     check = planted_sample.check
-    answers = logits_over(answering(found.model, "int8"), check.batches).argmax(1)
+    answers = collect_logits(compile_model(found.model, "int8"), check.batches).argmax(
+        1
+    )
     lost = 100 * (1 - (answers == check.labels).mean())
     assert report.drop == pytest.approx(lost)
     assert report.accuracy_float == 1.0
@@ -234,34 +248,38 @@ def test_too_much_lost_is_a_gate_error(
     monkeypatch, planted, planted_sample, planted_int8, found
 ):
     monkeypatch.setattr(bounded, "MOST_IN_FLOAT", 0.0)
-    monkeypatch.setattr(bounded, "quantise", lambda *_: planted_int8)
-    monkeypatch.setattr(bounded, "sensitivity", lambda *_: found.report.sensitivity)
+    monkeypatch.setattr(bounded, "quantize", lambda *_: planted_int8)
+    monkeypatch.setattr(
+        bounded, "measure_sensitivity", lambda *_: found.report.sensitivity
+    )
     with pytest.raises(
         GateError, match="points of top-1 on 120 images of val"
     ) as error:
-        int8_within(planted, planted_sample, max_drop=5.0)
+        quantize_within(planted, planted_sample, max_drop=5.0)
     assert error.value.exit_code == 6
     assert "at most 5 are allowed and nothing was written" in str(error.value)
 
 
 @pytest.mark.parametrize("needed", [0, 1, 2, 3, 5, 8, 11])
 def test_the_fewest_are_found_in_few_tries(needed):
-    order = [Part(f"layer {i}", 1.0 - i / 100, (f"op {i}",)) for i in range(11)]
+    order = [LayerGroup(f"layer {i}", 1.0 - i / 100, (f"op {i}",)) for i in range(11)]
     tries = []
 
     def holds(parts):
         tries.append(len(parts))
         return len(parts) >= needed
 
-    kept = fewest(order, holds, most=11)
+    kept = find_shortest_prefix(order, holds, max_layers=11)
     assert [part.name for part in kept] == [f"layer {i}" for i in range(needed)]
     assert len(tries) == len(set(tries)) <= 8
 
 
 def test_no_more_than_allowed_stay_in_float():
-    order = [Part("a", 1.0, ("1", "2")), Part("b", 0.5, ("3", "4", "5"))]
+    order = [LayerGroup("a", 1.0, ("1", "2")), LayerGroup("b", 0.5, ("3", "4", "5"))]
     tries = []
-    kept = fewest(order, lambda parts: bool(tries.append(len(parts))), most=4)
+    kept = find_shortest_prefix(
+        order, lambda parts: bool(tries.append(len(parts))), max_layers=4
+    )
     assert kept is None
     assert tries == [0, 1]
 
@@ -270,11 +288,11 @@ def test_the_change_by_hand():
     # The answers deviate by 3 from their mean of 0; two of four are off by 1.5.
     right = np.array([[3.0, -3.0], [3.0, -3.0]])
     moved = right + np.array([[1.5, 0.0], [0.0, -1.5]])
-    assert change(moved, right) == pytest.approx((2 * 1.5**2 / 4) ** 0.5 / 3)
+    assert relative_change(moved, right) == pytest.approx((2 * 1.5**2 / 4) ** 0.5 / 3)
 
 
 def test_several_labels_are_counted_decision_by_decision():
-    images = Labelled(
+    images = LabeledBatches(
         split="val",
         ids=("a", "b"),
         batches=(),
@@ -283,21 +301,23 @@ def test_several_labels_are_counted_decision_by_decision():
     )
     answers = np.array([[2.0, 1.0, -1.0], [-1.0, -2.0, 3.0]], dtype=np.float32)
     right = [True, False, False, True, True, True]
-    assert is_right(answers, images, multi_label=True).tolist() == right
-    assert is_right(answers, images, multi_label=False).tolist() == [True, True]
+    assert correct_mask(answers, images, multi_label=True).tolist() == right
+    assert correct_mask(answers, images, multi_label=False).tolist() == [True, True]
 
 
 def test_a_bound_that_is_none(plain):
     with pytest.raises(ConfigError, match="0 to 100: got -1"):
-        int8_within(plain, sample_for(plain), max_drop=-1.0)
+        quantize_within(plain, sample_for(plain), max_drop=-1.0)
     with pytest.raises(ConfigError, match="images to measure activations on"):
-        quantise(plain, [])
+        quantize(plain, [])
 
 
 def test_the_table(plain, plain_int8):
     models = {"fp32": plain, "bf16": plain, "int8": plain_int8}
     check = sample_for(plain).check
-    table = precisions(models, check, "120 of val", rounds=2, batch_sizes=(1, 5))
+    table = measure_precisions(
+        models, check, "120 of val", rounds=2, batch_sizes=(1, 5)
+    )
     exact, half, int8 = table.rows
     assert (exact.precision, half.precision, int8.precision) == tuple(models)
     assert (exact.accuracy, exact.agreement) == (1.0, 1.0)
@@ -310,20 +330,20 @@ def test_the_table(plain, plain_int8):
     assert lines[2].startswith("| fp32 |")
     assert "| 100.00 |" in lines[2]
     with pytest.raises(ConfigError, match="fp32, which is not among the models"):
-        precisions({"int8": plain_int8}, check, "120 of val")
+        measure_precisions({"int8": plain_int8}, check, "120 of val")
 
 
 def test_the_sample_is_of_train_balanced_and_seeded(run):
-    sample = sample_of(run, calibration=12, check=9)
+    sample = draw_quantization_data(run, calibration=12, check=9)
     names = {"train": sample.calibration.ids, "val": sample.check.ids}
     for split, ids in names.items():
         assert all(name.startswith(f"{split}/") for name in ids)
     assert len(sample.calibration.ids) == 12
     assert len(sample.check.ids) == 9
     assert np.bincount(sample.calibration.labels).tolist() == [4, 4, 4]
-    again = sample_of(run, calibration=12, check=9)
+    again = draw_quantization_data(run, calibration=12, check=9)
     assert again.calibration.ids == sample.calibration.ids
-    other = sample_of(run, calibration=12, check=9, seed=1)
+    other = draw_quantization_data(run, calibration=12, check=9, seed=1)
     assert set(other.calibration.ids) != set(sample.calibration.ids)
     assert sample.note == "9 images of val"
 
@@ -337,19 +357,19 @@ def test_without_val_other_train_images_are_the_check(run, monkeypatch):
         return replace(dataset, examples=kept)
 
     monkeypatch.setattr(sample_module, "open_split_data", without_val)
-    sample = sample_of(run, calibration=12)
+    sample = draw_quantization_data(run, calibration=12)
     assert len(sample.check.ids) == 48
     assert not set(sample.check.ids) & set(sample.calibration.ids)
     assert all(name.startswith("train/") for name in sample.check.ids)
     assert "not calibrated on, since the run has no val" in sample.note
     with pytest.raises(DataError, match="all 60 train images are needed"):
-        sample_of(run, calibration=60)
+        draw_quantization_data(run, calibration=60)
 
 
 def test_classes_take_turns():
     labels = [0, 0, 0, 0, 1, 1]
     examples = [Example(id=str(i), label=(one,)) for i, one in enumerate(labels)]
-    order = balanced(examples, seed=0)
+    order = interleave_classes(examples, seed=0)
     assert [one.label[0] for one in order] == [0, 1, 0, 1, 0, 0]
     assert sorted(one.id for one in order) == list("012345")
 

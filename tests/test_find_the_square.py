@@ -17,7 +17,7 @@ from vitral.inspection.faithfulness import (
     deletion,
     insertion,
     random_order,
-    randomisation_check,
+    randomization_check,
 )
 from vitral.models import ViT, ViTConfig
 
@@ -211,7 +211,7 @@ def test_deletion_and_insertion_beat_random_order(solved):
 
 
 def test_the_map_falls_as_the_blocks_are_randomised(solved):
-    found = randomisation_check(solved.model, solved.images[:50], rollout)
+    found = randomization_check(solved.model, solved.images[:50], rollout)
     mean = found.correlation.mean(dim=1)
     assert found.parts == ("head", "block 1", "block 0", "stem")
     assert mean[0].item() == pytest.approx(1.0)

@@ -16,11 +16,16 @@ from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError, DivergedError, InterruptedRun
 from vitral.models import ViT, ViTConfig
-from vitral.recipes import plan
+from vitral.recipes import plan_finetuning
 from vitral.training import OptimConfig
-from vitral.training.step import Updater
-from vitral.workflows.features.extract import data_for
-from vitral.workflows.transfer.finetune import Plan, everything, finetune, with_dev
+from vitral.training.step import TrainStep
+from vitral.workflows.features.extract import dataset_for
+from vitral.workflows.transfer.finetune import (
+    FinetunePlan,
+    finetune,
+    merge_val_into_train,
+    split_dev,
+)
 
 module = importlib.import_module("vitral.workflows.transfer.finetune")
 
@@ -49,10 +54,12 @@ def _no_report(monkeypatch) -> None:
     monkeypatch.setattr(
         "vitral.workflows.train.finalize.write_report", lambda out, data: out
     )
-    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.compute_report_maps", lambda *arguments: None
+    )
 
 
-def small_plan(photos: Path, weights: str, **changes: object) -> Plan:
+def small_plan(photos: Path, weights: str, **changes: object) -> FinetunePlan:
     config = replace(
         tiny_config(photos),
         model="",
@@ -62,7 +69,7 @@ def small_plan(photos: Path, weights: str, **changes: object) -> Plan:
         loop=replace(tiny_config(photos).loop, steps=14, ema=0.0, ema_warmup=False),
     )
     fields = {"config": config, "lrs": (DEAD, GOOD, WILD), "dev": 0.2, "seeds": 2}
-    return Plan(**{**fields, **changes})
+    return FinetunePlan(**{**fields, **changes})
 
 
 def quiet(line: str) -> None:
@@ -75,7 +82,10 @@ def result(photos, weights, tmp_path_factory):
         patch.setattr(
             "vitral.workflows.train.finalize.write_report", lambda out, data: out
         )
-        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.compute_report_maps",
+            lambda *arguments: None,
+        )
         out = tmp_path_factory.mktemp("out")
         plan = small_plan(photos, weights)
         return out, finetune(plan, out, device="cpu", announce=quiet)
@@ -152,7 +162,7 @@ def test_an_unfinished_training_resumes(result, monkeypatch, tmp_path):
 
     with monkeypatch.context() as patch:
         patch.setattr(
-            "vitral.training.loop.Loop.done", lambda loop: loop.state.step > 7
+            "vitral.training.loop.Trainer.is_done", lambda loop: loop.state.step > 7
         )
         training = importlib.import_module("vitral.workflows.train.train")
         patch.setattr(training, "finish", interrupted)
@@ -162,7 +172,7 @@ def test_an_unfinished_training_resumes(result, monkeypatch, tmp_path):
     assert any((folder / "checkpoints").iterdir())
     steps = []
     monkeypatch.setattr(
-        "vitral.training.step.Updater.update", counted(Updater.update, steps)
+        "vitral.training.step.TrainStep.update", counted(TrainStep.update, steps)
     )
     found = finetune(only, tmp_path, device="cpu", announce=quiet)
     assert len(steps) == 6  # of 14
@@ -210,7 +220,7 @@ def test_a_plan_that_cannot_be(photos, weights, changes, sentence):
 def test_groups_never_part(tmp_path):
     make_photos(tmp_path / "p", splits=(), per_class=8)
     data = vt.data.open(tmp_path / "p", group_by=r"/(\d)\.png")
-    parted = with_dev(everything(data), 0.3)
+    parted = split_dev(merge_val_into_train(data), 0.3)
     by_group: dict[str, set[str]] = {}
     for example in parted.examples:
         by_group.setdefault(example.group, set()).add(example.split)
@@ -220,9 +230,9 @@ def test_groups_never_part(tmp_path):
 
 def test_too_few_for_dev(tmp_path):
     make_photos(tmp_path / "p", splits=("train", "test"), per_class=1)
-    data = everything(vt.data.open(tmp_path / "p"))
+    data = merge_val_into_train(vt.data.open(tmp_path / "p"))
     with pytest.raises(DataError, match="too few to choose a learning rate"):
-        with_dev(data, 0.9)
+        split_dev(data, 0.9)
 
 
 def test_the_own_data_of_a_run_keeps_its_split(photos, weights, tmp_path):
@@ -236,7 +246,7 @@ def test_the_own_data_of_a_run_keeps_its_split(photos, weights, tmp_path):
     found = finetune(plan, tmp_path / "out", announce=quiet)
     after = splits_of(tmp_path / "out" / found.finals[0].folder)
     assert {path for path, name in after.items() if name == "test"} == held_out
-    fresh = data_for(weights, own).select("test")
+    fresh = dataset_for(weights, own).select("test")
     assert {example.id for example in fresh} != held_out
 
 
@@ -244,7 +254,7 @@ def test_the_own_data_of_a_run_keeps_its_split(photos, weights, tmp_path):
 
 
 def test_the_plan_is_table_4_and_says_what_differs(photos, weights):
-    paper = plan(weights, str(photos))
+    paper = plan_finetuning(weights, str(photos))
     assert paper.lrs == (0.001, 0.003, 0.01, 0.03)
     assert (paper.dev, paper.seeds) == (0.1, 3)
     assert paper.config.image_size == 384
@@ -252,7 +262,7 @@ def test_the_plan_is_table_4_and_says_what_differs(photos, weights):
     assert paper.config.loop.steps == 500
     assert paper.differs == (f"{photos} is not in its table 4",)
     assert "vit.finetune" in paper.why
-    ours = plan(
+    ours = plan_finetuning(
         weights,
         str(photos),
         lrs=(0.02,),
@@ -277,7 +287,7 @@ def test_the_plan_is_table_4_and_says_what_differs(photos, weights):
 def test_a_patch_of_14_gets_a_size_that_it_divides(photos, tmp_path):
     model = ViT(ViTConfig(**{**TINY, "patch_size": 14, "image_size": (42, 70)}))
     vt.save(tmp_path, model, Preprocess(image_size=(42, 70)))
-    found = plan(str(tmp_path), str(photos))
+    found = plan_finetuning(str(tmp_path), str(photos))
     assert found.config.image_size == 378
     assert "image size 378 instead of 384" in found.differs
 

@@ -21,14 +21,20 @@ from vitral.data import AugmentConfig, Batch, MixConfig, Preprocess
 from vitral.data.augmentation.augment import inception_crop
 from vitral.data.augmentation.mixup import mix
 from vitral.data.images.preprocess import Size
-from vitral.models import ViT, ViTConfig, changed
+from vitral.models import ViT, ViTConfig, replace_config
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.objectives.supervised import sigmoid_loss
-from vitral.training import OptimConfig, ScheduleConfig, build, lr_at, parameter_groups
-from vitral.training.ema import averaged
+from vitral.training import (
+    OptimConfig,
+    ScheduleConfig,
+    create_optimizer,
+    lr_at,
+    parameter_groups,
+)
+from vitral.training.ema import create_ema
 from vitral.training.optim import clip_gradients, gradient_norm
-from vitral.training.step import Updater
-from vitral.workflows.cost.plan import work_of
+from vitral.training.step import TrainStep
+from vitral.workflows.cost.plan import estimate_workload
 
 
 def parameter(value, gradient):
@@ -39,7 +45,7 @@ def parameter(value, gradient):
 
 def optimizer_over(made, **settings):
     group = {"params": [made], "lr_scale": 1.0, "weight_decay": 0.0}
-    return build([group], OptimConfig(**settings))
+    return create_optimizer([group], OptimConfig(**settings))
 
 
 def vit(seed=0, **changes):
@@ -76,7 +82,9 @@ def test_t2_decay_is_decoupled_and_of_kernels():
     nn.init.ones_(model.weight)
     nn.init.ones_(model.bias)
     config = OptimConfig(lr=1e-3, weight_decay=0.1)
-    optimizer = build(parameter_groups(model, config, lambda name: 0, 0), config)
+    optimizer = create_optimizer(
+        parameter_groups(model, config, lambda name: 0, 0), config
+    )
     for each in model.parameters():
         each.grad = torch.zeros_like(each)
     optimizer.step()
@@ -115,7 +123,7 @@ def test_t6_parts_of_a_batch_give_the_gradient_of_all():
     for parts in (1, 8):
         objective = Supervised(vit(), SupervisedConfig(smoothing=0.1))
         parameters = dict(objective.named_parameters())
-        Updater(
+        TrainStep(
             forward=objective,
             parameters=parameters,
             optimizer=torch.optim.SGD(objective.parameters(), 0.1),
@@ -133,9 +141,9 @@ def test_t6_parts_of_a_batch_give_the_gradient_of_all():
 def test_t7_pixels():
     preprocess = Preprocess(image_size=(2, 3))
     values = torch.tensor([0.0, 127.5, 255.0]).reshape(1, 1, 3).expand(3, 2, 3)
-    assert preprocess.normalise(values)[0, 0].tolist() == [-1, 0, 1]
+    assert preprocess.normalize(values)[0, 0].tolist() == [-1, 0, 1]
     whole = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 256).expand(3, 1, 256)
-    assert torch.equal(preprocess.inverse(preprocess.normalise(whole)), whole)
+    assert torch.equal(preprocess.denormalize(preprocess.normalize(whole)), whole)
     assert AugmentConfig().flip == 0.5
 
 
@@ -158,7 +166,7 @@ def test_t9_the_sigmoid_loss_is_summed_over_classes():
     expected = functional.binary_cross_entropy_with_logits(
         logits, target, reduction="sum"
     )
-    mean = losses.of_image.sum() / losses.divisor
+    mean = losses.per_image.sum() / losses.divisor
     assert mean.item() == pytest.approx(expected.item() / 5, rel=1e-12)
 
 
@@ -172,7 +180,10 @@ def test_t9_the_sigmoid_loss_is_summed_over_classes():
     ],
 )
 def test_t10_updates(recipe, data, updates):
-    assert work_of(vitral.recipes.get(recipe)(data, "")).updates == updates
+    assert (
+        estimate_workload(vitral.recipes.get_recipe(recipe)(data, "")).updates
+        == updates
+    )
 
 
 def test_t11_a_new_head(tmp_path: Path):
@@ -180,7 +191,7 @@ def test_t11_a_new_head(tmp_path: Path):
     vitral.weights.save(tmp_path / "file", model, Preprocess(image_size=(48, 80)))
     source = vitral.weights.read(tmp_path / "file")
     settings = {"num_classes": 11, "representation_size": 0, "image_size": (64, 112)}
-    loaded = vitral.weights.build(source, changed(source.config, settings))
+    loaded = vitral.weights.build(source, replace_config(source.config, settings))
     state = loaded.model.state_dict()
     assert not any(name.startswith("pre_logits") for name in state)
     assert torch.equal(state["head.weight"], torch.zeros(11, 24))
@@ -194,12 +205,12 @@ def test_t11_a_new_head(tmp_path: Path):
 def test_t12_the_average_of_ones_from_zero():
     model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     nn.init.zeros_(model.weight)
-    average = averaged(model, 0.9999, warmup=False)
+    average = create_ema(model, 0.9999, warmup=False)
     nn.init.ones_(model.weight)
     for _ in range(30):
         average.update_parameters(model)
     assert average.module.weight.item() == pytest.approx(1 - 0.9999**30, rel=1e-12)
-    still = averaged(model, 0.9999, warmup=False)
+    still = create_ema(model, 0.9999, warmup=False)
     still.update_parameters(model)
     assert still.module.weight.item() == 1
 
@@ -224,8 +235,8 @@ def test_t14_a_tiny_vit_learns_32_images_by_heart():
     objective = Supervised(model, SupervisedConfig())
     config = OptimConfig(lr=3e-3)
     top = model.config.num_blocks + 1
-    groups = parameter_groups(model, config, model.layer_of, top)
-    optimizer = build(groups, config)
+    groups = parameter_groups(model, config, model.layer_index, top)
+    optimizer = create_optimizer(groups, config)
     batch = batch_of(32, torch.float32)
     for _ in range(60):
         optimizer.zero_grad()

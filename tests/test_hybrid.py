@@ -16,7 +16,7 @@ import vitral.models as models
 from helpers import centre_biases, images, randomise
 from vitral.errors import ConfigError
 from vitral.layers.bottleneck import PostActivationUnit
-from vitral.layers.conv import standardise
+from vitral.layers.conv import standardize
 from vitral.models.hybrid import NAMES, Hybrid, HybridConfig
 
 COUNTS = {
@@ -257,7 +257,7 @@ def test_the_released_numerics_by_hand():
     x = torch.randn(2, 32, 7, 10, generator=torch.Generator().manual_seed(2)).double()
 
     def conv(layer, y, stride=1):
-        return F.conv2d(y, standardise(layer.weight, 1e-5, "deviation"), stride=stride)
+        return F.conv2d(y, standardize(layer.weight, 1e-5, "deviation"), stride=stride)
 
     def norm(layer, y):
         return F.group_norm(y, 4, layer.weight, layer.bias, 1e-6)
@@ -298,7 +298,7 @@ def test_the_model_contract(changes):
 
 def test_the_backbone_is_the_stem():
     model = tiny()
-    layers = {name: model.layer_of(name) for name, _ in model.named_parameters()}
+    layers = {name: model.layer_index(name) for name, _ in model.named_parameters()}
     stem = {layers[name] for name in layers if name.startswith("patch_embed.")}
     assert stem == {0}
     assert layers["pos_embed"] == 0
@@ -381,20 +381,24 @@ def test_macs_of_timms_table(name, small, large):
 @pytest.mark.parametrize(("foreign", "ours"), TIMM_NAMES.items())
 def test_names_of_timm(foreign, ours):
     for name in (foreign, f"{foreign}.augreg_in21k_ft_in1k"):
-        config = models.config(name)
+        config = models.get_config(name)
         assert isinstance(config, HybridConfig)
-        assert models.name_of(config) == ours
+        assert models.get_model_name(config) == ours
         assert {field: getattr(config, field) for field in TIMM} == TIMM
         assert config.image_size == int(foreign[-3:])
     assert set(TIMM_NAMES) <= set(timm.list_models("vit_*_r*_s*"))
 
 
 def test_every_name_is_called_by_its_own():
-    assert {name: models.name_of(models.config(name)) for name in NAMES} == {
+    assert {name: models.get_model_name(models.get_config(name)) for name in NAMES} == {
         name: name for name in NAMES
     }
-    changed = models.config("r50_vit_b16", {"width_factor": 2})
-    assert models.name_of(changed) == models.name_of(HybridConfig(**TINY)) == ""
+    changed = models.get_config("r50_vit_b16", {"width_factor": 2})
+    assert (
+        models.get_model_name(changed)
+        == models.get_model_name(HybridConfig(**TINY))
+        == ""
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ from vitral.models import (
     ResNetConfig,
     TNTConfig,
     ViTConfig,
-    build,
+    build_model,
 )
-from vitral.workflows.inspect.figures import VIEWS, Subject
+from vitral.workflows.inspect.figures import FIGURES, InspectionInput
 
 PREPROCESS = Preprocess(image_size=(48, 80))
 MODELS: dict[str, ModelConfig] = {
@@ -59,7 +59,7 @@ def photos(tmp_path_factory) -> Path:
 
 
 def saved(folder: Path, config: ModelConfig) -> Path:
-    model = build(config)
+    model = build_model(config)
     randomise(model)
     classes = tuple("abcdefg") if config.num_classes else ()
     vt.save(folder / "model", model, PREPROCESS, classes=classes)
@@ -195,12 +195,12 @@ def test_a_file_that_is_no_picture_is_named_and_the_rest_is_shown(
 
 def test_every_view_has_a_word_in_the_documents():
     page = (Path(__file__).parents[1] / "docs" / "inspect.md").read_text()
-    for view in VIEWS:
+    for view in FIGURES:
         assert f"`{view}`" in page
 
 
 def test_images_of_two_channels_have_no_coloured_filters():
-    subject = Subject(
+    subject = InspectionInput(
         model=tiny_vit(in_chans=2),
         preprocess=PREPROCESS,
         classes=(),
@@ -208,4 +208,4 @@ def test_images_of_two_channels_have_no_coloured_filters():
         pixels=torch.zeros(1, 3, 48, 80),
     )
     with pytest.raises(vt.ConfigError, match="2 channels, so its filters have no col"):
-        list(VIEWS["filters"](subject))
+        list(FIGURES["filters"](subject))

@@ -14,7 +14,7 @@ from moving import write_folder, write_npz, write_video
 from vitral.cli import main
 from vitral.data import Preprocess, Sampling, clip_views, open_clip
 from vitral.data.video import decoder_client
-from vitral.models import TimeSformerConfig, build
+from vitral.models import TimeSformerConfig, build_model
 
 FRAMES = 4
 SAMPLING = Sampling(frames=FRAMES, clips=3)
@@ -33,7 +33,7 @@ def clips(tmp_path_factory) -> Path:
 
 
 def saved(folder: Path, **changes) -> Path:
-    model = build(TimeSformerConfig(**{**TINY, "num_frames": FRAMES, **changes}))
+    model = build_model(TimeSformerConfig(**{**TINY, "num_frames": FRAMES, **changes}))
     randomise(model)
     classes = tuple("abcdefg") if model.config.num_classes else ()
     vt.save(folder / "model", model, PREPROCESS, classes=classes)

@@ -9,7 +9,7 @@ from helpers import images, tiny_vit
 from inspecting import eager, hooks, tiny_deit, tiny_hybrid, tiny_resnet
 from vitral import inspection
 from vitral.errors import ConfigError
-from vitral.inspection.capture import catching, evaluating
+from vitral.inspection.capture import eval_mode, record_inputs
 from vitral.layers import Attention
 from vitral.models import Features
 
@@ -150,7 +150,7 @@ def test_the_pass_is_bit_equal_while_it_is_watched(kind):
     with torch.no_grad():
         before = model.forward_features(x)
         watched = dict(enumerate(block.attn for block in model.blocks))
-        with catching(watched) as calls:
+        with record_inputs(watched) as calls:
             during = model.forward_features(x)
         assert [call.index for call in calls] == [0, 1]
         inspection.attention(model, x)
@@ -163,7 +163,7 @@ def test_the_pass_is_bit_equal_while_it_is_watched(kind):
 def test_each_layer_tells_its_geometry():
     model, mask = tiny_deit(reg_tokens=1), a_mask()
     whole = inspection.attention(model, images(), patch_mask=mask)
-    layers = list(inspection.each_layer(model, images(), patch_mask=mask))
+    layers = list(inspection.iter_attention(model, images(), patch_mask=mask))
     assert [layer.index for layer in layers] == [0, 1]
     for layer in layers:
         assert torch.equal(layer.weights, whole[:, layer.index])
@@ -171,13 +171,13 @@ def test_each_layer_tells_its_geometry():
         assert layer.num_prefix_tokens == 3
         assert layer.mask is not None
         assert torch.equal(layer.mask, mask)
-        assert layer.of_image
-    assert next(inspection.each_layer(model, images())).mask is None
+        assert layer.is_global
+    assert next(inspection.iter_attention(model, images())).mask is None
 
 
 def test_one_layer_is_in_memory_at_a_time(monkeypatch):
     model, made = tiny_vit(depth=5), []
-    weights = Attention.weights
+    weights = Attention.attention_weights
 
     def remember(self, *args):
         result = weights(self, *args)
@@ -187,8 +187,8 @@ def test_one_layer_is_in_memory_at_a_time(monkeypatch):
     def alive() -> int:
         return sum(ref() is not None for ref in made)
 
-    monkeypatch.setattr(Attention, "weights", remember)
-    layers = inspection.each_layer(model, images())
+    monkeypatch.setattr(Attention, "attention_weights", remember)
+    layers = inspection.iter_attention(model, images())
     for number in range(5):
         layer = next(layers)
         assert len(made) == number + 1
@@ -200,13 +200,13 @@ def test_one_layer_is_in_memory_at_a_time(monkeypatch):
     # What makes a map or a table from all layers holds no more while it looks.
     made.clear()
     most = []
-    encode = type(model).encode
+    encode = type(model).forward_blocks
 
     def count(self, *args):
         most.append(alive())
         return encode(self, *args)
 
-    monkeypatch.setattr(type(model), "encode", count)
+    monkeypatch.setattr(type(model), "forward_blocks", count)
     inspection.rollout(model, images())
     inspection.attention_distance(model, images())
     assert len(made) == 10
@@ -215,7 +215,7 @@ def test_one_layer_is_in_memory_at_a_time(monkeypatch):
 
 def test_no_hook_between_two_layers_nor_after_an_exception(monkeypatch):
     model = tiny_vit(depth=3)
-    layers = inspection.each_layer(model, images())
+    layers = inspection.iter_attention(model, images())
     next(layers)
     assert hooks(model) == 0
 
@@ -232,7 +232,7 @@ def test_no_hook_between_two_layers_nor_after_an_exception(monkeypatch):
         inspection.gradient_rollout,
         inspection.grad_cam,
         inspection.attention_distance,
-        inspection.feature_colours,
+        inspection.feature_colors,
     )
     for call in calls:
         # Grad-CAM starts where the last block does, so that it meets the fault too.
@@ -255,7 +255,7 @@ def test_dropout_is_off_and_modes_return():
     assert False in modes
     assert torch.equal(inspection.attention(model, images()), wanted)
     assert [module.training for module in model.modules()] == modes
-    with evaluating(model.modules()):
+    with eval_mode(model.modules()):
         assert not any(module.training for module in model.modules())
 
 
@@ -279,7 +279,7 @@ WITHOUT = "A ResNet has no attention to look at. What can be seen of it: grad_ca
     "call",
     [
         inspection.attention,
-        inspection.each_layer,
+        inspection.iter_attention,
         inspection.class_attention,
         inspection.rollout,
         inspection.rollout_matrix,
@@ -344,9 +344,9 @@ def test_layers_of_different_shapes_are_asked_for_one_by_one():
     with pytest.raises(ConfigError, match=r"layer 1 has weights \[4, 3, 8, 8\], one"):
         inspection.attention(model, images())
     assert inspection.attention(model, images(), layers=[1]).shape == (4, 1, 3, 8, 8)
-    first, second = inspection.each_layer(model, images())
-    assert first.of_image
-    assert not second.of_image
+    first, second = inspection.iter_attention(model, images())
+    assert first.is_global
+    assert not second.is_global
     assert second.num_prefix_tokens == 0
     alone = inspection.rollout_matrix(model, images())
     step = (first.weights.mean(1) + torch.eye(16)) / 2

@@ -9,9 +9,9 @@ from inspecting import hooks
 from vitral.errors import ConfigError
 from vitral.inspection import (
     class_attention,
-    each_layer,
     grad_cam,
     gradient_rollout,
+    iter_attention,
     relevance,
     rollout,
     rollout_matrix,
@@ -139,7 +139,7 @@ def test_grad_cam_by_finite_differences(scheme, layer):
     numbers = torch.tensor(by_hand(model, clips()).patches)
     with torch.no_grad():
         first = 1 if layer is None else layer
-        tokens = model.encode(model.embed(clips()), 0, first)
+        tokens = model.forward_blocks(model.embed(clips()), 0, first)
         cells, step = tokens.x[:, numbers], 1e-5
         slopes = torch.zeros(2, 24, dtype=torch.float64)
         for channel in range(24):
@@ -147,8 +147,8 @@ def test_grad_cam_by_finite_differences(scheme, layer):
             for sign in (1, -1):
                 x = tokens.x.clone()
                 x[:, numbers.flatten(), channel] += sign * step
-                rest = model.encode(tokens._replace(x=x), first)
-                ends.append(model.forward_head(model.finish(rest))[:, 3])
+                rest = model.forward_blocks(tokens._replace(x=x), first)
+                ends.append(model.forward_head(model.forward_norm(rest))[:, 3])
             slopes[:, channel] = (ends[0] - ends[1]) / (2 * step) / numbers.numel()
         wanted = torch.einsum("bfrcd,bd->bfrc", cells, slopes).relu()
         wanted = wanted / wanted.amax((1, 2, 3), keepdim=True).clamp(min=1e-300)
@@ -178,7 +178,7 @@ def test_fewer_frames_and_another_size():
 
 def test_members_of_a_layer_and_a_mask():
     model = tiny(scheme="local_global", depth=1)
-    near, coarse = each_layer(model, clips())
+    near, coarse = iter_attention(model, clips())
     assert near.members is not None
     assert near.members.tolist() == [list(range(1, 61))]
     assert coarse.members.tolist() == [list(range(61))]

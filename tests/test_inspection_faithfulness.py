@@ -14,7 +14,7 @@ from vitral.inspection.faithfulness import (
     deletion,
     insertion,
     random_order,
-    randomisation_check,
+    randomization_check,
     rank_correlation,
 )
 from vitral.models import ViT, ViTConfig
@@ -191,7 +191,7 @@ def test_the_model_keeps_its_mode_and_weights():
     curve = deletion(model, images(), maps)
     assert torch.equal(curve.scores, deletion(model, images(), maps).scores)
     assert not curve.scores.requires_grad
-    randomisation_check(model, images(), first_block)
+    randomization_check(model, images(), first_block)
     assert [module.training for module in model.modules()] == modes
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -201,12 +201,12 @@ def first_block(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Depends on the stem and the first block alone."""
     assert isinstance(model, ViT)
     assert not model.training
-    tokens = model.encode(model.embed(x), 0, 1)
+    tokens = model.forward_blocks(model.embed(x), 0, 1)
     return tokens.x[:, 1:].norm(dim=-1).unflatten(1, (ROWS, COLUMNS))
 
 
 def test_a_map_falls_when_the_part_that_it_reads_is_randomised():
-    found = randomisation_check(tiny_vit(depth=3), images(), first_block)
+    found = randomization_check(tiny_vit(depth=3), images(), first_block)
     assert found.parts == ("head", "block 2", "block 1", "block 0", "stem")
     assert found.correlation.shape == (5, 2)
     torch.testing.assert_close(found.correlation[:3], torch.ones(3, 2).double())
@@ -217,7 +217,7 @@ def test_a_map_of_the_image_alone_never_falls():
     def edges(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return x[:, 0, ::16, ::16].abs()
 
-    found = randomisation_check(tiny_vit(), images(), edges)
+    found = randomization_check(tiny_vit(), images(), edges)
     torch.testing.assert_close(found.correlation, torch.ones(4, 2).double())
 
 
@@ -229,7 +229,7 @@ def test_each_part_is_randomised_with_all_that_come_after_it():
         return x[:, 0, ::16, ::16]
 
     model = tiny_vit()
-    randomisation_check(model, images(), watch, seed=5)
+    randomization_check(model, images(), watch, seed=5)
     last = {
         "head.weight": 1,
         "norm.weight": 1,
@@ -248,14 +248,14 @@ def test_each_part_is_randomised_with_all_that_come_after_it():
             )
     again = list(seen)
     seen.clear()
-    randomisation_check(model, images(), watch, seed=5)
+    randomization_check(model, images(), watch, seed=5)
     assert all(
         torch.equal(first[name], second[name])
         for first, second in zip(again, seen, strict=True)
         for name in first
     )
     seen.clear()
-    randomisation_check(model, images(), watch, seed=6)
+    randomization_check(model, images(), watch, seed=6)
     assert not torch.equal(again[1]["head.weight"], seen[1]["head.weight"])
 
 

@@ -113,7 +113,7 @@ def by_autograd(model, x, classes) -> list[torch.Tensor]:
 
     def watch(module):
         def forward(tokens, grid, mask=None):
-            weights = module.weights(tokens, grid, mask)
+            weights = module.attention_weights(tokens, grid, mask)
             weights.retain_grad()
             kept.append(weights)
             v = module.qkv(tokens).unflatten(-1, (3, 3, 8))[:, :, 2].transpose(1, 2)
@@ -299,7 +299,7 @@ def test_grad_cam_of_a_resnet_is_the_class_activation_map():
 def test_grad_cam_of_tokens(make, layer):
     model, classes = make(), torch.tensor([4, 1])
     prefix, block = model.config.num_prefix_tokens, 1 if layer is None else layer
-    tokens = model.encode(model.embed(images()), 0, block)
+    tokens = model.forward_blocks(model.embed(images()), 0, block)
     x = tokens.x.detach().requires_grad_()
     logits = model.forward_tokens(tokens._replace(x=x), block)
     logits[torch.arange(2), classes].sum().backward()
@@ -317,7 +317,7 @@ def test_grad_cam_of_a_hybrid_is_of_its_backbone():
     embedded = model.patch_embed.proj(cells).flatten(2).transpose(1, 2)
     x = torch.cat([model.cls_token.expand(2, -1, -1), embedded], dim=1)
     tokens = model.embed(images())._replace(x=x + model.pos_embed)
-    logits = model.forward_head(model.finish(model.encode(tokens)))
+    logits = model.forward_head(model.forward_norm(model.forward_blocks(tokens)))
     logits[:, 5].sum().backward()
     wanted = cam(cells.detach().movedim(1, -1), cells.grad.movedim(1, -1))
     found = inspection.grad_cam(model, images(), 5)

@@ -10,10 +10,10 @@ from helpers import images, randomise, tiny_vit
 from vitral.errors import ConfigError
 from vitral.inspection.rank import (
     composite_norm,
+    decompose_paths,
     layer_tokens,
     path_count,
     path_lengths,
-    paths,
     relative_residual,
     residual_profile,
     similarity_profile,
@@ -137,7 +137,7 @@ def test_all_paths_sum_to_the_network(bias, skip):
         for seed, heads in enumerate((3, 2, 4))
     ]
     x = noise(2, 15, 24, seed=5)
-    found = paths(layers, x, GRID, skip=skip)
+    found = decompose_paths(layers, x, GRID, skip=skip)
     out = x
     for layer in layers:
         out = layer(out, GRID) + (out if skip else 0)
@@ -154,7 +154,7 @@ def test_all_paths_sum_to_the_network(bias, skip):
 def test_a_path_is_the_one_that_its_steps_name():
     layers = [attention(24, 3, seed, proj_bias=False) for seed in (0, 1)]
     x = noise(2, 15, 24, seed=5)
-    found = paths(layers, x, GRID, skip=True)
+    found = decompose_paths(layers, x, GRID, skip=True)
     torch.testing.assert_close(found.terms[found.steps.index((None, None))], x)
     # Only head 1 of the first layer, by hand: the others' values are set to zero.
     alone = copy.deepcopy(layers[0])
@@ -168,7 +168,7 @@ def test_a_path_is_the_one_that_its_steps_name():
 
 def test_the_number_of_paths_by_length_is_the_binomial_one():
     layers = [attention(24, 3, seed) for seed in range(4)]
-    steps = paths(layers, noise(1, 15, 24), GRID, skip=True).steps
+    steps = decompose_paths(layers, noise(1, 15, 24), GRID, skip=True).steps
     lengths = [sum(head is not None for head in path) for path in steps]
     assert [lengths.count(k) for k in range(5)] == path_lengths(4, 3)
 
@@ -176,7 +176,7 @@ def test_the_number_of_paths_by_length_is_the_binomial_one():
 def test_too_many_paths_are_refused():
     layers = [attention()] * 8
     with pytest.raises(ConfigError, match=r"8 layers make 6561 paths; .* at most 4096"):
-        paths(layers, noise(1, 15, 24), GRID)
+        decompose_paths(layers, noise(1, 15, 24), GRID)
 
 
 def by_hand(model, tokens: torch.Tensor, ablate: set[str]) -> list[torch.Tensor]:

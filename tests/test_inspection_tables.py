@@ -182,7 +182,7 @@ def test_filters_are_scikit_learns_components_up_to_sign():
     model = ViT(config)
     rows = model.patch_embed.proj.weight.detach().double().permute(0, 2, 3, 1)
     theirs = PCA(28, svd_solver="full").fit(rows.reshape(48, -1).numpy())
-    found, share = inspection.components(model)
+    found, share = inspection.filter_components(model)
     assert found.shape == (28, 8, 6, 3)
     flat = found.reshape(28, -1).numpy()
     signs = np.sign((flat * theirs.components_).sum(1, keepdims=True))
@@ -205,7 +205,7 @@ def test_filters_are_scikit_learns_components_up_to_sign():
 
 def test_more_filters_than_pixels():
     model = tiny_vit(patch_size=2, image_size=(4, 6), embed_dim=24)
-    found, share = inspection.components(model, 12)
+    found, share = inspection.filter_components(model, 12)
     rows = model.patch_embed.proj.weight.detach().permute(0, 2, 3, 1).reshape(24, 12)
     theirs = PCA(12, svd_solver="full").fit(rows.numpy())
     np.testing.assert_allclose(share, theirs.explained_variance_ratio_, rtol=1e-9)
@@ -219,11 +219,11 @@ def test_filters_of_a_stem_are_those_it_uses(make):
     model = make()
     assert inspection.embedding_filters(model, 7).shape == (7, 7, 7, 3)
     stem = model.stem if make is tiny_resnet else model.patch_embed.backbone.stem
-    before, share = inspection.components(model, 7)
+    before, share = inspection.filter_components(model, 7)
     with torch.no_grad():
         # Standardisation takes off a filter's mean.
         stem.conv.weight[3] += 2
-    after, _ = inspection.components(model, 7)
+    after, _ = inspection.filter_components(model, 7)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-9)
     assert float(share.sum()) == pytest.approx(1)
 
@@ -241,7 +241,7 @@ def test_how_many_filters_there_are(n):
 @pytest.mark.parametrize("make", [tiny_vit, tiny_deit, tiny_hybrid, tiny_resnet])
 def test_feature_colours_are_three_components(make):
     model, five = make(), images(5)
-    found = inspection.feature_colours(model, five)
+    found = inspection.feature_colors(model, five)
     with torch.no_grad():
         patches = model.forward_features(five).patches
     assert found.shape == (*patches.shape[:-1], 3)
@@ -262,6 +262,6 @@ def test_feature_colours_are_three_components(make):
 def test_colours_of_a_flat_picture_and_of_too_few_patches():
     model = tiny_vit(position="none")
     flat = torch.full((2, 3, 48, 80), 0.5).double()
-    assert inspection.feature_colours(model, flat).count_nonzero() == 0
+    assert inspection.feature_colors(model, flat).count_nonzero() == 0
     with pytest.raises(ConfigError, match="got 3 patches of 24 channels"):
-        inspection.feature_colours(model, images(1, 16, 48))
+        inspection.feature_colors(model, images(1, 16, 48))

@@ -12,7 +12,7 @@ from tnt_by_hand import by_hand
 from vitral import inspection
 from vitral.errors import ConfigError
 from vitral.inspection.distance import head_distance, pair_distances
-from vitral.inspection.target_class import score
+from vitral.inspection.target_class import sum_target_logits
 from vitral.layers import Attention, Grid
 from vitral.models import TNT
 
@@ -42,13 +42,13 @@ def test_weights_of_both_kinds_of_layers():
 
 def test_each_layer_says_what_its_tokens_are():
     model, mask = tiny(), a_mask()
-    seen = list(inspection.each_layer(model, images(), patch_mask=mask))
+    seen = list(inspection.iter_attention(model, images(), patch_mask=mask))
     assert [layer.index for layer in seen] == [0, 1, 2, 3, 4, 5]
     for layer in seen:
-        assert layer.of_image is (layer.index % 2 == 1)
-        assert layer.grid == (Grid(3, 5) if layer.of_image else Grid(4, 2))
-        assert layer.num_prefix_tokens == int(layer.of_image)
-        assert (layer.mask is not None) is layer.of_image
+        assert layer.is_global is (layer.index % 2 == 1)
+        assert layer.grid == (Grid(3, 5) if layer.is_global else Grid(4, 2))
+        assert layer.num_prefix_tokens == int(layer.is_global)
+        assert (layer.mask is not None) is layer.is_global
         assert torch.allclose(
             layer.weights.sum(-1).amax(), torch.ones(()).double(), atol=1e-12
         )
@@ -61,9 +61,9 @@ def test_each_layer_says_what_its_tokens_are():
 def test_a_single_patch_of_as_many_words_as_tokens_is_told_apart():
     """One patch and its class token are two tokens, and the patch has two words."""
     model = tiny(image_size=16, word_size=(16, 8), word_kernel=31)
-    layers = list(inspection.each_layer(model, images(2, 16, 16)))
+    layers = list(inspection.iter_attention(model, images(2, 16, 16)))
     assert {tuple(layer.weights.shape[2:]) for layer in layers} == {(2, 2)}
-    assert [layer.of_image for layer in layers] == [False, True] * 3
+    assert [layer.is_global for layer in layers] == [False, True] * 3
 
 
 def test_rollout_and_class_attention_are_of_the_outer_layers():
@@ -96,7 +96,7 @@ def test_relevance_equals_a_pass_that_keeps_its_weights(frozen):
 
     def watch(module: Attention):
         def forward(x, grid, mask=None):
-            weights = module.weights(x, grid, mask)
+            weights = module.attention_weights(x, grid, mask)
             weights.retain_grad()
             kept.append(weights)
             v = module.qkv(x).unflatten(-1, (3, 3, 8))[:, :, 2].transpose(1, 2)
@@ -106,7 +106,7 @@ def test_relevance_equals_a_pass_that_keeps_its_weights(frozen):
 
     for block in model.blocks:
         block.outer.attn.forward = watch(block.outer.attn)
-    score(model(images()), classes).backward()
+    sum_target_logits(model(images()), classes).backward()
     for block in model.blocks:
         del block.outer.attn.forward
     matrix = torch.eye(16).double()
@@ -128,7 +128,7 @@ def test_relevance_equals_a_pass_that_keeps_its_weights(frozen):
 
 def test_grad_cam_is_of_what_enters_the_last_block():
     model = tiny()
-    tokens = model.encode(model.embed(images()), 0, 2)
+    tokens = model.forward_blocks(model.embed(images()), 0, 2)
     x = tokens.x.detach().requires_grad_()
     logits = model.forward_tokens(tokens._replace(x=x), 2)
     (gradient,) = torch.autograd.grad(logits[:, 3].sum(), x)

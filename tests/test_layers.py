@@ -129,7 +129,7 @@ def test_attention_scale_is_that_of_one_head():
     x = torch.zeros(1, 3, 8, dtype=torch.float64)
     x[0, :, 0] = torch.tensor([1.0, 2.0, -1.0])
     logits = x[0, :, :1] @ x[0, :, :1].T / 2
-    weights = attention.weights(x, Grid(1, 3))
+    weights = attention.attention_weights(x, Grid(1, 3))
     assert torch.allclose(weights[0, 0], logits.softmax(-1), atol=1e-14)
     assert torch.allclose(weights[0, 1], torch.full((3, 3), 1 / 3, dtype=torch.float64))
 
@@ -140,10 +140,10 @@ def test_fused_attention_equals_its_weights(qk_norm):
     nn.init.normal_(attention.qkv.bias)
     x = torch.randn(2, 11, 24, dtype=torch.float64)
     v = attention.qkv(x)[..., 48:].unflatten(-1, (3, 8)).transpose(1, 2)
-    out = (attention.weights(x, Grid(1, 11)) @ v).transpose(1, 2).flatten(2)
+    out = (attention.attention_weights(x, Grid(1, 11)) @ v).transpose(1, 2).flatten(2)
     assert torch.allclose(attention(x, Grid(1, 11)), attention.proj(out), atol=1e-12)
     for count in (1, 2):
-        first = attention.forward_first(x, count)
+        first = attention.forward_queries(x, count)
         assert torch.allclose(first, attention.proj(out)[:, :count], atol=1e-12)
 
 
@@ -155,7 +155,7 @@ def test_one_query_learns_as_it_would_among_all(qkv_bias):
     x = torch.randn(2, 11, 24, dtype=torch.float64, requires_grad=True)
     target = torch.randn(2, 1, 24, dtype=torch.float64)
     gradients = []
-    for first in (attention(x, Grid(1, 11))[:, :1], attention.forward_first(x, 1)):
+    for first in (attention(x, Grid(1, 11))[:, :1], attention.forward_queries(x, 1)):
         score = (first * target).sum()
         gradients.append(torch.autograd.grad(score, [x, *attention.parameters()]))
     for among_all, alone in zip(*gradients, strict=True):
@@ -168,10 +168,10 @@ def test_a_hidden_key_gets_no_weight_and_a_hidden_query_uniform_ones():
     part = torch.ones(3, 5, dtype=torch.bool)
     part[0, 2] = False
     part[1, 3:] = False
-    weights = attention.weights(x, Grid(1, 5), attention_mask(part, x))
+    weights = attention.attention_weights(x, Grid(1, 5), attention_mask(part, x))
     assert weights[0, :, [0, 1, 3, 4], 2].abs().max() == 0
     assert torch.all(weights[0, :, 2] == 0.2)
-    alone = attention.weights(x[2:], Grid(1, 5))
+    alone = attention.attention_weights(x[2:], Grid(1, 5))
     assert torch.allclose(weights[2:], alone, atol=1e-6)
     assert torch.isfinite(attention(x, Grid(1, 5), attention_mask(part, x))).all()
 

@@ -7,7 +7,13 @@ import torch.nn.functional as F
 
 from helpers import randomise
 from vitral.layers.bottleneck import PostActivationUnit, PreActivationUnit, Stem
-from vitral.layers.conv import ConvNumerics, MaxPool, StdConv2d, pads, standardise
+from vitral.layers.conv import (
+    ConvNumerics,
+    MaxPool,
+    StdConv2d,
+    compute_padding,
+    standardize,
+)
 
 BIT = ConvNumerics(
     std_eps=1e-10,
@@ -42,7 +48,7 @@ def noise(*shape, dtype=torch.float64, seed=0):
 )
 def test_standardised_by_hand(eps, eps_at, expected):
     weight = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64).view(1, 1, 2, 2)
-    out = standardise(weight, eps, eps_at).flatten()
+    out = standardize(weight, eps, eps_at).flatten()
     assert torch.allclose(out, torch.tensor(expected, dtype=torch.float64), atol=2e-8)
 
 
@@ -50,15 +56,15 @@ def test_standardised_by_hand(eps, eps_at, expected):
 def test_standardised_weights_forget_offset_and_scale(numerics):
     weight = noise(5, 3, 7, 7) * 0.1 + 3
     args = (numerics.std_eps, numerics.std_eps_at)
-    out = standardise(weight, *args)
+    out = standardize(weight, *args)
     assert out.mean(dim=(1, 2, 3)).abs().max() < 1e-6
     assert (out.std(dim=(1, 2, 3), correction=0) - 1).abs().max() < 2e-4
-    assert (standardise(10 * weight, *args) - out).abs().max() < 1e-3 * out.abs().max()
+    assert (standardize(10 * weight, *args) - out).abs().max() < 1e-3 * out.abs().max()
     # One filter must not see its neighbours.
     changed = weight.clone()
     changed[0] = noise(3, 7, 7, seed=9)
-    assert torch.equal(standardise(changed, *args)[1:], out[1:])
-    assert not torch.allclose(standardise(changed, *args)[0], out[0])
+    assert torch.equal(standardize(changed, *args)[1:], out[1:])
+    assert not torch.allclose(standardize(changed, *args)[0], out[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -66,10 +72,10 @@ def test_standardised_weights_forget_offset_and_scale(numerics):
 def test_reduced_precision_is_rounded_once(numerics, dtype):
     weight = (noise(5, 3, 7, 7) * 0.01 + 0.5).to(dtype)
     args = (numerics.std_eps, numerics.std_eps_at)
-    out = standardise(weight, *args)
+    out = standardize(weight, *args)
     assert out.dtype == dtype
-    assert torch.equal(out, standardise(weight.float(), *args).to(dtype))
-    exact = standardise(weight.double(), *args)
+    assert torch.equal(out, standardize(weight.float(), *args).to(dtype))
+    exact = standardize(weight.double(), *args)
     step = 2.0**-10 if dtype == torch.float16 else 2.0**-7
     # The mean, 50 deviations, is known to 6e-8 of itself in float32.
     assert ((out.double() - exact).abs() <= step * exact.abs() + 2e-5).all()
@@ -78,7 +84,7 @@ def test_reduced_precision_is_rounded_once(numerics, dtype):
 @pytest.mark.parametrize("numerics", [BIT, FLAX])
 def test_a_constant_filter_has_a_finite_gradient(numerics):
     weight = torch.full((2, 3, 1, 1), 0.5, requires_grad=True)
-    out = standardise(weight, numerics.std_eps, numerics.std_eps_at)
+    out = standardize(weight, numerics.std_eps, numerics.std_eps_at)
     out.square().sum().backward()
     assert torch.equal(out, torch.zeros_like(out))
     assert weight.grad is not None
@@ -89,7 +95,7 @@ def test_a_constant_filter_has_a_finite_gradient(numerics):
 def test_gradient_of_standardisation(numerics):
     weight = noise(3, 2, 3, 3).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda w: standardise(w, numerics.std_eps, numerics.std_eps_at), (weight,)
+        lambda w: standardize(w, numerics.std_eps, numerics.std_eps_at), (weight,)
     )
 
 
@@ -108,7 +114,7 @@ def test_gradient_of_standardisation(numerics):
     ],
 )
 def test_pads(side, kernel, stride, padding, expected):
-    assert pads(side, kernel, stride, padding) == expected
+    assert compute_padding(side, kernel, stride, padding) == expected
 
 
 @pytest.mark.parametrize("padding", ["fixed", "same"])
@@ -131,10 +137,10 @@ def test_convolution_equals_explicit_padding_and_timm(padding, kernel, stride, s
     expected = theirs(x)
     assert ours(x).shape[2:] == tuple(-(-side // stride) for side in size)
     assert (ours(x) - expected).abs().max() < 1e-10
-    rows, columns = (pads(side, kernel, stride, padding) for side in size)
+    rows, columns = (compute_padding(side, kernel, stride, padding) for side in size)
     plain = F.conv2d(
         F.pad(x, (*columns, *rows)),
-        standardise(ours.weight, 1e-8, "variance"),
+        standardize(ours.weight, 1e-8, "variance"),
         stride=stride,
     )
     assert torch.allclose(ours(x), plain, atol=1e-12)
@@ -143,7 +149,7 @@ def test_convolution_equals_explicit_padding_and_timm(padding, kernel, stride, s
 def test_same_padding_of_the_released_sizes():
     x = noise(1, 3, 224, 112)
     conv = StdConv2d(3, 4, 7, stride=2, numerics=FLAX).double()
-    weight = standardise(conv.weight, 1e-5, "deviation")
+    weight = standardize(conv.weight, 1e-5, "deviation")
     by_hand = F.conv2d(F.pad(x, (2, 3, 2, 3)), weight, stride=2)
     assert torch.allclose(conv(x), by_hand, atol=1e-12)
     wrong = F.conv2d(F.pad(x, (3, 2, 3, 2)), weight, stride=2)

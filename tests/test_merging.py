@@ -15,13 +15,20 @@ from inspecting import tiny_deit, tiny_hybrid, tiny_resnet
 from merging_by_hand import encoded
 from vitral import inspection
 from vitral.errors import ConfigError
-from vitral.layers import Merged, members, merge, num_merged, spread, unmerged
+from vitral.layers import (
+    MergeState,
+    expand_weights,
+    initial_merge_state,
+    merge,
+    merge_matrix,
+    num_merged,
+)
 from vitral.models import (
     TNTConfig,
     ViTConfig,
-    build,
-    config,
+    build_model,
     create,
+    get_config,
     set_merge,
     without_merging,
 )
@@ -51,7 +58,7 @@ def test_five_patches_by_hand():
     # 4: (0, 1). The two best edges are 2 -> 1 and 4 -> 3.
     keys = torch.tensor([[[9.0, 9], [0.6, 0.8], [2, 0], [5, 0], [0, 3], [0, 7]]])
     x = torch.tensor([[[100.0], [1], [2], [4], [8], [16]]])
-    before = unmerged(x, 1, None)
+    before = initial_merge_state(x, 1, None)
     before = before._replace(size=torch.tensor([[1.0, 1, 3, 1, 1, 1]]))
     left, after = merge(x, keys, 2, before)
     # Patch 2 (4, size 1) into patch 1 (2, size 3); patch 4 (16) into patch 3 (8).
@@ -70,7 +77,7 @@ def test_hidden_patches_go_first_and_take_nothing_along():
     # The best match of patch 0 is patch 1, which is hidden, as patches 4 and 3 are.
     keys = torch.tensor([[[1.0, 0], [1, 0], [0, 1], [1, 1], [1, 0], [1, 0.1]]])
     takes_part = torch.tensor([[True, False, True, False, False, True]])
-    left, after = merge(x, keys, 2, unmerged(x, 0, takes_part))
+    left, after = merge(x, keys, 2, initial_merge_state(x, 0, takes_part))
     # First 4 goes anywhere, then 0 joins 5, (1 + 32) / 2; hidden ones become 0.
     assert left.flatten().tolist() == [4, 0, 0, 16.5]
     assert after.size.tolist() == [[1, 0, 0, 2]]
@@ -100,8 +107,8 @@ def test_equal_to_loops(kind, schedule):
     model = make(depth=3, **changes)
     plain = model(images())
     set_merge(model, 3, schedule)
-    tokens = model.encode(model.embed(images()))
-    features = model.finish(tokens)
+    tokens = model.forward_blocks(model.embed(images()))
+    features = model.forward_norm(tokens)
     prefix = model.config.num_prefix_tokens
     for index in range(2):
         x, sizes, groups = encoded(model, images()[index], model.config.merge_rates)
@@ -202,7 +209,7 @@ def test_maps_of_a_merged_model_have_the_geometry_of_the_image(kind):
     torch.testing.assert_close(weights.sum(-1), ones, rtol=0, atol=1e-12)
     matrix = inspection.rollout_matrix(model, images())
     torch.testing.assert_close(matrix.sum(-1), ones[:, 0, 0], rtol=0, atol=1e-12)
-    source = model.encode(model.embed(images()), 0, 2).merged.source
+    source = model.forward_blocks(model.embed(images()), 0, 2).merged.source
     for one in range(15):
         for other in range(15):
             if source[0, one] == source[0, other]:
@@ -217,7 +224,7 @@ def test_maps_of_a_merged_model_have_the_geometry_of_the_image(kind):
     for layer in (0, 2):
         assert inspection.grad_cam(model, images(), 1, layer=layer).shape == (2, 3, 5)
     assert inspection.attention_distance(model, images()).shape == (3, 3)
-    assert inspection.feature_colours(model, images()).shape == (2, 3, 5, 3)
+    assert inspection.feature_colors(model, images()).shape == (2, 3, 5, 3)
     assert inspection.residual_profile(model, images()).shape == (4,)
     assert model.config.merge_rate == 4
 
@@ -230,14 +237,14 @@ def test_rollout_conserves_what_each_token_holds():
     matrix = torch.eye(16).double().expand(2, -1, -1)
     for layer in range(3):
         block, before = model.blocks[layer], tokens
-        tokens = model.encode(tokens, layer, layer + 1)
-        weights = block.attn.weights(
+        tokens = model.forward_blocks(tokens, layer, layer + 1)
+        weights = block.attn.attention_weights(
             block.norm1(before.x), model.config.grid, None, before.merged
         )
         matrix = (weights.mean(1) + torch.eye(before.x.shape[1])) / 2 @ matrix
         if before.merged is None:
-            before = before._replace(merged=unmerged(before.x, 1, None))
-        old, new = members(before.merged), members(tokens.merged)
+            before = before._replace(merged=initial_merge_state(before.x, 1, None))
+        old, new = merge_matrix(before.merged), merge_matrix(tokens.merged)
         matrix = new @ (old > 0).double().transpose(1, 2) @ matrix
     row = matrix[:, 0, 1:]
     wanted = (row / row.amax(1, keepdim=True)).unflatten(1, (3, 5))
@@ -247,8 +254,8 @@ def test_rollout_conserves_what_each_token_holds():
 
 def test_spread_by_hand():
     weights = torch.tensor([[[[0.2, 0.8], [0.6, 0.4]]]])
-    merged = Merged(torch.tensor([[1.0, 2]]), torch.tensor([[1, 1]]), 1)
-    found = spread(weights, merged)
+    merged = MergeState(torch.tensor([[1.0, 2]]), torch.tensor([[1, 1]]), 1)
+    found = expand_weights(weights, merged)
     wanted = [[0.2, 0.4, 0.4], [0.6, 0.2, 0.2], [0.6, 0.2, 0.2]]
     torch.testing.assert_close(found, torch.tensor([[wanted]]))
 
@@ -283,7 +290,7 @@ def test_macs_are_those_of_the_pass(kind):
 def test_half_precision_keeps_sizes_whole():
     model = tiny_vit(global_pool="avg").bfloat16()
     set_merge(model, 4)
-    tokens = model.encode(model.embed(images().bfloat16()))
+    tokens = model.forward_blocks(model.embed(images().bfloat16()))
     assert tokens.x.dtype == torch.bfloat16
     assert tokens.merged.size.dtype == torch.float32
     assert tokens.merged.size.sum(1).tolist() == [16, 16]
@@ -293,7 +300,10 @@ def test_another_image_size():
     model = tiny_vit(merge_rate=4)
     features = model.forward_features(images(height=32, width=112))
     assert features.patches.shape == (2, 2, 7, 24)
-    assert model.encode(model.embed(images(height=32, width=112))).x.shape[1] == 1 + 6
+    assert (
+        model.forward_blocks(model.embed(images(height=32, width=112))).x.shape[1]
+        == 1 + 6
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,7 +320,7 @@ def test_another_image_size():
             lambda: set_merge(create("timesformer_ti16", depth=1), 2),
             "cannot be used with a TimeSformer, whose steps need whole frames",
         ),
-        (lambda: config("bit_r50x1", {"merge_rate": 2}), "merge_rate"),
+        (lambda: get_config("bit_r50x1", {"merge_rate": 2}), "merge_rate"),
     ],
 )
 def test_who_refuses(make, sentence):
@@ -334,6 +344,6 @@ def test_exported_as_it_runs():
 
 
 def test_settings_travel():
-    model = build(ViTConfig(**TINY, merge_rate=3, merge_schedule="decreasing"))
+    model = build_model(ViTConfig(**TINY, merge_rate=3, merge_schedule="decreasing"))
     randomise(model)
     assert model.config.merge_rates == (6, 0)

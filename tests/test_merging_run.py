@@ -30,7 +30,10 @@ def run(photos, tmp_path_factory) -> Path:
         patch.setattr(
             "vitral.workflows.train.finalize.write_report", lambda out, data: out
         )
-        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.compute_report_maps",
+            lambda *arguments: None,
+        )
         out = tmp_path_factory.mktemp("runs") / "one"
         # What the last of its blocks merges no class token sees: hence a third.
         config = tiny_config(photos, loop={"steps": 4}, model_changes={"depth": 3})
@@ -49,7 +52,7 @@ def test_a_run_is_opened_merging(run, photos):
     spread = vt.open(run, merge=2, merge_schedule="every_fourth")
     assert spread.model.config.merge_rates == (0, 8, 0)
     assert (spread.merge, spread.merge_schedule) == (2, "every_fourth")
-    pixels = plain.pixels(a_photo(photos))[None]
+    pixels = plain.preprocess_input(a_photo(photos))[None]
     with torch.no_grad():
         expected, found = plain.model.eval()(pixels), merging.model.eval()(pixels)
     assert not torch.equal(expected, found)
@@ -151,7 +154,7 @@ def test_the_server_merges_by_the_schedule(run, tmp_path):
     folder = tmp_path / "model"
     vt.save(folder, trained.model, trained.preprocess, classes=trained.classes)
     opened = vt.open(folder, merge=2, merge_schedule="every_fourth")
-    pixels = opened.pixels(photo)[None]
+    pixels = opened.preprocess_input(photo)[None]
     with torch.no_grad():
         expected = opened.model(pixels)[0]
         for rate in (0, 2):

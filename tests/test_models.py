@@ -153,7 +153,7 @@ def test_parts_of_b16():
     ],
 )
 def test_macs_of_the_table(name, image_size, gmacs):
-    macs = models.config(name).macs(image_size)
+    macs = models.get_config(name).macs(image_size)
     assert macs / 1e9 == pytest.approx(gmacs, rel=5e-4)
 
 
@@ -418,12 +418,13 @@ def test_freezing_keeps_a_prefix_out_of_training():
     model.train()
     x = images()
     assert torch.equal(
-        model.encode(model.embed(x), 0, 2).x, model.encode(model.embed(x), 0, 2).x
+        model.forward_blocks(model.embed(x), 0, 2).x,
+        model.forward_blocks(model.embed(x), 0, 2).x,
     )
     model(x).sum().backward()
     learning = {n for n, p in model.named_parameters() if p.grad is not None}
     assert learning
-    assert {model.layer_of(name) for name in learning} == {3, 4}
+    assert {model.layer_index(name) for name in learning} == {3, 4}
     model.freeze(3)
     learns = {n for n, p in model.named_parameters() if p.requires_grad}
     assert learns == {"head.weight", "head.bias"}
@@ -433,7 +434,7 @@ def test_freezing_keeps_a_prefix_out_of_training():
 
 def test_layers_for_the_learning_rate():
     model = tiny_vit(reg_tokens=1)
-    layers = {name: model.layer_of(name) for name, _ in model.named_parameters()}
+    layers = {name: model.layer_index(name) for name, _ in model.named_parameters()}
     assert layers["cls_token"] == layers["pos_embed"] == layers["reg_token"] == 0
     assert layers["patch_embed.proj.weight"] == 0
     assert layers["blocks.0.attn.qkv.weight"] == 1
@@ -460,15 +461,15 @@ def test_compile_and_export_keep_the_function():
     ],
 )
 def test_names_of_others(foreign, ours, fields):
-    config = models.config(foreign)
+    config = models.get_config(foreign)
     assert {name: getattr(config, name) for name in fields} == fields
-    want = models.config(ours, {"image_size": config.image_size})
+    want = models.get_config(ours, {"image_size": config.image_size})
     for field in ("embed_dim", "depth", "num_heads", "mlp_dim", "patch_size"):
         assert getattr(config, field) == getattr(want, field)
 
 
 def test_any_patch_size_has_a_name():
-    config = models.config("vit_s10")
+    config = models.get_config("vit_s10")
     assert config.patch_size == 10
     assert config.image_size == 220
 

@@ -22,8 +22,8 @@ from vitral.cli import main
 from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.objectives import Supervised
 from vitral.training import CheckpointStore, LoopConfig
-from vitral.training.checkpointing.resume import Trained
-from vitral.training.step import Updater
+from vitral.training.checkpointing.resume import TrainState
+from vitral.training.step import TrainStep
 from vitral.workflows.train import train
 
 AT = 5  # the update of this index makes step 6
@@ -41,7 +41,7 @@ def photos(tmp_path_factory) -> Path:
 
 def plant(monkeypatch, site: str, value: float) -> None:
     """Spoil one thing in, or just before, the update of index `AT`."""
-    update, average = Updater.update, Trained.update_average
+    update, average = TrainStep.update, TrainState.update_average
     forward = Supervised.forward
     now = {"step": -1}
 
@@ -74,8 +74,8 @@ def plant(monkeypatch, site: str, value: float) -> None:
             return {**result, "loss": result["loss"] * value}
         return result
 
-    monkeypatch.setattr(Updater, "update", spoiled_update)
-    monkeypatch.setattr(Trained, "update_average", spoiled_average)
+    monkeypatch.setattr(TrainStep, "update", spoiled_update)
+    monkeypatch.setattr(TrainState, "update_average", spoiled_average)
     monkeypatch.setattr(Supervised, "forward", spoiled_forward)
 
 

@@ -13,7 +13,7 @@ from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig, create
 from vitral.objectives import MAE, BatchLike, MAEConfig
-from vitral.objectives.mae import shuffle_by, start, visible_of
+from vitral.objectives.mae import init_encoder, num_visible, shuffle_patches
 from vitral.objectives.mae_decoder import sincos
 from vitral.objectives.patches import from_patches, to_patches
 
@@ -125,17 +125,17 @@ def test_mae_equals_transformers(norm_pix, dtype, tolerance, ratio):
     image, noise = images(3, 64, 64).to(dtype), noise_of(3, 16).to(dtype)
     with torch.no_grad():
         wanted = theirs(image, noise=noise)
-        found = ours.masked_pass(image, noise)
+        found = ours.forward_masked(image, noise)
         latent = theirs.vit(image, noise=noise)
         tokens = ours.model.embed(image)
-        shuffle = shuffle_by(noise, visible_of(Grid(4, 4), ratio))
-        seen = ours.encode(tokens.x, Grid(4, 4), shuffle.kept)
+        shuffle = shuffle_patches(noise, num_visible(Grid(4, 4), ratio))
+        seen = ours.encode(tokens.x, Grid(4, 4), shuffle.ids_keep)
     close = {"rtol": tolerance, "atol": tolerance}
     torch.testing.assert_close(seen, latent.last_hidden_state, **close)
     torch.testing.assert_close(found.prediction, wanted.logits, **close)
     torch.testing.assert_close(found.loss, wanted.loss, **close)
     assert found.hidden.equal(wanted.mask.bool())
-    assert shuffle.restore.equal(wanted.ids_restore)
+    assert shuffle.ids_restore.equal(wanted.ids_restore)
 
 
 # Tables, sizes, patches
@@ -175,7 +175,7 @@ def test_sizes_are_the_published_ones(name, rows, total, decoder):
 
 def test_start_gives_the_published_number_of_trained_parameters():
     objective = MAE(create("vit_b16", num_classes=0, depth=1), MAEConfig())
-    start(objective.model)
+    init_encoder(objective.model)
     block = 12 * 768**2 + 13 * 768
     trained = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     assert trained + 11 * block == 111_655_680
@@ -183,7 +183,7 @@ def test_start_gives_the_published_number_of_trained_parameters():
 
 def test_start_fixes_positions_and_draws_the_rest():
     model = encoder()
-    start(model)
+    init_encoder(model)
     like = model.pos_embed
     assert not like.requires_grad
     assert not like[0, 0].any()
@@ -214,11 +214,11 @@ def test_patches_are_rows_of_pixels_with_the_channel_fastest():
 
 
 def test_three_quarters_are_hidden_and_the_way_back_is_the_inverse():
-    shuffle = shuffle_by(noise_of(5, 196), 49)
+    shuffle = shuffle_patches(noise_of(5, 196), 49)
     assert shuffle.hidden.sum(dim=1).tolist() == [147] * 5
     order = noise_of(5, 196).argsort(dim=1)
-    assert order.gather(1, shuffle.restore).equal(torch.arange(196).expand(5, -1))
-    for kept, hidden in zip(shuffle.kept, shuffle.hidden, strict=True):
+    assert order.gather(1, shuffle.ids_restore).equal(torch.arange(196).expand(5, -1))
+    for kept, hidden in zip(shuffle.ids_keep, shuffle.hidden, strict=True):
         assert not hidden[kept].any()
 
 
@@ -226,17 +226,17 @@ def test_three_quarters_are_hidden_and_the_way_back_is_the_inverse():
     ("ratio", "visible"), [(0.75, 3), (0.6, 6), (0.5, 7), (0.9, 1)]
 )
 def test_the_visible_patches_are_rounded_down(ratio, visible):
-    assert visible_of(Grid(3, 5), ratio) == visible
+    assert num_visible(Grid(3, 5), ratio) == visible
 
 
 def test_hidden_pixels_reach_the_loss_and_not_the_encoder():
     objective = tiny(norm_pix_loss=False)
     image, noise = images(), noise_of()
-    shuffle = shuffle_by(noise, 3)
+    shuffle = shuffle_patches(noise, 3)
     patches = to_patches(image, (16, 16))
     changed = torch.where(shuffle.hidden[:, :, None], patches + 0.5, patches)
     other = from_patches(changed, Grid(3, 5), (16, 16))
-    one, two = (objective.masked_pass(x, noise) for x in (image, other))
+    one, two = (objective.forward_masked(x, noise) for x in (image, other))
     assert one.prediction.equal(two.prediction)
     assert abs((one.loss - two.loss).item()) > 0.01
 
@@ -244,7 +244,7 @@ def test_hidden_pixels_reach_the_loss_and_not_the_encoder():
 def test_the_loss_is_the_mean_square_over_hidden_patches_alone():
     objective = tiny(norm_pix_loss=True)
     image, noise = images(), noise_of()
-    found = objective.masked_pass(image, noise)
+    found = objective.forward_masked(image, noise)
     errors = []
     for example, hidden in enumerate(found.hidden):
         for place in hidden.nonzero().flatten().tolist():
@@ -264,7 +264,7 @@ def test_every_visible_patch_gives_the_features_of_the_plain_model():
     image = images()
     tokens = objective.model.embed(image)
     kept = noise_of().argsort(dim=1)
-    seen = objective.encode(tokens.x, Grid(3, 5), kept)
+    seen = objective.forward_encoder(tokens.x, Grid(3, 5), kept)
     features = objective.model.forward_features(image)
     torch.testing.assert_close(seen[:, 0], features.cls)
     wanted = features.patches.flatten(1, 2)
@@ -280,7 +280,7 @@ def test_every_visible_patch_gives_the_features_of_the_plain_model():
 def test_other_prefixes_and_other_grids(changes):
     objective = MAE(encoder(**changes), MAEConfig(**DECODER)).double()
     randomise(objective)
-    found = objective.masked_pass(images(2, 64, 112), noise_of(2, 28))
+    found = objective.forward_masked(images(2, 64, 112), noise_of(2, 28))
     assert found.prediction.shape == (2, 28, 768)
     assert int(found.hidden.sum()) == 2 * 21
 
@@ -342,7 +342,7 @@ def test_evaluation_hides_the_same_patches_at_every_step():
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     def fresh():
         objective = MAE(encoder(drop_path_rate=0.3), MAEConfig(**DECODER))
-        start(objective.model)
+        init_encoder(objective.model)
         randomise(objective.decoder)
         randomise(objective.model.blocks)
         nn.init.ones_(objective.model.cls_token)
@@ -373,7 +373,7 @@ def test_reconstruction_keeps_visible_patches_and_draws_the_others():
         truth = to_patches(image, (16, 16))
         hidden = drawn.hidden.flatten(1)
         assert patches[~hidden].equal(truth[~hidden])
-        prediction = objective.masked_pass(image, noise).prediction[hidden]
+        prediction = objective.forward_masked(image, noise).prediction[hidden]
         if norm_pix:
             scale = (truth[hidden].var(dim=1, keepdim=True) + 1e-6).sqrt()
             prediction = prediction * scale + truth[hidden].mean(dim=1, keepdim=True)
@@ -391,7 +391,7 @@ def test_a_decoder_that_answers_zero_scores_the_variance_of_its_target():
 def test_loss_falls_on_a_fixed_batch():
     torch.manual_seed(0)
     objective = MAE(encoder(), MAEConfig(norm_pix_loss=False, **DECODER))
-    start(objective.model)
+    init_encoder(objective.model)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     steps = torch.linspace(-1, 1, 80).expand(4, 3, 48, 80)
     batch = batch_of(steps * torch.tensor([1.0, -1, 0.5, -0.5])[:, None, None, None])
@@ -460,9 +460,9 @@ def test_models_that_cannot_be_the_encoder(model, sentence):
 
 def test_start_needs_a_table_of_its_own():
     with pytest.raises(ConfigError, match="`position=learned_1d`"):
-        start(encoder(position="learned_2d"))
+        init_encoder(encoder(position="learned_2d"))
     fixed = encoder(position="sincos_2d")
-    start(fixed)
+    init_encoder(fixed)
     assert not fixed.blocks[0].mlp.fc1.bias.any()
     assert "pos_embed" not in dict(fixed.named_parameters())
 

@@ -14,9 +14,9 @@ from vitral.models import ViT, ViTConfig
 from vitral.objectives import MaskedPatch, MaskedPatchConfig
 from vitral.objectives.masked_patch import (
     Corruption,
-    colour_class,
-    draw,
-    shrink,
+    color_class,
+    downsample_patches,
+    draw_corruption,
 )
 from vitral.objectives.patches import from_patches, to_patches
 
@@ -52,7 +52,7 @@ def fates(chosen, masked=None, swapped=None, source=None) -> Corruption:
 @pytest.mark.parametrize(("patches", "count"), [(196, 98), (15, 8), (13, 6), (1, 1)])
 def test_half_of_the_patches_of_each_image_without_replacement(patches, count):
     ids = ("a.png", "b.png", "c.png")
-    chosen = draw(MaskedPatchConfig(), ids, patches, 5).chosen
+    chosen = draw_corruption(MaskedPatchConfig(), ids, patches, 5).chosen
     assert chosen.shape == (3, count)
     for row in chosen.tolist():
         assert len(set(row)) == count
@@ -61,7 +61,7 @@ def test_half_of_the_patches_of_each_image_without_replacement(patches, count):
 
 def test_eighty_ten_and_ten_percent_over_many_draws():
     ids = tuple(f"{i}.png" for i in range(600))
-    drawn = draw(MaskedPatchConfig(), ids, 196, 5)
+    drawn = draw_corruption(MaskedPatchConfig(), ids, 196, 5)
     assert drawn.chosen.numel() == 58_800
     masked, swapped = drawn.masked.double().mean(), drawn.swapped.double().mean()
     assert float(masked) == pytest.approx(0.8, abs=0.01)
@@ -76,7 +76,7 @@ def test_a_swapped_patch_is_any_other_of_the_batch():
     ids = ("a.png", "b.png")
     counts = torch.zeros(2, 3, 6)
     for key in range(600):
-        drawn = draw(MaskedPatchConfig(corrupted=1.0), ids, 3, key)
+        drawn = draw_corruption(MaskedPatchConfig(corrupted=1.0), ids, 3, key)
         for example in range(2):
             for place, source in zip(
                 drawn.chosen[example], drawn.source[example], strict=True
@@ -105,7 +105,7 @@ def test_a_swapped_patch_is_any_other_of_the_batch():
     ],
 )
 def test_colours_by_hand(colour, wanted):
-    found = colour_class(torch.tensor([colour], dtype=torch.float64))
+    found = color_class(torch.tensor([colour], dtype=torch.float64))
     assert found.tolist() == [wanted]
 
 
@@ -140,14 +140,14 @@ def test_the_target_is_the_mean_of_the_image_before_normalisation():
         2, 3, 512, generator=torch.Generator().manual_seed(2), dtype=torch.float64
     )
     objective.predict = lambda *arguments: answers
-    found = objective.corrupted_pass(image, fates(chosen))
+    found = objective.forward_corrupted(image, fates(chosen))
     terms = answers.log_softmax(-1).flatten(0, 1)
     loss = -sum(terms[i, c].item() for i, c in enumerate(classes)) / 6
     assert found["loss"].item() == pytest.approx(loss, rel=1e-12)
     right = functional.one_hot(torch.tensor(classes), 512).double().view(2, 3, -1)
     right[1, 2] = 0
     objective.predict = lambda *arguments: right
-    found = objective.corrupted_pass(image, fates(chosen))
+    found = objective.forward_corrupted(image, fates(chosen))
     assert found["accuracy"].item() == pytest.approx(5 / 6)
 
 
@@ -165,7 +165,7 @@ def test_a_small_patch_has_sixteen_colours():
     classes = torch.tensor([64 * r + 8 * g + b for r, g, b in cells]).view(2, 1, 16)
     answers = torch.randn(2, 1, 16, 512, dtype=torch.float64)
     objective.predict = lambda *arguments: answers.flatten(2)
-    found = objective.corrupted_pass(image, fates([[7], [14]]))
+    found = objective.forward_corrupted(image, fates([[7], [14]]))
     loss = -answers.log_softmax(-1).gather(3, classes[..., None]).mean()
     assert found["loss"].item() == pytest.approx(loss.item(), rel=1e-12)
     wanted = (answers.argmax(-1) == classes).double().mean()
@@ -174,7 +174,7 @@ def test_a_small_patch_has_sixteen_colours():
 
 def test_patches_that_four_does_not_divide_shrink_to_overlapping_cells():
     patches = torch.arange(6.0 * 14 * 3).view(1, 1, -1)
-    small = shrink(patches, (6, 14)).view(4, 4, 3)
+    small = downsample_patches(patches, (6, 14)).view(4, 4, 3)
     # Rows 0..1 of 6 and columns 0..3 of 14 make the first cell, in each channel.
     pixels = patches.view(6, 14, 3)
     torch.testing.assert_close(small[0, 0], pixels[:2, :4].mean(dim=(0, 1)))
@@ -186,7 +186,7 @@ def test_pixels_are_compared_by_their_mean_square():
     image = images()
     answers = torch.randn(2, 1, 768, dtype=torch.float64)
     objective.predict = lambda *arguments: answers
-    found = objective.corrupted_pass(image, fates([[6], [2]]))
+    found = objective.forward_corrupted(image, fates([[6], [2]]))
     one = image[0, :, 16:32, 16:32].permute(1, 2, 0).flatten() * 0.5 + 0.5
     two = image[1, :, :16, 32:48].permute(1, 2, 0).flatten() * 0.5 + 0.5
     loss = (answers[:, 0] - torch.stack([one, two])).square().mean()
@@ -246,7 +246,9 @@ def test_a_masked_patch_is_not_seen_but_is_the_target():
     assert objective.predict(image, corruption).equal(
         objective.predict(other, corruption)
     )
-    losses = [objective.corrupted_pass(x, corruption)["loss"] for x in (image, other)]
+    losses = [
+        objective.forward_corrupted(x, corruption)["loss"] for x in (image, other)
+    ]
     assert abs((losses[0] - losses[1]).item()) > 1e-3
 
 
@@ -259,7 +261,7 @@ def test_the_target_of_a_swapped_patch_is_its_own():
     )
     answers = torch.zeros(2, 1, 768, dtype=torch.float64)
     objective.predict = lambda *arguments: answers
-    assert objective.corrupted_pass(image, one) == objective.corrupted_pass(
+    assert objective.forward_corrupted(image, one) == objective.forward_corrupted(
         image, other
     )
 
@@ -272,7 +274,7 @@ def test_other_places_give_no_loss():
         lambda module, inputs, output: features.append(output) or output
     )
     image = images()
-    loss = objective.corrupted_pass(image, corruption)["loss"]
+    loss = objective.forward_corrupted(image, corruption)["loss"]
     hook.remove()
     (gradient,) = torch.autograd.grad(loss, features[0])
     touched = gradient.abs().sum(dim=2) > 0

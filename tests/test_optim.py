@@ -9,7 +9,7 @@ from torch import nn
 from vitral.errors import ConfigError, WeightsError
 from vitral.training import (
     OptimConfig,
-    build,
+    create_optimizer,
     optimizer_tensors,
     parameter_groups,
     restore_optimizer,
@@ -83,7 +83,7 @@ def test_layer_wise_rates():
     assert scales["blocks.0.weight"] == scales["blocks.0.bias"] == 0.25
     assert scales["blocks.1.weight"] == 0.5
     assert scales["head.weight"] == scales["head.bias"] == 10
-    optimizer = build(groups, config)
+    optimizer = create_optimizer(groups, config)
     set_lr(optimizer, 0.04)
     rates = {n: g["lr"] for g in optimizer.param_groups for n in names_of(model, g)}
     assert rates["patch.bias"] == 0.005
@@ -113,7 +113,9 @@ def test_decay_alone_moves_only_kernels():
     nn.init.ones_(model.weight)
     nn.init.ones_(model.bias)
     config = OptimConfig(lr=1e-3, weight_decay=0.1)
-    optimizer = build(parameter_groups(model, config, lambda name: 0, 0), config)
+    optimizer = create_optimizer(
+        parameter_groups(model, config, lambda name: 0, 0), config
+    )
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -124,7 +126,7 @@ def test_decay_alone_moves_only_kernels():
 def single(value, config, dtype=torch.float64):
     parameter = nn.Parameter(torch.tensor([value], dtype=dtype))
     group = {"params": [parameter], "lr_scale": 1.0, "weight_decay": 0.0}
-    return parameter, build([group], config)
+    return parameter, create_optimizer([group], config)
 
 
 def test_sgd_momentum():
@@ -150,7 +152,7 @@ def test_adamw_against_the_formula():
     config = OptimConfig(lr=0.01, weight_decay=0.2, betas=(0.8, 0.95))
     parameter = nn.Parameter(torch.tensor([0.7], dtype=torch.float64))
     group = {"params": [parameter], "lr_scale": 1.0, "weight_decay": 0.2}
-    optimizer = build([group], config)
+    optimizer = create_optimizer([group], config)
     weight, mean, square = 0.7, 0.0, 0.0
     for count, gradient in enumerate([0.3, -1.1, 0.05, 2.0], start=1):
         parameter.grad = torch.full_like(parameter, gradient)
@@ -188,7 +190,7 @@ def test_adafactor_against_the_formula(size):
     parameter = nn.Parameter(start.clone())
     config = OptimConfig(optimizer="adafactor", lr=0.01, weight_decay=0.3)
     group = {"params": [parameter], "lr_scale": 1.0, "weight_decay": 0.3}
-    optimizer = build([group], config)
+    optimizer = create_optimizer([group], config)
     for gradient in gradients:
         parameter.grad = gradient.clone()
         optimizer.step()
@@ -200,7 +202,9 @@ def test_adafactor_against_the_formula(size):
 def test_adafactor_keeps_a_number_for_each_row_and_column():
     model = nn.Linear(8192, 1664, bias=False, device="meta")
     config = OptimConfig(optimizer="adafactor")
-    optimizer = build(parameter_groups(model, config, lambda name: 0, 0), config)
+    optimizer = create_optimizer(
+        parameter_groups(model, config, lambda name: 0, 0), config
+    )
     model.weight.grad = torch.empty_like(model.weight)
     group = optimizer.param_groups[0]
     optimizer._init_group(group, [], [], [], [], [], [])
@@ -215,7 +219,7 @@ def test_the_kernels_of_the_head_decay_on_their_own():
     config = OptimConfig(
         optimizer="adafactor", lr=8e-4, weight_decay=0.03, head_decay=3.0
     )
-    optimizer = build(parameter_groups(model, config, layer_of, 3), config)
+    optimizer = create_optimizer(parameter_groups(model, config, layer_of, 3), config)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -263,7 +267,9 @@ def test_optimizer_state_by_name_is_bit_equal(kind):
         torch.manual_seed(0)
         model = Tiny()
         config = OptimConfig(optimizer=kind, lr=0.01, weight_decay=0.1)
-        optimizer = build(parameter_groups(model, config, layer_of, 3), config)
+        optimizer = create_optimizer(
+            parameter_groups(model, config, layer_of, 3), config
+        )
         names = dict(model.named_parameters())
         if restored is not None:
             model.load_state_dict(restored[0])

@@ -9,8 +9,8 @@ from torch import nn
 
 from helpers import TINY, TINY_TNT, images, randomise, tiny_vit
 from vitral.errors import ConfigError
-from vitral.layers import PatchDropout, num_kept, put_back, rows_of
-from vitral.models import DeiTConfig, TNTConfig, ViT, build, config
+from vitral.layers import PatchDropout, gather_tokens, num_kept, scatter_tokens
+from vitral.models import DeiTConfig, TNTConfig, ViT, build_model, get_config
 from vitral.models.hybrid import Hybrid, HybridConfig
 from vitral.objectives.mae import MAE, MAEConfig
 from vitral.objectives.masked_patch import MaskedPatch, MaskedPatchConfig
@@ -61,11 +61,11 @@ def test_each_image_keeps_its_own_patches_all_equally_often():
 def test_rows_and_the_way_back():
     x = torch.arange(12.0).reshape(2, 3, 2)
     index = torch.tensor([[0, 2], [1, 2]])
-    rows = rows_of(x, index)
+    rows = gather_tokens(x, index)
     assert rows.tolist() == [[[0, 1], [4, 5]], [[8, 9], [10, 11]]]
-    back = put_back(rows, index, 3)
+    back = scatter_tokens(rows, index, 3)
     assert back.tolist() == [[[0, 1], [0, 0], [4, 5]], [[0, 0], [8, 9], [10, 11]]]
-    flags = put_back(torch.ones(2, 2, dtype=torch.bool), index, 3)
+    flags = scatter_tokens(torch.ones(2, 2, dtype=torch.bool), index, 3)
     assert flags.tolist() == [[True, False, True], [False, True, True]]
 
 
@@ -79,7 +79,7 @@ def test_nothing_is_left_out_and_nothing_drawn(rate, training):
     assert torch.equal(logits, plain(images()))
     features = model.forward_features(images())
     assert features.mask is None
-    assert model.embed(images()).kept is None
+    assert model.embed(images()).keep_indices is None
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_patch_mask_and_dropout_together():
 
 
 def test_deit_keeps_both_of_its_tokens():
-    model = build(DeiTConfig(**TINY)).double()
+    model = build_model(DeiTConfig(**TINY)).double()
     randomise(model)
     expected = model.eval()(images(), taking_part())
     dropping(model)
@@ -190,7 +190,7 @@ def test_hybrid_drops_patches_of_its_map():
     model = Hybrid(HybridConfig(**settings)).double()
     randomise(model)
     model.eval()
-    tokens = model.sequence(
+    tokens = model.build_sequence(
         model.patch_embed(images()), model.config.grid, taking_part()
     )
     expected = model.forward_tokens(tokens)
@@ -199,14 +199,14 @@ def test_hybrid_drops_patches_of_its_map():
 
 def test_another_image_size_drops_its_share():
     model = tiny_vit(patch_drop_rate=0.6).train()
-    assert model.embed(images(height=32, width=112)).kept.shape == (2, 5)
+    assert model.embed(images(height=32, width=112)).keep_indices.shape == (2, 5)
     assert model(images(height=32, width=112)).shape == (2, 7)
 
 
 def test_a_frozen_stem_leaves_nothing_out():
     model = tiny_vit(patch_drop_rate=0.6)
     model.freeze(0)
-    assert model.train().embed(images()).kept is None
+    assert model.train().embed(images()).keep_indices is None
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_frozen_stem_leaves_nothing_out():
             "cannot be used with a TNT, whose words of every patch",
         ),
         (
-            lambda: config("timesformer_ti16", {"patch_drop_rate": 0.5}),
+            lambda: get_config("timesformer_ti16", {"patch_drop_rate": 0.5}),
             "cannot be used with a TimeSformer, whose steps need whole frames",
         ),
         (
@@ -233,7 +233,7 @@ def test_a_frozen_stem_leaves_nothing_out():
             lambda: MaskedPatch(tiny_vit(patch_drop_rate=0.5), MaskedPatchConfig()),
             "objective chooses itself which patches",
         ),
-        (lambda: config("bit_r50x1", {"patch_drop_rate": 0.5}), "patch_drop_rate"),
+        (lambda: get_config("bit_r50x1", {"patch_drop_rate": 0.5}), "patch_drop_rate"),
     ],
 )
 def test_who_refuses(make, sentence):

@@ -50,7 +50,7 @@ def test_frames_share_one_scale() -> None:
 
 
 def test_a_strip_has_frames_maps_and_times() -> None:
-    plot = plots.strip(clip(), {"rollout": heats()}, TIMES, title="Rollout: a.mp4")
+    plot = plots.filmstrip(clip(), {"rollout": heats()}, TIMES, title="Rollout: a.mp4")
     pictures = shown(plot)
     assert len(pictures) == 2 * FRAMES + 1  # and the key of the colours
     # 40 pixels become 160.
@@ -68,7 +68,7 @@ def test_a_strip_has_frames_maps_and_times() -> None:
 
 
 def test_bytes_repeat() -> None:
-    made = [plots.strip(clip(), {"a": heats()}, TIMES).figure for _ in range(2)]
+    made = [plots.filmstrip(clip(), {"a": heats()}, TIMES).figure for _ in range(2)]
     assert plots.to_png(made[0], 60) == plots.to_png(made[1], 60)
     assert plots.to_pdf(made[0]) == plots.to_pdf(made[1])
     moving = [plots.animation(clip(), heats(), SECONDS) for _ in range(2)]
@@ -78,7 +78,7 @@ def test_bytes_repeat() -> None:
 def test_several_maps_have_names_and_long_clips_are_thinned() -> None:
     several = {"rollout": heats(20), "Grad-CAM": 0 * heats(20)}
     times = [f"frame {3 * i}" for i in range(20)]
-    plot = plots.strip(clip(20), several, times)
+    plot = plots.filmstrip(clip(20), several, times)
     assert len(shown(plot)) == 3 * 8 + 1
     found = texts(plot)
     assert found.index("rollout") == found.index("input") + 1
@@ -87,14 +87,14 @@ def test_several_maps_have_names_and_long_clips_are_thinned() -> None:
     assert "frame 57" in found
     assert "Grad-CAM: The map is zero everywhere." in plot.alt
     assert "rollout: Greatest at frame 0, row 1" in plot.alt
-    one = plots.strip(clip(20), {"rollout": heats(20)}, times)
+    one = plots.filmstrip(clip(20), {"rollout": heats(20)}, times)
     assert len(shown(one)) == 2 * 16 + 1
     assert "16 of 20 frames" in texts(one)
 
 
 def test_colours_of_patches() -> None:
     colours = np.random.default_rng(1).random((FRAMES, ROWS, COLUMNS, 3))
-    plot = plots.colour_strip(clip(), colours, TIMES, title="Features")
+    plot = plots.color_strip(clip(), colours, TIMES, title="Features")
     pictures = shown(plot)
     assert len(pictures) == 2 * FRAMES
     np.testing.assert_allclose(pictures[3][0, 0], colours[1, 0, 0])
@@ -124,7 +124,7 @@ def test_a_gif_has_every_frame_for_its_time() -> None:
 
 
 def test_a_strip_of_bare_pixels() -> None:
-    pixels = plots.strip_pixels(clip(9), heats(9), 80)
+    pixels = plots.filmstrip_pixels(clip(9), heats(9), 80)
     # Eight of nine frames, twice as large, 2 pixels between.
     assert pixels.shape == (2 * 2 * HEIGHT + 2, 8 * 2 * WIDTH + 7 * 2, 3)
     np.testing.assert_allclose(pixels[:48:2, :80:2], clip(9)[0] / 255)
@@ -134,18 +134,23 @@ def test_a_strip_of_bare_pixels() -> None:
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: plots.strip(clip(), {}, TIMES), "no map to draw: give at least one"),
         (
-            lambda: plots.strip(clip(), {"a": heats(2)}, TIMES),
+            lambda: plots.filmstrip(clip(), {}, TIMES),
+            "no map to draw: give at least one",
+        ),
+        (
+            lambda: plots.filmstrip(clip(), {"a": heats(2)}, TIMES),
             "frames of `a` must be one for each image: got 2, not 3",
         ),
         (
-            lambda: plots.strip(clip(), {"a": heats()}, TIMES[:2]),
+            lambda: plots.filmstrip(clip(), {"a": heats()}, TIMES[:2]),
             "the times must be one for each image: got 2, not 3",
         ),
-        (lambda: plots.strip([], {"a": heats()}, TIMES), "the clip is empty"),
+        (lambda: plots.filmstrip([], {"a": heats()}, TIMES), "the clip is empty"),
         (
-            lambda: plots.strip([*clip(2), clip()[0][:, :30]], {"a": heats()}, TIMES),
+            lambda: plots.filmstrip(
+                [*clip(2), clip()[0][:, :30]], {"a": heats()}, TIMES
+            ),
             "of one size",
         ),
         (

@@ -10,21 +10,26 @@ from test_plots import texts
 from vitral import plots
 from vitral.errors import DataError
 
-MEMORY = plots.Panel(
+MEMORY = plots.CostPanel(
     "Memory",
     "MiB",
     {
-        "joint": plots.Line([2, 4, 8], [30.0, 120.0, 1480.0]),
-        "divided": plots.Line([2, 4, 8], [40.0, 80.0, 160.0]),
+        "joint": plots.CostCurve([2, 4, 8], [30.0, 120.0, 1480.0]),
+        "divided": plots.CostCurve([2, 4, 8], [40.0, 80.0, 160.0]),
     },
 )
-RATIO = plots.Panel(
-    "Ratio", "joint / divided", {"joint": plots.Line([4, 16], [0.5, 9.25])}, level=1.0
+RATIO = plots.CostPanel(
+    "Ratio",
+    "joint / divided",
+    {"joint": plots.CostCurve([4, 16], [0.5, 9.25])},
+    level=1.0,
 )
 
 
 def test_each_panel_draws_its_lines_and_its_level() -> None:
-    plot = plots.growth([MEMORY, RATIO], axis="frames", verdict="Divided is cheaper.")
+    plot = plots.cost_growth(
+        [MEMORY, RATIO], axis="frames", verdict="Divided is cheaper."
+    )
     left, right = plot.figure.axes
     for axes in (left, right):
         assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
@@ -49,14 +54,14 @@ def test_each_panel_draws_its_lines_and_its_level() -> None:
 
 
 def test_the_same_lines_give_the_same_bytes() -> None:
-    first, second = (plots.growth([RATIO], axis="frames") for _ in range(2))
+    first, second = (plots.cost_growth([RATIO], axis="frames") for _ in range(2))
     assert plots.to_svg(first.figure) == plots.to_svg(second.figure)
     png = plots.to_png(first.figure, 72)
     assert Image.open(io.BytesIO(png)).width > 300
 
 
-def panel(sizes, costs) -> plots.Panel:
-    return plots.Panel("Time", "s", {"axial": plots.Line(sizes, costs)})
+def panel(sizes, costs) -> plots.CostPanel:
+    return plots.CostPanel("Time", "s", {"axial": plots.CostCurve(sizes, costs)})
 
 
 @pytest.mark.parametrize(
@@ -64,15 +69,15 @@ def panel(sizes, costs) -> plots.Panel:
     [
         ([], "has 1 to 4 panels: got 0"),
         ([RATIO] * 5, "has 1 to 4 panels: got 5"),
-        ([plots.Panel("Time", "s", {})], "there is no line to draw: `Time`"),
+        ([plots.CostPanel("Time", "s", {})], "there is no line to draw: `Time`"),
         ([panel([2, 4], [1.0])], "axial must have a cost for each size: got 1, not 2"),
         ([panel([4, 2], [1.0, 2.0])], r"sizes of axial must rise .* above 0: got 4, 2"),
         ([panel([0, 2], [1.0, 2.0])], r"must rise from above 0: got 0, 2\."),
         ([panel([2, 4], [0.0, 2.0])], "must be above 0: axial has 0"),
         (
             [
-                plots.Panel(
-                    "Time", "s", {str(i): plots.Line([1], [1]) for i in range(7)}
+                plots.CostPanel(
+                    "Time", "s", {str(i): plots.CostCurve([1], [1]) for i in range(7)}
                 )
             ],
             "shows at most 6 names: got 7",
@@ -81,4 +86,4 @@ def panel(sizes, costs) -> plots.Panel:
 )
 def test_what_cannot_be_drawn(panels, sentence) -> None:
     with pytest.raises(DataError, match=sentence):
-        plots.growth(panels, axis="frames")
+        plots.cost_growth(panels, axis="frames")

@@ -62,12 +62,12 @@ def sizes(**changes: Any) -> plots.Plot:
         "low": [0.4, 0.6, 0.78],
         "high": [0.6, 0.75, 0.84],
     }
-    return plots.data_size(**(given | changes))
+    return plots.data_size_curve(**(given | changes))
 
 
 ALL: dict[str, Callable[[], plots.Plot]] = {
     "overlay": lambda: plots.overlay(photo(), spot(), title=STRANGE),
-    "colour_overlay": lambda: plots.colour_overlay(photo(), spot(), title=STRANGE),
+    "colour_overlay": lambda: plots.color_overlay(photo(), spot(), title=STRANGE),
     "gallery": lambda: plots.gallery(
         [photo(0), photo(1, 64, 40)], [spot(), spot(0, 0)], [STRANGE, "b"]
     ),
@@ -83,7 +83,7 @@ ALL: dict[str, Callable[[], plots.Plot]] = {
     "position_panels": lambda: plots.position_panels(
         {STRANGE: (cosines(), (ROWS, COLUMNS)), "b": (cosines(2, 20), (2, 20))}
     ),
-    "colours": lambda: plots.colours(
+    "colours": lambda: plots.feature_colors(
         [photo(0), photo(1)], np.random.default_rng(1).random((2, ROWS, COLUMNS, 3))
     ),
     "rank_curves": lambda: plots.rank_curves(
@@ -95,7 +95,7 @@ ALL: dict[str, Callable[[], plots.Plot]] = {
         {STRANGE: [[1, 0.5, 0, 0, 0], [1, 0.7, 0.2, 0, 0]], "random order": 1 - SHARES},
         {STRANGE: [0, 0.5, 1, 1, 1]},
     ),
-    "randomisation": lambda: plots.randomisation(
+    "randomisation": lambda: plots.randomization(
         [STRANGE, "blocks.1", "blocks.0"], [[0.9, 0.4, 0.0], [0.7, 0.2, -0.2]]
     ),
     "data_size": lambda: sizes(curve=FIT, verdict=STRANGE),
@@ -172,7 +172,7 @@ def test_overlay_shows_the_picture_and_the_shaded_one() -> None:
     np.testing.assert_allclose(pixels(plot, 0), photo() / 255)
     np.testing.assert_allclose(pixels(plot, 1), plots.shade(photo(), spot()))
     assert "row 1, column 4 of 3 x 5 patches" in plot.alt
-    plot = plots.colour_overlay(photo(), spot())
+    plot = plots.color_overlay(photo(), spot())
     np.testing.assert_allclose(pixels(plot, 1), plots.tint(photo(), spot()))
 
 
@@ -312,7 +312,7 @@ def test_large_grids_are_thinned_and_say_so() -> None:
 
 def test_colours_cover_the_picture() -> None:
     values = np.random.default_rng(1).random((2, ROWS, COLUMNS, 3))
-    plot = plots.colours([photo(0), photo(1)], values)
+    plot = plots.feature_colors([photo(0), photo(1)], values)
     image = plot.figure.axes[3].images[0]
     np.testing.assert_array_equal(np.asarray(image.get_array()), values[1])
     assert tuple(image.get_extent()) == (-0.5, WIDTH - 0.5, HEIGHT - 0.5, -0.5)
@@ -425,7 +425,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: plots.positions(9 * cosines(), (ROWS, COLUMNS)), "must lie in -1..1"),
     (lambda: plots.position_panels({}), "there is no model to draw"),
-    (lambda: plots.colours([photo()], np.ones((2, 3, 5, 3))), "one for each image"),
+    (
+        lambda: plots.feature_colors([photo()], np.ones((2, 3, 5, 3))),
+        "one for each image",
+    ),
     (lambda: plots.rank_curves({}), "there is no curve to draw"),
     (lambda: plots.rank_curves({"a": [1, -0.5]}), "cannot be below 0: a has -0.5"),
     (lambda: plots.rank_curves({"a": [[1.0]]}), r"curve a must be \[layers \+ 1\]"),
@@ -439,8 +442,8 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         "the scores of a must be one for each share: got 4, not 5",
     ),
     (lambda: plots.faithfulness_curves(SHARES, {}, {}), "there is no score to draw"),
-    (lambda: plots.randomisation(["head"], [0.1, 0.2]), "each stage: got 2, not 1"),
-    (lambda: plots.randomisation(["head"], [3.0]), "correlation must lie in -1..1"),
+    (lambda: plots.randomization(["head"], [0.1, 0.2]), "each stage: got 2, not 1"),
+    (lambda: plots.randomization(["head"], [3.0]), "correlation must lie in -1..1"),
     (lambda: sizes(low=[0.4]), "the lower ends must be one for each size: got 1"),
     (lambda: sizes(sizes=[0, 1, 2]), "must be 1 image or more: got 0"),
     (lambda: sizes(accuracies=[50, 69, 81]), "divide percentages by 100"),

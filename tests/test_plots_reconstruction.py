@@ -20,7 +20,7 @@ def pixels(plot: plots.Plot, i: int) -> np.ndarray:
 
 
 def test_masked_pictures_are_grey_where_patches_are_hidden():
-    shown = plots.masked(photo(), HIDDEN)
+    shown = plots.mask_patches(photo(), HIDDEN)
     wanted = photo() / 255
     wanted[16:32, 64:80] = wanted[:16, :16] = wanted[32:, 32:48] = 0.62
     np.testing.assert_allclose(shown, wanted)
@@ -33,7 +33,7 @@ def test_a_row_is_original_masked_reconstruction():
     plot = plots.reconstructions(images, [HIDDEN, ~HIDDEN], drawn, note="As it is.")
     assert len(plot.figure.axes) == 6
     np.testing.assert_allclose(pixels(plot, 3), images[1] / 255)
-    np.testing.assert_allclose(pixels(plot, 4), plots.masked(images[1], ~HIDDEN))
+    np.testing.assert_allclose(pixels(plot, 4), plots.mask_patches(images[1], ~HIDDEN))
     np.testing.assert_allclose(pixels(plot, 5), 0.25)
     assert pixels(plot, 2)[0, 0].tolist() == [1, 1, 1]
     assert pixels(plot, 2)[0, 1].tolist() == [0, 0, 0]

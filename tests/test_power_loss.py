@@ -20,8 +20,8 @@ from power import Crash, Recorder, crashes, read_tree, without_a_cut, write_tree
 from vitral.atomic_io import write_json
 from vitral.errors import VitralError
 from vitral.training import CheckpointStore
-from vitral.workflows.resume_check.compare_runs import compare_folders
-from vitral.workflows.run_lock import claim
+from vitral.workflows.resume_check.compare_runs import diff_runs
+from vitral.workflows.run_lock import require_usable_folder
 from vitral.workflows.train import train
 
 STEPS = 8
@@ -54,7 +54,8 @@ def no_report():
             "vitral.workflows.train.finalize.write_report", lambda out, data: out
         )
         patch.setattr(
-            "vitral.workflows.train.finalize.look", lambda run, data, device: None
+            "vitral.workflows.train.finalize.compute_report_maps",
+            lambda run, data, device: None,
         )
         yield
 
@@ -124,7 +125,7 @@ def loaded(store: CheckpointStore, step: int) -> dict[str, Any]:
 
 def check(crash: Crash, out: Path, config) -> int:
     """What must hold of a folder after a power cut; its newest checkpoint."""
-    claim(config, out, resume=True)
+    require_usable_folder(config, out, resume=True)
     saved = dict(crash.marks)
     store = CheckpointStore(out / "checkpoints")
     store.prepare()
@@ -169,7 +170,7 @@ def test_after_a_power_cut_there_is_a_whole_checkpoint(
         found[step] = found.get(step, 0) + 1
         if generator.random() < 0.003:
             train(config, out, resume=True, device="cpu")
-            assert compare_folders(whole, out).differences == ()
+            assert diff_runs(whole, out).differences == ()
             resumed += 1
     assert sum(found.values()) >= 2000
     assert set(found) == {0, 2, 4, 6, 8}

@@ -32,10 +32,10 @@ from vitral.errors import ConfigError, MissingExtraError
 from vitral.models import ViT, ViTConfig
 from vitral.workflows import open_run
 from vitral.workflows.predict import job, predict
-from vitral.workflows.predict.find_files import found
-from vitral.workflows.predict.job import BATCHES
+from vitral.workflows.predict.find_files import find_files
+from vitral.workflows.predict.job import BATCHES_PER_PART
 from vitral.workflows.predict.predict import predict_files
-from vitral.workflows.predict.writers import form_of
+from vitral.workflows.predict.writers import resolve_format
 
 ODD = ("a,b.png", 'quo"te.png', "line\nbreak.png", "größe.png", "日本.png")
 CLASSES = tuple(f"kind {number}" for number in range(TINY["num_classes"]))
@@ -92,14 +92,14 @@ def whole(model, images, tmp_path_factory) -> bytes:
     """The lines of an unbroken run."""
     out = tmp_path_factory.mktemp("whole") / "answers.jsonl"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "BATCHES", 2)
+        patch.setattr(job, "BATCHES_PER_PART", 2)
         assert predicted(model, images, out) == 3
     return out.read_bytes()
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch) -> None:
-    monkeypatch.setattr(job, "BATCHES", 2)
+    monkeypatch.setattr(job, "BATCHES_PER_PART", 2)
 
 
 def test_rows_are_those_of_the_terminal(model, images, whole, capsys):
@@ -187,7 +187,7 @@ def test_parquet_in_a_file_and_in_parts(model, images, whole, tmp_path):
 
 def test_parquet_needs_its_package_and_a_file(model, images, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"give `--out FILE.parquet`"):
-        form_of("parquet", None)
+        resolve_format("parquet", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vitral\[hf\]'"):
         predict_files(model, images, tmp_path / "answers.parquet")
@@ -364,7 +364,9 @@ def test_a_file_that_goes_while_others_are_answered(model, images, tmp_path):
         (folder / "two" / "21.png").unlink()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitral.workflows.predict.predict._Told.add", remove_once(remove))
+        patch.setattr(
+            "vitral.workflows.predict.predict._ProgressCounter.add", remove_once(remove)
+        )
         made = predict_files(model, folder, out, batch_size=3, workers=0)
     rows = {row["path"]: row for row in map(json.loads, out.read_text().splitlines())}
     row = rows[str(folder / "two" / "21.png")]
@@ -414,7 +416,7 @@ def test_a_second_run_into_the_same_place(model, images, tmp_path, capsys):
     def slow() -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "vitral.workflows.predict.predict._Told.add",
+                "vitral.workflows.predict.predict._ProgressCounter.add",
                 lambda *_: (held.touch(), time.sleep(60)),
             )
             return predicted(model, images, out)
@@ -474,13 +476,13 @@ def streamed(model: Path, images: Path, out: Path) -> int:
 
 def test_two_streams_write_what_one_writes(model, images, whole, tmp_path, monkeypatch):
     numbers: list[int] = []
-    in_streams = predict.in_streams
+    in_streams = predict.run_in_threads
 
     def noted(work, parts, number: int) -> None:
         numbers.append(number)
         in_streams(work, parts, number)
 
-    monkeypatch.setattr(predict, "in_streams", noted)
+    monkeypatch.setattr(predict, "run_in_threads", noted)
     out = tmp_path / "answers.jsonl"
     assert streamed(model, images, out) == 3
     assert numbers == [2]
@@ -536,13 +538,13 @@ def test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path,
 
 def test_memory_stays_flat(model, tmp_path, monkeypatch):
     """20,000 images: more memory at the end than after a tenth is a leak."""
-    monkeypatch.setattr(job, "BATCHES", BATCHES)
+    monkeypatch.setattr(job, "BATCHES_PER_PART", BATCHES_PER_PART)
     folder = tmp_path / "in"
     folder.mkdir()
     Image.fromarray(np.zeros((3, 5, 3), np.uint8)).save(folder / "0.png")
     for number in range(1, 20_000):
         os.link(folder / "0.png", folder / f"{number}.png")
-    monkeypatch.setattr("vitral.workflows.run.logits_of", fast)
+    monkeypatch.setattr("vitral.workflows.run.predict_logits", fast)
     resident = []
 
     def note(told, number: int, waited: float) -> None:
@@ -550,7 +552,7 @@ def test_memory_stays_flat(model, tmp_path, monkeypatch):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         resident.append(pages * resource.getpagesize() / 2**20)
 
-    monkeypatch.setattr("vitral.workflows.predict.predict._Told.add", note)
+    monkeypatch.setattr("vitral.workflows.predict.predict._ProgressCounter.add", note)
     predict_files(model, folder, tmp_path / "answers.jsonl", workers=0)
     assert len(resident) == 625
     assert resident[-1] - resident[62] < 10
@@ -566,7 +568,7 @@ def test_the_list_of_a_folder_is_sorted_by_parts(tmp_path):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert list(found([tmp_path])) == [
+    assert list(find_files([tmp_path])) == [
         p
         for p in sorted(tmp_path.rglob("*"))
         if p.suffix.lower() in (".png", ".jpg") and "loop" not in p.parts
@@ -585,7 +587,7 @@ def test_without_a_head(tmp_path, images):
 
 
 def test_progress_is_told(model, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("vitral.workflows.predict.predict.SECONDS", 0.0)
+    monkeypatch.setattr("vitral.workflows.predict.predict.PROGRESS_INTERVAL", 0.0)
     said: list[str] = []
     predict_files(
         model,

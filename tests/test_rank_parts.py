@@ -18,20 +18,29 @@ import vitral.models
 from helpers import images, randomise, tiny_vit
 from photos import make_photos
 from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, training_transform
-from vitral.data.loading.batch import Rows
-from vitral.data.loading.rank_slice import pieces
+from vitral.data.loading.batch import RowSlice
+from vitral.data.loading.rank_slice import iter_batch_slices
 from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.training.activation_checkpoint import (
     checkpoint_activations,
-    forward_names,
-    units,
+    find_blocks,
+    forward_method_names,
 )
 from vitral.training.checkpointing import sharded
-from vitral.training.distributed.collectives import Ranks
-from vitral.training.distributed.failures import PeerError, is_broken, is_quiet
-from vitral.training.distributed.microbatch import Share, own_parts, own_span, spans
-from vitral.training.distributed.rendezvous import name_of_start
-from vitral.training.parallel.ddp import refuse_batch_norm
+from vitral.training.distributed.collectives import RankGroup
+from vitral.training.distributed.failures import (
+    PeerError,
+    is_collective_failure,
+    is_reported_elsewhere,
+)
+from vitral.training.distributed.microbatch import (
+    RankSlice,
+    local_microbatches,
+    local_row_range,
+    split_rows,
+)
+from vitral.training.distributed.rendezvous import agree_on_restart_id
+from vitral.training.parallel.ddp import require_no_batch_norm
 
 
 class Batch(NamedTuple):
@@ -49,30 +58,34 @@ def batch_of(size: int) -> Batch:
 @pytest.mark.parametrize("size", [1, 3, 5, 12, 13])
 @pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (2, 3), (3, 2), (5, 1)])
 def test_the_parts_of_all_ranks_are_those_of_one_process(size, world, accumulate):
-    one = own_parts(batch_of(size), rank=0, world=1, accumulate=world * accumulate)
+    one = local_microbatches(
+        batch_of(size), rank=0, world=1, accumulate=world * accumulate
+    )
     expected = [(part.number, part.batch.id) for part in one]
     found = []
     for rank in range(world):
         mine = {"rank": rank, "world": world, "accumulate": accumulate}
-        parts = list(own_parts(batch_of(size), **mine))
+        parts = list(local_microbatches(batch_of(size), **mine))
         assert len(parts) == accumulate  # as many passes on each
         found += [(part.number, part.batch.id) for part in parts if part.counts]
         if size < world * accumulate:
             continue
-        span = own_span(size, **mine)
-        rows = Batch(*(field[span.first : span.last] for field in batch_of(size)))
-        share = Share(rows=rows, first=span.first, size=size, whole=lambda: None)
-        again = list(own_parts(share, **mine))
+        span = local_row_range(size, **mine)
+        rows = Batch(*(field[span.start : span.stop] for field in batch_of(size)))
+        share = RankSlice(
+            rows=rows, first=span.start, size=size, build_global_batch=lambda: None
+        )
+        again = list(local_microbatches(share, **mine))
         assert [part.batch.id for part in again] == [part.batch.id for part in parts]
     assert found == expected
     assert sum((ids for _, ids in found), ()) == batch_of(size).id
 
 
 def test_spans_by_hand():
-    assert spans(7, 3) == [(0, 2), (2, 4), (4, 7)]
-    assert spans(2, 3) == [(0, 1), (1, 2)]
-    assert own_span(7, 1, 3, 1) == (2, 4)
-    assert own_span(2, 2, 3, 1) == (2, 2)  # nothing left for the third
+    assert split_rows(7, 3) == [(0, 2), (2, 4), (4, 7)]
+    assert split_rows(2, 3) == [(0, 1), (1, 2)]
+    assert local_row_range(7, 1, 3, 1) == (2, 4)
+    assert local_row_range(2, 2, 3, 1) == (2, 2)  # nothing left for the third
 
 
 # rows
@@ -114,22 +127,26 @@ def test_the_rows_of_a_rank_are_those_of_the_batch(photos, mix, changes):
     sizes, broken = [], 0
     for rank in range(3):
 
-        def part(size: int, rank: int = rank) -> Rows | None:
-            return None if size < 3 else Rows(*own_span(size, rank, 3, 1), size)
+        def part(size: int, rank: int = rank) -> RowSlice | None:
+            return (
+                None if size < 3 else RowSlice(*local_row_range(size, rank, 3, 1), size)
+            )
 
-        tasks = loader.tasks(1)
-        for task, piece in zip(tasks, pieces(loader, 1, 0, part), strict=True):
+        tasks = loader.requests(1)
+        for task, piece in zip(
+            tasks, iter_batch_slices(loader, 1, 0, part), strict=True
+        ):
             ids = tuple(e.id for e in task.examples)
             batch = whole[tuple(name for name in ids if name != bad)]
             sizes.append(piece.rows.size)
             if piece.batch is None:
                 broken += 1
                 assert bad in ids
-                again = piece.whole()
+                again = piece.build_full()
                 assert again.id == batch.id
                 assert again.image.equal(batch.image)
                 continue
-            chosen = slice(piece.rows.first, piece.rows.last)
+            chosen = slice(piece.rows.start, piece.rows.stop)
             assert piece.batch.id == ids[chosen]
             if bad not in ids:  # or its rows are mixed with others
                 assert piece.batch.image.equal(batch.image[chosen])
@@ -141,22 +158,27 @@ def test_the_rows_of_a_rank_are_those_of_the_batch(photos, mix, changes):
 
 def test_a_share_that_is_missing_makes_all_build_the_batch(monkeypatch):
     """The other rank's answers are given: 1 for rows that it does not have."""
-    ranks = Ranks(rank=1, world=2)
-    share = Share(rows=batch_of(3), first=3, size=6, whole=lambda: batch_of(5))
-    answers = iter([0, 1, 2])
-    monkeypatch.setattr(Ranks, "highest", lambda self, own: max(own, next(answers)))
-    monkeypatch.setattr(
-        "vitral.training.distributed.collectives.gathered", lambda value: [value] * 2
+    ranks = RankGroup(rank=1, world=2)
+    share = RankSlice(
+        rows=batch_of(3), first=3, size=6, build_global_batch=lambda: batch_of(5)
     )
-    found = list(ranks.together(iter([share, share, share])))
+    answers = iter([0, 1, 2])
+    monkeypatch.setattr(
+        RankGroup, "all_reduce_max", lambda self, own: max(own, next(answers))
+    )
+    monkeypatch.setattr(
+        "vitral.training.distributed.collectives.all_gather", lambda value: [value] * 2
+    )
+    found = list(ranks.synchronize(iter([share, share, share])))
     assert [type(offer).__name__ for offer in found] == ["Share", "Batch"]
     other = ("image/0", "image/7")
     monkeypatch.setattr(
-        "vitral.training.distributed.collectives.gathered", lambda value: [other, value]
+        "vitral.training.distributed.collectives.all_gather",
+        lambda value: [other, value],
     )
-    monkeypatch.setattr(Ranks, "highest", lambda self, own: 1)
+    monkeypatch.setattr(RankGroup, "all_reduce_max", lambda self, own: 1)
     with pytest.raises(DataError, match="image/1 can be read by rank 0 or rank 1"):
-        list(ranks.together(iter([share])))
+        list(ranks.synchronize(iter([share])))
 
 
 # memory
@@ -183,7 +205,7 @@ def test_recomputed_activations_give_the_same_bits_in_less_memory(pool):
     """With dropout and dropped paths, whose draws must be made again."""
     model = tiny_vit(depth=5, drop_rate=0.2, drop_path_rate=0.3, global_pool=pool)
     other = copy.deepcopy(model)
-    found = units(other)
+    found = find_blocks(other)
     assert found == list(other.blocks)
     checkpoint_activations(found)
     loss, gradients, kept = trained(model)
@@ -196,13 +218,13 @@ def test_recomputed_activations_give_the_same_bits_in_less_memory(pool):
 
 def test_a_copy_of_recomputed_blocks_calls_its_own_weights():
     model = tiny_vit()
-    checkpoint_activations(units(model))
+    checkpoint_activations(find_blocks(model))
     copied = copy.deepcopy(model)
     with torch.no_grad():
         copied.blocks[0].mlp.fc1.weight.zero_()
     assert not copied.train()(images()).equal(model.train()(images()))
     assert type(model.blocks[0]).__name__ == "Block"
-    assert "forward_first" in forward_names(model.blocks[0])
+    assert "forward_first" in forward_method_names(model.blocks[0])
 
 
 FREED = """
@@ -259,16 +281,16 @@ SMALL = {
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
 def test_a_sharded_model_of_every_family_computes_the_same(group):
     """Each is built small; blocks are found in lists, whatever they are called."""
-    from vitral.training.parallel.fsdp import shard
+    from vitral.training.parallel.fsdp import shard_objective
 
     for name, changes in SMALL.items():
-        config = vitral.models.config(name, changes)
-        model = vitral.models.build(config)
+        config = vitral.models.get_config(name, changes)
+        model = vitral.models.build_model(config)
         randomise(model)
         plain = copy.deepcopy(model)
-        assert units(model), name
+        assert find_blocks(model), name
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        forward = shard(model, optimizer, Ranks(), False).forward
+        forward = shard_objective(model, optimizer, RankGroup(), False).forward
         frames = [config.num_frames] if config.num_frames else []
         image = torch.randn(2, *frames, 3, *config.image_hw)
         found, expected = forward(image), plain(image)
@@ -300,17 +322,19 @@ def test_a_strangers_metadata_runs_nothing(tmp_path, capsys):
 def test_batch_norm_is_refused():
     model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
     with pytest.raises(ConfigError, match="`1` normalises over the batch"):
-        refuse_batch_norm(model)
-    refuse_batch_norm(model.eval())
+        require_no_batch_norm(model)
+    require_no_batch_norm(model.eval())
 
 
 def test_what_counts_as_a_broken_collective():
     text = "[/x/gloo/pair.cc:545] Read error [127.0.0.1]:9: Connection reset by peer"
-    assert is_broken(RuntimeError(text))
-    assert is_broken(dist.DistBackendError("anything"))
-    assert not is_broken(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    assert not is_broken(PeerError(text))
-    assert not is_quiet(RuntimeError(text))
+    assert is_collective_failure(RuntimeError(text))
+    assert is_collective_failure(dist.DistBackendError("anything"))
+    assert not is_collective_failure(
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    )
+    assert not is_collective_failure(PeerError(text))
+    assert not is_reported_elsewhere(RuntimeError(text))
 
 
 def test_a_second_start_on_the_same_store_gets_another_name():
@@ -319,9 +343,11 @@ def test_a_second_start_on_the_same_store_gets_another_name():
     names = []
     for _ in range(2):
         with ThreadPoolExecutor(3) as pool:
-            ranks = [pool.submit(name_of_start, store, n, 3, 20.0) for n in range(3)]
+            ranks = [
+                pool.submit(agree_on_restart_id, store, n, 3, 20.0) for n in range(3)
+            ]
             names.append({rank.result() for rank in ranks})
     assert [len(name) for name in names] == [1, 1]
     assert names[0] != names[1]
     with pytest.raises(ConfigError, match="Rank 1 did not come to the meeting"):
-        name_of_start(dist.HashStore(), 0, 2, 0.05)
+        agree_on_restart_id(dist.HashStore(), 0, 2, 0.05)

@@ -14,7 +14,7 @@ from vitral.cli import main
 from vitral.data.sources import torchvision_datasets
 from vitral.errors import DataError
 from vitral.evaluation import RealAccuracy, real_accuracy, wilson
-from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real
+from vitral.evaluation.real import NO_ANSWER, accepted_labels, read_real
 from vitral.training import LoopConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.train import train
@@ -45,12 +45,12 @@ def test_files_find_their_labels():
         "imagenet/val/n02012849/ILSVRC2012_val_00000007.JPEG",
         "ILSVRC2012_val_00000001.png",
     ]
-    assert accepted_for(paths, real) == (real[6], real[0])
+    assert accepted_labels(paths, real) == (real[6], real[0])
     for name in ("ILSVRC2012_val_00000008.JPEG", "ILSVRC2012_val_00000000.JPEG"):
         with pytest.raises(DataError, match=rf"{name} is not one of the 7 validation"):
-            accepted_for([name], real)
+            accepted_labels([name], real)
     with pytest.raises(DataError, match="Evaluate the split `test` of imagenet"):
-        accepted_for(["imagenet/train/n01440764/n01440764_3.JPEG"], real)
+        accepted_labels(["imagenet/train/n01440764/n01440764_3.JPEG"], real)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def run(tmp_path_factory) -> Path:
 @pytest.fixture
 def imagenet(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    torchvision_datasets._opened.cache_clear()
+    torchvision_datasets._open_torchvision.cache_clear()
     root = tmp_path / "vitral" / "data"
     layouts.imagenet(root)
     (tmp_path / "real.json").write_text(json.dumps(ACCEPTED))

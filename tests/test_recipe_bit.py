@@ -10,8 +10,8 @@ from helpers import randomise
 from photos import make_photos
 from vitral.data import Augment, AugmentConfig, Preprocess
 from vitral.errors import ConfigError
-from vitral.models import ResNetConfig, build
-from vitral.recipes import bit, plan
+from vitral.models import ResNetConfig, build_model
+from vitral.recipes import bit, plan_finetuning
 from vitral.training import ScheduleConfig, lr_at
 
 
@@ -77,7 +77,7 @@ def test_the_window_is_cut_from_the_larger_image():
     preprocess = Preprocess(image_size=(32, 48), mean=(0.0,) * 3, std=(1.0,) * 3)
     config = AugmentConfig(crop="window", crop_area=(0.64, 1.0), flip=0.0)
     augment = Augment(config=config, preprocess=preprocess)
-    larger = Preprocess(image_size=(40, 60)).resized(Image.fromarray(pixels))
+    larger = Preprocess(image_size=(40, 60)).resize_and_crop(Image.fromarray(pixels))
     places = set()
     for number in range(200):
         found = augment(Image.fromarray(pixels), str(number), 0) * 255
@@ -102,7 +102,7 @@ def weights(tmp_path_factory) -> str:
     config = ResNetConfig(
         units=(1, 2), stem_width=8, num_groups=4, image_size=(64, 96), num_classes=7
     )
-    model = build(config)
+    model = build_model(config)
     randomise(model)
     vt.save(folder, model, Preprocess(image_size=(64, 96)))
     return str(folder)
@@ -110,7 +110,7 @@ def weights(tmp_path_factory) -> str:
 
 def test_a_bit_resnet_gets_the_rule(weights, tmp_path):
     photos = str(make_photos(tmp_path / "p", splits=("train", "test"), per_class=2))
-    found = plan(weights, photos)
+    found = plan_finetuning(weights, photos)
     assert found.why.startswith("bit.hyperrule")
     assert "BiT ResNet" in found.why
     assert found.lrs == (0.003,)
@@ -124,7 +124,7 @@ def test_a_bit_resnet_gets_the_rule(weights, tmp_path):
     assert (config.optim.weight_decay, config.optim.clip_norm) == (0.0, 0.0)
     assert config.schedule.schedule == "step"
     assert config.mix.mixup == 0.0
-    short = plan(weights, photos, steps=20, image_size=(64, 96))
+    short = plan_finetuning(weights, photos, steps=20, image_size=(64, 96))
     assert short.config.schedule.warmup == 4
     assert short.differs == (
         "image size (64, 96) instead of 128",
@@ -138,9 +138,13 @@ def test_a_bit_resnet_is_fine_tuned(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "vitral.workflows.train.finalize.write_report", lambda out, data: out
     )
-    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.compute_report_maps", lambda *arguments: None
+    )
     photos = str(make_photos(tmp_path / "p", splits=("train", "test"), per_class=4))
-    short = plan(weights, photos, steps=3, image_size=(64, 96), batch_size=5, seeds=1)
+    short = plan_finetuning(
+        weights, photos, steps=3, image_size=(64, 96), batch_size=5, seeds=1
+    )
     found = finetune(short, tmp_path / "out", device="cpu", announce=lambda line: None)
     assert 0 <= found.accuracy <= 1
     assert found.finals[0].n == 12

@@ -17,8 +17,8 @@ from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit import TABLE_4, row_for
 from vitral.training import lr_at, steps_for
 from vitral.workflows import TrainConfig
-from vitral.workflows.dataset import kind_of_run, open_data
-from vitral.workflows.train.build import optimizer_of, prepare_model
+from vitral.workflows.dataset import open_data, run_input_kind
+from vitral.workflows.train.build import build_optimizer, prepare_model
 from vitral.workflows.train.build_objective import build_objective
 
 # arXiv 2010.11929, table 4: steps and learning rates of fine-tuning.
@@ -80,19 +80,19 @@ def test_every_recipe_builds_a_run(name, folder, weights, clips, video_weights):
         folder, weights = clips, video_weights
     if name.endswith(".scratch"):
         with pytest.raises(ConfigError, match="takes no weights"):
-            vitral.recipes.get(name)(folder, weights)
+            vitral.recipes.get_recipe(name)(folder, weights)
         weights = ""
-    config = vitral.recipes.get(name)(folder, weights)
+    config = vitral.recipes.get_recipe(name)(folder, weights)
     assert isinstance(config, TrainConfig)
     assert config.recipe == name
     assert config.data == folder
     assert config.expected
-    dataset = open_data(config, kind_of_run(config))
+    dataset = open_data(config, run_input_kind(config))
     prepared = prepare_model(config, dataset.classes)
     assert prepared.model.config.num_classes == len(dataset.classes) > 1
     assert prepared.preprocess.image_size == prepared.model.config.image_hw
     objective = build_objective(config, prepared, dataset.classes)
-    assert optimizer_of(config, prepared.model, objective).param_groups
+    assert build_optimizer(config, prepared.model, objective).param_groups
     images = len(dataset.select("train"))
     steps = config.loop.steps or steps_for(images, config.epochs, config.batch_size)
     if name != "elpv.finetune":  # made for 2,624 images
@@ -111,7 +111,7 @@ def test_every_recipe_says_what_it_costs(name):
 
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(ConfigError, match=r"`vit\.finetun`.*nearest .* vit\.finetune"):
-        vitral.recipes.get("vit.finetun")
+        vitral.recipes.get_recipe("vit.finetun")
 
 
 def test_table_4_is_the_paper():
@@ -148,17 +148,17 @@ def test_the_row_of_a_data_set(data, images, row):
 
 
 def test_choose_without_weights_trains_from_zero(folder):
-    choice = vitral.recipes.choose(folder, "")
+    choice = vitral.recipes.choose_recipe(folder, "")
     assert choice.name == "small.scratch"
     assert choice.reason.startswith("42 images of 3 classes and no weights")
 
 
 def test_choose_with_weights_fine_tunes(folder, weights, monkeypatch):
-    choice = vitral.recipes.choose(folder, weights)
+    choice = vitral.recipes.choose_recipe(folder, weights)
     assert choice.name == "small.finetune"
     assert "few enough" in choice.reason
     monkeypatch.setattr(vitral.recipes.small, "FINETUNE_UP_TO", 42)
-    choice = vitral.recipes.choose(folder, weights)
+    choice = vitral.recipes.choose_recipe(folder, weights)
     assert choice.name == "vit.finetune"
     assert "enough for the paper's own" in choice.reason
 
@@ -193,7 +193,9 @@ def test_several_labels_get_the_sigmoid_loss(tmp_path, weights):
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     for name in ("small.scratch", "small.finetune", "vit.finetune"):
         from_zero = name == "small.scratch"
-        config = vitral.recipes.get(name)(str(tmp_path), "" if from_zero else weights)
+        config = vitral.recipes.get_recipe(name)(
+            str(tmp_path), "" if from_zero else weights
+        )
         assert isinstance(config.objective, SupervisedConfig)
         assert config.objective.loss == "sigmoid", name
 
@@ -203,4 +205,4 @@ def test_no_image_can_be_decoded(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
     with pytest.raises(DataError, match=r"None of the images .* can be decoded"):
-        vitral.recipes.look(str(tmp_path))
+        vitral.recipes.summarize_dataset(str(tmp_path))

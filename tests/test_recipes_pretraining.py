@@ -23,11 +23,11 @@ from vitral.objectives import (
     SupervisedConfig,
 )
 from vitral.recipes.augreg import LEVELS, MODELS, SETTINGS, grid
-from vitral.recipes.table import short
+from vitral.recipes.table import format_scientific
 from vitral.recipes.vit_pretraining import TABLE_3
 from vitral.training import lr_at, steps_for
 from vitral.workflows import TrainConfig
-from vitral.workflows.cost.plan import work_of
+from vitral.workflows.cost.plan import estimate_workload
 
 PAGE = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
 NAMES = [name for name in vitral.recipes.RECIPES if name not in HERE]
@@ -63,24 +63,24 @@ PAPER = {
 
 def data_of(name: str) -> str:
     """The data set of the command in the docstring."""
-    text = inspect.getdoc(vitral.recipes.get(name))
+    text = inspect.getdoc(vitral.recipes.get_recipe(name))
     found = re.search(r"^Command: `vitral train (\w+) ", text, re.M)
     assert found, name
     return found[1]
 
 
 def planned(name: str):
-    return vitral.recipes.get(name)(data_of(name), "")
+    return vitral.recipes.get_recipe(name)(data_of(name), "")
 
 
 @pytest.mark.parametrize("name", FROM_ZERO)
 def test_every_recipe_can_be_planned_and_costs_what_it_says(name):
     config = planned(name)
     assert config.recipe == name
-    plain = config_io.to_plain(config)
-    assert config_io.from_plain(TrainConfig, plain, "config.json") == config
-    work = work_of(config)  # refuses what `train` would
-    text = " ".join(inspect.getdoc(vitral.recipes.get(name)).split())
+    plain = config_io.to_dict(config)
+    assert config_io.from_dict(TrainConfig, plain, "config.json") == config
+    work = estimate_workload(config)  # refuses what `train` would
+    text = " ".join(inspect.getdoc(vitral.recipes.get_recipe(name)).split())
     said = re.search(r"Cost: (\d\.\d\de\d+) floating-point operations", text)
     assert float(said[1]) == pytest.approx(work.flops, rel=0.006)
     assert "not run here" in config.expected
@@ -88,7 +88,7 @@ def test_every_recipe_can_be_planned_and_costs_what_it_says(name):
     assert f"--recipe {name} " in text or f"--recipe {name}`" in text
     (row,) = (line for line in PAGE.splitlines() if f"| `{name}` |" in line)
     assert f" {work.updates:,} x {work.batch_size:,} | {work.parameters:,} |" in row
-    assert f" {work.macs / 1e9:.2f}e9 | {short(work.flops)} |" in row
+    assert f" {work.macs / 1e9:.2f}e9 | {format_scientific(work.flops)} |" in row
     assert config.loop.precision == "bf16"
     assert config.schedule.warmup > 0
     assert math.isclose(work.epochs, config.epochs, rel_tol=1e-3) or config.loop.steps
@@ -113,7 +113,7 @@ def test_a_row_of_table_3(name):
     assert config.optim.clip_norm == (1.0 if name.startswith("vit.imagenet.") else 0)
     assert (config.batch_size, config.image_size) == (4096, 224)
     assert config.objective == SupervisedConfig(loss="sigmoid")
-    model = vitral.models.config(config.model, dict(config.model_changes))
+    model = vitral.models.get_config(config.model, dict(config.model_changes))
     assert model.head_bias == -10
     if "r" not in name.split(".")[2][:1] or "_" in name:  # not a ResNet alone
         assert model.drop_rate == dropout
@@ -123,7 +123,7 @@ def test_a_row_of_table_3(name):
 
 
 def test_shorter_rows_of_table_3_are_named():
-    text = inspect.getdoc(vitral.recipes.get("vit.jft.l16"))
+    text = inspect.getdoc(vitral.recipes.get_recipe("vit.jft.l16"))
     assert text.startswith(
         "Table 3: vit_l16 on JFT-300M for 14 epochs, or for 7 with `--epochs 7`."
     )
@@ -147,7 +147,7 @@ def test_the_28_settings_of_augreg():
     assert {rate for _, rate, _ in seen} == {0.0, 0.1}
     assert {decay for *_, decay in seen} == {0.1, 0.03}
     assert len(seen) == 28
-    assert work_of(config).updates == steps_for(14_146_012, 300, 4096)
+    assert estimate_workload(config).updates == steps_for(14_146_012, 300, 4096)
     strongest = configs["strong2, rate 0.1, decay 0.03"]
     assert strongest.augment.policy == "rand_original"
     assert strongest.augment.rand_augment_magnitude == 20
@@ -174,7 +174,7 @@ def test_augregs_own_defaults():
 
 def test_the_plain_s16():
     config = planned("plain_vit.s16_90")
-    model = work_of(config).model
+    model = estimate_workload(config).model
     assert (model.position, model.global_pool, model.class_token) == (
         "sincos_2d",
         "avg",
@@ -194,7 +194,7 @@ def test_the_plain_s16():
 
 def test_the_gigantic_model():
     config = planned("scaling.gigantic14")
-    work = work_of(config)
+    work = estimate_workload(config)
     assert work.updates == 1_000_000
     assert config.batch_size == 16_384
     assert (config.optim.optimizer, config.optim.lr) == ("adafactor", 8e-4)
@@ -219,7 +219,7 @@ def test_bit(name, schedule, epochs, steps):
     assert config.optim.weight_decay == 1e-4
     assert (config.schedule.schedule, config.schedule.warmup) == (schedule, 5_000)
     assert config.epochs == epochs
-    assert work_of(config).updates == steps
+    assert estimate_workload(config).updates == steps
 
 
 def test_deit():
@@ -250,9 +250,9 @@ def test_the_masked_autoencoders(tmp_path):
         assert tuned.optim.layer_decay == decay
         assert tuned.model_changes["drop_path_rate"] == path
     vitral.weights.save(tmp_path / "w", ViT(ViTConfig(**TINY)), Preprocess())
-    probe = vitral.recipes.get("mae.linear")("imagenet", str(tmp_path / "w"))
+    probe = vitral.recipes.get_recipe("mae.linear")("imagenet", str(tmp_path / "w"))
     assert probe.freeze == TINY["depth"]
-    work = work_of(probe)
+    work = estimate_workload(probe)
     assert work.flops == pytest.approx(2 * work.macs * work.images)
 
 
@@ -264,15 +264,15 @@ def test_masked_patches():
 
 
 def test_a_short_run_is_refused_with_a_sentence():
-    config = vitral.recipes.get("vit.imagenet.b16")("flowers102", "")
+    config = vitral.recipes.get_recipe("vit.imagenet.b16")("flowers102", "")
     with pytest.raises(
         ConfigError, match=r"10000 steps\) must be shorter than the run"
     ):
-        work_of(config)
+        estimate_workload(config)
 
 
 def test_groups_are_the_first_words_of_the_names():
-    groups = vitral.recipes.groups()
+    groups = vitral.recipes.group_names()
     names = [f"{group}.{last}" for group, lasts in groups.items() for last in lasts]
     assert names == list(vitral.recipes.RECIPES)
     assert groups["vit.imagenet"] == ["b16", "b32", "l16", "l32"]

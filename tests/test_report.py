@@ -25,10 +25,10 @@ from reports import (
 )
 from vitral.errors import ConfigError, ImageError
 from vitral.evaluation import classify, multilabel
-from vitral.report import model_card, write
+from vitral.report import model_card, write_html
 from vitral.report.compare_runs import compare
-from vitral.report.load_run import gather
-from vitral.report.numbers import plain
+from vitral.report.load_run import load_run_folder
+from vitral.report.numbers import to_text
 from vitral.report.verdict import verdict
 
 
@@ -114,7 +114,7 @@ def test_the_policy_names_the_hash_of_the_style(page: Reader) -> None:
 def test_the_same_run_gives_the_same_bytes(
     ten: Path, page: Reader, tmp_path: Path
 ) -> None:
-    again = write([ten], tmp_path / "new folder" / "report.html", picture, samples)
+    again = write_html([ten], tmp_path / "new folder" / "report.html", picture, samples)
     assert again.read_text("utf-8") == page.html
 
 
@@ -185,9 +185,9 @@ def test_names_are_text_everywhere(tmp_path: Path) -> None:
 
 def said(run: Path) -> str:
     """The main sentence and the remarks."""
-    found = verdict(gather(run))
+    found = verdict(load_run_folder(run))
     texts = [found.text, *(remark.text for remark in found.remarks)]
-    return " ".join(map(plain, texts)).replace("\N{NO-BREAK SPACE}", " ")
+    return " ".join(map(to_text, texts)).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_two_classes_few_images_worse_than_the_baseline(tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_two_classes_few_images_worse_than_the_baseline(tmp_path: Path) -> None:
         tmp_path / "run", num_classes=2, num_test=64, skill=1.0, imbalance=4, lost=1
     )
     page = report(run, tmp_path)
-    for remark in verdict(gather(run)).remarks:
-        assert plain(remark.text) in page.words
+    for remark in verdict(load_run_folder(run)).remarks:
+        assert to_text(remark.text) in page.words
     assert "Only 65 test images were measured" in said(run)
     assert "The model is worse than always answering “zero”" in said(run)
     assert "1 of the test images could not be decoded and counts as wrong" in said(run)
@@ -223,7 +223,7 @@ def test_a_validation_split_is_called_optimistic(copy: Path) -> None:
 
 def test_several_runs_share_one_page(ten: Path, tmp_path: Path) -> None:
     better = write_run(tmp_path / "better", skill=7.0, seed=1)
-    out = write([ten, better], tmp_path / "report.html", picture, samples)
+    out = write_html([ten, better], tmp_path / "report.html", picture, samples)
     page = Reader(out.read_text("utf-8"))
     assert max(page.ids.values()) == 1
     assert "2 runs side by side" in page.words
@@ -238,11 +238,11 @@ def test_several_runs_share_one_page(ten: Path, tmp_path: Path) -> None:
 
 def test_close_runs_are_not_ranked(ten: Path, tmp_path: Path) -> None:
     near = write_run(tmp_path / "near", skill=3.5, seed=1)
-    [remark] = compare([gather(ten), gather(near)]).remarks
+    [remark] = compare([load_run_folder(ten), load_run_folder(near)]).remarks
     assert "from these intervals they cannot be told apart" in remark
     data = json.loads((near / "data.json").read_text())
     (near / "data.json").write_text(json.dumps({**data, "fingerprint": "other"}))
-    [remark] = compare([gather(ten), gather(near)]).remarks
+    [remark] = compare([load_run_folder(ten), load_run_folder(near)]).remarks
     assert "not measured on the same images" in remark
 
 
@@ -295,7 +295,7 @@ def test_a_run_that_has_only_a_config(tmp_path: Path) -> None:
     (run / "config.json").write_text("{}")
     assert "no measured result yet" in report(run, tmp_path, samples=samples).words
     assert "It has not been measured" in model_card(run)
-    both = write([run, run], tmp_path / "both.html").read_text("utf-8")
+    both = write_html([run, run], tmp_path / "both.html").read_text("utf-8")
     assert "Fewer than two of these runs have a result" in Reader(both).words
 
 
@@ -317,10 +317,10 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"is not a run folder: it has no config\.json"
     ):
-        write([tmp_path], tmp_path / "report.html")
+        write_html([tmp_path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
     with pytest.raises(ConfigError, match="needs at least one run folder"):
-        write([], tmp_path / "report.html")
+        write_html([], tmp_path / "report.html")
     with pytest.raises(ConfigError, match="is not a run folder"):
         model_card(tmp_path)
 
@@ -343,7 +343,7 @@ def test_a_damaged_file_is_named(
 ) -> None:
     (copy / name).write_text(text)
     with pytest.raises(ConfigError, match=message):
-        write([copy], tmp_path / "report.html")
+        write_html([copy], tmp_path / "report.html")
 
 
 # The card

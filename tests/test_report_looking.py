@@ -18,10 +18,10 @@ from reports import SCRIPT, Reader, check_numbers, picture, report, write_run
 from vitral.errors import ConfigError
 from vitral.inspection import attention_distance, grad_cam, rollout
 from vitral.objectives import SupervisedConfig
-from vitral.report import write
+from vitral.report import write_html
 from vitral.report.inspection_store import read, store
-from vitral.report.load_run import gather
-from vitral.report.sections.examples import chosen
+from vitral.report.load_run import load_run_folder
+from vitral.report.sections.examples import select_examples
 from vitral.workflows.inspect import report_maps
 from vitral.workflows.inspect.build_report import write_report
 
@@ -129,7 +129,7 @@ def test_a_head_is_near_below_half_of_uniform(copy, monkeypatch):
 
 
 def test_at_most_so_many_images_evenly_over_the_split(copy, monkeypatch, photos):
-    monkeypatch.setattr(report_maps, "MOST_IMAGES", 6)
+    monkeypatch.setattr(report_maps, "MAX_DISTANCE_IMAGES", 6)
     shutil.rmtree(copy / "inspection")
     write_report(copy)
     run, distance = vt.open(copy), document(copy)["distance"]
@@ -155,13 +155,13 @@ def test_right_answers_are_spread_over_the_classes(tmp_path):
         run = write_run(
             tmp_path / str(classes), num_classes=classes, num_test=900, skill=30.0
         )
-        found = chosen(gather(run))
+        found = select_examples(load_run_folder(run))
         assert all(row.correct for row in found)
         number = Counter(row.label for row in found)
         assert Counter(number.values()) == expected
         assert list(number) == [
             row.name
-            for row in gather(run).results["test"].per_class
+            for row in load_run_folder(run).results["test"].per_class
             if row.name in number
         ]
         if classes == 60:
@@ -282,7 +282,7 @@ def test_names_stay_text_and_a_thousand_classes_small(tmp_path):
     run = write_run(
         tmp_path / "run", num_classes=1000, names=names, num_test=1500, skill=3.0
     )
-    ids = [row.path for row in chosen(gather(run))]
+    ids = [row.path for row in select_examples(load_run_folder(run))]
     generator = np.random.default_rng(0)
     heads = generator.uniform(10, 90, (24, 16)).round(4)
     distance = {
@@ -297,7 +297,7 @@ def test_names_stay_text_and_a_thousand_classes_small(tmp_path):
     about = {"split": "test", "method": "rollout", "image_size": [224, 224], "ids": ids}
     store(run, {**about, "distance": distance}, generator.random((len(ids), 14, 14)))
     samples = [(noise(run, "x"), "noise")] * 40
-    out = write([run], tmp_path / "out.html", noise, lambda run: samples, noise)
+    out = write_html([run], tmp_path / "out.html", noise, lambda run: samples, noise)
     assert 800_000 < out.stat().st_size < 3_000_000
     page = Reader(out.read_text("utf-8"))
     check_numbers(run, page)
@@ -354,9 +354,9 @@ def test_other_answers_are_looked_at_again(copy, photos):
         writer = csv.DictWriter(file, list(left))
         writer.writeheader()
         writer.writerows(table)
-    assert not report_maps.up_to_date(copy)
+    assert not report_maps.is_current(copy)
     write_report(copy)
-    assert report_maps.up_to_date(copy)
+    assert report_maps.is_current(copy)
     assert document(copy)["ids"][0] == left["path"]
 
 
@@ -370,7 +370,7 @@ def test_a_file_that_is_gone_has_no_map(copy, photos, tmp_path):
     write_report(copy)
     assert document(copy)["unreadable"] == [lost]
     assert lost not in document(copy)["ids"]
-    assert report_maps.up_to_date(copy)
+    assert report_maps.is_current(copy)
     assert read_page(copy).words.count("no map") == 1
 
 
@@ -401,7 +401,7 @@ def test_a_damaged_folder_is_named(copy):
     for damage in (content[:40], b"", b"[]"):
         maps.write_bytes(damage)
         with pytest.raises(ConfigError, match=r"inspection is damaged \(.*\). Remove"):
-            gather(copy)
+            load_run_folder(copy)
     maps.write_bytes(content)
     changed = {**found, "ids": found["ids"][1:]}
     with pytest.raises(ConfigError, match="ids, but maps of the shape"):
@@ -411,4 +411,4 @@ def test_a_damaged_folder_is_named(copy):
         read(copy, {**found, "distance": bad})
     file.write_text("{")
     with pytest.raises(ConfigError, match=r"report\.json is not valid JSON"):
-        gather(copy)
+        load_run_folder(copy)

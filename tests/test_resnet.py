@@ -203,7 +203,7 @@ def test_encode_in_two_parts(cut):
     x = images(2, 75, 50)
     start = model.embed(x)
     assert (start.rows, start.columns) == (19, 13)
-    middle = model.encode(start, 0, cut)
+    middle = model.forward_blocks(start, 0, cut)
     stride = 4 if cut < 3 else 8 if cut == 3 else 16
     assert (middle.rows, middle.columns) == (-(-75 // stride), -(-50 // stride))
     assert torch.equal(model.forward_tokens(middle, cut), model(x))
@@ -225,7 +225,7 @@ def test_reduced_precision(dtype):
 
 def test_layers_and_freezing():
     model = tiny()
-    layers = {name: model.layer_of(name) for name, _ in model.named_parameters()}
+    layers = {name: model.layer_index(name) for name, _ in model.named_parameters()}
     assert layers["stem.conv.weight"] == 0
     assert layers["stages.0.blocks.0.downsample.conv.weight"] == 1
     assert layers["stages.0.blocks.1.conv2.weight"] == 2
@@ -311,18 +311,18 @@ def test_macs_of_timms_table(name, gmacs, digits):
     ],
 )
 def test_names_of_others(foreign, ours, fields):
-    config = models.config(foreign)
+    config = models.get_config(foreign)
     assert {name: getattr(config, name) for name in fields} == fields
-    assert models.name_of(config) == ours
-    assert models.family_of(config) == "resnet"
+    assert models.get_model_name(config) == ours
+    assert models.get_family_name(config) == "resnet"
 
 
 def test_every_name_is_called_by_its_own():
-    assert {name: models.name_of(models.config(name)) for name in NAMES} == {
+    assert {name: models.get_model_name(models.get_config(name)) for name in NAMES} == {
         name: name for name in NAMES
     }
-    assert models.name_of(ResNetConfig(**TINY)) == ""
-    assert models.name_of(ResNetConfig(stem_width=32)) == ""
+    assert models.get_model_name(ResNetConfig(**TINY)) == ""
+    assert models.get_model_name(ResNetConfig(stem_width=32)) == ""
 
 
 @pytest.mark.parametrize(

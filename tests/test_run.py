@@ -21,9 +21,13 @@ from vitral.objectives import Supervised, SupervisedConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
-from vitral.workflows.inference import logits_of, score, split_loader
+from vitral.workflows.inference import predict_batches, predict_logits, split_loader
 from vitral.workflows.train.build import prepare_model, train_loader
-from vitral.workflows.train.frozen_cache import Tail, cached, frozen_output
+from vitral.workflows.train.frozen_cache import (
+    TrainableHead,
+    cache_frozen_outputs,
+    frozen_output,
+)
 from vitral.workflows.train.train import config_hash
 
 run_training = importlib.import_module("vitral.workflows.train.train")
@@ -259,7 +263,7 @@ def test_views_are_averaged_as_probabilities(run, views, size, number):
         (False, outputs.softmax(-1).mean(0)),
         (True, outputs.sigmoid().mean(0)),
     ):
-        logits = logits_of(
+        logits = predict_logits(
             run.model, image, views=views, bf16=False, multi_label=multi_label
         )
         found = logits.sigmoid() if multi_label else logits.softmax(-1)
@@ -556,7 +560,7 @@ def test_gradients_behind_a_cache_are_those_of_the_whole_model(freeze, changes):
     for behind_cache in (False, True):
         module, given = model, image
         if behind_cache:
-            module = Tail(model)
+            module = TrainableHead(model)
             with torch.no_grad():
                 given = frozen_output(model, image)
         batch = Batch(image=given, target=target, label=label, id=tuple("abcd"))
@@ -584,7 +588,7 @@ def test_a_cached_run_is_the_uncached_run(few, tmp_path):
         torch.testing.assert_close(kept.model.state_dict()[name], tensor)
     fresh = prepare_model(config, ("a", "b", "c")).model.state_dict()
     for name, tensor in kept.model.state_dict().items():
-        if kept.model.layer_of(name) <= 1:
+        if kept.model.layer_index(name) <= 1:
             assert torch.equal(tensor, fresh[name]), name
     assert not torch.equal(kept.model.head.weight, fresh["head.weight"])
     assert not (kept.path / "cache").exists()
@@ -594,7 +598,7 @@ def test_a_linear_probe_keeps_one_vector_an_image(few, tmp_path):
     config = tiny_config(few, **{**FROZEN, "freeze": 2}, cache=True)
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = train_loader(config, dataset, prepared.preprocess, 0)
-    made = cached(
+    made = cache_frozen_outputs(
         loader,
         prepared.model,
         tmp_path / "cache",
@@ -633,7 +637,9 @@ def test_a_cache_is_used_again_until_its_key_changes(few, tmp_path, monkeypatch)
     def make(key: str, bf16: bool = False) -> np.ndarray:
         calls.clear()
         where = {"views": 1, "device": CPU, "bf16": bf16}
-        return cached(loader, prepared.model, tmp_path, key=key, **where).table
+        return cache_frozen_outputs(
+            loader, prepared.model, tmp_path, key=key, **where
+        ).table
 
     first = np.array(make("a"))
     assert sum(calls) == 9 + 1  # and one image for the shape
@@ -672,15 +678,15 @@ def test_a_cache_in_bfloat16_is_near(few):
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = split_loader(dataset, "val", prepared.preprocess, batch_size=4)
     assert prepared.model.config.grid == Grid(2, 3)
-    exact = score(prepared.model, loader.epoch(0), device=CPU)
-    near = score(prepared.model, loader.epoch(0), device=CPU, bf16=True)
+    exact = predict_batches(prepared.model, loader.epoch(0), device=CPU)
+    near = predict_batches(prepared.model, loader.epoch(0), device=CPU, bf16=True)
     np.testing.assert_allclose(near.logits, exact.logits, atol=0.05)
 
 
 def test_whole_numbers_and_decimals_are_one_run(few):
     config = tiny_config(few, epochs=8.0)
-    values = config_io.to_plain(config) | {"epochs": 8}
-    assert config_hash(config_io.from_plain(TrainConfig, values, "x")) == config_hash(
+    values = config_io.to_dict(config) | {"epochs": 8}
+    assert config_hash(config_io.from_dict(TrainConfig, values, "x")) == config_hash(
         config
     )
     object.__setattr__(config, "epochs", 8)  # what a caller in plain Python may do
@@ -693,5 +699,5 @@ def test_whole_numbers_and_decimals_are_one_run(few):
 
 def test_a_config_survives_json(few):
     config = tiny_config(few, **FROZEN, cache=True)
-    plain = json.loads(json.dumps(config_io.to_plain(config)))
-    assert config_io.from_plain(TrainConfig, plain, "here") == config
+    plain = json.loads(json.dumps(config_io.to_dict(config)))
+    assert config_io.from_dict(TrainConfig, plain, "here") == config

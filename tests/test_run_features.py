@@ -16,14 +16,18 @@ from PIL import Image
 import vitral as vt
 from helpers import randomise, tiny_vit
 from photos import CLASSES, contents, make_photos, photo, tiny_config
-from vitral.data import DataSet, Preprocess
-from vitral.data.images.decode import Decoded, to_rgb
+from vitral.data import Dataset, Preprocess
+from vitral.data.images.decode import DecodedImage, to_rgb
 from vitral.errors import ConfigError, DataError
 from vitral.models import ViT
 from vitral.workflows.features import cache
-from vitral.workflows.features.cache import Extracted, cached_features, default_folder
+from vitral.workflows.features.cache import (
+    ExtractedFeatures,
+    cached_features,
+    default_cache_folder,
+)
 from vitral.workflows.features.cache_key import weights_hash
-from vitral.workflows.features.extract import features_of
+from vitral.workflows.features.extract import extract_splits
 
 PREPROCESS = Preprocess(image_size=(48, 80))
 
@@ -64,10 +68,10 @@ def photos(untouched, tmp_path) -> Path:
 
 
 @pytest.fixture
-def extract(model, photos, tmp_path) -> Callable[..., Extracted]:
+def extract(model, photos, tmp_path) -> Callable[..., ExtractedFeatures]:
     """Extraction of train into one folder; lines are collected in `.lines`."""
 
-    def run(**changes) -> Extracted:
+    def run(**changes) -> ExtractedFeatures:
         given = {
             "model": model,
             "preprocess": PREPROCESS,
@@ -83,11 +87,11 @@ def extract(model, photos, tmp_path) -> Callable[..., Extracted]:
     return run
 
 
-def opened(photos: Path) -> DataSet:
+def opened(photos: Path) -> Dataset:
     return vt.data.open(photos, val=0)
 
 
-def same(one: Extracted, other: Extracted) -> bool:
+def same(one: ExtractedFeatures, other: ExtractedFeatures) -> bool:
     return (
         torch.equal(one.x, other.x)
         and torch.equal(one.y, other.y)
@@ -371,7 +375,7 @@ class Shades:
 
     shade: int
 
-    def __call__(self, example) -> Decoded:
+    def __call__(self, example) -> DecodedImage:
         return to_rgb(Image.new("L", (8, 6), self.shade))
 
 
@@ -417,19 +421,19 @@ def test_weights_by_path(extract, model, tmp_path, monkeypatch):
     found = extract(model=tmp_path / "weights", preprocess=None)
     assert torch.equal(found.x, extract().x)
     with monkeypatch.context() as patched:
-        patched.setattr(cache, "_written", None)
+        patched.setattr(cache, "_compute_entry", None)
         again = extract(model=str(tmp_path / "weights"), preprocess=None)
     assert same(found, again)
 
 
 def test_the_default_place_is_the_users_cache(extract, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert default_folder() == tmp_path / "cache" / "vitral" / "features"
+    assert default_cache_folder() == tmp_path / "cache" / "vitral" / "features"
     extract(folder=None)
-    entry(default_folder())
+    entry(default_cache_folder())
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_folder() == tmp_path / ".cache" / "vitral" / "features"
+    assert default_cache_folder() == tmp_path / ".cache" / "vitral" / "features"
 
 
 def test_public_features_keep_when_they_are_told_to(model, photos, tmp_path, capsys):
@@ -464,7 +468,7 @@ def test_material_of_a_run_keeps_the_split_of_the_run(run, tmp_path):
         ids[split].add(path)
     assert all(ids.values())
     for given, data in ((run, ""), (run.path, run.config.data), (str(run.path), "")):
-        train, test, classes, dev = features_of(
+        train, test, classes, dev = extract_splits(
             given, data, folder=tmp_path, device="cpu"
         )
         assert set(train.ids) == ids["train"]
@@ -481,7 +485,7 @@ def test_material_of_weights_and_other_data(run, untouched, tmp_path):
     lines: list[str] = []
 
     def of(weights, data):
-        return features_of(
+        return extract_splits(
             weights, data, folder=tmp_path, device="cpu", announce=lines.append
         )
 
@@ -504,12 +508,12 @@ def test_material_of_weights_and_other_data(run, untouched, tmp_path):
 def test_material_needs_data_with_a_test_and_one_label(run, untouched):
     for weights in (run.path / "model", vt.open(run.path / "model")):
         with pytest.raises(ConfigError, match="is not a run and has no data of its"):
-            features_of(weights)
+            extract_splits(weights)
     dataset = opened(untouched)
     with pytest.raises(ConfigError, match="has the splits train: evaluating weights"):
-        features_of(run, replace(dataset, examples=dataset.select("train")))
+        extract_splits(run, replace(dataset, examples=dataset.select("train")))
     with pytest.raises(DataError, match="have several labels each"):
-        features_of(run, replace(dataset, multi_label=True))
+        extract_splits(run, replace(dataset, multi_label=True))
 
 
 def test_readers_of_tests_can_be_pickled():

@@ -16,7 +16,12 @@ import pytest
 from rank_server import wait_until
 from vitral.errors import ConfigError
 from vitral.workflows import TrainConfig
-from vitral.workflows.run_lock import held, locked, refuse_held, restarted
+from vitral.workflows.run_lock import (
+    is_torchrun_restart,
+    lock_file,
+    lock_run_folder,
+    require_unlocked,
+)
 
 HERE = Path(__file__)
 CONFIG = TrainConfig(data="digits", model="vit_mu8")
@@ -69,20 +74,20 @@ def test_of_many_that_start_at_once_one_wins(tmp_path):
         for loser in tmp_path.glob("lost-*"):
             assert f"{tmp_path} is in use by {owner}: wait" in loser.read_text()
         with pytest.raises(ConfigError, match="is in use by process"):
-            refuse_held(tmp_path / "lock.json")
+            require_unlocked(tmp_path / "lock.json")
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     # Its owner was killed: the file is there, and no lock.
     wait_until(lambda: free(tmp_path / "lock.json"))
-    with locked(tmp_path / "lock.json"):
+    with lock_file(tmp_path / "lock.json"):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "lock.json").exists()
 
 
 def free(file: Path) -> bool:
     try:
-        refuse_held(file)
+        require_unlocked(file)
     except ConfigError:
         return False
     return True
@@ -90,15 +95,15 @@ def free(file: Path) -> bool:
 
 def test_a_run_holds_its_folder_and_lets_it_go(tmp_path):
     out = tmp_path / "run"
-    with held(CONFIG, out, False) as resume:
+    with lock_run_folder(CONFIG, out, False) as resume:
         assert resume is False
-        with held(CONFIG, out, False):  # the command, and `train` inside it
+        with lock_run_folder(CONFIG, out, False):  # the command, and `train` inside it
             pass
         refused: list[str] = []
 
         def other(again: bool) -> None:
             try:
-                with held(CONFIG, out, again):
+                with lock_run_folder(CONFIG, out, again):
                     refused.append("")
             except ConfigError as error:
                 refused.append(str(error))
@@ -110,7 +115,7 @@ def test_a_run_holds_its_folder_and_lets_it_go(tmp_path):
         assert len(refused) == 2
         assert all(f"is in use by process {os.getpid()} on " in x for x in refused)
     assert list(out.iterdir()) == []
-    with held(CONFIG, out, False):
+    with lock_run_folder(CONFIG, out, False):
         pass
 
 
@@ -118,7 +123,7 @@ def test_somebody_elses_folder_gets_no_lock(tmp_path):
     (tmp_path / "thesis.txt").write_text("words")
     with (
         pytest.raises(ConfigError, match="holds something that is not a run"),
-        held(CONFIG, tmp_path, False),
+        lock_run_folder(CONFIG, tmp_path, False),
     ):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
@@ -129,18 +134,18 @@ def test_what_torchrun_starts_again_resumes(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "night")
     with ExitStack() as stack:
-        assert not stack.enter_context(held(CONFIG, out, False))
+        assert not stack.enter_context(lock_run_folder(CONFIG, out, False))
         stack.pop_all().__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     # Nodes changed: torchrun does not count that, but its id is in the file.
-    with held(CONFIG, out, False) as resume:
+    with lock_run_folder(CONFIG, out, False) as resume:
         assert resume
     assert not (out / "lock.json").exists()
-    assert not restarted(out / "lock.json")
+    assert not is_torchrun_restart(out / "lock.json")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert restarted(out / "lock.json")
+    assert is_torchrun_restart(out / "lock.json")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun's word for no id
-    with held(CONFIG, out, False) as resume:
+    with lock_run_folder(CONFIG, out, False) as resume:
         assert not resume
 
 
@@ -150,7 +155,7 @@ def test_what_a_dead_owner_was_starting_holds_the_lock_for_a_moment(tmp_path):
     ours, theirs = os.pipe()
     owner = os.fork()
     if owner == 0:
-        with locked(lock):
+        with lock_file(lock):
             if os.fork() == 0:
                 time.sleep(1.0)
                 os._exit(0)
@@ -158,8 +163,8 @@ def test_what_a_dead_owner_was_starting_holds_the_lock_for_a_moment(tmp_path):
             time.sleep(100)
     os.read(ours, 1)
     with pytest.raises(ConfigError, match=f"is in use by process {owner}"):
-        refuse_held(lock)
+        require_unlocked(lock)
     os.kill(owner, signal.SIGKILL)
     os.waitpid(owner, 0)
-    with locked(lock):
+    with lock_file(lock):
         assert json.loads(lock.read_text())["pid"] == os.getpid()

@@ -25,12 +25,16 @@ from vitral.objectives import (
     MaskedPatchConfig,
     SupervisedConfig,
 )
-from vitral.objectives.masked_patch import colour_class, spread
+from vitral.objectives.masked_patch import color_class, expand_colors
 from vitral.training.log import TIMING_FIELDS
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
-from vitral.workflows.train.build import optimizer_of, prepare_model
-from vitral.workflows.train.build_objective import Teacher, Translated, build_objective
+from vitral.workflows.train.build import build_optimizer, prepare_model
+from vitral.workflows.train.build_objective import (
+    PreprocessConverter,
+    Teacher,
+    build_objective,
+)
 from vitral.workflows.train.knn_monitor import Monitor
 
 SMALL = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "mask_ratio": 0.5}
@@ -230,7 +234,7 @@ def test_what_is_the_objectives_own_counts_as_head(photos):
     )
     prepared = prepare_model(config, CLASSES)
     objective = build_objective(config, prepared, CLASSES)
-    groups = optimizer_of(config, prepared.model, objective).param_groups
+    groups = build_optimizer(config, prepared.model, objective).param_groups
     scale = {id(p): g["lr_scale"] for g in groups for p in g["params"]}
     named = dict(objective.named_parameters())
     assert scale[id(named["decoder.embed.weight"])] == 3.0
@@ -255,11 +259,16 @@ def test_a_teacher_sees_the_image_in_its_own_way():
     other = Preprocess(image_size=(16, 24), mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.5))
     colour = torch.tensor([0.9, 0.1, 0.6])
     image = ((colour - 0.5) / 0.5)[None, :, None, None].expand(2, 3, 32, 48)
-    teacher = Teacher(Loud(), Translated(student=student, teacher=other))
+    teacher = Teacher(Loud(), PreprocessConverter(student=student, teacher=other))
     wanted = (colour - torch.tensor(other.mean)) / torch.tensor(other.std)
     torch.testing.assert_close(teacher(image), wanted.expand(2, 3))
-    assert Translated(student=student, teacher=student)(image) is image
-    assert Translated(student=student, teacher=other)(image).shape == (2, 3, 16, 24)
+    assert PreprocessConverter(student=student, teacher=student)(image) is image
+    assert PreprocessConverter(student=student, teacher=other)(image).shape == (
+        2,
+        3,
+        16,
+        24,
+    )
 
 
 def test_distillation_runs_from_a_run(photos, tmp_path):
@@ -276,7 +285,7 @@ def test_distillation_runs_from_a_run(photos, tmp_path):
     assert {"label_loss", "teacher_loss", "agreement"} <= rows[0].keys()
     assert rows[-1]["teacher_loss"] < rows[0]["teacher_loss"]
     assert run.metrics["test"]["kind"] == "classification"
-    read = config_io.from_plain(
+    read = config_io.from_dict(
         TrainConfig, json.loads((run.path / "config.json").read_text()), "config"
     )
     assert read == config
@@ -344,26 +353,26 @@ def test_settings_that_do_not_fit(photos, tmp_path, changes, sentence):
 )
 def test_objectives_survive_json(objective):
     config = TrainConfig(data="photos", model="vit_s16", objective=objective)
-    plain = json.loads(json.dumps(config_io.to_plain(config)))
+    plain = json.loads(json.dumps(config_io.to_dict(config)))
     assert plain["objective"]["name"] == objective.NAME
-    assert config_io.from_plain(TrainConfig, plain, "config") == config
+    assert config_io.from_dict(TrainConfig, plain, "config") == config
 
 
 def test_objectives_that_are_not_there():
-    plain = config_io.to_plain(TrainConfig(data="photos", model="vit_s16"))
+    plain = config_io.to_dict(TrainConfig(data="photos", model="vit_s16"))
     del plain["objective"]["name"]  # as runs wrote it while there was only one
-    assert config_io.from_plain(TrainConfig, plain, "config").objective == (
+    assert config_io.from_dict(TrainConfig, plain, "config").objective == (
         SupervisedConfig()
     )
     plain["objective"] = {"name": "os.system"}
     with pytest.raises(ConfigError, match="must be one of distill, mae, masked_patch"):
-        config_io.from_plain(TrainConfig, plain, "config")
+        config_io.from_dict(TrainConfig, plain, "config")
     plain["objective"] = {"name": "mae", "loss": "softmax"}
     with pytest.raises(ConfigError, match="extra fields found"):
-        config_io.from_plain(TrainConfig, plain, "config")
+        config_io.from_dict(TrainConfig, plain, "config")
     plain["objective"] = "mae"
     with pytest.raises(ConfigError, match="expected fields, got 'mae'"):
-        config_io.from_plain(TrainConfig, plain, "config")
+        config_io.from_dict(TrainConfig, plain, "config")
 
 
 # Colours that are drawn
@@ -371,23 +380,23 @@ def test_objectives_that_are_not_there():
 
 def test_drawn_colours_fall_into_their_own_class():
     classes = torch.tensor([[[0], [511], [448], [7]], [[83], [9], [100], [300]]])
-    patches = spread(classes, (3, 5))
+    patches = expand_colors(classes, (3, 5))
     assert patches.shape == (2, 4, 3 * 5 * 3)
     colours = patches.unflatten(2, (15, 3))
-    assert torch.equal(colour_class(colours), classes.expand(2, 4, 15))
+    assert torch.equal(color_class(colours), classes.expand(2, 4, 15))
 
 
 def test_sixteen_parts_are_drawn_where_they_lie():
     cells = torch.arange(16)[None, None] * 30
-    patch = spread(cells, (4, 8)).unflatten(2, (4, 8, 3))[0, 0]
-    found = colour_class(patch)
+    patch = expand_colors(cells, (4, 8)).unflatten(2, (4, 8, 3))[0, 0]
+    found = color_class(patch)
     assert torch.equal(found[:, ::2], cells[0, 0].view(4, 4))
     assert torch.equal(found[:, 1::2], cells[0, 0].view(4, 4))
 
 
 @pytest.mark.parametrize("target", ["mean_colour", "small_patch", "pixels"])
 def test_a_reconstruction_leaves_what_it_saw(target):
-    from vitral.objectives.masked_patch import draw
+    from vitral.objectives.masked_patch import draw_corruption
 
     settings = {"depth": 2, "embed_dim": 24, "num_heads": 3, "mlp_dim": 40}
     model = ViT(ViTConfig(image_size=(32, 48), num_classes=0, **settings))
@@ -395,7 +404,7 @@ def test_a_reconstruction_leaves_what_it_saw(target):
     objective = MaskedPatch(model, MaskedPatchConfig(target=target), mean, std)
     torch.nn.init.normal_(objective.head.weight, std=0.5)
     image = torch.randn(2, 3, 32, 48)
-    corruption = draw(objective.config, ("a", "b"), 6, 1)
+    corruption = draw_corruption(objective.config, ("a", "b"), 6, 1)
     found = objective.reconstruct(image, corruption)
     assert found.hidden.shape == (2, 2, 3)
     assert found.hidden.sum() == 6
@@ -417,16 +426,16 @@ def test_the_monitor_asks_neighbours_of_train(photos):
         device=torch.device("cpu"),
         bf16=False,
     )
-    found = monitor.judge(objective, prepared.model, "val")
+    found = monitor.evaluate(objective, prepared.model, "val")
     assert found.n == 24
     assert found.knn is not None
     x, y = vt.features(prepared.model, prepared.preprocess, dataset, split="train")
     asked = vt.features(prepared.model, prepared.preprocess, dataset, split="val")
     wanted = vt.knn(x, y, asked.x, asked.y, k=20)
     assert found.knn.predicted == wanted.predicted
-    again = monitor.judge(objective, prepared.model, "val")
+    again = monitor.evaluate(objective, prepared.model, "val")
     assert again.loss == found.loss  # the same patches are hidden
     empty = replace(
         dataset, examples=tuple(e for e in dataset.examples if e.split != "val")
     )
-    assert replace(monitor, dataset=empty).hook(objective) is None
+    assert replace(monitor, dataset=empty).make_evaluate(objective) is None

@@ -13,7 +13,14 @@ from safetensors.torch import load_file
 import vitral as vt
 import vitral.models
 from photos import contents, make_photos, tiny_config
-from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, Size, Stages
+from vitral.data import (
+    AugmentConfig,
+    Loader,
+    MixConfig,
+    Preprocess,
+    Size,
+    TransformSchedule,
+)
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import ViTConfig
 from vitral.objectives import MAEConfig
@@ -22,9 +29,9 @@ from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.train.build import prepare_model, train_loader
 from vitral.workflows.train.progressive_resizing import (
-    described,
+    build_transform,
+    describe_sizes,
     image_sizes,
-    run_transform,
 )
 
 WIDE = ViTConfig(image_size=(48, 80), patch_size=(16, 8))
@@ -83,7 +90,7 @@ def test_heights_with_the_widths_of_whole_patches():
     assert image_sizes(config, WIDE, preprocess) == ((16, 24), (32, 56), (48, 80))
     plain = TrainConfig(data="d", model="m")
     assert image_sizes(plain, WIDE, preprocess) == ((48, 80),)
-    resnet = vitral.models.config("bit_r50x1", {"image_size": 64})
+    resnet = vitral.models.get_config("bit_r50x1", {"image_size": 64})
     squares = TrainConfig(data="d", model="m", resolutions=(50, 64))
     found = image_sizes(squares, resnet, Preprocess(image_size=(64, 64)))
     assert found == ((50, 50), (64, 64))
@@ -91,7 +98,7 @@ def test_heights_with_the_widths_of_whole_patches():
 
 def test_what_is_announced_is_what_is_done():
     sizes = (Size(16, 24), Size(32, 56), Size(48, 80))
-    assert described(sizes, 7) == (
+    assert describe_sizes(sizes, 7) == (
         "16 x 24 from update 1, 32 x 56 from update 4, 48 x 80 from update 6"
     )
 
@@ -100,11 +107,11 @@ def test_one_size_is_no_stages():
     preprocess = Preprocess(image_size=(48, 80))
     for resolutions in ((), (48,)):
         config = TrainConfig(data="d", model="m", resolutions=resolutions)
-        transform = run_transform(config, WIDE, preprocess, 9)
-        assert transform == run_transform(
+        transform = build_transform(config, WIDE, preprocess, 9)
+        assert transform == build_transform(
             TrainConfig(data="d", model="m"), WIDE, preprocess, 9
         )
-        assert not isinstance(transform, Stages)
+        assert not isinstance(transform, TransformSchedule)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,7 @@ def test_one_size_is_no_stages():
 def test_sizes_that_do_not_fit(resolutions, steps, sentence):
     config = TrainConfig(data="d", model="m", resolutions=resolutions)
     with pytest.raises(ConfigError, match=sentence):
-        run_transform(config, WIDE, Preprocess(image_size=(48, 80)), steps)
+        build_transform(config, WIDE, Preprocess(image_size=(48, 80)), steps)
 
 
 def test_a_refusal_leaves_no_config(few, tmp_path):
@@ -243,7 +250,7 @@ def test_repeats_from_a_cache_are_those_of_images(few, tmp_path):
 def test_the_loader_of_a_run(few):
     config = settings(few)
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
-    transform = run_transform(config, prepared.model.config, prepared.preprocess, 7)
+    transform = build_transform(config, prepared.model.config, prepared.preprocess, 7)
     loader = train_loader(config, dataset, prepared.preprocess, 0, transform)
     batches = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
     sizes = [tuple(batch.image.shape[2:]) for batch in batches]

@@ -13,9 +13,9 @@ import vitral as vt
 from photos import make_photos, tiny_config
 from vitral.cli import main
 from vitral.errors import DataError
-from vitral.evaluation import Classification, calibrated, classify
+from vitral.evaluation import Classification, calibrate, classify
 from vitral.workflows.evaluate.evaluate import evaluate
-from vitral.workflows.inference import logits_of
+from vitral.workflows.inference import predict_logits
 from vitral.workflows.run import open_run
 
 
@@ -30,7 +30,10 @@ def run(photos, tmp_path_factory) -> Path:
         patch.setattr(
             "vitral.workflows.train.finalize.write_report", lambda out, data: out
         )
-        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.compute_report_maps",
+            lambda *arguments: None,
+        )
         out = tmp_path_factory.mktemp("runs") / "one"
         vt.train(tiny_config(photos, loop={"steps": 12}), out, device="cpu")
     return out
@@ -72,7 +75,7 @@ def test_answers_are_divided_by_the_temperature(run, photos):
     opened = open_run(run)
     image = next((photos / "test").rglob("*.png"))
     with torch.no_grad():
-        logits = logits_of(
+        logits = predict_logits(
             opened.model,
             opened.preprocess(image)[None],
             views=opened.extra["eval_views"],
@@ -147,9 +150,9 @@ def test_the_numbers_are_those_of_the_divided_logits():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(90, 7)) * 4
     labels = generator.integers(0, 7, 90)
-    found = calibrated(logits, labels, 1.7, fitted_on="val", fitted_n=45)
+    found = calibrate(logits, labels, 1.7, fitted_on="val", fitted_n=45)
     divided = classify(logits / 1.7, labels, [str(i) for i in range(7)], resamples=0)
     assert found.nll == pytest.approx(divided.nll, rel=1e-12)
     assert found.ece == pytest.approx(divided.ece, rel=1e-12)
     with pytest.raises(DataError, match="at least one example"):
-        calibrated(logits[:0], labels[:0], 1.7, fitted_on="val", fitted_n=45)
+        calibrate(logits[:0], labels[:0], 1.7, fitted_on="val", fitted_n=45)

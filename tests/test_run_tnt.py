@@ -59,6 +59,6 @@ def test_train_open_and_go_on_from_a_table(tmp_path):
     }
     before = loaded.model.state_dict()
     moved = {n for n, t in before.items() if not torch.equal(t, runs[True][n])}
-    assert moved == {n for n in before if loaded.model.layer_of(n) > 1}
+    assert moved == {n for n in before if loaded.model.layer_index(n) > 1}
     for name, tensor in runs[False].items():
         torch.testing.assert_close(runs[True][name], tensor, rtol=0, atol=1e-5)

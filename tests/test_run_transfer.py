@@ -18,9 +18,9 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.evaluation import Interval
 from vitral.models import ViT, ViTConfig
-from vitral.recipes import plan
-from vitral.workflows.features.probes import probe
-from vitral.workflows.transfer.table import Entry, TransferTable
+from vitral.recipes import plan_finetuning
+from vitral.workflows.features.probes import probe_weights
+from vitral.workflows.transfer.table import TransferResult, TransferTable
 from vitral.workflows.transfer.transfer import transfer
 
 module = importlib.import_module("vitral.workflows.transfer.transfer")
@@ -57,7 +57,7 @@ def counted(monkeypatch) -> list[str]:
         calls.append(protocol)
         return original(material, protocol=protocol, **settings)
 
-    monkeypatch.setattr(module, "rows_of", rows_of)
+    monkeypatch.setattr(module, "run_probe", rows_of)
     return calls
 
 
@@ -75,7 +75,7 @@ def test_every_number_is_that_of_its_protocol(weights, sets, tmp_path, counted):
     table = filled(rows, sets, tmp_path)
     assert len(counted) == 6
     assert table.protocols == ("2-shot", "linear", "3-nn")
-    assert table.failed == ()
+    assert table.failures == ()
     for protocol, name, changes in (
         ("fewshot", "2-shot", {"shots": (2,)}),
         ("linear", "linear", {}),
@@ -84,7 +84,7 @@ def test_every_number_is_that_of_its_protocol(weights, sets, tmp_path, counted):
         for row in rows:
             values = []
             for data in sets:
-                (wanted,), _ = probe(
+                (wanted,), _ = probe_weights(
                     row, data, protocol=protocol, folder=tmp_path / "cache", **changes
                 )
                 entry = table.entry(row, data, name)
@@ -188,7 +188,7 @@ def test_an_unexpected_error_is_a_cell_too(weights, sets, tmp_path, monkeypatch)
     def broken(*arguments, **settings):
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr(module, "features_of", broken)
+    monkeypatch.setattr(module, "extract_splits", broken)
     (entry,) = filled(weights[:1], sets[:1], tmp_path, protocols=("knn",)).entries
     assert entry.error == "RuntimeError: out of memory"
     assert entry.exit_code == 1
@@ -198,7 +198,7 @@ def test_a_signal_is_no_failed_cell(weights, sets, tmp_path, monkeypatch):
     def stopped(*arguments, **settings):
         raise InterruptedRun("stopped", 143)
 
-    monkeypatch.setattr(module, "features_of", stopped)
+    monkeypatch.setattr(module, "extract_splits", stopped)
     with pytest.raises(InterruptedRun):
         filled(weights, sets, tmp_path)
 
@@ -207,18 +207,20 @@ def test_a_run_and_fine_tuning_are_rows_and_columns(sets, tmp_path, monkeypatch)
     monkeypatch.setattr(
         "vitral.workflows.train.finalize.write_report", lambda out, data: out
     )
-    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.compute_report_maps", lambda *arguments: None
+    )
     run = tmp_path / "run"
     vt.train(tiny_config(sets[0], loop={"steps": 1, "eval_every": 1}), run)
 
     def short(weights, data):
-        return plan(
+        return plan_finetuning(
             weights, data, lrs=(0.03,), steps=2, batch_size=9, image_size=32, seeds=2
         )
 
     chosen = {"protocols": ("knn", "finetune"), "plan": short}
     table = filled([run], sets[:1], tmp_path / "out", **chosen)
-    assert table.failed == ()
+    assert table.failures == ()
     tuned = table.entry(str(run), sets[0], "finetune")
     assert tuned.of == "2 seeds"
     assert tuned.fresh
@@ -242,7 +244,7 @@ def test_what_is_no_table(weights, sets, tmp_path, changes, sentence):
 
 def test_the_text_of_a_table():
     def entry(weights, data, accuracy, **fields):
-        return Entry(
+        return TransferResult(
             weights=weights,
             data=data,
             protocol="linear",
@@ -283,7 +285,7 @@ def test_a_group_is_its_members(weights, tmp_path, monkeypatch):
     table = vt.transfer(
         weights[:1], ["vtab/structured"], protocols=["knn"], k=3, out=tmp_path / "t"
     )
-    names = {entry.data for entry in table.failed}
+    names = {entry.data for entry in table.failures}
     assert len(names) == 8
     assert "vtab/dmlab" in names
 

@@ -16,18 +16,21 @@ import vitral as vt
 from photos import CLASSES, contents, make_photos, photo, tiny_config
 from vitral.cli import main
 from vitral.data import AugmentConfig, read_unlabelled
-from vitral.data.sources.pseudo_labels import PREFIX, Repeated
+from vitral.data.sources.pseudo_labels import PREFIX, RepeatedExample
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
-from vitral.training.checkpointing.resume import RunFiles
+from vitral.training.checkpointing.resume import RunStore
 from vitral.workflows.self_training.config import (
     SelfTrainingConfig,
-    last_round,
+    find_last_round,
     student_config,
 )
-from vitral.workflows.self_training.pseudo_labels import answer, copies_for
+from vitral.workflows.self_training.pseudo_labels import (
+    predict_unlabeled,
+    repeat_factors,
+)
 from vitral.workflows.self_training.self_train import self_train
-from vitral.workflows.self_training.student_noise import noise_of, notes_on
+from vitral.workflows.self_training.student_noise import describe_noise, student_notes
 
 module = importlib.import_module("vitral.workflows.self_training.self_train")
 
@@ -44,7 +47,9 @@ def _quick(monkeypatch) -> None:
         return out / "report.html"
 
     monkeypatch.setattr("vitral.workflows.train.finalize.write_report", written)
-    monkeypatch.setattr("vitral.workflows.train.finalize.look", lambda *rest: None)
+    monkeypatch.setattr(
+        "vitral.workflows.train.finalize.compute_report_maps", lambda *rest: None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +97,9 @@ def done(data, tmp_path_factory):
             "vitral.workflows.train.finalize.write_report",
             lambda out, *rest: (out / "report.html").write_text(""),
         )
-        patch.setattr("vitral.workflows.train.finalize.look", lambda *rest: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.compute_report_maps", lambda *rest: None
+        )
         result = self_train(
             config_of(data),
             data / "more",
@@ -110,7 +117,7 @@ def rows_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def open_round(out: Path, number: int) -> vt.data.DataSet:
+def open_round(out: Path, number: int) -> vt.data.Dataset:
     config = vt.open(out / f"round-{number}").config
     return vt.data.open(config.data, val=config.val, test=config.test)
 
@@ -135,9 +142,9 @@ def test_the_folder_has_every_round(done):
     assert [r["accuracy"] for r in stored["results"]] == [
         r.accuracy for r in result.results
     ]
-    assert result.compared is not None
+    assert result.comparison is not None
     assert stored["compared"]["n"] == 12
-    assert result.compared.result.accuracy_b == result.results[-1].accuracy
+    assert result.comparison.result.accuracy_b == result.results[-1].accuracy
     assert any(line.startswith("note: noise of the student: flip") for line in lines)
 
 
@@ -200,15 +207,15 @@ def test_the_merged_set_is_balanced_and_has_its_targets(done):
         assert sum(e.target) == pytest.approx(1)
     by_path = {row["path"]: row for row in rows}
     for e in pseudo:
-        assert isinstance(e, Repeated)
-        row = by_path[e.of]
+        assert isinstance(e, RepeatedExample)
+        row = by_path[e.source_id]
         assert e.target == pytest.approx(
             [row["target"].get(name, 0.0) for name in CLASSES], abs=1e-6
         )
         assert dataset.classes[e.label[0]] == row["label"]
         assert row["confidence"] >= 0.34
     # Each id draws its own noise, of the same picture.
-    copies_of = [e for e in pseudo if e.of == pseudo[0].of]
+    copies_of = [e for e in pseudo if e.source_id == pseudo[0].source_id]
     assert len(copies_of) > 1
     pictures = [np.asarray(dataset.read(e)) for e in copies_of]
     assert all(np.array_equal(pictures[0], picture) for picture in pictures)
@@ -233,7 +240,7 @@ def test_the_same_call_does_nothing_again(done, data, monkeypatch):
     result, _ = done
     before = contents(result.out)
     monkeypatch.setattr(module, "train", _fail)
-    monkeypatch.setattr(module, "answer", _fail)
+    monkeypatch.setattr(module, "predict_unlabeled", _fail)
     again = self_train(config_of(data), data / "more", result.out, settings=SETTINGS)
     assert [r.accuracy for r in again.results] == [r.accuracy for r in result.results]
     assert contents(result.out) == before
@@ -293,13 +300,13 @@ def _stopping(out: Path, place: int, error: type[BaseException]):
 
 
 def _stop_after_checkpoint(patch, error: type[BaseException]) -> None:
-    real = RunFiles.save
+    real = RunStore.save
 
     def save(self, *rest, **named):
         real(self, *rest, **named)
         raise error
 
-    patch.setattr(RunFiles, "save", save)
+    patch.setattr(RunStore, "save", save)
 
 
 def test_more_rounds_may_follow_and_other_settings_may_not(done, data, tmp_path):
@@ -328,7 +335,7 @@ def test_more_rounds_may_follow_and_other_settings_may_not(done, data, tmp_path)
         config_of(data), data / "more", out, settings=replace(SETTINGS, rounds=3)
     )
     assert more.results[-1].name == "round 3"
-    assert last_round(out) == out / "round-3"
+    assert find_last_round(out) == out / "round-3"
 
 
 def test_a_person_may_mend_labels_before_they_are_learned(data, done, tmp_path):
@@ -386,22 +393,22 @@ def test_the_teacher_answers_clean_images_in_eval_mode_without_gradients(data, d
     known = [e for e in images.examples if "broken" not in e.id]
     images = replace(images, examples=tuple(known))
     run.model = Watched().train()  # type: ignore[assignment]
-    one = answer(run, images, torch.device("cpu"), 0, 1.0)
-    two = answer(run, images, torch.device("cpu"), 0, 1.0)
+    one = predict_unlabeled(run, images, torch.device("cpu"), 0, 1.0)
+    two = predict_unlabeled(run, images, torch.device("cpu"), 0, 1.0)
     assert set(run.model.asked) == {(False, False)}
     assert np.array_equal(one.probabilities, two.probabilities)
     assert all(parameter.grad is None for parameter in run.model.parameters())
     assert one.probabilities.sum(axis=1) == pytest.approx(np.ones(len(known)))
     # What `vitral predict` says of the same file, but for its temperature.
     run = vt.open(done[0].out / "round-0")
-    found = answer(run, images, torch.device("cpu"), 0, 1.0)
+    found = predict_unlabeled(run, images, torch.device("cpu"), 0, 1.0)
     said = run.predict([data / "more" / found.paths[3]])[0]
     colder = found.probabilities[3] ** (1 / run.temperature)
     assert colder / colder.sum() == pytest.approx(
         list(said.probabilities.values()), abs=1e-6
     )
     # Halved logits: the square root of each probability, renormalised.
-    warm = answer(run, images, torch.device("cpu"), 0, 2.0).probabilities
+    warm = predict_unlabeled(run, images, torch.device("cpu"), 0, 2.0).probabilities
     roots = np.sqrt(found.probabilities)
     assert warm == pytest.approx(roots / roots.sum(axis=1, keepdims=True), abs=1e-9)
 
@@ -500,29 +507,29 @@ def test_the_sigmoid_loss_is_refused(data):
 def test_a_student_without_noise_gets_a_note(data, done):
     teacher = vt.open(done[0].out / "round-0")
     still = config_of(data, augment=AugmentConfig(flip=0.0))
-    assert noise_of(still) == ()
-    assert "the student learns without noise" in notes_on(still, teacher)[0]
+    assert describe_noise(still) == ()
+    assert "the student learns without noise" in student_notes(still, teacher)[0]
     noisy = config_of(
         data,
         augment=AugmentConfig(flip=0.0, rand_augment=2),
         model_changes={"depth": 2, "drop_rate": 0.1, "drop_path_rate": 0.2},
     )
-    assert noise_of(noisy) == (
+    assert describe_noise(noisy) == (
         "RandAugment 2 x 9",
         "dropout 0.1",
         "stochastic depth 0.2",
     )
-    assert len(notes_on(noisy, teacher)) == 1
+    assert len(student_notes(noisy, teacher)) == 1
     auto = config_of(
         data,
         augment=AugmentConfig(flip=0.0, policy="auto"),
         model_changes={"depth": 2, "patch_drop_rate": 0.5},
     )
-    assert noise_of(auto) == ("AutoAugment", "dropped patches 0.5")
+    assert describe_noise(auto) == ("AutoAugment", "dropped patches 0.5")
     nearly = config_of(data, model_changes={"depth": 2, "class_token": False})
-    assert len(notes_on(nearly, teacher)) == 1
+    assert len(student_notes(nearly, teacher)) == 1
     smaller = config_of(data, model_changes={"depth": 1})
-    assert "in the paper it is equal or larger" in notes_on(smaller, teacher)[1]
+    assert "in the paper it is equal or larger" in student_notes(smaller, teacher)[1]
 
 
 @pytest.mark.parametrize(
@@ -530,7 +537,7 @@ def test_a_student_without_noise_gets_a_note(data, done):
     [(100, 3000, 3.0, (10, 1)), (100, 120, 3.0, (1, 2)), (50, 150, 3.0, (1, 1))],
 )
 def test_copies_come_near_the_ratio(labelled, pseudo, ratio, copies):
-    assert copies_for(labelled, pseudo, ratio) == copies
+    assert repeat_factors(labelled, pseudo, ratio) == copies
 
 
 # the merged set's file

@@ -133,7 +133,7 @@ def test_map_and_embedding(server: Server, folder: Path):
     content = jpeg(5)
     reply = server.ask(request(content, "/predict?map=true&embedding=1&top=1")).json
     run = open_run(folder)
-    pixels = run.pixels(content)[None]
+    pixels = run.preprocess_input(content)[None]
     with torch.no_grad():
         pooled = run.model.forward_pool(run.model.forward_features(pixels))[0]
     torch.testing.assert_close(
@@ -574,7 +574,7 @@ def test_a_merged_model_is_served(folder: Path):
     run = open_run(folder)
     set_merge(run.model, 2)
     with torch.no_grad():
-        expected = run.model(run.pixels(CONTENT)[None])[0]
+        expected = run.model(run.preprocess_input(CONTENT)[None])[0]
     plain = logits_of_api(folder, [CONTENT])[0]
     assert (expected - plain).abs().max() > 1e-3
     with serving(folder, "--merge", "2") as server:

@@ -12,7 +12,7 @@ from vitral.cli import main
 from vitral.errors import ConfigError, MissingExtraError
 from vitral.serve import Settings, serve
 from vitral.serve.batching import Batcher, Item, WorkerDied
-from vitral.serve.errors import Problem
+from vitral.serve.errors import HTTPError
 from vitral.serve.http import multipart
 from vitral.serve.http.limits import Budget, ClientGone, is_image, read_body
 from vitral.serve.metrics import Histogram, Metrics
@@ -23,9 +23,9 @@ def item(number: int, seconds: float = 60.0) -> Item:
     return Item(
         content=b"%d" % number,
         wants={},
-        came=loop.time(),
+        arrival_time=loop.time(),
         deadline=loop.time() + seconds,
-        answer=loop.create_future(),
+        future=loop.create_future(),
     )
 
 
@@ -66,7 +66,7 @@ def test_batches_by_size_each_with_its_own_answer():
         items = [item(number) for number in range(7)]
         for one in items:
             batcher.submit(one)
-        answers = await asyncio.gather(*(one.answer for one in items))
+        answers = await asyncio.gather(*(one.future for one in items))
         assert [answer["is"] for answer in answers] == [b"%d" % n for n in range(7)]
 
     model = asyncio.run(running(settings, work))
@@ -79,7 +79,7 @@ def test_one_image_alone_waits_no_longer_than_it_is_told():
     async def work(batcher, model):
         one = item(5)
         batcher.submit(one)
-        assert (await one.answer)["is"] == b"5"
+        assert (await one.future)["is"] == b"5"
 
     assert asyncio.run(running(settings, work)).batches == [[b"5"]]
 
@@ -94,7 +94,7 @@ def test_those_that_come_within_the_wait_share_a_batch():
             await asyncio.sleep(0.002)
         assert model.batches == []
         batcher.submit(items[7])
-        await asyncio.gather(*(one.answer for one in items))
+        await asyncio.gather(*(one.future for one in items))
 
     assert len(asyncio.run(running(settings, work)).batches) == 1
 
@@ -109,12 +109,12 @@ def test_the_late_and_the_gone_are_dropped_before_the_model():
         await asyncio.sleep(0.01)
         for one in (late, gone, last):
             batcher.submit(one)
-        gone.gone = True
+        gone.is_client_gone = True
         await asyncio.sleep(0.02)
         model.gate.set()
-        assert (await last.answer)["is"] == b"3"
+        assert (await last.future)["is"] == b"3"
         assert batcher.metrics.dropped == 2
-        assert not late.answer.done()
+        assert not late.future.done()
 
     assert asyncio.run(running(settings, work)).batches == [[b"0"], [b"3"]]
 
@@ -130,17 +130,17 @@ def test_never_more_than_the_places_wait():
             if draw.random() < 0.3:
                 (model.gate.set if draw.random() < 0.5 else model.gate.clear)()
                 await asyncio.sleep(0)
-            if len(batcher.waiting) < 5:
+            if len(batcher.queue) < 5:
                 batcher.submit(item(number))
                 answered += 1
                 continue
-            with pytest.raises(Problem, match="5 images wait already") as full:
+            with pytest.raises(HTTPError, match="5 images wait already") as full:
                 batcher.submit(item(number))
             assert full.value.status == 429
             assert full.value.retry_after >= 1
             refused += 1
-            assert len(batcher.waiting) <= 5
-        assert batcher.most_waiting == 5
+            assert len(batcher.queue) <= 5
+        assert batcher.max_queue_length == 5
         assert min(refused, answered) > 100
 
     model = asyncio.run(running(settings, work))
@@ -154,19 +154,21 @@ def test_what_would_come_too_late_is_refused():
         batcher.seconds_per_image = 2.5
         # 2.5, 5 and 7.5 seconds are below 8; the fourth would take 10.
         for number in range(3):
-            batcher.waiting.append(item(number))
-        with pytest.raises(Problem, match=r"would take some 10\.0 seconds") as refused:
+            batcher.queue.append(item(number))
+        with pytest.raises(
+            HTTPError, match=r"would take some 10\.0 seconds"
+        ) as refused:
             batcher.submit(item(3))
         assert refused.value.status == 429
-        batcher.waiting.clear()
+        batcher.queue.clear()
         # 0.4 and 0.8 seconds are within the second that the queue may take, and one
         # batch of two may wait in any case; the third would wait 1.2.
         batcher.seconds_per_image = 0.4
         batcher.submit(item(5))
         batcher.submit(item(6))
-        with pytest.raises(Problem, match=r"would take some 1\.2 seconds"):
+        with pytest.raises(HTTPError, match=r"would take some 1\.2 seconds"):
             batcher.submit(item(7))
-        batcher.waiting.clear()
+        batcher.queue.clear()
         batcher.seconds_per_image = 100.0
         batcher.submit(item(4))
 
@@ -178,7 +180,7 @@ def test_after_a_death_everybody_has_an_answer_and_it_goes_on():
 
     async def work(batcher, model):
         async def die(items):
-            batcher.fail_all(Problem(503, "worker_died", "It died."))
+            batcher.fail_all(HTTPError(503, "worker_died", "It died."))
             raise WorkerDied
 
         batcher.ask = die
@@ -186,12 +188,12 @@ def test_after_a_death_everybody_has_an_answer_and_it_goes_on():
         for one in both:
             batcher.submit(one)
         for one in both:
-            with pytest.raises(Problem, match="It died"):
-                await one.answer
+            with pytest.raises(HTTPError, match="It died"):
+                await one.future
         batcher.ask = model.ask
         again = item(2)
         batcher.submit(again)
-        assert (await again.answer)["is"] == b"2"
+        assert (await again.future)["is"] == b"2"
 
     asyncio.run(running(settings, work))
 
@@ -220,26 +222,28 @@ def read(receive, budget: Budget, **changes) -> bytes:
 def test_bodies_are_counted_while_they_come():
     budget = Budget(100)
     assert read(pieces(b"abcd", b"", b"efghij"), budget) == b"abcdefghij"
-    assert budget.held == 10
-    with pytest.raises(Problem, match="at most 10 are taken") as refused:
+    assert budget.used == 10
+    with pytest.raises(HTTPError, match="at most 10 are taken") as refused:
         read(pieces(b"abcdefgh", b"ijk", b"never read"), budget)
-    assert (refused.value.status, budget.held) == (413, 10)
+    assert (refused.value.status, budget.used) == (413, 10)
 
 
 def test_the_bytes_of_all_bodies_are_limited_and_given_back():
     budget = Budget(12)
-    budget.take(5)
-    with pytest.raises(Problem, match="holds 9 bytes of requests already") as refused:
+    budget.acquire(5)
+    with pytest.raises(HTTPError, match="holds 9 bytes of requests already") as refused:
         read(pieces(b"abcd", b"efgh"), budget)
     assert (refused.value.status, refused.value.retry_after) == (503, 1)
-    assert budget.held == 5
+    assert budget.used == 5
 
 
 def test_a_slow_body_and_one_whose_client_left():
     budget = Budget(100)
-    with pytest.raises(Problem, match=r"within 0\.05 seconds: 3 bytes came") as refused:
+    with pytest.raises(
+        HTTPError, match=r"within 0\.05 seconds: 3 bytes came"
+    ) as refused:
         read(pieces(b"abc", ends=False), budget, seconds=0.05)
-    assert (refused.value.status, refused.value.close, budget.held) == (408, True, 0)
+    assert (refused.value.status, refused.value.close, budget.used) == (408, True, 0)
 
     async def gone():
         return {"type": "http.disconnect"}
@@ -272,7 +276,7 @@ def test_formats_by_their_first_bytes(content, is_one):
 
 
 def image_of(content: bytes, kind: str) -> bytes:
-    return asyncio.run(multipart.image_of(content, kind))
+    return asyncio.run(multipart.extract_image(content, kind))
 
 
 def test_a_form_by_hand():
@@ -290,7 +294,7 @@ def test_a_form_by_hand():
         (b"--b\r\nname: x\r\n\r\nX", "ends before its last boundary"),
         (b"nothing", "is not in the body"),
     ):
-        with pytest.raises(Problem, match=reason) as refused:
+        with pytest.raises(HTTPError, match=reason) as refused:
             image_of(broken, "multipart/form-data; boundary=b")
         assert refused.value.status == 400
 
@@ -300,14 +304,14 @@ def test_a_boundary_over_two_stretches_is_found():
     mark, kind = b"\r\n--b", "multipart/form-data; boundary=b"
     head = b"--b\r\ncontent-disposition: form-data; name=image\r\n\r\n"
     for short in range(-2, len(mark) + 3):
-        inside = b"x" * (multipart._STRETCH + len("--b") - len(head) - short)
+        inside = b"x" * (multipart._SEARCH_BYTES + len("--b") - len(head) - short)
         assert image_of(head + inside + mark + b"--", kind) == inside
 
 
 def test_the_histogram_counts_a_bound_with_what_is_below():
     seconds = Histogram((0.5, 2.0))
     for value in (0.1, 0.5, 1.0, 9.0):
-        seconds.add(value)
+        seconds.observe(value)
     assert seconds.lines("t") == [
         "# TYPE t histogram",
         't_bucket{le="0.5"} 2',

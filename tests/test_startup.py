@@ -70,9 +70,9 @@ def test_import_is_the_standard_library(code):
 
 
 def test_a_model_of_shapes_has_the_tensors_of_one_with_numbers():
-    from vitral.models.meta_init import unfilled
+    from vitral.models.meta_init import meta_init
 
-    with unfilled():
+    with meta_init():
         empty = ViT(ViTConfig(**TINY)).state_dict()
     full = ViT(ViTConfig(**TINY)).state_dict()
     assert all(tensor.is_meta for tensor in empty.values())

@@ -15,7 +15,7 @@ from helpers import TINY
 from vitral.data import Preprocess
 from vitral.models import ViT, ViTConfig
 from vitral.weights import save
-from vitral.workflows.predict.thread_pool import in_streams, number_of_streams
+from vitral.workflows.predict.thread_pool import choose_num_threads, run_in_threads
 from vitral.workflows.run import Run, open_run
 
 
@@ -47,7 +47,7 @@ def test_every_part_is_done_once_by_as_many_threads_as_wanted():
             done.append(part)
             threads[threading.get_ident()] = torch.get_num_threads()
 
-    in_streams(work, list(range(40)), 3)
+    run_in_threads(work, list(range(40)), 3)
     assert sorted(done) == list(range(40))
     assert list(threads.values()) == [2, 2, 2]
     assert threading.get_ident() not in threads
@@ -65,7 +65,7 @@ def test_an_error_ends_all_streams_and_is_raised():
             done.append(part)
 
     with pytest.raises(OSError, match="no space"):
-        in_streams(work, list(range(1000)), 3)
+        run_in_threads(work, list(range(1000)), 3)
     assert len(done) < 20
     assert torch.get_num_threads() == 6
     assert not [one for one in threading.enumerate() if "stream" in one.name]
@@ -93,7 +93,7 @@ def test_the_others_are_told_in_the_middle_of_a_part(how):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(expected):
-            in_streams(work, [0, 1, 2], 3)
+            run_in_threads(work, [0, 1, 2], 3)
     finally:
         signal.signal(signal.SIGINT, before)
     assert time.perf_counter() - began < 10
@@ -103,7 +103,7 @@ def test_the_others_are_told_in_the_middle_of_a_part(how):
 
 def test_more_streams_than_parts():
     done: list[int] = []
-    in_streams(lambda parts, stopped: done.extend(parts), [7], 4)
+    run_in_threads(lambda parts, stopped: done.extend(parts), [7], 4)
     assert done == [7]
 
 
@@ -111,16 +111,16 @@ def test_more_streams_than_parts():
     ("parts", "expected"), [(0, 1), (7, 1), (8, 2), (15, 3), (16, 4), (1000, 4)]
 )
 def test_enough_parts_for_each_stream(run, parts, expected):
-    assert number_of_streams(run, parts, None) == expected
+    assert choose_num_threads(run, parts, None) == expected
 
 
 def test_one_stream_with_workers_or_one_thread(run):
-    assert number_of_streams(run, 1000, 0) == 1
-    assert number_of_streams(run, 1000, 2) == 1
+    assert choose_num_threads(run, 1000, 0) == 1
+    assert choose_num_threads(run, 1000, 2) == 1
     torch.set_num_threads(1)
-    assert number_of_streams(run, 1000, None) == 1
+    assert choose_num_threads(run, 1000, None) == 1
 
 
 def test_one_stream_for_a_model_that_has_threads_of_its_own(run, monkeypatch):
     monkeypatch.setattr(run.model, "parameters", lambda: iter(()))
-    assert number_of_streams(run, 1000, None) == 1
+    assert choose_num_threads(run, 1000, None) == 1

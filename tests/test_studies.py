@@ -11,26 +11,26 @@ import vitral.models
 from vitral.cli import main
 from vitral.data import AugmentConfig
 from vitral.errors import ConfigError
-from vitral.studies import get, studies, trials_of
-from vitral.studies.engine.base import HERE, Study, Trial
-from vitral.studies.engine.cost import costs
-from vitral.studies.engine.page import Made, table_lines, write_page
-from vitral.studies.engine.run_study import plan, run_study
-from vitral.studies.engine.scheduler import Lab, tabulate
-from vitral.studies.engine.table import Gap, Measured, Table
+from vitral.studies import all_studies, get_study, ordered_trials
+from vitral.studies.engine.base import STUDY_DIR, Study, Trial
+from vitral.studies.engine.cost import estimate_costs
+from vitral.studies.engine.page import Provenance, table_lines, write_page
+from vitral.studies.engine.run_study import describe_plan, run_study
+from vitral.studies.engine.scheduler import TrialScheduler, build_table
+from vitral.studies.engine.table import Difference, ResultTable, SeedResult
 from vitral.training import LoopConfig
 from vitral.workflows import TrainConfig
-from vitral.workflows.result_cache import Cell
+from vitral.workflows.result_cache import CachedResult
 
-NAMES = sorted(studies())
+NAMES = sorted(all_studies())
 
 
 def table_of(values):
     """A table from {(row, column): accuracies of seeds 0, 1, ...}."""
-    return Table(
+    return ResultTable(
         {
             place: [
-                Measured(seed, accuracy, accuracy, "", 1_500_000, 1234, 2.0)
+                SeedResult(seed, accuracy, accuracy, "", 1_500_000, 1234, 2.0)
                 for seed, accuracy in enumerate(accuracies)
             ]
             for place, accuracies in values.items()
@@ -52,37 +52,37 @@ def test_the_studies_of_the_paper_are_there():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_study_can_be_planned(name):
-    study = get(name)
-    trials = trials_of(study, "paper", [0, 1])
-    priced = costs(trials)
+    study = get_study(name)
+    trials = ordered_trials(study, "paper", [0, 1])
+    priced = estimate_costs(trials)
     assert len(priced) == len(trials)
     assert all(cost.exaflops > 0 for cost in priced.values())
-    lines = plan(study, "paper", [0, 1])
+    lines = describe_plan(study, "paper", [0, 1])
     assert len(lines) == len(trials) + 1
     assert "A100" in lines[-1]
     # The two seeds have the same trials.
     assert len({trial.key.rpartition("seed")[0] for trial in trials}) * 2 == len(trials)
-    for place in study.theirs:
-        assert 0 < study.theirs[place] < 1
+    for place in study.paper_values:
+        assert 0 < study.paper_values[place] < 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_small_study_builds(name):
-    trials = trials_of(get(name), "cpu", [3])
-    places = {trial.place for trial in trials if trial.counts}
+    trials = ordered_trials(get_study(name), "cpu", [3])
+    places = {trial.cell for trial in trials if trial.counts}
     assert len(places) >= 2
     for trial in trials:
         assert trial.config.seed == 3
         data = trial.config.data
-        assert data in ("digits", "mnist_5k", "elpv") or data.startswith(HERE)
-        kept_last = data.startswith(HERE) and not trial.config.loop.eval_every
+        assert data in ("digits", "mnist_5k", "elpv") or data.startswith(STUDY_DIR)
+        kept_last = data.startswith(STUDY_DIR) and not trial.config.loop.eval_every
         # Something must choose without the test part, or nothing chooses.
         assert trial.config.val > 0 or (kept_last and not trial.choice)
-        if trial.config.weights.startswith(HERE):
-            assert get(name).prepare is not None
+        if trial.config.weights.startswith(STUDY_DIR):
+            assert get_study(name).prepare is not None
         elif not trial.after:
             changes = {**trial.config.model_changes, "num_classes": 10}
-            vitral.models.config(trial.config.model, changes)
+            vitral.models.get_config(trial.config.model, changes)
         else:
             assert trial.config.weights == trial.after
             assert trial.config.model == ""
@@ -103,21 +103,21 @@ def test_compute_is_equal_where_the_study_says_so():
 
 def costs_of(name):
     macs = {}
-    for trial in trials_of(get(name), "cpu", [0]):
+    for trial in ordered_trials(get_study(name), "cpu", [0]):
         config = trial.config
         changes = {**config.model_changes, "num_classes": 10}
         changes["image_size"] = config.image_size
-        macs[trial.place] = vitral.models.config(config.model, changes).macs()
+        macs[trial.cell] = vitral.models.get_config(config.model, changes).macs()
     return macs
 
 
 def test_the_cost_of_a_plan_by_hand():
     (trial,) = (
         one
-        for one in trials_of(get("position"), "paper", [0])
-        if one.place == ("1-D", "stem")
+        for one in ordered_trials(get_study("position"), "paper", [0])
+        if one.cell == ("1-D", "stem")
     )
-    cost = costs([trial])[trial.key]
+    cost = estimate_costs([trial])[trial.key]
     # 300 epochs of 1,281,167 images in batches of 4,096; B/16 has 17.56 GMACs.
     assert abs(cost.images / (300 * 1_281_167) - 1) < 1e-4
     assert cost.exaflops == pytest.approx(6 * 17.56e9 * cost.images / 1e18, rel=1e-3)
@@ -130,13 +130,13 @@ def test_a_table_by_hand():
     assert value.mean == pytest.approx(0.6)
     assert value.spread == pytest.approx(0.1)
     assert str(value) == "60.0 ± 10.0"
-    gap = table.gap(("a", "x"), ("b", "x"))
-    assert gap.difference == pytest.approx(0.2)
+    gap = table.difference(("a", "x"), ("b", "x"))
+    assert gap.value == pytest.approx(0.2)
     assert gap.noise == pytest.approx(0.1)
-    assert gap.ahead
-    assert not table.gap(("b", "x"), ("a", "x")).ahead
-    assert table.gap(("b", "x"), ("a", "x")).apart
-    assert not Gap(0.05, 0.1).apart
+    assert gap.is_ahead
+    assert not table.difference(("b", "x"), ("a", "x")).is_ahead
+    assert table.difference(("b", "x"), ("a", "x")).exceeds_noise
+    assert not Difference(0.05, 0.1).exceeds_noise
     assert str(table_of({("a", ""): [0.5]}).value("a")) == "50.0"
 
 
@@ -149,21 +149,23 @@ def test_the_best_on_val_counts_and_shows_its_test():
     ]
     results = [(0.7, 0.9), (0.8, 0.6), (1.0, 1.0)]
     done = {
-        trial.key: Cell({"val": v, "test": t, "macs": 5, "parameters": 7}, 3.0, True)
+        trial.key: CachedResult(
+            {"val": v, "test": t, "macs": 5, "parameters": 7}, 3.0, True
+        )
         for trial, (v, t) in zip(trials, results, strict=True)
     }
-    table = tabulate(trials, done)
-    (measured,) = table.measured["a", ""]
+    table = build_table(trials, done)
+    (measured,) = table.results["a", ""]
     assert (measured.accuracy, measured.choice, measured.seconds) == (0.6, "high", 6.0)
     assert table.rows == ["a"]
 
 
 def test_a_column_is_chosen_by_val():
     def runs(test, val):
-        return [Measured(seed, test, val, "", 1, 1, 1.0) for seed in (0, 1)]
+        return [SeedResult(seed, test, val, "", 1, 1, 1.0) for seed in (0, 1)]
 
-    table = Table({("a", "x"): runs(0.9, 0.5), ("a", "y"): runs(0.4, 0.6)})
-    assert table.chosen("a") == "y"
+    table = ResultTable({("a", "x"): runs(0.9, 0.5), ("a", "y"): runs(0.4, 0.6)})
+    assert table.best_column("a") == "y"
 
 
 POSITION = {
@@ -362,13 +364,13 @@ HYBRID = [
     ],
 )
 def test_verdicts_follow_the_numbers(name, values, said):
-    verdict = get(name).judge(table_of(values))
+    verdict = get_study(name).verdict(table_of(values))
     for words in said:
         assert words in verdict
 
 
 def test_the_clips_and_first_models_are_written_once(tmp_path):
-    study = get("timesformer")
+    study = get_study("timesformer")
     (tmp_path / "motion").mkdir()
     (tmp_path / "motion" / "complete").touch()
     (tmp_path / "appearance").mkdir()
@@ -385,17 +387,17 @@ def test_the_clips_and_first_models_are_written_once(tmp_path):
 def test_two_trials_of_one_key_are_an_error():
     config = TrainConfig(data="digits", model="vit_ti4")
     trial = Trial(row="a", seed=0, config=config)
-    double = replace(get("position"), trials=lambda size, seeds: [trial, trial])
+    double = replace(get_study("position"), trials=lambda size, seeds: [trial, trial])
     with pytest.raises(ValueError, match="two trials"):
-        trials_of(double, "cpu", [0])
+        ordered_trials(double, "cpu", [0])
     late = replace(trial, after="b, seed 0")
-    backwards = replace(get("position"), trials=lambda size, seeds: [late])
+    backwards = replace(get_study("position"), trials=lambda size, seeds: [late])
     with pytest.raises(ValueError, match="not before it"):
-        trials_of(backwards, "cpu", [0])
+        ordered_trials(backwards, "cpu", [0])
 
 
 def test_the_page_has_theirs_beside_ours(tmp_path):
-    study = get("position")
+    study = get_study("position")
     values = {("none", "stem"): [0.8, 0.82], **POSITION}
     table = table_of(values)
     lines = table_lines(study, table)
@@ -403,7 +405,9 @@ def test_the_page_has_theirs_beside_ours(tmp_path):
         "| position embedding | stem, here | stem, the paper's |"
     )
     assert "| none | 81.0 ± 1.4 | *61.38* |" in lines[2]
-    made = Made("vitral study position", "cpu", (0, 1), 5, 5, 70.0, 100.0, "2 cores")
+    made = Provenance(
+        "vitral study position", "cpu", (0, 1), 5, 5, 70.0, 100.0, "2 cores"
+    )
     page = write_page(study, table, made, tmp_path)
     text = page.read_text()
     for words in (
@@ -461,7 +465,9 @@ SMALL = Study(
     source="nowhere",
     setting={"cpu": "Tiny.", "paper": "Tiny."},
     trials=small_trials,
-    judge=lambda table: str(table.gap(("one step more", ""), ("one step", ""))),
+    verdict=lambda table: str(
+        table.difference(("one step more", ""), ("one step", ""))
+    ),
 )
 
 
@@ -469,8 +475,8 @@ def test_a_study_runs_and_repeats_nothing(tmp_path):
     said = []
     first = run_study(SMALL, tmp_path, seeds=(0,), jobs=2, announce=said.append)
     # What began with trained weights is far ahead: the weights were really used.
-    assert first.table.value("one step more").mean > 0.5
-    assert first.table.value("one step").mean < 0.4
+    assert first.table.cell_stats("one step more").mean > 0.5
+    assert first.table.cell_stats("one step").mean < 0.4
     assert len(said) == 3
     assert not any("kept" in line for line in said)
     runs = sorted((tmp_path / "runs").glob("*/report.html"))
@@ -486,7 +492,7 @@ def test_a_study_runs_and_repeats_nothing(tmp_path):
 
 def test_an_error_in_a_trial_is_the_studys(tmp_path):
     broken = Trial(row="a", seed=0, config=tiny(0, data=str(tmp_path / "nothing")))
-    lab = Lab(tmp_path / "out", 1, "cpu", lambda line: None)
+    lab = TrialScheduler(tmp_path / "out", 1, "cpu", lambda line: None)
     with pytest.raises(ConfigError, match="neither a folder"):
         lab.run([broken])
     assert not list((tmp_path / "out").rglob("*.json"))
@@ -508,7 +514,7 @@ def test_the_command_lists_plans_and_refuses(tmp_path, capsys):
 
 def test_few_labels_leave_the_tested_images_alone(tmp_path):
     pytest.importorskip("mlxtend")
-    get("self-supervised").prepare("cpu", [3], tmp_path)
+    get_study("self-supervised").prepare("cpu", [3], tmp_path)
     tables = {}
     for name in ("all", "few"):
         rows = (tmp_path / f"{name}-3.csv").read_text().splitlines()[1:]
@@ -521,5 +527,5 @@ def test_few_labels_leave_the_tested_images_alone(tmp_path):
     assert not tested & {row[0] for row in tables["all"] if row[2] == "train"}
     assert len(tables["all"]) == 5000
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
-    get("self-supervised").prepare("cpu", [3], tmp_path)
+    get_study("self-supervised").prepare("cpu", [3], tmp_path)
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}

@@ -21,11 +21,11 @@ from vitral.evaluation import Probe, fit_nested, wilson
 from vitral.evaluation.probes import ridge
 from vitral.models import ViT, ViTConfig
 from vitral.studies import data_size, families
-from vitral.studies.engine.crossover import leads
+from vitral.studies.engine.crossover import describe_leaders
 from vitral.studies.engine.subsets import nested_order, subset_sizes
-from vitral.studies.engine.table import Gap
-from vitral.workflows.features.cache import Extracted
-from vitral.workflows.features.extract import Material
+from vitral.studies.engine.table import Difference
+from vitral.workflows.features.cache import ExtractedFeatures
+from vitral.workflows.features.extract import SplitFeatures
 
 LABELS = np.array([0] * 120 + [1] * 60 + [4] * 24)
 NAMES = ("ant", "bee", "cow", "dog", "eel")
@@ -243,19 +243,21 @@ def fake_probe(curve):
     return protocol
 
 
-def extracted(images: int) -> Extracted:
+def extracted(images: int) -> ExtractedFeatures:
     y = torch.arange(images) % 3
-    return Extracted(torch.ones(images, 5), y, tuple(map(str, range(images))), ())
+    return ExtractedFeatures(
+        torch.ones(images, 5), y, tuple(map(str, range(images))), ()
+    )
 
 
 @pytest.fixture
 def fakes(monkeypatch):
     """Features without a model: 700 + 260 to learn from, 90 to measure."""
 
-    def found(weights, data, **about) -> Material:
-        return Material(extracted(700), extracted(90), NAMES[:3], extracted(260))
+    def found(weights, data, **about) -> SplitFeatures:
+        return SplitFeatures(extracted(700), extracted(90), NAMES[:3], extracted(260))
 
-    monkeypatch.setattr(data_size, "features_of", found)
+    monkeypatch.setattr(data_size, "extract_splits", found)
 
 
 @pytest.mark.parametrize(
@@ -295,11 +297,13 @@ def test_two_weights_whose_order_turns(fakes, monkeypatch):
         "ridge",
         lambda *sets: fake_probe(next(curves))(*sets),
     )
-    answer = data_size.study_data_size(["a/m", "b/m"], "d", announce=lambda line: None)
-    assert list(answer.grown) == ["a/m", "b/m"]
+    answer = data_size.run_data_size_study(
+        ["a/m", "b/m"], "d", announce=lambda line: None
+    )
+    assert list(answer.curves) == ["a/m", "b/m"]
     # 0.9 - 1.2 / sqrt(n) passes 0.75 at 64 images.
     assert "behind up to 60 and ahead from 120" in answer.verdict
-    assert answer.gap("a/m", "b/m", 960).difference == pytest.approx(
+    assert answer.difference("a/m", "b/m", 960).value == pytest.approx(
         float(planted(960)) - 0.75, abs=1e-4
     )
 
@@ -341,7 +345,7 @@ def test_bad_words(capsys, words, code, sentence):
 
 def test_an_unknown_protocol_in_python():
     with pytest.raises(ConfigError, match="one of ridge, linear, knn: got magic"):
-        data_size.study_data_size(["w"], "d", protocol="magic")
+        data_size.run_data_size_study(["w"], "d", protocol="magic")
 
 
 def test_the_list_has_it_and_help_shows_its_flags(capsys):
@@ -370,11 +374,11 @@ def test_the_list_has_it_and_help_shows_its_flags(capsys):
 def test_leads(differences, sentence):
     sizes = (10, 20, 40, 80)
 
-    def gap(first: str, second: str, size: int) -> Gap:
+    def gap(first: str, second: str, size: int) -> Difference:
         value = differences[sizes.index(size)] / 100
-        return Gap(value if first == "B" else -value, 0.005)
+        return Difference(value if first == "B" else -value, 0.005)
 
-    (found,) = leads(("A", "B"), sizes, gap)
+    (found,) = describe_leaders(("A", "B"), sizes, gap)
     assert sentence in found
 
 
@@ -383,7 +387,7 @@ def test_leads(differences, sentence):
 
 def test_families_have_about_equal_compute():
     macs = [
-        vt.models.config(name, {**changes, "image_size": 28}).macs()
+        vt.models.get_config(name, {**changes, "image_size": 28}).macs()
         for name, changes in families.MODELS.values()
     ]
     assert max(macs) < 1.1 * min(macs)
@@ -421,18 +425,18 @@ def test_families_train_on_nested_tables_of_their_own(tmp_path, monkeypatch, cap
 
 
 def test_the_figure_has_a_curve_for_each_and_refuses_what_it_cannot_draw():
-    one = plots.Grown([10, 10, 40, 160], [0.5, 0.6, 0.7, 0.8])
-    plot = plots.data_sizes({"A": one, "B": one}, verdict="Rising: it is.")
+    one = plots.DataSizeSeries([10, 10, 40, 160], [0.5, 0.6, 0.7, 0.8])
+    plot = plots.data_size_curves({"A": one, "B": one}, verdict="Rising: it is.")
     assert "A from 55.0" in plot.alt
     assert plot.alt.endswith("Rising: it is.")
     with pytest.raises(DataError, match="shows 1 to 5 models: got 0"):
-        plots.data_sizes({})
+        plots.data_size_curves({})
     with pytest.raises(DataError, match="A must have an accuracy for each size: got 1"):
-        plots.data_sizes({"A": plots.Grown([10, 20], [0.5])})
+        plots.data_size_curves({"A": plots.DataSizeSeries([10, 20], [0.5])})
     with pytest.raises(DataError, match="divide percentages by 100"):
-        plots.data_sizes({"A": plots.Grown([10, 20], [50, 60])})
+        plots.data_size_curves({"A": plots.DataSizeSeries([10, 20], [50, 60])})
     with pytest.raises(DataError, match="1 image or more"):
-        plots.data_sizes({"A": plots.Grown([0, 20], [0.5, 0.6])})
+        plots.data_size_curves({"A": plots.DataSizeSeries([0, 20], [0.5, 0.6])})
 
 
 def test_a_run_on_its_own_images_is_refused(tmp_path):
@@ -448,12 +452,12 @@ def test_a_run_on_its_own_images_is_refused(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data_size, "open_run", lambda path: Opened)
         with pytest.raises(ConfigError, match="Give the weights that it began with"):
-            data_size.study_data_size([str(run)], "d")
+            data_size.run_data_size_study([str(run)], "d")
 
 
 def test_other_parts_of_a_path_tell_weights_apart():
-    assert data_size._names(["x/a.safetensors", "y/a.safetensors"]) == [
+    assert data_size._short_names(["x/a.safetensors", "y/a.safetensors"]) == [
         "x/a.safetensors",
         "y/a.safetensors",
     ]
-    assert data_size._names([str(Path("x/a")), "y/b"]) == ["a", "b"]
+    assert data_size._short_names([str(Path("x/a")), "y/b"]) == ["a", "b"]

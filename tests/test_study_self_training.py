@@ -10,16 +10,22 @@ import vitral as vt
 from photos import CLASSES, make_photos, photo, tiny_config
 from test_studies import table_of
 from vitral.data import AugmentConfig
-from vitral.studies import get, trials_of
-from vitral.studies.engine.base import HERE, Student, Trial
-from vitral.studies.engine.scheduler import Lab
-from vitral.studies.self_training import MORE, NOISY, STILL, TEACHER, prepare
+from vitral.studies import get_study, ordered_trials
+from vitral.studies.engine.base import STUDY_DIR, Student, Trial
+from vitral.studies.engine.scheduler import TrialScheduler
+from vitral.studies.self_training import (
+    CONTROLS,
+    NOISELESS_STUDENT,
+    NOISY_STUDENTS,
+    TEACHER,
+    prepare,
+)
 from vitral.workflows.self_training.config import SelfTrainingConfig
-from vitral.workflows.self_training.student_noise import noise_of
+from vitral.workflows.self_training.student_noise import describe_noise
 
 
 def values(*shares):
-    rows = (TEACHER, *MORE, *NOISY, STILL)
+    rows = (TEACHER, *CONTROLS, *NOISY_STUDENTS, NOISELESS_STUDENT)
     return {
         (row, ""): [share, share + 0.01, share + 0.02]
         for row, share in zip(rows, shares, strict=True)
@@ -58,18 +64,21 @@ def values(*shares):
     ],
 )
 def test_the_verdict_follows_the_numbers(shares, told):
-    verdict = get("self-training").judge(table_of(values(*shares)))
+    verdict = get_study("self-training").verdict(table_of(values(*shares)))
     for sentence in told:
         assert sentence in verdict
 
 
 def test_the_trials_differ_in_what_they_ask():
-    trials = {trial.row: trial for trial in trials_of(get("self-training"), "cpu", [4])}
+    trials = {
+        trial.row: trial
+        for trial in ordered_trials(get_study("self-training"), "cpu", [4])
+    }
     teacher = trials[TEACHER]
     assert teacher.student is None
-    first, second, still = (trials[row] for row in (*NOISY, STILL))
-    more, twice = (trials[row] for row in MORE)
-    assert [t.needs for t in (more, twice, first, second, still)] == [
+    first, second, still = (trials[row] for row in (*NOISY_STUDENTS, NOISELESS_STUDENT))
+    more, twice = (trials[row] for row in CONTROLS)
+    assert [t.depends_on for t in (more, twice, first, second, still)] == [
         teacher.key,
         more.key,
         teacher.key,
@@ -81,9 +90,9 @@ def test_the_trials_differ_in_what_they_ask():
     assert first.config.weights == teacher.key
     assert replace(second.config, weights="x") == replace(twice.config, weights="x")
     assert more.student is twice.student is None
-    assert len(noise_of(first.config)) == 4
-    assert noise_of(still.config) == ()
-    assert first.student.unlabelled == f"{HERE}/seed-4/unlabelled"
+    assert len(describe_noise(first.config)) == 4
+    assert describe_noise(still.config) == ()
+    assert first.student.unlabelled == f"{STUDY_DIR}/seed-4/unlabelled"
 
 
 def test_the_images_are_parted_once(tmp_path):
@@ -115,13 +124,13 @@ def test_a_student_is_a_trial_with_a_run_of_its_own(tmp_path):
         picture = photo(number % 3, 900 + number)
         picture.save(tmp_path / "s" / "more" / f"{number}.png")
     config = tiny_config(
-        f"{HERE}/photos",
+        f"{STUDY_DIR}/photos",
         augment=AugmentConfig(shift=0.1),
         loop={"steps": 3, "eval_every": 0},
     )
     student = Student(
         teacher="teacher, seed 3",
-        unlabelled=f"{HERE}/more",
+        unlabelled=f"{STUDY_DIR}/more",
         truth="",
         settings=SelfTrainingConfig(rounds=1, threshold=0.0, ratio=1.0),
     )
@@ -130,7 +139,7 @@ def test_a_student_is_a_trial_with_a_run_of_its_own(tmp_path):
         first, row="again", student=replace(student, teacher="student, seed 3")
     )
     trials = [Trial(row="teacher", seed=3, config=config), first, second]
-    lab = Lab(tmp_path / "s", 1, "cpu", lambda line: None)
+    lab = TrialScheduler(tmp_path / "s", 1, "cpu", lambda line: None)
     done = lab.run(trials)
     assert [cell.result["n"] for cell in done.values()] == [15, 15, 15]
     runs = sorted((tmp_path / "s" / "runs").glob("student*/"))

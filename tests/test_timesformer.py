@@ -15,7 +15,7 @@ import vitral.models as models
 from helpers import TINY, images, randomise, tiny_vit
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
-from vitral.inspection import each_layer, feature_colours
+from vitral.inspection import feature_colors, iter_attention
 from vitral.layers import Grid, resize, resize_time
 from vitral.models import DeiTConfig, TimeSformer, TimeSformerConfig, keys_per_query
 from vitral.models.timesformer.config import STEPS
@@ -71,7 +71,7 @@ def test_parameter_counts(name, changes, expected):
 @pytest.mark.parametrize("size", ["ti", "s", "b", "l"])
 def test_parameter_count_of_every_size(size):
     """An image model's, a table of time, and one more attention in every block."""
-    vit = models.config(f"vit_{size}16")
+    vit = models.get_config(f"vit_{size}16")
     width = vit.embed_dim
     step = 2 * width + 4 * width**2 + 4 * width + width**2 + width
     with torch.device("meta"):
@@ -100,7 +100,7 @@ def test_every_name_is_counted():
     ],
 )
 def test_macs_of_the_published_models(name, tera):
-    config = models.config(name, {"num_classes": 400})
+    config = models.get_config(name, {"num_classes": 400})
     assert config.macs() / 1e12 == pytest.approx(tera, abs=5e-5)
     # The paper's figures are those of three crops.
     paper = {"timesformer_b16": 0.59, "timesformer_b16_hr": 5.11}.get(name, 7.14)
@@ -251,7 +251,7 @@ def test_sparse_attention_equals_its_dense_form(kind, prefix):
     tokens = math.prod(EXTENT) + prefix
     x = torch.randn(2, tokens, 24, generator=generator, dtype=torch.float64)
     grid = Grid(*EXTENT[1:])
-    weights = layer.weights(x, grid)
+    weights = layer.attention_weights(x, grid)
     assert torch.allclose(weights.sum(-1), torch.ones(2, 3, tokens).double())
     assert (weights == 0).any()
     v = layer.qkv(x)[..., 48:].unflatten(-1, (3, 8)).transpose(1, 2)
@@ -392,7 +392,7 @@ def test_fresh_steps_start_at_zero_everywhere():
         ),
         (lambda: tiny_vit(position_at="every_layer"), "and `position_at=every_layer`"),
         (
-            lambda: models.build(DeiTConfig(**TINY)),
+            lambda: models.build_model(DeiTConfig(**TINY)),
             r"of a plain Vision Transformer: got a DeiT\.",
         ),
     ],
@@ -540,7 +540,7 @@ def test_every_parameter_gets_a_gradient(changes):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_freezing_and_the_order_of_layers(scheme):
     model = tiny(scheme=scheme, depth=3, drop_rate=0.5)
-    layers = {name: model.layer_of(name) for name, _ in model.named_parameters()}
+    layers = {name: model.layer_index(name) for name, _ in model.named_parameters()}
     if scheme != "space":
         assert layers["time_embed"] == 0
     steps = STEPS[scheme]
@@ -561,7 +561,7 @@ def test_stochastic_depth_drops_a_clip_whole():
             module.rate = 1.0
     tokens = model.embed(clips())
     model.train()
-    assert torch.equal(model.encode(tokens).x, tokens.x)
+    assert torch.equal(model.forward_blocks(tokens).x, tokens.x)
 
 
 def test_own_folder_comes_back(tmp_path):
@@ -575,15 +575,15 @@ def test_own_folder_comes_back(tmp_path):
 
 def test_the_attention_of_every_step_can_be_looked_at():
     model = tiny(depth=1)
-    time, space = each_layer(model, clips())
+    time, space = iter_attention(model, clips())
     assert time.weights.shape == (2 * 15, 3, FRAMES, FRAMES)
     assert space.weights.shape == (2 * FRAMES, 3, 16, 16)
-    assert not time.of_image
+    assert not time.is_global
     torch.testing.assert_close(space.weights.sum(-1), torch.ones(8, 3, 16).double())
 
 
 def test_patches_of_every_frame_get_a_colour():
-    found = feature_colours(tiny(), clips())
+    found = feature_colors(tiny(), clips())
     assert found.shape == (2, FRAMES, 3, 5, 3)
 
 
@@ -591,17 +591,20 @@ def test_patches_of_every_frame_get_a_colour():
 
 
 def test_names_of_others():
-    config = models.config("facebook/timesformer-hr-finetuned-k400")
+    config = models.get_config("facebook/timesformer-hr-finetuned-k400")
     assert (config.num_frames, config.image_hw) == (16, (448, 448))
-    base = models.config("facebook/timesformer-base-finetuned-ssv2")
-    assert (base.num_frames, models.name_of(base)) == (8, "timesformer_b16")
-    long = models.config("timesformer_b16_long", {"scheme": "joint"})
-    assert (long.num_frames, models.name_of(long)) == (96, "timesformer_b16_long")
+    base = models.get_config("facebook/timesformer-base-finetuned-ssv2")
+    assert (base.num_frames, models.get_model_name(base)) == (8, "timesformer_b16")
+    long = models.get_config("timesformer_b16_long", {"scheme": "joint"})
+    assert (long.num_frames, models.get_model_name(long)) == (
+        96,
+        "timesformer_b16_long",
+    )
 
 
 def test_models_for_images_have_no_frames():
-    assert models.config("vit_ti16").num_frames == 0
-    assert models.config("bit_r26x1").num_frames == 0
+    assert models.get_config("vit_ti16").num_frames == 0
+    assert models.get_config("bit_r26x1").num_frames == 0
     assert dataclasses.replace(tiny().config, num_frames=5).num_frames == 5
 
 

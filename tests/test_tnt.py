@@ -15,7 +15,7 @@ from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.models import TNTConfig, ViT, ViTConfig
 from vitral.models.tnt.tnt import NAMES, WordEmbed
-from vitral.workflows.train.frozen_cache import Tail, frozen_output
+from vitral.workflows.train.frozen_cache import TrainableHead, frozen_output
 
 COUNTS = {"tnt_ti16": 6_076_408, "tnt_s16": 23_768_584, "tnt_b16": 65_428_680}
 
@@ -63,7 +63,7 @@ def test_counts_are_the_sum_of_the_parts(classes):
     ("name", "gmacs"), [("tnt_ti16", 1.4), ("tnt_s16", 5.2), ("tnt_b16", 14.1)]
 )
 def test_macs_of_the_table(name, gmacs):
-    assert models.config(name).macs() / 1e9 == pytest.approx(gmacs, rel=0.01)
+    assert models.get_config(name).macs() / 1e9 == pytest.approx(gmacs, rel=0.01)
 
 
 def test_macs_by_hand():
@@ -119,10 +119,10 @@ def test_a_pixel_reaches_the_words_of_its_patch_only():
     moved = (before.x - after.x).abs().amax(dim=(0, 2)) > 0
     assert moved.nonzero().flatten().tolist() == [8]
     with torch.no_grad():
-        later = [model.encode(tokens, 0, 1) for tokens in (before, after)]
+        later = [model.forward_blocks(tokens, 0, 1) for tokens in (before, after)]
     assert ((later[0].x - later[1].x).abs().amax(dim=2) > 0).all()
     # Words never hear of another patch, however deep: only patch tokens do.
-    last = [model.encode(tokens).words for tokens in (before, after)]
+    last = [model.forward_blocks(tokens).words for tokens in (before, after)]
     moved = (last[0] - last[1]).abs().amax(dim=(0, 2, 3)) > 0
     assert moved.nonzero().flatten().tolist() == [7]
 
@@ -179,7 +179,7 @@ def test_the_order_of_the_words_is_free():
         wanted = model(x)
         bare = model.patch_embed.words(x) - model.patch_embed.word_pos
         words = bare[:, :, order] + embed.word_pos
-        tokens = other.sequence(embed.fold(words), Grid(3, 5), None)
+        tokens = other.build_sequence(embed.fold(words), Grid(3, 5), None)
         found = other.forward_tokens(tokens._replace(words=words))
         assert (found - wanted).abs().max() < 1e-12
         assert (other(x) - wanted).abs().max() > 1e-3  # the pixels' order is not free
@@ -212,8 +212,8 @@ def test_every_kind_keeps_the_model_contract(changes):
     alone = torch.cat([model(x[:1]), model(x[1:])])
     assert torch.allclose(alone, logits, atol=1e-12)
     assert model(images(1, 80, 64, 5)).shape == (1, 7)
-    parts = model.encode(model.encode(model.embed(x), 0, 2), 2)
-    assert torch.equal(model.forward_head(model.finish(parts)), logits)
+    parts = model.forward_blocks(model.forward_blocks(model.embed(x), 0, 2), 2)
+    assert torch.equal(model.forward_head(model.forward_norm(parts)), logits)
 
 
 @pytest.mark.parametrize("changes", KINDS)
@@ -257,22 +257,22 @@ def test_positions_are_resized_and_words_keep_theirs():
 
 def test_freezing_and_depth_of_each_parameter():
     model = tiny_tnt(drop_rate=0.5, drop_path_rate=0.5)
-    depths = {model.layer_of(name) for name, _ in model.named_parameters()}
+    depths = {model.layer_index(name) for name, _ in model.named_parameters()}
     assert depths == {0, 1, 2, 3, 4}
-    assert model.layer_of("patch_embed.fold.proj.weight") == 0
-    assert model.layer_of("patch_embed.word_pos") == 0
-    assert model.layer_of("blocks.1.inner.attn.qkv.weight") == 2
-    assert model.layer_of("blocks.2.fold.norm2.bias") == 3
-    assert model.layer_of("norm.weight") == 4
+    assert model.layer_index("patch_embed.fold.proj.weight") == 0
+    assert model.layer_index("patch_embed.word_pos") == 0
+    assert model.layer_index("blocks.1.inner.attn.qkv.weight") == 2
+    assert model.layer_index("blocks.2.fold.norm2.bias") == 3
+    assert model.layer_index("norm.weight") == 4
     model.freeze(2)
     model.train()
     x = images(channels=5)
-    once, again = (model.encode(model.embed(x), 0, 2) for _ in range(2))
+    once, again = (model.forward_blocks(model.embed(x), 0, 2) for _ in range(2))
     assert torch.equal(once.x, again.x)
     assert torch.equal(once.words, again.words)
     model(x).square().sum().backward()
     for name, parameter in model.named_parameters():
-        assert (parameter.grad is not None) is (model.layer_of(name) > 2), name
+        assert (parameter.grad is not None) is (model.layer_index(name) > 2), name
 
 
 @pytest.mark.parametrize("num_blocks", [0, 2])
@@ -282,7 +282,7 @@ def test_a_table_of_frozen_outputs_holds_the_words_too(num_blocks):
     x = images(channels=5)
     table = frozen_output(model, x)
     assert table.shape == (2, 17, 24 + 8 * 10)
-    tail = Tail(model)
+    tail = TrainableHead(model)
     assert torch.equal(tail(table), model(x))
     tail(table).square().sum().backward()
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -312,24 +312,27 @@ def test_initialisation():
 
 
 def test_names():
-    assert models.config("tnt_s16").word_grid == (4, 4)
-    assert models.name_of(models.config("tnt_b16", {"image_size": 384})) == "tnt_b16"
-    small = models.config("tnt_ti8")
+    assert models.get_config("tnt_s16").word_grid == (4, 4)
+    assert (
+        models.get_model_name(models.get_config("tnt_b16", {"image_size": 384}))
+        == "tnt_b16"
+    )
+    small = models.get_config("tnt_ti8")
     assert (small.word_hw, small.word_kernel, small.word_grid) == ((2, 2), 3, (4, 4))
-    assert models.name_of(small) == "tnt_ti8"
-    assert models.name_of(models.config("tnt_ti4")) == "tnt_ti4"
-    assert models.name_of(TNTConfig(**TINY_TNT)) == ""
-    theirs = models.config("tnt_s_patch16_224.in1k")
+    assert models.get_model_name(small) == "tnt_ti8"
+    assert models.get_model_name(models.get_config("tnt_ti4")) == "tnt_ti4"
+    assert models.get_model_name(TNTConfig(**TINY_TNT)) == ""
+    theirs = models.get_config("tnt_s_patch16_224.in1k")
     assert theirs.position_resize == "bicubic_antialias"
-    assert models.name_of(theirs) == "tnt_s16"
-    assert models.family_of(theirs) == "tnt"
+    assert models.get_model_name(theirs) == "tnt_s16"
+    assert models.get_family_name(theirs) == "tnt"
 
 
 @pytest.mark.parametrize("name", ["tnt_s_legacy_patch16_224", "tnt_s_legacy_x.in1k"])
 def test_the_legacy_port_of_timm_is_refused_by_name(name):
     wanted = f"timm's `{name}` is another function than the paper's: it convolves the"
     with pytest.raises(ConfigError, match=wanted):
-        models.config(name)
+        models.get_config(name)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from vitral.training import (
     LoopConfig,
     OptimConfig,
     ScheduleConfig,
-    build,
+    create_optimizer,
     lr_at,
     parameter_groups,
 )
@@ -104,7 +104,9 @@ def setup(kind="adamw", model=None) -> Setup:
     torch.manual_seed(1)
     model = Tiny() if model is None else model
     optim = OptimConfig(optimizer=kind, lr=0.02, weight_decay=0.1)
-    optimizer = build(parameter_groups(model, optim, lambda name: 0, 0), optim)
+    optimizer = create_optimizer(
+        parameter_groups(model, optim, lambda name: 0, 0), optim
+    )
     return Setup(Supervised(model, SupervisedConfig()), optimizer)
 
 

@@ -85,7 +85,7 @@ def test_plain_lines():
     with Progress(20, stream) as progress:
         progress.start(4)
         progress.update(5, {"loss": 1.0})  # not a logged step: no line
-        progress.line(6, {"loss": 0.51234567, "lr": 0.001})
+        progress.log_step(6, {"loss": 0.51234567, "lr": 0.001})
         progress.note("evaluation at step 6: accuracy 0.5")
     first, second = stream.getvalue().splitlines()
     assert first.startswith("step 6/20  loss 0.5123  lr 0.001  ETA 0:00:0")
@@ -102,11 +102,13 @@ def test_live_block(monkeypatch):
     stream = Terminal()
     with Progress(20, stream) as progress:
         progress.start(0)
-        progress.line(5, {"loss": 0.25, "images_per_second": 31.5, "data_wait": 0.1})
-        progress.best("accuracy", 0.75, 4)
+        progress.log_step(
+            5, {"loss": 0.25, "images_per_second": 31.5, "data_wait": 0.1}
+        )
+        progress.set_best("accuracy", 0.75, 4)
         progress.note("a [note] stays")
         console = Console(file=io.StringIO(), width=100)
-        console.print(progress.block())
+        console.print(progress.render())
         text = console.file.getvalue()
     for part in (
         "step 5/20",
@@ -128,7 +130,7 @@ def test_a_closed_output_is_no_reason_to_fail():
             raise BrokenPipeError
 
     with Progress(20, Broken()) as progress:
-        progress.line(1, {"loss": 0.5})
+        progress.log_step(1, {"loss": 0.5})
     closed = io.StringIO()
     with Progress(20, closed) as progress:
         closed.close()

@@ -13,9 +13,9 @@ from torch.nn import functional
 from vitral.errors import DivergedError, VitralError
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.training import CheckpointStore, LoopConfig
-from vitral.training.ema import averaged, decay_at
+from vitral.training.ema import create_ema, decay_at
 from vitral.training.fit import fit
-from vitral.training.step import Updater, derived_seed, micro_batches, to_device
+from vitral.training.step import TrainStep, derive_seed, micro_batches, to_device
 
 
 class Batch(NamedTuple):
@@ -47,7 +47,7 @@ def network(dtype=torch.float64, dropout=0.0):
 
 
 def updater_of(objective, *, accumulate=1, bf16=False, clip=0.0, seed=0):
-    return Updater(
+    return TrainStep(
         forward=objective,
         parameters=dict(objective.named_parameters()),
         optimizer=torch.optim.SGD(objective.parameters(), 0.1),
@@ -103,9 +103,7 @@ def test_randomness_is_that_of_seed_step_and_part():
     assert torch.equal(first, weights_after(3, 7, disturb=2))
     assert not torch.equal(first, weights_after(4, 7, disturb=1))
     assert not torch.equal(first, weights_after(3, 8, disturb=1))
-    seeds = {
-        derived_seed(s, t, p) for s in range(5) for t in range(20) for p in (-1, 0)
-    }
+    seeds = {derive_seed(s, t, p) for s in range(5) for t in range(20) for p in (-1, 0)}
     assert len(seeds) == 200
     assert all(0 <= seed < 2**63 for seed in seeds)
 
@@ -289,7 +287,7 @@ def test_other_errors_pass_through():
 def test_average_of_ones_from_zero():
     model = nn.Linear(1, 1, dtype=torch.float64)
     nn.init.zeros_(model.weight)
-    average = averaged(model, 0.9999, warmup=False)
+    average = create_ema(model, 0.9999, warmup=False)
     nn.init.ones_(model.weight)
     for step in range(1, 51):
         average.update_parameters(model)
@@ -299,7 +297,7 @@ def test_average_of_ones_from_zero():
 
 def test_average_of_constants_is_bit_equal_and_buffers_follow():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    average = averaged(model, 0.9, warmup=True)
+    average = create_ema(model, 0.9, warmup=True)
     for _ in range(10):
         average.update_parameters(model)
     for got, expected in zip(
@@ -318,7 +316,7 @@ def test_average_warmup():
     assert decay_at(0, 0.9999, False) == 0.9999
     model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
     nn.init.zeros_(model.weight)
-    average = averaged(model, 0.9999, warmup=True)
+    average = create_ema(model, 0.9999, warmup=True)
     value = 0.0
     for step in range(4):
         nn.init.constant_(model.weight, step + 1.0)

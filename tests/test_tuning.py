@@ -14,10 +14,10 @@ from torch import nn
 import vitral as vt
 from photos import make_photos, tiny_config
 from vitral import autotune, plots
-from vitral.autotune import Candidate, Plan, Point, choose, frontier
+from vitral.autotune import Candidate, Point, SweepPlan, choose, frontier
 from vitral.cli import main
 from vitral.errors import ConfigError, DataError
-from vitral.plots.operating_points import Measured, operating_points
+from vitral.plots.operating_points import OperatingPoint, operating_points
 from vitral.workflows.run import open_run
 
 
@@ -119,7 +119,9 @@ class Waiting(nn.Module):
 def test_passes_come_in_turns_and_the_first_does_not_count():
     turns: list[str] = []
     one, other = Waiting("a", turns), Waiting("b", turns)
-    found = autotune.timed((one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 4, 0.0)
+    found = autotune.time_pair(
+        (one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 4, 0.0
+    )
     assert turns == ["a", "a", "b", "b"] + ["a", "b"] * 4
     assert found.shape == (4, 2)
     assert (found > 0).all()
@@ -128,7 +130,7 @@ def test_passes_come_in_turns_and_the_first_does_not_count():
 def test_a_turn_of_quick_passes_has_many():
     turns: list[str] = []
     one, other = Waiting("a", turns), Sleeping()
-    found = autotune.timed(
+    found = autotune.time_pair(
         (one, torch.zeros(2, 3)), (other, torch.zeros(5, 3)), 3, 0.03
     )
     # Some microseconds a pass beside one of 40 ms.
@@ -156,7 +158,10 @@ def run(tmp_path_factory) -> Path:
         patch.setattr(
             "vitral.workflows.train.finalize.write_report", lambda out, data: out
         )
-        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.compute_report_maps",
+            lambda *arguments: None,
+        )
         # What the last of its blocks merges no class token sees: hence a third.
         changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
         vt.train(tiny_config(photos, **changes), folder / "run", device="cpu")
@@ -210,7 +215,9 @@ def test_nothing_within_the_bound_is_exit_6_with_a_table(run, tmp_path, capsys):
 
 
 def test_time_runs_out_with_the_rest_left_out(run):
-    plan = Plan(ways=("torch",), merges=(0, 2), batches=(1,), rounds=1, minutes=1e-9)
+    plan = SweepPlan(
+        ways=("torch",), merges=(0, 2), batches=(1,), rounds=1, minutes=1e-9
+    )
     swept = autotune.sweep(run, plan, say=lambda line: None)
     assert [point.candidate.merge for point in swept.points] == [0]
     assert len(swept.left_out) == 1
@@ -260,8 +267,8 @@ def test_what_is_refused(run, words, sentence, capsys):
 
 def test_the_figure_says_what_it_shows():
     groups = {
-        "torch fp32": [Measured(12.0, 0.9, "")],
-        "int8": [Measured(3, 0.88, "x", True)],
+        "torch fp32": [OperatingPoint(12.0, 0.9, "")],
+        "int8": [OperatingPoint(3, 0.88, "x", True)],
     }
     plot = operating_points(groups, note="accuracy of 40 images of val")
     assert "from 3.00 ms on. Chosen: int8, x." in plot.alt
@@ -273,7 +280,7 @@ def test_the_figure_says_what_it_shows():
 def test_a_multi_label_run_is_refused(run, monkeypatch):
     monkeypatch.setattr("vitral.workflows.run.Run.multi_label", True)
     with pytest.raises(ConfigError, match="an image has several labels, as in this"):
-        autotune.sweep(run, Plan())
+        autotune.sweep(run, SweepPlan())
 
 
 def test_quartiles_are_of_the_rounds():

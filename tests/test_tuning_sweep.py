@@ -16,9 +16,9 @@ import torch
 import vitral as vt
 from photos import make_photos, tiny_config
 from vitral import autotune
-from vitral.autotune import Candidate, Plan
+from vitral.autotune import Candidate, SweepPlan
 from vitral.autotune import candidate as made_in
-from vitral.autotune.calibration_data import Pictures
+from vitral.autotune.calibration_data import SweepImages
 from vitral.cli import main
 from vitral.errors import ConfigError
 from vitral.workflows.run import open_run
@@ -38,7 +38,10 @@ def run(photos, tmp_path_factory) -> Path:
         patch.setattr(
             "vitral.workflows.train.finalize.write_report", lambda out, data: out
         )
-        patch.setattr("vitral.workflows.train.finalize.look", lambda *arguments: None)
+        patch.setattr(
+            "vitral.workflows.train.finalize.compute_report_maps",
+            lambda *arguments: None,
+        )
         # What the last of its blocks merges no class token sees: hence a third.
         changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
         vt.train(tiny_config(photos, **changes), out, device="cpu")
@@ -49,9 +52,9 @@ def quiet(line: str) -> None:
     """Nobody listens."""
 
 
-def small(**changes) -> Plan:
+def small(**changes) -> SweepPlan:
     settings = {"merges": (0,), "batches": (2,), "rounds": 1, "minutes": 0.0}
-    return Plan(**{**settings, **changes})
+    return SweepPlan(**{**settings, **changes})
 
 
 def a_point(**changes) -> autotune.Point:
@@ -90,7 +93,7 @@ def test_what_is_printed_can_be_run(
 ):
     point = a_point(**changes)
     one = point.candidate
-    lines = autotune.commands(point, str(run), own_size=(32, 48), **settings)
+    lines = autotune.commands(point, str(run), run_size=(32, 48), **settings)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     photo = str(sorted(photos.rglob("*.png"))[0])
@@ -139,14 +142,14 @@ def test_what_fails_halfway_is_left_out_and_nothing_is_lost(run, tmp_path, monke
     }
     assert len(tries) == 1, "what failed once is not tried again for another batch"
     assert len(heard) == 6
-    autotune.write(tmp_path / "new" / "out", swept, swept.points[0], plan)
+    autotune.write_results(tmp_path / "new" / "out", swept, swept.points[0], plan)
     told = (tmp_path / "new" / "out" / "points.md").read_text()
     assert "- left out: ONNX Runtime fp32, 32 x 48, batch 3: RuntimeError" in told
 
 
 def test_numbers_that_are_none_are_no_answers(run, monkeypatch):
     def poisoned(proto):
-        return made_in.Graph(
+        return made_in.CompiledGraph(
             lambda image: torch.full((len(image), 3), torch.nan).numpy()
         )
 
@@ -200,8 +203,8 @@ def test_the_time_is_up_while_images_are_scored(run):
     # The package's own `sweep` is the function.
     module = importlib.import_module("vitral.autotune.sweep")
     opened = open_run(run)
-    dataset = autotune.images_of(opened, "val")
-    pictures = Pictures(opened, dataset, split="val", images=5, seed=0)
+    dataset = autotune.open_images(opened, "val")
+    pictures = SweepImages(opened, dataset, split="val", images=5, seed=0)
     first = Candidate(image_size=(32, 48))
     bench = module._Bench(opened, pictures, "one", first, 1)
     other = Candidate(image_size=(32, 48), merge=1)
@@ -213,7 +216,7 @@ def test_the_time_is_up_while_images_are_scored(run):
 
 def test_no_graph_outlives_its_turn(run, monkeypatch):
     made: list[weakref.ref] = []
-    make = autotune.Maker.make
+    make = autotune.CandidateBuilder.make
     alive: list[int] = []
 
     def counted(self, candidate):
@@ -222,7 +225,7 @@ def test_no_graph_outlives_its_turn(run, monkeypatch):
         made.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr(autotune.Maker, "make", counted)
+    monkeypatch.setattr(autotune.CandidateBuilder, "make", counted)
     plan = small(ways=("torch", "onnx"), merges=(0, 1, 2), batches=(2, 3))
     autotune.sweep(run, plan, quiet)
     assert len(made) == 6
@@ -249,18 +252,18 @@ def test_a_function_is_traced_once(run, monkeypatch):
 
 def test_the_batch_has_as_many_images_as_asked(run):
     opened = open_run(run)
-    dataset = autotune.images_of(opened, "val")
-    pictures = Pictures(opened, dataset, split="val", images=5, seed=0)
+    dataset = autotune.open_images(opened, "val")
+    pictures = SweepImages(opened, dataset, split="val", images=5, seed=0)
     found = pictures.batch((32, 48), 12)
     assert found.shape == (12, 3, 32, 48)
     assert torch.equal(found[:5], found[5:10])
-    assert torch.equal(found[:2], pictures.scored((32, 48))[0][0][:2])
+    assert torch.equal(found[:2], pictures.load_scored((32, 48))[0][0][:2])
 
 
 def test_a_run_that_merges_by_itself_is_the_first_way(run, monkeypatch):
     opened = open_run(run, merge=2, merge_schedule="decreasing")
     plan = small(ways=("torch",), merges=(0, 1))
-    first, *rest = autotune.candidates_of(plan, opened)
+    first, *rest = autotune.make_candidates(plan, opened)
     assert (first.merge, first.merge_schedule) == (2, "decreasing")
     assert [one.merge for one in rest] == [0, 1]
 
@@ -285,10 +288,10 @@ def test_a_busy_machine_is_told(run):
         object.__setattr__(points[0], "first_ms", 1.0)
         object.__setattr__(points[1], "first_ms", 1.2 if points is steady else 2.0)
         swept.points = points
-        lines = autotune.caution(swept, None, small())
+        lines = autotune.caution_lines(swept, None, small())
         assert any("The machine was busy" in line for line in lines) is told
 
 
 def test_a_plan_names_something():
     with pytest.raises(ConfigError, match="`batches` of a plan must name at least one"):
-        Plan(batches=())
+        SweepPlan(batches=())

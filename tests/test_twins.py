@@ -17,7 +17,7 @@ from moving import make_clips
 from photos import make_photos
 from vitral.cli import main
 from vitral.data import Preprocess
-from vitral.models import ViT, ViTConfig, config
+from vitral.models import ViT, ViTConfig, get_config
 from vitral.objectives import DistillConfig, MAEConfig
 from vitral.recipes import twin
 from vitral.recipes.twin import STEPS
@@ -50,7 +50,7 @@ def runs(tmp_path_factory):
 
 def trained(name, photos, out, weights="", teacher=""):
     """The losses of the twin's updates; the files of the run are all there."""
-    small = twin(vitral.recipes.get(name)(photos, weights), steps=UPDATES)
+    small = twin(vitral.recipes.get_recipe(name)(photos, weights), steps=UPDATES)
     small = dataclasses.replace(
         small, batch_size=8, loop=dataclasses.replace(small.loop, log_every=4)
     )
@@ -110,7 +110,7 @@ def test_a_twin_keeps_what_decides_the_code(name, photos, tmp_path):
     if "finetune" in name or name in ("mae.linear", "bit.hyperrule"):
         vitral.weights.save(tmp_path / "w", ViT(ViTConfig(**TINY)), Preprocess())
         weights = str(tmp_path / "w")
-    whole = vitral.recipes.get(name)(photos, weights)
+    whole = vitral.recipes.get_recipe(name)(photos, weights)
     small = twin(whole)
     assert small.loop.steps == STEPS
     assert small.augment == whole.augment
@@ -124,8 +124,8 @@ def test_a_twin_keeps_what_decides_the_code(name, photos, tmp_path):
     if weights:
         assert small.image_size == 0
         return
-    large = config(whole.model, dict(whole.model_changes))
-    tiny = config(small.model, dict(small.model_changes))
+    large = get_config(whole.model, dict(whole.model_changes))
+    tiny = get_config(small.model, dict(small.model_changes))
     assert type(tiny) is type(large)
     for field in ("global_pool", "position", "class_token", "drop_rate", "head_bias"):
         assert getattr(tiny, field, None) == getattr(large, field, None)
@@ -135,22 +135,22 @@ def test_a_twin_keeps_what_decides_the_code(name, photos, tmp_path):
 
 
 def test_the_rate_of_sgd_falls_with_the_batch(photos):
-    small = twin(vitral.recipes.get("bit.s")(photos, ""))
+    small = twin(vitral.recipes.get_recipe("bit.s")(photos, ""))
     assert small.optim.lr == pytest.approx(0.48 * 32 / 4096)
-    assert twin(vitral.recipes.get("vit.jft.b16")(photos, "")).optim.lr == 8e-4
+    assert twin(vitral.recipes.get_recipe("vit.jft.b16")(photos, "")).optim.lr == 8e-4
 
 
 def test_the_objectives_own_sizes_shrink(photos):
-    small = twin(vitral.recipes.get("mae.pretrain_h14")(photos, ""))
+    small = twin(vitral.recipes.get_recipe("mae.pretrain_h14")(photos, ""))
     assert small.objective == MAEConfig(
         decoder_dim=24, decoder_depth=1, decoder_heads=3
     )
-    student = twin(vitral.recipes.get("deit.b16_distilled")(photos, ""))
+    student = twin(vitral.recipes.get_recipe("deit.b16_distilled")(photos, ""))
     assert isinstance(student.objective, DistillConfig)
 
 
 def test_shares_of_a_known_length_stay(photos):
-    schedule = twin(vitral.recipes.get("scaling.giant14")(photos, ""), steps=200)
+    schedule = twin(vitral.recipes.get_recipe("scaling.giant14")(photos, ""), steps=200)
     assert (schedule.schedule.warmup, schedule.schedule.cooldown) == (20, 20)
     assert schedule.schedule.timescale == 2
 

@@ -19,9 +19,14 @@ from photos import make_photos
 from vitral.cli import main
 from vitral.errors import VitralError, WeightsError
 from vitral.training import CheckpointStore
-from vitral.workflows.resume_check.compare_runs import compare_folders
-from vitral.workflows.resume_check.fault_injection import ROUND, Pace, aims, last_step
-from vitral.workflows.resume_check.verify import killed, unbroken
+from vitral.workflows.resume_check.compare_runs import diff_runs
+from vitral.workflows.resume_check.fault_injection import (
+    KILL_MIX,
+    Timings,
+    last_step,
+    sample_kill_points,
+)
+from vitral.workflows.resume_check.verify import run_reference, run_with_kills
 
 KILLS = 5
 
@@ -47,7 +52,7 @@ def wholes(server, tmp_path_factory):
     def whole(kind):
         out = root / kind
         if kind not in paces:
-            paces[kind] = unbroken(server.starter(kind), out, STEPS)
+            paces[kind] = run_reference(server.starter(kind), out, STEPS)
         return out, paces[kind]
 
     return whole
@@ -60,7 +65,7 @@ def test_five_kills_in_one_run_change_no_bit(server, wholes, tmp_path, seed, kin
     An epoch has two batches, so both its middle and its end are hit.
     """
     whole, pace = wholes(kind)
-    result = killed(
+    result = run_with_kills(
         server.starter(kind),
         tmp_path / "killed",
         whole,
@@ -69,11 +74,11 @@ def test_five_kills_in_one_run_change_no_bit(server, wholes, tmp_path, seed, kin
         kills=KILLS,
         seed=seed,
     )
-    assert result.same.differences == ()
+    assert result.diff.differences == ()
     assert result.missed == 0, result.lines()
     assert len(result.kills) == KILLS
-    assert result.same.lines >= STEPS
-    assert result.same.tensors > 50
+    assert result.diff.lines >= STEPS
+    assert result.diff.tensors > 50
     assert not list((tmp_path / "killed").rglob(".*"))
     result.require_equal(tmp_path)
 
@@ -93,7 +98,7 @@ def test_a_fault_that_only_a_resumed_run_shows_is_caught(server, tmp_path, kind)
     child = server.start(tmp_path / "killed", kind, kill_when="/step-00000009")
     assert child.wait() == -signal.SIGKILL
     assert server.start(tmp_path / "killed", kind).wait() == 0
-    found = compare_folders(tmp_path / "whole", tmp_path / "killed").differences
+    found = diff_runs(tmp_path / "whole", tmp_path / "killed").differences
     assert any(FAULTS[kind] in text for text in found), found
     assert any("/model.safetensors: " in text for text in found)
     assert any("model/model.safetensors: " in text for text in found)
@@ -141,7 +146,7 @@ def test_a_kill_before_every_file_of_a_run(server, tmp_path):
         code = server.start(out, kind, kill_when=name).wait()
         assert code == -signal.SIGKILL, f"{name} was not made"
     assert server.start(out, kind).wait() == 0
-    assert compare_folders(whole, out).differences == ()
+    assert diff_runs(whole, out).differences == ()
     made = {path.name for path in out.rglob("*") if path.is_file()}
     assert made == {path.name for path in whole.rglob("*") if path.is_file()}
     # The list of places is complete; the optimizer's and the average's files are
@@ -174,7 +179,7 @@ def test_sigterm_saves_twenty_times_and_exits_143(server, tmp_path):
         assert saved.step == last_step(out) >= wanted
     assert server.start(out, "all at once", steps=steps).wait() == 0
     assert server.start(tmp_path / "whole", "all at once", steps=steps).wait() == 0
-    assert compare_folders(tmp_path / "whole", out).differences == ()
+    assert diff_runs(tmp_path / "whole", out).differences == ()
 
 
 @pytest.fixture
@@ -225,7 +230,7 @@ def test_a_disk_that_is_full_at_twenty_levels(server, wholes, small_disk, tmp_pa
         ballast.unlink()
         stopped.append(check_after_a_full_disk(code, out, server.said()))
         assert server.start(out, "mae").wait() == 0
-        assert compare_folders(whole, out).differences == (), level
+        assert diff_runs(whole, out).differences == (), level
         assert not list(out.rglob(".*"))
     assert stopped[0]
     assert not stopped[-1]
@@ -240,7 +245,7 @@ def test_files_that_may_not_grow(server, wholes, tmp_path):
         code = server.start(out, "frozen", file_limit=limit).wait()
         assert check_after_a_full_disk(code, out, server.said())
         assert server.start(out, "frozen").wait() == 0
-        assert compare_folders(whole, out).differences == ()
+        assert diff_runs(whole, out).differences == ()
 
 
 # the command
@@ -279,7 +284,7 @@ def test_the_command_on_a_run_that_is_not_the_same(server, monkeypatch, capsys):
         commands.append(command)
         return server.starter("hidden state")
 
-    monkeypatch.setattr(verb, "starter", starter)
+    monkeypatch.setattr(verb, "make_starter", starter)
     words = ["verify-resume", "small.scratch", "--steps", str(STEPS), "--kills", "3"]
     assert main([*words, "--warmup", "2"]) == 6
     said = capsys.readouterr()
@@ -328,18 +333,18 @@ def test_not_under_torchrun(monkeypatch, capsys):
 def test_a_training_that_fails_by_itself(tmp_path):
     """Its exit code and its last words, and no comparison."""
     code = "import sys; print('first\\nno such data', file=sys.stderr); sys.exit(3)"
-    start = verb.starter([sys.executable, "-c", code])
+    start = verb.make_starter([sys.executable, "-c", code])
     with pytest.raises(VitralError, match=r"code 3\. It said: no such data") as got:
-        unbroken(start, tmp_path / "run", 5)
+        run_reference(start, tmp_path / "run", 5)
     assert got.value.exit_code == 3
 
 
 def test_a_process_that_outruns_its_kills(server, wholes, tmp_path):
     """It is counted, not taken for a kill."""
     whole, pace = wholes("mae")
-    late = Pace(start=1000.0, step=1000.0, save=1000.0, end=1000.0)
+    late = Timings(start=1000.0, step=1000.0, save=1000.0, end=1000.0)
     assert pace.start > 0
-    result = killed(
+    result = run_with_kills(
         server.starter("mae"), tmp_path / "k", whole, late, steps=STEPS, kills=1, seed=0
     )
     assert result.missed == 1
@@ -352,14 +357,16 @@ def test_a_process_that_outruns_its_kills(server, wholes, tmp_path):
 
 def test_kills_are_spread_over_all_kinds_of_work():
     for seed in range(20):
-        found = aims(11, 40, seed)
-        places = [aim.place for aim in found]
-        assert all(places.count(place) >= 2 * ROUND.count(place) for place in ROUND)
+        found = sample_kill_points(11, 40, seed)
+        places = [aim.phase for aim in found]
+        assert all(
+            places.count(place) >= 2 * KILL_MIX.count(place) for place in KILL_MIX
+        )
         assert [aim.step for aim in found] == sorted(aim.step for aim in found)
         assert "end" not in places[: -places.count("end")]
         assert all(1 <= aim.step < 40 and 0 <= aim.delay < 1 for aim in found)
-    assert aims(5, 20, 1) == aims(5, 20, 1)
-    assert aims(5, 20, 1) != aims(5, 20, 2)
+    assert sample_kill_points(5, 20, 1) == sample_kill_points(5, 20, 1)
+    assert sample_kill_points(5, 20, 1) != sample_kill_points(5, 20, 2)
 
 
 def made_run(folder: Path) -> Path:
@@ -396,7 +403,7 @@ def change_tensor(folder: Path, name: str, change) -> None:
 
 
 def test_equal_runs(two):
-    same = compare_folders(*two)
+    same = diff_runs(*two)
     assert same.differences == ()
     assert (same.tensors, same.lines, same.files) == (4, 1, 2)
 
@@ -421,7 +428,7 @@ def test_equal_runs(two):
 )
 def test_one_changed_tensor(two, change, sentence):
     change_tensor(two[1], "a", change)
-    (found,) = compare_folders(*two).differences
+    (found,) = diff_runs(*two).differences
     assert sentence in found
 
 
@@ -432,7 +439,7 @@ def test_other_differences(two):
     (other / "model" / "model.safetensors").unlink()
     with (other / "metrics.jsonl").open("a") as file:
         file.write('{"event": "eval", "step": 4}\n')
-    assert compare_folders(one, other).differences == (
+    assert diff_runs(one, other).differences == (
         "metrics.jsonl has 1 and 2 lines.",
         f"{other / 'model' / 'model.safetensors'} is missing.",
         "predictions/test.csv differs.",
@@ -442,7 +449,7 @@ def test_other_differences(two):
     (other / "metrics.jsonl").write_text(json.dumps(record) + "\n")
     assert (
         "metrics.jsonl differs first in line 1, step 4: `loss` is 0.5 and 0.25."
-        in compare_folders(one, other).differences
+        in diff_runs(one, other).differences
     )
 
 
@@ -452,13 +459,11 @@ def test_other_states(two):
     store = CheckpointStore(other / "checkpoints")
     shutil.rmtree(store.path(4))
     store.save(4, tensors, {"loop": {"step": 4, "ids": "abc", "waiting": 2}})
-    assert compare_folders(one, other).differences == (
-        "`waiting` of state.json is 0 and 2.",
-    )
+    assert diff_runs(one, other).differences == ("`waiting` of state.json is 0 and 2.",)
     shutil.rmtree(store.path(4))
     with pytest.raises(WeightsError, match="another has no checkpoint to compare"):
-        compare_folders(one, other)
+        diff_runs(one, other)
     store.save(5, tensors, {"loop": {"step": 5, "ids": "xyz", "waiting": 0}})
-    found = compare_folders(one, other).differences
+    found = diff_runs(one, other).differences
     assert found[0] == "The last checkpoint is of step 4 and 5."
     assert "The order of the examples differs: their ids have other hashes." in found

@@ -20,7 +20,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ViTConfig
-from vitral.weights import Line, Loaded
+from vitral.weights import LedgerLine, Loaded
 
 SIZES = {
     "img_size": (48, 80),
@@ -259,13 +259,13 @@ def test_another_resolution_and_number_of_classes(wide, method):
     for name in new.keys() - touched:
         assert torch.equal(new[name], old[name]), name
     assert preprocess == replace(PREPROCESS, image_size=(80, 112))
-    expected = {name: Line(name, "copied") for name in new}
+    expected = {name: LedgerLine(name, "copied") for name in new}
     detail = f"3 x 5 -> 5 x 7 patches, {method}"
-    expected["pos_embed"] = Line("pos_embed", "resized", detail)
+    expected["pos_embed"] = LedgerLine("pos_embed", "resized", detail)
     for name in ("head.weight", "head.bias"):
-        expected[name] = Line(name, "new", "zero, for 4 classes")
+        expected[name] = LedgerLine(name, "new", "zero, for 4 classes")
     for name in ("pre_logits.fc.weight", "pre_logits.fc.bias"):
-        expected[name] = Line(name, "dropped", "the head of the pre-training")
+        expected[name] = LedgerLine(name, "dropped", "the head of the pre-training")
     assert {line.name: line for line in ledger.lines} == expected
     assert len(ledger.lines) == len(expected)
     with torch.no_grad():
@@ -298,7 +298,7 @@ def test_a_part_that_the_file_lacks_is_new_and_said(wide):
     new = [line for line in ledger.lines if line.action == "new"]
     reason = "the file has no such part"
     assert new == [
-        Line(f"blocks.{block}.{layer}.gamma", "new", reason)
+        LedgerLine(f"blocks.{block}.{layer}.gamma", "new", reason)
         for block in (0, 1)
         for layer in ("ls1", "ls2")
     ]

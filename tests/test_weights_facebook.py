@@ -15,10 +15,10 @@ from helpers import images, randomise
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ViT, ViTConfig
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import open_file
 from vitral.weights.layouts.facebook import dino, mae
-from vitral.weights.layouts.layout import Held
+from vitral.weights.layouts.layout import ModelSpec
 
 SIZES: dict[str, Any] = {
     "img_size": 48,
@@ -69,18 +69,18 @@ def same_features(model, theirs, image, rtol=1e-10) -> None:
 
 def foreign(layout, model) -> dict[str, torch.Tensor]:
     """`model` as the layout writes it."""
-    assert layout.refuses(model.config) == ""
+    assert layout.unsupported_reason(model.config) == ""
     ours, tensors = model.state_dict(), {}
-    for rule in layout.rules(model.config):
-        tensors |= zip(rule.theirs, rule.to_theirs(ours[rule.ours]), strict=True)
+    for rule in layout.mappings(model.config):
+        tensors |= zip(rule.theirs, rule.to_foreign(ours[rule.ours]), strict=True)
     preprocess = Preprocess(image_size=model.config.image_hw)
-    new = layout.describe(Held(config=model.config, preprocess=preprocess)).new
+    new = layout.describe(ModelSpec(config=model.config, preprocess=preprocess)).new
     assert not tensors.keys() & new.keys()
     return tensors | dict(new)
 
 
 def taken_by(file: Path) -> list[str]:
-    opened = Opened(file=open_file(file))
+    opened = LayoutInput(file=open_file(file))
     return [
         n
         for n, layout in vitral.weights.available_layouts().items()
@@ -241,7 +241,7 @@ def test_a_plain_backbone_is_written_in_names_that_timm_reads(tmp_path):
     ids=str,
 )
 def test_dinov2_refusals_say_why(changes, reason):
-    assert reason in dino.LAYOUT.refuses(ViTConfig(**{**OURS, **changes}))
+    assert reason in dino.LAYOUT.unsupported_reason(ViTConfig(**{**OURS, **changes}))
 
 
 def test_a_backbone_of_the_first_dino_gets_no_mask_token():
@@ -252,8 +252,8 @@ def test_a_backbone_of_the_first_dino_gets_no_mask_token():
 
 def test_dinov2_notes_say_what_differs():
     config = ViTConfig(**OURS, reg_tokens=2, no_embed_reg=True, init_values=0.1)
-    held = Held(config=config, preprocess=Preprocess(image_size=(48, 48)))
-    text = "\n".join(dino.LAYOUT.describe(held).notes)
+    held = ModelSpec(config=config, preprocess=Preprocess(image_size=(48, 48)))
+    text = "\n".join(dino.LAYOUT.make_output(held).notes)
     assert "the mask token is zeros" in text
     assert "bicubic interpolation with a low-pass, this model by the official" in text
     assert "GELU" not in text
@@ -338,13 +338,13 @@ def test_mae_files_are_taken_by_one_layout_and_come_back(tmp_path):
     ids=str,
 )
 def test_mae_refusals_say_why(changes, reason):
-    assert reason in mae.LAYOUT.refuses(ViTConfig(**{**OURS, **changes}))
+    assert reason in mae.LAYOUT.unsupported_reason(ViTConfig(**{**OURS, **changes}))
 
 
 def test_mae_notes_say_what_is_missing():
     config = ViTConfig(**{**OURS, "act": "gelu_tanh"}, position_resize="bicubic")
-    held = Held(config=config, preprocess=Preprocess(image_size=(48, 48)))
-    text = "\n".join(mae.LAYOUT.describe(held).notes)
+    held = ModelSpec(config=config, preprocess=Preprocess(image_size=(48, 48)))
+    text = "\n".join(mae.LAYOUT.make_output(held).notes)
     assert "the authors' code computes the exact GELU, this model the tanh" in text
     assert "resizes positions" not in text
     assert "drawing hidden patches, and pre-training on, need the decoder" in text
@@ -353,4 +353,4 @@ def test_mae_notes_say_what_is_missing():
 
 @pytest.mark.parametrize("layout", [dino.LAYOUT, mae.LAYOUT])
 def test_another_family_is_refused(layout):
-    assert "no such family" in layout.refuses(DeiTConfig())
+    assert "no such family" in layout.unsupported_reason(DeiTConfig())

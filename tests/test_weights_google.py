@@ -15,9 +15,9 @@ import vitral.weights
 from helpers import images, randomise, tiny_vit
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
-from vitral.models import ViTConfig, build
+from vitral.models import ViTConfig, build_model
 from vitral.weights import available_layouts
-from vitral.weights.convert import convert, foreign
+from vitral.weights.convert import convert, to_foreign_tensors
 from vitral.weights.layouts.google import flax_names
 
 GOLDEN = [
@@ -99,7 +99,7 @@ def test_the_golden_model_inside(tmp_path):
         embedded = model.patch_embed(golden_image())[0, 0, :4]
         tokens = model.embed(golden_image())
         block = model.blocks[0]
-        row = block.attn.weights(block.norm1(tokens.x), Grid(2, 3))[0, 0, 0]
+        row = block.attn.attention_weights(block.norm1(tokens.x), Grid(2, 3))[0, 0, 0]
     wanted = [-1.5081779625, -2.1243252572, -1.7413691899, -0.5394199830]
     torch.testing.assert_close(
         embedded, torch.tensor(wanted, dtype=torch.float64), atol=1e-9, rtol=0
@@ -161,7 +161,7 @@ def square(**changes: Any) -> ViTConfig:
 
 
 def saved(folder: Path, config: ViTConfig) -> tuple[torch.nn.Module, Path]:
-    model = build(config).eval()
+    model = build_model(config).eval()
     randomise(model)
     from vitral.data import Preprocess
 
@@ -374,12 +374,12 @@ def test_every_name_of_flax_is_used_once():
     config = square(representation_size=20)
     names = [
         name
-        for rule in flax_names.vit_rules(config, flax_names.OLD)
+        for rule in flax_names.vit_mappings(config, flax_names.OLD)
         for name in rule.theirs
     ]
     assert len(names) == len(set(names))
     ours = tiny_vit(representation_size=20).state_dict()
-    made = foreign(
+    made = to_foreign_tensors(
         available_layouts()["google"], tiny_vit(representation_size=20).config, ours
     )
     assert set(made) == set(names)

@@ -16,9 +16,9 @@ from helpers import images, randomise
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid
-from vitral.models import DeiTConfig, ViTConfig, build
+from vitral.models import DeiTConfig, ViTConfig, build_model
 from vitral.weights.layouts.huggingface import preprocessor, vit
-from vitral.weights.layouts.layout import Held
+from vitral.weights.layouts.layout import ModelSpec
 
 transformers = pytest.importorskip("transformers")
 
@@ -112,16 +112,18 @@ def in_memory_names(model: torch.nn.Module, folder: Path) -> None:
 def written(model, folder: Path, classes: tuple[str, ...] = ()) -> Preprocess:
     """`model` in this layout: the tensors, and the files beside."""
     layout, config = vit.LAYOUT, model.config
-    assert layout.refuses(config) == ""
+    assert layout.unsupported_reason(config) == ""
     ours, tensors = model.state_dict(), {}
-    for rule in layout.rules(config):
-        tensors |= zip(rule.theirs, rule.to_theirs(ours[rule.ours]), strict=True)
+    for rule in layout.mappings(config):
+        tensors |= zip(rule.theirs, rule.to_foreign(ours[rule.ours]), strict=True)
     preprocess = Preprocess(image_size=config.image_hw, antialias=True)
-    about = layout.describe(Held(config=config, preprocess=preprocess, classes=classes))
+    about = layout.make_output(
+        ModelSpec(config=config, preprocess=preprocess, classes=classes)
+    )
     folder.mkdir()
     tensors |= about.new
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    for name, content in about.beside.items():
+    for name, content in about.sidecar_files.items():
         (folder / name).write_text(json.dumps(content))
     return preprocess
 
@@ -471,7 +473,7 @@ def test_they_open_our_models(tmp_path, config):
         config = replace(config, image_size=(48, 80))
     mlp = 40 if config.mlp_dim == 3072 else config.mlp_dim
     config = replace(config, embed_dim=24, depth=2, num_heads=3, mlp_dim=mlp)
-    model = build(config)
+    model = build_model(config)
     randomise(model)
     words = tuple("abcdefg") if config.num_classes else ()
     preprocess = written(model.eval(), tmp_path / "ours", words)
@@ -493,7 +495,9 @@ def test_they_open_our_models(tmp_path, config):
 def test_what_differs_is_noted():
     config = ViTConfig(image_size=(48, 80))
     preprocess = Preprocess(image_size=(48, 80), resize="crop")
-    notes = vit.LAYOUT.describe(Held(config=config, preprocess=preprocess)).notes
+    notes = vit.LAYOUT.make_output(
+        ModelSpec(config=config, preprocess=preprocess)
+    ).notes
     text = "\n".join(notes)
     assert (
         "by bicubic interpolation, this model by the official code's bilinear zoom"
@@ -538,12 +542,12 @@ DINO_LIKE = {"init_values": 1.0, "num_classes": 0}
     ids=str,
 )
 def test_refusals_say_why(changes, reason):
-    assert reason in vit.LAYOUT.refuses(ViTConfig(**changes))
+    assert reason in vit.LAYOUT.unsupported_reason(ViTConfig(**changes))
 
 
 def test_deit_with_layer_scale_is_refused():
     config = DeiTConfig(init_values=0.1, num_classes=0)
-    assert vit.LAYOUT.refuses(config) == "its DeiT has no LayerScale"
+    assert vit.LAYOUT.unsupported_reason(config) == "its DeiT has no LayerScale"
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,21 @@ from vitral.models import (
     TimeSformerConfig,
     TNTConfig,
     ViTConfig,
-    build,
+    build_model,
     families,
 )
 from vitral.weights import available_layouts, read
-from vitral.weights.checkpoint_facts import Opened
-from vitral.weights.convert import convert, equal_config, foreign, named, tensors_of
-from vitral.weights.detect import layout_of
+from vitral.weights.checkpoint_facts import LayoutInput
+from vitral.weights.convert import (
+    adapt_config,
+    convert,
+    get_layout,
+    read_tensors,
+    to_foreign_tensors,
+)
+from vitral.weights.detect import detect_layout
 from vitral.weights.files import MemoryFile
-from vitral.weights.layouts.layout import Held
+from vitral.weights.layouts.layout import ModelSpec
 
 WORDS: dict[str, int] = {"inner_dim": 12, "inner_num_heads": 2, "inner_mlp_dim": 48}
 MODELS: dict[str, ModelConfig] = {
@@ -126,7 +132,8 @@ def holders_of(config: ModelConfig) -> list[str]:
     return [
         name
         for name, layout in available_layouts().items()
-        if not layout.refuses(config) and equal_config(config, layout) == config
+        if not layout.unsupported_reason(config)
+        and adapt_config(config, layout) == config
     ]
 
 
@@ -150,7 +157,7 @@ CASES = list(cases())
 
 @cache
 def tensors(model: str) -> dict[str, torch.Tensor]:
-    made = build(MODELS[model])
+    made = build_model(MODELS[model])
     randomise(made)
     return {name: tensor.detach() for name, tensor in made.state_dict().items()}
 
@@ -167,7 +174,7 @@ def place(folder: Path, name: str, at: str) -> Path:
 @pytest.mark.parametrize("case", CASES, ids="|".join)
 def test_there_and_back(tmp_path, case):
     config = MODELS[case.model]
-    model = build(config)
+    model = build_model(config)
     model.load_state_dict(tensors(case.model))
     vt.save(tmp_path / "ours", model, Preprocess(image_size=config.image_hw))
     ways = arguments(config)
@@ -183,7 +190,7 @@ def test_there_and_back(tmp_path, case):
         before, after = first.file.read(name), last.file.read(name)
         assert before.dtype == after.dtype, name
         assert torch.equal(before, after), name
-    ours = tensors_of(last)
+    ours = read_tensors(last)
     assert ours.keys() == tensors(case.model).keys()
     assert all(torch.equal(ours[name], t) for name, t in tensors(case.model).items())
     assert last.config.grid == config.grid
@@ -201,11 +208,15 @@ def test_exactly_one_layout_claims_a_file(model):
     config = MODELS[model]
     for name in holders_of(config):
         layout = available_layouts()[name]
-        made = layout.pack(foreign(layout, config, tensors(model)))
-        held = Held(config=config, preprocess=Preprocess(image_size=config.image_hw))
-        about = layout.describe(held)
+        made = layout.pack(to_foreign_tensors(layout, config, tensors(model)))
+        held = ModelSpec(
+            config=config, preprocess=Preprocess(image_size=config.image_hw)
+        )
+        about = layout.make_output(held)
         file = MemoryFile({**made, **about.new})
-        opened = Opened(file=file, beside=about.beside.get("config.json", {}))
+        opened = LayoutInput(
+            file=file, config_json=about.sidecar_files.get("config.json", {})
+        )
         claims = [
             other for other, it in available_layouts().items() if it.detect(opened)
         ]
@@ -213,12 +224,12 @@ def test_exactly_one_layout_claims_a_file(model):
             assert made.keys() == tensors(model).keys()
             continue
         assert claims == [name] or name == "native", (name, claims)
-        assert layout_of(opened) is layout
+        assert detect_layout(opened) is layout
 
 
 def test_an_unknown_layout_names_the_nearest():
     with pytest.raises(ConfigError, match=r"layout `goggle`\. Did you mean goo"):
-        named("goggle")
+        get_layout("goggle")
 
 
 def test_every_family_has_a_model_here():

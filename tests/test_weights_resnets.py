@@ -31,12 +31,12 @@ from vitral.models import (
     ModelConfig,
     ResNetConfig,
     ViTConfig,
-    build,
+    build_model,
     families,
 )
 from vitral.models.base import VisionModel
 from vitral.weights import available_layouts
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.convert import convert
 from vitral.weights.files import MemoryFile
 from vitral.weights.layouts.timm import arguments as timm_arguments
@@ -62,7 +62,7 @@ def fill(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def ours(config: ModelConfig, seed: int = 0) -> VisionModel:
-    model = build(config)
+    model = build_model(config)
     fill(model, seed)
     return model
 
@@ -277,15 +277,15 @@ def test_timm_opens_our_folder(tmp_path, config, architecture, first_conv):
     ],
 )
 def test_timm_makes_every_size_with_our_tensors(name, architecture):
-    config = vitral.models.config(name, {**TIMMS, "num_classes": 7})
-    found = timm_arguments.model_of(config)
+    config = vitral.models.get_config(name, {**TIMMS, "num_classes": 7})
+    found = timm_arguments.find_timm_model(config)
     assert found is not None
     assert found.architecture == architecture
     arguments = dict(found.arguments)
     if isinstance(config, HybridConfig):
         # A forward pass of the backbone, which timm makes, needs real tensors.
         arguments["depth"] = 1
-        config = vitral.models.changed(config, {"depth": 1})
+        config = vitral.models.replace_config(config, {"depth": 1})
     with torch.device("meta"):
         theirs = timm.create_model(
             architecture, pretrained=False, num_classes=7, **arguments
@@ -296,9 +296,9 @@ def test_timm_makes_every_size_with_our_tensors(name, architecture):
 
 @pytest.mark.parametrize("name", ["bit_r26x1", "bit_r200x3"])
 def test_timm_has_no_function_for_some_sizes(name):
-    config = vitral.models.config(name, TIMMS)
-    assert timm_arguments.model_of(config) is None
-    assert available_layouts()["timm"].refuses(config) == ""
+    config = vitral.models.get_config(name, TIMMS)
+    assert timm_arguments.find_timm_model(config) is None
+    assert available_layouts()["timm"].unsupported_reason(config) == ""
     assert timm_arguments.notes(config) == (
         "timm's create_model makes no model of these sizes: its class must be built by "
         "hand to take the tensors",
@@ -486,7 +486,7 @@ def test_a_published_bit(tmp_path):
     with torch.no_grad():
         for name, tensor in theirs.state_dict().items():
             assert torch.equal(loaded.model.state_dict()[name], tensor)
-    same = vitral.models.changed(source.config, TIMMS)
+    same = vitral.models.replace_config(source.config, TIMMS)
     agree(vitral.weights.build(source, same).model, theirs, (48, 80), (67, 45))
 
 
@@ -638,25 +638,25 @@ def named_sizes() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "at"), named_sizes())
 def test_shapes_tell_the_size(name, at):
     changes = {"num_classes": 21, "image_size": (256, 384)}
-    config, layout = vitral.models.config(name, changes), available_layouts()[at]
+    config, layout = vitral.models.get_config(name, changes), available_layouts()[at]
     shapes = vitral.models.tensor_shapes(config)
     tensors = {
         theirs: torch.empty(shape, device="meta")
-        for rule in layout.rules(config)
+        for rule in layout.mappings(config)
         for theirs, shape in zip(
-            rule.theirs, rule.expected(shapes[rule.ours]), strict=True
+            rule.theirs, rule.expected_shapes(shapes[rule.ours]), strict=True
         )
     }
     file = MemoryFile(tensors, Path("shapes.npz"))
-    source = layout.read(Opened(file=file, grid=config.grid))
-    assert vitral.models.name_of(source.config) == name
+    source = layout.read(LayoutInput(file=file, grid=config.grid))
+    assert vitral.models.get_model_name(source.config) == name
     assert source.config.grid == config.grid
     assert source.config.image_hw == (256, 384)
     official = at in ("bit", "google")
     numerics = {} if official else {**TIMMS}
     if at == "timm" and isinstance(config, HybridConfig):
         numerics |= {"act": "gelu", "position_resize": "bicubic_antialias"}
-    wanted = vitral.models.changed(config, numerics)
+    wanted = vitral.models.replace_config(config, numerics)
     if isinstance(wanted, HybridConfig):
         wanted = replace(wanted, patch_size=wanted.patch_hw)
     assert replace(source.config, image_size=(256, 384)) == wanted
@@ -692,7 +692,7 @@ def test_shapes_tell_the_size(name, at):
     ids=str,
 )
 def test_what_a_layout_cannot_hold(tmp_path, to, config, because):
-    vt.save(tmp_path / "ours", build(config), PREPROCESS)
+    vt.save(tmp_path / "ours", build_model(config), PREPROCESS)
     place = "no.npz" if available_layouts()[to].container == "npz" else "no"
     with pytest.raises(ConfigError, match=f"because {because}") as caught:
         convert(tmp_path / "ours", tmp_path / place, to)
@@ -837,7 +837,7 @@ def test_train_save_open(tmp_path, few, monkeypatch, model):
     run = vt.train(config, tmp_path / "run")
     known = {**RUNS[model], "image_size": (32, 64), "num_classes": 3}
     loaded = vt.load(run.path)
-    assert loaded.model.config == vitral.models.config(model, known)
+    assert loaded.model.config == vitral.models.get_config(model, known)
     image = next(few.rglob("*.png"))
     with torch.no_grad():
         logits = loaded.model(loaded.preprocess(image)[None])
@@ -858,5 +858,5 @@ def test_train_save_open(tmp_path, few, monkeypatch, model):
     before, after = loaded.model.state_dict(), vt.load(again.path).model.state_dict()
     same = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
     assert before.keys() - same == {
-        n for n in before if loaded.model.layer_of(n) > depth
+        n for n in before if loaded.model.layer_index(n) > depth
     }

@@ -22,7 +22,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import DeiTConfig, TimeSformer, ViTConfig
 from vitral.weights import convert
-from vitral.weights.convert import holders
+from vitral.weights.convert import compatible_layouts
 
 SQUARE: dict[str, Any] = {
     "image_size": 64,
@@ -262,7 +262,7 @@ def test_other_schemes_fit_our_own_folder_alone(tmp_path, model):
     source = vitral.weights.read(saved(tiny(**SQUARE, **model), tmp_path))
     found = str(vitral.weights.explain(tmp_path))
     assert "timesformer" in found
-    assert holders(source.config) == ["native"]
+    assert compatible_layouts(source.config) == ["native"]
 
 
 # from image weights
@@ -319,7 +319,7 @@ def test_image_weights_of_another_size_and_other_classes(tmp_path):
 def test_time_positions_are_resized_when_loading(tmp_path):
     model = tiny(num_frames=3)
     source = vitral.weights.read(saved(model, tmp_path, (48, 80)))
-    config = models.changed(source.config, {"num_frames": 5})
+    config = models.replace_config(source.config, {"num_frames": 5})
     longer, _, ledger = vitral.weights.build(source, config)
     by_name = {line.name: line for line in ledger.lines}
     assert by_name["time_embed"].detail == "3 -> 5 frames, linear"
@@ -338,7 +338,7 @@ def test_time_positions_are_resized_when_loading(tmp_path):
     ],
 )
 def test_other_weights_cannot_start_one(tmp_path, image, sentence):
-    model = models.build(image)
+    model = models.build_model(image)
     randomise(model)
     source = vitral.weights.read(saved(model, tmp_path, (48, 80)))
     with pytest.raises(ConfigError, match=sentence):

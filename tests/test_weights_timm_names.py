@@ -6,10 +6,10 @@ import torch
 
 from vitral.errors import WeightsError
 from vitral.models import ViTConfig
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import MemoryFile
 from vitral.weights.layouts.timm import layout as layout
-from vitral.weights.load import misfits
+from vitral.weights.load import find_mismatches
 
 ALIKE = [
     "vit_tiny_patch16_224",
@@ -32,7 +32,7 @@ ALIKE = [
 ]
 
 
-def opened(name: str) -> tuple[torch.nn.Module, Opened]:
+def opened(name: str) -> tuple[torch.nn.Module, LayoutInput]:
     """The model on the meta device, and its file as the hub keeps it."""
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -42,7 +42,7 @@ def opened(name: str) -> tuple[torch.nn.Module, Opened]:
         "global_pool": model.global_pool,
         "pretrained_cfg": about,
     }
-    return model, Opened(file=MemoryFile(model.state_dict()), beside=beside)
+    return model, LayoutInput(file=MemoryFile(model.state_dict()), config_json=beside)
 
 
 @pytest.mark.parametrize("name", ALIKE)
@@ -50,7 +50,7 @@ def test_the_config_is_that_of_timms_model(name):
     model, file = opened(name)
     assert layout.detect(file)
     source = layout.read(file)
-    assert misfits(source) == ([], [], [])
+    assert find_mismatches(source) == ([], [], [])
     config, block = source.config, model.blocks[0]
     assert isinstance(config, ViTConfig)
     if config.mlp == "plain":

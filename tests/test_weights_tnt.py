@@ -23,11 +23,11 @@ from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.models import TNTConfig
 from vitral.weights import available_layouts
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.convert import convert
 from vitral.weights.files import MemoryFile
 from vitral.weights.layouts.timm import arguments
-from vitral.weights.load import misfits
+from vitral.weights.load import find_mismatches
 
 SIZES: dict[str, Any] = {
     "img_size": (48, 80),
@@ -63,7 +63,7 @@ def timms(**changes: Any) -> Any:
 
 
 def ours(**changes: Any) -> Any:
-    model = vitral.models.build(TNTConfig(**{**OURS, **changes}))
+    model = vitral.models.build_model(TNTConfig(**{**OURS, **changes}))
     randomise(model, seed=4)
     return model.eval()
 
@@ -144,8 +144,12 @@ def test_a_published_name_of_timm(tmp_path):
     save_file(theirs.state_dict(), tmp_path / "w.safetensors")
     loaded = vt.load(tmp_path / "w.safetensors")
     config = loaded.model.config
-    wanted = vitral.models.config("tnt_s_patch16_224", {"num_classes": 7, "depth": 1})
-    assert vitral.models.changed(config, {"patch_size": 16}) == vitral.models.changed(
+    wanted = vitral.models.get_config(
+        "tnt_s_patch16_224", {"num_classes": 7, "depth": 1}
+    )
+    assert vitral.models.replace_config(
+        config, {"patch_size": 16}
+    ) == vitral.models.replace_config(
         wanted, {"image_size": (224, 224), "word_size": (4, 4)}
     )
     assert [note.split(":")[0] for note in loaded.ledger.notes] == [
@@ -168,12 +172,12 @@ def test_a_folder_as_the_hub_keeps_it(size):
     about |= {"crop_pct": 0.9, "interpolation": "bicubic"}
     beside = {"architecture": name, "global_pool": "token", "pretrained_cfg": about}
     source = available_layouts()["timm"].read(
-        Opened(file=MemoryFile(model.state_dict()), beside=beside)
+        LayoutInput(file=MemoryFile(model.state_dict()), config_json=beside)
     )
-    assert misfits(source) == ([], [], [])
+    assert find_mismatches(source) == ([], [], [])
     assert source.notes == ()
-    assert vitral.models.name_of(source.config) == f"tnt_{size}16"
-    assert source.config.macs() == vitral.models.config(name).macs()
+    assert vitral.models.get_model_name(source.config) == f"tnt_{size}16"
+    assert source.config.macs() == vitral.models.get_config(name).macs()
     assert source.preprocess.crop_fraction == 0.9
 
 
@@ -198,19 +202,19 @@ def test_timm_opens_what_is_written(tmp_path, changes):
 
 def test_every_size_is_one_of_timm_with_our_tensors():
     for name in vitral.models.families()["tnt"].sizes:
-        config = vitral.models.config(name)
-        found = arguments.model_of(config)
+        config = vitral.models.get_config(name)
+        found = arguments.find_timm_model(config)
         assert found is not None
         with torch.device("meta"):
             theirs = timm.create_model(found.architecture, **found.arguments)
         shapes = {n: tuple(t.shape) for n, t in theirs.state_dict().items()}
-        rules = available_layouts()["timm"].rules(config)
+        rules = available_layouts()["timm"].mappings(config)
         ours_ = vitral.models.tensor_shapes(config)
         expected = {
             their: shape
             for rule in rules
             for their, shape in zip(
-                rule.theirs, rule.expected(ours_[rule.ours]), strict=True
+                rule.theirs, rule.expected_shapes(ours_[rule.ours]), strict=True
             )
         }
         assert shapes == expected
@@ -327,7 +331,7 @@ def test_the_authors_layout_is_written(tmp_path):
     back = vt.load(there.path).model.config
     same = {"norm_eps": 1e-6, "act": "gelu_tanh"}
     same |= {"position_resize": "bicubic_antialias"}
-    assert vitral.models.changed(back, same) == mine.config
+    assert vitral.models.replace_config(back, same) == mine.config
 
 
 # What is refused
@@ -377,7 +381,7 @@ def test_an_architecture_of_the_legacy_port_is_refused(tmp_path):
 )
 def test_what_a_layout_cannot_hold(layout, changes, reason):
     config = TNTConfig(**{**OURS, **changes})
-    assert reason in available_layouts()[layout].refuses(config)
+    assert reason in available_layouts()[layout].unsupported_reason(config)
 
 
 def test_a_conversion_that_is_refused_names_who_can(tmp_path):

@@ -14,10 +14,10 @@ from helpers import images, randomise
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ViT, ViTConfig
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import open_file
 from vitral.weights.layouts import torchvision
-from vitral.weights.layouts.layout import Held
+from vitral.weights.layouts.layout import ModelSpec
 
 SIZES: dict[str, Any] = {
     "image_size": 48,
@@ -49,8 +49,8 @@ def close(found, wanted, rtol) -> None:
 
 def foreign(model: ViT) -> dict[str, torch.Tensor]:
     ours, tensors = model.state_dict(), {}
-    for rule in torchvision.rules(model.config):
-        tensors |= zip(rule.theirs, rule.to_theirs(ours[rule.ours]), strict=True)
+    for rule in torchvision.mappings(model.config):
+        tensors |= zip(rule.theirs, rule.to_foreign(ours[rule.ours]), strict=True)
     return tensors
 
 
@@ -111,7 +111,7 @@ def test_our_model_loads_strictly(tmp_path):
     )
     model = ViT(config)
     randomise(model)
-    assert torchvision.LAYOUT.refuses(config) == ""
+    assert torchvision.LAYOUT.unsupported_reason(config) == ""
     theirs = VisionTransformer(**SIZES)
     theirs.load_state_dict(foreign(model), strict=True)
     image = images(2, 48, 48).float()
@@ -135,7 +135,7 @@ def test_images_of_the_published_weights(side, patch, width, fraction, interpola
         image_size=side, patch_size=patch, embed_dim=width, num_heads=width // 64
     )
     notes: list[str] = []
-    assert torchvision.preprocess_of(config, notes) == Preprocess(
+    assert torchvision.default_preprocess(config, notes) == Preprocess(
         image_size=(side, side),
         resize="crop",
         crop_fraction=fraction,
@@ -152,7 +152,7 @@ def test_only_its_own_files_are_taken(tmp_path):
     taken = [
         name
         for name, layout in vitral.weights.available_layouts().items()
-        if layout.detect(Opened(file=open_file(file)))
+        if layout.detect(LayoutInput(file=open_file(file)))
     ]
     assert taken == ["torchvision"]
 
@@ -190,18 +190,18 @@ def test_a_missing_tensor_is_named(tmp_path):
 )
 def test_refusals_say_why(changes, reason):
     config = ViTConfig(**{"act": "gelu", **changes})
-    assert reason in torchvision.LAYOUT.refuses(config)
+    assert reason in torchvision.LAYOUT.unsupported_reason(config)
 
 
 def test_another_family_is_refused():
-    assert "no such family" in torchvision.LAYOUT.refuses(DeiTConfig())
+    assert "no such family" in torchvision.LAYOUT.unsupported_reason(DeiTConfig())
 
 
 def test_what_the_file_cannot_say_is_noted():
     preprocess = Preprocess(image_size=(48, 48), mean=(0.1, 0.2, 0.3))
     config = ViTConfig(image_size=48, num_classes=0, norm_eps=1e-12)
-    held = Held(config=config, preprocess=preprocess, classes=("cat",))
-    text = "\n".join(torchvision.LAYOUT.describe(held).notes)
+    held = ModelSpec(config=config, preprocess=preprocess, classes=("cat",))
+    text = "\n".join(torchvision.LAYOUT.make_output(held).notes)
     assert "images of 48 x 48 pixels only" in text
     assert "squashed with bilinear interpolation, then normalised by mean 0.1" in text
     assert "no names of classes" in text

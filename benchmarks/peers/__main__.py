@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.figure import bars
-from benchmarks.peers.page import PICTURE, into_page, markdown
-from benchmarks.peers.running import WHAT, BenchConfig, bench
+from benchmarks.peers.page import PICTURE, insert_into_page, markdown
+from benchmarks.peers.running import PARTS, BenchConfig, run_benchmark
 from vitral.atomic_io import make_folder, write_atomic, write_json
 from vitral.cli.logs import say
 from vitral.errors import VitralError
@@ -26,11 +26,11 @@ QUICK: dict[str, Any] = {
 }
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Measure, print the bounds, write bench.json, bench.md and bench.png."""
-    known = _parser().parse_args(words)
+    known = _parser().parse_args(argv)
     given = {
-        "what": WHAT if "all" in known.what else tuple(dict.fromkeys(known.what)),
+        "what": PARTS if "all" in known.what else tuple(dict.fromkeys(known.what)),
         "models": tuple(known.model),
         "batches": tuple(sorted(set(known.batch))),
         "memory_batch": known.memory_batch,
@@ -44,12 +44,12 @@ def run(words: list[str]) -> None:
     out = Path(known.out)
     make_folder(out)
     started = time.monotonic()
-    result = bench(
+    result = run_benchmark(
         config, lambda text: say(f"[{time.monotonic() - started:4.0f} s] {text}")
     )
     if known.quick:
         result["targets"] = []  # no bound is about a tiny model
-    command = shlex.join(["python", "-m", "benchmarks.peers", *words])
+    command = shlex.join(["python", "-m", "benchmarks.peers", *argv])
     write_json(out / "bench.json", {**result, "command": command})
     write_atomic(out / "bench.md", markdown(result, command))
     picture = out / PICTURE
@@ -67,7 +67,7 @@ def run(words: list[str]) -> None:
         if drawn:
             make_folder(beside.parent)
             write_atomic(beside, picture.read_bytes())
-        into_page(page, markdown(result, command, f"images/{PICTURE}"))
+        insert_into_page(page, markdown(result, command, f"images/{PICTURE}"))
         print(f"files: {page}")
     print(f"files: {out}/bench.json, bench.md" + (f", {PICTURE}" if drawn else ""))
 
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     defaults = BenchConfig()
-    parser.add_argument("--what", nargs="+", choices=(*WHAT, "all"), default=["all"])
+    parser.add_argument("--what", nargs="+", choices=(*PARTS, "all"), default=["all"])
     parser.add_argument(
         "--model",
         nargs="+",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.peer_models import Absent
+from benchmarks.peers.peer_models import PeerUnavailable
 from benchmarks.peers.peers import Side
 from vitral.errors import MissingExtraError
 from vitral.export.to_onnx import to_onnx
@@ -27,7 +27,7 @@ from vitral.models import VisionModel
 from vitral.weights.exported import runtimes
 
 
-class Runtime(nn.Module):
+class CompiledModule(nn.Module):
     """A compiled model that looks like a module; float32 images in, logits out."""
 
     def __init__(self, infer: Callable[[Any], Any]) -> None:
@@ -47,12 +47,12 @@ def exact_sides(
         try:
             built = build(model.eval(), images)
             found.append(Side(name=name, library="vitral", model=built, exact=True))
-        except Absent as reason:
+        except PeerUnavailable as reason:
             absent[name] = str(reason)
     return tuple(found), absent
 
 
-def compiled(model: nn.Module, images: Tensor) -> nn.Module:
+def compile_torch(model: nn.Module, images: Tensor) -> nn.Module:
     """torch.compile with its default settings, compiled by a first call."""
     torch._dynamo.reset()
     try:
@@ -60,16 +60,16 @@ def compiled(model: nn.Module, images: Tensor) -> nn.Module:
         with torch.no_grad(), _quiet():
             made(images)
     except Exception as error:  # whatever the compiler of the machine lacks
-        raise Absent(f"cannot compile here: {_first_line(error)}") from error
+        raise PeerUnavailable(f"cannot compile here: {_first_line(error)}") from error
     assert isinstance(made, nn.Module)
     return made
 
 
-def openvino(model: nn.Module, images: Tensor) -> nn.Module:
+def compile_openvino(model: nn.Module, images: Tensor) -> nn.Module:
     """OpenVINO on the CPU, held to float32, from the graph of `vitral export`."""
-    with _installed():
+    with _translate_missing_extra():
         core = runtimes.openvino_core()
-        proto = _graph(model)
+        proto = _onnx_graph(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         save_onnx(proto, file)
@@ -90,17 +90,17 @@ def openvino(model: nn.Module, images: Tensor) -> nn.Module:
     def infer(pixels: Any) -> Any:
         return request.infer({0: pixels}, share_inputs=True)[made.output(0)]
 
-    return Runtime(infer)
+    return CompiledModule(infer)
 
 
-def onnx_runtime(model: nn.Module, images: Tensor) -> nn.Module:
+def compile_onnx_runtime(model: nn.Module, images: Tensor) -> nn.Module:
     """ONNX Runtime on the CPU; its threads do not spin while others have their turn."""
     if importlib.util.find_spec("onnxruntime") is None:
-        raise Absent("not installed: pip install 'vitral[export]'")
+        raise PeerUnavailable("not installed: pip install 'vitral[export]'")
     import onnxruntime
 
-    with _installed():
-        proto = _graph(model)
+    with _translate_missing_extra():
+        proto = _onnx_graph(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -112,30 +112,30 @@ def onnx_runtime(model: nn.Module, images: Tensor) -> nn.Module:
             file, options, providers=["CPUExecutionProvider"]
         )
     (name,) = (node.name for node in session.get_inputs())
-    return Runtime(lambda pixels: session.run(None, {name: pixels})[0])
+    return CompiledModule(lambda pixels: session.run(None, {name: pixels})[0])
 
 
 PATHS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
-    "torch.compile": compiled,
-    "OpenVINO": openvino,
-    "ONNX Runtime": onnx_runtime,
+    "torch.compile": compile_torch,
+    "OpenVINO": compile_openvino,
+    "ONNX Runtime": compile_onnx_runtime,
 }
 
 
 @functools.lru_cache(maxsize=1)
-def _graph(model: nn.Module) -> Any:
+def _onnx_graph(model: nn.Module) -> Any:
     """The ONNX graph for images of the model's size, in batches of any."""
     assert isinstance(model, VisionModel)
     return to_onnx(model, image_size=model.config.image_hw)
 
 
 @contextlib.contextmanager
-def _installed() -> Iterator[None]:
+def _translate_missing_extra() -> Iterator[None]:
     """A missing package as the reason why a form is absent."""
     try:
         yield
     except MissingExtraError as error:
-        raise Absent("not installed: pip install 'vitral[export]'") from error
+        raise PeerUnavailable("not installed: pip install 'vitral[export]'") from error
 
 
 @contextlib.contextmanager

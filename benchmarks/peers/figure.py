@@ -8,12 +8,12 @@ from vitral.plots.style import (
     INK,
     QUIET,
     Plot,
-    grid,
-    look,
+    add_gridlines,
     new_figure,
+    style_context,
 )
 
-COLOURS = {"ours": QUIET, "exact": ACCENT, "peer": CONTRAST}
+COLORS = {"ours": QUIET, "exact": ACCENT, "peer": CONTRAST}
 MEANING = {"exact": "vitral, compiled", "peer": "other libraries"}
 
 
@@ -26,8 +26,8 @@ def bars(result: dict[str, Any]) -> Plot:
     ]
     columns = min(2, len(cells))
     lines = -(-len(cells) // columns)
-    most = max(len(_shown(cell)) for _, cell in cells)
-    with look():
+    most = max(len(_sorted_rows(cell)) for _, cell in cells)
+    with style_context():
         figure = new_figure(4.6 * columns, lines * (0.9 + 0.27 * most))
         figure.suptitle(
             "Times as fast as vitral in eager torch, float32",
@@ -43,7 +43,7 @@ def bars(result: dict[str, Any]) -> Plot:
         for axes, (title, cell) in zip(grid_of.flat, cells, strict=False):
             _panel(axes, f"{cell['model']} {title}, batch {cell['batch']}", cell)
         handles = [
-            grid_of.flat[0].barh([0], [0], color=COLOURS[kind], label=label)
+            grid_of.flat[0].barh([0], [0], color=COLORS[kind], label=label)
             for kind, label in MEANING.items()
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=2)
@@ -51,22 +51,22 @@ def bars(result: dict[str, Any]) -> Plot:
         f"{row['name']} {row['ratio']:.2f} at {cell['model']} {title}, batch "
         f"{cell['batch']}"
         for title, cell in cells
-        for row in _shown(cell)
+        for row in _sorted_rows(cell)
     ]
     return Plot(figure, f"Times as fast as eager vitral: {'; '.join(said)}.")
 
 
-def _shown(cell: dict[str, Any]) -> list[dict[str, Any]]:
+def _sorted_rows(cell: dict[str, Any]) -> list[dict[str, Any]]:
     """Fastest first, without what all are compared with."""
     rows = [row for row in cell["rows"] if row["kind"] != "ours"]
     return sorted(rows, key=lambda row: -row["ratio"])
 
 
 def _panel(axes: Any, title: str, cell: dict[str, Any]) -> None:
-    rows = _shown(cell)
+    rows = _sorted_rows(cell)
     places = range(len(rows))
     ratios = [row["ratio"] for row in rows]
-    axes.barh(places, ratios, color=[COLOURS[row["kind"]] for row in rows], height=0.62)
+    axes.barh(places, ratios, color=[COLORS[row["kind"]] for row in rows], height=0.62)
     for place, row in zip(places, rows, strict=True):
         low, high = row["ratio_quartiles"]
         axes.plot([low, high], [place, place], color=INK, lw=1.2)
@@ -86,4 +86,4 @@ def _panel(axes: Any, title: str, cell: dict[str, Any]) -> None:
     ends = [max(row["ratio_quartiles"][1], row["ratio"]) for row in rows]
     axes.set_xlim(0, 1.16 * max([1.0, *ends]))
     axes.set_title(title)
-    grid(axes, "x")
+    add_gridlines(axes, "x")

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers.exact import exact_sides
-from benchmarks.peers.interleave import in_turns
+from benchmarks.peers.interleave import run_interleaved
 from benchmarks.peers.machine import peak_flops
 from benchmarks.peers.peers import Side, Sides, require_agreement
-from benchmarks.peers.rows import row
+from benchmarks.peers.rows import timing_row
 
 
 def measure(
@@ -30,11 +30,11 @@ def measure(
     absent: dict[str, str] = {}
     if exact:
         extra, absent = exact_sides(sides.ours, images)
-    everyone = (*sides.found, *extra)
+    everyone = (*sides.available, *extra)
     require_agreement(everyone, images)
     peak = peak_flops()
     work = {side.name: _forward(side, images) for side in everyone}
-    taken = in_turns(work, rounds, warm=1)
+    taken = run_interleaved(work, rounds, warmup=1)
     peak = max(peak, peak_flops())
     flops = 2.0 * sides.config.macs() * batch
     return {
@@ -44,7 +44,9 @@ def measure(
         "flops": flops,
         "absent": absent,
         "rows": [
-            row(side.name, side.kind, side.against, taken, flops=flops, peak=peak)
+            timing_row(
+                side.name, side.kind, side.against, taken, flops=flops, peak=peak
+            )
             for side in everyone
         ],
     }

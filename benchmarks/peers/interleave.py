@@ -13,7 +13,7 @@ from vitral.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
+class WorkTiming:
     """Seconds of one piece of work, one value a round."""
 
     wall: tuple[float, ...]
@@ -38,10 +38,10 @@ class Ratio:
     high: float
 
 
-def in_turns(
-    work: Mapping[str, Callable[[], object]], rounds: int, *, warm: int = 2
-) -> dict[str, Taken]:
-    """Run all work once a round, `rounds` times after `warm` unmeasured ones.
+def run_interleaved(
+    work: Mapping[str, Callable[[], object]], rounds: int, *, warmup: int = 2
+) -> dict[str, WorkTiming]:
+    """Run all work once a round, `rounds` times after `warmup` unmeasured ones.
 
     Each round begins with another piece and every second one runs backwards, so that
     none always follows the same neighbour.
@@ -51,7 +51,7 @@ def in_turns(
     names = list(work)
     wall: dict[str, list[float]] = {name: [] for name in names}
     cpu: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-warm, rounds):
+    for number in range(-warmup, rounds):
         first = number % len(names)
         order = names[first:] + names[:first]
         for name in order if number % 2 else reversed(order):
@@ -60,10 +60,12 @@ def in_turns(
             if number >= 0:
                 wall[name].append(time.perf_counter() - started)
                 cpu[name].append(time.process_time() - busy)
-    return {name: Taken(wall=tuple(wall[name]), cpu=tuple(cpu[name])) for name in names}
+    return {
+        name: WorkTiming(wall=tuple(wall[name]), cpu=tuple(cpu[name])) for name in names
+    }
 
 
-def ratio(base: Taken, other: Taken) -> Ratio:
+def ratio(base: WorkTiming, other: WorkTiming) -> Ratio:
     """How many times as fast as `base` is `other`, by the clock."""
     by_round = sorted(b / o for b, o in zip(base.wall, other.wall, strict=True))
     low, high = quartiles(by_round)

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 import vitral.data
-from benchmarks.peers.interleave import Taken, in_turns
-from benchmarks.peers.rows import row
+from benchmarks.peers.interleave import WorkTiming, run_interleaved
+from benchmarks.peers.rows import timing_row
 from vitral.data import AugmentConfig, Loader, Preprocess, training_transform
 
 SIZE = (375, 500)
@@ -36,28 +36,28 @@ def measure(rounds: int, images: int, batch: int, pixels: int = 224) -> dict[str
         write_files(Path(folder), images)
         if importlib.util.find_spec("timm") is None:
             absent["timm"] = "not installed: pip install timm"
-        taken = passes(Path(folder), rounds, batch, pixels)
+        taken = time_passes(Path(folder), rounds, batch, pixels)
     return {
         "images": images,
         "batch": batch,
         "rounds": rounds,
         "absent": absent,
         "rows": [
-            row(name, "ours" if name == "vitral" else "peer", "vitral", taken)
+            timing_row(name, "ours" if name == "vitral" else "peer", "vitral", taken)
             for name in taken
         ],
     }
 
 
-def passes(
+def time_passes(
     folder: Path, rounds: int, batch: int, pixels: int, workers: int = 0
-) -> dict[str, Taken]:
+) -> dict[str, WorkTiming]:
     """Times of passes over the files of a folder; timm's where it is installed."""
-    work = {"vitral": _ours(folder, batch, pixels, workers)}
+    work = {"vitral": _vitral_pass(folder, batch, pixels, workers)}
     if importlib.util.find_spec("timm") is not None:
         for name, prefetch in PEERS.items():
-            work[name] = _timm(folder, batch, pixels, workers, prefetch)
-    return in_turns(work, rounds, warm=1)
+            work[name] = _timm_pass(folder, batch, pixels, workers, prefetch)
+    return run_interleaved(work, rounds, warmup=1)
 
 
 def write_files(folder: Path, images: int) -> None:
@@ -76,7 +76,9 @@ def write_files(folder: Path, images: int) -> None:
         Image.fromarray(noisy).save(place / f"{number:04d}.jpg", quality=90)
 
 
-def _ours(folder: Path, batch: int, pixels: int, workers: int) -> Callable[[], object]:
+def _vitral_pass(
+    folder: Path, batch: int, pixels: int, workers: int
+) -> Callable[[], object]:
     dataset = vitral.data.open(str(folder))
     preprocess = Preprocess(
         image_size=(pixels, pixels),
@@ -99,7 +101,7 @@ def _ours(folder: Path, batch: int, pixels: int, workers: int) -> Callable[[], o
     return lambda: sum(len(found.id) for found in loader.epoch(next(epochs)))
 
 
-def _timm(
+def _timm_pass(
     folder: Path, batch: int, pixels: int, workers: int, prefetch: bool
 ) -> Callable[[], object]:
     import timm.data

@@ -53,7 +53,7 @@ def version(package: str) -> str:
         return ""
 
 
-def same_path() -> dict[str, str]:
+def subprocess_env() -> dict[str, str]:
     """The environment in which a process of its own finds the same packages."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 

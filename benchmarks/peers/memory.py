@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.machine import same_path
+from benchmarks.peers.machine import subprocess_env
 from vitral.errors import VitralError
 
 STEPS = 2
@@ -50,7 +50,7 @@ def measure(
     }
     rows, absent = [], {}
     for library in libraries:
-        found = _in_a_process(library, task)
+        found = _run_in_process(library, task)
         if "absent" in found:
             absent[library] = found["absent"]
         else:
@@ -58,62 +58,69 @@ def measure(
     return {"batch": batch, "absent": absent, "rows": rows}
 
 
-def _in_a_process(library: str, task: dict[str, Any]) -> dict[str, Any]:
-    words = [sys.executable, "-m", "benchmarks.peers.memory", library, json.dumps(task)]
-    done = subprocess.run(words, capture_output=True, text=True, env=same_path())
+def _run_in_process(library: str, settings: dict[str, Any]) -> dict[str, Any]:
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.peers.memory",
+        library,
+        json.dumps(settings),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, env=subprocess_env())
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise VitralError(
             f"The memory of {library} could not be measured: its process ended with "
-            f"{done.returncode} ({last}). Is there enough memory for {task['batch']} "
+            f"{done.returncode} ({last}). Is there enough memory for "
+            f"{settings['batch']} "
             "images? A smaller `--memory-batch` takes less."
         )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _work(library: str, task: dict[str, Any]) -> dict[str, Any]:
+def _measure_side(library: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Build one side, train it for a few steps, and look at the process."""
     import torch
 
-    from benchmarks.peers.peer_models import FRESH, Absent
+    from benchmarks.peers.peer_models import MODEL_BUILDERS, PeerUnavailable
     from benchmarks.peers.peers import Side, Sides, plain_config
-    from benchmarks.peers.training import batch_of, step_of
+    from benchmarks.peers.training import make_batch, make_step
 
-    torch.set_num_threads(task["threads"])
+    torch.set_num_threads(settings["threads"])
     torch.manual_seed(0)
-    height, width = task["image_size"]
-    config = plain_config(task["name"], (height, width), task["classes"])
+    height, width = settings["image_size"]
+    config = plain_config(settings["name"], (height, width), settings["classes"])
     plain = library.removesuffix(CHECKPOINTED)
-    before: float = _held("VmRSS")
+    before: float = _process_memory_mb("VmRSS")
     try:
         if plain == OURS:
             import vitral.models
             from vitral.training.activation_checkpoint import (
                 checkpoint_activations,
+                find_blocks,
                 return_freed_memory,
-                units,
             )
 
-            model: Any = vitral.models.build(config)
+            model: Any = vitral.models.build_model(config)
             if plain != library:
                 return_freed_memory()
-                checkpoint_activations(units(model))
+                checkpoint_activations(find_blocks(model))
         else:
-            model = FRESH[plain](config)
+            model = MODEL_BUILDERS[plain](config)
             if plain != library:
                 model.set_grad_checkpointing()
-    except Absent as reason:
+    except PeerUnavailable as reason:
         return {"absent": str(reason)}
     side = Side(name=library, library=plain, model=model)
-    sides = Sides(config=config, found=(side,), absent={})
-    step = step_of(side, batch_of(sides, task["batch"]))
+    sides = Sides(config=config, available=(side,), absent={})
+    step = make_step(side, make_batch(sides, settings["batch"]))
     for _ in range(STEPS):
         step()
-    peak_mb = _held("VmHWM")
+    peak_mb = _process_memory_mb("VmHWM")
     return {"peak_mb": peak_mb, "above_imports_mb": peak_mb - before}
 
 
-def _held(what: str) -> float:
+def _process_memory_mb(field: str) -> float:
     """Megabytes that this process holds now (VmRSS) or held at most (VmHWM).
 
     Linux hands a parent's peak in getrusage down to a process that it starts.
@@ -123,10 +130,10 @@ def _held(what: str) -> float:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
     (line,) = (
-        line for line in status.read_text().splitlines() if line.startswith(what)
+        line for line in status.read_text().splitlines() if line.startswith(field)
     )
     return int(line.split()[1]) / 2**10
 
 
 if __name__ == "__main__":
-    print(json.dumps(_work(sys.argv[1], json.loads(sys.argv[2]))))
+    print(json.dumps(_measure_side(sys.argv[1], json.loads(sys.argv[2]))))

@@ -17,7 +17,7 @@ PICTURE = "bench.png"
 
 def markdown(result: dict[str, Any], command: str, picture: str = PICTURE) -> str:
     """Machine, bounds and tables."""
-    parts = [_about(result, command)]
+    parts = [_machine_section(result, command)]
     if result["targets"]:
         parts.append(_targets(result["targets"]))
     if result.get("inference") or result.get("training"):
@@ -25,7 +25,7 @@ def markdown(result: dict[str, Any], command: str, picture: str = PICTURE) -> st
     for part, title in (("inference", "Forward pass"), ("training", "Training step")):
         for cell in result.get(part, []):
             heading = f"### {title} of {cell['model']}, batch {cell['batch']}"
-            parts.append(f"{heading}\n\n{_timed(cell)}")
+            parts.append(f"{heading}\n\n{_timing_table(cell)}")
     for cell in result.get("memory", []):
         heading = f"### Memory of training {cell['model']}, batch {cell['batch']}"
         parts.append(f"{heading}\n\n{_memory(cell)}")
@@ -36,7 +36,7 @@ def markdown(result: dict[str, Any], command: str, picture: str = PICTURE) -> st
     return "\n\n".join(parts) + "\n"
 
 
-def into_page(page: Path, text: str) -> None:
+def insert_into_page(page: Path, text: str) -> None:
     """Replace what is between the markers of a page.
 
     Raises:
@@ -56,7 +56,7 @@ def into_page(page: Path, text: str) -> None:
     write_atomic(page, f"{before}{BEGIN}\n\n{text}\n{END}{after}")
 
 
-def _about(result: dict[str, Any], command: str) -> str:
+def _machine_section(result: dict[str, Any], command: str) -> str:
     machine = result["machine"]
     versions = ", ".join(
         f"{name} {number}" for name, number in machine["versions"].items() if number
@@ -88,7 +88,7 @@ def _about(result: dict[str, Any], command: str) -> str:
     return "\n".join(lines)
 
 
-def _targets(found: list[dict[str, Any]]) -> str:
+def _targets(targets: list[dict[str, Any]]) -> str:
     rows = [
         [
             target["text"],
@@ -96,12 +96,12 @@ def _targets(found: list[dict[str, Any]]) -> str:
             target["bound"],
             "met" if target["met"] else "**not met**",
         ]
-        for target in found
+        for target in targets
     ]
     return _table(["bound", "measured", "wanted", ""], rows)
 
 
-def _timed(cell: dict[str, Any]) -> str:
+def _timing_table(cell: dict[str, Any]) -> str:
     rows = []
     for row in cell["rows"]:
         low, high = row["ratio_quartiles"]

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from vitral.models import ViTConfig
 
 
-class Absent(Exception):
+class PeerUnavailable(Exception):
     """A library cannot take part; the message says why."""
 
 
-class Logits(nn.Module):
+class LogitsOnly(nn.Module):
     """A model of transformers that answers with its logits."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -25,9 +25,9 @@ class Logits(nn.Module):
         return self.model(x).logits
 
 
-def timm(config: ViTConfig) -> Any:
+def build_timm(config: ViTConfig) -> Any:
     """timm's VisionTransformer."""
-    library = module("timm.models.vision_transformer", "timm")
+    library = import_peer("timm.models.vision_transformer", "timm")
     return library.VisionTransformer(
         img_size=config.image_hw,
         patch_size=config.patch_hw,
@@ -40,9 +40,9 @@ def timm(config: ViTConfig) -> Any:
     )
 
 
-def transformers(config: ViTConfig) -> nn.Module:
+def build_transformers(config: ViTConfig) -> nn.Module:
     """transformers' ViTForImageClassification with its fused attention."""
-    library = module("transformers", "transformers")
+    library = import_peer("transformers", "transformers")
     settings = library.ViTConfig(
         hidden_size=config.embed_dim,
         num_hidden_layers=config.depth,
@@ -55,15 +55,15 @@ def transformers(config: ViTConfig) -> nn.Module:
         layer_norm_eps=config.norm_eps,
         attn_implementation="sdpa",
     )
-    return Logits(library.ViTForImageClassification(settings))
+    return LogitsOnly(library.ViTForImageClassification(settings))
 
 
-def torchvision(config: ViTConfig) -> Any:
+def build_torchvision(config: ViTConfig) -> Any:
     """torchvision's VisionTransformer, which takes square images only."""
-    library = module("torchvision.models", "torchvision")
+    library = import_peer("torchvision.models", "torchvision")
     height, width = config.image_hw
     if height != width or config.patch_hw[0] != config.patch_hw[1]:
-        raise Absent(f"takes square images only, not {height} x {width}")
+        raise PeerUnavailable(f"takes square images only, not {height} x {width}")
     return library.VisionTransformer(
         image_size=height,
         patch_size=config.patch_hw[0],
@@ -75,9 +75,9 @@ def torchvision(config: ViTConfig) -> Any:
     )
 
 
-def vit_pytorch(config: ViTConfig) -> Any:
+def build_vit_pytorch(config: ViTConfig) -> Any:
     """vit-pytorch's ViT."""
-    library = module("vit_pytorch", "vit-pytorch")
+    library = import_peer("vit_pytorch", "vit-pytorch")
     return library.ViT(
         image_size=config.image_hw,
         patch_size=config.patch_hw,
@@ -92,20 +92,20 @@ def vit_pytorch(config: ViTConfig) -> Any:
     )
 
 
-FRESH: dict[str, Callable[[ViTConfig], nn.Module]] = {
-    "timm": timm,
-    "transformers": transformers,
-    "torchvision": torchvision,
-    "vit-pytorch": vit_pytorch,
+MODEL_BUILDERS: dict[str, Callable[[ViTConfig], nn.Module]] = {
+    "timm": build_timm,
+    "transformers": build_transformers,
+    "torchvision": build_torchvision,
+    "vit-pytorch": build_vit_pytorch,
 }
 
 
-def module(name: str, package: str) -> Any:
+def import_peer(name: str, package: str) -> Any:
     """The library's module.
 
     Raises:
         Absent: it is not installed.
     """
     if importlib.util.find_spec(name.split(".")[0]) is None:
-        raise Absent(f"not installed: pip install {package}")
+        raise PeerUnavailable(f"not installed: pip install {package}")
     return importlib.import_module(name)

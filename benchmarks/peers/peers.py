@@ -21,11 +21,11 @@ from torch import Tensor, nn
 import vitral.models
 import vitral.weights
 from benchmarks.peers import peer_models
-from benchmarks.peers.peer_models import Absent
+from benchmarks.peers.peer_models import PeerUnavailable
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, GateError
 from vitral.models import VisionModel, ViTConfig
-from vitral.weights.convert import convert, foreign
+from vitral.weights.convert import convert, to_foreign_tensors
 from vitral.weights.layouts import available_layouts
 
 AGREEMENT = 1e-4
@@ -60,12 +60,12 @@ class Sides:
     """All that could be built, and why the others could not, by library."""
 
     config: ViTConfig
-    found: tuple[Side, ...]
+    available: tuple[Side, ...]
     absent: dict[str, str]
 
     @property
     def ours(self) -> VisionModel:
-        model = self.found[0].model
+        model = self.available[0].model
         assert isinstance(model, VisionModel)
         return model
 
@@ -77,7 +77,7 @@ def plain_config(name: str, image_size: tuple[int, int], classes: int) -> ViTCon
         ConfigError: the name is unknown, or not that of a plain Vision Transformer.
     """
     changes = {"act": "gelu", "image_size": image_size, "num_classes": classes}
-    config = vitral.models.config(name, changes)
+    config = vitral.models.get_config(name, changes)
     if type(config) is not ViTConfig or config.global_pool != "token":
         raise ConfigError(
             f"`{name}` cannot be held against other libraries: only plain Vision "
@@ -86,7 +86,7 @@ def plain_config(name: str, image_size: tuple[int, int], classes: int) -> ViTCon
     return config
 
 
-def sides_of(
+def build_sides(
     name: str, *, image_size: tuple[int, int] = (224, 224), classes: int = 1000
 ) -> Sides:
     """Our model with random weights, and every peer with the same ones.
@@ -97,16 +97,16 @@ def sides_of(
     """
     config = plain_config(name, image_size, classes)
     generator = torch.Generator().manual_seed(0)
-    ours = filled(vitral.models.build(config), generator)
+    ours = randomize_parameters(vitral.models.build_model(config), generator)
     found, absent = [Side(name="vitral", library="vitral", model=ours)], {}
     for library, build in BUILDERS.items():
         try:
             found += build(config, ours, generator)
-        except Absent as reason:
+        except PeerUnavailable as reason:
             absent[library] = str(reason)
-    sides = Sides(config=config, found=tuple(found), absent=absent)
+    sides = Sides(config=config, available=tuple(found), absent=absent)
     images = torch.randn(2, config.in_chans, *config.image_hw, generator=generator)
-    require_agreement(sides.found, images)
+    require_agreement(sides.available, images)
     return sides
 
 
@@ -136,7 +136,7 @@ def require_agreement(sides: tuple[Side, ...], images: Tensor) -> None:
             )
 
 
-def filled(model: nn.Module, generator: torch.Generator) -> Any:
+def randomize_parameters(model: nn.Module, generator: torch.Generator) -> Any:
     """The model with random numbers in every parameter, the head's too.
 
     As large as those of trained models: a fresh head or scale of zero would hide what
@@ -154,18 +154,18 @@ def filled(model: nn.Module, generator: torch.Generator) -> Any:
     return model.eval()
 
 
-def of_timm(config: ViTConfig, ours: VisionModel, _: torch.Generator) -> list[Side]:
+def timm_sides(config: ViTConfig, ours: VisionModel, _: torch.Generator) -> list[Side]:
     """timm's VisionTransformer."""
-    model = peer_models.timm(config)
-    model.load_state_dict(_foreign("timm", config, ours))
+    model = peer_models.build_timm(config)
+    model.load_state_dict(_foreign_state_dict("timm", config, ours))
     return [Side(name="timm", library="timm", model=model)]
 
 
-def of_transformers(
+def transformers_sides(
     config: ViTConfig, ours: VisionModel, _: torch.Generator
 ) -> list[Side]:
     """transformers' ViTForImageClassification with its fused attention."""
-    transformers = peer_models.module("transformers", "transformers")
+    transformers = peer_models.import_peer("transformers", "transformers")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         vitral.weights.save(place / "ours", ours, Preprocess())
@@ -174,24 +174,24 @@ def of_transformers(
             model = transformers.ViTForImageClassification.from_pretrained(
                 place / "theirs", attn_implementation="sdpa"
             )
-    model = peer_models.Logits(model)
+    model = peer_models.LogitsOnly(model)
     return [Side(name="transformers", library="transformers", model=model)]
 
 
-def of_torchvision(
+def torchvision_sides(
     config: ViTConfig, ours: VisionModel, _: torch.Generator
 ) -> list[Side]:
     """torchvision's VisionTransformer, which takes square images only."""
-    model = peer_models.torchvision(config)
-    model.load_state_dict(_foreign("torchvision", config, ours))
+    model = peer_models.build_torchvision(config)
+    model.load_state_dict(_foreign_state_dict("torchvision", config, ours))
     return [Side(name="torchvision", library="torchvision", model=model)]
 
 
-def of_vit_pytorch(
+def vit_pytorch_sides(
     config: ViTConfig, ours: VisionModel, generator: torch.Generator
 ) -> list[Side]:
     """vit-pytorch's ViT, and the vitral model that is the same function."""
-    model = filled(peer_models.vit_pytorch(config), generator)
+    model = randomize_parameters(peer_models.build_vit_pytorch(config), generator)
     rows, columns = config.grid
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
@@ -207,15 +207,17 @@ def of_vit_pytorch(
 
 Builder = Callable[[ViTConfig, VisionModel, torch.Generator], list[Side]]
 BUILDERS: dict[str, Builder] = {
-    "timm": of_timm,
-    "transformers": of_transformers,
-    "torchvision": of_torchvision,
-    "vit-pytorch": of_vit_pytorch,
+    "timm": timm_sides,
+    "transformers": transformers_sides,
+    "torchvision": torchvision_sides,
+    "vit-pytorch": vit_pytorch_sides,
 }
 
 
-def _foreign(layout: str, config: ViTConfig, ours: VisionModel) -> dict[str, Tensor]:
+def _foreign_state_dict(
+    layout: str, config: ViTConfig, ours: VisionModel
+) -> dict[str, Tensor]:
     chosen = available_layouts()[layout]
-    if reason := chosen.refuses(config):
-        raise Absent(f"cannot hold this model, because {reason}")
-    return foreign(chosen, config, ours.state_dict())
+    if reason := chosen.unsupported_reason(config):
+        raise PeerUnavailable(f"cannot hold this model, because {reason}")
+    return to_foreign_tensors(chosen, config, ours.state_dict())

@@ -3,11 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.peers.interleave import Taken, quartiles, ratio
+from benchmarks.peers.interleave import WorkTiming, quartiles, ratio
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class TimingRow:
     """One side of one measurement."""
 
     name: str
@@ -25,15 +25,15 @@ class Row:
     share_of_peak: float | None
     """Of the operations that the matrix products of the machine could have made."""
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def row(
+def timing_row(
     name: str,
     kind: str,
     against: str,
-    taken: dict[str, Taken],
+    timings: dict[str, WorkTiming],
     *,
     flops: float = 0.0,
     peak: float = 0.0,
@@ -44,10 +44,10 @@ def row(
         flops: of one piece of work; 0 if it is not about matrix products.
         peak: operations a second that the machine reaches.
     """
-    own = taken[name]
-    compared = ratio(taken[against], own)
+    own = timings[name]
+    compared = ratio(timings[against], own)
     cpu = sorted(own.cpu)
-    return Row(
+    return TimingRow(
         name=name,
         kind=kind,
         against=against,
@@ -57,4 +57,4 @@ def row(
         ratio=compared.value,
         ratio_quartiles=(compared.low, compared.high),
         share_of_peak=flops / own.seconds / peak if flops and peak else None,
-    ).plain()
+    ).to_dict()

@@ -9,18 +9,18 @@ import torch
 
 from benchmarks.peers import inference, loading, memory, startup, training
 from benchmarks.peers.machine import describe
-from benchmarks.peers.peers import Sides, sides_of
+from benchmarks.peers.peers import Sides, build_sides
 from benchmarks.peers.targets import targets
 from vitral.errors import ConfigError
 
-WHAT = ("inference", "training", "loading", "startup", "memory")
+PARTS = ("inference", "training", "loading", "startup", "memory")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
     """What is measured, and how long."""
 
-    what: tuple[str, ...] = WHAT
+    what: tuple[str, ...] = PARTS
     models: tuple[str, ...] = ("vit_s16", "vit_b16")
     """Sizes of the plain Vision Transformer; steps and memory of the first one only."""
     batches: tuple[int, ...] = (1, 8)
@@ -39,9 +39,9 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         for name in self.what:
-            if name not in WHAT:
+            if name not in PARTS:
                 raise ConfigError(
-                    f"`what` must be of {', '.join(WHAT)} or all: got {name!r}."
+                    f"`what` must be of {', '.join(PARTS)} or all: got {name!r}."
                 )
         numbers = {
             "batch": min(self.batches, default=0),
@@ -58,7 +58,7 @@ class BenchConfig:
             raise ConfigError(f"`threads` must not be negative: got {self.threads}.")
 
 
-def bench(config: BenchConfig, say: Callable[[str], None]) -> dict[str, Any]:
+def run_benchmark(config: BenchConfig, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure; every line that `say` gets tells how far it is.
 
     Raises:
@@ -77,12 +77,12 @@ def bench(config: BenchConfig, say: Callable[[str], None]) -> dict[str, Any]:
         for index, name in enumerate(config.models):
             if {"inference", "training"} & set(config.what):
                 say(f"{name}: building the same model in every library")
-                sides = sides_of(
+                sides = build_sides(
                     name, image_size=config.image_size, classes=config.classes
                 )
                 absent |= sides.absent
-                _of_model(result, sides, name, config, index == 0, say)
-        _others(result, config, say)
+                _measure_model(result, sides, name, config, index == 0, say)
+        _measure_rest(result, config, say)
     finally:
         torch.set_num_threads(before)
     for part in config.what:
@@ -94,7 +94,7 @@ def bench(config: BenchConfig, say: Callable[[str], None]) -> dict[str, Any]:
     return result
 
 
-def _of_model(
+def _measure_model(
     result: dict[str, Any],
     sides: Sides,
     name: str,
@@ -114,7 +114,7 @@ def _of_model(
         result["training"].append({"model": name, **cell})
 
 
-def _others(
+def _measure_rest(
     result: dict[str, Any], config: BenchConfig, say: Callable[[str], None]
 ) -> None:
     name, threads = config.models[0], torch.get_num_threads()

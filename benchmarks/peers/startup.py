@@ -7,11 +7,11 @@ import time
 from typing import Any
 
 from benchmarks.peers.interleave import quartiles
-from benchmarks.peers.machine import same_path
+from benchmarks.peers.machine import subprocess_env
 
 IMPORTS = ("vitral", "torch", "timm", "transformers", "torchvision", "vit_pytorch")
 HELP = "vitral --help"
-_TIMED = (
+_TIMING_SCRIPT = (
     "import time; started = time.perf_counter(); import {name}; "
     "print(time.perf_counter() - started)"
 )
@@ -23,12 +23,12 @@ def measure(rounds: int, imports: tuple[str, ...] = IMPORTS) -> dict[str, Any]:
     absent: dict[str, str] = {}
     for number in range(rounds + 1):  # the first brings the files into memory
         for name in imports:
-            code = _TIMED.format(name=name)
+            code = _TIMING_SCRIPT.format(name=name)
             done = subprocess.run(
                 [sys.executable, "-c", code],
                 capture_output=True,
                 text=True,
-                env=same_path(),
+                env=subprocess_env(),
             )
             if done.returncode:
                 absent[name.replace("_", "-")] = "cannot be imported"
@@ -40,7 +40,7 @@ def measure(rounds: int, imports: tuple[str, ...] = IMPORTS) -> dict[str, Any]:
             [sys.executable, "-m", "vitral", "--help"],
             capture_output=True,
             check=True,
-            env=same_path(),
+            env=subprocess_env(),
         )
         if number:
             taken.setdefault(HELP, []).append(time.perf_counter() - started)

@@ -32,7 +32,7 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
                 )
             )
     for cell in result.get("loading", []):
-        for peer in _of_kind(cell, "peer"):
+        for peer in _select_rows(cell, "peer"):
             text = f"loading JPEG files: times as fast as {peer['name']}"
             found.append(_at_least(text, 1 / peer["ratio"], LOADING))
     for cell in result.get("memory", []):
@@ -76,12 +76,12 @@ def _memory(cell: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _of_kind(cell: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+def _select_rows(cell: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [row for row in cell["rows"] if row["kind"] == kind]
 
 
 def _fastest(cell: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    rows = _of_kind(cell, kind)
+    rows = _select_rows(cell, kind)
     return max(rows, key=lambda row: row["ratio"]) if rows else None
 
 

@@ -12,19 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers.interleave import in_turns
+from benchmarks.peers.interleave import run_interleaved
 from benchmarks.peers.machine import peak_flops
 from benchmarks.peers.peers import Side, Sides
-from benchmarks.peers.rows import row
+from benchmarks.peers.rows import timing_row
 from vitral.data import Batch
 from vitral.models import VisionModel
 from vitral.objectives import Supervised, SupervisedConfig
-from vitral.training.optim import OptimConfig, build, kernel_names, parameter_groups
-from vitral.training.step import Updater
+from vitral.training.optim import (
+    OptimConfig,
+    create_optimizer,
+    kernel_names,
+    parameter_groups,
+)
+from vitral.training.step import TrainStep
 
 OPTIM = OptimConfig(optimizer="adamw", lr=1e-4, weight_decay=0.1, clip_norm=1.0)
 WITH_FACTORY = "timm, its optimizer"
-Step = Callable[[], object]
+StepFn = Callable[[], object]
 
 
 def measure(sides: Sides, batch: int, rounds: int) -> dict[str, Any]:
@@ -32,17 +37,19 @@ def measure(sides: Sides, batch: int, rounds: int) -> dict[str, Any]:
 
     The weights change while it is measured, those of every side in the same way.
     """
-    data = batch_of(sides, batch)
-    work: dict[str, Step] = {}
+    data = make_batch(sides, batch)
+    work: dict[str, StepFn] = {}
     kinds: dict[str, tuple[str, str]] = {}
-    for side in sides.found:
-        work[side.name] = step_of(side, data)
+    for side in sides.available:
+        work[side.name] = make_step(side, data)
         kinds[side.name] = (side.kind, side.against)
         if side.name == "timm":
-            work[WITH_FACTORY] = _peer_step(side.model, data, _of_factory(side.model))
+            work[WITH_FACTORY] = _peer_step(
+                side.model, data, _factory_optimizer(side.model)
+            )
             kinds[WITH_FACTORY] = (side.kind, side.against)
     peak = peak_flops()
-    taken = in_turns(work, rounds)
+    taken = run_interleaved(work, rounds)
     peak = max(peak, peak_flops())
     # Twice the forward pass again for the gradients of inputs and weights.
     flops = 6.0 * sides.config.macs() * batch
@@ -53,12 +60,13 @@ def measure(sides: Sides, batch: int, rounds: int) -> dict[str, Any]:
         "flops": flops,
         "absent": {},
         "rows": [
-            row(name, *kinds[name], taken, flops=flops, peak=peak) for name in work
+            timing_row(name, *kinds[name], taken, flops=flops, peak=peak)
+            for name in work
         ],
     }
 
 
-def batch_of(sides: Sides, images: int) -> Batch:
+def make_batch(sides: Sides, images: int) -> Batch:
     """Noise with labels."""
     config = sides.config
     label = torch.arange(images) % config.num_classes
@@ -70,27 +78,27 @@ def batch_of(sides: Sides, images: int) -> Batch:
     )
 
 
-def step_of(side: Side, batch: Batch) -> Step:
+def make_step(side: Side, batch: Batch) -> StepFn:
     """One update of a side's weights."""
     if side.is_ours:
         assert isinstance(side.model, VisionModel)
         return _our_step(side.model, batch)
     return _peer_step(
-        side.model, batch, torch.optim.AdamW(_groups(side.model), OPTIM.lr)
+        side.model, batch, torch.optim.AdamW(_parameter_groups(side.model), OPTIM.lr)
     )
 
 
-def _our_step(model: VisionModel, batch: Batch) -> Step:
+def _our_step(model: VisionModel, batch: Batch) -> StepFn:
     objective = Supervised(model, SupervisedConfig()).train()
     top = model.config.num_blocks + 1
-    updater = Updater(
+    updater = TrainStep(
         forward=objective,
         parameters=dict(objective.named_parameters()),
-        optimizer=build(
+        optimizer=create_optimizer(
             parameter_groups(
                 objective,
                 OPTIM,
-                lambda name: model.layer_of(name.removeprefix("model.")),
+                lambda name: model.layer_index(name.removeprefix("model.")),
                 top,
             ),
             OPTIM,
@@ -112,7 +120,7 @@ def _our_step(model: VisionModel, batch: Batch) -> Step:
 
 def _peer_step(
     model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer
-) -> Step:
+) -> StepFn:
     def run() -> object:
         model.train()
         optimizer.zero_grad()
@@ -125,7 +133,7 @@ def _peer_step(
     return run
 
 
-def _groups(model: nn.Module) -> list[dict[str, Any]]:
+def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Decay on the matrices of layers alone, as ours has it."""
     kernels = kernel_names(model)
     decayed: list[Tensor] = []
@@ -138,7 +146,7 @@ def _groups(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def _of_factory(model: nn.Module) -> torch.optim.Optimizer:
+def _factory_optimizer(model: nn.Module) -> torch.optim.Optimizer:
     import timm.optim
 
     return timm.optim.create_optimizer_v2(

@@ -1,31 +1,36 @@
 """Floor 6: the fastest way to run a model that is still good enough."""
 
-from vitral.autotune.calibration_data import images_of
-from vitral.autotune.candidate import WAYS, Candidate, Maker, prepare
+from vitral.autotune.calibration_data import open_images
+from vitral.autotune.candidate import WAYS, Candidate, CandidateBuilder, prepare
 from vitral.autotune.commands import commands
 from vitral.autotune.measurement import Point, as_markdown, choose, frontier
-from vitral.autotune.plan import Plan, candidates_of
-from vitral.autotune.results import caution, figure, keep, write
-from vitral.autotune.sweep import Swept, sweep, timed
+from vitral.autotune.plan import SweepPlan, make_candidates
+from vitral.autotune.results import (
+    caution_lines,
+    make_figure,
+    write_points,
+    write_results,
+)
+from vitral.autotune.sweep import SweepResult, sweep, time_pair
 
 __all__ = [
     "WAYS",
     "Candidate",
-    "Maker",
-    "Plan",
+    "CandidateBuilder",
     "Point",
-    "Swept",
+    "SweepPlan",
+    "SweepResult",
     "as_markdown",
-    "candidates_of",
-    "caution",
+    "caution_lines",
     "choose",
     "commands",
-    "figure",
     "frontier",
-    "images_of",
-    "keep",
+    "make_candidates",
+    "make_figure",
+    "open_images",
     "prepare",
     "sweep",
-    "timed",
-    "write",
+    "time_pair",
+    "write_points",
+    "write_results",
 ]

@@ -7,24 +7,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data import DataSet, Loader, evaluation_transform
+from vitral.data import Dataset, Loader, evaluation_transform
 from vitral.errors import ConfigError
-from vitral.weights import is_artefact
+from vitral.weights import is_exported
 from vitral.workflows.dataset import open_split_data
-from vitral.workflows.inputs import kind_for
+from vitral.workflows.inputs import input_kind
 from vitral.workflows.run import Run
 
-CALIBRATION = 64
+CALIBRATION_IMAGES = 64
 """Images of the train split from which int8 takes its ranges."""
 
 
-def images_of(run: Run, split: str) -> DataSet:
+def open_images(run: Run, split: str) -> Dataset:
     """The data set of a run whose model names one class an image.
 
     Raises:
         ConfigError: the run is no such run, or has no such split.
     """
-    if is_artefact(run.path):
+    if is_exported(run.path):
         raise ConfigError(
             f"{run.path} is exported already, and its runtime, precision and merging "
             "are fixed in it. tune-speed tries them out: give the run that it was "
@@ -42,7 +42,7 @@ def images_of(run: Run, split: str) -> DataSet:
             "RUN --merge R` and the report of `vitral export` measure such a model."
         )
     dataset = open_split_data(
-        run.config, run.path / "split.csv", kind_for(run.model.config)
+        run.config, run.path / "split.csv", input_kind(run.model.config)
     )
     there = list(dataset.counts())
     if split not in there:
@@ -54,33 +54,33 @@ def images_of(run: Run, split: str) -> DataSet:
     return dataset
 
 
-class Pictures:
+class SweepImages:
     """Pre-processed images of each size; those of one size are kept at a time."""
 
     def __init__(
-        self, run: Run, dataset: DataSet, *, split: str, images: int, seed: int
+        self, run: Run, dataset: Dataset, *, split: str, images: int, seed: int
     ) -> None:
         """Draw `images` of the split, at most."""
         self._run, self._dataset, self._split = run, dataset, split
         self._images, self._seed = images, seed
         self._size: tuple[int, int] | None = None
-        self._kept: tuple[list[Tensor], np.ndarray] = ([], np.zeros(0))
+        self._cached: tuple[list[Tensor], np.ndarray] = ([], np.zeros(0))
 
-    def scored(self, size: tuple[int, int]) -> tuple[list[Tensor], np.ndarray]:
+    def load_scored(self, size: tuple[int, int]) -> tuple[list[Tensor], np.ndarray]:
         """Batches of images, and their labels."""
         if size != self._size:
             self._size = None
-            self._kept = self._read(self._split, self._images, size)
+            self._cached = self._read(self._split, self._images, size)
             self._size = size
-        return self._kept
+        return self._cached
 
     def calibration(self, size: tuple[int, int]) -> list[Tensor]:
         """Batches of the train split."""
-        return self._read("train", CALIBRATION, size)[0]
+        return self._read("train", CALIBRATION_IMAGES, size)[0]
 
     def batch(self, size: tuple[int, int], number: int) -> Tensor:
         """So many images at once; repeated where there are fewer."""
-        found = torch.cat(list(_first(self.scored(size)[0], number)))
+        found = torch.cat(list(_take_images(self.load_scored(size)[0], number)))
         times = -(-number // len(found))
         return found.repeat(times, 1, 1, 1)[:number].contiguous()
 
@@ -101,7 +101,7 @@ class Pictures:
         return [batch.image for batch in batches], labels
 
 
-def _first(batches: list[Tensor], number: int) -> Iterator[Tensor]:
+def _take_images(batches: list[Tensor], number: int) -> Iterator[Tensor]:
     """As many batches as hold `number` images."""
     there = 0
     for batch in batches:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vitral.export.int8 import folded
-from vitral.export.run_openvino import answering
+from vitral.export.int8 import fold_constants
+from vitral.export.run_openvino import compile_model
 from vitral.export.to_onnx import to_onnx
 from vitral.export.to_openvino import to_openvino
 from vitral.models import MergeSchedule, VisionModel, set_merge
@@ -48,15 +48,15 @@ class Candidate:
     """Images at once."""
 
     @property
-    def function(self) -> tuple[int, str, tuple[int, int]]:
+    def function_key(self) -> tuple[int, str, tuple[int, int]]:
         """What is computed, before a runtime rounds it."""
         spread = self.merge_schedule if self.merge else ""
         return (self.merge, spread, self.image_size)
 
     @property
-    def graph(self) -> tuple[str, str, int, str, tuple[int, int]]:
+    def graph_key(self) -> tuple[str, str, int, str, tuple[int, int]]:
         """What decides its answers: all but the batch."""
-        return (self.runtime, self.precision, *self.function)
+        return (self.runtime, self.precision, *self.function_key)
 
     def __str__(self) -> str:
         height, width = self.image_size
@@ -68,7 +68,7 @@ class Candidate:
         )
 
 
-class Graph(nn.Module):
+class CompiledGraph(nn.Module):
     """A compiled graph that takes and gives tensors."""
 
     def __init__(self, run: Callable[[Any], Any]) -> None:
@@ -79,14 +79,14 @@ class Graph(nn.Module):
         return torch.from_numpy(self._run(image.numpy()))
 
 
-def merging(model: VisionModel, candidate: Candidate) -> VisionModel:
+def copy_with_merging(model: VisionModel, candidate: Candidate) -> VisionModel:
     """A copy of the model that merges tokens as the candidate says."""
     private = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     set_merge(private, candidate.merge, candidate.merge_schedule)
     return private
 
 
-class Maker:
+class CandidateBuilder:
     """Makes candidates of one model; of graphs the last one traced is kept.
 
     Tracing takes most of the time, and every runtime and precision starts from the
@@ -111,7 +111,7 @@ class Maker:
             ConfigError: the model cannot merge tokens.
         """
         if candidate.runtime == "torch":
-            return merging(self._model, candidate)
+            return copy_with_merging(self._model, candidate)
         # Before a trace of a minute, not after it.
         {"onnx": runtimes.import_onnxruntime, "openvino": runtimes.import_openvino}[
             candidate.runtime
@@ -122,11 +122,11 @@ class Maker:
         return _openvino(proto, candidate, self._calibration)
 
     def _proto(self, candidate: Candidate) -> Any:
-        if self._traced[0] != candidate.function:
+        if self._traced[0] != candidate.function_key:
             self._traced = (None, None)
             size = candidate.image_size
-            proto = to_onnx(merging(self._model, candidate), image_size=size)
-            self._traced = (candidate.function, proto)
+            proto = to_onnx(copy_with_merging(self._model, candidate), image_size=size)
+            self._traced = (candidate.function_key, proto)
         return self._traced[1]
 
 
@@ -136,10 +136,10 @@ def prepare(
     calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
 ) -> nn.Module:
     """One candidate alone; see `Maker`."""
-    return Maker(model, calibration).make(candidate)
+    return CandidateBuilder(model, calibration).make(candidate)
 
 
-def _onnx(proto: Any) -> Graph:
+def _onnx(proto: Any) -> CompiledGraph:
     module = runtimes.import_onnxruntime()
     options = module.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -149,23 +149,23 @@ def _onnx(proto: Any) -> Graph:
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     (name,) = [given.name for given in session.get_inputs()]
-    return Graph(lambda image: session.run(None, {name: image})[0])
+    return CompiledGraph(lambda image: session.run(None, {name: image})[0])
 
 
 def _openvino(
     proto: Any,
     candidate: Candidate,
     calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
-) -> Graph:
+) -> CompiledGraph:
     graph = to_openvino(proto)
     if candidate.precision == "int8":
-        graph = _quantised(graph, calibration(candidate.image_size))
+        graph = _quantize(graph, calibration(candidate.image_size))
     # As an exported model is compiled: the float rest of an int8 one in bfloat16.
-    answer = answering(graph, candidate.precision, threads=torch.get_num_threads())
-    return Graph(answer)
+    answer = compile_model(graph, candidate.precision, threads=torch.get_num_threads())
+    return CompiledGraph(answer)
 
 
-def _quantised(graph: Any, batches: Sequence[Tensor]) -> Any:
+def _quantize(graph: Any, batches: Sequence[Tensor]) -> Any:
     # Imported here: NNCF takes seconds, and only int8 needs it.
     int8 = importlib.import_module("vitral.export.int8.quantize")
-    return int8.quantise(folded(graph), [batch.numpy() for batch in batches])
+    return int8.quantise(fold_constants(graph), [batch.numpy() for batch in batches])

@@ -15,16 +15,16 @@ def commands(
     point: Point,
     run: str,
     *,
-    own_size: tuple[int, int],
-    own_merge: int = 0,
+    run_size: tuple[int, int],
+    run_merge: int = 0,
     views: Views | None = None,
     max_drop: float | None = None,
 ) -> list[str]:
     """Shell commands, one after the other; IMAGES... stands for the images to answer.
 
     Args:
-        own_size: (height, width) that the run takes by itself.
-        own_merge: tokens that it merges by itself.
+        run_size: (height, width) that the run takes by itself.
+        run_merge: tokens that it merges by itself.
         views: of an image, where they are others than the run's own.
         max_drop: the bound it was chosen by, which an export is held to as well; None
             for what it lost, and as much as it may have lost.
@@ -36,12 +36,12 @@ def commands(
     place = {"torch": run, "onnx": "model.onnx", "openvino": "model_openvino"}
     made = shlex.quote(place[one.runtime])
     answer = f"vitral predict {made} IMAGES... {size}"
-    if one.image_size != own_size or views is not None:
-        changed = None if one.image_size == own_size else one.image_size
+    if one.image_size != run_size or views is not None:
+        changed = None if one.image_size == run_size else one.image_size
         return _python(point, run, changed, views, max_drop) + (
             [] if one.runtime == "torch" else [answer]
         )
-    merge = _merge(point, own_merge)
+    merge = _merge(point, run_merge)
     if one.runtime == "torch":
         return [f"vitral predict {made} IMAGES...{merge} {size}"]
     export = f"vitral export {shlex.quote(run)} {made}"
@@ -54,10 +54,10 @@ def commands(
     return [f"{export} --static{merge}", answer]
 
 
-def _merge(point: Point, own_merge: int) -> str:
+def _merge(point: Point, run_merge: int) -> str:
     one = point.candidate
     if not one.merge:
-        return " --merge 0" if own_merge else ""
+        return " --merge 0" if run_merge else ""
     return f" --merge {one.merge} --merge-schedule {one.merge_schedule}"
 
 

@@ -11,7 +11,7 @@ from vitral.workflows.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SweepPlan:
     """What to sweep, and how long."""
 
     ways: Sequence[str] = tuple(WAYS)
@@ -64,7 +64,7 @@ class Plan:
                 raise ConfigError(f"`{name}` of a plan must name at least one.")
 
 
-def candidates_of(plan: Plan, run: Run) -> Iterator[Candidate]:
+def make_candidates(plan: SweepPlan, run: Run) -> Iterator[Candidate]:
     """All combinations, those of one traced graph together; first torch as the run is.
 
     Where the time is short, the later ones are left out.

@@ -7,15 +7,17 @@ import numpy as np
 from vitral import plots
 from vitral.atomic_io import make_folder, write_atomic, write_json
 from vitral.autotune.measurement import Point, as_csv, as_markdown, frontier
-from vitral.autotune.plan import Plan
-from vitral.autotune.sweep import Swept
-from vitral.plots.operating_points import Measured, operating_points
+from vitral.autotune.plan import SweepPlan
+from vitral.autotune.sweep import SweepResult
+from vitral.plots.operating_points import OperatingPoint, operating_points
 
-UNSTEADY = 1.3
+UNSTEADY_RATIO = 1.3
 """Slowest over fastest time of the first way from which milliseconds mislead."""
 
 
-def keep(out: Path, swept: Swept, plan: Plan, chosen: Point | None = None) -> Path:
+def write_points(
+    out: Path, result: SweepResult, plan: SweepPlan, chosen: Point | None = None
+) -> Path:
     """points.json in `out`: all that was measured, and what was left out and why."""
     make_folder(out)
     file = out / "points.json"
@@ -23,20 +25,20 @@ def keep(out: Path, swept: Swept, plan: Plan, chosen: Point | None = None) -> Pa
         file,
         {
             "split": plan.split,
-            "views": swept.views,
-            "points": [point.row() for point in swept.points],
+            "views": result.views,
+            "points": [point.row() for point in result.points],
             "chosen": None if chosen is None else chosen.row(),
-            "left_out": swept.left_out,
+            "left_out": result.left_out,
         },
     )
     return file
 
 
-def write(
+def write_results(
     out: Path,
-    swept: Swept,
+    result: SweepResult,
     chosen: Point | None,
-    plan: Plan,
+    plan: SweepPlan,
     max_drop: float | None = None,
 ) -> list[Path]:
     """points.json, points.csv, points.md and points.png in `out`.
@@ -46,18 +48,22 @@ def write(
     """
     make_folder(out)
     files = [out / f"points.{kind}" for kind in ("csv", "md", "png")]
-    write_atomic(files[0], as_csv(swept.points))
-    words = [f"- {line}\n" for line in caution(swept, chosen, plan)]
-    left = [f"- left out: {name}: {why}\n" for name, why in swept.left_out.items()]
-    table = as_markdown(swept.points, chosen)
+    write_atomic(files[0], as_csv(result.points))
+    words = [f"- {line}\n" for line in caution_lines(result, chosen, plan)]
+    left = [f"- left out: {name}: {why}\n" for name, why in result.left_out.items()]
+    table = as_markdown(result.points, chosen)
     write_atomic(files[1], f"{table}\n{''.join(words + left)}")
-    write_atomic(files[2], plots.to_png(figure(swept, chosen, plan, max_drop).figure))
-    return [keep(out, swept, plan, chosen), *files]
+    write_atomic(
+        files[2], plots.to_png(make_figure(result, chosen, plan, max_drop).figure)
+    )
+    return [write_points(out, result, plan, chosen), *files]
 
 
-def caution(swept: Swept, chosen: Point | None, plan: Plan) -> list[str]:
+def caution_lines(
+    result: SweepResult, chosen: Point | None, plan: SweepPlan
+) -> list[str]:
     """What the numbers are of, and what they are not."""
-    count = swept.points[0].images
+    count = result.points[0].images
     views = {
         "one": "once",
         "flip": "as they are and mirrored",
@@ -65,21 +71,21 @@ def caution(swept: Swept, chosen: Point | None, plan: Plan) -> list[str]:
     }
     lines = [
         f"Accuracy is of {count:,} images of {plan.split}, looked at "
-        f"{views[swept.views]}, the same for every way. The point is chosen on them, "
+        f"{views[result.views]}, the same for every way. The point is chosen on them, "
         "so its accuracy is a little flattered: measure it once on images that were "
         "not looked at.",
         "Milliseconds are of this machine while it did what else it did, all views of "
         "an image together; the speed-up is the median ratio of passes in turns with "
         "the first way.",
     ]
-    beside = [point.first_ms for point in swept.points]
-    if max(beside) > UNSTEADY * min(beside):
+    beside = [point.first_ms for point in result.points]
+    if max(beside) > UNSTEADY_RATIO * min(beside):
         lines.append(
             f"The machine was busy: the first way took {min(beside):.2f} ms beside one "
             f"way and {max(beside):.2f} beside another. Compare speed-ups, not "
             "milliseconds, and sweep again when nothing else runs."
         )
-    if chosen is not None and chosen is not swept.points[0]:
+    if chosen is not None and chosen is not result.points[0]:
         lines.append(
             f"{count:,} images leave open whether the chosen way loses "
             f"{chosen.drop_interval[0]:+.2f} or {chosen.drop_interval[1]:+.2f} points "
@@ -92,23 +98,26 @@ def caution(swept: Swept, chosen: Point | None, plan: Plan) -> list[str]:
     return lines
 
 
-def figure(
-    swept: Swept, chosen: Point | None, plan: Plan, max_drop: float | None = None
+def make_figure(
+    result: SweepResult,
+    chosen: Point | None,
+    plan: SweepPlan,
+    max_drop: float | None = None,
 ) -> plots.Plot:
     """Accuracy over milliseconds; names stand at the points that none beats.
 
     Of what was timed at different moments only the speed-up can be compared, so the
     milliseconds are the usual ones of the first way, divided by it.
     """
-    best = frontier(swept.points)
-    usual = float(np.median([point.first_ms for point in swept.points]))
-    groups: dict[str, list[Measured]] = {}
-    for point in swept.points:
+    best = frontier(result.points)
+    usual = float(np.median([point.first_ms for point in result.points]))
+    groups: dict[str, list[OperatingPoint]] = {}
+    for point in result.points:
         one = point.candidate
         name = str(one).split(",")[0]
-        shown = _label(point, swept) if point is chosen or point in best else ""
+        shown = _label(point, result) if point is chosen or point in best else ""
         groups.setdefault(name, []).append(
-            Measured(
+            OperatingPoint(
                 usual / point.speedup,
                 point.accuracy,
                 shown,
@@ -116,23 +125,23 @@ def figure(
                 one.merge > 0,
             )
         )
-    count, bound = swept.points[0].images, None
+    count, bound = result.points[0].images, None
     note = f"by speed-up, the first way at {usual:.3g} ms; {count:,} images"
-    if any(point.candidate.merge for point in swept.points):
+    if any(point.candidate.merge for point in result.points):
         note += "; open marks merge"
     if max_drop is not None:
         note += f"; dashed: {max_drop:g} points less"
-        bound = swept.points[0].accuracy - max_drop / 100
+        bound = result.points[0].accuracy - max_drop / 100
     return operating_points(groups, note=note, bound=bound)
 
 
-def _label(point: Point, swept: Swept) -> str:
+def _label(point: Point, result: SweepResult) -> str:
     """What its colour does not say."""
     one = point.candidate
     words = [f"merge {one.merge}"] if one.merge else []
-    schedules = {p.candidate.merge_schedule for p in swept.points if p.candidate.merge}
+    schedules = {p.candidate.merge_schedule for p in result.points if p.candidate.merge}
     if one.merge and len(schedules) > 1:
         words[0] += f" {one.merge_schedule}"
-    if one.image_size != swept.own_size:
+    if one.image_size != result.run_size:
         words.append(f"{one.image_size[0]} px")
     return ", ".join([*words, f"batch {one.batch}"])

@@ -14,42 +14,42 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.autotune.calibration_data import Pictures, images_of
-from vitral.autotune.candidate import Candidate, Maker
+from vitral.autotune.calibration_data import SweepImages, open_images
+from vitral.autotune.candidate import Candidate, CandidateBuilder
 from vitral.autotune.measurement import Point
-from vitral.autotune.plan import Plan, candidates_of
+from vitral.autotune.plan import SweepPlan, make_candidates
 from vitral.errors import DataError, VitralError
 from vitral.evaluation.compare import paired_bootstrap
 from vitral.evaluation.intervals import wilson
-from vitral.workflows.inference import Views, logits_of
+from vitral.workflows.inference import Views, predict_logits
 from vitral.workflows.run import Run, open_run
 
-LEAST_SECONDS = 0.02
+MIN_TURN_SECONDS = 0.02
 """Of a turn: passes of less than a millisecond say little one by one."""
 
 
 @dataclass(kw_only=True)
-class Swept:
+class SweepResult:
     """What came out."""
 
     points: list[Point] = field(default_factory=list)
     """The first is what the others are compared with."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Candidates that were not measured, with the reason."""
-    own_size: tuple[int, int] = (0, 0)
-    own_merge: int = 0
+    run_size: tuple[int, int] = (0, 0)
+    run_merge: int = 0
     """Tokens that the run merges in each block by itself."""
     views: Views = "one"
     """Of each image, while it was timed and scored."""
-    own_views: Views = "one"
+    run_views: Views = "one"
 
 
 def sweep(
     path: str | Path,
-    plan: Plan,
+    plan: SweepPlan,
     say: Callable[[str], None] = print,
-    keep: Callable[[Swept], None] = lambda swept: None,
-) -> Swept:
+    on_result: Callable[[SweepResult], None] = lambda swept: None,
+) -> SweepResult:
     """Measure every candidate of the plan on this machine and the run's own images.
 
     What a candidate fails of is its reason for being left out; only the first one must
@@ -57,35 +57,35 @@ def sweep(
 
     Args:
         say: called with a line for each candidate.
-        keep: called with what there is after each candidate, and when interrupted.
+        on_result: called with what there is after each candidate, and when interrupted.
 
     Raises:
         ConfigError: the run has no such split, or is not of images with one label.
     """
     end = time.monotonic() + (60 * plan.minutes if plan.minutes else float("inf"))
     run = open_run(path)
-    dataset = images_of(run, plan.split)
+    dataset = open_images(run, plan.split)
     own_views: Views = run.extra.get("eval_views", "one")
-    swept = Swept(
-        own_size=run.preprocess.image_size,
-        own_merge=int(getattr(run.model.config, "merge_rate", 0)),
+    swept = SweepResult(
+        run_size=run.preprocess.image_size,
+        run_merge=int(getattr(run.model.config, "merge_rate", 0)),
         views=plan.views or own_views,
-        own_views=own_views,
+        run_views=own_views,
     )
-    pictures = Pictures(
+    pictures = SweepImages(
         run, dataset, split=plan.split, images=plan.images, seed=plan.seed
     )
-    candidates = list(candidates_of(plan, run))
-    bench = _Bench(run, pictures, swept.views, candidates[0], plan.rounds)
+    candidates = list(make_candidates(plan, run))
+    bench = _Measurer(run, pictures, swept.views, candidates[0], plan.rounds)
     for place, candidate in enumerate(candidates):
         try:
             if swept.points and time.monotonic() > end:
-                raise _LateError(f"not begun within {plan.minutes:g} min")
+                raise _BudgetExceededError(f"not begun within {plan.minutes:g} min")
             point = bench.measure(candidate, end, plan.minutes)
         except KeyboardInterrupt:
             for rest in candidates[place:]:
                 swept.left_out[str(rest)] = "stopped before it was measured"
-            keep(swept)
+            on_result(swept)
             raise
         except Exception as error:
             # Whatever a runtime throws concerns this way alone, not those measured.
@@ -94,26 +94,26 @@ def sweep(
         else:
             swept.points.append(point)
             say(_line(point))
-        keep(swept)
+        on_result(swept)
     return swept
 
 
-def timed(
+def time_pair(
     first: tuple[nn.Module, Tensor],
     other: tuple[nn.Module, Tensor],
     rounds: int,
-    least: float = LEAST_SECONDS,
+    min_seconds: float = MIN_TURN_SECONDS,
 ) -> np.ndarray:
     """Seconds an image of both, in turns, [rounds, 2].
 
     Two passes of each go before: the first makes ready, the second says how many passes
-    a turn has so that it takes `least` seconds.
+    a turn has so that it takes `min_seconds` seconds.
     """
     both = (first, other)
     passes = [0, 0]
     for place, (model, images) in enumerate(both):
         _seconds(model, images, 1)
-        passes[place] = max(1, math.ceil(least / _seconds(model, images, 1)))
+        passes[place] = max(1, math.ceil(min_seconds / _seconds(model, images, 1)))
     seconds = np.zeros((rounds, 2))
     for turn in range(rounds):
         for place, (model, images) in enumerate(both):
@@ -130,57 +130,68 @@ def _seconds(model: nn.Module, images: Tensor, passes: int) -> float:
     return time.perf_counter() - began
 
 
-class _LateError(Exception):
+class _BudgetExceededError(Exception):
     """The time of the plan is over."""
 
 
-class _Bench:
+class _Measurer:
     """The first candidate, and beside it one other at a time."""
 
     def __init__(
-        self, run: Run, pictures: Pictures, views: Views, first: Candidate, rounds: int
+        self,
+        run: Run,
+        pictures: SweepImages,
+        views: Views,
+        first: Candidate,
+        rounds: int,
     ) -> None:
         self._pictures, self._views, self._rounds = pictures, views, rounds
         self._bf16 = run.extra.get("precision") == "bf16"
-        self._maker = Maker(run.model, pictures.calibration)
+        self._maker = CandidateBuilder(run.model, pictures.calibration)
         self._first = first
-        self._baseline = self._answering(first)
+        self._baseline = self._make_module(first)
         self._images = pictures.batch(first.image_size, first.batch)
-        self._before = _right(self._baseline, pictures, first, float("inf"))
+        self._baseline_correct = _correct_mask(
+            self._baseline, pictures, first, float("inf")
+        )
         self._failed: dict[object, str] = {}
-        self._graph: object = first.graph
+        self._graph: object = first.graph_key
         self._ask: nn.Module | None = self._baseline
-        self._right = self._before
+        self._correct = self._baseline_correct
 
     def measure(self, candidate: Candidate, end: float, minutes: float) -> Point:
         """Its time and its answers."""
-        if candidate.graph in self._failed:
-            raise DataError(self._failed[candidate.graph])
-        if candidate.graph != self._graph or self._ask is None:
+        if candidate.graph_key in self._failed:
+            raise DataError(self._failed[candidate.graph_key])
+        if candidate.graph_key != self._graph or self._ask is None:
             # What was made before goes first, so that two are never held.
             self._graph = self._ask = None
             gc.collect()
             try:
-                self._ask = self._answering(candidate)
-                self._right = _right(self._ask, self._pictures, candidate, end)
-            except _LateError:
+                self._ask = self._make_module(candidate)
+                self._correct = _correct_mask(self._ask, self._pictures, candidate, end)
+            except _BudgetExceededError:
                 self._ask = None
-                raise _LateError(f"not finished within {minutes:g} min") from None
+                raise _BudgetExceededError(
+                    f"not finished within {minutes:g} min"
+                ) from None
             except Exception as error:
                 self._ask = None
-                self._failed[candidate.graph] = _reason(error)
+                self._failed[candidate.graph_key] = _reason(error)
                 raise
-            self._graph = candidate.graph
+            self._graph = candidate.graph_key
         images = self._pictures.batch(candidate.image_size, candidate.batch)
-        times = timed((self._baseline, self._images), (self._ask, images), self._rounds)
-        return _point(candidate, times, self._right, self._before)
+        times = time_pair(
+            (self._baseline, self._images), (self._ask, images), self._rounds
+        )
+        return _point(candidate, times, self._correct, self._baseline_correct)
 
-    def _answering(self, candidate: Candidate) -> nn.Module:
+    def _make_module(self, candidate: Candidate) -> nn.Module:
         bf16 = self._bf16 and candidate.runtime == "torch"
-        return _Answering(self._maker.make(candidate), self._views, bf16)
+        return _InferenceModule(self._maker.make(candidate), self._views, bf16)
 
 
-class _Answering(nn.Module):
+class _InferenceModule(nn.Module):
     """Logits as the run gives them: with its views, in torch in its precision."""
 
     def __init__(self, model: nn.Module, views: Views, bf16: bool) -> None:
@@ -188,20 +199,20 @@ class _Answering(nn.Module):
         self.model, self.views, self.bf16 = model, views, bf16
 
     def forward(self, image: Tensor) -> Tensor:
-        return logits_of(
+        return predict_logits(
             self.model, image, views=self.views, bf16=self.bf16, multi_label=False
         )
 
 
-def _right(
-    model: nn.Module, pictures: Pictures, candidate: Candidate, end: float
+def _correct_mask(
+    model: nn.Module, pictures: SweepImages, candidate: Candidate, end: float
 ) -> np.ndarray:
     """Which images of the split the candidate names right, [images]."""
-    batches, labels = pictures.scored(candidate.image_size)
+    batches, labels = pictures.load_scored(candidate.image_size)
     found = []
     for batch in batches:
         if time.monotonic() > end:
-            raise _LateError
+            raise _BudgetExceededError
         logits = model(batch)
         if not torch.isfinite(logits).all():
             raise DataError("its logits are not finite numbers")
@@ -212,7 +223,7 @@ def _right(
 def _reason(error: Exception) -> str:
     """What to say of an error: ours in its own words, others with their kind."""
     said = " ".join(str(error).split())
-    if isinstance(error, VitralError | ImportError | _LateError):
+    if isinstance(error, VitralError | ImportError | _BudgetExceededError):
         return said
     return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
 

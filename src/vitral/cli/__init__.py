@@ -34,7 +34,7 @@ VERBS = {
     "tune-speed": "the fastest way to run a model that is good enough: RUN",
     "models": "names, parameters and multiply-accumulates",
 }
-HELP = ("-h", "--help", "help")
+HELP_FLAGS = ("-h", "--help", "help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,14 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in HELP:
-        print(_help())
-        return 0 if words else 2
-    if words[0] in ("--version", "version"):
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in HELP_FLAGS:
+        print(_help_text())
+        return 0 if argv else 2
+    if argv[0] in ("--version", "version"):
         print(f"vitral {__version__}")
         return 0
-    verb = words[0]
+    verb = argv[0]
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=2, cutoff=0.3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
@@ -64,13 +64,13 @@ def _dispatch(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    return _guarded(verb, words[1:])
+    return _run_verb(verb, argv[1:])
 
 
-def _guarded(verb: str, words: list[str]) -> int:
+def _run_verb(verb: str, argv: list[str]) -> int:
     try:
         name = verb.replace("-", "_")
-        importlib.import_module(f"vitral.cli.verbs.{name}").run(words)
+        importlib.import_module(f"vitral.cli.verbs.{name}").run(argv)
     except VitralError as error:
         print(f"vitral {verb}: {error}", file=sys.stderr)
         return error.exit_code
@@ -83,7 +83,7 @@ def _guarded(verb: str, words: list[str]) -> int:
         raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            return _unexpected(verb, error)
+            return _report_unexpected(verb, error)
         print(
             f"vitral {verb}: the disk is full ({error.filename or 'unknown file'}). "
             "Free some space and run the same command again; what was complete "
@@ -92,17 +92,17 @@ def _guarded(verb: str, words: list[str]) -> int:
         )
         return 4
     except Exception as error:
-        return _unexpected(verb, error)
+        return _report_unexpected(verb, error)
     return 0
 
 
-def _unexpected(verb: str, error: Exception) -> int:
-    from vitral.cli.logs import append, log_file
+def _report_unexpected(verb: str, error: Exception) -> int:
+    from vitral.cli.logs import append_text, log_file
 
     file = log_file()
     trace = traceback.format_exc()
     where = "set VITRAL_TRACEBACK=1 to see where"
-    if file is not None and append(file, trace):
+    if file is not None and append_text(file, trace):
         where = f"the traceback is in {file}"
     if os.environ.get("VITRAL_TRACEBACK"):
         print(trace, file=sys.stderr)
@@ -114,7 +114,7 @@ def _unexpected(verb: str, error: Exception) -> int:
     return 1
 
 
-def _help() -> str:
+def _help_text() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:{width}}  {text}" for verb, text in VERBS.items())
     return (

@@ -5,16 +5,23 @@ from collections.abc import Iterator
 
 from vitral.objectives import DistillConfig
 from vitral.workflows import TrainConfig
-from vitral.workflows.cost import Cost, estimate, measured_flops
+from vitral.workflows.cost import RunCost, estimate, measure_flops
 
 DAY = 86_400.0
-PLANNING = {"--dry-run": False, "--devices": True, "--flops-per-second": True}
+PLAN_FLAGS = {"--dry-run": False, "--devices": True, "--flops-per-second": True}
 """Flags of a plan, and whether a value follows."""
-OUT = ("--out", "RUN")
-UNITS = ((365.25 * DAY, "years"), (DAY, "days"), (3_600.0, "hours"), (60.0, "minutes"))
+DEFAULT_OUT = ("--out", "RUN")
+TIME_UNITS = (
+    (365.25 * DAY, "years"),
+    (DAY, "days"),
+    (3_600.0, "hours"),
+    (60.0, "minutes"),
+)
 
 
-def lines(config: TrainConfig, devices: int, flops_per_second: float) -> Iterator[str]:
+def cost_lines(
+    config: TrainConfig, devices: int, flops_per_second: float
+) -> Iterator[str]:
     """The cost, line by line.
 
     Args:
@@ -22,18 +29,19 @@ def lines(config: TrainConfig, devices: int, flops_per_second: float) -> Iterato
         flops_per_second: of each; 0 measures the float32 products of this CPU.
     """
     cost = estimate(config, devices=devices)
-    yield from described(cost, config)
+    yield from describe_cost(cost, config)
     here = flops_per_second == 0
-    speed = measured_flops() if here else flops_per_second
+    speed = measure_flops() if here else flops_per_second
     whose = "the matrix products of this CPU" if here else "what is given"
     each = f" on each of {devices} devices" if devices > 1 else ""
     yield (
-        f"time: {period(cost.seconds(speed))} at {speed:.3g} operations a second{each} "
+        f"time: {format_duration(cost.seconds(speed))} at {speed:.3g} operations a "
+        f"second{each} "
         f"({whose}); training reaches less"
     )
 
 
-def described(cost: Cost, config: TrainConfig) -> Iterator[str]:
+def describe_cost(cost: RunCost, config: TrainConfig) -> Iterator[str]:
     """All that needs no clock."""
     work, memory = cost.work, cost.memory
     source = "counted" if work.size.counted else "published; nothing was read"
@@ -43,7 +51,7 @@ def described(cost: Cost, config: TrainConfig) -> Iterator[str]:
     )
     height, width = work.model.image_hw
     yield (
-        f"model: {work.name}, {work.parameters:,} parameters, {memory.learned:,} "
+        f"model: {work.name}, {work.parameters:,} parameters, {memory.num_trainable:,} "
         f"learn with `{config.objective.NAME}`; {height} x {width} pixels"
     )
     yield (
@@ -59,15 +67,15 @@ def described(cost: Cost, config: TrainConfig) -> Iterator[str]:
     if isinstance(config.objective, DistillConfig) and not config.objective.teacher:
         yield "note: no teacher is counted, since none is named: add `--teacher RUN`"
     yield (
-        f"memory: {size(memory.together)} on each device: weights "
-        f"{size(memory.weights)}, gradients {size(memory.gradients)}, "
-        f"{config.optim.optimizer} {size(memory.optimizer)}, average "
-        f"{size(memory.average)}, activations of {memory.at_once:,} images "
-        f"{size(memory.activations)}"
+        f"memory: {format_bytes(memory.total)} on each device: weights "
+        f"{format_bytes(memory.weights)}, gradients {format_bytes(memory.gradients)}, "
+        f"{config.optim.optimizer} {format_bytes(memory.optimizer)}, average "
+        f"{format_bytes(memory.ema)}, activations of {memory.microbatch_size:,} images "
+        f"{format_bytes(memory.activations)}"
     )
 
 
-def size(number: int) -> str:
+def format_bytes(number: int) -> str:
     """Bytes in the largest unit that leaves a digit before the point."""
     for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if number >= unit:
@@ -75,15 +83,15 @@ def size(number: int) -> str:
     return f"{number} B"
 
 
-def period(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds in the largest unit that leaves a digit before the point."""
-    for unit, name in UNITS:
+    for unit, name in TIME_UNITS:
         if seconds >= unit:
             return f"{seconds / unit:,.1f} {name}"
     return f"{seconds:.1f} seconds"
 
 
-def at_least_one(text: str) -> int:
+def positive_int(text: str) -> int:
     """A whole number of devices."""
     number = int(text)
     if number < 1:
@@ -91,7 +99,7 @@ def at_least_one(text: str) -> int:
     return number
 
 
-def speed(text: str) -> float:
+def positive_float(text: str) -> float:
     """Operations a second."""
     number = float(text)
     if not 0 < number < float("inf"):
@@ -99,15 +107,19 @@ def speed(text: str) -> float:
     return number
 
 
-def without_plan(words: list[str]) -> list[str]:
+def remove_plan_flags(argv: list[str]) -> list[str]:
     """The command that begins what was planned."""
     kept, skip = [], False
-    for word in words:
+    for word in argv:
         name, equals, _ = word.replace("_", "-").partition("=")
         if skip:
             skip = False
-        elif name in PLANNING:
-            skip = PLANNING[name] and not equals
+        elif name in PLAN_FLAGS:
+            skip = PLAN_FLAGS[name] and not equals
         else:
             kept.append(word)
-    return kept if any(word.startswith("--out") for word in kept) else [*kept, *OUT]
+    return (
+        kept
+        if any(word.startswith("--out") for word in kept)
+        else [*kept, *DEFAULT_OUT]
+    )

@@ -9,12 +9,12 @@ from vitral.atomic_io import write_json
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import Size2d
-from vitral.recipes import plan
-from vitral.workflows.features import run_of, say
-from vitral.workflows.transfer import Plan, finetune
+from vitral.recipes import plan_finetuning
+from vitral.workflows.features import as_run, say
+from vitral.workflows.transfer import FinetunePlan, finetune
 
 
-def add_flags(parser: Parser) -> None:
+def add_finetune_flags(parser: Parser) -> None:
     """The flags of the protocol; 0 and nothing mean as in the paper."""
     group = parser.add_argument_group("finetune")
     group.add_argument("--lrs", type=float, nargs="+", default=[], metavar="LR")
@@ -27,65 +27,65 @@ def add_flags(parser: Parser) -> None:
     group.add_argument("-j", "--workers", type=int, default=0)
 
 
-def planner(known: argparse.Namespace) -> Callable[[str, str], Plan]:
+def make_planner(args: argparse.Namespace) -> Callable[[str, str], FinetunePlan]:
     """(weights, data) to how they are fine-tuned, by the flags.
 
     Raises:
         ConfigError: a flag is out of range.
     """
-    if len(known.image_size) > 2:
+    if len(args.image_size) > 2:
         raise ConfigError(
             "`--image-size` must be one number or height and width: got "
-            f"{' '.join(map(str, known.image_size))}."
+            f"{' '.join(map(str, args.image_size))}."
         )
     for name in ("steps", "batch_size"):
-        if getattr(known, name) < 0:
+        if getattr(args, name) < 0:
             raise ConfigError(
                 f"`--{name.replace('_', '-')}` must be above 0, or 0 for the paper's: "
-                f"got {getattr(known, name)}."
+                f"got {getattr(args, name)}."
             )
-    first, *rest = known.image_size
+    first, *rest = args.image_size
     image_size: Size2d = (first, rest[0]) if rest else first
 
-    def planned(weights: str, data: str) -> Plan:
-        return plan(
+    def planned(weights: str, data: str) -> FinetunePlan:
+        return plan_finetuning(
             weights,
             data,
-            lrs=tuple(known.lrs),
-            steps=known.steps,
+            lrs=tuple(args.lrs),
+            steps=args.steps,
             image_size=image_size,
-            batch_size=known.batch_size,
-            seeds=known.seeds,
-            seed=known.seed,
+            batch_size=args.batch_size,
+            seeds=args.seeds,
+            seed=args.seed,
         )
 
     return planned
 
 
-def run_finetune(known: argparse.Namespace) -> None:
+def run_finetune(args: argparse.Namespace) -> None:
     """`vitral eval WEIGHTS DATA --protocol finetune`."""
-    data = known.data
+    data = args.data
     if not data:
-        opened = run_of(known.run)
+        opened = as_run(args.run)
         if opened is None:
             raise ConfigError(
-                f"{known.run} is not a run and has no data of its own: name the data "
+                f"{args.run} is not a run and has no data of its own: name the data "
                 "set to fine-tune on."
             )
         data = opened.config.data
-    planned = planner(known)(known.run, data)
-    stems = (Path(known.run).stem, Path(data).stem)
-    out = Path(known.out or Path("runs") / f"finetune-{'-'.join(stems)}")
+    planned = make_planner(args)(args.run, data)
+    stems = (Path(args.run).stem, Path(data).stem)
+    out = Path(args.out or Path("runs") / f"finetune-{'-'.join(stems)}")
     say(f"finetune: runs go to {out}")
     try:
-        found = finetune(planned, out, workers=known.workers, device=known.device)
+        found = finetune(planned, out, workers=args.workers, device=args.device)
     except InterruptedRun as error:
         raise InterruptedRun(
             f"Stopped; what was trained is in {out}. The same command goes on.",
             error.exit_code,
         ) from error
     write_json(out / "finetune.json", found.to_dict())
-    if known.json:
+    if args.json:
         print(json.dumps(found.to_dict(), indent=2))
         return
     for line in found.lines():
@@ -96,12 +96,12 @@ def run_finetune(known: argparse.Namespace) -> None:
 
 SCHEDULES = ("constant", "decreasing", "every_fourth")
 """Those of `vitral.models.MergeSchedule`."""
-SPREAD = (
+SCHEDULE_HELP = (
     "how they are spread over the blocks (constant); every_fourth is quicker in a graph"
 )
 
 
-def add_merge(parser: Parser) -> None:
+def add_merge_flags(parser: Parser) -> None:
     """Both flags; read them with `require_merge`."""
     parser.add_argument(
         "--merge",
@@ -111,11 +111,11 @@ def add_merge(parser: Parser) -> None:
         help="tokens to merge in each block, 0 for none; default: as trained",
     )
     parser.add_argument(
-        "--merge-schedule", choices=SCHEDULES, default=None, help=SPREAD
+        "--merge-schedule", choices=SCHEDULES, default=None, help=SCHEDULE_HELP
     )
 
 
-def require_merge(merge: int | None, schedule: str | None) -> None:
+def validate_merge(merge: int | None, schedule: str | None) -> None:
     """Refuse what can be refused before a model is read.
 
     Raises:

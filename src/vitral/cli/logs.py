@@ -5,17 +5,17 @@ import os
 import sys
 from pathlib import Path
 
-_FILE: list[Path] = []
+_LOG_FILE: list[Path] = []
 
 
-def keep_log(folder: Path) -> None:
+def set_log_folder(folder: Path) -> None:
     """From now on, write to log.txt in `folder`; the folder must exist."""
-    _FILE[:] = [folder / "log.txt"]
+    _LOG_FILE[:] = [folder / "log.txt"]
 
 
 def log_file() -> Path | None:
     """The log of this command; None before a run folder is known."""
-    return _FILE[0] if _FILE else None
+    return _LOG_FILE[0] if _LOG_FILE else None
 
 
 def say(text: str) -> None:
@@ -30,10 +30,10 @@ def say(text: str) -> None:
     file = log_file()
     if file is not None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
-        append(file, f"{now} {text}\n")
+        append_text(file, f"{now} {text}\n")
 
 
-def append(file: Path, text: str) -> bool:
+def append_text(file: Path, text: str) -> bool:
     """Add to the log; False where it cannot be written.
 
     A full disk ends a run where it saves, with a sentence that says what to do.

@@ -20,11 +20,11 @@ def headline(split: str, metrics: dict[str, object], noun: str = "images") -> st
     )
 
 
-def last_lines(run: Run) -> list[str]:
+def summary_lines(run: Run) -> list[str]:
     """What `train` and `demo` end with."""
-    noun = noun_of(run)
+    noun = input_noun(run)
     if not run.classes:
-        return _without_labels(run)
+        return _unlabelled_summary(run)
     lines = [headline(split, found, noun) for split, found in run.metrics.items()]
     if "test" not in run.metrics and "val" in run.metrics:
         lines.append("val chose the best step, so its number is a little too good")
@@ -36,7 +36,7 @@ def last_lines(run: Run) -> list[str]:
     ]
 
 
-def _without_labels(run: Run) -> list[str]:
+def _unlabelled_summary(run: Run) -> list[str]:
     """What a run without labels ends with."""
     file = run.path / "representation.json"
     splits = json.loads(file.read_text())["splits"] if file.is_file() else {}
@@ -58,7 +58,7 @@ def _without_labels(run: Run) -> list[str]:
     ]
 
 
-def noun_of(run: Run) -> str:
+def input_noun(run: Run) -> str:
     """What the model of a run takes."""
     return "clips" if run.preprocess.sampling else "images"
 

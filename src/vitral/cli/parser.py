@@ -13,13 +13,13 @@ class Parser(argparse.ArgumentParser):
             prog=f"vitral {verb}", description=description, allow_abbrev=False
         )
 
-    def read(self, words: list[str]) -> argparse.Namespace:
-        """Parse `words`; an unknown flag names the nearest and exits with 2."""
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """Parse `argv`; an unknown flag names the nearest and exits with 2."""
         plain = [
             word.replace("_", "-")
             if word.startswith("--") and "=" not in word
             else word
-            for word in words
+            for word in argv
         ]
         known, unknown = self.parse_known_args(plain)
         if unknown:

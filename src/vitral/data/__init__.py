@@ -3,23 +3,23 @@
 from vitral.data.audit import Audit, check
 from vitral.data.augmentation import Augment, AugmentConfig, MixConfig
 from vitral.data.benchmarks import Benchmark, benchmark, expand, groups
-from vitral.data.dataset import BadFile, DataSet, Example, FileReader, Ignored
+from vitral.data.dataset import BadFile, Dataset, Example, FileReader, IgnoredFile
 from vitral.data.frame_sampling import Sampling
-from vitral.data.images import Decoded, Preprocess, Size, decode
+from vitral.data.images import DecodedImage, Preprocess, Size, decode
 from vitral.data.loading import (
     Batch,
+    EvalTransform,
     Failure,
     Loader,
-    Plain,
-    Shown,
-    Stages,
+    SampleRef,
     Transform,
+    TransformSchedule,
     clip_views,
     evaluation_transform,
     training_transform,
 )
 from vitral.data.open import NAMES
-from vitral.data.open import open_data as open  # noqa: A004 # read as data.open
+from vitral.data.open import open_dataset as open  # noqa: A004 # read as data.open
 from vitral.data.sources import read_unlabelled
 from vitral.data.video import Clip, open_clip
 
@@ -32,21 +32,21 @@ __all__ = [
     "Batch",
     "Benchmark",
     "Clip",
-    "DataSet",
-    "Decoded",
+    "Dataset",
+    "DecodedImage",
+    "EvalTransform",
     "Example",
     "Failure",
     "FileReader",
-    "Ignored",
+    "IgnoredFile",
     "Loader",
     "MixConfig",
-    "Plain",
     "Preprocess",
+    "SampleRef",
     "Sampling",
-    "Shown",
     "Size",
-    "Stages",
     "Transform",
+    "TransformSchedule",
     "benchmark",
     "check",
     "clip_views",

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from vitral.data.dataset import BadFile, DataSet, Example
+from vitral.data.dataset import BadFile, Dataset, Example
 from vitral.data.images import Size
 from vitral.errors import DataError, ImageError
 
@@ -33,7 +33,7 @@ class Duplicates(NamedTuple):
 class Audit:
     """The findings and the data set without the bad examples."""
 
-    dataset: DataSet
+    dataset: Dataset
     """Bad examples are gone from `examples`; `bad` lists them with their labels, so
     that an evaluation can count those of val and test as wrong."""
     bad: tuple[BadFile, ...]
@@ -51,7 +51,7 @@ class Audit:
     """Number of images decoded."""
 
 
-class _Look(NamedTuple):
+class _DecodeResult(NamedTuple):
     example: Example
     reason: str
     notes: tuple[str, ...]
@@ -60,7 +60,7 @@ class _Look(NamedTuple):
 
 
 def check(
-    dataset: DataSet, workers: int = 0, full: bool = True, max_bad: float = MAX_BAD
+    dataset: Dataset, workers: int = 0, full: bool = True, max_bad: float = MAX_BAD
 ) -> Audit:
     """Decode the examples once and collect what is wrong with them.
 
@@ -76,20 +76,20 @@ def check(
     examples = dataset.examples
     if not full:
         examples = examples[:: max(1, -(-len(examples) // 1000))]
-    looks = list(_looks(dataset, examples, workers))
+    looks = list(_decode_examples(dataset, examples, workers))
     good = [look for look in looks if not look.reason]
-    bad = tuple(_bad_file(look) for look in looks if look.reason)
-    _refuse(dataset, bad, len(looks), max_bad)
+    bad = tuple(_to_bad_file(look) for look in looks if look.reason)
+    _require_few_bad(dataset, bad, len(looks), max_bad)
     names = {item.path for item in bad}
     cleaned = replace(
         dataset,
         examples=tuple(item for item in dataset.examples if item.id not in names),
         bad=(*dataset.bad, *bad),
     )
-    copies = _copies(good)
+    copies = _find_duplicates(good)
     leaks = tuple(copy for copy in copies if len(copy.splits) > 1)
     conflicts = tuple(copy for copy in copies if not copy.same_label)
-    notes = _notes(good, leaks, conflicts, dataset.kind[:-1])
+    notes = _summarize(good, leaks, conflicts, dataset.kind[:-1])
     heights = [look.size.height for look in good]
     widths = [look.size.width for look in good]
     return Audit(
@@ -107,19 +107,19 @@ def check(
     )
 
 
-def _looks(
-    dataset: DataSet, examples: tuple[Example, ...], workers: int
-) -> Iterator[_Look]:
-    def look(example: Example) -> _Look:
+def _decode_examples(
+    dataset: Dataset, examples: tuple[Example, ...], workers: int
+) -> Iterator[_DecodeResult]:
+    def look(example: Example) -> _DecodeResult:
         try:
             decoded = dataset.decode(example)
         except ImageError as error:
-            return _Look(example, str(error), (), Size(0, 0), "")
+            return _DecodeResult(example, str(error), (), Size(0, 0), "")
         frames = decoded.frames
         size = Size(decoded.image.height, decoded.image.width // frames)
         digest = hashlib.sha256(f"{size}".encode())
         digest.update(decoded.image.tobytes())
-        return _Look(example, "", decoded.notes, size, digest.hexdigest())
+        return _DecodeResult(example, "", decoded.notes, size, digest.hexdigest())
 
     if workers < 2:
         yield from map(look, examples)
@@ -129,18 +129,18 @@ def _looks(
             yield from pool.map(look, examples)
 
 
-def _bad_file(look: _Look) -> BadFile:
+def _to_bad_file(result: _DecodeResult) -> BadFile:
     return BadFile(
-        path=look.example.id,
-        reason=look.reason,
-        split=look.example.split,
-        label=look.example.label,
-        target=look.example.target,
+        path=result.example.id,
+        reason=result.reason,
+        split=result.example.split,
+        label=result.example.label,
+        target=result.example.target,
     )
 
 
-def _refuse(
-    dataset: DataSet, bad: tuple[BadFile, ...], number: int, max_bad: float
+def _require_few_bad(
+    dataset: Dataset, bad: tuple[BadFile, ...], number: int, max_bad: float
 ) -> None:
     trained = [example.id for example in dataset.examples if example.split == "train"]
     train_lost = bool(trained) and set(trained) <= {item.path for item in bad}
@@ -154,10 +154,10 @@ def _refuse(
     )
 
 
-def _copies(looks: list[_Look]) -> list[Duplicates]:
+def _find_duplicates(results: list[_DecodeResult]) -> list[Duplicates]:
     """Groups of examples with equal pixels."""
     same: dict[str, list[Example]] = {}
-    for look in looks:
+    for look in results:
         same.setdefault(look.pixels, []).append(look.example)
     copies = []
     for examples in same.values():
@@ -173,13 +173,13 @@ def _copies(looks: list[_Look]) -> list[Duplicates]:
     return copies
 
 
-def _notes(
-    looks: list[_Look],
+def _summarize(
+    results: list[_DecodeResult],
     leaks: tuple[Duplicates, ...],
     conflicts: tuple[Duplicates, ...],
     noun: str,
 ) -> tuple[str, ...]:
-    counted = Counter(note for look in looks for note in dict.fromkeys(look.notes))
+    counted = Counter(note for look in results for note in dict.fromkeys(look.notes))
     notes = [f"{note}: {number} file(s)" for note, number in sorted(counted.items())]
     if leaks:
         notes.append(

@@ -13,12 +13,12 @@ from typing import ClassVar, Literal
 
 from PIL import Image
 
-from vitral.data.images import Decoded, decode
-from vitral.data.video import TIME_OUT, Clip, open_clip
+from vitral.data.images import DecodedImage, decode
+from vitral.data.video import DEFAULT_TIMEOUT, Clip, open_clip
 from vitral.errors import DataError, ImageError, MissingExtraError
 
 SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {
+SPLIT_ALIASES = {
     "train": "train",
     "val": "val",
     "valid": "val",
@@ -48,11 +48,11 @@ class Example:
     span: tuple[float, float] | None = None
     """First second of a clip and the one behind its last; None for all of it. An id
     then ends in "#t=FIRST,LAST"."""
-    place: tuple[int, ...] = ()
+    location: tuple[int, ...] = ()
     """Where in the shards it is, for their reader: the shard's number, then offset and
     size, or row group and row. No part of what the example is."""
 
-    def in_split(self, split: str) -> "Example":
+    def with_split(self, split: str) -> "Example":
         """The same example in another split; `dataclasses.replace` takes four times as
         long, which 100,000 examples feel."""
         return Example(
@@ -62,7 +62,7 @@ class Example:
             split=split,
             group=self.group,
             span=self.span,
-            place=self.place,
+            location=self.location,
         )
 
     @property
@@ -72,7 +72,7 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ignored:
+class IgnoredFile:
     """A file that is not an example, and why."""
 
     path: str
@@ -99,7 +99,7 @@ class FileReader:
     """Several threads may read at once; a reader that does not say so is asked by
     one."""
 
-    def __call__(self, example: Example) -> Decoded:
+    def __call__(self, example: Example) -> DecodedImage:
         return decode(self.root / example.id)
 
 
@@ -108,7 +108,7 @@ class ClipReader:
     """Open the clip that an example's id names below `root`."""
 
     root: Path
-    timeout: float = TIME_OUT
+    timeout: float = DEFAULT_TIMEOUT
     """Seconds that decoding may take for one clip."""
 
     def __call__(self, example: Example) -> Clip:
@@ -116,7 +116,7 @@ class ClipReader:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSet:
+class Dataset:
     """Examples with one class map for all splits; nothing here writes to `root`."""
 
     name: str
@@ -124,14 +124,14 @@ class DataSet:
     classes: tuple[str, ...]
     """Names in natural order; a label is an index into them."""
     examples: tuple[Example, ...]
-    reader: Callable[[Example], Decoded | Clip]
+    reader: Callable[[Example], DecodedImage | Clip]
     """Picklable and small: loader workers receive a copy."""
     order: Callable[[tuple[Example, ...], int, int], list[int]] | None = None
     """(examples, seed, epoch) to the indices of a shuffled epoch, where reading in any
     order would be slow; None for a plain permutation."""
     kind: Literal["images", "clips"] = "images"
     multi_label: bool = False
-    ignored: tuple[Ignored, ...] = ()
+    ignored: tuple[IgnoredFile, ...] = ()
     bad: tuple[BadFile, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -145,10 +145,10 @@ class DataSet:
         Raises:
             ImageError: the file cannot be decoded, whatever the reader met.
         """
-        opened = self._opened(example)
-        return opened.image if isinstance(opened, Decoded) else opened
+        opened = self._open_example(example)
+        return opened.image if isinstance(opened, DecodedImage) else opened
 
-    def decode(self, example: Example) -> Decoded:
+    def decode(self, example: Example) -> DecodedImage:
         """The RGB image of an example with the notes of the decoder.
 
         Of a clip it is a strip of frames.
@@ -156,8 +156,8 @@ class DataSet:
         Raises:
             ImageError: the file cannot be decoded, whatever the reader met.
         """
-        opened = self._opened(example)
-        return opened if isinstance(opened, Decoded) else opened.strip()
+        opened = self._open_example(example)
+        return opened if isinstance(opened, DecodedImage) else opened.filmstrip()
 
     def read(self, example: Example) -> Image.Image:
         """The RGB image of an example; of a clip a strip of frames.
@@ -167,7 +167,7 @@ class DataSet:
         """
         return self.decode(example).image
 
-    def _opened(self, example: Example) -> Decoded | Clip:
+    def _open_example(self, example: Example) -> DecodedImage | Clip:
         try:
             return self.reader(example)
         except (ImageError, MissingExtraError, UnavailableError):
@@ -201,7 +201,7 @@ class DataSet:
         return digest.hexdigest()
 
 
-def shortened(names: tuple[str, ...] | list[str], limit: int = 10) -> str:
+def shorten_names(names: tuple[str, ...] | list[str], limit: int = 10) -> str:
     """Names for a message, cut after `limit`."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown}, ... ({len(names)} in all)"

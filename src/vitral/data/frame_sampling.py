@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 
 from vitral.errors import ConfigError
 
-Kind = Literal["uniform", "segments", "dense"]
-_SLACK = 1e-4  # seconds; stamps are rounded to the ticks of their container
+SamplingKind = Literal["uniform", "segments", "dense"]
+_TIME_TOLERANCE = 1e-4  # seconds; stamps are rounded to the ticks of their container
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Sampling:
 
     frames: int = 8
     """Frames that the model sees at once."""
-    kind: Kind = "uniform"
+    kind: SamplingKind = "uniform"
     """"uniform" takes one frame from each equal part of the time, "segments" one from
     each equal part of the frames, "dense" every `stride`-th from a random start. In
     evaluation it is the middle of the part, or the middle of the clip."""
@@ -43,7 +43,7 @@ class Sampling:
     def __post_init__(self) -> None:
         validate(asdict(self))
 
-    def training(
+    def sample_training(
         self, times: Float[np.ndarray, "shown"], generator: np.random.Generator
     ) -> Int[np.ndarray, "frames"]:
         """Numbers of the frames of one training view, rising; repeats are possible.
@@ -52,16 +52,16 @@ class Sampling:
             times: seconds at which the clip's frames begin, rising, at least one.
         """
         if self.kind == "dense":
-            return self._dense(times, float(generator.random()))
+            return self._sample_dense(times, float(generator.random()))
         places = generator.random(self.frames)
         if self.kind == "uniform":
-            return self._uniform(times, places)
-        low, high = self._segments(len(times))
+            return self._sample_uniform(times, places)
+        low, high = self._segment_bounds(len(times))
         return np.array(
             [generator.integers(a, b + 1) for a, b in zip(low, high, strict=True)]
         )
 
-    def evaluation(
+    def sample_evaluation(
         self, times: Float[np.ndarray, "shown"]
     ) -> Int[np.ndarray, "clips frames"]:
         """Numbers of the frames of each view in evaluation; nothing is random."""
@@ -70,44 +70,44 @@ class Sampling:
             middle = (2 * view + 1) / (2 * self.clips)
             if self.kind == "dense":
                 start = view / self.clips if self.first == "start" else middle
-                views.append(self._dense(times, start))
+                views.append(self._sample_dense(times, start))
             elif self.kind == "uniform":
-                views.append(self._uniform(times, np.full(self.frames, middle)))
+                views.append(self._sample_uniform(times, np.full(self.frames, middle)))
             else:
-                low, high = self._segments(len(times))
+                low, high = self._segment_bounds(len(times))
                 views.append(low + np.floor((high - low) * middle).astype(np.int64))
         return np.stack(views)
 
-    def _uniform(
-        self, times: Float[np.ndarray, "shown"], places: Float[np.ndarray, "frames"]
+    def _sample_uniform(
+        self, times: Float[np.ndarray, "shown"], offsets: Float[np.ndarray, "frames"]
     ) -> Int[np.ndarray, "frames"]:
         """The frame that is on the screen at a place 0..1 of each equal part."""
-        at = (np.arange(self.frames) + places) / self.frames * duration(times)
-        return shown_at(times, times[0] + at)
+        at = (np.arange(self.frames) + offsets) / self.frames * duration(times)
+        return frame_at(times, times[0] + at)
 
-    def _segments(
-        self, number: int
+    def _segment_bounds(
+        self, num_frames: int
     ) -> tuple[Int[np.ndarray, "frames"], Int[np.ndarray, "frames"]]:
         """First and last frame of each part, as the official code rounds them."""
         edges = np.round(
-            np.arange(self.frames + 1) * ((number - 1) / self.frames)
+            np.arange(self.frames + 1) * ((num_frames - 1) / self.frames)
         ).astype(np.int64)
         return edges[:-1], edges[1:]
 
-    def _dense(
-        self, times: Float[np.ndarray, "shown"], place: float
+    def _sample_dense(
+        self, times: Float[np.ndarray, "shown"], offset: float
     ) -> Int[np.ndarray, "frames"]:
         """Frames at equal steps; behind the clip's end its last frame repeats."""
         number = len(times)
         if self.fps:
             number = max(1, round(duration(times) * self.fps))
         span = self.stride * self.frames
-        start = max(0.0, number - span) * place
+        start = max(0.0, number - span) * offset
         steps = np.floor(np.linspace(start, start + span - 1, self.frames))
         steps = np.clip(steps, 0, number - 1)
         if not self.fps:
             return steps.astype(np.int64)
-        return shown_at(times, times[0] + steps / self.fps)
+        return frame_at(times, times[0] + steps / self.fps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` reads them back."""
@@ -143,11 +143,11 @@ def duration(times: Float[np.ndarray, "shown"]) -> float:
     return float(times[-1] - times[0] + np.median(np.diff(times)))
 
 
-def shown_at(
+def frame_at(
     times: Float[np.ndarray, "shown"], seconds: Float[np.ndarray, "..."]
 ) -> Int[np.ndarray, "..."]:
     """The number of the frame that is on the screen at each moment."""
-    places = np.searchsorted(times, seconds + _SLACK, side="right") - 1
+    places = np.searchsorted(times, seconds + _TIME_TOLERANCE, side="right") - 1
     return np.clip(places, 0, len(times) - 1)
 
 

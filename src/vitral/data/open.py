@@ -6,8 +6,8 @@ from typing import Literal
 
 from vitral.data import split
 from vitral.data.benchmarks import groups, vtab
-from vitral.data.dataset import DataSet
-from vitral.data.shards import find, read_shards, remote
+from vitral.data.dataset import Dataset
+from vitral.data.shards import find_shards, read_shards, remote
 from vitral.data.sources import (
     PREFIX,
     default_root,
@@ -22,12 +22,12 @@ from vitral.data.sources import (
 )
 from vitral.errors import ConfigError, DataError
 
-TABLES = ("labels.csv", "labels.jsonl")
+TABLE_FILES = ("labels.csv", "labels.jsonl")
 NAMES = (*torchvision_datasets.NAMES, *vtab.NAMES)
 """Every data set that has a name; those with a slash are tasks of a benchmark."""
 
 
-def open_data(
+def open_dataset(
     data: str | Path,
     *,
     seed: int = 0,
@@ -37,7 +37,7 @@ def open_data(
     root: Path | None = None,
     kind: Literal["auto", "clips"] = "auto",
     labels: Literal["needed", "optional"] = "needed",
-) -> DataSet:
+) -> Dataset:
     """List the examples of a data set and give each a split.
 
     Args:
@@ -66,33 +66,35 @@ def open_data(
         ConfigError: nothing has this name, or a setting is not allowed.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    if labels == "optional" and kind == "auto" and _without_classes(Path(data)):
+    if labels == "optional" and kind == "auto" and _is_unlabelled_folder(Path(data)):
         dataset = read_unlabelled(Path(data), group_by)
     else:
-        dataset = _listed(data, group_by, root, kind, labels == "optional")
+        dataset = _list_examples(data, group_by, root, kind, labels == "optional")
     if dataset.name in vtab.NAMES:
         val = test = 0.0
     return split.assign(dataset, seed=seed, val=val, test=test)
 
 
-def _listed(
+def _list_examples(
     data: str | Path,
     group_by: str,
     root: Path | None,
     kind: Literal["auto", "clips"],
     unlabelled: bool,
-) -> DataSet:
+) -> Dataset:
     """The data set before `split.assign`."""
     path = Path(data)
     if path.is_dir():
-        tables = [path / name for name in TABLES if (path / name).is_file()]
+        tables = [path / name for name in TABLE_FILES if (path / name).is_file()]
         if len(tables) > 1:
-            raise DataError(f"{path} holds both {' and '.join(TABLES)}. Remove one.")
+            raise DataError(
+                f"{path} holds both {' and '.join(TABLE_FILES)}. Remove one."
+            )
         if tables:
             return read_table(tables[0], group_by, kind)
-    shards = find(data)
+    shards = find_shards(data)
     if shards is not None:
-        _refuse_clips(shards.shown, kind)
+        _refuse_clips(shards.display_name, kind)
         cache = (root or default_root()) / "shards"
         return read_shards(shards, group_by, cache, unlabelled)
     if path.is_dir():
@@ -100,7 +102,7 @@ def _listed(
     if path.is_file():
         if path.suffix == ".json" and kind == "auto":
             return read_pseudo(
-                path, lambda of, by: _listed(of, by, root, kind, unlabelled)
+                path, lambda of, by: _list_examples(of, by, root, kind, unlabelled)
             )
         if path.suffix not in (".csv", ".jsonl"):
             raise ConfigError(
@@ -130,7 +132,7 @@ def _listed(
         )
     raise ConfigError(
         f"data {name!r} is neither a folder, a table nor a known name. "
-        f"Nearest names: {', '.join(_nearest(name))}. Correct the path or name."
+        f"Nearest names: {', '.join(_nearest_names(name))}. Correct the path or name."
     )
 
 
@@ -142,16 +144,16 @@ def _refuse_clips(name: str, kind: str) -> None:
         )
 
 
-def _without_classes(path: Path) -> bool:
-    if not path.is_dir() or any((path / name).is_file() for name in TABLES):
+def _is_unlabelled_folder(path: Path) -> bool:
+    if not path.is_dir() or any((path / name).is_file() for name in TABLE_FILES):
         return False
-    return find(path) is None and not has_classes(path)
+    return find_shards(path) is None and not has_classes(path)
 
 
-def _nearest(name: str) -> tuple[str, ...]:
+def _nearest_names(name: str) -> tuple[str, ...]:
     """Tasks for a name with a slash, else sets; all sets if none is close."""
     if "/" in name:
         close = difflib.get_close_matches(name, vtab.TASKS, n=3, cutoff=0.6)
         if close:
             return tuple(close)
-    return torchvision_datasets.nearest(name)
+    return torchvision_datasets.nearest_names(name)

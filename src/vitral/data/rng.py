@@ -12,20 +12,20 @@ import numpy as np
 import torch
 
 
-def keyed_integer(*key: str | int) -> int:
+def seed_for(*key: str | int) -> int:
     """A 64-bit number fixed by the key, the same on every platform."""
     text = ":".join(str(part) for part in key)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big")
 
 
-def keyed_generator(*key: str | int) -> np.random.Generator:
+def generator_for(*key: str | int) -> np.random.Generator:
     """A NumPy generator fixed by the key, the same on every platform."""
-    seed: Any = _Key(keyed_integer(*key))  # the stub names fewer kinds of seeds
+    seed: Any = _PhiloxSeed(seed_for(*key))  # the stub names fewer kinds of seeds
     return np.random.Generator(np.random.Philox(seed))
 
 
-class _Key(np.random.bit_generator.ISeedSequence):
+class _PhiloxSeed(np.random.bit_generator.ISeedSequence):
     """Philox's own key: `Philox(key=...)` first asks the system for chance that it then
     leaves, a third of the time of making a generator."""
 
@@ -37,7 +37,7 @@ class _Key(np.random.bit_generator.ISeedSequence):
 
 
 @contextmanager
-def torch_seeded(seed: int) -> Iterator[None]:
+def fork_torch_rng(seed: int) -> Iterator[None]:
     """Run with torch's CPU generator seeded, and restore its state after.
 
     `torch.manual_seed` would also reseed the accelerators.

@@ -11,20 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitral.atomic_io import write_atomic
-from vitral.data.dataset import SPLITS, DataSet, Example, shortened
-from vitral.data.rng import keyed_integer
+from vitral.data.dataset import SPLITS, Dataset, Example, shorten_names
+from vitral.data.rng import seed_for
 from vitral.errors import ConfigError, DataError
 
 
-def position(seed: int, key: str) -> float:
+def hash_fraction(seed: int, key: str) -> float:
     """A number in [0, 1) that is fixed by the seed and the key alone."""
     # 53 bits: the most that a float in [0, 1) holds exactly.
-    return (keyed_integer(seed, key) >> 11) / 2**53
+    return (seed_for(seed, key) >> 11) / 2**53
 
 
 def assign(
-    dataset: DataSet, *, seed: int, val: int | float, test: int | float
-) -> DataSet:
+    dataset: Dataset, *, seed: int, val: int | float, test: int | float
+) -> Dataset:
     """Give every example without a split one, by hash.
 
     Splits that the data set names are kept. With train and test only, val is carved
@@ -60,16 +60,16 @@ def assign(
         notes.append("val and test are carved out of train, by hash")
     movable = "train" if given else ""
     examples = tuple(
-        example.in_split(_by_hash(example, seed, val, test))
+        example.with_split(_split_by_hash(example, seed, val, test))
         if example.split == movable
         else example
         for example in dataset.examples
     )
     result = replace(dataset, examples=examples, notes=tuple(notes))
-    return replace(result, notes=(*notes, *_gaps(result, val, test)))
+    return replace(result, notes=(*notes, *_gap_notes(result, val, test)))
 
 
-def save(dataset: DataSet, path: Path) -> None:
+def save(dataset: Dataset, path: Path) -> None:
     """Write `path,label,split,group` for every example, atomically."""
     with_groups = any(example.group for example in dataset.examples)
     text = io.StringIO()
@@ -83,13 +83,13 @@ def save(dataset: DataSet, path: Path) -> None:
 
 
 def apply(
-    dataset: DataSet,
+    dataset: Dataset,
     path: Path,
     *,
     seed: int = 0,
     val: int | float = 0.1,
     test: int | float = 0.2,
-) -> DataSet:
+) -> Dataset:
     """Take the splits from a saved split.csv.
 
     Examples the file does not know join the split of their group if it has one, and
@@ -98,7 +98,7 @@ def apply(
     Raises:
         DataError: the file is not a split.csv.
     """
-    saved, groups = _load(path)
+    saved, groups = _load_splits(path)
     known = [example.id for example in dataset.examples if example.id in saved]
     if not known:
         raise DataError(
@@ -113,11 +113,11 @@ def apply(
     chosen = tuple(
         saved.get(example.id)
         or fallback[example.id]
-        or _by_hash(example, seed, val, test)
+        or _split_by_hash(example, seed, val, test)
         for example in dataset.examples
     )
     examples = tuple(
-        example.in_split(split)
+        example.with_split(split)
         for example, split in zip(dataset.examples, chosen, strict=True)
     )
     notes = list(dataset.notes)
@@ -126,21 +126,23 @@ def apply(
     if vanished:
         notes.append(
             f"{len(vanished)} example(s) of the saved split are gone: "
-            f"{shortened(vanished, 5)}"
+            f"{shorten_names(vanished, 5)}"
         )
     if added:
         notes.append(f"{added} example(s) are newer than the saved split")
     return replace(dataset, examples=examples, notes=tuple(notes))
 
 
-def _by_hash(example: Example, seed: int, val: int | float, test: int | float) -> str:
-    place = position(seed, example.group or example.id)
+def _split_by_hash(
+    example: Example, seed: int, val: int | float, test: int | float
+) -> str:
+    place = hash_fraction(seed, example.group or example.id)
     if place < test:
         return "test"
     return "val" if place < test + val else "train"
 
 
-def _gaps(dataset: DataSet, val: int | float, test: int | float) -> list[str]:
+def _gap_notes(dataset: Dataset, val: int | float, test: int | float) -> list[str]:
     """Notes on empty splits and classes that the hash left out."""
     counts = dataset.counts()
     if "train" not in counts:
@@ -156,7 +158,7 @@ def _gaps(dataset: DataSet, val: int | float, test: int | float) -> list[str]:
     for split, per_class in counts.items():
         missing = [name for name, number in per_class.items() if not number]
         if missing:
-            notes.append(f"{split} has no example of {shortened(missing)}")
+            notes.append(f"{split} has no example of {shorten_names(missing)}")
     # Only splits that the data set names itself can part a group.
     pairs = {(item.group, item.split) for item in dataset.examples if item.group}
     times = Counter(group for group, _ in pairs)
@@ -164,12 +166,12 @@ def _gaps(dataset: DataSet, val: int | float, test: int | float) -> list[str]:
     if parted:
         notes.append(
             f"{len(parted)} group(s) are in more than one given split: "
-            f"{shortened(parted, 5)}"
+            f"{shorten_names(parted, 5)}"
         )
     return notes
 
 
-def _load(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+def _load_splits(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

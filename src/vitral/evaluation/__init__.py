@@ -2,11 +2,11 @@
 
 from vitral.evaluation.calibration import (
     Bin,
-    Calibrated,
-    calibrated,
+    CalibratedMetrics,
+    calibrate,
     ece,
+    fit_temperature,
     reliability,
-    temperature,
 )
 from vitral.evaluation.classify import classify, label_ranks, softmax
 from vitral.evaluation.compare import (
@@ -18,7 +18,12 @@ from vitral.evaluation.compare import (
     paired_bootstrap,
 )
 from vitral.evaluation.intervals import Interval, bootstrap, wilson
-from vitral.evaluation.learning_curves import Expected, Scaling, fit_nested, fit_scaling
+from vitral.evaluation.learning_curves import (
+    ExpectedAccuracy,
+    Scaling,
+    fit_nested,
+    fit_scaling,
+)
 from vitral.evaluation.multilabel import LabelRow, MultiLabel, multilabel
 from vitral.evaluation.predictions import (
     Prediction,
@@ -40,13 +45,13 @@ from vitral.evaluation.selective import RiskCoverage, risk_coverage
 
 __all__ = [
     "Bin",
-    "Calibrated",
+    "CalibratedMetrics",
     "ClassDelta",
     "ClassRow",
     "Classification",
     "Comparison",
     "Confusion",
-    "Expected",
+    "ExpectedAccuracy",
     "Interval",
     "LabelRow",
     "MultiLabel",
@@ -56,7 +61,7 @@ __all__ = [
     "RiskCoverage",
     "Scaling",
     "bootstrap",
-    "calibrated",
+    "calibrate",
     "choose_l2",
     "classify",
     "compare",
@@ -65,6 +70,7 @@ __all__ = [
     "fewshot_sweep",
     "fit_nested",
     "fit_scaling",
+    "fit_temperature",
     "holm",
     "knn",
     "label_ranks",
@@ -79,7 +85,6 @@ __all__ = [
     "ridge",
     "risk_coverage",
     "softmax",
-    "temperature",
     "wilson",
     "write_predictions",
 ]

@@ -31,7 +31,7 @@ class Bin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrated:
+class CalibratedMetrics:
     """A split's numbers after its logits were divided by a temperature."""
 
     temperature: float
@@ -102,7 +102,7 @@ def ece(bins: Sequence[Bin]) -> float:
     return sum(gaps) / total
 
 
-def temperature(
+def fit_temperature(
     logits: Float[np.ndarray, "examples classes"],
     labels: Int[np.ndarray, " examples"],
 ) -> float:
@@ -131,14 +131,14 @@ def temperature(
     return math.exp(float(fit.x))
 
 
-def calibrated(
+def calibrate(
     logits: Float[np.ndarray, "examples classes"],
     labels: Int[np.ndarray, " examples"],
     temperature: float,
     *,
     fitted_on: str,
     fitted_n: int,
-) -> Calibrated:
+) -> CalibratedMetrics:
     """What a temperature from another set makes of these logits.
 
     Raises:
@@ -152,7 +152,7 @@ def calibrated(
     log_prob = scores - logsumexp(scores, axis=1, keepdims=True)
     own = log_prob[np.arange(len(labels)), labels]
     confidence = np.minimum(np.exp(log_prob.max(axis=1)), 1.0)
-    return Calibrated(
+    return CalibratedMetrics(
         temperature=temperature,
         fitted_on=fitted_on,
         fitted_n=fitted_n,

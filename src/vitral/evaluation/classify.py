@@ -53,7 +53,7 @@ def classify(
     true = np.concatenate([labels.astype(np.int64), lost])
     # An undecodable file answers a class that does not exist.
     predicted = np.concatenate([answer, np.full(len(lost), num_classes)])
-    table = _Table(true, predicted, num_classes)
+    table = _ClassCounts(true, predicted, num_classes)
     n = len(true)
     right = int((ranks == 1).sum())
     top5 = int((ranks <= 5).sum()) if num_classes > TOP5_NEEDS_MORE_THAN else None
@@ -79,7 +79,7 @@ def classify(
         majority=float(table.support.max() / n),
         majority_class=class_names[int(table.support.argmax())],
         per_class=_rows(table, lost, class_names),
-        confusion=_cells(labels, answer),
+        confusion=_confusions(labels, answer),
         reliability=bins,
     )
 
@@ -101,7 +101,7 @@ def label_ranks(
     return 1 + (logits > own).sum(axis=1) + ((logits == own) & before).sum(axis=1)
 
 
-class _Table:
+class _ClassCounts:
     """Counts per class, and the two means that follow from them."""
 
     def __init__(
@@ -142,10 +142,12 @@ def _intervals(
         return _Intervals(None, None)
 
     def macro_f1(drawn: Int[np.ndarray, " drawn"]) -> float:
-        return _Table(true[drawn], predicted[drawn], num_classes).macro_f1
+        return _ClassCounts(true[drawn], predicted[drawn], num_classes).macro_f1
 
     def balanced_accuracy(drawn: Int[np.ndarray, " drawn"]) -> float:
-        return _Table(true[drawn], predicted[drawn], num_classes).balanced_accuracy
+        return _ClassCounts(
+            true[drawn], predicted[drawn], num_classes
+        ).balanced_accuracy
 
     return _Intervals(
         bootstrap(macro_f1, len(true), seed=seed, resamples=resamples),
@@ -154,7 +156,7 @@ def _intervals(
 
 
 def _rows(
-    table: _Table, lost: Int[np.ndarray, " lost"], class_names: Sequence[str]
+    table: _ClassCounts, lost: Int[np.ndarray, " lost"], class_names: Sequence[str]
 ) -> tuple[ClassRow, ...]:
     lost_counts = np.bincount(lost, minlength=len(class_names))
     rows = []
@@ -177,7 +179,7 @@ def _rows(
     return tuple(rows)
 
 
-def _cells(
+def _confusions(
     labels: Int[np.ndarray, " examples"], answer: Int[np.ndarray, " examples"]
 ) -> tuple[Confusion, ...]:
     pairs, counts = np.unique(

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vitral.config_io import from_stored, to_stored
+from vitral.config_io import result_from_dict, result_to_dict
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.intervals import Interval, wilson
 
 ALPHA = 0.05
 """A difference is called one when p is below."""
-FEWEST_DISAGREEMENTS = 6
+MIN_DISAGREEMENTS = 6
 """With 5 the smallest possible p of McNemar's test is 2 / 2^5 = 0.0625."""
 
 
@@ -71,7 +71,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `kind` says which result it is."""
-        return to_stored("comparison", self)
+        return result_to_dict("comparison", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Comparison":
@@ -80,7 +80,7 @@ class Comparison:
         Raises:
             ConfigError: a field is missing or has another type.
         """
-        return from_stored(cls, value, "comparison")
+        return result_from_dict(cls, value, "comparison")
 
 
 def compare(
@@ -264,7 +264,7 @@ def _verdict(
         better, worse = (b, a) if only_b > only_a else (a, b)
         return (
             f"{better} is better than {worse} on these {one}: {abs(only_b - only_a)} "
-            f"more are right ({p_text(p)})."
+            f"more are right ({format_p(p)})."
         )
     if only_a + only_b == 0:
         return (
@@ -273,17 +273,17 @@ def _verdict(
         )
     sentence = (
         f"{a} and {b} are not distinguishable on these {one}: only {a} is right on "
-        f"{only_a}, only {b} on {only_b} ({p_text(p)}); the difference may be {span}."
+        f"{only_a}, only {b} on {only_b} ({format_p(p)}); the difference may be {span}."
     )
-    if only_a + only_b < FEWEST_DISAGREEMENTS:
+    if only_a + only_b < MIN_DISAGREEMENTS:
         sentence += (
-            f" Fewer than {FEWEST_DISAGREEMENTS} images that only one gets right can "
+            f" Fewer than {MIN_DISAGREEMENTS} images that only one gets right can "
             "never tell two models apart: measure on more images."
         )
     return sentence
 
 
-def p_text(p: float) -> str:
+def format_p(p: float) -> str:
     """`p = 0.031`, or `p < 0.0001`."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 

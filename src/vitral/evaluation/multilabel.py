@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from vitral.config_io import from_stored, to_stored
+from vitral.config_io import result_from_dict, result_to_dict
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
 
@@ -60,7 +60,7 @@ class MultiLabel:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `kind` says which result it is."""
-        return to_stored("multilabel", self)
+        return result_to_dict("multilabel", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "MultiLabel":
@@ -69,7 +69,7 @@ class MultiLabel:
         Raises:
             ConfigError: a field is missing or has another type.
         """
-        return from_stored(cls, value, "multi-label")
+        return result_from_dict(cls, value, "multi-label")
 
 
 def multilabel(
@@ -104,7 +104,7 @@ def multilabel(
     given = (score >= threshold).astype(np.int64)
     given[len(targets) :] = 0
     rows = tuple(
-        _row(name, truth[:, i], score[:, i], given[:, i])
+        _label_row(name, truth[:, i], score[:, i], given[:, i])
         for i, name in enumerate(class_names)
     )
     exact = int((given == truth)[: len(targets)].all(axis=1).sum())
@@ -125,7 +125,7 @@ def multilabel(
     )
 
 
-def _row(
+def _label_row(
     name: str,
     truth: Int[np.ndarray, " examples"],
     score: Float[np.ndarray, " examples"],

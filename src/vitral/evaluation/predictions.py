@@ -25,7 +25,7 @@ COLUMNS = (
     "rank",
     "correct",
 )
-MOST_PROBABILITY_COLUMNS = 20
+MAX_PROBABILITY_COLUMNS = 20
 
 
 class Prediction(NamedTuple):
@@ -63,7 +63,7 @@ def write_predictions(
     probability = softmax(logits)
     answer = logits.argmax(axis=1)
     rank = label_ranks(logits, labels)
-    wide = len(class_names) <= MOST_PROBABILITY_COLUMNS
+    wide = len(class_names) <= MAX_PROBABILITY_COLUMNS
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, *(f"p:{name}" for name in class_names if wide)])

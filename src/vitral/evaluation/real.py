@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vitral.config_io import to_stored
+from vitral.config_io import result_to_dict
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
 
@@ -37,7 +37,7 @@ class RealAccuracy:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return to_stored("real", self)
+        return result_to_dict("real", self)
 
 
 def real_accuracy(
@@ -104,7 +104,7 @@ def read_real(path: Path) -> tuple[frozenset[int], ...]:
     return tuple(frozenset(row) for row in rows)
 
 
-def accepted_for(
+def accepted_labels(
     paths: Sequence[str], real: Sequence[frozenset[int]]
 ) -> tuple[frozenset[int], ...]:
     """The accepted labels of files called ILSVRC2012_val_00000001.JPEG and so on.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from vitral.config_io import from_stored, to_stored
-from vitral.evaluation.calibration import Bin, Calibrated
+from vitral.config_io import result_from_dict, result_to_dict
+from vitral.evaluation.calibration import Bin, CalibratedMetrics
 from vitral.evaluation.intervals import Interval
 
 
@@ -72,7 +72,7 @@ class Classification:
     per_class: tuple[ClassRow, ...]
     confusion: tuple[Confusion, ...]
     reliability: tuple[Bin, ...]
-    calibrated: Calibrated | None = None
+    calibrated: CalibratedMetrics | None = None
     """With a temperature that was fitted on val; None where there is none."""
 
     def confusion_matrix(self) -> Int[np.ndarray, "classes classes"]:
@@ -101,7 +101,7 @@ class Classification:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: finite numbers, text, lists, None; `kind` says which."""
-        return to_stored("classification", self)
+        return result_to_dict("classification", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Classification":
@@ -110,4 +110,4 @@ class Classification:
         Raises:
             ConfigError: a field is missing or has another type.
         """
-        return from_stored(cls, value, "classification")
+        return result_from_dict(cls, value, "classification")

@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from vitral.atomic_io import TEMPORARY_SUFFIX, sync_folder
-from vitral.data import DataSet, Preprocess
+from vitral.data import Dataset, Preprocess
 from vitral.errors import ConfigError, WeightsError
-from vitral.export.gate import IMAGES, GateReport, gate
-from vitral.export.int8 import Reduced, reduced
-from vitral.export.model import Subject, examples_of, subject_of
-from vitral.export.pixels import pixels_graph, with_pixels
+from vitral.export.gate import MAX_IMAGES, GateReport, gate
+from vitral.export.int8 import QuantizedGraph, quantize_graph
+from vitral.export.model import ExportSubject, load_subject, open_examples
+from vitral.export.pixels import build_preprocess_graph, prepend_preprocess
 from vitral.export.to_onnx import to_onnx
-from vitral.export.to_openvino import joined, save_onnx, to_openvino
-from vitral.models import MergeSchedule, VisionModel, merge_if_asked
-from vitral.weights import Metadata, read_artefact
+from vitral.export.to_openvino import chain_models, save_onnx, to_openvino
+from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
+from vitral.weights import Metadata, read_exported
 from vitral.weights.exported import KEY, XML, Precision, runtimes
 from vitral.workflows.run import Run
 
 Write = Callable[[Path, Metadata], None]
 """Write the artefact with this metadata at a path."""
-TOO_LARGE = 1_900_000_000
+MAX_ONNX_BYTES = 1_900_000_000
 """Bytes; an ONNX file ends at 2 GB."""
 
 
@@ -43,7 +43,7 @@ def onnx(
     static: bool = False,
     merge: int | None = None,
     merge_schedule: MergeSchedule | None = None,
-    images: int = IMAGES,
+    images: int = MAX_IMAGES,
 ) -> GateReport:
     """Write an ONNX file, equal to the model on real images.
 
@@ -66,13 +66,13 @@ def onnx(
         WeightsError: there are no weights, or the file cannot be written.
         MissingExtraError: the extra `export` is not installed.
     """
-    out = _free(path, ".onnx")
-    subject, kept = _prepared(
+    out = _require_free_path(path, ".onnx")
+    subject, kept = _prepare(
         model, preprocess, with_preprocess, static, merge, merge_schedule
     )
-    looked = examples_of(subject, data, images)
+    looked = open_examples(subject, data, images)
     proto = _graph(subject, kept)
-    if proto.ByteSize() > TOO_LARGE:
+    if proto.ByteSize() > MAX_ONNX_BYTES:
         raise ConfigError(
             f"The model has {proto.ByteSize() / 1e9:.1f} GB of weights, and an ONNX "
             "file ends at 2 GB: export it with `--to openvino`."
@@ -84,7 +84,7 @@ def onnx(
         kept.key, kept.value = KEY, metadata.to_json()
         save_onnx(proto, file)
 
-    return _kept(subject, kept, out, write, looked)
+    return _write_measured(subject, kept, out, write, looked)
 
 
 def openvino(
@@ -97,7 +97,7 @@ def openvino(
     static: bool = False,
     merge: int | None = None,
     merge_schedule: MergeSchedule | None = None,
-    images: int = IMAGES,
+    images: int = MAX_IMAGES,
     precision: Precision = "fp32",
     int8: bool = False,
     max_drop: float = 0.5,
@@ -116,20 +116,22 @@ def openvino(
     Raises:
         GateError, ConfigError, WeightsError, MissingExtraError: as `onnx`.
     """
-    out = _free(path, "")
-    subject, kept = _prepared(
+    out = _require_free_path(path, "")
+    subject, kept = _prepare(
         model, preprocess, with_preprocess, static, merge, merge_schedule
     )
-    looked = examples_of(subject, data, images)
+    looked = open_examples(subject, data, images)
     if int8:
         precision = "int8"
     graph = to_openvino(to_onnx(subject.model, image_size=kept.image_size))
-    found: Reduced | None = None
+    found: QuantizedGraph | None = None
     if precision == "int8":
-        found = reduced(subject, graph, max_drop=max_drop, say=say)
+        found = quantize_graph(subject, graph, max_drop=max_drop, say=say)
         graph = found.graph
     if with_preprocess:
-        graph = joined(to_openvino(pixels_graph(subject.preprocess)), graph)
+        graph = chain_models(
+            to_openvino(build_preprocess_graph(subject.preprocess)), graph
+        )
 
     def write(folder: Path, metadata: Metadata) -> None:
         folder.mkdir(exist_ok=True)
@@ -142,24 +144,24 @@ def openvino(
             found.write(folder)
 
     kept = replace(kept, precision=precision)
-    report = _kept(subject, kept, out, write, looked, max_drop)
+    report = _write_measured(subject, kept, out, write, looked, max_drop)
     return report if found is None else replace(report, int8=tuple(found.lines()))
 
 
-def _prepared(
+def _prepare(
     model: Run | VisionModel | str | Path,
     preprocess: Preprocess | None,
     with_preprocess: bool,
     static: bool,
     merge: int | None,
     merge_schedule: MergeSchedule | None,
-) -> tuple[Subject, Metadata]:
+) -> tuple[ExportSubject, Metadata]:
     """The model to trace, and what travels with it."""
-    subject = subject_of(model, preprocess)
+    subject = load_subject(model, preprocess)
     if merge is not None:
         # Whose model it is goes on answering as before.
         subject = replace(subject, model=copy.deepcopy(subject.model))
-    merge_if_asked(subject.model, merge, merge_schedule)
+    set_merge_if_given(subject.model, merge, merge_schedule)
     rate = int(getattr(subject.model.config, "merge_rate", 0))
     fixed = static or with_preprocess or rate > 0
     size = subject.preprocess.image_size if fixed else None
@@ -174,38 +176,38 @@ def _prepared(
     )
 
 
-def _graph(subject: Subject, kept: Metadata) -> Any:
-    proto = to_onnx(subject.model, image_size=kept.image_size)
-    if kept.with_preprocess:
-        proto = with_pixels(proto, subject.preprocess)
+def _graph(subject: ExportSubject, metadata: Metadata) -> Any:
+    proto = to_onnx(subject.model, image_size=metadata.image_size)
+    if metadata.with_preprocess:
+        proto = prepend_preprocess(proto, subject.preprocess)
     return proto
 
 
-def _kept(
-    subject: Subject,
+def _write_measured(
+    subject: ExportSubject,
     metadata: Metadata,
     out: Path,
     write: Write,
-    looked: tuple[DataSet, str],
+    examples: tuple[Dataset, str],
     max_drop: float = 0.0,
 ) -> GateReport:
     """Write, measure, and give the file its name."""
-    dataset, split = looked
-    with _temporary(out) as file:
+    dataset, split = examples
+    with _temporary_path(out) as file:
         try:
             write(file, metadata)
             report = gate(
                 subject,
-                read_artefact(file),
+                read_exported(file),
                 dataset,
                 split,
                 path=str(out),
                 max_drop=max_drop,
             )
-            report = replace(report, megabytes=_bytes(file) / 1e6)
+            report = replace(report, megabytes=_total_bytes(file) / 1e6)
             write(file, replace(metadata, gate=report.to_dict()))
             _flush(file)
-            _free(out, "")
+            _require_free_path(out, "")
             file.replace(out)
             sync_folder(out.parent)
         except OSError as error:
@@ -216,7 +218,7 @@ def _kept(
     return report
 
 
-def _free(path: str | Path, suffix: str) -> Path:
+def _require_free_path(path: str | Path, suffix: str) -> Path:
     """The name to write, refused where something is there.
 
     Raises:
@@ -238,7 +240,7 @@ def _free(path: str | Path, suffix: str) -> Path:
 
 
 @contextlib.contextmanager
-def _temporary(out: Path) -> Iterator[Path]:
+def _temporary_path(out: Path) -> Iterator[Path]:
     """A name beside `out` that nothing is left at."""
     name = f".{out.stem}.{os.getpid()}{TEMPORARY_SUFFIX}{out.suffix}"
     place = out.with_name(name)
@@ -251,17 +253,17 @@ def _temporary(out: Path) -> Iterator[Path]:
             place.unlink(missing_ok=True)
 
 
-def _files(place: Path) -> list[Path]:
-    return sorted(place.iterdir()) if place.is_dir() else [place]
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
-def _bytes(place: Path) -> int:
-    return sum(file.stat().st_size for file in _files(place))
+def _total_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in _files(path))
 
 
-def _flush(place: Path) -> None:
-    for file in _files(place):
+def _flush(path: Path) -> None:
+    for file in _files(path):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
-    if place.is_dir():
-        sync_folder(place)
+    if path.is_dir():
+        sync_folder(path)

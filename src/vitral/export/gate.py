@@ -13,31 +13,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data import DataSet, Loader, Preprocess, evaluation_transform
+from vitral.data import Dataset, Loader, Preprocess, evaluation_transform
 from vitral.data.images import as_rgb
 from vitral.errors import GateError
-from vitral.export.model import Subject, single
+from vitral.export.model import ExportSubject, single_view
 from vitral.models import VisionModel
-from vitral.weights import Artefact, ExportedModel
-from vitral.workflows.inference import logits_of
-from vitral.workflows.inputs import as_seen, evaluation_batch
+from vitral.weights import ExportedFile, ExportedModel
+from vitral.workflows.inference import predict_logits
+from vitral.workflows.inputs import evaluation_batch_size, load_example
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit where above 1."""
 ROUNDED_TOLERANCE = 2e-2
 """The same from uint8 pixels with antialias: Pillow rounds to 8 bits in between, and
 where the graph rounds to the other side a pixel is one step of 255 away."""
-IMAGES = 1000
+MAX_IMAGES = 1000
 """Of the split, at most."""
-AT_SIZES = 3
+IMAGES_PER_SIZE = 3
 """Images at each of the other sizes, and from their pixels."""
-KEPT_OUT = ("path", "int8")
+EXCLUDED_FIELDS = ("path", "int8")
 """Of what travels in the file: its place may change; int8.json has the other."""
-STEPS = ((0, 0), (1, 0), (0, 2), (-1, 1), (2, -1))
+SIZE_OFFSETS = ((0, 0), (1, 0), (0, 2), (-1, 1), (2, -1))
 """Rows and columns of patches added to the model's own, for the five sizes."""
 
 
-class AtSize(NamedTuple):
+class SizeDifference(NamedTuple):
     """The largest difference on images of one size."""
 
     height: int
@@ -69,7 +69,7 @@ class GateReport:
     model with several labels an image, the share of its decisions that are right."""
     accuracy: float | None
     """Of the exported file."""
-    sizes: tuple[AtSize, ...] = ()
+    sizes: tuple[SizeDifference, ...] = ()
     """Other image sizes that were compared; none for a fixed size."""
     pixels_difference: float | None = None
     """From uint8 pixels; None where the graph does not pre-process."""
@@ -82,9 +82,11 @@ class GateReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         values = {
-            key: value for key, value in asdict(self).items() if key not in KEPT_OUT
+            key: value
+            for key, value in asdict(self).items()
+            if key not in EXCLUDED_FIELDS
         }
-        values["tolerance"] = _finite(self.tolerance)
+        values["tolerance"] = _finite_or_none(self.tolerance)
         values["sizes"] = [list(size) for size in self.sizes]
         return values
 
@@ -92,7 +94,8 @@ class GateReport:
         """For a person."""
         found = [
             f"gate: {self.images} images of {self.split}, largest difference of a "
-            f"logit {self.difference:.1e} ({_allowed(self.tolerance)}; the largest "
+            f"logit {self.difference:.1e} ({_format_tolerance(self.tolerance)}; the "
+            "largest "
             f"logit is {self.scale:.3g}), the same answer on "
             f"{100 * self.agreement:.2f} %"
         ]
@@ -108,12 +111,12 @@ class GateReport:
             )
             found.append(f"other sizes: {sizes}")
         if self.pixels_difference is not None:
-            allowed = _allowed(self.pixels_tolerance or float("inf"))
+            allowed = _format_tolerance(self.pixels_tolerance or float("inf"))
             found.append(f"from uint8 pixels: {self.pixels_difference:.1e} ({allowed})")
         return [*found, *self.int8]
 
 
-class Compared(NamedTuple):
+class LogitComparison(NamedTuple):
     """Logits of both on the same images, [images, classes], and what is right."""
 
     before: np.ndarray
@@ -123,9 +126,9 @@ class Compared(NamedTuple):
 
 
 def gate(
-    subject: Subject,
-    artefact: Artefact,
-    dataset: DataSet,
+    subject: ExportSubject,
+    artefact: ExportedFile,
+    dataset: Dataset,
     split: str,
     *,
     path: str,
@@ -141,23 +144,23 @@ def gate(
         GateError: a difference is above what is allowed.
     """
     multi_label = bool(subject.extra.get("multi_label", False))
-    found = _compared(subject, artefact.model, dataset, multi_label)
+    found = _compare_logits(subject, artefact.model, dataset, multi_label)
     scale = float(np.abs(found.before).max())
     exact = artefact.metadata.precision == "fp32"
     tolerance = TOLERANCE * max(1.0, scale) if exact else float("inf")
     before, after = (
-        _accuracy(logits, found.targets, _places(subject, dataset), multi_label)
+        _accuracy(logits, found.targets, _class_indices(subject, dataset), multi_label)
         for logits in (found.before, found.after)
     )
     pixels, allowed = None, None
     if artefact.metadata.with_preprocess:
-        pixels = _from_pixels(subject, artefact.model, dataset)
+        pixels = _measure_pixels(subject, artefact.model, dataset)
         if exact:
             each = ROUNDED_TOLERANCE if subject.preprocess.antialias else TOLERANCE
             allowed = each * max(1.0, scale)
-    sizes: tuple[AtSize, ...] = ()
+    sizes: tuple[SizeDifference, ...] = ()
     if artefact.metadata.image_size is None:
-        sizes = tuple(_at_sizes(subject, artefact.model, dataset))
+        sizes = tuple(_measure_sizes(subject, artefact.model, dataset))
     report = GateReport(
         path=path,
         backend=artefact.model.backend,
@@ -174,7 +177,7 @@ def gate(
         pixels_difference=pixels,
         pixels_tolerance=allowed,
     )
-    for reason in _reasons(report, found, max_drop):
+    for reason in _refusal_reasons(report, found, max_drop):
         raise GateError(
             f"{path} was not written: {reason}. The file would not be the model that "
             "was measured; report this with the model's settings, or export to the "
@@ -183,9 +186,11 @@ def gate(
     return report
 
 
-def _reasons(report: GateReport, found: Compared, max_drop: float) -> Iterator[str]:
+def _refusal_reasons(
+    report: GateReport, comparison: LogitComparison, max_drop: float
+) -> Iterator[str]:
     """Why the file is refused."""
-    if not np.isfinite(found.after).all():
+    if not np.isfinite(comparison.after).all():
         yield "it answers with numbers that are not finite"
     over = [("", report.difference, report.tolerance)]
     over += [
@@ -203,10 +208,10 @@ def _reasons(report: GateReport, found: Compared, max_drop: float) -> Iterator[s
                 f"its logits{where} differ by {difference:.2e}, and {allowed:.2e} is "
                 "allowed"
             )
-    margin = np.sort(found.before, axis=1)
+    margin = np.sort(comparison.before, axis=1)
     if np.isfinite(report.tolerance) and margin.shape[1] > 1:
         clear = margin[:, -1] - margin[:, -2] > 2 * report.tolerance
-        other = found.before.argmax(1) != found.after.argmax(1)
+        other = comparison.before.argmax(1) != comparison.after.argmax(1)
         if (clear & other).any():
             yield f"it answers {int((clear & other).sum())} images otherwise"
     if report.accuracy is not None and report.accuracy_before is not None:
@@ -217,37 +222,41 @@ def _reasons(report: GateReport, found: Compared, max_drop: float) -> Iterator[s
             )
 
 
-def _compared(
-    subject: Subject, exported: ExportedModel, dataset: DataSet, multi_label: bool
-) -> Compared:
-    preprocess = single(subject.preprocess)
+def _compare_logits(
+    subject: ExportSubject, exported: ExportedModel, dataset: Dataset, multi_label: bool
+) -> LogitComparison:
+    preprocess = single_view(subject.preprocess)
     loader = Loader(
         dataset=dataset,
         examples=dataset.examples,
         transform=evaluation_transform(preprocess),
-        batch_size=evaluation_batch(preprocess, 8),
+        batch_size=evaluation_batch_size(preprocess, 8),
     )
-    parts: list[Compared] = []
+    parts: list[LogitComparison] = []
     for batch in loader.epoch(0):
         before, after = (
             _logits(model, batch.image, multi_label)
             for model in (subject.model, exported)
         )
-        parts.append(Compared(before, after, batch.target.numpy()))
+        parts.append(LogitComparison(before, after, batch.target.numpy()))
     if not parts:
         raise GateError(
             f"None of the images in {dataset.root} can be read, so that nothing can be "
             "compared: give others with `--data DATA`."
         )
-    return Compared(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return LogitComparison(
+        *(np.concatenate(column) for column in zip(*parts, strict=True))
+    )
 
 
 def _logits(model: VisionModel, image: Tensor, multi_label: bool) -> np.ndarray:
-    logits = logits_of(model, image, views="one", bf16=False, multi_label=multi_label)
+    logits = predict_logits(
+        model, image, views="one", bf16=False, multi_label=multi_label
+    )
     return logits.numpy()
 
 
-def _places(subject: Subject, dataset: DataSet) -> list[int] | None:
+def _class_indices(subject: ExportSubject, dataset: Dataset) -> list[int] | None:
     """The logit of each class of the data; None where one is unknown."""
     if not dataset.classes:
         return None
@@ -260,49 +269,53 @@ def _places(subject: Subject, dataset: DataSet) -> list[int] | None:
 def _accuracy(
     logits: np.ndarray,
     targets: np.ndarray,
-    places: list[int] | None,
+    class_indices: list[int] | None,
     multi_label: bool,
 ) -> float | None:
-    if places is None:
+    if class_indices is None:
         return None
     if multi_label:
-        return float(((logits[:, places] > 0) == (targets > 0)).mean())
-    right = np.array(places)[targets.argmax(1)]
+        return float(((logits[:, class_indices] > 0) == (targets > 0)).mean())
+    right = np.array(class_indices)[targets.argmax(1)]
     return float((logits.argmax(1) == right).mean())
 
 
-def _agreement(found: Compared, multi_label: bool) -> float:
+def _agreement(comparison: LogitComparison, multi_label: bool) -> float:
     if multi_label:
-        return float(((found.before > 0) == (found.after > 0)).all(axis=1).mean())
-    return float((found.before.argmax(1) == found.after.argmax(1)).mean())
+        return float(
+            ((comparison.before > 0) == (comparison.after > 0)).all(axis=1).mean()
+        )
+    return float((comparison.before.argmax(1) == comparison.after.argmax(1)).mean())
 
 
-def _at_sizes(
-    subject: Subject, exported: ExportedModel, dataset: DataSet
-) -> Iterator[AtSize]:
+def _measure_sizes(
+    subject: ExportSubject, exported: ExportedModel, dataset: Dataset
+) -> Iterator[SizeDifference]:
     """Five sizes, rectangles among them, on the first images of the data."""
     config = subject.model.config
     step = getattr(config, "patch_hw", (32, 32))
     grid = [max(1, side // by) for side, by in zip(config.image_hw, step, strict=True)]
-    for rows, columns in STEPS:
+    for rows, columns in SIZE_OFFSETS:
         size = (
             max(1, grid[0] + rows) * step[0],
             max(1, grid[1] + columns) * step[1],
         )
         images = _images(replace(subject.preprocess, image_size=size), dataset)
         both = [_logits(m, images, False) for m in (subject.model, exported)]
-        yield AtSize(*size, _difference(*both))
+        yield SizeDifference(*size, _difference(*both))
 
 
-def _images(preprocess: Preprocess, dataset: DataSet) -> Tensor:
-    examples = dataset.examples[:AT_SIZES]
-    return torch.stack([as_seen(preprocess, dataset, one) for one in examples])
+def _images(preprocess: Preprocess, dataset: Dataset) -> Tensor:
+    examples = dataset.examples[:IMAGES_PER_SIZE]
+    return torch.stack([load_example(preprocess, dataset, one) for one in examples])
 
 
-def _from_pixels(subject: Subject, exported: ExportedModel, dataset: DataSet) -> float:
+def _measure_pixels(
+    subject: ExportSubject, exported: ExportedModel, dataset: Dataset
+) -> float:
     """The largest difference from the pixels of real images, one after the other."""
     worst = 0.0
-    for example in dataset.examples[: 4 * AT_SIZES]:
+    for example in dataset.examples[: 4 * IMAGES_PER_SIZE]:
         image = as_rgb(dataset.read(example))
         before = _logits(subject.model, subject.preprocess(image)[None], False)
         pixels = torch.from_numpy(np.array(image))[None]
@@ -314,11 +327,11 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
 
 
-def _finite(number: float) -> float | None:
+def _finite_or_none(number: float) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _allowed(tolerance: float) -> str:
+def _format_tolerance(tolerance: float) -> str:
     if np.isfinite(tolerance):
         return f"at most {tolerance:.1e} allowed"
     return "the bound is on accuracy"

@@ -8,20 +8,20 @@ import torch
 
 import vitral.data
 import vitral.weights
-from vitral.data import DataSet, Example, Preprocess
+from vitral.data import Dataset, Example, Preprocess
 from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.models import VisionModel
-from vitral.weights import ExportedModel, is_artefact
+from vitral.weights import ExportedModel, is_exported
 from vitral.workflows.dataset import open_split_data
-from vitral.workflows.inputs import kind_for, one_view, refuse_clips
+from vitral.workflows.inputs import input_kind, require_images, with_single_view
 from vitral.workflows.run import Run
 
-TRAVELS = ("multi_label", "temperature", "eval_views")
+EXPORTED_EXTRA = ("multi_label", "temperature", "eval_views")
 """What of a run's extra goes into the file: all that changes an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class ExportSubject:
     """A model in eval mode and float32, and what belongs to it."""
 
     model: VisionModel
@@ -30,13 +30,13 @@ class Subject:
     extra: dict[str, Any]
     run: Run | None
     """Whose it is; None for a model that was given by itself."""
-    called: str
+    display_name: str
     """Its path, or what it is, for messages."""
 
 
-def subject_of(
+def load_subject(
     model: Run | VisionModel | str | Path, preprocess: Preprocess | None = None
-) -> Subject:
+) -> ExportSubject:
     """What was given to be exported.
 
     Args:
@@ -48,23 +48,23 @@ def subject_of(
         ConfigError: the model has no head, or no pre-processing was given.
     """
     if isinstance(model, str | Path):
-        if is_artefact(model):
+        if is_exported(model):
             raise WeightsError(
                 f"{model} is an exported model already: export the run that it came "
                 "from."
             )
-        found: Run | VisionModel | vitral.weights.Loaded = _opened(Path(model))
+        found: Run | VisionModel | vitral.weights.Loaded = _open_model(Path(model))
     else:
         found = model
     if isinstance(found, Run):
-        return _checked(
-            Subject(
+        return _validate(
+            ExportSubject(
                 model=found.model,
                 preprocess=found.preprocess,
                 classes=found.classes,
-                extra=_travelling(found),
+                extra=_exported_extra(found),
                 run=found,
-                called=str(found.path),
+                display_name=str(found.path),
             )
         )
     if isinstance(found, vitral.weights.Loaded):
@@ -75,19 +75,19 @@ def subject_of(
             "A model by itself does not say how it wants its images: give "
             "`preprocess`, or the run that it is of."
         )
-    return _checked(
-        Subject(
+    return _validate(
+        ExportSubject(
             model=found,
             preprocess=preprocess,
             classes=(),
             extra={},
             run=None,
-            called=f"a {type(found).__name__}",
+            display_name=f"a {type(found).__name__}",
         )
     )
 
 
-def examples_of(subject: Subject, data: str, limit: int) -> tuple[DataSet, str]:
+def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Dataset, str]:
     """Real images to compare on, and the split that they are from.
 
     Args:
@@ -98,15 +98,16 @@ def examples_of(subject: Subject, data: str, limit: int) -> tuple[DataSet, str]:
         ConfigError: no data was given and the model has none of its own.
         DataError: the data cannot be opened.
     """
-    kind = kind_for(subject.model.config)
+    kind = input_kind(subject.model.config)
     if data:
         dataset = vitral.data.open(
             data, val=0.0, test=0.0, kind=kind, labels="optional"
         )
-        refuse_clips(dataset, kind)
+        require_images(dataset, kind)
     elif subject.run is None or not _has_run(subject.run):
         raise ConfigError(
-            f"{subject.called} has no run with images to compare the exported file on, "
+            f"{subject.display_name} has no run with images to compare the exported "
+            "file on, "
             "and nothing is exported unmeasured: give some with `--data DATA`."
         )
     else:
@@ -120,11 +121,11 @@ def examples_of(subject: Subject, data: str, limit: int) -> tuple[DataSet, str]:
             ) from error
     there = list(dataset.counts())
     split = next((name for name in ("val", "test", "train") if name in there), there[0])
-    chosen = evenly(dataset.select(split), limit)
+    chosen = take_evenly(dataset.select(split), limit)
     return replace(dataset, examples=chosen), split
 
 
-def evenly(examples: tuple[Example, ...], limit: int) -> tuple[Example, ...]:
+def take_evenly(examples: tuple[Example, ...], limit: int) -> tuple[Example, ...]:
     """At most `limit` of them, from the first to the last."""
     if len(examples) <= limit:
         return examples
@@ -132,12 +133,12 @@ def evenly(examples: tuple[Example, ...], limit: int) -> tuple[Example, ...]:
     return tuple(examples[int(index * step)] for index in range(limit))
 
 
-def single(preprocess: Preprocess) -> Preprocess:
+def single_view(preprocess: Preprocess) -> Preprocess:
     """One view of each clip; images as they are."""
-    return one_view(preprocess)
+    return with_single_view(preprocess)
 
 
-def _opened(path: Path) -> Any:
+def _open_model(path: Path) -> Any:
     folders = (path, path / "model")
     if any((folder / "config.json").is_file() for folder in folders):
         try:
@@ -148,21 +149,24 @@ def _opened(path: Path) -> Any:
     return vitral.weights.load(path)
 
 
-def _checked(subject: Subject) -> Subject:
+def _validate(subject: ExportSubject) -> ExportSubject:
     model = subject.model
     if isinstance(model, ExportedModel):
         raise WeightsError(
-            f"{subject.called} is an exported model already: export the run that it "
+            f"{subject.display_name} is an exported model already: export the run that "
+            "it "
             "came from."
         )
     if model.config.num_classes == 0:
         raise ConfigError(
-            f"{subject.called} has no head and answers no classes: fine-tune it with "
+            f"{subject.display_name} has no head and answers no classes: fine-tune it "
+            "with "
             "`vitral train DATA --weights ...` and export that run."
         )
     if any(p.dtype != torch.float32 for p in model.parameters()):
         raise ConfigError(
-            f"{subject.called} has weights that are not float32: convert it first with "
+            f"{subject.display_name} has weights that are not float32: convert it "
+            "first with "
             "`model.float()`."
         )
     return replace(subject, model=model.to("cpu").eval())
@@ -172,8 +176,8 @@ def _has_run(run: Run) -> bool:
     return (run.path / "config.json").is_file() and (run.path / "model").is_dir()
 
 
-def _travelling(run: Run) -> dict[str, Any]:
-    kept = {key: run.extra[key] for key in TRAVELS if key in run.extra}
+def _exported_extra(run: Run) -> dict[str, Any]:
+    kept = {key: run.extra[key] for key in EXPORTED_EXTRA if key in run.extra}
     if not run.multi_label and run.temperature != 1.0:
         # An older run has it in its results instead.
         kept["temperature"] = run.temperature

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from vitral.data import Preprocess
 from vitral.data.images import Size
 from vitral.errors import ConfigError
-from vitral.export.to_onnx import LARGEST, traced
+from vitral.export.to_onnx import MAX_SIDE, trace_onnx
 from vitral.layers import resampling
 from vitral.weights.exported import IMAGE, LOGITS, PIXELS, import_onnx
 
 _ANY = Size(1, 1)
 MATRICES = {
-    ("nearest", False): resampling.nearest_centre,
-    ("nearest", True): resampling.nearest_centre,
-    ("bilinear", False): resampling.centres,
+    ("nearest", False): resampling.nearest_exact,
+    ("nearest", True): resampling.nearest_exact,
+    ("bilinear", False): resampling.linear,
     ("bilinear", True): resampling.linear_antialias,
     ("bicubic", False): resampling.cubic,
     ("bicubic", True): resampling.cubic_antialias,
@@ -57,8 +57,8 @@ class PixelsToImage(nn.Module):
         between = self._size_before_crop(height, width)
         rows = self._matrix(height, between[0], self.preprocess.image_size[0])
         columns = self._matrix(width, between[1], self.preprocess.image_size[1])
-        image = self._rounded(image @ columns.transpose(0, 1))
-        image = self._rounded(rows @ image).clamp(0, 255)
+        image = self._round_to_uint8(image @ columns.transpose(0, 1))
+        image = self._round_to_uint8(rows @ image).clamp(0, 255)
         return (image / 255 - self.mean) / self.std
 
     def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
@@ -70,8 +70,8 @@ class PixelsToImage(nn.Module):
             image_size=wide.image_size, crop_fraction=wide.crop_fraction
         ).size_before_crop(_ANY)
         return (
-            resampling.larger(target.height, height * target.width // width),
-            resampling.larger(target.width, width * target.height // height),
+            resampling.symbolic_max(target.height, height * target.width // width),
+            resampling.symbolic_max(target.width, width * target.height // height),
         )
 
     def _matrix(self, old: int, new: int, kept: int) -> Float[Tensor, "kept old"]:
@@ -83,13 +83,13 @@ class PixelsToImage(nn.Module):
         kind = (self.preprocess.interpolation, self.preprocess.antialias)
         return MATRICES[kind](wanted, old, new, torch.float32)
 
-    def _rounded(self, image: Tensor) -> Tensor:
+    def _round_to_uint8(self, image: Tensor) -> Tensor:
         if not self.preprocess.antialias:
             return image
         return (image + 0.5).floor().clamp(0, 255)
 
 
-def pixels_graph(preprocess: Preprocess) -> Any:
+def build_preprocess_graph(preprocess: Preprocess) -> Any:
     """An onnx.ModelProto from `pixels` to `image`.
 
     Raises:
@@ -97,15 +97,15 @@ def pixels_graph(preprocess: Preprocess) -> Any:
         GateError: the pre-processing cannot be traced.
     """
     sizes = {
-        0: torch.export.Dim("batch", min=1, max=LARGEST),
-        1: torch.export.Dim("height", min=1, max=LARGEST),
-        2: torch.export.Dim("width", min=1, max=LARGEST),
+        0: torch.export.Dim("batch", min=1, max=MAX_SIDE),
+        1: torch.export.Dim("height", min=1, max=MAX_SIDE),
+        2: torch.export.Dim("width", min=1, max=MAX_SIDE),
     }
     example = torch.zeros(2, 61, 83, 3, dtype=torch.uint8)
-    return traced(PixelsToImage(preprocess), example, sizes, names=(PIXELS, IMAGE))
+    return trace_onnx(PixelsToImage(preprocess), example, sizes, names=(PIXELS, IMAGE))
 
 
-def with_pixels(proto: Any, preprocess: Preprocess) -> Any:
+def prepend_preprocess(proto: Any, preprocess: Preprocess) -> Any:
     """The graph `proto` with its pre-processing before it.
 
     Raises:
@@ -113,7 +113,7 @@ def with_pixels(proto: Any, preprocess: Preprocess) -> Any:
     """
     module = import_onnx()
     before = module.compose.add_prefix(
-        pixels_graph(preprocess),
+        build_preprocess_graph(preprocess),
         "preprocess/",
         rename_inputs=False,
         rename_outputs=False,

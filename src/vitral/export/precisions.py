@@ -13,12 +13,12 @@ import numpy as np
 from vitral.errors import ConfigError
 from vitral.evaluation import Interval
 from vitral.evaluation.intervals import wilson
-from vitral.export.int8 import Labelled, agreement, is_right
+from vitral.export.int8 import LabeledBatches, agreement, correct_mask
 from vitral.export.run_openvino import (
-    Answering,
     Images,
-    answering,
-    logits_over,
+    PredictFunction,
+    collect_logits,
+    compile_model,
 )
 from vitral.weights.exported import Precision, import_openvino
 
@@ -27,7 +27,7 @@ BATCH_SIZES = (1, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PrecisionRow:
     """One precision of a model."""
 
     precision: Precision
@@ -42,12 +42,12 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Precisions:
+class PrecisionTable:
     """The rows on the same images and in the same minutes."""
 
     images: str
     n: int
-    rows: tuple[Row, ...]
+    rows: tuple[PrecisionRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -70,15 +70,15 @@ class Precisions:
         return "\n".join(lines) + "\n"
 
 
-def precisions(
+def measure_precisions(
     models: Mapping[Precision, Any],
-    images: Labelled,
+    images: LabeledBatches,
     note: str,
     *,
     multi_label: bool = False,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     rounds: int = ROUNDS,
-) -> Precisions:
+) -> PrecisionTable:
     """Measure openvino.Models that answer the same question, fp32 among them.
 
     Args:
@@ -92,31 +92,33 @@ def precisions(
         raise ConfigError(
             "the table compares with fp32, which is not among the models."
         )
-    ready = {name: answering(model, name) for name, model in models.items()}
+    ready = {name: compile_model(model, name) for name, model in models.items()}
     taken = np.concatenate(images.batches)[: max(batch_sizes)]
     latency = {
-        size: interleaved(ready, np.resize(taken, (size, *taken.shape[1:])), rounds)
+        size: time_interleaved(
+            ready, np.resize(taken, (size, *taken.shape[1:])), rounds
+        )
         for size in batch_sizes
     }
-    logits = {name: logits_over(ask, images.batches) for name, ask in ready.items()}
+    logits = {name: collect_logits(ask, images.batches) for name, ask in ready.items()}
     rows = []
     for name, model in models.items():
-        right = is_right(logits[name], images, multi_label)
+        right = correct_mask(logits[name], images, multi_label)
         rows.append(
-            Row(
+            PrecisionRow(
                 precision=name,
-                megabytes=megabytes(model, name),
+                megabytes=measure_megabytes(model, name),
                 latency={size: 1000 * latency[size][name] for size in batch_sizes},
                 accuracy=float(right.mean()),
                 accuracy_interval=wilson(int(right.sum()), len(right)),
                 agreement=agreement(logits[name], logits["fp32"], multi_label),
             )
         )
-    return Precisions(images=note, n=len(images.ids), rows=tuple(rows))
+    return PrecisionTable(images=note, n=len(images.ids), rows=tuple(rows))
 
 
-def interleaved(
-    ready: Mapping[Any, Answering], images: Images, rounds: int
+def time_interleaved(
+    ready: Mapping[Any, PredictFunction], images: Images, rounds: int
 ) -> dict[Any, float]:
     """Median seconds of each, taking turns, so that other load hits all alike."""
     for ask in ready.values():
@@ -130,7 +132,7 @@ def interleaved(
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def megabytes(model: Any, precision: Precision) -> float:
+def measure_megabytes(model: Any, precision: Precision) -> float:
     """Of both files on disk; in bf16 and int8, float weights take two bytes."""
     with tempfile.TemporaryDirectory(prefix="vitral-") as folder:
         file = Path(folder) / "model.xml"

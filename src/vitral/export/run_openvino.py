@@ -6,22 +6,24 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vitral.weights.exported import Precision, hint_of, openvino_core
+from vitral.weights.exported import Precision, inference_precision, openvino_core
 
 Images = Float[np.ndarray, "_ ... channels height width"]
 """Pre-processed; the last batch of a split may be a smaller one."""
 Logits = Float[np.ndarray, "examples classes"]
-Answering = Callable[[Images], Logits]
+PredictFunction = Callable[[Images], Logits]
 
 
-def answering(model: Any, precision: Precision, *, threads: int = 0) -> Answering:
+def compile_model(
+    model: Any, precision: Precision, *, threads: int = 0
+) -> PredictFunction:
     """`model` compiled for the CPU, as a function of a batch.
 
     Args:
         threads: 0 leaves their number to the runtime.
     """
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": hint_of(precision),
+        "INFERENCE_PRECISION_HINT": inference_precision(precision),
         # Several streams would split the cores between batches; here one batch counts.
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
@@ -32,6 +34,6 @@ def answering(model: Any, precision: Precision, *, threads: int = 0) -> Answerin
     return lambda images: np.array(compiled(images)[0], dtype=np.float32)
 
 
-def logits_over(answer: Answering, batches: Iterable[Images]) -> Logits:
+def collect_logits(predict: PredictFunction, batches: Iterable[Images]) -> Logits:
     """The logits of all batches, in their order."""
-    return np.concatenate([answer(batch) for batch in batches])
+    return np.concatenate([predict(batch) for batch in batches])

@@ -20,9 +20,9 @@ from vitral.models import VisionModel
 from vitral.weights.exported import IMAGE, LOGITS, import_onnx
 
 OPSET = 20
-SMALLEST = 32
+MIN_SIDE = 32
 """Pixels; a side below gives a ResNet no cell."""
-LARGEST = 2**16
+MAX_SIDE = 2**16
 
 
 def to_onnx(model: VisionModel, *, image_size: tuple[int, int] | None = None) -> Any:
@@ -36,12 +36,12 @@ def to_onnx(model: VisionModel, *, image_size: tuple[int, int] | None = None) ->
         MissingExtraError: onnx or onnxscript is not installed.
     """
     example, sizes = _example(model, image_size)
-    proto = traced(model, example, sizes, names=(IMAGE, LOGITS))
+    proto = trace_onnx(model, example, sizes, names=(IMAGE, LOGITS))
     _name_by_module(proto)
     return proto
 
 
-def traced(
+def trace_onnx(
     module: nn.Module,
     example: torch.Tensor,
     sizes: dict[int, Any],
@@ -54,7 +54,7 @@ def traced(
         MissingExtraError: onnx or onnxscript is not installed.
     """
     import_onnx()
-    with torch.no_grad(), _tracing():
+    with torch.no_grad(), _suppress_exporter_output():
         try:
             program = torch.export.export(
                 module, (example,), dynamic_shapes=(sizes,), strict=False
@@ -85,7 +85,7 @@ def _example(
     """An input to trace with, and which of its axes are free."""
     config = model.config
     frames = (config.num_frames,) if config.num_frames else ()
-    batch = torch.export.Dim("batch", min=1, max=LARGEST)
+    batch = torch.export.Dim("batch", min=1, max=MAX_SIDE)
     axis = 2 + len(frames)
     if image_size is not None:
         shape = (2, *frames, config.in_chans, *image_size)
@@ -96,11 +96,11 @@ def _example(
         zip(patch, (3, 5), ("rows", "columns"), strict=True)
     ):
         if side == 1:
-            sides.append(count * SMALLEST)
-            free = torch.export.Dim(name, min=SMALLEST, max=LARGEST)
+            sides.append(count * MIN_SIDE)
+            free = torch.export.Dim(name, min=MIN_SIDE, max=MAX_SIDE)
         else:
             sides.append(count * side)
-            free = side * torch.export.Dim(name, min=1, max=LARGEST // side)
+            free = side * torch.export.Dim(name, min=1, max=MAX_SIDE // side)
         sizes[axis + at] = free
     return torch.zeros(2, *frames, config.in_chans, *sides), sizes
 
@@ -118,7 +118,7 @@ def _name_by_module(proto: Any) -> None:
 
 
 @contextlib.contextmanager
-def _tracing() -> Iterator[None]:
+def _suppress_exporter_output() -> Iterator[None]:
     """Without the exporter's progress, and its warnings about its own insides.
 
     Shape checks, where they are switched on, pause: a traced size is a symbol, no int.

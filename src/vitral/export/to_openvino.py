@@ -25,7 +25,7 @@ def to_openvino(proto: Any) -> Any:
         return module.convert_model(file)
 
 
-def joined(before: Any, after: Any) -> Any:
+def chain_models(before: Any, after: Any) -> Any:
     """An openvino.Model that does `after` with the output of `before`.
 
     Each was converted by itself: OpenVINO would take the batch's size for both from

@@ -16,15 +16,20 @@ from torch import Tensor
 
 from vitral.errors import ConfigError
 from vitral.inspection.capture import (
-    Layer,
-    attentions,
-    chosen,
-    stream,
-    unencoded,
+    LayerAttention,
+    attention_layers,
+    embed_only,
+    iter_layers,
+    resolve_indices,
 )
-from vitral.inspection.clips import Step, averaging_copies, clip_places, first_row
+from vitral.inspection.clips import (
+    AttentionStep,
+    average_copies,
+    clip_places,
+    initial_row,
+)
 from vitral.models import VisionModel
-from vitral.models.timesformer import Places
+from vitral.models.timesformer import TokenIndices
 
 
 def attention(
@@ -52,12 +57,12 @@ def attention(
         ConfigError: the model has no attention, not such a layer or head, or layers
             of different shapes were asked for together.
     """
-    wanted = chosen(layers, len(attentions(model)), "layers")
+    wanted = resolve_indices(layers, len(attention_layers(model)), "layers")
     result: Tensor | None = None
-    for layer in stream(model, images, layers=wanted, patch_mask=patch_mask):
+    for layer in iter_layers(model, images, layers=wanted, patch_mask=patch_mask):
         taken = layer.weights
         if heads is not None:
-            taken = taken[:, chosen(heads, taken.shape[1], "heads")]
+            taken = taken[:, resolve_indices(heads, taken.shape[1], "heads")]
         if result is None:
             batch, *rest = taken.shape
             result = taken.new_empty((batch, len(wanted), *rest), device="cpu")
@@ -75,12 +80,12 @@ def attention(
     return result
 
 
-def each_layer(
+def iter_attention(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-) -> Iterator[Layer]:
+) -> Iterator[LayerAttention]:
     """The weights of one layer after the other, on the CPU.
 
     The model runs block by block between two of them, so that no more than one layer
@@ -90,10 +95,10 @@ def each_layer(
         ConfigError: the model has no attention.
     """
     # `map` keeps none of what it hands on, as a loop's variable would.
-    return map(_on_cpu, stream(model, images, patch_mask=patch_mask))
+    return map(_to_cpu, iter_layers(model, images, patch_mask=patch_mask))
 
 
-def _on_cpu(layer: Layer) -> Layer:
+def _to_cpu(layer: LayerAttention) -> LayerAttention:
     return replace(layer, weights=layer.weights.cpu())
 
 
@@ -114,21 +119,21 @@ def class_attention(
         ConfigError: the model has no attention, no class token, or not such a layer;
             or the class token takes no part in it.
     """
-    if unencoded(model, images).cls is None:
+    if embed_only(model, images).cls is None:
         raise ConfigError(
             "The model has no class token, so there is no class_attention: use "
             "rollout, or the rows of `attention` that belong to a patch."
         )
-    (found,) = stream(model, images, layers=[layer], patch_mask=patch_mask)
+    (found,) = iter_layers(model, images, layers=[layer], patch_mask=patch_mask)
     if found.members is not None:
-        return _class_rows(found, found.members, clip_places(model, images)).cpu()
-    require_of_image(found)
+        return _class_token_rows(found, found.members, clip_places(model, images)).cpu()
+    require_global(found)
     rows = found.weights[:, :, 0, found.num_prefix_tokens :]
     return rows.unflatten(-1, tuple(found.grid)).cpu()
 
 
-def _class_rows(
-    layer: Layer, members: Int[Tensor, "groups line"], places: Places
+def _class_token_rows(
+    layer: LayerAttention, members: Int[Tensor, "groups line"], places: TokenIndices
 ) -> Float[Tensor, "batch heads frames rows columns"]:
     """The mean of the rows of the class token's copies, or of the class tokens."""
     if not torch.isin(places.class_tokens, members).all():
@@ -140,18 +145,18 @@ def _class_rows(
     by_head = (
         layer.weights.unflatten(0, (-1, len(members))).transpose(1, 2).flatten(0, 1)
     )
-    step = averaging_copies(Step(by_head, members))
-    row = first_row(places, by_head, by_class_token=True)
-    return step.carry(row)[:, 0, places.patches].unflatten(0, (-1, heads))
+    step = average_copies(AttentionStep(by_head, members))
+    row = initial_row(places, by_head, by_class_token=True)
+    return step.left_multiply(row)[:, 0, places.patches].unflatten(0, (-1, heads))
 
 
-def require_of_image(layer: Layer) -> None:
+def require_global(layer: LayerAttention) -> None:
     """Refuse a layer that attends within a patch or along time.
 
     Raises:
         ConfigError: it is one.
     """
-    if not layer.of_image:
+    if not layer.is_global:
         raise ConfigError(
             f"Layer {layer.index} attends to {layer.weights.shape[-1]} tokens that are "
             "not those of the whole image: name another layer."

@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.layers import Attention, Grid, Merged, spread
+from vitral.layers import Attention, Grid, MergeState, expand_weights
 from vitral.models import Features, VisionModel
 from vitral.models.features import Tokens
-from vitral.models.timesformer import Places
+from vitral.models.timesformer import TokenIndices
 
 
 @dataclass(frozen=True)
-class Call:
+class AttentionCall:
     """One call of an attention: what it was given."""
 
     index: int
@@ -32,12 +32,12 @@ class Call:
     x: Float[Tensor, "batch tokens dim"]
     grid: Grid
     mask: Float[Tensor, "batch 1 tokens tokens"] | None = None
-    merged: Merged | None = None
+    merged: MergeState | None = None
     """What its tokens stand for, in a model that merges tokens."""
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerAttention:
     """The attention weights of one layer, with what tells tokens from patches."""
 
     index: int
@@ -52,7 +52,7 @@ class Layer:
     """Tokens before the patches: class, distillation and register tokens."""
     mask: Bool[Tensor, "batch rows columns"] | None
     """Which patches take part; None when all do."""
-    of_image: bool
+    is_global: bool
     """Whether its tokens are those of the whole image, as they are everywhere but in
     models that also attend within a patch or along time."""
     members: Int[Tensor, "groups line"] | None = None
@@ -60,7 +60,7 @@ class Layer:
     weights have all groups of a clip one after the other. None for images."""
 
 
-def attentions(model: VisionModel) -> list[Attention]:
+def attention_layers(model: VisionModel) -> list[Attention]:
     """The model's layers of attention, in the order of its modules.
 
     Raises:
@@ -75,7 +75,7 @@ def attentions(model: VisionModel) -> list[Attention]:
     return found
 
 
-def chosen(indices: Sequence[int] | None, count: int, what: str) -> list[int]:
+def resolve_indices(indices: Sequence[int] | None, count: int, what: str) -> list[int]:
     """`indices` counted from 0; all of them for None.
 
     Args:
@@ -100,7 +100,7 @@ def chosen(indices: Sequence[int] | None, count: int, what: str) -> list[int]:
     return [index % count for index in indices]
 
 
-def batched(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Tensor:
+def require_batch(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Tensor:
     """`images` on the model's device.
 
     Raises:
@@ -114,52 +114,50 @@ def batched(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Tensor
     return images.to(next(model.parameters()).device)
 
 
-def unencoded(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Features:
+def embed_only(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Features:
     """The first image's features as if there were no blocks: which tokens there are.
 
     Raises:
         ConfigError: the model has no attention; a ResNet cannot do without its blocks.
     """
-    attentions(model)
-    with torch.no_grad(), evaluating(model.modules()):
-        return model.finish(model.embed(batched(model, images)[:1]))
+    attention_layers(model)
+    with torch.no_grad(), eval_mode(model.modules()):
+        return model.forward_norm(model.embed(require_batch(model, images)[:1]))
 
 
-def reads_class_token(
-    model: VisionModel, images: Float[Tensor, "batch *image"]
-) -> bool:
+def uses_class_token(model: VisionModel, images: Float[Tensor, "batch *image"]) -> bool:
     """Whether the head looks at the class token, not at patches alone.
 
     Found by trying, so that no family's settings have to be known here.
     """
-    features = unencoded(model, images)
+    features = embed_only(model, images)
     if features.cls is None:
         return False
     # A slope, because a LayerNorm in the head would not see a constant.
     slope = torch.linspace(0, 1, features.cls.shape[-1]).to(features.cls)
     other = features._replace(cls=features.cls + slope)
-    with torch.no_grad(), evaluating(model.modules()):
+    with torch.no_grad(), eval_mode(model.modules()):
         before, after = model.forward_pool(features), model.forward_pool(other)
     return not torch.equal(before, after)
 
 
 @runtime_checkable
-class TakesClips(Protocol):
+class SupportsClips(Protocol):
     """A model whose tokens have places in a clip."""
 
-    def places(self, tokens: Tokens) -> Places: ...
+    def places(self, tokens: Tokens) -> TokenIndices: ...
 
 
-def places_of(model: VisionModel, tokens: Tokens) -> Places | None:
+def get_places(model: VisionModel, tokens: Tokens) -> TokenIndices | None:
     """Where the tokens are in a clip; None for a model of images."""
     if not model.config.num_frames:
         return None
-    assert isinstance(model, TakesClips)
+    assert isinstance(model, SupportsClips)
     return model.places(tokens)
 
 
 @contextmanager
-def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
+def eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
     """No dropout inside; afterwards each module's own mode again.
 
     Args:
@@ -176,9 +174,9 @@ def evaluating(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def catching(watched: dict[int, Attention]) -> Iterator[list[Call]]:
+def record_inputs(watched: dict[int, Attention]) -> Iterator[list[AttentionCall]]:
     """The list that calls of these layers are put on, in the order of the pass."""
-    calls: list[Call] = []
+    calls: list[AttentionCall] = []
     hooks = []
     try:
         for index, module in watched.items():
@@ -187,7 +185,7 @@ def catching(watched: dict[int, Attention]) -> Iterator[list[Call]]:
                 module: nn.Module, args: tuple, kwargs: dict, index: int = index
             ) -> None:
                 assert isinstance(module, Attention)
-                calls.append(Call(index, module, *args, **kwargs))
+                calls.append(AttentionCall(index, module, *args, **kwargs))
 
             hooks.append(module.register_forward_pre_hook(catch, with_kwargs=True))
         yield calls
@@ -197,7 +195,7 @@ def catching(watched: dict[int, Attention]) -> Iterator[list[Call]]:
 
 
 @contextmanager
-def keeping_outputs(watched: dict[int, Attention]) -> Iterator[list[Tensor]]:
+def record_outputs(watched: dict[int, Attention]) -> Iterator[list[Tensor]]:
     """The list that the outputs of these layers are put on, in the order of calls."""
     outputs: list[Tensor] = []
     hooks = []
@@ -212,13 +210,13 @@ def keeping_outputs(watched: dict[int, Attention]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def stream(
+def iter_layers(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
     *,
     layers: Sequence[int] | None = None,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-) -> Iterator[Layer]:
+) -> Iterator[LayerAttention]:
     """One layer after the other, on the model's device, in the order of the pass.
 
     The model runs block by block, so only the weights of one layer are in memory. It
@@ -227,43 +225,43 @@ def stream(
     Raises:
         ConfigError: the model has no attention, or not such a layer.
     """
-    found = attentions(model)
-    wanted = chosen(layers, len(found), "layers")
+    found = attention_layers(model)
+    wanted = resolve_indices(layers, len(found), "layers")
     watched = {index: found[index] for index in sorted(set(wanted))}
-    return _stream(model, batched(model, images), watched, patch_mask)
+    return _iter_layers(model, require_batch(model, images), watched, patch_mask)
 
 
-def _stream(
+def _iter_layers(
     model: VisionModel,
     images: Tensor,
     watched: dict[int, Attention],
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
-) -> Iterator[Layer]:
+) -> Iterator[LayerAttention]:
     parts = list(model.modules())
-    with torch.no_grad(), evaluating(parts):
+    with torch.no_grad(), eval_mode(parts):
         if patch_mask is not None:
             patch_mask = patch_mask.to(images.device)
         tokens = model.embed(images, patch_mask)
     grid, missing = Grid(tokens.rows, tokens.columns), set(watched)
-    places = places_of(model, tokens)
+    places = get_places(model, tokens)
     takes_part = tokens.mask
     for block in range(model.config.num_blocks):
         whole = tokens.x.shape
-        with torch.no_grad(), evaluating(parts), catching(watched) as calls:
-            tokens = model.encode(tokens, block, block + 1)
+        with torch.no_grad(), eval_mode(parts), record_inputs(watched) as calls:
+            tokens = model.forward_blocks(tokens, block, block + 1)
         while calls:
             call = calls.pop(0)
             missing.discard(call.index)
             of_image = call.x.shape == whole and places is None
             # No name for the weights: they shall die as soon as the caller is done.
-            yield Layer(
+            yield LayerAttention(
                 call.index,
                 visible_weights(call, takes_part if of_image else None),
                 grid if of_image else call.grid,
                 model.config.num_prefix_tokens if of_image else 0,
                 patch_mask if of_image else None,
                 of_image,
-                None if places is None else places.of_layer(call.index),
+                None if places is None else places.get_layer_members(call.index),
             )
             del call
         if not missing:
@@ -272,22 +270,24 @@ def _stream(
 
 @torch.no_grad()
 def visible_weights(
-    call: Call, takes_part: Bool[Tensor, "batch tokens"] | None
+    call: AttentionCall, takes_part: Bool[Tensor, "batch tokens"] | None
 ) -> Float[Tensor, "batch heads tokens tokens"]:
     """The weights of a call between the tokens of the whole image, with rows of zeros
     for those that do not take part."""
-    weights = call.attention.weights(call.x, call.grid, call.mask, call.merged)
-    return between_all(weights, call, takes_part)
+    weights = call.attention.attention_weights(
+        call.x, call.grid, call.mask, call.merged
+    )
+    return expand_to_all_tokens(weights, call, takes_part)
 
 
-def between_all(
+def expand_to_all_tokens(
     weights: Float[Tensor, "batch heads left left"],
-    call: Call,
+    call: AttentionCall,
     takes_part: Bool[Tensor, "batch tokens"] | None,
 ) -> Float[Tensor, "batch heads tokens tokens"]:
     """A matrix of a call's tokens, as one of all tokens of the image."""
     if call.merged is not None:
-        weights = spread(weights, call.merged)
+        weights = expand_weights(weights, call.merged)
     if takes_part is None:
         return weights
     return weights.masked_fill_(~takes_part[:, None, :, None], 0.0)

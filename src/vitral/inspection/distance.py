@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitral.errors import ConfigError
-from vitral.inspection.capture import stream
+from vitral.inspection.capture import iter_layers
 from vitral.layers import Grid
 from vitral.models import VisionModel
 
@@ -41,8 +41,8 @@ def attention_distance(
     for some in images.split(batch_size):
         sums = []
         pairs: Tensor | None = None
-        for layer in stream(model, some):
-            if not layer.of_image:
+        for layer in iter_layers(model, some):
+            if not layer.is_global:
                 continue
             if pairs is None:
                 rows, columns = layer.grid

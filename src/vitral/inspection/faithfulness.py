@@ -30,7 +30,7 @@ Explain = Callable[[VisionModel, Tensor], Tensor]
 """(model, images) to maps [batch, rows, columns]."""
 
 
-class Curve(NamedTuple):
+class FaithfulnessCurve(NamedTuple):
     """The probability of the class while patches go or come."""
 
     shares: Float[Tensor, " steps"]
@@ -40,7 +40,7 @@ class Curve(NamedTuple):
     """Under each curve, by the trapezoid rule."""
 
 
-class Randomisation(NamedTuple):
+class Randomization(NamedTuple):
     """How alike the maps stay while the model is destroyed."""
 
     parts: tuple[str, ...]
@@ -57,7 +57,7 @@ def deletion(
     *,
     steps: int = 20,
     fill: str = "mean",
-) -> Curve:
+) -> FaithfulnessCurve:
     """Take patches out, the highest of the map first. A small area is good.
 
     Args:
@@ -71,9 +71,11 @@ def deletion(
     Raises:
         ConfigError: maps, classes or steps do not fit the images or the model.
     """
-    rank = _ranks(images, maps)
-    filled = _filled(images, maps, fill)
-    return _curve(model, images, rank, classes, steps, before=images, after=filled)
+    rank = _rank_patches(images, maps)
+    filled = _fill_images(images, maps, fill)
+    return _measure_curve(
+        model, images, rank, classes, steps, before=images, after=filled
+    )
 
 
 def insertion(
@@ -84,14 +86,16 @@ def insertion(
     *,
     steps: int = 20,
     fill: str = "mean",
-) -> Curve:
+) -> FaithfulnessCurve:
     """Start from the filled image and put patches in, the highest of the map first.
 
     A large area is good. Arguments and errors as in `deletion`.
     """
-    rank = _ranks(images, maps)
-    filled = _filled(images, maps, fill)
-    return _curve(model, images, rank, classes, steps, before=filled, after=images)
+    rank = _rank_patches(images, maps)
+    filled = _fill_images(images, maps, fill)
+    return _measure_curve(
+        model, images, rank, classes, steps, before=filled, after=images
+    )
 
 
 def random_order(
@@ -103,12 +107,12 @@ def random_order(
     return torch.stack(orders).reshape(maps.shape).to(torch.float32)
 
 
-def randomisation_check(
+def randomization_check(
     model: VisionModel,
     images: Float[Tensor, "batch channels height width"],
     explain: Explain,
     seed: int = 0,
-) -> Randomisation:
+) -> Randomization:
     """Compare maps with those of the model after its weights have been shuffled.
 
     Cascading: first what follows the last block, then each block from the last to the
@@ -128,11 +132,11 @@ def randomisation_check(
     found = []
     for layer in range(depth + 1, -1, -1):
         for name, parameter in private.named_parameters():
-            if private.layer_of(name) == layer:
+            if private.layer_index(name) == layer:
                 _shuffle_(parameter, random)
         found.append(rank_correlation(reference, explain(private, images).detach()))
     blocks = [f"block {layer}" for layer in range(depth - 1, -1, -1)]
-    return Randomisation(("head", *blocks, "stem"), torch.stack(found))
+    return Randomization(("head", *blocks, "stem"), torch.stack(found))
 
 
 def rank_correlation(
@@ -157,7 +161,7 @@ def _shuffle_(parameter: Tensor, random: torch.Generator) -> None:
     parameter.copy_(parameter.flatten()[order].reshape(parameter.shape))
 
 
-def _ranks(images: Tensor, maps: Tensor) -> Int[Tensor, "batch rows columns"]:
+def _rank_patches(images: Tensor, maps: Tensor) -> Int[Tensor, "batch rows columns"]:
     """0 for the patch with the highest value of its map, 1 for the next ..."""
     batch, _, height, width = images.shape
     rows, columns = maps.shape[1:]
@@ -177,7 +181,7 @@ def _ranks(images: Tensor, maps: Tensor) -> Int[Tensor, "batch rows columns"]:
     return order.argsort(dim=1).reshape(maps.shape)
 
 
-def _filled(images: Tensor, maps: Tensor, fill: str) -> Tensor:
+def _fill_images(images: Tensor, maps: Tensor, fill: str) -> Tensor:
     if fill not in FILLS:
         raise ConfigError(f"`fill` must be {' or '.join(FILLS)}: got {fill}.")
     if fill == "mean":
@@ -196,7 +200,7 @@ def _gaussian(length: int, deviation: float) -> Float[Tensor, "length length"]:
 
 
 @torch.no_grad()
-def _curve(
+def _measure_curve(
     model: VisionModel,
     images: Tensor,
     rank: Tensor,
@@ -205,7 +209,7 @@ def _curve(
     *,
     before: Tensor,
     after: Tensor,
-) -> Curve:
+) -> FaithfulnessCurve:
     num_patches = rank[0].numel()
     if steps < 1:
         raise ConfigError(f"`steps` must be at least 1: got {steps}.")
@@ -215,10 +219,10 @@ def _curve(
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        chosen = _chosen(model(images), classes)
+        chosen = _target_classes(model(images), classes)
         scores = []
         for count in counts.tolist():
-            changed = _in_pixels(rank < count, images)
+            changed = _patches_to_pixels(rank < count, images)
             logits = model(torch.where(changed, after, before))
             probability = logits.softmax(dim=1)
             scores.append(probability.gather(1, chosen[:, None])[:, 0].cpu())
@@ -227,10 +231,10 @@ def _curve(
             module.training = True
     stacked = torch.stack(scores, dim=1)
     shares = counts.to(stacked.dtype) / num_patches
-    return Curve(shares, stacked, torch.trapezoid(stacked, shares, dim=1))
+    return FaithfulnessCurve(shares, stacked, torch.trapezoid(stacked, shares, dim=1))
 
 
-def _chosen(logits: Tensor, classes: Tensor | None) -> Int[Tensor, " batch"]:
+def _target_classes(logits: Tensor, classes: Tensor | None) -> Int[Tensor, " batch"]:
     if classes is None:
         return logits.argmax(dim=1)
     batch, num_classes = logits.shape
@@ -245,7 +249,7 @@ def _chosen(logits: Tensor, classes: Tensor | None) -> Int[Tensor, " batch"]:
     return classes.to(logits.device)
 
 
-def _in_pixels(
+def _patches_to_pixels(
     patches: Bool[Tensor, "batch rows columns"], images: Tensor
 ) -> Bool[Tensor, "batch 1 height width"]:
     rows, columns = patches.shape[1:]

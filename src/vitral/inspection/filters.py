@@ -10,18 +10,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.inspection.pca_colors import principal
-from vitral.layers.conv import StdConv2d, standardise
+from vitral.inspection.pca_colors import fit_pca
+from vitral.layers.conv import StdConv2d, standardize
 from vitral.models import VisionModel
 
 
-class Components(NamedTuple):
+class FilterComponents(NamedTuple):
     """Principal components of the filters, the strongest first."""
 
     components: Float[Tensor, "n height width channels"]
     """Orthonormal; the largest entry of each is positive, since a sign means nothing.
     """
-    share: Float[Tensor, " n"]
+    explained_variance_ratio: Float[Tensor, " n"]
     """Each one's share of the filters' variance."""
 
 
@@ -33,13 +33,13 @@ def embedding_filters(
     Raises:
         ConfigError: `n` is not a number of components that there are.
     """
-    found = components(model, n).components
+    found = filter_components(model, n).components
     low = found.amin(dim=(1, 2, 3), keepdim=True)
     span = found.amax(dim=(1, 2, 3), keepdim=True) - low
     return (found - low) / span.where(span > 0, 1.0)
 
 
-def components(model: VisionModel, n: int = 28) -> Components:
+def filter_components(model: VisionModel, n: int = 28) -> FilterComponents:
     """The first `n` principal components of the filters of the model's first layer.
 
     That is a Vision Transformer's patch embedding, and the 7 x 7 convolution of a
@@ -57,8 +57,10 @@ def components(model: VisionModel, n: int = 28) -> Components:
             f"`n` must lie between 1 and {most}, because the first layer has "
             f"{filters.shape[0]} filters of {height} x {width} pixels: got {n}."
         )
-    found = principal(rows, n)
-    return Components(found.directions.unflatten(1, filters.shape[1:]), found.share)
+    found = fit_pca(rows, n)
+    return FilterComponents(
+        found.components.unflatten(1, filters.shape[1:]), found.explained_variance_ratio
+    )
 
 
 def _filters(model: VisionModel) -> Float[Tensor, "filters channels height width"]:
@@ -66,7 +68,7 @@ def _filters(model: VisionModel) -> Float[Tensor, "filters channels height width
         if isinstance(module, StdConv2d):
             numbers = module.numerics
             weight = module.weight.detach().double().cpu()
-            return standardise(weight, numbers.std_eps, numbers.std_eps_at)
+            return standardize(weight, numbers.std_eps, numbers.std_eps_at)
         if isinstance(module, nn.Conv2d):
             return module.weight.detach().double().cpu()
     raise AssertionError(f"{type(model).__name__} has no convolution at its start")

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.inspection.capture import batched, evaluating, places_of
-from vitral.inspection.maps import by_maximum
-from vitral.inspection.target_class import require_head, score
-from vitral.layers import Attention, members, rows_of
+from vitral.inspection.capture import eval_mode, get_places, require_batch
+from vitral.inspection.maps import normalize_by_max
+from vitral.inspection.target_class import require_head, sum_target_logits
+from vitral.layers import Attention, gather_tokens, merge_matrix
 from vitral.models import VisionModel
 from vitral.models.hybrid import HybridEmbed
 
@@ -48,8 +48,8 @@ def grad_cam(
             f"`layer` must lie between 0 (what enters the first block) and {count} "
             f"(what leaves the last): got {layer}."
         )
-    images = batched(model, images)
-    with torch.inference_mode(False), evaluating(model.modules()), torch.enable_grad():
+    images = require_batch(model, images)
+    with torch.inference_mode(False), eval_mode(model.modules()), torch.enable_grad():
         backbone = _backbone(model)
         if layer is not None:
             cells, logits = _from_block(model, images, layer)
@@ -59,51 +59,53 @@ def grad_cam(
             cells, logits = _from_block(model, images, count - 1)
         else:
             cells, logits = _from_features(model, images)
-        (gradient,) = torch.autograd.grad(score(logits, classes), cells)
+        (gradient,) = torch.autograd.grad(sum_target_logits(logits, classes), cells)
     # Tokens and features come with channels last, a backbone's map with them first.
     weight = gradient.mean(dim=tuple(range(1, gradient.ndim - 1)), keepdim=True)
     maps = (cells.detach() * weight).sum(dim=-1)
-    return by_maximum(maps.relu()).cpu()
+    return normalize_by_max(maps.relu()).cpu()
 
 
-Pair = tuple[
+CellsAndLogits = tuple[
     Float[Tensor, "batch *frames rows columns dim"], Float[Tensor, "batch classes"]
 ]
 """The map to explain, and the logits computed from it."""
 
 
-def _from_block(model: VisionModel, images: Tensor, layer: int) -> Pair:
+def _from_block(model: VisionModel, images: Tensor, layer: int) -> CellsAndLogits:
     with torch.no_grad():
-        tokens = model.encode(model.embed(images), 0, layer)
-    places = places_of(model, tokens)
+        tokens = model.forward_blocks(model.embed(images), 0, layer)
+    places = get_places(model, tokens)
     if places is not None:
         cells = tokens.x[:, places.patches].clone().requires_grad_()
         patches = places.patches.flatten().to(cells.device)
         x = tokens.x.index_copy(1, patches, cells.flatten(1, 3))
-        rest = model.encode(tokens._replace(x=x), layer)
-        return cells, model.forward_head(model.finish(rest))
+        rest = model.forward_blocks(tokens._replace(x=x), layer)
+        return cells, model.forward_head(model.forward_norm(rest))
     prefix = model.config.num_prefix_tokens
     first = tokens.x[:, :prefix].clone()
     patches, merged = tokens.x[:, prefix:], tokens.merged
     if merged is not None:
-        patches = rows_of(tokens.x, merged.source)
+        patches = gather_tokens(tokens.x, merged.source)
     cells = patches.unflatten(1, (tokens.rows, tokens.columns)).clone()
     after = cells.requires_grad_().flatten(1, 2)
     if merged is not None:
-        after = members(merged)[:, prefix:, prefix:].to(after.dtype) @ after
+        after = merge_matrix(merged)[:, prefix:, prefix:].to(after.dtype) @ after
     x = torch.cat([first, after], dim=1)
-    rest = model.encode(tokens._replace(x=x), layer)
-    return cells, model.forward_head(model.finish(rest))
+    rest = model.forward_blocks(tokens._replace(x=x), layer)
+    return cells, model.forward_head(model.forward_norm(rest))
 
 
-def _from_features(model: VisionModel, images: Tensor) -> Pair:
+def _from_features(model: VisionModel, images: Tensor) -> CellsAndLogits:
     with torch.no_grad():
         features = model.forward_features(images)
     cells = features.patches.clone().requires_grad_()
     return cells, model.forward_head(features._replace(patches=cells))
 
 
-def _from_backbone(model: VisionModel, images: Tensor, backbone: nn.Module) -> Pair:
+def _from_backbone(
+    model: VisionModel, images: Tensor, backbone: nn.Module
+) -> CellsAndLogits:
     kept: list[Tensor] = []
 
     def keep(module: nn.Module, args: object, out: Tensor) -> Tensor:

@@ -7,7 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitral.errors import ConfigError
-from vitral.inspection.capture import batched, chosen, evaluating, stream
+from vitral.inspection.capture import (
+    eval_mode,
+    iter_layers,
+    require_batch,
+    resolve_indices,
+)
 from vitral.models import VisionModel
 
 
@@ -25,15 +30,15 @@ def word_attention(
     Raises:
         ConfigError: the model has no words, or not such a layer.
     """
-    with torch.no_grad(), evaluating(model.modules()):
-        tokens = model.embed(batched(model, images)[:1])
+    with torch.no_grad(), eval_mode(model.modules()):
+        tokens = model.embed(require_batch(model, images)[:1])
     if tokens.words is None:
         raise ConfigError(
             f"A {type(model).__name__} has no words within its patches, so there is "
             "no word_attention, which is for a TNT: see class_attention."
         )
-    index = chosen([layer], model.config.num_blocks, "inner layers")[0]
-    inner = (found for found in stream(model, images) if not found.of_image)
+    index = resolve_indices([layer], model.config.num_blocks, "inner layers")[0]
+    inner = (found for found in iter_layers(model, images) if not found.is_global)
     found = next(islice(inner, index, None))
     seen = found.weights.mean(dim=2)
     sizes = (len(images), tokens.rows, tokens.columns)

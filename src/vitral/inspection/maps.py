@@ -35,7 +35,7 @@ def patch_map(
     return row.unflatten(1, tuple(geometry.grid))
 
 
-def by_maximum(
+def normalize_by_max(
     maps: Float[Tensor, "batch *frames rows columns"],
 ) -> Float[Tensor, "batch *frames rows columns"]:
     """Each map divided by its largest value; a map without a positive one is zero.

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitral.errors import ConfigError
-from vitral.inspection.capture import chosen
+from vitral.inspection.capture import resolve_indices
 from vitral.layers import Grid, RelativePosition
 from vitral.models import VisionModel
 
@@ -40,12 +40,12 @@ def position_similarity(
     with torch.no_grad():
         added = model.positions(grid) if isinstance(model, _HasPositions) else None
         if added is not None:
-            table = added[chosen([layer], len(added), "layers")[0]]
+            table = added[resolve_indices([layer], len(added), "layers")[0]]
             rows = table[model.config.num_prefix_tokens :].double().cpu()
             return _cosine(rows @ rows.T)
         relative = [m for m in model.modules() if isinstance(m, RelativePosition)]
         if relative:
-            index = chosen([layer], len(relative), "layers")[0]
+            index = resolve_indices([layer], len(relative), "layers")[0]
             return _cosine(_products(relative[index].table.double().cpu()))
     raise ConfigError(
         f"This {type(model).__name__} has no position embeddings, so there is no "

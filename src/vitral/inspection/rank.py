@@ -62,14 +62,14 @@ def token_similarity(
     if count == 1:
         return x.new_ones(x.shape[:-2])
     # Attention alone can leave tokens of 1e-60, whose squares must not vanish.
-    scaled = x / x.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=_least(x))
-    direction = scaled / scaled.norm(dim=-1, keepdim=True).clamp(min=_least(x))
+    scaled = x / x.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=_tiny(x))
+    direction = scaled / scaled.norm(dim=-1, keepdim=True).clamp(min=_tiny(x))
     pairs = direction.sum(-2).square().sum(-1) - direction.square().sum((-2, -1))
     return pairs / (count * (count - 1))
 
 
-def _least(like: Tensor) -> float:
-    return torch.finfo(like.dtype).tiny
+def _tiny(template: Tensor) -> float:
+    return torch.finfo(template.dtype).tiny
 
 
 def residual_profile(
@@ -135,7 +135,7 @@ def layer_tokens(
     tokens = private.embed(images.detach().to(device, dtype))
     yield tokens.x
     for layer in range(private.config.num_blocks):
-        tokens = private.encode(tokens, layer, layer + 1)
+        tokens = private.forward_blocks(tokens, layer, layer + 1)
         yield tokens.x
 
 
@@ -196,7 +196,7 @@ class Paths(NamedTuple):
 
 
 @torch.no_grad()
-def paths(
+def decompose_paths(
     layers: Sequence[Attention],
     x: Float[Tensor, "batch tokens dim"],
     grid: Grid,
@@ -224,7 +224,7 @@ def paths(
     terms, state = [x], x
     constant = x.new_zeros(x.shape[-1])
     for layer in layers:
-        weights, maps = layer.weights(state, grid), _head_maps(layer)
+        weights, maps = layer.attention_weights(state, grid), _head_maps(layer)
         choices: list[int | None] = [*([None] if skip else []), *range(len(maps))]
         steps = [(*path, choice) for path in steps for choice in choices]
         terms = [
@@ -249,9 +249,9 @@ def _head_maps(layer: Attention) -> Float[Tensor, "heads dim dim"]:
     return value @ out
 
 
-def _constant(layer: Attention, like: Tensor) -> Float[Tensor, " dim"]:
+def _constant(layer: Attention, template: Tensor) -> Float[Tensor, " dim"]:
     """What the biases of values and output add to every token."""
-    own = torch.zeros_like(like)
+    own = torch.zeros_like(template)
     if layer.qkv.bias is not None:
         own = own + layer.proj.weight @ layer.qkv.bias.chunk(3)[2]
     return own if layer.proj.bias is None else own + layer.proj.bias

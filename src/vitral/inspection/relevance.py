@@ -19,22 +19,22 @@ from torch import Tensor
 from vitral.errors import ConfigError
 from vitral.inspection import clips
 from vitral.inspection.capture import (
-    Call,
-    attentions,
-    batched,
-    between_all,
-    catching,
-    evaluating,
-    keeping_outputs,
-    places_of,
-    reads_class_token,
+    AttentionCall,
+    attention_layers,
+    eval_mode,
+    expand_to_all_tokens,
+    get_places,
+    record_inputs,
+    record_outputs,
+    require_batch,
+    uses_class_token,
 )
-from vitral.inspection.maps import Geometry, by_maximum, patch_map
-from vitral.inspection.rollout import step
-from vitral.inspection.target_class import require_head, score
+from vitral.inspection.maps import Geometry, normalize_by_max, patch_map
+from vitral.inspection.rollout import rollout_step
+from vitral.inspection.target_class import require_head, sum_target_logits
 from vitral.layers import Grid
 from vitral.models import VisionModel
-from vitral.models.timesformer import Places
+from vitral.models.timesformer import TokenIndices
 
 
 def relevance(
@@ -54,15 +54,15 @@ def relevance(
         ConfigError: the model has no attention or no head, or not such a class, or a
             mask was given for clips.
     """
-    layers, geometry, places = _weighted(model, images, classes, patch_mask)
+    layers, geometry, places = _weighted_attention(model, images, classes, patch_mask)
     if places is not None:
-        return _clip_map(layers, geometry, places, clips.relevant)
+        return _clip_map(layers, geometry, places, clips.propagate_relevance)
     matrix: Tensor | None = None
     for weighted in layers:
         if matrix is None:
             matrix = torch.eye(weighted.shape[-1]).to(weighted).expand_as(weighted)
         matrix = matrix + weighted @ matrix
-    return _map(matrix, geometry)
+    return _final_map(matrix, geometry)
 
 
 def gradient_rollout(
@@ -82,77 +82,79 @@ def gradient_rollout(
         ConfigError: the model has no attention or no head, or not such a class, or a
             mask was given for clips.
     """
-    layers, geometry, places = _weighted(model, images, classes, patch_mask)
+    layers, geometry, places = _weighted_attention(model, images, classes, patch_mask)
     if places is not None:
-        return _clip_map(layers, geometry, places, clips.rolled)
+        return _clip_map(layers, geometry, places, clips.propagate_rollout)
     matrix: Tensor | None = None
     for weighted in layers:
-        matrix = step(weighted, matrix)
-    return _map(matrix, geometry)
+        matrix = rollout_step(weighted, matrix)
+    return _final_map(matrix, geometry)
 
 
-def _map(matrix: Tensor | None, geometry: Geometry) -> Tensor:
+def _final_map(matrix: Tensor | None, geometry: Geometry) -> Tensor:
     if matrix is None:
         raise ConfigError(
             "A map of relevance needs attention between all tokens of an image: no "
             "layer of this model has it."
         )
-    return by_maximum(patch_map(matrix, geometry)).cpu()
+    return normalize_by_max(patch_map(matrix, geometry)).cpu()
 
 
 def _clip_map(
     layers: Iterator[Float[Tensor, "sequences line line"]],
     geometry: Geometry,
-    places: Places,
-    onward: Callable[[Tensor, list[clips.Step]], Tensor],
+    places: TokenIndices,
+    propagate: Callable[[Tensor, list[clips.AttentionStep]], Tensor],
 ) -> Float[Tensor, "batch frames rows columns"]:
     """The map of clips; copies of a token add up, for each has its own gradient."""
     steps = []
     for index, weighted in enumerate(layers):
-        members = places.of_layer(index)
-        steps.append(clips.Step(weighted.unflatten(0, (-1, len(members))), members))
-    row = clips.first_row(places, steps[0].weights, geometry.by_class_token)
-    return by_maximum(onward(row, steps)[:, 0, places.patches]).cpu()
+        members = places.get_layer_members(index)
+        steps.append(
+            clips.AttentionStep(weighted.unflatten(0, (-1, len(members))), members)
+        )
+    row = clips.initial_row(places, steps[0].weights, geometry.by_class_token)
+    return normalize_by_max(propagate(row, steps)[:, 0, places.patches]).cpu()
 
 
-class _Weighted(NamedTuple):
+class _WeightedAttention(NamedTuple):
     layers: Iterator[Float[Tensor, "sequences tokens tokens"]]
     """The weighted attention of each layer, one at a time."""
     geometry: Geometry
-    places: Places | None
+    places: TokenIndices | None
     """Of clips only."""
 
 
-def _weighted(
+def _weighted_attention(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
     classes: Int[Tensor, "named"] | int | None,
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
-) -> _Weighted:
+) -> _WeightedAttention:
     """The weighted attention of the layers, and where their tokens are.
 
     The pass stays fused: of each layer only input, output and the output's gradient
     are kept, and its weights and their gradient are computed from them.
     """
-    watched = dict(enumerate(attentions(model)))
+    watched = dict(enumerate(attention_layers(model)))
     require_head(model)
-    images = batched(model, images)
-    by_class_token = reads_class_token(model, images)
+    images = require_batch(model, images)
+    by_class_token = uses_class_token(model, images)
     if patch_mask is not None:
         patch_mask = patch_mask.to(images.device)
-    with torch.inference_mode(False), evaluating(model.modules()):
+    with torch.inference_mode(False), eval_mode(model.modules()):
         with torch.no_grad():
             tokens = model.embed(images, patch_mask)
-        places = places_of(model, tokens)
+        places = get_places(model, tokens)
         # A parameter may be frozen, so it is the tokens that carry the gradient.
         x = tokens.x.detach().requires_grad_()
         with (
             torch.enable_grad(),
-            catching(watched) as calls,
-            keeping_outputs(watched) as outputs,
+            record_inputs(watched) as calls,
+            record_outputs(watched) as outputs,
         ):
-            encoded = model.encode(tokens._replace(x=x))
-            logits = model.forward_head(model.finish(encoded))
+            encoded = model.forward_blocks(tokens._replace(x=x))
+            logits = model.forward_head(model.forward_norm(encoded))
             # Attention within a patch is not between patches, and of frozen weights
             # it may have no gradient at all.
             seen = [
@@ -160,7 +162,9 @@ def _weighted(
                 for call, output in zip(calls, outputs, strict=True)
                 if places is not None or call.merged or call.x.shape == x.shape
             ]
-            gradients = _gradients(score(logits, classes), [out for _, out in seen])
+            gradients = _gradients(
+                sum_target_logits(logits, classes), [out for _, out in seen]
+            )
     pairs = [
         (replace(call, x=call.x.detach()), gradient)
         for (call, _), gradient in zip(seen, gradients, strict=True)
@@ -168,14 +172,16 @@ def _weighted(
     # The graph holds every activation: let go of it before the first large matrix.
     del calls, outputs, seen, encoded, logits, gradients
 
-    layers = (_positive(call, gradient, tokens.mask) for call, gradient in pairs)
+    layers = (
+        _weight_by_gradient(call, gradient, tokens.mask) for call, gradient in pairs
+    )
     geometry = Geometry(
         Grid(tokens.rows, tokens.columns),
         model.config.num_prefix_tokens,
         patch_mask,
         by_class_token,
     )
-    return _Weighted(layers, geometry, places)
+    return _WeightedAttention(layers, geometry, places)
 
 
 def _gradients(value: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -185,16 +191,16 @@ def _gradients(value: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def _positive(
-    call: Call,
+def _weight_by_gradient(
+    call: AttentionCall,
     gradient: Float[Tensor, "batch left dim"],
     takes_part: Bool[Tensor, "batch tokens"] | None,
 ) -> Float[Tensor, "batch tokens tokens"]:
     """Mean over the heads of (gradient * weights)^+ of one layer, of all tokens."""
     slope = call.attention.weights_gradient(call.x, gradient)
-    slope *= call.attention.weights(call.x, call.grid, call.mask, call.merged)
+    slope *= call.attention.attention_weights(call.x, call.grid, call.mask, call.merged)
     positive = slope.clamp_min_(0).mean(dim=1, keepdim=True)
     if call.merged is not None:
         # A token of s patches is s equal ones: each has its share of the gradient.
         positive /= call.merged.size.clamp(min=1)[:, None, :, None]
-    return between_all(positive, call, takes_part)[:, 0]
+    return expand_to_all_tokens(positive, call, takes_part)[:, 0]

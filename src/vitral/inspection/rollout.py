@@ -17,8 +17,8 @@ from torch import Tensor
 
 from vitral.errors import ConfigError
 from vitral.inspection import clips
-from vitral.inspection.capture import Layer, reads_class_token, stream
-from vitral.inspection.maps import Geometry, by_maximum, patch_map
+from vitral.inspection.capture import LayerAttention, iter_layers, uses_class_token
+from vitral.inspection.maps import Geometry, normalize_by_max, patch_map
 from vitral.models import VisionModel
 
 
@@ -41,20 +41,22 @@ def rollout(
     Raises:
         ConfigError: the model has no attention, or a mask was given for clips.
     """
-    by_class_token = reads_class_token(model, images)
+    by_class_token = uses_class_token(model, images)
     if model.config.num_frames:
-        steps = _steps(model, images, patch_mask)
+        steps = _clip_steps(model, images, patch_mask)
         places = clips.clip_places(model, images)
-        row = clips.first_row(places, steps[0].weights, by_class_token)
-        return by_maximum(clips.rolled(row, steps)[:, 0, places.patches]).cpu()
-    rolled = _rolled(model, images, patch_mask)
+        row = clips.initial_row(places, steps[0].weights, by_class_token)
+        return normalize_by_max(
+            clips.propagate_rollout(row, steps)[:, 0, places.patches]
+        ).cpu()
+    rolled = _accumulate_layers(model, images, patch_mask)
     geometry = Geometry(
         rolled.layer.grid,
         rolled.layer.num_prefix_tokens,
         rolled.layer.mask,
         by_class_token,
     )
-    return by_maximum(patch_map(rolled.matrix, geometry)).cpu()
+    return normalize_by_max(patch_map(rolled.matrix, geometry)).cpu()
 
 
 def rollout_matrix(
@@ -69,12 +71,12 @@ def rollout_matrix(
         ConfigError: the model has no attention, or a mask was given for clips.
     """
     if model.config.num_frames:
-        steps = _steps(model, images, patch_mask)
+        steps = _clip_steps(model, images, patch_mask)
         size = clips.clip_places(model, images).num_tokens
         weights = steps[0].weights
         rows = torch.eye(size).to(weights).expand(len(weights), size, size)
-        return clips.rolled(rows, steps).cpu()
-    return _rolled(model, images, patch_mask).matrix.cpu()
+        return clips.propagate_rollout(rows, steps).cpu()
+    return _accumulate_layers(model, images, patch_mask).matrix.cpu()
 
 
 def accumulate(
@@ -86,71 +88,71 @@ def accumulate(
         ConfigError: there is no layer.
     """
     matrix = None
-    for mean in map(_mean_of_heads, weights):
-        matrix = step(mean, matrix)
+    for mean in map(_head_mean, weights):
+        matrix = rollout_step(mean, matrix)
     if matrix is None:
         raise ConfigError("Rollout needs the weights of at least one layer: got none.")
     return matrix
 
 
-def step(
+def rollout_step(
     mean: Float[Tensor, "batch tokens tokens"],
-    before: Float[Tensor, "batch tokens tokens"] | None,
+    previous: Float[Tensor, "batch tokens tokens"] | None,
 ) -> Float[Tensor, "batch tokens tokens"]:
     """One layer further: add the skip, let rows sum to one, multiply from the left."""
     with_skip = mean + torch.eye(mean.shape[-1]).to(mean)
     with_skip = with_skip / with_skip.sum(dim=-1, keepdim=True)
-    return with_skip if before is None else with_skip @ before
+    return with_skip if previous is None else with_skip @ previous
 
 
-def _steps(
+def _clip_steps(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
-) -> list[clips.Step]:
+) -> list[clips.AttentionStep]:
     """Every attention step of a clip's pass, its heads averaged."""
-    layers = stream(model, images, patch_mask=patch_mask)
-    return [clips.averaging_copies(_grouped(layer)) for layer in layers]
+    layers = iter_layers(model, images, patch_mask=patch_mask)
+    return [clips.average_copies(_to_step(layer)) for layer in layers]
 
 
-def _grouped(layer: Layer) -> clips.Step:
+def _to_step(layer: LayerAttention) -> clips.AttentionStep:
     assert layer.members is not None
     groups = len(layer.members)
-    return clips.Step(
+    return clips.AttentionStep(
         layer.weights.mean(dim=1).unflatten(0, (-1, groups)), layer.members
     )
 
 
-class _Rolled(NamedTuple):
+class _RolloutResult(NamedTuple):
     matrix: Float[Tensor, "batch tokens tokens"]
-    layer: Layer
+    layer: LayerAttention
     """The last layer, its weights averaged: it knows the geometry."""
 
 
-def _rolled(
+def _accumulate_layers(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
-) -> _Rolled:
+) -> _RolloutResult:
     matrix, last = None, None
-    layers = stream(model, images, patch_mask=patch_mask)
-    for layer in map(_averaged, layers):
-        if layer.of_image:
-            matrix, last = step(layer.weights[:, 0], matrix), layer
+    layers = iter_layers(model, images, patch_mask=patch_mask)
+    for layer in map(_average_heads, layers):
+        if layer.is_global:
+            matrix, last = rollout_step(layer.weights[:, 0], matrix), layer
     if matrix is None or last is None:
         raise ConfigError(
             "Rollout needs attention between all tokens of an image: no layer of this "
             f"{type(model).__name__} has it. See each_layer for what it has."
         )
-    return _Rolled(matrix, last)
+    return _RolloutResult(matrix, last)
 
 
-def _averaged(layer: Layer) -> Layer:
+def _average_heads(layer: LayerAttention) -> LayerAttention:
     # In place of the heads, so that no layer is held with all of them.
     return replace(layer, weights=layer.weights.mean(dim=1, keepdim=True))
 
 
-def _mean_of_heads(
+def _head_mean(
     weights: Float[Tensor, "batch heads tokens tokens"],
 ) -> Float[Tensor, "batch tokens tokens"]:
     return weights.mean(dim=1)

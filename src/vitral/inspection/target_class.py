@@ -21,7 +21,7 @@ def require_head(model: VisionModel) -> None:
         )
 
 
-def score(
+def sum_target_logits(
     logits: Float[Tensor, "batch classes"],
     classes: Int[Tensor, "named"] | int | None,
 ) -> Float[Tensor, ""]:

@@ -3,17 +3,22 @@
 from vitral.layers.attention import Attention, attention_mask
 from vitral.layers.init import lecun_normal_, xavier_uniform_
 from vitral.layers.merging import (
-    Merged,
-    in_image,
-    members,
+    MergeState,
+    expand_weights,
+    initial_merge_state,
     merge,
+    merge_matrix,
     num_merged,
-    spread,
-    unmerged,
+    token_map,
 )
 from vitral.layers.mlp import Activation, Mlp, MlpKind, SwiGLU
 from vitral.layers.patch import PatchEmbed, patch_grid
-from vitral.layers.patch_drop import PatchDropout, num_kept, put_back, rows_of
+from vitral.layers.patch_drop import (
+    PatchDropout,
+    gather_tokens,
+    num_kept,
+    scatter_tokens,
+)
 from vitral.layers.pool import AttentionPool, masked_mean
 from vitral.layers.position import (
     Grid,
@@ -31,7 +36,7 @@ from vitral.layers.space_time_attention import (
     Extent,
     LocalAttention,
     StridedAttention,
-    grouped,
+    group_tokens,
 )
 from vitral.layers.transformer import Block, DropPath, LayerScale, drop_path_rates
 
@@ -47,7 +52,7 @@ __all__ = [
     "Grid",
     "LayerScale",
     "LocalAttention",
-    "Merged",
+    "MergeState",
     "Mlp",
     "MlpKind",
     "PatchDropout",
@@ -59,22 +64,22 @@ __all__ = [
     "TimeResize",
     "attention_mask",
     "drop_path_rates",
-    "grouped",
-    "in_image",
+    "expand_weights",
+    "gather_tokens",
+    "group_tokens",
+    "initial_merge_state",
     "learned_2d",
     "lecun_normal_",
     "masked_mean",
-    "members",
     "merge",
+    "merge_matrix",
     "num_kept",
     "num_merged",
     "patch_grid",
-    "put_back",
     "resize",
     "resize_time",
-    "rows_of",
+    "scatter_tokens",
     "sincos_2d",
-    "spread",
-    "unmerged",
+    "token_map",
     "xavier_uniform_",
 ]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vitral.layers.init import xavier_uniform_
-from vitral.layers.merging import Merged
+from vitral.layers.merging import MergeState
 from vitral.layers.position import Grid, RelativePosition
 
 
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
-        merged: Merged | None = None,
+        merged: MergeState | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         """
         Args:
@@ -75,11 +75,11 @@ class Attention(nn.Module):
         q, k, v = self._heads(self.qkv(x), parts=3)
         return self._attend(q, k, v, self._bias(q, grid, mask, merged))
 
-    def forward_first(
+    def forward_queries(
         self,
         x: Float[Tensor, "batch tokens dim"],
         num_queries: int,
-        merged: Merged | None = None,
+        merged: MergeState | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         """The output of the first `num_queries` tokens only, which is all that the
         last block of a class-token model has to compute. No mask, no relative bias."""
@@ -109,12 +109,12 @@ class Attention(nn.Module):
         mean_bias = None if bias is None else bias.unflatten(0, heads).mean(0)
         return F.linear(x, weight.unflatten(0, heads).mean(0), mean_bias)
 
-    def weights(
+    def attention_weights(
         self,
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
-        merged: Merged | None = None,
+        merged: MergeState | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         """The attention weights of this input: rows are queries and sum to one."""
         keys_end = 2 * self.num_heads * self.head_dim
@@ -155,7 +155,7 @@ class Attention(nn.Module):
         q, k = self.q_norm(q), self.k_norm(k)
         # The exporter to ONNX fails on the fused kernel's output where there is a bias.
         traced = bias is not None and torch.compiler.is_exporting()
-        if traced or _in_steps(q, k):
+        if traced or _use_math_kernel(q, k):
             logits = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
             out = (logits if bias is None else logits + bias).softmax(dim=-1) @ v
         else:
@@ -190,7 +190,7 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj((v * own).sum(dim=1, keepdim=True)))
 
     def _bias(
-        self, q: Tensor, grid: Grid, mask: Tensor | None, merged: Merged | None
+        self, q: Tensor, grid: Grid, mask: Tensor | None, merged: MergeState | None
     ) -> Tensor | None:
         """What is added to the logits: relative scores, log sizes, the mask."""
         bias = _log_size(merged, q)
@@ -204,18 +204,18 @@ class Attention(nn.Module):
 
 
 def _log_size(
-    merged: Merged | None, like: Tensor
+    merged: MergeState | None, template: Tensor
 ) -> Float[Tensor, "batch 1 1 tokens"] | None:
     """Of each key, the log of how many equal ones it stands for."""
-    if merged is None or merged.nothing:
+    if merged is None or merged.is_identity:
         return None
     # A token of size 0 is hidden by the mask.
     size = merged.size if merged.takes_part is None else merged.size.clamp(min=1)
-    return size.log().to(like.dtype)[:, None, None, :]
+    return size.log().to(template.dtype)[:, None, None, :]
 
 
 def attention_mask(
-    takes_part: Bool[Tensor, "batch tokens"], like: Tensor
+    takes_part: Bool[Tensor, "batch tokens"], template: Tensor
 ) -> Float[Tensor, "batch 1 tokens tokens"]:
     """What to add to the logits so that only tokens that take part see each other.
 
@@ -223,28 +223,28 @@ def attention_mask(
     gets equal logits, hence finite, uniform weights; its output means nothing.
     """
     pairs = takes_part[:, None, :, None] & takes_part[:, None, None, :]
-    mask = like.new_zeros(pairs.shape)
-    return mask.masked_fill(~pairs, -_largest(like))
+    mask = template.new_zeros(pairs.shape)
+    return mask.masked_fill(~pairs, -_mask_value(template))
 
 
-STEPS_UP_TO = 640
+MATH_KERNEL_MAX_TOKENS = 640
 """Tokens; the weights of longer sequences would take too much memory in training."""
 
 
-def _in_steps(q: Tensor, k: Tensor) -> bool:
+def _use_math_kernel(q: Tensor, k: Tensor) -> bool:
     """Whether two matrix products are quicker than the fused kernel.
 
     On the CPU, torch's fused kernel is 2 to 3 times slower at training in bfloat16
     (docs/dev/experiments/training.md); everywhere else it is the quicker one.
     """
     on_cpu = q.device.type == "cpu" and q.dtype == torch.bfloat16
-    return on_cpu and torch.is_grad_enabled() and k.shape[-2] <= STEPS_UP_TO
+    return on_cpu and torch.is_grad_enabled() and k.shape[-2] <= MATH_KERNEL_MAX_TOKENS
 
 
-def _largest(like: Tensor) -> float:
+def _mask_value(template: Tensor) -> float:
     # Half of the range: adding ordinary logits must not reach infinity, and both are
     # so far from any logit that the rounded sum forgets the logit.
-    return torch.finfo(like.dtype).max / 2
+    return torch.finfo(template.dtype).max / 2
 
 
 def _head_norm(head_dim: int, eps: float) -> nn.LayerNorm:

@@ -137,14 +137,14 @@ def stages(
     return made
 
 
-def stride_of(units: tuple[int, ...]) -> int:
+def total_stride(units: tuple[int, ...]) -> int:
     """Pixels between two cells of the last map; no units is the stem alone."""
     return 4 * 2 ** max(len(units) - 1, 0)
 
 
-def channels_of(units: tuple[int, ...], width: int) -> int:
+def output_channels(units: tuple[int, ...], width: int) -> int:
     """Channels of the last map."""
-    return stride_of(units) * width if units else width
+    return total_stride(units) * width if units else width
 
 
 def map_grid(image_size: tuple[int, int], stride: int) -> Grid:

@@ -39,7 +39,7 @@ class ConvNumerics:
         return nn.GroupNorm(self.num_groups, channels, eps=self.group_norm_eps)
 
 
-def standardise(
+def standardize(
     weight: Float[Tensor, "out in height width"],
     eps: float,
     eps_at: EpsAt,
@@ -61,7 +61,9 @@ def standardise(
     return out.view_as(weight).to(weight.dtype)
 
 
-def pads(side: int, kernel: int, stride: int, padding: Padding) -> tuple[int, int]:
+def compute_padding(
+    side: int, kernel: int, stride: int, padding: Padding
+) -> tuple[int, int]:
     """Cells added before and after a side of `side` cells.
 
     `fixed` does not look at the side. `same` adds the fewest that give
@@ -94,9 +96,9 @@ class StdConv2d(nn.Module):
         self, x: Float[Tensor, "batch in height width"]
     ) -> Float[Tensor, "batch out new_height new_width"]:
         numerics = self.numerics
-        weight = standardise(self.weight, numerics.std_eps, numerics.std_eps_at)
+        weight = standardize(self.weight, numerics.std_eps, numerics.std_eps_at)
         height, width = (
-            pads(side, self.kernel, self.stride, numerics.padding)
+            compute_padding(side, self.kernel, self.stride, numerics.padding)
             for side in x.shape[2:]
         )
         if height[0] == height[1] and width[0] == width[1]:
@@ -120,7 +122,9 @@ class MaxPool(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels new_height new_width"]:
-        height, width = (pads(side, 3, 2, self.padding) for side in x.shape[2:])
+        height, width = (
+            compute_padding(side, 3, 2, self.padding) for side in x.shape[2:]
+        )
         border = 0.0 if self.padding == "fixed" else -torch.inf
         if border == 0.0 and torch.compiler.is_exporting():
             # ONNX Runtime merges a border of zeros into the pooling, where a border

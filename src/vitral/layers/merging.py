@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from vitral.layers.patch_drop import put_back, rows_of
+from vitral.layers.patch_drop import gather_tokens, scatter_tokens
 
 
-class Merged(NamedTuple):
+class MergeState(NamedTuple):
     """What the tokens of a sequence stand for, once patches have been merged."""
 
     size: Float[Tensor, "batch tokens"]
@@ -31,20 +31,20 @@ class Merged(NamedTuple):
     """Which patches of the image take part; None when all do."""
 
     @property
-    def nothing(self) -> bool:
+    def is_identity(self) -> bool:
         """Whether every token still stands for itself."""
         tokens, patches = self.size.shape[1], self.source.shape[1]
         return tokens == self.num_prefix_tokens + patches
 
 
-class Match(NamedTuple):
+class MergePairs(NamedTuple):
     """Which patches join which. A are the patches at even places, B those between."""
 
-    kept: Int[Tensor, "batch kept"]
+    unm_idx: Int[Tensor, "batch kept"]
     """Places in A of those that stay, rising."""
-    gone: Int[Tensor, "batch gone"]
+    src_idx: Int[Tensor, "batch gone"]
     """Places in A of those that join another."""
-    into: Int[Tensor, "batch gone"]
+    dst_idx: Int[Tensor, "batch gone"]
     """Places in B of the ones they join; several may join the same."""
 
 
@@ -53,11 +53,11 @@ def num_merged(patches: int, rate: int) -> int:
     return min(rate, patches // 2)
 
 
-def unmerged(
+def initial_merge_state(
     x: Float[Tensor, "batch tokens dim"],
     num_prefix_tokens: int,
     takes_part: Bool[Tensor, "batch tokens"] | None,
-) -> Merged:
+) -> MergeState:
     """Every token stands for itself; one that takes no part for nothing."""
     batch, tokens, _ = x.shape
     wide = torch.promote_types(x.dtype, torch.float32)
@@ -65,16 +65,16 @@ def unmerged(
     source = places.expand(batch, -1)
     if takes_part is None:
         size = torch.ones(batch, tokens, dtype=wide, device=x.device)
-        return Merged(size, source, num_prefix_tokens)
+        return MergeState(size, source, num_prefix_tokens)
     patches = takes_part[:, num_prefix_tokens:]
-    return Merged(takes_part.to(wide), source, num_prefix_tokens, patches)
+    return MergeState(takes_part.to(wide), source, num_prefix_tokens, patches)
 
 
-def match(
+def bipartite_match(
     keys: Float[Tensor, "batch patches head_dim"],
     count: int,
     hidden: Bool[Tensor, "batch patches"] | None = None,
-) -> Match:
+) -> MergePairs:
     """The `count` patches of A whose cosine with one of B is the largest.
 
     Args:
@@ -91,42 +91,43 @@ def match(
     best, nearest = scores.max(dim=-1)
     order = best.topk(best.shape[1]).indices
     gone, kept = order[:, :count], order[:, count:].sort(dim=1).values
-    return Match(kept, gone, nearest.gather(1, gone))
+    return MergePairs(kept, gone, nearest.gather(1, gone))
 
 
 def merge(
     x: Float[Tensor, "batch tokens dim"],
     keys: Float[Tensor, "batch tokens head_dim"],
     count: int,
-    before: Merged,
-) -> tuple[Float[Tensor, "batch left dim"], Merged]:
+    state: MergeState,
+) -> tuple[Float[Tensor, "batch left dim"], MergeState]:
     """The sequence with `count` patches fewer: prefix, what is left of A, then B.
 
     Args:
         keys: what is compared: the mean over the heads of each token's key.
         count: at most half of the patches in `x`; at least one.
-        before: what the tokens of `x` stand for.
+        state: what the tokens of `x` stand for.
     """
-    prefix = before.num_prefix_tokens
-    hidden = None if before.takes_part is None else before.size[:, prefix:] == 0
-    found = match(keys[:, prefix:], count, hidden)
+    prefix = state.num_prefix_tokens
+    hidden = None if state.takes_part is None else state.size[:, prefix:] == 0
+    found = bipartite_match(keys[:, prefix:], count, hidden)
     first, second = slice(prefix, None, 2), slice(prefix + 1, None, 2)
-    size = before.size[:, :, None]
+    size = state.size[:, :, None]
     in_second = x[:, second].shape[1]
-    joins = _one_hot(found.into, in_second).to(size.dtype)
-    gone = rows_of(size[:, first], found.gone)
+    joins = _one_hot(found.dst_idx, in_second).to(size.dtype)
+    gone = gather_tokens(size[:, first], found.src_idx)
     grown = size[:, second] + joins @ gone
     together = size[:, second] * x[:, second]
-    together = together + joins @ (gone * rows_of(x[:, first], found.gone))
+    together = together + joins @ (gone * gather_tokens(x[:, first], found.src_idx))
     # A token of hidden patches alone has size 0: it becomes 0, and stays hidden.
     joined = together / (grown if hidden is None else grown.clamp(min=1))
     left = torch.cat(
-        [x[:, :prefix], rows_of(x[:, first], found.kept), joined.to(x.dtype)], dim=1
+        [x[:, :prefix], gather_tokens(x[:, first], found.unm_idx), joined.to(x.dtype)],
+        dim=1,
     )
-    sizes = [before.size[:, :prefix], rows_of(before.size[:, first], found.kept)]
-    source = _moved(found, prefix, in_second).gather(1, before.source)
+    sizes = [state.size[:, :prefix], gather_tokens(state.size[:, first], found.unm_idx)]
+    source = _position_map(found, prefix, in_second).gather(1, state.source)
     size = torch.cat([*sizes, grown[..., 0]], dim=1)
-    return left, before._replace(size=size, source=source)
+    return left, state._replace(size=size, source=source)
 
 
 def _one_hot(
@@ -136,17 +137,19 @@ def _one_hot(
     return index[:, None, :] == torch.arange(number, device=index.device)[:, None]
 
 
-def _moved(
-    found: Match, prefix: int, in_second: int
+def _position_map(
+    merge_pairs: MergePairs, prefix: int, in_second: int
 ) -> Int[Tensor, "batch tokens_before"]:
     """The new place of each token of the sequence before, prefix tokens included."""
-    batch, kept = found.kept.shape
-    device = found.kept.device
+    batch, kept = merge_pairs.unm_idx.shape
+    device = merge_pairs.unm_idx.device
     stay = torch.arange(prefix, prefix + kept, device=device).expand(batch, -1)
     start = prefix + kept
-    places = torch.cat([stay, start + found.into], dim=1)
-    of_first = put_back(
-        places, torch.cat([found.kept, found.gone], dim=1), places.shape[1]
+    places = torch.cat([stay, start + merge_pairs.dst_idx], dim=1)
+    of_first = scatter_tokens(
+        places,
+        torch.cat([merge_pairs.unm_idx, merge_pairs.src_idx], dim=1),
+        places.shape[1],
     )
     of_second = torch.arange(start, start + in_second, device=device).expand(batch, -1)
     pairs = torch.stack([of_first[:, :in_second], of_second], dim=2).flatten(1)
@@ -154,7 +157,9 @@ def _moved(
     return torch.cat([before, pairs, of_first[:, in_second:]], dim=1)
 
 
-def members(merged: Merged) -> Float[Tensor, "batch tokens tokens_of_the_image"]:
+def merge_matrix(
+    merged: MergeState,
+) -> Float[Tensor, "batch tokens tokens_of_the_image"]:
     """The share that each token of the whole image has in each token that is left.
 
     A row sums to one, or is zero for a token of hidden patches alone.
@@ -168,32 +173,32 @@ def members(merged: Merged) -> Float[Tensor, "batch tokens tokens_of_the_image"]
     return torch.cat([own.expand(batch, -1, -1), shares], dim=2)
 
 
-def in_image(merged: Merged) -> Int[Tensor, "batch tokens_of_the_image"]:
+def token_map(merged: MergeState) -> Int[Tensor, "batch tokens_of_the_image"]:
     """Which token of the sequence stands for each token of the whole image."""
     before = torch.arange(merged.num_prefix_tokens, device=merged.source.device)
     return torch.cat([before.expand(merged.source.shape[0], -1), merged.source], dim=1)
 
 
-def spread(
+def expand_weights(
     weights: Float[Tensor, "batch heads tokens tokens"],
-    merged: Merged,
+    merged: MergeState,
 ) -> Float[Tensor, "batch heads tokens_of_the_image tokens_of_the_image"]:
     """Attention between merged tokens as it is between the patches that they are.
 
     Every patch has the row of its token, and an equal share of its token's column: rows
     sum to one as before.
     """
-    place = in_image(merged)
+    place = token_map(merged)
     share = 1 / merged.size.clamp(min=1).gather(1, place)
     if merged.takes_part is not None:
         share[:, merged.num_prefix_tokens :] *= merged.takes_part
-    rows = rows_of(weights.transpose(1, 2), place).transpose(1, 2)
+    rows = gather_tokens(weights.transpose(1, 2), place).transpose(1, 2)
     columns = place[:, None, None, :].expand(*rows.shape[:3], -1)
     return rows.gather(3, columns) * share[:, None, None, :].to(weights.dtype)
 
 
-def with_patches(
-    rows: Shaped[Tensor, "batch tokens *rest"], merged: Merged
+def gather_patch_rows(
+    rows: Shaped[Tensor, "batch tokens *rest"], merged: MergeState
 ) -> Shaped[Tensor, "batch patches *rest"]:
     """Of each patch of the image, the row of its token."""
-    return rows_of(rows, merged.source)
+    return gather_tokens(rows, merged.source)

@@ -33,7 +33,7 @@ def num_kept(patches: int, rate: float) -> int:
     return max(1, int(round(patches * (1 - rate), 6)))
 
 
-def rows_of(
+def gather_tokens(
     x: Shaped[Tensor, "batch rows *rest"], index: Int[Tensor, "batch chosen"]
 ) -> Shaped[Tensor, "batch chosen *rest"]:
     """The rows of each example at its indices."""
@@ -41,7 +41,7 @@ def rows_of(
     return x.gather(1, place.expand(-1, -1, *x.shape[2:]))
 
 
-def put_back(
+def scatter_tokens(
     rows: Shaped[Tensor, "batch chosen *rest"],
     index: Int[Tensor, "batch chosen"],
     number: int,

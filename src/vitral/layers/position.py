@@ -12,9 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.layers.merging import Merged, in_image, members
-from vitral.layers.patch_drop import rows_of
-from vitral.layers.resampling import corners, cubic, cubic_antialias, larger, nearest
+from vitral.layers.merging import MergeState, merge_matrix, token_map
+from vitral.layers.patch_drop import gather_tokens
+from vitral.layers.resampling import (
+    cubic,
+    cubic_antialias,
+    linear_align_corners,
+    nearest,
+    symbolic_max,
+)
 
 ResizeMethod = Literal[
     "official", "bicubic", "bicubic_antialias", "nearest", "nearest_flat"
@@ -78,7 +84,7 @@ def resize(
 
 
 _MATRIX = {
-    "official": corners,
+    "official": linear_align_corners,
     "bicubic": cubic,
     "bicubic_antialias": cubic_antialias,
     "nearest": nearest,
@@ -150,17 +156,17 @@ def learned_2d(
 
 
 def sincos_2d(
-    grid: Grid, dim: int, like: Tensor, temperature: float = 10_000.0
+    grid: Grid, dim: int, template: Tensor, temperature: float = 10_000.0
 ) -> Float[Tensor, "tokens dim"]:
     """Fixed sines and cosines of column and row (arXiv 2205.01580); dim % 4 == 0."""
     quarter = dim // 4
-    exponent = torch.arange(quarter, dtype=torch.float64, device=like.device)
+    exponent = torch.arange(quarter, dtype=torch.float64, device=template.device)
     omega = temperature ** (-exponent / max(quarter - 1, 1))
-    rows = torch.arange(grid.rows, dtype=torch.float64, device=like.device)
-    columns = torch.arange(grid.columns, dtype=torch.float64, device=like.device)
+    rows = torch.arange(grid.rows, dtype=torch.float64, device=template.device)
+    columns = torch.arange(grid.columns, dtype=torch.float64, device=template.device)
     y = (rows[:, None] * omega)[:, None].expand(-1, grid.columns, -1).flatten(0, 1)
     x = (columns[:, None] * omega).expand(grid.rows, -1, -1).flatten(0, 1)
-    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).to(like.dtype)
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).to(template.dtype)
 
 
 class RelativePosition(nn.Module):
@@ -184,26 +190,26 @@ class RelativePosition(nn.Module):
         self,
         q: Float[Tensor, "batch heads tokens head_dim"],
         grid: Grid,
-        merged: Merged | None = None,
+        merged: MergeState | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         """Scores q . r(offset) of every query with every key.
 
         A merged token is at no one place: its score is the mean over the pairs of
         patches that it and the other token stand for.
         """
-        if merged is None or merged.nothing:
-            return self._between_places(q, grid)
-        place, shares = in_image(merged), members(merged).to(q.dtype)
-        each = rows_of(q.transpose(1, 2), place).transpose(1, 2)
-        scores = self._between_places(each, grid)
+        if merged is None or merged.is_identity:
+            return self._pairwise_scores(q, grid)
+        place, shares = token_map(merged), merge_matrix(merged).to(q.dtype)
+        each = gather_tokens(q.transpose(1, 2), place).transpose(1, 2)
+        scores = self._pairwise_scores(each, grid)
         shares = shares[:, None]
         return shares @ scores @ shares.transpose(-2, -1)
 
-    def _between_places(
+    def _pairwise_scores(
         self, q: Float[Tensor, "batch heads tokens head_dim"], grid: Grid
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         prefix = self.num_prefix_tokens
-        place = self._raster_places(grid)
+        place = self._raster_indices(grid)
         offset = place[:, None] - place[None, :] + (self.table.shape[0] - 1) / 2
         low = offset.floor().clamp(0, self.table.shape[0] - 1)
         share = (offset - low).to(q.dtype)
@@ -214,10 +220,10 @@ class RelativePosition(nn.Module):
         scores = scores + by_offset.gather(-1, above) * share
         return F.pad(scores, (prefix, 0, prefix, 0))
 
-    def _raster_places(self, grid: Grid) -> Float[Tensor, "patches"]:
+    def _raster_indices(self, grid: Grid) -> Float[Tensor, "patches"]:
         device = self.table.device
         axes = []
         for new, old in zip(grid, self.grid, strict=True):
-            step = (old - 1) / larger(new - 1, 1)
+            step = (old - 1) / symbolic_max(new - 1, 1)
             axes.append(torch.arange(new, dtype=torch.float64, device=device) * step)
         return (axes[0][:, None] * self.grid.columns + axes[1]).flatten()

@@ -20,7 +20,7 @@ CUBIC_ANTIALIAS = -0.5
 """Slope of torch's bicubic kernel with antialias, and of Pillow's."""
 
 
-class Places(NamedTuple):
+class SamplePositions(NamedTuple):
     """Where new cells lie among the old ones: at `first + share`."""
 
     first: Int[Tensor, "new"]
@@ -34,103 +34,105 @@ class Places(NamedTuple):
         return whole.to(self.share.dtype) + self.share[:, None]
 
 
-def corners(
-    wanted: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
+def linear_align_corners(
+    new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
     """Linear, the first and the last cell kept (`align_corners=True`)."""
-    places = _places(wanted * (old - 1), larger(new - 1, 1), dtype)
+    places = _divide(new_indices * (old - 1), symbolic_max(new - 1, 1), dtype)
     return _tent(places.distances(old))
 
 
-def centres(
-    wanted: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
+def linear(
+    new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
     """Linear between the centres of cells; the border is repeated."""
-    first, share = _centres(wanted, old, new, dtype)
+    first, share = _center_positions(new_indices, old, new, dtype)
     inside = (first >= 0) & (first < old - 1)
-    places = Places(_limited(first, old), share * inside.to(dtype))
+    places = SamplePositions(_clamp(first, old), share * inside.to(dtype))
     return _tent(places.distances(old))
 
 
 def cubic(
-    wanted: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
+    new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
     """Cubic between the centres of cells; the border is repeated."""
-    first, share = _centres(wanted, old, new, dtype)
-    cells = torch.arange(old, device=wanted.device)
-    total = 0 * Places(first, share).distances(old)
+    first, share = _center_positions(new_indices, old, new, dtype)
+    cells = torch.arange(old, device=new_indices.device)
+    total = 0 * SamplePositions(first, share).distances(old)
     for tap in (-1, 0, 1, 2):
         weight = _cubic_kernel((share - tap).abs(), CUBIC)
-        hit = _limited(first + tap, old)[:, None] == cells
+        hit = _clamp(first + tap, old)[:, None] == cells
         total = total + weight[:, None] * hit.to(dtype)
     return total
 
 
 def linear_antialias(
-    wanted: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
+    new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
     """Linear, with a low-pass that widens as the picture shrinks (Pillow's)."""
-    return _normalised(_tent(_filtered(wanted, old, new, dtype)))
+    return _normalize_rows(_tent(_antialias_distances(new_indices, old, new, dtype)))
 
 
 def cubic_antialias(
-    wanted: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
+    new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
     """Cubic, with a low-pass that widens as the picture shrinks (Pillow's)."""
-    distance = _filtered(wanted, old, new, dtype).abs()
-    return _normalised(_cubic_kernel(distance, CUBIC_ANTIALIAS))
+    distance = _antialias_distances(new_indices, old, new, dtype).abs()
+    return _normalize_rows(_cubic_kernel(distance, CUBIC_ANTIALIAS))
 
 
 def nearest(
-    wanted: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
+    new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
     """The old cell in which a new one begins, rounded as torch rounds it."""
     # float32 as in torch's kernel: 3 * (1 / 3) must fall on the same side.
-    one = torch.ones((), device=wanted.device)
-    cell = (wanted.float() * (one * old / (one * new))).floor()
-    cells = torch.arange(old, device=wanted.device)
-    return (_limited(cell.long(), old)[:, None] == cells).to(dtype)
+    one = torch.ones((), device=new_indices.device)
+    cell = (new_indices.float() * (one * old / (one * new))).floor()
+    cells = torch.arange(old, device=new_indices.device)
+    return (_clamp(cell.long(), old)[:, None] == cells).to(dtype)
 
 
-def nearest_centre(
-    wanted: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
+def nearest_exact(
+    new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
     """The old cell that holds the centre of a new one, as Pillow's."""
-    cell = ((2 * wanted + 1) * old) // (2 * new)
-    cells = torch.arange(old, device=wanted.device)
+    cell = ((2 * new_indices + 1) * old) // (2 * new)
+    cells = torch.arange(old, device=new_indices.device)
     return (cell[:, None] == cells).to(dtype)
 
 
-def larger(one: int, other: int) -> int:
+def symbolic_max(one: int, other: int) -> int:
     """The larger of two sizes, also where a graph does not know them yet."""
     found: int = torch.sym_max(one, other)  # type: ignore[assignment]
     return found
 
 
-def _centres(wanted: Tensor, old: int, new: int, dtype: torch.dtype) -> Places:
+def _center_positions(
+    new_indices: Tensor, old: int, new: int, dtype: torch.dtype
+) -> SamplePositions:
     # A whole cell to the right and back: runtimes differ in dividing negatives.
-    places = _places((2 * wanted + 1) * old + new, 2 * new, dtype)
-    return Places(places.first - 1, places.share)
+    places = _divide((2 * new_indices + 1) * old + new, 2 * new, dtype)
+    return SamplePositions(places.first - 1, places.share)
 
 
-def _places(number: Tensor, by: int, dtype: torch.dtype) -> Places:
+def _divide(number: Tensor, by: int, dtype: torch.dtype) -> SamplePositions:
     first = number // by
-    return Places(first, (number - first * by).to(dtype) / by)
+    return SamplePositions(first, (number - first * by).to(dtype) / by)
 
 
-def _limited(cell: Tensor, old: int) -> Tensor:
+def _clamp(cell: Tensor, old: int) -> Tensor:
     return torch.minimum(cell.clamp_min(0), torch.ones_like(cell) * (old - 1))
 
 
-def _filtered(
-    wanted: Tensor, old: int, new: int, dtype: torch.dtype
+def _antialias_distances(
+    new_indices: Tensor, old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
     """Distances in units of the filter's width."""
-    distance = _centres(wanted, old, new, dtype).distances(old)
-    return distance * new / larger(old, new)
+    distance = _center_positions(new_indices, old, new, dtype).distances(old)
+    return distance * new / symbolic_max(old, new)
 
 
-def _normalised(weight: Float[Tensor, "new old"]) -> Float[Tensor, "new old"]:
+def _normalize_rows(weight: Float[Tensor, "new old"]) -> Float[Tensor, "new old"]:
     return weight / weight.sum(dim=1, keepdim=True)
 
 

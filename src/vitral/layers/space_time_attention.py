@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vitral.layers.attention import Attention
-from vitral.layers.merging import Merged
+from vitral.layers.merging import MergeState
 from vitral.layers.position import Grid
 
 Along = Literal["time", "space", "width", "height"]
-LINES: dict[Along, tuple[tuple[int, ...], tuple[int, ...]]] = {
+GROUP_AXES: dict[Along, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "time": ((1, 2), (0,)),
     "space": ((0,), (1, 2)),
     "width": ((0, 1), (2,)),
@@ -37,7 +37,7 @@ class Extent(NamedTuple):
     rows: int
     columns: int
 
-    def grid_of(self, along: Along) -> Grid:
+    def group_grid(self, along: Along) -> Grid:
         """Rows and columns of the patches of one group."""
         return {
             "time": Grid(1, self.frames),
@@ -57,11 +57,11 @@ class Groups(NamedTuple):
     per_clip: int
     """Groups of one clip."""
 
-    def whole(
+    def ungroup(
         self, x: Float[Tensor, "groups line dim"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """Tokens in the order of the clip again, prefix tokens averaged."""
-        groups, line = LINES[self.along]
+        groups, line = GROUP_AXES[self.along]
         axes, before = groups + line, self.num_prefix_tokens
         sizes = [self.extent[axis] for axis in axes]
         back = (0, *(1 + axes.index(axis) for axis in range(3)), 4)
@@ -78,14 +78,14 @@ class Groups(NamedTuple):
         return x.unflatten(0, (-1, self.per_clip)).mean(dim=1)
 
 
-def grouped(
+def group_tokens(
     x: Float[Tensor, "batch tokens dim"],
     num_prefix_tokens: int,
     extent: Extent,
     along: Along,
 ) -> Groups:
     """One sequence for every group of patches along an axis."""
-    groups, line = LINES[along]
+    groups, line = GROUP_AXES[along]
     order = (0, *(1 + axis for axis in groups + line), 4)
     lines = x[:, num_prefix_tokens:].unflatten(1, tuple(extent)).permute(order)
     lines = lines.flatten(1, len(groups)).flatten(2, -2)
@@ -131,35 +131,37 @@ class ClipAttention(Attention, ABC):
         self.num_prefix_tokens = num_prefix_tokens
 
     @abstractmethod
-    def sees(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
+    def visibility(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
         """Which patches each patch sees, as a whole matrix: for looking only."""
 
-    def extent_of(self, x: Float[Tensor, "batch tokens dim"], grid: Grid) -> Extent:
+    def get_extent(self, x: Float[Tensor, "batch tokens dim"], grid: Grid) -> Extent:
         """Frames, rows and columns of the patches of `x`."""
         patches = x.shape[1] - self.num_prefix_tokens
         return Extent(patches // (grid.rows * grid.columns), *grid)
 
-    def weights(
+    def attention_weights(
         self,
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
-        merged: Merged | None = None,
+        merged: MergeState | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         """The attention weights of this input, zero where a query does not look."""
         assert mask is None
         assert merged is None
         before = self.num_prefix_tokens
         seen = F.pad(
-            self.sees(self.extent_of(x, grid)), (before, 0, before, 0), value=True
+            self.visibility(self.get_extent(x, grid)),
+            (before, 0, before, 0),
+            value=True,
         )
-        seen[:before] = self.prefix_sees(seen[:before], seen[before:])
+        seen[:before] = self.prefix_visibility(seen[:before], seen[before:])
         hidden = torch.zeros_like(seen, dtype=x.dtype, device=x.device)
         hidden = hidden.masked_fill(~seen.to(x.device), float("-inf"))
-        return super().weights(x, grid, hidden.expand(x.shape[0], 1, -1, -1))
+        return super().attention_weights(x, grid, hidden.expand(x.shape[0], 1, -1, -1))
 
     @abstractmethod
-    def prefix_sees(
+    def prefix_visibility(
         self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
     ) -> Bool[Tensor, "prefix keys"]:
         """Which tokens the prefix tokens see."""
@@ -186,11 +188,11 @@ class LocalAttention(ClipAttention):
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
-        merged: Merged | None = None,
+        merged: MergeState | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         assert mask is None
         assert merged is None
-        before, extent = self.num_prefix_tokens, self.extent_of(x, grid)
+        before, extent = self.num_prefix_tokens, self.get_extent(x, grid)
         q, k, v = self._heads(self.qkv(x), parts=3)
         q, k = self.q_norm(q), self.k_norm(k)
         places = [t[:, :, before:].unflatten(2, tuple(extent)) for t in (q, k, v)]
@@ -203,7 +205,9 @@ class LocalAttention(ClipAttention):
                 own = (k[:, :, :before], v[:, :, :before])
                 near = [torch.cat(pair, 2) for pair in zip(own, near, strict=True)]
             query = places[0][:, :, :, row].flatten(2, 3)
-            hidden = None if band is None else self._hidden(band, extent, last - first)
+            hidden = (
+                None if band is None else self._row_mask(band, extent, last - first)
+            )
             key, value = near
             out = F.scaled_dot_product_attention(query, key, value, attn_mask=hidden)
             rows.append(out.unflatten(2, (extent.frames, extent.columns)))
@@ -213,16 +217,16 @@ class LocalAttention(ClipAttention):
             heads = torch.cat([first_ones, heads], dim=2)
         return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))
 
-    def _band(self, extent: Extent, like: Tensor) -> Tensor | None:
+    def _band(self, extent: Extent, template: Tensor) -> Tensor | None:
         """What hides columns that are too far; None if none is."""
         reach = radii(Grid(extent.rows, extent.columns))[1]
         if reach >= extent.columns - 1:
             return None
-        place = torch.arange(extent.columns, device=like.device)
+        place = torch.arange(extent.columns, device=template.device)
         far = (place[:, None] - place).abs() > reach
-        return like.new_zeros(far.shape).masked_fill(far, float("-inf"))
+        return template.new_zeros(far.shape).masked_fill(far, float("-inf"))
 
-    def _hidden(self, band: Tensor, extent: Extent, further_rows: int) -> Tensor:
+    def _row_mask(self, band: Tensor, extent: Extent, further_rows: int) -> Tensor:
         """`band` for the queries of one row of all frames and the rows they look at."""
         frames, columns = extent.frames, extent.columns
         shape = (frames, columns, frames, 1 + further_rows, columns)
@@ -230,7 +234,7 @@ class LocalAttention(ClipAttention):
         whole = whole.reshape(frames * columns, -1)
         return F.pad(whole, (self.num_prefix_tokens, 0))
 
-    def sees(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
+    def visibility(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
         far = []
         sides = (extent.rows, extent.columns)
         for side, reach in zip(sides, radii(Grid(*sides)), strict=True):
@@ -240,7 +244,7 @@ class LocalAttention(ClipAttention):
         near = rows[:, None, :, None] & columns[None, :, None, :]
         return near.flatten(0, 1).flatten(1, 2).repeat(extent.frames, extent.frames)
 
-    def prefix_sees(
+    def prefix_visibility(
         self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
     ) -> Bool[Tensor, "prefix keys"]:
         return torch.ones_like(own)
@@ -258,21 +262,21 @@ class StridedAttention(ClipAttention):
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
-        merged: Merged | None = None,
+        merged: MergeState | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         assert mask is None
         assert merged is None
-        return self._of_queries(x, x, grid)
+        return self._attend_queries(x, x, grid)
 
     def prefix_only(
         self, x: Float[Tensor, "batch tokens dim"], grid: Grid
     ) -> Float[Tensor, "batch prefix dim"]:
         """The output of the prefix tokens, without computing the others."""
-        return self._of_queries(x[:, : self.num_prefix_tokens], x, grid)
+        return self._attend_queries(x[:, : self.num_prefix_tokens], x, grid)
 
-    def _of_queries(self, queries: Tensor, x: Tensor, grid: Grid) -> Tensor:
+    def _attend_queries(self, queries: Tensor, x: Tensor, grid: Grid) -> Tensor:
         inner, before = self.num_heads * self.head_dim, self.num_prefix_tokens
-        patches = x[:, before:].unflatten(1, tuple(self.extent_of(x, grid)))
+        patches = x[:, before:].unflatten(1, tuple(self.get_extent(x, grid)))
         few = patches[:, ::STRIDE, ::STRIDE, ::STRIDE].flatten(1, 3)
         keys = torch.cat([x[:, :before], few], dim=1)
         weight, bias = self.qkv.weight, self.qkv.bias
@@ -281,12 +285,12 @@ class StridedAttention(ClipAttention):
         k, v = self._heads(F.linear(keys, weight[inner:], kv_bias), parts=2)
         return self._attend(q, k, v, None)
 
-    def sees(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
+    def visibility(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
         key = torch.zeros(tuple(extent), dtype=torch.bool)
         key[::STRIDE, ::STRIDE, ::STRIDE] = True
         return key.flatten().repeat(math.prod(extent), 1)
 
-    def prefix_sees(
+    def prefix_visibility(
         self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
     ) -> Bool[Tensor, "prefix keys"]:
         return patches[:1].expand_as(own)

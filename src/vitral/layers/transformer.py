@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.layers.attention import Attention
-from vitral.layers.merging import Merged, merge
+from vitral.layers.merging import MergeState, merge
 from vitral.layers.mlp import Mlp, SwiGLU
 from vitral.layers.position import Grid
 
@@ -86,9 +86,9 @@ class Block(nn.Module):
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None,
-        merged: Merged,
+        merged: MergeState,
         count: int,
-    ) -> tuple[Float[Tensor, "batch left dim"], Merged]:
+    ) -> tuple[Float[Tensor, "batch left dim"], MergeState]:
         """The same with `count` tokens fewer from the perceptron on (arXiv 2210.09461).
 
         Args:
@@ -102,14 +102,14 @@ class Block(nn.Module):
             x, merged = merge(x, keys, count, merged)
         return x + self.ls2(self.mlp(self.norm2(x))), merged
 
-    def forward_first(
+    def forward_queries(
         self,
         x: Float[Tensor, "batch tokens dim"],
         num_queries: int,
-        merged: Merged | None = None,
+        merged: MergeState | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         """The same for the first `num_queries` tokens, without computing the others."""
-        attended = self.attn.forward_first(self.norm1(x), num_queries, merged)
+        attended = self.attn.forward_queries(self.norm1(x), num_queries, merged)
         x = x[:, :num_queries] + self.drop_path1(self.ls1(attended))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 

@@ -8,17 +8,17 @@ from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
 from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.features import Features, Tokens
 from vitral.models.hybrid import HybridConfig
-from vitral.models.merging import merge_if_asked, set_merge, without_merging
+from vitral.models.merging import set_merge, set_merge_if_given, without_merging
 from vitral.models.registry import (
-    build,
-    changed,
-    config,
+    build_model,
+    config_from_fields,
     create,
     families,
-    family_of,
-    from_fields,
-    name_of,
+    get_config,
+    get_family_name,
+    get_model_name,
     names,
+    replace_config,
     tensor_shapes,
 )
 from vitral.models.resnet import ResNetConfig
@@ -28,7 +28,7 @@ from vitral.models.timesformer import (
     TimeSformerConfig,
     clip_config,
     from_image,
-    image_name,
+    image_tensor_name,
     keys_per_query,
 )
 from vitral.models.tnt import TNT, TNTConfig
@@ -54,21 +54,21 @@ __all__ = [
     "ViT",
     "ViTConfig",
     "VisionModel",
-    "build",
-    "changed",
+    "build_model",
     "clip_config",
-    "config",
+    "config_from_fields",
     "create",
     "families",
-    "family_of",
-    "from_fields",
     "from_image",
-    "image_name",
+    "get_config",
+    "get_family_name",
+    "get_model_name",
+    "image_tensor_name",
     "keys_per_query",
-    "merge_if_asked",
-    "name_of",
     "names",
+    "replace_config",
     "set_merge",
+    "set_merge_if_given",
     "tensor_shapes",
     "without_merging",
 ]

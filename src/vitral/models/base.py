@@ -39,7 +39,7 @@ class ModelConfig(ABC):
     @property
     def image_hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return pair(self.image_size)
+        return to_2tuple(self.image_size)
 
     @property
     def num_frames(self) -> int:
@@ -98,11 +98,13 @@ class VisionModel(nn.Module, ABC):
         """From pixels to what enters the first block."""
 
     @abstractmethod
-    def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
+    def forward_blocks(
+        self, tokens: Tokens, first: int = 0, last: int | None = None
+    ) -> Tokens:
         """The blocks from `first` up to, not including, `last`."""
 
     @abstractmethod
-    def finish(self, tokens: Tokens) -> Features:
+    def forward_norm(self, tokens: Tokens) -> Features:
         """What follows the last block, and tokens back to the image's geometry."""
 
     @abstractmethod
@@ -114,7 +116,7 @@ class VisionModel(nn.Module, ABC):
         """A new head: zero weights, so that every class starts equal."""
 
     @abstractmethod
-    def layer_of(self, name: str) -> int:
+    def layer_index(self, name: str) -> int:
         """Depth of a parameter: 0 stem, 1 ... num_blocks, num_blocks + 1 the rest."""
 
     def forward_features(
@@ -123,7 +125,7 @@ class VisionModel(nn.Module, ABC):
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Features:
         """Class token and patches after the final norm."""
-        return self.finish(self.encode(self.embed(image, patch_mask)))
+        return self.forward_norm(self.forward_blocks(self.embed(image, patch_mask)))
 
     def forward_head(self, features: Features) -> Float[Tensor, "batch classes"]:
         """Logits of what `forward_features` gave."""
@@ -133,7 +135,7 @@ class VisionModel(nn.Module, ABC):
         self, tokens: Tokens, first: int = 0
     ) -> Float[Tensor, "batch classes"]:
         """Logits from the tokens that enter block `first`."""
-        return self.forward_head(self.finish(self.encode(tokens, first)))
+        return self.forward_head(self.forward_norm(self.forward_blocks(tokens, first)))
 
     def forward(
         self,
@@ -158,14 +160,14 @@ class VisionModel(nn.Module, ABC):
             )
         self.num_frozen_blocks = num_blocks
         for name, parameter in self.named_parameters():
-            frozen = self.layer_of(name) <= num_blocks
+            frozen = self.layer_index(name) <= num_blocks
             if num_blocks == depth and name.split(".")[0] not in HEADS:
                 frozen = True
             parameter.requires_grad_(not frozen)
         self.train(self.training)
 
 
-class Named(NamedTuple):
+class ParsedName(NamedTuple):
     """A model name as understood: our name, and the settings that it stands for."""
 
     name: str
@@ -185,31 +187,33 @@ class Family:
     """Builds the model of a config, with fresh weights."""
     sizes: Mapping[str, Mapping[str, Any]]
     """The names that are listed, with the settings of each."""
-    compared: tuple[str, ...]
+    size_fields: tuple[str, ...]
     """The settings that make two models of the family different in size."""
-    understand: Callable[[str], Named | None] = lambda name: None
+    parse_name: Callable[[str], ParsedName | None] = lambda name: None
     """Other names of these models: timm's, Hugging Face's, patterns of our own."""
-    called: Callable[[Any], str] | None = None
+    name_for: Callable[[Any], str] | None = None
     """The name of a config, where `sizes` does not list all names."""
 
-    def named(self, name: str) -> Named | None:
+    def resolve_name(self, name: str) -> ParsedName | None:
         """What `name` means in this family; None if it is none of its names."""
         if name in self.sizes:
-            return Named(name, dict(self.sizes[name]))
-        return self.understand(name)
+            return ParsedName(name, dict(self.sizes[name]))
+        return self.parse_name(name)
 
-    def name_of(self, config: ModelConfig) -> str:
+    def get_name(self, config: ModelConfig) -> str:
         """The name of a model with these sizes, whatever its image; empty for none."""
-        if self.called is not None:
-            return self.called(config)
+        if self.name_for is not None:
+            return self.name_for(config)
         for name, settings in self.sizes.items():
             sizes = settings.keys() - {"image_size"}
-            if all(_same(getattr(config, key), settings[key]) for key in sizes):
+            if all(
+                _equal_settings(getattr(config, key), settings[key]) for key in sizes
+            ):
                 return name
         return ""
 
 
-def _same(one: Any, other: Any) -> bool:
+def _equal_settings(one: Any, other: Any) -> bool:
     """Whether two settings are equal, (16, 16) and 16 among them."""
     if isinstance(one, tuple) != isinstance(other, tuple):
         one, other = (
@@ -218,7 +222,7 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def pair(size: Size2d) -> tuple[int, int]:
+def to_2tuple(size: Size2d) -> tuple[int, int]:
     """(height, width) of a size that may be one number."""
     return size if isinstance(size, tuple) else (size, size)
 

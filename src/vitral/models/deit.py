@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitral.models.base import Family, Named, Size2d, require
+from vitral.models.base import Family, ParsedName, Size2d, require
 from vitral.models.features import Features, Tokens
 from vitral.models.vit import SIZES, ViT, ViTConfig
 
@@ -71,15 +71,15 @@ class DeiT(ViT):
         """New heads: zero weights, so that every class starts equal."""
         super().reset_head(num_classes)
         if self.config.distillation_head:
-            self.head_dist = self._new_head(num_classes)
+            self.head_dist = self._build_head(num_classes)
 
-    def _prefix(self) -> list[Float[Tensor, "1 tokens dim"]]:
-        cls, *registers = super()._prefix()
+    def _prefix_tokens(self) -> list[Float[Tensor, "1 tokens dim"]]:
+        cls, *registers = super()._prefix_tokens()
         return [cls, self.dist_token, *registers]
 
-    def finish(self, tokens: Tokens) -> Features:
+    def forward_norm(self, tokens: Tokens) -> Features:
         """Class token, distillation token and patches after the final norm."""
-        features = super().finish(tokens)
+        features = super().forward_norm(tokens)
         return features._replace(distillation=self.norm(tokens.x[:, 1]))
 
     def forward_heads(
@@ -101,13 +101,13 @@ class DeiT(ViT):
         logits, distilled = self.forward_heads(features)
         return (logits + distilled) / 2 if self.config.distillation_head else logits
 
-    def _only_class_token_counts(self, tokens: Tokens, first: int) -> bool:
+    def _needs_only_class_token(self, tokens: Tokens, first: int) -> bool:
         one_head = not self.config.distillation_head
-        return one_head and super()._only_class_token_counts(tokens, first)
+        return one_head and super()._needs_only_class_token(tokens, first)
 
-    def layer_of(self, name: str) -> int:
+    def layer_index(self, name: str) -> int:
         """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""
-        return 0 if name == "dist_token" else super().layer_of(name)
+        return 0 if name == "dist_token" else super().layer_index(name)
 
 
 FOREIGN_SIZES = {"tiny": "ti", "small": "s", "base": "b"}
@@ -130,7 +130,7 @@ NAMES: dict[str, dict[str, Any]] = {
 """The three published sizes."""
 
 
-def understand(name: str) -> Named | None:
+def parse_name(name: str) -> ParsedName | None:
     """A name of timm or of Hugging Face."""
     for pattern, changes in ((TIMM, {}), (HUGGING_FACE, {"norm_eps": 1e-12})):
         if match := pattern.fullmatch(name):
@@ -138,11 +138,11 @@ def understand(name: str) -> Named | None:
             ours = f"deit_{FOREIGN_SIZES[size]}16"
             image = {"patch_size": int(patch), "image_size": int(pixels or 224)}
             settings = {**NAMES[ours], **image, **changes}
-            return Named(ours.replace("16", patch), settings)
+            return ParsedName(ours.replace("16", patch), settings)
     return None
 
 
-def called(config: DeiTConfig) -> str:
+def name_for(config: DeiTConfig) -> str:
     """Our name of a model's size and patch; empty if it has none."""
     for name, settings in NAMES.items():
         sizes = settings.keys() - {"image_size", "act", "patch_size"}
@@ -158,7 +158,7 @@ FAMILY = Family(
     config=DeiTConfig,
     model=DeiT,
     sizes=NAMES,
-    compared=("embed_dim", "depth", "num_heads", "mlp_dim", "patch_hw"),
-    understand=understand,
-    called=called,
+    size_fields=("embed_dim", "depth", "num_heads", "mlp_dim", "patch_hw"),
+    parse_name=parse_name,
+    name_for=name_for,
 )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitral.layers import Merged
+from vitral.layers import MergeState
 
 
 class Features(NamedTuple):
@@ -34,7 +34,7 @@ class Tokens(NamedTuple):
     mask: Bool[Tensor, "batch tokens"] | None = None
     words: Float[Tensor, "batch patches words inner"] | None = None
     """Tokens inside each patch; None for a model that has none."""
-    kept: Int[Tensor, "batch patches"] | None = None
+    keep_indices: Int[Tensor, "batch patches"] | None = None
     """Raster indices of the patches that are in `x`; None when all are."""
-    merged: Merged | None = None
+    merged: MergeState | None = None
     """What the tokens of `x` stand for; None for themselves."""

@@ -19,13 +19,13 @@ from vitral.layers.bottleneck import (
     PostActivationUnit,
     Stem,
     backbone_macs,
-    channels_of,
+    output_channels,
     stages,
-    stride_of,
+    total_stride,
 )
 from vitral.layers.conv import ConvNumerics, EpsAt, Padding
 from vitral.layers.patch import patch_grid
-from vitral.models.base import Family, Named, require
+from vitral.models.base import Family, ParsedName, require
 from vitral.models.features import Tokens
 from vitral.models.resnet import require_backbone
 from vitral.models.vit import FOREIGN_SIZES, SIZES, ViT, ViTConfig
@@ -80,12 +80,12 @@ class HybridConfig(ViTConfig):
     @property
     def feature_stride(self) -> int:
         """Pixels between two cells of the backbone's map."""
-        return stride_of(self.units)
+        return total_stride(self.units)
 
     @property
     def feature_dim(self) -> int:
         """Channels of the backbone's map."""
-        return channels_of(self.units, self.width)
+        return output_channels(self.units, self.width)
 
     @property
     def feature_patch(self) -> tuple[int, int]:
@@ -118,7 +118,7 @@ class Hybrid(ViT):
 
     config: HybridConfig
 
-    def _stem(self, config: ViTConfig) -> nn.Module:
+    def _build_stem(self, config: ViTConfig) -> nn.Module:
         assert isinstance(config, HybridConfig)
         return HybridEmbed(config)
 
@@ -207,7 +207,7 @@ TIMM_NUMERICS: dict[str, Any] = {
 }
 
 
-def understand(name: str) -> Named | None:
+def parse_name(name: str) -> ParsedName | None:
     """A name of timm."""
     match = TIMM.fullmatch(name)
     if match is None:
@@ -216,7 +216,7 @@ def understand(name: str) -> Named | None:
     ours = f"{backbone}_vit_{FOREIGN_SIZES[size]}{stride}"
     if ours not in NAMES or (backbone == "r") != ("_p8_" in name):
         return None
-    return Named(ours, {**NAMES[ours], **TIMM_NUMERICS, "image_size": int(pixels)})
+    return ParsedName(ours, {**NAMES[ours], **TIMM_NUMERICS, "image_size": int(pixels)})
 
 
 FAMILY = Family(
@@ -225,7 +225,7 @@ FAMILY = Family(
     config=HybridConfig,
     model=Hybrid,
     sizes=NAMES,
-    compared=(
+    size_fields=(
         "embed_dim",
         "depth",
         "num_heads",
@@ -235,5 +235,5 @@ FAMILY = Family(
         "width_factor",
         "stem_width",
     ),
-    understand=understand,
+    parse_name=parse_name,
 )

@@ -12,7 +12,14 @@ from typing import get_args
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.layers import Block, Grid, attention_mask, members, num_merged, unmerged
+from vitral.layers import (
+    Block,
+    Grid,
+    attention_mask,
+    initial_merge_state,
+    merge_matrix,
+    num_merged,
+)
 from vitral.models.base import VisionModel
 from vitral.models.features import Tokens
 from vitral.models.vit import MergeSchedule, ViTConfig
@@ -38,10 +45,13 @@ def set_merge(
     if isinstance(config, ViTConfig) and isinstance(model, VisionModel):
         if not model.fixed:
             model.config = replace(config, merge_rate=rate, merge_schedule=schedule)
-        elif _asked(rate, schedule) != _asked(config.merge_rate, config.merge_schedule):
+        elif _merge_key(rate, schedule) != _merge_key(
+            config.merge_rate, config.merge_schedule
+        ):
             raise ConfigError(
                 "What an exported model merges is fixed in its file: it merges "
-                f"{_told(config)}. Leave `merge` out, or export the run again with "
+                f"{_describe_merge(config)}. Leave `merge` out, or export the run "
+                "again with "
                 f"`vitral export RUN OUT --merge {rate}`."
             )
     elif rate:
@@ -51,7 +61,7 @@ def set_merge(
         )
 
 
-def merge_if_asked(
+def set_merge_if_given(
     model: nn.Module, rate: int | None, schedule: MergeSchedule | None = None
 ) -> None:
     """As `set_merge`, where a rate is given; None leaves the model as it is.
@@ -71,11 +81,11 @@ def merge_if_asked(
         )
 
 
-def _asked(rate: int, schedule: MergeSchedule) -> tuple[int, str]:
+def _merge_key(rate: int, schedule: MergeSchedule) -> tuple[int, str]:
     return (rate, schedule if rate else "")
 
 
-def _told(config: ViTConfig) -> str:
+def _describe_merge(config: ViTConfig) -> str:
     if not config.merge_rate:
         return "nothing"
     return f"{config.merge_rate} tokens a block, spread by {config.merge_schedule}"
@@ -92,7 +102,7 @@ def without_merging(model: VisionModel) -> Iterator[None]:
         model.config = before
 
 
-def encode_merging(
+def forward_blocks_merging(
     tokens: Tokens,
     blocks: Sequence[nn.Module],
     rates: Sequence[int],
@@ -109,12 +119,12 @@ def encode_merging(
     x, merged = tokens.x, tokens.merged
     if merged is None:
         prefix = x.shape[1] - tokens.rows * tokens.columns
-        merged = unmerged(x, prefix, tokens.mask)
+        merged = initial_merge_state(x, prefix, tokens.mask)
     for index, block in enumerate(blocks):
         assert isinstance(block, Block)
         if tables:
-            shares = members(merged).to(x.dtype)
-            x = x + (tables[index] if merged.nothing else shares @ tables[index])
+            shares = merge_matrix(merged).to(x.dtype)
+            x = x + (tables[index] if merged.is_identity else shares @ tables[index])
         mask = None
         if merged.takes_part is not None:
             mask = attention_mask(merged.size > 0, x)

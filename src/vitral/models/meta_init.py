@@ -8,7 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 
-class _NoNumbers(TorchFunctionMode):
+class _SkipInit(TorchFunctionMode):
     """Leaves out torch's initialisations, which have nothing to fill.
 
     For tensors without numbers torch runs them as written in Python, and imports its
@@ -24,7 +24,7 @@ class _NoNumbers(TorchFunctionMode):
 
 
 @contextmanager
-def unfilled() -> Iterator[None]:
+def meta_init() -> Iterator[None]:
     """Models that are made here take no memory and draw no numbers."""
-    with torch.device("meta"), _NoNumbers():
+    with torch.device("meta"), _SkipInit():
         yield

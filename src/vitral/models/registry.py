@@ -18,7 +18,7 @@ import vitral.models
 from vitral import config_io
 from vitral.errors import ConfigError
 from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
-from vitral.models.meta_init import unfilled
+from vitral.models.meta_init import meta_init
 
 
 @cache
@@ -33,7 +33,7 @@ def families() -> Mapping[str, Family]:
     return MappingProxyType({name: found[name] for name in first})
 
 
-def family_of(config: ModelConfig) -> str:
+def get_family_name(config: ModelConfig) -> str:
     """The name of the family that a config belongs to."""
     for name, family in families().items():
         if type(config) is family.config:
@@ -41,16 +41,16 @@ def family_of(config: ModelConfig) -> str:
     raise ConfigError(f"{type(config).__name__} is the config of no family of models.")
 
 
-def build(config: ModelConfig) -> VisionModel:
+def build_model(config: ModelConfig) -> VisionModel:
     """The model of a config, with fresh weights."""
-    return families()[family_of(config)].model(config)
+    return families()[get_family_name(config)].model(config)
 
 
 @lru_cache(maxsize=16)
 def tensor_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """The name and shape of every tensor of a model's state, in order."""
-    with unfilled():
-        state = build(config).state_dict()
+    with meta_init():
+        state = build_model(config).state_dict()
     return MappingProxyType({name: tuple(t.shape) for name, t in state.items()})
 
 
@@ -59,30 +59,30 @@ def names() -> list[str]:
     return [name for family in families().values() for name in family.sizes]
 
 
-def config(name: str, changes: dict[str, Any] | None = None) -> ModelConfig:
+def get_config(name: str, changes: dict[str, Any] | None = None) -> ModelConfig:
     """The settings of a named model, with `changes` to its fields on top.
 
     Raises:
         ConfigError: nobody's name, or no such setting; the nearest are in the message.
     """
     for family in families().values():
-        named = family.named(name)
+        named = family.resolve_name(name)
         if named is not None:
             fields = {**named.settings, **(changes or {})}
-            return from_fields(family, fields, f"The model `{name}`")
+            return config_from_fields(family, fields, f"The model `{name}`")
     near = difflib.get_close_matches(name, names(), n=3, cutoff=0.3)
     hint = f" The nearest names are {', '.join(near)};" if near else ""
     raise ConfigError(f"Unknown model `{name}`.{hint} `vitral models` lists all.")
 
 
-def changed(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
+def replace_config(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
     """The same model with other values of some settings, checked like a new one."""
-    family = families()[family_of(config)]
-    fields = {**config_io.to_plain(config), **changes}
-    return from_fields(family, fields, "The model with its changes")
+    family = families()[get_family_name(config)]
+    fields = {**config_io.to_dict(config), **changes}
+    return config_from_fields(family, fields, "The model with its changes")
 
 
-def from_fields(
+def config_from_fields(
     family: Family, fields: dict[str, Any], what: str | Path
 ) -> ModelConfig:
     """A config of `family`; an unknown setting is an error that names the nearest."""
@@ -93,12 +93,12 @@ def from_fields(
             raise ConfigError(
                 f"{family.title} has no setting `{field}`. Did you mean `{near[0]}`?"
             )
-    return config_io.from_plain(family.config, fields, what)
+    return config_io.from_dict(family.config, fields, what)
 
 
-def name_of(config: ModelConfig) -> str:
+def get_model_name(config: ModelConfig) -> str:
     """The name of a model's size and patch; empty if it has none."""
-    return families()[family_of(config)].name_of(config)
+    return families()[get_family_name(config)].get_name(config)
 
 
 def create(
@@ -117,4 +117,4 @@ def create(
     changes = {"num_classes": num_classes, **config_changes}
     if image_size is not None:
         changes["image_size"] = image_size
-    return build(config(name, changes))
+    return build_model(get_config(name, changes))

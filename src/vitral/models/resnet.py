@@ -20,21 +20,21 @@ from vitral.layers.bottleneck import (
     Stage,
     Stem,
     backbone_macs,
-    channels_of,
     map_grid,
+    output_channels,
     stages,
-    stride_of,
+    total_stride,
 )
 from vitral.layers.conv import ConvNumerics, EpsAt, Padding
 from vitral.models.base import (
     Family,
     ModelConfig,
-    Named,
+    ParsedName,
     Size2d,
     VisionModel,
-    pair,
     require,
     require_input,
+    to_2tuple,
 )
 from vitral.models.features import Features, Tokens
 
@@ -85,7 +85,7 @@ class ResNetConfig(ModelConfig):
 
     @property
     def grid(self) -> Grid:
-        return map_grid(self.image_hw, stride_of(self.units))
+        return map_grid(self.image_hw, total_stride(self.units))
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -93,7 +93,7 @@ class ResNetConfig(ModelConfig):
 
     @property
     def pooled_dim(self) -> int:
-        return channels_of(self.units, self.width)
+        return output_channels(self.units, self.width)
 
     @property
     def num_blocks(self) -> int:
@@ -101,7 +101,7 @@ class ResNetConfig(ModelConfig):
 
     def macs(self, image_size: Size2d | None = None) -> int:
         """Multiply-accumulates of one image, those of convolutions and head."""
-        size = self.image_hw if image_size is None else pair(image_size)
+        size = self.image_hw if image_size is None else to_2tuple(image_size)
         body = backbone_macs(size, self.in_chans, self.units, self.width)
         return body + self.pooled_dim * self.num_classes
 
@@ -148,14 +148,16 @@ class ResNet(VisionModel):
         require_input(self.config, image)
         return _to_tokens(self.stem(image))
 
-    def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
+    def forward_blocks(
+        self, tokens: Tokens, first: int = 0, last: int | None = None
+    ) -> Tokens:
         """The units from `first` up to, not including, `last`."""
         x = _to_map(tokens)
         for unit in self._units()[first:last]:
             x = unit(x)
         return _to_tokens(x)
 
-    def finish(self, tokens: Tokens) -> Features:
+    def forward_norm(self, tokens: Tokens) -> Features:
         """The final norm and ReLU."""
         x = F.relu(self.norm(_to_map(tokens)))
         return Features(cls=None, patches=x.permute(0, 2, 3, 1))
@@ -164,7 +166,7 @@ class ResNet(VisionModel):
         """The mean of the map."""
         return features.patches.mean(dim=(1, 2))
 
-    def layer_of(self, name: str) -> int:
+    def layer_index(self, name: str) -> int:
         """Depth of a parameter: 0 stem, 1 ... units, num_blocks + 1 norm and head."""
         if name.startswith("stem."):
             return 0
@@ -230,7 +232,7 @@ UNITS: dict[int, tuple[int, ...]] = {
 }
 """Units per stage of each depth, counted in layers."""
 
-OURS = re.compile(rf"bit_r({'|'.join(map(str, UNITS))})x([1-9]\d?)")
+NAME_PATTERN = re.compile(rf"bit_r({'|'.join(map(str, UNITS))})x([1-9]\d?)")
 TIMM = re.compile(
     rf"resnetv2_({'|'.join(map(str, UNITS))})x([1-9])_bit(?:\.(goog_\w+))?"
 )
@@ -257,22 +259,24 @@ NAMES = {
 }
 
 
-def understand(name: str) -> Named | None:
+def parse_name(name: str) -> ParsedName | None:
     """Another width of ours, or a name of timm or Hugging Face."""
-    if match := OURS.fullmatch(name):
-        return Named(name, settings(int(match[1]), int(match[2])))
+    if match := NAME_PATTERN.fullmatch(name):
+        return ParsedName(name, settings(int(match[1]), int(match[2])))
     if match := TIMM.fullmatch(name):
         depth, factor = int(match[1]), int(match[2])
         pixels = _timm_pixels(depth, factor, match[3] or "")
         changes = {**TIMM_NUMERICS, "image_size": pixels}
-        return Named(f"bit_r{depth}x{factor}", {**settings(depth, factor), **changes})
+        return ParsedName(
+            f"bit_r{depth}x{factor}", {**settings(depth, factor), **changes}
+        )
     if match := HUGGING_FACE.fullmatch(name):
         depth = int(match[1])
-        return Named(f"bit_r{depth}x1", {**settings(depth, 1), **TIMM_NUMERICS})
+        return ParsedName(f"bit_r{depth}x1", {**settings(depth, 1), **TIMM_NUMERICS})
     return None
 
 
-def called(config: ResNetConfig) -> str:
+def name_for(config: ResNetConfig) -> str:
     """Our name of a model's size; empty if it has none."""
     for depth, units in UNITS.items():
         if config.units == units and config.stem_width == 64:
@@ -292,7 +296,7 @@ FAMILY = Family(
     config=ResNetConfig,
     model=ResNet,
     sizes=NAMES,
-    compared=("units", "width_factor", "stem_width"),
-    understand=understand,
-    called=called,
+    size_fields=("units", "width_factor", "stem_width"),
+    parse_name=parse_name,
+    name_for=name_for,
 )

@@ -93,12 +93,14 @@ class Distill(nn.Module):
         Raises:
             ConfigError: student, teacher and targets differ in classes.
         """
-        by_label, by_teacher = (_wide(x) for x in self._student(batch.image))
-        taught = self._ask(batch.image).to(by_label.dtype)
+        by_label, by_teacher = (
+            _at_least_float32(x) for x in self._student_logits(batch.image)
+        )
+        taught = self._teacher_logits(batch.image).to(by_label.dtype)
         _check_classes(by_label, taught, batch.target)
         target = batch.target.to(by_label.dtype)
         losses = softmax_loss(by_label, target, self.config.smoothing, None)
-        label_loss = losses.of_image.mean()
+        label_loss = losses.per_image.mean()
         if self.config.kind == "hard":
             teacher_loss = functional.cross_entropy(by_teacher, taught.argmax(dim=1))
         else:
@@ -113,14 +115,14 @@ class Distill(nn.Module):
             "agreement": (predicted == taught.argmax(dim=1)).float().mean(),
         }
 
-    def _student(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _student_logits(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Logits for the labels, and logits for the teacher."""
         if isinstance(self.model, DeiT):
             return self.model.forward_heads(self.model.forward_features(image))
         logits = self.model(image)
         return logits, logits
 
-    def _ask(self, image: Tensor) -> Tensor:
+    def _teacher_logits(self, image: Tensor) -> Tensor:
         """The teacher's logits; whoever else uses it may have put it in train mode."""
         self.teacher.eval()
         with torch.no_grad():
@@ -152,7 +154,7 @@ def soft_loss(
     return divergence * temperature**2
 
 
-def _wide(logits: Tensor) -> Tensor:
+def _at_least_float32(logits: Tensor) -> Tensor:
     """At least float32: a sum over classes needs the digits."""
     half = logits.dtype in (torch.bfloat16, torch.float16)
     return logits.float() if half else logits

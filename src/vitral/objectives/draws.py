@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vitral.data.rng import keyed_generator
+from vitral.data.rng import generator_for
 
-_OF_EVALUATION = 0
+_EVALUATION_KEY = 0
 
 
 @torch.compiler.disable
@@ -28,7 +28,7 @@ def draw_key(generator: torch.Generator | None, training: bool) -> int:
             hidden at each of them.
     """
     if generator is None and not training:
-        return _OF_EVALUATION
+        return _EVALUATION_KEY
     return int(torch.randint(2**63 - 1, (), generator=generator))
 
 
@@ -44,6 +44,6 @@ def uniform(
     rows = []
     for name in ids:
         again = (seen[name],) if seen[name] else ()
-        rows.append(keyed_generator(purpose, key, name, *again).random(columns))
+        rows.append(generator_for(purpose, key, name, *again).random(columns))
         seen[name] += 1
     return torch.from_numpy(np.stack(rows))

@@ -22,8 +22,8 @@ from vitral.objectives.mae_decoder import Decoder, reset_linears, sincos
 from vitral.objectives.patches import (
     Reconstruction,
     from_patches,
+    gather_rows,
     require_all_patches,
-    rows_at,
     to_patches,
 )
 from vitral.objectives.supervised import BatchLike
@@ -73,14 +73,14 @@ class MAEConfig(ObjectiveConfig):
 class Shuffle(NamedTuple):
     """Which patches are kept, and the way back."""
 
-    kept: Int[Tensor, "batch visible"]
+    ids_keep: Int[Tensor, "batch visible"]
     """Raster indices of the visible patches, in the order in which they are encoded."""
-    restore: Int[Tensor, "batch patches"]
+    ids_restore: Int[Tensor, "batch patches"]
     """For each patch its place in [visible, hidden]."""
     hidden: Bool[Tensor, "batch patches"]
 
 
-class Masked(NamedTuple):
+class MAEOutput(NamedTuple):
     """One masked pass over a batch."""
 
     loss: Float[Tensor, ""]
@@ -120,36 +120,36 @@ class MAE(nn.Module):
                 model takes.
         """
         key = draw_key(generator, self.training)
-        grid = self._grid_of(batch.image)
+        grid = self._get_grid(batch.image)
         noise = uniform(batch.id, math.prod(grid), "mae", key)
-        found = self.masked_pass(batch.image, noise.to(batch.image.device))
+        found = self.forward_masked(batch.image, noise.to(batch.image.device))
         return {"loss": found.loss, "hidden": found.hidden.float().mean()}
 
-    def masked_pass(
+    def forward_masked(
         self,
         image: Float[Tensor, "batch channels height width"],
         noise: Float[Tensor, "batch patches"],
-    ) -> Masked:
+    ) -> MAEOutput:
         """Hide the patches with the most noise, draw them, and compare."""
         tokens = self.model.embed(image)
         grid = Grid(tokens.rows, tokens.columns)
-        shuffle = shuffle_by(noise, visible_of(grid, self.config.mask_ratio))
-        seen = self.encode(tokens.x, grid, shuffle.kept)
-        prediction = self.decoder(seen, grid, shuffle.restore)
+        shuffle = shuffle_patches(noise, num_visible(grid, self.config.mask_ratio))
+        seen = self.forward_encoder(tokens.x, grid, shuffle.ids_keep)
+        prediction = self.decoder(seen, grid, shuffle.ids_restore)
         target = to_patches(image, self.model.config.patch_hw)
         if self.config.norm_pix_loss:
             mean, deviation = statistics(target)
             target = (target - mean) / deviation
-        error = (_wide(prediction) - target).square().mean(dim=-1)
+        error = (_at_least_float32(prediction) - target).square().mean(dim=-1)
         share = shuffle.hidden.to(error.dtype)
         loss = (error * share).sum() / share.sum()
-        return Masked(loss, prediction, shuffle.hidden)
+        return MAEOutput(loss, prediction, shuffle.hidden)
 
-    def encode(
+    def forward_encoder(
         self,
         x: Float[Tensor, "batch tokens dim"],
         grid: Grid,
-        kept: Int[Tensor, "batch visible"],
+        ids_keep: Int[Tensor, "batch visible"],
     ) -> Float[Tensor, "batch seen dim"]:
         """The prefix tokens and the visible patches, through the blocks and the norm.
 
@@ -157,7 +157,7 @@ class MAE(nn.Module):
             x: every token, positions added.
         """
         prefix = self.model.config.num_prefix_tokens
-        x = torch.cat([x[:, :prefix], rows_at(x[:, prefix:], kept)], dim=1)
+        x = torch.cat([x[:, :prefix], gather_rows(x[:, prefix:], ids_keep)], dim=1)
         for block in self.model.blocks:
             x = block(x, grid)
         return self.model.norm(x)
@@ -174,25 +174,25 @@ class MAE(nn.Module):
         open: those of the hidden patch itself are taken, so the picture is better
         than what the model knows.
         """
-        found = self.masked_pass(image, noise)
+        found = self.forward_masked(image, noise)
         size = self.model.config.patch_hw
         truth = to_patches(image, size)
-        drawn = _wide(found.prediction).to(truth.dtype)
+        drawn = _at_least_float32(found.prediction).to(truth.dtype)
         if self.config.norm_pix_loss:
             mean, deviation = statistics(truth)
             drawn = drawn * deviation + mean
         patches = torch.where(found.hidden[:, :, None], drawn, truth)
-        grid = self._grid_of(image)
+        grid = self._get_grid(image)
         return Reconstruction(
             from_patches(patches, grid, size), found.hidden.unflatten(1, tuple(grid))
         )
 
-    def _grid_of(self, image: Tensor) -> Grid:
+    def _get_grid(self, image: Tensor) -> Grid:
         height, width = self.model.config.patch_hw
         return Grid(image.shape[-2] // height, image.shape[-1] // width)
 
 
-def start(model: ViT) -> None:
+def init_encoder(model: ViT) -> None:
     """Give an encoder the weights that MAE starts from, its positions fixed.
 
     Linear maps get Xavier's uniform weights and no bias, the patch map as if it were
@@ -228,14 +228,14 @@ def start(model: ViT) -> None:
     model.pos_embed.requires_grad_(False)
 
 
-def shuffle_by(noise: Float[Tensor, "batch patches"], visible: int) -> Shuffle:
+def shuffle_patches(noise: Float[Tensor, "batch patches"], visible: int) -> Shuffle:
     """Keep the `visible` patches with the least noise."""
     order = noise.argsort(dim=1)
     restore = order.argsort(dim=1)
     return Shuffle(order[:, :visible], restore, restore >= visible)
 
 
-def visible_of(grid: Grid, mask_ratio: float) -> int:
+def num_visible(grid: Grid, mask_ratio: float) -> int:
     """How many patches stay: the share of them, rounded down.
 
     Raises:
@@ -258,7 +258,7 @@ def statistics(
     return mean, (variance + 1e-6).sqrt()
 
 
-def _wide(x: Tensor) -> Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
     """At least float32: squares of half-precision numbers lose their digits."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 

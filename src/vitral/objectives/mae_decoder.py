@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vitral.layers import Attention, Block, Grid, Mlp
 from vitral.models import ViTConfig
-from vitral.objectives.patches import rows_at
+from vitral.objectives.patches import gather_rows
 
 _TEMPERATURE = 10_000.0
 
@@ -55,7 +55,7 @@ class Decoder(nn.Module):
         x = self.embed(seen)
         gaps = restore.shape[1] - (x.shape[1] - prefix)
         masks = self.mask_token.to(x.dtype).expand(x.shape[0], gaps, -1)
-        patches = rows_at(torch.cat([x[:, prefix:], masks], dim=1), restore)
+        patches = gather_rows(torch.cat([x[:, prefix:], masks], dim=1), restore)
         patches = patches + sincos(grid, x.shape[-1], self.mask_token)
         x = torch.cat([x[:, :prefix], patches], dim=1)
         for block in self.blocks:
@@ -63,20 +63,22 @@ class Decoder(nn.Module):
         return self.pred(self.norm(x))[:, prefix:]
 
 
-def sincos(grid: Grid, dim: int, like: Tensor) -> Float[Tensor, "patches dim"]:
+def sincos(grid: Grid, dim: int, template: Tensor) -> Float[Tensor, "patches dim"]:
     """Sines and cosines of the column, then of the row; dim / 4 frequencies.
 
     They fall from 1 by 10,000^(-4/dim) and do not reach 1/10,000, unlike those of
     `layers.sincos_2d` (arXiv 2205.01580).
     """
     quarter = dim // 4
-    exponent = torch.arange(quarter, dtype=torch.float64, device=like.device) / quarter
+    exponent = (
+        torch.arange(quarter, dtype=torch.float64, device=template.device) / quarter
+    )
     omega = _TEMPERATURE**-exponent
-    rows = torch.arange(grid.rows, dtype=torch.float64, device=like.device)
-    columns = torch.arange(grid.columns, dtype=torch.float64, device=like.device)
+    rows = torch.arange(grid.rows, dtype=torch.float64, device=template.device)
+    columns = torch.arange(grid.columns, dtype=torch.float64, device=template.device)
     y = (rows[:, None] * omega).repeat_interleave(grid.columns, dim=0)
     x = (columns[:, None] * omega).repeat(grid.rows, 1)
-    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).to(like.dtype)
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).to(template.dtype)
 
 
 def reset_linears(module: nn.Module) -> None:

@@ -24,16 +24,16 @@ from vitral.objectives.draws import draw_key, uniform
 from vitral.objectives.patches import (
     Reconstruction,
     from_patches,
+    gather_rows,
     require_all_patches,
-    rows_at,
     to_patches,
 )
 from vitral.objectives.supervised import BatchLike
 
 LEVELS = 8
-COLOURS = LEVELS**3
+NUM_COLORS = LEVELS**3
 HALF = (0.5, 0.5, 0.5)
-SIDE = 4
+SMALL_PATCH_SIDE = 4
 """Cells along a side of the 4 x 4 down-sized patch."""
 
 Target = Literal["mean_colour", "small_patch", "pixels"]
@@ -118,7 +118,7 @@ class MaskedPatch(nn.Module):
         dim = model.config.embed_dim
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim).to(like))
         nn.init.normal_(self.mask_token, std=0.02)
-        outputs = outputs_of(config, model.config.patch_hw)
+        outputs = num_outputs(config, model.config.patch_hw)
         self.head = nn.Linear(dim, outputs).to(like.device, like.dtype)
         nn.init.zeros_(self.head.weight)  # every colour starts equal: ln 512
         nn.init.zeros_(self.head.bias)
@@ -140,28 +140,30 @@ class MaskedPatch(nn.Module):
         size = (image.shape[-2], image.shape[-1])
         patches = math.prod(patch_grid(size, self.model.config.patch_hw))
         key = draw_key(generator, self.training)
-        corruption = draw(self.config, batch.id, patches, key)
-        return self.corrupted_pass(
+        corruption = draw_corruption(self.config, batch.id, patches, key)
+        return self.forward_corrupted(
             image, Corruption(*(part.to(image.device) for part in corruption))
         )
 
-    def corrupted_pass(
+    def forward_corrupted(
         self,
         image: Float[Tensor, "batch channels height width"],
         corruption: Corruption,
     ) -> dict[str, Tensor]:
         """The loss of `image` with these patches corrupted."""
         answers = self.predict(image, corruption)
-        cells = to_patches(self._colours(image), self.model.config.patch_hw)
-        wanted = rows_at(cells, corruption.chosen)
+        cells = to_patches(self._denormalize(image), self.model.config.patch_hw)
+        wanted = gather_rows(cells, corruption.chosen)
         if self.config.target == "pixels":
             return {"loss": (answers - wanted).square().mean()}
         if self.config.target == "small_patch":
-            wanted = shrink(wanted, self.model.config.patch_hw).unflatten(2, (-1, 3))
-            answers = answers.unflatten(2, (-1, COLOURS))
+            wanted = downsample_patches(wanted, self.model.config.patch_hw).unflatten(
+                2, (-1, 3)
+            )
+            answers = answers.unflatten(2, (-1, NUM_COLORS))
         else:
             wanted = wanted.unflatten(2, (-1, 3)).mean(dim=2)
-        classes = colour_class(wanted)
+        classes = color_class(wanted)
         loss = functional.cross_entropy(answers.flatten(0, -2), classes.flatten())
         correct = answers.detach().argmax(dim=-1) == classes
         return {"loss": loss, "accuracy": correct.float().mean()}
@@ -175,9 +177,13 @@ class MaskedPatch(nn.Module):
         config = self.model.config
         grid = patch_grid((image.shape[-2], image.shape[-1]), config.patch_hw)
         patches = self.model.patch_embed(image)
-        tokens = self.model.sequence(self.corrupt(patches, corruption), grid, None)
-        seen = self.model.finish(self.model.encode(tokens)).patches.flatten(1, 2)
-        answers = self.head(rows_at(seen, corruption.chosen))
+        tokens = self.model.build_sequence(
+            self.corrupt(patches, corruption), grid, None
+        )
+        seen = self.model.forward_norm(
+            self.model.forward_blocks(tokens)
+        ).patches.flatten(1, 2)
+        answers = self.head(gather_rows(seen, corruption.chosen))
         half = answers.dtype in (torch.bfloat16, torch.float16)
         return answers.float() if half else answers
 
@@ -185,7 +191,7 @@ class MaskedPatch(nn.Module):
         self, patches: Float[Tensor, "batch patches dim"], corruption: Corruption
     ) -> Float[Tensor, "batch patches dim"]:
         """The embeddings with some replaced, before positions are added."""
-        own = rows_at(patches, corruption.chosen)
+        own = gather_rows(patches, corruption.chosen)
         others = patches.flatten(0, 1)[corruption.source]
         new = torch.where(corruption.swapped[:, :, None], others, own)
         mask_token = self.mask_token.to(patches.dtype)
@@ -207,23 +213,25 @@ class MaskedPatch(nn.Module):
         grid = patch_grid((image.shape[-2], image.shape[-1]), size)
         answers = self.predict(image, corruption)
         if self.config.target != "pixels":
-            answers = spread(answers.unflatten(2, (-1, COLOURS)).argmax(3), size)
+            answers = expand_colors(
+                answers.unflatten(2, (-1, NUM_COLORS)).argmax(3), size
+            )
         index = corruption.chosen
-        truth = to_patches(self._colours(image), size)
+        truth = to_patches(self._denormalize(image), size)
         drawn = answers.to(truth.dtype)
         patches = truth.scatter(1, index[:, :, None].expand_as(drawn), drawn)
         hidden = torch.zeros_like(truth[:, :, 0], dtype=torch.bool)
         hidden = hidden.scatter(1, index, True)  # the value to write
-        mean, std = self._normalisation(image)
+        mean, std = self._mean_and_std(image)
         restored = (from_patches(patches, grid, size) - mean) / std
         return Reconstruction(restored, hidden.unflatten(1, tuple(grid)))
 
-    def _colours(self, image: Tensor) -> Tensor:
+    def _denormalize(self, image: Tensor) -> Tensor:
         """The image before pre-processing normalised it, 0..1."""
-        mean, std = self._normalisation(image)
+        mean, std = self._mean_and_std(image)
         return image * std + mean
 
-    def _normalisation(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def _mean_and_std(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each channel, [3, 1, 1]."""
         mean, std = (
             image.new_tensor(values)[:, None, None] for values in (self.mean, self.std)
@@ -231,14 +239,14 @@ class MaskedPatch(nn.Module):
         return mean, std
 
 
-def outputs_of(config: MaskedPatchConfig, patch_size: tuple[int, int]) -> int:
+def num_outputs(config: MaskedPatchConfig, patch_size: tuple[int, int]) -> int:
     """Numbers that are predicted of each corrupted patch."""
     if config.target == "pixels":
         return math.prod(patch_size) * 3
-    return COLOURS * (1 if config.target == "mean_colour" else SIDE**2)
+    return NUM_COLORS * (1 if config.target == "mean_colour" else SMALL_PATCH_SIDE**2)
 
 
-def draw(
+def draw_corruption(
     config: MaskedPatchConfig, ids: tuple[str, ...], patches: int, key: int
 ) -> Corruption:
     """round(share · patches) of each image, without replacement (our choice).
@@ -261,13 +269,13 @@ def draw(
     )
 
 
-def colour_class(colour: Float[Tensor, "*places 3"]) -> Int[Tensor, "*places"]:
+def color_class(color: Float[Tensor, "*places 3"]) -> Int[Tensor, "*places"]:
     """64·red + 8·green + blue, each the eighth of 0..1 that it lies in (our choice)."""
-    red, green, blue = (colour * LEVELS).floor().clamp(0, LEVELS - 1).long().unbind(-1)
+    red, green, blue = (color * LEVELS).floor().clamp(0, LEVELS - 1).long().unbind(-1)
     return (red * LEVELS + green) * LEVELS + blue
 
 
-def spread(
+def expand_colors(
     classes: Int[Tensor, "batch patches cells"], size: tuple[int, int]
 ) -> Float[Tensor, "batch patches values"]:
     """Patches of `size` in the colours of their cells: one, or 4 x 4 of them."""
@@ -281,7 +289,7 @@ def spread(
     return colours[:, :, cell].flatten(2)
 
 
-def shrink(
+def downsample_patches(
     patches: Float[Tensor, "batch patches values"], size: tuple[int, int]
 ) -> Float[Tensor, "batch patches small"]:
     """RGB patches of `size` as 4 x 4 means, in the same order of values.
@@ -289,7 +297,7 @@ def shrink(
     Where a side is not a multiple of 4, cells overlap by a pixel.
     """
     pixels = patches.flatten(0, 1).unflatten(1, (*size, 3)).permute(0, 3, 1, 2)
-    small = functional.adaptive_avg_pool2d(pixels, SIDE).permute(0, 2, 3, 1)
+    small = functional.adaptive_avg_pool2d(pixels, SMALL_PATCH_SIDE).permute(0, 2, 3, 1)
     return small.flatten(1).unflatten(0, patches.shape[:2])
 
 
@@ -307,8 +315,9 @@ def _require_model(model: nn.Module, config: MaskedPatchConfig) -> None:
             "Masked patch prediction is about red, green and blue: got a model of "
             f"{model.config.in_chans} channels; build it with `in_chans=3`."
         )
-    if config.target == "small_patch" and min(model.config.patch_hw) < SIDE:
+    if config.target == "small_patch" and min(model.config.patch_hw) < SMALL_PATCH_SIDE:
         raise ConfigError(
-            f"`target=small_patch` needs patches of {SIDE} x {SIDE} pixels or more: "
+            f"`target=small_patch` needs patches of {SMALL_PATCH_SIDE} x "
+            f"{SMALL_PATCH_SIDE} pixels or more: "
             f"got {model.config.patch_hw}. Use `target=mean_colour`."
         )

@@ -33,7 +33,7 @@ def from_patches(
     return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def rows_at(
+def gather_rows(
     x: Float[Tensor, "batch rows dim"], index: Int[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch chosen dim"]:
     """The rows of each example in the order of its indices."""

@@ -157,4 +157,4 @@ def self_training_loss(
     """
     labelled = softmax_loss(logits, target, smoothing, None)
     other = softmax_loss(pseudo_logits, pseudo_target, 0.0, None)
-    return labelled.of_image.mean() + ratio * other.of_image.mean()
+    return labelled.per_image.mean() + ratio * other.per_image.mean()

@@ -68,7 +68,7 @@ class SupervisedConfig(ObjectiveConfig):
 class Losses(NamedTuple):
     """The loss of each image, and what their sum is divided by for the mean."""
 
-    of_image: Float[Tensor, "batch"]
+    per_image: Float[Tensor, "batch"]
     divisor: Float[Tensor, ""]
 
 
@@ -112,7 +112,7 @@ class Supervised(nn.Module):
             losses = sigmoid_loss(logits, target, self.config.smoothing, weights)
         correct = logits.detach().argmax(dim=1) == batch.label
         return {
-            "loss": losses.of_image.sum() / losses.divisor,
+            "loss": losses.per_image.sum() / losses.divisor,
             "accuracy": correct.float().mean(),
             "weight": losses.divisor.detach(),
         }

@@ -2,7 +2,7 @@
 
 from vitral.plots.arrays import upsample
 from vitral.plots.attention import (
-    colour_overlay,
+    color_overlay,
     comparison,
     gallery,
     heads,
@@ -11,57 +11,57 @@ from vitral.plots.attention import (
     tint,
 )
 from vitral.plots.classes import class_counts, confusion, per_class, reliability
-from vitral.plots.clips import animation, colour_strip, strip, strip_pixels
-from vitral.plots.cost_curves import Line, Panel, growth
+from vitral.plots.clips import animation, color_strip, filmstrip, filmstrip_pixels
+from vitral.plots.cost_curves import CostCurve, CostPanel, cost_growth
 from vitral.plots.distance import distance
-from vitral.plots.embeddings import colours, filters, position_panels, positions
-from vitral.plots.faithfulness import faithfulness_curves, randomisation
-from vitral.plots.learning_curves_by_model import Grown, data_sizes
+from vitral.plots.embeddings import feature_colors, filters, position_panels, positions
+from vitral.plots.faithfulness import faithfulness_curves, randomization
+from vitral.plots.learning_curves_by_model import DataSizeSeries, data_size_curves
 from vitral.plots.pseudo import pseudo_labels
 from vitral.plots.rank import rank_curves, similarity_curves
-from vitral.plots.reconstruction import masked, reconstructions
-from vitral.plots.scaling import FittedCurve, data_size
-from vitral.plots.study import seeds
+from vitral.plots.reconstruction import mask_patches, reconstructions
+from vitral.plots.scaling import FittedCurve, data_size_curve
+from vitral.plots.study import seed_accuracies
 from vitral.plots.style import Plot, to_pdf, to_png, to_svg
 from vitral.plots.training import learning_curves
 
 __all__ = [
+    "CostCurve",
+    "CostPanel",
+    "DataSizeSeries",
     "FittedCurve",
-    "Grown",
-    "Line",
-    "Panel",
     "Plot",
     "animation",
     "class_counts",
-    "colour_overlay",
-    "colour_strip",
-    "colours",
+    "color_overlay",
+    "color_strip",
     "comparison",
     "confusion",
-    "data_size",
-    "data_sizes",
+    "cost_growth",
+    "data_size_curve",
+    "data_size_curves",
     "distance",
     "faithfulness_curves",
+    "feature_colors",
+    "filmstrip",
+    "filmstrip_pixels",
     "filters",
     "gallery",
-    "growth",
     "heads",
     "learning_curves",
-    "masked",
+    "mask_patches",
     "overlay",
     "per_class",
     "position_panels",
     "positions",
     "pseudo_labels",
-    "randomisation",
+    "randomization",
     "rank_curves",
     "reconstructions",
     "reliability",
-    "seeds",
+    "seed_accuracies",
     "shade",
     "similarity_curves",
-    "strip",
-    "strip_pixels",
     "tint",
     "to_pdf",
     "to_png",

@@ -18,7 +18,7 @@ MOST_PIXELS = 1024  # a longer side is not seen in a figure and would fill its f
 
 
 @runtime_checkable
-class Several(Protocol):
+class ArraySequence(Protocol):
     """A list of arrays of one size or several, or an array with one dimension more."""
 
     def __len__(self) -> int: ...
@@ -26,7 +26,7 @@ class Several(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-def table(values: ArrayLike, name: str, *axes: str) -> Float[np.ndarray, "..."]:
+def check_array(values: ArrayLike, name: str, *axes: str) -> Float[np.ndarray, "..."]:
     """Finite float64 with one dimension for each name in `axes`.
 
     Raises:
@@ -49,13 +49,15 @@ def table(values: ArrayLike, name: str, *axes: str) -> Float[np.ndarray, "..."]:
     return array
 
 
-def picture(image: ArrayLike, name: str = "the image") -> Float[np.ndarray, "h w 3"]:
+def check_image(
+    image: ArrayLike, name: str = "the image"
+) -> Float[np.ndarray, "h w 3"]:
     """An RGB picture as 0..1, its longer side at most MOST_PIXELS.
 
     Raises:
         DataError: not [height, width, 3], or neither 0..255 integers nor 0..1.
     """
-    array = table(image, name, "height", "width", "3 colours")
+    array = check_array(image, name, "height", "width", "3 colours")
     whole = np.issubdtype(np.asarray(image).dtype, np.integer)
     if array.shape[2] != 3:
         hint = (
@@ -83,7 +85,7 @@ def picture(image: ArrayLike, name: str = "the image") -> Float[np.ndarray, "h w
     return np.stack([_lanczos(array[..., i], *size) for i in range(3)], -1)
 
 
-def pictures(images: Several) -> list[Float[np.ndarray, "h w 3"]]:
+def check_images(images: ArraySequence) -> list[Float[np.ndarray, "h w 3"]]:
     """Pictures of one size or several.
 
     Raises:
@@ -91,10 +93,10 @@ def pictures(images: Several) -> list[Float[np.ndarray, "h w 3"]]:
     """
     if len(images) == 0:
         raise DataError("there is no image to draw: the list is empty.")
-    return [picture(image, f"image {i}") for i, image in enumerate(images)]
+    return [check_image(image, f"image {i}") for i, image in enumerate(images)]
 
 
-def same_number(name: str, number: int, images: int) -> None:
+def check_consistent_length(name: str, number: int, images: int) -> None:
     """Raises:
     DataError: the two numbers differ.
     """
@@ -116,7 +118,7 @@ def upsample(
     Raises:
         DataError: the map is not [rows, columns] of finite numbers.
     """
-    patches = table(heat, "a map", "rows", "columns")
+    patches = check_array(heat, "a map", "rows", "columns")
     return upsample_frames(patches[None], height, width, blur)[0]
 
 
@@ -129,7 +131,7 @@ def upsample_frames(
     Raises:
         DataError: the map is not [frames, rows, columns] of finite numbers.
     """
-    patches = table(heats, "the map of a clip", "frames", "rows", "columns")
+    patches = check_array(heats, "the map of a clip", "frames", "rows", "columns")
     low, high = patches.min(), patches.max()
     # What float32 makes of a map that is the same everywhere is not to be enlarged.
     if high - low <= 1e-5 * max(abs(low), abs(high)):

@@ -12,18 +12,25 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import Several, picture, pictures, same_number, table, upsample
+from vitral.plots.arrays import (
+    ArraySequence,
+    check_array,
+    check_consistent_length,
+    check_image,
+    check_images,
+    upsample,
+)
 from vitral.plots.panels import (
-    caption,
-    colour_bar,
+    add_colorbar,
+    align_pair,
     even_columns,
-    join,
+    make_panels,
     middle_aspect,
     pair_columns,
-    panels,
-    show,
+    set_caption,
+    show_image,
 )
-from vitral.plots.style import Plot, counted, look, plain
+from vitral.plots.style import Plot, pluralize, shorten, style_context
 
 MOST_PAIRS = 48
 MOST_HEADS = 48
@@ -42,7 +49,7 @@ def shade(
         blur: standard deviation of the Gaussian over the map, in patches.
         darkest: the brightness where the map is least; above 0 keeps it visible.
     """
-    pixels = picture(image)
+    pixels = check_image(image)
     part = upsample(heat, pixels.shape[0], pixels.shape[1], blur)[..., None]
     return pixels * (darkest + (1 - darkest) * part)
 
@@ -51,11 +58,11 @@ def tint(
     image: ArrayLike, heat: ArrayLike, blur: float = 1.0
 ) -> Float[np.ndarray, "h w 3"]:
     """The picture in grey under colours from dark (low) to yellow (high): 0..1."""
-    pixels = picture(image)
-    return coloured(pixels, upsample(heat, pixels.shape[0], pixels.shape[1], blur))
+    pixels = check_image(image)
+    return blend_heatmap(pixels, upsample(heat, pixels.shape[0], pixels.shape[1], blur))
 
 
-def coloured(
+def blend_heatmap(
     pixels: Float[np.ndarray, "*frames h w 3"], part: Float[np.ndarray, "*frames h w"]
 ) -> Float[np.ndarray, "*frames h w 3"]:
     """What `tint` makes of pixels and a map of as many pixels, both from 0 to 1."""
@@ -77,48 +84,48 @@ def overlay(
     Raises:
         DataError: a shape or a value that cannot be drawn.
     """
-    pixels = picture(image)
+    pixels = check_image(image)
     shaded = shade(pixels, heat, blur)
-    with look():
-        drawn = panels(2, 2, pixels.shape[1] / pixels.shape[0], plain(title, 80))
+    with style_context():
+        drawn = make_panels(2, 2, pixels.shape[1] / pixels.shape[0], shorten(title, 80))
         for axes, part, name in zip(
             drawn.axes,
             (pixels, shaded),
             ("input", "the map as brightness"),
             strict=True,
         ):
-            show(axes, part)
-            caption(axes, name, drawn.letters, quiet=True)
-    return Plot(drawn.figure, f"{plain(title, 80)} over a picture. {_summary(heat)}")
+            show_image(axes, part)
+            set_caption(axes, name, drawn.letters, quiet=True)
+    return Plot(drawn.figure, f"{shorten(title, 80)} over a picture. {_summary(heat)}")
 
 
-def colour_overlay(
+def color_overlay(
     image: ArrayLike, heat: ArrayLike, *, title: str = "Attention", blur: float = 1.0
 ) -> Plot:
     """A picture and its map in colour, with a colour bar; see `overlay`.
 
     For dark pictures, on which brightness says little.
     """
-    pixels = picture(image)
-    with look():
-        drawn = panels(
-            2, 2, pixels.shape[1] / pixels.shape[0], plain(title, 80), bar=True
+    pixels = check_image(image)
+    with style_context():
+        drawn = make_panels(
+            2, 2, pixels.shape[1] / pixels.shape[0], shorten(title, 80), bar=True
         )
-        show(drawn.axes[0], pixels)
-        show(drawn.axes[1], tint(pixels, heat, blur))
-        caption(drawn.axes[0], "input", drawn.letters, quiet=True)
-        caption(drawn.axes[1], "the map as colour", drawn.letters, quiet=True)
-        colour_bar(
+        show_image(drawn.axes[0], pixels)
+        show_image(drawn.axes[1], tint(pixels, heat, blur))
+        set_caption(drawn.axes[0], "input", drawn.letters, quiet=True)
+        set_caption(drawn.axes[1], "the map as colour", drawn.letters, quiet=True)
+        add_colorbar(
             drawn.figure, drawn.axes[1], HEAT, 0.0, 1.0, "least to greatest value"
         )
     return Plot(
-        drawn.figure, f"{plain(title, 80)} in colour over a picture. {_summary(heat)}"
+        drawn.figure, f"{shorten(title, 80)} in colour over a picture. {_summary(heat)}"
     )
 
 
 def gallery(
-    images: Several,
-    heats: Several,
+    images: ArraySequence,
+    heats: ArraySequence,
     titles: Sequence[str] | None = None,
     *,
     title: str = "Attention",
@@ -135,19 +142,19 @@ def gallery(
         DataError: the numbers of images, maps and titles differ, or one of them cannot
             be drawn.
     """
-    same_number("the maps", len(heats), len(images))
+    check_consistent_length("the maps", len(heats), len(images))
     if titles is not None:
-        same_number("the titles", len(titles), len(images))
-    parts = pictures(images[:MOST_PAIRS])
+        check_consistent_length("the titles", len(titles), len(images))
+    parts = check_images(images[:MOST_PAIRS])
     rest = len(images) - len(parts)
     aspect = middle_aspect(parts)
     columns = pair_columns(len(parts), aspect)
-    with look():
-        drawn = panels(
+    with style_context():
+        drawn = make_panels(
             2 * len(parts),
             2 * columns,
             aspect,
-            plain(title, 80),
+            shorten(title, 80),
             note=f"The first {len(parts)} of {len(images)}." if rest else "",
             captions=titles is not None,
             widest=2.1,
@@ -155,20 +162,20 @@ def gallery(
         )
         for i, part in enumerate(parts):
             left, right = drawn.axes[2 * i], drawn.axes[2 * i + 1]
-            show(left, part)
-            show(right, shade(part, heats[i], blur))
-            join(drawn.figure, left, right, part)
+            show_image(left, part)
+            show_image(right, shade(part, heats[i], blur))
+            align_pair(drawn.figure, left, right, part)
             if titles is not None:
                 left.set_title(
-                    plain(titles[i], 2 * drawn.letters),
+                    shorten(titles[i], 2 * drawn.letters),
                     fontsize=8.5,
                     fontweight="normal",
                     pad=3.5,
                 )
-    names = [] if titles is None else [plain(name, 60) for name in titles[:3]]
+    names = [] if titles is None else [shorten(name, 60) for name in titles[:3]]
     return Plot(
         drawn.figure,
-        f"{plain(title, 80)} over {counted(len(parts), 'picture')}, each beside "
+        f"{shorten(title, 80)} over {pluralize(len(parts), 'picture')}, each beside "
         f"its input{': first ' + ', '.join(names) if names else ''}. First: "
         f"{_summary(heats[0])}",
     )
@@ -190,15 +197,15 @@ def heads(
     Raises:
         DataError: a shape or a value that cannot be drawn.
     """
-    pixels = picture(image)
-    weights = table(maps, "the maps", "heads", "rows", "columns")
+    pixels = check_image(image)
+    weights = check_array(maps, "the maps", "heads", "rows", "columns")
     shown = weights[:MOST_HEADS]
-    with look():
-        drawn = panels(
+    with style_context():
+        drawn = make_panels(
             len(shown) + 1,
             even_columns(len(shown) + 1, 6),
             pixels.shape[1] / pixels.shape[0],
-            plain(title, 80),
+            shorten(title, 80),
             note="The number is the greatest weight of the head, drawn brightest."
             + (
                 f" The first {len(shown)} of {len(weights)} heads."
@@ -206,16 +213,17 @@ def heads(
             ),
             widest=2.6,
         )
-        show(drawn.axes[0], pixels)
-        caption(drawn.axes[0], "input", drawn.letters, quiet=True)
+        show_image(drawn.axes[0], pixels)
+        set_caption(drawn.axes[0], "input", drawn.letters, quiet=True)
         for i, (axes, part) in enumerate(zip(drawn.axes[1:], shown, strict=True)):
-            show(axes, shade(pixels, part, blur))
-            caption(axes, f"head {i}: {part.max():#.2g}", drawn.letters)
+            show_image(axes, shade(pixels, part, blur))
+            set_caption(axes, f"head {i}: {part.max():#.2g}", drawn.letters)
     peaks = weights.max(axis=(1, 2))
     most = int(peaks.argmax())
     return Plot(
         drawn.figure,
-        f"{plain(title, 80)} in {counted(len(weights), 'head')} over a picture. The "
+        f"{shorten(title, 80)} in {pluralize(len(weights), 'head')} over a picture. "
+        "The "
         f"greatest weight, {peaks[most]:.2g}, is in head {most}. "
         f"{_summary(weights[most])}",
     )
@@ -238,29 +246,29 @@ def comparison(
     """
     if not maps:
         raise DataError("there is no map to compare: give at least one {name: map}.")
-    pixels = picture(image)
-    with look():
-        drawn = panels(
+    pixels = check_image(image)
+    with style_context():
+        drawn = make_panels(
             len(maps) + 1,
             even_columns(len(maps) + 1, 5),
             pixels.shape[1] / pixels.shape[0],
-            plain(title, 80),
+            shorten(title, 80),
             widest=2.6,
         )
-        show(drawn.axes[0], pixels)
-        caption(drawn.axes[0], "input", drawn.letters, quiet=True)
+        show_image(drawn.axes[0], pixels)
+        set_caption(drawn.axes[0], "input", drawn.letters, quiet=True)
         for axes, (name, heat) in zip(drawn.axes[1:], maps.items(), strict=True):
-            show(axes, shade(pixels, heat, blur))
-            caption(axes, name, drawn.letters)
-    parts = " ".join(f"{plain(name, 60)}: {_summary(h)}" for name, h in maps.items())
+            show_image(axes, shade(pixels, heat, blur))
+            set_caption(axes, name, drawn.letters)
+    parts = " ".join(f"{shorten(name, 60)}: {_summary(h)}" for name, h in maps.items())
     return Plot(
-        drawn.figure, f"{plain(title, 80)}: {counted(len(maps), 'map')}. {parts}"
+        drawn.figure, f"{shorten(title, 80)}: {pluralize(len(maps), 'map')}. {parts}"
     )
 
 
 def _summary(heat: ArrayLike) -> str:
     """Where a map is greatest, and how concentrated it is."""
-    patches = table(heat, "a map", "rows", "columns")
+    patches = check_array(heat, "a map", "rows", "columns")
     if not patches.any():
         return "The map is zero everywhere."
     rows, columns = patches.shape

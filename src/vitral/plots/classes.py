@@ -20,12 +20,12 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
-    grid,
-    look,
+    add_gridlines,
+    format_percent,
     new_figure,
-    percent,
-    percent_axis,
-    plain,
+    percent_formatter,
+    shorten,
+    style_context,
 )
 
 MOST_CLASSES = 30
@@ -33,7 +33,7 @@ MOST_CLASSES_WITH_COUNTS = 15
 MOST_CONFUSIONS = 20
 ROW_HEIGHT = 0.24  # inches a class
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", SKY, ACCENT])
-_SPLIT_COLOURS = (ACCENT, WARM, SKY, QUIET, FAINT)
+_SPLIT_COLORS = (ACCENT, WARM, SKY, QUIET, FAINT)
 
 
 def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -> Plot:
@@ -61,7 +61,7 @@ def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -
     ][:MOST_CONFUSIONS]
     if len(names) > MOST_CLASSES:
         return _top_confusions(wrong, worst, names)
-    with look():
+    with style_context():
         side = 1.7 + max(0.34 * len(names), 2.0)
         figure = new_figure(min(side + 0.3, FULL_WIDTH), min(side, 8.6))
         _draw_matrix(figure.add_subplot(), matrix, names)
@@ -99,7 +99,7 @@ def _draw_matrix(
                 else (CONTRAST if off else (INK if count else FAINT)),
             )
     places = np.arange(len(names)) + 0.5
-    labels = [plain(name, 18) for name in names]
+    labels = [shorten(name, 18) for name in names]
     upright = max(map(len, labels)) > 4 and len(names) > 3
     axes.set_xticks(places, labels, rotation=90 if upright else 0)
     axes.set_yticks(places, labels)
@@ -118,7 +118,7 @@ def _top_confusions(
     worst: Sequence[tuple[int, int]],
     names: Sequence[str],
 ) -> Plot:
-    with look():
+    with style_context():
         height = max(1.1 + ROW_HEIGHT * len(worst), 1.6)
         figure = new_figure(FULL_WIDTH, height)
         axes = figure.add_subplot()
@@ -135,7 +135,7 @@ def _top_confusions(
                 fontsize=8.5,
             )
         axes.set_yticks(
-            places, [f"{plain(names[i])}  →  {plain(names[j])}" for i, j in worst]
+            places, [f"{shorten(names[i])}  →  {shorten(names[j])}" for i, j in worst]
         )
         axes.tick_params(axis="y", labelcolor=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -147,7 +147,7 @@ def _top_confusions(
             if worst
             else "No image was confused"
         )
-        grid(axes, "x")
+        add_gridlines(axes, "x")
     alt = f"Most frequent confusions of {len(names)} classes."
     if worst:
         (i, j), count = worst[0], wrong[worst[0]]
@@ -163,7 +163,7 @@ def reliability(bins: Sequence[Bin]) -> Plot:
     """
     error = ece(bins)
     filled = [row for row in bins if row.count]
-    with look():
+    with style_context():
         figure = new_figure(3.8, 4.1)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
         upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
@@ -185,9 +185,9 @@ def reliability(bins: Sequence[Bin]) -> Plot:
         lower.set_xlim(0, 1)
         lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         for axes in (upper, lower):
-            grid(axes, "y")
-        upper.yaxis.set_major_formatter(percent_axis())
-        lower.xaxis.set_major_formatter(percent_axis())
+            add_gridlines(axes, "y")
+        upper.yaxis.set_major_formatter(percent_formatter())
+        lower.xaxis.set_major_formatter(percent_formatter())
     total = sum(row.count for row in filled)
     return Plot(
         figure,
@@ -209,13 +209,13 @@ def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
     if not names:
         raise DataError("there is no class to count: every split is empty.")
     many = len(names) > MOST_CLASSES
-    with look():
+    with style_context():
         figure = new_figure(
             FULL_WIDTH, 2.8 if many else 1.25 + ROW_HEIGHT * max(len(names), 3)
         )
         axes = figure.add_subplot()
         if many:
-            for split, colour in zip(counts, _SPLIT_COLOURS * 9, strict=False):
+            for split, colour in zip(counts, _SPLIT_COLORS * 9, strict=False):
                 sizes = sorted(counts[split].values(), reverse=True)
                 axes.step(
                     np.arange(1, len(sizes) + 1),
@@ -227,7 +227,7 @@ def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
             axes.set_xlabel("class, from the largest to the smallest")
             axes.set_ylabel("images")
             axes.set_ylim(bottom=0)
-            grid(axes, "y")
+            add_gridlines(axes, "y")
         else:
             _draw_counts(axes, counts, names)
         axes.set_title("Images per class")
@@ -245,16 +245,16 @@ def _draw_counts(
 ) -> None:
     left = np.zeros(len(names))
     places = np.arange(len(names))
-    for split, colour in zip(counts, _SPLIT_COLOURS * 9, strict=False):
+    for split, colour in zip(counts, _SPLIT_COLORS * 9, strict=False):
         sizes = np.array([counts[split].get(name, 0) for name in names])
         axes.barh(places, sizes, left=left, color=colour, height=0.62, label=split)
         left = left + sizes
-    axes.set_yticks(places, [plain(name) for name in names])
+    axes.set_yticks(places, [shorten(name) for name in names])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.invert_yaxis()
     axes.set_xlabel("images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    grid(axes, "x")
+    add_gridlines(axes, "x")
 
 
 def per_class(rows: Sequence[ClassRow]) -> Plot:
@@ -267,7 +267,7 @@ def per_class(rows: Sequence[ClassRow]) -> Plot:
     if not measured:
         raise DataError("there is no recall to draw: no class has an example.")
     shown = sorted(measured, key=lambda row: row.recall or 0.0)[:MOST_CLASSES]
-    with look():
+    with style_context():
         figure = new_figure(FULL_WIDTH, 1.15 + ROW_HEIGHT * max(len(shown), 3))
         axes = figure.add_subplot()
         places = np.arange(len(shown))
@@ -278,19 +278,19 @@ def per_class(rows: Sequence[ClassRow]) -> Plot:
             [row.recall or 0.0 for row in shown], places, "o", color=ACCENT, ms=5.5
         )
         axes.set_yticks(
-            places, [f"{plain(row.name)}  ({row.support})" for row in shown]
+            places, [f"{shorten(row.name)}  ({row.support})" for row in shown]
         )
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(np.floor(10 * min(low)) / 10 - 0.01, 1.01)
-        axes.xaxis.set_major_formatter(percent_axis())
+        axes.xaxis.set_major_formatter(percent_formatter())
         axes.set_xlabel("images of the class that are right; bar: 95 % interval")
         part = "" if len(shown) == len(measured) else f", the {len(shown)} lowest"
         axes.set_title(f"Recall per class (number of images){part}")
-        grid(axes, "x")
+        add_gridlines(axes, "x")
     first = shown[0]
     return Plot(
         figure,
         f"Recall of {len(shown)} classes with 95 % intervals. Lowest: {first.name} "
-        f"with {percent(first.recall or 0.0)} of {first.support} images.",
+        f"with {format_percent(first.recall or 0.0)} of {first.support} images.",
     )

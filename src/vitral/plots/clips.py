@@ -15,9 +15,15 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from vitral.errors import DataError
-from vitral.plots.arrays import Several, picture, same_number, table, upsample_frames
-from vitral.plots.attention import HEAT, coloured
-from vitral.plots.panels import blank, show
+from vitral.plots.arrays import (
+    ArraySequence,
+    check_array,
+    check_consistent_length,
+    check_image,
+    upsample_frames,
+)
+from vitral.plots.attention import HEAT, blend_heatmap
+from vitral.plots.panels import hide_axes, show_image
 from vitral.plots.style import (
     ACCENT,
     FAINT,
@@ -25,12 +31,12 @@ from vitral.plots.style import (
     INK,
     QUIET,
     Plot,
-    look,
     new_figure,
-    plain,
+    shorten,
+    style_context,
 )
 
-A_LINE = 8
+FRAMES_PER_LINE = 8
 """Frames side by side."""
 MOST_FRAMES = 16
 """Frames in one figure; of more, as many are taken evenly. A GIF has all of them."""
@@ -46,8 +52,8 @@ _WIDEST, _NARROWEST = 1.9, 5.4
 _BAR = 5  # pixels
 
 
-def strip(
-    frames: Several,
+def filmstrip(
+    frames: ArraySequence,
     maps: Mapping[str, ArrayLike],
     times: Sequence[str],
     *,
@@ -67,22 +73,24 @@ def strip(
     """
     if not maps:
         raise DataError("there is no map to draw: give at least one {name: map}.")
-    pixels = _frames(frames)
+    pixels = _check_frames(frames)
     rows = [list(pixels)]
     for name, heats in maps.items():
-        same_number(f"the frames of `{name}`", len(table_of(heats)), len(pixels))
-        rows.append(list(_tinted(pixels, heats, blur)))
+        check_consistent_length(
+            f"the frames of `{name}`", len(check_clip_map(heats)), len(pixels)
+        )
+        rows.append(list(_tint_frames(pixels, heats, blur)))
     names = ["input", *maps] if len(maps) > 1 else []
-    figure = _drawn(rows, names, times, title, with_key=True)
+    figure = _draw_rows(rows, names, times, title, with_key=True)
     parts = " ".join(
-        f"{plain(name, 60)}: " * bool(names) + _summary(heats, times)
+        f"{shorten(name, 60)}: " * bool(names) + _summary(heats, times)
         for name, heats in maps.items()
     )
-    return Plot(figure, f"{plain(title, 80)} over {_span(times)}. {parts}")
+    return Plot(figure, f"{shorten(title, 80)} over {_describe_span(times)}. {parts}")
 
 
-def colour_strip(
-    frames: Several, colours: ArrayLike, times: Sequence[str], *, title: str
+def color_strip(
+    frames: ArraySequence, colors: ArrayLike, times: Sequence[str], *, title: str
 ) -> Plot:
     """The frames of a clip, each over the colours [frames, rows, columns, 3] of its
     patches.
@@ -90,22 +98,24 @@ def colour_strip(
     Raises:
         DataError: the numbers of frames differ, or something cannot be drawn.
     """
-    pixels = _frames(frames)
+    pixels = _check_frames(frames)
     axes = ("frames", "rows", "columns", "3 colours")
-    patches = table(colours, "the colours", *axes)
-    same_number("the colours", len(patches), len(pixels))
+    patches = check_array(colors, "the colours", *axes)
+    check_consistent_length("the colours", len(patches), len(pixels))
     height, width = pixels.shape[1:3]
     down = np.arange(height) * patches.shape[1] // height
     along = np.arange(width) * patches.shape[2] // width
     rows = [list(pixels), list(patches[:, down][:, :, along].clip(0, 1))]
-    figure = _drawn(rows, [], times, title, with_key=False)
+    figure = _draw_rows(rows, [], times, title, with_key=False)
     return Plot(
-        figure, f"{plain(title, 80)} over {_span(times)}: like patches, like colours."
+        figure,
+        f"{shorten(title, 80)} over {_describe_span(times)}: like patches, like "
+        "colours.",
     )
 
 
 def animation(
-    frames: Several,
+    frames: ArraySequence,
     heats: ArrayLike,
     seconds: Sequence[float],
     *,
@@ -123,13 +133,15 @@ def animation(
     Raises:
         DataError: the numbers of frames differ, or something cannot be drawn.
     """
-    pixels = _frames(frames, smallest=SMALLEST_PAGE)
-    same_number("the frames of the map", len(table_of(heats)), len(pixels))
-    same_number("the times", len(seconds), len(pixels))
-    seen = _tinted(pixels, heats, blur)
+    pixels = _check_frames(frames, smallest=SMALLEST_PAGE)
+    check_consistent_length(
+        "the frames of the map", len(check_clip_map(heats)), len(pixels)
+    )
+    check_consistent_length("the times", len(seconds), len(pixels))
+    seen = _tint_frames(pixels, heats, blur)
     white = np.ones((*pixels.shape[:2], _BAR, 3))
     both = np.concatenate([pixels, white, seen], axis=2)
-    pages = [_page(page, (i + 1) / len(both)) for i, page in enumerate(both)]
+    pages = [_render_page(page, (i + 1) / len(both)) for i, page in enumerate(both)]
     # One set of colours for all pages, so that what does not move does not flicker.
     together = Image.new("RGB", (pages[0].width, pages[0].height * len(pages)))
     for i, page in enumerate(pages):
@@ -149,8 +161,8 @@ def animation(
     return target.getvalue()
 
 
-def strip_pixels(
-    frames: Several, heats: ArrayLike, side: int, blur: float = 1.0
+def filmstrip_pixels(
+    frames: ArraySequence, heats: ArrayLike, side: int, blur: float = 1.0
 ) -> Float[np.ndarray, "h w 3"]:
     """At most eight frames over themselves under the map, as bare pixels 0..1.
 
@@ -160,35 +172,37 @@ def strip_pixels(
     Raises:
         DataError: the numbers of frames differ, or something cannot be drawn.
     """
-    pixels = _frames(frames, smallest=side)
-    same_number("the frames of the map", len(table_of(heats)), len(pixels))
-    seen = _tinted(pixels, heats, blur)
+    pixels = _check_frames(frames, smallest=side)
+    check_consistent_length(
+        "the frames of the map", len(check_clip_map(heats)), len(pixels)
+    )
+    seen = _tint_frames(pixels, heats, blur)
     columns = []
-    for i in evenly(len(pixels), A_LINE):
+    for i in even_indices(len(pixels), FRAMES_PER_LINE):
         white = np.ones((2, pixels.shape[2], 3))
         columns += [np.concatenate([pixels[i], white, seen[i]])]
         columns += [np.ones((len(columns[-1]), 2, 3))]
     return np.concatenate(columns[:-1], axis=1)
 
 
-def evenly(number: int, most: int) -> list[int]:
+def even_indices(number: int, most: int) -> list[int]:
     """At most `most` of `number` places, the first and the last among them."""
     if number <= most:
         return list(range(number))
     return [round(i * (number - 1) / (most - 1)) for i in range(most)]
 
 
-def table_of(heats: ArrayLike) -> Float[np.ndarray, "frames rows columns"]:
-    return table(heats, "the map of a clip", "frames", "rows", "columns")
+def check_clip_map(heats: ArrayLike) -> Float[np.ndarray, "frames rows columns"]:
+    return check_array(heats, "the map of a clip", "frames", "rows", "columns")
 
 
-def _frames(
-    frames: Several, smallest: int = SMALLEST_SIDE
+def _check_frames(
+    frames: ArraySequence, smallest: int = SMALLEST_SIDE
 ) -> Float[np.ndarray, "frames h w 3"]:
     """Frames of one size from 0 to 1; small ones enlarged by a whole number."""
     if len(frames) == 0:
         raise DataError("there is no frame to draw: the clip is empty.")
-    pixels = [picture(frame, f"frame {i}") for i, frame in enumerate(frames)]
+    pixels = [check_image(frame, f"frame {i}") for i, frame in enumerate(frames)]
     sizes = {frame.shape for frame in pixels}
     if len(sizes) > 1:
         raise DataError(f"the frames of a clip must be of one size: got {sizes}.")
@@ -196,14 +210,14 @@ def _frames(
     return np.stack(pixels).repeat(times, axis=1).repeat(times, axis=2)
 
 
-def _tinted(
+def _tint_frames(
     pixels: Float[np.ndarray, "frames h w 3"], heats: ArrayLike, blur: float
 ) -> Float[np.ndarray, "frames h w 3"]:
     height, width = pixels.shape[1:3]
-    return coloured(pixels, upsample_frames(heats, height, width, blur))
+    return blend_heatmap(pixels, upsample_frames(heats, height, width, blur))
 
 
-def _drawn(
+def _draw_rows(
     rows: list[list[np.ndarray]],
     names: list[str],
     times: Sequence[str],
@@ -212,10 +226,10 @@ def _drawn(
     with_key: bool,
 ) -> Figure:
     """Rows of pictures, one column a frame, in as many lines as are needed."""
-    same_number("the times", len(times), len(rows[0]))
-    most = MOST_FRAMES if len(rows) == 2 else A_LINE
-    taken = evenly(len(times), most)
-    columns = min(len(taken), A_LINE)
+    check_consistent_length("the times", len(times), len(rows[0]))
+    most = MOST_FRAMES if len(rows) == 2 else FRAMES_PER_LINE
+    taken = even_indices(len(times), most)
+    columns = min(len(taken), FRAMES_PER_LINE)
     lines = -(-len(taken) // columns)
     names_wide = _NAMES * bool(names)
     room = FULL_WIDTH - 2 * _MARGIN - names_wide - (columns - 1) * _GAP
@@ -226,7 +240,7 @@ def _drawn(
     total_high = _TITLE + lines * line + foot + _MARGIN / 2
     used = 2 * _MARGIN + names_wide + columns * (wide + _GAP) - _GAP
     total_wide = max(used, _NARROWEST, min(0.1 * len(title) + 0.3, FULL_WIDTH))
-    with look():
+    with style_context():
         figure = new_figure(total_wide, total_high)
         figure.set_layout_engine("none")
 
@@ -239,24 +253,26 @@ def _drawn(
 
         at = place(_MARGIN, 0.1)
         figure.text(
-            *at[:2], plain(title, 80), va="top", fontsize=10.5, fontweight="bold"
+            *at[:2], shorten(title, 80), va="top", fontsize=10.5, fontweight="bold"
         )
         for number, i in enumerate(taken):
             down, along = divmod(number, columns)
             x = _MARGIN + names_wide + along * (wide + _GAP)
             y = _TITLE + down * line
             for row in rows:
-                show(blank(figure.add_axes(place(x, y, wide, high))), row[i])
+                show_image(hide_axes(figure.add_axes(place(x, y, wide, high))), row[i])
                 y += high + _CLOSE
             at = place(x + wide / 2, y + 0.02)
-            word = plain(times[i], max(int(wide / 0.07), 4))
+            word = shorten(times[i], max(int(wide / 0.07), 4))
             figure.text(*at[:2], word, ha="center", va="top", fontsize=8, color=QUIET)
         for number, name in enumerate(names):
             y = _TITLE + number * (high + _CLOSE) + high / 2
             at = place(_MARGIN, y)
-            figure.text(*at[:2], plain(name, 17), va="center", fontsize=8.5, color=INK)
+            figure.text(
+                *at[:2], shorten(name, 17), va="center", fontsize=8.5, color=INK
+            )
         if with_key:
-            _key(figure, total_wide, total_high)
+            _draw_key(figure, total_wide, total_high)
             if len(taken) < len(times):
                 at = place(total_wide - _MARGIN, total_high - 0.2)
                 note = f"{len(taken)} of {len(times)} frames"
@@ -265,18 +281,18 @@ def _drawn(
     return figure
 
 
-def _key(figure: Figure, wide: float, high: float) -> None:
+def _draw_key(figure: Figure, wide: float, high: float) -> None:
     """The colours from least to greatest, in the foot."""
     left, y, long = _MARGIN + 0.36, 0.2, 1.1
     axes = figure.add_axes((left / wide, (y - 0.05) / high, long / wide, 0.1 / high))
-    blank(axes).imshow(HEAT(np.linspace(0, 1, 128))[None, :, :3], aspect="auto")
+    hide_axes(axes).imshow(HEAT(np.linspace(0, 1, 128))[None, :, :3], aspect="auto")
     style: dict[str, Any] = {"va": "center", "fontsize": 8.5, "color": QUIET}
     figure.text(_MARGIN / wide, y / high, "least", **style)
     words = "greatest value of the map over all frames"
     figure.text((left + long + 0.06) / wide, y / high, words, **style)
 
 
-def _page(pixels: Float[np.ndarray, "h w 3"], share: float) -> Image.Image:
+def _render_page(pixels: Float[np.ndarray, "h w 3"], share: float) -> Image.Image:
     """One page of a GIF, with the bar at its foot."""
     picture = Image.fromarray((255 * pixels).round().astype(np.uint8))
     page = Image.new("RGB", (picture.width, picture.height + 2 * _BAR), "white")
@@ -295,7 +311,7 @@ def _durations(seconds: Sequence[float]) -> list[int]:
     return [round(1000 * float(np.clip(s, QUICKEST, SLOWEST))) for s in stays]
 
 
-def _span(times: Sequence[str]) -> str:
+def _describe_span(times: Sequence[str]) -> str:
     if len(times) == 1:
         return f"one frame ({times[0]})"
     return f"{len(times)} frames of a clip, {times[0]} to {times[-1]}"
@@ -303,7 +319,7 @@ def _span(times: Sequence[str]) -> str:
 
 def _summary(heats: ArrayLike, times: Sequence[str]) -> str:
     """Where a map is greatest, and how much of it each frame has."""
-    patches = table_of(heats)
+    patches = check_clip_map(heats)
     if not patches.any():
         return "The map is zero everywhere."
     place = np.unravel_index(int(patches.argmax()), patches.shape)

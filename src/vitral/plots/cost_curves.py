@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import table
+from vitral.plots.arrays import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
@@ -20,19 +20,19 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
-    grid,
-    look,
+    add_gridlines,
     new_figure,
-    plain,
+    shorten,
+    style_context,
 )
 
-COLOURS = (ACCENT, CONTRAST, WARM, SKY, QUIET, INK)
+COLORS = (ACCENT, CONTRAST, WARM, SKY, QUIET, INK)
 MARKS = ("o", "s", "^", "D", "v", "P")
 MOST_PANELS = 4
 LONGEST_KEY = 40
 
 
-class Line(NamedTuple):
+class CostCurve(NamedTuple):
     """What was measured at some sizes of the input."""
 
     sizes: ArrayLike
@@ -41,22 +41,22 @@ class Line(NamedTuple):
     """[S], above 0."""
 
 
-class Panel(NamedTuple):
+class CostPanel(NamedTuple):
     """One cost, or one ratio of costs."""
 
     title: str
     unit: str
     """What stands at its axis, such as "MiB"."""
-    lines: Mapping[str, Line]
+    lines: Mapping[str, CostCurve]
     """By name; a name has the same colour in every panel."""
     level: float | None = None
     """Where to draw a level, such as the 1 of ratios; None for nowhere."""
 
 
-_Drawn = Mapping[str, Float[np.ndarray, "2 sizes"]]
+_PanelCurves = Mapping[str, Float[np.ndarray, "2 sizes"]]
 
 
-def growth(panels: Sequence[Panel], *, axis: str, verdict: str = "") -> Plot:
+def cost_growth(panels: Sequence[CostPanel], *, axis: str, verdict: str = "") -> Plot:
     """Costs over the size of the input, a panel each, side by side.
 
     Args:
@@ -71,52 +71,52 @@ def growth(panels: Sequence[Panel], *, axis: str, verdict: str = "") -> Plot:
         raise DataError(
             f"a figure of growth has 1 to {MOST_PANELS} panels: got {len(panels)}."
         )
-    drawn = [_checked(panel) for panel in panels]
+    drawn = [_validate_panel(panel) for panel in panels]
     names = list(dict.fromkeys(name for lines in drawn for name in lines))
-    if len(names) > len(COLOURS):
+    if len(names) > len(COLORS):
         raise DataError(
-            f"a figure of growth shows at most {len(COLOURS)} names: got {len(names)}."
+            f"a figure of growth shows at most {len(COLORS)} names: got {len(names)}."
         )
-    with look():
+    with style_context():
         figure = new_figure(max(3.2 * len(panels), 5.6), 3.7)
         every = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, panel, lines in zip(every, panels, drawn, strict=True):
             _draw(axes, panel, lines, names)
-            axes.set_xlabel(plain(axis, 40))
+            axes.set_xlabel(shorten(axis, 40))
         handles = {
             name: axes_line
             for axes in every
             for axes_line, name in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(
-            [handles[plain(name, LONGEST_KEY)] for name in names],
-            [plain(name, LONGEST_KEY) for name in names],
+            [handles[shorten(name, LONGEST_KEY)] for name in names],
+            [shorten(name, LONGEST_KEY) for name in names],
             loc="outside upper left",
             ncols=len(names) if len(panels) > 2 else min(len(names), 3),
         )
         if verdict:
-            text = fill(plain(verdict, 400), 42 * len(panels))
+            text = fill(shorten(verdict, 400), 42 * len(panels))
             figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=QUIET)
     told = [
-        f"{plain(panel.title, 60)} ({plain(panel.unit, 30)}), {plain(axis, 40)} "
+        f"{shorten(panel.title, 60)} ({shorten(panel.unit, 30)}), {shorten(axis, 40)} "
         + ", ".join(
-            f"{plain(name, LONGEST_KEY)} {_number(line[1, 0])} at "
-            f"{_number(line[0, 0])} and {_number(line[1, -1])} at "
-            f"{_number(line[0, -1])}"
+            f"{shorten(name, LONGEST_KEY)} {_format_number(line[1, 0])} at "
+            f"{_format_number(line[0, 0])} and {_format_number(line[1, -1])} at "
+            f"{_format_number(line[0, -1])}"
             for name, line in lines.items()
         )
         for panel, lines in zip(panels, drawn, strict=True)
     ]
-    return Plot(figure, f"{'; '.join(told)}. {plain(verdict, 400)}".strip())
+    return Plot(figure, f"{'; '.join(told)}. {shorten(verdict, 400)}".strip())
 
 
-def _checked(panel: Panel) -> _Drawn:
+def _validate_panel(panel: CostPanel) -> _PanelCurves:
     if not panel.lines:
-        raise DataError(f"there is no line to draw: `{plain(panel.title, 60)}`.")
+        raise DataError(f"there is no line to draw: `{shorten(panel.title, 60)}`.")
     lines = {}
     for name, line in panel.lines.items():
-        sizes = table(line.sizes, f"the sizes of {name}", "S")
-        costs = table(line.costs, f"the costs of {name}", "S")
+        sizes = check_array(line.sizes, f"the sizes of {name}", "S")
+        costs = check_array(line.costs, f"the costs of {name}", "S")
         if len(sizes) != len(costs):
             raise DataError(
                 f"{name} must have a cost for each size: got {len(costs)}, not "
@@ -125,7 +125,7 @@ def _checked(panel: Panel) -> _Drawn:
         if sizes[0] <= 0 or (np.diff(sizes) <= 0).any():
             raise DataError(
                 f"the sizes of {name} must rise from above 0: got "
-                f"{', '.join(_number(size) for size in sizes)}."
+                f"{', '.join(_format_number(size) for size in sizes)}."
             )
         if costs.min() <= 0:
             raise DataError(
@@ -136,7 +136,9 @@ def _checked(panel: Panel) -> _Drawn:
     return lines
 
 
-def _draw(axes: Axes, panel: Panel, lines: _Drawn, names: Sequence[str]) -> None:
+def _draw(
+    axes: Axes, panel: CostPanel, lines: _PanelCurves, names: Sequence[str]
+) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     for name, (sizes, costs) in lines.items():
@@ -146,9 +148,9 @@ def _draw(axes: Axes, panel: Panel, lines: _Drawn, names: Sequence[str]) -> None
             costs,
             MARKS[place],
             linestyle="-",
-            color=COLOURS[place],
+            color=COLORS[place],
             ms=4.5,
-            label=plain(name, LONGEST_KEY),
+            label=shorten(name, LONGEST_KEY),
         )
     if panel.level is not None:
         axes.axhline(panel.level, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)))
@@ -156,16 +158,16 @@ def _draw(axes: Axes, panel: Panel, lines: _Drawn, names: Sequence[str]) -> None
     subs = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3000 else (1,)
     axes.yaxis.set_major_locator(LogLocator(10, subs=subs, numticks=14))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: _number(cost)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: _format_number(cost)))
     there = sorted({float(size) for line in lines.values() for size in line[0]})
     axes.xaxis.set_major_locator(FixedLocator(there))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: _number(size)))
-    axes.set_title(plain(panel.title, 60))
-    axes.set_ylabel(plain(panel.unit, 30))
-    grid(axes, "y")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: _format_number(size)))
+    axes.set_title(shorten(panel.title, 60))
+    axes.set_ylabel(shorten(panel.unit, 30))
+    add_gridlines(axes, "y")
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     """Three digits, and no exponent where people write none."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

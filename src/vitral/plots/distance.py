@@ -7,18 +7,18 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import table
+from vitral.plots.arrays import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
     QUIET,
     Plot,
-    counted,
-    grid,
-    look,
+    add_gridlines,
     new_figure,
-    percent_axis,
-    plain,
+    percent_formatter,
+    pluralize,
+    shorten,
+    style_context,
 )
 
 
@@ -39,28 +39,28 @@ def distance(
     Raises:
         DataError: not [layers, heads], or a distance below zero.
     """
-    pixels = table(distances, "the distances", "layers", "heads")
+    pixels = check_array(distances, "the distances", "layers", "heads")
     if pixels.min() < 0:
         raise DataError(f"a distance cannot be below 0 pixels: got {pixels.min():.3g}.")
     num_layers, num_heads = pixels.shape
-    with look():
+    with style_context():
         figure = new_figure(5.4, 3.7)
         axes = figure.add_subplot()
         top = max(float(pixels.max()), uniform or 0.0, 1e-9) * 1.06
         axes.set_ylim(0, top)
         _draw(axes, pixels, uniform)
-        axes.set_title(plain(title, 60), pad=28)
+        axes.set_title(shorten(title, 60), pad=28)
         if image_height is not None:
             share = axes.twinx()
             share.set_ylim(0, top / image_height)
             share.yaxis.set_major_locator(MaxNLocator(6))
-            share.yaxis.set_major_formatter(percent_axis())
+            share.yaxis.set_major_formatter(percent_formatter())
             share.set_ylabel(f"share of the image height ({image_height} px)")
             share.tick_params(length=0)
     first, last = pixels[0], pixels[-1]
     alt = (
-        f"{plain(title, 60)} of {counted(num_heads, 'head')} in "
-        f"{counted(num_layers, 'layer')}. Layer 0: {first.min():.1f} to "
+        f"{shorten(title, 60)} of {pluralize(num_heads, 'head')} in "
+        f"{pluralize(num_layers, 'layer')}. Layer 0: {first.min():.1f} to "
         f"{first.max():.1f} pixels; layer {num_layers - 1}: {last.min():.1f} to "
         f"{last.max():.1f}, mean {last.mean():.1f}."
     )
@@ -109,4 +109,4 @@ def _draw(
         columnspacing=1.2,
         handletextpad=0.5,
     )
-    grid(axes, "y")
+    add_gridlines(axes, "y")

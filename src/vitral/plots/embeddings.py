@@ -14,18 +14,23 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import Several, pictures, same_number, table
+from vitral.plots.arrays import (
+    ArraySequence,
+    check_array,
+    check_consistent_length,
+    check_images,
+)
 from vitral.plots.panels import (
-    caption,
-    colour_bar,
+    add_colorbar,
+    align_pair,
     even_columns,
-    join,
+    make_panels,
     middle_aspect,
     pair_columns,
-    panels,
-    show,
+    set_caption,
+    show_image,
 )
-from vitral.plots.style import Plot, counted, look, percent, plain
+from vitral.plots.style import Plot, format_percent, pluralize, shorten, style_context
 
 MOST_TILES = 14  # a side; more of them are thinned
 MOST_PAIRS = 48
@@ -47,23 +52,23 @@ def filters(
     Raises:
         DataError: another shape, or values outside of 0..1.
     """
-    colours = _colours(tiles, "the filters", "n", "height", "width")
-    shares = None if variance is None else table(variance, "the variance", "n")
+    colours = _check_colors(tiles, "the filters", "n", "height", "width")
+    shares = None if variance is None else check_array(variance, "the variance", "n")
     if shares is not None and len(shares) != len(colours):
         raise DataError(
             f"the variance must be one share for each filter: got {len(shares)}, not "
             f"{len(colours)}."
         )
-    with look():
-        drawn = panels(
+    with style_context():
+        drawn = make_panels(
             len(colours),
             even_columns(len(colours), 10 if len(colours) > 40 else 7),
             colours.shape[2] / colours.shape[1],
-            plain(title, 80),
+            shorten(title, 80),
             note=""
             if shares is None
             else f"Over each: the share of the variance; together "
-            f"{percent(float(shares.sum()))}.",
+            f"{format_percent(float(shares.sum()))}.",
             captions=shares is not None,
             widest=0.85,
         )
@@ -72,15 +77,17 @@ def filters(
             if shares is not None:
                 text = f"{100 * shares[i]:.{0 if shares[i] >= 0.0995 else 1}f} %"
                 text = text if shares[i] >= 0.0005 else "< 0.1 %"
-                caption(axes, text, 12, quiet=True)
+                set_caption(axes, text, 12, quiet=True)
     alt = (
-        f"{plain(title, 80)}: {counted(len(colours), 'tile')} of {colours.shape[1]} x "
+        f"{shorten(title, 80)}: {pluralize(len(colours), 'tile')} of "
+        f"{colours.shape[1]} x "
         f"{colours.shape[2]} pixels."
     )
     if shares is not None:
         alt += (
-            f" The first explains {percent(float(shares[0]))} of the variance, all "
-            f"{percent(float(shares.sum()))}."
+            f" The first explains {format_percent(float(shares[0]))} of the variance, "
+            "all "
+            f"{format_percent(float(shares.sum()))}."
         )
     return Plot(drawn.figure, alt)
 
@@ -119,22 +126,23 @@ def position_panels(
     if not models:
         raise DataError("there is no model to draw: give {name: (similarity, grid)}.")
     mosaics = {
-        name: _mosaic(similarity, grid) for name, (similarity, grid) in models.items()
+        name: _build_mosaic(similarity, grid)
+        for name, (similarity, grid) in models.items()
     }
     columns = even_columns(len(mosaics), 3)
     thinned = [
-        f"{plain(name, 40)}{': t' if name else 'T'}iles of every "
+        f"{shorten(name, 40)}{': t' if name else 'T'}iles of every "
         f"{_ordinal(mosaic.every)} row and column."
         for name, mosaic in mosaics.items()
         if mosaic.every > 1
     ]
-    with look():
-        drawn = panels(
+    with style_context():
+        drawn = make_panels(
             len(mosaics),
             columns,
             middle_aspect([mosaic.pixels for mosaic in mosaics.values()]),
-            plain(title, 80),
-            note=plain(" ".join(thinned), 120),
+            shorten(title, 80),
+            note=shorten(" ".join(thinned), 120),
             captions=any(mosaics),
             bar=True,
             ticks=0.42,
@@ -144,18 +152,18 @@ def position_panels(
         for axes, (name, mosaic) in zip(drawn.axes, mosaics.items(), strict=True):
             _draw_mosaic(axes, mosaic, MOST_TILES if columns == 1 else MOST_TILES // 2)
             if name:
-                caption(axes, name, drawn.letters)
+                set_caption(axes, name, drawn.letters)
         last = drawn.axes[min(columns, len(mosaics)) - 1]
-        colour_bar(drawn.figure, last, _SHADES, -1.0, 1.0, "cosine similarity")
+        add_colorbar(drawn.figure, last, _SHADES, -1.0, 1.0, "cosine similarity")
     parts = [
-        f"{plain(name, 60) + ': ' if name else ''}{mosaic.rows} x {mosaic.columns} "
+        f"{shorten(name, 60) + ': ' if name else ''}{mosaic.rows} x {mosaic.columns} "
         f"positions, neighbours in a row {mosaic.neighbours:.2f}, the least similar "
         f"pair {mosaic.least:.2f}."
         for name, mosaic in mosaics.items()
     ]
     return Plot(
         drawn.figure,
-        f"{plain(title, 80)}, a tile of cosines for each position. {' '.join(parts)}",
+        f"{shorten(title, 80)}, a tile of cosines for each position. {' '.join(parts)}",
     )
 
 
@@ -174,9 +182,9 @@ class _Mosaic(NamedTuple):
         return (self.every - 1) // 2
 
 
-def _mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
+def _build_mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
     """All tiles in one picture, with gaps of NaN."""
-    cosines = table(similarity, "the similarity", "N", "N")
+    cosines = check_array(similarity, "the similarity", "N", "N")
     rows, columns = grid
     if cosines.shape != (rows * columns, rows * columns):
         raise DataError(
@@ -226,9 +234,9 @@ def _draw_mosaic(axes: Axes, mosaic: _Mosaic, most_labels: int) -> None:
         axis.labelpad = 2
 
 
-def colours(
-    images: Several,
-    colours: ArrayLike,
+def feature_colors(
+    images: ArraySequence,
+    colors: ArrayLike,
     *,
     title: str = "Patch features as colours",
 ) -> Plot:
@@ -236,23 +244,23 @@ def colours(
 
     Args:
         images: [height, width, 3] each, of one size or several.
-        colours: [B, rows, columns, 3] in 0..1, such as principal components.
+        colors: [B, rows, columns, 3] in 0..1, such as principal components.
 
     Raises:
         DataError: another shape or number, or values outside of 0..1.
     """
-    patches = _colours(colours, "the colours", "B", "rows", "columns")
-    same_number("the colours", len(patches), len(images))
-    parts = pictures(images[:MOST_PAIRS])
+    patches = _check_colors(colors, "the colours", "B", "rows", "columns")
+    check_consistent_length("the colours", len(patches), len(images))
+    parts = check_images(images[:MOST_PAIRS])
     aspect = middle_aspect(parts)
     columns = pair_columns(len(parts), aspect)
     rest = len(images) - len(parts)
-    with look():
-        drawn = panels(
+    with style_context():
+        drawn = make_panels(
             2 * len(parts),
             2 * columns,
             aspect,
-            plain(title, 80),
+            shorten(title, 80),
             note=f"The first {len(parts)} of {len(images)}." if rest else "",
             captions=False,
             widest=2.6,
@@ -260,7 +268,7 @@ def colours(
         )
         for i, part in enumerate(parts):
             left, right = drawn.axes[2 * i], drawn.axes[2 * i + 1]
-            show(left, part)
+            show_image(left, part)
             height, width = part.shape[:2]
             # The patches cover the picture, whose sides they may not share.
             right.imshow(
@@ -269,19 +277,19 @@ def colours(
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )
             right.set_anchor("NW")
-            join(drawn.figure, left, right, part)
+            align_pair(drawn.figure, left, right, part)
     return Plot(
         drawn.figure,
-        f"{plain(title, 80)}: {counted(len(parts), 'picture')}, each beside "
+        f"{shorten(title, 80)}: {pluralize(len(parts), 'picture')}, each beside "
         f"{patches.shape[1]} x {patches.shape[2]} coloured patches; like "
         "colours, like features.",
     )
 
 
-def _colours(
+def _check_colors(
     values: ArrayLike, name: str, *axes: str
 ) -> Float[np.ndarray, "n height width 3"]:
-    array = table(values, name, *axes, "3 colours")
+    array = check_array(values, name, *axes, "3 colours")
     if array.shape[3] != 3:
         raise DataError(
             f"{name} must be [{', '.join(axes)}, 3 colours]: got the shape "

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import table
+from vitral.plots.arrays import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
@@ -21,15 +21,15 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
-    counted,
-    grid,
-    look,
+    add_gridlines,
     new_figure,
-    percent_axis,
-    plain,
+    percent_formatter,
+    pluralize,
+    shorten,
+    style_context,
 )
 
-_COLOURS = (ACCENT, CONTRAST, WARM, SKY, INK)
+_COLORS = (ACCENT, CONTRAST, WARM, SKY, INK)
 _MARKERS = ("o", "s", "^", "D", "v")
 
 
@@ -53,23 +53,23 @@ def faithfulness_curves(
     Raises:
         DataError: shares that do not rise, no scores, or scores of another length.
     """
-    steps = table(shares, "the shares", "S")
+    steps = check_array(shares, "the shares", "S")
     if len(steps) < 2 or (np.diff(steps) <= 0).any():
         raise DataError(
             f"the shares must rise, two of them at least: got {np.round(steps, 4)}."
         )
     parts = {
-        "Deletion": _scores(deletion, steps),
-        "Insertion": _scores(insertion, steps),
+        "Deletion": _check_scores(deletion, steps),
+        "Insertion": _check_scores(insertion, steps),
     }
     parts = {name: scores for name, scores in parts.items() if scores}
     if not parts:
         raise DataError("there is no score to draw: deletion and insertion are empty.")
     names = list(dict.fromkeys(name for part in parts.values() for name in part))
-    with look():
+    with style_context():
         figure = new_figure(FULL_WIDTH if len(parts) > 1 else 4.8, 3.6)
         figure.suptitle(
-            plain(title, 80),
+            shorten(title, 80),
             x=0.1 / figure.get_figwidth(),
             ha="left",
             fontsize=10.5,
@@ -85,29 +85,31 @@ def faithfulness_curves(
         every[0].set_ylabel("score of the class")
     text = " ".join(
         f"{kind}: "
-        + ", ".join(f"{plain(k, 60)} {_area(steps, v):.3f}" for k, v in scores.items())
+        + ", ".join(
+            f"{shorten(k, 60)} {_area(steps, v):.3f}" for k, v in scores.items()
+        )
         + "."
         for kind, scores in parts.items()
     )
     images = max(len(v) for part in parts.values() for v in part.values())
     return Plot(
         figure,
-        f"{plain(title, 80)} of {counted(images, 'image')}, areas under "
+        f"{shorten(title, 80)} of {pluralize(images, 'image')}, areas under "
         f"the curves. {text}",
     )
 
 
-def _scores(
+def _check_scores(
     curves: Mapping[str, ArrayLike], steps: Float[np.ndarray, " steps"]
 ) -> dict[str, Float[np.ndarray, "images steps"]]:
     scores = {}
     for name, values in curves.items():
         several = np.ndim(values) > 1
-        label = f"the scores of {plain(name)}"
+        label = f"the scores of {shorten(name)}"
         rows = (
-            table(values, label, "B", "S")
+            check_array(values, label, "B", "S")
             if several
-            else table(values, label, "S")[None]
+            else check_array(values, label, "S")[None]
         )
         if rows.shape[1] != len(steps):
             raise DataError(
@@ -135,7 +137,7 @@ def _draw(
     for name, rows in scores.items():
         i = [n for n in names if n != baseline].index(name) if name != baseline else 0
         reference = name == baseline
-        colour = QUIET if reference else _COLOURS[i % len(_COLOURS)]
+        colour = QUIET if reference else _COLORS[i % len(_COLORS)]
         axes.plot(
             steps,
             rows.mean(0),
@@ -144,18 +146,18 @@ def _draw(
             markersize=3.5,
             markevery=max(len(steps) // 10, 1),
             linestyle=(0, (4, 3)) if reference else "-",
-            label=f"{plain(name)}, area {_area(steps, rows):.3f}",
+            label=f"{shorten(name)}, area {_area(steps, rows):.3f}",
         )
         if len(rows) > 1 and not reference:
             low, high = np.quantile(rows, [0.25, 0.75], axis=0)
             axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
     axes.margins(x=0.02)
-    axes.xaxis.set_major_formatter(percent_axis())
+    axes.xaxis.set_major_formatter(percent_formatter())
     axes.legend(loc="best")
-    grid(axes, "y")
+    add_gridlines(axes, "y")
 
 
-def randomisation(
+def randomization(
     stages: Sequence[str],
     correlations: ArrayLike,
     *,
@@ -175,7 +177,7 @@ def randomisation(
     """
     several = np.ndim(correlations) > 1
     axes_names = ("B", "S") if several else ("S",)
-    rows = np.atleast_2d(table(correlations, "the correlations", *axes_names))
+    rows = np.atleast_2d(check_array(correlations, "the correlations", *axes_names))
     if rows.shape[1] != len(stages):
         raise DataError(
             f"the correlations must be one for each stage: got {rows.shape[1]}, not "
@@ -188,7 +190,7 @@ def randomisation(
         )
     mean = rows.mean(0)
     places = np.arange(len(stages))
-    with look():
+    with style_context():
         figure = new_figure(5.6, 1.2 + 0.24 * max(len(stages), 3))
         axes = figure.add_subplot()
         axes.barh(places, mean, color=SKY, height=0.62, edgecolor=ACCENT, linewidth=0.8)
@@ -197,17 +199,18 @@ def randomisation(
                 rows.ravel(), np.tile(places, len(rows)), "o", color=ACCENT, ms=2.5
             )
         axes.axvline(0, color=QUIET, linewidth=1)
-        axes.set_yticks(places, [plain(stage) for stage in stages])
+        axes.set_yticks(places, [shorten(stage) for stage in stages])
         axes.tick_params(axis="y", labelcolor=INK)
         axes.set_ylim(len(stages) - 0.4, -0.6)
         axes.set_xlim(min(-0.25, float(rows.min()) - 0.05), 1.02)
         axes.set_xlabel("rank correlation with the map of the trained weights")
-        axes.set_title(plain(title, 60))
-        grid(axes, "x")
+        axes.set_title(shorten(title, 60))
+        add_gridlines(axes, "x")
     return Plot(
         figure,
-        f"{plain(title, 60)}: rank correlation after each of "
-        f"{counted(len(stages), 'stage')}, {mean[0]:.2f} after {plain(stages[0], 60)}, "
+        f"{shorten(title, 60)}: rank correlation after each of "
+        f"{pluralize(len(stages), 'stage')}, {mean[0]:.2f} after "
+        f"{shorten(stages[0], 60)}, "
         f"{mean[-1]:.2f} after "
-        f"{plain(stages[-1], 60)}.",
+        f"{shorten(stages[-1], 60)}.",
     )

@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import table
-from vitral.plots.scaling import FittedCurve, checked_curve
+from vitral.plots.arrays import check_array
+from vitral.plots.scaling import FittedCurve, validate_curve
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
@@ -20,20 +20,20 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
-    grid,
-    look,
+    add_gridlines,
+    format_percent,
     new_figure,
-    percent,
-    percent_axis,
-    plain,
+    percent_formatter,
+    shorten,
+    style_context,
 )
 
-COLOURS = (ACCENT, CONTRAST, WARM, SKY, QUIET)
+COLORS = (ACCENT, CONTRAST, WARM, SKY, QUIET)
 MARKS = ("o", "s", "^", "D", "v")
 LONGEST_KEY = 40
 
 
-class Grown(NamedTuple):
+class DataSizeSeries(NamedTuple):
     """One model's measurements, and its curve where there is one."""
 
     sizes: ArrayLike
@@ -44,8 +44,8 @@ class Grown(NamedTuple):
     """Its band is drawn beyond the largest size measured only."""
 
 
-def data_sizes(
-    grown: Mapping[str, Grown],
+def data_size_curves(
+    series_by_name: Mapping[str, DataSizeSeries],
     *,
     verdict: str = "",
     title: str = "Accuracy over the number of training images",
@@ -56,31 +56,31 @@ def data_sizes(
     means are joined.
 
     Args:
-        grown: by name, at most five.
+        series_by_name: by name, at most five.
         verdict: a sentence under the figure.
 
     Raises:
         DataError: nothing or too many to draw, lengths that differ, a size below 1, or
             an accuracy that is not a share.
     """
-    if not 1 <= len(grown) <= len(COLOURS):
+    if not 1 <= len(series_by_name) <= len(COLORS):
         raise DataError(
-            f"a figure of data sizes shows 1 to {len(COLOURS)} models: got "
-            f"{len(grown)}. Draw them in several figures."
+            f"a figure of data sizes shows 1 to {len(COLORS)} models: got "
+            f"{len(series_by_name)}. Draw them in several figures."
         )
-    series = {name: _checked(name, one) for name, one in grown.items()}
+    series = {name: _validate_series(name, one) for name, one in series_by_name.items()}
     fits = {
-        name: checked_curve(one.curve)
-        for name, one in grown.items()
+        name: validate_curve(one.curve)
+        for name, one in series_by_name.items()
         if one.curve is not None
     }
     largest = max(float(sizes.max()) for sizes, _ in series.values())
-    with look():
+    with style_context():
         figure = new_figure(6.8, 4.3)
         axes = figure.add_subplot()
         axes.set_xscale("log")
         for i, (name, points) in enumerate(series.items()):
-            _draw(axes, i, plain(name, LONGEST_KEY), points, fits.get(name))
+            _draw(axes, i, shorten(name, LONGEST_KEY), points, fits.get(name))
         if any(fit[0, -1] > largest for fit in fits.values()):
             axes.axvline(largest, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)))
             axes.annotate(
@@ -93,17 +93,19 @@ def data_sizes(
                 fontsize=8,
                 color=QUIET,
             )
-        _finish(axes, plain(title, 70))
+        _format_axes(axes, shorten(title, 70))
         if verdict:
-            text = fill(plain(verdict, 400), 88)
+            text = fill(shorten(verdict, 400), 88)
             figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=QUIET)
     told = [
-        f"{plain(name, LONGEST_KEY)} from {percent(_mean(points, points[0].min()))} to "
-        f"{percent(_mean(points, points[0].max()))}"
+        f"{shorten(name, LONGEST_KEY)} from "
+        f"{format_percent(_mean(points, points[0].min()))} to "
+        f"{format_percent(_mean(points, points[0].max()))}"
         for name, points in series.items()
     ]
     return Plot(
-        figure, f"{plain(title, 70)}: {'; '.join(told)}. {plain(verdict, 400)}".strip()
+        figure,
+        f"{shorten(title, 70)}: {'; '.join(told)}. {shorten(verdict, 400)}".strip(),
     )
 
 
@@ -115,9 +117,9 @@ def _mean(points: _Points, size: float) -> float:
     return float(right[sizes == size].mean())
 
 
-def _checked(name: str, one: Grown) -> _Points:
-    sizes = table(one.sizes, f"the sizes of {name}", "S")
-    right = table(one.accuracies, f"the accuracies of {name}", "S")
+def _validate_series(name: str, series: DataSizeSeries) -> _Points:
+    sizes = check_array(series.sizes, f"the sizes of {name}", "S")
+    right = check_array(series.accuracies, f"the accuracies of {name}", "S")
     if len(sizes) != len(right):
         raise DataError(
             f"{name} must have an accuracy for each size: got {len(right)}, not "
@@ -135,13 +137,13 @@ def _checked(name: str, one: Grown) -> _Points:
 
 def _draw(
     axes: Axes,
-    place: int,
+    index: int,
     name: str,
     points: _Points,
     fit: Float[np.ndarray, "4 along"] | None,
 ) -> None:
     sizes, right = points
-    colour, mark = COLOURS[place], MARKS[place]
+    colour, mark = COLORS[index], MARKS[index]
     axes.plot(sizes, right, ".", color=colour, ms=4, alpha=0.35, mew=0)
     there = np.unique(sizes)
     means = [float(right[sizes == size].mean()) for size in there]
@@ -160,7 +162,7 @@ def _draw(
         axes.plot(far, middle, color=colour, linestyle=(0, (3, 2)), linewidth=1.3)
 
 
-def _finish(axes: Axes, title: str) -> None:
+def _format_axes(axes: Axes, title: str) -> None:
     low, high = axes.get_xlim()
     # A long axis has no room for three labels a decade.
     subs = (1, 2, 5) if high / low < 200 else (1, 3)
@@ -168,7 +170,7 @@ def _finish(axes: Axes, title: str) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(percent_axis())
+    axes.yaxis.set_major_formatter(percent_formatter())
     axes.set_xlabel("training images")
     axes.set_ylabel("test images right")
     axes.set_title(title, pad=16)
@@ -180,4 +182,4 @@ def _finish(axes: Axes, title: str) -> None:
         edgecolor="none",
         framealpha=0.9,
     )
-    grid(axes, "y")
+    add_gridlines(axes, "y")

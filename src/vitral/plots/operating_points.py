@@ -17,19 +17,19 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
-    grid,
-    look,
+    add_gridlines,
+    format_percent,
     new_figure,
-    percent,
+    style_context,
 )
 
-COLOURS = (QUIET, SKY, ACCENT, WARM, CONTRAST)
+COLORS = (QUIET, SKY, ACCENT, WARM, CONTRAST)
 MARKS = ("o", "s", "^", "D", "v")
-LEAST_SPAN = 0.02
+MIN_ACCURACY_SPAN = 0.02
 """Of the accuracies shown: a difference of one image must not fill the figure."""
 
 
-class Measured(NamedTuple):
+class OperatingPoint(NamedTuple):
     """One way to run a model."""
 
     ms: float
@@ -44,7 +44,7 @@ class Measured(NamedTuple):
 
 
 def operating_points(
-    groups: Mapping[str, Sequence[Measured]],
+    groups: Mapping[str, Sequence[OperatingPoint]],
     *,
     title: str = "Accuracy over time",
     note: str = "",
@@ -60,26 +60,28 @@ def operating_points(
     Raises:
         DataError: nothing or too many groups to draw.
     """
-    if not 1 <= len(groups) <= len(COLOURS):
+    if not 1 <= len(groups) <= len(COLORS):
         raise DataError(
-            f"a figure of operating points shows 1 to {len(COLOURS)} groups: got "
+            f"a figure of operating points shows 1 to {len(COLORS)} groups: got "
             f"{len(groups)}. Draw them in several figures."
         )
-    with look():
+    with style_context():
         figure = new_figure(7.6, 4.6)
         axes = figure.subplots()
         for (name, points), colour, mark in zip(
-            groups.items(), COLOURS, MARKS, strict=False
+            groups.items(), COLORS, MARKS, strict=False
         ):
             _scatter(axes, name, points, colour, mark)
         if bound is not None:
             axes.axhline(bound, color=QUIET, linestyle=(0, (4, 3)), linewidth=1)
-        _scales(axes, groups, bound)
-        _labels(figure, axes, [point for points in groups.values() for point in points])
+        _set_scales(axes, groups, bound)
+        _place_labels(
+            figure, axes, [point for points in groups.values() for point in points]
+        )
         axes.set_title(title, pad=30)
         axes.set_xlabel("milliseconds an image" + (f"\n{note}" if note else ""))
         axes.set_ylabel("accuracy")
-        grid(axes, "y")
+        add_gridlines(axes, "y")
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(-0.02, 1.0),
@@ -88,11 +90,11 @@ def operating_points(
             columnspacing=1.2,
             borderaxespad=0.2,
         )
-    return Plot(figure, _told(groups))
+    return Plot(figure, _alt_text(groups))
 
 
 def _scatter(
-    axes: Axes, name: str, points: Sequence[Measured], colour: str, mark: str
+    axes: Axes, name: str, points: Sequence[OperatingPoint], colour: str, mark: str
 ) -> None:
     # Under no point of its own, so that the legend shows a filled mark.
     axes.scatter([], [], color=colour, marker=mark, s=34, label=name)
@@ -118,8 +120,8 @@ def _scatter(
             )
 
 
-def _scales(
-    axes: Axes, groups: Mapping[str, Sequence[Measured]], bound: float | None
+def _set_scales(
+    axes: Axes, groups: Mapping[str, Sequence[OperatingPoint]], bound: float | None
 ) -> None:
     """Both axes with room for the labels; time by its logarithm."""
     points = [point for group in groups.values() for point in group]
@@ -127,7 +129,7 @@ def _scales(
     heights = [point.accuracy for point in points]
     heights += [] if bound is None else [bound]
     middle = (max(heights) + min(heights)) / 2
-    span = max(max(heights) - min(heights), LEAST_SPAN)
+    span = max(max(heights) - min(heights), MIN_ACCURACY_SPAN)
     axes.set_ylim(middle - 0.65 * span, middle + 0.7 * span)
     axes.set_xscale("log")
     low, high = min(times), max(times)
@@ -148,7 +150,7 @@ def _scales(
     axes.yaxis.set_major_formatter(tenths)
 
 
-def _labels(figure: Figure, axes: Axes, points: Sequence[Measured]) -> None:
+def _place_labels(figure: Figure, axes: Axes, points: Sequence[OperatingPoint]) -> None:
     """Names beside their points, above or below so that no two share a place."""
     named = [point for point in points if point.label]
     figure.draw_without_rendering()
@@ -180,7 +182,7 @@ def _labels(figure: Figure, axes: Axes, points: Sequence[Measured]) -> None:
         )
 
 
-def _told(groups: Mapping[str, Sequence[Measured]]) -> str:
+def _alt_text(groups: Mapping[str, Sequence[OperatingPoint]]) -> str:
     points = [point for group in groups.values() for point in group]
     best = max(point.accuracy for point in points)
     fastest = min(point.ms for point in points)
@@ -193,5 +195,5 @@ def _told(groups: Mapping[str, Sequence[Measured]]) -> str:
     taken = f"Chosen: {'; '.join(chosen)}." if chosen else "None was chosen."
     return (
         f"Accuracy over milliseconds an image for {len(points)} ways to run a model: "
-        f"up to {percent(best)}, from {fastest:.2f} ms on. {taken}"
+        f"up to {format_percent(best)}, from {fastest:.2f} ms on. {taken}"
     )

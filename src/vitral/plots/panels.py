@@ -11,7 +11,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vitral.plots.style import FAINT, FULL_WIDTH, INK, QUIET, new_figure, plain
+from vitral.plots.style import FAINT, FULL_WIDTH, INK, QUIET, new_figure, shorten
 
 _MARGIN = 0.14  # all sizes are inches
 _GAP = 0.12
@@ -31,7 +31,7 @@ class Panels(NamedTuple):
     letters: int
 
 
-def panels(
+def make_panels(
     count: int,
     columns: int,
     aspect: float,
@@ -98,11 +98,11 @@ def panels(
             wide / total_wide,
             high / total_high,
         )
-        axes.append(blank(figure.add_axes(place)))
+        axes.append(hide_axes(figure.add_axes(place)))
     return Panels(figure, axes, max(int(wide / _LETTER), 4))
 
 
-def blank(axes: Axes) -> Axes:
+def hide_axes(axes: Axes) -> Axes:
     """No ticks and no frame."""
     axes.set_xticks([])
     axes.set_yticks([])
@@ -111,21 +111,21 @@ def blank(axes: Axes) -> Axes:
     return axes
 
 
-def caption(axes: Axes, text: str, letters: int, quiet: bool = False) -> None:
+def set_caption(axes: Axes, text: str, letters: int, quiet: bool = False) -> None:
     """One line over a panel, shortened to its width."""
     colour = QUIET if quiet else INK
     axes.set_title(
-        plain(text, letters), fontsize=8.5, fontweight="normal", color=colour, pad=3.5
+        shorten(text, letters), fontsize=8.5, fontweight="normal", color=colour, pad=3.5
     )
 
 
-def show(axes: Axes, pixels: Float[np.ndarray, "h w 3"]) -> None:
+def show_image(axes: Axes, pixels: Float[np.ndarray, "h w 3"]) -> None:
     """A picture, at the top left of its panel where its shape is another."""
     axes.imshow(pixels, aspect="equal", interpolation="auto", vmin=0, vmax=1)
     axes.set_anchor("NW")
 
 
-def join(
+def align_pair(
     figure: Figure, left: Axes, right: Axes, pixels: Float[np.ndarray, "h w 3"]
 ) -> None:
     """Moves the right of a pair to a picture that is narrower than its panel."""
@@ -136,7 +136,7 @@ def join(
     right.set_position((x, other.y0, other.width, other.height))
 
 
-def colour_bar(
+def add_colorbar(
     figure: Figure, axes: Axes, shades: Colormap, low: float, high: float, label: str
 ) -> None:
     """A colour bar on the right of the figure, as high as `axes` at most 2 inches."""

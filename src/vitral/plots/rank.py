@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import table
+from vitral.plots.arrays import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
@@ -19,15 +19,15 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
-    counted,
-    grid,
-    look,
+    add_gridlines,
     new_figure,
-    plain,
+    pluralize,
+    shorten,
+    style_context,
 )
 
 FLOAT64 = float(np.finfo(np.float64).eps)
-_COLOURS = (ACCENT, CONTRAST, WARM, SKY, INK, QUIET)
+_COLORS = (ACCENT, CONTRAST, WARM, SKY, INK, QUIET)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DASHES: tuple[Any, ...] = (
@@ -55,11 +55,11 @@ def rank_curves(
     Raises:
         DataError: there is no curve, or a value below 0.
     """
-    lines = _curves(curves)
+    lines = _check_curves(curves)
     for label, line in lines.items():
         if line.min() < 0:
             raise DataError(
-                f"a relative residual cannot be below 0: {plain(label)} has "
+                f"a relative residual cannot be below 0: {shorten(label)} has "
                 f"{line.min():.3g}."
             )
     drawn = {k: np.where(v > 0, v, floor / 10) for k, v in lines.items()}
@@ -69,7 +69,7 @@ def rank_curves(
     if near:
         low, high = min(low, floor / 10), max(high, 10 * floor)
     edge = max((high / low) ** 0.05, 1.1)
-    with look():
+    with style_context():
         figure = new_figure(6.6, 3.7)
         axes = figure.add_subplot()
         axes.set_yscale("log")
@@ -78,7 +78,7 @@ def rank_curves(
         if high / low < 1e3:
             axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(_power))
+        axes.yaxis.set_major_formatter(FuncFormatter(_format_power))
         if near:
             axes.axhspan(low / edge / 10, floor, color="#eceff3", zorder=0)
             axes.axhline(floor, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
@@ -93,8 +93,10 @@ def rank_curves(
                 fontsize=8,
             )
         axes.set_ylabel("residual norm / norm of the tokens")
-        _finish(axes, title, max(map(len, lines.values())))
-    return Plot(figure, f"{plain(title, 60)}, relative residual. {_ends(lines)}")
+        _format_axes(axes, title, max(map(len, lines.values())))
+    return Plot(
+        figure, f"{shorten(title, 60)}, relative residual. {_describe_ends(lines)}"
+    )
 
 
 def similarity_curves(
@@ -108,36 +110,36 @@ def similarity_curves(
     Raises:
         DataError: there is no curve, or a value outside of -1..1.
     """
-    lines = _curves(curves)
+    lines = _check_curves(curves)
     for label, line in lines.items():
         if abs(line).max() > 1.001:
             raise DataError(
-                f"a cosine must lie in -1..1: {plain(label)} has {line.min():.3g} to "
+                f"a cosine must lie in -1..1: {shorten(label)} has {line.min():.3g} to "
                 f"{line.max():.3g}."
             )
     least = min(float(line.min()) for line in lines.values())
-    with look():
+    with style_context():
         figure = new_figure(6.6, 3.5)
         axes = figure.add_subplot()
         _draw(axes, lines)
         axes.set_ylim(-1.04 if least < -0.5 else min(-0.04, least - 0.06), 1.04)
         axes.set_ylabel("mean cosine between tokens")
-        _finish(axes, title, max(map(len, lines.values())))
-    return Plot(figure, f"{plain(title, 60)}, mean cosine. {_ends(lines)}")
+        _format_axes(axes, title, max(map(len, lines.values())))
+    return Plot(figure, f"{shorten(title, 60)}, mean cosine. {_describe_ends(lines)}")
 
 
-def _curves(
+def _check_curves(
     curves: Mapping[str, ArrayLike],
 ) -> dict[str, Float[np.ndarray, " points"]]:
     if not curves:
         raise DataError("there is no curve to draw: give {label: [layers + 1]}.")
     return {
-        label: table(line, f"the curve {plain(label)}", "layers + 1")
+        label: check_array(line, f"the curve {shorten(label)}", "layers + 1")
         for label, line in curves.items()
     }
 
 
-def _power(value: float, _: int) -> str:
+def _format_power(value: float, _: int) -> str:
     """0.02, and from 0.001 down 10⁻³: without mathematical type, which is off."""
     exponent = round(np.log10(value))
     if exponent > -3 or not np.isclose(value, 10.0**exponent, atol=0):
@@ -150,27 +152,27 @@ def _draw(axes: Axes, lines: Mapping[str, Float[np.ndarray, " points"]]) -> None
         axes.plot(
             np.arange(len(line)),
             line,
-            color=_COLOURS[i % len(_COLOURS)],
+            color=_COLORS[i % len(_COLORS)],
             marker=_MARKERS[i % len(_MARKERS)],
             linestyle=_DASHES[i % len(_DASHES)],
             markersize=4,
-            label=plain(label, 34),
+            label=shorten(label, 34),
         )
 
 
-def _finish(axes: Axes, title: str, points: int) -> None:
+def _format_axes(axes: Axes, title: str, points: int) -> None:
     axes.set_xlabel("layers passed")
     axes.set_xlim(-0.4, points - 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(13, integer=True))
-    axes.set_title(plain(title, 60))
-    grid(axes, "y")
+    axes.set_title(shorten(title, 60))
+    add_gridlines(axes, "y")
     axes.tick_params(which="minor", length=0)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02))
 
 
-def _ends(lines: Mapping[str, Float[np.ndarray, " points"]]) -> str:
+def _describe_ends(lines: Mapping[str, Float[np.ndarray, " points"]]) -> str:
     return " ".join(
-        f"{plain(label, 60)}: from {line[0]:.2g} to {line[-1]:.2g} after "
-        f"{counted(len(line) - 1, 'layer')}."
+        f"{shorten(label, 60)}: from {line[0]:.2g} to {line[-1]:.2g} after "
+        f"{pluralize(len(line) - 1, 'layer')}."
         for label, line in lines.items()
     )

@@ -10,19 +10,19 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import table
+from vitral.plots.arrays import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
     QUIET,
     WARM,
     Plot,
-    grid,
-    look,
+    add_gridlines,
+    format_percent,
     new_figure,
-    percent,
-    percent_axis,
-    plain,
+    percent_formatter,
+    shorten,
+    style_context,
 )
 
 
@@ -39,7 +39,7 @@ class FittedCurve(NamedTuple):
     high: ArrayLike
 
 
-def data_size(
+def data_size_curve(
     sizes: ArrayLike,
     accuracies: ArrayLike,
     low: ArrayLike,
@@ -63,9 +63,9 @@ def data_size(
         DataError: lengths that differ, a size below 1, or an accuracy that is not a
             share or not inside its interval.
     """
-    images = table(sizes, "the sizes", "S")
+    images = check_array(sizes, "the sizes", "S")
     right, least, greatest = (
-        _like(values, name, images)
+        _check_per_size(values, name, images)
         for values, name in [
             (accuracies, "the accuracies"),
             (low, "the lower ends"),
@@ -73,9 +73,9 @@ def data_size(
         ]
     )
     _check(images, right, least, greatest)
-    fit = None if curve is None else checked_curve(curve)
+    fit = None if curve is None else validate_curve(curve)
     largest = float(images.max())
-    with look():
+    with style_context():
         figure = new_figure(6.4, 4.0)
         axes = figure.add_subplot()
         axes.set_xscale("log")
@@ -85,10 +85,10 @@ def data_size(
         axes.plot(
             images, right, "o", color=ACCENT, ms=5.5, label="measured, with interval"
         )
-        _finish(axes, plain(title, 60))
+        _format_axes(axes, shorten(title, 60))
         if verdict:
             figure.supxlabel(
-                fill(plain(verdict, 300), 80),
+                fill(shorten(verdict, 300), 80),
                 x=0.015,
                 ha="left",
                 fontsize=9,
@@ -96,22 +96,24 @@ def data_size(
             )
     best = int(images.argmax())
     alt = (
-        f"{plain(title, 60)}: {percent(float(right[images.argmin()]))} with "
-        f"{images.min():.0f} images, {percent(float(right[best]))} with {largest:.0f}."
+        f"{shorten(title, 60)}: {format_percent(float(right[images.argmin()]))} with "
+        f"{images.min():.0f} images, {format_percent(float(right[best]))} with "
+        f"{largest:.0f}."
     )
     if fit is not None and fit[0, -1] > largest:
         alt += (
-            f" The fitted curve expects {percent(float(fit[1, -1]))} "
-            f"({percent(float(fit[2, -1]))} to {percent(float(fit[3, -1]))}) with "
+            f" The fitted curve expects {format_percent(float(fit[1, -1]))} "
+            f"({format_percent(float(fit[2, -1]))} to "
+            f"{format_percent(float(fit[3, -1]))}) with "
             f"{fit[0, -1]:.0f}."
         )
-    return Plot(figure, f"{alt} {plain(verdict, 300)}".strip())
+    return Plot(figure, f"{alt} {shorten(verdict, 300)}".strip())
 
 
-def _like(
+def _check_per_size(
     values: ArrayLike, name: str, images: Float[np.ndarray, " sizes"]
 ) -> Float[np.ndarray, " sizes"]:
-    array = table(values, name, "S")
+    array = check_array(values, name, "S")
     if len(array) != len(images):
         raise DataError(
             f"{name} must be one for each size: got {len(array)}, not {len(images)}."
@@ -142,12 +144,12 @@ def _check(
         )
 
 
-def checked_curve(curve: FittedCurve) -> Float[np.ndarray, "4 points"]:
+def validate_curve(curve: FittedCurve) -> Float[np.ndarray, "4 points"]:
     """The four rows of a curve, if they can be drawn."""
-    first = table(curve.sizes, "the sizes of the curve", "C")
+    first = check_array(curve.sizes, "the sizes of the curve", "C")
     rows = [first]
     for name, values in zip(FittedCurve._fields[1:], curve[1:], strict=True):
-        row = table(values, f"`{name}` of the curve", "C")
+        row = check_array(values, f"`{name}` of the curve", "C")
         if len(row) != len(first):
             raise DataError(
                 f"`{name}` of the curve must be one for each of its sizes: got "
@@ -173,7 +175,7 @@ def _draw_fit(axes: Axes, fit: Float[np.ndarray, "4 points"], largest: float) ->
         axes.axvline(largest, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)))
         axes.plot(sizes[-1:], middle[-1:], "D", color=CONTRAST, ms=5, mfc="white")
         axes.annotate(
-            percent(float(middle[-1])),
+            format_percent(float(middle[-1])),
             (sizes[-1], middle[-1]),
             xytext=(0, -14),
             textcoords="offset points",
@@ -183,12 +185,12 @@ def _draw_fit(axes: Axes, fit: Float[np.ndarray, "4 points"], largest: float) ->
         )
 
 
-def _finish(axes: Axes, title: str) -> None:
+def _format_axes(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=12))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(percent_axis())
+    axes.yaxis.set_major_formatter(percent_formatter())
     axes.set_xlabel("training images")
     axes.set_ylabel("test images right")
     axes.set_title(title)
@@ -200,4 +202,4 @@ def _finish(axes: Axes, title: str) -> None:
         edgecolor="none",
         framealpha=1,
     )
-    grid(axes, "y")
+    add_gridlines(axes, "y")

@@ -13,20 +13,20 @@ from vitral.plots.style import (
     SKY,
     WARM,
     Plot,
-    grid,
-    look,
+    add_gridlines,
+    format_percent,
     new_figure,
-    percent,
-    percent_axis,
-    plain,
+    percent_formatter,
+    shorten,
+    style_context,
 )
 
-COLOURS = (ACCENT, CONTRAST, WARM, SKY, QUIET)
+COLORS = (ACCENT, CONTRAST, WARM, SKY, QUIET)
 ROW_HEIGHT = 0.34  # inches a line of dots
 LONGEST_ROW = 34
 
 
-def seeds(
+def seed_accuracies(
     values: Mapping[tuple[str, str], Sequence[float]],
     *,
     title: str,
@@ -48,21 +48,21 @@ def seeds(
         )
     rows = list(dict.fromkeys(row for row, _ in values))
     columns = list(dict.fromkeys(column for _, column in values))
-    if len(columns) > len(COLOURS):
+    if len(columns) > len(COLORS):
         raise DataError(
-            f"a figure of a study has {len(COLOURS)} colours: got {len(columns)} "
+            f"a figure of a study has {len(COLORS)} colours: got {len(columns)} "
             "columns. Turn the table, or draw its parts."
         )
-    with look():
+    with style_context():
         height = 1.3 + ROW_HEIGHT * max(len(values), 3)
         figure = new_figure(6.8, height)
         axes = figure.add_subplot()
         _draw(axes, values, rows, columns)
-        axes.set_title(plain(title, 80))
+        axes.set_title(shorten(title, 80))
         axes.set_xlabel(f"{measure}; each dot a seed, the bar their mean")
-        axes.xaxis.set_major_formatter(percent_axis())
+        axes.xaxis.set_major_formatter(percent_formatter())
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-        grid(axes, "x")
+        add_gridlines(axes, "x")
         if len(columns) > 1:
             axes.legend(
                 loc="upper left",
@@ -74,14 +74,15 @@ def seeds(
     best = max(means, key=lambda place: means[place])
     worst = min(means, key=lambda place: means[place])
     alt = (
-        f"{plain(title, 80)}: from {percent(means[worst])} ({_name(worst)}) to "
-        f"{percent(means[best])} ({_name(best)})."
+        f"{shorten(title, 80)}: from {format_percent(means[worst])} ({_name(worst)}) "
+        "to "
+        f"{format_percent(means[best])} ({_name(best)})."
     )
     return Plot(figure, alt)
 
 
-def _name(place: tuple[str, str]) -> str:
-    return ", ".join(word for word in place if word)
+def _name(cell: tuple[str, str]) -> str:
+    return ", ".join(word for word in cell if word)
 
 
 def _draw(
@@ -95,11 +96,11 @@ def _draw(
     for row in rows:
         there = [column for column in columns if (row, column) in values]
         ticks.append(y + 0.5 * (len(there) - 1))
-        names.append(plain(row, LONGEST_ROW))
+        names.append(shorten(row, LONGEST_ROW))
         for column in there:
-            shares, colour = values[row, column], COLOURS[columns.index(column)]
+            shares, colour = values[row, column], COLORS[columns.index(column)]
             mean = sum(shares) / len(shares)
-            label = None if column in labelled else plain(column, LONGEST_ROW)
+            label = None if column in labelled else shorten(column, LONGEST_ROW)
             labelled.add(column)
             axes.plot(shares, [y] * len(shares), "o", color=colour, ms=5, alpha=0.65)
             axes.plot([mean], [y], "|", color=colour, ms=15, mew=2.2, label=label)

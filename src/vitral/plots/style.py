@@ -78,7 +78,7 @@ class Plot(NamedTuple):
 
 
 @contextlib.contextmanager
-def look() -> Iterator[None]:
+def style_context() -> Iterator[None]:
     """Draw inside this block; matplotlib's settings are put back after it."""
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
         # A class name in a script that the measuring font lacks is still shown by
@@ -93,28 +93,28 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=engine)
 
 
-def grid(axes: Axes, axis: str) -> None:
+def add_gridlines(axes: Axes, axis: str) -> None:
     """Quiet lines across one axis, and no tick marks."""
     axes.grid(True, axis="x" if axis == "x" else "y")
     axes.tick_params(length=0)
 
 
-def percent_axis() -> PercentFormatter:
+def percent_formatter() -> PercentFormatter:
     """Shares as whole percentages, written as in the report."""
     return PercentFormatter(1.0, decimals=0, symbol=PERCENT)
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """One decimal."""
     return f"{100 * share:.1f}{PERCENT}"
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """`1 head` or `3 heads`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def plain(text: str, longest: int = LONGEST_NAME) -> str:
+def shorten(text: str, longest: int = LONGEST_NAME) -> str:
     """Text on one line and not longer than `longest`."""
     line = " ".join(text.split())
     if len(line) > longest:
@@ -125,7 +125,7 @@ def plain(text: str, longest: int = LONGEST_NAME) -> str:
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text; the same figure gives the same bytes."""
     target = io.StringIO()
-    with look():
+    with style_context():
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
     return target.getvalue().replace(f"'{_MEASURED_FONT}'", _SCREEN_FONTS)
 
@@ -134,7 +134,7 @@ def to_pdf(figure: Figure) -> bytes:
     """The figure as PDF, for print; the same figure gives the same bytes."""
     target = io.BytesIO()
     about = {"CreationDate": None, "Creator": None, "Producer": None}
-    with look():
+    with style_context():
         figure.savefig(target, format="pdf", metadata=about)
     return target.getvalue()
 
@@ -142,7 +142,7 @@ def to_pdf(figure: Figure) -> bytes:
 def to_png(figure: Figure, dots_per_inch: int = 144) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
     target = io.BytesIO()
-    with look():
+    with style_context():
         figure.savefig(
             target, format="png", dpi=dots_per_inch, metadata={"Software": None}
         )

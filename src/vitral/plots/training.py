@@ -16,29 +16,31 @@ from vitral.plots.style import (
     FULL_WIDTH,
     SKY,
     Plot,
-    grid,
-    look,
+    add_gridlines,
+    format_percent,
     new_figure,
-    percent,
-    percent_axis,
+    percent_formatter,
+    style_context,
 )
 
 MOST_POINTS = 500
 
-Row = Mapping[str, Any]
+MetricRow = Mapping[str, Any]
 
 
-class _Curve(NamedTuple):
+class _MetricSeries(NamedTuple):
     step: Float[np.ndarray, " points"]
     value: Float[np.ndarray, " points"]
 
 
-class _Panel(NamedTuple):
+class _CurvePanel(NamedTuple):
     title: str
     draw: Callable[[Axes], None]
 
 
-def learning_curves(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> Plot:
+def learning_curves(
+    train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]
+) -> Plot:
     """Loss and accuracy on top, learning rate, gradient norm and speed below.
 
     Args:
@@ -56,7 +58,7 @@ def learning_curves(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> Plot
             "there is no curve to draw: the rows hold no finite loss, accuracy, lr, "
             "grad_norm or images_per_second with a step."
         )
-    with look():
+    with style_context():
         heights = [2.9] * bool(large) + [1.8] * bool(small)
         figure = new_figure(FULL_WIDTH, sum(heights) + 0.2)
         layout = figure.add_gridspec(len(heights), 6, height_ratios=heights, hspace=0.1)
@@ -66,35 +68,42 @@ def learning_curves(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> Plot
                 axes = figure.add_subplot(layout[row, i * width : (i + 1) * width])
                 axes.set_title(panel.title)
                 panel.draw(axes)
-                grid(axes, "y")
+                add_gridlines(axes, "y")
                 axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
                 axes.set_xlabel("step")
                 axes.margins(x=0.02)
-    return Plot(figure, _alt(train_rows, eval_rows))
+    return Plot(figure, _alt_text(train_rows, eval_rows))
 
 
-def _large_panels(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> list[_Panel]:
-    train, held_out = _curve(train_rows, "loss"), _curve(eval_rows, "loss")
-    accuracy, by = _curve(eval_rows, "accuracy"), ""
+def _large_panels(
+    train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]
+) -> list[_CurvePanel]:
+    train, held_out = (
+        _metric_series(train_rows, "loss"),
+        _metric_series(eval_rows, "loss"),
+    )
+    accuracy, by = _metric_series(eval_rows, "accuracy"), ""
     if not len(accuracy.step):
-        accuracy, by = _curve(eval_rows, "knn_accuracy"), " by neighbours"
+        accuracy, by = _metric_series(eval_rows, "knn_accuracy"), " by neighbours"
 
     def draw_loss(axes: Axes) -> None:
         if len(train.step):
             axes.plot(*train, color=SKY, linewidth=0.9, alpha=0.8)
             axes.plot(*_smooth(train), color=ACCENT, label="training, smoothed")
         if len(held_out.step):
-            axes.plot(*held_out, color=CONTRAST, label="validation", **_marks(held_out))
+            axes.plot(
+                *held_out, color=CONTRAST, label="validation", **_marker_style(held_out)
+            )
         axes.set_ylabel("loss")
         axes.legend(loc="upper right")
 
     def draw_accuracy(axes: Axes) -> None:
-        axes.plot(*accuracy, color=CONTRAST, **_marks(accuracy))
-        best = _best(accuracy)
+        axes.plot(*accuracy, color=CONTRAST, **_marker_style(accuracy))
+        best = _best_index(accuracy)
         axes.plot(accuracy.step[best], accuracy.value[best], "o", ms=8, color=CONTRAST)
         late = accuracy.step[best] > accuracy.step.mean()
         axes.annotate(
-            f"best {percent(accuracy.value[best])}",
+            f"best {format_percent(accuracy.value[best])}",
             (accuracy.step[best], accuracy.value[best]),
             xytext=(0, 8),
             textcoords="offset points",
@@ -104,19 +113,19 @@ def _large_panels(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> list[_
         axes.margins(y=0.15)
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.05))
         axes.set_ylabel(f"validation images right{by}")
-        axes.yaxis.set_major_formatter(percent_axis())
+        axes.yaxis.set_major_formatter(percent_formatter())
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
     panels = []
     if len(train.step) or len(held_out.step):
-        panels.append(_Panel("Loss", draw_loss))
+        panels.append(_CurvePanel("Loss", draw_loss))
     if len(accuracy.step):
-        panels.append(_Panel(f"Accuracy{by}", draw_accuracy))
+        panels.append(_CurvePanel(f"Accuracy{by}", draw_accuracy))
     return panels
 
 
-def _small_panels(train_rows: Sequence[Row]) -> list[_Panel]:
-    def drawing(curve: _Curve, unit: str) -> Callable[[Axes], None]:
+def _small_panels(train_rows: Sequence[MetricRow]) -> list[_CurvePanel]:
+    def drawing(curve: _MetricSeries, unit: str) -> Callable[[Axes], None]:
         def draw(axes: Axes) -> None:
             axes.plot(*curve, color=ACCENT, linewidth=1.2)
             axes.set_ylim(0, max(float(curve.value.max()) * 1.1, 1e-12))
@@ -132,13 +141,13 @@ def _small_panels(train_rows: Sequence[Row]) -> list[_Panel]:
         ("grad_norm", "Gradient norm", ""),
         ("images_per_second", "Speed", "images/s"),
     ]:
-        curve = _curve(train_rows, field)
+        curve = _metric_series(train_rows, field)
         if len(curve.step):
-            panels.append(_Panel(title, drawing(curve, unit)))
+            panels.append(_CurvePanel(title, drawing(curve, unit)))
     return panels
 
 
-def _curve(rows: Sequence[Row], field: str) -> _Curve:
+def _metric_series(rows: Sequence[MetricRow], field: str) -> _MetricSeries:
     """The finite points of one field, averaged down to at most MOST_POINTS."""
     points = [
         (float(row["step"]), float(row[field]))
@@ -152,32 +161,35 @@ def _curve(rows: Sequence[Row], field: str) -> _Curve:
         table = np.stack(
             [part.mean(axis=0) for part in np.array_split(table, MOST_POINTS)]
         )
-    return _Curve(table[:, 0], table[:, 1])
+    return _MetricSeries(table[:, 0], table[:, 1])
 
 
-def _best(curve: _Curve) -> int:
+def _best_index(curve: _MetricSeries) -> int:
     """The place of the largest value; the last of equal ones, as training keeps it."""
     return int(np.flatnonzero(curve.value == curve.value.max())[-1])
 
 
-def _smooth(curve: _Curve) -> _Curve:
+def _smooth(curve: _MetricSeries) -> _MetricSeries:
     """A centred running mean over a twentieth of the curve."""
     half = len(curve.value) // 40
     total = np.concatenate([[0.0], curve.value.cumsum()])
     place = np.arange(len(curve.value))
     start = np.maximum(place - half, 0)
     end = np.minimum(place + half + 1, len(place))
-    return _Curve(curve.step, (total[end] - total[start]) / (end - start))
+    return _MetricSeries(curve.step, (total[end] - total[start]) / (end - start))
 
 
-def _marks(curve: _Curve) -> dict[str, Any]:
+def _marker_style(curve: _MetricSeries) -> dict[str, Any]:
     few = len(curve.step) <= 40
     return {"marker": "o" if few else "", "markersize": 3.5}
 
 
-def _alt(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> str:
+def _alt_text(train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]) -> str:
     parts = ["Learning curves over training steps."]
-    train, accuracy = _curve(train_rows, "loss"), _curve(eval_rows, "accuracy")
+    train, accuracy = (
+        _metric_series(train_rows, "loss"),
+        _metric_series(eval_rows, "accuracy"),
+    )
     if len(train.step):
         parts.append(
             f"Training loss goes from {train.value[0]:.3g} to {train.value[-1]:.3g} "
@@ -185,8 +197,9 @@ def _alt(train_rows: Sequence[Row], eval_rows: Sequence[Row]) -> str:
         )
     if len(accuracy.step):
         parts.append(
-            f"Validation accuracy ends at {percent(accuracy.value[-1])}, its best is "
-            f"{percent(accuracy.value.max())} at step "
-            f"{accuracy.step[_best(accuracy)]:.0f}."
+            f"Validation accuracy ends at {format_percent(accuracy.value[-1])}, its "
+            "best is "
+            f"{format_percent(accuracy.value.max())} at step "
+            f"{accuracy.step[_best_index(accuracy)]:.0f}."
         )
     return " ".join(parts)

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from vitral.errors import ConfigError
-from vitral.models import config
+from vitral.models import get_config
 from vitral.recipes import (
     augreg,
     bit,
@@ -25,8 +25,8 @@ from vitral.recipes import (
     vit,
     vit_pretraining,
 )
-from vitral.recipes.dataset_facts import Facts, look
-from vitral.recipes.planning import plan
+from vitral.recipes.dataset_facts import DatasetSummary, summarize_dataset
+from vitral.recipes.planning import plan_finetuning
 from vitral.recipes.table import Recipe
 from vitral.recipes.twin import twin
 
@@ -50,14 +50,14 @@ RECIPES: dict[str, Recipe] = {
 """Every recipe by its name: what it follows, perhaps the data, then the model."""
 
 
-class Choice(NamedTuple):
+class RecipeChoice(NamedTuple):
     """A recipe's name and why it fits."""
 
     name: str
     reason: str
 
 
-def get(name: str) -> Recipe:
+def get_recipe(name: str) -> Recipe:
     """The recipe of that name.
 
     Raises:
@@ -72,7 +72,7 @@ def get(name: str) -> Recipe:
     )
 
 
-def groups() -> dict[str, list[str]]:
+def group_names() -> dict[str, list[str]]:
     """The recipes by their names up to the last dot, in order: `vit.jft` has `b16`."""
     parted = [name.rpartition(".") for name in RECIPES]
     return {
@@ -81,50 +81,56 @@ def groups() -> dict[str, list[str]]:
     }
 
 
-def choose(data: str, weights: str, model: str = "") -> Choice:
+def choose_recipe(data: str, weights: str, model: str = "") -> RecipeChoice:
     """A recipe for these images or clips, and the reason in a sentence.
 
     Args:
         model: the name that was asked for; a video model wants clips.
     """
-    facts = look(data, "clips" if model and config(model).num_frames else "auto")
+    facts = summarize_dataset(
+        data, "clips" if model and get_config(model).num_frames else "auto"
+    )
     images = f"{facts.num_images} {facts.kind} of {facts.num_classes} classes"
     if facts.kind == "clips":
         if weights:
-            return Choice("clips.finetune", f"{images} and weights to start from")
-        return Choice("clips.scratch", f"{images} and no weights: train from zero")
+            return RecipeChoice("clips.finetune", f"{images} and weights to start from")
+        return RecipeChoice(
+            "clips.scratch", f"{images} and no weights: train from zero"
+        )
     if not weights:
-        return Choice(
+        return RecipeChoice(
             "small.scratch", f"{images} and no weights to start from: train from zero"
         )
     if facts.num_images < small.FINETUNE_UP_TO:
-        return Choice(
+        return RecipeChoice(
             "small.finetune", f"{images}: few enough for a short fine-tune with AdamW"
         )
-    return Choice("vit.finetune", f"{images}: enough for the paper's own fine-tune")
+    return RecipeChoice(
+        "vit.finetune", f"{images}: enough for the paper's own fine-tune"
+    )
 
 
 __all__ = [
     "RECIPES",
-    "Choice",
-    "Facts",
+    "DatasetSummary",
     "Recipe",
+    "RecipeChoice",
     "augreg",
     "bit",
     "bit_pretraining",
-    "choose",
+    "choose_recipe",
     "clips",
     "deit",
     "elpv",
-    "get",
-    "groups",
-    "look",
+    "get_recipe",
+    "group_names",
     "mae",
     "masked_patch",
     "plain_vit",
-    "plan",
+    "plan_finetuning",
     "scaling",
     "small",
+    "summarize_dataset",
     "twin",
     "vit",
     "vit_pretraining",

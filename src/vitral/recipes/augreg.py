@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.table import Recipe, described, operations
+from vitral.recipes.table import Recipe, describe_compute, make_recipe
 from vitral.recipes.vit_pretraining import SHORT_SIDE_256
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
@@ -58,7 +58,7 @@ SETTINGS = tuple(
 )
 
 
-class Data(NamedTuple):
+class AugRegData(NamedTuple):
     """What the two pre-training sets differ in."""
 
     data: str
@@ -70,8 +70,8 @@ class Data(NamedTuple):
 
 
 DATA = {
-    "imagenet": Data("imagenet", "ImageNet", 300.0, -6.9, 0.01),
-    "imagenet21k": Data("imagenet21k", "ImageNet-21k", 300.0, -10.0, 0.0036),
+    "imagenet": AugRegData("imagenet", "ImageNet", 300.0, -6.9, 0.01),
+    "imagenet21k": AugRegData("imagenet21k", "ImageNet-21k", 300.0, -10.0, 0.0036),
 }
 
 MODELS: dict[str, dict[str, str]] = {
@@ -126,7 +126,7 @@ def train_with(
         data=data,
         val=of.val,
         test=0.0,
-        recipe=name_of(source, model),
+        recipe=recipe_name(source, model),
         expected=(
             f"the paper reports {reported:.2f} % on ImageNet for the best of the grid "
             "(table 3); not run here"
@@ -138,7 +138,7 @@ def train_with(
         preprocess_changes=SHORT_SIDE_256,
         batch_size=4096,
         epochs=of.epochs,
-        augment=rand_augmented(level.layers, level.magnitude),
+        augment=rand_augment_config(level.layers, level.magnitude),
         mix=MixConfig(mixup=level.mixup),
         objective=SupervisedConfig(loss="sigmoid"),
         optim=OptimConfig(lr=1e-3, weight_decay=setting.weight_decay, clip_norm=1.0),
@@ -170,7 +170,7 @@ def grid(data: str, model: str = "vit_b16", source: str = "") -> dict[str, Train
     }
 
 
-def rand_augmented(layers: int, magnitude: int) -> AugmentConfig:
+def rand_augment_config(layers: int, magnitude: int) -> AugmentConfig:
     """Inception crop, flip and the first released RandAugment, with its oddities."""
     return AugmentConfig(
         crop="inception",
@@ -182,30 +182,34 @@ def rand_augmented(layers: int, magnitude: int) -> AugmentConfig:
     )
 
 
-def default_of(source: str, model: str) -> Setting:
+def default_setting(source: str, model: str) -> Setting:
     """The setting of the authors' code: its decay of 1e-4 at a rate of 1e-3 is 0.1."""
     return Setting(MODELS[model][source], 0.0, 0.1)
 
 
-def name_of(source: str, model: str) -> str:
+def recipe_name(source: str, model: str) -> str:
     """`augreg.imagenet.s16`, `augreg.imagenet21k.r50_l32`."""
     return f"augreg.{source}.{model.replace('vit_', '')}"
 
 
-def recipe_of(source: str, model: str) -> Recipe:
+def build_recipe(source: str, model: str) -> Recipe:
     """The default setting of a model as a recipe."""
-    of, name, setting = DATA[source], name_of(source, model), default_of(source, model)
+    of, name, setting = (
+        DATA[source],
+        recipe_name(source, model),
+        default_setting(source, model),
+    )
     build = partial(train_with, source, model, setting)
-    return described(
+    return make_recipe(
         build,
-        says=f"AugReg: {model} on {of.title}, augmentation {setting.level}.",
+        summary=f"AugReg: {model} on {of.title}, augmentation {setting.level}.",
         command=f"vitral train {of.data} --recipe {name} --out runs/{name}",
-        cost=operations(build(of.data, "")),
+        cost=describe_compute(build(of.data, "")),
     )
 
 
 RECIPES = {
-    name_of(source, model): recipe_of(source, model)
+    recipe_name(source, model): build_recipe(source, model)
     for source in DATA
     for model in MODELS
 }

@@ -10,7 +10,7 @@ import vitral.data
 from vitral.data import AugmentConfig, MixConfig
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.dataset_facts import look
+from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -20,7 +20,7 @@ SMALL_IMAGE = 96 * 96
 """Pixels of an image; from there on it is a large one."""
 
 
-class Rule(NamedTuple):
+class HyperRule(NamedTuple):
     """What the size of a data set decides."""
 
     steps: int
@@ -33,12 +33,12 @@ class Rule(NamedTuple):
     """Alpha; 0 for none."""
 
 
-def rule_for(images: int, height: int, width: int) -> Rule:
+def rule_for(images: int, height: int, width: int) -> HyperRule:
     """The rule for so many training images of a usual height and width in pixels."""
     size = (160, 128) if height * width < SMALL_IMAGE else (448, 384)
     if images < 20_000:
-        return Rule(500, 100, *size, 0.0)
-    return Rule(10_000 if images < 500_000 else 20_000, 500, *size, 0.1)
+        return HyperRule(500, 100, *size, 0.0)
+    return HyperRule(10_000 if images < 500_000 else 20_000, 500, *size, 0.1)
 
 
 def hyperrule(data: str, weights: str) -> TrainConfig:
@@ -53,7 +53,7 @@ def hyperrule(data: str, weights: str) -> TrainConfig:
     Large images are 448 pixels before the crop of 384, as the paper has it; the
     released code later took 512 and 480.
     """
-    facts = look(data)
+    facts = summarize_dataset(data)
     there = vitral.data.open(data).counts()
     images = sum(sum(there.get(split, {}).values()) for split in ("train", "val"))
     rule = rule_for(images, facts.height, facts.width)

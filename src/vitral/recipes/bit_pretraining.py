@@ -31,7 +31,7 @@ def small(data: str, weights: str = "") -> TrainConfig:
         val=0.01,
         test=0.0,
         recipe="bit.s",
-        expected=_reported(81.30),
+        expected=_expected_note(81.30),
         model="bit_r50x1",
         weights=weights,
         image_size=224,
@@ -64,7 +64,7 @@ def medium(data: str, weights: str = "") -> TrainConfig:
     return replace(
         small(data, weights),
         recipe="bit.m",
-        expected=_reported(85.39),
+        expected=_expected_note(85.39),
         val=0.0,
         objective=SupervisedConfig(loss="sigmoid"),
         model_changes={"head_bias": -10.0},
@@ -82,13 +82,13 @@ def large(data: str, weights: str = "") -> TrainConfig:
     return replace(
         medium(data, weights),
         recipe="bit.l",
-        expected=_reported(87.54),
+        expected=_expected_note(87.54),
         epochs=40.0,
         schedule=ScheduleConfig(schedule="step_of_40", warmup=5_000),
     )
 
 
-def _reported(top1: float) -> str:
+def _expected_note(top1: float) -> str:
     return (
         f"the paper reports {top1:.2f} % on ImageNet for R152x4 after fine-tuning; not "
         "run here"

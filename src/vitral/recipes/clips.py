@@ -2,8 +2,8 @@
 
 from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.dataset_facts import look
-from vitral.recipes.small import refuse_weights
+from vitral.recipes.dataset_facts import summarize_dataset
+from vitral.recipes.small import require_no_weights
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -22,8 +22,8 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
 
     Clips are not mirrored: left to right may be what tells two classes apart.
     """
-    refuse_weights("clips", weights)
-    facts = look(data, kind="clips")
+    require_no_weights("clips", weights)
+    facts = summarize_dataset(data, kind="clips")
     scale = min(1.0, LONGER_SIDE / max(facts.height, facts.width))
     height, width = (
         max(16, round(side * scale / 16) * 16) for side in (facts.height, facts.width)
@@ -70,7 +70,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
 
     AdamW and layer-wise rates as in small.finetune; clips are not mirrored.
     """
-    facts = look(data, kind="clips")
+    facts = summarize_dataset(data, kind="clips")
     steps_per_epoch = max(1, round(0.7 * facts.num_images / 8))
     return TrainConfig(
         data=data,

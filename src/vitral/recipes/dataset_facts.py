@@ -12,7 +12,7 @@ SAMPLE = 64
 """Images that are opened to learn the usual size."""
 
 
-class Facts(NamedTuple):
+class DatasetSummary(NamedTuple):
     """A quick look at a data set."""
 
     num_images: int
@@ -26,7 +26,9 @@ class Facts(NamedTuple):
     kind: Literal["images", "clips"]
 
 
-def look(data: str, kind: Literal["auto", "clips"] = "auto") -> Facts:
+def summarize_dataset(
+    data: str, kind: Literal["auto", "clips"] = "auto"
+) -> DatasetSummary:
     """List the examples of `data` and open a few of them.
 
     Args:
@@ -53,7 +55,7 @@ def look(data: str, kind: Literal["auto", "clips"] = "auto") -> Facts:
             f"None of the {dataset.kind} of {data} that were tried can be decoded. Run "
             f"`vitral data check {data}` to see each with its reason."
         )
-    return Facts(
+    return DatasetSummary(
         num_images=len(examples),
         num_classes=len(dataset.classes),
         height=round(statistics.median(height for height, _ in sizes)),

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import DistillConfig, SupervisedConfig
-from vitral.recipes.table import Recipe, described, operations
+from vitral.recipes.table import Recipe, describe_compute, make_recipe
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
-from vitral.workflows.cost import PUBLISHED
+from vitral.workflows.cost import PUBLISHED_SIZES
 
 BATCH = 1024
 IMAGENET: dict[str, Any] = {
@@ -38,26 +38,26 @@ STRONG = AugmentConfig(
 MIX = MixConfig(mixup=0.8, cutmix=1.0)
 
 
-class Reported(NamedTuple):
+class ReportedAccuracy(NamedTuple):
     """Top-1 % on ImageNet at 224 pixels (table 5), without and with a teacher."""
 
-    alone: float
+    supervised: float
     distilled: float
 
 
 SIZES = {
-    "ti16": Reported(72.2, 74.5),
-    "s16": Reported(79.9, 81.2),
-    "b16": Reported(81.8, 83.4),
+    "ti16": ReportedAccuracy(72.2, 74.5),
+    "s16": ReportedAccuracy(79.9, 81.2),
+    "b16": ReportedAccuracy(81.8, 83.4),
 }
 
 
-def updates_of(epochs: int, batch_size: int) -> int:
+def updates_for_epochs(epochs: int, batch_size: int) -> int:
     """Updates of so many passes over ImageNet."""
-    return round(PUBLISHED["imagenet"].images * epochs / batch_size)
+    return round(PUBLISHED_SIZES["imagenet"].images * epochs / batch_size)
 
 
-def alone(size: str, data: str, weights: str = "") -> TrainConfig:
+def supervised(size: str, data: str, weights: str = "") -> TrainConfig:
     """A plain ViT for 300 epochs: AdamW, rate 5e-4 for 512 images, decay 0.05.
 
     The warm-up is five epochs of ImageNet; on other data set `--warmup`.
@@ -67,7 +67,9 @@ def alone(size: str, data: str, weights: str = "") -> TrainConfig:
         val=0.0,
         test=0.0,
         recipe=f"deit.{size}",
-        expected=(f"the paper reports {SIZES[size].alone} % on ImageNet; not run here"),
+        expected=(
+            f"the paper reports {SIZES[size].supervised} % on ImageNet; not run here"
+        ),
         model=f"vit_{size}",
         model_changes={"act": "gelu", "drop_path_rate": 0.1},
         weights=weights,
@@ -80,7 +82,7 @@ def alone(size: str, data: str, weights: str = "") -> TrainConfig:
         objective=SupervisedConfig(loss="softmax", smoothing=0.1),
         optim=OptimConfig(lr=5e-4 * BATCH / 512, weight_decay=0.05, clip_norm=0.0),
         schedule=ScheduleConfig(
-            schedule="cosine", warmup=updates_of(5, BATCH), end_lr=1e-5
+            schedule="cosine", warmup=updates_for_epochs(5, BATCH), end_lr=1e-5
         ),
         loop=LoopConfig(
             precision="bf16",
@@ -91,13 +93,13 @@ def alone(size: str, data: str, weights: str = "") -> TrainConfig:
     )
 
 
-def distilled(size: str, data: str, weights: str = "") -> TrainConfig:
+def distill(size: str, data: str, weights: str = "") -> TrainConfig:
     """The same with a distillation token that learns a teacher's most likely class.
 
     The teacher is a run or a file of weights with a head for the same classes
     (`--teacher`); the paper's is a RegNetY-16GF, which vitral does not have.
     """
-    parent = alone(size, data, weights)
+    parent = supervised(size, data, weights)
     return replace(
         parent,
         recipe=f"deit.{size}_distilled",
@@ -110,23 +112,23 @@ def distilled(size: str, data: str, weights: str = "") -> TrainConfig:
     )
 
 
-def recipe_of(size: str, taught: bool) -> Recipe:
+def build_recipe(size: str, taught: bool) -> Recipe:
     """One of the six published models."""
-    build = partial(distilled if taught else alone, size)
+    build = partial(distill if taught else supervised, size)
     config = build("imagenet", "")
     teacher = " --teacher RUN" if taught else ""
     how = ", taught by another model" if taught else ""
-    return described(
+    return make_recipe(
         build,
-        says=f"DeiT: {config.model} on ImageNet for 300 epochs{how}.",
+        summary=f"DeiT: {config.model} on ImageNet for 300 epochs{how}.",
         command=f"vitral train imagenet --recipe {config.recipe}{teacher} "
         f"--out runs/{config.recipe}",
-        cost=operations(config),
+        cost=describe_compute(config),
     )
 
 
 RECIPES = {
-    f"deit.{size}{'_distilled' if taught else ''}": recipe_of(size, taught)
+    f"deit.{size}{'_distilled' if taught else ''}": build_recipe(size, taught)
     for taught in (False, True)
     for size in SIZES
 }

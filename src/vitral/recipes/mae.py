@@ -10,13 +10,13 @@ from typing import NamedTuple
 import vitral.weights
 from vitral.data import AugmentConfig
 from vitral.objectives import MAEConfig, SupervisedConfig
-from vitral.recipes.deit import IMAGENET, MIX, STRONG, updates_of
-from vitral.recipes.table import Recipe, described, operations
+from vitral.recipes.deit import IMAGENET, MIX, STRONG, updates_for_epochs
+from vitral.recipes.table import Recipe, describe_compute, make_recipe
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 
-class Row(NamedTuple):
+class MAESize(NamedTuple):
     """What the sizes differ in, and what the paper reports for ImageNet."""
 
     rate: float
@@ -30,9 +30,9 @@ class Row(NamedTuple):
 
 
 SIZES = {
-    "b16": Row(5e-4, 0.65, 0.1, 100.0, 83.6),
-    "l16": Row(1e-3, 0.75, 0.2, 50.0, 85.9),
-    "h14": Row(1e-3, 0.75, 0.3, 50.0, 86.9),
+    "b16": MAESize(5e-4, 0.65, 0.1, 100.0, 83.6),
+    "l16": MAESize(1e-3, 0.75, 0.2, 50.0, 85.9),
+    "h14": MAESize(1e-3, 0.75, 0.3, 50.0, 86.9),
 }
 
 
@@ -66,7 +66,7 @@ def pretrain(size: str, data: str, weights: str = "") -> TrainConfig:
             weight_decay=0.05,
             clip_norm=0.0,
         ),
-        schedule=ScheduleConfig(schedule="cosine", warmup=updates_of(40, 4096)),
+        schedule=ScheduleConfig(schedule="cosine", warmup=updates_for_epochs(40, 4096)),
         loop=LoopConfig(
             precision="bf16",
             accumulate=8,
@@ -109,7 +109,7 @@ def finetune(size: str, data: str, weights: str) -> TrainConfig:
             clip_norm=0.0,
         ),
         schedule=ScheduleConfig(
-            schedule="cosine", warmup=updates_of(5, 1024), end_lr=1e-6
+            schedule="cosine", warmup=updates_for_epochs(5, 1024), end_lr=1e-6
         ),
         loop=LoopConfig(
             precision="bf16",
@@ -151,7 +151,7 @@ def linear(data: str, weights: str) -> TrainConfig:
         optim=OptimConfig(
             optimizer="sgd", lr=0.1 * 1024 / 256, momentum=0.9, clip_norm=0.0
         ),
-        schedule=ScheduleConfig(schedule="cosine", warmup=updates_of(10, 1024)),
+        schedule=ScheduleConfig(schedule="cosine", warmup=updates_for_epochs(10, 1024)),
         loop=LoopConfig(
             precision="bf16",
             eval_every=5_000,
@@ -166,12 +166,12 @@ def _recipe(name: str, size: str) -> Recipe:
     config = build("imagenet", "")
     does = "without labels" if first else "fine-tuned on ImageNet"
     flag = "" if first else " --weights runs/mae"
-    return described(
+    return make_recipe(
         build,
-        says=f"MAE: vit_{size} {does} for {config.epochs:g} epochs.",
+        summary=f"MAE: vit_{size} {does} for {config.epochs:g} epochs.",
         command=f"vitral train imagenet --recipe {config.recipe}{flag} "
         f"--out runs/{config.recipe}",
-        cost=operations(config),
+        cost=describe_compute(config),
     )
 
 

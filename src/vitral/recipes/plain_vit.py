@@ -5,7 +5,7 @@ from typing import Any
 
 from vitral.data import MixConfig
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.augreg import rand_augmented
+from vitral.recipes.augreg import rand_augment_config
 from vitral.recipes.vit_pretraining import SHORT_SIDE_256
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
@@ -32,7 +32,7 @@ def s16_90(data: str, weights: str = "") -> TrainConfig:
         val=0.01,
         test=0.0,
         recipe="plain_vit.s16_90",
-        expected=_reported(76.5),
+        expected=_expected_note(76.5),
         model="vit_s16",
         model_changes=S16,
         weights=weights,
@@ -40,7 +40,7 @@ def s16_90(data: str, weights: str = "") -> TrainConfig:
         preprocess_changes=SHORT_SIDE_256,
         batch_size=1024,
         epochs=90.0,
-        augment=rand_augmented(layers=2, magnitude=10),
+        augment=rand_augment_config(layers=2, magnitude=10),
         mix=MixConfig(mixup=0.2),
         objective=SupervisedConfig(loss="softmax"),
         optim=OptimConfig(lr=1e-3, weight_decay=0.1, clip_norm=1.0),
@@ -64,7 +64,7 @@ def s16_150(data: str, weights: str = "") -> TrainConfig:
     return replace(
         s16_90(data, weights),
         recipe="plain_vit.s16_150",
-        expected=_reported(78.5),
+        expected=_expected_note(78.5),
         epochs=150.0,
     )
 
@@ -79,12 +79,12 @@ def s16_300(data: str, weights: str = "") -> TrainConfig:
     return replace(
         s16_90(data, weights),
         recipe="plain_vit.s16_300",
-        expected=_reported(80.0),
+        expected=_expected_note(80.0),
         epochs=300.0,
     )
 
 
-def _reported(top1: float) -> str:
+def _expected_note(top1: float) -> str:
     return f"the paper reports {top1} % on ImageNet; not run here"
 
 

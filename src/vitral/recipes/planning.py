@@ -5,17 +5,17 @@ from dataclasses import replace
 import vitral.weights
 from vitral.models import ModelConfig, ResNetConfig, Size2d
 from vitral.recipes import bit, vit
-from vitral.recipes.dataset_facts import look
+from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.workflows import TrainConfig
-from vitral.workflows.transfer import Plan
+from vitral.workflows.transfer import FinetunePlan
 
 SEEDS = 3
 """Trainings of the paper's tables."""
-PART = 64
+MICROBATCH_SIZE = 64
 """Images that go through the model at once: 512 in the paper's 8 parts."""
 
 
-def plan(
+def plan_finetuning(
     weights: str,
     data: str,
     *,
@@ -25,7 +25,7 @@ def plan(
     batch_size: int = 0,
     seeds: int = SEEDS,
     seed: int = 0,
-) -> Plan:
+) -> FinetunePlan:
     """What `vitral.workflows.transfer.finetune.finetune` does for these weights and
     this data.
 
@@ -52,27 +52,29 @@ def plan(
         grid, dev, papers_size = bit.LRS, 0.1, base.image_size
         why = "bit.hyperrule, the BiT-HyperRule, since the weights are a BiT ResNet"
     else:
-        base = _fitted(vit.finetune(data, weights), source)
-        row = vit.row_for(data, look(data).num_images)
+        base = _fit_to_model(vit.finetune(data, weights), source)
+        row = vit.row_for(data, summarize_dataset(data).num_images)
         grid, dev, papers_size = row.lr_grid, row.dev_share, 384
         why = f"vit.finetune, table 4 of arXiv 2010.11929 ({base.loop.steps} steps)"
         if data not in vit.TABLE_4:
             differs.append(f"{data} is not in its table 4")
     config = replace(base, image_size=image_size) if image_size else base
-    differs += _compared("image size", config.image_size, papers_size)
+    differs += _describe_change("image size", config.image_size, papers_size)
     if batch_size:
-        parts = -(-batch_size // PART)
+        parts = -(-batch_size // MICROBATCH_SIZE)
         config = replace(
             config, batch_size=batch_size, loop=replace(config.loop, accumulate=parts)
         )
-        differs += _compared("batch", batch_size, base.batch_size)
+        differs += _describe_change("batch", batch_size, base.batch_size)
     if steps:
-        differs += _compared("steps", steps, base.loop.steps)
+        differs += _describe_change("steps", steps, base.loop.steps)
         config = _with_steps(config, steps)
     if lrs:
-        differs += _compared("learning rates", _listed(lrs), _listed(grid))
-    differs += _compared("seeds", seeds, SEEDS)
-    return Plan(
+        differs += _describe_change(
+            "learning rates", _format_rates(lrs), _format_rates(grid)
+        )
+    differs += _describe_change("seeds", seeds, SEEDS)
+    return FinetunePlan(
         config=replace(config, seed=seed),
         lrs=lrs or grid,
         dev=dev,
@@ -82,7 +84,7 @@ def plan(
     )
 
 
-def _fitted(config: TrainConfig, source: ModelConfig) -> TrainConfig:
+def _fit_to_model(config: TrainConfig, source: ModelConfig) -> TrainConfig:
     """The settings for a model that cannot take 384 pixels, or that has no positions
     to resize."""
     changes = {
@@ -115,9 +117,9 @@ def _with_steps(config: TrainConfig, steps: int) -> TrainConfig:
     )
 
 
-def _compared(what: str, ours: object, papers: object) -> list[str]:
-    return [] if ours == papers else [f"{what} {ours} instead of {papers}"]
+def _describe_change(what: str, actual: object, published: object) -> list[str]:
+    return [] if actual == published else [f"{what} {actual} instead of {published}"]
 
 
-def _listed(rates: tuple[float, ...]) -> str:
+def _format_rates(rates: tuple[float, ...]) -> str:
     return ", ".join(f"{rate:g}" for rate in rates)

@@ -3,7 +3,7 @@
 A schedule without an end: after the warm-up the rate falls as the root of the steps,
 and any point of it can branch off into a cool-down. The head's kernels decay a hundred
 times as much as the body's. The optimizer is torch's Adafactor, which has no first
-moment: what that changes is in `vitral.training.build` and docs/recipes.md.
+moment: what that changes is in `vitral.training.create_optimizer` and docs/recipes.md.
 """
 
 from dataclasses import replace

@@ -5,7 +5,7 @@ from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.dataset_facts import Facts, look
+from vitral.recipes.dataset_facts import DatasetSummary, summarize_dataset
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -26,8 +26,8 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
     Sin-cos positions and mean pooling are those of arXiv 2205.01580. Grey images are
     often writing or measurements, so only coloured ones are mirrored.
     """
-    refuse_weights("small", weights)
-    facts = look(data)
+    require_no_weights("small", weights)
+    facts = summarize_dataset(data)
     patch, height, width = _scratch_geometry(facts)
     steps_per_epoch = max(1, round(0.7 * facts.num_images / 64))
     epochs = float(min(200, max(20, round(150_000 / facts.num_images))))
@@ -80,7 +80,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
     Cost: about ten minutes on two cores for 2,000 images with a ViT-S at 224 pixels.
     Expect: better than a linear probe of the same weights; see docs/results.md.
     """
-    facts = look(data)
+    facts = summarize_dataset(data)
     steps_per_epoch = max(1, round(0.7 * facts.num_images / 32))
     return TrainConfig(
         data=data,
@@ -113,7 +113,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
     )
 
 
-def refuse_weights(paper: str, weights: str) -> None:
+def require_no_weights(paper: str, weights: str) -> None:
     """Weights that a recipe would pass over in silence."""
     if weights:
         raise ConfigError(
@@ -128,7 +128,7 @@ def _finetune_size(weights: str) -> Size2d:
     return 224 if min(source.image_hw) >= 224 else source.image_size
 
 
-def _scratch_geometry(facts: Facts) -> tuple[int, int, int]:
+def _scratch_geometry(facts: DatasetSummary) -> tuple[int, int, int]:
     """Patch, height and width: 16 to about 144 patches in the images' own shape."""
     longer = max(facts.height, facts.width)
     scale = min(1.0, SCRATCH_SIZE / longer)

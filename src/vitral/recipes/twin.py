@@ -38,7 +38,7 @@ def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
     """
     fields: dict[str, Any] = {}
     if not config.weights:
-        fields["model_changes"] = _small(config)
+        fields["model_changes"] = _small_model_changes(config)
         fields["image_size"] = PIXELS
     else:
         fields["image_size"] = 0
@@ -59,9 +59,9 @@ def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
     )
 
 
-def _small(config: TrainConfig) -> dict[str, Any]:
+def _small_model_changes(config: TrainConfig) -> dict[str, Any]:
     """The recipe's changes to the model, with the sizes of a small one on top."""
-    model = vitral.models.config(config.model, dict(config.model_changes))
+    model = vitral.models.get_config(config.model, dict(config.model_changes))
     changes: dict[str, Any] = {**config.model_changes, **_sizes(model)}
     if config.model_changes.get("representation_size"):
         changes["representation_size"] = VIT["embed_dim"]

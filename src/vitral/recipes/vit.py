@@ -6,12 +6,12 @@ import vitral.data
 from vitral.data import AugmentConfig
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.dataset_facts import look
+from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 
-class Row(NamedTuple):
+class Table4Row(NamedTuple):
     """A row of table 4, with the share of train that chose the learning rate."""
 
     steps: int
@@ -20,12 +20,12 @@ class Row(NamedTuple):
 
 
 TABLE_4 = {
-    "imagenet": Row(20_000, (0.003, 0.01, 0.03, 0.06), 0.01),
-    "cifar100": Row(10_000, (0.001, 0.003, 0.01, 0.03), 0.02),
-    "cifar10": Row(10_000, (0.001, 0.003, 0.01, 0.03), 0.02),
-    "oxford_iiit_pet": Row(500, (0.001, 0.003, 0.01, 0.03), 0.1),
-    "flowers102": Row(500, (0.001, 0.003, 0.01, 0.03), 0.1),
-    "vtab": Row(2_500, (0.01,), 0.2),
+    "imagenet": Table4Row(20_000, (0.003, 0.01, 0.03, 0.06), 0.01),
+    "cifar100": Table4Row(10_000, (0.001, 0.003, 0.01, 0.03), 0.02),
+    "cifar10": Table4Row(10_000, (0.001, 0.003, 0.01, 0.03), 0.02),
+    "oxford_iiit_pet": Table4Row(500, (0.001, 0.003, 0.01, 0.03), 0.1),
+    "flowers102": Table4Row(500, (0.001, 0.003, 0.01, 0.03), 0.1),
+    "vtab": Table4Row(2_500, (0.01,), 0.2),
 }
 """Steps, learning rates to choose from, and dev split of each data set.
 
@@ -33,7 +33,7 @@ One row serves all 19 tasks of VTAB-1k, whose 200 of 1,000 images for val are gi
 """
 
 
-def row_for(data: str, num_images: int) -> Row:
+def row_for(data: str, num_images: int) -> Table4Row:
     """The paper's row for a named set; else the row of the set nearest in size."""
     if data in TABLE_4:
         return TABLE_4[data]
@@ -56,7 +56,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
     `--lr` takes each value of `TABLE_4[data].lr_grid` in turn; the default is the one
     that the released configuration uses.
     """
-    facts = look(data)
+    facts = summarize_dataset(data)
     row = row_for(data, facts.num_images)
     image_size: Size2d = 384
     return TrainConfig(

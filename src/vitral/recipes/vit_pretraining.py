@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import vitral.models
 from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.table import Recipe, described, operations
+from vitral.recipes.table import Recipe, describe_compute, make_recipe
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -21,7 +21,7 @@ SHORT_SIDE_256: dict[str, Any] = {"resize": "crop", "crop_fraction": 0.875}
 """Evaluation while training: the short side to 256 pixels and the centre 224."""
 
 
-class Source(NamedTuple):
+class PretrainingSource(NamedTuple):
     """What all models of a pre-training set share."""
 
     data: str
@@ -34,7 +34,7 @@ class Source(NamedTuple):
     """Share of the training images that is held out."""
 
 
-class Row(NamedTuple):
+class Table3Row(NamedTuple):
     """One model on one data set."""
 
     model: str
@@ -47,47 +47,51 @@ class Row(NamedTuple):
 
 
 SOURCES = {
-    "jft": Source("jft300m", "JFT-300M", 0.1, 0.0, "linear", 0.0, 0.0),
-    "imagenet21k": Source("imagenet21k", "ImageNet-21k", 0.03, 0.1, "linear", 0.0, 0.0),
-    "imagenet": Source("imagenet", "ImageNet", 0.3, 0.1, "cosine", 1.0, 0.01),
+    "jft": PretrainingSource("jft300m", "JFT-300M", 0.1, 0.0, "linear", 0.0, 0.0),
+    "imagenet21k": PretrainingSource(
+        "imagenet21k", "ImageNet-21k", 0.03, 0.1, "linear", 0.0, 0.0
+    ),
+    "imagenet": PretrainingSource(
+        "imagenet", "ImageNet", 0.3, 0.1, "cosine", 1.0, 0.01
+    ),
 }
 """The gradient is clipped for ImageNet only."""
 
-TABLE_3: dict[str, tuple[Row, ...]] = {
+TABLE_3: dict[str, tuple[Table3Row, ...]] = {
     "jft": (
-        Row("vit_b16", (7,), 8e-4, 84.15),
-        Row("vit_b32", (7,), 8e-4, 80.73),
-        Row("vit_l32", (7,), 6e-4, 84.37),
-        Row("vit_l16", (7, 14), 4e-4, 87.12),
-        Row("vit_h14", (14,), 3e-4, 88.04),
-        Row("bit_r50x1", (7,), 1e-3, 77.54),
-        Row("bit_r50x2", (7,), 1e-3, 82.12),
-        Row("bit_r101x1", (7,), 8e-4, 80.67),
-        Row("bit_r152x1", (7,), 6e-4, 81.88),
-        Row("bit_r152x2", (7, 14), 6e-4, 85.56),
+        Table3Row("vit_b16", (7,), 8e-4, 84.15),
+        Table3Row("vit_b32", (7,), 8e-4, 80.73),
+        Table3Row("vit_l32", (7,), 6e-4, 84.37),
+        Table3Row("vit_l16", (7, 14), 4e-4, 87.12),
+        Table3Row("vit_h14", (14,), 3e-4, 88.04),
+        Table3Row("bit_r50x1", (7,), 1e-3, 77.54),
+        Table3Row("bit_r50x2", (7,), 1e-3, 82.12),
+        Table3Row("bit_r101x1", (7,), 8e-4, 80.67),
+        Table3Row("bit_r152x1", (7,), 6e-4, 81.88),
+        Table3Row("bit_r152x2", (7, 14), 6e-4, 85.56),
         # Table 6 has this one and table 3 does not: the rate is that of R152x2.
-        Row("bit_r200x3", (14,), 6e-4, 87.22),
-        Row("r50_vit_b16", (7,), 8e-4, 85.58),
-        Row("r50_vit_b32", (7,), 8e-4, 84.90),
-        Row("r50_vit_l32", (7,), 2e-4, 85.68),
-        Row("r50_vit_l16", (7, 14), 4e-4, 87.12),
+        Table3Row("bit_r200x3", (14,), 6e-4, 87.22),
+        Table3Row("r50_vit_b16", (7,), 8e-4, 85.58),
+        Table3Row("r50_vit_b32", (7,), 8e-4, 84.90),
+        Table3Row("r50_vit_l32", (7,), 2e-4, 85.68),
+        Table3Row("r50_vit_l16", (7, 14), 4e-4, 87.12),
     ),
     "imagenet21k": (
-        Row("vit_b16", (90,), 1e-3, 83.97),
-        Row("vit_b32", (90,), 1e-3, 81.28),
-        Row("vit_l16", (30, 90), 1e-3, 85.15),
-        Row("vit_l32", (30, 90), 1e-3, 80.99),
+        Table3Row("vit_b16", (90,), 1e-3, 83.97),
+        Table3Row("vit_b32", (90,), 1e-3, 81.28),
+        Table3Row("vit_l16", (30, 90), 1e-3, 85.15),
+        Table3Row("vit_l32", (30, 90), 1e-3, 80.99),
     ),
     "imagenet": (
-        Row("vit_b16", (300,), 3e-3, 77.91),
-        Row("vit_b32", (300,), 3e-3, 73.38),
-        Row("vit_l16", (300,), 3e-3, 76.53),
-        Row("vit_l32", (300,), 3e-3, 71.16),
+        Table3Row("vit_b16", (300,), 3e-3, 77.91),
+        Table3Row("vit_b32", (300,), 3e-3, 73.38),
+        Table3Row("vit_l16", (300,), 3e-3, 76.53),
+        Table3Row("vit_l32", (300,), 3e-3, 71.16),
     ),
 }
 
 
-def pretrain(source: str, row: Row, data: str, weights: str = "") -> TrainConfig:
+def pretrain(source: str, row: Table3Row, data: str, weights: str = "") -> TrainConfig:
     """A row of table 3: AdamW, batch 4,096, 224 pixels, warm-up over 10,000 updates.
 
     Where the paper says nothing: decay is on kernels alone, as in the authors' later
@@ -96,13 +100,13 @@ def pretrain(source: str, row: Row, data: str, weights: str = "") -> TrainConfig
     of = SOURCES[source]
     changes: dict[str, Any] = {"head_bias": -10.0}
     if not row.model.startswith("bit_"):
-        width = vitral.models.config(row.model).pooled_dim
+        width = vitral.models.get_config(row.model).pooled_dim
         changes |= {"representation_size": width, "drop_rate": of.drop_rate}
     return TrainConfig(
         data=data,
         val=of.val,
         test=0.0,
-        recipe=name_of(source, row),
+        recipe=recipe_name(source, row),
         expected=(
             f"the paper reports {row.imagenet:.2f} % on ImageNet after fine-tuning at "
             "384 pixels; not run here"
@@ -133,29 +137,29 @@ def pretrain(source: str, row: Row, data: str, weights: str = "") -> TrainConfig
     )
 
 
-def name_of(source: str, row: Row) -> str:
+def recipe_name(source: str, row: Table3Row) -> str:
     """`vit.jft.b16`, `vit.jft.r50x1`, `vit.jft.r50_b16`: data set, then model."""
     model = row.model.removeprefix("bit_").replace("vit_", "")
     return f"vit.{source}.{model}"
 
 
-def recipe_of(source: str, row: Row) -> Recipe:
+def build_recipe(source: str, row: Table3Row) -> Recipe:
     """The row as a recipe."""
-    of, name = SOURCES[source], name_of(source, row)
+    of, name = SOURCES[source], recipe_name(source, row)
     build = partial(pretrain, source, row)
     *shorter, longest = row.epochs
     says = f"Table 3: {row.model} on {of.title} for {longest} epochs"
     says += "".join(f", or for {epochs} with `--epochs {epochs}`" for epochs in shorter)
-    return described(
+    return make_recipe(
         build,
-        says=f"{says}.",
+        summary=f"{says}.",
         command=f"vitral train {of.data} --recipe {name} --out runs/{name}",
-        cost=operations(build(of.data, "")),
+        cost=describe_compute(build(of.data, "")),
     )
 
 
 RECIPES = {
-    name_of(source, row): recipe_of(source, row)
+    recipe_name(source, row): build_recipe(source, row)
     for source, rows in TABLE_3.items()
     for row in rows
 }

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vitral.evaluation import Classification, MultiLabel
-from vitral.report.load_run import Result, RunFolder, gather
-from vitral.report.numbers import NONE, flat, interval, plain, share
+from vitral.report.load_run import Result, RunFolder, load_run_folder
+from vitral.report.numbers import NONE, flatten, interval, share, to_text
 from vitral.report.verdict import FEW_IMAGES, verdict
 
 MOST_CLASSES = 50
@@ -22,19 +22,19 @@ def model_card(run: Path) -> str:
     Raises:
         ConfigError: the folder is not a run, or a file in it is damaged.
     """
-    folder = gather(Path(run))
+    folder = load_run_folder(Path(run))
     config = folder.model or {}
     block = config.get("vitral")
     block = block if isinstance(block, dict) else {}
     parts = [
-        _what_it_is(folder, config),
-        _numbers(folder),
+        _overview(folder, config),
+        _results(folder),
         _classes(folder),
         _data(folder),
         _preprocess(block),
         _limits(folder),
         _loading(block),
-        _licence(config, block),
+        _license(config, block),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -46,7 +46,7 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
 
 
-def _what_it_is(run: RunFolder, config: dict[str, Any]) -> str:
+def _overview(run: RunFolder, config: dict[str, Any]) -> str:
     model = run.model_name or str(config.get("architecture") or "unnamed")
     weights = run.setting("weights")
     start = f"the weights {escape(weights)}" if weights else "random numbers"
@@ -58,11 +58,11 @@ def _what_it_is(run: RunFolder, config: dict[str, Any]) -> str:
     return text
 
 
-def _numbers(run: RunFolder) -> str:
+def _results(run: RunFolder) -> str:
     said = verdict(run)
-    lines = ["## Results", "", escape(plain(said.text))]
+    lines = ["## Results", "", escape(to_text(said.text))]
     for remark in said.remarks:
-        lines += ["", f"- {escape(plain(remark.text))}"]
+        lines += ["", f"- {escape(to_text(remark.text))}"]
     if run.results:
         lines += ["", "| split | images | measure | value | 95 % interval |"]
         lines.append("|---|---:|---|---:|---|")
@@ -71,7 +71,7 @@ def _numbers(run: RunFolder) -> str:
             value = getattr(result, field)
             limits = getattr(result, f"{field}_interval", None)
             number = f"{value:.3f}" if field == "ece" else share(value, "").text
-            ends = plain(interval(limits, "")) if limits else NONE
+            ends = to_text(interval(limits, "")) if limits else NONE
             lines.append(
                 f"| {escape(split)} | {result.n} | {name} | {number} | {ends} |"
             )
@@ -122,7 +122,7 @@ def _data(run: RunFolder) -> str:
 
 
 def _preprocess(block: dict[str, Any]) -> str:
-    rows = flat(block.get("preprocess") or {})
+    rows = flatten(block.get("preprocess") or {})
     if not rows or rows == [("", NONE)]:
         return ""
     lines = [
@@ -142,7 +142,7 @@ def _limits(run: RunFolder) -> str:
         "- The numbers hold for images like those it was measured on: same cameras, "
         "same places, same shares of the classes.",
     ]
-    result = run.results.get(run.headline or "")
+    result = run.results.get(run.headline_split or "")
     if result is None:
         lines.append("- It has not been measured.")
     elif result.n < FEW_IMAGES:
@@ -177,7 +177,7 @@ def _loading(block: dict[str, Any]) -> str:
     return text
 
 
-def _licence(config: dict[str, Any], block: dict[str, Any]) -> str:
+def _license(config: dict[str, Any], block: dict[str, Any]) -> str:
     stated = block.get("license") or (config.get("pretrained_cfg") or {}).get("license")
     text = escape(str(stated)) if stated else "Unknown: no licence was stated for them."
     return f"## Licence of the weights\n\n{text}"

@@ -11,7 +11,7 @@ from vitral.report.numbers import Number, Text, count, interval, pointer, share
 from vitral.report.sections import Bar, bar
 
 
-class Line(NamedTuple):
+class ComparisonRow(NamedTuple):
     """One run of the comparison; the numbers are None when nothing was measured."""
 
     name: str
@@ -24,10 +24,10 @@ class Line(NamedTuple):
     bar: Bar | None
 
 
-class Comparison(NamedTuple):
+class ComparisonTable(NamedTuple):
     """The table on top of a report of several runs."""
 
-    lines: list[Line]
+    lines: list[ComparisonRow]
     remarks: list[str]
 
 
@@ -37,20 +37,22 @@ class _Score(NamedTuple):
     interval: Interval
 
 
-def compare(runs: list[RunFolder]) -> Comparison:
+def compare(runs: list[RunFolder]) -> ComparisonTable:
     """The headline result of each run, in the given order."""
-    return Comparison([_line(run) for run in runs], _remarks(runs))
+    return ComparisonTable([_comparison_row(run) for run in runs], _remarks(runs))
 
 
-def _line(run: RunFolder) -> Line:
-    split = run.headline
+def _comparison_row(run: RunFolder) -> ComparisonRow:
+    split = run.headline_split
     model, start = run.model_name, run.setting("weights") or "none"
     if split is None:
-        return Line(run.name, model, start, "not measured", None, None, [], None)
+        return ComparisonRow(
+            run.name, model, start, "not measured", None, None, [], None
+        )
     result, file = run.results[split], f"predictions/{split}.json"
-    field = _field(result)
+    field = _score_field(result)
     score = _score(run.name, result)
-    return Line(
+    return ComparisonRow(
         name=run.name,
         model=model,
         weights=start,
@@ -62,7 +64,7 @@ def _line(run: RunFolder) -> Line:
     )
 
 
-def _field(result: Classification | MultiLabel) -> str:
+def _score_field(result: Classification | MultiLabel) -> str:
     return "top1" if isinstance(result, Classification) else "exact_match"
 
 
@@ -73,7 +75,9 @@ def _score(name: str, result: Classification | MultiLabel) -> _Score:
 
 
 def _remarks(runs: list[RunFolder]) -> list[str]:
-    measured = [(run, run.headline) for run in runs if run.headline is not None]
+    measured = [
+        (run, run.headline_split) for run in runs if run.headline_split is not None
+    ]
     if len(measured) < 2:
         return ["Fewer than two of these runs have a result, so nothing is compared."]
     splits = {split for _, split in measured}

@@ -24,22 +24,24 @@ class Picture(NamedTuple):
     height: int
 
 
-def figure(plot: plots.Plot) -> Picture:
+def svg_picture(plot: plots.Plot) -> Picture:
     """A matplotlib figure as an SVG data URI."""
     svg = plots.to_svg(plot.figure).encode()
     # matplotlib writes 72 points an inch; a CSS pixel is 1/96 inch.
     width, height = (round(float(side) * 96) for side in plot.figure.get_size_inches())
-    return Picture(_uri("image/svg+xml", svg), plot.alt, width, height)
+    return Picture(_data_uri("image/svg+xml", svg), plot.alt, width, height)
 
 
 def thumbnail(image: Image.Image, alt: str) -> Picture:
     """A photograph within THUMBNAIL_SIDE squared; tiny ones keep their pixels."""
-    return _jpeg(_small(image), alt)
+    return _jpeg_picture(_resize_thumbnail(image), alt)
 
 
-def tinted(image: Image.Image, heat: Float[np.ndarray, "rows columns"]) -> Picture:
+def tint_thumbnail(
+    image: Image.Image, heat: Float[np.ndarray, "rows columns"]
+) -> Picture:
     """A thumbnail in grey under the colours of a map, from dark to yellow."""
-    small = _small(image)
+    small = _resize_thumbnail(image)
     pixels = 255 * plots.tint(np.asarray(small), heat)
     row, column = np.unravel_index(int(heat.argmax()), heat.shape)
     alt = (
@@ -48,10 +50,10 @@ def tinted(image: Image.Image, heat: Float[np.ndarray, "rows columns"]) -> Pictu
         if heat.any()
         else "What the model looks at in it: the map is zero everywhere"
     )
-    return _jpeg(Image.fromarray(pixels.round().astype(np.uint8)), alt)
+    return _jpeg_picture(Image.fromarray(pixels.round().astype(np.uint8)), alt)
 
 
-def tinted_strip(
+def tint_filmstrip(
     frames: Image.Image, heats: Float[np.ndarray, "frames rows columns"]
 ) -> Picture:
     """At most eight frames of a clip in a row, and below them the same in grey under
@@ -68,7 +70,7 @@ def tinted_strip(
     for frame in each:
         frame.thumbnail((FRAME_SIDE, FRAME_SIDE), Image.Resampling.LANCZOS)
     arrays = [np.asarray(frame) for frame in each]
-    pixels = 255 * plots.strip_pixels(arrays, heats, FRAME_SIDE)
+    pixels = 255 * plots.filmstrip_pixels(arrays, heats, FRAME_SIDE)
     share = heats.sum(axis=(1, 2))
     alt = (
         f"What the model looks at in it: most in frame {int(share.argmax()) + 1} of "
@@ -76,10 +78,10 @@ def tinted_strip(
         if heats.any()
         else "What the model looks at in it: the map is zero everywhere"
     )
-    return _jpeg(Image.fromarray(pixels.round().astype(np.uint8)), alt)
+    return _jpeg_picture(Image.fromarray(pixels.round().astype(np.uint8)), alt)
 
 
-def _small(image: Image.Image) -> Image.Image:
+def _resize_thumbnail(image: Image.Image) -> Image.Image:
     image = image.convert("RGB")
     factor = THUMBNAIL_SIDE // max(image.size)
     if factor > 1:
@@ -90,13 +92,13 @@ def _small(image: Image.Image) -> Image.Image:
     return image
 
 
-def _jpeg(image: Image.Image, alt: str) -> Picture:
+def _jpeg_picture(image: Image.Image, alt: str) -> Picture:
     target = io.BytesIO()
     image.save(target, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
     return Picture(
-        _uri("image/jpeg", target.getvalue()), alt, image.width, image.height
+        _data_uri("image/jpeg", target.getvalue()), alt, image.width, image.height
     )
 
 
-def _uri(media_type: str, content: bytes) -> str:
+def _data_uri(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

@@ -15,11 +15,11 @@ from vitral.errors import ConfigError
 FOLDER = "inspection"
 FILE = f"{FOLDER}/report.json"
 MAPS = f"{FOLDER}/report.npz"
-_DAMAGED = (OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError, KeyError)
+_READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError, KeyError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspected:
+class StoredInspection:
     """What report.json says, and its maps."""
 
     document: dict[str, Any]
@@ -32,7 +32,7 @@ class Inspected:
         return str(self.document.get("missing", ""))
 
     @property
-    def of_clips(self) -> bool:
+    def has_frames(self) -> bool:
         """Whether the maps have frames."""
         return any(heat.ndim == 3 for heat in self.maps.values())
 
@@ -61,7 +61,7 @@ def store(
     write_json(run / FILE, document)
 
 
-def read(run: Path, document: dict[str, Any] | None) -> Inspected | None:
+def read(run: Path, document: dict[str, Any] | None) -> StoredInspection | None:
     """The stored maps with their document; None where there is none.
 
     Raises:
@@ -70,7 +70,7 @@ def read(run: Path, document: dict[str, Any] | None) -> Inspected | None:
     if document is None:
         return None
     if "missing" in document:
-        return Inspected(document=document, maps={})
+        return StoredInspection(document=document, maps={})
     try:
         # From memory, since np.load leaves the file open where it is damaged.
         content = io.BytesIO((run / MAPS).read_bytes())
@@ -83,9 +83,9 @@ def read(run: Path, document: dict[str, Any] | None) -> Inspected | None:
             layers = np.asarray(document["distance"]["layers"], dtype=np.float64)
             if layers.ndim != 2 or not np.isfinite(layers).all() or layers.min() < 0:
                 raise ValueError("`distance.layers` is no table of distances")
-    except _DAMAGED as error:
+    except _READ_ERRORS as error:
         raise ConfigError(
             f"{run / FOLDER} is damaged ({error}). Remove that folder and write the "
             "report again: it is then computed anew."
         ) from error
-    return Inspected(document=document, maps=dict(zip(ids, maps, strict=True)))
+    return StoredInspection(document=document, maps=dict(zip(ids, maps, strict=True)))

@@ -17,7 +17,7 @@ from vitral.evaluation import (
     read_predictions,
 )
 from vitral.report import inspection_store
-from vitral.report.inspection_store import Inspected
+from vitral.report.inspection_store import StoredInspection
 
 Result = Classification | MultiLabel
 SPLIT_ORDER = ("test", "val", "train")
@@ -48,7 +48,7 @@ class RunFolder:
     """What a run without labels was measured by: representation.json."""
     reconstructions: bytes | None
     """Its PNG of hidden patches and what was drawn in them."""
-    inspected: Inspected | None
+    inspection: StoredInspection | None
     """What the model looks at."""
     problems: tuple[str, ...]
     """What was skipped while reading, in sentences."""
@@ -59,12 +59,12 @@ class RunFolder:
         return self.path.resolve().name
 
     @property
-    def headline(self) -> str | None:
+    def headline_split(self) -> str | None:
         """The split that the report speaks of first; None without any result."""
         return next(iter(self.results), None)
 
     @property
-    def chosen_on(self) -> set[str]:
+    def selection_splits(self) -> set[str]:
         """The splits measured during training, by which the best model was kept."""
         measured = {str(line.row.get("split")) for line in self.events("eval")}
         return measured or {"val"}
@@ -88,7 +88,7 @@ class RunFolder:
         return [line for line in self.metrics if line.row.get("event") == event]
 
 
-def gather(folder: Path) -> RunFolder:
+def load_run_folder(folder: Path) -> RunFolder:
     """Read a run folder.
 
     Raises:
@@ -113,21 +113,21 @@ def gather(folder: Path) -> RunFolder:
         data=_read_object(folder / "data.json"),
         model=_read_object(folder / "model" / "config.json"),
         metrics=metrics,
-        results={split: results[split] for split in sorted(results, key=_place)},
+        results={split: results[split] for split in sorted(results, key=_split_rank)},
         predictions={
             path.stem: read_predictions(path)
             for path in sorted((folder / "predictions").glob("*.csv"))
         },
         representation=_read_object(folder / "representation.json"),
         reconstructions=_read_bytes(folder / "reconstructions.png"),
-        inspected=inspection_store.read(
+        inspection=inspection_store.read(
             folder, _read_object(folder / inspection_store.FILE)
         ),
         problems=problems,
     )
 
 
-def _place(split: str) -> tuple[int, str]:
+def _split_rank(split: str) -> tuple[int, str]:
     known = split in SPLIT_ORDER
     return (SPLIT_ORDER.index(split) if known else len(SPLIT_ORDER), split)
 

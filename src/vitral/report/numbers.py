@@ -72,29 +72,31 @@ def interval(value: Interval, source: str) -> list[str | Number]:
     ]
 
 
-def plain(text: Text) -> str:
+def to_text(text: Text) -> str:
     """The sentence without its sources."""
     return "".join(part if isinstance(part, str) else part.text for part in text)
 
 
-def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested plain data as `a.b.c` and text, in the order of the file."""
     if isinstance(value, dict):
         return [
             pair
             for key, part in value.items()
-            for pair in flat(part, f"{prefix}.{key}" if prefix else str(key))
+            for pair in flatten(part, f"{prefix}.{key}" if prefix else str(key))
         ]
     if isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
         return [
-            pair for i, part in enumerate(value) for pair in flat(part, f"{prefix}.{i}")
+            pair
+            for i, part in enumerate(value)
+            for pair in flatten(part, f"{prefix}.{i}")
         ]
     if isinstance(value, list):
-        return [(prefix, ", ".join(_word(part) for part in value))]
-    return [(prefix, _word(value))]
+        return [(prefix, ", ".join(_format_value(part) for part in value))]
+    return [(prefix, _format_value(value))]
 
 
-def _word(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return NONE
     if isinstance(value, bool):

@@ -22,29 +22,29 @@ from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError
 from vitral.evaluation import Classification
 from vitral.report.compare_runs import compare
-from vitral.report.load_run import RunFolder, gather
-from vitral.report.numbers import Number, flat
+from vitral.report.load_run import RunFolder, load_run_folder
+from vitral.report.numbers import Number, flatten
 from vitral.report.sections import (
-    Answers,
+    AttentionSection,
     Bar,
-    Looks,
-    Representation,
-    Results,
-    Sources,
-    about_maps,
+    PictureSources,
+    PredictionExamples,
+    RepresentationSection,
+    ResultsSection,
+    attention_section,
     bar,
+    correct_examples,
     details,
-    looks,
-    representation,
-    results,
-    right_answers,
+    maps_note,
+    representation_section,
+    results_section,
     worst_errors,
 )
 from vitral.report.verdict import Verdict, verdict
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
 # What each section may use of it; pictures with a map come in pairs.
-SHARES = {"samples": 0.2, "errors": 0.45, "right": 0.35}
+PICTURE_SHARES = {"samples": 0.2, "errors": 0.45, "right": 0.35}
 SECTIONS = (
     ("reproduce", "Reproduce"),
     ("data", "Data"),
@@ -56,7 +56,7 @@ SECTIONS = (
     ("model", "Model"),
     ("events", "Events"),
 )
-OF_ANSWERS = ("errors", "right", "attention")
+CLASSIFIER_SECTIONS = ("errors", "right", "attention")
 MOST_TABLE_ROWS = 1000  # of the tables of classes in the whole file
 
 
@@ -79,20 +79,20 @@ class Page(NamedTuple):
     versions: list[tuple[str, str]]
     settings: list[tuple[str, str]]
     has_environment: bool
-    data: details.Data | None
-    training: details.Training | None
-    results: Results | None
-    representation: Representation | None
-    errors: Answers | None
-    right: Answers | None
-    about_maps: str
-    looks: Looks
-    model: details.Model | None
+    data: details.DataSection | None
+    training: details.TrainingSection | None
+    results: ResultsSection | None
+    representation: RepresentationSection | None
+    errors: PredictionExamples | None
+    right: PredictionExamples | None
+    maps_note: str
+    attention: AttentionSection
+    model: details.ModelSection | None
     events: list[tuple[Number, str]]
     problems: tuple[str, ...]
 
 
-def write(
+def write_html(
     runs: Sequence[Path],
     out: Path,
     images: Callable[[Path, str], Image.Image | None] | None = None,
@@ -115,9 +115,9 @@ def write(
     """
     if not runs:
         raise ConfigError("a report needs at least one run folder: got none.")
-    folders = [gather(Path(run)) for run in runs]
+    folders = [load_run_folder(Path(run)) for run in runs]
     pages = [
-        _page(folder, _sources(folder, images, views), samples, len(folders))
+        _page(folder, _picture_sources(folder, images, views), samples, len(folders))
         for folder in folders
     ]
     style = Path(__file__).with_name("report.css").read_text("utf-8")
@@ -134,12 +134,12 @@ def write(
     return out
 
 
-def _sources(
+def _picture_sources(
     run: RunFolder,
     images: Callable[[Path, str], Image.Image | None] | None,
     views: Callable[[Path, str], Image.Image | None] | None,
-) -> Sources:
-    return Sources(
+) -> PictureSources:
+    return PictureSources(
         partial(images, run.path) if images is not None else None,
         partial(views, run.path) if views is not None else None,
     )
@@ -147,12 +147,13 @@ def _sources(
 
 def _page(
     run: RunFolder,
-    sources: Sources,
+    sources: PictureSources,
     samples: Callable[[Path], Sequence[tuple[Image.Image, str]]] | None,
     num_runs: int,
 ) -> Page:
     budget = {
-        name: int(part * PICTURE_BUDGET) // num_runs for name, part in SHARES.items()
+        name: int(part * PICTURE_BUDGET) // num_runs
+        for name, part in PICTURE_SHARES.items()
     }
     most_rows = MOST_TABLE_ROWS // num_runs
     pictures = samples(run.path) if samples is not None else ()
@@ -162,7 +163,7 @@ def _page(
         sections=[
             (part, title)
             for part, title in SECTIONS
-            if run.representation is None or part not in OF_ANSWERS
+            if run.representation is None or part not in CLASSIFIER_SECTIONS
         ],
         subtitle=_subtitle(run),
         verdict=said,
@@ -170,24 +171,24 @@ def _page(
         # Lines then break between options and not inside one.
         command=re.split(r" (?=--)", run.command) if run.command else [],
         versions=details.versions(run),
-        settings=flat(run.config),
+        settings=flatten(run.config),
         has_environment=run.environment is not None,
-        data=details.data(run, pictures, budget["samples"], most_rows),
-        training=details.training(run),
-        results=results(run, most_rows),
-        representation=representation(run),
+        data=details.data_section(run, pictures, budget["samples"], most_rows),
+        training=details.training_section(run),
+        results=results_section(run, most_rows),
+        representation=representation_section(run),
         errors=worst_errors(run, sources, budget["errors"]),
-        right=right_answers(run, sources, budget["right"]),
-        about_maps=about_maps(run),
-        looks=looks(run),
-        model=details.model(run),
+        right=correct_examples(run, sources, budget["right"]),
+        maps_note=maps_note(run),
+        attention=attention_section(run),
+        model=details.model_section(run),
         events=details.events(run),
         problems=run.problems,
     )
 
 
 def _gauge(run: RunFolder) -> Gauge | None:
-    result = run.results.get(run.headline or "")
+    result = run.results.get(run.headline_split or "")
     if not isinstance(result, Classification):
         return None
     return Gauge(

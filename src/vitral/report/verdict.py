@@ -9,7 +9,7 @@ from typing import NamedTuple
 from vitral.evaluation import Classification, MultiLabel
 from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Text, count, interval, pointer, share
-from vitral.report.sections import sentence
+from vitral.report.sections import representation_sentence
 
 FEW_IMAGES = 100
 FEW_IMAGES_A_CLASS = 10
@@ -33,9 +33,9 @@ class Verdict(NamedTuple):
 
 def verdict(run: RunFolder) -> Verdict:
     """What to say first about a run."""
-    split = run.headline
+    split = run.headline_split
     if split is None and run.representation is not None:
-        return Verdict(None, sentence(run), [])
+        return Verdict(None, representation_sentence(run), [])
     if split is None:
         text = [
             "This run has no measured result yet: predictions/ holds no .json file. "
@@ -44,35 +44,37 @@ def verdict(run: RunFolder) -> Verdict:
         return Verdict(None, text, [])
     result = run.results[split]
     said, remarks = (
-        _several_labels(result, split)
+        _multi_label_verdict(result, split)
         if isinstance(result, MultiLabel)
-        else _one_label(result, split)
+        else _single_label_verdict(result, split)
     )
-    return Verdict(split, said, remarks + _about_the_split(run, split))
+    return Verdict(split, said, remarks + _split_remarks(run, split))
 
 
 def _file(split: str) -> str:
     return f"predictions/{split}.json"
 
 
-def _images(split: str) -> str:
+def _split_noun(split: str) -> str:
     return {"train": "training", "val": "validation"}.get(split, split) + " images"
 
 
-def _one_label(result: Classification, split: str) -> tuple[Text, list[Remark]]:
+def _single_label_verdict(
+    result: Classification, split: str
+) -> tuple[Text, list[Remark]]:
     file = _file(split)
     text: Text = [
         share(result.top1, pointer(file, "top1")),
         " of ",
         count(result.n, pointer(file, "n")),
-        f" {_images(split)} are right (95 % interval ",
+        f" {_split_noun(split)} are right (95 % interval ",
         *interval(result.top1_interval, pointer(file, "top1_interval")),
         "); always answering the most frequent class would be right for ",
         share(result.majority, pointer(file, "majority")),
         ".",
     ]
-    remarks = [_against_the_baseline(result)]
-    remarks += _about_size(result.n, result.n_unreadable, split)
+    remarks = [_baseline_remark(result)]
+    remarks += _sample_size_remarks(result.n, result.n_unreadable, split)
     low, high = result.top1_interval
     if result.n >= FEW_IMAGES and high - low > WIDE_INTERVAL:
         remarks.append(
@@ -85,14 +87,14 @@ def _one_label(result: Classification, split: str) -> tuple[Text, list[Remark]]:
                 "plain",
                 [
                     f"Some classes have fewer than {FEW_IMAGES_A_CLASS} "
-                    f"{_images(split)}; their own numbers say little."
+                    f"{_split_noun(split)}; their own numbers say little."
                 ],
             )
         )
     return text, remarks
 
 
-def _against_the_baseline(result: Classification) -> Remark:
+def _baseline_remark(result: Classification) -> Remark:
     name = result.majority_class
     if result.top1_interval.contains(result.majority):
         return Remark(
@@ -113,7 +115,7 @@ def _against_the_baseline(result: Classification) -> Remark:
     )
 
 
-def _several_labels(result: MultiLabel, split: str) -> tuple[Text, list[Remark]]:
+def _multi_label_verdict(result: MultiLabel, split: str) -> tuple[Text, list[Remark]]:
     file = _file(split)
     text: Text = [
         "The mean average precision is ",
@@ -122,14 +124,14 @@ def _several_labels(result: MultiLabel, split: str) -> tuple[Text, list[Remark]]
         share(result.exact_match, pointer(file, "exact_match")),
         " of ",
         count(result.n, pointer(file, "n")),
-        f" {_images(split)} (95 % interval ",
+        f" {_split_noun(split)} (95 % interval ",
         *interval(result.exact_match_interval, pointer(file, "exact_match_interval")),
         ").",
     ]
-    return text, _about_size(result.n, result.n_unreadable, split)
+    return text, _sample_size_remarks(result.n, result.n_unreadable, split)
 
 
-def _about_size(n: int, n_unreadable: int, split: str) -> list[Remark]:
+def _sample_size_remarks(n: int, n_unreadable: int, split: str) -> list[Remark]:
     remarks = []
     if n < FEW_IMAGES:
         remarks.append(
@@ -138,7 +140,7 @@ def _about_size(n: int, n_unreadable: int, split: str) -> list[Remark]:
                 [
                     "Only ",
                     count(n, pointer(_file(split), "n")),
-                    f" {_images(split)} were measured: read the interval, not the "
+                    f" {_split_noun(split)} were measured: read the interval, not the "
                     "single number.",
                 ],
             )
@@ -146,22 +148,23 @@ def _about_size(n: int, n_unreadable: int, split: str) -> list[Remark]:
     if n_unreadable:
         text: Text = [
             count(n_unreadable, pointer(_file(split), "n_unreadable")),
-            f" of the {_images(split)} could not be decoded and "
+            f" of the {_split_noun(split)} could not be decoded and "
             f"{'counts' if n_unreadable == 1 else 'count'} as wrong.",
         ]
         remarks.append(Remark("plain", text))
     return remarks
 
 
-def _about_the_split(run: RunFolder, split: str) -> list[Remark]:
+def _split_remarks(run: RunFolder, split: str) -> list[Remark]:
     if split == "train":
         text = (
             "The model was trained on these very images: this is not an estimate for "
             "new images."
         )
-    elif split in run.chosen_on:
+    elif split in run.selection_splits:
         text = (
-            f"The {_images(split)} were also used to choose the model, so the number "
+            f"The {_split_noun(split)} were also used to choose the model, so the "
+            "number "
             "is optimistic. Keep a test split apart for an honest one."
         )
     else:

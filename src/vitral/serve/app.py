@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 
 from vitral.serve import schema
 from vitral.serve.batching import Batcher, Item
-from vitral.serve.errors import Problem, body
-from vitral.serve.http import Watch, limits, multipart
+from vitral.serve.errors import HTTPError, error_body
+from vitral.serve.http import RequestMiddleware, limits, multipart
 from vitral.serve.metrics import Metrics
 from vitral.serve.settings import Settings
 from vitral.serve.worker import Worker
@@ -32,9 +32,9 @@ _PAGE = {
 PATHS = frozenset(
     {"/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json", *_PAGE}
 )
-GUARDED = ("/predict", "/model", "/metrics")
+TOKEN_PATHS = ("/predict", "/model", "/metrics")
 """The paths that want the token where there is one."""
-_GONE = 499
+_CLIENT_CLOSED_REQUEST = 499
 """What is counted where nobody was left to answer; it is never sent."""
 
 
@@ -47,9 +47,9 @@ class Service:
         self.metrics = Metrics()
         self.batcher = Batcher(settings, worker.ask, self.metrics)
         self.budget = limits.Budget(settings.max_buffered)
-        self.refused = ""
+        self.reload_error = ""
         """Why the last new model was not taken; empty where it was, or none came."""
-        self.app = Watch(_routes(self), self.metrics, PATHS)
+        self.app = RequestMiddleware(_routes(self), self.metrics, PATHS)
 
     def require_token(self, request: Request) -> None:
         """Raises Problem (401) unless the request carries the token that is set."""
@@ -60,7 +60,7 @@ class Service:
             given.strip().encode("latin-1", "replace"), self.settings.token.encode()
         )
         if not right or kind.lower() != "bearer":
-            raise Problem(
+            raise HTTPError(
                 401,
                 "unauthorized",
                 "This server wants a token: send `Authorization: Bearer TOKEN`.",
@@ -69,7 +69,7 @@ class Service:
     def require_ready(self) -> None:
         """Raises Problem (503) while the model is being started again."""
         if not self.worker.ready:
-            raise Problem(
+            raise HTTPError(
                 503,
                 "not_ready",
                 "The model is being started again. Send the image again in a moment.",
@@ -83,30 +83,30 @@ class Service:
             Problem: any answer other than 200.
             ClientGone: nobody is left to answer.
         """
-        content = await self._body(request)
+        content = await self._read_body(request)
         loop = asyncio.get_running_loop()
         came = loop.time()
         held = len(content)
         try:
             if limits.media_type(request.headers) == "form":
                 kind = request.headers["content-type"]
-                content = await multipart.image_of(content, kind)
+                content = await multipart.extract_image(content, kind)
             limits.require_image(content)
             item = Item(
                 content=content,
                 wants=wants,
-                came=came,
+                arrival_time=came,
                 deadline=came + self.settings.timeout,
-                answer=loop.create_future(),
+                future=loop.create_future(),
             )
             self.batcher.submit(item)
             row = await self._wait(item, request)
         finally:
-            self.budget.give_back(held)
+            self.budget.release(held)
         if "refused" in row:
-            raise Problem(*row["refused"])
+            raise HTTPError(*row["refused"])
         now = loop.time()
-        self.metrics.seconds.add(now - came)
+        self.metrics.seconds.observe(now - came)
         row["timing"] = {
             "queue_ms": round(1000 * (item.started - came), 3),
             "model_ms": round(1000 * (now - item.started), 3),
@@ -115,7 +115,7 @@ class Service:
         row["request_id"] = request.scope["request_id"]
         return _json(row)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _read_body(self, request: Request) -> bytes:
         """The body, or the reason why it is not wanted: after reading what is on the
         way, so that the client reads the reason."""
         settings = self.settings
@@ -124,30 +124,30 @@ class Service:
             self.require_ready()
             limits.media_type(request.headers)
             limits.declared_length(request.headers, settings.max_bytes)
-        except Problem as problem:
+        except HTTPError as problem:
             if problem.status != 411:
                 await self._discard(request, problem)
             raise
         try:
             return await limits.read_body(
                 request.receive,
-                most=settings.max_bytes,
+                max_bytes=settings.max_bytes,
                 seconds=settings.body_timeout,
                 budget=self.budget,
             )
-        except Problem as problem:
+        except HTTPError as problem:
             if problem.status != 408:
                 await self._discard(request, problem)
             raise
 
-    async def _discard(self, request: Request, problem: Problem) -> None:
+    async def _discard(self, request: Request, problem: HTTPError) -> None:
         ended = await limits.discard(request.receive, self.settings.max_bytes)
         problem.close = not ended
 
     async def _wait(self, item: Item, request: Request) -> dict[str, Any]:
         """The worker's row, unless the time is over or the client has left first."""
         left = asyncio.ensure_future(request.receive())
-        either: set[asyncio.Future[Any]] = {left, item.answer}
+        either: set[asyncio.Future[Any]] = {left, item.future}
         try:
             await asyncio.wait(
                 either,
@@ -155,15 +155,15 @@ class Service:
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
-            item.gone = True
+            item.is_client_gone = True
             gone = left.done()
             left.cancel()
-        if item.answer.done():
-            return item.answer.result()
-        item.answer.cancel()
+        if item.future.done():
+            return item.future.result()
+        item.future.cancel()
         if gone:
             raise limits.ClientGone
-        raise Problem(
+        raise HTTPError(
             504,
             "deadline",
             f"No answer within {self.settings.timeout:g} seconds. Send the image again "
@@ -173,10 +173,10 @@ class Service:
     def gauges(self) -> dict[str, float]:
         """Values of now, for /metrics."""
         return {
-            "vitral_queue_images": len(self.batcher.waiting),
-            "vitral_queue_most_images": self.batcher.most_waiting,
+            "vitral_queue_images": len(self.batcher.queue),
+            "vitral_queue_most_images": self.batcher.max_queue_length,
             "vitral_in_flight_requests": self.app.in_flight - 1,
-            "vitral_buffered_bytes": self.budget.held,
+            "vitral_buffered_bytes": self.budget.used,
             "vitral_worker_ready": float(self.worker.ready),
         }
 
@@ -192,10 +192,10 @@ def _routes(service: Service) -> FastAPI:
     )
     _add_errors(app)
     _add_predict(app, service)
-    _add_facts(app, service)
+    _add_status(app, service)
     _add_page(app)
     if service.settings.token:
-        schema.with_token(app.openapi(), GUARDED)
+        schema.add_token_security(app.openapi(), TOKEN_PATHS)
     return app
 
 
@@ -206,7 +206,9 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         response_model=None,
         responses={
             200: {"model": schema.Answer},
-            **schema.meanings(400, 401, 408, 411, 413, 415, 422, 429, 500, 503, 504),
+            **schema.error_responses(
+                400, 401, 408, 411, 413, 415, 422, 429, 500, 503, 504
+            ),
         },
         openapi_extra=schema.BODY,
     )
@@ -221,11 +223,11 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         try:
             return await service.predict(request, wants)
         except limits.ClientGone:
-            service.metrics.gone += 1
-            return Response(status_code=_GONE)
+            service.metrics.clients_gone += 1
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
-def _add_facts(app: FastAPI, service: Service) -> None:
+def _add_status(app: FastAPI, service: Service) -> None:
     @app.get(
         "/health", summary="Whether the process lives", response_model=schema.State
     )
@@ -236,11 +238,11 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         "/ready",
         summary="Whether images are taken",
         response_model=schema.State,
-        responses=schema.meanings(503),
+        responses=schema.error_responses(503),
     )
     async def ready() -> Response:
         if service.app.draining:
-            raise Problem(503, "stopping", "The server is stopping.", retry_after=1)
+            raise HTTPError(503, "stopping", "The server is stopping.", retry_after=1)
         service.require_ready()
         return _json({"status": "ready"})
 
@@ -248,17 +250,17 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         "/model",
         summary="The model that answers",
         response_model=schema.Facts,
-        responses=schema.meanings(401),
+        responses=schema.error_responses(401),
     )
     async def model(request: Request) -> Response:
         service.require_token(request)
         settings = service.settings
         return _json(
-            service.worker.facts
+            service.worker.model_info
             | {
                 "max_bytes": settings.max_bytes,
                 "max_pixels": settings.max_pixels,
-                "refused": service.refused,
+                "refused": service.reload_error,
             }
         )
 
@@ -266,11 +268,11 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         "/metrics",
         summary="Counters for Prometheus",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {}}}, **schema.meanings(401)},
+        responses={200: {"content": {"text/plain": {}}}, **schema.error_responses(401)},
     )
     async def metrics(request: Request) -> Response:
         service.require_token(request)
-        text = service.metrics.text(service.gauges())
+        text = service.metrics.render(service.gauges())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -288,8 +290,8 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    def answer(request: Request, problem: Problem) -> Response:
-        content = body(problem.code, problem.message, request.scope["request_id"])
+    def answer(request: Request, problem: HTTPError) -> Response:
+        content = error_body(problem.code, problem.message, request.scope["request_id"])
         return Response(
             content,
             problem.status,
@@ -297,8 +299,8 @@ def _add_errors(app: FastAPI) -> None:
             media_type="application/json",
         )
 
-    @app.exception_handler(Problem)
-    async def _(request: Request, error: Problem) -> Response:
+    @app.exception_handler(HTTPError)
+    async def _(request: Request, error: HTTPError) -> Response:
         return answer(request, error)
 
     @app.exception_handler(RequestValidationError)
@@ -306,26 +308,26 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = first["loc"][-1] if first["loc"] else "?"
         reason = f"`{where}` in the query cannot be used: {first['msg']}."
-        return answer(request, Problem(400, "bad_query", reason))
+        return answer(request, HTTPError(400, "bad_query", reason))
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             message = "There is nothing here: images go to /predict, see /openapi.json."
-            return answer(request, Problem(404, "not_found", message))
+            return answer(request, HTTPError(404, "not_found", message))
         allowed = (error.headers or {}).get("Allow", "")
         if error.status_code == 405:
             message = f"{request.method[:20]} is not allowed here, only {allowed}."
-            reply = answer(request, Problem(405, "method_not_allowed", message))
+            reply = answer(request, HTTPError(405, "method_not_allowed", message))
             reply.headers["allow"] = allowed
             return reply
         code, message = "bad_request", str(error.detail)
-        return answer(request, Problem(error.status_code, code, message))
+        return answer(request, HTTPError(error.status_code, code, message))
 
     @app.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> Response:
         message = "Something in the server failed; its log says what."
-        return answer(request, Problem(500, "failed", message))
+        return answer(request, HTTPError(500, "failed", message))
 
 
 def _json(value: Any) -> Response:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Any
 
-from vitral.serve.errors import Problem
+from vitral.serve.errors import HTTPError
 from vitral.serve.metrics import Metrics
 from vitral.serve.settings import Settings
 
-_LATE = 0.8
+_MAX_WAIT_SHARE = 0.8
 """Share of the time-out that the wait for those before may take."""
 
 
@@ -27,14 +27,14 @@ class Item:
     content: bytes
     wants: dict[str, Any]
     """`top`, `map`, `embedding`, `logits`, as the worker understands them."""
-    came: float
+    arrival_time: float
     """When its last byte did, on the loop's clock, as the other times."""
     deadline: float
-    answer: asyncio.Future[dict[str, Any]]
+    future: asyncio.Future[dict[str, Any]]
     started: float = 0.0
     """When its batch began."""
     batch: int = 0
-    gone: bool = field(default=False)
+    is_client_gone: bool = field(default=False)
     """Whether the client left."""
 
 
@@ -52,14 +52,14 @@ class Batcher:
         self.settings = settings
         self.ask = ask
         self.metrics = metrics
-        self.waiting: deque[Item] = deque()
+        self.queue: deque[Item] = deque()
         self.running: list[Item] = []
-        self.most_waiting = 0
+        self.max_queue_length = 0
         """The longest that the queue has been."""
         self.seconds_per_image = 0.0
         """Of late; 0 before the first batch."""
-        self._each: deque[float] = deque(maxlen=9)
-        self._came = asyncio.Event()
+        self._recent_seconds: deque[float] = deque(maxlen=9)
+        self._arrived = asyncio.Event()
 
     def submit(self, item: Item) -> None:
         """Let an image wait for its batch.
@@ -67,78 +67,78 @@ class Batcher:
         Raises:
             Problem: 429: the queue is full, or the answer would come too late.
         """
-        places = self.settings.places
-        ahead = len(self.waiting) + len(self.running)
+        places = self.settings.queue_limit
+        ahead = len(self.queue) + len(self.running)
         wait = (ahead + 1) * self.seconds_per_image
         # The first of an idle server is always tried: the estimate must not lock it.
-        late = ahead > 0 and wait > _LATE * self.settings.timeout
+        late = ahead > 0 and wait > _MAX_WAIT_SHARE * self.settings.timeout
         # More than the model needs to stay busy is only time that everybody loses.
         late |= (
-            len(self.waiting) >= self.settings.max_batch
+            len(self.queue) >= self.settings.max_batch
             and wait > self.settings.queue_seconds
         )
-        if len(self.waiting) >= places or late:
+        if len(self.queue) >= places or late:
             reason = (
                 f"{places} images wait already"
-                if len(self.waiting) >= places
+                if len(self.queue) >= places
                 else f"the answer would take some {wait:.1f} seconds"
             )
-            raise Problem(
+            raise HTTPError(
                 429,
                 "queue_full",
                 f"The server is at its limit: {reason}. Send the image again later.",
                 retry_after=max(1, math.ceil(wait / 2)),
             )
-        self.waiting.append(item)
-        self.most_waiting = max(self.most_waiting, len(self.waiting))
-        self._came.set()
+        self.queue.append(item)
+        self.max_queue_length = max(self.max_queue_length, len(self.queue))
+        self._arrived.set()
 
     async def run(self) -> None:
         """Make batches until cancelled."""
         while True:
-            await self._came.wait()
-            await self._fill()
-            batch = self._taken()
+            await self._arrived.wait()
+            await self._wait_for_batch()
+            batch = self._take_batch()
             if batch:
-                await self._answer(batch)
+                await self._run_batch(batch)
 
-    def fail_all(self, problem: Problem) -> None:
+    def fail_all(self, problem: HTTPError) -> None:
         """Answer whoever waits or is being computed with `problem`."""
-        for item in (*self.running, *self.waiting):
-            if not item.answer.done():
-                item.answer.set_exception(problem)
-        self.waiting.clear()
+        for item in (*self.running, *self.queue):
+            if not item.future.done():
+                item.future.set_exception(problem)
+        self.queue.clear()
 
-    async def _fill(self) -> None:
+    async def _wait_for_batch(self) -> None:
         """Wait for a full batch, or until the first has waited long enough."""
         loop = asyncio.get_running_loop()
-        while 0 < len(self.waiting) < self.settings.max_batch:
-            until = self.waiting[0].came + self.settings.max_wait_ms / 1000
+        while 0 < len(self.queue) < self.settings.max_batch:
+            until = self.queue[0].arrival_time + self.settings.max_wait_ms / 1000
             left = until - loop.time()
             if left <= 0:
                 return
-            self._came.clear()
+            self._arrived.clear()
             try:
-                await asyncio.wait_for(self._came.wait(), left)
+                await asyncio.wait_for(self._arrived.wait(), left)
             except TimeoutError:
-                self._came.set()
+                self._arrived.set()
                 return
 
-    def _taken(self) -> list[Item]:
+    def _take_batch(self) -> list[Item]:
         """The next batch, without those that nobody waits for any more."""
         now = asyncio.get_running_loop().time()
         batch: list[Item] = []
-        while self.waiting and len(batch) < self.settings.max_batch:
-            item = self.waiting.popleft()
-            if item.gone or item.answer.done() or item.deadline <= now:
+        while self.queue and len(batch) < self.settings.max_batch:
+            item = self.queue.popleft()
+            if item.is_client_gone or item.future.done() or item.deadline <= now:
                 self.metrics.dropped += 1
                 continue
             batch.append(item)
-        if not self.waiting:
-            self._came.clear()
+        if not self.queue:
+            self._arrived.clear()
         return batch
 
-    async def _answer(self, batch: list[Item]) -> None:
+    async def _run_batch(self, batch: list[Item]) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         for item in batch:
@@ -151,10 +151,10 @@ class Batcher:
             return
         finally:
             self.running = []
-        self._each.append((loop.time() - started) / len(batch))
+        self._recent_seconds.append((loop.time() - started) / len(batch))
         # The median: one batch that was held up says nothing of the next.
-        self.seconds_per_image = median_low(self._each)
-        self.metrics.batch(len(batch))
+        self.seconds_per_image = median_low(self._recent_seconds)
+        self.metrics.observe_batch(len(batch))
         for item, answer in zip(batch, answers, strict=True):
-            if not item.answer.done():
-                item.answer.set_result(answer)
+            if not item.future.done():
+                item.future.set_result(answer)

@@ -3,7 +3,7 @@
 import json
 
 
-class Problem(Exception):
+class HTTPError(Exception):
     """An answer other than 200. The sentence says what happened and what to do."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Problem(Exception):
         return found
 
 
-def body(code: str, message: str, request_id: str) -> bytes:
+def error_body(code: str, message: str, request_id: str) -> bytes:
     """The JSON of an error."""
     return json.dumps(
         {"code": code, "message": message, "request_id": request_id}

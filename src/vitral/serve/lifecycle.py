@@ -13,17 +13,17 @@ import uvicorn
 
 from vitral.errors import ServerError
 from vitral.serve.app import Service
-from vitral.serve.errors import Problem
-from vitral.serve.http import HEAD_BYTES, Protocol, Turns
+from vitral.serve.errors import HTTPError
+from vitral.serve.http import HEAD_BYTES, FairScheduler, HTTPProtocol
 from vitral.serve.settings import Settings
-from vitral.serve.signals import Signals, described
+from vitral.serve.signals import Signals, describe_model
 from vitral.serve.worker import Worker
 
 
 def run(settings: Settings) -> None:
     """Serve until a signal; see `vitral.serve.serve` for what is raised."""
     # A port in use is said at once, not after the model was loaded.
-    _bound(settings).close()
+    _bind_socket(settings).close()
     asyncio.run(_run(settings))
 
 
@@ -32,11 +32,11 @@ async def _run(settings: Settings) -> None:
     service = Service(settings, worker)
     signals = Signals(service)
     try:
-        with signals.listening():
+        with signals.handle_signals():
             await worker.start()
-            listener = _bound(settings)
+            listener = _bind_socket(settings)
             server = _Server(_config(service))
-            worker.on_death = lambda: _tell(service)
+            worker.on_death = lambda: _on_worker_death(service)
             await _serve(service, server, listener, signals)
     finally:
         worker.close()
@@ -48,9 +48,9 @@ async def _serve(
     """All that goes on at a time; the first that ends, ends the others."""
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     batching = asyncio.create_task(service.batcher.run())
-    keeping = asyncio.create_task(service.worker.keep())
-    exchanging = asyncio.create_task(signals.exchange())
-    stopping = asyncio.create_task(signals.stopped())
+    keeping = asyncio.create_task(service.worker.supervise())
+    exchanging = asyncio.create_task(signals.reload_on_request())
+    stopping = asyncio.create_task(signals.wait_for_stop())
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
     _announce(service, listener)
@@ -74,17 +74,19 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _tell(service: Service) -> None:
+def _on_worker_death(service: Service) -> None:
     """The worker died: nobody waits for it."""
     service.metrics.restarts += 1
     message = "The model process ended while it was asked. Send the image again."
-    service.batcher.fail_all(Problem(503, "worker_died", message, retry_after=1))
+    service.batcher.fail_all(HTTPError(503, "worker_died", message, retry_after=1))
 
 
 def _config(service: Service) -> uvicorn.Config:
     settings = service.settings
     # uvicorn makes the protocols; the settings travel on the class.
-    protocol = type("Protocol", (Protocol,), {"settings": settings, "turns": Turns()})
+    protocol = type(
+        "Protocol", (HTTPProtocol,), {"settings": settings, "turns": FairScheduler()}
+    )
     return uvicorn.Config(
         service.app,
         http=protocol,
@@ -103,7 +105,7 @@ def _config(service: Service) -> uvicorn.Config:
     )
 
 
-def _bound(settings: Settings) -> socket.socket:
+def _bind_socket(settings: Settings) -> socket.socket:
     """A socket at the address.
 
     Raises:
@@ -138,7 +140,7 @@ def _announce(service: Service, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(
-        f"serving {described(service.worker.facts)} at {url}",
+        f"serving {describe_model(service.worker.model_info)} at {url}",
         f"page: {url}/   stop: Ctrl-C",
         f"next: curl -F image=@photo.jpg {url}/predict",
         sep="\n",

@@ -16,7 +16,7 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def add(self, value: float) -> None:
+    def observe(self, value: float) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
@@ -46,17 +46,17 @@ class Metrics:
         self.dropped = 0
         """Images that were not computed: too late, or nobody waited."""
         self.restarts = 0
-        self.exchanges = 0
+        self.reloads = 0
         """New models that were taken."""
-        self.refusals = 0
+        self.rejected_reloads = 0
         """New models that were not."""
-        self.gone = 0
+        self.clients_gone = 0
         """Clients that left before their answer."""
 
-    def batch(self, images: int) -> None:
-        self.batches.add(float(images))
+    def observe_batch(self, images: int) -> None:
+        self.batches.observe(float(images))
 
-    def text(self, gauges: dict[str, float]) -> str:
+    def render(self, gauges: dict[str, float]) -> str:
         """Everything, with the values of now under their names."""
         lines = ["# TYPE vitral_requests_total counter"]
         for (path, status), number in sorted(self.requests.items()):
@@ -65,10 +65,10 @@ class Metrics:
             )
         for name, value in (
             ("vitral_dropped_total", self.dropped),
-            ("vitral_clients_gone_total", self.gone),
+            ("vitral_clients_gone_total", self.clients_gone),
             ("vitral_worker_restarts_total", self.restarts),
-            ("vitral_models_taken_total", self.exchanges),
-            ("vitral_models_refused_total", self.refusals),
+            ("vitral_models_taken_total", self.reloads),
+            ("vitral_models_refused_total", self.rejected_reloads),
         ):
             lines += [f"# TYPE {name} counter", f"{name} {value}"]
         for name, gauge in gauges.items():

@@ -98,7 +98,7 @@ BODY: dict[str, Any] = {
     }
 }
 
-MEANING = {
+STATUS_DESCRIPTIONS = {
     400: "not HTTP, not a form with one `image`, no bytes, or a wrong query",
     401: "the bearer token is missing or wrong",
     408: "headers or body took too long",
@@ -113,18 +113,18 @@ MEANING = {
 }
 
 
-def meanings(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses` of a route that has these errors."""
     return {
-        status: {"model": Problem, "description": MEANING[status]}
+        status: {"model": Problem, "description": STATUS_DESCRIPTIONS[status]}
         for status in statuses
     }
 
 
-def with_token(described: dict[str, Any], paths: Sequence[str]) -> None:
+def add_token_security(spec: dict[str, Any], paths: Sequence[str]) -> None:
     """Say which paths want the bearer token."""
-    schemes = described["components"].setdefault("securitySchemes", {})
+    schemes = spec["components"].setdefault("securitySchemes", {})
     schemes["token"] = {"type": "http", "scheme": "bearer"}
     for path in paths:
-        for operation in described["paths"][path].values():
+        for operation in spec["paths"][path].values():
             operation["security"] = [{"token": []}]

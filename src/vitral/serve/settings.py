@@ -79,6 +79,6 @@ class Settings:
             )
 
     @property
-    def places(self) -> int:
+    def queue_limit(self) -> int:
         """Images that may wait."""
         return self.queue or 8 * self.max_batch

@@ -11,11 +11,11 @@ from functools import cache
 from types import MappingProxyType
 
 from vitral.errors import ConfigError
-from vitral.studies.engine import Size, Study, Table, Trial, trials_of
+from vitral.studies.engine import ResultTable, Size, Study, Trial, ordered_trials
 
 
 @cache
-def studies() -> Mapping[str, Study]:
+def all_studies() -> Mapping[str, Study]:
     """Every study by its name."""
     found: dict[str, Study] = {}
     for module in pkgutil.iter_modules(__path__):
@@ -25,13 +25,13 @@ def studies() -> Mapping[str, Study]:
     return MappingProxyType(dict(sorted(found.items())))
 
 
-def get(name: str) -> Study:
+def get_study(name: str) -> Study:
     """The study of that name.
 
     Raises:
         ConfigError: nobody's name; the nearest are in the message.
     """
-    known = studies()
+    known = all_studies()
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.0)
@@ -41,4 +41,12 @@ def get(name: str) -> Study:
     )
 
 
-__all__ = ["Size", "Study", "Table", "Trial", "get", "studies", "trials_of"]
+__all__ = [
+    "ResultTable",
+    "Size",
+    "Study",
+    "Trial",
+    "all_studies",
+    "get_study",
+    "ordered_trials",
+]

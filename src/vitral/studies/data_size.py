@@ -17,46 +17,51 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitral.errors import ConfigError
-from vitral.evaluation import Expected, Probe, Scaling, fit_nested
+from vitral.evaluation import ExpectedAccuracy, Probe, Scaling, fit_nested
 from vitral.evaluation.probes import knn, linear, ridge
-from vitral.studies.engine import Gap, leads, nested_order, subset_sizes
+from vitral.studies.engine import (
+    Difference,
+    describe_leaders,
+    nested_order,
+    subset_sizes,
+)
 from vitral.workflows import open_run
-from vitral.workflows.features import Material, features_of, say
+from vitral.workflows.features import SplitFeatures, extract_splits, say
 
 NAME = "data-size"
 QUESTION = "Would more training images help, and how much would twice as many add?"
-TIMES = (2, 4, 10)
+MULTIPLES = (2, 4, 10)
 """Of the training images there are: where the accuracy is predicted."""
 DRAWS = tuple(range(10))
-NEIGHBOURS = 20
+NEIGHBORS = 20
 
 Protocol = Callable[[Any, Any, Any, Any], Probe]
 
 
 def _knn(x: Any, y: Any, x_test: Any, y_test: Any) -> Probe:
-    return knn(x, y, x_test, y_test, k=min(NEIGHBOURS, len(x)))
+    return knn(x, y, x_test, y_test, k=min(NEIGHBORS, len(x)))
 
 
 PROTOCOLS: Mapping[str, Protocol] = {"ridge": ridge, "linear": linear, "knn": _knn}
 
 
-class Labelled(NamedTuple):
+class LabeledFeatures(NamedTuple):
     """Features of images and what they show."""
 
     x: Float[np.ndarray, "images dim"]
     y: Int[np.ndarray, " images"]
 
 
-class Points(NamedTuple):
+class SubsetResults(NamedTuple):
     """Measurements of one set of weights: one for each draw of each subset."""
 
     sizes: tuple[int, ...]
     accuracies: tuple[float, ...]
     draws: tuple[int, ...]
-    whole: Probe
+    full: Probe
     """With all training images, which can be drawn in one way only."""
 
-    def at(self, size: int) -> list[float]:
+    def accuracies_at(self, size: int) -> list[float]:
         """The accuracies of a size, in the order of the draws."""
         return [
             right
@@ -66,24 +71,24 @@ class Points(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Growth:
+class LearningCurve:
     """One set of weights on growing subsets."""
 
-    points: Points
+    points: SubsetResults
     fit: Scaling
 
     @property
-    def predicted(self) -> list[Expected]:
-        return [self.fit.predict(times * self.fit.largest) for times in TIMES]
+    def predicted(self) -> list[ExpectedAccuracy]:
+        return [self.fit.predict(times * self.fit.largest) for times in MULTIPLES]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class DataSizeResult:
     """What the study found."""
 
     data: str
     protocol: str
-    grown: Mapping[str, Growth]
+    curves: Mapping[str, LearningCurve]
     """By the name of the weights."""
     sizes: tuple[int, ...]
     seeds: tuple[int, ...]
@@ -94,24 +99,27 @@ class Answer:
     @property
     def verdict(self) -> str:
         """One sentence for each set of weights, and who is ahead."""
-        names = list(self.grown)
+        names = list(self.curves)
         if len(names) == 1:
-            return self.grown[names[0]].fit.verdict
-        own = [f"{name}: {one.fit.verdict}" for name, one in self.grown.items()]
-        return " ".join([*own, *leads(names, self.sizes, self.gap)])
+            return self.curves[names[0]].fit.verdict
+        own = [f"{name}: {one.fit.verdict}" for name, one in self.curves.items()]
+        return " ".join([*own, *describe_leaders(names, self.sizes, self.difference)])
 
-    def gap(self, first: str, second: str, size: int) -> Gap:
+    def difference(self, first: str, second: str, size: int) -> Difference:
         """Of two weights on the same subsets."""
-        a, b = self.grown[first].points.at(size), self.grown[second].points.at(size)
+        a, b = (
+            self.curves[first].points.accuracies_at(size),
+            self.curves[second].points.accuracies_at(size),
+        )
         differences = [one - other for one, other in zip(a, b, strict=True)]
         mean = statistics.fmean(differences)
         if len(differences) > 1:
-            return Gap(mean, statistics.stdev(differences))
-        noise = [self.grown[name].fit.noise for name in (first, second)]
-        return Gap(mean, math.hypot(*noise))
+            return Difference(mean, statistics.stdev(differences))
+        noise = [self.curves[name].fit.noise for name in (first, second)]
+        return Difference(mean, math.hypot(*noise))
 
 
-def study_data_size(
+def run_data_size_study(
     weights: Sequence[str],
     data: str,
     *,
@@ -121,7 +129,7 @@ def study_data_size(
     folder: str | Path | None = None,
     device: str = "auto",
     announce: Callable[[str], None] = say,
-) -> Answer:
+) -> DataSizeResult:
     """Measure every set of weights on growing subsets of the data and fit its curve.
 
     Args:
@@ -139,24 +147,24 @@ def study_data_size(
         WeightsError: weights are missing, corrupt or refused.
     """
     _check(weights, data, protocol, seeds)
-    grown: dict[str, Growth] = {}
+    grown: dict[str, LearningCurve] = {}
     seconds = 0.0
-    for path, name in zip(weights, _names(weights), strict=True):
+    for path, name in zip(weights, _short_names(weights), strict=True):
         announce(f"{name}: features of {data}")
-        material = features_of(
+        material = extract_splits(
             path, data, folder=folder, device=device, announce=announce
         )
-        train, test = _sets(material)
+        train, test = _split_features(material)
         sizes = subset_sizes(train.y, material.classes, fractions)
         started = time.monotonic()
         announce(f"{name}: {len(seeds)} draws of {', '.join(map(str, sizes))} images")
-        points = measure(train, test, sizes, seeds, PROTOCOLS[protocol])
-        grown[name] = Growth(points=points, fit=fit_points(points))
+        points = measure_subsets(train, test, sizes, seeds, PROTOCOLS[protocol])
+        grown[name] = LearningCurve(points=points, fit=fit_curve(points))
         seconds += time.monotonic() - started
-    return Answer(
+    return DataSizeResult(
         data=data,
         protocol=protocol,
-        grown=grown,
+        curves=grown,
         sizes=sizes,
         seeds=tuple(seeds),
         classes=len(material.classes),
@@ -164,13 +172,13 @@ def study_data_size(
     )
 
 
-def measure(
-    train: Labelled,
-    test: Labelled,
+def measure_subsets(
+    train: LabeledFeatures,
+    test: LabeledFeatures,
     sizes: Sequence[int],
     seeds: Sequence[int],
     protocol: Protocol = ridge,
-) -> Points:
+) -> SubsetResults:
     """The accuracy of every subset; all images are measured once.
 
     Args:
@@ -186,31 +194,31 @@ def measure(
                 probe = protocol(train.x[rows], train.y[rows], test.x, test.y)
                 found.append((size, probe.accuracy, seed))
     found.append((len(train.y), whole.accuracy, seeds[0]))
-    return Points(
+    return SubsetResults(
         sizes=tuple(size for size, _, _ in found),
         accuracies=tuple(accuracy for _, accuracy, _ in found),
         draws=tuple(seed for _, _, seed in found),
-        whole=whole,
+        full=whole,
     )
 
 
-def fit_points(points: Points) -> Scaling:
+def fit_curve(points: SubsetResults) -> Scaling:
     """The curve of the measurements."""
     return fit_nested(points.sizes, points.accuracies)
 
 
-def _sets(material: Material) -> tuple[Labelled, Labelled]:
+def _split_features(material: SplitFeatures) -> tuple[LabeledFeatures, LabeledFeatures]:
     """Nothing chooses by val here, so its images are learned from too."""
     parts = [material.train, *([material.dev] if material.dev else [])]
-    train = Labelled(
+    train = LabeledFeatures(
         np.concatenate([np.asarray(part.x) for part in parts]),
         np.concatenate([np.asarray(part.y) for part in parts]),
     )
-    test = Labelled(np.asarray(material.test.x), np.asarray(material.test.y))
+    test = LabeledFeatures(np.asarray(material.test.x), np.asarray(material.test.y))
     return train, test
 
 
-def _names(weights: Sequence[str]) -> list[str]:
+def _short_names(weights: Sequence[str]) -> list[str]:
     """The last part of each path, or as much of it as tells them apart."""
     for length in range(1, 4):
         names = ["/".join(Path(one).parts[-length:]) for one in weights]

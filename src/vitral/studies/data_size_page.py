@@ -8,12 +8,18 @@ import numpy as np
 
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
-from vitral.evaluation import Expected, Scaling
-from vitral.evaluation.learning_curves import shown_from
-from vitral.studies.data_size import NAME, QUESTION, TIMES, Answer, Growth
-from vitral.studies.engine import Value
+from vitral.evaluation import ExpectedAccuracy, Scaling
+from vitral.evaluation.learning_curves import median_fit_start
+from vitral.studies.data_size import (
+    MULTIPLES,
+    NAME,
+    QUESTION,
+    DataSizeResult,
+    LearningCurve,
+)
+from vitral.studies.engine import CellStats
 
-HOW = {
+PROTOCOL_DESCRIPTIONS = {
     "ridge": "regularised least squares on frozen features, its strength chosen by "
     "leaving each training image out in turn",
     "linear": "logistic regression on frozen features, its strength chosen on a fifth "
@@ -22,7 +28,7 @@ HOW = {
 }
 
 
-class Written(NamedTuple):
+class DataSizeFiles(NamedTuple):
     """The files of the answer."""
 
     page: Path
@@ -30,17 +36,19 @@ class Written(NamedTuple):
     result: Path
 
 
-def write_answer(answer: Answer, folder: Path, command: str, machine: str) -> Written:
+def write_data_size_page(
+    answer: DataSizeResult, folder: Path, command: str, machine: str
+) -> DataSizeFiles:
     """`data-size.md`, `data-size.png` and `result.json` in `folder`.
 
     Args:
         command: what repeats it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = Written(
+    files = DataSizeFiles(
         folder / f"{NAME}.md", folder / f"{NAME}.png", folder / "result.json"
     )
-    plot = figure(answer)
+    plot = plot_curves(answer)
     write_atomic(files.figure, plots.to_png(plot.figure))
     lines = [
         f"# Study: {NAME}, {answer.data}",
@@ -57,7 +65,8 @@ def write_answer(answer: Answer, folder: Path, command: str, machine: str) -> Wr
         "",
         "Accuracy in per cent with the 90 % interval of one new measurement, for more "
         "images of the same kind and for the same test images. Another test set of "
-        f"{_tested(answer):,} images moves all of it: {_test_spans(answer)}.",
+        f"{_num_test_images(answer):,} images moves all of it: "
+        f"{_test_intervals(answer)}.",
         "",
         "## Measured",
         "",
@@ -69,8 +78,12 @@ def write_answer(answer: Answer, folder: Path, command: str, machine: str) -> Wr
         "",
         "## How it was made",
         "",
-        f"Measured by {HOW[answer.protocol]}; the curve is a − b n^−c, "
-        + "; ".join(f"for {name} {_law(one.fit)}" for name, one in answer.grown.items())
+        f"Measured by {PROTOCOL_DESCRIPTIONS[answer.protocol]}; the curve is a − b "
+        "n^−c, "
+        + "; ".join(
+            f"for {name} {_describe_fit(one.fit)}"
+            for name, one in answer.curves.items()
+        )
         + ". The interval is over fits that leave out none, one, two ... of the "
         "smallest sizes, which need not be on the curve yet; the line is the middle "
         "one of them.",
@@ -86,38 +99,38 @@ def write_answer(answer: Answer, folder: Path, command: str, machine: str) -> Wr
     return files
 
 
-def figure(answer: Answer) -> plots.Plot:
+def plot_curves(answer: DataSizeResult) -> plots.Plot:
     """One curve for each set of weights, up to ten times the images."""
-    return plots.data_sizes(
+    return plots.data_size_curves(
         {
-            name: plots.Grown(
+            name: plots.DataSizeSeries(
                 np.array(one.points.sizes),
                 np.array(one.points.accuracies),
-                _curve(one.fit, answer.sizes),
+                _fitted_curve(one.fit, answer.sizes),
             )
-            for name, one in answer.grown.items()
+            for name, one in answer.curves.items()
         },
         title=f"Accuracy over the number of training images of {answer.data}",
         verdict=answer.verdict,
     )
 
 
-def prediction_lines(answer: Answer) -> list[str]:
+def prediction_lines(answer: DataSizeResult) -> list[str]:
     """A Markdown table: the whole, and what is predicted beyond it."""
     whole = answer.sizes[-1]
-    heads = [f"{times} times ({times * whole:,})" for times in TIMES]
+    heads = [f"{times} times ({times * whole:,})" for times in MULTIPLES]
     lines = [
-        _row(["weights", f"now ({whole:,})", *heads, "twice adds"]),
-        _row(["---", *["---:"] * (len(TIMES) + 2)]),
+        _markdown_row(["weights", f"now ({whole:,})", *heads, "twice adds"]),
+        _markdown_row(["---", *["---:"] * (len(MULTIPLES) + 2)]),
     ]
-    for name, one in answer.grown.items():
+    for name, one in answer.curves.items():
         low, high = one.fit.gain_interval
         lines.append(
-            _row(
+            _markdown_row(
                 [
                     name,
-                    f"{100 * one.points.whole.accuracy:.1f}",
-                    *(_expected(expected) for expected in one.predicted),
+                    f"{100 * one.points.full.accuracy:.1f}",
+                    *(_format_prediction(expected) for expected in one.predicted),
                     f"{100 * low:.1f} to {100 * high:.1f} ({one.fit.trend})",
                 ]
             )
@@ -125,20 +138,20 @@ def prediction_lines(answer: Answer) -> list[str]:
     return lines
 
 
-def size_lines(answer: Answer) -> list[str]:
+def size_lines(answer: DataSizeResult) -> list[str]:
     """A Markdown table: every size of every set of weights."""
-    names = list(answer.grown)
+    names = list(answer.curves)
     lines = [
-        _row(["training images", *names]),
-        _row(["---:", *["---:"] * len(names)]),
+        _markdown_row(["training images", *names]),
+        _markdown_row(["---:", *["---:"] * len(names)]),
     ]
     for size in answer.sizes:
-        cells = [_value(answer.grown[name], size) for name in names]
-        lines.append(_row([f"{size:,}", *cells]))
+        cells = [_format_accuracy(answer.curves[name], size) for name in names]
+        lines.append(_markdown_row([f"{size:,}", *cells]))
     return lines
 
 
-def to_dict(answer: Answer, command: str, machine: str) -> dict[str, Any]:
+def to_dict(answer: DataSizeResult, command: str, machine: str) -> dict[str, Any]:
     """Every number, as plain data for JSON."""
     return {
         "study": NAME,
@@ -151,12 +164,12 @@ def to_dict(answer: Answer, command: str, machine: str) -> dict[str, Any]:
         "command": command,
         "machine": machine,
         "seconds": answer.seconds,
-        "weights": {name: _numbers(one) for name, one in answer.grown.items()},
+        "weights": {name: _curve_to_dict(one) for name, one in answer.curves.items()},
     }
 
 
-def _numbers(one: Growth) -> dict[str, Any]:
-    fit, whole = one.fit, one.points.whole
+def _curve_to_dict(curve: LearningCurve) -> dict[str, Any]:
+    fit, whole = curve.fit, curve.points.full
     return {
         "whole": {
             "accuracy": whole.accuracy,
@@ -167,7 +180,10 @@ def _numbers(one: Growth) -> dict[str, Any]:
         "measured": [
             {"images": size, "draw": draw, "accuracy": accuracy}
             for size, draw, accuracy in zip(
-                one.points.sizes, one.points.draws, one.points.accuracies, strict=True
+                curve.points.sizes,
+                curve.points.draws,
+                curve.points.accuracies,
+                strict=True,
             )
         ],
         "curve": {"a": fit.a, "b": fit.b, "c": fit.c},
@@ -184,14 +200,14 @@ def _numbers(one: Growth) -> dict[str, Any]:
                 "accuracy": expected.accuracy,
                 "interval_90": list(expected.interval),
             }
-            for expected in one.predicted
+            for expected in curve.predicted
         ],
     }
 
 
-def _curve(fit: Scaling, sizes: Sequence[int]) -> plots.FittedCurve:
-    start = shown_from(np.array(sizes, dtype=float))
-    along = np.geomspace(start, max(TIMES) * sizes[-1], 80)
+def _fitted_curve(fit: Scaling, sizes: Sequence[int]) -> plots.FittedCurve:
+    start = median_fit_start(np.array(sizes, dtype=float))
+    along = np.geomspace(start, max(MULTIPLES) * sizes[-1], 80)
     # The largest size itself, where the band begins.
     along = np.sort(np.append(along, float(sizes[-1])))
     along = along[np.append(True, np.diff(along) > 1e-9 * along[1:])]
@@ -204,18 +220,18 @@ def _curve(fit: Scaling, sizes: Sequence[int]) -> plots.FittedCurve:
     )
 
 
-def _expected(one: Expected) -> str:
-    low, high = one.interval
-    return f"{100 * one.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+def _format_prediction(prediction: ExpectedAccuracy) -> str:
+    low, high = prediction.interval
+    return f"{100 * prediction.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _value(one: Growth, size: int) -> str:
-    found = one.points.at(size)
+def _format_accuracy(curve: LearningCurve, size: int) -> str:
+    found = curve.points.accuracies_at(size)
     spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
-    return str(Value(float(np.mean(found)), spread, len(found)))
+    return str(CellStats(float(np.mean(found)), spread, len(found)))
 
 
-def _law(fit: Scaling) -> str:
+def _describe_fit(fit: Scaling) -> str:
     low, high = fit.a_interval
     return (
         f"a = {100 * fit.a:.1f} % (90 % interval {100 * low:.1f} to {100 * high:.1f}), "
@@ -223,19 +239,19 @@ def _law(fit: Scaling) -> str:
     )
 
 
-def _tested(answer: Answer) -> int:
-    return next(iter(answer.grown.values())).points.whole.n
+def _num_test_images(answer: DataSizeResult) -> int:
+    return next(iter(answer.curves.values())).points.full.n
 
 
-def _test_spans(answer: Answer) -> str:
+def _test_intervals(answer: DataSizeResult) -> str:
     spans = []
-    for name, one in answer.grown.items():
-        low, high = one.points.whole.interval
+    for name, one in answer.curves.items():
+        low, high = one.points.full.interval
         spans.append(
             f"the accuracy now of {name} is {100 * low:.1f} to {100 * high:.1f} (95 %)"
         )
     return ", ".join(spans)
 
 
-def _row(cells: list[str]) -> str:
+def _markdown_row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"

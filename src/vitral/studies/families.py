@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import vitral.data
-from vitral.data import AugmentConfig, DataSet, Example
+from vitral.data import AugmentConfig, Dataset, Example
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
 from vitral.studies.engine import (
-    Table,
+    ResultTable,
     Trial,
-    leads,
+    describe_leaders,
     nested_order,
     subset_sizes,
-    write_table,
+    write_image_table,
 )
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
@@ -30,7 +30,7 @@ HELD_OUT = {"test": 0.4, "val": 0.1}
 STEPS = 400
 BATCH = 50
 IMAGE_SIZE = 28
-NAMES = {"vit": "ViT", "resnet": "ResNet"}
+DISPLAY_NAMES = {"vit": "ViT", "resnet": "ResNet"}
 MODELS: Mapping[str, tuple[str, dict[str, Any]]] = {
     "vit": (
         "vit_ti7",
@@ -48,7 +48,7 @@ MODELS: Mapping[str, tuple[str, dict[str, Any]]] = {
 """A name and its changes; each about 2.4 million multiply-accumulates an image."""
 
 
-class Plan(NamedTuple):
+class FamiliesPlan(NamedTuple):
     """What is trained."""
 
     trials: list[Trial]
@@ -63,7 +63,7 @@ def plan_families(
     seeds: Sequence[int],
     fractions: Sequence[float],
     folder: Path,
-) -> Plan:
+) -> FamiliesPlan:
     """Write the subsets of each seed, and list a training for each size and family.
 
     A seed splits anew: 40 % to test on, 10 % to choose the best step by, the rest is
@@ -101,28 +101,30 @@ def plan_families(
         order = nested_order(labels, seed)
         for size in sizes:
             some = [parts["train"][row] for row in order[:size]]
-            table = write_table(
+            table = write_image_table(
                 tables, f"seed-{seed}-{size}", dataset, {**parts, "train": some}
             )
             trials += [
                 Trial(
                     row=f"{size:,} images",
-                    column=NAMES[family],
+                    column=DISPLAY_NAMES[family],
                     seed=seed,
                     config=_config(family, table, seed),
                 )
                 for family in families
             ]
     tested = len(parts["test"])
-    return Plan(trials, sizes, tuple(NAMES[family] for family in families), tested)
+    return FamiliesPlan(
+        trials, sizes, tuple(DISPLAY_NAMES[family] for family in families), tested
+    )
 
 
-def judge(plan: Plan, table: Table) -> str:
+def families_verdict(plan: FamiliesPlan, table: ResultTable) -> str:
     """Who is ahead with few images and with many, beside the paper's figure 4."""
-    sentences = leads(
+    sentences = describe_leaders(
         plan.families,
         plan.sizes,
-        lambda first, second, size: table.gap(
+        lambda first, second, size: table.difference(
             (f"{size:,} images", first), (f"{size:,} images", second)
         ),
     )
@@ -151,7 +153,7 @@ def _config(family: str, table: Path, seed: int) -> TrainConfig:
     )
 
 
-def _split(dataset: DataSet, seed: int) -> dict[str, list[Example]]:
+def _split(dataset: Dataset, seed: int) -> dict[str, list[Example]]:
     """Stratified; whatever splits the data set has itself are put together first."""
     labels = np.array([one.label[0] for one in dataset.examples])
     order = nested_order(labels, 1_000_003 + seed)

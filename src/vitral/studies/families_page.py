@@ -8,14 +8,20 @@ from typing import NamedTuple
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
 from vitral.studies.engine import (
-    Lab,
-    Table,
-    cpu_seconds_of,
+    ResultTable,
+    TrialScheduler,
+    build_table,
+    describe_machine,
     detail_lines,
-    machine,
-    tabulate,
+    total_cpu_seconds,
 )
-from vitral.studies.families import BATCH, STEPS, Plan, judge, plan_families
+from vitral.studies.families import (
+    BATCH,
+    STEPS,
+    FamiliesPlan,
+    families_verdict,
+    plan_families,
+)
 
 QUESTION = (
     "Which family learns most from few images and which from many, ResNet or Vision "
@@ -24,17 +30,17 @@ QUESTION = (
 SOURCE = "arXiv 2010.11929, figure 4"
 
 
-class Finished(NamedTuple):
+class FamiliesResult(NamedTuple):
     """A comparison that ran."""
 
-    table: Table
+    table: ResultTable
     lines: list[str]
     """The table in Markdown."""
     verdict: str
     page: Path
 
 
-def study_families(
+def run_families_study(
     families: Sequence[str],
     data: str,
     out: str | Path,
@@ -45,7 +51,7 @@ def study_families(
     device: str = "auto",
     command: str = "",
     announce: Callable[[str], None] = print,
-) -> Finished:
+) -> FamiliesResult:
     """Train every family on every subset and write the page into `out`.
 
     Finished trainings of an earlier start are kept.
@@ -60,9 +66,9 @@ def study_families(
     folder = Path(out)
     started = time.monotonic()
     plan = plan_families(families, data, seeds, fractions, folder)
-    done = Lab(folder, jobs, device, announce).run(plan.trials)
-    table = tabulate(plan.trials, done)
-    verdict = judge(plan, table)
+    done = TrialScheduler(folder, jobs, device, announce).run(plan.trials)
+    table = build_table(plan.trials, done)
+    verdict = families_verdict(plan, table)
     lines = _table_lines(plan, table)
     page = folder / "families.md"
     plot = _figure(plan, table, data)
@@ -93,55 +99,61 @@ def study_families(
         command,
         "```",
         "",
-        f"{len(plan.trials)} trainings, {cpu_seconds_of(done):.0f} s of one "
+        f"{len(plan.trials)} trainings, {total_cpu_seconds(done):.0f} s of one "
         f"core in all, {time.monotonic() - started:.0f} s by the clock, on "
-        f"{machine()}.",
+        f"{describe_machine()}.",
         "",
         *detail_lines(table),
     ]
     write_atomic(page, "\n".join(text) + "\n")
     about = {"data": data, "verdict": verdict, "command": command}
     _write_result(folder / "result.json", about, seeds, plan, table)
-    return Finished(table, lines, verdict, page)
+    return FamiliesResult(table, lines, verdict, page)
 
 
 def _write_result(
-    file: Path, about: dict[str, str], seeds: Sequence[int], plan: Plan, table: Table
+    file: Path,
+    metadata: dict[str, str],
+    seeds: Sequence[int],
+    plan: FamiliesPlan,
+    table: ResultTable,
 ) -> None:
     write_json(
         file,
         {
             "study": "data-size families",
-            **about,
+            **metadata,
             "seeds": list(seeds),
             "sizes": list(plan.sizes),
             "test_images": plan.test_images,
-            "machine": machine(),
+            "machine": describe_machine(),
             "table": table.to_dict(),
         },
     )
 
 
-def _table_lines(plan: Plan, table: Table) -> list[str]:
+def _table_lines(plan: FamiliesPlan, table: ResultTable) -> list[str]:
     lines = [
         f"| training images | {' | '.join(plan.families)} |",
         f"| ---: | {' | '.join('---:' for _ in plan.families)} |",
     ]
     for size in plan.sizes:
-        values = [str(table.value(f"{size:,} images", one)) for one in plan.families]
+        values = [
+            str(table.cell_stats(f"{size:,} images", one)) for one in plan.families
+        ]
         lines.append(f"| {size:,} | {' | '.join(values)} |")
     return lines
 
 
-def _figure(plan: Plan, table: Table, data: str) -> plots.Plot:
+def _figure(plan: FamiliesPlan, table: ResultTable, data: str) -> plots.Plot:
     grown = {}
     for family in plan.families:
         runs = [
             (size, run.accuracy)
             for size in plan.sizes
-            for run in table.measured[f"{size:,} images", family]
+            for run in table.results[f"{size:,} images", family]
         ]
-        grown[family] = plots.Grown(
+        grown[family] = plots.DataSizeSeries(
             [size for size, _ in runs], [right for _, right in runs]
         )
-    return plots.data_sizes(grown, title=f"Trained from zero on parts of {data}")
+    return plots.data_size_curves(grown, title=f"Trained from zero on parts of {data}")

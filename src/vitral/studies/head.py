@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from vitral.studies.engine import (
-    HEADED,
+    PRETRAIN_HEAD,
+    ResultTable,
     Size,
     Study,
-    Table,
     Trial,
-    imagenet,
-    mnist,
+    imagenet_config,
+    mnist_config,
     with_lr,
 )
 from vitral.workflows import TrainConfig
@@ -44,23 +44,25 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
 
 def _config(size: Size, head: str, lr: float, seed: int) -> TrainConfig:
     if size == "paper":
-        return with_lr(imagenet("vit_b16", {**HEADED, **HEADS[head]}, seed), lr)
-    return mnist(HEADS[head], seed, lr=lr)
+        return with_lr(
+            imagenet_config("vit_b16", {**PRETRAIN_HEAD, **HEADS[head]}, seed), lr
+        )
+    return mnist_config(HEADS[head], seed, lr=lr)
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Are the heads alike at their best rates, and do these rates differ?"""
-    best = {head: table.chosen(head) for head in HEADS}
-    gap = table.gap((MEAN, best[MEAN]), (TOKEN, best[TOKEN]))
+    best = {head: table.best_column(head) for head in HEADS}
+    gap = table.difference((MEAN, best[MEAN]), (TOKEN, best[TOKEN]))
     at_best = (
         f"At the rate that is best on val for each ({best[TOKEN]} and {best[MEAN]}), "
         f"the mean of the patches is {gap} against the class token"
     )
-    if gap.apart:
+    if gap.exceeds_noise:
         first = f"{at_best}: unlike in the paper, where both do alike, they differ."
     else:
         first = f"{at_best}: as in the paper, they do alike."
-    if _rate(best[MEAN]) < _rate(best[TOKEN]):
+    if _parse_lr(best[MEAN]) < _parse_lr(best[TOKEN]):
         second = "The mean wants the lower rate, as in the paper."
     elif best[MEAN] == best[TOKEN]:
         second = (
@@ -72,7 +74,7 @@ def judge(table: Table) -> str:
     return f"{first} {second}"
 
 
-def _rate(column: str) -> float:
+def _parse_lr(column: str) -> float:
     return float(column.removeprefix("lr "))
 
 
@@ -94,9 +96,9 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
-    head="head",
-    theirs_are=(
+    verdict=verdict,
+    row_header="head",
+    paper_note=(
         "figure 9 is a graph without numbers. It shows the class token at rate 8e-4 "
         "and the mean at 3e-4 ending alike, and the mean at 8e-4 below both."
     ),

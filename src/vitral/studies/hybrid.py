@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vitral.studies.engine import Size, Study, Table, Trial, imagenet, mnist
+from vitral.studies.engine import (
+    ResultTable,
+    Size,
+    Study,
+    Trial,
+    imagenet_config,
+    mnist_config,
+)
 from vitral.workflows import TrainConfig
 
 VIT, HYBRID, RESNET = "ViT", "hybrid", "BiT ResNet"
 SMALL, LARGE = "smaller budget", "larger budget"
 
 
-class Rival(NamedTuple):
+class FamilyVariant(NamedTuple):
     """A family at a budget."""
 
     model: str
@@ -29,28 +36,28 @@ def _hybrid(width: int, stem: int) -> dict[str, Any]:
     }
 
 
-RIVALS: dict[Size, dict[tuple[str, str], Rival]] = {
+VARIANTS: dict[Size, dict[tuple[str, str], FamilyVariant]] = {
     # 2.4 to 2.6 and 8.0 to 8.1 million multiply-accumulates.
     "cpu": {
-        (VIT, SMALL): Rival("vit_ti8", {}),
-        (HYBRID, SMALL): Rival("r26_vit_s32", _hybrid(64, 12)),
-        (RESNET, SMALL): Rival(
+        (VIT, SMALL): FamilyVariant("vit_ti8", {}),
+        (HYBRID, SMALL): FamilyVariant("r26_vit_s32", _hybrid(64, 12)),
+        (RESNET, SMALL): FamilyVariant(
             "bit_r26x1", {"units": (1, 1), "stem_width": 24, "num_groups": 8}
         ),
-        (VIT, LARGE): Rival("vit_ti8", {"embed_dim": 120, "mlp_dim": 240}),
-        (HYBRID, LARGE): Rival("r26_vit_s32", _hybrid(120, 24)),
-        (RESNET, LARGE): Rival(
+        (VIT, LARGE): FamilyVariant("vit_ti8", {"embed_dim": 120, "mlp_dim": 240}),
+        (HYBRID, LARGE): FamilyVariant("r26_vit_s32", _hybrid(120, 24)),
+        (RESNET, LARGE): FamilyVariant(
             "bit_r26x1", {"units": (2, 2), "stem_width": 36, "num_groups": 9}
         ),
     },
     # The models of figure 5 that cost about as much as each other.
     "paper": {
-        (VIT, SMALL): Rival("vit_b32", {}),
-        (HYBRID, SMALL): Rival("r50_vit_b32", {}),
-        (RESNET, SMALL): Rival("bit_r101x1", {}),
-        (VIT, LARGE): Rival("vit_b16", {}),
-        (HYBRID, LARGE): Rival("r50_vit_b16", {}),
-        (RESNET, LARGE): Rival("bit_r50x2", {}),
+        (VIT, SMALL): FamilyVariant("vit_b32", {}),
+        (HYBRID, SMALL): FamilyVariant("r50_vit_b32", {}),
+        (RESNET, SMALL): FamilyVariant("bit_r101x1", {}),
+        (VIT, LARGE): FamilyVariant("vit_b16", {}),
+        (HYBRID, LARGE): FamilyVariant("r50_vit_b16", {}),
+        (RESNET, LARGE): FamilyVariant("bit_r50x2", {}),
     },
 }
 
@@ -60,15 +67,15 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     return [
         Trial(row=row, column=column, seed=seed, config=_config(size, rival, row, seed))
         for seed in seeds
-        for (row, column), rival in RIVALS[size].items()
+        for (row, column), rival in VARIANTS[size].items()
     ]
 
 
-def _config(size: Size, rival: Rival, family: str, seed: int) -> TrainConfig:
+def _config(size: Size, rival: FamilyVariant, family: str, seed: int) -> TrainConfig:
     if size == "paper":
         drop = {} if family == RESNET else {"drop_rate": 0.1}
-        return imagenet(rival.model, drop, seed)
-    return mnist(
+        return imagenet_config(rival.model, drop, seed)
+    return mnist_config(
         rival.changes,
         seed,
         model=rival.model,
@@ -79,25 +86,25 @@ def _config(size: Size, rival: Rival, family: str, seed: int) -> TrainConfig:
     )
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Who leads at each budget, and whether the hybrid's lead fades."""
     sentences = []
     for budget in (SMALL, LARGE):
         ranked = sorted(
-            (VIT, HYBRID, RESNET), key=lambda row: -table.value(row, budget).mean
+            (VIT, HYBRID, RESNET), key=lambda row: -table.cell_stats(row, budget).mean
         )
-        gap = table.gap((ranked[0], budget), (ranked[1], budget))
-        lead = "leads" if gap.ahead else "is first, not by more than the spread,"
+        gap = table.difference((ranked[0], budget), (ranked[1], budget))
+        lead = "leads" if gap.is_ahead else "is first, not by more than the spread,"
         sentences.append(
             f"At the {budget}, {ranked[0]} {lead} before {ranked[1]} ({gap}); "
             f"{ranked[2]} is last."
         )
-    resnet = table.gap((VIT, LARGE), (RESNET, LARGE))
-    if resnet.ahead:
+    resnet = table.difference((VIT, LARGE), (RESNET, LARGE))
+    if resnet.is_ahead:
         sentences.append(
             "ViT is ahead of the ResNet for the same compute, as in the paper."
         )
-    elif resnet.apart:
+    elif resnet.exceeds_noise:
         sentences.append(
             "The ResNet is ahead of ViT for the same compute. The paper finds the "
             "reverse after pre-training on hundreds of millions of images, and this "
@@ -105,8 +112,8 @@ def judge(table: Table) -> str:
         )
     else:
         sentences.append("ViT and the ResNet are not apart for the same compute.")
-    small = table.gap((HYBRID, SMALL), (VIT, SMALL)).difference
-    large = table.gap((HYBRID, LARGE), (VIT, LARGE)).difference
+    small = table.difference((HYBRID, SMALL), (VIT, SMALL)).value
+    large = table.difference((HYBRID, LARGE), (VIT, LARGE)).value
     fades = "smaller" if large < small else "not smaller"
     sentences.append(
         f"The hybrid's lead over ViT is {fades} at the larger budget "
@@ -135,9 +142,9 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
-    head="family",
-    theirs={
+    verdict=verdict,
+    row_header="family",
+    paper_values={
         (VIT, SMALL): 0.8073,
         (HYBRID, SMALL): 0.8490,
         (RESNET, SMALL): 0.8067,
@@ -145,7 +152,7 @@ STUDY = Study(
         (HYBRID, LARGE): 0.8558,
         (RESNET, LARGE): 0.8212,
     },
-    theirs_are=(
+    paper_note=(
         "table 6, ImageNet after 7 epochs of JFT-300M, at 55, 106, 96 and 224, 274, "
         "199 exaFLOPs of pre-training."
     ),

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vitral.studies.engine import (
+    ResultTable,
     Size,
     Study,
-    Table,
     Trial,
-    digits_after,
-    finetuned,
-    imagenet,
-    mnist,
+    digits_config,
+    finetune_config,
+    imagenet_config,
+    mnist_config,
 )
 from vitral.training import OptimConfig
 from vitral.workflows import TrainConfig
@@ -67,10 +67,10 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
 
 def _pretraining(size: Size, column: str, lr: float, seed: int) -> TrainConfig:
     if size == "paper":
-        config = imagenet("bit_r50x1", {}, seed)
+        config = imagenet_config("bit_r50x1", {}, seed)
         decay = {ADAM: 0.1, SGD: 1e-4}[column]
     else:
-        config = mnist(
+        config = mnist_config(
             TINY_RESNET, seed, model="bit_r26x1", image_size=32, epochs=8.0, vit=False
         )
         decay = {ADAM: 0.05, SGD: 1e-4}[column]
@@ -84,20 +84,20 @@ def _pretraining(size: Size, column: str, lr: float, seed: int) -> TrainConfig:
 
 def _transfer(size: Size, data: str, before: str, seed: int) -> TrainConfig:
     if size == "paper":
-        return finetuned(data, before, seed, image_size=384)
-    config = digits_after(before, seed, image_size=32, lr=1e-3)
+        return finetune_config(data, before, seed, image_size=384)
+    config = digits_config(before, seed, image_size=32, lr=1e-3)
     optim = OptimConfig(optimizer="sgd", lr=0.01, momentum=0.9)
     return replace(config, optim=optim)
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Who is ahead after transfer, and who was ahead before."""
     sentences = []
     ahead = []
     for row in table.rows:
-        gap = table.gap((row, ADAM), (row, SGD))
-        if gap.apart:
-            leader = ADAM if gap.difference > 0 else SGD
+        gap = table.difference((row, ADAM), (row, SGD))
+        if gap.exceeds_noise:
+            leader = ADAM if gap.value > 0 else SGD
             sentences.append(f"On {row}, {leader} is ahead: Adam is {gap}.")
             ahead.append(leader)
         else:
@@ -133,9 +133,9 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
-    head="data",
-    theirs={
+    verdict=verdict,
+    row_header="data",
+    paper_values={
         ("CIFAR-10", ADAM): 0.9767,
         ("CIFAR-10", SGD): 0.9746,
         ("CIFAR-100", ADAM): 0.8607,
@@ -145,7 +145,7 @@ STUDY = Study(
         ("Flowers", ADAM): 0.9426,
         ("Flowers", SGD): 0.9206,
     },
-    theirs_are=(
+    paper_note=(
         "R50x1 from JFT-300M, first Adam, then SGD: CIFAR-10 97.67 and 97.46, "
         "CIFAR-100 86.07 and 85.17, Pets 91.11 and 91.00, Flowers 94.26 and 92.06, "
         "ImageNet 77.54 and 78.24; on average 89.33 and 88.79."

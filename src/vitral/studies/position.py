@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 
-from vitral.studies.engine import HEADED, Size, Study, Table, Trial, imagenet, mnist
+from vitral.studies.engine import (
+    PRETRAIN_HEAD,
+    ResultTable,
+    Size,
+    Study,
+    Trial,
+    imagenet_config,
+    mnist_config,
+)
 from vitral.workflows import TrainConfig
 
 NONE = "none"
 STEM, EVERY, SHARED = "stem", "every layer", "every layer, shared"
 KINDS = {NONE: "none", "1-D": "learned_1d", "2-D": "learned_2d", "relative": "relative"}
-PLACES = {STEM: "stem", EVERY: "every_layer", SHARED: "every_layer_shared"}
+LOCATIONS = {STEM: "stem", EVERY: "every_layer", SHARED: "every_layer_shared"}
 WITH_TABLE = ("1-D", "2-D")
 """What is added to tokens, and so can be added at every layer."""
 
@@ -21,42 +29,42 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
         )
         for seed in seeds
         for kind in KINDS
-        for place in PLACES
+        for place in LOCATIONS
         if place == STEM or kind in WITH_TABLE
     ]
 
 
-def _config(size: Size, kind: str, place: str, seed: int) -> TrainConfig:
-    changes = {"position": KINDS[kind], "position_at": PLACES[place]}
+def _config(size: Size, kind: str, location: str, seed: int) -> TrainConfig:
+    changes = {"position": KINDS[kind], "position_at": LOCATIONS[location]}
     if size == "paper":
-        return imagenet("vit_b16", {**HEADED, **changes}, seed)
-    return mnist(changes, seed)
+        return imagenet_config("vit_b16", {**PRETRAIN_HEAD, **changes}, seed)
+    return mnist_config(changes, seed)
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Is none the worst by more than the spread, and are the others alike?"""
     none = (NONE, STEM)
-    others = [place for place in table.measured if place != none]
-    gaps = {place: table.gap(place, none) for place in others}
-    closest = min(gaps, key=lambda place: gaps[place].difference)
+    others = [place for place in table.results if place != none]
+    gaps = {place: table.difference(place, none) for place in others}
+    closest = min(gaps, key=lambda place: gaps[place].value)
     sentences = []
-    if all(gap.ahead for gap in gaps.values()):
+    if all(gap.is_ahead for gap in gaps.values()):
         sentences.append(
             "As in the paper, the model without position embeddings is behind every "
             f"other by more than the spread; the closest is {_name(closest)}, "
             f"{gaps[closest]}."
         )
     else:
-        level = [place for place, gap in gaps.items() if not gap.ahead]
+        level = [place for place, gap in gaps.items() if not gap.is_ahead]
         told = " and ".join(f"{_name(place)}, {gaps[place]}" for place in level)
         sentences.append(
             "Unlike in the paper, not every position embedding is ahead of none by "
             f"more than the spread: {told}."
         )
-    best = max(others, key=lambda place: table.value(*place).mean)
-    worst = min(others, key=lambda place: table.value(*place).mean)
-    gap = table.gap(best, worst)
-    if gap.apart:
+    best = max(others, key=lambda place: table.cell_stats(*place).mean)
+    worst = min(others, key=lambda place: table.cell_stats(*place).mean)
+    gap = table.difference(best, worst)
+    if gap.exceeds_noise:
         sentences.append(
             f"Which one it is matters here: {_name(best)} is ahead of {_name(worst)} "
             f"by {gap}; the paper's eight are within 0.4 points."
@@ -69,8 +77,8 @@ def judge(table: Table) -> str:
     return " ".join(sentences)
 
 
-def _name(place: tuple[str, str]) -> str:
-    return f"{place[0]} ({place[1]})"
+def _name(cell: tuple[str, str]) -> str:
+    return f"{cell[0]} ({cell[1]})"
 
 
 STUDY = Study(
@@ -94,9 +102,9 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
-    head="position embedding",
-    theirs={
+    verdict=verdict,
+    row_header="position embedding",
+    paper_values={
         (NONE, STEM): 0.61382,
         ("1-D", STEM): 0.64206,
         ("1-D", EVERY): 0.63964,
@@ -106,7 +114,7 @@ STUDY = Study(
         ("2-D", SHARED): 0.64022,
         ("relative", STEM): 0.64032,
     },
-    theirs_are=(
+    paper_note=(
         "ViT-B/16 after JFT-300M, ImageNet 5-shot linear accuracy; another task, so "
         "only the order and the distances can be compared."
     ),

@@ -5,29 +5,31 @@ from dataclasses import replace
 
 from vitral.objectives import MaskedPatchConfig
 from vitral.studies.engine import (
-    HEADED,
+    PRETRAIN_HEAD,
+    ResultTable,
     Size,
     Study,
-    Table,
     Trial,
-    cifar10_from_zero,
-    digits_after,
-    finetuned,
-    imagenet,
-    mnist,
+    cifar10_scratch_config,
+    digits_config,
+    finetune_config,
+    imagenet_config,
+    mnist_config,
 )
 from vitral.workflows import TrainConfig
 
-ZERO, SUPERVISED = "from zero", "supervised"
-WITHOUT_LABELS = "self-supervised"
+FROM_SCRATCH, SUPERVISED = "from zero", "supervised"
+SELF_SUPERVISED = "self-supervised"
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     """The same fine-tune from fresh weights and from pre-trained ones."""
     found = []
     for seed in seeds:
-        found.append(Trial(row=ZERO, seed=seed, config=_transfer(size, "", seed)))
-        for row in (SUPERVISED, WITHOUT_LABELS):
+        found.append(
+            Trial(row=FROM_SCRATCH, seed=seed, config=_transfer(size, "", seed))
+        )
+        for row in (SUPERVISED, SELF_SUPERVISED):
             before = Trial(
                 row=f"pre-training, {row}",
                 seed=seed,
@@ -44,9 +46,13 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
 
 def _pretraining(size: Size, seed: int, row: str) -> TrainConfig:
     if row == SUPERVISED:
-        supervised = imagenet("vit_b16", HEADED, seed)
-        return supervised if size == "paper" else mnist({}, seed)
-    config = imagenet("vit_b16", {}, seed) if size == "paper" else mnist({}, seed)
+        supervised = imagenet_config("vit_b16", PRETRAIN_HEAD, seed)
+        return supervised if size == "paper" else mnist_config({}, seed)
+    config = (
+        imagenet_config("vit_b16", {}, seed)
+        if size == "paper"
+        else mnist_config({}, seed)
+    )
     return replace(
         config,
         objective=MaskedPatchConfig(),
@@ -56,16 +62,18 @@ def _pretraining(size: Size, seed: int, row: str) -> TrainConfig:
 
 def _transfer(size: Size, before: str, seed: int) -> TrainConfig:
     if size == "cpu":
-        return digits_after(before, seed, image_size=28, lr=2e-3)
+        return digits_config(before, seed, image_size=28, lr=2e-3)
     if before:
-        return finetuned("cifar10", before, seed, image_size=384)
-    return cifar10_from_zero(seed)
+        return finetune_config("cifar10", before, seed, image_size=384)
+    return cifar10_scratch_config(seed)
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """How far ahead each kind is of beginning from zero."""
-    others = [row for row in table.rows if row != ZERO]
-    return " ".join(table.worth(row, ZERO) for row in others)
+    others = [row for row in table.rows if row != FROM_SCRATCH]
+    return " ".join(
+        table.pretraining_gain_sentence(row, FROM_SCRATCH) for row in others
+    )
 
 
 STUDY = Study(
@@ -87,14 +95,14 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
-    head="begins with",
-    theirs={
-        (ZERO, ""): 0.7791,
+    verdict=verdict,
+    row_header="begins with",
+    paper_values={
+        (FROM_SCRATCH, ""): 0.7791,
         (SUPERVISED, ""): 0.8415,
-        (WITHOUT_LABELS, ""): 0.799,
+        (SELF_SUPERVISED, ""): 0.799,
     },
-    theirs_are=(
+    paper_note=(
         "ViT-B/16 on ImageNet, trained on it alone and after JFT-300M (table 5), "
         "and after masked patch prediction on JFT-300M (section 4.6)."
     ),

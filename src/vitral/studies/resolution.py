@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vitral.studies.engine import (
-    HEADED,
+    PRETRAIN_HEAD,
+    ResultTable,
     Size,
     Study,
-    Table,
     Trial,
-    finetuned,
-    imagenet,
-    mnist,
+    finetune_config,
+    imagenet_config,
+    mnist_config,
 )
 from vitral.workflows import TrainConfig
 
@@ -33,9 +33,11 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
             row=f"pre-trained at {low}", seed=seed, config=_pretraining(size, seed)
         )
         found.append(before)
-        found.append(_after(before, LOW, _finetuning(size, seed, before.key, low, "")))
+        found.append(
+            _finetune_trial(before, LOW, _finetuning(size, seed, before.key, low, ""))
+        )
         found += [
-            _after(
+            _finetune_trial(
                 before,
                 f"{HIGH}, {method}",
                 _finetuning(size, seed, before.key, high, method),
@@ -45,14 +47,16 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     return found
 
 
-def _after(before: Trial, row: str, config: TrainConfig) -> Trial:
+def _finetune_trial(before: Trial, row: str, config: TrainConfig) -> Trial:
     return Trial(row=row, seed=before.seed, config=config, after=before.key)
 
 
 def _pretraining(size: Size, seed: int) -> TrainConfig:
     if size == "paper":
-        return imagenet("vit_b16", HEADED, seed)
-    return mnist({}, seed, model="vit_ti4", image_size=PIXELS[size][0], epochs=20.0)
+        return imagenet_config("vit_b16", PRETRAIN_HEAD, seed)
+    return mnist_config(
+        {}, seed, model="vit_ti4", image_size=PIXELS[size][0], epochs=20.0
+    )
 
 
 def _finetuning(
@@ -60,26 +64,28 @@ def _finetuning(
 ) -> TrainConfig:
     changes = {"position_resize": method} if method else {}
     if size == "paper":
-        config = finetuned("imagenet", before, seed, image_size=pixels)
+        config = finetune_config("imagenet", before, seed, image_size=pixels)
         return replace(config, model_changes={**config.model_changes, **changes})
-    config = mnist(changes, seed, image_size=pixels, epochs=12.0, lr=1e-3, vit=False)
+    config = mnist_config(
+        changes, seed, image_size=pixels, epochs=12.0, lr=1e-3, vit=False
+    )
     return replace(config, model="", weights=before)
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Is higher better than as low, and are the two ways of resizing apart?"""
     high = {method: (f"{HIGH}, {method}", "") for method in METHODS}
     low = (LOW, "")
-    gaps = {method: table.gap(place, low) for method, place in high.items()}
+    gaps = {method: table.difference(place, low) for method, place in high.items()}
     told = " and ".join(f"{gap} with {method}" for method, gap in gaps.items())
-    if all(gap.ahead for gap in gaps.values()):
+    if all(gap.is_ahead for gap in gaps.values()):
         first = f"Fine-tuning at the higher resolution pays, as in the paper: {told}."
-    elif any(gap.ahead for gap in gaps.values()):
+    elif any(gap.is_ahead for gap in gaps.values()):
         first = f"Fine-tuning at the higher resolution pays in one way only: {told}."
     else:
         first = f"Fine-tuning at the higher resolution does not pay here: {told}."
-    gap = table.gap(high["official"], high["bicubic"])
-    if gap.apart:
+    gap = table.difference(high["official"], high["bicubic"])
+    if gap.exceeds_noise:
         return f"{first} The two ways of resizing are apart: official is {gap}."
     return (
         f"{first} The two ways of resizing are not apart after fine-tuning: official "
@@ -107,13 +113,13 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
-    head="training",
-    theirs={
+    verdict=verdict,
+    row_header="training",
+    paper_values={
         (LOW, ""): 0.8396,
         (f"{HIGH}, official", ""): 0.8549,
     },
-    theirs_are=(
+    paper_note=(
         "ViT-B/16 from ImageNet-21k on ImageNet at 224 and at 384 pixels, of arXiv "
         "2106.10270, table 3; the first paper has no table for this question."
     ),

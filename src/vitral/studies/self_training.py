@@ -8,29 +8,29 @@ from typing import Any
 from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig
 from vitral.data.sources import read_named
-from vitral.data.split import position
+from vitral.data.split import hash_fraction
 from vitral.objectives import SupervisedConfig
 from vitral.studies.engine import (
-    HERE,
+    STUDY_DIR,
     TINY,
+    ResultTable,
     Size,
     Student,
     Study,
-    Table,
     Trial,
-    imagenet,
+    imagenet_config,
 )
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.self_training import SelfTrainingConfig
 
 TEACHER = "labels alone"
-MORE = ("labels alone, as long again", "labels alone, twice as long again")
-NOISY = ("student 1, with noise", "student 2, with noise")
-STILL = "student 1, without noise"
-LABELS = 10
+CONTROLS = ("labels alone, as long again", "labels alone, twice as long again")
+NOISY_STUDENTS = ("student 1, with noise", "student 2, with noise")
+NOISELESS_STUDENT = "student 1, without noise"
+LABELS_PER_CLASS = 10
 """Of each class."""
-TEST = 0.25
+TEST_FRACTION = 0.25
 STEPS = 400
 NOISE = AugmentConfig(flip=0.0, shift=0.08, rotate=12.0)
 RATES: dict[str, Any] = {"drop_rate": 0.1, "drop_path_rate": 0.1}
@@ -41,18 +41,18 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     """A teacher, then the same updates on labels alone and on pseudo-labels too."""
     found = []
     for seed in seeds:
-        teacher = Trial(row=TEACHER, seed=seed, config=_teacher(size, seed))
-        more = [_next(MORE[0], teacher)]
-        more.append(_next(MORE[1], more[0]))
-        noisy = [_student(NOISY[0], teacher)]
-        noisy.append(_student(NOISY[1], noisy[0]))
-        still = _student(STILL, teacher)
+        teacher = Trial(row=TEACHER, seed=seed, config=_teacher_config(size, seed))
+        more = [_continue_trial(CONTROLS[0], teacher)]
+        more.append(_continue_trial(CONTROLS[1], more[0]))
+        noisy = [_student_trial(NOISY_STUDENTS[0], teacher)]
+        noisy.append(_student_trial(NOISY_STUDENTS[1], noisy[0]))
+        still = _student_trial(NOISELESS_STUDENT, teacher)
         still = replace(still, config=_without_noise(still.config))
         found += [teacher, *more, *noisy, still]
     return found
 
 
-def _next(row: str, before: Trial) -> Trial:
+def _continue_trial(row: str, before: Trial) -> Trial:
     """As many updates again, from another trial's weights, with noise in the model."""
     config = before.config
     rate = config.optim.lr if config.weights else 0.6 * config.optim.lr
@@ -66,21 +66,21 @@ def _next(row: str, before: Trial) -> Trial:
     return Trial(row=row, seed=before.seed, config=config, after=before.key)
 
 
-def _student(row: str, teacher: Trial) -> Trial:
-    trial = _next(row, teacher)
+def _student_trial(row: str, teacher: Trial) -> Trial:
+    trial = _continue_trial(row, teacher)
     folder = str(Path(trial.config.data).parent)
     student = Student(
         teacher=teacher.key,
         unlabelled=f"{folder}/unlabelled",
-        truth=f"{folder}/truth.csv" if trial.config.data.startswith(HERE) else "",
+        truth=f"{folder}/truth.csv" if trial.config.data.startswith(STUDY_DIR) else "",
         settings=SETTINGS,
     )
     return replace(trial, student=student)
 
 
-def _teacher(size: Size, seed: int) -> TrainConfig:
+def _teacher_config(size: Size, seed: int) -> TrainConfig:
     if size == "paper":
-        config = imagenet("vit_b16", RATES, seed)
+        config = imagenet_config("vit_b16", RATES, seed)
         return replace(
             config,
             epochs=350.0,
@@ -88,7 +88,7 @@ def _teacher(size: Size, seed: int) -> TrainConfig:
             objective=SupervisedConfig(loss="softmax", smoothing=0.1),
         )
     return TrainConfig(
-        data=f"{HERE}/seed-{seed}/labelled",
+        data=f"{STUDY_DIR}/seed-{seed}/labelled",
         recipe="study",
         val=0.0,
         test=0.0,
@@ -124,12 +124,12 @@ def _write_images(seed: int, folder: Path) -> None:
     dataset = read_named("mnist_5k")
     given = dict.fromkeys(range(len(dataset.classes)), 0)
     truth = ["path,label"]
-    for example in sorted(dataset.examples, key=lambda e: position(seed, e.id)):
+    for example in sorted(dataset.examples, key=lambda e: hash_fraction(seed, e.id)):
         label, name = example.label[0], f"{example.id.split('/')[1]}.png"
         own = dataset.classes[label]
-        if position(seed, f"test {example.id}") < TEST:
+        if hash_fraction(seed, f"test {example.id}") < TEST_FRACTION:
             file = folder / "labelled" / "test" / own / name
-        elif given[label] < LABELS:
+        elif given[label] < LABELS_PER_CLASS:
             given[label] += 1
             file = folder / "labelled" / "train" / own / name
         else:
@@ -141,18 +141,18 @@ def _write_images(seed: int, folder: Path) -> None:
     write_atomic(folder / "complete", "")
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Are students ahead of labels alone, and is it the noise?"""
     sentences = [
-        _against(table, NOISY[0], MORE[0], "one round"),
-        _against(table, NOISY[1], MORE[1], "two rounds"),
+        _compare_with_control(table, NOISY_STUDENTS[0], CONTROLS[0], "one round"),
+        _compare_with_control(table, NOISY_STUDENTS[1], CONTROLS[1], "two rounds"),
     ]
-    still = table.gap((STILL, ""), (TEACHER, ""))
-    apart = "apart" if still.apart else "not apart"
-    noise = table.gap((NOISY[0], ""), (STILL, ""))
-    if noise.ahead:
+    still = table.difference((NOISELESS_STUDENT, ""), (TEACHER, ""))
+    apart = "apart" if still.exceeds_noise else "not apart"
+    noise = table.difference((NOISY_STUDENTS[0], ""), (NOISELESS_STUDENT, ""))
+    if noise.is_ahead:
         worth = "as in the paper"
-    elif noise.apart:
+    elif noise.exceeds_noise:
         worth = "against the paper"
     else:
         worth = "which this study cannot tell from nothing"
@@ -163,15 +163,17 @@ def judge(table: Table) -> str:
     return " ".join(sentences)
 
 
-def _against(table: Table, student: str, control: str, rounds: str) -> str:
-    gap = table.gap((student, ""), (control, ""))
-    if gap.ahead:
+def _compare_with_control(
+    table: ResultTable, student: str, control: str, rounds: str
+) -> str:
+    gap = table.difference((student, ""), (control, ""))
+    if gap.is_ahead:
         told = f"Self-training pays after {rounds}"
-    elif gap.apart:
+    elif gap.exceeds_noise:
         told = f"Self-training harms after {rounds}"
     else:
         told = f"No difference can be told after {rounds}"
-    gained = table.gap((student, ""), (TEACHER, ""))
+    gained = table.difference((student, ""), (TEACHER, ""))
     return (
         f"{told}: {gap} over as many updates on labels alone, {gained} over the first "
         "teacher."
@@ -206,10 +208,10 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
+    verdict=verdict,
     prepare=prepare,
-    head="learned from",
-    theirs_are=(
+    row_header="learned from",
+    paper_note=(
         "EfficientNet-L2 reached 88.4 % on ImageNet with 300 million unlabelled "
         "images; its sizes and its data are others than here."
     ),

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from vitral.studies.engine import Size, Study, Table, Trial, imagenet, mnist
+from vitral.studies.engine import (
+    ResultTable,
+    Size,
+    Study,
+    Trial,
+    imagenet_config,
+    mnist_config,
+)
 from vitral.workflows import TrainConfig
 
 BASE = "base"
@@ -59,22 +66,22 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
 
 def _config(size: Size, shape: Shape, seed: int) -> TrainConfig:
     if size == "paper":
-        return imagenet(shape.model, {**shape.changes, "drop_rate": 0.1}, seed)
-    return mnist(shape.changes, seed, model=shape.model, epochs=12.0, lr=2e-3)
+        return imagenet_config(shape.model, {**shape.changes, "drop_rate": 0.1}, seed)
+    return mnist_config(shape.changes, seed, model=shape.model, epochs=12.0, lr=2e-3)
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Which dimension gave most, and whether that is the paper's order."""
     larger = [row for row in table.rows if row != BASE]
-    gains = {row: table.gap((row, ""), (BASE, "")) for row in larger}
-    ranked = sorted(larger, key=lambda row: -gains[row].difference)
+    gains = {row: table.difference((row, ""), (BASE, "")) for row in larger}
+    ranked = sorted(larger, key=lambda row: -gains[row].value)
     told = ", ".join(f"{row} {gains[row]}" for row in ranked)
-    helped = [row for row in ranked if gains[row].ahead]
+    helped = [row for row in ranked if gains[row].is_ahead]
     first = f"Over the base: {told}. "
     if not helped:
         return first + "No way of spending the compute helps by more than the spread."
     top = ranked[0]
-    sure = table.gap((top, ""), (ranked[1], "")).ahead
+    sure = table.difference((top, ""), (ranked[1], "")).is_ahead
     lead = "clearly the best" if sure else f"not clearly ahead of {ranked[1]}"
     if set(ranked[:2]) == {"deeper", "smaller patches"}:
         order = (
@@ -111,9 +118,9 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
-    head="model",
-    theirs_are=(
+    verdict=verdict,
+    row_header="model",
+    paper_note=(
         "figure 8 is a graph without numbers. Its text says that depth helps most "
         "(less after 16 blocks), width least, and smaller patches robustly."
     ),

@@ -20,7 +20,7 @@ from vitral.data.sources import Label, moving_squares
 from vitral.layers import Grid
 from vitral.models.timesformer import STEPS, Scheme, keys_per_query
 from vitral.objectives import SupervisedConfig
-from vitral.studies.engine import HERE, Size, Study, Table, Trial
+from vitral.studies.engine import STUDY_DIR, ResultTable, Size, Study, Trial
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -52,7 +52,9 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     """Every scheme on both tasks; the paper's size has one set, Kinetics-400."""
     if size == "paper":
         return [
-            Trial(row=row, column=MOTION, seed=seed, config=_kinetics(scheme, seed))
+            Trial(
+                row=row, column=MOTION, seed=seed, config=_kinetics_config(scheme, seed)
+            )
             for seed in seeds
             for row, scheme in SCHEMES.items()
         ]
@@ -73,7 +75,7 @@ def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
         _write_clips(task, folder / task)
     for scheme in SCHEMES.values():
         for seed in seeds:
-            _write_start(scheme, seed, folder / "starts" / f"{scheme}-{seed}")
+            _write_initial_model(scheme, seed, folder / "starts" / f"{scheme}-{seed}")
 
 
 def _write_clips(task: Label, folder: Path) -> None:
@@ -89,7 +91,7 @@ def _write_clips(task: Label, folder: Path) -> None:
     write_atomic(folder / "complete", "")
 
 
-def _write_start(scheme: Scheme, seed: int, folder: Path) -> None:
+def _write_initial_model(scheme: Scheme, seed: int, folder: Path) -> None:
     """A model whose weights are large enough to learn motion from zero.
 
     The published first values (0.02, time at zero) are made for the weights of an
@@ -118,11 +120,11 @@ def _write_start(scheme: Scheme, seed: int, folder: Path) -> None:
 
 def _config(scheme: Scheme, task: str, seed: int) -> TrainConfig:
     return TrainConfig(
-        data=f"{HERE}/{task}/clips",
+        data=f"{STUDY_DIR}/{task}/clips",
         recipe="study",
         val=0.1,
         test=0.25,
-        weights=f"{HERE}/starts/{scheme}-{seed}",
+        weights=f"{STUDY_DIR}/starts/{scheme}-{seed}",
         batch_size=64,
         seed=seed,
         augment=AugmentConfig(flip=0.0),
@@ -133,7 +135,7 @@ def _config(scheme: Scheme, task: str, seed: int) -> TrainConfig:
     )
 
 
-def _kinetics(scheme: Scheme, seed: int) -> TrainConfig:
+def _kinetics_config(scheme: Scheme, seed: int) -> TrainConfig:
     """The released settings, but for their fall of the rate in two steps."""
     return TrainConfig(
         data="kinetics400",
@@ -151,14 +153,15 @@ def _kinetics(scheme: Scheme, seed: int) -> TrainConfig:
     )
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Who learns motion, who cannot, and whether all learn appearance."""
-    motion = {row: table.value(row, MOTION).mean for row in table.rows}
+    motion = {row: table.cell_stats(row, MOTION).mean for row in table.rows}
     able = [row for row, share in motion.items() if share >= 0.9]
     chance = [row for row, share in motion.items() if share < 0.6]
     sentences = [
-        f"Motion is learned to 90 % or more by {_list(able)}; at chance (below 60 % "
-        f"of two classes) stays {_list(chance)}."
+        f"Motion is learned to 90 % or more by {_join_names(able)}; at chance (below "
+        "60 % "
+        f"of two classes) stays {_join_names(chance)}."
     ]
     if chance == ["space only"]:
         sentences.append(
@@ -168,10 +171,12 @@ def judge(table: Table) -> str:
     elif "space only" not in chance:
         sentences.append("Space only is above chance, which it cannot be: look for it.")
     if APPEARANCE in table.columns:
-        looks = {row: table.value(row, APPEARANCE).mean for row in table.rows}
+        looks = {row: table.cell_stats(row, APPEARANCE).mean for row in table.rows}
         missing = [row for row, share in looks.items() if share < 0.9]
         if missing:
-            sentences.append(f"Appearance is not learned to 90 % by {_list(missing)}.")
+            sentences.append(
+                f"Appearance is not learned to 90 % by {_join_names(missing)}."
+            )
         else:
             sentences.append("Appearance is learned by all to 90 % or more.")
     return " ".join(sentences)
@@ -196,7 +201,7 @@ def notes(size: Size) -> list[str]:
     return lines
 
 
-def _list(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     return ", ".join(names) if names else "none"
 
 
@@ -226,11 +231,11 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
+    verdict=verdict,
     prepare=prepare,
     notes=notes,
-    head="scheme",
-    theirs={
+    row_header="scheme",
+    paper_values={
         ("space only", MOTION): 0.366,
         ("joint", MOTION): 0.585,
         ("divided", MOTION): 0.595,
@@ -242,7 +247,7 @@ STUDY = Study(
         ("local-global", APPEARANCE): 0.759,
         ("axial", APPEARANCE): 0.735,
     },
-    theirs_are=(
+    paper_note=(
         "TimeSformer-B/16 on Something-Something-V2, where motion matters, beside our "
         "motion, and on Kinetics-400, where appearance does, beside our appearance."
     ),

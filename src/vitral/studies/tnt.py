@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import SupervisedConfig
-from vitral.studies.engine import Size, Study, Table, Trial, imagenet, mnist
+from vitral.studies.engine import (
+    ResultTable,
+    Size,
+    Study,
+    Trial,
+    imagenet_config,
+    mnist_config,
+)
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -14,7 +21,7 @@ VIT, TNT = "ViT", "TNT"
 SMALL, LARGE = "smaller budget", "larger budget"
 
 
-class Rival(NamedTuple):
+class TNTVariant(NamedTuple):
     """A model at a budget."""
 
     model: str
@@ -35,18 +42,18 @@ def _tnt(width: int, inner: int) -> dict[str, Any]:
     }
 
 
-RIVALS: dict[Size, dict[tuple[str, str], Rival]] = {
+VARIANTS: dict[Size, dict[tuple[str, str], TNTVariant]] = {
     # 2.4 million multiply-accumulates, to 3 %.
     "cpu": {
-        (VIT, SMALL): Rival("vit_ti8", {}),
-        (TNT, SMALL): Rival("tnt_s16", _tnt(44, 8)),
+        (VIT, SMALL): TNTVariant("vit_ti8", {}),
+        (TNT, SMALL): TNTVariant("tnt_s16", _tnt(44, 8)),
     },
     # The paper's pairs, at 5.2 and 4.6, and at 14.1 and 17.6 billion.
     "paper": {
-        (VIT, SMALL): Rival("vit_s16", {}),
-        (TNT, SMALL): Rival("tnt_s16", {}),
-        (VIT, LARGE): Rival("vit_b16", {}),
-        (TNT, LARGE): Rival("tnt_b16", {}),
+        (VIT, SMALL): TNTVariant("vit_s16", {}),
+        (TNT, SMALL): TNTVariant("tnt_s16", {}),
+        (VIT, LARGE): TNTVariant("vit_b16", {}),
+        (TNT, LARGE): TNTVariant("tnt_b16", {}),
     },
 }
 
@@ -56,16 +63,18 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     return [
         Trial(row=row, column=column, seed=seed, config=_config(size, rival, seed))
         for seed in seeds
-        for (row, column), rival in RIVALS[size].items()
+        for (row, column), rival in VARIANTS[size].items()
     ]
 
 
-def _config(size: Size, rival: Rival, seed: int) -> TrainConfig:
+def _config(size: Size, rival: TNTVariant, seed: int) -> TrainConfig:
     if size == "cpu":
         model, changes = rival
-        return mnist(changes, seed, model=model, image_size=32, epochs=40.0, lr=3e-3)
+        return mnist_config(
+            changes, seed, model=model, image_size=32, epochs=40.0, lr=3e-3
+        )
     # DeiT's settings, as the paper takes them; averaged weights apart.
-    config = imagenet(rival.model, {"drop_path_rate": 0.1}, seed)
+    config = imagenet_config(rival.model, {"drop_path_rate": 0.1}, seed)
     return replace(
         config,
         batch_size=1024,
@@ -84,14 +93,14 @@ def _config(size: Size, rival: Rival, seed: int) -> TrainConfig:
     )
 
 
-def judge(table: Table) -> str:
+def verdict(table: ResultTable) -> str:
     """Is TNT ahead at either budget?"""
     sentences = []
     for budget in table.columns:
-        gap = table.gap((TNT, budget), (VIT, budget))
-        if gap.ahead:
+        gap = table.difference((TNT, budget), (VIT, budget))
+        if gap.is_ahead:
             told = "TNT is ahead, as in its paper"
-        elif gap.apart:
+        elif gap.exceeds_noise:
             told = "TNT is behind, against its paper"
         else:
             told = "TNT and ViT are not apart"
@@ -120,10 +129,10 @@ STUDY = Study(
         ),
     },
     trials=trials,
-    judge=judge,
-    head="model",
-    theirs={(TNT, SMALL): 0.815, (TNT, LARGE): 0.829},
-    theirs_are=(
+    verdict=verdict,
+    row_header="model",
+    paper_values={(TNT, SMALL): 0.815, (TNT, LARGE): 0.829},
+    paper_note=(
         "TNT-S and TNT-B on ImageNet-1k, trained 300 epochs; the same settings without "
         "words are DeiT's."
     ),

@@ -7,13 +7,18 @@ if TYPE_CHECKING:
     from vitral.training.checkpointing import (
         Checkpoint,
         CheckpointStore,
-        Latest,
+        LatestCheckpoint,
         optimizer_tensors,
         restore_optimizer,
     )
     from vitral.training.log import TIMING_FIELDS, MetricsLog
     from vitral.training.loop import FitResult, LoopConfig
-    from vitral.training.optim import OptimConfig, build, parameter_groups, set_lr
+    from vitral.training.optim import (
+        OptimConfig,
+        create_optimizer,
+        parameter_groups,
+        set_lr,
+    )
     from vitral.training.progress import Progress
     from vitral.training.schedule import ScheduleConfig, lr_at, steps_for
 
@@ -21,14 +26,14 @@ _WHERE = {
     "Checkpoint": "vitral.training.checkpointing.checkpoint",
     "CheckpointStore": "vitral.training.checkpointing.checkpoint",
     "FitResult": "vitral.training.loop",
-    "Latest": "vitral.training.checkpointing.checkpoint",
+    "LatestCheckpoint": "vitral.training.checkpointing.checkpoint",
     "LoopConfig": "vitral.training.loop",
     "MetricsLog": "vitral.training.log",
     "OptimConfig": "vitral.training.optim",
     "Progress": "vitral.training.progress",
     "ScheduleConfig": "vitral.training.schedule",
     "TIMING_FIELDS": "vitral.training.log",
-    "build": "vitral.training.optim",
+    "create_optimizer": "vitral.training.optim",
     "lr_at": "vitral.training.schedule",
     "optimizer_tensors": "vitral.training.checkpointing.optimizer_state",
     "parameter_groups": "vitral.training.optim",
@@ -43,13 +48,13 @@ __all__ = [
     "Checkpoint",
     "CheckpointStore",
     "FitResult",
-    "Latest",
+    "LatestCheckpoint",
     "LoopConfig",
     "MetricsLog",
     "OptimConfig",
     "Progress",
     "ScheduleConfig",
-    "build",
+    "create_optimizer",
     "lr_at",
     "optimizer_tensors",
     "parameter_groups",

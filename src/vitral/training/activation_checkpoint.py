@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-M_MMAP_THRESHOLD, MAPPED_FROM = -3, 4 << 20
+M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES = -3, 4 << 20
 """glibc's number of the setting, and bytes."""
 
 
@@ -27,17 +27,17 @@ def return_freed_memory() -> None:
     it does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
+        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
-def units(module: nn.Module) -> list[nn.Module]:
+def find_blocks(module: nn.Module) -> list[nn.Module]:
     """The repeated parts of a module: those that it holds in lists, innermost ones.
 
     A block of a Transformer or of a ResNet; a single layer is too small.
     """
     found: list[nn.Module] = []
     for child in module.children():
-        inner = units(child)
+        inner = find_blocks(child)
         listed = isinstance(module, nn.ModuleList | nn.Sequential)
         own = not type(child).__module__.startswith("torch.")
         if not inner and listed and own and any(True for _ in child.children()):
@@ -46,7 +46,7 @@ def units(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-def forward_names(module: nn.Module) -> list[str]:
+def forward_method_names(module: nn.Module) -> list[str]:
     """Its methods that compute: `forward`, `forward_first` and the like."""
     names = (name for name in dir(type(module)) if name.startswith("forward"))
     return [name for name in names if callable(getattr(type(module), name))]
@@ -57,13 +57,14 @@ def checkpoint_activations(modules: list[nn.Module]) -> None:
     for module in modules:
         kind = type(module)
         methods = {
-            name: _checkpointed(getattr(kind, name)) for name in forward_names(module)
+            name: _checkpoint_method(getattr(kind, name))
+            for name in forward_method_names(module)
         }
         # A class, not an attribute: a copy of the module must call its own weights.
         module.__class__ = type(kind.__name__, (kind,), methods)
 
 
-def _checkpointed(method: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpoint_method(method: Callable[..., Any]) -> Callable[..., Any]:
     def forward(self: nn.Module, *inputs: Any, **named: Any) -> Any:
         if not (self.training and torch.is_grad_enabled()):
             return method(self, *inputs, **named)

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vitral.errors import ConfigError, DataError
-from vitral.training.distributed import Ranks
+from vitral.training.distributed import RankGroup
 from vitral.training.state import LoopState
 
 
-class Source:
+class BatchStream:
     """The batches of one epoch after the other, from any position."""
 
     def __init__(
         self,
         batches: Callable[[int, int], Iterator[Any]],
         batches_per_epoch: int,
-        ranks: Ranks | None = None,
+        ranks: RankGroup | None = None,
     ) -> None:
         if batches_per_epoch < 1:
             raise ConfigError(
@@ -27,18 +27,18 @@ class Source:
                 "The training set is smaller than one batch: lower the batch size."
             )
         self._batches = batches
-        self._ranks = ranks or Ranks()
-        self.per_epoch = batches_per_epoch
+        self._ranks = ranks or RankGroup()
+        self.batches_per_epoch = batches_per_epoch
         self._iterator: Iterator[Any] | None = None
 
     def next(self, state: LoopState) -> Any:
         """The batch at the state's position, which moves on behind it."""
         while True:
-            if state.batch >= self.per_epoch:
+            if state.batch >= self.batches_per_epoch:
                 self._end_epoch(state)
             if self._iterator is None:
                 own = iter(self._batches(state.epoch, state.batch))
-                self._iterator = self._ranks.together(own)
+                self._iterator = self._ranks.synchronize(own)
             batch = next(self._iterator, None)
             if batch is not None:
                 state.batch += 1

@@ -20,7 +20,7 @@ def decay_at(step: int, decay: float, warmup: bool) -> float:
     return min(decay, (1 + step) / (10 + step)) if warmup else decay
 
 
-def averaged(model: nn.Module, decay: float, warmup: bool) -> AveragedModel:
+def create_ema(model: nn.Module, decay: float, warmup: bool) -> AveragedModel:
     """A copy of `model` whose `update_parameters(model)` averages.
 
     Its `n_averaged` is 1 + the number of updates.

@@ -15,16 +15,16 @@ import torch
 from torch import nn
 
 from vitral.errors import ConfigError
-from vitral.training.activation_checkpoint import checkpoint_activations, units
-from vitral.training.batch_stream import Source
-from vitral.training.checkpointing import RunFiles, Trained
-from vitral.training.distributed import Parallel, Ranks
-from vitral.training.loop import FitResult, Hooks, Loop, LoopConfig
+from vitral.training.activation_checkpoint import checkpoint_activations, find_blocks
+from vitral.training.batch_stream import BatchStream
+from vitral.training.checkpointing import RunStore, TrainState
+from vitral.training.distributed import ParallelForward, RankGroup
+from vitral.training.loop import Callbacks, FitResult, LoopConfig, Trainer
 from vitral.training.progress import Progress
 from vitral.training.signals import StopSignals
-from vitral.training.step import Updater
+from vitral.training.step import TrainStep
 
-Shard = Literal["none", "fsdp"]
+ShardMode = Literal["none", "fsdp"]
 
 
 def fit(
@@ -44,7 +44,7 @@ def fit(
     on_best: Callable[[nn.Module, int], None] | None = None,
     extra_state: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-    shard: Shard = "none",
+    shard: ShardMode = "none",
     recompute: bool = False,
 ) -> FitResult:
     """Train `objective.model` and leave checkpoints and metrics.jsonl in `folder`.
@@ -79,16 +79,16 @@ def fit(
         InterruptedRun: SIGINT or SIGTERM, after the step and a checkpoint.
         WeightsError: a checkpoint cannot be written or none verifies.
     """
-    ranks = Ranks.of(device)
-    _refuse(config, shard, ranks)
+    ranks = RankGroup.from_process_group(device)
+    _validate(config, shard, ranks)
     objective.to(device).train()
     if recompute:
-        checkpoint_activations(units(objective))
-    trained, parallel = _together(objective, optimizer, config, ranks, shard)
-    settings = _deciding(config) | {"seed": seed, **(extra_state or {})}
+        checkpoint_activations(find_blocks(objective))
+    trained, parallel = _parallelize(objective, optimizer, config, ranks, shard)
+    settings = _result_settings(config) | {"seed": seed, **(extra_state or {})}
     settings["batches_per_epoch"] = batches_per_epoch
-    files = RunFiles(folder, settings, config.keep, ranks)
-    updater = Updater(
+    files = RunStore(folder, settings, config.keep, ranks)
+    updater = TrainStep(
         forward=parallel.forward,
         parameters=trained.parameters,
         optimizer=optimizer,
@@ -98,18 +98,22 @@ def fit(
         bf16=config.precision == "bf16",
         clip_norm=clip_norm,
         ranks=ranks,
-        alone=parallel.alone,
+        no_sync=parallel.no_sync,
     )
-    source = Source(batches, batches_per_epoch, ranks)
-    hooks = Hooks(lr, evaluate, on_best)
-    shown = progress or Progress(config.steps, None if ranks.first else io.StringIO())
+    source = BatchStream(batches, batches_per_epoch, ranks)
+    hooks = Callbacks(lr, evaluate, on_best)
+    shown = progress or Progress(
+        config.steps, None if ranks.is_rank_zero else io.StringIO()
+    )
     with shown, StopSignals() as stop, closing(source), closing(files):
         opened = files.open(trained, config.compile, resume)
-        loop = Loop(config, trained, files, updater, source, hooks, shown, stop, ranks)
+        loop = Trainer(
+            config, trained, files, updater, source, hooks, shown, stop, ranks
+        )
         return loop.run(opened.state, opened.notes)
 
 
-def _refuse(config: LoopConfig, shard: Shard, ranks: Ranks) -> None:
+def _validate(config: LoopConfig, shard: ShardMode, ranks: RankGroup) -> None:
     """Say what cannot be before anything is changed."""
     if config.steps < 1:
         raise ConfigError(
@@ -122,41 +126,46 @@ def _refuse(config: LoopConfig, shard: Shard, ranks: Ranks) -> None:
         )
 
 
-def _deciding(config: LoopConfig) -> dict[str, Any]:
+def _result_settings(config: LoopConfig) -> dict[str, Any]:
     """The settings that decide a number; the others may differ when it is resumed."""
     free = ("keep", "compile", "checkpoint_every")
     return {name: v for name, v in asdict(config).items() if name not in free}
 
 
-class _Together(NamedTuple):
-    trained: Trained
-    parallel: Parallel
+class _ParallelTraining(NamedTuple):
+    train_state: TrainState
+    parallel: ParallelForward
 
 
-def _together(
+def _parallelize(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: LoopConfig,
-    ranks: Ranks,
-    shard: Shard,
-) -> _Together:
+    ranks: RankGroup,
+    shard: ShardMode,
+) -> _ParallelTraining:
     """What is trained, and how it is called so that all ranks train it."""
     ema = 0.0 if shard == "fsdp" else config.ema
     if ranks.world == 1:
-        trained = Trained.of(objective, optimizer, ema, config.ema_warmup)
+        trained = TrainState.create(objective, optimizer, ema, config.ema_warmup)
         forward = torch.compile(objective) if config.compile else objective
-        return _Together(trained, Parallel(forward))
+        return _ParallelTraining(trained, ParallelForward(forward))
     # They import half a second of torch that one process does without.
-    from vitral.training.parallel import Sharded, plain_copy, replicated
-    from vitral.training.parallel import shard as divided
+    from vitral.training.parallel import ShardedTrainState, plain_copy, wrap_ddp
+    from vitral.training.parallel import shard_objective as divided
 
     if shard == "none":
-        trained = Trained.of(objective, optimizer, ema, config.ema_warmup)
-        return _Together(trained, replicated(objective, ranks, config.compile))
-    Trained.of(objective, optimizer, 0.0, False)  # refuses before anything is divided
+        trained = TrainState.create(objective, optimizer, ema, config.ema_warmup)
+        return _ParallelTraining(trained, wrap_ddp(objective, ranks, config.compile))
+    TrainState.create(
+        objective, optimizer, 0.0, False
+    )  # refuses before anything is divided
     plain = plain_copy(objective)
     parallel = divided(objective, optimizer, ranks, config.compile)
-    trained = Trained.of(objective, optimizer, 0.0, False)
-    return _Together(
-        Sharded.over(trained, plain, config.ema, config.ema_warmup), parallel
+    trained = TrainState.create(objective, optimizer, 0.0, False)
+    return _ParallelTraining(
+        ShardedTrainState.from_train_state(
+            trained, plain, config.ema, config.ema_warmup
+        ),
+        parallel,
     )

@@ -28,7 +28,7 @@ class MetricsLog:
             self._file = path.open("ab", buffering=0)
             sync_folder(path.parent)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
 
     @property
     def length(self) -> int:
@@ -55,10 +55,10 @@ class MetricsLog:
         try:
             written = self._file.write(line)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
         if written != len(line):  # the disk filled up in the middle of the line
             self.truncate(start)
-            raise self._unwritable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            raise self._write_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
     def truncate(self, length: int) -> bool:
         """Cut the file to `length` bytes; False when it was shorter already."""
@@ -73,13 +73,13 @@ class MetricsLog:
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
 
     def close(self) -> None:
         """Close the file; lines are on their way to the disk already."""
         self._file.close()
 
-    def _unwritable(self, error: OSError) -> ConfigError | WeightsError:
+    def _write_error(self, error: OSError) -> ConfigError | WeightsError:
         reason = error.strerror or str(error)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return (WeightsError if full else ConfigError)(

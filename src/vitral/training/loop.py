@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 from vitral.errors import ConfigError, DivergedError, InterruptedRun
-from vitral.training.batch_stream import Source
-from vitral.training.checkpointing import RunFiles, Trained, refuse_nonfinite
-from vitral.training.distributed import Ranks, own_ids
+from vitral.training.batch_stream import BatchStream
+from vitral.training.checkpointing import RunStore, TrainState, require_finite
+from vitral.training.distributed import RankGroup, local_ids
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
 from vitral.training.signals import StopSignals
 from vitral.training.state import LoopState
-from vitral.training.step import Updater
+from vitral.training.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ class FitResult(NamedTuple):
     """As the last step left it, whole on every rank."""
 
 
-class Hooks(NamedTuple):
+class Callbacks(NamedTuple):
     """What the caller decides."""
 
     lr: Callable[[int], float]
@@ -117,18 +117,18 @@ class Hooks(NamedTuple):
 
 
 @dataclass
-class Loop:
+class Trainer:
     """One run; `run` reads top to bottom."""
 
     config: LoopConfig
-    trained: Trained
-    files: RunFiles
-    updater: Updater
-    source: Source
-    hooks: Hooks
+    train_state: TrainState
+    files: RunStore
+    updater: TrainStep
+    batch_stream: BatchStream
+    callbacks: Callbacks
     progress: Progress
     signals: StopSignals
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: RankGroup = field(default_factory=RankGroup)
 
     def run(self, state: LoopState, notes: tuple[str, ...]) -> FitResult:
         """Train from `state` to the end."""
@@ -137,21 +137,21 @@ class Loop:
         self.stop: signal.Signals | None = None
         self.timer = _Timer()
         self.notes: list[str] = []
-        self.note(notes)
+        self.log_note(notes)
         self.progress.start(state.step)
-        self.trained.objective.train()
+        self.train_state.objective.train()
         while True:
             self.evaluate_if_due()
-            self.agree_on_stop()
+            self.sync_stop_signal()
             self.save_if_due()
             if self.stop is not None:
                 raise self.interrupted()
-            if self.done():
+            if self.is_done():
                 break
-            self.advance()
-        model = self.trained.model_in_use().eval()
-        if self.hooks.evaluate is None:
-            self.keep_best(model)
+            self.train_step()
+        model = self.train_state.eval_model().eval()
+        if self.callbacks.evaluate is None:
+            self.notify_best(model)
         return FitResult(
             state.step,
             state.best_step,
@@ -159,58 +159,60 @@ class Loop:
             state.stopped_early,
             model,
             tuple(self.notes),
-            self.trained.whole_objective(),
+            self.train_state.full_objective(),
         )
 
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return self.state.step >= self.config.steps or self.state.stopped_early
 
-    def agree_on_stop(self) -> None:
+    def sync_stop_signal(self) -> None:
         """All ranks stop at the same step, whichever of them got the signal."""
-        number = self.ranks.highest(int(self.signals.received or 0))
+        number = self.ranks.all_reduce_max(int(self.signals.received or 0))
         self.stop = signal.Signals(number) if number else None
 
-    def advance(self) -> None:
+    def train_step(self) -> None:
         """Make one update from the next batch."""
         state = self.state
         started = time.perf_counter()
-        batch = self.source.next(state)
+        batch = self.batch_stream.next(state)
         waited = time.perf_counter() - started
-        rate = self.hooks.lr(state.step)
-        set_lr(self.trained.optimizer, rate)
+        rate = self.callbacks.lr(state.step)
+        set_lr(self.train_state.optimizer, rate)
         update = self.updater.update(batch, state.step)
-        self.trained.update_average()
+        self.train_state.update_average()
         state.step += 1
-        state.saw(own_ids(batch))
-        state.add({**update.metrics, "grad_norm": update.grad_norm})
+        state.record_ids(local_ids(batch))
+        state.add_metrics({**update.metrics, "grad_norm": update.grad_norm})
         self.timer.add(update.images, time.perf_counter() - started, waited)
         self.progress.update(state.step, {**update.metrics, "lr": rate})
         if state.step % self.config.log_every == 0 or state.step == self.config.steps:
-            values = {**state.take_means(), "lr": rate, **self.timer.rates()}
-            epoch = round(state.epoch + state.batch / self.source.per_epoch, 6)
+            values = {**state.pop_window_means(), "lr": rate, **self.timer.rates()}
+            epoch = round(
+                state.epoch + state.batch / self.batch_stream.batches_per_epoch, 6
+            )
             record = {"event": "train", "step": state.step, "epoch": epoch, **values}
             self.files.log.append(record)
-            self.progress.line(state.step, values)
+            self.progress.log_step(state.step, values)
             self.timer = _Timer()
 
     def evaluate_if_due(self) -> None:
         """Evaluate where the step asks for it, and decide on best and early stop."""
-        state, config, evaluate = self.state, self.config, self.hooks.evaluate
+        state, config, evaluate = self.state, self.config, self.callbacks.evaluate
         last = state.step == config.steps
         every = config.eval_every and state.step % config.eval_every == 0
         if evaluate is None or state.evaluated >= state.step or not (last or every):
             return
-        model = self.trained.model_in_use()
-        self.trained.objective.eval()
+        model = self.train_state.eval_model()
+        self.train_state.objective.eval()
         model.eval()
         self.updater.seed_torch(state.step, -1)
         with torch.no_grad():
             try:
                 if self.ranks.world == 1:
-                    metrics = self.signals.abortable(lambda: evaluate(model))
+                    metrics = self.signals.run_abortable(lambda: evaluate(model))
                 else:  # one that left would leave the others waiting
                     found = evaluate(model)
-                    metrics = self.ranks.by_first(lambda: found)
+                    metrics = self.ranks.broadcast(lambda: found)
             except DivergedError as error:
                 raise DivergedError(
                     f"The evaluation at step {state.step} found: {error}"
@@ -221,11 +223,11 @@ class Loop:
         self.files.log.append(
             {"event": "eval", "step": state.step, "split": "val", **values}
         )
-        self.judge(values, model)
+        self.update_best(values, model)
         state.evaluated = state.step
-        self.trained.objective.train()
+        self.train_state.objective.train()
 
-    def judge(self, values: dict[str, float], model: nn.Module) -> None:
+    def update_best(self, values: dict[str, float], model: nn.Module) -> None:
         """Compare one evaluation with the best so far."""
         state, config = self.state, self.config
         if config.monitor not in values:
@@ -239,33 +241,33 @@ class Loop:
         if gain >= 0:
             # Of equal ones the later step is kept: a small validation set has many.
             state.best_step, state.best_metric = state.step, value
-            self.keep_best(model)
+            self.notify_best(model)
         state.waiting = 0 if gain > 0 else state.waiting + 1
         state.stopped_early = 0 < config.patience <= state.waiting
         assert state.best_metric is not None
         assert state.best_step is not None
-        self.progress.best(config.monitor, state.best_metric, state.best_step)
+        self.progress.set_best(config.monitor, state.best_metric, state.best_step)
         shown = "  ".join(f"{name} {number:.4g}" for name, number in values.items())
         self.progress.note(f"evaluation at step {state.step}: {shown}")
 
-    def keep_best(self, model: nn.Module) -> None:
+    def notify_best(self, model: nn.Module) -> None:
         """Hand the model out, once for all ranks."""
-        on_best, step = self.hooks.on_best, self.state.step
+        on_best, step = self.callbacks.on_best, self.state.step
         if on_best is not None:
             # Infinite weights can still be accurate; the caller will save them.
-            refuse_nonfinite(step, {"model": model.state_dict()})
-            self.ranks.by_first(lambda: on_best(model, step))
+            require_finite(step, {"model": model.state_dict()})
+            self.ranks.broadcast(lambda: on_best(model, step))
 
     def save_if_due(self) -> None:
         """Save at the asked steps, at the end, and when a signal came."""
         state, every = self.state, self.config.checkpoint_every
-        due = self.done() or self.stop is not None
+        due = self.is_done() or self.stop is not None
         due = due or (every > 0 and state.step % every == 0)
         if due and state.step != self.saved:
-            self.note(self.files.save(self.trained, state, self.config.compile))
+            self.log_note(self.files.save(self.train_state, state, self.config.compile))
             self.saved = state.step
 
-    def interrupted(self) -> InterruptedRun:
+    def interruption_error(self) -> InterruptedRun:
         received, step = self.stop, self.state.step
         assert received is not None
         where = (
@@ -280,7 +282,7 @@ class Loop:
             128 + int(received),
         )
 
-    def note(self, texts: tuple[str, ...]) -> None:
+    def log_note(self, texts: tuple[str, ...]) -> None:
         """Events go to the log of the run, to the person, and to the result."""
         for text in texts:
             self.notes.append(text)

@@ -16,9 +16,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from vitral.errors import ConfigError
 
-EPS = 1e-8
+ADAMW_EPS = 1e-8
 """AdamW: added to the root of the mean squared gradient (arXiv 1412.6980)."""
-SMALLEST = 1e-15
+ADAFACTOR_EPS = 1e-15
 """Adafactor: least mean square of a row of gradients. torch's own, 1e-7, is more than
 most gradients have, and would make of small ones large steps."""
 OPTIMIZERS = ("adamw", "sgd", "adafactor")
@@ -115,7 +115,7 @@ def kernel_names(model: nn.Module) -> frozenset[str]:
 def parameter_groups(
     model: nn.Module,
     config: OptimConfig,
-    layer_of: Callable[[str], int],
+    layer_index: Callable[[str], int],
     num_layers: int,
     is_head: Callable[[str], bool] = lambda name: name.startswith("head."),
 ) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def parameter_groups(
     layer_decay ** (num_layers - layer), times head_lr_scale for the head.
 
     Args:
-        layer_of: a parameter's name to its layer: 0 is the stem, then the blocks,
+        layer_index: a parameter's name to its layer: 0 is the stem, then the blocks,
             `num_layers` is the head.
         num_layers: the layer of the head.
         is_head: whether a parameter is of the head, whose kernels `head_decay` is
@@ -139,7 +139,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        layer = layer_of(name)
+        layer = layer_index(name)
         if not 0 <= layer <= num_layers:
             raise ConfigError(
                 f"Parameter {name} is in layer {layer}: layers are 0 to {num_layers}."
@@ -160,7 +160,9 @@ def parameter_groups(
     return list(groups.values())
 
 
-def build(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+def create_optimizer(
+    groups: list[dict[str, Any]], config: OptimConfig
+) -> torch.optim.Optimizer:
     """The optimizer over `groups`, at the rate `config.lr` times each group's scale.
 
     Adafactor is torch's. Its steps do not grow with the weights, as in arXiv 2106.04560
@@ -173,11 +175,15 @@ def build(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Opti
     optimizer: torch.optim.Optimizer
     if config.optimizer == "adamw":
         optimizer = torch.optim.AdamW(
-            groups, config.lr, betas=config.betas, eps=EPS, fused=_fusable(groups)
+            groups,
+            config.lr,
+            betas=config.betas,
+            eps=ADAMW_EPS,
+            fused=_can_fuse(groups),
         )
     elif config.optimizer == "adafactor":
         optimizer = torch.optim.Adafactor(
-            groups, config.lr, eps=(SMALLEST, 1.0), foreach=False
+            groups, config.lr, eps=(ADAFACTOR_EPS, 1.0), foreach=False
         )
     else:
         optimizer = torch.optim.SGD(groups, config.lr, momentum=config.momentum)
@@ -185,7 +191,7 @@ def build(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Opti
     return optimizer
 
 
-def _fusable(groups: list[dict[str, Any]]) -> bool | None:
+def _can_fuse(groups: list[dict[str, Any]]) -> bool | None:
     """Whether torch has one kernel for the whole update; None leaves it to torch.
 
     On the CPU it takes a quarter of the time, and no copies as large as the model.

@@ -33,7 +33,7 @@ class Progress:
         if self._stream.isatty():
             console = Console(file=self._stream)
             self._live = Live(
-                console=console, get_renderable=self.block, refresh_per_second=4
+                console=console, get_renderable=self.render, refresh_per_second=4
             )
             self._live.__enter__()
         return self
@@ -51,14 +51,16 @@ class Progress:
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show a step on the live block; plain output has it from `line`."""
         self._step = step
-        self._values.update({name: _number(value) for name, value in values.items()})
+        self._values.update(
+            {name: _format_number(value) for name, value in values.items()}
+        )
 
-    def line(self, step: int, values: Mapping[str, float]) -> None:
+    def log_step(self, step: int, values: Mapping[str, float]) -> None:
         """A logged step."""
         self.update(step, values)
         if self._live is None:
-            shown = "  ".join(f"{n} {_number(v)}" for n, v in values.items())
-            self._print(f"step {step}/{self.total}  {shown}  {self._remaining()}")
+            shown = "  ".join(f"{n} {_format_number(v)}" for n, v in values.items())
+            self._print(f"step {step}/{self.total}  {shown}  {self._format_eta()}")
 
     def note(self, text: str) -> None:
         """A sentence that stays: an evaluation, a save, an event."""
@@ -67,21 +69,21 @@ class Progress:
         else:
             self._live.console.print(text, markup=False, highlight=False)
 
-    def best(self, name: str, value: float, step: int) -> None:
+    def set_best(self, name: str, value: float, step: int) -> None:
         """The best evaluation so far."""
-        self._values["best"] = f"{name} {_number(value)} at step {step}"
+        self._values["best"] = f"{name} {_format_number(value)} at step {step}"
 
-    def block(self) -> Table:
+    def render(self) -> Table:
         """The live block."""
         table = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self.total, completed=self._step, width=40)
         table.add_row(f"step {self._step}/{self.total}", bar)
-        table.add_row("to go", self._remaining())
+        table.add_row("to go", self._format_eta())
         for name, value in self._values.items():
             table.add_row(name.replace("_", " "), value)
         return table
 
-    def _remaining(self) -> str:
+    def _format_eta(self) -> str:
         done = self._step - self._first_step
         if done == 0:
             return "ETA unknown"
@@ -96,5 +98,5 @@ class Progress:
             print(text, file=self._stream, flush=True)
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

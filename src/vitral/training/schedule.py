@@ -12,14 +12,14 @@ from typing import Literal
 
 from vitral.errors import ConfigError
 
-STAIRS = {
+STEP_MILESTONES = {
     "step": ((3, 6, 9), 10),
     "step_of_90": ((30, 60, 80), 90),
     "step_of_40": ((10, 23, 30, 37), 40),
 }
 """Parts of the whole run, warm-up included, after which the rate is divided by ten, and
 the number of parts: the BiT-HyperRule, and BiT's pre-training in its epochs."""
-SCHEDULES = ("cosine", "linear", "rsqrt", "constant", *STAIRS)
+SCHEDULES = ("cosine", "linear", "rsqrt", "constant", *STEP_MILESTONES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +94,8 @@ def lr_at(step: int, total: int, base: float, config: ScheduleConfig) -> float:
         rate = config.end_lr + (base - config.end_lr) * (1 - progress)
     elif config.schedule == "rsqrt":
         rate = base / math.sqrt(1 + after / config.timescale)
-    elif config.schedule in STAIRS:
-        edges, parts = STAIRS[config.schedule]
+    elif config.schedule in STEP_MILESTONES:
+        edges, parts = STEP_MILESTONES[config.schedule]
         # Whole numbers: 0.3 * total can fall on either side of the boundary. At the
         # boundary itself the old rate still holds, as in the released code.
         rate = base / 10 ** sum(parts * step > edge * total for edge in edges)

@@ -40,7 +40,7 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()
 
-    def abortable(self, work: Callable[[], Result]) -> Result | None:
+    def run_abortable(self, work: Callable[[], Result]) -> Result | None:
         """Do `work`, which the first signal cuts off; None when it was cut off.
 
         It must leave no trace that matters when it is cut: an evaluation, not a save.

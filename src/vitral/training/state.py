@@ -32,18 +32,18 @@ class LoopState:
     """Updates since the last logged one, and the sums of their metrics."""
     window_sums: dict[str, float] = field(default_factory=dict)
 
-    def saw(self, ids: Iterable[str]) -> None:
+    def record_ids(self, ids: Iterable[str]) -> None:
         """Take the examples of one batch into `ids`."""
         text = "\n".join((self.ids, *ids))
         self.ids = hashlib.sha256(text.encode()).hexdigest()
 
-    def add(self, metrics: dict[str, float]) -> None:
+    def add_metrics(self, metrics: dict[str, float]) -> None:
         """Take one update into the window."""
         self.window_steps += 1
         for name, value in metrics.items():
             self.window_sums[name] = self.window_sums.get(name, 0.0) + value
 
-    def take_means(self) -> dict[str, float]:
+    def pop_window_means(self) -> dict[str, float]:
         """The window's means; the window starts again."""
         count = self.window_steps
         means = {name: total / count for name, total in self.window_sums.items()}

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from vitral.errors import DivergedError, VitralError
 from vitral.training.distributed import (
-    Ranks,
-    Share,
-    gathered,
-    own_parts,
-    rows_of,
-    spans,
+    RankGroup,
+    RankSlice,
+    all_gather,
+    local_microbatches,
+    slice_batch,
+    split_rows,
 )
 from vitral.training.optim import clip_gradients, gradient_norm
 
@@ -35,7 +35,7 @@ class Update(NamedTuple):
     images: int
 
 
-class _Summed(NamedTuple):
+class _BatchSums(NamedTuple):
     """Sums over the parts of all ranks, and the examples of this rank."""
 
     metrics: dict[str, float]
@@ -45,7 +45,7 @@ class _Summed(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Updater:
+class TrainStep:
     """Everything an update needs and no update changes."""
 
     forward: Callable[[Any], dict[str, Tensor]]
@@ -56,8 +56,8 @@ class Updater:
     accumulate: int
     bf16: bool
     clip_norm: float
-    ranks: Ranks = field(default_factory=Ranks)
-    alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    ranks: RankGroup = field(default_factory=RankGroup)
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
     """The context of a backward pass whose gradients stay on this rank."""
 
     def update(self, batch: Any, step: int) -> Update:
@@ -74,38 +74,39 @@ class Updater:
         try:
             sums, weight, images, ids = self._backward(batch, step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
             raise VitralError(
                 f"Out of memory on {self.device} at step {step + 1} with "
-                f"{_size(batch)} images in a batch: lower the batch size, or raise "
+                f"{_global_batch_size(batch)} images in a batch: lower the batch size, "
+                "or raise "
                 "`accumulate`, which cuts a batch into parts and trains the same. "
                 "Saved checkpoints are intact."
             ) from error
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        if self._in_parts and gradients:
+        if self._is_split and gradients:
             # Over ranks they are a mean so far, not a sum.
             torch._foreach_div_(gradients, weight / self.ranks.world)
-        norm = float(whole(gradient_norm(self.parameters.values())))
+        norm = float(full_tensor(gradient_norm(self.parameters.values())))
         metrics = {name: total / images for name, total in sums.items()}
         metrics["loss"] = sums["loss"] / weight
-        self._refuse_nonfinite(metrics["loss"], norm, step, ids)
+        self._require_finite(metrics["loss"], norm, step, ids)
         clip_gradients(self.parameters.values(), self.clip_norm, norm)
         self.optimizer.step()
         return Update(metrics, norm, images)
 
     @property
-    def _in_parts(self) -> bool:
+    def _is_split(self) -> bool:
         """Whether the gradient is put together from parts of unequal weights."""
         return self.accumulate * self.ranks.world > 1
 
-    def _backward(self, batch: Any, step: int) -> "_Summed":
+    def _backward(self, batch: Any, step: int) -> "_BatchSums":
         """Add up gradients, metrics and weights over the parts of all ranks."""
         sums: dict[str, float] = {}
         weights = 0.0
         ids: tuple[str, ...] = ()
         parts = list(
-            own_parts(
+            local_microbatches(
                 batch,
                 rank=self.ranks.rank,
                 world=self.ranks.world,
@@ -115,7 +116,7 @@ class Updater:
         for part in parts:
             self.seed_torch(step, part.number)
             moved = to_device(part.batch, self.device)
-            with nullcontext() if part is parts[-1] else self.alone():
+            with nullcontext() if part is parts[-1] else self.no_sync():
                 with torch.autocast(
                     self.device.type, torch.bfloat16, enabled=self.bf16
                 ):
@@ -125,15 +126,15 @@ class Updater:
                 weight = float(result.pop("weight", size))
                 if not part.counts:
                     size, weight = 0, 0.0
-                (loss * weight if self._in_parts else loss).backward()
+                (loss * weight if self._is_split else loss).backward()
             sums["loss"] = sums.get("loss", 0.0) + float(loss.detach()) * weight
             for name, value in result.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * size
             weights += weight
             ids += tuple(part.batch.id) if part.counts else ()
         own = {f"sum {name}": total for name, total in sums.items()}
-        total = self.ranks.summed(own | {"weight": weights, "images": len(ids)})
-        return _Summed(
+        total = self.ranks.all_reduce_sum(own | {"weight": weights, "images": len(ids)})
+        return _BatchSums(
             {name: total[f"sum {name}"] for name in sums},
             total["weight"],
             round(total["images"]),
@@ -142,26 +143,26 @@ class Updater:
 
     def seed_torch(self, step: int, part: int) -> None:
         """Seed the generators in use; torch.manual_seed reaches all and takes 2 ms."""
-        seed = derived_seed(self.seed, step, part)
+        seed = derive_seed(self.seed, step, part)
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def _refuse_nonfinite(
+    def _require_finite(
         self, loss: float, norm: float, step: int, ids: Sequence[str]
     ) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         if self.ranks.world > 1:
-            ids = [name for names in gathered(tuple(ids)) for name in names]
+            ids = [name for names in all_gather(tuple(ids)) for name in names]
         first = next(
             (
                 name
                 for name, parameter in self.parameters.items()
                 if parameter.grad is not None
-                and not bool(whole(torch.isfinite(parameter.grad).all()))
+                and not bool(full_tensor(torch.isfinite(parameter.grad).all()))
             ),
             None,
         )
@@ -175,7 +176,7 @@ class Updater:
         )
 
 
-def derived_seed(seed: int, step: int, part: int) -> int:
+def derive_seed(seed: int, step: int, part: int) -> int:
     """A seed in 0..2^63-1 from the run's seed, a step and the part of that step."""
     digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -196,22 +197,22 @@ def micro_batches(batch: Any, count: int) -> Iterator[Any]:
 
     A batch of fewer images than `count` gives one part an image.
     """
-    for span in spans(len(batch.id), count):
-        yield rows_of(batch, span)
+    for span in split_rows(len(batch.id), count):
+        yield slice_batch(batch, span)
 
 
-def whole(value: Tensor) -> Tensor:
+def full_tensor(value: Tensor) -> Tensor:
     """The value itself, on every rank, where each had a part of it."""
     # Not by its type, whose import takes half a second.
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def _size(batch: Any) -> int:
+def _global_batch_size(batch: Any) -> int:
     """Images of the global batch."""
-    return batch.size if isinstance(batch, Share) else len(batch.id)
+    return batch.size if isinstance(batch, RankSlice) else len(batch.id)
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether it is about memory; torch raises a bare RuntimeError on the CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         "can't allocate memory" in str(error)

@@ -1,36 +1,36 @@
 """Floor 2: weights files to models and back. One foreign layout is one module."""
 
-from vitral.weights.checkpoint_facts import Source
+from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.convert import convert
 from vitral.weights.describe import explain
 from vitral.weights.exported import (
-    Artefact,
+    ExportedFile,
     ExportedModel,
     Metadata,
-    is_artefact,
-    read_artefact,
+    is_exported,
+    read_exported,
 )
-from vitral.weights.layouts import Layout, available_layouts, keep, save
-from vitral.weights.ledger import Ledger, Line
+from vitral.weights.layouts import Layout, available_layouts, save, update_metadata
+from vitral.weights.ledger import Ledger, LedgerLine
 from vitral.weights.load import Loaded, build, load, read
 
 __all__ = [
-    "Artefact",
+    "ExportedFile",
     "ExportedModel",
     "Layout",
     "Ledger",
-    "Line",
+    "LedgerLine",
     "Loaded",
     "Metadata",
-    "Source",
+    "WeightsSource",
     "available_layouts",
     "build",
     "convert",
     "explain",
-    "is_artefact",
-    "keep",
+    "is_exported",
     "load",
     "read",
-    "read_artefact",
+    "read_exported",
     "save",
+    "update_metadata",
 ]

@@ -11,17 +11,17 @@ from vitral.data import Preprocess
 from vitral.layers import Grid
 from vitral.models import ModelConfig
 from vitral.weights.files import TensorFile
-from vitral.weights.mapping import Rule
+from vitral.weights.mapping import TensorMapping
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class LayoutInput:
     """What a layout gets to read: tensors, what lies beside, what the user said."""
 
     file: TensorFile
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    config_json: Mapping[str, Any] = field(default_factory=dict)
     """The content of config.json beside the tensors; empty for none."""
-    processor: Mapping[str, Any] = field(default_factory=dict)
+    processor_json: Mapping[str, Any] = field(default_factory=dict)
     """The content of preprocessor_config.json beside them; empty for none."""
     grid: Grid | None = None
     """Rows and columns of the position table, where the caller knows them."""
@@ -36,7 +36,7 @@ class Opened:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class WeightsSource:
     """What a file says about itself, in our names."""
 
     layout: str
@@ -44,7 +44,7 @@ class Source:
     file: TensorFile
     config: ModelConfig
     """The model that the tensors belong to, with the head that the file has."""
-    rules: tuple[Rule, ...]
+    mappings: tuple[TensorMapping, ...]
     """How each tensor of that model is made from the file's."""
     preprocess: Preprocess
     dropped: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +60,6 @@ class Source:
     def path(self) -> Path:
         return self.file.path
 
-    def tensor(self, rule: Rule) -> Tensor:
+    def tensor(self, rule: TensorMapping) -> Tensor:
         """One of our tensors, made now from the file's."""
-        return rule.to_ours([self.file.read(name) for name in rule.theirs])
+        return rule.to_native([self.file.read(name) for name in rule.theirs])

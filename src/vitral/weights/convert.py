@@ -16,14 +16,14 @@ from torch import Tensor
 from vitral.atomic_io import write_json
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
-from vitral.models import ModelConfig, ViTConfig, changed
+from vitral.models import ModelConfig, ViTConfig, replace_config
 from vitral.weights import file_metadata
-from vitral.weights.checkpoint_facts import Source
+from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.files import write_npz, write_safetensors
-from vitral.weights.layouts import Held, Layout, available_layouts
-from vitral.weights.ledger import Action, Ledger, Line
+from vitral.weights.layouts import Layout, ModelSpec, available_layouts
+from vitral.weights.ledger import Action, Ledger, LedgerLine
 from vitral.weights.load import read
-from vitral.weights.mapping import Rule
+from vitral.weights.mapping import TensorMapping
 
 TENSORS = "model.safetensors"
 
@@ -35,7 +35,7 @@ class Converted(NamedTuple):
     ledger: Ledger
 
 
-class Moved(NamedTuple):
+class AdaptedModel(NamedTuple):
     """A model whose class-token row was moved, with the tensors that this changed."""
 
     config: ModelConfig
@@ -64,19 +64,20 @@ def convert(
         WeightsError: the file cannot be read, or `out` cannot be written.
         ConfigError: `out` exists, or the layout cannot hold the model.
     """
-    layout = named(to)
+    layout = get_layout(to)
     place = Path(out).expanduser()
-    _refuse_place(place, layout)
+    _require_free_path(place, layout)
     known = None if grid is None else Grid(*grid)
     source = read(path, grid=known, num_heads=num_heads)
-    moved = _with_class_rows(source, layout)
-    if reason := layout.refuses(moved.config):
+    moved = _adapt_class_token(source, layout)
+    if reason := layout.unsupported_reason(moved.config):
         raise ConfigError(
             f"{source.path} cannot be written in the layout of {layout.title}, because "
-            f"{reason}. Layouts that can hold it: {', '.join(holders(source.config))}."
+            f"{reason}. Layouts that can hold it: "
+            f"{', '.join(compatible_layouts(source.config))}."
         )
-    ours = tensors_of(source) | moved.tensors
-    held = Held(
+    ours = read_tensors(source) | moved.tensors
+    held = ModelSpec(
         config=moved.config, preprocess=source.preprocess, classes=source.classes
     )
     notes = _write(place, layout, held, ours)
@@ -86,7 +87,7 @@ def convert(
     return Converted(place, Ledger(str(place), lines, kept, layout.title))
 
 
-def named(to: str) -> Layout:
+def get_layout(to: str) -> Layout:
     """A layout by its module's name or its title.
 
     Raises:
@@ -105,133 +106,141 @@ def named(to: str) -> Layout:
     )
 
 
-def holders(config: ModelConfig) -> list[str]:
+def compatible_layouts(config: ModelConfig) -> list[str]:
     """The layouts that can hold a model, its class token's row moved where needed."""
     return [
         name
         for name, layout in available_layouts().items()
-        if not layout.refuses(equal_config(config, layout))
+        if not layout.unsupported_reason(adapt_config(config, layout))
     ]
 
 
-def tensors_of(source: Source) -> dict[str, Tensor]:
+def read_tensors(source: WeightsSource) -> dict[str, Tensor]:
     """All tensors of a model, in our names."""
-    return {rule.ours: source.tensor(rule) for rule in source.rules}
+    return {rule.ours: source.tensor(rule) for rule in source.mappings}
 
 
-def foreign(
+def to_foreign_tensors(
     layout: Layout, config: ModelConfig, ours: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The same tensors in a layout's names and shapes."""
     made: dict[str, Tensor] = {}
-    for rule in layout.rules(config):
-        made |= zip(rule.theirs, rule.to_theirs(ours[rule.ours]), strict=True)
+    for rule in layout.mappings(config):
+        made |= zip(rule.theirs, rule.to_foreign(ours[rule.ours]), strict=True)
     return made
 
 
-def _refuse_place(place: Path, layout: Layout) -> None:
-    if place.exists():
+def _require_free_path(out: Path, layout: Layout) -> None:
+    if out.exists():
         raise ConfigError(
-            f"{place} exists; a conversion overwrites nothing. Give another name, or "
+            f"{out} exists; a conversion overwrites nothing. Give another name, or "
             "remove it."
         )
     suffix = f".{layout.container}"
     if layout.container == "folder":
-        if place.suffix not in ("", ".safetensors") and place.suffix[1:].isalpha():
+        if out.suffix not in ("", ".safetensors") and out.suffix[1:].isalpha():
             raise ConfigError(
-                f"{place} must be a folder for the layout of {layout.title}, or end "
+                f"{out} must be a folder for the layout of {layout.title}, or end "
                 "in .safetensors for the tensors alone."
             )
-    elif place.suffix != suffix:
+    elif out.suffix != suffix:
         raise ConfigError(
-            f"{place} must end in {suffix}: the layout of {layout.title} is one such "
+            f"{out} must end in {suffix}: the layout of {layout.title} is one such "
             "file."
         )
 
 
 def _write(
-    place: Path, layout: Layout, held: Held, ours: Mapping[str, Tensor]
+    out: Path, layout: Layout, spec: ModelSpec, ours: Mapping[str, Tensor]
 ) -> list[str]:
-    about = layout.describe(held)
-    made = layout.pack({**foreign(layout, held.config, ours), **about.new})
+    about = layout.make_output(spec)
+    made = layout.pack({**to_foreign_tensors(layout, spec.config, ours), **about.new})
     notes = list(about.notes)
     try:
         if layout.container == "npz":
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_npz(place, made)
-        elif layout.container == "folder" and place.suffix != ".safetensors":
-            place.mkdir(parents=True)
-            write_safetensors(place / TENSORS, made, file_metadata.kept(held.config))
-            for name, content in about.beside.items():
-                write_json(place / name, dict(content))
-        else:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_npz(out, made)
+        elif layout.container == "folder" and out.suffix != ".safetensors":
+            out.mkdir(parents=True)
             write_safetensors(
-                place, made, {**file_metadata.kept(held.config), **about.metadata}
+                out / TENSORS, made, file_metadata.make_metadata(spec.config)
             )
-            notes += [f"{name} was left out" for name in about.beside]
+            for name, content in about.sidecar_files.items():
+                write_json(out / name, dict(content))
+        else:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_safetensors(
+                out,
+                made,
+                {**file_metadata.make_metadata(spec.config), **about.metadata},
+            )
+            notes += [f"{name} was left out" for name in about.sidecar_files]
     except WeightsError:
-        _remove(place)
+        _remove(out)
         raise
     except OSError as error:
-        _remove(place)
+        _remove(out)
         raise WeightsError(
-            f"{place} cannot be written: {error}. Free some space or make the folder "
+            f"{out} cannot be written: {error}. Free some space or make the folder "
             "writable; the weights that were read are intact."
         ) from error
     return notes
 
 
-def _compare(place: Path, config: ModelConfig, ours: Mapping[str, Tensor]) -> None:
+def _compare(out: Path, config: ModelConfig, ours: Mapping[str, Tensor]) -> None:
     heads = config.num_heads if isinstance(config, ViTConfig) else None
     try:
-        back = tensors_of(read(place, grid=config.grid, num_heads=heads))
+        back = read_tensors(read(out, grid=config.grid, num_heads=heads))
     except WeightsError:
-        _remove(place)
+        _remove(out)
         raise
     different = [
         name
         for name in ours.keys() | back.keys()
-        if name not in ours or name not in back or not _same(ours[name], back[name])
+        if name not in ours
+        or name not in back
+        or not _equal_tensors(ours[name], back[name])
     ]
     if different:
-        _remove(place)
+        _remove(out)
         raise WeightsError(
-            f"{place} did not give back what was written: {len(different)} tensors "
+            f"{out} did not give back what was written: {len(different)} tensors "
             f"differ, first {sorted(different)[0]}. It was removed; this is a fault "
             "of vitral, please report it with the names of both layouts."
         )
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def _equal_tensors(one: Tensor, other: Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _remove(place: Path) -> None:
-    if place.is_dir():
-        shutil.rmtree(place)
+def _remove(out: Path) -> None:
+    if out.is_dir():
+        shutil.rmtree(out)
     else:
-        place.unlink(missing_ok=True)
+        out.unlink(missing_ok=True)
 
 
-def _lines(source: Source, layout: Layout, moved: Moved) -> tuple[Line, ...]:
-    reading = {rule.ours: rule for rule in source.rules}
+def _lines(
+    source: WeightsSource, layout: Layout, adapted: AdaptedModel
+) -> tuple[LedgerLine, ...]:
+    reading = {rule.ours: rule for rule in source.mappings}
     lines = []
-    for rule in layout.rules(moved.config):
+    for rule in layout.mappings(adapted.config):
         before = reading[rule.ours]
         action: Action = _action(before, rule)
-        if rule.ours in moved.tensors:
+        if rule.ours in adapted.tensors:
             action = "reshaped"
         for name in rule.theirs:
             detail = "" if before.theirs == (name,) else f"from {before.theirs[0]}"
             if len(before.theirs) > 1 and len(rule.theirs) == 1:
                 detail += f" and {len(before.theirs) - 1} more"
-            lines.append(Line(name, action, detail))
-    gone = [Line(name, "dropped", why) for name, why in source.dropped.items()]
+            lines.append(LedgerLine(name, action, detail))
+    gone = [LedgerLine(name, "dropped", why) for name, why in source.dropped.items()]
     return (*lines, *gone)
 
 
-def _action(before: Rule, after: Rule) -> Action:
+def _action(before: TensorMapping, after: TensorMapping) -> Action:
     if len(before.theirs) != len(after.theirs):
         return "joined" if len(before.theirs) > len(after.theirs) else "split"
     if before.action == after.action:
@@ -242,7 +251,7 @@ def _action(before: Rule, after: Rule) -> Action:
     )
 
 
-def equal_config(config: ModelConfig, layout: Layout) -> ModelConfig:
+def adapt_config(config: ModelConfig, layout: Layout) -> ModelConfig:
     """The config with its class token's row where the layout wants it."""
     if not isinstance(config, ViTConfig) or config.position != "learned_1d":
         return config
@@ -251,25 +260,29 @@ def equal_config(config: ModelConfig, layout: Layout) -> ModelConfig:
         return config
     # Registers may lack a row where the class token has one: then none has a row.
     folds = config.num_prefix_positions == 1 and not without
-    folded = changed(config, {"no_embed_class": True, "no_embed_reg": False})
-    if layout.class_rows == "either":
-        helps = folds and layout.refuses(config) and not layout.refuses(folded)
+    folded = replace_config(config, {"no_embed_class": True, "no_embed_reg": False})
+    if layout.class_token_row == "either":
+        helps = (
+            folds
+            and layout.unsupported_reason(config)
+            and not layout.unsupported_reason(folded)
+        )
         return folded if helps else config
-    if layout.class_rows == "without" and folds:
+    if layout.class_token_row == "without" and folds:
         return folded
-    if layout.class_rows == "with" and without:
+    if layout.class_token_row == "with" and without:
         rows = {"no_embed_class": False, "no_embed_reg": config.reg_tokens > 0}
-        return changed(config, rows)
+        return replace_config(config, rows)
     return config
 
 
-def _with_class_rows(source: Source, layout: Layout) -> Moved:
+def _adapt_class_token(source: WeightsSource, layout: Layout) -> AdaptedModel:
     """An equal function whose class token has, or has not, a row in the table."""
     old = source.config
-    config = equal_config(old, layout)
+    config = adapt_config(old, layout)
     if config == old:
-        return Moved(old, {}, "")
-    rules = {rule.ours: rule for rule in source.rules}
+        return AdaptedModel(old, {}, "")
+    rules = {rule.ours: rule for rule in source.mappings}
     cls, table = (source.tensor(rules[name]) for name in ("cls_token", "pos_embed"))
     assert isinstance(config, ViTConfig)
     if config.no_embed_class:
@@ -281,4 +294,6 @@ def _with_class_rows(source: Source, layout: Layout) -> Moved:
         # A distillation token has a row like the class token.
         zero = zero.repeat(1, config.num_prefix_positions, 1)
         tensors = {"cls_token": cls, "pos_embed": torch.cat([zero, table], dim=1)}
-    return Moved(config, tensors, f"{note}, as in {layout.title}: an equal function")
+    return AdaptedModel(
+        config, tensors, f"{note}, as in {layout.title}: an equal function"
+    )

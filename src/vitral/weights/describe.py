@@ -10,17 +10,17 @@ import vitral.models
 from vitral.errors import VitralError, WeightsError
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig
-from vitral.models.meta_init import unfilled
-from vitral.weights.checkpoint_facts import Source
-from vitral.weights.convert import holders
-from vitral.weights.detect import find, layout_of, open_weights
+from vitral.models.meta_init import meta_init
+from vitral.weights.checkpoint_facts import WeightsSource
+from vitral.weights.convert import compatible_layouts
+from vitral.weights.detect import detect_layout, open_weights, resolve_path
 from vitral.weights.files import TensorFile
-from vitral.weights.load import misfits
+from vitral.weights.load import find_mismatches
 
 SHOWN = 40
 
 
-class Fact(NamedTuple):
+class ExplanationLine(NamedTuple):
     """One line: what, and what is known of it."""
 
     name: str
@@ -31,7 +31,7 @@ class Fact(NamedTuple):
 class Explanation:
     """The lines, and why the file would not load."""
 
-    facts: tuple[Fact, ...]
+    facts: tuple[ExplanationLine, ...]
     problem: str
     """Empty if it would load."""
 
@@ -54,29 +54,31 @@ def explain(
         WeightsError: there is no file, or it is refused before anything is known.
     """
     known = None if grid is None else Grid(*grid)
-    opened = open_weights(find(path), grid=known, num_heads=num_heads)
-    facts = [Fact("file", _file(opened.file))]
-    facts += [Fact("note", note) for note in opened.notes]
+    opened = open_weights(resolve_path(path), grid=known, num_heads=num_heads)
+    facts = [ExplanationLine("file", _file(opened.file))]
+    facts += [ExplanationLine("note", note) for note in opened.notes]
     try:
-        layout = layout_of(opened)
-        facts.append(Fact("layout", layout.title))
+        layout = detect_layout(opened)
+        facts.append(ExplanationLine("layout", layout.title))
         source = layout.read(opened)
     except VitralError as error:
-        return _ended(facts, str(error))
+        return _make_explanation(facts, str(error))
     facts += _model(source)
     problems = _problems(source)
-    facts += [Fact("problem", text) for text in problems[:SHOWN]]
+    facts += [ExplanationLine("problem", text) for text in problems[:SHOWN]]
     if problems[SHOWN:]:
-        facts.append(Fact("problem", f"and {len(problems) - SHOWN} more"))
+        facts.append(ExplanationLine("problem", f"and {len(problems) - SHOWN} more"))
     if problems:
-        return _ended(facts, f"{len(problems)} problems, first: {problems[0]}")
-    facts.append(Fact("fits", ", ".join(holders(source.config))))
-    return _ended(facts, "")
+        return _make_explanation(
+            facts, f"{len(problems)} problems, first: {problems[0]}"
+        )
+    facts.append(ExplanationLine("fits", ", ".join(compatible_layouts(source.config))))
+    return _make_explanation(facts, "")
 
 
-def _ended(facts: list[Fact], problem: str) -> Explanation:
+def _make_explanation(facts: list[ExplanationLine], problem: str) -> Explanation:
     verdict = f"no: {problem}" if problem else "yes"
-    return Explanation((*facts, Fact("would load", verdict)), problem)
+    return Explanation((*facts, ExplanationLine("would load", verdict)), problem)
 
 
 def _file(file: TensorFile) -> str:
@@ -90,32 +92,35 @@ def _file(file: TensorFile) -> str:
     )
 
 
-def _model(source: Source) -> list[Fact]:
+def _model(source: WeightsSource) -> list[ExplanationLine]:
     config, pixels = source.config, source.preprocess
-    with unfilled():
-        model = vitral.models.build(config)
+    with meta_init():
+        model = vitral.models.build_model(config)
     count = sum(parameter.numel() for parameter in model.parameters())
-    name = vitral.models.name_of(config) or vitral.models.family_of(config)
+    name = vitral.models.get_model_name(config) or vitral.models.get_family_name(config)
     size = f"{config.image_hw[0]} x {config.image_hw[1]}"
     facts = [
-        Fact(
+        ExplanationLine(
             "model",
             f"{name}, {count:,} parameters, {config.macs() / 1e9:.2f} GMACs at {size}",
         ),
-        Fact("patches", _patches(config)),
-        Fact("head", _head(source)),
-        Fact(
+        ExplanationLine("patches", _patches(config)),
+        ExplanationLine("head", _head(source)),
+        ExplanationLine(
             "pixels",
             f"{pixels.image_size[0]} x {pixels.image_size[1]}, {pixels.resize}, "
             f"{pixels.interpolation}, mean {_numbers(pixels.mean)}, deviation "
             f"{_numbers(pixels.std)}",
         ),
     ]
-    facts += [Fact("dropped", f"{n}: {why}") for n, why in _few(source.dropped)]
-    return facts + [Fact("note", note) for note in source.notes]
+    facts += [
+        ExplanationLine("dropped", f"{n}: {why}")
+        for n, why in _group_reasons(source.dropped)
+    ]
+    return facts + [ExplanationLine("note", note) for note in source.notes]
 
 
-def _few(dropped: object) -> list[tuple[str, str]]:
+def _group_reasons(dropped: object) -> list[tuple[str, str]]:
     """One line for each reason, with the number of tensors that it is true of."""
     assert isinstance(dropped, dict)
     reasons: dict[str, list[str]] = {}
@@ -137,7 +142,7 @@ def _patches(config: ModelConfig) -> str:
     return text
 
 
-def _head(source: Source) -> str:
+def _head(source: WeightsSource) -> str:
     number = source.config.num_classes
     if not number:
         return "none"
@@ -149,11 +154,11 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "/".join(f"{value:g}" for value in values)
 
 
-def _problems(source: Source) -> list[str]:
-    found = misfits(source)
+def _problems(source: WeightsSource) -> list[str]:
+    found = find_mismatches(source)
     problems = [f"missing: {name}" for name in found.missing]
-    problems += [f"no place in the model for {name}" for name in found.unknown]
-    problems += found.misshapen
+    problems += [f"no place in the model for {name}" for name in found.unexpected]
+    problems += found.mismatched
     for name in source.file.names():
         try:
             source.file.read(name)

@@ -8,7 +8,7 @@ from typing import Any
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.weights import file_metadata, hub
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, open_file, with_names
 from vitral.weights.infer_config import first_names
 from vitral.weights.layouts import Layout, available_layouts
@@ -26,19 +26,19 @@ WRAPPERS = (
 """Keys under which training programs keep a state dict, the preferred first."""
 
 
-def understand(
+def resolve_source(
     path: str | Path, *, grid: Grid | None = None, num_heads: int | None = None
-) -> Source:
+) -> WeightsSource:
     """The layout and the model of a file, a folder or a hub id.
 
     Raises:
         WeightsError: nothing is there, or it is in no layout that vitral reads.
     """
-    opened = open_weights(find(path), grid=grid, num_heads=num_heads)
-    return layout_of(opened).read(opened)
+    opened = open_weights(resolve_path(path), grid=grid, num_heads=num_heads)
+    return detect_layout(opened).read(opened)
 
 
-def layout_of(opened: Opened) -> Layout:
+def detect_layout(opened: LayoutInput) -> Layout:
     """The layout that a file has.
 
     Raises:
@@ -54,7 +54,7 @@ def layout_of(opened: Opened) -> Layout:
     )
 
 
-def find(path: str | Path) -> Path:
+def resolve_path(path: str | Path) -> Path:
     """The file or folder that a path or hub id means.
 
     Raises:
@@ -63,7 +63,7 @@ def find(path: str | Path) -> Path:
     place = Path(path).expanduser()
     if place.exists():
         inside = place / "model"
-        return place if _has_tensors(place) or not _has_tensors(inside) else inside
+        return place if _tensor_files(place) or not _tensor_files(inside) else inside
     if hub.is_id(str(path)):
         return hub.fetch(str(path))
     raise WeightsError(
@@ -73,32 +73,34 @@ def find(path: str | Path) -> Path:
 
 
 def open_weights(
-    place: Path, *, grid: Grid | None = None, num_heads: int | None = None
-) -> Opened:
-    """The tensors at `place`, without the wrapping of a training program."""
-    file = place
-    if place.is_dir():
-        there = _has_tensors(place)
+    path: Path, *, grid: Grid | None = None, num_heads: int | None = None
+) -> LayoutInput:
+    """The tensors at `path`, without the wrapping of a training program."""
+    file = path
+    if path.is_dir():
+        there = _tensor_files(path)
         if not there:
             raise WeightsError(
-                f"No weights at {place}: the folder has neither {' nor '.join(FILES)}."
+                f"No weights at {path}: the folder has neither {' nor '.join(FILES)}."
             )
         file = there[0]
     notes: list[str] = []
-    tensors = unwrapped(open_file(file), notes)
-    return Opened(
+    tensors = unwrap_state_dict(open_file(file), notes)
+    return LayoutInput(
         file=tensors,
-        beside=_json(file.with_name("config.json")) if file.name in FILES else {},
-        processor=_json(file.with_name("preprocessor_config.json"))
+        config_json=_read_json(file.with_name("config.json"))
         if file.name in FILES
         else {},
-        grid=grid or file_metadata.grid_in(tensors),
-        num_heads=num_heads or file_metadata.heads_in(tensors),
+        processor_json=_read_json(file.with_name("preprocessor_config.json"))
+        if file.name in FILES
+        else {},
+        grid=grid or file_metadata.read_grid(tensors),
+        num_heads=num_heads or file_metadata.read_num_heads(tensors),
         notes=tuple(notes),
     )
 
 
-def unwrapped(file: TensorFile, notes: list[str]) -> TensorFile:
+def unwrap_state_dict(file: TensorFile, notes: list[str]) -> TensorFile:
     """The tensors of the model alone, where a file keeps them under a key."""
     names = file.names()
     for wrapper in WRAPPERS:
@@ -115,11 +117,11 @@ def unwrapped(file: TensorFile, notes: list[str]) -> TensorFile:
     return file
 
 
-def _has_tensors(folder: Path) -> list[Path]:
+def _tensor_files(folder: Path) -> list[Path]:
     return [folder / name for name in FILES if (folder / name).is_file()]
 
 
-def _json(file: Path) -> Mapping[str, Any]:
+def _read_json(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
     try:

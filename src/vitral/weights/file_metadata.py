@@ -25,7 +25,7 @@ class Words(NamedTuple):
     """Height and width of one."""
 
 
-def kept(config: ModelConfig) -> dict[str, str]:
+def make_metadata(config: ModelConfig) -> dict[str, str]:
     """The text that goes into a file of this model."""
     if not isinstance(config, ViTConfig):
         return {}
@@ -39,7 +39,7 @@ def kept(config: ModelConfig) -> dict[str, str]:
     return found
 
 
-def grid_in(file: TensorFile) -> Grid | None:
+def read_grid(file: TensorFile) -> Grid | None:
     """Rows and columns that the file says; None if it says none."""
     words = file.metadata.get(GRID, "").split()
     if len(words) == 5 and words[0].isdecimal() and words[2].isdecimal():
@@ -47,7 +47,7 @@ def grid_in(file: TensorFile) -> Grid | None:
     return None
 
 
-def words_in(file: TensorFile) -> Words | None:
+def read_words(file: TensorFile) -> Words | None:
     """The words of a patch that the file says; None if it says none."""
     match = re.fullmatch(
         r"(\d+) x (\d+) of (\d+) x (\d+)", file.metadata.get(WORDS, "")
@@ -58,12 +58,12 @@ def words_in(file: TensorFile) -> Words | None:
     return Words(Grid(rows, columns), (height, width))
 
 
-def heads_in(file: TensorFile) -> int | None:
+def read_num_heads(file: TensorFile) -> int | None:
     """Heads per block that the file says; None if it says none."""
     return _number(file, HEADS)
 
 
-def inner_heads_in(file: TensorFile) -> int | None:
+def read_inner_num_heads(file: TensorFile) -> int | None:
     """Heads of a block inside each patch, the same way."""
     return _number(file, INNER_HEADS)
 

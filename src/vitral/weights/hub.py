@@ -8,7 +8,7 @@ from vitral.errors import MissingExtraError, WeightsError
 ID = re.compile(r"(?:hf-hub:|hf_hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 TENSORS = ("model.safetensors", "pytorch_model.bin")
 """What holds the tensors, the preferred first."""
-ABOUT = ("config.json", "preprocessor_config.json")
+CONFIG_FILES = ("config.json", "preprocessor_config.json")
 FILE_ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
@@ -39,11 +39,14 @@ def fetch(text: str) -> Path:
     assert match is not None
     name, revision = match.groups()
     for cached in (True, False):
-        tensors = _first(text, name, revision, TENSORS, cached)
+        tensors = _fetch_first(text, name, revision, TENSORS, cached)
         if tensors is not None:
-            for file in ABOUT:
-                if _first(text, name, revision, (file,), True) is None and not cached:
-                    _first(text, name, revision, (file,), False)
+            for file in CONFIG_FILES:
+                if (
+                    _fetch_first(text, name, revision, (file,), True) is None
+                    and not cached
+                ):
+                    _fetch_first(text, name, revision, (file,), False)
             return tensors.parent
     raise WeightsError(
         f"No weights at {text}: it is no path here, and neither the hub nor its cache "
@@ -52,7 +55,7 @@ def fetch(text: str) -> Path:
     )
 
 
-def _first(
+def _fetch_first(
     text: str, name: str, revision: str | None, files: tuple[str, ...], cached: bool
 ) -> Path | None:
     """The first of `files` that the model has; None if it has none of them.

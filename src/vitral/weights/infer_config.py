@@ -12,7 +12,7 @@ from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.models import SIZES
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,7 +26,7 @@ class Positions(NamedTuple):
     prefix_rows: int
 
 
-def shape_of(file: TensorFile, name: str, rank: int) -> tuple[int, ...]:
+def require_shape(file: TensorFile, name: str, rank: int) -> tuple[int, ...]:
     """The shape of a tensor that the model is described by.
 
     Raises:
@@ -49,7 +49,7 @@ def shape_of(file: TensorFile, name: str, rank: int) -> tuple[int, ...]:
 
 def rows_or_zero(file: TensorFile, name: str, rank: int = 2) -> int:
     """The first side of a tensor; 0 if there is none."""
-    return shape_of(file, name, rank)[0] if name in file else 0
+    return require_shape(file, name, rank)[0] if name in file else 0
 
 
 def first_names(file: TensorFile) -> str:
@@ -57,7 +57,7 @@ def first_names(file: TensorFile) -> str:
     return ", ".join(sorted(file.names())[:4]) or "none at all"
 
 
-def depth_of(file: TensorFile, pattern: str) -> int:
+def count_blocks(file: TensorFile, pattern: str) -> int:
     """How many blocks there are; `pattern` has the block's number as its group.
 
     Raises:
@@ -73,8 +73,8 @@ def depth_of(file: TensorFile, pattern: str) -> int:
     return len(found)
 
 
-def positions_of(
-    opened: Opened,
+def infer_positions(
+    opened: LayoutInput,
     name: str,
     rows: int,
     prefixes: Iterable[int],
@@ -113,8 +113,8 @@ def positions_of(
     )
 
 
-def heads_of(
-    opened: Opened, width: int, depth: int, mlp_dim: int, notes: list[str]
+def infer_num_heads(
+    opened: LayoutInput, width: int, depth: int, mlp_dim: int, notes: list[str]
 ) -> int:
     """How many heads a model of these sizes has, where no shape can say it.
 
@@ -139,19 +139,19 @@ def heads_of(
     )
 
 
-def drop(
-    file: TensorFile, reasons: dict[str, str], known: Callable[[str], bool]
+def drop_reasons(
+    file: TensorFile, reasons: dict[str, str], is_known: Callable[[str], bool]
 ) -> dict[str, str]:
     """The tensors that a model does without, with the reason of their first match.
 
     Args:
         reasons: from a regular expression on the name to the reason.
-        known: whether the model has a place for the tensor after all.
+        is_known: whether the model has a place for the tensor after all.
     """
     found = {}
     for name in file.names():
         for pattern, why in reasons.items():
-            if re.match(pattern, name) and not known(name):
+            if re.match(pattern, name) and not is_known(name):
                 found[name] = why
                 break
     return found

@@ -10,14 +10,14 @@ from vitral.models import (
     TimeSformerConfig,
     ViTConfig,
     clip_config,
-    image_name,
+    image_tensor_name,
     tensor_shapes,
 )
-from vitral.weights.checkpoint_facts import Source
-from vitral.weights.ledger import Line
+from vitral.weights.checkpoint_facts import WeightsSource
+from vitral.weights.ledger import LedgerLine
 
 
-def started(source: Source, config: ModelConfig) -> Source:
+def inflate(source: WeightsSource, config: ModelConfig) -> WeightsSource:
     """`source` itself, or, where it is an image model and `config` one for clips, a
     source in which every step of attention has the image model's tensors.
 
@@ -29,9 +29,9 @@ def started(source: Source, config: ModelConfig) -> Source:
         return source
     if isinstance(image, TimeSformerConfig):
         return source
-    own = {rule.ours: rule for rule in source.rules}
+    own = {rule.ours: rule for rule in source.mappings}
     start = clip_config(image, config.num_frames, config.scheme)
-    wanted = {name: image_name(name) for name in tensor_shapes(config)}
+    wanted = {name: image_tensor_name(name) for name in tensor_shapes(config)}
     rules = [
         replace(own[theirs], ours=name)
         for name, theirs in wanted.items()
@@ -42,15 +42,15 @@ def started(source: Source, config: ModelConfig) -> Source:
     rules += [rule for name, rule in own.items() if name not in kept]
     note = "started from an image model: maps after further steps of attention are zero"
     return replace(
-        source, config=start, rules=tuple(rules), notes=(*source.notes, note)
+        source, config=start, mappings=tuple(rules), notes=(*source.notes, note)
     )
 
 
-def resized_in_time(
-    table: Tensor, config: TimeSformerConfig, lines: list[Line]
+def resize_time_embed(
+    table: Tensor, config: TimeSformerConfig, lines: list[LedgerLine]
 ) -> Tensor:
     """The time positions for the frames of `config`, with a line for the ledger."""
     method, frames = config.time_resize, config.num_frames
     detail = f"{table.shape[1]} -> {frames} frames, {method}"
-    lines.append(Line("time_embed", "resized", detail))
+    lines.append(LedgerLine("time_embed", "resized", detail))
     return resize_time(table, frames, method)

@@ -9,7 +9,7 @@ Action = Literal[
 ]
 
 
-class Line(NamedTuple):
+class LedgerLine(NamedTuple):
     """One tensor: its name, what was done, and how or why."""
 
     name: str
@@ -26,7 +26,7 @@ class Ledger:
     """The lines of one load, in the model's order, and what was assumed."""
 
     source: str
-    lines: tuple[Line, ...]
+    lines: tuple[LedgerLine, ...]
     notes: tuple[str, ...] = ()
     layout: str = ""
     """Whose layout the file has."""

@@ -15,82 +15,84 @@ from vitral.weights.ledger import Action
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class TensorMapping:
     """One tensor of ours, and the tensors of a file that hold the same numbers."""
 
     ours: str
     theirs: tuple[str, ...]
     action: Action
     detail: str = ""
-    to_ours: Callable[[Sequence[Tensor]], Tensor]
-    to_theirs: Callable[[Tensor], Sequence[Tensor]]
-    also: tuple[tuple[int, ...], ...] = ()
+    to_native: Callable[[Sequence[Tensor]], Tensor]
+    to_foreign: Callable[[Tensor], Sequence[Tensor]]
+    accepted_shapes: tuple[tuple[int, ...], ...] = ()
     """Other shapes of the (single) foreign tensor that hold the same numbers."""
 
-    def expected(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    def expected_shapes(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """Shapes of the foreign tensors, when ours has `shape`."""
         ours = torch.empty(tuple(shape), device="meta")
-        return tuple(tuple(tensor.shape) for tensor in self.to_theirs(ours))
+        return tuple(tuple(tensor.shape) for tensor in self.to_foreign(ours))
 
 
-def copy(ours: str, theirs: str | None = None) -> Rule:
+def copy(ours: str, theirs: str | None = None) -> TensorMapping:
     """The same tensor, perhaps under another name."""
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=(theirs or ours,),
         action="copied",
-        to_ours=lambda found: found[0],
-        to_theirs=lambda tensor: [tensor],
+        to_native=lambda found: found[0],
+        to_foreign=lambda tensor: [tensor],
     )
 
 
-def transpose(ours: str, theirs: str) -> Rule:
+def transpose(ours: str, theirs: str) -> TensorMapping:
     """A matrix stored the other way round, as Flax does: (in, out)."""
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_ours=lambda found: found[0].T.contiguous(),
-        to_theirs=lambda tensor: [tensor.T.contiguous()],
+        to_native=lambda found: found[0].T.contiguous(),
+        to_foreign=lambda tensor: [tensor.T.contiguous()],
     )
 
 
-def convolution(ours: str, theirs: str) -> Rule:
+def convolution(ours: str, theirs: str) -> TensorMapping:
     """A kernel stored as (height, width, in, out), as Flax and TensorFlow do."""
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_ours=lambda found: found[0].permute(3, 2, 0, 1).contiguous(),
-        to_theirs=lambda tensor: [tensor.permute(2, 3, 1, 0).contiguous()],
+        to_native=lambda found: found[0].permute(3, 2, 0, 1).contiguous(),
+        to_foreign=lambda tensor: [tensor.permute(2, 3, 1, 0).contiguous()],
     )
 
 
 def reshape(
     ours: str,
     theirs: str,
-    here: Sequence[int],
-    there: Sequence[int],
+    native_shape: Sequence[int],
+    foreign_shape: Sequence[int],
     *also: Sequence[int],
-) -> Rule:
+) -> TensorMapping:
     """The same numbers in the same order, in another shape.
 
     Args:
-        here: our shape.
-        there: the shape that is written, and expected.
+        native_shape: our shape.
+        foreign_shape: the shape that is written, and expected.
         also: other shapes that are accepted.
     """
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=(theirs,),
-        action="copied" if tuple(here) == tuple(there) else "reshaped",
-        to_ours=lambda found: found[0].reshape(tuple(here)),
-        to_theirs=lambda tensor: [tensor.reshape(tuple(there))],
-        also=tuple(tuple(shape) for shape in also),
+        action="copied" if tuple(native_shape) == tuple(foreign_shape) else "reshaped",
+        to_native=lambda found: found[0].reshape(tuple(native_shape)),
+        to_foreign=lambda tensor: [tensor.reshape(tuple(foreign_shape))],
+        accepted_shapes=tuple(tuple(shape) for shape in also),
     )
 
 
-def join(ours: str, theirs: Sequence[str], shares: Sequence[int] = ()) -> Rule:
+def concat(
+    ours: str, theirs: Sequence[str], shares: Sequence[int] = ()
+) -> TensorMapping:
     """Tensors that are stacked along their first axis in ours, such as q, k and v.
 
     Args:
@@ -103,29 +105,29 @@ def join(ours: str, theirs: Sequence[str], shares: Sequence[int] = ()) -> Rule:
         split = tensor.split([one * part for part in parts])
         return [part.contiguous() for part in split]
 
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=tuple(theirs),
         action="joined",
-        to_ours=lambda found: torch.cat(list(found), dim=0),
-        to_theirs=outwards,
+        to_native=lambda found: torch.cat(list(found), dim=0),
+        to_foreign=outwards,
     )
 
 
-def map_of_tokens(ours: str, theirs: str, grid: Sequence[int]) -> Rule:
+def tokens_as_map(ours: str, theirs: str, grid: Sequence[int]) -> TensorMapping:
     """A table (1, tokens, dim), stored as a map (1, dim, rows, columns)."""
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_ours=lambda found: found[0].flatten(2).transpose(1, 2).contiguous(),
-        to_theirs=lambda tensor: [
+        to_native=lambda found: found[0].flatten(2).transpose(1, 2).contiguous(),
+        to_foreign=lambda tensor: [
             tensor.transpose(1, 2).unflatten(2, tuple(grid)).contiguous()
         ],
     )
 
 
-def flax_heads(ours: str, theirs: Sequence[str], head_dim: int) -> Rule:
+def flax_heads(ours: str, theirs: Sequence[str], head_dim: int) -> TensorMapping:
     """Kernels (in, heads, head_dim) or biases (heads, head_dim), stacked in ours."""
 
     def inwards(found: Sequence[Tensor]) -> Tensor:
@@ -140,31 +142,31 @@ def flax_heads(ours: str, theirs: Sequence[str], head_dim: int) -> Rule:
         width = tensor.shape[1]
         return [part.T.reshape(width, -1, head_dim).contiguous() for part in parts]
 
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=tuple(theirs),
         action="joined",
-        to_ours=inwards,
-        to_theirs=outwards,
+        to_native=inwards,
+        to_foreign=outwards,
     )
 
 
-def flax_out(ours: str, theirs: str, head_dim: int) -> Rule:
+def flax_out(ours: str, theirs: str, head_dim: int) -> TensorMapping:
     """The attention's output kernel, (heads, head_dim, out) in the file."""
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_ours=lambda found: found[0].flatten(0, 1).T.contiguous(),
-        to_theirs=lambda tensor: [
+        to_native=lambda found: found[0].flatten(0, 1).T.contiguous(),
+        to_foreign=lambda tensor: [
             tensor.T.reshape(-1, head_dim, tensor.shape[0]).contiguous()
         ],
     )
 
 
-def patches_as_rows(
+def flat_patches(
     ours: str, theirs: str, patch: tuple[int, int], channels: int
-) -> Rule:
+) -> TensorMapping:
     """A patch embedding, or a norm of patches, whose vector runs row, column, channel.
 
     Ours runs channel, row, column: (dim, channels, rows, columns) for the embedding,
@@ -183,10 +185,10 @@ def patches_as_rows(
         split = tensor.reshape(*lead, channels, rows, columns).movedim(-3, -1)
         return [split.reshape(*lead, length)]
 
-    return Rule(
+    return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_ours=inwards,
-        to_theirs=outwards,
+        to_native=inwards,
+        to_foreign=outwards,
     )

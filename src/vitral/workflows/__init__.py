@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitral.workflows.config import TrainConfig
     from vitral.workflows.predict import predict_files
-    from vitral.workflows.run import Answer, Run, open_run
+    from vitral.workflows.run import ClassPrediction, Run, open_run
     from vitral.workflows.self_training import SelfTrainingConfig
     from vitral.workflows.self_training.self_train import self_train
 
 _WHERE = {
-    "Answer": "vitral.workflows.run",
+    "ClassPrediction": "vitral.workflows.run",
     "Run": "vitral.workflows.run",
     "SelfTrainingConfig": "vitral.workflows.self_training.config",
     "TrainConfig": "vitral.workflows.config",
@@ -24,7 +24,7 @@ _WHERE = {
 """Names and the modules that they come from, imported when first asked for."""
 
 __all__ = [
-    "Answer",
+    "ClassPrediction",
     "Run",
     "SelfTrainingConfig",
     "TrainConfig",

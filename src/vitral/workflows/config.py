@@ -122,4 +122,4 @@ def read_config(file: Path) -> TrainConfig:
         raise ConfigError(f"{file} is not readable JSON: {error}.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} must hold a JSON object: got {values!r}.")
-    return config_io.from_plain(TrainConfig, values, file)
+    return config_io.from_dict(TrainConfig, values, file)

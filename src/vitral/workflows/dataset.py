@@ -10,26 +10,26 @@ import vitral.weights
 from vitral.data import (
     Audit,
     BadFile,
-    DataSet,
+    Dataset,
 )
 from vitral.data.split import apply, save
 from vitral.errors import DataError
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.inputs import Kind, kind_for, refuse_clips
+from vitral.workflows.inputs import InputKind, input_kind, require_images
 
-FULL_AUDIT_UP_TO = 50_000
+MAX_FULL_AUDIT_IMAGES = 50_000
 """Images; a larger set is sampled, since decoding it all would delay the first step."""
 
 
-def kind_of_run(config: TrainConfig) -> Kind:
+def run_input_kind(config: TrainConfig) -> InputKind:
     """What `vitral.data.open` has to look for, before the model is built: its name
     decides, or else the weights."""
     if config.model:
-        return kind_for(vitral.models.config(config.model))
-    return kind_for(vitral.weights.read(config.weights).config)
+        return input_kind(vitral.models.get_config(config.model))
+    return input_kind(vitral.weights.read(config.weights).config)
 
 
-def open_data(config: TrainConfig, kind: Kind = "auto") -> DataSet:
+def open_data(config: TrainConfig, kind: InputKind = "auto") -> Dataset:
     """The data set of a run, with its splits.
 
     Args:
@@ -47,7 +47,7 @@ def open_data(config: TrainConfig, kind: Kind = "auto") -> DataSet:
         kind=kind,
         labels="needed" if config.objective.LABELS else "optional",
     )
-    refuse_clips(dataset, kind)
+    require_images(dataset, kind)
     if config.objective.LABELS and len(dataset.classes) < 2:
         raise DataError(
             f"{config.data} has one class, {dataset.classes[0]}: a classifier needs at "
@@ -57,8 +57,8 @@ def open_data(config: TrainConfig, kind: Kind = "auto") -> DataSet:
 
 
 def open_split_data(
-    config: TrainConfig, split_file: Path, kind: Kind = "auto"
-) -> DataSet:
+    config: TrainConfig, split_file: Path, kind: InputKind = "auto"
+) -> Dataset:
     """The data set of a run with the splits that the run kept.
 
     Raises:
@@ -72,27 +72,27 @@ def open_split_data(
     )
 
 
-def audit(
-    dataset: DataSet, split_file: Path, config: TrainConfig, workers: int
+def audit_dataset(
+    dataset: Dataset, split_file: Path, config: TrainConfig, workers: int
 ) -> Audit:
     """Decode every image once, keep the split of an earlier start, and save it."""
     if split_file.is_file():
         dataset = apply(
             dataset, split_file, seed=config.seed, val=config.val, test=config.test
         )
-    full = len(dataset.examples) <= FULL_AUDIT_UP_TO
+    full = len(dataset.examples) <= MAX_FULL_AUDIT_IMAGES
     found = vitral.data.check(dataset, workers=max(workers, 2), full=full)
     if not split_file.is_file():
         save(dataset, split_file)
     return found
 
 
-def describe_data(found: Audit) -> dict[str, Any]:
+def describe_data(audit: Audit) -> dict[str, Any]:
     """The content of data.json."""
-    dataset = found.dataset
+    dataset = audit.dataset
     leaks = [
         f"the same picture is in {' and '.join(leak.splits)}: {', '.join(leak.ids[:3])}"
-        for leak in found.leaks
+        for leak in audit.leaks
     ]
     return {
         "name": dataset.name,
@@ -101,10 +101,10 @@ def describe_data(found: Audit) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "multi_label": dataset.multi_label,
         "counts": dataset.counts(),
-        "median_size": list(found.median_size),
+        "median_size": list(audit.median_size),
         "bad": [
             {"path": file.path, "reason": file.reason, "split": file.split}
-            for file in found.bad
+            for file in audit.bad
         ],
         "ignored": [dataclasses.asdict(file) for file in dataset.ignored],
         "notes": [*dataset.notes, *leaks],
@@ -112,6 +112,6 @@ def describe_data(found: Audit) -> dict[str, Any]:
     }
 
 
-def bad_of(bad: tuple[BadFile, ...], split: str) -> list[BadFile]:
+def bad_files_in(bad: tuple[BadFile, ...], split: str) -> list[BadFile]:
     """The undecodable files of one split."""
     return [file for file in bad if file.split == split]

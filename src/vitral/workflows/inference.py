@@ -17,7 +17,7 @@ from vitral.atomic_io import write_json
 from vitral.data import (
     BadFile,
     Batch,
-    DataSet,
+    Dataset,
     Loader,
     Preprocess,
     evaluation_transform,
@@ -29,12 +29,12 @@ from vitral.evaluation import (
     multilabel,
     write_predictions,
 )
-from vitral.training.distributed import gathered, rank, world_size
+from vitral.training.distributed import all_gather, get_rank, get_world_size
 
 Views = Literal["one", "flip", "dihedral"]
 
 
-class Scores(NamedTuple):
+class Predictions(NamedTuple):
     """What a model says about some examples, in their order."""
 
     ids: tuple[str, ...]
@@ -46,14 +46,14 @@ class Scores(NamedTuple):
     """[examples, classes]."""
 
 
-def views_of(image: Tensor, views: Views) -> list[Tensor]:
+def tta_views(image: Tensor, views: Views) -> list[Tensor]:
     """The batch as it is, mirrored, and turned where images are square.
 
     Clips that have views of their own already, [batch, views, frames, channels, height,
     width], give each of them.
     """
     if image.ndim == 6:
-        return [view for clip in image.unbind(1) for view in views_of(clip, views)]
+        return [view for clip in image.unbind(1) for view in tta_views(clip, views)]
     if views == "one":
         return [image]
     if views == "flip":
@@ -65,12 +65,12 @@ def views_of(image: Tensor, views: Views) -> list[Tensor]:
 
 
 @torch.no_grad()
-def logits_of(
+def predict_logits(
     model: nn.Module, image: Tensor, *, views: Views, bf16: bool, multi_label: bool
 ) -> Tensor:
     """Logits of a batch, [batch, classes] in float32, averaged over its views."""
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
-        outputs = [model(view).float() for view in views_of(image, views)]
+        outputs = [model(view).float() for view in tta_views(image, views)]
     if len(outputs) == 1:
         return outputs[0]
     if multi_label:
@@ -80,7 +80,7 @@ def logits_of(
     return logs.logsumexp(0) - float(np.log(len(outputs)))
 
 
-def score(
+def predict_batches(
     model: nn.Module,
     batches: Iterable[Batch],
     *,
@@ -88,18 +88,20 @@ def score(
     views: Views = "one",
     bf16: bool = False,
     multi_label: bool = False,
-) -> Scores:
+) -> Predictions:
     """Run `model`, in eval mode, over `batches`."""
     model.eval()
-    return _joined(
+    return _concatenate(
         [
-            _scored(model, batch, device, views, bf16=bf16, multi_label=multi_label)
+            _predict_batch(
+                model, batch, device, views, bf16=bf16, multi_label=multi_label
+            )
             for batch in batches
         ]
     )
 
 
-def score_split(
+def predict_split(
     model: nn.Module,
     loader: Loader,
     *,
@@ -107,7 +109,7 @@ def score_split(
     views: Views = "one",
     bf16: bool = False,
     multi_label: bool = False,
-) -> Scores:
+) -> Predictions:
     """Run `model`, in eval mode, over all batches of `loader`, divided among the ranks.
 
     Whole batches are given out, those that one process would have: a row's last bits
@@ -117,17 +119,19 @@ def score_split(
     own = [
         (
             index,
-            _scored(model, batch, device, views, bf16=bf16, multi_label=multi_label),
+            _predict_batch(
+                model, batch, device, views, bf16=bf16, multi_label=multi_label
+            ),
         )
-        for index, batch in loader.numbered(0, rank(), world_size())
+        for index, batch in loader.enumerate_batches(0, get_rank(), get_world_size())
     ]
     every = sorted(
-        (part for parts in gathered(own) for part in parts), key=lambda part: part[0]
+        (part for parts in all_gather(own) for part in parts), key=lambda part: part[0]
     )
-    return _joined([scores for _, scores in every])
+    return _concatenate([scores for _, scores in every])
 
 
-def _scored(
+def _predict_batch(
     model: nn.Module,
     batch: Batch,
     device: torch.device,
@@ -135,21 +139,21 @@ def _scored(
     *,
     bf16: bool,
     multi_label: bool,
-) -> Scores:
-    logits = logits_of(
+) -> Predictions:
+    logits = predict_logits(
         model,
         batch.image.to(device),
         views=views,
         bf16=bf16,
         multi_label=multi_label,
     )
-    return Scores(
+    return Predictions(
         batch.id, batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()
     )
 
 
-def _joined(parts: Sequence[Scores]) -> Scores:
-    return Scores(
+def _concatenate(parts: Sequence[Predictions]) -> Predictions:
+    return Predictions(
         tuple(name for part in parts for name in part.ids),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.targets for part in parts]),
@@ -158,7 +162,7 @@ def _joined(parts: Sequence[Scores]) -> Scores:
 
 
 def split_loader(
-    dataset: DataSet,
+    dataset: Dataset,
     split: str,
     preprocess: Preprocess,
     *,
@@ -175,8 +179,8 @@ def split_loader(
     )
 
 
-def measure(
-    scores: Scores,
+def compute_metrics(
+    predictions: Predictions,
     classes: Sequence[str],
     bad: Sequence[BadFile],
     *,
@@ -185,9 +189,11 @@ def measure(
     """Every number of a split; undecodable files count as wrong answers."""
     if not multi_label:
         lost = [file.label[0] for file in bad]
-        return classify(scores.logits, scores.labels, classes, unreadable=lost)
-    probabilities = 1 / (1 + np.exp(-scores.logits.astype(np.float64)))
-    targets = (scores.targets > 0).astype(np.int64)
+        return classify(
+            predictions.logits, predictions.labels, classes, unreadable=lost
+        )
+    probabilities = 1 / (1 + np.exp(-predictions.logits.astype(np.float64)))
+    targets = (predictions.targets > 0).astype(np.int64)
     missing = np.zeros((len(bad), len(classes)), dtype=np.int64)
     for row, file in zip(missing, bad, strict=True):
         row[list(file.label)] = 1
@@ -197,7 +203,7 @@ def measure(
 def write_result(
     folder: Path,
     split: str,
-    scores: Scores,
+    predictions: Predictions,
     result: Classification | MultiLabel,
     bad: Sequence[BadFile],
 ) -> None:
@@ -207,9 +213,9 @@ def write_result(
     if isinstance(result, Classification):
         write_predictions(
             folder / f"{split}.csv",
-            scores.ids,
-            scores.logits,
-            scores.labels,
+            predictions.ids,
+            predictions.logits,
+            predictions.labels,
             result.classes,
             unreadable=[(file.path, file.label[0]) for file in bad],
         )

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.data import (
-    DataSet,
+    Dataset,
     Preprocess,
     Sampling,
     clip_views,
@@ -20,22 +20,22 @@ from vitral.data import (
     open_clip,
 )
 from vitral.data.dataset import Example
-from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
-from vitral.data.video import EXTENSIONS, Clip, clip_of
+from vitral.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from vitral.data.video import CLIP_EXTENSIONS, Clip, clip_from_array
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import ModelConfig
 
-Kind = Literal["auto", "clips"]
+InputKind = Literal["auto", "clips"]
 Readable = str | Path | bytes | Image.Image | np.ndarray
 VIDEO_MODEL = "timesformer_s16"
 
 
-def kind_for(model: ModelConfig) -> Kind:
+def input_kind(model: ModelConfig) -> InputKind:
     """What `vitral.data.open` has to look for."""
     return "clips" if model.num_frames else "auto"
 
 
-def refuse_clips(dataset: DataSet, kind: Kind) -> None:
+def require_images(dataset: Dataset, kind: InputKind) -> None:
     """Say that a model of images cannot take clips; the reverse is said on opening.
 
     Raises:
@@ -49,7 +49,7 @@ def refuse_clips(dataset: DataSet, kind: Kind) -> None:
         )
 
 
-def sampled(
+def with_sampling(
     preprocess: Preprocess, model: ModelConfig, changes: dict[str, Any]
 ) -> Preprocess:
     """The pre-processing with `changes`, and with the frames that a model takes.
@@ -76,7 +76,7 @@ def sampled(
     return Preprocess.from_dict(values)
 
 
-def one_view(preprocess: Preprocess) -> Preprocess:
+def with_single_view(preprocess: Preprocess) -> Preprocess:
     """The same with a single view of each clip, where one has to do."""
     if preprocess.sampling is None:
         return preprocess
@@ -108,7 +108,7 @@ def with_views(preprocess: Preprocess, views: str) -> Preprocess:
     return replace(preprocess, sampling=sampling)
 
 
-def evaluation_batch(preprocess: Preprocess, images: int = 32) -> int:
+def evaluation_batch_size(preprocess: Preprocess, images: int = 32) -> int:
     """How many examples are evaluated at once: fewer where each is many frames."""
     sampling = preprocess.sampling
     if sampling is None:
@@ -117,7 +117,7 @@ def evaluation_batch(preprocess: Preprocess, images: int = 32) -> int:
     return max(1, images * 8 // each)
 
 
-def pixels_of(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]:
+def load_input(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]:
     """What a model sees of a file, or of what is in memory, in evaluation.
 
     Raises:
@@ -130,35 +130,35 @@ def pixels_of(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]:
     return evaluation_transform(preprocess)(read_clip(source), "", 0)
 
 
-class Moments(NamedTuple):
+class FrameTimes(NamedTuple):
     """When the frames that a model sees begin, counted from the clip's first."""
 
     seconds: tuple[float, ...]
-    words: tuple[str, ...]
+    labels: tuple[str, ...]
     """As people read them: the number of the frame where the source keeps no time."""
 
 
-def first_view(
+def load_first_view(
     preprocess: Preprocess, clip: Clip
-) -> tuple[Float[Tensor, "frames 3 height width"], Moments]:
+) -> tuple[Float[Tensor, "frames 3 height width"], FrameTimes]:
     """One view of a clip as a model sees it, and when its frames begin.
 
     Raises:
         ImageError: a frame cannot be decoded.
     """
-    one = one_view(preprocess)
+    one = with_single_view(preprocess)
     assert one.sampling is not None
-    numbers = one.sampling.evaluation(clip.times)[0]
+    numbers = one.sampling.sample_evaluation(clip.times)[0]
     seconds = tuple(float(s) for s in clip.times[numbers] - clip.times[0])
     if clip.timed:
         words = tuple(f"{second:.2f} s" for second in seconds)
     else:
         words = tuple(f"frame {number}" for number in numbers)
-    return clip_views(one, clip)[0], Moments(seconds, words)
+    return clip_views(one, clip)[0], FrameTimes(seconds, words)
 
 
-def as_seen(
-    preprocess: Preprocess, dataset: DataSet, example: Example
+def load_example(
+    preprocess: Preprocess, dataset: Dataset, example: Example
 ) -> Float[Tensor, "*frames 3 height width"]:
     """An example as it is evaluated; of a clip one view.
 
@@ -169,10 +169,10 @@ def as_seen(
         return preprocess(dataset.read(example))
     clip = dataset.open(example)
     assert isinstance(clip, Clip)
-    return first_view(preprocess, clip)[0]
+    return load_first_view(preprocess, clip)[0]
 
 
-def strip_of(pixels: Float[Tensor, "..."]) -> Float[Tensor, "3 height width"]:
+def make_filmstrip(pixels: Float[Tensor, "..."]) -> Float[Tensor, "3 height width"]:
     """Frames side by side, for people; an image stays as it is."""
     return pixels if pixels.ndim == 3 else torch.cat(list(pixels), dim=-1)
 
@@ -184,7 +184,7 @@ def read_clip(source: Readable) -> Clip:
         ImageError: it cannot be opened, or is an image.
     """
     if isinstance(source, np.ndarray):
-        return clip_of(source)
+        return clip_from_array(source)
     if not isinstance(source, str | Path):
         raise ConfigError(
             "A clip is given by its path, or as a uint8 array [frames, height, width, "
@@ -199,4 +199,4 @@ def read_clip(source: Readable) -> Clip:
 
 
 def _is_clip(path: Path) -> bool:
-    return path.is_dir() or path.suffix.lower() in EXTENSIONS
+    return path.is_dir() or path.suffix.lower() in CLIP_EXTENSIONS

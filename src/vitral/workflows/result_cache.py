@@ -16,7 +16,7 @@ from vitral.atomic_io import write_json
 from vitral.errors import ConfigError
 
 
-class Cell(NamedTuple):
+class CachedResult(NamedTuple):
     """A finished cell."""
 
     result: dict[str, Any]
@@ -28,42 +28,42 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cells:
+class ResultCache:
     """The finished cells of a table, in a folder."""
 
     folder: Path
 
-    def kept(self, name: str, about: dict[str, Any]) -> Cell | None:
-        """The cell `name` if it was finished for `about`; None if not."""
+    def get(self, name: str, inputs: dict[str, Any]) -> CachedResult | None:
+        """The cell `name` if it was finished for `inputs`; None if not."""
         try:
             text = self._file(name).read_text(encoding="utf-8")
             stored = json.loads(text)
-            if stored["about"] != json.loads(json.dumps(about)):
+            if stored["about"] != json.loads(json.dumps(inputs)):
                 return None
-            return Cell(dict(stored["result"]), float(stored["seconds"]), False)
+            return CachedResult(dict(stored["result"]), float(stored["seconds"]), False)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def compute(
-        self, name: str, about: dict[str, Any], result: Callable[[], dict[str, Any]]
-    ) -> Cell:
+    def get_or_compute(
+        self, name: str, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]
+    ) -> CachedResult:
         """The cell `name`: kept from an earlier time, or computed now and kept.
 
         Args:
             name: unique in the table; may hold `/`.
-            about: plain data, all that decides the result: weights, data, settings.
-            result: computes plain data for JSON.
+            inputs: plain data, all that decides the result: weights, data, settings.
+            compute: computes plain data for JSON.
         """
-        kept = self.kept(name, about)
+        kept = self.get(name, inputs)
         if kept is not None:
             return kept
         started = time.monotonic()
-        found = result()
+        found = compute()
         seconds = round(time.monotonic() - started, 2)
         file = self._file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"about": about, "seconds": seconds, "result": found})
-        return Cell(found, seconds, True)
+        write_json(file, {"about": inputs, "seconds": seconds, "result": found})
+        return CachedResult(found, seconds, True)
 
     def _file(self, name: str) -> Path:
         parts = name.split("/")

@@ -13,15 +13,15 @@ import vitral.weights
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.evaluation import softmax
-from vitral.models import MergeSchedule, VisionModel, merge_if_asked
-from vitral.workflows.inference import logits_of
-from vitral.workflows.inputs import Readable, pixels_of
+from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
+from vitral.workflows.inference import predict_logits
+from vitral.workflows.inputs import Readable, load_input
 
 if TYPE_CHECKING:
     import vitral.workflows.config  # at run time with every setting, and half a second
 
 
-class Answer(NamedTuple):
+class ClassPrediction(NamedTuple):
     """What a model says about one image."""
 
     label: str
@@ -49,8 +49,8 @@ class Run:
         self.preprocess: Preprocess
         self.classes: tuple[str, ...]
         self.extra: dict[str, Any]
-        if vitral.weights.is_artefact(self.path):
-            found = vitral.weights.read_artefact(self.path)
+        if vitral.weights.is_exported(self.path):
+            found = vitral.weights.read_exported(self.path)
             self.model, self.preprocess, self.classes, self.extra, _ = found
             self._require_names()
             return
@@ -94,7 +94,7 @@ class Run:
     def results_folder(self) -> Path:
         """Where evaluations on other data are kept: in the run, beside an exported
         model."""
-        if vitral.weights.is_artefact(self.path):
+        if vitral.weights.is_exported(self.path):
             return self.path.with_name(f"{self.path.stem}-evaluations")
         return self.path / "evaluations"
 
@@ -140,7 +140,7 @@ class Run:
         images: Sequence[Readable],
         *,
         batch_size: int = 32,
-    ) -> list[Answer]:
+    ) -> list[ClassPrediction]:
         """The class of each image; of each clip, if the model takes clips.
 
         Args:
@@ -151,22 +151,22 @@ class Run:
             ConfigError: the model has no head.
             ImageError: one cannot be decoded.
         """
-        answers: list[Answer] = []
+        answers: list[ClassPrediction] = []
         for start in range(0, len(images), batch_size):
             chosen = images[start : start + batch_size]
-            pixels = torch.stack([self.pixels(image) for image in chosen])
-            answers.extend(self.answers(pixels))
+            pixels = torch.stack([self.preprocess_input(image) for image in chosen])
+            answers.extend(self.predict_pixels(pixels))
         return answers
 
-    def pixels(self, image: Readable) -> torch.Tensor:
+    def preprocess_input(self, image: Readable) -> torch.Tensor:
         """An image or a clip as it enters the model in evaluation.
 
         Raises:
             ImageError: it cannot be decoded, or is of the other kind.
         """
-        return pixels_of(self.preprocess, image)
+        return load_input(self.preprocess, image)
 
-    def answers(self, pixels: torch.Tensor) -> Iterable[Answer]:
+    def predict_pixels(self, pixels: torch.Tensor) -> Iterable[ClassPrediction]:
         """The classes of a batch that is pre-processed already.
 
         Raises:
@@ -176,7 +176,7 @@ class Run:
         names = self.class_names(table.shape[1])
         for row in table:
             values = {name: float(p) for name, p in zip(names, row, strict=True)}
-            yield Answer(self.label(row, names), float(row.max()), values)
+            yield ClassPrediction(self.top_label(row, names), float(row.max()), values)
 
     def probabilities(self, pixels: torch.Tensor) -> np.ndarray:
         """Of each class, [batch, classes], for a batch that is pre-processed already,
@@ -187,7 +187,7 @@ class Run:
         """
         self.require_head()
         device = next(self.model.parameters()).device
-        logits = logits_of(
+        logits = predict_logits(
             self.model,
             pixels.to(device),
             views=self.extra.get("eval_views", "one"),
@@ -198,11 +198,11 @@ class Run:
             return logits.sigmoid().numpy()
         return softmax(logits.numpy() / self.temperature)
 
-    def class_names(self, number: int) -> tuple[str, ...]:
-        """The names of the model's `number` classes; their indices if it knows none."""
-        return self.classes or tuple(str(i) for i in range(number))
+    def class_names(self, count: int) -> tuple[str, ...]:
+        """The names of the model's `count` classes; their indices if it knows none."""
+        return self.classes or tuple(str(i) for i in range(count))
 
-    def label(self, row: np.ndarray, names: Sequence[str]) -> str:
+    def top_label(self, row: np.ndarray, names: Sequence[str]) -> str:
         """The most probable class of one row; all from 0.5 on for several labels."""
         if self.multi_label:
             return ";".join(n for n, p in zip(names, row, strict=True) if p >= 0.5)
@@ -226,6 +226,6 @@ def open_run(
         ConfigError: the model cannot merge tokens, or a schedule comes without `merge`.
     """
     run = Run(path)
-    merge_if_asked(run.model, merge, merge_schedule)
+    set_merge_if_given(run.model, merge, merge_schedule)
     run.merge, run.merge_schedule = merge, merge_schedule
     return run

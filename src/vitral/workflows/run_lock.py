@@ -23,23 +23,23 @@ from safetensors import SafetensorError
 from vitral import config_io
 from vitral.atomic_io import TEMPORARY_SUFFIX, make_folder
 from vitral.errors import ConfigError, VitralError, WeightsError
-from vitral.training.distributed import from_first
+from vitral.training.distributed import broadcast_from_rank_zero
 from vitral.workflows.config import VOLATILE, TrainConfig, read_config
 
-UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a file system without locks answers."""
-LETTING_GO = 20.0
+RELEASE_TIMEOUT = 20.0
 """Seconds in which what a dead owner was starting lets go of its lock."""
-WRITING = 1.0
+OWNER_WRITE_TIMEOUT = 1.0
 """Seconds in which the owner of a lock has written its name."""
 
 
-_HOLDING: ContextVar[frozenset[Path]] = ContextVar("holding", default=frozenset())
+_HELD_LOCKS: ContextVar[frozenset[Path]] = ContextVar("holding", default=frozenset())
 """The folders that this thread's callers hold already."""
 
 
 @contextmanager
-def held(config: TrainConfig, out: Path, resume: bool) -> Iterator[bool]:
+def lock_run_folder(config: TrainConfig, out: Path, resume: bool) -> Iterator[bool]:
     """Claim the folder and lock it; all ranks of one start share what rank 0 holds.
 
     Inside itself, for the same folder, it does not wait for itself.
@@ -51,50 +51,56 @@ def held(config: TrainConfig, out: Path, resume: bool) -> Iterator[bool]:
         ConfigError: `out` cannot be this run's, or another process is in it.
     """
     with ExitStack() as stack:
-        yield from_first(lambda: _taken(stack, config, out, resume))
+        yield broadcast_from_rank_zero(
+            lambda: _claim_and_lock(stack, config, out, resume)
+        )
 
 
-def _taken(stack: ExitStack, config: TrainConfig, out: Path, resume: bool) -> bool:
-    file = out / LOCK
-    inside = file.resolve() in _HOLDING.get()
+def _claim_and_lock(
+    stack: ExitStack, config: TrainConfig, out: Path, resume: bool
+) -> bool:
+    file = out / LOCK_FILE
+    inside = file.resolve() in _HELD_LOCKS.get()
     if not inside:
-        refuse_held(file)
-    resume = resume or restarted(file)
+        require_unlocked(file)
+    resume = resume or is_torchrun_restart(file)
     # Before anything is written into a folder that may be somebody else's.
-    claim(config, out, resume)
+    require_usable_folder(config, out, resume)
     if not inside:
-        stack.enter_context(locked(file))
-        claim(config, out, resume)  # another run may have come and gone meanwhile
+        stack.enter_context(lock_file(file))
+        require_usable_folder(
+            config, out, resume
+        )  # another run may have come and gone meanwhile
         remove_leftovers(out)
     return resume
 
 
-def restarted(file: Path) -> bool:
+def is_torchrun_restart(file: Path) -> bool:
     """Whether torchrun started this run again, after a rank died or nodes changed."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
         return True
     # Where nodes come and go torchrun does not count; the start's id stays.
     number = _run_id()
-    return bool(number) and _read(file).get("torchrun") == number
+    return bool(number) and _read_owner(file).get("torchrun") == number
 
 
-def refuse_held(file: Path) -> None:
+def require_unlocked(file: Path) -> None:
     """Raise if another process holds the lock."""
     missing = (FileNotFoundError, NotADirectoryError)
     with contextlib.suppress(*missing), file.open("rb") as opened:
-        if not _comes_free(opened.fileno(), file):
-            raise ConfigError(_refusal(file))
+        if not _acquire(opened.fileno(), file):
+            raise ConfigError(_in_use_message(file))
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
+def lock_file(file: Path) -> Iterator[None]:
     """Hold the lock; the file goes with it, unless torchrun may start this run again.
 
     Raises:
         ConfigError: another process holds it.
     """
-    descriptor = _opened(file)
-    before = _HOLDING.set(_HOLDING.get() | {file.resolve()})
+    descriptor = _open_locked(file)
+    before = _HELD_LOCKS.set(_HELD_LOCKS.get() | {file.resolve()})
     try:
         about = {"pid": os.getpid(), "host": socket.gethostname()}
         text = json.dumps(about | {"torchrun": _run_id()}) + "\n"
@@ -107,40 +113,40 @@ def locked(file: Path) -> Iterator[None]:
             file.unlink(missing_ok=True)
         raise
     finally:
-        _HOLDING.reset(before)
+        _HELD_LOCKS.reset(before)
         os.close(descriptor)
 
 
-def _opened(file: Path) -> int:
+def _open_locked(file: Path) -> int:
     """The locked file itself: not one that its last owner has just removed."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        if not _comes_free(descriptor, file):
+        if not _acquire(descriptor, file):
             os.close(descriptor)
-            raise ConfigError(_refusal(file))
+            raise ConfigError(_in_use_message(file))
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):
                 return descriptor
         os.close(descriptor)
 
 
-def _comes_free(descriptor: int, file: Path) -> bool:
+def _acquire(descriptor: int, file: Path) -> bool:
     """Take the lock, at once or when the last of a dead owner lets go of it.
 
     A process that was killed while it started another leaves a copy of itself, with
     the lock, until that has become the other program.
     """
-    deadline = time.monotonic() + LETTING_GO
-    while not _locks(descriptor):
-        if not _owner_is_gone(file) or time.monotonic() > deadline:
+    deadline = time.monotonic() + RELEASE_TIMEOUT
+    while not _try_flock(descriptor):
+        if not _is_owner_dead(file) or time.monotonic() > deadline:
             return False
         time.sleep(0.02)
     return True
 
 
-def _owner_is_gone(file: Path) -> bool:
+def _is_owner_dead(file: Path) -> bool:
     """Whether the process that wrote its name was on this machine and has ended."""
-    about = _read(file)
+    about = _read_owner(file)
     owner = about.get("pid")
     if about.get("host") != socket.gethostname() or not isinstance(owner, int):
         return False
@@ -153,21 +159,21 @@ def _owner_is_gone(file: Path) -> bool:
     return False
 
 
-def _locks(descriptor: int) -> bool:
+def _try_flock(descriptor: int) -> bool:
     """Take the lock, if nobody holds it; a file system without locks has none."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in UNSUPPORTED:
+        if error.errno not in UNSUPPORTED_ERRNOS:
             raise
     return True
 
 
-def _refusal(file: Path) -> str:
-    deadline = time.monotonic() + WRITING
-    while not (about := _read(file)) and time.monotonic() < deadline:
+def _in_use_message(file: Path) -> str:
+    deadline = time.monotonic() + OWNER_WRITE_TIMEOUT
+    while not (about := _read_owner(file)) and time.monotonic() < deadline:
         time.sleep(0.01)
     owner = f"process {about.get('pid', '?')} on {about.get('host', 'unknown host')}"
     return (
@@ -176,7 +182,7 @@ def _refusal(file: Path) -> str:
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_owner(file: Path) -> dict[str, Any]:
     """What the file says; nothing where it is missing or not written yet."""
     try:
         found = json.loads(file.read_bytes())
@@ -191,13 +197,13 @@ def _run_id() -> str:
     return "" if found == "none" else found
 
 
-LOCK = "lock.json"
+LOCK_FILE = "lock.json"
 """Who is training into the folder; see lock.py."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
-def claim(config: TrainConfig, out: Path, resume: bool) -> None:
+def require_usable_folder(config: TrainConfig, out: Path, resume: bool) -> None:
     """Make the folder of a run; refuse one in use, or of a run with other settings.
 
     Raises:
@@ -205,9 +211,9 @@ def claim(config: TrainConfig, out: Path, resume: bool) -> None:
     """
     if out.is_file():
         raise ConfigError(f"`--out {out}` is a file: name a folder for the run.")
-    with write_errors_as_ours(out):
+    with translate_os_errors(out):
         make_folder(out)
-    if all(_left_by_a_start(file) for file in out.iterdir()):
+    if all(_is_leftover(file) for file in out.iterdir()):
         return
     stored = out / "config.json"
     if not stored.is_file():
@@ -221,7 +227,7 @@ def claim(config: TrainConfig, out: Path, resume: bool) -> None:
             "`--resume` to go on with it."
         )
     before = read_config(stored)
-    old, new = config_io.to_plain(before), config_io.to_plain(config)
+    old, new = config_io.to_dict(before), config_io.to_dict(config)
     different = [name for name in new if old[name] != new[name]]
     different = [name for name in different if name not in VOLATILE]
     if different:
@@ -232,9 +238,9 @@ def claim(config: TrainConfig, out: Path, resume: bool) -> None:
         )
 
 
-def _left_by_a_start(file: Path) -> bool:
+def _is_leftover(file: Path) -> bool:
     """Whether a run that ended before its config was written leaves this file."""
-    known = ("log.txt", "split.csv", LOCK)
+    known = ("log.txt", "split.csv", LOCK_FILE)
     return file.name in known or file.suffix == TEMPORARY_SUFFIX
 
 
@@ -249,7 +255,7 @@ def remove_leftovers(out: Path) -> None:
 
 
 @contextmanager
-def write_errors_as_ours(out: Path) -> Iterator[None]:
+def translate_os_errors(out: Path) -> Iterator[None]:
     """A full disk or a forbidden folder is the user's to mend, so it gets a sentence.
 
     The checkpoints have a sentence of their own; this is for every other file.
@@ -260,12 +266,12 @@ def write_errors_as_ours(out: Path) -> Iterator[None]:
         if isinstance(error, VitralError):
             raise
         number = error.errno if isinstance(error, OSError) else None
-        if number in FORBIDDEN:
+        if number in PERMISSION_ERRNOS:
             raise ConfigError(
                 f"{out} cannot be written ({error}): choose another `--out`, or change "
                 "the permissions."
             ) from error
-        if isinstance(error, SafetensorError) or number in FULL:
+        if isinstance(error, SafetensorError) or number in DISK_FULL_ERRNOS:
             raise WeightsError(
                 f"A file of the run could not be written to {out} ({error}). Free "
                 "space and run the same command with --resume; saved checkpoints are "

@@ -15,7 +15,7 @@ from vitral.version import __version__
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
 
 
-def describe(device: torch.device) -> dict[str, str | int]:
+def describe_environment(device: torch.device) -> dict[str, str | int]:
     """Flat facts that a reader needs to repeat the run; no user or host name."""
     facts: dict[str, str | int] = {
         "vitral": __version__,

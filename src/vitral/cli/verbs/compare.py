@@ -4,13 +4,13 @@ import json
 
 from vitral.cli.parser import Parser
 from vitral.evaluation import Comparison, Interval
-from vitral.evaluation.compare import p_text
+from vitral.evaluation.compare import format_p
 from vitral.workflows.evaluate import compare_runs
 
 MOST_CLASSES = 20
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Print both accuracies, their difference, and whether chance explains it."""
     parser = Parser(
         "compare", "Compare two models on the images both were measured on."
@@ -19,14 +19,14 @@ def run(words: list[str]) -> None:
     parser.add_argument("b", help="the other one")
     parser.add_argument("--split", default="", help="of run folders; test, else val")
     parser.add_argument("--json", action="store_true", help="print the whole result")
-    known = parser.read(words)
+    known = parser.parse(argv)
     compared = compare_runs(known.a, known.b, split=known.split)
     if known.json:
         print(json.dumps(compared.to_dict(), indent=2, allow_nan=False))
         return
     for line in [*_lines(compared.result), *compared.notes()]:
         print(line)
-    if compared.of_runs:
+    if compared.both_runs:
         print(f"next: vitral report {known.a} {known.b}")
 
 
@@ -44,16 +44,16 @@ def _lines(result: Comparison) -> list[str]:
             for name, accuracy, interval in sides
         ),
         f"difference, second less first: {100 * result.difference:+.1f} points "
-        f"(95 % interval {_span(result.difference_interval)})",
+        f"(95 % interval {_format_interval(result.difference_interval)})",
         f"both right {result.both_right}, only the first {result.only_a}, only the "
         f"second {result.only_b}, neither {result.both_wrong}; McNemar's exact test "
-        f"{p_text(result.p)}",
+        f"{format_p(result.p)}",
         result.verdict,
-        *_classes(result),
+        *_class_lines(result),
     ]
 
 
-def _classes(result: Comparison) -> list[str]:
+def _class_lines(result: Comparison) -> list[str]:
     found = [row for row in result.per_class if row.differs]
     tested = len(result.per_class)
     if not found:
@@ -65,7 +65,7 @@ def _classes(result: Comparison) -> list[str]:
     ]
     lines += [
         f"  {row.name[:20]:20} {row.support:7} {100 * row.recall_a:6.1f} % "
-        f"{100 * row.recall_b:6.1f} %  {p_text(row.p_corrected)}"
+        f"{100 * row.recall_b:6.1f} %  {format_p(row.p_corrected)}"
         for row in found[:MOST_CLASSES]
     ]
     if len(found) > MOST_CLASSES:
@@ -73,5 +73,5 @@ def _classes(result: Comparison) -> list[str]:
     return lines
 
 
-def _span(interval: Interval) -> str:
+def _format_interval(interval: Interval) -> str:
     return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"

@@ -5,7 +5,7 @@ from vitral.errors import ConfigError, WeightsError
 from vitral.weights import available_layouts, convert, explain
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Convert with a line per tensor, or say what a file is."""
     parser = Parser(
         "convert",
@@ -31,7 +31,7 @@ def run(words: list[str]) -> None:
         help="of the position table, where the file cannot tell",
     )
     parser.add_argument("--num-heads", type=int, help="where the file cannot tell")
-    known = parser.read(words)
+    known = parser.parse(argv)
     grid = None if known.grid is None else (known.grid[0], known.grid[1])
     if known.explain:
         _explain(known.source, grid, known.num_heads)

@@ -8,7 +8,7 @@ from vitral.data.split import save
 from vitral.errors import ConfigError
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Audit a data set, or write its split to a file."""
     parser = Parser("data", "Audit a data set, or write its split to a file.")
     parser.add_argument("action", choices=("check", "split"))
@@ -21,7 +21,7 @@ def run(words: list[str]) -> None:
     parser.add_argument(
         "--clips", action="store_true", help="a folder of frames is one clip"
     )
-    known = parser.read(words)
+    known = parser.parse(argv)
     dataset = vitral.data.open(
         known.data,
         seed=known.seed,
@@ -43,7 +43,7 @@ def run(words: list[str]) -> None:
     _check(dataset, known.data)
 
 
-def _check(dataset: vitral.data.DataSet, name: str) -> None:
+def _check(dataset: vitral.data.Dataset, name: str) -> None:
     found = vitral.data.check(dataset, workers=2, max_bad=1.0)
     for left in dataset.ignored:
         print(f"ignored: {left.path} ({left.reason})")

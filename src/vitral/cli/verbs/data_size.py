@@ -6,16 +6,20 @@ from pathlib import Path
 
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-from vitral.studies.data_size import DRAWS, NAME, PROTOCOLS, study_data_size
-from vitral.studies.data_size_page import prediction_lines, size_lines, write_answer
-from vitral.studies.engine import machine
+from vitral.studies.data_size import DRAWS, NAME, PROTOCOLS, run_data_size_study
+from vitral.studies.data_size_page import (
+    prediction_lines,
+    size_lines,
+    write_data_size_page,
+)
+from vitral.studies.engine import describe_machine
 from vitral.studies.families import MODELS
-from vitral.studies.families_page import study_families
+from vitral.studies.families_page import run_families_study
 
-SEEDS_OF_TRAINING = (0, 1, 2)
+TRAINING_SEEDS = (0, 1, 2)
 
 
-def flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that only this study has."""
     parser.add_argument(
         "--protocol",
@@ -44,7 +48,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Measure growing subsets, fit the curve, predict, and write the page."""
     parser = Parser(f"study {NAME}", "Would more training images help?")
     parser.add_argument(
@@ -53,22 +57,22 @@ def run(words: list[str]) -> None:
         metavar="WEIGHTS... DATA",
         help="weights of any layout, one or several, and the data last",
     )
-    flags(parser)
+    add_flags(parser)
     parser.add_argument(
         "--seeds",
         type=int,
         nargs="+",
         default=[],
         help=f"draws of the subsets; default {DRAWS[0]} to {DRAWS[-1]}, with "
-        f"--families {' '.join(map(str, SEEDS_OF_TRAINING))}",
+        f"--families {' '.join(map(str, TRAINING_SEEDS))}",
     )
     parser.add_argument("--out", default="", help=f"default: studies/{NAME}")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--device", default="auto")
-    known = parser.read(words)
-    command = shlex.join(["vitral", "study", NAME, *words])
+    known = parser.parse(argv)
+    command = shlex.join(["vitral", "study", NAME, *argv])
     if known.families:
-        _families(known, command)
+        _run_families(known, command)
         return
     if len(known.paths) < 2 or known.data:
         raise ConfigError(
@@ -78,7 +82,7 @@ def run(words: list[str]) -> None:
         )
     *weights, data = known.paths
     out = Path(known.out or f"studies/{NAME}")
-    answer = study_data_size(
+    answer = run_data_size_study(
         weights,
         data,
         protocol=known.protocol,
@@ -87,7 +91,7 @@ def run(words: list[str]) -> None:
         folder=known.cache_dir or None,
         device=known.device,
     )
-    files = write_answer(answer, out, command, machine())
+    files = write_data_size_page(answer, out, command, describe_machine())
     for line in [*size_lines(answer), "", *prediction_lines(answer)]:
         print(line)
     print(answer.verdict)
@@ -95,22 +99,22 @@ def run(words: list[str]) -> None:
     print(f"next: vitral train {data} --weights {weights[0]} --out RUN")
 
 
-def _families(known: argparse.Namespace, command: str) -> None:
-    data = known.data or "".join(known.paths[:1])
-    if not data or len(known.paths) > (0 if known.data else 1):
+def _run_families(args: argparse.Namespace, command: str) -> None:
+    data = args.data or "".join(args.paths[:1])
+    if not data or len(args.paths) > (0 if args.data else 1):
         raise ConfigError(
             "With `--families` there are no weights: give the data alone, with "
             "`--data`."
         )
-    out = Path(known.out or f"studies/{NAME}-families")
-    finished = study_families(
-        known.families,
+    out = Path(args.out or f"studies/{NAME}-families")
+    finished = run_families_study(
+        args.families,
         data,
         out,
-        seeds=known.seeds or SEEDS_OF_TRAINING,
-        fractions=known.fractions,
-        jobs=known.jobs,
-        device=known.device,
+        seeds=args.seeds or TRAINING_SEEDS,
+        fractions=args.fractions,
+        jobs=args.jobs,
+        device=args.device,
         command=command,
     )
     for line in finished.lines:

@@ -7,26 +7,26 @@ from pathlib import Path
 import torch
 
 import vitral.recipes
-from vitral.cli.logs import keep_log, say
-from vitral.cli.output import last_lines
+from vitral.cli.logs import say, set_log_folder
+from vitral.cli.output import summary_lines
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 from vitral.workflows.train import train
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Train a ViT with 2 x 2 patches from zero, measure it, write the report."""
     parser = Parser(
         "demo", "Train a small ViT from zero on 1,797 digits of 8 x 8 pixels."
     )
     parser.add_argument("--out", default="", help="folder; by default a new one")
     parser.add_argument("--seed", type=int, default=0)
-    known = parser.read(words)
+    known = parser.parse(argv)
     out = Path(known.out) if known.out else _new_folder(Path("runs"), "demo")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"The output folder {out} is in use: give another `--out`.")
     out.mkdir(parents=True, exist_ok=True)
-    keep_log(out)
+    set_log_folder(out)
     started = time.monotonic()
     config = replace(vitral.recipes.small.scratch("digits"), seed=known.seed)
     say(
@@ -37,7 +37,7 @@ def run(words: list[str]) -> None:
     # computing, threads that wait for each other make it many times slower.
     torch.set_num_threads(1)
     finished = train(config, out, announce=say)
-    for line in last_lines(finished):
+    for line in summary_lines(finished):
         say(line)
     say(f"done in {time.monotonic() - started:.0f} s")
 

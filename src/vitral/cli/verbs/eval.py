@@ -5,17 +5,22 @@ import json
 import os
 from pathlib import Path
 
-from vitral.cli.flags import add_flags, add_merge, require_merge, run_finetune
-from vitral.cli.output import headline, noun_of
+from vitral.cli.flags import (
+    add_finetune_flags,
+    add_merge_flags,
+    run_finetune,
+    validate_merge,
+)
+from vitral.cli.output import headline, input_noun
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 from vitral.evaluation import RealAccuracy
 from vitral.workflows import open_run
 from vitral.workflows.evaluate import evaluate
-from vitral.workflows.features import PROTOCOLS, as_json, probe, stored
+from vitral.workflows.features import PROTOCOLS, probe_weights, to_json, write_probes
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Measure, print a table per class, and keep the result in the run."""
     parser = Parser("eval", "Measure a trained model on a split.")
     parser.add_argument("run", help="a run, or for a probe weights of any layout")
@@ -37,12 +42,12 @@ def run(words: list[str]) -> None:
     parser.add_argument(
         "--real", default="", help="real.json: a second accuracy on imagenet"
     )
-    add_flags(parser)
-    add_merge(parser)
+    add_finetune_flags(parser)
+    add_merge_flags(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
-    known = parser.read(words)
+    known = parser.parse(argv)
     _require_classify(known)
     if known.protocol == "finetune":
         run_finetune(known)
@@ -74,7 +79,7 @@ def run(words: list[str]) -> None:
             whole["real"] = measured.real.to_dict()
         print(json.dumps(whole, indent=2))
         return
-    noun = noun_of(opened)
+    noun = input_noun(opened)
     print(headline(measured.split, measured.result.to_dict(), noun))
     if measured.real:
         print(_real_line(measured.real))
@@ -88,20 +93,20 @@ def run(words: list[str]) -> None:
     print(f"next: vitral predict {known.run} {noun.upper()}...")
 
 
-def _require_classify(known: argparse.Namespace) -> None:
+def _require_classify(args: argparse.Namespace) -> None:
     """Refuse what goes with no other protocol."""
-    require_merge(known.merge, known.merge_schedule)
-    if known.protocol == "classify":
+    validate_merge(args.merge, args.merge_schedule)
+    if args.protocol == "classify":
         return
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(
-            f"`--protocol {known.protocol}` runs in one process: start it without "
+            f"`--protocol {args.protocol}` runs in one process: start it without "
             "torchrun."
         )
-    if known.merge is not None:
+    if args.merge is not None:
         raise ConfigError(
             "`--merge` goes with `--protocol classify`: protocols that learn from "
-            f"features merge nothing. Leave it out for {known.protocol}."
+            f"features merge nothing. Leave it out for {args.protocol}."
         )
 
 
@@ -114,32 +119,32 @@ def _real_line(real: RealAccuracy) -> str:
     )
 
 
-def _probe(known: argparse.Namespace) -> None:
+def _probe(args: argparse.Namespace) -> None:
     """A protocol on frozen features: train split to learn from, test to be measured."""
-    rows, material = probe(
-        known.run,
-        known.data,
-        protocol=known.protocol,
-        shots=tuple(known.shots),
-        k=known.k,
-        seed=known.seed,
-        folder=known.cache_dir or None,
-        device=known.device,
+    rows, material = probe_weights(
+        args.run,
+        args.data,
+        protocol=args.protocol,
+        shots=tuple(args.shots),
+        k=args.k,
+        seed=args.seed,
+        folder=args.cache_dir or None,
+        device=args.device,
     )
-    if known.json:
-        print(as_json(rows))
+    if args.json:
+        print(to_json(rows))
     else:
         print(
-            f"{known.protocol}: {len(material.train.y):,} images to learn from, "
+            f"{args.protocol}: {len(material.train.y):,} images to learn from, "
             f"{len(material.test.y):,} to measure, {len(material.classes)} classes"
         )
         for row in rows:
             print(f"  {row}")
-    if known.out:
-        file = Path(known.out) / f"{known.protocol}.json"
+    if args.out:
+        file = Path(args.out) / f"{args.protocol}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        stored(rows, {"weights": known.run, "data": known.data}, file)
+        write_probes(rows, {"weights": args.run, "data": args.data}, file)
         print(f"files: {file}")
-    if not known.json:
-        data = known.data or "DATA"
-        print(f"next: vitral train {data} --weights {known.run} --out RUN")
+    if not args.json:
+        data = args.data or "DATA"
+        print(f"next: vitral train {data} --weights {args.run} --out RUN")

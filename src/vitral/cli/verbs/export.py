@@ -4,7 +4,7 @@ import argparse
 import difflib
 from typing import Any
 
-from vitral.cli.flags import add_merge, require_merge
+from vitral.cli.flags import add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 from vitral.export import GateReport
@@ -12,7 +12,7 @@ from vitral.export import GateReport
 TARGETS = ("onnx", "openvino")
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Export, measure, and say what was measured."""
     parser = Parser(
         "export",
@@ -40,11 +40,11 @@ def run(words: list[str]) -> None:
         help="take uint8 pixels [batch, height, width, 3] of any size",
     )
     parser.add_argument("--static", action="store_true", help="one image size alone")
-    add_merge(parser)
+    add_merge_flags(parser)
     parser.add_argument(
         "--data", default="", help="images to compare on; default: the run's own"
     )
-    known = parser.read(words)
+    known = parser.parse(argv)
     report = _export(known)
     print(f"{known.out}: {known.to} in {report.precision}, {report.megabytes:.1f} MB")
     for line in report.lines():
@@ -52,33 +52,33 @@ def run(words: list[str]) -> None:
     print(f"next: vitral predict {known.out} IMAGES...")
 
 
-def _export(known: argparse.Namespace) -> GateReport:
-    if known.to not in TARGETS:
-        near = difflib.get_close_matches(known.to.lower(), TARGETS, n=2, cutoff=0.5)
+def _export(args: argparse.Namespace) -> GateReport:
+    if args.to not in TARGETS:
+        near = difflib.get_close_matches(args.to.lower(), TARGETS, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(
-            f"`--to {known.to}` is no target of an export; there are "
+            f"`--to {args.to}` is no target of an export; there are "
             f"{' and '.join(TARGETS)}.{hint}"
         )
-    require_merge(known.merge, known.merge_schedule)
+    validate_merge(args.merge, args.merge_schedule)
     settings: dict[str, Any] = {
-        "data": known.data,
-        "with_preprocess": known.with_preprocess,
-        "static": known.static,
-        "merge": known.merge,
-        "merge_schedule": known.merge_schedule,
+        "data": args.data,
+        "with_preprocess": args.with_preprocess,
+        "static": args.static,
+        "merge": args.merge,
+        "merge_schedule": args.merge_schedule,
     }
     import vitral.export
 
-    if known.to == "onnx":
-        if known.int8 or known.bf16:
+    if args.to == "onnx":
+        if args.int8 or args.bf16:
             raise ConfigError(
                 "`--int8` and `--bf16` are for OpenVINO: add `--to openvino`."
             )
-        return vitral.export.onnx(known.run, known.out, **settings)
-    if known.int8 and known.bf16:
+        return vitral.export.onnx(args.run, args.out, **settings)
+    if args.int8 and args.bf16:
         raise ConfigError("`--int8` and `--bf16` exclude each other: give one.")
-    settings["precision"] = "int8" if known.int8 else "bf16" if known.bf16 else "fp32"
+    settings["precision"] = "int8" if args.int8 else "bf16" if args.bf16 else "fp32"
     return vitral.export.openvino(
-        known.run, known.out, max_drop=known.max_drop, say=print, **settings
+        args.run, args.out, max_drop=args.max_drop, say=print, **settings
     )

@@ -4,14 +4,14 @@ import sys
 from pathlib import Path
 
 import vitral.weights
-from vitral.cli.flags import add_merge, require_merge
+from vitral.cli.flags import add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
-from vitral.workflows.inspect import VIEWS, inspect
-from vitral.workflows.predict import found
+from vitral.workflows.inspect import FIGURES, inspect
+from vitral.workflows.predict import find_files
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Write figures and arrays, and say what could not be shown and why."""
     parser = Parser("inspect", "What a model looks at: figures, and the arrays behind.")
     parser.add_argument("weights", help="a run, a model folder, or weights")
@@ -19,15 +19,15 @@ def run(words: list[str]) -> None:
         "files", nargs="+", help="images or clips, folders, or patterns"
     )
     parser.add_argument("--out", required=True, help="folder for figures and arrays")
-    parser.add_argument("--what", choices=(*VIEWS, "all"), default="all")
+    parser.add_argument("--what", choices=(*FIGURES, "all"), default="all")
     parser.add_argument("--format", choices=("png", "pdf"), default="png")
     parser.add_argument("--image-size", "--img-size", type=int, nargs="+", default=None)
     parser.add_argument("--layer", type=int, default=-1, help="for attention: -1 last")
     parser.add_argument("--class", dest="target", default="", help="name or number")
-    add_merge(parser)
+    add_merge_flags(parser)
     parser.add_argument("--device", default="auto")
-    known = parser.read(words)
-    require_merge(known.merge, known.merge_schedule)
+    known = parser.parse(argv)
+    validate_merge(known.merge, known.merge_schedule)
     out = Path(known.out)
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
@@ -35,10 +35,10 @@ def run(words: list[str]) -> None:
     of_clips = bool(source.config.num_frames)
     made = inspect(
         source,
-        list(found(known.files, "clips" if of_clips else "images")),
+        list(find_files(known.files, "clips" if of_clips else "images")),
         out,
         what=known.what,
-        image_size=_size(known.image_size),
+        image_size=_parse_image_size(known.image_size),
         layer=known.layer,
         target=known.target,
         kind=known.format,
@@ -59,7 +59,7 @@ def run(words: list[str]) -> None:
         )
 
 
-def _size(numbers: list[int] | None) -> int | tuple[int, int] | None:
+def _parse_image_size(numbers: list[int] | None) -> int | tuple[int, int] | None:
     if numbers is None:
         return None
     if len(numbers) > 2:

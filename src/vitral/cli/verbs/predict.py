@@ -7,26 +7,26 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from vitral.cli.flags import add_merge, require_merge
+from vitral.cli.flags import add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
-from vitral.workflows.inputs import evaluation_batch
+from vitral.workflows.inputs import evaluation_batch_size
 from vitral.workflows.predict import (
-    FORMS,
-    Answers,
-    Csv,
-    JsonLines,
-    Kind,
-    form_of,
-    found,
-    place_model,
-    rows,
+    WRITERS,
+    CsvWriter,
+    FileKind,
+    JsonLinesWriter,
+    PredictOptions,
+    find_files,
+    move_model,
+    predict_rows,
+    resolve_format,
 )
 from vitral.workflows.run import Run, open_run
 from vitral.workflows.runtime import pick_device
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Answer for every file; an unreadable one gets its reason, and exit code 3."""
     parser = Parser("predict", "One JSON line or CSV row per image or clip.")
     parser.add_argument("run", help="a run folder, or its model folder")
@@ -41,7 +41,7 @@ def run(words: list[str]) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("json", *FORMS),
+        choices=("json", *WRITERS),
         default="",
         help="default: by the ending of --out, else lines of JSON",
     )
@@ -54,15 +54,15 @@ def run(words: list[str]) -> None:
         default=None,
         help="processes that read ahead; default: by the number of files",
     )
-    add_merge(parser)
+    add_merge_flags(parser)
     parser.add_argument("--device", default="auto")
-    known = parser.read(words)
+    known = parser.parse(argv)
     for name, least in (("batch_size", 1), ("workers", 0), ("top", 0)):
         value = getattr(known, name)
         if value is not None and value < least:
             flag = name.replace("_", "-")
             raise ConfigError(f"`--{flag}` must be at least {least}: got {value}.")
-    require_merge(known.merge, known.merge_schedule)
+    validate_merge(known.merge, known.merge_schedule)
     opened = open_run(known.run, known.merge, known.merge_schedule)
     if known.out:
         _to_files(opened, known)
@@ -70,44 +70,46 @@ def run(words: list[str]) -> None:
         _to_terminal(opened, known)
 
 
-def _to_files(opened: Run, known: argparse.Namespace) -> None:
+def _to_files(opened: Run, args: argparse.Namespace) -> None:
     from vitral.workflows.predict import predict_files  # with locks and ranks
 
     made = predict_files(
         opened,
-        known.files,
-        known.out,
-        form=known.format,
-        top=known.top,
-        batch_size=known.batch_size,
-        workers=known.workers,
-        device=known.device,
+        args.files,
+        args.out,
+        form=args.format,
+        top=args.top,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
         announce=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if int(os.environ.get("RANK", 0)):
         return
     print(made)
     print(f"files: {made.out}")
-    print(f"next: vitral inspect {known.run} FILES --out DIR")
+    print(f"next: vitral inspect {args.run} FILES --out DIR")
     if made.unreadable:
         raise DataError(_unreadable(made.unreadable, made.files))
 
 
-def _to_terminal(opened: Run, known: argparse.Namespace) -> None:
+def _to_terminal(opened: Run, args: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("Several processes share files, not a terminal: give --out.")
-    form = {"jsonl": JsonLines, "csv": Csv}[form_of(known.format, None)]()
+    form = {"jsonl": JsonLinesWriter, "csv": CsvWriter}[
+        resolve_format(args.format, None)
+    ]()
     opened.require_head()
-    place_model(opened, pick_device(known.device))
-    kind: Kind = "clips" if opened.preprocess.sampling else "images"
-    size = evaluation_batch(opened.preprocess, known.batch_size)
-    answers = Answers(opened, known.top, known.workers)
+    move_model(opened, pick_device(args.device))
+    kind: FileKind = "clips" if opened.preprocess.sampling else "images"
+    size = evaluation_batch_size(opened.preprocess, args.batch_size)
+    answers = PredictOptions(opened, args.top, args.workers)
     total = failed = 0
-    print(form.head, end="")
-    for _, batch in rows(answers, _batches(found(known.files, kind), size)):
+    print(form.header, end="")
+    for _, batch in predict_rows(answers, _batches(find_files(args.files, kind), size)):
         total += len(batch)
         failed += sum(bool(row.error) for row in batch)
-        print("".join(map(form.line, batch)), end="", flush=True)
+        print("".join(map(form.format_row, batch)), end="", flush=True)
     if failed:
         raise DataError(_unreadable(failed, total))
 

@@ -7,11 +7,11 @@ from vitral.errors import ConfigError
 from vitral.workflows.inspect import write_report
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Write report.html into the first run's folder."""
     parser = Parser("report", "(Re)write the report; several runs side by side.")
     parser.add_argument("runs", nargs="+", help="run folders; the first gets the file")
-    known = parser.read(words)
+    known = parser.parse(argv)
     folders = [Path(run) for run in known.runs]
     for folder in folders:
         if not (folder / "config.json").is_file():

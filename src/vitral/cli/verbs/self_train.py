@@ -3,25 +3,34 @@
 import argparse
 from pathlib import Path
 
-from vitral.cli.logs import keep_log, say
-from vitral.cli.verbs.train import configured, data_first, first_flags, show_help
+from vitral.cli.logs import say, set_log_folder
+from vitral.cli.verbs.train import (
+    make_train_parser,
+    resolve_config,
+    show_help,
+    split_positional,
+)
 from vitral.errors import ConfigError
-from vitral.evaluation.compare import p_text
-from vitral.workflows.self_training import SelfTrained, SelfTrainingConfig, self_train
+from vitral.evaluation.compare import format_p
+from vitral.workflows.self_training import (
+    SelfTrainingConfig,
+    SelfTrainingResult,
+    self_train,
+)
 
 DEFAULTS = SelfTrainingConfig()
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Parse, train every round, and say who is better than the teacher."""
     parser = _flags()
-    if not words or {"-h", "--help"} & set(words):
+    if not argv or {"-h", "--help"} & set(argv):
         print(parser.format_help())
-        if not words:
+        if not argv:
             raise SystemExit(2)
         print("The students take the flags of `vitral train` too:\n")
         show_help("", "")
-    data, flags = data_first(words)
+    data, flags = split_positional(argv)
     if not data or not flags or flags[0].startswith("-"):
         raise ConfigError(
             "`vitral self-train` takes the labelled data and then the folder of "
@@ -31,7 +40,7 @@ def run(words: list[str]) -> None:
     own, others = parser.parse_known_args([data, *flags])
     if not own.out:
         raise ConfigError("`vitral self-train` needs `--out FOLDER` to write to.")
-    known, rest = first_flags().parse_known_args(others)
+    known, rest = make_train_parser().parse_known_args(others)
     if known.resume:
         raise ConfigError(
             "`vitral self-train` goes on by itself where it stopped: leave `--resume` "
@@ -46,11 +55,11 @@ def run(words: list[str]) -> None:
         hard=own.hard,
         calibrated=own.calibrated,
     )
-    config, recipe, reason = configured(data, known, rest)
+    config, recipe, reason = resolve_config(data, known, rest)
     out = Path(own.out)
     if not out.is_file():
         out.mkdir(parents=True, exist_ok=True)
-        keep_log(out)
+        set_log_folder(out)
     say(f"recipe {recipe}: {reason}")
     finished = self_train(
         config,
@@ -64,7 +73,7 @@ def run(words: list[str]) -> None:
         device=known.device,
         announce=say,
     )
-    for line in last_lines(finished, labels_only=own.labels_only):
+    for line in summary_lines(finished, labels_only=own.labels_only):
         say(line)
 
 
@@ -128,7 +137,7 @@ def _flags() -> argparse.ArgumentParser:
     return parser
 
 
-def last_lines(done: SelfTrained, *, labels_only: bool) -> list[str]:
+def summary_lines(done: SelfTrainingResult, *, labels_only: bool) -> list[str]:
     """The teacher, each round, the comparison, and what to do next."""
     width = max((len(result.name) for result in done.results), default=0)
     lines = [
@@ -137,11 +146,11 @@ def last_lines(done: SelfTrained, *, labels_only: bool) -> list[str]:
         f"{100 * result.interval.high:.1f} %)  {result.path}"
         for result in done.results
     ]
-    if done.compared is not None:
-        found = done.compared.result
+    if done.comparison is not None:
+        found = done.comparison.result
         lines.append(
             f"last round less teacher: {100 * found.difference:+.1f} points, "
-            f"{p_text(found.p)} (McNemar's exact test): "
+            f"{format_p(found.p)} (McNemar's exact test): "
             f"{_verdict(found.difference, found.distinguishable)}"
         )
     if labels_only:

@@ -3,7 +3,7 @@
 import os
 from dataclasses import fields
 
-from vitral.cli.flags import add_merge, require_merge
+from vitral.cli.flags import add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
 from vitral.serve import Settings, serve
 
@@ -29,7 +29,7 @@ _HELP = {
 }
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Listen until a signal; every limit is a flag."""
     parser = Parser("serve", "The model's answers over HTTP, and a page to try it.")
     parser.add_argument("run", help="a run, a model folder, or an exported model")
@@ -44,8 +44,8 @@ def run(words: list[str]) -> None:
             if field.default != ""
             else _HELP[field.name],
         )
-    add_merge(parser)
-    known = vars(parser.read(words))
+    add_merge_flags(parser)
+    known = vars(parser.parse(argv))
     known["token"] = known["token"] or os.environ.get("VITRAL_TOKEN", "")
-    require_merge(known["merge"], known["merge_schedule"])
+    validate_merge(known["merge"], known["merge_schedule"])
     serve(Settings(**known))

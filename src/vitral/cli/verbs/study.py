@@ -4,16 +4,16 @@ from pathlib import Path
 
 from vitral.cli.parser import Parser
 from vitral.cli.verbs import data_size
-from vitral.studies import Study, get, studies
+from vitral.studies import Study, all_studies, get_study
 from vitral.studies.data_size import NAME as DATA_SIZE
 from vitral.studies.data_size import QUESTION
-from vitral.studies.engine import plan, run_study, table_lines, write_recipes
+from vitral.studies.engine import describe_plan, run_study, table_lines, write_recipes
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Train what the question needs, and write the answer's page."""
-    if words[:1] == [DATA_SIZE]:
-        data_size.run(words[1:])
+    if argv[:1] == [DATA_SIZE]:
+        data_size.run(argv[1:])
         return
     parser = Parser("study", "An experiment of the paper at a reachable size.")
     parser.add_argument("name", nargs="?", default="", help="none lists all")
@@ -30,12 +30,12 @@ def run(words: list[str]) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--start", action="store_true", help="start --size paper")
     # Shown here too; what takes paths is read by a parser of its own.
-    data_size.flags(parser)
-    known = parser.read(words)
+    data_size.add_flags(parser)
+    known = parser.parse(argv)
     if not known.name:
-        _list()
+        _list_studies()
         return
-    study = get(known.name)
+    study = get_study(known.name)
     out = Path(known.out or f"studies/{study.name}-{known.size}")
     if known.size == "paper" and not known.start:
         _show_plan(study, known.seeds, out)
@@ -57,8 +57,8 @@ def run(words: list[str]) -> None:
     print(f"next: vitral report {out}/runs/*")
 
 
-def _list() -> None:
-    questions = {study.name: study.question for study in studies().values()}
+def _list_studies() -> None:
+    questions = {study.name: study.question for study in all_studies().values()}
     for name, question in sorted({**questions, DATA_SIZE: QUESTION}.items()):
         print(f"{name:12} {question}")
     print("next: vitral study NAME")
@@ -66,7 +66,7 @@ def _list() -> None:
 
 def _show_plan(study: Study, seeds: list[int], out: Path) -> None:
     print(study.setting["paper"])
-    for line in plan(study, "paper", seeds):
+    for line in describe_plan(study, "paper", seeds):
         print(line)
     print(f"files: {write_recipes(study, 'paper', seeds, out)}")
     print(f"next: vitral study {study.name} --size paper --start --out {out}")

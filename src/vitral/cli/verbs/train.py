@@ -13,85 +13,95 @@ import tyro
 import vitral.models
 import vitral.recipes
 import vitral.weights
-from vitral.cli.dry_run import at_least_one, lines, speed, without_plan
-from vitral.cli.logs import keep_log, say
-from vitral.cli.output import last_lines
+from vitral.cli.dry_run import (
+    cost_lines,
+    positive_float,
+    positive_int,
+    remove_plan_flags,
+)
+from vitral.cli.logs import say, set_log_folder
+from vitral.cli.output import summary_lines
 from vitral.errors import ConfigError
 from vitral.objectives import OBJECTIVES
 from vitral.training.activation_checkpoint import return_freed_memory
-from vitral.training.distributed import TIMEOUT, is_quiet, joined, rank
+from vitral.training.distributed import (
+    TIMEOUT,
+    get_rank,
+    is_reported_elsewhere,
+    process_group,
+)
 from vitral.workflows import TrainConfig
 from vitral.workflows.runtime import pick_device
-from vitral.workflows.train import begun, train
+from vitral.workflows.train import run_session, train
 
-OTHER_NAMES = {"--img-size": "--image-size", "-b": "--batch-size"}
+FLAG_ALIASES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""
-PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
-SAMPLING = "sampling."
+JSON_LITERALS = {"True": "true", "False": "false", "None": "null"}
+SAMPLING_PREFIX = "sampling."
 """Before the fields of Sampling, which are not the model's, in `--set`."""
-SHORT = re.compile(r"(-[bj])=?(\d+)")
+SHORT_FLAG = re.compile(r"(-[bj])=?(\d+)")
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Parse the flags on top of a recipe, train, and say where the result is."""
-    data, flags = data_first(words)
-    known, rest = first_flags().parse_known_args(flags)
+    data, flags = split_positional(argv)
+    known, rest = make_train_parser().parse_known_args(flags)
     if known.recipe is None:
         _list_recipes()
         return
-    if known.help or not words:
+    if known.help or not argv:
         show_help(known.recipe, known.objective)
         raise SystemExit(0 if known.help else 2)
     if not data:
         raise ConfigError(
             f"`vitral train` takes the data first, as in `vitral train DATA --out RUN`:"
-            f" got `{words[0]}`."
+            f" got `{argv[0]}`."
         )
     if not known.out and not known.dry_run:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
     if known.dry_run:
-        config, recipe, reason = configured(data, known, rest)
+        config, recipe, reason = resolve_config(data, known, rest)
         print(f"recipe: {recipe}, {reason}")
-        for line in lines(config, known.devices, known.flops_per_second):
+        for line in cost_lines(config, known.devices, known.flops_per_second):
             print(line)
-        print(f"command: vitral train {shlex.join(without_plan(words))}")
+        print(f"command: vitral train {shlex.join(remove_plan_flags(argv))}")
         return
     try:
-        with joined(pick_device(known.device), known.rank_timeout):
+        with process_group(pick_device(known.device), known.rank_timeout):
             _train(data, known, rest)
     except Exception as error:
-        if is_quiet(error):  # another rank here says it
+        if is_reported_elsewhere(error):  # another rank here says it
             raise SystemExit(getattr(error, "exit_code", 1)) from error
         raise
 
 
-def _train(data: str, known: argparse.Namespace, rest: list[str]) -> None:
-    config, recipe, reason = configured(data, known, rest)
-    out = Path(known.out)
-    with begun(config, out, resume=known.resume, device=known.device):
-        announce = say if rank() == 0 else None
-        if known.checkpoint_activations:
+def _train(data: str, args: argparse.Namespace, rest: list[str]) -> None:
+    config, recipe, reason = resolve_config(data, args, rest)
+    out = Path(args.out)
+    with run_session(config, out, resume=args.resume, device=args.device):
+        announce = say if get_rank() == 0 else None
+        if args.checkpoint_activations:
             return_freed_memory()
         if announce is not None:
-            keep_log(out)
+            set_log_folder(out)
             announce(f"recipe {recipe}: {reason}")
         finished = train(
             config,
             out,
-            resume=known.resume,
-            workers=known.workers,
-            device=known.device,
+            resume=args.resume,
+            workers=args.workers,
+            device=args.device,
             announce=announce,
-            shard=known.shard,
-            checkpoint_activations=known.checkpoint_activations,
-            rank_timeout=known.rank_timeout,
+            shard=args.shard,
+            checkpoint_activations=args.checkpoint_activations,
+            rank_timeout=args.rank_timeout,
         )
         if announce is not None:
-            for line in last_lines(finished):
+            for line in summary_lines(finished):
                 announce(line)
 
 
-class Configured(NamedTuple):
+class ResolvedConfig(NamedTuple):
     """Settings, the recipe that they began as, and why that one."""
 
     config: TrainConfig
@@ -99,61 +109,63 @@ class Configured(NamedTuple):
     reason: str
 
 
-def configured(data: str, known: argparse.Namespace, rest: list[str]) -> Configured:
+def resolve_config(
+    data: str, args: argparse.Namespace, rest: list[str]
+) -> ResolvedConfig:
     """The recipe of a command with its flags on top.
 
     Args:
-        known: what `first_flags` has read.
+        args: what `first_flags` has read.
         rest: the other flags.
     """
-    recipe, reason = known.recipe, "asked for"
+    recipe, reason = args.recipe, "asked for"
     if not recipe:
-        recipe, reason = vitral.recipes.choose(data, known.weights, known.model)
-    config = vitral.recipes.get(recipe)(data, known.weights)
-    config = _with_model_changes(config, known)
-    config = _with_objective(config, known.objective)
-    if known.twin:
+        recipe, reason = vitral.recipes.choose_recipe(data, args.weights, args.model)
+    config = vitral.recipes.get_recipe(recipe)(data, args.weights)
+    config = _with_model_changes(config, args)
+    config = _with_objective(config, args.objective)
+    if args.twin:
         config = vitral.recipes.twin(config)
-    config = parse(config, rest)
-    return Configured(config, recipe, reason)
+    config = apply_flags(config, rest)
+    return ResolvedConfig(config, recipe, reason)
 
 
-def parse(config: TrainConfig, words: list[str]) -> TrainConfig:
+def apply_flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
     """`config` with flags on top; an unknown flag prints the nearest and exits 2."""
     return tyro.cli(
         TrainConfig,
         default=config,
-        args=words,
+        args=argv,
         prog="vitral train DATA --out RUN",
         description="Flags on top of the recipe; the defaults are without one.",
         config=(tyro.conf.OmitArgPrefixes,),
     )
 
 
-class _Words(NamedTuple):
+class _SplitArgv(NamedTuple):
     data: str
     flags: list[str]
 
 
-def data_first(words: list[str]) -> _Words:
+def split_positional(argv: list[str]) -> _SplitArgv:
     """The data set, and the flags in one spelling: --kebab-case, long, apart."""
     flags: list[str] = []
-    for word in words:
-        short = SHORT.fullmatch(word)
+    for word in argv:
+        short = SHORT_FLAG.fullmatch(word)
         name, equals, value = word.partition("=")
         if short:
-            flags += [OTHER_NAMES.get(short[1], short[1]), short[2]]
+            flags += [FLAG_ALIASES.get(short[1], short[1]), short[2]]
         elif word.startswith("-"):
             name = name.replace("_", "-")
-            flags.append(OTHER_NAMES.get(name, name) + equals + value)
+            flags.append(FLAG_ALIASES.get(name, name) + equals + value)
         else:
             flags.append(word)
     if flags and not flags[0].startswith("-"):
-        return _Words(flags[0], flags[1:])
-    return _Words("", flags)
+        return _SplitArgv(flags[0], flags[1:])
+    return _SplitArgv("", flags)
 
 
-def first_flags() -> argparse.ArgumentParser:
+def make_train_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", default="")
     parser.add_argument("--recipe", default="", nargs="?")
@@ -168,8 +180,8 @@ def first_flags() -> argparse.ArgumentParser:
     parser.add_argument("--rank-timeout", type=float, default=TIMEOUT)
     parser.add_argument("--twin", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--devices", type=at_least_one, default=1)
-    parser.add_argument("--flops-per-second", type=speed, default=0.0)
+    parser.add_argument("--devices", type=positive_int, default=1)
+    parser.add_argument("--flops-per-second", type=positive_float, default=0.0)
     parser.add_argument("--linear-probe", action="store_true")
     parser.add_argument("--drop-path", type=float)
     parser.add_argument(
@@ -179,27 +191,27 @@ def first_flags() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> TrainConfig:
+def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     changes: dict[str, Any] = dict(config.model_changes)
     sampling: dict[str, Any] = {}
-    if known.model:
+    if args.model:
         # The size that is asked for by name comes before the recipe's own.
         sizes = {*vitral.models.SIZES["b"], "patch_size"}
         changes = {name: v for name, v in changes.items() if name not in sizes}
-    if known.drop_path is not None:
-        changes["drop_path_rate"] = known.drop_path
-    for word in known.set:
+    if args.drop_path is not None:
+        changes["drop_path_rate"] = args.drop_path
+    for word in args.set:
         name, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(
                 f"`--set {word}` must be FIELD=VALUE, such as `--set reg_tokens=4`."
             )
-        given = _value(value)
+        given = _parse_value(value)
         if isinstance(given, list | dict):
             raise ConfigError(
                 f"`--set {word}` must be one number, true, false, null or a word."
             )
-        of_sampling = name.removeprefix(SAMPLING)
+        of_sampling = name.removeprefix(SAMPLING_PREFIX)
         if of_sampling != name:
             sampling[of_sampling] = given
         else:
@@ -209,9 +221,9 @@ def _with_model_changes(config: TrainConfig, known: argparse.Namespace) -> Train
         before = config.preprocess_changes
         sampling = {**before.get("sampling", {}), **sampling}
         fields["preprocess_changes"] = {**before, "sampling": sampling}
-    if known.model:
-        fields["model"] = known.model
-    if known.linear_probe:
+    if args.model:
+        fields["model"] = args.model
+    if args.linear_probe:
         if not config.weights:
             raise ConfigError(
                 "`--linear-probe` keeps the weights of a pre-trained model: give them "
@@ -232,17 +244,17 @@ def _with_objective(config: TrainConfig, name: str) -> TrainConfig:
     return dataclasses.replace(config, objective=kind(), loop=loop)
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     """A number, a truth value or nothing; any other text is a word."""
     try:
-        return json.loads(PYTHON_WORDS.get(text, text))
+        return json.loads(JSON_LITERALS.get(text, text))
     except ValueError:
         return text
 
 
 def _list_recipes() -> None:
     """Every recipe, those of one kind in a line."""
-    for group, names in vitral.recipes.groups().items():
+    for group, names in vitral.recipes.group_names().items():
         print(f"{group:20} {' '.join(names)}")
     print("A name is both words with a dot between, as in vit.jft.b16.")
     print("next: vitral train DATA --recipe NAME --dry-run")
@@ -285,4 +297,4 @@ def show_help(recipe: str, objective: str) -> None:
         "                     of a video model num_frames=16, sampling.kind=dense\n"
     )
     example = TrainConfig(data="DATA", model="vit_s16", recipe=recipe)
-    parse(_with_objective(example, objective), ["--help"])
+    apply_flags(_with_objective(example, objective), ["--help"])

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitral.cli.flags import SCHEDULES, SPREAD
+from vitral.cli.flags import SCHEDULE_HELP, SCHEDULES
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, GateError
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import vitral.autotune  # at run time where it is used: `--help` waits for no torch
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Sweep, write table and figure, and name the point with the command for it."""
     parser = Parser(
         "tune-speed",
@@ -26,7 +26,11 @@ def run(words: list[str]) -> None:
     parser.add_argument("--ways", nargs="+", default=None, help="runtimes to try")
     parser.add_argument("--merge", type=int, nargs="+", default=None, metavar="R")
     parser.add_argument(
-        "--merge-schedule", nargs="+", choices=SCHEDULES, default=None, help=SPREAD
+        "--merge-schedule",
+        nargs="+",
+        choices=SCHEDULES,
+        default=None,
+        help=SCHEDULE_HELP,
     )
     parser.add_argument("--image-size", "--img-size", type=int, nargs="+", default=None)
     parser.add_argument("--batch-size", "-b", type=int, nargs="+", default=None)
@@ -37,7 +41,7 @@ def run(words: list[str]) -> None:
     parser.add_argument("--views", choices=("one", "own"), default="own")
     parser.add_argument("--quick", action="store_true", help="few ways, 100 images")
     parser.add_argument("--out", default="", help="default: tune-speed/ in the run")
-    known = parser.read(words)
+    known = parser.parse(argv)
     import vitral.autotune as tuning
 
     max_drop = known.max_drop
@@ -47,62 +51,62 @@ def run(words: list[str]) -> None:
     out = Path(known.out) if known.out else Path(known.run) / "tune-speed"
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
-    kept: list[tuning.Swept] = []
+    kept: list[tuning.SweepResult] = []
 
-    def keep(swept: tuning.Swept) -> None:
-        tuning.keep(out, swept, plan)
+    def keep(swept: tuning.SweepResult) -> None:
+        tuning.write_points(out, swept, plan)
         kept[:] = [swept]
 
     try:
-        swept = tuning.sweep(known.run, plan, keep=keep)
+        swept = tuning.sweep(known.run, plan, on_result=keep)
     except KeyboardInterrupt:
         if kept and kept[0].points:
             _show(kept[0], known, plan, out, max_drop)
         raise
     if _show(swept, known, plan, out, max_drop) is None:
-        raise GateError(_nothing(swept.points, max_drop, known.max_ms))
+        raise GateError(_no_point_message(swept.points, max_drop, known.max_ms))
 
 
-def _plan(known: argparse.Namespace) -> "vitral.autotune.Plan":
+def _plan(args: argparse.Namespace) -> "vitral.autotune.SweepPlan":
     """What was asked for; few ways where it is to be quick."""
-    from vitral.autotune import WAYS, Plan
+    from vitral.autotune import WAYS, SweepPlan
 
-    merges = known.merge or ((0, 16) if known.quick else Plan.merges)
-    if known.merge_schedule and not any(merges):
+    merges = args.merge or ((0, 16) if args.quick else SweepPlan.merges)
+    if args.merge_schedule and not any(merges):
         raise ConfigError(
             "`--merge-schedule` says how merged tokens are spread, and with "
             "`--merge 0` alone none are: name a rate above 0, or leave it out."
         )
-    return Plan(
-        ways=known.ways or tuple(WAYS),
+    return SweepPlan(
+        ways=args.ways or tuple(WAYS),
         merges=merges,
-        merge_schedules=known.merge_schedule or Plan.merge_schedules,
-        image_sizes=[(side, side) for side in known.image_size or ()],
-        batches=known.batch_size or ((8,) if known.quick else (1, 8)),
-        split=known.split,
-        images=min(known.images, 100) if known.quick else known.images,
-        rounds=min(known.rounds, 5) if known.quick else known.rounds,
-        minutes=known.minutes,
-        views="one" if known.views == "one" else None,
+        merge_schedules=args.merge_schedule or SweepPlan.merge_schedules,
+        image_sizes=[(side, side) for side in args.image_size or ()],
+        batches=args.batch_size or ((8,) if args.quick else (1, 8)),
+        split=args.split,
+        images=min(args.images, 100) if args.quick else args.images,
+        rounds=min(args.rounds, 5) if args.quick else args.rounds,
+        minutes=args.minutes,
+        views="one" if args.views == "one" else None,
     )
 
 
 def _show(
-    swept: "vitral.autotune.Swept",
-    known: argparse.Namespace,
-    plan: "vitral.autotune.Plan",
+    result: "vitral.autotune.SweepResult",
+    args: argparse.Namespace,
+    plan: "vitral.autotune.SweepPlan",
     out: Path,
     max_drop: float | None,
 ) -> "vitral.autotune.Point | None":
     """Write and print what there is; the chosen point."""
     import vitral.autotune as tuning
 
-    chosen = tuning.choose(swept.points, max_drop, known.max_ms)
-    files = tuning.write(out, swept, chosen, plan, max_drop)
-    for name, reason in swept.left_out.items():
+    chosen = tuning.choose(result.points, max_drop, args.max_ms)
+    files = tuning.write_results(out, result, chosen, plan, max_drop)
+    for name, reason in result.left_out.items():
         print(f"left out: {name}: {reason}")
-    print(tuning.as_markdown(swept.points, chosen), end="")
-    for line in tuning.caution(swept, chosen, plan):
+    print(tuning.as_markdown(result.points, chosen), end="")
+    for line in tuning.caution_lines(result, chosen, plan):
         print(line)
     print(f"files: {', '.join(str(file) for file in files)}")
     if chosen is None:
@@ -110,10 +114,10 @@ def _show(
     print(f"chosen: {chosen.candidate}")
     first, *then = tuning.commands(
         chosen,
-        known.run,
-        own_size=swept.own_size,
-        own_merge=swept.own_merge,
-        views=None if swept.views == swept.own_views else swept.views,
+        args.run,
+        run_size=result.run_size,
+        run_merge=result.run_merge,
+        views=None if result.views == result.run_views else result.views,
         max_drop=max_drop,
     )
     print(f"next: {first}")
@@ -122,7 +126,7 @@ def _show(
     return chosen
 
 
-def _nothing(
+def _no_point_message(
     points: "list[vitral.autotune.Point]", max_drop: float | None, max_ms: float | None
 ) -> str:
     bounds = []

@@ -9,19 +9,25 @@ from pathlib import Path
 
 import vitral.recipes
 from vitral.cli.parser import Parser
-from vitral.cli.verbs.train import OTHER_NAMES, configured, first_flags
+from vitral.cli.verbs.train import FLAG_ALIASES, make_train_parser, resolve_config
 from vitral.errors import ConfigError, GateError
 from vitral.workflows import TrainConfig
-from vitral.workflows.resume_check import Life, Start, errors_file, killed, unbroken
+from vitral.workflows.resume_check import (
+    StartCommand,
+    TrainProcess,
+    errors_file,
+    run_reference,
+    run_with_kills,
+)
 
 PROGRAM = (sys.executable, "-m", "vitral")
-DATA = "digits"
+DEFAULT_DATA = "digits"
 """Comes with the install."""
 
 
-def run(words: list[str]) -> None:
+def run(argv: list[str]) -> None:
     """Train unbroken, train with kills, compare, and say what was found."""
-    names, flags = _names_first(words)
+    names, flags = _split_positional(argv)
     parser = _parser()
     known, rest = parser.parse_known_args(flags)
     if not names:
@@ -34,20 +40,20 @@ def run(words: list[str]) -> None:
         value = getattr(known, name)
         if value < least:
             raise ConfigError(f"`--{name}` must be at least {least}: got {value}.")
-    data = names[1] if len(names) > 1 else DATA
-    config = vitral.recipes.get(names[0])(data, known.weights)
+    data = names[1] if len(names) > 1 else DEFAULT_DATA
+    config = vitral.recipes.get_recipe(names[0])(data, known.weights)
     command = ["train", data, "--recipe", names[0], *rest]
     if known.weights:
         command += ["--weights", known.weights]
-    command += _short_run(config, known.steps, rest)
+    command += _short_run_flags(config, known.steps, rest)
     command += ["--seed", str(known.seed)]
-    _require_flags(command[1:])
-    with _Place(known.out) as out:
-        start = starter([*PROGRAM, *command])
+    _validate_flags(command[1:])
+    with _OutputFolder(known.out) as out:
+        start = make_starter([*PROGRAM, *command])
         print(f"unbroken: vitral {' '.join(command)}", flush=True)
-        pace = unbroken(start, out / "unbroken", known.steps)
+        pace = run_reference(start, out / "unbroken", known.steps)
         print(f"now with {known.kills} kills, and --resume", flush=True)
-        result = killed(
+        result = run_with_kills(
             start,
             out / "killed",
             out / "unbroken",
@@ -59,7 +65,7 @@ def run(words: list[str]) -> None:
         for line in result.lines():
             print(line)
         result.require_equal(out)
-        same = result.same
+        same = result.diff
         print(
             f"equal bit for bit after {len(result.kills)} kills: {same.tensors} "
             f"tensors of the last checkpoint and of model/, {same.lines} lines of "
@@ -70,10 +76,10 @@ def run(words: list[str]) -> None:
             print(f"files: {out}")
 
 
-def starter(command: list[str]) -> Start:
+def make_starter(command: list[str]) -> StartCommand:
     """Start `command` with `--out FOLDER --resume`; what it says goes to files."""
 
-    def start(out: Path) -> Life:
+    def start(out: Path) -> TrainProcess:
         with errors_file(out).open("ab") as errors:
             return subprocess.Popen(
                 [*command, "--out", str(out), "--resume"],
@@ -85,13 +91,13 @@ def starter(command: list[str]) -> Start:
     return start
 
 
-def _require_flags(words: list[str]) -> None:
+def _validate_flags(argv: list[str]) -> None:
     """Leave with exit code 2 and a sentence where `vitral train` would."""
-    known, rest = first_flags().parse_known_args(words[1:])
-    configured(words[0], known, rest)
+    known, rest = make_train_parser().parse_known_args(argv[1:])
+    resolve_config(argv[0], known, rest)
 
 
-def _short_run(config: TrainConfig, steps: int, given: list[str]) -> list[str]:
+def _short_run_flags(config: TrainConfig, steps: int, given: list[str]) -> list[str]:
     """Flags that make any recipe short and save often; the user's own win."""
     loop, schedule = config.loop, config.schedule
     part = max(1, steps // 5)
@@ -109,18 +115,18 @@ def _short_run(config: TrainConfig, steps: int, given: list[str]) -> list[str]:
     return [word for name, value in chosen.items() for word in (name, str(value))]
 
 
-def _names_first(words: list[str]) -> tuple[list[str], list[str]]:
+def _split_positional(argv: list[str]) -> tuple[list[str], list[str]]:
     """RECIPE and DATA, and the flags in one spelling; at most two names."""
     names: list[str] = []
-    while words and not words[0].startswith("-") and len(names) < 2:
-        names.append(words[0])
-        words = words[1:]
+    while argv and not argv[0].startswith("-") and len(names) < 2:
+        names.append(argv[0])
+        argv = argv[1:]
     flags = []
-    for word in words:
+    for word in argv:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             name = name.replace("_", "-")
-        flags.append(OTHER_NAMES.get(name, name) + equals + value)
+        flags.append(FLAG_ALIASES.get(name, name) + equals + value)
     return names, flags
 
 
@@ -151,7 +157,7 @@ def _parser() -> Parser:
     return parser
 
 
-class _Place:
+class _OutputFolder:
     """The folder of both runs; a temporary one stays only where they differ."""
 
     def __init__(self, out: str) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def moved(
+def shift_rotate(
     pixels: Float[Tensor, "3 height width"],
     shift: float,
     rotate: float,
@@ -21,13 +21,13 @@ def moved(
     if shift:
         down = round(generator.uniform(-shift, shift) * height)
         right = round(generator.uniform(-shift, shift) * width)
-        pixels = _window(pixels, -down, -right, height, width)
+        pixels = _crop_with_edges(pixels, -down, -right, height, width)
     if rotate:
-        pixels = turned(pixels, float(generator.uniform(-rotate, rotate)))
+        pixels = rotate_image(pixels, float(generator.uniform(-rotate, rotate)))
     return pixels
 
 
-def turned(
+def rotate_image(
     pixels: Float[Tensor, "3 height width"], degrees: float
 ) -> Float[Tensor, "3 height width"]:
     """Turned counter-clockwise about the middle, bilinear, edges repeated."""
@@ -44,7 +44,7 @@ def turned(
     )[0]
 
 
-def _window(
+def _crop_with_edges(
     pixels: Float[Tensor, "3 rows columns"],
     top: int,
     left: int,

@@ -16,10 +16,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.augmentation.affine import moved
+from vitral.data.augmentation.affine import shift_rotate
 from vitral.data.augmentation.rand_augment_tf import rand_augment
 from vitral.data.images import Preprocess, Size, uint8
-from vitral.data.rng import keyed_generator, keyed_integer, torch_seeded
+from vitral.data.rng import fork_torch_rng, generator_for, seed_for
 from vitral.errors import ConfigError
 
 CROP_ASPECT = (3 / 4, 4 / 3)
@@ -119,17 +119,17 @@ class AugmentConfig:
     @property
     def uses_torchvision(self) -> bool:
         """Whether colours are varied or a part is erased."""
-        return bool(self.recolours or self.random_erasing)
+        return bool(self.changes_color or self.random_erasing)
 
     @property
-    def recolours(self) -> bool:
+    def changes_color(self) -> bool:
         """Whether operations of a policy, or the colour jitter, change the image."""
         operations = self.rand_augment or self.policy == "auto"
         return bool(operations or self.color_jitter)
 
-    def view(self, number: int) -> int:
+    def view(self, draw: int) -> int:
         """The view that the variation of this number shows."""
-        return number % self.views if self.views else number
+        return draw % self.views if self.views else draw
 
 
 class CropBox(NamedTuple):
@@ -156,36 +156,36 @@ class Augment:
         return not self.config.uses_torchvision
 
     def __call__(
-        self, image: Image.Image, example_id: str, number: int
+        self, image: Image.Image, example_id: str, draw: int
     ) -> Float[Tensor, "3 height width"]:
         """Vary and preprocess one RGB image; changes no global random state."""
-        eight = self.pixels(image, example_id, number)
+        eight = self.pixels(image, example_id, draw)
         if eight is not None:
             of = self.preprocess
-            return uint8.normalised(eight, of.mean, of.std)
+            return uint8.normalize(eight, of.mean, of.std)
         config = self.config
-        view, generator, image = self._begun(image, example_id, number)
-        pixels = self._cropped(image, generator)
-        if self._flips(generator):
+        view, generator, image = self._start(image, example_id, draw)
+        pixels = self._crop(image, generator)
+        if self._draw_flip(generator):
             pixels = pixels.flip(-1)
-        pixels = moved(pixels, config.shift, config.rotate, generator)
+        pixels = shift_rotate(pixels, config.shift, config.rotate, generator)
         if not config.uses_torchvision:
-            return self.preprocess.normalise(pixels)
+            return self.preprocess.normalize(pixels)
         from torchvision.transforms import v2  # slow to import, and not always needed
 
-        with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
-            if config.recolours:
+        with fork_torch_rng(seed_for("transforms", self.seed, view, example_id)):
+            if config.changes_color:
                 # On Pillow images: 8-bit integer steps, as these operations were
                 # defined, and no sum whose rounding depends on the number of threads.
                 whole = pixels.round().to(torch.uint8)
-                pixels = self._coloured(whole, generator).float()
-            result = self.preprocess.normalise(pixels)
+                pixels = self._apply_color_ops(whole, generator).float()
+            result = self.preprocess.normalize(pixels)
             if config.random_erasing:
                 return v2.RandomErasing(p=config.random_erasing, value=0)(result)
             return result
 
     def pixels(
-        self, image: Image.Image, example_id: str, number: int
+        self, image: Image.Image, example_id: str, draw: int
     ) -> UInt8[Tensor, "3 height width"] | None:
         """The varied image before it is normalised; None where a step of this
         configuration gives numbers that have no 8 bits."""
@@ -193,80 +193,84 @@ class Augment:
         whole = self.preprocess.antialias
         if not whole or config.shift or config.rotate or config.random_erasing:
             return None
-        view, generator, image = self._begun(image, example_id, number)
-        pixels = self._cropped_whole(image, generator)
-        if self._flips(generator):
+        view, generator, image = self._start(image, example_id, draw)
+        pixels = self._crop_uint8(image, generator)
+        if self._draw_flip(generator):
             pixels = pixels.flip(-1)
-        if not config.recolours:
+        if not config.changes_color:
             return pixels
-        with torch_seeded(keyed_integer("transforms", self.seed, view, example_id)):
-            return self._coloured(pixels, generator)
+        with fork_torch_rng(seed_for("transforms", self.seed, view, example_id)):
+            return self._apply_color_ops(pixels, generator)
 
-    def _begun(
-        self, image: Image.Image, example_id: str, number: int
+    def _start(
+        self, image: Image.Image, example_id: str, draw: int
     ) -> tuple[int, np.random.Generator, Image.Image]:
         """View, generator, and the image turned to its symmetry."""
-        view = self.config.view(number)
-        generator = keyed_generator("augment", self.seed, view, example_id)
+        view = self.config.view(draw)
+        generator = generator_for("augment", self.seed, view, example_id)
         if self.config.dihedral:
             symmetry = SYMMETRIES[self.symmetry(example_id, view)]
             image = image if symmetry is None else image.transpose(symmetry)
         return view, generator, image
 
-    def _flips(self, generator: np.random.Generator) -> bool:
+    def _draw_flip(self, generator: np.random.Generator) -> bool:
         return not self.config.dihedral and generator.random() < self.config.flip
 
     def symmetry(self, example_id: str, view: int) -> int:
         """The index into SYMMETRIES that a view of an example shows."""
-        return (keyed_integer("dihedral", self.seed, example_id) + view) % 8
+        return (seed_for("dihedral", self.seed, example_id) + view) % 8
 
-    def _cropped(
+    def _crop(
         self, image: Image.Image, generator: np.random.Generator
     ) -> Float[Tensor, "3 height width"]:
         preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
         if preprocess.antialias:
-            return self._cropped_whole(image, generator).float()
+            return self._crop_uint8(image, generator).float()
         if self.config.crop == "none":
-            return preprocess.resized(image)
+            return preprocess.resize_and_crop(image)
         if self.config.crop == "window":
-            larger = self._larger()
-            box = window(larger, size, generator)
-            return _inside(preprocess.resample(image, larger), box)
-        part = _cut(image, self._box(image, generator))
+            larger = self._oversize()
+            box = random_window(larger, size, generator)
+            return _crop_pixels(preprocess.resample(image, larger), box)
+        part = _crop_image(image, self._random_box(image, generator))
         return preprocess.resample(part, size)
 
-    def _cropped_whole(
+    def _crop_uint8(
         self, image: Image.Image, generator: np.random.Generator
     ) -> UInt8[Tensor, "3 height width"]:
         preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
         if self.config.crop == "none":
-            return uint8.values(preprocess.resized_image(image))
+            return uint8.to_planes(preprocess.resize_and_crop_image(image))
         if self.config.crop == "window":
-            larger = self._larger()
-            box = window(larger, size, generator)
+            larger = self._oversize()
+            box = random_window(larger, size, generator)
             whole = CropBox(0, 0, image.height, image.width)
-            return _inside(self._scaled(image, larger, whole), box)
-        return self._scaled(image, size, self._box(image, generator))
+            return _crop_pixels(self._resize_box(image, larger, whole), box)
+        return self._resize_box(image, size, self._random_box(image, generator))
 
-    def _scaled(
+    def _resize_box(
         self, image: Image.Image, size: Size, box: CropBox
     ) -> UInt8[Tensor, "3 height width"]:
         interpolation = self.preprocess.interpolation
         inside = Size(box.bottom - box.top, box.right - box.left)
         if interpolation == "nearest" or inside == size:
-            return uint8.values(self.preprocess.scaled(_cut(image, box), size))
-        return uint8.resized(image, size, interpolation, box)
+            return uint8.to_planes(
+                self.preprocess.resample_image(_crop_image(image, box), size)
+            )
+        return uint8.resize(image, size, interpolation, box)
 
-    def _box(self, image: Image.Image, generator: np.random.Generator) -> CropBox:
+    def _random_box(
+        self, image: Image.Image, generator: np.random.Generator
+    ) -> CropBox:
         source = Size(image.height, image.width)
         return inception_crop(source, self.config, generator)
 
-    def _larger(self) -> Size:
+    def _oversize(self) -> Size:
         height, width = self.preprocess.image_size
         share = math.sqrt(self.config.crop_area[0])
         return Size(round(height / share), round(width / share))
 
-    def _coloured(
+    def _apply_color_ops(
         self,
         pixels: UInt8[Tensor, "3 height width"],
         generator: np.random.Generator,
@@ -291,25 +295,25 @@ class Augment:
                     fill=_FILL,
                 )
             )
-        image = uint8.picture(pixels)
+        image = uint8.to_image(pixels)
         for operation in operations:
             image = operation(image)
         if original:
             magnitude = config.rand_augment_magnitude
             array = rand_augment(np.array(image), original, magnitude, generator)
             image = Image.fromarray(array)
-        return uint8.values(image)
+        return uint8.to_planes(image)
 
 
-def _inside(pixels: Tensor, box: CropBox) -> Tensor:
+def _crop_pixels(pixels: Tensor, box: CropBox) -> Tensor:
     return pixels[:, box.top : box.bottom, box.left : box.right]
 
 
-def _cut(image: Image.Image, box: CropBox) -> Image.Image:
+def _crop_image(image: Image.Image, box: CropBox) -> Image.Image:
     return image.crop((box.left, box.top, box.right, box.bottom))
 
 
-def window(source: Size, size: Size, generator: np.random.Generator) -> CropBox:
+def random_window(source: Size, size: Size, generator: np.random.Generator) -> CropBox:
     """A rectangle of this size, its place uniform."""
     top = int(generator.integers(source.height - size.height + 1))
     left = int(generator.integers(source.width - size.width + 1))

@@ -34,7 +34,7 @@ class MixConfig:
                 )
 
 
-class Mixed(NamedTuple):
+class MixedBatch(NamedTuple):
     """Mixed images and targets, and the weight of the unrolled ones."""
 
     image: Float[Tensor, "batch *frames channels height width"]
@@ -47,7 +47,7 @@ def mix(
     target: Float[Tensor, "batch classes"],
     config: MixConfig,
     generator: np.random.Generator,
-) -> Mixed:
+) -> MixedBatch:
     """Mix a batch with itself rolled by one.
 
     Mixup takes max(lambda, 1 - lambda), so the own label always leads. The weight of
@@ -72,12 +72,12 @@ def mix(
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
         cut[..., rows, columns] = image.roll(1, 0)[..., rows, columns]
         weight = 1 - box.area / (height * width)
-        return Mixed(cut, _blend(target, weight), weight)
+        return MixedBatch(cut, _blend(target, weight), weight)
     if config.mixup > 0:
         drawn = generator.beta(config.mixup, config.mixup)
         weight = max(drawn, 1 - drawn)
-        return Mixed(_blend(image, weight), _blend(target, weight), weight)
-    return Mixed(image, target, 1.0)
+        return MixedBatch(_blend(image, weight), _blend(target, weight), weight)
+    return MixedBatch(image, target, 1.0)
 
 
 class Box(NamedTuple):

@@ -17,13 +17,13 @@ from jaxtyping import Float32, UInt8
 Pixels = UInt8[np.ndarray, "height width 3"]
 
 FILL = 128
-CUTOUT = 40
+CUTOUT_HALF_SIDE = 40
 """Half the side of the hole in pixels, at magnitude 10, whatever the image's size."""
-TRANSLATE = 100
+TRANSLATE_PIXELS = 100
 """Pixels of a move at magnitude 10, whatever the image's size."""
-LARGEST = 10
+MAX_MAGNITUDE = 10
 """The magnitude at which the constants hold; beyond it the formulas go on."""
-LUMA = (0.2989, 0.587, 0.114)
+LUMA_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
 def rand_augment(
@@ -37,11 +37,11 @@ def rand_augment(
     names = list(OPERATIONS)
     for _ in range(num_ops):
         name = names[int(generator.integers(len(names)))]
-        pixels = OPERATIONS[name](pixels, magnitude / LARGEST, generator)
+        pixels = OPERATIONS[name](pixels, magnitude / MAX_MAGNITUDE, generator)
     return pixels
 
 
-def _signed(value: float, generator: np.random.Generator) -> float:
+def _random_sign(value: float, generator: np.random.Generator) -> float:
     return value if generator.integers(2) else -value
 
 
@@ -53,15 +53,15 @@ def autocontrast(pixels: Pixels) -> Pixels:
     low = pixels.min((0, 1)).astype(np.float32)
     high = pixels.max((0, 1)).astype(np.float32)
     scale = np.float32(255) / np.where(high > low, high - low, np.float32(1))
-    return np.where(high > low, _bytes(pixels * scale - low * scale), pixels)
+    return np.where(high > low, _to_uint8(pixels * scale - low * scale), pixels)
 
 
 def equalize(pixels: Pixels) -> Pixels:
     """Make each channel's histogram flat."""
-    return np.stack([_equalized(pixels[..., c]) for c in range(3)], axis=-1)
+    return np.stack([_equalize_channel(pixels[..., c]) for c in range(3)], axis=-1)
 
 
-def _equalized(channel: UInt8[np.ndarray, "height width"]) -> np.ndarray:
+def _equalize_channel(channel: UInt8[np.ndarray, "height width"]) -> np.ndarray:
     histogram = np.bincount(channel.reshape(-1), minlength=256)
     step = (histogram.sum() - histogram[channel.max()]) // 255
     if step == 0:
@@ -90,7 +90,7 @@ def solarize_add(pixels: Pixels, addition: int) -> Pixels:
 
 def color(pixels: Pixels, factor: float) -> Pixels:
     """From grey (0) over the image (1) to stronger colours."""
-    return _blend(grey(pixels), pixels, factor)
+    return _blend(grayscale(pixels), pixels, factor)
 
 
 def contrast(pixels: Pixels, factor: float) -> Pixels:
@@ -124,10 +124,10 @@ def sharpness(pixels: Pixels, factor: float) -> Pixels:
     return _blend(smooth, pixels, factor)
 
 
-def grey(pixels: Pixels) -> Pixels:
+def grayscale(pixels: Pixels) -> Pixels:
     """Luma in all three channels."""
-    luma = (pixels.astype(np.float32) / 255) @ np.array(LUMA, np.float32)
-    return np.repeat(_bytes(luma * np.float32(255.5))[..., None], 3, axis=-1)
+    luma = (pixels.astype(np.float32) / 255) @ np.array(LUMA_WEIGHTS, np.float32)
+    return np.repeat(_to_uint8(luma * np.float32(255.5))[..., None], 3, axis=-1)
 
 
 def _blend(zero: Pixels, one: Pixels, factor: float) -> Pixels:
@@ -135,10 +135,10 @@ def _blend(zero: Pixels, one: Pixels, factor: float) -> Pixels:
     if factor == 1:
         return one
     start = zero.astype(np.float32)
-    return _bytes(start + np.float32(factor) * (one.astype(np.float32) - start))
+    return _to_uint8(start + np.float32(factor) * (one.astype(np.float32) - start))
 
 
-def _bytes(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+def _to_uint8(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     return values.clip(0, 255).astype(np.uint8)
 
 
@@ -162,30 +162,30 @@ def rotate(pixels: Pixels, degrees: float) -> Pixels:
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     left = ((width - 1) - (cos * (width - 1) - sin * (height - 1))) / 2
     top = ((height - 1) - (sin * (width - 1) + cos * (height - 1))) / 2
-    return taken_at(pixels, (cos, -sin, left), (sin, cos, top))
+    return sample_nearest(pixels, (cos, -sin, left), (sin, cos, top))
 
 
 def shear_x(pixels: Pixels, level: float) -> Pixels:
     """Row y moves to the left by level * y."""
-    return taken_at(pixels, (1.0, level, 0.0), (0.0, 1.0, 0.0))
+    return sample_nearest(pixels, (1.0, level, 0.0), (0.0, 1.0, 0.0))
 
 
 def shear_y(pixels: Pixels, level: float) -> Pixels:
     """Column x moves up by level * x."""
-    return taken_at(pixels, (1.0, 0.0, 0.0), (level, 1.0, 0.0))
+    return sample_nearest(pixels, (1.0, 0.0, 0.0), (level, 1.0, 0.0))
 
 
 def translate_x(pixels: Pixels, by: float) -> Pixels:
     """Move to the left."""
-    return taken_at(pixels, (1.0, 0.0, by), (0.0, 1.0, 0.0))
+    return sample_nearest(pixels, (1.0, 0.0, by), (0.0, 1.0, 0.0))
 
 
 def translate_y(pixels: Pixels, by: float) -> Pixels:
     """Move up."""
-    return taken_at(pixels, (1.0, 0.0, 0.0), (0.0, 1.0, by))
+    return sample_nearest(pixels, (1.0, 0.0, 0.0), (0.0, 1.0, by))
 
 
-def taken_at(
+def sample_nearest(
     pixels: Pixels,
     at_x: tuple[float, float, float],
     at_y: tuple[float, float, float],
@@ -194,7 +194,7 @@ def taken_at(
     height, width, _ = pixels.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     columns, rows = (
-        _nearest(np.float32(a) * x + np.float32(b) * y + np.float32(c))
+        _round_half_away(np.float32(a) * x + np.float32(b) * y + np.float32(c))
         for a, b, c in (at_x, at_y)
     )
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
@@ -202,12 +202,12 @@ def taken_at(
     return np.where(inside[..., None], found, np.uint8(FILL))
 
 
-def _nearest(values: Float32[np.ndarray, "..."]) -> np.ndarray:
+def _round_half_away(values: Float32[np.ndarray, "..."]) -> np.ndarray:
     """Halves away from zero, as C rounds."""
     return np.copysign(np.floor(np.abs(values) + 0.5), values).astype(np.int64)
 
 
-def _enhance(share: float) -> float:
+def _enhance_factor(share: float) -> float:
     return share * 1.8 + 0.1
 
 
@@ -215,22 +215,32 @@ OPERATIONS: dict[str, Callable[[Pixels, float, np.random.Generator], Pixels]] = 
     "AutoContrast": lambda pixels, share, draw: autocontrast(pixels),
     "Equalize": lambda pixels, share, draw: equalize(pixels),
     "Invert": lambda pixels, share, draw: 255 - pixels,
-    "Rotate": lambda pixels, share, draw: rotate(pixels, _signed(30 * share, draw)),
+    "Rotate": lambda pixels, share, draw: rotate(
+        pixels, _random_sign(30 * share, draw)
+    ),
     "Posterize": lambda pixels, share, draw: posterize(pixels, int(share * 4)),
     "Solarize": lambda pixels, share, draw: solarize(pixels, int(share * 256)),
-    "Color": lambda pixels, share, draw: color(pixels, _enhance(share)),
-    "Contrast": lambda pixels, share, draw: contrast(pixels, _enhance(share)),
-    "Brightness": lambda pixels, share, draw: brightness(pixels, _enhance(share)),
-    "Sharpness": lambda pixels, share, draw: sharpness(pixels, _enhance(share)),
-    "ShearX": lambda pixels, share, draw: shear_x(pixels, _signed(0.3 * share, draw)),
-    "ShearY": lambda pixels, share, draw: shear_y(pixels, _signed(0.3 * share, draw)),
+    "Color": lambda pixels, share, draw: color(pixels, _enhance_factor(share)),
+    "Contrast": lambda pixels, share, draw: contrast(pixels, _enhance_factor(share)),
+    "Brightness": lambda pixels, share, draw: brightness(
+        pixels, _enhance_factor(share)
+    ),
+    "Sharpness": lambda pixels, share, draw: sharpness(pixels, _enhance_factor(share)),
+    "ShearX": lambda pixels, share, draw: shear_x(
+        pixels, _random_sign(0.3 * share, draw)
+    ),
+    "ShearY": lambda pixels, share, draw: shear_y(
+        pixels, _random_sign(0.3 * share, draw)
+    ),
     "TranslateX": lambda pixels, share, draw: translate_x(
-        pixels, _signed(TRANSLATE * share, draw)
+        pixels, _random_sign(TRANSLATE_PIXELS * share, draw)
     ),
     "TranslateY": lambda pixels, share, draw: translate_y(
-        pixels, _signed(TRANSLATE * share, draw)
+        pixels, _random_sign(TRANSLATE_PIXELS * share, draw)
     ),
-    "Cutout": lambda pixels, share, draw: cutout(pixels, int(share * CUTOUT), draw),
+    "Cutout": lambda pixels, share, draw: cutout(
+        pixels, int(share * CUTOUT_HALF_SIDE), draw
+    ),
     "SolarizeAdd": lambda pixels, share, draw: solarize_add(pixels, int(share * 110)),
 }
 """The operations in the code's order; the share of the largest magnitude decides."""

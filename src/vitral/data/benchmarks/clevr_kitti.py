@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data.benchmarks.subsets import Pool, Split
-from vitral.data.dataset import DataSet, FileReader
+from vitral.data.benchmarks.subsets import PublishedSplit, SourceSplits
+from vitral.data.dataset import Dataset, FileReader
 from vitral.data.sources import read_named
 from vitral.errors import DataError
 
@@ -36,7 +36,7 @@ def bucket(distance: float, edges: Sequence[float]) -> int:
     return int((np.float32(distance) > np.array(edges, dtype=np.float32)).sum())
 
 
-def clevr(root: Path) -> Pool:
+def clevr(root: Path) -> SourceSplits:
     """CLEVR with the distance of the nearest object; its val is the test.
 
     Raises:
@@ -55,11 +55,11 @@ def clevr(root: Path) -> Pool:
         ids = [example.id for example in dataset.select(split)]
         names = [Path(id_).name for id_ in ids]
         labels = np.array([bucket(nearest[name], CLEVR_EDGES) for name in names])
-        splits[split] = Split(ids=ids, keys=names, labels=labels)
-    return Pool(classes=CLEVR_CLASSES, splits=splits, reader=dataset.reader)
+        splits[split] = PublishedSplit(ids=ids, keys=names, labels=labels)
+    return SourceSplits(classes=CLEVR_CLASSES, splits=splits, reader=dataset.reader)
 
 
-def clevr_count(root: Path) -> DataSet:
+def clevr_count(root: Path) -> Dataset:
     """CLEVR with the number of objects, 3 to 10, as eight classes."""
     dataset = read_named("clevr_counts", root)
     return replace(
@@ -72,7 +72,7 @@ def clevr_count(root: Path) -> DataSet:
     )
 
 
-def kitti(root: Path) -> Pool:
+def kitti(root: Path) -> SourceSplits:
     """KITTI's labelled pictures with the distance of the nearest vehicle ahead.
 
     Train, val and test share no video: 10 % of the videos are test and 10 % val, drawn
@@ -83,7 +83,7 @@ def kitti(root: Path) -> Pool:
     """
     folder = root / "Kitti" / "raw"
     names = _kitti_pictures(root)
-    videos = _videos(folder / "mapping")
+    videos = _read_videos(folder / "mapping")
     splits = {}
     for split, numbers in split_videos(videos).items():
         ids = [f"{number:06d}.png" for number in sorted(numbers)]
@@ -94,12 +94,12 @@ def kitti(root: Path) -> Pool:
                 "devkit names. Complete the files."
             )
         labels = [
-            bucket(nearest_vehicle(_label_file(folder, id_)), KITTI_EDGES)
+            bucket(nearest_vehicle(_read_label_file(folder, id_)), KITTI_EDGES)
             for id_ in ids
         ]
-        splits[split] = Split(ids=ids, keys=ids, labels=np.array(labels))
+        splits[split] = PublishedSplit(ids=ids, keys=ids, labels=np.array(labels))
     reader = FileReader(root=folder / "training" / "image_2")
-    return Pool(classes=KITTI_CLASSES, splits=splits, reader=reader)
+    return SourceSplits(classes=KITTI_CLASSES, splits=splits, reader=reader)
 
 
 def nearest_vehicle(text: str) -> float:
@@ -137,11 +137,13 @@ def _kitti_pictures(root: Path) -> set[str]:
         try:
             found = Kitti(str(root), train=True, download=True)
         except Exception as error:
-            raise _absent(root / "Kitti", "image_2 and label_2", error) from error
+            raise _missing_files_error(
+                root / "Kitti", "image_2 and label_2", error
+            ) from error
     return {Path(image).name for image in found.images}
 
 
-def _videos(folder: Path) -> list[str]:
+def _read_videos(folder: Path) -> list[str]:
     """The video of every labelled picture, from the devkit."""
     files = folder / "train_rand.txt", folder / "train_mapping.txt"
     if not all(file.is_file() for file in files):
@@ -150,17 +152,19 @@ def _videos(folder: Path) -> list[str]:
         try:
             download_and_extract_archive(_DEVKIT, str(folder.parent))
         except Exception as error:
-            raise _absent(folder, " and ".join(f.name for f in files), error) from error
+            raise _missing_files_error(
+                folder, " and ".join(f.name for f in files), error
+            ) from error
     order, mapping = (file.read_text(encoding="utf-8") for file in files)
     lines = mapping.splitlines()
     return [lines[int(number) - 1].split()[1] for number in order.split(",")]
 
 
-def _label_file(folder: Path, picture: str) -> str:
+def _read_label_file(folder: Path, picture: str) -> str:
     return (folder / "training/label_2" / f"{picture[:-4]}.txt").read_text("utf-8")
 
 
-def _absent(folder: Path, what: str, error: Exception) -> DataError:
+def _missing_files_error(folder: Path, what: str, error: Exception) -> DataError:
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return DataError(
         f"The data set vtab/kitti_distance is not complete in {folder} ({what}) and "

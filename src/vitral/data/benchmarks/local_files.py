@@ -8,17 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data.benchmarks.subsets import Pool, Split, per_class, pool_of
-from vitral.data.benchmarks.tfrecord import read_at, read_records
-from vitral.data.dataset import DataSet, Example, FileReader
-from vitral.data.images import Decoded, decode
+from vitral.data.benchmarks.subsets import (
+    PublishedSplit,
+    SourceSplits,
+    source_splits_from_dataset,
+    split_per_class,
+)
+from vitral.data.benchmarks.tfrecord import read_record, read_records
+from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.images import DecodedImage, decode
 from vitral.data.sources import read_folder, read_named
 from vitral.errors import DataError
 
 DMLAB_CLASSES = tuple(str(number) for number in range(6))
 """Close, far or very far from a reward or a punishment; its publisher numbers them."""
-GRADES = ("no", "mild", "moderate", "severe", "proliferative")
-SHOTS_OF_CALTECH = 30
+RETINOPATHY_CLASSES = ("no", "mild", "moderate", "severe", "proliferative")
+CALTECH_SHOTS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,27 +32,29 @@ class RecordReader:
 
     folder: Path
 
-    def __call__(self, example: Example) -> Decoded:
+    def __call__(self, example: Example) -> DecodedImage:
         name, offset = example.id.split("/")
-        content = read_at(self.folder / name, int(offset))["image"]
+        content = read_record(self.folder / name, int(offset))["image"]
         assert isinstance(content, bytes)
         return decode(content)
 
 
-def class_folders(folder: str, page: str, key: Callable[[str], str]) -> "Reading":
+def class_folder_reader(
+    folder: str, page: str, key: Callable[[str], str]
+) -> "SplitsReader":
     """A reader of class folders below the data root, published in one piece."""
 
-    def read(root: Path) -> Pool:
+    def read(root: Path) -> SourceSplits:
         place = root / folder
         if not place.is_dir():
-            raise _missing(place, "one folder per class", page)
+            raise _missing_file_error(place, "one folder per class", page)
         dataset = read_folder(place)
-        return pool_of(dataset, key)
+        return source_splits_from_dataset(dataset, key)
 
     return read
 
 
-def caltech101(root: Path) -> Pool:
+def caltech101(root: Path) -> SourceSplits:
     """Caltech-101 with its background class: 30 images of each class are train.
 
     Which 30 is ours: TensorFlow Datasets draws them in the order of its disk.
@@ -56,11 +63,13 @@ def caltech101(root: Path) -> Pool:
         DataError: the files are absent and cannot be downloaded, or too few.
     """
     read_named("caltech101", root)
-    pool = pool_of(read_folder(root / "caltech101" / "101_ObjectCategories"), str)
-    return replace(pool, splits=per_class(pool.splits[""], SHOTS_OF_CALTECH))
+    pool = source_splits_from_dataset(
+        read_folder(root / "caltech101" / "101_ObjectCategories"), str
+    )
+    return replace(pool, splits=split_per_class(pool.splits[""], CALTECH_SHOTS))
 
 
-def retinopathy(root: Path) -> Pool:
+def retinopathy(root: Path) -> SourceSplits:
     """Kaggle's eyes, 2015: of the test images the public ones are val.
 
     VTAB reads them rescaled to a radius of 300 pixels with the local average removed
@@ -70,8 +79,8 @@ def retinopathy(root: Path) -> Pool:
         DataError: a table or an image is missing.
     """
     folder = root / "diabetic_retinopathy"
-    train = _table(folder / "trainLabels.csv", ("image", "level"))
-    test = _table(folder / "retinopathy_solution.csv", ("image", "level", "Usage"))
+    train = _read_table(folder / "trainLabels.csv", ("image", "level"))
+    test = _read_table(folder / "retinopathy_solution.csv", ("image", "level", "Usage"))
     splits = {}
     for split, place, rows in (
         ("train", "train", train),
@@ -86,15 +95,17 @@ def retinopathy(root: Path) -> Pool:
                 f"{folder / place} lacks {lost[0]}.jpeg and {len(lost) - 1} more that "
                 "the tables list. Complete the images."
             )
-        splits[split] = Split(
+        splits[split] = PublishedSplit(
             ids=[f"{place}/{name}.jpeg" for name in names],
             keys=names,
             labels=np.array([int(row["level"]) for row in rows], dtype=np.int64),
         )
-    return Pool(classes=GRADES, splits=splits, reader=FileReader(root=folder))
+    return SourceSplits(
+        classes=RETINOPATHY_CLASSES, splits=splits, reader=FileReader(root=folder)
+    )
 
 
-def dmlab(root: Path) -> Pool:
+def dmlab(root: Path) -> SourceSplits:
     """DMLab's frames from the TFRecord files that VTAB publishes.
 
     Raises:
@@ -105,20 +116,20 @@ def dmlab(root: Path) -> Pool:
     for split, published in (("train", "train"), ("val", "validation"), ("test",) * 2):
         files = sorted(folder.glob(f"dmlab-{published}.tfrecord*"))
         if not files:
-            raise _missing(
+            raise _missing_file_error(
                 folder / f"dmlab-{published}.tfrecord",
                 "TFRecord files",
                 "https://storage.googleapis.com/dmlab-vtab/dmlab.tar.gz",
             )
-        rows = [row for file in files for row in _frames(file)]
+        rows = [row for file in files for row in _read_frames(file)]
         ids, keys, labels = zip(*rows, strict=True)
-        splits[split] = Split(ids=ids, keys=keys, labels=np.array(labels))
-    return Pool(
+        splits[split] = PublishedSplit(ids=ids, keys=keys, labels=np.array(labels))
+    return SourceSplits(
         classes=DMLAB_CLASSES, splits=splits, reader=RecordReader(folder=folder)
     )
 
 
-def birds(root: Path) -> Pool:
+def birds(root: Path) -> SourceSplits:
     """CUB-200-2011 with its own train and test (Wah et al., 2011).
 
     Raises:
@@ -126,10 +137,10 @@ def birds(root: Path) -> Pool:
     """
     folder = root / "CUB_200_2011"
     paths, labels, train = (
-        dict(_pairs(folder / f"{name}.txt"))
+        dict(_read_pairs(folder / f"{name}.txt"))
         for name in ("images", "image_class_labels", "train_test_split")
     )
-    classes = tuple(name for _, name in _pairs(folder / "classes.txt"))
+    classes = tuple(name for _, name in _read_pairs(folder / "classes.txt"))
     if not set(paths) == set(labels) == set(train):
         raise DataError(
             f"The lists of {folder} do not name the same images. Fetch them again."
@@ -137,38 +148,40 @@ def birds(root: Path) -> Pool:
     splits = {}
     for split, flag in (("train", "1"), ("test", "0")):
         chosen = [number for number in paths if train[number] == flag]
-        splits[split] = Split(
+        splits[split] = PublishedSplit(
             ids=[paths[number] for number in chosen],
             keys=[paths[number] for number in chosen],
             labels=np.array([int(labels[number]) - 1 for number in chosen]),
         )
-    return Pool(
+    return SourceSplits(
         classes=classes, splits=splits, reader=FileReader(root=folder / "images")
     )
 
 
-def named(name: str, key: Callable[[str], str]) -> "Reading":
+def torchvision_reader(name: str, key: Callable[[str], str]) -> "SplitsReader":
     """A reader of a torchvision set by its name here."""
 
-    def read(root: Path) -> Pool:
-        return pool_of(read_named(name, root), key)
+    def read(root: Path) -> SourceSplits:
+        return source_splits_from_dataset(read_named(name, root), key)
 
     return read
 
 
-def changed(make: Callable[[Path], DataSet], key: Callable[[str], str]) -> "Reading":
+def dataset_reader(
+    make: Callable[[Path], Dataset], key: Callable[[str], str]
+) -> "SplitsReader":
     """A reader of a data set that was made from a torchvision set."""
 
-    def read(root: Path) -> Pool:
-        return pool_of(make(root), key)
+    def read(root: Path) -> SourceSplits:
+        return source_splits_from_dataset(make(root), key)
 
     return read
 
 
-Reading = Callable[[Path], Pool]
+SplitsReader = Callable[[Path], SourceSplits]
 
 
-def _frames(file: Path) -> Iterator[tuple[str, str, int]]:
+def _read_frames(file: Path) -> Iterator[tuple[str, str, int]]:
     """Id, key and label of each frame."""
     for record in read_records(file):
         name, label = record.features.get("filename"), record.features.get("label")
@@ -181,9 +194,9 @@ def _frames(file: Path) -> Iterator[tuple[str, str, int]]:
         yield f"{file.name}/{record.offset}", name.decode(), label
 
 
-def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     if not path.is_file():
-        raise _missing(
+        raise _missing_file_error(
             path,
             f"a table with {','.join(columns)}",
             "https://www.kaggle.com/c/diabetic-retinopathy-detection/data",
@@ -197,10 +210,10 @@ def _table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
     """The two words of every line."""
     if not path.is_file():
-        raise _missing(
+        raise _missing_file_error(
             path,
             "its lists and images/",
             "https://data.caltech.edu/records/65de6-vp158",
@@ -209,7 +222,7 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
     return [(first, rest) for first, _, rest in (line.partition(" ") for line in lines)]
 
 
-def _missing(path: Path, what: str, page: str) -> DataError:
+def _missing_file_error(path: Path, what: str, page: str) -> DataError:
     return DataError(
         f"{path} is missing ({what}) and is not downloaded: place it there from "
         f"{page}, or give another data root."

@@ -17,22 +17,22 @@ import numpy as np
 from PIL import Image
 
 from vitral.atomic_io import write_atomic
-from vitral.data.benchmarks.subsets import Pool, Split
+from vitral.data.benchmarks.subsets import PublishedSplit, SourceSplits
 from vitral.data.dataset import Example
-from vitral.data.images import Decoded, to_rgb
+from vitral.data.images import DecodedImage, to_rgb
 from vitral.errors import DataError
 
-_NORB_KIND: dict[int, np.dtype[Any]] = {
+_NORB_DTYPES: dict[int, np.dtype[Any]] = {
     0x1E3D4C55: np.dtype("u1"),
     0x1E3D4C54: np.dtype("<i4"),
 }
 """First four bytes of a matrix to the type of its numbers."""
-_NORB_NAMES = {
+_NORB_FILES = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
     "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
 }
 DSPRITES = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
-BINS = 16
+DSPRITES_BINS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,14 @@ class StackReader:
     scale: int
     """What a pixel is multiplied by to reach 0..255."""
 
-    def __call__(self, example: Example) -> Decoded:
+    def __call__(self, example: Example) -> DecodedImage:
         _, split, index = example.id.split("/")
-        stack = _stack(dict(self.files)[split])
+        stack = _open_stack(dict(self.files)[split])
         grey = stack[int(index)] * np.uint8(self.scale)
         return to_rgb(Image.fromarray(np.ascontiguousarray(grey)))
 
 
-def norb(root: Path, what: Literal["azimuth", "elevation"]) -> Pool:
+def norb(root: Path, what: Literal["azimuth", "elevation"]) -> SourceSplits:
     """smallNORB with the azimuth (18 steps of 20 degrees) or elevation (9) as label.
 
     Raises:
@@ -59,19 +59,19 @@ def norb(root: Path, what: Literal["azimuth", "elevation"]) -> Pool:
     """
     column, step, classes = (2, 2, 18) if what == "azimuth" else (1, 1, 9)
     splits, files = {}, []
-    for split, name in _NORB_NAMES.items():
-        pictures = _unpacked(root / "smallnorb", f"{name}-dat.mat")
-        info = read_norb(_unpacked(root / "smallnorb", f"{name}-info.mat"))
+    for split, name in _NORB_FILES.items():
+        pictures = _unpack(root / "smallnorb", f"{name}-dat.mat")
+        info = read_norb(_unpack(root / "smallnorb", f"{name}-info.mat"))
         labels = np.asarray(info[:, column], dtype=np.int64) // step
         if len(read_norb(pictures)) != len(labels):
             raise DataError(
                 f"{pictures} holds {len(read_norb(pictures))} pairs of pictures, but "
                 f"its info file {len(labels)} rows. Fetch both again."
             )
-        splits[split] = _numbered("norb", split, labels)
+        splits[split] = _make_split("norb", split, labels)
         files.append((split, pictures))
-    return Pool(
-        classes=_degrees(classes, what),
+    return SourceSplits(
+        classes=_angle_classes(classes, what),
         splits=splits,
         reader=StackReader(files=tuple(files), scale=1),
     )
@@ -84,7 +84,7 @@ def read_norb(path: Path) -> np.ndarray:
         DataError: the file is not such a matrix or is cut off.
     """
     header = np.fromfile(path, dtype="<i4", count=2)
-    kind = _NORB_KIND.get(int(header[0])) if len(header) == 2 else None
+    kind = _NORB_DTYPES.get(int(header[0])) if len(header) == 2 else None
     if kind is None:
         raise DataError(
             f"{path} is not one of NORB's binary matrices of bytes or integers. Fetch "
@@ -103,7 +103,7 @@ def read_norb(path: Path) -> np.ndarray:
     return np.memmap(path, kind, "r", start, tuple(int(size) for size in sizes))
 
 
-def dsprites(root: Path, what: Literal["location", "orientation"]) -> Pool:
+def dsprites(root: Path, what: Literal["location", "orientation"]) -> SourceSplits:
     """dSprites with the x position (32) or the orientation (40) in 16 bins.
 
     The pictures are unpacked once beside the archive, into 3 GB, to be read one by one.
@@ -113,7 +113,9 @@ def dsprites(root: Path, what: Literal["location", "orientation"]) -> Pool:
     """
     archive = root / "dsprites" / DSPRITES
     if not archive.is_file():
-        raise _missing(archive, "https://github.com/google-deepmind/dsprites-dataset")
+        raise _missing_file_error(
+            archive, "https://github.com/google-deepmind/dsprites-dataset"
+        )
     try:
         with np.load(archive, allow_pickle=False) as arrays:
             latents = arrays["latents_classes"]
@@ -127,24 +129,24 @@ def dsprites(root: Path, what: Literal["location", "orientation"]) -> Pool:
             f"{error}. Fetch the file again."
         ) from error
     column, values = (4, 32) if what == "location" else (3, 40)
-    labels = latents[:, column].astype(np.int64) * BINS // values
-    return Pool(
-        classes=tuple(str(number) for number in range(BINS)),
-        splits={"": _numbered("dsprites", "all", labels)},
+    labels = latents[:, column].astype(np.int64) * DSPRITES_BINS // values
+    return SourceSplits(
+        classes=tuple(str(number) for number in range(DSPRITES_BINS)),
+        splits={"": _make_split("dsprites", "all", labels)},
         reader=StackReader(files=(("all", pictures),), scale=255),
     )
 
 
-def _numbered(name: str, split: str, labels: np.ndarray) -> Split:
+def _make_split(name: str, split: str, labels: np.ndarray) -> PublishedSplit:
     numbers = range(len(labels))
-    return Split(
+    return PublishedSplit(
         ids=[f"{name}/{split}/{number:06d}" for number in numbers],
         keys=[str(number) for number in numbers],
         labels=labels,
     )
 
 
-def _degrees(classes: int, what: str) -> tuple[str, ...]:
+def _angle_classes(classes: int, what: str) -> tuple[str, ...]:
     """Azimuth in degrees, elevation as degrees from the horizontal, as published."""
     if what == "azimuth":
         return tuple(f"{20 * number}" for number in range(classes))
@@ -152,20 +154,22 @@ def _degrees(classes: int, what: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4)
-def _stack(path: Path) -> np.ndarray:
+def _open_stack(path: Path) -> np.ndarray:
     """Grey pictures [pictures, height, width], mapped from the disk."""
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     return read_norb(path)[:, 0]
 
 
-def _unpacked(folder: Path, name: str) -> Path:
+def _unpack(folder: Path, name: str) -> Path:
     """The matrix of that name, unpacked beside its .gz if that is what is there."""
     path, packed = folder / name, folder / f"{name}.gz"
     if path.is_file():
         return path
     if not packed.is_file():
-        raise _missing(path, "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/")
+        raise _missing_file_error(
+            path, "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"
+        )
     try:
         with gzip.open(packed) as source:
             _copy(source, path)
@@ -186,7 +190,7 @@ def _copy(source: Any, path: Path) -> None:
     write_atomic(path, content)
 
 
-def _missing(path: Path, page: str) -> DataError:
+def _missing_file_error(path: Path, page: str) -> DataError:
     return DataError(
         f"{path} is missing and is not downloaded: place it there from {page}, or give "
         "another data root."

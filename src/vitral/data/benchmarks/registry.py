@@ -69,13 +69,13 @@ def groups() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def expand(words: Iterable[str]) -> tuple[str, ...]:
+def expand(entries: Iterable[str]) -> tuple[str, ...]:
     """Data sets for words that may be groups; each once, in order.
 
     A word that is no group stays as it is: a name, a folder or a table.
     """
     known = groups()
-    names = [name for word in words for name in known.get(word, (word,))]
+    names = [name for word in entries for name in known.get(word, (word,))]
     return tuple(dict.fromkeys(names))
 
 

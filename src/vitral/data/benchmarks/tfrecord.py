@@ -17,7 +17,7 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _HEADER = struct.Struct("<QI")
 
 
-class Record(NamedTuple):
+class TFRecord(NamedTuple):
     """One example of a file."""
 
     offset: int
@@ -25,7 +25,7 @@ class Record(NamedTuple):
     features: dict[str, bytes | int]
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[TFRecord]:
     """Every record of a file, in order.
 
     Raises:
@@ -35,19 +35,19 @@ def read_records(path: Path) -> Iterator[Record]:
         size = path.stat().st_size
         offset = 0
         while offset < size:
-            content = _content(file, path, offset)
-            yield Record(offset, _example(content, path, offset))
+            content = _read_content(file, path, offset)
+            yield TFRecord(offset, _parse_example(content, path, offset))
             offset += _HEADER.size + len(content) + 4
 
 
-def read_at(path: Path, offset: int) -> dict[str, bytes | int]:
+def read_record(path: Path, offset: int) -> dict[str, bytes | int]:
     """The features of the record that starts at a byte.
 
     Raises:
         DataError: as `read_records`.
     """
     with _open(path) as file:
-        return _example(_content(file, path, offset), path, offset)
+        return _parse_example(_read_content(file, path, offset), path, offset)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -57,7 +57,7 @@ def _open(path: Path) -> BinaryIO:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _content(file: BinaryIO, path: Path, offset: int) -> bytes:
+def _read_content(file: BinaryIO, path: Path, offset: int) -> bytes:
     file.seek(offset)
     header = file.read(_HEADER.size)
     left = path.stat().st_size - offset - _HEADER.size - 4
@@ -71,14 +71,14 @@ def _content(file: BinaryIO, path: Path, offset: int) -> bytes:
     return file.read(length)
 
 
-def _example(content: bytes, path: Path, offset: int) -> dict[str, bytes | int]:
+def _parse_example(content: bytes, path: Path, offset: int) -> dict[str, bytes | int]:
     features: dict[str, bytes | int] = {}
     try:
-        for message in _fields(content, 1):
-            for entry in _fields(message, 1):
-                (name,) = _fields(entry, 1)
-                (feature,) = _fields(entry, 2)
-                features[name.decode()] = _value(feature)
+        for message in _iter_fields(content, 1):
+            for entry in _iter_fields(message, 1):
+                (name,) = _iter_fields(entry, 1)
+                (feature,) = _iter_fields(entry, 2)
+                features[name.decode()] = _parse_value(feature)
     except (ValueError, IndexError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} holds something else than a tf.train.Example at byte {offset}. "
@@ -87,46 +87,46 @@ def _example(content: bytes, path: Path, offset: int) -> dict[str, bytes | int]:
     return features
 
 
-def _value(feature: bytes) -> bytes | int:
+def _parse_value(feature: bytes) -> bytes | int:
     """The only value of a feature."""
-    for values in _fields(feature, 1):
-        (value,) = _fields(values, 1)
+    for values in _iter_fields(feature, 1):
+        (value,) = _iter_fields(values, 1)
         return value
-    for values in _fields(feature, 3):
+    for values in _iter_fields(feature, 3):
         # One number is written as a varint, or as a packed list of one.
-        packed = list(_fields(values, 1))
-        return _varint(packed[0], 0)[0] if packed else _varint(values, 1)[0]
+        packed = list(_iter_fields(values, 1))
+        return _read_varint(packed[0], 0)[0] if packed else _read_varint(values, 1)[0]
     raise ValueError("neither bytes nor whole numbers")
 
 
-def _fields(message: bytes, wanted: int) -> Iterator[bytes]:
+def _iter_fields(message: bytes, field_number: int) -> Iterator[bytes]:
     """Contents of the length-delimited fields of one number."""
     place = 0
     while place < len(message):
-        tag, place = _varint(message, place)
+        tag, place = _read_varint(message, place)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
-            _, place = _varint(message, place)
+            _, place = _read_varint(message, place)
         elif kind in (_FIXED64, _FIXED32):
             place += 8 if kind == _FIXED64 else 4
         elif kind == _LENGTH:
-            length, place = _varint(message, place)
+            length, place = _read_varint(message, place)
             if place + length > len(message):
                 raise ValueError("a field that does not end")
-            if number == wanted:
+            if number == field_number:
                 yield message[place : place + length]
             place += length
         else:
             raise ValueError(f"wire type {kind}")
 
 
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    """The number that starts at `place`, and where it ends."""
+def _read_varint(message: bytes, offset: int) -> tuple[int, int]:
+    """The number that starts at `offset`, and where it ends."""
     number = shift = 0
     while True:
-        byte = message[place]
-        place += 1
+        byte = message[offset]
+        offset += 1
         number |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            return number, place
+            return number, offset

@@ -9,25 +9,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vitral.data.benchmarks import clevr_kitti, local_files, norb_dsprites
-from vitral.data.benchmarks.local_files import Reading, class_folders
+from vitral.data.benchmarks.local_files import SplitsReader, class_folder_reader
 from vitral.data.benchmarks.registry import FULL, VTAB_TRAIN, VTAB_VAL
-from vitral.data.benchmarks.subsets import Part, draw
-from vitral.data.dataset import DataSet
+from vitral.data.benchmarks.subsets import SplitSlice, draw_subset
+from vitral.data.dataset import Dataset
 from vitral.data.sources import default_root
 
-FIXED = "train, val and test are the benchmark's; a seed or share does not move them"
+FIXED_SPLITS_NOTE = (
+    "train, val and test are the benchmark's; a seed or share does not move them"
+)
 
 
-class Task(NamedTuple):
+class BenchmarkTask(NamedTuple):
     """How a name becomes a data set."""
 
-    read: Reading
-    train: Part
-    val: Part | None
-    test: Part
+    read: SplitsReader
+    train: SplitSlice
+    val: SplitSlice | None
+    test: SplitSlice
 
 
-def _base(id_: str) -> str:
+def _file_name(id_: str) -> str:
     return id_.rpartition("/")[2]
 
 
@@ -35,117 +37,154 @@ def _class_and_name(id_: str) -> str:
     return "/".join(id_.split("/")[-2:])
 
 
-def _joined(id_: str) -> str:
+def _class_underscore_name(id_: str) -> str:
     return "_".join(id_.split("/")[-2:])
 
 
-def _number(id_: str) -> str:
-    return str(int(_base(id_)))
+def _file_number(id_: str) -> str:
+    return str(int(_file_name(id_)))
 
 
 def _camelyon(id_: str) -> str:
     split = id_.split("/")[1]
-    return f"{'valid' if split == 'val' else split}_{_number(id_)}"
+    return f"{'valid' if split == 'val' else split}_{_file_number(id_)}"
 
 
 def _sun(id_: str) -> str:
     return id_.removeprefix("SUN397")
 
 
-def _thirds(read: Reading) -> Task:
+def _three_splits(read: SplitsReader) -> BenchmarkTask:
     """Published in three."""
-    return Task(read, Part(of="train"), Part(of="val"), Part(of="test"))
+    return BenchmarkTask(
+        read,
+        SplitSlice(split="train"),
+        SplitSlice(split="val"),
+        SplitSlice(split="test"),
+    )
 
 
-def _halves(read: Reading, share: float) -> Task:
+def _two_splits(read: SplitsReader, share: float) -> BenchmarkTask:
     """Published in two; val is the last part of train."""
-    return Task(
-        read, Part(of="train", stop=share), Part(of="train", start=share), _TEST
+    return BenchmarkTask(
+        read,
+        SplitSlice(split="train", stop=share),
+        SplitSlice(split="train", start=share),
+        _TEST,
     )
 
 
-def _whole(read: Reading, train: float, val: float, end: float = 1.0) -> Task:
+def _single_split(
+    read: SplitsReader, train: float, val: float, end: float = 1.0
+) -> BenchmarkTask:
     """Published in one piece."""
-    return Task(
+    return BenchmarkTask(
         read,
-        Part(of="", stop=train),
-        Part(of="", start=train, stop=val),
-        Part(of="", start=val, stop=end),
+        SplitSlice(split="", stop=train),
+        SplitSlice(split="", start=train, stop=val),
+        SplitSlice(split="", start=val, stop=end),
     )
 
 
-def _norb(read: Reading) -> Task:
+def _norb_splits(read: SplitsReader) -> BenchmarkTask:
     """Published in two; val is the first half of test."""
-    return Task(
+    return BenchmarkTask(
         read,
-        Part(of="train"),
-        Part(of="test", stop=0.5),
-        Part(of="test", start=0.5),
+        SplitSlice(split="train"),
+        SplitSlice(split="test", stop=0.5),
+        SplitSlice(split="test", start=0.5),
     )
 
 
-def _shots(read: Reading, train: Part | None = None, test: Part | None = None) -> Task:
-    return Task(read, train or Part(of="train"), None, test or _TEST)
+def _fewshot_splits(
+    read: SplitsReader, train: SplitSlice | None = None, test: SplitSlice | None = None
+) -> BenchmarkTask:
+    return BenchmarkTask(read, train or SplitSlice(split="train"), None, test or _TEST)
 
 
-_TEST = Part(of="test")
+_TEST = SplitSlice(split="test")
 _RESISC = "https://www.kaggle.com or the publisher's page of NWPU-RESISC45"
 _MERCED = "http://weegee.vision.ucmerced.edu/datasets/landuse.html"
 _TEXTURES = "https://zenodo.org/records/53169"
 
-TASKS: dict[str, Task] = {
-    "vtab/caltech101": _halves(local_files.caltech101, 0.9),
-    "vtab/cifar100": _halves(local_files.named("cifar100", _number), 0.9),
-    "vtab/dtd": _thirds(local_files.named("dtd", _class_and_name)),
-    "vtab/flowers102": _thirds(local_files.named("flowers102", _base)),
-    "vtab/pets": _halves(local_files.named("oxford_iiit_pet", _base), 0.8),
+TASKS: dict[str, BenchmarkTask] = {
+    "vtab/caltech101": _two_splits(local_files.caltech101, 0.9),
+    "vtab/cifar100": _two_splits(
+        local_files.torchvision_reader("cifar100", _file_number), 0.9
+    ),
+    "vtab/dtd": _three_splits(local_files.torchvision_reader("dtd", _class_and_name)),
+    "vtab/flowers102": _three_splits(
+        local_files.torchvision_reader("flowers102", _file_name)
+    ),
+    "vtab/pets": _two_splits(
+        local_files.torchvision_reader("oxford_iiit_pet", _file_name), 0.8
+    ),
     # The end leaves out the last of 108,754 images: VTAB has one less to test on.
-    "vtab/sun397": _whole(local_files.named("sun397", _sun), 0.7, 0.8, 0.999995),
-    "vtab/svhn": _halves(local_files.named("svhn", _number), 0.9),
-    "vtab/camelyon": _thirds(local_files.named("pcam", _camelyon)),
-    "vtab/eurosat": _whole(local_files.named("eurosat", _joined), 0.6, 0.8),
-    "vtab/resisc45": _whole(
-        class_folders("resisc45/NWPU-RESISC45", _RESISC, _joined), 0.6, 0.8
+    "vtab/sun397": _single_split(
+        local_files.torchvision_reader("sun397", _sun), 0.7, 0.8, 0.999995
     ),
-    "vtab/retinopathy": _thirds(local_files.retinopathy),
-    "vtab/clevr_count": _halves(
-        local_files.changed(clevr_kitti.clevr_count, _base), 0.9
+    "vtab/svhn": _two_splits(local_files.torchvision_reader("svhn", _file_number), 0.9),
+    "vtab/camelyon": _three_splits(local_files.torchvision_reader("pcam", _camelyon)),
+    "vtab/eurosat": _single_split(
+        local_files.torchvision_reader("eurosat", _class_underscore_name), 0.6, 0.8
     ),
-    "vtab/clevr_distance": _halves(clevr_kitti.clevr, 0.9),
-    "vtab/dmlab": _thirds(local_files.dmlab),
-    "vtab/dsprites_location": _whole(
+    "vtab/resisc45": _single_split(
+        class_folder_reader("resisc45/NWPU-RESISC45", _RESISC, _class_underscore_name),
+        0.6,
+        0.8,
+    ),
+    "vtab/retinopathy": _three_splits(local_files.retinopathy),
+    "vtab/clevr_count": _two_splits(
+        local_files.dataset_reader(clevr_kitti.clevr_count, _file_name), 0.9
+    ),
+    "vtab/clevr_distance": _two_splits(clevr_kitti.clevr, 0.9),
+    "vtab/dmlab": _three_splits(local_files.dmlab),
+    "vtab/dsprites_location": _single_split(
         lambda root: norb_dsprites.dsprites(root, "location"), 0.8, 0.9
     ),
-    "vtab/dsprites_orientation": _whole(
+    "vtab/dsprites_orientation": _single_split(
         lambda root: norb_dsprites.dsprites(root, "orientation"), 0.8, 0.9
     ),
-    "vtab/kitti_distance": _thirds(clevr_kitti.kitti),
-    "vtab/norb_azimuth": _norb(lambda root: norb_dsprites.norb(root, "azimuth")),
-    "vtab/norb_elevation": _norb(lambda root: norb_dsprites.norb(root, "elevation")),
-    "fewshot/birds": _shots(local_files.birds),
-    "fewshot/caltech101": _shots(local_files.caltech101),
-    "fewshot/cars": _shots(local_files.named("stanford_cars", _base)),
-    "fewshot/cifar100": _shots(local_files.named("cifar100", _number)),
-    "fewshot/col_hist": _shots(
-        class_folders("Kather_texture_2016_image_tiles_5000", _TEXTURES, _base),
-        Part(of="", stop=2_000),
-        Part(of="", start=2_000),
+    "vtab/kitti_distance": _three_splits(clevr_kitti.kitti),
+    "vtab/norb_azimuth": _norb_splits(lambda root: norb_dsprites.norb(root, "azimuth")),
+    "vtab/norb_elevation": _norb_splits(
+        lambda root: norb_dsprites.norb(root, "elevation")
     ),
-    "fewshot/dtd": _shots(local_files.named("dtd", _class_and_name)),
-    "fewshot/imagenet": _shots(
-        local_files.named("imagenet", _base), Part(of="train", stop=65_000)
+    "fewshot/birds": _fewshot_splits(local_files.birds),
+    "fewshot/caltech101": _fewshot_splits(local_files.caltech101),
+    "fewshot/cars": _fewshot_splits(
+        local_files.torchvision_reader("stanford_cars", _file_name)
     ),
-    "fewshot/pets": _shots(local_files.named("oxford_iiit_pet", _base)),
-    "fewshot/uc_merced": _shots(
-        class_folders("UCMerced_LandUse/Images", _MERCED, _base),
-        Part(of="", stop=1_000),
-        Part(of="", start=1_000),
+    "fewshot/cifar100": _fewshot_splits(
+        local_files.torchvision_reader("cifar100", _file_number)
+    ),
+    "fewshot/col_hist": _fewshot_splits(
+        class_folder_reader(
+            "Kather_texture_2016_image_tiles_5000", _TEXTURES, _file_name
+        ),
+        SplitSlice(split="", stop=2_000),
+        SplitSlice(split="", start=2_000),
+    ),
+    "fewshot/dtd": _fewshot_splits(
+        local_files.torchvision_reader("dtd", _class_and_name)
+    ),
+    "fewshot/imagenet": _fewshot_splits(
+        local_files.torchvision_reader("imagenet", _file_name),
+        SplitSlice(split="train", stop=65_000),
+    ),
+    "fewshot/pets": _fewshot_splits(
+        local_files.torchvision_reader("oxford_iiit_pet", _file_name)
+    ),
+    "fewshot/uc_merced": _fewshot_splits(
+        class_folder_reader("UCMerced_LandUse/Images", _MERCED, _file_name),
+        SplitSlice(split="", stop=1_000),
+        SplitSlice(split="", start=1_000),
     ),
 }
 NAMES = (*TASKS, *(f"{name}{FULL}" for name in TASKS if name.startswith("vtab/")))
 
 
-def read_task(name: str, root: Path | None = None) -> DataSet:
+def read_task(name: str, root: Path | None = None) -> Dataset:
     """The data set of one of NAMES, divided as the benchmark divides it.
 
     Raises:
@@ -153,20 +192,20 @@ def read_task(name: str, root: Path | None = None) -> DataSet:
     """
     root = root or default_root()
     task = TASKS[name.removesuffix(FULL)]
-    parts: dict[str, tuple[Part, ...]]
+    parts: dict[str, tuple[SplitSlice, ...]]
     parts = {"train": (task.train,), "test": (task.test,)}
     if task.val is not None:
-        first = replace(task.train, most=VTAB_TRAIN)
-        second = replace(task.val, most=VTAB_VAL)
+        first = replace(task.train, limit=VTAB_TRAIN)
+        second = replace(task.val, limit=VTAB_VAL)
         parts["train"] = (first, second) if name.endswith(FULL) else (first,)
         if not name.endswith(FULL):
             parts["val"] = (second,)
     pool = task.read(root)
-    return DataSet(
+    return Dataset(
         name=name,
         root=root,
         classes=pool.classes,
-        examples=draw(pool, parts),
+        examples=draw_subset(pool, parts),
         reader=pool.reader,
-        notes=(FIXED,),
+        notes=(FIXED_SPLITS_NOTE,),
     )

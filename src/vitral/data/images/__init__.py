@@ -1,20 +1,20 @@
 """Image files to pixels: decode, resize, normalize."""
 
 from vitral.data.images import uint8
-from vitral.data.images.decode import EXTENSIONS, Decoded, decode, to_rgb
+from vitral.data.images.decode import IMAGE_EXTENSIONS, DecodedImage, decode, to_rgb
 from vitral.data.images.preprocess import Preprocess, Size, as_rgb
-from vitral.data.images.uint8 import EightBit, are_pixels, stacked
+from vitral.data.images.uint8 import Uint8Transform, all_uint8, normalize_batch
 
 __all__ = [
-    "EXTENSIONS",
-    "Decoded",
-    "EightBit",
+    "IMAGE_EXTENSIONS",
+    "DecodedImage",
     "Preprocess",
     "Size",
-    "are_pixels",
+    "Uint8Transform",
+    "all_uint8",
     "as_rgb",
     "decode",
-    "stacked",
+    "normalize_batch",
     "to_rgb",
     "uint8",
 ]

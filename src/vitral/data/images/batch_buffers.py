@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LARGE = 2**22
+MIN_POOLED_BYTES = 2**22
 """Bytes: two of the large pages of most systems."""
-_IDLE = 2  # one batch is in use while the next is built
+_MAX_IDLE = 2  # one batch is in use while the next is built
 
 
-class _Shelf:
+class _BufferPool:
     """Memory of the size that was last asked for and that nobody uses."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class _Shelf:
         self.size = 0
         self.idle: list[mmap.mmap] = []
 
-    def take(self, size: int) -> mmap.mmap:
+    def acquire(self, size: int) -> mmap.mmap:
         with self.lock:
             if size != self.size:
                 self.size, self.idle = size, []
@@ -39,22 +39,22 @@ class _Shelf:
             memory.madvise(mmap.MADV_HUGEPAGE)
         return memory
 
-    def give_back(self, memory: mmap.mmap) -> None:
+    def release(self, memory: mmap.mmap) -> None:
         with self.lock:
-            if len(memory) == self.size and len(self.idle) < _IDLE:
+            if len(memory) == self.size and len(self.idle) < _MAX_IDLE:
                 self.idle.append(memory)
 
 
-_shelf = _Shelf()
+_pool = _BufferPool()
 
 
 def empty(shape: tuple[int, ...]) -> Float[Tensor, "..."]:
     """A float32 tensor of any values; a large one in large pages, where the system has
     them, which return to the shelf with the last tensor that uses them."""
     size = 4 * math.prod(shape)
-    if size < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+    if size < MIN_POOLED_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(shape)
-    memory = _shelf.take(size)
+    memory = _pool.acquire(size)
     array = np.frombuffer(memory, np.float32)
-    weakref.finalize(array, _shelf.give_back, memory).atexit = False
+    weakref.finalize(array, _pool.release, memory).atexit = False
     return torch.frombuffer(array, dtype=torch.float32).view(shape)

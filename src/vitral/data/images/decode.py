@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from vitral.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-EXTENSIONS = frozenset(
+IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib"}
     | {".gif", ".tif", ".tiff"}
 )
@@ -39,7 +39,7 @@ _TRANSPOSE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
+class DecodedImage:
     """An RGB image and what had to be done to the file to get it."""
 
     image: Image.Image
@@ -48,7 +48,7 @@ class Decoded:
     """Frames side by side in `image`, which then stands for a clip."""
 
 
-def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Decode one image file, or its bytes, to RGB as a person would see it.
 
     Orientation is applied, transparency is composited on white, 16-bit and float
@@ -85,10 +85,10 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> Decoded:
             # Broken files raise nearly anything in Pillow: OSError, SyntaxError,
             # struct.error, ValueError, IndexError, ZeroDivisionError, MemoryError.
             raise ImageError(f"decoding failed: {_one_line(error)}") from error
-    return Decoded(image=decoded.image, notes=(*decoded.notes, *heard))
+    return DecodedImage(image=decoded.image, notes=(*decoded.notes, *heard))
 
 
-def to_rgb(image: Image.Image) -> Decoded:
+def to_rgb(image: Image.Image) -> DecodedImage:
     """Convert a loaded Pillow image of any mode to RGB, never clipping values.
 
     - 16-bit grey: 0..65535 (12-bit TIFF: 0..4095) becomes 0..255.
@@ -103,15 +103,15 @@ def to_rgb(image: Image.Image) -> Decoded:
     """
     mode = image.mode
     if mode.startswith(("I", "F")):
-        return _scale_deep(image)
+        return _scale_to_uint8(image)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        return _on_white(image)
+        return _composite_on_white(image)
     if mode == "RGB":
-        return Decoded(image=image)
+        return DecodedImage(image=image)
     if mode == "CMYK":
         note = "CMYK converted to RGB without its colour profile"
-        return Decoded(image=image.convert("RGB"), notes=(note,))
-    return Decoded(image=image.convert("RGB"))
+        return DecodedImage(image=image.convert("RGB"), notes=(note,))
+    return DecodedImage(image=image.convert("RGB"))
 
 
 def _read(path: Path) -> bytes:
@@ -124,7 +124,7 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"the file cannot be read: {reason}") from error
 
 
-def _decode(content: bytes, max_pixels: int) -> Decoded:
+def _decode(content: bytes, max_pixels: int) -> DecodedImage:
     with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > max_pixels:
@@ -156,10 +156,10 @@ def _decode(content: bytes, max_pixels: int) -> Decoded:
             # It dies with its file, its pixels need not: a plain image takes them over,
             # where `copy` would spend a fifth of the time of a JPEG on them.
             image = opened._new(opened.im)
-        return Decoded(image=image, notes=tuple(notes))
+        return DecodedImage(image=image, notes=tuple(notes))
 
 
-def _scale_deep(image: Image.Image) -> Decoded:
+def _scale_to_uint8(image: Image.Image) -> DecodedImage:
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(values).all():
@@ -177,16 +177,16 @@ def _scale_deep(image: Image.Image) -> Decoded:
         note = f"{kind} grey scaled from its own minimum..maximum"
     span = high - low or 1.0
     grey = np.rint((values - low) / span * 255).astype(np.uint8)
-    return Decoded(image=Image.fromarray(grey).convert("RGB"), notes=(note,))
+    return DecodedImage(image=Image.fromarray(grey).convert("RGB"), notes=(note,))
 
 
-def _on_white(image: Image.Image) -> Decoded:
+def _composite_on_white(image: Image.Image) -> DecodedImage:
     colours = image.convert("RGBA")
     if colours.getchannel("A").getextrema() == (255, 255):
-        return Decoded(image=colours.convert("RGB"))
+        return DecodedImage(image=colours.convert("RGB"))
     white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
     flat = Image.alpha_composite(white, colours).convert("RGB")
-    return Decoded(image=flat, notes=("transparency composited on white",))
+    return DecodedImage(image=flat, notes=("transparency composited on white",))
 
 
 def _one_line(error: BaseException) -> str:
@@ -194,11 +194,11 @@ def _one_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-class _Listener(threading.local):
+class _ThreadNotes(threading.local):
     notes: list[str] | None = None
 
 
-_listener = _Listener()
+_listener = _ThreadNotes()
 _lock = threading.Lock()
 _state: dict[str, object] = {"depth": 0}
 

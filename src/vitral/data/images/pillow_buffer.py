@@ -13,28 +13,28 @@ from jaxtyping import UInt8
 from PIL import Image
 
 
-class _Array(ctypes.Structure):
+class _ArrowArray(ctypes.Structure):
     """ArrowArray, https://arrow.apache.org/docs/format/CDataInterface.html."""
 
 
-_Array._fields_ = [
+_ArrowArray._fields_ = [
     ("length", ctypes.c_int64),
     ("null_count", ctypes.c_int64),
     ("offset", ctypes.c_int64),
     ("n_buffers", ctypes.c_int64),
     ("n_children", ctypes.c_int64),
     ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(_Array))),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
     ("dictionary", ctypes.c_void_p),
     ("release", ctypes.c_void_p),
     ("private_data", ctypes.c_void_p),
 ]
-_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
+_capsule_pointer = ctypes.PYFUNCTYPE(
+    ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p
+)(("PyCapsule_GetPointer", ctypes.pythonapi))
 
 
-class _Memory:
+class _ArrayInterface:
     """What NumPy asks for an address, and what keeps the address valid."""
 
     def __init__(self, capsules: Any, address: int, shape: tuple[int, ...]) -> None:
@@ -47,7 +47,7 @@ class _Memory:
         }
 
 
-def shared(image: Image.Image) -> UInt8[np.ndarray, "height width 4"] | None:
+def as_rgbx_view(image: Image.Image) -> UInt8[np.ndarray, "height width 4"] | None:
     """The memory of an RGB image, alive as long as the array; None where it is not in
     one piece, as of images above 16 MB.
 
@@ -59,7 +59,7 @@ def shared(image: Image.Image) -> UInt8[np.ndarray, "height width 4"] | None:
         capsules = image.__arrow_c_array__()
     except ValueError:
         return None
-    whole = _Array.from_address(_pointer(capsules[1], b"arrow_array"))
+    whole = _ArrowArray.from_address(_capsule_pointer(capsules[1], b"arrow_array"))
     values = whole.children[0].contents
     shape = (image.height, image.width, 4)
-    return np.asarray(_Memory(capsules, values.buffers[1], shape))
+    return np.asarray(_ArrayInterface(capsules, values.buffers[1], shape))

@@ -84,26 +84,26 @@ class Preprocess:
         """
         rgb = as_rgb(image)
         if self.antialias:
-            values = uint8.values(self.resized_image(rgb))
-            return uint8.normalised(values, self.mean, self.std)
-        return self.normalise(self.resized(rgb))
+            values = uint8.to_planes(self.resize_and_crop_image(rgb))
+            return uint8.normalize(values, self.mean, self.std)
+        return self.normalize(self.resize_and_crop(rgb))
 
-    def resized(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
+    def resize_and_crop(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
         """The RGB image at the final size, values 0..255, before normalisation."""
         size = self.size_before_crop(Size(image.height, image.width))
         pixels = self.resample(image, size)
         height, width = self.image_size
-        top, left = self._centre(size)
+        top, left = self._center_offset(size)
         return pixels[:, top : top + height, left : left + width]
 
-    def resized_image(self, image: Image.Image) -> Image.Image:
+    def resize_and_crop_image(self, image: Image.Image) -> Image.Image:
         """`resized` as a Pillow image, for a specification with `antialias`."""
         size = self.size_before_crop(Size(image.height, image.width))
-        scaled = self.scaled(image, size)
+        scaled = self.resample_image(image, size)
         if size == self.image_size:
             return scaled
         height, width = self.image_size
-        top, left = self._centre(size)
+        top, left = self._center_offset(size)
         return scaled.crop((left, top, left + width, top + height))
 
     def size_before_crop(self, source: Size) -> Size:
@@ -123,13 +123,13 @@ class Preprocess:
     ) -> Float[Tensor, "3 height width"]:
         """Resize an RGB image with this specification's filter; values 0..255."""
         if self.antialias or (image.height, image.width) == size:
-            return uint8.values(self.scaled(image, size)).float()
+            return uint8.to_planes(self.resample_image(image, size)).float()
         if self.interpolation == "nearest":
             mode, align_corners = "nearest-exact", None
         else:
             mode, align_corners = self.interpolation, False
         pixels = F.interpolate(
-            uint8.values(image).float()[None],
+            uint8.to_planes(image).float()[None],
             size=size,
             mode=mode,
             align_corners=align_corners,
@@ -137,14 +137,14 @@ class Preprocess:
         # Bicubic overshoots; Pillow's 8-bit result is limited in the same way.
         return pixels.clamp_(0, 255)
 
-    def scaled(self, image: Image.Image, size: Size) -> Image.Image:
+    def resample_image(self, image: Image.Image, size: Size) -> Image.Image:
         """Resize an RGB image as Pillow does, whose results have 8 bits: low-passed."""
         if (image.height, image.width) == size:
             return image
         method = _PILLOW_FILTER[self.interpolation]
         return image.resize((size.width, size.height), method)
 
-    def normalise(
+    def normalize(
         self, pixels: Shaped[Tensor, "*batch 3 height width"]
     ) -> Float[Tensor, "*batch 3 height width"]:
         """Map pixels 0..255 (uint8 or float) to the model's scale in float32."""
@@ -152,7 +152,7 @@ class Preprocess:
         # In place where the array is ours: the same operations in half the time.
         return (pixels.float() / 255).sub_(mean).div_(std)
 
-    def inverse(
+    def denormalize(
         self, image: Float[Tensor, "*batch 3 height width"]
     ) -> UInt8[Tensor, "*batch 3 height width"]:
         """Undo `normalise` for display; exact for every 8-bit value."""
@@ -198,13 +198,13 @@ class Preprocess:
                 f"Preprocess has no field {', '.join(map(repr, unknown))}; expected "
                 f"some of {', '.join(known)}. Correct or remove the key."
             )
-        plain = {name: _plain(name, value) for name, value in values.items()}
+        plain = {name: _to_field_value(name, value) for name, value in values.items()}
         _validate(plain)
         if plain.get("sampling") is not None:
             plain["sampling"] = Sampling.from_dict(plain["sampling"])
         return cls(**plain)
 
-    def _centre(self, size: Size) -> tuple[int, int]:
+    def _center_offset(self, size: Size) -> tuple[int, int]:
         """Top and left of the centre crop."""
         height, width = self.image_size
         return round((size.height - height) / 2), round((size.width - width) / 2)
@@ -267,7 +267,7 @@ def _validate(values: dict[str, Any]) -> None:
             raise ConfigError(f"`Preprocess.{name}` must be {expected}: got {value!r}.")
 
 
-def _plain(name: str, value: Any) -> Any:
+def _to_field_value(name: str, value: Any) -> Any:
     """JSON's lists and whole numbers as the field's own types."""
     if name in ("image_size", "mean", "std") and isinstance(value, list | tuple):
         if name == "image_size":

@@ -16,26 +16,26 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.data.images import batch_buffers
-from vitral.data.images.pillow_buffer import shared
+from vitral.data.images.pillow_buffer import as_rgbx_view
 
 _LEVELS = np.float32(255)
 
 
 @runtime_checkable
-class EightBit(Protocol):
+class Uint8Transform(Protocol):
     """A transform that can stop before the numbers become float."""
 
     preprocess: Any
     """Its `mean` and `std` make the result of the pixels."""
 
     def pixels(
-        self, image: Image.Image, example_id: str, number: int
+        self, image: Image.Image, example_id: str, draw: int
     ) -> UInt8[Tensor, "3 height width"] | None:
         """What normalising would turn into the transform's result; None, before
         anything is drawn, where that has no 8 bits."""
 
 
-def values(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
+def to_planes(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     """The values 0..255 of an RGB image, channel after channel."""
     # Pillow takes a channel out quicker than NumPy or torch part interleaved ones.
     data = bytearray().join(image.tobytes("raw", channel) for channel in "RGB")
@@ -44,12 +44,12 @@ def values(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
     )
 
 
-def picture(values: UInt8[Tensor, "3 height width"]) -> Image.Image:
+def to_image(values: UInt8[Tensor, "3 height width"]) -> Image.Image:
     """The RGB image of these values."""
     return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
 
 
-def resized(
+def resize(
     image: Image.Image,
     size: tuple[int, int],
     interpolation: str,
@@ -70,7 +70,7 @@ def resized(
     """
     top, left, bottom, right = box or (0, 0, image.height, image.width)
     # Pillow keeps four bytes a pixel, and the kernel is quickest with them.
-    whole = shared(image)
+    whole = as_rgbx_view(image)
     if whole is None:
         part = image.crop((left, top, right, bottom))
         data = np.frombuffer(bytearray(part.tobytes("raw", "RGBX")), np.uint8)
@@ -84,10 +84,10 @@ def resized(
         antialias=True,
         align_corners=False,
     )
-    return _planes(pixels[0].permute(1, 2, 0).contiguous().numpy())
+    return _deinterleave(pixels[0].permute(1, 2, 0).contiguous().numpy())
 
 
-def _planes(
+def _deinterleave(
     interleaved: UInt8[np.ndarray, "height width 4"],
 ) -> UInt8[Tensor, "3 height width"]:
     # Shifting whole pixels takes a third of the time of picking their bytes.
@@ -98,37 +98,37 @@ def _planes(
     return torch.from_numpy(planes)
 
 
-def normalised(
+def normalize(
     values: UInt8[Tensor, "3 height width"],
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Tensor, "3 height width"]:
     """(x / 255 - mean) / std in float32."""
     result = torch.empty(values.shape)
-    _write(values, result, mean, std)
+    _normalize_into(values, result, mean, std)
     return result
 
 
-def stacked(
+def normalize_batch(
     images: Sequence[Shaped[Tensor, "..."]] | UInt8[Tensor, "batch 3 height width"],
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Tensor, "batch ..."]:
     """A batch of results, those that have 8 bits normalised."""
-    if not are_pixels(images):
+    if not all_uint8(images):
         return torch.stack(
             [
-                normalised(image, mean, std) if image.dtype == torch.uint8 else image
+                normalize(image, mean, std) if image.dtype == torch.uint8 else image
                 for image in images
             ]
         )
     batch = batch_buffers.empty((len(images), *images[0].shape))
     for row, image in zip(batch, images, strict=True):
-        _write(image, row, mean, std)
+        _normalize_into(image, row, mean, std)
     return batch
 
 
-def are_pixels(
+def all_uint8(
     images: Sequence[Shaped[Tensor, "..."]] | Tensor,
 ) -> TypeGuard[Sequence[UInt8[Tensor, "3 height width"]]]:
     """Whether all have 8 bits and one size."""
@@ -138,14 +138,14 @@ def are_pixels(
     )
 
 
-def _write(
+def _normalize_into(
     values: UInt8[Tensor, "3 height width"],
-    into: Float[Tensor, "3 height width"],
+    out: Float[Tensor, "3 height width"],
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> None:
     # A channel at a time stays in the cache. torch rounds these operations alike.
-    for channel, plane in enumerate(into.numpy()):
+    for channel, plane in enumerate(out.numpy()):
         np.copyto(plane, values[channel].numpy())
         np.divide(plane, _LEVELS, out=plane)
         np.subtract(plane, np.float32(mean[channel]), out=plane)

@@ -2,11 +2,11 @@
 
 from vitral.data.loading.batch import (
     Batch,
-    Plain,
-    Rows,
+    EvalTransform,
+    RowSlice,
     Transform,
+    make_target,
     one_thread,
-    target_of,
 )
 from vitral.data.loading.clip_transforms import (
     clip_views,
@@ -14,26 +14,26 @@ from vitral.data.loading.clip_transforms import (
     training_transform,
 )
 from vitral.data.loading.loader import Failure, Loader
-from vitral.data.loading.rank_slice import pieces
-from vitral.data.loading.repeated_augmentation import Shown, Stages
-from vitral.data.loading.thread_map import in_threads
-from vitral.data.loading.workers import in_workers
+from vitral.data.loading.rank_slice import iter_batch_slices
+from vitral.data.loading.repeated_augmentation import SampleRef, TransformSchedule
+from vitral.data.loading.thread_map import map_in_threads
+from vitral.data.loading.workers import map_in_workers
 
 __all__ = [
     "Batch",
+    "EvalTransform",
     "Failure",
     "Loader",
-    "Plain",
-    "Rows",
-    "Shown",
-    "Stages",
+    "RowSlice",
+    "SampleRef",
     "Transform",
+    "TransformSchedule",
     "clip_views",
     "evaluation_transform",
-    "in_threads",
-    "in_workers",
+    "iter_batch_slices",
+    "make_target",
+    "map_in_threads",
+    "map_in_workers",
     "one_thread",
-    "pieces",
-    "target_of",
     "training_transform",
 ]

@@ -14,19 +14,19 @@ from torch import Tensor
 from vitral.data.augmentation import Augment, AugmentConfig
 from vitral.data.frame_sampling import Sampling
 from vitral.data.images import Preprocess, Size
-from vitral.data.loading.batch import Plain, Transform
-from vitral.data.rng import keyed_generator
+from vitral.data.loading.batch import EvalTransform, Transform
+from vitral.data.rng import generator_for
 from vitral.data.video import Clip
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainClip:
+class EvalClipTransform:
     """The transform of evaluation: all views of a clip, without any randomness."""
 
     preprocess: Preprocess
 
     def __call__(
-        self, clip: Clip, example_id: str, number: int
+        self, clip: Clip, example_id: str, draw: int
     ) -> (
         Float[Tensor, "frames 3 height width"]
         | Float[Tensor, "views frames 3 height width"]
@@ -44,18 +44,20 @@ class AugmentClip:
     seed: int = 0
 
     def __call__(
-        self, clip: Clip, example_id: str, number: int
+        self, clip: Clip, example_id: str, draw: int
     ) -> Float[Tensor, "frames 3 height width"]:
-        key = ("frames", self.seed, self.config.view(number), example_id)
-        chosen = _sampling(self.preprocess).training(clip.times, keyed_generator(*key))
+        key = ("frames", self.seed, self.config.view(draw), example_id)
+        chosen = _require_sampling(self.preprocess).sample_training(
+            clip.times, generator_for(*key)
+        )
         vary = Augment(config=self.config, preprocess=self.preprocess, seed=self.seed)
         frames = clip.read(chosen)
-        return torch.stack([vary(frame, example_id, number) for frame in frames])
+        return torch.stack([vary(frame, example_id, draw) for frame in frames])
 
 
 def evaluation_transform(preprocess: Preprocess) -> Transform:
     """How a model sees examples in evaluation: images, or clips if it samples them."""
-    kind = Plain if preprocess.sampling is None else PlainClip
+    kind = EvalTransform if preprocess.sampling is None else EvalClipTransform
     return kind(preprocess=preprocess)
 
 
@@ -75,23 +77,23 @@ def clip_views(
     Raises:
         ImageError: a frame cannot be decoded.
     """
-    sampling = _sampling(preprocess)
-    chosen = sampling.evaluation(clip.times)
+    sampling = _require_sampling(preprocess)
+    chosen = sampling.sample_evaluation(clip.times)
     frames = clip.read(chosen.reshape(-1))
-    pixels = torch.stack([_crops(preprocess, frame) for frame in frames])
+    pixels = torch.stack([_spatial_crops(preprocess, frame) for frame in frames])
     crops, channels, height, width = pixels.shape[1:]
     shape = (sampling.clips, sampling.frames, crops, channels, height, width)
-    return preprocess.normalise(
+    return preprocess.normalize(
         pixels.reshape(shape).transpose(1, 2).flatten(0, 1).contiguous()
     )
 
 
-def _crops(
+def _spatial_crops(
     preprocess: Preprocess, frame: Image.Image
 ) -> Float[Tensor, "crops 3 height width"]:
     """The centre, or both ends of the longer side and the centre between them."""
-    if _sampling(preprocess).crops == 1:
-        return preprocess.resized(frame)[None]
+    if _require_sampling(preprocess).crops == 1:
+        return preprocess.resize_and_crop(frame)[None]
     size = preprocess.size_before_crop(Size(frame.height, frame.width))
     pixels = preprocess.resample(frame, size)
     height, width = preprocess.image_size
@@ -105,6 +107,6 @@ def _crops(
     return torch.stack(crops)
 
 
-def _sampling(preprocess: Preprocess) -> Sampling:
+def _require_sampling(preprocess: Preprocess) -> Sampling:
     assert preprocess.sampling is not None, "a model of images got a clip"
     return preprocess.sampling

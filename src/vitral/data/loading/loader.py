@@ -14,20 +14,24 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vitral.data.augmentation import MixConfig
-from vitral.data.dataset import DataSet, Example
-from vitral.data.images import EightBit
+from vitral.data.dataset import Dataset, Example
+from vitral.data.images import Uint8Transform
 from vitral.data.loading.batch import (
     Batch,
-    Builder,
-    Placed,
-    Result,
-    Sent,
-    Task,
+    BatchBuilder,
+    BatchRequest,
+    BatchResult,
+    SlottedRequest,
     Transform,
+    WorkerDataset,
 )
-from vitral.data.loading.repeated_augmentation import Shown, Stages, repeated
-from vitral.data.loading.workers import Workers, results_ahead
-from vitral.data.rng import keyed_generator
+from vitral.data.loading.repeated_augmentation import (
+    SampleRef,
+    TransformSchedule,
+    repeat_augment,
+)
+from vitral.data.loading.workers import Workers, prefetch_limit
+from vitral.data.rng import generator_for
 from vitral.errors import ConfigError
 
 
@@ -47,9 +51,9 @@ class Loader:
     examples is skipped.
     """
 
-    dataset: DataSet
+    dataset: Dataset
     examples: tuple[Example, ...]
-    transform: Transform | Stages
+    transform: Transform | TransformSchedule
     """Called with (RGB image, example id, number of the variation)."""
     batch_size: int
     seed: int = 0
@@ -70,7 +74,9 @@ class Loader:
     def __post_init__(self) -> None:
         self.examples = tuple(self.examples)
         self._failures: dict[str, str] = {}
-        self._crew: tuple[Workers[Result], Tensor | None, tuple[Any, ...]] | None = None
+        self._worker_state: (
+            tuple[Workers[BatchResult], Tensor | None, tuple[Any, ...]] | None
+        ) = None
         for name, least in (
             ("batch_size", 1),
             ("repeats", 1),
@@ -104,25 +110,25 @@ class Loader:
             return list(range(number))
         if self.dataset.order is not None:
             return self.dataset.order(self.examples, self.seed, epoch)
-        generator = keyed_generator("order", self.seed, epoch)
+        generator = generator_for("order", self.seed, epoch)
         return [int(index) for index in generator.permutation(number)]
 
-    def shown(self, epoch: int) -> list[Shown]:
+    def epoch_samples(self, epoch: int) -> list[SampleRef]:
         """The images of one epoch, batch after batch."""
-        return repeated(self.order(epoch), epoch, self.batch_size, self.repeats)
+        return repeat_augment(self.order(epoch), epoch, self.batch_size, self.repeats)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from batch `start` on.
 
         Raises:
             VitralError: a worker died or exceeded `timeout`.
             ConfigError: the transform cannot be sent to the workers.
         """
-        for _, batch in self.numbered(number, start):
+        for _, batch in self.enumerate_batches(epoch, start):
             yield batch
 
-    def numbered(
-        self, number: int, start: int = 0, stride: int = 1
+    def enumerate_batches(
+        self, epoch: int, start: int = 0, stride: int = 1
     ) -> Iterator[tuple[int, Batch]]:
         """The batches `start`, `start + stride`, ... of one epoch with their index.
 
@@ -132,89 +138,99 @@ class Loader:
         Raises:
             VitralError, ConfigError: as `epoch`.
         """
-        tasks = self.tasks(number, start, stride)
+        tasks = self.requests(epoch, start, stride)
         for task, result in zip(tasks, self.results(tasks), strict=True):
             if result.batch is not None:
                 yield task.index, result.batch
 
-    def tasks(self, number: int, start: int = 0, stride: int = 1) -> list[Task]:
+    def requests(
+        self, epoch: int, start: int = 0, stride: int = 1
+    ) -> list[BatchRequest]:
         """What there is to build of one epoch: see `numbered`."""
-        shown = self.shown(number)
+        shown = self.epoch_samples(epoch)
         return [
-            self._task(number, index, shown)
+            self._make_request(epoch, index, shown)
             for index in range(start, len(self), stride)
         ]
 
-    def results(self, tasks: list[Task]) -> Iterator[Result]:
+    def results(self, requests: list[BatchRequest]) -> Iterator[BatchResult]:
         """What each task gives, built here or by the workers; failures are noted."""
         if self.workers:
-            yield from self._results_of_workers(tasks)
+            yield from self._worker_results(requests)
             return
-        builder = self._builder(tasks, torch.get_num_threads())
-        for index in range(len(tasks)):
-            yield self._noted(builder[index])
+        builder = self._make_builder(requests, torch.get_num_threads())
+        for index in range(len(requests)):
+            yield self._record_failures(builder[index])
 
-    def _results_of_workers(self, tasks: list[Task]) -> Iterator[Result]:
-        crew, slots = self._workers()
+    def _worker_results(self, requests: list[BatchRequest]) -> Iterator[BatchResult]:
+        crew, slots = self._get_workers()
         number = 1 if slots is None else len(slots)
-        placed = [Placed(task, at % number) for at, task in enumerate(tasks)]
+        placed = [SlottedRequest(task, at % number) for at, task in enumerate(requests)]
         for (_, at), result in zip(placed, crew.results(placed), strict=True):
-            yield self._noted(result.arrived(None if slots is None else slots[at]))
+            yield self._record_failures(
+                result.attach_images(None if slots is None else slots[at])
+            )
 
-    def _noted(self, result: Result) -> Result:
+    def _record_failures(self, result: BatchResult) -> BatchResult:
         self._failures.update(result.failures)
         return result
 
-    def built_here(self, task: Task) -> Batch | None:
+    def build_local(self, request: BatchRequest) -> Batch | None:
         """One batch at once, whatever the workers do; None if nothing is readable."""
-        return self._noted(self._builder([task], torch.get_num_threads())[0]).batch
+        return self._record_failures(
+            self._make_builder([request], torch.get_num_threads())[0]
+        ).batch
 
-    def _workers(self) -> tuple[Workers[Result], Tensor | None]:
+    def _get_workers(self) -> tuple[Workers[BatchResult], Tensor | None]:
         """Those of the last epoch with their slots; new ones if it was not taken to its
         end, or where this loader has changed since."""
         made_of = (self.dataset, self.mix, self.seed, self.workers, self.timeout)
-        if self._crew is not None:
-            crew, slots, of = self._crew
-            if crew.free and all(a is b for a, b in zip(made_of, of, strict=True)):
+        if self._worker_state is not None:
+            crew, slots, of = self._worker_state
+            if crew.is_free and all(a is b for a, b in zip(made_of, of, strict=True)):
                 return crew, slots
         workers = min(self.workers, len(self))
-        slots = self._slots(results_ahead(workers) + 1)
+        slots = self._allocate_slots(prefetch_limit(workers) + 1)
         crew = Workers(
-            Sent(builder=self._builder([]), slots=slots),
+            WorkerDataset(builder=self._make_builder([]), slots=slots),
             workers=workers,
             timeout=self.timeout,
         )
-        self._crew = crew, slots, made_of
+        self._worker_state = crew, slots, made_of
         return crew, slots
 
-    def _slots(self, number: int) -> UInt8[Tensor, "slots size"] | None:
+    def _allocate_slots(self, count: int) -> UInt8[Tensor, "slots size"] | None:
         """Shared memory for the 8-bit batches on their way and the one that is read;
         None where they are not of 8 bits."""
-        if self.mix is not None or not isinstance(self.transform, EightBit):
+        if self.mix is not None or not isinstance(self.transform, Uint8Transform):
             return None
         height, width = self.transform.preprocess.image_size
         size = self.batch_size * 3 * height * width
-        return torch.empty(number, size, dtype=torch.uint8).share_memory_()
+        return torch.empty(count, size, dtype=torch.uint8).share_memory_()
 
-    def _task(self, epoch: int, index: int, shown: list[Shown]) -> Task:
-        images = shown[index * self.batch_size : (index + 1) * self.batch_size]
+    def _make_request(
+        self, epoch: int, index: int, samples: list[SampleRef]
+    ) -> BatchRequest:
+        images = samples[index * self.batch_size : (index + 1) * self.batch_size]
         transform = self.transform
-        if isinstance(transform, Stages):
+        if isinstance(transform, TransformSchedule):
             transform = transform.at(epoch * len(self) + index)
-        return Task(
+        return BatchRequest(
             epoch=epoch,
             index=index,
-            examples=tuple(self.examples[image.place] for image in images),
-            numbers=tuple(image.number for image in images),
+            examples=tuple(self.examples[image.example_index] for image in images),
+            draws=tuple(image.draw for image in images),
             transform=transform,
         )
 
-    def _builder(self, tasks: list[Task], threads: int = 1) -> Builder:
+    def _make_builder(
+        self, requests: list[BatchRequest], threads: int = 1
+    ) -> BatchBuilder:
         # The examples travel with the tasks: a worker needs no other part of them.
-        return Builder(
+        return BatchBuilder(
             dataset=replace(self.dataset, examples=(), ignored=(), bad=(), notes=()),
             mix=self.mix,
             seed=self.seed,
-            tasks=tasks,
+            requests=requests,
             threads=threads,
         )

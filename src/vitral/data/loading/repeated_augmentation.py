@@ -11,18 +11,18 @@ from typing import NamedTuple
 from vitral.data.loading.batch import Transform
 
 
-class Shown(NamedTuple):
+class SampleRef(NamedTuple):
     """One image of a batch."""
 
-    place: int
+    example_index: int
     """Its index among the examples."""
-    number: int
+    draw: int
     """Which variation of it: what the transform draws is a function of this."""
 
 
-def repeated(
+def repeat_augment(
     order: Sequence[int], epoch: int, batch_size: int, repeats: int
-) -> list[Shown]:
+) -> list[SampleRef]:
     """The images of an epoch, `repeats` variations of each that has room.
 
     Each place of `order` is taken `repeats` times in a row, with the numbers
@@ -33,21 +33,21 @@ def repeated(
     """
     first = epoch * repeats
     if repeats == 1:
-        return [Shown(place, first) for place in order]
+        return [SampleRef(place, first) for place in order]
     images = [
-        Shown(place, first + repetition)
+        SampleRef(place, first + repetition)
         for place in order[: -(-len(order) // repeats)]
         for repetition in range(repeats)
     ][: len(order)]
-    shown: list[Shown] = []
+    shown: list[SampleRef] = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        shown += sorted(batch, key=lambda image: image.number)  # keeps equals in order
+        shown += sorted(batch, key=lambda image: image.draw)  # keeps equals in order
     return shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stages:
+class TransformSchedule:
     """A transform for each of several equal parts of a run, in order."""
 
     transforms: tuple[Transform, ...]

@@ -22,7 +22,7 @@ from vitral.errors import ConfigError, VitralError
 T = TypeVar("T", covariant=True)
 
 _POLL_SECONDS = 3.0
-_AHEAD = 2
+_PREFETCH_FACTOR = 2
 """Tasks that each worker has been sent beyond the results that were taken."""
 # The slow imports by name too: a Python 3.11 server does not inherit sys.path, and
 # passes over a vitral that is found through it alone.
@@ -33,7 +33,7 @@ _PRELOAD = [
 ]
 
 
-def in_workers(
+def map_in_workers(
     builder: Dataset[T | VitralError],
     tasks: Iterable[Any],
     *,
@@ -64,30 +64,30 @@ class Workers(Generic[T]):
         self, builder: Dataset[T | VitralError], *, workers: int, timeout: float
     ) -> None:
         self.timeout = timeout
-        self._series = _Series()
+        self._sampler = _TaskSampler()
         self._owner = os.getpid()
         self._started = False
-        self._at_work = False
+        self._is_busy = False
         self._loader: DataLoader[T | VitralError] = DataLoader(
             builder,
             batch_size=None,
-            sampler=self._series,
+            sampler=self._sampler,
             num_workers=workers,
-            collate_fn=_unchanged,
+            collate_fn=_identity,
             worker_init_fn=_end_with_parent,
             timeout=_POLL_SECONDS,
             multiprocessing_context=_context(),
             persistent_workers=True,
-            prefetch_factor=_AHEAD,
+            prefetch_factor=_PREFETCH_FACTOR,
             # Or it would draw from torch's global generator, once per series.
             generator=torch.Generator(),
         )
 
     @property
-    def free(self) -> bool:
+    def is_free(self) -> bool:
         """Whether a series can begin: the last one was taken to its end, and this is
         the process that started them."""
-        return not self._at_work and self._owner == os.getpid()
+        return not self._is_busy and self._owner == os.getpid()
 
     def results(self, tasks: Iterable[Any]) -> Iterator[T]:
         """What the builder gives for each task, in their order.
@@ -100,20 +100,20 @@ class Workers(Generic[T]):
                 returned; the processes are then of no more use.
             ConfigError: builder or tasks cannot be sent to the workers.
         """
-        assert self.free
-        self._at_work = True
-        iterator = self._begun(tasks)
+        assert self.is_free
+        self._is_busy = True
+        iterator = self._submit(tasks)
         ended = object()
-        while (result := _next(iterator, self.timeout, ended)) is not ended:
+        while (result := _next_result(iterator, self.timeout, ended)) is not ended:
             if isinstance(result, VitralError):
                 raise result
             yield result
-        self._at_work = False
+        self._is_busy = False
 
-    def _begun(self, tasks: Iterable[Any]) -> Iterator[Any]:
+    def _submit(self, tasks: Iterable[Any]) -> Iterator[Any]:
         waiting = iter(tasks)
         head = list(itertools.islice(waiting, 1))
-        self._series.tasks = itertools.chain(head, waiting)
+        self._sampler.tasks = itertools.chain(head, waiting)
         try:
             ForkingPickler.dumps(head)  # the queue of a worker would say nothing
             if not self._started:
@@ -129,15 +129,15 @@ class Workers(Generic[T]):
         try:
             return iter(self._loader)
         except RuntimeError as error:  # one died since the last series
-            raise VitralError(_died(str(error))) from error
+            raise VitralError(_worker_death_message(str(error))) from error
 
 
-def results_ahead(workers: int) -> int:
+def prefetch_limit(workers: int) -> int:
     """The most results that are under way, or wait, when one is taken."""
-    return _AHEAD * workers
+    return _PREFETCH_FACTOR * workers
 
 
-class _Series(Sampler[Any]):
+class _TaskSampler(Sampler[Any]):
     """The tasks of the series that comes next; each is sent when its turn comes."""
 
     tasks: Iterator[Any] = iter(())
@@ -146,7 +146,7 @@ class _Series(Sampler[Any]):
         return self.tasks
 
 
-def _next(iterator: Iterator[Any], timeout: float, ended: object) -> Any:
+def _next_result(iterator: Iterator[Any], timeout: float, ended: object) -> Any:
     waited = 0.0
     while True:
         try:
@@ -154,7 +154,7 @@ def _next(iterator: Iterator[Any], timeout: float, ended: object) -> Any:
         except RuntimeError as error:
             text = str(error)
             if "exited unexpectedly" in text:
-                raise VitralError(_died(text)) from error
+                raise VitralError(_worker_death_message(text)) from error
             if "timed out after" not in text:
                 raise
             # torch looks for dead workers once per time-out only, hence short ones;
@@ -202,11 +202,11 @@ def _exit_after(sentinel: int) -> None:
     os._exit(1)
 
 
-def _unchanged(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
-def _died(text: str) -> str:
+def _worker_death_message(text: str) -> str:
     return (
         f"A loader worker died ({' '.join(text.split())}). Usual causes are too little "
         "memory, a full /dev/shm, or a script that starts workers outside "

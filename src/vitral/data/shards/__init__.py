@@ -2,6 +2,6 @@
 
 from vitral.data.shards import remote
 from vitral.data.shards.dataset import read_shards
-from vitral.data.shards.paths import find
+from vitral.data.shards.paths import find_shards
 
-__all__ = ["find", "read_shards", "remote"]
+__all__ = ["find_shards", "read_shards", "remote"]

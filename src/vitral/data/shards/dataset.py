@@ -11,34 +11,34 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from vitral.data.dataset import DataSet, Example, Ignored, shortened
+from vitral.data.dataset import Dataset, Example, IgnoredFile, shorten_names
 from vitral.data.order import natural_key
-from vitral.data.shards.index import ShardIndex, indexed, stamp_of
+from vitral.data.shards.index import ShardIndex, file_stamp, load_or_build_index
 from vitral.data.shards.parquet import LABELS, index_arrow, index_parquet
-from vitral.data.shards.paths import Found, split_of
+from vitral.data.shards.paths import ShardSet, infer_split
 from vitral.data.shards.readers import (
     ArrowReader,
-    Files,
     LocalFiles,
+    LruCache,
     ParquetReader,
-    Recent,
     Shard,
+    ShardFiles,
     TarReader,
 )
 from vitral.data.shards.shuffle import CHUNKS, ShardOrder
 from vitral.data.shards.webdataset import index_tar
 from vitral.data.sources import CLASSES as UNLABELLED
-from vitral.data.sources import grouped
+from vitral.data.sources import assign_groups
 from vitral.errors import DataError
 
 WINDOW_BYTES = 1 << 28
 """Row groups that are mixed with each other take about so much memory at most."""
-_SORTED = 0.5
+_SORTED_SHARE = 0.5
 """Share of chunks with one class from which on shards count as sorted by class."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class IndexedShard:
     """A shard with what is in it."""
 
     shard: Shard
@@ -47,8 +47,8 @@ class Part:
 
 
 def read_shards(
-    found: Found, group_by: str, cache: Path, unlabelled: bool = False
-) -> DataSet:
+    shard_set: ShardSet, group_by: str, cache: Path, unlabelled: bool = False
+) -> Dataset:
     """List the examples of local shards; splits that no name gives stay "".
 
     Args:
@@ -62,46 +62,52 @@ def read_shards(
         MissingExtraError: Parquet or Arrow without pyarrow.
     """
     parts = []
-    for path in found.paths:
-        file = found.root / path
+    for path in shard_set.paths:
+        file = shard_set.root / path
         build: Callable[[], ShardIndex] = {
             ".tar": partial(index_tar, file),
             ".parquet": partial(index_parquet, str(file), path),
             ".arrow": partial(index_arrow, str(file), path),
-        }[found.suffix]
+        }[shard_set.suffix]
         try:
             if not file.is_file():
                 raise OSError("not a regular file")
-            stamp = stamp_of(file)
-            index = indexed(str(file.resolve()), stamp, cache, build)
+            stamp = file_stamp(file)
+            index = load_or_build_index(str(file.resolve()), stamp, cache, build)
             shard = Shard(path, *stamp[:2])
         except OSError as error:
             index = ShardIndex(fault=f"it cannot be read ({error.strerror or error})")
             shard = Shard(path, 0, 0)
-        parts.append(Part(shard=shard, split=split_of(path), index=index))
-    return data_set_of(found, parts, group_by, LocalFiles(found.root), unlabelled)
+        parts.append(IndexedShard(shard=shard, split=infer_split(path), index=index))
+    return build_dataset(
+        shard_set, parts, group_by, LocalFiles(shard_set.root), unlabelled
+    )
 
 
-def data_set_of(
-    found: Found, parts: list[Part], group_by: str, files: Files, unlabelled: bool
-) -> DataSet:
+def build_dataset(
+    shard_set: ShardSet,
+    parts: list[IndexedShard],
+    group_by: str,
+    files: ShardFiles,
+    unlabelled: bool,
+) -> Dataset:
     """A data set from the indices of its shards.
 
     Raises:
         DataError, ConfigError: as `read_shards`.
     """
     if any(part.index.source for part in parts):
-        parts = [_without_lost_labels(part) for part in parts]
+        parts = [_drop_lost_labels(part) for part in parts]
     used = [part for part in parts if part.index.keys]
     if not used or not (unlabelled or any(part.index.source for part in used)):
-        raise DataError(_nothing(found, parts))
-    _refuse_mixture(found, used)
-    notes = [*_faults(parts)]
+        raise DataError(_no_images_message(shard_set, parts))
+    _refuse_mixture(shard_set, used)
+    notes = [*_fault_notes(parts)]
     if used[0].split and all(part.split != "train" for part in used):
         # Such as val-*.tar alone, to measure a model on.
         notes.append("no shard is called train, so the names of shards give no split")
         used = [replace(part, split="") for part in used]
-    classes, multi_label, rows = _classes(found, used, unlabelled)
+    classes, multi_label, rows = _resolve_classes(shard_set, used, unlabelled)
     examples: list[Example] = []
     for number, part in enumerate(used):
         index, labels, path = part.index, rows[number], part.shard.path
@@ -110,7 +116,7 @@ def data_set_of(
                 id=f"{path}/{key}",
                 label=labels[code],
                 split=part.split,
-                place=(number, first, second),
+                location=(number, first, second),
             )
             for key, first, second, code in zip(
                 index.keys, index.first, index.second, index.codes, strict=True
@@ -118,32 +124,32 @@ def data_set_of(
         ]
     largest = max(part.index.group_bytes for part in used)
     chunks = CHUNKS if not largest else max(1, min(CHUNKS, WINDOW_BYTES // largest))
-    order = ShardOrder(grouped=bool(largest), chunks=chunks)
+    order = ShardOrder(by_row_group=bool(largest), chunks=chunks)
     shards = tuple(part.shard for part in used)
     column = used[0].index.column
     reader: TarReader | ParquetReader | ArrowReader
-    if found.suffix == ".tar":
-        reader = TarReader(root=found.root, shards=shards)
-    elif found.suffix == ".arrow":
-        reader = ArrowReader(root=found.root, shards=shards, column=column)
+    if shard_set.suffix == ".tar":
+        reader = TarReader(root=shard_set.root, shards=shards)
+    elif shard_set.suffix == ".arrow":
+        reader = ArrowReader(root=shard_set.root, shards=shards, column=column)
     else:
         reader = ParquetReader(
-            files=files, shards=shards, column=column, groups=Recent(chunks)
+            files=files, shards=shards, column=column, groups=LruCache(chunks)
         )
-    return DataSet(
-        name=found.name,
-        root=found.root,
+    return Dataset(
+        name=shard_set.name,
+        root=shard_set.root,
         classes=classes,
-        examples=grouped(tuple(examples), group_by),
+        examples=assign_groups(tuple(examples), group_by),
         reader=reader,
         order=order,
         multi_label=multi_label,
-        ignored=tuple(_ignored(parts)),
-        notes=(*notes, *_sorted_by_class(used, order)),
+        ignored=tuple(_list_ignored(parts)),
+        notes=(*notes, *_sorting_notes(used, order)),
     )
 
 
-def _without_lost_labels(part: Part) -> Part:
+def _drop_lost_labels(part: IndexedShard) -> IndexedShard:
     """A shard that was cut before its first label has no example."""
     index = part.index
     if index.source or not index.fault:
@@ -151,7 +157,7 @@ def _without_lost_labels(part: Part) -> Part:
     return replace(part, index=ShardIndex(fault=index.fault, ignored=index.ignored))
 
 
-def _nothing(found: Found, parts: list[Part]) -> str:
+def _no_images_message(shard_set: ShardSet, parts: list[IndexedShard]) -> str:
     reasons = [f"{part.shard.path}: {part.index.fault}" for part in parts]
     reasons = [text for text in reasons if not text.endswith(": ")]
     reasons += [
@@ -165,14 +171,15 @@ def _nothing(found: Found, parts: list[Part]) -> str:
         ]
     listed = "; ".join(reasons[:3]) or "there is nothing in them"
     return (
-        f"{found.shown} holds no image with a label in {len(parts)} shard(s). "
+        f"{shard_set.display_name} holds no image with a label in {len(parts)} "
+        "shard(s). "
         f"{listed}. Expected in a tar file members such as 000123.jpg and 000123.cls, "
         "in Parquet and Arrow a column of pictures and one of labels, called "
         f"{' or '.join(LABELS)}."
     )
 
 
-def _refuse_mixture(found: Found, parts: list[Part]) -> None:
+def _refuse_mixture(shard_set: ShardSet, parts: list[IndexedShard]) -> None:
     """Shards of one set have labels of one kind, and all a split or none."""
     first = parts[0]
     for part in parts[1:]:
@@ -183,7 +190,8 @@ def _refuse_mixture(found: Found, parts: list[Part]) -> None:
         ):
             if mine != other:
                 raise DataError(
-                    f"{found.shown} mixes two kinds of shards: {first.shard.path} has "
+                    f"{shard_set.display_name} mixes two kinds of shards: "
+                    f"{first.shard.path} has "
                     f"{what} {other}, {part.shard.path} {mine}. Give them one by one, "
                     "by a pattern, or write them alike."
                 )
@@ -191,18 +199,19 @@ def _refuse_mixture(found: Found, parts: list[Part]) -> None:
     named = [part.shard.path for part in parts if part.split]
     if without and named:
         raise DataError(
-            f"{found.shown}: {named[0]} names a split, {without[0]} does not. Name all "
+            f"{shard_set.display_name}: {named[0]} names a split, {without[0]} does "
+            "not. Name all "
             "shards train-*, val-* or test-*, or none, or choose some by a pattern."
         )
 
 
-def _classes(
-    found: Found, parts: list[Part], unlabelled: bool
+def _resolve_classes(
+    shard_set: ShardSet, parts: list[IndexedShard], unlabelled: bool
 ) -> tuple[tuple[str, ...], bool, list[list[tuple[int, ...]]]]:
     """Class names, whether pictures have several, and each vocabulary's indices."""
     if unlabelled and not parts[0].index.source:
         return UNLABELLED, False, [[(0,)]] * len(parts)
-    names = parts[0].index.names or _names_beside(found.root)
+    names = parts[0].index.names or _read_class_names(shard_set.root)
     trained = {
         word
         for part in parts
@@ -213,7 +222,7 @@ def _classes(
     numbers = {str(number): number for number in range(len(names))}
     if not names:
         names = sorted(trained, key=natural_key)
-    place = numbers if trained <= set(numbers) else _indices(names)
+    place = numbers if trained <= set(numbers) else _index_by_name(names)
     rows: list[list[tuple[int, ...]]] = []
     multi_label = False
     for part in parts:
@@ -223,7 +232,7 @@ def _classes(
                 raise DataError(
                     f"{part.shard.path}: the label {unknown[0]!r} is no class; "
                     f"{'train has' if part.split else 'there are'} "
-                    f"{shortened(tuple(names))}. Correct the label, the list of "
+                    f"{shorten_names(tuple(names))}. Correct the label, the list of "
                     "classes, or add training images."
                 )
             multi_label |= len(words) > 1
@@ -235,17 +244,18 @@ def _classes(
         )
     if len(names) < 2 and not unlabelled:
         raise DataError(
-            f"{found.shown} names one class only, {shortened(tuple(names))!r}; at "
+            f"{shard_set.display_name} names one class only, "
+            f"{shorten_names(tuple(names))!r}; at "
             "least two are needed to classify."
         )
     return tuple(names), multi_label, rows
 
 
-def _indices(names: list[str]) -> dict[str, int]:
+def _index_by_name(names: list[str]) -> dict[str, int]:
     return {name: index for index, name in enumerate(names)}
 
 
-def _names_beside(root: Path) -> list[str]:
+def _read_class_names(root: Path) -> list[str]:
     """Class names from a file beside the shards; empty without one.
 
     Raises:
@@ -272,20 +282,20 @@ def _names_beside(root: Path) -> list[str]:
     return []
 
 
-def _ignored(parts: list[Part]) -> list[Ignored]:
+def _list_ignored(parts: list[IndexedShard]) -> list[IgnoredFile]:
     listed = []
     for part in parts:
         path, index = part.shard.path, part.index
         if index.fault:
-            listed.append(Ignored(path=path, reason=index.fault))
+            listed.append(IgnoredFile(path=path, reason=index.fault))
         listed += [
-            Ignored(path=f"{path}/{name}", reason=reason)
+            IgnoredFile(path=f"{path}/{name}", reason=reason)
             for name, reason in index.ignored
         ]
     return listed
 
 
-def _faults(parts: list[Part]) -> list[str]:
+def _fault_notes(parts: list[IndexedShard]) -> list[str]:
     """One sentence for each shard that is not read to its end."""
     return [
         f"shard {part.shard.path}: {part.index.fault}; "
@@ -299,7 +309,7 @@ def _faults(parts: list[Part]) -> list[str]:
     ]
 
 
-def _sorted_by_class(parts: list[Part], order: ShardOrder) -> list[str]:
+def _sorting_notes(parts: list[IndexedShard], order: ShardOrder) -> list[str]:
     """A warning where neighbours mostly show one class, which the order keeps near."""
     alike = chunks = 0
     for part in parts:
@@ -309,7 +319,7 @@ def _sorted_by_class(parts: list[Part], order: ShardOrder) -> list[str]:
             if len(chunk) > 1:
                 chunks += 1
                 alike += len(set(chunk)) == 1
-    if chunks <= order.chunks or alike <= _SORTED * chunks:
+    if chunks <= order.chunks or alike <= _SORTED_SHARE * chunks:
         return []
     return [
         "shards are sorted by class: an epoch mixes only "

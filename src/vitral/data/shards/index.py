@@ -16,7 +16,7 @@ from vitral.atomic_io import write_atomic
 
 VERSION = 1
 """Of the index files; raise it when what is written below changes."""
-_EDGE = 65_536
+_HASHED_BYTES = 65_536
 
 
 @dataclass(kw_only=True)
@@ -50,9 +50,9 @@ class ShardIndex:
         self.keys.append(key)
         self.first.append(first)
         self.second.append(second)
-        self.codes.append(self._code(labels))
+        self.codes.append(self._label_code(labels))
 
-    def _code(self, labels: tuple[str, ...]) -> int:
+    def _label_code(self, labels: tuple[str, ...]) -> int:
         known = self.__dict__.setdefault("_known", {})
         if labels not in known:
             known[labels] = len(self.vocabulary)
@@ -60,7 +60,7 @@ class ShardIndex:
         return int(known[labels])
 
 
-def indexed(
+def load_or_build_index(
     path: str, stamp: tuple[Any, ...], cache: Path, build: Callable[[], ShardIndex]
 ) -> ShardIndex:
     """The index of a shard, from the cache if it holds one.
@@ -72,7 +72,7 @@ def indexed(
     """
     key = hashlib.sha256(json.dumps([VERSION, path, *stamp]).encode()).hexdigest()
     file = cache / f"{key}.json"
-    found = _read(file)
+    found = _read_index(file)
     if found is None:
         found = build()
         values = {each.name: getattr(found, each.name) for each in fields(found)}
@@ -86,17 +86,17 @@ def indexed(
     return found
 
 
-def stamp_of(path: Path) -> tuple[int, int, str]:
+def file_stamp(path: Path) -> tuple[int, int, str]:
     """Size, time of change in ns and a hash of both ends of a local file."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
-        digest = hashlib.sha256(file.read(_EDGE))
-        file.seek(max(status.st_size - _EDGE, 0))
-        digest.update(file.read(_EDGE))
+        digest = hashlib.sha256(file.read(_HASHED_BYTES))
+        file.seek(max(status.st_size - _HASHED_BYTES, 0))
+        digest.update(file.read(_HASHED_BYTES))
     return status.st_size, status.st_mtime_ns, digest.hexdigest()
 
 
-def _read(file: Path) -> ShardIndex | None:
+def _read_index(file: Path) -> ShardIndex | None:
     """None where there is none, or a damaged one."""
     try:
         digest, _, content = file.read_text("utf-8").partition("\n")

@@ -17,11 +17,11 @@ LABELS = ("label", "labels", "class", "fine_label")
 _ROWS = 65_536
 
 
-class _Unusable(Exception):
+class _UnusableFile(Exception):
     """Why no example can be taken from a file."""
 
 
-def pyarrow(what: str) -> Any:
+def import_pyarrow(what: str) -> Any:
     """The package, or the sentence that says how to get it.
 
     Raises:
@@ -45,7 +45,7 @@ def index_parquet(source: Any, what: str, remote: bool = False) -> ShardIndex:
         source: a path or an open file.
         remote: whether an OSError is the network's, and no fault of the file.
     """
-    arrow = pyarrow(what)
+    arrow = import_pyarrow(what)
     broken = arrow.ArrowInvalid if remote else (arrow.ArrowException, OSError)
     index = ShardIndex()
     try:
@@ -55,14 +55,16 @@ def index_parquet(source: Any, what: str, remote: bool = False) -> ShardIndex:
         return index
     with file:
         try:
-            label = _columns(index, file.schema_arrow)
-        except _Unusable as fault:
+            label = _find_columns(index, file.schema_arrow)
+        except _UnusableFile as fault:
             index.fault = str(fault)
             return index
         row = 0
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
-            index.group_bytes = max(index.group_bytes, _bytes(about, index.column))
+            index.group_bytes = max(
+                index.group_bytes, _row_group_bytes(about, index.column)
+            )
             if not label:
                 _add_unlabelled(index, about.num_rows, group, row)
                 row += about.num_rows
@@ -72,26 +74,26 @@ def index_parquet(source: Any, what: str, remote: bool = False) -> ShardIndex:
             except broken as error:
                 index.fault = f"row group {group} cannot be read ({one_line(error)})"
             else:
-                _add(index, labels, group, row)
+                _add_rows(index, labels, group, row)
             row += about.num_rows
     return index
 
 
 def index_arrow(path: str, what: str) -> ShardIndex:
     """The examples of an Arrow file; `first` is a record batch, `second` its row."""
-    arrow = pyarrow(what)
+    arrow = import_pyarrow(what)
     index = ShardIndex()
     row = 0
     try:
-        for group, batch in enumerate(batches(path, what)):
+        for group, batch in enumerate(iter_record_batches(path, what)):
             if not group:
-                label = _columns(index, batch.schema)
+                label = _find_columns(index, batch.schema)
             if label:
-                _add(index, batch.column(label), group, row)
+                _add_rows(index, batch.column(label), group, row)
             else:
                 _add_unlabelled(index, batch.num_rows, group, row)
             row += batch.num_rows
-    except _Unusable as fault:
+    except _UnusableFile as fault:
         index.fault = str(fault)
     except (arrow.ArrowException, OSError) as error:
         index.fault = f"it is cut off or no Arrow file ({one_line(error)})"
@@ -100,9 +102,9 @@ def index_arrow(path: str, what: str) -> ShardIndex:
     return index
 
 
-def batches(path: str, what: str) -> Iterator[Any]:
+def iter_record_batches(path: str, what: str) -> Iterator[Any]:
     """The record batches of an Arrow file, in either of its two forms, mapped."""
-    arrow = pyarrow(what)
+    arrow = import_pyarrow(what)
     with arrow.memory_map(path) as mapped:
         if mapped.read(6) == b"ARROW1":
             file = arrow.ipc.open_file(mapped)
@@ -113,7 +115,7 @@ def batches(path: str, what: str) -> Iterator[Any]:
             yield from arrow.ipc.open_stream(mapped)
 
 
-def picture(value: Any) -> bytes:
+def image_bytes(value: Any) -> bytes:
     """The bytes of one picture; empty if the row has none of its own."""
     found = value.as_py()
     content = found.get("bytes") if isinstance(found, dict) else found
@@ -124,11 +126,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
 
 
-def _add(index: ShardIndex, labels: Any, group: int, row: int) -> None:
+def _add_rows(index: ShardIndex, labels: Any, group: int, row: int) -> None:
     """Take the rows of a group that have a label."""
     missing = 0
     for place, value in enumerate(labels.to_pylist()):
-        words = _words(value)
+        words = _row_labels(value)
         if words:
             index.add(f"{row + place:06d}", group, place, words)
         else:
@@ -138,12 +140,12 @@ def _add(index: ShardIndex, labels: Any, group: int, row: int) -> None:
         index.ignored.append([f"{row:06d}", reason])
 
 
-def _add_unlabelled(index: ShardIndex, number: int, group: int, row: int) -> None:
-    for place in range(number):
+def _add_unlabelled(index: ShardIndex, count: int, group: int, row: int) -> None:
+    for place in range(count):
         index.add(f"{row + place:06d}", group, place, ())
 
 
-def _words(value: Any) -> tuple[str, ...]:
+def _row_labels(value: Any) -> tuple[str, ...]:
     """The labels of a row as text, each once; none if any is no label."""
     words = []
     for item in value if isinstance(value, list) else [value]:
@@ -156,19 +158,23 @@ def _words(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(words))
 
 
-def _columns(index: ShardIndex, schema: Any) -> str:
+def _find_columns(index: ShardIndex, schema: Any) -> str:
     """Find the picture's column and the label's, "" without one, and the classes."""
-    arrow = pyarrow("A shard")
-    features = _features(schema)
-    pictures = [name for name, kind in features.items() if _kind(kind) == "Image"]
+    arrow = import_pyarrow("A shard")
+    features = _read_features(schema)
+    pictures = [
+        name for name, kind in features.items() if _feature_type(kind) == "Image"
+    ]
     if not pictures:
         pictures = [field.name for field in schema if _holds_bytes(arrow, field.type)]
     described = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if len(pictures) != 1:
-        raise _Unusable(
+        raise _UnusableFile(
             f"it must have one column of pictures; its columns are {described[:300]}"
         )
-    named = [name for name, kind in features.items() if _kind(kind) == "ClassLabel"]
+    named = [
+        name for name, kind in features.items() if _feature_type(kind) == "ClassLabel"
+    ]
     label = named[0] if len(named) == 1 else ""
     label = label or next(
         (name for name in LABELS if name in (named or schema.names)), ""
@@ -179,7 +185,7 @@ def _columns(index: ShardIndex, schema: Any) -> str:
     return label
 
 
-def _features(schema: Any) -> dict[str, Any]:
+def _read_features(schema: Any) -> dict[str, Any]:
     """What `datasets` says about the columns; empty if another program wrote it."""
     try:
         about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
@@ -189,14 +195,14 @@ def _features(schema: Any) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def _kind(feature: Any) -> str:
+def _feature_type(feature: Any) -> str:
     """The type of a column; of a list that of its items."""
     if isinstance(feature, list) and feature:
-        return _kind(feature[0])
+        return _feature_type(feature[0])
     if not isinstance(feature, dict):
         return ""
     inner = feature.get("feature")
-    return str(feature.get("_type", "")) if inner is None else _kind(inner)
+    return str(feature.get("_type", "")) if inner is None else _feature_type(inner)
 
 
 def _class_names(feature: Any) -> list[str]:
@@ -218,9 +224,9 @@ def _holds_bytes(arrow: Any, kind: Any) -> bool:
     return bool(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
 
 
-def _bytes(about: Any, column: str) -> int:
+def _row_group_bytes(metadata: Any, column: str) -> int:
     """What the pictures of a row group take in memory."""
-    parts = [about.column(place) for place in range(about.num_columns)]
+    parts = [metadata.column(place) for place in range(metadata.num_columns)]
     return sum(
         int(part.total_uncompressed_size)
         for part in parts

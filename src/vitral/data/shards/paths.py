@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from vitral.data.dataset import SPLIT_NAMES, shortened
+from vitral.data.dataset import SPLIT_ALIASES, shorten_names
 from vitral.data.order import natural_key
 from vitral.errors import ConfigError, DataError
 
 SUFFIXES = (".tar", ".parquet", ".arrow")
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-MOST = 100_000
+COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+MAX_SHARDS = 100_000
 """Names that the braces of a pattern may stand for."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_PLACES = ("data", *SPLIT_NAMES)
+_SHARD_FOLDERS = ("data", *SPLIT_ALIASES)
 """Sub-folders in which shards are looked for, and no deeper."""
 _BRACE = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class ShardSet:
     """Shards of one kind."""
 
     root: Path
@@ -30,11 +30,11 @@ class Found:
     """POSIX, relative to the root, in natural order."""
     suffix: str
     name: str
-    shown: str
+    display_name: str
     """What was asked for, for messages."""
 
 
-def find(data: str | Path) -> Found | None:
+def find_shards(data: str | Path) -> ShardSet | None:
     """The shards that a folder, a file or a pattern stands for; None if it is not one.
 
     Raises:
@@ -44,10 +44,10 @@ def find(data: str | Path) -> Found | None:
     text = str(data)
     path = Path(data)
     if path.is_dir():
-        return _in_folder(path)
+        return _find_in_folder(path)
     if not path.exists():
         refuse_commands(text)
-    if text.endswith(PACKED):
+    if text.endswith(COMPRESSED_SUFFIXES):
         raise ConfigError(
             f"{text} is compressed, which allows no access to single pictures. Unpack "
             f"it once, as with `gunzip {text}`, and give the .tar."
@@ -55,12 +55,12 @@ def find(data: str | Path) -> Found | None:
     if path.suffix not in SUFFIXES:
         return None
     if path.is_file():
-        return _found(path.parent, [path.name], path.stem, text)
+        return _make_shard_set(path.parent, [path.name], path.stem, text)
     if not any(sign in text for sign in "{*?["):
         if path.exists():
             raise DataError(f"{text} is not a regular file. Give a shard.")
         raise DataError(f"{text} is not there. Correct the path.")
-    return _by_pattern(text)
+    return _find_by_pattern(text)
 
 
 def refuse_commands(text: str) -> None:
@@ -75,25 +75,25 @@ def refuse_commands(text: str) -> None:
             "and give that."
         )
     # Before expanding braces, which could hide one.
-    if _URL.match(text.strip()) or any(map(_URL.match, expanded(text))):
+    if _URL.match(text.strip()) or any(map(_URL.match, expand_braces(text))):
         raise ConfigError(
             f"Shards are not opened by URL: got {text!r}. Download them first, or give "
             "hf-stream:OWNER/NAME for Parquet files of the Hugging Face hub."
         )
 
 
-def split_of(path: str) -> str:
+def infer_split(path: str) -> str:
     """The split that a shard's name, or else its folder's, says; "" for none."""
     *folders, base = path.split("/")
     for part in (base.rpartition(".")[0], *reversed(folders)):
         words = re.split(r"[^a-z]+", part.lower())
-        named = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+        named = {SPLIT_ALIASES[word] for word in words if word in SPLIT_ALIASES}
         if len(named) == 1:
             return named.pop()
     return ""
 
 
-def expanded(pattern: str) -> Iterator[str]:
+def expand_braces(pattern: str) -> Iterator[str]:
     """What braces stand for: {000..009} for numbers, {a,b} for words.
 
     Raises:
@@ -106,9 +106,9 @@ def expanded(pattern: str) -> Iterator[str]:
             match = _BRACE.search(name)
             assert match is not None  # all have the same braces
             words = _alternatives(match.group(1), pattern)
-            if len(names) * len(words) > MOST:
+            if len(names) * len(words) > MAX_SHARDS:
                 raise ConfigError(
-                    f"{pattern} stands for more than {MOST:,} shards. Use `*`."
+                    f"{pattern} stands for more than {MAX_SHARDS:,} shards. Use `*`."
                 )
             head, tail = name[: match.start()], name[match.end() :]
             widened += [f"{head}{word}{tail}" for word in words]
@@ -126,19 +126,19 @@ def _alternatives(content: str, pattern: str) -> list[str]:
             "such as {train,val}."
         )
     first, last = (int(digits) for digits in match.groups())
-    if last < first or last - first >= MOST:
+    if last < first or last - first >= MAX_SHARDS:
         raise ConfigError(
-            f"{pattern}: {{{content}}} must go up, by at most {MOST:,} numbers."
+            f"{pattern}: {{{content}}} must go up, by at most {MAX_SHARDS:,} numbers."
         )
     # As in a shell: 008..012 keeps its zeros, 8..12 has none.
     width = len(match.group(1)) if match.group(1).startswith("0") else 0
     return [str(number).zfill(width) for number in range(first, last + 1)]
 
 
-def _by_pattern(text: str) -> Found:
+def _find_by_pattern(text: str) -> ShardSet:
     paths: list[str] = []
     absent = []
-    for name in expanded(text):
+    for name in expand_braces(text):
         if any(sign in name for sign in "*?["):
             matches = glob(name)
             if not matches:
@@ -151,7 +151,7 @@ def _by_pattern(text: str) -> Found:
     if absent:
         raise DataError(
             f"{text} stands for {len(absent)} shard(s) that are not there: "
-            f"{shortened(absent, 3)}. Correct the pattern."
+            f"{shorten_names(absent, 3)}. Correct the pattern."
         )
     literal = []
     for part in Path(text).parent.parts:
@@ -160,10 +160,10 @@ def _by_pattern(text: str) -> Found:
         literal.append(part)
     root = Path(*literal)
     inside = [Path(path).relative_to(root).as_posix() for path in dict.fromkeys(paths)]
-    return _found(root, inside, root.resolve().name, text)
+    return _make_shard_set(root, inside, root.resolve().name, text)
 
 
-def _in_folder(root: Path) -> Found | None:
+def _find_in_folder(root: Path) -> ShardSet | None:
     """Shards directly in a folder, in data/, or in folders called like a split."""
     shards: list[str] = []
     others: list[str] = []
@@ -173,16 +173,16 @@ def _in_folder(root: Path) -> Found | None:
         if entry.suffix in SUFFIXES:
             shards.append(entry.name)
         elif entry.is_dir():
-            inside = _shards_in(entry) if entry.name.lower() in _PLACES else []
+            inside = _list_shards(entry) if entry.name.lower() in _SHARD_FOLDERS else []
             shards += [f"{entry.name}/{name}" for name in inside]
             others += [] if inside else [f"{entry.name}/"]
     # Class folders beside the tar file that they came from are a folder of images.
     if not shards or others:
         return None
-    return _found(root, shards, root.resolve().name, str(root))
+    return _make_shard_set(root, shards, root.resolve().name, str(root))
 
 
-def _shards_in(folder: Path) -> list[str]:
+def _list_shards(folder: Path) -> list[str]:
     """Shards of a sub-folder; none where it has folders too, as of classes."""
     inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     if any(entry.is_dir() and entry.suffix not in SUFFIXES for entry in inside):
@@ -190,20 +190,23 @@ def _shards_in(folder: Path) -> list[str]:
     return [entry.name for entry in inside if entry.suffix in SUFFIXES]
 
 
-def _found(root: Path, paths: list[str], name: str, shown: str) -> Found:
+def _make_shard_set(
+    root: Path, paths: list[str], name: str, display_name: str
+) -> ShardSet:
     kinds = sorted({Path(path).suffix for path in paths})
     if len(kinds) > 1:
         examples = [
             next(path for path in paths if Path(path).suffix == kind) for kind in kinds
         ]
         raise DataError(
-            f"{shown} mixes kinds of shards: {', '.join(examples)}. Choose one kind by "
+            f"{display_name} mixes kinds of shards: {', '.join(examples)}. Choose one "
+            "kind by "
             f"a pattern, such as {root}/*{kinds[0]}."
         )
-    return Found(
+    return ShardSet(
         root=root,
         paths=tuple(sorted(paths, key=natural_key)),
         suffix=kinds[0],
         name=name,
-        shown=shown,
+        display_name=display_name,
     )

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from vitral.data.dataset import Example, UnavailableError
-from vitral.data.images import Decoded, decode
-from vitral.data.shards.parquet import batches, picture, pyarrow
+from vitral.data.images import DecodedImage, decode
+from vitral.data.shards.parquet import image_bytes, import_pyarrow, iter_record_batches
 from vitral.errors import ImageError
 
-_OPEN = 64
+_MAX_OPEN_FILES = 64
 """Files that a reader holds open."""
 
 
@@ -27,12 +27,12 @@ class Shard(NamedTuple):
     path: str
     """POSIX, relative to the root."""
     size: int
-    changed: int | str
+    version: int | str
     """Time of change in ns, or what a remote system says instead."""
 
 
 @runtime_checkable
-class Files(Protocol):
+class ShardFiles(Protocol):
     """Where shards are; picklable."""
 
     def stat(self, path: str) -> tuple[int, int | str]:
@@ -66,10 +66,10 @@ class LocalFiles:
         try:
             return read()
         except FileNotFoundError as error:
-            raise vanished(shard.path, error) from error
+            raise vanished_error(shard.path, error) from error
 
 
-class Recent:
+class LruCache:
     """The values used last, up to a number; safe to share between threads."""
 
     def __init__(self, capacity: int) -> None:
@@ -78,7 +78,7 @@ class Recent:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Recent, (self.capacity,)
+        return LruCache, (self.capacity,)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         # Made under the lock, or two threads would both read a row group.
@@ -98,12 +98,14 @@ class TarReader:
     concurrent: ClassVar[bool] = True
     root: Path
     shards: tuple[Shard, ...]
-    opened: Recent = field(default_factory=lambda: Recent(_OPEN), compare=False)
+    open_files: LruCache = field(
+        default_factory=lambda: LruCache(_MAX_OPEN_FILES), compare=False
+    )
 
-    def __call__(self, example: Example) -> Decoded:
-        number, offset, size = example.place
+    def __call__(self, example: Example) -> DecodedImage:
+        number, offset, size = example.location
         shard = self.shards[number]
-        file = self.opened.get(number, lambda: _Descriptor(self.root / shard.path))
+        file = self.open_files.get(number, lambda: _Descriptor(self.root / shard.path))
         status = os.fstat(file.number)
         refuse_changed(shard, status.st_size, status.st_mtime_ns)
         content = os.pread(file.number, size, offset)
@@ -120,7 +122,7 @@ class _Descriptor:
         try:
             self.number = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise vanished(str(path), error) from error
+            raise vanished_error(str(path), error) from error
 
     def __del__(self) -> None:
         if self.number >= 0:
@@ -131,17 +133,19 @@ class _Descriptor:
 class ParquetReader:
     """Read a row out of its row group, of which the last few stay in memory."""
 
-    files: Files
+    files: ShardFiles
     shards: tuple[Shard, ...]
     column: str
-    groups: Recent
+    groups: LruCache
     """As many as the order of examples mixes, or each would be read many times."""
-    opened: Recent = field(default_factory=lambda: Recent(_OPEN), compare=False)
+    open_files: LruCache = field(
+        default_factory=lambda: LruCache(_MAX_OPEN_FILES), compare=False
+    )
 
-    def __call__(self, example: Example) -> Decoded:
-        number, group, row = example.place
+    def __call__(self, example: Example) -> DecodedImage:
+        number, group, row = example.location
         table = self.groups.get((number, group), lambda: self.load(number, group))
-        return _decoded(table[row])
+        return _decode_value(table[row])
 
     def load(self, number: int, group: int) -> Any:
         """The pictures of one row group."""
@@ -151,11 +155,11 @@ class ParquetReader:
     def _read(self, number: int, group: int) -> Any:
         shard = self.shards[number]
         refuse_changed(shard, *self.files.stat(shard.path))
-        file = self.opened.get(number, lambda: self._open(shard))
+        file = self.open_files.get(number, lambda: self._open(shard))
         return file.read_row_group(group, columns=[self.column]).column(0)
 
     def _open(self, shard: Shard) -> Any:
-        arrow = pyarrow(shard.path)
+        arrow = import_pyarrow(shard.path)
         # Reads the column's parts of a row group in few pieces.
         return arrow.parquet.ParquetFile(self.files.open(shard.path), pre_buffer=True)
 
@@ -167,36 +171,38 @@ class ArrowReader:
     root: Path
     shards: tuple[Shard, ...]
     column: str
-    opened: Recent = field(default_factory=lambda: Recent(_OPEN), compare=False)
+    open_files: LruCache = field(
+        default_factory=lambda: LruCache(_MAX_OPEN_FILES), compare=False
+    )
 
-    def __call__(self, example: Example) -> Decoded:
-        number, batch, row = example.place
-        columns = self.opened.get(number, lambda: self._open(self.shards[number]))
-        return _decoded(columns[batch][row])
+    def __call__(self, example: Example) -> DecodedImage:
+        number, batch, row = example.location
+        columns = self.open_files.get(number, lambda: self._open(self.shards[number]))
+        return _decode_value(columns[batch][row])
 
     def _open(self, shard: Shard) -> list[Any]:
         path = self.root / shard.path
         try:
             status = path.stat()
         except OSError as error:
-            raise vanished(str(path), error) from error
+            raise vanished_error(str(path), error) from error
         refuse_changed(shard, status.st_size, status.st_mtime_ns)
         columns: list[Any] = []
         try:
-            for batch in batches(str(path), shard.path):
+            for batch in iter_record_batches(str(path), shard.path):
                 columns.append(batch.column(self.column))
-        except (pyarrow(shard.path).ArrowException, OSError):
+        except (import_pyarrow(shard.path).ArrowException, OSError):
             pass  # it was cut off there when the index was taken, too
         return columns
 
 
-def refuse_changed(shard: Shard, size: int, changed: int | str) -> None:
+def refuse_changed(shard: Shard, size: int, version: int | str) -> None:
     """Stop where offsets may mean something else by now.
 
     Raises:
         UnavailableError: the file is not the one that the index was taken from.
     """
-    if (size, changed) != (shard.size, shard.changed):
+    if (size, version) != (shard.size, shard.version):
         raise UnavailableError(
             f"{shard.path} changed while it was in use: it had {shard.size:,} bytes "
             f"and has {size:,}, or was written again. Restore it and go on with "
@@ -204,15 +210,15 @@ def refuse_changed(shard: Shard, size: int, changed: int | str) -> None:
         )
 
 
-def vanished(path: str, error: OSError) -> UnavailableError:
+def vanished_error(path: str, error: OSError) -> UnavailableError:
     return UnavailableError(
         f"{path} can no longer be opened ({error.strerror or error}). Restore it and "
         "go on with --resume, or start a new run."
     )
 
 
-def _decoded(value: Any) -> Decoded:
-    content = picture(value)
+def _decode_value(value: Any) -> DecodedImage:
+    content = image_bytes(value)
     if not content:
         raise ImageError("the row holds no picture; one that is a path is not followed")
     return decode(content)

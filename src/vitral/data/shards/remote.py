@@ -17,48 +17,48 @@ from pathlib import Path
 from typing import Any
 
 from vitral.atomic_io import write_atomic
-from vitral.data.dataset import DataSet, UnavailableError
+from vitral.data.dataset import Dataset, UnavailableError
 from vitral.data.order import natural_key
-from vitral.data.shards.dataset import Part, data_set_of
-from vitral.data.shards.index import ShardIndex, indexed
-from vitral.data.shards.parquet import index_parquet, one_line, pyarrow
-from vitral.data.shards.paths import Found, split_of
+from vitral.data.shards.dataset import IndexedShard, build_dataset
+from vitral.data.shards.index import ShardIndex, load_or_build_index
+from vitral.data.shards.parquet import import_pyarrow, index_parquet, one_line
+from vitral.data.shards.paths import ShardSet, infer_split
 from vitral.data.shards.readers import Shard
 from vitral.errors import DataError, MissingExtraError, VitralError
 
 PREFIX = "hf-stream:"
-SPOOL_BYTES = 4 << 30
+CACHE_BYTES = 4 << 30
 """Row groups on the disk take at most about so much."""
-PAUSES = (1.0, 2.0, 4.0, 8.0)
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further attempt at what the network did not give."""
 _LOCKS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spool:
+class RowGroupCache:
     """Row groups on the disk, for all processes of a machine."""
 
     folder: Path
-    limit: int = SPOOL_BYTES
+    limit: int = CACHE_BYTES
 
     def get(self, key: str, fetch: Callable[[], Any]) -> Any:
         """The table of a key, mapped; `fetch` gives it where it is not there yet."""
         name = hashlib.sha256(key.encode()).hexdigest()
         file = self.folder / f"{name}.arrow"
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = self._mapped(file)
+        found = self._open_mapped(file)
         if found is None:
-            with self._locked(int(name[:8], 16) % _LOCKS):
-                found = self._mapped(file)  # another process was quicker
+            with self._lock(int(name[:8], 16) % _LOCKS):
+                found = self._open_mapped(file)  # another process was quicker
                 if found is None:
                     found = fetch()
                     self._trim()
                     write_atomic(file, lambda path: self._write(path, found))
         return found
 
-    def _mapped(self, file: Path) -> Any:
+    def _open_mapped(self, file: Path) -> Any:
         """None where there is no whole file."""
-        arrow = pyarrow("A shard")
+        arrow = import_pyarrow("A shard")
         try:
             with arrow.memory_map(str(file)) as mapped:
                 table = arrow.ipc.open_file(mapped).read_all()
@@ -68,7 +68,7 @@ class Spool:
         return table.column(0)
 
     def _write(self, path: Path, column: Any) -> None:
-        arrow = pyarrow("A shard")
+        arrow = import_pyarrow("A shard")
         table = arrow.table({"picture": column})
         with arrow.ipc.new_file(str(path), table.schema) as writer:
             writer.write_table(table)
@@ -90,7 +90,7 @@ class Spool:
             total -= size
 
     @contextmanager
-    def _locked(self, number: int) -> Iterator[None]:
+    def _lock(self, number: int) -> Iterator[None]:
         try:
             import fcntl
         except ImportError:  # without it two processes may both fetch
@@ -111,16 +111,16 @@ class RemoteFiles:
 
     system: Any
     root: str
-    spool: Spool
-    known: dict[str, tuple[int, int | str]] = field(default_factory=dict, compare=False)
+    cache: RowGroupCache
+    stats: dict[str, tuple[int, int | str]] = field(default_factory=dict, compare=False)
 
     def stat(self, path: str) -> tuple[int, int | str]:
-        if path not in self.known:
+        if path not in self.stats:
             about = self.system.info(f"{self.root}/{path}")
             names = ("blob_id", "etag", "ETag", "mtime", "created")
             version = next((about[name] for name in names if about.get(name)), "")
-            self.known[path] = int(about["size"] or 0), str(version)
-        return self.known[path]
+            self.stats[path] = int(about["size"] or 0), str(version)
+        return self.stats[path]
 
     def open(self, path: str) -> Any:
         # pyarrow asks for what it needs in large pieces: read ahead would be waste.
@@ -129,17 +129,17 @@ class RemoteFiles:
     def rows(self, shard: Shard, group: int, read: Callable[[], Any]) -> Any:
         key = json.dumps([self.root, *shard, group])
         where = f"{self.root}/{shard.path}"
-        return self.spool.get(key, lambda: attempted(where, read))
+        return self.cache.get(key, lambda: with_retries(where, read))
 
 
-def attempted(where: str, read: Callable[[], Any]) -> Any:
+def with_retries(where: str, read: Callable[[], Any]) -> Any:
     """What `read` gives, after pauses where the network fails.
 
     Raises:
         UnavailableError: it failed every time. An example that was left out instead
             would make a run depend on the network.
     """
-    for pause in (*PAUSES, None):
+    for pause in (*RETRY_DELAYS, None):
         try:
             return read()
         except VitralError:
@@ -147,7 +147,7 @@ def attempted(where: str, read: Callable[[], Any]) -> Any:
         except Exception as error:
             if pause is None:
                 raise UnavailableError(
-                    f"{where} could not be read {len(PAUSES) + 1} times "
+                    f"{where} could not be read {len(RETRY_DELAYS) + 1} times "
                     f"({one_line(error)}). Go on with --resume when the network is "
                     "back."
                 ) from error
@@ -155,7 +155,7 @@ def attempted(where: str, read: Callable[[], Any]) -> Any:
     raise AssertionError("the last attempt returns or raises")
 
 
-def read_streamed(name: str, root: Path, unlabelled: bool = False) -> DataSet:
+def read_streamed(name: str, root: Path, unlabelled: bool = False) -> Dataset:
     """List the examples of a set of the hub without downloading its pictures.
 
     Args:
@@ -167,7 +167,7 @@ def read_streamed(name: str, root: Path, unlabelled: bool = False) -> DataSet:
         MissingExtraError: `datasets` is not installed.
     """
     where, _, config = name.removeprefix(PREFIX).partition(":")
-    pyarrow(name)
+    import_pyarrow(name)
     try:
         from huggingface_hub import HfFileSystem
     except ImportError as error:
@@ -178,7 +178,7 @@ def read_streamed(name: str, root: Path, unlabelled: bool = False) -> DataSet:
     # The hub converts most sets to Parquet, in a branch of its own.
     for folder in (f"datasets/{where}", f"datasets/{where}@~parquet"):
         try:
-            paths = parquet_files(system, folder)
+            paths = list_parquet_files(system, folder)
         except Exception as error:
             raise DataError(
                 f"{name} cannot be reached ({one_line(error)}). Correct the name, or "
@@ -191,11 +191,11 @@ def read_streamed(name: str, root: Path, unlabelled: bool = False) -> DataSet:
     )
 
 
-def _index(files: RemoteFiles, path: str) -> ShardIndex:
+def _build_index(files: RemoteFiles, path: str) -> ShardIndex:
     return index_parquet(files.open(path), path, remote=True)
 
 
-def parquet_files(system: Any, folder: str) -> list[str]:
+def list_parquet_files(system: Any, folder: str) -> list[str]:
     """The Parquet files below a remote folder, relative to it."""
     files = (str(path) for path in system.find(folder))
     inside = [path.partition(f"{folder}/")[2] for path in files]
@@ -210,7 +210,7 @@ def read_remote(
     config: str,
     root: Path,
     unlabelled: bool,
-) -> DataSet:
+) -> Dataset:
     """As `read_shards`, from a file system of fsspec.
 
     Args:
@@ -221,7 +221,7 @@ def read_remote(
         UnavailableError: the network fails.
     """
     configs = sorted({path.partition("/")[0] for path in paths if "/" in path})
-    configs = [each for each in configs if not split_of(f"{each}/x")]
+    configs = [each for each in configs if not infer_split(f"{each}/x")]
     chosen = [path for path in paths if not config or path.startswith(f"{config}/")]
     if not chosen or (not config and len(configs) > 1):
         raise DataError(
@@ -229,18 +229,20 @@ def read_remote(
             f"{name.removesuffix(':' + config)}:{(configs or ['NAME'])[0]}."
         )
     cache = root / "shards"
-    files = RemoteFiles(system=system, root=folder, spool=Spool(folder=cache / "rows"))
+    files = RemoteFiles(
+        system=system, root=folder, cache=RowGroupCache(folder=cache / "rows")
+    )
     parts = []
     for path in chosen:
-        shard = Shard(path, *attempted(path, partial(files.stat, path)))
-        build = partial(attempted, path, partial(_index, files, path))
-        index = indexed(f"{folder}/{path}", tuple(shard), cache, build)
-        parts.append(Part(shard=shard, split=split_of(path), index=index))
-    found = Found(
+        shard = Shard(path, *with_retries(path, partial(files.stat, path)))
+        build = partial(with_retries, path, partial(_build_index, files, path))
+        index = load_or_build_index(f"{folder}/{path}", tuple(shard), cache, build)
+        parts.append(IndexedShard(shard=shard, split=infer_split(path), index=index))
+    found = ShardSet(
         root=Path(folder),
         paths=tuple(chosen),
         suffix=".parquet",
         name=name,
-        shown=name,
+        display_name=name,
     )
-    return data_set_of(found, parts, "", files, unlabelled)
+    return build_dataset(found, parts, "", files, unlabelled)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitral.data.dataset import Example
-from vitral.data.rng import keyed_generator
+from vitral.data.rng import generator_for
 
 CHUNK = 64
 """Examples read from one place where every example can be read by itself."""
@@ -27,7 +27,7 @@ class ShardOrder:
     "shards:SEED:EPOCH".
     """
 
-    grouped: bool
+    by_row_group: bool
     """Whether a chunk is a row group, which is read as a whole; else it is up to
     CHUNK consecutive examples of one shard."""
     chunks: int = CHUNKS
@@ -36,7 +36,7 @@ class ShardOrder:
         self, examples: tuple[Example, ...], seed: int, epoch: int
     ) -> list[int]:
         """Indices into `examples`, which are in the order of the files."""
-        generator = keyed_generator("shards", seed, epoch)
+        generator = generator_for("shards", seed, epoch)
         starts = self._starts(examples)
         ends = np.append(starts[1:], len(examples))
         shuffled = generator.permutation(len(starts))
@@ -51,11 +51,11 @@ class ShardOrder:
 
     def _starts(self, examples: tuple[Example, ...]) -> np.ndarray:
         """Where each chunk begins in `examples`."""
-        depth = 2 if self.grouped else 1
-        places = np.array([example.place[:depth] for example in examples], np.int64)
+        depth = 2 if self.by_row_group else 1
+        places = np.array([example.location[:depth] for example in examples], np.int64)
         new = np.any(places[1:] != places[:-1], axis=1)
         starts = np.concatenate([[0], np.flatnonzero(new) + 1])
-        if self.grouped:
+        if self.by_row_group:
             return starts
         ends = np.append(starts[1:], len(examples))
         return np.concatenate(

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 BLOCK = 512
-LONGEST_NAME = 65_536
+MAX_NAME_BYTES = 65_536
 """Bytes of a long name or of pax records; more is not a name."""
 _WINDOW = 16_384
 _END = b"\0" * BLOCK
 _REGULAR = b"0\x007"
-_OTHER = {
+_UNSUPPORTED_TYPES = {
     b"1": "a hard link; links are not followed",
     b"2": "a symbolic link; links are not followed",
     b"3": "a device",
@@ -25,7 +25,7 @@ _OTHER = {
 _WITHOUT_DATA = b"123456"
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A regular file inside a tar file."""
 
     name: str
@@ -36,31 +36,31 @@ class Member(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Contents:
+class TarContents:
     """What the headers say."""
 
-    members: list[Member] = field(default_factory=list)
+    members: list[TarMember] = field(default_factory=list)
     ignored: list[tuple[str, str]] = field(default_factory=list)
     """Names that cannot be used with the reason."""
     fault: str = ""
     """Why the file could not be read to its end; "" if it was."""
 
 
-class _Fault(Exception):
+class _TarError(Exception):
     """The headers cannot be followed any further."""
 
 
-def read_contents(descriptor: int) -> Contents:
+def read_contents(descriptor: int) -> TarContents:
     """Follow the headers of an open tar file from one to the next.
 
     Only headers are read. Whatever is in the file, no exception is raised for it and
     every member lies inside the file.
     """
-    contents = Contents()
+    contents = TarContents()
     headers = _Headers(descriptor)
     try:
-        _follow(headers, contents)
-    except _Fault as fault:
+        _read_members(headers, contents)
+    except _TarError as fault:
         contents.fault = str(fault)
     return contents
 
@@ -76,17 +76,17 @@ class _Headers:
     def __post_init__(self) -> None:
         self.size = os.fstat(self.descriptor).st_size
 
-    def read(self, offset: int, number: int) -> bytes:
-        """Up to `number` bytes; fewer at the end of the file."""
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes; fewer at the end of the file."""
         place = offset - self.start
-        if place < 0 or place + number > len(self.window):
+        if place < 0 or place + count > len(self.window):
             self.start, place = offset, 0
-            wanted = max(number, _WINDOW)
+            wanted = max(count, _WINDOW)
             self.window = os.pread(self.descriptor, wanted, offset)
-        return self.window[place : place + number]
+        return self.window[place : place + count]
 
 
-def _follow(headers: _Headers, contents: Contents) -> None:
+def _read_members(headers: _Headers, contents: TarContents) -> None:
     offset = 0
     long_name = ""
     records: dict[str, str] = {}
@@ -94,57 +94,62 @@ def _follow(headers: _Headers, contents: Contents) -> None:
     while True:
         block = headers.read(offset, BLOCK)
         if not block or block == _END:
-            _end(headers, contents, offset)
+            _check_end(headers, contents, offset)
             return
-        kind, size = _checked(block, offset)
+        kind, size = _parse_header(block, offset)
         data = offset + BLOCK
         if kind in b"LKxg":
-            content = _extension(headers, data, size)
+            content = _read_extension(headers, data, size)
             if kind == b"L":
-                long_name = _text(content.partition(b"\0")[0])
+                long_name = _decode_text(content.partition(b"\0")[0])
             elif kind == b"x":
-                records = _pax(content, data)
+                records = _parse_pax(content, data)
             elif kind == b"g":
-                common |= _pax(content, data)
-            offset = data + _padded(size)
+                common |= _parse_pax(content, data)
+            offset = data + _round_up_to_block(size)
             continue
-        name = long_name or _name(block)
+        name = long_name or _parse_name(block)
         if records or common:
             records = common | records
             name = records.get("path") or name
             if "size" in records:
-                size = _pax_size(records["size"], offset)
+                size = _parse_pax_size(records["size"], offset)
             if any(key.startswith("GNU.sparse") for key in records):
                 kind = b"S"
         if kind in _WITHOUT_DATA:
             size = 0
         long_name, records = "", {}
-        offset = data + _padded(size)
-        _add(contents, Member(name.removeprefix("./"), data, size), kind, headers.size)
+        offset = data + _round_up_to_block(size)
+        _add_member(
+            contents, TarMember(name.removeprefix("./"), data, size), kind, headers.size
+        )
         if data + size > headers.size:
-            raise _Fault(
-                f"the file is cut off in {_shown(name)}: {data + size:,} bytes are "
+            raise _TarError(
+                f"the file is cut off in {_printable_name(name)}: {data + size:,} "
+                "bytes are "
                 f"needed, {headers.size:,} are there"
             )
 
 
-def _add(contents: Contents, member: Member, kind: bytes, available: int) -> None:
+def _add_member(
+    contents: TarContents, member: TarMember, kind: bytes, available: int
+) -> None:
     """Take a member, or say why not."""
     name = member.name
     if kind == b"5" or (kind in _REGULAR and name.endswith("/")):
         return
-    reason = _OTHER.get(kind, "")
+    reason = _UNSUPPORTED_TYPES.get(kind, "")
     if not reason and kind not in _REGULAR:
         reason = f"a member of the unknown type {kind!r}"
     if not reason:
-        reason = _refused_name(name)
+        reason = _name_problem(name)
     if reason:
-        contents.ignored.append((_shown(name), reason))
+        contents.ignored.append((_printable_name(name), reason))
     elif member.offset + member.size <= available:
         contents.members.append(member)
 
 
-def _refused_name(name: str) -> str:
+def _name_problem(name: str) -> str:
     if not name:
         return "without a name"
     if name.startswith("/") or (".." in name and ".." in name.split("/")):
@@ -154,7 +159,7 @@ def _refused_name(name: str) -> str:
     return ""
 
 
-def _end(headers: _Headers, contents: Contents, offset: int) -> None:
+def _check_end(headers: _Headers, contents: TarContents, offset: int) -> None:
     """Look behind the last member."""
     if not contents.members and offset >= headers.size:
         contents.fault = "the file is empty" if not offset else ""
@@ -172,20 +177,20 @@ def _end(headers: _Headers, contents: Contents, offset: int) -> None:
         )
 
 
-def _checked(block: bytes, offset: int) -> tuple[bytes, int]:
+def _parse_header(block: bytes, offset: int) -> tuple[bytes, int]:
     """Type and size of a header whose checksum is right."""
     if len(block) < BLOCK:
-        raise _Fault(f"the file is cut off in the header at byte {offset:,}")
+        raise _TarError(f"the file is cut off in the header at byte {offset:,}")
     checksum = block[148:156]
-    if _number(checksum) != sum(block) - sum(checksum) + 8 * 32:
-        raise _Fault(f"the header at byte {offset:,} is damaged (wrong checksum)")
-    size = _number(block[124:136])
+    if _parse_number(checksum) != sum(block) - sum(checksum) + 8 * 32:
+        raise _TarError(f"the header at byte {offset:,} is damaged (wrong checksum)")
+    size = _parse_number(block[124:136])
     if size is None or size < 0:
-        raise _Fault(f"the header at byte {offset:,} is damaged (no size)")
+        raise _TarError(f"the header at byte {offset:,} is damaged (no size)")
     return block[156:157], size
 
 
-def _number(field: bytes) -> int | None:
+def _parse_number(field: bytes) -> int | None:
     """Octal digits, or the base-256 form of GNU; None if it is neither."""
     if field[0] & 0x80:
         value = int.from_bytes(field[1:], "big")
@@ -196,28 +201,28 @@ def _number(field: bytes) -> int | None:
     return int(text, 8) if text else 0
 
 
-def _name(block: bytes) -> str:
+def _parse_name(block: bytes) -> str:
     name = block[:100].partition(b"\0")[0]
     # Only POSIX has the prefix: GNU keeps times there.
     if block[257:263] == b"ustar\0":
         prefix = block[345:500].partition(b"\0")[0]
         name = prefix + b"/" + name if prefix else name
-    return _text(name)
+    return _decode_text(name)
 
 
-def _extension(headers: _Headers, offset: int, size: int) -> bytes:
-    if size > LONGEST_NAME:
-        raise _Fault(
+def _read_extension(headers: _Headers, offset: int, size: int) -> bytes:
+    if size > MAX_NAME_BYTES:
+        raise _TarError(
             f"the header at byte {offset - BLOCK:,} is damaged (a name of {size:,} "
             "bytes)"
         )
     content = headers.read(offset, size) if size else b""
     if len(content) < size:
-        raise _Fault(f"the file is cut off in the long name at byte {offset:,}")
+        raise _TarError(f"the file is cut off in the long name at byte {offset:,}")
     return content
 
 
-def _pax(content: bytes, offset: int) -> dict[str, str]:
+def _parse_pax(content: bytes, offset: int) -> dict[str, str]:
     """Records of the form "LENGTH KEY=VALUE\\n"."""
     records: dict[str, str] = {}
     while content.strip(b"\0"):
@@ -225,27 +230,27 @@ def _pax(content: bytes, offset: int) -> dict[str, str]:
         end = int(length) if length.isdigit() and len(length) < 7 else 0
         key, equals, value = content[len(length) + 1 : max(end - 1, 0)].partition(b"=")
         if not equals or content[end - 1 : end] != b"\n":
-            raise _Fault(f"the pax records at byte {offset:,} are damaged")
-        records[_text(key)] = _text(value)
+            raise _TarError(f"the pax records at byte {offset:,} are damaged")
+        records[_decode_text(key)] = _decode_text(value)
         content = content[end:]
     return records
 
 
-def _pax_size(text: str, offset: int) -> int:
+def _parse_pax_size(text: str, offset: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise _Fault(f"the pax records of byte {offset:,} are damaged (no size)")
+        raise _TarError(f"the pax records of byte {offset:,} are damaged (no size)")
     return int(text)
 
 
-def _padded(size: int) -> int:
+def _round_up_to_block(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def _text(name: bytes) -> str:
+def _decode_text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def _shown(name: str) -> str:
+def _printable_name(name: str) -> str:
     """A name for a message, whatever bytes it has."""
     safe = name.encode("utf-8", "backslashreplace").decode()
     return safe if safe.isprintable() else ascii(safe)

@@ -13,20 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitral.data.images import EXTENSIONS
+from vitral.data.images import IMAGE_EXTENSIONS
 from vitral.data.shards.index import ShardIndex
-from vitral.data.shards.tar import Member, read_contents
+from vitral.data.shards.tar import TarMember, read_contents
 
 LABELS = ("cls", "json", "txt")
 """Members with labels, first come first served; one kind for a whole shard."""
-CODE = frozenset({"pyd", "pkl", "pickle", "pth", "pt"})
-LONGEST_LABEL = 65_536
-LARGEST_PICTURE = 1 << 28
-LONGEST_WORD = 200
+CODE_EXTENSIONS = frozenset({"pyd", "pkl", "pickle", "pth", "pt"})
+MAX_LABEL_BYTES = 65_536
+MAX_IMAGE_BYTES = 1 << 28
+MAX_LABEL_CHARS = 200
 _GZIP = b"\x1f\x8b"
 
 
-class _NoLabel(Exception):
+class _LabelError(Exception):
     """Why a member gives no label."""
 
 
@@ -34,8 +34,8 @@ class _NoLabel(Exception):
 class _Group:
     """The members of one key."""
 
-    picture: Member | None = None
-    labels: dict[str, Member] = field(default_factory=dict)
+    picture: TarMember | None = None
+    labels: dict[str, TarMember] = field(default_factory=dict)
     fault: str = ""
 
 
@@ -53,40 +53,42 @@ def index_tar(path: Path) -> ShardIndex:
             )
         contents = read_contents(descriptor)
         index = ShardIndex(fault=contents.fault)
-        left_out = _LeftOut()
+        left_out = _SkippedMembers()
         for name, reason in contents.ignored:
             left_out.add(name, reason)
-        groups = _grouped(contents.members, left_out)
-        _fill(index, groups, descriptor, left_out)
-        index.ignored = left_out.listed()
+        groups = _group_members(contents.members, left_out)
+        _fill_index(index, groups, descriptor, left_out)
+        index.ignored = left_out.to_list()
     finally:
         os.close(descriptor)
     return index
 
 
 @dataclass
-class _LeftOut:
+class _SkippedMembers:
     """Members that are no part of an example: one line for each kind and reason."""
 
     first: dict[tuple[str, str], str] = field(default_factory=dict)
-    times: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, name: str, reason: str, kind: str = "") -> None:
         self.first.setdefault((kind, reason), name)
-        self.times[kind, reason] += 1
+        self.counts[kind, reason] += 1
 
-    def listed(self) -> list[list[str]]:
+    def to_list(self) -> list[list[str]]:
         return [
             [
                 name,
-                reason if self.times[key] == 1 else f"{reason}; {self.times[key]} so",
+                reason if self.counts[key] == 1 else f"{reason}; {self.counts[key]} so",
             ]
             for key, name in self.first.items()
             for reason in (key[1],)
         ]
 
 
-def _grouped(members: list[Member], left_out: _LeftOut) -> dict[str, _Group]:
+def _group_members(
+    members: list[TarMember], skipped: _SkippedMembers
+) -> dict[str, _Group]:
     """Groups by key, in the order of their first member."""
     groups: dict[str, _Group] = {}
     for member in members:
@@ -98,18 +100,18 @@ def _grouped(members: list[Member], left_out: _LeftOut) -> dict[str, _Group]:
             reason = "hidden"
         elif not dot:
             reason = "without an extension"
-        elif extension in CODE:
+        elif extension in CODE_EXTENSIONS:
             reason = f"a .{extension} member, which is never unpickled"
-        elif f".{extension}" not in EXTENSIONS and extension not in LABELS:
+        elif f".{extension}" not in IMAGE_EXTENSIONS and extension not in LABELS:
             reason = f"a .{extension} member is neither a picture nor a label"
         if reason:
-            left_out.add(member.name, reason, extension)
+            skipped.add(member.name, reason, extension)
             continue
         key = f"{folder}/{stem}" if folder else stem
         group = groups.setdefault(key, _Group())
         if extension in LABELS:
             if extension in group.labels:
-                left_out.add(member.name, "a second member of this name")
+                skipped.add(member.name, "a second member of this name")
             else:
                 group.labels[extension] = member
         elif group.picture is not None:
@@ -124,74 +126,83 @@ def _grouped(members: list[Member], left_out: _LeftOut) -> dict[str, _Group]:
     return groups
 
 
-def _fill(
-    index: ShardIndex, groups: dict[str, _Group], descriptor: int, left_out: _LeftOut
+def _fill_index(
+    index: ShardIndex,
+    groups: dict[str, _Group],
+    descriptor: int,
+    skipped: _SkippedMembers,
 ) -> None:
-    kind = _kind_of_labels(groups)
+    kind = _label_extension(groups)
     index.source = f".{kind}" if kind else ""
     for key, group in groups.items():
         label = group.labels.get(kind)
         if group.fault:
-            left_out.add(key, group.fault)
+            skipped.add(key, group.fault)
         elif group.picture is None:
-            left_out.add(key, "no picture: a label alone")
-        elif group.picture.size > LARGEST_PICTURE:
-            left_out.add(key, f"a picture of more than {LARGEST_PICTURE:,} bytes")
+            skipped.add(key, "no picture: a label alone")
+        elif group.picture.size > MAX_IMAGE_BYTES:
+            skipped.add(key, f"a picture of more than {MAX_IMAGE_BYTES:,} bytes")
         elif not kind:
             index.add(key, group.picture.offset, group.picture.size, ())
         elif label is None:
-            left_out.add(key, f"no label: .{kind} is missing")
+            skipped.add(key, f"no label: .{kind} is missing")
         else:
             try:
-                labels = _labels(descriptor, label, kind)
-            except _NoLabel as fault:
-                left_out.add(key, f"no label: {fault}", kind)
+                labels = _read_labels(descriptor, label, kind)
+            except _LabelError as fault:
+                skipped.add(key, f"no label: {fault}", kind)
                 continue
             index.add(key, group.picture.offset, group.picture.size, labels)
 
 
-def _kind_of_labels(groups: dict[str, _Group]) -> str:
+def _label_extension(groups: dict[str, _Group]) -> str:
     """The first kind that any example of the shard has; "" for none."""
     there = {kind for group in groups.values() for kind in group.labels}
     return next((kind for kind in LABELS if kind in there), "")
 
 
-def _labels(descriptor: int, member: Member, kind: str) -> tuple[str, ...]:
-    if member.size > LONGEST_LABEL:
-        raise _NoLabel(f".{kind} has more than {LONGEST_LABEL:,} bytes")
+def _read_labels(descriptor: int, member: TarMember, extension: str) -> tuple[str, ...]:
+    if member.size > MAX_LABEL_BYTES:
+        raise _LabelError(f".{extension} has more than {MAX_LABEL_BYTES:,} bytes")
     content = os.pread(descriptor, member.size, member.offset)
     try:
         text = content.decode().strip()
     except UnicodeDecodeError:
-        raise _NoLabel(f".{kind} is not UTF-8") from None
-    if kind == "json":
-        words = list(_from_json(text))
+        raise _LabelError(f".{extension} is not UTF-8") from None
+    if extension == "json":
+        words = list(_labels_from_json(text))
     else:
         words = [word.strip() for word in text.replace("\n", ";").split(";")]
     words = list(dict.fromkeys(word for word in words if word))
     if not words:
-        raise _NoLabel(f".{kind} is empty")
-    if kind == "cls" and not all(word.isascii() and word.isdigit() for word in words):
-        raise _NoLabel(".cls must be a whole number, or several joined by `;`")
-    if any(len(word) > LONGEST_WORD for word in words):
-        raise _NoLabel(f".{kind} holds a text of more than {LONGEST_WORD} characters")
+        raise _LabelError(f".{extension} is empty")
+    if extension == "cls" and not all(
+        word.isascii() and word.isdigit() for word in words
+    ):
+        raise _LabelError(".cls must be a whole number, or several joined by `;`")
+    if any(len(word) > MAX_LABEL_CHARS for word in words):
+        raise _LabelError(
+            f".{extension} holds a text of more than {MAX_LABEL_CHARS} characters"
+        )
     if not all(map(str.isprintable, words)):
-        raise _NoLabel(f".{kind} holds control characters")
+        raise _LabelError(f".{extension} holds control characters")
     # 7 and 007 are one class.
-    return tuple(str(int(word)) if kind == "cls" else word for word in words)
+    return tuple(str(int(word)) if extension == "cls" else word for word in words)
 
 
-def _from_json(text: str) -> Iterator[str]:
+def _labels_from_json(text: str) -> Iterator[str]:
     try:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):
-        raise _NoLabel(".json cannot be read as JSON") from None
+        raise _LabelError(".json cannot be read as JSON") from None
     if isinstance(value, dict):
         found = [key for key in ("label", "labels") if key in value]
         if not found:
-            raise _NoLabel(".json has neither `label` nor `labels`")
+            raise _LabelError(".json has neither `label` nor `labels`")
         value = value[found[0]]
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, bool) or not isinstance(item, int | str):
-            raise _NoLabel(".json must give a word, a whole number or a list of them")
+            raise _LabelError(
+                ".json must give a word, a whole number or a list of them"
+            )
         yield str(item).strip()

@@ -2,39 +2,39 @@
 
 from vitral.data.sources import torchvision_datasets
 from vitral.data.sources.huggingface import PREFIX, read_hub
-from vitral.data.sources.image_folder import grouped, read_folder
+from vitral.data.sources.image_folder import assign_groups, read_folder
 from vitral.data.sources.pseudo_labels import (
     TABLE,
     PseudoData,
-    read_about,
     read_pseudo,
+    read_pseudo_data,
     write_pseudo,
 )
 from vitral.data.sources.synthetic import Label, moving_squares
 from vitral.data.sources.table import read_table
 from vitral.data.sources.table_rows import csv_rows, json_rows, read_text
-from vitral.data.sources.torchvision_catalogue import SETS
+from vitral.data.sources.torchvision_catalogue import TORCHVISION_DATASETS
 from vitral.data.sources.torchvision_datasets import default_root, read_named
 from vitral.data.sources.unlabelled import CLASSES, has_classes, read_unlabelled
 
 __all__ = [
     "CLASSES",
     "PREFIX",
-    "SETS",
     "TABLE",
+    "TORCHVISION_DATASETS",
     "Label",
     "PseudoData",
+    "assign_groups",
     "csv_rows",
     "default_root",
-    "grouped",
     "has_classes",
     "json_rows",
     "moving_squares",
-    "read_about",
     "read_folder",
     "read_hub",
     "read_named",
     "read_pseudo",
+    "read_pseudo_data",
     "read_table",
     "read_text",
     "read_unlabelled",

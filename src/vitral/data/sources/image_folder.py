@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from vitral.data.dataset import (
-    SPLIT_NAMES,
+    SPLIT_ALIASES,
     ClipReader,
-    DataSet,
+    Dataset,
     Example,
     FileReader,
-    Ignored,
-    shortened,
+    IgnoredFile,
+    shorten_names,
 )
-from vitral.data.images import EXTENSIONS
+from vitral.data.images import IMAGE_EXTENSIONS
 from vitral.data.order import natural_key
-from vitral.data.video import EXTENSIONS as CLIP_EXTENSIONS
+from vitral.data.video import CLIP_EXTENSIONS as CLIP_EXTENSIONS
 from vitral.data.video import VIDEO_EXTENSIONS, frame_files, has_clips, require_av
 from vitral.errors import ConfigError, DataError
 
@@ -35,7 +35,7 @@ _LAYOUT = (
 
 
 @dataclass(kw_only=True)
-class Scan:
+class FolderScan:
     """The walk's findings; paths are POSIX and relative to the root."""
 
     root: Path
@@ -78,16 +78,16 @@ class Scan:
             return
         for entry in found:
             path = f"{folder}/{entry.name}" if folder else entry.name
-            reason = _reason_to_ignore(entry) or self._other_kind(entry, path)
+            reason = _reason_to_ignore(entry) or self._reason_by_extension(entry, path)
             if reason:
                 self.ignore(path, reason)
             else:
                 yield entry
 
-    def _other_kind(self, entry: "os.DirEntry[str]", path: str) -> str:
+    def _reason_by_extension(self, entry: "os.DirEntry[str]", path: str) -> str:
         """Why a regular file is no example by its name; empty if it is one."""
         extension = os.path.splitext(entry.name)[1].lower()
-        kinds = {"images": EXTENSIONS, "clips": CLIP_EXTENSIONS}
+        kinds = {"images": IMAGE_EXTENSIONS, "clips": CLIP_EXTENSIONS}
         if entry.is_dir() or extension in kinds.pop(self.kind):
             return ""
         if extension in next(iter(kinds.values())) and path not in self.ignored:
@@ -112,22 +112,24 @@ class Scan:
         self.ignored[path] = reason
 
 
-class _Listed(NamedTuple):
+class _FolderListing(NamedTuple):
     """Paths by split and class, as the walk found them."""
 
-    scan: Scan
+    scan: FolderScan
     splits: dict[str, str]
-    found: dict[str, dict[str, list[str]]]
+    by_split: dict[str, dict[str, list[str]]]
     notes: list[str]
 
     def paths(self) -> list[str]:
-        classes = [paths for split in self.found.values() for paths in split.values()]
+        classes = [
+            paths for split in self.by_split.values() for paths in split.values()
+        ]
         return [path for paths in classes for path in paths]
 
 
 def read_folder(
     root: Path, group_by: str = "", kind: Literal["auto", "clips"] = "auto"
-) -> DataSet:
+) -> Dataset:
     """List the examples of a folder; splits that the folder does not name stay "".
 
     Args:
@@ -143,10 +145,12 @@ def read_folder(
         ConfigError: `group_by` is not a regular expression or matches no file.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    listed = _list(Scan(root=root, kind="images" if kind == "auto" else "clips"))
+    listed = _list_folder(
+        FolderScan(root=root, kind="images" if kind == "auto" else "clips")
+    )
     if kind == "auto" and listed.scan.others and not listed.paths():
-        listed = _list(Scan(root=root, kind="clips"))
-    scan, found = listed.scan, listed.found
+        listed = _list_folder(FolderScan(root=root, kind="clips"))
+    scan, found = listed.scan, listed.by_split
     _ignore_stray_images(scan, listed.splits, found)
     classes = _class_map(listed)
     if scan.kind == "images" and scan.others:
@@ -163,21 +167,22 @@ def read_folder(
         for name in sorted(classes_found, key=natural_key)
         for path in classes_found[name]
     )
-    return DataSet(
+    return Dataset(
         name=root.resolve().name,
         root=root,
         classes=classes,
-        examples=grouped(examples, group_by),
+        examples=assign_groups(examples, group_by),
         reader=(FileReader if scan.kind == "images" else ClipReader)(root=root),
         kind=scan.kind,
         ignored=tuple(
-            Ignored(path=path, reason=reason) for path, reason in scan.ignored.items()
+            IgnoredFile(path=path, reason=reason)
+            for path, reason in scan.ignored.items()
         ),
         notes=tuple(listed.notes),
     )
 
 
-def _list(scan: Scan) -> _Listed:
+def _list_folder(scan: FolderScan) -> _FolderListing:
     splits = split_folders(scan)
     found: dict[str, dict[str, list[str]]] = {}
     notes: list[str] = []
@@ -188,7 +193,7 @@ def _list(scan: Scan) -> _Listed:
             if not examples:
                 notes.append(f"{path}/ holds no {scan.noun}")
             found.setdefault(split, {}).setdefault(class_name, []).extend(examples)
-    return _Listed(scan, splits, found, notes)
+    return _FolderListing(scan, splits, found, notes)
 
 
 def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
@@ -213,13 +218,13 @@ def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
     return ""
 
 
-def split_folders(scan: Scan) -> dict[str, str]:
+def split_folders(scan: FolderScan) -> dict[str, str]:
     """Folder to split name; {"": ""} when the first level holds the classes."""
     folders = scan.folders("")
     named = {
-        name: SPLIT_NAMES[name.lower()]
+        name: SPLIT_ALIASES[name.lower()]
         for name in folders
-        if name.lower() in SPLIT_NAMES
+        if name.lower() in SPLIT_ALIASES
     }
     others = [name for name in folders if name not in named]
     if not named or (others and len(set(named.values())) == 1):
@@ -244,7 +249,7 @@ def split_folders(scan: Scan) -> dict[str, str]:
 
 
 def _ignore_stray_images(
-    scan: Scan, splits: dict[str, str], found: dict[str, dict[str, list[str]]]
+    scan: FolderScan, splits: dict[str, str], by_split: dict[str, dict[str, list[str]]]
 ) -> None:
     """Record images outside any class folder; refuse if there is nothing else."""
     folders = dict.fromkeys(("", *splits))
@@ -255,7 +260,7 @@ def _ignore_stray_images(
             for entry in scan.entries(folder)
             if not entry.is_dir()
         ]
-        has_classes = folder not in splits or bool(found.get(splits[folder]))
+        has_classes = folder not in splits or bool(by_split.get(splits[folder]))
         if stray and not has_classes:
             raise DataError(
                 f"{scan.root / folder} holds {len(stray)} {scan.noun}(s) directly, "
@@ -266,11 +271,11 @@ def _ignore_stray_images(
             scan.ignore(path, f"{scan.noun} outside a class folder")
 
 
-def _class_map(listed: _Listed) -> tuple[str, ...]:
-    scan, found = listed.scan, listed.found
+def _class_map(listing: _FolderListing) -> tuple[str, ...]:
+    scan, found = listing.scan, listing.by_split
     root = scan.root
     trained = found.get("train" if "train" in found else "", {})
-    if not listed.paths():
+    if not listing.paths():
         if scan.kind == "clips" and scan.others:
             raise DataError(
                 f"{root} holds images, such as {scan.others[0]}, but a video model "
@@ -288,9 +293,12 @@ def _class_map(listed: _Listed) -> tuple[str, ...]:
         ]
         if unknown:
             raise DataError(
-                f"{root}: {split} has the class(es) {shortened(unknown)}, which train "
-                f"lacks. Classes of train: {shortened(classes)}. Classes of {split}: "
-                f"{shortened(sorted(names, key=natural_key))}. Rename the folder, or "
+                f"{root}: {split} has the class(es) {shorten_names(unknown)}, which "
+                "train "
+                f"lacks. Classes of train: {shorten_names(classes)}. Classes of "
+                f"{split}: "
+                f"{shorten_names(sorted(names, key=natural_key))}. Rename the folder, "
+                "or "
                 f"add training {scan.kind}."
             )
     if len(classes) < 2:
@@ -301,7 +309,7 @@ def _class_map(listed: _Listed) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def grouped(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
+def assign_groups(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
     """Examples with the group that `read_folder`'s `group_by` finds in their ids."""
     if not group_by:
         return examples

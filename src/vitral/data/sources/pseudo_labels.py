@@ -14,8 +14,8 @@ from typing import Any
 
 from vitral import config_io
 from vitral.atomic_io import write_json
-from vitral.data.dataset import DataSet, Example, FileReader
-from vitral.data.images import Decoded
+from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.images import DecodedImage
 from vitral.data.sources.table_rows import json_rows, read_text
 from vitral.data.split import apply
 from vitral.data.video import Clip
@@ -50,14 +50,14 @@ class PseudoData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repeated(Example):
+class RepeatedExample(Example):
     """An example under an id of its own, so that its augmentation is its own."""
 
-    of: str
+    source_id: str
     """The id that the reader knows."""
     labelled: bool
 
-    def in_split(self, split: str) -> "Repeated":
+    def with_split(self, split: str) -> "RepeatedExample":
         """The same, and still repeated."""
         return replace(self, split=split)
 
@@ -66,22 +66,22 @@ class Repeated(Example):
 class MergedReader:
     """Read an example from the set that it came from."""
 
-    labelled: Callable[[Example], Decoded | Clip]
-    unlabelled: Callable[[Example], Decoded | Clip]
+    labelled: Callable[[Example], DecodedImage | Clip]
+    unlabelled: Callable[[Example], DecodedImage | Clip]
 
-    def __call__(self, example: Example) -> Decoded | Clip:
-        if not isinstance(example, Repeated):
+    def __call__(self, example: Example) -> DecodedImage | Clip:
+        if not isinstance(example, RepeatedExample):
             return self.labelled(example)
         reader = self.labelled if example.labelled else self.unlabelled
-        return reader(replace(example, id=example.of))
+        return reader(replace(example, id=example.source_id))
 
 
-def write_pseudo(file: Path, about: PseudoData) -> None:
+def write_pseudo(file: Path, content: PseudoData) -> None:
     """The .json file; its table must be there already."""
-    write_json(file, asdict(about))
+    write_json(file, asdict(content))
 
 
-def read_about(file: Path) -> PseudoData:
+def read_pseudo_data(file: Path) -> PseudoData:
     """What a .json file merges.
 
     Raises:
@@ -91,7 +91,7 @@ def read_about(file: Path) -> PseudoData:
         values = json.loads(read_text(file))
         if not isinstance(values, dict):
             raise ValueError(f"expected an object, got {type(values).__name__}")
-        return config_io.from_plain(PseudoData, values, file)
+        return config_io.from_dict(PseudoData, values, file)
     except (ValueError, ConfigError) as error:
         raise DataError(
             f"{file} does not say which labelled and pseudo-labelled images belong "
@@ -100,17 +100,18 @@ def read_about(file: Path) -> PseudoData:
         ) from error
 
 
-def read_pseudo(file: Path, listed: Callable[[str, str], DataSet]) -> DataSet:
+def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dataset:
     """The examples of both sets, all with their split.
 
     Args:
-        listed: from a data set's name or path, and what groups it, to its examples.
+        list_examples: from a data set's name or path, and what groups it, to its
+        examples.
 
     Raises:
         DataError: naming the file, and the line of the table, and what to do.
     """
-    about = read_about(file)
-    base = listed(about.labelled, about.group_by)
+    about = read_pseudo_data(file)
+    base = list_examples(about.labelled, about.group_by)
     if base.multi_label or base.kind != "images":
         raise DataError(
             f"{about.labelled} has {base.kind} with "
@@ -130,10 +131,12 @@ def read_pseudo(file: Path, listed: Callable[[str, str], DataSet]) -> DataSet:
         if example.split != "train":
             examples.append(example)
             continue
-        smoothed = _smoothed(example, num_classes, about.smoothing)
-        examples += _copies(smoothed, about.labelled_copies, labelled=True)
-    for example, copies in _pseudo(file.parent / TABLE, base.classes):
-        examples += _copies(example, copies * about.pseudo_copies, labelled=False)
+        smoothed = _smooth_labels(example, num_classes, about.smoothing)
+        examples += _repeat_example(smoothed, about.labelled_copies, labelled=True)
+    for example, copies in _read_pseudo_labels(file.parent / TABLE, base.classes):
+        examples += _repeat_example(
+            example, copies * about.pseudo_copies, labelled=False
+        )
     _check_unique(file, examples)
     return replace(
         base,
@@ -146,7 +149,7 @@ def read_pseudo(file: Path, listed: Callable[[str, str], DataSet]) -> DataSet:
     )
 
 
-def _smoothed(example: Example, num_classes: int, smoothing: float) -> Example:
+def _smooth_labels(example: Example, num_classes: int, smoothing: float) -> Example:
     """The example with the target that label smoothing makes of its own."""
     if not smoothing:
         return example
@@ -157,14 +160,14 @@ def _smoothed(example: Example, num_classes: int, smoothing: float) -> Example:
     return replace(example, target=moved)
 
 
-def _copies(example: Example, number: int, *, labelled: bool) -> list[Example]:
+def _repeat_example(example: Example, count: int, *, labelled: bool) -> list[Example]:
     """The example so many times; a labelled one keeps its id in the first."""
     id_ = example.id if labelled else f"{PREFIX}{example.id}"
     values = {name: getattr(example, name) for name in Example.__dataclass_fields__}
     made: list[Example] = [example] if labelled else []
-    for copy in range(len(made), number):
+    for copy in range(len(made), count):
         values["id"] = id_ if copy == 0 else f"{id_}#{copy + 1}"
-        made.append(Repeated(**values, of=example.id, labelled=labelled))
+        made.append(RepeatedExample(**values, source_id=example.id, labelled=labelled))
     return made
 
 
@@ -178,7 +181,9 @@ def _check_unique(file: Path, examples: list[Example]) -> None:
         seen.add(example.id)
 
 
-def _pseudo(table: Path, classes: tuple[str, ...]) -> list[tuple[Example, int]]:
+def _read_pseudo_labels(
+    table: Path, classes: tuple[str, ...]
+) -> list[tuple[Example, int]]:
     """The rows with how often each is seen."""
     place = {name: index for index, name in enumerate(classes)}
     found = []
@@ -202,15 +207,15 @@ def _pseudo(table: Path, classes: tuple[str, ...]) -> list[tuple[Example, int]]:
         example = Example(
             id=path,
             label=(place[label],),
-            target=_target(where, row.get("target"), place, label),
+            target=_parse_target(where, row.get("target"), place, label),
             split="train",
         )
         found.append((example, copies))
     return found
 
 
-def _target(
-    where: str, shares: Any, place: dict[str, int], label: str
+def _parse_target(
+    where: str, shares: Any, class_index: dict[str, int], label: str
 ) -> tuple[float, ...] | None:
     """The soft target of a row; None where a person has given it another label."""
     if shares is None:
@@ -218,7 +223,11 @@ def _target(
     numbers = isinstance(shares, dict) and all(
         isinstance(share, int | float) and share >= 0 for share in shares.values()
     )
-    if not numbers or not set(shares) <= set(place) or not sum(shares.values()) > 0:
+    if (
+        not numbers
+        or not set(shares) <= set(class_index)
+        or not sum(shares.values()) > 0
+    ):
         raise DataError(
             f"{where}: `target` must give shares of at least 0 to classes of the "
             f"labelled images: got {shares!r}. Correct it, or remove it."
@@ -226,7 +235,7 @@ def _target(
     if shares.get(label, 0.0) < max(shares.values()):
         return None
     total = sum(shares.values())
-    target = [0.0] * len(place)
+    target = [0.0] * len(class_index)
     for name, share in shares.items():
-        target[place[name]] = share / total
+        target[class_index[name]] = share / total
     return tuple(target)

@@ -21,7 +21,7 @@ DARK, LIGHT = (75, 20, 10), (235, 60, 30)
 """The two reds of every pattern. One colour for all classes makes the square easy to
 find and says nothing about the class: with grey patterns, small models learn to tell a
 class by not finding any other, and then look elsewhere for a good reason."""
-NOISE_MEAN, NOISE_DEVIATION = 128.0, 32.0
+NOISE_MEAN, NOISE_STD = 128.0, 32.0
 """Of the background, in each channel."""
 
 
@@ -64,19 +64,19 @@ def find_the_square(
             " (height x width): ask for larger images or a smaller `side`."
         )
     random = np.random.default_rng(seed)
-    noise = random.normal(NOISE_MEAN, NOISE_DEVIATION, (n, height, width, 3))
+    noise = random.normal(NOISE_MEAN, NOISE_STD, (n, height, width, 3))
     images = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
     labels = random.integers(len(PATTERNS), size=n)
     tops = random.integers(height - side + 1, size=n)
     lefts = random.integers(width - side + 1, size=n)
-    drawn = patterns(side)
+    drawn = draw_patterns(side)
     for image, label, top, left in zip(images, labels, tops, lefts, strict=True):
         image[top : top + side, left : left + side] = drawn[label]
     boxes = np.stack([tops, lefts, tops + side, lefts + side], axis=1)
     return Squares(images, labels, boxes)
 
 
-def patterns(side: int) -> UInt8[np.ndarray, "patterns side side 3"]:
+def draw_patterns(side: int) -> UInt8[np.ndarray, "patterns side side 3"]:
     """A square of `side` pixels of each of PATTERNS, in colour."""
     row, column = np.indices((side, side))
     half = PERIOD // 2
@@ -98,7 +98,7 @@ APPEARANCES = ("rows", "columns")
 Label = Literal["motion", "appearance"]
 
 
-class Clips(NamedTuple):
+class MovingClips(NamedTuple):
     """Clips with one moving square each."""
 
     clips: UInt8[np.ndarray, "examples frames height width 3"]
@@ -116,7 +116,7 @@ def moving_squares(
     frames: int = 4,
     side: int = 8,
     step: int = 4,
-) -> Clips:
+) -> MovingClips:
     """Draw `n` clips; direction, pattern, place and noise are drawn independently.
 
     The same arguments give the same clips, and the two kinds of label belong to the
@@ -149,13 +149,13 @@ def moving_squares(
             f"{width}."
         )
     random = np.random.default_rng(seed)
-    noise = random.normal(NOISE_MEAN, NOISE_DEVIATION, (n, frames, height, width, 3))
+    noise = random.normal(NOISE_MEAN, NOISE_STD, (n, frames, height, width, 3))
     clips = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
     direction = random.integers(2, size=n)
     appearance = random.integers(2, size=n)
     tops = random.integers(height - side + 1, size=n)
     lefts = random.integers(width - way + 1, size=n)
-    drawn = patterns(side)
+    drawn = draw_patterns(side)
     for clip, right, look, top, left in zip(
         clips, direction, appearance, tops, lefts, strict=True
     ):
@@ -163,5 +163,5 @@ def moving_squares(
             place = left + step * (number if right else frames - 1 - number)
             clip[number, top : top + side, place : place + side] = drawn[look]
     if label == "motion":
-        return Clips(clips, direction, DIRECTIONS)
-    return Clips(clips, appearance, APPEARANCES)
+        return MovingClips(clips, direction, DIRECTIONS)
+    return MovingClips(clips, appearance, APPEARANCES)

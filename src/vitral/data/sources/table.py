@@ -13,27 +13,27 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from vitral.data.dataset import (
-    SPLIT_NAMES,
+    SPLIT_ALIASES,
     ClipReader,
-    DataSet,
+    Dataset,
     Example,
     FileReader,
-    shortened,
+    shorten_names,
 )
 from vitral.data.order import natural_key
 from vitral.data.sources.table_rows import COLUMN_TEXT, csv_rows, json_rows, read_text
 from vitral.data.video import (
     VIDEO_EXTENSIONS,
     clip_id,
-    names_clip,
-    names_image,
+    is_clip_path,
+    is_image_path,
+    parse_span,
     require_av,
-    span_of,
 )
 from vitral.errors import ConfigError, DataError
 
 
-class _Fault(Exception):
+class _ColumnError(Exception):
     """What is wrong in one column of one row; becomes a DataError with the line."""
 
     def __init__(self, column: str, text: str) -> None:
@@ -47,7 +47,7 @@ class _Labels(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class _TableRow:
     line: int
     path: str
     labels: _Labels
@@ -62,7 +62,7 @@ class _Row:
 
 def read_table(
     path: Path, group_by: str = "", kind: Literal["auto", "clips"] = "auto"
-) -> DataSet:
+) -> Dataset:
     """List the examples of a table; paths are relative to the table's folder.
 
     Args:
@@ -76,7 +76,7 @@ def read_table(
         ConfigError: `group_by` is not a column.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    rows = _rows(path, group_by, kind)
+    rows = _read_rows(path, group_by, kind)
     if not rows:
         raise DataError(f"{path} has no row. Expected {COLUMN_TEXT}; add examples.")
     _check_splits(path, rows)
@@ -84,26 +84,26 @@ def read_table(
     multi_label = any(
         len(row.labels.names) > 1 and row.labels.weights is None for row in rows
     )
-    clips = names_clip(path.parent / rows[0].path)
+    clips = is_clip_path(path.parent / rows[0].path)
     if any(Path(row.path).suffix.lower() in VIDEO_EXTENSIONS for row in rows):
         require_av()
-    return DataSet(
+    return Dataset(
         name=path.resolve().parent.name if path.stem == "labels" else path.stem,
         root=path.parent,
         classes=classes,
-        examples=tuple(_example(row, classes) for row in rows),
+        examples=tuple(_make_example(row, classes) for row in rows),
         reader=(ClipReader if clips else FileReader)(root=path.parent),
         kind="clips" if clips else "images",
         multi_label=multi_label,
     )
 
 
-def _rows(path: Path, group_by: str, kind: str) -> list[_Row]:
+def _read_rows(path: Path, group_by: str, kind: str) -> list[_TableRow]:
     text = read_text(path)
     raw_rows = (
         json_rows(path, text) if path.suffix == ".jsonl" else csv_rows(path, text)
     )
-    rows: list[_Row] = []
+    rows: list[_TableRow] = []
     seen: dict[str, int] = {}
     for line, values in raw_rows:
         if not rows and group_by and group_by not in values:
@@ -112,14 +112,14 @@ def _rows(path: Path, group_by: str, kind: str) -> list[_Row]:
                 f"{', '.join(values)}."
             )
         try:
-            row = _parse(path.parent, line, values, group_by or "group", kind)
+            row = _parse_row(path.parent, line, values, group_by or "group", kind)
             if row.id in seen:
-                raise _Fault(
+                raise _ColumnError(
                     "path", f"{row.id!r} is already in line {seen[row.id]}; keep one"
                 )
             # The first row decides for all.
-            kind = "clips" if names_clip(path.parent / row.path) else "images"
-        except _Fault as fault:
+            kind = "clips" if is_clip_path(path.parent / row.path) else "images"
+        except _ColumnError as fault:
             raise DataError(
                 f"{path.name} line {line}, column {fault.column!r}: {fault}."
             ) from None
@@ -128,31 +128,33 @@ def _rows(path: Path, group_by: str, kind: str) -> list[_Row]:
     return rows
 
 
-def _parse(
+def _parse_row(
     root: Path, line: int, values: dict[str, Any], group_column: str, kind: str
-) -> _Row:
+) -> _TableRow:
     split = str(values.get("split") or "").strip()
-    if split and split.lower() not in SPLIT_NAMES:
-        raise _Fault("split", f"expected train, val or test, got {split!r}; correct it")
-    values = _with_span(root, values)
-    path = _path(root, values["path"], kind)
+    if split and split.lower() not in SPLIT_ALIASES:
+        raise _ColumnError(
+            "split", f"expected train, val or test, got {split!r}; correct it"
+        )
+    values = _split_span(root, values)
+    path = _parse_path(root, values["path"], kind)
     span = None
-    if names_clip(root / path):
+    if is_clip_path(root / path):
         try:
-            span = span_of(values.get("start"), values.get("end"))
+            span = parse_span(values.get("start"), values.get("end"))
         except ValueError as error:
-            raise _Fault("start", str(error)) from None
-    return _Row(
+            raise _ColumnError("start", str(error)) from None
+    return _TableRow(
         line=line,
         path=path,
-        labels=_labels(values["label"], values.get("weight")),
-        split=SPLIT_NAMES[split.lower()] if split else "",
+        labels=_parse_labels(values["label"], values.get("weight")),
+        split=SPLIT_ALIASES[split.lower()] if split else "",
         group=str(values.get(group_column) or "").strip(),
         span=span,
     )
 
 
-def _with_span(root: Path, values: dict[str, Any]) -> dict[str, Any]:
+def _split_span(root: Path, values: dict[str, Any]) -> dict[str, Any]:
     """The row with the seconds of an id, as a saved split has it, in their columns."""
     path = values["path"]
     if not isinstance(path, str) or "#t=" not in path or (root / path).exists():
@@ -162,56 +164,60 @@ def _with_span(root: Path, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "path": file, "start": start, "end": end}
 
 
-def _path(root: Path, value: Any, kind: str) -> str:
+def _parse_path(root: Path, value: Any, kind: str) -> str:
     if not isinstance(value, str) or not value.strip():
         what = "a clip" if kind == "clips" else "an image file"
-        raise _Fault("path", f"it is empty; name {what} or remove the row")
+        raise _ColumnError("path", f"it is empty; name {what} or remove the row")
     path = posixpath.normpath(value.strip())
     if posixpath.isabs(path):
-        raise _Fault(
+        raise _ColumnError(
             "path", f"{value!r} is absolute; write it relative to the table's folder"
         )
     file = root / path
     if not file.is_file() and (kind == "images" or not file.is_dir()):
-        raise _Fault("path", f"{file} is no file; correct the path or remove the row")
-    if kind == "clips" and names_image(file):
-        raise _Fault(
+        raise _ColumnError(
+            "path", f"{file} is no file; correct the path or remove the row"
+        )
+    if kind == "clips" and is_image_path(file):
+        raise _ColumnError(
             "path",
             f"{path!r} is an image where a clip is needed; name a video file, an .npz "
             "or a folder of frames, or choose a model of images",
         )
-    if kind == "images" and names_clip(file):
-        raise _Fault("path", f"{path!r} is a clip among images; keep one kind")
+    if kind == "images" and is_clip_path(file):
+        raise _ColumnError("path", f"{path!r} is a clip among images; keep one kind")
     return path
 
 
-def _labels(label: Any, weight: Any) -> _Labels:
+def _parse_labels(label: Any, weight: Any) -> _Labels:
     names: list[Any]
     weights: list[Any] | None
     if isinstance(label, dict):
         if weight not in (None, ""):
-            raise _Fault("weight", "the label holds weights already; keep one of them")
+            raise _ColumnError(
+                "weight", "the label holds weights already; keep one of them"
+            )
         names, weights = list(label), list(label.values())
     elif isinstance(label, list):
-        names, weights = label, _weights(weight)
+        names, weights = label, _parse_weights(weight)
     else:
         text = label if isinstance(label, str) else json.dumps(label)
-        names, weights = text.split(";"), _weights(weight)
+        names, weights = text.split(";"), _parse_weights(weight)
     names = [
         name.strip() if isinstance(name, str) else json.dumps(name) for name in names
     ]
     if not names or not all(names) or label is None:
-        raise _Fault("label", "it is empty; name a class or remove the row")
+        raise _ColumnError("label", "it is empty; name a class or remove the row")
     if len(set(names)) < len(names):
-        raise _Fault(
+        raise _ColumnError(
             "label", f"a class is named twice in {';'.join(names)!r}; keep one"
         )
     if weights is None:
         return _Labels(tuple(names), None)
-    return _Labels(tuple(names), _normalised(weights, names))
+    return _Labels(tuple(names), _normalize_weights(weights, names))
 
 
-def _weights(value: Any) -> list[Any] | None:
+def _parse_weights(value: Any) -> list[Any] | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
@@ -219,19 +225,19 @@ def _weights(value: Any) -> list[Any] | None:
     return value if isinstance(value, list) else [value]
 
 
-def _normalised(weights: list[Any], names: list[str]) -> tuple[float, ...]:
+def _normalize_weights(weights: list[Any], names: list[str]) -> tuple[float, ...]:
     try:
         numbers = [float(weight) for weight in weights]
         total = math.fsum(numbers)
     except (TypeError, ValueError, OverflowError):
         numbers, total = [], math.nan
     if len(weights) != len(names):
-        raise _Fault(
+        raise _ColumnError(
             "weight",
             f"{len(weights)} weight(s) for {len(names)} label(s); give one per label",
         )
     if not all(number >= 0 for number in numbers) or not 0 < total < math.inf:
-        raise _Fault(
+        raise _ColumnError(
             "weight",
             f"expected numbers of at least 0 with a sum above 0, got {weights}; "
             "correct them",
@@ -239,7 +245,7 @@ def _normalised(weights: list[Any], names: list[str]) -> tuple[float, ...]:
     return tuple(number / total for number in numbers)
 
 
-def _check_splits(path: Path, rows: list[_Row]) -> None:
+def _check_splits(path: Path, rows: list[_TableRow]) -> None:
     missing = [row for row in rows if not row.split]
     if missing and len(missing) < len(rows):
         raise DataError(
@@ -253,7 +259,7 @@ def _check_splits(path: Path, rows: list[_Row]) -> None:
         )
 
 
-def _class_map(path: Path, rows: list[_Row]) -> tuple[str, ...]:
+def _class_map(path: Path, rows: list[_TableRow]) -> tuple[str, ...]:
     trained = {
         name for row in rows if row.split in ("", "train") for name in row.labels.names
     }
@@ -269,9 +275,11 @@ def _class_map(path: Path, rows: list[_Row]) -> tuple[str, ...]:
             }
             raise DataError(
                 f"{path.name} line {row.line}, column 'label': {row.split} has the "
-                f"class(es) {shortened(unknown)}, which train lacks. Classes of train: "
-                f"{shortened(classes)}. Classes of {row.split}: "
-                f"{shortened(sorted(of_split, key=natural_key))}. Correct the label, "
+                f"class(es) {shorten_names(unknown)}, which train lacks. Classes of "
+                "train: "
+                f"{shorten_names(classes)}. Classes of {row.split}: "
+                f"{shorten_names(sorted(of_split, key=natural_key))}. Correct the "
+                "label, "
                 "or add training rows."
             )
     if len(classes) < 2:
@@ -282,7 +290,7 @@ def _class_map(path: Path, rows: list[_Row]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _example(row: _Row, classes: tuple[str, ...]) -> Example:
+def _make_example(row: _TableRow, classes: tuple[str, ...]) -> Example:
     index = {name: place for place, name in enumerate(classes)}
     label = tuple(sorted(index[name] for name in row.labels.names))
     target = None

@@ -29,7 +29,7 @@ def _pcam_labels(source: Any) -> Sequence[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class TorchvisionSpec:
     """How one torchvision data set is opened and read."""
 
     factory: str
@@ -48,64 +48,70 @@ class Named:
     """Folder below the data root that the class is given as root."""
 
 
-SETS: dict[str, Named] = {
-    "caltech101": Named(
+TORCHVISION_DATASETS: dict[str, TorchvisionSpec] = {
+    "caltech101": TorchvisionSpec(
         factory="Caltech101", splits=_WHOLE, labels="y", classes="categories"
     ),
-    "caltech256": Named(
+    "caltech256": TorchvisionSpec(
         factory="Caltech256", splits=_WHOLE, labels="y", classes="categories"
     ),
-    "cifar10": Named(factory="CIFAR10", splits=_BY_FLAG, labels="targets"),
-    "cifar100": Named(factory="CIFAR100", splits=_BY_FLAG, labels="targets"),
-    "clevr_counts": Named(
+    "cifar10": TorchvisionSpec(factory="CIFAR10", splits=_BY_FLAG, labels="targets"),
+    "cifar100": TorchvisionSpec(factory="CIFAR100", splits=_BY_FLAG, labels="targets"),
+    "clevr_counts": TorchvisionSpec(
         factory="CLEVRClassification",
         splits=_VAL_IS_TEST,
         files="_image_files",
         classes=tuple(str(number) for number in range(11)),
     ),
-    "country211": Named(
+    "country211": TorchvisionSpec(
         factory="Country211",
         splits={**_TWO, "val": {"split": "valid"}},
         labels="samples",
         files="samples",
     ),
-    "dtd": Named(factory="DTD", splits=_THREE, files="_image_files"),
-    "emnist_balanced": Named(
+    "dtd": TorchvisionSpec(factory="DTD", splits=_THREE, files="_image_files"),
+    "emnist_balanced": TorchvisionSpec(
         factory="EMNIST",
         splits={
             split: {"split": "balanced", **flag} for split, flag in _BY_FLAG.items()
         },
         labels="targets",
     ),
-    "emnist_letters": Named(
+    "emnist_letters": TorchvisionSpec(
         factory="EMNIST",
         splits={
             split: {"split": "letters", **flag} for split, flag in _BY_FLAG.items()
         },
         labels="targets",
     ),
-    "eurosat": Named(
+    "eurosat": TorchvisionSpec(
         factory="EuroSAT", splits=_WHOLE, labels="samples", files="samples"
     ),
-    "fashion_mnist": Named(factory="FashionMNIST", splits=_BY_FLAG, labels="targets"),
-    "fer2013": Named(
+    "fashion_mnist": TorchvisionSpec(
+        factory="FashionMNIST", splits=_BY_FLAG, labels="targets"
+    ),
+    "fer2013": TorchvisionSpec(
         factory="FER2013",
         splits=_TWO,
         labels="_samples",
         classes=("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"),
         downloads=False,
     ),
-    "fgvc_aircraft": Named(factory="FGVCAircraft", splits=_THREE, files="_image_files"),
-    "flowers102": Named(factory="Flowers102", splits=_THREE, files="_image_files"),
-    "food101": Named(factory="Food101", splits=_TWO, files="_image_files"),
+    "fgvc_aircraft": TorchvisionSpec(
+        factory="FGVCAircraft", splits=_THREE, files="_image_files"
+    ),
+    "flowers102": TorchvisionSpec(
+        factory="Flowers102", splits=_THREE, files="_image_files"
+    ),
+    "food101": TorchvisionSpec(factory="Food101", splits=_TWO, files="_image_files"),
     # By index: the files are PPM, which the decoder does not take from users.
-    "gtsrb": Named(
+    "gtsrb": TorchvisionSpec(
         factory="GTSRB",
         splits=_TWO,
         labels="_samples",
         classes=tuple(str(number) for number in range(43)),
     ),
-    "imagenet": Named(
+    "imagenet": TorchvisionSpec(
         factory="ImageNet",
         splits=_VAL_IS_TEST,
         labels="samples",
@@ -113,10 +119,10 @@ SETS: dict[str, Named] = {
         downloads=False,
         folder="imagenet",
     ),
-    "imagenette": Named(
+    "imagenette": TorchvisionSpec(
         factory="Imagenette", splits=_VAL_IS_TEST, labels="_samples", files="_samples"
     ),
-    "inaturalist2021_mini": Named(
+    "inaturalist2021_mini": TorchvisionSpec(
         factory="INaturalist",
         splits={
             "train": {"version": "2021_train_mini"},
@@ -125,20 +131,20 @@ SETS: dict[str, Named] = {
         labels="index",
         classes="all_categories",
     ),
-    "kmnist": Named(factory="KMNIST", splits=_BY_FLAG, labels="targets"),
-    "mnist": Named(factory="MNIST", splits=_BY_FLAG, labels="targets"),
-    "oxford_iiit_pet": Named(
+    "kmnist": TorchvisionSpec(factory="KMNIST", splits=_BY_FLAG, labels="targets"),
+    "mnist": TorchvisionSpec(factory="MNIST", splits=_BY_FLAG, labels="targets"),
+    "oxford_iiit_pet": TorchvisionSpec(
         factory="OxfordIIITPet",
         splits={"train": {"split": "trainval"}, "test": {"split": "test"}},
         files="_images",
     ),
-    "pcam": Named(
+    "pcam": TorchvisionSpec(
         factory="PCAM",
         splits=_THREE,
         labels=_pcam_labels,
         classes=("no tumour", "tumour"),
     ),
-    "places365": Named(
+    "places365": TorchvisionSpec(
         factory="Places365",
         splits={
             "train": {"split": "train-standard", "small": True},
@@ -148,19 +154,25 @@ SETS: dict[str, Named] = {
         files="imgs",
         folder="places365",
     ),
-    "rendered_sst2": Named(
+    "rendered_sst2": TorchvisionSpec(
         factory="RenderedSST2", splits=_THREE, labels="_samples", files="_samples"
     ),
-    "semeion": Named(factory="SEMEION", splits=_WHOLE, labels="labels", classes=DIGITS),
-    "stanford_cars": Named(
+    "semeion": TorchvisionSpec(
+        factory="SEMEION", splits=_WHOLE, labels="labels", classes=DIGITS
+    ),
+    "stanford_cars": TorchvisionSpec(
         factory="StanfordCars",
         splits=_TWO,
         labels="_samples",
         files="_samples",
         downloads=False,
     ),
-    "stl10": Named(factory="STL10", splits=_TWO, labels="labels"),
-    "sun397": Named(factory="SUN397", splits=_WHOLE, files="_image_files"),
-    "svhn": Named(factory="SVHN", splits=_TWO, labels="labels", classes=DIGITS),
-    "usps": Named(factory="USPS", splits=_BY_FLAG, labels="targets", classes=DIGITS),
+    "stl10": TorchvisionSpec(factory="STL10", splits=_TWO, labels="labels"),
+    "sun397": TorchvisionSpec(factory="SUN397", splits=_WHOLE, files="_image_files"),
+    "svhn": TorchvisionSpec(
+        factory="SVHN", splits=_TWO, labels="labels", classes=DIGITS
+    ),
+    "usps": TorchvisionSpec(
+        factory="USPS", splits=_BY_FLAG, labels="targets", classes=DIGITS
+    ),
 }

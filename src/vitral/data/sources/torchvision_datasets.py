@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.dataset import DataSet, Example, FileReader
-from vitral.data.images import Decoded, to_rgb
-from vitral.data.sources.builtin import PACKAGED
-from vitral.data.sources.torchvision_catalogue import SETS, Named
+from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.images import DecodedImage, to_rgb
+from vitral.data.sources.builtin import BUILTIN_DATASETS
+from vitral.data.sources.torchvision_catalogue import (
+    TORCHVISION_DATASETS,
+    TorchvisionSpec,
+)
 from vitral.errors import ConfigError, DataError
 
-NAMES = (*PACKAGED, *SETS)
+NAMES = (*BUILTIN_DATASETS, *TORCHVISION_DATASETS)
 
 
 def default_root() -> Path:
@@ -29,7 +32,7 @@ def default_root() -> Path:
     return Path(cache) / "vitral" / "data"
 
 
-def nearest(name: str) -> tuple[str, ...]:
+def nearest_names(name: str) -> tuple[str, ...]:
     """The known names closest to a misspelt one; all if none is close."""
     plain = name.lower().replace("-", "").replace("_", "")
     by_plain = {known.replace("_", ""): known for known in NAMES}
@@ -37,7 +40,7 @@ def nearest(name: str) -> tuple[str, ...]:
     return tuple(by_plain[match] for match in close) or NAMES
 
 
-def read_named(name: str, root: Path | None = None) -> DataSet:
+def read_named(name: str, root: Path | None = None) -> Dataset:
     """List the examples of a named data set, downloading it if `root` lacks it.
 
     Args:
@@ -48,22 +51,22 @@ def read_named(name: str, root: Path | None = None) -> DataSet:
         ConfigError: the name is unknown.
         DataError: the files are absent and cannot be downloaded, or are unusable.
     """
-    if name in PACKAGED:
-        return PACKAGED[name]()
-    if name not in SETS:
+    if name in BUILTIN_DATASETS:
+        return BUILTIN_DATASETS[name]()
+    if name not in TORCHVISION_DATASETS:
         raise ConfigError(
-            f"No data set is named {name!r}. Nearest: {', '.join(nearest(name))}."
+            f"No data set is named {name!r}. Nearest: {', '.join(nearest_names(name))}."
         )
-    spec = SETS[name]
+    spec = TORCHVISION_DATASETS[name]
     root = root or default_root()
     examples: list[Example] = []
     classes: tuple[str, ...] = ()
     for split in sorted(spec.splits, key=("", "train", "val", "test").index):
-        source = _opened(name, root, split)
+        source = _open_torchvision(name, root, split)
         classes = _class_names(spec, source)
-        labels = _labels(name, spec, source)
+        labels = _read_labels(name, spec, source)
         if spec.files:
-            paths = [_first(item) for item in getattr(source, spec.files)]
+            paths = [_first_item(item) for item in getattr(source, spec.files)]
             ids = [Path(path).relative_to(root).as_posix() for path in paths]
         else:
             ids = [f"{name}/{split or 'all'}/{i:06d}" for i in range(len(labels))]
@@ -74,7 +77,7 @@ def read_named(name: str, root: Path | None = None) -> DataSet:
         # Some classes list a folder in the order of the disk.
         examples += sorted(found, key=lambda example: example.id)
     reader = FileReader(root=root) if spec.files else IndexReader(name=name, root=root)
-    return DataSet(
+    return Dataset(
         name=name, root=root, classes=classes, examples=tuple(examples), reader=reader
     )
 
@@ -86,18 +89,20 @@ class IndexReader:
     name: str
     root: Path
 
-    def __call__(self, example: Example) -> Decoded:
+    def __call__(self, example: Example) -> DecodedImage:
         split, index = example.id.split("/")[1:]
-        source = _opened(self.name, self.root, "" if split == "all" else split)
+        source = _open_torchvision(
+            self.name, self.root, "" if split == "all" else split
+        )
         return to_rgb(source[int(index)][0])
 
 
 @lru_cache(maxsize=4)
-def _opened(name: str, root: Path, split: str) -> Any:
+def _open_torchvision(name: str, root: Path, split: str) -> Any:
     """The torchvision object; the cache keeps it for reading by index."""
     from torchvision import datasets
 
-    spec = SETS[name]
+    spec = TORCHVISION_DATASETS[name]
     factory = getattr(datasets, spec.factory)
     folder = root / spec.folder
     arguments = spec.splits[split]
@@ -121,11 +126,11 @@ def _opened(name: str, root: Path, split: str) -> Any:
     ) from missing
 
 
-def _class_names(spec: Named, source: Any) -> tuple[str, ...]:
+def _class_names(spec: TorchvisionSpec, source: Any) -> tuple[str, ...]:
     if isinstance(spec.classes, tuple):
         return spec.classes
     # ImageNet names are tuples of synonyms, and two of its first names occur twice.
-    names = [str(_first(item)) for item in getattr(source, spec.classes)]
+    names = [str(_first_item(item)) for item in getattr(source, spec.classes)]
     seen: Counter[str] = Counter()
     unique = []
     for name in names:
@@ -134,11 +139,11 @@ def _class_names(spec: Named, source: Any) -> tuple[str, ...]:
     return tuple(unique)
 
 
-def _labels(name: str, spec: Named, source: Any) -> list[int]:
+def _read_labels(name: str, spec: TorchvisionSpec, source: Any) -> list[int]:
     if callable(spec.labels):
         return list(spec.labels(source))
     items = getattr(source, spec.labels)
-    labels = [_integer(item) for item in items]
+    labels = [_to_label(item) for item in items]
     if None in labels:
         raise DataError(
             f"The data set {name} has examples without a label in {source.root}. Use "
@@ -147,7 +152,7 @@ def _labels(name: str, spec: Named, source: Any) -> list[int]:
     return [label for label in labels if label is not None]
 
 
-def _integer(item: Any) -> int | None:
+def _to_label(item: Any) -> int | None:
     """The label in an item: the item, or the only whole number in a tuple."""
     if isinstance(item, tuple | list):
         numbers = [part for part in item if isinstance(part, int | np.integer)]
@@ -155,5 +160,5 @@ def _integer(item: Any) -> int | None:
     return None if item is None else int(item)
 
 
-def _first(item: Any) -> Any:
+def _first_item(item: Any) -> Any:
     return item[0] if isinstance(item, tuple | list) else item

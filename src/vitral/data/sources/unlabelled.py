@@ -6,14 +6,14 @@ depth is an example of the one class `images`. Nothing is decoded here.
 
 from pathlib import Path
 
-from vitral.data.dataset import DataSet, Example, FileReader, Ignored
-from vitral.data.sources.image_folder import Scan, grouped, split_folders
+from vitral.data.dataset import Dataset, Example, FileReader, IgnoredFile
+from vitral.data.sources.image_folder import FolderScan, assign_groups, split_folders
 from vitral.errors import DataError
 
 CLASSES = ("images",)
 
 
-def read_unlabelled(root: Path, group_by: str = "") -> DataSet:
+def read_unlabelled(root: Path, group_by: str = "") -> Dataset:
     """List every image below `root`; splits that no folder names stay "".
 
     Args:
@@ -26,7 +26,7 @@ def read_unlabelled(root: Path, group_by: str = "") -> DataSet:
     """
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give one that holds images.")
-    scan = Scan(root=root, kind="images")
+    scan = FolderScan(root=root, kind="images")
     examples = tuple(
         Example(id=path, label=(0,), split=split)
         for folder, split in split_folders(scan).items()
@@ -34,20 +34,21 @@ def read_unlabelled(root: Path, group_by: str = "") -> DataSet:
     )
     if not examples:
         raise DataError(f"{root} holds no image, at any depth.")
-    return DataSet(
+    return Dataset(
         name=root.resolve().name,
         root=root,
         classes=CLASSES,
-        examples=grouped(examples, group_by),
+        examples=assign_groups(examples, group_by),
         reader=FileReader(root=root),
         ignored=tuple(
-            Ignored(path=path, reason=reason) for path, reason in scan.ignored.items()
+            IgnoredFile(path=path, reason=reason)
+            for path, reason in scan.ignored.items()
         ),
     )
 
 
 def has_classes(root: Path) -> bool:
     """Whether two or more folders stand where `read_folder` expects the classes."""
-    scan = Scan(root=root, kind="images")
+    scan = FolderScan(root=root, kind="images")
     first = next(iter(split_folders(scan)))
     return len(scan.folders(first)) > 1

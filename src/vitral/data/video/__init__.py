@@ -1,27 +1,27 @@
 """Clips: open video files, sample and decode frames in a process of their own."""
 
-from vitral.data.video.clip import Clip, clip_of, open_clip
-from vitral.data.video.clip_span import clip_id, names_clip, names_image, span_of
-from vitral.data.video.decoder_client import TIME_OUT, require_av
+from vitral.data.video.clip import Clip, clip_from_array, open_clip
+from vitral.data.video.clip_span import clip_id, is_clip_path, is_image_path, parse_span
+from vitral.data.video.decoder_client import DEFAULT_TIMEOUT, require_av
 from vitral.data.video.frames import (
-    EXTENSIONS,
+    CLIP_EXTENSIONS,
     VIDEO_EXTENSIONS,
     frame_files,
     has_clips,
 )
 
 __all__ = [
-    "EXTENSIONS",
-    "TIME_OUT",
+    "CLIP_EXTENSIONS",
+    "DEFAULT_TIMEOUT",
     "VIDEO_EXTENSIONS",
     "Clip",
+    "clip_from_array",
     "clip_id",
-    "clip_of",
     "frame_files",
     "has_clips",
-    "names_clip",
-    "names_image",
+    "is_clip_path",
+    "is_image_path",
     "open_clip",
+    "parse_span",
     "require_av",
-    "span_of",
 ]

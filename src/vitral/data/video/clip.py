@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from vitral.data.frame_sampling import duration, shown_at
-from vitral.data.images import Decoded
-from vitral.data.video.decoder_client import TIME_OUT
-from vitral.data.video.frames import Source, of_array, opened
+from vitral.data.frame_sampling import duration, frame_at
+from vitral.data.images import DecodedImage
+from vitral.data.video.decoder_client import DEFAULT_TIMEOUT
+from vitral.data.video.frames import FrameSource, frames_from_array, open_frames
 from vitral.errors import ImageError
 
-STRIP = 8
+STRIP_FRAMES = 8
 """Frames of the picture that stands for a clip in audits and reports."""
 
 
@@ -28,7 +28,7 @@ class Clip:
 
     times: Float[np.ndarray, "shown"]
     """Seconds at which its frames begin, rising, at least one."""
-    source: Source
+    source: FrameSource
     first: int = 0
     """Number within the source of the clip's first frame."""
     notes: tuple[str, ...] = ()
@@ -38,30 +38,30 @@ class Clip:
     def __len__(self) -> int:
         return len(self.times)
 
-    def read(self, numbers: Sequence[int] | np.ndarray) -> list[Image.Image]:
+    def read(self, indices: Sequence[int] | np.ndarray) -> list[Image.Image]:
         """The RGB frames of these numbers, in this order; repeats are decoded once.
 
         Raises:
             ImageError: a frame cannot be decoded, or frames differ in size.
         """
         try:
-            return self.source.read([self.first + int(number) for number in numbers])
+            return self.source.read([self.first + int(number) for number in indices])
         except ImageError:
             raise
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ImageError(f"decoding failed: {reason}") from error
 
-    def strip(self) -> Decoded:
+    def filmstrip(self) -> DecodedImage:
         """Eight frames evenly over the clip, side by side: what stands for it.
 
         Raises:
             ImageError: one of them cannot be decoded.
         """
         self.source.verify()
-        number = min(STRIP, len(self))
+        number = min(STRIP_FRAMES, len(self))
         numbers = [(2 * i + 1) * len(self) // (2 * number) for i in range(number)]
-        return Decoded(
+        return DecodedImage(
             image=side_by_side(self.read(numbers)), notes=self.notes, frames=number
         )
 
@@ -69,7 +69,7 @@ class Clip:
 def open_clip(
     path: Path,
     span: tuple[float, float] | None = None,
-    timeout: float = TIME_OUT,
+    timeout: float = DEFAULT_TIMEOUT,
 ) -> Clip:
     """Open a video file, an .npz or a frame folder; no more than needed is decoded.
 
@@ -83,7 +83,7 @@ def open_clip(
             in one line, without the path.
         MissingExtraError: it is a video file and PyAV is not installed.
     """
-    found = opened(path, timeout)
+    found = open_frames(path, timeout)
     clip = Clip(
         times=found.times, source=found.source, notes=found.notes, timed=found.timed
     )
@@ -94,16 +94,16 @@ def open_clip(
             "start and end need time stamps, which a folder of frames and an .npz "
             "without fps or times do not have"
         )
-    return _within(clip, *span)
+    return _trim(clip, *span)
 
 
-def clip_of(frames: np.ndarray) -> Clip:
+def clip_from_array(frames: np.ndarray) -> Clip:
     """A clip that is in memory: uint8 [frames, height, width, 3].
 
     Raises:
         ImageError: the array is of another type or shape, or empty.
     """
-    found = of_array(frames)
+    found = frames_from_array(frames)
     return Clip(times=found.times, source=found.source, timed=found.timed)
 
 
@@ -116,11 +116,11 @@ def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
     return strip
 
 
-def _within(clip: Clip, start: float, end: float) -> Clip:
+def _trim(clip: Clip, start: float, end: float) -> Clip:
     """The frames that are on the screen from `start` to before `end`."""
     times = clip.times - clip.times[0]
     whole = duration(times)
-    low = int(shown_at(times, np.array([start]))[0])
+    low = int(frame_at(times, np.array([start]))[0])
     high = int(np.searchsorted(times, end - 1e-4))
     if start >= whole or high <= low:
         raise ImageError(

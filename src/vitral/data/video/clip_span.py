@@ -4,20 +4,20 @@ import math
 from pathlib import Path
 from typing import Any
 
-from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
-from vitral.data.video.frames import EXTENSIONS
+from vitral.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from vitral.data.video.frames import CLIP_EXTENSIONS
 
 
-def names_clip(path: Path) -> bool:
+def is_clip_path(path: Path) -> bool:
     """Whether a path is one of a clip: a video file, an .npz, a folder of frames."""
-    return path.is_dir() or path.suffix.lower() in EXTENSIONS
+    return path.is_dir() or path.suffix.lower() in CLIP_EXTENSIONS
 
 
-def names_image(path: Path) -> bool:
+def is_image_path(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_EXTENSIONS and not path.is_dir()
 
 
-def span_of(start: Any, end: Any) -> tuple[float, float] | None:
+def parse_span(start: Any, end: Any) -> tuple[float, float] | None:
     """The seconds of a row; None where both columns are empty.
 
     Raises:

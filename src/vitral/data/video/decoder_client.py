@@ -17,14 +17,14 @@ import numpy as np
 
 from vitral.errors import ImageError, MissingExtraError
 
-TIME_OUT = 60.0
+DEFAULT_TIMEOUT = 60.0
 """Seconds for one clip; a cut clip is a bad file, so this must not depend on luck."""
 MAX_BYTES = 2**32
 """Of the frames that one clip may ask for."""
 _PROGRAM = Path(__file__).with_name("decoder_process.py")
 
 
-class Facts(NamedTuple):
+class VideoInfo(NamedTuple):
     """What a video file says of itself."""
 
     times: np.ndarray
@@ -44,14 +44,14 @@ def require_av() -> None:
         )
 
 
-def facts(path: Path, timeout: float = TIME_OUT) -> Facts:
+def probe(path: Path, timeout: float = DEFAULT_TIMEOUT) -> VideoInfo:
     """Which frames a video file has, read from its container.
 
     Raises:
         ImageError: it is no video, has no frame, or took longer than `timeout`.
     """
-    header, content = _ask({"path": os.fspath(path)}, timeout)
-    return Facts(
+    header, content = _send_request({"path": os.fspath(path)}, timeout)
+    return VideoInfo(
         np.frombuffer(content, np.float64),
         header["height"],
         header["width"],
@@ -59,17 +59,21 @@ def facts(path: Path, timeout: float = TIME_OUT) -> Facts:
     )
 
 
-def frames(path: Path, wanted: list[int], timeout: float = TIME_OUT) -> np.ndarray:
+def read_frames(
+    path: Path, indices: list[int], timeout: float = DEFAULT_TIMEOUT
+) -> np.ndarray:
     """The frames of these numbers, uint8 [wanted, height, width, 3].
 
     Raises:
         ImageError: one cannot be decoded, or it took longer than `timeout`.
     """
-    header, content = _ask({"path": os.fspath(path), "frames": wanted}, timeout)
+    header, content = _send_request(
+        {"path": os.fspath(path), "frames": indices}, timeout
+    )
     return np.frombuffer(content, np.uint8).reshape(header["shape"])
 
 
-class _Child:
+class _DecoderProcess:
     """A running video process; one request at a time."""
 
     def __init__(self) -> None:
@@ -82,7 +86,7 @@ class _Child:
             stderr=subprocess.DEVNULL,
         )
 
-    def ask(self, asked: dict[str, Any], timeout: float) -> tuple[Any, bytes]:
+    def send(self, request: dict[str, Any], timeout: float) -> tuple[Any, bytes]:
         """Raises ImageError; the process is dead after a time-out or a crash."""
         cut = threading.Event()
 
@@ -96,7 +100,7 @@ class _Child:
         try:
             assert self.process.stdin is not None
             assert self.process.stdout is not None
-            words = json.dumps({**asked, "timeout": timeout})
+            words = json.dumps({**request, "timeout": timeout})
             self.process.stdin.write(words.encode() + b"\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
@@ -135,18 +139,18 @@ class _Child:
         self.process.wait()
 
 
-_idle: list[_Child] = []
-_foreign: list[_Child] = []
+_idle: list[_DecoderProcess] = []
+_foreign: list[_DecoderProcess] = []
 """A parent's, kept from the collector, which would wait for them."""
 
 
-def _ask(asked: dict[str, Any], timeout: float) -> tuple[Any, bytes]:
+def _send_request(request: dict[str, Any], timeout: float) -> tuple[Any, bytes]:
     require_av()
     try:
         child = _idle.pop()
     except IndexError:
-        child = _Child()
-    header, content = child.ask(asked, timeout)
+        child = _DecoderProcess()
+    header, content = child.send(request, timeout)
     if child.is_alive():
         _idle.append(child)
     if "error" in header:
@@ -160,7 +164,7 @@ def close() -> None:
         _idle.pop().close()
 
 
-def _disown() -> None:
+def _forget_after_fork() -> None:
     """A forked process must not take part in its parent's conversation."""
     _foreign.extend(_idle)
     _idle.clear()
@@ -168,4 +172,4 @@ def _disown() -> None:
 
 atexit.register(close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_disown)
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from vitral.data.images import EXTENSIONS as IMAGE_EXTENSIONS
+from vitral.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from vitral.data.images import decode
 from vitral.data.order import natural_key
 from vitral.data.video import decoder_client
@@ -24,35 +24,35 @@ VIDEO_EXTENSIONS = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts"}
     | {".m2ts", ".wmv", ".flv", ".3gp", ".ogv"}
 )
-EXTENSIONS = VIDEO_EXTENSIONS | {".npz"}
-FRAME_RATE = 30.0
+CLIP_EXTENSIONS = VIDEO_EXTENSIONS | {".npz"}
+DEFAULT_FRAME_RATE = 30.0
 """Frames per second of a clip that keeps no time: a frame folder, an .npz without."""
 _DIGITS = re.compile(r"(\d+)\D*$")
 
 
-class Source(ABC):
+class FrameSource(ABC):
     """A way to the frames of one clip."""
 
     @abstractmethod
-    def read(self, numbers: Sequence[int]) -> list[Image.Image]:
+    def read(self, indices: Sequence[int]) -> list[Image.Image]:
         """RGB frames of equal size; raises ImageError."""
 
     def verify(self) -> None:  # noqa: B027 # most need nothing
         """Look at every frame as far as that is cheap; raises ImageError."""
 
 
-class Opened(NamedTuple):
+class TimedFrames(NamedTuple):
     """A clip's frames and when they are shown."""
 
     times: np.ndarray
     """Seconds at which frames begin, float64 [frames], rising, at least one."""
-    source: Source
+    source: FrameSource
     timed: bool = True
     """Whether the source keeps time; FRAME_RATE is assumed where it does not."""
     notes: tuple[str, ...] = ()
 
 
-def opened(path: Path, timeout: float) -> Opened:
+def open_frames(path: Path, timeout: float) -> TimedFrames:
     """Open a video file, an .npz or a frame folder; no more than needed is decoded.
 
     Raises:
@@ -63,20 +63,22 @@ def opened(path: Path, timeout: float) -> Opened:
         return _open_folder(path)
     if path.suffix.lower() == ".npz":
         return _open_npz(path)
-    facts = decoder_client.facts(path, timeout)
-    source = _Video(path=path, facts=facts, timeout=timeout)
-    return Opened(facts.times, source, notes=facts.notes)
+    facts = decoder_client.probe(path, timeout)
+    source = _VideoSource(path=path, info=facts, timeout=timeout)
+    return TimedFrames(facts.times, source, notes=facts.notes)
 
 
-def of_array(frames: np.ndarray) -> Opened:
+def frames_from_array(frames: np.ndarray) -> TimedFrames:
     """Frames that are in memory, uint8 [frames, height, width, 3], without a clock.
 
     Raises:
         ImageError: the array is of another type or shape, or empty.
     """
     _refuse_array("frames", frames.shape, frames.dtype)
-    times = np.arange(len(frames)) / FRAME_RATE
-    return Opened(times, _Array(frames=np.ascontiguousarray(frames)), timed=False)
+    times = np.arange(len(frames)) / DEFAULT_FRAME_RATE
+    return TimedFrames(
+        times, _ArraySource(frames=np.ascontiguousarray(frames)), timed=False
+    )
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -92,39 +94,39 @@ def frame_files(folder: Path) -> list[Path]:
 def has_clips(folder: Path) -> bool:
     """Whether a folder holds folders or clips, so that its images are no clip."""
     return any(
-        entry.is_dir() or entry.suffix.lower() in EXTENSIONS
+        entry.is_dir() or entry.suffix.lower() in CLIP_EXTENSIONS
         for entry in folder.iterdir()
         if not entry.name.startswith(".")
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Video(Source):
+class _VideoSource(FrameSource):
     """Frames of a video file, by way of the video process."""
 
     path: Path
-    facts: decoder_client.Facts
+    info: decoder_client.VideoInfo
     timeout: float
 
-    def read(self, numbers: Sequence[int]) -> list[Image.Image]:
-        _refuse_bulk(len(numbers), self.facts.height, self.facts.width)
-        pixels = decoder_client.frames(self.path, list(numbers), self.timeout)
+    def read(self, indices: Sequence[int]) -> list[Image.Image]:
+        _refuse_bulk(len(indices), self.info.height, self.info.width)
+        pixels = decoder_client.read_frames(self.path, list(indices), self.timeout)
         return [Image.fromarray(frame) for frame in pixels]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Folder(Source):
+class _FolderSource(FrameSource):
     """Frames that are images of a folder, each decoded as any image is."""
 
     files: tuple[Path, ...]
 
-    def read(self, numbers: Sequence[int]) -> list[Image.Image]:
+    def read(self, indices: Sequence[int]) -> list[Image.Image]:
         frames: dict[int, Image.Image] = {}
-        for number in numbers:
+        for number in indices:
             if number not in frames:
-                frames[number] = self._frame(self.files[number])
+                frames[number] = self._decode_frame(self.files[number])
         self._refuse_sizes({self.files[n].name: f.size for n, f in frames.items()})
-        return [frames[number] for number in numbers]
+        return [frames[number] for number in indices]
 
     def verify(self) -> None:
         sizes = {}
@@ -133,14 +135,14 @@ class _Folder(Source):
                 with Image.open(file) as opened:
                     sizes[file.name] = opened.size
             except OSError:
-                self._frame(file)  # says why
+                self._decode_frame(file)  # says why
         if len(set(sizes.values())) > 1:
             # A header does not know the orientation that decoding applies.
-            sizes = {file.name: self._frame(file).size for file in self.files}
+            sizes = {file.name: self._decode_frame(file).size for file in self.files}
         self._refuse_sizes(sizes)
 
     @staticmethod
-    def _frame(file: Path) -> Image.Image:
+    def _decode_frame(file: Path) -> Image.Image:
         try:
             return decode(file).image
         except ImageError as error:
@@ -158,16 +160,16 @@ class _Folder(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Array(Source):
+class _ArraySource(FrameSource):
     """Frames that are in memory."""
 
     frames: np.ndarray = field(repr=False)
 
-    def read(self, numbers: Sequence[int]) -> list[Image.Image]:
-        return [Image.fromarray(self.frames[number]) for number in numbers]
+    def read(self, indices: Sequence[int]) -> list[Image.Image]:
+        return [Image.fromarray(self.frames[number]) for number in indices]
 
 
-def _open_folder(folder: Path) -> Opened:
+def _open_folder(folder: Path) -> TimedFrames:
     try:
         files = frame_files(folder)
     except OSError as error:
@@ -179,11 +181,13 @@ def _open_folder(folder: Path) -> Opened:
     notes: tuple[str, ...] = ()
     if len(numbers) == len(files) and numbers[-1] - numbers[0] + 1 != len(files):
         notes = ("frame numbers with gaps were taken in their order",)
-    times = np.arange(len(files)) / FRAME_RATE
-    return Opened(times, _Folder(files=tuple(files)), timed=False, notes=notes)
+    times = np.arange(len(files)) / DEFAULT_FRAME_RATE
+    return TimedFrames(
+        times, _FolderSource(files=tuple(files)), timed=False, notes=notes
+    )
 
 
-def _open_npz(path: Path) -> Opened:
+def _open_npz(path: Path) -> TimedFrames:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -195,7 +199,7 @@ def _open_npz(path: Path) -> Opened:
                     f"{', '.join(names) or 'nothing'}"
                 )
             with archive.open(f"{name}.npy") as member:
-                _refuse_array(name, *_header(member))
+                _refuse_array(name, *_read_array_header(member))
         with np.load(path, allow_pickle=False) as arrays:
             frames = arrays[name]
             times, timed = _array_times(arrays, len(frames))
@@ -204,10 +208,10 @@ def _open_npz(path: Path) -> Opened:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"it cannot be read as an .npz: {reason}") from error
-    return Opened(times, _Array(frames=frames), timed)
+    return TimedFrames(times, _ArraySource(frames=frames), timed)
 
 
-def _header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_array_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type of an array, before it is unpacked."""
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0
@@ -217,10 +221,10 @@ def _header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, kind
 
 
-def _refuse_array(name: str, shape: tuple[int, ...], kind: "np.dtype[Any]") -> None:
-    if kind != np.uint8 or len(shape) != 4 or shape[3] != 3:
+def _refuse_array(name: str, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
+    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3:
         raise ImageError(
-            f"its array {name} must be uint8 [frames, height, width, 3]: got {kind} "
+            f"its array {name} must be uint8 [frames, height, width, 3]: got {dtype} "
             f"{list(shape)}"
         )
     if 0 in shape:
@@ -238,7 +242,7 @@ def _array_times(arrays: Any, number: int) -> tuple[np.ndarray, bool]:
             )
         return times, True
     if "fps" not in arrays:
-        return np.arange(number) / FRAME_RATE, False
+        return np.arange(number) / DEFAULT_FRAME_RATE, False
     rate = np.asarray(arrays["fps"], np.float64)
     if rate.size != 1 or not 0 < float(rate.reshape(())) < np.inf:
         raise ImageError("its fps must be one number above 0")

@@ -1,6 +1,16 @@
 """Accuracy as a function of the number of examples: power laws with intervals."""
 
-from vitral.evaluation.learning_curves.independent import Expected, Scaling, fit_scaling
-from vitral.evaluation.learning_curves.nested import fit_nested, shown_from
+from vitral.evaluation.learning_curves.independent import (
+    ExpectedAccuracy,
+    Scaling,
+    fit_scaling,
+)
+from vitral.evaluation.learning_curves.nested import fit_nested, median_fit_start
 
-__all__ = ["Expected", "Scaling", "fit_nested", "fit_scaling", "shown_from"]
+__all__ = [
+    "ExpectedAccuracy",
+    "Scaling",
+    "fit_nested",
+    "fit_scaling",
+    "median_fit_start",
+]

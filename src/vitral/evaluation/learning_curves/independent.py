@@ -18,15 +18,15 @@ from vitral.errors import ConfigError, DataError
 from vitral.evaluation.intervals import Interval
 from vitral.evaluation.learning_curves.power_law import PowerLaw
 
-FEWEST_SIZES = 3
-FEWEST_POINTS = 4
+MIN_SIZES = 3
+MIN_POINTS = 4
 FLAT_BELOW = 0.01
 """Share by which twice the images must be able to help for a curve not to be flat."""
 _WILSON_WIDTH = 2 * 1.959964
 """Width of a 95 % interval in standard deviations."""
 
 
-class Expected(NamedTuple):
+class ExpectedAccuracy(NamedTuple):
     """What to expect of a training set of this size."""
 
     images: float
@@ -67,7 +67,7 @@ class Scaling:
         """The fitted curve."""
         return self.a - self.b * sizes**-self.c
 
-    def predict(self, images: int | float) -> Expected:
+    def predict(self, images: int | float) -> ExpectedAccuracy:
         """The accuracy of one new training with `images` images.
 
         Raises:
@@ -80,7 +80,7 @@ class Scaling:
         noise = noise * (images / self.largest) ** -self.noise_falls
         new = a - b * images**-c + noise * generator.standard_normal(len(a))
         accuracy = float(self.at(np.array([float(images)]))[0])
-        return Expected(
+        return ExpectedAccuracy(
             float(images),
             min(max(accuracy, 0.0), 1.0),
             quantiles(np.clip(new, 0.0, 1.0), self.confidence),
@@ -144,7 +144,7 @@ def fit_scaling(
     gain = b * (largest**-c - (2 * largest) ** -c)
     many = draws[:, 1] * (largest ** -draws[:, 2] - (2 * largest) ** -draws[:, 2])
     gains = quantiles(many, confidence)
-    trend = trend_of(gains, flat_below)
+    trend = classify_trend(gains, flat_below)
     return Scaling(
         a=a,
         b=b,
@@ -155,7 +155,7 @@ def fit_scaling(
         gain=gain,
         gain_interval=gains,
         trend=trend,
-        verdict=verdict_of(trend, largest, gain, gains),
+        verdict=format_verdict(trend, largest, gain, gains),
         confidence=confidence,
         draws=draws,
         seed=seed,
@@ -176,7 +176,7 @@ def quantiles(values: Float[np.ndarray, " draws"], confidence: float) -> Interva
     return Interval(float(low), float(high))
 
 
-def trend_of(
+def classify_trend(
     gains: Interval, flat_below: float
 ) -> Literal["flat", "rising", "unclear"]:
     if gains.high < flat_below:
@@ -185,7 +185,7 @@ def trend_of(
     return "rising" if gains.low > flat_below / 2 else "unclear"
 
 
-def verdict_of(trend: str, largest: float, gain: float, gains: Interval) -> str:
+def format_verdict(trend: str, largest: float, gain: float, gains: Interval) -> str:
     twice = f"twice the images ({2 * largest:,.0f})"
     span = f"{100 * gains.low:.1f} to {100 * gains.high:.1f}"
     if trend == "flat":
@@ -233,9 +233,9 @@ def _check(
             f"interval: got {len(images)} sizes, {len(right)} accuracies{others}."
         )
     there = len(np.unique(images))
-    if there < FEWEST_SIZES or len(images) < FEWEST_POINTS:
+    if there < MIN_SIZES or len(images) < MIN_POINTS:
         raise DataError(
-            f"a curve of three numbers needs {FEWEST_SIZES} sizes and {FEWEST_POINTS} "
+            f"a curve of three numbers needs {MIN_SIZES} sizes and {MIN_POINTS} "
             f"measurements at least: got {there} and {len(images)}. Train on more "
             "subsets, or with more seeds."
         )

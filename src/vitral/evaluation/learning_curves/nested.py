@@ -18,21 +18,21 @@ from vitral.evaluation.learning_curves.independent import (
     FLAT_BELOW,
     Scaling,
     check_points,
+    classify_trend,
+    format_verdict,
     quantiles,
-    trend_of,
-    verdict_of,
 )
 from vitral.evaluation.learning_curves.power_law import PowerLaw
 
-FEWEST_DRAWS = 3
-FEWEST_NESTED = 4
+MIN_DRAWS = 3
+MIN_NESTED_SIZES = 4
 """Sizes."""
-LEAST_KEPT = 3
+MIN_FIT_SIZES = 3
 """Sizes of the shortest fit: the curve has three numbers."""
-SHARED = 0.5
+SHARED_VARIANCE = 0.5
 """Part of the variance with all images that is common to all subsets. For a mean it
 would be 1; measured on solar cells, halves follow their own quarters by less."""
-LEAST_DEVIATION = 2e-4
+MIN_DEVIATION = 2e-4
 """Draws that agree by chance, or on a test set without hard images, are not exact."""
 
 
@@ -44,13 +44,13 @@ class _Points(NamedTuple):
 class _Noise(NamedTuple):
     """Standard deviation of a measurement over independent images to learn from."""
 
-    at_whole: float
-    whole: float
-    falls: float
-    freedom: int
+    at_full: float
+    full_size: float
+    decay: float
+    dof: int
 
     def at(self, sizes: Float[np.ndarray, " sizes"]) -> Float[np.ndarray, " sizes"]:
-        return self.at_whole * (sizes / self.whole) ** -self.falls
+        return self.at_full * (sizes / self.full_size) ** -self.decay
 
 
 def fit_nested(
@@ -88,8 +88,8 @@ def fit_nested(
         np.asarray(accuracies, dtype=np.float64),
     )
     _check(points)
-    noise = _noise(points)
-    starts = _starts(points.sizes)
+    noise = _estimate_noise(points)
+    starts = _fit_starts(points.sizes)
     generator = np.random.default_rng(seed)
     found = []
     for start, many in zip(
@@ -97,45 +97,45 @@ def fit_nested(
     ):
         kept = points.sizes >= start
         part = _Points(*(column[kept] for column in points))
-        found.append(_resampled(part, noise, len(many), generator))
+        found.append(_bootstrap_fits(part, noise, len(many), generator))
     drawn = np.concatenate(found)
-    a, b, c = _fitted(points, noise, shown_from(points.sizes))[1]
-    largest = noise.whole
+    a, b, c = _fit_curve(points, noise, median_fit_start(points.sizes))[1]
+    largest = noise.full_size
     gain = b * (largest**-c - (2 * largest) ** -c)
     gained = drawn[:, 1] * (largest ** -drawn[:, 2] - (2 * largest) ** -drawn[:, 2])
     gains = quantiles(gained, confidence)
-    trend = trend_of(gains, flat_below)
+    trend = classify_trend(gains, flat_below)
     return Scaling(
         a=a,
         b=b,
         c=c,
         a_interval=quantiles(drawn[:, 0], confidence),
-        noise=noise.at_whole,
-        noise_falls=noise.falls,
+        noise=noise.at_full,
+        noise_falls=noise.decay,
         largest=largest,
         gain=gain,
         gain_interval=gains,
         trend=trend,
-        verdict=verdict_of(trend, largest, gain, gains),
+        verdict=format_verdict(trend, largest, gain, gains),
         confidence=confidence,
         draws=drawn,
         seed=seed,
     )
 
 
-def shown_from(sizes: Float[np.ndarray, " points"]) -> float:
+def median_fit_start(sizes: Float[np.ndarray, " points"]) -> float:
     """Smallest size of the fit whose a, b and c stand for all of them."""
-    starts = _starts(sizes)
+    starts = _fit_starts(sizes)
     return float(starts[len(starts) // 2])
 
 
-def _starts(sizes: Float[np.ndarray, " points"]) -> Float[np.ndarray, " fits"]:
+def _fit_starts(sizes: Float[np.ndarray, " points"]) -> Float[np.ndarray, " fits"]:
     """The smallest size of each fit."""
     there = np.unique(sizes)
-    return there[: len(there) - LEAST_KEPT + 1]
+    return there[: len(there) - MIN_FIT_SIZES + 1]
 
 
-def _noise(points: _Points) -> _Noise:
+def _estimate_noise(points: _Points) -> _Noise:
     """From the spread of the draws at each size but the largest."""
     from scipy.special import digamma
 
@@ -145,7 +145,7 @@ def _noise(points: _Points) -> _Noise:
     free = np.array([len(group) - 1 for group in groups])
     seen = np.array([group.var(ddof=1) for group in groups]) / (1 - there / whole)
     # A logarithm of a measured variance is too small on average; by so much.
-    log = np.log(np.maximum(seen, LEAST_DEVIATION**2))
+    log = np.log(np.maximum(seen, MIN_DEVIATION**2))
     log -= digamma(free / 2) - np.log(free / 2)
     x = np.log(there / whole)
     middle, mean = np.average(x, weights=free), np.average(log, weights=free)
@@ -155,7 +155,7 @@ def _noise(points: _Points) -> _Noise:
     return _Noise(at_whole, float(whole), falls, int(free.sum()))
 
 
-def _fitted(
+def _fit_curve(
     points: _Points, noise: _Noise, start: float
 ) -> tuple[PowerLaw, tuple[float, float, float]]:
     """The curve through the sizes from `start` on."""
@@ -166,37 +166,37 @@ def _fitted(
     return law, law.fit(points.right[kept])
 
 
-def _resampled(
-    points: _Points, noise: _Noise, many: int, generator: np.random.Generator
+def _bootstrap_fits(
+    points: _Points, noise: _Noise, count: int, generator: np.random.Generator
 ) -> Float[np.ndarray, "many 4"]:
     """a, b, c and noise of fits to measurements drawn around the fit."""
-    law, (a, b, c) = _fitted(points, noise, points.sizes.min())
+    law, (a, b, c) = _fit_curve(points, noise, points.sizes.min())
     # The noise is known from few measurements: what it may truly be is drawn too.
-    scale = np.sqrt(noise.freedom / generator.chisquare(noise.freedom, many))
-    shared = SHARED * noise.at_whole**2
+    scale = np.sqrt(noise.dof / generator.chisquare(noise.dof, count))
+    shared = SHARED_VARIANCE * noise.at_full**2
     own = np.sqrt(np.maximum(noise.at(points.sizes) ** 2 - shared, 0.0))
-    error = np.sqrt(shared) * generator.standard_normal((many, 1))
-    error = error + own * generator.standard_normal((many, len(own)))
+    error = np.sqrt(shared) * generator.standard_normal((count, 1))
+    error = error + own * generator.standard_normal((count, len(own)))
     curve = a - b * points.sizes**-c
     drawn = np.clip(curve + scale[:, None] * error, 0.0, 1.0)
-    return np.column_stack([law.fit_many(drawn), scale * noise.at_whole])
+    return np.column_stack([law.fit_many(drawn), scale * noise.at_full])
 
 
 def _check(points: _Points) -> None:
     check_points(points.sizes, points.right)
     there, counts = np.unique(points.sizes, return_counts=True)
-    if len(there) < FEWEST_NESTED:
+    if len(there) < MIN_NESTED_SIZES:
         raise DataError(
-            f"a curve over subsets needs {FEWEST_NESTED} sizes: got {len(there)}."
+            f"a curve over subsets needs {MIN_NESTED_SIZES} sizes: got {len(there)}."
         )
     if counts[-1] != 1:
         raise DataError(
             f"the largest size, {there[-1]:.0f}, is all the images, which can be drawn "
             f"in one way only: got {counts[-1]} measurements of it. Give one."
         )
-    if counts[:-1].min() < FEWEST_DRAWS:
+    if counts[:-1].min() < MIN_DRAWS:
         few = there[int(counts[:-1].argmin())]
         raise DataError(
             f"the noise is measured by draws, and {few:.0f} images were drawn "
-            f"{counts[:-1].min()} times: draw each size {FEWEST_DRAWS} times or more."
+            f"{counts[:-1].min()} times: draw each size {MIN_DRAWS} times or more."
         )

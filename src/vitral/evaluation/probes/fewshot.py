@@ -16,12 +16,12 @@ from jaxtyping import Float, Int, Shaped
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.probes.probe import (
     Probe,
-    Sets,
+    ProbeData,
+    Standardizer,
     Table,
-    Whitening,
-    checked,
-    finished,
-    pieces,
+    make_result,
+    row_slices,
+    validate,
 )
 
 FEWSHOT_L2 = 2.0**10
@@ -40,7 +40,7 @@ class Ridge(NamedTuple):
     right: Float[np.ndarray, "rank targets"]
 
     @classmethod
-    def of(
+    def decompose(
         cls,
         x: Float[np.ndarray, "examples dim"],
         y: Float[np.ndarray, "examples targets"],
@@ -109,9 +109,9 @@ def fewshot_sweep(
         raise ConfigError(
             f"l2 must be above 0: got {list(l2s)}. 1024 is the usual strength."
         )
-    sets = checked(x, y, x_test, y_test)
-    rows = draw_shots(sets.classes[sets.place], shots, seed)
-    whiten, ridge = learn(sets.x[rows], sets.place[rows])
+    sets = validate(x, y, x_test, y_test)
+    rows = draw_shots(sets.classes[sets.class_index], shots, seed)
+    whiten, ridge = fit_fewshot(sets.x[rows], sets.class_index[rows])
     settings = {"shots": shots, "seed": seed, "images": len(rows)}
     return tuple(
         _probe(sets, whiten, ridge.solve(l2), {**settings, "l2": float(l2)}, started)
@@ -144,30 +144,32 @@ def draw_shots(
     )
 
 
-class Learned(NamedTuple):
+class FewshotFit(NamedTuple):
     """What the chosen images say, before a strength is chosen."""
 
-    whiten: Whitening
+    standardizer: Standardizer
     ridge: Ridge
 
 
-def learn(
-    x: Shaped[np.ndarray, "examples dim"], place: Int[np.ndarray, " examples"]
-) -> Learned:
+def fit_fewshot(
+    x: Shaped[np.ndarray, "examples dim"], class_index: Int[np.ndarray, " examples"]
+) -> FewshotFit:
     """Whitened features and a bias against targets of -1, and 1 for the own class.
 
     Args:
-        place: the class of each row; every one from 0 on has a row.
+        class_index: the class of each row; every one from 0 on has a row.
     """
-    whiten = Whitening.of(x)
-    return Learned(whiten, Ridge.of(with_bias(whiten(x)), targets_of(place)))
+    whiten = Standardizer.fit(x)
+    return FewshotFit(
+        whiten, Ridge.decompose(append_bias(whiten(x)), one_hot_targets(class_index))
+    )
 
 
-def targets_of(
-    place: Int[np.ndarray, " examples"],
+def one_hot_targets(
+    class_index: Int[np.ndarray, " examples"],
 ) -> Float[np.ndarray, "examples classes"]:
     """1 for the own class, -1 for the others; every class from 0 on has a row."""
-    return 2.0 * np.eye(int(place.max()) + 1)[place] - 1.0
+    return 2.0 * np.eye(int(class_index.max()) + 1)[class_index] - 1.0
 
 
 def choose_l2(
@@ -194,20 +196,20 @@ def choose_l2(
 
 
 def _probe(
-    sets: Sets,
-    whiten: Whitening,
+    sets: ProbeData,
+    standardizer: Standardizer,
     weight: Float[np.ndarray, "features classes"],
     settings: dict[str, Any],
     started: float,
 ) -> Probe:
     answers = [
-        (with_bias(whiten(sets.x_test[piece])) @ weight).argmax(axis=1)
-        for piece in pieces(len(sets.x_test))
+        (append_bias(standardizer(sets.x_test[piece])) @ weight).argmax(axis=1)
+        for piece in row_slices(len(sets.x_test))
     ]
-    return finished("fewshot", sets, np.concatenate(answers), settings, started)
+    return make_result("fewshot", sets, np.concatenate(answers), settings, started)
 
 
-def with_bias(
+def append_bias(
     x: Float[np.ndarray, "examples dim"],
 ) -> Float[np.ndarray, "examples features"]:
     """The constant feature that carries the bias comes last."""

@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from vitral.errors import ConfigError
-from vitral.evaluation.probes.probe import Probe, Sets, Table, checked, finished, pieces
+from vitral.evaluation.probes.probe import (
+    Probe,
+    ProbeData,
+    Table,
+    make_result,
+    row_slices,
+    validate,
+)
 
 
 def knn(
@@ -46,7 +53,7 @@ def knn(
         DataError: the arrays do not fit each other, or a feature is not finite.
     """
     started = time.perf_counter()
-    sets = checked(x, y, x_test, y_test)
+    sets = validate(x, y, x_test, y_test)
     if not 1 <= k <= len(sets.x):
         raise ConfigError(
             f"k must lie in 1..{len(sets.x)}, the number of training images: got {k}. "
@@ -58,14 +65,14 @@ def knn(
         raise ConfigError(f"rows_at_once must be at least 1: got {rows_at_once}.")
     answers = [
         _vote(sets, sets.x_test[piece], k, temperature, rows_at_once)
-        for piece in pieces(len(sets.x_test), rows_at_once)
+        for piece in row_slices(len(sets.x_test), rows_at_once)
     ]
     settings = {"k": k, "temperature": temperature, "images": len(sets.x)}
-    return finished("knn", sets, np.concatenate(answers), settings, started)
+    return make_result("knn", sets, np.concatenate(answers), settings, started)
 
 
 def _vote(
-    sets: Sets,
+    sets: ProbeData,
     x_test: Shaped[np.ndarray, "test dim"],
     k: int,
     temperature: float,
@@ -74,9 +81,9 @@ def _vote(
     queries = _unit(x_test)
     similarity = np.empty((len(queries), 0))
     place = np.empty((len(queries), 0), dtype=np.int64)
-    for piece in pieces(len(sets.x), rows_at_once):
+    for piece in row_slices(len(sets.x), rows_at_once):
         found = queries @ _unit(sets.x[piece]).T
-        own = np.broadcast_to(sets.place[piece], found.shape)
+        own = np.broadcast_to(sets.class_index[piece], found.shape)
         similarity = np.concatenate([similarity, found], axis=1)
         place = np.concatenate([place, own], axis=1)
         if similarity.shape[1] > k:

@@ -17,12 +17,12 @@ from jaxtyping import Float, Int, Shaped
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.probes.probe import (
     Probe,
-    Sets,
+    ProbeData,
+    Standardizer,
     Table,
-    Whitening,
-    checked,
-    finished,
-    pieces,
+    make_result,
+    row_slices,
+    validate,
 )
 
 LINEAR_L2 = tuple(10.0**power for power in range(2, -7, -1))
@@ -35,10 +35,10 @@ MAX_STEPS = 1000
 Solver = Literal["auto", "sklearn", "torch"]
 
 
-class Fit(NamedTuple):
+class LinearFit(NamedTuple):
     """One fitted regression; two classes share one column, as in scikit-learn."""
 
-    whiten: Whitening
+    standardizer: Standardizer
     weight: Float[np.ndarray, "dim columns"]
     bias: Float[np.ndarray, " columns"]
     converged: bool
@@ -47,13 +47,13 @@ class Fit(NamedTuple):
         self, x: Shaped[np.ndarray, "examples dim"]
     ) -> Float[np.ndarray, "examples classes"]:
         """Logits of every class."""
-        found = self.whiten(x) @ self.weight + self.bias
+        found = self.standardizer(x) @ self.weight + self.bias
         if found.shape[1] > 1:
             return found
         return np.concatenate([np.zeros_like(found), found], axis=1)
 
 
-class _Dev(NamedTuple):
+class _DevScore(NamedTuple):
     l2: float
     accuracy: float
     loss: float
@@ -97,24 +97,26 @@ def linear(
     """
     started = time.perf_counter()
     _check_settings(l2, dev, tolerance)
-    sets = checked(x, y, x_test, y_test)
+    sets = validate(x, y, x_test, y_test)
     if solver == "auto":
         solver = "torch" if sets.x.size > LARGE else "sklearn"
-    tried: list[_Dev] = []
+    tried: list[_DevScore] = []
     converged = True
     if len(l2) > 1:
-        held = dev_rows(sets.place, dev, seed)
+        held = dev_rows(sets.class_index, dev, seed)
         kept = np.setdiff1d(np.arange(len(sets.x)), held)
         strongest_first = sorted(set(l2), reverse=True)
-        fits = fit(sets.x[kept], sets.place[kept], strongest_first, solver, tolerance)
+        fits = fit(
+            sets.x[kept], sets.class_index[kept], strongest_first, solver, tolerance
+        )
         for strength, found in zip(strongest_first, fits, strict=True):
-            measured = _measure(found, sets.x[held], sets.place[held])
-            tried.append(_Dev(strength, *measured))
+            measured = _evaluate(found, sets.x[held], sets.class_index[held])
+            tried.append(_DevScore(strength, *measured))
         converged = all(found.converged for found in fits)
         chosen = max(tried, key=lambda row: (row.accuracy, -row.loss)).l2
     else:
         chosen = l2[0]
-    last = fit(sets.x, sets.place, [chosen], solver, tolerance)[0]
+    last = fit(sets.x, sets.class_index, [chosen], solver, tolerance)[0]
     settings: dict[str, Any] = {
         "l2": float(chosen),
         "images": len(sets.x),
@@ -124,25 +126,25 @@ def linear(
     if tried:
         settings |= {"dev": dev, "seed": seed, "dev_images": len(held)}
         settings["tried"] = [row._asdict() for row in tried]
-    return finished("linear", sets, _answers(last, sets), settings, started)
+    return make_result("linear", sets, _predict(last, sets), settings, started)
 
 
 def fit(
     x: Shaped[np.ndarray, "examples dim"],
-    place: Int[np.ndarray, " examples"],
+    class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
     solver: Literal["sklearn", "torch"],
     tolerance: float,
-) -> list[Fit]:
-    """One fit for each strength; `place` holds every class from 0 on."""
-    whiten = Whitening.of(x)
+) -> list[LinearFit]:
+    """One fit for each strength; `class_index` holds every class from 0 on."""
+    whiten = Standardizer.fit(x)
     if solver == "sklearn":
-        return _fit_sklearn(x, place, l2s, tolerance, whiten)
-    return _fit_torch(x, place, l2s, tolerance, whiten)
+        return _fit_sklearn(x, class_index, l2s, tolerance, whiten)
+    return _fit_torch(x, class_index, l2s, tolerance, whiten)
 
 
 def dev_rows(
-    place: Int[np.ndarray, " examples"], share: float, seed: int
+    class_index: Int[np.ndarray, " examples"], share: float, seed: int
 ) -> Int[np.ndarray, " dev"]:
     """Row numbers of a random `share` of each class; one image of each stays behind.
 
@@ -151,8 +153,8 @@ def dev_rows(
     """
     generator = np.random.default_rng(seed)
     held = []
-    for label in np.unique(place):
-        own = generator.permutation(np.flatnonzero(place == label))
+    for label in np.unique(class_index):
+        own = generator.permutation(np.flatnonzero(class_index == label))
         count = min(max(round(share * len(own)), 1), len(own) - 1)
         held.append(own[:count])
     rows = np.sort(np.concatenate(held))
@@ -166,15 +168,15 @@ def dev_rows(
 
 def _fit_sklearn(
     x: Shaped[np.ndarray, "examples dim"],
-    place: Int[np.ndarray, " examples"],
+    class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
     tolerance: float,
-    whiten: Whitening,
-) -> list[Fit]:
+    standardizer: Standardizer,
+) -> list[LinearFit]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    white = whiten(x)
+    white = standardizer(x)
     model = LogisticRegression(tol=tolerance, max_iter=MAX_STEPS, warm_start=True)
     fits = []
     for l2 in l2s:
@@ -182,28 +184,30 @@ def _fit_sklearn(
         # The result says it; a warning would be lost among the lines of a study.
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(white, place)
+            model.fit(white, class_index)
         early = any(issubclass(w.category, ConvergenceWarning) for w in raised)
         fits.append(
-            Fit(whiten, model.coef_.T.copy(), model.intercept_.copy(), not early)
+            LinearFit(
+                standardizer, model.coef_.T.copy(), model.intercept_.copy(), not early
+            )
         )
     return fits
 
 
 def _fit_torch(
     x: Shaped[np.ndarray, "examples dim"],
-    place: Int[np.ndarray, " examples"],
+    class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
     tolerance: float,
-    whiten: Whitening,
-) -> list[Fit]:
+    standardizer: Standardizer,
+) -> list[LinearFit]:
     import torch
 
     double = x.dtype == np.float64
     kind: np.dtype[Any] = np.dtype(np.float64 if double else np.float32)
-    white = torch.from_numpy(_whitened(x, whiten, kind))
-    target = torch.from_numpy(place)
-    classes = int(place.max()) + 1
+    white = torch.from_numpy(_standardize(x, standardizer, kind))
+    target = torch.from_numpy(class_index)
+    classes = int(class_index.max()) + 1
     columns = 1 if classes == 2 else classes
     weight = white.new_zeros(white.shape[1], columns, requires_grad=True)
     bias = white.new_zeros(columns, requires_grad=True)
@@ -237,29 +241,33 @@ def _fit_torch(
         state = solver.state[weight]
         early = state["n_iter"] >= MAX_STEPS or state["func_evals"] >= 10 * MAX_STEPS
         found = [part.detach().double().numpy().copy() for part in (weight, bias)]
-        fits.append(Fit(whiten, found[0], found[1], not early))
+        fits.append(LinearFit(standardizer, found[0], found[1], not early))
     return fits
 
 
-def _whitened(
-    x: Shaped[np.ndarray, "examples dim"], whiten: Whitening, kind: np.dtype[Any]
+def _standardize(
+    x: Shaped[np.ndarray, "examples dim"],
+    standardizer: Standardizer,
+    dtype: np.dtype[Any],
 ) -> Float[np.ndarray, "examples dim"]:
     """In pieces, since a float64 copy of a large set is what is to be avoided."""
-    out = np.empty(x.shape, dtype=kind)
-    for piece in pieces(len(x)):
-        out[piece] = whiten(x[piece])
+    out = np.empty(x.shape, dtype=dtype)
+    for piece in row_slices(len(x)):
+        out[piece] = standardizer(x[piece])
     return out
 
 
-def _measure(
-    found: Fit, x: Shaped[np.ndarray, "dev dim"], place: Int[np.ndarray, " dev"]
+def _evaluate(
+    fitted: LinearFit,
+    x: Shaped[np.ndarray, "dev dim"],
+    class_index: Int[np.ndarray, " dev"],
 ) -> tuple[float, float]:
     """Accuracy, and mean cross-entropy in nats."""
     from scipy.special import logsumexp
 
     right, loss = 0, 0.0
-    for piece in pieces(len(x)):
-        scores, own = found.scores(x[piece]), place[piece]
+    for piece in row_slices(len(x)):
+        scores, own = fitted.scores(x[piece]), class_index[piece]
         right += int((scores.argmax(axis=1) == own).sum())
         loss += float(
             (logsumexp(scores, axis=1) - scores[np.arange(len(own)), own]).sum()
@@ -267,11 +275,11 @@ def _measure(
     return right / len(x), loss / len(x)
 
 
-def _answers(found: Fit, sets: Sets) -> Int[np.ndarray, " test"]:
+def _predict(fitted: LinearFit, sets: ProbeData) -> Int[np.ndarray, " test"]:
     return np.concatenate(
         [
-            found.scores(sets.x_test[piece]).argmax(axis=1)
-            for piece in pieces(len(sets.x_test))
+            fitted.scores(sets.x_test[piece]).argmax(axis=1)
+            for piece in row_slices(len(sets.x_test))
         ]
     )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from vitral.config_io import from_stored, to_stored
+from vitral.config_io import result_from_dict, result_to_dict
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
 
@@ -43,7 +43,7 @@ class Probe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `kind` says which result it is."""
-        return to_stored("probe", self)
+        return result_to_dict("probe", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Probe":
@@ -52,14 +52,14 @@ class Probe:
         Raises:
             ConfigError: a field is missing or has another type.
         """
-        return from_stored(cls, value, "probe")
+        return result_from_dict(cls, value, "probe")
 
 
-class Sets(NamedTuple):
+class ProbeData(NamedTuple):
     """Checked features and labels of both sets, as NumPy arrays."""
 
     x: Shaped[np.ndarray, "train dim"]
-    place: Int[np.ndarray, " train"]
+    class_index: Int[np.ndarray, " train"]
     """The label of each training image as a place in `classes`."""
     x_test: Shaped[np.ndarray, "test dim"]
     y_test: Int[np.ndarray, " test"]
@@ -67,14 +67,14 @@ class Sets(NamedTuple):
     """The labels that some training image carries, ascending."""
 
 
-class Whitening(NamedTuple):
+class Standardizer(NamedTuple):
     """Shift and scale of each feature, measured on the images that are learned from."""
 
     mean: Float[np.ndarray, " dim"]
     scale: Float[np.ndarray, " dim"]
 
     @classmethod
-    def of(cls, x: Shaped[np.ndarray, "examples dim"]) -> "Whitening":
+    def fit(cls, x: Shaped[np.ndarray, "examples dim"]) -> "Standardizer":
         """The population's deviation plus 1e-5: a constant feature divides by that."""
         mean = x.mean(axis=0, dtype=np.float64)
         return cls(mean, x.std(axis=0, dtype=np.float64) + 1e-5)
@@ -85,7 +85,7 @@ class Whitening(NamedTuple):
         return (x.astype(np.float64) - self.mean) / self.scale
 
 
-def checked(x: Table, y: Table, x_test: Table, y_test: Table) -> Sets:
+def validate(x: Table, y: Table, x_test: Table, y_test: Table) -> ProbeData:
     """The arguments of a probe as arrays that fit each other.
 
     Args:
@@ -121,12 +121,12 @@ def checked(x: Table, y: Table, x_test: Table, y_test: Table) -> Sets:
         )
     _check_finite(rows, "x")
     _check_finite(test_rows, "x_test")
-    return Sets(rows, place, test_rows, test_labels, classes)
+    return ProbeData(rows, place, test_rows, test_labels, classes)
 
 
-def finished(
+def make_result(
     protocol: str,
-    sets: Sets,
+    sets: ProbeData,
     answer: Int[np.ndarray, " test"],
     settings: dict[str, Any],
     started: float,
@@ -149,7 +149,7 @@ def finished(
     )
 
 
-def pieces(length: int, size: int = ROWS_AT_ONCE) -> Iterator[slice]:
+def row_slices(length: int, size: int = ROWS_AT_ONCE) -> Iterator[slice]:
     """Slices of at most `size` rows that cover `length` rows in order."""
     return (slice(first, first + size) for first in range(0, length, size))
 
@@ -209,7 +209,7 @@ def _same_length(
 
 def _check_finite(rows: Shaped[np.ndarray, "examples dim"], name: str) -> None:
     count, first = 0, None
-    for piece in pieces(len(rows)):
+    for piece in row_slices(len(rows)):
         bad = np.flatnonzero(~np.isfinite(rows[piece]).all(axis=1))
         count += len(bad)
         if first is None and len(bad):

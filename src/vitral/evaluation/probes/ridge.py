@@ -15,21 +15,21 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from vitral.errors import ConfigError
-from vitral.evaluation.probes.fewshot import targets_of, with_bias
+from vitral.evaluation.probes.fewshot import append_bias, one_hot_targets
 from vitral.evaluation.probes.probe import (
     Probe,
+    Standardizer,
     Table,
-    Whitening,
-    checked,
-    finished,
-    pieces,
+    make_result,
+    row_slices,
+    validate,
 )
 
 RIDGE_L2 = tuple(2.0**power for power in range(-4, 22))
 """Strengths to choose from."""
 
 
-class _Solved(NamedTuple):
+class _Decomposition(NamedTuple):
     """Least squares, decomposed once."""
 
     rows: Float[np.ndarray, "examples rank"]
@@ -41,7 +41,7 @@ class _Solved(NamedTuple):
         shrunk = self.singular / (self.singular**2 + l2)
         return self.columns.T @ (shrunk[:, None] * (self.rows.T @ self.targets))
 
-    def left_out(self, l2: float) -> float:
+    def loo_error(self, l2: float) -> float:
         """Mean squared error, each image answered without having been learned from."""
         share = self.singular**2 / (self.singular**2 + l2)
         own = self.rows**2 @ share
@@ -70,22 +70,22 @@ def ridge(
     started = time.perf_counter()
     if not l2 or min(l2) <= 0:
         raise ConfigError(f"l2 must be above 0: got {list(l2)}.")
-    sets = checked(x, y, x_test, y_test)
-    whiten = Whitening.of(sets.x)
-    solved = _solved(whiten(sets.x), sets.place)
-    errors = {strength: solved.left_out(strength) for strength in sorted(l2)[::-1]}
+    sets = validate(x, y, x_test, y_test)
+    whiten = Standardizer.fit(sets.x)
+    solved = _decompose(whiten(sets.x), sets.class_index)
+    errors = {strength: solved.loo_error(strength) for strength in sorted(l2)[::-1]}
     chosen = min(errors, key=lambda strength: errors[strength])
     weight = solved.weight(chosen)
     answers = [
-        (with_bias(whiten(sets.x_test[piece])) @ weight).argmax(axis=1)
-        for piece in pieces(len(sets.x_test))
+        (append_bias(whiten(sets.x_test[piece])) @ weight).argmax(axis=1)
+        for piece in row_slices(len(sets.x_test))
     ]
     settings = {"l2": float(chosen), "images": len(sets.x)}
-    return finished("ridge", sets, np.concatenate(answers), settings, started)
+    return make_result("ridge", sets, np.concatenate(answers), settings, started)
 
 
-def _solved(
-    white: Shaped[np.ndarray, "examples dim"], place: Int[np.ndarray, " examples"]
-) -> _Solved:
-    rows, singular, columns = np.linalg.svd(with_bias(white), full_matrices=False)
-    return _Solved(rows, singular, columns, targets_of(place))
+def _decompose(
+    white: Shaped[np.ndarray, "examples dim"], class_index: Int[np.ndarray, " examples"]
+) -> _Decomposition:
+    rows, singular, columns = np.linalg.svd(append_bias(white), full_matrices=False)
+    return _Decomposition(rows, singular, columns, one_hot_targets(class_index))

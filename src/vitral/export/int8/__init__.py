@@ -1,8 +1,15 @@
 """Int8: quantize, bound the error, choose layers, calibrate."""
 
-from vitral.export.int8.bounded import agreement, is_right
-from vitral.export.int8.calibration_data import Labelled
-from vitral.export.int8.layers import folded
-from vitral.export.int8.reduce import Reduced, reduced
+from vitral.export.int8.bounded import agreement, correct_mask
+from vitral.export.int8.calibration_data import LabeledBatches
+from vitral.export.int8.layers import fold_constants
+from vitral.export.int8.reduce import QuantizedGraph, quantize_graph
 
-__all__ = ["Labelled", "Reduced", "agreement", "folded", "is_right", "reduced"]
+__all__ = [
+    "LabeledBatches",
+    "QuantizedGraph",
+    "agreement",
+    "correct_mask",
+    "fold_constants",
+    "quantize_graph",
+]

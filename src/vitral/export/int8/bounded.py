@@ -15,11 +15,11 @@ from jaxtyping import Bool
 from vitral.errors import ConfigError, GateError
 from vitral.evaluation import Interval
 from vitral.evaluation.compare import paired_bootstrap
-from vitral.export.int8.calibration_data import Labelled, Sample
-from vitral.export.int8.layers import quantised_layers, restored
-from vitral.export.int8.quantize import quantise
-from vitral.export.int8.sensitivity import Part, Sensitivity, sensitivity
-from vitral.export.run_openvino import Logits, answering, logits_over
+from vitral.export.int8.calibration_data import LabeledBatches, QuantizationData
+from vitral.export.int8.layers import find_int8_layers, restore_float
+from vitral.export.int8.quantize import quantize
+from vitral.export.int8.sensitivity import LayerGroup, Sensitivity, measure_sensitivity
+from vitral.export.run_openvino import Logits, collect_logits, compile_model
 
 SENSITIVITY_BATCHES = 2
 """Of 8 images."""
@@ -28,7 +28,7 @@ MOST_IN_FLOAT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class SearchStep:
     """One try of the search; accuracies are in 0..1."""
 
     kept_float: tuple[str, ...]
@@ -59,17 +59,17 @@ class Int8Report:
     kept_float: tuple[str, ...]
     """Those that are not."""
     sensitivity: Sensitivity
-    steps: tuple[Step, ...]
+    steps: tuple[SearchStep, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         value = asdict(self)
         for key in ("blocks", "kinds", "layers"):
-            parts: tuple[Part, ...] = getattr(self.sensitivity, key)
+            parts: tuple[LayerGroup, ...] = getattr(self.sensitivity, key)
             value[f"sensitive_{key}"] = [
                 {"name": part.name, "change": part.change} for part in parts
             ]
-        value["sensitivity"] = self.sensitivity.everything
+        value["sensitivity"] = self.sensitivity.overall
         value["drop_interval"] = list(self.drop_interval)
         return value
 
@@ -89,21 +89,21 @@ class Int8Report:
         ]
 
 
-class Int8(NamedTuple):
+class Int8Model(NamedTuple):
     """An openvino.Model with int8 layers, and how it was found."""
 
     model: Any
     report: Int8Report
 
 
-def int8_within(
+def quantize_within(
     original: Any,
-    sample: Sample,
+    sample: QuantizationData,
     *,
     max_drop: float = 0.5,
     multi_label: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> Int8:
+) -> Int8Model:
     """Quantise `original`, a float openvino.Model, and hold it to the bound.
 
     Args:
@@ -122,23 +122,25 @@ def int8_within(
         )
     calibration, check = sample.calibration, sample.check
     say(f"int8: calibrating on {len(calibration.ids)} images of train")
-    quantised = quantise(original, calibration.batches)
-    float_logits = logits_over(answering(original, "fp32"), check.batches)
-    right = is_right(float_logits, check, multi_label)
-    layers = quantised_layers(quantised)
+    quantised = quantize(original, calibration.batches)
+    float_logits = collect_logits(compile_model(original, "fp32"), check.batches)
+    right = correct_mask(float_logits, check, multi_label)
+    layers = find_int8_layers(quantised)
     title = {layer.op: layer.name for layer in layers}
     say(f"int8: measuring how sensitive each of {len(layers)} layers is")
-    found = sensitivity(original, quantised, calibration.batches[:SENSITIVITY_BATCHES])
-    steps: dict[tuple[str, ...], Step] = {}
+    found = measure_sensitivity(
+        original, quantised, calibration.batches[:SENSITIVITY_BATCHES]
+    )
+    steps: dict[tuple[str, ...], SearchStep] = {}
     answers: dict[tuple[str, ...], Bool[np.ndarray, " decisions"]] = {}
 
-    def holds(parts: Sequence[Part]) -> bool:
+    def holds(parts: Sequence[LayerGroup]) -> bool:
         ops = _ops(parts)
-        model = restored(quantised, original, ops) if ops else quantised
-        logits = logits_over(answering(model, "int8"), check.batches)
-        answers[ops] = is_right(logits, check, multi_label)
+        model = restore_float(quantised, original, ops) if ops else quantised
+        logits = collect_logits(compile_model(model, "int8"), check.batches)
+        answers[ops] = correct_mask(logits, check, multi_label)
         lost = 100 * float(right.mean() - answers[ops].mean())
-        steps[ops] = Step(
+        steps[ops] = SearchStep(
             kept_float=tuple(title[op] for op in ops),
             accuracy=float(answers[ops].mean()),
             drop=lost,
@@ -147,9 +149,11 @@ def int8_within(
         say(f"int8: {len(ops)} of {len(layers)} layers in float: {lost:+.2f} points")
         return lost <= max_drop + 1e-9
 
-    kept = fewest(found.order(), holds, int(MOST_IN_FLOAT * len(layers)))
+    kept = find_shortest_prefix(found.order(), holds, int(MOST_IN_FLOAT * len(layers)))
     if kept is None:
-        raise GateError(_refusal([*steps.values()], len(layers), max_drop, sample.note))
+        raise GateError(
+            _refusal_message([*steps.values()], len(layers), max_drop, sample.note)
+        )
     ops = _ops(kept)
     final = steps[ops]
     lost_only, won_only = _disagreements(right, answers[ops])
@@ -169,24 +173,28 @@ def int8_within(
         sensitivity=found,
         steps=tuple(steps.values()),
     )
-    return Int8(restored(quantised, original, ops) if ops else quantised, report)
+    return Int8Model(
+        restore_float(quantised, original, ops) if ops else quantised, report
+    )
 
 
-def fewest(
-    order: Sequence[Part], holds: Callable[[Sequence[Part]], bool], most: int
-) -> Sequence[Part] | None:
+def find_shortest_prefix(
+    order: Sequence[LayerGroup],
+    holds: Callable[[Sequence[LayerGroup]], bool],
+    max_layers: int,
+) -> Sequence[LayerGroup] | None:
     """The shortest beginning of `order` with which the bound holds; None if none does.
 
     The beginning is doubled until it holds, then halved towards the last that did not:
     a dozen tries for a hundred layers.
 
     Args:
-        most: layers that may be taken.
+        max_layers: layers that may be taken.
     """
     if holds(()):
         return ()
     longest = 0
-    while longest < len(order) and len(_ops(order[: longest + 1])) <= most:
+    while longest < len(order) and len(_ops(order[: longest + 1])) <= max_layers:
         longest += 1
     failed, tried = 0, min(1, longest)
     while tried > failed and not holds(order[:tried]):
@@ -202,8 +210,8 @@ def fewest(
     return order[:tried]
 
 
-def is_right(
-    logits: Logits, images: Labelled, multi_label: bool
+def correct_mask(
+    logits: Logits, images: LabeledBatches, multi_label: bool
 ) -> Bool[np.ndarray, " decisions"]:
     """Of each image, or of each image and class, whether the answer is right."""
     if multi_label:
@@ -219,7 +227,7 @@ def agreement(logits: Logits, others: Logits, multi_label: bool) -> float:
     return float((logits.argmax(1) == others.argmax(1)).mean())
 
 
-def _ops(parts: Sequence[Part]) -> tuple[str, ...]:
+def _ops(parts: Sequence[LayerGroup]) -> tuple[str, ...]:
     return tuple(op for part in parts for op in part.ops)
 
 
@@ -229,7 +237,9 @@ def _disagreements(
     return int((a & ~b).sum()), int((b & ~a).sum())
 
 
-def _refusal(steps: Sequence[Step], layers: int, max_drop: float, images: str) -> str:
+def _refusal_message(
+    steps: Sequence[SearchStep], layers: int, max_drop: float, images: str
+) -> str:
     best = min(steps, key=lambda step: step.drop)
     return (
         f"int8 loses {steps[0].drop:.2f} points of top-1 on {images}, and still "

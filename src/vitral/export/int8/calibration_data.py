@@ -11,26 +11,26 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from vitral.data import DataSet, Example, Loader, Preprocess, evaluation_transform
-from vitral.data.rng import keyed_generator
+from vitral.data import Dataset, Example, Loader, Preprocess, evaluation_transform
+from vitral.data.rng import generator_for
 from vitral.errors import DataError
 from vitral.export.run_openvino import Images
 from vitral.workflows.dataset import open_split_data
-from vitral.workflows.inputs import kind_for, one_view
+from vitral.workflows.inputs import input_kind, with_single_view
 from vitral.workflows.run import Run
 
-CALIBRATION = 64
+CALIBRATION_IMAGES = 64
 """Images whose activations are looked at."""
-CHECK = 2000
+CHECK_IMAGES = 2000
 """Of val; a larger split is sampled."""
 CHECK_BYTES = 2**30
 """Of pre-processed pixels, which stay in memory: 1,700 images at 224 x 224."""
-CHECK_ON_TRAIN = 512
+CHECK_TRAIN_IMAGES = 512
 BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled:
+class LabeledBatches:
     """Pre-processed images with what they show."""
 
     split: str
@@ -43,11 +43,11 @@ class Labelled:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class QuantizationData:
     """What a quantisation needs of a run."""
 
-    calibration: Labelled
-    check: Labelled
+    calibration: LabeledBatches
+    check: LabeledBatches
 
     @property
     def note(self) -> str:
@@ -61,13 +61,13 @@ class Sample:
         )
 
 
-def sample_of(
+def draw_quantization_data(
     run: Run,
     *,
     seed: int = 0,
-    calibration: int = CALIBRATION,
+    calibration: int = CALIBRATION_IMAGES,
     check: int | None = None,
-) -> Sample:
+) -> QuantizationData:
     """Draw from the run's own data, with the run's own split.
 
     Args:
@@ -79,11 +79,11 @@ def sample_of(
         DataError: the data cannot be opened any more, or train is too small.
     """
     dataset = open_split_data(
-        run.config, run.path / "split.csv", kind_for(run.model.config)
+        run.config, run.path / "split.csv", input_kind(run.model.config)
     )
-    train = balanced(dataset.select("train"), seed)
+    train = interleave_classes(dataset.select("train"), seed)
     chosen, left = train[:calibration], train[calibration:]
-    val = balanced(dataset.select("val"), seed)
+    val = interleave_classes(dataset.select("val"), seed)
     split, held = ("val", val) if val else ("train", left)
     if not held:
         raise DataError(
@@ -91,35 +91,35 @@ def sample_of(
             "are needed for calibration: there is nothing to check int8 on. Train with "
             "`--val 0.1`."
         )
-    preprocess = one_view(run.preprocess)
-    calibrated = labelled(dataset, "train", chosen, preprocess)
+    preprocess = with_single_view(run.preprocess)
+    calibrated = load_labeled(dataset, "train", chosen, preprocess)
     most = min(
-        check or (CHECK if val else CHECK_ON_TRAIN),
+        check or (CHECK_IMAGES if val else CHECK_TRAIN_IMAGES),
         CHECK_BYTES // calibrated.batches[0][0].nbytes,
     )
-    return Sample(
+    return QuantizationData(
         calibration=calibrated,
-        check=labelled(dataset, split, held[:most], preprocess),
+        check=load_labeled(dataset, split, held[:most], preprocess),
     )
 
 
-def balanced(examples: Sequence[Example], seed: int) -> list[Example]:
+def interleave_classes(examples: Sequence[Example], seed: int) -> list[Example]:
     """All examples in an order fixed by `seed`, the classes taking turns."""
     classes: dict[int, list[Example]] = {}
     for example in examples:
         classes.setdefault(min(example.label, default=-1), []).append(example)
     columns = []
     for label, members in sorted(classes.items()):
-        generator = keyed_generator("calibration", seed, label)
+        generator = generator_for("calibration", seed, label)
         order = generator.permutation(len(members))
         columns.append([members[int(i)] for i in order])
     turns = chain.from_iterable(zip_longest(*columns))
     return [example for example in turns if example is not None]
 
 
-def labelled(
-    dataset: DataSet, split: str, examples: Sequence[Example], preprocess: Preprocess
-) -> Labelled:
+def load_labeled(
+    dataset: Dataset, split: str, examples: Sequence[Example], preprocess: Preprocess
+) -> LabeledBatches:
     """Decode `examples` as in evaluation; those that cannot be are left out."""
     loader = Loader(
         dataset=dataset,
@@ -128,7 +128,7 @@ def labelled(
         batch_size=BATCH,
     )
     batches = list(loader.epoch(0))
-    return Labelled(
+    return LabeledBatches(
         split=split,
         ids=tuple(name for batch in batches for name in batch.id),
         batches=tuple(batch.image.numpy() for batch in batches),

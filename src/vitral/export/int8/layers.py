@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 from vitral.weights.exported import import_openvino
 
 ATTENTION = "ScaledDotProductAttention"
-COMPUTING = ("MatMul", "Convolution", "GroupConvolution")
-QUANTISER = "FakeQuantize"
-SMOOTHING = "nncf_smooth_quant"
+COMPUTE_OPS = ("MatMul", "Convolution", "GroupConvolution")
+QUANTIZER_OP = "FakeQuantize"
+SMOOTHING_NAME = "nncf_smooth_quant"
 """In the name of the factor that the quantiser put before a layer's input."""
 MOST_NODES = 30
 """Between a weight's constant and its layer; whatever has more comes from the image."""
-_OF_NO_MODULE = re.compile(r"node_|[A-Z]\w*_\d+(/|$)")
+_NO_MODULE_NAME = re.compile(r"node_|[A-Z]\w*_\d+(/|$)")
 """What torch's exporter calls it, and what OpenVINO calls an operation of its own."""
 _BLOCK = re.compile(r"(?:^|[._/])blocks[._](\d+)[._](.*)")
 
 
-class Layer(NamedTuple):
+class Int8Layer(NamedTuple):
     """One operation with int8 inputs."""
 
     op: str
@@ -36,13 +36,13 @@ class Layer(NamedTuple):
     """What it is in every block, such as `mlp.fc2`."""
 
 
-def quantised_layers(quantised: Any) -> tuple[Layer, ...]:
+def find_int8_layers(quantised: Any) -> tuple[Int8Layer, ...]:
     """The layers of `quantised`, an openvino.Model, in the order of computation."""
-    found: list[Layer] = []
+    found: list[Int8Layer] = []
     for op in quantised.get_ordered_ops():
         sources = op.input_values()
-        if op.get_type_name() not in COMPUTING or all(
-            _quantiser(source) is None for source in sources
+        if op.get_type_name() not in COMPUTE_OPS or all(
+            _find_quantizer(source) is None for source in sources
         ):
             continue
         layer = _layer(op)
@@ -55,7 +55,7 @@ def quantised_layers(quantised: Any) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def left_in_float(model: Any) -> list[str]:
+def find_float_products(model: Any) -> list[str]:
     """Names of the products that are no layers.
 
     Those of what is computed from the image with what is computed from it too; and
@@ -69,14 +69,14 @@ def left_in_float(model: Any) -> list[str]:
         or (
             op.get_type_name() == "MatMul"
             and (
-                _OF_NO_MODULE.match(op.get_friendly_name())
+                _NO_MODULE_NAME.match(op.get_friendly_name())
                 or not any(_is_constant(source) for source in op.input_values())
             )
         )
     ]
 
 
-def folded(model: Any) -> Any:
+def fold_constants(model: Any) -> Any:
     """A copy of an openvino.Model in which what is computed from constants alone is a
     constant: a slice of a weight is then a weight, which the quantiser takes."""
     import_openvino()
@@ -88,7 +88,7 @@ def folded(model: Any) -> Any:
     return copy
 
 
-def restored(quantised: Any, original: Any, ops: Collection[str]) -> Any:
+def restore_float(quantised: Any, original: Any, ops: Collection[str]) -> Any:
     """`quantised` with the operations named in `ops` computed in float again.
 
     Args:
@@ -106,8 +106,8 @@ def restored(quantised: Any, original: Any, ops: Collection[str]) -> Any:
             float_source = before[name].input_value(place)
             if _is_constant(float_source):
                 op.input(place).replace_source_output(float_source)
-            elif _quantiser(source) is not None:
-                op.input(place).replace_source_output(_without_quantiser(source))
+            elif _find_quantizer(source) is not None:
+                op.input(place).replace_source_output(_skip_quantizer(source))
         _restore_bias(op, before)
     model.validate_nodes_and_infer_types()
     return model
@@ -125,13 +125,13 @@ def _restore_bias(op: Any, before: dict[str, Any]) -> None:
                 add.input(place).replace_source_output(source)
 
 
-def _layer(op: Any) -> Layer:
+def _layer(op: Any) -> Int8Layer:
     name = _module(op)
     found = _BLOCK.search(name)
     if found is None:
-        return Layer(op.get_friendly_name(), name, name, name)
+        return Int8Layer(op.get_friendly_name(), name, name, name)
     number, kind = found.groups()
-    return Layer(op.get_friendly_name(), name, f"blocks.{number}", kind)
+    return Int8Layer(op.get_friendly_name(), name, f"blocks.{number}", kind)
 
 
 def _module(op: Any) -> str:
@@ -139,7 +139,7 @@ def _module(op: Any) -> str:
     takes, where it belongs to no module itself, as in the last block of a class-token
     model."""
     node, steps = op, 0
-    while _OF_NO_MODULE.match(node.get_friendly_name()) and steps < MOST_NODES:
+    while _NO_MODULE_NAME.match(node.get_friendly_name()) and steps < MOST_NODES:
         node, steps = node.input_value(0).get_node(), steps + 1
         if not node.input_values():
             break
@@ -147,17 +147,17 @@ def _module(op: Any) -> str:
     return f"{name} product" if steps else name
 
 
-def _quantiser(source: Any) -> Any:
+def _find_quantizer(source: Any) -> Any:
     """The node that quantises an input at run time; None where it is not quantised."""
     node = source.get_node()
-    if node.get_type_name() != QUANTISER or _is_constant(source):
+    if node.get_type_name() != QUANTIZER_OP or _is_constant(source):
         return None
     return node
 
 
-def _without_quantiser(source: Any) -> Any:
+def _skip_quantizer(source: Any) -> Any:
     before = source.get_node().input_value(0)
-    if SMOOTHING in before.get_node().get_friendly_name():
+    if SMOOTHING_NAME in before.get_node().get_friendly_name():
         # The weights were divided by this factor; the old ones come without it.
         return before.get_node().input_value(0)
     return before

@@ -16,12 +16,12 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from vitral.errors import ConfigError
-from vitral.export.int8.layers import left_in_float, restored
+from vitral.export.int8.layers import find_float_products, restore_float
 from vitral.export.run_openvino import Images
 from vitral.weights.exported import import_nncf
 
 
-def quantise(
+def quantize(
     model: Any, batches: Sequence[Images], keep_float: Collection[str] = ()
 ) -> Any:
     """A copy of `model`, an openvino.Model, whose matrix products are in int8.
@@ -37,7 +37,7 @@ def quantise(
     tool = import_nncf()
     if not batches:
         raise ConfigError("int8 needs images to measure activations on: got none.")
-    with _silent():
+    with _suppress_output():
         quantised = tool.quantize(
             model.clone(),
             tool.Dataset(list(batches)),
@@ -46,13 +46,15 @@ def quantise(
             preset=tool.QuantizationPreset.PERFORMANCE,
             model_type=tool.ModelType.TRANSFORMER,
             subset_size=len(batches),
-            ignored_scope=tool.IgnoredScope(names=left_in_float(model), validate=False),
+            ignored_scope=tool.IgnoredScope(
+                names=find_float_products(model), validate=False
+            ),
         )
-    return restored(quantised, model, keep_float) if keep_float else quantised
+    return restore_float(quantised, model, keep_float) if keep_float else quantised
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _suppress_output() -> Iterator[None]:
     """Without the bars that NNCF draws on stdout for everything that it counts, and
     without torch's remark that there is no CUDA, which NNCF's late imports bring."""
     logger = logging.getLogger("torch.utils.cpp_extension")

@@ -6,23 +6,23 @@ from typing import Any, NamedTuple
 
 from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError
-from vitral.export.int8.bounded import Int8Report, int8_within
-from vitral.export.int8.calibration_data import sample_of
-from vitral.export.int8.layers import folded
-from vitral.export.model import Subject
-from vitral.export.precisions import Precisions, precisions
+from vitral.export.int8.bounded import Int8Report, quantize_within
+from vitral.export.int8.calibration_data import draw_quantization_data
+from vitral.export.int8.layers import fold_constants
+from vitral.export.model import ExportSubject
+from vitral.export.precisions import PrecisionTable, measure_precisions
 
 REPORT = "int8.json"
 TABLE = "precisions.json"
 TABLE_FOR_PEOPLE = "precisions.md"
 
 
-class Reduced(NamedTuple):
+class QuantizedGraph(NamedTuple):
     """An int8 graph with its report and the table of precisions."""
 
     graph: Any
     report: Int8Report
-    table: Precisions
+    table: PrecisionTable
 
     def write(self, folder: Path) -> None:
         """The report and the table, beside the model that they are of."""
@@ -35,13 +35,13 @@ class Reduced(NamedTuple):
         return [*self.report.lines(), *self.table.markdown().splitlines()]
 
 
-def reduced(
-    subject: Subject,
+def quantize_graph(
+    subject: ExportSubject,
     graph: Any,
     *,
     max_drop: float,
     say: Callable[[str], None] = lambda line: None,
-) -> Reduced:
+) -> QuantizedGraph:
     """The int8 form of `graph`, an openvino.Model from pre-processed images on.
 
     Args:
@@ -55,20 +55,21 @@ def reduced(
     """
     if subject.run is None or not (subject.run.path / "config.json").is_file():
         raise ConfigError(
-            f"int8 is calibrated on the train split of a run, and {subject.called} has "
+            "int8 is calibrated on the train split of a run, and "
+            f"{subject.display_name} has "
             "none: export a run, or leave `--int8` out."
         )
     multi_label = bool(subject.extra.get("multi_label", False))
-    sample = sample_of(subject.run)
-    plain = folded(graph)
-    found = int8_within(
+    sample = draw_quantization_data(subject.run)
+    plain = fold_constants(graph)
+    found = quantize_within(
         plain, sample, max_drop=max_drop, multi_label=multi_label, say=say
     )
     say("int8: measuring the precisions side by side")
-    table = precisions(
+    table = measure_precisions(
         {"fp32": plain, "bf16": plain, "int8": found.model},
         sample.check,
         sample.note,
         multi_label=multi_label,
     )
-    return Reduced(found.model, found.report, table)
+    return QuantizedGraph(found.model, found.report, table)

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from vitral.export.int8.layers import Layer, quantised_layers, restored
-from vitral.export.run_openvino import Images, Logits, answering, logits_over
+from vitral.export.int8.layers import Int8Layer, find_int8_layers, restore_float
+from vitral.export.run_openvino import Images, Logits, collect_logits, compile_model
 
-BLOCKS_LOOKED_INTO = 3
+MAX_DETAILED_BLOCKS = 3
 """The worst; the layers of the others are not measured one by one, which would take
 minutes and tell little."""
 
 
-class Part(NamedTuple):
+class LayerGroup(NamedTuple):
     """Some layers, and what happens when only they are in int8."""
 
     name: str
@@ -31,14 +31,14 @@ class Part(NamedTuple):
 class Sensitivity(NamedTuple):
     """The parts of a model, the most sensitive first in each list."""
 
-    everything: float
+    overall: float
     """The change when all is in int8."""
-    blocks: tuple[Part, ...]
-    kinds: tuple[Part, ...]
-    layers: tuple[Part, ...]
+    blocks: tuple[LayerGroup, ...]
+    kinds: tuple[LayerGroup, ...]
+    layers: tuple[LayerGroup, ...]
     """Of the worst blocks only."""
 
-    def order(self) -> list[Part]:
+    def order(self) -> list[LayerGroup]:
         """What to take back to float, one after the other: the layers of the worst
         blocks, then the other blocks whole; every layer once."""
         fine = {op for part in self.layers for op in part.ops}
@@ -47,7 +47,7 @@ class Sensitivity(NamedTuple):
 
     def lines(self) -> list[str]:
         """For a person: the first few of each list."""
-        lines = [f"change of the logits, all layers in int8: {self.everything:.4f}"]
+        lines = [f"change of the logits, all layers in int8: {self.overall:.4f}"]
         for title, parts in (
             ("block", self.blocks),
             ("kind", self.kinds),
@@ -59,7 +59,7 @@ class Sensitivity(NamedTuple):
         return lines
 
 
-def sensitivity(
+def measure_sensitivity(
     original: Any, quantised: Any, batches: Sequence[Images]
 ) -> Sensitivity:
     """Measure the parts of `quantised`, which NNCF made from `original`.
@@ -67,29 +67,31 @@ def sensitivity(
     Args:
         batches: a few pre-processed images; 16 order the blocks of a ViT-S.
     """
-    every = quantised_layers(quantised)
+    every = find_int8_layers(quantised)
     names = frozenset(layer.op for layer in every)
-    right = logits_over(answering(original, "fp32"), batches)
+    right = collect_logits(compile_model(original, "fp32"), batches)
 
     def changed(ops: Sequence[str]) -> float:
-        model = restored(quantised, original, names.difference(ops))
-        return change(logits_over(answering(model, "fp32"), batches), right)
+        model = restore_float(quantised, original, names.difference(ops))
+        return relative_change(
+            collect_logits(compile_model(model, "fp32"), batches), right
+        )
 
-    blocks = _parts(every, lambda layer: layer.block, changed)
-    kinds = _parts(every, lambda layer: layer.kind, changed)
-    worst = {part.name for part in blocks[:BLOCKS_LOOKED_INTO]}
+    blocks = _rank_groups(every, lambda layer: layer.block, changed)
+    kinds = _rank_groups(every, lambda layer: layer.kind, changed)
+    worst = {part.name for part in blocks[:MAX_DETAILED_BLOCKS]}
     inside = [layer for layer in every if layer.block in worst]
-    layers = _parts(inside, lambda layer: layer.op, changed)
+    layers = _rank_groups(inside, lambda layer: layer.op, changed)
     title = {layer.op: layer.name for layer in every}
     return Sensitivity(
-        everything=changed(sorted(names)),
+        overall=changed(sorted(names)),
         blocks=blocks,
         kinds=kinds,
         layers=tuple(part._replace(name=title[part.name]) for part in layers),
     )
 
 
-def change(
+def relative_change(
     logits: Float[np.ndarray, "examples classes"],
     right: Float[np.ndarray, "examples classes"],
 ) -> float:
@@ -98,16 +100,25 @@ def change(
     return float(np.sqrt(np.mean((logits.astype(np.float64) - right) ** 2))) / scale
 
 
-def _parts(
-    layers: Sequence[Layer],
-    key: Callable[[Layer], str],
-    changed: Callable[[Sequence[str]], float],
-) -> tuple[Part, ...]:
+def _rank_groups(
+    layers: Sequence[Int8Layer],
+    key: Callable[[Int8Layer], str],
+    measure_change: Callable[[Sequence[str]], float],
+) -> tuple[LayerGroup, ...]:
     groups: dict[str, list[str]] = {}
     for layer in layers:
         groups.setdefault(key(layer), []).append(layer.op)
-    parts = [Part(name, changed(ops), tuple(ops)) for name, ops in groups.items()]
+    parts = [
+        LayerGroup(name, measure_change(ops), tuple(ops))
+        for name, ops in groups.items()
+    ]
     return tuple(sorted(parts, key=lambda part: -part.change))
 
 
-__all__ = ["Logits", "Part", "Sensitivity", "change", "sensitivity"]
+__all__ = [
+    "LayerGroup",
+    "Logits",
+    "Sensitivity",
+    "measure_sensitivity",
+    "relative_change",
+]

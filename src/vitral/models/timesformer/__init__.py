@@ -6,19 +6,19 @@ from vitral.models.timesformer.config import (
     TimeSformerConfig,
     keys_per_query,
 )
-from vitral.models.timesformer.inflate import clip_config, from_image, image_name
+from vitral.models.timesformer.inflate import clip_config, from_image, image_tensor_name
 from vitral.models.timesformer.timesformer import FAMILY, TimeSformer
-from vitral.models.timesformer.tokens import Places
+from vitral.models.timesformer.tokens import TokenIndices
 
 __all__ = [
     "FAMILY",
     "STEPS",
-    "Places",
     "Scheme",
     "TimeSformer",
     "TimeSformerConfig",
+    "TokenIndices",
     "clip_config",
     "from_image",
-    "image_name",
+    "image_tensor_name",
     "keys_per_query",
 ]

@@ -11,29 +11,33 @@ from typing import Any, Literal, NamedTuple
 
 from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, TimeResize
-from vitral.layers.space_time_attention import LINES, STRIDE, Along, Extent, radii
-from vitral.models.base import Size2d, pair, require
+from vitral.layers.space_time_attention import GROUP_AXES, STRIDE, Along, Extent, radii
+from vitral.models.base import Size2d, require, to_2tuple
 from vitral.models.vit import SIZES, ViTConfig
 
 Scheme = Literal["space", "joint", "divided", "local_global", "axial"]
-Kind = Along | Literal["clip", "local", "strided"]
+StepKind = Along | Literal["clip", "local", "strided"]
 
 
-class Step(NamedTuple):
+class SpaceTimeStep(NamedTuple):
     """One attention of a block."""
 
     name: str
     """Before the names of its parameters: "temporal"; empty for the last step."""
-    kind: Kind
+    kind: StepKind
     """Along which axis, or among all tokens."""
 
 
-STEPS: dict[Scheme, tuple[Step, ...]] = {
-    "space": (Step("", "space"),),
-    "joint": (Step("", "clip"),),
-    "divided": (Step("temporal", "time"), Step("", "space")),
-    "local_global": (Step("local", "local"), Step("", "strided")),
-    "axial": (Step("temporal", "time"), Step("width", "width"), Step("", "height")),
+STEPS: dict[Scheme, tuple[SpaceTimeStep, ...]] = {
+    "space": (SpaceTimeStep("", "space"),),
+    "joint": (SpaceTimeStep("", "clip"),),
+    "divided": (SpaceTimeStep("temporal", "time"), SpaceTimeStep("", "space")),
+    "local_global": (SpaceTimeStep("local", "local"), SpaceTimeStep("", "strided")),
+    "axial": (
+        SpaceTimeStep("temporal", "time"),
+        SpaceTimeStep("width", "width"),
+        SpaceTimeStep("", "height"),
+    ),
 }
 """The steps of a block in order, as in the paper's figure 1."""
 
@@ -82,7 +86,7 @@ class TimeSformerConfig(ViTConfig):
         )
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[SpaceTimeStep, ...]:
         """The attention steps of a block, in order."""
         return STEPS[self.scheme]
 
@@ -90,7 +94,7 @@ class TimeSformerConfig(ViTConfig):
     def has_time_positions(self) -> bool:
         return self.time_position == "learned" and self.scheme != "space"
 
-    def prefix_of(self, step: Step) -> int:
+    def num_step_prefix_tokens(self, step: SpaceTimeStep) -> int:
         """How many of the prefix tokens take part in a step: all, or none."""
         inside = not step.name or self.class_token_in == "every_step"
         return self.num_prefix_tokens if inside else 0
@@ -106,7 +110,7 @@ class TimeSformerConfig(ViTConfig):
         Args:
             num_frames: frames of the clip; None for the config's own.
         """
-        size = self.image_hw if image_size is None else pair(image_size)
+        size = self.image_hw if image_size is None else to_2tuple(image_size)
         frames = self.num_frames if num_frames is None else num_frames
         extent = Extent(frames, *patch_grid(size, self.patch_hw))
         patches = math.prod(extent)
@@ -117,12 +121,14 @@ class TimeSformerConfig(ViTConfig):
         for step in self.steps:
             block += self._step_macs(step, extent)
             if step.name:
-                block += (patches + self.prefix_of(step)) * self.embed_dim**2
+                block += (
+                    patches + self.num_step_prefix_tokens(step)
+                ) * self.embed_dim**2
         stem = frames * self._stem_macs(size)
         return stem + self.depth * block + self._head_macs(patches)
 
-    def _step_macs(self, step: Step, extent: Extent) -> int:
-        prefix, patches = self.prefix_of(step), math.prod(extent)
+    def _step_macs(self, step: SpaceTimeStep, extent: Extent) -> int:
+        prefix, patches = self.num_step_prefix_tokens(step), math.prod(extent)
         tokens, kind = prefix + patches, step.kind
         dense = self.embed_dim * self.attention_dim
         if kind == "strided":
@@ -147,7 +153,7 @@ class TimeSformerConfig(ViTConfig):
 
 
 def _groups(along: Along, extent: Extent) -> int:
-    return math.prod(extent[axis] for axis in LINES[along][0])
+    return math.prod(extent[axis] for axis in GROUP_AXES[along][0])
 
 
 def keys_per_query(scheme: Scheme, frames: int, grid: Grid) -> tuple[int, ...]:
@@ -155,7 +161,7 @@ def keys_per_query(scheme: Scheme, frames: int, grid: Grid) -> tuple[int, ...]:
     included: the paper's counts, of which the released code has one less in time."""
     extent = Extent(frames, *grid)
     rows, columns = radii(grid)
-    counts: dict[Kind, int] = {
+    counts: dict[StepKind, int] = {
         "clip": math.prod(extent),
         "local": frames * (2 * rows + 1) * (2 * columns + 1),
         "strided": math.prod(-(-side // STRIDE) for side in extent),

@@ -11,10 +11,10 @@ from vitral.models.timesformer.timesformer import TimeSformer
 from vitral.models.vit import ViT, ViTConfig
 
 FC_AND_TIME = re.compile(r"time_embed|blocks\.\d+\.\w+_fc\.(weight|bias)")
-STEP_OF = re.compile(r"(blocks\.\d+\.)(?:temporal|width|local)_(norm1|attn)\.")
+STEP_PATTERN = re.compile(r"(blocks\.\d+\.)(?:temporal|width|local)_(norm1|attn)\.")
 
 
-def image_name(name: str) -> str | None:
+def image_tensor_name(name: str) -> str | None:
     """The tensor of an image model that a tensor of a TimeSformer starts from; None for
     one that starts at zero.
 
@@ -24,7 +24,7 @@ def image_name(name: str) -> str | None:
     """
     if FC_AND_TIME.fullmatch(name):
         return None
-    return STEP_OF.sub(r"\1\2.", name)
+    return STEP_PATTERN.sub(r"\1\2.", name)
 
 
 def clip_config(
@@ -60,7 +60,7 @@ def from_image(
     model.to(next(image_model.parameters()))
     own = {
         name: torch.zeros_like(tensor)
-        if (at := image_name(name)) is None
+        if (at := image_tensor_name(name)) is None
         else state[at]
         for name, tensor in model.state_dict().items()
     }

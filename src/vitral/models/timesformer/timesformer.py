@@ -35,19 +35,19 @@ from vitral.layers import (
     Grid,
     LocalAttention,
     StridedAttention,
-    grouped,
+    group_tokens,
     resize_time,
 )
-from vitral.layers.space_time_attention import LINES, Along
-from vitral.models.base import Family, Named
+from vitral.layers.space_time_attention import GROUP_AXES, Along
+from vitral.models.base import Family, ParsedName
 from vitral.models.features import Features, Tokens
 from vitral.models.timesformer.config import (
     NAMES,
-    Step,
+    SpaceTimeStep,
     TimeSformerConfig,
 )
-from vitral.models.timesformer.tokens import Places, places
-from vitral.models.vit import ViT, ViTConfig, block_of
+from vitral.models.timesformer.tokens import TokenIndices, token_indices
+from vitral.models.vit import ViT, ViTConfig, build_block
 
 
 class TimeSformer(ViT):
@@ -65,10 +65,10 @@ class TimeSformer(ViT):
             shape = (1, config.num_frames, config.embed_dim)
             self.time_embed = nn.Parameter(torch.zeros(shape))
 
-    def _block(self, config: ViTConfig, drop_path: float) -> nn.Module:
+    def _build_block(self, config: ViTConfig, drop_path: float) -> nn.Module:
         assert isinstance(config, TimeSformerConfig)
         if config.scheme == "joint":
-            return block_of(config, drop_path)
+            return build_block(config, drop_path)
         return ClipBlock(config, drop_path)
 
     def embed(
@@ -87,11 +87,11 @@ class TimeSformer(ViT):
                 "`patch_mask` cannot be used with clips: it has no frames. Crop the "
                 "clips."
             )
-        grid, (batch, frames) = self._grid_of(image), image.shape[:2]
+        grid, (batch, frames) = self._get_grid(image), image.shape[:2]
         patches = self.patch_embed(image.flatten(0, 1)).unflatten(0, (batch, frames))
         before = self.config.num_prefix_tokens
         none = patches.new_zeros(1, 0, self.config.embed_dim)
-        prefix = torch.cat([none, *self._prefix()], dim=1)
+        prefix = torch.cat([none, *self._prefix_tokens()], dim=1)
         positions = self.positions(grid)
         if positions is not None:
             prefix = prefix + positions[:, :before]
@@ -106,7 +106,7 @@ class TimeSformer(ViT):
             x = torch.cat([prefix.expand(batch, -1, -1), patches.flatten(1, 2)], dim=1)
         return Tokens(self.pos_drop(x), *grid)
 
-    def finish(self, tokens: Tokens) -> Features:
+    def forward_norm(self, tokens: Tokens) -> Features:
         """The final norm; patches [batch, frames, rows, columns, dim]."""
         before, shape = self.config.num_prefix_tokens, (-1, tokens.rows, tokens.columns)
         x, cls = tokens.x, None
@@ -128,15 +128,15 @@ class TimeSformer(ViT):
         """Logits from the tokens that enter block `first`; see `ViT.forward_tokens`."""
         last = self.config.depth - 1
         block = self.blocks[last]
-        if not isinstance(block, ClipBlock) or not self._only_class_token_counts(
+        if not isinstance(block, ClipBlock) or not self._needs_only_class_token(
             tokens, first
         ):
             return super().forward_tokens(tokens, first)
-        x = self.encode(tokens, first, last).x
+        x = self.forward_blocks(tokens, first, last).x
         cls = block.forward_prefix(x, Grid(tokens.rows, tokens.columns))[:, 0]
         return self.head(self.pre_logits(self.fc_norm(self.norm(cls))))
 
-    def places(self, tokens: Tokens) -> Places:
+    def token_indices(self, tokens: Tokens) -> TokenIndices:
         """Where class tokens and patches are among `tokens`, and who is with whom."""
         before, patches = self.config.num_prefix_tokens, tokens.rows * tokens.columns
         length = tokens.x.shape[1]
@@ -144,11 +144,11 @@ class TimeSformer(ViT):
             frames = length // (before + patches)
         else:
             frames = (length - before) // patches
-        return places(self.config, Extent(frames, tokens.rows, tokens.columns))
+        return token_indices(self.config, Extent(frames, tokens.rows, tokens.columns))
 
-    def layer_of(self, name: str) -> int:
+    def layer_index(self, name: str) -> int:
         """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""
-        return 0 if name == "time_embed" else super().layer_of(name)
+        return 0 if name == "time_embed" else super().layer_index(name)
 
 
 class ClipBlock(nn.Module):
@@ -160,19 +160,21 @@ class ClipBlock(nn.Module):
         self.num_prefix_tokens = config.num_prefix_tokens
         self.scheme = config.scheme
         self.steps = config.steps
-        self.prefix_in = {step.name: config.prefix_of(step) for step in config.steps}
+        self.prefix_in = {
+            step.name: config.num_step_prefix_tokens(step) for step in config.steps
+        }
         for step in config.steps[:-1]:
             fc = nn.Linear(dim, dim)
             nn.init.zeros_(fc.weight)
             nn.init.zeros_(fc.bias)
             norm = nn.LayerNorm(dim, config.norm_eps)
             self.add_module(f"{step.name}_norm1", norm)
-            self.add_module(f"{step.name}_attn", _attention(config, step))
+            self.add_module(f"{step.name}_attn", _build_attention(config, step))
             self.add_module(f"{step.name}_fc", fc)
             self.add_module(f"{step.name}_drop_path", DropPath(drop_path))
-        whole = block_of(config, drop_path)
+        whole = build_block(config, drop_path)
         self.norm1, self.ls1, self.drop_path1 = whole.norm1, whole.ls1, whole.drop_path1
-        self.attn = _attention(config, config.steps[-1])
+        self.attn = _build_attention(config, config.steps[-1])
         self.norm2, self.ls2, self.drop_path2 = whole.norm2, whole.ls2, whole.drop_path2
         self.mlp = whole.mlp
 
@@ -200,7 +202,7 @@ class ClipBlock(nn.Module):
         before = self.num_prefix_tokens
         if self.scheme == "space":
             frames = self._frames(x, grid)
-            attended = self.attn.forward_first(self.norm1(frames), before)
+            attended = self.attn.forward_queries(self.norm1(frames), before)
             # A clip a row, because stochastic depth drops a row as a whole.
             shape = (x.shape[0], -1, x.shape[-1])
             first = frames[:, :before].reshape(shape)
@@ -211,10 +213,10 @@ class ClipBlock(nn.Module):
         if isinstance(self.attn, StridedAttention):
             attended = self.attn.prefix_only(normed, grid)
         else:
-            groups = grouped(
-                normed, before, self._extent(x, grid, before), _along(step)
+            groups = group_tokens(
+                normed, before, self._extent(x, grid, before), _step_axis(step)
             )
-            attended = groups.prefix(self.attn.forward_first(groups.x, before))
+            attended = groups.prefix(self.attn.forward_queries(groups.x, before))
         return self._last_residuals(x[:, :before], attended)
 
     def _first_steps(self, x: Tensor, grid: Grid) -> Float[Tensor, "batch tokens dim"]:
@@ -230,7 +232,7 @@ class ClipBlock(nn.Module):
         return x
 
     def _attend(
-        self, step: Step, x: Float[Tensor, "batch tokens dim"], grid: Grid
+        self, step: SpaceTimeStep, x: Float[Tensor, "batch tokens dim"], grid: Grid
     ) -> Float[Tensor, "batch tokens dim"]:
         """A step's norm and attention, for the tokens that take part in it."""
         within = f"{step.name}_" if step.name else ""
@@ -241,9 +243,9 @@ class ClipBlock(nn.Module):
         )
         if isinstance(attention, ClipAttention):
             return attention(normed, grid)
-        extent, along = self._extent(x, grid, before), _along(step)
-        groups = grouped(normed, before, extent, along)
-        return groups.whole(attention(groups.x, extent.grid_of(along)))
+        extent, along = self._extent(x, grid, before), _step_axis(step)
+        groups = group_tokens(normed, before, extent, along)
+        return groups.ungroup(attention(groups.x, extent.group_grid(along)))
 
     def _last_residuals(
         self,
@@ -264,12 +266,12 @@ class ClipBlock(nn.Module):
         return x.reshape(-1, length, x.shape[-1])
 
 
-def _along(step: Step) -> Along:
-    assert step.kind in LINES
+def _step_axis(step: SpaceTimeStep) -> Along:
+    assert step.kind in GROUP_AXES
     return step.kind
 
 
-def _attention(config: TimeSformerConfig, step: Step) -> Attention:
+def _build_attention(config: TimeSformerConfig, step: SpaceTimeStep) -> Attention:
     """The attention of one step, its weights fresh."""
     settings: dict[str, Any] = {
         "head_dim": config.head_dim or None,
@@ -279,7 +281,10 @@ def _attention(config: TimeSformerConfig, step: Step) -> Attention:
         "norm_eps": config.norm_eps,
         "drop": config.drop_rate,
     }
-    sizes, before = (config.embed_dim, config.num_heads), config.prefix_of(step)
+    sizes, before = (
+        (config.embed_dim, config.num_heads),
+        config.num_step_prefix_tokens(step),
+    )
     if step.kind == "local":
         return LocalAttention(*sizes, num_prefix_tokens=before, **settings)
     if step.kind == "strided":
@@ -290,11 +295,11 @@ def _attention(config: TimeSformerConfig, step: Step) -> Attention:
 HUGGING_FACE = re.compile(r"facebook/timesformer-(base|hr)-finetuned-\w+")
 
 
-def understand(name: str) -> Named | None:
+def parse_name(name: str) -> ParsedName | None:
     """A name of Hugging Face; another patch size."""
     if match := HUGGING_FACE.fullmatch(name):
         ours = "timesformer_b16_hr" if match[1] == "hr" else "timesformer_b16"
-        return Named(ours, dict(NAMES[ours]))
+        return ParsedName(ours, dict(NAMES[ours]))
     return None
 
 
@@ -304,7 +309,7 @@ FAMILY = Family(
     config=TimeSformerConfig,
     model=TimeSformer,
     sizes=NAMES,
-    compared=(
+    size_fields=(
         "embed_dim",
         "depth",
         "num_heads",
@@ -313,5 +318,5 @@ FAMILY = Family(
         "num_frames",
         "scheme",
     ),
-    understand=understand,
+    parse_name=parse_name,
 )

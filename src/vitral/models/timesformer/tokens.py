@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from vitral.layers import Extent, grouped
-from vitral.layers.space_time_attention import LINES
-from vitral.models.timesformer.config import Step, TimeSformerConfig
+from vitral.layers import Extent, group_tokens
+from vitral.layers.space_time_attention import GROUP_AXES
+from vitral.models.timesformer.config import SpaceTimeStep, TimeSformerConfig
 
 
-class Places(NamedTuple):
+class TokenIndices(NamedTuple):
     """Numbers of tokens within the sequence that runs through the blocks."""
 
     class_tokens: Int[Tensor, " copies"]
@@ -29,12 +29,12 @@ class Places(NamedTuple):
     def num_tokens(self) -> int:
         return self.members[-1].unique().numel()
 
-    def of_layer(self, layer: int) -> Int[Tensor, "groups line"]:
+    def get_layer_members(self, layer: int) -> Int[Tensor, "groups line"]:
         """The members of a layer of attention, counted through all blocks."""
         return self.members[layer % len(self.members)]
 
 
-def places(config: TimeSformerConfig, extent: Extent) -> Places:
+def token_indices(config: TimeSformerConfig, extent: Extent) -> TokenIndices:
     """The places in a clip of this extent."""
     before = config.num_prefix_tokens
     frames, patches = extent.frames, extent.rows * extent.columns
@@ -42,7 +42,7 @@ def places(config: TimeSformerConfig, extent: Extent) -> Places:
     # In float64, because `grouped` is made for tokens; whole numbers are exact in it.
     index = torch.arange(copies * before + frames * patches, dtype=torch.float64)
     sequences = index.reshape(copies, before + frames * patches // copies)
-    return Places(
+    return TokenIndices(
         class_tokens=sequences[:, 0].long(),
         patches=sequences[:, before:].reshape(tuple(extent)).long(),
         members=tuple(_members(config, step, index, extent) for step in config.steps),
@@ -50,12 +50,12 @@ def places(config: TimeSformerConfig, extent: Extent) -> Places:
 
 
 def _members(
-    config: TimeSformerConfig, step: Step, index: Tensor, extent: Extent
+    config: TimeSformerConfig, step: SpaceTimeStep, index: Tensor, extent: Extent
 ) -> Int[Tensor, "groups line"]:
-    before = config.prefix_of(step)
+    before = config.num_step_prefix_tokens(step)
     if config.scheme == "space":
         return index.reshape(extent.frames, -1).long()
     own = index[config.num_prefix_tokens - before :]
-    if step.kind not in LINES:
+    if step.kind not in GROUP_AXES:
         return own[None].long()
-    return grouped(own[None, :, None], before, extent, step.kind).x[..., 0].long()
+    return group_tokens(own[None, :, None], before, extent, step.kind).x[..., 0].long()

@@ -7,7 +7,7 @@ from typing import Any
 
 from vitral.errors import ConfigError
 from vitral.layers import Activation, Grid
-from vitral.models.base import Named, Size2d, pair, require
+from vitral.models.base import ParsedName, Size2d, require, to_2tuple
 from vitral.models.vit import ViTConfig
 
 
@@ -81,7 +81,7 @@ class TNTConfig(ViTConfig):
 
     @property
     def word_hw(self) -> tuple[int, int]:
-        return pair(self.word_size)
+        return to_2tuple(self.word_size)
 
     @property
     def word_grid(self) -> Grid:
@@ -143,10 +143,10 @@ SIZES: dict[str, dict[str, int]] = {
 }
 """Table 1 of the paper; its code gives no heads of Ti, these follow from its width."""
 
-OURS = re.compile(rf"tnt_({'|'.join(SIZES)})(\d+)")
+NAME_PATTERN = re.compile(rf"tnt_({'|'.join(SIZES)})(\d+)")
 TIMM = re.compile(r"tnt_(s|b)_patch16_224(?:\.\w+)?")
 LEGACY = re.compile(r"tnt_\w_legacy_\w+(?:\.\w+)?")
-LEGACY_DIFFERS = (
+LEGACY_DIFFERENCE = (
     "convolves the whole image before it is cut into patches, normalises each word by "
     "itself, and folds with a bias and without a second norm"
 )
@@ -173,26 +173,26 @@ NAMES = {f"tnt_{size}16": settings(size, 16) for size in SIZES}
 """The three published sizes."""
 
 
-def understand(name: str) -> Named | None:
+def parse_name(name: str) -> ParsedName | None:
     """Another patch size of ours, or a name of timm.
 
     Raises:
         ConfigError: it is the name of timm's legacy port.
     """
-    if match := OURS.fullmatch(name):
-        return Named(name, settings(match[1], int(match[2])))
+    if match := NAME_PATTERN.fullmatch(name):
+        return ParsedName(name, settings(match[1], int(match[2])))
     if match := TIMM.fullmatch(name):
         ours = f"tnt_{match[1]}16"
-        return Named(ours, {**NAMES[ours], "position_resize": "bicubic_antialias"})
+        return ParsedName(ours, {**NAMES[ours], "position_resize": "bicubic_antialias"})
     if LEGACY.fullmatch(name):
         raise ConfigError(
             f"timm's `{name}` is another function than the paper's: it "
-            f"{LEGACY_DIFFERS}. Take `tnt_s_patch16_224`, or ours, `tnt_s16`."
+            f"{LEGACY_DIFFERENCE}. Take `tnt_s_patch16_224`, or ours, `tnt_s16`."
         )
     return None
 
 
-def called(config: TNTConfig) -> str:
+def name_for(config: TNTConfig) -> str:
     """Our name of a model's size and patch; empty if it has none."""
     rows, columns = config.patch_hw
     for size, numbers in SIZES.items():

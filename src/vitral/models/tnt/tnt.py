@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from vitral.layers import Block, Grid, attention_mask
 from vitral.models.base import Family
 from vitral.models.features import Tokens
-from vitral.models.tnt.config import NAMES, TNTConfig, called, understand
-from vitral.models.vit import ViT, ViTConfig, block_of
+from vitral.models.tnt.config import NAMES, TNTConfig, name_for, parse_name
+from vitral.models.vit import ViT, ViTConfig, build_block
 
 
 class TNT(ViT):
@@ -47,11 +47,11 @@ class TNT(ViT):
         if config.class_token:
             nn.init.trunc_normal_(self.cls_token, std=0.02)
 
-    def _stem(self, config: ViTConfig) -> nn.Module:
+    def _build_stem(self, config: ViTConfig) -> nn.Module:
         assert isinstance(config, TNTConfig)
         return WordEmbed(config)
 
-    def _block(self, config: ViTConfig, drop_path: float) -> nn.Module:
+    def _build_block(self, config: ViTConfig, drop_path: float) -> nn.Module:
         assert isinstance(config, TNTConfig)
         return TNTBlock(config, drop_path)
 
@@ -65,13 +65,15 @@ class TNT(ViT):
         Args:
             patch_mask: True where a patch takes part; None when all do.
         """
-        grid = self._grid_of(image)
+        grid = self._get_grid(image)
         assert isinstance(self.patch_embed, WordEmbed)
         words = self.patch_embed.words(image)
-        tokens = self.sequence(self.patch_embed.fold(words), grid, patch_mask)
+        tokens = self.build_sequence(self.patch_embed.fold(words), grid, patch_mask)
         return tokens._replace(words=words)
 
-    def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
+    def forward_blocks(
+        self, tokens: Tokens, first: int = 0, last: int | None = None
+    ) -> Tokens:
         """The blocks from `first` up to, not including, `last`."""
         x, words, grid = tokens.x, tokens.words, Grid(tokens.rows, tokens.columns)
         assert words is not None
@@ -84,7 +86,7 @@ class TNT(ViT):
             x, words = self.blocks[layer](x, words, grid, mask)
         return tokens._replace(x=x, words=words)
 
-    def _only_class_token_counts(self, tokens: Tokens, first: int) -> bool:
+    def _needs_only_class_token(self, tokens: Tokens, first: int) -> bool:
         # The last block computes all rows: its words are most of the work anyway.
         return False
 
@@ -141,9 +143,9 @@ class TNTBlock(nn.Module):
         super().__init__()
         self.num_prefix_tokens = config.num_prefix_tokens
         self.word_grid = config.word_grid
-        self.inner: Block = block_of(config.inner, drop_path)
+        self.inner: Block = build_block(config.inner, drop_path)
         self.fold = Fold(config, bias=False)
-        self.outer: Block = block_of(config, drop_path)
+        self.outer: Block = build_block(config, drop_path)
 
     def forward(
         self,
@@ -167,7 +169,7 @@ FAMILY = Family(
     config=TNTConfig,
     model=TNT,
     sizes=NAMES,
-    compared=(
+    size_fields=(
         "embed_dim",
         "depth",
         "num_heads",
@@ -178,6 +180,6 @@ FAMILY = Family(
         "inner_mlp_dim",
         "word_hw",
     ),
-    understand=understand,
-    called=called,
+    parse_name=parse_name,
+    name_for=name_for,
 )

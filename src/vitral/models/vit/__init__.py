@@ -1,6 +1,6 @@
 """Vision Transformer (arXiv 2010.11929)."""
 
-from vitral.models.vit.block import block_of
+from vitral.models.vit.block import build_block
 from vitral.models.vit.config import SIZES, MergeSchedule, ViTConfig
 from vitral.models.vit.names import FOREIGN_SIZES
 from vitral.models.vit.vit import FAMILY, ViT
@@ -12,5 +12,5 @@ __all__ = [
     "MergeSchedule",
     "ViT",
     "ViTConfig",
-    "block_of",
+    "build_block",
 ]

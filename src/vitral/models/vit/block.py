@@ -4,7 +4,7 @@ from vitral.layers import Attention, Block, Mlp, RelativePosition, SwiGLU
 from vitral.models.vit.config import ViTConfig
 
 
-def block_of(config: ViTConfig, drop_path: float) -> Block:
+def build_block(config: ViTConfig, drop_path: float) -> Block:
     """A block with these settings, its weights fresh."""
     dim, relative = config.embed_dim, None
     if config.position == "relative":

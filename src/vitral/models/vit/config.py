@@ -13,7 +13,7 @@ from vitral.layers.merging import num_merged
 from vitral.layers.mlp import Activation, MlpKind
 from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, ResizeMethod
-from vitral.models.base import ModelConfig, Size2d, pair, require
+from vitral.models.base import ModelConfig, Size2d, require, to_2tuple
 
 MergeSchedule = Literal["constant", "decreasing", "every_fourth"]
 
@@ -132,7 +132,7 @@ class ViTConfig(ModelConfig):
 
     @property
     def patch_hw(self) -> tuple[int, int]:
-        return pair(self.patch_size)
+        return to_2tuple(self.patch_size)
 
     @property
     def grid(self) -> Grid:
@@ -177,7 +177,7 @@ class ViTConfig(ModelConfig):
     def macs(self, image_size: Size2d | None = None) -> int:
         """Multiply-accumulates of one image in evaluation, attention products included:
         with what merging tokens saves and costs."""
-        size = self.image_hw if image_size is None else pair(image_size)
+        size = self.image_hw if image_size is None else to_2tuple(image_size)
         patches = left = math.prod(patch_grid(size, self.patch_hw))
         total = self._stem_macs(size) + self._head_macs(patches)
         for rate in self.merge_rates:

@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from vitral.models.base import Named
+from vitral.models.base import ParsedName
 from vitral.models.vit.config import PATCH_SIZES, SIZES, ViTConfig
 
-OURS = re.compile(rf"vit_({'|'.join(SIZES)})(\d+)")
+NAME_PATTERN = re.compile(rf"vit_({'|'.join(SIZES)})(\d+)")
 FOREIGN_SIZES = {
     "tiny": "ti",
     "small": "s",
@@ -44,10 +44,10 @@ NAMES = {
 """Every listed name, sizes by patches, with what it stands for."""
 
 
-def understand(name: str) -> Named | None:
+def parse_name(name: str) -> ParsedName | None:
     """A name of another patch size, of timm or of Hugging Face."""
-    if match := OURS.fullmatch(name):
-        return Named(name, settings(match[1], int(match[2])))
+    if match := NAME_PATTERN.fullmatch(name):
+        return ParsedName(name, settings(match[1], int(match[2])))
     if match := TIMM.fullmatch(name):
         size, patch, registers, pixels, dinov2 = match.groups()
         changes: dict[str, Any] = {"act": "gelu", "image_size": int(pixels or 224)}
@@ -57,15 +57,15 @@ def understand(name: str) -> Named | None:
             changes |= {"no_embed_class": True, "init_values": 1e-6}
         if registers:
             changes |= {"reg_tokens": 4, "no_embed_class": True}
-        return _foreign(size, patch, changes)
+        return _parse_foreign_name(size, patch, changes)
     if match := HUGGING_FACE.fullmatch(name):
         size, patch, pixels = match.groups()
         changes = {"act": "gelu", "norm_eps": 1e-12, "image_size": int(pixels or 224)}
-        return _foreign(size, patch, changes)
+        return _parse_foreign_name(size, patch, changes)
     return None
 
 
-def called(config: ViTConfig) -> str:
+def name_for(config: ViTConfig) -> str:
     """Our name of a model's size and patch; empty if it has none."""
     rows, columns = config.patch_hw
     for size, numbers in SIZES.items():
@@ -75,6 +75,6 @@ def called(config: ViTConfig) -> str:
     return ""
 
 
-def _foreign(size: str, patch: str, changes: dict[str, Any]) -> Named:
+def _parse_foreign_name(size: str, patch: str, changes: dict[str, Any]) -> ParsedName:
     ours = FOREIGN_SIZES[size]
-    return Named(f"vit_{ours}{patch}", {**settings(ours, int(patch)), **changes})
+    return ParsedName(f"vit_{ours}{patch}", {**settings(ours, int(patch)), **changes})

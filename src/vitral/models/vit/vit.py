@@ -33,11 +33,16 @@ from vitral.layers import (
 )
 from vitral.models.base import Family, VisionModel, require_input
 from vitral.models.features import Features, Tokens
-from vitral.models.merging import encode_merging
-from vitral.models.token_subset import in_place, source_of, thinned, with_prefix
-from vitral.models.vit.block import block_of
+from vitral.models.merging import forward_blocks_merging
+from vitral.models.token_subset import (
+    merge_map,
+    prefix_indices,
+    scatter_to_grid,
+    select_tokens,
+)
+from vitral.models.vit.block import build_block
 from vitral.models.vit.config import ViTConfig
-from vitral.models.vit.names import NAMES, called, understand
+from vitral.models.vit.names import NAMES, name_for, parse_name
 
 
 class ViT(VisionModel):
@@ -56,7 +61,7 @@ class ViT(VisionModel):
         super().__init__()
         self.config = config
         dim = config.embed_dim
-        self.patch_embed: nn.Module = self._stem(config)
+        self.patch_embed: nn.Module = self._build_stem(config)
         if config.class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         if config.reg_tokens:
@@ -66,7 +71,7 @@ class ViT(VisionModel):
         self.pos_drop = nn.Dropout(config.drop_rate)
         self.patch_drop = PatchDropout(config.patch_drop_rate)
         rates = drop_path_rates(config.drop_path_rate, config.depth)
-        self.blocks = nn.ModuleList(self._block(config, rate) for rate in rates)
+        self.blocks = nn.ModuleList(self._build_block(config, rate) for rate in rates)
         pooled = config.pooled_dim
         after = config.norm_after_pool
         self.norm = nn.Identity() if after else nn.LayerNorm(dim, config.norm_eps)
@@ -91,7 +96,7 @@ class ViT(VisionModel):
         self.head: nn.Module = nn.Identity()
         self.reset_head(config.num_classes)
 
-    def _stem(self, config: ViTConfig) -> nn.Module:
+    def _build_stem(self, config: ViTConfig) -> nn.Module:
         """What turns an image into patch embeddings."""
         return PatchEmbed(
             config.patch_hw,
@@ -100,9 +105,9 @@ class ViT(VisionModel):
             norm_eps=config.norm_eps if config.patch_norm else None,
         )
 
-    def _block(self, config: ViTConfig, drop_path: float) -> nn.Module:
+    def _build_block(self, config: ViTConfig, drop_path: float) -> nn.Module:
         """One layer of the encoder."""
-        return block_of(config, drop_path)
+        return build_block(config, drop_path)
 
     def _build_position(self, config: ViTConfig) -> None:
         dim, prefix = config.embed_dim, config.num_prefix_positions
@@ -122,9 +127,9 @@ class ViT(VisionModel):
 
     def reset_head(self, num_classes: int) -> None:
         """A new head: zero weights, so that every class starts equal (section 3.2)."""
-        self.head = self._new_head(num_classes)
+        self.head = self._build_head(num_classes)
 
-    def _new_head(self, num_classes: int) -> nn.Module:
+    def _build_head(self, num_classes: int) -> nn.Module:
         if num_classes == 0:
             return nn.Identity()
         width = self.config.representation_size or self.config.pooled_dim
@@ -170,17 +175,17 @@ class ViT(VisionModel):
         Args:
             patch_mask: True where a patch takes part; None when all do.
         """
-        grid = self._grid_of(image)
-        return self.sequence(self.patch_embed(image), grid, patch_mask)
+        grid = self._get_grid(image)
+        return self.build_sequence(self.patch_embed(image), grid, patch_mask)
 
-    def _grid_of(
+    def _get_grid(
         self, image: Float[Tensor, "batch *frames channels height width"]
     ) -> Grid:
         """Rows and columns of its patches; refuses what is no image of this model."""
         require_input(self.config, image)
         return patch_grid((image.shape[-2], image.shape[-1]), self.config.patch_hw)
 
-    def sequence(
+    def build_sequence(
         self,
         patches: Float[Tensor, "batch patches dim"],
         grid: Grid,
@@ -191,7 +196,9 @@ class ViT(VisionModel):
         In training without the patches that `patch_drop_rate` leaves out.
         """
         config = self.config
-        prefix = [token.expand(patches.shape[0], -1, -1) for token in self._prefix()]
+        prefix = [
+            token.expand(patches.shape[0], -1, -1) for token in self._prefix_tokens()
+        ]
         x = torch.cat([*prefix, patches], dim=1)
         takes_part = None
         if patch_mask is not None:
@@ -210,14 +217,16 @@ class ViT(VisionModel):
         kept = self.patch_drop(patches)
         if kept is None:
             return tokens
-        return thinned(tokens, kept, config.num_prefix_tokens)
+        return select_tokens(tokens, kept, config.num_prefix_tokens)
 
-    def _prefix(self) -> list[Float[Tensor, "1 tokens dim"]]:
+    def _prefix_tokens(self) -> list[Float[Tensor, "1 tokens dim"]]:
         """The tokens before the patches, in order."""
         tokens: list[Tensor] = [self.cls_token] if self.config.class_token else []
         return [*tokens, self.reg_token] if self.config.reg_tokens else tokens
 
-    def encode(self, tokens: Tokens, first: int = 0, last: int | None = None) -> Tokens:
+    def forward_blocks(
+        self, tokens: Tokens, first: int = 0, last: int | None = None
+    ) -> Tokens:
         """Equations 2 and 3: the blocks from `first` up to, not including, `last`."""
         layers = range(self.config.depth)[first:last]
         grid = Grid(tokens.rows, tokens.columns)
@@ -229,12 +238,12 @@ class ViT(VisionModel):
         rates = self._merge_rates(tokens)
         if rates:
             blocks = [self.blocks[layer] for layer in layers]
-            return encode_merging(tokens, blocks, rates[first:last], tables)
+            return forward_blocks_merging(tokens, blocks, rates[first:last], tables)
         x = tokens.x
         mask = None if tokens.mask is None else attention_mask(tokens.mask, x)
         rows: Tensor | slice = slice(None)
-        if tokens.kept is not None:
-            rows = with_prefix(tokens.kept, self.config.num_prefix_tokens)
+        if tokens.keep_indices is not None:
+            rows = prefix_indices(tokens.keep_indices, self.config.num_prefix_tokens)
         for index, layer in enumerate(layers):
             if tables:
                 x = x + tables[index][rows]
@@ -243,21 +252,25 @@ class ViT(VisionModel):
 
     def _merge_rates(self, tokens: Tokens) -> tuple[int, ...]:
         """Tokens to merge in each block; none for a pass that merges nothing."""
-        off = self.training or not self.config.merge_rate or tokens.kept is not None
+        off = (
+            self.training
+            or not self.config.merge_rate
+            or tokens.keep_indices is not None
+        )
         if off and tokens.merged is None:
             return ()
         return (0,) * self.config.depth if off else self.config.merge_rates
 
-    def finish(self, tokens: Tokens) -> Features:
+    def forward_norm(self, tokens: Tokens) -> Features:
         """Equation 4: the final norm, and tokens back to the image's geometry."""
         x, config = self.norm(tokens.x), self.config
         prefix = config.num_prefix_tokens
-        patches, mask = in_place(x[:, prefix:], tokens, prefix)
+        patches, mask = scatter_to_grid(x[:, prefix:], tokens, prefix)
         return Features(
             cls=x[:, 0] if config.class_token else None,
             patches=patches,
             mask=mask,
-            source=source_of(tokens, prefix),
+            source=merge_map(tokens, prefix),
         )
 
     def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
@@ -287,16 +300,18 @@ class ViT(VisionModel):
         The class token is all that the head of most models looks at, so the last block
         computes that one row: the same logits for a twelfth of the work less.
         """
-        if not self._only_class_token_counts(tokens, first):
-            return self.forward_head(self.finish(self.encode(tokens, first)))
+        if not self._needs_only_class_token(tokens, first):
+            return self.forward_head(
+                self.forward_norm(self.forward_blocks(tokens, first))
+            )
         last = self.config.depth - 1
         block = self.blocks[last]
         assert isinstance(block, Block)
-        x, *_, merged = self.encode(tokens, first, last)
-        cls = self.norm(block.forward_first(x, 1, merged))[:, 0]
+        x, *_, merged = self.forward_blocks(tokens, first, last)
+        cls = self.norm(block.forward_queries(x, 1, merged))[:, 0]
         return self.head(self.pre_logits(self.fc_norm(cls)))
 
-    def _only_class_token_counts(self, tokens: Tokens, first: int) -> bool:
+    def _needs_only_class_token(self, tokens: Tokens, first: int) -> bool:
         config = self.config
         return (
             config.global_pool == "token"
@@ -306,7 +321,7 @@ class ViT(VisionModel):
             and first < config.depth
         )
 
-    def layer_of(self, name: str) -> int:
+    def layer_index(self, name: str) -> int:
         """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1
@@ -330,7 +345,7 @@ FAMILY = Family(
     config=ViTConfig,
     model=ViT,
     sizes=NAMES,
-    compared=("embed_dim", "depth", "num_heads", "mlp_dim", "patch_hw"),
-    understand=understand,
-    called=called,
+    size_fields=("embed_dim", "depth", "num_heads", "mlp_dim", "patch_hw"),
+    parse_name=parse_name,
+    name_for=name_for,
 )

@@ -1,35 +1,43 @@
 """Sections of the report: each turns a run folder into what the template shows."""
 
 from vitral.report.sections import details
-from vitral.report.sections.attention import Looks, about_maps, looks
+from vitral.report.sections.attention import (
+    AttentionSection,
+    attention_section,
+    maps_note,
+)
 from vitral.report.sections.examples import (
-    Answers,
-    Sources,
-    chosen,
-    right_answers,
+    PictureSources,
+    PredictionExamples,
+    correct_examples,
+    select_examples,
     worst_errors,
 )
-from vitral.report.sections.pseudo_labels import PseudoFacts, write_pseudo_page
-from vitral.report.sections.results import Bar, Results, bar, results
-from vitral.report.sections.unlabelled import Representation, representation, sentence
+from vitral.report.sections.pseudo_labels import PseudoLabelReport, write_pseudo_page
+from vitral.report.sections.results import Bar, ResultsSection, bar, results_section
+from vitral.report.sections.unlabelled import (
+    RepresentationSection,
+    representation_section,
+    representation_sentence,
+)
 
 __all__ = [
-    "Answers",
+    "AttentionSection",
     "Bar",
-    "Looks",
-    "PseudoFacts",
-    "Representation",
-    "Results",
-    "Sources",
-    "about_maps",
+    "PictureSources",
+    "PredictionExamples",
+    "PseudoLabelReport",
+    "RepresentationSection",
+    "ResultsSection",
+    "attention_section",
     "bar",
-    "chosen",
+    "correct_examples",
     "details",
-    "looks",
-    "representation",
-    "results",
-    "right_answers",
-    "sentence",
+    "maps_note",
+    "representation_section",
+    "representation_sentence",
+    "results_section",
+    "select_examples",
     "worst_errors",
     "write_pseudo_page",
 ]

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from vitral import plots
-from vitral.report.images import Picture, figure
-from vitral.report.inspection_store import FILE, Inspected
+from vitral.report.images import Picture, svg_picture
+from vitral.report.inspection_store import FILE, StoredInspection
 from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Number, Text, count, decimal, pointer, share
 
@@ -48,7 +48,7 @@ _LIMITS = {
 }
 
 
-class Looks(NamedTuple):
+class AttentionSection(NamedTuple):
     """Everything the section "What the model looks at" shows."""
 
     sentences: list[Text]
@@ -58,34 +58,36 @@ class Looks(NamedTuple):
     missing: str
 
 
-def looks(run: RunFolder) -> Looks:
+def attention_section(run: RunFolder) -> AttentionSection:
     """The section; says what is missing where nothing was computed."""
-    found = run.inspected
+    found = run.inspection
     if found is None:
-        return Looks([], None, [], _not_there(run))
+        return AttentionSection([], None, [], _missing_note(run))
     if found.missing:
-        return Looks([], None, [], f"It could not be computed: {found.missing}")
+        return AttentionSection(
+            [], None, [], f"It could not be computed: {found.missing}"
+        )
     method = str(found.document.get("method"))
     notes = [str(note) for note in found.document.get("notes") or []]
     if found.maps and method in _LIMITS:
-        notes.append(_CLIP_LIMITS if found.of_clips else _LIMITS[method])
+        notes.append(_CLIP_LIMITS if found.has_frames else _LIMITS[method])
     if not found.document.get("distance"):
-        return Looks([], None, notes, "")
-    return Looks(_sentences(found), _figure(found), notes, "")
+        return AttentionSection([], None, notes, "")
+    return AttentionSection(_sentences(found), _figure(found), notes, "")
 
 
-def about_maps(run: RunFolder) -> str:
+def maps_note(run: RunFolder) -> str:
     """The sentence beside the first pictures with maps; empty where there are none."""
-    found = run.inspected
+    found = run.inspection
     if found is None or not found.maps:
         return ""
-    if found.of_clips:
+    if found.has_frames:
         return _CLIP_MAPS
     return _MAPS.get(str(found.document.get("method")), "")
 
 
-def _not_there(run: RunFolder) -> str:
-    if run.headline is None:
+def _missing_note(run: RunFolder) -> str:
+    if run.headline_split is None:
         return "Nothing was measured, so nothing was looked at either."
     return (
         f"{FILE} is missing from the run folder, so it is not known what the model "
@@ -93,18 +95,18 @@ def _not_there(run: RunFolder) -> str:
     )
 
 
-def _figure(found: Inspected) -> Picture:
+def _figure(found: StoredInspection) -> Picture:
     distance = found.document["distance"]
     height = int(found.document["image_size"][0])
     uniform = float(distance["uniform"])
-    return figure(
+    return svg_picture(
         plots.distance(
             np.asarray(distance["layers"]), uniform or None, image_height=height
         )
     )
 
 
-def _sentences(found: Inspected) -> list[Text]:
+def _sentences(found: StoredInspection) -> list[Text]:
     distance, split = found.document["distance"], found.document["split"]
     means = distance["layer_means"]
 

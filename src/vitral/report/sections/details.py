@@ -7,16 +7,16 @@ from PIL import Image
 
 from vitral import plots
 from vitral.errors import DataError
-from vitral.report.images import Picture, figure, thumbnail
+from vitral.report.images import Picture, svg_picture, thumbnail
 from vitral.report.load_run import RunFolder
-from vitral.report.numbers import NONE, Number, Text, count, flat, large, pointer
+from vitral.report.numbers import NONE, Number, Text, count, flatten, large, pointer
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24
 MOST_EVENTS = 200
 
 
-class Fact(NamedTuple):
+class DetailItem(NamedTuple):
     """A name and what it is."""
 
     name: str
@@ -30,10 +30,10 @@ class CountRow(NamedTuple):
     counts: list[Number]
 
 
-class Data(NamedTuple):
+class DataSection(NamedTuple):
     """Everything the section "Data" shows."""
 
-    facts: list[Fact]
+    facts: list[DetailItem]
     splits: list[str]
     rows: list[CountRow]
     left_out: int
@@ -44,27 +44,27 @@ class Data(NamedTuple):
     samples: list[Picture]
 
 
-class Training(NamedTuple):
+class TrainingSection(NamedTuple):
     """Everything the section "Training" shows."""
 
-    facts: list[Fact]
+    facts: list[DetailItem]
     figure: Picture | None
     note: str
 
 
-class Model(NamedTuple):
+class ModelSection(NamedTuple):
     """Everything the section "Model" shows."""
 
-    facts: list[Fact]
+    facts: list[DetailItem]
     details: list[tuple[str, str]]
 
 
-def data(
+def data_section(
     run: RunFolder,
     samples: Sequence[tuple[Image.Image, str]],
     budget: int,
     most_rows: int,
-) -> Data | None:
+) -> DataSection | None:
     """The data a run was made with; None when data.json is missing."""
     if run.data is None:
         return None
@@ -85,12 +85,14 @@ def data(
         if budget < 0:
             break
         pictures.append(picture)
-    return Data(
+    return DataSection(
         facts=_data_facts(run.data, counts, classes),
         splits=list(counts),
         rows=rows,
         left_out=max(len(classes) - most_rows, 0),
-        figure=figure(plots.class_counts(counts)) if any(counts.values()) else None,
+        figure=svg_picture(plots.class_counts(counts))
+        if any(counts.values())
+        else None,
         bad=[
             {key: str(row.get(key, "")) for key in ("path", "split", "reason")}
             for row in bad[:MOST_BAD_FILES]
@@ -108,7 +110,7 @@ def _class_count(sizes: dict[str, int], split: str, name: str) -> Number:
 
 def _data_facts(
     data: dict[str, Any], counts: dict[str, dict[str, int]], classes: list[str]
-) -> list[Fact]:
+) -> list[DetailItem]:
     totals: list[str | Number] = []
     for split, sizes in counts.items():
         total = count(
@@ -116,21 +118,21 @@ def _data_facts(
         )
         totals += [", " if totals else "", f"{split} ", total]
     facts = [
-        Fact("Name", [str(data.get("name", ""))]),
-        Fact("Place", [str(data.get("root", ""))]),
-        Fact(
+        DetailItem("Name", [str(data.get("name", ""))]),
+        DetailItem("Place", [str(data.get("root", ""))]),
+        DetailItem(
             "Classes", [count(len(classes), pointer("data.json", "classes"), "length")]
         ),
-        Fact("Images", totals),
-        Fact("Fingerprint", [str(data.get("fingerprint", ""))[:16]]),
+        DetailItem("Images", totals),
+        DetailItem("Fingerprint", [str(data.get("fingerprint", ""))[:16]]),
     ]
     for key, name in (("bad", "Undecodable files"), ("ignored", "Ignored files")):
         number = count(len(data.get(key) or []), pointer("data.json", key), "length")
-        facts.append(Fact(name, [number]))
+        facts.append(DetailItem(name, [number]))
     return [fact for fact in facts if fact.text not in ([], [""])]
 
 
-def training(run: RunFolder) -> Training | None:
+def training_section(run: RunFolder) -> TrainingSection | None:
     """The curves of a run; None when metrics.jsonl is missing."""
     if not run.metrics:
         return None
@@ -139,19 +141,21 @@ def training(run: RunFolder) -> Training | None:
     if steps:
         line, row = steps[-1]
         number = count(int(row.get("step", 0)), pointer("metrics.jsonl", line, "step"))
-        facts.append(Fact("Steps", [number]))
+        facts.append(DetailItem("Steps", [number]))
         if isinstance(row.get("epoch"), int | float):
             source = pointer("metrics.jsonl", line, "epoch")
             facts.append(
-                Fact("Epochs", [Number(row["epoch"], f"{row['epoch']:g}", source)])
+                DetailItem(
+                    "Epochs", [Number(row["epoch"], f"{row['epoch']:g}", source)]
+                )
             )
     try:
         plot = plots.learning_curves(
             [line.row for line in steps], [line.row for line in measured]
         )
     except DataError:
-        return Training(facts, None, "metrics.jsonl holds no curve to draw.")
-    return Training(facts, figure(plot), "")
+        return TrainingSection(facts, None, "metrics.jsonl holds no curve to draw.")
+    return TrainingSection(facts, svg_picture(plot), "")
 
 
 _MODEL_FACTS = (
@@ -161,7 +165,7 @@ _MODEL_FACTS = (
 )
 
 
-def model(run: RunFolder) -> Model | None:
+def model_section(run: RunFolder) -> ModelSection | None:
     """The model; None when model/config.json is missing."""
     if run.model is None:
         return None
@@ -169,41 +173,44 @@ def model(run: RunFolder) -> Model | None:
     block = run.model.get("vitral")
     block = dict(block) if isinstance(block, dict) else {}
     name = block.pop("model", None) or run.model.get("architecture", "")
-    facts = [Fact("Name", [str(name)])]
+    facts = [DetailItem("Name", [str(name)])]
     for key, label in _MODEL_FACTS:
         value = block.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            facts.append(Fact(label, [large(value, pointer(file, "vitral", key))]))
+            facts.append(
+                DetailItem(label, [large(value, pointer(file, "vitral", key))])
+            )
             del block[key]
     grid = block.pop("patch_grid", None)
     if isinstance(grid, list):
-        facts.append(Fact("Patch grid", [_grid(grid)]))
+        facts.append(DetailItem("Patch grid", [_format_grid(grid)]))
     resize = block.pop("position_resize", None)
     if isinstance(resize, dict):
-        facts.append(Fact("Position table", [_resize(resize)]))
+        facts.append(DetailItem("Position table", [_format_resize(resize)]))
     ledger = block.pop("ledger", None)
     if isinstance(ledger, dict):
-        facts.append(Fact("Weights ledger", _ledger(ledger)))
+        facts.append(DetailItem("Weights ledger", _format_ledger(ledger)))
     elif ledger is not None:
         block["ledger"] = ledger
     weights = run.setting("weights") or "none, from random numbers"
-    facts.append(Fact("Started from", [weights]))
+    facts.append(DetailItem("Started from", [weights]))
     block.pop("classes", None)
-    return Model(facts, flat(block))
+    return ModelSection(facts, flatten(block))
 
 
-def _grid(value: Any) -> str:
+def _format_grid(value: Any) -> str:
     if isinstance(value, list):
         return " × ".join(str(side) for side in value)
     return str(value)
 
 
-def _resize(value: dict[str, Any]) -> str:
-    text = f"resized from {_grid(value.get('from'))} to {_grid(value.get('to'))}"
+def _format_resize(value: dict[str, Any]) -> str:
+    before, after = _format_grid(value.get("from")), _format_grid(value.get("to"))
+    text = f"resized from {before} to {after}"
     return f"{text}, {value['method']}" if value.get("method") else text
 
 
-def _ledger(value: dict[str, Any]) -> Text:
+def _format_ledger(value: dict[str, Any]) -> Text:
     parts: list[str | Number] = []
     for key, part in value.items():
         if isinstance(part, int) and not isinstance(part, bool):
@@ -215,7 +222,7 @@ def _ledger(value: dict[str, Any]) -> Text:
 def versions(run: RunFolder) -> list[tuple[str, str]]:
     """The seed, then every line of environment.json."""
     seed = [("seed", run.setting("seed"))] if run.setting("seed") else []
-    return seed + flat(run.environment or {})
+    return seed + flatten(run.environment or {})
 
 
 def events(run: RunFolder) -> list[tuple[Number, str]]:

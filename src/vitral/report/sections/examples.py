@@ -11,26 +11,26 @@ from PIL import Image
 
 from vitral.errors import ImageError
 from vitral.evaluation import MultiLabel, Prediction
-from vitral.report.images import Picture, thumbnail, tinted, tinted_strip
+from vitral.report.images import Picture, thumbnail, tint_filmstrip, tint_thumbnail
 from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Number, pointer, share
 
 MOST_ERRORS = 24
 MOST_RIGHT = 24
 MOST_RIGHT_A_CLASS = 2
-Images = Callable[[str], Image.Image | None]
+ImageLoader = Callable[[str], Image.Image | None]
 
 
-class Sources(NamedTuple):
+class PictureSources(NamedTuple):
     """From an example's id to a picture; None for a function that there is not."""
 
-    images: Images | None = None
+    images: ImageLoader | None = None
     """The image as it is."""
-    views: Images | None = None
+    views: ImageLoader | None = None
     """The image as it enters the model, which is what a map belongs to."""
 
 
-class Answer(NamedTuple):
+class PredictionExample(NamedTuple):
     """One answer of the model."""
 
     path: str
@@ -38,61 +38,70 @@ class Answer(NamedTuple):
     predicted: str
     confidence: Number
     picture: Picture | None
-    seen: Picture | None
+    map_picture: Picture | None
     """The image under the map of what the model looks at."""
 
 
-class Answers(NamedTuple):
+class PredictionExamples(NamedTuple):
     """Some answers in a split; `note` says what is missing."""
 
     split: str
-    items: list[Answer]
+    items: list[PredictionExample]
     note: str
     with_maps: bool
-    of_clips: bool = False
+    has_frames: bool = False
     """Whether what is seen is a strip of frames, which shows the input as well."""
 
 
-def chosen(run: RunFolder) -> list[Prediction]:
+def select_examples(run: RunFolder) -> list[Prediction]:
     """Every answer that a report shows: the worst errors, then the right ones."""
-    table = run.predictions.get(run.headline or "", ())
-    return [table[i] for i in [*_worst(table), *_right(table, _classes(run))]]
+    table = run.predictions.get(run.headline_split or "", ())
+    return [
+        table[i]
+        for i in [*_worst_indices(table), *_correct_indices(table, _classes(run))]
+    ]
 
 
-def worst_errors(run: RunFolder, sources: Sources, budget: int) -> Answers | None:
+def worst_errors(
+    run: RunFolder, sources: PictureSources, budget: int
+) -> PredictionExamples | None:
     """The most confident wrong answers, with pictures until `budget` characters."""
-    split, table = run.headline, _table(run)
+    split, table = run.headline_split, _table(run)
     if split is None:
         return None
     if table is None:
-        return Answers(split, [], _no_table(run, split), False)
-    places = _worst(table)
+        return PredictionExamples(split, [], _missing_table_note(run, split), False)
+    places = _worst_indices(table)
     if not places:
-        return Answers(split, [], "No decoded image was answered wrongly.", False)
-    return _answers(run, split, places, sources, budget)
+        return PredictionExamples(
+            split, [], "No decoded image was answered wrongly.", False
+        )
+    return _build_examples(run, split, places, sources, budget)
 
 
-def right_answers(run: RunFolder, sources: Sources, budget: int) -> Answers | None:
+def correct_examples(
+    run: RunFolder, sources: PictureSources, budget: int
+) -> PredictionExamples | None:
     """The most confident right answers of each class, with pictures as above."""
-    split, table = run.headline, _table(run)
+    split, table = run.headline_split, _table(run)
     if split is None:
         return None
     if table is None:
-        return Answers(split, [], _no_table(run, split), False)
-    places = _right(table, _classes(run))
+        return PredictionExamples(split, [], _missing_table_note(run, split), False)
+    places = _correct_indices(table, _classes(run))
     if not places:
-        return Answers(split, [], "No image was answered rightly.", False)
-    found = _answers(run, split, places, sources, budget)
+        return PredictionExamples(split, [], "No image was answered rightly.", False)
+    found = _build_examples(run, split, places, sources, budget)
     if not any(item.picture for item in found.items):
-        return Answers(split, [], "No picture of them can be had.", False)
+        return PredictionExamples(split, [], "No picture of them can be had.", False)
     return found
 
 
 def _table(run: RunFolder) -> tuple[Prediction, ...] | None:
-    return run.predictions.get(run.headline or "")
+    return run.predictions.get(run.headline_split or "")
 
 
-def _no_table(run: RunFolder, split: str) -> str:
+def _missing_table_note(run: RunFolder, split: str) -> str:
     if isinstance(run.results[split], MultiLabel):
         return (
             "A run with several labels an image keeps no row per image, so no single "
@@ -102,62 +111,66 @@ def _no_table(run: RunFolder, split: str) -> str:
 
 
 def _classes(run: RunFolder) -> Sequence[str]:
-    result = run.results.get(run.headline or "")
+    result = run.results.get(run.headline_split or "")
     return [row.name for row in result.per_class] if result is not None else []
 
 
-def _worst(table: Sequence[Prediction]) -> list[int]:
+def _worst_indices(table: Sequence[Prediction]) -> list[int]:
     """The rows of wrong answers, the most confident ones first."""
     wrong = (i for i, row in enumerate(table) if not row.correct)
-    return _by_confidence(table, wrong)[:MOST_ERRORS]
+    return _sort_by_confidence(table, wrong)[:MOST_ERRORS]
 
 
-def _right(table: Sequence[Prediction], classes: Sequence[str]) -> list[int]:
+def _correct_indices(table: Sequence[Prediction], classes: Sequence[str]) -> list[int]:
     """Rows of right answers, class by class: evenly chosen where there are many."""
     rows: dict[str, list[int]] = {name: [] for name in classes}
-    for i in _by_confidence(table, (i for i, row in enumerate(table) if row.correct)):
+    for i in _sort_by_confidence(
+        table, (i for i, row in enumerate(table) if row.correct)
+    ):
         rows.setdefault(table[i].label, []).append(i)
     taken: dict[str, list[int]] = {name: [] for name in rows}
     for place in range(MOST_RIGHT_A_CLASS):
         left = MOST_RIGHT - sum(map(len, taken.values()))
         having = [name for name, some in rows.items() if len(some) > place]
-        for name in _evenly(having, left):
+        for name in _pick_evenly(having, left):
             taken[name].append(rows[name][place])
     return [i for some in taken.values() for i in some]
 
 
-def _by_confidence(table: Sequence[Prediction], rows: Iterable[int]) -> list[int]:
+def _sort_by_confidence(table: Sequence[Prediction], rows: Iterable[int]) -> list[int]:
     decoded = [i for i in rows if table[i].confidence is not None]
     return sorted(decoded, key=lambda i: (-(table[i].confidence or 0.0), table[i].path))
 
 
-def _evenly(names: list[str], number: int) -> list[str]:
+def _pick_evenly(names: list[str], number: int) -> list[str]:
     if len(names) <= number:
         return names
     return [names[i * len(names) // number] for i in range(number)]
 
 
-def _answers(
-    run: RunFolder, split: str, places: list[int], sources: Sources, budget: int
-) -> Answers:
+def _build_examples(
+    run: RunFolder, split: str, places: list[int], sources: PictureSources, budget: int
+) -> PredictionExamples:
     items = []
     for i in places:
         row = run.predictions[split][i]
         pictures: list[Picture | None] = []
-        for made in (_picture(row, sources), _seen(run, row, sources)):
+        for made in (_picture(row, sources), _map_picture(run, row, sources)):
             fits = made is not None and len(made.source) <= budget
             budget -= len(made.source) if made is not None and fits else 0
             pictures.append(made if fits else None)
         source = pointer(f"predictions/{split}.csv", i, "confidence")
         number = share(row.confidence, source)
-        items.append(Answer(row.path, row.label, row.predicted, number, *pictures))
-    of_clips = run.inspected is not None and run.inspected.of_clips
-    with_maps = any(item.seen for item in items)
-    return Answers(split, items, "", with_maps, of_clips and with_maps)
+        items.append(
+            PredictionExample(row.path, row.label, row.predicted, number, *pictures)
+        )
+    of_clips = run.inspection is not None and run.inspection.has_frames
+    with_maps = any(item.map_picture for item in items)
+    return PredictionExamples(split, items, "", with_maps, of_clips and with_maps)
 
 
-def _picture(row: Prediction, sources: Sources) -> Picture | None:
-    image = _image(sources.images, row.path)
+def _picture(row: Prediction, sources: PictureSources) -> Picture | None:
+    image = _load_image(sources.images, row.path)
     if row.correct:
         alt = f"{row.path}: a {row.label}"
     else:
@@ -165,16 +178,20 @@ def _picture(row: Prediction, sources: Sources) -> Picture | None:
     return None if image is None else thumbnail(image, alt)
 
 
-def _seen(run: RunFolder, row: Prediction, sources: Sources) -> Picture | None:
-    found = run.inspected
+def _map_picture(
+    run: RunFolder, row: Prediction, sources: PictureSources
+) -> Picture | None:
+    found = run.inspection
     heat = found.maps.get(row.path) if found is not None else None
-    image = None if heat is None else _image(sources.views, row.path)
+    image = None if heat is None else _load_image(sources.views, row.path)
     if heat is None or image is None:
         return None
-    return tinted(image, heat) if heat.ndim == 2 else tinted_strip(image, heat)
+    return (
+        tint_thumbnail(image, heat) if heat.ndim == 2 else tint_filmstrip(image, heat)
+    )
 
 
-def _image(find: Images | None, path: str) -> Image.Image | None:
+def _load_image(find: ImageLoader | None, path: str) -> Image.Image | None:
     try:
         return find(path) if find is not None else None
     except (OSError, ImageError):

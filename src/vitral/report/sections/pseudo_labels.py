@@ -20,17 +20,17 @@ from PIL import Image
 from vitral import plots
 from vitral.atomic_io import write_atomic
 from vitral.evaluation import wilson
-from vitral.report.images import Picture, figure, thumbnail
+from vitral.report.images import Picture, svg_picture, thumbnail
 
 PAGE = "report.html"
 PNG = "overview.png"
-SHOWN = 6
+IMAGES_PER_GROUP = 6
 """Images in each of the three groups of a class."""
 MOST_CLASSES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class PseudoFacts:
+class PseudoLabelReport:
     """What the page speaks of; arrays have one value an image, or one a class."""
 
     title: str
@@ -54,7 +54,7 @@ class PseudoFacts:
         return self.copies > 0
 
 
-class Shown(NamedTuple):
+class PseudoLabelImage(NamedTuple):
     """One image of the grid."""
 
     picture: Picture | None
@@ -64,19 +64,19 @@ class Shown(NamedTuple):
     """The true class of a wrong answer; empty for a right one, or one unknown."""
 
 
-class Group(NamedTuple):
+class ImageGroup(NamedTuple):
     name: str
-    images: list[Shown]
+    images: list[PseudoLabelImage]
 
 
-class ClassRow(NamedTuple):
+class PseudoClassRow(NamedTuple):
     name: str
     numbers: list[str]
-    groups: list[Group]
+    groups: list[ImageGroup]
 
 
 def write_pseudo_page(
-    folder: Path, facts: PseudoFacts, image: Callable[[str], Image.Image | None]
+    folder: Path, facts: PseudoLabelReport, image: Callable[[str], Image.Image | None]
 ) -> Path:
     """report.html and overview.png in `folder`; gives the page.
 
@@ -92,7 +92,7 @@ def write_pseudo_page(
         sentence=_sentence(facts),
         subtitle=[f"teacher {facts.teacher}", f"images {facts.unlabelled}"],
         remarks=_remarks(facts),
-        plot=figure(plot),
+        plot=svg_picture(plot),
         rows=_rows(facts, image),
         omitted=max(0, len(facts.classes) - MOST_CLASSES),
         knows_truth=facts.truth is not None,
@@ -105,7 +105,7 @@ def write_pseudo_page(
     return folder / PAGE
 
 
-def _plot(facts: PseudoFacts) -> plots.Plot:
+def _plot(facts: PseudoLabelReport) -> plots.Plot:
     number = len(facts.classes)
     known = facts.truth is not None and bool((facts.truth >= 0).all())
     return plots.pseudo_labels(
@@ -120,7 +120,7 @@ def _plot(facts: PseudoFacts) -> plots.Plot:
     )
 
 
-def _sentence(facts: PseudoFacts) -> str:
+def _sentence(facts: PseudoLabelReport) -> str:
     kept, number = int(facts.used.sum()), len(facts.paths)
     text = f"Of {number:,} unlabelled images {kept:,} are learned from"
     if facts.truth is None:
@@ -135,7 +135,7 @@ def _sentence(facts: PseudoFacts) -> str:
     )
 
 
-def _remarks(facts: PseudoFacts) -> list[str]:
+def _remarks(facts: PseudoLabelReport) -> list[str]:
     sure = facts.confidence >= facts.threshold
     unsure = int((~sure).sum())
     over = int((sure & ~facts.used).sum())
@@ -170,31 +170,38 @@ def _remarks(facts: PseudoFacts) -> list[str]:
 
 
 def _rows(
-    facts: PseudoFacts, image: Callable[[str], Image.Image | None]
-) -> list[ClassRow]:
+    facts: PseudoLabelReport, image: Callable[[str], Image.Image | None]
+) -> list[PseudoClassRow]:
     rows = []
     for index, name in list(enumerate(facts.classes))[:MOST_CLASSES]:
         own = np.flatnonzero(facts.label == index)
         own = own[np.argsort(-facts.confidence[own], kind="stable")]
         kept, left = own[facts.used[own]], own[~facts.used[own]]
         # Never the same image as one of the surest and of the least sure.
-        least = kept[max(len(kept) - SHOWN, min(SHOWN, len(kept))) :]
+        least = kept[
+            max(len(kept) - IMAGES_PER_GROUP, min(IMAGES_PER_GROUP, len(kept))) :
+        ]
         numbers = [f"{len(own):,} answered", f"{len(kept):,} kept"]
         numbers.append(f"{int(facts.copies[own].sum()):,} in an epoch")
         groups = [
-            Group("kept, most sure", _shown(facts, kept[:SHOWN], image)),
-            Group("kept, least sure", _shown(facts, least, image)),
-            Group("left, the surest of them", _shown(facts, left[:SHOWN], image)),
+            ImageGroup(
+                "kept, most sure", _group_images(facts, kept[:IMAGES_PER_GROUP], image)
+            ),
+            ImageGroup("kept, least sure", _group_images(facts, least, image)),
+            ImageGroup(
+                "left, the surest of them",
+                _group_images(facts, left[:IMAGES_PER_GROUP], image),
+            ),
         ]
-        rows.append(ClassRow(name, numbers, groups))
+        rows.append(PseudoClassRow(name, numbers, groups))
     return rows
 
 
-def _shown(
-    facts: PseudoFacts,
+def _group_images(
+    facts: PseudoLabelReport,
     rows: Int[np.ndarray, " shown"],
     image: Callable[[str], Image.Image | None],
-) -> list[Shown]:
+) -> list[PseudoLabelImage]:
     shown = []
     for row in rows:
         path, found = facts.paths[row], image(facts.paths[row])
@@ -205,7 +212,7 @@ def _shown(
             alt = f"{path}, answered {facts.classes[facts.label[row]]}"
             picture = thumbnail(found, alt)
         confidence = f"{100 * facts.confidence[row]:.1f}{plots.style.PERCENT}"
-        shown.append(Shown(picture, path, confidence, wrong))
+        shown.append(PseudoLabelImage(picture, path, confidence, wrong))
     return shown
 
 

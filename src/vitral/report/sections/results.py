@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from vitral import plots
 from vitral.evaluation import Classification, ClassRow, Interval, LabelRow, MultiLabel
-from vitral.report.images import Picture, figure
+from vitral.report.images import Picture, svg_picture
 from vitral.report.load_run import RunFolder
 from vitral.report.numbers import (
     NONE,
@@ -29,7 +29,7 @@ class Bar(NamedTuple):
     value: float
 
 
-class Cell(NamedTuple):
+class MetricCell(NamedTuple):
     """A number of the summary with its interval, if it has one."""
 
     number: Number
@@ -41,7 +41,7 @@ class SummaryRow(NamedTuple):
 
     name: str
     note: str
-    cells: list[Cell | None]
+    cells: list[MetricCell | None]
 
 
 class ClassLine(NamedTuple):
@@ -62,7 +62,7 @@ class ClassTable(NamedTuple):
     left_out: int
 
 
-class Results(NamedTuple):
+class ResultsSection(NamedTuple):
     """Everything the section "Results" shows."""
 
     splits: list[str]
@@ -70,7 +70,7 @@ class Results(NamedTuple):
     table: ClassTable
     figures: list[Picture]
     note: str
-    chosen_on: list[str]
+    selection_splits: list[str]
     """The splits among them that the best model was chosen by."""
 
 
@@ -92,9 +92,9 @@ _MEASURES = (
 )
 
 
-def results(run: RunFolder, most_rows: int) -> Results | None:
+def results_section(run: RunFolder, most_rows: int) -> ResultsSection | None:
     """The tables and figures of a run; None when nothing was measured."""
-    split = run.headline
+    split = run.headline_split
     if split is None:
         return None
     result = run.results[split]
@@ -103,17 +103,19 @@ def results(run: RunFolder, most_rows: int) -> Results | None:
         matrix = result.confusion_matrix()
         if matrix.sum():
             figures = [
-                figure(plots.confusion(matrix, result.classes)),
-                figure(plots.reliability(result.reliability)),
+                svg_picture(plots.confusion(matrix, result.classes)),
+                svg_picture(plots.reliability(result.reliability)),
             ]
-        note = _about_confidence(result)
-    return Results(
+        note = _calibration_note(result)
+    return ResultsSection(
         splits=list(run.results),
         summary=_summary(run),
         table=_class_table(result, split, most_rows),
         figures=figures,
         note=note,
-        chosen_on=[split for split in run.results if split in run.chosen_on],
+        selection_splits=[
+            split for split in run.results if split in run.selection_splits
+        ],
     )
 
 
@@ -123,14 +125,16 @@ def _summary(run: RunFolder) -> list[SummaryRow]:
             "Images",
             "undecodable ones included",
             [
-                Cell(count(result.n, pointer(f"predictions/{split}.json", "n")), [])
+                MetricCell(
+                    count(result.n, pointer(f"predictions/{split}.json", "n")), []
+                )
                 for split, result in run.results.items()
             ],
         )
     ]
     for field, name, note in _MEASURES:
         cells = [
-            _cell(result, field, f"predictions/{split}.json")
+            _metric_cell(result, field, f"predictions/{split}.json")
             for split, result in run.results.items()
         ]
         if any(cells):
@@ -138,19 +142,21 @@ def _summary(run: RunFolder) -> list[SummaryRow]:
     return rows
 
 
-def _cell(result: Classification | MultiLabel, field: str, file: str) -> Cell | None:
+def _metric_cell(
+    result: Classification | MultiLabel, field: str, file: str
+) -> MetricCell | None:
     value = getattr(result, field, None)
     if value is None:
         return None
     source = pointer(file, field)
     if field in ("ece", "nll"):
-        return Cell(decimal(value, source), [])
+        return MetricCell(decimal(value, source), [])
     limits = getattr(result, f"{field}_interval", None)
     text = interval(limits, f"{source}_interval") if limits else []
-    return Cell(share(value, source), text)
+    return MetricCell(share(value, source), text)
 
 
-def _about_confidence(result: Classification) -> str:
+def _calibration_note(result: Classification) -> str:
     if result.ece is None:
         return "No image could be decoded, so there is no confidence to judge."
     gap = sum(

@@ -15,7 +15,7 @@ FILE = "representation.json"
 WIDEST = 900  # CSS pixels
 
 
-class Line(NamedTuple):
+class RepresentationRow(NamedTuple):
     """One split: images, loss, and the neighbours' share where there are classes."""
 
     split: str
@@ -25,26 +25,26 @@ class Line(NamedTuple):
     interval: Text
 
 
-class Representation(NamedTuple):
+class RepresentationSection(NamedTuple):
     """The results of a run without labels as the template sees them."""
 
-    lines: list[Line]
+    lines: list[RepresentationRow]
     picture: Picture | None
 
 
-def representation(run: RunFolder) -> Representation | None:
+def representation_section(run: RunFolder) -> RepresentationSection | None:
     """None where a run was measured by its answers."""
     if run.representation is None:
         return None
     splits: dict[str, Any] = run.representation.get("splits") or {}
-    lines = [_line(split, splits[split]) for split in splits]
-    return Representation(lines, _picture(run.reconstructions))
+    lines = [_representation_row(split, splits[split]) for split in splits]
+    return RepresentationSection(lines, _picture(run.reconstructions))
 
 
-def sentence(run: RunFolder) -> Text:
+def representation_sentence(run: RunFolder) -> Text:
     """The main sentence: the loss, and what neighbours know."""
     assert run.representation is not None
-    found = representation(run)
+    found = representation_section(run)
     name = str(run.representation.get("objective", "")).replace("_", " ")
     begin = f"This model was trained without labels ({name}) and answers no classes: "
     if found is None or not found.lines:
@@ -69,15 +69,15 @@ def sentence(run: RunFolder) -> Text:
     ]
 
 
-def _line(split: str, values: dict[str, Any]) -> Line:
+def _representation_row(split: str, values: dict[str, Any]) -> RepresentationRow:
     where = pointer(FILE, "splits", split)
     images = count(int(values["n"]), f"{where}/n")
     loss = decimal(values["loss"], f"{where}/loss", 4)
     probe = values.get("knn")
     if probe is None:
-        return Line(split, images, loss, None, [])
+        return RepresentationRow(split, images, loss, None, [])
     low, high = probe["interval"]
-    return Line(
+    return RepresentationRow(
         split,
         images,
         loss,

@@ -1,8 +1,15 @@
 """HTTP below the application: parsing limits, fair turns, uploads."""
 
 from vitral.serve.http import limits, multipart
-from vitral.serve.http.fair_scheduler import Turns
-from vitral.serve.http.middleware import Watch
-from vitral.serve.http.protocol import HEAD_BYTES, Protocol
+from vitral.serve.http.fair_scheduler import FairScheduler
+from vitral.serve.http.middleware import RequestMiddleware
+from vitral.serve.http.protocol import HEAD_BYTES, HTTPProtocol
 
-__all__ = ["HEAD_BYTES", "Protocol", "Turns", "Watch", "limits", "multipart"]
+__all__ = [
+    "HEAD_BYTES",
+    "FairScheduler",
+    "HTTPProtocol",
+    "RequestMiddleware",
+    "limits",
+    "multipart",
+]

@@ -5,23 +5,23 @@ from collections import deque
 from collections.abc import Callable
 
 
-class Turns:
+class FairScheduler:
     """One at a time in each round of the loop, so that their number slows nobody."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
 
-    def add(self, go_on: Callable[[], None]) -> None:
+    def add(self, callback: Callable[[], None]) -> None:
         """Call it when its turn has come."""
         if not self._waiting:
             self._next_round()
-        self._waiting.append(go_on)
+        self._waiting.append(callback)
 
-    def _one(self) -> None:
+    def _run_next(self) -> None:
         go_on = self._waiting.popleft()
         if self._waiting:
             self._next_round()
         go_on()
 
     def _next_round(self) -> None:
-        asyncio.get_running_loop().call_soon(self._one)
+        asyncio.get_running_loop().call_soon(self._run_next)

@@ -7,12 +7,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from vitral.serve.errors import Problem
+from vitral.serve.errors import HTTPError
 
 Receive = Callable[[], Awaitable[Any]]
 
-_FORMS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
-_TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
+_TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _DISCARD_SECONDS = 1.0
 
 
@@ -23,42 +23,42 @@ class ClientGone(Exception):
 class Budget:
     """Bytes of all bodies that are held at a time."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.held = 0
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
 
-    def take(self, number: int) -> None:
+    def acquire(self, size: int) -> None:
         """Raises Problem when it would be more than is allowed."""
-        if self.held + number > self.most:
-            raise Problem(
+        if self.used + size > self.limit:
+            raise HTTPError(
                 503,
                 "busy",
-                f"The server holds {self.held:,} bytes of requests already and takes "
-                f"at most {self.most:,}. Send the image again later.",
+                f"The server holds {self.used:,} bytes of requests already and takes "
+                f"at most {self.limit:,}. Send the image again later.",
                 retry_after=1,
                 close=True,
             )
-        self.held += number
+        self.used += size
 
-    def give_back(self, number: int) -> None:
-        self.held -= number
+    def release(self, size: int) -> None:
+        self.used -= size
 
 
 def is_image(content: bytes) -> bool:
     """Whether the first bytes are those of a format that vitral decodes."""
     if content[:4] == b"RIFF":
         return content[8:12] == b"WEBP"
-    return content.startswith(_FORMS) or content.startswith(_TIFF)
+    return content.startswith(_SIGNATURES) or content.startswith(_TIFF_SIGNATURES)
 
 
 def require_image(content: bytes) -> None:
     """Raises Problem (415, or 400 for no bytes) unless it begins as an image does."""
     if not content:
-        raise Problem(
+        raise HTTPError(
             400, "empty_image", "The image has no bytes. Send the content of a file."
         )
     if not is_image(content):
-        raise Problem(
+        raise HTTPError(
             415,
             "unsupported_image",
             "The content does not begin as a JPEG, PNG, WEBP, BMP, GIF or TIFF image "
@@ -73,7 +73,7 @@ def media_type(headers: Mapping[str, str]) -> str:
         Problem: 411, 415: a body of unknown length, packed, or of another kind.
     """
     if "content-length" not in headers and "transfer-encoding" not in headers:
-        raise Problem(
+        raise HTTPError(
             411,
             "length_required",
             "The request has no body that HTTP could find: it needs Content-Length, or "
@@ -81,7 +81,7 @@ def media_type(headers: Mapping[str, str]) -> str:
         )
     packed = headers.get("content-encoding", "identity").strip().lower()
     if packed not in ("", "identity"):
-        raise Problem(
+        raise HTTPError(
             415,
             "unsupported_encoding",
             f"Content-Encoding {packed[:40]!r} is not taken: images are packed "
@@ -92,7 +92,7 @@ def media_type(headers: Mapping[str, str]) -> str:
         return "form"
     if kind in ("", "application/octet-stream") or kind.startswith("image/"):
         return "image"
-    raise Problem(
+    raise HTTPError(
         415,
         "unsupported_media_type",
         f"Content-Type {kind[:60]!r} is not taken: send image bytes with "
@@ -101,7 +101,7 @@ def media_type(headers: Mapping[str, str]) -> str:
     )
 
 
-def declared_length(headers: Mapping[str, str], most: int) -> int:
+def declared_length(headers: Mapping[str, str], max_bytes: int) -> int:
     """What Content-Length says; 0 where it says nothing.
 
     Raises:
@@ -109,13 +109,13 @@ def declared_length(headers: Mapping[str, str], most: int) -> int:
     """
     # The parser has refused what is not a number.
     length = int(headers.get("content-length", "0"))
-    if length > most:
-        raise _too_large(most, f"says that it has {length:,}")
+    if length > max_bytes:
+        raise _too_large(max_bytes, f"says that it has {length:,}")
     return length
 
 
 async def read_body(
-    receive: Receive, *, most: int, seconds: float, budget: Budget
+    receive: Receive, *, max_bytes: int, seconds: float, budget: Budget
 ) -> bytes:
     """The whole body. What was taken from `budget` is given back by the caller.
 
@@ -133,16 +133,16 @@ async def read_body(
                     raise ClientGone
                 piece = message.get("body", b"")
                 if piece:
-                    budget.take(len(piece))
+                    budget.acquire(len(piece))
                     size += len(piece)
                     pieces.append(piece)
-                if size > most:
-                    raise _too_large(most, "has more")
+                if size > max_bytes:
+                    raise _too_large(max_bytes, "has more")
                 if not message.get("more_body", False):
                     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     except TimeoutError:
-        budget.give_back(size)
-        raise Problem(
+        budget.release(size)
+        raise HTTPError(
             408,
             "slow_body",
             f"The body did not arrive within {seconds:g} seconds: {size:,} bytes came. "
@@ -150,11 +150,11 @@ async def read_body(
             close=True,
         ) from None
     except BaseException:
-        budget.give_back(size)
+        budget.release(size)
         raise
 
 
-async def discard(receive: Receive, most: int) -> bool:
+async def discard(receive: Receive, max_bytes: int) -> bool:
     """Read on for a moment without keeping anything; whether the body ended.
 
     A connection that is closed while bytes arrive is reset, and the client would not
@@ -163,7 +163,7 @@ async def discard(receive: Receive, most: int) -> bool:
     size = 0
     try:
         async with asyncio.timeout(_DISCARD_SECONDS):
-            while size <= most:
+            while size <= max_bytes:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     return False
@@ -175,11 +175,11 @@ async def discard(receive: Receive, most: int) -> bool:
     return False
 
 
-def _too_large(most: int, says: str) -> Problem:
-    return Problem(
+def _too_large(max_bytes: int, says: str) -> HTTPError:
+    return HTTPError(
         413,
         "too_large",
-        f"The body {says} bytes; at most {most:,} are taken. Send a smaller "
+        f"The body {says} bytes; at most {max_bytes:,} are taken. Send a smaller "
         "image: the model shrinks it anyway.",
         close=True,
     )

@@ -5,11 +5,11 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from vitral.serve.errors import body
+from vitral.serve.errors import error_body
 from vitral.serve.metrics import Metrics
 
-_ID = re.compile(rb"[\w.:-]{1,64}")
-_ALWAYS = [
+_REQUEST_ID = re.compile(rb"[\w.:-]{1,64}")
+_DEFAULT_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
@@ -20,7 +20,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-class Watch:
+class RequestMiddleware:
     """The outermost layer of the application."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Watch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request_id = _id(scope["headers"])
+        request_id = _get_request_id(scope["headers"])
         scope["request_id"] = request_id.decode()
         status = 500
 
@@ -49,7 +49,7 @@ class Watch:
                 status = message["status"]
                 headers = [
                     *message.get("headers", ()),
-                    *_ALWAYS,
+                    *_DEFAULT_HEADERS,
                     (b"x-request-id", request_id),
                 ]
                 if self.draining:
@@ -70,7 +70,7 @@ class Watch:
             self.metrics.requests[path, status] += 1
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
-        content = body(
+        content = error_body(
             "stopping",
             "The server is stopping and takes no new images. Ask another one.",
             scope["request_id"],
@@ -85,9 +85,9 @@ class Watch:
         await send({"type": "http.response.body", "body": content})
 
 
-def _id(headers: list[tuple[bytes, bytes]]) -> bytes:
+def _get_request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
     """The client's own id of the request where it is plain, else a new one."""
     for name, value in headers:
-        if name == b"x-request-id" and _ID.fullmatch(value):
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return value
     return secrets.token_hex(8).encode()

@@ -8,10 +8,10 @@ while a large body is searched: bytes that almost are boundaries take 3 ms a meg
 import asyncio
 import re
 
-from vitral.serve.errors import Problem
+from vitral.serve.errors import HTTPError
 
-MOST_PARTS = 8
-_STRETCH = 262_144
+MAX_PARTS = 8
+_SEARCH_BYTES = 262_144
 """Bytes that are searched at a time."""
 _HEAD_BYTES = 8192
 _BOUNDARY = re.compile(
@@ -20,68 +20,70 @@ _BOUNDARY = re.compile(
 _NAME = re.compile(rb';\s*name=(?:"([^"]*)"|([^;\s"]+))', re.I)
 
 
-async def image_of(content: bytes, content_type: str) -> bytes:
+async def extract_image(content: bytes, content_type: str) -> bytes:
     """The bytes of the one field `image`.
 
     Raises:
         Problem: 400: the form is broken, has no such field, several, or many parts.
     """
     found = [
-        value for name, value in await _parts(content, content_type) if name == b"image"
+        value
+        for name, value in await _parse_parts(content, content_type)
+        if name == b"image"
     ]
     if not found:
-        raise _refused("The form has no field `image`. Put the file there")
+        raise _form_error("The form has no field `image`. Put the file there")
     if len(found) > 1:
-        raise _refused(
+        raise _form_error(
             f"The form has {len(found)} fields `image`. Send one request an image: "
             "those of several requests are computed together"
         )
     return found[0]
 
 
-async def _parts(content: bytes, content_type: str) -> list[tuple[bytes, bytes]]:
+async def _parse_parts(content: bytes, content_type: str) -> list[tuple[bytes, bytes]]:
     boundary = _BOUNDARY.search(content_type)
     if boundary is None:
-        raise _refused("Content-Type multipart/form-data names no usable boundary")
+        raise _form_error("Content-Type multipart/form-data names no usable boundary")
     mark = b"--" + (boundary[1] or boundary[2]).encode("latin-1", "replace")
     if content.startswith(mark):
         at = len(mark)
     else:
         start = await _find(content, b"\r\n" + mark, 0)
         if start < 0:
-            raise _refused("The boundary that Content-Type names is not in the body")
+            raise _form_error("The boundary that Content-Type names is not in the body")
         at = start + 2 + len(mark)
     parts: list[tuple[bytes, bytes]] = []
     while not content.startswith(b"--", at):
         if not content.startswith(b"\r\n", at):
-            raise _refused("A boundary of the form is not followed by a new line")
+            raise _form_error("A boundary of the form is not followed by a new line")
         end = await _find(content, b"\r\n" + mark, at)
         if end < 0:
-            raise _refused("The form ends before its last boundary")
-        if len(parts) == MOST_PARTS:
-            raise _refused(f"The form has more than {MOST_PARTS} parts")
-        parts.append(_part(content, at + 2, end))
+            raise _form_error("The form ends before its last boundary")
+        if len(parts) == MAX_PARTS:
+            raise _form_error(f"The form has more than {MAX_PARTS} parts")
+        parts.append(_parse_part(content, at + 2, end))
         at = end + 2 + len(mark)
     return parts
 
 
-async def _find(content: bytes, wanted: bytes, start: int) -> int:
+async def _find(content: bytes, pattern: bytes, start: int) -> int:
     """As `bytes.find`, with a turn for others after every stretch."""
-    for begin in range(start, len(content), _STRETCH):
-        end = begin + _STRETCH + len(wanted) - 1
-        found = content.find(wanted, begin, end)
+    for begin in range(start, len(content), _SEARCH_BYTES):
+        end = begin + _SEARCH_BYTES + len(pattern) - 1
+        found = content.find(pattern, begin, end)
         if found >= 0:
             return found
         await asyncio.sleep(0)
     return -1
 
 
-def _part(content: bytes, start: int, end: int) -> tuple[bytes, bytes]:
+def _parse_part(content: bytes, start: int, end: int) -> tuple[bytes, bytes]:
     if content.startswith(b"\r\n", start):
         return b"", content[start + 2 : end]
     gap = content.find(b"\r\n\r\n", start, min(end, start + _HEAD_BYTES))
     if gap < 0:
-        raise _refused("A part of the form has no end of its headers")
+        raise _form_error("A part of the form has no end of its headers")
     name = b""
     for line in content[start:gap].split(b"\r\n"):
         key, _, value = line.partition(b":")
@@ -91,8 +93,8 @@ def _part(content: bytes, start: int, end: int) -> tuple[bytes, bytes]:
     return name, content[gap + 4 : end]
 
 
-def _refused(reason: str) -> Problem:
-    return Problem(
+def _form_error(reason: str) -> HTTPError:
+    return HTTPError(
         400,
         "bad_form",
         f"{reason}: `curl -F image=@photo.jpg URL/predict` shows what is expected.",

@@ -13,9 +13,9 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from vitral.serve.errors import body
-from vitral.serve.http.fair_scheduler import Turns
-from vitral.serve.http.transport import Transport, cancelled
+from vitral.serve.errors import error_body
+from vitral.serve.http.fair_scheduler import FairScheduler
+from vitral.serve.http.transport import Transport, cancel_timer
 from vitral.serve.settings import Settings
 
 HEAD_BYTES = 16384
@@ -23,29 +23,29 @@ HEAD_BYTES = 16384
 HEAD_LINES = 101
 """The first one and 100 headers: h11 takes 5 microseconds for each."""
 READ_BYTES = 16384
-PORTION = 32
+EVENTS_PER_TURN = 32
 """Pieces of requests (heads, chunks, ends) of one connection that are looked at before
 the others have their turn: half a millisecond, where a read could hold 2,700."""
 _WRITE_SECONDS = 20.0
 _BLANK = re.compile(rb"\n\r?\n")
-_PHRASES = {
+_REASON_PHRASES = {
     400: b"Bad Request",
     408: b"Request Timeout",
     503: b"Service Unavailable",
 }
 
 
-class Protocol(H11Protocol):
+class HTTPProtocol(H11Protocol):
     """One connection."""
 
     settings: Settings
     """Set on a subclass, as `turns`, since uvicorn makes the instances."""
-    turns: Turns
+    turns: FairScheduler
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.conn: _Portions = _Portions(h11.SERVER, HEAD_BYTES)
-        self._waits = False
+        self.conn: _BoundedConnection = _BoundedConnection(h11.SERVER, HEAD_BYTES)
+        self._is_waiting = False
         """For its turn, with its reading held."""
         self._refused = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -64,19 +64,19 @@ class Protocol(H11Protocol):
                 "Connect again later.",
             )
             return
-        self._await_head()
+        self._start_header_timer()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
-            self._outer.drop(len(data))
+            self._outer.discard(len(data))
             return
         super().data_received(data)
-        self._watch_head()
+        self._update_header_timer()
 
     def handle_events(self) -> None:
-        if self._waits:
+        if self._is_waiting:
             return
-        if self.conn.their_state is h11.IDLE and self._head_is_long():
+        if self.conn.their_state is h11.IDLE and self._has_too_many_headers():
             self._refuse(
                 400,
                 "bad_request",
@@ -84,27 +84,27 @@ class Protocol(H11Protocol):
                 "are needed.",
             )
             return
-        self.conn.left = PORTION
+        self.conn.events_left = EVENTS_PER_TURN
         super().handle_events()
-        if not self.conn.left:
-            self._wait_for_turn()
+        if not self.conn.events_left:
+            self._yield_to_others()
 
-    def _wait_for_turn(self) -> None:
-        if not self._waits:
-            self._waits = True
-            self._outer.hold()
-            self.turns.add(self._go_on)
+    def _yield_to_others(self) -> None:
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._outer.pause()
+            self.turns.add(self._resume)
 
-    def _go_on(self) -> None:
-        self._waits = False
+    def _resume(self) -> None:
+        self._is_waiting = False
         if self.transport.is_closing():
             return
         self.handle_events()
-        if not self._waits:
-            self._outer.release()
-            self._watch_head()
+        if not self._is_waiting:
+            self._outer.resume()
+            self._update_header_timer()
 
-    def _head_is_long(self) -> bool:
+    def _has_too_many_headers(self) -> bool:
         begun = self.conn.trailing_data[0]
         end = _BLANK.search(begun)
         return begun.count(b"\n", 0, end.end() - 1 if end else None) > HEAD_LINES
@@ -115,14 +115,14 @@ class Protocol(H11Protocol):
             self.transport.close()
         # Who has sent his next request already waits for his turn with it.
         if self.conn.trailing_data[0]:
-            self._wait_for_turn()
+            self._yield_to_others()
         super().on_response_complete()
-        self._watch_head()
+        self._update_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._outer.end()
-        self._head_timer = cancelled(self._head_timer)
-        self._write_timer = cancelled(self._write_timer)
+        self._outer.close_timer()
+        self._head_timer = cancel_timer(self._head_timer)
+        self._write_timer = cancel_timer(self._write_timer)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -131,7 +131,7 @@ class Protocol(H11Protocol):
         self._write_timer = self.loop.call_later(_WRITE_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        self._write_timer = cancelled(self._write_timer)
+        self._write_timer = cancel_timer(self._write_timer)
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
@@ -147,19 +147,19 @@ class Protocol(H11Protocol):
         unread = self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or self._refused
         return unread and len(self.connections) < 2 * self.settings.max_connections
 
-    def _watch_head(self) -> None:
+    def _update_header_timer(self) -> None:
         """Limit the time of a head that has begun, and of no other."""
         if self.conn.their_state is not h11.IDLE:
-            self._head_timer = cancelled(self._head_timer)
+            self._head_timer = cancel_timer(self._head_timer)
         elif self.conn.trailing_data[0]:
-            self._await_head()
+            self._start_header_timer()
 
-    def _await_head(self) -> None:
+    def _start_header_timer(self) -> None:
         if self._head_timer is None:
             seconds = self.settings.head_timeout
-            self._head_timer = self.loop.call_later(seconds, self._head_is_late)
+            self._head_timer = self.loop.call_later(seconds, self._on_header_timeout)
 
-    def _head_is_late(self) -> None:
+    def _on_header_timeout(self) -> None:
         self._head_timer = None
         if self.transport.is_closing():
             return
@@ -177,23 +177,23 @@ class Protocol(H11Protocol):
         """Answer without the application, and close."""
         self._refused = True
         request_id = secrets.token_hex(8)
-        content = body(code, message, request_id)
+        content = error_body(code, message, request_id)
         head = (
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\nconnection: close\r\nx-request-id: %s\r\n"
-        ) % (status, _PHRASES[status], len(content), request_id.encode())
+        ) % (status, _REASON_PHRASES[status], len(content), request_id.encode())
         again = b"retry-after: 1\r\n" if status == 503 else b""
         self.transport.write(head + again + b"\r\n" + content)
         self.transport.close()
 
 
-class _Portions(h11.Connection):
+class _BoundedConnection(h11.Connection):
     """Says after some events that there is no more, until `left` is set again."""
 
-    left = PORTION
+    events_left = EVENTS_PER_TURN
 
     def next_event(self) -> Any:
-        if not self.left:
+        if not self.events_left:
             return h11.NEED_DATA
-        self.left -= 1
+        self.events_left -= 1
         return super().next_event()

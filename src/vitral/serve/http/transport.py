@@ -16,13 +16,13 @@ class Transport:
     """
 
     def __init__(
-        self, transport: asyncio.Transport, wanted: Callable[[], bool]
+        self, transport: asyncio.Transport, client_may_send: Callable[[], bool]
     ) -> None:
         self._transport = transport
-        self._wanted = wanted
+        self._client_may_send = client_may_send
         self._timer: asyncio.TimerHandle | None = None
         self._dropped = 0
-        self._held = self._paused = False
+        self._is_on_hold = self._paused = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -33,7 +33,7 @@ class Transport:
     def close(self) -> None:
         if self.is_closing():
             return
-        if not self._wanted() or not self._transport.can_write_eof():
+        if not self._client_may_send() or not self._transport.can_write_eof():
             self._transport.close()
             return
         loop = asyncio.get_running_loop()
@@ -41,13 +41,13 @@ class Transport:
         self._transport.write_eof()
         self._transport.resume_reading()
 
-    def hold(self) -> None:
+    def pause(self) -> None:
         """Read nothing until `release`, whatever else is asked for."""
-        self._held = True
+        self._is_on_hold = True
         self._transport.pause_reading()
 
-    def release(self) -> None:
-        self._held = False
+    def resume(self) -> None:
+        self._is_on_hold = False
         if not self._paused:
             self._transport.resume_reading()
 
@@ -57,20 +57,20 @@ class Transport:
 
     def resume_reading(self) -> None:
         self._paused = False
-        if not self._held:
+        if not self._is_on_hold:
             self._transport.resume_reading()
 
-    def drop(self, number: int) -> None:
+    def discard(self, size: int) -> None:
         """Bytes came after the end."""
-        self._dropped += number
+        self._dropped += size
         if self._dropped > _LINGER_BYTES:
             self._transport.close()
 
-    def end(self) -> None:
-        self._timer = cancelled(self._timer)
+    def close_timer(self) -> None:
+        self._timer = cancel_timer(self._timer)
 
 
-def cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+def cancel_timer(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     if timer is not None:
         timer.cancel()
     return None

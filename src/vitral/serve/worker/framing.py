@@ -6,13 +6,13 @@ import socket
 import struct
 from typing import Any
 
-_HEAD = struct.Struct(">II")
+_HEADER = struct.Struct(">II")
 
 
 def pack(message: Any, content: bytes = b"") -> bytes:
     """One frame."""
     text = json.dumps(message, allow_nan=False).encode()
-    return _HEAD.pack(len(text), len(content)) + text + content
+    return _HEADER.pack(len(text), len(content)) + text + content
 
 
 async def read(reader: asyncio.StreamReader) -> Any:
@@ -21,7 +21,7 @@ async def read(reader: asyncio.StreamReader) -> Any:
     Raises:
         asyncio.IncompleteReadError: the other side is gone.
     """
-    text, content = _HEAD.unpack(await reader.readexactly(_HEAD.size))
+    text, content = _HEADER.unpack(await reader.readexactly(_HEADER.size))
     message = json.loads(await reader.readexactly(text))
     await reader.readexactly(content)
     return message
@@ -29,17 +29,20 @@ async def read(reader: asyncio.StreamReader) -> Any:
 
 def receive(connection: socket.socket) -> tuple[Any, bytearray] | None:
     """The next frame, blocking; None where the other side is gone."""
-    head = _exactly(connection, _HEAD.size)
+    head = _receive_exactly(connection, _HEADER.size)
     if head is None:
         return None
-    text, content = _HEAD.unpack(head)
-    message, rest = _exactly(connection, text), _exactly(connection, content)
+    text, content = _HEADER.unpack(head)
+    message, rest = (
+        _receive_exactly(connection, text),
+        _receive_exactly(connection, content),
+    )
     if message is None or rest is None:
         return None
     return json.loads(message), rest
 
 
-def _exactly(connection: socket.socket, size: int) -> bytearray | None:
+def _receive_exactly(connection: socket.socket, size: int) -> bytearray | None:
     data = bytearray(size)
     view, at = memoryview(data), 0
     while at < size:

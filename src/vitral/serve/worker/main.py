@@ -80,33 +80,33 @@ def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
         reason = " ".join(str(error).split()) or type(error).__name__
         connection.sendall(framing.pack({"error": kind, "message": reason}))
         return 1
-    connection.sendall(framing.pack({"ready": predictor.facts()}))
+    connection.sendall(framing.pack({"ready": predictor.describe()}))
     batches = 0
     while (frame := framing.receive(connection)) is not None:
         asked, content = frame
-        connection.sendall(framing.pack(_answers(predictor, asked, content)))
+        connection.sendall(framing.pack(_predict(predictor, asked, content)))
         batches += 1
         if batches % _TRIM_EVERY == 0:
             trim()
     return 0
 
 
-def _answers(predictor: Any, asked: Any, content: bytearray) -> dict[str, Any]:
+def _predict(predictor: Any, request: Any, content: bytearray) -> dict[str, Any]:
     """The rows of one frame; an error of ours is one, too, and its trace is printed."""
-    from vitral.serve.worker.predictor import finite
+    from vitral.serve.worker.predictor import is_finite
 
     ends, contents = 0, []
-    for size in asked["sizes"]:
+    for size in request["sizes"]:
         contents.append(bytes(content[ends : ends + size]))
         ends += size
     try:
-        rows = predictor.answer(contents, asked["wants"])
+        rows = predictor.predict(contents, request["wants"])
     except Exception:
         traceback.print_exc()
         message = "The model failed on this batch; the server's log says why."
         rows = [{"refused": [500, "model_failed", message]} for _ in contents]
     for index, row in enumerate(rows):
-        if not finite(row):
+        if not is_finite(row):
             message = "The model's probabilities are not finite numbers."
             rows[index] = {"refused": [500, "not_finite", message]}
     return {"rows": rows}

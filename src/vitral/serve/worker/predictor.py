@@ -20,13 +20,13 @@ from vitral.layers import Attention
 from vitral.models import MergeSchedule
 from vitral.weights import ExportedModel
 from vitral.workflows import Run, open_run
-from vitral.workflows.inference import logits_of
+from vitral.workflows.inference import predict_logits
 
-_TABLE = 6
+_MAP_DIGITS = 6
 """Digits after the point of a map's values."""
 
 
-class Refused(NamedTuple):
+class Rejection(NamedTuple):
     """Why one image has no answer."""
 
     status: int
@@ -34,7 +34,7 @@ class Refused(NamedTuple):
     message: str
 
 
-class Seen(NamedTuple):
+class PreparedImage(NamedTuple):
     """One decoded image."""
 
     pixels: Tensor
@@ -60,20 +60,20 @@ class Predictor:
             WeightsError: it is missing or corrupt, or changed while it was read.
             ConfigError: it has no head, takes clips, or cannot merge as is asked.
         """
-        before = _state(path)
-        self.run = _opened(path, merge, merge_schedule)
+        before = _file_states(path)
+        self.run = _open_image_run(path, merge, merge_schedule)
         self.max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(max(1, threads))
         self.model = self.run.model.eval()
-        _own(self.model)
+        _copy_weights(self.model)
         self.name, self.hash = Path(path).absolute().name, _hash(path)
-        if _state(path) != before:
+        if _file_states(path) != before:
             raise WeightsError(
                 f"The files of {path} changed while they were read, so that they may "
                 "not belong together. Try again when they are complete."
             )
 
-    def facts(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """What a client may want to know of the model."""
         return {
             "model": self.name,
@@ -82,10 +82,10 @@ class Predictor:
             "image_size": list(self.run.preprocess.image_size),
             "multi_label": self.run.multi_label,
             "temperature": self.run.temperature,
-            "maps": self.features_missing() == "",
+            "maps": self.missing_features_reason() == "",
         }
 
-    def features_missing(self) -> str:
+    def missing_features_reason(self) -> str:
         """Why neither a map nor an embedding can be had; empty where they can."""
         if not isinstance(self.model, ExportedModel):
             return ""
@@ -102,7 +102,7 @@ class Predictor:
             WeightsError: the logits of a grey image are not finite.
         """
         height, width = self.run.preprocess.image_size
-        grey = self.run.preprocess.normalise(torch.full((3, height, width), 127.0))
+        grey = self.run.preprocess.normalize(torch.full((3, height, width), 127.0))
         for number in {1, batch}:
             logits = self._logits(grey.expand(number, -1, -1, -1).contiguous())
         if not torch.isfinite(logits).all():
@@ -111,14 +111,14 @@ class Predictor:
                 "grey image: its weights are damaged. Export or train it again."
             )
 
-    def answer(
+    def predict(
         self, contents: Sequence[bytes], wants: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """A row for each file: its answer, or `refused` with a status and a reason."""
         rows: list[dict[str, Any]] = [{} for _ in contents]
-        seen: list[tuple[int, Seen]] = []
-        for index, found in enumerate(self._decoded(contents, wants)):
-            if isinstance(found, Refused):
+        seen: list[tuple[int, PreparedImage]] = []
+        for index, found in enumerate(self._decode_all(contents, wants)):
+            if isinstance(found, Rejection):
                 rows[index] = {"refused": list(found)}
             else:
                 seen.append((index, found))
@@ -128,7 +128,7 @@ class Predictor:
         logits = self._logits(pixels)
         chosen = {index: row for row, (index, _) in enumerate(seen)}
         for index, one in seen:
-            rows[index] = self._row(logits[chosen[index]], wants[index])
+            rows[index] = self._build_row(logits[chosen[index]], wants[index])
             rows[index]["notes"] = list(one.notes)
             # Said by the model itself: another may have taken its place since.
             rows[index]["model"] = {"name": self.name, "hash": self.hash}
@@ -136,35 +136,37 @@ class Predictor:
         self._add_maps(rows, chosen, wants, pixels)
         for index, one in seen:
             if "map" in rows[index]:
-                rows[index]["map"]["box"] = box(self.run.preprocess, one.size)
+                rows[index]["map"]["box"] = visible_box(self.run.preprocess, one.size)
         return rows
 
-    def _decoded(
+    def _decode_all(
         self, contents: Sequence[bytes], wants: Sequence[dict[str, Any]]
-    ) -> list[Seen | Refused]:
+    ) -> list[PreparedImage | Rejection]:
         if len(contents) == 1:
             return [self._decode(contents[0], wants[0])]
         return list(self._decoders.map(self._decode, contents, wants))
 
-    def _decode(self, content: bytes, wants: dict[str, Any]) -> Seen | Refused:
-        missing = self.features_missing()
+    def _decode(
+        self, content: bytes, wants: dict[str, Any]
+    ) -> PreparedImage | Rejection:
+        missing = self.missing_features_reason()
         if missing and (wants.get("map") or wants.get("embedding")):
-            return Refused(422, "no_features", missing)
+            return Rejection(422, "no_features", missing)
         try:
             decoded = decode(content, self.max_pixels)
-            pixels = self.run.pixels(decoded.image)
+            pixels = self.run.preprocess_input(decoded.image)
         except ImageError as error:
-            return Refused(
+            return Rejection(
                 422,
                 "unreadable_image",
                 f"The image cannot be read: {error}. Send a complete image of at most "
                 f"{self.max_pixels:,} pixels.",
             )
         size = Size(decoded.image.height, decoded.image.width)
-        return Seen(pixels, size, decoded.notes)
+        return PreparedImage(pixels, size, decoded.notes)
 
     def _logits(self, pixels: Tensor) -> Tensor:
-        return logits_of(
+        return predict_logits(
             self.model,
             pixels,
             views=self.run.extra.get("eval_views", "one"),
@@ -172,7 +174,7 @@ class Predictor:
             multi_label=self.run.multi_label,
         )
 
-    def _row(self, logits: Tensor, wants: dict[str, Any]) -> dict[str, Any]:
+    def _build_row(self, logits: Tensor, wants: dict[str, Any]) -> dict[str, Any]:
         names = self.run.classes or tuple(str(i) for i in range(len(logits)))
         if self.run.multi_label:
             shares = logits.sigmoid().numpy()
@@ -234,22 +236,24 @@ class Predictor:
                 "rows": table.shape[0],
                 "columns": table.shape[1],
                 "values": [
-                    [round(float(value), _TABLE) for value in row] for row in table
+                    [round(float(value), _MAP_DIGITS) for value in row] for row in table
                 ],
             }
 
 
-def box(preprocess: Preprocess, size: Size) -> list[float]:
+def visible_box(preprocess: Preprocess, size: Size) -> list[float]:
     """The part of an image that the model sees: left, top, right, bottom as shares."""
     whole = preprocess.size_before_crop(size)
     height, width = preprocess.image_size
     top = round((whole.height - height) / 2) / whole.height
     left = round((whole.width - width) / 2) / whole.width
     right, bottom = left + width / whole.width, top + height / whole.height
-    return [round(edge, _TABLE) for edge in (left, top, right, bottom)]
+    return [round(edge, _MAP_DIGITS) for edge in (left, top, right, bottom)]
 
 
-def _opened(path: str, merge: int | None, merge_schedule: MergeSchedule | None) -> Run:
+def _open_image_run(
+    path: str, merge: int | None, merge_schedule: MergeSchedule | None
+) -> Run:
     run = open_run(path, merge, merge_schedule)
     run.require_head()
     if run.preprocess.sampling:
@@ -260,13 +264,13 @@ def _opened(path: str, merge: int | None, merge_schedule: MergeSchedule | None) 
     return run
 
 
-def _own(model: nn.Module) -> None:
+def _copy_weights(model: nn.Module) -> None:
     """Copy the weights from the mapped file: who writes over it, changes no answer."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
 
 
-def _state(path: str) -> list[tuple[str, int, int, int]]:
+def _file_states(path: str) -> list[tuple[str, int, int, int]]:
     """What changes with any file of a model: its number, size and time."""
     place = Path(path)
     if place.is_dir():
@@ -301,6 +305,6 @@ def _hash(path: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def finite(row: dict[str, Any]) -> bool:
+def is_finite(row: dict[str, Any]) -> bool:
     """Whether an answer can be written as JSON."""
     return all(map(math.isfinite, row.get("probabilities", {}).values()))

@@ -20,25 +20,27 @@ from vitral.serve.worker import framing
 _LOAD_SECONDS = 300.0
 
 
-class Process:
+class ModelProcess:
     """A model in a process of its own. Who asks it asks one question at a time."""
 
     def __init__(
         self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.pid = pid
-        self.facts: dict[str, Any] = {}
+        self.model_info: dict[str, Any] = {}
         """What its model is; see `Predictor.facts`."""
-        self.used = time.monotonic()
+        self.last_used = time.monotonic()
         """When it was asked last."""
         self._reader, self._writer = reader, writer
 
     @classmethod
-    async def start(cls, maker: "Maker", words: dict[str, Any]) -> "Process":
+    async def start(
+        cls, fork_server: "ForkServer", options: dict[str, Any]
+    ) -> "ModelProcess":
         """Fork one and wait until its model has passed its self-test.
 
         Args:
-            words: what `worker.serve` takes.
+            options: what `worker.serve` takes.
 
         Raises:
             VitralError: what the model is refused for.
@@ -46,13 +48,13 @@ class Process:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            pid = await asyncio.to_thread(maker.fork, theirs, words)
+            pid = await asyncio.to_thread(fork_server.fork, theirs, options)
         process = cls(pid, *await asyncio.open_connection(sock=ours))
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
                 said = await framing.read(process._reader)
             if "error" in said:
-                raise _error(said)
+                raise _to_error(said)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             process.kill()
             raise ServerError(
@@ -62,8 +64,8 @@ class Process:
         except BaseException:
             process.kill()
             raise
-        process.facts = said["ready"]
-        process.used = time.monotonic()
+        process.model_info = said["ready"]
+        process.last_used = time.monotonic()
         return process
 
     async def ask(self, items: Sequence[Item], seconds: float) -> list[dict[str, Any]]:
@@ -76,7 +78,7 @@ class Process:
             "sizes": [len(item.content) for item in items],
             "wants": [item.wants for item in items],
         }
-        self.used = time.monotonic()
+        self.last_used = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
                 content = b"".join(item.content for item in items)
@@ -85,7 +87,7 @@ class Process:
                 answer = await framing.read(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             raise WorkerDied from None
-        self.used = time.monotonic()
+        self.last_used = time.monotonic()
         rows: list[dict[str, Any]] = answer["rows"]
         return rows
 
@@ -99,7 +101,7 @@ class Process:
             os.kill(self.pid, signal.SIGKILL)
 
 
-class Maker:
+class ForkServer:
     """The process that forks the model processes: it has torch imported already."""
 
     def __init__(self) -> None:
@@ -124,14 +126,14 @@ class Maker:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
-    def fork(self, connection: socket.socket, words: dict[str, Any]) -> int:
+    def fork(self, connection: socket.socket, options: dict[str, Any]) -> int:
         """A new worker at the other end of `connection`, and its process number.
 
         Raises:
             ServerError: this process ended.
         """
         try:
-            text = json.dumps(words).encode()
+            text = json.dumps(options).encode()
             socket.send_fds(self.socket, [text], [connection.fileno()])
             answer = self.socket.recv(4, socket.MSG_WAITALL)
         except OSError:
@@ -149,9 +151,9 @@ class Maker:
         self.process.wait()
 
 
-def _error(said: dict[str, str]) -> errors.VitralError:
+def _to_error(reply: dict[str, str]) -> errors.VitralError:
     """The error that the worker met, as its own class where it is one of ours."""
-    kind = getattr(errors, said["error"], None) if said["error"] else None
+    kind = getattr(errors, reply["error"], None) if reply["error"] else None
     if isinstance(kind, type) and issubclass(kind, errors.VitralError):
-        return kind(said["message"])
-    return ServerError(f"The model could not be loaded: {said['message']}")
+        return kind(reply["message"])
+    return ServerError(f"The model could not be loaded: {reply['message']}")

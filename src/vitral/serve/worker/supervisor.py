@@ -18,12 +18,12 @@ from typing import Any
 from vitral.errors import ServerError, VitralError
 from vitral.serve.batching import Item, WorkerDied
 from vitral.serve.settings import Settings
-from vitral.serve.worker.process import Maker, Process
+from vitral.serve.worker.process import ForkServer, ModelProcess
 
-DEATHS = 3
+MAX_DEATHS = 3
 """Ends of the model process within `WINDOW` seconds after which the server gives up."""
-WINDOW = 60.0
-_PULSE = 5.0
+DEATH_WINDOW = 60.0
+_HEALTH_CHECK_SECONDS = 5.0
 """Seconds without a batch after which the process is asked for a sign of life."""
 
 
@@ -32,15 +32,15 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.facts: dict[str, Any] = {}
+        self.model_info: dict[str, Any] = {}
         """What the model is that answers, or answered last."""
-        self.deaths: deque[float] = deque(maxlen=DEATHS)
+        self.deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self.on_death: Callable[[], None] = lambda: None
         """Called at once, so that nobody waits for an answer that cannot come."""
-        self._maker: Maker | None = None
-        self._process: Process | None = None
-        self._asking = asyncio.Lock()
-        self._starting = asyncio.Lock()
+        self._fork_server: ForkServer | None = None
+        self._process: ModelProcess | None = None
+        self._ask_lock = asyncio.Lock()
+        self._start_lock = asyncio.Lock()
         self._ended = asyncio.Event()
 
     @property
@@ -55,9 +55,9 @@ class Worker:
             VitralError: what the model is refused for.
             ServerError: the process ended without a word.
         """
-        async with self._starting:
+        async with self._start_lock:
             if self._process is None:
-                self._take(await self._fresh())
+                self._adopt(await self._spawn())
 
     async def reload(self) -> None:
         """Read the model again into a second process, and let that one answer.
@@ -67,13 +67,13 @@ class Worker:
         Raises:
             VitralError, ServerError: as `start`.
         """
-        async with self._starting:
-            fresh = await self._fresh()
+        async with self._start_lock:
+            fresh = await self._spawn()
             try:
                 # The batch that is being computed ends with the model it began with.
-                async with self._asking:
+                async with self._ask_lock:
                     old = self._process
-                    self._take(fresh)
+                    self._adopt(fresh)
             except BaseException:
                 fresh.kill()
                 raise
@@ -86,16 +86,16 @@ class Worker:
         Raises:
             WorkerDied: it ended or hung; `on_death` was called.
         """
-        async with self._asking:
+        async with self._ask_lock:
             if self._process is None:
                 raise WorkerDied
             try:
                 return await self._process.ask(items, self.settings.worker_timeout)
             except WorkerDied:
-                self._died()
+                self._on_exit()
                 raise
 
-    async def keep(self) -> None:
+    async def supervise(self) -> None:
         """Start it again whenever it ended.
 
         Raises:
@@ -104,7 +104,7 @@ class Worker:
         while True:
             await self._wait_for_end()
             while not self.ready:
-                self._require_some_life()
+                self._check_restart_limit()
                 try:
                     await self.start()
                 except VitralError as error:
@@ -116,12 +116,12 @@ class Worker:
         if self._process is not None:
             self._process.kill()
             self._process = None
-        if self._maker is not None:
-            self._maker.close()
+        if self._fork_server is not None:
+            self._fork_server.close()
 
-    async def _fresh(self) -> Process:
-        if self._maker is None or not self._maker.is_alive():
-            self._maker = await asyncio.to_thread(Maker)
+    async def _spawn(self) -> ModelProcess:
+        if self._fork_server is None or not self._fork_server.is_alive():
+            self._fork_server = await asyncio.to_thread(ForkServer)
         settings = self.settings
         words = {
             "run": settings.run,
@@ -129,13 +129,13 @@ class Worker:
             "merge_schedule": settings.merge_schedule,
             "max_batch": settings.max_batch,
             "max_pixels": settings.max_pixels,
-            "threads": settings.threads or _cores(),
+            "threads": settings.threads or _cpu_count(),
         }
-        return await Process.start(self._maker, words)
+        return await ModelProcess.start(self._fork_server, words)
 
-    def _take(self, process: Process) -> None:
+    def _adopt(self, process: ModelProcess) -> None:
         self._process = process
-        self.facts = process.facts
+        self.model_info = process.model_info
         self._ended.clear()
 
     async def _wait_for_end(self) -> None:
@@ -147,15 +147,15 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), 0.1)
             process = self._process
-            if process is None or self._asking.locked():
+            if process is None or self._ask_lock.locked():
                 continue
             if process.has_ended():
-                self._died()
-            elif time.monotonic() - process.used > _PULSE:
+                self._on_exit()
+            elif time.monotonic() - process.last_used > _HEALTH_CHECK_SECONDS:
                 with contextlib.suppress(WorkerDied):
                     await self.ask([])
 
-    def _died(self) -> None:
+    def _on_exit(self) -> None:
         if self._process is None:
             return
         self._process.kill()
@@ -164,16 +164,20 @@ class Worker:
         self._ended.set()
         self.on_death()
 
-    def _require_some_life(self) -> None:
-        if len(self.deaths) == DEATHS and self.deaths[-1] - self.deaths[0] <= WINDOW:
+    def _check_restart_limit(self) -> None:
+        if (
+            len(self.deaths) == MAX_DEATHS
+            and self.deaths[-1] - self.deaths[0] <= DEATH_WINDOW
+        ):
             raise ServerError(
-                f"The model process ended {DEATHS} times within {WINDOW:g} seconds; "
+                f"The model process ended {MAX_DEATHS} times within {DEATH_WINDOW:g} "
+                "seconds; "
                 "the server stops, since starting it again does not help. Look for "
                 "the cause above: memory, or an image that ends it."
             )
 
 
-def _cores() -> int:
+def _cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

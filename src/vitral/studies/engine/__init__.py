@@ -1,53 +1,69 @@
 """The engine of the studies: trials, scheduler, tables, pages."""
 
-from vitral.studies.engine.base import HERE, Size, Student, Study, Trial, trials_of
-from vitral.studies.engine.crossover import leads
-from vitral.studies.engine.image_table import write_table
+from vitral.studies.engine.base import (
+    STUDY_DIR,
+    Size,
+    Student,
+    Study,
+    Trial,
+    ordered_trials,
+)
+from vitral.studies.engine.crossover import describe_leaders
+from vitral.studies.engine.image_table import write_image_table
 from vitral.studies.engine.page import detail_lines, table_lines
-from vitral.studies.engine.run_study import machine, plan, run_study, write_recipes
-from vitral.studies.engine.scheduler import Lab, cpu_seconds_of, tabulate
+from vitral.studies.engine.run_study import (
+    describe_machine,
+    describe_plan,
+    run_study,
+    write_recipes,
+)
+from vitral.studies.engine.scheduler import (
+    TrialScheduler,
+    build_table,
+    total_cpu_seconds,
+)
 from vitral.studies.engine.settings import (
-    HEADED,
+    PRETRAIN_HEAD,
     TINY,
-    cifar10_from_zero,
-    digits_after,
-    finetuned,
-    imagenet,
-    mnist,
+    cifar10_scratch_config,
+    digits_config,
+    finetune_config,
+    imagenet_config,
+    mnist_config,
     with_lr,
 )
 from vitral.studies.engine.subsets import nested_order, subset_sizes
-from vitral.studies.engine.table import Gap, Table, Value
+from vitral.studies.engine.table import CellStats, Difference, ResultTable
 
 __all__ = [
-    "HEADED",
-    "HERE",
+    "PRETRAIN_HEAD",
+    "STUDY_DIR",
     "TINY",
-    "Gap",
-    "Lab",
+    "CellStats",
+    "Difference",
+    "ResultTable",
     "Size",
     "Student",
     "Study",
-    "Table",
     "Trial",
-    "Value",
-    "cifar10_from_zero",
-    "cpu_seconds_of",
+    "TrialScheduler",
+    "build_table",
+    "cifar10_scratch_config",
+    "describe_leaders",
+    "describe_machine",
+    "describe_plan",
     "detail_lines",
-    "digits_after",
-    "finetuned",
-    "imagenet",
-    "leads",
-    "machine",
-    "mnist",
+    "digits_config",
+    "finetune_config",
+    "imagenet_config",
+    "mnist_config",
     "nested_order",
-    "plan",
+    "ordered_trials",
     "run_study",
     "subset_sizes",
     "table_lines",
-    "tabulate",
-    "trials_of",
+    "total_cpu_seconds",
     "with_lr",
+    "write_image_table",
     "write_recipes",
-    "write_table",
 ]

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vitral.studies.engine.table import Table
+from vitral.studies.engine.table import ResultTable
 from vitral.workflows import TrainConfig
 from vitral.workflows.self_training import SelfTrainingConfig
 
 Size = Literal["cpu", "paper"]
 """`cpu` answers in minutes on two cores; `paper` is the published setting."""
 
-Place = tuple[str, str]
+TableCell = tuple[str, str]
 """A row and a column of the table."""
 
-HERE = "STUDY"
+STUDY_DIR = "STUDY"
 """First part of a path in a trial's `data` or `weights` that `prepare` has written
 into the study's folder."""
 
@@ -63,11 +63,11 @@ class Trial:
         return ", ".join(word for word in words if word)
 
     @property
-    def place(self) -> Place:
+    def cell(self) -> TableCell:
         return self.row, self.column
 
     @property
-    def needs(self) -> str:
+    def depends_on(self) -> str:
         """The key of the trial that must have ended before; empty for none."""
         return self.student.teacher if self.student is not None else self.after
 
@@ -85,7 +85,7 @@ class Study:
     """Sentences on the data and the models of each size."""
     trials: Callable[[Size, Sequence[int]], list[Trial]]
     """All trainings of a size, for these seeds."""
-    judge: Callable[[Table], str]
+    verdict: Callable[[ResultTable], str]
     """The verdict: sentences that say what the numbers show, against the paper too."""
     prepare: Callable[[Size, Sequence[int], Path], None] | None = None
     """Writes what the trials name below HERE into the study's folder; must leave
@@ -94,15 +94,15 @@ class Study:
     """Lines of Markdown that are computed, not trained, for the end of the page."""
     measure: str = "test accuracy"
     """What the numbers are."""
-    head: str = ""
+    row_header: str = ""
     """What the rows are, over the first column of the table."""
-    theirs: Mapping[Place, float] = field(default_factory=dict)
+    paper_values: Mapping[TableCell, float] = field(default_factory=dict)
     """The paper's numbers, shares, of the places that it has."""
-    theirs_are: str = ""
+    paper_note: str = ""
     """What the paper measured: model, data, metric; or that it has a graph only."""
 
 
-def trials_of(study: Study, size: Size, seeds: Sequence[int]) -> list[Trial]:
+def ordered_trials(study: Study, size: Size, seeds: Sequence[int]) -> list[Trial]:
     """The trials of a study in an order in which each can begin.
 
     Raises:
@@ -114,10 +114,10 @@ def trials_of(study: Study, size: Size, seeds: Sequence[int]) -> list[Trial]:
     for trial in trials:
         if trial.key in known:
             raise ValueError(f"The study {study.name} has two trials {trial.key!r}.")
-        if trial.needs and trial.needs not in known:
+        if trial.depends_on and trial.depends_on not in known:
             raise ValueError(
                 f"The trial {trial.key!r} of {study.name} begins after "
-                f"{trial.needs!r}, which is not before it."
+                f"{trial.depends_on!r}, which is not before it."
             )
         known.add(trial.key)
     return trials

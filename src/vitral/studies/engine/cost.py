@@ -28,7 +28,7 @@ BYTES_PER_PARAMETER = {"adamw": 16, "sgd": 12}
 """Weight, gradient and the optimizer's averages in float32."""
 
 
-class Cost(NamedTuple):
+class TrialCost(NamedTuple):
     """Of one trial."""
 
     model: ModelConfig
@@ -41,20 +41,20 @@ class Cost(NamedTuple):
     """Of weights, gradients and the optimizer; activations come on top."""
 
 
-def costs(trials: Sequence[Trial]) -> dict[str, Cost]:
+def estimate_costs(trials: Sequence[Trial]) -> dict[str, TrialCost]:
     """The cost of each trial by its key.
 
     Raises:
         ConfigError: a trial's data set is none of TRAIN_IMAGES.
     """
-    found: dict[str, Cost] = {}
+    found: dict[str, TrialCost] = {}
     for trial in trials:
         before = found[trial.after].model if trial.after else None
-        model = _model(trial.config, before)
+        model = _model_config(trial.config, before)
         shapes = vitral.models.tensor_shapes(model)
         parameters = sum(math.prod(shape) for shape in shapes.values())
         images = _images_seen(trial.config)
-        found[trial.key] = Cost(
+        found[trial.key] = TrialCost(
             model=model,
             parameters=parameters,
             images=images,
@@ -64,13 +64,13 @@ def costs(trials: Sequence[Trial]) -> dict[str, Cost]:
     return found
 
 
-def _model(config: TrainConfig, before: ModelConfig | None) -> ModelConfig:
+def _model_config(config: TrainConfig, before: ModelConfig | None) -> ModelConfig:
     changes = dict(config.model_changes)
     if config.image_size:
         changes["image_size"] = config.image_size
     if before is not None:
-        return vitral.models.changed(before, changes)
-    return vitral.models.config(config.model, changes)
+        return vitral.models.replace_config(before, changes)
+    return vitral.models.get_config(config.model, changes)
 
 
 def _images_seen(config: TrainConfig) -> int:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
-from vitral.studies.engine.table import Gap
+from vitral.studies.engine.table import Difference
 
-GapAt = Callable[[str, str, int], Gap]
+DifferenceFn = Callable[[str, str, int], Difference]
 """How far the first name is above the second with so many images."""
 
 
-def leads(names: Sequence[str], sizes: Sequence[int], gap: GapAt) -> list[str]:
+def describe_leaders(
+    names: Sequence[str], sizes: Sequence[int], gap: DifferenceFn
+) -> list[str]:
     """Sentences on the one that is best with all images against each other one.
 
     Args:
@@ -17,18 +19,20 @@ def leads(names: Sequence[str], sizes: Sequence[int], gap: GapAt) -> list[str]:
     most = sizes[-1]
     best = names[0]
     for name in names[1:]:
-        if gap(name, best, most).difference > 0:
+        if gap(name, best, most).value > 0:
             best = name
-    return [_pair(best, other, sizes, gap) for other in names if other != best]
+    return [_describe_pair(best, other, sizes, gap) for other in names if other != best]
 
 
-def _pair(best: str, other: str, sizes: Sequence[int], gap: GapAt) -> str:
+def _describe_pair(
+    best: str, other: str, sizes: Sequence[int], gap: DifferenceFn
+) -> str:
     gaps = {size: gap(best, other, size) for size in sizes}
     few, many = sizes[0], sizes[-1]
     first, last = gaps[few], gaps[many]
-    behind = [size for size in sizes if (-gaps[size].difference) > gaps[size].noise]
-    ahead = [size for size in sizes if gaps[size].ahead]
-    if behind and last.ahead:
+    behind = [size for size in sizes if (-gaps[size].value) > gaps[size].noise]
+    ahead = [size for size in sizes if gaps[size].is_ahead]
+    if behind and last.is_ahead:
         after = min(size for size in ahead if size > max(behind))
         return (
             f"The order turns: with {few:,} images {best} is at {first} against "
@@ -40,7 +44,7 @@ def _pair(best: str, other: str, sizes: Sequence[int], gap: GapAt) -> str:
             f"{best} is ahead of {other} at every size: {first} with {few:,} images, "
             f"{last} with {many:,}."
         )
-    if last.ahead:
+    if last.is_ahead:
         return (
             f"{best} is ahead of {other} with {many:,} images ({last}); with {few:,} "
             f"they cannot be told apart ({first})."

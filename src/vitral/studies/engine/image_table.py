@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vitral.atomic_io import write_atomic
-from vitral.data import DataSet, Example
+from vitral.data import Dataset, Example
 
 
-def write_table(
-    folder: Path, name: str, dataset: DataSet, parts: Mapping[str, Sequence[Example]]
+def write_image_table(
+    folder: Path, name: str, dataset: Dataset, parts: Mapping[str, Sequence[Example]]
 ) -> Path:
     """A table of images that are written once; gives the table.
 

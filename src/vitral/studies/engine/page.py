@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
 from vitral.studies.engine.base import Size, Study
-from vitral.studies.engine.table import Table
+from vitral.studies.engine.table import ResultTable
 
 
-class Made(NamedTuple):
+class Provenance(NamedTuple):
     """How a result was made, for whoever repeats it."""
 
     command: str
@@ -29,40 +29,42 @@ class Made(NamedTuple):
     machine: str
 
 
-def table_lines(study: Study, table: Table) -> list[str]:
+def table_lines(study: Study, table: ResultTable) -> list[str]:
     """The table in Markdown, shaped as the paper's, theirs beside ours."""
     columns = table.columns
-    theirs = {place for place in study.theirs if place in table.measured}
-    header, under = [study.head or " "], ["---"]
+    theirs = {place for place in study.paper_values if place in table.results}
+    header, under = [study.row_header or " "], ["---"]
     for column in columns:
         header.append(f"{column or study.measure}, here")
         under.append("---:")
         if any(there == column for _, there in theirs):
             header.append(f"{column or study.measure}, the paper's")
             under.append("---:")
-    lines = [_row(header), _row(under)]
+    lines = [_markdown_row(header), _markdown_row(under)]
     for row in table.rows:
         cells = [row]
         for column in columns:
-            there = (row, column) in table.measured
-            cells.append(str(table.value(row, column)) if there else "–")
+            there = (row, column) in table.results
+            cells.append(str(table.cell_stats(row, column)) if there else "–")
             if any(name == column for _, name in theirs):
-                value = study.theirs.get((row, column))
+                value = study.paper_values.get((row, column))
                 cells.append("–" if value is None else f"*{100 * value:.2f}*")
-        lines.append(_row(cells))
+        lines.append(_markdown_row(cells))
     return lines
 
 
-def detail_lines(table: Table) -> list[str]:
+def detail_lines(table: ResultTable) -> list[str]:
     """One line a place: size and cost of the model, the choices, every seed."""
     lines = [
-        _row(["row", "column", "parameters", "MMACs", "seconds", "chosen", "seeds"]),
-        _row(["---", "---", "---:", "---:", "---:", "---", "---"]),
+        _markdown_row(
+            ["row", "column", "parameters", "MMACs", "seconds", "chosen", "seeds"]
+        ),
+        _markdown_row(["---", "---", "---:", "---:", "---:", "---", "---"]),
     ]
-    for (row, column), runs in table.measured.items():
+    for (row, column), runs in table.results.items():
         chosen = ", ".join(dict.fromkeys(run.choice for run in runs if run.choice))
         lines.append(
-            _row(
+            _markdown_row(
                 [
                     row,
                     column or "–",
@@ -77,22 +79,30 @@ def detail_lines(table: Table) -> list[str]:
     return lines
 
 
-def write_page(study: Study, table: Table, made: Made, folder: Path) -> Path:
+def write_page(
+    study: Study, table: ResultTable, provenance: Provenance, folder: Path
+) -> Path:
     """`<name>.md`, `<name>.png` and `result.json` in `folder`; gives the page."""
     folder.mkdir(parents=True, exist_ok=True)
     shares = {
-        place: [run.accuracy for run in runs] for place, runs in table.measured.items()
+        place: [run.accuracy for run in runs] for place, runs in table.results.items()
     }
-    plot = plots.seeds(shares, title=f"Study: {study.name}", measure=study.measure)
+    plot = plots.seed_accuracies(
+        shares, title=f"Study: {study.name}", measure=study.measure
+    )
     write_atomic(folder / f"{study.name}.png", plots.to_png(plot.figure))
-    verdict = study.judge(table)
+    verdict = study.verdict(table)
     theirs = []
-    if study.theirs_are:
-        theirs = [f"The paper's numbers are theirs, not ours: {study.theirs_are}", ""]
-    seeds = ", ".join(map(str, made.seeds))
-    clock = f"{made.wall_seconds / 60:.1f} minutes by the clock, other work included"
-    if made.fresh < made.trials:
-        clock = f"{made.trials - made.fresh} of them kept from an earlier start"
+    if study.paper_note:
+        theirs = [f"The paper's numbers are theirs, not ours: {study.paper_note}", ""]
+    seeds = ", ".join(map(str, provenance.seeds))
+    clock = (
+        f"{provenance.wall_seconds / 60:.1f} minutes by the clock, other work included"
+    )
+    if provenance.fresh < provenance.trials:
+        clock = (
+            f"{provenance.trials - provenance.fresh} of them kept from an earlier start"
+        )
     lines = [
         f"# Study: {study.name}",
         "",
@@ -104,34 +114,35 @@ def write_page(study: Study, table: Table, made: Made, folder: Path) -> Path:
         *table_lines(study, table),
         "",
         f"{study.measure.capitalize()} in per cent, mean ± standard deviation over "
-        f"{len(made.seeds)} seeds, each with a split of its own.",
+        f"{len(provenance.seeds)} seeds, each with a split of its own.",
         *theirs,
         f"![{plot.alt}]({study.name}.png)",
         "",
         "## How it was made",
         "",
-        study.setting[made.size],
+        study.setting[provenance.size],
         "",
         "```sh",
-        made.command,
+        provenance.command,
         "```",
         "",
-        f"{made.trials} trainings, seeds {seeds}: {made.cpu_seconds / 60:.1f} minutes "
-        f"of one core in all, on {made.machine}; {clock}.",
+        f"{provenance.trials} trainings, seeds {seeds}: "
+        f"{provenance.cpu_seconds / 60:.1f} minutes "
+        f"of one core in all, on {provenance.machine}; {clock}.",
         "",
         *detail_lines(table),
-        *([] if study.notes is None else ["", *study.notes(made.size)]),
+        *([] if study.notes is None else ["", *study.notes(provenance.size)]),
     ]
     write_atomic(folder / f"{study.name}.md", "\n".join(lines) + "\n")
     result: dict[str, Any] = {
         "study": study.name,
         "verdict": verdict,
-        **made._asdict(),
+        **provenance._asdict(),
         "table": table.to_dict(),
     }
     write_json(folder / "result.json", result)
     return folder / f"{study.name}.md"
 
 
-def _row(cells: list[str]) -> str:
+def _markdown_row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -9,17 +9,21 @@ from typing import NamedTuple
 
 from vitral import config_io
 from vitral.atomic_io import write_json
-from vitral.studies.engine.base import Size, Study, trials_of
-from vitral.studies.engine.cost import costs
-from vitral.studies.engine.page import Made, write_page
-from vitral.studies.engine.scheduler import Lab, cpu_seconds_of, tabulate
-from vitral.studies.engine.table import Table
+from vitral.studies.engine.base import Size, Study, ordered_trials
+from vitral.studies.engine.cost import estimate_costs
+from vitral.studies.engine.page import Provenance, write_page
+from vitral.studies.engine.scheduler import (
+    TrialScheduler,
+    build_table,
+    total_cpu_seconds,
+)
+from vitral.studies.engine.table import ResultTable
 
 
-class Finished(NamedTuple):
+class StudyResult(NamedTuple):
     """A study that ran."""
 
-    table: Table
+    table: ResultTable
     verdict: str
     page: Path
 
@@ -34,7 +38,7 @@ def run_study(
     device: str = "auto",
     command: str = "",
     announce: Callable[[str], None] = print,
-) -> Finished:
+) -> StudyResult:
     """Run all trials of a study and write its page into `out`.
 
     Finished trials of an earlier start are kept and not repeated.
@@ -48,30 +52,30 @@ def run_study(
     """
     folder = Path(out).resolve()
     started = time.monotonic()
-    trials = trials_of(study, size, seeds)
+    trials = ordered_trials(study, size, seeds)
     if study.prepare is not None:
         study.prepare(size, seeds, folder)
-    lab = Lab(folder, jobs or _jobs(device), device, announce)
+    lab = TrialScheduler(folder, jobs or _default_jobs(device), device, announce)
     done = lab.run(trials)
-    table = tabulate(trials, done)
-    made = Made(
+    table = build_table(trials, done)
+    made = Provenance(
         command=command,
         size=size,
         seeds=tuple(seeds),
         trials=len(trials),
         fresh=sum(cell.fresh for cell in done.values()),
         wall_seconds=round(time.monotonic() - started, 1),
-        cpu_seconds=round(cpu_seconds_of(done), 1),
-        machine=machine(),
+        cpu_seconds=round(total_cpu_seconds(done), 1),
+        machine=describe_machine(),
     )
     page = write_page(study, table, made, folder)
-    return Finished(table, study.judge(table), page)
+    return StudyResult(table, study.verdict(table), page)
 
 
-def plan(study: Study, size: Size, seeds: Sequence[int]) -> list[str]:
+def describe_plan(study: Study, size: Size, seeds: Sequence[int]) -> list[str]:
     """What a study would train and what that costs, without training; one line each."""
-    trials = trials_of(study, size, seeds)
-    priced = costs(trials)
+    trials = ordered_trials(study, size, seeds)
+    priced = estimate_costs(trials)
     width = max(len(key) for key in priced)
     lines = [
         f"{key:{width}}  {cost.parameters / 1e6:8.1f} M parameters  "
@@ -95,16 +99,16 @@ def write_recipes(study: Study, size: Size, seeds: Sequence[int], folder: Path) 
     settings = {
         trial.key: {
             "begins with": trial.after or None,
-            "config": config_io.to_plain(trial.config),
+            "config": config_io.to_dict(trial.config),
         }
-        for trial in trials_of(study, size, seeds)
+        for trial in ordered_trials(study, size, seeds)
     }
     file = folder / f"{study.name}-{size}.json"
     write_json(file, settings)
     return file
 
 
-def machine() -> str:
+def describe_machine() -> str:
     """The processor and how many cores of it there are."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
@@ -116,7 +120,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {name}"
 
 
-def _jobs(device: str) -> int:
+def _default_jobs(device: str) -> int:
     import torch
 
     if device not in ("auto", "cpu") or (

@@ -20,19 +20,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vitral import config_io
-from vitral.studies.engine.base import HERE, Student, Trial
-from vitral.studies.engine.table import Measured, Table
+from vitral.studies.engine.base import STUDY_DIR, Student, Trial
+from vitral.studies.engine.table import ResultTable, SeedResult
 from vitral.workflows import Run, TrainConfig, open_run
-from vitral.workflows.result_cache import Cell, Cells
+from vitral.workflows.result_cache import CachedResult, ResultCache
 from vitral.workflows.self_training import self_train
 from vitral.workflows.train import train
 
 Announce = Callable[[str], None]
-_AT_WORK = threading.Lock()
+_TRIAL_LOCK = threading.Lock()
 """Held while this process, one of the pool's, computes a trial."""
 
 
-class Lab(NamedTuple):
+class TrialScheduler(NamedTuple):
     """Where trials are run, and how."""
 
     folder: Path
@@ -42,70 +42,74 @@ class Lab(NamedTuple):
     device: str
     announce: Announce
 
-    def run(self, trials: Sequence[Trial]) -> dict[str, Cell]:
+    def run(self, trials: Sequence[Trial]) -> dict[str, CachedResult]:
         """The result of every trial by its key, in the order of `trials`.
 
         Raises:
             VitralError: what a training raised; the others' results are kept.
         """
-        folders = self._folders(trials)
+        folders = self._run_folders(trials)
         waiting = list(trials)
-        done: dict[str, Cell] = {}
-        running: dict[Future[Cell], Trial] = {}
+        done: dict[str, CachedResult] = {}
+        running: dict[Future[CachedResult], Trial] = {}
         context = multiprocessing.get_context("spawn")
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         about = (threads, os.getpid())
-        with ProcessPoolExecutor(self.jobs, context, _begin, about) as pool:
+        with ProcessPoolExecutor(self.jobs, context, _init_worker, about) as pool:
             try:
                 while waiting or running:
                     ready = [
-                        one for one in waiting if one.needs in done or not one.needs
+                        one
+                        for one in waiting
+                        if one.depends_on in done or not one.depends_on
                     ]
                     for trial in ready[: self.jobs - len(running)]:
                         waiting.remove(trial)
-                        running[self._start(pool, trial, folders)] = trial
+                        running[self._submit(pool, trial, folders)] = trial
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
                         trial = running.pop(future)
                         done[trial.key] = future.result()
-                        self._say(trial, done[trial.key], len(done), len(trials))
+                        self._log_progress(
+                            trial, done[trial.key], len(done), len(trials)
+                        )
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return {trial.key: done[trial.key] for trial in trials}
 
-    def _start(
+    def _submit(
         self, pool: ProcessPoolExecutor, trial: Trial, folders: dict[str, Path]
-    ) -> "Future[Cell]":
-        config = self._placed(trial, folders)
+    ) -> "Future[CachedResult]":
+        config = self._resolve_paths(trial, folders)
         student = trial.student
         if student is not None:
             student = replace(
                 student,
                 teacher=str(folders[student.teacher]),
-                unlabelled=student.unlabelled.replace(HERE, str(self.folder), 1),
-                truth=student.truth.replace(HERE, str(self.folder), 1),
+                unlabelled=student.unlabelled.replace(STUDY_DIR, str(self.folder), 1),
+                truth=student.truth.replace(STUDY_DIR, str(self.folder), 1),
             )
         out = folders[trial.key]
         about = (self.folder, trial.key, config, out, self.device, student)
-        return pool.submit(_compute, *about)
+        return pool.submit(_run_trial, *about)
 
-    def _placed(self, trial: Trial, folders: dict[str, Path]) -> TrainConfig:
+    def _resolve_paths(self, trial: Trial, folders: dict[str, Path]) -> TrainConfig:
         """The trial's settings, with the paths that its study's folder decides."""
         config, here = trial.config, str(self.folder)
         weights = str(folders[trial.after]) if trial.after else config.weights
         return replace(
             config,
-            data=config.data.replace(HERE, here, 1),
-            weights=weights.replace(HERE, here, 1),
+            data=config.data.replace(STUDY_DIR, here, 1),
+            weights=weights.replace(STUDY_DIR, here, 1),
         )
 
-    def _folders(self, trials: Sequence[Trial]) -> dict[str, Path]:
+    def _run_folders(self, trials: Sequence[Trial]) -> dict[str, Path]:
         """The run folder of each trial: other settings get another folder."""
         folders: dict[str, Path] = {}
         for trial in trials:
-            plain = json.dumps(config_io.to_plain(trial.config), sort_keys=True)
-            before = folders[trial.needs].name if trial.needs else ""
+            plain = json.dumps(config_io.to_dict(trial.config), sort_keys=True)
+            before = folders[trial.depends_on].name if trial.depends_on else ""
             if trial.student is not None:
                 plain += json.dumps(asdict(trial.student.settings), sort_keys=True)
             mark = hashlib.sha256(f"{plain} {before}".encode()).hexdigest()[:8]
@@ -113,7 +117,9 @@ class Lab(NamedTuple):
             folders[trial.key] = self.folder / "runs" / f"{name}-{mark}"
         return folders
 
-    def _say(self, trial: Trial, cell: Cell, number: int, total: int) -> None:
+    def _log_progress(
+        self, trial: Trial, cell: CachedResult, number: int, total: int
+    ) -> None:
         kept = "" if cell.fresh else ", kept from before"
         self.announce(
             f"[{number}/{total}] {trial.key}: {100 * cell.result['test']:.1f} % "
@@ -121,18 +127,18 @@ class Lab(NamedTuple):
         )
 
 
-def tabulate(trials: Sequence[Trial], done: dict[str, Cell]) -> Table:
+def build_table(trials: Sequence[Trial], done: dict[str, CachedResult]) -> ResultTable:
     """The table of a study; of competing trials the best on val counts."""
     chosen: dict[tuple[str, str], dict[int, list[Trial]]] = {}
     for trial in trials:
         if trial.counts:
-            chosen.setdefault(trial.place, {}).setdefault(trial.seed, []).append(trial)
-    table: dict[tuple[str, str], list[Measured]] = {}
+            chosen.setdefault(trial.cell, {}).setdefault(trial.seed, []).append(trial)
+    table: dict[tuple[str, str], list[SeedResult]] = {}
     for place, seeds in chosen.items():
         for seed, group in seeds.items():
             best = max(group, key=lambda trial: done[trial.key].result["val"])
             result = done[best.key].result
-            measured = Measured(
+            measured = SeedResult(
                 seed=seed,
                 accuracy=result["test"],
                 val=result["val"],
@@ -142,18 +148,18 @@ def tabulate(trials: Sequence[Trial], done: dict[str, Cell]) -> Table:
                 seconds=sum(done[trial.key].seconds for trial in group),
             )
             table.setdefault(place, []).append(measured)
-    return Table(table)
+    return ResultTable(table)
 
 
-def _begin(threads: int, parent: int) -> None:
+def _init_worker(threads: int, parent: int) -> None:
     """In a new process: its share of the cores, and no life after its parent's."""
     import torch
 
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """When the parent has gone: ask the trial to stop, as a user would, then leave.
 
     The pool's own worker would wait for work for ever, since its siblings hold the
@@ -162,20 +168,20 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
-    with _AT_WORK:
+    with _TRIAL_LOCK:
         os._exit(128 + signal.SIGTERM)
 
 
-def _compute(
+def _run_trial(
     folder: Path,
     key: str,
     config: TrainConfig,
     out: Path,
     device: str,
     student: Student | None,
-) -> Cell:
+) -> CachedResult:
     """Train in `out`, or take the kept result; runs in a process of its own."""
-    about = {"config": config_io.to_plain(config), "run": out.name}
+    about = {"config": config_io.to_dict(config), "run": out.name}
     before = time.process_time()
 
     def result() -> dict[str, Any]:
@@ -188,15 +194,20 @@ def _compute(
             if student is None:
                 train(config, out, resume=out.exists(), device=device)
             else:
-                _teach(student, config, out, device)
-        return {**_read(out), "cpu_seconds": round(time.process_time() - before, 2)}
+                _run_self_training(student, config, out, device)
+        return {
+            **_read_result(out),
+            "cpu_seconds": round(time.process_time() - before, 2),
+        }
 
     name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in key)
-    with _AT_WORK:
-        return Cells(folder / "cells").compute(name, about, result)
+    with _TRIAL_LOCK:
+        return ResultCache(folder / "cells").get_or_compute(name, about, result)
 
 
-def _teach(student: Student, config: TrainConfig, out: Path, device: str) -> None:
+def _run_self_training(
+    student: Student, config: TrainConfig, out: Path, device: str
+) -> None:
     """One round of self-training in a folder of its own; its run is copied to `out`."""
     folder = out.parent.parent / "self-training" / out.name
     done = self_train(
@@ -212,12 +223,12 @@ def _teach(student: Student, config: TrainConfig, out: Path, device: str) -> Non
     shutil.copytree(done.results[-1].path, out)
 
 
-def _read(out: Path) -> dict[str, Any]:
+def _read_result(out: Path) -> dict[str, Any]:
     """The numbers of a finished run."""
     run = open_run(out)
     measured = run.metrics
     if not run.classes:
-        return _without_labels(out, run)
+        return _read_unlabeled_result(out, run)
     held_out = measured.get("test") or measured["val"]
     return {
         "val": measured["val"]["top1"] if "val" in measured else 0.0,
@@ -228,7 +239,7 @@ def _read(out: Path) -> dict[str, Any]:
     }
 
 
-def _without_labels(out: Path, run: Run) -> dict[str, Any]:
+def _read_unlabeled_result(out: Path, run: Run) -> dict[str, Any]:
     """A stage that prepares others: what neighbours in its features know."""
     splits = json.loads((out / "representation.json").read_text())["splits"]
     found = splits.get("test") or splits.get("val") or {"n": 0, "knn": None}
@@ -241,6 +252,6 @@ def _without_labels(out: Path, run: Run) -> dict[str, Any]:
     }
 
 
-def cpu_seconds_of(done: dict[str, Cell]) -> float:
+def total_cpu_seconds(done: dict[str, CachedResult]) -> float:
     """Of all trials together, whenever they ran: what other work cannot inflate."""
     return sum(float(cell.result["cpu_seconds"]) for cell in done.values())

@@ -20,7 +20,7 @@ TINY: dict[str, Any] = {
 """A ViT that learns digits in seconds."""
 
 
-def mnist(
+def mnist_config(
     changes: dict[str, Any],
     seed: int,
     *,
@@ -55,11 +55,11 @@ def mnist(
     )
 
 
-HEADED: dict[str, Any] = {"representation_size": 768, "drop_rate": 0.1}
+PRETRAIN_HEAD: dict[str, Any] = {"representation_size": 768, "drop_rate": 0.1}
 """The hidden layer of ViT-B's head in pre-training, and table 3's dropout."""
 
 
-def imagenet(model: str, changes: dict[str, Any], seed: int) -> TrainConfig:
+def imagenet_config(model: str, changes: dict[str, Any], seed: int) -> TrainConfig:
     """Table 3's row for ImageNet: 300 epochs of AdamW, batch 4096, 224 pixels.
 
     Args:
@@ -93,7 +93,9 @@ def with_lr(config: TrainConfig, lr: float) -> TrainConfig:
     return replace(config, optim=replace(config.optim, lr=lr))
 
 
-def finetuned(data: str, weights: str, seed: int, *, image_size: int) -> TrainConfig:
+def finetune_config(
+    data: str, weights: str, seed: int, *, image_size: int
+) -> TrainConfig:
     """Table 4's fine-tune: SGD, cosine, no decay, batch 512.
 
     Args:
@@ -117,7 +119,9 @@ def finetuned(data: str, weights: str, seed: int, *, image_size: int) -> TrainCo
     )
 
 
-def digits_after(weights: str, seed: int, *, image_size: int, lr: float) -> TrainConfig:
+def digits_config(
+    weights: str, seed: int, *, image_size: int, lr: float
+) -> TrainConfig:
     """A short fine-tune on about 180 of scikit-learn's digits; 1,530 are held out.
 
     Args:
@@ -143,9 +147,9 @@ def digits_after(weights: str, seed: int, *, image_size: int, lr: float) -> Trai
     )
 
 
-def cifar10_from_zero(seed: int) -> TrainConfig:
+def cifar10_scratch_config(seed: int) -> TrainConfig:
     """ViT-B/16 on CIFAR-10 alone, with table 3's settings for ImageNet."""
-    config = imagenet("vit_b16", {"drop_rate": 0.1}, seed)
+    config = imagenet_config("vit_b16", {"drop_rate": 0.1}, seed)
     return replace(
         config,
         data="cifar10",

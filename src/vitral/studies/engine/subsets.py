@@ -11,14 +11,14 @@ from jaxtyping import Int
 
 from vitral.errors import ConfigError, DataError
 
-FEWEST_OF_CLASS = 2
+MIN_PER_CLASS = 2
 """Images of each class in the smallest subset."""
-SMALLEST = 1 / 32
+MIN_FRACTION = 1 / 32
 """Share of the images in the smallest subset, where the classes have enough."""
 DEFAULT_SIZES = 6
-FEWEST_SIZES = 4
+MIN_SIZES = 4
 """A curve has three numbers; the fourth size says whether it fits."""
-LEAST_SPAN = 8
+MIN_SIZE_RATIO = 8
 """How many times the smallest subset the whole must be: less shows no curve."""
 
 
@@ -68,21 +68,22 @@ def subset_sizes(
         )
     images, rarest = len(labels), int(counts.argmin())
     name, fewest = classes[present[rarest]], int(counts[rarest])
-    if fewest < FEWEST_OF_CLASS:
+    if fewest < MIN_PER_CLASS:
         raise DataError(
             f"The class {name} has {fewest} training image: a subset needs "
-            f"{FEWEST_OF_CLASS} of each. Add images of it, or leave the class out."
+            f"{MIN_PER_CLASS} of each. Add images of it, or leave the class out."
         )
-    least = _least(labels)
+    least = _min_prefix_length(labels)
     if not fractions:
-        if images < LEAST_SPAN * least:
+        if images < MIN_SIZE_RATIO * least:
             raise DataError(
                 f"The class {name} has too few training images ({fewest}) for a "
-                f"curve: its {FEWEST_OF_CLASS} are first together in a subset of "
-                f"{least} of all {images}, and the whole must be {LEAST_SPAN} times "
+                f"curve: its {MIN_PER_CLASS} are first together in a subset of "
+                f"{least} of all {images}, and the whole must be {MIN_SIZE_RATIO} "
+                "times "
                 "the smallest subset. Add images of it, or leave the class out."
             )
-        start = max(SMALLEST * images, least)
+        start = max(MIN_FRACTION * images, least)
         sizes = np.geomspace(start, images, DEFAULT_SIZES)
     else:
         if min(fractions) <= 0 or max(fractions) > 1:
@@ -92,24 +93,24 @@ def subset_sizes(
             )
         sizes = np.array([*fractions, 1.0]) * images
     whole = tuple(int(size) for size in np.unique(np.rint(sizes).astype(int)))
-    if len(whole) < FEWEST_SIZES:
+    if len(whole) < MIN_SIZES:
         raise ConfigError(
-            f"A curve needs {FEWEST_SIZES} sizes: got {len(whole)} ("
+            f"A curve needs {MIN_SIZES} sizes: got {len(whole)} ("
             f"{', '.join(map(str, whole))} images). Give more `--fractions`."
         )
     if whole[0] < least:
         raise DataError(
             f"The smallest subset has {whole[0]} of {images} images, and the class "
-            f"{name} with {fewest} of them needs {least} to have {FEWEST_OF_CLASS} in "
+            f"{name} with {fewest} of them needs {least} to have {MIN_PER_CLASS} in "
             f"it. Begin with a fraction of {least / images:.3f} or more."
         )
     return whole
 
 
-def _least(labels: Int[np.ndarray, " images"]) -> int:
+def _min_prefix_length(labels: Int[np.ndarray, " images"]) -> int:
     """The length from which every order's beginning has enough of each class."""
     counts = np.unique(labels, return_counts=True)[1]
-    last = (FEWEST_OF_CLASS - 0.5) / counts.min()
+    last = (MIN_PER_CLASS - 0.5) / counts.min()
     # Images at the very place of the last one needed may come before it.
     there = np.floor(last * counts + 0.5 + 1e-9).astype(int)
     return int(np.minimum(there, counts).sum())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
-class Measured(NamedTuple):
+class SeedResult(NamedTuple):
     """One counted trial."""
 
     seed: int
@@ -29,7 +29,7 @@ class Measured(NamedTuple):
     """Of training and measuring; of all competitors where there was a choice."""
 
 
-class Value(NamedTuple):
+class CellStats(NamedTuple):
     """A place of the table over its seeds."""
 
     mean: float
@@ -43,67 +43,67 @@ class Value(NamedTuple):
         return f"{100 * self.mean:.1f} ± {100 * self.spread:.1f}"
 
 
-class Gap(NamedTuple):
+class Difference(NamedTuple):
     """How far the first of two places is above the second."""
 
-    difference: float
+    value: float
     noise: float
     """Root of the sum of both variances over seeds."""
 
     @property
-    def apart(self) -> bool:
+    def exceeds_noise(self) -> bool:
         """Whether the difference is more than the noise, in either direction."""
-        return abs(self.difference) > self.noise
+        return abs(self.value) > self.noise
 
     @property
-    def ahead(self) -> bool:
+    def is_ahead(self) -> bool:
         """Whether the first is above the second by more than the noise."""
-        return self.difference > self.noise
+        return self.value > self.noise
 
     def __str__(self) -> str:
-        return f"{100 * self.difference:+.1f} points (spread {100 * self.noise:.1f})"
+        return f"{100 * self.value:+.1f} points (spread {100 * self.noise:.1f})"
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """Accuracies of a study."""
 
-    measured: Mapping[tuple[str, str], Sequence[Measured]]
+    results: Mapping[tuple[str, str], Sequence[SeedResult]]
     """By (row, column), in the study's order."""
 
     @property
     def rows(self) -> list[str]:
-        return list(dict.fromkeys(row for row, _ in self.measured))
+        return list(dict.fromkeys(row for row, _ in self.results))
 
     @property
     def columns(self) -> list[str]:
-        return list(dict.fromkeys(column for _, column in self.measured))
+        return list(dict.fromkeys(column for _, column in self.results))
 
-    def value(self, row: str, column: str = "") -> Value:
+    def cell_stats(self, row: str, column: str = "") -> CellStats:
         """Mean and spread of a place."""
-        accuracies = [one.accuracy for one in self.measured[row, column]]
+        accuracies = [one.accuracy for one in self.results[row, column]]
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        return Value(statistics.fmean(accuracies), spread, len(accuracies))
+        return CellStats(statistics.fmean(accuracies), spread, len(accuracies))
 
-    def gap(self, first: tuple[str, str], second: tuple[str, str]) -> Gap:
+    def difference(self, first: tuple[str, str], second: tuple[str, str]) -> Difference:
         """The first place's mean above the second's."""
-        a, b = self.value(*first), self.value(*second)
-        return Gap(a.mean - b.mean, math.hypot(a.spread, b.spread))
+        a, b = self.cell_stats(*first), self.cell_stats(*second)
+        return Difference(a.mean - b.mean, math.hypot(a.spread, b.spread))
 
-    def chosen(self, row: str) -> str:
+    def best_column(self, row: str) -> str:
         """The column of a row with the highest mean on val; the first of equals."""
-        columns = [column for name, column in self.measured if name == row]
+        columns = [column for name, column in self.results if name == row]
         return max(
             columns,
-            key=lambda column: sum(run.val for run in self.measured[row, column]),
+            key=lambda column: sum(run.val for run in self.results[row, column]),
         )
 
-    def worth(self, start: str, zero: str) -> str:
+    def pretraining_gain_sentence(self, start: str, zero: str) -> str:
         """A sentence on what beginning with `start` brings over `zero`, both rows."""
-        gap = self.gap((start, ""), (zero, ""))
-        if gap.ahead:
+        gap = self.difference((start, ""), (zero, ""))
+        if gap.is_ahead:
             return f"Pre-training pays ({start}): {gap} over from zero."
-        if gap.apart:
+        if gap.exceeds_noise:
             return f"Pre-training harms here ({start}): {gap}."
         return f"Pre-training ({start}) is not apart from zero: {gap}."
 
@@ -113,8 +113,8 @@ class Table:
             {
                 "row": row,
                 "column": column,
-                **self.value(row, column)._asdict(),
+                **self.cell_stats(row, column)._asdict(),
                 "runs": [one._asdict() for one in runs],
             }
-            for (row, column), runs in self.measured.items()
+            for (row, column), runs in self.results.items()
         ]

@@ -3,22 +3,22 @@
 from vitral.training.checkpointing.checkpoint import (
     Checkpoint,
     CheckpointStore,
-    Latest,
-    refuse_nonfinite,
+    LatestCheckpoint,
+    require_finite,
 )
 from vitral.training.checkpointing.optimizer_state import (
     optimizer_tensors,
     restore_optimizer,
 )
-from vitral.training.checkpointing.resume import RunFiles, Trained
+from vitral.training.checkpointing.resume import RunStore, TrainState
 
 __all__ = [
     "Checkpoint",
     "CheckpointStore",
-    "Latest",
-    "RunFiles",
-    "Trained",
+    "LatestCheckpoint",
+    "RunStore",
+    "TrainState",
     "optimizer_tensors",
-    "refuse_nonfinite",
+    "require_finite",
     "restore_optimizer",
 ]

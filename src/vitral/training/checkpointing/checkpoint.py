@@ -38,7 +38,7 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-class Latest(NamedTuple):
+class LatestCheckpoint(NamedTuple):
     """The newest step that verifies, and a sentence on each newer one."""
 
     step: int | None
@@ -90,7 +90,7 @@ class CheckpointStore:
         matches = (FOLDER_NAME.fullmatch(path.name) for path in self.folder.iterdir())
         return tuple(sorted(int(match[1]) for match in matches if match))
 
-    def fault(self, step: int) -> str | None:
+    def find_fault(self, step: int) -> str | None:
         """Why the checkpoint does not verify, or None when it does."""
         folder = self.path(step)
         try:
@@ -113,15 +113,15 @@ class CheckpointStore:
             return "manifest.json is damaged"
         return None
 
-    def latest(self) -> Latest:
+    def latest(self) -> LatestCheckpoint:
         """The newest checkpoint that verifies."""
         skipped: list[str] = []
         for step in reversed(self.steps()):
-            fault = self.fault(step)
+            fault = self.find_fault(step)
             if fault is None:
-                return Latest(step, tuple(skipped))
+                return LatestCheckpoint(step, tuple(skipped))
             skipped.append(f"Checkpoint {self.path(step)} is skipped: {fault}.")
-        return Latest(None, tuple(skipped))
+        return LatestCheckpoint(None, tuple(skipped))
 
     def load(self, step: int) -> Checkpoint:
         """Read one checkpoint; tensors are on the CPU.
@@ -129,7 +129,7 @@ class CheckpointStore:
         Raises:
             WeightsError: it is missing or does not verify.
         """
-        fault = self.fault(step)
+        fault = self.find_fault(step)
         folder = self.path(step)
         if fault is not None:
             raise WeightsError(
@@ -158,9 +158,9 @@ class CheckpointStore:
             DivergedError: a tensor has a number that is not finite.
             WeightsError: the disk is full, cannot be written, or has this step.
         """
-        refuse_nonfinite(step, tensors)
+        require_finite(step, tensors)
         final = self.path(step)
-        if final.exists() and self.fault(step) is None:
+        if final.exists() and self.find_fault(step) is None:
             raise WeightsError(f"Checkpoint {final} exists: steps are written once.")
         temporary = self.folder / f".new-{final.name}-{os.getpid()}"
         try:
@@ -171,7 +171,7 @@ class CheckpointStore:
             sync_folder(self.folder)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise self._failed(step, tensors, error) from error
+            raise self._write_error(step, tensors, error) from error
         return final
 
     def prune(self, keep: int, best: int | None) -> tuple[str, ...]:
@@ -185,8 +185,8 @@ class CheckpointStore:
         steps = self.steps()
         kept = [s for s in reversed(steps) if s in steps[-max(keep, 1) :] or s == best]
         rest = [step for step in reversed(steps) if step not in kept]
-        if rest and all(self.fault(step) is not None for step in kept):
-            sound = (step for step in rest if self.fault(step) is None)
+        if rest and all(self.find_fault(step) is not None for step in kept):
+            sound = (step for step in rest if self.find_fault(step) is None)
             kept.append(next(sound, rest[0]))
         notes = []
         for step in rest:
@@ -205,7 +205,7 @@ class CheckpointStore:
         """Rename first: a delete that is cut short must not leave half a checkpoint."""
         return path.rename(path.with_name(f".old-{path.name}-{os.getpid()}"))
 
-    def _failed(
+    def _write_error(
         self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], error: Exception
     ) -> WeightsError:
         needed = sum(t.nbytes for group in tensors.values() for t in group.values())
@@ -262,7 +262,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         os.fsync(file.fileno())
 
 
-def refuse_nonfinite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+def require_finite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Raise DivergedError for a tensor that must not reach the disk."""
     for group, values in tensors.items():
         for name, tensor in values.items():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vitral.errors import WeightsError
 
-FACTORS = {"row_var": -1, "col_var": -2}
+ADAFACTOR_AXES = {"row_var": -1, "col_var": -2}
 """The axis that each mean of Adafactor's is taken along."""
 
 
@@ -66,6 +66,6 @@ def _shape(key: str, parameter: nn.Parameter) -> tuple[int, ...]:
     """Of a state: its parameter's, but for the means of Adafactor, which are taken
     along the last axis or the one before it."""
     shape = list(parameter.shape)
-    if key in FACTORS and len(shape) > 1:
-        shape[FACTORS[key]] = 1
+    if key in ADAFACTOR_AXES and len(shape) > 1:
+        shape[ADAFACTOR_AXES[key]] = 1
     return tuple(shape)

@@ -16,20 +16,24 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from vitral.errors import ConfigError, WeightsError
-from vitral.training.checkpointing.checkpoint import Checkpoint, CheckpointStore, Latest
+from vitral.training.checkpointing.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    LatestCheckpoint,
+)
 from vitral.training.checkpointing.optimizer_state import (
     optimizer_tensors,
     restore_optimizer,
 )
-from vitral.training.distributed import Ranks, SilentLog
-from vitral.training.ema import averaged
+from vitral.training.distributed import RankGroup, SilentLog
+from vitral.training.ema import create_ema
 from vitral.training.log import MetricsLog
 from vitral.training.state import LoopState
 
 MODEL_PREFIX = "model."
 
 
-class Opened(NamedTuple):
+class ResumePoint(NamedTuple):
     """Where to go on, and what to tell about it."""
 
     state: LoopState
@@ -37,7 +41,7 @@ class Opened(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainState:
     """The modules and the optimizer that a run changes."""
 
     objective: nn.Module
@@ -48,18 +52,18 @@ class Trained:
     """Those that are trained, by their name in the objective."""
 
     @property
-    def divided(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether each rank holds a part of every parameter."""
         return False
 
     @classmethod
-    def of(
+    def create(
         cls,
         objective: nn.Module,
         optimizer: torch.optim.Optimizer,
         ema: float,
         ema_warmup: bool,
-    ) -> "Trained":
+    ) -> "TrainState":
         """Gather them; `ema` 0 means no average.
 
         Raises:
@@ -78,16 +82,16 @@ class Trained:
         return cls(
             objective=objective,
             model=model,
-            average=averaged(model, ema, ema_warmup) if ema else None,
+            average=create_ema(model, ema, ema_warmup) if ema else None,
             optimizer=optimizer,
             parameters=free,
         )
 
-    def model_in_use(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The averaged model where there is one: what is evaluated and kept."""
         return self.model if self.average is None else self.average.module
 
-    def whole_objective(self) -> nn.Module:
+    def full_objective(self) -> nn.Module:
         """The objective with its own current weights."""
         return self.objective
 
@@ -96,7 +100,7 @@ class Trained:
         if self.average is not None:
             self.average.update_parameters(self.model)
 
-    def like(self, group: str) -> Mapping[str, Tensor]:
+    def sharding_templates(self, group: str) -> Mapping[str, Tensor]:
         """Of each name in a group of `tensors`, what it is divided as."""
         return {}
 
@@ -138,7 +142,7 @@ class Trained:
         restore_optimizer(self.optimizer, self.parameters, groups.get("optimizer", {}))
 
 
-class RunFiles:
+class RunStore:
     """Checkpoints and metrics.jsonl of one run folder."""
 
     def __init__(
@@ -146,10 +150,10 @@ class RunFiles:
         folder: Path,
         settings: Mapping[str, Any],
         keep: int,
-        ranks: Ranks | None = None,
+        ranks: RankGroup | None = None,
     ) -> None:
         self.folder = folder
-        self.ranks = ranks or Ranks()
+        self.ranks = ranks or RankGroup()
         self.store = CheckpointStore(folder / "checkpoints")
         # Compared with what JSON gives back: a tuple must be a list.
         self.settings = json.loads(json.dumps(settings, allow_nan=False))
@@ -162,30 +166,35 @@ class RunFiles:
         assert self._log is not None
         return self._log
 
-    def open(self, trained: Trained, compiled: bool, resume: bool) -> Opened:
+    def open(
+        self, train_state: TrainState, compiled: bool, resume: bool
+    ) -> ResumePoint:
         """Start, or go on from the newest sound checkpoint when `resume` is set.
 
         Raises:
             ConfigError: the folder is in use or belongs to another run.
             WeightsError: there are checkpoints and none verifies.
         """
-        latest = self.ranks.by_first(lambda: self._newest(resume))
+        latest = self.ranks.broadcast(lambda: self._prepare_latest(resume))
         checkpoint = None
         if latest.step is not None:
-            checkpoint = self._read(latest.step, trained)
+            checkpoint = self._read(latest.step, train_state)
             self._refuse_other_run(checkpoint.state["settings"])
-            trained.restore(checkpoint)
-        first = self.ranks.first
+            train_state.restore(checkpoint)
+        first = self.ranks.is_rank_zero
         self._log = MetricsLog(self.folder / "metrics.jsonl") if first else SilentLog()
         if checkpoint is None:
             self._log.truncate(0)
-            return Opened(LoopState(), ())
-        notes = [*latest.skipped, *self._changes(checkpoint.state, trained, compiled)]
+            return ResumePoint(LoopState(), ())
+        notes = [
+            *latest.skipped,
+            *self._describe_changes(checkpoint.state, train_state, compiled),
+        ]
         if not self._log.truncate(checkpoint.state["metrics_bytes"]):
             notes.append("metrics.jsonl has lost its last lines.")
-        return Opened(LoopState.from_dict(checkpoint.state["loop"]), tuple(notes))
+        return ResumePoint(LoopState.from_dict(checkpoint.state["loop"]), tuple(notes))
 
-    def _newest(self, resume: bool) -> Latest:
+    def _prepare_latest(self, resume: bool) -> LatestCheckpoint:
         """The step to go on from, with the folder made ready."""
         self.store.prepare()
         if not resume and self.store.steps():
@@ -201,19 +210,21 @@ class RunFiles:
             )
         return latest
 
-    def _read(self, step: int, trained: Trained) -> Checkpoint:
-        """One checkpoint, whole or in shards, as `trained` takes it."""
+    def _read(self, step: int, train_state: TrainState) -> Checkpoint:
+        """One checkpoint, whole or in shards, as `train_state` takes it."""
         folder = self.store.path(step)
         if not (folder / "shards").is_dir():
             return self.store.load(step)
         from vitral.training.checkpointing import sharded
 
         state = json.loads((folder / "state.json").read_bytes())
-        tensors = sharded.load(folder, trained.like if trained.divided else None)
+        tensors = sharded.load(
+            folder, train_state.sharding_templates if train_state.is_sharded else None
+        )
         return Checkpoint(step=step, tensors=tensors, state=state)
 
     def save(
-        self, trained: Trained, state: LoopState, compiled: bool
+        self, train_state: TrainState, state: LoopState, compiled: bool
     ) -> tuple[str, ...]:
         """Write a checkpoint, then delete old ones; returns what could not be."""
         self.log.sync()
@@ -221,21 +232,21 @@ class RunFiles:
             "loop": state.to_dict(),
             "metrics_bytes": self.log.length,
             "settings": self.settings,
-            "machine": _machine(trained, compiled, self.ranks),
+            "machine": _describe_machine(train_state, compiled, self.ranks),
         }
-        if trained.divided:
+        if train_state.is_sharded:
             from vitral.training.checkpointing import sharded
 
-            sharded.save(self.store, state.step, trained.tensors(), values)
-            return self.ranks.by_first(
+            sharded.save(self.store, state.step, train_state.tensors(), values)
+            return self.ranks.broadcast(
                 lambda: self.store.prune(self.keep, state.best_step)
             )
-        return self.ranks.by_first(lambda: self._save_whole(trained, state, values))
+        return self.ranks.broadcast(lambda: self._save_full(train_state, state, values))
 
-    def _save_whole(
-        self, trained: Trained, state: LoopState, values: dict[str, Any]
+    def _save_full(
+        self, train_state: TrainState, state: LoopState, values: dict[str, Any]
     ) -> tuple[str, ...]:
-        self.store.save(state.step, trained.tensors(), values)
+        self.store.save(state.step, train_state.tensors(), values)
         return self.store.prune(self.keep, state.best_step)
 
     def close(self) -> None:
@@ -253,10 +264,13 @@ class RunFiles:
                     "folder."
                 )
 
-    def _changes(
-        self, state: dict[str, Any], trained: Trained, compiled: bool
+    def _describe_changes(
+        self, state: dict[str, Any], train_state: TrainState, compiled: bool
     ) -> list[str]:
-        before, now = state["machine"], _machine(trained, compiled, self.ranks)
+        before, now = (
+            state["machine"],
+            _describe_machine(train_state, compiled, self.ranks),
+        )
         notes = [
             f"Resumed with {name} {now[name]} instead of {then}: the last digits will "
             "differ from an unbroken run."
@@ -273,11 +287,13 @@ class RunFiles:
         return notes
 
 
-def _machine(trained: Trained, compiled: bool, ranks: Ranks) -> dict[str, Any]:
+def _describe_machine(
+    train_state: TrainState, compiled: bool, ranks: RankGroup
+) -> dict[str, Any]:
     return {
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "compile": compiled,
         "ranks": ranks.world,
-        "shard": "fsdp" if trained.divided else "none",
+        "shard": "fsdp" if train_state.is_sharded else "none",
     }

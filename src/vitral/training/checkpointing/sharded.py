@@ -27,15 +27,15 @@ from vitral.errors import DivergedError, VitralError, WeightsError
 from vitral.training.checkpointing.checkpoint import (
     FORMAT,
     CheckpointStore,
-    refuse_nonfinite,
+    require_finite,
 )
-from vitral.training.distributed import from_first, gathered, rank
+from vitral.training.distributed import all_gather, broadcast_from_rank_zero, get_rank
 
 FOLDER = "shards"
 METADATA = ".metadata"
 
 _DCP = "torch.distributed.checkpoint."
-ALLOWED = {
+ALLOWED_GLOBALS = {
     (_DCP + "metadata", "Metadata"),
     (_DCP + "metadata", "TensorStorageMetadata"),
     (_DCP + "metadata", "TensorProperties"),
@@ -56,7 +56,7 @@ ALLOWED = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         kind = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if not kind and (module, name) not in ALLOWED:
+        if not kind and (module, name) not in ALLOWED_GLOBALS:
             raise WeightsError(
                 f"The checkpoint's {METADATA} names {module}.{name}, which does not "
                 "belong in one: it was not written by vitral. Nothing was run."
@@ -64,7 +64,7 @@ class _Unpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-class Reader(FileSystemReader):
+class SafeMetadataReader(FileSystemReader):
     """torch's reader, with a `.metadata` that cannot run anything."""
 
     def read_metadata(self, *args: Any, **named: Any) -> Metadata:
@@ -102,44 +102,47 @@ def save(
         DivergedError: a tensor of any rank has a number that is not finite.
         WeightsError: the disk is full, cannot be written, or has this step.
     """
-    _refuse_nonfinite(step, tensors)
-    temporary = from_first(lambda: _begun(store, step))
+    _require_finite(step, tensors)
+    temporary = broadcast_from_rank_zero(lambda: _make_temporary_folder(store, step))
     try:
         _write(temporary, tensors)
-        mine = _hashes(temporary / FOLDER)
-        every = [item for rows in gathered(mine) for item in rows.items()]
-        return from_first(lambda: _ended(store, step, temporary, dict(every), state))
+        mine = _hash_files(temporary / FOLDER)
+        every = [item for rows in all_gather(mine) for item in rows.items()]
+        return broadcast_from_rank_zero(
+            lambda: _finalize(store, step, temporary, dict(every), state)
+        )
     except (OSError, CheckpointException) as error:
-        if rank() == 0:
+        if get_rank() == 0:
             shutil.rmtree(temporary, ignore_errors=True)
-        raise WeightsError(_unwritten(store, step, error)) from error
+        raise WeightsError(_write_error_message(store, step, error)) from error
 
 
 def load(
-    folder: Path, like: Callable[[str], Mapping[str, Tensor]] | None
+    folder: Path, templates: Callable[[str], Mapping[str, Tensor]] | None
 ) -> dict[str, dict[str, Tensor]]:
     """The tensors of a checkpoint by group, whole or as each rank has its part.
 
     Args:
         folder: of one step, verified.
-        like: a group to the tensors whose division its own take over; None for whole
+        templates: a group to the tensors whose division its own take over; None for
+        whole
             tensors on the CPU, also in one process.
 
     Raises:
         WeightsError: it was not written by a run of vitral, or is damaged.
     """
     # Annotated, since torch declares a narrower type than it takes.
-    reader: Any = Reader(str(folder / FOLDER))
+    reader: Any = SafeMetadataReader(str(folder / FOLDER))
     flat: dict[str, Any] = {}
     for name, stored in reader.read_metadata().state_dict_metadata.items():
         if not isinstance(stored, Stored):
             raise WeightsError(f"{folder} holds {name}, which is no tensor.")
         group, _, key = name.partition("/")
-        template = None if like is None else like(group).get(key)
-        flat[name] = _empty(stored, template)
+        template = None if templates is None else templates(group).get(key)
+        flat[name] = _empty_tensor(stored, template)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")
-        dcp.load(flat, storage_reader=reader, no_dist=like is None)
+        dcp.load(flat, storage_reader=reader, no_dist=templates is None)
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in flat.items():
         group, _, key = name.partition("/")
@@ -147,23 +150,23 @@ def load(
     return groups
 
 
-def _empty(stored: Stored, like: Tensor | None) -> Tensor:
+def _empty_tensor(stored: Stored, template: Tensor | None) -> Tensor:
     """What DCP reads into."""
-    if like is not None and like.shape == stored.size:
-        return torch.empty_like(like, dtype=stored.properties.dtype).detach()
+    if template is not None and template.shape == stored.size:
+        return torch.empty_like(template, dtype=stored.properties.dtype).detach()
     return torch.empty(stored.size, dtype=stored.properties.dtype)
 
 
-def _begun(store: CheckpointStore, step: int) -> Path:
+def _make_temporary_folder(store: CheckpointStore, step: int) -> Path:
     final = store.path(step)
-    if final.exists() and store.fault(step) is None:
+    if final.exists() and store.find_fault(step) is None:
         raise WeightsError(f"Checkpoint {final} exists: steps are written once.")
     temporary = store.folder / f".new-{final.name}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
     except OSError as error:
-        raise WeightsError(_unwritten(store, step, error)) from error
+        raise WeightsError(_write_error_message(store, step, error)) from error
     return temporary
 
 
@@ -177,10 +180,10 @@ def _write(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     dcp.save(flat, storage_writer=writer)
 
 
-def _hashes(folder: Path) -> dict[str, dict[str, Any]]:
+def _hash_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of the files that this rank wrote."""
-    paths = list(folder.glob(f"__{rank()}_*"))
-    if rank() == 0:
+    paths = list(folder.glob(f"__{get_rank()}_*"))
+    if get_rank() == 0:
         paths.append(folder / METADATA)
     return {
         f"{FOLDER}/{path.name}": {
@@ -191,7 +194,7 @@ def _hashes(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _ended(
+def _finalize(
     store: CheckpointStore,
     step: int,
     temporary: Path,
@@ -215,33 +218,35 @@ def _ended(
         sync_folder(store.folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise WeightsError(_unwritten(store, step, error)) from error
+        raise WeightsError(_write_error_message(store, step, error)) from error
     return final
 
 
-def _refuse_nonfinite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+def _require_finite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Raise on all ranks what one finds in its parts."""
     found: DivergedError | None = None
     try:
-        refuse_nonfinite(
+        require_finite(
             step,
             {
-                group: {name: _local(tensor) for name, tensor in values.items()}
+                group: {name: _local_tensor(tensor) for name, tensor in values.items()}
                 for group, values in tensors.items()
             },
         )
     except DivergedError as error:
         found = error
-    for one in gathered(found):
+    for one in all_gather(found):
         if one is not None:
             raise one
 
 
-def _local(tensor: Tensor) -> Tensor:
+def _local_tensor(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def _unwritten(store: CheckpointStore, step: int, error: BaseException) -> str:
+def _write_error_message(
+    store: CheckpointStore, step: int, error: BaseException
+) -> str:
     reason = error
     if isinstance(error, CheckpointException):
         reason = next(iter(error.failures.values()))[0]

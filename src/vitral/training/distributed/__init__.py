@@ -1,41 +1,45 @@
 """Ranks: process group, rendezvous, collectives, failures, micro-batches."""
 
-from vitral.training.distributed.collectives import Parallel, Ranks, SilentLog
-from vitral.training.distributed.failures import is_quiet
+from vitral.training.distributed.collectives import (
+    ParallelForward,
+    RankGroup,
+    SilentLog,
+)
+from vitral.training.distributed.failures import is_reported_elsewhere
 from vitral.training.distributed.microbatch import (
-    Share,
-    own_ids,
-    own_parts,
-    own_span,
-    rows_of,
-    spans,
+    RankSlice,
+    local_ids,
+    local_microbatches,
+    local_row_range,
+    slice_batch,
+    split_rows,
 )
 from vitral.training.distributed.process_group import (
     TIMEOUT,
-    from_first,
-    gathered,
-    joined,
-    local_rank,
-    rank,
-    world_size,
+    all_gather,
+    broadcast_from_rank_zero,
+    get_local_rank,
+    get_rank,
+    get_world_size,
+    process_group,
 )
 
 __all__ = [
     "TIMEOUT",
-    "Parallel",
-    "Ranks",
-    "Share",
+    "ParallelForward",
+    "RankGroup",
+    "RankSlice",
     "SilentLog",
-    "from_first",
-    "gathered",
-    "is_quiet",
-    "joined",
-    "local_rank",
-    "own_ids",
-    "own_parts",
-    "own_span",
-    "rank",
-    "rows_of",
-    "spans",
-    "world_size",
+    "all_gather",
+    "broadcast_from_rank_zero",
+    "get_local_rank",
+    "get_rank",
+    "get_world_size",
+    "is_reported_elsewhere",
+    "local_ids",
+    "local_microbatches",
+    "local_row_range",
+    "process_group",
+    "slice_batch",
+    "split_rows",
 ]

@@ -16,23 +16,23 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vitral.errors import DataError, VitralError
-from vitral.training.distributed.microbatch import Share
+from vitral.training.distributed.microbatch import RankSlice
 from vitral.training.distributed.process_group import (
-    from_first,
-    gathered,
-    rank,
-    world_size,
+    all_gather,
+    broadcast_from_rank_zero,
+    get_rank,
+    get_world_size,
 )
 from vitral.training.log import MetricsLog
 
 T = TypeVar("T")
 
 
-class Parallel(NamedTuple):
+class ParallelForward(NamedTuple):
     """How an objective is called so that all ranks train it."""
 
     forward: Callable[[Any], dict[str, Tensor]]
-    alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
     """The context of a backward pass that is not the last of its step."""
 
 
@@ -41,7 +41,7 @@ READY, INCOMPLETE, ENDED, FAILED = range(4)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranks:
+class RankGroup:
     """This process among the others."""
 
     rank: int = 0
@@ -50,16 +50,16 @@ class Ranks:
     """Where the collectives want their tensors."""
 
     @classmethod
-    def of(cls, device: torch.device) -> "Ranks":
+    def from_process_group(cls, device: torch.device) -> "RankGroup":
         """Those of the process group, if there is one."""
-        return cls(rank=rank(), world=world_size(), device=device)
+        return cls(rank=get_rank(), world=get_world_size(), device=device)
 
     @property
-    def first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is the one that writes."""
         return self.rank == 0
 
-    def summed(self, values: Mapping[str, float]) -> dict[str, float]:
+    def all_reduce_sum(self, values: Mapping[str, float]) -> dict[str, float]:
         """The sum over ranks of each value; all have the same names."""
         if self.world == 1:
             return dict(values)
@@ -70,7 +70,7 @@ class Ranks:
         dist.all_reduce(total)
         return dict(zip(names, total.tolist(), strict=True))
 
-    def highest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest value of any rank."""
         if self.world == 1:
             return value
@@ -78,11 +78,11 @@ class Ranks:
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found.item())
 
-    def by_first(self, work: Callable[[], T]) -> T:
+    def broadcast(self, work: Callable[[], T]) -> T:
         """What rank 0 does and returns, on every rank; its error too."""
-        return from_first(work)
+        return broadcast_from_rank_zero(work)
 
-    def together(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def synchronize(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The batches, in step with the other ranks.
 
         An error of one is raised on all. Where one cannot have its rows, all build
@@ -97,24 +97,24 @@ class Ranks:
                 yield from batches
                 return
             while True:
-                state, offer, error = _next(batches)
-                worst = self.highest(state)
+                state, offer, error = _next_batch(batches)
+                worst = self.all_reduce_max(state)
                 if worst == FAILED:
-                    raise next(e for e in gathered(error) if e is not None)
+                    raise next(e for e in all_gather(error) if e is not None)
                 if worst == ENDED:
                     return
                 if worst == INCOMPLETE:
-                    offer = self._whole(offer)
+                    offer = self._build_global_batch(offer)
                 if offer is not None:
                     yield offer
         finally:
             if hasattr(batches, "close"):
                 batches.close()
 
-    def _whole(self, offer: Any) -> Any:
+    def _build_global_batch(self, offer: Any) -> Any:
         """The global batch in the place of the shares; None if it has no rows."""
-        whole = offer.whole() if isinstance(offer, Share) else offer
-        ids = gathered(() if whole is None else tuple(whole.id))
+        whole = offer.build_global_batch() if isinstance(offer, RankSlice) else offer
+        ids = all_gather(() if whole is None else tuple(whole.id))
         for number, other in enumerate(ids):
             differs = set(other) ^ set(ids[0])
             if differs:
@@ -126,14 +126,14 @@ class Ranks:
         return whole
 
 
-def _next(batches: Iterator[Any]) -> tuple[int, Any, VitralError | None]:
+def _next_batch(batches: Iterator[Any]) -> tuple[int, Any, VitralError | None]:
     try:
         offer = next(batches, None)
     except VitralError as error:
         return FAILED, None, error
     if offer is None:
         return ENDED, None, None
-    incomplete = isinstance(offer, Share) and offer.rows is None
+    incomplete = isinstance(offer, RankSlice) and offer.rows is None
     return (INCOMPLETE if incomplete else READY), offer, None
 
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from vitral.errors import VitralError
 
-SIGNS = (
+BROKEN_COLLECTIVE_MESSAGES = (
     "connection closed",
     "connection reset",
     "connection refused",
@@ -31,11 +31,11 @@ SIGNS = (
     "store",
 )
 """Words of the RuntimeErrors of a collective whose peer does not answer."""
-GRACE = 2.0
+NOTICE_SECONDS = 2.0
 """Seconds in which the ranks that live have noticed that one does not."""
-LINGER = 4.0
+STORE_LINGER_SECONDS = 4.0
 """Seconds that the rank that keeps the notes waits for the others to read them."""
-SAME = 5.0
+SAME_CAUSE_SECONDS = 5.0
 """Seconds that a rank waits for a lower one to say the same."""
 
 
@@ -44,7 +44,7 @@ class PeerError(VitralError):
 
 
 @contextlib.contextmanager
-def one_cause(timeout: float) -> Iterator[None]:
+def report_rank_failure(timeout: float) -> Iterator[None]:
     """Tell the others why this rank stops; explain a broken collective.
 
     What another rank says already is marked `quiet`, see `is_quiet`.
@@ -55,29 +55,29 @@ def one_cause(timeout: float) -> Iterator[None]:
     Raises:
         PeerError: in the place of a collective's RuntimeError.
     """
-    board = _Board()
+    board = _FailureStore()
     try:
         yield
     except Exception as error:
-        if not is_broken(error):
+        if not is_collective_failure(error):
             text = " ".join(str(error).split()) or type(error).__name__
             board.write("cause", text)
-            if board.said_by_lower(text):
-                _mark_quiet(error)
-            board.leave()
+            if board.is_reported_by_lower_rank(text):
+                _mark_reported_elsewhere(error)
+            board.wait_for_readers()
             raise
-        with _unhurried():
+        with _ignore_sigterm():
             board.write("lives", "1")
             # The others, who may wait for this rank, notice at once.
             with contextlib.suppress(Exception):
                 dist.destroy_process_group()
-            explained = board.explained(error, timeout)
-            board.leave()
+            explained = board.build_error(error, timeout)
+            board.wait_for_readers()
         raise explained from error
 
 
 @contextlib.contextmanager
-def _unhurried() -> Iterator[None]:
+def _ignore_sigterm() -> Iterator[None]:
     """Let torchrun's SIGTERM pass, which follows a death at once: a sentence first."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -89,26 +89,26 @@ def _unhurried() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def is_broken(error: BaseException) -> bool:
+def is_collective_failure(error: BaseException) -> bool:
     """Whether a collective failed for want of an answer."""
     if isinstance(error, VitralError) or not isinstance(error, RuntimeError):
         return False
     text = str(error).lower()
     # torch gives its own classes to some of them, and a bare RuntimeError to gloo's.
     special = isinstance(error, dist.DistError)
-    return special or any(sign in text for sign in SIGNS)
+    return special or any(sign in text for sign in BROKEN_COLLECTIVE_MESSAGES)
 
 
-def is_quiet(error: BaseException) -> bool:
+def is_reported_elsewhere(error: BaseException) -> bool:
     """Whether another rank of this machine prints what this error says."""
     return bool(getattr(error, "quiet", False))
 
 
-def _mark_quiet(error: BaseException) -> None:
+def _mark_reported_elsewhere(error: BaseException) -> None:
     error.quiet = True  # type: ignore[attr-defined]
 
 
-class _Board:
+class _FailureStore:
     """Notes of the ranks on the process group's store; a dead store says nothing."""
 
     def __init__(self) -> None:
@@ -132,9 +132,9 @@ class _Board:
                 return node, text
         return None
 
-    def said_by_lower(self, text: str) -> bool:
+    def is_reported_by_lower_rank(self, text: str) -> bool:
         """Whether a lower rank here stops for the same reason."""
-        deadline = time.monotonic() + SAME
+        deadline = time.monotonic() + SAME_CAUSE_SECONDS
         while self.rank > 0 and time.monotonic() < deadline:
             for other in range(self.rank):
                 if self.read("cause", other) == (self.node, text):
@@ -142,7 +142,7 @@ class _Board:
             time.sleep(0.02)
         return False
 
-    def leave(self) -> None:
+    def wait_for_readers(self) -> None:
         """Go when all have read: with the rank that keeps the notes they are gone.
 
         torchrun keeps them itself.
@@ -150,16 +150,16 @@ class _Board:
         self.write("read", "1")
         if self.rank or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             return
-        deadline = time.monotonic() + LINGER
+        deadline = time.monotonic() + STORE_LINGER_SECONDS
         others = range(1, self.world)
         while time.monotonic() < deadline:
             if all(self.read("read", other) for other in others):
                 return
             time.sleep(0.02)
 
-    def explained(self, error: Exception, timeout: float) -> PeerError:
+    def build_error(self, error: Exception, timeout: float) -> PeerError:
         """One sentence on a broken collective."""
-        time.sleep(GRACE)
+        time.sleep(NOTICE_SECONDS)
         others = [rank for rank in range(self.world) if rank != self.rank]
         causes = {rank: self.read("cause", rank) for rank in others}
         lives = {rank: self.read("lives", rank) for rank in others}
@@ -169,26 +169,27 @@ class _Board:
             if cause is not None:
                 found = PeerError(f"Rank {rank} stopped: {cause[1]}")
                 if quiet or cause[0] == self.node:
-                    _mark_quiet(found)
+                    _mark_reported_elsewhere(found)
                 return found
         gone = [rank for rank in others if causes[rank] is None and lives[rank] is None]
         if self.read("lives", self.rank) is None:
             gone = [0]  # the meeting point is gone, which was rank 0's
-        detail = _shortened(str(error))
+        detail = _shorten(str(error))
         why = "killed, or the machine or the network failed"
         if "timed out" in detail.lower() or "timeout" in detail.lower():
             why = f"silent for {timeout:g} seconds"
         found = PeerError(
-            f"{_ranks(gone)} {why}: this one (rank {self.rank} of {self.world}) stops "
+            f"{_format_ranks(gone)} {why}: this one (rank {self.rank} of {self.world}) "
+            "stops "
             "too. Saved checkpoints are intact: run the same command with --resume, "
             f"or let torchrun do it with --max-restarts. ({detail})"
         )
         if quiet:
-            _mark_quiet(found)
+            _mark_reported_elsewhere(found)
         return found
 
 
-def _ranks(numbers: list[int]) -> str:
+def _format_ranks(numbers: list[int]) -> str:
     if not numbers:
         return "Another rank was"
     if len(numbers) == 1:
@@ -196,7 +197,7 @@ def _ranks(numbers: list[int]) -> str:
     return f"Ranks {', '.join(map(str, numbers[:-1]))} and {numbers[-1]} were"
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     """A message of gloo or nccl without its source file, its advice and its frames."""
     line = re.sub(r"\[/\S*\]\s*", "", text.splitlines()[0] if text else "")
     return line.split(" This is typically")[0].strip(" .")[:200]

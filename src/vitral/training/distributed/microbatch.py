@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
-class Span(NamedTuple):
+class RowRange(NamedTuple):
     """Rows `first` up to, not including, `last`."""
 
-    first: int
-    last: int
+    start: int
+    stop: int
 
 
-class Part(NamedTuple):
+class Microbatch(NamedTuple):
     """One pass through the model."""
 
     number: int
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class RankSlice:
     """A rank's rows of a global batch, as a source of batches may yield them."""
 
     rows: Any
@@ -38,50 +38,54 @@ class Share:
     first: int
     size: int
     """Rows of the global batch."""
-    whole: Callable[[], Any]
+    build_global_batch: Callable[[], Any]
     """Builds the global batch, None if nothing of it can be read: what every rank
     takes its part from when the rows of one are None."""
 
 
-def spans(size: int, count: int) -> list[Span]:
+def split_rows(size: int, count: int) -> list[RowRange]:
     """`size` rows in `count` spans as equal as can be; never an empty one."""
     count = min(count, size)
     bounds = [size * index // count for index in range(count + 1)]
-    return [Span(*pair) for pair in itertools.pairwise(bounds)]
+    return [RowRange(*pair) for pair in itertools.pairwise(bounds)]
 
 
-def own_span(size: int, rank: int, world: int, accumulate: int) -> Span:
+def local_row_range(size: int, rank: int, world: int, accumulate: int) -> RowRange:
     """All rows of one rank; none where there are fewer rows than parts before it."""
-    own = spans(size, world * accumulate)[rank * accumulate : (rank + 1) * accumulate]
-    return Span(own[0].first, own[-1].last) if own else Span(size, size)
+    own = split_rows(size, world * accumulate)[
+        rank * accumulate : (rank + 1) * accumulate
+    ]
+    return RowRange(own[0].start, own[-1].stop) if own else RowRange(size, size)
 
 
-def own_parts(batch: Any, *, rank: int, world: int, accumulate: int) -> Iterator[Part]:
+def local_microbatches(
+    batch: Any, *, rank: int, world: int, accumulate: int
+) -> Iterator[Microbatch]:
     """The passes of one rank: always `accumulate` of them where there are others.
 
     Args:
         batch: the global batch, or this rank's Share of it.
     """
     rows, offset, size = batch, 0, -1
-    if isinstance(batch, Share):
+    if isinstance(batch, RankSlice):
         rows, offset, size = batch.rows, batch.first, batch.size
     if size < 0:
         size = len(rows.id)
-    cut = spans(size, world * accumulate)
+    cut = split_rows(size, world * accumulate)
     for index in range(rank * accumulate, (rank + 1) * accumulate):
         if index < len(cut):
-            span = Span(cut[index].first - offset, cut[index].last - offset)
-            yield Part(index, rows_of(rows, span), True)
+            span = RowRange(cut[index].start - offset, cut[index].stop - offset)
+            yield Microbatch(index, slice_batch(rows, span), True)
         elif world > 1:
             # The passes of ranks meet in collectives: each must make as many.
-            yield Part(index, rows_of(rows, Span(0, 1)), False)
+            yield Microbatch(index, slice_batch(rows, RowRange(0, 1)), False)
 
 
-def own_ids(batch: Any) -> tuple[str, ...]:
+def local_ids(batch: Any) -> tuple[str, ...]:
     """The examples of a batch, or of this rank's Share of it."""
-    return tuple((batch.rows if isinstance(batch, Share) else batch).id)
+    return tuple((batch.rows if isinstance(batch, RankSlice) else batch).id)
 
 
-def rows_of(batch: Any, span: Span) -> Any:
+def slice_batch(batch: Any, span: RowRange) -> Any:
     """The same NamedTuple with these rows of every field."""
-    return type(batch)(*(field[span.first : span.last] for field in batch))
+    return type(batch)(*(field[span.start : span.stop] for field in batch))

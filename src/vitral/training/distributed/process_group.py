@@ -13,30 +13,30 @@ import torch
 import torch.distributed as dist
 
 from vitral.errors import ConfigError, VitralError
-from vitral.training.distributed.failures import one_cause
-from vitral.training.distributed.rendezvous import meet
+from vitral.training.distributed.failures import report_rank_failure
+from vitral.training.distributed.rendezvous import init_process_group
 
 T = TypeVar("T")
 
 
-def started_by_torchrun() -> bool:
+def is_launched_by_torchrun() -> bool:
     """Whether the environment names a rank and a meeting point."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
 
 
-def rank() -> int:
+def get_rank() -> int:
     """The number of this process, from 0; 0 where there is one."""
-    return dist.get_rank() if _there() else 0
+    return dist.get_rank() if _is_initialized() else 0
 
 
-def world_size() -> int:
+def get_world_size() -> int:
     """How many processes there are."""
-    return dist.get_world_size() if _there() else 1
+    return dist.get_world_size() if _is_initialized() else 1
 
 
-def local_rank() -> int:
+def get_local_rank() -> int:
     """The number of this process on its machine: the number of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if _there() else 0
+    return int(os.environ.get("LOCAL_RANK", 0)) if _is_initialized() else 0
 
 
 TIMEOUT = 1800.0
@@ -45,7 +45,7 @@ of the data takes on rank 0. One that died is noticed at once."""
 
 
 @contextmanager
-def joined(device: torch.device, timeout: float = TIMEOUT) -> Iterator[None]:
+def process_group(device: torch.device, timeout: float = TIMEOUT) -> Iterator[None]:
     """Meet the other processes, and leave them at the end; alone, do nothing.
 
     Args:
@@ -55,14 +55,14 @@ def joined(device: torch.device, timeout: float = TIMEOUT) -> Iterator[None]:
         ConfigError: they cannot be reached.
         PeerError: another rank stopped, died or does not answer.
     """
-    if not started_by_torchrun() or _there():
+    if not is_launched_by_torchrun() or _is_initialized():
         yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     try:
-        meet(backend, timeout)
+        init_process_group(backend, timeout)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"The {os.environ['WORLD_SIZE']} processes of torchrun could not meet with "
@@ -70,37 +70,37 @@ def joined(device: torch.device, timeout: float = TIMEOUT) -> Iterator[None]:
             "torchrun."
         ) from error
     try:
-        with one_cause(timeout):
+        with report_rank_failure(timeout):
             yield
     finally:
-        if _there():
+        if _is_initialized():
             dist.destroy_process_group()
 
 
 def barrier() -> None:
     """Wait until every process is here."""
-    if _there():
+    if _is_initialized():
         dist.barrier()
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """The value of every rank, in the order of ranks, on every rank.
 
     It travels as a pickle, between processes of one program only.
     """
-    if not _there():
+    if not _is_initialized():
         return [value]
-    values: list[T | None] = [None] * world_size()
+    values: list[T | None] = [None] * get_world_size()
     dist.all_gather_object(values, value)
     return list(values)  # type: ignore[arg-type]
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
     """What rank 0 makes, on every rank; an error of it is raised on every rank."""
-    if not _there():
+    if not _is_initialized():
         return make()
     outcome: list[T | VitralError | None] = [None]
-    if rank() == 0:
+    if get_rank() == 0:
         try:
             outcome = [make()]
         except VitralError as error:
@@ -112,5 +112,5 @@ def from_first(make: Callable[[], T]) -> T:
     return found  # type: ignore[return-value]
 
 
-def _there() -> bool:
+def _is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()

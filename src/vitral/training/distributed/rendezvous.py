@@ -15,11 +15,11 @@ import torch.distributed as dist
 
 from vitral.errors import ConfigError
 
-POLL = 0.01
+POLL_SECONDS = 0.01
 """Seconds."""
 
 
-def meet(backend: str, timeout: float) -> None:
+def init_process_group(backend: str, timeout: float) -> None:
     """Make the process group of the environment's ranks.
 
     Raises:
@@ -33,7 +33,7 @@ def meet(backend: str, timeout: float) -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(host, port, is_master=False, timeout=patience)
-    name = name_of_start(store, rank, world, timeout)
+    name = agree_on_restart_id(store, rank, world, timeout)
     dist.init_process_group(
         backend,
         store=dist.PrefixStore(name, store),
@@ -43,7 +43,9 @@ def meet(backend: str, timeout: float) -> None:
     )
 
 
-def name_of_start(store: dist.Store, rank: int, world: int, timeout: float) -> str:
+def agree_on_restart_id(
+    store: dist.Store, rank: int, world: int, timeout: float
+) -> str:
     """The same new name on every rank, whatever an earlier start left in `store`.
 
     Raises:
@@ -86,4 +88,4 @@ def _wait(deadline: float, who: str) -> None:
             f"{who} did not come to the meeting of torchrun's processes: see what it "
             "printed, and whether every node was started."
         )
-    time.sleep(POLL)
+    time.sleep(POLL_SECONDS)

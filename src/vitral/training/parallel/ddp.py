@@ -13,10 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from vitral.errors import ConfigError
-from vitral.training.distributed import Parallel, Ranks
+from vitral.training.distributed import ParallelForward, RankGroup
 
 
-class _Called(nn.Module):
+class _DDPForward(nn.Module):
     """What DistributedDataParallel wraps.
 
     It sums gradients in the order in which they came in the first backward pass, so a
@@ -34,18 +34,18 @@ class _Called(nn.Module):
         return self.called(batch)
 
 
-def replicated(objective: nn.Module, ranks: Ranks, compiled: bool) -> Parallel:
+def wrap_ddp(objective: nn.Module, ranks: RankGroup, compiled: bool) -> ParallelForward:
     """Start from rank 0's weights, and average gradients from then on.
 
     Raises:
         ConfigError: the model normalises over the batch.
     """
-    refuse_batch_norm(objective)
-    called = _Called(torch.compile(objective) if compiled else objective)
+    require_no_batch_norm(objective)
+    called = _DDPForward(torch.compile(objective) if compiled else objective)
     called.to(ranks.device)
     for parameter in objective.parameters():
         if parameter.requires_grad and 1 in parameter.shape:
-            parameter.register_hook(_in_order)
+            parameter.register_hook(_make_contiguous)
     wrapped = DistributedDataParallel(
         called, find_unused_parameters=True, gradient_as_bucket_view=True
     )
@@ -55,10 +55,10 @@ def replicated(objective: nn.Module, ranks: Ranks, compiled: bool) -> Parallel:
         with wrapped.no_sync():
             yield
 
-    return Parallel(wrapped, alone)
+    return ParallelForward(wrapped, alone)
 
 
-def _in_order(gradient: Tensor) -> Tensor:
+def _make_contiguous(gradient: Tensor) -> Tensor:
     """The gradient in plain strides, for lack of which torch warns.
 
     An axis of length 1 has any stride, and torch compares all of them.
@@ -66,7 +66,7 @@ def _in_order(gradient: Tensor) -> Tensor:
     return gradient.clone(memory_format=torch.contiguous_format)
 
 
-def refuse_batch_norm(objective: nn.Module) -> None:
+def require_no_batch_norm(objective: nn.Module) -> None:
     """Statistics of a batch would be those of one rank's part of it."""
     for name, module in objective.named_modules():
         if isinstance(module, _BatchNorm) and module.training:

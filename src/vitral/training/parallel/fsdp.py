@@ -18,32 +18,32 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from vitral.training.activation_checkpoint import forward_names, units
-from vitral.training.checkpointing import Checkpoint, Trained
-from vitral.training.distributed import Parallel, Ranks
+from vitral.training.activation_checkpoint import find_blocks, forward_method_names
+from vitral.training.checkpointing import Checkpoint, TrainState
+from vitral.training.distributed import ParallelForward, RankGroup
 from vitral.training.ema import decay_at
-from vitral.training.parallel.ddp import refuse_batch_norm
+from vitral.training.parallel.ddp import require_no_batch_norm
 
 
-def shard(
+def shard_objective(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
-    ranks: Ranks,
+    ranks: RankGroup,
     compiled: bool,
-) -> Parallel:
+) -> ParallelForward:
     """Divide the parameters of `objective` among the ranks, rank 0's being the truth.
 
     The optimizer, which has no state yet, goes on with the parts.
     """
-    refuse_batch_norm(objective)
+    require_no_batch_norm(objective)
     for tensor in [*objective.parameters(), *objective.buffers()]:
         dist.broadcast(tensor.detach(), 0)
     names = {parameter: name for name, parameter in objective.named_parameters()}
     groups = [[names[p] for p in group["params"]] for group in optimizer.param_groups]
     mesh = init_device_mesh(ranks.device.type, (ranks.world,))
-    for unit in units(objective):
+    for unit in find_blocks(objective):
         fully_shard(unit, mesh=mesh)
-        for name in forward_names(unit):
+        for name in forward_method_names(unit):
             if name != "forward":
                 register_fsdp_forward_method(unit, name)
     fully_shard(objective, mesh=mesh)
@@ -60,11 +60,11 @@ def shard(
         finally:
             objective.set_requires_gradient_sync(True)
 
-    return Parallel(torch.compile(objective) if compiled else objective, alone)
+    return ParallelForward(torch.compile(objective) if compiled else objective, alone)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharded(Trained):
+class ShardedTrainState(TrainState):
     """The modules and the optimizer of a run whose parameters are divided.
 
     Every method is called by all ranks at the same time.
@@ -82,22 +82,22 @@ class Sharded(Trained):
     """[how many the average has seen]."""
 
     @classmethod
-    def over(
-        cls, trained: Trained, plain: nn.Module, decay: float, warmup: bool
-    ) -> "Sharded":
+    def from_train_state(
+        cls, train_state: TrainState, plain: nn.Module, decay: float, warmup: bool
+    ) -> "ShardedTrainState":
         """From what was gathered before sharding, whose `average` is None."""
         shadow = {}
         if decay:
             shadow = {
                 name: tensor.detach().clone()
-                for name, tensor in trained.model.named_parameters()
+                for name, tensor in train_state.model.named_parameters()
             }
         return cls(
-            objective=trained.objective,
-            model=trained.model,
+            objective=train_state.objective,
+            model=train_state.model,
             average=None,
-            optimizer=trained.optimizer,
-            parameters=trained.parameters,
+            optimizer=train_state.optimizer,
+            parameters=train_state.parameters,
             plain=plain,
             decay=decay,
             warmup=warmup,
@@ -105,17 +105,17 @@ class Sharded(Trained):
             updates=[0],
         )
 
-    def model_in_use(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The plain copy, with the averaged weights where there are some."""
         model = self.plain.model
         assert isinstance(model, nn.Module)
-        fill(model, self.model.state_dict() | self.shadow)
+        load_full_tensors(model, self.model.state_dict() | self.shadow)
         return model.to(next(self.model.parameters()).device)
 
-    def whole_objective(self) -> nn.Module:
+    def full_objective(self) -> nn.Module:
         """A copy of the plain one with the weights of now."""
         objective = copy.deepcopy(self.plain)
-        fill(objective, self.objective.state_dict())
+        load_full_tensors(objective, self.objective.state_dict())
         return objective.to(next(self.model.parameters()).device)
 
     @torch.no_grad()
@@ -128,14 +128,14 @@ class Sharded(Trained):
         factor = decay_at(self.updates[0], self.decay, self.warmup)
         current = dict(self.model.named_parameters())
         torch._foreach_lerp_(
-            [part_of(tensor) for tensor in self.shadow.values()],
-            [part_of(current[name]) for name in self.shadow],
+            [local_tensor(tensor) for tensor in self.shadow.values()],
+            [local_tensor(current[name]) for name in self.shadow],
             1 - factor,
         )
         self.updates[0] += 1
 
     @property
-    def divided(self) -> bool:
+    def is_sharded(self) -> bool:
         return True
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -147,7 +147,7 @@ class Sharded(Trained):
     @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
         groups = {
-            name: self._divided(name, group)
+            name: self._shard_tensors(name, group)
             for name, group in checkpoint.tensors.items()
         }
         averaged = groups.pop("ema", {})
@@ -155,58 +155,62 @@ class Sharded(Trained):
             Checkpoint(step=checkpoint.step, tensors=groups, state=checkpoint.state)
         )
         for name, tensor in self.shadow.items():
-            part_of(tensor).copy_(part_of(averaged[name]))
+            local_tensor(tensor).copy_(local_tensor(averaged[name]))
         self.updates[0] = checkpoint.step
 
-    def _divided(self, group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _shard_tensors(
+        self, group: str, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Whole tensors cut as the parameters are; parts stay as they are."""
-        like = self.like(group)
+        like = self.sharding_templates(group)
         return {
-            name: cut_like(tensor, like.get(name)) for name, tensor in tensors.items()
+            name: shard_like(tensor, like.get(name)) for name, tensor in tensors.items()
         }
 
-    def like(self, group: str) -> Mapping[str, Tensor]:
+    def sharding_templates(self, group: str) -> Mapping[str, Tensor]:
         """A parameter or buffer of the kind of each tensor of a group."""
         if group in ("model", "ema"):
             return dict(self.model.state_dict())
         if group == "objective":
             return dict(self.objective.state_dict())
-        return _States(self.parameters)
+        return _StateTemplates(self.parameters)
 
 
-class _States(dict[str, Tensor]):
+class _StateTemplates(dict[str, Tensor]):
     """The parameter of an optimizer's tensor, "blocks.0.attn.qkv.weight/exp_avg"."""
 
     def get(self, name: str, default: Any = None) -> Any:
         return super().get(name.rpartition("/")[0], default)
 
 
-def cut_like(tensor: Tensor, like: Tensor | None) -> Tensor:
-    """This rank's part of a whole tensor, if `like` is divided and of its shape."""
-    if isinstance(tensor, DTensor) or not isinstance(like, DTensor):
+def shard_like(tensor: Tensor, template: Tensor | None) -> Tensor:
+    """This rank's part of a whole tensor, if `template` is divided and of its shape."""
+    if isinstance(tensor, DTensor) or not isinstance(template, DTensor):
         return tensor
-    if tensor.shape != like.shape:
+    if tensor.shape != template.shape:
         return tensor
-    on = tensor.to(like.device)
+    on = tensor.to(template.device)
     # Every rank has read the whole: nothing has to be sent.
-    return distribute_tensor(on, like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(
+        on, template.device_mesh, template.placements, src_data_rank=None
+    )
 
 
-def whole_of(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The tensor of all ranks together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def part_of(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """This rank's part, or the tensor itself where it is not divided."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
-def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def load_full_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy whole tensors into a module; every rank calls it."""
     for name, target in module.state_dict().items():
-        target.copy_(whole_of(tensors[name]))
+        target.copy_(full_tensor(tensors[name]))
 
 
 def plain_copy(objective: nn.Module) -> nn.Module:

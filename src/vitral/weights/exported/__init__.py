@@ -4,15 +4,15 @@ from vitral.weights.exported import runtimes
 from vitral.weights.exported.metadata import (
     KEY,
     XML,
-    Artefact,
+    ExportedFile,
     Metadata,
     Precision,
-    is_artefact,
-    read_artefact,
+    is_exported,
+    read_exported,
 )
 from vitral.weights.exported.model import ExportedModel
 from vitral.weights.exported.onnx import IMAGE, LOGITS, PIXELS
-from vitral.weights.exported.openvino import hint_of
+from vitral.weights.exported.openvino import inference_precision
 from vitral.weights.exported.runtimes import (
     import_nncf,
     import_onnx,
@@ -26,16 +26,16 @@ __all__ = [
     "LOGITS",
     "PIXELS",
     "XML",
-    "Artefact",
+    "ExportedFile",
     "ExportedModel",
     "Metadata",
     "Precision",
-    "hint_of",
     "import_nncf",
     "import_onnx",
     "import_openvino",
-    "is_artefact",
+    "inference_precision",
+    "is_exported",
     "openvino_core",
-    "read_artefact",
+    "read_exported",
     "runtimes",
 ]

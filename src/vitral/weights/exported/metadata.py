@@ -53,8 +53,8 @@ class Metadata:
         """Plain text that `from_json` reads."""
         values = {
             **asdict(self),
-            "family": vitral.models.family_of(self.config),
-            "config": config_io.to_plain(self.config),
+            "family": vitral.models.get_family_name(self.config),
+            "config": config_io.to_dict(self.config),
             "preprocess": self.preprocess.to_dict(),
         }
         return json.dumps(values, allow_nan=False)
@@ -69,7 +69,7 @@ class Metadata:
         try:
             values = json.loads(text)
             family = values.pop("family")
-            config = config_io.from_plain(
+            config = config_io.from_dict(
                 vitral.models.families()[family].config, values.pop("config"), where
             )
             size = values.pop("image_size")
@@ -87,7 +87,7 @@ class Metadata:
             ) from error
 
 
-class Artefact(NamedTuple):
+class ExportedFile(NamedTuple):
     """An exported file, ready to answer."""
 
     model: ExportedModel
@@ -97,7 +97,7 @@ class Artefact(NamedTuple):
     metadata: Metadata
 
 
-def is_artefact(path: str | Path) -> bool:
+def is_exported(path: str | Path) -> bool:
     """Whether a path names an exported model: x.onnx, a model.xml, or its folder."""
     place = Path(path)
     if place.is_dir():
@@ -105,7 +105,7 @@ def is_artefact(path: str | Path) -> bool:
     return place.is_file() and place.suffix in (".onnx", ".xml")
 
 
-def read_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
+def read_exported(path: str | Path, *, threads: int | None = None) -> ExportedFile:
     """Load an exported model for the CPU.
 
     Args:
@@ -116,7 +116,7 @@ def read_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
         MissingExtraError: its runtime is not installed.
     """
     place = Path(path)
-    if not is_artefact(place):
+    if not is_exported(place):
         raise WeightsError(
             f"{place} is no exported model: give an .onnx file, or a folder that has "
             f"{XML}, both as `vitral export` writes them."
@@ -141,4 +141,4 @@ def read_artefact(path: str | Path, *, threads: int | None = None) -> Artefact:
         image_size=found.image_size,
         with_preprocess=found.with_preprocess,
     )
-    return Artefact(model, found.preprocess, found.classes, found.extra, found)
+    return ExportedFile(model, found.preprocess, found.classes, found.extra, found)

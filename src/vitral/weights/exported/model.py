@@ -14,7 +14,7 @@ from vitral.models.base import require_input
 
 
 @runtime_checkable
-class Graph(Protocol):
+class ExportedGraph(Protocol):
     """A loaded file of one runtime."""
 
     backend: str
@@ -28,7 +28,7 @@ class Graph(Protocol):
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Of pre-processed images or clips in float32."""
 
-    def logits_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
+    def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Of uint8 pixels [batch, height, width, 3], if it pre-processes."""
 
 
@@ -44,7 +44,7 @@ class ExportedModel(VisionModel):
     def __init__(
         self,
         config: ModelConfig,
-        graph: Graph,
+        graph: ExportedGraph,
         *,
         precision: str = "fp32",
         image_size: tuple[int, int] | None = None,
@@ -88,7 +88,7 @@ class ExportedModel(VisionModel):
                 "pixels: pre-process the images, or export with `--with-preprocess`."
             )
         return torch.from_numpy(
-            self._graph.logits_of_pixels(pixels.contiguous().numpy())
+            self._graph.logits_from_pixels(pixels.contiguous().numpy())
         )
 
     def _require_size(self, size: tuple[int, int]) -> None:
@@ -112,11 +112,13 @@ class ExportedModel(VisionModel):
         """Refused: the graph has no parts."""
         self._refuse("needs features")
 
-    def encode(self, tokens: Any, first: int = 0, last: int | None = None) -> NoReturn:
+    def forward_blocks(
+        self, tokens: Any, first: int = 0, last: int | None = None
+    ) -> NoReturn:
         """Refused: the graph has no parts."""
         self._refuse("needs features")
 
-    def finish(self, tokens: Any) -> NoReturn:
+    def forward_norm(self, tokens: Any) -> NoReturn:
         """Refused: the graph has no parts."""
         self._refuse("needs features")
 
@@ -128,7 +130,7 @@ class ExportedModel(VisionModel):
         """Refused: the graph does not learn."""
         self._refuse("changes the head")
 
-    def layer_of(self, name: str) -> NoReturn:
+    def layer_index(self, name: str) -> NoReturn:
         """Refused: the graph does not learn."""
         self._refuse("trains")
 

@@ -42,14 +42,14 @@ class OnnxGraph:
         """Of pre-processed images or clips in float32."""
         names = [given.name for given in self._session.get_inputs()]
         if names == [IMAGE]:
-            return _answer(self._session, IMAGE, image)
+            return _run_session(self._session, IMAGE, image)
         if self._inner is None:
             self._inner = self._open(self._without_preprocess())
-        return _answer(self._inner, IMAGE, image)
+        return _run_session(self._inner, IMAGE, image)
 
-    def logits_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
+    def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Of uint8 pixels [batch, height, width, 3], if it pre-processes."""
-        return _answer(self._session, PIXELS, pixels)
+        return _run_session(self._session, PIXELS, pixels)
 
     def _open(self, source: str | bytes) -> Any:
         runtime = import_onnxruntime()
@@ -77,6 +77,6 @@ class OnnxGraph:
         return part
 
 
-def _answer(session: Any, name: str, value: np.ndarray) -> np.ndarray:
+def _run_session(session: Any, name: str, value: np.ndarray) -> np.ndarray:
     found: np.ndarray = session.run([LOGITS], {name: value})[0]
     return found

@@ -34,7 +34,7 @@ class OpenVinoGraph:
             # Mapped, a file that is written over would change the model in use.
             self._model = self._core.read_model(path, config={"ENABLE_MMAP": False})
         except Exception as error:
-            raise self._damaged(error) from error
+            raise self._damage_error(error) from error
         self._hint = "f32"
         self._compiled: dict[str, Any] = {}
 
@@ -46,18 +46,18 @@ class OpenVinoGraph:
 
     def prepare(self, precision: str) -> None:
         """Compile it, to compute in `precision`."""
-        self._hint = hint_of(precision)
+        self._hint = inference_precision(precision)
         self._compiled[self._input()] = self._compile(self._model)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Of pre-processed images or clips in float32."""
         if IMAGE not in self._compiled:
             self._compiled[IMAGE] = self._compile(self._without_preprocess())
-        return _answer(self._compiled[IMAGE], image)
+        return _infer(self._compiled[IMAGE], image)
 
-    def logits_of_pixels(self, pixels: np.ndarray) -> np.ndarray:
+    def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Of uint8 pixels [batch, height, width, 3], if it pre-processes."""
-        return _answer(self._compiled[PIXELS], pixels)
+        return _infer(self._compiled[PIXELS], pixels)
 
     def _input(self) -> str:
         return PIXELS if PIXELS in self._model.inputs[0].get_names() else IMAGE
@@ -74,7 +74,7 @@ class OpenVinoGraph:
         try:
             return self._core.compile_model(model, "CPU", settings)
         except Exception as error:
-            raise self._damaged(error) from error
+            raise self._damage_error(error) from error
 
     def _without_preprocess(self) -> Any:
         """The same model from pre-processed images on."""
@@ -89,7 +89,7 @@ class OpenVinoGraph:
             "export the model again."
         )
 
-    def _damaged(self, error: Exception) -> WeightsError:
+    def _damage_error(self, error: Exception) -> WeightsError:
         reason = " ".join(str(error).split())[-200:]
         return WeightsError(
             f"{self.path} is no OpenVINO model that can be loaded ({reason}): it or "
@@ -97,7 +97,7 @@ class OpenVinoGraph:
         )
 
 
-def hint_of(precision: str) -> str:
+def inference_precision(precision: str) -> str:
     """What the runtime computes in where nothing is quantised.
 
     The rest of an int8 model is in bfloat16 where the CPU has it: as near to float32 as
@@ -118,6 +118,6 @@ def _from(module: Any, model: Any, output: Any) -> Any:
     return module.Model(model.results, [image], "without pre-processing")
 
 
-def _answer(compiled: Any, value: np.ndarray) -> np.ndarray:
+def _infer(compiled: Any, value: np.ndarray) -> np.ndarray:
     # A copy: the runtime writes the next answer over this one.
     return np.array(compiled(value)[0], dtype=np.float32)

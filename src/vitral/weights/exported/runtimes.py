@@ -23,7 +23,7 @@ def import_openvino() -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return _imported("openvino", "OpenVINO models")
+    return _import_runtime("openvino", "OpenVINO models")
 
 
 def openvino_core() -> Any:
@@ -59,7 +59,7 @@ def import_nncf() -> ModuleType:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        module = _imported("nncf", "int8")
+        module = _import_runtime("nncf", "int8")
     finally:
         logger.setLevel(level)
     module.set_log_level(logging.ERROR)
@@ -72,7 +72,7 @@ def import_onnxruntime() -> ModuleType:
     Raises:
         MissingExtraError: it is not installed.
     """
-    return _imported("onnxruntime", "ONNX models")
+    return _import_runtime("onnxruntime", "ONNX models")
 
 
 def import_onnx() -> ModuleType:
@@ -81,11 +81,11 @@ def import_onnx() -> ModuleType:
     Raises:
         MissingExtraError: one of the two is not installed.
     """
-    _imported("onnxscript", "Writing ONNX models")
-    return _imported("onnx", "ONNX models")
+    _import_runtime("onnxscript", "Writing ONNX models")
+    return _import_runtime("onnx", "ONNX models")
 
 
-def _imported(name: str, purpose: str) -> ModuleType:
+def _import_runtime(name: str, purpose: str) -> ModuleType:
     # None in sys.modules makes `import` fail; both packages then take their own stubs.
     # It stays: both import more of themselves when they are used.
     sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]

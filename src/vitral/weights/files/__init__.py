@@ -4,11 +4,11 @@ from vitral.weights.files.npz import SUFFIX, NpzFile
 from vitral.weights.files.open import open_file
 from vitral.weights.files.safetensors import SafetensorsFile
 from vitral.weights.files.tensor_file import (
-    Entry,
     MemoryFile,
     TensorFile,
-    shown,
-    shown_path,
+    TensorInfo,
+    printable_name,
+    printable_path,
     with_names,
 )
 from vitral.weights.files.torch_checkpoint import PICKLE, open_legacy, open_zip
@@ -19,16 +19,16 @@ __all__ = [
     "PICKLE",
     "SUFFIX",
     "Archive",
-    "Entry",
     "MemoryFile",
     "NpzFile",
     "SafetensorsFile",
     "TensorFile",
+    "TensorInfo",
     "open_file",
     "open_legacy",
     "open_zip",
-    "shown",
-    "shown_path",
+    "printable_name",
+    "printable_path",
     "with_names",
     "write_npz",
     "write_safetensors",

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from vitral.weights.files.tensor_file import (
-    Entry,
     TensorFile,
+    TensorInfo,
     check_shape,
     one_line,
-    shown,
+    printable_name,
 )
-from vitral.weights.files.zip_archive import DAMAGE, Archive
+from vitral.weights.files.zip_archive import ZIP_ERRORS, Archive
 
 SUFFIX = ".npy"
-LONGEST_HEADER = 10_000
+MAX_HEADER_SIZE = 10_000
 """Characters of a member's header: NumPy's own limit."""
 CHUNK = 2**20
 BFLOAT16 = np.dtype("V2")
@@ -64,14 +64,14 @@ class NpzFile(TensorFile):
             entries[name], self._members[name] = self._open(info)
         super().__init__(path, entries)
 
-    def _open(self, info: ZipInfo) -> tuple[Entry, _Member]:
-        wrong = f"member {shown(info.filename)}"
+    def _open(self, info: ZipInfo) -> tuple[TensorInfo, _Member]:
+        wrong = f"member {printable_name(info.filename)}"
         try:
             with self._archive.zip.open(info) as stream:
-                shape, fortran, dtype = _header(stream)
+                shape, fortran, dtype = _read_header(stream)
                 start = stream.tell()
-        except DAMAGE as error:
-            self._archive.damaged(f"{wrong}: {one_line(error)}")
+        except ZIP_ERRORS as error:
+            self._archive.refuse_damaged(f"{wrong}: {one_line(error)}")
         if dtype.hasobject:
             self._archive.refuse(
                 f"{wrong} holds pickled objects, which can run code when they are "
@@ -80,14 +80,15 @@ class NpzFile(TensorFile):
         native = dtype.newbyteorder("=")
         if native not in DTYPES:
             self._archive.refuse(
-                f"{wrong} has the type {shown(str(dtype))}, which is no number of "
+                f"{wrong} has the type {printable_name(str(dtype))}, which is no "
+                "number of "
                 "torch. Save it as float32"
             )
         shape = tuple(int(size) for size in shape)
         reason = check_shape(shape, info.file_size - start, dtype.itemsize)
         if reason is not None:
-            self._archive.damaged(f"{wrong} {reason}")
-        entry = Entry(shape, DTYPES[native])
+            self._archive.refuse_damaged(f"{wrong} {reason}")
+        entry = TensorInfo(shape, DTYPES[native])
         return entry, _Member(info, dtype, fortran, start)
 
     def _data(self, name: str) -> Tensor:
@@ -97,8 +98,10 @@ class NpzFile(TensorFile):
             with self._archive.zip.open(member.info) as stream:
                 stream.read(member.start)
                 self._fill(name, stream, raw)
-        except DAMAGE as error:
-            self._archive.damaged(f"member {shown(name)}{SUFFIX}: {one_line(error)}")
+        except ZIP_ERRORS as error:
+            self._archive.refuse_damaged(
+                f"member {printable_name(name)}{SUFFIX}: {one_line(error)}"
+            )
         native = member.dtype.newbyteorder("=")
         array = raw.view(np.int16 if native == BFLOAT16 else member.dtype)
         if not array.dtype.isnative:
@@ -116,19 +119,23 @@ class NpzFile(TensorFile):
         target, done = raw.data, 0
         while part := stream.read(CHUNK):
             if done + len(part) > len(target):
-                self._archive.damaged(f"member {shown(name)}{SUFFIX} is too long")
+                self._archive.refuse_damaged(
+                    f"member {printable_name(name)}{SUFFIX} is too long"
+                )
             target[done : done + len(part)] = part
             done += len(part)
         if done < len(target):
-            self._archive.damaged(f"member {shown(name)}{SUFFIX} ends early")
+            self._archive.refuse_damaged(
+                f"member {printable_name(name)}{SUFFIX} ends early"
+            )
 
 
-def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Shape, Fortran order and type; no object is made of anything in the member."""
     read = np.lib.format
     version = read.read_magic(stream)
     if version == (1, 0):
-        return read.read_array_header_1_0(stream, LONGEST_HEADER)
+        return read.read_array_header_1_0(stream, MAX_HEADER_SIZE)
     if version == (2, 0):
-        return read.read_array_header_2_0(stream, LONGEST_HEADER)
+        return read.read_array_header_2_0(stream, MAX_HEADER_SIZE)
     raise ValueError(f"NumPy format {version} is not 1.0 or 2.0")

@@ -5,14 +5,14 @@ from pathlib import Path
 from vitral.errors import WeightsError
 from vitral.weights.files.npz import SUFFIX, NpzFile
 from vitral.weights.files.safetensors import SafetensorsFile
-from vitral.weights.files.tensor_file import TensorFile, shown, shown_path
+from vitral.weights.files.tensor_file import TensorFile, printable_name, printable_path
 from vitral.weights.files.torch_checkpoint import PICKLE, open_legacy, open_zip
 from vitral.weights.files.zip_archive import Archive
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 PROTOCOLS = range(2, 6)
 """Pickles begin with 0x80 and one of these."""
-TAR_PLACE, TAR = 257, b"ustar"
+TAR_OFFSET, TAR = 257, b"ustar"
 
 
 def open_file(path: Path) -> TensorFile:
@@ -27,27 +27,28 @@ def open_file(path: Path) -> TensorFile:
     try:
         if not path.is_file():
             raise WeightsError(
-                f"No weights at {shown_path(path)}: give a .safetensors, .npz or .pth "
+                f"No weights at {printable_path(path)}: give a .safetensors, .npz or "
+                ".pth "
                 "file."
             )
         with path.open("rb") as file:
-            head = file.read(TAR_PLACE + len(TAR))
-        return _opened(path, head)
+            head = file.read(TAR_OFFSET + len(TAR))
+        return _open_by_content(path, head)
     except OSError as error:
         raise WeightsError(
-            f"{shown_path(path)} cannot be read: {error.strerror}. Make it "
+            f"{printable_path(path)} cannot be read: {error.strerror}. Make it "
             "readable, or give another file."
         ) from error
 
 
-def _opened(path: Path, head: bytes) -> TensorFile:
+def _open_by_content(path: Path, head: bytes) -> TensorFile:
     suffix = path.suffix.lower()
     if head[:4] in (b"PK\3\4", b"PK\5\6"):
-        return _opened_zip(path)
-    if head[:2] == b"\x1f\x8b" or head[TAR_PLACE:] == TAR:
-        kind = "a tar archive" if head[TAR_PLACE:] == TAR else "compressed by gzip"
+        return _open_zip(path)
+    if head[:2] == b"\x1f\x8b" or head[TAR_OFFSET:] == TAR:
+        kind = "a tar archive" if head[TAR_OFFSET:] == TAR else "compressed by gzip"
         raise WeightsError(
-            f"{shown_path(path)} is {kind}, which is not opened. Unpack it and "
+            f"{printable_path(path)} is {kind}, which is not opened. Unpack it and "
             "give the file of weights that is in it."
         )
     if head[8:9] == b"{" and head[5:8] == b"\0\0\0":
@@ -58,20 +59,21 @@ def _opened(path: Path, head: bytes) -> TensorFile:
     if suffix == ".safetensors":
         return SafetensorsFile(path)
     raise WeightsError(
-        f"{shown_path(path)} is no weights file: it does not begin as .safetensors, "
+        f"{printable_path(path)} is no weights file: it does not begin as "
+        ".safetensors, "
         ".npz or a checkpoint of torch.save does. It may be cut short, or a page saved "
         "in its place; fetch it again."
     )
 
 
-def _opened_zip(path: Path) -> TensorFile:
+def _open_zip(path: Path) -> TensorFile:
     archive = Archive(path)
     names = list(archive.members)
     if any(name.count("/") == 1 and name.endswith(f"/{PICKLE}") for name in names):
         return open_zip(path, archive)
     other = [name for name in names if not name.endswith(SUFFIX)]
     if other or not names:
-        found = f"the member {shown(other[0])}" if other else "no member"
+        found = f"the member {printable_name(other[0])}" if other else "no member"
         archive.refuse(
             f"it is a zip archive with {found}, so neither a .npz, which has arrays "
             f"only, nor a checkpoint of torch.save, which has {PICKLE}. Give the file "

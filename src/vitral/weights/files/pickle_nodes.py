@@ -23,7 +23,7 @@ STORAGES = {
 }
 ORDERED, NAMESPACE = "collections.OrderedDict", "argparse.Namespace"
 TENSOR, PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
-CALLED_FOR_NOTHING = {
+IGNORED_CALLS = {
     "torch.Size",
     "torch.device",
     "numpy.dtype",
@@ -34,10 +34,7 @@ CALLED_FOR_NOTHING = {
 """What a training script's numbers and settings name; their values are dropped."""
 DTYPES = {str(value) for value in vars(torch).values() if type(value) is torch.dtype}
 ALLOWED = (
-    {ORDERED, NAMESPACE, TENSOR, PARAMETER}
-    | STORAGES.keys()
-    | CALLED_FOR_NOTHING
-    | DTYPES
+    {ORDERED, NAMESPACE, TENSOR, PARAMETER} | STORAGES.keys() | IGNORED_CALLS | DTYPES
 )
 
 
@@ -65,9 +62,9 @@ class View(NamedTuple):
     stride: tuple[int, ...]
 
 
-class Ordered(dict[Any, Any]):
+class PickledOrderedDict(dict[Any, Any]):
     """A dict that was pickled as an OrderedDict, so that a state may follow it."""
 
 
-class Inert:
+class Placeholder:
     """Something that was in the pickle and is neither a tensor nor needed."""

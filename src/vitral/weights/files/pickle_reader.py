@@ -16,70 +16,75 @@ import torch
 from vitral.errors import WeightsError
 from vitral.weights.files.pickle_nodes import (
     ALLOWED,
-    CALLED_FOR_NOTHING,
+    IGNORED_CALLS,
     NAMESPACE,
     ORDERED,
     PARAMETER,
     STORAGES,
     TENSOR,
     Global,
-    Inert,
-    Ordered,
+    PickledOrderedDict,
+    Placeholder,
     Storage,
     View,
 )
-from vitral.weights.files.tensor_file import MOST_DIMENSIONS, big, one_line, shown
+from vitral.weights.files.tensor_file import (
+    MAX_DIMENSIONS,
+    format_int,
+    one_line,
+    printable_name,
+)
 
-MOST_OPCODES = 500_000
+MAX_OPCODES = 500_000
 """Some 15,000 tensors; it bounds the memory that a pickle can ask for."""
-LONGEST_ARGUMENT = 2**20
+MAX_ARGUMENT_SIZE = 2**20
 """Bytes of one string in a pickle."""
-LONGEST_LINE = 1000
+MAX_LINE_LENGTH = 1000
 
 
-class _Source:
+class _BoundedFile:
     """A binary file for genops that never reads a long piece."""
 
     def __init__(self, file: BufferedIOBase) -> None:
         self._file, self.tell = file, file.tell
 
     def read(self, size: int) -> bytes:
-        if size > LONGEST_ARGUMENT:
-            raise ValueError(f"a length of {size} is over {LONGEST_ARGUMENT}")
+        if size > MAX_ARGUMENT_SIZE:
+            raise ValueError(f"a length of {size} is over {MAX_ARGUMENT_SIZE}")
         return self._file.read(size)
 
     def readline(self) -> bytes:
-        line = self._file.readline(LONGEST_LINE)
+        line = self._file.readline(MAX_LINE_LENGTH)
         if b"\\" in line:  # genops would warn of some, and no name has one
             raise ValueError("a line has a backslash")
         return line
 
 
-def describe(
-    file: BufferedIOBase, where: str, room: Callable[[str, torch.dtype], int]
+def read_structure(
+    file: BufferedIOBase, where: str, storage_size: Callable[[str, torch.dtype], int]
 ) -> Any:
     """The one value of the pickle at the file's position, up to its STOP.
 
     Args:
         where: file (and member) as a message names it.
-        room: bytes that the file has for the storage of a key.
+        storage_size: bytes that the file has for the storage of a key.
 
     Raises:
         WeightsError: it names what a state dict does not need, or is damaged.
     """
-    machine = _Machine(where, room)
-    source = cast(IO[bytes], _Source(file))
+    machine = _PickleMachine(where, storage_size)
+    source = cast(IO[bytes], _BoundedFile(file))
     try:
         for number, (opcode, argument, _) in enumerate(genops(source)):
-            if number >= MOST_OPCODES:
-                machine.damaged(f"it has more than {MOST_OPCODES} steps")
+            if number >= MAX_OPCODES:
+                machine.refuse_damaged(f"it has more than {MAX_OPCODES} steps")
             machine.step(opcode.name, argument)
     except (ValueError, IndexError, KeyError, OverflowError, OSError) as error:
         if isinstance(error, WeightsError):
             raise
-        machine.damaged(one_line(error))
+        machine.refuse_damaged(one_line(error))
     if len(machine.stack) != 1 or machine.marks:
-        machine.damaged("it does not end with one value")
+        machine.refuse_damaged("it does not end with one value")
     return machine.stack[0]
 
 
@@ -100,11 +105,13 @@ PUTS, GETS = {"BINPUT", "LONG_BINPUT"}, {"BINGET", "LONG_BINGET"}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-class _Machine:
+class _PickleMachine:
     """The stack and the memo of one pickle."""
 
-    def __init__(self, where: str, room: Callable[[str, torch.dtype], int]) -> None:
-        self.where, self.room = where, room
+    def __init__(
+        self, where: str, storage_size: Callable[[str, torch.dtype], int]
+    ) -> None:
+        self.where, self.storage_size = where, storage_size
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -119,7 +126,7 @@ class _Machine:
             self.put(len(self.memo))
         elif opcode in GETS:
             if argument not in self.memo:
-                self.damaged(f"it takes memo {argument}, which it never kept")
+                self.refuse_damaged(f"it takes memo {argument}, which it never kept")
             stack.append(self.memo[argument])
         elif opcode in CONSTANTS:
             stack.append(CONSTANTS[opcode])
@@ -128,51 +135,51 @@ class _Machine:
         elif opcode == "MARK":
             self.marks.append(len(stack))
         elif opcode == "TUPLE":
-            stack.append(tuple(self.since_mark()))
+            stack.append(tuple(self.pop_mark()))
         elif opcode in TUPLES:
             stack.append(tuple(self.pop(TUPLES[opcode])))
         elif opcode in ("APPEND", "APPENDS"):
-            items = self.pop(1) if opcode == "APPEND" else self.since_mark()
+            items = self.pop(1) if opcode == "APPEND" else self.pop_mark()
             self.top(list).extend(items)
         elif opcode in ("SETITEM", "SETITEMS"):
-            items = self.pop(2) if opcode == "SETITEM" else self.since_mark()
+            items = self.pop(2) if opcode == "SETITEM" else self.pop_mark()
             self.set_items(self.top(dict), items)
         elif opcode == "GLOBAL":
-            self.name(argument.replace(" ", "."))
+            self.push_global(argument.replace(" ", "."))
         elif opcode == "STACK_GLOBAL":
-            self.name(".".join(shown(part) for part in self.pop(2)))
+            self.push_global(".".join(printable_name(part) for part in self.pop(2)))
         elif opcode == "BINPERSID":
-            stack.append(self.storage(*self.pop(1)))
+            stack.append(self.make_storage(*self.pop(1)))
         elif opcode == "REDUCE":
             stack.append(self.call(*self.pop(2)))
         elif opcode == "NEWOBJ":
             kind, arguments = self.pop(2)
             if kind != Global(NAMESPACE) or arguments != ():
-                self.refuse(f"makes an object of {_kind(kind)}")
-            stack.append(Inert())
+                self.refuse(f"makes an object of {_describe_value(kind)}")
+            stack.append(Placeholder())
         elif opcode == "BUILD":
             self.pop(1)
-            if not isinstance(stack[-1], Ordered | Inert):
-                self.refuse(f"sets the state of {_kind(stack[-1])}")
+            if not isinstance(stack[-1], PickledOrderedDict | Placeholder):
+                self.refuse(f"sets the state of {_describe_value(stack[-1])}")
         elif opcode not in ("PROTO", "FRAME", "STOP"):
-            self.refuse(f"uses the step {opcode}{self.about(argument)}")
+            self.refuse(f"uses the step {opcode}{self.describe_argument(argument)}")
 
     def put(self, index: int) -> None:
-        if index > MOST_OPCODES:
-            self.damaged(f"it keeps memo {index}, which is over {MOST_OPCODES}")
+        if index > MAX_OPCODES:
+            self.refuse_damaged(f"it keeps memo {index}, which is over {MAX_OPCODES}")
         self.memo[index] = self.stack[-1]
 
     def pop(self, number: int) -> list[Any]:
         floor = self.marks[-1] if self.marks else 0
         if len(self.stack) - number < floor:
-            self.damaged("it takes more values than it made")
+            self.refuse_damaged("it takes more values than it made")
         items = self.stack[-number:]
         del self.stack[-number:]
         return items
 
-    def since_mark(self) -> list[Any]:
+    def pop_mark(self) -> list[Any]:
         if not self.marks:
-            self.damaged("it goes back to a mark that it never made")
+            self.refuse_damaged("it goes back to a mark that it never made")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -180,99 +187,112 @@ class _Machine:
 
     def top(self, kind: type) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kind):
-            self.damaged(f"it puts items into something that is not a {kind.__name__}")
+            self.refuse_damaged(
+                f"it puts items into something that is not a {kind.__name__}"
+            )
         return self.stack[-1]
 
     def set_items(self, target: dict[Any, Any], items: list[Any]) -> None:
         if len(items) % 2:
-            self.damaged("a dict has a name without a value")
+            self.refuse_damaged("a dict has a name without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
             # Hashing deeply nested tuples would overflow the interpreter's own stack.
             if not isinstance(key, str | int | float | None):
-                self.damaged(f"a dict has {_kind(key)} as a name")
+                self.refuse_damaged(f"a dict has {_describe_value(key)} as a name")
             if key in target:
-                self.damaged(f"the name {_kind(key)} comes twice in one dict")
+                self.refuse_damaged(
+                    f"the name {_describe_value(key)} comes twice in one dict"
+                )
             target[key] = value
 
-    def name(self, name: str) -> None:
+    def push_global(self, name: str) -> None:
         if name not in ALLOWED:
-            self.refuse(f"names {shown(name)}")
+            self.refuse(f"names {printable_name(name)}")
         self.stack.append(Global(name))
 
     def call(self, function: Any, arguments: Any) -> Any:
         name = function.name if isinstance(function, Global) else None
         if not isinstance(arguments, tuple):
-            self.damaged("it calls with something that is not a tuple")
+            self.refuse_damaged("it calls with something that is not a tuple")
         if name == ORDERED:
-            return self.ordered(arguments)
+            return self.make_ordered_dict(arguments)
         if name == TENSOR:
-            return self.tensor(arguments)
+            return self.make_tensor(arguments)
         if name == PARAMETER:
             if not arguments or not isinstance(arguments[0], View):
-                self.damaged("a parameter is made of no tensor")
+                self.refuse_damaged("a parameter is made of no tensor")
             return arguments[0]
-        if name not in CALLED_FOR_NOTHING:
-            self.refuse(f"calls {_kind(function)}")
-        return Inert()
+        if name not in IGNORED_CALLS:
+            self.refuse(f"calls {_describe_value(function)}")
+        return Placeholder()
 
-    def ordered(self, arguments: tuple[Any, ...]) -> Ordered:
-        made = Ordered()
+    def make_ordered_dict(self, arguments: tuple[Any, ...]) -> PickledOrderedDict:
+        made = PickledOrderedDict()
         if arguments:  # as Python 2 pickled it: one list of pairs
             pairs = arguments[0]
             if len(arguments) > 1 or not isinstance(pairs, list):
-                self.damaged("an OrderedDict is made of something that is no list")
+                self.refuse_damaged(
+                    "an OrderedDict is made of something that is no list"
+                )
             for pair in pairs:
                 if not isinstance(pair, list | tuple) or len(pair) != 2:
-                    self.damaged("an OrderedDict is made of something that is no pair")
+                    self.refuse_damaged(
+                        "an OrderedDict is made of something that is no pair"
+                    )
                 self.set_items(made, list(pair))
         return made
 
-    def storage(self, claim: Any) -> Storage:
+    def make_storage(self, claim: Any) -> Storage:
         if not isinstance(claim, tuple) or len(claim) not in (5, 6):
-            self.damaged("a persistent id is not that of a storage")
+            self.refuse_damaged("a persistent id is not that of a storage")
         word, kind, key, _, numel, *more = claim
         name = kind.name if isinstance(kind, Global) else None
         if word != "storage" or name not in STORAGES:
-            self.damaged("a persistent id is not that of a storage")
-        if not isinstance(key, str) or not _whole(numel):
-            self.damaged("a storage has no key or no number of elements")
+            self.refuse_damaged("a persistent id is not that of a storage")
+        if not isinstance(key, str) or not _is_whole(numel):
+            self.refuse_damaged("a storage has no key or no number of elements")
         dtype, first = STORAGES[name], 0
-        there = self.room(key, dtype)
+        there = self.storage_size(key, dtype)
         if numel * dtype.itemsize > there:
-            self.damaged(
-                f"storage {shown(key)} claims {big(numel * dtype.itemsize)} bytes but "
+            self.refuse_damaged(
+                f"storage {printable_name(key)} claims "
+                f"{format_int(numel * dtype.itemsize)} bytes but "
                 f"the file has {there} for it"
             )
         if more and more[0] is not None:
-            first, part = _view_of_storage(more[0])
+            first, part = _parse_storage_view(more[0])
             if part is None or first + part > numel:
-                self.damaged(f"storage {shown(key)} has a view past its end")
+                self.refuse_damaged(
+                    f"storage {printable_name(key)} has a view past its end"
+                )
             numel = part
         return Storage(key, dtype, first, numel)
 
-    def tensor(self, arguments: tuple[Any, ...]) -> View:
+    def make_tensor(self, arguments: tuple[Any, ...]) -> View:
         if not 4 <= len(arguments) <= 7 or not isinstance(arguments[0], Storage):
-            self.damaged("a tensor is made of no storage")
+            self.refuse_damaged("a tensor is made of no storage")
         storage, offset, shape, stride, *more = arguments
-        key = f"a tensor in storage {shown(storage.key)}"
-        if not _sizes(shape) or not _sizes(stride) or len(shape) != len(stride):
-            self.damaged(f"{key} has no shape and strides of whole numbers")
-        if not _whole(offset):
-            self.damaged(f"{key} has no offset")
+        key = f"a tensor in storage {printable_name(storage.key)}"
+        if not _is_shape(shape) or not _is_shape(stride) or len(shape) != len(stride):
+            self.refuse_damaged(f"{key} has no shape and strides of whole numbers")
+        if not _is_whole(offset):
+            self.refuse_damaged(f"{key} has no offset")
         if len(more) == 3 and more[2]:
             self.refuse("makes a tensor that is conjugate or negative")
         if len(more) >= 2 and more[1]:
             self.refuse("gives a tensor hooks")
         last = sum((s - 1) * step for s, step in zip(shape, stride, strict=True))
         if math.prod(shape) and offset + last >= storage.numel:
-            self.damaged(f"{key} reaches past its {storage.numel} elements")
+            self.refuse_damaged(f"{key} reaches past its {storage.numel} elements")
         if math.prod(shape) and _overlaps(shape, stride):
-            self.damaged(f"{key} of shape {_plain(shape)} overlaps itself")
+            self.refuse_damaged(
+                f"{key} of shape {_format_shape(shape)} overlaps itself"
+            )
         return View(storage, offset, shape, stride)
 
-    def about(self, argument: Any) -> str:
+    def describe_argument(self, argument: Any) -> str:
         if isinstance(argument, str):
-            return f" with {shown(argument.replace(' ', '.'))}"
+            return f" with {printable_name(argument.replace(' ', '.'))}"
         return ""
 
     def refuse(self, what: str) -> NoReturn:
@@ -282,40 +302,42 @@ class _Machine:
             "run. Get the weights as .safetensors, or as a plain state dict."
         )
 
-    def damaged(self, reason: str) -> NoReturn:
+    def refuse_damaged(self, reason: str) -> NoReturn:
         raise WeightsError(
             f"{self.where}: the pickle is not that of a state dict: {reason}. It may "
             "be cut short, damaged or made up; fetch it again and compare its sha256."
         )
 
 
-def _kind(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, Global):
-        return shown(value.name)
-    return shown(value) if isinstance(value, str) else f"a {type(value).__name__}"
-
-
-def _whole(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _sizes(value: Any) -> bool:
+        return printable_name(value.name)
     return (
-        isinstance(value, tuple)
-        and len(value) <= MOST_DIMENSIONS
-        and all(_whole(size) for size in value)
+        printable_name(value) if isinstance(value, str) else f"a {type(value).__name__}"
     )
 
 
-def _plain(shape: tuple[int, ...]) -> str:
-    return " x ".join(big(size) for size in shape[:8])
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
-def _view_of_storage(value: Any) -> tuple[int, int | None]:
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) <= MAX_DIMENSIONS
+        and all(_is_whole(size) for size in value)
+    )
+
+
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(format_int(size) for size in shape[:8])
+
+
+def _parse_storage_view(value: Any) -> tuple[int, int | None]:
     if not isinstance(value, tuple) or len(value) != 3:
         return 0, None
     _, first, part = value
-    return (first, part) if _whole(first) and _whole(part) else (0, None)
+    return (first, part) if _is_whole(first) and _is_whole(part) else (0, None)
 
 
 def _overlaps(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from vitral.errors import WeightsError
 from vitral.weights.files.tensor_file import (
-    Entry,
     TensorFile,
-    big,
+    TensorInfo,
     check_shape,
+    format_int,
     one_line,
-    shown,
-    shown_path,
+    printable_name,
+    printable_path,
 )
 
-LONGEST_HEADER = 2**24
+MAX_HEADER_SIZE = 2**24
 """Bytes of JSON that are parsed: some 150,000 tensors."""
 DTYPES = {
     "F64": torch.float64,
@@ -64,11 +64,11 @@ class SafetensorsFile(TensorFile):
             return self._file.get_tensor(name)
         except (SafetensorError, OSError, ValueError) as error:
             raise _unreadable(
-                self.path, f"tensor {shown(name)}: {one_line(error)}"
+                self.path, f"tensor {printable_name(name)}: {one_line(error)}"
             ) from error
 
 
-def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """The tensors and the metadata that the header of `path` claims.
 
     Raises:
@@ -82,13 +82,15 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
             raise _unreadable(
                 path, f"its header claims {length} bytes of a file of {size}"
             )
-        if length > LONGEST_HEADER:
+        if length > MAX_HEADER_SIZE:
             raise _unreadable(
-                path, f"its header of {length} bytes is over {LONGEST_HEADER}"
+                path, f"its header of {length} bytes is over {MAX_HEADER_SIZE}"
             )
         text = file.read(length)
     try:
-        header = json.loads(text, object_pairs_hook=lambda p: _once(path, p))
+        header = json.loads(
+            text, object_pairs_hook=lambda p: _reject_duplicates(path, p)
+        )
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, f"its header is no JSON: {one_line(error)}") from error
     if not isinstance(header, dict):
@@ -99,23 +101,26 @@ def read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     ):
         raise _unreadable(path, "its __metadata__ is not text under names")
     room = size - 8 - length
-    return {n: _entry(path, n, about, room) for n, about in header.items()}, metadata
+    return {
+        n: _parse_entry(path, n, about, room) for n, about in header.items()
+    }, metadata
 
 
-def _entry(path: Path, name: str, about: Any, room: int) -> Entry:
-    wrong = f"tensor {shown(name)}"
-    if not isinstance(about, dict) or about.keys() != {
+def _parse_entry(path: Path, name: str, fields: Any, room: int) -> TensorInfo:
+    wrong = f"tensor {printable_name(name)}"
+    if not isinstance(fields, dict) or fields.keys() != {
         "dtype",
         "shape",
         "data_offsets",
     }:
         raise _unreadable(path, f"{wrong} has not just dtype, shape and data_offsets")
-    if not isinstance(about["dtype"], str) or about["dtype"] not in DTYPES:
+    if not isinstance(fields["dtype"], str) or fields["dtype"] not in DTYPES:
         raise WeightsError(
-            f"{shown_path(path)}: {wrong} has the precision {shown(about['dtype'])}, "
+            f"{printable_path(path)}: {wrong} has the precision "
+            f"{printable_name(fields['dtype'])}, "
             f"which is not one of {', '.join(DTYPES)}. Convert it to one of these."
         )
-    offsets, shape = about["data_offsets"], about["shape"]
+    offsets, shape = fields["data_offsets"], fields["shape"]
     if (
         not isinstance(offsets, list)
         or len(offsets) != 2
@@ -123,23 +128,25 @@ def _entry(path: Path, name: str, about: Any, room: int) -> Entry:
         or not 0 <= offsets[0] <= offsets[1] <= room
     ):
         raise _unreadable(
-            path, f"{wrong} claims bytes that are not among the {big(room)} of data"
+            path,
+            f"{wrong} claims bytes that are not among the {format_int(room)} of data",
         )
-    dtype = DTYPES[about["dtype"]]
+    dtype = DTYPES[fields["dtype"]]
     size = tuple(shape) if isinstance(shape, list) else shape
     reason = check_shape(size, offsets[1] - offsets[0], dtype.itemsize)
     if reason is not None:
         raise _unreadable(path, f"{wrong} {reason}")
-    return Entry(size, dtype)
+    return TensorInfo(size, dtype)
 
 
-def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(n for n, _ in pairs if n in seen or seen.add(n))  # type: ignore[func-returns-value]
         raise WeightsError(
-            f"{shown_path(path)}: the name {shown(twice)} is in the header twice, so "
+            f"{printable_path(path)}: the name {printable_name(twice)} is in the "
+            "header twice, so "
             "two programs could read two models. Write the file again with one of them."
         )
     return found
@@ -147,6 +154,7 @@ def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _unreadable(path: Path, reason: str) -> WeightsError:
     return WeightsError(
-        f"{shown_path(path)} is not a readable safetensors file: {reason}. It may be "
+        f"{printable_path(path)} is not a readable safetensors file: {reason}. It may "
+        "be "
         "cut short or damaged; fetch it again and compare its sha256."
     )

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from vitral.errors import WeightsError
 
-LONGEST_NAME = 120
+MAX_NAME_LENGTH = 120
 """Characters of a name from a file that a message shows."""
-MOST_DIMENSIONS = 32
+MAX_DIMENSIONS = 32
 
 
-class Entry(NamedTuple):
+class TensorInfo(NamedTuple):
     """What is known of a tensor before its data are read."""
 
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class TensorFile(ABC):
     def __init__(
         self,
         path: Path,
-        entries: dict[str, Entry],
+        entries: dict[str, TensorInfo],
         metadata: dict[str, str] | None = None,
     ) -> None:
         self.path, self.metadata = path, dict(metadata or {})
@@ -75,12 +75,14 @@ class TensorFile(ABC):
         tensor = self._data(name)
         if tuple(tensor.shape) != entry.shape or tensor.dtype != entry.dtype:
             raise WeightsError(
-                f"{shown_path(self.path)}: tensor {shown(name)} is not what it was "
+                f"{printable_path(self.path)}: tensor {printable_name(name)} is not "
+                "what it was "
                 "when the file was opened. Do not write to a file that is being read."
             )
         if not all_finite(tensor):
             raise WeightsError(
-                f"{shown_path(self.path)}: tensor {shown(name)} has values that are "
+                f"{printable_path(self.path)}: tensor {printable_name(name)} has "
+                "values that are "
                 "not finite, so the model would answer NaN. Use an earlier checkpoint."
             )
         return tensor
@@ -89,10 +91,11 @@ class TensorFile(ABC):
     def _data(self, name: str) -> Tensor:
         """The data of a tensor that is there, unchecked."""
 
-    def _entry(self, name: str) -> Entry:
+    def _entry(self, name: str) -> TensorInfo:
         if name not in self._entries:
             raise WeightsError(
-                f"{shown_path(self.path)} has no tensor {shown(name)}. It is the file "
+                f"{printable_path(self.path)} has no tensor {printable_name(name)}. It "
+                "is the file "
                 "of another model, or its names are of another layout."
             )
         return self._entries[name]
@@ -109,7 +112,7 @@ class MemoryFile(TensorFile):
         path: Path = Path("memory"),
         metadata: dict[str, str] | None = None,
     ) -> None:
-        entries = {n: Entry(tuple(t.shape), t.dtype) for n, t in tensors.items()}
+        entries = {n: TensorInfo(tuple(t.shape), t.dtype) for n, t in tensors.items()}
         super().__init__(path, entries, metadata)
         self._tensors = dict(tensors)
 
@@ -117,11 +120,13 @@ class MemoryFile(TensorFile):
         return self._tensors[name]
 
 
-class _Renamed(TensorFile):
+class _RenamedFile(TensorFile):
     """A file under other names; messages keep the names that the file has."""
 
     def __init__(self, file: TensorFile, names: Mapping[str, str]) -> None:
-        entries = {n: Entry(file.shape(o), file.dtype(o)) for n, o in names.items()}
+        entries = {
+            n: TensorInfo(file.shape(o), file.dtype(o)) for n, o in names.items()
+        }
         super().__init__(file.path, entries, file.metadata)
         self.format, self._file, self._names = file.format, file, dict(names)
 
@@ -139,7 +144,7 @@ def with_names(file: TensorFile, names: Mapping[str, str]) -> TensorFile:
     Raises:
         WeightsError: an old name is not in the file.
     """
-    return _Renamed(file, names)
+    return _RenamedFile(file, names)
 
 
 def all_finite(tensor: Tensor) -> bool:
@@ -157,29 +162,32 @@ def all_finite(tensor: Tensor) -> bool:
 
 def check_shape(shape: object, nbytes: int, itemsize: int) -> str | None:
     """Why `shape` cannot be that of `nbytes` bytes; None when it can."""
-    if not isinstance(shape, tuple) or len(shape) > MOST_DIMENSIONS:
-        return f"has no shape of at most {MOST_DIMENSIONS} numbers"
+    if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
+        return f"has no shape of at most {MAX_DIMENSIONS} numbers"
     if not all(type(size) is int and 0 <= size < 2**63 for size in shape):
         return "has a size that is not a whole number from 0 to 2^63"
     wanted = math.prod(shape) * itemsize
     if wanted != nbytes:
-        return f"needs {big(wanted)} bytes for its shape but has {big(nbytes)}"
+        return (
+            f"needs {format_int(wanted)} bytes for its shape but has "
+            f"{format_int(nbytes)}"
+        )
     return None
 
 
-def big(number: int) -> str:
+def format_int(number: int) -> str:
     """A whole number in at most some twenty characters."""
     return str(number) if abs(number) < 10**20 else "more than 10^20"
 
 
-def shown(name: object) -> str:
+def printable_name(name: object) -> str:
     """A name from a file on one line, without control characters, not too long."""
     text = str(name) if isinstance(name, str) else type(name).__name__
-    cut = text[:LONGEST_NAME] + ("..." if len(text) > LONGEST_NAME else "")
+    cut = text[:MAX_NAME_LENGTH] + ("..." if len(text) > MAX_NAME_LENGTH else "")
     return cut if cut.isprintable() else ascii(cut)[1:-1]
 
 
-def shown_path(path: Path) -> str:
+def printable_path(path: Path) -> str:
     """A path on one line."""
     text = str(path)
     return text if text.isprintable() else ascii(text)[1:-1]
@@ -188,4 +196,4 @@ def shown_path(path: Path) -> str:
 def one_line(error: BaseException) -> str:
     """What a library says is wrong, on one line and not too long."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return shown(text).rstrip(".")
+    return printable_name(text).rstrip(".")

@@ -12,25 +12,25 @@ import torch
 from torch import Tensor
 
 from vitral.errors import WeightsError
-from vitral.weights.files.pickle_reader import View, describe
+from vitral.weights.files.pickle_reader import View, read_structure
 from vitral.weights.files.tensor_file import (
-    Entry,
     TensorFile,
-    big,
+    TensorInfo,
+    format_int,
     one_line,
-    shown,
-    shown_path,
+    printable_name,
+    printable_path,
 )
-from vitral.weights.files.zip_archive import DAMAGE, Archive
+from vitral.weights.files.zip_archive import ZIP_ERRORS, Archive
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 """The first two pickles of torch.save's format before 1.6."""
 PICKLE = "data.pkl"
-LONGEST_PICKLE = 2**26
-DEPTH = 2
+MAX_PICKLE_SIZE = 2**26
+MAX_NESTING = 2
 """Dicts around a state dict: {"state": {"model": ...}} has two."""
-MOST_ITEMS = 1_000_000
-LONGEST_KEYS = 1000
+MAX_ITEMS = 1_000_000
+MAX_KEY_LENGTH = 1000
 """Characters of a name, the keys of the dicts around it included."""
 SEPARATOR = "/"
 TRAINING_STATE = re.compile(r"opt.*|(.*_)?(scheduler|scaler)", re.IGNORECASE)
@@ -41,7 +41,7 @@ MEMBERS = re.compile(
     r"|\.data/serialization_id|data/[^/]+"
 )
 
-Places = dict[str, tuple[int, int]]
+StorageSpans = dict[str, tuple[int, int]]
 """Where the bytes of each storage begin in the file, and how many there are."""
 
 
@@ -50,11 +50,11 @@ class PickleFile(TensorFile):
 
     format = "pickle"
 
-    def __init__(self, path: Path, views: dict[str, View], places: Places) -> None:
-        entries = {n: Entry(v.shape, v.storage.dtype) for n, v in views.items()}
+    def __init__(self, path: Path, views: dict[str, View], spans: StorageSpans) -> None:
+        entries = {n: TensorInfo(v.shape, v.storage.dtype) for n, v in views.items()}
         super().__init__(path, entries)
-        self._views, self._places = views, places
-        self._mark = _mark(path)
+        self._views, self._spans = views, spans
+        self._stamp = _file_stamp(path)
         size = path.stat().st_size
         self._bytes = torch.UntypedStorage.from_file(str(path), False, size)
 
@@ -63,7 +63,7 @@ class PickleFile(TensorFile):
         if not entry.nbytes:
             return torch.empty(entry.shape, dtype=entry.dtype)
         item = entry.dtype.itemsize
-        start, _ = self._places[view.storage.key]
+        start, _ = self._spans[view.storage.key]
         start += (view.storage.first + view.offset) * item
         steps = zip(view.shape, view.stride, strict=True)
         end = start + (1 + sum((size - 1) * step for size, step in steps)) * item
@@ -78,12 +78,14 @@ class PickleFile(TensorFile):
         with self.path.open("rb") as file:
             file.seek(start)
             done = file.readinto(raw.numpy().data)
-        if done < end - start or _mark(self.path) != self._mark:
-            _damaged(shown_path(self.path), "it was changed after it was opened")
+        if done < end - start or _file_stamp(self.path) != self._stamp:
+            _refuse_damaged(
+                printable_path(self.path), "it was changed after it was opened"
+            )
         return raw.untyped_storage()
 
 
-def _mark(path: Path) -> tuple[int, int, int]:
+def _file_stamp(path: Path) -> tuple[int, int, int]:
     about = path.stat()
     return about.st_ino, about.st_size, about.st_mtime_ns
 
@@ -91,78 +93,85 @@ def _mark(path: Path) -> tuple[int, int, int]:
 def open_zip(path: Path, archive: Archive) -> PickleFile:
     """A checkpoint of torch.save since 1.6."""
     root = next(n for n in archive.members if n.endswith(f"/{PICKLE}")).split("/")[0]
-    records: Places = {}
+    records: StorageSpans = {}
     for name, info in archive.members.items():
         if name in (f"{root}/constants.pkl", f"{root}/model.json") or "/code/" in name:
             archive.refuse(
-                f"it has the member {shown(name)}: it is a TorchScript program, not "
+                f"it has the member {printable_name(name)}: it is a TorchScript "
+                "program, not "
                 "weights. Save the model's state_dict()"
             )
         if not MEMBERS.fullmatch(name.removeprefix(f"{root}/")):
             archive.refuse(
-                f"it has the member {shown(name)}, which torch.save does not write. "
+                f"it has the member {printable_name(name)}, which torch.save does not "
+                "write. "
                 "Save the state dict alone"
             )
         if info.compress_type != ZIP_STORED:
             archive.refuse(
-                f"member {shown(name)} is compressed, which torch.save never does. "
+                f"member {printable_name(name)} is compressed, which torch.save never "
+                "does. "
                 "Save the state dict again"
             )
         if name.startswith(f"{root}/data/"):
             key = name.removeprefix(f"{root}/data/")
             records[key] = (archive.data_offset(info), info.file_size)
     member = f"{root}/{PICKLE}"
-    content = _small_member(archive, member, LONGEST_PICKLE)
+    content = _small_member(archive, member, MAX_PICKLE_SIZE)
     order = f"{root}/byteorder"
     if order in archive.members and _small_member(archive, order, 8) != b"little":
         archive.refuse("its numbers are big-endian. Save it again on a usual machine")
-    where = f"{shown_path(path)}, member {shown(member)}"
+    where = f"{printable_path(path)}, member {printable_name(member)}"
 
     def room(key: str, dtype: torch.dtype) -> int:
         if key not in records:
-            _damaged(where, f"it has no storage {shown(key)}")
+            _refuse_damaged(where, f"it has no storage {printable_name(key)}")
         return records[key][1]
 
     stream = BytesIO(content)
-    state = describe(stream, where, room)
+    state = read_structure(stream, where, room)
     if stream.tell() != len(content):
-        _damaged(where, "bytes follow after its end")
+        _refuse_damaged(where, "bytes follow after its end")
     return PickleFile(path, flatten(state, where), records)
 
 
 def open_legacy(path: Path) -> PickleFile:
     """A checkpoint of torch.save before 1.6: five pickles, then the storages."""
-    where, size = shown_path(path), path.stat().st_size
+    where, size = printable_path(path), path.stat().st_size
     with path.open("rb") as file:
         for wanted in (MAGIC, PROTOCOL):
-            if describe(file, where, _none) != wanted:
+            if read_structure(file, where, _no_storage) != wanted:
                 raise WeightsError(
                     f"{where} is a pickle that torch.save did not write. Save its "
                     "state dict as .safetensors, and give that file."
                 )
-        about = describe(file, where, _none)
+        about = read_structure(file, where, _no_storage)
         if not isinstance(about, dict) or about.get("little_endian") is not True:
-            _damaged(where, "it does not say that its numbers are little-endian")
+            _refuse_damaged(where, "it does not say that its numbers are little-endian")
         kinds: dict[str, torch.dtype] = {}
 
         def room(key: str, dtype: torch.dtype) -> int:
             if kinds.setdefault(key, dtype) != dtype:
-                _damaged(where, f"storage {shown(key)} has two precisions")
+                _refuse_damaged(
+                    where, f"storage {printable_name(key)} has two precisions"
+                )
             return size
 
-        state = describe(file, where, room)
-        keys = describe(file, where, _none)
+        state = read_structure(file, where, room)
+        keys = read_structure(file, where, _no_storage)
         places = _raw_storages(file, where, size, keys, kinds)
     views = flatten(state, where)
     for name, view in views.items():
         storage = view.storage
         end = (storage.first + storage.numel) * storage.dtype.itemsize
         if end > places[storage.key][1]:
-            _damaged(where, f"tensor {shown(name)} reaches past its storage")
+            _refuse_damaged(
+                where, f"tensor {printable_name(name)} reaches past its storage"
+            )
     return PickleFile(path, views, places)
 
 
-def _none(key: str, dtype: torch.dtype) -> int:
+def _no_storage(key: str, dtype: torch.dtype) -> int:
     """Room for storages in a pickle that has none."""
     return 0
 
@@ -173,26 +182,31 @@ def _raw_storages(
     size: int,
     keys: Any,
     kinds: dict[str, torch.dtype],
-) -> Places:
+) -> StorageSpans:
     """Places of the storages of the older format, which fill the rest of the file."""
     known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     if not known or sorted(keys) != sorted(kinds):
-        _damaged(where, "the storages it lists are not those that its tensors use")
-    places: Places = {}
+        _refuse_damaged(
+            where, "the storages it lists are not those that its tensors use"
+        )
+    places: StorageSpans = {}
     for key in keys:
         head = file.read(ELEMENTS.size)
         elements = ELEMENTS.unpack(head)[0] if len(head) == ELEMENTS.size else -1
         nbytes, start = elements * kinds[key].itemsize, file.tell()
         if elements < 0 or nbytes > size - start:
-            _damaged(
+            _refuse_damaged(
                 where,
-                f"storage {shown(key)} claims {big(nbytes)} bytes but {size - start} "
+                f"storage {printable_name(key)} claims {format_int(nbytes)} bytes but "
+                f"{size - start} "
                 "are left in the file",
             )
         places[key] = (start, nbytes)
         file.seek(nbytes, 1)
     if file.tell() != size:
-        _damaged(where, f"{size - file.tell()} bytes follow after the last storage")
+        _refuse_damaged(
+            where, f"{size - file.tell()} bytes follow after the last storage"
+        )
     return places
 
 
@@ -206,18 +220,18 @@ def flatten(state: Any, where: str) -> dict[str, View]:
     views: dict[str, View] = {}
     # One dict may be in many places, so the walk can be longer than the file.
     for count, (name, view) in enumerate(_walk(state, "", 0)):
-        if count == MOST_ITEMS or len(name) > LONGEST_KEYS:
-            _damaged(
-                where, f"it has over {MOST_ITEMS} values or a name over {LONGEST_KEYS}"
+        if count == MAX_ITEMS or len(name) > MAX_KEY_LENGTH:
+            _refuse_damaged(
+                where, f"it has over {MAX_ITEMS} values or a name over {MAX_KEY_LENGTH}"
             )
         if view is not None and name in views:
-            _damaged(where, f"two tensors are called {shown(name)}")
+            _refuse_damaged(where, f"two tensors are called {printable_name(name)}")
         if view is not None:
             views[name] = view
     if not views:
         raise WeightsError(
             f"{where}: the pickle holds no tensor in a dict, or in a dict within "
-            f"{DEPTH}. Save the model's state_dict(), and give that file."
+            f"{MAX_NESTING}. Save the model's state_dict(), and give that file."
         )
     return views
 
@@ -230,7 +244,7 @@ def _walk(
         text = isinstance(key, str)
         name = prefix + key if text else prefix
         yield name, value if text and isinstance(value, View) else None
-        inner = text and isinstance(value, dict) and depth < DEPTH
+        inner = text and isinstance(value, dict) and depth < MAX_NESTING
         if inner and not TRAINING_STATE.fullmatch(key):
             yield from _walk(value, name + SEPARATOR, depth + 1)
 
@@ -238,22 +252,22 @@ def _walk(
 def _small_member(archive: Archive, name: str, most: int) -> bytes:
     info = archive.members.get(name)
     if info is None:
-        archive.damaged(f"it has no member {shown(name)}")
+        archive.refuse_damaged(f"it has no member {printable_name(name)}")
     if info.file_size > most:
-        archive.damaged(
-            f"member {shown(name)} of {info.file_size} bytes is over {most}"
+        archive.refuse_damaged(
+            f"member {printable_name(name)} of {info.file_size} bytes is over {most}"
         )
     try:
         return archive.zip.read(info)
-    except DAMAGE as error:
-        archive.damaged(f"member {shown(name)}: {one_line(error)}")
+    except ZIP_ERRORS as error:
+        archive.refuse_damaged(f"member {printable_name(name)}: {one_line(error)}")
 
 
 def _article(value: Any) -> str:
     return "one tensor" if isinstance(value, View) else f"a {type(value).__name__}"
 
 
-def _damaged(where: str, reason: str) -> NoReturn:
+def _refuse_damaged(where: str, reason: str) -> NoReturn:
     raise WeightsError(
         f"{where}: the checkpoint is not whole: {reason}. It may be cut short, damaged "
         "or made up; fetch it again and compare its sha256."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitral.atomic_io import write_atomic
 from vitral.errors import WeightsError
-from vitral.weights.files.tensor_file import shown_path
+from vitral.weights.files.tensor_file import printable_path
 
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 """The zip format's zero, so that equal arrays give equal bytes."""
@@ -71,6 +71,7 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
         write_atomic(path, write)
     except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(
-            f"{shown_path(path)} cannot be written: {error}. Free some space or make "
+            f"{printable_path(path)} cannot be written: {error}. Free some space or "
+            "make "
             "the folder writable; what was there before is intact."
         ) from error

@@ -7,15 +7,20 @@ from typing import NoReturn
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from vitral.errors import WeightsError
-from vitral.weights.files.tensor_file import big, one_line, shown, shown_path
+from vitral.weights.files.tensor_file import (
+    format_int,
+    one_line,
+    printable_name,
+    printable_path,
+)
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")
 """Signature and the lengths of name and extra field before a member's data."""
 END = struct.Struct("<4s4xHHII")
-END_SIZE, LONGEST_COMMENT = 22, 65535
+END_SIZE, MAX_COMMENT_LENGTH = 22, 65535
 DEFLATE_LIMIT = 1032
 """Deflate makes at most this many bytes out of one."""
-DAMAGE = (
+ZIP_ERRORS = (
     zipfile.BadZipFile,
     NotImplementedError,
     OSError,
@@ -36,8 +41,8 @@ class Archive:
         self.size = path.stat().st_size
         try:
             self.zip = ZipFile(path)
-        except DAMAGE as error:
-            self.damaged(one_line(error))
+        except ZIP_ERRORS as error:
+            self.refuse_damaged(one_line(error))
         self.members = {info.filename: info for info in self.zip.infolist()}
         self._check_directory()
         for info in self.zip.infolist():
@@ -48,26 +53,27 @@ class Archive:
         for info in self.zip.infolist():
             if info.filename in seen:
                 self.refuse(
-                    f"it has two members {shown(info.filename)}, so two programs "
+                    f"it has two members {printable_name(info.filename)}, so two "
+                    "programs "
                     "could read two models. Write it again with one of them"
                 )
             seen.add(info.filename)
-        if (claimed := self._claimed_count()) not in (None, len(seen)):
-            self.damaged(f"it claims {claimed} members but lists {len(seen)}")
+        if (claimed := self._declared_count()) not in (None, len(seen)):
+            self.refuse_damaged(f"it claims {claimed} members but lists {len(seen)}")
         ordered = sorted(self.zip.infolist(), key=lambda info: info.header_offset)
         ends = [info.header_offset for info in ordered[1:]] + [self.zip.start_dir]
         for info, end in zip(ordered, ends, strict=True):
             header = LOCAL_HEADER.size + len(info.orig_filename)
             last = info.header_offset + header + info.compress_size
             if info.header_offset < 0 or last > end:
-                self.damaged(
-                    f"member {shown(info.filename)} begins before the file, "
+                self.refuse_damaged(
+                    f"member {printable_name(info.filename)} begins before the file, "
                     "runs into the next one or past the end"
                 )
 
-    def _claimed_count(self) -> int | None:
+    def _declared_count(self) -> int | None:
         with self.path.open("rb") as file:
-            file.seek(max(0, self.size - END_SIZE - LONGEST_COMMENT))
+            file.seek(max(0, self.size - END_SIZE - MAX_COMMENT_LENGTH))
             tail = file.read()
         place = tail.rfind(b"PK\5\6")
         if place < 0 or place + END_SIZE > len(tail):
@@ -76,7 +82,7 @@ class Archive:
         return None if count == 0xFFFF else count
 
     def _check(self, info: ZipInfo) -> None:
-        name = shown(info.filename)
+        name = printable_name(info.filename)
         if info.flag_bits & 1:
             self.refuse(f"member {name} is encrypted. Give the file without a password")
         if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
@@ -88,10 +94,10 @@ class Archive:
         if info.compress_type == ZIP_DEFLATED:
             most = most * DEFLATE_LIMIT + 64
         if info.file_size > most:
-            self.damaged(
-                f"member {name} claims {big(info.file_size)} bytes but its "
-                f"{big(info.compress_size)} in the file cannot hold more than "
-                f"{big(most)}"
+            self.refuse_damaged(
+                f"member {name} claims {format_int(info.file_size)} bytes but its "
+                f"{format_int(info.compress_size)} in the file cannot hold more than "
+                f"{format_int(most)}"
             )
 
     def data_offset(self, info: ZipInfo) -> int:
@@ -100,20 +106,23 @@ class Archive:
             file.seek(info.header_offset)
             head = file.read(LOCAL_HEADER.size)
         if len(head) < LOCAL_HEADER.size:
-            self.damaged(f"member {shown(info.filename)} is not there")
+            self.refuse_damaged(f"member {printable_name(info.filename)} is not there")
         signature, name, extra = LOCAL_HEADER.unpack(head)
         offset = info.header_offset + LOCAL_HEADER.size + name + extra
         if signature != b"PK\3\4" or offset + info.file_size > self.zip.start_dir:
-            self.damaged(f"member {shown(info.filename)} is not where it should be")
+            self.refuse_damaged(
+                f"member {printable_name(info.filename)} is not where it should be"
+            )
         return offset
 
     def refuse(self, reason: str) -> NoReturn:
         """Raise a WeightsError for a file that is whole but not acceptable."""
-        raise WeightsError(f"{shown_path(self.path)}: {reason}.")
+        raise WeightsError(f"{printable_path(self.path)}: {reason}.")
 
-    def damaged(self, reason: str) -> NoReturn:
+    def refuse_damaged(self, reason: str) -> NoReturn:
         """Raise a WeightsError for a file that is not whole."""
         raise WeightsError(
-            f"{shown_path(self.path)} is not a readable archive: {reason}. It may be "
+            f"{printable_path(self.path)} is not a readable archive: {reason}. It may "
+            "be "
             "cut short or damaged; fetch it again and compare its sha256."
         )

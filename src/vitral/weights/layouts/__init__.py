@@ -1,6 +1,6 @@
 """Layouts of other projects: one module each, with a `LAYOUT`, found by its file."""
 
-from vitral.weights.layouts.layout import Held, Layout, available_layouts
-from vitral.weights.layouts.vitral import keep, save
+from vitral.weights.layouts.layout import Layout, ModelSpec, available_layouts
+from vitral.weights.layouts.vitral import save, update_metadata
 
-__all__ = ["Held", "Layout", "available_layouts", "keep", "save"]
+__all__ = ["Layout", "ModelSpec", "available_layouts", "save", "update_metadata"]

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from vitral.data import Preprocess
 from vitral.models import ModelConfig
-from vitral.weights.checkpoint_facts import Opened, Source
-from vitral.weights.mapping import Rule
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.mapping import TensorMapping
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class ModelSpec:
     """A model to be written: settings, pre-processing, names of the classes."""
 
     config: ModelConfig
@@ -32,10 +32,10 @@ class Held:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class LayoutOutput:
     """What a layout makes of a model."""
 
-    beside: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sidecar_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """JSON files that go beside the tensors, by name; empty for a single file."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Text inside the tensors' file."""
@@ -55,16 +55,16 @@ class Layout:
     """Whose layout, for messages: "timm"."""
     container: Literal["safetensors", "npz", "folder"]
     """What is written: a file, or a folder with model.safetensors and JSON."""
-    detect: Callable[[Opened], bool]
-    read: Callable[[Opened], Source]
-    rules: Callable[[ModelConfig], list[Rule]]
+    detect: Callable[[LayoutInput], bool]
+    read: Callable[[LayoutInput], WeightsSource]
+    mappings: Callable[[ModelConfig], list[TensorMapping]]
     """How the tensors of a model correspond; both directions of it."""
-    refuses: Callable[[ModelConfig], str]
+    unsupported_reason: Callable[[ModelConfig], str]
     """Why a model cannot be held, as the end of "..., because"; empty if it can."""
-    describe: Callable[[Held], Written] = lambda held: Written()
+    make_output: Callable[[ModelSpec], LayoutOutput] = lambda held: LayoutOutput()
     pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors
     """A last step over all tensors that are written."""
-    class_rows: Literal["with", "without", "either"] = "either"
+    class_token_row: Literal["with", "without", "either"] = "either"
     """Whether the class token has a row in the position table; a model of the other
     kind is written as an equal function."""
 

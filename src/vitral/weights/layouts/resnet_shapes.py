@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vitral.errors import WeightsError
-from vitral.layers.bottleneck import stride_of
+from vitral.layers.bottleneck import total_stride
 from vitral.models import HybridConfig, ResNetConfig
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile
 
 GROUPS = 32
@@ -28,7 +28,7 @@ class Numerics(NamedTuple):
     std_eps_at: str
 
 
-def units_of(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
+def count_units(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
     """Units of each stage.
 
     Args:
@@ -56,7 +56,7 @@ def units_of(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
     return units
 
 
-def width_facts(
+def read_width_fields(
     file: TensorFile, name: str, width: int, groups: int = GROUPS
 ) -> dict[str, Any]:
     """The settings of a stem of `width` channels, those of the tensor `name`.
@@ -77,22 +77,22 @@ def width_facts(
     }
 
 
-def image_size_of(
-    opened: Opened,
+def infer_image_size(
+    opened: LayoutInput,
     units: Sequence[int],
-    known: tuple[int, int] | None,
+    declared: tuple[int, int] | None,
     notes: list[str],
 ) -> tuple[int, int]:
     """Pixels of the images, for a model whose tensors are the same for all of them.
 
     Args:
-        known: what a file beside the tensors says; the caller's grid has precedence.
+        declared: what a file beside the tensors says; the caller's grid has precedence.
     """
     if opened.grid is not None:
-        stride = stride_of(tuple(units))
+        stride = total_stride(tuple(units))
         return opened.grid.rows * stride, opened.grid.columns * stride
-    if known is not None:
-        return known
+    if declared is not None:
+        return declared
     notes.append(
         f"images of {PIXELS} x {PIXELS} pixels assumed: the file does not say, and the "
         "model takes any"
@@ -119,7 +119,7 @@ def differences(
     return tuple(notes)
 
 
-def structure(
+def unsupported_structure(
     config: HybridConfig | ResNetConfig, padding: str, groups: int | None = GROUPS
 ) -> str:
     """Why code with this padding and these groups cannot be this model.
@@ -138,7 +138,7 @@ def structure(
     return ""
 
 
-def rounded(config: HybridConfig | ResNetConfig) -> str:
+def unsupported_rounding(config: HybridConfig | ResNetConfig) -> str:
     """Why code that rounds widths to multiples of 8 cannot be this model."""
     if config.width % 8:
         return "it rounds every width to a multiple of 8"

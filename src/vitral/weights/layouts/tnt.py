@@ -20,17 +20,17 @@ from vitral.layers import Grid, ResizeMethod
 from vitral.models import ModelConfig, TNTConfig
 from vitral.models.tnt import SIZES
 from vitral.weights import file_metadata
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.file_metadata import Words
 from vitral.weights.infer_config import (
     HALF,
-    depth_of,
-    positions_of,
+    count_blocks,
+    infer_positions,
+    require_shape,
     rows_or_zero,
-    shape_of,
 )
-from vitral.weights.layouts.layout import Held, Layout, Written
-from vitral.weights.mapping import Rule, copy, join
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.mapping import TensorMapping, concat, copy
 from vitral.weights.numerics import differences
 
 KERNEL, NORM_EPS = 7, 1e-5
@@ -46,7 +46,7 @@ class Names:
     block: Mapping[str, str]
     """The same for names inside a block."""
 
-    def theirs(self, ours: str) -> str:
+    def foreign_name(self, ours: str) -> str:
         """Their name of a tensor of ours."""
         before, parts = "", self.stem
         if match := re.match(r"blocks\.\d+\.", ours):
@@ -77,36 +77,36 @@ NAMES = Names(
 )
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether these are the authors' names."""
     return (
         "inner_pos" in opened.file
         and "blocks.0.inner_attn.qk.weight" in opened.file
-        and "vitral" not in opened.beside
+        and "vitral" not in opened.config_json
     )
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The model that the tensors describe."""
     notes = list(opened.notes)
-    count = shape_of(opened.file, "inner_pos", 3)[1]
-    config = config_of(opened, NAMES, _words(opened, count, notes), {}, notes)
+    count = require_shape(opened.file, "inner_pos", 3)[1]
+    config = read_config(opened, NAMES, _infer_words(opened, count, notes), {}, notes)
     dropped = {}
     if "outer_tokens" in opened.file:
         dropped["outer_tokens"] = "the authors' code makes it and never uses it"
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(rules(config)),
-        preprocess=preprocess_of(config, notes),
+        mappings=tuple(mappings(config)),
+        preprocess=default_preprocess(config, notes),
         dropped=dropped,
         notes=tuple(notes),
     )
 
 
-def _words(opened: Opened, count: int, notes: list[str]) -> Words:
-    known = file_metadata.words_in(opened.file)
+def _infer_words(opened: LayoutInput, count: int, notes: list[str]) -> Words:
+    known = file_metadata.read_words(opened.file)
     if known is not None and math.prod(known.grid) == count:
         return known
     side = math.isqrt(count)
@@ -128,8 +128,8 @@ def assumed_words(grid: Grid, notes: list[str]) -> Words:
     return Words(grid, (4, 4))
 
 
-def config_of(
-    opened: Opened,
+def read_config(
+    opened: LayoutInput,
     names: Names,
     words: Words,
     arguments: Mapping[str, Any],
@@ -145,17 +145,19 @@ def config_of(
     file = opened.file
 
     def size(ours: str, rank: int) -> tuple[int, ...]:
-        return shape_of(file, names.theirs(ours), rank)
+        return require_shape(file, names.foreign_name(ours), rank)
 
     inner, chans, kernel, _ = size("patch_embed.proj.weight", 4)
     _, rows, width = size("pos_embed", 3)
-    positions = positions_of(opened, names.theirs("pos_embed"), rows, (1,), notes)
-    depth = depth_of(file, r"blocks\.(\d+)\.")
+    positions = infer_positions(
+        opened, names.foreign_name("pos_embed"), rows, (1,), notes
+    )
+    depth = count_blocks(file, r"blocks\.(\d+)\.")
     patch = [
         side * pixels for side, pixels in zip(words.grid, words.pixels, strict=True)
     ]
-    heads, inner_heads = _heads(opened, width, inner, arguments, notes)
-    bias = names.theirs("blocks.0.inner.attn.qkv.bias").replace("qkv", "qk")
+    heads, inner_heads = _infer_num_heads(opened, width, inner, arguments, notes)
+    bias = names.foreign_name("blocks.0.inner.attn.qkv.bias").replace("qkv", "qk")
     return TNTConfig(
         image_size=(positions.grid.rows * patch[0], positions.grid.columns * patch[1]),
         patch_size=(patch[0], patch[1]),
@@ -176,8 +178,8 @@ def config_of(
     )
 
 
-def _heads(
-    opened: Opened,
+def _infer_num_heads(
+    opened: LayoutInput,
     width: int,
     inner: int,
     arguments: Mapping[str, Any],
@@ -195,7 +197,7 @@ def _heads(
     ]
     size = named[0] if named else {"num_heads": width // 64, "inner_num_heads": 4}
     heads = opened.num_heads or arguments.get("num_heads_outer")
-    inside = file_metadata.inner_heads_in(opened.file) or arguments.get(
+    inside = file_metadata.read_inner_num_heads(opened.file) or arguments.get(
         "num_heads_inner"
     )
     if (not heads or not inside) and not named:
@@ -212,7 +214,7 @@ def _heads(
     return heads or size["num_heads"], inside or size["inner_num_heads"]
 
 
-def preprocess_of(config: TNTConfig, notes: list[str]) -> Preprocess:
+def default_preprocess(config: TNTConfig, notes: list[str]) -> Preprocess:
     """What the published models want."""
     notes.append(
         "pixel mean and deviation of 0.5 and a crop of 0.9 assumed, as for the "
@@ -229,25 +231,25 @@ def preprocess_of(config: TNTConfig, notes: list[str]) -> Preprocess:
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """How each tensor of a TNT is made of the authors'."""
-    return [rule(name, NAMES) for name in vitral.models.tensor_shapes(config)]
+    return [mapping(name, NAMES) for name in vitral.models.tensor_shapes(config)]
 
 
-def rule(ours: str, names: Names) -> Rule:
+def mapping(ours: str, names: Names) -> TensorMapping:
     """One tensor: the same under another name, or one matrix of two."""
-    theirs = names.theirs(ours)
+    theirs = names.foreign_name(ours)
     if ".qkv." not in ours:
         return copy(ours, theirs)
     both = [theirs.replace(".qkv.", part) for part in (".qk.", ".v.")]
-    return join(ours, both, shares=(2, 1))
+    return concat(ours, both, shares=(2, 1))
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why the authors' class cannot be this model; empty if it can."""
     if not isinstance(config, TNTConfig):
         return "it has no such family of models"
-    if reason := structure(config):
+    if reason := unsupported_structure(config):
         return reason
     reasons = {
         "its head sees the class token": config.global_pool != "token",
@@ -258,7 +260,7 @@ def refuses(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def structure(config: TNTConfig) -> str:
+def unsupported_structure(config: TNTConfig) -> str:
     """What neither the authors' class nor timm's can be."""
     reasons = {
         "its positions are learned, one row a patch, added at the stem": (
@@ -297,13 +299,13 @@ def _same_ratio(config: TNTConfig) -> bool:
     )
 
 
-def describe(held: Held) -> Written:
+def make_output(spec: ModelSpec) -> LayoutOutput:
     """The tensor that nothing uses, and where the functions differ."""
-    config = held.config
+    config = spec.config
     assert isinstance(config, TNTConfig)
     unused = torch.zeros(1, math.prod(config.grid), config.embed_dim)
     notes = differences(config, "the authors' code", norm_eps=NORM_EPS)
-    return Written(new={"outer_tokens": unused}, notes=tuple(notes))
+    return LayoutOutput(new={"outer_tokens": unused}, notes=tuple(notes))
 
 
 LAYOUT = Layout(
@@ -312,8 +314,8 @@ LAYOUT = Layout(
     container="safetensors",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

@@ -9,18 +9,18 @@ from dataclasses import replace
 
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile
 from vitral.weights.infer_config import (
-    depth_of,
-    heads_of,
+    count_blocks,
     imagenet_crop,
-    positions_of,
+    infer_num_heads,
+    infer_positions,
+    require_shape,
     rows_or_zero,
-    shape_of,
 )
-from vitral.weights.layouts.layout import Held, Layout, Written
-from vitral.weights.mapping import Rule, copy
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.mapping import TensorMapping, copy
 from vitral.weights.numerics import differences
 
 STEM = ("conv_proj.weight", "class_token", "encoder.pos_embedding")
@@ -29,38 +29,40 @@ OLD_MLP = {"linear_1": "0", "linear_2": "3"}
 """Names of the perceptron's layers in older versions, and today."""
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether these are the names of torchvision's VisionTransformer."""
     return all(name in opened.file for name in STEM)
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The model that the shapes describe."""
     notes = list(opened.notes)
     file = opened.file
     config = vit_config(opened, notes)
-    made = rules(config)
+    made = mappings(config)
     if _is_old(file):
-        made = [_as_before(rule) for rule in made]
-    return Source(
+        made = [_legacy_mapping(rule) for rule in made]
+    return WeightsSource(
         layout=LAYOUT.title,
         file=file,
         config=config,
-        rules=tuple(made),
-        preprocess=preprocess_of(config, notes),
+        mappings=tuple(made),
+        preprocess=default_preprocess(config, notes),
         notes=tuple(notes),
     )
 
 
-def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
+def vit_config(opened: LayoutInput, notes: list[str]) -> ViTConfig:
     """What the shapes say; heads as in torchvision's own sizes."""
     file = opened.file
-    width, chans, rows, columns = shape_of(file, STEM[0], 4)
-    depth = depth_of(file, rf"{re.escape(BLOCK)}(\d+)\.")
+    width, chans, rows, columns = require_shape(file, STEM[0], 4)
+    depth = count_blocks(file, rf"{re.escape(BLOCK)}(\d+)\.")
     first = "linear_1" if _is_old(file) else "0"
-    mlp_dim = shape_of(file, f"{BLOCK}0.mlp.{first}.weight", 2)[0]
+    mlp_dim = require_shape(file, f"{BLOCK}0.mlp.{first}.weight", 2)[0]
     table = STEM[2]
-    grid = positions_of(opened, table, shape_of(file, table, 3)[1], (1,), notes).grid
+    grid = infer_positions(
+        opened, table, require_shape(file, table, 3)[1], (1,), notes
+    ).grid
     return ViTConfig(
         image_size=(grid.rows * rows, grid.columns * columns),
         patch_size=(rows, columns),
@@ -68,7 +70,7 @@ def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
         num_classes=rows_or_zero(file, "heads.head.weight"),
         embed_dim=width,
         depth=depth,
-        num_heads=heads_of(opened, width, depth, mlp_dim, notes),
+        num_heads=infer_num_heads(opened, width, depth, mlp_dim, notes),
         mlp_dim=mlp_dim,
         representation_size=rows_or_zero(file, "heads.pre_logits.weight"),
         position_resize="bicubic",
@@ -77,7 +79,7 @@ def vit_config(opened: Opened, notes: list[str]) -> ViTConfig:
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under torchvision's name."""
     assert isinstance(config, ViTConfig)
     made = [
@@ -102,7 +104,7 @@ def rules(config: ModelConfig) -> list[Rule]:
     return made + (_layer("head", "heads.head") if config.num_classes else [])
 
 
-def preprocess_of(config: ViTConfig, notes: list[str]) -> Preprocess:
+def default_preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
     """Pre-processing of the published weights of this size."""
     side = config.image_hw[0]
     patch = config.patch_hw[0]
@@ -118,7 +120,7 @@ def preprocess_of(config: ViTConfig, notes: list[str]) -> Preprocess:
     return imagenet_crop(config.image_hw, 224 / resized, "bilinear")
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why torchvision's code cannot be this model; empty if it can."""
     if type(config) is not ViTConfig:
         return "it has no such family of models"
@@ -152,25 +154,25 @@ def refuses(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def describe(held: Held) -> Written:
+def make_output(spec: ModelSpec) -> LayoutOutput:
     """What whoever loads the file must know."""
-    config, preprocess = held.config, held.preprocess
+    config, preprocess = spec.config, spec.preprocess
     assert isinstance(config, ViTConfig)
     notes = [
         *differences(config, "torchvision"),
         f"torchvision takes images of {config.image_hw[0]} x {config.image_hw[1]} "
         "pixels only",
         "torchvision keeps no pre-processing with its weights: images must be "
-        f"{_words(preprocess)}",
+        f"{_describe_preprocess(preprocess)}",
     ]
-    if held.classes:
+    if spec.classes:
         notes.append("torchvision keeps no names of classes with its weights")
     if config.num_classes == 0:
         notes.append("the model has no head: give torchvision's an `nn.Identity`")
-    return Written(notes=tuple(notes))
+    return LayoutOutput(notes=tuple(notes))
 
 
-def _words(preprocess: Preprocess) -> str:
+def _describe_preprocess(preprocess: Preprocess) -> str:
     mean = ", ".join(f"{value:g}" for value in preprocess.mean)
     std = ", ".join(f"{value:g}" for value in preprocess.std)
     way = "squashed" if preprocess.resize == "squash" else "resized and cut"
@@ -184,7 +186,7 @@ def _is_old(file: TensorFile) -> bool:
     return f"{BLOCK}0.mlp.linear_1.weight" in file
 
 
-def _as_before(rule: Rule) -> Rule:
+def _legacy_mapping(rule: TensorMapping) -> TensorMapping:
     """The rule for a file of older versions, where it names the perceptron's layers."""
     name = rule.theirs[0]
     for before, today in OLD_MLP.items():
@@ -192,7 +194,7 @@ def _as_before(rule: Rule) -> Rule:
     return replace(rule, theirs=(name,))
 
 
-def _layer(ours: str, theirs: str) -> list[Rule]:
+def _layer(ours: str, theirs: str) -> list[TensorMapping]:
     return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
 
 
@@ -202,8 +204,8 @@ LAYOUT = Layout(
     container="safetensors",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

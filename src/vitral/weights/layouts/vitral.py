@@ -17,15 +17,15 @@ from vitral.atomic_io import make_folder, write_atomic, write_json
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import ModelConfig, VisionModel
-from vitral.models.meta_init import unfilled
+from vitral.models.meta_init import meta_init
 from vitral.weights import file_metadata
-from vitral.weights.checkpoint_facts import Opened, Source
-from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.timm import layout
-from vitral.weights.mapping import Rule, copy
+from vitral.weights.mapping import TensorMapping, copy
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
-OWN_KEYS = (
+RESERVED_KEYS = (
     "family",
     "config",
     "preprocess",
@@ -40,19 +40,19 @@ OWN_KEYS = (
 """What the "vitral" block always has; other keys are what the caller keeps there."""
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether config.json beside the tensors has a "vitral" block."""
-    return "vitral" in opened.beside
+    return "vitral" in opened.config_json
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The model that config.json describes.
 
     Raises:
         ConfigError: a field of config.json is missing, unknown or mistyped.
     """
     file = opened.path.with_name(CONFIG)
-    about = opened.beside["vitral"]
+    about = opened.config_json["vitral"]
     parts = about if isinstance(about, dict) else {}
     for name in ("config", "preprocess"):
         if not isinstance(parts.get(name), dict):
@@ -67,19 +67,19 @@ def read(opened: Opened) -> Source:
             f"{file}: this vitral knows no family of models `{family}`, only "
             f"{', '.join(families)}. Use the version of vitral that wrote it."
         )
-    config = config_io.from_plain(families[family].config, parts["config"], file)
-    return Source(
+    config = config_io.from_dict(families[family].config, parts["config"], file)
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(rules(config)),
+        mappings=tuple(mappings(config)),
         preprocess=Preprocess.from_dict(parts["preprocess"]),
         classes=tuple(parts.get("classes", ())),
-        extra={key: value for key, value in parts.items() if key not in OWN_KEYS},
+        extra={key: value for key, value in parts.items() if key not in RESERVED_KEYS},
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under its own name."""
     return [copy(name) for name in vitral.models.tensor_shapes(config)]
 
@@ -102,12 +102,12 @@ def save(
         ConfigError: `extra` has a key that is ours.
         WeightsError: the folder cannot be written or the disk is full.
     """
-    _refuse_own(extra or {})
+    _refuse_reserved_keys(extra or {})
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    held = Held(config=model.config, preprocess=preprocess, classes=classes)
-    about = about_model(held, extra or {})
-    metadata = {"format": "pt", **file_metadata.kept(model.config)}
+    held = ModelSpec(config=model.config, preprocess=preprocess, classes=classes)
+    about = make_config_json(held, extra or {})
+    metadata = {"format": "pt", **file_metadata.make_metadata(model.config)}
     try:
         make_folder(folder)
         write_atomic(
@@ -122,20 +122,20 @@ def save(
         ) from error
 
 
-def keep(folder: Path, **more: Any) -> None:
+def update_metadata(folder: Path, **more: Any) -> None:
     """Write more of what `extra` holds into a saved model's config.json, atomically.
 
     Raises:
         ConfigError: a key is one of OWN_KEYS.
     """
-    _refuse_own(more)
+    _refuse_reserved_keys(more)
     about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     about["vitral"] |= more
     write_json(folder / CONFIG, about)
 
 
-def _refuse_own(extra: dict[str, Any]) -> None:
-    taken = sorted(set(OWN_KEYS) & set(extra))
+def _refuse_reserved_keys(extra: dict[str, Any]) -> None:
+    taken = sorted(set(RESERVED_KEYS) & set(extra))
     if taken:
         raise ConfigError(
             f"`extra` may not have the key `{taken[0]}`: it is one of vitral's own. "
@@ -143,23 +143,23 @@ def _refuse_own(extra: dict[str, Any]) -> None:
         )
 
 
-def about_model(held: Held, extra: dict[str, Any]) -> dict[str, Any]:
+def make_config_json(spec: ModelSpec, extra: dict[str, Any]) -> dict[str, Any]:
     """The content of config.json: timm's fields, and ours in one block."""
-    config, preprocess = held.config, held.preprocess
-    with unfilled():
-        model = vitral.models.build(config)
-    about = layout.about_model(held)
-    if any(rule.theirs != (rule.ours,) for rule in layout.rules(config)):
+    config, preprocess = spec.config, spec.preprocess
+    with meta_init():
+        model = vitral.models.build_model(config)
+    about = layout.make_config_json(spec)
+    if any(rule.theirs != (rule.ours,) for rule in layout.mappings(config)):
         # Its tensors are written in our names here, which timm would not find.
-        about = {k: v for k, v in about.items() if k not in layout.HOW_TO_BUILD}
+        about = {k: v for k, v in about.items() if k not in layout.BUILD_FIELDS}
     understood = "architecture" in about
     about["vitral"] = {
-        "family": vitral.models.family_of(config),
-        "config": config_io.to_plain(config),
+        "family": vitral.models.get_family_name(config),
+        "config": config_io.to_dict(config),
         "preprocess": preprocess.to_dict(),
         "preprocess_hash": preprocess.hash,
         "grid": [*config.grid, config.num_prefix_tokens],
-        "classes": list(held.classes),
+        "classes": list(spec.classes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "macs": config.macs(),
         "patch_grid": list(config.grid),
@@ -175,7 +175,9 @@ LAYOUT = Layout(
     container="folder",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=lambda config: "",
-    describe=lambda held: Written(beside={CONFIG: about_model(held, {})}),
+    mappings=mappings,
+    unsupported_reason=lambda config: "",
+    make_output=lambda held: LayoutOutput(
+        sidecar_files={CONFIG: make_config_json(held, {})}
+    ),
 )

@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensorMode
 
 
 def activation_bytes(
-    objective: nn.Module, batch_of: Callable[[int], Any], images: int, *, bf16: bool
+    objective: nn.Module, make_batch: Callable[[int], Any], images: int, *, bf16: bool
 ) -> int:
     """Bytes that the backward pass of so many images needs, weights left out.
 
@@ -22,7 +22,7 @@ def activation_bytes(
 
     Args:
         objective: on the meta device; cannot be used afterwards.
-        batch_of: makes a batch of so many images.
+        make_batch: makes a batch of so many images.
     """
     # Sizes without numbers, but with the kernels of a CPU: on the meta device the
     # attention would be taken apart, and its maps counted.
@@ -30,11 +30,13 @@ def activation_bytes(
         objective.to_empty(device="cpu").train()
         # What it hides then depends on no generator, which has no numbers here.
         objective.training = False
-        one, two = (_kept(objective, batch_of(count), bf16) for count in (1, 2))
+        one, two = (
+            _saved_tensor_bytes(objective, make_batch(count), bf16) for count in (1, 2)
+        )
     return one + (images - 1) * (two - one)
 
 
-def _kept(objective: nn.Module, batch: Any, bf16: bool) -> int:
+def _saved_tensor_bytes(objective: nn.Module, batch: Any, bf16: bool) -> int:
     """Bytes of all storages that one forward pass saves for the backward pass."""
     kept: dict[int, Any] = {}
 

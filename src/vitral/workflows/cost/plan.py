@@ -15,7 +15,7 @@ from torch import nn
 import vitral.models
 import vitral.weights
 from vitral.data import Batch
-from vitral.models import ModelConfig, VisionModel, ViT, name_of
+from vitral.models import ModelConfig, VisionModel, ViT, get_model_name
 from vitral.objectives import (
     MAE,
     Distill,
@@ -30,22 +30,22 @@ from vitral.objectives import mae as masked_autoencoder
 from vitral.training import lr_at, steps_for
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.cost.activations import activation_bytes
-from vitral.workflows.cost.dataset_sizes import Size, size_of
-from vitral.workflows.cost.macs import macs_of
-from vitral.workflows.train import optimizer_of, planned_model
+from vitral.workflows.cost.dataset_sizes import DatasetSize, get_dataset_size
+from vitral.workflows.cost.macs import count_macs
+from vitral.workflows.train import build_optimizer, resolve_model_config
 
 FLOPS_PER_MAC = 6
 """Two for a multiply-accumulate forward, four backward; as the paper counts
 (arXiv 2010.11929, table 6)."""
-FLOAT = 4
+BYTES_PER_FLOAT = 4
 """Bytes of a weight, a gradient, a number of the optimizer or of the average."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class Workload:
     """What a run has to do."""
 
-    size: Size
+    size: DatasetSize
     """Training images and classes."""
     model: ModelConfig
     name: str
@@ -57,7 +57,7 @@ class Work:
     epochs: float
     macs: int
     """Multiply-accumulates of one image forward, with what its objective adds."""
-    learning: float
+    backward_share: float
     """Share of the blocks that have a backward pass: below 1 where some are frozen."""
     teacher_macs: int
     """Of one image through the teacher, forward only; 0 without one that is known."""
@@ -70,38 +70,38 @@ class Work:
     @property
     def flops(self) -> float:
         """Floating-point operations of the training, forward and backward."""
-        both = 2 + (FLOPS_PER_MAC - 2) * self.learning
+        both = 2 + (FLOPS_PER_MAC - 2) * self.backward_share
         return (both * self.macs + 2 * self.teacher_macs) * self.images
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class MemoryEstimate:
     """Bytes on one device."""
 
-    at_once: int
+    microbatch_size: int
     """Images in one forward pass."""
-    learned: int
+    num_trainable: int
     """Parameters with a gradient, those of the objective among them."""
     weights: int
     gradients: int
     optimizer: int
-    average: int
+    ema: int
     """Of the running average of the weights; 0 without one."""
     activations: int
     """What the backward pass of `at_once` images needs."""
 
     @property
-    def together(self) -> int:
-        parts = (self.weights, self.gradients, self.optimizer, self.average)
+    def total(self) -> int:
+        parts = (self.weights, self.gradients, self.optimizer, self.ema)
         return sum(parts) + self.activations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class RunCost:
     """Of one run."""
 
-    work: Work
-    memory: Memory
+    work: Workload
+    memory: MemoryEstimate
     devices: int
 
     def seconds(self, flops_per_second: float) -> float:
@@ -109,7 +109,7 @@ class Cost:
         return self.work.flops / (flops_per_second * self.devices)
 
 
-def estimate(config: TrainConfig, *, devices: int = 1) -> Cost:
+def estimate(config: TrainConfig, *, devices: int = 1) -> RunCost:
     """What `train(config, ...)` would cost; writes and downloads nothing.
 
     Args:
@@ -120,65 +120,69 @@ def estimate(config: TrainConfig, *, devices: int = 1) -> Cost:
         DataError: the data is no published set and cannot be opened.
         WeightsError: the weights cannot be read.
     """
-    work = work_of(config)
-    return Cost(work=work, memory=memory_of(config, work, devices), devices=devices)
+    work = estimate_workload(config)
+    return RunCost(
+        work=work, memory=estimate_memory(config, work, devices), devices=devices
+    )
 
 
-def work_of(config: TrainConfig) -> Work:
+def estimate_workload(config: TrainConfig) -> Workload:
     """Images, updates, parameters and compute; raises what `estimate` does."""
-    size = size_of(config)
+    size = get_dataset_size(config)
     updates = config.loop.steps or steps_for(
         size.images, config.epochs, config.batch_size
     )
     lr_at(0, updates, config.optim.lr, config.schedule)  # refuses as the run would
     source = vitral.weights.read(config.weights) if config.weights else None
     classes = size.classes if config.objective.LABELS else 0
-    model = planned_model(config, classes, source)
-    teacher = _teacher(config)
+    model = resolve_model_config(config, classes, source)
+    teacher = _read_teacher_config(config)
     shapes = vitral.models.tensor_shapes(model)
-    return Work(
+    return Workload(
         size=size,
         model=model,
-        name=name_of(model) or config.model,
+        name=get_model_name(model) or config.model,
         parameters=sum(math.prod(shape) for shape in shapes.values()),
         updates=updates,
         batch_size=config.batch_size,
         epochs=updates * config.batch_size / max(size.images, 1),
-        macs=macs_of(config, model),
-        learning=1 - max(config.freeze, 0) / model.num_blocks,
+        macs=count_macs(config, model),
+        backward_share=1 - max(config.freeze, 0) / model.num_blocks,
         teacher_macs=teacher.macs() if teacher else 0,
     )
 
 
-def memory_of(config: TrainConfig, work: Work, devices: int = 1) -> Memory:
+def estimate_memory(
+    config: TrainConfig, work: Workload, devices: int = 1
+) -> MemoryEstimate:
     """What one of so many devices holds while it trains."""
     with torch.device("meta"):
-        model = vitral.models.build(work.model)
+        model = vitral.models.build_model(work.model)
         if config.freeze >= 0:
             model.freeze(config.freeze)
-        objective = planned_objective(config, model, work)
-    optimizer = optimizer_of(config, model, objective)
-    moved = _on_device(objective)
+        objective = build_dummy_objective(config, model, work)
+    optimizer = build_optimizer(config, model, objective)
+    moved = _count_parameters(objective)
     learned = sum(p.numel() for p in objective.parameters() if p.requires_grad)
     at_once = math.ceil(config.batch_size / devices / config.loop.accumulate)
     average = sum(p.numel() for p in model.parameters()) if config.loop.ema else 0
-    return Memory(
-        at_once=at_once,
-        learned=learned,
-        weights=FLOAT * moved,
-        gradients=FLOAT * learned,
-        optimizer=_state_bytes(config, optimizer),
-        average=FLOAT * average,
+    return MemoryEstimate(
+        microbatch_size=at_once,
+        num_trainable=learned,
+        weights=BYTES_PER_FLOAT * moved,
+        gradients=BYTES_PER_FLOAT * learned,
+        optimizer=_optimizer_state_bytes(config, optimizer),
+        ema=BYTES_PER_FLOAT * average,
         activations=activation_bytes(
             objective,
-            lambda images: batch_like(work, images),
+            lambda images: make_dummy_batch(work, images),
             at_once,
             bf16=config.loop.precision == "bf16",
         ),
     )
 
 
-def batch_like(work: Work, images: int) -> Batch:
+def make_dummy_batch(work: Workload, images: int) -> Batch:
     """A batch of so many images as the run would see; its numbers mean nothing."""
     model = work.model
     frames = (model.num_frames,) if model.num_frames else ()
@@ -190,7 +194,7 @@ def batch_like(work: Work, images: int) -> Batch:
     )
 
 
-class _Unknown(nn.Module):
+class _UnknownTeacher(nn.Module):
     """In place of a teacher that is not given yet; costs nothing."""
 
     def __init__(self, classes: int) -> None:
@@ -201,25 +205,31 @@ class _Unknown(nn.Module):
         return image.new_empty(len(image), self.classes)
 
 
-def planned_objective(config: TrainConfig, model: VisionModel, work: Work) -> nn.Module:
+def build_dummy_objective(
+    config: TrainConfig, model: VisionModel, work: Workload
+) -> nn.Module:
     """As `run.objective` builds it, with a teacher that has no numbers."""
     settings = config.objective
     if isinstance(settings, SupervisedConfig):
         return Supervised(model, settings)
     if isinstance(settings, DistillConfig):
-        known = _teacher(config)
-        teacher = vitral.models.build(known) if known else _Unknown(work.size.classes)
+        known = _read_teacher_config(config)
+        teacher = (
+            vitral.models.build_model(known)
+            if known
+            else _UnknownTeacher(work.size.classes)
+        )
         return Distill(model, teacher, settings)
     assert isinstance(model, ViT)
     if isinstance(settings, MAEConfig):
         if not config.weights:
-            masked_autoencoder.start(model)
+            masked_autoencoder.init_encoder(model)
         return MAE(model, settings)
     assert isinstance(settings, MaskedPatchConfig)
     return MaskedPatch(model, settings)
 
 
-def _teacher(config: TrainConfig) -> ModelConfig | None:
+def _read_teacher_config(config: TrainConfig) -> ModelConfig | None:
     """The settings of the model that teaches; None if nobody does, or nobody yet."""
     settings = config.objective
     if not isinstance(settings, DistillConfig) or not settings.teacher:
@@ -227,7 +237,7 @@ def _teacher(config: TrainConfig) -> ModelConfig | None:
     return vitral.weights.read(settings.teacher).config
 
 
-def _on_device(objective: nn.Module) -> int:
+def _count_parameters(objective: nn.Module) -> int:
     """Parameters on the device: the objective's, and its teacher's."""
     moved = sum(p.numel() for p in objective.parameters())
     if isinstance(objective, Distill):
@@ -235,15 +245,19 @@ def _on_device(objective: nn.Module) -> int:
     return moved
 
 
-def _state_bytes(config: TrainConfig, optimizer: torch.optim.Optimizer) -> int:
+def _optimizer_state_bytes(
+    config: TrainConfig, optimizer: torch.optim.Optimizer
+) -> int:
     """Of the optimizer after its first update."""
     if config.optim.optimizer == "sgd" and not config.optim.momentum:
         return 0
     tensors = [p for group in optimizer.param_groups for p in group["params"]]
-    return FLOAT * sum(state_numbers(config.optim.optimizer, p) for p in tensors)
+    return BYTES_PER_FLOAT * sum(
+        optimizer_state_size(config.optim.optimizer, p) for p in tensors
+    )
 
 
-def state_numbers(optimizer: str, parameter: torch.Tensor) -> int:
+def optimizer_state_size(optimizer: str, parameter: torch.Tensor) -> int:
     """How many numbers an optimizer keeps of one tensor, its counter left out."""
     numbers = parameter.numel()
     if optimizer == "adafactor" and parameter.ndim > 1:
@@ -251,7 +265,7 @@ def state_numbers(optimizer: str, parameter: torch.Tensor) -> int:
     return numbers * (2 if optimizer == "adamw" else 1)
 
 
-def measured_flops(seconds: float = 0.5) -> float:
+def measure_flops(seconds: float = 0.5) -> float:
     """Floating-point operations a second of a float32 matrix product on this CPU.
 
     Training reaches less: what it says of a time is the least there can be.

@@ -14,13 +14,13 @@ import numpy as np
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Comparison, Prediction, compare, read_predictions
 
-FEWEST_COMMON = 30
+MIN_COMMON_IMAGES = 30
 """Of two tables that do not list the same images; less would be a chance selection."""
 SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class RunComparison:
     """A comparison and what it was made of."""
 
     a: Path
@@ -31,7 +31,7 @@ class Compared:
     only_in_a: int
     """Images that B's table does not list; they were left out."""
     only_in_b: int
-    of_runs: bool
+    both_runs: bool
     """Both are run folders, which a report can show side by side."""
     result: Comparison
 
@@ -62,7 +62,7 @@ class Compared:
         return notes
 
 
-def compare_runs(a: str | Path, b: str | Path, *, split: str = "") -> Compared:
+def compare_runs(a: str | Path, b: str | Path, *, split: str = "") -> RunComparison:
     """Compare two run folders, two tables of predictions, or one of each.
 
     Args:
@@ -75,13 +75,13 @@ def compare_runs(a: str | Path, b: str | Path, *, split: str = "") -> Compared:
             fewer than 30 images are common of tables that list others too.
     """
     one, two = Path(a), Path(b)
-    split = _split(one, two, split)
-    first, second = _table(one, split), _table(two, split)
+    split = _resolve_split(one, two, split)
+    first, second = _resolve_table(one, split), _resolve_table(two, split)
     if first.resolve() == second.resolve():
         raise ConfigError(
             f"Both are {first}: give two different runs, or two different tables."
         )
-    rows_a, rows_b = _read(first), _read(second)
+    rows_a, rows_b = _read_rows(first), _read_rows(second)
     common = [path for path in rows_a if path in rows_b]
     if len(rows_a) > len(common) or len(rows_b) > len(common):
         _check_common(one, two, len(common), len(rows_a), len(rows_b))
@@ -97,13 +97,13 @@ def compare_runs(a: str | Path, b: str | Path, *, split: str = "") -> Compared:
         names,
         names=(str(one), str(two)),
     )
-    return Compared(
+    return RunComparison(
         a=first,
         b=second,
         split=split,
         only_in_a=len(rows_a) - len(common),
         only_in_b=len(rows_b) - len(common),
-        of_runs=not (_is_table(one) or _is_table(two)),
+        both_runs=not (_is_table(one) or _is_table(two)),
         result=result,
     )
 
@@ -112,7 +112,7 @@ def _is_table(path: Path) -> bool:
     return path.suffix == ".csv" and not path.is_dir()
 
 
-def _split(a: Path, b: Path, split: str) -> str:
+def _resolve_split(a: Path, b: Path, split: str) -> str:
     """The split to read from run folders; empty when there is none among the two."""
     runs = [path for path in (a, b) if not _is_table(path)]
     if not runs:
@@ -130,7 +130,7 @@ def _split(a: Path, b: Path, split: str) -> str:
     return SPLITS[0]
 
 
-def _table(path: Path, split: str) -> Path:
+def _resolve_table(path: Path, split: str) -> Path:
     if _is_table(path):
         if not path.is_file():
             raise ConfigError(
@@ -161,7 +161,7 @@ def _table(path: Path, split: str) -> Path:
     raise ConfigError(f"{path} has no predictions/{split}.csv. {hint}")
 
 
-def _read(file: Path) -> dict[str, Prediction]:
+def _read_rows(file: Path) -> dict[str, Prediction]:
     """The rows by path."""
     try:
         rows = read_predictions(file)
@@ -186,10 +186,11 @@ def _read(file: Path) -> dict[str, Prediction]:
 
 
 def _check_common(a: Path, b: Path, common: int, n_a: int, n_b: int) -> None:
-    if common < FEWEST_COMMON:
+    if common < MIN_COMMON_IMAGES:
         raise DataError(
             f"{a} and {b} were measured on different images: {common} are common, of "
-            f"{n_a} and {n_b}; a comparison needs {FEWEST_COMMON}. Measure both on the "
+            f"{n_a} and {n_b}; a comparison needs {MIN_COMMON_IMAGES}. Measure both on "
+            "the "
             "same data with `vitral eval RUN DATA`, and compare the two .csv files."
         )
 

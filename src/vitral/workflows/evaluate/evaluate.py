@@ -10,39 +10,44 @@ import torch
 
 import vitral.data
 from vitral.atomic_io import write_json
-from vitral.data import BadFile, DataSet, Preprocess
+from vitral.data import BadFile, Dataset, Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import (
-    Calibrated,
+    CalibratedMetrics,
     Classification,
     MultiLabel,
     RealAccuracy,
-    calibrated,
-    temperature,
+    calibrate,
+    fit_temperature,
 )
 from vitral.evaluation.predictions import read_predictions
-from vitral.evaluation.real import NO_ANSWER, accepted_for, read_real, real_accuracy
+from vitral.evaluation.real import NO_ANSWER, accepted_labels, read_real, real_accuracy
 from vitral.training.distributed import (
-    from_first,
-    joined,
-    local_rank,
-    rank,
+    broadcast_from_rank_zero,
+    get_local_rank,
+    get_rank,
+    process_group,
 )
-from vitral.workflows.dataset import bad_of, open_split_data
+from vitral.workflows.dataset import bad_files_in, open_split_data
 from vitral.workflows.inference import (
-    Scores,
-    measure,
-    score_split,
+    Predictions,
+    compute_metrics,
+    predict_split,
     split_loader,
     write_result,
 )
-from vitral.workflows.inputs import evaluation_batch, kind_for, refuse_clips, with_views
+from vitral.workflows.inputs import (
+    evaluation_batch_size,
+    input_kind,
+    require_images,
+    with_views,
+)
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class EvaluationResult:
     """A result and where its files are."""
 
     split: str
@@ -94,7 +99,7 @@ def evaluate(
     device: str = "auto",
     out: Path | None = None,
     real: Path | None = None,
-) -> Measured:
+) -> EvaluationResult:
     """Measure `run` and write the result's files.
 
     Started by torchrun, the ranks divide the images and all return the same numbers,
@@ -116,11 +121,13 @@ def evaluate(
             is `refuse` and a file is unreadable, or `real` does not fit the images.
         ConfigError: there is no such split, or `real` is given for another data set.
     """
-    accepted = None if real is None else _real_labels(real, data or run.config.data)
+    accepted = (
+        None if real is None else _read_real_labels(real, data or run.config.data)
+    )
     place = pick_device(device)
-    with joined(place):
+    with process_group(place):
         if place.type == "cuda" and place.index is None:
-            place = torch.device("cuda", local_rank())
+            place = torch.device("cuda", get_local_rank())
         return _evaluate(run, data, split, views, bad_files, place, out, accepted)
 
 
@@ -133,17 +140,17 @@ def _evaluate(
     device: torch.device,
     out: Path | None,
     accepted: tuple[frozenset[int], ...] | None,
-) -> Measured:
+) -> EvaluationResult:
     run.require_head()
-    kind = kind_for(run.model.config)
+    kind = input_kind(run.model.config)
     preprocess = with_views(run.preprocess, views)
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
-        refuse_clips(dataset, kind)
+        require_images(dataset, kind)
     else:
         dataset = open_split_data(run.config, run.path / "split.csv", kind)
     published = dataset.classes
-    dataset = _in_model_order(run, dataset)
+    dataset = _reorder_classes(run, dataset)
     there = list(dataset.counts())
     if not split:
         split = next((name for name in ("test", "val") if name in there), there[0])
@@ -152,8 +159,10 @@ def _evaluate(
             f"The data has no split `{split}`: it has {', '.join(there)}."
         )
     # Every rank would decode every image.
-    found = from_first(lambda: vitral.data.check(dataset, workers=2, max_bad=1.0))
-    bad = bad_of(found.bad, split)
+    found = broadcast_from_rank_zero(
+        lambda: vitral.data.check(dataset, workers=2, max_bad=1.0)
+    )
+    bad = bad_files_in(found.bad, split)
     if bad and bad_files == "refuse":
         raise DataError(
             f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
@@ -161,7 +170,7 @@ def _evaluate(
             "`--bad-files wrong`."
         )
     name, folder = split, run.path / "predictions"
-    merging = _merging(run)
+    merging = _merge_suffix(run)
     if data or views or merging:
         # Not among the run's own results, which the report and the card read.
         known = data in vitral.data.NAMES
@@ -169,21 +178,21 @@ def _evaluate(
         words = (stem if data else "", split, views, merging)
         name, folder = "-".join(filter(None, words)), run.results_folder
     folder = out or folder
-    result = measure_split(
+    result = evaluate_split(
         run, found.dataset, split, bad, device, folder, name, preprocess
     )
     second = None
-    if accepted is not None and rank() == 0:
-        second = _score_real(folder / f"{name}.csv", published, accepted)
+    if accepted is not None and get_rank() == 0:
+        second = _compute_real_accuracy(folder / f"{name}.csv", published, accepted)
         write_json(folder / f"{name}-real.json", second.to_dict())
-    return Measured(
+    return EvaluationResult(
         split=name, result=result, bad=tuple(bad), folder=folder, real=second
     )
 
 
-def measure_split(
+def evaluate_split(
     run: Run,
-    dataset: DataSet,
+    dataset: Dataset,
     split: str,
     bad: Sequence[BadFile],
     device: torch.device,
@@ -202,9 +211,9 @@ def measure_split(
         dataset,
         split,
         preprocess,
-        batch_size=evaluation_batch(preprocess),
+        batch_size=evaluation_batch_size(preprocess),
     )
-    scores = score_split(
+    scores = predict_split(
         run.model,
         loader,
         device=device,
@@ -212,15 +221,15 @@ def measure_split(
         bf16=run.extra.get("precision") == "bf16",
         multi_label=run.multi_label,
     )
-    result = measure(scores, run.classes, bad, multi_label=run.multi_label)
+    result = compute_metrics(scores, run.classes, bad, multi_label=run.multi_label)
     if isinstance(result, Classification):
-        result = replace(result, calibrated=_calibrated(run, scores, name))
-    if rank() == 0:
+        result = replace(result, calibrated=_calibrate(run, scores, name))
+    if get_rank() == 0:
         write_result(folder, name, scores, result, bad)
     return result
 
 
-def _merging(run: Run) -> str:
+def _merge_suffix(run: Run) -> str:
     """What the name of a result says of merging; nothing where it is as trained."""
     if run.merge is None:
         return ""
@@ -230,7 +239,7 @@ def _merging(run: Run) -> str:
     )
 
 
-def _real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:
+def _read_real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:
     if data != "imagenet":
         raise ConfigError(
             "`real` holds labels of ImageNet's validation images and goes with the "
@@ -239,24 +248,29 @@ def _real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:
     return read_real(real)
 
 
-def _score_real(
+def _compute_real_accuracy(
     table: Path, classes: tuple[str, ...], accepted: tuple[frozenset[int], ...]
 ) -> RealAccuracy:
     """Score the answers of a table; `classes` are in ImageNet's order."""
     place = {name: index for index, name in enumerate(classes)}
     rows = read_predictions(table)
     answers = np.array([place.get(row.predicted, NO_ANSWER) for row in rows])
-    return real_accuracy(answers, accepted_for([row.path for row in rows], accepted))
+    return real_accuracy(answers, accepted_labels([row.path for row in rows], accepted))
 
 
-def _calibrated(run: Run, scores: Scores, name: str) -> Calibrated | None:
+def _calibrate(
+    run: Run, predictions: Predictions, name: str
+) -> CalibratedMetrics | None:
     """With the temperature of the run's own val: fitted on it, else read from it."""
     if name == "val":
-        wrong = scores.logits.argmax(axis=1) != scores.labels
+        wrong = predictions.logits.argmax(axis=1) != predictions.labels
         if not wrong.any():
             # Without an error the best temperature is as cold as is allowed.
             return None
-        found, number = temperature(scores.logits, scores.labels), len(scores.ids)
+        found, number = (
+            fit_temperature(predictions.logits, predictions.labels),
+            len(predictions.ids),
+        )
     else:
         try:
             file = run.path / "predictions" / "val.json"
@@ -264,12 +278,12 @@ def _calibrated(run: Run, scores: Scores, name: str) -> Calibrated | None:
             found, number = float(stored["temperature"]), int(stored["fitted_n"])
         except (OSError, ValueError, KeyError, TypeError):
             return None  # measured before there was one, or without val
-    return calibrated(
-        scores.logits, scores.labels, found, fitted_on="val", fitted_n=number
+    return calibrate(
+        predictions.logits, predictions.labels, found, fitted_on="val", fitted_n=number
     )
 
 
-def _in_model_order(run: Run, dataset: DataSet) -> DataSet:
+def _reorder_classes(run: Run, dataset: Dataset) -> Dataset:
     """The data set with the model's class map: classes are matched by name."""
     unknown = [name for name in dataset.classes if name not in run.classes]
     if unknown:

@@ -1,40 +1,40 @@
 """Extract features, cache them, and fit probes on them."""
 
-from vitral.workflows.features.cache import Extracted, computed, say
-from vitral.workflows.features.cache_key import content_hash, file_key
+from vitral.workflows.features.cache import ExtractedFeatures, extract_features, say
+from vitral.workflows.features.cache_key import content_hash, weights_file_hash
 from vitral.workflows.features.extract import (
-    Material,
-    data_for,
+    SplitFeatures,
+    as_run,
+    dataset_for,
+    extract_splits,
     features,
-    features_of,
-    held_out_of,
-    run_of,
+    held_out_split,
 )
 from vitral.workflows.features.probes import (
     PROTOCOLS,
     SEEDS,
-    as_json,
-    probe,
-    rows_of,
-    stored,
+    probe_weights,
+    run_probe,
+    to_json,
+    write_probes,
 )
 
 __all__ = [
     "PROTOCOLS",
     "SEEDS",
-    "Extracted",
-    "Material",
-    "as_json",
-    "computed",
+    "ExtractedFeatures",
+    "SplitFeatures",
+    "as_run",
     "content_hash",
-    "data_for",
+    "dataset_for",
+    "extract_features",
+    "extract_splits",
     "features",
-    "features_of",
-    "file_key",
-    "held_out_of",
-    "probe",
-    "rows_of",
-    "run_of",
+    "held_out_split",
+    "probe_weights",
+    "run_probe",
     "say",
-    "stored",
+    "to_json",
+    "weights_file_hash",
+    "write_probes",
 ]

@@ -24,7 +24,7 @@ import vitral.weights
 from vitral.atomic_io import TEMPORARY_SUFFIX, sha256_file, write_atomic, write_json
 from vitral.data import (
     BadFile,
-    DataSet,
+    Dataset,
     Example,
     Loader,
     Preprocess,
@@ -32,8 +32,8 @@ from vitral.data import (
 )
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
-from vitral.workflows.features.cache_key import key_of
-from vitral.workflows.inputs import one_view
+from vitral.workflows.features.cache_key import make_cache_key
+from vitral.workflows.inputs import with_single_view
 
 ABANDONED_SECONDS = 3600.0
 """Age of a half-written file whose writer is surely gone: each batch renews it."""
@@ -42,7 +42,7 @@ HALF_WRITTEN = re.compile(
 )
 
 
-class Extracted(NamedTuple):
+class ExtractedFeatures(NamedTuple):
     """Features and labels, in the order of the data set."""
 
     x: Float[Tensor, "examples dim"]
@@ -58,7 +58,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def default_folder() -> Path:
+def default_cache_folder() -> Path:
     """Where features are kept unless a folder is given."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "vitral" / "features"
@@ -67,14 +67,14 @@ def default_folder() -> Path:
 def cached_features(
     model: VisionModel | str | Path,
     preprocess: Preprocess | None,
-    dataset: DataSet,
+    dataset: Dataset,
     split: str = "",
     folder: str | Path | None = None,
     *,
     batch_size: int = 32,
     workers: int = 0,
     announce: Callable[[str], None] = say,
-) -> Extracted:
+) -> ExtractedFeatures:
     """What feeds the head, from the disk if the same was computed before.
 
     The same: weights, settings of the model, pre-processing, labels, and names, sizes
@@ -92,34 +92,34 @@ def cached_features(
         ConfigError: the split is empty, or a model came without pre-processing.
         DataError: none of its images can be decoded.
     """
-    model, preprocess = _loaded(model, preprocess)
-    loader = loader_of(dataset, split, preprocess, batch_size, workers)
-    folder = default_folder() if folder is None else Path(folder)
-    key = key_of(model, preprocess, dataset, loader.examples)
+    model, preprocess = _resolve_model(model, preprocess)
+    loader = make_loader(dataset, split, preprocess, batch_size, workers)
+    folder = default_cache_folder() if folder is None else Path(folder)
+    key = make_cache_key(model, preprocess, dataset, loader.examples)
     if key is None:
         announce(
             f"The features of {dataset.name} are not kept: its reader cannot be "
             "pickled, so a change of it would not be noticed. Define it at the top of "
             "a module."
         )
-        return reported(computed(model, loader), dataset, split, announce)
-    entry = _Entry.of(folder, key)
-    kept = _kept(entry, loader.examples, announce)
+        return log_skipped(extract_features(model, loader), dataset, split, announce)
+    entry = _CacheEntry.from_key(folder, key)
+    kept = _load_entry(entry, loader.examples, announce)
     if kept is None:
         try:
-            kept = _written(entry, model, loader)
+            kept = _compute_entry(entry, model, loader)
         except OSError as error:
             announce(
                 f"The features of {dataset.name} could not be kept in {folder} "
                 f"({error}) and are computed without. Free space, or name another "
                 "cache folder."
             )
-            kept = computed(model, loader)
-    return reported(kept, dataset, split, announce)
+            kept = extract_features(model, loader)
+    return log_skipped(kept, dataset, split, announce)
 
 
-def loader_of(
-    dataset: DataSet, split: str, preprocess: Preprocess, batch_size: int, workers: int
+def make_loader(
+    dataset: Dataset, split: str, preprocess: Preprocess, batch_size: int, workers: int
 ) -> Loader:
     """The images of a split, or of all splits, in order.
 
@@ -135,54 +135,59 @@ def loader_of(
     return Loader(
         dataset=dataset,
         examples=examples,
-        transform=evaluation_transform(one_view(preprocess)),
+        transform=evaluation_transform(with_single_view(preprocess)),
         batch_size=batch_size,
         workers=workers,
     )
 
 
-def computed(model: VisionModel, loader: Loader) -> Extracted:
+def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:
     """The features of a loader's images, in memory only.
 
     Raises:
         DataError: none of the images can be decoded.
     """
-    x = torch.cat(list(_outputs(model, loader)))
-    return _labelled(x, loader.examples, dict(loader.failures))
+    x = torch.cat(list(_iter_features(model, loader)))
+    return _attach_labels(x, loader.examples, dict(loader.failures))
 
 
-def reported(
-    found: Extracted, dataset: DataSet, split: str, announce: Callable[[str], None]
-) -> Extracted:
+def log_skipped(
+    extracted: ExtractedFeatures,
+    dataset: Dataset,
+    split: str,
+    announce: Callable[[str], None],
+) -> ExtractedFeatures:
     """Say what was left out, also what an audit took from the data set before."""
     before = [file for file in dataset.bad if not split or file.split == split]
-    bad = (*before, *found.bad)
+    bad = (*before, *extracted.bad)
     if bad:
         announce(
-            f"{len(bad)} of {len(bad) + len(found.ids)} images of "
+            f"{len(bad)} of {len(bad) + len(extracted.ids)} images of "
             f"{split or dataset.name} cannot be decoded and are left out, first "
             f"{bad[0].path}: {bad[0].reason}"
         )
-    return found._replace(bad=bad)
+    return extracted._replace(bad=bad)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Entry:
+class _CacheEntry:
     """The two files of some features."""
 
     key: dict[str, Any]
-    numbers: Path
-    about: Path
+    features_file: Path
+    manifest: Path
 
     @classmethod
-    def of(cls, folder: Path, key: dict[str, Any]) -> "_Entry":
+    def from_key(cls, folder: Path, key: dict[str, Any]) -> "_CacheEntry":
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
         return cls(
-            key=key, numbers=folder / f"{name}.f32", about=folder / f"{name}.json"
+            key=key,
+            features_file=folder / f"{name}.f32",
+            manifest=folder / f"{name}.json",
         )
 
 
-_NOT_AS_WRITTEN = (
+_MANIFEST_ERRORS = (
     ValueError,
     LookupError,
     TypeError,
@@ -193,51 +198,56 @@ _NOT_AS_WRITTEN = (
 """What reading a manifest raises that holds anything at all."""
 
 
-class _Damaged(Exception):
+class _DamagedEntryError(Exception):
     """Why an entry is not believed; never seen by a user."""
 
 
-def _kept(
-    entry: _Entry, examples: tuple[Example, ...], announce: Callable[[str], None]
-) -> Extracted | None:
+def _load_entry(
+    entry: _CacheEntry, examples: tuple[Example, ...], announce: Callable[[str], None]
+) -> ExtractedFeatures | None:
     """The features of an entry; None if there is none that can be believed."""
     try:
-        if entry.about.exists():
-            return _read(entry, examples)
-        if entry.numbers.exists():
-            raise _Damaged("its writing was not finished")
-    except (OSError, _Damaged) as error:
+        if entry.manifest.exists():
+            return _read_entry(entry, examples)
+        if entry.features_file.exists():
+            raise _DamagedEntryError("its writing was not finished")
+    except (OSError, _DamagedEntryError) as error:
         announce(
-            f"The kept features {entry.numbers} cannot be used: {error}. They are "
+            f"The kept features {entry.features_file} cannot be used: {error}. They "
+            "are "
             "computed again."
         )
     return None
 
 
-def _read(entry: _Entry, examples: tuple[Example, ...]) -> Extracted:
+def _read_entry(entry: _CacheEntry, examples: tuple[Example, ...]) -> ExtractedFeatures:
     try:
-        about = json.loads(entry.about.read_bytes())
+        about = json.loads(entry.manifest.read_bytes())
         key, digest = about["key"], about["sha256"]
         rows, dim = (int(side) for side in about["shape"])
         bad = {str(name): str(reason) for name, reason in about["bad"].items()}
-    except _NOT_AS_WRITTEN as error:
-        raise _Damaged(f"{entry.about.name} is not a manifest") from error
+    except _MANIFEST_ERRORS as error:
+        raise _DamagedEntryError(f"{entry.manifest.name} is not a manifest") from error
     if key != entry.key:
-        raise _Damaged(f"{entry.about.name} is of other weights or other data")
+        raise _DamagedEntryError(
+            f"{entry.manifest.name} is of other weights or other data"
+        )
     good = sum(example.id not in bad for example in examples)
     if dim < 1 or rows < 1 or rows != good:
-        raise _Damaged(f"{entry.about.name} does not fit the images")
-    size, wanted = entry.numbers.stat().st_size, rows * dim * 4
+        raise _DamagedEntryError(f"{entry.manifest.name} does not fit the images")
+    size, wanted = entry.features_file.stat().st_size, rows * dim * 4
     if size != wanted:
-        raise _Damaged(f"it has {size} bytes where {wanted} were written")
-    if sha256_file(entry.numbers) != digest:
-        raise _Damaged("its bytes are not those that were written")
-    return _labelled(_mapped(entry.numbers, rows, dim), examples, bad)
+        raise _DamagedEntryError(f"it has {size} bytes where {wanted} were written")
+    if sha256_file(entry.features_file) != digest:
+        raise _DamagedEntryError("its bytes are not those that were written")
+    return _attach_labels(_open_memmap(entry.features_file, rows, dim), examples, bad)
 
 
-def _written(entry: _Entry, model: VisionModel, loader: Loader) -> Extracted:
+def _compute_entry(
+    entry: _CacheEntry, model: VisionModel, loader: Loader
+) -> ExtractedFeatures:
     """Compute features batch by batch into a file, then the manifest, and map them."""
-    folder = entry.numbers.parent
+    folder = entry.features_file.parent
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
     digest = hashlib.sha256()
@@ -245,17 +255,19 @@ def _written(entry: _Entry, model: VisionModel, loader: Loader) -> Extracted:
 
     def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            for x in _outputs(model, loader):
+            for x in _iter_features(model, loader):
                 values = x.numpy().astype("<f4").tobytes()
                 file.write(values)
                 digest.update(values)
                 shape[:] = [shape[0] + x.shape[0], x.shape[1]]
 
-    write_atomic(entry.numbers, fill)
+    write_atomic(entry.features_file, fill)
     bad = dict(loader.failures)
     about = {"key": entry.key, "shape": shape, "sha256": digest.hexdigest(), "bad": bad}
-    write_json(entry.about, about)
-    return _labelled(_mapped(entry.numbers, *shape), loader.examples, bad)
+    write_json(entry.manifest, about)
+    return _attach_labels(
+        _open_memmap(entry.features_file, *shape), loader.examples, bad
+    )
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -271,16 +283,16 @@ def _remove_abandoned(folder: Path) -> None:
             continue
 
 
-def _mapped(file: Path, rows: int, dim: int) -> Float[Tensor, "examples dim"]:
+def _open_memmap(file: Path, rows: int, dim: int) -> Float[Tensor, "examples dim"]:
     # Copy on write: torch wants memory that may be written, the file must stay.
     return torch.from_numpy(np.memmap(file, dtype="<f4", mode="c", shape=(rows, dim)))
 
 
-def _labelled(
+def _attach_labels(
     x: Tensor, examples: tuple[Example, ...], bad: dict[str, str]
-) -> Extracted:
+) -> ExtractedFeatures:
     good = [example for example in examples if example.id not in bad]
-    return Extracted(
+    return ExtractedFeatures(
         x=x,
         y=torch.tensor([example.label[0] for example in good]),
         ids=tuple(example.id for example in good),
@@ -298,7 +310,7 @@ def _labelled(
     )
 
 
-def _outputs(model: VisionModel, loader: Loader) -> Iterator[Tensor]:
+def _iter_features(model: VisionModel, loader: Loader) -> Iterator[Tensor]:
     """float32 [batch, dim] on the CPU, batch by batch."""
     model.eval()
     like = next(model.parameters())
@@ -317,7 +329,7 @@ def _outputs(model: VisionModel, loader: Loader) -> Iterator[Tensor]:
         )
 
 
-def _loaded(
+def _resolve_model(
     model: VisionModel | str | Path, preprocess: Preprocess | None
 ) -> tuple[VisionModel, Preprocess]:
     if isinstance(model, str | Path):

@@ -11,23 +11,23 @@ from typing import Any
 import torch
 
 from vitral.atomic_io import sha256_file
-from vitral.data import DataSet, Example, FileReader, Preprocess
+from vitral.data import Dataset, Example, FileReader, Preprocess
 from vitral.data.dataset import ClipReader
 from vitral.data.video import frame_files
 from vitral.models import VisionModel
 from vitral.version import __version__
-from vitral.weights.detect import FILES, find
+from vitral.weights.detect import FILES, resolve_path
 
-FORMAT = 1
+FORMAT_VERSION = 1
 """Of the files that are kept; another number makes all of them anew."""
-BESIDE = ("config.json", "preprocessor_config.json")
+CONFIG_FILES = ("config.json", "preprocessor_config.json")
 """What says how the tensors of a folder are read."""
 
 
-def key_of(
+def make_cache_key(
     model: VisionModel,
     preprocess: Preprocess,
-    dataset: DataSet,
+    dataset: Dataset,
     examples: tuple[Example, ...],
 ) -> dict[str, Any] | None:
     """What features depend on; None if the reader of the data cannot be pickled."""
@@ -35,7 +35,7 @@ def key_of(
     if content is None:
         return None
     return {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "vitral": __version__,
         "model": f"{type(model).__name__} {model.config!r}",
         "weights": weights_hash(model),
@@ -56,16 +56,16 @@ def weights_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def file_key(weights: str | Path) -> str:
+def weights_file_hash(weights: str | Path) -> str:
     """A hash of what weights hold: of their file, or of the files of their folder.
 
     Raises:
         WeightsError: there is nothing.
     """
-    place = find(weights)
+    place = resolve_path(weights)
     files = [place]
     if place.is_dir():
-        files = [place / name for name in (*FILES, *BESIDE)]
+        files = [place / name for name in (*FILES, *CONFIG_FILES)]
     digest = hashlib.sha256()
     for file in files:
         if file.is_file():
@@ -73,7 +73,7 @@ def file_key(weights: str | Path) -> str:
     return digest.hexdigest()
 
 
-def content_hash(dataset: DataSet, examples: tuple[Example, ...]) -> str | None:
+def content_hash(dataset: Dataset, examples: tuple[Example, ...]) -> str | None:
     """Stands for the pixels: the reader, and a file's size and time in their order;
     None if the reader cannot be pickled.
 

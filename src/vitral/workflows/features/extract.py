@@ -9,24 +9,24 @@ from torch import Tensor
 
 import vitral.data
 import vitral.weights
-from vitral.data import DataSet, Preprocess
+from vitral.data import Dataset, Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
 from vitral.workflows.dataset import open_split_data
 from vitral.workflows.features.cache import (
-    Extracted,
+    ExtractedFeatures,
     cached_features,
-    computed,
-    loader_of,
-    reported,
+    extract_features,
+    log_skipped,
+    make_loader,
     say,
 )
-from vitral.workflows.inputs import Kind, kind_for, refuse_clips, sampled
+from vitral.workflows.inputs import InputKind, input_kind, require_images, with_sampling
 from vitral.workflows.run import Run, open_run
 from vitral.workflows.runtime import pick_device
 
 
-class Labelled(NamedTuple):
+class FeatureSet(NamedTuple):
     """Features and labels, in the order of the data set."""
 
     x: Float[Tensor, "examples dim"]
@@ -36,14 +36,14 @@ class Labelled(NamedTuple):
 def features(
     model: VisionModel,
     preprocess: Preprocess,
-    data: str | DataSet,
+    data: str | Dataset,
     *,
     split: str = "",
     batch_size: int = 32,
     workers: int = 0,
     cache: str | Path | None = None,
     announce: Callable[[str], None] = say,
-) -> Labelled:
+) -> FeatureSet:
     """What feeds the head of `model`, for every image that can be decoded; float32.
 
     Args:
@@ -57,12 +57,12 @@ def features(
         ConfigError: there is no such split.
         DataError: none of the images can be decoded.
     """
-    kind = kind_for(model.config)
-    dataset = data if isinstance(data, DataSet) else vitral.data.open(data, kind=kind)
-    refuse_clips(dataset, kind)
+    kind = input_kind(model.config)
+    dataset = data if isinstance(data, Dataset) else vitral.data.open(data, kind=kind)
+    require_images(dataset, kind)
     if cache is None:
-        loader = loader_of(dataset, split, preprocess, batch_size, workers)
-        found = reported(computed(model, loader), dataset, split, announce)
+        loader = make_loader(dataset, split, preprocess, batch_size, workers)
+        found = log_skipped(extract_features(model, loader), dataset, split, announce)
     else:
         found = cached_features(
             model,
@@ -74,30 +74,30 @@ def features(
             workers=workers,
             announce=announce,
         )
-    return Labelled(found.x, found.y)
+    return FeatureSet(found.x, found.y)
 
 
-class Material(NamedTuple):
+class SplitFeatures(NamedTuple):
     """Frozen features of the splits of a data set."""
 
-    train: Extracted
-    test: Extracted
+    train: ExtractedFeatures
+    test: ExtractedFeatures
     classes: tuple[str, ...]
     """Those of the data; a label is an index into them."""
-    dev: Extracted | None
+    dev: ExtractedFeatures | None
     """The features of val; None without one, or where val is the test."""
 
 
-def features_of(
+def extract_splits(
     weights: str | Path | Run,
-    data: str | Path | DataSet = "",
+    data: str | Path | Dataset = "",
     *,
     folder: str | Path | None = None,
     device: str = "auto",
     batch_size: int = 32,
     workers: int = 0,
     announce: Callable[[str], None] = say,
-) -> Material:
+) -> SplitFeatures:
     """Features of train, val and test, computed once and kept; see `cached_features`.
 
     Args:
@@ -113,13 +113,13 @@ def features_of(
         DataError: the images have several labels each, or none can be decoded.
         WeightsError: the weights are missing, corrupt or refused.
     """
-    opened = run_of(weights)
-    dataset = data_for(opened or weights, data)
-    held_out = held_out_of(dataset)
-    model, preprocess = _model_of(weights, opened)
+    opened = as_run(weights)
+    dataset = dataset_for(opened or weights, data)
+    held_out = held_out_split(dataset)
+    model, preprocess = _resolve_model(weights, opened)
     model.to(pick_device(device))
 
-    def of(split: str) -> Extracted:
+    def of(split: str) -> ExtractedFeatures:
         return cached_features(
             model,
             preprocess,
@@ -133,7 +133,7 @@ def features_of(
 
     if held_out == "val":
         announce(f"{dataset.name} has no test split: val is the test.")
-    return Material(
+    return SplitFeatures(
         train=of("train"),
         test=of(held_out),
         classes=dataset.classes,
@@ -141,14 +141,14 @@ def features_of(
     )
 
 
-def run_of(weights: str | Path | Run) -> Run | None:
+def as_run(weights: str | Path | Run) -> Run | None:
     """The run, where `weights` is one with its settings; None for weights alone."""
     if isinstance(weights, Run):
         return weights if _is_run(weights.path) else None
     return open_run(weights) if _is_run(Path(weights)) else None
 
 
-def held_out_of(dataset: DataSet) -> str:
+def held_out_split(dataset: Dataset) -> str:
     """The split to be measured: test, else val.
 
     Raises:
@@ -174,16 +174,16 @@ def _is_run(path: Path) -> bool:
     return all((path / name).is_file() for name in ("config.json", "model/config.json"))
 
 
-def data_for(weights: str | Path | Run, data: str | Path | DataSet) -> DataSet:
+def dataset_for(weights: str | Path | Run, data: str | Path | Dataset) -> Dataset:
     """The data set with the split that `weights` are evaluated on; see `features_of`.
 
     Raises:
         ConfigError: no data was given with weights that are not a run.
         DataError: it is unusable.
     """
-    if isinstance(data, DataSet):
+    if isinstance(data, Dataset):
         return data
-    run = run_of(weights)
+    run = as_run(weights)
     if run is None:
         if not str(data):
             where = weights.path if isinstance(weights, Run) else weights
@@ -192,21 +192,21 @@ def data_for(weights: str | Path | Run, data: str | Path | DataSet) -> DataSet:
                 "to evaluate on."
             )
         where = weights.path if isinstance(weights, Run) else weights
-        kind = kind_for(vitral.weights.read(where).config)
-        return _of_kind(vitral.data.open(data, kind=kind), kind)
-    kind = kind_for(run.model.config)
+        kind = input_kind(vitral.weights.read(where).config)
+        return _check_kind(vitral.data.open(data, kind=kind), kind)
+    kind = input_kind(run.model.config)
     own = run.config.data
     if not str(data) or str(data) == own or Path(data).resolve() == Path(own).resolve():
         return open_split_data(run.config, run.path / "split.csv", kind)
-    return _of_kind(vitral.data.open(data, kind=kind), kind)
+    return _check_kind(vitral.data.open(data, kind=kind), kind)
 
 
-def _of_kind(dataset: DataSet, kind: Kind) -> DataSet:
-    refuse_clips(dataset, kind)
+def _check_kind(dataset: Dataset, kind: InputKind) -> Dataset:
+    require_images(dataset, kind)
     return dataset
 
 
-def _model_of(
+def _resolve_model(
     weights: str | Path | Run, run: Run | None
 ) -> tuple[VisionModel, Preprocess]:
     run = weights if isinstance(weights, Run) else run
@@ -214,4 +214,4 @@ def _model_of(
         return run.model, run.preprocess
     assert not isinstance(weights, Run)
     loaded = vitral.weights.load(weights)
-    return loaded.model, sampled(loaded.preprocess, loaded.model.config, {})
+    return loaded.model, with_sampling(loaded.preprocess, loaded.model.config, {})

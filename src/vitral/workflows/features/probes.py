@@ -12,7 +12,7 @@ from vitral.errors import ConfigError
 from vitral.evaluation import Probe
 from vitral.evaluation.probes import fewshot, knn, linear
 from vitral.workflows.features.cache import say
-from vitral.workflows.features.extract import Material, features_of
+from vitral.workflows.features.extract import SplitFeatures, extract_splits
 
 SHOTS = (1, 5, 10, 25)
 """Images per class that are tried, as far as every class has so many."""
@@ -20,10 +20,10 @@ SEEDS = 3
 PROTOCOLS = ("fewshot", "linear", "knn")
 
 
-class Row(NamedTuple):
+class ProbeResult(NamedTuple):
     """One line of a protocol's table."""
 
-    what: str
+    name: str
     probes: tuple[Probe, ...]
     """One for each seed."""
 
@@ -37,17 +37,17 @@ class Row(NamedTuple):
         if len(self.probes) == 1:
             low, high = first.interval
             return (
-                f"{self.what:16} {100 * first.accuracy:5.1f} %  of {first.n:,} images "
+                f"{self.name:16} {100 * first.accuracy:5.1f} %  of {first.n:,} images "
                 f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
             )
         values = [100 * probe.accuracy for probe in self.probes]
         return (
-            f"{self.what:16} {100 * self.accuracy:5.1f} %  of {first.n:,} images, mean "
+            f"{self.name:16} {100 * self.accuracy:5.1f} %  of {first.n:,} images, mean "
             f"of {len(values)} draws ({min(values):.1f} to {max(values):.1f})"
         )
 
 
-def probe(
+def probe_weights(
     weights: str | Path,
     data: str = "",
     *,
@@ -58,7 +58,7 @@ def probe(
     folder: str | Path | None = None,
     device: str = "auto",
     announce: Callable[[str], None] = say,
-) -> tuple[list[Row], Material]:
+) -> tuple[list[ProbeResult], SplitFeatures]:
     """Run one of PROTOCOLS on the features of any weights.
 
     Args:
@@ -75,59 +75,59 @@ def probe(
         raise ConfigError(
             f"`protocol` must be one of {', '.join(PROTOCOLS)}: got {protocol}."
         )
-    material = features_of(
+    material = extract_splits(
         weights, data, folder=folder, device=device, announce=announce
     )
     return (
-        rows_of(material, protocol=protocol, shots=shots, k=k, seed=seed),
+        run_probe(material, protocol=protocol, shots=shots, k=k, seed=seed),
         material,
     )
 
 
-def rows_of(
-    material: Material,
+def run_probe(
+    features: SplitFeatures,
     *,
     protocol: str,
     shots: tuple[int, ...] = (),
     k: int = 20,
     seed: int = 0,
-) -> list[Row]:
+) -> list[ProbeResult]:
     """One of PROTOCOLS on features that are there; arguments as of `probe`.
 
     Raises:
         ConfigError, DataError: as `probe`.
     """
-    train, test = material.train, material.test
+    train, test = features.train, features.test
     sets = (train.x, train.y, test.x, test.y)
     if protocol == "knn":
-        return [Row(f"{k} neighbours", (knn(*sets, k=k),))]
+        return [ProbeResult(f"{k} neighbours", (knn(*sets, k=k),))]
     if protocol == "linear":
-        return [Row("linear", (linear(*sets, seed=seed),))]
+        return [ProbeResult("linear", (linear(*sets, seed=seed),))]
     least = int(np.bincount(np.asarray(train.y)).min())
     rows = []
     for number in shots or tuple(shot for shot in SHOTS if shot <= least):
         draws = [
             fewshot(*sets, shots=number, seed=seed + draw) for draw in range(SEEDS)
         ]
-        rows.append(Row(f"{number} shots", tuple(draws)))
+        rows.append(ProbeResult(f"{number} shots", tuple(draws)))
     return rows
 
 
-def stored(rows: list[Row], about: dict[str, Any], file: Path) -> None:
+def write_probes(rows: list[ProbeResult], metadata: dict[str, Any], file: Path) -> None:
     """Write every probe of a table as JSON."""
     probes = [
-        {"what": row.what, "results": [probe.to_dict() for probe in row.probes]}
+        {"what": row.name, "results": [probe.to_dict() for probe in row.probes]}
         for row in rows
     ]
-    write_json(file, {**about, "rows": probes})
+    write_json(file, {**metadata, "rows": probes})
 
 
-def as_json(rows: list[Row]) -> str:
+def to_json(rows: list[ProbeResult]) -> str:
     """Accuracies and intervals, without the answers of single images."""
     return json.dumps(
         [
             {
-                "what": row.what,
+                "what": row.name,
                 "accuracy": row.accuracy,
                 "draws": [
                     {

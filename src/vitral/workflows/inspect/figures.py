@@ -20,21 +20,21 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.layers import Attention
 from vitral.models import VisionModel
-from vitral.workflows.inputs import Moments
+from vitral.workflows.inputs import FrameTimes
 
 BATCH = 8
-MOST_DRAWN = 24
+MAX_IMAGES_PER_FIGURE = 24
 """Pictures in one figure; the arrays have all of them."""
-MOST_ALONE = 6
+MAX_SINGLE_FIGURES = 6
 """Pictures that get a figure of their own."""
-DRAWN_UP_TO = 0.98
+DISPLAY_QUANTILE = 0.98
 """Quantile of a map that is drawn brightest; the arrays are whole."""
-MOST_PROFILED = 4
+MAX_PROFILED_IMAGES = 4
 """Pictures for rank profiles, which run in float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class InspectionInput:
     """A model and pictures, ready to be looked at."""
 
     model: VisionModel
@@ -48,88 +48,90 @@ class Subject:
     """Which layer the attention of heads is taken from."""
     target: int | None = None
     """The class that is explained; None for the one that is predicted."""
-    moments: tuple[Moments, ...] = ()
+    frame_times: tuple[FrameTimes, ...] = ()
     """When the frames begin, for each clip; empty for images."""
 
     @property
-    def pictures(self) -> list[UInt8[np.ndarray, "height width 3"]]:
+    def display_images(self) -> list[UInt8[np.ndarray, "height width 3"]]:
         """As the model sees them, for the eye."""
-        shown = self.preprocess.inverse(self.pixels)
+        shown = self.preprocess.denormalize(self.pixels)
         return [picture.permute(1, 2, 0).numpy() for picture in shown]
 
-    def together(self, of: Callable[[Tensor], Tensor]) -> Tensor:
-        """`of` the first pictures at once, as many as are drawn alone."""
+    def map_first_images(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """`function` the first pictures at once, as many as are drawn alone."""
         device = next(self.model.parameters()).device
-        return of(self.pixels[:MOST_ALONE].to(device)).cpu()
+        return function(self.pixels[:MAX_SINGLE_FIGURES].to(device)).cpu()
 
-    def batched(self, of: Callable[[Tensor], Tensor]) -> Tensor:
-        """`of` every batch of the pictures, in one tensor."""
+    def map_batches(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """`function` every batch of the pictures, in one tensor."""
         device = next(self.model.parameters()).device
         size = max(1, BATCH // self.pixels[0].shape[:-3].numel())
-        parts = [of(some.to(device)) for some in self.pixels.split(size)]
+        parts = [function(some.to(device)) for some in self.pixels.split(size)]
         return torch.cat([part.cpu() for part in parts])
 
 
-class Made(NamedTuple):
+class InspectionFigure(NamedTuple):
     """One figure, and the arrays that it shows."""
 
     name: str
     plot: plots.Plot
     arrays: dict[str, np.ndarray]
-    moving: bytes | None = None
+    gif: bytes | None = None
     """The same of a clip as a GIF."""
 
 
-View = Callable[[Subject], Iterator[Made]]
+FigureBuilder = Callable[[InspectionInput], Iterator[InspectionFigure]]
 
 
-def _attention(subject: Subject) -> Iterator[Made]:
+def _attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
     """The class token's attention in one layer, head by head."""
-    maps = subject.batched(
+    maps = subject.map_batches(
         lambda some: inspection.class_attention(subject.model, some, subject.layer)
     )
     arrays = {"class_attention": maps.numpy()}
     where = "last layer" if subject.layer == -1 else f"layer {subject.layer}"
-    for index, picture in enumerate(subject.pictures[:MOST_ALONE]):
+    for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
         title = f"Class token, {where}: {_stem(subject, index)}"
         plot = plots.heads(picture, maps[index].numpy(), title=title)
-        yield Made(f"attention-{index}", plot, arrays if index == 0 else {})
+        yield InspectionFigure(f"attention-{index}", plot, arrays if index == 0 else {})
 
 
-def _words(subject: Subject) -> Iterator[Made]:
+def _inner_attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
     """What the words of each patch look at, in the last inner layer, head by head."""
-    maps = subject.batched(lambda some: inspection.word_attention(subject.model, some))
+    maps = subject.map_batches(
+        lambda some: inspection.word_attention(subject.model, some)
+    )
     arrays = {"word_attention": maps.numpy()}
-    for index, picture in enumerate(subject.pictures[:MOST_ALONE]):
+    for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
         title = f"Words of each patch, last layer: {_stem(subject, index)}"
         # A word does not see beyond its patch, so nothing is blurred across borders.
         plot = plots.heads(picture, maps[index].numpy(), title=title, blur=0.0)
-        yield Made(f"words-{index}", plot, arrays if index == 0 else {})
+        yield InspectionFigure(f"words-{index}", plot, arrays if index == 0 else {})
 
 
-def _rollout(subject: Subject) -> Iterator[Made]:
-    maps = subject.batched(lambda some: inspection.rollout(subject.model, some))
-    yield _gallery(subject, "rollout", "Attention rollout", maps)
+def _rollout(subject: InspectionInput) -> Iterator[InspectionFigure]:
+    maps = subject.map_batches(lambda some: inspection.rollout(subject.model, some))
+    yield _make_gallery(subject, "rollout", "Attention rollout", maps)
 
 
-def _relevance(subject: Subject) -> Iterator[Made]:
-    found = explanations(subject)
-    for index, picture in enumerate(subject.pictures[:MOST_ALONE]):
+def _relevance(subject: InspectionInput) -> Iterator[InspectionFigure]:
+    found = compute_explanations(subject)
+    for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
         title = f"Explanations of one image: {_stem(subject, index)}"
         several = {name: maps[index].numpy() for name, maps in found.items()}
         plot = plots.comparison(picture, several, title=title)
-        arrays = {key(name): maps.numpy() for name, maps in found.items()}
-        yield Made(f"relevance-{index}", plot, arrays if index == 0 else {})
+        arrays = {array_key(name): maps.numpy() for name, maps in found.items()}
+        yield InspectionFigure(f"relevance-{index}", plot, arrays if index == 0 else {})
 
 
-def _grad_cam(subject: Subject) -> Iterator[Made]:
-    maps = subject.batched(
+def _grad_cam(subject: InspectionInput) -> Iterator[InspectionFigure]:
+    maps = subject.map_batches(
         lambda some: inspection.grad_cam(subject.model, some, subject.target)
     )
-    yield _gallery(subject, "gradcam", "Grad-CAM", maps)
+    yield _make_gallery(subject, "gradcam", "Grad-CAM", maps)
 
 
-def _distance(subject: Subject) -> Iterator[Made]:
+def _distance(subject: InspectionInput) -> Iterator[InspectionFigure]:
     device = next(subject.model.parameters()).device
     found = inspection.attention_distance(
         subject.model, subject.pixels.to(device), batch_size=BATCH
@@ -142,16 +144,16 @@ def _distance(subject: Subject) -> Iterator[Made]:
     )
     plot = plots.distance(found.numpy(), uniform, image_height=height)
     arrays = {"attention_distance": found.numpy(), "uniform": np.array(uniform)}
-    yield Made("distance", plot, arrays)
+    yield InspectionFigure("distance", plot, arrays)
 
 
-def _positions(subject: Subject) -> Iterator[Made]:
+def _positions(subject: InspectionInput) -> Iterator[InspectionFigure]:
     similarity = inspection.position_similarity(subject.model).numpy()
     plot = plots.positions(similarity, subject.model.config.grid)
-    yield Made("positions", plot, {"position_similarity": similarity})
+    yield InspectionFigure("positions", plot, {"position_similarity": similarity})
 
 
-def _filters(subject: Subject) -> Iterator[Made]:
+def _filters(subject: InspectionInput) -> Iterator[InspectionFigure]:
     shape = vitral.models.tensor_shapes(subject.model.config)
     first = next(size for size in shape.values() if len(size) == 4)
     number = min(28, first[0] - 1, int(np.prod(first[1:])))
@@ -161,17 +163,19 @@ def _filters(subject: Subject) -> Iterator[Made]:
             "colours to be shown in."
         )
     tiles = inspection.embedding_filters(subject.model, number).numpy()
-    share = inspection.components(subject.model, number).share.numpy()
+    share = inspection.filter_components(
+        subject.model, number
+    ).explained_variance_ratio.numpy()
     plot = plots.filters(tiles, share)
-    yield Made("filters", plot, {"filters": tiles, "share": share})
+    yield InspectionFigure("filters", plot, {"filters": tiles, "share": share})
 
 
-def _features(subject: Subject) -> Iterator[Made]:
+def _features(subject: InspectionInput) -> Iterator[InspectionFigure]:
     device = next(subject.model.parameters()).device
-    some = subject.pixels[:MOST_DRAWN].to(device)
-    colours = inspection.feature_colours(subject.model, some).numpy()
-    plot = plots.colours(subject.pictures[:MOST_DRAWN], colours)
-    yield Made("features", plot, {"colours": colours})
+    some = subject.pixels[:MAX_IMAGES_PER_FIGURE].to(device)
+    colours = inspection.feature_colors(subject.model, some).numpy()
+    plot = plots.feature_colors(subject.display_images[:MAX_IMAGES_PER_FIGURE], colours)
+    yield InspectionFigure("features", plot, {"colours": colours})
 
 
 RANK_CURVES: dict[str, tuple[str, ...]] = {
@@ -184,8 +188,8 @@ RANK_CURVES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _rank(subject: Subject) -> Iterator[Made]:
-    some = subject.pixels[:MOST_PROFILED]
+def _rank(subject: InspectionInput) -> Iterator[InspectionFigure]:
+    some = subject.pixels[:MAX_PROFILED_IMAGES]
     for name, title, profile, draw in (
         (
             "rank",
@@ -204,18 +208,18 @@ def _rank(subject: Subject) -> Iterator[Made]:
             label: profile(subject.model, some, ablate).numpy()
             for label, ablate in RANK_CURVES.items()
         }
-        arrays = {key(label): curve for label, curve in curves.items()}
-        yield Made(name, draw(curves, title=title), arrays)
+        arrays = {array_key(label): curve for label, curve in curves.items()}
+        yield InspectionFigure(name, draw(curves, title=title), arrays)
 
 
-def _faithfulness(subject: Subject) -> Iterator[Made]:
+def _faithfulness(subject: InspectionInput) -> Iterator[InspectionFigure]:
     """Deletion and insertion of every map, and the maps of shuffled weights."""
-    found = explanations(subject)
+    found = compute_explanations(subject)
     grid = next(iter(found.values())).shape
     found["random order"] = inspection.random_order(torch.zeros(grid), seed=0)
     device = next(subject.model.parameters()).device
     pixels = subject.pixels.to(device)
-    classes = _classes(subject, pixels)
+    classes = _target_classes(subject, pixels)
     going, coming, arrays = {}, {}, {}
     shares = np.zeros(0)
     for name, maps in found.items():
@@ -225,23 +229,25 @@ def _faithfulness(subject: Subject) -> Iterator[Made]:
         back = inspection.insertion(subject.model, pixels, maps, classes)
         shares = out.shares.numpy()
         going[name], coming[name] = out.scores.numpy(), back.scores.numpy()
-        arrays[f"deletion_area_{key(name)}"] = out.area.numpy()
-        arrays[f"insertion_area_{key(name)}"] = back.area.numpy()
+        arrays[f"deletion_area_{array_key(name)}"] = out.area.numpy()
+        arrays[f"insertion_area_{array_key(name)}"] = back.area.numpy()
     plot = plots.faithfulness_curves(shares, going, coming)
-    yield Made("faithfulness", plot, arrays)
-    check = inspection.randomisation_check(
+    yield InspectionFigure("faithfulness", plot, arrays)
+    check = inspection.randomization_check(
         subject.model,
-        pixels[:MOST_PROFILED],
-        _explain(subject, classes[:MOST_PROFILED]),
+        pixels[:MAX_PROFILED_IMAGES],
+        _pick_explainer(subject, classes[:MAX_PROFILED_IMAGES]),
     )
     mean = check.correlation.mean(dim=1).numpy()
-    plot = plots.randomisation(check.parts, mean)
-    yield Made("randomisation", plot, {"correlation": check.correlation.numpy()})
+    plot = plots.randomization(check.parts, mean)
+    yield InspectionFigure(
+        "randomisation", plot, {"correlation": check.correlation.numpy()}
+    )
 
 
-VIEWS: dict[str, View] = {
+FIGURES: dict[str, FigureBuilder] = {
     "attention": _attention,
-    "words": _words,
+    "words": _inner_attention,
     "rollout": _rollout,
     "relevance": _relevance,
     "gradcam": _grad_cam,
@@ -255,8 +261,8 @@ VIEWS: dict[str, View] = {
 """What can be looked at, by its word on the command line."""
 
 
-def explanations(
-    subject: Subject,
+def compute_explanations(
+    subject: InspectionInput,
 ) -> dict[str, Float[Tensor, "images *frames rows columns"]]:
     """Every map that the model can give of its pictures, by name."""
     model, target = subject.model, subject.target
@@ -271,7 +277,7 @@ def explanations(
     found, reasons = {}, []
     for name, way in ways.items():
         try:
-            found[name] = subject.batched(way)
+            found[name] = subject.map_batches(way)
         except ConfigError as error:
             reasons.append(str(error))
     if len(found) < 2 and reasons and "Grad-CAM" not in found:
@@ -279,8 +285,8 @@ def explanations(
     return found
 
 
-def _explain(
-    subject: Subject, classes: Tensor
+def _pick_explainer(
+    subject: InspectionInput, classes: Tensor
 ) -> Callable[[VisionModel, Tensor], Tensor]:
     """The map that is checked against shuffled weights: one of a class if there is."""
 
@@ -297,7 +303,7 @@ def _explain(
 
 
 @torch.no_grad()
-def _classes(subject: Subject, pixels: Tensor) -> Tensor:
+def _target_classes(subject: InspectionInput, pixels: Tensor) -> Tensor:
     """The class that is explained, for each picture."""
     if subject.target is not None:
         return torch.full((len(pixels),), subject.target)
@@ -305,21 +311,23 @@ def _classes(subject: Subject, pixels: Tensor) -> Tensor:
     return logits.argmax(dim=1).cpu()
 
 
-def _gallery(subject: Subject, name: str, title: str, maps: Tensor) -> Made:
-    pictures = subject.pictures[:MOST_DRAWN]
+def _make_gallery(
+    subject: InspectionInput, name: str, title: str, maps: Tensor
+) -> InspectionFigure:
+    pictures = subject.display_images[:MAX_IMAGES_PER_FIGURE]
     titles = [_stem(subject, index) for index in range(len(pictures))]
     # One patch that gathers most of the weight would leave the others black.
-    heats = maps[:MOST_DRAWN].numpy()
-    most = np.quantile(heats, DRAWN_UP_TO, axis=(1, 2), keepdims=True)
+    heats = maps[:MAX_IMAGES_PER_FIGURE].numpy()
+    most = np.quantile(heats, DISPLAY_QUANTILE, axis=(1, 2), keepdims=True)
     drawn = np.where(most > 0, np.minimum(heats, most), heats)
     plot = plots.gallery(pictures, drawn, titles, title=title)
-    return Made(name, plot, {name: maps.numpy()})
+    return InspectionFigure(name, plot, {name: maps.numpy()})
 
 
-def _stem(subject: Subject, index: int) -> str:
+def _stem(subject: InspectionInput, index: int) -> str:
     return Path(subject.names[index]).name
 
 
-def key(name: str) -> str:
+def array_key(name: str) -> str:
     """A name of an array."""
     return "".join(c if c.isalnum() else "_" for c in name.lower())

@@ -13,14 +13,19 @@ from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import MergeSchedule
-from vitral.weights import Source
-from vitral.workflows.inputs import first_view, pixels_of, read_clip, sampled
-from vitral.workflows.inspect.clip_figures import CLIP_VIEWS
-from vitral.workflows.inspect.figures import VIEWS, Made, Subject
+from vitral.weights import WeightsSource
+from vitral.workflows.inputs import (
+    load_first_view,
+    load_input,
+    read_clip,
+    with_sampling,
+)
+from vitral.workflows.inspect.clip_figures import CLIP_FIGURES
+from vitral.workflows.inspect.figures import FIGURES, InspectionFigure, InspectionInput
 from vitral.workflows.runtime import pick_device
 
 
-class Inspected(NamedTuple):
+class InspectionResult(NamedTuple):
     """What was written, and what could not be shown."""
 
     files: list[Path]
@@ -29,7 +34,7 @@ class Inspected(NamedTuple):
 
 
 def inspect(
-    weights: str | Path | Source,
+    weights: str | Path | WeightsSource,
     files: Sequence[Path],
     out: Path,
     *,
@@ -41,7 +46,7 @@ def inspect(
     device: str = "auto",
     merge: int | None = None,
     merge_schedule: MergeSchedule | None = None,
-) -> Inspected:
+) -> InspectionResult:
     """Write the figures and arrays of `what` into `out`.
 
     Args:
@@ -60,11 +65,11 @@ def inspect(
         DataError: no file is a readable picture, or a readable clip.
         WeightsError: the model cannot be loaded.
     """
-    if what != "all" and what not in VIEWS:
+    if what != "all" and what not in FIGURES:
         raise ConfigError(
-            f"`what` must be all or one of {', '.join(VIEWS)}: got {what}."
+            f"`what` must be all or one of {', '.join(FIGURES)}: got {what}."
         )
-    subject, unreadable = subject_of(
+    subject, unreadable = load_inspection_input(
         weights,
         files,
         image_size=image_size,
@@ -74,28 +79,28 @@ def inspect(
         merge=merge,
         merge_schedule=merge_schedule,
     )
-    views = CLIP_VIEWS if subject.moments else VIEWS
+    views = CLIP_FIGURES if subject.frame_times else FIGURES
     written: list[Path] = []
     skipped: dict[str, str] = {}
     alternatives: dict[str, str] = {}
     out.mkdir(parents=True, exist_ok=True)
-    for name in VIEWS if what == "all" else (what,):
+    for name in FIGURES if what == "all" else (what,):
         try:
             for made in views[name](subject):
-                written += _write(out, made, subject, kind)
+                written += _write_figure(out, made, subject, kind)
                 alternatives[f"{made.name}.{kind}"] = made.plot.alt
-                if made.moving is not None:
+                if made.gif is not None:
                     alternatives[f"{made.name}.gif"] = made.plot.alt
         except ConfigError as error:
             if what != "all":
                 raise
             skipped[name] = str(error)
     write_json(out / "figures.json", {"figures": alternatives, "skipped": skipped})
-    return Inspected([*written, out / "figures.json"], skipped, unreadable)
+    return InspectionResult([*written, out / "figures.json"], skipped, unreadable)
 
 
-def subject_of(
-    weights: str | Path | Source,
+def load_inspection_input(
+    weights: str | Path | WeightsSource,
     files: Sequence[Path],
     *,
     image_size: int | tuple[int, int] | None = None,
@@ -104,22 +109,24 @@ def subject_of(
     device: str = "auto",
     merge: int | None = None,
     merge_schedule: MergeSchedule | None = None,
-) -> tuple[Subject, dict[str, str]]:
+) -> tuple[InspectionInput, dict[str, str]]:
     """A model with its pictures, and the files that are no pictures, with reasons."""
-    source = weights if isinstance(weights, Source) else vitral.weights.read(weights)
+    source = (
+        weights if isinstance(weights, WeightsSource) else vitral.weights.read(weights)
+    )
     changes = {} if image_size is None else {"image_size": image_size}
-    config = vitral.models.changed(source.config, changes)
+    config = vitral.models.replace_config(source.config, changes)
     loaded = vitral.weights.build(source, config)
-    vitral.models.merge_if_asked(loaded.model, merge, merge_schedule)
+    vitral.models.set_merge_if_given(loaded.model, merge, merge_schedule)
     loaded.model.to(pick_device(device))
-    preprocess = sampled(loaded.preprocess, config, {})
+    preprocess = with_sampling(loaded.preprocess, config, {})
     names, pixels, moments, unreadable = [], [], [], {}
     for file in files:
         try:
             if preprocess.sampling is None:
-                pixels.append(pixels_of(preprocess, file))
+                pixels.append(load_input(preprocess, file))
             else:
-                clip, times = first_view(preprocess, read_clip(file))
+                clip, times = load_first_view(preprocess, read_clip(file))
                 pixels.append(clip)
                 moments.append(times)
             names.append(str(file))
@@ -131,45 +138,54 @@ def subject_of(
         raise DataError(
             f"None of {len(files)} files is a readable {wanted}; {first[0]}: {first[1]}"
         )
-    return Subject(
+    return InspectionInput(
         model=loaded.model,
         preprocess=preprocess,
         classes=source.classes,
         names=tuple(names),
         pixels=torch.stack(pixels),
-        moments=tuple(moments),
+        frame_times=tuple(moments),
         layer=layer,
-        target=_class_of(target, source.classes, config.num_classes),
+        target=_resolve_class(target, source.classes, config.num_classes),
     ), unreadable
 
 
-def _class_of(target: str, classes: tuple[str, ...], number: int) -> int | None:
+def _resolve_class(
+    target: str, classes: tuple[str, ...], num_classes: int
+) -> int | None:
     if not target:
         return None
     if target in classes:
         return classes.index(target)
-    if target.isdecimal() and int(target) < number:
+    if target.isdecimal() and int(target) < num_classes:
         return int(target)
-    known = ", ".join(classes[:8]) if classes else f"numbers from 0 to {number - 1}"
+    known = (
+        ", ".join(classes[:8]) if classes else f"numbers from 0 to {num_classes - 1}"
+    )
     raise ConfigError(f"The model has no class `{target}`; it has {known}.")
 
 
-def _write(out: Path, made: Made, subject: Subject, kind: str) -> list[Path]:
+def _write_figure(
+    out: Path, inspection_figure: InspectionFigure, subject: InspectionInput, kind: str
+) -> list[Path]:
     draw = plots.to_pdf if kind == "pdf" else plots.to_png
-    figure = out / f"{made.name}.{kind}"
-    write_atomic(figure, draw(made.plot.figure))
+    figure = out / f"{inspection_figure.name}.{kind}"
+    write_atomic(figure, draw(inspection_figure.plot.figure))
     written = [figure]
-    if made.moving is not None:
-        written.append(out / f"{made.name}.gif")
-        write_atomic(written[-1], made.moving)
-    if not made.arrays:
+    if inspection_figure.gif is not None:
+        written.append(out / f"{inspection_figure.name}.gif")
+        write_atomic(written[-1], inspection_figure.gif)
+    if not inspection_figure.arrays:
         return written
-    stored: dict[str, Any] = {**made.arrays, "files": np.array(subject.names)}
-    arrays = out / f"{made.name.removesuffix('-0')}.npz"
-    write_atomic(arrays, lambda path: _save(path, stored))
+    stored: dict[str, Any] = {
+        **inspection_figure.arrays,
+        "files": np.array(subject.names),
+    }
+    arrays = out / f"{inspection_figure.name.removesuffix('-0')}.npz"
+    write_atomic(arrays, lambda path: _save_arrays(path, stored))
     return [*written, arrays]
 
 
-def _save(path: Path, arrays: dict[str, Any]) -> None:
+def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
     with path.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)

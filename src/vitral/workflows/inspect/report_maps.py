@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data import DataSet
+from vitral.data import Dataset
 from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
 from vitral.evaluation import Prediction
@@ -21,31 +21,33 @@ from vitral.inspection import attention_distance, grad_cam, rollout, uniform_dis
 from vitral.layers import Attention, Grid
 from vitral.models import VisionModel
 from vitral.report.inspection_store import store
-from vitral.report.load_run import RunFolder, gather
-from vitral.report.sections import chosen
-from vitral.workflows.inputs import as_seen
+from vitral.report.load_run import RunFolder, load_run_folder
+from vitral.report.sections import select_examples
+from vitral.workflows.inputs import load_example
 from vitral.workflows.run import Run
 
-MOST_IMAGES = 128
+MAX_DISTANCE_IMAGES = 128
 """Of the distance, as in the paper (arXiv 2010.11929, figure 7)."""
-MOST_WEIGHTS = 2**22
+MAX_ATTENTION_ELEMENTS = 2**22
 """Of one head and a batch: 16 MB; a layer has some tens of heads at most."""
 
 
-def up_to_date(run: Path) -> bool:
+def is_current(run: Path) -> bool:
     """Whether inspection/ speaks of the answers that the run's report shows now.
 
     Raises:
         ConfigError: the folder is not a run, or a file in it is damaged.
     """
-    found = gather(run)
-    if found.headline is None:
+    found = load_run_folder(run)
+    if found.headline_split is None:
         return True
-    ids = {row.path for row in chosen(found)}
-    return found.inspected is not None and found.inspected.covers(found.headline, ids)
+    ids = {row.path for row in select_examples(found)}
+    return found.inspection is not None and found.inspection.covers(
+        found.headline_split, ids
+    )
 
 
-def look(run: Run, dataset: DataSet, device: torch.device) -> None:
+def compute_report_maps(run: Run, dataset: Dataset, device: torch.device) -> None:
     """Write inspection/ of a run that was measured; nothing where none was.
 
     Args:
@@ -54,41 +56,43 @@ def look(run: Run, dataset: DataSet, device: torch.device) -> None:
     Raises:
         ConfigError: the folder is not a run, or a file in it is damaged.
     """
-    found = gather(run.path)
-    if found.headline is None:
+    found = load_run_folder(run.path)
+    if found.headline_split is None:
         return
     try:
-        seen = _look(run, found, found.headline, dataset, device)
+        seen = _compute_maps(run, found, found.headline_split, dataset, device)
     except (VitralError, torch.OutOfMemoryError) as error:
         reason = " ".join(str(error).split())
-        seen = _Seen({"split": found.headline, "missing": reason}, np.zeros((0, 0, 0)))
+        seen = _MapSet(
+            {"split": found.headline_split, "missing": reason}, np.zeros((0, 0, 0))
+        )
     store(run.path, seen.document, seen.maps)
 
 
-class _Seen(NamedTuple):
+class _MapSet(NamedTuple):
     document: dict[str, Any]
     maps: np.ndarray
 
 
-class _Some(NamedTuple):
+class _ImageBatch(NamedTuple):
     """A batch of images, and which they are."""
 
     ids: list[str]
     pixels: Tensor
 
 
-def _look(
-    run: Run, found: RunFolder, split: str, dataset: DataSet, device: torch.device
-) -> _Seen:
+def _compute_maps(
+    run: Run, run_folder: RunFolder, split: str, dataset: Dataset, device: torch.device
+) -> _MapSet:
     model = run.model.to(device).eval()
     method = "rollout" if _has_attention(model) else "grad_cam"
     by_id = {example.id: example for example in dataset.examples}
-    rows = {row.path: row for row in chosen(found)}
+    rows = {row.path: row for row in select_examples(run_folder)}
     wanted = [by_id[name] for name in rows if name in by_id]
     ids: list[str] = []
     maps: list[Tensor] = []
-    for some in _batches(run, dataset, wanted):
-        maps.append(_maps(run, some, rows, method))
+    for some in _iter_batches(run, dataset, wanted):
+        maps.append(_compute_batch_maps(run, some, rows, method))
         ids += some.ids
     document: dict[str, Any] = {
         "split": split,
@@ -105,7 +109,7 @@ def _look(
             "attention distance, which is between the patches of an image."
         )
     elif method == "rollout":
-        document["distance"] = _distance(run, found, dataset, split)
+        document["distance"] = _compute_distance(run, run_folder, dataset, split)
     else:
         document["notes"].append(
             f"A {type(model).__name__} has no attention: the maps are Grad-CAM, and "
@@ -116,53 +120,55 @@ def _look(
             f"No image of {split} could be read, so there is no attention distance."
         )
     stacked = torch.cat(maps).numpy() if maps else np.zeros((0, 0, 0))
-    return _Seen(document, stacked)
+    return _MapSet(document, stacked)
 
 
 def _has_attention(model: VisionModel) -> bool:
     return any(isinstance(module, Attention) for module in model.modules())
 
 
-def _batches(
-    run: Run, dataset: DataSet, examples: Sequence[Example]
-) -> Iterator[_Some]:
+def _iter_batches(
+    run: Run, dataset: Dataset, examples: Sequence[Example]
+) -> Iterator[_ImageBatch]:
     """Images as they are evaluated, clips in one view; those that cannot be read are
     left out."""
     rows, columns = run.model.config.grid
     patches = rows * columns * max(1, run.model.config.num_frames)
-    size = min(16, max(1, MOST_WEIGHTS // patches**2))
+    size = min(16, max(1, MAX_ATTENTION_ELEMENTS // patches**2))
     for start in range(0, len(examples), size):
         ids, pixels = [], []
         for example in examples[start : start + size]:
             try:
-                pixels.append(as_seen(run.preprocess, dataset, example))
+                pixels.append(load_example(run.preprocess, dataset, example))
             except (ImageError, OSError):
                 continue
             ids.append(example.id)
         if ids:
             device = next(run.model.parameters()).device
-            yield _Some(ids, torch.stack(pixels).to(device))
+            yield _ImageBatch(ids, torch.stack(pixels).to(device))
 
 
-def _maps(run: Run, some: _Some, rows: dict[str, Prediction], method: str) -> Tensor:
+def _compute_batch_maps(
+    run: Run, batch: _ImageBatch, rows: dict[str, Prediction], method: str
+) -> Tensor:
     if method == "rollout":
-        return rollout(run.model, some.pixels)
-    answered = [run.classes.index(rows[name].predicted) for name in some.ids]
-    classes = torch.tensor(answered, device=some.pixels.device)
-    return grad_cam(run.model, some.pixels, classes)
+        return rollout(run.model, batch.pixels)
+    answered = [run.classes.index(rows[name].predicted) for name in batch.ids]
+    classes = torch.tensor(answered, device=batch.pixels.device)
+    return grad_cam(run.model, batch.pixels, classes)
 
 
-def _distance(
-    run: Run, found: RunFolder, dataset: DataSet, split: str
+def _compute_distance(
+    run: Run, run_folder: RunFolder, dataset: Dataset, split: str
 ) -> dict[str, Any] | None:
     """Every head's mean distance in pixels over images of all classes alike."""
-    bad = {row.get("path") for row in (found.data or {}).get("bad") or []}
+    bad = {row.get("path") for row in (run_folder.data or {}).get("bad") or []}
     examples = [e for e in dataset.select(split) if e.id not in bad]
-    number = min(MOST_IMAGES, len(examples))
+    number = min(MAX_DISTANCE_IMAGES, len(examples))
     evenly = [examples[i * len(examples) // number] for i in range(number)]
     total, seen, even = torch.zeros(1, 1, dtype=torch.float64), 0, 0.0
-    for some in _batches(run, dataset, evenly):
-        even = even or _even(run.model, some.pixels)
+    for some in _iter_batches(run, dataset, evenly):
+        even = even or _uniform_distance(run.model, some.pixels)
         mean = attention_distance(run.model, some.pixels, batch_size=len(some.ids))
         total, seen = total + mean.double() * len(some.ids), seen + len(some.ids)
     if not seen:
@@ -182,7 +188,7 @@ def _distance(
 
 
 @torch.no_grad()
-def _even(model: VisionModel, pixels: Tensor) -> float:
+def _uniform_distance(model: VisionModel, pixels: Tensor) -> float:
     """The distance of attention that is the same for all tokens of such an image."""
     tokens = model.embed(pixels[:1])
     grid = Grid(tokens.rows, tokens.columns)

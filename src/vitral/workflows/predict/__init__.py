@@ -1,18 +1,28 @@
 """Predict many files: resumable, in parts, to CSV, JSON lines or Parquet."""
 
-from vitral.workflows.predict.find_files import Kind, found
-from vitral.workflows.predict.predict import Answers, place_model, predict_files, rows
-from vitral.workflows.predict.writers import FORMS, Csv, JsonLines, form_of
+from vitral.workflows.predict.find_files import FileKind, find_files
+from vitral.workflows.predict.predict import (
+    PredictOptions,
+    move_model,
+    predict_files,
+    predict_rows,
+)
+from vitral.workflows.predict.writers import (
+    WRITERS,
+    CsvWriter,
+    JsonLinesWriter,
+    resolve_format,
+)
 
 __all__ = [
-    "FORMS",
-    "Answers",
-    "Csv",
-    "JsonLines",
-    "Kind",
-    "form_of",
-    "found",
-    "place_model",
+    "WRITERS",
+    "CsvWriter",
+    "FileKind",
+    "JsonLinesWriter",
+    "PredictOptions",
+    "find_files",
+    "move_model",
     "predict_files",
-    "rows",
+    "predict_rows",
+    "resolve_format",
 ]

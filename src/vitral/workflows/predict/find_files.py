@@ -5,15 +5,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from vitral.data.images import EXTENSIONS
-from vitral.data.video import EXTENSIONS as CLIP_EXTENSIONS
+from vitral.data.images import IMAGE_EXTENSIONS
+from vitral.data.video import CLIP_EXTENSIONS as CLIP_EXTENSIONS
 from vitral.data.video import frame_files, has_clips
 from vitral.errors import ConfigError
 
-Kind = Literal["images", "clips"]
+FileKind = Literal["images", "clips"]
 
 
-def found(patterns: Iterable[str | Path], kind: Kind = "images") -> Iterator[Path]:
+def find_files(
+    patterns: Iterable[str | Path], kind: FileKind = "images"
+) -> Iterator[Path]:
     """The images or clips that were named, those of a folder in the order of names.
 
     No more than the names of one folder, and of those above it, are held at once.
@@ -28,7 +30,7 @@ def found(patterns: Iterable[str | Path], kind: Kind = "images") -> Iterator[Pat
             yield path
             continue
         number = 0
-        for file in _below(path) if path.is_dir() else _matching(path):
+        for file in _walk(path) if path.is_dir() else _glob(path):
             if is_one(file):
                 number += 1
                 yield file
@@ -38,7 +40,7 @@ def found(patterns: Iterable[str | Path], kind: Kind = "images") -> Iterator[Pat
             )
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[Path]:
     """Everything in a folder, as sorting all paths part by part would order it."""
     try:
         with os.scandir(folder) as entries:
@@ -51,16 +53,16 @@ def _below(folder: Path) -> Iterator[Path]:
     for name, is_folder in inside:
         yield folder / name
         if is_folder:
-            yield from _below(folder / name)
+            yield from _walk(folder / name)
 
 
-def _matching(pattern: Path) -> Iterator[Path]:
+def _glob(pattern: Path) -> Iterator[Path]:
     base = Path(pattern.anchor) if pattern.is_absolute() else Path()
     return iter(sorted(base.glob(str(pattern.relative_to(pattern.anchor)))))
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and path.is_file()
+    return path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file()
 
 
 def _is_clip(path: Path) -> bool:

@@ -18,61 +18,63 @@ from vitral.atomic_io import TEMPORARY_SUFFIX, sha256_file, write_json
 from vitral.errors import ConfigError
 from vitral.version import __version__
 from vitral.workflows.predict.job_files import (
-    Listing,
-    Place,
-    compare_files,
-    digest_of,
-    lines_of,
+    FileListing,
+    JobPaths,
+    hash_lines,
+    iter_listing_lines,
     read_listing,
+    require_same_files,
     write_listing,
 )
 from vitral.workflows.run import Run
-from vitral.workflows.run_lock import LOCK
+from vitral.workflows.run_lock import LOCK_FILE
 
-BATCHES = 16
+BATCHES_PER_PART = 16
 """Of a part: what a kill costs at most, and how often the disk is flushed."""
-OF_A_MODEL = (".json", ".safetensors", ".onnx", ".data", ".xml", ".bin")
+MODEL_SUFFIXES = (".json", ".safetensors", ".onnx", ".data", ".xml", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PredictionPlan:
     """The settings that the answers depend on, and the files in parts."""
 
     settings: dict[str, Any]
-    listing: Listing
+    listing: FileListing
     unreadable: int | None = None
     """None until all is answered."""
 
     @property
-    def done(self) -> bool:
+    def is_complete(self) -> bool:
         return self.unreadable is not None
 
-    def missing(self, place: Place) -> list[int]:
+    def missing_parts(self, job_paths: JobPaths) -> list[int]:
         """The parts that are still to be answered."""
         form = self.settings["format"]
-        numbers = range(len(self.listing.starts))
-        return [n for n in numbers if not place.part(n, form).is_file()]
+        numbers = range(len(self.listing.part_offsets))
+        return [n for n in numbers if not job_paths.part(n, form).is_file()]
 
-    def size(self, part: int) -> int:
+    def part_size(self, part: int) -> int:
         """How many files a part has."""
-        each = int(self.settings["batch"]) * BATCHES
+        each = int(self.settings["batch"]) * BATCHES_PER_PART
         return min(each, self.listing.files - part * each)
 
-    def batches(self, place: Place, part: int) -> Iterator[tuple[Path, ...]]:
+    def iter_batches(
+        self, job_paths: JobPaths, part: int
+    ) -> Iterator[tuple[Path, ...]]:
         """The files of a part in the batches that the model gets."""
         size = self.settings["batch"]
-        with place.listing.open("rb") as lines:
-            lines.seek(self.listing.starts[part])
-            chosen = itertools.islice(lines, size * BATCHES)
+        with job_paths.listing.open("rb") as lines:
+            lines.seek(self.listing.part_offsets[part])
+            chosen = itertools.islice(lines, size * BATCHES_PER_PART)
             paths = (Path(json.loads(line)[0]) for line in chosen)
             while batch := tuple(itertools.islice(paths, size)):
                 yield batch
 
 
-def settings_of(run: Run, *, top: int, form: str, batch: int, device: str) -> Any:
+def collect_settings(run: Run, *, top: int, form: str, batch: int, device: str) -> Any:
     """All that a row depends on besides the file, by the word that a person knows."""
     return {
-        "model": _fingerprint(run.path),
+        "model": _hash_model(run.path),
         "temperature": run.temperature,
         "preprocess": run.preprocess.hash,
         "views": run.extra.get("eval_views", "one"),
@@ -87,101 +89,115 @@ def settings_of(run: Run, *, top: int, form: str, batch: int, device: str) -> An
     }
 
 
-def prepare(place: Place, settings: dict[str, Any], files: Iterable[Path]) -> Plan:
+def prepare_plan(
+    job_paths: JobPaths, settings: dict[str, Any], files: Iterable[Path]
+) -> PredictionPlan:
     """Begin, or go on with what an earlier start left; for the owner of the lock.
 
     Raises:
         ConfigError: the place holds something else, or the model, a flag or a file is
             not what it was.
     """
-    each = settings["batch"] * BATCHES
-    if not place.plan.is_file():
-        _refuse_foreign(place)
-        _remove_leftovers(place)
-        plan = Plan(settings=settings, listing=write_listing(place, files, each))
-        _keep(plan, place)
+    each = settings["batch"] * BATCHES_PER_PART
+    if not job_paths.plan.is_file():
+        _require_unused_output(job_paths)
+        _remove_leftovers(job_paths)
+        plan = PredictionPlan(
+            settings=settings, listing=write_listing(job_paths, files, each)
+        )
+        _write_plan(plan, job_paths)
         return plan
-    _remove_leftovers(place)
-    stored = _stored(place)
-    _compare(stored["settings"], settings, place)
-    if stored["unreadable"] is not None and _all_there(place, stored):
-        _compare_digest(place, stored, digest_of(lines_of(files)))
-        remove_parts(place)
-        listing = Listing(stored["files"], stored["listing"], ())
+    _remove_leftovers(job_paths)
+    stored = _read_plan(job_paths)
+    _require_same_settings(stored["settings"], settings, job_paths)
+    if stored["unreadable"] is not None and _outputs_exist(job_paths, stored):
+        _require_same_digest(job_paths, stored, hash_lines(iter_listing_lines(files)))
+        remove_parts(job_paths)
+        listing = FileListing(stored["files"], stored["listing"], ())
         bad = stored["unreadable"]
-        return Plan(settings=settings, listing=listing, unreadable=bad)
-    if place.listing.is_file():
-        compare_files(place, files)
-        return Plan(settings=settings, listing=read_listing(place, each))
+        return PredictionPlan(settings=settings, listing=listing, unreadable=bad)
+    if job_paths.listing.is_file():
+        require_same_files(job_paths, files)
+        return PredictionPlan(settings=settings, listing=read_listing(job_paths, each))
     # All was answered once, and some of it was removed.
-    listing = write_listing(place, files, each)
-    _compare_digest(place, stored, listing.digest)
-    return Plan(settings=settings, listing=listing)
+    listing = write_listing(job_paths, files, each)
+    _require_same_digest(job_paths, stored, listing.digest)
+    return PredictionPlan(settings=settings, listing=listing)
 
 
-def finish(plan: Plan, place: Place, unreadable: int) -> None:
+def complete_plan(plan: PredictionPlan, job_paths: JobPaths, unreadable: int) -> None:
     """Note that all is answered, and remove what only going on needs."""
-    _keep(plan, place, unreadable)
-    remove_parts(place)
+    _write_plan(plan, job_paths, unreadable)
+    remove_parts(job_paths)
 
 
-def remove_parts(place: Place) -> None:
+def remove_parts(job_paths: JobPaths) -> None:
     """Remove the listing, and the parts that one file replaces."""
-    place.listing.unlink(missing_ok=True)
-    if place.whole:
-        for file in place.work.glob("part-*"):
+    job_paths.listing.unlink(missing_ok=True)
+    if job_paths.is_single_file:
+        for file in job_paths.work.glob("part-*"):
             file.unlink()
 
 
-def _refuse_foreign(place: Place) -> None:
-    if place.whole and place.out.exists():
+def _require_unused_output(job_paths: JobPaths) -> None:
+    if job_paths.is_single_file and job_paths.out.exists():
         raise ConfigError(
-            f"{place.out} is already there, without the {place.plan.name} of a run "
+            f"{job_paths.out} is already there, without the {job_paths.plan.name} of a "
+            "run "
             "that could go on: give another `--out`, or remove it."
         )
-    own = {place.work / LOCK, place.listing, *_leftovers(place)}
-    others = sorted(file.name for file in place.work.iterdir() if file not in own)
+    own = {job_paths.work / LOCK_FILE, job_paths.listing, *_find_leftovers(job_paths)}
+    others = sorted(file.name for file in job_paths.work.iterdir() if file not in own)
     if others:
         raise ConfigError(
-            f"The folder {place.work} holds something else, such as {others[0]}: give "
+            f"The folder {job_paths.work} holds something else, such as {others[0]}: "
+            "give "
             "another `--out`."
         )
 
 
-def _compare(old: dict[str, Any], new: dict[str, Any], place: Place) -> None:
+def _require_same_settings(
+    old: dict[str, Any], new: dict[str, Any], job_paths: JobPaths
+) -> None:
     for name, value in new.items():
         if old.get(name) != value:
             before, now = old.get(name), value
             if name in ("model", "preprocess"):
                 before, now = "another one", "this one"
             raise ConfigError(
-                f"The answers in {place.out} were begun with `{name}` {before} and "
+                f"The answers in {job_paths.out} were begun with `{name}` {before} and "
                 f"cannot go on with {now}: the file would mix both. Use the first, or "
                 "give another `--out`."
             )
 
 
-def _compare_digest(place: Place, stored: dict[str, Any], digest: str) -> None:
+def _require_same_digest(
+    job_paths: JobPaths, stored: dict[str, Any], digest: str
+) -> None:
     if digest != stored["listing"]:
         raise ConfigError(
-            f"{place.out} is complete, but not for these files: some are new, gone or "
-            f"changed since. Give another `--out`, or remove it and {place.plan}."
+            f"{job_paths.out} is complete, but not for these files: some are new, gone "
+            "or "
+            f"changed since. Give another `--out`, or remove it and {job_paths.plan}."
         )
 
 
-def _all_there(place: Place, stored: dict[str, Any]) -> bool:
+def _outputs_exist(job_paths: JobPaths, stored: dict[str, Any]) -> bool:
     """Whether nothing was removed from what was complete."""
-    if place.whole:
-        return place.out.is_file()
-    form, each = stored["settings"]["format"], stored["settings"]["batch"] * BATCHES
+    if job_paths.is_single_file:
+        return job_paths.out.is_file()
+    form, each = (
+        stored["settings"]["format"],
+        stored["settings"]["batch"] * BATCHES_PER_PART,
+    )
     numbers = range(math.ceil(stored["files"] / each))
-    return all(place.part(number, form).is_file() for number in numbers)
+    return all(job_paths.part(number, form).is_file() for number in numbers)
 
 
-def _leftovers(place: Place) -> list[Path]:
+def _find_leftovers(job_paths: JobPaths) -> list[Path]:
     """What killed processes left half-written."""
-    names = ("part-*", place.listing.name, glob.escape(place.plan.name))
-    folders = {place.work, place.plan.parent}
+    names = ("part-*", job_paths.listing.name, glob.escape(job_paths.plan.name))
+    folders = {job_paths.work, job_paths.plan.parent}
     return [
         file
         for name in names
@@ -190,14 +206,14 @@ def _leftovers(place: Place) -> list[Path]:
     ]
 
 
-def _remove_leftovers(place: Place) -> None:
-    for file in _leftovers(place):
+def _remove_leftovers(job_paths: JobPaths) -> None:
+    for file in _find_leftovers(job_paths):
         file.unlink(missing_ok=True)
 
 
-def _stored(place: Place) -> dict[str, Any]:
+def _read_plan(job_paths: JobPaths) -> dict[str, Any]:
     try:
-        found = json.loads(place.plan.read_bytes())
+        found = json.loads(job_paths.plan.read_bytes())
         return {
             "settings": dict(found["settings"]),
             "files": int(found["files"]),
@@ -206,19 +222,22 @@ def _stored(place: Place) -> dict[str, Any]:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{place.plan} is no plan of answers ({error}): give another `--out`, or "
+            f"{job_paths.plan} is no plan of answers ({error}): give another `--out`, "
+            "or "
             "remove it and what belongs to it."
         ) from error
 
 
-def _keep(plan: Plan, place: Place, unreadable: int | None = None) -> None:
+def _write_plan(
+    plan: PredictionPlan, job_paths: JobPaths, unreadable: int | None = None
+) -> None:
     listing = {"files": plan.listing.files, "listing": plan.listing.digest}
     write_json(
-        place.plan, {**listing, "unreadable": unreadable, "settings": plan.settings}
+        job_paths.plan, {**listing, "unreadable": unreadable, "settings": plan.settings}
     )
 
 
-def _fingerprint(path: Path) -> str:
+def _hash_model(path: Path) -> str:
     """The SHA-256 of a model: a file, a model folder, or a run with one."""
     if path.is_file():
         inside = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
@@ -227,6 +246,6 @@ def _fingerprint(path: Path) -> str:
         inside = sorted(folder.iterdir())
     whole = hashlib.sha256()
     for file in inside:
-        if file.is_file() and file.suffix in OF_A_MODEL:
+        if file.is_file() and file.suffix in MODEL_SUFFIXES:
             whole.update(f"{file.name} {sha256_file(file)}\n".encode())
     return whole.hexdigest()

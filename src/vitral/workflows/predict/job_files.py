@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from vitral.atomic_io import make_folder, write_atomic
 from vitral.errors import ConfigError
-from vitral.workflows.predict.writers import FORMS, is_file_name
-from vitral.workflows.run_lock import LOCK
+from vitral.workflows.predict.writers import WRITERS, is_file_name
+from vitral.workflows.run_lock import LOCK_FILE
 
 
-class Place(NamedTuple):
+class JobPaths(NamedTuple):
     """Where answers and what is known of them lie."""
 
     out: Path
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     plan: Path
 
     @classmethod
-    def of(cls, out: Path) -> "Place":
+    def from_output(cls, out: Path) -> "JobPaths":
         if not is_file_name(out):
             return cls(out, out, out / "plan.json")
         return cls(
@@ -37,7 +37,7 @@ class Place(NamedTuple):
         )
 
     @property
-    def whole(self) -> bool:
+    def is_single_file(self) -> bool:
         """Whether the parts become one file."""
         return self.out != self.work
 
@@ -47,89 +47,97 @@ class Place(NamedTuple):
 
     @property
     def lock(self) -> Path:
-        return self.work / LOCK
+        return self.work / LOCK_FILE
 
-    def part(self, number: int, form: str) -> Path:
-        return self.work / f"part-{number:05d}{FORMS[form].suffix}"
+    def part(self, index: int, form: str) -> Path:
+        return self.work / f"part-{index:05d}{WRITERS[form].suffix}"
 
 
-def make_place(place: Place) -> None:
+def create_work_folder(job_paths: JobPaths) -> None:
     """Make the folder that holds the parts.
 
     Raises:
         ConfigError: a file is in its way, or it cannot be made.
     """
-    if place.work.is_file() or (place.whole and place.out.is_dir()):
-        kind = "file" if place.work.is_file() else "folder"
-        name = place.work if place.work.is_file() else place.out
+    if job_paths.work.is_file() or (
+        job_paths.is_single_file and job_paths.out.is_dir()
+    ):
+        kind = "file" if job_paths.work.is_file() else "folder"
+        name = job_paths.work if job_paths.work.is_file() else job_paths.out
         raise ConfigError(
             f"{name} is a {kind}: `--out` names a file that ends in .jsonl, .csv or "
             ".parquet, or a folder for the parts."
         )
-    make_folder(place.work)
+    make_folder(job_paths.work)
 
 
-def clear_up(place: Place) -> None:
+def remove_empty_work_folder(job_paths: JobPaths) -> None:
     """Remove the folder of parts, if nobody uses it."""
-    if place.whole and place.work.is_dir() and not any(place.work.iterdir()):
-        place.work.rmdir()
+    if (
+        job_paths.is_single_file
+        and job_paths.work.is_dir()
+        and not any(job_paths.work.iterdir())
+    ):
+        job_paths.work.rmdir()
 
 
-class Listed(NamedTuple):
+class ListedFile(NamedTuple):
     """A file as it was when the answers began."""
 
     path: str
     size: int
-    time: int
+    mtime_ns: int
     """Nanoseconds of its last change."""
 
 
-class Listing(NamedTuple):
+class FileListing(NamedTuple):
     """What is to be known of a written list."""
 
     files: int
     digest: str
     """SHA-256 of its lines."""
-    starts: tuple[int, ...]
+    part_offsets: tuple[int, ...]
     """Where each part begins, in bytes."""
 
 
-def lines_of(files: Iterable[Path]) -> Iterator[bytes]:
+def iter_listing_lines(files: Iterable[Path]) -> Iterator[bytes]:
     """The line of each file: its name, size and time."""
     for file in files:
         try:
             about = file.stat()
-            listed = Listed(str(file), about.st_size, about.st_mtime_ns)
+            listed = ListedFile(str(file), about.st_size, about.st_mtime_ns)
         except OSError:
-            listed = Listed(str(file), -1, 0)  # gone meanwhile: its row will say so
+            listed = ListedFile(str(file), -1, 0)  # gone meanwhile: its row will say so
         yield json.dumps(listed).encode() + b"\n"
 
 
-def write_listing(place: Place, files: Iterable[Path], each: int) -> Listing:
-    """List the files; `each` of them are a part."""
+def write_listing(
+    job_paths: JobPaths, files: Iterable[Path], part_size: int
+) -> FileListing:
+    """List the files; `part_size` of them are a part."""
 
     def write(path: Path) -> None:
         with path.open("wb") as opened:
-            opened.writelines(lines_of(files))
+            opened.writelines(iter_listing_lines(files))
 
-    write_atomic(place.listing, write)
-    return read_listing(place, each)
+    write_atomic(job_paths.listing, write)
+    return read_listing(job_paths, part_size)
 
 
-def read_listing(place: Place, each: int) -> Listing:
+def read_listing(job_paths: JobPaths, part_size: int) -> FileListing:
     """What an earlier start listed."""
     digest = hashlib.sha256()
     number, position, starts = 0, 0, []
-    with place.listing.open("rb") as lines:
+    with job_paths.listing.open("rb") as lines:
         for line in lines:
-            if number % each == 0:
+            if number % part_size == 0:
                 starts.append(position)
             digest.update(line)
             number, position = number + 1, position + len(line)
-    return Listing(number, digest.hexdigest(), tuple(starts))
+    return FileListing(number, digest.hexdigest(), tuple(starts))
 
 
-def digest_of(lines: Iterable[bytes]) -> str:
+def hash_lines(lines: Iterable[bytes]) -> str:
     """The SHA-256 of lines."""
     digest = hashlib.sha256()
     for line in lines:
@@ -137,18 +145,18 @@ def digest_of(lines: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def compare_files(place: Place, files: Iterable[Path]) -> None:
+def require_same_files(job_paths: JobPaths, files: Iterable[Path]) -> None:
     """Compare the files with those that were listed.
 
     Raises:
         ConfigError: a file is new, gone or changed since; the first one is named.
     """
-    with place.listing.open("rb") as stored:
-        for old, new in itertools.zip_longest(stored, lines_of(files)):
+    with job_paths.listing.open("rb") as stored:
+        for old, new in itertools.zip_longest(stored, iter_listing_lines(files)):
             if old == new:
                 continue
-            before = Listed(*json.loads(old)) if old else None
-            now = Listed(*json.loads(new)) if new else None
+            before = ListedFile(*json.loads(old)) if old else None
+            now = ListedFile(*json.loads(new)) if new else None
             if before and now and before.path == now.path:
                 what = f"{now.path} has changed"
             elif before and not os.path.exists(before.path):
@@ -158,6 +166,7 @@ def compare_files(place: Place, files: Iterable[Path]) -> None:
             else:
                 what = f"{before.path if before else '?'} is not named any more"
             raise ConfigError(
-                f"The answers in {place.out} were begun for other files: {what} since. "
+                f"The answers in {job_paths.out} were begun for other files: {what} "
+                "since. "
                 "Bring the files back to what they were, or give another `--out`."
             )

@@ -24,30 +24,40 @@ import torch
 from vitral.atomic_io import sync_folder
 from vitral.errors import ConfigError
 from vitral.training.distributed import (
-    from_first,
-    gathered,
-    joined,
-    rank,
-    world_size,
+    all_gather,
+    broadcast_from_rank_zero,
+    get_rank,
+    get_world_size,
+    process_group,
 )
-from vitral.workflows.inputs import evaluation_batch
-from vitral.workflows.predict.find_files import Kind, found
+from vitral.workflows.inputs import evaluation_batch_size
+from vitral.workflows.predict.find_files import FileKind, find_files
 from vitral.workflows.predict.job import (
-    Plan,
-    finish,
-    prepare,
-    settings_of,
+    PredictionPlan,
+    collect_settings,
+    complete_plan,
+    prepare_plan,
 )
-from vitral.workflows.predict.job_files import Place, clear_up, make_place
-from vitral.workflows.predict.prefetch import Read, Waiting, read_ahead
-from vitral.workflows.predict.thread_pool import in_streams, number_of_streams
-from vitral.workflows.predict.writers import FORMS, Count, Form, Row, form_of
+from vitral.workflows.predict.job_files import (
+    JobPaths,
+    create_work_folder,
+    remove_empty_work_folder,
+)
+from vitral.workflows.predict.prefetch import FileBatch, WaitTimer, prefetch_batches
+from vitral.workflows.predict.thread_pool import choose_num_threads, run_in_threads
+from vitral.workflows.predict.writers import (
+    WRITERS,
+    PredictionRow,
+    RowCounts,
+    Writer,
+    resolve_format,
+)
 from vitral.workflows.run import Run, open_run
-from vitral.workflows.run_lock import FORBIDDEN, FULL, locked
+from vitral.workflows.run_lock import DISK_FULL_ERRNOS, PERMISSION_ERRNOS, lock_file
 from vitral.workflows.runtime import pick_device
 
 
-class Answers(NamedTuple):
+class PredictOptions(NamedTuple):
     """How rows are made of files."""
 
     run: Run
@@ -55,69 +65,75 @@ class Answers(NamedTuple):
     workers: int | None
 
 
-def rows(
-    answers: Answers, batches: Iterable[Sequence[Path]]
-) -> Iterator[tuple[Read, list[Row]]]:
+def predict_rows(
+    options: PredictOptions, batches: Iterable[Sequence[Path]]
+) -> Iterator[tuple[FileBatch, list[PredictionRow]]]:
     """Each batch of files with its rows, in their order."""
-    for read in read_ahead(answers.run.preprocess, batches, answers.workers):
-        yield read, rows_of(answers, read)
+    for read in prefetch_batches(options.run.preprocess, batches, options.workers):
+        yield read, predict_batch_rows(options, read)
 
 
-def rows_of(answers: Answers, read: Read) -> list[Row]:
+def predict_batch_rows(
+    options: PredictOptions, batch: FileBatch
+) -> list[PredictionRow]:
     """The rows of one batch that is read."""
-    run = answers.run
-    table = np.empty((0, 0)) if read.pixels is None else run.probabilities(read.pixels)
+    run = options.run
+    table = (
+        np.empty((0, 0)) if batch.pixels is None else run.probabilities(batch.pixels)
+    )
     names = run.class_names(table.shape[1])
-    order = np.argsort(-table, axis=1, kind="stable")[:, : max(answers.top, 1)]
+    order = np.argsort(-table, axis=1, kind="stable")[:, : max(options.top, 1)]
     answered = iter(zip(table, order, strict=True))
     found = []
-    for path, reason in zip(read.paths, read.reasons, strict=True):
+    for path, reason in zip(batch.paths, batch.reasons, strict=True):
         if reason:
-            found.append(Row(path=str(path), error=reason))
+            found.append(PredictionRow(path=str(path), error=reason))
             continue
         row, best = next(answered)
         found.append(
-            Row(
+            PredictionRow(
                 path=str(path),
-                label=run.label(row, names),
+                label=run.top_label(row, names),
                 confidence=float(row[best[0]]),
-                probabilities={names[k]: float(row[k]) for k in best[: answers.top]},
+                probabilities={names[k]: float(row[k]) for k in best[: options.top]},
             )
         )
     return found
 
 
-def place_model(run: Run, device: torch.device) -> None:
+def move_model(run: Run, device: torch.device) -> None:
     """Move a model of tensors to the device; an exported one stays where it runs."""
     if any(True for _ in run.model.parameters()):
         run.model.to(device)
     run.model.eval()
 
 
-SECONDS = 10.0
+PROGRESS_INTERVAL = 10.0
 """Between two lines of progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predicted:
+class PredictResult:
     """Where the answers are, and what it took."""
 
     out: Path
     files: int
     unreadable: int
-    answered: int
+    num_computed: int
     """Files that this start answered for, on this rank; the others were done."""
     seconds: float
-    waiting: float
+    wait_share: float
     """Share of `seconds` in which the model waited for files."""
 
     def __str__(self) -> str:
         text = f"{self.files:,} files, {self.unreadable:,} unreadable"
-        if self.answered < self.files:
-            text += f", {self.answered:,} of them answered now"
-        if self.answered:
-            speed = self.answered / max(self.seconds, 1e-9)
-            text += f": {speed:,.0f} files/s, {100 * self.waiting:.0f} % of the time "
+        if self.num_computed < self.files:
+            text += f", {self.num_computed:,} of them answered now"
+        if self.num_computed:
+            speed = self.num_computed / max(self.seconds, 1e-9)
+            text += (
+                f": {speed:,.0f} files/s, {100 * self.wait_share:.0f} % of the time "
+            )
             text += "waiting for data"
         return text
 
@@ -133,7 +149,7 @@ def predict_files(
     workers: int | None = None,
     device: str = "auto",
     announce: Callable[[str], None] = lambda line: None,
-) -> Predicted:
+) -> PredictResult:
     """Write the answer for each file; go on where an earlier start was stopped.
 
     Under torchrun the ranks share the work; all see the same `out`.
@@ -154,159 +170,165 @@ def predict_files(
     """
     opened = run if isinstance(run, Run) else open_run(run)
     opened.require_head()
-    place = Place.of(Path(out))
-    form = form_of(form, place.out)
-    FORMS[form]()  # what is missing for it is said before the first answer
+    place = JobPaths.from_output(Path(out))
+    form = resolve_format(form, place.out)
+    WRITERS[form]()  # what is missing for it is said before the first answer
     named = [files] if isinstance(files, str | Path) else list(files)
-    batch = evaluation_batch(opened.preprocess, batch_size)
+    batch = evaluation_batch_size(opened.preprocess, batch_size)
     chosen = pick_device(device)
     settings = partial(
-        settings_of, opened, top=top, form=form, batch=batch, device=chosen.type
+        collect_settings, opened, top=top, form=form, batch=batch, device=chosen.type
     )
-    kind: Kind = "clips" if opened.preprocess.sampling else "images"
-    answers = Answers(opened, top, workers)
-    with joined(chosen), _mended(place), ExitStack() as stack:
-        place_model(opened, chosen)
+    kind: FileKind = "clips" if opened.preprocess.sampling else "images"
+    answers = PredictOptions(opened, top, workers)
+    with process_group(chosen), _translate_os_errors(place), ExitStack() as stack:
+        move_model(opened, chosen)
 
-        def begin() -> tuple[Plan, list[int]]:
-            make_place(place)
-            stack.enter_context(locked(place.lock))
-            plan = prepare(place, settings(), found(named, kind))
+        def begin() -> tuple[PredictionPlan, list[int]]:
+            create_work_folder(place)
+            stack.enter_context(lock_file(place.lock))
+            plan = prepare_plan(place, settings(), find_files(named, kind))
             # Once for all ranks: one that looks later misses what another wrote, and
             # they would divide two different lists.
-            return plan, [] if plan.done else plan.missing(place)
+            return plan, [] if plan.is_complete else plan.missing_parts(place)
 
-        plan, missing = from_first(begin)
-        number = number_of_streams(
-            opened, len(plan.listing.starts) // world_size(), workers
+        plan, missing = broadcast_from_rank_zero(begin)
+        number = choose_num_threads(
+            opened, len(plan.listing.part_offsets) // get_world_size(), workers
         )
-        told = _Told(plan, number, announce if rank() == 0 else lambda line: None)
-        if not plan.done:
-            own = missing[rank() :: world_size()]
+        told = _ProgressCounter(
+            plan, number, announce if get_rank() == 0 else lambda line: None
+        )
+        if not plan.is_complete:
+            own = missing[get_rank() :: get_world_size()]
             if number > 1:
                 answers = answers._replace(workers=0)
-            work = partial(_answer, answers, plan, place, told)
+            work = partial(_predict_parts, answers, plan, place, told)
             if number > 1:
-                in_streams(work, own, number)
+                run_in_threads(work, own, number)
             else:
                 work(own, threading.Event())
-        gathered(0)  # all parts are there
-        bad = from_first(lambda: _together(plan, place))
-    if rank() == 0:
-        clear_up(place)
-    return Predicted(
+        all_gather(0)  # all parts are there
+        bad = broadcast_from_rank_zero(lambda: _merge_parts(plan, place))
+    if get_rank() == 0:
+        remove_empty_work_folder(place)
+    return PredictResult(
         out=place.out,
         files=plan.listing.files,
         unreadable=bad,
-        answered=told.number,
+        num_computed=told.count,
         seconds=told.seconds,
-        waiting=told.waited / max(told.seconds, 1e-9),
+        wait_share=told.wait_seconds / max(told.seconds, 1e-9),
     )
 
 
-class _Told:
+class _ProgressCounter:
     """Counts files and seconds, and says how it goes now and then."""
 
     def __init__(
-        self, plan: Plan, streams: int, announce: Callable[[str], None]
+        self, plan: PredictionPlan, threads: int, announce: Callable[[str], None]
     ) -> None:
         self.plan = plan
-        self.streams = streams
+        self.threads = threads
         self.announce = announce
         self.lock = threading.Lock()
-        self.number = 0
+        self.count = 0
         self.seconds = 0.0
-        self.waited = 0.0
-        self._began = self._said = time.perf_counter()
+        self.wait_seconds = 0.0
+        self._started_at = self._reported_at = time.perf_counter()
 
-    def add(self, number: int, waited: float) -> None:
+    def add(self, count: int, wait_seconds: float) -> None:
         """So many more files, for which one stream waited so many seconds."""
         with self.lock:
-            self._add(number, waited / self.streams)
+            self._add(count, wait_seconds / self.threads)
 
-    def _add(self, number: int, waited: float) -> None:
+    def _add(self, count: int, wait_seconds: float) -> None:
         now = time.perf_counter()
-        self.number += number
-        self.seconds = now - self._began
-        self.waited += waited
-        if now - self._said >= SECONDS:
-            self._said = now
-            share = f" of rank 0 of {world_size()}" if world_size() > 1 else ""
+        self.count += count
+        self.seconds = now - self._started_at
+        self.wait_seconds += wait_seconds
+        if now - self._reported_at >= PROGRESS_INTERVAL:
+            self._reported_at = now
+            share = f" of rank 0 of {get_world_size()}" if get_world_size() > 1 else ""
             self.announce(
-                f"{self.number:,} of {self.plan.listing.files:,} files{share}, "
-                f"{self.number / self.seconds:,.0f} files/s, "
-                f"{100 * self.waited / self.seconds:.0f} % of the time waiting for data"
+                f"{self.count:,} of {self.plan.listing.files:,} files{share}, "
+                f"{self.count / self.seconds:,.0f} files/s, "
+                f"{100 * self.wait_seconds / self.seconds:.0f} % of the time waiting "
+                "for data"
             )
 
 
-def _answer(
-    answers: Answers,
-    plan: Plan,
-    place: Place,
-    told: _Told,
+def _predict_parts(
+    options: PredictOptions,
+    plan: PredictionPlan,
+    job_paths: JobPaths,
+    progress: _ProgressCounter,
     parts: Iterable[int],
     stopped: threading.Event,
 ) -> None:
     """Write the missing parts of one stream of this rank, until another one fails."""
     form = plan.settings["format"]
     to_read, to_write = itertools.tee(parts)
-    tasks = (batch for part in to_read for batch in plan.batches(place, part))
-    reads = Waiting(read_ahead(answers.run.preprocess, tasks, answers.workers))
+    tasks = (batch for part in to_read for batch in plan.iter_batches(job_paths, part))
+    reads = WaitTimer(prefetch_batches(options.run.preprocess, tasks, options.workers))
     batches = iter(reads)
     for part in to_write:
-        written: list[Row] = []
+        written: list[PredictionRow] = []
         for read in batches:
-            written += rows_of(answers, read)
-            told.add(len(read.paths), reads.taken())
+            written += predict_batch_rows(options, read)
+            progress.add(len(read.paths), reads.pop_seconds())
             if stopped.is_set():
                 return
-            if len(written) == plan.size(part):
+            if len(written) == plan.part_size(part):
                 break
-        FORMS[form]().write(place.part(part, form), written)
+        WRITERS[form]().write(job_paths.part(part, form), written)
 
 
-def _together(plan: Plan, place: Place) -> int:
+def _merge_parts(plan: PredictionPlan, job_paths: JobPaths) -> int:
     """Join the parts, and note that all is done; the number of unreadable files."""
     if plan.unreadable is not None:
         return plan.unreadable
     name = plan.settings["format"]
-    form = FORMS[name]()
-    parts = [place.part(number, name) for number in range(len(plan.listing.starts))]
+    form = WRITERS[name]()
+    parts = [
+        job_paths.part(number, name) for number in range(len(plan.listing.part_offsets))
+    ]
     counts = [form.count(part) for part in parts]
-    total = Count(*map(sum, zip(*counts, strict=True)))
+    total = RowCounts(*map(sum, zip(*counts, strict=True)))
     if total.files != plan.listing.files:
         raise ConfigError(
-            f"The parts in {place.work} hold {total.files:,} rows for "
+            f"The parts in {job_paths.work} hold {total.files:,} rows for "
             f"{plan.listing.files:,} files: something else wrote there. Give another "
             "`--out`."
         )
-    if place.whole:
-        _join(form, parts, place)
-    finish(plan, place, total.unreadable)
+    if job_paths.is_single_file:
+        _write_single_file(form, parts, job_paths)
+    complete_plan(plan, job_paths, total.unreadable)
     return total.unreadable
 
 
-def _join(form: Form, parts: list[Path], place: Place) -> None:
+def _write_single_file(writer: Writer, parts: list[Path], job_paths: JobPaths) -> None:
     """The whole file, under its name once it is on the disk."""
-    temporary = place.work / f"part-all{form.suffix}"
-    form.join(parts, temporary)
+    temporary = job_paths.work / f"part-all{writer.suffix}"
+    writer.join(parts, temporary)
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    temporary.replace(place.out)
-    sync_folder(place.out.parent)
+    temporary.replace(job_paths.out)
+    sync_folder(job_paths.out.parent)
 
 
 @contextmanager
-def _mended(place: Place) -> Iterator[None]:
+def _translate_os_errors(job_paths: JobPaths) -> Iterator[None]:
     """A full disk gets the name of what was written, a forbidden one a sentence."""
     try:
         yield
     except OSError as error:
-        if error.errno in FORBIDDEN:
+        if error.errno in PERMISSION_ERRNOS:
             raise ConfigError(
-                f"{place.out} cannot be written ({error}): choose another `--out`, or "
+                f"{job_paths.out} cannot be written ({error}): choose another `--out`, "
+                "or "
                 "change the permissions."
             ) from error
-        if error.errno in FULL and error.filename is None:
-            raise OSError(errno.ENOSPC, error.strerror, str(place.out)) from error
+        if error.errno in DISK_FULL_ERRNOS and error.filename is None:
+            raise OSError(errno.ENOSPC, error.strerror, str(job_paths.out)) from error
         raise

@@ -13,17 +13,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitral.data.images import Preprocess
-from vitral.data.loading import in_threads, in_workers, one_thread
+from vitral.data.loading import map_in_threads, map_in_workers, one_thread
 from vitral.errors import ImageError, VitralError
-from vitral.workflows.inputs import pixels_of
+from vitral.workflows.inputs import load_input
 
-WORTH_A_WORKER = 8
+MIN_BATCHES_FOR_WORKERS = 8
 """Batches below which a worker starts for longer than it helps."""
-TIMEOUT = 300.0
+WORKER_TIMEOUT = 300.0
 """Seconds that workers may take for one batch."""
 
 
-class Read(NamedTuple):
+class FileBatch(NamedTuple):
     """What came of a batch of files."""
 
     paths: tuple[Path, ...]
@@ -34,16 +34,16 @@ class Read(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reader(Dataset[Read | VitralError]):
+class BatchReader(Dataset[FileBatch | VitralError]):
     """Reads the files of a batch as they are evaluated."""
 
     preprocess: Preprocess
 
-    def __getitem__(self, paths: tuple[Path, ...]) -> Read | VitralError:
+    def __getitem__(self, paths: tuple[Path, ...]) -> FileBatch | VitralError:
         # Clips are decoded by one other process.
         threads = torch.get_num_threads() if self.preprocess.sampling is None else 1
         with one_thread():
-            found = in_threads(self._read, paths, threads)
+            found = map_in_threads(self._read_file, paths, threads)
             for result in found:
                 if isinstance(result, VitralError) and not isinstance(
                     result, ImageError
@@ -54,28 +54,28 @@ class Reader(Dataset[Read | VitralError]):
         reasons = (
             "" if isinstance(result, Tensor) else str(result) for result in found
         )
-        return Read(paths, pixels, tuple(reasons))
+        return FileBatch(paths, pixels, tuple(reasons))
 
-    def _read(self, path: Path) -> Tensor | VitralError:
+    def _read_file(self, path: Path) -> Tensor | VitralError:
         try:
-            return pixels_of(self.preprocess, path)
+            return load_input(self.preprocess, path)
         except VitralError as error:
             return error
 
 
-class Waiting:
+class WaitTimer:
     """How long the taker of an iterator waited for it."""
 
-    def __init__(self, batches: Iterator[Read]) -> None:
+    def __init__(self, batches: Iterator[FileBatch]) -> None:
         self.batches = batches
         self.seconds = 0.0
 
-    def taken(self) -> float:
+    def pop_seconds(self) -> float:
         """Seconds since this was last asked."""
         seconds, self.seconds = self.seconds, 0.0
         return seconds
 
-    def __iter__(self) -> Iterator[Read]:
+    def __iter__(self) -> Iterator[FileBatch]:
         while True:
             began = time.perf_counter()
             batch = next(self.batches, None)
@@ -85,11 +85,11 @@ class Waiting:
             yield batch
 
 
-def read_ahead(
+def prefetch_batches(
     preprocess: Preprocess,
     batches: Iterable[Sequence[Path]],
     workers: int | None,
-) -> Iterator[Read]:
+) -> Iterator[FileBatch]:
     """Each batch of files, read; the order stays.
 
     Args:
@@ -99,14 +99,16 @@ def read_ahead(
     Raises:
         VitralError: a worker died or hangs, or an extra is missing.
     """
-    reader = Reader(preprocess)
+    reader = BatchReader(preprocess)
     tasks: Iterator[tuple[Path, ...]] = map(tuple, batches)
     if workers is None:
-        head = list(itertools.islice(tasks, WORTH_A_WORKER))
-        workers = default_workers() if len(head) == WORTH_A_WORKER else 0
+        head = list(itertools.islice(tasks, MIN_BATCHES_FOR_WORKERS))
+        workers = default_workers() if len(head) == MIN_BATCHES_FOR_WORKERS else 0
         tasks = itertools.chain(head, tasks)
     if workers:
-        yield from in_workers(reader, tasks, workers=workers, timeout=TIMEOUT)
+        yield from map_in_workers(
+            reader, tasks, workers=workers, timeout=WORKER_TIMEOUT
+        )
         return
     for task in tasks:
         read = reader[task]

@@ -13,13 +13,13 @@ import torch
 
 from vitral.workflows.run import Run
 
-MOST = 4
+MAX_THREADS = 4
 """Streams, each with activations of its own; more processors give each more threads."""
-PARTS = 4
+PARTS_PER_THREAD = 4
 """For each stream, on average, so that the last part of one is not long alone."""
 
 
-def number_of_streams(run: Run, parts: int, workers: int | None) -> int:
+def choose_num_threads(run: Run, parts: int, workers: int | None) -> int:
     """How many streams answer `parts` parts best; 1 where threads would share a device,
     a runtime or a process that decodes, or where worker processes are wanted.
 
@@ -31,13 +31,13 @@ def number_of_streams(run: Run, parts: int, workers: int | None) -> int:
         return 1
     if not tensors or any(tensor.device.type != "cpu" for tensor in tensors):
         return 1
-    return max(1, min(torch.get_num_threads(), MOST, parts // PARTS))
+    return max(1, min(torch.get_num_threads(), MAX_THREADS, parts // PARTS_PER_THREAD))
 
 
-def in_streams(
+def run_in_threads(
     work: Callable[[Iterable[int], threading.Event], None],
     parts: list[int],
-    number: int,
+    num_threads: int,
 ) -> None:
     """`work`, in so many threads at once, each with parts that no other has.
 
@@ -50,14 +50,16 @@ def in_streams(
     errors: list[BaseException] = []
 
     def run() -> None:
-        torch.set_num_threads(max(1, threads // number))  # of this thread
+        torch.set_num_threads(max(1, threads // num_threads))  # of this thread
         try:
             work(itertools.takewhile(lambda part: not stopped.is_set(), left), stopped)
         except BaseException as error:
             errors.append(error)
             stopped.set()
 
-    streams = [threading.Thread(target=run, name=f"stream {n}") for n in range(number)]
+    streams = [
+        threading.Thread(target=run, name=f"stream {n}") for n in range(num_threads)
+    ]
     try:
         for stream in streams:
             stream.start()

@@ -20,7 +20,7 @@ COLUMNS = ("path", "label", "confidence", "error")
 """Of a CSV file."""
 
 
-class Row(NamedTuple):
+class PredictionRow(NamedTuple):
     """The answer for one file, or why there is none."""
 
     path: str
@@ -31,24 +31,24 @@ class Row(NamedTuple):
     error: str = ""
 
 
-class Count(NamedTuple):
+class RowCounts(NamedTuple):
     """What a part or a whole holds."""
 
     files: int
     unreadable: int
 
 
-class Form(ABC):
+class Writer(ABC):
     """A format of answers."""
 
     suffix: str
 
     @abstractmethod
-    def write(self, path: Path, rows: Sequence[Row]) -> None:
+    def write(self, path: Path, rows: Sequence[PredictionRow]) -> None:
         """Write a part, whole or not at all."""
 
     @abstractmethod
-    def count(self, path: Path) -> Count:
+    def count(self, path: Path) -> RowCounts:
         """How many rows a part has."""
 
     @abstractmethod
@@ -56,33 +56,33 @@ class Form(ABC):
         """Write one file of all parts; no more than one is in memory."""
 
 
-class _Lines(Form):
+class _LineWriter(Writer):
     """A format of text, whose parts follow each other."""
 
-    head = ""
+    header = ""
 
     @abstractmethod
-    def line(self, row: Row) -> str:
+    def format_row(self, row: PredictionRow) -> str:
         """A row with its end of line."""
 
-    def write(self, path: Path, rows: Sequence[Row]) -> None:
-        write_atomic(path, self.head + "".join(map(self.line, rows)))
+    def write(self, path: Path, rows: Sequence[PredictionRow]) -> None:
+        write_atomic(path, self.header + "".join(map(self.format_row, rows)))
 
     def join(self, parts: Iterable[Path], path: Path) -> None:
         with path.open("wb") as whole:
-            whole.write(self.head.encode())
+            whole.write(self.header.encode())
             for part in parts:
                 with part.open("rb") as opened:
-                    opened.seek(len(self.head.encode()))
+                    opened.seek(len(self.header.encode()))
                     shutil.copyfileobj(opened, whole)
 
 
-class JsonLines(_Lines):
+class JsonLinesWriter(_LineWriter):
     """An object a line; see docs/predict.md for its keys."""
 
     suffix = ".jsonl"
 
-    def line(self, row: Row) -> str:
+    def format_row(self, row: PredictionRow) -> str:
         values: dict[str, Any] = {"path": row.path}
         if row.error:
             values["error"] = row.error
@@ -91,32 +91,32 @@ class JsonLines(_Lines):
             values["probabilities"] = row.probabilities
         return json.dumps(values) + "\n"
 
-    def count(self, path: Path) -> Count:
+    def count(self, path: Path) -> RowCounts:
         with path.open(encoding="utf-8") as lines:
             bad = ["error" in json.loads(line) for line in lines]
-        return Count(len(bad), sum(bad))
+        return RowCounts(len(bad), sum(bad))
 
 
-class Csv(_Lines):
+class CsvWriter(_LineWriter):
     """A row a file; a name with a comma, a quote or a line break is in quotes."""
 
     suffix = ".csv"
-    head = ",".join(COLUMNS) + "\n"
+    header = ",".join(COLUMNS) + "\n"
 
-    def line(self, row: Row) -> str:
+    def format_row(self, row: PredictionRow) -> str:
         share = "" if row.error else f"{row.confidence:.6g}"
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([_plain(row.path), row.label, share, row.error])
+        writer.writerow([_escape_surrogates(row.path), row.label, share, row.error])
         return text.getvalue()
 
-    def count(self, path: Path) -> Count:
+    def count(self, path: Path) -> RowCounts:
         with path.open(encoding="utf-8", newline="") as opened:
             bad = [bool(row["error"]) for row in csv.DictReader(opened)]
-        return Count(len(bad), sum(bad))
+        return RowCounts(len(bad), sum(bad))
 
 
-class Parquet(Form):
+class ParquetWriter(Writer):
     """A row group a part; `probabilities` is a map from class to share."""
 
     suffix = ".parquet"
@@ -139,12 +139,12 @@ class Parquet(Form):
             ]
         )
 
-    def write(self, path: Path, rows: Sequence[Row]) -> None:
+    def write(self, path: Path, rows: Sequence[PredictionRow]) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 
         columns = {
-            "path": [_plain(row.path) for row in rows],
+            "path": [_escape_surrogates(row.path) for row in rows],
             "label": [None if row.error else row.label for row in rows],
             "confidence": [None if row.error else row.confidence for row in rows],
             "probabilities": [
@@ -156,11 +156,11 @@ class Parquet(Form):
         table = pa.table(columns, schema=self.schema)
         write_atomic(path, lambda file: pyarrow.parquet.write_table(table, file))
 
-    def count(self, path: Path) -> Count:
+    def count(self, path: Path) -> RowCounts:
         import pyarrow.parquet
 
         errors = pyarrow.parquet.read_table(path, columns=["error"])["error"]
-        return Count(len(errors), len(errors) - errors.null_count)
+        return RowCounts(len(errors), len(errors) - errors.null_count)
 
     def join(self, parts: Iterable[Path], path: Path) -> None:
         import pyarrow.parquet
@@ -170,18 +170,24 @@ class Parquet(Form):
                 whole.write_table(pyarrow.parquet.read_table(part, schema=self.schema))
 
 
-FORMS: dict[str, type[Form]] = {"jsonl": JsonLines, "csv": Csv, "parquet": Parquet}
+WRITERS: dict[str, type[Writer]] = {
+    "jsonl": JsonLinesWriter,
+    "csv": CsvWriter,
+    "parquet": ParquetWriter,
+}
 
 
-def form_of(name: str, out: Path | None) -> str:
+def resolve_format(name: str, out: Path | None) -> str:
     """The format that was asked for, or else that of the file's ending; JSON lines.
 
     Raises:
         ConfigError: the format and the ending differ, or Parquet has no file to go to.
     """
     name = {"json": "jsonl"}.get(name, name)
-    if name and name not in FORMS:
-        raise ConfigError(f"`format` must be one of {', '.join(FORMS)}: got {name!r}.")
+    if name and name not in WRITERS:
+        raise ConfigError(
+            f"`format` must be one of {', '.join(WRITERS)}: got {name!r}."
+        )
     if out is None:
         if name == "parquet":
             raise ConfigError(
@@ -190,7 +196,7 @@ def form_of(name: str, out: Path | None) -> str:
         return name or "jsonl"
     ending = out.suffix.lower().removeprefix(".")
     by_ending = {"json": "jsonl", "ndjson": "jsonl"}.get(ending, ending)
-    if by_ending not in FORMS:
+    if by_ending not in WRITERS:
         return name or "jsonl"
     if name and name != by_ending:
         raise ConfigError(
@@ -202,8 +208,8 @@ def form_of(name: str, out: Path | None) -> str:
 
 def is_file_name(out: Path) -> bool:
     """Whether `out` names one file by its ending; a folder gets the parts."""
-    return out.suffix.lower() in (".json", ".ndjson", *(f".{name}" for name in FORMS))
+    return out.suffix.lower() in (".json", ".ndjson", *(f".{name}" for name in WRITERS))
 
 
-def _plain(text: str) -> str:
+def _escape_surrogates(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()

@@ -20,7 +20,7 @@ from vitral.training import TIMING_FIELDS, CheckpointStore
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sameness:
+class RunDiff:
     """How much was compared, and a sentence on each thing that differs."""
 
     tensors: int
@@ -32,7 +32,7 @@ class Sameness:
     """Empty when the runs are equal; what differs first in training comes first."""
 
 
-def compare_folders(one: Path, other: Path) -> Sameness:
+def diff_runs(one: Path, other: Path) -> RunDiff:
     """Compare two finished runs.
 
     Raises:
@@ -46,18 +46,18 @@ def compare_folders(one: Path, other: Path) -> Sameness:
     differences = []
     if steps[0] != steps[1]:
         differences.append(f"The last checkpoint is of step {steps[0]} and {steps[1]}.")
-    lines = [_untimed(folder / "metrics.jsonl") for folder in (one, other)]
-    differences += _of_lines(*lines)
-    differences += _of_state(*(folder / "state.json" for folder in last))
+    lines = [_read_records(folder / "metrics.jsonl") for folder in (one, other)]
+    differences += _diff_metrics(*lines)
+    differences += _diff_state(*(folder / "state.json" for folder in last))
     pairs = list(_tensor_files(last[0], last[1]))
     pairs += list(_tensor_files(one / "model", other / "model"))
     tensors = 0
     for name, first, second in pairs:
-        found, number = _of_tensors(name, first, second)
+        found, number = _diff_tensors(name, first, second)
         differences += found
         tensors += number
-    found, files = _of_files(one, other)
-    return Sameness(
+    found, files = _diff_files(one, other)
+    return RunDiff(
         tensors=tensors,
         lines=len(lines[0]),
         files=files,
@@ -75,7 +75,7 @@ def _last_step(folder: Path) -> int:
     return latest.step
 
 
-def _untimed(file: Path) -> list[dict[str, Any]]:
+def _read_records(file: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in file.read_text().splitlines()]
     return [
         {name: v for name, v in record.items() if name not in TIMING_FIELDS}
@@ -83,7 +83,7 @@ def _untimed(file: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _of_lines(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[str]:
+def _diff_metrics(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[str]:
     for number, (first, second) in enumerate(zip(one, other, strict=False), 1):
         names = [n for n in {**first, **second} if first.get(n) != second.get(n)]
         if names:
@@ -98,7 +98,7 @@ def _of_lines(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[st
     return []
 
 
-def _of_state(one: Path, other: Path) -> list[str]:
+def _diff_state(one: Path, other: Path) -> list[str]:
     first, second = (json.loads(file.read_bytes())["loop"] for file in (one, other))
     names = [
         name for name in {**first, **second} if first.get(name) != second.get(name)
@@ -120,7 +120,7 @@ def _tensor_files(one: Path, other: Path) -> Iterator[tuple[str, Path, Path]]:
         yield f"{one.name}/{name}", one / name, other / name
 
 
-def _of_tensors(name: str, one: Path, other: Path) -> tuple[list[str], int]:
+def _diff_tensors(name: str, one: Path, other: Path) -> tuple[list[str], int]:
     """Sentences on one pair of files, and the number of tensors in the first."""
     missing = [path for path in (one, other) if not path.is_file()]
     if missing:
@@ -129,43 +129,43 @@ def _of_tensors(name: str, one: Path, other: Path) -> tuple[list[str], int]:
     differing = [
         key
         for key in {**first, **second}
-        if not _equal(first.get(key), second.get(key))
+        if not _is_bit_equal(first.get(key), second.get(key))
     ]
     if not differing:
         return [], len(first)
     key = differing[0]
     return [
         f"{name}: {len(differing)} of {len(first)} tensors differ, first {key}"
-        f"{_where(first.get(key), second.get(key))}."
+        f"{_describe_difference(first.get(key), second.get(key))}."
     ], len(first)
 
 
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+def _is_bit_equal(one: Tensor | None, other: Tensor | None) -> bool:
     """Bit for bit: 0.0 is not -0.0 here."""
     if one is None or other is None:
         return False
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
-    return torch.equal(_bits(one), _bits(other))
+    return torch.equal(_as_bytes(one), _as_bytes(other))
 
 
-def _bits(tensor: Tensor) -> Tensor:
+def _as_bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _where(one: Tensor | None, other: Tensor | None) -> str:
+def _describe_difference(one: Tensor | None, other: Tensor | None) -> str:
     if one is None or other is None:
         return ", which only one of them has"
     if one.dtype != other.dtype or one.shape != other.shape:
         return f" ({one.dtype} {list(one.shape)} and {other.dtype} {list(other.shape)})"
     size = one.element_size()
-    bad = (_bits(one) != _bits(other)).view(-1, size).any(1).nonzero()
+    bad = (_as_bytes(one) != _as_bytes(other)).view(-1, size).any(1).nonzero()
     place = int(bad[0])
     values = (float(t.reshape(-1)[place]) for t in (one, other))
     return f", element {place}: {' and '.join(f'{v:.9g}' for v in values)}"
 
 
-def _of_files(one: Path, other: Path) -> tuple[list[str], int]:
+def _diff_files(one: Path, other: Path) -> tuple[list[str], int]:
     """Sentences on the split and the answers, and the number of files."""
     names = {
         path.relative_to(folder).as_posix()

@@ -16,16 +16,16 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from vitral.training import CheckpointStore
 
-Place = Literal["start", "step", "save", "end"]
-ROUND: tuple[Place, ...] = ("start", "step", "save", "step", "end")
+KillPhase = Literal["start", "step", "save", "end"]
+KILL_MIX: tuple[KillPhase, ...] = ("start", "step", "save", "step", "end")
 """So many kills of each kind in five."""
-LEFT = re.compile(r"\.(new|old)-step-(\d+)-\d+")
-POLL = 0.002
+LEFTOVER_NAME = re.compile(r"\.(new|old)-step-(\d+)-\d+")
+POLL_INTERVAL = 0.002
 TAIL_BYTES = 4096
 
 
 @runtime_checkable
-class Life(Protocol):
+class TrainProcess(Protocol):
     """A process that trains; subprocess.Popen is one."""
 
     def poll(self) -> int | None: ...
@@ -35,16 +35,16 @@ class Life(Protocol):
     def wait(self) -> int: ...
 
 
-class Aim(NamedTuple):
+class KillPoint(NamedTuple):
     """When to kill: somewhere in one kind of work, from a step on."""
 
-    place: Place
+    phase: KillPhase
     step: int
     delay: float
     """Share of that work's usual duration that passes before the kill, from 0 to 1."""
 
 
-class Kill(NamedTuple):
+class KillRecord(NamedTuple):
     """What the disk says of the moment of a kill."""
 
     where: str
@@ -53,7 +53,7 @@ class Kill(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Pace:
+class Timings:
     """Seconds that things took in the unbroken run."""
 
     start: float = 0.0
@@ -64,37 +64,37 @@ class Pace:
     """After the last checkpoint."""
 
 
-def aims(kills: int, steps: int, seed: int) -> list[Aim]:
+def sample_kill_points(kills: int, steps: int, seed: int) -> list[KillPoint]:
     """Random moments, spread over the steps and over all kinds of work."""
     generator = random.Random(seed)
-    whole, rest = divmod(kills, len(ROUND))
-    places = [*ROUND * whole, *generator.sample(ROUND, rest)]
+    whole, rest = divmod(kills, len(KILL_MIX))
+    places = [*KILL_MIX * whole, *generator.sample(KILL_MIX, rest)]
     generator.shuffle(places)
     # A run that was killed at its end begins there again.
     places.sort(key=lambda place: place == "end")
     targets = sorted(generator.randint(1, max(1, steps - 1)) for _ in places)
     return [
-        Aim(place, target, generator.random())
+        KillPoint(place, target, generator.random())
         for place, target in zip(places, targets, strict=True)
     ]
 
 
-def watch(life: Life, out: Path, steps: int) -> Pace:
+def measure_timings(process: TrainProcess, out: Path, steps: int) -> Timings:
     """Wait for the end of an unbroken run, and measure its work."""
-    pace = Pace()
+    pace = Timings()
     began = time.monotonic()
     first = last = saving = 0.0
-    while life.poll() is None:
+    while process.poll() is None:
         now = time.monotonic()
         if not first and last_step(out):
             first, pace.start = now, now - began
-        if not last and _finished(out, steps):
+        if not last and _is_finished(out, steps):
             last = now
-        if _leftovers(out, "new"):
+        if _find_leftovers(out, "new"):
             saving = saving or now
         elif saving:
             pace.save, saving = max(pace.save, now - saving), 0.0
-        time.sleep(POLL)
+        time.sleep(POLL_INTERVAL)
     end = time.monotonic()
     last = last or end
     pace.start = pace.start or end - began
@@ -103,24 +103,33 @@ def watch(life: Life, out: Path, steps: int) -> Pace:
     return pace
 
 
-def strike(life: Life, out: Path, aim: Aim, pace: Pace, steps: int) -> Kill | None:
-    """Kill at the moment of `aim`; None when the process ended before it came."""
-    before = set(_leftovers(out))
-    log = _Log.of(out)
-    reached = _reached(out, aim, log)
-    if aim.place != "start":
-        while life.poll() is None and not reached() and not _finished(out, steps):
-            time.sleep(POLL)
-    until = time.monotonic() + aim.delay * getattr(pace, aim.place)
-    while life.poll() is None and time.monotonic() < until:
-        time.sleep(min(POLL, max(0.0, until - time.monotonic())))
-    if life.poll() is not None:
+def kill_at(
+    process: TrainProcess,
+    out: Path,
+    kill_point: KillPoint,
+    timings: Timings,
+    steps: int,
+) -> KillRecord | None:
+    """Kill at the moment of `kill_point`; None when the process ended before it
+    came."""
+    before = set(_find_leftovers(out))
+    log = _LogState.from_folder(out)
+    reached = _make_phase_check(out, kill_point, log)
+    if kill_point.phase != "start":
+        while process.poll() is None and not reached() and not _is_finished(out, steps):
+            time.sleep(POLL_INTERVAL)
+    until = time.monotonic() + kill_point.delay * getattr(timings, kill_point.phase)
+    while process.poll() is None and time.monotonic() < until:
+        time.sleep(min(POLL_INTERVAL, max(0.0, until - time.monotonic())))
+    if process.poll() is not None:
         return None
-    life.kill()
-    if life.wait() >= 0:  # it ended by itself in between
+    process.kill()
+    if process.wait() >= 0:  # it ended by itself in between
         return None
-    where = _where(out, set(_leftovers(out)) - before, log, steps)
-    return Kill(where, max(CheckpointStore(out / "checkpoints").steps(), default=0))
+    where = _describe_moment(out, set(_find_leftovers(out)) - before, log, steps)
+    return KillRecord(
+        where, max(CheckpointStore(out / "checkpoints").steps(), default=0)
+    )
 
 
 def last_step(out: Path) -> int:
@@ -144,14 +153,14 @@ def _tail(file: Path) -> list[bytes]:
         return []
 
 
-class _Log(NamedTuple):
+class _LogState(NamedTuple):
     """metrics.jsonl as it was when a process started."""
 
-    changed: int
+    mtime_ns: int
     step: int
 
     @classmethod
-    def of(cls, out: Path) -> "_Log":
+    def from_folder(cls, out: Path) -> "_LogState":
         try:
             changed = (out / "metrics.jsonl").stat().st_mtime_ns
         except FileNotFoundError:
@@ -159,59 +168,62 @@ class _Log(NamedTuple):
         return cls(changed, last_step(out))
 
 
-def _reached(out: Path, aim: Aim, before: _Log) -> Callable[[], bool]:
-    """Whether the work that `aim` names has begun in this process."""
-    if aim.place == "save":
-        old = set(_leftovers(out, "new"))
+def _make_phase_check(
+    out: Path, kill_point: KillPoint, before: _LogState
+) -> Callable[[], bool]:
+    """Whether the work that `kill_point` names has begun in this process."""
+    if kill_point.phase == "save":
+        old = set(_find_leftovers(out, "new"))
         return lambda: any(
-            _step_of(path) >= aim.step
-            for path in _leftovers(out, "new")
+            _parse_step(path) >= kill_point.step
+            for path in _find_leftovers(out, "new")
             if path not in old
         )
-    if aim.place == "step":
+    if kill_point.phase == "step":
         # A resumed process first cuts the log back, so a new time is a new line or
         # the cut; the step then tells which.
         return lambda: (
-            _Log.of(out).changed != before.changed and last_step(out) >= aim.step
+            _LogState.from_folder(out).mtime_ns != before.mtime_ns
+            and last_step(out) >= kill_point.step
         )
     return lambda: False
 
 
-def _leftovers(out: Path, kind: str = "") -> Iterator[Path]:
+def _find_leftovers(out: Path, kind: str = "") -> Iterator[Path]:
     """Unfinished writes and deletes that can be seen now, of checkpoints first."""
     for path in (out / "checkpoints").glob(f".{kind or '*'}-step-*"):
-        if LEFT.fullmatch(path.name):
+        if LEFTOVER_NAME.fullmatch(path.name):
             yield path
     if not kind:
         yield from out.glob("**/.*.tmp")
 
 
-def _step_of(path: Path) -> int:
-    match = LEFT.fullmatch(path.name)
+def _parse_step(path: Path) -> int:
+    match = LEFTOVER_NAME.fullmatch(path.name)
     return int(match[2]) if match else 0
 
 
-def _finished(out: Path, steps: int) -> bool:
+def _is_finished(out: Path, steps: int) -> bool:
     return CheckpointStore(out / "checkpoints").path(steps).is_dir()
 
 
-def _where(out: Path, left: set[Path], before: _Log, steps: int) -> str:
+def _describe_moment(out: Path, left: set[Path], before: _LogState, steps: int) -> str:
     for path in sorted(left):
-        match = LEFT.fullmatch(path.name)
+        match = LEFTOVER_NAME.fullmatch(path.name)
         if match:
             work = "writing" if match[1] == "new" else "deleting"
             return f"{work} the checkpoint of step {int(match[2])}"
     for path in sorted(left):
         return f"writing {path.relative_to(out).parent / path.name.split('.')[1]}"
-    if _finished(out, steps):
+    if _is_finished(out, steps):
         return "after the last checkpoint"
     if any(
         not path.with_name("tokens.json").is_file()
         for path in out.glob("cache/*/tokens.bin")
     ):
         return "computing frozen outputs"
-    log = _Log.of(out)
-    if log.changed == before.changed:
+    log = _LogState.from_folder(out)
+    if log.mtime_ns == before.mtime_ns:
         return "starting"
     if log.step:
         return f"after step {log.step}"

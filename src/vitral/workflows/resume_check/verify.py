@@ -10,30 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.errors import GateError, VitralError
-from vitral.workflows.resume_check.compare_runs import Sameness, compare_folders
+from vitral.workflows.resume_check.compare_runs import RunDiff, diff_runs
 from vitral.workflows.resume_check.fault_injection import (
-    Aim,
-    Kill,
-    Life,
-    Pace,
-    aims,
-    strike,
-    watch,
+    KillPoint,
+    KillRecord,
+    Timings,
+    TrainProcess,
+    kill_at,
+    measure_timings,
+    sample_kill_points,
 )
 
-TRIES = 4
-Start = Callable[[Path], Life]
+MAX_TRIES = 4
+StartCommand = Callable[[Path], TrainProcess]
 """Starts the training command with this output folder and --resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verified:
+class ResumeCheck:
     """The kills of one run, and what of it differs from the unbroken one."""
 
-    kills: tuple[Kill, ...]
+    kills: tuple[KillRecord, ...]
     missed: int
     """Kills that came too late each time: the process had ended by itself."""
-    same: Sameness
+    diff: RunDiff
     seconds: float
 
     def lines(self) -> list[str]:
@@ -54,17 +54,17 @@ class Verified:
         Raises:
             GateError: it is not; the message has the first difference of each kind.
         """
-        if self.same.differences:
+        if self.diff.differences:
             raise GateError(
                 "The run that was killed and resumed is not the unbroken one. "
-                f"{' '.join(self.same.differences)} Both are in {out}. State that is "
+                f"{' '.join(self.diff.differences)} Both are in {out}. State that is "
                 "neither in the checkpoint nor a function of the seed and the step "
                 "does this; so do kernels that are not deterministic, which "
                 "`--device cpu` leaves out."
             )
 
 
-def unbroken(start: Start, out: Path, steps: int) -> Pace:
+def run_reference(start: StartCommand, out: Path, steps: int) -> Timings:
     """Run the command to its end in `out`, undisturbed.
 
     Raises:
@@ -72,27 +72,27 @@ def unbroken(start: Start, out: Path, steps: int) -> Pace:
     """
     life = start(out)
     try:
-        pace = watch(life, out, steps)
+        pace = measure_timings(life, out, steps)
     finally:
-        _leave(life)
+        _terminate(life)
     _require_end(life.wait(), out)
     return pace
 
 
-def killed(
-    start: Start,
+def run_with_kills(
+    start: StartCommand,
     out: Path,
-    whole: Path,
-    pace: Pace,
+    reference: Path,
+    timings: Timings,
     *,
     steps: int,
     kills: int,
     seed: int,
-) -> Verified:
-    """Run the command in `out` with `kills` SIGKILLs, and compare it with `whole`.
+) -> ResumeCheck:
+    """Run the command in `out` with `kills` SIGKILLs, and compare it with `reference`.
 
     Args:
-        pace: of the unbroken run.
+        timings: of the unbroken run.
         seed: of the moments.
 
     Raises:
@@ -101,45 +101,45 @@ def killed(
     began = time.monotonic()
     found = [
         kill
-        for aim in aims(kills, steps, seed)
-        if (kill := _kill_once(start, out, aim, pace, steps)) is not None
+        for aim in sample_kill_points(kills, steps, seed)
+        if (kill := _kill_once(start, out, aim, timings, steps)) is not None
     ]
     life = start(out)
     try:
         _require_end(life.wait(), out)
     finally:
-        _leave(life)
-    return Verified(
+        _terminate(life)
+    return ResumeCheck(
         kills=tuple(found),
         missed=kills - len(found),
-        same=compare_folders(whole, out),
+        diff=diff_runs(reference, out),
         seconds=time.monotonic() - began,
     )
 
 
 def _kill_once(
-    start: Start, out: Path, aim: Aim, pace: Pace, steps: int
-) -> Kill | None:
+    start: StartCommand, out: Path, kill_point: KillPoint, timings: Timings, steps: int
+) -> KillRecord | None:
     """Kill one process; one that outran its kill is started again, for an earlier
     one. None when `TRIES` did so."""
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         life = start(out)
         try:
-            kill = strike(life, out, aim, pace, steps)
+            kill = kill_at(life, out, kill_point, timings, steps)
         finally:
-            _leave(life)
+            _terminate(life)
         if kill is not None:
             return kill
         _require_end(life.wait(), out)
-        aim = Aim("start", aim.step, aim.delay / 2)
+        kill_point = KillPoint("start", kill_point.step, kill_point.delay / 2)
     return None
 
 
-def _leave(life: Life) -> None:
+def _terminate(process: TrainProcess) -> None:
     """No process outlives an error or Ctrl-C here."""
-    if life.poll() is None:
-        life.kill()
-        life.wait()
+    if process.poll() is None:
+        process.kill()
+        process.wait()
 
 
 def errors_file(out: Path) -> Path:

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from vitral import config_io
 from vitral.atomic_io import TEMPORARY_SUFFIX, write_json
-from vitral.data.sources import read_about
+from vitral.data.sources import read_pseudo_data
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
 from vitral.objectives.self_training import THRESHOLD, check_settings
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
 
-STATE = "self-training.json"
+STATE_FILE = "self-training.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class SelfTrainingConfig:
             raise ConfigError(f"`ratio` must be above 0: got {self.ratio}.")
 
 
-class Begun(NamedTuple):
+class ResumeKey(NamedTuple):
     """What must be the same when a self-training goes on."""
 
     config: TrainConfig
@@ -54,21 +54,21 @@ class Begun(NamedTuple):
     unlabelled: str
     teacher: str
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return {
-            "config": config_io.to_plain(self.config),
+            "config": config_io.to_dict(self.config),
             "settings": asdict(self.settings),
             "unlabelled": self.unlabelled,
             "teacher": self.teacher,
         }
 
 
-def begin(out: Path, begun: Begun) -> None:
+def start_or_resume(out: Path, resume_key: ResumeKey) -> None:
     """Make the folder, or see that it began with the same settings."""
     if out.is_file():
         raise ConfigError(f"`--out {out}` is a file: name a folder.")
     out.mkdir(parents=True, exist_ok=True)
-    state, new = out / STATE, begun.plain()
+    state, new = out / STATE_FILE, resume_key.to_dict()
     if not state.is_file():
         others = [f.name for f in out.iterdir() if f.suffix != TEMPORARY_SUFFIX]
         if set(others) - {"log.txt"}:
@@ -80,7 +80,7 @@ def begin(out: Path, begun: Begun) -> None:
         return
     try:
         old = json.loads(state.read_text(encoding="utf-8"))
-        pairs = [*_differences(old, json.loads(json.dumps(new)))]
+        pairs = [*_find_differences(old, json.loads(json.dumps(new)))]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{state} is damaged ({error}): name another folder."
@@ -94,7 +94,7 @@ def begin(out: Path, begun: Begun) -> None:
     write_json(state, new)
 
 
-def _differences(
+def _find_differences(
     old: dict[str, Any], new: dict[str, Any]
 ) -> list[tuple[str, Any, Any]]:
     """What changes a number: not how many rounds there are, nor a comment."""
@@ -112,7 +112,7 @@ def _differences(
     return found
 
 
-DONE = "report.html"
+LAST_FILE = "report.html"
 """What `train` writes last."""
 
 
@@ -122,37 +122,37 @@ def student_config(config: TrainConfig, data: Path) -> TrainConfig:
     Label smoothing is in the targets of the labelled images, so that it leaves the
     teacher's probabilities alone.
     """
-    objective = replace(softmax_of(config), smoothing=0.0)
+    objective = replace(require_softmax(config), smoothing=0.0)
     return replace(
         config, data=str(data), val=0.0, test=0.0, group_by="", objective=objective
     )
 
 
-def last_round(folder: Path) -> Path:
+def find_last_round(folder: Path) -> Path:
     """The newest finished round of a self-training; any other folder as it is."""
-    if not (folder / STATE).is_file():
+    if not (folder / STATE_FILE).is_file():
         return folder
-    done = [file.parent for file in folder.glob(f"round-*/{DONE}")]
+    done = [file.parent for file in folder.glob(f"round-*/{LAST_FILE}")]
     return max(done, key=lambda p: int(p.name.split("-")[1]), default=folder)
 
 
-def learned_from(run: Run) -> str:
+def labeled_source(run: Run) -> str:
     """The labelled data of a run, of a student's too; empty where it is not known."""
     try:
         data = run.config.data
         if Path(data).suffix == ".json" and Path(data).is_file():
-            return read_about(Path(data)).labelled
-        return lasting(data)
+            return read_pseudo_data(Path(data)).labelled
+        return absolute_path(data)
     except (ConfigError, DataError):
         return ""
 
 
-def lasting(data: str) -> str:
+def absolute_path(data: str) -> str:
     """A path that holds wherever it is read from; a name as it is."""
     return str(Path(data).resolve()) if Path(data).exists() else data
 
 
-def softmax_of(config: TrainConfig) -> SupervisedConfig:
+def require_softmax(config: TrainConfig) -> SupervisedConfig:
     objective = config.objective
     if not isinstance(objective, SupervisedConfig) or objective.loss != "softmax":
         raise ConfigError(
@@ -162,7 +162,7 @@ def softmax_of(config: TrainConfig) -> SupervisedConfig:
     return objective
 
 
-def temperature_of(teacher: Run) -> float:
+def read_temperature(teacher: Run) -> float:
     found = teacher.metrics.get("val", {}).get("calibrated")
     if not isinstance(found, dict):
         raise ConfigError(

@@ -17,33 +17,33 @@ import torch
 
 import vitral.data
 from vitral.atomic_io import write_atomic, write_json
-from vitral.data import DataSet, Loader, evaluation_transform, read_unlabelled
+from vitral.data import Dataset, Loader, evaluation_transform, read_unlabelled
 from vitral.data.dataset import Example
 from vitral.data.sources import TABLE, PseudoData, write_pseudo
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import softmax
 from vitral.objectives.self_training import PseudoLabels
-from vitral.workflows.inference import score
-from vitral.workflows.inputs import evaluation_batch
+from vitral.workflows.inference import predict_batches
+from vitral.workflows.inputs import evaluation_batch_size
 from vitral.workflows.run import Run
 
-ABOUT = "data.json"
+DATA_FILE = "data.json"
 """The file of a round that names its data; it is written last."""
-SMALLEST_SHARE = 1e-6
+MIN_TARGET_SHARE = 1e-6
 """Of a class in a stored target; what is below is no more than rounding."""
 COLUMNS = ("path", "label", "confidence", "copies", "why")
 
 
-class Survey(NamedTuple):
+class UnlabeledSet(NamedTuple):
     """The unlabelled images, looked at once for all rounds."""
 
-    images: DataSet
+    images: Dataset
     """Those that a teacher may label."""
     left_out: dict[str, str]
     """Path to reason: unreadable, or a copy of a labelled image."""
 
 
-class Answers(NamedTuple):
+class TeacherPredictions(NamedTuple):
     """What a teacher says about every image it could read."""
 
     paths: tuple[str, ...]
@@ -52,10 +52,10 @@ class Answers(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labelled:
+class RoundLabels:
     """The labels of one round, as its files hold them."""
 
-    answers: Answers
+    predictions: TeacherPredictions
     pseudo: PseudoLabels
     labelled_copies: int
     pseudo_copies: int
@@ -73,7 +73,7 @@ class Labelled:
         return self.num_seen / (self.num_labelled * self.labelled_copies)
 
 
-def survey(labelled: DataSet, unlabelled: str, file: Path) -> Survey:
+def list_unlabeled(labelled: Dataset, unlabelled: str, file: Path) -> UnlabeledSet:
     """List the unlabelled images; once, then what `file` keeps.
 
     Every image is decoded. An exact copy of a labelled one is left out: its label is
@@ -86,7 +86,7 @@ def survey(labelled: DataSet, unlabelled: str, file: Path) -> Survey:
     root = Path(unlabelled)
     found = read_unlabelled(root)
     if not file.is_file():
-        left_out = _left_out(labelled, found)
+        left_out = _find_excluded(labelled, found)
         paths = [e.id for e in found.examples if e.id not in left_out]
         write_json(file, {"images": paths, "left_out": left_out})
     try:
@@ -104,10 +104,10 @@ def survey(labelled: DataSet, unlabelled: str, file: Path) -> Survey:
             f"{len(left_out)} are left out ({reasons}). Give images that the labelled "
             "set does not hold."
         )
-    return Survey(replace(found, examples=examples), left_out)
+    return UnlabeledSet(replace(found, examples=examples), left_out)
 
 
-def _left_out(labelled: DataSet, unlabelled: DataSet) -> dict[str, str]:
+def _find_excluded(labelled: Dataset, unlabelled: Dataset) -> dict[str, str]:
     """Path to reason of what cannot or must not be labelled."""
     mark = "unlabelled"
     place = {f"{mark}:{e.id}": e for e in unlabelled.examples}
@@ -118,7 +118,7 @@ def _left_out(labelled: DataSet, unlabelled: DataSet) -> dict[str, str]:
             *(replace(e, id=id_) for id_, e in known.items()),
             *(replace(e, id=id_, split=mark) for id_, e in place.items()),
         ),
-        reader=_Both(labelled=labelled, unlabelled=unlabelled),
+        reader=_JointReader(labelled=labelled, unlabelled=unlabelled),
         bad=(),
     )
     audit = vitral.data.check(both, workers=2, max_bad=1.0)
@@ -139,20 +139,20 @@ def _left_out(labelled: DataSet, unlabelled: DataSet) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Both:
+class _JointReader:
     """Read an example whose id says which set it is of."""
 
-    labelled: DataSet
-    unlabelled: DataSet
+    labelled: Dataset
+    unlabelled: Dataset
 
-    def __call__(self, example: Example) -> vitral.data.Decoded:
+    def __call__(self, example: Example) -> vitral.data.DecodedImage:
         which, _, id_ = example.id.partition(":")
         return getattr(self, which).decode(replace(example, id=id_))
 
 
-def answer(
-    run: Run, images: DataSet, device: torch.device, workers: int, temperature: float
-) -> Answers:
+def predict_unlabeled(
+    run: Run, images: Dataset, device: torch.device, workers: int, temperature: float
+) -> TeacherPredictions:
     """The teacher's probabilities, with the views and precision of its evaluation.
 
     Args:
@@ -163,20 +163,22 @@ def answer(
         dataset=images,
         examples=images.examples,
         transform=evaluation_transform(run.preprocess),
-        batch_size=evaluation_batch(run.preprocess),
+        batch_size=evaluation_batch_size(run.preprocess),
         workers=workers,
     )
-    scores = score(
+    scores = predict_batches(
         run.model,
         loader.epoch(0),
         device=device,
         views=run.extra.get("eval_views", "one"),
         bf16=run.extra.get("precision") == "bf16",
     )
-    return Answers(scores.ids, softmax(scores.logits.astype(np.float64) / temperature))
+    return TeacherPredictions(
+        scores.ids, softmax(scores.logits.astype(np.float64) / temperature)
+    )
 
 
-def copies_for(num_labelled: int, num_pseudo: int, ratio: float) -> tuple[int, int]:
+def repeat_factors(num_labelled: int, num_pseudo: int, ratio: float) -> tuple[int, int]:
     """How often each labelled and each pseudo-labelled image stands in an epoch.
 
     Whole numbers, one of them 1, that come nearest to `ratio` pseudo-labelled images
@@ -190,34 +192,34 @@ def copies_for(num_labelled: int, num_pseudo: int, ratio: float) -> tuple[int, i
 
 def write_labels(
     folder: Path,
-    found: Labelled,
+    labels: RoundLabels,
     classes: tuple[str, ...],
-    about: PseudoData,
+    metadata: PseudoData,
     left_out: Mapping[str, str],
 ) -> None:
     """pseudo.jsonl, answers.csv and, last, data.json."""
-    write_atomic(folder / TABLE, _rows(found, classes))
-    write_atomic(folder / "answers.csv", _answers(found, classes, left_out))
-    write_pseudo(folder / ABOUT, about)
+    write_atomic(folder / TABLE, _format_pseudo_rows(labels, classes))
+    write_atomic(folder / "answers.csv", _format_answers(labels, classes, left_out))
+    write_pseudo(folder / DATA_FILE, metadata)
 
 
-def _rows(found: Labelled, classes: tuple[str, ...]) -> str:
+def _format_pseudo_rows(labels: RoundLabels, classes: tuple[str, ...]) -> str:
     """One line for each image that is learned from."""
     lines = []
-    chosen, repeats, targets = found.pseudo
+    chosen, repeats, targets = labels.pseudo
     for row, copies, target in zip(
         chosen.tolist(), repeats.tolist(), targets.tolist(), strict=True
     ):
-        probabilities = found.answers.probabilities[row]
+        probabilities = labels.predictions.probabilities[row]
         shares = {
             name: round(share, 7)
             for name, share in zip(classes, target, strict=True)
-            if share >= SMALLEST_SHARE
+            if share >= MIN_TARGET_SHARE
         }
         lines.append(
             json.dumps(
                 {
-                    "path": found.answers.paths[row],
+                    "path": labels.predictions.paths[row],
                     "label": classes[int(probabilities.argmax())],
                     "confidence": round(float(probabilities.max()), 6),
                     "copies": copies,
@@ -229,17 +231,17 @@ def _rows(found: Labelled, classes: tuple[str, ...]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _answers(
-    found: Labelled, classes: tuple[str, ...], left_out: Mapping[str, str]
+def _format_answers(
+    labels: RoundLabels, classes: tuple[str, ...], left_out: Mapping[str, str]
 ) -> str:
     """Every unlabelled image, and what became of it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    chosen = found.pseudo.chosen.tolist()
-    copies = dict(zip(chosen, found.pseudo.repeats.tolist(), strict=True))
-    for row, path in enumerate(found.answers.paths):
-        probabilities = found.answers.probabilities[row]
+    chosen = labels.pseudo.chosen.tolist()
+    copies = dict(zip(chosen, labels.pseudo.repeats.tolist(), strict=True))
+    for row, path in enumerate(labels.predictions.paths):
+        probabilities = labels.predictions.probabilities[row]
         number = copies.get(row, 0)
         why = "" if number else "not sure enough, or too many of its class"
         label = classes[int(probabilities.argmax())]

@@ -7,14 +7,14 @@ from PIL import Image
 
 from vitral.data.sources import csv_rows, json_rows, read_text
 from vitral.errors import DataError, ImageError
-from vitral.report import PseudoFacts, write_pseudo_page
-from vitral.workflows.self_training.pseudo_labels import Labelled, Survey
+from vitral.report import PseudoLabelReport, write_pseudo_page
+from vitral.workflows.self_training.pseudo_labels import RoundLabels, UnlabeledSet
 
 
-def show(
+def write_pseudo_report(
     folder: Path,
-    made: Labelled,
-    found: Survey,
+    labels: RoundLabels,
+    unlabeled: UnlabeledSet,
     teacher: Path,
     classes: tuple[str, ...],
     threshold: float,
@@ -25,39 +25,39 @@ def show(
     Args:
         truth: path to class; None where nothing is known.
     """
-    answers = made.answers
+    answers = labels.predictions
     copies = np.zeros(len(answers.paths), dtype=np.int64)
-    copies[made.pseudo.chosen.numpy()] = made.pseudo.repeats.numpy()
-    by_path = {example.id: example for example in found.images.examples}
+    copies[labels.pseudo.chosen.numpy()] = labels.pseudo.repeats.numpy()
+    by_path = {example.id: example for example in unlabeled.images.examples}
 
     def image(path: str) -> Image.Image | None:
         try:
-            return found.images.read(by_path[path])
+            return unlabeled.images.read(by_path[path])
         except ImageError:
             return None
 
     known = None
     if truth is not None:
         known = np.array([truth.get(path, -1) for path in answers.paths])
-    facts = PseudoFacts(
+    facts = PseudoLabelReport(
         title=f"{folder.resolve().parent.name}, round {folder.name.split('-')[-1]}",
         teacher=str(teacher),
-        unlabelled=str(found.images.root),
+        unlabelled=str(unlabeled.images.root),
         classes=classes,
         paths=answers.paths,
         label=answers.probabilities.argmax(axis=1),
         confidence=answers.probabilities.max(axis=1),
-        copies=copies * made.pseudo_copies,
+        copies=copies * labels.pseudo_copies,
         threshold=threshold,
-        num_labelled=made.num_labelled,
-        labelled_copies=made.labelled_copies,
-        left_out=list(found.left_out.items()),
+        num_labelled=labels.num_labelled,
+        labelled_copies=labels.labelled_copies,
+        left_out=list(unlabeled.left_out.items()),
         truth=known,
     )
     return write_pseudo_page(folder, facts, image)
 
 
-def truth_of(file: str, classes: tuple[str, ...]) -> dict[str, int] | None:
+def read_truth(file: str, classes: tuple[str, ...]) -> dict[str, int] | None:
     """Path to class of a table `path,label`; None where no table is given.
 
     Raises:

@@ -15,7 +15,7 @@ import torch
 
 import vitral.data
 from vitral.atomic_io import write_json
-from vitral.data import DataSet
+from vitral.data import Dataset
 from vitral.data.sources import PseudoData
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
@@ -23,39 +23,39 @@ from vitral.evaluation import Classification, Interval
 from vitral.objectives.self_training import pseudo_labels
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.dataset import open_data
-from vitral.workflows.evaluate import Compared, compare_runs, measure_split
+from vitral.workflows.evaluate import RunComparison, compare_runs, evaluate_split
 from vitral.workflows.run import Run
-from vitral.workflows.run_lock import write_errors_as_ours
+from vitral.workflows.run_lock import translate_os_errors
 from vitral.workflows.runtime import pick_device
 from vitral.workflows.self_training.config import (
-    DONE,
-    Begun,
+    LAST_FILE,
+    ResumeKey,
     SelfTrainingConfig,
-    begin,
-    last_round,
-    lasting,
-    learned_from,
-    softmax_of,
+    absolute_path,
+    find_last_round,
+    labeled_source,
+    read_temperature,
+    require_softmax,
+    start_or_resume,
     student_config,
-    temperature_of,
 )
 from vitral.workflows.self_training.pseudo_labels import (
-    ABOUT,
-    Labelled,
-    Survey,
-    answer,
-    copies_for,
-    survey,
+    DATA_FILE,
+    RoundLabels,
+    UnlabeledSet,
+    list_unlabeled,
+    predict_unlabeled,
+    repeat_factors,
     write_labels,
 )
-from vitral.workflows.self_training.report import show, truth_of
-from vitral.workflows.self_training.student_noise import notes_on
+from vitral.workflows.self_training.report import read_truth, write_pseudo_report
+from vitral.workflows.self_training.student_noise import student_notes
 from vitral.workflows.train import train
 
 Announce = Callable[[str], None]
 
 
-class Result(NamedTuple):
+class RoundResult(NamedTuple):
     """A teacher or a student on the held-out images."""
 
     name: str
@@ -67,15 +67,15 @@ class Result(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfTrained:
+class SelfTrainingResult:
     """All rounds so far."""
 
     out: Path
     split: str
     """What the accuracies are of; empty where nothing is held out."""
-    results: tuple[Result, ...]
+    results: tuple[RoundResult, ...]
     """The teacher, then each round."""
-    compared: Compared | None
+    comparison: RunComparison | None
     """The last round against the teacher, image by image."""
 
 
@@ -91,7 +91,7 @@ def self_train(
     workers: int = 0,
     device: str = "auto",
     announce: Announce | None = None,
-) -> SelfTrained:
+) -> SelfTrainingResult:
     """Train students of a teacher's labels; the same call goes on where it stopped.
 
     Args:
@@ -109,50 +109,50 @@ def self_train(
         VitralError: what `train` raises.
     """
     out, settings = Path(out), settings or SelfTrainingConfig()
-    softmax_of(config)  # refuses before anything is written
+    require_softmax(config)  # refuses before anything is written
     say = announce or (lambda line: None)
-    begun = Begun(config, settings, str(unlabelled), str(teacher or ""))
-    with write_errors_as_ours(out):
-        begin(out, begun)
-        rounds = _Rounds(begun, out, str(truth or ""), workers, device, say)
+    begun = ResumeKey(config, settings, str(unlabelled), str(teacher or ""))
+    with translate_os_errors(out):
+        start_or_resume(out, begun)
+        rounds = _RoundRunner(begun, out, str(truth or ""), workers, device, say)
         return rounds.run(labels_only)
 
 
-class _Rounds(NamedTuple):
+class _RoundRunner(NamedTuple):
     """The rounds of one self-training."""
 
-    begun: Begun
+    resume_key: ResumeKey
     out: Path
     truth: str
     workers: int
     device: str
     say: Announce
 
-    def run(self, labels_only: bool) -> SelfTrained:
-        begun, settings = self.begun, self.begun.settings
-        teacher = self._teacher()
-        labelled = self._labelled(teacher)
-        for note in notes_on(begun.config, teacher):
+    def run(self, labels_only: bool) -> SelfTrainingResult:
+        begun, settings = self.resume_key, self.resume_key.settings
+        teacher = self._get_teacher()
+        labelled = self._open_labeled(teacher)
+        for note in student_notes(begun.config, teacher):
             self.say(f"note: {note}")
         place = pick_device(self.device)
-        found = survey(labelled, begun.unlabelled, self.out / "unlabelled.json")
+        found = list_unlabeled(labelled, begun.unlabelled, self.out / "unlabelled.json")
         self.say(
             f"unlabelled: {len(found.images.examples):,} images, "
             f"{len(found.left_out):,} left out"
         )
-        split, results = self._measured(teacher, labelled, place)
+        split, results = self._evaluate_teacher(teacher, labelled, place)
         latest = teacher
         for number in range(1, settings.rounds + 1):
             folder = self.out / f"round-{number}"
             labels = self.out / f"pseudo-{number}"
-            if not (folder / DONE).is_file():
-                self._label(latest, labelled, found, labels, place)
+            if not (folder / LAST_FILE).is_file():
+                self._write_round_labels(latest, labelled, found, labels, place)
                 if labels_only:
-                    return SelfTrained(
-                        out=self.out, split=split, results=results, compared=None
+                    return SelfTrainingResult(
+                        out=self.out, split=split, results=results, comparison=None
                     )
                 self.say(f"round {number}: training in {folder}")
-                config = student_config(begun.config, labels / ABOUT)
+                config = student_config(begun.config, labels / DATA_FILE)
                 train(
                     config,
                     folder,
@@ -162,19 +162,19 @@ class _Rounds(NamedTuple):
                     announce=self.say,
                 )
             latest = Run(folder)
-            results += _result(f"round {number}", latest, split)
-        return self._finished(split, results)
+            results += _round_results(f"round {number}", latest, split)
+        return self._write_result(split, results)
 
-    def _teacher(self) -> Run:
+    def _get_teacher(self) -> Run:
         """The given run, or one that is trained on the labelled images alone."""
-        if self.begun.teacher:
-            return Run(last_round(Path(self.begun.teacher)))
+        if self.resume_key.teacher:
+            return Run(find_last_round(Path(self.resume_key.teacher)))
         folder = self.out / "round-0"
-        if (folder / DONE).is_file():
+        if (folder / LAST_FILE).is_file():
             return Run(folder)
         self.say(f"teacher: training on the labelled images alone in {folder}")
         return train(
-            self.begun.config,
+            self.resume_key.config,
             folder,
             resume=True,
             workers=self.workers,
@@ -182,13 +182,13 @@ class _Rounds(NamedTuple):
             announce=self.say,
         )
 
-    def _labelled(self, teacher: Run) -> DataSet:
+    def _open_labeled(self, teacher: Run) -> Dataset:
         """The labelled images with the splits of the teacher's run, kept in split.csv.
 
         Raises:
             ConfigError: the teacher has other classes, or several an image.
         """
-        config = self.begun.config
+        config = self.resume_key.config
         dataset = open_data(config)
         if teacher.classes != dataset.classes or teacher.multi_label:
             raise ConfigError(
@@ -200,7 +200,9 @@ class _Rounds(NamedTuple):
         file = self.out / "split.csv"
         if not file.is_file():
             theirs = teacher.path / "split.csv"
-            if theirs.is_file() and learned_from(teacher) == lasting(config.data):
+            if theirs.is_file() and labeled_source(teacher) == absolute_path(
+                config.data
+            ):
                 dataset = apply(
                     dataset, theirs, seed=config.seed, val=config.val, test=config.test
                 )
@@ -212,22 +214,24 @@ class _Rounds(NamedTuple):
             save(dataset, file)
         return apply(dataset, file, seed=config.seed, val=config.val, test=config.test)
 
-    def _label(
+    def _write_round_labels(
         self,
         teacher: Run,
-        labelled: DataSet,
-        found: Survey,
+        labelled: Dataset,
+        unlabeled: UnlabeledSet,
         folder: Path,
-        place: torch.device,
+        device: torch.device,
     ) -> None:
         """The files of a round's labels, unless they are there: a person may have
         mended them."""
-        if (folder / ABOUT).is_file():
+        if (folder / DATA_FILE).is_file():
             return
         folder.mkdir(exist_ok=True)
-        settings, config = self.begun.settings, self.begun.config
-        temperature = temperature_of(teacher) if settings.calibrated else 1.0
-        answers = answer(teacher, found.images, place, self.workers, temperature)
+        settings, config = self.resume_key.settings, self.resume_key.config
+        temperature = read_temperature(teacher) if settings.calibrated else 1.0
+        answers = predict_unlabeled(
+            teacher, unlabeled.images, device, self.workers, temperature
+        )
         pseudo = pseudo_labels(
             torch.from_numpy(answers.probabilities),
             threshold=settings.threshold,
@@ -239,28 +243,29 @@ class _Rounds(NamedTuple):
             best = float(answers.probabilities.max())
             raise DataError(
                 f"The teacher {teacher.path} is sure of no image of "
-                f"{self.begun.unlabelled}: its highest confidence is {best:.2f} and "
+                f"{self.resume_key.unlabelled}: its highest confidence is {best:.2f} "
+                "and "
                 f"the threshold {settings.threshold:g}. Lower the threshold."
             )
         num_labelled = len(labelled.select("train"))
         num_pseudo = int(pseudo.repeats.sum())
-        copies = copies_for(num_labelled, num_pseudo, settings.ratio)
-        made = Labelled(
-            answers=answers,
+        copies = repeat_factors(num_labelled, num_pseudo, settings.ratio)
+        made = RoundLabels(
+            predictions=answers,
             pseudo=pseudo,
             labelled_copies=copies[0],
             pseudo_copies=copies[1],
             num_labelled=num_labelled,
         )
         about = PseudoData(
-            labelled=lasting(config.data),
+            labelled=absolute_path(config.data),
             group_by=config.group_by,
             seed=config.seed,
             val=config.val,
             test=config.test,
             split="../split.csv",
-            unlabelled=lasting(self.begun.unlabelled),
-            smoothing=softmax_of(config).smoothing,
+            unlabelled=absolute_path(self.resume_key.unlabelled),
+            smoothing=require_softmax(config).smoothing,
             labelled_copies=copies[0],
             pseudo_copies=copies[1],
         )
@@ -269,22 +274,22 @@ class _Rounds(NamedTuple):
             f"{made.num_seen:,} an epoch with copies, beside {num_labelled:,} labelled "
             f"ones {copies[0]} times"
         )
-        truth = truth_of(self.truth, teacher.classes)
-        show(
+        truth = read_truth(self.truth, teacher.classes)
+        write_pseudo_report(
             folder,
             made,
-            found,
+            unlabeled,
             teacher.path,
             teacher.classes,
             settings.threshold,
             truth,
         )
-        write_labels(folder, made, teacher.classes, about, found.left_out)
+        write_labels(folder, made, teacher.classes, about, unlabeled.left_out)
         self.say(f"labels: {folder / 'report.html'}")
 
-    def _measured(
-        self, teacher: Run, labelled: DataSet, place: torch.device
-    ) -> tuple[str, tuple[Result, ...]]:
+    def _evaluate_teacher(
+        self, teacher: Run, labelled: Dataset, device: torch.device
+    ) -> tuple[str, tuple[RoundResult, ...]]:
         """What is held out, and the teacher on it."""
         there = labelled.counts()
         split = next((name for name in ("test", "val") if name in there), "")
@@ -295,19 +300,21 @@ class _Rounds(NamedTuple):
             audit = vitral.data.check(labelled, workers=2, max_bad=1.0)
             bad = [file for file in audit.bad if file.split == split]
             folder.mkdir(exist_ok=True)
-            measure_split(teacher, audit.dataset, split, bad, place, folder, split)
+            evaluate_split(teacher, audit.dataset, split, bad, device, folder, split)
         values = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
-        return split, (_read("teacher", teacher.path, values),)
+        return split, (_make_result("teacher", teacher.path, values),)
 
-    def _finished(self, split: str, results: tuple[Result, ...]) -> SelfTrained:
+    def _write_result(
+        self, split: str, results: tuple[RoundResult, ...]
+    ) -> SelfTrainingResult:
         compared = None
         if split and len(results) > 1:
             table = Path("predictions") / f"{split}.csv"
             compared = compare_runs(
                 self.out / "teacher" / f"{split}.csv", results[-1].path / table
             )
-        done = SelfTrained(
-            out=self.out, split=split, results=results, compared=compared
+        done = SelfTrainingResult(
+            out=self.out, split=split, results=results, comparison=compared
         )
         values = [{**r._asdict(), "path": str(r.path)} for r in results]
         comparison = compared.to_dict() if compared is not None else None
@@ -318,11 +325,11 @@ class _Rounds(NamedTuple):
         return done
 
 
-def _result(name: str, run: Run, split: str) -> tuple[Result, ...]:
+def _round_results(name: str, run: Run, split: str) -> tuple[RoundResult, ...]:
     values = run.metrics.get(split)
-    return () if values is None else (_read(name, run.path, values),)
+    return () if values is None else (_make_result(name, run.path, values),)
 
 
-def _read(name: str, path: Path, values: dict[str, Any]) -> Result:
+def _make_result(name: str, path: Path, values: dict[str, Any]) -> RoundResult:
     result = Classification.from_dict(values)
-    return Result(name, path, result.top1, result.top1_interval, result.n)
+    return RoundResult(name, path, result.top1, result.top1_interval, result.n)

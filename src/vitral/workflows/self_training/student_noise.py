@@ -10,16 +10,16 @@ from vitral.errors import ConfigError
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
 
-CLEARLY = 0.9
+SMALLER_RATIO = 0.9
 """A student with a smaller share of its teacher's parameters is smaller."""
-OF_MODEL = {
+MODEL_NOISE_RATES = {
     "drop_rate": "dropout",
     "drop_path_rate": "stochastic depth",
     "patch_drop_rate": "dropped patches",
 }
 
 
-def noise_of(config: TrainConfig) -> tuple[str, ...]:
+def describe_noise(config: TrainConfig) -> tuple[str, ...]:
     """Every kind of noise that a training has, in words."""
     augment, mix = config.augment, config.mix
     found = []
@@ -34,19 +34,19 @@ def noise_of(config: TrainConfig) -> tuple[str, ...]:
     if augment.crop != "none" and augment.crop_area != (1.0, 1.0):
         found.append(f"{augment.crop} crop")
     others = ("flip", "shift", "rotate", "color_jitter", "random_erasing")
-    found += [_words(name, getattr(augment, name)) for name in others]
-    found += [_words(name, getattr(mix, name)) for name in ("mixup", "cutmix")]
+    found += [_format_rate(name, getattr(augment, name)) for name in others]
+    found += [_format_rate(name, getattr(mix, name)) for name in ("mixup", "cutmix")]
     found += [
         f"{words} {rate:g}" if rate else ""
-        for name, words in OF_MODEL.items()
+        for name, words in MODEL_NOISE_RATES.items()
         for rate in (_model_rate(config, name),)
     ]
     return tuple(kind for kind in found if kind)
 
 
-def notes_on(config: TrainConfig, teacher: Run) -> list[str]:
+def student_notes(config: TrainConfig, teacher: Run) -> list[str]:
     """What a user should know before the first round."""
-    noise = noise_of(config)
+    noise = describe_noise(config)
     notes = [f"noise of the student: {', '.join(noise)}"]
     if not noise:
         notes = [
@@ -54,9 +54,9 @@ def notes_on(config: TrainConfig, teacher: Run) -> list[str]:
             "(arXiv 1911.04252, section 4.1): give it --rand-augment 2, dropout with "
             "--set drop_rate=0.1, or --drop-path 0.1"
         ]
-    ours = _parameters(config, len(teacher.classes))
+    ours = _count_parameters(config, len(teacher.classes))
     theirs = sum(p.numel() for p in teacher.model.parameters())
-    if 0 < ours < CLEARLY * theirs:
+    if 0 < ours < SMALLER_RATIO * theirs:
         notes.append(
             f"the student has {ours:,} parameters and the teacher {theirs:,}: in the "
             "paper it is equal or larger"
@@ -64,7 +64,7 @@ def notes_on(config: TrainConfig, teacher: Run) -> list[str]:
     return notes
 
 
-def _words(name: str, value: float) -> str:
+def _format_rate(name: str, value: float) -> str:
     return f"{name.replace('_', ' ')} {value:g}" if value else ""
 
 
@@ -75,10 +75,10 @@ def _model_rate(config: TrainConfig, name: str) -> float:
         return float(rate) if isinstance(rate, int | float) else 0.0
     if not config.model or config.weights:
         return 0.0
-    return float(getattr(vitral.models.config(config.model), name, 0.0))
+    return float(getattr(vitral.models.get_config(config.model), name, 0.0))
 
 
-def _parameters(config: TrainConfig, num_classes: int) -> int:
+def _count_parameters(config: TrainConfig, num_classes: int) -> int:
     """Of the student; 0 where only its weights know."""
     if not config.model or config.weights:
         return 0
@@ -87,7 +87,7 @@ def _parameters(config: TrainConfig, num_classes: int) -> int:
         changes["image_size"] = config.image_size
     try:
         shapes = vitral.models.tensor_shapes(
-            vitral.models.config(config.model, changes)
+            vitral.models.get_config(config.model, changes)
         )
     except ConfigError:
         return 0  # `train` says what is wrong with it

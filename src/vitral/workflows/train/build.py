@@ -13,11 +13,11 @@ import vitral.weights
 from vitral import config_io
 from vitral.atomic_io import write_json
 from vitral.data import (
-    DataSet,
+    Dataset,
     Loader,
     Preprocess,
-    Stages,
     Transform,
+    TransformSchedule,
     training_transform,
 )
 from vitral.errors import ConfigError
@@ -29,14 +29,14 @@ from vitral.models import (
     clip_config,
 )
 from vitral.models.base import HEADS
-from vitral.training import build, parameter_groups
-from vitral.weights import Ledger, Source
+from vitral.training import create_optimizer, parameter_groups
+from vitral.weights import Ledger, WeightsSource
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.inputs import sampled
+from vitral.workflows.inputs import with_sampling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
+class ModelBundle:
     """A model and everything that was decided about it."""
 
     model: VisionModel
@@ -47,14 +47,14 @@ class Prepared:
     """Where the weights came from and what became of them, for model/config.json."""
 
 
-def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
+def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> ModelBundle:
     """The model with its weights, its frozen part and its pre-processing."""
     if not config.objective.LABELS:
         classes = ()
     ledger: Ledger | None = None
     origin: dict[str, Any] = {"notes": ["fresh weights"]}
     source = vitral.weights.read(config.weights) if config.weights else None
-    model_config = planned_model(config, len(classes), source)
+    model_config = resolve_model_config(config, len(classes), source)
     torch.manual_seed(config.seed)
     if source is not None:
         model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
@@ -67,16 +67,16 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> Prepared:
                 "method": model_config.position_resize,
             }
     else:
-        model = vitral.models.build(model_config)
+        model = vitral.models.build_model(model_config)
         preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
-    preprocess = sampled(preprocess, model_config, config.preprocess_changes)
+    preprocess = with_sampling(preprocess, model_config, config.preprocess_changes)
     if config.freeze >= 0:
         model.freeze(config.freeze)
-    return Prepared(model=model, preprocess=preprocess, ledger=ledger, origin=origin)
+    return ModelBundle(model=model, preprocess=preprocess, ledger=ledger, origin=origin)
 
 
-def planned_model(
-    config: TrainConfig, num_classes: int, source: Source | None
+def resolve_model_config(
+    config: TrainConfig, num_classes: int, source: WeightsSource | None
 ) -> ModelConfig:
     """The settings of the model that a run trains, before anything is built.
 
@@ -87,20 +87,20 @@ def planned_model(
     if config.image_size:
         changes["image_size"] = config.image_size
     if source is None:
-        return vitral.models.config(config.model, changes)
-    held = _begun(config, source.config)
+        return vitral.models.get_config(config.model, changes)
+    held = _initial_config(config, source.config)
     # The hidden layer of a pre-training head goes with the head (section 3.2).
     if hasattr(held, "representation_size"):
         changes.setdefault("representation_size", 0)
-    return vitral.models.changed(held, changes)
+    return vitral.models.replace_config(held, changes)
 
 
 def train_loader(
     config: TrainConfig,
-    dataset: DataSet,
+    dataset: Dataset,
     preprocess: Preprocess,
     workers: int,
-    transform: Transform | Stages | None = None,
+    transform: Transform | TransformSchedule | None = None,
 ) -> Loader:
     """Shuffled, augmented batches of the training split.
 
@@ -121,7 +121,7 @@ def train_loader(
     )
 
 
-def optimizer_of(
+def build_optimizer(
     config: TrainConfig, model: VisionModel, objective: nn.Module
 ) -> torch.optim.Optimizer:
     """The optimizer over the parameters that learn, with layer-wise rates.
@@ -134,53 +134,55 @@ def optimizer_of(
     names = {name: own.get(id(p), "") for name, p in objective.named_parameters()}
 
     def layer_of(name: str) -> int:
-        return model.layer_of(names[name]) if names[name] else top
+        return model.layer_index(names[name]) if names[name] else top
 
     def is_head(name: str) -> bool:
         return names[name].split(".")[0] in HEADS
 
     groups = parameter_groups(objective, config.optim, layer_of, top, is_head)
-    return build(groups, config.optim)
+    return create_optimizer(groups, config.optim)
 
 
 def write_config(config: TrainConfig, file: Path) -> None:
-    write_json(file, config_io.to_plain(config))
+    write_json(file, config_io.to_dict(config))
 
 
 def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _begun(config: TrainConfig, found: ModelConfig) -> ModelConfig:
+def _initial_config(config: TrainConfig, source_config: ModelConfig) -> ModelConfig:
     """The model that the weights give: their own, or a video model of its sizes.
 
     Raises:
         ConfigError: `config.model` asks for another one.
     """
     if not config.model:
-        return found
-    wanted = vitral.models.config(config.model)
-    if isinstance(wanted, TimeSformerConfig) and type(found) is ViTConfig:
-        clips = clip_config(found, wanted.num_frames, wanted.scheme)
-        _refuse_another_model(config, wanted, clips)
+        return source_config
+    wanted = vitral.models.get_config(config.model)
+    if isinstance(wanted, TimeSformerConfig) and type(source_config) is ViTConfig:
+        clips = clip_config(source_config, wanted.num_frames, wanted.scheme)
+        _require_same_model(config, wanted, clips)
         return clips
-    _refuse_another_model(config, wanted, found)
-    return found
+    _require_same_model(config, wanted, source_config)
+    return source_config
 
 
-def _refuse_another_model(
-    config: TrainConfig, wanted: ModelConfig, found: ModelConfig
+def _require_same_model(
+    config: TrainConfig, requested: ModelConfig, source_config: ModelConfig
 ) -> None:
-    names = [vitral.models.family_of(either) for either in (wanted, found)]
+    names = [
+        vitral.models.get_family_name(either) for either in (requested, source_config)
+    ]
     if names[0] != names[1]:
         raise ConfigError(
             f"`--model {config.model}` is of the family {names[0]}, but "
             f"{config.weights} holds a model of the family {names[1]}. Leave `--model` "
             "out to take the model of the weights."
         )
-    sizes = vitral.models.families()[names[0]].compared
+    sizes = vitral.models.families()[names[0]].size_fields
     for field in sizes:
-        ours, theirs = getattr(wanted, field), getattr(found, field)
+        ours, theirs = getattr(requested, field), getattr(source_config, field)
         if ours != theirs:
             raise ConfigError(
                 f"`--model {config.model}` has {field} {ours}, but {config.weights} "

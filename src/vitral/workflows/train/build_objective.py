@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import vitral.weights
-from vitral.data import DataSet, Preprocess
+from vitral.data import Dataset, Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import VisionModel, ViT
 from vitral.objectives import (
@@ -24,15 +24,15 @@ from vitral.objectives import (
 )
 from vitral.objectives import mae as masked_autoencoder
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.train.build import Prepared
-from vitral.workflows.train.frozen_cache import Tail
+from vitral.workflows.train.build import ModelBundle
+from vitral.workflows.train.frozen_cache import TrainableHead
 
-WITHOUT_LABELS = ("loss", "knn_accuracy")
+UNLABELED_METRICS = ("loss", "knn_accuracy")
 """What an evaluation of an objective without labels gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Translated:
+class PreprocessConverter:
     """From what the student sees to what the teacher expects to see."""
 
     student: Preprocess
@@ -61,7 +61,7 @@ class Translated:
 class Teacher(nn.Module):
     """A trained model that sees the student's images in its own way."""
 
-    def __init__(self, model: nn.Module, translate: Translated) -> None:
+    def __init__(self, model: nn.Module, translate: PreprocessConverter) -> None:
         super().__init__()
         self.model = model
         self.translate = translate
@@ -75,7 +75,7 @@ class Teacher(nn.Module):
 
 
 def build_objective(
-    config: TrainConfig, prepared: Prepared, classes: tuple[str, ...]
+    config: TrainConfig, prepared: ModelBundle, classes: tuple[str, ...]
 ) -> nn.Module:
     """What `fit` trains: the loss around the model, with what it needs of its own.
 
@@ -91,13 +91,13 @@ def build_objective(
     torch.manual_seed(config.seed + 1)
     model: VisionModel = prepared.model
     if isinstance(settings, SupervisedConfig):
-        return Supervised(Tail(model) if config.cache else model, settings)
+        return Supervised(TrainableHead(model) if config.cache else model, settings)
     if isinstance(settings, DistillConfig):
         teacher = read_teacher(settings.teacher, prepared.preprocess, classes)
         return Distill(model, teacher, settings)
     if isinstance(settings, MAEConfig):
         if not config.weights and isinstance(model, ViT):
-            masked_autoencoder.start(model)
+            masked_autoencoder.init_encoder(model)
         return MAE(model, settings)  # type: ignore[arg-type]
     assert isinstance(settings, MaskedPatchConfig)
     preprocess = prepared.preprocess
@@ -134,10 +134,12 @@ def read_teacher(path: str, student: Preprocess, classes: tuple[str, ...]) -> Te
             f"{len(classes)} classes: fine-tune the teacher on this data first."
         )
     model = vitral.weights.build(source, source.config).model
-    return Teacher(model, Translated(student=student, teacher=source.preprocess))
+    return Teacher(
+        model, PreprocessConverter(student=student, teacher=source.preprocess)
+    )
 
 
-def refuse_objective(config: TrainConfig, dataset: DataSet) -> None:
+def validate_objective(config: TrainConfig, dataset: Dataset) -> None:
     """Say before the first step what the objective would say at it.
 
     Raises:
@@ -145,7 +147,7 @@ def refuse_objective(config: TrainConfig, dataset: DataSet) -> None:
     """
     settings = config.objective
     if isinstance(settings, SupervisedConfig):
-        _refuse_supervised(config, settings, dataset)
+        _validate_supervised(config, settings, dataset)
     elif dataset.multi_label and settings.LABELS:
         raise ConfigError(
             f"Images of {config.data} have several classes, which `{settings.NAME}` "
@@ -163,15 +165,15 @@ def refuse_objective(config: TrainConfig, dataset: DataSet) -> None:
             f"Mixup and CutMix blend classes, which `{settings.NAME}` does not use: "
             "set `--mixup 0 --cutmix 0`."
         )
-    if config.loop.monitor not in WITHOUT_LABELS:
+    if config.loop.monitor not in UNLABELED_METRICS:
         raise ConfigError(
             f"`monitor` is {config.loop.monitor!r}, but without labels an evaluation "
-            f"gives {' and '.join(WITHOUT_LABELS)}: set `--monitor loss`."
+            f"gives {' and '.join(UNLABELED_METRICS)}: set `--monitor loss`."
         )
 
 
-def _refuse_supervised(
-    config: TrainConfig, settings: SupervisedConfig, dataset: DataSet
+def _validate_supervised(
+    config: TrainConfig, settings: SupervisedConfig, dataset: Dataset
 ) -> None:
     weights, classes = settings.class_weights, dataset.classes
     if weights is not None and len(weights) != len(classes):

@@ -14,38 +14,38 @@ from vitral.errors import ImageError
 from vitral.evaluation import Classification, MultiLabel, Probe
 from vitral.objectives import MAE, MaskedPatch
 from vitral.objectives.draws import uniform
-from vitral.objectives.masked_patch import draw
+from vitral.objectives.masked_patch import draw_corruption
 from vitral.objectives.patches import Reconstruction
 from vitral.report import model_card
 from vitral.training import MetricsLog
-from vitral.training.distributed import SilentLog, rank
-from vitral.weights import keep
-from vitral.workflows.dataset import bad_of
-from vitral.workflows.evaluate import measure_split
-from vitral.workflows.inputs import as_seen
-from vitral.workflows.inspect import look, write_report
+from vitral.training.distributed import SilentLog, get_rank
+from vitral.weights import update_metadata
+from vitral.workflows.dataset import bad_files_in
+from vitral.workflows.evaluate import evaluate_split
+from vitral.workflows.inputs import load_example
+from vitral.workflows.inspect import compute_report_maps, write_report
 from vitral.workflows.run import Run
 from vitral.workflows.train.knn_monitor import Monitor
 
 
-def finish(out: Path, found: Audit, device: torch.device) -> Run:
+def finalize(out: Path, audit: Audit, device: torch.device) -> Run:
     """Evaluate the best model on every held-out split and write what people read.
 
     Several ranks evaluate together; rank 0 writes.
     """
     run = Run(out)
-    first = rank() == 0
+    first = get_rank() == 0
     log = MetricsLog(out / "metrics.jsonl") if first else SilentLog()
     for split in ("val", "test"):
-        if not found.dataset.select(split):
+        if not audit.dataset.select(split):
             continue
-        bad = bad_of(found.bad, split)
+        bad = bad_files_in(audit.bad, split)
         folder = out / "predictions"
-        result = measure_split(
-            run, found.dataset, split, bad, device, folder, name=split
+        result = evaluate_split(
+            run, audit.dataset, split, bad, device, folder, name=split
         )
         if first and split == "val":
-            _keep_temperature(run, result)
+            _store_temperature(run, result)
         log.append(
             {
                 "event": "final",
@@ -58,27 +58,30 @@ def finish(out: Path, found: Audit, device: torch.device) -> Run:
     if not first:
         return run
     write_atomic(out / "model" / "README.md", model_card(out))
-    look(run, found.dataset, device)
-    write_report(out, found.dataset)
+    compute_report_maps(run, audit.dataset, device)
+    write_report(out, audit.dataset)
     return run
 
 
-def _keep_temperature(run: Run, result: Classification | MultiLabel) -> None:
+def _store_temperature(run: Run, result: Classification | MultiLabel) -> None:
     """Let the temperature travel with the model: predictions/ stays in the run."""
     if isinstance(result, Classification) and result.calibrated is not None:
         found = result.calibrated.temperature
-        keep(run.path / "model", temperature=found)
+        update_metadata(run.path / "model", temperature=found)
         run.extra["temperature"] = found
 
 
-MOST_DRAWN = 8
-WORDS = {"mae": "a masked autoencoder", "masked_patch": "masked patch prediction"}
-FILE = "representation.json"
-PICTURE = "reconstructions.png"
+MAX_IMAGES = 8
+OBJECTIVE_LABELS = {
+    "mae": "a masked autoencoder",
+    "masked_patch": "masked patch prediction",
+}
+RESULT_FILE = "representation.json"
+FIGURE_FILE = "reconstructions.png"
 
 
-def finish_without_labels(
-    out: Path, found: Audit, objective: nn.Module, monitor: Monitor
+def finalize_unlabeled(
+    out: Path, audit: Audit, objective: nn.Module, monitor: Monitor
 ) -> Run:
     """Judge the best model on every held-out split and write what people read.
 
@@ -90,13 +93,13 @@ def finish_without_labels(
     log = MetricsLog(out / "metrics.jsonl")
     splits: dict[str, Any] = {}
     for split in ("val", "test"):
-        if not found.dataset.select(split):
+        if not audit.dataset.select(split):
             continue
-        judged = monitor.judge(objective, model, split)
+        judged = monitor.evaluate(objective, model, split)
         splits[split] = {
             "n": judged.n,
             "loss": judged.loss,
-            "knn": None if judged.knn is None else _kept(judged.knn),
+            "knn": None if judged.knn is None else _summarize_probe(judged.knn),
         }
         numbers = {"loss": judged.loss}
         if judged.knn is not None:
@@ -104,14 +107,16 @@ def finish_without_labels(
         step = run.extra.get("step", 0)
         log.append({"event": "final", "split": split, "step": step, **numbers})
     log.close()
-    write_json(out / FILE, {"objective": run.config.objective.NAME, "splits": splits})
-    draw_reconstructions(out / PICTURE, found, objective, run.preprocess)
+    write_json(
+        out / RESULT_FILE, {"objective": run.config.objective.NAME, "splits": splits}
+    )
+    draw_reconstructions(out / FIGURE_FILE, audit, objective, run.preprocess)
     write_atomic(out / "model" / "README.md", model_card(out))
-    write_report(out, found.dataset)
+    write_report(out, audit.dataset)
     return run
 
 
-def _kept(probe: Probe) -> dict[str, Any]:
+def _summarize_probe(probe: Probe) -> dict[str, Any]:
     """The numbers of a probe, without its answer for each image."""
     stored = probe.to_dict()
     del stored["predicted"]
@@ -119,17 +124,17 @@ def _kept(probe: Probe) -> dict[str, Any]:
 
 
 def draw_reconstructions(
-    file: Path, found: Audit, objective: nn.Module, preprocess: Preprocess
+    file: Path, audit: Audit, objective: nn.Module, preprocess: Preprocess
 ) -> None:
     """A figure of images that were not trained on, masked, and as they are drawn."""
-    dataset = found.dataset
+    dataset = audit.dataset
     split = next(name for name in ("test", "val", "train") if dataset.select(name))
     examples = dataset.select(split)
-    chosen = examples[:: max(1, len(examples) // MOST_DRAWN)][:MOST_DRAWN]
+    chosen = examples[:: max(1, len(examples) // MAX_IMAGES)][:MAX_IMAGES]
     ids, images = [], []
     for example in chosen:
         try:
-            images.append(as_seen(preprocess, dataset, example))
+            images.append(load_example(preprocess, dataset, example))
         except ImageError:
             continue
         ids.append(example.id)
@@ -138,19 +143,19 @@ def draw_reconstructions(
     device = next(objective.parameters()).device
     pixels = torch.stack(images).to(device)
     objective.eval()
-    drawn = reconstructed(objective, pixels, tuple(ids))
-    drawer = WORDS[objective.config.NAME]
+    drawn = reconstruct_images(objective, pixels, tuple(ids))
+    drawer = OBJECTIVE_LABELS[objective.config.NAME]
     plot = plots.reconstructions(
-        _shown(preprocess, pixels),
+        _to_images(preprocess, pixels),
         list(drawn.hidden.cpu().numpy()),
-        _shown(preprocess, drawn.image),
+        _to_images(preprocess, drawn.image),
         title=f"Hidden patches of {split} images, drawn by {drawer}",
-        note=note_of(objective),
+        note=reconstruction_note(objective),
     )
     write_atomic(file, plots.to_png(plot.figure))
 
 
-def reconstructed(
+def reconstruct_images(
     objective: MAE | MaskedPatch, pixels: Tensor, ids: tuple[str, ...]
 ) -> Reconstruction:
     """The images with patches hidden as in evaluation, and drawn."""
@@ -160,12 +165,12 @@ def reconstructed(
     if isinstance(objective, MAE):
         noise = uniform(ids, patches, "mae", 0)
         return objective.reconstruct(pixels, noise.to(pixels.device))
-    corruption = draw(objective.config, ids, patches, 0)
+    corruption = draw_corruption(objective.config, ids, patches, 0)
     moved = (part.to(pixels.device) for part in corruption)
     return objective.reconstruct(pixels, type(corruption)(*moved))
 
 
-def note_of(objective: MAE | MaskedPatch) -> str:
+def reconstruction_note(objective: MAE | MaskedPatch) -> str:
     """What a reader must know of the drawn patches."""
     if isinstance(objective, MAE):
         if objective.config.norm_pix_loss:
@@ -181,6 +186,6 @@ def note_of(objective: MAE | MaskedPatch) -> str:
     }[objective.config.target]
 
 
-def _shown(preprocess: Preprocess, pixels: Tensor) -> list[np.ndarray]:
-    images = preprocess.inverse(pixels.cpu())
+def _to_images(preprocess: Preprocess, pixels: Tensor) -> list[np.ndarray]:
+    images = preprocess.denormalize(pixels.cpu())
     return [image.permute(1, 2, 0).numpy() for image in images]

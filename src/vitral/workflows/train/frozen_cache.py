@@ -24,22 +24,22 @@ from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
 from vitral.data import Batch, Loader
-from vitral.data.loading import target_of
+from vitral.data.loading import make_target
 from vitral.errors import DataError, WeightsError
 from vitral.models import Tokens, VisionModel, without_merging
-from vitral.workflows.run_lock import FULL
+from vitral.workflows.run_lock import DISK_FULL_ERRNOS
 
-FILE, ABOUT = "tokens.bin", "tokens.json"
+TOKENS_FILE, MANIFEST_FILE = "tokens.bin", "tokens.json"
 
 
-class Tail(nn.Module):
+class TrainableHead(nn.Module):
     """The part of a model behind its frozen prefix: cached tokens to logits."""
 
     def __init__(self, model: VisionModel) -> None:
         super().__init__()
         self.model = model
-        self.like = after_frozen(model)
-        self.probe = is_probe(model)
+        self.template = frozen_output_spec(model)
+        self.probe = is_linear_probe(model)
 
     def forward(
         self, table: Float[Tensor, "batch tokens dim"]
@@ -48,17 +48,17 @@ class Tail(nn.Module):
         assert first is not None
         if self.probe:
             return self.model.head(table[:, 0])
-        return self.model.forward_tokens(unpacked(table, self.like), first)
+        return self.model.forward_tokens(unflatten_tokens(table, self.template), first)
 
 
-def after_frozen(model: VisionModel) -> Tokens:
+def frozen_output_spec(model: VisionModel) -> Tokens:
     """What leaves the frozen prefix, for an image of zeros: grid and shapes."""
     with torch.no_grad(), without_merging(model):
-        tokens = model.embed(_blank(model))
-        return model.encode(tokens, 0, model.num_frozen_blocks or 0)
+        tokens = model.embed(_make_dummy_input(model))
+        return model.forward_blocks(tokens, 0, model.num_frozen_blocks or 0)
 
 
-def packed(tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
+def flatten_tokens(tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
     """All that the next block needs as one table: the words of a patch, where there
     are some, follow its token; those of other tokens are zeros."""
     if tokens.words is None:
@@ -68,17 +68,19 @@ def packed(tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
     return torch.cat([tokens.x, F.pad(words, (0, 0, prefix, 0))], dim=2)
 
 
-def unpacked(table: Float[Tensor, "batch tokens dim"], like: Tokens) -> Tokens:
-    """The tokens of a table; `like` has their shapes."""
-    if like.words is None:
-        return Tokens(table, like.rows, like.columns)
-    _, patches, *word = like.words.shape
-    width = like.x.shape[2]
+def unflatten_tokens(
+    table: Float[Tensor, "batch tokens dim"], template: Tokens
+) -> Tokens:
+    """The tokens of a table; `template` has their shapes."""
+    if template.words is None:
+        return Tokens(table, template.rows, template.columns)
+    _, patches, *word = template.words.shape
+    width = template.x.shape[2]
     words = table[:, table.shape[1] - patches :, width:].unflatten(2, word)
-    return Tokens(table[:, :, :width], like.rows, like.columns, words=words)
+    return Tokens(table[:, :, :width], template.rows, template.columns, words=words)
 
 
-def _blank(model: VisionModel) -> Tensor:
+def _make_dummy_input(model: VisionModel) -> Tensor:
     """One black image or clip of the model's own size."""
     config = model.config
     frames = [config.num_frames] if config.num_frames else []
@@ -86,7 +88,7 @@ def _blank(model: VisionModel) -> Tensor:
     return like.new_zeros(1, *frames, config.in_chans, *config.image_hw)
 
 
-def is_probe(model: VisionModel) -> bool:
+def is_linear_probe(model: VisionModel) -> bool:
     """Whether only the head learns: then one pooled vector an image is enough."""
     learns = [name for name, p in model.named_parameters() if p.requires_grad]
     return all(name.startswith("head.") for name in learns)
@@ -99,10 +101,10 @@ def frozen_output(
     first = model.num_frozen_blocks
     assert first is not None
     with without_merging(model):  # as in training, whatever mode the model is in
-        tokens = model.encode(model.embed(image), 0, first)
-        if is_probe(model):
-            return model.forward_pool(model.finish(tokens))[:, None]
-        return packed(tokens)
+        tokens = model.forward_blocks(model.embed(image), 0, first)
+        if is_linear_probe(model):
+            return model.forward_pool(model.forward_norm(tokens))[:, None]
+        return flatten_tokens(tokens)
 
 
 @dataclass(kw_only=True)
@@ -119,26 +121,28 @@ class CachedLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from batch `start` on; as Loader.epoch."""
-        shown, size = self.loader.shown(number), self.loader.batch_size
+        shown, size = self.loader.epoch_samples(number), self.loader.batch_size
         classes = len(self.loader.dataset.classes)
         examples = self.loader.examples
         for index in range(start, len(self)):
             images = shown[index * size : (index + 1) * size]
-            chosen = [examples[image.place] for image in images]
+            chosen = [examples[image.example_index] for image in images]
             rows = [
-                self.table[image.number % len(self.table), image.place]
+                self.table[image.draw % len(self.table), image.example_index]
                 for image in images
             ]
             tokens = torch.from_numpy(np.stack(rows))
             yield Batch(
                 image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
-                target=torch.stack([target_of(example, classes) for example in chosen]),
+                target=torch.stack(
+                    [make_target(example, classes) for example in chosen]
+                ),
                 label=torch.tensor([example.label[0] for example in chosen]),
                 id=tuple(example.id for example in chosen),
             )
 
 
-def cached(
+def cache_frozen_outputs(
     loader: Loader,
     model: VisionModel,
     folder: Path,
@@ -161,23 +165,29 @@ def cached(
         WeightsError: the disk has no room for them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    about = folder / ABOUT
+    about = folder / MANIFEST_FILE
     shape = _shape(loader, model, views)
-    wanted = {"key": f"{key} {_fingerprint(model)}", "shape": list(shape), "bf16": bf16}
+    wanted = {
+        "key": f"{key} {_hash_weights(model)}",
+        "shape": list(shape),
+        "bf16": bf16,
+    }
     kind = np.int16 if bf16 else np.float32
     if not about.is_file() or json.loads(about.read_text()) != wanted:
         about.unlink(missing_ok=True)
         once = replace(loader, repeats=1)
-        with _reserved(folder / FILE, math.prod(shape) * kind().itemsize) as file:
+        with _reserve_file(
+            folder / TOKENS_FILE, math.prod(shape) * kind().itemsize
+        ) as file:
             for view in range(views):
                 _fill(file, view * shape[1], once, model, view, device, bf16)
         write_json(about, wanted)
-    table = np.memmap(folder / FILE, dtype=kind, mode="r", shape=shape)
+    table = np.memmap(folder / TOKENS_FILE, dtype=kind, mode="r", shape=shape)
     return CachedLoader(loader=loader, table=table, bf16=bf16)
 
 
 @contextmanager
-def _reserved(path: Path, size: int) -> Iterator[BinaryIO]:
+def _reserve_file(path: Path, size: int) -> Iterator[BinaryIO]:
     """A new file of `size` bytes, flushed at the end; removed where that fails.
 
     The room is asked for before hours of computing, and the content goes through
@@ -192,7 +202,7 @@ def _reserved(path: Path, size: int) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
         free = shutil.disk_usage(path.parent).free
         raise WeightsError(
@@ -203,7 +213,7 @@ def _reserved(path: Path, size: int) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _fingerprint(model: VisionModel) -> str:
+def _hash_weights(model: VisionModel) -> str:
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -243,5 +253,5 @@ def _fill(
 
 def _shape(loader: Loader, model: VisionModel, views: int) -> tuple[int, int, int, int]:
     with torch.no_grad():
-        output = frozen_output(model, _blank(model))
+        output = frozen_output(model, _make_dummy_input(model))
     return (views, len(loader.examples), output.shape[1], output.shape[2])

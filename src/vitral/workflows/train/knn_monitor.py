@@ -12,21 +12,21 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from vitral.data import DataSet, Example, Loader, Preprocess, evaluation_transform
+from vitral.data import Dataset, Example, Loader, Preprocess, evaluation_transform
 from vitral.errors import DataError
 from vitral.evaluation import Probe
 from vitral.evaluation.probes import knn
 from vitral.models import VisionModel
 from vitral.training.step import to_device
-from vitral.workflows.features import Extracted, computed
+from vitral.workflows.features import ExtractedFeatures, extract_features
 from vitral.workflows.inference import split_loader
 
-NEIGHBOURS = 20
-MOST_NEIGHBOURS = 5_000
+NUM_NEIGHBORS = 20
+MAX_TRAIN_IMAGES = 5_000
 """Training images that are asked, evenly chosen: enough for a monitor."""
 
 
-class Judgement(NamedTuple):
+class MonitorResult(NamedTuple):
     """One split, measured without a classifier."""
 
     n: int
@@ -41,23 +41,25 @@ class Judgement(NamedTuple):
 class Monitor:
     """The data and settings of all evaluations of a run."""
 
-    dataset: DataSet
+    dataset: Dataset
     preprocess: Preprocess
     batch_size: int
     device: torch.device
     bf16: bool
 
-    def judge(self, objective: nn.Module, model: VisionModel, split: str) -> Judgement:
+    def evaluate(
+        self, objective: nn.Module, model: VisionModel, split: str
+    ) -> MonitorResult:
         """The loss of `objective` and the neighbours in `model`'s features.
 
         Args:
             objective: in eval mode it hides the same patches each time.
             model: whose features are asked; the averaged weights where there are some.
         """
-        loss, images = self._loss(objective, split)
-        return Judgement(images, loss, self._neighbours(model, split))
+        loss, images = self._compute_loss(objective, split)
+        return MonitorResult(images, loss, self._run_knn(model, split))
 
-    def _loss(self, objective: nn.Module, split: str) -> tuple[float, int]:
+    def _compute_loss(self, objective: nn.Module, split: str) -> tuple[float, int]:
         loader = split_loader(
             self.dataset, split, self.preprocess, batch_size=self.batch_size
         )
@@ -79,31 +81,33 @@ class Monitor:
             )
         return total / images, images
 
-    def _neighbours(self, model: VisionModel, split: str) -> Probe | None:
+    def _run_knn(self, model: VisionModel, split: str) -> Probe | None:
         if len(self.dataset.classes) < 2 or self.dataset.multi_label:
             return None
         train = self.dataset.select("train")
-        number = min(len(train), MOST_NEIGHBOURS)
+        number = min(len(train), MAX_TRAIN_IMAGES)
         chosen = [train[i * len(train) // number] for i in range(number)]
         with torch.no_grad():
-            known = self._features(model, chosen)
-            asked = self._features(model, self.dataset.select(split))
+            known = self._extract_features(model, chosen)
+            asked = self._extract_features(model, self.dataset.select(split))
         answerable = torch.isin(asked.y, known.y)
         if not answerable.any() or len(known.y.unique()) < 2:
             return None
-        k = min(NEIGHBOURS, len(known.y))
+        k = min(NUM_NEIGHBORS, len(known.y))
         return knn(known.x, known.y, asked.x[answerable], asked.y[answerable], k=k)
 
-    def _features(self, model: VisionModel, examples: Sequence[Example]) -> Extracted:
+    def _extract_features(
+        self, model: VisionModel, examples: Sequence[Example]
+    ) -> ExtractedFeatures:
         loader = Loader(
             dataset=self.dataset,
             examples=tuple(examples),
             transform=evaluation_transform(self.preprocess),
             batch_size=self.batch_size,
         )
-        return computed(model, loader)
+        return extract_features(model, loader)
 
-    def hook(
+    def make_evaluate(
         self, objective: nn.Module
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         """What the loop calls to judge a model on val; None without a val split."""
@@ -112,7 +116,7 @@ class Monitor:
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             assert isinstance(model, VisionModel)
-            found = self.judge(objective, model, "val")
+            found = self.evaluate(objective, model, "val")
             metrics = {"loss": found.loss}
             if found.knn is not None:
                 metrics["knn_accuracy"] = found.knn.accuracy

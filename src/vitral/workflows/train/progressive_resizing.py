@@ -7,15 +7,21 @@ size: a larger image shows the same crop. (arXiv 2104.00298; FixRes, 1906.06423.
 
 from dataclasses import replace
 
-from vitral.data import Preprocess, Size, Stages, Transform, training_transform
+from vitral.data import (
+    Preprocess,
+    Size,
+    Transform,
+    TransformSchedule,
+    training_transform,
+)
 from vitral.errors import ConfigError
 from vitral.models import ModelConfig, ViTConfig
 from vitral.workflows.config import TrainConfig
 
 
-def run_transform(
+def build_transform(
     config: TrainConfig, model: ModelConfig, preprocess: Preprocess, steps: int
-) -> Transform | Stages:
+) -> Transform | TransformSchedule:
     """How the images of a run of `steps` updates become the model's input.
 
     Raises:
@@ -37,7 +43,7 @@ def run_transform(
     )
     if len(transforms) == 1:
         return transforms[0]
-    return Stages(transforms=transforms, batches=steps)
+    return TransformSchedule(transforms=transforms, batches=steps)
 
 
 def image_sizes(
@@ -69,16 +75,16 @@ def image_sizes(
             f"{config.resolutions[-1]}. Set `--image-size` to train for another one."
         )
     return tuple(
-        Size(height, _width(height, whole, patch.width))
+        Size(height, _scale_width(height, whole, patch.width))
         for height in config.resolutions
     )
 
 
-def _width(height: int, whole: Size, patch: int) -> int:
-    return max(1, round(height * whole.width / (whole.height * patch))) * patch
+def _scale_width(height: int, full_size: Size, patch: int) -> int:
+    return max(1, round(height * full_size.width / (full_size.height * patch))) * patch
 
 
-def described(sizes: tuple[Size, ...], steps: int) -> str:
+def describe_sizes(sizes: tuple[Size, ...], steps: int) -> str:
     """For people: from which update on images have which size."""
     parts = len(sizes)
     # The first position whose share of the run reaches the part; see Stages.at.

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 
 from vitral.data import Loader
-from vitral.data.loading import Rows, pieces
+from vitral.data.loading import RowSlice, iter_batch_slices
 from vitral.training.distributed import (
-    Share,
-    from_first,
-    local_rank,
-    own_span,
-    rank,
-    world_size,
+    RankSlice,
+    broadcast_from_rank_zero,
+    get_local_rank,
+    get_rank,
+    get_world_size,
+    local_row_range,
 )
-from vitral.workflows.inference import Scores, score, score_split
+from vitral.workflows.inference import Predictions, predict_batches, predict_split
 
 T = TypeVar("T")
 
@@ -36,60 +36,62 @@ class RankLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """A Share of each batch of one epoch, from batch `start` on."""
-        for piece in pieces(self.loader, number, start, self._rows):
-            yield Share(
+        for piece in iter_batch_slices(self.loader, number, start, self._local_rows):
+            yield RankSlice(
                 rows=piece.batch,
-                first=piece.rows.first,
+                first=piece.rows.start,
                 size=piece.rows.size,
-                whole=piece.whole,
+                build_global_batch=piece.build_full,
             )
 
-    def _rows(self, size: int) -> Rows | None:
+    def _local_rows(self, size: int) -> RowSlice | None:
         if size < self.world * self.accumulate:
             return None  # too few for a part each: all ranks build them all
-        return Rows(*own_span(size, self.rank, self.world, self.accumulate), size)
+        return RowSlice(
+            *local_row_range(size, self.rank, self.world, self.accumulate), size
+        )
 
 
-def for_rank(loader: Any, accumulate: int) -> Any:
+def make_rank_loader(loader: Any, accumulate: int) -> Any:
     """The loader itself in one process; else this rank's part of it.
 
     A table of cached outputs has nothing to build: every rank reads whole batches.
     """
-    if world_size() == 1 or not isinstance(loader, Loader):
+    if get_world_size() == 1 or not isinstance(loader, Loader):
         return loader
     return RankLoader(
-        loader=loader, rank=rank(), world=world_size(), accumulate=accumulate
+        loader=loader, rank=get_rank(), world=get_world_size(), accumulate=accumulate
     )
 
 
-def score_batches(module: nn.Module, loader: Any, **settings: Any) -> Scores:
+def predict_loader(module: nn.Module, loader: Any, **settings: Any) -> Predictions:
     """Run `module` over all batches of a loader, divided among the ranks.
 
     Those of a table of cached outputs are not: each rank goes through them all.
     """
     if isinstance(loader, Loader):
-        return score_split(module, loader, **settings)
-    return score(module, loader.epoch(0), **settings)
+        return predict_split(module, loader, **settings)
+    return predict_batches(module, loader.epoch(0), **settings)
 
 
-def first_alone(make: Callable[[], T]) -> T:
+def rank_zero_first(make: Callable[[], T]) -> T:
     """What every rank makes, rank 0 before the others: they find its files."""
 
     def made() -> None:
         make()
 
-    if world_size() > 1:
-        from_first(made)
+    if get_world_size() > 1:
+        broadcast_from_rank_zero(made)
     return make()
 
 
-def about_ranks() -> dict[str, str | int]:
+def describe_ranks() -> dict[str, str | int]:
     """Facts for environment.json; none of one process."""
-    return {"ranks": world_size()} if world_size() > 1 else {}
+    return {"ranks": get_world_size()} if get_world_size() > 1 else {}
 
 
-def place_of(device: torch.device) -> torch.device:
+def local_device(device: torch.device) -> torch.device:
     """This rank's own GPU, where `device` names none of them."""
-    if device.type == "cuda" and device.index is None and world_size() > 1:
-        return torch.device("cuda", local_rank())
+    if device.type == "cuda" and device.index is None and get_world_size() > 1:
+        return torch.device("cuda", get_local_rank())
     return device

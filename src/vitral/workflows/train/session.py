@@ -9,31 +9,31 @@ import torch
 
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Audit
-from vitral.training.distributed import TIMEOUT, joined
+from vitral.training.distributed import TIMEOUT, process_group
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.dataset import describe_data
-from vitral.workflows.run_lock import held, write_errors_as_ours
-from vitral.workflows.runtime import command_line, describe, pick_device
-from vitral.workflows.train.build import Prepared, num_parameters, write_config
-from vitral.workflows.train.rank_loader import about_ranks, place_of
+from vitral.workflows.run_lock import lock_run_folder, translate_os_errors
+from vitral.workflows.runtime import command_line, describe_environment, pick_device
+from vitral.workflows.train.build import ModelBundle, num_parameters, write_config
+from vitral.workflows.train.rank_loader import describe_ranks, local_device
 
 
-class Begun(NamedTuple):
+class Session(NamedTuple):
     """What was settled before a run looks at its data."""
 
-    place: torch.device
+    device: torch.device
     resume: bool
 
 
 @contextmanager
-def begun(
+def run_session(
     config: TrainConfig,
     out: Path,
     *,
     resume: bool = False,
     device: str = "auto",
     rank_timeout: float = TIMEOUT,
-) -> Iterator[Begun]:
+) -> Iterator[Session]:
     """Meet the other ranks, and make the folder this run's alone.
 
     Raises:
@@ -41,30 +41,34 @@ def begun(
     """
     place = pick_device(device)
     with (
-        joined(place, rank_timeout),
-        write_errors_as_ours(out),
-        held(config, out, resume) as again,
+        process_group(place, rank_timeout),
+        translate_os_errors(out),
+        lock_run_folder(config, out, resume) as again,
     ):
-        yield Begun(place_of(place), again)
+        yield Session(local_device(place), again)
 
 
-def write_facts(
-    config: TrainConfig, out: Path, found: Audit, place: torch.device
+def write_metadata(
+    config: TrainConfig, out: Path, audit: Audit, device: torch.device
 ) -> None:
     """What is known before the first step."""
     write_config(config, out / "config.json")
-    write_json(out / "data.json", describe_data(found))
-    write_json(out / "environment.json", describe(place) | about_ranks())
+    write_json(out / "data.json", describe_data(audit))
+    write_json(
+        out / "environment.json", describe_environment(device) | describe_ranks()
+    )
     write_atomic(out / "command.txt", command_line() + "\n")
 
 
-def tell(announce: Callable[[str], None], found: Audit, prepared: Prepared) -> None:
+def log_summary(
+    announce: Callable[[str], None], audit: Audit, prepared: ModelBundle
+) -> None:
     """The facts of the data and the model, line by line."""
-    for split, counts in found.dataset.counts().items():
-        announce(f"data: {split} {sum(counts.values())} {found.dataset.kind}")
-    for file in found.bad:
+    for split, counts in audit.dataset.counts().items():
+        announce(f"data: {split} {sum(counts.values())} {audit.dataset.kind}")
+    for file in audit.bad:
         announce(f"unreadable: {file.path} ({file.split}): {file.reason}")
-    for note in found.dataset.notes:
+    for note in audit.dataset.notes:
         announce(f"note: {note}")
     config = prepared.model.config
     learns = sum(p.numel() for p in prepared.model.parameters() if p.requires_grad)

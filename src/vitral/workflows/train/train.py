@@ -17,38 +17,52 @@ from torch import nn
 
 import vitral.weights
 from vitral import config_io
-from vitral.data import Audit, Loader, Stages, Transform
+from vitral.data import Audit, Loader, Transform, TransformSchedule
 from vitral.evaluation import Classification
-from vitral.models import ModelConfig, name_of
+from vitral.models import ModelConfig, get_model_name
 from vitral.training import lr_at, steps_for
-from vitral.training.distributed import TIMEOUT, from_first, rank
-from vitral.training.fit import Shard, fit
+from vitral.training.distributed import TIMEOUT, broadcast_from_rank_zero, get_rank
+from vitral.training.fit import ShardMode, fit
 from vitral.workflows.config import VOLATILE, TrainConfig
-from vitral.workflows.dataset import audit, bad_of, kind_of_run, open_data
-from vitral.workflows.inference import measure, split_loader
-from vitral.workflows.inputs import one_view
+from vitral.workflows.dataset import (
+    audit_dataset,
+    bad_files_in,
+    open_data,
+    run_input_kind,
+)
+from vitral.workflows.inference import compute_metrics, split_loader
+from vitral.workflows.inputs import with_single_view
 from vitral.workflows.run import Run
 from vitral.workflows.train.build import (
-    Prepared,
-    optimizer_of,
+    ModelBundle,
+    build_optimizer,
     prepare_model,
     train_loader,
 )
-from vitral.workflows.train.build_objective import build_objective, refuse_objective
-from vitral.workflows.train.finalize import finish, finish_without_labels
-from vitral.workflows.train.frozen_cache import CachedLoader, Tail, cached
+from vitral.workflows.train.build_objective import build_objective, validate_objective
+from vitral.workflows.train.finalize import finalize, finalize_unlabeled
+from vitral.workflows.train.frozen_cache import (
+    CachedLoader,
+    TrainableHead,
+    cache_frozen_outputs,
+)
 from vitral.workflows.train.knn_monitor import Monitor
 from vitral.workflows.train.progressive_resizing import (
-    described,
+    build_transform,
+    describe_sizes,
     image_sizes,
-    run_transform,
 )
 from vitral.workflows.train.rank_loader import (
-    first_alone,
-    for_rank,
-    score_batches,
+    make_rank_loader,
+    predict_loader,
+    rank_zero_first,
 )
-from vitral.workflows.train.session import Begun, begun, tell, write_facts
+from vitral.workflows.train.session import (
+    Session,
+    log_summary,
+    run_session,
+    write_metadata,
+)
 
 
 class Loaders(NamedTuple):
@@ -66,7 +80,7 @@ def train(
     workers: int = 0,
     device: str = "auto",
     announce: Callable[[str], None] | None = None,
-    shard: Shard = "none",
+    shard: ShardMode = "none",
     checkpoint_activations: bool = False,
     rank_timeout: float = TIMEOUT,
 ) -> Run:
@@ -99,7 +113,7 @@ def train(
     """
     out = Path(out)
     about = {"resume": resume, "device": device, "rank_timeout": rank_timeout}
-    with begun(config, out, **about) as start:  # type: ignore[arg-type]
+    with run_session(config, out, **about) as start:  # type: ignore[arg-type]
         return _train(
             config, out, start, workers, announce, shard, checkpoint_activations
         )
@@ -108,32 +122,36 @@ def train(
 def _train(
     config: TrainConfig,
     out: Path,
-    start: Begun,
+    session: Session,
     workers: int,
     announce: Callable[[str], None] | None,
-    shard: Shard,
+    shard: ShardMode,
     recompute: bool,
 ) -> Run:
-    place = start.place
-    dataset = open_data(config, kind_of_run(config))
-    refuse_objective(config, dataset)
+    place = session.device
+    dataset = open_data(config, run_input_kind(config))
+    validate_objective(config, dataset)
     prepared = prepare_model(config, dataset.classes)
-    found = from_first(lambda: audit(dataset, out / "split.csv", config, workers))
+    found = broadcast_from_rank_zero(
+        lambda: audit_dataset(dataset, out / "split.csv", config, workers)
+    )
     steps = config.loop.steps or steps_for(
         len(found.dataset.select("train")), config.epochs, config.batch_size
     )
     # These refuse what cannot be before there is a config.json.
     lr_at(0, steps, config.optim.lr, config.schedule)
-    transform = run_transform(config, prepared.model.config, prepared.preprocess, steps)
+    transform = build_transform(
+        config, prepared.model.config, prepared.preprocess, steps
+    )
     objective = build_objective(config, prepared, dataset.classes)
-    from_first(lambda: write_facts(config, out, found, place))
+    broadcast_from_rank_zero(lambda: write_metadata(config, out, found, place))
     prepared.model.to(place)
-    if announce is not None and rank() == 0:
-        tell(announce, found, prepared)
+    if announce is not None and get_rank() == 0:
+        log_summary(announce, found, prepared)
         if config.resolutions:
             sizes = image_sizes(config, prepared.model.config, prepared.preprocess)
-            announce(f"images: {described(sizes, steps)}")
-    loaders = _loaders(config, found, prepared, transform, out, place, workers)
+            announce(f"images: {describe_sizes(sizes, steps)}")
+    loaders = _make_loaders(config, found, prepared, transform, out, place, workers)
     loop = replace(config.loop, steps=steps)
     monitor = Monitor(
         dataset=found.dataset,
@@ -144,19 +162,19 @@ def _train(
     )
     ended = fit(
         objective,
-        optimizer_of(config, prepared.model, objective),
+        build_optimizer(config, prepared.model, objective),
         config=loop,
-        batches=for_rank(loaders.train, loop.accumulate).epoch,
+        batches=make_rank_loader(loaders.train, loop.accumulate).epoch,
         batches_per_epoch=len(loaders.train),
         lr=lambda step: lr_at(step, steps, config.optim.lr, config.schedule),
-        evaluate=_evaluation(config, found, loaders, place)
+        evaluate=_make_evaluate(config, found, loaders, place)
         if config.objective.LABELS
-        else monitor.hook(objective),
+        else monitor.make_evaluate(objective),
         folder=out,
         seed=config.seed,
         device=place,
         clip_norm=config.optim.clip_norm,
-        resume=start.resume,
+        resume=session.resume,
         shard=shard,
         recompute=recompute,
         on_best=lambda module, step: _save_best(
@@ -168,10 +186,10 @@ def _train(
         },
     )
     if config.objective.LABELS:
-        finish(out, found, place)
-    elif rank() == 0:
-        finish_without_labels(out, found, ended.objective, monitor)
-    if rank() == 0:
+        finalize(out, found, place)
+    elif get_rank() == 0:
+        finalize_unlabeled(out, found, ended.objective, monitor)
+    if get_rank() == 0:
         shutil.rmtree(out / "cache", ignore_errors=True)
     return Run(out)
 
@@ -179,30 +197,30 @@ def _train(
 def config_hash(config: TrainConfig) -> str:
     """A hash of every setting that changes a number of the run."""
     # Once through JSON's types, or `epochs=8` and `epochs=8.0` would be two runs.
-    plain = config_io.from_plain(TrainConfig, config_io.to_plain(config), "The config")
-    values = config_io.to_plain(plain)
+    plain = config_io.from_dict(TrainConfig, config_io.to_dict(config), "The config")
+    values = config_io.to_dict(plain)
     for name in VOLATILE:
         values.pop(name)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _loaders(
+def _make_loaders(
     config: TrainConfig,
-    found: Audit,
-    prepared: Prepared,
-    transform: Transform | Stages,
+    audit: Audit,
+    prepared: ModelBundle,
+    transform: Transform | TransformSchedule,
     out: Path,
     device: torch.device,
     workers: int,
 ) -> Loaders:
-    dataset, preprocess = found.dataset, prepared.preprocess
+    dataset, preprocess = audit.dataset, prepared.preprocess
     train_images = train_loader(config, dataset, preprocess, workers, transform)
     val_images = None
     if dataset.select("val"):
         val_images = split_loader(
             dataset,
             "val",
-            one_view(preprocess) if config.cache else preprocess,
+            with_single_view(preprocess) if config.cache else preprocess,
             batch_size=config.batch_size,
             workers=workers,
         )
@@ -216,12 +234,14 @@ def _loaders(
     cached_val = None
     if val_images is not None:
         folder = out / "cache" / "val"
-        cached_val = first_alone(
-            lambda: cached(val_images, prepared.model, folder, views=1, **about)
+        cached_val = rank_zero_first(
+            lambda: cache_frozen_outputs(
+                val_images, prepared.model, folder, views=1, **about
+            )
         )
     return Loaders(
-        first_alone(
-            lambda: cached(
+        rank_zero_first(
+            lambda: cache_frozen_outputs(
                 train_images,
                 prepared.model,
                 out / "cache" / "train",
@@ -233,19 +253,19 @@ def _loaders(
     )
 
 
-def _evaluation(
-    config: TrainConfig, found: Audit, loaders: Loaders, device: torch.device
+def _make_evaluate(
+    config: TrainConfig, audit: Audit, loaders: Loaders, device: torch.device
 ) -> Any:
     """What the loop calls to judge a model on val; None without a val split."""
     val = loaders.val
     if val is None:
         return None
-    multi_label = found.dataset.multi_label
+    multi_label = audit.dataset.multi_label
     # Cached outputs are those of one view.
     views = "one" if config.cache else config.eval_views
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        scores = score_batches(
+        scores = predict_loader(
             module,
             val,
             device=device,
@@ -253,8 +273,10 @@ def _evaluation(
             bf16=config.loop.precision == "bf16",
             multi_label=multi_label,
         )
-        bad = bad_of(found.bad, "val")
-        result = measure(scores, found.dataset.classes, bad, multi_label=multi_label)
+        bad = bad_files_in(audit.bad, "val")
+        result = compute_metrics(
+            scores, audit.dataset.classes, bad, multi_label=multi_label
+        )
         if isinstance(result, Classification):
             return {
                 "loss": result.nll or 0.0,
@@ -267,33 +289,33 @@ def _evaluation(
     return evaluate
 
 
-def _called(config: TrainConfig, model: ModelConfig) -> str:
+def _model_label(config: TrainConfig, model: ModelConfig) -> str:
     """The model's name; one whose sizes were changed is said to be so."""
     changed = f"{config.model}, changed" if config.model else ""
-    return name_of(model) or changed
+    return get_model_name(model) or changed
 
 
 def _save_best(
     out: Path,
     module: nn.Module,
-    prepared: Prepared,
-    found: Audit,
+    prepared: ModelBundle,
+    audit: Audit,
     config: TrainConfig,
     step: int,
 ) -> None:
-    model = module.model if isinstance(module, Tail) else module
+    model = module.model if isinstance(module, TrainableHead) else module
     vitral.weights.save(
         out / "model",
         model,  # type: ignore[arg-type]
         prepared.preprocess,
-        classes=found.dataset.classes if config.objective.LABELS else (),
+        classes=audit.dataset.classes if config.objective.LABELS else (),
         extra={
-            "model": _called(config, prepared.model.config),
+            "model": _model_label(config, prepared.model.config),
             "weights": config.weights,
             **prepared.origin,
             "step": step,
             "eval_views": config.eval_views,
-            "multi_label": found.dataset.multi_label,
+            "multi_label": audit.dataset.multi_label,
             "precision": config.loop.precision,
             "objective": config.objective.NAME,
         },

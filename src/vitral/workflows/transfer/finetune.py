@@ -17,25 +17,25 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vitral import config_io
-from vitral.data import DataSet
-from vitral.data.split import position, save
+from vitral.data import Dataset
+from vitral.data.split import hash_fraction, save
 from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.features import (
+    as_run,
     content_hash,
-    data_for,
-    file_key,
-    held_out_of,
-    run_of,
+    dataset_for,
+    held_out_split,
     say,
+    weights_file_hash,
 )
-from vitral.workflows.result_cache import Cells
+from vitral.workflows.result_cache import ResultCache
 from vitral.workflows.train import train
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is trained; made by `vitral.recipes.plan`."""
+class FinetunePlan:
+    """What is trained; made by `vitral.recipes.plan_finetuning`."""
 
     config: TrainConfig
     """Everything but the learning rate, the seed and the split."""
@@ -63,7 +63,7 @@ class Plan:
             raise ConfigError(f"`dev` must be a share inside 0..1: got {self.dev}.")
 
 
-class Training(NamedTuple):
+class FinetuneRun(NamedTuple):
     """One finished training."""
 
     lr: float
@@ -82,17 +82,17 @@ class Training(NamedTuple):
     """Whether it was trained now."""
 
 
-class Finetuned(NamedTuple):
+class FinetuneResult(NamedTuple):
     """The result of the protocol."""
 
-    plan: Plan
+    plan: FinetunePlan
     lr: float
     """The rate that was chosen."""
-    search: tuple[Training, ...]
+    search: tuple[FinetuneRun, ...]
     """One for each rate, measured on dev; empty where there was one rate."""
-    finals: tuple[Training, ...]
+    finals: tuple[FinetuneRun, ...]
     """One for each seed, measured on test."""
-    learned_from: int
+    num_train_images: int
     """Images of train, with val."""
 
     @property
@@ -118,12 +118,12 @@ class Finetuned(NamedTuple):
             "lr": self.lr,
             "accuracy": self.accuracy,
             "deviation": self.deviation,
-            "learned_from": self.learned_from,
+            "learned_from": self.num_train_images,
             "why": self.plan.why,
             "differs": list(self.plan.differs),
             "search": [one._asdict() for one in self.search],
             "finals": [one._asdict() for one in self.finals],
-            "plan": config_io.to_plain(self.plan),
+            "plan": config_io.to_dict(self.plan),
         }
 
     def lines(self) -> list[str]:
@@ -136,7 +136,9 @@ class Finetuned(NamedTuple):
             )
             lines.append(f"  lr {one.lr:<8g} dev  {found} of {one.n:,} images")
         if self.search:
-            lines.append(f"chosen: lr {self.lr:g}{_edge(self.lr, self.plan.lrs)}")
+            lines.append(
+                f"chosen: lr {self.lr:g}{_grid_edge_note(self.lr, self.plan.lrs)}"
+            )
         for one in self.finals:
             assert one.accuracy is not None
             assert one.interval is not None
@@ -150,19 +152,19 @@ class Finetuned(NamedTuple):
             spread = f"+- {100 * self.deviation:.1f} over {len(self.finals)} seeds"
         lines.append(
             f"finetune: {100 * self.accuracy:.1f} % ({spread}), learned from "
-            f"{self.learned_from:,} images"
+            f"{self.num_train_images:,} images"
         )
         return lines
 
 
 def finetune(
-    plan: Plan,
+    plan: FinetunePlan,
     out: str | Path,
     *,
     workers: int = 0,
     device: str = "auto",
     announce: Callable[[str], None] = say,
-) -> Finetuned:
+) -> FinetuneResult:
     """Choose the rate, train with it, measure; what `out` holds already is kept.
 
     The same call goes on where an interrupted one stopped: finished trainings are
@@ -178,43 +180,45 @@ def finetune(
         InterruptedRun: a signal arrived; a checkpoint was written.
     """
     weights = plan.config.weights
-    dataset = data_for(run_of(weights) or weights, plan.config.data)
-    held_out_of(dataset)
-    whole = everything(dataset)
-    trainings = _Trainings(plan, Path(out), file_key(weights), workers, device)
-    search: list[Training] = []
+    dataset = dataset_for(as_run(weights) or weights, plan.config.data)
+    held_out_split(dataset)
+    whole = merge_val_into_train(dataset)
+    trainings = _Runner(plan, Path(out), weights_file_hash(weights), workers, device)
+    search: list[FinetuneRun] = []
     lr = plan.lrs[0]
     if len(plan.lrs) > 1:
-        parted = with_dev(whole, plan.dev)
+        parted = split_dev(whole, plan.dev)
         for rate in plan.lrs:
             announce(f"finetune: lr {rate:g}, measured on dev")
-            search.append(trainings.one(parted, rate, plan.config.seed, "val"))
-        lr = _best(search)
+            search.append(trainings.run(parted, rate, plan.config.seed, "val"))
+        lr = _best_lr(search)
         announce(f"finetune: lr {lr:g} is the best on dev")
     finals = []
     for seed in range(plan.config.seed, plan.config.seed + plan.seeds):
         announce(f"finetune: lr {lr:g}, seed {seed}, on all of train")
-        finals.append(trainings.one(whole, lr, seed, "test"))
+        finals.append(trainings.run(whole, lr, seed, "test"))
         if finals[-1].accuracy is None:
             raise DivergedError(
                 f"Fine-tuning {weights} on {plan.config.data} with lr {lr:g} and seed "
                 f"{seed} diverged, although dev chose that rate: give smaller ones "
                 "with `--lrs`."
             )
-    return Finetuned(plan, lr, tuple(search), tuple(finals), len(whole.select("train")))
+    return FinetuneResult(
+        plan, lr, tuple(search), tuple(finals), len(whole.select("train"))
+    )
 
 
 @dataclass(frozen=True)
-class _Trainings:
+class _Runner:
     """Every training of one plan: a cell beside its run folder."""
 
-    plan: Plan
+    plan: FinetunePlan
     out: Path
     weights: str
     workers: int
     device: str
 
-    def one(self, dataset: DataSet, lr: float, seed: int, measured: str) -> Training:
+    def run(self, dataset: Dataset, lr: float, seed: int, split: str) -> FinetuneRun:
         """Train on `dataset`'s train and measure one split, or read it if it is there.
 
         A training that was begun goes on; one that diverged is not tried again.
@@ -229,24 +233,24 @@ class _Trainings:
             # At the end only: dev chooses the rate, and must not choose the step too.
             loop=replace(given.loop, eval_every=0),
         )
-        settings = config_io.to_plain(config)
+        settings = config_io.to_dict(config)
         # Where weights and data lie decides nothing; what they are does.
         about = {
             "settings": settings | {"weights": "", "data": ""},
             "weights": self.weights,
             "data": dataset.fingerprint(),
             "content": content_hash(dataset, dataset.examples) or "",
-            "measured": measured,
+            "measured": split,
         }
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        kind = "search" if measured == "val" else "final"
+        kind = "search" if split == "val" else "final"
         name = f"{kind}-lr{lr:g}-seed{seed}-{digest[:8]}"
-        cell = Cells(self.out / "cells").compute(
-            name, about, lambda: self._train(config, dataset, name, measured)
+        cell = ResultCache(self.out / "cells").get_or_compute(
+            name, about, lambda: self._train(config, dataset, name, split)
         )
         found = cell.result
         interval = found["interval"]
-        return Training(
+        return FinetuneRun(
             lr=lr,
             seed=seed,
             accuracy=found["accuracy"],
@@ -259,20 +263,20 @@ class _Trainings:
         )
 
     def _train(
-        self, config: TrainConfig, dataset: DataSet, name: str, measured: str
+        self, config: TrainConfig, dataset: Dataset, name: str, split: str
     ) -> dict[str, Any]:
         folder = self.out / "runs" / name
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "split.csv").is_file():
             save(dataset, folder / "split.csv")
-        number = len(dataset.select(measured))
+        number = len(dataset.select(split))
         try:
             run = train(
                 config, folder, resume=True, workers=self.workers, device=self.device
             )
         except DivergedError:
             return {"accuracy": None, "nll": None, "interval": None, "n": number}
-        result = run.metrics[measured]
+        result = run.metrics[split]
         return {
             "accuracy": result["top1"],
             "nll": result["nll"],
@@ -281,7 +285,7 @@ class _Trainings:
         }
 
 
-def _best(search: list[Training]) -> float:
+def _best_lr(search: list[FinetuneRun]) -> float:
     """The rate of the highest accuracy, then of the lowest loss, then the lowest."""
     found = [
         (-one.accuracy, one.nll or 0.0, one.lr)
@@ -297,7 +301,7 @@ def _best(search: list[Training]) -> float:
     return min(found)[2]
 
 
-def _edge(lr: float, lrs: tuple[float, ...]) -> str:
+def _grid_edge_note(lr: float, lrs: tuple[float, ...]) -> str:
     if lr == max(lrs):
         return ", the largest of the grid: a larger one may be better"
     if lr == min(lrs):
@@ -309,9 +313,9 @@ DEV_SEED = 0
 """Of the hash that says which images of train are dev."""
 
 
-def everything(dataset: DataSet) -> DataSet:
+def merge_val_into_train(dataset: Dataset) -> Dataset:
     """Train with val as train, and what is measured as test."""
-    held_out = held_out_of(dataset)
+    held_out = held_out_split(dataset)
     return replace(
         dataset,
         examples=tuple(
@@ -321,7 +325,7 @@ def everything(dataset: DataSet) -> DataSet:
     )
 
 
-def with_dev(dataset: DataSet, share: float) -> DataSet:
+def split_dev(dataset: Dataset, share: float) -> Dataset:
     """A share of train as val, by a hash of the path or group; groups never part.
 
     Raises:
@@ -329,7 +333,7 @@ def with_dev(dataset: DataSet, share: float) -> DataSet:
     """
     keys = {example.group or example.id for example in dataset.select("train")}
     # Another word than the id alone, which may have decided what is test.
-    order = sorted(keys, key=lambda key: position(DEV_SEED, f"dev {key}"))
+    order = sorted(keys, key=lambda key: hash_fraction(DEV_SEED, f"dev {key}"))
     number = max(1, round(share * len(order)))
     if number >= len(order):
         raise DataError(

@@ -8,7 +8,7 @@ from vitral.evaluation import Interval
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class TransferResult:
     """One cell: a number with its interval, or the reason why there is none."""
 
     weights: str
@@ -35,7 +35,7 @@ class Entry:
         low, high = self.interval
         return (
             f"{100 * self.accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f}), "
-            f"{_duration(self.seconds)}{'' if self.fresh else ', kept'}"
+            f"{_format_duration(self.seconds)}{'' if self.fresh else ', kept'}"
         )
 
 
@@ -46,9 +46,9 @@ class TransferTable:
     weights: tuple[str, ...]
     data: tuple[str, ...]
     protocols: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[TransferResult, ...]
 
-    def entry(self, weights: str, data: str, protocol: str) -> Entry:
+    def entry(self, weights: str, data: str, protocol: str) -> TransferResult:
         """One cell."""
         wanted = (weights, data, protocol)
         return next(
@@ -64,7 +64,7 @@ class TransferTable:
         return sum(there) / len(there) if len(there) == len(values) else None
 
     @property
-    def failed(self) -> tuple[Entry, ...]:
+    def failures(self) -> tuple[TransferResult, ...]:
         """The cells without a number."""
         return tuple(entry for entry in self.entries if entry.accuracy is None)
 
@@ -87,7 +87,7 @@ class TransferTable:
     def markdown(self) -> str:
         """One table for each protocol, and the reasons of what failed."""
         parts = []
-        rows, sets = _short(self.weights), _short(self.data)
+        rows, sets = _shorten_names(self.weights), _shorten_names(self.data)
         for protocol in self.protocols:
             cells = [["weights", *(sets[name] for name in self.data), "mean"]]
             for name in self.weights:
@@ -96,16 +96,19 @@ class TransferTable:
                 cells.append(
                     [
                         rows[name],
-                        *("failed" if e.accuracy is None else _cell(e) for e in found),
+                        *(
+                            "failed" if e.accuracy is None else _format_cell(e)
+                            for e in found
+                        ),
                         "-" if mean is None else f"{100 * mean:.1f}",
                     ]
                 )
             parts.append(
-                f"## {protocol}\n\n{_aligned(cells)}\n\n{self._note(protocol)}"
+                f"## {protocol}\n\n{_format_table(cells)}\n\n{self._note(protocol)}"
             )
-        if self.failed:
+        if self.failures:
             reasons: dict[str, list[str]] = {}
-            for e in self.failed:
+            for e in self.failures:
                 cell = f"{rows[e.weights]}, {sets[e.data]}, {e.protocol}"
                 reasons.setdefault(e.error, []).append(cell)
             lines = [f"- {'; '.join(cells)}: {why}" for why, cells in reasons.items()]
@@ -124,24 +127,24 @@ class TransferTable:
         return f"Test accuracy in %, in brackets {inside}; then the time it took."
 
 
-def _cell(entry: Entry) -> str:
+def _format_cell(entry: TransferResult) -> str:
     assert entry.accuracy is not None
     assert entry.interval is not None
     low, high = entry.interval
     return (
         f"{100 * entry.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f}) "
-        f"{_duration(entry.seconds)}"
+        f"{_format_duration(entry.seconds)}"
     )
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = seconds / 60
     return f"{minutes:.1f} min" if minutes < 60 else f"{minutes / 60:.1f} h"
 
 
-def _short(names: tuple[str, ...]) -> dict[str, str]:
+def _shorten_names(names: tuple[str, ...]) -> dict[str, str]:
     """The last word of each path, where no other has the same."""
     last = {name: Path(name).name or name for name in names}
     words = list(last.values())
@@ -150,7 +153,7 @@ def _short(names: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _aligned(cells: list[list[str]]) -> str:
+def _format_table(cells: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "| "

@@ -14,25 +14,25 @@ from typing import Any
 
 import vitral.data
 from vitral.atomic_io import write_atomic, write_json
-from vitral.data import DataSet
+from vitral.data import Dataset
 from vitral.errors import ConfigError, InterruptedRun, VitralError
 from vitral.evaluation import Interval
 from vitral.workflows.features import PROTOCOLS as PROBES
 from vitral.workflows.features import (
     SEEDS,
-    Material,
+    SplitFeatures,
+    as_run,
     content_hash,
-    data_for,
-    features_of,
-    file_key,
-    held_out_of,
-    rows_of,
-    run_of,
+    dataset_for,
+    extract_splits,
+    held_out_split,
+    run_probe,
     say,
+    weights_file_hash,
 )
-from vitral.workflows.result_cache import Cell, Cells
-from vitral.workflows.transfer.finetune import Plan, finetune
-from vitral.workflows.transfer.table import Entry, TransferTable
+from vitral.workflows.result_cache import CachedResult, ResultCache
+from vitral.workflows.transfer.finetune import FinetunePlan, finetune
+from vitral.workflows.transfer.table import TransferResult, TransferTable
 
 PROTOCOLS = (*PROBES, "finetune")
 SHOTS = (5,)
@@ -40,7 +40,7 @@ SHOTS = (5,)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Column:
+class ProtocolColumn:
     """One protocol with its settings."""
 
     name: str
@@ -57,7 +57,7 @@ def transfer(
     shots: Sequence[int] = SHOTS,
     k: int = 20,
     seed: int = 0,
-    plan: Callable[[str, str], Plan] | None = None,
+    plan: Callable[[str, str], FinetunePlan] | None = None,
     out: str | Path,
     cache: str | Path | None = None,
     workers: int = 0,
@@ -73,7 +73,8 @@ def transfer(
         shots: images per class, a column of `fewshot` each.
         k: neighbours of `knn`.
         seed: of the first draw of `fewshot`, and of `linear`.
-        plan: (weights, data) to how they are fine-tuned; `vitral.recipes.plan` is one.
+        plan: (weights, data) to how they are fine-tuned;
+        `vitral.recipes.plan_finetuning` is one.
             Needed for `finetune` alone.
         out: folder for the table, its cells and the runs of `finetune`.
         cache: where features are kept; None for the user's cache.
@@ -89,17 +90,17 @@ def transfer(
     if plan is None and "finetune" in protocols:
         raise ConfigError(
             "The protocol finetune needs `plan`, which says how: pass "
-            "`plan=vitral.recipes.plan`."
+            "`plan=vitral.recipes.plan_finetuning`."
         )
     out = Path(out)
     rows = [str(word) for word in dict.fromkeys(map(str, weights))]
     sets = vitral.data.expand(map(str, data))
-    work = _Work(out, plan, cache, workers, device, announce)
+    work = _TransferContext(out, plan, cache, workers, device, announce)
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for row in rows:
         for name in sets:
-            pair = _Pair(work, row, name)
+            pair = _WeightsDataPair(work, row, name)
             for column in columns:
                 entry = pair.entry(column)
                 announce(f"{row}, {name}, {column.name}: {entry}")
@@ -117,7 +118,7 @@ def transfer(
 
 def _columns(
     protocols: Sequence[str], shots: Sequence[int], k: int, seed: int
-) -> list[Column]:
+) -> list[ProtocolColumn]:
     columns = []
     for protocol in dict.fromkeys(protocols):
         settings: list[tuple[str, dict[str, Any]]]
@@ -137,38 +138,40 @@ def _columns(
                 f"`protocol` must be one of {', '.join(PROTOCOLS)}: got {protocol}."
             )
         columns += [
-            Column(name=name, protocol=protocol, settings=chosen)
+            ProtocolColumn(name=name, protocol=protocol, settings=chosen)
             for name, chosen in settings
         ]
     return columns
 
 
 @dataclass(frozen=True)
-class _Work:
+class _TransferContext:
     """What all cells of a table share."""
 
     out: Path
-    plan: Callable[[str, str], Plan] | None
+    plan: Callable[[str, str], FinetunePlan] | None
     cache: str | Path | None
     workers: int
     device: str
     announce: Callable[[str], None]
 
 
-class _Pair:
+class _WeightsDataPair:
     """Weights and data, opened when the first cell of theirs needs it."""
 
-    def __init__(self, work: _Work, weights: str, data: str) -> None:
-        self.work, self.weights, self.data = work, weights, data
-        self._about: dict[str, str] | None = None
-        self._dataset: DataSet | None = None
-        self._material: Material | None = None
+    def __init__(self, context: _TransferContext, weights: str, data: str) -> None:
+        self.context, self.weights, self.data = context, weights, data
+        self._inputs: dict[str, str] | None = None
+        self._dataset: Dataset | None = None
+        self._features: SplitFeatures | None = None
 
-    def entry(self, column: Column) -> Entry:
+    def entry(self, column: ProtocolColumn) -> TransferResult:
         """The cell of a column: kept, computed now, or the reason why there is none."""
-        empty = Entry(weights=self.weights, data=self.data, protocol=column.name)
+        empty = TransferResult(
+            weights=self.weights, data=self.data, protocol=column.name
+        )
         try:
-            cell = self._cell(column)
+            cell = self._get_or_compute(column)
         except (KeyboardInterrupt, InterruptedRun):
             raise
         except VitralError as error:
@@ -187,45 +190,45 @@ class _Pair:
             fresh=cell.fresh,
         )
 
-    def _cell(self, column: Column) -> Cell:
+    def _get_or_compute(self, column: ProtocolColumn) -> CachedResult:
         name = f"{_file_name(self.weights)}/{_file_name(self.data)}/{column.name}"
         if column.protocol == "finetune":
-            return self._finetuned(name)
+            return self._run_finetune(name)
         about = {
             **self._identity(),
             "protocol": column.protocol,
             "settings": column.settings,
             "draws": SEEDS if column.protocol == "fewshot" else 1,
         }
-        cells = Cells(self.work.out / "cells")
-        return cells.compute(name, about, lambda: self._probed(column))
+        cells = ResultCache(self.context.out / "cells")
+        return cells.get_or_compute(name, about, lambda: self._run_probe(column))
 
     def _identity(self) -> dict[str, str]:
         """What the weights and the data are, wherever they lie."""
-        if self._about is None:
-            key = file_key(self.weights)
-            dataset = data_for(run_of(self.weights) or self.weights, self.data)
-            held_out_of(dataset)
+        if self._inputs is None:
+            key = weights_file_hash(self.weights)
+            dataset = dataset_for(as_run(self.weights) or self.weights, self.data)
+            held_out_split(dataset)
             self._dataset = dataset
-            self._about = {
+            self._inputs = {
                 "weights": key,
                 "data": dataset.fingerprint(),
                 "content": content_hash(dataset, dataset.examples) or "",
             }
-        return self._about
+        return self._inputs
 
-    def _probed(self, column: Column) -> dict[str, Any]:
+    def _run_probe(self, column: ProtocolColumn) -> dict[str, Any]:
         assert self._dataset is not None
-        if self._material is None:
-            self._material = features_of(
+        if self._features is None:
+            self._features = extract_splits(
                 self.weights,
                 self._dataset,
-                folder=self.work.cache,
-                device=self.work.device,
-                workers=self.work.workers,
-                announce=self.work.announce,
+                folder=self.context.cache,
+                device=self.context.device,
+                workers=self.context.workers,
+                announce=self.context.announce,
             )
-        (row,) = rows_of(self._material, protocol=column.protocol, **column.settings)
+        (row,) = run_probe(self._features, protocol=column.protocol, **column.settings)
         values = [probe.accuracy for probe in row.probes]
         several = len(values) > 1
         interval = [min(values), max(values)] if several else row.probes[0].interval
@@ -237,8 +240,8 @@ class _Pair:
             "each": values,
         }
 
-    def _finetuned(self, name: str) -> Cell:
-        work = self.work
+    def _run_finetune(self, name: str) -> CachedResult:
+        work = self.context
         assert work.plan is not None
         plan = work.plan(self.weights, self.data)
         # Its trainings are the cells: all of them kept is the whole of it kept.
@@ -260,7 +263,7 @@ class _Pair:
             "n": found.finals[0].n,
         }
         seconds = round(sum(one.seconds for one in trainings), 2)
-        return Cell(result, seconds, any(one.fresh for one in trainings))
+        return CachedResult(result, seconds, any(one.fresh for one in trainings))
 
 
 def _file_name(word: str) -> str:

@@ -2,11 +2,18 @@
 
 from vitral.weights.layouts.facebook.timesformer import (
     FRAMES,
-    clips_of,
-    differing,
-    frames_of,
-    scheme_of,
-    structure,
+    detect_scheme,
+    find_differences,
+    inflate_config,
+    read_num_frames,
+    unsupported_structure,
 )
 
-__all__ = ["FRAMES", "clips_of", "differing", "frames_of", "scheme_of", "structure"]
+__all__ = [
+    "FRAMES",
+    "detect_scheme",
+    "find_differences",
+    "inflate_config",
+    "read_num_frames",
+    "unsupported_structure",
+]

@@ -14,20 +14,20 @@ from torch import Tensor
 from vitral.data import Preprocess
 from vitral.layers.position import ResizeMethod
 from vitral.models import ModelConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, with_names
 from vitral.weights.infer_config import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    depth_of,
-    drop,
-    heads_of,
+    count_blocks,
+    drop_reasons,
     imagenet_crop,
-    positions_of,
-    shape_of,
+    infer_num_heads,
+    infer_positions,
+    require_shape,
 )
-from vitral.weights.layouts.layout import Held, Layout, Written
-from vitral.weights.mapping import Rule, copy
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.mapping import TensorMapping, copy
 from vitral.weights.numerics import differences
 
 BACKBONES = (
@@ -52,9 +52,9 @@ DROPPED = {
 }
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether this is a training checkpoint, or has names of DINOv2's own."""
-    if "vitral" in opened.beside:
+    if "vitral" in opened.config_json:
         return False
     file = opened.file
     if _prefix(file):
@@ -65,7 +65,7 @@ def detect(opened: Opened) -> bool:
     return any(name in file for name in own)
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The encoder, without the parts of the pre-training."""
     notes = list(opened.notes)
     prefix = _prefix(opened.file)
@@ -73,7 +73,7 @@ def read(opened: Opened) -> Source:
         notes.append("the student of a training checkpoint, which has no teacher")
     file = with_names(opened.file, _plain_names(opened.file, prefix))
     config = vit_config(opened, file, notes)
-    made = rules(config)
+    made = mappings(config)
     known = {name for rule in made for name in rule.theirs}
     notes.append("images as for the published models of DINO and DINOv2 assumed")
     if config.reg_tokens == 0:
@@ -82,27 +82,27 @@ def read(opened: Opened) -> Source:
             "offset of a tenth of a patch, here there is none: the answers differ a "
             "little there"
         )
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=file,
         config=config,
-        rules=tuple(made),
-        preprocess=preprocess_of(config),
-        dropped=drop(file, DROPPED, known.__contains__),
+        mappings=tuple(made),
+        preprocess=default_preprocess(config),
+        dropped=drop_reasons(file, DROPPED, known.__contains__),
         notes=tuple(notes),
     )
 
 
-def vit_config(opened: Opened, file: TensorFile, notes: list[str]) -> ViTConfig:
+def vit_config(opened: LayoutInput, file: TensorFile, notes: list[str]) -> ViTConfig:
     """What the shapes say, with the numbers of DINO's own code."""
-    width, chans, rows, columns = shape_of(file, "patch_embed.proj.weight", 4)
-    depth = depth_of(file, r"blocks\.(\d+)\.")
+    width, chans, rows, columns = require_shape(file, "patch_embed.proj.weight", 4)
+    depth = count_blocks(file, r"blocks\.(\d+)\.")
     swiglu = "blocks.0.mlp.w3.weight" in file
     last = "w3" if swiglu else "fc2"
-    mlp_dim = shape_of(file, f"blocks.0.mlp.{last}.weight", 2)[1]
+    mlp_dim = require_shape(file, f"blocks.0.mlp.{last}.weight", 2)[1]
     registers = "register_tokens" in file
-    table = shape_of(file, "pos_embed", 3)[1]
-    grid = positions_of(opened, "pos_embed", table, (1,), notes).grid
+    table = require_shape(file, "pos_embed", 3)[1]
+    grid = infer_positions(opened, "pos_embed", table, (1,), notes).grid
     return ViTConfig(
         image_size=(grid.rows * rows, grid.columns * columns),
         patch_size=(rows, columns),
@@ -110,12 +110,12 @@ def vit_config(opened: Opened, file: TensorFile, notes: list[str]) -> ViTConfig:
         num_classes=0,
         embed_dim=width,
         depth=depth,
-        num_heads=heads_of(opened, width, depth, mlp_dim, notes),
+        num_heads=infer_num_heads(opened, width, depth, mlp_dim, notes),
         mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
-        reg_tokens=shape_of(file, "register_tokens", 3)[1] if registers else 0,
+        reg_tokens=require_shape(file, "register_tokens", 3)[1] if registers else 0,
         no_embed_reg=registers,
-        position_resize=_resize(registers),
+        position_resize=_resize_method(registers),
         qkv_bias="blocks.0.attn.qkv.bias" in file,
         proj_bias="blocks.0.attn.proj.bias" in file,
         init_values=1e-5 if "blocks.0.ls1.gamma" in file else None,
@@ -124,7 +124,7 @@ def vit_config(opened: Opened, file: TensorFile, notes: list[str]) -> ViTConfig:
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under the name of an unchunked backbone."""
     assert isinstance(config, ViTConfig)
     made = [
@@ -158,12 +158,12 @@ def rules(config: ModelConfig) -> list[Rule]:
     return made
 
 
-def preprocess_of(config: ViTConfig) -> Preprocess:
+def default_preprocess(config: ViTConfig) -> Preprocess:
     """The published evaluation: 256 pixels, of which the centre 224, bicubic."""
     return imagenet_crop(config.image_hw, 224 / 256)
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why DINOv2's code cannot be this model; empty if it can."""
     if type(config) is not ViTConfig:
         return "it has no such family of models"
@@ -193,28 +193,30 @@ def refuses(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def describe(held: Held) -> Written:
+def make_output(spec: ModelSpec) -> LayoutOutput:
     """The mask token that DINOv2's code wants, and what differs.
 
     Without LayerScale it is a backbone of the first DINO, whose code has no such token.
     """
-    config = held.config
+    config = spec.config
     assert isinstance(config, ViTConfig)
     notes, new = list[str](), dict[str, Tensor]()
     if config.init_values is not None:
         new["mask_token"] = torch.zeros(1, config.embed_dim)
         notes.append("the mask token is zeros: it takes part in the pre-training only")
-    notes += differences(config, "DINOv2's code", resize=_resize(config.reg_tokens > 0))
-    statistics = (held.preprocess.mean, held.preprocess.std)
+    notes += differences(
+        config, "DINOv2's code", resize=_resize_method(config.reg_tokens > 0)
+    )
+    statistics = (spec.preprocess.mean, spec.preprocess.std)
     if statistics != (IMAGENET_MEAN, IMAGENET_STD):
         notes.append(
             "DINOv2's code keeps no pre-processing with its weights and normalises by "
             "ImageNet's mean and deviation, which are not those of this model"
         )
-    return Written(new=new, notes=tuple(notes))
+    return LayoutOutput(new=new, notes=tuple(notes))
 
 
-def _resize(registers: bool) -> ResizeMethod:
+def _resize_method(registers: bool) -> ResizeMethod:
     """Models with registers were trained after their code learned to low-pass."""
     return "bicubic_antialias" if registers else "bicubic"
 
@@ -247,8 +249,8 @@ LAYOUT = Layout(
     container="safetensors",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

@@ -7,16 +7,16 @@ Fine-tuned files have timm's names alone and are read as such.
 from dataclasses import replace
 
 from vitral.models import ModelConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.infer_config import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    drop,
+    drop_reasons,
     imagenet_crop,
 )
-from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.timm import layout
-from vitral.weights.mapping import Rule
+from vitral.weights.mapping import TensorMapping
 from vitral.weights.numerics import differences
 
 DECODER = "decoder_embed.weight"
@@ -26,20 +26,20 @@ DROPPED = {
 }
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether there is an encoder in timm's names, and a decoder."""
     return (
         DECODER in opened.file
         and "patch_embed.proj.weight" in opened.file
-        and "vitral" not in opened.beside
+        and "vitral" not in opened.config_json
     )
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The encoder, as a model that gives features."""
     notes = list(opened.notes)
     config = replace(layout.vit_config(opened, notes), position_resize="bicubic")
-    made = layout.rules(config)
+    made = layout.mappings(config)
     known = {rule.ours for rule in made}
     notes.append(
         "the class token is taken as the features, as the authors' linear probe does; "
@@ -47,23 +47,23 @@ def read(opened: Opened) -> Source:
         "`norm_after_pool=True`)"
     )
     notes.append("images as in the authors' evaluation assumed: the file does not say")
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(made),
+        mappings=tuple(made),
         preprocess=imagenet_crop(config.image_hw, 224 / 256),
-        dropped=drop(opened.file, DROPPED, known.__contains__),
+        dropped=drop_reasons(opened.file, DROPPED, known.__contains__),
         notes=tuple(notes),
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor of the encoder, under timm's name."""
-    return layout.rules(config)
+    return layout.mappings(config)
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why the authors' encoder cannot be this model; empty if it can."""
     if type(config) is not ViTConfig:
         return "it has no such family of models"
@@ -100,20 +100,20 @@ def refuses(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def describe(held: Held) -> Written:
+def make_output(spec: ModelSpec) -> LayoutOutput:
     """What whoever loads the file must know."""
-    assert isinstance(held.config, ViTConfig)
+    assert isinstance(spec.config, ViTConfig)
     notes = [
-        *differences(held.config, "the authors' code", resize="bicubic"),
+        *differences(spec.config, "the authors' code", resize="bicubic"),
         "the encoder alone: drawing hidden patches, and pre-training on, need the "
         "decoder as well",
     ]
-    if (held.preprocess.mean, held.preprocess.std) != (IMAGENET_MEAN, IMAGENET_STD):
+    if (spec.preprocess.mean, spec.preprocess.std) != (IMAGENET_MEAN, IMAGENET_STD):
         notes.append(
             "the authors' code keeps no pre-processing with its weights and normalises "
             "by ImageNet's mean and deviation, which are not those of this model"
         )
-    return Written(notes=tuple(notes))
+    return LayoutOutput(notes=tuple(notes))
 
 
 LAYOUT = Layout(
@@ -122,8 +122,8 @@ LAYOUT = Layout(
     container="safetensors",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

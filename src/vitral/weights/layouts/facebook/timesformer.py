@@ -11,12 +11,12 @@ from typing import Any
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, Scheme, TimeSformerConfig, ViTConfig
 from vitral.models.registry import tensor_shapes
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, with_names
-from vitral.weights.infer_config import shape_of
-from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.infer_config import require_shape
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.timm import layout
-from vitral.weights.mapping import Rule, copy
+from vitral.weights.mapping import TensorMapping, copy
 from vitral.weights.numerics import differences
 
 PREFIX = "model."
@@ -26,44 +26,44 @@ FRAMES = 8
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether these are the names, after `model.` or not."""
     file = opened.file
-    if "vitral" in opened.beside:
+    if "vitral" in opened.config_json:
         return False
     return f"{PREFIX}{STEM}" in file or (STEM in file and TIME in file)
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The model that the shapes describe."""
     notes, file = list(opened.notes), opened.file
     if f"{PREFIX}{STEM}" in file:
         inside = [name for name in file.names() if name.startswith(PREFIX)]
         file = with_names(file, {name.removeprefix(PREFIX): name for name in inside})
-    config = config_of(replace(opened, file=file), notes)
+    config = read_config(replace(opened, file=file), notes)
     notes.append(
         "frames as in the released evaluation assumed: shorter side to the size, "
         "bilinear, mean 0.45, deviation 0.225 (models of Something-Something V2 seem "
         "to want blue, green, red)"
     )
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=file,
         config=config,
-        rules=tuple(copy(name) for name in tensor_shapes(config)),
-        preprocess=preprocess_of(config),
+        mappings=tuple(copy(name) for name in tensor_shapes(config)),
+        preprocess=default_preprocess(config),
         notes=tuple(notes),
     )
 
 
-def config_of(opened: Opened, notes: list[str]) -> TimeSformerConfig:
+def read_config(opened: LayoutInput, notes: list[str]) -> TimeSformerConfig:
     """Sizes from the shapes; how positions are resized, as the released code does."""
-    scheme = scheme_of(opened.file, TIME, "blocks.0.temporal_fc.weight")
+    scheme = detect_scheme(opened.file, TIME, "blocks.0.temporal_fc.weight")
     image = layout.vit_config(opened, notes)
-    return clips_of(image, scheme, frames_of(opened.file, TIME, notes))
+    return inflate_config(image, scheme, read_num_frames(opened.file, TIME, notes))
 
 
-def scheme_of(file: TensorFile, time: str, temporal: str) -> Scheme:
+def detect_scheme(file: TensorFile, time: str, temporal: str) -> Scheme:
     """Which of the three schemes has these tensors.
 
     Args:
@@ -75,15 +75,17 @@ def scheme_of(file: TensorFile, time: str, temporal: str) -> Scheme:
     return "joint" if time in file else "space"
 
 
-def frames_of(file: TensorFile, time: str, notes: list[str]) -> int:
+def read_num_frames(file: TensorFile, time: str, notes: list[str]) -> int:
     """Rows of the table of time positions; the usual number where there is none."""
     if time in file:
-        return shape_of(file, time, 3)[1]
+        return require_shape(file, time, 3)[1]
     notes.append(f"clips of {FRAMES} frames assumed: with space attention any will do")
     return FRAMES
 
 
-def clips_of(image: ViTConfig, scheme: Scheme, num_frames: int) -> TimeSformerConfig:
+def inflate_config(
+    image: ViTConfig, scheme: Scheme, num_frames: int
+) -> TimeSformerConfig:
     """The model for clips that the published codes make of such an image model."""
     fields: dict[str, Any] = {
         field.name: getattr(image, field.name) for field in dataclasses.fields(image)
@@ -92,12 +94,12 @@ def clips_of(image: ViTConfig, scheme: Scheme, num_frames: int) -> TimeSformerCo
     return TimeSformerConfig(**fields, num_frames=num_frames, scheme=scheme)
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under the published name."""
     return [copy(name, f"{PREFIX}{name}") for name in tensor_shapes(config)]
 
 
-def preprocess_of(config: ModelConfig) -> Preprocess:
+def default_preprocess(config: ModelConfig) -> Preprocess:
     """The released evaluation's centre crop."""
     return Preprocess(
         image_size=config.image_hw,
@@ -108,9 +110,9 @@ def preprocess_of(config: ModelConfig) -> Preprocess:
     )
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why the released code cannot be this model; empty if it can."""
-    reason = structure(config)
+    reason = unsupported_structure(config)
     if reason:
         return reason
     assert isinstance(config, TimeSformerConfig)
@@ -118,7 +120,7 @@ def refuses(config: ModelConfig) -> str:
     return "" if square else "its position tables are those of square grids"
 
 
-def structure(config: ModelConfig) -> str:
+def unsupported_structure(config: ModelConfig) -> str:
     """Why neither the released code nor transformers' has such a model."""
     if not isinstance(config, TimeSformerConfig):
         return "it is for TimeSformers alone"
@@ -152,20 +154,20 @@ def structure(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def describe(held: Held) -> Written:
+def make_output(spec: ModelSpec) -> LayoutOutput:
     """What whoever loads the file must know."""
-    config, preprocess = held.config, held.preprocess
+    config, preprocess = spec.config, spec.preprocess
     assert isinstance(config, TimeSformerConfig)
-    notes = differing(config, "the released code")
+    notes = find_differences(config, "the released code")
     if (preprocess.mean, preprocess.std) != (MEAN, STD):
         notes.append(
             "the released code keeps no pre-processing with its weights and normalises "
             "by 0.45 and 0.225, which are not those of this model"
         )
-    return Written(notes=tuple(notes))
+    return LayoutOutput(notes=tuple(notes))
 
 
-def differing(config: TimeSformerConfig, whose: str, **known: None) -> list[str]:
+def find_differences(config: TimeSformerConfig, whose: str, **known: None) -> list[str]:
     """Where the numbers of a published code differ from the model's."""
     notes = differences(config, whose, resize="nearest", **known)
     if config.time_resize != "nearest" and config.has_time_positions:
@@ -182,8 +184,8 @@ LAYOUT = Layout(
     container="safetensors",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

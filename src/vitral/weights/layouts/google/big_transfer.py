@@ -6,52 +6,52 @@ the TensorFlow models that the weights come from.
 
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, ResNetConfig
-from vitral.weights.checkpoint_facts import Opened, Source
-from vitral.weights.infer_config import rows_or_zero, shape_of
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.infer_config import require_shape, rows_or_zero
 from vitral.weights.layouts import resnet_shapes
-from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.resnet_shapes import (
     Numerics,
-    image_size_of,
-    units_of,
-    width_facts,
+    count_units,
+    infer_image_size,
+    read_width_fields,
 )
-from vitral.weights.mapping import Rule, convolution, copy
+from vitral.weights.mapping import TensorMapping, convolution, copy
 
 CONV = "standardized_conv2d/kernel"
 ROOT = f"resnet/root_block/{CONV}"
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-10, std_eps_at="variance")
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether the first convolution has this project's name."""
     return ROOT in opened.file
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The BiT ResNet that the arrays describe."""
     notes = list(opened.notes)
-    _, _, chans, width = shape_of(opened.file, ROOT, 4)
-    units = units_of(opened.file, r"resnet/block(\d+)/unit(\d+)/", 1)
+    _, _, chans, width = require_shape(opened.file, ROOT, 4)
+    units = count_units(opened.file, r"resnet/block(\d+)/unit(\d+)/", 1)
     config = ResNetConfig(
-        image_size=image_size_of(opened, units, None, notes),
+        image_size=infer_image_size(opened, units, None, notes),
         in_chans=chans,
         num_classes=rows_or_zero(opened.file, "resnet/head/conv2d/bias", 1),
         units=units,
-        **width_facts(opened.file, ROOT, width),
+        **read_width_fields(opened.file, ROOT, width),
     )
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(rules(config)),
+        mappings=tuple(mappings(config)),
         # Evaluation of the project: resized directly to the size, x 2 - 1.
         preprocess=Preprocess(image_size=config.image_hw),
         notes=tuple(notes),
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under this project's name."""
     assert isinstance(config, ResNetConfig)
     found = [convolution("stem.conv.weight", ROOT)]
@@ -76,20 +76,20 @@ def rules(config: ModelConfig) -> list[Rule]:
     return found
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why that code cannot be this model; empty if it can."""
     if not isinstance(config, ResNetConfig):
         return "its ResNets are all that it has"
-    return resnet_shapes.structure(config, "fixed")
+    return resnet_shapes.unsupported_structure(config, "fixed")
 
 
-def describe(held: Held) -> Written:
-    assert isinstance(held.config, ResNetConfig)
-    notes = resnet_shapes.differences(held.config, NUMERICS, "the official code")
-    return Written(notes=notes)
+def make_output(spec: ModelSpec) -> LayoutOutput:
+    assert isinstance(spec.config, ResNetConfig)
+    notes = resnet_shapes.differences(spec.config, NUMERICS, "the official code")
+    return LayoutOutput(notes=notes)
 
 
-def _norm(ours: str, theirs: str) -> list[Rule]:
+def _norm(ours: str, theirs: str) -> list[TensorMapping]:
     return [
         copy(f"{ours}.weight", f"{theirs}/group_norm/gamma"),
         copy(f"{ours}.bias", f"{theirs}/group_norm/beta"),
@@ -102,7 +102,7 @@ LAYOUT = Layout(
     container="npz",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
 )

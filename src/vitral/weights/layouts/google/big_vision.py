@@ -6,58 +6,58 @@ Pooling is by class token, by mean or by attention (arXiv 2106.04560).
 
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts.google import flax_names
-from vitral.weights.layouts.layout import Held, Layout, Written
-from vitral.weights.mapping import Rule
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.mapping import TensorMapping
 
 FIRST = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
 PREFIXES = ("params/", "")
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether the first block has this project's names, and no posembed_input."""
     return _style(opened) is not None
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The Vision Transformer that the arrays describe."""
     style = _style(opened)
     assert style is not None
     notes = list(opened.notes)
-    facts = flax_names.vit_facts(opened, style, notes)
+    facts = flax_names.read_vit_fields(opened, style, notes)
     config = ViTConfig(**facts, no_embed_class=facts["class_token"])
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(flax_names.vit_rules(config, style)),
+        mappings=tuple(flax_names.vit_mappings(config, style)),
         preprocess=Preprocess(image_size=config.image_hw),
         notes=tuple(notes),
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under this project's name."""
     assert isinstance(config, ViTConfig)
-    return flax_names.vit_rules(config, flax_names.BIG_VISION)
+    return flax_names.vit_mappings(config, flax_names.BIG_VISION)
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why that code cannot be this model; empty if it can."""
     if type(config) is not ViTConfig:
         return "its ViT is all that vitral writes for it"
     if config.position not in ("learned_1d", "sincos_2d"):
         return "it learns one position a patch, or has fixed ones"
-    return flax_names.refuses(config)
+    return flax_names.unsupported_reason(config)
 
 
-def describe(held: Held) -> Written:
-    assert isinstance(held.config, ViTConfig)
-    return Written(notes=flax_names.numerics(held.config))
+def make_output(spec: ModelSpec) -> LayoutOutput:
+    assert isinstance(spec.config, ViTConfig)
+    return LayoutOutput(notes=flax_names.numerics(spec.config))
 
 
-def _style(opened: Opened) -> flax_names.Style | None:
+def _style(opened: LayoutInput) -> flax_names.Style | None:
     for prefix in PREFIXES:
         there = f"{prefix}{FIRST}" in opened.file
         if there and f"{prefix}{flax_names.OLD.pos_embed}" not in opened.file:
@@ -71,8 +71,8 @@ LAYOUT = Layout(
     container="npz",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="without",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="without",
 )

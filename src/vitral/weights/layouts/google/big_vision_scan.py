@@ -10,32 +10,32 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vitral.weights.checkpoint_facts import Opened, Source
-from vitral.weights.files import Entry, TensorFile
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.files import TensorFile, TensorInfo
 from vitral.weights.layouts.google import big_vision
 
 BLOCKS = "Transformer/encoderblock/"
 NUMBERED = re.compile(r"(.*Transformer/encoderblock)_(\d+)(/.*)")
 
 
-class Unstacked(TensorFile):
+class UnstackedFile(TensorFile):
     """A file with stacked blocks, seen as if every block had its own arrays."""
 
     def __init__(self, file: TensorFile) -> None:
         self._file = file
         self._last: tuple[str, Tensor] | None = None
         self._names: dict[str, tuple[str, int | None]] = {}
-        entries: dict[str, Entry] = {}
+        entries: dict[str, TensorInfo] = {}
         for name in file.names():
             shape, dtype = file.shape(name), file.dtype(name)
             if BLOCKS in name and shape:
                 for layer in range(shape[0]):
                     numbered = name.replace(BLOCKS, f"{BLOCKS[:-1]}_{layer}/")
                     self._names[numbered] = (name, layer)
-                    entries[numbered] = Entry(shape[1:], dtype)
+                    entries[numbered] = TensorInfo(shape[1:], dtype)
             else:
                 self._names[name] = (name, None)
-                entries[name] = Entry(shape, dtype)
+                entries[name] = TensorInfo(shape, dtype)
         super().__init__(file.path, entries, file.metadata)
         self.format = file.format
 
@@ -48,15 +48,15 @@ class Unstacked(TensorFile):
         return self._last[1][layer]
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether the blocks are stacked, and otherwise have big_vision's names."""
     stacked = any(BLOCKS in name for name in opened.file.names())
-    return stacked and big_vision.detect(_unstacked(opened))
+    return stacked and big_vision.detect(_unstack(opened))
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The Vision Transformer that the arrays describe."""
-    return replace(big_vision.read(_unstacked(opened)), layout=LAYOUT.title)
+    return replace(big_vision.read(_unstack(opened)), layout=LAYOUT.title)
 
 
 def pack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -74,8 +74,8 @@ def pack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return whole
 
 
-def _unstacked(opened: Opened) -> Opened:
-    return replace(opened, file=Unstacked(opened.file))
+def _unstack(opened: LayoutInput) -> LayoutInput:
+    return replace(opened, file=UnstackedFile(opened.file))
 
 
 LAYOUT = replace(

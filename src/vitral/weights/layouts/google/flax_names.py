@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 
 from vitral.layers import Grid
 from vitral.models import ViTConfig
-from vitral.weights.checkpoint_facts import Opened
-from vitral.weights.infer_config import depth_of, positions_of, rows_or_zero, shape_of
+from vitral.weights.checkpoint_facts import LayoutInput
+from vitral.weights.infer_config import (
+    count_blocks,
+    infer_positions,
+    require_shape,
+    rows_or_zero,
+)
 from vitral.weights.mapping import (
-    Rule,
+    TensorMapping,
     convolution,
     copy,
     flax_heads,
@@ -48,7 +53,7 @@ NEWER = OLD._replace(
 BIG_VISION = NEWER._replace(prefix="params/", pos_embed="pos_embedding")
 
 
-def vit_rules(config: ViTConfig, style: Style) -> list[Rule]:
+def vit_mappings(config: ViTConfig, style: Style) -> list[TensorMapping]:
     """Every tensor of a Vision Transformer."""
     head_dim = config.attention_dim // config.num_heads
     found = [
@@ -71,20 +76,22 @@ def vit_rules(config: ViTConfig, style: Style) -> list[Rule]:
     return found
 
 
-def vit_facts(opened: Opened, style: Style, notes: list[str]) -> dict[str, Any]:
+def read_vit_fields(
+    opened: LayoutInput, style: Style, notes: list[str]
+) -> dict[str, Any]:
     """Fields of ViTConfig that the shapes of a file tell."""
     file, prefix = opened.file, style.prefix
-    rows, columns, chans, width = shape_of(file, f"{prefix}embedding/kernel", 4)
+    rows, columns, chans, width = require_shape(file, f"{prefix}embedding/kernel", 4)
     blocks = f"{prefix}Transformer/encoderblock_"
-    query = shape_of(file, f"{blocks}0/{style.attention}/query/kernel", 3)
-    hidden = shape_of(file, f"{blocks}0/{style.mlp}/Dense_0/kernel", 2)[1]
+    query = require_shape(file, f"{blocks}0/{style.attention}/query/kernel", 3)
+    hidden = require_shape(file, f"{blocks}0/{style.mlp}/Dense_0/kernel", 2)[1]
     class_token = f"{prefix}cls" in file
     table = prefix + style.pos_embed
     facts: dict[str, Any] = {
         "patch_size": (rows, columns),
         "in_chans": chans,
         "embed_dim": width,
-        "depth": depth_of(file, rf"{blocks}(\d+)/"),
+        "depth": count_blocks(file, rf"{blocks}(\d+)/"),
         "num_heads": query[1],
         "head_dim": 0 if query[1] * query[2] == width else query[2],
         "mlp_dim": hidden,
@@ -96,10 +103,10 @@ def vit_facts(opened: Opened, style: Style, notes: list[str]) -> dict[str, Any]:
     if f"{prefix}MAPHead_0/probe" in file:
         facts["global_pool"] = "map"
     if table in file:
-        length = shape_of(file, table, 3)[1]
+        length = require_shape(file, table, 3)[1]
         top = style.pos_embed == BIG_VISION.pos_embed
         own = (0 if top else int(class_token),)
-        grid, _ = positions_of(opened, table, length, own, notes)
+        grid, _ = infer_positions(opened, table, length, own, notes)
     else:
         facts["position"] = "sincos_2d"
         grid = opened.grid or Grid(14, 14)
@@ -111,7 +118,7 @@ def vit_facts(opened: Opened, style: Style, notes: list[str]) -> dict[str, Any]:
     return facts
 
 
-def refuses(config: ViTConfig) -> str:
+def unsupported_reason(config: ViTConfig) -> str:
     """Why these projects' code cannot be this model; empty if it can."""
     reasons = {
         "it has no register tokens": config.reg_tokens > 0,
@@ -148,7 +155,7 @@ def numerics(config: ViTConfig) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _block(number: int, style: Style, head_dim: int) -> list[Rule]:
+def _block(number: int, style: Style, head_dim: int) -> list[TensorMapping]:
     ours, theirs = (
         f"blocks.{number}",
         f"{style.prefix}Transformer/encoderblock_{number}",
@@ -164,7 +171,7 @@ def _block(number: int, style: Style, head_dim: int) -> list[Rule]:
     ]
 
 
-def _map_head(style: Style, head_dim: int) -> list[Rule]:
+def _map_head(style: Style, head_dim: int) -> list[TensorMapping]:
     theirs = f"{style.prefix}MAPHead_0"
     attention = f"{theirs}/MultiHeadDotProductAttention_0"
     return [
@@ -178,7 +185,9 @@ def _map_head(style: Style, head_dim: int) -> list[Rule]:
     ]
 
 
-def _attention(ours: str, theirs: str, head_dim: int, *parts: str) -> list[Rule]:
+def _attention(
+    ours: str, theirs: str, head_dim: int, *parts: str
+) -> list[TensorMapping]:
     return [
         flax_heads(
             f"{ours}.{mine}", [f"{theirs}/{part}/{kind}" for part in parts], head_dim
@@ -187,21 +196,21 @@ def _attention(ours: str, theirs: str, head_dim: int, *parts: str) -> list[Rule]
     ]
 
 
-def _mlp(ours: str, theirs: str) -> list[Rule]:
+def _mlp(ours: str, theirs: str) -> list[TensorMapping]:
     return [
         *_dense(f"{ours}.fc1", f"{theirs}/Dense_0"),
         *_dense(f"{ours}.fc2", f"{theirs}/Dense_1"),
     ]
 
 
-def _dense(ours: str, theirs: str) -> list[Rule]:
+def _dense(ours: str, theirs: str) -> list[TensorMapping]:
     return [
         transpose(f"{ours}.weight", f"{theirs}/kernel"),
         copy(f"{ours}.bias", f"{theirs}/bias"),
     ]
 
 
-def _norm(ours: str, theirs: str) -> list[Rule]:
+def _norm(ours: str, theirs: str) -> list[TensorMapping]:
     return [
         copy(f"{ours}.weight", f"{theirs}/scale"),
         copy(f"{ours}.bias", f"{theirs}/bias"),

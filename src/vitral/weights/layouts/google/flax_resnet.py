@@ -6,24 +6,30 @@ counted from 1 there, and the norms of its oldest files have shape (1, 1, 1, cha
 
 from typing import Any
 
-from vitral.layers.bottleneck import stride_of
+from vitral.layers.bottleneck import total_stride
 from vitral.models import HybridConfig
-from vitral.weights.checkpoint_facts import Opened
-from vitral.weights.infer_config import shape_of
+from vitral.weights.checkpoint_facts import LayoutInput
+from vitral.weights.infer_config import require_shape
 from vitral.weights.layouts import resnet_shapes
-from vitral.weights.layouts.resnet_shapes import Numerics, units_of, width_facts
-from vitral.weights.mapping import Rule, convolution, reshape
+from vitral.weights.layouts.resnet_shapes import (
+    Numerics,
+    count_units,
+    read_width_fields,
+)
+from vitral.weights.mapping import TensorMapping, convolution, reshape
 
 ROOT = "conv_root/kernel"
 NUMERICS = Numerics(group_norm_eps=1e-6, std_eps=1e-5, std_eps_at="deviation")
 
 
-def detect(opened: Opened, prefix: str) -> bool:
+def detect(opened: LayoutInput, prefix: str) -> bool:
     """Whether there is a ResNet before the patches."""
     return f"{prefix}{ROOT}" in opened.file
 
 
-def facts(opened: Opened, prefix: str, encoder: dict[str, Any]) -> dict[str, Any]:
+def read_fields(
+    opened: LayoutInput, prefix: str, encoder: dict[str, Any]
+) -> dict[str, Any]:
     """Fields of HybridConfig.
 
     Args:
@@ -31,9 +37,9 @@ def facts(opened: Opened, prefix: str, encoder: dict[str, Any]) -> dict[str, Any
             ResNet's map.
     """
     root = f"{prefix}{ROOT}"
-    _, _, chans, width = shape_of(opened.file, root, 4)
-    units = units_of(opened.file, rf"{prefix}block(\d+)/unit(\d+)/", 1)
-    stride = stride_of(units)
+    _, _, chans, width = require_shape(opened.file, root, 4)
+    units = count_units(opened.file, rf"{prefix}block(\d+)/unit(\d+)/", 1)
+    stride = total_stride(units)
     pixels = {
         name: tuple(side * stride for side in encoder[name])
         for name in ("patch_size", "image_size")
@@ -43,11 +49,11 @@ def facts(opened: Opened, prefix: str, encoder: dict[str, Any]) -> dict[str, Any
         **pixels,
         "in_chans": chans,
         "units": units,
-        **width_facts(opened.file, root, width),
+        **read_width_fields(opened.file, root, width),
     }
 
 
-def rules(config: HybridConfig, prefix: str) -> list[Rule]:
+def mappings(config: HybridConfig, prefix: str) -> list[TensorMapping]:
     """Every tensor of the ResNet."""
     backbone = "patch_embed.backbone"
     stem = f"{backbone}.stem" if config.units else backbone
@@ -71,9 +77,9 @@ def rules(config: HybridConfig, prefix: str) -> list[Rule]:
     return found
 
 
-def refuses(config: HybridConfig) -> str:
+def unsupported_reason(config: HybridConfig) -> str:
     """Why that code cannot be this ResNet; empty if it can."""
-    return resnet_shapes.structure(config, "same")
+    return resnet_shapes.unsupported_structure(config, "same")
 
 
 def numerics(config: HybridConfig) -> tuple[str, ...]:
@@ -81,7 +87,7 @@ def numerics(config: HybridConfig) -> tuple[str, ...]:
     return resnet_shapes.differences(config, NUMERICS, "the official code")
 
 
-def _norm(ours: str, theirs: str, width: int) -> list[Rule]:
+def _norm(ours: str, theirs: str, width: int) -> list[TensorMapping]:
     now, old = (width,), (1, 1, 1, width)
     return [
         reshape(f"{ours}.weight", f"{theirs}/scale", now, now, old),

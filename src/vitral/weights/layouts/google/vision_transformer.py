@@ -7,77 +7,79 @@ corner to corner.
 
 from vitral.data import Preprocess
 from vitral.models import HybridConfig, ModelConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts.google import flax_names, flax_resnet
-from vitral.weights.layouts.layout import Held, Layout, Written
-from vitral.weights.mapping import Rule
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.mapping import TensorMapping
 
 OPTIMIZER = "opt/target/"
 """Before every name in files that were saved with their optimizer."""
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether the stem and the first block have this project's names."""
     return _style(opened) is not None
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The Vision Transformer or the hybrid that the arrays describe."""
     style = _style(opened)
     assert style is not None
     notes = list(opened.notes)
-    facts = flax_names.vit_facts(opened, style, notes)
+    facts = flax_names.read_vit_fields(opened, style, notes)
     config: ViTConfig
     if flax_resnet.detect(opened, style.prefix):
-        config = HybridConfig(**flax_resnet.facts(opened, style.prefix, facts))
+        config = HybridConfig(**flax_resnet.read_fields(opened, style.prefix, facts))
     else:
         config = ViTConfig(**facts)
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(_rules(config, style)),
+        mappings=tuple(_mappings(config, style)),
         preprocess=Preprocess(image_size=config.image_hw),
         notes=tuple(notes),
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under the names of the published files."""
     assert isinstance(config, ViTConfig)
-    return _rules(config, flax_names.OLD)
+    return _mappings(config, flax_names.OLD)
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why that code cannot be this model; empty if it can."""
     if type(config) not in (ViTConfig, HybridConfig):
         return "its ViT and its hybrids are all that it has"
     assert isinstance(config, ViTConfig)
-    if isinstance(config, HybridConfig) and (reason := flax_resnet.refuses(config)):
+    if isinstance(config, HybridConfig) and (
+        reason := flax_resnet.unsupported_reason(config)
+    ):
         return reason
     if config.position not in ("learned_1d",):
         return "it learns one position a patch"
     if config.global_pool == "map":
         return "it has no attention pooling"
-    return flax_names.refuses(config)
+    return flax_names.unsupported_reason(config)
 
 
-def describe(held: Held) -> Written:
-    assert isinstance(held.config, ViTConfig)
-    notes = flax_names.numerics(held.config)
-    if isinstance(held.config, HybridConfig):
-        notes += flax_resnet.numerics(held.config)
-    return Written(notes=notes)
+def make_output(spec: ModelSpec) -> LayoutOutput:
+    assert isinstance(spec.config, ViTConfig)
+    notes = flax_names.numerics(spec.config)
+    if isinstance(spec.config, HybridConfig):
+        notes += flax_resnet.numerics(spec.config)
+    return LayoutOutput(notes=notes)
 
 
-def _rules(config: ViTConfig, style: flax_names.Style) -> list[Rule]:
-    found = flax_names.vit_rules(config, style)
+def _mappings(config: ViTConfig, style: flax_names.Style) -> list[TensorMapping]:
+    found = flax_names.vit_mappings(config, style)
     if isinstance(config, HybridConfig):
-        found += flax_resnet.rules(config, style.prefix)
+        found += flax_resnet.mappings(config, style.prefix)
     return found
 
 
-def _style(opened: Opened) -> flax_names.Style | None:
+def _style(opened: LayoutInput) -> flax_names.Style | None:
     for prefix in ("", OPTIMIZER):
         for style in (flax_names.OLD, flax_names.NEWER):
             first = f"{prefix}Transformer/encoderblock_0/{style.attention}/query/kernel"
@@ -92,8 +94,8 @@ LAYOUT = Layout(
     container="npz",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitral.errors import WeightsError
-from vitral.layers.bottleneck import stride_of
+from vitral.layers.bottleneck import total_stride
 from vitral.models import ModelConfig, ResNetConfig
-from vitral.weights.checkpoint_facts import Opened, Source
-from vitral.weights.infer_config import rows_or_zero, shape_of
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.infer_config import require_shape, rows_or_zero
 from vitral.weights.layouts import resnet_shapes
 from vitral.weights.layouts.huggingface import preprocessor
-from vitral.weights.layouts.huggingface.vit import classes_in
-from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.huggingface.vit import read_classes
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.resnet_shapes import (
     Numerics,
-    image_size_of,
-    units_of,
-    width_facts,
+    count_units,
+    infer_image_size,
+    read_width_fields,
 )
-from vitral.weights.mapping import Rule, copy, reshape
+from vitral.weights.mapping import TensorMapping, copy, reshape
 
 STEM = "embedder.convolution.weight"
 HEAD = "classifier.1"
 PREFIXES = ("bit.", "")
 """Before every name but the head's: with a head, and without."""
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
-WANTED: dict[str, tuple[Any, str]] = {
+EXPECTED_FIELDS: dict[str, tuple[Any, str]] = {
     "layer_type": ("preactivation", "units that are activated after their sum"),
     "global_padding": (None, "another padding of the convolutions"),
     "embedding_dynamic_padding": (False, "another padding of the maximum at the stem"),
@@ -37,12 +37,12 @@ WANTED: dict[str, tuple[Any, str]] = {
 """Fields of config.json that decide the function: what BiT has, and what else is."""
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether the first convolution has Hugging Face's name."""
     return _prefix(opened) is not None
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The BiT ResNet that the tensors and config.json describe.
 
     Raises:
@@ -50,51 +50,53 @@ def read(opened: Opened) -> Source:
     """
     prefix = _prefix(opened)
     assert prefix is not None
-    notes, beside, file = list(opened.notes), opened.beside, opened.file
-    units = units_of(file, rf"{prefix}encoder\.stages\.(\d+)\.layers\.(\d+)\.", 0)
+    notes, beside, file = list(opened.notes), opened.config_json, opened.file
+    units = count_units(file, rf"{prefix}encoder\.stages\.(\d+)\.layers\.(\d+)\.", 0)
     _refuse_others(opened, units)
-    width, chans, *_ = shape_of(file, f"{prefix}{STEM}", 4)
+    width, chans, *_ = require_shape(file, f"{prefix}{STEM}", 4)
     groups = beside.get("num_groups", resnet_shapes.GROUPS)
-    crop = _sides(opened.processor.get("crop_size")) or _sides(
-        opened.processor.get("size")
+    crop = _sides(opened.processor_json.get("crop_size")) or _sides(
+        opened.processor_json.get("size")
     )
     config = ResNetConfig(
-        image_size=image_size_of(opened, units, crop, notes),
+        image_size=infer_image_size(opened, units, crop, notes),
         in_chans=chans,
         num_classes=rows_or_zero(file, f"{HEAD}.bias", 1),
         units=units,
         std_eps=NUMERICS.std_eps,
-        **width_facts(file, f"{prefix}{STEM}", width, groups),
+        **read_width_fields(file, f"{prefix}{STEM}", width, groups),
     )
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=file,
         config=config,
-        rules=tuple(_rules(config, prefix)),
-        preprocess=preprocessor.read(opened.processor, "bit", config.image_hw, notes),
-        classes=classes_in(beside, config.num_classes),
+        mappings=tuple(_mappings(config, prefix)),
+        preprocess=preprocessor.read(
+            opened.processor_json, "bit", config.image_hw, notes
+        ),
+        classes=read_classes(beside, config.num_classes),
         notes=tuple(notes),
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under Hugging Face's name."""
     assert isinstance(config, ResNetConfig)
-    return _rules(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
+    return _mappings(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why that code cannot be this model; empty if it can."""
     if not isinstance(config, ResNetConfig):
         return "it is for the ResNets of BiT alone"
-    return resnet_shapes.structure(config, "fixed", None) or resnet_shapes.rounded(
-        config
-    )
+    return resnet_shapes.unsupported_structure(
+        config, "fixed", None
+    ) or resnet_shapes.unsupported_rounding(config)
 
 
-def describe(held: Held) -> Written:
+def make_output(spec: ModelSpec) -> LayoutOutput:
     """config.json, preprocessor_config.json, and what differs."""
-    config = held.config
+    config = spec.config
     assert isinstance(config, ResNetConfig)
     notes = [*resnet_shapes.differences(config, NUMERICS, "Hugging Face")]
     about: dict[str, Any] = {
@@ -109,23 +111,23 @@ def describe(held: Held) -> Written:
         # Its norm and its head do not multiply by a factor: widths are written whole.
         "width_factor": 1,
         "num_groups": config.num_groups,
-        "output_stride": max(32, stride_of(config.units)),
-        **{name: value for name, (value, _) in WANTED.items()},
+        "output_stride": max(32, total_stride(config.units)),
+        **{name: value for name, (value, _) in EXPECTED_FIELDS.items()},
     }
     if config.num_classes:
-        words = held.classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
+        words = spec.classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
         about |= {
             "id2label": {str(n): word for n, word in enumerate(words)},
             "label2id": {word: n for n, word in enumerate(words)},
         }
     beside = {
         "config.json": about,
-        "preprocessor_config.json": preprocessor.write(held.preprocess, notes),
+        "preprocessor_config.json": preprocessor.write(spec.preprocess, notes),
     }
-    return Written(beside=beside, notes=tuple(notes))
+    return LayoutOutput(sidecar_files=beside, notes=tuple(notes))
 
 
-def _rules(config: ResNetConfig, prefix: str) -> list[Rule]:
+def _mappings(config: ResNetConfig, prefix: str) -> list[TensorMapping]:
     found = [copy("stem.conv.weight", f"{prefix}{STEM}")]
     for stage, count in enumerate(config.units):
         for unit in range(count):
@@ -145,7 +147,7 @@ def _rules(config: ResNetConfig, prefix: str) -> list[Rule]:
     return found
 
 
-def _prefix(opened: Opened) -> str | None:
+def _prefix(opened: LayoutInput) -> str | None:
     for prefix in PREFIXES:
         names = (f"{prefix}{STEM}", f"{prefix}encoder.stages.0.layers.0.conv1.weight")
         if all(name in opened.file for name in names):
@@ -153,15 +155,15 @@ def _prefix(opened: Opened) -> str | None:
     return None
 
 
-def _refuse_others(opened: Opened, units: tuple[int, ...]) -> None:
+def _refuse_others(opened: LayoutInput, units: tuple[int, ...]) -> None:
     """config.json can turn the same tensors into another function."""
-    beside = opened.beside
+    beside = opened.config_json
     found = [
         f"{name} {beside[name]!r}: {what}"
-        for name, (wanted, what) in WANTED.items()
+        for name, (wanted, what) in EXPECTED_FIELDS.items()
         if beside.get(name, wanted) != wanted
     ]
-    stride, wanted = stride_of(units), beside.get("output_stride", 32)
+    stride, wanted = total_stride(units), beside.get("output_stride", 32)
     if wanted < stride:
         found.append(f"output_stride {wanted}: dilated convolutions")
     if found:
@@ -184,7 +186,7 @@ LAYOUT = Layout(
     container="folder",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
 )

@@ -7,7 +7,7 @@ import torch
 from vitral.models import DeiTConfig, ModelConfig, ViTConfig
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.names import model_type, written_prefix
-from vitral.weights.layouts.layout import Held, Written
+from vitral.weights.layouts.layout import LayoutOutput, ModelSpec
 from vitral.weights.numerics import differences
 
 ARCHITECTURES = {
@@ -22,7 +22,7 @@ ARCHITECTURES = {
 """Hugging Face's class without a head, and with one."""
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why transformers' code cannot be this model; empty if it can."""
     if type(config) not in (ViTConfig, DeiTConfig):
         return "it has no such family of models"
@@ -70,9 +70,9 @@ def refuses(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def describe(held: Held) -> Written:
+def make_output(spec: ModelSpec) -> LayoutOutput:
     """config.json, preprocessor_config.json, DINOv2's mask token, and what differs."""
-    config = held.config
+    config = spec.config
     assert isinstance(config, ViTConfig)
     kind = model_type(config)
     notes = differences(
@@ -87,17 +87,19 @@ def describe(held: Held) -> Written:
     if kind.startswith("dinov2"):
         name = f"{written_prefix(config)}embeddings.mask_token"
         new[name] = torch.zeros(1, config.embed_dim)
-    return Written(
-        beside={
-            "config.json": about_model(config, held.classes),
-            "preprocessor_config.json": preprocessor.write(held.preprocess, notes),
+    return LayoutOutput(
+        sidecar_files={
+            "config.json": make_config_json(config, spec.classes),
+            "preprocessor_config.json": preprocessor.write(spec.preprocess, notes),
         },
         new=new,
         notes=tuple(notes),
     )
 
 
-def about_model(config: ViTConfig, classes: tuple[str, ...] = ()) -> dict[str, Any]:
+def make_config_json(
+    config: ViTConfig, classes: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The fields of config.json."""
     kind = model_type(config)
     architecture = ARCHITECTURES[kind][config.num_classes > 0]

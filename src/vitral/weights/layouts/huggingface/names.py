@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from vitral.models import DeiTConfig, ModelConfig, ViTConfig
 from vitral.weights.files import TensorFile
-from vitral.weights.mapping import Rule, copy, join
+from vitral.weights.mapping import TensorMapping, concat, copy
 
 Generation = Literal["hub", "memory"]
 
@@ -28,9 +28,9 @@ class BlockNames(NamedTuple):
     fc2: str
 
 
-def rules(
+def mappings(
     config: ViTConfig, generation: Generation = "hub", prefix: str | None = None
-) -> list[Rule]:
+) -> list[TensorMapping]:
     """Every tensor of a model.
 
     Args:
@@ -77,12 +77,12 @@ def written_prefix(config: ModelConfig) -> str:
     return f"{model_type(config)}." if config.num_classes else ""
 
 
-def prefix_of(file: TensorFile) -> str | None:
+def find_prefix(file: TensorFile) -> str | None:
     """What comes before the names in a file; None if they are not Hugging Face's."""
     return next((name for name in PREFIXES if f"{name}{STEM}" in file), None)
 
 
-def generation_of(file: TensorFile, prefix: str) -> Generation:
+def detect_generation(file: TensorFile, prefix: str) -> Generation:
     """Which of the two sets of names a file has."""
     places = (f"{prefix}encoder.layer.0.", f"{prefix}layers.0.")
     memory = any(f"{place}attention.q_proj.weight" in file for place in places)
@@ -112,7 +112,7 @@ def block_names(dino: bool, generation: Generation, swiglu: bool) -> BlockNames:
 
 def _block(
     config: ViTConfig, generation: Generation, before: str, number: int
-) -> list[Rule]:
+) -> list[TensorMapping]:
     dino = config.init_values is not None
     names = block_names(dino, generation, config.mlp == "swiglu")
     ours, theirs = f"blocks.{number}.", f"{before}{names.block}{number}."
@@ -121,12 +121,12 @@ def _block(
         made += _layer(f"{ours}norm{at}", f"{theirs}{name}")
     for part in ("weight", "bias") if config.qkv_bias else ("weight",):
         qkv = [f"{theirs}{name}.{part}" for name in names.qkv]
-        made.append(join(f"{ours}attn.qkv.{part}", qkv))
+        made.append(concat(f"{ours}attn.qkv.{part}", qkv))
     made += _layer(f"{ours}attn.proj", f"{theirs}{names.proj}")
     for part in ("weight", "bias"):
         first = [f"{theirs}{name}.{part}" for name in names.fc1]
         fc1 = f"{ours}mlp.fc1.{part}"
-        made.append(join(fc1, first) if len(first) > 1 else copy(fc1, first[0]))
+        made.append(concat(fc1, first) if len(first) > 1 else copy(fc1, first[0]))
     made += _layer(f"{ours}mlp.fc2", f"{theirs}{names.fc2}")
     if dino:
         made += [
@@ -136,5 +136,5 @@ def _block(
     return made
 
 
-def _layer(ours: str, theirs: str) -> list[Rule]:
+def _layer(ours: str, theirs: str) -> list[TensorMapping]:
     return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]

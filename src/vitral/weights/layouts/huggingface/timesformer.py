@@ -11,20 +11,25 @@ from typing import Any
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.models import ModelConfig, Scheme, TimeSformerConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
-from vitral.weights.infer_config import depth_of, heads_of, positions_of, shape_of
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.infer_config import (
+    count_blocks,
+    infer_num_heads,
+    infer_positions,
+    require_shape,
+)
 from vitral.weights.layouts.facebook import (
     FRAMES,
-    clips_of,
-    differing,
-    frames_of,
-    scheme_of,
-    structure,
+    detect_scheme,
+    find_differences,
+    inflate_config,
+    read_num_frames,
+    unsupported_structure,
 )
 from vitral.weights.layouts.huggingface import preprocessor
-from vitral.weights.layouts.huggingface.vit import act_of, classes_in
-from vitral.weights.layouts.layout import Held, Layout, Written
-from vitral.weights.mapping import Rule, copy
+from vitral.weights.layouts.huggingface.vit import read_activation, read_classes
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.mapping import TensorMapping, copy
 
 STEM = "embeddings.patch_embeddings.projection.weight"
 QKV = "encoder.layer.0.attention.attention.qkv.weight"
@@ -57,12 +62,12 @@ PARTS = {
 """Our parts of a block, and theirs."""
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether there is a block with Hugging Face's names and a fused qkv matrix."""
-    return "vitral" not in opened.beside and _prefix(opened) is not None
+    return "vitral" not in opened.config_json and _prefix(opened) is not None
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The model that the tensors and config.json describe.
 
     Raises:
@@ -70,54 +75,56 @@ def read(opened: Opened) -> Source:
     """
     prefix = _prefix(opened)
     assert prefix is not None
-    notes, beside = list(opened.notes), opened.beside
+    notes, beside = list(opened.notes), opened.config_json
     config = _config(opened, prefix, notes)
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(_rules(config, prefix)),
+        mappings=tuple(_mappings(config, prefix)),
         preprocess=preprocessor.read(
-            opened.processor, "timesformer", config.image_hw, notes
+            opened.processor_json, "timesformer", config.image_hw, notes
         ),
-        classes=classes_in(beside, config.num_classes),
+        classes=read_classes(beside, config.num_classes),
         notes=tuple(notes),
     )
 
 
-def _config(opened: Opened, prefix: str, notes: list[str]) -> TimeSformerConfig:
-    file, beside = opened.file, opened.beside
+def _config(opened: LayoutInput, prefix: str, notes: list[str]) -> TimeSformerConfig:
+    file, beside = opened.file, opened.config_json
     if not beside:
         notes.append(
             "the settings of a TimeSformer of Hugging Face assumed: there is no "
             "config.json beside the tensors"
         )
-    width, chans, *patch = shape_of(file, f"{prefix}{STEM}", 4)
+    width, chans, *patch = require_shape(file, f"{prefix}{STEM}", 4)
     blocks = f"{prefix}encoder.layer."
-    depth = depth_of(file, rf"{blocks.replace('.', '[.]')}(\d+)\.")
-    mlp_dim = shape_of(file, f"{blocks}0.intermediate.dense.weight", 2)[0]
+    depth = count_blocks(file, rf"{blocks.replace('.', '[.]')}(\d+)\.")
+    mlp_dim = require_shape(file, f"{blocks}0.intermediate.dense.weight", 2)[0]
     table = f"{prefix}embeddings.position_embeddings"
     side = beside.get("image_size")
     known = Grid(side // patch[0], side // patch[1]) if isinstance(side, int) else None
     at = replace(opened, grid=opened.grid or known)
-    grid = positions_of(at, table, shape_of(file, table, 3)[1], (1,), notes).grid
+    grid = infer_positions(
+        at, table, require_shape(file, table, 3)[1], (1,), notes
+    ).grid
     heads = opened.num_heads or beside.get("num_attention_heads")
     head = "classifier.weight"
     image = ViTConfig(
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
         patch_size=(patch[0], patch[1]),
         in_chans=chans,
-        num_classes=shape_of(file, head, 2)[0] if head in file else 0,
+        num_classes=require_shape(file, head, 2)[0] if head in file else 0,
         embed_dim=width,
         depth=depth,
-        num_heads=heads or heads_of(opened, width, depth, mlp_dim, notes),
+        num_heads=heads or infer_num_heads(opened, width, depth, mlp_dim, notes),
         mlp_dim=mlp_dim,
         qkv_bias=f"{prefix}{QKV.removesuffix('weight')}bias" in file,
-        act=act_of(opened),
+        act=read_activation(opened),
         norm_eps=float(beside.get("layer_norm_eps", 1e-6)),
     )
     time = f"{prefix}embeddings.time_embeddings"
-    scheme = scheme_of(file, time, f"{blocks}0.temporal_dense.weight")
+    scheme = detect_scheme(file, time, f"{blocks}0.temporal_dense.weight")
     said = beside.get("attention_type", "divided_space_time")
     if beside and SCHEMES.get(said) != scheme:
         raise WeightsError(
@@ -126,19 +133,19 @@ def _config(opened: Opened, prefix: str, notes: list[str]) -> TimeSformerConfig:
             "to another model; nothing was loaded."
         )
     if time in file:
-        frames = frames_of(file, time, notes)
+        frames = read_num_frames(file, time, notes)
     else:
         frames = int(beside.get("num_frames", FRAMES))
-    return clips_of(image, scheme, frames)
+    return inflate_config(image, scheme, frames)
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under the name that it has on the hub."""
     assert isinstance(config, TimeSformerConfig)
-    return _rules(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
+    return _mappings(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
 
 
-def _rules(config: TimeSformerConfig, prefix: str) -> list[Rule]:
+def _mappings(config: TimeSformerConfig, prefix: str) -> list[TensorMapping]:
     made = [
         copy(ours, f"{prefix}{EMBEDDINGS[ours]}") for ours in ("cls_token", "pos_embed")
     ]
@@ -161,9 +168,9 @@ def _rules(config: TimeSformerConfig, prefix: str) -> list[Rule]:
     return made
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why transformers' code cannot be this model; empty if it can."""
-    reason = structure(config)
+    reason = unsupported_structure(config)
     if reason:
         return reason
     assert isinstance(config, TimeSformerConfig)
@@ -172,11 +179,11 @@ def refuses(config: ModelConfig) -> str:
     return "" if square else "its frames and patches are square"
 
 
-def describe(held: Held) -> Written:
+def make_output(spec: ModelSpec) -> LayoutOutput:
     """config.json, preprocessor_config.json, and what differs."""
-    config = held.config
+    config = spec.config
     assert isinstance(config, TimeSformerConfig)
-    notes = differing(config, "Hugging Face", act=None, norm_eps=None)
+    notes = find_differences(config, "Hugging Face", act=None, norm_eps=None)
     if config.scheme == "space":
         notes.append(
             "Hugging Face answers for every frame, this model for the mean of their "
@@ -209,21 +216,21 @@ def describe(held: Held) -> Written:
         "drop_path_rate": 0,
     }
     if config.num_classes:
-        words = held.classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
+        words = spec.classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
         about |= {
             "id2label": {str(n): word for n, word in enumerate(words)},
             "label2id": {word: n for n, word in enumerate(words)},
         }
-    pixels = preprocessor.write(held.preprocess, notes)
+    pixels = preprocessor.write(spec.preprocess, notes)
     # The image classes take single pictures; this one takes the frames of a clip.
     pixels["image_processor_type"] = "VideoMAEImageProcessor"
-    return Written(
-        beside={"config.json": about, "preprocessor_config.json": pixels},
+    return LayoutOutput(
+        sidecar_files={"config.json": about, "preprocessor_config.json": pixels},
         notes=tuple(notes),
     )
 
 
-def _prefix(opened: Opened) -> str | None:
+def _prefix(opened: LayoutInput) -> str | None:
     return next((at for at in PREFIXES if f"{at}{QKV}" in opened.file), None)
 
 
@@ -233,8 +240,8 @@ LAYOUT = Layout(
     container="folder",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

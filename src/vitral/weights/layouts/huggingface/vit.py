@@ -12,28 +12,32 @@ from typing import Any, Literal
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.models import DeiTConfig, ModelConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.infer_config import (
-    depth_of,
-    drop,
-    heads_of,
-    positions_of,
+    count_blocks,
+    drop_reasons,
+    infer_num_heads,
+    infer_positions,
+    require_shape,
     rows_or_zero,
-    shape_of,
 )
 from vitral.weights.layouts.huggingface import preprocessor
-from vitral.weights.layouts.huggingface.config import describe, refuses, resize_method
+from vitral.weights.layouts.huggingface.config import (
+    make_output,
+    resize_method,
+    unsupported_reason,
+)
 from vitral.weights.layouts.huggingface.names import (
     STEM,
     block_names,
-    generation_of,
-    prefix_of,
+    detect_generation,
+    find_prefix,
 )
 from vitral.weights.layouts.huggingface.names import (
-    rules as vit_rules,
+    mappings as vit_rules,
 )
 from vitral.weights.layouts.layout import Layout
-from vitral.weights.mapping import Rule
+from vitral.weights.mapping import TensorMapping
 
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae")
 ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh"]] = {
@@ -50,17 +54,17 @@ DROPPED = {
 }
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether these are the names, and not those of another type of model."""
-    kind = opened.beside.get("model_type")
-    known = kind in TYPES if kind is not None else "vitral" not in opened.beside
-    prefix = prefix_of(opened.file)
+    kind = opened.config_json.get("model_type")
+    known = kind in TYPES if kind is not None else "vitral" not in opened.config_json
+    prefix = find_prefix(opened.file)
     # TimeSformer's names are the same but for its fused matrix.
     fused = f"{prefix}encoder.layer.0.attention.attention.qkv.weight"
     return known and prefix is not None and fused not in opened.file
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The model that config.json and the shapes describe.
 
     Raises:
@@ -68,47 +72,49 @@ def read(opened: Opened) -> Source:
     """
     notes = list(opened.notes)
     file = opened.file
-    prefix = prefix_of(file)
+    prefix = find_prefix(file)
     assert prefix is not None
-    config = config_of(opened, prefix, notes)
-    made = vit_rules(config, generation_of(file, prefix), prefix)
+    config = read_config(opened, prefix, notes)
+    made = vit_rules(config, detect_generation(file, prefix), prefix)
     known = {name for rule in made for name in rule.theirs}
-    kind = _type_of(opened, prefix)
-    return Source(
+    kind = _detect_type(opened, prefix)
+    return WeightsSource(
         layout=LAYOUT.title,
         file=file,
         config=config,
-        rules=tuple(made),
-        preprocess=preprocessor.read(opened.processor, kind, config.image_hw, notes),
-        dropped=drop(file, DROPPED, known.__contains__),
-        classes=classes_in(opened.beside, config.num_classes),
+        mappings=tuple(made),
+        preprocess=preprocessor.read(
+            opened.processor_json, kind, config.image_hw, notes
+        ),
+        dropped=drop_reasons(file, DROPPED, known.__contains__),
+        classes=read_classes(opened.config_json, config.num_classes),
         notes=tuple(notes),
     )
 
 
-def config_of(opened: Opened, prefix: str, notes: list[str]) -> ViTConfig:
+def read_config(opened: LayoutInput, prefix: str, notes: list[str]) -> ViTConfig:
     """Our settings: sizes from the shapes, the rest from config.json."""
-    file, beside = opened.file, opened.beside
-    width, chans, rows, columns = shape_of(file, f"{prefix}{STEM}", 4)
-    kind = _type_of(opened, prefix)
+    file, beside = opened.file, opened.config_json
+    width, chans, rows, columns = require_shape(file, f"{prefix}{STEM}", 4)
+    kind = _detect_type(opened, prefix)
     dino = kind.startswith("dinov2")
     if not beside:
         notes.append(
             f"the settings of a {kind} model of Hugging Face assumed: there is no "
             "config.json beside the tensors"
         )
-    generation = generation_of(file, prefix)
+    generation = detect_generation(file, prefix)
     swiglu = any("mlp.weights_in." in n or "mlp.gate_proj." in n for n in file.names())
     names = block_names(dino, generation, swiglu)
     blocks = f"{prefix}{names.block}"
-    depth = depth_of(file, rf"{blocks.replace('.', '[.]')}(\d+)\.")
-    mlp_dim = shape_of(file, f"{blocks}0.{names.fc2}.weight", 2)[1]
+    depth = count_blocks(file, rf"{blocks.replace('.', '[.]')}(\d+)\.")
+    mlp_dim = require_shape(file, f"{blocks}0.{names.fc2}.weight", 2)[1]
     registers = f"{prefix}embeddings.register_tokens"
     table = f"{prefix}embeddings.position_embeddings"
     at = replace(opened, grid=opened.grid or _grid(beside, (rows, columns)))
     prefix_rows = 2 if kind == "deit" else 1
-    grid = positions_of(
-        at, table, shape_of(file, table, 3)[1], (prefix_rows,), notes
+    grid = infer_positions(
+        at, table, require_shape(file, table, 3)[1], (prefix_rows,), notes
     ).grid
     two = "cls_classifier.weight" in file
     classes = rows_or_zero(
@@ -117,10 +123,10 @@ def config_of(opened: Opened, prefix: str, notes: list[str]) -> ViTConfig:
     fields: dict[str, Any] = {"distillation_head": two} if kind == "deit" else {}
     heads = opened.num_heads or beside.get("num_attention_heads")
     if heads is None:
-        heads = 12 if beside else heads_of(opened, width, depth, mlp_dim, notes)
+        heads = 12 if beside else infer_num_heads(opened, width, depth, mlp_dim, notes)
     pooler = 0 if classes else rows_or_zero(file, f"{prefix}pooler.dense.weight")
     if pooler and beside.get("pooler_act", "tanh") != "tanh":
-        raise _unknown(opened, "pooler_act", "tanh")
+        raise _unknown_value_error(opened, "pooler_act", "tanh")
     return (DeiTConfig if kind == "deit" else ViTConfig)(
         image_size=(grid.rows * rows, grid.columns * columns),
         patch_size=(rows, columns),
@@ -132,22 +138,22 @@ def config_of(opened: Opened, prefix: str, notes: list[str]) -> ViTConfig:
         head_dim=beside.get("head_dim") or 0,
         mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
-        reg_tokens=shape_of(file, registers, 3)[1] if registers in file else 0,
+        reg_tokens=require_shape(file, registers, 3)[1] if registers in file else 0,
         no_embed_reg=registers in file,
         global_pool="token_avg" if dino and classes else "token",
         position_resize=resize_method(kind),
         qkv_bias=f"{blocks}0.{names.qkv[0]}.bias" in file,
         init_values=float(beside.get("layerscale_value", 1.0)) if dino else None,
-        act=act_of(opened),
+        act=read_activation(opened),
         norm_eps=float(beside.get("layer_norm_eps", 1e-6 if dino else 1e-12)),
         representation_size=pooler,
         **fields,
     )
 
 
-def _type_of(opened: Opened, prefix: str) -> str:
+def _detect_type(opened: LayoutInput, prefix: str) -> str:
     """The type that config.json names, or the one that the tensors show."""
-    if kind := opened.beside.get("model_type"):
+    if kind := opened.config_json.get("model_type"):
         return str(kind)
     if f"{prefix}embeddings.distillation_token" in opened.file:
         return "deit"
@@ -157,37 +163,40 @@ def _type_of(opened: Opened, prefix: str) -> str:
     return "dinov2" if scale in opened.file else "vit"
 
 
-def _grid(beside: Mapping[str, Any], patch: tuple[int, int]) -> Grid | None:
-    if not beside:
+def _grid(config_json: Mapping[str, Any], patch: tuple[int, int]) -> Grid | None:
+    if not config_json:
         return None
-    size = beside.get("image_size", 224)
+    size = config_json.get("image_size", 224)
     height, width = (size, size) if isinstance(size, int) else size
     return Grid(height // patch[0], width // patch[1])
 
 
-def act_of(opened: Opened) -> Literal["gelu", "gelu_tanh"]:
+def read_activation(opened: LayoutInput) -> Literal["gelu", "gelu_tanh"]:
     """The activation that config.json names.
 
     Raises:
         WeightsError: it is none of ours.
     """
-    name = opened.beside.get("hidden_act", "gelu")
+    name = opened.config_json.get("hidden_act", "gelu")
     if name not in ACTIVATIONS:
-        raise _unknown(opened, "hidden_act", " or ".join(ACTIVATIONS))
+        raise _unknown_value_error(opened, "hidden_act", " or ".join(ACTIVATIONS))
     return ACTIVATIONS[name]
 
 
-def _unknown(opened: Opened, field: str, wanted: str) -> WeightsError:
+def _unknown_value_error(
+    opened: LayoutInput, field: str, expected: str
+) -> WeightsError:
     return WeightsError(
         f"{opened.path.with_name('config.json')}: `{field}` is "
-        f"`{opened.beside.get(field)}`, which vitral's model does not have; expected "
-        f"{wanted}. Its answers would be others, so nothing was loaded."
+        f"`{opened.config_json.get(field)}`, which vitral's model does not have; "
+        "expected "
+        f"{expected}. Its answers would be others, so nothing was loaded."
     )
 
 
-def classes_in(beside: Mapping[str, Any], count: int) -> tuple[str, ...]:
+def read_classes(config_json: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """Names of the head's classes; empty if they are numbers in disguise."""
-    found = beside.get("id2label", {})
+    found = config_json.get("id2label", {})
     if len(found) != count:
         return ()
     words = tuple(str(found.get(str(n), "")) for n in range(count))
@@ -195,7 +204,7 @@ def classes_in(beside: Mapping[str, Any], count: int) -> tuple[str, ...]:
     return () if nameless or "" in words else words
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under the name that it has on the hub."""
     assert isinstance(config, ViTConfig)
     return vit_rules(config)
@@ -207,8 +216,8 @@ LAYOUT = Layout(
     container="folder",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

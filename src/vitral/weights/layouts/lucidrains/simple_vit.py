@@ -6,24 +6,24 @@ file has no positions, so its grid is the caller's to give.
 
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.infer_config import rows_or_zero
-from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.lucidrains import vit_pytorch
-from vitral.weights.mapping import Rule
+from vitral.weights.mapping import TensorMapping
 
 HEAD = "linear_head"
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether the blocks are vit-pytorch's and the head is SimpleViT's."""
     return vit_pytorch.QKV in opened.file and f"{HEAD}.weight" in opened.file
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The Vision Transformer that the tensors describe."""
     notes = list(opened.notes)
-    facts = vit_pytorch.shared_facts(opened, notes)
+    facts = vit_pytorch.read_shared_fields(opened, notes)
     patch = facts["patch_size"]
     grid = opened.grid or Grid(max(224 // patch[0], 1), max(224 // patch[1], 1))
     if opened.grid is None:
@@ -40,27 +40,27 @@ def read(opened: Opened) -> Source:
         position="sincos_2d",
         proj_bias=False,
     )
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(rules(config)),
-        preprocess=vit_pytorch.preprocess(config, notes),
+        mappings=tuple(mappings(config)),
+        preprocess=vit_pytorch.default_preprocess(config, notes),
         notes=tuple(notes),
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under this project's name."""
     assert isinstance(config, ViTConfig)
-    found = vit_pytorch.block_rules(config, "", "to_out", "3")
-    found += vit_pytorch.pair("norm", "transformer.norm")
-    return found + vit_pytorch.pair("head", HEAD)
+    found = vit_pytorch.block_mappings(config, "", "to_out", "3")
+    found += vit_pytorch.weight_and_bias("norm", "transformer.norm")
+    return found + vit_pytorch.weight_and_bias("head", HEAD)
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why that code cannot be this model; empty if it can."""
-    if reason := vit_pytorch.shared_refuses(config):
+    if reason := vit_pytorch.shared_unsupported_reason(config):
         return reason
     assert isinstance(config, ViTConfig)
     reasons = {
@@ -73,9 +73,9 @@ def refuses(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def describe(held: Held) -> Written:
-    assert isinstance(held.config, ViTConfig)
-    return Written(notes=vit_pytorch.numerics(held.config))
+def make_output(spec: ModelSpec) -> LayoutOutput:
+    assert isinstance(spec.config, ViTConfig)
+    return LayoutOutput(notes=vit_pytorch.numerics(spec.config))
 
 
 LAYOUT = Layout(
@@ -84,7 +84,7 @@ LAYOUT = Layout(
     container="safetensors",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
 )

@@ -13,15 +13,15 @@ import torch
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import ModelConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.infer_config import (
-    depth_of,
-    positions_of,
+    count_blocks,
+    infer_positions,
+    require_shape,
     rows_or_zero,
-    shape_of,
 )
-from vitral.weights.layouts.layout import Held, Layout, Written
-from vitral.weights.mapping import Rule, copy, patches_as_rows, reshape
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.mapping import TensorMapping, copy, flat_patches, reshape
 
 EPS = 1e-5
 """torch's own epsilon of a LayerNorm, which the project leaves as it is."""
@@ -30,20 +30,22 @@ HEAD_DIM = 64
 QKV = "transformer.layers.0.0.to_qkv.weight"
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether the blocks have this project's names, with a class token or none."""
     return _body(opened) is not None and "pos_embedding" in opened.file
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The Vision Transformer that the tensors describe."""
     notes = list(opened.notes)
-    facts = shared_facts(opened, notes)
+    facts = read_shared_fields(opened, notes)
     file = opened.file
     table = file.shape("pos_embedding")
     has_class = "cls_token" in file and math.prod(file.shape("cls_token")) > 0
     patch = facts["patch_size"]
-    grid, _ = positions_of(opened, "pos_embedding", table[-2], (int(has_class),), notes)
+    grid, _ = infer_positions(
+        opened, "pos_embedding", table[-2], (int(has_class),), notes
+    )
     config = ViTConfig(
         **facts,
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
@@ -54,26 +56,26 @@ def read(opened: Opened) -> Source:
         proj_bias=True,
     )
     empty = {} if has_class else {"cls_token": "it has no rows: the mean is pooled"}
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=file,
         config=config,
-        rules=tuple(_rules(config, _body(opened) or "", _head(opened))),
-        preprocess=preprocess(config, notes),
+        mappings=tuple(_mappings(config, _body(opened) or "", _head(opened))),
+        preprocess=default_preprocess(config, notes),
         dropped={name: why for name, why in empty.items() if name in file},
         notes=tuple(notes),
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under the name of the current version."""
     assert isinstance(config, ViTConfig)
-    return _rules(config, "", "mlp_head")
+    return _mappings(config, "", "mlp_head")
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why that code cannot be this model; empty if it can."""
-    if reason := shared_refuses(config):
+    if reason := shared_unsupported_reason(config):
         return reason
     assert isinstance(config, ViTConfig)
     reasons = {
@@ -87,19 +89,19 @@ def refuses(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def describe(held: Held) -> Written:
-    assert isinstance(held.config, ViTConfig)
-    none = {} if held.config.class_token else {"cls_token": _no_rows(held.config)}
-    return Written(new=none, notes=numerics(held.config))
+def make_output(spec: ModelSpec) -> LayoutOutput:
+    assert isinstance(spec.config, ViTConfig)
+    none = {} if spec.config.class_token else {"cls_token": _no_rows(spec.config)}
+    return LayoutOutput(new=none, notes=numerics(spec.config))
 
 
-def shared_facts(opened: Opened, notes: list[str]) -> dict[str, Any]:
+def read_shared_fields(opened: LayoutInput, notes: list[str]) -> dict[str, Any]:
     """What the shapes say, for `ViT` and `SimpleViT` alike."""
     file, body = opened.file, _body(opened)
     assert body is not None
     block = "transformer.layers.0"
-    qkv, width = shape_of(file, f"{block}.0.{body}to_qkv.weight", 2)
-    hidden = shape_of(
+    qkv, width = require_shape(file, f"{block}.0.{body}to_qkv.weight", 2)
+    hidden = require_shape(
         file,
         f"{block}.1.{body}net.1.weight"
         if not body
@@ -107,7 +109,9 @@ def shared_facts(opened: Opened, notes: list[str]) -> dict[str, Any]:
         2,
     )[0]
     normed = len(file.shape("to_patch_embedding.1.weight")) == 1
-    pixels = shape_of(file, f"to_patch_embedding.{2 if normed else 1}.weight", 2)[1]
+    pixels = require_shape(file, f"to_patch_embedding.{2 if normed else 1}.weight", 2)[
+        1
+    ]
     side = math.isqrt(pixels // 3)
     if 3 * side * side != pixels:
         raise WeightsError(
@@ -128,7 +132,7 @@ def shared_facts(opened: Opened, notes: list[str]) -> dict[str, Any]:
     return {
         "patch_size": (side, side),
         "embed_dim": width,
-        "depth": depth_of(file, r"transformer\.layers\.(\d+)\."),
+        "depth": count_blocks(file, r"transformer\.layers\.(\d+)\."),
         "num_heads": heads,
         "head_dim": 0 if inner == width else inner // heads,
         "mlp_dim": hidden,
@@ -140,7 +144,7 @@ def shared_facts(opened: Opened, notes: list[str]) -> dict[str, Any]:
     }
 
 
-def shared_refuses(config: ModelConfig) -> str:
+def shared_unsupported_reason(config: ModelConfig) -> str:
     """Why neither `ViT` nor `SimpleViT` can be this model."""
     if type(config) is not ViTConfig:
         return "it has no such family of models in this layout"
@@ -162,7 +166,9 @@ def shared_refuses(config: ModelConfig) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def block_rules(config: ViTConfig, body: str, out: str, second: str) -> list[Rule]:
+def block_mappings(
+    config: ViTConfig, body: str, out: str, second: str
+) -> list[TensorMapping]:
     """The stem, the blocks and the final norm.
 
     Args:
@@ -174,39 +180,39 @@ def block_rules(config: ViTConfig, body: str, out: str, second: str) -> list[Rul
     at = 2 if config.patch_norm else 1
     stem = "to_patch_embedding"
     found = [
-        patches_as_rows("patch_embed.proj.weight", f"{stem}.{at}.weight", patch, chans),
+        flat_patches("patch_embed.proj.weight", f"{stem}.{at}.weight", patch, chans),
         copy("patch_embed.proj.bias", f"{stem}.{at}.bias"),
     ]
     if config.patch_norm:
         for part in ("weight", "bias"):
             ours = f"patch_embed.pixel_norm.{part}"
-            found.append(patches_as_rows(ours, f"{stem}.1.{part}", patch, chans))
-        found += pair("patch_embed.norm", f"{stem}.3")
+            found.append(flat_patches(ours, f"{stem}.1.{part}", patch, chans))
+        found += weight_and_bias("patch_embed.norm", f"{stem}.3")
     for number in range(config.depth):
         ours, theirs = f"blocks.{number}", f"transformer.layers.{number}"
         attention, mlp = f"{theirs}.0.{body}", f"{theirs}.1.{body}net"
-        found += pair(f"{ours}.norm1", f"{theirs}.0.norm")
+        found += weight_and_bias(f"{ours}.norm1", f"{theirs}.0.norm")
         found.append(copy(f"{ours}.attn.qkv.weight", f"{attention}to_qkv.weight"))
         found.append(copy(f"{ours}.attn.proj.weight", f"{attention}{out}.weight"))
         if config.proj_bias:
             found.append(copy(f"{ours}.attn.proj.bias", f"{attention}{out}.bias"))
         if body:
-            found += pair(f"{ours}.norm2", f"{theirs}.1.norm")
+            found += weight_and_bias(f"{ours}.norm2", f"{theirs}.1.norm")
             first, second = "0", "3"
         else:
-            found += pair(f"{ours}.norm2", f"{mlp}.0")
+            found += weight_and_bias(f"{ours}.norm2", f"{mlp}.0")
             first = "1"
-        found += pair(f"{ours}.mlp.fc1", f"{mlp}.{first}")
-        found += pair(f"{ours}.mlp.fc2", f"{mlp}.{second}")
+        found += weight_and_bias(f"{ours}.mlp.fc1", f"{mlp}.{first}")
+        found += weight_and_bias(f"{ours}.mlp.fc2", f"{mlp}.{second}")
     return found
 
 
-def pair(ours: str, theirs: str) -> list[Rule]:
+def weight_and_bias(ours: str, theirs: str) -> list[TensorMapping]:
     """A weight and a bias."""
     return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
 
 
-def preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
+def default_preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
     """The project prescribes none; that of the official ViT is assumed, and said."""
     notes.append(
         "pixel mean and deviation of 0.5 assumed, as for the official ViT: vit-pytorch "
@@ -231,10 +237,10 @@ def numerics(config: ViTConfig) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _rules(config: ViTConfig, body: str, head: str) -> list[Rule]:
+def _mappings(config: ViTConfig, body: str, head: str) -> list[TensorMapping]:
     dim = config.embed_dim
     rows = config.num_prefix_positions + math.prod(config.grid)
-    found = block_rules(config, body, "to_out.0", "4")
+    found = block_mappings(config, body, "to_out.0", "4")
     if config.class_token:
         found.append(
             reshape("cls_token", "cls_token", (1, 1, dim), (1, dim), (1, 1, dim))
@@ -242,20 +248,20 @@ def _rules(config: ViTConfig, body: str, head: str) -> list[Rule]:
     shapes = ((1, rows, dim), (rows, dim), (1, rows, dim))
     found.append(reshape("pos_embed", "pos_embedding", *shapes))
     if config.norm_after_pool:
-        found += pair("fc_norm", "mlp_head.0")
+        found += weight_and_bias("fc_norm", "mlp_head.0")
     else:
-        found += pair("norm", "transformer.norm")
-    return found + pair("head", head) if config.num_classes else found
+        found += weight_and_bias("norm", "transformer.norm")
+    return found + weight_and_bias("head", head) if config.num_classes else found
 
 
-def _body(opened: Opened) -> str | None:
+def _body(opened: LayoutInput) -> str | None:
     for body in ("", "fn."):
         if f"transformer.layers.0.0.{body}to_qkv.weight" in opened.file:
             return body
     return None
 
 
-def _head(opened: Opened) -> str:
+def _head(opened: LayoutInput) -> str:
     return "mlp_head.1" if "mlp_head.1.weight" in opened.file else "mlp_head"
 
 
@@ -269,8 +275,8 @@ LAYOUT = Layout(
     container="safetensors",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=refuses,
-    describe=describe,
-    class_rows="with",
+    mappings=mappings,
+    unsupported_reason=unsupported_reason,
+    make_output=make_output,
+    class_token_row="with",
 )

@@ -29,20 +29,20 @@ class TimmModel(NamedTuple):
     arguments: dict[str, Any]
 
 
-def model_of(config: ModelConfig) -> TimmModel | None:
+def find_timm_model(config: ModelConfig) -> TimmModel | None:
     """timm's name and arguments for exactly this function; None if it has none."""
-    if refuses(config) or numerics(config):
+    if unsupported_reason(config) or numerics(config):
         return None
     if isinstance(config, ResNetConfig):
-        found = resnet.model_of(config)
+        found = resnet.find_timm_model(config)
         return None if found is None else TimmModel(*found)
     if isinstance(config, HybridConfig):
-        found = hybrid.model_of(config)
+        found = hybrid.find_timm_model(config)
         if found is None:
             return None
         return TimmModel(found[0], {**vit_arguments(config), **found[1]})
     if isinstance(config, TNTConfig):
-        return TimmModel(*tnt.model_of(config))
+        return TimmModel(*tnt.find_timm_model(config))
     assert isinstance(config, ViTConfig)
     # Any of timm's plain models: the arguments override each of its sizes.
     name = "vit_base_patch16_224"
@@ -51,14 +51,14 @@ def model_of(config: ModelConfig) -> TimmModel | None:
     return TimmModel(name, vit_arguments(config))
 
 
-def refuses(config: ModelConfig) -> str:
+def unsupported_reason(config: ModelConfig) -> str:
     """Why timm's code cannot be this model, up to an epsilon; empty if it can."""
     if isinstance(config, ResNetConfig):
-        return resnet.refuses(config)
+        return resnet.unsupported_reason(config)
     if isinstance(config, HybridConfig):
-        return hybrid.refuses(config) or _encoder(config)
+        return hybrid.unsupported_reason(config) or _encoder(config)
     if isinstance(config, TNTConfig):
-        return tnt.refuses(config)
+        return tnt.unsupported_reason(config)
     if type(config) not in (ViTConfig, DeiTConfig):
         return "it has no such family of models"
     assert isinstance(config, ViTConfig)
@@ -87,7 +87,7 @@ def notes(config: ModelConfig) -> tuple[str, ...]:
         found += tuple(
             differences(config, "timm", act=None, norm_eps=None, resize=resize)
         )
-    if found or refuses(config) or model_of(config) is not None:
+    if found or unsupported_reason(config) or find_timm_model(config) is not None:
         return found
     return (
         "timm's create_model makes no model of these sizes: its class must be built by "
@@ -149,7 +149,7 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
     return arguments
 
 
-def places(config: ModelConfig) -> dict[str, Any]:
+def first_and_last_layers(config: ModelConfig) -> dict[str, Any]:
     """Names of the first and last layers, which timm replaces on request."""
     if isinstance(config, ResNetConfig):
         return {"first_conv": "stem.conv", "classifier": "head.fc"}

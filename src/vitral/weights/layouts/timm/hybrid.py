@@ -4,12 +4,16 @@ from dataclasses import fields
 from typing import Any
 
 from vitral.errors import WeightsError
-from vitral.layers.bottleneck import stride_of
+from vitral.layers.bottleneck import total_stride
 from vitral.models import HybridConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened
-from vitral.weights.infer_config import shape_of
+from vitral.weights.checkpoint_facts import LayoutInput
+from vitral.weights.infer_config import require_shape
 from vitral.weights.layouts import resnet_shapes
-from vitral.weights.layouts.resnet_shapes import Numerics, units_of, width_facts
+from vitral.weights.layouts.resnet_shapes import (
+    Numerics,
+    count_units,
+    read_width_fields,
+)
 
 BACKBONE = "patch_embed.backbone."
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
@@ -24,17 +28,17 @@ WIDTH = 64
 """Channels of the stem in all of them."""
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether there is a backbone, of any kind, before the patches."""
     return any(name.startswith(BACKBONE) for name in opened.file.names())
 
 
-def stride(opened: Opened) -> int:
+def stride(opened: LayoutInput) -> int:
     """Pixels between two cells of the backbone's map."""
-    return stride_of(_units(opened))
+    return total_stride(_units(opened))
 
 
-def config_of(opened: Opened, encoder: ViTConfig) -> HybridConfig:
+def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
     """The hybrid that the tensors describe.
 
     Args:
@@ -45,7 +49,7 @@ def config_of(opened: Opened, encoder: ViTConfig) -> HybridConfig:
     """
     units = _units(opened)
     stem = _stem(units)
-    width, chans, *_ = shape_of(opened.file, stem, 4)
+    width, chans, *_ = require_shape(opened.file, stem, 4)
     known: dict[str, Any] = {
         field.name: getattr(encoder, field.name) for field in fields(encoder)
     }
@@ -55,13 +59,15 @@ def config_of(opened: Opened, encoder: ViTConfig) -> HybridConfig:
         group_norm_eps=NUMERICS.group_norm_eps,
         std_eps=NUMERICS.std_eps,
         std_eps_at="variance",
-        **width_facts(opened.file, stem, width),
+        **read_width_fields(opened.file, stem, width),
     )
 
 
-def refuses(config: HybridConfig) -> str:
+def unsupported_reason(config: HybridConfig) -> str:
     """Why timm's classes cannot be this ResNet; empty if they can."""
-    return resnet_shapes.structure(config, "same") or resnet_shapes.rounded(config)
+    return resnet_shapes.unsupported_structure(
+        config, "same"
+    ) or resnet_shapes.unsupported_rounding(config)
 
 
 def numerics(config: HybridConfig) -> tuple[str, ...]:
@@ -69,7 +75,7 @@ def numerics(config: HybridConfig) -> tuple[str, ...]:
     return resnet_shapes.differences(config, NUMERICS, "timm")
 
 
-def model_of(config: HybridConfig) -> tuple[str, dict[str, Any]] | None:
+def find_timm_model(config: HybridConfig) -> tuple[str, dict[str, Any]] | None:
     """A function of timm and the patches that it takes; None where none has this
     ResNet."""
     name = ARCHITECTURES.get(config.units)
@@ -88,9 +94,9 @@ def _stem(units: tuple[int, ...]) -> str:
     return f"{BACKBONE}stem.conv.weight" if units else f"{BACKBONE}conv.weight"
 
 
-def _units(opened: Opened) -> tuple[int, ...]:
+def _units(opened: LayoutInput) -> tuple[int, ...]:
     file = opened.file
-    units = units_of(file, rf"{BACKBONE}stages\.(\d+)\.blocks\.(\d+)\.", 0)
+    units = count_units(file, rf"{BACKBONE}stages\.(\d+)\.blocks\.(\d+)\.", 0)
     if _stem(units) not in file:
         found = next(name for name in sorted(file.names()) if name.startswith(BACKBONE))
         raise WeightsError(

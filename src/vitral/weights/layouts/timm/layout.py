@@ -11,26 +11,26 @@ import vitral.models
 from vitral.data import Preprocess
 from vitral.layers import Grid
 from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, TNTConfig, ViTConfig
-from vitral.weights.checkpoint_facts import Opened, Source
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.infer_config import (
     HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
     Positions,
-    depth_of,
-    drop,
-    heads_of,
-    positions_of,
+    count_blocks,
+    drop_reasons,
+    infer_num_heads,
+    infer_positions,
+    require_shape,
     rows_or_zero,
-    shape_of,
 )
 from vitral.weights.layouts import tnt
-from vitral.weights.layouts.layout import Held, Layout, Written
+from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.timm import arguments, hybrid, quirks, resnet
 from vitral.weights.layouts.timm import tnt as timm_tnt
-from vitral.weights.mapping import Rule, copy
+from vitral.weights.mapping import TensorMapping, copy
 
-HOW_TO_BUILD = ("architecture", "model_args")
+BUILD_FIELDS = ("architecture", "model_args")
 """Fields of config.json by which timm makes the model."""
 DROPPED = {
     r"mask_token$": "of the pre-training only",
@@ -38,13 +38,13 @@ DROPPED = {
 }
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether these are timm's names, of a Vision Transformer, a BiT or a TNT."""
     stem = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
     if resnet.detect(opened) or timm_tnt.detect(opened):
-        return "vitral" not in opened.beside
+        return "vitral" not in opened.config_json
     return all(name in opened.file for name in stem) and not (
-        "vitral" in opened.beside
+        "vitral" in opened.config_json
         or "time_embed" in opened.file
         or "register_tokens" in opened.file
         or "blocks.0.mlp.w12.weight" in opened.file
@@ -52,58 +52,58 @@ def detect(opened: Opened) -> bool:
     )
 
 
-def read(opened: Opened) -> Source:
+def read(opened: LayoutInput) -> WeightsSource:
     """The model that the tensors describe."""
     notes = list(opened.notes)
     config = _config(opened, notes)
-    made = rules(config)
+    made = mappings(config)
     known = {rule.ours for rule in made}
-    return Source(
+    return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        rules=tuple(made),
-        preprocess=preprocess_of(opened, config, notes),
-        dropped=drop(opened.file, DROPPED, known.__contains__),
-        classes=tuple(opened.beside.get("label_names", ())),
+        mappings=tuple(made),
+        preprocess=read_preprocess(opened, config, notes),
+        dropped=drop_reasons(opened.file, DROPPED, known.__contains__),
+        classes=tuple(opened.config_json.get("label_names", ())),
         notes=tuple(notes),
     )
 
 
-def _config(opened: Opened, notes: list[str]) -> ModelConfig:
+def _config(opened: LayoutInput, notes: list[str]) -> ModelConfig:
     if resnet.detect(opened):
-        return resnet.config_of(opened, notes)
+        return resnet.read_config(opened, notes)
     if timm_tnt.detect(opened):
-        return timm_tnt.config_of(opened, notes)
+        return timm_tnt.read_config(opened, notes)
     if hybrid.detect(opened):
         encoder = vit_config(opened, notes, hybrid.stride(opened))
-        return hybrid.config_of(opened, encoder)
+        return hybrid.read_config(opened, encoder)
     return vit_config(opened, notes)
 
 
-def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
+def vit_config(opened: LayoutInput, notes: list[str], cell: int = 1) -> ViTConfig:
     """What the shapes say of a plain Vision Transformer in timm's names.
 
     Args:
         cell: pixels of a side of what patches are cut from: of a hybrid's map.
     """
-    file, beside = opened.file, opened.beside
-    width, chans, *cells = shape_of(file, "patch_embed.proj.weight", 4)
+    file, beside = opened.file, opened.config_json
+    width, chans, *cells = require_shape(file, "patch_embed.proj.weight", 4)
     patch = [side * cell for side in cells]
-    depth = depth_of(file, r"blocks\.(\d+)\.")
+    depth = count_blocks(file, r"blocks\.(\d+)\.")
     swiglu = _is_swiglu(opened)
-    fc1 = shape_of(file, "blocks.0.mlp.fc1.weight", 2)[0]
+    fc1 = require_shape(file, "blocks.0.mlp.fc1.weight", 2)[0]
     mlp_dim = fc1 // 2 if swiglu else fc1
-    registers = shape_of(file, "reg_token", 3)[1] if "reg_token" in file else 0
+    registers = require_shape(file, "reg_token", 3)[1] if "reg_token" in file else 0
     distilled = "dist_token" in file
     prefix = int("cls_token" in file) + int(distilled) + registers
-    arguments = {**quirks.changes(opened), **beside.get("model_args", {})}
+    arguments = {**quirks.architecture_changes(opened), **beside.get("model_args", {})}
     positions = None
     if "pos_embed" in file:
-        rows = shape_of(file, "pos_embed", 3)[1]
-        positions = positions_of(opened, "pos_embed", rows, (prefix, 0), notes)
+        rows = require_shape(file, "pos_embed", 3)[1]
+        positions = infer_positions(opened, "pos_embed", rows, (prefix, 0), notes)
     else:
-        positions = Positions(opened.grid or _grid_beside(opened, patch), prefix)
+        positions = Positions(opened.grid or _grid_from_config(opened, patch), prefix)
     grid = positions.grid
     heads = opened.num_heads or arguments.get("num_heads")
     fields: dict[str, Any] = {}
@@ -118,7 +118,7 @@ def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
         num_classes=rows_or_zero(file, "head.bias", 1),
         embed_dim=width,
         depth=depth,
-        num_heads=heads or heads_of(opened, width, depth, mlp_dim, notes),
+        num_heads=heads or infer_num_heads(opened, width, depth, mlp_dim, notes),
         mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
         class_token="cls_token" in file,
@@ -138,19 +138,19 @@ def vit_config(opened: Opened, notes: list[str], cell: int = 1) -> ViTConfig:
     )
 
 
-def rules(config: ModelConfig) -> list[Rule]:
+def mappings(config: ModelConfig) -> list[TensorMapping]:
     """Every tensor under its own name, but those of a TNT."""
     if isinstance(config, TNTConfig):
-        return timm_tnt.rules(config)
+        return timm_tnt.mappings(config)
     return [copy(name) for name in vitral.models.tensor_shapes(config)]
 
 
-def about_model(held: Held) -> dict[str, Any]:
+def make_config_json(spec: ModelSpec) -> dict[str, Any]:
     """timm's fields of config.json; without `architecture` where timm has no such
     model."""
-    config, preprocess = held.config, held.preprocess
+    config, preprocess = spec.config, spec.preprocess
     about: dict[str, Any] = {}
-    model = arguments.model_of(config)
+    model = arguments.find_timm_model(config)
     if model is not None:
         about |= {"architecture": model.architecture, "model_args": model.arguments}
     about |= {
@@ -165,17 +165,19 @@ def about_model(held: Held) -> dict[str, Any]:
             "mean": list(preprocess.mean),
             "std": list(preprocess.std),
             "num_classes": config.num_classes,
-            **arguments.places(config),
+            **arguments.first_and_last_layers(config),
         },
     }
-    if held.classes:
-        about["label_names"] = list(held.classes)
+    if spec.classes:
+        about["label_names"] = list(spec.classes)
     return about
 
 
-def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Preprocess:
+def read_preprocess(
+    opened: LayoutInput, config: ModelConfig, notes: list[str]
+) -> Preprocess:
     """Pre-processing as config.json says, or as such weights usually want it."""
-    about = opened.beside.get("pretrained_cfg", opened.beside)
+    about = opened.config_json.get("pretrained_cfg", opened.config_json)
     if "mean" in about and "std" in about:
         return Preprocess(
             image_size=config.image_hw,
@@ -187,9 +189,9 @@ def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Prep
             std=tuple(about["std"]),
         )
     if isinstance(config, ResNetConfig):
-        return resnet.preprocess_of(config, notes)
+        return resnet.default_preprocess(config, notes)
     if isinstance(config, TNTConfig):
-        return tnt.preprocess_of(config, notes)
+        return tnt.default_preprocess(config, notes)
     dino = isinstance(config, ViTConfig) and (
         config.init_values is not None and config.patch_hw == (14, 14)
     )
@@ -222,24 +224,24 @@ def preprocess_of(opened: Opened, config: ModelConfig, notes: list[str]) -> Prep
     )
 
 
-def _is_swiglu(opened: Opened) -> bool:
+def _is_swiglu(opened: LayoutInput) -> bool:
     """Whether the second layer takes half of what the first one gives."""
-    fc1 = shape_of(opened.file, "blocks.0.mlp.fc1.weight", 2)[0]
-    fc2 = shape_of(opened.file, "blocks.0.mlp.fc2.weight", 2)[1]
+    fc1 = require_shape(opened.file, "blocks.0.mlp.fc1.weight", 2)[0]
+    fc2 = require_shape(opened.file, "blocks.0.mlp.fc2.weight", 2)[1]
     return fc1 == 2 * fc2
 
 
-def _grid_beside(opened: Opened, patch: list[int]) -> Grid:
-    about = opened.beside.get("pretrained_cfg", {})
+def _grid_from_config(opened: LayoutInput, patch: list[int]) -> Grid:
+    about = opened.config_json.get("pretrained_cfg", {})
     size = about.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
     return Grid(size[-2] // patch[0], size[-1] // patch[1])
 
 
-def _pool(opened: Opened) -> Any:
+def _pool(opened: LayoutInput) -> Any:
     if "attn_pool.latent" in opened.file:
         return "map"
-    if opened.beside.get("global_pool") in ("token", "avg"):
-        return opened.beside["global_pool"]
+    if opened.config_json.get("global_pool") in ("token", "avg"):
+        return opened.config_json["global_pool"]
     token = "cls_token" in opened.file and "fc_norm.weight" not in opened.file
     return "token" if token else "avg"
 
@@ -250,10 +252,10 @@ LAYOUT = Layout(
     container="folder",
     detect=detect,
     read=read,
-    rules=rules,
-    refuses=lambda config: arguments.refuses(config),
-    describe=lambda held: Written(
-        beside={"config.json": about_model(held)},
+    mappings=mappings,
+    unsupported_reason=lambda config: arguments.unsupported_reason(config),
+    make_output=lambda held: LayoutOutput(
+        sidecar_files={"config.json": make_config_json(held)},
         notes=arguments.notes(held.config),
     ),
 )

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from vitral.errors import WeightsError
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 
 TANH = re.compile(
     r"vit_(base_patch32_siglip(_gap)?_256|large_patch16_siglip(_gap)?_512"
@@ -30,13 +30,13 @@ OTHERS = {
 """Architectures that only look like a Vision Transformer, and what they do instead."""
 
 
-def changes(opened: Opened) -> dict[str, Any]:
+def architecture_changes(opened: LayoutInput) -> dict[str, Any]:
     """Arguments of timm's model that the architecture's name decides.
 
     Raises:
         WeightsError: the architecture is another function under the same names.
     """
-    name = str(opened.beside.get("architecture", "")).split(".")[0]
+    name = str(opened.config_json.get("architecture", "")).split(".")[0]
     for start, instead in OTHERS.items():
         if name.startswith(start):
             raise WeightsError(

@@ -5,15 +5,15 @@ from typing import Any
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import ResNetConfig
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile
-from vitral.weights.infer_config import rows_or_zero, shape_of
+from vitral.weights.infer_config import require_shape, rows_or_zero
 from vitral.weights.layouts import resnet_shapes
 from vitral.weights.layouts.resnet_shapes import (
     Numerics,
-    image_size_of,
-    units_of,
-    width_facts,
+    count_units,
+    infer_image_size,
+    read_width_fields,
 )
 
 STEM = "stem.conv.weight"
@@ -27,12 +27,12 @@ ARCHITECTURES = {
 multiplies are arguments, and fewer of them make fewer stages."""
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether these are the names of a ResNet of timm with one convolution at first."""
     return STEM in opened.file and "stages.0.blocks.0.conv1.weight" in opened.file
 
 
-def config_of(opened: Opened, notes: list[str]) -> ResNetConfig:
+def read_config(opened: LayoutInput, notes: list[str]) -> ResNetConfig:
     """The BiT ResNet that the tensors describe.
 
     Raises:
@@ -40,22 +40,22 @@ def config_of(opened: Opened, notes: list[str]) -> ResNetConfig:
     """
     file = opened.file
     _refuse_others(file)
-    width, chans, *_ = shape_of(file, STEM, 4)
-    units = units_of(file, r"stages\.(\d+)\.blocks\.(\d+)\.", 0)
-    about = opened.beside.get("pretrained_cfg", {})
+    width, chans, *_ = require_shape(file, STEM, 4)
+    units = count_units(file, r"stages\.(\d+)\.blocks\.(\d+)\.", 0)
+    about = opened.config_json.get("pretrained_cfg", {})
     size = about.get("input_size")
     known = None if size is None else (int(size[-2]), int(size[-1]))
     return ResNetConfig(
-        image_size=image_size_of(opened, units, known, notes),
+        image_size=infer_image_size(opened, units, known, notes),
         in_chans=chans,
         num_classes=rows_or_zero(file, "head.fc.bias", 1),
         units=units,
         std_eps=NUMERICS.std_eps,
-        **width_facts(file, STEM, width),
+        **read_width_fields(file, STEM, width),
     )
 
 
-def preprocess_of(config: ResNetConfig, notes: list[str]) -> Preprocess:
+def default_preprocess(config: ResNetConfig, notes: list[str]) -> Preprocess:
     """What timm's published BiT models want, where no config.json says it."""
     notes.append(
         "pixel mean and deviation of 0.5 and a crop of 0.875 of the image assumed, as "
@@ -66,9 +66,11 @@ def preprocess_of(config: ResNetConfig, notes: list[str]) -> Preprocess:
     )
 
 
-def refuses(config: ResNetConfig) -> str:
+def unsupported_reason(config: ResNetConfig) -> str:
     """Why timm's class cannot be this model; empty if it can."""
-    return resnet_shapes.structure(config, "fixed") or resnet_shapes.rounded(config)
+    return resnet_shapes.unsupported_structure(
+        config, "fixed"
+    ) or resnet_shapes.unsupported_rounding(config)
 
 
 def numerics(config: ResNetConfig) -> tuple[str, ...]:
@@ -76,7 +78,7 @@ def numerics(config: ResNetConfig) -> tuple[str, ...]:
     return resnet_shapes.differences(config, NUMERICS, "timm")
 
 
-def model_of(config: ResNetConfig) -> tuple[str, dict[str, Any]] | None:
+def find_timm_model(config: ResNetConfig) -> tuple[str, dict[str, Any]] | None:
     """A function of timm and its arguments; None where none has these units."""
     for units, (name, factor) in ARCHITECTURES.items():
         stages = len(config.units)

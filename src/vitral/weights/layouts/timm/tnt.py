@@ -11,14 +11,14 @@ import vitral.models
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.models import TNTConfig
-from vitral.models.tnt import LEGACY_DIFFERS
+from vitral.models.tnt import LEGACY_DIFFERENCE
 from vitral.weights import file_metadata
-from vitral.weights.checkpoint_facts import Opened
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.file_metadata import Words
-from vitral.weights.infer_config import shape_of
+from vitral.weights.infer_config import require_shape
 from vitral.weights.layouts import tnt
 from vitral.weights.layouts.tnt import Names
-from vitral.weights.mapping import Rule, map_of_tokens
+from vitral.weights.mapping import TensorMapping, tokens_as_map
 from vitral.weights.numerics import differences
 
 NAMES = Names(
@@ -50,7 +50,7 @@ INNER_RATIO = 4
 """
 
 
-def detect(opened: Opened) -> bool:
+def detect(opened: LayoutInput) -> bool:
     """Whether these are timm's names of a TNT."""
     return (
         "pixel_embed.proj.weight" in opened.file
@@ -58,20 +58,20 @@ def detect(opened: Opened) -> bool:
     )
 
 
-def config_of(opened: Opened, notes: list[str]) -> TNTConfig:
+def read_config(opened: LayoutInput, notes: list[str]) -> TNTConfig:
     """The TNT that the tensors describe.
 
     Raises:
         WeightsError: it is timm's legacy port, which computes another function.
     """
-    file, beside = opened.file, opened.beside
+    file, beside = opened.file, opened.config_json
     _refuse_legacy(opened)
-    _, _, rows, columns = shape_of(file, "pixel_pos", 4)
+    _, _, rows, columns = require_shape(file, "pixel_pos", 4)
     grid = Grid(rows, columns)
     arguments = dict(beside.get("model_args", {}))
     if "global_pool" in beside:
         arguments.setdefault("global_pool", beside["global_pool"])
-    known = file_metadata.words_in(file)
+    known = file_metadata.read_words(file)
     if "first_stride" in arguments or "architecture" in beside:
         stride = int(arguments.get("first_stride", 4))
         words = Words(grid, (stride, stride))
@@ -79,34 +79,34 @@ def config_of(opened: Opened, notes: list[str]) -> TNTConfig:
         words = known
     else:
         words = tnt.assumed_words(grid, notes)
-    return tnt.config_of(opened, NAMES, words, arguments, notes, "bicubic_antialias")
+    return tnt.read_config(opened, NAMES, words, arguments, notes, "bicubic_antialias")
 
 
-def _refuse_legacy(opened: Opened) -> None:
-    name = str(opened.beside.get("architecture", ""))
+def _refuse_legacy(opened: LayoutInput) -> None:
+    name = str(opened.config_json.get("architecture", ""))
     by_tensors = "blocks.0.norm2_proj.weight" not in opened.file
     if by_tensors or re.match(r"tnt_\w+_legacy", name):
         raise WeightsError(
             f"{opened.path}: it is timm's legacy TNT, another function than the "
-            f"paper's: it {LEGACY_DIFFERS}. Its weights mean nothing in the paper's "
+            f"paper's: it {LEGACY_DIFFERENCE}. Its weights mean nothing in the paper's "
             "model. Use timm for it, or the weights of tnt_s_patch16_224."
         )
 
 
-def rules(config: TNTConfig) -> list[Rule]:
+def mappings(config: TNTConfig) -> list[TensorMapping]:
     """How each tensor of a TNT is made of timm's."""
     words = "patch_embed.word_pos"
     return [
-        map_of_tokens(name, NAMES.theirs(name), config.word_grid)
+        tokens_as_map(name, NAMES.foreign_name(name), config.word_grid)
         if name == words
-        else tnt.rule(name, NAMES)
+        else tnt.mapping(name, NAMES)
         for name in vitral.models.tensor_shapes(config)
     ]
 
 
-def refuses(config: TNTConfig) -> str:
+def unsupported_reason(config: TNTConfig) -> str:
     """Why timm's class cannot be this TNT; empty if it can."""
-    if reason := tnt.structure(config):
+    if reason := tnt.unsupported_structure(config):
         return reason
     if config.inner_mlp_dim != INNER_RATIO * config.inner_dim:
         return f"its inner perceptrons are {INNER_RATIO} times as wide as a word"
@@ -118,7 +118,7 @@ def numerics(config: TNTConfig) -> tuple[str, ...]:
     return tuple(differences(config, "timm", norm_eps=tnt.NORM_EPS))
 
 
-def model_of(config: TNTConfig) -> tuple[str, dict[str, Any]]:
+def find_timm_model(config: TNTConfig) -> tuple[str, dict[str, Any]]:
     """A function of timm and its arguments; they override each of its sizes."""
     ratio = config.mlp_dim / config.embed_dim
     if int(config.embed_dim * ratio) != config.mlp_dim:
