@@ -14,7 +14,7 @@ from vitral.workflows import TrainConfig
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
     ("errors", "atomic_io", "version"),
-    ("config_io",),
+    ("config_io", "validation"),
     ("layers",),
     ("models", "data"),
     ("weights", "objectives", "evaluation"),
@@ -26,7 +26,7 @@ FLOORS = (
     ("cli",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-DATA_SEES = {"errors", "atomic_io", "config_io"}
+DATA_SEES = {"errors", "atomic_io", "config_io", "validation"}
 """Data knows nothing of vitral but the ground; nor does evaluation know a model."""
 
 
