@@ -88,7 +88,6 @@ def main() -> None:
             Path(name) / "answers.jsonl",
             batch_size=known.batch,
             workers=known.workers,
-            announce=print,
         )
         whole = known.images / (time.perf_counter() - began)
         after = alone(model, known.batch, 40)

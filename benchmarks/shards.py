@@ -159,7 +159,7 @@ def waited(folder: Path, cache: Path, workers: int) -> list[float]:
     import vitral.data as data
     from vitral.objectives import Supervised, SupervisedConfig
     from vitral.training import LoopConfig
-    from vitral.training.fit import fit
+    from vitral.training.fit import EpochBatches, FitSpec, fit
 
     loader = loader_of(data.open(folder, root=cache), workers)
     classes = len(loader.dataset.classes)
@@ -169,12 +169,13 @@ def waited(folder: Path, cache: Path, workers: int) -> list[float]:
     fit(
         Supervised(model, SupervisedConfig()),
         torch.optim.AdamW(model.parameters()),
-        config=LoopConfig(steps=60, log_every=20),
-        batches=loader.epoch,
-        batches_per_epoch=len(loader),
-        lr=lambda step: 1e-4,
-        folder=out,
-        seed=0,
+        EpochBatches(epoch=loader.epoch, per_epoch=len(loader)),
+        FitSpec(
+            loop=LoopConfig(steps=60, log_every=20),
+            lr=lambda step: 1e-4,
+            folder=out,
+            seed=0,
+        ),
         device=torch.device("cpu"),
     )
     lines = (out / "metrics.jsonl").read_text().splitlines()

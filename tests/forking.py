@@ -147,7 +147,8 @@ def train(kind: str, out: Path, data: Path, steps: int) -> None:
     broken(kind)
     fields = settings(kind)
     config = tiny_config(data, **{**fields, "loop": {**fields["loop"], "steps": steps}})
-    train.train(config, out, resume=True, workers=workers, device="cpu")
+    runtime = Runtime(device="cpu", workers=workers)
+    train.train(config, out, resume=True, runtime=runtime)
 
 
 def broken(kind: str) -> None:

@@ -1,11 +1,15 @@
 """Small things that several test files need."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from vitral.models import TNT, TNTConfig, ViT, ViTConfig
+from vitral.training.fit import EpochBatches, FitResult, FitSpec, fit
 
 TINY: dict[str, Any] = {
     "image_size": (48, 80),
@@ -71,3 +75,43 @@ def images(
     generator = torch.Generator().manual_seed(1)
     shape = (batch, channels, height, width)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def run_fit(
+    objective: nn.Module, optimizer: torch.optim.Optimizer, **arguments: Any
+) -> FitResult:
+    """Call `fit` with the settings of its parts as one list of keywords."""
+    batches = EpochBatches(
+        epoch=arguments.pop("batches"), per_epoch=arguments.pop("batches_per_epoch")
+    )
+    hooks = {
+        name: arguments.pop(name)
+        for name in ("device", "evaluate", "on_best", "progress")
+        if name in arguments
+    }
+    spec = FitSpec(
+        loop=arguments.pop("config"),
+        identity=arguments.pop("extra_state", {}),
+        **arguments,
+    )
+    return fit(objective, optimizer, batches, spec, **hooks)
+
+
+@contextmanager
+def captured_log(name: str = "vitral") -> Iterator[list[str]]:
+    """Collect the messages of a logger, from level INFO up."""
+    lines: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, handler = logging.getLogger(name), Collector(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vitral.training.fit import fit
+from helpers import run_fit
 from vitral.training.loop import LoopConfig
 
 
@@ -47,7 +47,7 @@ def run(
             yield batch_of(image, first=10 * index)
 
     free = [p for p in objective.parameters() if p.requires_grad]
-    fit(
+    run_fit(
         objective,
         torch.optim.AdamW(free),
         config=LoopConfig(steps=4, accumulate=2, log_every=1, checkpoint_every=2),

@@ -8,7 +8,13 @@ from PIL import Image
 
 from vitral.data import AugmentConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.weights import read
 from vitral.workflows import TrainConfig
+from vitral.workflows.train.build import (
+    ModelBundle,
+    build_model,
+    resolve_model_config,
+)
 
 CLASSES = ("blue stripes", "green", "red 2")
 COLOURS = ((40, 60, 190), (60, 180, 70), (200, 50, 40))
@@ -69,3 +75,12 @@ def contents(root: Path) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
+
+
+def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> ModelBundle:
+    """Build the model of a run, as `train` does."""
+    source = read(config.weights) if config.weights else None
+    if not config.objective.LABELS:
+        classes = ()
+    model = resolve_model_config(config, len(classes), source)
+    return build_model(config, model, source, classes)

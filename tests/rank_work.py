@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import vitral.data
-from helpers import TINY, randomise
+from helpers import TINY, randomise, run_fit
 from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, training_transform
 from vitral.errors import DataError, VitralError
 from vitral.models import ViT, ViTConfig
@@ -26,7 +26,6 @@ from vitral.training.distributed.process_group import (
     get_world_size,
     process_group,
 )
-from vitral.training.fit import fit
 from vitral.workflows.train.rank_loader import make_rank_loader
 
 CPU = torch.device("cpu")
@@ -122,7 +121,7 @@ def _train(out: str, photos: str, case: dict[str, Any]) -> None:
             return 0.01
 
         kept = {}
-        result = fit(
+        result = run_fit(
             objective,
             optimizer,
             config=config,

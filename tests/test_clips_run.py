@@ -14,8 +14,9 @@ from PIL import Image
 
 import vitral as vt
 import vitral.weights
+from helpers import captured_log
 from moving import MOTIONS, make_clips, moving_square, write_sound
-from photos import contents, make_photos, tiny_config
+from photos import contents, make_photos, prepare_model, tiny_config
 from vitral.cli import main
 from vitral.data import AugmentConfig, Preprocess, Sampling, clip_views, open_clip
 from vitral.data.loading.clip_transforms import AugmentClip
@@ -26,7 +27,7 @@ from vitral.workflows import TrainConfig, open_run
 from vitral.workflows.dataset import open_data
 from vitral.workflows.features.extract import features
 from vitral.workflows.inference import split_loader, tta_views
-from vitral.workflows.train.build import prepare_model, train_loader
+from vitral.workflows.train.build import train_loader
 from vitral.workflows.train.frozen_cache import cache_frozen_outputs, frozen_output
 
 CPU = torch.device("cpu")
@@ -64,8 +65,8 @@ def run(clips, tmp_path_factory) -> Path:
     """Three evaluation crops by two temporal views of a clip."""
     out = tmp_path_factory.mktemp("runs") / "one"
     changes = {"resize": "crop", "sampling": SAMPLING}
-    lines: list[str] = []
-    vt.train(clip_config(clips, preprocess_changes=changes), out, announce=lines.append)
+    with captured_log() as lines:
+        vt.train(clip_config(clips, preprocess_changes=changes), out)
     assert lines[0] == "data: train 12 clips"
     assert any("4 frames of 16 x 32 pixels in 2 x 4 patches" in line for line in lines)
     return out

@@ -93,18 +93,18 @@ from vitral.errors import DataError
 from vitral.training import distributed as d
 
 folder = Path(sys.argv[1])
-with d.joined(torch.device("cpu")):
-    mine = d.rank()
-    assert d.world_size() == 3 and d.local_rank() == mine
-    assert d.gathered(mine * 2) == [0, 2, 4]
+with d.process_group(torch.device("cpu")):
+    mine = d.get_rank()
+    assert d.get_world_size() == 3 and d.get_local_rank() == mine
+    assert d.all_gather(mine * 2) == [0, 2, 4]
     made = []
-    assert d.from_first(lambda: made.append(1) or "made by the first") == \
-        "made by the first"
+    result = d.broadcast_from_rank_zero(lambda: made.append(1) or "by the first")
+    assert result == "by the first"
     assert len(made) == (mine == 0)
     def broken():
         raise DataError("It is broken.")
     try:
-        d.from_first(broken)
+        d.broadcast_from_rank_zero(broken)
         raise SystemExit("no error")
     except DataError as error:
         assert str(error) == "It is broken."
@@ -113,7 +113,7 @@ with d.joined(torch.device("cpu")):
         np.savez(folder / f"{mine}-{size}.npz", ids=np.array(found.ids),
                  labels=found.labels, targets=found.targets, logits=found.logits)
     d.barrier()
-assert d.world_size() == 1
+assert d.get_world_size() == 1
 """
 
 

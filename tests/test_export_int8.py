@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vitral as vt
-from helpers import TINY
+from helpers import TINY, captured_log
 from photos import make_photos, photo, tiny_config
 from vitral.data.dataset import Example
 from vitral.errors import ConfigError, DataError, GateError, MissingExtraError
@@ -375,11 +375,11 @@ def test_classes_take_turns():
 
 
 def test_int8_from_the_export_with_pixels(run, tmp_path):
-    said: list[str] = []
     out = tmp_path / "int8"
-    report = vt.export.openvino(
-        run, out, int8=True, with_preprocess=True, max_drop=60.0, say=said.append
-    )
+    with captured_log() as said:
+        report = vt.export.openvino(
+            run, out, int8=True, with_preprocess=True, max_drop=60.0
+        )
     assert report.precision == "int8"
     assert any(line.startswith("int8: ") for line in report.lines())
     assert any(line.startswith("| bf16 |") for line in report.lines())

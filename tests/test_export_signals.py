@@ -11,7 +11,7 @@ import vitral as vt
 CLOSED = """
 import gc, os, signal
 import numpy as np
-from vitral.export.run_openvino import answering
+from vitral.export.run_openvino import compile_model
 from vitral.weights.exported import runtimes
 runtimes.import_openvino()
 ops = __import__("openvino.opset13", fromlist=["x"])
@@ -25,7 +25,7 @@ def graph():
     return openvino.Model([ops.matmul(image, weight, False, False)],
     [image])
 
-answers = [answering(graph(), "fp32") for _ in range(3)]
+answers = [compile_model(graph(), "fp32") for _ in range(3)]
 for answer in answers:
     assert answer(np.ones((2, 5), np.float32)).tolist() == [[5, 5, 5]] * 2
 del answer

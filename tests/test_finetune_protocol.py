@@ -88,7 +88,7 @@ def result(photos, weights, tmp_path_factory):
         )
         out = tmp_path_factory.mktemp("out")
         plan = small_plan(photos, weights)
-        return out, finetune(plan, out, device="cpu", announce=quiet)
+        return out, finetune(plan, out, device="cpu")
 
 
 def test_a_planted_bad_rate_is_not_chosen(result):
@@ -139,18 +139,18 @@ def test_dev_is_cut_out_of_train_and_the_end_learns_from_all_of_it(result, photo
     assert {path for path, split in final.items() if split == "test"} == {
         path for path, split in search[0].items() if split == "test"
     }
-    assert found.learned_from == 48
+    assert found.num_train_images == 48
     assert "val" not in final.values()
 
 
 def test_nothing_is_trained_twice(result, monkeypatch):
     out, found = result
     monkeypatch.setattr(module, "train", None)
-    again = finetune(found.plan, out, device="cpu", announce=quiet)
+    again = finetune(found.plan, out, device="cpu")
     assert not any(one.fresh for one in (*again.search, *again.finals))
     assert again.accuracies == found.accuracies
     with pytest.raises(TypeError):  # other settings are other trainings
-        finetune(replace(found.plan, lrs=(0.05, GOOD)), out, announce=quiet)
+        finetune(replace(found.plan, lrs=(0.05, GOOD)), out)
 
 
 def test_an_unfinished_training_resumes(result, monkeypatch, tmp_path):
@@ -165,16 +165,16 @@ def test_an_unfinished_training_resumes(result, monkeypatch, tmp_path):
             "vitral.training.loop.Trainer.is_done", lambda loop: loop.state.step > 7
         )
         training = importlib.import_module("vitral.workflows.train.train")
-        patch.setattr(training, "finish", interrupted)
+        patch.setattr(training, "finalize", interrupted)
         with pytest.raises(InterruptedRun):
-            finetune(only, tmp_path, device="cpu", announce=quiet)
+            finetune(only, tmp_path, device="cpu")
     (folder,) = (tmp_path / "runs").iterdir()
     assert any((folder / "checkpoints").iterdir())
     steps = []
     monkeypatch.setattr(
         "vitral.training.step.TrainStep.update", counted(TrainStep.update, steps)
     )
-    found = finetune(only, tmp_path, device="cpu", announce=quiet)
+    found = finetune(only, tmp_path, device="cpu")
     assert len(steps) == 6  # of 14
     assert found.finals[0].nll == whole.finals[0].nll
     # One rate needs no search, and one seed has no deviation.
@@ -194,9 +194,7 @@ def test_every_rate_diverges(photos, weights, tmp_path):
     with pytest.raises(
         DivergedError, match=r"with every learning rate of 1e\+30, 1e\+"
     ):
-        finetune(
-            small_plan(photos, weights, lrs=(WILD, 1e31)), tmp_path, announce=quiet
-        )
+        finetune(small_plan(photos, weights, lrs=(WILD, 1e31)), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +241,7 @@ def test_the_own_data_of_a_run_keeps_its_split(photos, weights, tmp_path):
     split = splits_of(run.path)
     held_out = {path for path, name in split.items() if name == "test"}
     plan = small_plan(own, str(run.path), lrs=(GOOD,), seeds=1)
-    found = finetune(plan, tmp_path / "out", announce=quiet)
+    found = finetune(plan, tmp_path / "out")
     after = splits_of(tmp_path / "out" / found.finals[0].folder)
     assert {path for path, name in after.items() if name == "test"} == held_out
     fresh = dataset_for(weights, own).select("test")

@@ -37,7 +37,7 @@ def run(photos, tmp_path_factory) -> Path:
         out = tmp_path_factory.mktemp("runs") / "one"
         # What the last of its blocks merges no class token sees: hence a third.
         config = tiny_config(photos, loop={"steps": 4}, model_changes={"depth": 3})
-        vt.train(config, out, device="cpu")
+        vt.train(config, out, runtime=vt.Runtime(device="cpu"))
     return out
 
 

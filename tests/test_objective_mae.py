@@ -129,7 +129,7 @@ def test_mae_equals_transformers(norm_pix, dtype, tolerance, ratio):
         latent = theirs.vit(image, noise=noise)
         tokens = ours.model.embed(image)
         shuffle = shuffle_patches(noise, num_visible(Grid(4, 4), ratio))
-        seen = ours.encode(tokens.x, Grid(4, 4), shuffle.ids_keep)
+        seen = ours.forward_encoder(tokens.x, Grid(4, 4), shuffle.ids_keep)
     close = {"rtol": tolerance, "atol": tolerance}
     torch.testing.assert_close(seen, latent.last_hidden_state, **close)
     torch.testing.assert_close(found.prediction, wanted.logits, **close)

@@ -22,6 +22,7 @@ from vitral.errors import VitralError
 from vitral.training import CheckpointStore
 from vitral.workflows.resume_check.compare_runs import diff_runs
 from vitral.workflows.run_lock import require_usable_folder
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.train import train
 
 STEPS = 8
@@ -74,14 +75,14 @@ def recorded(config, memory, no_report):
             return result
 
         patch.setattr(CheckpointStore, "save", marked)
-        train(config, root / "run", device="cpu")
+        train(config, root / "run", runtime=Runtime(device="cpu"))
     return recorder
 
 
 @pytest.fixture(scope="module")
 def whole(config, memory, no_report):
     """The same run, elsewhere, and all of its lines."""
-    train(config, memory / "whole", device="cpu")
+    train(config, memory / "whole", runtime=Runtime(device="cpu"))
     return memory / "whole"
 
 
@@ -169,7 +170,7 @@ def test_after_a_power_cut_there_is_a_whole_checkpoint(
         step = check(crash, out, config)
         found[step] = found.get(step, 0) + 1
         if generator.random() < 0.003:
-            train(config, out, resume=True, device="cpu")
+            train(config, out, resume=True, runtime=Runtime(device="cpu"))
             assert diff_runs(whole, out).differences == ()
             resumed += 1
     assert sum(found.values()) >= 2000

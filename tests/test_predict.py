@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 import vitral as vt
-from helpers import TINY, randomise
+from helpers import TINY, captured_log, randomise
 from photos import photo
 from rank_server import wait_until
 from test_distributed_scoring import finished, started
@@ -508,12 +508,12 @@ import os, sys, time
 from vitral.cli import main
 from vitral.workflows.predict import job, predict
 job.BATCHES = 2
-from_first = predict.from_first
+from_first = predict.broadcast_from_rank_zero
 def told(work):
     result = from_first(work)
     time.sleep(LATE * int(os.environ["RANK"]))
     return result
-predict.from_first = told
+predict.broadcast_from_rank_zero = told
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -548,7 +548,7 @@ def test_memory_stays_flat(model, tmp_path, monkeypatch):
     resident = []
 
     def note(told, number: int, waited: float) -> None:
-        told.number += number
+        told.count += number
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         resident.append(pages * resource.getpagesize() / 2**20)
 
@@ -588,15 +588,10 @@ def test_without_a_head(tmp_path, images):
 
 def test_progress_is_told(model, images, tmp_path, monkeypatch):
     monkeypatch.setattr("vitral.workflows.predict.predict.PROGRESS_INTERVAL", 0.0)
-    said: list[str] = []
-    predict_files(
-        model,
-        images,
-        tmp_path / "answers.jsonl",
-        batch_size=3,
-        workers=0,
-        announce=said.append,
-    )
+    with captured_log() as said:
+        predict_files(
+            model, images, tmp_path / "answers.jsonl", batch_size=3, workers=0
+        )
     assert len(said) == -(-FILES // 3)
     assert said[0].startswith(f"3 of {FILES} files, ")
     assert said[-1].endswith("% of the time waiting for data")

@@ -229,11 +229,11 @@ def test_a_copy_of_recomputed_blocks_calls_its_own_weights():
 
 FREED = """
 import sys
-from benchmarks.peers.memory import _held
+from benchmarks.peers.memory import _process_memory_mb
 if sys.argv[1] == "returned":
     from vitral.training.activation_checkpoint import return_freed_memory
     return_freed_memory()
-before, small = _held("VmRSS"), []
+before, small = _process_memory_mb("VmRSS"), []
 for _ in range(2):  # the first blocks that are freed teach glibc to keep such ones
     large = []
     for _ in range(40):
@@ -241,7 +241,7 @@ for _ in range(2):  # the first blocks that are freed teach glibc to keep such o
         small.append(b"2" * 5000)
     del large
     small.append(b"2" * 5000)
-print(_held("VmRSS") - before)
+print(_process_memory_mb("VmRSS") - before)
 """
 
 

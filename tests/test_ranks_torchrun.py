@@ -19,14 +19,15 @@ import importlib, os, sys
 from pathlib import Path
 training = importlib.import_module("vitral.workflows.train.train")
 from photos import tiny_config
+from vitral.workflows.runtime import Runtime
 
 out, photos = Path(sys.argv[1]), sys.argv[2]
 (out.parent / f"{out.name}-{os.environ['RANK']}").write_text(str(os.getpid()))
-training.finish = lambda *arguments: None
+training.finalize = lambda *arguments: None
 loop = {"steps": 24, "checkpoint_every": 3, "log_every": 1, "accumulate": 2}
 changes = {"depth": 2, "drop_path_rate": 0.2}
 config = tiny_config(photos, loop=loop, model_changes=changes)
-training.train(config, out, device="cpu", rank_timeout=60)
+training.train(config, out, runtime=Runtime(device="cpu", rank_timeout=60))
 """
 
 

@@ -94,7 +94,7 @@ def run(tmp_path_factory) -> Path:
         test=0.0,
         loop=LoopConfig(steps=2, eval_every=0),
     )
-    train(config, folder / "run", announce=lambda line: None)
+    train(config, folder / "run")
     return folder / "run"
 
 

@@ -145,6 +145,6 @@ def test_a_bit_resnet_is_fine_tuned(weights, tmp_path, monkeypatch):
     short = plan_finetuning(
         weights, photos, steps=3, image_size=(64, 96), batch_size=5, seeds=1
     )
-    found = finetune(short, tmp_path / "out", device="cpu", announce=lambda line: None)
+    found = finetune(short, tmp_path / "out", device="cpu")
     assert 0 <= found.accuracy <= 1
     assert found.finals[0].n == 12

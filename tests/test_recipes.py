@@ -9,7 +9,7 @@ import vitral.recipes
 import vitral.weights
 from helpers import TINY
 from moving import make_clips
-from photos import make_photos, photo
+from photos import make_photos, photo, prepare_model
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import TimeSformer, TimeSformerConfig, ViT, ViTConfig
@@ -18,7 +18,7 @@ from vitral.recipes.vit import TABLE_4, row_for
 from vitral.training import lr_at, steps_for
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data, run_input_kind
-from vitral.workflows.train.build import build_optimizer, prepare_model
+from vitral.workflows.train.build import build_optimizer
 from vitral.workflows.train.build_objective import build_objective
 
 # arXiv 2010.11929, table 4: steps and learning rates of fine-tuning.

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import vitral as vt
-from photos import CLASSES, contents, make_photos, photo, tiny_config
+from helpers import captured_log
+from photos import CLASSES, contents, make_photos, photo, prepare_model, tiny_config
 from vitral import config_io
 from vitral.data import AugmentConfig, Batch, MixConfig
 from vitral.errors import ConfigError, DivergedError, MissingExtraError
@@ -22,13 +23,13 @@ from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.inference import predict_batches, predict_logits, split_loader
-from vitral.workflows.train.build import prepare_model, train_loader
+from vitral.workflows.train.build import train_loader
 from vitral.workflows.train.frozen_cache import (
     TrainableHead,
     cache_frozen_outputs,
     frozen_output,
 )
-from vitral.workflows.train.train import config_hash
+from vitral.workflows.train.plan import config_hash
 
 run_training = importlib.import_module("vitral.workflows.train.train")
 
@@ -48,10 +49,8 @@ def before(photos) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def run(photos, before, tmp_path_factory) -> vt.Run:
     config = tiny_config(photos, eval_views="flip")
-    lines: list[str] = []
-    run = vt.train(
-        config, tmp_path_factory.mktemp("runs") / "one", announce=lines.append
-    )
+    with captured_log() as lines:
+        run = vt.train(config, tmp_path_factory.mktemp("runs") / "one")
     assert any(line.startswith("model: ") and "2 x 3 patches" in line for line in lines)
     assert "data: train 60 images" in lines
     return run
@@ -437,7 +436,7 @@ def test_an_undecodable_val_file_counts_as_wrong(tmp_path):
 
 def test_a_device_that_is_not_there(few, tmp_path):
     with pytest.raises(MissingExtraError, match="Device `tpu` is not available") as got:
-        vt.train(tiny_config(few), tmp_path / "run", device="tpu")
+        vt.train(tiny_config(few), tmp_path / "run", runtime=vt.Runtime(device="tpu"))
     assert got.value.exit_code == 7
     assert not (tmp_path / "run").exists()
 
@@ -655,7 +654,7 @@ def test_a_resumed_cached_run_computes_nothing_again(few, tmp_path, monkeypatch)
     config = tiny_config(few, **FROZEN, cache=True, epochs=6.0)
     whole = vt.train(config, tmp_path / "whole")
     filled = []
-    real = run_training.cached
+    real = run_training.cache_frozen_outputs
 
     def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -667,7 +666,7 @@ def test_a_resumed_cached_run_computes_nothing_again(few, tmp_path, monkeypatch)
     monkeypatch.setattr(
         "vitral.workflows.train.frozen_cache._fill", lambda *args: filled.append(args)
     )
-    assert run_training.cached is real
+    assert run_training.cache_frozen_outputs is real
     run = vt.train(config, tmp_path / "cut", resume=True)
     assert filled == []
     assert untimed(run.path) == untimed(whole.path)

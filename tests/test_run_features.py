@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import vitral as vt
-from helpers import randomise, tiny_vit
+from helpers import captured_log, randomise, tiny_vit
 from photos import CLASSES, contents, make_photos, photo, tiny_config
 from vitral.data import Dataset, Preprocess
 from vitral.data.images.decode import DecodedImage, to_rgb
@@ -79,9 +79,11 @@ def extract(model, photos, tmp_path) -> Callable[..., ExtractedFeatures]:
             "split": "train",
             "folder": tmp_path / "kept",
             "batch_size": 8,
-            "announce": run.lines.append,
         }
-        return cached_features(**{**given, **changes})
+        with captured_log() as lines:
+            features = cached_features(**{**given, **changes})
+        run.lines += lines
+        return features
 
     run.lines = []
     return run
@@ -482,25 +484,25 @@ def test_material_of_a_run_keeps_the_split_of_the_run(run, tmp_path):
 
 def test_material_of_weights_and_other_data(run, untouched, tmp_path):
     model = run.path / "model"
-    lines: list[str] = []
 
     def of(weights, data):
-        return extract_splits(
-            weights, data, folder=tmp_path, device="cpu", announce=lines.append
-        )
+        return extract_splits(weights, data, folder=tmp_path, device="cpu")
 
-    found = of(model, opened(untouched))
+    with captured_log() as lines:
+        found = of(model, opened(untouched))
+        from_run = of(run, opened(untouched))
+        by_hash = of(model, untouched)
     assert (len(found.train.ids), len(found.test.ids)) == (21, 15)
     assert found.dev is None
-    assert same(found.test, of(run, opened(untouched)).test)
-    by_hash = of(model, untouched)
+    assert same(found.test, from_run.test)
     assert by_hash.dev is not None
     assert len(by_hash.train.ids) + len(by_hash.dev.ids) == 21
     assert lines == []
     dataset = opened(untouched)
     moved = {"test": "val", "train": "train"}
     examples = tuple(replace(e, split=moved[e.split]) for e in dataset.examples)
-    found = of(model, replace(dataset, examples=examples))
+    with captured_log() as lines:
+        found = of(model, replace(dataset, examples=examples))
     assert (len(found.test.ids), found.dev) == (15, None)
     assert lines == ["photos has no test split: val is the test."]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import vitral as vt
 import vitral.weights
-from photos import CLASSES, contents, make_photos, photo, tiny_config
+from photos import CLASSES, contents, make_photos, photo, prepare_model, tiny_config
 from vitral import config_io
 from vitral.data import MixConfig, Preprocess, read_unlabelled
 from vitral.errors import ConfigError, DataError, InterruptedRun, WeightsError
@@ -29,7 +29,7 @@ from vitral.objectives.masked_patch import color_class, expand_colors
 from vitral.training.log import TIMING_FIELDS
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
-from vitral.workflows.train.build import build_optimizer, prepare_model
+from vitral.workflows.train.build import build_optimizer
 from vitral.workflows.train.build_objective import (
     PreprocessConverter,
     Teacher,

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 import vitral as vt
 import vitral.models
-from photos import contents, make_photos, tiny_config
+from helpers import captured_log
+from photos import contents, make_photos, prepare_model, tiny_config
 from vitral.data import (
     AugmentConfig,
     Loader,
@@ -27,7 +28,7 @@ from vitral.objectives import MAEConfig
 from vitral.training.log import TIMING_FIELDS
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
-from vitral.workflows.train.build import prepare_model, train_loader
+from vitral.workflows.train.build import train_loader
 from vitral.workflows.train.progressive_resizing import (
     build_transform,
     describe_sizes,
@@ -153,12 +154,12 @@ def test_a_refusal_leaves_no_config(few, tmp_path):
 @pytest.fixture(scope="module")
 def whole(few, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "vitral.workflows.train.finalize.write_report", lambda out, data: out
         )
-        run = vt.train(settings(few), out, announce=lines.append)
+        with captured_log() as lines:
+            run = vt.train(settings(few), out)
     assert (
         "images: 16 x 32 from update 1, 32 x 48 from update 4, 48 x 80 from update 6"
         in lines
@@ -183,11 +184,16 @@ def test_resumed_at_and_between_borders(
 
     monkeypatch.setattr(Loader, "epoch", stopping)
     with pytest.raises(InterruptedRun):
-        vt.train(settings(few), tmp_path / "run", workers=workers)
+        vt.train(settings(few), tmp_path / "run", runtime=vt.Runtime(workers=workers))
     monkeypatch.setattr(Loader, "epoch", real)
     checkpoints = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert f"step-{stop:08d}" in checkpoints
-    vt.train(settings(few), tmp_path / "run", resume=True, workers=2 - workers)
+    vt.train(
+        settings(few),
+        tmp_path / "run",
+        resume=True,
+        runtime=vt.Runtime(workers=2 - workers),
+    )
     assert untimed(tmp_path / "run") == untimed(whole)
     assert_same_weights(whole, tmp_path / "run")
 

@@ -35,7 +35,11 @@ def run(photos, tmp_path_factory) -> Path:
             lambda *arguments: None,
         )
         out = tmp_path_factory.mktemp("runs") / "one"
-        vt.train(tiny_config(photos, loop={"steps": 12}), out, device="cpu")
+        vt.train(
+            tiny_config(photos, loop={"steps": 12}),
+            out,
+            runtime=vt.Runtime(device="cpu"),
+        )
     return out
 
 
@@ -136,7 +140,7 @@ def test_no_error_on_val_and_no_temperature(run, monkeypatch, tmp_path, capsys):
 
     evaluate = importlib.import_module("vitral.workflows.evaluate.evaluate")
 
-    original = evaluate.score_split
+    original = evaluate.predict_split
     monkeypatch.setattr(
         evaluate, "score_split", lambda *a, **k: right(original(*a, **k))
     )

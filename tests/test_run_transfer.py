@@ -51,7 +51,7 @@ def weights(tmp_path_factory) -> list[str]:
 def counted(monkeypatch) -> list[str]:
     """The protocol of each cell that is computed."""
     calls = []
-    original = module.rows_of
+    original = module.run_probe
 
     def rows_of(material, *, protocol, **settings):
         calls.append(protocol)
@@ -67,7 +67,7 @@ def quiet(line: str) -> None:
 
 def filled(weights, sets, out, **changes) -> TransferTable:
     settings = {"shots": (2,), "k": 3, "cache": out / "cache", "device": "cpu"}
-    return transfer(weights, sets, out=out, announce=quiet, **{**settings, **changes})
+    return transfer(weights, sets, out=out, **{**settings, **changes})
 
 
 def test_every_number_is_that_of_its_protocol(weights, sets, tmp_path, counted):
@@ -110,14 +110,18 @@ def test_every_number_is_that_of_its_protocol(weights, sets, tmp_path, counted):
 SCRIPT = """
 import os, signal, sys
 from vitral.workflows.transfer.transfer import transfer
+import logging
 seen = []
-def announce(line):
-    seen.append(line)
-    if len(seen) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
+class Killer(logging.Handler):
+    def emit(self, record):
+        seen.append(record)
+        if len(seen) == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+logging.getLogger("vitral").addHandler(Killer())
+logging.getLogger("vitral").setLevel(logging.INFO)
 weights, data, out = sys.argv[1:3], sys.argv[3:5], sys.argv[5]
 transfer(weights, data, out=out, shots=(2,), k=3, cache=out + "/cache", device="cpu",
-         protocols=("fewshot", "knn"), announce=announce)
+         protocols=("fewshot", "knn"))
 """
 
 

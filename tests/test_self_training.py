@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import vitral as vt
+from helpers import captured_log
 from photos import CLASSES, contents, make_photos, photo, tiny_config
 from vitral.cli import main
 from vitral.data import AugmentConfig, read_unlabelled
@@ -100,14 +101,14 @@ def done(data, tmp_path_factory):
         patch.setattr(
             "vitral.workflows.train.finalize.compute_report_maps", lambda *rest: None
         )
-        result = self_train(
-            config_of(data),
-            data / "more",
-            tmp_path_factory.mktemp("out") / "st",
-            settings=SETTINGS,
-            truth=data / "truth.csv",
-            announce=lines.append,
-        )
+        with captured_log() as lines:
+            result = self_train(
+                config_of(data),
+                data / "more",
+                tmp_path_factory.mktemp("out") / "st",
+                settings=SETTINGS,
+                truth=data / "truth.csv",
+            )
     assert contents(data) == before
     return result, lines
 
@@ -428,28 +429,26 @@ def test_a_teacher_of_other_classes_is_refused(data, done, tmp_path):
 
 def test_a_teacher_of_other_data_gets_a_note(data, done, tmp_path):
     shutil.copytree(data / "photos", tmp_path / "photos")
-    lines: list[str] = []
-    self_train(
-        config_of(tmp_path),
-        data / "more",
-        tmp_path / "st",
-        teacher=done[0].out / "round-2",
-        settings=SETTINGS,
-        labels_only=True,
-        announce=lines.append,
-    )
+    with captured_log() as lines:
+        self_train(
+            config_of(tmp_path),
+            data / "more",
+            tmp_path / "st",
+            teacher=done[0].out / "round-2",
+            settings=SETTINGS,
+            labels_only=True,
+        )
     assert any("does not tell which images of" in line for line in lines)
-    lines.clear()
     # A student's run is known to have learned from these.
-    self_train(
-        config_of(data),
-        data / "more",
-        tmp_path / "same",
-        teacher=done[0].out,
-        settings=SETTINGS,
-        labels_only=True,
-        announce=lines.append,
-    )
+    with captured_log() as lines:
+        self_train(
+            config_of(data),
+            data / "more",
+            tmp_path / "same",
+            teacher=done[0].out,
+            settings=SETTINGS,
+            labels_only=True,
+        )
     assert not any("does not tell" in line for line in lines)
 
 

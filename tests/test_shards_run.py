@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import vitral as vt
+from helpers import captured_log
 from packed import labelled, pack, pack_rows
 from photos import contents, photo, tiny_config
 from vitral.cli import main
@@ -96,10 +97,8 @@ def test_a_damaged_shard_is_in_the_files_of_the_run(tmp_path, capsys):
     file = folder / "train-1.tar"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
     before = contents(folder)
-    heard: list[str] = []
-    run = vt.train(
-        tiny_config(folder, epochs=1.0), tmp_path / "run", announce=heard.append
-    )
+    with captured_log() as heard:
+        run = vt.train(tiny_config(folder, epochs=1.0), tmp_path / "run")
     about = json.loads((run.path / "data.json").read_text())
     assert about["bad"] == []
     assert [item["path"] for item in about["ignored"]] == ["train-1.tar"]

@@ -297,9 +297,7 @@ def test_two_weights_whose_order_turns(fakes, monkeypatch):
         "ridge",
         lambda *sets: fake_probe(next(curves))(*sets),
     )
-    answer = data_size.run_data_size_study(
-        ["a/m", "b/m"], "d", announce=lambda line: None
-    )
+    answer = data_size.run_data_size_study(["a/m", "b/m"], "d")
     assert list(answer.curves) == ["a/m", "b/m"]
     # 0.9 - 1.2 / sqrt(n) passes 0.75 at 64 images.
     assert "behind up to 60 and ahead from 120" in answer.verdict

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers import run_fit
 from vitral.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.training import (
@@ -24,7 +25,6 @@ from vitral.training import (
     lr_at,
     parameter_groups,
 )
-from vitral.training.fit import fit
 from vitral.training.signals import StopSignals
 
 IMAGES, CLASSES, BATCH = 26, 7, 4
@@ -139,7 +139,7 @@ def run(folder: Path, *, kind="adamw", config=None, **changes):
         "device": torch.device("cpu"),
         "clip_norm": 1.0,
     } | changes
-    return fit(made.objective, made.optimizer, **arguments)
+    return run_fit(made.objective, made.optimizer, **arguments)
 
 
 def records(folder: Path):

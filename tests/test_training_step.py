@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from helpers import run_fit
 from vitral.errors import DivergedError, VitralError
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.training import CheckpointStore, LoopConfig
 from vitral.training.ema import create_ema, decay_at
-from vitral.training.fit import fit
 from vitral.training.step import TrainStep, derive_seed, micro_batches, to_device
 
 
@@ -184,7 +184,7 @@ def test_divergence_is_seen_in_its_step_and_never_saved(tmp_path, site, value):
 
     saved = {}
     with pytest.raises(DivergedError) as raised:
-        fit(
+        run_fit(
             objective,
             torch.optim.AdamW(objective.parameters(), 0.01),
             config=LoopConfig(steps=20, ema=0.9, checkpoint_every=1, keep=20),
@@ -225,7 +225,7 @@ def test_a_best_model_with_infinite_weights_is_not_handed_out(tmp_path):
     bright = bright._replace(image=1000 * bright.image)
     saved = []
     with pytest.raises(DivergedError, match=r"of model has NaN or infinite .* step 2"):
-        fit(
+        run_fit(
             objective,
             torch.optim.SGD(objective.parameters(), 0.1),
             config=LoopConfig(steps=2),

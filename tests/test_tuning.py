@@ -164,7 +164,11 @@ def run(tmp_path_factory) -> Path:
         )
         # What the last of its blocks merges no class token sees: hence a third.
         changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
-        vt.train(tiny_config(photos, **changes), folder / "run", device="cpu")
+        vt.train(
+            tiny_config(photos, **changes),
+            folder / "run",
+            runtime=vt.Runtime(device="cpu"),
+        )
     return folder / "run"
 
 
@@ -218,7 +222,7 @@ def test_time_runs_out_with_the_rest_left_out(run):
     plan = SweepPlan(
         ways=("torch",), merges=(0, 2), batches=(1,), rounds=1, minutes=1e-9
     )
-    swept = autotune.sweep(run, plan, say=lambda line: None)
+    swept = autotune.sweep(run, plan)
     assert [point.candidate.merge for point in swept.points] == [0]
     assert len(swept.left_out) == 1
     assert all("not begun" in reason for reason in swept.left_out.values())

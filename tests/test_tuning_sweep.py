@@ -44,7 +44,7 @@ def run(photos, tmp_path_factory) -> Path:
         )
         # What the last of its blocks merges no class token sees: hence a third.
         changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
-        vt.train(tiny_config(photos, **changes), out, device="cpu")
+        vt.train(tiny_config(photos, **changes), out, runtime=vt.Runtime(device="cpu"))
     return out
 
 
@@ -206,9 +206,9 @@ def test_the_time_is_up_while_images_are_scored(run):
     dataset = autotune.open_images(opened, "val")
     pictures = SweepImages(opened, dataset, split="val", images=5, seed=0)
     first = Candidate(image_size=(32, 48))
-    bench = module._Bench(opened, pictures, "one", first, 1)
+    bench = module._Measurer(opened, pictures, "one", first, 1)
     other = Candidate(image_size=(32, 48), merge=1)
-    with pytest.raises(module._LateError, match="not finished within 7 min"):
+    with pytest.raises(module._BudgetExceededError, match="not finished within 7 min"):
         bench.measure(other, 0.0, 7.0)
     found = bench.measure(other, time.monotonic() + 600, 7.0)
     assert found.candidate == other

@@ -74,7 +74,7 @@ def foreign(layout, model) -> dict[str, torch.Tensor]:
     for rule in layout.mappings(model.config):
         tensors |= zip(rule.theirs, rule.to_foreign(ours[rule.ours]), strict=True)
     preprocess = Preprocess(image_size=model.config.image_hw)
-    new = layout.describe(ModelSpec(config=model.config, preprocess=preprocess)).new
+    new = layout.make_output(ModelSpec(config=model.config, preprocess=preprocess)).new
     assert not tensors.keys() & new.keys()
     return tensors | dict(new)
 

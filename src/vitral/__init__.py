@@ -4,14 +4,19 @@
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from vitral.version import __version__
+
+# Silent unless the user of the library asks for the log.
+logging.getLogger("vitral").addHandler(logging.NullHandler())
 
 _WHERE = {
     "ConfigError": "vitral.errors",
     "DataError": "vitral.errors",
     "Run": "vitral.workflows",
+    "Runtime": "vitral.workflows.runtime",
     "TrainConfig": "vitral.workflows",
     "VitralError": "vitral.errors",
     "WeightsError": "vitral.errors",
@@ -65,6 +70,7 @@ if TYPE_CHECKING:
     from vitral.workflows import Run, TrainConfig, predict_files
     from vitral.workflows import open_run as open  # noqa: A004
     from vitral.workflows.features.extract import features
+    from vitral.workflows.runtime import Runtime
     from vitral.workflows.self_training.self_train import self_train
     from vitral.workflows.train.train import train
     from vitral.workflows.transfer.transfer import transfer
@@ -73,6 +79,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Run",
+    "Runtime",
     "TrainConfig",
     "VitralError",
     "WeightsError",

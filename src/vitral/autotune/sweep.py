@@ -4,6 +4,7 @@ Timing in turns: a machine that slows down in between slows both, so the ratio s
 """
 
 import gc
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from vitral.evaluation.compare import paired_bootstrap
 from vitral.evaluation.intervals import wilson
 from vitral.workflows.inference import Views, predict_logits
 from vitral.workflows.run import Run, open_run
+
+logger = logging.getLogger(__name__)
 
 MIN_TURN_SECONDS = 0.02
 """Of a turn: passes of less than a millisecond say little one by one."""
@@ -47,7 +50,6 @@ class SweepResult:
 def sweep(
     path: str | Path,
     plan: SweepPlan,
-    say: Callable[[str], None] = print,
     on_result: Callable[[SweepResult], None] = lambda swept: None,
 ) -> SweepResult:
     """Measure every candidate of the plan on this machine and the run's own images.
@@ -56,7 +58,6 @@ def sweep(
     work.
 
     Args:
-        say: called with a line for each candidate.
         on_result: called with what there is after each candidate, and when interrupted.
 
     Raises:
@@ -90,10 +91,10 @@ def sweep(
         except Exception as error:
             # Whatever a runtime throws concerns this way alone, not those measured.
             swept.left_out[str(candidate)] = _reason(error)
-            say(f"{candidate}: left out: {_reason(error)}")
+            logger.info(f"{candidate}: left out: {_reason(error)}")
         else:
             swept.points.append(point)
-            say(_line(point))
+            logger.info(_line(point))
         on_result(swept)
     return swept
 

@@ -68,6 +68,9 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run_verb(verb: str, argv: list[str]) -> int:
+    from vitral.cli.logs import TRAINING, install_handler, warn
+
+    install_handler(warn, without=TRAINING)
     try:
         name = verb.replace("-", "_")
         importlib.import_module(f"vitral.cli.verbs.{name}").run(argv)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitral.atomic_io import write_json
+from vitral.cli.logs import warn
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import Size2d
 from vitral.recipes import plan_finetuning
-from vitral.workflows.features import as_run, say
+from vitral.workflows.features import as_run
 from vitral.workflows.transfer import FinetunePlan, finetune
 
 
@@ -76,7 +77,7 @@ def run_finetune(args: argparse.Namespace) -> None:
     planned = make_planner(args)(args.run, data)
     stems = (Path(args.run).stem, Path(data).stem)
     out = Path(args.out or Path("runs") / f"finetune-{'-'.join(stems)}")
-    say(f"finetune: runs go to {out}")
+    warn(f"finetune: runs go to {out}")
     try:
         found = finetune(planned, out, workers=args.workers, device=args.device)
     except InterruptedRun as error:

@@ -1,25 +1,27 @@
-"""log.txt of a run: what was printed, and the traceback of anything unexpected."""
+"""The command's output: log lines to the terminal and to log.txt of the run."""
 
 import datetime
+import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _LOG_FILE: list[Path] = []
 
 
 def set_log_folder(folder: Path) -> None:
-    """From now on, write to log.txt in `folder`; the folder must exist."""
+    """Write to log.txt in `folder` from now on; the folder must exist."""
     _LOG_FILE[:] = [folder / "log.txt"]
 
 
 def log_file() -> Path | None:
-    """The log of this command; None before a run folder is known."""
+    """Return the log of this command; None before a run folder is known."""
     return _LOG_FILE[0] if _LOG_FILE else None
 
 
 def say(text: str) -> None:
-    """Print `text`, and keep it in the log with the time.
+    """Print `text`, and write it to log.txt with the time.
 
     A closed output (`vitral train ... | head -1`) must not end hours of training.
     """
@@ -34,7 +36,7 @@ def say(text: str) -> None:
 
 
 def append_text(file: Path, text: str) -> bool:
-    """Add to the log; False where it cannot be written.
+    """Append to the log; return False where it cannot be written.
 
     A full disk ends a run where it saves, with a sentence that says what to do.
     """
@@ -44,3 +46,44 @@ def append_text(file: Path, text: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def warn(text: str) -> None:
+    """Print `text` to stderr, where it does not mix with results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class CommandHandler(logging.Handler):
+    """Log handler of the command: messages of INFO and above to one function.
+
+    Args:
+        write: gets each message.
+        without: loggers whose messages are dropped.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None], without: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(logging.INFO)
+        self.write = write
+        self.without = without
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith(self.without or ("-",)):
+            self.write(record.getMessage())
+
+
+def install_handler(
+    write: Callable[[str], None], *, without: tuple[str, ...] = ()
+) -> None:
+    """Send the log of vitral to `write`; replaces the handler of an earlier call."""
+    logger = logging.getLogger("vitral")
+    for handler in list(logger.handlers):
+        if isinstance(handler, CommandHandler):
+            logger.removeHandler(handler)
+    logger.addHandler(CommandHandler(write, without))
+    logger.setLevel(logging.INFO)
+
+
+TRAINING = ("vitral.workflows.train",)
+"""Loggers of one training: verbs that train many runs leave their lines out."""

@@ -6,6 +6,7 @@ which are written into it afterwards. Whatever fails, OUT is not there.
 
 import contextlib
 import copy
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
 from vitral.weights import Metadata, read_exported
 from vitral.weights.exported import KEY, XML, Precision, runtimes
 from vitral.workflows.run import Run
+
+logger = logging.getLogger(__name__)
 
 Write = Callable[[Path, Metadata], None]
 """Write the artefact with this metadata at a path."""
@@ -101,7 +104,6 @@ def openvino(
     precision: Precision = "fp32",
     int8: bool = False,
     max_drop: float = 0.5,
-    say: Callable[[str], None] = lambda line: None,
 ) -> GateReport:
     """Write a folder with model.xml and model.bin for OpenVINO; see `onnx`.
 
@@ -111,7 +113,6 @@ def openvino(
         int8: the same as `precision="int8"`: calibrated on the run's train split, with
             as few layers in float as the bound asks for, the report beside the model.
         max_drop: that bound, in points of top-1.
-        say: called with a line before each slow part.
 
     Raises:
         GateError, ConfigError, WeightsError, MissingExtraError: as `onnx`.
@@ -126,7 +127,7 @@ def openvino(
     graph = to_openvino(to_onnx(subject.model, image_size=kept.image_size))
     found: QuantizedGraph | None = None
     if precision == "int8":
-        found = quantize_graph(subject, graph, max_drop=max_drop, say=say)
+        found = quantize_graph(subject, graph, max_drop=max_drop)
         graph = found.graph
     if with_preprocess:
         graph = chain_models(

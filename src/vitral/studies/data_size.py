@@ -5,6 +5,7 @@ computed once. Training from scratch on growing subsets: families.py. The page:
 data_size_page.py.
 """
 
+import logging
 import math
 import statistics
 import time
@@ -26,7 +27,9 @@ from vitral.studies.engine import (
     subset_sizes,
 )
 from vitral.workflows import open_run
-from vitral.workflows.features import SplitFeatures, extract_splits, say
+from vitral.workflows.features import SplitFeatures, extract_splits
+
+logger = logging.getLogger(__name__)
 
 NAME = "data-size"
 QUESTION = "Would more training images help, and how much would twice as many add?"
@@ -128,7 +131,6 @@ def run_data_size_study(
     fractions: Sequence[float] = (),
     folder: str | Path | None = None,
     device: str = "auto",
-    announce: Callable[[str], None] = say,
 ) -> DataSizeResult:
     """Measure every set of weights on growing subsets of the data and fit its curve.
 
@@ -150,14 +152,14 @@ def run_data_size_study(
     grown: dict[str, LearningCurve] = {}
     seconds = 0.0
     for path, name in zip(weights, _short_names(weights), strict=True):
-        announce(f"{name}: features of {data}")
-        material = extract_splits(
-            path, data, folder=folder, device=device, announce=announce
-        )
+        logger.info(f"{name}: features of {data}")
+        material = extract_splits(path, data, folder=folder, device=device)
         train, test = _split_features(material)
         sizes = subset_sizes(train.y, material.classes, fractions)
         started = time.monotonic()
-        announce(f"{name}: {len(seeds)} draws of {', '.join(map(str, sizes))} images")
+        logger.info(
+            f"{name}: {len(seeds)} draws of {', '.join(map(str, sizes))} images"
+        )
         points = measure_subsets(train, test, sizes, seeds, PROTOCOLS[protocol])
         grown[name] = LearningCurve(points=points, fit=fit_curve(points))
         seconds += time.monotonic() - started

@@ -1,7 +1,7 @@
 """Families on growing subsets, from the plan to the page."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,6 @@ def run_families_study(
     jobs: int = 1,
     device: str = "auto",
     command: str = "",
-    announce: Callable[[str], None] = print,
 ) -> FamiliesResult:
     """Train every family on every subset and write the page into `out`.
 
@@ -66,7 +65,7 @@ def run_families_study(
     folder = Path(out)
     started = time.monotonic()
     plan = plan_families(families, data, seeds, fractions, folder)
-    done = TrialScheduler(folder, jobs, device, announce).run(plan.trials)
+    done = TrialScheduler(folder, jobs, device).run(plan.trials)
     table = build_table(plan.trials, done)
     verdict = families_verdict(plan, table)
     lines = _table_lines(plan, table)

@@ -1,4 +1,4 @@
-"""fit: put a run together, and go on where it stopped.
+"""fit: put a training together, resume where it stopped, and run the loop.
 
 The loop itself is in loop.py. Data and models come as arguments: nothing here knows
 what they are.
@@ -7,7 +7,7 @@ what they are.
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,27 +27,54 @@ from vitral.training.step import TrainStep
 ShardMode = Literal["none", "fsdp"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EpochBatches:
+    """The training batches of a run, epoch by epoch."""
+
+    epoch: Callable[[int, int], Iterator[Any]]
+    """(epoch, start_batch) to the batches of that epoch from that index on, each a
+    NamedTuple with a field `id` whose other fields can be cut along the images, or a
+    `RankSlice` of it with a rank's own rows. It may end early."""
+    per_epoch: int
+    """Batches after which an epoch ends, even if there are more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSpec:
+    """The settings of one `fit`."""
+
+    loop: LoopConfig
+    lr: Callable[[int], float]
+    """Index of an update, from 0, to its learning rate."""
+    folder: Path
+    """Where checkpoints and metrics.jsonl are written."""
+    seed: int
+    clip_norm: float = 0.0
+    """Largest norm of the whole gradient; 0 turns it off."""
+    resume: bool = False
+    """Whether to resume from the newest checkpoint that verifies; starts when there is
+    none. A finished run returns at once."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that must be the same on resume: hash of the config, fingerprint of
+    the data."""
+    shard: ShardMode = "none"
+    """`fsdp` keeps a part of the model on each rank, `none` all of it."""
+    recompute: bool = False
+    """Whether the inside of a block is computed again for the gradient, not kept."""
+
+
 def fit(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
+    batches: EpochBatches,
+    spec: FitSpec,
     *,
-    config: LoopConfig,
-    batches: Callable[[int, int], Iterator[Any]],
-    batches_per_epoch: int,
-    lr: Callable[[int], float],
-    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
-    folder: Path,
-    seed: int,
     device: torch.device,
-    clip_norm: float = 0.0,
-    resume: bool = False,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_best: Callable[[nn.Module, int], None] | None = None,
-    extra_state: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
-    shard: ShardMode = "none",
-    recompute: bool = False,
 ) -> FitResult:
-    """Train `objective.model` and leave checkpoints and metrics.jsonl in `folder`.
+    """Train `objective.model` and leave checkpoints and metrics.jsonl in the folder.
 
     The ranks of a process group call it alike and train one model together, on the
     batches of one process; rank 0 writes.
@@ -55,22 +82,10 @@ def fit(
     Args:
         objective: has `.model`; objective(batch) gives `loss`, scalar metrics, and
             `weight` where the loss is not a mean over images.
-        batches: (epoch, start_batch) to the batches of that epoch from that index on,
-            each a NamedTuple with a field `id` whose other fields can be cut along
-            the images, or a `Share` of it with a rank's own rows. It may end early.
-        batches_per_epoch: an epoch ends after so many, even if there are more.
-        lr: the index of an update, from 0, to the learning rate.
         evaluate: gets the (averaged) model in eval mode, under no_grad; every value
             must be finite. A signal cuts it off, and the resumed run repeats it.
-        clip_norm: the largest norm of the whole gradient; 0 turns it off.
-        resume: go on from the newest checkpoint that verifies, or start when there
-            is none; a finished run returns at once.
         on_best: called with that model and the step after each best evaluation; once
             at the end where `evaluate` is None.
-        extra_state: JSON values that must be the same on resume (hash of the config,
-            fingerprint of the data).
-        shard: `fsdp` keeps a part of the model on each rank, `none` all of it.
-        recompute: compute the inside of a block again for the gradient, not keep it.
 
     Raises:
         ConfigError: the folder is in use or another run's, or nothing can be sharded.
@@ -79,42 +94,42 @@ def fit(
         InterruptedRun: SIGINT or SIGTERM, after the step and a checkpoint.
         WeightsError: a checkpoint cannot be written or none verifies.
     """
+    config = spec.loop
     ranks = RankGroup.from_process_group(device)
-    _validate(config, shard, ranks)
+    _validate(config, spec.shard, ranks)
     objective.to(device).train()
-    if recompute:
+    if spec.recompute:
         checkpoint_activations(find_blocks(objective))
-    trained, parallel = _parallelize(objective, optimizer, config, ranks, shard)
-    settings = _result_settings(config) | {"seed": seed, **(extra_state or {})}
-    settings["batches_per_epoch"] = batches_per_epoch
-    files = RunStore(folder, settings, config.keep, ranks)
-    updater = TrainStep(
+    state, parallel = _parallelize(objective, optimizer, config, ranks, spec.shard)
+    settings = _result_settings(config) | {"seed": spec.seed, **spec.identity}
+    settings["batches_per_epoch"] = batches.per_epoch
+    files = RunStore(spec.folder, settings, config.keep, ranks)
+    step = TrainStep(
         forward=parallel.forward,
-        parameters=trained.parameters,
+        parameters=state.parameters,
         optimizer=optimizer,
         device=device,
-        seed=seed,
+        seed=spec.seed,
         accumulate=config.accumulate,
         bf16=config.precision == "bf16",
-        clip_norm=clip_norm,
+        clip_norm=spec.clip_norm,
         ranks=ranks,
         no_sync=parallel.no_sync,
     )
-    source = BatchStream(batches, batches_per_epoch, ranks)
-    hooks = Callbacks(lr, evaluate, on_best)
-    shown = progress or Progress(
+    stream = BatchStream(batches.epoch, batches.per_epoch, ranks)
+    callbacks = Callbacks(spec.lr, evaluate, on_best)
+    display = progress or Progress(
         config.steps, None if ranks.is_rank_zero else io.StringIO()
     )
-    with shown, StopSignals() as stop, closing(source), closing(files):
-        opened = files.open(trained, config.compile, resume)
-        loop = Trainer(
-            config, trained, files, updater, source, hooks, shown, stop, ranks
+    with display, StopSignals() as stop, closing(stream), closing(files):
+        opened = files.open(state, config.compile, spec.resume)
+        trainer = Trainer(
+            config, state, files, step, stream, callbacks, display, stop, ranks
         )
-        return loop.run(opened.state, opened.notes)
+        return trainer.run(opened.state, opened.notes)
 
 
 def _validate(config: LoopConfig, shard: ShardMode, ranks: RankGroup) -> None:
-    """Say what cannot be before anything is changed."""
     if config.steps < 1:
         raise ConfigError(
             "`steps` is 0: derive it from the epochs with `steps_for` first."
@@ -127,13 +142,13 @@ def _validate(config: LoopConfig, shard: ShardMode, ranks: RankGroup) -> None:
 
 
 def _result_settings(config: LoopConfig) -> dict[str, Any]:
-    """The settings that decide a number; the others may differ when it is resumed."""
+    """Return the settings that decide a number; the others may change on resume."""
     free = ("keep", "compile", "checkpoint_every")
     return {name: v for name, v in asdict(config).items() if name not in free}
 
 
 class _ParallelTraining(NamedTuple):
-    train_state: TrainState
+    state: TrainState
     parallel: ParallelForward
 
 
@@ -144,28 +159,29 @@ def _parallelize(
     ranks: RankGroup,
     shard: ShardMode,
 ) -> _ParallelTraining:
-    """What is trained, and how it is called so that all ranks train it."""
+    """Return what is trained, and the forward pass that trains it on all ranks."""
     ema = 0.0 if shard == "fsdp" else config.ema
     if ranks.world == 1:
-        trained = TrainState.create(objective, optimizer, ema, config.ema_warmup)
+        state = TrainState.create(objective, optimizer, ema, config.ema_warmup)
         forward = torch.compile(objective) if config.compile else objective
-        return _ParallelTraining(trained, ParallelForward(forward))
-    # They import half a second of torch that one process does without.
-    from vitral.training.parallel import ShardedTrainState, plain_copy, wrap_ddp
-    from vitral.training.parallel import shard_objective as divided
+        return _ParallelTraining(state, ParallelForward(forward))
+    # Importing them costs half a second that one process does not need.
+    from vitral.training.parallel import (
+        ShardedTrainState,
+        plain_copy,
+        shard_objective,
+        wrap_ddp,
+    )
 
     if shard == "none":
-        trained = TrainState.create(objective, optimizer, ema, config.ema_warmup)
-        return _ParallelTraining(trained, wrap_ddp(objective, ranks, config.compile))
-    TrainState.create(
-        objective, optimizer, 0.0, False
-    )  # refuses before anything is divided
+        state = TrainState.create(objective, optimizer, ema, config.ema_warmup)
+        return _ParallelTraining(state, wrap_ddp(objective, ranks, config.compile))
+    # Raises for an unusable optimizer before anything is sharded.
+    TrainState.create(objective, optimizer, 0.0, False)
     plain = plain_copy(objective)
-    parallel = divided(objective, optimizer, ranks, config.compile)
-    trained = TrainState.create(objective, optimizer, 0.0, False)
-    return _ParallelTraining(
-        ShardedTrainState.from_train_state(
-            trained, plain, config.ema, config.ema_warmup
-        ),
-        parallel,
+    parallel = shard_objective(objective, optimizer, ranks, config.compile)
+    state = TrainState.create(objective, optimizer, 0.0, False)
+    sharded = ShardedTrainState.from_train_state(
+        state, plain, config.ema, config.ema_warmup
     )
+    return _ParallelTraining(sharded, parallel)

@@ -1,22 +1,51 @@
-"""Where a run happened: versions, machine and threads, for environment.json."""
+"""Runtime of a job: device, workers and ranks, and the facts of environment.json."""
 
 import importlib.metadata
 import os
 import platform
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import torch
 
 from vitral.errors import MissingExtraError
+from vitral.training.distributed import (
+    TIMEOUT,
+    broadcast_from_rank_zero,
+    get_local_rank,
+    get_world_size,
+)
 from vitral.version import __version__
+
+T = TypeVar("T")
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-learn")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and with how much a job runs; nothing here changes what it computes."""
+
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps`, or `auto` for the best that is available."""
+    workers: int = 0
+    """Processes that decode images; 0 decodes in this one. Batches are the same for
+    any number."""
+    shard: Literal["none", "fsdp"] = "none"
+    """`fsdp` divides weights, gradients and optimizer among the ranks."""
+    checkpoint_activations: bool = False
+    """Whether only the input of each block is kept, and the rest computed again for
+    the gradient; the numbers stay the same."""
+    rank_timeout: float = TIMEOUT
+    """Seconds after which a rank that does not answer counts as lost."""
+
+
 def describe_environment(device: torch.device) -> dict[str, str | int]:
-    """Flat facts that a reader needs to repeat the run; no user or host name."""
+    """Return flat facts for repeating the run, without the name of user or host."""
     facts: dict[str, str | int] = {
         "vitral": __version__,
         "python": platform.python_version(),
@@ -29,37 +58,57 @@ def describe_environment(device: torch.device) -> dict[str, str | int]:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     facts |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    if get_world_size() > 1:
+        facts["ranks"] = get_world_size()
     return facts
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, else Apple's MPS, else the CPU.
+    """Return the device of that name; `auto` is CUDA, else Apple's MPS, else the CPU.
 
     Raises:
-        MissingExtraError: the device that was asked for is not there.
+        MissingExtraError: the machine does not have the device.
     """
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
+    devices = [device for device, is_available in available.items() if is_available]
     if name == "auto":
-        return torch.device(next(kind for kind, found in there.items() if found))
-    if not there.get(name.split(":")[0], False):
-        found = ", ".join(kind for kind, is_there in there.items() if is_there)
+        return torch.device(devices[0])
+    if name.split(":")[0] not in devices:
         raise MissingExtraError(
-            f"Device `{name}` is not available on this machine: use one of {found}, "
-            "or `auto`."
+            f"Device `{name}` is not available on this machine: use one of "
+            f"{', '.join(devices)}, or `auto`."
         )
     return torch.device(name)
 
 
+def local_device(device: torch.device) -> torch.device:
+    """Return this rank's own GPU where `device` names none of several."""
+    if device.type == "cuda" and device.index is None and get_world_size() > 1:
+        return torch.device("cuda", get_local_rank())
+    return device
+
+
+def rank_zero_first(work: Callable[[], T]) -> T:
+    """Run `work` on every rank, on rank 0 before the others: they find its files."""
+
+    def run_once() -> None:
+        work()
+
+    if get_world_size() > 1:
+        broadcast_from_rank_zero(run_once)
+    return work()
+
+
 def command_line() -> str:
-    """The command that started this process, as one would type it."""
+    """Return the command that started this process, as it would be typed."""
     program, *arguments = sys.argv
     name = Path(program).name
-    words = ["python", "-m", "vitral"] if name == "__main__.py" else [name]
-    return shlex.join([*words, *arguments])
+    command = ["python", "-m", "vitral"] if name == "__main__.py" else [name]
+    return shlex.join([*command, *arguments])
 
 
 def _cpu_name() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 import vitral.recipes
-from vitral.cli.logs import say, set_log_folder
+from vitral.cli.logs import install_handler, say, set_log_folder
 from vitral.cli.output import summary_lines
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
@@ -27,6 +27,7 @@ def run(argv: list[str]) -> None:
         raise ConfigError(f"The output folder {out} is in use: give another `--out`.")
     out.mkdir(parents=True, exist_ok=True)
     set_log_folder(out)
+    install_handler(say)
     started = time.monotonic()
     config = replace(vitral.recipes.small.scratch("digits"), seed=known.seed)
     say(
@@ -36,7 +37,7 @@ def run(argv: list[str]) -> None:
     # The model is tiny: a second thread gains nothing, and where something else is
     # computing, threads that wait for each other make it many times slower.
     torch.set_num_threads(1)
-    finished = train(config, out, announce=say)
+    finished = train(config, out)
     for line in summary_lines(finished):
         say(line)
     say(f"done in {time.monotonic() - started:.0f} s")

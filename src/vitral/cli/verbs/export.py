@@ -69,6 +69,9 @@ def _export(args: argparse.Namespace) -> GateReport:
         "merge_schedule": args.merge_schedule,
     }
     import vitral.export
+    from vitral.cli.logs import install_handler
+
+    install_handler(print)
 
     if args.to == "onnx":
         if args.int8 or args.bf16:
@@ -80,5 +83,5 @@ def _export(args: argparse.Namespace) -> GateReport:
         raise ConfigError("`--int8` and `--bf16` exclude each other: give one.")
     settings["precision"] = "int8" if args.int8 else "bf16" if args.bf16 else "fp32"
     return vitral.export.openvino(
-        args.run, args.out, max_drop=args.max_drop, say=print, **settings
+        args.run, args.out, max_drop=args.max_drop, **settings
     )

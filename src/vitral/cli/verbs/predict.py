@@ -3,7 +3,6 @@
 import argparse
 import itertools
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,7 +81,6 @@ def _to_files(opened: Run, args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,
-        announce=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if int(os.environ.get("RANK", 0)):
         return

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from vitral.cli.logs import say, set_log_folder
+from vitral.cli.logs import install_handler, say, set_log_folder
 from vitral.cli.verbs.train import (
     make_train_parser,
     resolve_config,
@@ -12,6 +12,7 @@ from vitral.cli.verbs.train import (
 )
 from vitral.errors import ConfigError
 from vitral.evaluation.compare import format_p
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.self_training import (
     SelfTrainingConfig,
     SelfTrainingResult,
@@ -60,6 +61,7 @@ def run(argv: list[str]) -> None:
     if not out.is_file():
         out.mkdir(parents=True, exist_ok=True)
         set_log_folder(out)
+    install_handler(say)
     say(f"recipe {recipe}: {reason}")
     finished = self_train(
         config,
@@ -69,9 +71,7 @@ def run(argv: list[str]) -> None:
         settings=settings,
         truth=own.truth or None,
         labels_only=own.labels_only,
-        workers=known.workers,
-        device=known.device,
-        announce=say,
+        runtime=Runtime(device=known.device, workers=known.workers),
     )
     for line in summary_lines(finished, labels_only=own.labels_only):
         say(line)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vitral.cli.logs import TRAINING, install_handler
 from vitral.cli.parser import Parser
 from vitral.cli.verbs import data_size
 from vitral.studies import Study, all_studies, get_study
@@ -41,6 +42,7 @@ def run(argv: list[str]) -> None:
         _show_plan(study, known.seeds, out)
         return
     seeds = " ".join(map(str, known.seeds))
+    install_handler(print, without=TRAINING)
     finished = run_study(
         study,
         out,

@@ -19,7 +19,7 @@ from vitral.cli.dry_run import (
     positive_int,
     remove_plan_flags,
 )
-from vitral.cli.logs import say, set_log_folder
+from vitral.cli.logs import install_handler, say, set_log_folder
 from vitral.cli.output import summary_lines
 from vitral.errors import ConfigError
 from vitral.objectives import OBJECTIVES
@@ -31,8 +31,9 @@ from vitral.training.distributed import (
     process_group,
 )
 from vitral.workflows import TrainConfig
-from vitral.workflows.runtime import pick_device
-from vitral.workflows.train import run_session, train
+from vitral.workflows.runtime import Runtime, pick_device
+from vitral.workflows.session import run_session
+from vitral.workflows.train import train
 
 FLAG_ALIASES = {"--img-size": "--image-size", "-b": "--batch-size"}
 """timm's flags that are spelled differently here."""
@@ -78,27 +79,24 @@ def run(argv: list[str]) -> None:
 def _train(data: str, args: argparse.Namespace, rest: list[str]) -> None:
     config, recipe, reason = resolve_config(data, args, rest)
     out = Path(args.out)
-    with run_session(config, out, resume=args.resume, device=args.device):
-        announce = say if get_rank() == 0 else None
+    runtime = Runtime(
+        device=args.device,
+        workers=args.workers,
+        shard=args.shard,
+        checkpoint_activations=args.checkpoint_activations,
+        rank_timeout=args.rank_timeout,
+    )
+    with run_session(config, out, runtime, args.resume):
         if args.checkpoint_activations:
             return_freed_memory()
-        if announce is not None:
+        if get_rank() == 0:
             set_log_folder(out)
-            announce(f"recipe {recipe}: {reason}")
-        finished = train(
-            config,
-            out,
-            resume=args.resume,
-            workers=args.workers,
-            device=args.device,
-            announce=announce,
-            shard=args.shard,
-            checkpoint_activations=args.checkpoint_activations,
-            rank_timeout=args.rank_timeout,
-        )
-        if announce is not None:
+            install_handler(say)
+            say(f"recipe {recipe}: {reason}")
+        finished = train(config, out, runtime=runtime, resume=args.resume)
+        if get_rank() == 0:
             for line in summary_lines(finished):
-                announce(line)
+                say(line)
 
 
 class ResolvedConfig(NamedTuple):

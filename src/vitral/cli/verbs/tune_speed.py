@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitral.cli.flags import SCHEDULE_HELP, SCHEDULES
+from vitral.cli.logs import install_handler
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, GateError
 
@@ -58,6 +59,7 @@ def run(argv: list[str]) -> None:
         kept[:] = [swept]
 
     try:
+        install_handler(print)
         swept = tuning.sweep(known.run, plan, on_result=keep)
     except KeyboardInterrupt:
         if kept and kept[0].points:

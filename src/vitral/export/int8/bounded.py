@@ -5,6 +5,7 @@ images, one view each; of a model with several labels an image it is on the shar
 decisions that are right.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from vitral.export.int8.layers import find_int8_layers, restore_float
 from vitral.export.int8.quantize import quantize
 from vitral.export.int8.sensitivity import LayerGroup, Sensitivity, measure_sensitivity
 from vitral.export.run_openvino import Logits, collect_logits, compile_model
+
+logger = logging.getLogger(__name__)
 
 SENSITIVITY_BATCHES = 2
 """Of 8 images."""
@@ -102,13 +105,11 @@ def quantize_within(
     *,
     max_drop: float = 0.5,
     multi_label: bool = False,
-    say: Callable[[str], None] = lambda line: None,
 ) -> Int8Model:
     """Quantise `original`, a float openvino.Model, and hold it to the bound.
 
     Args:
         max_drop: points of top-1 accuracy that may be lost.
-        say: called with a line before each slow part.
 
     Raises:
         GateError: more is lost even with half of the layers in float.
@@ -121,13 +122,13 @@ def quantize_within(
             f"got {max_drop}."
         )
     calibration, check = sample.calibration, sample.check
-    say(f"int8: calibrating on {len(calibration.ids)} images of train")
+    logger.info(f"int8: calibrating on {len(calibration.ids)} images of train")
     quantised = quantize(original, calibration.batches)
     float_logits = collect_logits(compile_model(original, "fp32"), check.batches)
     right = correct_mask(float_logits, check, multi_label)
     layers = find_int8_layers(quantised)
     title = {layer.op: layer.name for layer in layers}
-    say(f"int8: measuring how sensitive each of {len(layers)} layers is")
+    logger.info(f"int8: measuring how sensitive each of {len(layers)} layers is")
     found = measure_sensitivity(
         original, quantised, calibration.batches[:SENSITIVITY_BATCHES]
     )
@@ -146,7 +147,9 @@ def quantize_within(
             drop=lost,
             agreement=agreement(logits, float_logits, multi_label),
         )
-        say(f"int8: {len(ops)} of {len(layers)} layers in float: {lost:+.2f} points")
+        logger.info(
+            f"int8: {len(ops)} of {len(layers)} layers in float: {lost:+.2f} points"
+        )
         return lost <= max_drop + 1e-9
 
     kept = find_shortest_prefix(found.order(), holds, int(MOST_IN_FLOAT * len(layers)))

@@ -1,6 +1,6 @@
 """A float graph to the int8 graph that an export writes, with what was measured."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ from vitral.export.int8.calibration_data import draw_quantization_data
 from vitral.export.int8.layers import fold_constants
 from vitral.export.model import ExportSubject
 from vitral.export.precisions import PrecisionTable, measure_precisions
+
+logger = logging.getLogger(__name__)
 
 REPORT = "int8.json"
 TABLE = "precisions.json"
@@ -40,7 +42,6 @@ def quantize_graph(
     graph: Any,
     *,
     max_drop: float,
-    say: Callable[[str], None] = lambda line: None,
 ) -> QuantizedGraph:
     """The int8 form of `graph`, an openvino.Model from pre-processed images on.
 
@@ -62,10 +63,8 @@ def quantize_graph(
     multi_label = bool(subject.extra.get("multi_label", False))
     sample = draw_quantization_data(subject.run)
     plain = fold_constants(graph)
-    found = quantize_within(
-        plain, sample, max_drop=max_drop, multi_label=multi_label, say=say
-    )
-    say("int8: measuring the precisions side by side")
+    found = quantize_within(plain, sample, max_drop=max_drop, multi_label=multi_label)
+    logger.info("int8: measuring the precisions side by side")
     table = measure_precisions(
         {"fp32": plain, "bf16": plain, "int8": found.model},
         sample.check,

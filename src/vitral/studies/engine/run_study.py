@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,6 @@ def run_study(
     jobs: int = 0,
     device: str = "auto",
     command: str = "",
-    announce: Callable[[str], None] = print,
 ) -> StudyResult:
     """Run all trials of a study and write its page into `out`.
 
@@ -55,7 +54,7 @@ def run_study(
     trials = ordered_trials(study, size, seeds)
     if study.prepare is not None:
         study.prepare(size, seeds, folder)
-    lab = TrialScheduler(folder, jobs or _default_jobs(device), device, announce)
+    lab = TrialScheduler(folder, jobs or _default_jobs(device), device)
     done = lab.run(trials)
     table = build_table(trials, done)
     made = Provenance(

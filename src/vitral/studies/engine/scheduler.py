@@ -7,6 +7,7 @@ checkpoint. Each process has its share of the cores.
 import contextlib
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -24,8 +25,11 @@ from vitral.studies.engine.base import STUDY_DIR, Student, Trial
 from vitral.studies.engine.table import ResultTable, SeedResult
 from vitral.workflows import Run, TrainConfig, open_run
 from vitral.workflows.result_cache import CachedResult, ResultCache
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.self_training import self_train
 from vitral.workflows.train import train
+
+logger = logging.getLogger(__name__)
 
 Announce = Callable[[str], None]
 _TRIAL_LOCK = threading.Lock()
@@ -40,7 +44,6 @@ class TrialScheduler(NamedTuple):
     jobs: int
     """Trials at a time."""
     device: str
-    announce: Announce
 
     def run(self, trials: Sequence[Trial]) -> dict[str, CachedResult]:
         """The result of every trial by its key, in the order of `trials`.
@@ -121,7 +124,7 @@ class TrialScheduler(NamedTuple):
         self, trial: Trial, cell: CachedResult, number: int, total: int
     ) -> None:
         kept = "" if cell.fresh else ", kept from before"
-        self.announce(
+        logger.info(
             f"[{number}/{total}] {trial.key}: {100 * cell.result['test']:.1f} % "
             f"({cell.seconds:.0f} s{kept})"
         )
@@ -192,7 +195,12 @@ def _run_trial(
             contextlib.redirect_stderr(log),
         ):
             if student is None:
-                train(config, out, resume=out.exists(), device=device)
+                train(
+                    config,
+                    out,
+                    resume=out.exists(),
+                    runtime=Runtime(device=device),
+                )
             else:
                 _run_self_training(student, config, out, device)
         return {
@@ -217,7 +225,7 @@ def _run_self_training(
         teacher=student.teacher,
         settings=student.settings,
         truth=student.truth or None,
-        device=device,
+        runtime=Runtime(device=device),
     )
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(done.results[-1].path, out)

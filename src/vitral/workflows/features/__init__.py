@@ -1,6 +1,6 @@
 """Extract features, cache them, and fit probes on them."""
 
-from vitral.workflows.features.cache import ExtractedFeatures, extract_features, say
+from vitral.workflows.features.cache import ExtractedFeatures, extract_features
 from vitral.workflows.features.cache_key import content_hash, weights_file_hash
 from vitral.workflows.features.extract import (
     SplitFeatures,
@@ -33,7 +33,6 @@ __all__ = [
     "held_out_split",
     "probe_weights",
     "run_probe",
-    "say",
     "to_json",
     "weights_file_hash",
     "write_probes",

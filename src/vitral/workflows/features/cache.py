@@ -6,11 +6,11 @@ depend on and their SHA-256. Without a manifest that agrees, numbers are not bel
 
 import hashlib
 import json
+import logging
 import os
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,8 @@ from vitral.models import VisionModel
 from vitral.workflows.features.cache_key import make_cache_key
 from vitral.workflows.inputs import with_single_view
 
+logger = logging.getLogger(__name__)
+
 ABANDONED_SECONDS = 3600.0
 """Age of a half-written file whose writer is surely gone: each batch renews it."""
 HALF_WRITTEN = re.compile(
@@ -53,11 +55,6 @@ class ExtractedFeatures(NamedTuple):
     """The images that could not be decoded; they have no row."""
 
 
-def say(line: str) -> None:
-    """Print a line where it does not mix with results."""
-    print(line, file=sys.stderr)
-
-
 def default_cache_folder() -> Path:
     """Where features are kept unless a folder is given."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -73,7 +70,6 @@ def cached_features(
     *,
     batch_size: int = 32,
     workers: int = 0,
-    announce: Callable[[str], None] = say,
 ) -> ExtractedFeatures:
     """What feeds the head, from the disk if the same was computed before.
 
@@ -85,8 +81,6 @@ def cached_features(
         preprocess: None takes that of the weights, where `model` is a path.
         split: one split of the data set; empty for all.
         folder: None for `default_folder()`.
-        announce: gets a line for undecodable images, and one for an entry that is
-            damaged.
 
     Raises:
         ConfigError: the split is empty, or a model came without pre-processing.
@@ -97,25 +91,25 @@ def cached_features(
     folder = default_cache_folder() if folder is None else Path(folder)
     key = make_cache_key(model, preprocess, dataset, loader.examples)
     if key is None:
-        announce(
+        logger.info(
             f"The features of {dataset.name} are not kept: its reader cannot be "
             "pickled, so a change of it would not be noticed. Define it at the top of "
             "a module."
         )
-        return log_skipped(extract_features(model, loader), dataset, split, announce)
+        return log_skipped(extract_features(model, loader), dataset, split)
     entry = _CacheEntry.from_key(folder, key)
-    kept = _load_entry(entry, loader.examples, announce)
+    kept = _load_entry(entry, loader.examples)
     if kept is None:
         try:
             kept = _compute_entry(entry, model, loader)
         except OSError as error:
-            announce(
+            logger.info(
                 f"The features of {dataset.name} could not be kept in {folder} "
                 f"({error}) and are computed without. Free space, or name another "
                 "cache folder."
             )
             kept = extract_features(model, loader)
-    return log_skipped(kept, dataset, split, announce)
+    return log_skipped(kept, dataset, split)
 
 
 def make_loader(
@@ -155,13 +149,12 @@ def log_skipped(
     extracted: ExtractedFeatures,
     dataset: Dataset,
     split: str,
-    announce: Callable[[str], None],
 ) -> ExtractedFeatures:
     """Say what was left out, also what an audit took from the data set before."""
     before = [file for file in dataset.bad if not split or file.split == split]
     bad = (*before, *extracted.bad)
     if bad:
-        announce(
+        logger.info(
             f"{len(bad)} of {len(bad) + len(extracted.ids)} images of "
             f"{split or dataset.name} cannot be decoded and are left out, first "
             f"{bad[0].path}: {bad[0].reason}"
@@ -203,7 +196,7 @@ class _DamagedEntryError(Exception):
 
 
 def _load_entry(
-    entry: _CacheEntry, examples: tuple[Example, ...], announce: Callable[[str], None]
+    entry: _CacheEntry, examples: tuple[Example, ...]
 ) -> ExtractedFeatures | None:
     """The features of an entry; None if there is none that can be believed."""
     try:
@@ -212,7 +205,7 @@ def _load_entry(
         if entry.features_file.exists():
             raise _DamagedEntryError("its writing was not finished")
     except (OSError, _DamagedEntryError) as error:
-        announce(
+        logger.info(
             f"The kept features {entry.features_file} cannot be used: {error}. They "
             "are "
             "computed again."

@@ -1,6 +1,6 @@
 """Frozen features of a whole data set, for few-shot, linear and k-NN evaluation."""
 
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,12 @@ from vitral.workflows.features.cache import (
     extract_features,
     log_skipped,
     make_loader,
-    say,
 )
 from vitral.workflows.inputs import InputKind, input_kind, require_images, with_sampling
 from vitral.workflows.run import Run, open_run
 from vitral.workflows.runtime import pick_device
+
+logger = logging.getLogger(__name__)
 
 
 class FeatureSet(NamedTuple):
@@ -42,7 +43,6 @@ def features(
     batch_size: int = 32,
     workers: int = 0,
     cache: str | Path | None = None,
-    announce: Callable[[str], None] = say,
 ) -> FeatureSet:
     """What feeds the head of `model`, for every image that can be decoded; float32.
 
@@ -51,7 +51,6 @@ def features(
         split: one split of it; empty for all.
         cache: a folder that keeps the features: the same weights, pre-processing and
             files are not run again. None keeps nothing.
-        announce: gets a line for undecodable images, and one for a damaged cache.
 
     Raises:
         ConfigError: there is no such split.
@@ -62,7 +61,7 @@ def features(
     require_images(dataset, kind)
     if cache is None:
         loader = make_loader(dataset, split, preprocess, batch_size, workers)
-        found = log_skipped(extract_features(model, loader), dataset, split, announce)
+        found = log_skipped(extract_features(model, loader), dataset, split)
     else:
         found = cached_features(
             model,
@@ -72,7 +71,6 @@ def features(
             cache,
             batch_size=batch_size,
             workers=workers,
-            announce=announce,
         )
     return FeatureSet(found.x, found.y)
 
@@ -96,7 +94,6 @@ def extract_splits(
     device: str = "auto",
     batch_size: int = 32,
     workers: int = 0,
-    announce: Callable[[str], None] = say,
 ) -> SplitFeatures:
     """Features of train, val and test, computed once and kept; see `cached_features`.
 
@@ -128,11 +125,10 @@ def extract_splits(
             folder,
             batch_size=batch_size,
             workers=workers,
-            announce=announce,
         )
 
     if held_out == "val":
-        announce(f"{dataset.name} has no test split: val is the test.")
+        logger.info(f"{dataset.name} has no test split: val is the test.")
     return SplitFeatures(
         train=of("train"),
         test=of(held_out),

@@ -1,7 +1,6 @@
 """Probes of frozen features, from weights and data to numbers with intervals."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ from vitral.atomic_io import write_json
 from vitral.errors import ConfigError
 from vitral.evaluation import Probe
 from vitral.evaluation.probes import fewshot, knn, linear
-from vitral.workflows.features.cache import say
 from vitral.workflows.features.extract import SplitFeatures, extract_splits
 
 SHOTS = (1, 5, 10, 25)
@@ -57,7 +55,6 @@ def probe_weights(
     seed: int = 0,
     folder: str | Path | None = None,
     device: str = "auto",
-    announce: Callable[[str], None] = say,
 ) -> tuple[list[ProbeResult], SplitFeatures]:
     """Run one of PROTOCOLS on the features of any weights.
 
@@ -75,9 +72,7 @@ def probe_weights(
         raise ConfigError(
             f"`protocol` must be one of {', '.join(PROTOCOLS)}: got {protocol}."
         )
-    material = extract_splits(
-        weights, data, folder=folder, device=device, announce=announce
-    )
+    material = extract_splits(weights, data, folder=folder, device=device)
     return (
         run_probe(material, protocol=protocol, shots=shots, k=k, seed=seed),
         material,

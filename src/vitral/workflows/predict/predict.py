@@ -8,10 +8,11 @@ of starts, ranks and workers is the same, for as many threads.
 
 import errno
 import itertools
+import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,8 @@ from vitral.workflows.predict.writers import (
 from vitral.workflows.run import Run, open_run
 from vitral.workflows.run_lock import DISK_FULL_ERRNOS, PERMISSION_ERRNOS, lock_file
 from vitral.workflows.runtime import pick_device
+
+logger = logging.getLogger(__name__)
 
 
 class PredictOptions(NamedTuple):
@@ -148,7 +151,6 @@ def predict_files(
     batch_size: int = 32,
     workers: int | None = None,
     device: str = "auto",
-    announce: Callable[[str], None] = lambda line: None,
 ) -> PredictResult:
     """Write the answer for each file; go on where an earlier start was stopped.
 
@@ -161,7 +163,6 @@ def predict_files(
         top: classes per row.
         batch_size: images for the model at once; of clips fewer.
         workers: processes that read ahead; 0 reads when asked, None decides.
-        announce: gets a line of progress every ten seconds, on rank 0.
 
     Raises:
         ConfigError: `out` is in use or holds something else, or it was begun with
@@ -196,9 +197,7 @@ def predict_files(
         number = choose_num_threads(
             opened, len(plan.listing.part_offsets) // get_world_size(), workers
         )
-        told = _ProgressCounter(
-            plan, number, announce if get_rank() == 0 else lambda line: None
-        )
+        told = _ProgressCounter(plan, number)
         if not plan.is_complete:
             own = missing[get_rank() :: get_world_size()]
             if number > 1:
@@ -225,12 +224,9 @@ def predict_files(
 class _ProgressCounter:
     """Counts files and seconds, and says how it goes now and then."""
 
-    def __init__(
-        self, plan: PredictionPlan, threads: int, announce: Callable[[str], None]
-    ) -> None:
+    def __init__(self, plan: PredictionPlan, threads: int) -> None:
         self.plan = plan
         self.threads = threads
-        self.announce = announce
         self.lock = threading.Lock()
         self.count = 0
         self.seconds = 0.0
@@ -247,10 +243,10 @@ class _ProgressCounter:
         self.count += count
         self.seconds = now - self._started_at
         self.wait_seconds += wait_seconds
-        if now - self._reported_at >= PROGRESS_INTERVAL:
+        if now - self._reported_at >= PROGRESS_INTERVAL and get_rank() == 0:
             self._reported_at = now
             share = f" of rank 0 of {get_world_size()}" if get_world_size() > 1 else ""
-            self.announce(
+            logger.info(
                 f"{self.count:,} of {self.plan.listing.files:,} files{share}, "
                 f"{self.count / self.seconds:,.0f} files/s, "
                 f"{100 * self.wait_seconds / self.seconds:.0f} % of the time waiting "

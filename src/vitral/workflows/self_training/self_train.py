@@ -6,7 +6,7 @@ teacher. Each round is a run folder of its own, made by `train`.
 """
 
 import json
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from vitral.workflows.dataset import open_data
 from vitral.workflows.evaluate import RunComparison, compare_runs, evaluate_split
 from vitral.workflows.run import Run
 from vitral.workflows.run_lock import translate_os_errors
-from vitral.workflows.runtime import pick_device
+from vitral.workflows.runtime import Runtime, pick_device
 from vitral.workflows.self_training.config import (
     LAST_FILE,
     ResumeKey,
@@ -52,7 +52,7 @@ from vitral.workflows.self_training.report import read_truth, write_pseudo_repor
 from vitral.workflows.self_training.student_noise import student_notes
 from vitral.workflows.train import train
 
-Announce = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 class RoundResult(NamedTuple):
@@ -88,9 +88,7 @@ def self_train(
     settings: SelfTrainingConfig | None = None,
     truth: str | Path | None = None,
     labels_only: bool = False,
-    workers: int = 0,
-    device: str = "auto",
-    announce: Announce | None = None,
+    runtime: Runtime | None = None,
 ) -> SelfTrainingResult:
     """Train students of a teacher's labels; the same call goes on where it stopped.
 
@@ -100,6 +98,7 @@ def self_train(
         unlabelled: a folder with images at any depth; it is not written to.
         teacher: a run of the same classes; None to train one in `out`/round-0.
         truth: a table `path,label` of the unlabelled images, for the report alone.
+        runtime: device and workers of every training.
         labels_only: stop once the next round's labels are written, to mend them.
 
     Raises:
@@ -110,11 +109,10 @@ def self_train(
     """
     out, settings = Path(out), settings or SelfTrainingConfig()
     require_softmax(config)  # refuses before anything is written
-    say = announce or (lambda line: None)
     begun = ResumeKey(config, settings, str(unlabelled), str(teacher or ""))
     with translate_os_errors(out):
         start_or_resume(out, begun)
-        rounds = _RoundRunner(begun, out, str(truth or ""), workers, device, say)
+        rounds = _RoundRunner(begun, out, str(truth or ""), runtime or Runtime())
         return rounds.run(labels_only)
 
 
@@ -124,19 +122,17 @@ class _RoundRunner(NamedTuple):
     resume_key: ResumeKey
     out: Path
     truth: str
-    workers: int
-    device: str
-    say: Announce
+    runtime: Runtime
 
     def run(self, labels_only: bool) -> SelfTrainingResult:
         begun, settings = self.resume_key, self.resume_key.settings
         teacher = self._get_teacher()
         labelled = self._open_labeled(teacher)
         for note in student_notes(begun.config, teacher):
-            self.say(f"note: {note}")
-        place = pick_device(self.device)
+            logger.info(f"note: {note}")
+        place = pick_device(self.runtime.device)
         found = list_unlabeled(labelled, begun.unlabelled, self.out / "unlabelled.json")
-        self.say(
+        logger.info(
             f"unlabelled: {len(found.images.examples):,} images, "
             f"{len(found.left_out):,} left out"
         )
@@ -151,15 +147,13 @@ class _RoundRunner(NamedTuple):
                     return SelfTrainingResult(
                         out=self.out, split=split, results=results, comparison=None
                     )
-                self.say(f"round {number}: training in {folder}")
+                logger.info(f"round {number}: training in {folder}")
                 config = student_config(begun.config, labels / DATA_FILE)
                 train(
                     config,
                     folder,
                     resume=True,
-                    workers=self.workers,
-                    device=self.device,
-                    announce=self.say,
+                    runtime=self.runtime,
                 )
             latest = Run(folder)
             results += _round_results(f"round {number}", latest, split)
@@ -172,14 +166,12 @@ class _RoundRunner(NamedTuple):
         folder = self.out / "round-0"
         if (folder / LAST_FILE).is_file():
             return Run(folder)
-        self.say(f"teacher: training on the labelled images alone in {folder}")
+        logger.info(f"teacher: training on the labelled images alone in {folder}")
         return train(
             self.resume_key.config,
             folder,
             resume=True,
-            workers=self.workers,
-            device=self.device,
-            announce=self.say,
+            runtime=self.runtime,
         )
 
     def _open_labeled(self, teacher: Run) -> Dataset:
@@ -207,7 +199,7 @@ class _RoundRunner(NamedTuple):
                     dataset, theirs, seed=config.seed, val=config.val, test=config.test
                 )
             else:
-                self.say(
+                logger.info(
                     "note: the teacher's run does not tell which images of "
                     f"{config.data} it has learned from, so its number may be too good"
                 )
@@ -230,7 +222,7 @@ class _RoundRunner(NamedTuple):
         settings, config = self.resume_key.settings, self.resume_key.config
         temperature = read_temperature(teacher) if settings.calibrated else 1.0
         answers = predict_unlabeled(
-            teacher, unlabeled.images, device, self.workers, temperature
+            teacher, unlabeled.images, device, self.runtime.workers, temperature
         )
         pseudo = pseudo_labels(
             torch.from_numpy(answers.probabilities),
@@ -269,7 +261,7 @@ class _RoundRunner(NamedTuple):
             labelled_copies=copies[0],
             pseudo_copies=copies[1],
         )
-        self.say(
+        logger.info(
             f"labels: {len(pseudo.chosen):,} of {len(answers.paths):,} images kept, "
             f"{made.num_seen:,} an epoch with copies, beside {num_labelled:,} labelled "
             f"ones {copies[0]} times"
@@ -285,7 +277,7 @@ class _RoundRunner(NamedTuple):
             truth,
         )
         write_labels(folder, made, teacher.classes, about, unlabeled.left_out)
-        self.say(f"labels: {folder / 'report.html'}")
+        logger.info(f"labels: {folder / 'report.html'}")
 
     def _evaluate_teacher(
         self, teacher: Run, labelled: Dataset, device: torch.device

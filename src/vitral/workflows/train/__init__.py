@@ -2,13 +2,11 @@
 
 from vitral.workflows.train.build import build_optimizer, resolve_model_config
 from vitral.workflows.train.progressive_resizing import image_sizes
-from vitral.workflows.train.session import run_session
 from vitral.workflows.train.train import train
 
 __all__ = [
     "build_optimizer",
     "image_sizes",
     "resolve_model_config",
-    "run_session",
     "train",
 ]

@@ -1,7 +1,6 @@
-"""Building the parts of a run from its config: data, model, loaders, optimizer."""
+"""Build the parts of a run: model with weights, loader, optimizer."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +9,6 @@ from torch import nn
 import vitral.data
 import vitral.models
 import vitral.weights
-from vitral import config_io
-from vitral.atomic_io import write_json
 from vitral.data import (
     Dataset,
     Loader,
@@ -37,30 +34,35 @@ from vitral.workflows.inputs import with_sampling
 
 @dataclass(frozen=True, kw_only=True)
 class ModelBundle:
-    """A model and everything that was decided about it."""
+    """A model, its preprocessing, and where its weights came from."""
 
     model: VisionModel
     preprocess: Preprocess
     ledger: Ledger | None
     """None for fresh weights."""
     origin: dict[str, Any]
-    """Where the weights came from and what became of them, for model/config.json."""
+    """Where the weights came from and what was done to them, for model/config.json."""
 
 
-def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> ModelBundle:
-    """The model with its weights, its frozen part and its pre-processing."""
-    if not config.objective.LABELS:
-        classes = ()
+def build_model(
+    config: TrainConfig,
+    model_config: ModelConfig,
+    source: WeightsSource | None,
+    classes: tuple[str, ...],
+) -> ModelBundle:
+    """Build the model with its weights, its frozen part and its preprocessing.
+
+    Raises:
+        WeightsError: the weights do not fit the model.
+    """
     ledger: Ledger | None = None
     origin: dict[str, Any] = {"notes": ["fresh weights"]}
-    source = vitral.weights.read(config.weights) if config.weights else None
-    model_config = resolve_model_config(config, len(classes), source)
     torch.manual_seed(config.seed)
     if source is not None:
         model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
-        moved = source.config.grid != model_config.grid
-        if moved and isinstance(model_config, ViTConfig):
+        resized = source.config.grid != model_config.grid
+        if resized and isinstance(model_config, ViTConfig):
             origin["position_resize"] = {
                 "from": list(source.config.grid),
                 "to": list(model_config.grid),
@@ -78,21 +80,24 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> ModelBundle:
 def resolve_model_config(
     config: TrainConfig, num_classes: int, source: WeightsSource | None
 ) -> ModelConfig:
-    """The settings of the model that a run trains, before anything is built.
+    """Return the settings of the model that a run trains, before anything is built.
 
     Args:
-        source: what `config.weights` holds; None for fresh weights.
+        source: content of `config.weights`; None for fresh weights.
+
+    Raises:
+        ConfigError: `config.model` is another model than that of the weights.
     """
     changes: dict[str, Any] = {**config.model_changes, "num_classes": num_classes}
     if config.image_size:
         changes["image_size"] = config.image_size
     if source is None:
         return vitral.models.get_config(config.model, changes)
-    held = _initial_config(config, source.config)
-    # The hidden layer of a pre-training head goes with the head (section 3.2).
-    if hasattr(held, "representation_size"):
+    initial = _initial_config(config, source.config)
+    # The hidden layer of a pre-training head is dropped with the head (section 3.2).
+    if hasattr(initial, "representation_size"):
         changes.setdefault("representation_size", 0)
-    return vitral.models.replace_config(held, changes)
+    return vitral.models.replace_config(initial, changes)
 
 
 def train_loader(
@@ -102,10 +107,10 @@ def train_loader(
     workers: int,
     transform: Transform | TransformSchedule | None = None,
 ) -> Loader:
-    """Shuffled, augmented batches of the training split.
+    """Return the loader of shuffled, augmented batches of the training split.
 
     Args:
-        transform: of `run_transform`; None for images of one size.
+        transform: of `build_transform`; None for images of one size.
     """
     return Loader(
         dataset=dataset,
@@ -124,47 +129,34 @@ def train_loader(
 def build_optimizer(
     config: TrainConfig, model: VisionModel, objective: nn.Module
 ) -> torch.optim.Optimizer:
-    """The optimizer over the parameters that learn, with layer-wise rates.
+    """Return the optimizer of the trainable parameters, with layer-wise rates.
 
-    What the objective has of its own, such as a decoder, is as fresh as a head and
-    counts as one.
+    Parameters of the objective itself, such as a decoder, get the rate of the head.
     """
     top = model.config.num_blocks + 1
-    own = {id(parameter): name for name, parameter in model.named_parameters()}
-    names = {name: own.get(id(p), "") for name, p in objective.named_parameters()}
+    in_model = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {name: in_model.get(id(p), "") for name, p in objective.named_parameters()}
 
-    def layer_of(name: str) -> int:
+    def layer_index(name: str) -> int:
         return model.layer_index(names[name]) if names[name] else top
 
     def is_head(name: str) -> bool:
         return names[name].split(".")[0] in HEADS
 
-    groups = parameter_groups(objective, config.optim, layer_of, top, is_head)
+    groups = parameter_groups(objective, config.optim, layer_index, top, is_head)
     return create_optimizer(groups, config.optim)
 
 
-def write_config(config: TrainConfig, file: Path) -> None:
-    write_json(file, config_io.to_dict(config))
-
-
-def num_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def _initial_config(config: TrainConfig, source_config: ModelConfig) -> ModelConfig:
-    """The model that the weights give: their own, or a video model of its sizes.
-
-    Raises:
-        ConfigError: `config.model` asks for another one.
-    """
+    """Return the model of the weights, or a video model of their sizes."""
     if not config.model:
         return source_config
-    wanted = vitral.models.get_config(config.model)
-    if isinstance(wanted, TimeSformerConfig) and type(source_config) is ViTConfig:
-        clips = clip_config(source_config, wanted.num_frames, wanted.scheme)
-        _require_same_model(config, wanted, clips)
+    requested = vitral.models.get_config(config.model)
+    if isinstance(requested, TimeSformerConfig) and type(source_config) is ViTConfig:
+        clips = clip_config(source_config, requested.num_frames, requested.scheme)
+        _require_same_model(config, requested, clips)
         return clips
-    _require_same_model(config, wanted, source_config)
+    _require_same_model(config, requested, source_config)
     return source_config
 
 

@@ -1,30 +1,25 @@
-"""Where the ranks of a training run meet its data: each builds its own rows."""
+"""Loader of one rank: it builds only its own rows of each global batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from torch import nn
 
 from vitral.data import Loader
 from vitral.data.loading import RowSlice, iter_batch_slices
 from vitral.training.distributed import (
     RankSlice,
-    broadcast_from_rank_zero,
-    get_local_rank,
     get_rank,
     get_world_size,
     local_row_range,
 )
 from vitral.workflows.inference import Predictions, predict_batches, predict_split
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, kw_only=True)
 class RankLoader:
-    """The batches of a Loader as `fit` takes them from one of several ranks."""
+    """The batches of a Loader as one of several ranks gives them to `fit`."""
 
     loader: Loader
     rank: int
@@ -35,7 +30,7 @@ class RankLoader:
         return len(self.loader)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
-        """A Share of each batch of one epoch, from batch `start` on."""
+        """Yield a RankSlice of each batch of one epoch, from batch `start` on."""
         for piece in iter_batch_slices(self.loader, number, start, self._local_rows):
             yield RankSlice(
                 rows=piece.batch,
@@ -53,9 +48,9 @@ class RankLoader:
 
 
 def make_rank_loader(loader: Any, accumulate: int) -> Any:
-    """The loader itself in one process; else this rank's part of it.
+    """Return the loader itself in one process, else this rank's part of it.
 
-    A table of cached outputs has nothing to build: every rank reads whole batches.
+    Cached outputs need no building: every rank reads whole batches.
     """
     if get_world_size() == 1 or not isinstance(loader, Loader):
         return loader
@@ -67,31 +62,8 @@ def make_rank_loader(loader: Any, accumulate: int) -> Any:
 def predict_loader(module: nn.Module, loader: Any, **settings: Any) -> Predictions:
     """Run `module` over all batches of a loader, divided among the ranks.
 
-    Those of a table of cached outputs are not: each rank goes through them all.
+    Batches of cached outputs are not divided: each rank runs them all.
     """
     if isinstance(loader, Loader):
         return predict_split(module, loader, **settings)
     return predict_batches(module, loader.epoch(0), **settings)
-
-
-def rank_zero_first(make: Callable[[], T]) -> T:
-    """What every rank makes, rank 0 before the others: they find its files."""
-
-    def made() -> None:
-        make()
-
-    if get_world_size() > 1:
-        broadcast_from_rank_zero(made)
-    return make()
-
-
-def describe_ranks() -> dict[str, str | int]:
-    """Facts for environment.json; none of one process."""
-    return {"ranks": get_world_size()} if get_world_size() > 1 else {}
-
-
-def local_device(device: torch.device) -> torch.device:
-    """This rank's own GPU, where `device` names none of them."""
-    if device.type == "cuda" and device.index is None and get_world_size() > 1:
-        return torch.device("cuda", get_local_rank())
-    return device

@@ -8,8 +8,8 @@ a cell, so that none is repeated that was finished.
 
 import hashlib
 import json
+import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +26,13 @@ from vitral.workflows.features import (
     content_hash,
     dataset_for,
     held_out_split,
-    say,
     weights_file_hash,
 )
 from vitral.workflows.result_cache import ResultCache
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.train import train
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +165,6 @@ def finetune(
     *,
     workers: int = 0,
     device: str = "auto",
-    announce: Callable[[str], None] = say,
 ) -> FinetuneResult:
     """Choose the rate, train with it, measure; what `out` holds already is kept.
 
@@ -183,19 +184,20 @@ def finetune(
     dataset = dataset_for(as_run(weights) or weights, plan.config.data)
     held_out_split(dataset)
     whole = merge_val_into_train(dataset)
-    trainings = _Runner(plan, Path(out), weights_file_hash(weights), workers, device)
+    runtime = Runtime(device=device, workers=workers)
+    trainings = _Runner(plan, Path(out), weights_file_hash(weights), runtime)
     search: list[FinetuneRun] = []
     lr = plan.lrs[0]
     if len(plan.lrs) > 1:
         parted = split_dev(whole, plan.dev)
         for rate in plan.lrs:
-            announce(f"finetune: lr {rate:g}, measured on dev")
+            logger.info(f"finetune: lr {rate:g}, measured on dev")
             search.append(trainings.run(parted, rate, plan.config.seed, "val"))
         lr = _best_lr(search)
-        announce(f"finetune: lr {lr:g} is the best on dev")
+        logger.info(f"finetune: lr {lr:g} is the best on dev")
     finals = []
     for seed in range(plan.config.seed, plan.config.seed + plan.seeds):
-        announce(f"finetune: lr {lr:g}, seed {seed}, on all of train")
+        logger.info(f"finetune: lr {lr:g}, seed {seed}, on all of train")
         finals.append(trainings.run(whole, lr, seed, "test"))
         if finals[-1].accuracy is None:
             raise DivergedError(
@@ -215,8 +217,7 @@ class _Runner:
     plan: FinetunePlan
     out: Path
     weights: str
-    workers: int
-    device: str
+    runtime: Runtime
 
     def run(self, dataset: Dataset, lr: float, seed: int, split: str) -> FinetuneRun:
         """Train on `dataset`'s train and measure one split, or read it if it is there.
@@ -271,9 +272,7 @@ class _Runner:
             save(dataset, folder / "split.csv")
         number = len(dataset.select(split))
         try:
-            run = train(
-                config, folder, resume=True, workers=self.workers, device=self.device
-            )
+            run = train(config, folder, resume=True, runtime=self.runtime)
         except DivergedError:
             return {"accuracy": None, "nll": None, "interval": None, "n": number}
         result = run.metrics[split]

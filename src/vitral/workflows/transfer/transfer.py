@@ -6,6 +6,7 @@ its reason and costs no other.
 """
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,12 +28,13 @@ from vitral.workflows.features import (
     extract_splits,
     held_out_split,
     run_probe,
-    say,
     weights_file_hash,
 )
 from vitral.workflows.result_cache import CachedResult, ResultCache
 from vitral.workflows.transfer.finetune import FinetunePlan, finetune
 from vitral.workflows.transfer.table import TransferResult, TransferTable
+
+logger = logging.getLogger(__name__)
 
 PROTOCOLS = (*PROBES, "finetune")
 SHOTS = (5,)
@@ -62,7 +64,6 @@ def transfer(
     cache: str | Path | None = None,
     workers: int = 0,
     device: str = "auto",
-    announce: Callable[[str], None] = say,
 ) -> TransferTable:
     """Fill the table and write table.json and table.md into `out`.
 
@@ -78,7 +79,6 @@ def transfer(
             Needed for `finetune` alone.
         out: folder for the table, its cells and the runs of `finetune`.
         cache: where features are kept; None for the user's cache.
-        announce: gets a line for each cell.
 
     Raises:
         ConfigError: an unknown protocol, or nothing to do.
@@ -95,7 +95,7 @@ def transfer(
     out = Path(out)
     rows = [str(word) for word in dict.fromkeys(map(str, weights))]
     sets = vitral.data.expand(map(str, data))
-    work = _TransferContext(out, plan, cache, workers, device, announce)
+    work = _TransferContext(out, plan, cache, workers, device)
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for row in rows:
@@ -103,7 +103,7 @@ def transfer(
             pair = _WeightsDataPair(work, row, name)
             for column in columns:
                 entry = pair.entry(column)
-                announce(f"{row}, {name}, {column.name}: {entry}")
+                logger.info(f"{row}, {name}, {column.name}: {entry}")
                 entries.append(entry)
     table = TransferTable(
         weights=tuple(rows),
@@ -153,7 +153,6 @@ class _TransferContext:
     cache: str | Path | None
     workers: int
     device: str
-    announce: Callable[[str], None]
 
 
 class _WeightsDataPair:
@@ -226,7 +225,6 @@ class _WeightsDataPair:
                 folder=self.context.cache,
                 device=self.context.device,
                 workers=self.context.workers,
-                announce=self.context.announce,
             )
         (row,) = run_probe(self._features, protocol=column.protocol, **column.settings)
         values = [probe.accuracy for probe in row.probes]
@@ -250,7 +248,6 @@ class _WeightsDataPair:
             work.out / "finetune" / name.rpartition("/")[0],
             workers=work.workers,
             device=work.device,
-            announce=work.announce,
         )
         values, trainings = found.accuracies, (*found.search, *found.finals)
         interval = found.finals[0].interval

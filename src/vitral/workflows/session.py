@@ -1,0 +1,46 @@
+"""Session of a training run: join the process group, lock the run folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vitral.training.distributed import process_group
+from vitral.workflows.config import TrainConfig
+from vitral.workflows.run_lock import lock_run_folder, translate_os_errors
+from vitral.workflows.runtime import Runtime, local_device, pick_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What is settled before a run opens its data."""
+
+    out: Path
+    """The run folder, which this process group owns."""
+    runtime: Runtime
+    device: torch.device
+    """This rank's device."""
+    resume: bool
+    """As asked, or true because torchrun started the ranks again."""
+
+
+@contextmanager
+def run_session(
+    config: TrainConfig, out: Path, runtime: Runtime, resume: bool = False
+) -> Iterator[Session]:
+    """Join the process group and lock the run folder for as long as the run takes.
+
+    Raises:
+        ConfigError: `out` is in use, or is resumed with other settings.
+    """
+    device = pick_device(runtime.device)
+    with (
+        process_group(device, runtime.rank_timeout),
+        translate_os_errors(out),
+        lock_run_folder(config, out, resume) as resumes,
+    ):
+        yield Session(
+            out=out, runtime=runtime, device=local_device(device), resume=resumes
+        )
