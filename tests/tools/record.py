@@ -2,8 +2,8 @@
 
     python tests/tools/record.py BASE_COMMIT
 
-runs the same small jobs (see record_jobs.py) with the source of BASE_COMMIT and with
-the working tree, at the same time, and prints a line for each difference of a weight, a
+runs the same small jobs (`JOBS` below) with the source of BASE_COMMIT and with the
+working tree, at the same time, and prints a line for each difference of a weight, a
 metric, a row, a JSON key, a line of text or a picture:
 
     scratch: model/model.safetensors: head.bias: F32 [3] 0c9f.. -> F32 [3] 77ab..
@@ -18,47 +18,97 @@ command line and files only, so this file runs on both sides of a rename.
 """
 
 import argparse
+import io
 import json
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import NamedTuple
 
+import record_training
+import record_verbs
 from record_data import draw_data
 from record_files import Names, Pairs, count_pairs, read_files
-from record_jobs import JOBS, PACKAGE, JobError, Side
+from record_side import PACKAGE, JobError, Side
 
 ROOT = Path(__file__).resolve().parents[2]
-Record = dict[str, dict[str, Pairs] | str]
+Files = dict[str, Pairs]
+Record = dict[str, Files | str]
 """The files of each job, or the words of its failure."""
 
+
+class Job(NamedTuple):
+    run: Callable[[Side], None]
+    needs: tuple[str, ...] = ()
+
+
+JOBS = {
+    "scratch": Job(record_training.train_scratch),
+    "finetune": Job(record_training.train_finetune, ("scratch",)),
+    "frozen": Job(record_training.train_frozen, ("scratch",)),
+    "labels": Job(record_training.train_labels),
+    "mae": Job(record_training.train_mae),
+    "masked": Job(record_training.train_masked),
+    "distill": Job(record_training.train_distill, ("scratch",)),
+    "students": Job(record_training.train_students, ("scratch",)),
+    "clips": Job(record_training.train_clips),
+    "tnt": Job(record_training.train_tnt),
+    "hybrid": Job(record_training.train_hybrid),
+    "resnet": Job(record_training.train_resnet),
+    "ranks": Job(record_training.train_ranks),
+    "resume": Job(record_training.train_again),
+    "eval": Job(record_verbs.measure, ("scratch", "labels", "clips", "mae", "distill")),
+    "predict": Job(record_verbs.predict, ("scratch", "labels", "clips")),
+    "inspect": Job(record_verbs.inspect, ("scratch", "tnt", "clips")),
+    "report": Job(record_verbs.report, ("scratch", "finetune", "distill")),
+    "export": Job(record_verbs.export, ("scratch", "finetune")),
+    "convert": Job(record_verbs.convert, ("scratch", "tnt", "clips")),
+    "serve": Job(record_verbs.serve, ("scratch",)),
+    "tables": Job(record_verbs.list_tables),
+}
+"""In an order in which each comes after those that it needs."""
+
 print_lock = threading.Lock()
+stop = threading.Event()
+"""Set when one side cannot go on, or somebody interrupts."""
 
 
 def main() -> int:
     options = parse_options()
-    chosen = choose_jobs(options.jobs)
+    jobs = choose_jobs(options.jobs)
     with tempfile.TemporaryDirectory(prefix="record-") as temporary:
         folder = (options.keep or Path(temporary)).resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        here = Side("after", ROOT / "src", folder / "after", options.ignore)
+        after = Side("after", ROOT / "src", folder / "after", options.ignore)
         if options.only_here:
-            record = make_record(here, chosen, {})
+            record = make_record(after, jobs, {})
             print(json.dumps(record, indent=1, ensure_ascii=False))
-            return int(any(isinstance(found, str) for found in record.values()))
+            return int(any(isinstance(files, str) for files in record.values()))
         source = check_out(options.commit, folder / "source")
         old = {new: name for name, new in options.ignore.items()}
         before = Side("before", source, folder / "before", old)
-        began = time.monotonic()
-        with ThreadPoolExecutor(2) as pool:
-            names = [options.ignore] * 2
-            sides = pool.map(make_record, (before, here), [chosen] * 2, names)
-            records = list(sides)
-    return tell_differences(*records, time.monotonic() - began)
+        start = time.monotonic()
+        one, two = make_both(before, after, jobs, options.ignore)
+        return tell_differences(one, two, time.monotonic() - start)
+
+
+def make_both(
+    before: Side, after: Side, jobs: list[str], names: Names
+) -> tuple[Record, Record]:
+    """The records of both sides, made at the same time."""
+    with ThreadPoolExecutor(2) as pool:
+        one = pool.submit(make_record, before, jobs, names)
+        two = pool.submit(make_record, after, jobs, names)
+        try:
+            wait((one, two), return_when=FIRST_EXCEPTION)
+            return one.result(), two.result()
+        finally:
+            stop.set()
 
 
 def parse_options() -> argparse.Namespace:
@@ -94,41 +144,43 @@ def parse_options() -> argparse.Namespace:
 
 def choose_jobs(words: str) -> list[str]:
     """The jobs asked for and those that they need, in order."""
-    wanted = set(filter(None, words.split(","))) or set(JOBS)
+    names = set(filter(None, words.split(","))) or set(JOBS)
     for name in reversed(JOBS):
-        if name in wanted:
-            wanted |= set(JOBS[name].needs)
-    return [name for name in JOBS if name in wanted]
+        if name in names:
+            names |= set(JOBS[name].needs)
+    return [name for name in JOBS if name in names]
 
 
 def check_out(commit: str, folder: Path) -> Path:
-    """Write the files of a commit into `folder`; returns its source."""
-    folder.mkdir(parents=True)
+    """Write the source of a commit into `folder`; returns where packages lie in it."""
     words = ["git", "-C", str(ROOT), "archive", commit, "src"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as archive:
-        subprocess.run(["tar", "-x", "-C", str(folder)], stdin=archive.stdout)
+    archive = subprocess.run(words, stdout=subprocess.PIPE)
     if archive.returncode:
         sys.exit(2)
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
     return folder / "src"
 
 
-def make_record(side: Side, chosen: list[str], names: Names) -> Record:
+def make_record(side: Side, jobs: list[str], names: Names) -> Record:
     """Run the jobs on one side and read what they leave."""
     side.folder.mkdir(parents=True)
     draw_data(side.folder / "data")
     check_source(side)
     record: Record = {}
-    for name in chosen:
-        began = time.monotonic()
-        missing = [need for need in JOBS[name].needs if isinstance(record[need], str)]
+    for name in jobs:
+        if stop.is_set():
+            break
+        start = time.monotonic()
+        failures = [need for need in JOBS[name].needs if isinstance(record[need], str)]
         try:
-            if missing:
-                raise JobError(f"not run, since {', '.join(missing)} failed")
+            if failures:
+                raise JobError(f"not run, since {', '.join(failures)} failed")
             JOBS[name].run(side)
             record[name] = read_files(side.folder / name, names)
-        except JobError as error:
-            record[name] = str(error)
-        say(f"{side.name} {name}: {time.monotonic() - began:.0f} s")
+        except (JobError, OSError, ValueError, KeyError) as error:
+            record[name] = f"{error}".replace(str(side.folder), ".")
+        say(f"{side.name} {name}: {time.monotonic() - start:.0f} s")
         if isinstance(record[name], str):
             say(f"{side.name} {name}: {record[name]}")
     return record
@@ -137,13 +189,10 @@ def make_record(side: Side, chosen: list[str], names: Names) -> Record:
 def check_source(side: Side) -> None:
     """Make sure that the commands of a side run its own source."""
     ask = f"import importlib.util as u; print(u.find_spec({PACKAGE!r}).origin)"
-    words = [sys.executable, "-c", ask]
-    environment = side.environment()
-    found = subprocess.check_output(
-        words, env=environment, cwd=side.folder, text=True
-    ).strip()
-    if not Path(found).is_relative_to(side.source):
-        raise SystemExit(f"{side.name} would run {found} instead of {side.source}")
+    words, environment = [sys.executable, "-c", ask], side.environment()
+    answer = subprocess.check_output(words, env=environment, cwd=side.folder, text=True)
+    if not Path(answer.strip()).is_relative_to(side.source):
+        sys.exit(f"{side.name}: {answer.strip()} would run instead of {side.source}")
 
 
 def say(line: str) -> None:
@@ -153,27 +202,27 @@ def say(line: str) -> None:
 
 def tell_differences(before: Record, after: Record, seconds: float) -> int:
     """Print every difference and a last line; returns the exit code."""
-    number = 0
+    lines: list[str] = []
     counts: dict[str, int] = {}
-    for job, found in before.items():
-        for line in compare_job(found, after[job]):
-            number += 1
-            print(f"{job}: {line}")
-        if not isinstance(found, str):
-            for kind, count in count_pairs(found).items():
+    for job, files in before.items():
+        lines += [f"{job}: {line}" for line in compare_job(files, after[job])]
+        if not isinstance(files, str):
+            for kind, count in count_pairs(files).items():
                 counts[kind] = counts.get(kind, 0) + count
-    compared = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    said = f"{number} differences" if number else "no difference"
-    print(f"{said}: {len(before)} jobs, {compared} compared in {seconds:.0f} s")
-    return int(number > 0)
+    for line in lines:
+        print(line)
+    total = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    answer = f"differences: {len(lines)}" if lines else "no difference"
+    print(f"{answer}; {len(before)} jobs, {total} in {seconds:.0f} s")
+    return int(bool(lines))
 
 
-def compare_job(before: dict[str, Pairs] | str, after: dict[str, Pairs] | str):
+def compare_job(before: Files | str, after: Files | str) -> Iterator[str]:
     """A line for each difference between what a job left on both sides."""
     if isinstance(before, str) or isinstance(after, str):
-        for side, found in (("before", before), ("after", after)):
-            if isinstance(found, str):
-                yield f"failed {side}: {found}"
+        for side, words in (("before", before), ("after", after)):
+            if isinstance(words, str):
+                yield f"failed {side}: {words}"
         return
     for file in sorted(before.keys() | after.keys()):
         if file not in before or file not in after:

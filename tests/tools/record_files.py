@@ -22,7 +22,7 @@ Pairs = dict[str, str]
 Names = dict[str, str]
 """Old names of keys and columns, with the new ones."""
 
-LEFT_OUT = "(not compared)"
+PLACEHOLDER = "(not compared)"
 
 UNSTABLE = {
     "commit",
@@ -48,8 +48,9 @@ UNSTABLE = {
 }
 """Keys of times, machines, versions and places."""
 
-UNSTABLE_BELOW = {
+UNSTABLE_PLACES = {
     "environment.json": re.compile(""),
+    "precisions.md": re.compile(""),
     "manifest.json": re.compile("^files/.*/(bytes|sha256)$"),
     "plan.json": re.compile("^settings/(model|vitral)$"),
     "answer.json": re.compile("/hash$"),
@@ -61,13 +62,19 @@ STAMP = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?")
 
 
 def read_files(folder: Path, names: Names) -> dict[str, Pairs]:
-    """The pairs of every file below `folder`, by its relative path."""
-    found = {}
+    """The pairs of every file below `folder`, by its relative path.
+
+    The place of the folder is left out of every text.
+    """
+    files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            name = path.relative_to(folder).as_posix()
-            found[name] = {"file": "is there", **read_file(path, names)}
-    return found
+            pairs = {"file": "is there", **read_file(path, names)}
+            files[path.relative_to(folder).as_posix()] = {
+                key: text.replace(str(folder.parent), ".")
+                for key, text in pairs.items()
+            }
+    return files
 
 
 def read_file(path: Path, names: Names) -> Pairs:
@@ -162,6 +169,8 @@ def read_parquet(path: Path, names: Names) -> Pairs:
 
 
 def read_text(path: Path, names: Names) -> Pairs:
+    if not is_stable("", path.name):
+        return {}
     lines = STAMP.sub("TIME", path.read_text()).splitlines()
     return {f"line {number}": line for number, line in enumerate(lines, start=1)}
 
@@ -171,11 +180,12 @@ def read_page(path: Path, names: Names) -> Pairs:
     parser = NumbersParser()
     parser.feed(path.read_text())
     pairs: Pairs = {}
-    for source, value in parser.found:
+    for source, how, value in parser.numbers:
         file, _, pointer = source.partition("#/")
-        key = "/".join(names.get(part, part) for part in pointer.split("/"))
+        place = "/".join(names.get(part, part) for part in pointer.split("/"))
         stable = is_stable(pointer, Path(file).name)
-        pairs[count_up(f"{file}#/{key}", pairs)] = value if stable else LEFT_OUT
+        key = count_up(f"{file}#/{place} {how}".strip(), pairs)
+        pairs[key] = value if stable else PLACEHOLDER
     return pairs
 
 
@@ -189,17 +199,17 @@ def read_picture(path: Path, names: Names) -> Pairs:
 
 
 class NumbersParser(HTMLParser):
-    """Collects the source and the value of every `data` element of a page."""
+    """Collects source, way and value of every `data` element of a page."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, str]] = []
+        self.numbers: list[tuple[str, str, str]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = {name: value or "" for name, value in attrs}
-        if tag == "data" and "data-source" in said:
-            how = f" {said['data-how']}" if "data-how" in said else ""
-            self.found.append((said["data-source"] + how, said.get("value", "")))
+        words = {name: value or "" for name, value in attrs}
+        if tag == "data" and "data-source" in words:
+            how, value = words.get("data-how", ""), words.get("value", "")
+            self.numbers.append((words["data-source"], how, value))
 
 
 # helpers
@@ -210,7 +220,7 @@ def flatten(value: Any, names: Names, file: str) -> Pairs:
     pairs: Pairs = {}
     for key, leaf in walk(value, names, ""):
         stable = is_stable(key, file)
-        pairs[key] = json.dumps(leaf, ensure_ascii=False) if stable else LEFT_OUT
+        pairs[key] = json.dumps(leaf, ensure_ascii=False) if stable else PLACEHOLDER
     return pairs
 
 
@@ -226,10 +236,11 @@ def walk(value: Any, names: Names, place: str) -> Iterator[tuple[str, Any]]:
 
 
 def is_stable(key: str, file: str) -> bool:
-    parts = key.split(" ")[0].split("/")
-    if any(part in UNSTABLE or part.endswith(("_ms", "_seconds")) for part in parts):
-        return False
-    rules = (rule for end, rule in UNSTABLE_BELOW.items() if file.endswith(end))
+    """Whether two runs of the same source must agree on the value of a key."""
+    for part in key.split("/"):
+        if part in UNSTABLE or part.endswith(("_ms", "_seconds")):
+            return False
+    rules = (rule for end, rule in UNSTABLE_PLACES.items() if file.endswith(end))
     return not any(rule.search(key) for rule in rules)
 
 
@@ -238,9 +249,9 @@ def number_rows(rows: list[list[str]], names: Names) -> Pairs:
     pairs: Pairs = {}
     for number, row in enumerate(rows):
         cells = row if number else [names.get(cell, cell) for cell in row]
-        written = io.StringIO()
-        csv.writer(written, lineterminator="").writerow(cells)
-        pairs[f"row {number}" if number else "header"] = written.getvalue()
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(cells)
+        pairs[f"row {number}" if number else "header"] = line.getvalue()
     return pairs
 
 
