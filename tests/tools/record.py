@@ -6,7 +6,7 @@ runs the same small jobs (`JOBS` below) with the source of BASE_COMMIT and with 
 working tree, at the same time, and prints a line for each difference of a weight, a
 metric, a row, a JSON key, a line of text or a picture:
 
-    scratch: model/model.safetensors: head.bias: F32 [3] 0c9f.. -> F32 [3] 77ab..
+    scratch: model/model.safetensors: head.bias: F32 [3] 0c9f4e.. -> F32 [3] 77ab12..
 
 Exit code 0 if there is none, 1 if there is one or a job failed. Nothing is kept from
 one day to the next: processors differ, so both sides run here and now. It takes about
@@ -14,7 +14,9 @@ ten minutes on two cores.
 
 Names that were changed on purpose are given as `--ignore OLD=NEW`, for JSON keys and
 columns; where a job's command has such a name, each side gets its own. The jobs use the
-command line and files only, so this file runs on both sides of a rename.
+command line and files only, so this file runs on both sides of a rename. What no two
+runs share (times, machines, places, hashes of whole files) is in record_files.py; of
+those the keys are compared, the values not.
 """
 
 import argparse

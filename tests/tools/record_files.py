@@ -171,7 +171,7 @@ def read_parquet(path: Path, names: Names) -> Pairs:
 def read_text(path: Path, names: Names) -> Pairs:
     if not is_stable("", path.name):
         return {}
-    lines = STAMP.sub("TIME", path.read_text()).splitlines()
+    lines = rename(STAMP.sub("TIME", path.read_text()), names).splitlines()
     return {f"line {number}": line for number, line in enumerate(lines, start=1)}
 
 
@@ -244,6 +244,15 @@ def is_stable(key: str, file: str) -> bool:
     return not any(rule.search(key) for rule in rules)
 
 
+def rename(text: str, names: Names) -> str:
+    """A text whose commands have the new names: field=value and --some-flag."""
+    for old, new in names.items():
+        text = re.sub(rf"\b{re.escape(old)}=", f"{new}=", text)
+        flag = re.escape("--" + old.replace("_", "-"))
+        text = re.sub(rf"{flag}(?![\w-])", "--" + new.replace("_", "-"), text)
+    return text
+
+
 def number_rows(rows: list[list[str]], names: Names) -> Pairs:
     """The header, then each row by its number."""
     pairs: Pairs = {}
@@ -269,7 +278,7 @@ def hash_array(array: np.ndarray) -> str:
 
 
 def hash_values(dtype: str, shape: list[int], content: bytes) -> str:
-    digest = hashlib.sha256(f"{dtype} {shape} ".encode() + content).hexdigest()
+    digest = hashlib.sha256(f"{dtype} {shape} ".encode() + content).hexdigest()[:16]
     return f"{dtype} {shape} {digest}"
 
 

@@ -83,7 +83,7 @@ def train_clips(side: Side) -> None:
     side.run(
         *("train", "data/clips", "--out", "clips", "--model", "timesformer_ti16"),
         *("--set", "embed_dim=24", "depth=2", "num_heads=3", "mlp_dim=40"),
-        *("patch_size=8", "num_frames=4", "sampling.clips=2"),
+        *("patch_size=8", "num_frames=4", "scheme=divided", "sampling.clips=2"),
         *("--image-size", "16", "16", *LENGTH, *LOG, "--batch-size", "6"),
     )
 
