@@ -514,11 +514,11 @@ def told(work):
     time.sleep(LATE * int(os.environ["RANK"]))
     return result
 predict.broadcast_from_rank_zero = told
-remove_empty = predict.remove_empty
+remove_empty = predict.remove_empty_work_folder
 def noted(job_paths):
     open("cleared-by-" + os.environ["RANK"], "x").close()
     remove_empty(job_paths)
-predict.remove_empty = noted
+predict.remove_empty_work_folder = noted
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -537,6 +537,7 @@ def test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path,
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "answers.jsonl",
         "answers.jsonl.plan.json",
+        "cleared-by-0",  # two that look and remove find what the other has removed
         "rank.py",
     ]
 

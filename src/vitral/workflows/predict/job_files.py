@@ -3,6 +3,7 @@
 One line of JSON a file, so that no list of all has to be in memory.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -15,6 +16,9 @@ from vitral.atomic_io import make_folder, write_atomic
 from vitral.errors import ConfigError
 from vitral.workflows.predict.writers import WRITERS, is_file_name
 from vitral.workflows.run_lock import LOCK_FILE
+
+FOLDER_TAKEN_ERRNOS = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+"""Answers of rmdir when another process was first."""
 
 
 class JobPaths(NamedTuple):
@@ -72,13 +76,18 @@ def create_work_folder(job_paths: JobPaths) -> None:
 
 
 def remove_empty_work_folder(job_paths: JobPaths) -> None:
-    """Remove the folder of parts, if nobody uses it."""
-    if (
-        job_paths.is_single_file
-        and job_paths.work.is_dir()
-        and not any(job_paths.work.iterdir())
-    ):
+    """Remove the folder of parts unless another start uses it.
+
+    The lock is free by now: another start may put its own there, or remove the folder,
+    after any check, so only the removal itself can tell.
+    """
+    if not job_paths.is_single_file:
+        return
+    try:
         job_paths.work.rmdir()
+    except OSError as error:
+        if error.errno not in FOLDER_TAKEN_ERRNOS:
+            raise
 
 
 class ListedFile(NamedTuple):

@@ -184,6 +184,8 @@ def predict_files(
     answers = PredictOptions(opened, top, workers)
     with process_group(chosen), _translate_os_errors(place), ExitStack() as stack:
         move_model(opened, chosen)
+        # Outside of the process group every process is rank 0.
+        is_rank_zero = get_rank() == 0
 
         def begin() -> tuple[PredictionPlan, list[int]]:
             create_work_folder(place)
@@ -209,7 +211,7 @@ def predict_files(
                 work(own, threading.Event())
         all_gather(0)  # all parts are there
         bad = broadcast_from_rank_zero(lambda: _merge_parts(plan, place))
-    if get_rank() == 0:
+    if is_rank_zero:
         remove_empty_work_folder(place)
     return PredictResult(
         out=place.out,
