@@ -1,8 +1,8 @@
-"""Whether two run folders hold the same run, bit for bit.
+"""Compare two run folders bit for bit.
 
-Compared are what a run ends with and what it did: every tensor of the last checkpoint
-and of model/, the position and the ids of all batches, metrics.jsonl apart from its
-timing fields, the split and the answers. Times, paths and the report are not.
+Compared are all tensors of the last checkpoint and of model/, the position and ids of
+all batches, metrics.jsonl without its timing fields, the split and the predictions.
+Times, paths and the report are ignored.
 """
 
 import json
@@ -21,15 +21,15 @@ from vitral.training import TIMING_FIELDS, CheckpointStore
 
 @dataclass(frozen=True, kw_only=True)
 class RunDiff:
-    """How much was compared, and a sentence on each thing that differs."""
+    """Numbers of things compared, and a sentence for each difference."""
 
     tensors: int
     lines: int
-    """Of metrics.jsonl."""
+    """Lines of metrics.jsonl."""
     files: int
-    """Compared byte by byte."""
+    """Files compared byte by byte."""
     differences: tuple[str, ...]
-    """Empty when the runs are equal; what differs first in training comes first."""
+    """Empty for equal runs; the first difference in training order comes first."""
 
 
 def diff_runs(one: Path, other: Path) -> RunDiff:
@@ -53,15 +53,15 @@ def diff_runs(one: Path, other: Path) -> RunDiff:
     pairs += list(_tensor_files(one / "model", other / "model"))
     tensors = 0
     for name, first, second in pairs:
-        found, number = _diff_tensors(name, first, second)
-        differences += found
-        tensors += number
-    found, files = _diff_files(one, other)
+        sentences, count = _diff_tensors(name, first, second)
+        differences += sentences
+        tensors += count
+    sentences, files = _diff_files(one, other)
     return RunDiff(
         tensors=tensors,
         lines=len(lines[0]),
         files=files,
-        differences=(*differences, *found),
+        differences=(*differences, *sentences),
     )
 
 
@@ -84,12 +84,12 @@ def _read_records(file: Path) -> list[dict[str, Any]]:
 
 
 def _diff_metrics(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[str]:
-    for number, (first, second) in enumerate(zip(one, other, strict=False), 1):
+    for line, (first, second) in enumerate(zip(one, other, strict=False), 1):
         names = [n for n in {**first, **second} if first.get(n) != second.get(n)]
         if names:
             name = names[0]
             return [
-                f"metrics.jsonl differs first in line {number}, step "
+                f"metrics.jsonl differs first in line {line}, step "
                 f"{first.get('step')}: `{name}` is {first.get(name)} and "
                 f"{second.get(name)}."
             ]
@@ -115,13 +115,13 @@ def _tensor_files(one: Path, other: Path) -> Iterator[tuple[str, Path, Path]]:
     names = {
         path.name for folder in (one, other) for path in folder.glob("*.safetensors")
     }
-    # The weights before the optimizer's state, which follows from them.
+    # The weights come first: the optimizer's state follows from them.
     for name in sorted(names, key=lambda name: (name != "model.safetensors", name)):
         yield f"{one.name}/{name}", one / name, other / name
 
 
 def _diff_tensors(name: str, one: Path, other: Path) -> tuple[list[str], int]:
-    """Sentences on one pair of files, and the number of tensors in the first."""
+    """Return sentences on a pair of files, and the number of tensors in the first."""
     missing = [path for path in (one, other) if not path.is_file()]
     if missing:
         return [f"{missing[0]} is missing."], 0
@@ -141,7 +141,7 @@ def _diff_tensors(name: str, one: Path, other: Path) -> tuple[list[str], int]:
 
 
 def _is_bit_equal(one: Tensor | None, other: Tensor | None) -> bool:
-    """Bit for bit: 0.0 is not -0.0 here."""
+    """Compare bit for bit: 0.0 is not -0.0 here."""
     if one is None or other is None:
         return False
     if one.dtype != other.dtype or one.shape != other.shape:
@@ -159,14 +159,14 @@ def _describe_difference(one: Tensor | None, other: Tensor | None) -> str:
     if one.dtype != other.dtype or one.shape != other.shape:
         return f" ({one.dtype} {list(one.shape)} and {other.dtype} {list(other.shape)})"
     size = one.element_size()
-    bad = (_as_bytes(one) != _as_bytes(other)).view(-1, size).any(1).nonzero()
-    place = int(bad[0])
-    values = (float(t.reshape(-1)[place]) for t in (one, other))
-    return f", element {place}: {' and '.join(f'{v:.9g}' for v in values)}"
+    differs = (_as_bytes(one) != _as_bytes(other)).view(-1, size).any(1)
+    index = int(differs.nonzero()[0])
+    values = (float(t.reshape(-1)[index]) for t in (one, other))
+    return f", element {index}: {' and '.join(f'{v:.9g}' for v in values)}"
 
 
 def _diff_files(one: Path, other: Path) -> tuple[list[str], int]:
-    """Sentences on the split and the answers, and the number of files."""
+    """Return sentences on the split and the predictions, and the number of files."""
     names = {
         path.relative_to(folder).as_posix()
         for folder in (one, other)
