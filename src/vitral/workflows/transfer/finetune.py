@@ -184,7 +184,7 @@ class _Runner:
             val=0.0,
             test=0.0,
             optim=replace(base.optim, lr=lr),
-            # Measured at the end only: dev chooses the rate, and must not choose a step.
+            # At the end only: dev chooses the rate, and must not choose a step.
             loop=replace(base.loop, eval_every=0),
         )
         settings = config_io.to_dict(config)
