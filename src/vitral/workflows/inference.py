@@ -205,6 +205,7 @@ def write_result(
     split: str,
     predictions: Predictions,
     result: Classification | MultiLabel,
+    *,
     bad: Sequence[BadFile],
 ) -> None:
     """Write <split>.json into `folder`, and for one label per image <split>.csv."""

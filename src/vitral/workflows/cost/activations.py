@@ -30,10 +30,10 @@ def activation_bytes(
         objective.to_empty(device="cpu").train()
         # Eval mode: random masks need a generator, which a fake tensor cannot use.
         objective.training = False
-        one, two = (
+        bytes_of_one, bytes_of_two = (
             _saved_tensor_bytes(objective, make_batch(count), bf16) for count in (1, 2)
         )
-    return one + (images - 1) * (two - one)
+    return bytes_of_one + (images - 1) * (bytes_of_two - bytes_of_one)
 
 
 def _saved_tensor_bytes(objective: nn.Module, batch: Any, bf16: bool) -> int:

@@ -37,8 +37,10 @@ def _count_at_size(
         return model.macs(size)
     grid = patch_grid(size, model.patch_hw)
     patches, prefix = math.prod(grid), model.num_prefix_tokens
-    kept = num_kept(patches, model.patch_drop_rate)
-    saved = _encoder_macs(model, patches + prefix) - _encoder_macs(model, kept + prefix)
+    remaining = num_kept(patches, model.patch_drop_rate)
+    saved = _encoder_macs(model, patches + prefix) - _encoder_macs(
+        model, remaining + prefix
+    )
     if isinstance(objective, MAEConfig):
         visible = num_visible(grid, objective.mask_ratio)
         saved = _encoder_macs(model, patches + prefix) - _encoder_macs(

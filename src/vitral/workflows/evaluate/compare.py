@@ -84,7 +84,7 @@ def compare_runs(a: str | Path, b: str | Path, *, split: str = "") -> RunCompari
     rows_a, rows_b = _read_rows(table_a), _read_rows(table_b)
     common = [path for path in rows_a if path in rows_b]
     if len(rows_a) > len(common) or len(rows_b) > len(common):
-        _check_common(path_a, path_b, len(common), len(rows_a), len(rows_b))
+        _check_common(path_a, path_b, len(common), sizes=(len(rows_a), len(rows_b)))
     pairs = [(rows_a[path], rows_b[path]) for path in common]
     _check_labels(path_a, path_b, pairs)
     names = sorted({row.label for row, _ in pairs})
@@ -185,12 +185,13 @@ def _read_rows(file: Path) -> dict[str, Prediction]:
     return by_path
 
 
-def _check_common(a: Path, b: Path, common: int, n_a: int, n_b: int) -> None:
+def _check_common(a: Path, b: Path, common: int, *, sizes: tuple[int, int]) -> None:
     if common < MIN_COMMON_IMAGES:
         raise DataError(
             f"{a} and {b} were measured on different images: {common} are common, of "
-            f"{n_a} and {n_b}; a comparison needs {MIN_COMMON_IMAGES}. Measure both on "
-            "the same data with `vitral eval RUN DATA`, and compare the two .csv files."
+            f"{sizes[0]} and {sizes[1]}; a comparison needs {MIN_COMMON_IMAGES}. "
+            "Measure both on the same data with `vitral eval RUN DATA`, and compare "
+            "the two .csv files."
         )
 
 

@@ -189,7 +189,14 @@ def _evaluate(
         name, folder = "-".join(filter(None, parts)), run.results_folder
     folder = out or folder
     result = evaluate_split(
-        run, audit.dataset, split, bad, device, folder, name, preprocess
+        run,
+        audit.dataset,
+        split,
+        bad,
+        device,
+        folder,
+        name=name,
+        preprocess=preprocess,
     )
     real = None
     if accepted is not None and get_rank() == 0:
@@ -207,6 +214,7 @@ def evaluate_split(
     bad: Sequence[BadFile],
     device: torch.device,
     folder: Path,
+    *,
     name: str,
     preprocess: Preprocess | None = None,
 ) -> Classification | MultiLabel:
@@ -235,7 +243,7 @@ def evaluate_split(
     if isinstance(result, Classification):
         result = replace(result, calibrated=_calibrate(run, predictions, name))
     if get_rank() == 0:
-        write_result(folder, name, predictions, result, bad)
+        write_result(folder, name, predictions, result, bad=bad)
     return result
 
 

@@ -67,8 +67,8 @@ def cached_features(
     preprocess: Preprocess | None,
     dataset: Dataset,
     split: str = "",
-    folder: str | Path | None = None,
     *,
+    folder: str | Path | None = None,
     batch_size: int = 32,
     workers: int = 0,
 ) -> ExtractedFeatures:
@@ -88,7 +88,9 @@ def cached_features(
         DataError: none of its images can be decoded.
     """
     model, preprocess = _resolve_model(model, preprocess)
-    loader = make_loader(dataset, split, preprocess, batch_size, workers)
+    loader = make_loader(
+        dataset, split, preprocess, batch_size=batch_size, workers=workers
+    )
     folder = default_cache_folder() if folder is None else Path(folder)
     key = make_cache_key(model, preprocess, dataset, loader.examples)
     if key is None:
@@ -114,7 +116,12 @@ def cached_features(
 
 
 def make_loader(
-    dataset: Dataset, split: str, preprocess: Preprocess, batch_size: int, workers: int
+    dataset: Dataset,
+    split: str,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int,
 ) -> Loader:
     """Return a loader of the images of a split, or of all splits, in order.
 

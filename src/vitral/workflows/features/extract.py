@@ -59,7 +59,9 @@ def features(
     kind = input_kind(model.config)
     dataset = _open_data(data, kind)
     if cache is None:
-        loader = make_loader(dataset, split, preprocess, batch_size, workers)
+        loader = make_loader(
+            dataset, split, preprocess, batch_size=batch_size, workers=workers
+        )
         extracted = log_skipped(extract_features(model, loader), dataset, split)
     else:
         extracted = cached_features(
@@ -67,7 +69,7 @@ def features(
             preprocess,
             dataset,
             split,
-            cache,
+            folder=cache,
             batch_size=batch_size,
             workers=workers,
         )
@@ -121,7 +123,7 @@ def extract_splits(
             preprocess,
             dataset,
             split,
-            folder,
+            folder=folder,
             batch_size=batch_size,
             workers=workers,
         )

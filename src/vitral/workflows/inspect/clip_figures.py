@@ -32,13 +32,17 @@ def _attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
     where = "last layer" if subject.layer == -1 else f"layer {subject.layer}"
     title = f"Class token, {where}, mean of {maps.shape[1]} heads"
     arrays = {"class_attention": maps.numpy()}
-    yield from _make_strips(subject, "attention", title, maps.mean(dim=1), arrays)
+    yield from _make_strips(
+        subject, "attention", title, maps.mean(dim=1), arrays=arrays
+    )
 
 
 def _rollout(subject: InspectionInput) -> Iterator[InspectionFigure]:
     maps = subject.map_batches(lambda batch: inspection.rollout(subject.model, batch))
     arrays = {"rollout": maps.numpy()}
-    yield from _make_strips(subject, "rollout", "Attention rollout", maps, arrays)
+    yield from _make_strips(
+        subject, "rollout", "Attention rollout", maps, arrays=arrays
+    )
 
 
 def _grad_cam(subject: InspectionInput) -> Iterator[InspectionFigure]:
@@ -46,7 +50,7 @@ def _grad_cam(subject: InspectionInput) -> Iterator[InspectionFigure]:
         lambda batch: inspection.grad_cam(subject.model, batch, subject.target)
     )
     yield from _make_strips(
-        subject, "gradcam", "Grad-CAM", maps, {"gradcam": maps.numpy()}
+        subject, "gradcam", "Grad-CAM", maps, arrays={"gradcam": maps.numpy()}
     )
 
 
@@ -135,6 +139,7 @@ def _make_strips(
     name: str,
     title: str,
     maps: Tensor,
+    *,
     arrays: dict[str, np.ndarray],
 ) -> Iterator[InspectionFigure]:
     """Draw a filmstrip and a GIF for each clip."""

@@ -60,7 +60,7 @@ def compute_report_maps(run: Run, dataset: Dataset, device: torch.device) -> Non
     if split is None:
         return
     try:
-        document, maps = _compute_maps(run, folder, split, dataset, device)
+        document, maps = _compute_maps(run, folder, dataset, device, split=split)
     except (VitralError, torch.OutOfMemoryError) as error:
         reason = " ".join(str(error).split())
         document, maps = {"split": split, "missing": reason}, np.zeros((0, 0, 0))
@@ -76,7 +76,12 @@ class _ImageBatch:
 
 
 def _compute_maps(
-    run: Run, run_folder: RunFolder, split: str, dataset: Dataset, device: torch.device
+    run: Run,
+    run_folder: RunFolder,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    split: str,
 ) -> tuple[dict[str, Any], np.ndarray]:
     model = run.model.to(device).eval()
     method = "rollout" if _has_attention(model) else "grad_cam"

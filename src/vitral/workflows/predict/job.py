@@ -72,7 +72,7 @@ class PredictionPlan:
 
 
 def collect_settings(run: Run, *, top: int, form: str, batch: int, device: str) -> Any:
-    """Return all that a row depends on besides its file, named like the flags."""
+    """Return all that a row depends on but its file, named like the flags."""
     return {
         "model": _hash_model(run.path),
         "temperature": run.temperature,

@@ -155,7 +155,12 @@ class _JointReader:
 
 
 def predict_unlabeled(
-    run: Run, images: Dataset, device: torch.device, workers: int, temperature: float
+    run: Run,
+    images: Dataset,
+    device: torch.device,
+    *,
+    workers: int,
+    temperature: float,
 ) -> TeacherPredictions:
     """Predict all images with the views and precision of the teacher's evaluation.
 
@@ -198,6 +203,7 @@ def write_labels(
     folder: Path,
     labels: RoundLabels,
     classes: tuple[str, ...],
+    *,
     metadata: PseudoData,
     left_out: Mapping[str, str],
 ) -> None:

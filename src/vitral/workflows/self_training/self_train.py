@@ -20,7 +20,7 @@ from vitral.data.sources import PseudoData
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, Interval
-from vitral.objectives.self_training import pseudo_labels
+from vitral.objectives.self_training import PseudoLabels, pseudo_labels
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.evaluate import RunComparison, compare_runs, evaluate_split
@@ -42,6 +42,7 @@ from vitral.workflows.self_training.config import (
 from vitral.workflows.self_training.pseudo_labels import (
     DATA_FILE,
     RoundLabels,
+    TeacherPredictions,
     UnlabeledSet,
     list_unlabeled,
     predict_unlabeled,
@@ -146,7 +147,9 @@ class _RoundRunner:
             folder = self.out / f"round-{index}"
             labels = self.out / f"pseudo-{index}"
             if not (folder / LAST_FILE).is_file():
-                self._write_round_labels(latest, labelled, unlabeled, labels, device)
+                self._write_round_labels(
+                    latest, labelled, unlabeled, labels, device=device
+                )
                 if labels_only:
                     return SelfTrainingResult(
                         out=self.out, split=split, results=results, comparison=None
@@ -207,31 +210,15 @@ class _RoundRunner:
         labelled: Dataset,
         unlabeled: UnlabeledSet,
         folder: Path,
+        *,
         device: torch.device,
     ) -> None:
         """Write a round's labels, unless they exist: a person may have mended them."""
         if (folder / DATA_FILE).is_file():
             return
         folder.mkdir(exist_ok=True)
-        settings, config = self.resume_key.settings, self.resume_key.config
-        temperature = read_temperature(teacher) if settings.calibrated else 1.0
-        predictions = predict_unlabeled(
-            teacher, unlabeled.images, device, self.runtime.workers, temperature
-        )
-        pseudo = pseudo_labels(
-            torch.from_numpy(predictions.probabilities),
-            threshold=settings.threshold,
-            per_class=settings.per_class,
-            temperature=settings.temperature,
-            hard=settings.hard,
-        )
-        if not len(pseudo.chosen):
-            best = float(predictions.probabilities.max())
-            raise DataError(
-                f"The teacher {teacher.path} is sure of no image of "
-                f"{self.resume_key.unlabelled}: its highest confidence is {best:.2f} "
-                f"and the threshold {settings.threshold:g}. Lower the threshold."
-            )
+        config, settings = self.resume_key.config, self.resume_key.settings
+        predictions, pseudo = self._predict(teacher, unlabeled, device)
         num_labelled = len(labelled.select("train"))
         num_pseudo = int(pseudo.repeats.sum())
         copies = repeat_factors(num_labelled, num_pseudo, settings.ratio)
@@ -269,8 +256,43 @@ class _RoundRunner:
             threshold=settings.threshold,
             truth=truth,
         )
-        write_labels(folder, labels, teacher.classes, metadata, unlabeled.left_out)
+        write_labels(
+            folder,
+            labels,
+            teacher.classes,
+            metadata=metadata,
+            left_out=unlabeled.left_out,
+        )
         logger.info(f"labels: {folder / 'report.html'}")
+
+    def _predict(
+        self, teacher: Run, unlabeled: UnlabeledSet, device: torch.device
+    ) -> tuple[TeacherPredictions, PseudoLabels]:
+        """Predict the unlabelled images, and select those to learn from."""
+        settings = self.resume_key.settings
+        temperature = read_temperature(teacher) if settings.calibrated else 1.0
+        predictions = predict_unlabeled(
+            teacher,
+            unlabeled.images,
+            device,
+            workers=self.runtime.workers,
+            temperature=temperature,
+        )
+        pseudo = pseudo_labels(
+            torch.from_numpy(predictions.probabilities),
+            threshold=settings.threshold,
+            per_class=settings.per_class,
+            temperature=settings.temperature,
+            hard=settings.hard,
+        )
+        if not len(pseudo.chosen):
+            best = float(predictions.probabilities.max())
+            raise DataError(
+                f"The teacher {teacher.path} is sure of no image of "
+                f"{self.resume_key.unlabelled}: its highest confidence is {best:.2f} "
+                f"and the threshold {settings.threshold:g}. Lower the threshold."
+            )
+        return predictions, pseudo
 
     def _evaluate_teacher(
         self, teacher: Run, labelled: Dataset, device: torch.device
@@ -285,7 +307,9 @@ class _RoundRunner:
             audit = vitral.data.check(labelled, workers=2, max_bad=1.0)
             bad = [file for file in audit.bad if file.split == split]
             folder.mkdir(exist_ok=True)
-            evaluate_split(teacher, audit.dataset, split, bad, device, folder, split)
+            evaluate_split(
+                teacher, audit.dataset, split, bad, device, folder, name=split
+            )
         values = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
         return split, (_make_result("teacher", teacher.path, values),)
 

@@ -118,7 +118,7 @@ class FinetuneResult:
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             "kind": "finetune",
             "lr": self.lr,
@@ -142,9 +142,8 @@ class FinetuneResult:
             )
             lines.append(f"  lr {run.lr:<8g} dev  {accuracy} of {run.n:,} images")
         if self.search:
-            lines.append(
-                f"chosen: lr {self.lr:g}{_grid_edge_note(self.lr, self.plan.lrs)}"
-            )
+            note = _grid_edge_note(self.lr, self.plan.lrs)
+            lines.append(f"chosen: lr {self.lr:g}{note}")
         for run in self.finals:
             assert run.accuracy is not None
             assert run.interval is not None
@@ -318,8 +317,8 @@ def merge_val_into_train(dataset: Dataset) -> Dataset:
     return replace(
         dataset,
         examples=tuple(
-            replace(example, split="test" if example.split == held_out else "train")
-            for example in dataset.examples
+            replace(e, split="test" if e.split == held_out else "train")
+            for e in dataset.examples
         ),
     )
 
@@ -340,12 +339,10 @@ def split_dev(dataset: Dataset, share: float) -> Dataset:
             "to choose a learning rate with. Give one rate with `--lrs`."
         )
     dev = set(order[:count])
-    return replace(
-        dataset,
-        examples=tuple(
-            replace(example, split="val")
-            if example.split == "train" and (example.group or example.id) in dev
-            else example
-            for example in dataset.examples
-        ),
+    examples = (
+        replace(e, split="val")
+        if e.split == "train" and (e.group or e.id) in dev
+        else e
+        for e in dataset.examples
     )
+    return replace(dataset, examples=tuple(examples))

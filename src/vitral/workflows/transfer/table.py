@@ -66,7 +66,7 @@ class TransferTable:
         return tuple(entry for entry in self.entries if entry.accuracy is None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         means = [
             {"weights": name, "protocol": protocol, "mean": self.mean(name, protocol)}
             for name in self.weights
