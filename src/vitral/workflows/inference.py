@@ -7,7 +7,7 @@ images, symmetries) or of a clip; the returned logits are the log of that averag
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -91,14 +91,8 @@ def predict_batches(
 ) -> Predictions:
     """Run `model`, in eval mode, over `batches`."""
     model.eval()
-    return _concatenate(
-        [
-            _predict_batch(
-                model, batch, device, views, bf16=bf16, multi_label=multi_label
-            )
-            for batch in batches
-        ]
-    )
+    settings = {"views": views, "bf16": bf16, "multi_label": multi_label}
+    return _concatenate([_predict_batch(model, b, device, **settings) for b in batches])
 
 
 def predict_split(
@@ -116,13 +110,9 @@ def predict_split(
     on the other rows of its batch. Every rank returns all rows, in the loader's order.
     """
     model.eval()
+    settings = {"views": views, "bf16": bf16, "multi_label": multi_label}
     local = [
-        (
-            index,
-            _predict_batch(
-                model, batch, device, views, bf16=bf16, multi_label=multi_label
-            ),
-        )
+        (index, _predict_batch(model, batch, device, **settings))
         for index, batch in loader.enumerate_batches(0, get_rank(), get_world_size())
     ]
     parts = sorted(
@@ -132,21 +122,9 @@ def predict_split(
 
 
 def _predict_batch(
-    model: nn.Module,
-    batch: Batch,
-    device: torch.device,
-    views: Views,
-    *,
-    bf16: bool,
-    multi_label: bool,
+    model: nn.Module, batch: Batch, device: torch.device, **settings: Any
 ) -> Predictions:
-    logits = predict_logits(
-        model,
-        batch.image.to(device),
-        views=views,
-        bf16=bf16,
-        multi_label=multi_label,
-    )
+    logits = predict_logits(model, batch.image.to(device), **settings)
     return Predictions(
         batch.id, batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()
     )
@@ -169,10 +147,10 @@ def split_loader(
     batch_size: int,
     workers: int = 0,
 ) -> Loader:
-    """Return a loader of a split with evaluation preprocessing, in a fixed order."""
+    """Return a loader of a split, or of all for "", as evaluated, in a fixed order."""
     return Loader(
         dataset=dataset,
-        examples=dataset.select(split),
+        examples=dataset.select(split) if split else dataset.examples,
         transform=evaluation_transform(preprocess),
         batch_size=batch_size,
         workers=workers,

@@ -124,6 +124,15 @@ class Run:
     def multi_label(self) -> bool:
         return bool(self.extra.get("multi_label", False))
 
+    @property
+    def inference_settings(self) -> dict[str, Any]:
+        """Keywords of `predict_logits`: evaluation views, precision, multi-label."""
+        return {
+            "views": self.extra.get("eval_views", "one"),
+            "bf16": self.extra.get("precision") == "bf16",
+            "multi_label": self.multi_label,
+        }
+
     def require_head(self) -> None:
         """Check that the model predicts classes, not features alone.
 
@@ -194,11 +203,7 @@ class Run:
         self.require_head()
         device = next(self.model.parameters()).device
         logits = predict_logits(
-            self.model,
-            pixels.to(device),
-            views=self.extra.get("eval_views", "one"),
-            bf16=self.extra.get("precision") == "bf16",
-            multi_label=self.multi_label,
+            self.model, pixels.to(device), **self.inference_settings
         ).cpu()
         if self.multi_label:
             return logits.sigmoid().numpy()

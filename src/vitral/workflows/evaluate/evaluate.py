@@ -128,32 +128,48 @@ def evaluate(
     with process_group(target):
         if target.type == "cuda" and target.index is None:
             target = torch.device("cuda", get_local_rank())
-        return _evaluate(
-            run,
-            data=data,
-            split=split,
-            views=views,
-            bad_files=bad_files,
-            device=target,
-            out=out,
-            accepted=accepted,
+        run.require_head()
+        preprocess = with_views(run.preprocess, views)
+        dataset, split, published = _open_split(run, data, split)
+        # On rank 0 only: the audit decodes every image.
+        audit = broadcast_from_rank_zero(
+            lambda: vitral.data.check(dataset, workers=2, max_bad=1.0)
         )
+        bad = bad_files_in(audit.bad, split)
+        if bad and bad_files == "refuse":
+            raise DataError(
+                f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
+                f"{bad[0].reason}. Repair them, or count them as wrong with "
+                "`--bad-files wrong`."
+            )
+        name = _result_name(run, data, split, views)
+        # predictions/ holds the run's own results, which the report and the card read.
+        is_own = not (data or views) and run.merge is None
+        folder = out or (run.path / "predictions" if is_own else run.results_folder)
+        result = evaluate_split(
+            run,
+            audit.dataset,
+            split,
+            bad,
+            target,
+            folder,
+            name=name,
+            preprocess=preprocess,
+        )
+        second = None
+        if accepted is not None and get_rank() == 0:
+            second = _compute_real_accuracy(folder / f"{name}.csv", published, accepted)
+            write_json(folder / f"{name}-real.json", second.to_dict())
+    return EvaluationResult(
+        split=name, result=result, bad=tuple(bad), folder=folder, real=second
+    )
 
 
-def _evaluate(
-    run: Run,
-    *,
-    data: str,
-    split: str,
-    views: str,
-    bad_files: str,
-    device: torch.device,
-    out: Path | None,
-    accepted: tuple[frozenset[int], ...] | None,
-) -> EvaluationResult:
-    run.require_head()
+def _open_split(
+    run: Run, data: str, split: str
+) -> tuple[Dataset, str, tuple[str, ...]]:
+    """Return the data with the model's classes, its split, and its original classes."""
     kind = input_kind(run.model.config)
-    preprocess = with_views(run.preprocess, views)
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
         require_images(dataset, kind)
@@ -168,43 +184,7 @@ def _evaluate(
         raise ConfigError(
             f"The data has no split `{split}`: it has {', '.join(splits)}."
         )
-    # On rank 0 only: the audit decodes every image.
-    audit = broadcast_from_rank_zero(
-        lambda: vitral.data.check(dataset, workers=2, max_bad=1.0)
-    )
-    bad = bad_files_in(audit.bad, split)
-    if bad and bad_files == "refuse":
-        raise DataError(
-            f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
-            f"{bad[0].reason}. Repair them, or count them as wrong with "
-            "`--bad-files wrong`."
-        )
-    name, folder = split, run.path / "predictions"
-    merging = _merge_suffix(run)
-    if data or views or merging:
-        # Apart from the run's own results, which the report and the card read.
-        is_name = data in vitral.data.NAMES
-        stem = data.replace("/", "-") if is_name else Path(data).stem
-        parts = (stem if data else "", split, views, merging)
-        name, folder = "-".join(filter(None, parts)), run.results_folder
-    folder = out or folder
-    result = evaluate_split(
-        run,
-        audit.dataset,
-        split,
-        bad,
-        device,
-        folder,
-        name=name,
-        preprocess=preprocess,
-    )
-    real = None
-    if accepted is not None and get_rank() == 0:
-        real = _compute_real_accuracy(folder / f"{name}.csv", published, accepted)
-        write_json(folder / f"{name}-real.json", real.to_dict())
-    return EvaluationResult(
-        split=name, result=result, bad=tuple(bad), folder=folder, real=real
-    )
+    return dataset, split, published
 
 
 def evaluate_split(
@@ -232,12 +212,7 @@ def evaluate_split(
         batch_size=evaluation_batch_size(preprocess),
     )
     predictions = predict_split(
-        run.model,
-        loader,
-        device=device,
-        views=run.extra.get("eval_views", "one"),
-        bf16=run.extra.get("precision") == "bf16",
-        multi_label=run.multi_label,
+        run.model, loader, device=device, **run.inference_settings
     )
     result = compute_metrics(predictions, run.classes, bad, multi_label=run.multi_label)
     if isinstance(result, Classification):
@@ -247,14 +222,14 @@ def evaluate_split(
     return result
 
 
-def _merge_suffix(run: Run) -> str:
-    """Return the suffix of a result's name for merging; empty for as trained."""
-    if run.merge is None:
-        return ""
-    spread = run.merge_schedule if run.merge else None
-    return f"merge{run.merge}" + (
-        f"-{spread}" if spread not in (None, "constant") else ""
-    )
+def _result_name(run: Run, data: str, split: str, views: str) -> str:
+    """Return the stem of the result files: data, split, views and merging."""
+    is_name = data in vitral.data.NAMES
+    stem = data.replace("/", "-") if is_name else Path(data).stem
+    merging = "" if run.merge is None else f"merge{run.merge}"
+    if run.merge and run.merge_schedule not in (None, "constant"):
+        merging += f"-{run.merge_schedule}"
+    return "-".join(filter(None, (stem if data else "", split, views, merging)))
 
 
 def _read_real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:

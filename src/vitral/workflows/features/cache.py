@@ -28,11 +28,11 @@ from vitral.data import (
     Example,
     Loader,
     Preprocess,
-    evaluation_transform,
 )
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
 from vitral.workflows.features.cache_key import make_cache_key
+from vitral.workflows.inference import split_loader
 from vitral.workflows.inputs import with_single_view
 
 logger = logging.getLogger(__name__)
@@ -128,19 +128,16 @@ def make_loader(
     Raises:
         ConfigError: the split has no images.
     """
-    examples = dataset.select(split) if split else dataset.examples
-    if not examples:
+    preprocess = with_single_view(preprocess)
+    loader = split_loader(
+        dataset, split, preprocess, batch_size=batch_size, workers=workers
+    )
+    if not loader.examples:
         splits = ", ".join(dataset.counts()) or "no images"
         raise ConfigError(
             f"The data has no split `{split}`: {dataset.name} has {splits}."
         )
-    return Loader(
-        dataset=dataset,
-        examples=examples,
-        transform=evaluation_transform(with_single_view(preprocess)),
-        batch_size=batch_size,
-        workers=workers,
-    )
+    return loader
 
 
 def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:

@@ -46,9 +46,7 @@ def write_report(
         dataset: the run's data if it is open already.
     """
     runs = [out, *others]
-    opened = {
-        run: _open_with_data(run, dataset if run == out else None) for run in runs
-    }
+    opened = {r: _open_with_data(r, dataset if r == out else None) for r in runs}
     for run in opened.values():
         if run is not None:
             _update_maps(run)
@@ -92,11 +90,8 @@ def _load_image(opened: _OpenRun | None, name: str) -> Image.Image | None:
         decoded = opened.dataset.decode(example)
     except ImageError:
         return None
-    return (
-        decoded.image
-        if opened.dataset.kind == "images"
-        else _make_contact_sheet(decoded)
-    )
+    is_image = opened.dataset.kind == "images"
+    return decoded.image if is_image else _make_contact_sheet(decoded)
 
 
 def _load_view(opened: _OpenRun | None, name: str) -> Image.Image | None:
@@ -138,9 +133,8 @@ def _load_samples(opened: _OpenRun | None) -> Sequence[tuple[Image.Image, str]]:
         caption = "; ".join(dataset.classes[label] for label in example.label)
         picture = _to_image(run, pixels)
         if pixels.ndim == 4:
-            picture = _make_contact_sheet(
-                DecodedImage(image=picture, frames=len(pixels))
-            )
+            strip = DecodedImage(image=picture, frames=len(pixels))
+            picture = _make_contact_sheet(strip)
         samples.append((picture, caption))
     return samples
 

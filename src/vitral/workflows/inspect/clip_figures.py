@@ -4,7 +4,6 @@ They have the names of `FIGURES`; positions and filters are those of images.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -64,7 +63,7 @@ def _relevance(subject: InspectionInput) -> Iterator[InspectionFigure]:
             get_frames(subject, index),
             {name: cap_heatmap(maps[index]) for name, maps in explanations.items()},
             subject.frame_times[index].labels,
-            title=f"Explanations of one clip: {_stem(subject, index)}",
+            title=f"Explanations of one clip: {subject.stem(index)}",
         )
         yield InspectionFigure(
             f"relevance-{index}", plot, _arrays_for_first(arrays, subject, index)
@@ -80,7 +79,7 @@ def _features(subject: InspectionInput) -> Iterator[InspectionFigure]:
             get_frames(subject, index),
             colors[index],
             subject.frame_times[index].labels,
-            title=f"Patch features as colours: {_stem(subject, index)}",
+            title=f"Patch features as colours: {subject.stem(index)}",
         )
         arrays = {"colours": colors}
         yield InspectionFigure(
@@ -150,7 +149,7 @@ def _make_strips(
             frames,
             {title: heats},
             times.labels,
-            title=f"{title}: {_stem(subject, index)}",
+            title=f"{title}: {subject.stem(index)}",
         )
         gif = plots.animation(frames, heats, times.seconds)
         stored = _arrays_for_first(arrays, subject, index)
@@ -164,7 +163,3 @@ def _arrays_for_first(
     if index:
         return {}
     return {**arrays, "seconds": np.array([m.seconds for m in subject.frame_times])}
-
-
-def _stem(subject: InspectionInput, index: int) -> str:
-    return Path(subject.names[index]).name

@@ -56,6 +56,9 @@ class InspectionInput:
         images = self.preprocess.denormalize(self.pixels)
         return [image.permute(1, 2, 0).numpy() for image in images]
 
+    def stem(self, index: int) -> str:
+        return Path(self.names[index]).name
+
     def map_first_images(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Apply `function` to the first `MAX_SINGLE_FIGURES` images in one batch."""
         device = next(self.model.parameters()).device
@@ -91,7 +94,7 @@ def _attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
     arrays = {"class_attention": maps.numpy()}
     where = "last layer" if subject.layer == -1 else f"layer {subject.layer}"
     for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
-        title = f"Class token, {where}: {_stem(subject, index)}"
+        title = f"Class token, {where}: {subject.stem(index)}"
         plot = plots.heads(picture, maps[index].numpy(), title=title)
         yield InspectionFigure(f"attention-{index}", plot, arrays if index == 0 else {})
 
@@ -103,7 +106,7 @@ def _inner_attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
     )
     arrays = {"word_attention": maps.numpy()}
     for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
-        title = f"Words of each patch, last layer: {_stem(subject, index)}"
+        title = f"Words of each patch, last layer: {subject.stem(index)}"
         # A word attends within its patch only, so nothing is blurred across borders.
         plot = plots.heads(picture, maps[index].numpy(), title=title, blur=0.0)
         yield InspectionFigure(f"words-{index}", plot, arrays if index == 0 else {})
@@ -117,7 +120,7 @@ def _rollout(subject: InspectionInput) -> Iterator[InspectionFigure]:
 def _relevance(subject: InspectionInput) -> Iterator[InspectionFigure]:
     explanations = compute_explanations(subject)
     for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
-        title = f"Explanations of one image: {_stem(subject, index)}"
+        title = f"Explanations of one image: {subject.stem(index)}"
         heats = {name: maps[index].numpy() for name, maps in explanations.items()}
         plot = plots.comparison(picture, heats, title=title)
         arrays = {array_key(name): maps.numpy() for name, maps in explanations.items()}
@@ -315,17 +318,13 @@ def _make_gallery(
     subject: InspectionInput, name: str, title: str, maps: Tensor
 ) -> InspectionFigure:
     pictures = subject.display_images[:MAX_IMAGES_PER_FIGURE]
-    titles = [_stem(subject, index) for index in range(len(pictures))]
+    titles = [subject.stem(index) for index in range(len(pictures))]
     # Without the cap, one patch with most of the weight leaves the others black.
     heats = maps[:MAX_IMAGES_PER_FIGURE].numpy()
     cap = np.quantile(heats, DISPLAY_QUANTILE, axis=(1, 2), keepdims=True)
     capped = np.where(cap > 0, np.minimum(heats, cap), heats)
     plot = plots.gallery(pictures, capped, titles, title=title)
     return InspectionFigure(name, plot, {name: maps.numpy()})
-
-
-def _stem(subject: InspectionInput, index: int) -> str:
-    return Path(subject.names[index]).name
 
 
 def array_key(name: str) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +198,14 @@ def predict_files(
         )
         progress = _ProgressCounter(plan, num_threads)
         if not plan.is_complete:
-            job = _Job(options, plan, paths, progress)
-            _run_job(job, missing[get_rank() :: get_world_size()], num_threads)
+            if num_threads > 1:  # each reads its own files
+                options = replace(options, workers=0)
+            work = partial(_predict_parts, _Job(options, plan, paths, progress))
+            parts = missing[get_rank() :: get_world_size()]
+            if num_threads > 1:
+                run_in_threads(work, parts, num_threads)
+            else:
+                work(parts, threading.Event())
         all_gather(0)  # all parts are written
         unreadable = broadcast_from_rank_zero(lambda: _merge_parts(plan, paths))
     if get_rank() == 0:
@@ -256,19 +263,6 @@ def move_model(run: Run, device: torch.device) -> None:
     if any(True for _ in run.model.parameters()):
         run.model.to(device)
     run.model.eval()
-
-
-def _run_job(job: _Job, parts: list[int], num_threads: int) -> None:
-    """Write this rank's `parts`; several threads read their files themselves."""
-    if num_threads == 1:
-        _predict_parts(job, parts, threading.Event())
-        return
-    job = replace(job, options=replace(job.options, workers=0))
-
-    def work(parts: Iterable[int], stopped: threading.Event) -> None:
-        _predict_parts(job, parts, stopped)
-
-    run_in_threads(work, parts, num_threads)
 
 
 def _predict_parts(job: _Job, parts: Iterable[int], stopped: threading.Event) -> None:

@@ -1,12 +1,12 @@
 """Predict several parts at once in one process, each thread on its share of the CPUs.
 
 With one thread, each operation of the model waits for its slowest intra-op thread.
-Hand-written: `torch.set_num_threads` is per thread, and the first error stops all.
 """
 
 import itertools
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import torch
 
@@ -46,34 +46,20 @@ def run_in_threads(
     intra_op_threads = torch.get_num_threads()
     remaining = iter(parts)
     stopped = threading.Event()
-    errors: list[BaseException] = []
 
     def run() -> None:
         torch.set_num_threads(max(1, intra_op_threads // num_threads))  # thread-local
-        try:
-            work(
-                itertools.takewhile(lambda part: not stopped.is_set(), remaining),
-                stopped,
-            )
-        except BaseException as error:
-            errors.append(error)
-            stopped.set()
+        work(itertools.takewhile(lambda part: not stopped.is_set(), remaining), stopped)
 
-    threads = [
-        threading.Thread(target=run, name=f"stream {n}") for n in range(num_threads)
-    ]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    except BaseException:
-        stopped.set()
-        raise
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="stream") as executor:
+            try:
+                for future in as_completed(
+                    [executor.submit(run) for _ in range(num_threads)]
+                ):
+                    future.result()
+            except BaseException:
+                stopped.set()
+                raise
     finally:
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join()
         torch.set_num_threads(intra_op_threads)
-    if errors:
-        raise errors[0]

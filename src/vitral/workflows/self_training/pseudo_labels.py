@@ -16,13 +16,13 @@ import torch
 
 import vitral.data
 from vitral.atomic_io import write_atomic, write_json
-from vitral.data import Dataset, Loader, evaluation_transform, read_unlabelled
+from vitral.data import Dataset, read_unlabelled
 from vitral.data.dataset import Example
 from vitral.data.sources import TABLE, PseudoData, write_pseudo
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import softmax
 from vitral.objectives.self_training import PseudoLabels
-from vitral.workflows.inference import predict_batches
+from vitral.workflows.inference import predict_batches, split_loader
 from vitral.workflows.inputs import evaluation_batch_size
 from vitral.workflows.run import Run
 
@@ -168,19 +168,15 @@ def predict_unlabeled(
         temperature: divisor of the logits.
     """
     run.model.to(device)
-    loader = Loader(
-        dataset=images,
-        examples=images.examples,
-        transform=evaluation_transform(run.preprocess),
+    loader = split_loader(
+        images,
+        "",
+        run.preprocess,
         batch_size=evaluation_batch_size(run.preprocess),
         workers=workers,
     )
     predictions = predict_batches(
-        run.model,
-        loader.epoch(0),
-        device=device,
-        views=run.extra.get("eval_views", "one"),
-        bf16=run.extra.get("precision") == "bf16",
+        run.model, loader.epoch(0), device=device, **run.inference_settings
     )
     return TeacherPredictions(
         predictions.ids, softmax(predictions.logits.astype(np.float64) / temperature)
