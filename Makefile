@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: demo test test-slow bench check clean
+.PHONY: demo test test-slow bench docs check clean
 
 demo: .venv/core  ## the main job end to end, on data that comes with the install
 	$(RUN) -m vitral demo
@@ -12,6 +12,9 @@ test: .venv/dev  ## the whole test suite, one process per core
 
 bench: .venv/dev  ## speed and memory of vitral and of other libraries, about ten minutes
 	$(RUN) -m benchmarks.peers --out bench --page docs/benchmarks.md
+
+docs: .venv/dev  ## the table of floors and the drawing of the rooms
+	$(RUN) tests/tools/docs.py
 
 check: .venv/dev  ## format, lint, types
 	.venv/bin/ruff format --check .

@@ -136,6 +136,7 @@ def train(kind: str, out: Path, data: Path, steps: int) -> None:
     """One training of about four epochs into `out`."""
     import vitral.workflows.train.finalize
     from photos import tiny_config
+    from vitral.workflows.runtime import Runtime
 
     train = importlib.import_module("vitral.workflows.train.train")
 

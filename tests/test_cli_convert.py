@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import vitral as vt
 from helpers import TINY, tiny_vit
+from test_weights_files import shifted
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.models import ViTConfig, build_model
@@ -215,14 +216,16 @@ print((high() - before) * 1024)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc")
-@pytest.mark.parametrize("to", ["native", "google"])
+@pytest.mark.parametrize("to", ["native", "shifted", "google"])
 def test_a_model_takes_the_memory_of_its_file(tmp_path, to):
     """Not twice: no initial values are made, and tensors are read one by one."""
     sizes = {**TINY, "image_size": 224, "embed_dim": 384, "mlp_dim": 1536, "depth": 12}
     config = ViTConfig(**{**sizes, "num_heads": 6})
     vt.save(tmp_path / "ours", build_model(config), Preprocess(image_size=(224, 224)))
     file = tmp_path / "ours"
-    if to != "native":
+    if to == "shifted":  # read from an odd place, and not mapped beside that
+        shifted(file / "model.safetensors", 8)
+    elif to != "native":
         file = tmp_path / "w.npz"
         words = [str(tmp_path / "ours"), str(file), "--to", to]
         assert main(["convert", *words]) == 0

@@ -186,38 +186,6 @@ def test_every_page_is_in_the_index() -> None:
         assert page.name == "index.md" or f"]({page.name})" in index
 
 
-def test_the_table_of_floors_is_what_the_files_import() -> None:
-    text = (ROOT / "docs" / "extending.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", text, re.M)
-    floor = {
-        room: int(number)
-        for number, rooms in rows
-        for room in re.findall(r"`(\w+)`", rooms)
-    }
-    source = ROOT / "src" / "vitral"
-    files = (path for path in source.iterdir() if path.suffix in ("", ".py"))
-    assert {path.stem for path in files if path.name[0] != "_"} == set(floor)
-    for file in sorted(source.glob("**/*.py")):
-        room = file.relative_to(source).parts[0].removesuffix(".py")
-        if room[0] == "_":
-            continue
-        for other in imported_rooms(file) - {room}:
-            assert floor[other] < floor[room], f"{file.name} of {room} imports {other}"
-
-
-def imported_rooms(file: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "vitral":
-            found |= {f"vitral.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-    parts = [name.split(".") for name in found if name.startswith("vitral.")]
-    return {part[1] for part in parts}
-
-
 def test_no_number_is_left_to_fill_in() -> None:
     open_places = [
         f"{page.name}: {line.strip()}"

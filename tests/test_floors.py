@@ -13,19 +13,26 @@ from vitral.workflows import TrainConfig
 
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
-    ("errors", "atomic_io", "version"),
-    ("config_io", "validation"),
-    ("layers",),
-    ("models", "data"),
-    ("weights", "objectives", "evaluation"),
-    ("training", "plots", "inspection"),
-    ("report",),
-    ("workflows",),
-    ("recipes", "export"),
-    ("studies", "serve", "autotune"),
-    ("cli",),
+    (("errors", "atomic_io", "version"), "nothing of vitral"),
+    (("config_io", "validation"), "errors"),
+    (("layers",), "tensors"),
+    (("models", "data"), "models know layers; data knows no model"),
+    (
+        ("weights", "objectives", "evaluation"),
+        "weights know models and preprocessing; evaluation knows arrays",
+    ),
+    (
+        ("training", "plots", "inspection"),
+        "training knows no model and no data set; plots know arrays",
+    ),
+    (("report",), "the files of a run"),
+    (("workflows",), "everything above this line"),
+    (("recipes", "export"), "settings of runs; finished runs"),
+    (("studies", "serve", "autotune"), "runs, recipes, exports and plots"),
+    (("cli",), "everything; no room knows it"),
 )
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+"""Rooms of each floor from the ground up, and what they may know."""
+FLOOR = {room: floor for floor, (rooms, _) in enumerate(FLOORS) for room in rooms}
 DATA_SEES = {"errors", "atomic_io", "config_io", "validation"}
 """Data knows nothing of vitral but the ground; nor does evaluation know a model."""
 
@@ -33,20 +40,36 @@ DATA_SEES = {"errors", "atomic_io", "config_io", "validation"}
 class Import(NamedTuple):
     line: int
     name: str
+    symbol: str = ""
+    """What is taken from the module; empty for the module itself."""
 
 
 class Known(NamedTuple):
-    """Which files there are: the rooms and modules of vitral by dotted name."""
+    """The modules of vitral by dotted name, and its wings with the names they offer."""
 
     modules: frozenset[str]
+    faces: dict[str, frozenset[str]]
+    """A wing is a package inside a room; its face is `__all__`."""
 
 
 def known(source: Path) -> Known:
-    names = set()
+    names, faces = set(), {}
     for file in source.rglob("*.py"):
         parts = file.relative_to(source.parent).with_suffix("").parts
-        names.add(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    return Known(frozenset(names))
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+            if len(parts) > 2:
+                faces[".".join(parts)] = face(file)
+        names.add(".".join(parts))
+    return Known(frozenset(names), faces)
+
+
+def face(file: Path) -> frozenset[str]:
+    """Read the names of `__all__` without importing the file."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
 
 
 def imports(text: str, package: str, there: Known) -> Iterator[Import]:
@@ -69,8 +92,15 @@ def imports(text: str, package: str, there: Known) -> Iterator[Import]:
             if node.level:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([base] if base else [])])
-            whole = [f"{base}.{alias.name}" for alias in node.names]
-            names = [name if name in there.modules else base for name in whole]
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                if base.split(".")[0] != "vitral" or full == "vitral":
+                    continue
+                if full in there.modules:
+                    yield Import(node.lineno, full)
+                elif base != "vitral":
+                    yield Import(node.lineno, base, alias.name)
+            continue
         elif _is_import_module(node):
             assert isinstance(node, ast.Call)
             names = [ast.literal_eval(node.args[0])]
@@ -106,7 +136,33 @@ def faults(file: Path, source: Path, there: Known) -> list[str]:
             lower = other in DATA_SEES
         if other != room and not lower:
             found.append(f"{file}:{item.line}: {room} imports {item.name}")
+        elif wing := passed_wing(item, ".".join(("vitral", *parts)), there):
+            found.append(
+                f"{file}:{item.line}: {item.name} is inside {wing}: use its face"
+            )
     return found
+
+
+def passed_wing(item: Import, importer: str, there: Known) -> str:
+    """Return the wing whose face an import passes by; empty if it passes none."""
+    steps = item.name.split(".")
+    for end in range(3, len(steps) + 1):
+        wing = ".".join(steps[:end])
+        if wing not in there.faces or f"{importer}.".startswith(f"{wing}."):
+            continue
+        inside = item.name[len(wing) + 1 :] or item.symbol
+        if inside and inside not in there.faces[wing]:
+            return wing
+    return ""
+
+
+def make_wing(source: Path) -> None:
+    """A wing `data/tar` that offers `open_tar`, and a module inside it."""
+    wing = source / "data" / "tar"
+    wing.mkdir(parents=True)
+    (wing / "__init__.py").write_text('__all__ = ["open_tar"]')
+    (wing / "deep.py").touch()
+    (wing / "beside.py").touch()
 
 
 def test_every_import_points_downwards():
@@ -138,6 +194,18 @@ def test_every_import_points_downwards():
             "report imports vitral.workflows",
         ),
         ("utils", "", "the room utils has no floor"),
+        (
+            "workflows",
+            "from vitral.data.tar.deep import x",
+            "is inside vitral.data.tar",
+        ),
+        ("report", "import vitral.data.tar.deep", "is inside vitral.data.tar"),
+        (
+            "workflows",
+            "from vitral.data.tar import hidden",
+            "is inside vitral.data.tar",
+        ),
+        ("data", "from vitral.data.tar.deep import x", "is inside vitral.data.tar"),
     ],
 )
 def test_the_check_can_fail(tmp_path, room, text, found):
@@ -145,6 +213,7 @@ def test_the_check_can_fail(tmp_path, room, text, found):
     for name in ("layers", "models", "data", "workflows", "training", room):
         (source / name).mkdir(parents=True, exist_ok=True)
         (source / name / "__init__.py").touch()
+    make_wing(source)
     file = source / room / "made_up.py"
     file.write_text(text)
     (fault,) = faults(file, source, known(source))
@@ -171,6 +240,48 @@ def test_what_is_allowed(tmp_path, text):
     (source / "models" / "names.py").touch()
     (source / "config_io.py").touch()
     assert faults(file, source, known(source)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("workflows", "from vitral.data.tar import open_tar"),
+        ("workflows", "import vitral.data.tar"),
+        ("workflows", "from vitral.data import tar"),
+        ("data/tar", "from vitral.data.tar.deep import x"),
+        ("data/tar", "from vitral.data.tar import deep"),
+    ],
+)
+def test_what_a_wing_offers_is_allowed(tmp_path, place, text):
+    source = tmp_path / "vitral"
+    for name in ("data", "workflows"):
+        (source / name).mkdir(parents=True)
+        (source / name / "__init__.py").touch()
+    make_wing(source)
+    file = source / place / "made_up.py"
+    file.write_text(text)
+    assert faults(file, source, known(source)) == []
+
+
+FOLDERS = {"plots": 18, "recipes": 18, "studies": 18, "verbs": 18}
+"""Folders in which each file is one of a kind; another folder holds 15 at most."""
+
+
+def test_no_folder_is_flat():
+    sizes = {
+        folder.name: sum(file.name != "__init__.py" for file in folder.glob("*.py"))
+        for folder in [SOURCE, *SOURCE.rglob("*")]
+        if folder.is_dir()
+    }
+    assert {n: s for n, s in sizes.items() if s > FOLDERS.get(n, 15)} == {}
+
+
+def test_the_docs_show_the_floors():
+    """`make docs` prints the table into them."""
+    page = (SOURCE.parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
+    for floor, (rooms, knows) in enumerate(FLOORS):
+        names = ", ".join(f"`{room}`" for room in rooms)
+        assert f"| {floor} | {names} | {knows} |" in page
 
 
 def test_the_lazy_names_are_those_that_type_checkers_see():

@@ -514,6 +514,11 @@ def told(work):
     time.sleep(LATE * int(os.environ["RANK"]))
     return result
 predict.broadcast_from_rank_zero = told
+remove_empty = predict.remove_empty_work_folder
+def noted(job_paths):
+    open("cleared-by-" + os.environ["RANK"], "x").close()
+    remove_empty(job_paths)
+predict.remove_empty_work_folder = noted
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -532,8 +537,31 @@ def test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path,
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "answers.jsonl",
         "answers.jsonl.plan.json",
+        "cleared-by-0",  # two that look and remove find what the other has removed
         "rank.py",
     ]
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["gone", "in-use"])
+def test_another_start_is_at_the_folder_of_parts_first(
+    model, images, whole, tmp_path, monkeypatch, used
+):
+    """It removes the folder, or begins in it, just before this start removes it."""
+    out = tmp_path / "answers.jsonl"
+    parts = tmp_path / "answers.jsonl.parts"
+    rmdir = Path.rmdir
+
+    def second(folder: Path) -> None:
+        if used:
+            (folder / "lock.json").touch()
+        else:
+            rmdir(folder)
+        rmdir(folder)
+
+    monkeypatch.setattr(Path, "rmdir", second)
+    assert predicted(model, images, out) == 3
+    assert out.read_bytes() == whole
+    assert parts.exists() == used
 
 
 def test_memory_stays_flat(model, tmp_path, monkeypatch):

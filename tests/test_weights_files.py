@@ -13,6 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import vitral as vt
+from helpers import tiny_vit
+from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.weights.files import (
     MemoryFile,
@@ -94,6 +97,67 @@ def test_round_trip(tmp_path, form):
     same(read_all(file), values())
     with pytest.raises(WeightsError, match="has no tensor none"):
         file.read("none")
+
+
+def shifted(path: Path, start: int) -> None:
+    """Write a safetensors file again whose data begin at `start` modulo 64."""
+    old = path.read_bytes()
+    (length,) = struct.unpack("<Q", old[:8])
+    padded = length + (start - 8 - length) % 64
+    header = old[8 : 8 + length].ljust(padded)
+    path.write_bytes(struct.pack("<Q", padded) + header + old[8 + length :])
+
+
+@pytest.mark.parametrize("start", [0, 8, 16, 24])
+def test_a_model_is_aligned_wherever_its_tensors_lie(tmp_path, start):
+    """float64 products of MKL give other bits for memory at 8 modulo 16 bytes."""
+    model = tiny_vit()
+    vt.save(tmp_path, model, Preprocess(image_size=(48, 80)))
+    shifted(tmp_path / "model.safetensors", start)
+    loaded = vt.load(tmp_path).model
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.data_ptr() % 64 == 0, name
+    images = torch.randn(2, 3, 48, 80, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), model(images))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pickle", "legacy"])
+def test_whole_tensors_are_aligned(tmp_path, form):
+    """Those with gaps in a checkpoint stay mapped; a model gets them without."""
+    tensors = values()
+    del tensors["part"]
+    path = write(tmp_path / "w", form, tensors)
+    if form == "safetensors":
+        shifted(path, 8)
+    read = read_all(open_file(path))
+    same(read, tensors)
+    assert [n for n, t in read.items() if t.data_ptr() % 64] == []
+
+
+def test_gaps_of_a_checkpoint_are_not_in_the_model(tmp_path):
+    model = tiny_vit()
+    state = {
+        name: torch.stack([tensor, tensor], -1)[..., 1]
+        for name, tensor in model.state_dict().items()
+    }
+    torch.save(state, tmp_path / "w.pth")
+    loaded = vt.load(tmp_path / "w.pth", grid=(3, 5), num_heads=3).model
+    same(dict(loaded.state_dict()), dict(model.state_dict()))
+    assert all(t.data_ptr() % 64 == 0 for t in loaded.state_dict().values())
+
+
+@pytest.mark.parametrize("change", ["longer", "gone"])
+def test_a_safetensors_file_that_is_changed_while_it_is_read(tmp_path, change):
+    path = write(tmp_path / "w", "safetensors", {"a": torch.ones(2)})
+    shifted(path, 8)
+    file = open_file(path)
+    if change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(WeightsError, match="changed or removed after it was opened"):
+        file.read("a")
 
 
 @pytest.mark.parametrize("form", FORMS)

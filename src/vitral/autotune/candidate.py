@@ -5,7 +5,6 @@ size and a batch. Preparing one never touches the run's own model.
 """
 
 import copy
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from vitral.export.int8 import fold_constants
+from vitral.export.int8 import fold_constants, quantize
 from vitral.export.run_openvino import compile_model
 from vitral.export.to_onnx import to_onnx
 from vitral.export.to_openvino import to_openvino
@@ -166,6 +165,4 @@ def _openvino(
 
 
 def _quantize(graph: Any, batches: Sequence[Tensor]) -> Any:
-    # Imported here: NNCF takes seconds, and only int8 needs it.
-    int8 = importlib.import_module("vitral.export.int8.quantize")
-    return int8.quantise(fold_constants(graph), [batch.numpy() for batch in batches])
+    return quantize(fold_constants(graph), [batch.numpy() for batch in batches])

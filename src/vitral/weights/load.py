@@ -23,6 +23,7 @@ from vitral.models.meta_init import meta_init
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.detect import resolve_source
 from vitral.weights.exported import is_exported, read_exported
+from vitral.weights.files import align
 from vitral.weights.inflate_video import inflate, resize_time_embed
 from vitral.weights.ledger import Ledger, LedgerLine
 
@@ -140,8 +141,9 @@ def build(
         else:
             state[name] = tensor
             lines.append(LedgerLine(name, rule.action, _origin(rule.theirs, name)))
-    kind = _widest_dtype(state)
-    state = {name: tensor.to(kind) for name, tensor in state.items()}
+    dtype = _widest_dtype(state)
+    # A rule may have cut a tensor out of another one, at an unaligned address.
+    state = {name: align(tensor.to(dtype)) for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)

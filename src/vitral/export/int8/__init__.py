@@ -3,6 +3,7 @@
 from vitral.export.int8.bounded import agreement, correct_mask
 from vitral.export.int8.calibration_data import LabeledBatches
 from vitral.export.int8.layers import fold_constants
+from vitral.export.int8.quantize import quantize
 from vitral.export.int8.reduce import QuantizedGraph, quantize_graph
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "agreement",
     "correct_mask",
     "fold_constants",
+    "quantize",
     "quantize_graph",
 ]

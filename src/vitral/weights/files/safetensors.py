@@ -15,13 +15,16 @@ from torch import Tensor
 
 from vitral.errors import WeightsError
 from vitral.weights.files.tensor_file import (
+    ALIGNMENT,
     TensorFile,
     TensorInfo,
     check_shape,
+    file_stamp,
     format_int,
     one_line,
     printable_name,
     printable_path,
+    read_bytes,
 )
 
 MAX_HEADER_SIZE = 2**24
@@ -52,6 +55,7 @@ class SafetensorsFile(TensorFile):
     format = "safetensors"
 
     def __init__(self, path: Path) -> None:
+        self._mark = file_stamp(path)
         entries, metadata = read_header(path)
         super().__init__(path, entries, metadata)
         try:
@@ -60,6 +64,11 @@ class SafetensorsFile(TensorFile):
             raise _unreadable(path, one_line(error)) from error
 
     def _data(self, name: str) -> Tensor:
+        entry = self._entries[name]
+        # Pages are aligned, so an odd place in the file is an odd one in memory.
+        if entry.start % ALIGNMENT:
+            raw = read_bytes(self.path, entry.start, entry.nbytes, self._mark)
+            return raw.view(entry.dtype).reshape(entry.shape)
         try:
             return self._file.get_tensor(name)
         except (SafetensorError, OSError, ValueError) as error:
@@ -100,13 +109,17 @@ def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         isinstance(value, str) for value in metadata.values()
     ):
         raise _unreadable(path, "its __metadata__ is not text under names")
-    room = size - 8 - length
-    return {
-        n: _parse_entry(path, n, about, room) for n, about in header.items()
-    }, metadata
+    first = 8 + length
+    entries = {
+        name: _parse_entry(path, name, fields, first, size - first)
+        for name, fields in header.items()
+    }
+    return entries, metadata
 
 
-def _parse_entry(path: Path, name: str, fields: Any, room: int) -> TensorInfo:
+def _parse_entry(
+    path: Path, name: str, fields: Any, first: int, room: int
+) -> TensorInfo:
     wrong = f"tensor {printable_name(name)}"
     if not isinstance(fields, dict) or fields.keys() != {
         "dtype",
@@ -136,7 +149,7 @@ def _parse_entry(path: Path, name: str, fields: Any, room: int) -> TensorInfo:
     reason = check_shape(size, offsets[1] - offsets[0], dtype.itemsize)
     if reason is not None:
         raise _unreadable(path, f"{wrong} {reason}")
-    return TensorInfo(size, dtype)
+    return TensorInfo(size, dtype, first + offsets[0])
 
 
 def _reject_duplicates(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from vitral.errors import WeightsError
 MAX_NAME_LENGTH = 120
 """Characters of a name from a file that a message shows."""
 MAX_DIMENSIONS = 32
+ALIGNMENT = 64
+"""Bytes, as torch's own memory. MKL's float64 products differ in the last bits where a
+tensor does not begin at a multiple of 16 bytes, as one mapped from a file may."""
 
 
 class TensorInfo(NamedTuple):
@@ -21,6 +24,8 @@ class TensorInfo(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    start: int = 0
+    """Where its bytes begin in a safetensors file."""
 
     @property
     def nbytes(self) -> int:
@@ -158,6 +163,39 @@ def all_finite(tensor: Tensor) -> bool:
     # One pass without temporaries: both extremes are NaN when any value is.
     low, high = torch.aminmax(tensor)
     return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def align(tensor: Tensor) -> Tensor:
+    """Return `tensor`, or a copy of it where its memory is not aligned."""
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
+
+
+def file_stamp(path: Path) -> tuple[int, int, int]:
+    """Return inode, size and time: they change when the file is written to."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def read_bytes(path: Path, start: int, nbytes: int, stamp: tuple[int, ...]) -> Tensor:
+    """Read bytes of a file into new memory; mapped pages would stay beside the copy.
+
+    Raises:
+        WeightsError: the file is not what it was when it had this `stamp`.
+    """
+    raw = torch.empty(nbytes, dtype=torch.uint8)
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            done = file.readinto(raw.numpy().data)
+        same = done == nbytes and file_stamp(path) == stamp
+    except OSError:
+        same = False
+    if not same:
+        raise WeightsError(
+            f"{printable_path(path)} was changed or removed after it was opened. Leave "
+            "a file that is being read as it is, and open it again."
+        )
+    return raw
 
 
 def check_shape(shape: object, nbytes: int, itemsize: int) -> str | None:

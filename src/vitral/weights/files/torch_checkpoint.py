@@ -14,12 +14,15 @@ from torch import Tensor
 from vitral.errors import WeightsError
 from vitral.weights.files.pickle_reader import View, read_structure
 from vitral.weights.files.tensor_file import (
+    ALIGNMENT,
     TensorFile,
     TensorInfo,
+    file_stamp,
     format_int,
     one_line,
     printable_name,
     printable_path,
+    read_bytes,
 )
 from vitral.weights.files.zip_archive import ZIP_ERRORS, Archive
 
@@ -54,7 +57,7 @@ class PickleFile(TensorFile):
         entries = {n: TensorInfo(v.shape, v.storage.dtype) for n, v in views.items()}
         super().__init__(path, entries)
         self._views, self._spans = views, spans
-        self._stamp = _file_stamp(path)
+        self._stamp = file_stamp(path)
         size = path.stat().st_size
         self._bytes = torch.UntypedStorage.from_file(str(path), False, size)
 
@@ -67,27 +70,16 @@ class PickleFile(TensorFile):
         start += (view.storage.first + view.offset) * item
         steps = zip(view.shape, view.stride, strict=True)
         end = start + (1 + sum((size - 1) * step for size, step in steps)) * item
-        # Pages are aligned, so an odd place in the file is an odd one in memory.
-        part = self._copy(start, end) if start % item else self._bytes[start:end]
+        # Pages are aligned, so an odd place in the file is an odd one in memory. What
+        # leaves gaps stays mapped: its copy, made later, is smaller without them.
+        whole = end - start == entry.nbytes
+        odd = start % item or (whole and start % ALIGNMENT)
+        part = self._bytes[start:end]
+        if odd:
+            raw = read_bytes(self.path, start, end - start, self._stamp)
+            part = raw.untyped_storage()
         empty = torch.empty(0, dtype=entry.dtype)
         return empty.set_(part, 0, view.shape, view.stride)
-
-    def _copy(self, start: int, end: int) -> torch.UntypedStorage:
-        """Bytes of the file in new memory; mapped pages would stay beside the copy."""
-        raw = torch.empty(end - start, dtype=torch.uint8)
-        with self.path.open("rb") as file:
-            file.seek(start)
-            done = file.readinto(raw.numpy().data)
-        if done < end - start or _file_stamp(self.path) != self._stamp:
-            _refuse_damaged(
-                printable_path(self.path), "it was changed after it was opened"
-            )
-        return raw.untyped_storage()
-
-
-def _file_stamp(path: Path) -> tuple[int, int, int]:
-    about = path.stat()
-    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def open_zip(path: Path, archive: Archive) -> PickleFile:

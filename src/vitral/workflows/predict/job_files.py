@@ -3,6 +3,7 @@
 The list is one line of JSON per file, so that it is never in memory as a whole.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -16,6 +17,10 @@ from vitral.atomic_io import make_folder, write_atomic
 from vitral.errors import ConfigError
 from vitral.workflows.predict.writers import WRITERS, is_file_name
 from vitral.workflows.run_lock import LOCK_FILE
+
+
+FOLDER_TAKEN_ERRNOS = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+"""Errors of rmdir when another process came first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +99,18 @@ def create_work_folder(job_paths: JobPaths) -> None:
 
 
 def remove_empty_work_folder(job_paths: JobPaths) -> None:
-    """Remove the folder of parts if it is empty."""
-    if (
-        job_paths.is_single_file
-        and job_paths.work.is_dir()
-        and not any(job_paths.work.iterdir())
-    ):
+    """Remove the folder of parts unless another start uses it.
+
+    The lock is free by now, so another start may fill or remove the folder after any
+    check: only the removal itself can tell.
+    """
+    if not job_paths.is_single_file:
+        return
+    try:
         job_paths.work.rmdir()
+    except OSError as error:
+        if error.errno not in FOLDER_TAKEN_ERRNOS:
+            raise
 
 
 def iter_listing_lines(files: Iterable[Path]) -> Iterator[bytes]:

@@ -180,6 +180,7 @@ def predict_files(
     options = PredictOptions(opened, top, workers)
     with process_group(target), _translate_os_errors(paths), ExitStack() as stack:
         move_model(opened, target)
+        is_rank_zero = get_rank() == 0  # every process is rank 0 outside of the group
 
         def start_or_resume() -> tuple[PredictionPlan, list[int]]:
             create_work_folder(paths)
@@ -208,7 +209,7 @@ def predict_files(
                 work(parts, threading.Event())
         all_gather(0)  # all parts are written
         unreadable = broadcast_from_rank_zero(lambda: _merge_parts(plan, paths))
-    if get_rank() == 0:
+    if is_rank_zero:
         remove_empty_work_folder(paths)
     return PredictResult(
         out=paths.out,
