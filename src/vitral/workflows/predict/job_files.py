@@ -18,7 +18,6 @@ from vitral.errors import ConfigError
 from vitral.workflows.predict.writers import WRITERS, is_file_name
 from vitral.workflows.run_lock import LOCK_FILE
 
-
 FOLDER_TAKEN_ERRNOS = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
 """Errors of rmdir when another process came first."""
 
