@@ -124,8 +124,7 @@ def load_input(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]
     """Load a file, or decoded data, as a model takes it in evaluation.
 
     Raises:
-        ImageError: it cannot be decoded, or is a clip for a model of images or an image
-            for a model of clips.
+        ImageError: it cannot be decoded, or is of the other kind (clip or image).
     """
     if preprocess.sampling is None:
         if isinstance(source, str | Path) and _is_clip(Path(source)):

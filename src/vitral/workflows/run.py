@@ -148,10 +148,7 @@ class Run:
             )
 
     def predict(
-        self,
-        images: Sequence[Readable],
-        *,
-        batch_size: int = 32,
+        self, images: Sequence[Readable], *, batch_size: int = 32
     ) -> list[ClassPrediction]:
         """Predict the class of each image, or of each clip for a model of clips.
 
@@ -175,8 +172,7 @@ class Run:
         """Load an image or a clip as it enters the model in evaluation.
 
         Raises:
-            ImageError: it cannot be decoded, or is a clip for a model of images or an
-                image for a model of clips.
+            ImageError: it cannot be decoded, or is of the other kind.
         """
         return load_input(self.preprocess, image)
 

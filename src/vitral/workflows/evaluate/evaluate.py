@@ -206,10 +206,7 @@ def evaluate_split(
     run.model.to(device)
     preprocess = preprocess or run.preprocess
     loader = split_loader(
-        dataset,
-        split,
-        preprocess,
-        batch_size=evaluation_batch_size(preprocess),
+        dataset, split, preprocess, batch_size=evaluation_batch_size(preprocess)
     )
     predictions = predict_split(
         run.model, loader, device=device, **run.inference_settings

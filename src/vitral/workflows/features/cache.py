@@ -22,13 +22,7 @@ from torch import Tensor
 
 import vitral.weights
 from vitral.atomic_io import TEMPORARY_SUFFIX, sha256_file, write_atomic, write_json
-from vitral.data import (
-    BadFile,
-    Dataset,
-    Example,
-    Loader,
-    Preprocess,
-)
+from vitral.data import BadFile, Dataset, Example, Loader, Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
 from vitral.workflows.features.cache_key import make_cache_key
@@ -151,9 +145,7 @@ def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:
 
 
 def log_skipped(
-    extracted: ExtractedFeatures,
-    dataset: Dataset,
-    split: str,
+    extracted: ExtractedFeatures, dataset: Dataset, split: str
 ) -> ExtractedFeatures:
     """Log images that were left out, by an earlier audit too, and add them to `bad`."""
     before = [file for file in dataset.bad if not split or file.split == split]

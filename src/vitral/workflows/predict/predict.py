@@ -199,14 +199,13 @@ def predict_files(
         )
         progress = _ProgressCounter(plan, num_threads)
         if not plan.is_complete:
-            if num_threads > 1:  # each reads its own files
-                options = replace(options, workers=0)
-            work = partial(_predict_parts, _Job(options, plan, paths, progress))
             parts = missing[get_rank() :: get_world_size()]
-            if num_threads > 1:
-                run_in_threads(work, parts, num_threads)
+            job = _Job(options, plan, paths, progress)
+            if num_threads > 1:  # each reads its own files
+                job = replace(job, options=replace(options, workers=0))
+                run_in_threads(partial(_predict_parts, job), parts, num_threads)
             else:
-                work(parts, threading.Event())
+                _predict_parts(job, parts, threading.Event())
         all_gather(0)  # all parts are written
         unreadable = broadcast_from_rank_zero(lambda: _merge_parts(plan, paths))
     if is_rank_zero:

@@ -86,9 +86,7 @@ class WaitTimer:
 
 
 def prefetch_batches(
-    preprocess: Preprocess,
-    batches: Iterable[Sequence[Path]],
-    workers: int | None,
+    preprocess: Preprocess, batches: Iterable[Sequence[Path]], workers: int | None
 ) -> Iterator[FileBatch]:
     """Read each batch of files; the order is kept.
 

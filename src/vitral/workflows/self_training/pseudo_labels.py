@@ -155,12 +155,7 @@ class _JointReader:
 
 
 def predict_unlabeled(
-    run: Run,
-    images: Dataset,
-    device: torch.device,
-    *,
-    workers: int,
-    temperature: float,
+    run: Run, images: Dataset, device: torch.device, *, workers: int, temperature: float
 ) -> TeacherPredictions:
     """Predict all images with the views and precision of the teacher's evaluation.
 
@@ -210,7 +205,6 @@ def write_labels(
 
 
 def _format_pseudo_rows(labels: RoundLabels, classes: tuple[str, ...]) -> str:
-    """Format one line for each image that is learned from."""
     lines = []
     pseudo = labels.pseudo
     columns = (pseudo.chosen, pseudo.repeats, pseudo.targets)

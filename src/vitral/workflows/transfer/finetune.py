@@ -237,11 +237,7 @@ class _Runner:
 
 
 def finetune(
-    plan: FinetunePlan,
-    out: str | Path,
-    *,
-    workers: int = 0,
-    device: str = "auto",
+    plan: FinetunePlan, out: str | Path, *, workers: int = 0, device: str = "auto"
 ) -> FinetuneResult:
     """Choose the learning rate on dev, train with it, and measure on test.
 
