@@ -19,7 +19,7 @@ from vitral.recipes import twin
 from vitral.training import LoopConfig, OptimConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost.activations import activation_bytes
-from vitral.workflows.cost.dataset_sizes import get_dataset_size
+from vitral.workflows.cost.dataset_sizes import DatasetSize, get_dataset_size
 from vitral.workflows.cost.plan import (
     FLOPS_PER_MAC,
     build_dummy_objective,
@@ -260,7 +260,7 @@ def test_devices_and_parts_share_a_batch():
 
 def test_what_is_read_of_the_data(tmp_path):
     config = config_of(data="imagenet", val=0.01)
-    assert get_dataset_size(config) == (1_268_355, 1_000, False)
+    assert get_dataset_size(config) == DatasetSize(1_268_355, 1_000, counted=False)
     assert get_dataset_size(
         dataclasses.replace(config, data="jft300m", test=0.5)
     ).images == (int(303_000_000 * 0.49))
@@ -268,7 +268,7 @@ def test_what_is_read_of_the_data(tmp_path):
     found = get_dataset_size(
         dataclasses.replace(config, data=str(folder), val=0.0, test=0.0)
     )
-    assert found == (42, 3, True)
+    assert found == DatasetSize(42, 3, counted=True)
     with pytest.raises(ConfigError, match=r"downloads nothing.*size of food101"):
         get_dataset_size(dataclasses.replace(config, data="food101"))
 

@@ -265,7 +265,7 @@ def test_a_damaged_entry_is_computed_again_with_a_line(
     extract, model, tmp_path, which, harm, reason
 ):
     first = extract()
-    kept = first._replace(x=first.x.clone())
+    kept = replace(first, x=first.x.clone())
     harm(entry(tmp_path / "kept")[which])
     assert same(extract(), kept)
     assert model.calls == 6

@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_the_command_says_before_and_after(run, photos, tmp_path, capsys):
 def test_no_error_on_val_and_no_temperature(run, monkeypatch, tmp_path, capsys):
     def right(scores):
         logits = np.eye(scores.logits.shape[1], dtype=np.float32)[scores.labels]
-        return scores._replace(logits=logits)
+        return replace(scores, logits=logits)
 
     evaluate = importlib.import_module("vitral.workflows.evaluate.evaluate")
 

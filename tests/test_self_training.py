@@ -394,22 +394,30 @@ def test_the_teacher_answers_clean_images_in_eval_mode_without_gradients(data, d
     known = [e for e in images.examples if "broken" not in e.id]
     images = replace(images, examples=tuple(known))
     run.model = Watched().train()  # type: ignore[assignment]
-    one = predict_unlabeled(run, images, torch.device("cpu"), 0, 1.0)
-    two = predict_unlabeled(run, images, torch.device("cpu"), 0, 1.0)
+    one = predict_unlabeled(
+        run, images, torch.device("cpu"), workers=0, temperature=1.0
+    )
+    two = predict_unlabeled(
+        run, images, torch.device("cpu"), workers=0, temperature=1.0
+    )
     assert set(run.model.asked) == {(False, False)}
     assert np.array_equal(one.probabilities, two.probabilities)
     assert all(parameter.grad is None for parameter in run.model.parameters())
     assert one.probabilities.sum(axis=1) == pytest.approx(np.ones(len(known)))
     # What `vitral predict` says of the same file, but for its temperature.
     run = vt.open(done[0].out / "round-0")
-    found = predict_unlabeled(run, images, torch.device("cpu"), 0, 1.0)
+    found = predict_unlabeled(
+        run, images, torch.device("cpu"), workers=0, temperature=1.0
+    )
     said = run.predict([data / "more" / found.paths[3]])[0]
     colder = found.probabilities[3] ** (1 / run.temperature)
     assert colder / colder.sum() == pytest.approx(
         list(said.probabilities.values()), abs=1e-6
     )
     # Halved logits: the square root of each probability, renormalised.
-    warm = predict_unlabeled(run, images, torch.device("cpu"), 0, 2.0).probabilities
+    warm = predict_unlabeled(
+        run, images, torch.device("cpu"), workers=0, temperature=2.0
+    ).probabilities
     roots = np.sqrt(found.probabilities)
     assert warm == pytest.approx(roots / roots.sum(axis=1, keepdims=True), abs=1e-9)
 

@@ -1,7 +1,7 @@
-"""Everything that decides a training run, as plain data.
+"""`TrainConfig`: all settings that decide a training run, as plain data.
 
-A recipe returns one of these whole; the command line changes fields of it; the run
-folder keeps it as config.json. Nothing derived is stored.
+A recipe returns a full one, the command line changes fields of it, and the run folder
+stores it as config.json. Derived values are not stored.
 """
 
 import json
@@ -21,7 +21,7 @@ Plain = int | float | str | bool | None | tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run: data, model, and how the one learns from the other."""
+    """Settings of one training run: data, model, objective and optimization."""
 
     data: str
     """A folder, a .csv or .jsonl table, or the name of a known data set."""
@@ -30,12 +30,12 @@ class TrainConfig:
     test: float = 0.2
     """Share that is only measured, where the data has no test split; 0 for none."""
     group_by: str = ""
-    """What must not part across splits: `folder`, a regular expression on the path, or
-    a column of the table; empty for nothing."""
+    """Group of images that no split may divide: `folder`, a regular expression on the
+    path, or a column of the table; empty for none."""
     recipe: str = ""
-    """The recipe that these settings began as; empty for none."""
+    """Recipe that these settings started from; empty for none."""
     expected: str = ""
-    """The number that the recipe leads one to expect, and where it was measured."""
+    """Result to expect from the recipe, and where it was measured."""
     model: str = ""
     """A name such as `vit_s16`; empty to take the model of `weights`."""
     model_changes: dict[str, Plain] = field(default_factory=dict)
@@ -51,8 +51,8 @@ class TrainConfig:
     preprocess_changes: dict[str, Any] = field(default_factory=dict)
     """Fields of the pre-processing that differ from those of the weights."""
     freeze: int = -1
-    """Keep the stem and so many first blocks as they are; -1 trains everything, the
-    model's depth is a linear probe."""
+    """Number of first blocks that are frozen together with the stem; -1 trains
+    everything, the model's depth is a linear probe."""
     cache: bool = False
     """Compute the frozen part's output once per image and view and train on that."""
     eval_views: Literal["one", "flip", "dihedral"] = "one"
@@ -63,11 +63,11 @@ class TrainConfig:
     epochs: float = 10.0
     """Passes over the training images, unless `steps` is given."""
     seed: int = 0
-    """Of everything random: split, order, augmentation, initial weights, dropout."""
+    """Seed of the split, order, augmentation, initial weights and dropout."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mix: MixConfig = field(default_factory=MixConfig)
     objective: ObjectiveConfig = field(default_factory=SupervisedConfig)
-    """What the model is trained to do; its own fields are the objective's."""
+    """Objective of the training, with its own fields."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -106,12 +106,12 @@ class TrainConfig:
 
 
 VOLATILE = ("expected",)
-"""Fields that may differ when a run is resumed: they change no number of it. What else
-changes none, the device and the number of workers, is no setting at all."""
+"""Fields that may differ when a run resumes, since they change no result of it. Device
+and workers change none either, and are no settings."""
 
 
 def read_config(file: Path) -> TrainConfig:
-    """The settings in a run's config.json.
+    """Read the settings in a run's config.json.
 
     Raises:
         ConfigError: it is not JSON, or a field is unknown or mistyped.

@@ -1,13 +1,13 @@
-"""From a model and a split to logits, and from logits to the files of a result.
+"""Run a model over batches or a split, compute metrics, write the result files.
 
-Averaging over views: the probabilities of the image and of its mirror images or
-symmetries, or of the views of a clip, are averaged; the logits returned are the
-logarithms of that average.
+Test-time augmentation averages the probabilities over the views of an image (mirror
+images, symmetries) or of a clip; the returned logits are the log of that average.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,8 +34,9 @@ from vitral.training.distributed import all_gather, get_rank, get_world_size
 Views = Literal["one", "flip", "dihedral"]
 
 
-class Predictions(NamedTuple):
-    """What a model says about some examples, in their order."""
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Logits and targets of some examples, in order."""
 
     ids: tuple[str, ...]
     labels: np.ndarray
@@ -47,10 +48,9 @@ class Predictions(NamedTuple):
 
 
 def tta_views(image: Tensor, views: Views) -> list[Tensor]:
-    """The batch as it is, mirrored, and turned where images are square.
+    """Return the views of a batch: unchanged, mirrored, and turned if square.
 
-    Clips that have views of their own already, [batch, views, frames, channels, height,
-    width], give each of them.
+    Clips with views, [batch, views, frames, channels, height, width], give each view.
     """
     if image.ndim == 6:
         return [view for clip in image.unbind(1) for view in tta_views(clip, views)]
@@ -68,7 +68,7 @@ def tta_views(image: Tensor, views: Views) -> list[Tensor]:
 def predict_logits(
     model: nn.Module, image: Tensor, *, views: Views, bf16: bool, multi_label: bool
 ) -> Tensor:
-    """Logits of a batch, [batch, classes] in float32, averaged over its views."""
+    """Return float32 logits of a batch, [batch, classes], averaged over its views."""
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         outputs = [model(view).float() for view in tta_views(image, views)]
     if len(outputs) == 1:
@@ -91,14 +91,8 @@ def predict_batches(
 ) -> Predictions:
     """Run `model`, in eval mode, over `batches`."""
     model.eval()
-    return _concatenate(
-        [
-            _predict_batch(
-                model, batch, device, views, bf16=bf16, multi_label=multi_label
-            )
-            for batch in batches
-        ]
-    )
+    settings = {"views": views, "bf16": bf16, "multi_label": multi_label}
+    return _concatenate([_predict_batch(model, b, device, **settings) for b in batches])
 
 
 def predict_split(
@@ -110,43 +104,27 @@ def predict_split(
     bf16: bool = False,
     multi_label: bool = False,
 ) -> Predictions:
-    """Run `model`, in eval mode, over all batches of `loader`, divided among the ranks.
+    """Run `model`, in eval mode, over the batches of `loader`, divided among the ranks.
 
-    Whole batches are given out, those that one process would have: a row's last bits
-    depend on the rows beside it. Every rank returns the whole, in the loader's order.
+    Ranks take full batches, the same as one process has: the last bits of a row depend
+    on the other rows of its batch. Every rank returns all rows, in the loader's order.
     """
     model.eval()
-    own = [
-        (
-            index,
-            _predict_batch(
-                model, batch, device, views, bf16=bf16, multi_label=multi_label
-            ),
-        )
+    settings = {"views": views, "bf16": bf16, "multi_label": multi_label}
+    local = [
+        (index, _predict_batch(model, batch, device, **settings))
         for index, batch in loader.enumerate_batches(0, get_rank(), get_world_size())
     ]
-    every = sorted(
-        (part for parts in all_gather(own) for part in parts), key=lambda part: part[0]
+    parts = sorted(
+        (part for rank in all_gather(local) for part in rank), key=lambda part: part[0]
     )
-    return _concatenate([scores for _, scores in every])
+    return _concatenate([predictions for _, predictions in parts])
 
 
 def _predict_batch(
-    model: nn.Module,
-    batch: Batch,
-    device: torch.device,
-    views: Views,
-    *,
-    bf16: bool,
-    multi_label: bool,
+    model: nn.Module, batch: Batch, device: torch.device, **settings: Any
 ) -> Predictions:
-    logits = predict_logits(
-        model,
-        batch.image.to(device),
-        views=views,
-        bf16=bf16,
-        multi_label=multi_label,
-    )
+    logits = predict_logits(model, batch.image.to(device), **settings)
     return Predictions(
         batch.id, batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()
     )
@@ -169,10 +147,10 @@ def split_loader(
     batch_size: int,
     workers: int = 0,
 ) -> Loader:
-    """What a split holds, as a model sees it in evaluation, in a fixed order."""
+    """Return a loader of a split, or of all for "", as evaluated, in a fixed order."""
     return Loader(
         dataset=dataset,
-        examples=dataset.select(split),
+        examples=dataset.select(split) if split else dataset.examples,
         transform=evaluation_transform(preprocess),
         batch_size=batch_size,
         workers=workers,
@@ -186,11 +164,11 @@ def compute_metrics(
     *,
     multi_label: bool = False,
 ) -> Classification | MultiLabel:
-    """Every number of a split; undecodable files count as wrong answers."""
+    """Compute the metrics of a split; undecodable files count as wrong predictions."""
     if not multi_label:
-        lost = [file.label[0] for file in bad]
+        unreadable = [file.label[0] for file in bad]
         return classify(
-            predictions.logits, predictions.labels, classes, unreadable=lost
+            predictions.logits, predictions.labels, classes, unreadable=unreadable
         )
     probabilities = 1 / (1 + np.exp(-predictions.logits.astype(np.float64)))
     targets = (predictions.targets > 0).astype(np.int64)
@@ -205,9 +183,10 @@ def write_result(
     split: str,
     predictions: Predictions,
     result: Classification | MultiLabel,
+    *,
     bad: Sequence[BadFile],
 ) -> None:
-    """predictions/<split>.json, and the table of every image beside it."""
+    """Write <split>.json into `folder`, and for one label per image <split>.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{split}.json", result.to_dict())
     if isinstance(result, Classification):

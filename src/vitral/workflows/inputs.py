@@ -1,9 +1,9 @@
-"""Where a run has to know clips from images: which of the two a model takes."""
+"""Load images or clips as a model takes them, and choose the frames of clips."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,15 +28,16 @@ from vitral.models import ModelConfig
 InputKind = Literal["auto", "clips"]
 Readable = str | Path | bytes | Image.Image | np.ndarray
 VIDEO_MODEL = "timesformer_s16"
+"""Model that error messages suggest for clips."""
 
 
 def input_kind(model: ModelConfig) -> InputKind:
-    """What `vitral.data.open` has to look for."""
+    """Return the `kind` that `vitral.data.open` needs for a model."""
     return "clips" if model.num_frames else "auto"
 
 
 def require_images(dataset: Dataset, kind: InputKind) -> None:
-    """Say that a model of images cannot take clips; the reverse is said on opening.
+    """Refuse clips for a model of images; opening the data refuses the reverse.
 
     Raises:
         DataError: `dataset` holds clips and `kind` is not "clips".
@@ -52,43 +53,45 @@ def require_images(dataset: Dataset, kind: InputKind) -> None:
 def with_sampling(
     preprocess: Preprocess, model: ModelConfig, changes: dict[str, Any]
 ) -> Preprocess:
-    """The pre-processing with `changes`, and with the frames that a model takes.
+    """Apply `changes` to the preprocessing, and set the frames that the model takes.
 
     Raises:
         ConfigError: a field is unknown or not allowed, or belongs to clips only.
     """
     values = {**preprocess.to_dict(), **changes}
-    asked = changes.get("sampling") or {}
+    requested = changes.get("sampling") or {}
     if not model.num_frames:
-        if asked:
+        if requested:
             raise ConfigError(
                 "`sampling` chooses the frames of clips, but the model takes single "
-                f"images: got {asked}. Leave it out, or choose a video model."
+                f"images: got {requested}. Leave it out, or choose a video model."
             )
         return Preprocess.from_dict(values)
-    if asked.get("frames", model.num_frames) != model.num_frames:
+    if requested.get("frames", model.num_frames) != model.num_frames:
         raise ConfigError(
-            f"`sampling.frames` {asked['frames']} is not the model's number of frames, "
-            f"{model.num_frames}. Set the model's with `--set num_frames=N`."
+            f"`sampling.frames` {requested['frames']} is not the model's number of "
+            f"frames, {model.num_frames}. Set the model's with `--set num_frames=N`."
         )
-    own = (preprocess.sampling or Sampling()).to_dict()
-    values["sampling"] = {**own, **asked, "frames": model.num_frames}
+    current = (preprocess.sampling or Sampling()).to_dict()
+    values["sampling"] = {**current, **requested, "frames": model.num_frames}
     return Preprocess.from_dict(values)
 
 
 def with_single_view(preprocess: Preprocess) -> Preprocess:
-    """The same with a single view of each clip, where one has to do."""
+    """Return the preprocessing with a single view of each clip."""
     if preprocess.sampling is None:
         return preprocess
     return replace(preprocess, sampling=replace(preprocess.sampling, clips=1, crops=1))
 
 
 def with_views(preprocess: Preprocess, views: str) -> Preprocess:
-    """The same with other views in evaluation: `2x3` is two choices of frames by three
-    crops; empty changes nothing.
+    """Return the preprocessing with other evaluation views of a clip.
+
+    Args:
+        views: `2x3` is two choices of frames by three crops; empty changes nothing.
 
     Raises:
-        ConfigError: it is not of this form, or the model takes no clips.
+        ConfigError: `views` is not of this form, or the model takes no clips.
     """
     if not views:
         return preprocess
@@ -103,25 +106,25 @@ def with_views(preprocess: Preprocess, views: str) -> Preprocess:
             f"`--views {views}` is for clips, but the model takes single images. Leave "
             "it out."
         )
-    clips, crops = (int(number) for number in match.groups())
+    clips, crops = (int(count) for count in match.groups())
     sampling = replace(preprocess.sampling, clips=clips, crops=crops)
     return replace(preprocess, sampling=sampling)
 
 
 def evaluation_batch_size(preprocess: Preprocess, images: int = 32) -> int:
-    """How many examples are evaluated at once: fewer where each is many frames."""
+    """Return the evaluation batch size: smaller if an example has many frames."""
     sampling = preprocess.sampling
     if sampling is None:
         return images
-    each = sampling.frames * sampling.clips * sampling.crops
-    return max(1, images * 8 // each)
+    frames = sampling.frames * sampling.clips * sampling.crops
+    return max(1, images * 8 // frames)
 
 
 def load_input(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]:
-    """What a model sees of a file, or of what is in memory, in evaluation.
+    """Load a file, or decoded data, as a model takes it in evaluation.
 
     Raises:
-        ImageError: it cannot be decoded, or is of the other kind.
+        ImageError: it cannot be decoded, or is of the other kind (clip or image).
     """
     if preprocess.sampling is None:
         if isinstance(source, str | Path) and _is_clip(Path(source)):
@@ -130,37 +133,38 @@ def load_input(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]
     return evaluation_transform(preprocess)(read_clip(source), "", 0)
 
 
-class FrameTimes(NamedTuple):
-    """When the frames that a model sees begin, counted from the clip's first."""
+@dataclass(frozen=True, slots=True)
+class FrameTimes:
+    """Start times of the frames that a model sees, relative to the clip's first."""
 
     seconds: tuple[float, ...]
     labels: tuple[str, ...]
-    """As people read them: the number of the frame where the source keeps no time."""
+    """Times as text; the index of the frame if the source stores no times."""
 
 
 def load_first_view(
     preprocess: Preprocess, clip: Clip
 ) -> tuple[Float[Tensor, "frames 3 height width"], FrameTimes]:
-    """One view of a clip as a model sees it, and when its frames begin.
+    """Load one view of a clip as a model sees it, with the times of its frames.
 
     Raises:
         ImageError: a frame cannot be decoded.
     """
-    one = with_single_view(preprocess)
-    assert one.sampling is not None
-    numbers = one.sampling.sample_evaluation(clip.times)[0]
-    seconds = tuple(float(s) for s in clip.times[numbers] - clip.times[0])
+    preprocess = with_single_view(preprocess)
+    assert preprocess.sampling is not None
+    indices = preprocess.sampling.sample_evaluation(clip.times)[0]
+    seconds = tuple(float(s) for s in clip.times[indices] - clip.times[0])
     if clip.timed:
-        words = tuple(f"{second:.2f} s" for second in seconds)
+        labels = tuple(f"{second:.2f} s" for second in seconds)
     else:
-        words = tuple(f"frame {number}" for number in numbers)
-    return clip_views(one, clip)[0], FrameTimes(seconds, words)
+        labels = tuple(f"frame {index}" for index in indices)
+    return clip_views(preprocess, clip)[0], FrameTimes(seconds, labels)
 
 
 def load_example(
     preprocess: Preprocess, dataset: Dataset, example: Example
 ) -> Float[Tensor, "*frames 3 height width"]:
-    """An example as it is evaluated; of a clip one view.
+    """Load an example as it is evaluated; of a clip one view.
 
     Raises:
         ImageError: it cannot be decoded.
@@ -173,12 +177,12 @@ def load_example(
 
 
 def make_filmstrip(pixels: Float[Tensor, "..."]) -> Float[Tensor, "3 height width"]:
-    """Frames side by side, for people; an image stays as it is."""
+    """Join the frames of a clip side by side; an image is unchanged."""
     return pixels if pixels.ndim == 3 else torch.cat(list(pixels), dim=-1)
 
 
 def read_clip(source: Readable) -> Clip:
-    """A clip by its path or from memory.
+    """Open a clip from a path or an array.
 
     Raises:
         ImageError: it cannot be opened, or is an image.

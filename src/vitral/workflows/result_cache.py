@@ -1,8 +1,7 @@
-"""A table that is computed cell by cell; a finished cell is kept and not repeated.
+"""Cache results on disk, one JSON file per entry: an interrupted table resumes.
 
-Each cell is one JSON file, written whole or not at all, with a description of all that
-decided its result. A file that describes something else, or that is damaged, is
-computed anew.
+An entry holds its inputs; if these differ or the file is damaged, it is recomputed.
+Hand-written: people can read the JSON, and keys are values, not pickled arguments.
 """
 
 import json
@@ -10,31 +9,32 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral.atomic_io import write_json
 from vitral.errors import ConfigError
 
 
-class CachedResult(NamedTuple):
-    """A finished cell."""
+@dataclass(frozen=True, slots=True)
+class CachedResult:
+    """A finished entry."""
 
     result: dict[str, Any]
-    """Plain data."""
+    """Plain data for JSON."""
     seconds: float
-    """That computing it took, whenever that was."""
+    """Seconds that the computation took, now or earlier."""
     fresh: bool
-    """Whether it was computed now."""
+    """True if it was computed now."""
 
 
 @dataclass(frozen=True)
 class ResultCache:
-    """The finished cells of a table, in a folder."""
+    """Folder of finished entries."""
 
     folder: Path
 
     def get(self, name: str, inputs: dict[str, Any]) -> CachedResult | None:
-        """The cell `name` if it was finished for `inputs`; None if not."""
+        """Return the entry `name` if it was computed from `inputs`, else None."""
         try:
             text = self._file(name).read_text(encoding="utf-8")
             stored = json.loads(text)
@@ -47,23 +47,23 @@ class ResultCache:
     def get_or_compute(
         self, name: str, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]
     ) -> CachedResult:
-        """The cell `name`: kept from an earlier time, or computed now and kept.
+        """Return the cached entry `name`, or compute and store it.
 
         Args:
-            name: unique in the table; may hold `/`.
+            name: unique in the cache; may contain `/`.
             inputs: plain data, all that decides the result: weights, data, settings.
-            compute: computes plain data for JSON.
+            compute: returns plain data for JSON.
         """
-        kept = self.get(name, inputs)
-        if kept is not None:
-            return kept
+        cached = self.get(name, inputs)
+        if cached is not None:
+            return cached
         started = time.monotonic()
-        found = compute()
+        result = compute()
         seconds = round(time.monotonic() - started, 2)
         file = self._file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"about": inputs, "seconds": seconds, "result": found})
-        return CachedResult(found, seconds, True)
+        write_json(file, {"about": inputs, "seconds": seconds, "result": result})
+        return CachedResult(result, seconds, True)
 
     def _file(self, name: str) -> Path:
         parts = name.split("/")

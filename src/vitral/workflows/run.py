@@ -1,10 +1,11 @@
-"""A run folder, opened: the best model, its pre-processing, its numbers."""
+"""`Run`: a trained model with its preprocessing, its classes and its metrics."""
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     import vitral.workflows.config  # at run time with every setting, and half a second
 
 
-class ClassPrediction(NamedTuple):
-    """What a model says about one image."""
+@dataclass(frozen=True, slots=True)
+class ClassPrediction:
+    """Prediction of a model for one image."""
 
     label: str
     """The most probable class; several, joined by `;`, for a multi-label model."""
@@ -31,16 +33,16 @@ class ClassPrediction(NamedTuple):
 
 
 class Run:
-    """A finished run, a model folder that was taken out of one, or an exported model.
+    """A finished run, a model folder copied from one, or an exported model.
 
-    `run.model(run.preprocess("cat.jpg")[None])` gives logits; `run.predict(images)`
-    gives classes with probabilities, averaged over the views that the run evaluates.
+    `run.model(run.preprocess("cat.jpg")[None])` returns logits. `run.predict(images)`
+    returns classes with probabilities, averaged over the run's evaluation views.
     """
 
     merge: int | None = None
-    """Tokens merged in each block, if asked for on opening; None for as trained."""
+    """Tokens merged in each block, if set on opening; None leaves it as trained."""
     merge_schedule: MergeSchedule | None = None
-    """How they are spread over the blocks, if asked for; None for `constant`."""
+    """Spread of the merged tokens over the blocks, if set; None for `constant`."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -50,8 +52,8 @@ class Run:
         self.classes: tuple[str, ...]
         self.extra: dict[str, Any]
         if vitral.weights.is_exported(self.path):
-            found = vitral.weights.read_exported(self.path)
-            self.model, self.preprocess, self.classes, self.extra, _ = found
+            exported = vitral.weights.read_exported(self.path)
+            self.model, self.preprocess, self.classes, self.extra, _ = exported
             self._require_names()
             return
         if (self.path / "model" / "config.json").is_file():
@@ -70,17 +72,17 @@ class Run:
         self._require_names()
 
     def _require_names(self) -> None:
-        named, number = len(self.classes), self.model.config.num_classes
-        if named and number and named != number:
+        num_names, num_classes = len(self.classes), self.model.config.num_classes
+        if num_names and num_classes and num_names != num_classes:
             raise WeightsError(
-                f"The model in {self.path} has a head of {number} classes and names of "
-                f"{named}: its config.json is of another model. Copy both from where "
-                "it was made, or export it again."
+                f"The model in {self.path} has a head of {num_classes} classes and "
+                f"names of {num_names}: its config.json is of another model. Copy both "
+                "from where it was made, or export it again."
             )
 
     @cached_property
     def config(self) -> "vitral.workflows.config.TrainConfig":
-        """The settings of the run."""
+        """Read the settings of the run."""
         from vitral.workflows.config import read_config
 
         file = self.path / "config.json"
@@ -92,15 +94,14 @@ class Run:
 
     @property
     def results_folder(self) -> Path:
-        """Where evaluations on other data are kept: in the run, beside an exported
-        model."""
+        """Folder of evaluations on other data: in a run, or next to an export."""
         if vitral.weights.is_exported(self.path):
             return self.path.with_name(f"{self.path.stem}-evaluations")
         return self.path / "evaluations"
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """The final result of each split that was evaluated, as in predictions/."""
+        """Final result of each evaluated split, read from predictions/."""
         folder = self.path / "predictions"
         return {
             file.stem: json.loads(file.read_text())
@@ -109,23 +110,34 @@ class Run:
 
     @property
     def temperature(self) -> float:
-        """What logits are divided by before the softmax, fitted on val; 1 where no
-        temperature was fitted. The most probable class is the same with any."""
-        kept = self.extra.get("temperature")
-        if kept is None and "val" in self.metrics:
-            # A run that is older than the key in model/config.json.
-            kept = (self.metrics["val"].get("calibrated") or {}).get("temperature")
-        return 1.0 if kept is None or self.multi_label else float(kept)
+        """Divisor of the logits before the softmax, fitted on val; 1 if not fitted.
+
+        It never changes the most probable class.
+        """
+        value = self.extra.get("temperature")
+        if value is None and "val" in self.metrics:
+            # Runs from before the key in model/config.json.
+            value = (self.metrics["val"].get("calibrated") or {}).get("temperature")
+        return 1.0 if value is None or self.multi_label else float(value)
 
     @property
     def multi_label(self) -> bool:
         return bool(self.extra.get("multi_label", False))
 
+    @property
+    def inference_settings(self) -> dict[str, Any]:
+        """Keywords of `predict_logits`: evaluation views, precision, multi-label."""
+        return {
+            "views": self.extra.get("eval_views", "one"),
+            "bf16": self.extra.get("precision") == "bf16",
+            "multi_label": self.multi_label,
+        }
+
     def require_head(self) -> None:
-        """Refuse a model that gives features and no answers.
+        """Check that the model predicts classes, not features alone.
 
         Raises:
-            ConfigError: it has no head.
+            ConfigError: the model has no head.
         """
         if self.model.config.num_classes == 0:
             raise ConfigError(
@@ -136,30 +148,28 @@ class Run:
             )
 
     def predict(
-        self,
-        images: Sequence[Readable],
-        *,
-        batch_size: int = 32,
+        self, images: Sequence[Readable], *, batch_size: int = 32
     ) -> list[ClassPrediction]:
-        """The class of each image; of each clip, if the model takes clips.
+        """Predict the class of each image, or of each clip for a model of clips.
 
         Args:
             images: paths, contents of files, Pillow images or uint8 arrays [height,
-                width, 3]; of clips paths, or uint8 arrays [frames, height, width, 3].
+                width, 3]; for clips paths or uint8 arrays [frames, height, width, 3].
+            batch_size: images per forward pass.
 
         Raises:
             ConfigError: the model has no head.
-            ImageError: one cannot be decoded.
+            ImageError: an image cannot be decoded.
         """
-        answers: list[ClassPrediction] = []
+        predictions: list[ClassPrediction] = []
         for start in range(0, len(images), batch_size):
-            chosen = images[start : start + batch_size]
-            pixels = torch.stack([self.preprocess_input(image) for image in chosen])
-            answers.extend(self.predict_pixels(pixels))
-        return answers
+            batch = images[start : start + batch_size]
+            pixels = torch.stack([self.preprocess_input(image) for image in batch])
+            predictions.extend(self.predict_pixels(pixels))
+        return predictions
 
     def preprocess_input(self, image: Readable) -> torch.Tensor:
-        """An image or a clip as it enters the model in evaluation.
+        """Load an image or a clip as it enters the model in evaluation.
 
         Raises:
             ImageError: it cannot be decoded, or is of the other kind.
@@ -167,7 +177,7 @@ class Run:
         return load_input(self.preprocess, image)
 
     def predict_pixels(self, pixels: torch.Tensor) -> Iterable[ClassPrediction]:
-        """The classes of a batch that is pre-processed already.
+        """Predict the classes of a batch that is already preprocessed.
 
         Raises:
             ConfigError: the model has no head.
@@ -179,8 +189,9 @@ class Run:
             yield ClassPrediction(self.top_label(row, names), float(row.max()), values)
 
     def probabilities(self, pixels: torch.Tensor) -> np.ndarray:
-        """Of each class, [batch, classes], for a batch that is pre-processed already,
-        as it is evaluated: with the run's views, precision and temperature.
+        """Return the class probabilities, [batch, classes], of a preprocessed batch.
+
+        They use the run's evaluation views, precision and temperature.
 
         Raises:
             ConfigError: the model has no head.
@@ -188,22 +199,18 @@ class Run:
         self.require_head()
         device = next(self.model.parameters()).device
         logits = predict_logits(
-            self.model,
-            pixels.to(device),
-            views=self.extra.get("eval_views", "one"),
-            bf16=self.extra.get("precision") == "bf16",
-            multi_label=self.multi_label,
+            self.model, pixels.to(device), **self.inference_settings
         ).cpu()
         if self.multi_label:
             return logits.sigmoid().numpy()
         return softmax(logits.numpy() / self.temperature)
 
     def class_names(self, count: int) -> tuple[str, ...]:
-        """The names of the model's `count` classes; their indices if it knows none."""
+        """Return the names of the model's `count` classes, or their indices."""
         return self.classes or tuple(str(i) for i in range(count))
 
     def top_label(self, row: np.ndarray, names: Sequence[str]) -> str:
-        """The most probable class of one row; all from 0.5 on for several labels."""
+        """Return the most probable class of a row; for multi-label all from 0.5 on."""
         if self.multi_label:
             return ";".join(n for n, p in zip(names, row, strict=True) if p >= 0.5)
         return names[int(row.argmax())]
@@ -217,9 +224,9 @@ def open_run(
     """Open a run folder, the model folder of one, or an exported model.
 
     Args:
-        merge: tokens to merge in each block from now on, 0 for none; see
-            `vitral.models.set_merge`. None leaves the model as it was trained.
-        merge_schedule: how they are spread over the blocks; None for `constant`.
+        merge: tokens to merge in each block, 0 for none; see `vitral.models.set_merge`.
+            None leaves the model as trained.
+        merge_schedule: spread of the merged tokens over the blocks; None: `constant`.
 
     Raises:
         WeightsError: there is no trained model, or its files are corrupt.

@@ -1,7 +1,7 @@
-"""Published sizes of data sets, for whoever plans a run without having them here."""
+"""Number of training images and classes of a run, from published sizes or the data."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from vitral.data.sources import TORCHVISION_DATASETS
 from vitral.errors import ConfigError
@@ -9,14 +9,15 @@ from vitral.workflows.config import TrainConfig
 from vitral.workflows.dataset import open_data, run_input_kind
 
 
-class PublishedSize(NamedTuple):
-    """What is known of a data set by its name."""
+@dataclass(frozen=True, slots=True)
+class PublishedSize:
+    """Published size of a named data set."""
 
     images: int
-    """For training, with those that become val where no val split is published."""
+    """Training images, with those that become val if no val split is published."""
     classes: int
     has_test: bool
-    """Whether a split of its own is there to test on."""
+    """True if a test split is published."""
 
 
 PUBLISHED_SIZES = {
@@ -30,39 +31,39 @@ PUBLISHED_SIZES = {
     "oxford_iiit_pet": PublishedSize(3_680, 37, has_test=True),
     "flowers102": PublishedSize(2_040, 102, has_test=True),
 }
-"""JFT-300M as arXiv 2010.11929 section 4.1 has it, its classes as 1912.11370; JFT-3B is
-"nearly three billion" images (2106.04560). Neither can be had outside of its owner."""
+"""JFT-300M: images of arXiv 2010.11929 section 4.1, classes of 1912.11370. JFT-3B:
+"nearly three billion" images (2106.04560). Both are private."""
 
 
-class DatasetSize(NamedTuple):
-    """How much a run has to learn from."""
+@dataclass(frozen=True, slots=True)
+class DatasetSize:
+    """Training images and classes of a run."""
 
     images: int
-    """Of the training split."""
+    """Images of the training split."""
     classes: int
     counted: bool
-    """Whether the images were listed here; False for published numbers."""
+    """True if the images were listed; False for published numbers."""
 
 
 def get_dataset_size(config: TrainConfig) -> DatasetSize:
-    """The training images and classes of a run; a published set is not looked for.
+    """Return the training images and classes of a run, without downloading.
 
     Raises:
-        ConfigError: it would have to be downloaded first.
-        DataError: it cannot be opened.
+        ConfigError: the data would have to be downloaded first.
+        DataError: the data cannot be opened.
     """
-    known = PUBLISHED_SIZES.get(config.data)
+    published = PUBLISHED_SIZES.get(config.data)
     if not Path(config.data).exists():
-        if known is not None:
-            held_out = config.val + (0.0 if known.has_test else config.test)
-            images = int(known.images * (1 - held_out))
-            return DatasetSize(images, known.classes, counted=False)
+        if published is not None:
+            held_out = config.val + (0.0 if published.has_test else config.test)
+            images = int(published.images * (1 - held_out))
+            return DatasetSize(images, published.classes, counted=False)
         if config.data in TORCHVISION_DATASETS:
             raise ConfigError(
                 f"A plan downloads nothing, and the size of {config.data} is not known "
                 f"before it is read: known are {', '.join(PUBLISHED_SIZES)}. Train on "
-                "it "
-                "once, or give the folder of the data."
+                "it once, or give the folder of the data."
             )
     dataset = open_data(config, run_input_kind(config))
     return DatasetSize(len(dataset.select("train")), len(dataset.classes), counted=True)

@@ -1,7 +1,7 @@
-"""Multiply-accumulates of one image in training, by what is learned from it.
+"""Multiply-accumulates of one training image, by objective.
 
-What a model costs on whole images it says itself (`config.macs()`); a masked encoder
-sees fewer patches, and an objective may have layers of its own.
+`config.macs()` counts a model on all patches; a masked encoder takes fewer patches, and
+an objective may add layers.
 """
 
 import math
@@ -18,10 +18,10 @@ from vitral.workflows.train import image_sizes
 
 
 def count_macs(config: TrainConfig, model: ModelConfig) -> int:
-    """Forward, for one image of a training step; the mean over `resolutions`.
+    """Count the forward pass of one training image; the mean over `resolutions`.
 
     Args:
-        model: the settings of the model that the run trains.
+        model: settings of the trained model.
     """
     sizes = image_sizes(config, model, Preprocess(image_size=model.image_hw))
     counts = [
@@ -37,24 +37,26 @@ def _count_at_size(
         return model.macs(size)
     grid = patch_grid(size, model.patch_hw)
     patches, prefix = math.prod(grid), model.num_prefix_tokens
-    kept = num_kept(patches, model.patch_drop_rate)
-    saved = _encoder_macs(model, patches + prefix) - _encoder_macs(model, kept + prefix)
+    remaining = num_kept(patches, model.patch_drop_rate)
+    saved = _encoder_macs(model, patches + prefix) - _encoder_macs(
+        model, remaining + prefix
+    )
     if isinstance(objective, MAEConfig):
         visible = num_visible(grid, objective.mask_ratio)
         saved = _encoder_macs(model, patches + prefix) - _encoder_macs(
             model, visible + prefix
         )
-        own = _decoder_macs(model, objective, patches, visible + prefix)
-        return model.macs(size) - saved + own
+        decoder = _decoder_macs(model, objective, patches, visible + prefix)
+        return model.macs(size) - saved + decoder
     if isinstance(objective, MaskedPatchConfig):
         corrupted = max(round(objective.corrupted * patches), 1)
-        own = corrupted * model.embed_dim * num_outputs(objective, model.patch_hw)
-        return model.macs(size) + own
+        head = corrupted * model.embed_dim * num_outputs(objective, model.patch_hw)
+        return model.macs(size) + head
     return model.macs(size) - saved
 
 
 def _encoder_macs(model: ViTConfig, tokens: int) -> int:
-    """All blocks on so many tokens."""
+    """Count all blocks on `tokens` tokens."""
     layers = 3 if model.mlp == "swiglu" else 2
     inner = model.attention_dim
     return model.depth * _block_macs(
@@ -62,17 +64,17 @@ def _encoder_macs(model: ViTConfig, tokens: int) -> int:
     )
 
 
-def _block_macs(tokens: int, dim: int, inner: int, perceptron: int) -> int:
-    """Queries, keys, values and output; their products; the perceptron."""
-    return tokens * (4 * dim * inner + perceptron) + 2 * tokens**2 * inner
+def _block_macs(tokens: int, dim: int, inner: int, mlp: int) -> int:
+    """Count the four projections, the attention products and the MLP of a block."""
+    return tokens * (4 * dim * inner + mlp) + 2 * tokens**2 * inner
 
 
 def _decoder_macs(
-    model: ViTConfig, objective: MAEConfig, patches: int, seen: int
+    model: ViTConfig, objective: MAEConfig, patches: int, visible: int
 ) -> int:
-    """Of a masked autoencoder: its map in, its blocks on every patch, its map out."""
+    """Count an MAE decoder: input map, blocks on all patches, output map."""
     dim = objective.decoder_dim
     tokens = patches + model.num_prefix_tokens
     blocks = objective.decoder_depth * _block_macs(tokens, dim, dim, 2 * dim * 4 * dim)
     pixels = math.prod(model.patch_hw) * model.in_chans
-    return seen * model.embed_dim * dim + blocks + tokens * dim * pixels
+    return visible * model.embed_dim * dim + blocks + tokens * dim * pixels

@@ -1,8 +1,7 @@
-"""What a run costs before it is begun: images, compute, memory, time.
+"""Estimate the cost of a run before it starts: images, compute, memory, time.
 
-Nothing is allocated: the model is built without storage, and one forward pass of its
-objective on such tensors tells what the backward pass would have to keep. The formulas
-are in docs/recipes.md.
+Nothing is allocated: the model and a forward pass of its objective use tensors without
+storage. The formulas are in docs/recipes.md.
 """
 
 import math
@@ -35,43 +34,43 @@ from vitral.workflows.cost.macs import count_macs
 from vitral.workflows.train import build_optimizer, resolve_model_config
 
 FLOPS_PER_MAC = 6
-"""Two for a multiply-accumulate forward, four backward; as the paper counts
-(arXiv 2010.11929, table 6)."""
+"""Two FLOPs of a multiply-accumulate forward, four backward, as in arXiv 2010.11929,
+table 6."""
 BYTES_PER_FLOAT = 4
-"""Bytes of a weight, a gradient, a number of the optimizer or of the average."""
+"""Bytes of a weight, a gradient, or an element of optimizer state or EMA."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What a run has to do."""
+    """Images, updates and compute of a run."""
 
     size: DatasetSize
     """Training images and classes."""
     model: ModelConfig
     name: str
-    """Of the model."""
+    """Name of the model."""
     parameters: int
-    """Of the model, without those that only its objective has."""
+    """Parameters of the model, without those of the objective."""
     updates: int
     batch_size: int
     epochs: float
     macs: int
-    """Multiply-accumulates of one image forward, with what its objective adds."""
+    """Multiply-accumulates of one image forward, objective included."""
     backward_share: float
-    """Share of the blocks that have a backward pass: below 1 where some are frozen."""
+    """Share of the blocks with a backward pass: below 1 if some are frozen."""
     teacher_macs: int
-    """Of one image through the teacher, forward only; 0 without one that is known."""
+    """Multiply-accumulates of one image in the teacher, forward; 0 if none is known."""
 
     @property
     def images(self) -> int:
-        """That pass through the model in training."""
+        """Images that pass through the model in training."""
         return self.updates * self.batch_size
 
     @property
     def flops(self) -> float:
         """Floating-point operations of the training, forward and backward."""
-        both = 2 + (FLOPS_PER_MAC - 2) * self.backward_share
-        return (both * self.macs + 2 * self.teacher_macs) * self.images
+        flops_per_mac = 2 + (FLOPS_PER_MAC - 2) * self.backward_share
+        return (flops_per_mac * self.macs + 2 * self.teacher_macs) * self.images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +80,14 @@ class MemoryEstimate:
     microbatch_size: int
     """Images in one forward pass."""
     num_trainable: int
-    """Parameters with a gradient, those of the objective among them."""
+    """Parameters with a gradient, objective included."""
     weights: int
     gradients: int
     optimizer: int
     ema: int
-    """Of the running average of the weights; 0 without one."""
+    """Bytes of the exponential moving average of the weights; 0 without one."""
     activations: int
-    """What the backward pass of `at_once` images needs."""
+    """Bytes saved for the backward pass of `microbatch_size` images."""
 
     @property
     def total(self) -> int:
@@ -98,25 +97,25 @@ class MemoryEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """Of one run."""
+    """Estimated cost of one run."""
 
     work: Workload
     memory: MemoryEstimate
     devices: int
 
     def seconds(self, flops_per_second: float) -> float:
-        """Of training, if every device makes so many operations a second."""
+        """Return the seconds of training at `flops_per_second` on every device."""
         return self.work.flops / (flops_per_second * self.devices)
 
 
 def estimate(config: TrainConfig, *, devices: int = 1) -> RunCost:
-    """What `train(config, ...)` would cost; writes and downloads nothing.
+    """Estimate the cost of `train(config, ...)`; writes and downloads nothing.
 
     Args:
-        devices: how many share a batch; each holds all weights.
+        devices: number of devices that share a batch; each holds all weights.
 
     Raises:
-        ConfigError: the settings cannot be trained with.
+        ConfigError: the settings do not allow a training.
         DataError: the data is no published set and cannot be opened.
         WeightsError: the weights cannot be read.
     """
@@ -127,12 +126,12 @@ def estimate(config: TrainConfig, *, devices: int = 1) -> RunCost:
 
 
 def estimate_workload(config: TrainConfig) -> Workload:
-    """Images, updates, parameters and compute; raises what `estimate` does."""
+    """Estimate images, updates, parameters and compute; raises as `estimate` does."""
     size = get_dataset_size(config)
     updates = config.loop.steps or steps_for(
         size.images, config.epochs, config.batch_size
     )
-    lr_at(0, updates, config.optim.lr, config.schedule)  # refuses as the run would
+    lr_at(0, updates, config.optim.lr, config.schedule)  # raises as the run would
     source = vitral.weights.read(config.weights) if config.weights else None
     classes = size.classes if config.objective.LABELS else 0
     model = resolve_model_config(config, classes, source)
@@ -155,47 +154,47 @@ def estimate_workload(config: TrainConfig) -> Workload:
 def estimate_memory(
     config: TrainConfig, work: Workload, devices: int = 1
 ) -> MemoryEstimate:
-    """What one of so many devices holds while it trains."""
+    """Estimate the bytes that each of `devices` devices holds while it trains."""
     with torch.device("meta"):
         model = vitral.models.build_model(work.model)
         if config.freeze >= 0:
             model.freeze(config.freeze)
         objective = build_dummy_objective(config, model, work)
     optimizer = build_optimizer(config, model, objective)
-    moved = _count_parameters(objective)
-    learned = sum(p.numel() for p in objective.parameters() if p.requires_grad)
-    at_once = math.ceil(config.batch_size / devices / config.loop.accumulate)
-    average = sum(p.numel() for p in model.parameters()) if config.loop.ema else 0
+    num_weights = _count_parameters(objective)
+    num_trainable = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    microbatch = math.ceil(config.batch_size / devices / config.loop.accumulate)
+    num_ema = sum(p.numel() for p in model.parameters()) if config.loop.ema else 0
     return MemoryEstimate(
-        microbatch_size=at_once,
-        num_trainable=learned,
-        weights=BYTES_PER_FLOAT * moved,
-        gradients=BYTES_PER_FLOAT * learned,
+        microbatch_size=microbatch,
+        num_trainable=num_trainable,
+        weights=BYTES_PER_FLOAT * num_weights,
+        gradients=BYTES_PER_FLOAT * num_trainable,
         optimizer=_optimizer_state_bytes(config, optimizer),
-        ema=BYTES_PER_FLOAT * average,
+        ema=BYTES_PER_FLOAT * num_ema,
         activations=activation_bytes(
             objective,
             lambda images: make_dummy_batch(work, images),
-            at_once,
+            microbatch,
             bf16=config.loop.precision == "bf16",
         ),
     )
 
 
 def make_dummy_batch(work: Workload, images: int) -> Batch:
-    """A batch of so many images as the run would see; its numbers mean nothing."""
+    """Return a batch of the run's shapes with uninitialized values."""
     model = work.model
     frames = (model.num_frames,) if model.num_frames else ()
     return Batch(
         image=torch.empty(images, *frames, model.in_chans, *model.image_hw),
         target=torch.empty(images, work.size.classes),
         label=torch.empty(images, dtype=torch.int64),
-        id=tuple(str(number) for number in range(images)),
+        id=tuple(str(index) for index in range(images)),
     )
 
 
 class _UnknownTeacher(nn.Module):
-    """In place of a teacher that is not given yet; costs nothing."""
+    """Stand-in for a teacher that is not given yet; costs nothing."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -208,15 +207,15 @@ class _UnknownTeacher(nn.Module):
 def build_dummy_objective(
     config: TrainConfig, model: VisionModel, work: Workload
 ) -> nn.Module:
-    """As `run.objective` builds it, with a teacher that has no numbers."""
+    """Build the objective as `train` does, with a teacher without storage."""
     settings = config.objective
     if isinstance(settings, SupervisedConfig):
         return Supervised(model, settings)
     if isinstance(settings, DistillConfig):
-        known = _read_teacher_config(config)
+        teacher_config = _read_teacher_config(config)
         teacher = (
-            vitral.models.build_model(known)
-            if known
+            vitral.models.build_model(teacher_config)
+            if teacher_config
             else _UnknownTeacher(work.size.classes)
         )
         return Distill(model, teacher, settings)
@@ -230,7 +229,7 @@ def build_dummy_objective(
 
 
 def _read_teacher_config(config: TrainConfig) -> ModelConfig | None:
-    """The settings of the model that teaches; None if nobody does, or nobody yet."""
+    """Read the settings of the teacher; None if there is none, or not yet."""
     settings = config.objective
     if not isinstance(settings, DistillConfig) or not settings.teacher:
         return None
@@ -238,17 +237,17 @@ def _read_teacher_config(config: TrainConfig) -> ModelConfig | None:
 
 
 def _count_parameters(objective: nn.Module) -> int:
-    """Parameters on the device: the objective's, and its teacher's."""
-    moved = sum(p.numel() for p in objective.parameters())
+    """Count the parameters on the device: the objective's and its teacher's."""
+    count = sum(p.numel() for p in objective.parameters())
     if isinstance(objective, Distill):
-        moved += sum(p.numel() for p in objective.teacher.parameters())
-    return moved
+        count += sum(p.numel() for p in objective.teacher.parameters())
+    return count
 
 
 def _optimizer_state_bytes(
     config: TrainConfig, optimizer: torch.optim.Optimizer
 ) -> int:
-    """Of the optimizer after its first update."""
+    """Return the bytes of the optimizer state after its first update."""
     if config.optim.optimizer == "sgd" and not config.optim.momentum:
         return 0
     tensors = [p for group in optimizer.param_groups for p in group["params"]]
@@ -258,21 +257,21 @@ def _optimizer_state_bytes(
 
 
 def optimizer_state_size(optimizer: str, parameter: torch.Tensor) -> int:
-    """How many numbers an optimizer keeps of one tensor, its counter left out."""
-    numbers = parameter.numel()
+    """Count the state elements of an optimizer for one tensor, without its counter."""
+    size = parameter.numel()
     if optimizer == "adafactor" and parameter.ndim > 1:
-        return numbers // parameter.shape[-1] + numbers // parameter.shape[-2]
-    return numbers * (2 if optimizer == "adamw" else 1)
+        return size // parameter.shape[-1] + size // parameter.shape[-2]
+    return size * (2 if optimizer == "adamw" else 1)
 
 
 def measure_flops(seconds: float = 0.5) -> float:
-    """Floating-point operations a second of a float32 matrix product on this CPU.
+    """Measure the FLOPs per second of a float32 matrix product on this CPU.
 
-    Training reaches less: what it says of a time is the least there can be.
+    Training reaches less, so a time estimated from it is a lower bound.
     """
     side = 768
     left, right = torch.rand(side, side), torch.rand(side, side)
-    left @ right  # the first one makes room
+    left @ right  # warm up: the first product allocates
     started, products = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         left @ right

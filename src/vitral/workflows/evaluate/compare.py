@@ -1,6 +1,6 @@
-"""Two runs, or two tables of predictions, on the images that both were measured on.
+"""Compare two runs, or two tables of predictions, on their common images.
 
-Images are matched by their path in the table; nothing looks at the pixels.
+Images are matched by their path in the table; pixels are not read.
 """
 
 import csv
@@ -15,28 +15,28 @@ from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Comparison, Prediction, compare, read_predictions
 
 MIN_COMMON_IMAGES = 30
-"""Of two tables that do not list the same images; less would be a chance selection."""
+"""Common images needed of tables that differ; fewer would be a chance selection."""
 SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunComparison:
-    """A comparison and what it was made of."""
+    """A comparison with its two tables."""
 
     a: Path
     b: Path
     """The two tables."""
     split: str
-    """Empty for two tables that were named themselves."""
+    """Split of the run folders; empty for two tables given as files."""
     only_in_a: int
-    """Images that B's table does not list; they were left out."""
+    """Images that only A's table lists; they are left out."""
     only_in_b: int
     both_runs: bool
-    """Both are run folders, which a report can show side by side."""
+    """True for two run folders, which a report can show side by side."""
     result: Comparison
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: the result, with the tables beside it."""
+        """Return plain data for JSON: the result and its tables."""
         return {
             **self.result.to_dict(),
             "tables": [str(self.a), str(self.b)],
@@ -46,7 +46,7 @@ class RunComparison:
         }
 
     def notes(self) -> list[str]:
-        """Sentences on what limits the comparison."""
+        """Return sentences on the limits of the comparison."""
         notes = []
         if self.only_in_a or self.only_in_b:
             notes.append(
@@ -67,43 +67,43 @@ def compare_runs(a: str | Path, b: str | Path, *, split: str = "") -> RunCompari
 
     Args:
         a, b: a run folder, whose predictions/<split>.csv is read, or such a file.
-        split: of the run folders; empty for test, else val.
+        split: split of the run folders; empty for test, else val.
 
     Raises:
-        ConfigError: a table is not there or cannot be read, or both are the same file.
-        DataError: an image comes twice, the two have another label for an image, or
-            fewer than 30 images are common of tables that list others too.
+        ConfigError: a table is missing or cannot be read, or both are the same file.
+        DataError: an image is listed twice, the labels of an image differ, or tables
+            of different images have fewer than 30 in common.
     """
-    one, two = Path(a), Path(b)
-    split = _resolve_split(one, two, split)
-    first, second = _resolve_table(one, split), _resolve_table(two, split)
-    if first.resolve() == second.resolve():
+    path_a, path_b = Path(a), Path(b)
+    split = _resolve_split(path_a, path_b, split)
+    table_a, table_b = _resolve_table(path_a, split), _resolve_table(path_b, split)
+    if table_a.resolve() == table_b.resolve():
         raise ConfigError(
-            f"Both are {first}: give two different runs, or two different tables."
+            f"Both are {table_a}: give two different runs, or two different tables."
         )
-    rows_a, rows_b = _read_rows(first), _read_rows(second)
+    rows_a, rows_b = _read_rows(table_a), _read_rows(table_b)
     common = [path for path in rows_a if path in rows_b]
     if len(rows_a) > len(common) or len(rows_b) > len(common):
-        _check_common(one, two, len(common), len(rows_a), len(rows_b))
+        _check_common(path_a, path_b, len(common), sizes=(len(rows_a), len(rows_b)))
     pairs = [(rows_a[path], rows_b[path]) for path in common]
-    _check_labels(one, two, pairs)
+    _check_labels(path_a, path_b, pairs)
     names = sorted({row.label for row, _ in pairs})
     names += sorted({row.predicted for pair in pairs for row in pair} - {*names, ""})
-    place = {name: index for index, name in enumerate(names)} | {"": -1}
+    index = {name: i for i, name in enumerate(names)} | {"": -1}
     result = compare(
-        np.array([place[row.predicted] for row, _ in pairs]),
-        np.array([place[row.predicted] for _, row in pairs]),
-        np.array([place[row.label] for row, _ in pairs]),
+        np.array([index[row.predicted] for row, _ in pairs]),
+        np.array([index[row.predicted] for _, row in pairs]),
+        np.array([index[row.label] for row, _ in pairs]),
         names,
-        names=(str(one), str(two)),
+        names=(str(path_a), str(path_b)),
     )
     return RunComparison(
-        a=first,
-        b=second,
+        a=table_a,
+        b=table_b,
         split=split,
         only_in_a=len(rows_a) - len(common),
         only_in_b=len(rows_b) - len(common),
-        both_runs=not (_is_table(one) or _is_table(two)),
+        both_runs=not (_is_table(path_a) or _is_table(path_b)),
         result=result,
     )
 
@@ -113,7 +113,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _resolve_split(a: Path, b: Path, split: str) -> str:
-    """The split to read from run folders; empty when there is none among the two."""
+    """Return the split to read from run folders; empty for two tables."""
     runs = [path for path in (a, b) if not _is_table(path)]
     if not runs:
         if split:
@@ -152,26 +152,26 @@ def _resolve_table(path: Path, split: str) -> Path:
             f"{path} was measured with several labels an image, for which there is no "
             "table of single answers: it cannot be compared image by image."
         )
-    there = sorted(other.stem for other in folder.glob("*.csv"))
+    splits = sorted(table.stem for table in folder.glob("*.csv"))
     hint = (
-        f"It has {', '.join(there)}: choose with `--split`."
-        if there
+        f"It has {', '.join(splits)}: choose with `--split`."
+        if splits
         else f"Measure it with `vitral eval {path}`."
     )
     raise ConfigError(f"{path} has no predictions/{split}.csv. {hint}")
 
 
 def _read_rows(file: Path) -> dict[str, Prediction]:
-    """The rows by path."""
+    """Read the rows of a table by path."""
     try:
         rows = read_predictions(file)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file} is not a readable table: {error}.") from error
     if not rows:
         raise DataError(f"{file} lists no image: there is nothing to compare.")
-    found: dict[str, Prediction] = {}
+    by_path: dict[str, Prediction] = {}
     for row in rows:
-        if row.path in found:
+        if row.path in by_path:
             raise DataError(
                 f"{file}: the image {row.path} comes twice, so it cannot be matched. "
                 "Keep one row an image."
@@ -181,28 +181,28 @@ def _read_rows(file: Path) -> dict[str, Prediction]:
                 f"{file}: the image {row.path} has no label, so no answer is right or "
                 "wrong. Write the file again with `vitral eval`."
             )
-        found[row.path] = row
-    return found
+        by_path[row.path] = row
+    return by_path
 
 
-def _check_common(a: Path, b: Path, common: int, n_a: int, n_b: int) -> None:
+def _check_common(a: Path, b: Path, common: int, *, sizes: tuple[int, int]) -> None:
     if common < MIN_COMMON_IMAGES:
         raise DataError(
             f"{a} and {b} were measured on different images: {common} are common, of "
-            f"{n_a} and {n_b}; a comparison needs {MIN_COMMON_IMAGES}. Measure both on "
-            "the "
-            "same data with `vitral eval RUN DATA`, and compare the two .csv files."
+            f"{sizes[0]} and {sizes[1]}; a comparison needs {MIN_COMMON_IMAGES}. "
+            "Measure both on the same data with `vitral eval RUN DATA`, and compare "
+            "the two .csv files."
         )
 
 
 def _check_labels(
     a: Path, b: Path, pairs: Sequence[tuple[Prediction, Prediction]]
 ) -> None:
-    other = [(one, two) for one, two in pairs if one.label != two.label]
-    if other:
-        one, two = other[0]
+    differing = [pair for pair in pairs if pair[0].label != pair[1].label]
+    if differing:
+        row_a, row_b = differing[0]
         raise DataError(
-            f"{len(other)} of {len(pairs)} common images have another label, first "
-            f"{one.path}: {one.label} in {a}, {two.label} in {b}. Both must be "
+            f"{len(differing)} of {len(pairs)} common images have another label, first "
+            f"{row_a.path}: {row_a.label} in {a}, {row_b.label} in {b}. Both must be "
             "measured on the same data."
         )

@@ -1,4 +1,4 @@
-"""Evaluating a trained model on a data set, its own or another."""
+"""Evaluate a trained model on its own data or on another data set."""
 
 import json
 from collections.abc import Sequence
@@ -48,17 +48,17 @@ from vitral.workflows.runtime import pick_device
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """A result and where its files are."""
+    """A result and the folder of its files."""
 
     split: str
     result: Classification | MultiLabel
     bad: tuple[BadFile, ...]
     folder: Path
     real: RealAccuracy | None = None
-    """None unless ReaL's labels were given."""
+    """Accuracy with ReaL labels; None if none were given."""
 
     def table(self) -> list[str]:
-        """A line a class: support, recall with its interval, precision."""
+        """Format one line per class: support, recall with its interval, precision."""
         if not isinstance(self.result, Classification):
             return []
         lines = [
@@ -76,16 +76,16 @@ class EvaluationResult:
         return lines
 
     def calibration(self) -> list[str]:
-        """A line on the temperature; none where there is no temperature."""
+        """Format a line on the temperature; empty without one."""
         result = self.result
         if not isinstance(result, Classification) or result.calibrated is None:
             return []
-        found = result.calibrated
-        same = ", the same images" if found.fitted_on == self.split else ""
+        metrics = result.calibrated
+        same = ", the same images" if metrics.fitted_on == self.split else ""
         return [
-            f"temperature {found.temperature:.2f}, fitted on {found.fitted_n:,} images "
-            f"of {found.fitted_on}{same}: calibration error {result.ece or 0.0:.3f} "
-            f"without, {found.ece:.3f} with it"
+            f"temperature {metrics.temperature:.2f}, fitted on {metrics.fitted_n:,} "
+            f"images of {metrics.fitted_on}{same}: calibration error "
+            f"{result.ece or 0.0:.3f} without, {metrics.ece:.3f} with it"
         ]
 
 
@@ -100,50 +100,76 @@ def evaluate(
     out: Path | None = None,
     real: Path | None = None,
 ) -> EvaluationResult:
-    """Measure `run` and write the result's files.
+    """Measure `run` on a split and write the result files.
 
-    Started by torchrun, the ranks divide the images and all return the same numbers,
-    those of one process; rank 0 writes.
+    Under torchrun the ranks divide the images, and all return the same numbers as one
+    process does; rank 0 writes.
 
     Args:
         data: a data set; empty for the run's own, with the run's own split.
-        split: empty for test, else val, else everything.
-        views: of clips, such as `2x3`: two choices of frames by three crops; empty for
-            the run's own.
-        bad_files: `wrong` counts unreadable files as wrong answers, `refuse` stops.
+        split: empty for test, else val, else all images.
+        views: views of a clip, such as `2x3`: two choices of frames by three crops;
+            empty for the run's own.
+        bad_files: `wrong` counts unreadable files as wrong predictions, `refuse` stops.
         out: folder for the files; None for predictions/ in the run, or evaluations/
-            where `data` or `views` is given or the run was opened with `merge`.
+            if `data` or `views` is given or the run was opened with `merge`.
         real: real.json with the accepted labels of ImageNet's validation images, for
             a second accuracy.
 
     Raises:
-        DataError: the data has a class that the model does not know, or `bad_files`
+        DataError: the data has a class that the model lacks, or `bad_files`
             is `refuse` and a file is unreadable, or `real` does not fit the images.
         ConfigError: there is no such split, or `real` is given for another data set.
     """
     accepted = (
         None if real is None else _read_real_labels(real, data or run.config.data)
     )
-    place = pick_device(device)
-    with process_group(place):
-        if place.type == "cuda" and place.index is None:
-            place = torch.device("cuda", get_local_rank())
-        return _evaluate(run, data, split, views, bad_files, place, out, accepted)
+    target = pick_device(device)
+    with process_group(target):
+        if target.type == "cuda" and target.index is None:
+            target = torch.device("cuda", get_local_rank())
+        run.require_head()
+        preprocess = with_views(run.preprocess, views)
+        dataset, split, published = _open_split(run, data, split)
+        # On rank 0 only: the audit decodes every image.
+        audit = broadcast_from_rank_zero(
+            lambda: vitral.data.check(dataset, workers=2, max_bad=1.0)
+        )
+        bad = bad_files_in(audit.bad, split)
+        if bad and bad_files == "refuse":
+            raise DataError(
+                f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
+                f"{bad[0].reason}. Repair them, or count them as wrong with "
+                "`--bad-files wrong`."
+            )
+        name = _result_name(run, data, split, views)
+        # predictions/ holds the run's own results, which the report and the card read.
+        is_own = not (data or views) and run.merge is None
+        folder = out or (run.path / "predictions" if is_own else run.results_folder)
+        result = evaluate_split(
+            run,
+            audit.dataset,
+            split,
+            bad,
+            target,
+            folder,
+            name=name,
+            preprocess=preprocess,
+        )
+        second = None
+        if accepted is not None and get_rank() == 0:
+            second = _compute_real_accuracy(folder / f"{name}.csv", published, accepted)
+            write_json(folder / f"{name}-real.json", second.to_dict())
+    return EvaluationResult(
+        split=name, result=result, bad=tuple(bad), folder=folder, real=second
+    )
 
 
-def _evaluate(
-    run: Run,
-    data: str,
-    split: str,
-    views: str,
-    bad_files: str,
-    device: torch.device,
-    out: Path | None,
-    accepted: tuple[frozenset[int], ...] | None,
-) -> EvaluationResult:
-    run.require_head()
+def _open_split(
+    run: Run, data: str, split: str
+) -> tuple[Dataset, str, tuple[str, ...]]:
+    """Return the data with the model's classes, its split, and its original classes."""
     kind = input_kind(run.model.config)
-    preprocess = with_views(run.preprocess, views)
     if data:
         dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
         require_images(dataset, kind)
@@ -151,43 +177,14 @@ def _evaluate(
         dataset = open_split_data(run.config, run.path / "split.csv", kind)
     published = dataset.classes
     dataset = _reorder_classes(run, dataset)
-    there = list(dataset.counts())
+    splits = list(dataset.counts())
     if not split:
-        split = next((name for name in ("test", "val") if name in there), there[0])
-    if split not in there:
+        split = next((name for name in ("test", "val") if name in splits), splits[0])
+    if split not in splits:
         raise ConfigError(
-            f"The data has no split `{split}`: it has {', '.join(there)}."
+            f"The data has no split `{split}`: it has {', '.join(splits)}."
         )
-    # Every rank would decode every image.
-    found = broadcast_from_rank_zero(
-        lambda: vitral.data.check(dataset, workers=2, max_bad=1.0)
-    )
-    bad = bad_files_in(found.bad, split)
-    if bad and bad_files == "refuse":
-        raise DataError(
-            f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
-            f"{bad[0].reason}. Repair them, or count them as wrong with "
-            "`--bad-files wrong`."
-        )
-    name, folder = split, run.path / "predictions"
-    merging = _merge_suffix(run)
-    if data or views or merging:
-        # Not among the run's own results, which the report and the card read.
-        known = data in vitral.data.NAMES
-        stem = data.replace("/", "-") if known else Path(data).stem
-        words = (stem if data else "", split, views, merging)
-        name, folder = "-".join(filter(None, words)), run.results_folder
-    folder = out or folder
-    result = evaluate_split(
-        run, found.dataset, split, bad, device, folder, name, preprocess
-    )
-    second = None
-    if accepted is not None and get_rank() == 0:
-        second = _compute_real_accuracy(folder / f"{name}.csv", published, accepted)
-        write_json(folder / f"{name}-real.json", second.to_dict())
-    return EvaluationResult(
-        split=name, result=result, bad=tuple(bad), folder=folder, real=second
-    )
+    return dataset, split, published
 
 
 def evaluate_split(
@@ -197,6 +194,7 @@ def evaluate_split(
     bad: Sequence[BadFile],
     device: torch.device,
     folder: Path,
+    *,
     name: str,
     preprocess: Preprocess | None = None,
 ) -> Classification | MultiLabel:
@@ -208,35 +206,27 @@ def evaluate_split(
     run.model.to(device)
     preprocess = preprocess or run.preprocess
     loader = split_loader(
-        dataset,
-        split,
-        preprocess,
-        batch_size=evaluation_batch_size(preprocess),
+        dataset, split, preprocess, batch_size=evaluation_batch_size(preprocess)
     )
-    scores = predict_split(
-        run.model,
-        loader,
-        device=device,
-        views=run.extra.get("eval_views", "one"),
-        bf16=run.extra.get("precision") == "bf16",
-        multi_label=run.multi_label,
+    predictions = predict_split(
+        run.model, loader, device=device, **run.inference_settings
     )
-    result = compute_metrics(scores, run.classes, bad, multi_label=run.multi_label)
+    result = compute_metrics(predictions, run.classes, bad, multi_label=run.multi_label)
     if isinstance(result, Classification):
-        result = replace(result, calibrated=_calibrate(run, scores, name))
+        result = replace(result, calibrated=_calibrate(run, predictions, name))
     if get_rank() == 0:
-        write_result(folder, name, scores, result, bad)
+        write_result(folder, name, predictions, result, bad=bad)
     return result
 
 
-def _merge_suffix(run: Run) -> str:
-    """What the name of a result says of merging; nothing where it is as trained."""
-    if run.merge is None:
-        return ""
-    spread = run.merge_schedule if run.merge else None
-    return f"merge{run.merge}" + (
-        f"-{spread}" if spread not in (None, "constant") else ""
-    )
+def _result_name(run: Run, data: str, split: str, views: str) -> str:
+    """Return the stem of the result files: data, split, views and merging."""
+    is_name = data in vitral.data.NAMES
+    stem = data.replace("/", "-") if is_name else Path(data).stem
+    merging = "" if run.merge is None else f"merge{run.merge}"
+    if run.merge and run.merge_schedule not in (None, "constant"):
+        merging += f"-{run.merge_schedule}"
+    return "-".join(filter(None, (stem if data else "", split, views, merging)))
 
 
 def _read_real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:
@@ -251,40 +241,43 @@ def _read_real_labels(real: Path, data: str) -> tuple[frozenset[int], ...]:
 def _compute_real_accuracy(
     table: Path, classes: tuple[str, ...], accepted: tuple[frozenset[int], ...]
 ) -> RealAccuracy:
-    """Score the answers of a table; `classes` are in ImageNet's order."""
-    place = {name: index for index, name in enumerate(classes)}
+    """Compute the ReaL accuracy of a table; `classes` are in ImageNet's order."""
+    indices = {name: index for index, name in enumerate(classes)}
     rows = read_predictions(table)
-    answers = np.array([place.get(row.predicted, NO_ANSWER) for row in rows])
+    answers = np.array([indices.get(row.predicted, NO_ANSWER) for row in rows])
     return real_accuracy(answers, accepted_labels([row.path for row in rows], accepted))
 
 
 def _calibrate(
     run: Run, predictions: Predictions, name: str
 ) -> CalibratedMetrics | None:
-    """With the temperature of the run's own val: fitted on it, else read from it."""
+    """Calibrate with the temperature of the run's val: fitted on val, else read."""
     if name == "val":
         wrong = predictions.logits.argmax(axis=1) != predictions.labels
         if not wrong.any():
-            # Without an error the best temperature is as cold as is allowed.
+            # Without an error the best temperature is the lowest allowed one.
             return None
-        found, number = (
-            fit_temperature(predictions.logits, predictions.labels),
-            len(predictions.ids),
-        )
+        temperature = fit_temperature(predictions.logits, predictions.labels)
+        fitted_n = len(predictions.ids)
     else:
         try:
             file = run.path / "predictions" / "val.json"
             stored = json.loads(file.read_text(encoding="utf-8"))["calibrated"]
-            found, number = float(stored["temperature"]), int(stored["fitted_n"])
+            temperature = float(stored["temperature"])
+            fitted_n = int(stored["fitted_n"])
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # measured before there was one, or without val
+            return None  # measured by an older version, or without val
     return calibrate(
-        predictions.logits, predictions.labels, found, fitted_on="val", fitted_n=number
+        predictions.logits,
+        predictions.labels,
+        temperature,
+        fitted_on="val",
+        fitted_n=fitted_n,
     )
 
 
 def _reorder_classes(run: Run, dataset: Dataset) -> Dataset:
-    """The data set with the model's class map: classes are matched by name."""
+    """Return the data set with the model's class indices, matched by name."""
     unknown = [name for name in dataset.classes if name not in run.classes]
     if unknown:
         raise DataError(
@@ -293,14 +286,14 @@ def _reorder_classes(run: Run, dataset: Dataset) -> Dataset:
         )
     if dataset.classes == run.classes:
         return dataset
-    place = {name: run.classes.index(name) for name in dataset.classes}
+    new_indices = [run.classes.index(name) for name in dataset.classes]
 
-    def moved(labels: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(place[dataset.classes[label]] for label in labels)
+    def remap(labels: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(new_indices[label] for label in labels)
 
     examples = tuple(
-        replace(example, label=moved(example.label), target=None)
+        replace(example, label=remap(example.label), target=None)
         for example in dataset.examples
     )
-    bad = tuple(replace(file, label=moved(file.label)) for file in dataset.bad)
+    bad = tuple(replace(file, label=remap(file.label)) for file in dataset.bad)
     return replace(dataset, classes=run.classes, examples=examples, bad=bad)

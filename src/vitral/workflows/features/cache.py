@@ -1,7 +1,7 @@
-"""Frozen features of a data set, kept on the disk and mapped when asked for again.
+"""Cache of frozen features: computed once, then memory-mapped from the disk.
 
-An entry is a file of float32 numbers and a manifest, written last, with what they
-depend on and their SHA-256. Without a manifest that agrees, numbers are not believed.
+An entry is a file of float32 numbers and a manifest, written last, with their cache key
+and SHA-256. Numbers without a matching manifest are not used.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,41 +22,36 @@ from torch import Tensor
 
 import vitral.weights
 from vitral.atomic_io import TEMPORARY_SUFFIX, sha256_file, write_atomic, write_json
-from vitral.data import (
-    BadFile,
-    Dataset,
-    Example,
-    Loader,
-    Preprocess,
-    evaluation_transform,
-)
+from vitral.data import BadFile, Dataset, Example, Loader, Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
 from vitral.workflows.features.cache_key import make_cache_key
+from vitral.workflows.inference import split_loader
 from vitral.workflows.inputs import with_single_view
 
 logger = logging.getLogger(__name__)
 
 ABANDONED_SECONDS = 3600.0
-"""Age of a half-written file whose writer is surely gone: each batch renews it."""
+"""Age in seconds at which a half-written file is abandoned: each batch renews it."""
 HALF_WRITTEN = re.compile(
     rf"\.[0-9a-f]{{32}}\.(f32|json)\.\d+{re.escape(TEMPORARY_SUFFIX)}"
 )
 
 
-class ExtractedFeatures(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ExtractedFeatures:
     """Features and labels, in the order of the data set."""
 
     x: Float[Tensor, "examples dim"]
-    """float32; what was mapped from the disk may be changed, the disk does not."""
+    """float32; changes of a memory-mapped tensor do not reach the disk."""
     y: Int[Tensor, " examples"]
     ids: tuple[str, ...]
     bad: tuple[BadFile, ...]
-    """The images that could not be decoded; they have no row."""
+    """Images that could not be decoded; they have no row."""
 
 
 def default_cache_folder() -> Path:
-    """Where features are kept unless a folder is given."""
+    """Return the default folder of the cache, below the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "vitral" / "features"
 
@@ -66,28 +61,30 @@ def cached_features(
     preprocess: Preprocess | None,
     dataset: Dataset,
     split: str = "",
-    folder: str | Path | None = None,
     *,
+    folder: str | Path | None = None,
     batch_size: int = 32,
     workers: int = 0,
 ) -> ExtractedFeatures:
-    """What feeds the head, from the disk if the same was computed before.
+    """Compute the input of the head for each image, or read it from the cache.
 
-    The same: weights, settings of the model, pre-processing, labels, and names, sizes
-    and times of the files. A folder that cannot be written costs a line, no error.
+    The key holds the weights, the settings of the model, the preprocessing, the labels,
+    and names, sizes and times of the files. A read-only folder is logged, no error.
 
     Args:
-        model: a model, used on its device, or what `vitral.weights.load` takes.
-        preprocess: None takes that of the weights, where `model` is a path.
+        model: a model, used on its device, or an argument of `vitral.weights.load`.
+        preprocess: None takes that of the weights, if `model` is a path.
         split: one split of the data set; empty for all.
-        folder: None for `default_folder()`.
+        folder: None for `default_cache_folder()`.
 
     Raises:
         ConfigError: the split is empty, or a model came without pre-processing.
         DataError: none of its images can be decoded.
     """
     model, preprocess = _resolve_model(model, preprocess)
-    loader = make_loader(dataset, split, preprocess, batch_size, workers)
+    loader = make_loader(
+        dataset, split, preprocess, batch_size=batch_size, workers=workers
+    )
     folder = default_cache_folder() if folder is None else Path(folder)
     key = make_cache_key(model, preprocess, dataset, loader.examples)
     if key is None:
@@ -98,45 +95,47 @@ def cached_features(
         )
         return log_skipped(extract_features(model, loader), dataset, split)
     entry = _CacheEntry.from_key(folder, key)
-    kept = _load_entry(entry, loader.examples)
-    if kept is None:
+    extracted = _load_entry(entry, loader.examples)
+    if extracted is None:
         try:
-            kept = _compute_entry(entry, model, loader)
+            extracted = _compute_entry(entry, model, loader)
         except OSError as error:
             logger.info(
                 f"The features of {dataset.name} could not be kept in {folder} "
                 f"({error}) and are computed without. Free space, or name another "
                 "cache folder."
             )
-            kept = extract_features(model, loader)
-    return log_skipped(kept, dataset, split)
+            extracted = extract_features(model, loader)
+    return log_skipped(extracted, dataset, split)
 
 
 def make_loader(
-    dataset: Dataset, split: str, preprocess: Preprocess, batch_size: int, workers: int
+    dataset: Dataset,
+    split: str,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int,
 ) -> Loader:
-    """The images of a split, or of all splits, in order.
+    """Return a loader of the images of a split, or of all splits, in order.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: the split has no images.
     """
-    examples = dataset.select(split) if split else dataset.examples
-    if not examples:
-        there = ", ".join(dataset.counts()) or "no images"
-        raise ConfigError(
-            f"The data has no split `{split}`: {dataset.name} has {there}."
-        )
-    return Loader(
-        dataset=dataset,
-        examples=examples,
-        transform=evaluation_transform(with_single_view(preprocess)),
-        batch_size=batch_size,
-        workers=workers,
+    preprocess = with_single_view(preprocess)
+    loader = split_loader(
+        dataset, split, preprocess, batch_size=batch_size, workers=workers
     )
+    if not loader.examples:
+        splits = ", ".join(dataset.counts()) or "no images"
+        raise ConfigError(
+            f"The data has no split `{split}`: {dataset.name} has {splits}."
+        )
+    return loader
 
 
 def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:
-    """The features of a loader's images, in memory only.
+    """Compute the features of a loader's images, in memory only.
 
     Raises:
         DataError: none of the images can be decoded.
@@ -146,11 +145,9 @@ def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:
 
 
 def log_skipped(
-    extracted: ExtractedFeatures,
-    dataset: Dataset,
-    split: str,
+    extracted: ExtractedFeatures, dataset: Dataset, split: str
 ) -> ExtractedFeatures:
-    """Say what was left out, also what an audit took from the data set before."""
+    """Log images that were left out, by an earlier audit too, and add them to `bad`."""
     before = [file for file in dataset.bad if not split or file.split == split]
     bad = (*before, *extracted.bad)
     if bad:
@@ -159,12 +156,12 @@ def log_skipped(
             f"{split or dataset.name} cannot be decoded and are left out, first "
             f"{bad[0].path}: {bad[0].reason}"
         )
-    return extracted._replace(bad=bad)
+    return replace(extracted, bad=bad)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _CacheEntry:
-    """The two files of some features."""
+    """Key and files of an entry."""
 
     key: dict[str, Any]
     features_file: Path
@@ -188,17 +185,17 @@ _MANIFEST_ERRORS = (
     OverflowError,
     RecursionError,
 )
-"""What reading a manifest raises that holds anything at all."""
+"""Exceptions that reading a manifest with arbitrary content may raise."""
 
 
 class _DamagedEntryError(Exception):
-    """Why an entry is not believed; never seen by a user."""
+    """Reason why an entry cannot be used; never raised to a caller."""
 
 
 def _load_entry(
     entry: _CacheEntry, examples: tuple[Example, ...]
 ) -> ExtractedFeatures | None:
-    """The features of an entry; None if there is none that can be believed."""
+    """Load the features of an entry; None if it is missing or damaged."""
     try:
         if entry.manifest.exists():
             return _read_entry(entry, examples)
@@ -207,18 +204,17 @@ def _load_entry(
     except (OSError, _DamagedEntryError) as error:
         logger.info(
             f"The kept features {entry.features_file} cannot be used: {error}. They "
-            "are "
-            "computed again."
+            "are computed again."
         )
     return None
 
 
 def _read_entry(entry: _CacheEntry, examples: tuple[Example, ...]) -> ExtractedFeatures:
     try:
-        about = json.loads(entry.manifest.read_bytes())
-        key, digest = about["key"], about["sha256"]
-        rows, dim = (int(side) for side in about["shape"])
-        bad = {str(name): str(reason) for name, reason in about["bad"].items()}
+        manifest = json.loads(entry.manifest.read_bytes())
+        key, digest = manifest["key"], manifest["sha256"]
+        rows, dim = (int(side) for side in manifest["shape"])
+        bad = {str(name): str(reason) for name, reason in manifest["bad"].items()}
     except _MANIFEST_ERRORS as error:
         raise _DamagedEntryError(f"{entry.manifest.name} is not a manifest") from error
     if key != entry.key:
@@ -228,9 +224,9 @@ def _read_entry(entry: _CacheEntry, examples: tuple[Example, ...]) -> ExtractedF
     good = sum(example.id not in bad for example in examples)
     if dim < 1 or rows < 1 or rows != good:
         raise _DamagedEntryError(f"{entry.manifest.name} does not fit the images")
-    size, wanted = entry.features_file.stat().st_size, rows * dim * 4
-    if size != wanted:
-        raise _DamagedEntryError(f"it has {size} bytes where {wanted} were written")
+    size, expected = entry.features_file.stat().st_size, rows * dim * 4
+    if size != expected:
+        raise _DamagedEntryError(f"it has {size} bytes where {expected} were written")
     if sha256_file(entry.features_file) != digest:
         raise _DamagedEntryError("its bytes are not those that were written")
     return _attach_labels(_open_memmap(entry.features_file, rows, dim), examples, bad)
@@ -239,7 +235,7 @@ def _read_entry(entry: _CacheEntry, examples: tuple[Example, ...]) -> ExtractedF
 def _compute_entry(
     entry: _CacheEntry, model: VisionModel, loader: Loader
 ) -> ExtractedFeatures:
-    """Compute features batch by batch into a file, then the manifest, and map them."""
+    """Compute features into a file batch by batch, write the manifest, and map them."""
     folder = entry.features_file.parent
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
@@ -256,15 +252,15 @@ def _compute_entry(
 
     write_atomic(entry.features_file, fill)
     bad = dict(loader.failures)
-    about = {"key": entry.key, "shape": shape, "sha256": digest.hexdigest(), "bad": bad}
-    write_json(entry.manifest, about)
+    manifest = {"key": entry.key, "shape": shape, "sha256": digest.hexdigest()}
+    write_json(entry.manifest, {**manifest, "bad": bad})
     return _attach_labels(
         _open_memmap(entry.features_file, *shape), loader.examples, bad
     )
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Half-written files of a process that was killed; they may be large."""
+    """Remove half-written files of killed processes, which may be large."""
     for file in folder.iterdir():
         # The folder may be the user's, with hidden files of other programs.
         if not HALF_WRITTEN.fullmatch(file.name):
@@ -277,7 +273,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _open_memmap(file: Path, rows: int, dim: int) -> Float[Tensor, "examples dim"]:
-    # Copy on write: torch wants memory that may be written, the file must stay.
+    # Copy on write: torch needs writable memory, and the file must not change.
     return torch.from_numpy(np.memmap(file, dtype="<f4", mode="c", shape=(rows, dim)))
 
 
@@ -304,12 +300,12 @@ def _attach_labels(
 
 
 def _iter_features(model: VisionModel, loader: Loader) -> Iterator[Tensor]:
-    """float32 [batch, dim] on the CPU, batch by batch."""
+    """Yield the features of each batch: float32 [batch, dim] on the CPU."""
     model.eval()
-    like = next(model.parameters())
+    parameter = next(model.parameters())
     images = 0
     for batch in loader.epoch(0):
-        image = batch.image.to(like.device, like.dtype)
+        image = batch.image.to(parameter.device, parameter.dtype)
         with torch.no_grad():
             pooled = model.forward_pool(model.forward_features(image))
         yield pooled.float().cpu()

@@ -1,4 +1,4 @@
-"""What the features of a data set depend on, as a key under which they are kept."""
+"""Key of cached features: everything that they depend on."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ from vitral.version import __version__
 from vitral.weights.detect import FILES, resolve_path
 
 FORMAT_VERSION = 1
-"""Of the files that are kept; another number makes all of them anew."""
+"""Version of the cache files; a new number invalidates all entries."""
 CONFIG_FILES = ("config.json", "preprocessor_config.json")
-"""What says how the tensors of a folder are read."""
+"""Files that decide how the tensors of a weights folder are read."""
 
 
 def make_cache_key(
@@ -30,7 +30,7 @@ def make_cache_key(
     dataset: Dataset,
     examples: tuple[Example, ...],
 ) -> dict[str, Any] | None:
-    """What features depend on; None if the reader of the data cannot be pickled."""
+    """Return the key of features; None if the reader of the data cannot be pickled."""
     content = content_hash(dataset, examples)
     if content is None:
         return None
@@ -46,7 +46,7 @@ def make_cache_key(
 
 
 def weights_hash(model: torch.nn.Module) -> str:
-    """SHA-256 of the names, types, shapes and values of all tensors of a model."""
+    """Return the SHA-256 of names, dtypes, shapes and values of a model's tensors."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -57,15 +57,15 @@ def weights_hash(model: torch.nn.Module) -> str:
 
 
 def weights_file_hash(weights: str | Path) -> str:
-    """A hash of what weights hold: of their file, or of the files of their folder.
+    """Return a hash of a weights file, or of the files of a weights folder.
 
     Raises:
-        WeightsError: there is nothing.
+        WeightsError: the weights do not exist.
     """
-    place = resolve_path(weights)
-    files = [place]
-    if place.is_dir():
-        files = [place / name for name in (*FILES, *CONFIG_FILES)]
+    path = resolve_path(weights)
+    files = [path]
+    if path.is_dir():
+        files = [path / name for name in (*FILES, *CONFIG_FILES)]
     digest = hashlib.sha256()
     for file in files:
         if file.is_file():
@@ -74,34 +74,32 @@ def weights_file_hash(weights: str | Path) -> str:
 
 
 def content_hash(dataset: Dataset, examples: tuple[Example, ...]) -> str | None:
-    """Stands for the pixels: the reader, and a file's size and time in their order;
-    None if the reader cannot be pickled.
+    """Return a stand-in for a hash of the pixels; None for an unpicklable reader.
 
-    The fingerprint of a data set knows names and labels alone, and two versions of a
-    picture have the same name.
+    It covers the reader, and size and time of each file in order. The fingerprint of a
+    data set covers names and labels only, and two versions of an image share a name.
     """
     reader, root = dataset.reader, dataset.root
     if isinstance(reader, FileReader | ClipReader):
-        # Its root can be written in several ways that mean the same folder.
+        # Several spellings of its root mean the same folder.
         digest, root = hashlib.sha256(b"files"), reader.root
     else:
         try:
             digest = hashlib.sha256(pickle.dumps(reader, protocol=4))
         except (pickle.PicklingError, AttributeError, TypeError):
             return None
-    place = root.resolve() if root.exists() else root
-    digest.update(os.fsencode(place))
+    digest.update(os.fsencode(root.resolve() if root.exists() else root))
     for example in examples:
         digest.update(json.dumps([example.id, _stamp(root / example.file)]).encode())
     return digest.hexdigest()
 
 
 def _stamp(path: Path) -> list[Any]:
-    """Size and time of a file, or of each frame in a folder; empty if it is gone."""
+    """Return size and time of a file, or of each frame of a folder; [] if missing."""
     try:
         if path.is_dir():
             return [[file.name, *_stamp(file)] for file in frame_files(path)]
-        about = os.stat(path)
-        return [about.st_size, about.st_mtime_ns]
+        stat = os.stat(path)
+        return [stat.st_size, stat.st_mtime_ns]
     except (OSError, ValueError):
         return []

@@ -1,4 +1,4 @@
-"""Frozen features of a whole data set, for few-shot, linear and k-NN evaluation."""
+"""Extract frozen features of a data set, for few-shot, linear and k-NN evaluation."""
 
 import logging
 from pathlib import Path
@@ -44,35 +44,36 @@ def features(
     workers: int = 0,
     cache: str | Path | None = None,
 ) -> FeatureSet:
-    """What feeds the head of `model`, for every image that can be decoded; float32.
+    """Compute the input of the head of `model` for every readable image, in float32.
 
     Args:
-        data: a data set, or what `vitral.data.open` takes.
+        data: a data set, or an argument of `vitral.data.open`.
         split: one split of it; empty for all.
-        cache: a folder that keeps the features: the same weights, pre-processing and
-            files are not run again. None keeps nothing.
+        cache: folder of cached features, used again for the same weights, preprocessing
+            and files; None for no cache.
 
     Raises:
         ConfigError: there is no such split.
         DataError: none of the images can be decoded.
     """
     kind = input_kind(model.config)
-    dataset = data if isinstance(data, Dataset) else vitral.data.open(data, kind=kind)
-    require_images(dataset, kind)
+    dataset = _open_data(data, kind)
     if cache is None:
-        loader = make_loader(dataset, split, preprocess, batch_size, workers)
-        found = log_skipped(extract_features(model, loader), dataset, split)
+        loader = make_loader(
+            dataset, split, preprocess, batch_size=batch_size, workers=workers
+        )
+        extracted = log_skipped(extract_features(model, loader), dataset, split)
     else:
-        found = cached_features(
+        extracted = cached_features(
             model,
             preprocess,
             dataset,
             split,
-            cache,
+            folder=cache,
             batch_size=batch_size,
             workers=workers,
         )
-    return FeatureSet(found.x, found.y)
+    return FeatureSet(extracted.x, extracted.y)
 
 
 class SplitFeatures(NamedTuple):
@@ -81,9 +82,9 @@ class SplitFeatures(NamedTuple):
     train: ExtractedFeatures
     test: ExtractedFeatures
     classes: tuple[str, ...]
-    """Those of the data; a label is an index into them."""
+    """Classes of the data; a label is an index into them."""
     dev: ExtractedFeatures | None
-    """The features of val; None without one, or where val is the test."""
+    """Features of val; None without val, or if val is the test."""
 
 
 def extract_splits(
@@ -95,18 +96,18 @@ def extract_splits(
     batch_size: int = 32,
     workers: int = 0,
 ) -> SplitFeatures:
-    """Features of train, val and test, computed once and kept; see `cached_features`.
+    """Extract the features of train, val and test with the cache of `cached_features`.
 
     Args:
-        weights: a run, its folder, or what `vitral.weights.load` takes.
+        weights: a run, its folder, or an argument of `vitral.weights.load`.
         data: empty for the data of a run. A run's own data keeps the run's split,
             since the model has seen the images of its train; other data gets the
             split of `vitral.data.open`.
-        folder: where features are kept; None for the user's cache.
+        folder: folder of the cache; None for the user's.
 
     Raises:
         ConfigError: no data was given with weights that are not a run, or the data
-            has nothing to test on.
+            has no split to test on.
         DataError: the images have several labels each, or none can be decoded.
         WeightsError: the weights are missing, corrupt or refused.
     """
@@ -116,13 +117,13 @@ def extract_splits(
     model, preprocess = _resolve_model(weights, opened)
     model.to(pick_device(device))
 
-    def of(split: str) -> ExtractedFeatures:
+    def extract(split: str) -> ExtractedFeatures:
         return cached_features(
             model,
             preprocess,
             dataset,
             split,
-            folder,
+            folder=folder,
             batch_size=batch_size,
             workers=workers,
         )
@@ -130,25 +131,25 @@ def extract_splits(
     if held_out == "val":
         logger.info(f"{dataset.name} has no test split: val is the test.")
     return SplitFeatures(
-        train=of("train"),
-        test=of(held_out),
+        train=extract("train"),
+        test=extract(held_out),
         classes=dataset.classes,
-        dev=of("val") if held_out == "test" and dataset.select("val") else None,
+        dev=extract("val") if held_out == "test" and dataset.select("val") else None,
     )
 
 
 def as_run(weights: str | Path | Run) -> Run | None:
-    """The run, where `weights` is one with its settings; None for weights alone."""
+    """Open `weights` as a run with its settings; None for weights alone."""
     if isinstance(weights, Run):
         return weights if _is_run(weights.path) else None
     return open_run(weights) if _is_run(Path(weights)) else None
 
 
 def held_out_split(dataset: Dataset) -> str:
-    """The split to be measured: test, else val.
+    """Return the split to be measured: test, else val.
 
     Raises:
-        ConfigError: there is neither, or no train.
+        ConfigError: the data has neither, or no train.
         DataError: the images have several labels each.
     """
     if dataset.multi_label:
@@ -156,11 +157,11 @@ def held_out_split(dataset: Dataset) -> str:
             f"The images of {dataset.name} have several labels each, and weights are "
             "evaluated with one class an image. Give a data set with one label each."
         )
-    there = dataset.counts()
-    held_out = next((name for name in ("test", "val") if name in there), "")
-    if "train" not in there or not held_out:
+    counts = dataset.counts()
+    held_out = next((name for name in ("test", "val") if name in counts), "")
+    if "train" not in counts or not held_out:
         raise ConfigError(
-            f"{dataset.name} has the splits {', '.join(there)}: evaluating weights "
+            f"{dataset.name} has the splits {', '.join(counts)}: evaluating weights "
             "needs train, and test or val. Add one, or let the split be made by hash."
         )
     return held_out
@@ -171,7 +172,7 @@ def _is_run(path: Path) -> bool:
 
 
 def dataset_for(weights: str | Path | Run, data: str | Path | Dataset) -> Dataset:
-    """The data set with the split that `weights` are evaluated on; see `features_of`.
+    """Open the data set that `weights` are evaluated on; see `extract_splits`.
 
     Raises:
         ConfigError: no data was given with weights that are not a run.
@@ -181,23 +182,24 @@ def dataset_for(weights: str | Path | Run, data: str | Path | Dataset) -> Datase
         return data
     run = as_run(weights)
     if run is None:
+        path = weights.path if isinstance(weights, Run) else weights
         if not str(data):
-            where = weights.path if isinstance(weights, Run) else weights
             raise ConfigError(
-                f"{where} is not a run and has no data of its own: name the data set "
+                f"{path} is not a run and has no data of its own: name the data set "
                 "to evaluate on."
             )
-        where = weights.path if isinstance(weights, Run) else weights
-        kind = input_kind(vitral.weights.read(where).config)
-        return _check_kind(vitral.data.open(data, kind=kind), kind)
-    kind = input_kind(run.model.config)
-    own = run.config.data
-    if not str(data) or str(data) == own or Path(data).resolve() == Path(own).resolve():
-        return open_split_data(run.config, run.path / "split.csv", kind)
-    return _check_kind(vitral.data.open(data, kind=kind), kind)
+        kind = input_kind(vitral.weights.read(path).config)
+    else:
+        kind = input_kind(run.model.config)
+        run_data = run.config.data
+        is_same = Path(data).resolve() == Path(run_data).resolve()
+        if not str(data) or str(data) == run_data or is_same:
+            return open_split_data(run.config, run.path / "split.csv", kind)
+    return _open_data(data, kind)
 
 
-def _check_kind(dataset: Dataset, kind: InputKind) -> Dataset:
+def _open_data(data: str | Path | Dataset, kind: InputKind) -> Dataset:
+    dataset = data if isinstance(data, Dataset) else vitral.data.open(data, kind=kind)
     require_images(dataset, kind)
     return dataset
 

@@ -1,8 +1,9 @@
-"""Probes of frozen features, from weights and data to numbers with intervals."""
+"""Fit probes on the frozen features of weights, and report accuracies."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,21 +14,23 @@ from vitral.evaluation.probes import fewshot, knn, linear
 from vitral.workflows.features.extract import SplitFeatures, extract_splits
 
 SHOTS = (1, 5, 10, 25)
-"""Images per class that are tried, as far as every class has so many."""
+"""Images per class; values above the smallest class are skipped."""
 SEEDS = 3
+"""Draws of images per few-shot probe."""
 PROTOCOLS = ("fewshot", "linear", "knn")
 
 
-class ProbeResult(NamedTuple):
-    """One line of a protocol's table."""
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """One row of a protocol's table."""
 
     name: str
     probes: tuple[Probe, ...]
-    """One for each seed."""
+    """One probe per seed."""
 
     @property
     def accuracy(self) -> float:
-        """The mean over the seeds."""
+        """Mean over the seeds."""
         return float(np.mean([probe.accuracy for probe in self.probes]))
 
     def __str__(self) -> str:
@@ -61,22 +64,21 @@ def probe_weights(
     Args:
         data: empty for the data of a run.
         shots: images per class; empty for those of SHOTS that every class has.
-        seed: of the first draw of images; SEEDS draws are made.
-        folder: where features are kept; None for the user's cache.
+        k: neighbours of the protocol `knn`.
+        seed: seed of the first of SEEDS draws of images.
+        folder: folder of the feature cache; None for the user's.
 
     Raises:
-        ConfigError: an unknown protocol, or one that does not fit the data.
-        DataError: the features cannot be probed; the sentence says why.
+        ConfigError: the protocol is unknown or does not fit the data.
+        DataError: the features cannot be probed; the message says why.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(
             f"`protocol` must be one of {', '.join(PROTOCOLS)}: got {protocol}."
         )
-    material = extract_splits(weights, data, folder=folder, device=device)
-    return (
-        run_probe(material, protocol=protocol, shots=shots, k=k, seed=seed),
-        material,
-    )
+    features = extract_splits(weights, data, folder=folder, device=device)
+    rows = run_probe(features, protocol=protocol, shots=shots, k=k, seed=seed)
+    return rows, features
 
 
 def run_probe(
@@ -87,10 +89,10 @@ def run_probe(
     k: int = 20,
     seed: int = 0,
 ) -> list[ProbeResult]:
-    """One of PROTOCOLS on features that are there; arguments as of `probe`.
+    """Run one of PROTOCOLS on extracted features; see `probe_weights`.
 
     Raises:
-        ConfigError, DataError: as `probe`.
+        ConfigError, DataError: see `probe_weights`.
     """
     train, test = features.train, features.test
     sets = (train.x, train.y, test.x, test.y)
@@ -98,13 +100,11 @@ def run_probe(
         return [ProbeResult(f"{k} neighbours", (knn(*sets, k=k),))]
     if protocol == "linear":
         return [ProbeResult("linear", (linear(*sets, seed=seed),))]
-    least = int(np.bincount(np.asarray(train.y)).min())
+    smallest = int(np.bincount(np.asarray(train.y)).min())
     rows = []
-    for number in shots or tuple(shot for shot in SHOTS if shot <= least):
-        draws = [
-            fewshot(*sets, shots=number, seed=seed + draw) for draw in range(SEEDS)
-        ]
-        rows.append(ProbeResult(f"{number} shots", tuple(draws)))
+    for count in shots or tuple(shot for shot in SHOTS if shot <= smallest):
+        draws = (fewshot(*sets, shots=count, seed=seed + draw) for draw in range(SEEDS))
+        rows.append(ProbeResult(f"{count} shots", tuple(draws)))
     return rows
 
 
@@ -118,7 +118,7 @@ def write_probes(rows: list[ProbeResult], metadata: dict[str, Any], file: Path) 
 
 
 def to_json(rows: list[ProbeResult]) -> str:
-    """Accuracies and intervals, without the answers of single images."""
+    """Format accuracies and intervals as JSON, without predictions per image."""
     return json.dumps(
         [
             {

@@ -1,11 +1,11 @@
-"""Giving the report its pictures: the run's images, and training images as they enter.
+"""Build a run's report with its images: evaluated ones, and augmented training ones.
 
-The report itself knows no data; a run whose data has moved gets one without pictures.
+The report itself reads no data. A run whose data has moved gets one without images.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -22,9 +22,11 @@ from vitral.workflows.run import Run
 from vitral.workflows.runtime import pick_device
 
 NUM_SAMPLES = 12
+"""Training images in the report."""
 
 
-class _OpenRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _OpenRun:
     """A run with its data."""
 
     run: Run
@@ -35,47 +37,39 @@ class _OpenRun(NamedTuple):
 def write_report(
     out: Path, dataset: Dataset | None = None, others: Sequence[Path] = ()
 ) -> Path:
-    """report.html of a run folder, with `others` beside it.
+    """Write report.html of a run folder, compared with `others`.
 
-    What the models look at is computed first where a run has not kept it, or has
-    answered other images since.
+    The attention maps of a run are computed first if they are missing or belong to
+    images other than those of the report.
 
     Args:
-        dataset: the run's data where it is open already.
+        dataset: the run's data if it is open already.
     """
     runs = [out, *others]
-    opened = {
-        run: _open_with_data(run, dataset if run == out else None) for run in runs
-    }
+    opened = {r: _open_with_data(r, dataset if r == out else None) for r in runs}
     for run in opened.values():
         if run is not None:
             _update_maps(run)
 
-    def image(run: Path, name: str) -> Image.Image | None:
-        return _load_image(opened[run], name)
-
-    def view(run: Path, name: str) -> Image.Image | None:
-        return _load_view(opened[run], name)
-
     return vitral.report.write_html(
         runs,
         out / "report.html",
-        images=image,
+        images=lambda run, name: _load_image(opened[run], name),
         samples=lambda run: _load_samples(opened[run]),
-        views=view,
+        views=lambda run, name: _load_view(opened[run], name),
     )
 
 
 def _open_with_data(run: Path, dataset: Dataset | None) -> _OpenRun | None:
-    """None where the run has no model yet, or its data cannot be opened."""
+    """Open a run with its data; None if its model or its data cannot be opened."""
     try:
-        found = Run(run)
+        trained = Run(run)
         if dataset is None:
-            kind = input_kind(found.model.config)
-            dataset = open_split_data(found.config, run / "split.csv", kind)
+            kind = input_kind(trained.model.config)
+            dataset = open_split_data(trained.config, run / "split.csv", kind)
     except VitralError:
         return None
-    return _OpenRun(found, dataset, {e.id: e for e in dataset.examples})
+    return _OpenRun(trained, dataset, {e.id: e for e in dataset.examples})
 
 
 def _update_maps(opened: _OpenRun) -> None:
@@ -84,7 +78,7 @@ def _update_maps(opened: _OpenRun) -> None:
     try:
         compute_report_maps(opened.run, opened.dataset, pick_device("auto"))
     except OSError:
-        # A folder that cannot be written to: the report says what it lacks.
+        # The folder is not writable: the report names what is missing.
         return
 
 
@@ -96,15 +90,12 @@ def _load_image(opened: _OpenRun | None, name: str) -> Image.Image | None:
         decoded = opened.dataset.decode(example)
     except ImageError:
         return None
-    return (
-        decoded.image
-        if opened.dataset.kind == "images"
-        else _make_contact_sheet(decoded)
-    )
+    is_image = opened.dataset.kind == "images"
+    return decoded.image if is_image else _make_contact_sheet(decoded)
 
 
 def _load_view(opened: _OpenRun | None, name: str) -> Image.Image | None:
-    """What enters the model; of a clip its frames side by side."""
+    """Load an image as it enters the model; of a clip its frames side by side."""
     example = opened.by_id.get(name) if opened is not None else None
     if opened is None or example is None:
         return None
@@ -116,25 +107,24 @@ def _load_view(opened: _OpenRun | None, name: str) -> Image.Image | None:
 
 
 def _make_contact_sheet(strip: DecodedImage) -> Image.Image:
-    """Four frames of a strip in two rows, read like text; fewer as they are."""
+    """Arrange four frames of a strip in two rows, in reading order."""
     width, height = strip.image.width // strip.frames, strip.image.height
-    places = even_indices(strip.frames, 4)
     sheet = Image.new("RGB", (2 * width, 2 * height), (255, 255, 255))
-    for number, place in enumerate(places):
-        left = place * width
+    for cell, index in enumerate(even_indices(strip.frames, 4)):
+        left = index * width
         frame = strip.image.crop((left, 0, left + width, height))
-        sheet.paste(frame, (number % 2 * width, number // 2 * height))
+        sheet.paste(frame, (cell % 2 * width, cell // 2 * height))
     return sheet
 
 
 def _load_samples(opened: _OpenRun | None) -> Sequence[tuple[Image.Image, str]]:
-    """Training images, augmented as in the first epoch, evenly over the classes."""
+    """Load training images, augmented as in epoch 0, evenly over the classes."""
     if opened is None:
         return []
     run, dataset = opened.run, opened.dataset
     augment = training_transform(run.config.augment, run.preprocess, run.config.seed)
     examples = sorted(dataset.select("train"), key=lambda e: (e.label, e.id))
-    shown = []
+    samples = []
     for example in examples[:: max(1, len(examples) // NUM_SAMPLES)][:NUM_SAMPLES]:
         try:
             pixels = augment(dataset.open(example), example.id, 0)
@@ -143,14 +133,12 @@ def _load_samples(opened: _OpenRun | None) -> Sequence[tuple[Image.Image, str]]:
         caption = "; ".join(dataset.classes[label] for label in example.label)
         picture = _to_image(run, pixels)
         if pixels.ndim == 4:
-            picture = _make_contact_sheet(
-                DecodedImage(image=picture, frames=len(pixels))
-            )
-        shown.append((picture, caption))
-    return shown
+            strip = DecodedImage(image=picture, frames=len(pixels))
+            picture = _make_contact_sheet(strip)
+        samples.append((picture, caption))
+    return samples
 
 
 def _to_image(run: Run, pixels: Tensor) -> Image.Image:
-    """What enters the model, for people."""
-    shown = run.preprocess.denormalize(make_filmstrip(pixels))
-    return Image.fromarray(shown.permute(1, 2, 0).numpy())
+    displayed = run.preprocess.denormalize(make_filmstrip(pixels))
+    return Image.fromarray(displayed.permute(1, 2, 0).numpy())

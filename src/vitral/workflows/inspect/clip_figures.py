@@ -1,10 +1,9 @@
-"""What can be looked at in clips: strips of frames under a map, and GIFs of them.
+"""Figures of `vitral inspect` for clips: filmstrips under a map, and GIFs of them.
 
-The views have the words of views.py. Positions and filters are those of images.
+They have the names of `FIGURES`; positions and filters are those of images.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -25,41 +24,46 @@ from vitral.workflows.inspect.figures import (
 
 
 def _attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    """The class token's attention in one layer, the mean of its heads."""
+    """Draw the class token's attention in one layer, the mean of its heads."""
     maps = subject.map_batches(
-        lambda some: inspection.class_attention(subject.model, some, subject.layer)
+        lambda batch: inspection.class_attention(subject.model, batch, subject.layer)
     )
     where = "last layer" if subject.layer == -1 else f"layer {subject.layer}"
     title = f"Class token, {where}, mean of {maps.shape[1]} heads"
     arrays = {"class_attention": maps.numpy()}
-    yield from _make_strips(subject, "attention", title, maps.mean(dim=1), arrays)
+    yield from _make_strips(
+        subject, "attention", title, maps.mean(dim=1), arrays=arrays
+    )
 
 
 def _rollout(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    maps = subject.map_batches(lambda some: inspection.rollout(subject.model, some))
+    maps = subject.map_batches(lambda batch: inspection.rollout(subject.model, batch))
     arrays = {"rollout": maps.numpy()}
-    yield from _make_strips(subject, "rollout", "Attention rollout", maps, arrays)
+    yield from _make_strips(
+        subject, "rollout", "Attention rollout", maps, arrays=arrays
+    )
 
 
 def _grad_cam(subject: InspectionInput) -> Iterator[InspectionFigure]:
     maps = subject.map_batches(
-        lambda some: inspection.grad_cam(subject.model, some, subject.target)
+        lambda batch: inspection.grad_cam(subject.model, batch, subject.target)
     )
     yield from _make_strips(
-        subject, "gradcam", "Grad-CAM", maps, {"gradcam": maps.numpy()}
+        subject, "gradcam", "Grad-CAM", maps, arrays={"gradcam": maps.numpy()}
     )
 
 
 def _relevance(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    found = {name: maps.numpy() for name, maps in compute_explanations(subject).items()}
-    arrays = {array_key(name): maps for name, maps in found.items()}
+    explanations = {
+        name: maps.numpy() for name, maps in compute_explanations(subject).items()
+    }
+    arrays = {array_key(name): maps for name, maps in explanations.items()}
     for index in range(min(len(subject.names), MAX_SINGLE_FIGURES)):
-        several = {name: cap_heatmap(maps[index]) for name, maps in found.items()}
         plot = plots.filmstrip(
             get_frames(subject, index),
-            several,
+            {name: cap_heatmap(maps[index]) for name, maps in explanations.items()},
             subject.frame_times[index].labels,
-            title=f"Explanations of one clip: {_stem(subject, index)}",
+            title=f"Explanations of one clip: {subject.stem(index)}",
         )
         yield InspectionFigure(
             f"relevance-{index}", plot, _arrays_for_first(arrays, subject, index)
@@ -67,27 +71,27 @@ def _relevance(subject: InspectionInput) -> Iterator[InspectionFigure]:
 
 
 def _features(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    colours = subject.map_first_images(
-        lambda some: inspection.feature_colors(subject.model, some)
+    colors = subject.map_first_images(
+        lambda batch: inspection.feature_colors(subject.model, batch)
     ).numpy()
-    for index in range(len(colours)):
+    for index in range(len(colors)):
         plot = plots.color_strip(
             get_frames(subject, index),
-            colours[index],
+            colors[index],
             subject.frame_times[index].labels,
-            title=f"Patch features as colours: {_stem(subject, index)}",
+            title=f"Patch features as colours: {subject.stem(index)}",
         )
-        arrays = {"colours": colours}
+        arrays = {"colours": colors}
         yield InspectionFigure(
             f"features-{index}", plot, _arrays_for_first(arrays, subject, index)
         )
 
 
 def _make_refusal(reason: str) -> FigureBuilder:
-    def view(subject: InspectionInput) -> Iterator[InspectionFigure]:
+    def refuse(subject: InspectionInput) -> Iterator[InspectionFigure]:
         raise ConfigError(reason)
 
-    return view
+    return refuse
 
 
 CLIP_FIGURES: dict[str, FigureBuilder] = {
@@ -110,23 +114,23 @@ CLIP_FIGURES: dict[str, FigureBuilder] = {
         "the maps are not tested here: compare those of `relevance`."
     ),
 }
-"""The same words for a model that takes clips."""
+"""Figure builders by name, for a model that takes clips."""
 
 
 def get_frames(
     subject: InspectionInput, index: int
 ) -> UInt8[np.ndarray, "frames height width 3"]:
-    """The frames of one clip as the model sees them, for the eye."""
-    shown = subject.preprocess.denormalize(subject.pixels[index])
-    return shown.permute(0, 2, 3, 1).numpy()
+    """Return the frames of one clip as the model sees them, denormalized."""
+    frames = subject.preprocess.denormalize(subject.pixels[index])
+    return frames.permute(0, 2, 3, 1).numpy()
 
 
 def cap_heatmap(
     heats: Float[np.ndarray, "frames rows columns"],
 ) -> Float[np.ndarray, "frames rows columns"]:
-    """A map whose greatest values are cut, as in a gallery of images."""
-    most = float(np.quantile(heats, DISPLAY_QUANTILE))
-    return np.minimum(heats, most) if most > 0 else heats
+    """Cap a map at `DISPLAY_QUANTILE`, as a gallery of images does."""
+    cap = float(np.quantile(heats, DISPLAY_QUANTILE))
+    return np.minimum(heats, cap) if cap > 0 else heats
 
 
 def _make_strips(
@@ -134,31 +138,28 @@ def _make_strips(
     name: str,
     title: str,
     maps: Tensor,
+    *,
     arrays: dict[str, np.ndarray],
 ) -> Iterator[InspectionFigure]:
-    """A strip and a GIF for each clip."""
+    """Draw a filmstrip and a GIF for each clip."""
     for index in range(min(len(maps), MAX_SINGLE_FIGURES)):
-        moments, heats = subject.frame_times[index], cap_heatmap(maps[index].numpy())
-        pictures = get_frames(subject, index)
+        times, heats = subject.frame_times[index], cap_heatmap(maps[index].numpy())
+        frames = get_frames(subject, index)
         plot = plots.filmstrip(
-            pictures,
+            frames,
             {title: heats},
-            moments.labels,
-            title=f"{title}: {_stem(subject, index)}",
+            times.labels,
+            title=f"{title}: {subject.stem(index)}",
         )
-        moving = plots.animation(pictures, heats, moments.seconds)
+        gif = plots.animation(frames, heats, times.seconds)
         stored = _arrays_for_first(arrays, subject, index)
-        yield InspectionFigure(f"{name}-{index}", plot, stored, moving)
+        yield InspectionFigure(f"{name}-{index}", plot, stored, gif)
 
 
 def _arrays_for_first(
     arrays: dict[str, np.ndarray], subject: InspectionInput, index: int
 ) -> dict[str, np.ndarray]:
-    """The arrays of all clips, with when their frames begin, beside the first."""
+    """Return the arrays and frame times of all clips, for the first figure only."""
     if index:
         return {}
     return {**arrays, "seconds": np.array([m.seconds for m in subject.frame_times])}
-
-
-def _stem(subject: InspectionInput, index: int) -> str:
-    return Path(subject.names[index]).name

@@ -1,13 +1,11 @@
-"""What can be looked at: from a model and pictures to one figure after the other.
+"""Figures of `vitral inspect`: each builder of `FIGURES` yields plots and their arrays.
 
-A `Subject` is a model with the pictures as it sees them; a view of `VIEWS` turns it
-into figures and the arrays behind them. Nothing is written here.
+Nothing is written here.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,117 +21,122 @@ from vitral.models import VisionModel
 from vitral.workflows.inputs import FrameTimes
 
 BATCH = 8
+"""Images per forward pass."""
 MAX_IMAGES_PER_FIGURE = 24
-"""Pictures in one figure; the arrays have all of them."""
+"""Images in one figure; the arrays hold all of them."""
 MAX_SINGLE_FIGURES = 6
-"""Pictures that get a figure of their own."""
+"""Images with a figure of their own."""
 DISPLAY_QUANTILE = 0.98
-"""Quantile of a map that is drawn brightest; the arrays are whole."""
+"""Quantile of a map that is drawn brightest; the arrays are not capped."""
 MAX_PROFILED_IMAGES = 4
-"""Pictures for rank profiles, which run in float64."""
+"""Images for rank profiles, which are computed in float64."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectionInput:
-    """A model and pictures, ready to be looked at."""
+    """A model with preprocessed images or clips."""
 
     model: VisionModel
     preprocess: Preprocess
     classes: tuple[str, ...]
     names: tuple[str, ...]
-    """The pictures' file names."""
+    """File names of the images."""
     pixels: Float[Tensor, "images *frames 3 height width"]
-    """As the model takes them; clips for a model that takes clips."""
+    """Model input; clips for a model that takes clips."""
     layer: int = -1
-    """Which layer the attention of heads is taken from."""
+    """Index of the layer whose attention heads are drawn."""
     target: int | None = None
-    """The class that is explained; None for the one that is predicted."""
+    """Index of the class to explain; None for the predicted one."""
     frame_times: tuple[FrameTimes, ...] = ()
-    """When the frames begin, for each clip; empty for images."""
+    """Frame times of each clip; empty for images."""
 
     @property
     def display_images(self) -> list[UInt8[np.ndarray, "height width 3"]]:
-        """As the model sees them, for the eye."""
-        shown = self.preprocess.denormalize(self.pixels)
-        return [picture.permute(1, 2, 0).numpy() for picture in shown]
+        """Return the images as the model sees them, denormalized."""
+        images = self.preprocess.denormalize(self.pixels)
+        return [image.permute(1, 2, 0).numpy() for image in images]
+
+    def stem(self, index: int) -> str:
+        return Path(self.names[index]).name
 
     def map_first_images(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """`function` the first pictures at once, as many as are drawn alone."""
+        """Apply `function` to the first `MAX_SINGLE_FIGURES` images in one batch."""
         device = next(self.model.parameters()).device
         return function(self.pixels[:MAX_SINGLE_FIGURES].to(device)).cpu()
 
     def map_batches(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """`function` every batch of the pictures, in one tensor."""
+        """Apply `function` to all images by batches, and concatenate the results."""
         device = next(self.model.parameters()).device
         size = max(1, BATCH // self.pixels[0].shape[:-3].numel())
-        parts = [function(some.to(device)) for some in self.pixels.split(size)]
+        parts = [function(batch.to(device)) for batch in self.pixels.split(size)]
         return torch.cat([part.cpu() for part in parts])
 
 
-class InspectionFigure(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class InspectionFigure:
     """One figure, and the arrays that it shows."""
 
     name: str
     plot: plots.Plot
     arrays: dict[str, np.ndarray]
     gif: bytes | None = None
-    """The same of a clip as a GIF."""
+    """The figure of a clip as a GIF."""
 
 
 FigureBuilder = Callable[[InspectionInput], Iterator[InspectionFigure]]
 
 
 def _attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    """The class token's attention in one layer, head by head."""
+    """Draw the class token's attention in one layer, head by head."""
     maps = subject.map_batches(
-        lambda some: inspection.class_attention(subject.model, some, subject.layer)
+        lambda batch: inspection.class_attention(subject.model, batch, subject.layer)
     )
     arrays = {"class_attention": maps.numpy()}
     where = "last layer" if subject.layer == -1 else f"layer {subject.layer}"
     for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
-        title = f"Class token, {where}: {_stem(subject, index)}"
+        title = f"Class token, {where}: {subject.stem(index)}"
         plot = plots.heads(picture, maps[index].numpy(), title=title)
         yield InspectionFigure(f"attention-{index}", plot, arrays if index == 0 else {})
 
 
 def _inner_attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    """What the words of each patch look at, in the last inner layer, head by head."""
+    """Draw the attention of each patch's words in the last inner layer, by head."""
     maps = subject.map_batches(
-        lambda some: inspection.word_attention(subject.model, some)
+        lambda batch: inspection.word_attention(subject.model, batch)
     )
     arrays = {"word_attention": maps.numpy()}
     for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
-        title = f"Words of each patch, last layer: {_stem(subject, index)}"
-        # A word does not see beyond its patch, so nothing is blurred across borders.
+        title = f"Words of each patch, last layer: {subject.stem(index)}"
+        # A word attends within its patch only, so nothing is blurred across borders.
         plot = plots.heads(picture, maps[index].numpy(), title=title, blur=0.0)
         yield InspectionFigure(f"words-{index}", plot, arrays if index == 0 else {})
 
 
 def _rollout(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    maps = subject.map_batches(lambda some: inspection.rollout(subject.model, some))
+    maps = subject.map_batches(lambda batch: inspection.rollout(subject.model, batch))
     yield _make_gallery(subject, "rollout", "Attention rollout", maps)
 
 
 def _relevance(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    found = compute_explanations(subject)
+    explanations = compute_explanations(subject)
     for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
-        title = f"Explanations of one image: {_stem(subject, index)}"
-        several = {name: maps[index].numpy() for name, maps in found.items()}
-        plot = plots.comparison(picture, several, title=title)
-        arrays = {array_key(name): maps.numpy() for name, maps in found.items()}
+        title = f"Explanations of one image: {subject.stem(index)}"
+        heats = {name: maps[index].numpy() for name, maps in explanations.items()}
+        plot = plots.comparison(picture, heats, title=title)
+        arrays = {array_key(name): maps.numpy() for name, maps in explanations.items()}
         yield InspectionFigure(f"relevance-{index}", plot, arrays if index == 0 else {})
 
 
 def _grad_cam(subject: InspectionInput) -> Iterator[InspectionFigure]:
     maps = subject.map_batches(
-        lambda some: inspection.grad_cam(subject.model, some, subject.target)
+        lambda batch: inspection.grad_cam(subject.model, batch, subject.target)
     )
     yield _make_gallery(subject, "gradcam", "Grad-CAM", maps)
 
 
 def _distance(subject: InspectionInput) -> Iterator[InspectionFigure]:
     device = next(subject.model.parameters()).device
-    found = inspection.attention_distance(
+    distances = inspection.attention_distance(
         subject.model, subject.pixels.to(device), batch_size=BATCH
     )
     config = subject.model.config
@@ -142,8 +145,8 @@ def _distance(subject: InspectionInput) -> Iterator[InspectionFigure]:
     uniform = inspection.uniform_distance(
         config.grid, patch, num_prefix_tokens=config.num_prefix_tokens
     )
-    plot = plots.distance(found.numpy(), uniform, image_height=height)
-    arrays = {"attention_distance": found.numpy(), "uniform": np.array(uniform)}
+    plot = plots.distance(distances.numpy(), uniform, image_height=height)
+    arrays = {"attention_distance": distances.numpy(), "uniform": np.array(uniform)}
     yield InspectionFigure("distance", plot, arrays)
 
 
@@ -154,28 +157,27 @@ def _positions(subject: InspectionInput) -> Iterator[InspectionFigure]:
 
 
 def _filters(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    shape = vitral.models.tensor_shapes(subject.model.config)
-    first = next(size for size in shape.values() if len(size) == 4)
-    number = min(28, first[0] - 1, int(np.prod(first[1:])))
-    if first[1] != 3:
+    shapes = vitral.models.tensor_shapes(subject.model.config)
+    kernel = next(shape for shape in shapes.values() if len(shape) == 4)
+    count = min(28, kernel[0] - 1, int(np.prod(kernel[1:])))
+    if kernel[1] != 3:
         raise ConfigError(
-            f"The model takes images of {first[1]} channels, so its filters have no "
+            f"The model takes images of {kernel[1]} channels, so its filters have no "
             "colours to be shown in."
         )
-    tiles = inspection.embedding_filters(subject.model, number).numpy()
-    share = inspection.filter_components(
-        subject.model, number
-    ).explained_variance_ratio.numpy()
+    tiles = inspection.embedding_filters(subject.model, count).numpy()
+    components = inspection.filter_components(subject.model, count)
+    share = components.explained_variance_ratio.numpy()
     plot = plots.filters(tiles, share)
     yield InspectionFigure("filters", plot, {"filters": tiles, "share": share})
 
 
 def _features(subject: InspectionInput) -> Iterator[InspectionFigure]:
     device = next(subject.model.parameters()).device
-    some = subject.pixels[:MAX_IMAGES_PER_FIGURE].to(device)
-    colours = inspection.feature_colors(subject.model, some).numpy()
-    plot = plots.feature_colors(subject.display_images[:MAX_IMAGES_PER_FIGURE], colours)
-    yield InspectionFigure("features", plot, {"colours": colours})
+    pixels = subject.pixels[:MAX_IMAGES_PER_FIGURE].to(device)
+    colors = inspection.feature_colors(subject.model, pixels).numpy()
+    plot = plots.feature_colors(subject.display_images[:MAX_IMAGES_PER_FIGURE], colors)
+    yield InspectionFigure("features", plot, {"colours": colors})
 
 
 RANK_CURVES: dict[str, tuple[str, ...]] = {
@@ -189,7 +191,7 @@ RANK_CURVES: dict[str, tuple[str, ...]] = {
 
 
 def _rank(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    some = subject.pixels[:MAX_PROFILED_IMAGES]
+    pixels = subject.pixels[:MAX_PROFILED_IMAGES]
     for name, title, profile, draw in (
         (
             "rank",
@@ -205,7 +207,7 @@ def _rank(subject: InspectionInput) -> Iterator[InspectionFigure]:
         ),
     ):
         curves = {
-            label: profile(subject.model, some, ablate).numpy()
+            label: profile(subject.model, pixels, ablate).numpy()
             for label, ablate in RANK_CURVES.items()
         }
         arrays = {array_key(label): curve for label, curve in curves.items()}
@@ -213,25 +215,26 @@ def _rank(subject: InspectionInput) -> Iterator[InspectionFigure]:
 
 
 def _faithfulness(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    """Deletion and insertion of every map, and the maps of shuffled weights."""
-    found = compute_explanations(subject)
-    grid = next(iter(found.values())).shape
-    found["random order"] = inspection.random_order(torch.zeros(grid), seed=0)
+    """Draw deletion and insertion for every map, and the randomization check."""
+    explanations = compute_explanations(subject)
+    grid = next(iter(explanations.values())).shape
+    explanations["random order"] = inspection.random_order(torch.zeros(grid), seed=0)
     device = next(subject.model.parameters()).device
     pixels = subject.pixels.to(device)
     classes = _target_classes(subject, pixels)
-    going, coming, arrays = {}, {}, {}
+    deletion_scores, insertion_scores, arrays = {}, {}, {}
     shares = np.zeros(0)
-    for name, maps in found.items():
+    for name, maps in explanations.items():
         if maps.shape != grid:
             continue
-        out = inspection.deletion(subject.model, pixels, maps, classes)
-        back = inspection.insertion(subject.model, pixels, maps, classes)
-        shares = out.shares.numpy()
-        going[name], coming[name] = out.scores.numpy(), back.scores.numpy()
-        arrays[f"deletion_area_{array_key(name)}"] = out.area.numpy()
-        arrays[f"insertion_area_{array_key(name)}"] = back.area.numpy()
-    plot = plots.faithfulness_curves(shares, going, coming)
+        deletion = inspection.deletion(subject.model, pixels, maps, classes)
+        insertion = inspection.insertion(subject.model, pixels, maps, classes)
+        shares = deletion.shares.numpy()
+        deletion_scores[name] = deletion.scores.numpy()
+        insertion_scores[name] = insertion.scores.numpy()
+        arrays[f"deletion_area_{array_key(name)}"] = deletion.area.numpy()
+        arrays[f"insertion_area_{array_key(name)}"] = insertion.area.numpy()
+    plot = plots.faithfulness_curves(shares, deletion_scores, insertion_scores)
     yield InspectionFigure("faithfulness", plot, arrays)
     check = inspection.randomization_check(
         subject.model,
@@ -258,37 +261,37 @@ FIGURES: dict[str, FigureBuilder] = {
     "rank": _rank,
     "faithfulness": _faithfulness,
 }
-"""What can be looked at, by its word on the command line."""
+"""Figure builders by their name on the command line."""
 
 
 def compute_explanations(
     subject: InspectionInput,
 ) -> dict[str, Float[Tensor, "images *frames rows columns"]]:
-    """Every map that the model can give of its pictures, by name."""
+    """Compute every explanation that the model supports, by name."""
     model, target = subject.model, subject.target
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "rollout": lambda some: inspection.rollout(model, some),
-        "relevance": lambda some: inspection.relevance(model, some, target),
-        "gradient rollout": lambda some: inspection.gradient_rollout(
-            model, some, target
+    methods: dict[str, Callable[[Tensor], Tensor]] = {
+        "rollout": lambda batch: inspection.rollout(model, batch),
+        "relevance": lambda batch: inspection.relevance(model, batch, target),
+        "gradient rollout": lambda batch: inspection.gradient_rollout(
+            model, batch, target
         ),
-        "Grad-CAM": lambda some: inspection.grad_cam(model, some, target),
+        "Grad-CAM": lambda batch: inspection.grad_cam(model, batch, target),
     }
-    found, reasons = {}, []
-    for name, way in ways.items():
+    maps, reasons = {}, []
+    for name, method in methods.items():
         try:
-            found[name] = subject.map_batches(way)
+            maps[name] = subject.map_batches(method)
         except ConfigError as error:
             reasons.append(str(error))
-    if len(found) < 2 and reasons and "Grad-CAM" not in found:
+    if len(maps) < 2 and reasons and "Grad-CAM" not in maps:
         raise ConfigError(reasons[-1])
-    return found
+    return maps
 
 
 def _pick_explainer(
     subject: InspectionInput, classes: Tensor
 ) -> Callable[[VisionModel, Tensor], Tensor]:
-    """The map that is checked against shuffled weights: one of a class if there is."""
+    """Return the class map for the randomization check: relevance, else Grad-CAM."""
 
     def relevance(model: VisionModel, images: Tensor) -> Tensor:
         return inspection.relevance(model, images, classes)
@@ -304,10 +307,10 @@ def _pick_explainer(
 
 @torch.no_grad()
 def _target_classes(subject: InspectionInput, pixels: Tensor) -> Tensor:
-    """The class that is explained, for each picture."""
+    """Return the index of the class to explain for each image."""
     if subject.target is not None:
         return torch.full((len(pixels),), subject.target)
-    logits = torch.cat([subject.model(some) for some in pixels.split(BATCH)])
+    logits = torch.cat([subject.model(batch) for batch in pixels.split(BATCH)])
     return logits.argmax(dim=1).cpu()
 
 
@@ -315,19 +318,15 @@ def _make_gallery(
     subject: InspectionInput, name: str, title: str, maps: Tensor
 ) -> InspectionFigure:
     pictures = subject.display_images[:MAX_IMAGES_PER_FIGURE]
-    titles = [_stem(subject, index) for index in range(len(pictures))]
-    # One patch that gathers most of the weight would leave the others black.
+    titles = [subject.stem(index) for index in range(len(pictures))]
+    # Without the cap, one patch with most of the weight leaves the others black.
     heats = maps[:MAX_IMAGES_PER_FIGURE].numpy()
-    most = np.quantile(heats, DISPLAY_QUANTILE, axis=(1, 2), keepdims=True)
-    drawn = np.where(most > 0, np.minimum(heats, most), heats)
-    plot = plots.gallery(pictures, drawn, titles, title=title)
+    cap = np.quantile(heats, DISPLAY_QUANTILE, axis=(1, 2), keepdims=True)
+    capped = np.where(cap > 0, np.minimum(heats, cap), heats)
+    plot = plots.gallery(pictures, capped, titles, title=title)
     return InspectionFigure(name, plot, {name: maps.numpy()})
 
 
-def _stem(subject: InspectionInput, index: int) -> str:
-    return Path(subject.names[index]).name
-
-
 def array_key(name: str) -> str:
-    """A name of an array."""
+    """Return the name of an array in an .npz file: letters, digits and `_`."""
     return "".join(c if c.isalnum() else "_" for c in name.lower())

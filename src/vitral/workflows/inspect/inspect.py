@@ -1,8 +1,9 @@
-"""Every figure of inspection for one model and some pictures, written to a folder."""
+"""Write the figures of one model and some images or clips to a folder."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,9 @@ from vitral.workflows.inspect.figures import FIGURES, InspectionFigure, Inspecti
 from vitral.workflows.runtime import pick_device
 
 
-class InspectionResult(NamedTuple):
-    """What was written, and what could not be shown."""
+@dataclass(frozen=True, slots=True)
+class InspectionResult:
+    """Files written, figures skipped and files not readable, with reasons."""
 
     files: list[Path]
     skipped: dict[str, str]
@@ -50,19 +52,20 @@ def inspect(
     """Write the figures and arrays of `what` into `out`.
 
     Args:
-        weights: a run, a model folder, or weights of any layout; or what
-            `vitral.weights.read` made of them.
+        weights: a run, a model folder, weights of any layout, or the result of
+            `vitral.weights.read`.
         files: images, or clips for a model that takes clips.
-        what: one of VIEWS, or `all`, which passes over what the model cannot show.
+        what: one of FIGURES, or `all`, which skips those that the model cannot show.
         image_size: pixels, (height, width) or one number; None for the model's own.
-        target: name or number of the class to explain; empty for the predicted one.
+        layer: index of the layer whose attention heads are drawn.
+        target: name or index of the class to explain; empty for the predicted one.
         kind: `png` or `pdf`.
-        merge: tokens to merge in each block; None for as the model was trained.
-        merge_schedule: how they are spread over the blocks; None for `constant`.
+        merge: tokens to merge in each block; None leaves the model as trained.
+        merge_schedule: spread of the merged tokens over the blocks; None: `constant`.
 
     Raises:
-        ConfigError: the model cannot show it, or no such layer or class.
-        DataError: no file is a readable picture, or a readable clip.
+        ConfigError: the model cannot show the figure, or has no such layer or class.
+        DataError: no file is a readable image, or a readable clip.
         WeightsError: the model cannot be loaded.
     """
     if what != "all" and what not in FIGURES:
@@ -79,23 +82,23 @@ def inspect(
         merge=merge,
         merge_schedule=merge_schedule,
     )
-    views = CLIP_FIGURES if subject.frame_times else FIGURES
+    builders = CLIP_FIGURES if subject.frame_times else FIGURES
     written: list[Path] = []
     skipped: dict[str, str] = {}
-    alternatives: dict[str, str] = {}
+    alt_texts: dict[str, str] = {}
     out.mkdir(parents=True, exist_ok=True)
     for name in FIGURES if what == "all" else (what,):
         try:
-            for made in views[name](subject):
-                written += _write_figure(out, made, subject, kind)
-                alternatives[f"{made.name}.{kind}"] = made.plot.alt
-                if made.gif is not None:
-                    alternatives[f"{made.name}.gif"] = made.plot.alt
+            for figure in builders[name](subject):
+                written += _write_figure(out, figure, subject, kind)
+                alt_texts[f"{figure.name}.{kind}"] = figure.plot.alt
+                if figure.gif is not None:
+                    alt_texts[f"{figure.name}.gif"] = figure.plot.alt
         except ConfigError as error:
             if what != "all":
                 raise
             skipped[name] = str(error)
-    write_json(out / "figures.json", {"figures": alternatives, "skipped": skipped})
+    write_json(out / "figures.json", {"figures": alt_texts, "skipped": skipped})
     return InspectionResult([*written, out / "figures.json"], skipped, unreadable)
 
 
@@ -110,7 +113,7 @@ def load_inspection_input(
     merge: int | None = None,
     merge_schedule: MergeSchedule | None = None,
 ) -> tuple[InspectionInput, dict[str, str]]:
-    """A model with its pictures, and the files that are no pictures, with reasons."""
+    """Load a model and its images; return them, and unreadable files with reasons."""
     source = (
         weights if isinstance(weights, WeightsSource) else vitral.weights.read(weights)
     )
@@ -120,7 +123,7 @@ def load_inspection_input(
     vitral.models.set_merge_if_given(loaded.model, merge, merge_schedule)
     loaded.model.to(pick_device(device))
     preprocess = with_sampling(loaded.preprocess, config, {})
-    names, pixels, moments, unreadable = [], [], [], {}
+    names, pixels, frame_times, unreadable = [], [], [], {}
     for file in files:
         try:
             if preprocess.sampling is None:
@@ -128,15 +131,16 @@ def load_inspection_input(
             else:
                 clip, times = load_first_view(preprocess, read_clip(file))
                 pixels.append(clip)
-                moments.append(times)
+                frame_times.append(times)
             names.append(str(file))
         except ImageError as error:
             unreadable[str(file)] = str(error)
     if not pixels:
-        wanted = "picture" if preprocess.sampling is None else "clip"
+        expected = "picture" if preprocess.sampling is None else "clip"
         first = next(iter(unreadable.items()), ("", "no file was given"))
         raise DataError(
-            f"None of {len(files)} files is a readable {wanted}; {first[0]}: {first[1]}"
+            f"None of {len(files)} files is a readable {expected}; {first[0]}: "
+            f"{first[1]}"
         )
     return InspectionInput(
         model=loaded.model,
@@ -144,7 +148,7 @@ def load_inspection_input(
         classes=source.classes,
         names=tuple(names),
         pixels=torch.stack(pixels),
-        frame_times=tuple(moments),
+        frame_times=tuple(frame_times),
         layer=layer,
         target=_resolve_class(target, source.classes, config.num_classes),
     ), unreadable
@@ -159,31 +163,26 @@ def _resolve_class(
         return classes.index(target)
     if target.isdecimal() and int(target) < num_classes:
         return int(target)
-    known = (
+    available = (
         ", ".join(classes[:8]) if classes else f"numbers from 0 to {num_classes - 1}"
     )
-    raise ConfigError(f"The model has no class `{target}`; it has {known}.")
+    raise ConfigError(f"The model has no class `{target}`; it has {available}.")
 
 
 def _write_figure(
-    out: Path, inspection_figure: InspectionFigure, subject: InspectionInput, kind: str
+    out: Path, figure: InspectionFigure, subject: InspectionInput, kind: str
 ) -> list[Path]:
-    draw = plots.to_pdf if kind == "pdf" else plots.to_png
-    figure = out / f"{inspection_figure.name}.{kind}"
-    write_atomic(figure, draw(inspection_figure.plot.figure))
-    written = [figure]
-    if inspection_figure.gif is not None:
-        written.append(out / f"{inspection_figure.name}.gif")
-        write_atomic(written[-1], inspection_figure.gif)
-    if not inspection_figure.arrays:
-        return written
-    stored: dict[str, Any] = {
-        **inspection_figure.arrays,
-        "files": np.array(subject.names),
-    }
-    arrays = out / f"{inspection_figure.name.removesuffix('-0')}.npz"
-    write_atomic(arrays, lambda path: _save_arrays(path, stored))
-    return [*written, arrays]
+    render = plots.to_pdf if kind == "pdf" else plots.to_png
+    written = [out / f"{figure.name}.{kind}"]
+    write_atomic(written[0], render(figure.plot.figure))
+    if figure.gif is not None:
+        written.append(out / f"{figure.name}.gif")
+        write_atomic(written[-1], figure.gif)
+    if figure.arrays:
+        arrays: dict[str, Any] = {**figure.arrays, "files": np.array(subject.names)}
+        written.append(out / f"{figure.name.removesuffix('-0')}.npz")
+        write_atomic(written[-1], lambda path: _save_arrays(path, arrays))
+    return written
 
 
 def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:

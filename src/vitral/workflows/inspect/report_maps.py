@@ -1,13 +1,13 @@
-"""What the best model looks at, computed for the report and kept in inspection/.
+"""Attention maps and attention distances of a run's report, stored in inspection/.
 
-A map of each answer that the report shows, and how far the heads of each layer look.
-It comes after the results and may not spoil them: what cannot be computed leaves its
-reason in the folder.
+They are computed after the results and must not fail the run: an error is stored as the
+reason why they are missing.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,28 +27,27 @@ from vitral.workflows.inputs import load_example
 from vitral.workflows.run import Run
 
 MAX_DISTANCE_IMAGES = 128
-"""Of the distance, as in the paper (arXiv 2010.11929, figure 7)."""
+"""Images for the attention distance, as in arXiv 2010.11929, figure 7."""
 MAX_ATTENTION_ELEMENTS = 2**22
-"""Of one head and a batch: 16 MB; a layer has some tens of heads at most."""
+"""Attention elements of one head and a batch: 16 MB; a layer has some tens of heads."""
 
 
 def is_current(run: Path) -> bool:
-    """Whether inspection/ speaks of the answers that the run's report shows now.
+    """Return whether inspection/ covers the predictions that the report shows now.
 
     Raises:
         ConfigError: the folder is not a run, or a file in it is damaged.
     """
-    found = load_run_folder(run)
-    if found.headline_split is None:
+    folder = load_run_folder(run)
+    if folder.headline_split is None:
         return True
-    ids = {row.path for row in select_examples(found)}
-    return found.inspection is not None and found.inspection.covers(
-        found.headline_split, ids
-    )
+    ids = {row.path for row in select_examples(folder)}
+    stored = folder.inspection
+    return stored is not None and stored.covers(folder.headline_split, ids)
 
 
 def compute_report_maps(run: Run, dataset: Dataset, device: torch.device) -> None:
-    """Write inspection/ of a run that was measured; nothing where none was.
+    """Write inspection/ of a run that was measured; do nothing for any other.
 
     Args:
         dataset: the run's data with the run's split.
@@ -56,44 +55,44 @@ def compute_report_maps(run: Run, dataset: Dataset, device: torch.device) -> Non
     Raises:
         ConfigError: the folder is not a run, or a file in it is damaged.
     """
-    found = load_run_folder(run.path)
-    if found.headline_split is None:
+    folder = load_run_folder(run.path)
+    split = folder.headline_split
+    if split is None:
         return
     try:
-        seen = _compute_maps(run, found, found.headline_split, dataset, device)
+        document, maps = _compute_maps(run, folder, dataset, device, split=split)
     except (VitralError, torch.OutOfMemoryError) as error:
         reason = " ".join(str(error).split())
-        seen = _MapSet(
-            {"split": found.headline_split, "missing": reason}, np.zeros((0, 0, 0))
-        )
-    store(run.path, seen.document, seen.maps)
+        document, maps = {"split": split, "missing": reason}, np.zeros((0, 0, 0))
+    store(run.path, document, maps)
 
 
-class _MapSet(NamedTuple):
-    document: dict[str, Any]
-    maps: np.ndarray
-
-
-class _ImageBatch(NamedTuple):
-    """A batch of images, and which they are."""
+@dataclass(frozen=True, slots=True)
+class _ImageBatch:
+    """A batch of images with their ids."""
 
     ids: list[str]
     pixels: Tensor
 
 
 def _compute_maps(
-    run: Run, run_folder: RunFolder, split: str, dataset: Dataset, device: torch.device
-) -> _MapSet:
+    run: Run,
+    run_folder: RunFolder,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    split: str,
+) -> tuple[dict[str, Any], np.ndarray]:
     model = run.model.to(device).eval()
     method = "rollout" if _has_attention(model) else "grad_cam"
     by_id = {example.id: example for example in dataset.examples}
     rows = {row.path: row for row in select_examples(run_folder)}
-    wanted = [by_id[name] for name in rows if name in by_id]
+    examples = [by_id[name] for name in rows if name in by_id]
     ids: list[str] = []
     maps: list[Tensor] = []
-    for some in _iter_batches(run, dataset, wanted):
-        maps.append(_compute_batch_maps(run, some, rows, method))
-        ids += some.ids
+    for batch in _iter_batches(run, dataset, examples):
+        maps.append(_compute_batch_maps(run, batch, rows, method))
+        ids += batch.ids
     document: dict[str, Any] = {
         "split": split,
         "method": method,
@@ -119,8 +118,7 @@ def _compute_maps(
         document["notes"].append(
             f"No image of {split} could be read, so there is no attention distance."
         )
-    stacked = torch.cat(maps).numpy() if maps else np.zeros((0, 0, 0))
-    return _MapSet(document, stacked)
+    return document, torch.cat(maps).numpy() if maps else np.zeros((0, 0, 0))
 
 
 def _has_attention(model: VisionModel) -> bool:
@@ -130,8 +128,7 @@ def _has_attention(model: VisionModel) -> bool:
 def _iter_batches(
     run: Run, dataset: Dataset, examples: Sequence[Example]
 ) -> Iterator[_ImageBatch]:
-    """Images as they are evaluated, clips in one view; those that cannot be read are
-    left out."""
+    """Yield readable images as they are evaluated; clips in one view."""
     rows, columns = run.model.config.grid
     patches = rows * columns * max(1, run.model.config.num_frames)
     size = min(16, max(1, MAX_ATTENTION_ELEMENTS // patches**2))
@@ -153,32 +150,33 @@ def _compute_batch_maps(
 ) -> Tensor:
     if method == "rollout":
         return rollout(run.model, batch.pixels)
-    answered = [run.classes.index(rows[name].predicted) for name in batch.ids]
-    classes = torch.tensor(answered, device=batch.pixels.device)
+    predicted = [run.classes.index(rows[name].predicted) for name in batch.ids]
+    classes = torch.tensor(predicted, device=batch.pixels.device)
     return grad_cam(run.model, batch.pixels, classes)
 
 
 def _compute_distance(
     run: Run, run_folder: RunFolder, dataset: Dataset, split: str
 ) -> dict[str, Any] | None:
-    """Every head's mean distance in pixels over images of all classes alike."""
+    """Return each head's mean distance in pixels, over images of all classes."""
     bad = {row.get("path") for row in (run_folder.data or {}).get("bad") or []}
     examples = [e for e in dataset.select(split) if e.id not in bad]
-    number = min(MAX_DISTANCE_IMAGES, len(examples))
-    evenly = [examples[i * len(examples) // number] for i in range(number)]
-    total, seen, even = torch.zeros(1, 1, dtype=torch.float64), 0, 0.0
-    for some in _iter_batches(run, dataset, evenly):
-        even = even or _uniform_distance(run.model, some.pixels)
-        mean = attention_distance(run.model, some.pixels, batch_size=len(some.ids))
-        total, seen = total + mean.double() * len(some.ids), seen + len(some.ids)
-    if not seen:
+    count = min(MAX_DISTANCE_IMAGES, len(examples))
+    sample = [examples[i * len(examples) // count] for i in range(count)]
+    total, images, uniform = torch.zeros(1, 1, dtype=torch.float64), 0, 0.0
+    for batch in _iter_batches(run, dataset, sample):
+        uniform = uniform or _uniform_distance(run.model, batch.pixels)
+        size = len(batch.ids)
+        mean = attention_distance(run.model, batch.pixels, batch_size=size)
+        total, images = total + mean.double() * size, images + size
+    if not images:
         return None
-    layers = [[round(head, 4) for head in layer] for layer in (total / seen).tolist()]
+    layers = [[round(head, 4) for head in layer] for layer in (total / images).tolist()]
     heads = [head for layer in layers for head in layer]
-    near = sum(head < even / 2 for head in heads)
+    near = sum(head < uniform / 2 for head in heads)
     return {
-        "images": seen,
-        "uniform": round(even, 4),
+        "images": images,
+        "uniform": round(uniform, 4),
         "layers": layers,
         "layer_means": [round(sum(layer) / len(layer), 4) for layer in layers],
         "heads": len(heads),
@@ -189,7 +187,7 @@ def _compute_distance(
 
 @torch.no_grad()
 def _uniform_distance(model: VisionModel, pixels: Tensor) -> float:
-    """The distance of attention that is the same for all tokens of such an image."""
+    """Return the distance of an attention that is equal for all tokens of an image."""
     tokens = model.embed(pixels[:1])
     grid = Grid(tokens.rows, tokens.columns)
     patch = (pixels.shape[-2] / grid.rows, pixels.shape[-1] / grid.columns)

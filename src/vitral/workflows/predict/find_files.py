@@ -1,4 +1,4 @@
-"""Which images or clips were named: files, folders at any depth, patterns."""
+"""Find images or clips by file, by folder at any depth, or by glob pattern."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -16,41 +16,43 @@ FileKind = Literal["images", "clips"]
 def find_files(
     patterns: Iterable[str | Path], kind: FileKind = "images"
 ) -> Iterator[Path]:
-    """The images or clips that were named, those of a folder in the order of names.
+    """Yield the images or clips of `patterns`, those of a folder sorted by name.
 
-    No more than the names of one folder, and of those above it, are held at once.
+    Memory holds the names of one folder and of the folders above it, not all names.
 
     Raises:
-        ConfigError: nothing is there, or a folder holds none.
+        ConfigError: a pattern matches nothing, or a folder holds none.
     """
-    is_one = _is_clip if kind == "clips" else _is_image
+    is_wanted = _is_clip if kind == "clips" else _is_image
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_file() or (path.is_dir() and is_one(path)):
+        if path.is_file() or (path.is_dir() and is_wanted(path)):
             yield path
             continue
-        number = 0
+        count = 0
         for file in _walk(path) if path.is_dir() else _glob(path):
-            if is_one(file):
-                number += 1
+            if is_wanted(file):
+                count += 1
                 yield file
-        if not number:
+        if not count:
             raise ConfigError(
                 f"No {kind[:-1]} at {pattern}: give files, folders or patterns."
             )
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Everything in a folder, as sorting all paths part by part would order it."""
+    """Yield everything in a folder in the order of paths sorted part by part."""
     try:
         with os.scandir(folder) as entries:
-            inside = sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+            children = sorted(
+                (e.name, e.is_dir(follow_symlinks=False)) for e in entries
+            )
     except PermissionError as error:
         raise ConfigError(
             f"{folder} cannot be listed: {error.strerror}. Change its permissions, or "
             "name the files that you may read."
         ) from error
-    for name, is_folder in inside:
+    for name, is_folder in children:
         yield folder / name
         if is_folder:
             yield from _walk(folder / name)
@@ -66,7 +68,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_clip(path: Path) -> bool:
-    """Whether it is a video file, an .npz, or a folder of frames and nothing else."""
+    """Return whether it is a video, an .npz, or a folder that holds only frames."""
     if path.is_file():
         return path.suffix.lower() in CLIP_EXTENSIONS
     return path.is_dir() and bool(frame_files(path)) and not has_clips(path)

@@ -1,7 +1,7 @@
-"""What a folder of answers will hold, and how far it is: for going on after a kill.
+"""Plan of a resumable prediction job: its settings, its parts, which parts are done.
 
-The files to answer for are listed once, with size and time, before the first answer;
-who goes on compares the model, the flags and every file with that.
+The input files are listed once, with size and time, before the first prediction. A
+restart is refused if the model, the flags or a file changed.
 """
 
 import glob
@@ -30,49 +30,49 @@ from vitral.workflows.run import Run
 from vitral.workflows.run_lock import LOCK_FILE
 
 BATCHES_PER_PART = 16
-"""Of a part: what a kill costs at most, and how often the disk is flushed."""
+"""Batches per part: the most work that a kill costs, and between two disk flushes."""
 MODEL_SUFFIXES = (".json", ".safetensors", ".onnx", ".data", ".xml", ".bin")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionPlan:
-    """The settings that the answers depend on, and the files in parts."""
+    """The settings that decide the predictions, and the input files in parts."""
 
     settings: dict[str, Any]
     listing: FileListing
     unreadable: int | None = None
-    """None until all is answered."""
+    """Files that could not be read; None until the job is complete."""
 
     @property
     def is_complete(self) -> bool:
         return self.unreadable is not None
 
     def missing_parts(self, job_paths: JobPaths) -> list[int]:
-        """The parts that are still to be answered."""
+        """Return the indices of the parts that are not written yet."""
         form = self.settings["format"]
-        numbers = range(len(self.listing.part_offsets))
-        return [n for n in numbers if not job_paths.part(n, form).is_file()]
+        indices = range(len(self.listing.part_offsets))
+        return [i for i in indices if not job_paths.part(i, form).is_file()]
 
     def part_size(self, part: int) -> int:
-        """How many files a part has."""
-        each = int(self.settings["batch"]) * BATCHES_PER_PART
-        return min(each, self.listing.files - part * each)
+        """Return the number of files in a part."""
+        full = int(self.settings["batch"]) * BATCHES_PER_PART
+        return min(full, self.listing.files - part * full)
 
     def iter_batches(
         self, job_paths: JobPaths, part: int
     ) -> Iterator[tuple[Path, ...]]:
-        """The files of a part in the batches that the model gets."""
+        """Yield the files of a part, batch by batch."""
         size = self.settings["batch"]
         with job_paths.listing.open("rb") as lines:
             lines.seek(self.listing.part_offsets[part])
-            chosen = itertools.islice(lines, size * BATCHES_PER_PART)
-            paths = (Path(json.loads(line)[0]) for line in chosen)
+            part_lines = itertools.islice(lines, size * BATCHES_PER_PART)
+            paths = (Path(json.loads(line)[0]) for line in part_lines)
             while batch := tuple(itertools.islice(paths, size)):
                 yield batch
 
 
 def collect_settings(run: Run, *, top: int, form: str, batch: int, device: str) -> Any:
-    """All that a row depends on besides the file, by the word that a person knows."""
+    """Return all that a row depends on but its file, named like the flags."""
     return {
         "model": _hash_model(run.path),
         "temperature": run.temperature,
@@ -92,18 +92,18 @@ def collect_settings(run: Run, *, top: int, form: str, batch: int, device: str) 
 def prepare_plan(
     job_paths: JobPaths, settings: dict[str, Any], files: Iterable[Path]
 ) -> PredictionPlan:
-    """Begin, or go on with what an earlier start left; for the owner of the lock.
+    """Start a job, or resume the one in its folder; the caller holds the lock.
 
     Raises:
-        ConfigError: the place holds something else, or the model, a flag or a file is
-            not what it was.
+        ConfigError: the output holds something else, or the model, a flag or a file
+            changed.
     """
-    each = settings["batch"] * BATCHES_PER_PART
+    part_size = settings["batch"] * BATCHES_PER_PART
     if not job_paths.plan.is_file():
         _require_unused_output(job_paths)
         _remove_leftovers(job_paths)
         plan = PredictionPlan(
-            settings=settings, listing=write_listing(job_paths, files, each)
+            settings=settings, listing=write_listing(job_paths, files, part_size)
         )
         _write_plan(plan, job_paths)
         return plan
@@ -114,25 +114,27 @@ def prepare_plan(
         _require_same_digest(job_paths, stored, hash_lines(iter_listing_lines(files)))
         remove_parts(job_paths)
         listing = FileListing(stored["files"], stored["listing"], ())
-        bad = stored["unreadable"]
-        return PredictionPlan(settings=settings, listing=listing, unreadable=bad)
+        unreadable = stored["unreadable"]
+        return PredictionPlan(settings=settings, listing=listing, unreadable=unreadable)
     if job_paths.listing.is_file():
         require_same_files(job_paths, files)
-        return PredictionPlan(settings=settings, listing=read_listing(job_paths, each))
-    # All was answered once, and some of it was removed.
-    listing = write_listing(job_paths, files, each)
+        return PredictionPlan(
+            settings=settings, listing=read_listing(job_paths, part_size)
+        )
+    # The job was complete, and some of its output was removed.
+    listing = write_listing(job_paths, files, part_size)
     _require_same_digest(job_paths, stored, listing.digest)
     return PredictionPlan(settings=settings, listing=listing)
 
 
 def complete_plan(plan: PredictionPlan, job_paths: JobPaths, unreadable: int) -> None:
-    """Note that all is answered, and remove what only going on needs."""
+    """Mark the job complete, and remove the files that only a resume needs."""
     _write_plan(plan, job_paths, unreadable)
     remove_parts(job_paths)
 
 
 def remove_parts(job_paths: JobPaths) -> None:
-    """Remove the listing, and the parts that one file replaces."""
+    """Remove the listing, and the parts that were merged into one file."""
     job_paths.listing.unlink(missing_ok=True)
     if job_paths.is_single_file:
         for file in job_paths.work.glob("part-*"):
@@ -143,16 +145,18 @@ def _require_unused_output(job_paths: JobPaths) -> None:
     if job_paths.is_single_file and job_paths.out.exists():
         raise ConfigError(
             f"{job_paths.out} is already there, without the {job_paths.plan.name} of a "
-            "run "
-            "that could go on: give another `--out`, or remove it."
+            "run that could go on: give another `--out`, or remove it."
         )
-    own = {job_paths.work / LOCK_FILE, job_paths.listing, *_find_leftovers(job_paths)}
-    others = sorted(file.name for file in job_paths.work.iterdir() if file not in own)
+    expected = {
+        job_paths.work / LOCK_FILE,
+        job_paths.listing,
+        *_find_leftovers(job_paths),
+    }
+    others = sorted(f.name for f in job_paths.work.iterdir() if f not in expected)
     if others:
         raise ConfigError(
             f"The folder {job_paths.work} holds something else, such as {others[0]}: "
-            "give "
-            "another `--out`."
+            "give another `--out`."
         )
 
 
@@ -176,26 +180,24 @@ def _require_same_digest(
 ) -> None:
     if digest != stored["listing"]:
         raise ConfigError(
-            f"{job_paths.out} is complete, but not for these files: some are new, gone "
-            "or "
-            f"changed since. Give another `--out`, or remove it and {job_paths.plan}."
+            f"{job_paths.out} is complete, but not for these files: some are new, "
+            "gone or changed since. Give another `--out`, or remove it and "
+            f"{job_paths.plan}."
         )
 
 
 def _outputs_exist(job_paths: JobPaths, stored: dict[str, Any]) -> bool:
-    """Whether nothing was removed from what was complete."""
+    """Return whether all output of a complete job is still on the disk."""
     if job_paths.is_single_file:
         return job_paths.out.is_file()
-    form, each = (
-        stored["settings"]["format"],
-        stored["settings"]["batch"] * BATCHES_PER_PART,
-    )
-    numbers = range(math.ceil(stored["files"] / each))
-    return all(job_paths.part(number, form).is_file() for number in numbers)
+    settings = stored["settings"]
+    form, part_size = settings["format"], settings["batch"] * BATCHES_PER_PART
+    indices = range(math.ceil(stored["files"] / part_size))
+    return all(job_paths.part(i, form).is_file() for i in indices)
 
 
 def _find_leftovers(job_paths: JobPaths) -> list[Path]:
-    """What killed processes left half-written."""
+    """Return the temporary files that killed processes left half-written."""
     names = ("part-*", job_paths.listing.name, glob.escape(job_paths.plan.name))
     folders = {job_paths.work, job_paths.plan.parent}
     return [
@@ -213,18 +215,17 @@ def _remove_leftovers(job_paths: JobPaths) -> None:
 
 def _read_plan(job_paths: JobPaths) -> dict[str, Any]:
     try:
-        found = json.loads(job_paths.plan.read_bytes())
+        plan = json.loads(job_paths.plan.read_bytes())
         return {
-            "settings": dict(found["settings"]),
-            "files": int(found["files"]),
-            "listing": str(found["listing"]),
-            "unreadable": found["unreadable"],
+            "settings": dict(plan["settings"]),
+            "files": int(plan["files"]),
+            "listing": str(plan["listing"]),
+            "unreadable": plan["unreadable"],
         }
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{job_paths.plan} is no plan of answers ({error}): give another `--out`, "
-            "or "
-            "remove it and what belongs to it."
+            "or remove it and what belongs to it."
         ) from error
 
 
@@ -238,14 +239,14 @@ def _write_plan(
 
 
 def _hash_model(path: Path) -> str:
-    """The SHA-256 of a model: a file, a model folder, or a run with one."""
+    """Return the SHA-256 of a model file, a model folder, or the model of a run."""
     if path.is_file():
-        inside = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+        files = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
     else:
         folder = path / "model" if (path / "model").is_dir() else path
-        inside = sorted(folder.iterdir())
-    whole = hashlib.sha256()
-    for file in inside:
+        files = sorted(folder.iterdir())
+    digest = hashlib.sha256()
+    for file in files:
         if file.is_file() and file.suffix in MODEL_SUFFIXES:
-            whole.update(f"{file.name} {sha256_file(file)}\n".encode())
-    return whole.hexdigest()
+            digest.update(f"{file.name} {sha256_file(file)}\n".encode())
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""The files that are to be answered for, as they were when the answers began.
+"""Paths of a prediction job, and the frozen list of its input files.
 
-One line of JSON a file, so that no list of all has to be in memory.
+The list is one line of JSON per file, so that it is never in memory as a whole.
 """
 
 import errno
@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,12 @@ from vitral.workflows.predict.writers import WRITERS, is_file_name
 from vitral.workflows.run_lock import LOCK_FILE
 
 FOLDER_TAKEN_ERRNOS = (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
-"""Answers of rmdir when another process was first."""
+"""Errors of rmdir when another process came first."""
 
 
-class JobPaths(NamedTuple):
-    """Where answers and what is known of them lie."""
+@dataclass(frozen=True, slots=True)
+class JobPaths:
+    """Paths of the output, the work folder and the plan of a job."""
 
     out: Path
     """One file, or a folder of parts."""
@@ -42,7 +44,7 @@ class JobPaths(NamedTuple):
 
     @property
     def is_single_file(self) -> bool:
-        """Whether the parts become one file."""
+        """Return whether the parts are merged into one file."""
         return self.out != self.work
 
     @property
@@ -57,19 +59,39 @@ class JobPaths(NamedTuple):
         return self.work / f"part-{index:05d}{WRITERS[form].suffix}"
 
 
+class ListedFile(NamedTuple):
+    """A file as it was when the job started; stored as a JSON array."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    """Time of its last change in nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileListing:
+    """Summary of a written list of files."""
+
+    files: int
+    digest: str
+    """SHA-256 of its lines."""
+    part_offsets: tuple[int, ...]
+    """Byte offset of the first line of each part."""
+
+
 def create_work_folder(job_paths: JobPaths) -> None:
-    """Make the folder that holds the parts.
+    """Create the folder that holds the parts.
 
     Raises:
-        ConfigError: a file is in its way, or it cannot be made.
+        ConfigError: a file is in its way, or it cannot be created.
     """
     if job_paths.work.is_file() or (
         job_paths.is_single_file and job_paths.out.is_dir()
     ):
-        kind = "file" if job_paths.work.is_file() else "folder"
-        name = job_paths.work if job_paths.work.is_file() else job_paths.out
+        type_ = "file" if job_paths.work.is_file() else "folder"
+        path = job_paths.work if job_paths.work.is_file() else job_paths.out
         raise ConfigError(
-            f"{name} is a {kind}: `--out` names a file that ends in .jsonl, .csv or "
+            f"{path} is a {type_}: `--out` names a file that ends in .jsonl, .csv or "
             ".parquet, or a folder for the parts."
         )
     make_folder(job_paths.work)
@@ -78,8 +100,8 @@ def create_work_folder(job_paths: JobPaths) -> None:
 def remove_empty_work_folder(job_paths: JobPaths) -> None:
     """Remove the folder of parts unless another start uses it.
 
-    The lock is free by now: another start may put its own there, or remove the folder,
-    after any check, so only the removal itself can tell.
+    The lock is free by now, so another start may fill or remove the folder after any
+    check: only the removal itself can tell.
     """
     if not job_paths.is_single_file:
         return
@@ -90,64 +112,47 @@ def remove_empty_work_folder(job_paths: JobPaths) -> None:
             raise
 
 
-class ListedFile(NamedTuple):
-    """A file as it was when the answers began."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    """Nanoseconds of its last change."""
-
-
-class FileListing(NamedTuple):
-    """What is to be known of a written list."""
-
-    files: int
-    digest: str
-    """SHA-256 of its lines."""
-    part_offsets: tuple[int, ...]
-    """Where each part begins, in bytes."""
-
-
 def iter_listing_lines(files: Iterable[Path]) -> Iterator[bytes]:
-    """The line of each file: its name, size and time."""
+    """Yield one JSON line per file: its path, size and time."""
     for file in files:
         try:
-            about = file.stat()
-            listed = ListedFile(str(file), about.st_size, about.st_mtime_ns)
+            stat = file.stat()
+            listed = ListedFile(str(file), stat.st_size, stat.st_mtime_ns)
         except OSError:
-            listed = ListedFile(str(file), -1, 0)  # gone meanwhile: its row will say so
+            listed = ListedFile(
+                str(file), -1, 0
+            )  # removed meanwhile: its row holds the error
         yield json.dumps(listed).encode() + b"\n"
 
 
 def write_listing(
     job_paths: JobPaths, files: Iterable[Path], part_size: int
 ) -> FileListing:
-    """List the files; `part_size` of them are a part."""
+    """Write the list of the files; a part has `part_size` of them."""
 
     def write(path: Path) -> None:
-        with path.open("wb") as opened:
-            opened.writelines(iter_listing_lines(files))
+        with path.open("wb") as listing:
+            listing.writelines(iter_listing_lines(files))
 
     write_atomic(job_paths.listing, write)
     return read_listing(job_paths, part_size)
 
 
 def read_listing(job_paths: JobPaths, part_size: int) -> FileListing:
-    """What an earlier start listed."""
+    """Read the list that an earlier start wrote."""
     digest = hashlib.sha256()
-    number, position, starts = 0, 0, []
+    count, offset, part_offsets = 0, 0, []
     with job_paths.listing.open("rb") as lines:
         for line in lines:
-            if number % part_size == 0:
-                starts.append(position)
+            if count % part_size == 0:
+                part_offsets.append(offset)
             digest.update(line)
-            number, position = number + 1, position + len(line)
-    return FileListing(number, digest.hexdigest(), tuple(starts))
+            count, offset = count + 1, offset + len(line)
+    return FileListing(count, digest.hexdigest(), tuple(part_offsets))
 
 
 def hash_lines(lines: Iterable[bytes]) -> str:
-    """The SHA-256 of lines."""
+    """Return the SHA-256 of all lines together."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line)
@@ -155,10 +160,10 @@ def hash_lines(lines: Iterable[bytes]) -> str:
 
 
 def require_same_files(job_paths: JobPaths, files: Iterable[Path]) -> None:
-    """Compare the files with those that were listed.
+    """Check that the files are those of the list.
 
     Raises:
-        ConfigError: a file is new, gone or changed since; the first one is named.
+        ConfigError: a file is new, gone or changed; the message names the first.
     """
     with job_paths.listing.open("rb") as stored:
         for old, new in itertools.zip_longest(stored, iter_listing_lines(files)):
@@ -167,15 +172,15 @@ def require_same_files(job_paths: JobPaths, files: Iterable[Path]) -> None:
             before = ListedFile(*json.loads(old)) if old else None
             now = ListedFile(*json.loads(new)) if new else None
             if before and now and before.path == now.path:
-                what = f"{now.path} has changed"
+                change = f"{now.path} has changed"
             elif before and not os.path.exists(before.path):
-                what = f"{before.path} is gone"
+                change = f"{before.path} is gone"
             elif now:
-                what = f"{now.path} is new or in another place"
+                change = f"{now.path} is new or in another place"
             else:
-                what = f"{before.path if before else '?'} is not named any more"
+                change = f"{before.path if before else '?'} is not named any more"
             raise ConfigError(
-                f"The answers in {job_paths.out} were begun for other files: {what} "
-                "since. "
-                "Bring the files back to what they were, or give another `--out`."
+                f"The answers in {job_paths.out} were begun for other files: {change} "
+                "since. Bring the files back to what they were, or give another "
+                "`--out`."
             )

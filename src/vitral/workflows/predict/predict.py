@@ -1,9 +1,8 @@
-"""Answers for files by the hundred thousand: streamed, in parts, to be gone on with.
+"""Resumable prediction for large file lists, on one or several ranks.
 
-A part is written whole or not at all, so a start after a kill answers only for what is
-missing, and the ranks of torchrun answer for every so-many-th part. Rows are a function
-of the files in a batch, and batches one of the list of files: the result of any number
-of starts, ranks and workers is the same, for as many threads.
+Each part of the list is written atomically, so a restart computes only missing parts.
+Under torchrun, rank r takes the missing parts r, r + world_size, ... The rows depend on
+the list and the number of threads, not on the number of starts, ranks or workers.
 """
 
 import errno
@@ -14,10 +13,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -49,7 +47,6 @@ from vitral.workflows.predict.thread_pool import choose_num_threads, run_in_thre
 from vitral.workflows.predict.writers import (
     WRITERS,
     PredictionRow,
-    RowCounts,
     Writer,
     resolve_format,
 )
@@ -59,71 +56,30 @@ from vitral.workflows.runtime import pick_device
 
 logger = logging.getLogger(__name__)
 
+PROGRESS_INTERVAL = 10.0
+"""Seconds between two lines of progress."""
 
-class PredictOptions(NamedTuple):
-    """How rows are made of files."""
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """The model, and how it turns files into rows."""
 
     run: Run
     top: int
+    """Classes per row."""
     workers: int | None
-
-
-def predict_rows(
-    options: PredictOptions, batches: Iterable[Sequence[Path]]
-) -> Iterator[tuple[FileBatch, list[PredictionRow]]]:
-    """Each batch of files with its rows, in their order."""
-    for read in prefetch_batches(options.run.preprocess, batches, options.workers):
-        yield read, predict_batch_rows(options, read)
-
-
-def predict_batch_rows(
-    options: PredictOptions, batch: FileBatch
-) -> list[PredictionRow]:
-    """The rows of one batch that is read."""
-    run = options.run
-    table = (
-        np.empty((0, 0)) if batch.pixels is None else run.probabilities(batch.pixels)
-    )
-    names = run.class_names(table.shape[1])
-    order = np.argsort(-table, axis=1, kind="stable")[:, : max(options.top, 1)]
-    answered = iter(zip(table, order, strict=True))
-    found = []
-    for path, reason in zip(batch.paths, batch.reasons, strict=True):
-        if reason:
-            found.append(PredictionRow(path=str(path), error=reason))
-            continue
-        row, best = next(answered)
-        found.append(
-            PredictionRow(
-                path=str(path),
-                label=run.top_label(row, names),
-                confidence=float(row[best[0]]),
-                probabilities={names[k]: float(row[k]) for k in best[: options.top]},
-            )
-        )
-    return found
-
-
-def move_model(run: Run, device: torch.device) -> None:
-    """Move a model of tensors to the device; an exported one stays where it runs."""
-    if any(True for _ in run.model.parameters()):
-        run.model.to(device)
-    run.model.eval()
-
-
-PROGRESS_INTERVAL = 10.0
-"""Between two lines of progress."""
+    """Processes that read ahead; see `prefetch_batches`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictResult:
-    """Where the answers are, and what it took."""
+    """The output of a job, and the time it took on this rank."""
 
     out: Path
     files: int
     unreadable: int
     num_computed: int
-    """Files that this start answered for, on this rank; the others were done."""
+    """Files that this start predicted on this rank; the others were done before."""
     seconds: float
     wait_share: float
     """Share of `seconds` in which the model waited for files."""
@@ -141,90 +97,8 @@ class PredictResult:
         return text
 
 
-def predict_files(
-    run: Run | str | Path,
-    files: str | Path | Iterable[str | Path],
-    out: str | Path,
-    *,
-    form: str = "",
-    top: int = 5,
-    batch_size: int = 32,
-    workers: int | None = None,
-    device: str = "auto",
-) -> PredictResult:
-    """Write the answer for each file; go on where an earlier start was stopped.
-
-    Under torchrun the ranks share the work; all see the same `out`.
-
-    Args:
-        files: images or clips, folders at any depth, or patterns.
-        out: a file that ends in .jsonl, .csv or .parquet, or a folder for parts.
-        form: "jsonl", "csv" or "parquet"; empty goes by the ending of `out`.
-        top: classes per row.
-        batch_size: images for the model at once; of clips fewer.
-        workers: processes that read ahead; 0 reads when asked, None decides.
-
-    Raises:
-        ConfigError: `out` is in use or holds something else, or it was begun with
-            another model, other flags or other files.
-        MissingExtraError: Parquet or a video needs a package that is not there.
-    """
-    opened = run if isinstance(run, Run) else open_run(run)
-    opened.require_head()
-    place = JobPaths.from_output(Path(out))
-    form = resolve_format(form, place.out)
-    WRITERS[form]()  # what is missing for it is said before the first answer
-    named = [files] if isinstance(files, str | Path) else list(files)
-    batch = evaluation_batch_size(opened.preprocess, batch_size)
-    chosen = pick_device(device)
-    settings = partial(
-        collect_settings, opened, top=top, form=form, batch=batch, device=chosen.type
-    )
-    kind: FileKind = "clips" if opened.preprocess.sampling else "images"
-    answers = PredictOptions(opened, top, workers)
-    with process_group(chosen), _translate_os_errors(place), ExitStack() as stack:
-        move_model(opened, chosen)
-        # Outside of the process group every process is rank 0.
-        is_rank_zero = get_rank() == 0
-
-        def begin() -> tuple[PredictionPlan, list[int]]:
-            create_work_folder(place)
-            stack.enter_context(lock_file(place.lock))
-            plan = prepare_plan(place, settings(), find_files(named, kind))
-            # Once for all ranks: one that looks later misses what another wrote, and
-            # they would divide two different lists.
-            return plan, [] if plan.is_complete else plan.missing_parts(place)
-
-        plan, missing = broadcast_from_rank_zero(begin)
-        number = choose_num_threads(
-            opened, len(plan.listing.part_offsets) // get_world_size(), workers
-        )
-        told = _ProgressCounter(plan, number)
-        if not plan.is_complete:
-            own = missing[get_rank() :: get_world_size()]
-            if number > 1:
-                answers = answers._replace(workers=0)
-            work = partial(_predict_parts, answers, plan, place, told)
-            if number > 1:
-                run_in_threads(work, own, number)
-            else:
-                work(own, threading.Event())
-        all_gather(0)  # all parts are there
-        bad = broadcast_from_rank_zero(lambda: _merge_parts(plan, place))
-    if is_rank_zero:
-        remove_empty_work_folder(place)
-    return PredictResult(
-        out=place.out,
-        files=plan.listing.files,
-        unreadable=bad,
-        num_computed=told.count,
-        seconds=told.seconds,
-        wait_share=told.wait_seconds / max(told.seconds, 1e-9),
-    )
-
-
 class _ProgressCounter:
-    """Counts files and seconds, and says how it goes now and then."""
+    """Count files and seconds, and log progress every `PROGRESS_INTERVAL`."""
 
     def __init__(self, plan: PredictionPlan, threads: int) -> None:
         self.plan = plan
@@ -236,7 +110,7 @@ class _ProgressCounter:
         self._started_at = self._reported_at = time.perf_counter()
 
     def add(self, count: int, wait_seconds: float) -> None:
-        """So many more files, for which one stream waited so many seconds."""
+        """Add `count` files, for which one of the threads waited `wait_seconds`."""
         with self.lock:
             self._add(count, wait_seconds / self.threads)
 
@@ -256,57 +130,185 @@ class _ProgressCounter:
             )
 
 
-def _predict_parts(
-    options: PredictOptions,
-    plan: PredictionPlan,
-    job_paths: JobPaths,
-    progress: _ProgressCounter,
-    parts: Iterable[int],
-    stopped: threading.Event,
-) -> None:
-    """Write the missing parts of one stream of this rank, until another one fails."""
-    form = plan.settings["format"]
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A prediction job as one rank sees it."""
+
+    options: PredictOptions
+    plan: PredictionPlan
+    paths: JobPaths
+    progress: _ProgressCounter
+
+
+def predict_files(
+    run: Run | str | Path,
+    files: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    form: str = "",
+    top: int = 5,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str = "auto",
+) -> PredictResult:
+    """Write a prediction for each file; resume where an earlier start was stopped.
+
+    Under torchrun the ranks share the work and write to the same `out`.
+
+    Args:
+        files: images or clips, folders at any depth, or patterns.
+        out: a file that ends in .jsonl, .csv or .parquet, or a folder for parts.
+        form: "jsonl", "csv" or "parquet"; empty takes the suffix of `out`.
+        top: classes per row.
+        batch_size: images per forward pass; fewer for clips.
+        workers: processes that read ahead; 0 reads on demand, None decides.
+
+    Raises:
+        ConfigError: `out` is in use or holds something else, or it was begun with
+            another model, other flags or other files.
+        MissingExtraError: Parquet or a video needs a package that is not installed.
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    opened.require_head()
+    paths = JobPaths.from_output(Path(out))
+    form = resolve_format(form, paths.out)
+    WRITERS[form]()  # refuses before the first prediction if a package is missing
+    patterns = [files] if isinstance(files, str | Path) else list(files)
+    batch_size = evaluation_batch_size(opened.preprocess, batch_size)
+    target = pick_device(device)
+    kind: FileKind = "clips" if opened.preprocess.sampling else "images"
+    options = PredictOptions(opened, top, workers)
+    with process_group(target), _translate_os_errors(paths), ExitStack() as stack:
+        move_model(opened, target)
+        is_rank_zero = get_rank() == 0  # every process is rank 0 outside of the group
+
+        def start_or_resume() -> tuple[PredictionPlan, list[int]]:
+            create_work_folder(paths)
+            stack.enter_context(lock_file(paths.lock))
+            settings = collect_settings(
+                opened, top=top, form=form, batch=batch_size, device=target.type
+            )
+            plan = prepare_plan(paths, settings, find_files(patterns, kind))
+            # Once for all ranks: a rank that lists the missing parts later lacks those
+            # that another one has written, and they would divide two different lists.
+            return plan, [] if plan.is_complete else plan.missing_parts(paths)
+
+        plan, missing = broadcast_from_rank_zero(start_or_resume)
+        num_threads = choose_num_threads(
+            opened, len(plan.listing.part_offsets) // get_world_size(), workers
+        )
+        progress = _ProgressCounter(plan, num_threads)
+        if not plan.is_complete:
+            parts = missing[get_rank() :: get_world_size()]
+            job = _Job(options, plan, paths, progress)
+            if num_threads > 1:  # each reads its own files
+                job = replace(job, options=replace(options, workers=0))
+                run_in_threads(partial(_predict_parts, job), parts, num_threads)
+            else:
+                _predict_parts(job, parts, threading.Event())
+        all_gather(0)  # all parts are written
+        unreadable = broadcast_from_rank_zero(lambda: _merge_parts(plan, paths))
+    if is_rank_zero:
+        remove_empty_work_folder(paths)
+    return PredictResult(
+        out=paths.out,
+        files=plan.listing.files,
+        unreadable=unreadable,
+        num_computed=progress.count,
+        seconds=progress.seconds,
+        wait_share=progress.wait_seconds / max(progress.seconds, 1e-9),
+    )
+
+
+def predict_rows(
+    options: PredictOptions, batches: Iterable[Sequence[Path]]
+) -> Iterator[tuple[FileBatch, list[PredictionRow]]]:
+    """Yield each batch of files with its rows, in order."""
+    for batch in prefetch_batches(options.run.preprocess, batches, options.workers):
+        yield batch, predict_batch_rows(options, batch)
+
+
+def predict_batch_rows(
+    options: PredictOptions, batch: FileBatch
+) -> list[PredictionRow]:
+    """Return the rows of one decoded batch."""
+    run = options.run
+    table = (
+        np.empty((0, 0)) if batch.pixels is None else run.probabilities(batch.pixels)
+    )
+    names = run.class_names(table.shape[1])
+    order = np.argsort(-table, axis=1, kind="stable")[:, : max(options.top, 1)]
+    predictions = iter(zip(table, order, strict=True))
+    rows = []
+    for path, reason in zip(batch.paths, batch.reasons, strict=True):
+        if reason:
+            rows.append(PredictionRow(path=str(path), error=reason))
+            continue
+        probabilities, best = next(predictions)
+        rows.append(
+            PredictionRow(
+                path=str(path),
+                label=run.top_label(probabilities, names),
+                confidence=float(probabilities[best[0]]),
+                probabilities={
+                    names[k]: float(probabilities[k]) for k in best[: options.top]
+                },
+            )
+        )
+    return rows
+
+
+def move_model(run: Run, device: torch.device) -> None:
+    """Move a model with parameters to the device; an exported one stays in place."""
+    if any(True for _ in run.model.parameters()):
+        run.model.to(device)
+    run.model.eval()
+
+
+def _predict_parts(job: _Job, parts: Iterable[int], stopped: threading.Event) -> None:
+    """Write the parts of one thread, until another one fails."""
+    form = job.plan.settings["format"]
     to_read, to_write = itertools.tee(parts)
-    tasks = (batch for part in to_read for batch in plan.iter_batches(job_paths, part))
-    reads = WaitTimer(prefetch_batches(options.run.preprocess, tasks, options.workers))
-    batches = iter(reads)
+    tasks = (b for part in to_read for b in job.plan.iter_batches(job.paths, part))
+    preprocess, workers = job.options.run.preprocess, job.options.workers
+    timer = WaitTimer(prefetch_batches(preprocess, tasks, workers))
+    batches = iter(timer)
     for part in to_write:
-        written: list[PredictionRow] = []
-        for read in batches:
-            written += predict_batch_rows(options, read)
-            progress.add(len(read.paths), reads.pop_seconds())
+        rows: list[PredictionRow] = []
+        for batch in batches:
+            rows += predict_batch_rows(job.options, batch)
+            job.progress.add(len(batch.paths), timer.pop_seconds())
             if stopped.is_set():
                 return
-            if len(written) == plan.part_size(part):
+            if len(rows) == job.plan.part_size(part):
                 break
-        WRITERS[form]().write(job_paths.part(part, form), written)
+        WRITERS[form]().write(job.paths.part(part, form), rows)
 
 
 def _merge_parts(plan: PredictionPlan, job_paths: JobPaths) -> int:
-    """Join the parts, and note that all is done; the number of unreadable files."""
+    """Merge the parts, mark the job complete, and return its unreadable files."""
     if plan.unreadable is not None:
         return plan.unreadable
-    name = plan.settings["format"]
-    form = WRITERS[name]()
-    parts = [
-        job_paths.part(number, name) for number in range(len(plan.listing.part_offsets))
-    ]
-    counts = [form.count(part) for part in parts]
-    total = RowCounts(*map(sum, zip(*counts, strict=True)))
-    if total.files != plan.listing.files:
+    form = plan.settings["format"]
+    writer = WRITERS[form]()
+    parts = [job_paths.part(i, form) for i in range(len(plan.listing.part_offsets))]
+    counts = [writer.count(part) for part in parts]
+    files = sum(count.files for count in counts)
+    unreadable = sum(count.unreadable for count in counts)
+    if files != plan.listing.files:
         raise ConfigError(
-            f"The parts in {job_paths.work} hold {total.files:,} rows for "
+            f"The parts in {job_paths.work} hold {files:,} rows for "
             f"{plan.listing.files:,} files: something else wrote there. Give another "
             "`--out`."
         )
     if job_paths.is_single_file:
-        _write_single_file(form, parts, job_paths)
-    complete_plan(plan, job_paths, total.unreadable)
-    return total.unreadable
+        _write_single_file(writer, parts, job_paths)
+    complete_plan(plan, job_paths, unreadable)
+    return unreadable
 
 
 def _write_single_file(writer: Writer, parts: list[Path], job_paths: JobPaths) -> None:
-    """The whole file, under its name once it is on the disk."""
+    """Merge the parts into one file, and rename it once it is flushed to the disk."""
     temporary = job_paths.work / f"part-all{writer.suffix}"
     writer.join(parts, temporary)
     with temporary.open("rb") as file:
@@ -317,15 +319,14 @@ def _write_single_file(writer: Writer, parts: list[Path], job_paths: JobPaths) -
 
 @contextmanager
 def _translate_os_errors(job_paths: JobPaths) -> Iterator[None]:
-    """A full disk gets the name of what was written, a forbidden one a sentence."""
+    """Add the output to a disk-full error; turn a permission error into ConfigError."""
     try:
         yield
     except OSError as error:
         if error.errno in PERMISSION_ERRNOS:
             raise ConfigError(
                 f"{job_paths.out} cannot be written ({error}): choose another `--out`, "
-                "or "
-                "change the permissions."
+                "or change the permissions."
             ) from error
         if error.errno in DISK_FULL_ERRNOS and error.filename is None:
             raise OSError(errno.ENOSPC, error.strerror, str(job_paths.out)) from error

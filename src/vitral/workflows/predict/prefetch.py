@@ -1,4 +1,4 @@
-"""Batches of files as they enter a model, read while the model is busy with others."""
+"""Read batches of files ahead, while the model computes earlier ones."""
 
 import itertools
 import os
@@ -18,41 +18,41 @@ from vitral.errors import ImageError, VitralError
 from vitral.workflows.inputs import load_input
 
 MIN_BATCHES_FOR_WORKERS = 8
-"""Batches below which a worker starts for longer than it helps."""
+"""Fewer batches take less time than the start of a worker."""
 WORKER_TIMEOUT = 300.0
-"""Seconds that workers may take for one batch."""
+"""Seconds to wait for one batch of the workers."""
 
 
 class FileBatch(NamedTuple):
-    """What came of a batch of files."""
+    """A decoded batch of files."""
 
     paths: tuple[Path, ...]
     pixels: Tensor | None
-    """Of the files that could be read, stacked; None where none could."""
+    """Stacked inputs of the readable files; None where none is readable."""
     reasons: tuple[str, ...]
-    """Why each file could not be read; empty for one that could."""
+    """Per file the error of reading it; empty for a readable file."""
 
 
 @dataclass(frozen=True)
 class BatchReader(Dataset[FileBatch | VitralError]):
-    """Reads the files of a batch as they are evaluated."""
+    """Dataset over batches of paths: reads files as evaluation does."""
 
     preprocess: Preprocess
 
     def __getitem__(self, paths: tuple[Path, ...]) -> FileBatch | VitralError:
-        # Clips are decoded by one other process.
+        # One separate process decodes all clips.
         threads = torch.get_num_threads() if self.preprocess.sampling is None else 1
         with one_thread():
-            found = map_in_threads(self._read_file, paths, threads)
-            for result in found:
+            results = map_in_threads(self._read_file, paths, threads)
+            for result in results:
                 if isinstance(result, VitralError) and not isinstance(
                     result, ImageError
                 ):
                     return result
-            readable = [result for result in found if isinstance(result, Tensor)]
+            readable = [result for result in results if isinstance(result, Tensor)]
             pixels = torch.stack(readable) if readable else None
         reasons = (
-            "" if isinstance(result, Tensor) else str(result) for result in found
+            "" if isinstance(result, Tensor) else str(result) for result in results
         )
         return FileBatch(paths, pixels, tuple(reasons))
 
@@ -64,36 +64,34 @@ class BatchReader(Dataset[FileBatch | VitralError]):
 
 
 class WaitTimer:
-    """How long the taker of an iterator waited for it."""
+    """Iterate over batches, and measure how long their consumer waits for them."""
 
     def __init__(self, batches: Iterator[FileBatch]) -> None:
         self.batches = batches
         self.seconds = 0.0
 
     def pop_seconds(self) -> float:
-        """Seconds since this was last asked."""
+        """Return the seconds waited since the last call."""
         seconds, self.seconds = self.seconds, 0.0
         return seconds
 
     def __iter__(self) -> Iterator[FileBatch]:
         while True:
-            began = time.perf_counter()
+            started = time.perf_counter()
             batch = next(self.batches, None)
-            self.seconds += time.perf_counter() - began
+            self.seconds += time.perf_counter() - started
             if batch is None:
                 return
             yield batch
 
 
 def prefetch_batches(
-    preprocess: Preprocess,
-    batches: Iterable[Sequence[Path]],
-    workers: int | None,
+    preprocess: Preprocess, batches: Iterable[Sequence[Path]], workers: int | None
 ) -> Iterator[FileBatch]:
-    """Each batch of files, read; the order stays.
+    """Read each batch of files; the order is kept.
 
     Args:
-        workers: processes that read ahead; 0 reads when asked, None decides by the
+        workers: processes that read ahead; 0 reads on demand, None decides by the
             number of batches and processors.
 
     Raises:
@@ -111,14 +109,14 @@ def prefetch_batches(
         )
         return
     for task in tasks:
-        read = reader[task]
-        if isinstance(read, VitralError):
-            raise read
-        yield read
+        batch = reader[task]
+        if isinstance(batch, VitralError):
+            raise batch
+        yield batch
 
 
 def default_workers() -> int:
-    """One beside a model on the processor; beside a GPU most of the processors."""
+    """Return 1 for a model on the CPU; for one on a GPU most of the CPUs, at most 8."""
     if torch.cuda.is_available():
         return max(1, min(8, (os.cpu_count() or 2) - 1))
     return 1

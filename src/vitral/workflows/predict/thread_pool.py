@@ -1,35 +1,34 @@
-"""Several streams of answers in one process, each on its share of the processors.
+"""Predict several parts at once in one process, each thread on its share of the CPUs.
 
-With one stream every operation of the model waits for its slowest thread, and a process
-that reads beside it makes one slow. Streams wait for nobody: each reads a part's files
-and answers for them, then takes the next part.
+With one thread, each operation of the model waits for its slowest intra-op thread.
 """
 
 import itertools
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import torch
 
 from vitral.workflows.run import Run
 
 MAX_THREADS = 4
-"""Streams, each with activations of its own; more processors give each more threads."""
+"""Threads at most, each with its own activations; more CPUs give each more cores."""
 PARTS_PER_THREAD = 4
-"""For each stream, on average, so that the last part of one is not long alone."""
+"""Parts per thread at least, so that the last part does not run long alone."""
 
 
 def choose_num_threads(run: Run, parts: int, workers: int | None) -> int:
-    """How many streams answer `parts` parts best; 1 where threads would share a device,
-    a runtime or a process that decodes, or where worker processes are wanted.
+    """Return the number of threads for a job of `parts` parts.
 
-    A function of the whole work, not of what is left of it: what a row is to the last
-    bit may depend on the threads of its model.
+    It is 1 where threads would share a device, a runtime or a decoding process, and
+    where worker processes are requested. It depends on the full job, not on the missing
+    parts: the last bit of a row may depend on the threads of its model.
     """
-    tensors = list(run.model.parameters())
+    parameters = list(run.model.parameters())
     if workers is not None or run.preprocess.sampling is not None:
         return 1
-    if not tensors or any(tensor.device.type != "cpu" for tensor in tensors):
+    if not parameters or any(p.device.type != "cpu" for p in parameters):
         return 1
     return max(1, min(torch.get_num_threads(), MAX_THREADS, parts // PARTS_PER_THREAD))
 
@@ -39,39 +38,28 @@ def run_in_threads(
     parts: list[int],
     num_threads: int,
 ) -> None:
-    """`work`, in so many threads at once, each with parts that no other has.
+    """Call `work` in `num_threads` threads that share the iterator of `parts`.
 
-    An error in one, or an interruption, sets the event, which tells the others to leave
-    the part at hand, and is raised.
+    The first error, or an interruption, sets the event, which makes the others abandon
+    their part, and is raised.
     """
-    threads = torch.get_num_threads()
-    left = iter(parts)
+    intra_op_threads = torch.get_num_threads()
+    remaining = iter(parts)
     stopped = threading.Event()
-    errors: list[BaseException] = []
 
     def run() -> None:
-        torch.set_num_threads(max(1, threads // num_threads))  # of this thread
-        try:
-            work(itertools.takewhile(lambda part: not stopped.is_set(), left), stopped)
-        except BaseException as error:
-            errors.append(error)
-            stopped.set()
+        torch.set_num_threads(max(1, intra_op_threads // num_threads))  # thread-local
+        work(itertools.takewhile(lambda part: not stopped.is_set(), remaining), stopped)
 
-    streams = [
-        threading.Thread(target=run, name=f"stream {n}") for n in range(num_threads)
-    ]
     try:
-        for stream in streams:
-            stream.start()
-        for stream in streams:
-            stream.join()
-    except BaseException:
-        stopped.set()
-        raise
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="stream") as executor:
+            try:
+                for future in as_completed(
+                    [executor.submit(run) for _ in range(num_threads)]
+                ):
+                    future.result()
+            except BaseException:
+                stopped.set()
+                raise
     finally:
-        for stream in streams:
-            if stream.ident is not None:
-                stream.join()
-        torch.set_num_threads(threads)
-    if errors:
-        raise errors[0]
+        torch.set_num_threads(intra_op_threads)

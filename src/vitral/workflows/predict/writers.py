@@ -1,6 +1,6 @@
-"""Answers as lines of JSON, as CSV or as Parquet: a part each, and all parts as one.
+"""Writers of predictions as JSON lines, CSV or Parquet: one part, or all parts merged.
 
-A name that is no UTF-8 keeps its odd bytes as `\\udc..` in every format.
+A file name that is not UTF-8 keeps its odd bytes as `\\udc..` in every format.
 """
 
 import csv
@@ -10,75 +10,78 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError, MissingExtraError
 
 COLUMNS = ("path", "label", "confidence", "error")
-"""Of a CSV file."""
+"""Columns of a CSV file."""
 
 
-class PredictionRow(NamedTuple):
-    """The answer for one file, or why there is none."""
+@dataclass(frozen=True, slots=True)
+class PredictionRow:
+    """The prediction for one file, or the error of reading it."""
 
     path: str
     label: str = ""
     confidence: float = 0.0
     probabilities: dict[str, float] | None = None
-    """Of the most probable classes, the highest first; None for an unreadable file."""
+    """The most probable classes, the highest first; None for an unreadable file."""
     error: str = ""
 
 
-class RowCounts(NamedTuple):
-    """What a part or a whole holds."""
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """Numbers of rows in a part or in the merged file."""
 
     files: int
     unreadable: int
 
 
 class Writer(ABC):
-    """A format of answers."""
+    """Base class of the output formats."""
 
     suffix: str
 
     @abstractmethod
     def write(self, path: Path, rows: Sequence[PredictionRow]) -> None:
-        """Write a part, whole or not at all."""
+        """Write a part atomically."""
 
     @abstractmethod
     def count(self, path: Path) -> RowCounts:
-        """How many rows a part has."""
+        """Count the rows of a part."""
 
     @abstractmethod
     def join(self, parts: Iterable[Path], path: Path) -> None:
-        """Write one file of all parts; no more than one is in memory."""
+        """Merge all parts into one file, with at most one part in memory."""
 
 
 class _LineWriter(Writer):
-    """A format of text, whose parts follow each other."""
+    """A text format: merging concatenates the parts, with one header."""
 
     header = ""
 
     @abstractmethod
     def format_row(self, row: PredictionRow) -> str:
-        """A row with its end of line."""
+        """Return a row as text, with its line break."""
 
     def write(self, path: Path, rows: Sequence[PredictionRow]) -> None:
         write_atomic(path, self.header + "".join(map(self.format_row, rows)))
 
     def join(self, parts: Iterable[Path], path: Path) -> None:
-        with path.open("wb") as whole:
-            whole.write(self.header.encode())
+        with path.open("wb") as merged:
+            merged.write(self.header.encode())
             for part in parts:
-                with part.open("rb") as opened:
-                    opened.seek(len(self.header.encode()))
-                    shutil.copyfileobj(opened, whole)
+                with part.open("rb") as file:
+                    file.seek(len(self.header.encode()))
+                    shutil.copyfileobj(file, merged)
 
 
 class JsonLinesWriter(_LineWriter):
-    """An object a line; see docs/predict.md for its keys."""
+    """One JSON object per line; docs/predict.md lists its keys."""
 
     suffix = ".jsonl"
 
@@ -93,31 +96,33 @@ class JsonLinesWriter(_LineWriter):
 
     def count(self, path: Path) -> RowCounts:
         with path.open(encoding="utf-8") as lines:
-            bad = ["error" in json.loads(line) for line in lines]
-        return RowCounts(len(bad), sum(bad))
+            unreadable = ["error" in json.loads(line) for line in lines]
+        return RowCounts(len(unreadable), sum(unreadable))
 
 
 class CsvWriter(_LineWriter):
-    """A row a file; a name with a comma, a quote or a line break is in quotes."""
+    """One row per file; a name with a comma, a quote or a line break is quoted."""
 
     suffix = ".csv"
     header = ",".join(COLUMNS) + "\n"
 
     def format_row(self, row: PredictionRow) -> str:
-        share = "" if row.error else f"{row.confidence:.6g}"
+        confidence = "" if row.error else f"{row.confidence:.6g}"
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([_escape_surrogates(row.path), row.label, share, row.error])
+        writer.writerow(
+            [_escape_surrogates(row.path), row.label, confidence, row.error]
+        )
         return text.getvalue()
 
     def count(self, path: Path) -> RowCounts:
-        with path.open(encoding="utf-8", newline="") as opened:
-            bad = [bool(row["error"]) for row in csv.DictReader(opened)]
-        return RowCounts(len(bad), sum(bad))
+        with path.open(encoding="utf-8", newline="") as file:
+            unreadable = [bool(row["error"]) for row in csv.DictReader(file)]
+        return RowCounts(len(unreadable), sum(unreadable))
 
 
 class ParquetWriter(Writer):
-    """A row group a part; `probabilities` is a map from class to share."""
+    """One row group per part; `probabilities` maps a class to its probability."""
 
     suffix = ".parquet"
 
@@ -165,9 +170,9 @@ class ParquetWriter(Writer):
     def join(self, parts: Iterable[Path], path: Path) -> None:
         import pyarrow.parquet
 
-        with pyarrow.parquet.ParquetWriter(path, self.schema) as whole:
+        with pyarrow.parquet.ParquetWriter(path, self.schema) as merged:
             for part in parts:
-                whole.write_table(pyarrow.parquet.read_table(part, schema=self.schema))
+                merged.write_table(pyarrow.parquet.read_table(part, schema=self.schema))
 
 
 WRITERS: dict[str, type[Writer]] = {
@@ -178,10 +183,10 @@ WRITERS: dict[str, type[Writer]] = {
 
 
 def resolve_format(name: str, out: Path | None) -> str:
-    """The format that was asked for, or else that of the file's ending; JSON lines.
+    """Return the requested format, else that of the suffix of `out`, else JSON lines.
 
     Raises:
-        ConfigError: the format and the ending differ, or Parquet has no file to go to.
+        ConfigError: format and suffix differ, or Parquet has no file to be written to.
     """
     name = {"json": "jsonl"}.get(name, name)
     if name and name not in WRITERS:
@@ -194,20 +199,20 @@ def resolve_format(name: str, out: Path | None) -> str:
                 "Parquet cannot be written to the terminal: give `--out FILE.parquet`."
             )
         return name or "jsonl"
-    ending = out.suffix.lower().removeprefix(".")
-    by_ending = {"json": "jsonl", "ndjson": "jsonl"}.get(ending, ending)
-    if by_ending not in WRITERS:
+    suffix = out.suffix.lower().removeprefix(".")
+    by_suffix = {"json": "jsonl", "ndjson": "jsonl"}.get(suffix, suffix)
+    if by_suffix not in WRITERS:
         return name or "jsonl"
-    if name and name != by_ending:
+    if name and name != by_suffix:
         raise ConfigError(
-            f"`--out {out}` ends like {by_ending}, but `--format {name}` was asked "
+            f"`--out {out}` ends like {by_suffix}, but `--format {name}` was asked "
             "for: leave one of them out."
         )
-    return by_ending
+    return by_suffix
 
 
 def is_file_name(out: Path) -> bool:
-    """Whether `out` names one file by its ending; a folder gets the parts."""
+    """Return whether the suffix of `out` names one file, not a folder of parts."""
     return out.suffix.lower() in (".json", ".ndjson", *(f".{name}" for name in WRITERS))
 
 

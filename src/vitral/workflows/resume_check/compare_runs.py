@@ -1,8 +1,8 @@
-"""Whether two run folders hold the same run, bit for bit.
+"""Compare two run folders bit for bit.
 
-Compared are what a run ends with and what it did: every tensor of the last checkpoint
-and of model/, the position and the ids of all batches, metrics.jsonl apart from its
-timing fields, the split and the answers. Times, paths and the report are not.
+Compared are all tensors of the last checkpoint and of model/, the position and ids of
+all batches, metrics.jsonl without its timing fields, the split and the predictions.
+Times, paths and the report are ignored.
 """
 
 import json
@@ -21,47 +21,47 @@ from vitral.training import TIMING_FIELDS, CheckpointStore
 
 @dataclass(frozen=True, kw_only=True)
 class RunDiff:
-    """How much was compared, and a sentence on each thing that differs."""
+    """Numbers of things compared, and a sentence for each difference."""
 
     tensors: int
     lines: int
-    """Of metrics.jsonl."""
+    """Lines of metrics.jsonl."""
     files: int
-    """Compared byte by byte."""
+    """Files compared byte by byte."""
     differences: tuple[str, ...]
-    """Empty when the runs are equal; what differs first in training comes first."""
+    """Empty for equal runs; the first difference in training order comes first."""
 
 
-def diff_runs(one: Path, other: Path) -> RunDiff:
+def diff_runs(a: Path, b: Path) -> RunDiff:
     """Compare two finished runs.
 
     Raises:
         WeightsError: one of them has no checkpoint that verifies.
     """
-    steps = [_last_step(folder) for folder in (one, other)]
+    steps = [_last_step(folder) for folder in (a, b)]
     last = [
         CheckpointStore(f / "checkpoints").path(s)
-        for f, s in zip((one, other), steps, strict=True)
+        for f, s in zip((a, b), steps, strict=True)
     ]
     differences = []
     if steps[0] != steps[1]:
         differences.append(f"The last checkpoint is of step {steps[0]} and {steps[1]}.")
-    lines = [_read_records(folder / "metrics.jsonl") for folder in (one, other)]
+    lines = [_read_records(folder / "metrics.jsonl") for folder in (a, b)]
     differences += _diff_metrics(*lines)
     differences += _diff_state(*(folder / "state.json" for folder in last))
     pairs = list(_tensor_files(last[0], last[1]))
-    pairs += list(_tensor_files(one / "model", other / "model"))
+    pairs += list(_tensor_files(a / "model", b / "model"))
     tensors = 0
     for name, first, second in pairs:
-        found, number = _diff_tensors(name, first, second)
-        differences += found
-        tensors += number
-    found, files = _diff_files(one, other)
+        sentences, count = _diff_tensors(name, first, second)
+        differences += sentences
+        tensors += count
+    sentences, files = _diff_files(a, b)
     return RunDiff(
         tensors=tensors,
         lines=len(lines[0]),
         files=files,
-        differences=(*differences, *found),
+        differences=(*differences, *sentences),
     )
 
 
@@ -83,23 +83,23 @@ def _read_records(file: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _diff_metrics(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> list[str]:
-    for number, (first, second) in enumerate(zip(one, other, strict=False), 1):
+def _diff_metrics(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[str]:
+    for line, (first, second) in enumerate(zip(a, b, strict=False), 1):
         names = [n for n in {**first, **second} if first.get(n) != second.get(n)]
         if names:
             name = names[0]
             return [
-                f"metrics.jsonl differs first in line {number}, step "
+                f"metrics.jsonl differs first in line {line}, step "
                 f"{first.get('step')}: `{name}` is {first.get(name)} and "
                 f"{second.get(name)}."
             ]
-    if len(one) != len(other):
-        return [f"metrics.jsonl has {len(one)} and {len(other)} lines."]
+    if len(a) != len(b):
+        return [f"metrics.jsonl has {len(a)} and {len(b)} lines."]
     return []
 
 
-def _diff_state(one: Path, other: Path) -> list[str]:
-    first, second = (json.loads(file.read_bytes())["loop"] for file in (one, other))
+def _diff_state(a: Path, b: Path) -> list[str]:
+    first, second = (json.loads(file.read_bytes())["loop"] for file in (a, b))
     names = [
         name for name in {**first, **second} if first.get(name) != second.get(name)
     ]
@@ -111,21 +111,19 @@ def _diff_state(one: Path, other: Path) -> list[str]:
     ]
 
 
-def _tensor_files(one: Path, other: Path) -> Iterator[tuple[str, Path, Path]]:
-    names = {
-        path.name for folder in (one, other) for path in folder.glob("*.safetensors")
-    }
-    # The weights before the optimizer's state, which follows from them.
+def _tensor_files(a: Path, b: Path) -> Iterator[tuple[str, Path, Path]]:
+    names = {path.name for folder in (a, b) for path in folder.glob("*.safetensors")}
+    # The weights come first: the optimizer's state follows from them.
     for name in sorted(names, key=lambda name: (name != "model.safetensors", name)):
-        yield f"{one.name}/{name}", one / name, other / name
+        yield f"{a.name}/{name}", a / name, b / name
 
 
-def _diff_tensors(name: str, one: Path, other: Path) -> tuple[list[str], int]:
-    """Sentences on one pair of files, and the number of tensors in the first."""
-    missing = [path for path in (one, other) if not path.is_file()]
+def _diff_tensors(name: str, a: Path, b: Path) -> tuple[list[str], int]:
+    """Return sentences on a pair of files, and the number of tensors in the first."""
+    missing = [path for path in (a, b) if not path.is_file()]
     if missing:
         return [f"{missing[0]} is missing."], 0
-    first, second = load_file(one), load_file(other)
+    first, second = load_file(a), load_file(b)
     differing = [
         key
         for key in {**first, **second}
@@ -140,44 +138,44 @@ def _diff_tensors(name: str, one: Path, other: Path) -> tuple[list[str], int]:
     ], len(first)
 
 
-def _is_bit_equal(one: Tensor | None, other: Tensor | None) -> bool:
-    """Bit for bit: 0.0 is not -0.0 here."""
-    if one is None or other is None:
+def _is_bit_equal(a: Tensor | None, b: Tensor | None) -> bool:
+    """Compare bit for bit: 0.0 is not -0.0 here."""
+    if a is None or b is None:
         return False
-    if one.dtype != other.dtype or one.shape != other.shape:
+    if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    return torch.equal(_as_bytes(one), _as_bytes(other))
+    return torch.equal(_as_bytes(a), _as_bytes(b))
 
 
 def _as_bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def _describe_difference(one: Tensor | None, other: Tensor | None) -> str:
-    if one is None or other is None:
+def _describe_difference(a: Tensor | None, b: Tensor | None) -> str:
+    if a is None or b is None:
         return ", which only one of them has"
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return f" ({one.dtype} {list(one.shape)} and {other.dtype} {list(other.shape)})"
-    size = one.element_size()
-    bad = (_as_bytes(one) != _as_bytes(other)).view(-1, size).any(1).nonzero()
-    place = int(bad[0])
-    values = (float(t.reshape(-1)[place]) for t in (one, other))
-    return f", element {place}: {' and '.join(f'{v:.9g}' for v in values)}"
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return f" ({a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)})"
+    size = a.element_size()
+    differs = (_as_bytes(a) != _as_bytes(b)).view(-1, size).any(1)
+    index = int(differs.nonzero()[0])
+    values = (float(t.reshape(-1)[index]) for t in (a, b))
+    return f", element {index}: {' and '.join(f'{v:.9g}' for v in values)}"
 
 
-def _diff_files(one: Path, other: Path) -> tuple[list[str], int]:
-    """Sentences on the split and the answers, and the number of files."""
+def _diff_files(a: Path, b: Path) -> tuple[list[str], int]:
+    """Return sentences on the split and the predictions, and the number of files."""
     names = {
         path.relative_to(folder).as_posix()
-        for folder in (one, other)
+        for folder in (a, b)
         for path in (folder / "split.csv", *folder.glob("predictions/*"))
         if path.is_file()
     }
     differing = [
         name
         for name in sorted(names)
-        if not (one / name).is_file()
-        or not (other / name).is_file()
-        or (one / name).read_bytes() != (other / name).read_bytes()
+        if not (a / name).is_file()
+        or not (b / name).is_file()
+        or (a / name).read_bytes() != (b / name).read_bytes()
     ]
     return [f"{name} differs." for name in differing], len(names)

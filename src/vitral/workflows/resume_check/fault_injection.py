@@ -1,8 +1,7 @@
-"""A training process, watched through its folder and killed at a chosen moment.
+"""Fault injection: kill a training process with SIGKILL at a chosen moment.
 
-Nothing in the process knows of it: the moments are seen in what it leaves on the disk,
-and SIGKILL gives it no time to tidy up. Moments follow progress, not the clock alone,
-since importing torch takes seconds on one machine and none on another.
+The process runs unmodified: its progress is read from its folder. Moments follow it,
+not the clock alone, since importing torch takes seconds on some machines only.
 """
 
 import json
@@ -12,16 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from vitral.training import CheckpointStore
 
 KillPhase = Literal["start", "step", "save", "end"]
 KILL_MIX: tuple[KillPhase, ...] = ("start", "step", "save", "step", "end")
-"""So many kills of each kind in five."""
+"""The phases of five kills."""
 LEFTOVER_NAME = re.compile(r"\.(new|old)-step-(\d+)-\d+")
 POLL_INTERVAL = 0.002
+"""Seconds."""
 TAIL_BYTES = 4096
+"""Bytes read from the end of metrics.jsonl."""
 
 
 @runtime_checkable
@@ -35,26 +36,28 @@ class TrainProcess(Protocol):
     def wait(self) -> int: ...
 
 
-class KillPoint(NamedTuple):
-    """When to kill: somewhere in one kind of work, from a step on."""
+@dataclass(frozen=True, slots=True)
+class KillPoint:
+    """A moment to kill at: in one phase of the work, from a step on."""
 
     phase: KillPhase
     step: int
     delay: float
-    """Share of that work's usual duration that passes before the kill, from 0 to 1."""
+    """Time before the kill as a share of the phase's usual duration, from 0 to 1."""
 
 
-class KillRecord(NamedTuple):
-    """What the disk says of the moment of a kill."""
+@dataclass(frozen=True, slots=True)
+class KillRecord:
+    """The moment of a kill, as found on the disk."""
 
     where: str
     checkpoint: int
-    """The newest step with a checkpoint; 0 for none."""
+    """Newest step with a checkpoint; 0 for none."""
 
 
 @dataclass(kw_only=True)
 class Timings:
-    """Seconds that things took in the unbroken run."""
+    """Seconds that each phase took in the uninterrupted run."""
 
     start: float = 0.0
     """Until the first step is logged."""
@@ -65,42 +68,42 @@ class Timings:
 
 
 def sample_kill_points(kills: int, steps: int, seed: int) -> list[KillPoint]:
-    """Random moments, spread over the steps and over all kinds of work."""
+    """Draw random moments, spread over the steps and over all phases."""
     generator = random.Random(seed)
-    whole, rest = divmod(kills, len(KILL_MIX))
-    places = [*KILL_MIX * whole, *generator.sample(KILL_MIX, rest)]
-    generator.shuffle(places)
-    # A run that was killed at its end begins there again.
-    places.sort(key=lambda place: place == "end")
-    targets = sorted(generator.randint(1, max(1, steps - 1)) for _ in places)
+    rounds, rest = divmod(kills, len(KILL_MIX))
+    phases = [*KILL_MIX * rounds, *generator.sample(KILL_MIX, rest)]
+    generator.shuffle(phases)
+    # A run that was killed at its end resumes there.
+    phases.sort(key=lambda phase: phase == "end")
+    targets = sorted(generator.randint(1, max(1, steps - 1)) for _ in phases)
     return [
-        KillPoint(place, target, generator.random())
-        for place, target in zip(places, targets, strict=True)
+        KillPoint(phase, target, generator.random())
+        for phase, target in zip(phases, targets, strict=True)
     ]
 
 
 def measure_timings(process: TrainProcess, out: Path, steps: int) -> Timings:
-    """Wait for the end of an unbroken run, and measure its work."""
-    pace = Timings()
-    began = time.monotonic()
+    """Wait for the end of an uninterrupted run, and measure its phases."""
+    timings = Timings()
+    started = time.monotonic()
     first = last = saving = 0.0
     while process.poll() is None:
         now = time.monotonic()
         if not first and last_step(out):
-            first, pace.start = now, now - began
+            first, timings.start = now, now - started
         if not last and _is_finished(out, steps):
             last = now
         if _find_leftovers(out, "new"):
             saving = saving or now
         elif saving:
-            pace.save, saving = max(pace.save, now - saving), 0.0
+            timings.save, saving = max(timings.save, now - saving), 0.0
         time.sleep(POLL_INTERVAL)
     end = time.monotonic()
     last = last or end
-    pace.start = pace.start or end - began
-    pace.step = (last - (first or began)) / steps
-    pace.end = end - last
-    return pace
+    timings.start = timings.start or end - started
+    timings.step = (last - (first or started)) / steps
+    timings.end = end - last
+    return timings
 
 
 def kill_at(
@@ -108,10 +111,10 @@ def kill_at(
     out: Path,
     kill_point: KillPoint,
     timings: Timings,
+    *,
     steps: int,
 ) -> KillRecord | None:
-    """Kill at the moment of `kill_point`; None when the process ended before it
-    came."""
+    """Kill at the moment of `kill_point`; None if the process ended before it."""
     before = set(_find_leftovers(out))
     log = _LogState.from_folder(out)
     reached = _make_phase_check(out, kill_point, log)
@@ -124,7 +127,7 @@ def kill_at(
     if process.poll() is not None:
         return None
     process.kill()
-    if process.wait() >= 0:  # it ended by itself in between
+    if process.wait() >= 0:  # it ended by itself meanwhile
         return None
     where = _describe_moment(out, set(_find_leftovers(out)) - before, log, steps)
     return KillRecord(
@@ -133,11 +136,11 @@ def kill_at(
 
 
 def last_step(out: Path) -> int:
-    """The last step in metrics.jsonl; 0 before the first."""
+    """Return the last step in metrics.jsonl; 0 before the first."""
     for line in reversed(_tail(out / "metrics.jsonl")):
         try:
             record = json.loads(line)
-        except ValueError:  # half written, or cut by the start of the tail
+        except ValueError:  # half written, or cut off by the tail
             continue
         if record.get("event") == "train":
             return int(record["step"])
@@ -153,8 +156,9 @@ def _tail(file: Path) -> list[bytes]:
         return []
 
 
-class _LogState(NamedTuple):
-    """metrics.jsonl as it was when a process started."""
+@dataclass(frozen=True, slots=True)
+class _LogState:
+    """State of metrics.jsonl when a process started."""
 
     mtime_ns: int
     step: int
@@ -171,7 +175,7 @@ class _LogState(NamedTuple):
 def _make_phase_check(
     out: Path, kill_point: KillPoint, before: _LogState
 ) -> Callable[[], bool]:
-    """Whether the work that `kill_point` names has begun in this process."""
+    """Return a check that this process has reached the phase of `kill_point`."""
     if kill_point.phase == "save":
         old = set(_find_leftovers(out, "new"))
         return lambda: any(
@@ -180,8 +184,8 @@ def _make_phase_check(
             if path not in old
         )
     if kill_point.phase == "step":
-        # A resumed process first cuts the log back, so a new time is a new line or
-        # the cut; the step then tells which.
+        # A resumed process first truncates the log, so a new time is a new line or the
+        # truncation; the step then tells which.
         return lambda: (
             _LogState.from_folder(out).mtime_ns != before.mtime_ns
             and last_step(out) >= kill_point.step
@@ -189,12 +193,12 @@ def _make_phase_check(
     return lambda: False
 
 
-def _find_leftovers(out: Path, kind: str = "") -> Iterator[Path]:
-    """Unfinished writes and deletes that can be seen now, of checkpoints first."""
-    for path in (out / "checkpoints").glob(f".{kind or '*'}-step-*"):
+def _find_leftovers(out: Path, prefix: str = "") -> Iterator[Path]:
+    """Yield unfinished writes and deletions, those of checkpoints first."""
+    for path in (out / "checkpoints").glob(f".{prefix or '*'}-step-*"):
         if LEFTOVER_NAME.fullmatch(path.name):
             yield path
-    if not kind:
+    if not prefix:
         yield from out.glob("**/.*.tmp")
 
 
@@ -207,13 +211,15 @@ def _is_finished(out: Path, steps: int) -> bool:
     return CheckpointStore(out / "checkpoints").path(steps).is_dir()
 
 
-def _describe_moment(out: Path, left: set[Path], before: _LogState, steps: int) -> str:
-    for path in sorted(left):
+def _describe_moment(
+    out: Path, leftovers: set[Path], before: _LogState, steps: int
+) -> str:
+    for path in sorted(leftovers):
         match = LEFTOVER_NAME.fullmatch(path.name)
         if match:
             work = "writing" if match[1] == "new" else "deleting"
             return f"{work} the checkpoint of step {int(match[2])}"
-    for path in sorted(left):
+    for path in sorted(leftovers):
         return f"writing {path.relative_to(out).parent / path.name.split('.')[1]}"
     if _is_finished(out, steps):
         return "after the last checkpoint"

@@ -1,7 +1,7 @@
-"""Is a resumed run the same run? Killed and unbroken, side by side, on this machine.
+"""Check that a run that was killed and resumed equals an uninterrupted one.
 
 The same command runs once undisturbed and once with SIGKILL at random moments, each
-time started again with --resume. What the two leave must be equal bit for bit.
+time restarted with --resume. Both run folders must be equal bit for bit.
 """
 
 import time
@@ -22,37 +22,38 @@ from vitral.workflows.resume_check.fault_injection import (
 )
 
 MAX_TRIES = 4
+"""Starts per kill, if the process ends before it."""
 StartCommand = Callable[[Path], TrainProcess]
-"""Starts the training command with this output folder and --resume."""
+"""Start the training command with this output folder and --resume."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeCheck:
-    """The kills of one run, and what of it differs from the unbroken one."""
+    """The kills of one run, and its differences from the uninterrupted one."""
 
     kills: tuple[KillRecord, ...]
     missed: int
-    """Kills that came too late each time: the process had ended by itself."""
+    """Kills that came too late in each try: the process had ended by itself."""
     diff: RunDiff
     seconds: float
 
     def lines(self) -> list[str]:
-        """The table for a person."""
+        """Format the kills as a table."""
         width = max((len(kill.where) for kill in self.kills), default=0)
         rows = [f"kill  {'where':{width}}  goes on from"]
         rows += [
-            f"{number:4}  {kill.where:{width}}  step {kill.checkpoint}"
-            for number, kill in enumerate(self.kills, 1)
+            f"{index:4}  {kill.where:{width}}  step {kill.checkpoint}"
+            for index, kill in enumerate(self.kills, 1)
         ]
         if self.missed:
             rows.append(f"{self.missed} kills came too late, after the end of the run.")
         return rows
 
     def require_equal(self, out: Path) -> None:
-        """Raise unless the killed run is the unbroken one.
+        """Raise unless the killed run equals the uninterrupted one.
 
         Raises:
-            GateError: it is not; the message has the first difference of each kind.
+            GateError: they differ; the message has the first difference of each kind.
         """
         if self.diff.differences:
             raise GateError(
@@ -70,13 +71,13 @@ def run_reference(start: StartCommand, out: Path, steps: int) -> Timings:
     Raises:
         VitralError: it fails by itself, with its exit code.
     """
-    life = start(out)
+    process = start(out)
     try:
-        pace = measure_timings(life, out, steps)
+        timings = measure_timings(process, out, steps)
     finally:
-        _terminate(life)
-    _require_end(life.wait(), out)
-    return pace
+        _terminate(process)
+    _require_end(process.wait(), out)
+    return timings
 
 
 def run_with_kills(
@@ -92,58 +93,62 @@ def run_with_kills(
     """Run the command in `out` with `kills` SIGKILLs, and compare it with `reference`.
 
     Args:
-        timings: of the unbroken run.
-        seed: of the moments.
+        timings: those of the uninterrupted run.
+        seed: decides the moments of the kills.
 
     Raises:
         VitralError: it fails by itself, with its exit code.
     """
-    began = time.monotonic()
-    found = [
-        kill
-        for aim in sample_kill_points(kills, steps, seed)
-        if (kill := _kill_once(start, out, aim, timings, steps)) is not None
+    started = time.monotonic()
+    records = [
+        record
+        for point in sample_kill_points(kills, steps, seed)
+        if (record := _kill_once(start, out, point, timings, steps=steps)) is not None
     ]
-    life = start(out)
+    process = start(out)
     try:
-        _require_end(life.wait(), out)
+        _require_end(process.wait(), out)
     finally:
-        _terminate(life)
+        _terminate(process)
     return ResumeCheck(
-        kills=tuple(found),
-        missed=kills - len(found),
+        kills=tuple(records),
+        missed=kills - len(records),
         diff=diff_runs(reference, out),
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - started,
     )
 
 
 def _kill_once(
-    start: StartCommand, out: Path, kill_point: KillPoint, timings: Timings, steps: int
+    start: StartCommand,
+    out: Path,
+    kill_point: KillPoint,
+    timings: Timings,
+    *,
+    steps: int,
 ) -> KillRecord | None:
-    """Kill one process; one that outran its kill is started again, for an earlier
-    one. None when `TRIES` did so."""
+    """Kill one process; retry with an earlier kill if it ends first, else None."""
     for _ in range(MAX_TRIES):
-        life = start(out)
+        process = start(out)
         try:
-            kill = kill_at(life, out, kill_point, timings, steps)
+            record = kill_at(process, out, kill_point, timings, steps=steps)
         finally:
-            _terminate(life)
-        if kill is not None:
-            return kill
-        _require_end(life.wait(), out)
+            _terminate(process)
+        if record is not None:
+            return record
+        _require_end(process.wait(), out)
         kill_point = KillPoint("start", kill_point.step, kill_point.delay / 2)
     return None
 
 
 def _terminate(process: TrainProcess) -> None:
-    """No process outlives an error or Ctrl-C here."""
+    """Kill the process if it still runs, as after an error or Ctrl-C."""
     if process.poll() is None:
         process.kill()
         process.wait()
 
 
 def errors_file(out: Path) -> Path:
-    """Where `Start` leaves the standard error of its processes, beside the folder."""
+    """Return the file next to `out` that holds the standard error of its processes."""
     return out.with_name(f"{out.name}.errors.txt")
 
 
@@ -151,10 +156,10 @@ def _require_end(code: int, out: Path) -> None:
     if code == 0:
         return
     file = errors_file(out)
-    said = file.read_text(errors="replace").splitlines() if file.is_file() else []
+    lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
     error = VitralError(
         f"The training into {out} did not finish, with nobody killing it: exit code "
-        f"{code}. It said: {said[-1] if said else 'nothing'}"
+        f"{code}. It said: {lines[-1] if lines else 'nothing'}"
     )
     error.exit_code = code if code > 0 else 1
     raise error

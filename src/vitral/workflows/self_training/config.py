@@ -1,9 +1,9 @@
-"""The settings of a self-training, and the file that lets it go on where it stopped."""
+"""Settings of a self-training, and the state file that a restart is checked against."""
 
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral import config_io
 from vitral.atomic_io import TEMPORARY_SUFFIX, write_json
@@ -11,20 +11,23 @@ from vitral.data.sources import read_pseudo_data
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
 from vitral.objectives.self_training import THRESHOLD, check_settings
+from vitral.validation import above_zero
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
 
 STATE_FILE = "self-training.json"
+LAST_FILE = "report.html"
+"""The file that `train` writes last."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTrainingConfig:
-    """How pseudo-labels are chosen, and how much they count."""
+    """Rounds of a self-training, and the choice and weight of its pseudo-labels."""
 
     rounds: int = 3
-    """Students after one another."""
+    """Students trained one after another."""
     threshold: float = THRESHOLD
-    """The least confidence of an answer that is learned from."""
+    """Least confidence of a prediction that is learned from."""
     per_class: int = 0
     """Images of each class after balancing; 0 for the mean number of a class above the
     threshold, -1 for no balance."""
@@ -42,12 +45,12 @@ class SelfTrainingConfig:
         check_settings(self.threshold, self.per_class, self.temperature)
         if self.rounds < 1:
             raise ConfigError(f"`rounds` must be 1 or more: got {self.rounds}.")
-        if not self.ratio > 0:
-            raise ConfigError(f"`ratio` must be above 0: got {self.ratio}.")
+        above_zero(ratio=self.ratio)
 
 
-class ResumeKey(NamedTuple):
-    """What must be the same when a self-training goes on."""
+@dataclass(frozen=True, slots=True)
+class ResumeKey:
+    """Settings that must be the same when a self-training resumes."""
 
     config: TrainConfig
     settings: SelfTrainingConfig
@@ -64,7 +67,7 @@ class ResumeKey(NamedTuple):
 
 
 def start_or_resume(out: Path, resume_key: ResumeKey) -> None:
-    """Make the folder, or see that it began with the same settings."""
+    """Create the folder, or check that it was started with the same settings."""
     if out.is_file():
         raise ConfigError(f"`--out {out}` is a file: name a folder.")
     out.mkdir(parents=True, exist_ok=True)
@@ -97,30 +100,26 @@ def start_or_resume(out: Path, resume_key: ResumeKey) -> None:
 def _find_differences(
     old: dict[str, Any], new: dict[str, Any]
 ) -> list[tuple[str, Any, Any]]:
-    """What changes a number: not how many rounds there are, nor a comment."""
-    found = []
+    """Return (name, old, new) of changes, `rounds` and comments left out."""
+    differences = []
     for name, now in new.items():
         before = old[name]
         if isinstance(now, dict):
-            found += [
+            differences += [
                 (inner, before.get(inner), value)
                 for inner, value in now.items()
                 if before.get(inner) != value and inner not in ("rounds", "expected")
             ]
         elif before != now:
-            found.append((name, before, now))
-    return found
-
-
-LAST_FILE = "report.html"
-"""What `train` writes last."""
+            differences.append((name, before, now))
+    return differences
 
 
 def student_config(config: TrainConfig, data: Path) -> TrainConfig:
-    """The settings of a round: those of the student, on the merged data set.
+    """Return the settings of a round: those of the student, on the merged data set.
 
-    Label smoothing is in the targets of the labelled images, so that it leaves the
-    teacher's probabilities alone.
+    The targets of the labelled images hold the label smoothing, so that it does not
+    change the teacher's probabilities.
     """
     objective = replace(require_softmax(config), smoothing=0.0)
     return replace(
@@ -129,7 +128,7 @@ def student_config(config: TrainConfig, data: Path) -> TrainConfig:
 
 
 def find_last_round(folder: Path) -> Path:
-    """The newest finished round of a self-training; any other folder as it is."""
+    """Return the last finished round of a self-training; other folders unchanged."""
     if not (folder / STATE_FILE).is_file():
         return folder
     done = [file.parent for file in folder.glob(f"round-*/{LAST_FILE}")]
@@ -137,7 +136,7 @@ def find_last_round(folder: Path) -> Path:
 
 
 def labeled_source(run: Run) -> str:
-    """The labelled data of a run, of a student's too; empty where it is not known."""
+    """Return the labelled data of a run, or of a student's run; empty if unknown."""
     try:
         data = run.config.data
         if Path(data).suffix == ".json" and Path(data).is_file():
@@ -148,7 +147,7 @@ def labeled_source(run: Run) -> str:
 
 
 def absolute_path(data: str) -> str:
-    """A path that holds wherever it is read from; a name as it is."""
+    """Return the absolute path of existing data; the name of a data set unchanged."""
     return str(Path(data).resolve()) if Path(data).exists() else data
 
 
@@ -163,10 +162,10 @@ def require_softmax(config: TrainConfig) -> SupervisedConfig:
 
 
 def read_temperature(teacher: Run) -> float:
-    found = teacher.metrics.get("val", {}).get("calibrated")
-    if not isinstance(found, dict):
+    calibrated = teacher.metrics.get("val", {}).get("calibrated")
+    if not isinstance(calibrated, dict):
         raise ConfigError(
             f"The teacher {teacher.path} has no temperature: its run measured no val "
             "split. Leave `--calibrated` out."
         )
-    return float(found["temperature"])
+    return float(calibrated["temperature"])

@@ -1,7 +1,7 @@
-"""A teacher labels images: its answers, what is left out, and the files of a round.
+"""Pseudo-labels of one round: list the images, predict them, write the files.
 
-The image is as in evaluation, the model in eval mode; nothing is random here. Which
-answers are kept is in vitral.objectives.self_training.
+Images are preprocessed as in evaluation, so nothing is random. Predictions are selected
+in vitral.objectives.self_training.
 """
 
 import csv
@@ -10,41 +10,42 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 import vitral.data
 from vitral.atomic_io import write_atomic, write_json
-from vitral.data import Dataset, Loader, evaluation_transform, read_unlabelled
+from vitral.data import Dataset, read_unlabelled
 from vitral.data.dataset import Example
 from vitral.data.sources import TABLE, PseudoData, write_pseudo
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import softmax
 from vitral.objectives.self_training import PseudoLabels
-from vitral.workflows.inference import predict_batches
+from vitral.workflows.inference import predict_batches, split_loader
 from vitral.workflows.inputs import evaluation_batch_size
 from vitral.workflows.run import Run
 
 DATA_FILE = "data.json"
-"""The file of a round that names its data; it is written last."""
+"""File that names the data of a round; written last."""
 MIN_TARGET_SHARE = 1e-6
-"""Of a class in a stored target; what is below is no more than rounding."""
+"""Least probability of a class in a stored target; less is rounding."""
 COLUMNS = ("path", "label", "confidence", "copies", "why")
 
 
-class UnlabeledSet(NamedTuple):
-    """The unlabelled images, looked at once for all rounds."""
+@dataclass(frozen=True, slots=True)
+class UnlabeledSet:
+    """The unlabelled images, audited once for all rounds."""
 
     images: Dataset
-    """Those that a teacher may label."""
+    """Images that a teacher may label."""
     left_out: dict[str, str]
     """Path to reason: unreadable, or a copy of a labelled image."""
 
 
-class TeacherPredictions(NamedTuple):
-    """What a teacher says about every image it could read."""
+@dataclass(frozen=True, slots=True)
+class TeacherPredictions:
+    """Predictions of a teacher for every readable image."""
 
     paths: tuple[str, ...]
     probabilities: np.ndarray
@@ -53,7 +54,7 @@ class TeacherPredictions(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RoundLabels:
-    """The labels of one round, as its files hold them."""
+    """The labels of one round, as written to its files."""
 
     predictions: TeacherPredictions
     pseudo: PseudoLabels
@@ -64,39 +65,39 @@ class RoundLabels:
 
     @property
     def num_seen(self) -> int:
-        """Pseudo-labelled images of an epoch, copies included."""
+        """Return the pseudo-labelled images of an epoch, copies included."""
         return int(self.pseudo.repeats.sum()) * self.pseudo_copies
 
     @property
     def ratio(self) -> float:
-        """Of pseudo-labelled to labelled images in an epoch."""
+        """Return the ratio of pseudo-labelled to labelled images in an epoch."""
         return self.num_seen / (self.num_labelled * self.labelled_copies)
 
 
 def list_unlabeled(labelled: Dataset, unlabelled: str, file: Path) -> UnlabeledSet:
-    """List the unlabelled images; once, then what `file` keeps.
+    """List the unlabelled images, once: a later call reads the list from `file`.
 
     Every image is decoded. An exact copy of a labelled one is left out: its label is
-    known, and one of val or test must not be learned from.
+    known, and an image of val or test must not be learned from.
 
     Raises:
         DataError: no image is left.
         ConfigError: `file` is damaged.
     """
     root = Path(unlabelled)
-    found = read_unlabelled(root)
+    unfiltered = read_unlabelled(root)
     if not file.is_file():
-        left_out = _find_excluded(labelled, found)
-        paths = [e.id for e in found.examples if e.id not in left_out]
+        left_out = _find_excluded(labelled, unfiltered)
+        paths = [e.id for e in unfiltered.examples if e.id not in left_out]
         write_json(file, {"images": paths, "left_out": left_out})
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-        known, left_out = set(stored["images"]), dict(stored["left_out"])
+        listed, left_out = set(stored["images"]), dict(stored["left_out"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{file} is damaged ({error}): remove it to list the images again."
         ) from error
-    examples = tuple(example for example in found.examples if example.id in known)
+    examples = tuple(e for e in unfiltered.examples if e.id in listed)
     if not examples:
         reasons = "; ".join(f"{path}: {why}" for path, why in [*left_out.items()][:3])
         raise DataError(
@@ -104,85 +105,84 @@ def list_unlabeled(labelled: Dataset, unlabelled: str, file: Path) -> UnlabeledS
             f"{len(left_out)} are left out ({reasons}). Give images that the labelled "
             "set does not hold."
         )
-    return UnlabeledSet(replace(found, examples=examples), left_out)
+    return UnlabeledSet(replace(unfiltered, examples=examples), left_out)
 
 
 def _find_excluded(labelled: Dataset, unlabelled: Dataset) -> dict[str, str]:
-    """Path to reason of what cannot or must not be labelled."""
+    """Map the path of each image that cannot or must not be labelled to the reason."""
     mark = "unlabelled"
-    place = {f"{mark}:{e.id}": e for e in unlabelled.examples}
-    known = {f"labelled:{e.id}": e for e in labelled.examples}
+    unlabelled_by_id = {f"{mark}:{e.id}": e for e in unlabelled.examples}
+    labelled_by_id = {f"labelled:{e.id}": e for e in labelled.examples}
     both = replace(
         labelled,
         examples=(
-            *(replace(e, id=id_) for id_, e in known.items()),
-            *(replace(e, id=id_, split=mark) for id_, e in place.items()),
+            *(replace(e, id=id_) for id_, e in labelled_by_id.items()),
+            *(replace(e, id=id_, split=mark) for id_, e in unlabelled_by_id.items()),
         ),
         reader=_JointReader(labelled=labelled, unlabelled=unlabelled),
         bad=(),
     )
     audit = vitral.data.check(both, workers=2, max_bad=1.0)
     left_out = {
-        place[file.path].id: f"unreadable: {file.reason}"
+        unlabelled_by_id[file.path].id: f"unreadable: {file.reason}"
         for file in audit.bad
-        if file.path in place
+        if file.path in unlabelled_by_id
     }
     for copies in audit.leaks:
         if mark not in copies.splits:
             continue
-        of = next(id_ for id_ in copies.ids if id_ in known)
+        original = next(
+            labelled_by_id[id_] for id_ in copies.ids if id_ in labelled_by_id
+        )
+        split = original.split or "the labelled set"
         for id_ in copies.ids:
-            if id_ in place:
-                split = known[of].split or "the labelled set"
-                left_out[place[id_].id] = f"copy of {known[of].id} ({split})"
+            if id_ in unlabelled_by_id:
+                reason = f"copy of {original.id} ({split})"
+                left_out[unlabelled_by_id[id_].id] = reason
     return left_out
 
 
 @dataclass(frozen=True, kw_only=True)
 class _JointReader:
-    """Read an example whose id says which set it is of."""
+    """Read an example from the data set that its id names."""
 
     labelled: Dataset
     unlabelled: Dataset
 
     def __call__(self, example: Example) -> vitral.data.DecodedImage:
-        which, _, id_ = example.id.partition(":")
-        return getattr(self, which).decode(replace(example, id=id_))
+        name, _, id_ = example.id.partition(":")
+        return getattr(self, name).decode(replace(example, id=id_))
 
 
 def predict_unlabeled(
-    run: Run, images: Dataset, device: torch.device, workers: int, temperature: float
+    run: Run, images: Dataset, device: torch.device, *, workers: int, temperature: float
 ) -> TeacherPredictions:
-    """The teacher's probabilities, with the views and precision of its evaluation.
+    """Predict all images with the views and precision of the teacher's evaluation.
 
     Args:
-        temperature: what its logits are divided by.
+        temperature: divisor of the logits.
     """
     run.model.to(device)
-    loader = Loader(
-        dataset=images,
-        examples=images.examples,
-        transform=evaluation_transform(run.preprocess),
+    loader = split_loader(
+        images,
+        "",
+        run.preprocess,
         batch_size=evaluation_batch_size(run.preprocess),
         workers=workers,
     )
-    scores = predict_batches(
-        run.model,
-        loader.epoch(0),
-        device=device,
-        views=run.extra.get("eval_views", "one"),
-        bf16=run.extra.get("precision") == "bf16",
+    predictions = predict_batches(
+        run.model, loader.epoch(0), device=device, **run.inference_settings
     )
     return TeacherPredictions(
-        scores.ids, softmax(scores.logits.astype(np.float64) / temperature)
+        predictions.ids, softmax(predictions.logits.astype(np.float64) / temperature)
     )
 
 
 def repeat_factors(num_labelled: int, num_pseudo: int, ratio: float) -> tuple[int, int]:
-    """How often each labelled and each pseudo-labelled image stands in an epoch.
+    """Return the copies of each labelled and each pseudo-labelled image in an epoch.
 
-    Whole numbers, one of them 1, that come nearest to `ratio` pseudo-labelled images
-    for each labelled one.
+    They are the integers, one of them 1, that come nearest to `ratio` pseudo-labelled
+    images for each labelled one.
     """
     factor = num_pseudo / (ratio * num_labelled)
     if factor >= 1:
@@ -194,27 +194,26 @@ def write_labels(
     folder: Path,
     labels: RoundLabels,
     classes: tuple[str, ...],
+    *,
     metadata: PseudoData,
     left_out: Mapping[str, str],
 ) -> None:
-    """pseudo.jsonl, answers.csv and, last, data.json."""
+    """Write pseudo.jsonl, answers.csv and, last, data.json."""
     write_atomic(folder / TABLE, _format_pseudo_rows(labels, classes))
     write_atomic(folder / "answers.csv", _format_answers(labels, classes, left_out))
     write_pseudo(folder / DATA_FILE, metadata)
 
 
 def _format_pseudo_rows(labels: RoundLabels, classes: tuple[str, ...]) -> str:
-    """One line for each image that is learned from."""
     lines = []
-    chosen, repeats, targets = labels.pseudo
-    for row, copies, target in zip(
-        chosen.tolist(), repeats.tolist(), targets.tolist(), strict=True
-    ):
+    pseudo = labels.pseudo
+    columns = (pseudo.chosen, pseudo.repeats, pseudo.targets)
+    for row, copies, target in zip(*(c.tolist() for c in columns), strict=True):
         probabilities = labels.predictions.probabilities[row]
-        shares = {
-            name: round(share, 7)
-            for name, share in zip(classes, target, strict=True)
-            if share >= MIN_TARGET_SHARE
+        target_by_class = {
+            name: round(probability, 7)
+            for name, probability in zip(classes, target, strict=True)
+            if probability >= MIN_TARGET_SHARE
         }
         lines.append(
             json.dumps(
@@ -223,7 +222,7 @@ def _format_pseudo_rows(labels: RoundLabels, classes: tuple[str, ...]) -> str:
                     "label": classes[int(probabilities.argmax())],
                     "confidence": round(float(probabilities.max()), 6),
                     "copies": copies,
-                    "target": shares,
+                    "target": target_by_class,
                 },
                 ensure_ascii=False,
             )
@@ -234,7 +233,7 @@ def _format_pseudo_rows(labels: RoundLabels, classes: tuple[str, ...]) -> str:
 def _format_answers(
     labels: RoundLabels, classes: tuple[str, ...], left_out: Mapping[str, str]
 ) -> str:
-    """Every unlabelled image, and what became of it."""
+    """Format one row for each unlabelled image, with the reason if it is not used."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -242,10 +241,10 @@ def _format_answers(
     copies = dict(zip(chosen, labels.pseudo.repeats.tolist(), strict=True))
     for row, path in enumerate(labels.predictions.paths):
         probabilities = labels.predictions.probabilities[row]
-        number = copies.get(row, 0)
-        why = "" if number else "not sure enough, or too many of its class"
+        count = copies.get(row, 0)
+        why = "" if count else "not sure enough, or too many of its class"
         label = classes[int(probabilities.argmax())]
-        writer.writerow([path, label, f"{probabilities.max():.6f}", number, why])
+        writer.writerow([path, label, f"{probabilities.max():.6f}", count, why])
     for path, reason in left_out.items():
         writer.writerow([path, "", "", 0, reason])
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""The page of a round's pseudo-labels: what the report needs, from run and data."""
+"""Report page of the pseudo-labels of one round."""
 
 from pathlib import Path
 
@@ -16,6 +16,7 @@ def write_pseudo_report(
     labels: RoundLabels,
     unlabeled: UnlabeledSet,
     teacher: Path,
+    *,
     classes: tuple[str, ...],
     threshold: float,
     truth: dict[str, int] | None,
@@ -23,42 +24,42 @@ def write_pseudo_report(
     """Write the page and its picture into the folder of a round's labels.
 
     Args:
-        truth: path to class; None where nothing is known.
+        truth: path to class; None if no true label is known.
     """
-    answers = labels.predictions
-    copies = np.zeros(len(answers.paths), dtype=np.int64)
+    predictions = labels.predictions
+    copies = np.zeros(len(predictions.paths), dtype=np.int64)
     copies[labels.pseudo.chosen.numpy()] = labels.pseudo.repeats.numpy()
     by_path = {example.id: example for example in unlabeled.images.examples}
 
-    def image(path: str) -> Image.Image | None:
+    def read_image(path: str) -> Image.Image | None:
         try:
             return unlabeled.images.read(by_path[path])
         except ImageError:
             return None
 
-    known = None
+    true_labels = None
     if truth is not None:
-        known = np.array([truth.get(path, -1) for path in answers.paths])
-    facts = PseudoLabelReport(
+        true_labels = np.array([truth.get(path, -1) for path in predictions.paths])
+    report = PseudoLabelReport(
         title=f"{folder.resolve().parent.name}, round {folder.name.split('-')[-1]}",
         teacher=str(teacher),
         unlabelled=str(unlabeled.images.root),
         classes=classes,
-        paths=answers.paths,
-        label=answers.probabilities.argmax(axis=1),
-        confidence=answers.probabilities.max(axis=1),
+        paths=predictions.paths,
+        label=predictions.probabilities.argmax(axis=1),
+        confidence=predictions.probabilities.max(axis=1),
         copies=copies * labels.pseudo_copies,
         threshold=threshold,
         num_labelled=labels.num_labelled,
         labelled_copies=labels.labelled_copies,
         left_out=list(unlabeled.left_out.items()),
-        truth=known,
+        truth=true_labels,
     )
-    return write_pseudo_page(folder, facts, image)
+    return write_pseudo_page(folder, report, read_image)
 
 
 def read_truth(file: str, classes: tuple[str, ...]) -> dict[str, int] | None:
-    """Path to class of a table `path,label`; None where no table is given.
+    """Read a table `path,label` as path to class index; None if none is given.
 
     Raises:
         DataError: the table cannot be read, or a label is no class.
@@ -68,13 +69,13 @@ def read_truth(file: str, classes: tuple[str, ...]) -> dict[str, int] | None:
     table = Path(file)
     text = read_text(table)
     rows = json_rows(table, text) if table.suffix == ".jsonl" else csv_rows(table, text)
-    place = {name: index for index, name in enumerate(classes)}
-    found = {}
+    indices = {name: index for index, name in enumerate(classes)}
+    truth = {}
     for line, row in rows:
-        if row["label"] not in place:
+        if row["label"] not in indices:
             raise DataError(
                 f"{table.name} line {line}: {row['label']!r} is no class; the teacher "
                 f"knows {', '.join(classes[:8])}. Correct it, or remove the row."
             )
-        found[row["path"]] = place[row["label"]]
-    return found
+        truth[row["path"]] = indices[row["label"]]
+    return truth

@@ -1,15 +1,15 @@
 """Self-training, Noisy Student (arXiv 1911.04252): rounds of teacher and student.
 
-A teacher labels images of which nobody said what they show; a student of equal or
-larger size learns from them and from the labelled ones, with noise, and is the next
-teacher. Each round is a run folder of its own, made by `train`.
+A teacher predicts unlabelled images. A student of equal or larger size learns from
+these and from labelled images, with noise, and is the next teacher. Each round is a run
+folder of its own, written by `train`.
 """
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -20,7 +20,7 @@ from vitral.data.sources import PseudoData
 from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, Interval
-from vitral.objectives.self_training import pseudo_labels
+from vitral.objectives.self_training import PseudoLabels, pseudo_labels
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.evaluate import RunComparison, compare_runs, evaluate_split
@@ -42,6 +42,7 @@ from vitral.workflows.self_training.config import (
 from vitral.workflows.self_training.pseudo_labels import (
     DATA_FILE,
     RoundLabels,
+    TeacherPredictions,
     UnlabeledSet,
     list_unlabeled,
     predict_unlabeled,
@@ -55,8 +56,9 @@ from vitral.workflows.train import train
 logger = logging.getLogger(__name__)
 
 
-class RoundResult(NamedTuple):
-    """A teacher or a student on the held-out images."""
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """Accuracy of a teacher or a student on the held-out images."""
 
     name: str
     """`teacher`, or `round 2`."""
@@ -68,15 +70,15 @@ class RoundResult(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTrainingResult:
-    """All rounds so far."""
+    """Results of all finished rounds."""
 
     out: Path
     split: str
-    """What the accuracies are of; empty where nothing is held out."""
+    """Split that the accuracies are measured on; empty if nothing is held out."""
     results: tuple[RoundResult, ...]
-    """The teacher, then each round."""
+    """The teacher first, then each round."""
     comparison: RunComparison | None
-    """The last round against the teacher, image by image."""
+    """The last round compared with the teacher, image by image."""
 
 
 def self_train(
@@ -90,34 +92,35 @@ def self_train(
     labels_only: bool = False,
     runtime: Runtime | None = None,
 ) -> SelfTrainingResult:
-    """Train students of a teacher's labels; the same call goes on where it stopped.
+    """Train students on a teacher's labels; the same call resumes an interrupted one.
 
     Args:
-        config: of the students, and of the teacher where none is given; its `data` are
-            the labelled images. Their val and test stay those of the teacher's run.
+        config: of the students, and of the teacher if none is given; its `data` are
+            the labelled images, with the val and test splits of the teacher's run.
         unlabelled: a folder with images at any depth; it is not written to.
         teacher: a run of the same classes; None to train one in `out`/round-0.
         truth: a table `path,label` of the unlabelled images, for the report alone.
         runtime: device and workers of every training.
-        labels_only: stop once the next round's labels are written, to mend them.
+        labels_only: stop once the next round's labels are written, to correct them.
 
     Raises:
-        ConfigError: `out` is in use or began with other settings, or the teacher knows
+        ConfigError: `out` is in use or began with other settings, or the teacher has
             other classes.
-        DataError: no image is left to label, or the teacher is sure of none.
-        VitralError: what `train` raises.
+        DataError: no image is left to label, or no prediction reaches the threshold.
+        VitralError: raised by `train`.
     """
     out, settings = Path(out), settings or SelfTrainingConfig()
     require_softmax(config)  # refuses before anything is written
-    begun = ResumeKey(config, settings, str(unlabelled), str(teacher or ""))
+    resume_key = ResumeKey(config, settings, str(unlabelled), str(teacher or ""))
     with translate_os_errors(out):
-        start_or_resume(out, begun)
-        rounds = _RoundRunner(begun, out, str(truth or ""), runtime or Runtime())
-        return rounds.run(labels_only)
+        start_or_resume(out, resume_key)
+        runner = _RoundRunner(resume_key, out, str(truth or ""), runtime or Runtime())
+        return runner.run(labels_only)
 
 
-class _RoundRunner(NamedTuple):
-    """The rounds of one self-training."""
+@dataclass(frozen=True, slots=True)
+class _RoundRunner:
+    """Run the rounds of one self-training."""
 
     resume_key: ResumeKey
     out: Path
@@ -125,60 +128,56 @@ class _RoundRunner(NamedTuple):
     runtime: Runtime
 
     def run(self, labels_only: bool) -> SelfTrainingResult:
-        begun, settings = self.resume_key, self.resume_key.settings
+        key = self.resume_key
         teacher = self._get_teacher()
         labelled = self._open_labeled(teacher)
-        for note in student_notes(begun.config, teacher):
+        for note in student_notes(key.config, teacher):
             logger.info(f"note: {note}")
-        place = pick_device(self.runtime.device)
-        found = list_unlabeled(labelled, begun.unlabelled, self.out / "unlabelled.json")
-        logger.info(
-            f"unlabelled: {len(found.images.examples):,} images, "
-            f"{len(found.left_out):,} left out"
+        device = pick_device(self.runtime.device)
+        unlabeled = list_unlabeled(
+            labelled, key.unlabelled, self.out / "unlabelled.json"
         )
-        split, results = self._evaluate_teacher(teacher, labelled, place)
+        logger.info(
+            f"unlabelled: {len(unlabeled.images.examples):,} images, "
+            f"{len(unlabeled.left_out):,} left out"
+        )
+        split, results = self._evaluate_teacher(teacher, labelled, device)
         latest = teacher
-        for number in range(1, settings.rounds + 1):
-            folder = self.out / f"round-{number}"
-            labels = self.out / f"pseudo-{number}"
+        for index in range(1, key.settings.rounds + 1):
+            folder = self.out / f"round-{index}"
+            labels = self.out / f"pseudo-{index}"
             if not (folder / LAST_FILE).is_file():
-                self._write_round_labels(latest, labelled, found, labels, place)
+                self._write_round_labels(
+                    latest, labelled, unlabeled, labels, device=device
+                )
                 if labels_only:
                     return SelfTrainingResult(
                         out=self.out, split=split, results=results, comparison=None
                     )
-                logger.info(f"round {number}: training in {folder}")
-                config = student_config(begun.config, labels / DATA_FILE)
-                train(
-                    config,
-                    folder,
-                    resume=True,
-                    runtime=self.runtime,
-                )
+                logger.info(f"round {index}: training in {folder}")
+                self._train(student_config(key.config, labels / DATA_FILE), folder)
             latest = Run(folder)
-            results += _round_results(f"round {number}", latest, split)
+            results += _round_results(f"round {index}", latest, split)
         return self._write_result(split, results)
 
     def _get_teacher(self) -> Run:
-        """The given run, or one that is trained on the labelled images alone."""
+        """Return the given run, or one that is trained on the labelled images alone."""
         if self.resume_key.teacher:
             return Run(find_last_round(Path(self.resume_key.teacher)))
         folder = self.out / "round-0"
         if (folder / LAST_FILE).is_file():
             return Run(folder)
         logger.info(f"teacher: training on the labelled images alone in {folder}")
-        return train(
-            self.resume_key.config,
-            folder,
-            resume=True,
-            runtime=self.runtime,
-        )
+        return self._train(self.resume_key.config, folder)
+
+    def _train(self, config: TrainConfig, folder: Path) -> Run:
+        return train(config, folder, resume=True, runtime=self.runtime)
 
     def _open_labeled(self, teacher: Run) -> Dataset:
-        """The labelled images with the splits of the teacher's run, kept in split.csv.
+        """Open the labelled images with the splits of the teacher's run, in split.csv.
 
         Raises:
-            ConfigError: the teacher has other classes, or several an image.
+            ConfigError: the teacher has other classes, or several per image.
         """
         config = self.resume_key.config
         dataset = open_data(config)
@@ -191,12 +190,11 @@ class _RoundRunner(NamedTuple):
             )
         file = self.out / "split.csv"
         if not file.is_file():
-            theirs = teacher.path / "split.csv"
-            if theirs.is_file() and labeled_source(teacher) == absolute_path(
-                config.data
-            ):
+            split = teacher.path / "split.csv"
+            same_data = labeled_source(teacher) == absolute_path(config.data)
+            if split.is_file() and same_data:
                 dataset = apply(
-                    dataset, theirs, seed=config.seed, val=config.val, test=config.test
+                    dataset, split, seed=config.seed, val=config.val, test=config.test
                 )
             else:
                 logger.info(
@@ -212,44 +210,26 @@ class _RoundRunner(NamedTuple):
         labelled: Dataset,
         unlabeled: UnlabeledSet,
         folder: Path,
+        *,
         device: torch.device,
     ) -> None:
-        """The files of a round's labels, unless they are there: a person may have
-        mended them."""
+        """Write a round's labels, unless they exist: a person may have mended them."""
         if (folder / DATA_FILE).is_file():
             return
         folder.mkdir(exist_ok=True)
-        settings, config = self.resume_key.settings, self.resume_key.config
-        temperature = read_temperature(teacher) if settings.calibrated else 1.0
-        answers = predict_unlabeled(
-            teacher, unlabeled.images, device, self.runtime.workers, temperature
-        )
-        pseudo = pseudo_labels(
-            torch.from_numpy(answers.probabilities),
-            threshold=settings.threshold,
-            per_class=settings.per_class,
-            temperature=settings.temperature,
-            hard=settings.hard,
-        )
-        if not len(pseudo.chosen):
-            best = float(answers.probabilities.max())
-            raise DataError(
-                f"The teacher {teacher.path} is sure of no image of "
-                f"{self.resume_key.unlabelled}: its highest confidence is {best:.2f} "
-                "and "
-                f"the threshold {settings.threshold:g}. Lower the threshold."
-            )
+        config, settings = self.resume_key.config, self.resume_key.settings
+        predictions, pseudo = self._predict(teacher, unlabeled, device)
         num_labelled = len(labelled.select("train"))
         num_pseudo = int(pseudo.repeats.sum())
         copies = repeat_factors(num_labelled, num_pseudo, settings.ratio)
-        made = RoundLabels(
-            predictions=answers,
+        labels = RoundLabels(
+            predictions=predictions,
             pseudo=pseudo,
             labelled_copies=copies[0],
             pseudo_copies=copies[1],
             num_labelled=num_labelled,
         )
-        about = PseudoData(
+        metadata = PseudoData(
             labelled=absolute_path(config.data),
             group_by=config.group_by,
             seed=config.seed,
@@ -262,29 +242,64 @@ class _RoundRunner(NamedTuple):
             pseudo_copies=copies[1],
         )
         logger.info(
-            f"labels: {len(pseudo.chosen):,} of {len(answers.paths):,} images kept, "
-            f"{made.num_seen:,} an epoch with copies, beside {num_labelled:,} labelled "
-            f"ones {copies[0]} times"
+            f"labels: {len(pseudo.chosen):,} of {len(predictions.paths):,} images "
+            f"kept, {labels.num_seen:,} an epoch with copies, beside "
+            f"{num_labelled:,} labelled ones {copies[0]} times"
         )
         truth = read_truth(self.truth, teacher.classes)
         write_pseudo_report(
             folder,
-            made,
+            labels,
             unlabeled,
             teacher.path,
-            teacher.classes,
-            settings.threshold,
-            truth,
+            classes=teacher.classes,
+            threshold=settings.threshold,
+            truth=truth,
         )
-        write_labels(folder, made, teacher.classes, about, unlabeled.left_out)
+        write_labels(
+            folder,
+            labels,
+            teacher.classes,
+            metadata=metadata,
+            left_out=unlabeled.left_out,
+        )
         logger.info(f"labels: {folder / 'report.html'}")
+
+    def _predict(
+        self, teacher: Run, unlabeled: UnlabeledSet, device: torch.device
+    ) -> tuple[TeacherPredictions, PseudoLabels]:
+        """Predict the unlabelled images, and select those to learn from."""
+        settings = self.resume_key.settings
+        temperature = read_temperature(teacher) if settings.calibrated else 1.0
+        predictions = predict_unlabeled(
+            teacher,
+            unlabeled.images,
+            device,
+            workers=self.runtime.workers,
+            temperature=temperature,
+        )
+        pseudo = pseudo_labels(
+            torch.from_numpy(predictions.probabilities),
+            threshold=settings.threshold,
+            per_class=settings.per_class,
+            temperature=settings.temperature,
+            hard=settings.hard,
+        )
+        if not len(pseudo.chosen):
+            best = float(predictions.probabilities.max())
+            raise DataError(
+                f"The teacher {teacher.path} is sure of no image of "
+                f"{self.resume_key.unlabelled}: its highest confidence is {best:.2f} "
+                f"and the threshold {settings.threshold:g}. Lower the threshold."
+            )
+        return predictions, pseudo
 
     def _evaluate_teacher(
         self, teacher: Run, labelled: Dataset, device: torch.device
     ) -> tuple[str, tuple[RoundResult, ...]]:
-        """What is held out, and the teacher on it."""
-        there = labelled.counts()
-        split = next((name for name in ("test", "val") if name in there), "")
+        """Return the held-out split and the teacher's result on it."""
+        counts = labelled.counts()
+        split = next((name for name in ("test", "val") if name in counts), "")
         if not split:
             return "", ()
         folder = self.out / "teacher"
@@ -292,29 +307,30 @@ class _RoundRunner(NamedTuple):
             audit = vitral.data.check(labelled, workers=2, max_bad=1.0)
             bad = [file for file in audit.bad if file.split == split]
             folder.mkdir(exist_ok=True)
-            evaluate_split(teacher, audit.dataset, split, bad, device, folder, split)
+            evaluate_split(
+                teacher, audit.dataset, split, bad, device, folder, name=split
+            )
         values = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
         return split, (_make_result("teacher", teacher.path, values),)
 
     def _write_result(
         self, split: str, results: tuple[RoundResult, ...]
     ) -> SelfTrainingResult:
-        compared = None
+        comparison = None
         if split and len(results) > 1:
             table = Path("predictions") / f"{split}.csv"
-            compared = compare_runs(
+            comparison = compare_runs(
                 self.out / "teacher" / f"{split}.csv", results[-1].path / table
             )
-        done = SelfTrainingResult(
-            out=self.out, split=split, results=results, comparison=compared
+        document = {
+            "split": split,
+            "results": [{**asdict(r), "path": str(r.path)} for r in results],
+            "compared": None if comparison is None else comparison.to_dict(),
+        }
+        write_json(self.out / "result.json", document)
+        return SelfTrainingResult(
+            out=self.out, split=split, results=results, comparison=comparison
         )
-        values = [{**r._asdict(), "path": str(r.path)} for r in results]
-        comparison = compared.to_dict() if compared is not None else None
-        write_json(
-            self.out / "result.json",
-            {"split": split, "results": values, "compared": comparison},
-        )
-        return done
 
 
 def _round_results(name: str, run: Run, split: str) -> tuple[RoundResult, ...]:

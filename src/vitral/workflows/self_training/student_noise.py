@@ -1,6 +1,6 @@
-"""The noise of a student (arXiv 1911.04252, section 2): what there is, and how much.
+"""Noise that a Noisy Student trains with (arXiv 1911.04252, section 2).
 
-Noise of the input is augmentation, noise of the model is dropout and stochastic depth.
+Input noise is augmentation; model noise is dropout, stochastic depth and patch dropout.
 """
 
 import math
@@ -11,7 +11,7 @@ from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
 
 SMALLER_RATIO = 0.9
-"""A student with a smaller share of its teacher's parameters is smaller."""
+"""A student with less than this share of its teacher's parameters gets a note."""
 MODEL_NOISE_RATES = {
     "drop_rate": "dropout",
     "drop_path_rate": "stochastic depth",
@@ -20,32 +20,32 @@ MODEL_NOISE_RATES = {
 
 
 def describe_noise(config: TrainConfig) -> tuple[str, ...]:
-    """Every kind of noise that a training has, in words."""
+    """Return a description of each noise of a training."""
     augment, mix = config.augment, config.mix
-    found = []
+    noise = []
     if augment.rand_augment:
-        found.append(
+        noise.append(
             f"RandAugment {augment.rand_augment} x {augment.rand_augment_magnitude}"
         )
     if augment.policy == "auto":
-        found.append("AutoAugment")
+        noise.append("AutoAugment")
     if augment.dihedral:
-        found.append("symmetries")
+        noise.append("symmetries")
     if augment.crop != "none" and augment.crop_area != (1.0, 1.0):
-        found.append(f"{augment.crop} crop")
-    others = ("flip", "shift", "rotate", "color_jitter", "random_erasing")
-    found += [_format_rate(name, getattr(augment, name)) for name in others]
-    found += [_format_rate(name, getattr(mix, name)) for name in ("mixup", "cutmix")]
-    found += [
-        f"{words} {rate:g}" if rate else ""
-        for name, words in MODEL_NOISE_RATES.items()
+        noise.append(f"{augment.crop} crop")
+    rates = ("flip", "shift", "rotate", "color_jitter", "random_erasing")
+    noise += [_format_rate(name, getattr(augment, name)) for name in rates]
+    noise += [_format_rate(name, getattr(mix, name)) for name in ("mixup", "cutmix")]
+    noise += [
+        f"{label} {rate:g}" if rate else ""
+        for name, label in MODEL_NOISE_RATES.items()
         for rate in (_model_rate(config, name),)
     ]
-    return tuple(kind for kind in found if kind)
+    return tuple(entry for entry in noise if entry)
 
 
 def student_notes(config: TrainConfig, teacher: Run) -> list[str]:
-    """What a user should know before the first round."""
+    """Return notes for the user before the first round."""
     noise = describe_noise(config)
     notes = [f"noise of the student: {', '.join(noise)}"]
     if not noise:
@@ -54,12 +54,12 @@ def student_notes(config: TrainConfig, teacher: Run) -> list[str]:
             "(arXiv 1911.04252, section 4.1): give it --rand-augment 2, dropout with "
             "--set drop_rate=0.1, or --drop-path 0.1"
         ]
-    ours = _count_parameters(config, len(teacher.classes))
-    theirs = sum(p.numel() for p in teacher.model.parameters())
-    if 0 < ours < SMALLER_RATIO * theirs:
+    student_size = _count_parameters(config, len(teacher.classes))
+    teacher_size = sum(p.numel() for p in teacher.model.parameters())
+    if 0 < student_size < SMALLER_RATIO * teacher_size:
         notes.append(
-            f"the student has {ours:,} parameters and the teacher {theirs:,}: in the "
-            "paper it is equal or larger"
+            f"the student has {student_size:,} parameters and the teacher "
+            f"{teacher_size:,}: in the paper it is equal or larger"
         )
     return notes
 
@@ -69,7 +69,7 @@ def _format_rate(name: str, value: float) -> str:
 
 
 def _model_rate(config: TrainConfig, name: str) -> float:
-    """The rate of the model that will be trained, 0 where it has none."""
+    """Return the rate of the model that will be trained; 0 if it has none."""
     if name in config.model_changes:
         rate = config.model_changes[name]
         return float(rate) if isinstance(rate, int | float) else 0.0
@@ -79,7 +79,7 @@ def _model_rate(config: TrainConfig, name: str) -> float:
 
 
 def _count_parameters(config: TrainConfig, num_classes: int) -> int:
-    """Of the student; 0 where only its weights know."""
+    """Count the parameters of the student; 0 if they depend on a weights file."""
     if not config.model or config.weights:
         return 0
     changes = {**config.model_changes, "num_classes": num_classes}
@@ -90,5 +90,5 @@ def _count_parameters(config: TrainConfig, num_classes: int) -> int:
             vitral.models.get_config(config.model, changes)
         )
     except ConfigError:
-        return 0  # `train` says what is wrong with it
+        return 0  # `train` raises it again
     return sum(math.prod(shape) for shape in shapes.values())

@@ -1,18 +1,17 @@
-"""Fine-tuning as a measurement: the rate by a dev split, then all of train, by seeds.
+"""Fine-tuning protocol of arXiv 2010.11929, appendix B.1.1.
 
-The protocol of arXiv 2010.11929, appendix B.1.1: every rate of a grid is tried on train
-without a dev part, which judges them; the best one then learns from the whole of train
-with several seeds, and test is measured. Every training is a run folder of its own and
-a cell, so that none is repeated that was finished.
+Each learning rate of a grid is trained on train without a dev part and measured on dev.
+The best one is then trained on all of train with several seeds, and measured on test.
+Each training is a run folder and a cached result, so a finished one is not repeated.
 """
 
 import hashlib
 import json
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from vitral import config_io
 from vitral.data import Dataset
 from vitral.data.split import hash_fraction, save
 from vitral.errors import ConfigError, DataError, DivergedError
+from vitral.validation import at_least
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.features import (
     as_run,
@@ -34,23 +34,26 @@ from vitral.workflows.train import train
 
 logger = logging.getLogger(__name__)
 
+DEV_SEED = 0
+"""Seed of the hash that selects the dev images of train."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunePlan:
-    """What is trained; made by `vitral.recipes.plan_finetuning`."""
+    """Settings of the protocol; created by `vitral.recipes.plan_finetuning`."""
 
     config: TrainConfig
-    """Everything but the learning rate, the seed and the split."""
+    """All settings but the learning rate, the seed and the split."""
     lrs: tuple[float, ...]
-    """Rates to choose from; with one of them nothing is searched."""
+    """Learning rates to choose from; a single one is not searched."""
     dev: float
-    """Share of train that judges the rates, 0..1."""
+    """Share of train that the rates are measured on, 0..1."""
     seeds: int = 3
-    """Trainings with the chosen rate."""
+    """Number of trainings with the chosen rate."""
     why: str = ""
-    """The recipe that the settings come from, and why it was taken."""
+    """Recipe that the settings come from, and the reason for it."""
     differs: tuple[str, ...] = ()
-    """What is not as in the paper, a few words each."""
+    """Differences from the paper, a few words each."""
 
     def __post_init__(self) -> None:
         if not self.lrs or not all(0 < lr < math.inf for lr in self.lrs):
@@ -59,14 +62,14 @@ class FinetunePlan:
             )
         if len(set(self.lrs)) != len(self.lrs):
             raise ConfigError(f"`lrs` names a rate twice: got {list(self.lrs)}.")
-        if self.seeds < 1:
-            raise ConfigError(f"`seeds` must be at least 1: got {self.seeds}.")
+        at_least(1, seeds=self.seeds)
         if not 0 < self.dev < 1:
             raise ConfigError(f"`dev` must be a share inside 0..1: got {self.dev}.")
 
 
-class FinetuneRun(NamedTuple):
-    """One finished training."""
+@dataclass(frozen=True, slots=True)
+class FinetuneRun:
+    """Result of one finished training."""
 
     lr: float
     seed: int
@@ -76,45 +79,46 @@ class FinetuneRun(NamedTuple):
     interval: tuple[float, float] | None
     """Wilson's 95 % interval over images."""
     n: int
-    """Images measured."""
+    """Number of images measured."""
     seconds: float
     folder: str
-    """Of the run, below the output folder."""
+    """Run folder, relative to the output folder."""
     fresh: bool
-    """Whether it was trained now."""
+    """True if it was trained now."""
 
 
-class FinetuneResult(NamedTuple):
-    """The result of the protocol."""
+@dataclass(frozen=True, slots=True)
+class FinetuneResult:
+    """Result of the protocol."""
 
     plan: FinetunePlan
     lr: float
-    """The rate that was chosen."""
+    """The chosen rate."""
     search: tuple[FinetuneRun, ...]
-    """One for each rate, measured on dev; empty where there was one rate."""
+    """One run for each rate, measured on dev; empty for a single rate."""
     finals: tuple[FinetuneRun, ...]
-    """One for each seed, measured on test."""
+    """One run for each seed, measured on test."""
     num_train_images: int
-    """Images of train, with val."""
+    """Number of images of train, val included."""
 
     @property
     def accuracies(self) -> list[float]:
-        """Of each seed, on test."""
-        return [one.accuracy for one in self.finals if one.accuracy is not None]
+        """Accuracy of each seed, on test."""
+        return [run.accuracy for run in self.finals if run.accuracy is not None]
 
     @property
     def accuracy(self) -> float:
-        """The mean over the seeds."""
+        """Mean over the seeds."""
         return float(np.mean(self.accuracies))
 
     @property
     def deviation(self) -> float | None:
-        """The sample's standard deviation over the seeds; None for one seed."""
+        """Sample standard deviation over the seeds; None for one seed."""
         values = self.accuracies
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             "kind": "finetune",
             "lr": self.lr,
@@ -123,30 +127,29 @@ class FinetuneResult(NamedTuple):
             "learned_from": self.num_train_images,
             "why": self.plan.why,
             "differs": list(self.plan.differs),
-            "search": [one._asdict() for one in self.search],
-            "finals": [one._asdict() for one in self.finals],
+            "search": [asdict(run) for run in self.search],
+            "finals": [asdict(run) for run in self.finals],
             "plan": config_io.to_dict(self.plan),
         }
 
     def lines(self) -> list[str]:
-        """What the command prints."""
+        """Format the result for the terminal."""
         lines = [f"settings: {self.plan.why}"] if self.plan.why else []
-        lines += [f"not as in the paper: {words}" for words in self.plan.differs]
-        for one in self.search:
-            found = (
-                "diverged" if one.accuracy is None else f"{100 * one.accuracy:.1f} %"
+        lines += [f"not as in the paper: {text}" for text in self.plan.differs]
+        for run in self.search:
+            accuracy = (
+                "diverged" if run.accuracy is None else f"{100 * run.accuracy:.1f} %"
             )
-            lines.append(f"  lr {one.lr:<8g} dev  {found} of {one.n:,} images")
+            lines.append(f"  lr {run.lr:<8g} dev  {accuracy} of {run.n:,} images")
         if self.search:
+            note = _grid_edge_note(self.lr, self.plan.lrs)
+            lines.append(f"chosen: lr {self.lr:g}{note}")
+        for run in self.finals:
+            assert run.accuracy is not None
+            assert run.interval is not None
+            low, high = run.interval
             lines.append(
-                f"chosen: lr {self.lr:g}{_grid_edge_note(self.lr, self.plan.lrs)}"
-            )
-        for one in self.finals:
-            assert one.accuracy is not None
-            assert one.interval is not None
-            low, high = one.interval
-            lines.append(
-                f"  seed {one.seed:<6} test {100 * one.accuracy:.1f} % of {one.n:,} "
+                f"  seed {run.seed:<6} test {100 * run.accuracy:.1f} % of {run.n:,} "
                 f"images (95 % interval {100 * low:.1f} to {100 * high:.1f})"
             )
         spread = "one seed"
@@ -159,60 +162,9 @@ class FinetuneResult(NamedTuple):
         return lines
 
 
-def finetune(
-    plan: FinetunePlan,
-    out: str | Path,
-    *,
-    workers: int = 0,
-    device: str = "auto",
-) -> FinetuneResult:
-    """Choose the rate, train with it, measure; what `out` holds already is kept.
-
-    The same call goes on where an interrupted one stopped: finished trainings are
-    read, an unfinished one resumes from its last checkpoint.
-
-    Args:
-        plan: `plan.config` names weights and data; a run's own data keeps its split.
-
-    Raises:
-        ConfigError: the data has nothing to measure on.
-        DataError: it cannot be trained on, or too small for a dev split.
-        DivergedError: with every rate, or with the chosen one, the loss is not finite.
-        InterruptedRun: a signal arrived; a checkpoint was written.
-    """
-    weights = plan.config.weights
-    dataset = dataset_for(as_run(weights) or weights, plan.config.data)
-    held_out_split(dataset)
-    whole = merge_val_into_train(dataset)
-    runtime = Runtime(device=device, workers=workers)
-    trainings = _Runner(plan, Path(out), weights_file_hash(weights), runtime)
-    search: list[FinetuneRun] = []
-    lr = plan.lrs[0]
-    if len(plan.lrs) > 1:
-        parted = split_dev(whole, plan.dev)
-        for rate in plan.lrs:
-            logger.info(f"finetune: lr {rate:g}, measured on dev")
-            search.append(trainings.run(parted, rate, plan.config.seed, "val"))
-        lr = _best_lr(search)
-        logger.info(f"finetune: lr {lr:g} is the best on dev")
-    finals = []
-    for seed in range(plan.config.seed, plan.config.seed + plan.seeds):
-        logger.info(f"finetune: lr {lr:g}, seed {seed}, on all of train")
-        finals.append(trainings.run(whole, lr, seed, "test"))
-        if finals[-1].accuracy is None:
-            raise DivergedError(
-                f"Fine-tuning {weights} on {plan.config.data} with lr {lr:g} and seed "
-                f"{seed} diverged, although dev chose that rate: give smaller ones "
-                "with `--lrs`."
-            )
-    return FinetuneResult(
-        plan, lr, tuple(search), tuple(finals), len(whole.select("train"))
-    )
-
-
 @dataclass(frozen=True)
 class _Runner:
-    """Every training of one plan: a cell beside its run folder."""
+    """Run the trainings of one plan, each a cached result with a run folder."""
 
     plan: FinetunePlan
     out: Path
@@ -220,47 +172,47 @@ class _Runner:
     runtime: Runtime
 
     def run(self, dataset: Dataset, lr: float, seed: int, split: str) -> FinetuneRun:
-        """Train on `dataset`'s train and measure one split, or read it if it is there.
+        """Train on train and measure one split, or read the cached result.
 
-        A training that was begun goes on; one that diverged is not tried again.
+        An interrupted training resumes; one that diverged is not repeated.
         """
-        given = self.plan.config
+        base = self.plan.config
         config = replace(
-            given,
+            base,
             seed=seed,
             val=0.0,
             test=0.0,
-            optim=replace(given.optim, lr=lr),
-            # At the end only: dev chooses the rate, and must not choose the step too.
-            loop=replace(given.loop, eval_every=0),
+            optim=replace(base.optim, lr=lr),
+            # At the end only: dev chooses the rate, and must not choose a step.
+            loop=replace(base.loop, eval_every=0),
         )
         settings = config_io.to_dict(config)
-        # Where weights and data lie decides nothing; what they are does.
-        about = {
+        # Results depend on the content of weights and data, not on their paths.
+        inputs = {
             "settings": settings | {"weights": "", "data": ""},
             "weights": self.weights,
             "data": dataset.fingerprint(),
             "content": content_hash(dataset, dataset.examples) or "",
             "measured": split,
         }
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-        kind = "search" if split == "val" else "final"
-        name = f"{kind}-lr{lr:g}-seed{seed}-{digest[:8]}"
-        cell = ResultCache(self.out / "cells").get_or_compute(
-            name, about, lambda: self._train(config, dataset, name, split)
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        stage = "search" if split == "val" else "final"
+        name = f"{stage}-lr{lr:g}-seed{seed}-{digest[:8]}"
+        cached = ResultCache(self.out / "cells").get_or_compute(
+            name, inputs, lambda: self._train(config, dataset, name, split)
         )
-        found = cell.result
-        interval = found["interval"]
+        result = cached.result
+        interval = result["interval"]
         return FinetuneRun(
             lr=lr,
             seed=seed,
-            accuracy=found["accuracy"],
-            nll=found["nll"],
+            accuracy=result["accuracy"],
+            nll=result["nll"],
             interval=None if interval is None else (interval[0], interval[1]),
-            n=found["n"],
-            seconds=cell.seconds,
+            n=result["n"],
+            seconds=cached.seconds,
             folder=f"runs/{name}",
-            fresh=cell.fresh,
+            fresh=cached.fresh,
         )
 
     def _train(
@@ -270,11 +222,11 @@ class _Runner:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "split.csv").is_file():
             save(dataset, folder / "split.csv")
-        number = len(dataset.select(split))
+        count = len(dataset.select(split))
         try:
             run = train(config, folder, resume=True, runtime=self.runtime)
         except DivergedError:
-            return {"accuracy": None, "nll": None, "interval": None, "n": number}
+            return {"accuracy": None, "nll": None, "interval": None, "n": count}
         result = run.metrics[split]
         return {
             "accuracy": result["top1"],
@@ -284,20 +236,67 @@ class _Runner:
         }
 
 
+def finetune(
+    plan: FinetunePlan, out: str | Path, *, workers: int = 0, device: str = "auto"
+) -> FinetuneResult:
+    """Choose the learning rate on dev, train with it, and measure on test.
+
+    The same call resumes an interrupted one: finished trainings are read from `out`, an
+    unfinished one resumes from its last checkpoint.
+
+    Args:
+        plan: `plan.config` names weights and data; a run's own data keeps its split.
+
+    Raises:
+        ConfigError: the data has no split to measure on.
+        DataError: the data cannot be trained on, or is too small for a dev split.
+        DivergedError: with every rate, or with the chosen one, the loss is not finite.
+        InterruptedRun: a signal arrived; a checkpoint was written.
+    """
+    weights = plan.config.weights
+    dataset = dataset_for(as_run(weights) or weights, plan.config.data)
+    held_out_split(dataset)
+    full = merge_val_into_train(dataset)
+    runtime = Runtime(device=device, workers=workers)
+    runner = _Runner(plan, Path(out), weights_file_hash(weights), runtime)
+    search: list[FinetuneRun] = []
+    lr = plan.lrs[0]
+    if len(plan.lrs) > 1:
+        with_dev = split_dev(full, plan.dev)
+        for rate in plan.lrs:
+            logger.info(f"finetune: lr {rate:g}, measured on dev")
+            search.append(runner.run(with_dev, rate, plan.config.seed, "val"))
+        lr = _best_lr(search)
+        logger.info(f"finetune: lr {lr:g} is the best on dev")
+    finals = []
+    for seed in range(plan.config.seed, plan.config.seed + plan.seeds):
+        logger.info(f"finetune: lr {lr:g}, seed {seed}, on all of train")
+        finals.append(runner.run(full, lr, seed, "test"))
+        if finals[-1].accuracy is None:
+            raise DivergedError(
+                f"Fine-tuning {weights} on {plan.config.data} with lr {lr:g} and seed "
+                f"{seed} diverged, although dev chose that rate: give smaller ones "
+                "with `--lrs`."
+            )
+    return FinetuneResult(
+        plan, lr, tuple(search), tuple(finals), len(full.select("train"))
+    )
+
+
 def _best_lr(search: list[FinetuneRun]) -> float:
-    """The rate of the highest accuracy, then of the lowest loss, then the lowest."""
-    found = [
-        (-one.accuracy, one.nll or 0.0, one.lr)
-        for one in search
-        if one.accuracy is not None
+    """Return the rate of the highest accuracy, then lowest loss, then the lowest."""
+    ranked = [
+        (-run.accuracy, run.nll or 0.0, run.lr)
+        for run in search
+        if run.accuracy is not None
     ]
-    if not found:
-        rates = ", ".join(f"{one.lr:g}" for one in search)
+    if not ranked:
+        rates = ", ".join(f"{run.lr:g}" for run in search)
         raise DivergedError(
             f"Fine-tuning diverged with every learning rate of {rates}: give smaller "
             "ones with `--lrs`."
         )
-    return min(found)[2]
+    return min(ranked)[2]
 
 
 def _grid_edge_note(lr: float, lrs: tuple[float, ...]) -> str:
@@ -308,44 +307,38 @@ def _grid_edge_note(lr: float, lrs: tuple[float, ...]) -> str:
     return ""
 
 
-DEV_SEED = 0
-"""Of the hash that says which images of train are dev."""
-
-
 def merge_val_into_train(dataset: Dataset) -> Dataset:
-    """Train with val as train, and what is measured as test."""
+    """Return the data with val merged into train; the held-out split becomes test."""
     held_out = held_out_split(dataset)
     return replace(
         dataset,
         examples=tuple(
-            replace(example, split="test" if example.split == held_out else "train")
-            for example in dataset.examples
+            replace(e, split="test" if e.split == held_out else "train")
+            for e in dataset.examples
         ),
     )
 
 
 def split_dev(dataset: Dataset, share: float) -> Dataset:
-    """A share of train as val, by a hash of the path or group; groups never part.
+    """Move a share of train to val, by a hash of the path or group; groups stay whole.
 
     Raises:
-        DataError: nothing would be left of train.
+        DataError: train would be empty.
     """
     keys = {example.group or example.id for example in dataset.select("train")}
-    # Another word than the id alone, which may have decided what is test.
+    # Not the id alone: its hash may have decided the test split.
     order = sorted(keys, key=lambda key: hash_fraction(DEV_SEED, f"dev {key}"))
-    number = max(1, round(share * len(order)))
-    if number >= len(order):
+    count = max(1, round(share * len(order)))
+    if count >= len(order):
         raise DataError(
             f"{dataset.name} has {len(order)} images or groups to learn from: too few "
             "to choose a learning rate with. Give one rate with `--lrs`."
         )
-    dev = set(order[:number])
-    return replace(
-        dataset,
-        examples=tuple(
-            replace(example, split="val")
-            if example.split == "train" and (example.group or example.id) in dev
-            else example
-            for example in dataset.examples
-        ),
+    dev = set(order[:count])
+    examples = (
+        replace(e, split="val")
+        if e.split == "train" and (e.group or e.id) in dev
+        else e
+        for e in dataset.examples
     )
+    return replace(dataset, examples=tuple(examples))

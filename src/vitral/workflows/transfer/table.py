@@ -1,5 +1,6 @@
-"""The transfer table itself: its cells, its means, its text."""
+"""`TransferTable`: the cells of a transfer, their means, and the text of the table."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,23 +10,23 @@ from vitral.evaluation import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class TransferResult:
-    """One cell: a number with its interval, or the reason why there is none."""
+    """One cell: an accuracy with its interval, or the error that prevented it."""
 
     weights: str
     data: str
     protocol: str
     accuracy: float | None = None
-    """On the test split, 0..1; the mean where there were several draws or seeds."""
+    """Accuracy on test, 0..1; the mean over several draws or seeds."""
     interval: Interval | None = None
     of: str = "images"
-    """What the interval is over: Wilson's 95 % over `images`, or the lowest and the
-    highest of so many draws or seeds."""
+    """Source of the interval: Wilson's 95 % over `images`, or the range over draws or
+    seeds."""
     n: int = 0
-    """Test images."""
+    """Number of test images."""
     seconds: float = 0.0
-    """That computing it took, whenever that was."""
+    """Seconds that the computation took, now or earlier."""
     fresh: bool = False
-    """Whether it was computed now."""
+    """True if it was computed now."""
     error: str = ""
     exit_code: int = 0
 
@@ -41,7 +42,7 @@ class TransferResult:
 
 @dataclass(frozen=True, kw_only=True)
 class TransferTable:
-    """Weights by data, once for each protocol."""
+    """Accuracies of weights on data, one table per protocol."""
 
     weights: tuple[str, ...]
     data: tuple[str, ...]
@@ -49,27 +50,23 @@ class TransferTable:
     entries: tuple[TransferResult, ...]
 
     def entry(self, weights: str, data: str, protocol: str) -> TransferResult:
-        """One cell."""
-        wanted = (weights, data, protocol)
-        return next(
-            entry
-            for entry in self.entries
-            if (entry.weights, entry.data, entry.protocol) == wanted
-        )
+        """Return one cell."""
+        key = (weights, data, protocol)
+        return next(e for e in self.entries if (e.weights, e.data, e.protocol) == key)
 
     def mean(self, weights: str, protocol: str) -> float | None:
-        """The plain mean over the data sets; None if a cell of them failed."""
+        """Return the mean over the data sets; None if one of the cells failed."""
         values = [self.entry(weights, data, protocol).accuracy for data in self.data]
-        there = [value for value in values if value is not None]
-        return sum(there) / len(there) if len(there) == len(values) else None
+        valid = [value for value in values if value is not None]
+        return sum(valid) / len(valid) if len(valid) == len(values) else None
 
     @property
     def failures(self) -> tuple[TransferResult, ...]:
-        """The cells without a number."""
+        """Cells without an accuracy."""
         return tuple(entry for entry in self.entries if entry.accuracy is None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         means = [
             {"weights": name, "protocol": protocol, "mean": self.mean(name, protocol)}
             for name in self.weights
@@ -85,20 +82,20 @@ class TransferTable:
         }
 
     def markdown(self) -> str:
-        """One table for each protocol, and the reasons of what failed."""
+        """Format one table per protocol, and the errors of the failed cells."""
         parts = []
         rows, sets = _shorten_names(self.weights), _shorten_names(self.data)
         for protocol in self.protocols:
             cells = [["weights", *(sets[name] for name in self.data), "mean"]]
             for name in self.weights:
-                found = [self.entry(name, data, protocol) for data in self.data]
+                entries = [self.entry(name, data, protocol) for data in self.data]
                 mean = self.mean(name, protocol)
                 cells.append(
                     [
                         rows[name],
                         *(
                             "failed" if e.accuracy is None else _format_cell(e)
-                            for e in found
+                            for e in entries
                         ),
                         "-" if mean is None else f"{100 * mean:.1f}",
                     ]
@@ -116,15 +113,15 @@ class TransferTable:
         return "\n\n".join(parts) + "\n"
 
     def _note(self, protocol: str) -> str:
-        kinds = {e.of for e in self.entries if e.protocol == protocol and not e.error}
+        sources = {e.of for e in self.entries if e.protocol == protocol and not e.error}
         texts = [
             "the 95 % interval over test images"
-            if kind == "images"
-            else f"the lowest and the highest of {kind}"
-            for kind in sorted(kinds)
+            if source == "images"
+            else f"the lowest and the highest of {source}"
+            for source in sorted(sources)
         ]
-        inside = " or ".join(texts) or "nothing: no cell has a number"
-        return f"Test accuracy in %, in brackets {inside}; then the time it took."
+        brackets = " or ".join(texts) or "nothing: no cell has a number"
+        return f"Test accuracy in %, in brackets {brackets}; then the time it took."
 
 
 def _format_cell(entry: TransferResult) -> str:
@@ -145,19 +142,17 @@ def _format_duration(seconds: float) -> str:
 
 
 def _shorten_names(names: tuple[str, ...]) -> dict[str, str]:
-    """The last word of each path, where no other has the same."""
+    """Shorten each path to its last part, unless another one ends with the same."""
     last = {name: Path(name).name or name for name in names}
-    words = list(last.values())
-    return {
-        name: last[name] if words.count(last[name]) == 1 else name for name in names
-    }
+    counts = Counter(last.values())
+    return {name: last[name] if counts[last[name]] == 1 else name for name in names}
 
 
 def _format_table(cells: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "| "
-        + " | ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
+        + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         + " |"
         for row in cells
     ]

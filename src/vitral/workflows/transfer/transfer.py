@@ -1,8 +1,7 @@
-"""Weights x data x protocol, in one table: how well does each model transfer?
+"""Transfer table: accuracy of weights x data x protocol.
 
-Every number is a cell that is kept when it is finished (cells.py), so that an
-interrupted table goes on where it stopped. A cell that cannot be computed is named with
-its reason and costs no other.
+Each finished cell is cached, so that an interrupted table resumes. A cell that fails
+holds its error and does not stop the others.
 """
 
 import hashlib
@@ -48,7 +47,7 @@ class ProtocolColumn:
     name: str
     protocol: str
     settings: dict[str, Any]
-    """Arguments of `rows_of`; empty for `finetune`."""
+    """Arguments of `run_probe`; empty for `finetune`."""
 
 
 def transfer(
@@ -65,24 +64,23 @@ def transfer(
     workers: int = 0,
     device: str = "auto",
 ) -> TransferTable:
-    """Fill the table and write table.json and table.md into `out`.
+    """Compute the table and write table.json and table.md into `out`.
 
     Args:
-        weights: the rows: run folders, or weights of any layout.
-        data: what `vitral.data.open` takes, each.
-        protocols: of PROTOCOLS.
-        shots: images per class, a column of `fewshot` each.
+        weights: rows: run folders, or weights of any layout.
+        data: columns: arguments of `vitral.data.open`.
+        protocols: names from PROTOCOLS.
+        shots: images per class; each gives a column of `fewshot`.
         k: neighbours of `knn`.
-        seed: of the first draw of `fewshot`, and of `linear`.
-        plan: (weights, data) to how they are fine-tuned;
-        `vitral.recipes.plan_finetuning` is one.
-            Needed for `finetune` alone.
+        seed: seed of the first draw of `fewshot`, and of `linear`.
+        plan: returns the fine-tuning of (weights, data), as
+            `vitral.recipes.plan_finetuning` does; needed for `finetune` only.
         out: folder for the table, its cells and the runs of `finetune`.
-        cache: where features are kept; None for the user's cache.
+        cache: folder of cached features; None for the user's cache.
 
     Raises:
-        ConfigError: an unknown protocol, or nothing to do.
-        InterruptedRun: a signal arrived; the same call goes on.
+        ConfigError: a protocol is unknown, or there is nothing to compute.
+        InterruptedRun: a signal arrived; the same call resumes.
     """
     columns = _columns(protocols, shots, k, seed)
     if not weights or not data or not columns:
@@ -93,14 +91,14 @@ def transfer(
             "`plan=vitral.recipes.plan_finetuning`."
         )
     out = Path(out)
-    rows = [str(word) for word in dict.fromkeys(map(str, weights))]
+    rows = list(dict.fromkeys(map(str, weights)))
     sets = vitral.data.expand(map(str, data))
-    work = _TransferContext(out, plan, cache, workers, device)
+    context = _TransferContext(out, plan, cache, workers, device)
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for row in rows:
         for name in sets:
-            pair = _WeightsDataPair(work, row, name)
+            pair = _WeightsDataPair(context, row, name)
             for column in columns:
                 entry = pair.entry(column)
                 logger.info(f"{row}, {name}, {column.name}: {entry}")
@@ -124,8 +122,8 @@ def _columns(
         settings: list[tuple[str, dict[str, Any]]]
         if protocol == "fewshot":
             settings = [
-                (f"{number}-shot", {"shots": (number,), "seed": seed})
-                for number in dict.fromkeys(shots)
+                (f"{count}-shot", {"shots": (count,), "seed": seed})
+                for count in dict.fromkeys(shots)
             ]
         elif protocol == "linear":
             settings = [("linear", {"seed": seed})]
@@ -138,15 +136,15 @@ def _columns(
                 f"`protocol` must be one of {', '.join(PROTOCOLS)}: got {protocol}."
             )
         columns += [
-            ProtocolColumn(name=name, protocol=protocol, settings=chosen)
-            for name, chosen in settings
+            ProtocolColumn(name=name, protocol=protocol, settings=arguments)
+            for name, arguments in settings
         ]
     return columns
 
 
 @dataclass(frozen=True)
 class _TransferContext:
-    """What all cells of a table share."""
+    """Settings that all cells of a table share."""
 
     out: Path
     plan: Callable[[str, str], FinetunePlan] | None
@@ -156,7 +154,7 @@ class _TransferContext:
 
 
 class _WeightsDataPair:
-    """Weights and data, opened when the first cell of theirs needs it."""
+    """Weights and data, opened by the first cell that needs them."""
 
     def __init__(self, context: _TransferContext, weights: str, data: str) -> None:
         self.context, self.weights, self.data = context, weights, data
@@ -165,45 +163,45 @@ class _WeightsDataPair:
         self._features: SplitFeatures | None = None
 
     def entry(self, column: ProtocolColumn) -> TransferResult:
-        """The cell of a column: kept, computed now, or the reason why there is none."""
+        """Return the cell of a column: cached, computed now, or with its error."""
         empty = TransferResult(
             weights=self.weights, data=self.data, protocol=column.name
         )
         try:
-            cell = self._get_or_compute(column)
+            cached = self._get_or_compute(column)
         except (KeyboardInterrupt, InterruptedRun):
             raise
         except VitralError as error:
             return replace(empty, error=str(error), exit_code=error.exit_code)
         except Exception as error:
-            first = " ".join(str(error).split()) or "no message"
-            return replace(empty, error=f"{type(error).__name__}: {first}", exit_code=1)
-        found = cell.result
+            text = " ".join(str(error).split()) or "no message"
+            return replace(empty, error=f"{type(error).__name__}: {text}", exit_code=1)
+        result = cached.result
         return replace(
             empty,
-            accuracy=found["accuracy"],
-            interval=Interval(*found["interval"]),
-            of=found["of"],
-            n=found["n"],
-            seconds=cell.seconds,
-            fresh=cell.fresh,
+            accuracy=result["accuracy"],
+            interval=Interval(*result["interval"]),
+            of=result["of"],
+            n=result["n"],
+            seconds=cached.seconds,
+            fresh=cached.fresh,
         )
 
     def _get_or_compute(self, column: ProtocolColumn) -> CachedResult:
         name = f"{_file_name(self.weights)}/{_file_name(self.data)}/{column.name}"
         if column.protocol == "finetune":
             return self._run_finetune(name)
-        about = {
+        inputs = {
             **self._identity(),
             "protocol": column.protocol,
             "settings": column.settings,
             "draws": SEEDS if column.protocol == "fewshot" else 1,
         }
-        cells = ResultCache(self.context.out / "cells")
-        return cells.get_or_compute(name, about, lambda: self._run_probe(column))
+        cache = ResultCache(self.context.out / "cells")
+        return cache.get_or_compute(name, inputs, lambda: self._run_probe(column))
 
     def _identity(self) -> dict[str, str]:
-        """What the weights and the data are, wherever they lie."""
+        """Return hashes of the weights and the data, independent of their paths."""
         if self._inputs is None:
             key = weights_file_hash(self.weights)
             dataset = dataset_for(as_run(self.weights) or self.weights, self.data)
@@ -239,32 +237,32 @@ class _WeightsDataPair:
         }
 
     def _run_finetune(self, name: str) -> CachedResult:
-        work = self.context
-        assert work.plan is not None
-        plan = work.plan(self.weights, self.data)
-        # Its trainings are the cells: all of them kept is the whole of it kept.
-        found = finetune(
-            plan,
-            work.out / "finetune" / name.rpartition("/")[0],
-            workers=work.workers,
-            device=work.device,
+        context = self.context
+        assert context.plan is not None
+        # Not a cached entry of its own: every training in it is one.
+        finetuned = finetune(
+            context.plan(self.weights, self.data),
+            context.out / "finetune" / name.rpartition("/")[0],
+            workers=context.workers,
+            device=context.device,
         )
-        values, trainings = found.accuracies, (*found.search, *found.finals)
-        interval = found.finals[0].interval
+        values = finetuned.accuracies
+        runs = (*finetuned.search, *finetuned.finals)
+        interval = finetuned.finals[0].interval
         if len(values) > 1:
             interval = (min(values), max(values))
         result = {
-            "accuracy": found.accuracy,
+            "accuracy": finetuned.accuracy,
             "interval": interval,
             "of": f"{len(values)} seeds" if len(values) > 1 else "images",
-            "n": found.finals[0].n,
+            "n": finetuned.finals[0].n,
         }
-        seconds = round(sum(one.seconds for one in trainings), 2)
-        return CachedResult(result, seconds, any(one.fresh for one in trainings))
+        seconds = round(sum(run.seconds for run in runs), 2)
+        return CachedResult(result, seconds, any(run.fresh for run in runs))
 
 
-def _file_name(word: str) -> str:
-    """A readable name for files; the digits part words that read alike."""
-    digits = hashlib.sha256(word.encode()).hexdigest()[:8]
-    plain = re.sub(r"[^\w.-]+", "_", word).strip("._")[-40:]
+def _file_name(text: str) -> str:
+    """Return a readable file name, with a hash that separates similar texts."""
+    digits = hashlib.sha256(text.encode()).hexdigest()[:8]
+    plain = re.sub(r"[^\w.-]+", "_", text).strip("._")[-40:]
     return f"{plain or 'cell'}-{digits}"
