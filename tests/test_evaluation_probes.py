@@ -201,7 +201,7 @@ def test_both_solvers_reach_the_smallest_loss(classes: int) -> None:
     place = np.unique(data.y, return_inverse=True)[1]
     white = (data.x - data.x.mean(0)) / (data.x.std(0) + 1e-5)
     ours = fit(data.x, place, (0.5, 0.02), "sklearn", tolerance=1e-9)
-    torchs = fit(data.x, place, (0.5, 0.02), "torch", 1e-9)
+    torchs = fit(data.x, place, (0.5, 0.02), "torch", tolerance=1e-9)
     for l2, one, other in zip((0.5, 0.02), ours, torchs, strict=True):
         assert one.converged
         assert other.converged
