@@ -4,7 +4,13 @@
 Hugging Face for the same models are understood and answered with ours.
 """
 
-from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
+from vitral.models.base import (
+    Family,
+    ModelConfig,
+    Size2d,
+    VisionModel,
+    count_parameters,
+)
 from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.features import Features, Tokens
 from vitral.models.hybrid import HybridConfig
@@ -57,6 +63,7 @@ __all__ = [
     "build_model",
     "clip_config",
     "config_from_fields",
+    "count_parameters",
     "create",
     "families",
     "from_image",
