@@ -106,17 +106,17 @@ def write_pseudo_page(
 
 
 def _plot(facts: PseudoLabelReport) -> plots.Plot:
-    number = len(facts.classes)
-    known = facts.truth is not None and bool((facts.truth >= 0).all())
+    count = len(facts.classes)
+    is_known = facts.truth is not None and bool((facts.truth >= 0).all())
     return plots.pseudo_labels(
         facts.classes,
-        np.bincount(facts.label, minlength=number),
-        np.bincount(facts.label[facts.used], minlength=number),
-        np.bincount(facts.label, facts.copies, number).astype(np.int64),
-        facts.confidence,
-        facts.used,
-        facts.threshold,
-        facts.label == facts.truth if known else None,
+        np.bincount(facts.label, minlength=count),
+        np.bincount(facts.label[facts.used], minlength=count),
+        np.bincount(facts.label, facts.copies, count).astype(np.int64),
+        confidence=facts.confidence,
+        used=facts.used,
+        threshold=facts.threshold,
+        correct=facts.label == facts.truth if is_known else None,
     )
 
 
