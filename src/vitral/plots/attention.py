@@ -137,7 +137,9 @@ def gallery(
     parts = check_images(images[:MOST_PAIRS])
     title = shorten(title, 80)
     with style_context():
-        panels = make_pairs(parts, len(images), title, titles is not None, 2.1)
+        panels = make_pairs(
+            parts, len(images), title, captions=titles is not None, widest=2.1
+        )
         for i, part in enumerate(parts):
             left, right = panels.axes[2 * i], panels.axes[2 * i + 1]
             panels.show(2 * i, part)
@@ -181,7 +183,9 @@ def heads(
     ]
     title = shorten(title, 80)
     with style_context():
-        figure = _draw_maps(pixels, maps_by_caption, blur, 6, title, note)
+        figure = _draw_maps(
+            pixels, maps_by_caption, title, note, blur=blur, most_columns=6
+        )
     peaks = weights.max(axis=(1, 2))
     most = int(peaks.argmax())
     return Plot(
@@ -211,7 +215,9 @@ def comparison(
     pixels = check_image(image)
     title = shorten(title, 80)
     with style_context():
-        figure = _draw_maps(pixels, list(maps.items()), blur, 5, title)
+        figure = _draw_maps(
+            pixels, list(maps.items()), title, blur=blur, most_columns=5
+        )
     parts = " ".join(f"{shorten(name, 60)}: {_summary(h)}" for name, h in maps.items())
     return Plot(figure, f"{title}: {pluralize(len(maps), 'map')}. {parts}")
 
@@ -219,10 +225,11 @@ def comparison(
 def _draw_maps(
     pixels: Float[np.ndarray, "h w 3"],
     maps_by_caption: Sequence[tuple[str, ArrayLike]],
-    blur: float,
-    most_columns: int,
     title: str,
     note: str = "",
+    *,
+    blur: float,
+    most_columns: int,
 ) -> Figure:
     """Draw a picture, then the same picture under each map."""
     count = len(maps_by_caption) + 1

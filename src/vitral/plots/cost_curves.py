@@ -114,7 +114,9 @@ def _validate_panel(panel: CostPanel) -> _PanelCurves:
         raise DataError(f"there is no line to draw: `{shorten(panel.title, 60)}`.")
     lines = {}
     for name, line in panel.lines.items():
-        sizes, costs = check_pairs(name, line.sizes, line.costs, "costs", "a cost")
+        sizes, costs = check_pairs(
+            name, line.sizes, line.costs, singular="a cost", plural="costs"
+        )
         if sizes[0] <= 0 or (np.diff(sizes) <= 0).any():
             raise DataError(
                 f"the sizes of {name} must rise from above 0: got "

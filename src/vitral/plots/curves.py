@@ -14,7 +14,7 @@ Values = Float[np.ndarray, " points"]
 
 
 def check_pairs(
-    name: str, sizes: ArrayLike, values: ArrayLike, noun: str, article: str
+    name: str, sizes: ArrayLike, values: ArrayLike, *, singular: str, plural: str
 ) -> tuple[Values, Values]:
     """Return the sizes and values of a curve as arrays.
 
@@ -22,10 +22,10 @@ def check_pairs(
         DataError: one of them cannot be drawn, or their lengths differ.
     """
     checked = check_array(sizes, f"the sizes of {name}", "S")
-    measured = check_array(values, f"the {noun} of {name}", "S")
+    measured = check_array(values, f"the {plural} of {name}", "S")
     if len(checked) != len(measured):
         raise DataError(
-            f"{name} must have {article} for each size: got {len(measured)}, not "
+            f"{name} must have {singular} for each size: got {len(measured)}, not "
             f"{len(checked)}."
         )
     return checked, measured

@@ -133,9 +133,9 @@ def position_panels(
     columns = even_columns(len(mosaics), 3)
     thinned = [
         f"{shorten(name, 40)}{': t' if name else 'T'}iles of every "
-        f"{_ordinal(mosaic.every)} row and column."
+        f"{_ordinal(mosaic.stride)} row and column."
         for name, mosaic in mosaics.items()
-        if mosaic.every > 1
+        if mosaic.stride > 1
     ]
     title = shorten(title, 80)
     panel_grid = PanelGrid(
@@ -174,7 +174,7 @@ class _Mosaic:
     pixels: Float[np.ndarray, "height width"]
     rows: int
     columns: int
-    every: int
+    stride: int
     gap: int
     neighbours: float
     least: float
@@ -182,7 +182,7 @@ class _Mosaic:
     @property
     def first(self) -> int:
         """First row and column that has a tile: a selection keeps the middle."""
-        return (self.every - 1) // 2
+        return (self.stride - 1) // 2
 
 
 def _build_mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
@@ -200,12 +200,12 @@ def _build_mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
             "a cosine similarity must lie in -1..1: got "
             f"{cosines.min():.3g} to {cosines.max():.3g}."
         )
-    every = -(-max(rows, columns) // MOST_TILES)
+    stride = -(-max(rows, columns) // MOST_TILES)
     gap = max(round(min(rows, columns) / 8), 1)
     tiles = cosines.reshape(rows, columns, rows, columns)
     near = np.einsum("rcrc->rc", tiles[:, :-1, :, 1:])
-    first = (every - 1) // 2
-    shown = tiles[first::every, first::every]
+    first = (stride - 1) // 2
+    shown = tiles[first::stride, first::stride]
     high, wide = shown.shape[:2]
     spaced = np.full((high, rows + gap, wide, columns + gap), np.nan)
     spaced[:, :rows, :, :columns] = shown.transpose(0, 2, 1, 3)
@@ -214,7 +214,7 @@ def _build_mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
         pixels[:-gap, :-gap],
         rows,
         columns,
-        every,
+        stride,
         gap,
         float(near.mean()) if near.size else 1.0,
         float(cosines.min()),
@@ -228,7 +228,7 @@ def _draw_mosaic(axes: Axes, mosaic: _Mosaic, most_labels: int) -> None:
         (axes.yaxis, mosaic.rows, "row"),
         (axes.xaxis, mosaic.columns, "column"),
     ]:
-        indices = np.arange(mosaic.first, count, mosaic.every)
+        indices = np.arange(mosaic.first, count, mosaic.stride)
         centers = np.arange(len(indices)) * (count + mosaic.gap) + (count - 1) / 2
         labelled = slice(None, None, -(-len(indices) // most_labels))
         axis.set_ticks(centers[labelled], [str(n) for n in indices[labelled]])
@@ -257,7 +257,7 @@ def feature_colors(
     parts = check_images(images[:MOST_PAIRS])
     title = shorten(title, 80)
     with style_context():
-        panels = make_pairs(parts, len(images), title, False, 2.6)
+        panels = make_pairs(parts, len(images), title, captions=False, widest=2.6)
         for i, part in enumerate(parts):
             left, right = panels.axes[2 * i], panels.axes[2 * i + 1]
             panels.show(2 * i, part)
@@ -294,5 +294,5 @@ def _check_colors(
     return array.clip(0, 1)
 
 
-def _ordinal(number: int) -> str:
-    return {2: "second", 3: "third"}.get(number, f"{number}th")
+def _ordinal(count: int) -> str:
+    return {2: "second", 3: "third"}.get(count, f"{count}th")

@@ -121,7 +121,11 @@ def _mean(points: _Points, size: float) -> float:
 
 def _validate_series(name: str, series: DataSizeSeries) -> _Points:
     sizes, right = check_pairs(
-        name, series.sizes, series.accuracies, "accuracies", "an accuracy"
+        name,
+        series.sizes,
+        series.accuracies,
+        singular="an accuracy",
+        plural="accuracies",
     )
     check_image_counts(sizes)
     check_shares("accuracies", right)

@@ -127,6 +127,7 @@ def make_pairs(
     pictures: Sequence[Float[np.ndarray, "..."]],
     available: int,
     title: str,
+    *,
     captions: bool,
     widest: float,
 ) -> Panels:

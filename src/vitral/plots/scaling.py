@@ -90,7 +90,7 @@ def data_size_curve(
             images, right, "o", color=ACCENT, ms=5.5, label="measured, with interval"
         )
         ticks = LogLocator(10, subs=(1, 2, 5), numticks=12)
-        format_accuracy_axes(axes, title, ticks, margin=0.06, legend_alpha=1)
+        format_accuracy_axes(axes, title, ticks, margin=0.06, legend_alpha=1.0)
         add_verdict(figure, verdict, 300, 80)
     best = int(images.argmax())
     alt = (
