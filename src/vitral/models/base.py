@@ -227,6 +227,13 @@ def to_2tuple(size: Size2d) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
+def count_parameters(module: nn.Module, trainable: bool = False) -> int:
+    """Return the number of parameters; with `trainable` those that get a gradient."""
+    return sum(
+        p.numel() for p in module.parameters() if p.requires_grad or not trainable
+    )
+
+
 def require_input(config: ModelConfig, image: Tensor) -> None:
     """Refuse what is no batch of images, or of clips, of the model's channels."""
     shape = list(image.shape)
