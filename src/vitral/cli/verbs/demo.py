@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from vitral.cli.logs import say, set_log_folder
+from vitral.cli.logs import install_handler, say, set_log_folder
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 
