@@ -1,7 +1,7 @@
-"""Floor 1: the models. One family is one module; names are found here.
+"""Models: one module or folder per family, found by name.
 
 `create("vit_b16", num_classes=10)` builds one with fresh weights. Names of timm and
-Hugging Face for the same models are understood and answered with ours.
+Hugging Face for the same models are accepted.
 """
 
 from vitral.models.base import (
