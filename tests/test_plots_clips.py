@@ -8,7 +8,7 @@ from PIL import Image
 
 from vitral import plots
 from vitral.errors import DataError
-from vitral.plots.arrays import upsample, upsample_frames
+from vitral.plots.primitives.arrays import upsample, upsample_frames
 
 FRAMES, HEIGHT, WIDTH, ROWS, COLUMNS = 3, 24, 40, 2, 5
 TIMES = ("0.00 s", "0.25 s", "2.50 s")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vitral import plots
 from vitral.errors import DataError
-from vitral.plots.panels import even_columns
+from vitral.plots.primitives.panels import even_columns
 
 HEIGHT, WIDTH, ROWS, COLUMNS = 48, 80, 3, 5
 STRANGE = "$x_1$ <b>&amp; 猫\n犬"

@@ -1,6 +1,5 @@
 """Matplotlib figures with alternative text from arrays and result rows; no files."""
 
-from vitral.plots.arrays import upsample
 from vitral.plots.attention import (
     color_overlay,
     comparison,
@@ -17,6 +16,7 @@ from vitral.plots.distance import distance
 from vitral.plots.embeddings import feature_colors, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomization
 from vitral.plots.learning_curves_by_model import DataSizeSeries, data_size_curves
+from vitral.plots.primitives import upsample
 from vitral.plots.pseudo import pseudo_labels
 from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.reconstruction import mask_patches, reconstructions

@@ -12,23 +12,21 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import (
+from vitral.plots.primitives import (
     ArraySequence,
+    PanelGrid,
+    add_colorbar,
+    align_pair,
     check_array,
     check_consistent_length,
     check_image,
     check_images,
-    upsample,
-)
-from vitral.plots.panels import (
-    PanelGrid,
-    add_colorbar,
-    align_pair,
     even_columns,
     image_aspect,
     make_pairs,
     make_panels,
     set_caption,
+    upsample,
 )
 from vitral.plots.style import Plot, pluralize, shorten, style_context
 

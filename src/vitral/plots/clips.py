@@ -15,15 +15,17 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from vitral.errors import DataError
-from vitral.plots.arrays import (
+from vitral.plots.attention import HEAT, blend_heatmap
+from vitral.plots.primitives import (
+    MARGIN,
     ArraySequence,
+    Canvas,
     check_array,
     check_consistent_length,
     check_image,
+    show_image,
     upsample_frames,
 )
-from vitral.plots.attention import HEAT, blend_heatmap
-from vitral.plots.panels import MARGIN, Canvas, show_image
 from vitral.plots.style import (
     ACCENT,
     FAINT,

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.curves import check_pairs
+from vitral.plots.primitives import check_pairs
 from vitral.plots.style import (
     DASHED,
     QUIET,

@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import check_array
+from vitral.plots.primitives import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,

@@ -14,16 +14,14 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import (
+from vitral.plots.primitives import (
     ArraySequence,
-    check_array,
-    check_consistent_length,
-    check_images,
-)
-from vitral.plots.panels import (
     PanelGrid,
     add_colorbar,
     align_pair,
+    check_array,
+    check_consistent_length,
+    check_images,
     even_columns,
     image_aspect,
     make_pairs,

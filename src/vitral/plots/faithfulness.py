@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import check_array
+from vitral.plots.primitives import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,

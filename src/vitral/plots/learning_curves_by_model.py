@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.curves import (
+from vitral.plots.primitives import (
     Values,
     check_image_counts,
     check_pairs,

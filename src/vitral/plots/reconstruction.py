@@ -7,14 +7,17 @@ from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import (
+from vitral.plots.primitives import (
     ArraySequence,
+    PanelGrid,
     check_array,
     check_consistent_length,
     check_image,
     check_images,
+    make_panels,
+    middle_aspect,
+    set_caption,
 )
-from vitral.plots.panels import PanelGrid, make_panels, middle_aspect, set_caption
 from vitral.plots.style import Plot, format_percent, pluralize, shorten, style_context
 
 MOST_ROWS = 24

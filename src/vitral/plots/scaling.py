@@ -9,9 +9,9 @@ from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import check_array
-from vitral.plots.curves import (
+from vitral.plots.primitives import (
     Values,
+    check_array,
     check_image_counts,
     check_shares,
     format_accuracy_axes,

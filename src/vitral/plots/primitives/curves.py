@@ -7,7 +7,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import check_array
+from vitral.plots.primitives.arrays import check_array
 from vitral.plots.style import DOTTED, QUIET, add_gridlines, percent_formatter
 
 Values = Float[np.ndarray, " points"]

@@ -1,0 +1,61 @@
+"""Primitives of the figures: checked arrays, curves, grids of panels."""
+
+from vitral.plots.primitives.arrays import (
+    ArraySequence,
+    check_array,
+    check_consistent_length,
+    check_image,
+    check_images,
+    upsample,
+    upsample_frames,
+)
+from vitral.plots.primitives.curves import (
+    Values,
+    check_image_counts,
+    check_pairs,
+    check_shares,
+    format_accuracy_axes,
+    mark_largest,
+)
+from vitral.plots.primitives.panels import (
+    MARGIN,
+    Canvas,
+    PanelGrid,
+    add_colorbar,
+    align_pair,
+    even_columns,
+    image_aspect,
+    make_pairs,
+    make_panels,
+    middle_aspect,
+    set_caption,
+    show_image,
+)
+
+__all__ = [
+    "MARGIN",
+    "ArraySequence",
+    "Canvas",
+    "PanelGrid",
+    "Values",
+    "add_colorbar",
+    "align_pair",
+    "check_array",
+    "check_consistent_length",
+    "check_image",
+    "check_image_counts",
+    "check_images",
+    "check_pairs",
+    "check_shares",
+    "even_columns",
+    "format_accuracy_axes",
+    "image_aspect",
+    "make_pairs",
+    "make_panels",
+    "mark_largest",
+    "middle_aspect",
+    "set_caption",
+    "show_image",
+    "upsample",
+    "upsample_frames",
+]
