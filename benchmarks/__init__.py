@@ -1,1 +1,1 @@
-"""Measurements of vitral: one script each; `peers` measures it and other libraries."""
+"""Measurements of vitral, one script each; `peers` compares it with other libraries."""

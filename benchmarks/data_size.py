@@ -1,11 +1,10 @@
-"""Does the data-size curve predict? Fit it on a half, measure the whole, count.
+"""Check the data-size curve: fit it on a part of the data, measure with all of it.
 
     python benchmarks/data_size.py --weights dinov2_vits14.safetensors --data elpv
 
-For each seed all images are split anew: a quarter to measure on, the rest to learn
-from. The study sees a random half of that rest (`--parts 2`; 4 for a quarter), as if
-there were no more, and predicts the accuracy with the whole rest, which is measured
-then. Features are computed once; images are resized to `--image-size` pixels.
+For each seed a quarter of the images is for test. The study gets a random half of the
+rest (`--parts 2`; 4 for a quarter) and predicts the accuracy with all of the rest,
+which is then measured. Features are computed once, at `--image-size` pixels.
 """
 
 import argparse
@@ -33,7 +32,7 @@ DRAWS = range(10)
 def computed(
     weights: str, data: str, image_size: int
 ) -> tuple[LabeledFeatures, list[str]]:
-    """Features of all images, whatever their split."""
+    """Compute the features of all images, ignoring their split."""
     model, preprocess, _ = vt.load(weights, image_size=image_size)
     dataset = vitral.data.open(data)
     cache = Path.home() / ".cache" / "vitral" / "features"
@@ -49,22 +48,22 @@ def computed(
 def trial(
     pool: LabeledFeatures, classes: list[str], seed: int, parts: int, protocol: str
 ) -> dict[str, float]:
-    """One split, one fit, one prediction, and what was measured then."""
+    """Return the prediction and the measurement of one split."""
     order = nested_order(pool.y, 1_000_003 + seed)
-    held = len(order) // 4
-    test = LabeledFeatures(pool.x[order[:held]], pool.y[order[:held]])
-    rest = LabeledFeatures(pool.x[order[held:]], pool.y[order[held:]])
-    some = nested_order(rest.y, 2_000_003 + seed)[: len(rest.y) // parts]
-    seen = LabeledFeatures(rest.x[some], rest.y[some])
-    sizes = subset_sizes(seen.y, classes)
+    num_test = len(order) // 4
+    test = LabeledFeatures(pool.x[order[:num_test]], pool.y[order[:num_test]])
+    rest = LabeledFeatures(pool.x[order[num_test:]], pool.y[order[num_test:]])
+    rows = nested_order(rest.y, 2_000_003 + seed)[: len(rest.y) // parts]
+    subset = LabeledFeatures(rest.x[rows], rest.y[rows])
+    sizes = subset_sizes(subset.y, classes)
     seeds = [1000 * seed + draw for draw in DRAWS]
-    points = measure_subsets(seen, test, sizes, seeds, PROTOCOLS[protocol])
+    points = measure_subsets(subset, test, sizes, seeds, protocol=PROTOCOLS[protocol])
     expected = fit_curve(points).predict(len(rest.y))
     probe = PROTOCOLS[protocol](rest.x, rest.y, test.x, test.y)
     low, high = expected.interval
     return {
         "seed": seed,
-        "fitted on": len(seen.y),
+        "fitted on": len(subset.y),
         "accuracy there": points.full.accuracy,
         "predicted for": len(rest.y),
         "predicted": expected.accuracy,
@@ -84,12 +83,12 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=2)
     parser.add_argument("--protocol", choices=list(PROTOCOLS), default="ridge")
     parser.add_argument("--out", default="")
-    known = parser.parse_args()
-    size = known.image_size or IMAGE_SIZE.get(known.data, 224)
-    pool, classes = computed(known.weights, known.data, size)
+    args = parser.parse_args()
+    size = args.image_size or IMAGE_SIZE.get(args.data, 224)
+    pool, classes = computed(args.weights, args.data, size)
     rows = []
-    for seed in known.seeds:
-        row = trial(pool, classes, seed, known.parts, known.protocol)
+    for seed in args.seeds:
+        row = trial(pool, classes, seed, args.parts, args.protocol)
         rows.append(row)
         print(
             f"seed {seed}: {row['fitted on']} images {100 * row['accuracy there']:.2f} "
@@ -98,8 +97,8 @@ def main() -> None:
             f"{100 * row['measured']:.2f} %{'' if row['inside'] else '  OUTSIDE'}",
             flush=True,
         )
-        if known.out:
-            Path(known.out).write_text(json.dumps(rows, indent=2))
+        if args.out:
+            Path(args.out).write_text(json.dumps(rows, indent=2))
     inside = sum(int(row["inside"]) for row in rows)
     width = statistics.fmean(row["high"] - row["low"] for row in rows)
     error = [row["measured"] - row["predicted"] for row in rows]

@@ -1,12 +1,12 @@
-"""Solar cells: write the data as a table, fine-tune, and sum up over seeds.
+"""Fine-tune on solar cells: write the data as a table, train, summarize over seeds.
 
     python benchmarks/elpv.py --weights dinov2_vits14.safetensors --out runs/elpv
 
 The data is the package elpv-dataset (arXiv 1807.02894): 2,624 grey cells of 300 x 300
 pixels with a defect probability of 0, 1/3, 2/3 or 1; a cell is defective above 0.5. The
-split is 75/25, stratified by probability and cell type, one for each seed. The soft
-labels go into training; the test counts right and wrong. `--dev` splits the 75 % again
-and leaves the test part out: what a choice of settings may look at.
+split is 75/25, stratified by probability and cell type, one per seed. Training uses the
+soft labels, the test hard ones. `--dev` splits the 75 % again and leaves the test part
+out, to choose settings.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CLASSES = ("functional", "defective")
 
 
 def write_table(folder: Path, seed: int, dev: bool) -> Path:
-    """Cells as PNG files, and a table with split, classes and their weights."""
+    """Write cells as PNG files, and a table with split, classes and their weights."""
     images, probability, kind = load_dataset()
     cells = folder / "cells"
     if not cells.is_dir():
@@ -57,7 +57,7 @@ def write_table(folder: Path, seed: int, dev: bool) -> Path:
 
 
 def probe(out: Path, weights: str) -> None:
-    """Few-shot, linear and nearest neighbours on frozen features at 224 pixels."""
+    """Measure few-shot, linear and kNN probes on frozen features at 224 pixels."""
     import vitral as vt
 
     model, preprocess, _ = vt.load(weights, image_size=224)
@@ -86,17 +86,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--dev", action="store_true", help="train/dev, without test")
     parser.add_argument("--probe", action="store_true", help="frozen features only")
-    known, flags = parser.parse_known_args()
-    out = Path(known.out)
-    if known.probe:
-        probe(out, known.weights)
+    args, flags = parser.parse_known_args()
+    out = Path(args.out)
+    if args.probe:
+        probe(out, args.weights)
         return
     rows = []
-    for seed in known.seeds:
-        table = write_table(out / "data", seed, known.dev)
-        run = out / f"{'dev' if known.dev else 'test'}-{seed}"
+    for seed in args.seeds:
+        table = write_table(out / "data", seed, args.dev)
+        run = out / f"{'dev' if args.dev else 'test'}-{seed}"
         command = [sys.executable, "-m", "vitral", "train", str(table)]
-        command += ["--recipe", "elpv.finetune", "--weights", known.weights]
+        command += ["--recipe", "elpv.finetune", "--weights", args.weights]
         command += ["--out", str(run), "--seed", str(seed), *flags]
         started = time.monotonic()
         if not (run / "report.html").is_file():

@@ -1,11 +1,10 @@
-"""What looking costs: a pass with attention weights beside the pass alone.
+"""Overhead of attention weights: a forward pass with them against one without.
 
     OMP_NUM_THREADS=1 python benchmarks/inspection.py --model vit_s16 --rounds 21
 
 Prints medians over rounds of the ratio to a plain `forward_features` of the same
-round, less one, in CPU time, which other work on the machine does not stretch. In a
-round the order of the candidates is turned. `capture` is the pass with the last layer
-watched and its weights computed, nothing else.
+round, minus one, in CPU time, which is robust to other load. Each round rotates the
+order of the candidates. `capture` only computes the weights of the last layer.
 """
 
 import argparse

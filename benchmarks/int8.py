@@ -1,12 +1,12 @@
-"""int8 beside timm's eager float32: speed, and accuracy on the run's test split.
+"""int8 against timm's eager float32: speed, and accuracy on the run's test split.
 
     python benchmarks/int8.py runs/solar-cells --merge 16
 
-timm gets the run's own weights, and its logits are compared with ours first. Every form
-of the model computes the same batches in turn, two threads each; ratios are of medians.
-Held to: int8 at least 3.0 times timm at batch 8 with at most 0.5 points lost, with
-merging at least 4.5 times within 1 point. Exits with 6 if one is not met. Calibration
-and the choice of layers see train alone.
+timm gets the run's weights, and its logits are compared with ours first. All forms of
+the model are interleaved on the same batches, two threads each; ratios are of medians.
+Bounds: int8 at least 3.0 times timm at batch 8 with at most 0.5 points lost, with
+merging at least 4.5 times within 1 point. Exits with 6 if one is missed. Calibration
+and the choice of layers use train only.
 """
 
 import argparse
@@ -37,10 +37,10 @@ from vitral.export.to_openvino import to_openvino  # noqa: E402
 from vitral.models import VisionModel, set_merge  # noqa: E402
 from vitral.workflows.dataset import open_split_data  # noqa: E402
 
-Asked = Callable[[np.ndarray], np.ndarray]
+PredictFunction = Callable[[np.ndarray], np.ndarray]
 TIMM = "timm eager float32"
 TARGETS = {"OpenVINO int8": (3.0, 0.5), "OpenVINO int8 + merge": (4.5, 1.0)}
-"""Form to the least ratio to timm at batch 8, and the most points lost."""
+"""By form: smallest ratio to timm at batch 8, and most points lost."""
 
 
 class Timm(nn.Module):
@@ -69,12 +69,12 @@ class Timm(nn.Module):
         return self.head(pooled)
 
 
-def eager(model: nn.Module) -> Asked:
-    def ask(images: np.ndarray) -> np.ndarray:
+def eager(model: nn.Module) -> PredictFunction:
+    def predict(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return model(torch.from_numpy(images)).numpy()
 
-    return ask
+    return predict
 
 
 @contextlib.contextmanager
@@ -84,21 +84,23 @@ def stage(text: str) -> Iterator[None]:
     print(f"{text}: {time.monotonic() - started:.0f} s", flush=True)
 
 
-def forms(run: vt.Run, known: argparse.Namespace) -> tuple[dict[str, Asked], dict]:
-    """Each form of the model as a function of a batch, and its size on disk."""
+def build_forms(
+    run: vt.Run, args: argparse.Namespace
+) -> tuple[dict[str, PredictFunction], dict]:
+    """Return each form of the model as a function of a batch, and its size on disk."""
     size = run.preprocess.image_size
     model = run.model.eval()
-    found: dict[str, Asked] = {TIMM: eager(Timm(model).eval())}
-    found["vitral eager float32"] = eager(model)
+    predictors: dict[str, PredictFunction] = {TIMM: eager(Timm(model).eval())}
+    predictors["vitral eager float32"] = eager(model)
     with stage("images of train"):
-        sample = draw_quantization_data(run, check=known.check)
+        sample = draw_quantization_data(run, check=args.check)
     with stage("graph"):
         graph = fold_constants(to_openvino(to_onnx(model, image_size=size)))
     with stage("int8 within 0.5 points on train"):
         int8 = quantize_within(graph, sample)
     print("\n".join(int8.report.lines()))
-    set_merge(model, known.merge, known.merge_schedule)
-    with stage(f"graph, {known.merge} tokens merged a block"):
+    set_merge(model, args.merge, args.merge_schedule)
+    with stage(f"graph, {args.merge} tokens merged a block"):
         merged = fold_constants(to_openvino(to_onnx(model, image_size=size)))
     set_merge(model, 0)
     with stage("its int8"):
@@ -111,23 +113,25 @@ def forms(run: vt.Run, known: argparse.Namespace) -> tuple[dict[str, Asked], dic
         "OpenVINO int8 + merge": (merged_int8, "int8"),
     }
     disk = {}
-    for name, (one, precision) in graphs.items():
-        found[name] = compile_model(one, precision, threads=known.threads)
-        disk[name] = measure_megabytes(one, precision)
-    return found, disk
+    for name, (model_graph, precision) in graphs.items():
+        predictors[name] = compile_model(model_graph, precision, threads=args.threads)
+        disk[name] = measure_megabytes(model_graph, precision)
+    return predictors, disk
 
 
-def medians(ready: dict[str, Asked], batch: np.ndarray, rounds: int) -> dict:
-    """Seconds of each, taking turns; the ratio to timm is that of the same round."""
-    for ask in ready.values():
-        ask(batch)
-    times: dict[str, list[float]] = {name: [] for name in ready}
+def medians(
+    predictors: dict[str, PredictFunction], batch: np.ndarray, rounds: int
+) -> dict:
+    """Return median seconds of each form, interleaved."""
+    for predict in predictors.values():
+        predict(batch)
+    times: dict[str, list[float]] = {name: [] for name in predictors}
     for _ in range(rounds):
-        for name, ask in ready.items():
+        for name, predict in predictors.items():
             started = time.perf_counter()
-            ask(batch)
+            predict(batch)
             times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def main() -> int:
@@ -139,26 +143,30 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--check", type=int, default=256, help="train images")
     parser.add_argument("--images", type=int, default=0, help="of test; 0 for all")
-    known = parser.parse_args()
-    torch.set_num_threads(known.threads)
-    run = vt.open(known.run)
-    ready, disk = forms(run, known)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    run = vt.open(args.run)
+    predictors, disk = build_forms(run, args)
     dataset = open_split_data(run.config, run.path / "split.csv")
-    chosen = dataset.select("test")[: known.images or None]
+    chosen = dataset.select("test")[: args.images or None]
     test = load_labeled(dataset, "test", chosen, run.preprocess)
     batch = np.ascontiguousarray(test.batches[0][:8])
-    apart = np.abs(ready[TIMM](batch) - ready["vitral eager float32"](batch)).max()
-    print(f"timm and vitral, the same weights: logits differ by {apart:.1e}")
-    if apart > 1e-3:
+    difference = np.abs(
+        predictors[TIMM](batch) - predictors["vitral eager float32"](batch)
+    ).max()
+    print(f"timm and vitral, the same weights: logits differ by {difference:.1e}")
+    if difference > 1e-3:
         sys.exit("timm does not compute the same function: nothing to compare")
     speed = {
-        size: medians(ready, np.ascontiguousarray(batch[:size]), known.rounds)
+        size: medians(predictors, np.ascontiguousarray(batch[:size]), args.rounds)
         for size in (1, 8)
     }
-    answers = {}
-    for name, ask in ready.items():
+    predictions = {}
+    for name, predict in predictors.items():
         with stage(f"{name} on {len(test.ids)} test images"):
-            answers[name] = np.concatenate([ask(b) for b in test.batches]).argmax(1)
+            predictions[name] = np.concatenate(
+                [predict(b) for b in test.batches]
+            ).argmax(1)
     print(
         "\n| form | MB | ms, batch 1 | times timm | ms, batch 8 | times timm | top-1 % "
         "| points lost | 95 % interval | same answer % |"
@@ -166,25 +174,25 @@ def main() -> int:
     print("| --- |" + " ---: |" * 9)
     failed = 0
     verdicts = []
-    for name in ready:
-        result = compare(answers[TIMM], answers[name], test.labels, run.classes)
+    for name in predictors:
+        result = compare(predictions[TIMM], predictions[name], test.labels, run.classes)
         low, high = result.difference_interval
-        lost = -100 * result.difference
+        drop = -100 * result.difference
         ratio = {size: speed[size][TIMM] / speed[size][name] for size in speed}
-        same = 100 * float((answers[name] == answers[TIMM]).mean())
+        same = 100 * float((predictions[name] == predictions[TIMM]).mean())
         print(
             f"| {name} | {disk.get(name, 0):.1f} | {1000 * speed[1][name]:.1f} "
             f"| {ratio[1]:.2f} | {1000 * speed[8][name]:.1f} | {ratio[8]:.2f} "
-            f"| {100 * result.accuracy_b:.2f} | {lost:+.2f} "
+            f"| {100 * result.accuracy_b:.2f} | {drop:+.2f} "
             f"| {-100 * high:+.2f} to {-100 * low:+.2f} | {same:.1f} |"
         )
         if name in TARGETS:
-            least, most = TARGETS[name]
-            met = ratio[8] >= least and lost <= most
+            min_ratio, max_drop = TARGETS[name]
+            met = ratio[8] >= min_ratio and drop <= max_drop
             failed += not met
             verdicts.append(
-                f"{name}: {ratio[8]:.2f} times timm at batch 8, at least {least} "
-                f"asked; {lost:+.2f} points lost, at most {most} allowed: "
+                f"{name}: {ratio[8]:.2f} times timm at batch 8, at least {min_ratio} "
+                f"asked; {drop:+.2f} points lost, at most {max_drop} allowed: "
                 f"{'met' if met else 'NOT MET'}"
             )
     print("\n" + "\n".join(verdicts))

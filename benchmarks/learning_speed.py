@@ -1,14 +1,14 @@
-"""What patch dropout, smaller images and augmentation do to the time of training.
+"""Time of training with patch dropout, smaller images and augmentation.
 
     OMP_NUM_THREADS=1 python benchmarks/learning_speed.py steps --rounds 9
     OMP_NUM_THREADS=1 python benchmarks/learning_speed.py epochs --rounds 5
     OMP_NUM_THREADS=1 python benchmarks/learning_speed.py images --rounds 5
 
-`steps`: a training step of S/16 against the whole image at 224 pixels. `epochs`: an
-epoch of 640 images of mnist_5k, read, varied and learned from by a ViT of 6 blocks on
-7 x 7 pixel patches. `images`: varying one image of 224 pixels. Variants run in turns,
-and the figures are medians of their ratios to the first one. One thread, CPU time,
-which other work on the machine stretches little.
+`steps`: a training step of S/16 against the full image at 224 pixels. `epochs`: an
+epoch of 640 images of mnist_5k with a ViT of 6 blocks on 7 x 7 pixel patches, data
+included. `images`: augmenting one image of 224 pixels. Variants are interleaved; the
+figures are medians of their ratios to the first one. One thread, CPU time, which is
+robust to other load.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from vitral.data import (
 )
 
 IMAGES = 640
-"""Of mnist_5k, so that a round takes seconds."""
+"""Images of mnist_5k, so that a round takes seconds."""
 MNIST = {
     "image_size": 28,
     "patch_size": 7,
@@ -44,7 +44,7 @@ MNIST = {
 }
 
 
-def in_turns(variants: dict[str, Callable[[], None]], rounds: int) -> None:
+def compare_interleaved(variants: dict[str, Callable[[], None]], rounds: int) -> None:
     """Print the median seconds of the first, and the others' ratio to it."""
     taken: dict[str, list[float]] = {name: [] for name in variants}
     for round_number in range(rounds + 1):
@@ -71,7 +71,7 @@ def learn(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> None
 
 
 def steps(rounds: int, batch: int) -> None:
-    """Patch dropout and image sizes, forward, backward and AdamW."""
+    """Time steps with patch dropout and image sizes: forward, backward and AdamW."""
     variants: dict[str, Callable[[], None]] = {}
     for rate in (0.0, 0.25, 0.5, 0.75):
         model = vt.create("vit_s16", num_classes=7, patch_drop_rate=rate).train()
@@ -84,11 +84,11 @@ def steps(rounds: int, batch: int) -> None:
     for size in (128, 160, 192):
         x = torch.randn(batch, 3, size, size)
         variants[f"images of {size}"] = lambda x=x: learn(model, optimizer, x)
-    in_turns(variants, rounds)
+    compare_interleaved(variants, rounds)
 
 
 def epochs(rounds: int, batch: int) -> None:
-    """One epoch of mnist_5k after another; the data is read in this process."""
+    """Time epochs of mnist_5k; the data is read in this process."""
     dataset = vt.data.open("mnist_5k")
     preprocess = Preprocess(image_size=(28, 28), antialias=True)
     base = AugmentConfig(flip=0.0, shift=0.1)
@@ -113,14 +113,16 @@ def epochs(rounds: int, batch: int) -> None:
         )
 
         def run() -> None:
-            for found in loader.epoch(0):
-                nn.functional.cross_entropy(model(found.image), found.target).backward()
+            for loaded in loader.epoch(0):
+                nn.functional.cross_entropy(
+                    model(loaded.image), loaded.target
+                ).backward()
                 optimizer.step()
                 optimizer.zero_grad()
 
         return run
 
-    in_turns(
+    compare_interleaved(
         {
             "plain": epoch(0.0, (28,), base),
             "patch_drop_rate 0.5": epoch(0.5, (28,), base),
@@ -136,9 +138,9 @@ def epochs(rounds: int, batch: int) -> None:
 
 
 def images(rounds: int, batch: int) -> None:
-    """Cropping and varying `batch` pictures of 375 x 500 pixels."""
+    """Time cropping and augmenting `batch` images of 375 x 500 pixels."""
     random = np.random.default_rng(0)
-    picture = Image.fromarray(random.integers(0, 256, (375, 500, 3)).astype(np.uint8))
+    image = Image.fromarray(random.integers(0, 256, (375, 500, 3)).astype(np.uint8))
     preprocess = Preprocess()
     base = AugmentConfig(crop="inception")
     variants = {
@@ -150,16 +152,18 @@ def images(rounds: int, batch: int) -> None:
         "policy auto": replace(base, policy="auto"),
     }
 
-    def vary(config: AugmentConfig) -> Callable[[], None]:
+    def make_augment(config: AugmentConfig) -> Callable[[], None]:
         augment = Augment(config=config, preprocess=preprocess)
 
         def run() -> None:
             for number in range(batch):
-                augment(picture, "a", number)
+                augment(image, "a", number)
 
         return run
 
-    in_turns({name: vary(config) for name, config in variants.items()}, rounds)
+    compare_interleaved(
+        {name: make_augment(config) for name, config in variants.items()}, rounds
+    )
 
 
 def main() -> None:
@@ -167,13 +171,13 @@ def main() -> None:
     parser.add_argument("what", choices=["steps", "epochs", "images"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=0)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     run, batch = {"steps": (steps, 8), "epochs": (epochs, 64), "images": (images, 64)}[
-        given.what
+        args.what
     ]
-    run(given.rounds, given.batch or batch)
+    run(args.rounds, args.batch or batch)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What merging tokens saves and costs: python benchmarks/merging.py [--run RUN].
+"""Time and accuracy of token merging: python benchmarks/merging.py [--run RUN].
 
-Time: ViT-S at 224, batch 8, eager, each rate in turns with none; medians of ratios.
+Time: ViT-S at 224, batch 8, eager, rates interleaved; medians of ratios to none.
 Accuracy: of every image of one split of RUN, the same images for each rate.
 """
 
@@ -28,30 +28,30 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["vit_s14", "vit_s16"])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--views", default="own", choices=("own", "one"))
-    known = parser.parse_args()
+    args = parser.parse_args()
     print("| model | rate | share of multiply-accumulates | time, ratio (quartiles) |")
     print("|---|---:|---:|---:|")
-    for name in known.models if known.rounds else ():
-        timed(name, known.rounds)
-    if known.run:
-        accuracy(known.run, known.split, known.views)
+    for name in args.models if args.rounds else ():
+        time_rates(name, args.rounds)
+    if args.run:
+        measure_accuracy(args.run, args.split, args.views)
 
 
-def timed(name: str, rounds: int) -> None:
-    """A row a rate: seconds of one pass over those of a pass without merging."""
+def time_rates(name: str, rounds: int) -> None:
+    """Print per rate the time of a pass relative to one without merging."""
     torch.manual_seed(0)
     model = vt.create(name, image_size=224).eval()
     images = torch.randn(8, 3, 224, 224)
     macs, seconds = {}, {rate: [] for rate in (0, *RATES)}
     with torch.inference_mode():
-        for turn in range(rounds + 1):
+        for round_ in range(rounds + 1):
             for rate, times in seconds.items():
                 set_merge(model, rate)
                 macs[rate] = model.config.macs()
-                began = time.perf_counter()
+                started = time.perf_counter()
                 model(images)
-                if turn:
-                    times.append(time.perf_counter() - began)
+                if round_:
+                    times.append(time.perf_counter() - started)
     for rate in RATES:
         ratio = np.array(seconds[rate]) / np.array(seconds[0])
         low, middle, high = np.quantile(ratio, (0.25, 0.5, 0.75))
@@ -62,13 +62,13 @@ def timed(name: str, rounds: int) -> None:
         )
 
 
-def accuracy(path: str, split: str, views: str) -> None:
-    """A row a rate: accuracy, and points lost on the same images."""
+def measure_accuracy(path: str, split: str, views: str) -> None:
+    """Print per rate the accuracy, and the points lost on the same images."""
     run = open_run(path)
     kind = input_kind(run.model.config)
     dataset = open_split_data(run.config, run.path / "split.csv", kind)
     loader = split_loader(dataset, split, run.preprocess, batch_size=32)
-    own = run.extra.get("eval_views", "one") if views == "own" else "one"
+    split_views = run.extra.get("eval_views", "one") if views == "own" else "one"
     before = None
     print("\n| rate | accuracy | points lost (95 %) |\n|---:|---:|---:|")
     for rate in (0, *RATES):
@@ -77,17 +77,17 @@ def accuracy(path: str, split: str, views: str) -> None:
             run.model,
             loader,
             device=torch.device("cpu"),
-            views=own,
+            views=split_views,
             bf16=run.extra.get("precision") == "bf16",
         )
-        right = scores.logits.argmax(1) == scores.labels
-        before = right if before is None else before
+        correct = scores.logits.argmax(1) == scores.labels
+        before = correct if before is None else before
         lost = paired_bootstrap(
-            int((right & ~before).sum()), int((before & ~right).sum()), len(right)
+            int((correct & ~before).sum()), int((before & ~correct).sum()), len(correct)
         )
         print(
-            f"| {rate} | {100 * right.mean():.2f} % of {len(right)} | "
-            f"{100 * (before.mean() - right.mean()):+.2f} "
+            f"| {rate} | {100 * correct.mean():.2f} % of {len(correct)} | "
+            f"{100 * (before.mean() - correct.mean()):+.2f} "
             f"({100 * lost.low:+.2f} to {100 * lost.high:+.2f}) |",
             flush=True,
         )

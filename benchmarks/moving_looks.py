@@ -1,10 +1,9 @@
-"""How much of a map lies on the moving square: trained, shuffled, and by chance.
+"""Fraction of a saliency map on the moving square: trained, shuffled and by chance.
 
     python benchmarks/moving_looks.py --task appearance --scheme divided --seed 0
 
-A tiny TimeSformer is trained on vitral.data.sources.synthetic for 300 steps; the shares
-are means
-over 200 clips that it has not seen.
+A tiny TimeSformer is trained on vitral.data.sources.synthetic for 300 steps. The
+figures are means over 200 unseen clips.
 """
 
 import argparse
@@ -35,29 +34,31 @@ def main() -> None:
     parser.add_argument("--task", choices=("motion", "appearance"), default="motion")
     parser.add_argument("--scheme", default="divided")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    args = parser.parse_args()
     size = (HEIGHT, WIDTH)
-    made = moving_squares(2_400, size, 0, label=given.task, frames=FRAMES, side=SIDE)
+    squares = moving_squares(2_400, size, 0, label=args.task, frames=FRAMES, side=SIDE)
     preprocess = Preprocess(
         image_size=size, resize="squash", sampling=Sampling(frames=FRAMES)
     )
-    pixels = torch.from_numpy(made.clips).movedim(-1, 2).contiguous()
-    clips, labels = preprocess.normalize(pixels), torch.from_numpy(made.labels)
-    model = trained(clips[:TRAINED_ON], labels[:TRAINED_ON], given.scheme, given.seed)
+    pixels = torch.from_numpy(squares.clips).movedim(-1, 2).contiguous()
+    clips, labels = preprocess.normalize(pixels), torch.from_numpy(squares.labels)
+    model = train_model(clips[:TRAINED_ON], labels[:TRAINED_ON], args.scheme, args.seed)
     seen = slice(TRAINED_ON, TRAINED_ON + LOOKED_AT)
     with torch.no_grad():
-        answers = model(clips[TRAINED_ON:]).argmax(1)
-    right = (answers == labels[TRAINED_ON:]).float().mean()
-    cover = on_the_square(made, seen)
-    print(f"{right:.1%} of {len(answers)} unseen clips right")
+        predictions = model(clips[TRAINED_ON:]).argmax(1)
+    accuracy = (predictions == labels[TRAINED_ON:]).float().mean()
+    cover = square_cover(squares, seen)
+    print(f"{accuracy:.1%} of {len(predictions)} unseen clips right")
     print(f"chance: {cover.mean():.3f} of a map, {(cover > 0).mean():.1%} of peaks")
-    for name, of in MAPS.items():
-        tell(name, of(model, clips[seen]).numpy(), cover)
-    tell("rollout, shuffled weights", rollout(shuffled(model), clips[seen]), cover)
+    for name, explain in MAPS.items():
+        report(name, explain(model, clips[seen]).numpy(), cover)
+    report(
+        "rollout, shuffled weights", rollout(shuffle_weights(model), clips[seen]), cover
+    )
 
 
-def trained(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionModel:
-    """The first weights and the rate of vitral.studies.timesformer."""
+def train_model(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionModel:
+    """Train with the initial weights and rate of vitral.studies.timesformer."""
     torch.manual_seed(seed)
     sizes = {"embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_dim": 64}
     model = vt.create(
@@ -77,8 +78,8 @@ def trained(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionMode
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
     generator = torch.Generator().manual_seed(seed)
     for step in range(STEPS):
-        falling = 0.5 * (1 + np.cos(np.pi * step / STEPS))
-        optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 30) * falling
+        decay = 0.5 * (1 + np.cos(np.pi * step / STEPS))
+        optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 30) * decay
         chosen = torch.randint(0, len(clips), (BATCH,), generator=generator)
         loss = F.cross_entropy(model(clips[chosen]), labels[chosen])
         optimizer.zero_grad()
@@ -87,24 +88,24 @@ def trained(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionMode
     return model.eval()
 
 
-def on_the_square(made: MovingClips, seen: slice) -> np.ndarray:
-    """[clips, frames, rows, columns]: the share of each patch that is on the square."""
-    drawn = draw_patterns(SIDE)[:2]
-    found = np.zeros(made.clips[seen].shape[:4])
-    for clip, marks in zip(made.clips[seen], found, strict=True):
+def square_cover(squares: MovingClips, seen: slice) -> np.ndarray:
+    """Return each patch's fraction on the square, [clips, frames, rows, columns]."""
+    patterns = draw_patterns(SIDE)[:2]
+    mask = np.zeros(squares.clips[seen].shape[:4])
+    for clip, marks in zip(squares.clips[seen], mask, strict=True):
         for frame, mark in zip(clip, marks, strict=True):
             for top in range(HEIGHT - SIDE + 1):
                 for left in range(WIDTH - SIDE + 1):
                     window = np.s_[top : top + SIDE, left : left + SIDE]
-                    if any((frame[window] == one).all() for one in drawn):
+                    if any((frame[window] == pattern).all() for pattern in patterns):
                         mark[window] = 1
     rows, columns = HEIGHT // PATCH, WIDTH // PATCH
-    cells = found.reshape(LOOKED_AT, FRAMES, rows, PATCH, columns, PATCH)
+    cells = mask.reshape(LOOKED_AT, FRAMES, rows, PATCH, columns, PATCH)
     return cells.mean(axis=(3, 5))
 
 
-def shuffled(model: VisionModel) -> VisionModel:
-    """Every tensor's values in a random order; the model is not used after that."""
+def shuffle_weights(model: VisionModel) -> VisionModel:
+    """Shuffle the values of every tensor in place."""
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -113,12 +114,12 @@ def shuffled(model: VisionModel) -> VisionModel:
     return model
 
 
-def tell(name: str, maps: np.ndarray | Tensor, cover: np.ndarray) -> None:
+def report(name: str, maps: np.ndarray | Tensor, cover: np.ndarray) -> None:
     heats = np.asarray(maps).reshape(LOOKED_AT, -1)
     marks = cover.reshape(LOOKED_AT, -1)
     total = heats.sum(axis=1)
-    some = total > 0
-    share = (heats * marks).sum(axis=1)[some] / total[some]
+    nonzero = total > 0
+    share = (heats * marks).sum(axis=1)[nonzero] / total[nonzero]
     peak = marks[np.arange(LOOKED_AT), heats.argmax(axis=1)] > 0
     print(f"{name}: {share.mean():.3f} of the map, {peak.mean():.1%} of peaks")
 

@@ -1,8 +1,8 @@
-"""Start processes that want the same run folder at once: exactly one may get it.
+"""Start processes that lock the same run folder: exactly one may succeed.
 
     python benchmarks/one_winner.py --rounds 50 --processes 8
 
-In every round the winner is killed, and the folder must be free again.
+Each round kills the winner; the folder must be free afterwards.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from vitral.workflows.run_lock import LOCK_FILE, lock_file, require_unlocked
 
 
 def contend(folder: Path, ready: Path) -> None:
-    """What one process does, until it is killed."""
+    """Lock the folder, and keep it until killed."""
     while not ready.exists():
         time.sleep(0.0005)
     try:
@@ -31,8 +31,8 @@ def contend(folder: Path, ready: Path) -> None:
         (folder / f"lost-{os.getpid()}").write_text(str(error))
 
 
-def one_round(folder: Path, processes: int) -> int:
-    """How many won."""
+def run_round(folder: Path, processes: int) -> int:
+    """Return the number of winners."""
     children = []
     for _ in range(processes):
         child = os.fork()
@@ -57,13 +57,13 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--processes", type=int, default=8)
-    known = parser.parse_args()
+    args = parser.parse_args()
     good = 0
-    for _ in range(known.rounds):
+    for _ in range(args.rounds):
         with tempfile.TemporaryDirectory() as temporary:
-            good += one_round(Path(temporary), known.processes) == 1
-    print(f"{good} of {known.rounds} rounds of {known.processes} had one winner")
-    return 0 if good == known.rounds else 1
+            good += run_round(Path(temporary), args.processes) == 1
+    print(f"{good} of {args.rounds} rounds of {args.processes} had one winner")
+    return 0 if good == args.rounds else 1
 
 
 if __name__ == "__main__":

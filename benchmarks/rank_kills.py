@@ -1,10 +1,10 @@
-"""Kill a rank of a two-rank run under torchrun, let torchrun start it again, compare.
+"""Kill a rank of a two-rank run under torchrun, let torchrun restart it, compare.
 
     python benchmarks/rank_kills.py --trials 10 [--shard fsdp]
 
 The command is `vitral train` on small photos. Each trial kills one rank at a random
-step; what ends must equal the run that nobody disturbed: every tensor of the last
-checkpoint and of the model, and every line of metrics.jsonl but its timing fields.
+step. The result must equal an uninterrupted run: every tensor of the last checkpoint
+and of the model, and every line of metrics.jsonl except its timing fields.
 """
 
 import argparse
@@ -30,12 +30,12 @@ SETTINGS += ["--log-every", "1"]
 
 
 def start(photos: Path, out: Path, shard: str) -> subprocess.Popen[bytes]:
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words += ["--max-restarts", "3", "-m", "vitral", "train", str(photos)]
-    words += ["--out", str(out), *SETTINGS, "--shard", shard]
+    argv = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    argv += ["--max-restarts", "3", "-m", "vitral", "train", str(photos)]
+    argv += ["--out", str(out), *SETTINGS, "--shard", shard]
     with (out.parent / f"{out.name}.txt").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, *words],
+            [sys.executable, *argv],
             env=os.environ | {"PYTHONPATH": str(HERE / "src"), "OMP_NUM_THREADS": "1"},
             stdout=log,
             stderr=log,
@@ -43,24 +43,24 @@ def start(photos: Path, out: Path, shard: str) -> subprocess.Popen[bytes]:
         )
 
 
-def ranks_of(process: subprocess.Popen[bytes]) -> dict[int, int]:
-    """The pids of the workers of a torchrun, by rank."""
-    found = {}
+def find_ranks(process: subprocess.Popen[bytes]) -> dict[int, int]:
+    """Return the pids of torchrun's workers by rank."""
+    pids_by_rank = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             if parent != process.pid:
                 continue
-            words = (folder / "environ").read_bytes().split(b"\0")
+            variables = (folder / "environ").read_bytes().split(b"\0")
         except (OSError, ValueError):
             continue
-        values = dict(word.partition(b"=")[::2] for word in words)
+        values = dict(variable.partition(b"=")[::2] for variable in variables)
         if b"RANK" in values:
-            found[int(values[b"RANK"])] = int(folder.name)
-    return found
+            pids_by_rank[int(values[b"RANK"])] = int(folder.name)
+    return pids_by_rank
 
 
-def lines(out: Path) -> int:
+def count_lines(out: Path) -> int:
     try:
         return (out / "metrics.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
@@ -68,17 +68,17 @@ def lines(out: Path) -> int:
 
 
 def trial(photos: Path, out: Path, shard: str, generator: random.Random) -> str:
-    """Kill one rank; returns which, when, and after how long the other had stopped."""
+    """Kill one rank; return which, when, and how long the other took to stop."""
     process = start(photos, out, shard)
     step, rank = generator.randint(0, STEPS), generator.randrange(2)
-    while lines(out) < step or len(ranks_of(process)) < 2:
+    while count_lines(out) < step or len(find_ranks(process)) < 2:
         assert process.poll() is None, "it ended before it was killed"
         time.sleep(0.002)
     time.sleep(generator.uniform(0, 0.05))
-    pids = ranks_of(process)
+    pids = find_ranks(process)
     os.kill(pids[rank], signal.SIGKILL)
     killed = time.monotonic()
-    while alive(pids[1 - rank]):
+    while is_alive(pids[1 - rank]):
         time.sleep(0.01)
     stopped = time.monotonic() - killed
     try:
@@ -91,20 +91,20 @@ def trial(photos: Path, out: Path, shard: str, generator: random.Random) -> str:
     return f"rank {rank} after {step} lines; the other stopped in {stopped:.1f} s"
 
 
-def alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:4]
     except OSError:
         return False
 
 
-def difference(one: Path, other: Path) -> str:
-    """What differs between two runs; empty for nothing."""
+def find_difference(first: Path, second: Path) -> str:
+    """Return the first difference between two runs; empty for none."""
     from vitral.training import TIMING_FIELDS
     from vitral.training.checkpointing import sharded
 
     logs = []
-    for run in (one, other):
+    for run in (first, second):
         records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
         logs.append(
             [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in records]
@@ -113,7 +113,7 @@ def difference(one: Path, other: Path) -> str:
         return "metrics.jsonl"
     for name in ("model", f"checkpoints/step-{STEPS:08d}"):
         tensors = []
-        for run in (one, other):
+        for run in (first, second):
             folder = run / name
             if (folder / "shards").is_dir():
                 groups = sharded.load(folder, None)
@@ -121,7 +121,7 @@ def difference(one: Path, other: Path) -> str:
                     {f"{g}/{k}": t for g, ts in groups.items() for k, t in ts.items()}
                 )
             else:
-                tensors.append(whole(folder))
+                tensors.append(load_tensors(folder))
         if tensors[0].keys() != tensors[1].keys():
             return f"names in {name}"
         for key, tensor in tensors[0].items():
@@ -130,7 +130,7 @@ def difference(one: Path, other: Path) -> str:
     return ""
 
 
-def whole(folder: Path) -> dict:
+def load_tensors(folder: Path) -> dict:
     from safetensors.torch import load_file
 
     return {
@@ -145,25 +145,25 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--shard", default="none")
     parser.add_argument("--seed", type=int, default=0)
-    known = parser.parse_args()
+    args = parser.parse_args()
     from photos import make_photos
 
-    generator = random.Random(known.seed)
+    generator = random.Random(args.seed)
     equal = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         photos = make_photos(folder / "photos", per_class=10)
         unbroken = folder / "unbroken"
-        code = start(photos, unbroken, known.shard).wait(timeout=300)
+        code = start(photos, unbroken, args.shard).wait(timeout=300)
         assert code == 0, (folder / "unbroken.txt").read_text()
-        for number in range(known.trials):
-            out = folder / f"trial-{number}"
-            about = trial(photos, out, known.shard, generator)
-            differs = difference(unbroken, out)
-            equal += not differs
-            print(f"{number + 1}: {about}; {differs or 'bit-equal'}", flush=True)
-    print(f"{equal} of {known.trials} bit-equal ({known.shard})")
-    return 0 if equal == known.trials else 1
+        for index in range(args.trials):
+            out = folder / f"trial-{index}"
+            outcome = trial(photos, out, args.shard, generator)
+            difference = find_difference(unbroken, out)
+            equal += not difference
+            print(f"{index + 1}: {outcome}; {difference or 'bit-equal'}", flush=True)
+    print(f"{equal} of {args.trials} bit-equal ({args.shard})")
+    return 0 if equal == args.trials else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The table of docs/recipes.md: what each pre-training recipe does and costs.
+"""Print the table of docs/recipes.md: settings and cost of each pre-training recipe.
 
-Run: `python benchmarks/recipes.py`. Nothing is trained and no data is needed; every
-line is what `vitral train DATA --recipe NAME --dry-run` counts.
+Run: `python benchmarks/recipes.py`. It needs no data: the figures are those of
+`vitral train DATA --recipe NAME --dry-run`.
 """
 
 import inspect
@@ -20,7 +20,7 @@ PERCENT = re.compile(r"reports ([\d.]+) %")
 
 
 def row(name: str, data: str) -> str:
-    """One recipe as a line of Markdown."""
+    """Return one recipe as a row of Markdown."""
     config = vitral.recipes.get_recipe(name)(data, "")
     cost = estimate(config)
     work, memory = cost.work, cost.memory
@@ -47,9 +47,9 @@ def main() -> None:
     for name, recipe in vitral.recipes.RECIPES.items():
         text = inspect.getdoc(recipe) or ""
         of_a_paper = "not run here" in " ".join(text.split())
-        found = re.search(r"^Command: `vitral train (\w+) ", text, re.M)
-        if of_a_paper and found and name != "mae.linear":  # which needs real weights
-            print(row(name, found[1]), flush=True)
+        match = re.search(r"^Command: `vitral train (\w+) ", text, re.M)
+        if of_a_paper and match and name != "mae.linear":  # which needs real weights
+            print(row(name, match[1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Kill runs of many kinds with SIGKILL, resume them, compare every bit.
+"""Kill runs with SIGKILL, resume them, and compare every bit.
 
     python benchmarks/resume.py --kills 200
 
-One kill a run, at a random moment of the start, of a step, of a save or of the end; the
-kinds of run take turns (mixup, EMA, accumulation and drop-path in one process and with
-one and two workers; frozen blocks with a cache; MAE; masked patches). Prints where the
-kills hit and how many runs ended as the unbroken one, and exits with 6 if one did not.
+One kill per run, at a random moment of the start, a step, a save or the end,
+round-robin over kinds of run (mixup, EMA, accumulation and drop-path in one process and
+with one and two workers; frozen blocks with a cache; MAE; masked patches). Prints where
+the kills hit and how many runs equal the uninterrupted one; exits with 6 if one
+differs.
 """
 
 import argparse
@@ -32,45 +33,45 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--a-run", type=int, default=1, help="kills in one run")
     parser.add_argument("--seed", type=int, default=0)
-    known = parser.parse_args()
-    began = time.monotonic()
-    places: collections.Counter[str] = collections.Counter()
+    args = parser.parse_args()
+    started = time.monotonic()
+    hits: collections.Counter[str] = collections.Counter()
     unequal = 0
     with tempfile.TemporaryDirectory(prefix="vitral-resume-") as folder:
-        here = Path(folder)
-        server = Server(make_photos(here / "photos", per_class=9))
+        root = Path(folder)
+        server = Server(make_photos(root / "photos", per_class=9))
         paces = {}
         for kind in KINDS:
-            paces[kind] = run_reference(server.starter(kind), here / kind, STEPS)
-        runs = known.kills // known.a_run
-        for number in range(runs):
-            kind = KINDS[number % len(KINDS)]
+            paces[kind] = run_reference(server.starter(kind), root / kind, STEPS)
+        runs = args.kills // args.a_run
+        for index in range(runs):
+            kind = KINDS[index % len(KINDS)]
             result = run_with_kills(
                 server.starter(kind),
-                here / "killed",
-                here / kind,
+                root / "killed",
+                root / kind,
                 paces[kind],
                 steps=STEPS,
-                kills=known.a_run,
-                seed=1_000_000 * known.seed + number,
+                kills=args.a_run,
+                seed=1_000_000 * args.seed + index,
             )
             for kill in result.kills:
-                where = STEP.sub("", kill.where)
-                places[f"{kind}: {where}"] += 1
+                location = STEP.sub("", kill.where)
+                hits[f"{kind}: {location}"] += 1
             if result.diff.differences or result.missed:
                 unequal += 1
-                print(f"run {number}, {kind}:", *result.lines(), sep="\n")
+                print(f"run {index}, {kind}:", *result.lines(), sep="\n")
                 print(*result.diff.differences, sep="\n", flush=True)
-            shutil.rmtree(here / "killed")
-            if number % 20 == 19:
-                done = number + 1
+            shutil.rmtree(root / "killed")
+            if index % 20 == 19:
+                done = index + 1
                 print(f"{done - unequal} of {done} equal so far", flush=True)
         server.close()
-    for place, count in sorted(places.items()):
-        print(f"{count:4}  {place}")
+    for location, count in sorted(hits.items()):
+        print(f"{count:4}  {location}")
     print(
         f"{runs - unequal} of {runs} runs equal bit for bit after "
-        f"{places.total()} kills, in {time.monotonic() - began:.0f} s"
+        f"{hits.total()} kills, in {time.monotonic() - started:.0f} s"
     )
     return 6 if unequal else 0
 

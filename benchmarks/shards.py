@@ -1,9 +1,9 @@
-"""100,000 small images in shards: start-up, memory, speed, waiting.
+"""Loading 100,000 small images from shards: start-up, memory, speed, waiting.
 
     PYTHONPATH=src python benchmarks/shards.py FOLDER [--number 100000]
 
 Writes FOLDER/tar and FOLDER/parquet once (JPEGs of 40 x 56 pixels, ten shards), then
-measures each in a process of its own. `--kind tar` measures one of them here.
+measures each in its own process. `--kind tar` measures one in this process.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from PIL import Image
 SHARDS = 10
 CLASSES = 13
 ROWS_A_GROUP = 100
-"""What `datasets` writes for pictures."""
+"""Row group size that `datasets` writes for images."""
 
 
 def jpeg(number: int) -> tuple[bytes, int]:
-    """A picture whose colour tells its class."""
+    """Return an image whose color encodes its class, and the class."""
     label = number * 7 % CLASSES
     generator = np.random.default_rng(number)
     pixels = generator.integers(0, 90, (40, 56, 3)) + 12 * label
@@ -51,11 +51,11 @@ def write_parquet(file: Path, numbers: range) -> None:
     import pyarrow.parquet as pq
 
     pairs = [jpeg(number) for number in numbers]
-    pictures = [{"bytes": content, "path": None} for content, _ in pairs]
+    images = [{"bytes": content, "path": None} for content, _ in pairs]
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     table = pa.table(
         {
-            "image": pa.array(pictures, kind),
+            "image": pa.array(images, kind),
             "label": pa.array([label for _, label in pairs], pa.int64()),
         }
     )
@@ -63,25 +63,25 @@ def write_parquet(file: Path, numbers: range) -> None:
 
 
 def make(folder: Path, number: int) -> None:
-    each = number // SHARDS
+    per_shard = number // SHARDS
     for kind, write in (("tar", write_tar), ("parquet", write_parquet)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         for shard in range(SHARDS):
             file = folder / kind / f"shard-{shard:03d}.{kind}"
             if not file.exists():
                 partial = file.with_suffix(".part")
-                write(partial, range(shard * each, (shard + 1) * each))
+                write(partial, range(shard * per_shard, (shard + 1) * per_shard))
                 partial.rename(file)
 
 
 def resident() -> float:
-    """Megabytes of this process."""
+    """Return the resident megabytes of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
-def started(folder: Path, cache: Path) -> dict[str, float]:
-    """Seconds of each step from the folder to the first batch."""
+def time_start(folder: Path, cache: Path) -> dict[str, float]:
+    """Time each step from the folder to the first batch."""
     import vitral.data as data
     from vitral.workflows.dataset import MAX_FULL_AUDIT_IMAGES
 
@@ -101,13 +101,13 @@ def started(folder: Path, cache: Path) -> dict[str, float]:
     dataset.counts()
     dataset.fingerprint()
     lap("counts, fingerprint")
-    loader = loader_of(dataset, 0)
+    loader = make_loader(dataset, 0)
     next(loader.epoch(0))
     lap("first batch")
     return {**times, "all": round(sum(times.values()), 2)}
 
 
-def loader_of(dataset, workers: int):  # type: ignore[no-untyped-def]
+def make_loader(dataset, workers: int):  # type: ignore[no-untyped-def]
     import vitral.data as data
 
     return data.Loader(
@@ -124,35 +124,35 @@ def loader_of(dataset, workers: int):  # type: ignore[no-untyped-def]
 def measure(folder: Path, cache: Path) -> dict[str, object]:
     import vitral.data as data
 
-    found: dict[str, object] = {"kind": folder.name}
-    found["cold"] = started(folder, cache)
-    found["warm"] = started(folder, cache)
-    print(json.dumps(found), flush=True)
+    results: dict[str, object] = {"kind": folder.name}
+    results["cold"] = time_start(folder, cache)
+    results["warm"] = time_start(folder, cache)
+    print(json.dumps(results), flush=True)
     dataset = data.open(folder, root=cache)
     memory = []
-    loader = loader_of(dataset, 0)
+    loader = make_loader(dataset, 0)
     for epoch in range(2):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for index, _ in loader.enumerate_batches(epoch):
             if index % 100 == 99:
                 memory.append(resident())
-        seconds = time.perf_counter() - begun
-        found[f"images/s, epoch {epoch}"] = round(len(loader.examples) / seconds)
+        seconds = time.perf_counter() - started
+        results[f"images/s, epoch {epoch}"] = round(len(loader.examples) / seconds)
     half = len(memory) // 2
-    found["MB at the end of epoch 0 and 1"] = [memory[half - 1], memory[-1]]
-    found["MB at most in epoch 0 and 1"] = [max(memory[:half]), max(memory[half:])]
+    results["MB at the end of epoch 0 and 1"] = [memory[half - 1], memory[-1]]
+    results["MB at most in epoch 0 and 1"] = [max(memory[:half]), max(memory[half:])]
     for workers in (1, 2):
-        loader = loader_of(dataset, workers)
-        begun = time.perf_counter()
+        loader = make_loader(dataset, workers)
+        started = time.perf_counter()
         number = sum(len(batch.id) for batch in loader.epoch(2))
-        seconds = time.perf_counter() - begun
-        found[f"images/s, {workers} worker(s)"] = round(number / seconds)
-    return found
+        seconds = time.perf_counter() - started
+        results[f"images/s, {workers} worker(s)"] = round(number / seconds)
+    return results
 
 
-def waited(folder: Path, cache: Path, workers: int) -> list[float]:
-    """Share of time that a training waits for data, in the second and third 20 steps,
-    and images a second in the third."""
+def measure_waiting(folder: Path, cache: Path, workers: int) -> list[float]:
+    """Return the fraction of time that a training waits for data, in the second and
+    third 20 steps, and images per second in the third."""
     import torch
 
     import vitral as vt
@@ -161,7 +161,7 @@ def waited(folder: Path, cache: Path, workers: int) -> list[float]:
     from vitral.training import LoopConfig
     from vitral.training.fit import EpochBatches, FitSpec, fit
 
-    loader = loader_of(data.open(folder, root=cache), workers)
+    loader = make_loader(data.open(folder, root=cache), workers)
     classes = len(loader.dataset.classes)
     model = vt.create("vit_ti8", image_size=(32, 48), num_classes=classes)
     out = cache / f"run-{folder.name}-{workers}"
@@ -189,24 +189,26 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=100_000)
     parser.add_argument("--kind", choices=("tar", "parquet"))
     parser.add_argument("--waiting", action="store_true")
-    known = parser.parse_args()
-    if known.kind:
+    args = parser.parse_args()
+    if args.kind:
         import torch
 
         torch.set_num_threads(1)
         with tempfile.TemporaryDirectory() as cache:
-            folder = known.folder / known.kind
-            if known.waiting:
-                found = {n: waited(folder, Path(cache), n) for n in (0, 1, 2)}
-                print(json.dumps({"kind": known.kind, "workers: waiting": found}))
+            folder = args.folder / args.kind
+            if args.waiting:
+                results = {
+                    n: measure_waiting(folder, Path(cache), n) for n in (0, 1, 2)
+                }
+                print(json.dumps({"kind": args.kind, "workers: waiting": results}))
             else:
                 print(json.dumps(measure(folder, Path(cache))))
         return
-    make(known.folder, known.number)
+    make(args.folder, args.number)
     for kind in ("tar", "parquet"):
-        words = [sys.executable, __file__, str(known.folder), "--kind", kind]
-        subprocess.run(words, check=True)
-        subprocess.run([*words, "--waiting"], check=True)
+        argv = [sys.executable, __file__, str(args.folder), "--kind", kind]
+        subprocess.run(argv, check=True)
+        subprocess.run([*argv, "--waiting"], check=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How long starting takes, as CPU time of fresh processes in turns.
+"""Start-up time: CPU time of fresh processes, interleaved.
 
     OMP_NUM_THREADS=1 python benchmarks/startup.py --rounds 9
 
-Prints three medians with the bounds they are held to: `import vitral` (0.1 s above an
+Prints three medians with their bounds: `import vitral` (0.1 s above an
 empty interpreter), `vitral --help` (1 s), and `vitral predict` on one image with a
 ViT-S/16, divided by importing torch plus one forward pass of the same size of model
 (1.3).
@@ -30,13 +30,13 @@ model = nn.TransformerEncoder(block, 12, enable_nested_tensor=False).eval()
 with torch.no_grad():
     model(torch.randn(1, 197, 384))
 """
-COMMAND = "import sys; from vitral.cli import main; sys.exit(main({words}))"
+COMMAND = "import sys; from vitral.cli import main; sys.exit(main({argv}))"
 
 
 def seconds(code: str) -> float:
     before = os.times()
-    words = [sys.executable, "-c", code]
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    argv = [sys.executable, "-c", code]
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
     return sum(after[2:4]) - sum(before[2:4])
 
@@ -55,16 +55,16 @@ def main() -> None:
         codes = {
             "nothing": "pass",
             "import": "import vitral",
-            "help": COMMAND.format(words=["--help"]),
-            "predict": COMMAND.format(words=["predict", str(model), str(image)]),
+            "help": COMMAND.format(argv=["--help"]),
+            "predict": COMMAND.format(argv=["predict", str(model), str(image)]),
             "forward": FORWARD,
         }
         taken: dict[str, list[float]] = {name: [] for name in codes}
         for number in range(rounds + 1):
             for name, code in codes.items():
-                found = seconds(code)
+                cpu_seconds = seconds(code)
                 if number:  # the first reads the files
-                    taken[name].append(found)
+                    taken[name].append(cpu_seconds)
     median = {name: statistics.median(times) for name, times in taken.items()}
     ratio = statistics.median(
         mine / bare
@@ -75,8 +75,8 @@ def main() -> None:
         ("vitral --help, s", median["help"], 1.0),
         ("vitral predict on one image / torch and one forward pass", ratio, 1.3),
     ):
-        held = "holds" if value <= bound else "does not hold"
-        print(f"{text}: {value:.3f}, bound {bound}: {held}")
+        verdict = "holds" if value <= bound else "does not hold"
+        print(f"{text}: {value:.3f}, bound {bound}: {verdict}")
     print(f"predict {median['predict']:.2f} s, torch {median['forward']:.2f} s")
 
 

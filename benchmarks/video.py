@@ -1,19 +1,17 @@
-"""What each of TimeSformer's five schemes costs, over frames and over resolution.
+"""Cost of TimeSformer's five schemes over frames and over resolution.
 
     OMP_NUM_THREADS=1 python benchmarks/video.py --out video.jsonl
     python benchmarks/video.py --draw video.jsonl --to docs/images
 
-A clip, float32, random weights; a forward pass without gradients, and a training step:
-forward, softmax loss, backward. Multiply-accumulates are counted exactly. Memory is
-the most that the process ever held in that step less what it held before (Linux's
-VmHWM and VmRSS), each in a process of its own that did a tiny step first. Time is the
-median of rounds, all schemes in turns in one process; CPU time, so that other work on
-the machine stretches it little. Rounds end early where they take long. Rows that the
-file has already are not measured again.
+One clip, float32, random weights: a forward pass without gradients, and a training step
+of forward, softmax loss and backward. Multiply-accumulates are counted exactly. Memory
+is the peak of the step minus the memory before it (Linux's VmHWM and VmRSS), each in
+its own process after a tiny step. Time is the median CPU time of rounds, schemes
+interleaved in one process; long rounds end early. Rows already in the file are skipped.
 
-torch's fused attention never keeps the matrix of attention weights, which the paper's
-code did. Both ways are measured for `joint` and `divided`: `fused`, which is the
-default, and `matrices`, torch's plain kernel.
+torch's fused attention never stores the attention matrix, which the paper's code did.
+For `joint` and `divided` both are measured: `fused`, the default, and `matrices`,
+torch's plain kernel.
 """
 
 import argparse
@@ -38,20 +36,20 @@ from vitral.plots.cost_curves import CostCurve, CostPanel
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 FRAMES, SIZES = (2, 4, 8, 16, 32), (112, 160, 224, 320)
-OWN_FRAMES, OWN_SIZE = 8, 224
-KEPT_UP_TO = 16
-"""Frames; beyond, the matrices of `joint` take more memory than a small machine has."""
+DEFAULT_FRAMES, DEFAULT_SIZE = 8, 224
+MAX_MATRIX_FRAMES = 16
+"""Frames above which the matrices of `joint` exceed a small machine's memory."""
 KERNELS = {
     "fused": [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH],
     "matrices": [SDPBackend.MATH],
 }
 MODES = ("forward", "training")
-ENOUGH = 15.0
-"""CPU seconds of one input, after which no further round begins."""
+MAX_CPU_SECONDS = 15.0
+"""CPU seconds of one input after which no further round starts."""
 
 
 class Cell(NamedTuple):
-    """What is measured."""
+    """One measurement."""
 
     model: str
     scheme: Scheme
@@ -61,8 +59,8 @@ class Cell(NamedTuple):
     size: int
 
 
-def step_of(cell: Cell, model: VisionModel, clip: Tensor) -> Callable[[], None]:
-    """A forward pass or a training step that leaves no gradient behind."""
+def make_step(cell: Cell, model: VisionModel, clip: Tensor) -> Callable[[], None]:
+    """Return a function that runs a forward pass or a training step."""
 
     def forward() -> None:
         with sdpa_kernel(KERNELS[cell.kernel]), torch.no_grad():
@@ -77,72 +75,74 @@ def step_of(cell: Cell, model: VisionModel, clip: Tensor) -> Callable[[], None]:
     return forward if cell.mode == "forward" else training
 
 
-def model_of(cell: Cell) -> VisionModel:
+def make_model(cell: Cell) -> VisionModel:
     torch.manual_seed(0)
     changes = {"scheme": cell.scheme, "num_frames": cell.frames, "num_classes": 400}
     model = vt.create(cell.model, image_size=cell.size, **changes)
     return model.train(cell.mode == "training")
 
 
-def clip_of(cell: Cell) -> Tensor:
+def make_clip(cell: Cell) -> Tensor:
     return torch.randn(1, cell.frames, 3, cell.size, cell.size)
 
 
-def held(what: str) -> float:
-    """MiB that this process holds (VmRSS) or held at most (VmHWM)."""
+def process_memory(what: str) -> float:
+    """Return the MiB of this process, now (VmRSS) or at its peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     line = next(line for line in lines if line.startswith(what))
     return int(line.split()[1]) / 1024
 
 
 def memory(cell: Cell) -> float:
-    """MiB above what weights and clip take, in the first full step of a process."""
+    """Return the peak MiB of the first full step above weights and clip."""
     torch.set_num_threads(1)
-    model, clip = model_of(cell), clip_of(cell)
-    step_of(cell, model, torch.randn(1, 2, 3, 32, 32))()
-    ctypes.CDLL(None).malloc_trim(0)  # else what the tiny step freed would be reused
-    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back
-    before = held("VmRSS")
-    step_of(cell, model, clip)()
-    return held("VmHWM") - before
+    model, clip = make_model(cell), make_clip(cell)
+    make_step(cell, model, torch.randn(1, 2, 3, 32, 32))()
+    ctypes.CDLL(None).malloc_trim(0)  # or freed memory of the tiny step is reused
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    before = process_memory("VmRSS")
+    make_step(cell, model, clip)()
+    return process_memory("VmHWM") - before
 
 
 def seconds(cells: list[Cell], rounds: int) -> dict[Cell, float]:
-    """Medians of CPU time; the order of the cells turns from round to round."""
-    runs = {cell: step_of(cell, model_of(cell), clip_of(cell)) for cell in cells}
-    found: dict[Cell, list[float]] = {cell: [] for cell in cells}
-    begun = time.process_time()
-    for turn in range(rounds):
-        if turn and time.process_time() - begun > ENOUGH:
+    """Return median CPU seconds; each round rotates the order of the cells."""
+    runs = {cell: make_step(cell, make_model(cell), make_clip(cell)) for cell in cells}
+    times_by_cell: dict[Cell, list[float]] = {cell: [] for cell in cells}
+    start = time.process_time()
+    for round_ in range(rounds):
+        if round_ and time.process_time() - start > MAX_CPU_SECONDS:
             break
-        at = turn % len(cells)
-        for cell in cells[at:] + cells[:at]:
+        offset = round_ % len(cells)
+        for cell in cells[offset:] + cells[:offset]:
             started = time.process_time()
             runs[cell]()
-            found[cell].append(time.process_time() - started)
-    return {cell: statistics.median(times) for cell, times in found.items()}
+            times_by_cell[cell].append(time.process_time() - started)
+    return {cell: statistics.median(times) for cell, times in times_by_cell.items()}
 
 
-def cells_of(model: str, frames: int, size: int, mode: str) -> list[Cell]:
-    cells = [Cell(model, one, "fused", mode, frames, size) for one in SCHEMES]
-    if frames <= KEPT_UP_TO:
-        kept: tuple[Scheme, ...] = ("joint", "divided")
-        cells += [Cell(model, one, "matrices", mode, frames, size) for one in kept]
+def list_cells(model: str, frames: int, size: int, mode: str) -> list[Cell]:
+    cells = [Cell(model, scheme, "fused", mode, frames, size) for scheme in SCHEMES]
+    if frames <= MAX_MATRIX_FRAMES:
+        schemes: tuple[Scheme, ...] = ("joint", "divided")
+        cells += [
+            Cell(model, scheme, "matrices", mode, frames, size) for scheme in schemes
+        ]
     return cells
 
 
-def measured(model: str, rounds: int, known: set[Cell]) -> Iterator[dict[str, Any]]:
-    """A row a cell, the cheap ones first; none for an input whose cells are known."""
-    inputs = [(frames, OWN_SIZE) for frames in FRAMES]
-    inputs += [(OWN_FRAMES, size) for size in SIZES if size != OWN_SIZE]
-    fresh = multiprocessing.get_context("forkserver")
-    fresh.set_forkserver_preload(["torch", "vitral.plots"])
-    # One process a cell: memory that a process once had, it keeps.
-    with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as pool:
-        for frames, size in sorted(inputs, key=lambda one: one[0] * one[1] ** 2):
+def measure(model: str, rounds: int, done: set[Cell]) -> Iterator[dict[str, Any]]:
+    """Yield a row per cell, the cheap ones first; skip inputs in `done`."""
+    inputs = [(frames, DEFAULT_SIZE) for frames in FRAMES]
+    inputs += [(DEFAULT_FRAMES, size) for size in SIZES if size != DEFAULT_SIZE]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "vitral.plots"])
+    # One process per cell: a process never returns all of its memory.
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as pool:
+        for frames, size in sorted(inputs, key=lambda shape: shape[0] * shape[1] ** 2):
             for mode in MODES:
-                cells = cells_of(model, frames, size, mode)
-                if known.issuperset(cells):
+                cells = list_cells(model, frames, size, mode)
+                if done.issuperset(cells):
                     continue
                 mebibytes = list(pool.map(memory, cells))
                 times = seconds(cells, rounds)
@@ -162,39 +162,41 @@ def read(file: Path) -> Rows:
     return [json.loads(text) for text in file.read_text().splitlines()]
 
 
-def cell_of(row: dict[str, Any]) -> Cell:
+def parse_cell(row: dict[str, Any]) -> Cell:
     return Cell(*(row[field] for field in Cell._fields))
 
 
 def line(
     rows: Rows, along: str, what: str, scale: float = 1.0, **wanted: str
 ) -> CostCurve:
-    """`what` over frames at 224 pixels, or over sizes at 8 frames."""
-    fixed = {"frames": {"size": OWN_SIZE}, "size": {"frames": OWN_FRAMES}}[along]
-    asked = {"kernel": "fused", **wanted, **fixed}
-    found = {
+    """Return `what` over frames at 224 pixels, or over sizes at 8 frames."""
+    fixed = {"frames": {"size": DEFAULT_SIZE}, "size": {"frames": DEFAULT_FRAMES}}[
+        along
+    ]
+    filters = {"kernel": "fused", **wanted, **fixed}
+    costs = {
         row[along]: row[what] * scale
         for row in rows
-        if all(row[name] == value for name, value in asked.items())
+        if all(row[name] == value for name, value in filters.items())
     }
-    sizes = sorted(found)
-    return CostCurve(sizes, [found[size] for size in sizes])
+    sizes = sorted(costs)
+    return CostCurve(sizes, [costs[size] for size in sizes])
 
 
 def over(rows: Rows, along: str, what: str, **wanted: str) -> CostCurve:
-    """`joint` over `divided`."""
+    """Return the ratio of `joint` to `divided`."""
     joint, divided = (
         line(rows, along, what, scheme=scheme, **wanted)
         for scheme in ("joint", "divided")
     )
     pairs = zip(joint.costs, divided.costs, strict=True)  # type: ignore[arg-type]
-    return CostCurve(joint.sizes, [one / other for one, other in pairs])
+    return CostCurve(joint.sizes, [a / b for a, b in pairs])
 
 
 def draw(rows: Rows, folder: Path) -> None:
-    axes = {"frames": f"frames of {OWN_SIZE} pixels", "size": "pixels of 8 frames"}
+    axes = {"frames": f"frames of {DEFAULT_SIZE} pixels", "size": "pixels of 8 frames"}
     for along, axis in axes.items():
-        kinds = (
+        measures = (
             ("Multiply-accumulates", "G of a forward pass", "macs", 1e-9, "forward"),
             ("Memory", "MiB of a training step", "mib", 1, "training"),
             ("Time", "CPU seconds of a training step", "seconds", 1, "training"),
@@ -208,7 +210,7 @@ def draw(rows: Rows, folder: Path) -> None:
                     for scheme in SCHEMES
                 },
             )
-            for title, unit, what, by, mode in kinds
+            for title, unit, what, by, mode in measures
         ]
         save(plots.cost_growth(panels, axis=axis), folder / f"video-{along}.png")
     panels = [
@@ -239,28 +241,28 @@ def save(plot: plots.Plot, file: Path) -> None:
 
 
 def tables(rows: Rows) -> None:
-    """The rows as Markdown: a table a mode, a line an input, a column a scheme."""
-    found = {cell_of(row): row for row in rows}
+    """Print Markdown: a table per mode, a row per input, a column per scheme."""
+    rows_by_cell = {parse_cell(row): row for row in rows}
     for mode in MODES:
         print(f"\n| {mode}: frames, pixels | {' | '.join(SCHEMES)} | with matrices |")
         print("|" + "---|" * (len(SCHEMES) + 2))
-        inputs = {(one.frames, one.size) for one in found if one.mode == mode}
-        for frames, size in sorted(inputs, key=lambda one: (one[1], one[0])):
-            cells = cells_of(rows[0]["model"], frames, size, mode)
-            texts = [
-                f"{found[cell]['mib']:.0f} MiB, {found[cell]['seconds']:.2f} s"
-                for cell in cells
-            ]
-            own = texts[: len(SCHEMES)]
+        inputs = {(c.size, c.frames) for c in rows_by_cell if c.mode == mode}
+        for size, frames in sorted(inputs):
+            cells = list_cells(rows[0]["model"], frames, size, mode)
+            measured = [rows_by_cell[cell] for cell in cells]
+            texts = [f"{r['mib']:.0f} MiB, {r['seconds']:.2f} s" for r in measured]
+            fused = texts[: len(SCHEMES)]
             if mode == "forward":
-                macs = [found[cell]["macs"] / 1e9 for cell in cells[: len(SCHEMES)]]
-                own = [f"{n:.1f} G, {text}" for n, text in zip(macs, own, strict=True)]
-            kept = [
+                fused = [
+                    f"{r['macs'] / 1e9:.1f} G, {text}"
+                    for r, text in zip(measured, fused, strict=False)
+                ]
+            matrices = [
                 f"{cell.scheme} {text}"
                 for cell, text in list(zip(cells, texts, strict=True))[len(SCHEMES) :]
             ]
-            line_of = " | ".join([*own, "; ".join(kept) or "-"])
-            print(f"| {frames}, {size} | {line_of} |")
+            columns = " | ".join([*fused, "; ".join(matrices) or "-"])
+            print(f"| {frames}, {size} | {columns} |")
 
 
 def main() -> None:
@@ -272,16 +274,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("video.jsonl"))
     parser.add_argument("--draw", type=Path, help="rows to draw, measuring nothing")
     parser.add_argument("--to", type=Path, default=Path())
-    known = parser.parse_args()
-    if known.draw:
-        draw(read(known.draw), known.to)
-        tables(read(known.draw))
+    args = parser.parse_args()
+    if args.draw:
+        draw(read(args.draw), args.to)
+        tables(read(args.draw))
         return
     torch.set_num_threads(1)
     started = time.monotonic()
-    done = {cell_of(row) for row in read(known.out)}
-    with known.out.open("a") as file:
-        for row in measured(known.model, known.rounds, done):
+    done = {parse_cell(row) for row in read(args.out)}
+    with args.out.open("a") as file:
+        for row in measure(args.model, args.rounds, done):
             print(json.dumps(row), file=file, flush=True)
             print(f"{time.monotonic() - started:6.0f} s  {row}", flush=True)
 

@@ -1,15 +1,15 @@
-"""How far our logits are from those of the library that weights come from.
+"""Difference of our logits from those of the library that weights come from.
 
     python benchmarks/weights.py            # the table, for docs/weights.md
     python benchmarks/weights.py --load     # time and memory of loading ViT-B/16
 
-Every model gets random weights everywhere, is saved by its own library, and is loaded
-by `vt.load`. A figure is the largest difference of a logit (or feature), divided by
-the largest logit, over two random images: in float32 and in float64, at the size that
-the model was made for, at a larger one and at one that is not square. "-" is where the
-other library does not take that size. timm and transformers resize positions in float32
-even in a float64 model, and SimpleViT makes its table in float32: for the float64
-figures both are done in float64. Needs the `dev` extra; about two minutes.
+Every model gets random weights, is saved by its own library and loaded by `vt.load`. A
+figure is the largest difference of a logit (or feature), divided by the largest logit,
+over two random images: in float32 and float64, at the model's size, at a larger one and
+at one that is not square ("-": not supported by the other library). timm and
+transformers resize positions, and SimpleViT makes its table, in float32 even in a
+float64 model: for the float64 figures all use float64. Needs the `dev` extra; about two
+minutes.
 """
 
 import argparse
@@ -21,8 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import torch
@@ -35,8 +36,9 @@ Size = tuple[int, int]
 OWN: Size = (224, 224)
 
 
-class Peer(NamedTuple):
-    """A model of another library."""
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A model of another library, and how to run it there and here."""
 
     library: str
     name: str
@@ -44,13 +46,12 @@ class Peer(NamedTuple):
     save: Callable[[nn.Module, Path], Path]
     answer: Callable[[nn.Module, Tensor], Tensor]
     sizes: tuple[Size, ...]
-    """The size that it was made for; then a larger and one that is not square, if it
-    takes them."""
+    """Its own size; then a larger and one that is not square, if supported."""
     ours: Callable[[nn.Module, Tensor], Tensor] = lambda model, image: model(image)
 
 
-def randomise(model: nn.Module) -> None:
-    """Random values everywhere, so that no zero hides a mistake."""
+def randomize(model: nn.Module) -> None:
+    """Set all parameters to random values, so that no zero hides an error."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -71,12 +72,12 @@ def save_pretrained(model: Any, folder: Path) -> Path:
     return folder
 
 
-def plain(model: nn.Module, image: Tensor) -> Tensor:
+def call_model(model: nn.Module, image: Tensor) -> Tensor:
     return model(image)
 
 
-def simple(model: nn.Module, image: Tensor) -> Tensor:
-    """SimpleViT with its table in the precision of the image."""
+def call_simple_vit(model: nn.Module, image: Tensor) -> Tensor:
+    """Run SimpleViT with its table in the precision of the image."""
     from vit_pytorch.simple_vit import posemb_sincos_2d
 
     before = torch.get_default_dtype()
@@ -99,7 +100,7 @@ def cls(model: nn.Module, image: Tensor) -> Tensor:
 
 
 def video_logits(model: nn.Module, image: Tensor) -> Tensor:
-    """The two images are the frames of one clip."""
+    """Run the two images as the frames of one clip."""
     return model(image[None]).logits
 
 
@@ -110,7 +111,7 @@ def of_one_clip(model: nn.Module, image: Tensor) -> Tensor:
 def timm_peers() -> Iterator[Peer]:
     import timm
 
-    ones: tuple[tuple[str, dict[str, Any]], ...] = (
+    variants: tuple[tuple[str, dict[str, Any]], ...] = (
         ("vit_base_patch16_224", {}),
         ("vit_small_patch32_224", {}),
         ("vit_base_patch16_siglip_224", {"num_classes": 7}),
@@ -123,24 +124,24 @@ def timm_peers() -> Iterator[Peer]:
         ("vit_base_r50_s16_224", {}),
         ("resnetv2_50x1_bit", {}),
     )
-    for name, arguments in ones:
+    for name, arguments in variants:
         if not name.startswith("resnet"):
             arguments = {"dynamic_img_size": True, **arguments}
         make = functools.partial(timm.create_model, name, **arguments)
         sizes: tuple[Size, ...] = ((224, 224), (320, 320), (224, 288))
         if "patch14" in name:
             sizes = ((224, 224), (322, 322), (224, 336))
-        yield Peer("timm", name, make, save_state, plain, sizes)
+        yield Peer("timm", name, make, save_state, call_model, sizes)
     name = "tnt_s_patch16_224"
     make = functools.partial(timm.create_model, name)
-    yield Peer("timm", name, make, save_state, plain, (OWN,))
+    yield Peer("timm", name, make, save_state, call_model, (OWN,))
 
 
 def torchvision_peers() -> Iterator[Peer]:
     from torchvision.models import vit_b_16, vit_b_32
 
     for name, kind in (("vit_b_16", vit_b_16), ("vit_b_32", vit_b_32)):
-        yield Peer("torchvision", name, kind, save_state, plain, (OWN,))
+        yield Peer("torchvision", name, kind, save_state, call_model, (OWN,))
 
 
 def vit_pytorch_peers() -> Iterator[Peer]:
@@ -148,7 +149,7 @@ def vit_pytorch_peers() -> Iterator[Peer]:
 
     sizes = {"image_size": 224, "patch_size": 16, "num_classes": 7}
     sizes |= {"dim": 384, "depth": 6, "heads": 8, "mlp_dim": 1536}
-    for kind, answer in ((ViT, plain), (SimpleViT, simple)):
+    for kind, answer in ((ViT, call_model), (SimpleViT, call_simple_vit)):
         make = functools.partial(kind, **sizes)
         yield Peer("vit-pytorch", kind.__name__, make, save_state, answer, (OWN,))
 
@@ -159,7 +160,7 @@ def transformers_peers() -> Iterator[Peer]:
     small = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3}
     vit = {**small, "intermediate_size": 768, "image_size": 224, "patch_size": 16}
     dino = {**small, "image_size": 224, "patch_size": 14}
-    ones = (
+    variants = (
         ("ViTForImageClassification", hf.ViTConfig(**vit, num_labels=7)),
         (
             "DeiTForImageClassificationWithTeacher",
@@ -177,26 +178,26 @@ def transformers_peers() -> Iterator[Peer]:
             hf.TimesformerConfig(**vit, num_frames=2, num_labels=7),
         ),
     )
-    for name, config in ones:
+    for name, config in variants:
         kind = getattr(hf, name)
-        made = lambda kind=kind, config=config: kind(config)  # noqa: E731
+        make = lambda kind=kind, config=config: kind(config)  # noqa: E731
         step = 14 if "Dinov2" in name else 16
         sizes: tuple[Size, ...] = ((224, 224), (20 * step, 20 * step), (224, 18 * step))
-        answer, ours = logits, Peer._field_defaults["ours"]
+        answer, ours = logits, call_model
         if name == "ViTMAEModel":
             answer, ours = tokens, cls
         if name == "TimesformerForVideoClassification":
             answer, ours = video_logits, of_one_clip
-            # It takes whole rows of 14 patches only.
+            # It supports full rows of 14 patches only.
             sizes = ((224, 224), (448, 448), (256, 224))
         if name == "BitForImageClassification" or "Dinov2" in name:
             answer = lambda model, image: model(image).logits  # noqa: E731
-        yield Peer("transformers", name, made, save_pretrained, answer, sizes, ours)
+        yield Peer("transformers", name, make, save_pretrained, answer, sizes, ours)
 
 
 @contextlib.contextmanager
 def no_narrowing() -> Iterator[None]:
-    """Let float64 stay what it is where a library casts it to float32."""
+    """Disable casts from float64 to float32 within a library."""
     to = torch.Tensor.to
 
     def stay(tensor: Tensor, *arguments: Any, **named: Any) -> Tensor:
@@ -215,25 +216,25 @@ def no_narrowing() -> Iterator[None]:
 
 
 def differences(peer: Peer) -> list[list[float | None]]:
-    """Relative differences: a row a precision, a column a size."""
+    """Return relative differences, [precision][size]."""
     torch.manual_seed(0)
     theirs = peer.make().eval()
-    randomise(theirs)
+    randomize(theirs)
     table: list[list[float | None]] = []
     with tempfile.TemporaryDirectory() as folder:
         model = vt.load(peer.save(theirs, Path(folder))).model
-        for kind in (torch.float32, torch.float64):
-            theirs, model = theirs.to(kind), model.to(kind)
+        for dtype in (torch.float32, torch.float64):
+            theirs, model = theirs.to(dtype), model.to(dtype)
             row: list[float | None] = []
             for height, width in peer.sizes:
                 torch.manual_seed(1)
-                image = torch.randn(2, 3, height, width).to(kind)
-                wide = kind == torch.float64
+                image = torch.randn(2, 3, height, width).to(dtype)
+                is_double = dtype == torch.float64
                 with torch.no_grad():
-                    with no_narrowing() if wide else contextlib.nullcontext():
-                        wanted = peer.answer(theirs, image)
-                    found = peer.ours(model, image)
-                gap = (found - wanted).abs().max() / wanted.abs().max()
+                    with no_narrowing() if is_double else contextlib.nullcontext():
+                        expected = peer.answer(theirs, image)
+                    actual = peer.ours(model, image)
+                gap = (actual - expected).abs().max() / expected.abs().max()
                 row.append(float(gap))
             table.append(row + [None] * (3 - len(row)))
     return table
@@ -279,19 +280,21 @@ print(time.perf_counter() - started, (peak() - before) / 1024)
 
 
 def loading(rounds: int) -> None:
-    """Seconds and MiB of loading ViT-B/16, each in a process of its own, in turns."""
+    """Measure seconds and MiB of loading ViT-B/16, each in its own process."""
     import timm
 
     with tempfile.TemporaryDirectory() as folder:
         model = timm.create_model("vit_base_patch16_224")
-        randomise(model)
+        randomize(model)
         files = {"safetensors": save_state(model, Path(folder))}
         from vitral.weights.convert import convert
 
         files["npz"] = convert(files["safetensors"], f"{folder}/w.npz", "google").path
-        for kind, file in files.items():
+        for suffix, file in files.items():
             size = file.stat().st_size / 2**20
-            found: dict[str, list[tuple[float, float]]] = {name: [] for name in LOADERS}
+            results: dict[str, list[tuple[float, float]]] = {
+                name: [] for name in LOADERS
+            }
             for _ in range(rounds):
                 for name, lines in LOADERS.items():
                     imports, load = lines.split("\n")
@@ -302,15 +305,15 @@ def loading(rounds: int) -> None:
                         text=True,
                         check=True,
                     ).stdout.split()
-                    found[name].append((float(out[-2]), float(out[-1])))
-            times = {n: statistics.median(t for t, _ in v) for n, v in found.items()}
-            for name, values in found.items():
+                    results[name].append((float(out[-2]), float(out[-1])))
+            times = {n: statistics.median(t for t, _ in v) for n, v in results.items()}
+            for name, values in results.items():
                 memory = statistics.median(m for _, m in values)
                 print(
-                    f"{kind} {name}: {times[name]:.2f} s, {memory:.0f} MiB = "
+                    f"{suffix} {name}: {times[name]:.2f} s, {memory:.0f} MiB = "
                     f"{memory / size:.2f} times the file"
                 )
-            print(f"{kind}: vitral / timm = {times['vitral'] / times['timm']:.2f}")
+            print(f"{suffix}: vitral / timm = {times['vitral'] / times['timm']:.2f}")
 
 
 def main() -> None:
@@ -318,12 +321,12 @@ def main() -> None:
     parser.add_argument("--load", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="models whose name has this")
-    known = parser.parse_args()
+    args = parser.parse_args()
     started = time.perf_counter()
-    if known.load:
-        loading(known.rounds)
+    if args.load:
+        loading(args.rounds)
     else:
-        table(known.only)
+        table(args.only)
     print(f"{time.perf_counter() - started:.0f} s, torch {torch.__version__}")
 
 

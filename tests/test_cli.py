@@ -148,7 +148,7 @@ def test_flags_reach_the_config(photos, tmp_path, monkeypatch, flags, where, val
         given.append(config_io.to_dict(config))
         raise vt.ConfigError("far enough")
 
-    monkeypatch.setattr("vitral.cli.verbs.train.train", stop)
+    monkeypatch.setattr("vitral.workflows.train.train", stop)
     words = ["train", str(photos), "--out", str(tmp_path / "run"), *TINY_FLAGS]
     assert main([*words, *flags]) == 2
     found = given[0]
@@ -161,7 +161,7 @@ def test_flags_reach_the_config(photos, tmp_path, monkeypatch, flags, where, val
 def test_workers_and_device_are_arguments(photos, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(
-        "vitral.cli.verbs.train.train", lambda *a, **k: given.append(k) or 1 / 0
+        "vitral.workflows.train.train", lambda *a, **k: given.append(k) or 1 / 0
     )
     words = ["train", str(photos), "--out", str(tmp_path / "run"), *TINY_FLAGS]
     assert main([*words, "-j", "3", "--device", "cpu", "--resume"]) == 1
@@ -206,7 +206,8 @@ def test_what_train_refuses(photos, tmp_path, capsys, flags, code, sentence):
     ("words", "sentence"),
     [
         (["train", "PHOTOS"], "`vitral train` needs `--out RUN`"),
-        (["train", "--out", "x", "PHOTOS"], "takes the data first, as in `vitral tra"),
+        (["train", "--out", "x"], "needs the data, as in `vitral train DATA --out R"),
+        (["train", "--lr", "1e-3", "PHOTOS"], "`vitral train` needs `--out RUN`"),
         (["train", "no/such", "--out", "x"], "neither a folder, a table nor a known"),
     ],
 )
@@ -249,7 +250,7 @@ def test_anything_unexpected_is_one_line_and_in_the_log(
     def broken(*arguments, **named):
         raise RuntimeError("the roof\nis leaking")
 
-    monkeypatch.setattr("vitral.cli.verbs.train.train", broken)
+    monkeypatch.setattr("vitral.workflows.train.train", broken)
     out = tmp_path / "run"
     assert main(["train", str(photos), "--out", str(out), *TINY_FLAGS]) == 1
     error = capsys.readouterr().err

@@ -153,8 +153,10 @@ def test_few_shot_sets_in_one_piece(name, make, cut, number, tmp_path, monkeypat
     assert (task.train.stop, task.test.start) == (cut, cut)
     with pytest.raises(DataError, match="test needs 1 images, but there are only 0"):
         data.open(f"fewshot/{name}", root=tmp_path)
-    smaller = task._replace(
-        train=replace(task.train, stop=12), test=replace(task.test, start=12)
+    smaller = replace(
+        task,
+        train=replace(task.train, stop=12),
+        test=replace(task.test, start=12),
     )
     monkeypatch.setitem(vtab.TASKS, f"fewshot/{name}", smaller)
     dataset = data.open(f"fewshot/{name}", root=tmp_path)
@@ -287,7 +289,7 @@ def test_the_parts_have_the_benchmarks_sizes(name):
     task, row = vtab.TASKS[f"vtab/{name}"], data.benchmark(f"vtab/{name}")
 
     def size(part):
-        number = PUBLISHED[name][part.of]
+        number = PUBLISHED[name][part.split]
         return _to_index(part.stop, number) - _to_index(part.start, number)
 
     assert size(task.test) == row.test

@@ -139,7 +139,9 @@ def opened(served: tuple[Path, str], root: Path, config: str = "") -> Dataset:
     folder, address = served
     system = Web([file.relative_to(folder).as_posix() for file in folder.rglob("*.*")])
     paths = remote.list_parquet_files(system, address)
-    listed = remote.read_remote("set", system, address, paths, config, root, False)
+    listed = remote.read_remote(
+        "set", system, address, paths, config=config, root=root, unlabelled=False
+    )
     return split.assign(listed, seed=0, val=0, test=0)
 
 

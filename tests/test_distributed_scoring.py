@@ -17,7 +17,7 @@ from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import ViT, ViTConfig
-from vitral.training.distributed import process_group
+from vitral.training import distributed
 from vitral.workflows.inference import (
     Predictions,
     predict_batches,
@@ -112,7 +112,7 @@ with d.process_group(torch.device("cpu")):
         found = scored(folder, size)
         np.savez(folder / f"{mine}-{size}.npz", ids=np.array(found.ids),
                  labels=found.labels, targets=found.targets, logits=found.logits)
-    d.barrier()
+    d.all_gather(0)
 assert d.get_world_size() == 1
 """
 
@@ -198,13 +198,12 @@ def test_the_command_with_two_ranks(material, tmp_path, monkeypatch, capsys):
 
 
 def test_alone_everything_is_itself():
-    with process_group.process_group(torch.device("cpu")):
-        assert (process_group.get_rank(), process_group.get_world_size()) == (0, 1)
-        assert process_group.all_gather("a") == ["a"]
-        assert process_group.broadcast_from_rank_zero(lambda: 3) == 3
-        process_group.barrier()
+    with distributed.process_group(torch.device("cpu")):
+        assert (distributed.get_rank(), distributed.get_world_size()) == (0, 1)
+        assert distributed.all_gather("a") == ["a"]
+        assert distributed.broadcast_from_rank_zero(lambda: 3) == 3
         with pytest.raises(DataError, match="broken"):
-            process_group.broadcast_from_rank_zero(
+            distributed.broadcast_from_rank_zero(
                 lambda: (_ for _ in ()).throw(DataError("broken"))
             )
 
@@ -216,7 +215,7 @@ def test_ranks_that_cannot_meet(monkeypatch):
         monkeypatch.setenv(name, value)
     with (
         pytest.raises(ConfigError, match="2 processes of torchrun could not meet"),
-        process_group.process_group(torch.device("cpu")),
+        distributed.process_group(torch.device("cpu")),
     ):
         pass
 

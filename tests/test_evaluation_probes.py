@@ -85,7 +85,7 @@ def test_primal_dual_and_eigen_forms_are_equal(n: int, dim: int) -> None:
 )
 def test_golden_weights(l2: float, first: float, second: float) -> None:
     x = np.array([[1.0, 0], [0, 1], [2, 1], [1, 3]])
-    weight = fit_fewshot(x, np.array([0, 1, 0, 1])).ridge.solve(l2)
+    weight = fit_fewshot(x, np.array([0, 1, 0, 1]))[1].solve(l2)
     np.testing.assert_allclose(weight[:, 0], [first, second, 0], atol=6e-9)
     np.testing.assert_allclose(weight[:, 1], -weight[:, 0], atol=1e-15)
 
@@ -155,7 +155,7 @@ def test_scale_and_shift_of_a_feature_change_no_answer() -> None:
 def test_the_bias_of_balanced_shots_follows_its_formula() -> None:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(50, 16))
-    bias = 100 * fit_fewshot(x, np.arange(50) % 5).ridge.solve(1024.0)[-1]
+    bias = 100 * fit_fewshot(x, np.arange(50) % 5)[1].solve(1024.0)[-1]
     np.testing.assert_allclose(bias, -0.598774, atol=1e-6)
     expected = (2 / 5 - 1) * 50e4 / (50e4 + 1024)
     np.testing.assert_allclose(bias, expected, atol=1e-10)
@@ -200,8 +200,8 @@ def test_both_solvers_reach_the_smallest_loss(classes: int) -> None:
     data = draw(classes=classes)
     place = np.unique(data.y, return_inverse=True)[1]
     white = (data.x - data.x.mean(0)) / (data.x.std(0) + 1e-5)
-    ours = fit(data.x, place, (0.5, 0.02), "sklearn", 1e-9)
-    torchs = fit(data.x, place, (0.5, 0.02), "torch", 1e-9)
+    ours = fit(data.x, place, (0.5, 0.02), "sklearn", tolerance=1e-9)
+    torchs = fit(data.x, place, (0.5, 0.02), "torch", tolerance=1e-9)
     for l2, one, other in zip((0.5, 0.02), ours, torchs, strict=True):
         assert one.converged
         assert other.converged

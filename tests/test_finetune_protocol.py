@@ -157,7 +157,7 @@ def test_an_unfinished_training_resumes(result, monkeypatch, tmp_path):
     _, whole = result
     only = replace(whole.plan, lrs=(GOOD,), seeds=1)
 
-    def interrupted(out, found, place):
+    def interrupted(*arguments):
         raise InterruptedRun("cut", 143)
 
     with monkeypatch.context() as patch:

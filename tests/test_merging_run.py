@@ -195,7 +195,7 @@ def test_words_that_do_not_go_together(run, photos, tmp_path, capsys):
         assert "`--merge` must be at least 0" in capsys.readouterr().err
         assert main([*command, "--merge", "2", "--merge-schedule", "fourth"]) == 2
         assert "invalid choice: 'fourth'" in capsys.readouterr().err
-        assert main([verb, "--help"]) == 0
+        assert main([verb, "--help-all"]) == 0
         told = " ".join(capsys.readouterr().out.split())
         assert "--merge-schedule {constant,decreasing,every_fourth}" in told
         assert "default: as trained" in told

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -451,8 +452,8 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         lambda: sizes(accuracies=[0.5, 0.9, 0.8]),
         "0.9000 with 100 images is outside of 0.6000 to 0.7500",
     ),
-    (lambda: sizes(curve=FIT._replace(low=[0.1])), "`low` of the curve must be one"),
-    (lambda: sizes(curve=FIT._replace(sizes=[4, 3, 2, 1])), "must rise from above 0"),
+    (lambda: sizes(curve=replace(FIT, low=[0.1])), "`low` of the curve must be one"),
+    (lambda: sizes(curve=replace(FIT, sizes=[4, 3, 2, 1])), "must rise from above 0"),
 ]
 
 

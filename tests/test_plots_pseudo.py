@@ -15,9 +15,8 @@ RIGHT = np.array([True, True, False, True, False, True, True, False])
 
 
 def draw(correct=None):
-    return plots.pseudo_labels(
-        NAMES, ANSWERED, KEPT, SEEN, CONFIDENCE, USED, 0.3, correct
-    )
+    answers = {"confidence": CONFIDENCE, "used": USED, "threshold": 0.3}
+    return plots.pseudo_labels(NAMES, ANSWERED, KEPT, SEEN, **answers, correct=correct)
 
 
 def test_counts_and_confidence():
@@ -56,7 +55,8 @@ def test_of_many_classes_those_that_lose_most():
     names = [f"class {index}" for index in range(41)]
     answered, kept = np.full(41, 9), np.full(41, 9)
     kept[17] = 2
-    plot = plots.pseudo_labels(names, answered, kept, kept, CONFIDENCE, USED, 0.3)
+    answers = {"confidence": CONFIDENCE, "used": USED, "threshold": 0.3}
+    plot = plots.pseudo_labels(names, answered, kept, kept, **answers)
     counts = plot.figure.axes[0]
     labels = [label.get_text() for label in counts.get_yticklabels()]
     assert len(labels) == 30
@@ -66,5 +66,6 @@ def test_of_many_classes_those_that_lose_most():
 
 def test_nothing_to_draw():
     none = np.array([], dtype=bool)
+    answers = {"confidence": none.astype(float), "used": none, "threshold": 0.3}
     with pytest.raises(DataError, match="there is no answer to draw"):
-        plots.pseudo_labels(NAMES, ANSWERED, KEPT, SEEN, none.astype(float), none, 0.3)
+        plots.pseudo_labels(NAMES, ANSWERED, KEPT, SEEN, **answers)

@@ -297,7 +297,9 @@ def test_names_stay_text_and_a_thousand_classes_small(tmp_path):
     about = {"split": "test", "method": "rollout", "image_size": [224, 224], "ids": ids}
     store(run, {**about, "distance": distance}, generator.random((len(ids), 14, 14)))
     samples = [(noise(run, "x"), "noise")] * 40
-    out = write_html([run], tmp_path / "out.html", noise, lambda run: samples, noise)
+    out = write_html(
+        [run], tmp_path / "out.html", noise, lambda run: samples, views=noise
+    )
     assert 800_000 < out.stat().st_size < 3_000_000
     page = Reader(out.read_text("utf-8"))
     check_numbers(run, page)

@@ -654,7 +654,6 @@ def test_a_resumed_cached_run_computes_nothing_again(few, tmp_path, monkeypatch)
     config = tiny_config(few, **FROZEN, cache=True, epochs=6.0)
     whole = vt.train(config, tmp_path / "whole")
     filled = []
-    real = run_training.cache_frozen_outputs
 
     def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -666,7 +665,6 @@ def test_a_resumed_cached_run_computes_nothing_again(few, tmp_path, monkeypatch)
     monkeypatch.setattr(
         "vitral.workflows.train.frozen_cache._fill", lambda *args: filled.append(args)
     )
-    assert run_training.cache_frozen_outputs is real
     run = vt.train(config, tmp_path / "cut", resume=True)
     assert filled == []
     assert untimed(run.path) == untimed(whole.path)

@@ -215,7 +215,7 @@ def pieces(*parts: bytes, ends: bool = True):
 
 
 def read(receive, budget: Budget, **changes) -> bytes:
-    settings = {"most": 10, "seconds": 5.0} | changes
+    settings = {"max_bytes": 10, "seconds": 5.0} | changes
     return asyncio.run(read_body(receive, budget=budget, **settings))
 
 

@@ -349,7 +349,7 @@ def test_an_unknown_protocol_in_python():
 def test_the_list_has_it_and_help_shows_its_flags(capsys):
     assert main(["study"]) == 0
     assert "data-size    Would more training images help" in capsys.readouterr().out
-    assert main(["study", "--help"]) == 0
+    assert main(["study", "--help-all"]) == 0
     out = capsys.readouterr().out
     assert all(flag in out for flag in ("--families", "--protocol", "--fractions"))
 

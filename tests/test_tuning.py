@@ -272,7 +272,7 @@ def test_what_is_refused(run, words, sentence, capsys):
 def test_the_figure_says_what_it_shows():
     groups = {
         "torch fp32": [OperatingPoint(12.0, 0.9, "")],
-        "int8": [OperatingPoint(3, 0.88, "x", True)],
+        "int8": [OperatingPoint(3.0, 0.88, "x", True)],
     }
     plot = operating_points(groups, note="accuracy of 40 images of val")
     assert "from 3.00 ms on. Chosen: int8, x." in plot.alt

@@ -1,1 +1,1 @@
-"""Vitral beside other libraries, in one process and on the same function."""
+"""Comparison of vitral with other libraries, in one process and on one function."""

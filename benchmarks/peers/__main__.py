@@ -1,4 +1,4 @@
-"""Speed and memory beside timm, transformers and others: `make bench`."""
+"""Compare speed and memory with timm, transformers and others: `make bench`."""
 
 import argparse
 import shlex
@@ -28,26 +28,26 @@ QUICK: dict[str, Any] = {
 
 def run(argv: list[str]) -> None:
     """Measure, print the bounds, write bench.json, bench.md and bench.png."""
-    known = _parser().parse_args(argv)
+    args = _parser().parse_args(argv)
     given = {
-        "what": PARTS if "all" in known.what else tuple(dict.fromkeys(known.what)),
-        "models": tuple(known.model),
-        "batches": tuple(sorted(set(known.batch))),
-        "memory_batch": known.memory_batch,
-        "rounds": known.rounds,
-        "threads": known.threads,
-        "exact": not known.eager,
+        "what": PARTS if "all" in args.what else tuple(dict.fromkeys(args.what)),
+        "models": tuple(args.model),
+        "batches": tuple(sorted(set(args.batch))),
+        "memory_batch": args.memory_batch,
+        "rounds": args.rounds,
+        "threads": args.threads,
+        "exact": not args.eager,
     }
-    if known.quick:
+    if args.quick:
         given |= QUICK
     config = BenchConfig(**given)
-    out = Path(known.out)
+    out = Path(args.out)
     make_folder(out)
     started = time.monotonic()
     result = run_benchmark(
         config, lambda text: say(f"[{time.monotonic() - started:4.0f} s] {text}")
     )
-    if known.quick:
+    if args.quick:
         result["targets"] = []  # no bound is about a tiny model
     command = shlex.join(["python", "-m", "benchmarks.peers", *argv])
     write_json(out / "bench.json", {**result, "command": command})
@@ -61,19 +61,19 @@ def run(argv: list[str]) -> None:
     for target in result["targets"]:
         met = "met" if target["met"] else "NOT MET"
         print(f"{target['value']:8.3f} {target['bound']:7} {met:8} {target['text']}")
-    if known.page:
-        page = Path(known.page)
-        beside = page.parent / "images" / PICTURE
+    if args.page:
+        page = Path(args.page)
+        copy = page.parent / "images" / PICTURE
         if drawn:
-            make_folder(beside.parent)
-            write_atomic(beside, picture.read_bytes())
+            make_folder(copy.parent)
+            write_atomic(copy, picture.read_bytes())
         insert_into_page(page, markdown(result, command, f"images/{PICTURE}"))
         print(f"files: {page}")
     print(f"files: {out}/bench.json, bench.md" + (f", {PICTURE}" if drawn else ""))
 
 
 def main() -> None:
-    """Run with the arguments of the command line; exit as `vitral` does."""
+    """Run the command; exit codes are those of `vitral`."""
     try:
         run(sys.argv[1:])
     except VitralError as error:

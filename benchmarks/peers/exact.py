@@ -1,7 +1,7 @@
-"""Our model through compilers that do not change what it computes.
+"""Compile our model without changing its function.
 
-torch.compile, OpenVINO and ONNX Runtime, all in float32 and for the one batch size that
-is measured. int8 and merged tokens are other functions and are not among them.
+torch.compile, OpenVINO and ONNX Runtime, in float32 and for one batch size. int8 and
+token merging are other functions.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from vitral.weights.exported import runtimes
 
 
 class CompiledModule(nn.Module):
-    """A compiled model that looks like a module; float32 images in, logits out."""
+    """A compiled model as a module: float32 images in, logits out."""
 
     def __init__(self, infer: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -41,60 +41,60 @@ class CompiledModule(nn.Module):
 def exact_sides(
     model: nn.Module, images: Tensor
 ) -> tuple[tuple[Side, ...], dict[str, str]]:
-    """Every compiled form of `model` for such images; and why others are missing."""
-    found, absent = [], {}
+    """Return the compiled forms of `model`, and why others are missing."""
+    sides, absent = [], {}
     for name, build in PATHS.items():
         try:
             built = build(model.eval(), images)
-            found.append(Side(name=name, library="vitral", model=built, exact=True))
+            sides.append(Side(name=name, library="vitral", model=built, exact=True))
         except PeerUnavailable as reason:
             absent[name] = str(reason)
-    return tuple(found), absent
+    return tuple(sides), absent
 
 
 def compile_torch(model: nn.Module, images: Tensor) -> nn.Module:
-    """torch.compile with its default settings, compiled by a first call."""
+    """Compile by torch.compile with its default settings, in a first call."""
     torch._dynamo.reset()
     try:
-        made = torch.compile(model, dynamic=False)
+        compiled = torch.compile(model, dynamic=False)
         with torch.no_grad(), _quiet():
-            made(images)
+            compiled(images)
     except Exception as error:  # whatever the compiler of the machine lacks
         raise PeerUnavailable(f"cannot compile here: {_first_line(error)}") from error
-    assert isinstance(made, nn.Module)
-    return made
+    assert isinstance(compiled, nn.Module)
+    return compiled
 
 
 def compile_openvino(model: nn.Module, images: Tensor) -> nn.Module:
-    """OpenVINO on the CPU, held to float32, from the graph of `vitral export`."""
+    """Compile by OpenVINO for the CPU in float32, from the graph of `vitral export`."""
     with _translate_missing_extra():
         core = runtimes.openvino_core()
         proto = _onnx_graph(model)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         save_onnx(proto, file)
-        read = core.read_model(file)
-        read.reshape({0: list(images.shape)})
-        made = core.compile_model(
-            read,
+        model_graph = core.read_model(file)
+        model_graph.reshape({0: list(images.shape)})
+        compiled = core.compile_model(
+            model_graph,
             "CPU",
             {
-                # Where the processor multiplies bfloat16, it would be used unasked.
+                # Otherwise bfloat16 is the default on processors that have it.
                 "INFERENCE_PRECISION_HINT": "f32",
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             },
         )
-    request = made.create_infer_request()
+    request = compiled.create_infer_request()
 
     def infer(pixels: Any) -> Any:
-        return request.infer({0: pixels}, share_inputs=True)[made.output(0)]
+        return request.infer({0: pixels}, share_inputs=True)[compiled.output(0)]
 
     return CompiledModule(infer)
 
 
 def compile_onnx_runtime(model: nn.Module, images: Tensor) -> nn.Module:
-    """ONNX Runtime on the CPU; its threads do not spin while others have their turn."""
+    """Compile by ONNX Runtime for the CPU; idle threads do not spin."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise PeerUnavailable("not installed: pip install 'vitral[export]'")
     import onnxruntime
@@ -124,14 +124,14 @@ PATHS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
 
 @functools.lru_cache(maxsize=1)
 def _onnx_graph(model: nn.Module) -> Any:
-    """The ONNX graph for images of the model's size, in batches of any."""
+    """Return the ONNX graph for the model's image size and any batch size."""
     assert isinstance(model, VisionModel)
     return to_onnx(model, image_size=model.config.image_hw)
 
 
 @contextlib.contextmanager
 def _translate_missing_extra() -> Iterator[None]:
-    """A missing package as the reason why a form is absent."""
+    """Raise PeerUnavailable for a missing package."""
     try:
         yield
     except MissingExtraError as error:
@@ -140,7 +140,7 @@ def _translate_missing_extra() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the notes of a compiler; its errors are raised."""
+    """Silence a compiler's messages, not its errors."""
     loggers = [
         logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch")
     ]

@@ -1,4 +1,4 @@
-"""Bars of how many times as fast each side is as eager vitral."""
+"""Bar chart of each side's speed relative to eager vitral."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ MEANING = {"exact": "vitral, compiled", "peer": "other libraries"}
 
 
 def bars(result: dict[str, Any]) -> Plot:
-    """A panel for each measurement of the forward pass and of the training step."""
+    """Draw a panel per measurement of the forward pass and the training step."""
     cells = [
         (title, cell)
         for part, title in (("inference", "forward"), ("training", "step"))
         for cell in result.get(part, [])
     ]
     columns = min(2, len(cells))
-    lines = -(-len(cells) // columns)
-    most = max(len(_sorted_rows(cell)) for _, cell in cells)
+    rows_of_panels = -(-len(cells) // columns)
+    max_rows = max(len(_sorted_rows(cell)) for _, cell in cells)
     with style_context():
-        figure = new_figure(4.6 * columns, lines * (0.9 + 0.27 * most))
+        figure = new_figure(4.6 * columns, rows_of_panels * (0.9 + 0.27 * max_rows))
         figure.suptitle(
             "Times as fast as vitral in eager torch, float32",
             fontsize=11,
@@ -37,43 +37,45 @@ def bars(result: dict[str, Any]) -> Plot:
             x=0.01,
             ha="left",
         )
-        grid_of = figure.subplots(lines, columns, squeeze=False)
-        for axes in grid_of.flat[len(cells) :]:
+        axes_grid = figure.subplots(rows_of_panels, columns, squeeze=False)
+        for axes in axes_grid.flat[len(cells) :]:
             axes.set_axis_off()
-        for axes, (title, cell) in zip(grid_of.flat, cells, strict=False):
+        for axes, (title, cell) in zip(axes_grid.flat, cells, strict=False):
             _panel(axes, f"{cell['model']} {title}, batch {cell['batch']}", cell)
         handles = [
-            grid_of.flat[0].barh([0], [0], color=COLORS[kind], label=label)
+            axes_grid.flat[0].barh([0], [0], color=COLORS[kind], label=label)
             for kind, label in MEANING.items()
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=2)
-    said = [
+    parts = [
         f"{row['name']} {row['ratio']:.2f} at {cell['model']} {title}, batch "
         f"{cell['batch']}"
         for title, cell in cells
         for row in _sorted_rows(cell)
     ]
-    return Plot(figure, f"Times as fast as eager vitral: {'; '.join(said)}.")
+    return Plot(figure, f"Times as fast as eager vitral: {'; '.join(parts)}.")
 
 
 def _sorted_rows(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """Fastest first, without what all are compared with."""
+    """Return the rows, the fastest first, without our eager side."""
     rows = [row for row in cell["rows"] if row["kind"] != "ours"]
     return sorted(rows, key=lambda row: -row["ratio"])
 
 
 def _panel(axes: Any, title: str, cell: dict[str, Any]) -> None:
     rows = _sorted_rows(cell)
-    places = range(len(rows))
+    positions = range(len(rows))
     ratios = [row["ratio"] for row in rows]
-    axes.barh(places, ratios, color=[COLORS[row["kind"]] for row in rows], height=0.62)
-    for place, row in zip(places, rows, strict=True):
+    axes.barh(
+        positions, ratios, color=[COLORS[row["kind"]] for row in rows], height=0.62
+    )
+    for position, row in zip(positions, rows, strict=True):
         low, high = row["ratio_quartiles"]
-        axes.plot([low, high], [place, place], color=INK, lw=1.2)
-        # At the foot of the bar, where neither quartiles nor the line at 1 cross it.
+        axes.plot([low, high], [position, position], color=INK, lw=1.2)
+        # At the foot of the bar, away from the quartiles and the line at 1.
         axes.annotate(
             f"{row['ratio']:.2f}",
-            (0, place),
+            (0, position),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
@@ -81,7 +83,7 @@ def _panel(axes: Any, title: str, cell: dict[str, Any]) -> None:
             color="white",
         )
     axes.axvline(1.0, color=INK, lw=0.9, ls=(0, (3, 2)))
-    axes.set_yticks(places, [row["name"] for row in rows])
+    axes.set_yticks(positions, [row["name"] for row in rows])
     axes.invert_yaxis()
     ends = [max(row["ratio_quartiles"][1], row["ratio"]) for row in rows]
     axes.set_xlim(0, 1.16 * max([1.0, *ends]))

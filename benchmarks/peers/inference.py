@@ -1,4 +1,4 @@
-"""The forward pass of a model beside its peers, and through compilers."""
+"""Time the forward pass of a model, its peers and its compiled forms."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,10 @@ from benchmarks.peers.rows import timing_row
 def measure(
     sides: Sides, batch: int, rounds: int, *, exact: bool = True
 ) -> dict[str, Any]:
-    """Seconds of a float32 forward pass of `batch` images, every side in turns.
+    """Time a float32 forward pass of `batch` images, all sides interleaved.
 
     Args:
-        exact: also measure our model through compilers, which takes half a minute of
-            compiling.
+        exact: also measure compiled forms of our model; compiling takes half a minute.
 
     Raises:
         GateError: a compiled model gives other logits.

@@ -1,7 +1,6 @@
-"""Seconds of several pieces of work that take turns in one process.
+"""Interleaved timing of several pieces of work in one process.
 
-Whatever else the machine does then stretches all of them alike, and a ratio of medians
-means something where two separate timings would not.
+Other load then slows all of them alike, so that a ratio of medians is meaningful.
 """
 
 import statistics
@@ -14,27 +13,27 @@ from vitral.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class WorkTiming:
-    """Seconds of one piece of work, one value a round."""
+    """Seconds of one piece of work, one value per round."""
 
     wall: tuple[float, ...]
-    """By the clock on the wall."""
+    """Wall-clock seconds."""
     cpu: tuple[float, ...]
-    """Of all threads of the process together."""
+    """CPU seconds of all threads."""
 
     @property
     def seconds(self) -> float:
-        """The median by the clock."""
+        """Return the median of wall-clock seconds."""
         return statistics.median(self.wall)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """How many times as fast one piece of work is as another; above 1 is faster."""
+    """Speed of one piece of work relative to another; above 1 is faster."""
 
     value: float
-    """The ratio of the two medians."""
+    """Ratio of the two medians."""
     low: float
-    """The quarter of the rounds in which it did worst lies below."""
+    """First quartile over the rounds."""
     high: float
 
 
@@ -43,8 +42,8 @@ def run_interleaved(
 ) -> dict[str, WorkTiming]:
     """Run all work once a round, `rounds` times after `warmup` unmeasured ones.
 
-    Each round begins with another piece and every second one runs backwards, so that
-    none always follows the same neighbour.
+    Each round starts with another piece and every second one runs backwards, so that
+    none always follows the same one.
     """
     if rounds < 1:
         raise ConfigError(f"`rounds` must be at least 1: got {rounds}.")
@@ -66,14 +65,14 @@ def run_interleaved(
 
 
 def ratio(base: WorkTiming, other: WorkTiming) -> Ratio:
-    """How many times as fast as `base` is `other`, by the clock."""
+    """Return the speed of `other` relative to `base`, by the wall clock."""
     by_round = sorted(b / o for b, o in zip(base.wall, other.wall, strict=True))
     low, high = quartiles(by_round)
     return Ratio(value=base.seconds / other.seconds, low=low, high=high)
 
 
 def quartiles(values: list[float] | tuple[float, ...]) -> tuple[float, float]:
-    """The first and the third; of a single value that value twice."""
+    """Return the first and third quartile; a single value twice."""
     if len(values) == 1:
         return values[0], values[0]
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")

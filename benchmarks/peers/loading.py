@@ -1,9 +1,8 @@
-"""From JPEG files to batches of training images, beside timm's loader.
+"""Time loading batches of training images from JPEG files, compared with timm's loader.
 
-Both decode with Pillow, cut a random rectangle of 8 to 100 % of the area, resize it
-(bicubic, antialiased; timm with Pillow, vitral with torch's kernel for 8 bits, which is
-as near to the exact result), mirror half of the images and give normalised float32. The
-rectangles are drawn as each library does; ours are 5 % larger on average.
+Both decode with Pillow, crop 8 to 100 % of the area, resize (bicubic, antialiased; timm
+with Pillow, vitral with torch's uint8 kernel, as near to the exact result), flip half
+of the images and return normalized float32. Our crops are 5 % larger on average.
 """
 
 import importlib.util
@@ -22,15 +21,15 @@ from benchmarks.peers.rows import timing_row
 from vitral.data import AugmentConfig, Loader, Preprocess, training_transform
 
 SIZE = (375, 500)
-"""Height and width of a file, as many photos of ImageNet have."""
+"""Height and width of a file, common in ImageNet."""
 AREA = (0.08, 1.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PEERS = {"timm": False, "timm prefetcher": True}
-"""Whether timm normalises whole batches of 8 bits, or each image."""
+"""True: timm normalizes batches of uint8 in its prefetcher; False: each image."""
 
 
 def measure(rounds: int, images: int, batch: int, pixels: int = 224) -> dict[str, Any]:
-    """Seconds of one pass over so many files, no worker processes."""
+    """Time one pass over the files without worker processes."""
     absent: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), images)
@@ -52,7 +51,7 @@ def measure(rounds: int, images: int, batch: int, pixels: int = 224) -> dict[str
 def time_passes(
     folder: Path, rounds: int, batch: int, pixels: int, workers: int = 0
 ) -> dict[str, WorkTiming]:
-    """Times of passes over the files of a folder; timm's where it is installed."""
+    """Time passes over the files of a folder, with timm if it is installed."""
     work = {"vitral": _vitral_pass(folder, batch, pixels, workers)}
     if importlib.util.find_spec("timm") is not None:
         for name, prefetch in PEERS.items():
@@ -61,19 +60,19 @@ def time_passes(
 
 
 def write_files(folder: Path, images: int) -> None:
-    """Smooth colours with grain, which compress about as photos do."""
+    """Write smooth colors with grain, which compress about as photos do."""
     random = np.random.default_rng(0)
     height, width = SIZE
     for number in range(images):
-        place = folder / ("cat" if number % 2 else "dog")
-        place.mkdir(exist_ok=True)
+        class_folder = folder / ("cat" if number % 2 else "dog")
+        class_folder.mkdir(exist_ok=True)
         coarse = random.integers(0, 256, (9, 12, 3)).astype(np.uint8)
         smooth = Image.fromarray(coarse).resize(
             (width, height), Image.Resampling.BICUBIC
         )
         grain = random.normal(0, 8, (height, width, 3))
         noisy = np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(place / f"{number:04d}.jpg", quality=90)
+        Image.fromarray(noisy).save(class_folder / f"{number:04d}.jpg", quality=90)
 
 
 def _vitral_pass(
@@ -98,7 +97,7 @@ def _vitral_pass(
         drop_last=True,
     )
     epochs = itertools.count()
-    return lambda: sum(len(found.id) for found in loader.epoch(next(epochs)))
+    return lambda: sum(len(loaded.id) for loaded in loader.epoch(next(epochs)))
 
 
 def _timm_pass(
@@ -120,7 +119,7 @@ def _timm_pass(
         mean=MEAN,
         std=STD,
         num_workers=workers,
-        # As timm sets it: its workers live on between the passes, as ours do.
+        # As timm sets it: workers persist between passes, as ours do.
         persistent_workers=workers > 0,
         pin_memory=False,
         device=torch.device("cpu"),

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and the most that it can compute."""
+"""Description of the machine, and its peak float32 throughput."""
 
 import importlib.metadata
 import os
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Processor, memory, threads, load and versions, as plain data."""
+    """Return processor, memory, threads, load and versions as plain data."""
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0))
@@ -42,7 +42,7 @@ def describe() -> dict[str, Any]:
 
 
 def version(package: str) -> str:
-    """Of an installed package; empty if it is not there."""
+    """Return the version of a package; empty if it is not installed."""
     if package == "vitral":
         from vitral.version import __version__
 
@@ -54,17 +54,17 @@ def version(package: str) -> str:
 
 
 def subprocess_env() -> dict[str, str]:
-    """The environment in which a process of its own finds the same packages."""
+    """Return the environment for a subprocess to import the same packages."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def processor() -> str:
-    """Its name as the system gives it."""
+    """Return the processor's name."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def memory_gb() -> float:
-    """All memory of the machine, in units of 2^30 bytes."""
+    """Return the memory of the machine in units of 2^30 bytes."""
     try:
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
@@ -73,9 +73,9 @@ def memory_gb() -> float:
 
 
 def peak_flops(side: int = 2048, times: int = 8) -> float:
-    """Floating-point operations a second of the quickest of several float32 products.
+    """Return the operations per second of the fastest of several float32 products.
 
-    With torch's threads as they are; a forward pass cannot be quicker than this.
+    Uses torch's threads; an upper bound for a forward pass.
     """
     left, right = torch.rand(side, side), torch.rand(side, side)
     out = left @ right
@@ -88,7 +88,7 @@ def peak_flops(side: int = 2048, times: int = 8) -> float:
 
 
 def _cpuinfo(field: str) -> str:
-    """A field of the first processor in /proc/cpuinfo; empty where there is none."""
+    """Return a field of the first processor in /proc/cpuinfo; empty without one."""
     file = Path("/proc/cpuinfo")
     if not file.exists():
         return ""

@@ -1,8 +1,8 @@
-"""The most memory that training steps take, each side in a process of its own.
+"""Measure the peak memory of training steps, each side in its own process.
 
     python -m benchmarks.peers.memory timm '{"name": "vit_s16", ...}'
 
-A process never gives all of its memory back, so two sides in one would share a peak.
+A process never returns all of its memory, so two sides in one would share a peak.
 """
 
 import json
@@ -16,7 +16,7 @@ from benchmarks.peers.machine import subprocess_env
 from vitral.errors import VitralError
 
 STEPS = 2
-"""The first makes the optimizer's state, which is then there in the second."""
+"""The first step creates the optimizer's state, the second runs with it."""
 OURS = "vitral"
 CHECKPOINTED = ", checkpointed"
 LIBRARIES = (
@@ -28,7 +28,7 @@ LIBRARIES = (
     "torchvision",
     "vit-pytorch",
 )
-"""`, checkpointed`: activations are computed again in the backward pass."""
+"""`, checkpointed`: with activation checkpointing."""
 
 
 def measure(
@@ -40,7 +40,7 @@ def measure(
     threads: int,
     libraries: tuple[str, ...] = LIBRARIES,
 ) -> dict[str, Any]:
-    """Megabytes (2^20 bytes) at the peak of training steps of `batch` images."""
+    """Return the peak megabytes (2^20 bytes) of training steps of `batch` images."""
     task = {
         "name": name,
         "batch": batch,
@@ -50,23 +50,23 @@ def measure(
     }
     rows, absent = [], {}
     for library in libraries:
-        found = _run_in_process(library, task)
-        if "absent" in found:
-            absent[library] = found["absent"]
+        result = _run_in_process(library, task)
+        if "absent" in result:
+            absent[library] = result["absent"]
         else:
-            rows.append({"name": library, **found})
+            rows.append({"name": library, **result})
     return {"batch": batch, "absent": absent, "rows": rows}
 
 
 def _run_in_process(library: str, settings: dict[str, Any]) -> dict[str, Any]:
-    words = [
+    argv = [
         sys.executable,
         "-m",
         "benchmarks.peers.memory",
         library,
         json.dumps(settings),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, env=subprocess_env())
+    done = subprocess.run(argv, capture_output=True, text=True, env=subprocess_env())
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise VitralError(
@@ -79,7 +79,7 @@ def _run_in_process(library: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measure_side(library: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Build one side, train it for a few steps, and look at the process."""
+    """Build one side, train a few steps, and read the memory of the process."""
     import torch
 
     from benchmarks.peers.peer_models import MODEL_BUILDERS, PeerUnavailable
@@ -121,9 +121,9 @@ def _measure_side(library: str, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _process_memory_mb(field: str) -> float:
-    """Megabytes that this process holds now (VmRSS) or held at most (VmHWM).
+    """Return the megabytes of this process, now (VmRSS) or at its peak (VmHWM).
 
-    Linux hands a parent's peak in getrusage down to a process that it starts.
+    getrusage would include the peak of the parent.
     """
     status = Path("/proc/self/status")
     if not status.exists():

@@ -1,7 +1,6 @@
-"""The result as Markdown, and put between the markers of a page.
+"""Render the result as Markdown, and insert it into a page.
 
-A page has a line `<!-- bench -->` and a line `<!-- end of bench -->`; what is between
-them is replaced, so that no figure of a document is typed by hand.
+The text between the lines `<!-- bench -->` and `<!-- end of bench -->` is replaced.
 """
 
 from pathlib import Path
@@ -16,7 +15,7 @@ PICTURE = "bench.png"
 
 
 def markdown(result: dict[str, Any], command: str, picture: str = PICTURE) -> str:
-    """Machine, bounds and tables."""
+    """Return machine, bounds and tables as Markdown."""
     parts = [_machine_section(result, command)]
     if result["targets"]:
         parts.append(_targets(result["targets"]))
@@ -37,10 +36,10 @@ def markdown(result: dict[str, Any], command: str, picture: str = PICTURE) -> st
 
 
 def insert_into_page(page: Path, text: str) -> None:
-    """Replace what is between the markers of a page.
+    """Replace the text between the markers of a page.
 
     Raises:
-        ConfigError: the page cannot be read, or does not have both markers in order.
+        ConfigError: the page cannot be read, or lacks the markers in order.
     """
     try:
         old = page.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A plain Vision Transformer of each other library, with its own first weights."""
+"""Build the plain Vision Transformer of each other library, with random weights."""
 
 import importlib
 import importlib.util
@@ -11,11 +11,11 @@ from vitral.models import ViTConfig
 
 
 class PeerUnavailable(Exception):
-    """A library cannot take part; the message says why."""
+    """Raised if a library cannot be compared; the message has the reason."""
 
 
 class LogitsOnly(nn.Module):
-    """A model of transformers that answers with its logits."""
+    """A model of transformers that returns its logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class LogitsOnly(nn.Module):
 
 
 def build_timm(config: ViTConfig) -> Any:
-    """timm's VisionTransformer."""
+    """Build timm's VisionTransformer."""
     library = import_peer("timm.models.vision_transformer", "timm")
     return library.VisionTransformer(
         img_size=config.image_hw,
@@ -41,7 +41,7 @@ def build_timm(config: ViTConfig) -> Any:
 
 
 def build_transformers(config: ViTConfig) -> nn.Module:
-    """transformers' ViTForImageClassification with its fused attention."""
+    """Build transformers' ViTForImageClassification with fused attention."""
     library = import_peer("transformers", "transformers")
     settings = library.ViTConfig(
         hidden_size=config.embed_dim,
@@ -59,7 +59,7 @@ def build_transformers(config: ViTConfig) -> nn.Module:
 
 
 def build_torchvision(config: ViTConfig) -> Any:
-    """torchvision's VisionTransformer, which takes square images only."""
+    """Build torchvision's VisionTransformer, for square images only."""
     library = import_peer("torchvision.models", "torchvision")
     height, width = config.image_hw
     if height != width or config.patch_hw[0] != config.patch_hw[1]:
@@ -76,7 +76,7 @@ def build_torchvision(config: ViTConfig) -> Any:
 
 
 def build_vit_pytorch(config: ViTConfig) -> Any:
-    """vit-pytorch's ViT."""
+    """Build vit-pytorch's ViT."""
     library = import_peer("vit_pytorch", "vit-pytorch")
     return library.ViT(
         image_size=config.image_hw,
@@ -101,10 +101,10 @@ MODEL_BUILDERS: dict[str, Callable[[ViTConfig], nn.Module]] = {
 
 
 def import_peer(name: str, package: str) -> Any:
-    """The library's module.
+    """Import a library.
 
     Raises:
-        Absent: it is not installed.
+        PeerUnavailable: it is not installed.
     """
     if importlib.util.find_spec(name.split(".")[0]) is None:
         raise PeerUnavailable(f"not installed: pip install {package}")

@@ -1,8 +1,7 @@
-"""The same Vision Transformer in other libraries, with the same weights.
+"""Build the same Vision Transformer in other libraries, with the same weights.
 
-A benchmark of two different functions is worth nothing, so every side must give our
-logits before it is timed. vit-pytorch's model has norms around its patches and no bias
-in its attention, which the others lack: it is held against a vitral model like that.
+Every side must give our logits before it is timed. vit-pytorch's model has norms around
+its patches and no attention bias, so it is compared with a vitral model like that.
 """
 
 import contextlib
@@ -29,21 +28,21 @@ from vitral.weights.convert import convert, to_foreign_tensors
 from vitral.weights.layouts import available_layouts
 
 AGREEMENT = 1e-4
-"""Largest difference of two logits for which two sides count as one function."""
+"""Largest difference of logits of two sides that compute one function."""
 TWIN = "vitral as vit-pytorch"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One implementation; called with images, it gives logits."""
+    """One implementation: a module from images to logits."""
 
     name: str
     library: str
     model: nn.Module
     against: str = "vitral"
-    """The side of vitral that computes the same function."""
+    """Name of the vitral side with the same function."""
     exact: bool = False
-    """Whether it is ours through a compiler."""
+    """True for ours through a compiler."""
 
     @property
     def is_ours(self) -> bool:
@@ -51,13 +50,13 @@ class Side:
 
     @property
     def kind(self) -> str:
-        """`ours`, `exact` or `peer`."""
+        """Return `ours`, `exact` or `peer`."""
         return "exact" if self.exact else "ours" if self.is_ours else "peer"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sides:
-    """All that could be built, and why the others could not, by library."""
+    """Sides that could be built, and why others could not, by library."""
 
     config: ViTConfig
     available: tuple[Side, ...]
@@ -71,7 +70,7 @@ class Sides:
 
 
 def plain_config(name: str, image_size: tuple[int, int], classes: int) -> ViTConfig:
-    """The settings of a size in the one function that all libraries have.
+    """Return the config of a model that all libraries have.
 
     Raises:
         ConfigError: the name is unknown, or not that of a plain Vision Transformer.
@@ -89,7 +88,7 @@ def plain_config(name: str, image_size: tuple[int, int], classes: int) -> ViTCon
 def build_sides(
     name: str, *, image_size: tuple[int, int] = (224, 224), classes: int = 1000
 ) -> Sides:
-    """Our model with random weights, and every peer with the same ones.
+    """Build our model with random weights, and every peer with the same ones.
 
     Raises:
         ConfigError: see `plain_config`.
@@ -98,49 +97,48 @@ def build_sides(
     config = plain_config(name, image_size, classes)
     generator = torch.Generator().manual_seed(0)
     ours = randomize_parameters(vitral.models.build_model(config), generator)
-    found, absent = [Side(name="vitral", library="vitral", model=ours)], {}
+    available, absent = [Side(name="vitral", library="vitral", model=ours)], {}
     for library, build in BUILDERS.items():
         try:
-            found += build(config, ours, generator)
+            available += build(config, ours, generator)
         except PeerUnavailable as reason:
             absent[library] = str(reason)
-    sides = Sides(config=config, available=tuple(found), absent=absent)
+    sides = Sides(config=config, available=tuple(available), absent=absent)
     images = torch.randn(2, config.in_chans, *config.image_hw, generator=generator)
     require_agreement(sides.available, images)
     return sides
 
 
 def require_agreement(sides: tuple[Side, ...], images: Tensor) -> None:
-    """Refuse sides whose logits are not those of the vitral side they stand against.
+    """Check that the logits of each side equal those of its vitral side.
 
     Raises:
-        GateError: they are further apart than `AGREEMENT`.
+        GateError: they differ by more than `AGREEMENT`.
     """
     with torch.no_grad():
         logits = {side.name: side.model.eval()(images) for side in sides}
     for side in sides:
-        own = logits[side.against]
-        given = logits[side.name]
-        if given.shape != own.shape:
+        expected = logits[side.against]
+        actual = logits[side.name]
+        if actual.shape != expected.shape:
             raise GateError(
-                f"{side.name} gives logits of shape {tuple(given.shape)} and vitral of "
-                f"{tuple(own.shape)}: it is another function and was not timed."
+                f"{side.name} gives logits of shape {tuple(actual.shape)} and vitral "
+                f"of {tuple(expected.shape)}: it is another function and was not timed."
             )
-        apart = float((given - own).abs().max())
-        if not apart <= AGREEMENT:
+        difference = float((actual - expected).abs().max())
+        if not difference <= AGREEMENT:
             raise GateError(
-                f"{side.name} and {side.against} give logits that are {apart:.1e} "
-                f"apart, of {float(own.std()):.2f} standard deviation: at most "
+                f"{side.name} and {side.against} give logits that are {difference:.1e} "
+                f"apart, of {float(expected.std()):.2f} standard deviation: at most "
                 f"{AGREEMENT} was expected. They are different functions and were not "
                 "timed."
             )
 
 
 def randomize_parameters(model: nn.Module, generator: torch.Generator) -> Any:
-    """The model with random numbers in every parameter, the head's too.
+    """Set all parameters to random numbers, as large as those of trained models.
 
-    As large as those of trained models: a fresh head or scale of zero would hide what
-    is before it.
+    A fresh head or scale of zero would hide the layers before it.
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -155,7 +153,7 @@ def randomize_parameters(model: nn.Module, generator: torch.Generator) -> Any:
 
 
 def timm_sides(config: ViTConfig, ours: VisionModel, _: torch.Generator) -> list[Side]:
-    """timm's VisionTransformer."""
+    """Build timm's side."""
     model = peer_models.build_timm(config)
     model.load_state_dict(_foreign_state_dict("timm", config, ours))
     return [Side(name="timm", library="timm", model=model)]
@@ -164,15 +162,15 @@ def timm_sides(config: ViTConfig, ours: VisionModel, _: torch.Generator) -> list
 def transformers_sides(
     config: ViTConfig, ours: VisionModel, _: torch.Generator
 ) -> list[Side]:
-    """transformers' ViTForImageClassification with its fused attention."""
+    """Build transformers' side, with fused attention."""
     transformers = peer_models.import_peer("transformers", "transformers")
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        vitral.weights.save(place / "ours", ours, Preprocess())
-        convert(place / "ours", place / "theirs", "huggingface")
+        root = Path(folder)
+        vitral.weights.save(root / "ours", ours, Preprocess())
+        convert(root / "ours", root / "theirs", "huggingface")
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
             model = transformers.ViTForImageClassification.from_pretrained(
-                place / "theirs", attn_implementation="sdpa"
+                root / "theirs", attn_implementation="sdpa"
             )
     model = peer_models.LogitsOnly(model)
     return [Side(name="transformers", library="transformers", model=model)]
@@ -181,7 +179,7 @@ def transformers_sides(
 def torchvision_sides(
     config: ViTConfig, ours: VisionModel, _: torch.Generator
 ) -> list[Side]:
-    """torchvision's VisionTransformer, which takes square images only."""
+    """Build torchvision's side, for square images only."""
     model = peer_models.build_torchvision(config)
     model.load_state_dict(_foreign_state_dict("torchvision", config, ours))
     return [Side(name="torchvision", library="torchvision", model=model)]
@@ -190,7 +188,7 @@ def torchvision_sides(
 def vit_pytorch_sides(
     config: ViTConfig, ours: VisionModel, generator: torch.Generator
 ) -> list[Side]:
-    """vit-pytorch's ViT, and the vitral model that is the same function."""
+    """Build vit-pytorch's side, and the vitral side with its function."""
     model = randomize_parameters(peer_models.build_vit_pytorch(config), generator)
     rows, columns = config.grid
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""One line of a table of the benchmark, as plain data for the JSON file."""
+"""Rows of the benchmark's tables, as plain data for JSON."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,18 +12,18 @@ class TimingRow:
 
     name: str
     kind: str
-    """`ours`, `exact` for ours through a compiler, `peer`."""
+    """`ours`, `exact` for ours through a compiler, or `peer`."""
     against: str
-    """Whose time is divided by this side's; above 1, this side is faster."""
+    """Side whose time is divided by this side's; above 1, this side is faster."""
     seconds: float
-    """Median by the clock."""
+    """Median of wall-clock seconds."""
     quartiles: tuple[float, float]
     cpu_seconds: float
-    """Median over all threads."""
+    """Median of CPU seconds of all threads."""
     ratio: float
     ratio_quartiles: tuple[float, float]
     share_of_peak: float | None
-    """Of the operations that the matrix products of the machine could have made."""
+    """Fraction of the machine's peak of matrix products."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -38,23 +38,23 @@ def timing_row(
     flops: float = 0.0,
     peak: float = 0.0,
 ) -> dict[str, Any]:
-    """Summarise the times of one side.
+    """Summarize the times of one side.
 
     Args:
-        flops: of one piece of work; 0 if it is not about matrix products.
-        peak: operations a second that the machine reaches.
+        flops: of one piece of work; 0 without matrix products.
+        peak: operations per second of the machine.
     """
-    own = timings[name]
-    compared = ratio(timings[against], own)
-    cpu = sorted(own.cpu)
+    timing = timings[name]
+    compared = ratio(timings[against], timing)
+    cpu = sorted(timing.cpu)
     return TimingRow(
         name=name,
         kind=kind,
         against=against,
-        seconds=own.seconds,
-        quartiles=quartiles(own.wall),
+        seconds=timing.seconds,
+        quartiles=quartiles(timing.wall),
         cpu_seconds=cpu[len(cpu) // 2],
         ratio=compared.value,
         ratio_quartiles=(compared.low, compared.high),
-        share_of_peak=flops / own.seconds / peak if flops and peak else None,
+        share_of_peak=flops / timing.seconds / peak if flops and peak else None,
     ).to_dict()

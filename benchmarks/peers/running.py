@@ -1,4 +1,4 @@
-"""A whole benchmark: what is measured in which order, as one dict of plain data."""
+"""Run the whole benchmark and return its result as plain data."""
 
 import time
 from collections.abc import Callable
@@ -18,24 +18,24 @@ PARTS = ("inference", "training", "loading", "startup", "memory")
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """What is measured, and how long."""
+    """Settings of the benchmark."""
 
     what: tuple[str, ...] = PARTS
     models: tuple[str, ...] = ("vit_s16", "vit_b16")
     """Sizes of the plain Vision Transformer; steps and memory of the first one only."""
     batches: tuple[int, ...] = (1, 8)
-    """Images of a forward pass; steps are measured with the last one."""
+    """Batch sizes of the forward pass; training steps use the last one."""
     memory_batch: int = 32
     rounds: int = 7
-    """Measured turns of every side; more for work that is over soon."""
+    """Measured rounds of every side; more for short work."""
     threads: int = 0
-    """0 for one a core."""
+    """Threads of torch; 0 for one per core."""
     image_size: tuple[int, int] = (224, 224)
     classes: int = 1000
     images: int = 64
-    """Files of the measurement of loading."""
+    """Number of files to load."""
     exact: bool = True
-    """Whether compilers take part in the forward pass."""
+    """True: measure compiled forms of the forward pass."""
 
     def __post_init__(self) -> None:
         for name in self.what:
@@ -63,7 +63,7 @@ def run_benchmark(config: BenchConfig, say: Callable[[str], None]) -> dict[str, 
 
     Raises:
         ConfigError: a model that other libraries do not have.
-        GateError: a side computes another function; nothing of it is told.
+        GateError: a side computes another function.
     """
     before = torch.get_num_threads()
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How long imports and the command's help take, each in a fresh process."""
+"""Time imports and the command's help, each in a fresh process."""
 
 import statistics
 import subprocess
@@ -18,7 +18,7 @@ _TIMING_SCRIPT = (
 
 
 def measure(rounds: int, imports: tuple[str, ...] = IMPORTS) -> dict[str, Any]:
-    """Seconds of each import, the start of Python left out, and of the whole help."""
+    """Time each import, without the start of Python, and the full help."""
     taken: dict[str, list[float]] = {}
     absent: dict[str, str] = {}
     for number in range(rounds + 1):  # the first brings the files into memory

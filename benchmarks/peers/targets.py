@@ -1,6 +1,6 @@
-"""The bounds that vitral holds itself to, and whether a run of the benchmark met them.
+"""Bounds of the benchmark on two cores, and whether a result meets them.
 
-On two cores; every bound is on a ratio of medians of one run, or on megabytes.
+Every bound is on a ratio of medians of one run, or on megabytes.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ HELP_SECONDS = 1.0
 
 
 def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One entry for each bound that the result can be held to."""
-    found: list[dict[str, Any]] = []
+    """Return one entry per bound that the result has figures for."""
+    entries: list[dict[str, Any]] = []
     for cell in result.get("inference", []):
         where = f"{cell['model']}, batch {cell['batch']}"
-        found += _inference(cell, where)
+        entries += _inference(cell, where)
     for cell in result.get("training", []):
         fastest = _fastest(cell, "peer")
         if fastest:
-            found.append(
+            entries.append(
                 _at_least(
                     f"training step of {cell['model']}, batch {cell['batch']}: times "
                     f"as fast as the fastest peer ({fastest['name']})",
@@ -34,9 +34,9 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
     for cell in result.get("loading", []):
         for peer in _select_rows(cell, "peer"):
             text = f"loading JPEG files: times as fast as {peer['name']}"
-            found.append(_at_least(text, 1 / peer["ratio"], LOADING))
+            entries.append(_at_least(text, 1 / peer["ratio"], LOADING))
     for cell in result.get("memory", []):
-        found += _memory(cell)
+        entries += _memory(cell)
     for cell in result.get("startup", []):
         seconds = {row["name"]: row["seconds"] for row in cell["rows"]}
         for name, bound in (
@@ -44,24 +44,24 @@ def targets(result: dict[str, Any]) -> list[dict[str, Any]]:
             ("vitral --help", HELP_SECONDS),
         ):
             if name in seconds:
-                found.append(_at_most(f"{name}: seconds", seconds[name], bound))
-    return found
+                entries.append(_at_most(f"{name}: seconds", seconds[name], bound))
+    return entries
 
 
 def _inference(cell: dict[str, Any], where: str) -> list[dict[str, Any]]:
     fastest = _fastest(cell, "peer")
     if fastest is None:
         return []
-    beside = f"times as fast as the fastest peer ({fastest['name']})"
-    # Every peer's ratio is to the vitral model of its own function.
+    comparison = f"times as fast as the fastest peer ({fastest['name']})"
+    # Every peer's ratio is to the vitral model with its function.
     eager = 1 / fastest["ratio"]
-    found = [_at_least(f"inference of {where}: {beside}", eager, PEER_EAGER)]
+    entries = [_at_least(f"inference of {where}: {comparison}", eager, PEER_EAGER)]
     exact = _fastest(cell, "exact")
     if exact:
         best = exact["ratio"] * eager
-        text = f"inference of {where} through {exact['name']}: {beside}"
-        found.append(_at_least(text, best, EXACT))
-    return found
+        text = f"inference of {where} through {exact['name']}: {comparison}"
+        entries.append(_at_least(text, best, EXACT))
+    return entries
 
 
 def _memory(cell: dict[str, Any]) -> list[dict[str, Any]]:
@@ -69,11 +69,11 @@ def _memory(cell: dict[str, Any]) -> list[dict[str, Any]]:
     if "timm" not in peak:
         return []
     where = f"training {cell['model']}, batch {cell['batch']}"
-    found = []
+    entries = []
     for name, bound in (("vitral", 1.0), ("vitral, checkpointed", CHECKPOINTED)):
         text = f"memory of {where}: {name}, as a share of timm's peak"
-        found.append(_at_most(text, peak[name] / peak["timm"], bound))
-    return found
+        entries.append(_at_most(text, peak[name] / peak["timm"], bound))
+    return entries
 
 
 def _select_rows(cell: dict[str, Any], kind: str) -> list[dict[str, Any]]:

@@ -1,9 +1,8 @@
-"""A training step beside the peers: forward, loss, backward, clipping, AdamW.
+"""Time a training step: forward, loss, backward, clipping, AdamW.
 
-Ours is the step of `vitral train`, with its checks for numbers that are not finite and
-its metrics. A peer's is the loop that its users write: cross entropy, torch's gradient
-clipping and torch's AdamW, with the decay that our optimizer gives to each tensor.
-timm is measured with the optimizer of its own factory too.
+Ours is the step of `vitral train`, with its checks for finite numbers and its metrics.
+A peer's is the usual loop: cross entropy, torch's clipping and AdamW, with our weight
+decay per tensor. timm is also measured with the optimizer of its factory.
 """
 
 from collections.abc import Callable
@@ -33,9 +32,9 @@ StepFn = Callable[[], object]
 
 
 def measure(sides: Sides, batch: int, rounds: int) -> dict[str, Any]:
-    """Seconds of a float32 step of `batch` images, every side in turns.
+    """Time a float32 step of `batch` images, all sides interleaved.
 
-    The weights change while it is measured, those of every side in the same way.
+    The weights change during the measurement, in the same way for all sides.
     """
     data = make_batch(sides, batch)
     work: dict[str, StepFn] = {}
@@ -67,7 +66,7 @@ def measure(sides: Sides, batch: int, rounds: int) -> dict[str, Any]:
 
 
 def make_batch(sides: Sides, images: int) -> Batch:
-    """Noise with labels."""
+    """Return noise with labels."""
     config = sides.config
     label = torch.arange(images) % config.num_classes
     return Batch(
@@ -79,7 +78,7 @@ def make_batch(sides: Sides, images: int) -> Batch:
 
 
 def make_step(side: Side, batch: Batch) -> StepFn:
-    """One update of a side's weights."""
+    """Return a function that makes one update of a side's weights."""
     if side.is_ours:
         assert isinstance(side.model, VisionModel)
         return _our_step(side.model, batch)
@@ -134,7 +133,7 @@ def _peer_step(
 
 
 def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Decay on the matrices of layers alone, as ours has it."""
+    """Return parameter groups with weight decay on matrices only, as ours."""
     kernels = kernel_names(model)
     decayed: list[Tensor] = []
     others: list[Tensor] = []

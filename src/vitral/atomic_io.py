@@ -1,7 +1,7 @@
-"""Files that are either the old version or the new one, also after a power cut.
+"""Atomic file writes: the old version or the new one, also after a power cut.
 
-A write goes to a temporary name in the same folder, is flushed to the disk, renamed,
-and the folder is flushed too: without the last step the rename itself can be lost.
+A write goes to a temporary name in the same folder, is flushed and renamed, and the
+folder is flushed too: without the last step the rename itself can be lost.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
             temporary path it is given.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; the old file, if
+        OSError: the disk is full or the folder cannot be written. The old file, if
             any, is untouched and the temporary file is removed.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
@@ -49,18 +49,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, those above it too, and flush their names.
+    """Make a folder and its parents, and flush their names.
 
-    What is flushed in a folder whose own name is not is lost with it.
+    Files flushed in a folder whose own name is not flushed are lost with it.
     """
     new = [folder]
     while not new[-1].parent.is_dir():
         new.append(new[-1].parent)
     folder.mkdir(parents=True, exist_ok=True)
-    for made in new:
-        # A shared folder above ours may not be readable; then nobody can flush it.
+    for folder_made in new:
+        # A shared parent folder may not be readable, so it cannot be flushed.
         with contextlib.suppress(PermissionError):
-            sync_folder(made.parent)
+            sync_folder(folder_made.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -73,6 +73,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's content as 64 hexadecimal digits."""
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
-"""Configs to plain data and back, strictly: an unknown or mistyped field is an error.
+"""Strict conversion of configs to plain data and back: unknown fields are errors.
 
-Only plain data goes in and out; no string here ever names code to import.
+Plain data never names code to import.
 """
 
 import dataclasses
@@ -61,19 +61,19 @@ _STRICT.register_structure_hook(int | tuple[int, int], _parse_size)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as nested dictionaries of JSON's types.
+    """Convert a dataclass to nested dictionaries of JSON's types.
 
-    One of several kinds, with a `NAME`, gets that name as its first field.
+    A dataclass with a `NAME`, one of several alternatives, has it as its first field.
     """
     plain: dict[str, Any] = _to_builtins(config)
     return plain
 
 
 def from_dict(config_type: type[T], values: Mapping[str, Any], where: str | Path) -> T:
-    """The dataclass `config_type` from nested dictionaries.
+    """Build the dataclass `config_type` from nested dictionaries.
 
     Args:
-        where: what the values came from, named in an error.
+        where: source of the values, named in an error.
 
     Raises:
         ConfigError: a field is unknown or of the wrong type.
@@ -83,13 +83,14 @@ def from_dict(config_type: type[T], values: Mapping[str, Any], where: str | Path
     except ConfigError:
         raise
     except Exception as error:
-        own = _find_config_error(error)
-        if own is not None:
-            raise ConfigError(f"{where}: {own}") from error
-        found = cattrs.transform_error(
-            error, path="settings", format_exception=_format_reason
+        config_error = _find_config_error(error)
+        if config_error is not None:
+            raise ConfigError(f"{where}: {config_error}") from error
+        reasons = "; ".join(
+            cattrs.transform_error(
+                error, path="settings", format_exception=_format_reason
+            )
         )
-        reasons = "; ".join(found)
         raise ConfigError(
             f"{where} does not hold valid settings: {reasons}. It may come from "
             "another version of vitral; correct the field or remove it."
@@ -97,28 +98,27 @@ def from_dict(config_type: type[T], values: Mapping[str, Any], where: str | Path
 
 
 def _find_config_error(error: BaseException) -> ConfigError | None:
-    """The sentence of a config's own `__post_init__`, if that is what went wrong."""
+    """Return the error of a config's own `__post_init__`, if that is the cause."""
     if isinstance(error, ConfigError):
         return error
     inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    return next(
-        (own for own in map(_find_config_error, inner) if own is not None), None
-    )
+    config_errors = map(_find_config_error, inner)
+    return next((error for error in config_errors if error is not None), None)
 
 
-def _format_reason(error: BaseException, kind: Any) -> str:
-    """Our own words where they are ours; cattrs would say "invalid value" only."""
+def _format_reason(error: BaseException, cls: Any) -> str:
+    """Format our own messages, for which cattrs would say "invalid value" only."""
     if isinstance(error, cattrs.errors.ForbiddenExtraKeysError | KeyError):
-        return cattrs.v.format_exception(error, kind)
+        return cattrs.v.format_exception(error, cls)
     return str(error)
 
 
 def _to_builtins(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        named = getattr(value, "NAME", "")
-        name = {"name": named} if named else {}
+        name = getattr(value, "NAME", "")
+        title = {"name": name} if name else {}
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {**name, **_to_builtins(fields)}
+        return {**title, **_to_builtins(fields)}
     if isinstance(value, dict):
         return {key: _to_builtins(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -126,24 +126,24 @@ def _to_builtins(value: Any) -> Any:
     return value
 
 
-def _is_choice(kind: Any) -> bool:
-    """Whether a class stands for those that derive from it, told apart by `NAME`."""
-    return isinstance(kind, type) and getattr(kind, "NAME", None) == ""
+def _is_choice(cls: Any) -> bool:
+    """Return whether a class stands for its subclasses, distinguished by `NAME`."""
+    return isinstance(cls, type) and getattr(cls, "NAME", None) == ""
 
 
-def _make_choice_hook(kind: Any) -> Any:
-    known = {derived.NAME: derived for derived in kind.__subclasses__()}
+def _make_choice_hook(cls: Any) -> Any:
+    by_name = {derived.NAME: derived for derived in cls.__subclasses__()}
 
     def structure(values: Any, _: type) -> Any:
         if not isinstance(values, Mapping):
             raise ValueError(f"expected fields, got {values!r}")
         rest = dict(values)
-        name = rest.pop("name", kind.DEFAULT)
-        if name not in known:
+        name = rest.pop("name", cls.DEFAULT)
+        if name not in by_name:
             raise ValueError(
-                f"`name` must be one of {', '.join(sorted(known))}: got {name!r}"
+                f"`name` must be one of {', '.join(sorted(by_name))}: got {name!r}"
             )
-        return _STRICT.structure(rest, known[name])
+        return _STRICT.structure(rest, by_name[name])
 
     return structure
 
@@ -155,12 +155,12 @@ _CONVERTER = cattrs.Converter()
 
 
 def result_to_dict(kind: str, result: Any) -> dict[str, Any]:
-    """Finite numbers, text, lists and None; `kind` says which result it is."""
+    """Convert a result to plain data; `kind` says which result it is."""
     return {"kind": kind, **_CONVERTER.unstructure(result)}
 
 
 def result_from_dict(result: type[T], value: dict[str, Any], name: str) -> T:
-    """The inverse of `to_stored`; `name` is what the error calls the result.
+    """Invert `result_to_dict`; `name` is the result's name in an error.
 
     Raises:
         ConfigError: a field is missing or has another type.

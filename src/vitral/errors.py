@@ -1,12 +1,12 @@
-"""The errors that vitral raises for a user's mistake, each with its exit code.
+"""Errors that vitral raises for a user's mistake, each with its exit code.
 
-A message says what happened, where, what was expected, and what to do. The command
+A message gives the cause, the place, what was expected and what to do. The command
 line prints it without a traceback and exits with `exit_code`; see docs/cli.md.
 """
 
 
 class VitralError(Exception):
-    """Something outside the program is wrong and the message says what to do."""
+    """Base class of user-facing errors."""
 
     exit_code = 1
 
@@ -40,7 +40,7 @@ class DivergedError(VitralError, ArithmeticError):
 
 
 class GateError(VitralError):
-    """A result stayed below the gate that was asked for (exit 6)."""
+    """A result stayed below its gate (exit 6)."""
 
     exit_code = 6
 

@@ -1,4 +1,4 @@
-"""Floor 6: the fastest way to run a model that is still good enough."""
+"""Find the fastest way to run a model within a bound on accuracy."""
 
 from vitral.autotune.calibration_data import open_images
 from vitral.autotune.candidate import WAYS, Candidate, CandidateBuilder, prepare

@@ -1,4 +1,4 @@
-"""The images of a run that a sweep looks at, pre-processed in each size."""
+"""Images of a run for a sweep, pre-processed in each size."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,14 +15,14 @@ from vitral.workflows.inputs import input_kind
 from vitral.workflows.run import Run
 
 CALIBRATION_IMAGES = 64
-"""Images of the train split from which int8 takes its ranges."""
+"""Images of the train split that int8 is calibrated on."""
 
 
 def open_images(run: Run, split: str) -> Dataset:
-    """The data set of a run whose model names one class an image.
+    """Open the data set of a run whose model predicts one class per image.
 
     Raises:
-        ConfigError: the run is no such run, or has no such split.
+        ConfigError: the run has another kind of model, or no such split.
     """
     if is_exported(run.path):
         raise ConfigError(
@@ -44,10 +44,10 @@ def open_images(run: Run, split: str) -> Dataset:
     dataset = open_split_data(
         run.config, run.path / "split.csv", input_kind(run.model.config)
     )
-    there = list(dataset.counts())
-    if split not in there:
+    splits = list(dataset.counts())
+    if split not in splits:
         raise ConfigError(
-            f"The run has no split `{split}`, it has {', '.join(there)}. An operating "
+            f"The run has no split `{split}`, it has {', '.join(splits)}. An operating "
             "point that is chosen on test is no longer measured by test: say so with "
             "`--split test`, or train with a val split."
         )
@@ -55,19 +55,19 @@ def open_images(run: Run, split: str) -> Dataset:
 
 
 class SweepImages:
-    """Pre-processed images of each size; those of one size are kept at a time."""
+    """Pre-processed images of each size, cached for one size at a time."""
 
     def __init__(
         self, run: Run, dataset: Dataset, *, split: str, images: int, seed: int
     ) -> None:
-        """Draw `images` of the split, at most."""
+        """Draw at most `images` of the split."""
         self._run, self._dataset, self._split = run, dataset, split
         self._images, self._seed = images, seed
         self._size: tuple[int, int] | None = None
         self._cached: tuple[list[Tensor], np.ndarray] = ([], np.zeros(0))
 
     def load_scored(self, size: tuple[int, int]) -> tuple[list[Tensor], np.ndarray]:
-        """Batches of images, and their labels."""
+        """Return batches of images, and their labels."""
         if size != self._size:
             self._size = None
             self._cached = self._read(self._split, self._images, size)
@@ -75,24 +75,24 @@ class SweepImages:
         return self._cached
 
     def calibration(self, size: tuple[int, int]) -> list[Tensor]:
-        """Batches of the train split."""
+        """Return batches of the train split."""
         return self._read("train", CALIBRATION_IMAGES, size)[0]
 
-    def batch(self, size: tuple[int, int], number: int) -> Tensor:
-        """So many images at once; repeated where there are fewer."""
-        found = torch.cat(list(_take_images(self.load_scored(size)[0], number)))
-        times = -(-number // len(found))
-        return found.repeat(times, 1, 1, 1)[:number].contiguous()
+    def batch(self, size: tuple[int, int], count: int) -> Tensor:
+        """Return a batch of `count` images, repeated if there are fewer."""
+        images = torch.cat(list(_take_images(self.load_scored(size)[0], count)))
+        times = -(-count // len(images))
+        return images.repeat(times, 1, 1, 1)[:count].contiguous()
 
     def _read(
-        self, split: str, number: int, size: tuple[int, int]
+        self, split: str, count: int, size: tuple[int, int]
     ) -> tuple[list[Tensor], np.ndarray]:
         examples = list(self._dataset.select(split))
         order = np.random.default_rng(self._seed).permutation(len(examples))
         preprocess = replace(self._run.preprocess, image_size=size)
         loader = Loader(
             dataset=self._dataset,
-            examples=tuple(examples[place] for place in sorted(order[:number])),
+            examples=tuple(examples[index] for index in sorted(order[:count])),
             transform=evaluation_transform(preprocess),
             batch_size=16,
         )
@@ -101,11 +101,11 @@ class SweepImages:
         return [batch.image for batch in batches], labels
 
 
-def _take_images(batches: list[Tensor], number: int) -> Iterator[Tensor]:
-    """As many batches as hold `number` images."""
-    there = 0
+def _take_images(batches: list[Tensor], count: int) -> Iterator[Tensor]:
+    """Yield batches until they have `count` images."""
+    taken = 0
     for batch in batches:
-        if there >= number:
+        if taken >= count:
             return
-        there += len(batch)
+        taken += len(batch)
         yield batch

@@ -1,7 +1,6 @@
-"""One way to run a model, and what it takes to get it going.
+"""Candidates of a sweep: runtime, precision, token merging, image size and batch.
 
-A candidate is a runtime, a precision, merged tokens and how they are spread, an image
-size and a batch. Preparing one never touches the run's own model.
+Building one never changes the run's own model.
 """
 
 import copy
@@ -28,7 +27,7 @@ WAYS: dict[str, tuple[Runtime, Precision | None]] = {
     "openvino-bf16": ("openvino", "bf16"),
     "openvino-int8": ("openvino", "int8"),
 }
-"""Runtimes with their precisions; torch computes in the run's own."""
+"""Runtimes with their precisions; torch computes in the run's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,35 +39,36 @@ class Candidate:
     merge: int = 0
     """Tokens merged in each block; 0 for none."""
     merge_schedule: MergeSchedule = "constant"
-    """How they are spread over the blocks."""
+    """Distribution of the merged tokens over the blocks."""
     image_size: tuple[int, int]
     """(height, width) in pixels."""
     batch: int = 1
-    """Images at once."""
+    """Batch size."""
 
     @property
     def function_key(self) -> tuple[int, str, tuple[int, int]]:
-        """What is computed, before a runtime rounds it."""
-        spread = self.merge_schedule if self.merge else ""
-        return (self.merge, spread, self.image_size)
+        """Return the key of the exact function, before a runtime rounds it."""
+        schedule = self.merge_schedule if self.merge else ""
+        return (self.merge, schedule, self.image_size)
 
     @property
     def graph_key(self) -> tuple[str, str, int, str, tuple[int, int]]:
-        """What decides its answers: all but the batch."""
+        """Return the key of the predictions: all but the batch."""
         return (self.runtime, self.precision, *self.function_key)
 
     def __str__(self) -> str:
         height, width = self.image_size
         titles = {"torch": "torch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
-        kind = titles[self.runtime]
+        runtime = titles[self.runtime]
         merging = f", merge {self.merge} {self.merge_schedule}" if self.merge else ""
         return (
-            f"{kind} {self.precision}{merging}, {height} x {width}, batch {self.batch}"
+            f"{runtime} {self.precision}{merging}, {height} x {width}, "
+            f"batch {self.batch}"
         )
 
 
 class CompiledGraph(nn.Module):
-    """A compiled graph that takes and gives tensors."""
+    """A compiled graph as a module on tensors."""
 
     def __init__(self, run: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -79,17 +79,16 @@ class CompiledGraph(nn.Module):
 
 
 def copy_with_merging(model: VisionModel, candidate: Candidate) -> VisionModel:
-    """A copy of the model that merges tokens as the candidate says."""
-    private = copy.deepcopy(model).cpu().eval().requires_grad_(False)
-    set_merge(private, candidate.merge, candidate.merge_schedule)
-    return private
+    """Return a copy of the model with the candidate's token merging."""
+    merged = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+    set_merge(merged, candidate.merge, candidate.merge_schedule)
+    return merged
 
 
 class CandidateBuilder:
-    """Makes candidates of one model; of graphs the last one traced is kept.
+    """Builds candidates of one model, and caches the last traced graph.
 
-    Tracing takes most of the time, and every runtime and precision starts from the
-    same graph.
+    Tracing takes most of the time, and all runtimes and precisions share a graph.
     """
 
     def __init__(
@@ -97,12 +96,12 @@ class CandidateBuilder:
         model: VisionModel,
         calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
     ) -> None:
-        """Take the model; `calibration` gives images of a size for int8's ranges."""
+        """Keep the model; `calibration` returns images of a size for int8's ranges."""
         self._model, self._calibration = model, calibration
         self._traced: tuple[Any, Any] = (None, None)
 
     def make(self, candidate: Candidate) -> nn.Module:
-        """What computes logits so, on as many threads as torch has.
+        """Build a module that computes logits, on as many threads as torch.
 
         Raises:
             MissingExtraError: the runtime is not installed.
@@ -111,7 +110,7 @@ class CandidateBuilder:
         """
         if candidate.runtime == "torch":
             return copy_with_merging(self._model, candidate)
-        # Before a trace of a minute, not after it.
+        # Fail before a trace of a minute, not after it.
         {"onnx": runtimes.import_onnxruntime, "openvino": runtimes.import_openvino}[
             candidate.runtime
         ]()
@@ -134,7 +133,7 @@ def prepare(
     model: VisionModel,
     calibration: Callable[[tuple[int, int]], Sequence[Tensor]],
 ) -> nn.Module:
-    """One candidate alone; see `Maker`."""
+    """Build a single candidate; see `CandidateBuilder`."""
     return CandidateBuilder(model, calibration).make(candidate)
 
 
@@ -142,7 +141,7 @@ def _onnx(proto: Any) -> CompiledGraph:
     module = runtimes.import_onnxruntime()
     options = module.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would go on spinning while the first way is timed in its turn.
+    # Its threads would keep spinning while the baseline is timed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = module.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -159,9 +158,9 @@ def _openvino(
     graph = to_openvino(proto)
     if candidate.precision == "int8":
         graph = _quantize(graph, calibration(candidate.image_size))
-    # As an exported model is compiled: the float rest of an int8 one in bfloat16.
-    answer = compile_model(graph, candidate.precision, threads=torch.get_num_threads())
-    return CompiledGraph(answer)
+    # As for an exported model: the float rest of an int8 model runs in bfloat16.
+    predict = compile_model(graph, candidate.precision, threads=torch.get_num_threads())
+    return CompiledGraph(predict)
 
 
 def _quantize(graph: Any, batches: Sequence[Tensor]) -> Any:

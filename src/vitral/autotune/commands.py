@@ -1,4 +1,4 @@
-"""What to type to get the chosen point: the exported file, or the run itself."""
+"""Shell commands that reproduce the chosen point by an export or the run itself."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from vitral.autotune.measurement import Point
 from vitral.workflows.inference import Views
 
 MAX_DROP = 0.5
-"""Points that an export may lose unless it is told otherwise."""
+"""Default of `--max-drop` of an export, in points."""
 
 
 def commands(
@@ -20,59 +20,65 @@ def commands(
     views: Views | None = None,
     max_drop: float | None = None,
 ) -> list[str]:
-    """Shell commands, one after the other; IMAGES... stands for the images to answer.
+    """Return shell commands in order; IMAGES... stands for the images to predict.
 
     Args:
-        run_size: (height, width) that the run takes by itself.
-        run_merge: tokens that it merges by itself.
-        views: of an image, where they are others than the run's own.
-        max_drop: the bound it was chosen by, which an export is held to as well; None
-            for what it lost, and as much as it may have lost.
+        run_size: (height, width) of the run.
+        run_merge: tokens that the run merges in each block.
+        views: of an image, if they differ from the run's.
+        max_drop: bound of the choice and of the export; None for the upper end of what
+            the point may have lost.
     """
-    one = point.candidate
-    size = f"--batch-size {one.batch}"
+    candidate = point.candidate
+    size = f"--batch-size {candidate.batch}"
     if max_drop is None:
         max_drop = max(MAX_DROP, float(math.ceil(point.drop_interval[1])))
-    place = {"torch": run, "onnx": "model.onnx", "openvino": "model_openvino"}
-    made = shlex.quote(place[one.runtime])
-    answer = f"vitral predict {made} IMAGES... {size}"
-    if one.image_size != run_size or views is not None:
-        changed = None if one.image_size == run_size else one.image_size
-        return _python(point, run, changed, views, max_drop) + (
-            [] if one.runtime == "torch" else [answer]
+    paths = {"torch": run, "onnx": "model.onnx", "openvino": "model_openvino"}
+    target = shlex.quote(paths[candidate.runtime])
+    predict = f"vitral predict {target} IMAGES... {size}"
+    if candidate.image_size != run_size or views is not None:
+        changed = candidate.image_size != run_size
+        code = _python(
+            point,
+            run,
+            image_size=candidate.image_size if changed else None,
+            views=views,
+            max_drop=max_drop,
         )
+        return code if candidate.runtime == "torch" else [*code, predict]
     merge = _merge(point, run_merge)
-    if one.runtime == "torch":
-        return [f"vitral predict {made} IMAGES...{merge} {size}"]
-    export = f"vitral export {shlex.quote(run)} {made}"
-    if one.runtime == "openvino":
+    if candidate.runtime == "torch":
+        return [f"vitral predict {target} IMAGES...{merge} {size}"]
+    export = f"vitral export {shlex.quote(run)} {target}"
+    if candidate.runtime == "openvino":
         export += " --to openvino"
-    if one.precision != "fp32":
-        export += f" --{one.precision}"
+    if candidate.precision != "fp32":
+        export += f" --{candidate.precision}"
         if max_drop != MAX_DROP:
             export += f" --max-drop {max_drop:g}"
-    return [f"{export} --static{merge}", answer]
+    return [f"{export} --static{merge}", predict]
 
 
 def _merge(point: Point, run_merge: int) -> str:
-    one = point.candidate
-    if not one.merge:
+    candidate = point.candidate
+    if not candidate.merge:
         return " --merge 0" if run_merge else ""
-    return f" --merge {one.merge} --merge-schedule {one.merge_schedule}"
+    return f" --merge {candidate.merge} --merge-schedule {candidate.merge_schedule}"
 
 
 def _python(
     point: Point,
     run: str,
+    *,
     image_size: tuple[int, int] | None,
     views: Views | None,
     max_drop: float,
 ) -> list[str]:
-    """For what has no flag: another size, or other views."""
-    one = point.candidate
-    merging = [f"merge={one.merge}"]
-    if one.merge:
-        merging.append(f"merge_schedule={json.dumps(one.merge_schedule)}")
+    """Return Python code for what has no flag: another size, or other views."""
+    candidate = point.candidate
+    merging = [f"merge={candidate.merge}"]
+    if candidate.merge:
+        merging.append(f"merge_schedule={json.dumps(candidate.merge_schedule)}")
     lines = [
         "import dataclasses, sys, vitral as vt",
         f"run = vt.open({json.dumps(run)}, {', '.join(merging)})",
@@ -85,14 +91,14 @@ def _python(
     if views is not None:
         lines.append(f"run.extra[{json.dumps('eval_views')}] = {json.dumps(views)}")
     tail = ""
-    if one.runtime == "torch":
-        lines.append(f"print(run.predict(sys.argv[1:], batch_size={one.batch}))")
+    if candidate.runtime == "torch":
+        lines.append(f"print(run.predict(sys.argv[1:], batch_size={candidate.batch}))")
         tail = " IMAGES..."
-    elif one.runtime == "onnx":
+    elif candidate.runtime == "onnx":
         lines.append('print(vt.export.onnx(run, "model.onnx", static=True))')
     else:
         lines.append(
             'print(vt.export.openvino(run, "model_openvino", static=True, '
-            f"precision={json.dumps(one.precision)}, max_drop={max_drop:g}))"
+            f"precision={json.dumps(candidate.precision)}, max_drop={max_drop:g}))"
         )
     return [f"python -c {shlex.quote('; '.join(lines))}{tail}"]

@@ -1,4 +1,4 @@
-"""What was measured of each candidate, and which one to take."""
+"""Measurements of the candidates, and the choice between them."""
 
 import csv
 import io
@@ -11,33 +11,33 @@ from vitral.autotune.candidate import Candidate
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One candidate, measured."""
+    """Speed and accuracy of one candidate."""
 
     candidate: Candidate
     ms: float
-    """Milliseconds an image, the median of the rounds."""
+    """Milliseconds per image, the median of the rounds."""
     ms_range: tuple[float, float]
     """First and third quartile of the rounds."""
     first_ms: float
-    """Of the first candidate in the same turns."""
+    """Milliseconds per image of the baseline, interleaved."""
     speedup: float
-    """Against the first candidate, timed in turns with it: the median ratio."""
+    """Median ratio of the baseline's time to this, interleaved."""
     accuracy: float
-    """Share of the images that are named right."""
+    """Top-1 accuracy, 0..1."""
     interval: tuple[float, float]
-    """95 %, Wilson's."""
+    """95 % Wilson interval of the accuracy."""
     drop: float
-    """Points of accuracy lost against the first candidate, on the same images."""
+    """Points of accuracy lost against the baseline on the same images."""
     drop_interval: tuple[float, float]
-    """95 %, over images drawn again in pairs."""
+    """95 % interval from a paired bootstrap over images."""
     images: int
 
     def row(self) -> dict[str, Any]:
-        """Its numbers as plain values."""
+        """Return the numbers as plain values."""
         height, width = self.candidate.image_size
-        about = {**asdict(self.candidate), "image_size": f"{height}x{width}"}
+        settings = {**asdict(self.candidate), "image_size": f"{height}x{width}"}
         return {
-            **about,
+            **settings,
             "ms": round(self.ms, 3),
             "ms_low": round(self.ms_range[0], 3),
             "ms_high": round(self.ms_range[1], 3),
@@ -56,32 +56,33 @@ class Point:
 def choose(
     points: Sequence[Point], max_drop: float | None, max_ms: float | None
 ) -> Point | None:
-    """The fastest point within `max_drop` points; of `max_ms` alone the most accurate.
+    """Return the fastest point within `max_drop` points of accuracy lost.
 
-    Of equally accurate ones the faster. None when no point meets the bounds.
+    With `max_ms` alone, the most accurate one, or the faster of equals. None if no
+    point meets the bounds.
     """
-    good = [
+    candidates = [
         point
         for point in points
         if (max_drop is None or point.drop <= max_drop)
         and (max_ms is None or point.ms <= max_ms)
     ]
     if max_drop is None:
-        return max(good, key=lambda p: (p.accuracy, p.speedup), default=None)
-    return max(good, key=lambda p: p.speedup, default=None)
+        return max(candidates, key=lambda p: (p.accuracy, p.speedup), default=None)
+    return max(candidates, key=lambda p: p.speedup, default=None)
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """The points that no other beats in both speed and accuracy, fastest first."""
-    kept: list[Point] = []
+    """Return the Pareto-optimal points in speed and accuracy, fastest first."""
+    optimal: list[Point] = []
     for point in sorted(points, key=lambda p: (-p.speedup, -p.accuracy)):
-        if not kept or point.accuracy > kept[-1].accuracy:
-            kept.append(point)
-    return kept
+        if not optimal or point.accuracy > optimal[-1].accuracy:
+            optimal.append(point)
+    return optimal
 
 
 def as_csv(points: Sequence[Point]) -> str:
-    """A row a point."""
+    """Return a CSV table with a row per point."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(points[0].row()), lineterminator="\n")
     writer.writeheader()
@@ -90,7 +91,7 @@ def as_csv(points: Sequence[Point]) -> str:
 
 
 def as_markdown(points: Sequence[Point], chosen: Point | None) -> str:
-    """A table, fastest first; the chosen point is bold."""
+    """Return a Markdown table, fastest first; the chosen point is bold."""
     lines = [
         "| way | ms an image (quartiles) | speed-up | accuracy (95 %) | points lost "
         "(95 %) |",
@@ -99,12 +100,12 @@ def as_markdown(points: Sequence[Point], chosen: Point | None) -> str:
     for point in sorted(points, key=lambda p: -p.speedup):
         name = f"**{point.candidate}**" if point is chosen else str(point.candidate)
         low, high = point.ms_range
-        least, most = point.interval
-        fewer, more = point.drop_interval
+        accuracy_low, accuracy_high = point.interval
+        drop_low, drop_high = point.drop_interval
         lines.append(
             f"| {name} | {point.ms:.2f} ({low:.2f} to {high:.2f}) | "
             f"{point.speedup:.2f} | {100 * point.accuracy:.1f} % "
-            f"({100 * least:.1f} to {100 * most:.1f}) | "
-            f"{point.drop:+.2f} ({fewer:+.2f} to {more:+.2f}) |"
+            f"({100 * accuracy_low:.1f} to {100 * accuracy_high:.1f}) | "
+            f"{point.drop:+.2f} ({drop_low:+.2f} to {drop_high:+.2f}) |"
         )
     return "\n".join(lines) + "\n"

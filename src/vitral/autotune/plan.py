@@ -1,4 +1,4 @@
-"""What a sweep tries: all combinations of a plan, in the order they are tried in."""
+"""Plan of a sweep, and its candidates in order."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,31 +12,30 @@ from vitral.workflows.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:
-    """What to sweep, and how long."""
+    """Settings of a sweep."""
 
     ways: Sequence[str] = tuple(WAYS)
     """Runtimes with their precisions."""
     merges: Sequence[int] = (0, 16, 8)
-    """Tokens merged in each block on average, in the order they are tried in. Few of
-    them save less in a graph than the search for matches costs
-    (docs/dev/experiments/speed.md)."""
+    """Tokens merged in each block on average, in the order of the trials. In a graph,
+    few save less than matching costs (docs/dev/experiments/speed.md)."""
     merge_schedules: Sequence[MergeSchedule] = ("every_fourth",)
-    """How they are spread over the blocks. A graph of twelve blocks searches for
-    matches three times by `every_fourth`, and twelve times by `constant`."""
+    """Distribution over the blocks. With twelve blocks, `every_fourth` matches three
+    times and `constant` twelve times."""
     image_sizes: Sequence[tuple[int, int]] = ()
-    """(height, width); none for the run's own."""
+    """(height, width) in pixels; empty for the run's."""
     batches: Sequence[int] = (1, 8)
     split: str = "val"
-    """Whose images accuracy is measured on."""
+    """Split to measure accuracy on."""
     images: int = 500
-    """Of the split, at most; drawn with `seed`."""
+    """Largest number of images of the split, drawn with `seed`."""
     rounds: int = 9
     """Timed passes of each candidate."""
     minutes: float = 10.0
-    """After which no candidate begins and none goes on being scored, but the first; 0
-    for no limit."""
+    """Minutes after which no candidate is started or scored, except the first; 0 for no
+    limit."""
     views: Views | None = None
-    """Views of an image; None for the run's own."""
+    """Views of an image; None for the run's."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,7 +45,7 @@ class SweepPlan:
                     f"`--ways` takes {', '.join(WAYS)}: got `{way}`, which is none."
                 )
         sides = [side for size in self.image_sizes for side in size]
-        for name, values, least in (
+        for name, values, minimum in (
             ("merge", self.merges, 0),
             ("image-size", sides, 1),
             ("batch-size", self.batches, 1),
@@ -55,9 +54,9 @@ class SweepPlan:
             ("minutes", [self.minutes], 0),
         ):
             for value in values:
-                if value < least:
+                if value < minimum:
                     raise ConfigError(
-                        f"`--{name}` must be at least {least}: got {value:g}."
+                        f"`--{name}` must be at least {minimum}: got {value:g}."
                     )
         for name in ("ways", "merges", "merge_schedules", "batches"):
             if not getattr(self, name):
@@ -65,17 +64,19 @@ class SweepPlan:
 
 
 def make_candidates(plan: SweepPlan, run: Run) -> Iterator[Candidate]:
-    """All combinations, those of one traced graph together; first torch as the run is.
+    """Yield the baseline, torch with the run's settings, then all combinations.
 
-    Where the time is short, the later ones are left out.
+    Those of one traced graph follow each other.
     """
-    own: Precision = "bf16" if run.extra.get("precision") == "bf16" else "fp32"
+    run_precision: Precision = (
+        "bf16" if run.extra.get("precision") == "bf16" else "fp32"
+    )
     config, size = run.model.config, run.preprocess.image_size
-    start = Candidate(precision=own, image_size=size, batch=plan.batches[0])
+    start = Candidate(precision=run_precision, image_size=size, batch=plan.batches[0])
     merging: list[tuple[int, MergeSchedule]] = [(0, "constant")]
     if isinstance(config, ViTConfig):
         start = Candidate(
-            precision=own,
+            precision=run_precision,
             image_size=size,
             batch=plan.batches[0],
             merge=config.merge_rate,
@@ -92,15 +93,15 @@ def make_candidates(plan: SweepPlan, run: Run) -> Iterator[Candidate]:
         for merge, schedule in merging:
             for way in plan.ways:
                 for batch in plan.batches:
-                    runtime, kind = WAYS[way]
-                    found = Candidate(
+                    runtime, precision = WAYS[way]
+                    candidate = Candidate(
                         runtime=runtime,
-                        precision=kind or own,
+                        precision=precision or run_precision,
                         merge=merge,
                         merge_schedule=schedule,
                         image_size=pixels,
                         batch=batch,
                     )
-                    if found not in seen:
-                        seen.append(found)
-                        yield found
+                    if candidate not in seen:
+                        seen.append(candidate)
+                        yield candidate

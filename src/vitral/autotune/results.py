@@ -1,4 +1,4 @@
-"""A sweep on disk: table, figure, and the words that say what the numbers are."""
+"""Write the results of a sweep: tables, figure and cautions."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from vitral.autotune.sweep import SweepResult
 from vitral.plots.operating_points import OperatingPoint, operating_points
 
 UNSTEADY_RATIO = 1.3
-"""Slowest over fastest time of the first way from which milliseconds mislead."""
+"""Ratio of the baseline's slowest to fastest time above which milliseconds mislead."""
 
 
 def write_points(
     out: Path, result: SweepResult, plan: SweepPlan, chosen: Point | None = None
 ) -> Path:
-    """points.json in `out`: all that was measured, and what was left out and why."""
+    """Write points.json into `out`: all points, and why others were left out."""
     make_folder(out)
     file = out / "points.json"
     write_json(
@@ -41,18 +41,18 @@ def write_results(
     plan: SweepPlan,
     max_drop: float | None = None,
 ) -> list[Path]:
-    """points.json, points.csv, points.md and points.png in `out`.
+    """Write points.json, points.csv, points.md and points.png into `out`.
 
     Args:
-        max_drop: the bound that the point was chosen by, for the figure.
+        max_drop: bound of the choice, for the figure.
     """
     make_folder(out)
-    files = [out / f"points.{kind}" for kind in ("csv", "md", "png")]
+    files = [out / f"points.{suffix}" for suffix in ("csv", "md", "png")]
     write_atomic(files[0], as_csv(result.points))
-    words = [f"- {line}\n" for line in caution_lines(result, chosen, plan)]
-    left = [f"- left out: {name}: {why}\n" for name, why in result.left_out.items()]
+    cautions = [f"- {line}\n" for line in caution_lines(result, chosen, plan)]
+    left_out = [f"- left out: {name}: {why}\n" for name, why in result.left_out.items()]
     table = as_markdown(result.points, chosen)
-    write_atomic(files[1], f"{table}\n{''.join(words + left)}")
+    write_atomic(files[1], f"{table}\n{''.join(cautions + left_out)}")
     write_atomic(
         files[2], plots.to_png(make_figure(result, chosen, plan, max_drop).figure)
     )
@@ -62,7 +62,7 @@ def write_results(
 def caution_lines(
     result: SweepResult, chosen: Point | None, plan: SweepPlan
 ) -> list[str]:
-    """What the numbers are of, and what they are not."""
+    """Return sentences on the limits of the numbers."""
     count = result.points[0].images
     views = {
         "one": "once",
@@ -78,11 +78,12 @@ def caution_lines(
         "an image together; the speed-up is the median ratio of passes in turns with "
         "the first way.",
     ]
-    beside = [point.first_ms for point in result.points]
-    if max(beside) > UNSTEADY_RATIO * min(beside):
+    baseline_ms = [point.first_ms for point in result.points]
+    low, high = min(baseline_ms), max(baseline_ms)
+    if high > UNSTEADY_RATIO * low:
         lines.append(
-            f"The machine was busy: the first way took {min(beside):.2f} ms beside one "
-            f"way and {max(beside):.2f} beside another. Compare speed-ups, not "
+            f"The machine was busy: the first way took {low:.2f} ms beside one "
+            f"way and {high:.2f} beside another. Compare speed-ups, not "
             "milliseconds, and sweep again when nothing else runs."
         )
     if chosen is not None and chosen is not result.points[0]:
@@ -104,29 +105,29 @@ def make_figure(
     plan: SweepPlan,
     max_drop: float | None = None,
 ) -> plots.Plot:
-    """Accuracy over milliseconds; names stand at the points that none beats.
+    """Plot accuracy over milliseconds, with labels at the Pareto-optimal points.
 
-    Of what was timed at different moments only the speed-up can be compared, so the
-    milliseconds are the usual ones of the first way, divided by it.
+    Only the speed-ups are comparable, so the milliseconds are the baseline's median
+    divided by them.
     """
     best = frontier(result.points)
-    usual = float(np.median([point.first_ms for point in result.points]))
+    median_ms = float(np.median([point.first_ms for point in result.points]))
     groups: dict[str, list[OperatingPoint]] = {}
     for point in result.points:
-        one = point.candidate
-        name = str(one).split(",")[0]
-        shown = _label(point, result) if point is chosen or point in best else ""
+        candidate = point.candidate
+        name = str(candidate).split(",")[0]
+        label = _label(point, result) if point is chosen or point in best else ""
         groups.setdefault(name, []).append(
             OperatingPoint(
-                usual / point.speedup,
+                median_ms / point.speedup,
                 point.accuracy,
-                shown,
+                label,
                 point is chosen,
-                one.merge > 0,
+                candidate.merge > 0,
             )
         )
     count, bound = result.points[0].images, None
-    note = f"by speed-up, the first way at {usual:.3g} ms; {count:,} images"
+    note = f"by speed-up, the first way at {median_ms:.3g} ms; {count:,} images"
     if any(point.candidate.merge for point in result.points):
         note += "; open marks merge"
     if max_drop is not None:
@@ -136,12 +137,11 @@ def make_figure(
 
 
 def _label(point: Point, result: SweepResult) -> str:
-    """What its colour does not say."""
-    one = point.candidate
-    words = [f"merge {one.merge}"] if one.merge else []
+    candidate = point.candidate
+    parts = [f"merge {candidate.merge}"] if candidate.merge else []
     schedules = {p.candidate.merge_schedule for p in result.points if p.candidate.merge}
-    if one.merge and len(schedules) > 1:
-        words[0] += f" {one.merge_schedule}"
-    if one.image_size != result.run_size:
-        words.append(f"{one.image_size[0]} px")
-    return ", ".join([*words, f"batch {one.batch}"])
+    if candidate.merge and len(schedules) > 1:
+        parts[0] += f" {candidate.merge_schedule}"
+    if candidate.image_size != result.run_size:
+        parts.append(f"{candidate.image_size[0]} px")
+    return ", ".join([*parts, f"batch {candidate.batch}"])

@@ -1,6 +1,6 @@
-"""The sweep: each candidate timed in turns with the first, and scored on one split.
+"""Sweep: time each candidate interleaved with the baseline, and score it on one split.
 
-Timing in turns: a machine that slows down in between slows both, so the ratio stays.
+Interleaved, since other load then slows both and the ratio stays.
 """
 
 import gc
@@ -28,75 +28,76 @@ from vitral.workflows.run import Run, open_run
 logger = logging.getLogger(__name__)
 
 MIN_TURN_SECONDS = 0.02
-"""Of a turn: passes of less than a millisecond say little one by one."""
+"""Shortest timed round, in seconds: single passes below a millisecond are noise."""
 
 
 @dataclass(kw_only=True)
 class SweepResult:
-    """What came out."""
+    """Points of a sweep, and candidates left out."""
 
     points: list[Point] = field(default_factory=list)
-    """The first is what the others are compared with."""
+    """The first is the baseline of the others."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Candidates that were not measured, with the reason."""
+    """Reason by candidate that was not measured."""
     run_size: tuple[int, int] = (0, 0)
     run_merge: int = 0
-    """Tokens that the run merges in each block by itself."""
+    """Tokens that the run merges in each block."""
     views: Views = "one"
-    """Of each image, while it was timed and scored."""
+    """Views of each image in timing and scoring."""
     run_views: Views = "one"
 
 
 def sweep(
     path: str | Path,
     plan: SweepPlan,
-    on_result: Callable[[SweepResult], None] = lambda swept: None,
+    on_result: Callable[[SweepResult], None] = lambda result: None,
 ) -> SweepResult:
     """Measure every candidate of the plan on this machine and the run's own images.
 
-    What a candidate fails of is its reason for being left out; only the first one must
-    work.
+    A candidate that fails is left out with its error; only the first must work.
 
     Args:
-        on_result: called with what there is after each candidate, and when interrupted.
+        on_result: called with the result so far after each candidate and on Ctrl-C.
 
     Raises:
-        ConfigError: the run has no such split, or is not of images with one label.
+        ConfigError: the run has no such split, or its images have several labels.
     """
     end = time.monotonic() + (60 * plan.minutes if plan.minutes else float("inf"))
     run = open_run(path)
     dataset = open_images(run, plan.split)
-    own_views: Views = run.extra.get("eval_views", "one")
-    swept = SweepResult(
+    run_views: Views = run.extra.get("eval_views", "one")
+    result = SweepResult(
         run_size=run.preprocess.image_size,
         run_merge=int(getattr(run.model.config, "merge_rate", 0)),
-        views=plan.views or own_views,
-        run_views=own_views,
+        views=plan.views or run_views,
+        run_views=run_views,
     )
-    pictures = SweepImages(
+    images = SweepImages(
         run, dataset, split=plan.split, images=plan.images, seed=plan.seed
     )
     candidates = list(make_candidates(plan, run))
-    bench = _Measurer(run, pictures, swept.views, candidates[0], plan.rounds)
-    for place, candidate in enumerate(candidates):
+    measurer = _Measurer(
+        run, images, candidates[0], views=result.views, rounds=plan.rounds
+    )
+    for index, candidate in enumerate(candidates):
         try:
-            if swept.points and time.monotonic() > end:
+            if result.points and time.monotonic() > end:
                 raise _BudgetExceededError(f"not begun within {plan.minutes:g} min")
-            point = bench.measure(candidate, end, plan.minutes)
+            point = measurer.measure(candidate, end, plan.minutes)
         except KeyboardInterrupt:
-            for rest in candidates[place:]:
-                swept.left_out[str(rest)] = "stopped before it was measured"
-            on_result(swept)
+            for rest in candidates[index:]:
+                result.left_out[str(rest)] = "stopped before it was measured"
+            on_result(result)
             raise
         except Exception as error:
-            # Whatever a runtime throws concerns this way alone, not those measured.
-            swept.left_out[str(candidate)] = _reason(error)
+            # A runtime's error must not lose the points already measured.
+            result.left_out[str(candidate)] = _reason(error)
             logger.info(f"{candidate}: left out: {_reason(error)}")
         else:
-            swept.points.append(point)
+            result.points.append(point)
             logger.info(_line(point))
-        on_result(swept)
-    return swept
+        on_result(result)
+    return result
 
 
 def time_pair(
@@ -105,55 +106,56 @@ def time_pair(
     rounds: int,
     min_seconds: float = MIN_TURN_SECONDS,
 ) -> np.ndarray:
-    """Seconds an image of both, in turns, [rounds, 2].
+    """Return seconds per image of both, interleaved, [rounds, 2].
 
-    Two passes of each go before: the first makes ready, the second says how many passes
-    a turn has so that it takes `min_seconds` seconds.
+    Each has a warm-up pass, then one that sets the passes per round so that a round
+    takes `min_seconds`.
     """
-    both = (first, other)
+    pair = (first, other)
     passes = [0, 0]
-    for place, (model, images) in enumerate(both):
+    for i, (model, images) in enumerate(pair):
         _seconds(model, images, 1)
-        passes[place] = max(1, math.ceil(min_seconds / _seconds(model, images, 1)))
+        passes[i] = max(1, math.ceil(min_seconds / _seconds(model, images, 1)))
     seconds = np.zeros((rounds, 2))
-    for turn in range(rounds):
-        for place, (model, images) in enumerate(both):
-            each = _seconds(model, images, passes[place]) / passes[place]
-            seconds[turn, place] = each / len(images)
+    for round_ in range(rounds):
+        for i, (model, images) in enumerate(pair):
+            per_pass = _seconds(model, images, passes[i]) / passes[i]
+            seconds[round_, i] = per_pass / len(images)
     return seconds
 
 
 def _seconds(model: nn.Module, images: Tensor, passes: int) -> float:
-    began = time.perf_counter()
+    started = time.perf_counter()
     with torch.no_grad():
         for _ in range(passes):
             model(images)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 class _BudgetExceededError(Exception):
-    """The time of the plan is over."""
+    """The minutes of the plan are over."""
 
 
 class _Measurer:
-    """The first candidate, and beside it one other at a time."""
+    """Measures candidates against the first; at most one other is in memory."""
 
     def __init__(
         self,
         run: Run,
-        pictures: SweepImages,
-        views: Views,
+        images: SweepImages,
         first: Candidate,
+        *,
+        views: Views,
         rounds: int,
     ) -> None:
-        self._pictures, self._views, self._rounds = pictures, views, rounds
+        self._images, self._views, self._rounds = images, views, rounds
         self._bf16 = run.extra.get("precision") == "bf16"
-        self._maker = CandidateBuilder(run.model, pictures.calibration)
+        self._maker = CandidateBuilder(run.model, images.calibration)
         self._first = first
         self._baseline = self._make_module(first)
-        self._images = pictures.batch(first.image_size, first.batch)
+        self._baseline_images = images.batch(first.image_size, first.batch)
         self._baseline_correct = _correct_mask(
-            self._baseline, pictures, first, float("inf")
+            self._baseline, images, first, float("inf")
         )
         self._failed: dict[object, str] = {}
         self._graph: object = first.graph_key
@@ -161,16 +163,16 @@ class _Measurer:
         self._correct = self._baseline_correct
 
     def measure(self, candidate: Candidate, end: float, minutes: float) -> Point:
-        """Its time and its answers."""
+        """Time and score a candidate."""
         if candidate.graph_key in self._failed:
             raise DataError(self._failed[candidate.graph_key])
         if candidate.graph_key != self._graph or self._ask is None:
-            # What was made before goes first, so that two are never held.
+            # Release the previous module before the next is built.
             self._graph = self._ask = None
             gc.collect()
             try:
                 self._ask = self._make_module(candidate)
-                self._correct = _correct_mask(self._ask, self._pictures, candidate, end)
+                self._correct = _correct_mask(self._ask, self._images, candidate, end)
             except _BudgetExceededError:
                 self._ask = None
                 raise _BudgetExceededError(
@@ -181,9 +183,9 @@ class _Measurer:
                 self._failed[candidate.graph_key] = _reason(error)
                 raise
             self._graph = candidate.graph_key
-        images = self._pictures.batch(candidate.image_size, candidate.batch)
+        images = self._images.batch(candidate.image_size, candidate.batch)
         times = time_pair(
-            (self._baseline, self._images), (self._ask, images), self._rounds
+            (self._baseline, self._baseline_images), (self._ask, images), self._rounds
         )
         return _point(candidate, times, self._correct, self._baseline_correct)
 
@@ -193,7 +195,7 @@ class _Measurer:
 
 
 class _InferenceModule(nn.Module):
-    """Logits as the run gives them: with its views, in torch in its precision."""
+    """Computes logits with the run's views and, in torch, its precision."""
 
     def __init__(self, model: nn.Module, views: Views, bf16: bool) -> None:
         super().__init__()
@@ -206,27 +208,28 @@ class _InferenceModule(nn.Module):
 
 
 def _correct_mask(
-    model: nn.Module, pictures: SweepImages, candidate: Candidate, end: float
+    model: nn.Module, images: SweepImages, candidate: Candidate, end: float
 ) -> np.ndarray:
-    """Which images of the split the candidate names right, [images]."""
-    batches, labels = pictures.load_scored(candidate.image_size)
-    found = []
+    """Return which images of the split are predicted correctly, [images]."""
+    batches, labels = images.load_scored(candidate.image_size)
+    predictions = []
     for batch in batches:
         if time.monotonic() > end:
             raise _BudgetExceededError
         logits = model(batch)
         if not torch.isfinite(logits).all():
             raise DataError("its logits are not finite numbers")
-        found.append(logits.argmax(1).numpy())
-    return np.concatenate(found) == labels
+        predictions.append(logits.argmax(1).numpy())
+    return np.concatenate(predictions) == labels
 
 
 def _reason(error: Exception) -> str:
-    """What to say of an error: ours in its own words, others with their kind."""
-    said = " ".join(str(error).split())
+    """Return the message of an error, with its type unless it is ours."""
+    message = " ".join(str(error).split())
     if isinstance(error, VitralError | ImportError | _BudgetExceededError):
-        return said
-    return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
+        return message
+    name = type(error).__name__
+    return f"{name}: {message[:300]}" if message else name
 
 
 def _line(point: Point) -> str:

@@ -1,6 +1,5 @@
 """What `vitral train --dry-run` prints: the cost of a run that is not begun."""
 
-import argparse
 from collections.abc import Iterator
 
 from vitral.objectives import DistillConfig
@@ -89,22 +88,6 @@ def format_duration(seconds: float) -> str:
         if seconds >= unit:
             return f"{seconds / unit:,.1f} {name}"
     return f"{seconds:.1f} seconds"
-
-
-def positive_int(text: str) -> int:
-    """A whole number of devices."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1: got {text}")
-    return number
-
-
-def positive_float(text: str) -> float:
-    """Operations a second."""
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0: got {text}")
-    return number
 
 
 def remove_plan_flags(argv: list[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """The last lines of a verb: the result, where the files are, the next command."""
 
 import json
+from typing import TYPE_CHECKING
 
-from vitral.workflows import Run
+if TYPE_CHECKING:
+    from vitral.workflows import Run
 
 
 def headline(split: str, metrics: dict[str, object], noun: str = "images") -> str:
@@ -20,7 +22,7 @@ def headline(split: str, metrics: dict[str, object], noun: str = "images") -> st
     )
 
 
-def summary_lines(run: Run) -> list[str]:
+def summary_lines(run: "Run") -> list[str]:
     """What `train` and `demo` end with."""
     noun = input_noun(run)
     if not run.classes:
@@ -36,7 +38,7 @@ def summary_lines(run: Run) -> list[str]:
     ]
 
 
-def _unlabelled_summary(run: Run) -> list[str]:
+def _unlabelled_summary(run: "Run") -> list[str]:
     """What a run without labels ends with."""
     file = run.path / "representation.json"
     splits = json.loads(file.read_text())["splits"] if file.is_file() else {}
@@ -58,7 +60,7 @@ def _unlabelled_summary(run: Run) -> list[str]:
     ]
 
 
-def input_noun(run: Run) -> str:
+def input_noun(run: "Run") -> str:
     """What the model of a run takes."""
     return "clips" if run.preprocess.sampling else "images"
 

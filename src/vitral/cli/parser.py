@@ -1,38 +1,192 @@
-"""argparse, with the nearest flag in the error for an unknown one."""
+"""The command-line parser of every verb: flags anywhere, `_` for `-`, two helps.
+
+`--help` shows the flags that people use with three examples; `--help-all` shows all.
+Neither imports torch or numpy, so a verb declares its flags without them.
+"""
 
 import argparse
-import difflib
-from typing import NoReturn
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from vitral.cli.argv import normalize, split
+from vitral.validation import suggestion
+
+WIDTH = 88
+HELP_FLAGS = ("-h", "--help")
+UNLIMITED = (argparse.ZERO_OR_MORE, argparse.ONE_OR_MORE)
+
+
+class Formatter(argparse.HelpFormatter):
+    """Help with short placeholders, and the default after the text."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=WIDTH)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return self._format_args(action, action.dest.upper())
+        names = ", ".join(action.option_strings)
+        if action.nargs == 0:
+            return names
+        return f"{names} {self._format_args(action, _placeholder(action))}"
+
+    def _format_args(self, action: argparse.Action, default_metavar: Any) -> str:
+        if isinstance(action.metavar, tuple):
+            return super()._format_args(action, default_metavar)
+        (name,) = self._metavar_formatter(action, default_metavar)(1)
+        if action.nargs in UNLIMITED:
+            return f"{name}..."
+        return super()._format_args(action, default_metavar)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        if (
+            not action.option_strings
+            or default is None
+            or isinstance(default, bool)
+            or default in ("", [], argparse.SUPPRESS)
+            or "default" in text
+        ):
+            return text
+        shown = default if isinstance(default, list | tuple) else [default]
+        return f"{text} (default: {' '.join(map(str, shown))})"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes no abbreviations, and `_` for `-` in flags."""
+    """The parser of one verb.
 
-    def __init__(self, verb: str, description: str) -> None:
+    Args:
+        usage: the verb's words, as `RUN FILES...`.
+        common: the flags of `--help`, in order; none for all.
+        examples: three commands.
+    """
+
+    def __init__(
+        self,
+        verb: str,
+        description: str,
+        *,
+        usage: str = "",
+        common: Sequence[str] = (),
+        examples: Sequence[str] = (),
+    ) -> None:
         super().__init__(
-            prog=f"vitral {verb}", description=description, allow_abbrev=False
+            prog=f"vitral {verb}",
+            usage=f"vitral {verb} {usage} [flags]".replace("  ", " "),
+            description=description,
+            allow_abbrev=False,
+            add_help=False,
+            formatter_class=Formatter,
         )
+        self.common = common
+        self.examples = examples
+        self._later: list[argparse.Action] = []
 
-    def parse(self, argv: list[str]) -> argparse.Namespace:
+    def mention(self, *names: str, **settings: Any) -> None:
+        """Show a flag in `--help` that is declared only once torch is imported."""
+        scratch = argparse.ArgumentParser(add_help=False)
+        self._later.append(scratch.add_argument(*names, **settings))
+
+    def flags(self) -> dict[str, argparse.Action]:
+        """Return the declared flags by each of their names."""
+        return dict(self._option_string_actions)
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse `argv`; an unknown flag names the nearest and exits with 2."""
-        plain = [
-            word.replace("_", "-")
-            if word.startswith("--") and "=" not in word
-            else word
-            for word in argv
-        ]
-        known, unknown = self.parse_known_args(plain)
-        if unknown:
-            flags = [flag for flag in self._option_string_actions if flag[:2] == "--"]
-            near = difflib.get_close_matches(unknown[0], flags, n=2, cutoff=0.4)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            self.error(f"unknown argument {unknown[0]}.{hint}")
-        return known
+        if self.handle_help(argv):
+            print(self.format_help_all())
+            self.exit()
+        return self.parse_known(argv, {})[0]
+
+    def handle_help(self, argv: Sequence[str]) -> bool:
+        """Print the short help and exit for `--help`; return whether to list all."""
+        words = normalize(argv)
+        words = words[: words.index("--")] if "--" in words else words
+        if set(HELP_FLAGS) & set(words):
+            print(self.format_help())
+            self.exit()
+        return "--help-all" in words
+
+    def parse_known(
+        self, argv: Sequence[str], others: Mapping[str, argparse.Action]
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse `argv`, and return with it the flags of `others`, not parsed.
+
+        `--data X` stands for the positional DATA of a verb that has one.
+        """
+        words = [word for word in normalize(argv) if word != "--help-all"]
+        positionals = self._get_positional_actions()
+        data = next((action for action in positionals if action.dest == "data"), None)
+        if data is not None and any(word.split("=")[0] == "--data" for word in words):
+            positionals.remove(data)
+            self._remove_action(data)
+            self.add_argument("--data", help=data.help)
+        many = any(action.nargs in UNLIMITED for action in positionals)
+        slots = sys.maxsize if many else len(positionals)
+        parts = split(words, self.flags(), others, slots)
+        if parts.unknown:
+            self._refuse(parts.unknown[0], [*self.flags(), *others])
+        # A positional such as `-x.jpg` came after a `--` and needs one again.
+        separator = ["--"] if parts.positionals else []
+        args, unread = self.parse_known_args(
+            [*parts.flags, *separator, *parts.positionals]
+        )
+        unread = [word for word in unread if word != "--"]
+        if unread:
+            self._refuse(unread[0], [*self.flags(), *others])
+        return args, parts.rest
+
+    def format_help(self) -> str:
+        """Return the words, the common flags and the examples."""
+        by_name = self.flags()
+        for action in self._later:
+            by_name |= dict.fromkeys(action.option_strings, action)
+        formatter = self._start_help()
+        formatter.start_section("flags")
+        if self.common:
+            formatter.add_arguments(by_name[name] for name in self.common)
+        else:
+            formatter.add_arguments(dict.fromkeys(by_name.values()))
+        formatter.end_section()
+        lines = [formatter.format_help(), "examples:"]
+        lines += [f"  {example}" for example in self.examples]
+        return "\n".join([*lines, "", f"`{self.prog} --help-all` lists every flag."])
+
+    def format_help_all(self) -> str:
+        """Return every flag with its default."""
+        formatter = self._start_help()
+        for group in self._action_groups:
+            if group is self._positionals:
+                continue
+            formatter.start_section(
+                "flags" if group is self._optionals else group.title
+            )
+            formatter.add_text(group.description)
+            formatter.add_arguments(group._group_actions)
+            formatter.end_section()
+        return formatter.format_help()
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} `{self.prog} --help` lists all.\n")
+        """Exit with 2 and one sentence."""
+        self.exit(2, f"{self.prog}: {message} `{self.prog} --help-all` lists all.\n")
+
+    def _start_help(self) -> argparse.HelpFormatter:
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, [], [])
+        formatter.add_text(self.description)
+        formatter.start_section(None)
+        formatter.add_arguments(self._get_positional_actions())
+        formatter.end_section()
+        return formatter
+
+    def _refuse(self, word: str, flags: Sequence[str]) -> NoReturn:
+        long = [flag for flag in flags if flag.startswith("--")]
+        hint = suggestion(word, long, cutoff=0.4)
+        self.error(f"unknown argument {word}.{hint}")
 
 
-def _kebab(word: str) -> str:
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value if name[:2] == "--" else word
+def _placeholder(action: argparse.Action) -> str:
+    if action.type in (int, float):
+        return "N" if action.type is int else "X"
+    return action.dest.rpartition("_")[2].upper()

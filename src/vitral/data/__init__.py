@@ -1,4 +1,4 @@
-"""Where images and clips come from, and how they become batches, without a model."""
+"""Data sets of images and clips: open, split, audit, augment and load in batches."""
 
 from vitral.data.audit import Audit, check
 from vitral.data.augmentation import Augment, AugmentConfig, MixConfig

@@ -1,8 +1,8 @@
-"""The data doctor: decode every example once and say what was found.
+"""Audit of a data set: decode every example once and report problems.
 
-Finds files that cannot be decoded, notes of the decoder, and exact copies of decoded
-pixels across splits or with different labels. Near copies are not looked for. For a
-clip its container and eight of its frames stand.
+Reports files that cannot be decoded, the decoder's notes, and exact copies of pixels
+across splits or with different labels, but no near copies. Of a clip the container and
+eight frames are checked.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from vitral.data.dataset import BadFile, Dataset, Example
 from vitral.data.images import Size
@@ -20,66 +19,69 @@ from vitral.errors import DataError, ImageError
 MAX_BAD = 0.01
 
 
-class Duplicates(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Duplicates:
     """Examples whose decoded pixels are equal."""
 
     ids: tuple[str, ...]
     splits: tuple[str, ...]
-    """The splits they are in, each once."""
+    """Their splits, each once."""
     same_label: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """The findings and the data set without the bad examples."""
+    """Problems of a data set, and the data set without its bad examples."""
 
     dataset: Dataset
-    """Bad examples are gone from `examples`; `bad` lists them with their labels, so
-    that an evaluation can count those of val and test as wrong."""
+    """Without bad examples in `examples`; `bad` lists them with their labels, so that
+    an evaluation can count those of val and test as wrong."""
     bad: tuple[BadFile, ...]
     notes: tuple[str, ...]
     """Sentences with counts, such as "EXIF orientation applied: 12 file(s)"."""
     leaks: tuple[Duplicates, ...]
     """Equal images in different splits."""
     conflicts: tuple[Duplicates, ...]
-    """Equal images that carry different labels, whatever their splits."""
+    """Equal images with different labels, in any splits."""
     median_size: Size
     smallest: Size
-    """The smallest height and the smallest width, of any two images."""
+    """Smallest height and smallest width, possibly of two images."""
     largest: Size
     decoded: int
     """Number of images decoded."""
 
 
-class _DecodeResult(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _DecodeResult:
     example: Example
     reason: str
     notes: tuple[str, ...]
     size: Size
     pixels: str
+    """SHA-256 of size and pixels; "" if not decoded."""
 
 
 def check(
     dataset: Dataset, workers: int = 0, full: bool = True, max_bad: float = MAX_BAD
 ) -> Audit:
-    """Decode the examples once and collect what is wrong with them.
+    """Decode the examples once and collect their problems.
 
     Args:
-        workers: threads; 0 and 1 decode one image after another.
-        full: False looks at up to 1,000 examples, evenly spaced.
-        max_bad: largest share of undecodable files that is accepted.
+        workers: number of threads; 0 and 1 decode sequentially.
+        full: False checks up to 1,000 examples, evenly spaced.
+        max_bad: largest accepted fraction of undecodable files.
 
     Raises:
         DataError: more than `max_bad` of the files cannot be decoded, or none of
-            train can; the first five are listed with their reasons.
+            train can; the message lists the first five with their reasons.
     """
     examples = dataset.examples
     if not full:
         examples = examples[:: max(1, -(-len(examples) // 1000))]
-    looks = list(_decode_examples(dataset, examples, workers))
-    good = [look for look in looks if not look.reason]
-    bad = tuple(_to_bad_file(look) for look in looks if look.reason)
-    _require_few_bad(dataset, bad, len(looks), max_bad)
+    results = list(_decode_examples(dataset, examples, workers))
+    good = [result for result in results if not result.reason]
+    bad = tuple(_to_bad_file(result) for result in results if result.reason)
+    _require_few_bad(dataset, bad, len(results), max_bad)
     names = {item.path for item in bad}
     cleaned = replace(
         dataset,
@@ -90,8 +92,8 @@ def check(
     leaks = tuple(copy for copy in copies if len(copy.splits) > 1)
     conflicts = tuple(copy for copy in copies if not copy.same_label)
     notes = _summarize(good, leaks, conflicts, dataset.kind[:-1])
-    heights = [look.size.height for look in good]
-    widths = [look.size.width for look in good]
+    heights = [result.size.height for result in good]
+    widths = [result.size.width for result in good]
     return Audit(
         dataset=replace(cleaned, notes=(*dataset.notes, *notes)),
         bad=bad,
@@ -103,14 +105,14 @@ def check(
         ),
         smallest=Size(min(heights), min(widths)),
         largest=Size(max(heights), max(widths)),
-        decoded=len(looks),
+        decoded=len(results),
     )
 
 
 def _decode_examples(
     dataset: Dataset, examples: tuple[Example, ...], workers: int
 ) -> Iterator[_DecodeResult]:
-    def look(example: Example) -> _DecodeResult:
+    def decode(example: Example) -> _DecodeResult:
         try:
             decoded = dataset.decode(example)
         except ImageError as error:
@@ -122,11 +124,11 @@ def _decode_examples(
         return _DecodeResult(example, "", decoded.notes, size, digest.hexdigest())
 
     if workers < 2:
-        yield from map(look, examples)
+        yield from map(decode, examples)
     else:
         # Threads: Pillow decodes outside the interpreter lock.
         with ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(look, examples)
+            yield from pool.map(decode, examples)
 
 
 def _to_bad_file(result: _DecodeResult) -> BadFile:
@@ -140,27 +142,27 @@ def _to_bad_file(result: _DecodeResult) -> BadFile:
 
 
 def _require_few_bad(
-    dataset: Dataset, bad: tuple[BadFile, ...], number: int, max_bad: float
+    dataset: Dataset, bad: tuple[BadFile, ...], count: int, max_bad: float
 ) -> None:
-    trained = [example.id for example in dataset.examples if example.split == "train"]
-    train_lost = bool(trained) and set(trained) <= {item.path for item in bad}
-    if len(bad) <= max_bad * number and not train_lost:
+    train = [example.id for example in dataset.examples if example.split == "train"]
+    train_lost = bool(train) and set(train) <= {item.path for item in bad}
+    if len(bad) <= max_bad * count and not train_lost:
         return
     listed = "; ".join(f"{item.path}: {item.reason}" for item in bad[:5])
     raise DataError(
-        f"{dataset.root}: {len(bad)} of {number} {dataset.kind} cannot be decoded, "
+        f"{dataset.root}: {len(bad)} of {count} {dataset.kind} cannot be decoded, "
         f"more than the {max_bad:.0%} that is accepted. The first: {listed}. "
         "Repair or remove them, or raise the share that is accepted."
     )
 
 
 def _find_duplicates(results: list[_DecodeResult]) -> list[Duplicates]:
-    """Groups of examples with equal pixels."""
-    same: dict[str, list[Example]] = {}
-    for look in results:
-        same.setdefault(look.pixels, []).append(look.example)
+    """Return groups of examples with equal pixels."""
+    by_pixels: dict[str, list[Example]] = {}
+    for result in results:
+        by_pixels.setdefault(result.pixels, []).append(result.example)
     copies = []
-    for examples in same.values():
+    for examples in by_pixels.values():
         labels = {(example.label, example.target) for example in examples}
         if len(examples) > 1:
             copies.append(
@@ -179,8 +181,8 @@ def _summarize(
     conflicts: tuple[Duplicates, ...],
     noun: str,
 ) -> tuple[str, ...]:
-    counted = Counter(note for look in results for note in dict.fromkeys(look.notes))
-    notes = [f"{note}: {number} file(s)" for note, number in sorted(counted.items())]
+    counts = Counter(note for item in results for note in dict.fromkeys(item.notes))
+    notes = [f"{note}: {count} file(s)" for note, count in sorted(counts.items())]
     if leaks:
         notes.append(
             f"{len(leaks)} {noun}(s) are in more than one split with equal pixels, "

@@ -1,8 +1,4 @@
-"""What a data set is, wherever it came from: classes, examples and a way to read one.
-
-Where examples come from is in folder.py, table.py and named.py; how they are divided
-in split.py.
-"""
+"""Data sets of any source: classes, examples and a reader of examples."""
 
 import hashlib
 import json
@@ -13,7 +9,7 @@ from typing import ClassVar, Literal
 
 from PIL import Image
 
-from vitral.data.images import DecodedImage, decode
+from vitral.data.images import DecodedImage, decode, one_line
 from vitral.data.video import DEFAULT_TIMEOUT, Clip, open_clip
 from vitral.errors import DataError, ImageError, MissingExtraError
 
@@ -28,33 +24,33 @@ SPLIT_ALIASES = {
 
 
 class UnavailableError(DataError):
-    """The data went away, or changed, under a running process, which must not go on."""
+    """The data vanished or changed under a running process, which must stop."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One image or clip and what it shows."""
+    """One image or clip with its labels."""
 
     id: str
-    """Stable name: the POSIX path relative to the root, or like "digits/00012"."""
+    """Stable name: the POSIX path relative to the root, or such as "digits/00012"."""
     label: tuple[int, ...]
     """Class indices; one unless the data set is multi-label."""
     target: tuple[float, ...] | None = None
-    """Soft target over all classes, summing to 1; None means "from label"."""
+    """Soft target over all classes, summing to 1. None: made of `label`."""
     split: str = ""
     """"train", "val", "test", or "" while undecided."""
     group: str = ""
-    """Examples of one group never part; "" is no group."""
+    """Examples of one group stay in one split. "": no group."""
     span: tuple[float, float] | None = None
-    """First second of a clip and the one behind its last; None for all of it. An id
-    then ends in "#t=FIRST,LAST"."""
+    """(start, end) of a clip in seconds, end exclusive; the id ends in "#t=START,END".
+    None: the full clip."""
     location: tuple[int, ...] = ()
-    """Where in the shards it is, for their reader: the shard's number, then offset and
-    size, or row group and row. No part of what the example is."""
+    """Position in the shards: index of the shard, then offset and size, or row group
+    and row. Not part of the example's identity."""
 
     def with_split(self, split: str) -> "Example":
-        """The same example in another split; `dataclasses.replace` takes four times as
-        long, which 100,000 examples feel."""
+        """Return the example in another split."""
+        # `dataclasses.replace` takes four times as long: felt with 100,000 examples.
         return Example(
             id=self.id,
             label=self.label,
@@ -67,13 +63,13 @@ class Example:
 
     @property
     def file(self) -> str:
-        """The path in the id of an example that is a file or a folder."""
+        """Return the path in the id of an example that is a file or a folder."""
         return self.id if self.span is None else self.id.rpartition("#t=")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class IgnoredFile:
-    """A file that is not an example, and why."""
+    """A file that is not an example, with the reason."""
 
     path: str
     reason: str
@@ -81,7 +77,7 @@ class IgnoredFile:
 
 @dataclass(frozen=True, kw_only=True)
 class BadFile:
-    """An example whose image cannot be decoded, and why."""
+    """An example whose image cannot be decoded, with the reason."""
 
     path: str
     reason: str
@@ -96,8 +92,7 @@ class FileReader:
 
     root: Path
     concurrent: ClassVar[bool] = True
-    """Several threads may read at once; a reader that does not say so is asked by
-    one."""
+    """Threads may call it at once; a reader without this is called by one thread."""
 
     def __call__(self, example: Example) -> DecodedImage:
         return decode(self.root / example.id)
@@ -122,13 +117,13 @@ class Dataset:
     name: str
     root: Path
     classes: tuple[str, ...]
-    """Names in natural order; a label is an index into them."""
+    """Class names; a label is an index into them."""
     examples: tuple[Example, ...]
     reader: Callable[[Example], DecodedImage | Clip]
-    """Picklable and small: loader workers receive a copy."""
+    """Reads an example. Picklable and small: loader workers receive a copy."""
     order: Callable[[tuple[Example, ...], int, int], list[int]] | None = None
-    """(examples, seed, epoch) to the indices of a shuffled epoch, where reading in any
-    order would be slow; None for a plain permutation."""
+    """Maps (examples, seed, epoch) to the indices of a shuffled epoch, where random
+    access is slow. None: a plain permutation."""
     kind: Literal["images", "clips"] = "images"
     multi_label: bool = False
     ignored: tuple[IgnoredFile, ...] = ()
@@ -136,31 +131,29 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def select(self, split: str) -> tuple[Example, ...]:
-        """The examples of one split, in the data set's order."""
+        """Return the examples of one split, in the data set's order."""
         return tuple(example for example in self.examples if example.split == split)
 
     def open(self, example: Example) -> Image.Image | Clip:
-        """What a transform gets: the RGB image, or the clip before it is decoded.
+        """Open an example for a transform: an RGB image, or a clip not yet decoded.
 
         Raises:
-            ImageError: the file cannot be decoded, whatever the reader met.
+            ImageError: the file cannot be decoded, or the reader raised any error.
         """
         opened = self._open_example(example)
         return opened.image if isinstance(opened, DecodedImage) else opened
 
     def decode(self, example: Example) -> DecodedImage:
-        """The RGB image of an example with the notes of the decoder.
-
-        Of a clip it is a strip of frames.
+        """Decode an example to an RGB image with notes; a clip to a strip of frames.
 
         Raises:
-            ImageError: the file cannot be decoded, whatever the reader met.
+            ImageError: the file cannot be decoded, or the reader raised any error.
         """
         opened = self._open_example(example)
         return opened if isinstance(opened, DecodedImage) else opened.filmstrip()
 
     def read(self, example: Example) -> Image.Image:
-        """The RGB image of an example; of a clip a strip of frames.
+        """Return the RGB image of an example; of a clip a strip of frames.
 
         Raises:
             ImageError: the file cannot be decoded.
@@ -173,11 +166,10 @@ class Dataset:
         except (ImageError, MissingExtraError, UnavailableError):
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"decoding failed: {reason}") from error
+            raise ImageError(f"decoding failed: {one_line(error)}") from error
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Examples per split and class, zero included; a split without any is absent.
+        """Count examples per split and class, zeros included; omit empty splits.
 
         An example with several labels counts once for each.
         """
@@ -193,7 +185,10 @@ class Dataset:
         return counts
 
     def fingerprint(self) -> str:
-        """SHA-256 of classes, ids, labels, soft targets and splits; order-free."""
+        """Return the SHA-256 of classes, ids, labels, soft targets and splits.
+
+        It does not depend on the order of the examples.
+        """
         digest = hashlib.sha256(json.dumps(self.classes).encode())
         for example in sorted(self.examples, key=lambda example: example.id):
             row = [example.id, example.label, example.target, example.split]
@@ -202,6 +197,6 @@ class Dataset:
 
 
 def shorten_names(names: tuple[str, ...] | list[str], limit: int = 10) -> str:
-    """Names for a message, cut after `limit`."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown}, ... ({len(names)} in all)"
+    """Join names for a message, cut after `limit`."""
+    text = ", ".join(names[:limit])
+    return text if len(names) <= limit else f"{text}, ... ({len(names)} in all)"

@@ -1,8 +1,8 @@
-"""Which frames of a clip a model sees, chosen before any is decoded.
+"""Sample the frames of a clip from its time stamps, before any is decoded.
 
-A choice is a pure function of the clip's time stamps, the specification and, in
-training, a key. `dense` with 30 frames per second and `segments` follow the official
-TimeSformer code (arXiv 2102.05095) for Kinetics and Something-Something.
+The sample is a pure function of time stamps, specification and, in training, a key.
+`dense` with 30 frames per second and `segments` follow the official TimeSformer code
+(arXiv 2102.05095) for Kinetics and Something-Something.
 """
 
 import math
@@ -20,25 +20,25 @@ _TIME_TOLERANCE = 1e-4  # seconds; stamps are rounded to the ticks of their cont
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How frames are chosen, and how many views of a clip an evaluation averages."""
+    """Choice of frames, and number of views of a clip that an evaluation averages."""
 
     frames: int = 8
-    """Frames that the model sees at once."""
+    """Frames per view."""
     kind: SamplingKind = "uniform"
     """"uniform" takes one frame from each equal part of the time, "segments" one from
     each equal part of the frames, "dense" every `stride`-th from a random start. In
     evaluation it is the middle of the part, or the middle of the clip."""
     stride: float = 32.0
-    """Of "dense": steps from one frame to the next."""
+    """For "dense": steps from one frame to the next."""
     fps: float = 30.0
-    """Of "dense": steps a second; 0 counts the clip's own frames."""
+    """For "dense": steps per second; 0 counts the clip's frames."""
     clips: int = 1
-    """Views of other frames in evaluation, evenly over the clip."""
+    """Temporal views in evaluation, evenly spaced over the clip."""
     crops: int = 1
-    """Views of other places in evaluation: 1, or 3 along the longer side."""
+    """Spatial views in evaluation: 1, or 3 along the longer side."""
     first: Literal["middle", "start"] = "middle"
-    """Of "dense" in evaluation: "middle" centres the views in the clip, as the paper
-    says; "start" begins at its first frame, as the official code does."""
+    """For "dense" in evaluation: "middle" centres the views in the clip, as in the
+    paper; "start" starts at its first frame, as in the official code."""
 
     def __post_init__(self) -> None:
         validate(asdict(self))
@@ -46,16 +46,16 @@ class Sampling:
     def sample_training(
         self, times: Float[np.ndarray, "shown"], generator: np.random.Generator
     ) -> Int[np.ndarray, "frames"]:
-        """Numbers of the frames of one training view, rising; repeats are possible.
+        """Return the frame indices of one training view, sorted, possibly repeated.
 
         Args:
-            times: seconds at which the clip's frames begin, rising, at least one.
+            times: start of each frame in seconds, increasing, at least one.
         """
         if self.kind == "dense":
             return self._sample_dense(times, float(generator.random()))
-        places = generator.random(self.frames)
+        offsets = generator.random(self.frames)
         if self.kind == "uniform":
-            return self._sample_uniform(times, places)
+            return self._sample_uniform(times, offsets)
         low, high = self._segment_bounds(len(times))
         return np.array(
             [generator.integers(a, b + 1) for a, b in zip(low, high, strict=True)]
@@ -64,7 +64,7 @@ class Sampling:
     def sample_evaluation(
         self, times: Float[np.ndarray, "shown"]
     ) -> Int[np.ndarray, "clips frames"]:
-        """Numbers of the frames of each view in evaluation; nothing is random."""
+        """Return the frame indices of each view in evaluation, without randomness."""
         views = []
         for view in range(self.clips):
             middle = (2 * view + 1) / (2 * self.clips)
@@ -81,14 +81,14 @@ class Sampling:
     def _sample_uniform(
         self, times: Float[np.ndarray, "shown"], offsets: Float[np.ndarray, "frames"]
     ) -> Int[np.ndarray, "frames"]:
-        """The frame that is on the screen at a place 0..1 of each equal part."""
-        at = (np.arange(self.frames) + offsets) / self.frames * duration(times)
-        return frame_at(times, times[0] + at)
+        """Return the frame shown at an offset 0..1 of each equal part of the time."""
+        seconds = (np.arange(self.frames) + offsets) / self.frames * duration(times)
+        return frame_at(times, times[0] + seconds)
 
     def _segment_bounds(
         self, num_frames: int
     ) -> tuple[Int[np.ndarray, "frames"], Int[np.ndarray, "frames"]]:
-        """First and last frame of each part, as the official code rounds them."""
+        """Return first and last frame of each part, rounded as in the official code."""
         edges = np.round(
             np.arange(self.frames + 1) * ((num_frames - 1) / self.frames)
         ).astype(np.int64)
@@ -97,20 +97,20 @@ class Sampling:
     def _sample_dense(
         self, times: Float[np.ndarray, "shown"], offset: float
     ) -> Int[np.ndarray, "frames"]:
-        """Frames at equal steps; behind the clip's end its last frame repeats."""
-        number = len(times)
+        """Return frames at equal steps; after the end the last frame repeats."""
+        num_steps = len(times)
         if self.fps:
-            number = max(1, round(duration(times) * self.fps))
+            num_steps = max(1, round(duration(times) * self.fps))
         span = self.stride * self.frames
-        start = max(0.0, number - span) * offset
+        start = max(0.0, num_steps - span) * offset
         steps = np.floor(np.linspace(start, start + span - 1, self.frames))
-        steps = np.clip(steps, 0, number - 1)
+        steps = np.clip(steps, 0, num_steps - 1)
         if not self.fps:
             return steps.astype(np.int64)
         return frame_at(times, times[0] + steps / self.fps)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` reads them back."""
+        """Return plain JSON values; `from_dict` reads them back."""
         return asdict(self) | {"stride": float(self.stride), "fps": float(self.fps)}
 
     @classmethod
@@ -120,13 +120,7 @@ class Sampling:
         Raises:
             ConfigError: a key is unknown or a value is not allowed.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(
-                f"Sampling has no field {', '.join(map(repr, unknown))}; expected "
-                f"some of {', '.join(known)}. Correct or remove the key."
-            )
+        refuse_unknown_fields(cls, values)
         validate(values)
         plain: dict[str, Any] = {
             name: float(value) if name in ("stride", "fps") else value
@@ -136,8 +130,10 @@ class Sampling:
 
 
 def duration(times: Float[np.ndarray, "shown"]) -> float:
-    """Seconds from the first frame to the end of the last, which has no successor and
-    is taken to last as long as the middle one of all others."""
+    """Return the seconds from the first frame to the end of the last.
+
+    The last frame is taken to last as long as the median of the others.
+    """
     if len(times) < 2:
         return 1 / 30
     return float(times[-1] - times[0] + np.median(np.diff(times)))
@@ -146,26 +142,37 @@ def duration(times: Float[np.ndarray, "shown"]) -> float:
 def frame_at(
     times: Float[np.ndarray, "shown"], seconds: Float[np.ndarray, "..."]
 ) -> Int[np.ndarray, "..."]:
-    """The number of the frame that is on the screen at each moment."""
-    places = np.searchsorted(times, seconds + _TIME_TOLERANCE, side="right") - 1
-    return np.clip(places, 0, len(times) - 1)
+    """Return the index of the frame that is shown at each of `seconds`."""
+    indices = np.searchsorted(times, seconds + _TIME_TOLERANCE, side="right") - 1
+    return np.clip(indices, 0, len(times) - 1)
+
+
+def refuse_unknown_fields(config: type, values: dict[str, Any]) -> None:
+    """Raise ConfigError for a key that is no field of the dataclass `config`."""
+    names = [field.name for field in fields(config)]
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"{config.__name__} has no field {', '.join(map(repr, unknown))}; expected "
+            f"some of {', '.join(names)}. Correct or remove the key."
+        )
 
 
 def validate(values: dict[str, Any]) -> None:
     """Raise ConfigError for the first field that is not allowed."""
     for name, value in values.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        number = whole or (isinstance(value, float) and math.isfinite(value))
+        is_int = isinstance(value, int) and not isinstance(value, bool)
+        is_number = is_int or (isinstance(value, float) and math.isfinite(value))
         valid, expected = {
-            "frames": (whole and value >= 1, "a number of at least 1"),
+            "frames": (is_int and value >= 1, "a number of at least 1"),
             "kind": (
                 value in ("uniform", "segments", "dense"),
                 "'uniform', 'segments' or 'dense'",
             ),
-            "stride": (number and value > 0, "a number above 0"),
-            "fps": (number and value >= 0, "0 or a number above 0"),
-            "clips": (whole and value >= 1, "a number of at least 1"),
-            "crops": (whole and value in (1, 3), "1 or 3"),
+            "stride": (is_number and value > 0, "a number above 0"),
+            "fps": (is_number and value >= 0, "0 or a number above 0"),
+            "clips": (is_int and value >= 1, "a number of at least 1"),
+            "crops": (is_int and value in (1, 3), "1 or 3"),
             "first": (value in ("middle", "start"), "'middle' or 'start'"),
         }[name]
         if not valid:

@@ -1,6 +1,5 @@
-"""One word for every source of examples: a folder, a table, shards or a name."""
+"""Open a data set of any source: a folder, a table, shards or a name."""
 
-import difflib
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +20,11 @@ from vitral.data.sources import (
     torchvision_datasets,
 )
 from vitral.errors import ConfigError, DataError
+from vitral.validation import nearest_names
 
 TABLE_FILES = ("labels.csv", "labels.jsonl")
 NAMES = (*torchvision_datasets.NAMES, *vtab.NAMES)
-"""Every data set that has a name; those with a slash are tasks of a benchmark."""
+"""Names of all named data sets; names with a slash are tasks of a benchmark."""
 
 
 def open_dataset(
@@ -41,25 +41,23 @@ def open_dataset(
     """List the examples of a data set and give each a split.
 
     Args:
-        data: a folder of class folders, a folder with a labels.csv or labels.jsonl,
-            a .csv or .jsonl file, or a name such as "digits", "cifar10" or
-            "vtab/dtd", or "hf:OWNER/NAME" for a set of the Hugging Face hub, which
-            is downloaded, or "hf-stream:OWNER/NAME", which is not; shards
-            (.tar, .parquet, .arrow) as a folder, a file or a pattern such as
-            "shards/train-{000..009}.tar". A folder or file wins over a name; "./name"
-            is always a path.
-        seed: of the split by hash, where the data set names no splits. A task of a
-            benchmark is divided as the benchmark says, whatever seed and shares.
-        val: share for val; 0 for none.
-        test: share for test; 0 for none.
-        group_by: keeps examples together: "folder" or a regular expression on the
-            path for a folder, a column for a table; "" for no groups.
-        root: where named data sets are kept and downloaded to, and the indices of
-            shards are kept.
-        kind: "auto" takes images, and clips where there is no image; "clips", as a
-            video model needs, takes clips only and a folder of frames for one.
-        labels: "optional" also takes a folder without class folders, or shards
-            without labels, all images of which are then of one class, "images".
+        data: a folder of class folders, or with a labels.csv or labels.jsonl; a .csv
+            or .jsonl file; shards (.tar, .parquet, .arrow) as a folder, a file or a
+            pattern such as "shards/train-{000..009}.tar"; a name such as "digits",
+            "cifar10" or "vtab/dtd"; "hf:OWNER/NAME" to download a set of the Hugging
+            Face hub, "hf-stream:OWNER/NAME" to stream it. Files and folders have
+            priority over names; "./name" is always a path.
+        seed: seed of the split by hash, where the data set names no splits. Tasks of a
+            benchmark have fixed splits and ignore seed and fractions.
+        val: fraction for val. 0: none.
+        test: fraction for test. 0: none.
+        group_by: keeps examples of a group in one split: "folder" or a regular
+            expression on the path for a folder, a column for a table. "": no groups.
+        root: folder of named data sets, downloads and the indices of shards.
+        kind: "auto" takes images, and clips where there is no image. "clips", for a
+            video model, takes clips only, including folders of frames.
+        labels: "optional" also takes a folder without class folders, or shards without
+            labels; their images have the one class "images".
 
     Raises:
         DataError: the data set is unusable; the message says why.
@@ -69,7 +67,9 @@ def open_dataset(
     if labels == "optional" and kind == "auto" and _is_unlabelled_folder(Path(data)):
         dataset = read_unlabelled(Path(data), group_by)
     else:
-        dataset = _list_examples(data, group_by, root, kind, labels == "optional")
+        dataset = _list_examples(
+            data, group_by, root, kind, unlabelled=labels == "optional"
+        )
     if dataset.name in vtab.NAMES:
         val = test = 0.0
     return split.assign(dataset, seed=seed, val=val, test=test)
@@ -80,9 +80,10 @@ def _list_examples(
     group_by: str,
     root: Path | None,
     kind: Literal["auto", "clips"],
+    *,
     unlabelled: bool,
 ) -> Dataset:
-    """The data set before `split.assign`."""
+    """List the examples before `split.assign`."""
     path = Path(data)
     if path.is_dir():
         tables = [path / name for name in TABLE_FILES if (path / name).is_file()]
@@ -102,7 +103,10 @@ def _list_examples(
     if path.is_file():
         if path.suffix == ".json" and kind == "auto":
             return read_pseudo(
-                path, lambda of, by: _list_examples(of, by, root, kind, unlabelled)
+                path,
+                lambda source, group_by: _list_examples(
+                    source, group_by, root, kind, unlabelled=unlabelled
+                ),
             )
         if path.suffix not in (".csv", ".jsonl"):
             raise ConfigError(
@@ -151,9 +155,9 @@ def _is_unlabelled_folder(path: Path) -> bool:
 
 
 def _nearest_names(name: str) -> tuple[str, ...]:
-    """Tasks for a name with a slash, else sets; all sets if none is close."""
+    """Return near tasks for a name with a slash, else near sets; all if none is."""
     if "/" in name:
-        close = difflib.get_close_matches(name, vtab.TASKS, n=3, cutoff=0.6)
+        close = nearest_names(name, vtab.TASKS, count=3)
         if close:
             return tuple(close)
     return torchvision_datasets.nearest_names(name)

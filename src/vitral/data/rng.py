@@ -1,6 +1,7 @@
-"""Randomness that is a pure function of a key, such as (seed, epoch, example id).
+"""Random generators as pure functions of a key, such as (seed, epoch, example id).
 
-No worker, thread or resume changes it, and nothing here touches a global generator.
+So results do not depend on workers, threads or a resume. Hand-written: transforms.v2
+draws from the global generator.
 """
 
 import hashlib
@@ -13,21 +14,21 @@ import torch
 
 
 def seed_for(*key: str | int) -> int:
-    """A 64-bit number fixed by the key, the same on every platform."""
+    """Return a 64-bit seed for the key, the same on every platform."""
     text = ":".join(str(part) for part in key)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big")
 
 
 def generator_for(*key: str | int) -> np.random.Generator:
-    """A NumPy generator fixed by the key, the same on every platform."""
+    """Return a NumPy generator for the key, the same on every platform."""
     seed: Any = _PhiloxSeed(seed_for(*key))  # the stub names fewer kinds of seeds
     return np.random.Generator(np.random.Philox(seed))
 
 
 class _PhiloxSeed(np.random.bit_generator.ISeedSequence):
-    """Philox's own key: `Philox(key=...)` first asks the system for chance that it then
-    leaves, a third of the time of making a generator."""
+    """Sets Philox's key: `Philox(key=...)` first draws unused entropy from the system,
+    a third of the time of making a generator."""
 
     def __init__(self, key: int) -> None:
         self.key = key

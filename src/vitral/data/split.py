@@ -1,7 +1,7 @@
 """Stable splits: train, val and test by a hash of (seed, id or group).
 
-An example's split depends on nothing but the seed, its own key and the two shares, so
-adding or removing files moves nothing. Saved as split.csv and reused.
+An example's split depends only on the seed, its key and the two fractions, so adding
+or removing files moves no other example. Saved as split.csv and reused.
 """
 
 import csv
@@ -17,7 +17,7 @@ from vitral.errors import ConfigError, DataError
 
 
 def hash_fraction(seed: int, key: str) -> float:
-    """A number in [0, 1) that is fixed by the seed and the key alone."""
+    """Return a number in [0, 1) that depends on the seed and the key alone."""
     # 53 bits: the most that a float in [0, 1) holds exactly.
     return (seed_for(seed, key) >> 11) / 2**53
 
@@ -25,19 +25,19 @@ def hash_fraction(seed: int, key: str) -> float:
 def assign(
     dataset: Dataset, *, seed: int, val: int | float, test: int | float
 ) -> Dataset:
-    """Give every example without a split one, by hash.
+    """Assign a split by hash to every example without one.
 
-    Splits that the data set names are kept. With train and test only, val is carved
-    out of train; with train and val only there is no test; with train only, both are
-    carved out of it.
+    Splits that the data set names stay. With train and test only, val is taken from
+    train; with train and val only there is no test; with train only, both are taken
+    from it.
 
     Args:
-        seed: another seed is another split.
-        val: share of the examples for val; 0 for none.
-        test: share of the examples for test; 0 for none.
+        seed: seed of the hash; another seed is another split.
+        val: fraction of the examples for val. 0: none.
+        test: fraction of the examples for test. 0: none.
 
     Raises:
-        ConfigError: the shares are negative or leave nothing for train.
+        ConfigError: the fractions are negative or leave nothing for train.
         DataError: train would be empty.
     """
     if val < 0 or test < 0 or val + test >= 1:
@@ -90,39 +90,34 @@ def apply(
     val: int | float = 0.1,
     test: int | float = 0.2,
 ) -> Dataset:
-    """Take the splits from a saved split.csv.
+    """Apply the splits of a saved split.csv.
 
-    Examples the file does not know join the split of their group if it has one, and
-    get the hash rule otherwise; ids that vanished are noted.
+    New examples join the split of their group if it has one, else they are split by
+    hash; a note reports ids that vanished.
 
     Raises:
         DataError: the file is not a split.csv.
     """
     saved, groups = _load_splits(path)
-    known = [example.id for example in dataset.examples if example.id in saved]
-    if not known:
+    present = [example.id for example in dataset.examples if example.id in saved]
+    if not present:
         raise DataError(
             f"{path} names none of the {len(dataset.examples)} examples of "
             f"{dataset.root}. It belongs to another data set; remove it or correct "
             "the path."
         )
-    # A new member of a known group must not part from it.
-    fallback = {
-        example.id: groups.get(example.group, "") for example in dataset.examples
-    }
-    chosen = tuple(
-        saved.get(example.id)
-        or fallback[example.id]
-        or _split_by_hash(example, seed, val, test)
+    examples = tuple(
+        example.with_split(
+            saved.get(example.id)
+            # A new member of a saved group must join its split.
+            or groups.get(example.group)
+            or _split_by_hash(example, seed, val, test)
+        )
         for example in dataset.examples
     )
-    examples = tuple(
-        example.with_split(split)
-        for example, split in zip(dataset.examples, chosen, strict=True)
-    )
     notes = list(dataset.notes)
-    vanished = sorted(set(saved) - set(known))
-    added = len(examples) - len(known)
+    vanished = sorted(set(saved) - set(present))
+    added = len(examples) - len(present)
     if vanished:
         notes.append(
             f"{len(vanished)} example(s) of the saved split are gone: "
@@ -136,14 +131,14 @@ def apply(
 def _split_by_hash(
     example: Example, seed: int, val: int | float, test: int | float
 ) -> str:
-    place = hash_fraction(seed, example.group or example.id)
-    if place < test:
+    fraction = hash_fraction(seed, example.group or example.id)
+    if fraction < test:
         return "test"
-    return "val" if place < test + val else "train"
+    return "val" if fraction < test + val else "train"
 
 
 def _gap_notes(dataset: Dataset, val: int | float, test: int | float) -> list[str]:
-    """Notes on empty splits and classes that the hash left out."""
+    """Describe empty splits, missing classes and groups in several splits."""
     counts = dataset.counts()
     if "train" not in counts:
         raise DataError(
@@ -156,17 +151,17 @@ def _gap_notes(dataset: Dataset, val: int | float, test: int | float) -> list[st
         if share and split not in counts
     ]
     for split, per_class in counts.items():
-        missing = [name for name, number in per_class.items() if not number]
+        missing = [name for name, count in per_class.items() if not count]
         if missing:
             notes.append(f"{split} has no example of {shorten_names(missing)}")
-    # Only splits that the data set names itself can part a group.
+    # Only splits that the data set names can divide a group.
     pairs = {(item.group, item.split) for item in dataset.examples if item.group}
-    times = Counter(group for group, _ in pairs)
-    parted = sorted(group for group, number in times.items() if number > 1)
-    if parted:
+    splits_per_group = Counter(group for group, _ in pairs)
+    divided = sorted(group for group, count in splits_per_group.items() if count > 1)
+    if divided:
         notes.append(
-            f"{len(parted)} group(s) are in more than one given split: "
-            f"{shorten_names(parted, 5)}"
+            f"{len(divided)} group(s) are in more than one given split: "
+            f"{shorten_names(divided, 5)}"
         )
     return notes
 

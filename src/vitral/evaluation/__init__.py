@@ -1,4 +1,4 @@
-"""Arrays in, numbers with intervals out; nothing here knows a model."""
+"""Statistics of predictions: arrays in, numbers with intervals out, without models."""
 
 from vitral.evaluation.calibration import (
     Bin,

@@ -1,7 +1,7 @@
-"""Does a confidence of 80 % mean right in 80 % of the cases? Bins, ECE, temperature.
+"""Calibration of confidences: reliability bins, ECE and temperature scaling.
 
 Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599, sections 2 and
-4.2). Vector scaling and conformal sets are not here.
+4.2). Vector scaling and conformal sets are not implemented.
 """
 
 import math
@@ -19,7 +19,7 @@ _LOG_TEMPERATURE_BOUNDS = (-math.log(100), math.log(100))
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """The examples whose confidence lies in (low, high]."""
+    """Examples whose confidence lies in (low, high]."""
 
     low: float
     high: float
@@ -27,19 +27,19 @@ class Bin:
     confidence: float | None
     """Mean confidence of the examples; None in an empty bin."""
     accuracy: float | None
-    """Share of them that is right; None in an empty bin."""
+    """Share of correct examples; None in an empty bin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedMetrics:
-    """A split's numbers after its logits were divided by a temperature."""
+    """Metrics of a split after its logits were divided by a temperature."""
 
     temperature: float
     """Above 1: the model was too confident."""
     fitted_on: str
-    """The split that the temperature was fitted on."""
+    """Split that the temperature was fitted on."""
     fitted_n: int
-    """Its images."""
+    """Number of images of that split."""
     nll: float
     """Mean negative log-likelihood in nats, with the temperature."""
     ece: float
@@ -62,16 +62,17 @@ def reliability(
         raise ConfigError(f"bins must be at least 1: got {bins}.")
     if confidence.size and not (confidence.min() >= 0 and confidence.max() <= 1):
         raise DataError(
-            "a confidence must lie in 0..1: got "
-            f"{confidence.min():g} to {confidence.max():g}. Pass probabilities, not "
-            "logits."
+            f"a confidence must lie in 0..1: got {confidence.min():g} to "
+            f"{confidence.max():g}. Pass probabilities, not logits."
         )
     confidence = confidence.astype(np.float64)
     edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    bin_index = np.clip(
+        np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1
+    )
     rows = []
     for i in range(bins):
-        inside = place == i
+        inside = bin_index == i
         count = int(inside.sum())
         rows.append(
             Bin(
@@ -86,7 +87,7 @@ def reliability(
 
 
 def ece(bins: Sequence[Bin]) -> float:
-    """Expected calibration error: mean |accuracy - confidence|, weighted by counts.
+    """Return the expected calibration error: mean |accuracy - confidence|, by counts.
 
     Raises:
         DataError: every bin is empty.
@@ -106,9 +107,9 @@ def fit_temperature(
     logits: Float[np.ndarray, "examples classes"],
     labels: Int[np.ndarray, " examples"],
 ) -> float:
-    """The number to divide logits by so that the negative log-likelihood is smallest.
+    """Fit the divisor of logits with the smallest negative log-likelihood.
 
-    Above 1: the model was too confident. Dividing never changes which class is first.
+    Above 1: the model was too confident. Dividing never changes the predicted class.
     Fit it on examples that are not the test set. The result lies in 0.01..100; a set
     without a single error drives it to the lower end.
 
@@ -121,11 +122,13 @@ def fit_temperature(
     if len(labels) == 0:
         raise DataError("a temperature needs at least one example: got none.")
     scores = logits.astype(np.float64)
-    own = scores[np.arange(len(labels)), labels]
+    label_scores = scores[np.arange(len(labels)), labels]
 
     def loss(log_temperature: float) -> float:
         inverse = math.exp(-log_temperature)
-        return float((logsumexp(scores * inverse, axis=1) - own * inverse).mean())
+        return float(
+            (logsumexp(scores * inverse, axis=1) - label_scores * inverse).mean()
+        )
 
     fit = minimize_scalar(loss, bounds=_LOG_TEMPERATURE_BOUNDS, method="bounded")
     return math.exp(float(fit.x))
@@ -139,7 +142,7 @@ def calibrate(
     fitted_on: str,
     fitted_n: int,
 ) -> CalibratedMetrics:
-    """What a temperature from another set makes of these logits.
+    """Return the metrics of these logits with a temperature from another set.
 
     Raises:
         DataError: there is no example.
@@ -150,12 +153,12 @@ def calibrate(
         raise DataError("calibration needs at least one example: got none.")
     scores = logits.astype(np.float64) / temperature
     log_prob = scores - logsumexp(scores, axis=1, keepdims=True)
-    own = log_prob[np.arange(len(labels)), labels]
+    label_log_prob = log_prob[np.arange(len(labels)), labels]
     confidence = np.minimum(np.exp(log_prob.max(axis=1)), 1.0)
     return CalibratedMetrics(
         temperature=temperature,
         fitted_on=fitted_on,
         fitted_n=fitted_n,
-        nll=float(-own.mean()),
+        nll=float(-label_log_prob.mean()),
         ece=ece(reliability(confidence, scores.argmax(axis=1) == labels)),
     )

@@ -1,13 +1,11 @@
-"""Single-label classification: logits and labels in, every number of a result out.
+"""Single-label classification: all metrics of a result from logits and labels.
 
-Ties: of equal scores the lower class index counts as the higher one, in the prediction
-(as `argmax`) and in the rank. Files that could not be decoded are wrong answers: they
-count in n, supports and recalls, but have no confidence, so not in NLL, ECE and bins.
-Several labels an image: multilabel.py. Drawing: vitral.plots.
+Ties: of equal scores the lower class index ranks higher, as in `argmax`. Files that
+could not be decoded are wrong answers: they count in n, supports and recalls, but not
+in NLL, ECE and bins. Multi-label: multilabel.py. Drawing: vitral.plots.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -58,10 +56,12 @@ def classify(
     right = int((ranks == 1).sum())
     top5 = int((ranks <= 5).sum()) if num_classes > TOP5_NEEDS_MORE_THAN else None
     log_prob = _log_softmax(logits)
-    own = log_prob[np.arange(len(labels)), labels]
+    label_log_prob = log_prob[np.arange(len(labels)), labels]
     confidence = np.minimum(np.exp(log_prob.max(axis=1, initial=-np.inf)), 1.0)
     bins = reliability(confidence, answer == labels)
-    means = _intervals(true, predicted, num_classes, resamples, seed)
+    f1_interval, balanced_interval = _intervals(
+        true, predicted, num_classes, resamples=resamples, seed=seed
+    )
     return Classification(
         classes=tuple(class_names),
         n=n,
@@ -71,10 +71,10 @@ def classify(
         top5=None if top5 is None else top5 / n,
         top5_interval=None if top5 is None else wilson(top5, n),
         macro_f1=table.macro_f1,
-        macro_f1_interval=means.macro_f1,
+        macro_f1_interval=f1_interval,
         balanced_accuracy=table.balanced_accuracy,
-        balanced_accuracy_interval=means.balanced_accuracy,
-        nll=float(-own.mean()) if len(labels) else None,
+        balanced_accuracy_interval=balanced_interval,
+        nll=float(-label_log_prob.mean()) if len(labels) else None,
         ece=ece(bins) if len(labels) else None,
         majority=float(table.support.max() / n),
         majority_class=class_names[int(table.support.argmax())],
@@ -87,7 +87,7 @@ def classify(
 def softmax(
     logits: Float[np.ndarray, "examples classes"],
 ) -> Float[np.ndarray, "examples classes"]:
-    """Probabilities in double precision."""
+    """Return probabilities in double precision."""
     return np.exp(_log_softmax(logits))
 
 
@@ -95,14 +95,18 @@ def label_ranks(
     logits: Float[np.ndarray, "examples classes"],
     labels: Int[np.ndarray, " examples"],
 ) -> Int[np.ndarray, " examples"]:
-    """The place of the label's score in its row; 1 is the highest."""
-    own = logits[np.arange(len(labels)), labels][:, None]
+    """Return the rank of the label's score in its row; 1 is the highest."""
+    label_scores = logits[np.arange(len(labels)), labels][:, None]
     before = np.arange(logits.shape[1]) < labels[:, None]
-    return 1 + (logits > own).sum(axis=1) + ((logits == own) & before).sum(axis=1)
+    return (
+        1
+        + (logits > label_scores).sum(axis=1)
+        + ((logits == label_scores) & before).sum(axis=1)
+    )
 
 
 class _ClassCounts:
-    """Counts per class, and the two means that follow from them."""
+    """Counts per class, and the two means derived from them."""
 
     def __init__(
         self,
@@ -126,20 +130,17 @@ class _ClassCounts:
         return float((2 * self.hits[seen] / total[seen]).mean())
 
 
-class _Intervals(NamedTuple):
-    macro_f1: Interval | None
-    balanced_accuracy: Interval | None
-
-
 def _intervals(
     true: Int[np.ndarray, " examples"],
     predicted: Int[np.ndarray, " examples"],
     num_classes: int,
+    *,
     resamples: int,
     seed: int,
-) -> _Intervals:
+) -> tuple[Interval | None, Interval | None]:
+    """Return the bootstrap intervals of macro-F1 and balanced accuracy."""
     if resamples == 0:
-        return _Intervals(None, None)
+        return None, None
 
     def macro_f1(drawn: Int[np.ndarray, " drawn"]) -> float:
         return _ClassCounts(true[drawn], predicted[drawn], num_classes).macro_f1
@@ -149,9 +150,10 @@ def _intervals(
             true[drawn], predicted[drawn], num_classes
         ).balanced_accuracy
 
-    return _Intervals(
-        bootstrap(macro_f1, len(true), seed=seed, resamples=resamples),
-        bootstrap(balanced_accuracy, len(true), seed=seed, resamples=resamples),
+    n = len(true)
+    return (
+        bootstrap(macro_f1, n, seed=seed, resamples=resamples),
+        bootstrap(balanced_accuracy, n, seed=seed, resamples=resamples),
     )
 
 

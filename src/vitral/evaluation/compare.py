@@ -1,9 +1,8 @@
-"""Two classifiers on the same images: is one better, by how much, and in which classes?
+"""Compare two classifiers on the same images, overall and per class.
 
-McNemar's test in its exact form (McNemar, Psychometrika 1947: only images that one of
-the two gets right say anything); a paired bootstrap of the difference (Efron and
-Tibshirani 1993); Holm's correction over the classes (Scandinavian Journal of Statistics
-1979). More than two models, and several labels an image, are not here.
+McNemar's exact test (McNemar, Psychometrika 1947); a paired bootstrap of the difference
+(Efron and Tibshirani 1993); Holm's correction over the classes (Scandinavian Journal of
+Statistics 1979). Only two models and single labels are supported.
 """
 
 from collections.abc import Sequence
@@ -18,14 +17,14 @@ from vitral.errors import ConfigError, DataError
 from vitral.evaluation.intervals import Interval, wilson
 
 ALPHA = 0.05
-"""A difference is called one when p is below."""
+"""Significance level: a difference needs a p below it."""
 MIN_DISAGREEMENTS = 6
 """With 5 the smallest possible p of McNemar's test is 2 / 2^5 = 0.0625."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassDelta:
-    """One class that has images: its recall by both models."""
+    """Recall of one class, which has images, by both models."""
 
     name: str
     support: int
@@ -34,10 +33,10 @@ class ClassDelta:
     difference: float
     """B minus A."""
     only_a: int
-    """Images that only A gets right."""
+    """Images that only A classifies correctly."""
     only_b: int
     p: float
-    """McNemar's, before the correction."""
+    """McNemar's p, before the correction."""
     p_corrected: float
     """After Holm's correction over all classes that have images."""
     differs: bool
@@ -49,7 +48,7 @@ class Comparison:
 
     a: str
     b: str
-    """What the two are called in the verdict."""
+    """Names of the two models in the verdict."""
     n: int
     accuracy_a: float
     accuracy_a_interval: Interval
@@ -70,12 +69,12 @@ class Comparison:
     per_class: tuple[ClassDelta, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `kind` says which result it is."""
+        """Return plain data for JSON; `kind` says which result it is."""
         return result_to_dict("comparison", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Comparison":
-        """The inverse of `to_dict`.
+        """Invert `to_dict`.
 
         Raises:
             ConfigError: a field is missing or has another type.
@@ -99,7 +98,7 @@ def compare(
         a: the class that A answers; -1 for none, which is wrong.
         b: the class that B answers, for the same images in the same order.
         labels: the index of the right class.
-        class_names: what the indices are called.
+        class_names: names of the indices.
         names: of the models, for the verdict.
         resamples: draws of the paired bootstrap.
         seed: of the bootstrap.
@@ -132,16 +131,16 @@ def compare(
         both_wrong=n - both - only_a - only_b,
         p=p,
         distinguishable=p < ALPHA,
-        verdict=_verdict(names, n, only_a, only_b, p, interval),
+        verdict=_verdict(names, n, only_a, only_b, p=p, interval=interval),
         per_class=_per_class(right_a, right_b, labels, class_names),
     )
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact two-sided p that `only_a` and `only_b` differ by chance alone.
+    """Return the exact two-sided p that `only_a` and `only_b` differ by chance alone.
 
     Args:
-        only_a: images that A gets right and B does not.
+        only_a: images that A classifies correctly and B does not.
         only_b: the reverse.
 
     Raises:
@@ -164,12 +163,12 @@ def paired_bootstrap(
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Interval:
-    """The interval of accuracy B minus accuracy A over images drawn with replacement.
+    """Return the interval of accuracy B minus accuracy A over resampled images.
 
-    Drawing images is drawing how many of them only A, only B, both and neither get
-    right, so the four counts are drawn at once. Half an image is added to each of the
-    four (Agresti and Min, Statistics in Medicine 2005): else two models that agree on
-    every image of a small set would have an interval without width.
+    Drawing images is equal to drawing the counts of only A, only B, both and neither
+    correct, so the counts are drawn at once. Half an image is added to each of the four
+    (Agresti and Min, Statistics in Medicine 2005): else two models that agree on every
+    image of a small set would have an interval without width.
 
     Raises:
         ConfigError: counts that do not fit `n`, `resamples` < 1, or `confidence` not
@@ -185,7 +184,7 @@ def paired_bootstrap(
             "the images that only one gets right must be some of all images: got "
             f"{only_a} and {only_b} of {n}."
         )
-    # Both and neither right change nothing, so they are one count with two halves.
+    # Both and neither correct change nothing: one count with two halves.
     counts = np.array([only_a + 0.5, only_b + 0.5, n - only_a - only_b + 1.0])
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(n, counts / counts.sum(), size=resamples)
@@ -197,7 +196,7 @@ def paired_bootstrap(
 
 
 def holm(p: Sequence[float]) -> tuple[float, ...]:
-    """Holm's correction: of those below alpha, none is false with 1 - alpha.
+    """Apply Holm's correction: of those below alpha, none is false with 1 - alpha.
 
     Raises:
         ConfigError: a p is not in 0..1.
@@ -224,14 +223,19 @@ def _per_class(
     labels: Int[np.ndarray, " examples"],
     class_names: Sequence[str],
 ) -> tuple[ClassDelta, ...]:
-    def counted(chosen: Bool[np.ndarray, " examples"]) -> Int[np.ndarray, " classes"]:
+    def count_by_class(
+        chosen: Bool[np.ndarray, " examples"],
+    ) -> Int[np.ndarray, " classes"]:
         return np.bincount(labels[chosen], minlength=len(class_names))
 
-    support = counted(np.ones(len(labels), dtype=bool))
-    hits_a, hits_b = counted(right_a), counted(right_b)
-    only_a, only_b = counted(right_a & ~right_b), counted(right_b & ~right_a)
-    there = [int(i) for i in np.flatnonzero(support)]
-    p = [mcnemar(int(only_a[i]), int(only_b[i])) for i in there]
+    support = count_by_class(np.ones(len(labels), dtype=bool))
+    hits_a, hits_b = count_by_class(right_a), count_by_class(right_b)
+    only_a, only_b = (
+        count_by_class(right_a & ~right_b),
+        count_by_class(right_b & ~right_a),
+    )
+    present = [int(i) for i in np.flatnonzero(support)]
+    p = [mcnemar(int(only_a[i]), int(only_b[i])) for i in present]
     return tuple(
         ClassDelta(
             name=class_names[i],
@@ -241,11 +245,11 @@ def _per_class(
             difference=float((only_b[i] - only_a[i]) / support[i]),
             only_a=int(only_a[i]),
             only_b=int(only_b[i]),
-            p=one,
+            p=raw,
             p_corrected=corrected,
             differs=corrected < ALPHA,
         )
-        for i, one, corrected in zip(there, p, holm(p), strict=True)
+        for i, raw, corrected in zip(present, p, holm(p), strict=True)
     )
 
 
@@ -254,25 +258,26 @@ def _verdict(
     n: int,
     only_a: int,
     only_b: int,
+    *,
     p: float,
     interval: Interval,
 ) -> str:
     a, b = names
-    one = f"{n} image" if n == 1 else f"{n} images"
+    images = f"{n} image" if n == 1 else f"{n} images"
     span = f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f} points"
     if p < ALPHA:
         better, worse = (b, a) if only_b > only_a else (a, b)
         return (
-            f"{better} is better than {worse} on these {one}: {abs(only_b - only_a)} "
-            f"more are right ({format_p(p)})."
+            f"{better} is better than {worse} on these {images}: "
+            f"{abs(only_b - only_a)} more are right ({format_p(p)})."
         )
     if only_a + only_b == 0:
         return (
-            f"{a} and {b} are not distinguishable: of these {one} they get the same "
+            f"{a} and {b} are not distinguishable: of these {images} they get the same "
             f"ones right; the difference may be {span}."
         )
     sentence = (
-        f"{a} and {b} are not distinguishable on these {one}: only {a} is right on "
+        f"{a} and {b} are not distinguishable on these {images}: only {a} is right on "
         f"{only_a}, only {b} on {only_b} ({format_p(p)}); the difference may be {span}."
     )
     if only_a + only_b < MIN_DISAGREEMENTS:
@@ -284,7 +289,7 @@ def _verdict(
 
 
 def format_p(p: float) -> str:
-    """`p = 0.031`, or `p < 0.0001`."""
+    """Format as `p = 0.031`, or `p < 0.0001`."""
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 

@@ -1,4 +1,4 @@
-"""Intervals around a number: Wilson's score for shares, a bootstrap for the rest.
+"""Confidence intervals: Wilson's score for shares, a bootstrap for other metrics.
 
 Wilson, "Probable inference, the law of succession, and statistical inference", JASA
 1927; Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13
@@ -17,18 +17,18 @@ from vitral.errors import ConfigError
 
 
 class Interval(NamedTuple):
-    """The two ends of an interval, both included."""
+    """Ends of an interval, both included."""
 
     low: float
     high: float
 
     def contains(self, value: float) -> bool:
-        """Whether `value` lies between the ends or on one of them."""
+        """Return whether `value` lies between the ends or on one of them."""
         return self.low <= value <= self.high
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """The Wilson score interval of a share; (0, 1) when nothing was measured.
+    """Return the Wilson score interval of a share; (0, 1) without examples.
 
     Raises:
         ConfigError: `successes` is not in 0..n, or `confidence` not in (0, 1).
@@ -60,13 +60,13 @@ def bootstrap(
     resamples: int = 1000,
     confidence: float = 0.95,
 ) -> Interval:
-    """The percentile interval of a metric over examples drawn with replacement.
+    """Return the percentile interval of a metric over examples drawn with replacement.
 
     Args:
         metric: computes the number from the indices of the drawn examples.
         n: number of examples.
         seed: fixes the draws; the same seed gives the same interval.
-        resamples: how many times to draw `n` examples.
+        resamples: number of draws of `n` examples.
         confidence: share of the resampled values between the two ends.
 
     Raises:

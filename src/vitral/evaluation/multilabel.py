@@ -1,7 +1,7 @@
-"""Several labels an image: average precision, F1 and exact match, by scikit-learn.
+"""Multi-label metrics: average precision, F1 and exact match, by scikit-learn.
 
 A file that could not be decoded scores 0 for every label and is never an exact match.
-Choosing a threshold per label is not here.
+Thresholds per label are not implemented.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from vitral.evaluation.intervals import Interval, wilson
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRow:
-    """One label of a multi-label result."""
+    """Metrics of one label."""
 
     name: str
     support: int
-    """Examples that carry the label."""
+    """Examples that have the label."""
     average_precision: float | None
-    """Area under precision over recall; None when no example carries the label."""
+    """Area under precision over recall; None when no example has the label."""
     f1: float | None
-    """At the threshold; None when no example carries the label or is given it."""
+    """F1 at the threshold; None when no example has the label or is given it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultiLabel:
-    """The result of one multi-label model on one split; shares in 0..1."""
+    """Result of one multi-label model on one split; shares in 0..1."""
 
     classes: tuple[str, ...]
     n: int
@@ -39,7 +39,7 @@ class MultiLabel:
     threshold: float
     """A score at or above it gives the label."""
     mean_average_precision: float
-    """Mean over the labels that some example carries."""
+    """Mean over the labels that some example has."""
     micro_f1: float
     macro_f1: float
     """Mean over all labels; one that is neither carried nor given counts 0."""
@@ -48,7 +48,7 @@ class MultiLabel:
     per_class: tuple[LabelRow, ...]
 
     def scalars(self) -> dict[str, float | int]:
-        """The single numbers, for a line of metrics."""
+        """Return the scalar metrics."""
         return {
             "n": self.n,
             "n_unreadable": self.n_unreadable,
@@ -59,12 +59,12 @@ class MultiLabel:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `kind` says which result it is."""
+        """Return plain data for JSON; `kind` says which result it is."""
         return result_to_dict("multilabel", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "MultiLabel":
-        """The inverse of `to_dict`.
+        """Invert `to_dict`.
 
         Raises:
             ConfigError: a field is missing or has another type.
@@ -84,14 +84,14 @@ def multilabel(
 
     Args:
         scores: a probability for each label (after the sigmoid).
-        targets: 1 where the example carries the label, else 0.
+        targets: 1 where the example has the label, else 0.
         class_names: in the order of the scores.
         unreadable: targets of the files that could not be decoded.
         threshold: a score at or above it gives the label.
 
     Raises:
-        DataError: nothing to measure, no label is carried by any example, a score
-            outside 0..1, or another number of columns than class names.
+        DataError: nothing to measure, no example has a label, a score outside 0..1, or
+            another number of columns than class names.
     """
     from sklearn.metrics import f1_score
 

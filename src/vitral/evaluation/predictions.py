@@ -1,4 +1,4 @@
-"""predictions/<split>.csv: one row an image, written and read in one place.
+"""Read and write predictions/<split>.csv: one row per image.
 
 Only single-label results; columns as in the run folder's contract.
 """

@@ -1,7 +1,6 @@
-"""ImageNet's reassessed labels, ReaL (Beyer et al., arXiv 2006.07159): right is any of
-the labels that people accepted.
+"""Accuracy on ImageNet's reassessed labels, ReaL (Beyer et al., arXiv 2006.07159).
 
-An image that no label was accepted for is left out. Running a model: vitral.workflows.
+Any accepted label is correct. An image without accepted labels is left out.
 """
 
 import json
@@ -20,23 +19,23 @@ from vitral.evaluation.intervals import Interval, wilson
 
 _FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 NO_ANSWER = -1
-"""Instead of a class: the image could not be decoded, or the class is unknown."""
+"""Class index for an undecodable image or an unknown class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RealAccuracy:
-    """The share of images whose answer is among the accepted labels."""
+    """Share of images whose answer is among the accepted labels."""
 
     n: int
     """Images with at least one accepted label."""
     left_out: int
-    """Images without."""
+    """Images without accepted labels."""
     accuracy: float
     interval: Interval
     """Wilson's, 95 %."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return result_to_dict("real", self)
 
 
@@ -76,7 +75,7 @@ def real_accuracy(
 
 
 def read_real(path: Path) -> tuple[frozenset[int], ...]:
-    """real.json: a list of accepted labels for each validation image, in file order.
+    """Read real.json: accepted labels of each validation image, in file order.
 
     Labels are indices of the 1,000 classes sorted by WordNet id, as torchvision's.
 
@@ -94,11 +93,11 @@ def read_real(path: Path) -> tuple[frozenset[int], ...]:
         raise DataError(f"{path} is not JSON: {error}. Fetch it again.") from error
     if not isinstance(rows, list) or not rows:
         raise DataError(f"{path} must hold a list with a list for each image.")
-    for number, row in enumerate(rows, start=1):
+    for index, row in enumerate(rows, start=1):
         # A bool is an int to Python.
         if not isinstance(row, list) or not all(type(label) is int for label in row):
             raise DataError(
-                f"{path}: the entry of image {number} must be a list of class numbers, "
+                f"{path}: the entry of image {index} must be a list of class numbers, "
                 f"got {str(row)[:60]}. Fetch the file again."
             )
     return tuple(frozenset(row) for row in rows)
@@ -107,20 +106,20 @@ def read_real(path: Path) -> tuple[frozenset[int], ...]:
 def accepted_labels(
     paths: Sequence[str], real: Sequence[frozenset[int]]
 ) -> tuple[frozenset[int], ...]:
-    """The accepted labels of files called ILSVRC2012_val_00000001.JPEG and so on.
+    """Return the accepted labels of files named ILSVRC2012_val_00000001.JPEG and so on.
 
     Raises:
         DataError: a file has another name, or a number beyond the labels.
     """
-    found = []
+    accepted = []
     for path in paths:
         match = _FILE.search(path)
-        number = int(match[1]) if match else 0
-        if not 1 <= number <= len(real):
+        image_id = int(match[1]) if match else 0
+        if not 1 <= image_id <= len(real):
             raise DataError(
                 f"{path} is not one of the {len(real):,} validation images that the "
                 "labels are about, ILSVRC2012_val_00000001.JPEG and following. "
                 "Evaluate the split `test` of imagenet."
             )
-        found.append(real[number - 1])
-    return tuple(found)
+        accepted.append(real[image_id - 1])
+    return tuple(accepted)

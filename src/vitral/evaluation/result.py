@@ -1,7 +1,4 @@
-"""What a classifier's evaluation holds: the dataclasses and their JSON form.
-
-The numbers are made in classify.py.
-"""
+"""Result of a classifier's evaluation: dataclasses and their JSON form."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +13,15 @@ from vitral.evaluation.intervals import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """One class of a result."""
+    """Metrics of one class."""
 
     name: str
     support: int
     """Examples with this label, undecodable ones included."""
     unreadable: int
-    """Those of them that could not be decoded."""
+    """Undecodable examples of this label."""
     predicted: int
-    """Examples that got this class as the answer."""
+    """Examples with this class as the answer."""
     recall: float | None
     """None when the support is 0."""
     recall_interval: Interval
@@ -36,7 +33,7 @@ class ClassRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """One non-zero cell of the confusion matrix; `true` and `predicted` are indices."""
+    """Non-zero cell of the confusion matrix; `true` and `predicted` are indices."""
 
     true: int
     predicted: int
@@ -45,7 +42,7 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification:
-    """The result of one model on one split; shares are in 0..1, intervals 95 %."""
+    """Result of one model on one split; shares are in 0..1, intervals 95 %."""
 
     classes: tuple[str, ...]
     n: int
@@ -67,23 +64,23 @@ class Classification:
     ece: float | None
     """Expected calibration error, 15 bins; None when nothing could be decoded."""
     majority: float
-    """Share of the most frequent class: what always answering it would reach."""
+    """Share of the most frequent class: the accuracy of always answering it."""
     majority_class: str
     per_class: tuple[ClassRow, ...]
     confusion: tuple[Confusion, ...]
     reliability: tuple[Bin, ...]
     calibrated: CalibratedMetrics | None = None
-    """With a temperature that was fitted on val; None where there is none."""
+    """Metrics with a temperature that was fitted on val; None without one."""
 
     def confusion_matrix(self) -> Int[np.ndarray, "classes classes"]:
-        """Counts of decoded examples at [true, predicted]."""
+        """Return counts of decoded examples at [true, predicted]."""
         matrix = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
         for cell in self.confusion:
             matrix[cell.true, cell.predicted] = cell.count
         return matrix
 
     def scalars(self) -> dict[str, float | int]:
-        """The single numbers, for a line of metrics; what is None is left out."""
+        """Return the scalar metrics that are not None."""
         values: dict[str, float | int | None] = {
             "n": self.n,
             "n_unreadable": self.n_unreadable,
@@ -100,12 +97,12 @@ class Classification:
         return {name: value for name, value in values.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: finite numbers, text, lists, None; `kind` says which."""
+        """Return plain data for JSON; `kind` says which result it is."""
         return result_to_dict("classification", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Classification":
-        """The inverse of `to_dict`.
+        """Invert `to_dict`.
 
         Raises:
             ConfigError: a field is missing or has another type.

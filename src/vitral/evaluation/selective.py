@@ -1,8 +1,8 @@
-"""Answering only when sure: the risk that is left at each coverage, and its area.
+"""Selective classification: risk at each coverage, and the area under the curve.
 
 Geifman and El-Yaniv, "Selective classification for deep neural networks" (arXiv
-1705.08500); the area above that of a perfect order: Geifman, Uziel and El-Yaniv (arXiv
-1805.08206, section 3). Choosing a threshold with a guarantee is not here.
+1705.08500); excess over a perfect order: Geifman, Uziel and El-Yaniv (arXiv
+1805.08206, section 3). Thresholds with a guarantee are not implemented.
 """
 
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from vitral.errors import ConfigError, DataError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RiskCoverage:
-    """One point for each confidence that occurs, the highest first."""
+    """Risk-coverage curve, one point per confidence, the highest first."""
 
     threshold: Float[np.ndarray, " points"]
-    """Examples with this confidence or a higher one are answered."""
+    """Lowest confidence of the answered examples."""
     coverage: Float[np.ndarray, " points"]
     """Share of all examples that is answered."""
     risk: Float[np.ndarray, " points"]
-    """Share of the answered examples that is wrong."""
+    """Share of wrong answers among the answered examples."""
     area: float
     """Mean risk over the coverages 1/n, 2/n, ..., 1; 0 is best."""
     best_area: float
-    """The area if every right answer were surer than every wrong one."""
+    """Area if every correct answer had a higher confidence than every wrong one."""
 
     @property
     def excess(self) -> float:
-        """The part of the area that a better order would remove."""
+        """Part of the area that a better order would remove."""
         return self.area - self.best_area
 
     def coverage_at(self, risk: int | float) -> float:
-        """The largest coverage whose risk is at most `risk`; 0 when there is none."""
+        """Return the largest coverage whose risk is at most `risk`; 0 without one."""
         if not 0 <= risk <= 1:
             raise ConfigError(f"a risk must lie in 0..1: got {risk}.")
         allowed = self.coverage[self.risk <= risk]
@@ -47,14 +47,14 @@ def risk_coverage(
     *,
     unreadable: int = 0,
 ) -> RiskCoverage:
-    """Sort by confidence and count the errors among the surest.
+    """Sort by confidence and count the errors among the most confident.
 
-    Equal confidences are answered together; inside such a group the area takes the
-    mean over all orders, so the order of the examples never matters.
+    Equal confidences are answered together. In such a group the area takes the mean
+    over all orders, so the order of the examples never matters.
 
     Args:
         confidence: any finite score, higher for surer.
-        correct: whether the answer is right.
+        correct: true for a right answer.
         unreadable: files without an answer: wrong, and answered last of all, with the
             threshold minus infinity.
 

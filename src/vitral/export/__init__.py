@@ -1,4 +1,4 @@
-"""Floor 6: a model as a file for another runtime, measured before it is kept."""
+"""Export a model to ONNX or OpenVINO, and compare the file with it before renaming."""
 
 from vitral.export.export import onnx, openvino
 from vitral.export.gate import GateReport

@@ -1,7 +1,7 @@
-"""Exporting: convert, write under a temporary name, measure that file, then rename it.
+"""Export: convert, write under a temporary name, measure that file, then rename it.
 
-The file that is measured is the file that is kept, but for the numbers of its gate,
-which are written into it afterwards. Whatever fails, OUT is not there.
+Only the numbers of its gate are written into the file afterwards. After any failure OUT
+does not exist.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from vitral.atomic_io import TEMPORARY_SUFFIX, sync_folder
 from vitral.data import Dataset, Preprocess
@@ -31,9 +30,9 @@ from vitral.workflows.run import Run
 logger = logging.getLogger(__name__)
 
 Write = Callable[[Path, Metadata], None]
-"""Write the artefact with this metadata at a path."""
+"""Writes the file with its metadata at a path."""
 MAX_ONNX_BYTES = 1_900_000_000
-"""Bytes; an ONNX file ends at 2 GB."""
+"""Bytes of weights; an ONNX file is limited to 2 GB."""
 
 
 def onnx(
@@ -48,33 +47,40 @@ def onnx(
     merge_schedule: MergeSchedule | None = None,
     images: int = MAX_IMAGES,
 ) -> GateReport:
-    """Write an ONNX file, equal to the model on real images.
+    """Write an ONNX file whose logits equal the model's on real images.
 
     Args:
         model: a run or its path, weights of any layout, or a model.
-        path: the .onnx file to make.
+        path: the .onnx file to write.
         data: images to compare on; empty for the run's own.
-        preprocess: of a model that is given by itself.
-        with_preprocess: take uint8 pixels of any size instead.
-        static: take images of the model's own size alone.
-        merge: tokens merged in each block, 0 for none, which needs fixed sizes; None
-            for as the model was trained.
-        merge_schedule: how they are spread over the blocks; `every_fourth` is the
-            quicker one in a graph; None for `constant`.
-        images: how many to compare on, at most.
+        preprocess: of a model without a run.
+        with_preprocess: the graph takes uint8 pixels of any size.
+        static: the graph takes images of the model's own size only.
+        merge: tokens merged in each block, 0 for none; needs fixed sizes. None: as the
+            model was trained.
+        merge_schedule: how they are spread over the blocks; `every_fourth` is faster in
+            a graph. None: `constant`.
+        images: largest number to compare on.
 
     Raises:
-        GateError: the file would not be the model; nothing is left at `path`.
+        GateError: the file's logits differ; nothing is left at `path`.
         ConfigError: `path` is in use, or a setting does not fit the model.
         WeightsError: there are no weights, or the file cannot be written.
         MissingExtraError: the extra `export` is not installed.
     """
     out = _require_free_path(path, ".onnx")
-    subject, kept = _prepare(
-        model, preprocess, with_preprocess, static, merge, merge_schedule
+    subject, metadata = _prepare(
+        model,
+        preprocess,
+        with_preprocess=with_preprocess,
+        static=static,
+        merge=merge,
+        merge_schedule=merge_schedule,
     )
-    looked = open_examples(subject, data, images)
-    proto = _graph(subject, kept)
+    examples = open_examples(subject, data, images)
+    proto = to_onnx(subject.model, image_size=metadata.image_size)
+    if with_preprocess:
+        proto = prepend_preprocess(proto, subject.preprocess)
     if proto.ByteSize() > MAX_ONNX_BYTES:
         raise ConfigError(
             f"The model has {proto.ByteSize() / 1e9:.1f} GB of weights, and an ONNX "
@@ -83,11 +89,11 @@ def onnx(
 
     def write(file: Path, metadata: Metadata) -> None:
         del proto.metadata_props[:]
-        kept = proto.metadata_props.add()
-        kept.key, kept.value = KEY, metadata.to_json()
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = KEY, metadata.to_json()
         save_onnx(proto, file)
 
-    return _write_measured(subject, kept, out, write, looked)
+    return _write_measured(subject, metadata, out, write, examples=examples)
 
 
 def openvino(
@@ -108,27 +114,32 @@ def openvino(
     """Write a folder with model.xml and model.bin for OpenVINO; see `onnx`.
 
     Args:
-        precision: what it computes in. float32 is held to equal logits, bfloat16 and
-            int8 to a bound on accuracy.
+        precision: of the computation. float32 must give equal logits; bfloat16 and int8
+            have a bound on accuracy.
         int8: the same as `precision="int8"`: calibrated on the run's train split, with
-            as few layers in float as the bound asks for, the report beside the model.
+            as few layers in float as the bound needs, and a report in the folder.
         max_drop: that bound, in points of top-1.
 
     Raises:
         GateError, ConfigError, WeightsError, MissingExtraError: as `onnx`.
     """
     out = _require_free_path(path, "")
-    subject, kept = _prepare(
-        model, preprocess, with_preprocess, static, merge, merge_schedule
+    subject, metadata = _prepare(
+        model,
+        preprocess,
+        with_preprocess=with_preprocess,
+        static=static,
+        merge=merge,
+        merge_schedule=merge_schedule,
     )
-    looked = open_examples(subject, data, images)
+    examples = open_examples(subject, data, images)
     if int8:
         precision = "int8"
-    graph = to_openvino(to_onnx(subject.model, image_size=kept.image_size))
-    found: QuantizedGraph | None = None
+    graph = to_openvino(to_onnx(subject.model, image_size=metadata.image_size))
+    quantized: QuantizedGraph | None = None
     if precision == "int8":
-        found = quantize_graph(subject, graph, max_drop=max_drop)
-        graph = found.graph
+        quantized = quantize_graph(subject, graph, max_drop=max_drop)
+        graph = quantized.graph
     if with_preprocess:
         graph = chain_models(
             to_openvino(build_preprocess_graph(subject.preprocess)), graph
@@ -137,30 +148,35 @@ def openvino(
     def write(folder: Path, metadata: Metadata) -> None:
         folder.mkdir(exist_ok=True)
         graph.set_rt_info(metadata.to_json(), [KEY])
-        # What computes in less than float32 needs no more than two bytes a weight.
+        # Below float32, two bytes per weight suffice.
         runtimes.import_openvino().save_model(
             graph, folder / XML, compress_to_fp16=precision != "fp32"
         )
-        if found is not None:
-            found.write(folder)
+        if quantized is not None:
+            quantized.write(folder)
 
-    kept = replace(kept, precision=precision)
-    report = _write_measured(subject, kept, out, write, looked, max_drop)
-    return report if found is None else replace(report, int8=tuple(found.lines()))
+    metadata = replace(metadata, precision=precision)
+    report = _write_measured(
+        subject, metadata, out, write, examples=examples, max_drop=max_drop
+    )
+    if quantized is not None:
+        report = replace(report, int8=tuple(quantized.lines()))
+    return report
 
 
 def _prepare(
     model: Run | VisionModel | str | Path,
     preprocess: Preprocess | None,
+    *,
     with_preprocess: bool,
     static: bool,
     merge: int | None,
     merge_schedule: MergeSchedule | None,
 ) -> tuple[ExportSubject, Metadata]:
-    """The model to trace, and what travels with it."""
+    """Return the model to trace and the metadata of its file."""
     subject = load_subject(model, preprocess)
     if merge is not None:
-        # Whose model it is goes on answering as before.
+        # The caller's model must not change.
         subject = replace(subject, model=copy.deepcopy(subject.model))
     set_merge_if_given(subject.model, merge, merge_schedule)
     rate = int(getattr(subject.model.config, "merge_rate", 0))
@@ -177,22 +193,16 @@ def _prepare(
     )
 
 
-def _graph(subject: ExportSubject, metadata: Metadata) -> Any:
-    proto = to_onnx(subject.model, image_size=metadata.image_size)
-    if metadata.with_preprocess:
-        proto = prepend_preprocess(proto, subject.preprocess)
-    return proto
-
-
 def _write_measured(
     subject: ExportSubject,
     metadata: Metadata,
     out: Path,
     write: Write,
+    *,
     examples: tuple[Dataset, str],
     max_drop: float = 0.0,
 ) -> GateReport:
-    """Write, measure, and give the file its name."""
+    """Write a temporary file, measure it and rename it."""
     dataset, split = examples
     with _temporary_path(out) as file:
         try:
@@ -220,7 +230,7 @@ def _write_measured(
 
 
 def _require_free_path(path: str | Path, suffix: str) -> Path:
-    """The name to write, refused where something is there.
+    """Return the path to write.
 
     Raises:
         ConfigError: it is in use, has another suffix, or its folder is missing.
@@ -242,16 +252,16 @@ def _require_free_path(path: str | Path, suffix: str) -> Path:
 
 @contextlib.contextmanager
 def _temporary_path(out: Path) -> Iterator[Path]:
-    """A name beside `out` that nothing is left at."""
+    """Yield a path in the folder of `out`, and remove what is left there."""
     name = f".{out.stem}.{os.getpid()}{TEMPORARY_SUFFIX}{out.suffix}"
-    place = out.with_name(name)
+    temporary = out.with_name(name)
     try:
-        yield place
+        yield temporary
     finally:
-        if place.is_dir():
-            shutil.rmtree(place)
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
         else:
-            place.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _files(path: Path) -> list[Path]:

@@ -1,13 +1,12 @@
-"""The gate: an exported file beside the model it came from, on real images.
+"""Gate: compare an exported file with its model on real images, or refuse it.
 
-Nothing is kept that was not measured. The logits must be equal to 1e-4 in float32, of
-the largest logit where that is above 1; what computes in less is held to a bound on
-accuracy instead.
+In float32 the logits must agree to 1e-4, relative to the largest logit if above 1.
+Lower precisions have a bound on accuracy instead.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,29 +15,34 @@ from torch import Tensor
 from vitral.data import Dataset, Loader, Preprocess, evaluation_transform
 from vitral.data.images import as_rgb
 from vitral.errors import GateError
-from vitral.export.model import ExportSubject, single_view
+from vitral.export.model import ExportSubject
 from vitral.models import VisionModel
 from vitral.weights import ExportedFile, ExportedModel
 from vitral.workflows.inference import predict_logits
-from vitral.workflows.inputs import evaluation_batch_size, load_example
+from vitral.workflows.inputs import (
+    evaluation_batch_size,
+    load_example,
+    with_single_view,
+)
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit, relative to the largest logit where above 1."""
+"""Largest difference of a logit, relative to the largest logit if above 1."""
 ROUNDED_TOLERANCE = 2e-2
-"""The same from uint8 pixels with antialias: Pillow rounds to 8 bits in between, and
-where the graph rounds to the other side a pixel is one step of 255 away."""
+"""The same from uint8 pixels with antialias: Pillow rounds to 8 bits in between, so a
+pixel that rounds the other way is one step of 255 away."""
 MAX_IMAGES = 1000
-"""Of the split, at most."""
+"""Largest number of images of the split."""
 IMAGES_PER_SIZE = 3
-"""Images at each of the other sizes, and from their pixels."""
+"""Images compared at each of SIZE_OFFSETS; four times as many from pixels."""
 EXCLUDED_FIELDS = ("path", "int8")
-"""Of what travels in the file: its place may change; int8.json has the other."""
+"""Not written into the file: its path may change; int8.json has the other."""
 SIZE_OFFSETS = ((0, 0), (1, 0), (0, 2), (-1, 1), (2, -1))
 """Rows and columns of patches added to the model's own, for the five sizes."""
 
 
-class SizeDifference(NamedTuple):
-    """The largest difference on images of one size."""
+@dataclass(frozen=True, slots=True)
+class SizeDifference:
+    """Largest difference of a logit on images of one size."""
 
     height: int
     width: int
@@ -47,52 +51,54 @@ class SizeDifference(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class GateReport:
-    """What was measured of an exported file before it was kept."""
+    """Comparison of an exported file with its model."""
 
     path: str
     backend: str
     precision: str
     images: int
-    """How many were compared."""
+    """Number of images compared."""
     split: str
-    """Which they are of."""
+    """Split of these images."""
     difference: float
-    """Largest absolute difference of a logit to the model itself."""
+    """Largest absolute difference of a logit to the model's."""
     scale: float
     """Largest absolute logit of the model."""
     tolerance: float
-    """What the difference was held to; infinite where the bound is on accuracy."""
+    """Bound on the difference; infinite if the bound is on accuracy."""
     agreement: float
-    """Share of the images with the same answer."""
+    """Fraction of the images with the same prediction."""
     accuracy_before: float | None
-    """Of the model on these images, 0..1; None where their classes are others. Of a
-    model with several labels an image, the share of its decisions that are right."""
+    """Of the model on these images, 0..1; None if their classes differ. For multi-label
+    models, the fraction of correct decisions."""
     accuracy: float | None
-    """Of the exported file."""
+    """Accuracy of the exported file."""
     sizes: tuple[SizeDifference, ...] = ()
-    """Other image sizes that were compared; none for a fixed size."""
+    """Other image sizes compared; empty for a fixed size."""
     pixels_difference: float | None = None
-    """From uint8 pixels; None where the graph does not pre-process."""
+    """Difference from uint8 pixels; None without pre-processing in the graph."""
     pixels_tolerance: float | None = None
-    """What that was held to."""
+    """Bound on that difference."""
     megabytes: float = 0.0
     int8: tuple[str, ...] = ()
-    """Lines on how the model came to int8, of bounded.py and precisions.py."""
+    """Lines of the int8 report, from bounded.py and precisions.py."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         values = {
             key: value
             for key, value in asdict(self).items()
             if key not in EXCLUDED_FIELDS
         }
         values["tolerance"] = _finite_or_none(self.tolerance)
-        values["sizes"] = [list(size) for size in self.sizes]
+        values["sizes"] = [
+            [size.height, size.width, size.difference] for size in self.sizes
+        ]
         return values
 
     def lines(self) -> list[str]:
-        """For a person."""
-        found = [
+        """Return a summary in lines."""
+        lines = [
             f"gate: {self.images} images of {self.split}, largest difference of a "
             f"logit {self.difference:.1e} ({_format_tolerance(self.tolerance)}; the "
             "largest "
@@ -100,7 +106,7 @@ class GateReport:
             f"{100 * self.agreement:.2f} %"
         ]
         if self.accuracy is not None and self.accuracy_before is not None:
-            found.append(
+            lines.append(
                 f"accuracy: {100 * self.accuracy_before:.2f} % before, "
                 f"{100 * self.accuracy:.2f} % as exported"
             )
@@ -109,15 +115,16 @@ class GateReport:
                 f"{size.height} x {size.width} {size.difference:.1e}"
                 for size in self.sizes
             )
-            found.append(f"other sizes: {sizes}")
+            lines.append(f"other sizes: {sizes}")
         if self.pixels_difference is not None:
             allowed = _format_tolerance(self.pixels_tolerance or float("inf"))
-            found.append(f"from uint8 pixels: {self.pixels_difference:.1e} ({allowed})")
-        return [*found, *self.int8]
+            lines.append(f"from uint8 pixels: {self.pixels_difference:.1e} ({allowed})")
+        return [*lines, *self.int8]
 
 
-class LogitComparison(NamedTuple):
-    """Logits of both on the same images, [images, classes], and what is right."""
+@dataclass(frozen=True, slots=True)
+class LogitComparison:
+    """Logits of model and file on the same images, [images, classes], with targets."""
 
     before: np.ndarray
     after: np.ndarray
@@ -134,30 +141,32 @@ def gate(
     path: str,
     max_drop: float,
 ) -> GateReport:
-    """Measure `artefact` and refuse it where it is another function than the model.
+    """Compare `artefact` with the model, and refuse it if they differ.
 
     Args:
         dataset: the images to compare on.
         max_drop: points of accuracy that a file in bfloat16 or int8 may lose.
 
     Raises:
-        GateError: a difference is above what is allowed.
+        GateError: a difference is above its bound.
     """
     multi_label = bool(subject.extra.get("multi_label", False))
-    found = _compare_logits(subject, artefact.model, dataset, multi_label)
-    scale = float(np.abs(found.before).max())
+    comparison = _compare_logits(subject, artefact.model, dataset, multi_label)
+    scale = float(np.abs(comparison.before).max())
     exact = artefact.metadata.precision == "fp32"
     tolerance = TOLERANCE * max(1.0, scale) if exact else float("inf")
     before, after = (
-        _accuracy(logits, found.targets, _class_indices(subject, dataset), multi_label)
-        for logits in (found.before, found.after)
+        _accuracy(
+            logits, comparison.targets, _class_indices(subject, dataset), multi_label
+        )
+        for logits in (comparison.before, comparison.after)
     )
     pixels, allowed = None, None
     if artefact.metadata.with_preprocess:
         pixels = _measure_pixels(subject, artefact.model, dataset)
         if exact:
-            each = ROUNDED_TOLERANCE if subject.preprocess.antialias else TOLERANCE
-            allowed = each * max(1.0, scale)
+            relative = ROUNDED_TOLERANCE if subject.preprocess.antialias else TOLERANCE
+            allowed = relative * max(1.0, scale)
     sizes: tuple[SizeDifference, ...] = ()
     if artefact.metadata.image_size is None:
         sizes = tuple(_measure_sizes(subject, artefact.model, dataset))
@@ -165,19 +174,19 @@ def gate(
         path=path,
         backend=artefact.model.backend,
         precision=artefact.metadata.precision,
-        images=len(found.before),
+        images=len(comparison.before),
         split=split,
-        difference=_difference(found.before, found.after),
+        difference=_difference(comparison.before, comparison.after),
         scale=scale,
         tolerance=tolerance,
-        agreement=_agreement(found, multi_label),
+        agreement=_agreement(comparison, multi_label),
         accuracy_before=before,
         accuracy=after,
         sizes=sizes,
         pixels_difference=pixels,
         pixels_tolerance=allowed,
     )
-    for reason in _refusal_reasons(report, found, max_drop):
+    for reason in _refusal_reasons(report, comparison, max_drop):
         raise GateError(
             f"{path} was not written: {reason}. The file would not be the model that "
             "was measured; report this with the model's settings, or export to the "
@@ -189,7 +198,6 @@ def gate(
 def _refusal_reasons(
     report: GateReport, comparison: LogitComparison, max_drop: float
 ) -> Iterator[str]:
-    """Why the file is refused."""
     if not np.isfinite(comparison.after).all():
         yield "it answers with numbers that are not finite"
     over = [("", report.difference, report.tolerance)]
@@ -202,7 +210,7 @@ def _refusal_reasons(
             (" from uint8 pixels", report.pixels_difference, report.pixels_tolerance)
         )
     for where, difference, allowed in over:
-        # Not `>`: a difference that is no number is no agreement.
+        # Not `>`: NaN must fail.
         if not difference <= allowed:
             yield (
                 f"its logits{where} differ by {difference:.2e}, and {allowed:.2e} is "
@@ -211,9 +219,9 @@ def _refusal_reasons(
     margin = np.sort(comparison.before, axis=1)
     if np.isfinite(report.tolerance) and margin.shape[1] > 1:
         clear = margin[:, -1] - margin[:, -2] > 2 * report.tolerance
-        other = comparison.before.argmax(1) != comparison.after.argmax(1)
-        if (clear & other).any():
-            yield f"it answers {int((clear & other).sum())} images otherwise"
+        changed = comparison.before.argmax(1) != comparison.after.argmax(1)
+        if (clear & changed).any():
+            yield f"it answers {int((clear & changed).sum())} images otherwise"
     if report.accuracy is not None and report.accuracy_before is not None:
         drop = 100 * (report.accuracy_before - report.accuracy)
         if drop > max_drop:
@@ -225,7 +233,7 @@ def _refusal_reasons(
 def _compare_logits(
     subject: ExportSubject, exported: ExportedModel, dataset: Dataset, multi_label: bool
 ) -> LogitComparison:
-    preprocess = single_view(subject.preprocess)
+    preprocess = with_single_view(subject.preprocess)
     loader = Loader(
         dataset=dataset,
         examples=dataset.examples,
@@ -245,7 +253,9 @@ def _compare_logits(
             "compared: give others with `--data DATA`."
         )
     return LogitComparison(
-        *(np.concatenate(column) for column in zip(*parts, strict=True))
+        np.concatenate([part.before for part in parts]),
+        np.concatenate([part.after for part in parts]),
+        np.concatenate([part.targets for part in parts]),
     )
 
 
@@ -257,13 +267,13 @@ def _logits(model: VisionModel, image: Tensor, multi_label: bool) -> np.ndarray:
 
 
 def _class_indices(subject: ExportSubject, dataset: Dataset) -> list[int] | None:
-    """The logit of each class of the data; None where one is unknown."""
+    """Return the logit index of each class of the data; None if one is unknown."""
     if not dataset.classes:
         return None
-    places: Mapping[str, int] = {name: i for i, name in enumerate(subject.classes)}
-    if any(name not in places for name in dataset.classes):
+    indices: Mapping[str, int] = {name: i for i, name in enumerate(subject.classes)}
+    if any(name not in indices for name in dataset.classes):
         return None
-    return [places[name] for name in dataset.classes]
+    return [indices[name] for name in dataset.classes]
 
 
 def _accuracy(
@@ -291,7 +301,7 @@ def _agreement(comparison: LogitComparison, multi_label: bool) -> float:
 def _measure_sizes(
     subject: ExportSubject, exported: ExportedModel, dataset: Dataset
 ) -> Iterator[SizeDifference]:
-    """Five sizes, rectangles among them, on the first images of the data."""
+    """Compare at five sizes, with rectangles, on the first images of the data."""
     config = subject.model.config
     step = getattr(config, "patch_hw", (32, 32))
     grid = [max(1, side // by) for side, by in zip(config.image_hw, step, strict=True)]
@@ -307,13 +317,13 @@ def _measure_sizes(
 
 def _images(preprocess: Preprocess, dataset: Dataset) -> Tensor:
     examples = dataset.examples[:IMAGES_PER_SIZE]
-    return torch.stack([load_example(preprocess, dataset, one) for one in examples])
+    return torch.stack([load_example(preprocess, dataset, e) for e in examples])
 
 
 def _measure_pixels(
     subject: ExportSubject, exported: ExportedModel, dataset: Dataset
 ) -> float:
-    """The largest difference from the pixels of real images, one after the other."""
+    """Return the largest difference from the pixels of real images, one at a time."""
     worst = 0.0
     for example in dataset.examples[: 4 * IMAGES_PER_SIZE]:
         image = as_rgb(dataset.read(example))
@@ -323,12 +333,12 @@ def _measure_pixels(
     return worst
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(one - other).max())
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.abs(a - b).max())
 
 
-def _finite_or_none(number: float) -> float | None:
-    return number if np.isfinite(number) else None
+def _finite_or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _format_tolerance(tolerance: float) -> str:

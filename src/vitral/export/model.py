@@ -1,4 +1,4 @@
-"""What is exported: a model with all that has to travel with it, and real images."""
+"""Load the model of an export with its metadata, and open images to compare on."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,39 +13,39 @@ from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.models import VisionModel
 from vitral.weights import ExportedModel, is_exported
 from vitral.workflows.dataset import open_split_data
-from vitral.workflows.inputs import input_kind, require_images, with_single_view
+from vitral.workflows.inputs import input_kind, require_images
 from vitral.workflows.run import Run
 
 EXPORTED_EXTRA = ("multi_label", "temperature", "eval_views")
-"""What of a run's extra goes into the file: all that changes an answer."""
+"""Keys of a run's extra that go into the file: those that change predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSubject:
-    """A model in eval mode and float32, and what belongs to it."""
+    """A model in eval mode and float32, with its metadata."""
 
     model: VisionModel
     preprocess: Preprocess
     classes: tuple[str, ...]
     extra: dict[str, Any]
     run: Run | None
-    """Whose it is; None for a model that was given by itself."""
+    """Run of the model; None for a model without one."""
     display_name: str
-    """Its path, or what it is, for messages."""
+    """Path or class name, for messages."""
 
 
 def load_subject(
     model: Run | VisionModel | str | Path, preprocess: Preprocess | None = None
 ) -> ExportSubject:
-    """What was given to be exported.
+    """Load the model to export.
 
     Args:
         model: a run, its path, weights of any layout, or a model.
-        preprocess: of a model that is given by itself.
+        preprocess: of a model without a run.
 
     Raises:
         WeightsError: there are no weights, or it is an exported file already.
-        ConfigError: the model has no head, or no pre-processing was given.
+        ConfigError: the model has no head, or the pre-processing is missing.
     """
     if isinstance(model, str | Path):
         if is_exported(model):
@@ -53,23 +53,23 @@ def load_subject(
                 f"{model} is an exported model already: export the run that it came "
                 "from."
             )
-        found: Run | VisionModel | vitral.weights.Loaded = _open_model(Path(model))
+        source: Run | VisionModel | vitral.weights.Loaded = _open_model(Path(model))
     else:
-        found = model
-    if isinstance(found, Run):
+        source = model
+    if isinstance(source, Run):
         return _validate(
             ExportSubject(
-                model=found.model,
-                preprocess=found.preprocess,
-                classes=found.classes,
-                extra=_exported_extra(found),
-                run=found,
-                display_name=str(found.path),
+                model=source.model,
+                preprocess=source.preprocess,
+                classes=source.classes,
+                extra=_exported_extra(source),
+                run=source,
+                display_name=str(source.path),
             )
         )
-    if isinstance(found, vitral.weights.Loaded):
+    if isinstance(source, vitral.weights.Loaded):
         # By name: mypy takes a Loaded for a tuple of anything.
-        preprocess, found = found.preprocess, found.model
+        preprocess, source = source.preprocess, source.model
     if preprocess is None:
         raise ConfigError(
             "A model by itself does not say how it wants its images: give "
@@ -77,25 +77,25 @@ def load_subject(
         )
     return _validate(
         ExportSubject(
-            model=found,
+            model=source,
             preprocess=preprocess,
             classes=(),
             extra={},
             run=None,
-            display_name=f"a {type(found).__name__}",
+            display_name=f"a {type(source).__name__}",
         )
     )
 
 
 def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Dataset, str]:
-    """Real images to compare on, and the split that they are from.
+    """Return real images to compare on, and their split.
 
     Args:
         data: a data set; empty for the run's own, with the run's own split.
-        limit: images at most, taken evenly from the split.
+        limit: largest number of images, taken evenly from the split.
 
     Raises:
-        ConfigError: no data was given and the model has none of its own.
+        ConfigError: `data` is empty and the model has no run.
         DataError: the data cannot be opened.
     """
     kind = input_kind(subject.model.config)
@@ -119,23 +119,19 @@ def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Datase
                 f"The run's data cannot be opened ({error}) and nothing is exported "
                 "unmeasured: give other images with `--data DATA`."
             ) from error
-    there = list(dataset.counts())
-    split = next((name for name in ("val", "test", "train") if name in there), there[0])
-    chosen = take_evenly(dataset.select(split), limit)
-    return replace(dataset, examples=chosen), split
+    splits = list(dataset.counts())
+    preferred = (name for name in ("val", "test", "train") if name in splits)
+    split = next(preferred, splits[0])
+    examples = take_evenly(dataset.select(split), limit)
+    return replace(dataset, examples=examples), split
 
 
 def take_evenly(examples: tuple[Example, ...], limit: int) -> tuple[Example, ...]:
-    """At most `limit` of them, from the first to the last."""
+    """Return at most `limit` examples, evenly spaced from the first to the last."""
     if len(examples) <= limit:
         return examples
     step = len(examples) / limit
     return tuple(examples[int(index * step)] for index in range(limit))
-
-
-def single_view(preprocess: Preprocess) -> Preprocess:
-    """One view of each clip; images as they are."""
-    return with_single_view(preprocess)
 
 
 def _open_model(path: Path) -> Any:
@@ -177,8 +173,8 @@ def _has_run(run: Run) -> bool:
 
 
 def _exported_extra(run: Run) -> dict[str, Any]:
-    kept = {key: run.extra[key] for key in EXPORTED_EXTRA if key in run.extra}
+    extra = {key: run.extra[key] for key in EXPORTED_EXTRA if key in run.extra}
     if not run.multi_label and run.temperature != 1.0:
         # An older run has it in its results instead.
-        kept["temperature"] = run.temperature
-    return kept
+        extra["temperature"] = run.temperature
+    return extra

@@ -1,9 +1,8 @@
-"""Pre-processing as part of a graph: from pixels of any size to the model's input.
+"""Pre-processing as a graph: `Preprocess` by matrix products, from pixels of any size.
 
-It computes what `Preprocess` does by matrix products. With antialias, Pillow rounds to
-8 bits after each of its two passes; so does this, along the width first. Pillow takes
-the height first for some sizes, and computes in fixed point; then a pixel in ten, or in
-a thousand, is one step of 255 away.
+With antialias it rounds to 8 bits after each pass, as Pillow, the width first. Pillow
+takes the height first for some sizes, and computes in fixed point: then one pixel in
+ten, or in a thousand, is one step of 255 away.
 """
 
 from typing import Any
@@ -28,11 +27,11 @@ MATRICES = {
     ("bicubic", False): resampling.cubic,
     ("bicubic", True): resampling.cubic_antialias,
 }
-"""By interpolation and antialias."""
+"""Builder of the matrix by (interpolation, antialias)."""
 
 
 class PixelsToImage(nn.Module):
-    """uint8 pixels [batch, height, width, 3] to what the model takes."""
+    """Convert uint8 pixels [batch, height, width, 3] to the model's input."""
 
     mean: Tensor
     std: Tensor
@@ -54,34 +53,34 @@ class PixelsToImage(nn.Module):
     ) -> Float[Tensor, "batch 3 new_height new_width"]:
         image = pixels.permute(0, 3, 1, 2).float()
         height, width = pixels.shape[1], pixels.shape[2]
-        between = self._size_before_crop(height, width)
-        rows = self._matrix(height, between[0], self.preprocess.image_size[0])
-        columns = self._matrix(width, between[1], self.preprocess.image_size[1])
+        resized = self._size_before_crop(height, width)
+        rows = self._matrix(height, resized[0], self.preprocess.image_size[0])
+        columns = self._matrix(width, resized[1], self.preprocess.image_size[1])
         image = self._round_to_uint8(image @ columns.transpose(0, 1))
         image = self._round_to_uint8(rows @ image).clamp(0, 255)
         return (image / 255 - self.mean) / self.std
 
     def _size_before_crop(self, height: int, width: int) -> tuple[int, int]:
-        """As `Preprocess.size_before_crop`, without a branch on the source."""
-        wide = self.preprocess
-        if wide.resize == "squash":
-            return wide.size_before_crop(_ANY)
+        """Compute the size before the crop without a branch on the source's size."""
+        config = self.preprocess
+        if config.resize == "squash":
+            return config.size_before_crop(_ANY)
         target = Preprocess(
-            image_size=wide.image_size, crop_fraction=wide.crop_fraction
+            image_size=config.image_size, crop_fraction=config.crop_fraction
         ).size_before_crop(_ANY)
         return (
             resampling.symbolic_max(target.height, height * target.width // width),
             resampling.symbolic_max(target.width, width * target.height // height),
         )
 
-    def _matrix(self, old: int, new: int, kept: int) -> Float[Tensor, "kept old"]:
-        """Weights of the cells that the centre crop keeps of `new`."""
-        left = new - kept
+    def _matrix(self, old: int, new: int, cropped: int) -> Float[Tensor, "cropped old"]:
+        """Return the weights of the `cropped` cells in the center of `new`."""
+        margin = new - cropped
         # Half of it, rounded to even as by `round`.
-        first = left // 2 + (left % 2) * ((left // 2) % 2)
-        wanted = torch.arange(kept, device=self.mean.device) + first
-        kind = (self.preprocess.interpolation, self.preprocess.antialias)
-        return MATRICES[kind](wanted, old, new, torch.float32)
+        first = margin // 2 + (margin % 2) * ((margin // 2) % 2)
+        cells = torch.arange(cropped, device=self.mean.device) + first
+        method = (self.preprocess.interpolation, self.preprocess.antialias)
+        return MATRICES[method](cells, old, new, torch.float32)
 
     def _round_to_uint8(self, image: Tensor) -> Tensor:
         if not self.preprocess.antialias:
@@ -90,7 +89,7 @@ class PixelsToImage(nn.Module):
 
 
 def build_preprocess_graph(preprocess: Preprocess) -> Any:
-    """An onnx.ModelProto from `pixels` to `image`.
+    """Build an onnx.ModelProto from `pixels` to `image`.
 
     Raises:
         ConfigError: the model takes clips.
@@ -106,10 +105,10 @@ def build_preprocess_graph(preprocess: Preprocess) -> Any:
 
 
 def prepend_preprocess(proto: Any, preprocess: Preprocess) -> Any:
-    """The graph `proto` with its pre-processing before it.
+    """Return `proto` with its pre-processing in front.
 
     Raises:
-        ConfigError, GateError: as `pixels_graph`.
+        ConfigError, GateError: as `build_preprocess_graph`.
     """
     module = import_onnx()
     before = module.compose.add_prefix(
@@ -122,9 +121,9 @@ def prepend_preprocess(proto: Any, preprocess: Preprocess) -> Any:
     joined = module.compose.merge_models(
         before, proto, io_map=[(IMAGE, IMAGE)], outputs=[LOGITS]
     )
-    # Where the model can be cut off from its pre-processing again.
-    seen = ["batch", 3, *preprocess.image_size]
+    # Names the tensor at which the model can be separated from its pre-processing.
+    shape = ["batch", 3, *preprocess.image_size]
     joined.graph.value_info.append(
-        module.helper.make_tensor_value_info(IMAGE, module.TensorProto.FLOAT, seen)
+        module.helper.make_tensor_value_info(IMAGE, module.TensorProto.FLOAT, shape)
     )
     return joined

@@ -1,4 +1,4 @@
-"""The table of precisions: size, latency, accuracy and agreement, side by side."""
+"""Table of precisions: size, latency, accuracy and agreement."""
 
 import statistics
 import tempfile
@@ -32,29 +32,29 @@ class PrecisionRow:
 
     precision: Precision
     megabytes: float
-    """On disk, in units of 1e6 bytes."""
+    """Size on disk in 1e6 bytes."""
     latency: dict[int, float]
-    """Batch size to milliseconds a batch, the median of interleaved rounds."""
+    """Milliseconds per batch by batch size, the median of interleaved rounds."""
     accuracy: float
     accuracy_interval: Interval
     agreement: float
-    """With float32, the share of images with the same answer."""
+    """Fraction of images with the same prediction as float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionTable:
-    """The rows on the same images and in the same minutes."""
+    """Precisions measured on the same images, interleaved."""
 
     images: str
     n: int
     rows: tuple[PrecisionRow, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
     def markdown(self) -> str:
-        """The table as in docs/int8.md."""
+        """Return the table as in docs/int8.md."""
         sizes = list(self.rows[0].latency)
         head = ["precision", "MB", *(f"ms at batch {size}" for size in sizes)]
         head += ["top-1 %", "95 % interval", "same answer %"]
@@ -79,11 +79,11 @@ def measure_precisions(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     rounds: int = ROUNDS,
 ) -> PrecisionTable:
-    """Measure openvino.Models that answer the same question, fp32 among them.
+    """Measure openvino.Models of one model in several precisions, fp32 among them.
 
     Args:
-        images: what accuracy and agreement are measured on.
-        note: what these images are, for whoever reads the table.
+        images: for accuracy and agreement.
+        note: description of these images.
 
     Raises:
         ConfigError: fp32 is missing.
@@ -92,15 +92,18 @@ def measure_precisions(
         raise ConfigError(
             "the table compares with fp32, which is not among the models."
         )
-    ready = {name: compile_model(model, name) for name, model in models.items()}
-    taken = np.concatenate(images.batches)[: max(batch_sizes)]
+    compiled = {name: compile_model(model, name) for name, model in models.items()}
+    pixels = np.concatenate(images.batches)[: max(batch_sizes)]
     latency = {
         size: time_interleaved(
-            ready, np.resize(taken, (size, *taken.shape[1:])), rounds
+            compiled, np.resize(pixels, (size, *pixels.shape[1:])), rounds
         )
         for size in batch_sizes
     }
-    logits = {name: collect_logits(ask, images.batches) for name, ask in ready.items()}
+    logits = {
+        name: collect_logits(predict, images.batches)
+        for name, predict in compiled.items()
+    }
     rows = []
     for name, model in models.items():
         right = correct_mask(logits[name], images, multi_label)
@@ -118,22 +121,22 @@ def measure_precisions(
 
 
 def time_interleaved(
-    ready: Mapping[Any, PredictFunction], images: Images, rounds: int
+    compiled: Mapping[Any, PredictFunction], images: Images, rounds: int
 ) -> dict[Any, float]:
-    """Median seconds of each, taking turns, so that other load hits all alike."""
-    for ask in ready.values():
-        ask(images)
-    times: dict[Any, list[float]] = {name: [] for name in ready}
+    """Return median seconds, interleaved so that other load slows all alike."""
+    for predict in compiled.values():
+        predict(images)
+    times: dict[Any, list[float]] = {name: [] for name in compiled}
     for _ in range(rounds):
-        for name, ask in ready.items():
+        for name, predict in compiled.items():
             started = time.perf_counter()
-            ask(images)
+            predict(images)
             times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(taken) for name, taken in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def measure_megabytes(model: Any, precision: Precision) -> float:
-    """Of both files on disk; in bf16 and int8, float weights take two bytes."""
+    """Return the files' size in 1e6 bytes; below fp32, weights take two bytes."""
     with tempfile.TemporaryDirectory(prefix="vitral-") as folder:
         file = Path(folder) / "model.xml"
         import_openvino().save_model(model, file, compress_to_fp16=precision != "fp32")

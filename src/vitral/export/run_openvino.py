@@ -1,4 +1,4 @@
-"""An openvino.Model on this machine: compiled in a precision, asked for logits."""
+"""Compile an openvino.Model for this machine and compute its logits."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from vitral.weights.exported import Precision, inference_precision, openvino_core
 
 Images = Float[np.ndarray, "_ ... channels height width"]
-"""Pre-processed; the last batch of a split may be a smaller one."""
+"""Pre-processed images; the last batch of a split may be smaller."""
 Logits = Float[np.ndarray, "examples classes"]
 PredictFunction = Callable[[Images], Logits]
 
@@ -17,14 +17,14 @@ PredictFunction = Callable[[Images], Logits]
 def compile_model(
     model: Any, precision: Precision, *, threads: int = 0
 ) -> PredictFunction:
-    """`model` compiled for the CPU, as a function of a batch.
+    """Compile `model` for the CPU, as a function of a batch.
 
     Args:
-        threads: 0 leaves their number to the runtime.
+        threads: 0 lets the runtime choose.
     """
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": inference_precision(precision),
-        # Several streams would split the cores between batches; here one batch counts.
+        # Several streams would split the cores between batches.
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
     }
@@ -35,5 +35,5 @@ def compile_model(
 
 
 def collect_logits(predict: PredictFunction, batches: Iterable[Images]) -> Logits:
-    """The logits of all batches, in their order."""
+    """Return the logits of all batches, in their order."""
     return np.concatenate([predict(batch) for batch in batches])

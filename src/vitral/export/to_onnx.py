@@ -1,7 +1,7 @@
-"""From a model to an ONNX graph in memory, with free sizes where the model has them.
+"""Convert a model in eval mode to an ONNX graph in memory, with dynamic sizes.
 
-The graph computes in float32 what the model computes in eval mode. Its input is `image`
-[batch, channels, height, width] (or clips), its output `logits`.
+Its input is `image`, float32 [batch, channels, height, width] (or clips), its output
+`logits`.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ from vitral.weights.exported import IMAGE, LOGITS, import_onnx
 
 OPSET = 20
 MIN_SIDE = 32
-"""Pixels; a side below gives a ResNet no cell."""
+"""Smallest side in pixels; a ResNet has no cell below."""
 MAX_SIDE = 2**16
 
 
 def to_onnx(model: VisionModel, *, image_size: tuple[int, int] | None = None) -> Any:
-    """An onnx.ModelProto of `model`.
+    """Convert `model` to an onnx.ModelProto.
 
     Args:
-        image_size: (height, width) of the only images; None for any that fit.
+        image_size: fixed (height, width); None for dynamic sizes.
 
     Raises:
         GateError: the model cannot be traced.
@@ -47,7 +47,7 @@ def trace_onnx(
     sizes: dict[int, Any],
     names: tuple[str, str],
 ) -> Any:
-    """An onnx.ModelProto of a module with one input and one output.
+    """Convert a module with one input and one output to an onnx.ModelProto.
 
     Raises:
         GateError: it cannot be traced.
@@ -59,7 +59,7 @@ def trace_onnx(
             program = torch.export.export(
                 module, (example,), dynamic_shapes=(sizes,), strict=False
             )
-            made = torch.onnx.export(
+            exported = torch.onnx.export(
                 program,
                 (),
                 dynamo=True,
@@ -75,14 +75,14 @@ def trace_onnx(
                 f"sizes ({type(error).__name__}: {reason}). Try `--static`, or convert "
                 "to another layout with `vitral convert`."
             ) from error
-    assert made is not None
-    return made.model_proto
+    assert exported is not None
+    return exported.model_proto
 
 
 def _example(
     model: VisionModel, image_size: tuple[int, int] | None
 ) -> tuple[torch.Tensor, dict[int, Any]]:
-    """An input to trace with, and which of its axes are free."""
+    """Return an input to trace with, and its dynamic axes."""
     config = model.config
     frames = (config.num_frames,) if config.num_frames else ()
     batch = torch.export.Dim("batch", min=1, max=MAX_SIDE)
@@ -92,37 +92,34 @@ def _example(
         return torch.zeros(shape), {0: batch}
     patch = getattr(config, "patch_hw", (1, 1))
     sides, sizes = [], {0: batch}
-    for at, (side, count, name) in enumerate(
+    for i, (side, count, name) in enumerate(
         zip(patch, (3, 5), ("rows", "columns"), strict=True)
     ):
         if side == 1:
             sides.append(count * MIN_SIDE)
-            free = torch.export.Dim(name, min=MIN_SIDE, max=MAX_SIDE)
+            dimension = torch.export.Dim(name, min=MIN_SIDE, max=MAX_SIDE)
         else:
             sides.append(count * side)
-            free = side * torch.export.Dim(name, min=1, max=MAX_SIDE // side)
-        sizes[axis + at] = free
+            dimension = side * torch.export.Dim(name, min=1, max=MAX_SIDE // side)
+        sizes[axis + i] = dimension
     return torch.zeros(2, *frames, config.in_chans, *sides), sizes
 
 
 def _name_by_module(proto: Any) -> None:
-    """Nodes named after their modules, such as blocks.3.mlp.fc2/node_MatMul_9."""
+    """Prefix node names with their module: blocks.3.mlp.fc2/node_MatMul_9."""
     for node in proto.graph.node:
-        for kept in node.metadata_props:
-            if kept.key == "pkg.torch.onnx.name_scopes":
-                scopes = [word.strip(" '\"") for word in kept.value[1:-1].split(",")]
+        for entry in node.metadata_props:
+            if entry.key == "pkg.torch.onnx.name_scopes":
+                scopes = [name.strip(" '\"") for name in entry.value[1:-1].split(",")]
                 if len(scopes) > 1 and scopes[-2]:
                     node.name = f"{scopes[-2]}/{node.name}"
-        # They hold paths of this machine.
+        # They contain local paths.
         del node.metadata_props[:]
 
 
 @contextlib.contextmanager
 def _suppress_exporter_output() -> Iterator[None]:
-    """Without the exporter's progress, and its warnings about its own insides.
-
-    Shape checks, where they are switched on, pause: a traced size is a symbol, no int.
-    """
+    """Silence the exporter, and disable jaxtyping: a traced size is no int."""
     loggers = [
         logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")
     ]

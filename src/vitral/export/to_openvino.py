@@ -1,7 +1,6 @@
-"""From an ONNX graph to an OpenVINO model in memory.
+"""Convert an ONNX graph to an OpenVINO model in memory.
 
-The one graph serves both runtimes. torch.export's own graph would convert too, but not
-the arithmetic on sizes that OpenVINO's reader of it does not know.
+OpenVINO's reader of torch.export graphs lacks the arithmetic on sizes.
 """
 
 import tempfile
@@ -12,13 +11,13 @@ from vitral.weights.exported import import_onnx, import_openvino
 
 
 def to_openvino(proto: Any) -> Any:
-    """An openvino.Model of an onnx.ModelProto, weights in float32.
+    """Convert an onnx.ModelProto to an openvino.Model, weights in float32.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
     """
     module = import_openvino()
-    # A file, because models over 2 GB do not fit into one ONNX message.
+    # A file, since an ONNX message is limited to 2 GB.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         save_onnx(proto, file)
@@ -26,10 +25,10 @@ def to_openvino(proto: Any) -> Any:
 
 
 def chain_models(before: Any, after: Any) -> Any:
-    """An openvino.Model that does `after` with the output of `before`.
+    """Return an openvino.Model of `after` on the output of `before`.
 
-    Each was converted by itself: OpenVINO would take the batch's size for both from
-    the first input, and the two could not be parted again.
+    Each is converted by itself: OpenVINO would take the batch size for both from the
+    first input, and the two could not be separated again.
     """
     source = before.results[0].input_value(0)
     for target in after.parameters[0].output(0).get_target_inputs():
@@ -38,7 +37,7 @@ def chain_models(before: Any, after: Any) -> Any:
 
 
 def save_onnx(proto: Any, file: Path) -> None:
-    """Write a graph; weights over 1.9 GB go into a file beside it."""
+    """Write a graph; weights over 1.9 GB go into a second file."""
     large = proto.ByteSize() > 1_900_000_000
     import_onnx().save(
         proto, file, save_as_external_data=large, location=f"{file.name}.data"

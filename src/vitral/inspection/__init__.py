@@ -1,7 +1,7 @@
-"""Models and images in, arrays out: what a model looks at. Nothing here draws."""
+"""Attention, relevance and feature maps of a model as arrays; plots draws them."""
 
 from vitral.inspection.attention import attention, class_attention, iter_attention
-from vitral.inspection.capture import LayerAttention
+from vitral.inspection.capture import LayerAttention, has_attention
 from vitral.inspection.distance import attention_distance, uniform_distance
 from vitral.inspection.faithfulness import (
     FaithfulnessCurve,
@@ -38,6 +38,7 @@ __all__ = [
     "filter_components",
     "grad_cam",
     "gradient_rollout",
+    "has_attention",
     "insertion",
     "iter_attention",
     "position_similarity",

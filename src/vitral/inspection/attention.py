@@ -3,8 +3,8 @@
     softmax(q k^T / sqrt(head_dim) + bias)
 
 Rows are queries. Tokens are in the model's order: class token, other prefix tokens,
-then patches row by row. The weights of a whole network are large: 12 layers of 12
-heads at 577 tokens are 192 MB per image in float32; `each_layer` holds one at a time.
+patches row by row. All weights of a network are large: 12 layers of 12 heads at 577
+tokens are 192 MB per image in float32. `iter_attention` keeps one layer in memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,42 +40,42 @@ def attention(
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Float[Tensor, "sequences layers heads tokens tokens"]:
-    """The attention weights of `images`, on the CPU, in the model's precision.
+    """Return the attention weights of `images`, on the CPU, in the model's precision.
 
     Sequences are the images; only a layer that attends within patches or along time
     has more of them.
 
     Args:
         images: preprocessed, of any size that the model accepts.
-        layers: which, in the order of the answer; negative ones count from the last.
-            None for all. Of a TNT even ones are inner, odd ones outer.
+        layers: indices in the order of the result; negative ones count from the last.
+            None: all. In a TNT even layers are inner, odd ones outer.
         heads: the same for the heads of each layer.
         patch_mask: True where a patch takes part; the rows and columns of the others
-            are zero. None when all do.
+            are zero. None: all take part.
 
     Raises:
         ConfigError: the model has no attention, not such a layer or head, or layers
             of different shapes were asked for together.
     """
-    wanted = resolve_indices(layers, len(attention_layers(model)), "layers")
+    indices = resolve_indices(layers, len(attention_layers(model)), "layers")
     result: Tensor | None = None
-    for layer in iter_layers(model, images, layers=wanted, patch_mask=patch_mask):
-        taken = layer.weights
+    for layer in iter_layers(model, images, layers=indices, patch_mask=patch_mask):
+        weights = layer.weights
         if heads is not None:
-            taken = taken[:, resolve_indices(heads, taken.shape[1], "heads")]
+            weights = weights[:, resolve_indices(heads, weights.shape[1], "heads")]
         if result is None:
-            batch, *rest = taken.shape
-            result = taken.new_empty((batch, len(wanted), *rest), device="cpu")
-        if taken.shape != result[:, 0].shape:
+            batch, *rest = weights.shape
+            result = weights.new_empty((batch, len(indices), *rest), device="cpu")
+        if weights.shape != result[:, 0].shape:
             raise ConfigError(
                 f"The layers asked for differ in shape: layer {layer.index} has "
-                f"weights {list(taken.shape)}, one before it "
+                f"weights {list(weights.shape)}, one before it "
                 f"{list(result[:, 0].shape)}. Name layers of one kind in `layers`, or "
                 "use each_layer."
             )
-        for place, index in enumerate(wanted):
+        for position, index in enumerate(indices):
             if index == layer.index:
-                result[:, place] = taken
+                result[:, position] = weights
     assert result is not None
     return result
 
@@ -86,15 +86,15 @@ def iter_attention(
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Iterator[LayerAttention]:
-    """The weights of one layer after the other, on the CPU.
+    """Yield the weights of one layer after the other, on the CPU.
 
-    The model runs block by block between two of them, so that no more than one layer
-    is in memory if the caller keeps none.
+    The model runs block by block, so at most one layer is in memory if the caller keeps
+    none.
 
     Raises:
         ConfigError: the model has no attention.
     """
-    # `map` keeps none of what it hands on, as a loop's variable would.
+    # `map` keeps no reference to its last item, as a loop variable would.
     return map(_to_cpu, iter_layers(model, images, patch_mask=patch_mask))
 
 
@@ -109,11 +109,11 @@ def class_attention(
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Float[Tensor, "batch heads *frames rows columns"]:
-    """What the class token of one layer looks at: its weight for each patch.
+    """Return the weight of the class token of one layer for each patch.
 
-    The weights of an image's patches sum to less than one; the rest is on the class
-    token itself and other prefix tokens. Of a clip, the mean over the class token's
-    copies, or over the class tokens of all frames.
+    The weights of an image's patches sum to less than one; the rest is on the prefix
+    tokens. For a clip it is the mean over the class token's copies, or over the class
+    tokens of all frames.
 
     Raises:
         ConfigError: the model has no attention, no class token, or not such a layer;
@@ -124,18 +124,19 @@ def class_attention(
             "The model has no class token, so there is no class_attention: use "
             "rollout, or the rows of `attention` that belong to a patch."
         )
-    (found,) = iter_layers(model, images, layers=[layer], patch_mask=patch_mask)
-    if found.members is not None:
-        return _class_token_rows(found, found.members, clip_places(model, images)).cpu()
-    require_global(found)
-    rows = found.weights[:, :, 0, found.num_prefix_tokens :]
-    return rows.unflatten(-1, tuple(found.grid)).cpu()
+    (captured,) = iter_layers(model, images, layers=[layer], patch_mask=patch_mask)
+    if captured.members is not None:
+        places = clip_places(model, images)
+        return _class_token_rows(captured, captured.members, places).cpu()
+    require_global(captured)
+    rows = captured.weights[:, :, 0, captured.num_prefix_tokens :]
+    return rows.unflatten(-1, tuple(captured.grid)).cpu()
 
 
 def _class_token_rows(
     layer: LayerAttention, members: Int[Tensor, "groups line"], places: TokenIndices
 ) -> Float[Tensor, "batch heads frames rows columns"]:
-    """The mean of the rows of the class token's copies, or of the class tokens."""
+    """Return the mean of the rows of the class token's copies, or the class tokens."""
     if not torch.isin(places.class_tokens, members).all():
         raise ConfigError(
             f"The class token takes no part in layer {layer.index}, an attention along "
@@ -151,11 +152,7 @@ def _class_token_rows(
 
 
 def require_global(layer: LayerAttention) -> None:
-    """Refuse a layer that attends within a patch or along time.
-
-    Raises:
-        ConfigError: it is one.
-    """
+    """Raise ConfigError for a layer that attends within a patch or along time."""
     if not layer.is_global:
         raise ConfigError(
             f"Layer {layer.index} attends to {layer.weights.shape[-1]} tokens that are "

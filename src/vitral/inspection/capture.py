@@ -1,9 +1,8 @@
-"""Look at a pass without touching it: what enters each attention, and no more.
+"""Capture of the inputs of attention layers by hooks, without changing the pass.
 
-A forward pre-hook catches the input of each `layers.Attention`, and
-`Attention.weights` computes the weights again from it. The pass stays fused and its
-output bit-equal. Nothing is left behind: hooks and training modes are undone whatever
-happens in between, and no hook outlives a step of a generator.
+`Attention.attention_weights` computes the weights again from a captured input, so the
+pass stays fused and its output bit-equal. Hooks and training modes are always undone,
+and no hook outlives a step of a generator.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,65 +23,67 @@ from vitral.models.timesformer import TokenIndices
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One call of an attention: what it was given."""
+    """The arguments of one call of an attention."""
 
     index: int
-    """Its place among the model's layers of attention."""
+    """Index of the layer among the model's attention layers."""
     attention: Attention
     x: Float[Tensor, "batch tokens dim"]
     grid: Grid
     mask: Float[Tensor, "batch 1 tokens tokens"] | None = None
     merged: MergeState | None = None
-    """What its tokens stand for, in a model that merges tokens."""
+    """Patches of each token, in a model that merges tokens."""
 
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """The attention weights of one layer, with what tells tokens from patches."""
+    """The attention weights of one layer, and the positions of its patches."""
 
     index: int
-    """Its place among the model's layers of attention, from 0."""
+    """Index among the model's attention layers, from 0."""
     weights: Float[Tensor, "batch heads tokens tokens"]
-    """Rows are queries and sum to one; the row of a hidden patch is zero. Merged tokens
-    are spread over their patches: each has its token's row, and an equal share of its
-    token's column."""
+    """Rows are queries and sum to one; the row of a hidden patch is zero. Each patch of
+    a merged token has the token's row, and an equal share of its column."""
     grid: Grid
     """Rows and columns of the patches."""
     num_prefix_tokens: int
     """Tokens before the patches: class, distillation and register tokens."""
     mask: Bool[Tensor, "batch rows columns"] | None
-    """Which patches take part; None when all do."""
+    """True for patches that take part. None: all of them."""
     is_global: bool
-    """Whether its tokens are those of the whole image, as they are everywhere but in
-    models that also attend within a patch or along time."""
+    """False for a layer that attends within a patch or along time."""
     members: Int[Tensor, "groups line"] | None = None
-    """Of clips, the number of each token of each group that attends by itself; the
-    weights have all groups of a clip one after the other. None for images."""
+    """Index of each token of each group of a clip, whose groups follow each other in
+    the weights. None: images."""
+
+
+def has_attention(model: nn.Module) -> bool:
+    """Return whether a module of the model is an attention."""
+    return any(isinstance(module, Attention) for module in model.modules())
 
 
 def attention_layers(model: VisionModel) -> list[Attention]:
-    """The model's layers of attention, in the order of its modules.
+    """Return the model's attention layers, in the order of its modules.
 
     Raises:
         ConfigError: it has none.
     """
-    found = [module for module in model.modules() if isinstance(module, Attention)]
-    if not found:
+    if not has_attention(model):
         raise ConfigError(
             f"A {type(model).__name__} has no attention to look at. What can be seen "
             "of it: grad_cam, embedding_filters and feature_colours."
         )
-    return found
+    return [module for module in model.modules() if isinstance(module, Attention)]
 
 
 def resolve_indices(indices: Sequence[int] | None, count: int, what: str) -> list[int]:
-    """`indices` counted from 0; all of them for None.
+    """Return `indices` counted from 0; all of them for None.
 
     Args:
         what: the argument's name for a message: "layers" or "heads".
 
     Raises:
-        ConfigError: none is asked for, or one that there is not.
+        ConfigError: `indices` is empty, or one is out of range.
     """
     if indices is None:
         return list(range(count))
@@ -101,7 +102,7 @@ def resolve_indices(indices: Sequence[int] | None, count: int, what: str) -> lis
 
 
 def require_batch(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Tensor:
-    """`images` on the model's device.
+    """Return `images` on the model's device.
 
     Raises:
         ConfigError: the batch axis is missing.
@@ -115,10 +116,10 @@ def require_batch(model: VisionModel, images: Float[Tensor, "batch *image"]) -> 
 
 
 def embed_only(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Features:
-    """The first image's features as if there were no blocks: which tokens there are.
+    """Return the first image's features without the blocks, to learn its tokens.
 
     Raises:
-        ConfigError: the model has no attention; a ResNet cannot do without its blocks.
+        ConfigError: the model has no attention; a ResNet needs its blocks.
     """
     attention_layers(model)
     with torch.no_grad(), eval_mode(model.modules()):
@@ -126,42 +127,42 @@ def embed_only(model: VisionModel, images: Float[Tensor, "batch *image"]) -> Fea
 
 
 def uses_class_token(model: VisionModel, images: Float[Tensor, "batch *image"]) -> bool:
-    """Whether the head looks at the class token, not at patches alone.
+    """Return whether the head reads the class token, not patches alone.
 
-    Found by trying, so that no family's settings have to be known here.
+    The test changes the class token, so it needs no settings of a model family.
     """
     features = embed_only(model, images)
     if features.cls is None:
         return False
-    # A slope, because a LayerNorm in the head would not see a constant.
+    # A slope, because a LayerNorm in the head removes a constant.
     slope = torch.linspace(0, 1, features.cls.shape[-1]).to(features.cls)
-    other = features._replace(cls=features.cls + slope)
+    changed = features._replace(cls=features.cls + slope)
     with torch.no_grad(), eval_mode(model.modules()):
-        before, after = model.forward_pool(features), model.forward_pool(other)
+        before, after = model.forward_pool(features), model.forward_pool(changed)
     return not torch.equal(before, after)
 
 
 @runtime_checkable
 class SupportsClips(Protocol):
-    """A model whose tokens have places in a clip."""
+    """A model whose tokens have positions in a clip."""
 
-    def places(self, tokens: Tokens) -> TokenIndices: ...
+    def token_indices(self, tokens: Tokens) -> TokenIndices: ...
 
 
 def get_places(model: VisionModel, tokens: Tokens) -> TokenIndices | None:
-    """Where the tokens are in a clip; None for a model of images."""
+    """Return the indices of a clip's tokens; None for a model of images."""
     if not model.config.num_frames:
         return None
     assert isinstance(model, SupportsClips)
-    return model.places(tokens)
+    return model.token_indices(tokens)
 
 
 @contextmanager
 def eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """No dropout inside; afterwards each module's own mode again.
+    """Switch modules to evaluation mode inside, and restore each one's mode after.
 
     Args:
-        parts: all modules: some may be in another mode than the model, as frozen ones.
+        parts: all modules, because frozen ones may differ from the model's mode.
     """
     training = [module for module in parts if module.training]
     for module in training:
@@ -175,7 +176,7 @@ def eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def record_inputs(watched: dict[int, Attention]) -> Iterator[list[AttentionCall]]:
-    """The list that calls of these layers are put on, in the order of the pass."""
+    """Yield a list that collects the calls of these layers, in order."""
     calls: list[AttentionCall] = []
     hooks = []
     try:
@@ -196,7 +197,7 @@ def record_inputs(watched: dict[int, Attention]) -> Iterator[list[AttentionCall]
 
 @contextmanager
 def record_outputs(watched: dict[int, Attention]) -> Iterator[list[Tensor]]:
-    """The list that the outputs of these layers are put on, in the order of calls."""
+    """Yield a list that collects the outputs of these layers, in order."""
     outputs: list[Tensor] = []
     hooks = []
     try:
@@ -217,17 +218,17 @@ def iter_layers(
     layers: Sequence[int] | None = None,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Iterator[LayerAttention]:
-    """One layer after the other, on the model's device, in the order of the pass.
+    """Yield one layer after the other, on the model's device, in the order of the pass.
 
     The model runs block by block, so only the weights of one layer are in memory. It
-    stops after the last layer that is asked for.
+    stops after the last requested layer.
 
     Raises:
         ConfigError: the model has no attention, or not such a layer.
     """
-    found = attention_layers(model)
-    wanted = resolve_indices(layers, len(found), "layers")
-    watched = {index: found[index] for index in sorted(set(wanted))}
+    attentions = attention_layers(model)
+    indices = resolve_indices(layers, len(attentions), "layers")
+    watched = {index: attentions[index] for index in sorted(set(indices))}
     return _iter_layers(model, require_batch(model, images), watched, patch_mask)
 
 
@@ -246,14 +247,14 @@ def _iter_layers(
     places = get_places(model, tokens)
     takes_part = tokens.mask
     for block in range(model.config.num_blocks):
-        whole = tokens.x.shape
+        shape = tokens.x.shape
         with torch.no_grad(), eval_mode(parts), record_inputs(watched) as calls:
             tokens = model.forward_blocks(tokens, block, block + 1)
         while calls:
             call = calls.pop(0)
             missing.discard(call.index)
-            of_image = call.x.shape == whole and places is None
-            # No name for the weights: they shall die as soon as the caller is done.
+            of_image = call.x.shape == shape and places is None
+            # No name for the weights, so that the caller holds the only reference.
             yield LayerAttention(
                 call.index,
                 visible_weights(call, takes_part if of_image else None),
@@ -272,8 +273,10 @@ def _iter_layers(
 def visible_weights(
     call: AttentionCall, takes_part: Bool[Tensor, "batch tokens"] | None
 ) -> Float[Tensor, "batch heads tokens tokens"]:
-    """The weights of a call between the tokens of the whole image, with rows of zeros
-    for those that do not take part."""
+    """Return the weights of a call between all tokens of the image.
+
+    The rows of tokens that do not take part are zero.
+    """
     weights = call.attention.attention_weights(
         call.x, call.grid, call.mask, call.merged
     )
@@ -285,7 +288,7 @@ def expand_to_all_tokens(
     call: AttentionCall,
     takes_part: Bool[Tensor, "batch tokens"] | None,
 ) -> Float[Tensor, "batch heads tokens tokens"]:
-    """A matrix of a call's tokens, as one of all tokens of the image."""
+    """Expand a matrix of a call's tokens to all tokens of the image."""
     if call.merged is not None:
         weights = expand_weights(weights, call.merged)
     if takes_part is None:

@@ -1,17 +1,13 @@
-"""Attention among the tokens of a clip, kept as the groups that it is computed in.
+"""Attention among the tokens of a clip, stored as the groups that it is computed in.
 
-Each attention step of a block is a matrix over all tokens of the clip: the weights of
-every group at the places of its members, zero elsewhere. A token with a copy in each
-of n groups moves by the mean of what the copies get, so its row is the mean of theirs.
-Rows then sum to one; those of tokens that a step leaves out are zero.
-
-The whole matrix is as large as that of joint attention (1,569 x 1,569 for 8 frames of
-14 x 14), so no product of such matrices is made: a map needs one row of the product,
-and a row goes through the groups from the last step back to the first.
+An attention step is a matrix over all tokens: a group's weights at its members, zero
+elsewhere. The row of a token with several copies is the mean of their rows. The matrix
+would be that of joint attention (1,569 x 1,569 for 8 frames of 14 x 14), so only one
+row is multiplied through the groups, from the last step to the first.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -22,18 +18,19 @@ from vitral.models import VisionModel
 from vitral.models.timesformer import TokenIndices
 
 
-class AttentionStep(NamedTuple):
-    """What one attention step takes from where: a matrix over all tokens, in groups."""
+@dataclass(frozen=True, slots=True)
+class AttentionStep:
+    """Matrix of one attention step over all tokens, in groups."""
 
     weights: Float[Tensor, "batch groups line line"]
-    """Rows are queries; what several groups have in common adds up."""
+    """Rows are queries; entries that several groups share add up."""
     members: Int[Tensor, "groups line"]
-    """The number of each token of each group."""
+    """Index of each token of each group."""
 
     def left_multiply(
         self, rows: Float[Tensor, "batch rows tokens"]
     ) -> Float[Tensor, "batch rows tokens"]:
-        """`rows` times the matrix."""
+        """Return `rows` times the matrix."""
         members = self.members.to(rows.device)
         gathered = rows[:, :, members].transpose(1, 2)
         return self._scatter((gathered @ self.weights).transpose(1, 2), rows)
@@ -41,7 +38,7 @@ class AttentionStep(NamedTuple):
     def row_sums(
         self, template: Float[Tensor, "batch rows tokens"]
     ) -> Float[Tensor, "batch 1 tokens"]:
-        """The sum of each row of the matrix."""
+        """Return the sum of each row of the matrix."""
         return self._scatter(self.weights.sum(dim=-1)[:, None], template)
 
     def _scatter(
@@ -53,16 +50,19 @@ class AttentionStep(NamedTuple):
 
 
 def average_copies(step: AttentionStep) -> AttentionStep:
-    """The step with each row divided by the number of groups that have its token."""
+    """Divide each row of the step by the number of groups that have its token."""
     copies = torch.bincount(step.members.flatten())[step.members]
-    return step._replace(weights=step.weights / copies[..., None].to(step.weights))
+    weights = step.weights / copies[..., None].to(step.weights)
+    return replace(step, weights=weights)
 
 
 def propagate_rollout(
     rows: Float[Tensor, "batch rows tokens"], steps: Sequence[AttentionStep]
 ) -> Float[Tensor, "batch rows tokens"]:
-    """`rows` of the rollout of these steps, first step first: as in rollout.step, every
-    matrix gets the skip and rows that sum to one."""
+    """Return `rows` of the rollout of these steps, first step first.
+
+    As in `rollout_step`, every matrix gets the skip and rows that sum to one.
+    """
     for step in reversed(steps):
         rows = rows / (1 + step.row_sums(rows))
         rows = rows + step.left_multiply(rows)
@@ -72,7 +72,7 @@ def propagate_rollout(
 def propagate_relevance(
     rows: Float[Tensor, "batch rows tokens"], steps: Sequence[AttentionStep]
 ) -> Float[Tensor, "batch rows tokens"]:
-    """`rows` of the product of (1 + A) of these steps, first step first."""
+    """Return `rows` of the product of (1 + A) of these steps, first step first."""
     for step in reversed(steps):
         rows = rows + step.left_multiply(rows)
     return rows
@@ -81,23 +81,23 @@ def propagate_relevance(
 def initial_row(
     places: TokenIndices, template: Float[Tensor, "batch *any"], by_class_token: bool
 ) -> Float[Tensor, "batch 1 tokens"]:
-    """The row to begin with: the mean of the tokens that the head reads.
+    """Return the first row to propagate: the mean of the tokens that the head reads.
 
     Args:
-        template: anything of the batch, in its precision and on its device.
+        template: a tensor with the batch size, dtype and device of the row.
         by_class_token: the class token, or those of all frames; else the patches.
     """
-    chosen = places.class_tokens if by_class_token else places.patches.flatten()
+    indices = places.class_tokens if by_class_token else places.patches.flatten()
     row = template.new_zeros(template.shape[0], 1, places.num_tokens)
-    row[:, :, chosen] = 1 / len(chosen)
+    row[:, :, indices] = 1 / len(indices)
     return row
 
 
 def clip_places(
     model: VisionModel, clips: Float[Tensor, "batch *clip"]
 ) -> TokenIndices:
-    """Where the tokens of such clips are, for a model that takes clips."""
+    """Return the indices of the tokens of these clips, for a model of clips."""
     with torch.no_grad(), eval_mode(model.modules()):
-        found = get_places(model, model.embed(require_batch(model, clips)[:1]))
-    assert found is not None
-    return found
+        places = get_places(model, model.embed(require_batch(model, clips)[:1]))
+    assert places is not None
+    return places

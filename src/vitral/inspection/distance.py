@@ -1,9 +1,8 @@
-"""Mean attention distance: how far a head looks (arXiv 2010.11929, figures 7 and 11).
+"""Mean attention distance of heads (arXiv 2010.11929, figures 7 and 11).
 
-The distance between the centres of query and key patch in pixels, weighted by the
-attention weights and averaged over queries. Prefix tokens are left out and the weights
-are not normalised again, as in the authors' code: what a head gives to the class token
-makes its distance smaller.
+It is the distance between the centres of query and key patch in pixels, weighted by the
+attention weights and averaged over queries. Prefix tokens are left out without a new
+normalisation, as in the authors' code: weight on the class token shortens the distance.
 """
 
 import torch
@@ -25,12 +24,12 @@ def attention_distance(
     *,
     batch_size: int = 16,
 ) -> Float[Tensor, "layers heads"]:
-    """Mean attention distance of each head in pixels of the model's input.
+    """Return the mean attention distance of each head in pixels of the model's input.
 
     Args:
         images: preprocessed; the paper takes 128.
-        batch_size: how many are looked at together. Memory is that of one layer's
-            weights: batch x heads x tokens x tokens numbers.
+        batch_size: images a forward pass. Memory is that of one layer's weights:
+            batch x heads x tokens x tokens numbers.
 
     Raises:
         ConfigError: the model has no attention, or there are no images.
@@ -38,10 +37,10 @@ def attention_distance(
     if not len(images):
         raise ConfigError("attention_distance needs at least one image: got none.")
     total: Tensor | None = None
-    for some in images.split(batch_size):
+    for batch in images.split(batch_size):
         sums = []
         pairs: Tensor | None = None
-        for layer in iter_layers(model, some):
+        for layer in iter_layers(model, batch):
             if not layer.is_global:
                 continue
             if pairs is None:
@@ -56,8 +55,8 @@ def attention_distance(
                 "A distance needs attention between all patches of an image: no layer "
                 f"of this {type(model).__name__} has it."
             )
-        batch = torch.stack(sums)
-        total = batch if total is None else total + batch
+        batch_sum = torch.stack(sums)
+        total = batch_sum if total is None else total + batch_sum
     assert total is not None
     return total / len(images)
 
@@ -67,31 +66,31 @@ def head_distance(
     pairs: Float[Tensor, "patches patches"],
     num_prefix_tokens: int,
 ) -> Float[Tensor, "batch heads"]:
-    """Mean distance of each head and image, in the unit of `pairs`."""
+    """Return the mean distance of each head and image, in the unit of `pairs`."""
     between = weights[:, :, num_prefix_tokens:, num_prefix_tokens:]
     return torch.einsum("bhij,ij->bh", between, pairs) / len(pairs)
 
 
 def pair_distances(grid: Grid, patch: PatchSize) -> Float[Tensor, "patches patches"]:
-    """Pixels between the centres of any two patches, in float64.
+    """Return the pixels between the centres of any two patches, in float64.
 
     Args:
         patch: height and width of a patch in pixels.
     """
     y = torch.arange(grid.rows, dtype=torch.float64) * patch[0]
     x = torch.arange(grid.columns, dtype=torch.float64) * patch[1]
-    centres = torch.cartesian_prod(y, x).view(-1, 2)
-    return (centres[:, None] - centres[None, :]).norm(dim=-1)
+    centers = torch.cartesian_prod(y, x).view(-1, 2)
+    return (centers[:, None] - centers[None, :]).norm(dim=-1)
 
 
 def uniform_distance(
     grid: Grid, patch: PatchSize, *, num_prefix_tokens: int = 0
 ) -> float:
-    """Pixels that a head with equal weights for all tokens has: the reference line.
+    """Return the distance in pixels of a head with equal weights for all tokens.
 
     Args:
         patch: height and width of a patch in pixels.
-        num_prefix_tokens: tokens that take their share and count as no distance.
+        num_prefix_tokens: tokens that take their share of weight at distance 0.
     """
     patches = grid.rows * grid.columns
     mean = float(pair_distances(grid, patch).mean())

@@ -1,17 +1,13 @@
-"""Is an explanation true of the model? Two questions that need no human eye.
+"""Two automatic tests of an explanation: deletion and insertion, and randomisation.
 
-Deletion and insertion (arXiv 1806.07421): take the patches that a map ranks highest out
-of the image, or put only them in, and watch the probability of the class. Below a
-random order, a deletion curve says that the model used those patches; an insertion
-curve says so above it.
-
-Randomisation (arXiv 1810.03292): replace what the model has learned, from the head
-downwards. A map that stays the same shows the image and not the model.
+Deletion and insertion (arXiv 1806.07421) remove or add the patches that a map ranks
+highest. The model used them if deletion is below a random order, or insertion above it.
+Randomisation (arXiv 1810.03292) shuffles weights: a map that stays ignores the model.
 """
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,34 +15,38 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitral.errors import ConfigError
+from vitral.inspection.capture import eval_mode
 from vitral.models.base import VisionModel
+from vitral.validation import at_least
 
 FILLS = ("mean", "blur")
-"""What stands where a patch is taken out: the mean colour of its image, which holds no
-detail but has edges; or the image blurred by a Gaussian of one patch, which has no
-edges but keeps what is larger than a patch."""
+"""Fill of a removed patch: the mean colour of its image, which has no detail but edges,
+or the image blurred by a Gaussian of one patch, which has no edges but keeps what is
+larger than a patch."""
 
 Explain = Callable[[VisionModel, Tensor], Tensor]
-"""(model, images) to maps [batch, rows, columns]."""
+"""Function of (model, images) that returns maps [batch, rows, columns]."""
 
 
-class FaithfulnessCurve(NamedTuple):
-    """The probability of the class while patches go or come."""
+@dataclass(frozen=True, slots=True)
+class FaithfulnessCurve:
+    """The probability of the class while patches are removed or added."""
 
     shares: Float[Tensor, " steps"]
-    """Share of the patches that have been taken out or put in, 0 ... 1."""
+    """Share of the patches that are removed or added, 0 ... 1."""
     scores: Float[Tensor, "batch steps"]
     area: Float[Tensor, " batch"]
-    """Under each curve, by the trapezoid rule."""
+    """Area under each curve, by the trapezoid rule."""
 
 
-class Randomization(NamedTuple):
-    """How alike the maps stay while the model is destroyed."""
+@dataclass(frozen=True, slots=True)
+class Randomization:
+    """Correlation of the maps with the original ones while weights are shuffled."""
 
     parts: tuple[str, ...]
-    """Randomised so far, this part and all before it."""
+    """Part randomised at each step, together with all before it."""
     correlation: Float[Tensor, "parts batch"]
-    """Spearman's, with the map of the whole model; 0 if a map is constant."""
+    """Spearman's, with the map of the original model; 0 if a map is constant."""
 
 
 def deletion(
@@ -58,23 +58,21 @@ def deletion(
     steps: int = 20,
     fill: str = "mean",
 ) -> FaithfulnessCurve:
-    """Take patches out, the highest of the map first. A small area is good.
+    """Remove patches, the highest of the map first. A small area is good.
 
     Args:
-        images: as the model takes them.
+        images: preprocessed.
         maps: one number a patch; of equal ones the first in reading order counts more.
-        classes: whose probability is watched; None for the one that the model predicts
-            for the whole image.
-        steps: in how many goes; at most one for each patch.
+        classes: class of each image whose probability is measured. None: the one that
+            the model predicts for the full image.
+        steps: number of steps, at most one for each patch.
         fill: one of FILLS.
 
     Raises:
         ConfigError: maps, classes or steps do not fit the images or the model.
     """
-    rank = _rank_patches(images, maps)
-    filled = _fill_images(images, maps, fill)
     return _measure_curve(
-        model, images, rank, classes, steps, before=images, after=filled
+        model, images, maps, classes, steps=steps, fill=fill, insert=False
     )
 
 
@@ -87,21 +85,19 @@ def insertion(
     steps: int = 20,
     fill: str = "mean",
 ) -> FaithfulnessCurve:
-    """Start from the filled image and put patches in, the highest of the map first.
+    """Add patches to the filled image, the highest of the map first.
 
-    A large area is good. Arguments and errors as in `deletion`.
+    A large area is good. For arguments and errors see `deletion`.
     """
-    rank = _rank_patches(images, maps)
-    filled = _fill_images(images, maps, fill)
     return _measure_curve(
-        model, images, rank, classes, steps, before=filled, after=images
+        model, images, maps, classes, steps=steps, fill=fill, insert=True
     )
 
 
 def random_order(
     maps: Float[Tensor, "batch rows columns"], seed: int
 ) -> Float[Tensor, "batch rows columns"]:
-    """Maps of the same shape that rank the patches at random: the baseline."""
+    """Return maps of the same shape that rank the patches at random: the baseline."""
     random = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(maps[0].numel(), generator=random) for _ in maps]
     return torch.stack(orders).reshape(maps.shape).to(torch.float32)
@@ -115,35 +111,36 @@ def randomization_check(
 ) -> Randomization:
     """Compare maps with those of the model after its weights have been shuffled.
 
-    Cascading: first what follows the last block, then each block from the last to the
-    first, then the stem. Within each tensor the entries change places, which keeps
-    their distribution. Works on a copy, in evaluation mode.
+    The shuffling cascades: first the layers after the last block, then each block from
+    the last to the first, then the stem. The entries of each tensor are permuted, which
+    keeps their distribution. It runs on a copy, in evaluation mode.
 
-    An explanation by attention alone cannot see the head: it keeps correlation 1 there.
+    An explanation by attention alone ignores the head: it keeps correlation 1 there.
 
     Args:
-        explain: must ask for the same classes each time if its maps are of a class; a
-            predicted class changes with the weights.
+        explain: returns the maps. Maps of a class need a fixed class, because a
+            predicted one changes with the weights.
     """
     private = copy.deepcopy(model).eval()
     reference = explain(private, images).detach()
     random = torch.Generator().manual_seed(seed)
     depth = private.config.num_blocks
-    found = []
+    correlations = []
     for layer in range(depth + 1, -1, -1):
         for name, parameter in private.named_parameters():
             if private.layer_index(name) == layer:
                 _shuffle_(parameter, random)
-        found.append(rank_correlation(reference, explain(private, images).detach()))
+        maps = explain(private, images).detach()
+        correlations.append(rank_correlation(reference, maps))
     blocks = [f"block {layer}" for layer in range(depth - 1, -1, -1)]
-    return Randomization(("head", *blocks, "stem"), torch.stack(found))
+    return Randomization(("head", *blocks, "stem"), torch.stack(correlations))
 
 
 def rank_correlation(
     first: Float[Tensor, "batch rows columns"],
     second: Float[Tensor, "batch rows columns"],
 ) -> Float[Tensor, " batch"]:
-    """Spearman's, of each pair of maps; ties share a rank, a constant map gives 0."""
+    """Return Spearman's correlation of each pair of maps; 0 for a constant map."""
     from scipy.stats import rankdata
 
     ranks = [
@@ -162,7 +159,7 @@ def _shuffle_(parameter: Tensor, random: torch.Generator) -> None:
 
 
 def _rank_patches(images: Tensor, maps: Tensor) -> Int[Tensor, "batch rows columns"]:
-    """0 for the patch with the highest value of its map, 1 for the next ..."""
+    """Return 0 for the patch with the highest value of its map, 1 for the next ..."""
     batch, _, height, width = images.shape
     rows, columns = maps.shape[1:]
     if len(maps) != batch or height % rows or width % columns:
@@ -193,9 +190,9 @@ def _fill_images(images: Tensor, maps: Tensor, fill: str) -> Tensor:
 
 
 def _gaussian(length: int, deviation: float) -> Float[Tensor, "length length"]:
-    """A matrix that blurs a line; at the borders the weights are those inside."""
-    at = torch.arange(length, dtype=torch.float64)
-    weights = torch.exp(-0.5 * ((at[:, None] - at[None]) / deviation) ** 2)
+    """Return a matrix that blurs a line; at the borders it normalises the weights."""
+    x = torch.arange(length, dtype=torch.float64)
+    weights = torch.exp(-0.5 * ((x[:, None] - x[None]) / deviation) ** 2)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
@@ -203,32 +200,29 @@ def _gaussian(length: int, deviation: float) -> Float[Tensor, "length length"]:
 def _measure_curve(
     model: VisionModel,
     images: Tensor,
-    rank: Tensor,
+    maps: Tensor,
     classes: Tensor | None,
-    steps: int,
     *,
-    before: Tensor,
-    after: Tensor,
+    steps: int,
+    fill: str,
+    insert: bool,
 ) -> FaithfulnessCurve:
+    rank = _rank_patches(images, maps)
+    filled = _fill_images(images, maps, fill)
+    before, after = (filled, images) if insert else (images, filled)
     num_patches = rank[0].numel()
-    if steps < 1:
-        raise ConfigError(f"`steps` must be at least 1: got {steps}.")
-    goes = torch.linspace(0, num_patches, min(steps, num_patches) + 1)
-    counts = goes.double().round().long()
+    at_least(1, steps=steps)
+    counts = torch.linspace(0, num_patches, min(steps, num_patches) + 1)
+    counts = counts.double().round().long()
     rank = rank.to(images.device)
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        chosen = _target_classes(model(images), classes)
+    with eval_mode(model.modules()):
+        targets = _target_classes(model(images), classes)
         scores = []
         for count in counts.tolist():
             changed = _patches_to_pixels(rank < count, images)
             logits = model(torch.where(changed, after, before))
             probability = logits.softmax(dim=1)
-            scores.append(probability.gather(1, chosen[:, None])[:, 0].cpu())
-    finally:
-        for module in training:
-            module.training = True
+            scores.append(probability.gather(1, targets[:, None])[:, 0].cpu())
     stacked = torch.stack(scores, dim=1)
     shares = counts.to(stacked.dtype) / num_patches
     return FaithfulnessCurve(shares, stacked, torch.trapezoid(stacked, shares, dim=1))

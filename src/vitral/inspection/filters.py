@@ -1,4 +1,4 @@
-"""What the first layer looks for: the filters' principal components.
+"""Principal components of the filters of the first layer.
 
 arXiv 2010.11929, section 4.5 and figure 7 (left), which shows 28 of ViT-L/32. Each
 filter is one example and its pixels are the features.
@@ -19,34 +19,33 @@ class FilterComponents(NamedTuple):
     """Principal components of the filters, the strongest first."""
 
     components: Float[Tensor, "n height width channels"]
-    """Orthonormal; the largest entry of each is positive, since a sign means nothing.
-    """
+    """Orthonormal; the largest entry of each is positive, as a sign means nothing."""
     explained_variance_ratio: Float[Tensor, " n"]
-    """Each one's share of the filters' variance."""
+    """Share of the filters' variance of each component."""
 
 
 def embedding_filters(
     model: VisionModel, n: int = 28
 ) -> Float[Tensor, "n height width channels"]:
-    """The first `n` components as pictures: each from 0 to 1, float64, on the CPU.
+    """Return the first `n` components as pictures from 0 to 1, float64, on the CPU.
 
     Raises:
-        ConfigError: `n` is not a number of components that there are.
+        ConfigError: `n` is below 1, or there are fewer components.
     """
-    found = filter_components(model, n).components
-    low = found.amin(dim=(1, 2, 3), keepdim=True)
-    span = found.amax(dim=(1, 2, 3), keepdim=True) - low
-    return (found - low) / span.where(span > 0, 1.0)
+    components = filter_components(model, n).components
+    low = components.amin(dim=(1, 2, 3), keepdim=True)
+    span = components.amax(dim=(1, 2, 3), keepdim=True) - low
+    return (components - low) / span.where(span > 0, 1.0)
 
 
 def filter_components(model: VisionModel, n: int = 28) -> FilterComponents:
-    """The first `n` principal components of the filters of the model's first layer.
+    """Return the first `n` principal components of the first layer's filters.
 
-    That is a Vision Transformer's patch embedding, and the 7 x 7 convolution of a
-    hybrid or a ResNet, standardised as it is used.
+    The layer is a Vision Transformer's patch embedding, or the 7 x 7 convolution of a
+    hybrid or a ResNet, standardised as in the forward pass.
 
     Raises:
-        ConfigError: `n` is not a number of components that there are.
+        ConfigError: `n` is below 1, or there are fewer components.
     """
     filters = _filters(model).movedim(1, -1)
     rows = filters.flatten(1)
@@ -57,18 +56,18 @@ def filter_components(model: VisionModel, n: int = 28) -> FilterComponents:
             f"`n` must lie between 1 and {most}, because the first layer has "
             f"{filters.shape[0]} filters of {height} x {width} pixels: got {n}."
         )
-    found = fit_pca(rows, n)
+    pca = fit_pca(rows, n)
     return FilterComponents(
-        found.components.unflatten(1, filters.shape[1:]), found.explained_variance_ratio
+        pca.components.unflatten(1, filters.shape[1:]), pca.explained_variance_ratio
     )
 
 
 def _filters(model: VisionModel) -> Float[Tensor, "filters channels height width"]:
     for module in model.modules():
         if isinstance(module, StdConv2d):
-            numbers = module.numerics
+            numerics = module.numerics
             weight = module.weight.detach().double().cpu()
-            return standardize(weight, numbers.std_eps, numbers.std_eps_at)
+            return standardize(weight, numerics.std_eps, numerics.std_eps_at)
         if isinstance(module, nn.Conv2d):
             return module.weight.detach().double().cpu()
     raise AssertionError(f"{type(model).__name__} has no convolution at its start")

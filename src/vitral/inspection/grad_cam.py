@@ -1,8 +1,8 @@
-"""Grad-CAM (arXiv 1610.02391, section 3): which cells of a map speak for a class.
+"""Grad-CAM: evidence for a class in the cells of a map (arXiv 1610.02391, section 3).
 
     relu(sum over channels of a_c F_c),   a_c = mean over cells of d logit / d F_c
 
-For a network that ends in a mean and one linear layer, as BiT does, this is the class
+In a network that ends in a mean and one linear layer, as BiT, this is the class
 activation map: its cells sum to the logit without the bias, up to the relu.
 """
 
@@ -11,10 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
-from vitral.inspection.capture import eval_mode, get_places, require_batch
+from vitral.inspection.capture import (
+    eval_mode,
+    get_places,
+    has_attention,
+    require_batch,
+)
 from vitral.inspection.maps import normalize_by_max
 from vitral.inspection.target_class import require_head, sum_target_logits
-from vitral.layers import Attention, gather_tokens, merge_matrix
+from vitral.layers import gather_tokens, merge_matrix
 from vitral.models import VisionModel
 from vitral.models.hybrid import HybridEmbed
 
@@ -25,18 +30,18 @@ def grad_cam(
     classes: Int[Tensor, "named"] | int | None = None,
     layer: int | None = None,
 ) -> Float[Tensor, "batch *frames rows columns"]:
-    """How much each cell speaks for a class; each map's largest value is 1.
+    """Return the evidence for a class of each cell; each map's largest value is 1.
 
-    A map without a cell in favour is zero. The cells of a clip are those of all its
-    frames. Parameters' `.grad` is left alone.
+    A map without a cell in favour is zero. A clip has one map over all its frames. No
+    parameter's `.grad` is written.
 
     Args:
         classes: one for all images, one for each, or None for the predicted ones.
-        layer: the map is the patches that enter this block, `num_blocks` for what
-            leaves the last. None takes the last map that is of use: a ResNet's after
-            its final norm; a hybrid's backbone, in that map's own rows and columns;
-            and of a Vision Transformer what enters the last block, because a head
-            that reads the class token has no gradient at patches after it.
+        layer: block whose input patches are the map; `num_blocks` for the last output.
+            None: the last useful map. For a ResNet that is its final norm's output,
+            for a hybrid its backbone's output in its own rows and columns. For a Vision
+            Transformer it is the last block's input, because a head that reads the
+            class token has no gradient at patches after it.
 
     Raises:
         ConfigError: the model has no head, or not such a class or block.
@@ -55,12 +60,12 @@ def grad_cam(
             cells, logits = _from_block(model, images, layer)
         elif backbone is not None:
             cells, logits = _from_backbone(model, images, backbone)
-        elif any(isinstance(module, Attention) for module in model.modules()):
+        elif has_attention(model):
             cells, logits = _from_block(model, images, count - 1)
         else:
             cells, logits = _from_features(model, images)
         (gradient,) = torch.autograd.grad(sum_target_logits(logits, classes), cells)
-    # Tokens and features come with channels last, a backbone's map with them first.
+    # The cells have channels last.
     weight = gradient.mean(dim=tuple(range(1, gradient.ndim - 1)), keepdim=True)
     maps = (cells.detach() * weight).sum(dim=-1)
     return normalize_by_max(maps.relu()).cpu()
@@ -69,7 +74,7 @@ def grad_cam(
 CellsAndLogits = tuple[
     Float[Tensor, "batch *frames rows columns dim"], Float[Tensor, "batch classes"]
 ]
-"""The map to explain, and the logits computed from it."""
+"""Map to explain, and the logits computed from it."""
 
 
 def _from_block(model: VisionModel, images: Tensor, layer: int) -> CellsAndLogits:
@@ -106,19 +111,19 @@ def _from_features(model: VisionModel, images: Tensor) -> CellsAndLogits:
 def _from_backbone(
     model: VisionModel, images: Tensor, backbone: nn.Module
 ) -> CellsAndLogits:
-    kept: list[Tensor] = []
+    cells: list[Tensor] = []
 
-    def keep(module: nn.Module, args: object, out: Tensor) -> Tensor:
+    def make_leaf(module: nn.Module, args: object, out: Tensor) -> Tensor:
         # The leaf has channels last, so that its gradient has them there too.
-        kept.append(out.detach().movedim(1, -1).clone().requires_grad_())
-        return kept[0].movedim(-1, 1)
+        cells.append(out.detach().movedim(1, -1).clone().requires_grad_())
+        return cells[0].movedim(-1, 1)
 
-    hook = backbone.register_forward_hook(keep)
+    hook = backbone.register_forward_hook(make_leaf)
     try:
         logits = model.forward_head(model.forward_features(images))
     finally:
         hook.remove()
-    return kept[0], logits
+    return cells[0], logits
 
 
 def _backbone(model: VisionModel) -> nn.Module | None:

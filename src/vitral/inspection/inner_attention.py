@@ -1,4 +1,4 @@
-"""Where a TNT looks within each patch: its inner attention (arXiv 2103.00112)."""
+"""Inner attention of a TNT, between the words within each patch (arXiv 2103.00112)."""
 
 from itertools import islice
 
@@ -19,13 +19,13 @@ from vitral.models import VisionModel
 def word_attention(
     model: VisionModel, images: Float[Tensor, "batch *image"], layer: int = -1
 ) -> Float[Tensor, "batch heads word_rows word_columns"]:
-    """How much each word is looked at by the words of its own patch, on the CPU.
+    """Return the mean weight that the words of a patch give to each of its words.
 
-    The mean over the patch's words of their weights for it, laid out as the words lie
-    in the image: those of a patch sum to one, and equal attention is 1 / words.
+    The result is on the CPU, in the layout of the words in the image. The values of a
+    patch sum to one, so uniform attention is 1 / words.
 
     Args:
-        layer: which inner layer, one a block; negative ones count from the last.
+        layer: index of the inner layer, one a block; negative ones count from the last.
 
     Raises:
         ConfigError: the model has no words, or not such a layer.
@@ -38,10 +38,11 @@ def word_attention(
             "no word_attention, which is for a TNT: see class_attention."
         )
     index = resolve_indices([layer], model.config.num_blocks, "inner layers")[0]
-    inner = (found for found in iter_layers(model, images) if not found.is_global)
-    found = next(islice(inner, index, None))
-    seen = found.weights.mean(dim=2)
+    layers = iter_layers(model, images)
+    inner_layers = (layer for layer in layers if not layer.is_global)
+    inner = next(islice(inner_layers, index, None))
+    weights = inner.weights.mean(dim=2)
     sizes = (len(images), tokens.rows, tokens.columns)
-    placed = seen.unflatten(-1, tuple(found.grid)).unflatten(0, sizes)
-    # [batch, rows, columns, heads, down, along] to each word in its own place.
-    return placed.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).cpu()
+    grids = weights.unflatten(-1, tuple(inner.grid)).unflatten(0, sizes)
+    # [batch, rows, columns, heads, down, along] to the words' rows and columns.
+    return grids.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).cpu()

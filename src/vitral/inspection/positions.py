@@ -1,4 +1,4 @@
-"""How alike the positions of two patches are (arXiv 2010.11929, figures 7 and 10)."""
+"""Similarity of position embeddings (arXiv 2010.11929, figures 7 and 10)."""
 
 from typing import Protocol, runtime_checkable
 
@@ -23,15 +23,15 @@ class _HasPositions(Protocol):
 def position_similarity(
     model: VisionModel, layer: int = 0
 ) -> Float[Tensor, "patches patches"]:
-    """Cosine of the position embeddings of any two patches, on the CPU, in float64.
+    """Return the cosine of the position embeddings of any two patches, in float64.
 
-    Patches run row by row on the grid that the model was made for; rows of prefix
-    tokens are left out. Relative positions have no row for a patch: what takes its
-    place is the list of its learned keys for all patches, r(i - 1) ... r(i - N), which
-    decides the scores of a query there.
+    The result is on the CPU. Patches are in row-major order on the model's own grid,
+    without prefix tokens. Relative positions have no row for a patch: the list of its
+    learned keys for all patches, r(i - 1) ... r(i - N), replaces it, because it decides
+    the scores of a query there.
 
     Args:
-        layer: which table, if each layer has its own.
+        layer: index of the table, if each layer has its own.
 
     Raises:
         ConfigError: the model has no positions, or not such a layer.
@@ -56,7 +56,7 @@ def position_similarity(
 def _products(
     keys: Float[Tensor, "offsets dim"],
 ) -> Float[Tensor, "patches patches"]:
-    """Sum over j of r(i - j) . r(k - j) for every i and k, without lists of keys."""
+    """Return the sum over j of r(i - j) . r(k - j) for every i and k."""
     patches = (keys.shape[0] + 1) // 2
     gram = keys @ keys.T
     total = gram.new_zeros(patches, patches)
@@ -69,7 +69,7 @@ def _cosine(
     products: Float[Tensor, "patches patches"],
 ) -> Float[Tensor, "patches patches"]:
     norm = products.diagonal().sqrt()
-    # A row of zeros has no direction: it is like no other row, and its cosine is 0.
+    # A row of zeros has no direction: its cosine with any row is 0.
     unit = norm.where(norm > 0, torch.inf)
     cosine = products / unit[:, None] / unit[None, :]
     return F.hardtanh(cosine)

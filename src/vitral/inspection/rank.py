@@ -1,19 +1,14 @@
-"""Rank collapse: how quickly attention makes all tokens alike, and what stops it.
+"""Rank collapse: the relative residual of the tokens over depth (arXiv 2103.03404).
 
-arXiv 2103.03404: attention alone drives the tokens of a sequence to one common vector,
-the residual shrinking by a power of three a layer; a skip connection stops that, a
-perceptron only slows it. Measured is ||res(X)|| / ||X||, where res(X) is what is left
-of the tokens without their mean and ||.|| is `composite_norm`.
-
-LayerNorm: that paper claims that it plays no role. The claim has been revised: arXiv
-2405.18781 proves that with suitable value matrices LayerNorm keeps the tokens apart.
-`ablate={"norm"}` shows which of the two a model at hand is like, and proves neither.
+Attention alone drives all tokens to one vector: ||X - mean|| / ||X|| shrinks by a power
+of three a layer. A skip connection stops that, a perceptron only slows it. The paper
+gives LayerNorm no role; arXiv 2405.18781 proves that it can keep tokens apart.
 """
 
 import copy
 import math
 from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -27,8 +22,8 @@ from vitral.models.base import VisionModel
 from vitral.models.merging import set_merge
 
 ABLATIONS = ("attn_skip", "mlp_skip", "mlp", "norm")
-"""What can be taken out of every block: the skip around the attention, the skip around
-the perceptron, the perceptron with its branch (tokens pass by), both LayerNorms."""
+"""Parts to remove from every block: the skip around the attention, the skip around the
+perceptron, the perceptron with its branch (tokens bypass it), both LayerNorms."""
 
 MOST_PATHS = 4096
 """Explicit paths are for small networks: a ViT-B/16 has 12^12 of full length."""
@@ -37,7 +32,7 @@ MOST_PATHS = 4096
 def composite_norm(
     x: Float[Tensor, "*batch tokens dim"],
 ) -> Float[Tensor, "*batch"]:
-    """sqrt(||X||_1 ||X||_inf): largest column and row sum of absolute values."""
+    """Return sqrt(||X||_1 ||X||_inf), from the largest absolute column and row sums."""
     size = x.abs()
     return (size.sum(-2).amax(-1) * size.sum(-1).amax(-1)).sqrt()
 
@@ -45,18 +40,18 @@ def composite_norm(
 def relative_residual(
     x: Float[Tensor, "*batch tokens dim"],
 ) -> Float[Tensor, "*batch"]:
-    """||X - 1 mean(X)|| / ||X||: 0 when all tokens are the same vector."""
-    whole = composite_norm(x)
+    """Return ||X - 1 mean(X)|| / ||X||: 0 when all tokens are the same vector."""
+    norm = composite_norm(x)
     residual = composite_norm(x - x.mean(dim=-2, keepdim=True))
-    return torch.where(whole > 0, residual / whole, torch.zeros_like(whole))
+    return torch.where(norm > 0, residual / norm, torch.zeros_like(norm))
 
 
 def token_similarity(
     x: Float[Tensor, "*batch tokens dim"],
 ) -> Float[Tensor, "*batch"]:
-    """Mean cosine between two different tokens: 1 when all point the same way.
+    """Return the mean cosine between two different tokens; 1 for a single token.
 
-    The usual measure of over-smoothing. A single token counts as like itself, 1.
+    It is the usual measure of over-smoothing.
     """
     count = x.shape[-2]
     if count == 1:
@@ -78,15 +73,15 @@ def residual_profile(
     ablate: Collection[str] = (),
     dtype: torch.dtype = torch.float64,
 ) -> Float[Tensor, " layers_and_input"]:
-    """`relative_residual` of what enters the first block and of what leaves each.
+    """Return the mean `relative_residual` of the first block's input and each output.
 
-    The mean over the images. All tokens count, class token and registers included.
+    The mean is over the images. Class token and registers are included.
 
     Args:
-        ablate: what to take out of every block; see ABLATIONS. Attention alone, as in
+        ablate: parts to remove from every block; see ABLATIONS. Attention alone, as in
             the paper's figures, is {"attn_skip", "mlp"}: LayerNorm stays.
-        dtype: of a private copy of the model that does the work. Collapse ends where
-            rounding begins, 1e-7 in float32: a flat curve there is no finding.
+        dtype: dtype of the private copy of the model that runs. Below its rounding,
+            1e-7 in float32, a flat curve means nothing.
 
     Raises:
         ConfigError: an unknown ablation, or a model without Transformer blocks.
@@ -101,7 +96,7 @@ def similarity_profile(
     ablate: Collection[str] = (),
     dtype: torch.dtype = torch.float64,
 ) -> Float[Tensor, " layers_and_input"]:
-    """`token_similarity` per layer; arguments and errors as in `residual_profile`."""
+    """Return the mean `token_similarity` per layer; see `residual_profile`."""
     layers = layer_tokens(model, images, ablate, dtype)
     return torch.stack([token_similarity(x).mean().cpu() for x in layers])
 
@@ -112,10 +107,10 @@ def layer_tokens(
     ablate: Collection[str] = (),
     dtype: torch.dtype = torch.float64,
 ) -> Iterator[Float[Tensor, "batch tokens dim"]]:
-    """What enters the first block, then what leaves each, one layer in memory at once.
+    """Yield the first block's input, then each block's output.
 
-    The model itself is not touched, and no tokens are merged. Arguments and errors as
-    in `residual_profile`.
+    The model itself is not changed, and no tokens are merged. For arguments and errors
+    see `residual_profile`.
     """
     if unknown := sorted(set(ablate) - set(ABLATIONS)):
         raise ConfigError(
@@ -129,7 +124,7 @@ def layer_tokens(
             "a ViT."
         )
     private = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
-    set_merge(private, 0)  # an ablated block does not know how
+    set_merge(private, 0)  # an ablated block cannot merge
     _ablate(private, frozenset(ablate))
     device = next(private.parameters()).device
     tokens = private.embed(images.detach().to(device, dtype))
@@ -140,7 +135,7 @@ def layer_tokens(
 
 
 class _AblatedBlock(nn.Module):
-    """A block's own parts, some of them left out."""
+    """A block without some of its parts."""
 
     def __init__(self, block: Block, ablate: frozenset[str]) -> None:
         super().__init__()
@@ -163,7 +158,7 @@ class _AblatedBlock(nn.Module):
 
 
 def _ablate(model: VisionModel, ablate: frozenset[str]) -> None:
-    """Replace the blocks of a model that nobody else holds."""
+    """Replace the blocks of a private model in place."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Block):
@@ -171,7 +166,7 @@ def _ablate(model: VisionModel, ablate: frozenset[str]) -> None:
 
 
 def path_lengths(depth: int, num_heads: int) -> list[int]:
-    """How many paths of each length, 0 ... depth, a network with skips consists of.
+    """Return the number of paths of each length, 0 ... depth, of a network with skips.
 
     In each layer a path takes one of the heads or the skip: C(depth, k) num_heads^k.
     """
@@ -179,20 +174,21 @@ def path_lengths(depth: int, num_heads: int) -> list[int]:
 
 
 def path_count(depth: int, num_heads: int) -> int:
-    """All of them: (num_heads + 1)^depth."""
+    """Return the number of all paths: (num_heads + 1)^depth."""
     return (num_heads + 1) ** depth
 
 
-class Paths(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Paths:
     """A network of attention layers written as a sum: its paths, and a constant."""
 
     steps: list[tuple[int | None, ...]]
-    """Of each path: its head in each layer, None where it took the skip."""
+    """Head of each path in each layer; None where it takes the skip."""
     terms: Float[Tensor, "paths batch tokens dim"]
     """P_L ... P_1 X W_1 ... W_L, with P the attention weights of the path's head and W
     the product of that head's value and output matrices."""
     constant: Float[Tensor, " dim"]
-    """What the biases add, to every token the same: rows of P sum to one."""
+    """Sum of the biases, equal for every token because rows of P sum to one."""
 
 
 @torch.no_grad()
@@ -203,7 +199,7 @@ def decompose_paths(
     *,
     skip: bool = False,
 ) -> Paths:
-    """Decompose attention layers, one after the other and nothing between, into paths.
+    """Decompose attention layers in sequence, with nothing between them, into paths.
 
     `terms.sum(0) + constant` is what the layers compute.
 
@@ -242,7 +238,7 @@ def decompose_paths(
 
 
 def _head_maps(layer: Attention) -> Float[Tensor, "heads dim dim"]:
-    """Value matrix times output matrix of each head, for rows of tokens."""
+    """Return value matrix times output matrix of each head, for rows of tokens."""
     heads = (layer.num_heads, layer.head_dim)
     value = layer.qkv.weight.unflatten(0, (3, *heads))[2].transpose(1, 2)
     out = layer.proj.weight.unflatten(1, heads).permute(1, 2, 0)
@@ -250,8 +246,8 @@ def _head_maps(layer: Attention) -> Float[Tensor, "heads dim dim"]:
 
 
 def _constant(layer: Attention, template: Tensor) -> Float[Tensor, " dim"]:
-    """What the biases of values and output add to every token."""
-    own = torch.zeros_like(template)
+    """Return the sum that the biases of values and output add to every token."""
+    total = torch.zeros_like(template)
     if layer.qkv.bias is not None:
-        own = own + layer.proj.weight @ layer.qkv.bias.chunk(3)[2]
-    return own if layer.proj.bias is None else own + layer.proj.bias
+        total = total + layer.proj.weight @ layer.qkv.bias.chunk(3)[2]
+    return total if layer.proj.bias is None else total + layer.proj.bias

@@ -1,16 +1,14 @@
-"""Which patches speak for a class: attention weights times their gradients.
+"""Evidence for a class in patches: attention weights times their gradients.
 
     A_l = mean over heads of (gradient * weights)^+
 
 `relevance` is arXiv 2103.15679, equations 5 and 6: R <- R + A_l R. `gradient_rollout`
-puts the same A_l in place of the mean weights of attention rollout (arXiv 2005.00928).
-Of a clip every attention step of a block is a layer, over all its tokens (clips.py).
-Gradients are of one logit. No parameter's `.grad` is written.
+uses the same A_l in attention rollout (arXiv 2005.00928). For a clip every attention
+step of a block is a layer over all its tokens (clips.py). No `.grad` is written.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -44,7 +42,7 @@ def relevance(
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Float[Tensor, "batch *frames rows columns"]:
-    """How much each patch speaks for a class; each map's largest value is 1.
+    """Return the evidence for a class of each patch; each map's largest value is 1.
 
     Args:
         classes: one for all images, one for each, or None for the predicted ones.
@@ -72,7 +70,7 @@ def gradient_rollout(
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Float[Tensor, "batch *frames rows columns"]:
-    """Attention rollout of weights that speak for a class; each map's largest is 1.
+    """Return the rollout of attention times gradient; each map's largest value is 1.
 
     Args:
         classes: one for all images, one for each, or None for the predicted ones.
@@ -106,7 +104,7 @@ def _clip_map(
     places: TokenIndices,
     propagate: Callable[[Tensor, list[clips.AttentionStep]], Tensor],
 ) -> Float[Tensor, "batch frames rows columns"]:
-    """The map of clips; copies of a token add up, for each has its own gradient."""
+    """Return the map of clips; copies of a token add up, as each has its gradient."""
     steps = []
     for index, weighted in enumerate(layers):
         members = places.get_layer_members(index)
@@ -117,24 +115,18 @@ def _clip_map(
     return normalize_by_max(propagate(row, steps)[:, 0, places.patches]).cpu()
 
 
-class _WeightedAttention(NamedTuple):
-    layers: Iterator[Float[Tensor, "sequences tokens tokens"]]
-    """The weighted attention of each layer, one at a time."""
-    geometry: Geometry
-    places: TokenIndices | None
-    """Of clips only."""
-
-
 def _weighted_attention(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
     classes: Int[Tensor, "named"] | int | None,
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
-) -> _WeightedAttention:
-    """The weighted attention of the layers, and where their tokens are.
+) -> tuple[
+    Iterator[Float[Tensor, "sequences tokens tokens"]], Geometry, TokenIndices | None
+]:
+    """Return the weighted attention of the layers, the geometry, and a clip's tokens.
 
-    The pass stays fused: of each layer only input, output and the output's gradient
-    are kept, and its weights and their gradient are computed from them.
+    The pass stays fused: only input, output and the output's gradient of each layer are
+    stored, and its weights and their gradient are computed from them.
     """
     watched = dict(enumerate(attention_layers(model)))
     require_head(model)
@@ -146,7 +138,7 @@ def _weighted_attention(
         with torch.no_grad():
             tokens = model.embed(images, patch_mask)
         places = get_places(model, tokens)
-        # A parameter may be frozen, so it is the tokens that carry the gradient.
+        # Parameters may be frozen, so the tokens carry the gradient.
         x = tokens.x.detach().requires_grad_()
         with (
             torch.enable_grad(),
@@ -155,22 +147,22 @@ def _weighted_attention(
         ):
             encoded = model.forward_blocks(tokens._replace(x=x))
             logits = model.forward_head(model.forward_norm(encoded))
-            # Attention within a patch is not between patches, and of frozen weights
-            # it may have no gradient at all.
-            seen = [
+            # Attention within a patch is not between patches, and may have no gradient
+            # if its weights are frozen.
+            captured = [
                 (call, output)
                 for call, output in zip(calls, outputs, strict=True)
                 if places is not None or call.merged or call.x.shape == x.shape
             ]
             gradients = _gradients(
-                sum_target_logits(logits, classes), [out for _, out in seen]
+                sum_target_logits(logits, classes), [out for _, out in captured]
             )
     pairs = [
         (replace(call, x=call.x.detach()), gradient)
-        for (call, _), gradient in zip(seen, gradients, strict=True)
+        for (call, _), gradient in zip(captured, gradients, strict=True)
     ]
-    # The graph holds every activation: let go of it before the first large matrix.
-    del calls, outputs, seen, encoded, logits, gradients
+    # The graph holds every activation: free it before the first large matrix.
+    del calls, outputs, captured, encoded, logits, gradients
 
     layers = (
         _weight_by_gradient(call, gradient, tokens.mask) for call, gradient in pairs
@@ -181,7 +173,7 @@ def _weighted_attention(
         patch_mask,
         by_class_token,
     )
-    return _WeightedAttention(layers, geometry, places)
+    return layers, geometry, places
 
 
 def _gradients(value: Tensor, outputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -196,11 +188,11 @@ def _weight_by_gradient(
     gradient: Float[Tensor, "batch left dim"],
     takes_part: Bool[Tensor, "batch tokens"] | None,
 ) -> Float[Tensor, "batch tokens tokens"]:
-    """Mean over the heads of (gradient * weights)^+ of one layer, of all tokens."""
+    """Return the mean over heads of (gradient * weights)^+, for all tokens."""
     slope = call.attention.weights_gradient(call.x, gradient)
     slope *= call.attention.attention_weights(call.x, call.grid, call.mask, call.merged)
     positive = slope.clamp_min_(0).mean(dim=1, keepdim=True)
     if call.merged is not None:
-        # A token of s patches is s equal ones: each has its share of the gradient.
+        # A token of s patches counts as s equal ones, which share its gradient.
         positive /= call.merged.size.clamp(min=1)[:, None, :, None]
     return expand_to_all_tokens(positive, call, takes_part)[:, 0]

@@ -1,15 +1,13 @@
-"""Attention rollout (Abnar and Zuidema, arXiv 2005.00928, section 3; arXiv 2010.11929,
-appendix D.8): what reaches a token through all layers, if attention and skips were all.
+"""Attention rollout (arXiv 2005.00928, section 3; arXiv 2010.11929, appendix D.8).
 
     R_l = (A_l + 1) / 2 R_{l-1},   A_l = mean of the heads' weights
 
-It does not depend on the class: see relevance.py for what speaks for one. Of a clip
-every attention step of a block is such a layer, over all tokens of the clip (clips.py).
+The map does not depend on the class: see relevance.py for maps that do. For a clip
+every attention step of a block is a layer over all its tokens (clips.py).
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,14 +26,14 @@ def rollout(
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Float[Tensor, "batch *frames rows columns"]:
-    """How much each patch reaches what the head reads; each map's largest value is 1.
+    """Return the rollout of each patch to the head's input, with a largest value of 1.
 
-    The row of the class token; for a head that reads patches alone, the mean of their
-    rows. Distillation and register tokens take part and are left out of the map. The
-    map of a clip is one over all its frames.
+    It is the row of the class token, or the mean of the patches' rows if the head reads
+    patches alone. Distillation and register tokens take part and are left out of the
+    map. A clip has one map over all its frames.
 
     Args:
-        images: preprocessed; clips for a model that takes clips.
+        images: preprocessed; clips for a model of clips.
         patch_mask: True where a patch takes part; the map is zero at the others.
 
     Raises:
@@ -49,14 +47,9 @@ def rollout(
         return normalize_by_max(
             clips.propagate_rollout(row, steps)[:, 0, places.patches]
         ).cpu()
-    rolled = _accumulate_layers(model, images, patch_mask)
-    geometry = Geometry(
-        rolled.layer.grid,
-        rolled.layer.num_prefix_tokens,
-        rolled.layer.mask,
-        by_class_token,
-    )
-    return normalize_by_max(patch_map(rolled.matrix, geometry)).cpu()
+    matrix, layer = _accumulate_layers(model, images, patch_mask)
+    geometry = Geometry(layer.grid, layer.num_prefix_tokens, layer.mask, by_class_token)
+    return normalize_by_max(patch_map(matrix, geometry)).cpu()
 
 
 def rollout_matrix(
@@ -65,7 +58,7 @@ def rollout_matrix(
     *,
     patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
 ) -> Float[Tensor, "batch tokens tokens"]:
-    """The whole matrix R of the last layer, on the CPU: rows sum to one.
+    """Return the full matrix R of the last layer, on the CPU; rows sum to one.
 
     Raises:
         ConfigError: the model has no attention, or a mask was given for clips.
@@ -76,13 +69,13 @@ def rollout_matrix(
         weights = steps[0].weights
         rows = torch.eye(size).to(weights).expand(len(weights), size, size)
         return clips.propagate_rollout(rows, steps).cpu()
-    return _accumulate_layers(model, images, patch_mask).matrix.cpu()
+    return _accumulate_layers(model, images, patch_mask)[0].cpu()
 
 
 def accumulate(
     weights: Iterable[Float[Tensor, "batch heads tokens tokens"]],
 ) -> Float[Tensor, "batch tokens tokens"]:
-    """R of these layers' weights, first layer first; one is held at a time.
+    """Return R of these layers' weights, first layer first, one in memory at a time.
 
     Raises:
         ConfigError: there is no layer.
@@ -99,7 +92,7 @@ def rollout_step(
     mean: Float[Tensor, "batch tokens tokens"],
     previous: Float[Tensor, "batch tokens tokens"] | None,
 ) -> Float[Tensor, "batch tokens tokens"]:
-    """One layer further: add the skip, let rows sum to one, multiply from the left."""
+    """Add the skip to a layer, normalise its rows, and multiply it from the left."""
     with_skip = mean + torch.eye(mean.shape[-1]).to(mean)
     with_skip = with_skip / with_skip.sum(dim=-1, keepdim=True)
     return with_skip if previous is None else with_skip @ previous
@@ -110,7 +103,7 @@ def _clip_steps(
     images: Float[Tensor, "batch *image"],
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
 ) -> list[clips.AttentionStep]:
-    """Every attention step of a clip's pass, its heads averaged."""
+    """Return every attention step of a clip's forward pass, its heads averaged."""
     layers = iter_layers(model, images, patch_mask=patch_mask)
     return [clips.average_copies(_to_step(layer)) for layer in layers]
 
@@ -123,17 +116,12 @@ def _to_step(layer: LayerAttention) -> clips.AttentionStep:
     )
 
 
-class _RolloutResult(NamedTuple):
-    matrix: Float[Tensor, "batch tokens tokens"]
-    layer: LayerAttention
-    """The last layer, its weights averaged: it knows the geometry."""
-
-
 def _accumulate_layers(
     model: VisionModel,
     images: Float[Tensor, "batch *image"],
     patch_mask: Bool[Tensor, "batch rows columns"] | None,
-) -> _RolloutResult:
+) -> tuple[Float[Tensor, "batch tokens tokens"], LayerAttention]:
+    """Return R and the last layer, which has the geometry."""
     matrix, last = None, None
     layers = iter_layers(model, images, patch_mask=patch_mask)
     for layer in map(_average_heads, layers):
@@ -144,11 +132,11 @@ def _accumulate_layers(
             "Rollout needs attention between all tokens of an image: no layer of this "
             f"{type(model).__name__} has it. See each_layer for what it has."
         )
-    return _RolloutResult(matrix, last)
+    return matrix, last
 
 
 def _average_heads(layer: LayerAttention) -> LayerAttention:
-    # In place of the heads, so that no layer is held with all of them.
+    # Replace the heads, so that no layer keeps all of them in memory.
     return replace(layer, weights=layer.weights.mean(dim=1, keepdim=True))
 
 

@@ -1,4 +1,4 @@
-"""Which logit a map explains."""
+"""The logit that a map explains."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,11 +9,7 @@ from vitral.models import VisionModel
 
 
 def require_head(model: VisionModel) -> None:
-    """Refuse a model whose output is features.
-
-    Raises:
-        ConfigError: it has no head.
-    """
+    """Raise ConfigError if the model has no head: its output is features."""
     if model.config.num_classes == 0:
         raise ConfigError(
             "The model has no head, so there is no class whose evidence could be "
@@ -25,14 +21,14 @@ def sum_target_logits(
     logits: Float[Tensor, "batch classes"],
     classes: Int[Tensor, "named"] | int | None,
 ) -> Float[Tensor, ""]:
-    """The sum over the images of the logits to explain; images do not mix.
+    """Return the sum over the images of the logits to explain; images do not mix.
 
     Args:
         classes: one for all images, one for each, or None for the predicted ones.
 
     Raises:
-        ConfigError: a class that the model does not have, or another number of them
-            than of images.
+        ConfigError: a class that the model does not have, or a number of classes that
+            differs from the number of images.
     """
     batch, count = logits.shape
     if classes is None:

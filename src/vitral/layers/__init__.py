@@ -1,4 +1,4 @@
-"""Floor 0: the parts that every Transformer here is made of."""
+"""Building blocks of the models."""
 
 from vitral.layers.attention import Attention, attention_mask
 from vitral.layers.init import lecun_normal_, xavier_uniform_

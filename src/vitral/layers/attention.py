@@ -2,8 +2,8 @@
 
     softmax(q k^T / sqrt(head_dim) + bias) v
 
-The forward pass is fused. Whoever wants to see the weights asks `weights(x)`, which
-computes them again from the same input: the fast path never pays for being watched.
+The forward pass is fused. `attention_weights(x)` recomputes the weights from the same
+input, so that the fast path never stores them.
 """
 
 import torch
@@ -67,10 +67,11 @@ class Attention(nn.Module):
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
         merged: MergeState | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        """
+        """Attend among the tokens.
+
         Args:
             mask: `attention_mask` of the tokens that take part; None when all do.
-            merged: what the tokens stand for; None for themselves.
+            merged: patches of each token; None without merging.
         """
         q, k, v = self._heads(self.qkv(x), parts=3)
         return self._attend(q, k, v, self._bias(q, grid, mask, merged))
@@ -81,8 +82,8 @@ class Attention(nn.Module):
         num_queries: int,
         merged: MergeState | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
-        """The output of the first `num_queries` tokens only, which is all that the
-        last block of a class-token model has to compute. No mask, no relative bias."""
+        """Return the output of the first `num_queries` tokens only: enough for the last
+        block of a class-token model. No mask, no relative bias."""
         inner = self.num_heads * self.head_dim
         weight, bias = self.qkv.weight, self.qkv.bias
         q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
@@ -96,7 +97,7 @@ class Attention(nn.Module):
     def mean_keys(
         self, x: Float[Tensor, "batch tokens dim"]
     ) -> Float[Tensor, "batch tokens head_dim"]:
-        """The mean over the heads of each token's key: what token merging compares."""
+        """Return the mean over the heads of each token's key, for token merging."""
         inner = self.num_heads * self.head_dim
         weight, bias = self.qkv.weight[inner : 2 * inner], None
         if self.qkv.bias is not None:
@@ -116,7 +117,7 @@ class Attention(nn.Module):
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
         merged: MergeState | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
-        """The attention weights of this input: rows are queries and sum to one."""
+        """Return the attention weights of this input; rows are queries."""
         keys_end = 2 * self.num_heads * self.head_dim
         weight, qkv_bias = self.qkv.weight, self.qkv.bias
         qk_bias = None if qkv_bias is None else qkv_bias[:keys_end]
@@ -131,11 +132,10 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch tokens dim"],
         gradient: Float[Tensor, "batch tokens dim"],
     ) -> Float[Tensor, "batch heads tokens tokens"]:
-        """How a score changes with each weight, from its gradient at the output.
+        """Return the gradient of a score by each weight, given that at the output.
 
-        The output is linear in the weights, so the fused pass need not keep them:
-        d score / d weight[q, k] = d score / d head[q] . v[k]. For evaluation: dropout
-        is not looked at.
+        The output is linear in the weights, so the fused pass need not store them: d
+        score / d weight[q, k] = d score / d head[q] . v[k]. In evaluation: no dropout.
         """
         _, _, v = self._heads(self.qkv(x), parts=3)
         (by_head,) = self._heads(gradient @ self.proj.weight, parts=1)
@@ -144,8 +144,8 @@ class Attention(nn.Module):
     def _heads(
         self, x: Float[Tensor, "batch tokens parts_dim"], parts: int
     ) -> tuple[Tensor, ...]:
-        # Taken apart before it is turned: the backward pass then puts the gradients of
-        # the parts together in the order of `x`, with one copy less.
+        # Split before transposing: the backward pass then joins the gradients of the
+        # parts in the order of `x`, with one copy less.
         split = x.unflatten(-1, (parts, self.num_heads, self.head_dim)).unbind(-3)
         return tuple(part.transpose(1, 2) for part in split)
 
@@ -153,7 +153,7 @@ class Attention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     ) -> Float[Tensor, "batch queries dim"]:
         q, k = self.q_norm(q), self.k_norm(k)
-        # The exporter to ONNX fails on the fused kernel's output where there is a bias.
+        # The ONNX exporter fails on the fused kernel's output with a bias.
         traced = bias is not None and torch.compiler.is_exporting()
         if traced or _use_math_kernel(q, k):
             logits = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
@@ -168,18 +168,18 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch tokens dim"],
         bias: Float[Tensor, "batch 1 1 tokens"] | None,
     ) -> Float[Tensor, "batch 1 dim"]:
-        """The same for one query, for which no token's key and value are worth making.
+        """Attend with one query, without computing the keys and values of all tokens.
 
-        Both are linear in the token: q . (W x) = (q W) . x, and what the weights mix
-        are the tokens themselves, of which the value is made afterwards. The query is
-        there once a head, its other channels zero: plain products of matrices, where
-        those by head would copy the weights for every example.
+        Both are linear in the token: q . (W x) = (q W) . x, so the weights mix tokens
+        and the value is computed of the mix. The query is repeated per head, its other
+        channels zero: plain matrix products, which do not copy the weights for every
+        example.
         """
         inner = q.shape[-1]
-        one = torch.eye(self.num_heads, dtype=x.dtype, device=x.device)
-        own = one.repeat_interleave(self.head_dim, dim=1)
+        identity = torch.eye(self.num_heads, dtype=x.dtype, device=x.device)
+        head_mask = identity.repeat_interleave(self.head_dim, dim=1)
         weight, qkv_bias = self.qkv.weight, self.qkv.bias
-        q = q * self.head_dim**-0.5 * own
+        q = q * self.head_dim**-0.5 * head_mask
         logits = (q @ weight[inner : 2 * inner]) @ x.transpose(1, 2)
         v_bias = None
         if qkv_bias is not None:
@@ -187,26 +187,26 @@ class Attention(nn.Module):
             logits = logits + (q @ k_bias)[..., None]
         weights = (logits if bias is None else logits + bias[:, 0]).softmax(dim=-1)
         v = F.linear(weights @ x, weight[2 * inner :], v_bias)
-        return self.proj_drop(self.proj((v * own).sum(dim=1, keepdim=True)))
+        return self.proj_drop(self.proj((v * head_mask).sum(dim=1, keepdim=True)))
 
     def _bias(
         self, q: Tensor, grid: Grid, mask: Tensor | None, merged: MergeState | None
     ) -> Tensor | None:
-        """What is added to the logits: relative scores, log sizes, the mask."""
+        """Return the summand of the logits: relative scores, log sizes, the mask."""
         bias = _log_size(merged, q)
         if self.relative is not None:
             scores = self.relative(q, grid, merged) * self.head_dim**-0.5
             bias = scores if bias is None else scores + bias
         if mask is None:
             return bias
-        # A hidden key's mask is the lowest number there is; adding would overflow it.
+        # A hidden key's mask is the lowest number; adding would overflow it.
         return mask.to(q.dtype) if bias is None else bias.where(mask == 0, mask.to(q))
 
 
 def _log_size(
     merged: MergeState | None, template: Tensor
 ) -> Float[Tensor, "batch 1 1 tokens"] | None:
-    """Of each key, the log of how many equal ones it stands for."""
+    """Return the log of the number of equal keys that each key stands for."""
     if merged is None or merged.is_identity:
         return None
     # A token of size 0 is hidden by the mask.
@@ -217,10 +217,10 @@ def _log_size(
 def attention_mask(
     takes_part: Bool[Tensor, "batch tokens"], template: Tensor
 ) -> Float[Tensor, "batch 1 tokens tokens"]:
-    """What to add to the logits so that only tokens that take part see each other.
+    """Build the mask with which only tokens that take part attend to each other.
 
     A key that does not take part gets the weight zero. A query that does not take part
-    gets equal logits, hence finite, uniform weights; its output means nothing.
+    gets equal logits, hence finite, uniform weights; its output is meaningless.
     """
     pairs = takes_part[:, None, :, None] & takes_part[:, None, None, :]
     mask = template.new_zeros(pairs.shape)
@@ -232,10 +232,10 @@ MATH_KERNEL_MAX_TOKENS = 640
 
 
 def _use_math_kernel(q: Tensor, k: Tensor) -> bool:
-    """Whether two matrix products are quicker than the fused kernel.
+    """Return whether two matrix products are faster than the fused kernel.
 
     On the CPU, torch's fused kernel is 2 to 3 times slower at training in bfloat16
-    (docs/dev/experiments/training.md); everywhere else it is the quicker one.
+    (docs/dev/experiments/training.md); everywhere else it is faster.
     """
     on_cpu = q.device.type == "cpu" and q.dtype == torch.bfloat16
     return on_cpu and torch.is_grad_enabled() and k.shape[-2] <= MATH_KERNEL_MAX_TOKENS

@@ -1,9 +1,9 @@
-"""The two bottleneck ResNets of GroupNorm and weight-standardised convolutions.
+"""Bottleneck ResNets of GroupNorm and weight-standardised convolutions.
 
-Pre-activation units (ResNet-v2) make BiT (arXiv 1912.11370); post-activation units
-make the backbone of the hybrid ViT (arXiv 2010.11929, section 3.1). Parameter names
-are timm's. A backbone of width w has the stem's w channels, and 4w, 8w, 16w ... after
-its stages; strides are 4 after the stem and the first stage, then 8, 16 ...
+Pre-activation units (ResNet-v2) make BiT (arXiv 1912.11370), post-activation units the
+backbone of the hybrid ViT (arXiv 2010.11929, section 3.1). Parameter names are timm's.
+A backbone of width w has w channels after the stem, then 4w, 8w, 16w ...; strides are
+4 after the stem and the first stage, then 8, 16 ...
 """
 
 import torch.nn.functional as F
@@ -15,10 +15,10 @@ from vitral.layers.position import Grid
 
 
 class Stem(nn.Module):
-    """7 x 7 convolution and max-pool, each by stride 2.
+    """7 x 7 convolution and max-pool, each with stride 2.
 
     Args:
-        norm: GroupNorm and ReLU between the two; pre-activation units bring their own.
+        norm: GroupNorm and ReLU between the two; pre-activation units have their own.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class PreActivationUnit(nn.Module):
 class PostActivationUnit(nn.Module):
     """relu(x + norm3(conv3(act2(conv2(act1(conv1(x))))))), as in ResNet-v1.
 
-    norm3 starts at scale 0: a fresh unit hands on its shortcut.
+    norm3 starts at scale 0: a fresh unit is its shortcut.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class PostActivationUnit(nn.Module):
 
 
 class Stage(nn.Module):
-    """Units in a row; the first changes the width, and the stride if there is one."""
+    """Consecutive units; the first changes the width, and possibly the stride."""
 
     def __init__(self, units: list[nn.Module]) -> None:
         super().__init__()
@@ -122,8 +122,8 @@ def stages(
     unit: type[PreActivationUnit] | type[PostActivationUnit],
     numerics: ConvNumerics,
 ) -> nn.Sequential:
-    """Stages of `units[i]` units, on the stem's map of `width` channels."""
-    made, chans = nn.Sequential(), width
+    """Build stages of `units[i]` units, on the stem's map of `width` channels."""
+    result, chans = nn.Sequential(), width
     for stage, count in enumerate(units):
         inner = width * 2**stage
         blocks: list[nn.Module] = []
@@ -133,29 +133,29 @@ def stages(
             block = unit(chans, inner, stride=stride, project=first, norms=numerics)
             blocks.append(block)
             chans = 4 * inner
-        made.append(Stage(blocks))
-    return made
+        result.append(Stage(blocks))
+    return result
 
 
 def total_stride(units: tuple[int, ...]) -> int:
-    """Pixels between two cells of the last map; no units is the stem alone."""
+    """Return the pixels between cells of the last map; no units: the stem's map."""
     return 4 * 2 ** max(len(units) - 1, 0)
 
 
 def output_channels(units: tuple[int, ...], width: int) -> int:
-    """Channels of the last map."""
+    """Return the channels of the last map."""
     return total_stride(units) * width if units else width
 
 
 def map_grid(image_size: tuple[int, int], stride: int) -> Grid:
-    """Rows and columns of the map at `stride`: sides are halved and rounded up."""
+    """Return the grid of the map at `stride`: sides are halved and rounded up."""
     return Grid(-(-image_size[0] // stride), -(-image_size[1] // stride))
 
 
 def backbone_macs(
     image_size: tuple[int, int], in_chans: int, units: tuple[int, ...], width: int
 ) -> int:
-    """Multiply-accumulates of stem and stages, those of the convolutions."""
+    """Return the multiply-accumulates of the convolutions of stem and stages."""
 
     def cells(stride: int) -> int:
         grid = map_grid(image_size, stride)

@@ -1,8 +1,8 @@
-"""Weight-standardised convolution, and pooling, with the two paddings of ResNets.
+"""Weight-standardised convolution and pooling, with the two paddings of ResNets.
 
-Weight standardisation is arXiv 1903.10520. Where its epsilon sits differs between the
-released codes of BiT (arXiv 1912.11370) and of the hybrid ViT (arXiv 2010.11929), so
-it is an argument. Every layer here that steps by 2 halves a side, rounded up.
+Weight standardisation is arXiv 1903.10520. The position of its epsilon differs between
+the released codes of BiT (arXiv 1912.11370) and of the hybrid ViT (arXiv 2010.11929).
+Every layer here with stride 2 halves a side, rounded up.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Padding = Literal["fixed", "same"]
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNumerics:
-    """The choices in which the released ResNets differ, the same in all of a model."""
+    """Choices in which the released ResNets differ, the same for all layers."""
 
     std_eps: float
     """Epsilon of weight standardisation."""
@@ -32,10 +32,10 @@ class ConvNumerics:
     num_groups: int
     """Groups of every GroupNorm."""
     padding: Padding
-    """`fixed` pads both sides alike, `same` as TensorFlow's SAME: see `pads`."""
+    """`fixed` pads both sides alike, `same` as TensorFlow's SAME."""
 
     def norm(self, channels: int) -> nn.GroupNorm:
-        """A GroupNorm with these numbers."""
+        """Build a GroupNorm with these settings."""
         return nn.GroupNorm(self.num_groups, channels, eps=self.group_norm_eps)
 
 
@@ -44,14 +44,14 @@ def standardize(
     eps: float,
     eps_at: EpsAt,
 ) -> Float[Tensor, "out in height width"]:
-    """Each output channel with mean 0 and (population) deviation 1.
+    """Give each output channel mean 0 and (population) deviation 1.
 
     Weights of reduced precision are standardised in float32 and rounded once.
     """
     wide = weight if weight.dtype == torch.float64 else weight.float()
     rows = wide.flatten(1)
     if eps_at == "variance":
-        # That is what a LayerNorm of each row does, in one kernel.
+        # A LayerNorm of each row does the same in one kernel.
         out = F.layer_norm(rows, rows.shape[1:], eps=eps)
     else:
         variance, mean = torch.var_mean(rows, dim=1, correction=0, keepdim=True)
@@ -64,10 +64,10 @@ def standardize(
 def compute_padding(
     side: int, kernel: int, stride: int, padding: Padding
 ) -> tuple[int, int]:
-    """Cells added before and after a side of `side` cells.
+    """Return the cells added before and after a side of `side` cells.
 
-    `fixed` does not look at the side. `same` adds the fewest that give
-    ceil(side / stride) outputs, the odd one after.
+    `fixed` ignores the side. `same` adds the fewest that give ceil(side / stride)
+    outputs, the odd one after.
     """
     if padding == "fixed":
         return (kernel - 1) // 2, (kernel - 1) // 2
@@ -109,7 +109,7 @@ class StdConv2d(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """3 x 3 maximum at every second cell.
+    """3 x 3 maximum with stride 2.
 
     With `fixed` padding the border is zeros that can win, as in BiT; with `same` it is
     minus infinity.
@@ -128,6 +128,6 @@ class MaxPool(nn.Module):
         border = 0.0 if self.padding == "fixed" else -torch.inf
         if border == 0.0 and torch.compiler.is_exporting():
             # ONNX Runtime merges a border of zeros into the pooling, where a border
-            # never wins; this number is no zero, and too small to be seen.
+            # never wins. This number is not zero, and too small to matter.
             border = torch.finfo(torch.float32).tiny
         return F.max_pool2d(F.pad(x, (*width, *height), value=border), 3, stride=2)

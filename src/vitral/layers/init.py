@@ -1,4 +1,4 @@
-"""The two initialisers of the Vision Transformer (arXiv 2010.11929, released code).
+"""Initialisers of the Vision Transformer (arXiv 2010.11929, released code).
 
 torch's own versions differ: `trunc_normal_` does not correct the deviation that the
 cut removes, and `xavier_uniform_` on a fused qkv matrix uses the wrong fan-out.

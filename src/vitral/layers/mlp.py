@@ -1,4 +1,4 @@
-"""The two-layer perceptron of a block (arXiv 2010.11929, equation 3)."""
+"""Two-layer MLP of a block (arXiv 2010.11929, equation 3)."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ MlpKind = Literal["plain", "swiglu"]
 
 
 def activation(name: Activation) -> nn.GELU:
-    """`gelu_tanh` is the official code's function, `gelu` the one of timm's weights."""
+    """Build the activation; `gelu_tanh` is the official code's, `gelu` that of timm."""
     return nn.GELU(approximate="tanh" if name == "gelu_tanh" else "none")
 
 
@@ -43,7 +43,7 @@ class Mlp(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """A gated perceptron, silu(x A) * (x B), then a dense layer (arXiv 2002.05202).
+    """Gated MLP, silu(x A) * (x B), then a dense layer (arXiv 2002.05202).
 
     A and B are one matrix of twice the hidden width, as in DINOv2's largest model.
     """

@@ -1,4 +1,4 @@
-"""From an image to patch embeddings (arXiv 2010.11929, equation 1)."""
+"""Patch embedding of an image (arXiv 2010.11929, equation 1)."""
 
 import math
 
@@ -12,7 +12,7 @@ from vitral.layers.position import Grid
 
 
 def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> Grid:
-    """How many patches an image of (height, width) has.
+    """Return the grid of patches of an image of (height, width).
 
     Raises:
         ConfigError: a side is not a multiple of the patch's side.
@@ -31,7 +31,7 @@ def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> Grid
 
 
 class PatchEmbed(nn.Module):
-    """A linear map of each patch, written as a convolution that steps by its kernel.
+    """Linear map of each patch: a convolution whose stride is its kernel.
 
     Args:
         norm_eps: epsilon of two LayerNorms, on the pixels of each patch (channel

@@ -1,7 +1,7 @@
-"""Patch dropout: a random share of the patches is left out of training.
+"""Patch dropout: train on a random share of each image's patches.
 
-Sources: arXiv 2212.00794 (FLIP) and 2208.07220. Attention is computed among those that
-stay, so a step is cheaper; which stay is drawn for each image.
+Sources: arXiv 2212.00794 (FLIP) and 2208.07220. Attention among fewer patches makes a
+step cheaper.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class PatchDropout(nn.Module):
-    """Draws which patches stay; no numbers are drawn in eval mode or at rate 0."""
+    """Draw the patches that stay; no random numbers in eval mode or at rate 0."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -19,16 +19,16 @@ class PatchDropout(nn.Module):
     def forward(
         self, patches: Float[Tensor, "batch patches dim"]
     ) -> Int[Tensor, "batch kept"] | None:
-        """Raster indices of the patches that stay, rising; None when all do."""
+        """Return the raster indices of the patches that stay, rising; None for all."""
         if self.rate == 0.0 or not self.training:
             return None
-        batch, number, _ = patches.shape
-        noise = torch.rand(batch, number, device=patches.device)
-        return noise.argsort(dim=1)[:, : num_kept(number, self.rate)].sort(dim=1).values
+        batch, count, _ = patches.shape
+        noise = torch.rand(batch, count, device=patches.device)
+        return noise.argsort(dim=1)[:, : num_kept(count, self.rate)].sort(dim=1).values
 
 
 def num_kept(patches: int, rate: float) -> int:
-    """How many stay: their share rounded down, at least one."""
+    """Return the number of patches that stay: rounded down, at least one."""
     # 15 * (1 - 0.8) is 2.9999999999999996.
     return max(1, int(round(patches * (1 - rate), 6)))
 
@@ -36,9 +36,9 @@ def num_kept(patches: int, rate: float) -> int:
 def gather_tokens(
     x: Shaped[Tensor, "batch rows *rest"], index: Int[Tensor, "batch chosen"]
 ) -> Shaped[Tensor, "batch chosen *rest"]:
-    """The rows of each example at its indices."""
-    place = index.reshape(*index.shape, *[1] * (x.ndim - 2))
-    return x.gather(1, place.expand(-1, -1, *x.shape[2:]))
+    """Return the rows of each example at its indices."""
+    expanded = index.reshape(*index.shape, *[1] * (x.ndim - 2))
+    return x.gather(1, expanded.expand(-1, -1, *x.shape[2:]))
 
 
 def scatter_tokens(
@@ -46,7 +46,7 @@ def scatter_tokens(
     index: Int[Tensor, "batch chosen"],
     number: int,
 ) -> Shaped[Tensor, "batch rows *rest"]:
-    """The rows at their indices among `number`, zeros at all others."""
-    place = index.reshape(*index.shape, *[1] * (rows.ndim - 2))
-    whole = rows.new_zeros(rows.shape[0], number, *rows.shape[2:])
-    return whole.scatter(1, place.expand(-1, -1, *rows.shape[2:]), rows)
+    """Scatter rows to their indices among `number`, zeros at all others."""
+    expanded = index.reshape(*index.shape, *[1] * (rows.ndim - 2))
+    result = rows.new_zeros(rows.shape[0], number, *rows.shape[2:])
+    return result.scatter(1, expanded.expand(-1, -1, *rows.shape[2:]), rows)

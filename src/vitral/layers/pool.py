@@ -1,4 +1,4 @@
-"""From tokens to one vector: their mean, or attention (arXiv 2106.04560, 3.3)."""
+"""Pooling of tokens to one vector: mean, or attention (arXiv 2106.04560, 3.3)."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ def masked_mean(
     tokens: Float[Tensor, "batch tokens dim"],
     takes_part: Bool[Tensor, "batch tokens"] | None,
 ) -> Float[Tensor, "batch dim"]:
-    """The mean of the tokens that take part; zeros where none does."""
+    """Return the mean of the tokens that take part; zeros where none does."""
     if takes_part is None:
         return tokens.mean(dim=1)
     share = takes_part.to(tokens.dtype)
@@ -23,7 +23,7 @@ def masked_mean(
 class AttentionPool(nn.Module):
     """One learned query attends to all tokens; then x + mlp(norm(x)).
 
-    The attention has no residual: there is nothing of the image in the query to keep.
+    The attention has no residual: the query holds nothing of the image.
     """
 
     def __init__(

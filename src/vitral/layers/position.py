@@ -1,4 +1,4 @@
-"""Positions of patches: tables, their resizing, sin-cos, and relative scores.
+"""Position embeddings: tables, their resizing, sin-cos, and relative scores.
 
 Sources: arXiv 2010.11929 sections 3.1, 3.2 and appendix D.4; sin-cos of arXiv
 2205.01580. A grid is (rows, columns) and may be any rectangle; tokens run row by row.
@@ -29,14 +29,14 @@ TimeResize = Literal["linear", "nearest"]
 
 
 class Grid(NamedTuple):
-    """How many patches an image has along its height and its width."""
+    """Number of patches along the height and the width of an image."""
 
     rows: int
     columns: int
 
     @property
     def is_known(self) -> bool:
-        """False while a graph is traced that serves images of any size."""
+        """False while a graph for images of any size is traced."""
         return not any(isinstance(side, torch.SymInt) for side in self)
 
 
@@ -50,9 +50,8 @@ def resize(
 
     `official` is bilinear with the corners kept, as in the released code of the paper;
     `bicubic` and `bicubic_antialias` sample at cell centres, as Hugging Face and timm.
-    `nearest` is what TimeSformer's released model does in its forward pass, and
-    `nearest_flat` what its loader does: along the list of all patches, as if it were
-    one row, which moves most patches to another place.
+    `nearest` is the forward pass of TimeSformer's released model. `nearest_flat` is its
+    loader: along the list of all patches as one row, which moves most patches.
 
     Raises:
         ConfigError: `table` does not have old.rows x old.columns rows.
@@ -97,25 +96,25 @@ def _resize_traced(
     new: Grid,
     method: ResizeMethod,
 ) -> Float[Tensor, "*tables new_tokens dim"]:
-    """`resize` to a grid that is not known yet, its own among those it may be."""
+    """Resize to a grid that is unknown during tracing, possibly the table's own."""
     wide = table if table.dtype == torch.float64 else table.float()
 
-    def applied(kind: ResizeMethod, before: int, after: int, cells: Tensor) -> Tensor:
-        wanted = torch.arange(after, device=table.device)
+    def apply(name: ResizeMethod, before: int, after: int, cells: Tensor) -> Tensor:
+        indices = torch.arange(after, device=table.device)
         # A plain matrix product: OpenVINO takes no batches of constants.
-        return _MATRIX[kind](wanted, before, after, wide.dtype) @ cells.flatten(1)
+        return _MATRIX[name](indices, before, after, wide.dtype) @ cells.flatten(1)
 
     dim = table.shape[-1]
     image = wide.reshape(-1, old.rows, old.columns, dim)
     if method == "nearest_flat":
         cells = image.flatten(1, 2).transpose(0, 1)
-        number = new.rows * new.columns
-        out = applied("nearest", old.rows * old.columns, number, cells)
-        out = out.reshape(number, -1, dim).transpose(0, 1)
+        count = new.rows * new.columns
+        out = apply("nearest", old.rows * old.columns, count, cells)
+        out = out.reshape(count, -1, dim).transpose(0, 1)
     else:
-        tall = applied(method, old.rows, new.rows, image.transpose(0, 1))
+        tall = apply(method, old.rows, new.rows, image.transpose(0, 1))
         tall = tall.reshape(new.rows, -1, old.columns, dim).permute(2, 0, 1, 3)
-        out = applied(method, old.columns, new.columns, tall)
+        out = apply(method, old.columns, new.columns, tall)
         out = out.reshape(new.columns, new.rows, -1, dim).permute(2, 1, 0, 3)
     tokens = out.to(table.dtype)
     return tokens.reshape(*table.shape[:-2], new.rows * new.columns, dim)
@@ -147,7 +146,7 @@ def learned_2d(
     new: Grid,
     method: ResizeMethod = "official",
 ) -> Float[Tensor, "tables tokens dim"]:
-    """Rows concat(X[column], Y[row]) for every patch of the grid `new`."""
+    """Return the rows concat(X[column], Y[row]) for every patch of the grid `new`."""
     x = resize(table_x, Grid(1, table_x.shape[1]), Grid(1, new.columns), method)
     y = resize(table_y, Grid(table_y.shape[1], 1), Grid(new.rows, 1), method)
     x = x[:, None, :, :].expand(-1, new.rows, -1, -1)
@@ -158,7 +157,7 @@ def learned_2d(
 def sincos_2d(
     grid: Grid, dim: int, template: Tensor, temperature: float = 10_000.0
 ) -> Float[Tensor, "tokens dim"]:
-    """Fixed sines and cosines of column and row (arXiv 2205.01580); dim % 4 == 0."""
+    """Return sines and cosines of column and row (arXiv 2205.01580); dim % 4 == 0."""
     quarter = dim // 4
     exponent = torch.arange(quarter, dtype=torch.float64, device=template.device)
     omega = temperature ** (-exponent / max(quarter - 1, 1))
@@ -174,8 +173,8 @@ class RelativePosition(nn.Module):
 
     Appendix D.4 of arXiv 2010.11929: offsets are one-dimensional, along the raster
     order. The paper leaves the class token open; here prefix tokens get no score. On
-    another grid than its own, a patch keeps its place in the picture: its coordinates
-    are scaled corner to corner, and offsets between two learned ones are interpolated.
+    another grid, a patch's coordinates are scaled corner to corner, and offsets between
+    two learned ones are interpolated.
     """
 
     def __init__(self, grid: Grid, head_dim: int, num_prefix_tokens: int) -> None:
@@ -192,16 +191,16 @@ class RelativePosition(nn.Module):
         grid: Grid,
         merged: MergeState | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
-        """Scores q . r(offset) of every query with every key.
+        """Return the scores q . r(offset) of every query with every key.
 
-        A merged token is at no one place: its score is the mean over the pairs of
+        A merged token has no single position: its score is the mean over the pairs of
         patches that it and the other token stand for.
         """
         if merged is None or merged.is_identity:
             return self._pairwise_scores(q, grid)
-        place, shares = token_map(merged), merge_matrix(merged).to(q.dtype)
-        each = gather_tokens(q.transpose(1, 2), place).transpose(1, 2)
-        scores = self._pairwise_scores(each, grid)
+        index, shares = token_map(merged), merge_matrix(merged).to(q.dtype)
+        expanded = gather_tokens(q.transpose(1, 2), index).transpose(1, 2)
+        scores = self._pairwise_scores(expanded, grid)
         shares = shares[:, None]
         return shares @ scores @ shares.transpose(-2, -1)
 
@@ -209,8 +208,8 @@ class RelativePosition(nn.Module):
         self, q: Float[Tensor, "batch heads tokens head_dim"], grid: Grid
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         prefix = self.num_prefix_tokens
-        place = self._raster_indices(grid)
-        offset = place[:, None] - place[None, :] + (self.table.shape[0] - 1) / 2
+        indices = self._raster_indices(grid)
+        offset = indices[:, None] - indices[None, :] + (self.table.shape[0] - 1) / 2
         low = offset.floor().clamp(0, self.table.shape[0] - 1)
         share = (offset - low).to(q.dtype)
         by_offset = q[:, :, prefix:] @ self.table.to(q.dtype).T

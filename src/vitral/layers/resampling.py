@@ -1,11 +1,10 @@
 """Interpolation as a matrix: each new cell is a weighted sum of old ones.
 
-`torch.nn.functional.interpolate` does the same with less memory. Here the weights are
-made by plain arithmetic from the two sizes, so that they can be part of a graph that
-does not know them (an exported model of any image size). Places are kept as whole
-cells and a remainder, both exact, for runtimes that have no float64.
+Unlike `torch.nn.functional.interpolate`, the weights are plain arithmetic on the two
+sizes, so an exported graph of any image size can contain them. Positions are whole
+cells and a remainder, both exact, for runtimes without float64.
 
-Every function takes the new cells that are wanted, as whole numbers, and both sizes.
+Every function takes the new cells, as whole numbers, and both sizes.
 """
 
 from typing import NamedTuple
@@ -21,41 +20,41 @@ CUBIC_ANTIALIAS = -0.5
 
 
 class SamplePositions(NamedTuple):
-    """Where new cells lie among the old ones: at `first + share`."""
+    """Positions of new cells among the old ones: `first + share`."""
 
     first: Int[Tensor, "new"]
     share: Float[Tensor, "new"]
     """From 0 to, not including, 1."""
 
     def distances(self, old: int) -> Float[Tensor, "new old"]:
-        """From each new cell to each old one, with a sign."""
+        """Return the signed distance from each new cell to each old one."""
         cells = torch.arange(old, device=self.first.device)
-        whole = self.first[:, None] - cells
-        return whole.to(self.share.dtype) + self.share[:, None]
+        offsets = self.first[:, None] - cells
+        return offsets.to(self.share.dtype) + self.share[:, None]
 
 
 def linear_align_corners(
     new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
-    """Linear, the first and the last cell kept (`align_corners=True`)."""
-    places = _divide(new_indices * (old - 1), symbolic_max(new - 1, 1), dtype)
-    return _tent(places.distances(old))
+    """Interpolate linearly, the first and the last cell kept (`align_corners=True`)."""
+    positions = _divide(new_indices * (old - 1), symbolic_max(new - 1, 1), dtype)
+    return _tent(positions.distances(old))
 
 
 def linear(
     new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
-    """Linear between the centres of cells; the border is repeated."""
+    """Interpolate linearly between the centres of cells; the border is repeated."""
     first, share = _center_positions(new_indices, old, new, dtype)
     inside = (first >= 0) & (first < old - 1)
-    places = SamplePositions(_clamp(first, old), share * inside.to(dtype))
-    return _tent(places.distances(old))
+    positions = SamplePositions(_clamp(first, old), share * inside.to(dtype))
+    return _tent(positions.distances(old))
 
 
 def cubic(
     new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
-    """Cubic between the centres of cells; the border is repeated."""
+    """Interpolate cubically between the centres of cells; the border is repeated."""
     first, share = _center_positions(new_indices, old, new, dtype)
     cells = torch.arange(old, device=new_indices.device)
     total = 0 * SamplePositions(first, share).distances(old)
@@ -69,14 +68,14 @@ def cubic(
 def linear_antialias(
     new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
-    """Linear, with a low-pass that widens as the picture shrinks (Pillow's)."""
+    """Interpolate linearly, with a low-pass that widens for shrinking (Pillow's)."""
     return _normalize_rows(_tent(_antialias_distances(new_indices, old, new, dtype)))
 
 
 def cubic_antialias(
     new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
-    """Cubic, with a low-pass that widens as the picture shrinks (Pillow's)."""
+    """Interpolate cubically, with a low-pass that widens for shrinking (Pillow's)."""
     distance = _antialias_distances(new_indices, old, new, dtype).abs()
     return _normalize_rows(_cubic_kernel(distance, CUBIC_ANTIALIAS))
 
@@ -84,7 +83,7 @@ def cubic_antialias(
 def nearest(
     new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
-    """The old cell in which a new one begins, rounded as torch rounds it."""
+    """Take the old cell in which a new one starts, rounded as torch rounds it."""
     # float32 as in torch's kernel: 3 * (1 / 3) must fall on the same side.
     one = torch.ones((), device=new_indices.device)
     cell = (new_indices.float() * (one * old / (one * new))).floor()
@@ -95,29 +94,29 @@ def nearest(
 def nearest_exact(
     new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
-    """The old cell that holds the centre of a new one, as Pillow's."""
+    """Take the old cell that holds the centre of a new one, as Pillow's."""
     cell = ((2 * new_indices + 1) * old) // (2 * new)
     cells = torch.arange(old, device=new_indices.device)
     return (cell[:, None] == cells).to(dtype)
 
 
-def symbolic_max(one: int, other: int) -> int:
-    """The larger of two sizes, also where a graph does not know them yet."""
-    found: int = torch.sym_max(one, other)  # type: ignore[assignment]
-    return found
+def symbolic_max(first: int, second: int) -> int:
+    """Return the larger of two sizes, also of sizes unknown during tracing."""
+    larger: int = torch.sym_max(first, second)  # type: ignore[assignment]
+    return larger
 
 
 def _center_positions(
     new_indices: Tensor, old: int, new: int, dtype: torch.dtype
 ) -> SamplePositions:
     # A whole cell to the right and back: runtimes differ in dividing negatives.
-    places = _divide((2 * new_indices + 1) * old + new, 2 * new, dtype)
-    return SamplePositions(places.first - 1, places.share)
+    positions = _divide((2 * new_indices + 1) * old + new, 2 * new, dtype)
+    return SamplePositions(positions.first - 1, positions.share)
 
 
-def _divide(number: Tensor, by: int, dtype: torch.dtype) -> SamplePositions:
-    first = number // by
-    return SamplePositions(first, (number - first * by).to(dtype) / by)
+def _divide(dividend: Tensor, by: int, dtype: torch.dtype) -> SamplePositions:
+    first = dividend // by
+    return SamplePositions(first, (dividend - first * by).to(dtype) / by)
 
 
 def _clamp(cell: Tensor, old: int) -> Tensor:
@@ -127,7 +126,7 @@ def _clamp(cell: Tensor, old: int) -> Tensor:
 def _antialias_distances(
     new_indices: Tensor, old: int, new: int, dtype: torch.dtype
 ) -> Float[Tensor, "new old"]:
-    """Distances in units of the filter's width."""
+    """Return distances in units of the filter's width."""
     distance = _center_positions(new_indices, old, new, dtype).distances(old)
     return distance * new / symbolic_max(old, new)
 
@@ -141,7 +140,7 @@ def _tent(distance: Float[Tensor, "new old"]) -> Float[Tensor, "new old"]:
 
 
 def _cubic_kernel(distance: Tensor, slope: float) -> Tensor:
-    """Keys' convolution kernel with the slope at distance 1."""
+    """Evaluate Keys' convolution kernel with the slope at distance 1."""
     near = ((slope + 2) * distance - (slope + 3)) * distance * distance + 1
     far = ((distance - 5) * distance + 8) * distance - 4
     weight = torch.where(distance <= 1, near, slope * far)

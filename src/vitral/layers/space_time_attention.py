@@ -1,9 +1,9 @@
-"""Attention inside a clip (arXiv 2102.05095, section 3): who sees whom, by reshapes.
+"""Attention inside a clip (arXiv 2102.05095, section 3), arranged by reshapes.
 
 A clip's tokens are prefix tokens, then the patches frame by frame, each row by row.
-Along one axis the patches fall into groups that do not see each other, so attention
-runs over more and shorter sequences. The two sparse kinds share keys between queries,
-and never make a matrix of all tokens with all.
+Along one axis the patches fall into independent groups, so attention runs over more and
+shorter sequences. The two sparse types share keys between queries, and never make a
+matrix of all tokens with all.
 """
 
 import math
@@ -26,19 +26,18 @@ GROUP_AXES: dict[Along, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "width": ((0, 1), (2,)),
     "height": ((0, 2), (1,)),
 }
-"""Of frames, rows and columns (0, 1, 2): which axes number the groups, and which run
-inside a group."""
+"""Axes that index the groups, and axes inside a group (0 frames, 1 rows, 2 columns)."""
 
 
 class Extent(NamedTuple):
-    """How many patches a clip has along each axis."""
+    """Number of patches of a clip along each axis."""
 
     frames: int
     rows: int
     columns: int
 
     def group_grid(self, along: Along) -> Grid:
-        """Rows and columns of the patches of one group."""
+        """Return rows and columns of the patches of one group."""
         return {
             "time": Grid(1, self.frames),
             "space": Grid(self.rows, self.columns),
@@ -48,7 +47,7 @@ class Extent(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """The tokens of a clip, group by group, each with a copy of the prefix tokens."""
+    """Tokens of a clip, group by group, each with a copy of the prefix tokens."""
 
     x: Float[Tensor, "groups tokens dim"]
     along: Along
@@ -60,7 +59,7 @@ class Groups(NamedTuple):
     def ungroup(
         self, x: Float[Tensor, "groups line dim"]
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Tokens in the order of the clip again, prefix tokens averaged."""
+        """Return the tokens in the order of the clip, prefix tokens averaged."""
         groups, line = GROUP_AXES[self.along]
         axes, before = groups + line, self.num_prefix_tokens
         sizes = [self.extent[axis] for axis in axes]
@@ -74,7 +73,7 @@ class Groups(NamedTuple):
     def prefix(
         self, x: Float[Tensor, "groups prefix dim"]
     ) -> Float[Tensor, "batch prefix dim"]:
-        """The mean over the groups of each clip."""
+        """Return the mean over the groups of each clip."""
         return x.unflatten(0, (-1, self.per_clip)).mean(dim=1)
 
 
@@ -84,7 +83,7 @@ def group_tokens(
     extent: Extent,
     along: Along,
 ) -> Groups:
-    """One sequence for every group of patches along an axis."""
+    """Build one sequence for every group of patches along an axis."""
     groups, line = GROUP_AXES[along]
     order = (0, *(1 + axis for axis in groups + line), 4)
     lines = x[:, num_prefix_tokens:].unflatten(1, tuple(extent)).permute(order)
@@ -97,12 +96,12 @@ def group_tokens(
 
 
 class ClipAttention(Attention, ABC):
-    """Attention among all tokens of a clip, where each query has its own few keys.
+    """Attention among all tokens of a clip, where each query has only few keys.
 
-    Prefix tokens, where there are any, are seen by all.
+    All queries see the prefix tokens.
 
     Args:
-        num_prefix_tokens: tokens before the patches of the sequences that it gets.
+        num_prefix_tokens: tokens before the patches of the input sequences.
     """
 
     def __init__(
@@ -132,10 +131,10 @@ class ClipAttention(Attention, ABC):
 
     @abstractmethod
     def visibility(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
-        """Which patches each patch sees, as a whole matrix: for looking only."""
+        """Return which patches each patch sees, as a full matrix, for inspection."""
 
     def get_extent(self, x: Float[Tensor, "batch tokens dim"], grid: Grid) -> Extent:
-        """Frames, rows and columns of the patches of `x`."""
+        """Return frames, rows and columns of the patches of `x`."""
         patches = x.shape[1] - self.num_prefix_tokens
         return Extent(patches // (grid.rows * grid.columns), *grid)
 
@@ -146,7 +145,7 @@ class ClipAttention(Attention, ABC):
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
         merged: MergeState | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
-        """The attention weights of this input, zero where a query does not look."""
+        """Return the attention weights of this input; zero for unseen keys."""
         assert mask is None
         assert merged is None
         before = self.num_prefix_tokens
@@ -164,14 +163,14 @@ class ClipAttention(Attention, ABC):
     def prefix_visibility(
         self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
     ) -> Bool[Tensor, "prefix keys"]:
-        """Which tokens the prefix tokens see."""
+        """Return the tokens that the prefix tokens see."""
 
 
 def radii(grid: Grid) -> tuple[int, int]:
-    """How many rows and columns a local neighbourhood reaches to either side.
+    """Return the rows and columns of a local neighbourhood to either side.
 
-    A quarter of the side, rounded down: the whole neighbourhood then has the odd number
-    of rows nearest to half of all, the larger of two.
+    A quarter of the side, rounded down: the neighbourhood then has the odd number of
+    rows nearest to half of all, the larger of two.
     """
     return grid.rows // 4, grid.columns // 4
 
@@ -180,7 +179,7 @@ class LocalAttention(ClipAttention):
     """Each patch sees its neighbourhood in all frames: about half the rows, half the
     columns, centred on itself and cut at the border. Prefix tokens see all.
 
-    Queries of one row share the rows of their keys, so the work goes row by row.
+    Queries of one row share the rows of their keys, so rows are computed one by one.
     """
 
     def forward(
@@ -195,16 +194,16 @@ class LocalAttention(ClipAttention):
         before, extent = self.num_prefix_tokens, self.get_extent(x, grid)
         q, k, v = self._heads(self.qkv(x), parts=3)
         q, k = self.q_norm(q), self.k_norm(k)
-        places = [t[:, :, before:].unflatten(2, tuple(extent)) for t in (q, k, v)]
+        cells = [t[:, :, before:].unflatten(2, tuple(extent)) for t in (q, k, v)]
         band = self._band(extent, q)
         rows, (reach, _) = [], radii(grid)
         for row in range(grid.rows):
             first, last = max(row - reach, 0), min(row + reach, grid.rows - 1)
-            near = [t[:, :, :, first : last + 1].flatten(2, 4) for t in places[1:]]
+            near = [t[:, :, :, first : last + 1].flatten(2, 4) for t in cells[1:]]
             if before:
-                own = (k[:, :, :before], v[:, :, :before])
-                near = [torch.cat(pair, 2) for pair in zip(own, near, strict=True)]
-            query = places[0][:, :, :, row].flatten(2, 3)
+                prefix = (k[:, :, :before], v[:, :, :before])
+                near = [torch.cat(pair, 2) for pair in zip(prefix, near, strict=True)]
+            query = cells[0][:, :, :, row].flatten(2, 3)
             hidden = (
                 None if band is None else self._row_mask(band, extent, last - first)
             )
@@ -213,34 +212,34 @@ class LocalAttention(ClipAttention):
             rows.append(out.unflatten(2, (extent.frames, extent.columns)))
         heads = torch.stack(rows, dim=3).flatten(2, 4)
         if before:
-            first_ones = F.scaled_dot_product_attention(q[:, :, :before], k, v)
-            heads = torch.cat([first_ones, heads], dim=2)
+            prefix_heads = F.scaled_dot_product_attention(q[:, :, :before], k, v)
+            heads = torch.cat([prefix_heads, heads], dim=2)
         return self.proj_drop(self.proj(heads.transpose(1, 2).flatten(2)))
 
     def _band(self, extent: Extent, template: Tensor) -> Tensor | None:
-        """What hides columns that are too far; None if none is."""
+        """Return the mask of columns that are too far; None if there is none."""
         reach = radii(Grid(extent.rows, extent.columns))[1]
         if reach >= extent.columns - 1:
             return None
-        place = torch.arange(extent.columns, device=template.device)
-        far = (place[:, None] - place).abs() > reach
+        index = torch.arange(extent.columns, device=template.device)
+        far = (index[:, None] - index).abs() > reach
         return template.new_zeros(far.shape).masked_fill(far, float("-inf"))
 
     def _row_mask(self, band: Tensor, extent: Extent, further_rows: int) -> Tensor:
-        """`band` for the queries of one row of all frames and the rows they look at."""
+        """Expand `band` to the queries of one row of all frames and their keys."""
         frames, columns = extent.frames, extent.columns
         shape = (frames, columns, frames, 1 + further_rows, columns)
-        whole = band[None, :, None, None, :].expand(shape)
-        whole = whole.reshape(frames * columns, -1)
-        return F.pad(whole, (self.num_prefix_tokens, 0))
+        expanded = band[None, :, None, None, :].expand(shape)
+        expanded = expanded.reshape(frames * columns, -1)
+        return F.pad(expanded, (self.num_prefix_tokens, 0))
 
     def visibility(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
-        far = []
+        near_by_axis = []
         sides = (extent.rows, extent.columns)
         for side, reach in zip(sides, radii(Grid(*sides)), strict=True):
-            place = torch.arange(side)
-            far.append((place[:, None] - place).abs() <= reach)
-        rows, columns = far
+            index = torch.arange(side)
+            near_by_axis.append((index[:, None] - index).abs() <= reach)
+        rows, columns = near_by_axis
         near = rows[:, None, :, None] & columns[None, :, None, :]
         return near.flatten(0, 1).flatten(1, 2).repeat(extent.frames, extent.frames)
 
@@ -271,7 +270,7 @@ class StridedAttention(ClipAttention):
     def prefix_only(
         self, x: Float[Tensor, "batch tokens dim"], grid: Grid
     ) -> Float[Tensor, "batch prefix dim"]:
-        """The output of the prefix tokens, without computing the others."""
+        """Return the output of the prefix tokens, without computing the others."""
         return self._attend_queries(x[:, : self.num_prefix_tokens], x, grid)
 
     def _attend_queries(self, queries: Tensor, x: Tensor, grid: Grid) -> Tensor:

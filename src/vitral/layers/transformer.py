@@ -1,4 +1,4 @@
-"""The pre-norm Transformer block (arXiv 2010.11929, equations 2 and 3)."""
+"""Pre-norm Transformer block (arXiv 2010.11929, equations 2 and 3)."""
 
 import torch
 from jaxtyping import Float
@@ -13,7 +13,7 @@ from vitral.layers.position import Grid
 class DropPath(nn.Module):
     """Stochastic depth (arXiv 1603.09382): drop a residual branch, per example.
 
-    A branch that survives is scaled by 1 / (1 - rate), so the mean stays the same.
+    A surviving branch is scaled by 1 / (1 - rate), so the mean stays the same.
     """
 
     def __init__(self, rate: float) -> None:
@@ -87,12 +87,13 @@ class Block(nn.Module):
         grid: Grid,
         mask: Float[Tensor, "batch 1 tokens tokens"] | None,
         merged: MergeState,
+        *,
         count: int,
     ) -> tuple[Float[Tensor, "batch left dim"], MergeState]:
-        """The same with `count` tokens fewer from the perceptron on (arXiv 2210.09461).
+        """Compute the block, `count` tokens merged before the MLP (arXiv 2210.09461).
 
         Args:
-            merged: what the tokens of `x` stand for.
+            merged: patches of the tokens of `x`.
             count: 0 for a block that merges none.
         """
         seen = self.norm1(x)
@@ -108,14 +109,14 @@ class Block(nn.Module):
         num_queries: int,
         merged: MergeState | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
-        """The same for the first `num_queries` tokens, without computing the others."""
+        """Compute the first `num_queries` tokens only."""
         attended = self.attn.forward_queries(self.norm1(x), num_queries, merged)
         x = x[:, :num_queries] + self.drop_path1(self.ls1(attended))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
-    """rate * l / (depth - 1) for layer l = 0 ... depth - 1 (arXiv 2106.10270)."""
+    """Return rate * l / (depth - 1) for layers l = 0 ... depth - 1 (2106.10270)."""
     return [rate * layer / max(depth - 1, 1) for layer in range(depth)]
 
 

@@ -1,10 +1,16 @@
-"""Floor 1: the models. One family is one module; names are found here.
+"""Models: one module or folder per family, found by name.
 
 `create("vit_b16", num_classes=10)` builds one with fresh weights. Names of timm and
-Hugging Face for the same models are understood and answered with ours.
+Hugging Face for the same models are accepted.
 """
 
-from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
+from vitral.models.base import (
+    Family,
+    ModelConfig,
+    Size2d,
+    VisionModel,
+    count_parameters,
+)
 from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.features import Features, Tokens
 from vitral.models.hybrid import HybridConfig
@@ -57,6 +63,7 @@ __all__ = [
     "build_model",
     "clip_config",
     "config_from_fields",
+    "count_parameters",
     "create",
     "families",
     "from_image",

@@ -1,13 +1,13 @@
-"""What every family of models has in common: settings, parts in order, freezing.
+"""Interface of every model family: settings, forward pass in parts, freezing.
 
-A family is one module of this room with a `FAMILY`. Whoever works with a model (the
-run, the weights, inspection) uses the names below and no family's own.
+A family is one module of this package with a `FAMILY`. Other packages use the names
+below and no family's own.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -19,12 +19,12 @@ from vitral.models.features import Features, Tokens
 Size2d = int | tuple[int, int]
 
 HEADS = ("head", "head_dist")
-"""First words of the parameters that give logits: all that a linear probe trains."""
+"""Prefixes of the parameters that give logits, which a linear probe trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(ABC):
-    """The settings that every family has."""
+    """Settings of every family."""
 
     image_size: Size2d = 224
     """Pixels, (height, width) or one number: the grid that the positions are made for.
@@ -59,23 +59,23 @@ class ModelConfig(ABC):
     @property
     @abstractmethod
     def pooled_dim(self) -> int:
-        """Width of what feeds the head, or the layer before it."""
+        """Width of the input of the head, or of the layer before it."""
 
     @property
     @abstractmethod
     def num_blocks(self) -> int:
-        """Parts that can be frozen or get a learning rate of their own, in order."""
+        """Number of consecutive parts that can be frozen or get a learning rate."""
 
     @abstractmethod
     def macs(self, image_size: Size2d | None = None) -> int:
-        """Multiply-accumulates of one image, attention products included."""
+        """Return the multiply-accumulates of one image, attention products included."""
 
 
 class VisionModel(nn.Module, ABC):
-    """A classifier in parts: embed, encode, finish, pool, head.
+    """A classifier in parts: embed, forward_blocks, forward_norm, forward_pool, head.
 
     `model(images)` gives logits; `forward_head(forward_features(images))` the same.
-    What it takes is images [batch, channels, height, width], or clips
+    Inputs are images [batch, channels, height, width], or clips
     [batch, frames, channels, height, width] where `config.num_frames` is not 0.
     """
 
@@ -83,7 +83,7 @@ class VisionModel(nn.Module, ABC):
     head: nn.Module
     num_frozen_blocks: int | None
     fixed: ClassVar[bool] = False
-    """Whether it computes what its settings said when it was made, as a graph does."""
+    """Whether its function cannot be changed, as an exported graph's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,46 +95,46 @@ class VisionModel(nn.Module, ABC):
         image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
-        """From pixels to what enters the first block."""
+        """Compute the tokens that enter the first block from pixels."""
 
     @abstractmethod
     def forward_blocks(
         self, tokens: Tokens, first: int = 0, last: int | None = None
     ) -> Tokens:
-        """The blocks from `first` up to, not including, `last`."""
+        """Apply the blocks from `first` up to, not including, `last`."""
 
     @abstractmethod
     def forward_norm(self, tokens: Tokens) -> Features:
-        """What follows the last block, and tokens back to the image's geometry."""
+        """Apply the final norm, and arrange the tokens in the image's geometry."""
 
     @abstractmethod
     def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
-        """What feeds the head: one vector per image."""
+        """Return the input of the head: one vector per image."""
 
     @abstractmethod
     def reset_head(self, num_classes: int) -> None:
-        """A new head: zero weights, so that every class starts equal."""
+        """Replace the head: zero weights, so that every class starts equal."""
 
     @abstractmethod
     def layer_index(self, name: str) -> int:
-        """Depth of a parameter: 0 stem, 1 ... num_blocks, num_blocks + 1 the rest."""
+        """Return a parameter's depth: 0 stem, 1 ... num_blocks, then the rest."""
 
     def forward_features(
         self,
         image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Features:
-        """Class token and patches after the final norm."""
+        """Return class token and patches after the final norm."""
         return self.forward_norm(self.forward_blocks(self.embed(image, patch_mask)))
 
     def forward_head(self, features: Features) -> Float[Tensor, "batch classes"]:
-        """Logits of what `forward_features` gave."""
+        """Return the logits of the features."""
         return self.head(self.forward_pool(features))
 
     def forward_tokens(
         self, tokens: Tokens, first: int = 0
     ) -> Float[Tensor, "batch classes"]:
-        """Logits from the tokens that enter block `first`."""
+        """Return the logits of the tokens that enter block `first`."""
         return self.forward_head(self.forward_norm(self.forward_blocks(tokens, first)))
 
     def forward(
@@ -145,9 +145,9 @@ class VisionModel(nn.Module, ABC):
         return self.forward_tokens(self.embed(image, patch_mask))
 
     def freeze(self, num_blocks: int) -> None:
-        """Keep the stem and the first `num_blocks` blocks as they are, in training too.
+        """Freeze the stem and the first `num_blocks` blocks.
 
-        With all blocks frozen only the head learns: a linear probe.
+        With all blocks frozen only the head is trained: a linear probe.
 
         Raises:
             ConfigError: the model has fewer blocks.
@@ -167,8 +167,9 @@ class VisionModel(nn.Module, ABC):
         self.train(self.training)
 
 
-class ParsedName(NamedTuple):
-    """A model name as understood: our name, and the settings that it stands for."""
+@dataclass(frozen=True, slots=True)
+class ParsedName:
+    """A parsed model name: the native name, and its settings."""
 
     name: str
     settings: dict[str, Any]
@@ -176,32 +177,32 @@ class ParsedName(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """One family of models, as its module describes it."""
+    """One family of models."""
 
     title: str
-    """How messages call it: "A Vision Transformer"."""
+    """Name in messages: "A Vision Transformer"."""
     source: str
-    """Where it was published: the arXiv number."""
+    """arXiv number of its publication."""
     config: type[ModelConfig]
     model: Callable[[Any], VisionModel]
     """Builds the model of a config, with fresh weights."""
     sizes: Mapping[str, Mapping[str, Any]]
-    """The names that are listed, with the settings of each."""
+    """Listed names, with the settings of each."""
     size_fields: tuple[str, ...]
-    """The settings that make two models of the family different in size."""
+    """Settings that distinguish two models of the family in size."""
     parse_name: Callable[[str], ParsedName | None] = lambda name: None
-    """Other names of these models: timm's, Hugging Face's, patterns of our own."""
+    """Parses other names of these models: timm's, Hugging Face's, own patterns."""
     name_for: Callable[[Any], str] | None = None
-    """The name of a config, where `sizes` does not list all names."""
+    """Returns the name of a config, where `sizes` does not list all names."""
 
     def resolve_name(self, name: str) -> ParsedName | None:
-        """What `name` means in this family; None if it is none of its names."""
+        """Return the name and settings of `name`; None if it is not of this family."""
         if name in self.sizes:
             return ParsedName(name, dict(self.sizes[name]))
         return self.parse_name(name)
 
     def get_name(self, config: ModelConfig) -> str:
-        """The name of a model with these sizes, whatever its image; empty for none."""
+        """Return the name of a model of these sizes, of any image size, or ""."""
         if self.name_for is not None:
             return self.name_for(config)
         for name, settings in self.sizes.items():
@@ -213,22 +214,27 @@ class Family:
         return ""
 
 
-def _equal_settings(one: Any, other: Any) -> bool:
-    """Whether two settings are equal, (16, 16) and 16 among them."""
-    if isinstance(one, tuple) != isinstance(other, tuple):
-        one, other = (
-            side if isinstance(side, tuple) else (side, side) for side in (one, other)
-        )
-    return bool(one == other)
+def _equal_settings(a: Any, b: Any) -> bool:
+    """Return whether two settings are equal; (16, 16) equals 16."""
+    if isinstance(a, tuple) != isinstance(b, tuple):
+        a, b = (x if isinstance(x, tuple) else (x, x) for x in (a, b))
+    return bool(a == b)
 
 
 def to_2tuple(size: Size2d) -> tuple[int, int]:
-    """(height, width) of a size that may be one number."""
+    """Return (height, width) of a size that may be one number."""
     return size if isinstance(size, tuple) else (size, size)
 
 
+def count_parameters(module: nn.Module, trainable: bool = False) -> int:
+    """Return the number of parameters; with `trainable` those that get a gradient."""
+    return sum(
+        p.numel() for p in module.parameters() if p.requires_grad or not trainable
+    )
+
+
 def require_input(config: ModelConfig, image: Tensor) -> None:
-    """Refuse what is no batch of images, or of clips, of the model's channels."""
+    """Refuse anything but a batch of images, or of clips, of the model's channels."""
     shape = list(image.shape)
     if config.num_frames:
         require(

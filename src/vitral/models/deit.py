@@ -49,7 +49,7 @@ class DeiTConfig(ViTConfig):
         return super().num_prefix_tokens + 1
 
     def macs(self, image_size: Size2d | None = None) -> int:
-        """Multiply-accumulates of one image, attention products included."""
+        """Return the multiply-accumulates of one image, attention products included."""
         second = self.pooled_dim * self.num_classes if self.distillation_head else 0
         return super().macs(image_size) + second
 
@@ -68,7 +68,7 @@ class DeiT(ViT):
         nn.init.trunc_normal_(self.dist_token, std=0.02)
 
     def reset_head(self, num_classes: int) -> None:
-        """New heads: zero weights, so that every class starts equal."""
+        """Replace the heads: zero weights, so that every class starts equal."""
         super().reset_head(num_classes)
         if self.config.distillation_head:
             self.head_dist = self._build_head(num_classes)
@@ -78,15 +78,14 @@ class DeiT(ViT):
         return [cls, self.dist_token, *registers]
 
     def forward_norm(self, tokens: Tokens) -> Features:
-        """Class token, distillation token and patches after the final norm."""
+        """Return class token, distillation token and patches after the final norm."""
         features = super().forward_norm(tokens)
         return features._replace(distillation=self.norm(tokens.x[:, 1]))
 
     def forward_heads(
         self, features: Features
     ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]:
-        """Logits of the class token and of the distillation token: what a teacher's
-        loss needs apart.
+        """Return the logits of the class token and of the distillation token.
 
         Without a second head both are the class token's.
         """
@@ -97,7 +96,7 @@ class DeiT(ViT):
         return logits, self.head_dist(features.distillation)
 
     def forward_head(self, features: Features) -> Float[Tensor, "batch classes"]:
-        """The mean of both heads' logits, as the published models predict."""
+        """Return the mean of both heads' logits, as the published models predict."""
         logits, distilled = self.forward_heads(features)
         return (logits + distilled) / 2 if self.config.distillation_head else logits
 
@@ -106,12 +105,12 @@ class DeiT(ViT):
         return one_head and super()._needs_only_class_token(tokens, first)
 
     def layer_index(self, name: str) -> int:
-        """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""
+        """Return a parameter's depth: 0 stem, 1 ... depth, depth + 1 what follows."""
         return 0 if name == "dist_token" else super().layer_index(name)
 
 
 FOREIGN_SIZES = {"tiny": "ti", "small": "s", "base": "b"}
-"""The word that timm and Hugging Face use for each of our sizes."""
+"""Native size names by those of timm and Hugging Face."""
 TIMM = re.compile(
     rf"deit_({'|'.join(FOREIGN_SIZES)})_distilled_patch(\d+)(?:_(\d+))?(?:\.[\w.]+)?"
 )
@@ -131,7 +130,7 @@ NAMES: dict[str, dict[str, Any]] = {
 
 
 def parse_name(name: str) -> ParsedName | None:
-    """A name of timm or of Hugging Face."""
+    """Parse a name of timm or of Hugging Face."""
     for pattern, changes in ((TIMM, {}), (HUGGING_FACE, {"norm_eps": 1e-12})):
         if match := pattern.fullmatch(name):
             size, patch, pixels = match.groups()
@@ -143,7 +142,7 @@ def parse_name(name: str) -> ParsedName | None:
 
 
 def name_for(config: DeiTConfig) -> str:
-    """Our name of a model's size and patch; empty if it has none."""
+    """Return the native name of a model's size and patch; empty if it has none."""
     for name, settings in NAMES.items():
         sizes = settings.keys() - {"image_size", "act", "patch_size"}
         same = all(getattr(config, field) == settings[field] for field in sizes)

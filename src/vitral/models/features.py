@@ -1,4 +1,4 @@
-"""What every model hands from its body to its head."""
+"""Tokens between the blocks of a model, and features for its head."""
 
 from typing import NamedTuple
 
@@ -9,32 +9,32 @@ from vitral.layers import MergeState
 
 
 class Features(NamedTuple):
-    """The encoder's output after the final norm."""
+    """Output of the encoder after the final norm."""
 
     cls: Float[Tensor, "batch dim"] | None
-    """The class token; None for a model that has none."""
+    """Class token; None for a model without one."""
     patches: Float[Tensor, "batch *frames rows columns dim"]
     """One vector per patch, in the image's own geometry."""
     mask: Bool[Tensor, "batch rows columns"] | None = None
-    """Which patches take part; None when all do. One that was left out of training is
+    """Patches that take part; None when all do. A patch that was dropped in training is
     zero in `patches` and takes no part."""
     distillation: Float[Tensor, "batch dim"] | None = None
-    """The distillation token; None for a model that has none."""
+    """Distillation token; None for a model without one."""
     source: Int[Tensor, "batch rows columns"] | None = None
-    """Which token each patch was merged into, counted from the first patch; patches of
-    one number have the same vector. None where none were merged."""
+    """Token that each patch was merged into, counted from the first patch: patches of
+    one index have the same vector. None without merging."""
 
 
 class Tokens(NamedTuple):
-    """The sequence between two blocks, with what is needed to go on."""
+    """Sequence between two blocks, with its geometry and masks."""
 
     x: Float[Tensor, "batch tokens dim"]
     rows: int
     columns: int
     mask: Bool[Tensor, "batch tokens"] | None = None
     words: Float[Tensor, "batch patches words inner"] | None = None
-    """Tokens inside each patch; None for a model that has none."""
+    """Tokens inside each patch; None for a model without them."""
     keep_indices: Int[Tensor, "batch patches"] | None = None
     """Raster indices of the patches that are in `x`; None when all are."""
     merged: MergeState | None = None
-    """What the tokens of `x` stand for; None for themselves."""
+    """Patches of each token of `x`; None without merging."""

@@ -1,8 +1,8 @@
-"""The hybrid: a Vision Transformer on a ResNet's map (arXiv 2010.11929, section 3.1).
+"""Hybrid: a Vision Transformer on a ResNet's map (arXiv 2010.11929, section 3.1).
 
-The backbone is a ResNet of post-activation units; its last map is cut into patches,
-mostly of one cell, that enter the encoder as a plain image's patches do. Sizes with R26
-and R+Ti are those of arXiv 2106.10270. Parameter names are timm's.
+The backbone is a ResNet of post-activation units. Its last map is cut into patches,
+mostly of one cell, as a plain image is. Sizes with R26 and R+Ti are those of arXiv
+2106.10270. Parameter names are timm's.
 """
 
 import math
@@ -33,7 +33,7 @@ from vitral.models.vit import FOREIGN_SIZES, SIZES, ViT, ViTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class HybridConfig(ViTConfig):
-    """Everything that decides which function a hybrid computes.
+    """Settings of a hybrid.
 
     `patch_size` is in pixels, as for every Vision Transformer: the stride of the
     backbone times the side of a patch on its map.
@@ -42,7 +42,7 @@ class HybridConfig(ViTConfig):
     units: tuple[int, ...] = (3, 4, 9)
     """Bottleneck units of each stage; none for the stem alone."""
     width_factor: int = 1
-    """All widths of the backbone are multiplied by it."""
+    """Factor of all widths of the backbone."""
     stem_width: int = 64
     """Channels of the stem at factor 1; the stages have 4, 8, 16, 32 times as many."""
     num_groups: int = 32
@@ -52,7 +52,7 @@ class HybridConfig(ViTConfig):
     std_eps: float = 1e-5
     """Epsilon of weight standardisation."""
     std_eps_at: EpsAt = "deviation"
-    """Where: `deviation` for (w - mean) / (deviation + eps), `variance` for
+    """Where it is added: `deviation` for (w - mean) / (deviation + eps), `variance` for
     (w - mean) / sqrt(variance + eps)."""
     padding: Padding = "same"
     """`same` pads as TensorFlow's SAME, `fixed` both sides alike."""
@@ -89,7 +89,7 @@ class HybridConfig(ViTConfig):
 
     @property
     def feature_patch(self) -> tuple[int, int]:
-        """Rows and columns of cells that make one patch."""
+        """Rows and columns of cells per patch."""
         rows, columns = self.patch_hw
         return rows // self.feature_stride, columns // self.feature_stride
 
@@ -127,7 +127,7 @@ class Hybrid(ViT):
         image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
-        """Equation 1, on the map of the ResNet.
+        """Embed the patches of the ResNet's map (equation 1).
 
         Raises:
             ConfigError: `patch_mask` was given, or another number of channels.
@@ -142,7 +142,7 @@ class Hybrid(ViT):
 
 
 class HybridEmbed(nn.Module):
-    """The backbone, and the linear map of each patch of its last map."""
+    """Backbone, and linear map of each patch of its last map."""
 
     def __init__(self, config: HybridConfig) -> None:
         super().__init__()
@@ -169,12 +169,12 @@ BACKBONES: dict[tuple[str, int], tuple[int, ...]] = {
     ("r50", 16): (3, 4, 9),
     ("r50", 32): (3, 4, 6, 3),
 }
-"""Units by the name of the backbone and the patch in pixels. R50 at 16 has the units of
-its last stage in the third."""
+"""Units by backbone and patch in pixels. R50 at 16 has the units of its last stage in
+the third."""
 
 
 def settings(backbone: str, size: str, patch: int) -> dict[str, Any]:
-    """What a name stands for; `patch` is the real one, in pixels."""
+    """Return the settings of a name; `patch` is the real one, in pixels."""
     return {
         **SIZES[size],
         "patch_size": patch,
@@ -208,7 +208,7 @@ TIMM_NUMERICS: dict[str, Any] = {
 
 
 def parse_name(name: str) -> ParsedName | None:
-    """A name of timm."""
+    """Parse a name of timm."""
     match = TIMM.fullmatch(name)
     if match is None:
         return None

@@ -1,7 +1,7 @@
-"""Token merging in a Vision Transformer: on and off, block by block (arXiv 2210.09461).
+"""Token merging in a Vision Transformer (arXiv 2210.09461): set the rate, run blocks.
 
-In evaluation only: a model in training mode merges nothing. What happens to the tokens
-is in layers/merging.py, how many in `ViTConfig.merge_rates`.
+In evaluation only: a model in training mode merges nothing. Merging itself is in
+layers/merging.py, the rates in `ViTConfig.merge_rates`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ from vitral.models.vit import MergeSchedule, ViTConfig
 def set_merge(
     model: nn.Module, rate: int, schedule: MergeSchedule = "constant"
 ) -> None:
-    """From now on merge `rate` tokens in each block, in evaluation; 0 for none.
+    """Merge `rate` tokens in each block from now on, in evaluation; 0 for none.
 
     Changes `model.config` and no weight.
 
@@ -51,8 +51,7 @@ def set_merge(
             raise ConfigError(
                 "What an exported model merges is fixed in its file: it merges "
                 f"{_describe_merge(config)}. Leave `merge` out, or export the run "
-                "again with "
-                f"`vitral export RUN OUT --merge {rate}`."
+                f"again with `vitral export RUN OUT --merge {rate}`."
             )
     elif rate:
         raise ConfigError(
@@ -64,13 +63,13 @@ def set_merge(
 def set_merge_if_given(
     model: nn.Module, rate: int | None, schedule: MergeSchedule | None = None
 ) -> None:
-    """As `set_merge`, where a rate is given; None leaves the model as it is.
+    """Call `set_merge` if a rate is given; None leaves the model unchanged.
 
     Args:
         schedule: None for `constant`; only together with a rate.
 
     Raises:
-        ConfigError: as `set_merge`, or a schedule comes without a rate.
+        ConfigError: as `set_merge`, or a schedule without a rate.
     """
     if rate is not None:
         set_merge(model, rate, schedule or "constant")
@@ -93,7 +92,7 @@ def _describe_merge(config: ViTConfig) -> str:
 
 @contextmanager
 def without_merging(model: VisionModel) -> Iterator[None]:
-    """Every token for itself inside; afterwards as before."""
+    """Disable merging inside, and restore it afterwards."""
     before = model.config
     set_merge(model, 0)
     try:
@@ -108,11 +107,11 @@ def forward_blocks_merging(
     rates: Sequence[int],
     tables: Sequence[Tensor],
 ) -> Tokens:
-    """The tokens after these blocks.
+    """Apply blocks with token merging.
 
     Args:
         rates: tokens to merge in each.
-        tables: positions to add before each block, in the geometry of the image; none
+        tables: positions to add before each block, in the geometry of the image; empty
             for a model that adds them at its stem alone.
     """
     grid = Grid(tokens.rows, tokens.columns)
@@ -129,6 +128,6 @@ def forward_blocks_merging(
         if merged.takes_part is not None:
             mask = attention_mask(merged.size > 0, x)
         count = num_merged(x.shape[1] - merged.num_prefix_tokens, rates[index])
-        x, merged = block.forward_merging(x, grid, mask, merged, count)
+        x, merged = block.forward_merging(x, grid, mask, merged, count=count)
     takes_part = None if merged.takes_part is None else merged.size > 0
     return tokens._replace(x=x, mask=takes_part, merged=merged)

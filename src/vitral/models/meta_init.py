@@ -1,4 +1,4 @@
-"""Models of shapes only, to know their tensors or to fill them from a file."""
+"""Build models without allocating or initialising weights (meta device)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ from torch.overrides import TorchFunctionMode
 
 
 class _SkipInit(TorchFunctionMode):
-    """Leaves out torch's initialisations, which have nothing to fill.
+    """Skip torch's initialisations, which have nothing to fill on the meta device.
 
-    For tensors without numbers torch runs them as written in Python, and imports its
-    compiler for that, which takes longer than importing torch (torch 2.14).
+    On meta tensors torch runs their Python version, which imports its compiler: longer
+    than importing torch (torch 2.14).
     """
 
     def __torch_function__(
@@ -25,6 +25,6 @@ class _SkipInit(TorchFunctionMode):
 
 @contextmanager
 def meta_init() -> Iterator[None]:
-    """Models that are made here take no memory and draw no numbers."""
+    """Build models inside without memory and random numbers."""
     with torch.device("meta"), _SkipInit():
         yield

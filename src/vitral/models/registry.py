@@ -1,11 +1,9 @@
-"""From a name to a model: ours, or timm's and Hugging Face's for the same thing.
+"""Model registry: build a model by its name, or by timm's or Hugging Face's name.
 
-The families are the modules of this room that have a `FAMILY`; a new one is found by
-its file, and listed nowhere else.
+The families are the modules of this package that have a `FAMILY`, discovered by file.
 """
 
 import dataclasses
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -19,22 +17,23 @@ from vitral import config_io
 from vitral.errors import ConfigError
 from vitral.models.base import Family, ModelConfig, Size2d, VisionModel
 from vitral.models.meta_init import meta_init
+from vitral.validation import nearest_names
 
 
 @cache
 def families() -> Mapping[str, Family]:
-    """Every family by the name of its module, the plain Vision Transformer first."""
-    found: dict[str, Family] = {}
+    """Return every family by its module's name, the plain Vision Transformer first."""
+    by_name: dict[str, Family] = {}
     for module in pkgutil.iter_modules(vitral.models.__path__):
         content = importlib.import_module(f"vitral.models.{module.name}")
         if isinstance(getattr(content, "FAMILY", None), Family):
-            found[module.name] = content.FAMILY
-    first = sorted(found, key=lambda name: (name != "vit", name))
-    return MappingProxyType({name: found[name] for name in first})
+            by_name[module.name] = content.FAMILY
+    ordered = sorted(by_name, key=lambda name: (name != "vit", name))
+    return MappingProxyType({name: by_name[name] for name in ordered})
 
 
 def get_family_name(config: ModelConfig) -> str:
-    """The name of the family that a config belongs to."""
+    """Return the name of the family of a config."""
     for name, family in families().items():
         if type(config) is family.config:
             return name
@@ -42,41 +41,41 @@ def get_family_name(config: ModelConfig) -> str:
 
 
 def build_model(config: ModelConfig) -> VisionModel:
-    """The model of a config, with fresh weights."""
+    """Build the model of a config, with fresh weights."""
     return families()[get_family_name(config)].model(config)
 
 
 @lru_cache(maxsize=16)
 def tensor_shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
-    """The name and shape of every tensor of a model's state, in order."""
+    """Return the name and shape of every tensor of a model's state, in order."""
     with meta_init():
         state = build_model(config).state_dict()
     return MappingProxyType({name: tuple(t.shape) for name, t in state.items()})
 
 
 def names() -> list[str]:
-    """The name of every model that is listed, family by family."""
+    """Return the name of every listed model, family by family."""
     return [name for family in families().values() for name in family.sizes]
 
 
 def get_config(name: str, changes: dict[str, Any] | None = None) -> ModelConfig:
-    """The settings of a named model, with `changes` to its fields on top.
+    """Return the settings of a named model, with `changes` to its fields.
 
     Raises:
-        ConfigError: nobody's name, or no such setting; the nearest are in the message.
+        ConfigError: unknown name, or no such setting; the nearest are in the message.
     """
     for family in families().values():
         named = family.resolve_name(name)
         if named is not None:
             fields = {**named.settings, **(changes or {})}
             return config_from_fields(family, fields, f"The model `{name}`")
-    near = difflib.get_close_matches(name, names(), n=3, cutoff=0.3)
+    near = nearest_names(name, names(), count=3, cutoff=0.3)
     hint = f" The nearest names are {', '.join(near)};" if near else ""
     raise ConfigError(f"Unknown model `{name}`.{hint} `vitral models` lists all.")
 
 
 def replace_config(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
-    """The same model with other values of some settings, checked like a new one."""
+    """Return the settings with changes, checked like new ones."""
     family = families()[get_family_name(config)]
     fields = {**config_io.to_dict(config), **changes}
     return config_from_fields(family, fields, "The model with its changes")
@@ -85,11 +84,11 @@ def replace_config(config: ModelConfig, changes: dict[str, Any]) -> ModelConfig:
 def config_from_fields(
     family: Family, fields: dict[str, Any], what: str | Path
 ) -> ModelConfig:
-    """A config of `family`; an unknown setting is an error that names the nearest."""
-    known = {field.name for field in dataclasses.fields(family.config)}
+    """Build a config of `family`; an error for an unknown setting names the nearest."""
+    field_names = {field.name for field in dataclasses.fields(family.config)}
     for field in fields:
-        if field not in known:
-            near = difflib.get_close_matches(field, known, n=1, cutoff=0.0)
+        if field not in field_names:
+            near = nearest_names(field, field_names, count=1, cutoff=0.0)
             raise ConfigError(
                 f"{family.title} has no setting `{field}`. Did you mean `{near[0]}`?"
             )
@@ -97,7 +96,7 @@ def config_from_fields(
 
 
 def get_model_name(config: ModelConfig) -> str:
-    """The name of a model's size and patch; empty if it has none."""
+    """Return the name of a model's size and patch; empty if it has none."""
     return families()[get_family_name(config)].get_name(config)
 
 
@@ -107,7 +106,7 @@ def create(
     image_size: Size2d | None = None,
     **config_changes: Any,
 ) -> VisionModel:
-    """A model with fresh weights, initialised as in the paper's released code.
+    """Build a model with fresh weights, initialised as in the paper's released code.
 
     Args:
         name: such as `vit_b16`; see `names()`.

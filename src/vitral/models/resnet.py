@@ -1,8 +1,8 @@
 """BiT, the ResNet that the Vision Transformer is compared with (arXiv 1912.11370).
 
 A pre-activation ResNet (arXiv 1603.05027) of GroupNorm and weight-standardised
-convolutions, so that no statistics of a batch enter. Its "patches" are the cells of
-its feature map, its blocks the bottleneck units. Parameter names are timm's.
+convolutions, without batch statistics. Its "patches" are the cells of its feature map,
+its blocks the bottleneck units. Parameter names are timm's.
 """
 
 import re
@@ -41,12 +41,12 @@ from vitral.models.features import Features, Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig(ModelConfig):
-    """Everything that decides which function a BiT ResNet computes."""
+    """Settings of a BiT ResNet."""
 
     units: tuple[int, ...] = (3, 4, 6, 3)
     """Bottleneck units of each stage."""
     width_factor: int = 1
-    """All widths are multiplied by it: the x3 of R50x3."""
+    """Factor of all widths: the x3 of R50x3."""
     stem_width: int = 64
     """Channels of the stem at factor 1; the stages have 4, 8, 16, 32 times as many."""
     num_groups: int = 32
@@ -56,8 +56,8 @@ class ResNetConfig(ModelConfig):
     std_eps: float = 1e-10
     """Epsilon of weight standardisation."""
     std_eps_at: EpsAt = "variance"
-    """Where: `variance` for (w - mean) / sqrt(variance + eps), `deviation` for
-    (w - mean) / (deviation + eps)."""
+    """Where it is added: `variance` for (w - mean) / sqrt(variance + eps), `deviation`
+    for (w - mean) / (deviation + eps)."""
     padding: Padding = "fixed"
     """`fixed` pads both sides alike, `same` as TensorFlow's SAME."""
 
@@ -100,7 +100,7 @@ class ResNetConfig(ModelConfig):
         return sum(self.units)
 
     def macs(self, image_size: Size2d | None = None) -> int:
-        """Multiply-accumulates of one image, those of convolutions and head."""
+        """Return the multiply-accumulates of one image, in convolutions and head."""
         size = self.image_hw if image_size is None else to_2tuple(image_size)
         body = backbone_macs(size, self.in_chans, self.units, self.width)
         return body + self.pooled_dim * self.num_classes
@@ -122,7 +122,7 @@ class ResNet(VisionModel):
         self.reset_head(config.num_classes)
 
     def reset_head(self, num_classes: int) -> None:
-        """A new head: zero weights, so that every class starts equal."""
+        """Replace the head: zero weights, so that every class starts equal."""
         if num_classes == 0:
             self.head = nn.Identity()
             return
@@ -134,7 +134,7 @@ class ResNet(VisionModel):
         image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
-        """The stem: cells of its map, one for every 4 x 4 pixels.
+        """Apply the stem, which gives one cell for every 4 x 4 pixels.
 
         Raises:
             ConfigError: `patch_mask` was given, or another number of channels.
@@ -151,23 +151,23 @@ class ResNet(VisionModel):
     def forward_blocks(
         self, tokens: Tokens, first: int = 0, last: int | None = None
     ) -> Tokens:
-        """The units from `first` up to, not including, `last`."""
+        """Apply the units from `first` up to, not including, `last`."""
         x = _to_map(tokens)
         for unit in self._units()[first:last]:
             x = unit(x)
         return _to_tokens(x)
 
     def forward_norm(self, tokens: Tokens) -> Features:
-        """The final norm and ReLU."""
+        """Apply the final norm and ReLU."""
         x = F.relu(self.norm(_to_map(tokens)))
         return Features(cls=None, patches=x.permute(0, 2, 3, 1))
 
     def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
-        """The mean of the map."""
+        """Return the mean of the map."""
         return features.patches.mean(dim=(1, 2))
 
     def layer_index(self, name: str) -> int:
-        """Depth of a parameter: 0 stem, 1 ... units, num_blocks + 1 norm and head."""
+        """Return a parameter's depth: 0 stem, 1 ... num_blocks units, then the rest."""
         if name.startswith("stem."):
             return 0
         if not name.startswith("stages."):
@@ -184,7 +184,7 @@ class ResNet(VisionModel):
 
 
 class ConvHead(nn.Module):
-    """The head as BiT stores it: a 1 x 1 convolution, here applied to pooled vectors.
+    """Head as BiT stores it: a 1 x 1 convolution, here applied to pooled vectors.
 
     Weights start at zero, so that every class starts equal.
     """
@@ -203,7 +203,7 @@ class ConvHead(nn.Module):
 
 
 def require_backbone(units: tuple[int, ...], width: int, num_groups: int) -> None:
-    """Refuse numbers of which no backbone can be made."""
+    """Check that a backbone of these sizes can be built."""
     require(
         min(units, default=1) > 0,
         f"`units` must be positive, one number for each stage: got {units}.",
@@ -238,11 +238,11 @@ TIMM = re.compile(
 )
 HUGGING_FACE = re.compile(rf"google/bit-({'|'.join(map(str, UNITS))})")
 TIMM_NUMERICS: dict[str, Any] = {"std_eps": 1e-8}
-"""timm and Hugging Face keep BiT's numbers but this one."""
+"""Constant in which timm and Hugging Face differ from BiT."""
 
 
 def settings(depth: int, width_factor: int) -> dict[str, Any]:
-    """What the name bit_r<depth>x<width_factor> stands for."""
+    """Return the settings of the name bit_r<depth>x<width_factor>."""
     return {"units": UNITS[depth], "width_factor": width_factor}
 
 
@@ -260,7 +260,7 @@ NAMES = {
 
 
 def parse_name(name: str) -> ParsedName | None:
-    """Another width of ours, or a name of timm or Hugging Face."""
+    """Parse another native width, or a name of timm or Hugging Face."""
     if match := NAME_PATTERN.fullmatch(name):
         return ParsedName(name, settings(int(match[1]), int(match[2])))
     if match := TIMM.fullmatch(name):
@@ -277,7 +277,7 @@ def parse_name(name: str) -> ParsedName | None:
 
 
 def name_for(config: ResNetConfig) -> str:
-    """Our name of a model's size; empty if it has none."""
+    """Return the native name of a model's size; empty if it has none."""
     for depth, units in UNITS.items():
         if config.units == units and config.stem_width == 64:
             return f"bit_r{depth}x{config.width_factor}"

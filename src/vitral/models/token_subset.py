@@ -1,4 +1,4 @@
-"""Sequences of fewer tokens than patches, and features with every patch in place."""
+"""Select tokens of a sequence, and scatter features back to every patch."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,8 +11,7 @@ from vitral.models.features import Tokens
 def select_tokens(
     tokens: Tokens, keep_indices: Int[Tensor, "batch kept"], prefix: int
 ) -> Tokens:
-    """The tokens before the patches, and the patches at the raster indices
-    `keep_indices`."""
+    """Select the prefix tokens and the patches at the raster indices `keep_indices`."""
     rows = prefix_indices(keep_indices, prefix)
     mask = None if tokens.mask is None else gather_tokens(tokens.mask, rows)
     return tokens._replace(
@@ -23,11 +22,11 @@ def select_tokens(
 def prefix_indices(
     keep_indices: Int[Tensor, "batch kept"], prefix: int
 ) -> Int[Tensor, "batch tokens"]:
-    """Places in the whole sequence: those of all prefix tokens, then the patches'."""
-    before = torch.arange(prefix, device=keep_indices.device).expand(
+    """Return indices in the full sequence: all prefix tokens, then the patches."""
+    prefix_index = torch.arange(prefix, device=keep_indices.device).expand(
         keep_indices.shape[0], -1
     )
-    return torch.cat([before, keep_indices + prefix], dim=1)
+    return torch.cat([prefix_index, keep_indices + prefix], dim=1)
 
 
 def scatter_to_grid(
@@ -35,22 +34,21 @@ def scatter_to_grid(
 ) -> tuple[
     Float[Tensor, "batch rows columns dim"], Bool[Tensor, "batch rows columns"] | None
 ]:
-    """The patches in the image's geometry, and which of them take part.
+    """Return the patches in the image's geometry, and the mask of those that take part.
 
-    One that was left out is zero and takes no part; one that was merged has the vector
-    of its token.
+    A dropped patch is zero and takes no part; a merged one has the vector of its token.
     """
     shape = (tokens.rows, tokens.columns)
     mask = None if tokens.mask is None else tokens.mask[:, prefix:]
     if tokens.keep_indices is not None:
-        number = tokens.rows * tokens.columns
-        there = (
+        count = tokens.rows * tokens.columns
+        present = (
             torch.ones_like(tokens.keep_indices, dtype=torch.bool)
             if mask is None
             else mask
         )
-        mask = scatter_tokens(there, tokens.keep_indices, number)
-        patches = scatter_tokens(patches, tokens.keep_indices, number)
+        mask = scatter_tokens(present, tokens.keep_indices, count)
+        patches = scatter_tokens(patches, tokens.keep_indices, count)
     if tokens.merged is not None:
         mask = tokens.merged.takes_part
         patches = gather_tokens(patches, tokens.merged.source - prefix)
@@ -60,7 +58,7 @@ def scatter_to_grid(
 
 
 def merge_map(tokens: Tokens, prefix: int) -> Int[Tensor, "batch rows columns"] | None:
-    """Which token each patch was merged into; None where none were merged."""
+    """Return the token that each patch was merged into; None without merging."""
     if tokens.merged is None:
         return None
     source = tokens.merged.source - prefix

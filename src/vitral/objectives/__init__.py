@@ -1,4 +1,4 @@
-"""What a model is trained to do: forward(batch) gives a loss and scalar metrics."""
+"""Training objectives: modules whose forward(batch) gives a loss and scalar metrics."""
 
 from vitral.objectives.base import ObjectiveConfig
 from vitral.objectives.distill import Distill, DistillConfig
@@ -7,10 +7,10 @@ from vitral.objectives.masked_patch import MaskedPatch, MaskedPatchConfig
 from vitral.objectives.supervised import BatchLike, Supervised, SupervisedConfig
 
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
-    kind.NAME: kind
-    for kind in (SupervisedConfig, DistillConfig, MAEConfig, MaskedPatchConfig)
+    config.NAME: config
+    for config in (SupervisedConfig, DistillConfig, MAEConfig, MaskedPatchConfig)
 }
-"""The settings of each objective by its word."""
+"""Settings class of each objective by its name."""
 
 __all__ = [
     "MAE",

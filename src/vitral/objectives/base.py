@@ -1,20 +1,28 @@
-"""What every objective's settings have in common: a name, and whether they ask labels.
+"""Base class of the objectives' settings.
 
-A run keeps the name in its config.json and finds the settings' class by it among those
-that derive from `ObjectiveConfig` here; nothing is imported by that name.
+A run stores the name in its config.json and looks the settings class up among the
+subclasses of `ObjectiveConfig`; nothing is imported by that name.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """The settings of some objective; each objective derives its own."""
+    """Settings of an objective; each objective derives its own."""
 
     NAME: ClassVar[str] = ""
-    """The objective's word on the command line."""
+    """Name of the objective on the command line."""
     DEFAULT: ClassVar[str] = "supervised"
-    """Whose settings they are where no name stands beside them."""
+    """Name of the objective for settings without a name."""
     LABELS: ClassVar[bool] = True
     """Whether the images need classes."""
+
+
+def upcast_half(x: Tensor) -> Tensor:
+    """Convert half precision to float32, which keeps the digits of sums and squares."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,8 +1,8 @@
-"""Distillation (arXiv 2012.12877, section 4): a student that learns from a teacher too.
+"""Distillation (arXiv 2012.12877, section 4): learn from labels and from a teacher.
 
 With a distillation token the class token's head learns from the labels and the other
 head from the teacher; a model without one learns both with its only head. The teacher
-sees what the student sees, in eval mode and without gradients.
+sees the student's images, in eval mode and without gradients.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,14 @@ from torch.nn import functional
 
 from vitral.errors import ConfigError
 from vitral.models import DeiT
-from vitral.objectives.base import ObjectiveConfig
+from vitral.objectives.base import ObjectiveConfig, upcast_half
 from vitral.objectives.supervised import BatchLike, softmax_loss
+from vitral.validation import between, fraction, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(ObjectiveConfig):
-    """What the student takes from its teacher, and how much."""
+    """Teacher, and weight of its loss."""
 
     NAME: ClassVar[str] = "distill"
 
@@ -45,19 +46,14 @@ class DistillConfig(ObjectiveConfig):
     """Label smoothing of the labels' loss, in [0, 1); never of the teacher's."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("hard", "soft"):
-            raise ConfigError(f"`kind` must be 'hard' or 'soft': got {self.kind!r}.")
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"`share` must lie between 0 and 1: got {self.share}.")
+        one_of(("hard", "soft"), kind=self.kind)
+        between(0, 1, share=self.share)
         if not 0 < self.temperature < float("inf"):
             raise ConfigError(
                 "`temperature` must be a finite number above 0: got "
                 f"{self.temperature}."
             )
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(
-                f"`smoothing` must be at least 0 and below 1: got {self.smoothing}."
-            )
+        fraction(smoothing=self.smoothing)
 
 
 class Distill(nn.Module):
@@ -74,27 +70,27 @@ class Distill(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
-        # In a tuple torch does not find it: it is in no state dict and no optimizer.
+        # A tuple hides it from torch: it is in no state dict and no optimizer.
         self._teacher = (teacher.eval(),)
 
     @property
     def teacher(self) -> nn.Module:
-        """Whom the student learns from."""
+        """Teacher of the student."""
         return self._teacher[0]
 
     def forward(self, batch: BatchLike) -> dict[str, Tensor]:
-        """The loss of a batch; all are means over its images.
+        """Return the loss of a batch; all are means over its images.
 
         Returns:
             `loss`; `label_loss` and `teacher_loss`, which it is made of; `accuracy` of
-            what the student predicts, the mean of its heads; `agreement`: the share of
+            the student's prediction, the mean of its heads; `agreement`: the share of
             images where that is the teacher's most likely class.
 
         Raises:
             ConfigError: student, teacher and targets differ in classes.
         """
         by_label, by_teacher = (
-            _at_least_float32(x) for x in self._student_logits(batch.image)
+            upcast_half(x) for x in self._student_logits(batch.image)
         )
         taught = self._teacher_logits(batch.image).to(by_label.dtype)
         _check_classes(by_label, taught, batch.target)
@@ -116,21 +112,21 @@ class Distill(nn.Module):
         }
 
     def _student_logits(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits for the labels, and logits for the teacher."""
+        """Return the logits for the labels, and the logits for the teacher."""
         if isinstance(self.model, DeiT):
             return self.model.forward_heads(self.model.forward_features(image))
         logits = self.model(image)
         return logits, logits
 
     def _teacher_logits(self, image: Tensor) -> Tensor:
-        """The teacher's logits; whoever else uses it may have put it in train mode."""
+        """Return the teacher's logits; other users may have put it in train mode."""
         self.teacher.eval()
         with torch.no_grad():
             answer: Tensor = self.teacher(image)
         return answer
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """To another device or precision, with the teacher (what `to` calls)."""
+        """Move to another device or precision, with the teacher (called by `to`)."""
         self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
@@ -140,7 +136,7 @@ def soft_loss(
     teacher: Float[Tensor, "batch classes"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """τ² · KL(softmax(teacher / τ) ‖ softmax(student / τ)), the mean over images.
+    """Return the mean of τ² · KL(softmax(teacher / τ) ‖ softmax(student / τ)).
 
     The teacher is the reference of the divergence, as in the released code; that code
     also divides by the number of classes, which the paper's formula does not.
@@ -152,12 +148,6 @@ def soft_loss(
         log_target=True,
     )
     return divergence * temperature**2
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """At least float32: a sum over classes needs the digits."""
-    half = logits.dtype in (torch.bfloat16, torch.float16)
-    return logits.float() if half else logits
 
 
 def _check_classes(student: Tensor, teacher: Tensor, target: Tensor) -> None:

@@ -1,8 +1,8 @@
-"""Random numbers of an objective: one row an example, a function of a key and its id.
+"""Random numbers of an objective: one row per example, a function of a key and its id.
 
-The key is one number of a generator. In training that is torch's own, which the loop
-seeds from (run seed, step, part of the batch), so that a resumed run draws the same;
-an example's numbers depend neither on its place in the batch nor on its neighbours.
+The key comes from a generator. In training that is torch's own, which the loop seeds
+from (run seed, step, part of the batch), so that a resumed run draws the same. An
+example's numbers do not depend on its position in the batch or on other examples.
 """
 
 from collections import Counter
@@ -20,12 +20,11 @@ _EVALUATION_KEY = 0
 
 @torch.compiler.disable
 def draw_key(generator: torch.Generator | None, training: bool) -> int:
-    """What the numbers of one batch depend on.
+    """Draw the key of one batch's numbers.
 
     Args:
-        generator: gives the key; None for torch's own in training and for a constant
-            in evaluation, where steps are compared and the same patches must be
-            hidden at each of them.
+        generator: gives the key. None: torch's own in training and a constant in
+            evaluation, so that the same patches are masked at every step.
     """
     if generator is None and not training:
         return _EVALUATION_KEY
@@ -36,14 +35,14 @@ def draw_key(generator: torch.Generator | None, training: bool) -> int:
 def uniform(
     ids: Sequence[str], columns: int, purpose: str, key: int
 ) -> Float64[Tensor, "batch columns"]:
-    """Numbers in [0, 1) on the CPU; `purpose` keeps several draws of a key apart.
+    """Draw numbers in [0, 1) on the CPU; `purpose` separates several draws of a key.
 
     An example that is in the batch several times gets other numbers each time.
     """
     seen: Counter[str] = Counter()
     rows = []
     for name in ids:
-        again = (seen[name],) if seen[name] else ()
-        rows.append(generator_for(purpose, key, name, *again).random(columns))
+        repeat = (seen[name],) if seen[name] else ()
+        rows.append(generator_for(purpose, key, name, *repeat).random(columns))
         seen[name] += 1
     return torch.from_numpy(np.stack(rows))

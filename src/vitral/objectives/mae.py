@@ -1,13 +1,13 @@
-"""Masked autoencoder (arXiv 2111.06377): draw the patches that the encoder never sees.
+"""Masked autoencoder (arXiv 2111.06377): predict the pixels of masked patches.
 
-The encoder is a plain ViT and sees a quarter of the patches; a narrow decoder gets its
+The encoder is a plain ViT and sees a quarter of the patches. A narrow decoder gets its
 output with a mask token in each gap and predicts pixels. The decoder belongs to the
-objective: what is kept of the training is the encoder. Written from the formulas.
+objective; only the encoder is saved. Written from the formulas.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.models import ViT
-from vitral.objectives.base import ObjectiveConfig
+from vitral.objectives.base import ObjectiveConfig, upcast_half
 from vitral.objectives.draws import draw_key, uniform
 from vitral.objectives.mae_decoder import Decoder, reset_linears, sincos
 from vitral.objectives.patches import (
@@ -27,11 +27,12 @@ from vitral.objectives.patches import (
     to_patches,
 )
 from vitral.objectives.supervised import BatchLike
+from vitral.validation import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class MAEConfig(ObjectiveConfig):
-    """How much is hidden, what is predicted, and the sizes of the decoder."""
+    """Masking, target and decoder sizes of a masked autoencoder."""
 
     NAME: ClassVar[str] = "mae"
     LABELS: ClassVar[bool] = False
@@ -58,11 +59,12 @@ class MAEConfig(ObjectiveConfig):
                 f"`mask_ratio` must lie between 0 and 1: got {self.mask_ratio}. For "
                 "features of whole images call the model itself."
             )
-        for name in ("decoder_dim", "decoder_depth", "decoder_heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"`{name}` must be at least 1: got {getattr(self, name)}."
-                )
+        at_least(
+            1,
+            decoder_dim=self.decoder_dim,
+            decoder_depth=self.decoder_depth,
+            decoder_heads=self.decoder_heads,
+        )
         if self.decoder_dim % math.lcm(4, self.decoder_heads):
             raise ConfigError(
                 "`decoder_dim` must be a multiple of 4 and of `decoder_heads`: got "
@@ -70,18 +72,20 @@ class MAEConfig(ObjectiveConfig):
             )
 
 
-class Shuffle(NamedTuple):
-    """Which patches are kept, and the way back."""
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """Visible patches, and the inverse permutation."""
 
     ids_keep: Int[Tensor, "batch visible"]
     """Raster indices of the visible patches, in the order in which they are encoded."""
     ids_restore: Int[Tensor, "batch patches"]
-    """For each patch its place in [visible, hidden]."""
+    """Index of each patch in [visible, hidden]."""
     hidden: Bool[Tensor, "batch patches"]
 
 
-class MAEOutput(NamedTuple):
-    """One masked pass over a batch."""
+@dataclass(frozen=True, slots=True)
+class MAEOutput:
+    """Output of one masked forward pass."""
 
     loss: Float[Tensor, ""]
     prediction: Float[Tensor, "batch patches values"]
@@ -97,19 +101,19 @@ class MAE(nn.Module):
         _require_encoder(model)
         self.model = model
         self.config = config
-        like = next(model.blocks.parameters())
+        template = next(model.blocks.parameters())
         decoder = Decoder(
             model.config,
             dim=config.decoder_dim,
             depth=config.decoder_depth,
             num_heads=config.decoder_heads,
         )
-        self.decoder = decoder.to(like.device, like.dtype)
+        self.decoder = decoder.to(template.device, template.dtype)
 
     def forward(
         self, batch: BatchLike, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """The loss of a batch, and the share of patches that were hidden.
+        """Return the loss of a batch, and the share of hidden patches.
 
         Args:
             generator: decides what is hidden; None for the step's randomness, and in
@@ -122,15 +126,15 @@ class MAE(nn.Module):
         key = draw_key(generator, self.training)
         grid = self._get_grid(batch.image)
         noise = uniform(batch.id, math.prod(grid), "mae", key)
-        found = self.forward_masked(batch.image, noise.to(batch.image.device))
-        return {"loss": found.loss, "hidden": found.hidden.float().mean()}
+        output = self.forward_masked(batch.image, noise.to(batch.image.device))
+        return {"loss": output.loss, "hidden": output.hidden.float().mean()}
 
     def forward_masked(
         self,
         image: Float[Tensor, "batch channels height width"],
         noise: Float[Tensor, "batch patches"],
     ) -> MAEOutput:
-        """Hide the patches with the most noise, draw them, and compare."""
+        """Hide the patches with the most noise, predict them, and compute the loss."""
         tokens = self.model.embed(image)
         grid = Grid(tokens.rows, tokens.columns)
         shuffle = shuffle_patches(noise, num_visible(grid, self.config.mask_ratio))
@@ -140,7 +144,7 @@ class MAE(nn.Module):
         if self.config.norm_pix_loss:
             mean, deviation = statistics(target)
             target = (target - mean) / deviation
-        error = (_at_least_float32(prediction) - target).square().mean(dim=-1)
+        error = (upcast_half(prediction) - target).square().mean(dim=-1)
         share = shuffle.hidden.to(error.dtype)
         loss = (error * share).sum() / share.sum()
         return MAEOutput(loss, prediction, shuffle.hidden)
@@ -151,7 +155,7 @@ class MAE(nn.Module):
         grid: Grid,
         ids_keep: Int[Tensor, "batch visible"],
     ) -> Float[Tensor, "batch seen dim"]:
-        """The prefix tokens and the visible patches, through the blocks and the norm.
+        """Encode the prefix tokens and the visible patches.
 
         Args:
             x: every token, positions added.
@@ -168,23 +172,23 @@ class MAE(nn.Module):
         image: Float[Tensor, "batch channels height width"],
         noise: Float[Tensor, "batch patches"],
     ) -> Reconstruction:
-        """The images with their hidden patches drawn; the visible ones are theirs.
+        """Return the images with their hidden patches predicted.
 
-        With `norm_pix_loss` the model leaves the mean and the contrast of a patch
-        open: those of the hidden patch itself are taken, so the picture is better
-        than what the model knows.
+        With `norm_pix_loss` the model does not predict the mean and the contrast of a
+        patch. Those of the hidden patch are used, so the image is better than the
+        model's.
         """
-        found = self.forward_masked(image, noise)
+        output = self.forward_masked(image, noise)
         size = self.model.config.patch_hw
         truth = to_patches(image, size)
-        drawn = _at_least_float32(found.prediction).to(truth.dtype)
+        drawn = upcast_half(output.prediction).to(truth.dtype)
         if self.config.norm_pix_loss:
             mean, deviation = statistics(truth)
             drawn = drawn * deviation + mean
-        patches = torch.where(found.hidden[:, :, None], drawn, truth)
+        patches = torch.where(output.hidden[:, :, None], drawn, truth)
         grid = self._get_grid(image)
         return Reconstruction(
-            from_patches(patches, grid, size), found.hidden.unflatten(1, tuple(grid))
+            from_patches(patches, grid, size), output.hidden.unflatten(1, tuple(grid))
         )
 
     def _get_grid(self, image: Tensor) -> Grid:
@@ -193,10 +197,10 @@ class MAE(nn.Module):
 
 
 def init_encoder(model: ViT) -> None:
-    """Give an encoder the weights that MAE starts from, its positions fixed.
+    """Initialise an encoder as MAE does, with fixed positions.
 
     Linear maps get Xavier's uniform weights and no bias, the patch map as if it were
-    linear, the class token a deviation of 0.02; the learned table becomes sines and
+    linear, the class token a deviation of 0.02. The learned table becomes sines and
     cosines that are not trained. A model that continues from weights needs none of it.
 
     Raises:
@@ -222,9 +226,9 @@ def init_encoder(model: ViT) -> None:
             nn.init.normal_(model.cls_token, std=0.02)
         if fixed:
             return
-        own = model.config.num_prefix_positions
+        prefix = model.config.num_prefix_positions
         table = sincos(model.config.grid, model.config.embed_dim, model.pos_embed)
-        model.pos_embed.zero_()[:, own:] = table
+        model.pos_embed.zero_()[:, prefix:] = table
     model.pos_embed.requires_grad_(False)
 
 
@@ -236,10 +240,10 @@ def shuffle_patches(noise: Float[Tensor, "batch patches"], visible: int) -> Shuf
 
 
 def num_visible(grid: Grid, mask_ratio: float) -> int:
-    """How many patches stay: the share of them, rounded down.
+    """Return the number of visible patches, rounded down.
 
     Raises:
-        ConfigError: none stays.
+        ConfigError: it is 0.
     """
     visible = int(math.prod(grid) * (1 - mask_ratio))
     if visible < 1:
@@ -253,18 +257,13 @@ def num_visible(grid: Grid, mask_ratio: float) -> int:
 def statistics(
     patches: Float[Tensor, "batch patches values"],
 ) -> tuple[Float[Tensor, "batch patches 1"], Float[Tensor, "batch patches 1"]]:
-    """Mean and deviation of each patch, over all its values (unbiased, + 1e-6)."""
+    """Return mean and deviation of each patch over its values (unbiased, + 1e-6)."""
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return mean, (variance + 1e-6).sqrt()
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
-    """At least float32: squares of half-precision numbers lose their digits."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
 def _require_encoder(model: nn.Module) -> None:
-    """Refuse what cannot leave patches out."""
+    """Refuse a model that cannot leave patches out."""
     if type(model) is not ViT:
         raise ConfigError(
             "A masked autoencoder's encoder is a plain Vision Transformer: got "

@@ -1,7 +1,4 @@
-"""The decoder of a masked autoencoder, its positions and its start (arXiv 2111.06377).
-
-What is hidden and how the result is judged is in mae.py.
-"""
+"""Decoder of a masked autoencoder, its positions and initialisation (2111.06377)."""
 
 import math
 
@@ -17,7 +14,7 @@ _TEMPERATURE = 10_000.0
 
 
 class Decoder(nn.Module):
-    """From the visible tokens to the pixels of every patch.
+    """Predict the pixels of every patch from the visible tokens.
 
     Args:
         encoder: gives the sizes at both ends, the activation and the norms' epsilon.
@@ -50,7 +47,7 @@ class Decoder(nn.Module):
         grid: Grid,
         restore: Int[Tensor, "batch patches"],
     ) -> Float[Tensor, "batch patches values"]:
-        """A prediction for every patch, visible ones included, in raster order."""
+        """Predict every patch, visible ones included, in raster order."""
         prefix = self.num_prefix_tokens
         x = self.embed(seen)
         gaps = restore.shape[1] - (x.shape[1] - prefix)
@@ -64,7 +61,7 @@ class Decoder(nn.Module):
 
 
 def sincos(grid: Grid, dim: int, template: Tensor) -> Float[Tensor, "patches dim"]:
-    """Sines and cosines of the column, then of the row; dim / 4 frequencies.
+    """Return sines and cosines of the column, then of the row; dim / 4 frequencies.
 
     They fall from 1 by 10,000^(-4/dim) and do not reach 1/10,000, unlike those of
     `layers.sincos_2d` (arXiv 2205.01580).
@@ -82,7 +79,7 @@ def sincos(grid: Grid, dim: int, template: Tensor) -> Float[Tensor, "patches dim
 
 
 def reset_linears(module: nn.Module) -> None:
-    """Xavier's uniform weights and no bias, a fused qkv taken as one matrix."""
+    """Set Xavier's uniform weights and no bias, a fused qkv taken as one matrix."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

@@ -1,14 +1,14 @@
 """Masked patch prediction (arXiv 2010.11929, section 4.6 and appendix B.1.2).
 
 Half of the patch embeddings are corrupted before the positions are added, and the
-encoder's output at those places predicts colours. The paper's code was not released:
-what the text leaves open is marked as our choice.
+encoder's output there predicts colours. The paper's code was not released: choices
+that the text leaves open are marked as ours.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,7 @@ from vitral.errors import ConfigError
 from vitral.layers import patch_grid
 from vitral.models import ViT
 from vitral.models.base import require_input
-from vitral.objectives.base import ObjectiveConfig
+from vitral.objectives.base import ObjectiveConfig, upcast_half
 from vitral.objectives.draws import draw_key, uniform
 from vitral.objectives.patches import (
     Reconstruction,
@@ -29,6 +29,7 @@ from vitral.objectives.patches import (
     to_patches,
 )
 from vitral.objectives.supervised import BatchLike
+from vitral.validation import one_of
 
 LEVELS = 8
 NUM_COLORS = LEVELS**3
@@ -41,7 +42,7 @@ Target = Literal["mean_colour", "small_patch", "pixels"]
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedPatchConfig(ObjectiveConfig):
-    """How patches are corrupted, and what is predicted of them."""
+    """Corruption of the patches, and the prediction target."""
 
     NAME: ClassVar[str] = "masked_patch"
     LABELS: ClassVar[bool] = False
@@ -62,11 +63,7 @@ class MaskedPatchConfig(ObjectiveConfig):
     the batch (our choice); the rest of them stays as it is."""
 
     def __post_init__(self) -> None:
-        if self.target not in ("mean_colour", "small_patch", "pixels"):
-            raise ConfigError(
-                "`target` must be 'mean_colour', 'small_patch' or 'pixels': got "
-                f"{self.target!r}."
-            )
+        one_of(get_args(Target), target=self.target)
         if not 0 < self.corrupted <= 1:
             raise ConfigError(
                 f"`corrupted` must be above 0 and at most 1: got {self.corrupted}."
@@ -79,22 +76,22 @@ class MaskedPatchConfig(ObjectiveConfig):
 
 
 class Corruption(NamedTuple):
-    """What happens to which patch."""
+    """Corrupted patches of a batch, with the type of each corruption."""
 
     chosen: Int[Tensor, "batch corrupted"]
     """Raster indices of the corrupted patches."""
     masked: Bool[Tensor, "batch corrupted"]
     swapped: Bool[Tensor, "batch corrupted"]
     source: Int[Tensor, "batch corrupted"]
-    """Whose embedding a swapped patch gets: its index among all of the batch."""
+    """Index, among all patches of the batch, whose embedding a swapped patch gets."""
 
 
 class MaskedPatch(nn.Module):
     """A Vision Transformer with a [mask] embedding and a linear map to colours.
 
     Args:
-        mean: what pre-processing subtracted, to get colours in 0..1 back.
-        std: what it divided by.
+        mean: subtracted by the pre-processing, to recover colours in 0..1.
+        std: divisor of the pre-processing.
     """
 
     def __init__(
@@ -114,19 +111,19 @@ class MaskedPatch(nn.Module):
         self.model = model
         self.config = config
         self.mean, self.std = tuple(mean), tuple(std)
-        like = next(model.blocks.parameters())
+        template = next(model.blocks.parameters())
         dim = model.config.embed_dim
-        self.mask_token = nn.Parameter(torch.empty(1, 1, dim).to(like))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim).to(template))
         nn.init.normal_(self.mask_token, std=0.02)
         outputs = num_outputs(config, model.config.patch_hw)
-        self.head = nn.Linear(dim, outputs).to(like.device, like.dtype)
+        self.head = nn.Linear(dim, outputs).to(template.device, template.dtype)
         nn.init.zeros_(self.head.weight)  # every colour starts equal: ln 512
         nn.init.zeros_(self.head.bias)
 
     def forward(
         self, batch: BatchLike, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """The mean loss over corrupted patches; `accuracy` where there are classes.
+        """Return the mean loss over corrupted patches; also `accuracy` for classes.
 
         Args:
             generator: decides what is corrupted; None for the step's randomness, and
@@ -150,20 +147,20 @@ class MaskedPatch(nn.Module):
         image: Float[Tensor, "batch channels height width"],
         corruption: Corruption,
     ) -> dict[str, Tensor]:
-        """The loss of `image` with these patches corrupted."""
+        """Return the loss of `image` with these patches corrupted."""
         answers = self.predict(image, corruption)
         cells = to_patches(self._denormalize(image), self.model.config.patch_hw)
-        wanted = gather_rows(cells, corruption.chosen)
+        target = gather_rows(cells, corruption.chosen)
         if self.config.target == "pixels":
-            return {"loss": (answers - wanted).square().mean()}
+            return {"loss": (answers - target).square().mean()}
         if self.config.target == "small_patch":
-            wanted = downsample_patches(wanted, self.model.config.patch_hw).unflatten(
+            target = downsample_patches(target, self.model.config.patch_hw).unflatten(
                 2, (-1, 3)
             )
             answers = answers.unflatten(2, (-1, NUM_COLORS))
         else:
-            wanted = wanted.unflatten(2, (-1, 3)).mean(dim=2)
-        classes = color_class(wanted)
+            target = target.unflatten(2, (-1, 3)).mean(dim=2)
+        classes = color_class(target)
         loss = functional.cross_entropy(answers.flatten(0, -2), classes.flatten())
         correct = answers.detach().argmax(dim=-1) == classes
         return {"loss": loss, "accuracy": correct.float().mean()}
@@ -173,7 +170,7 @@ class MaskedPatch(nn.Module):
         image: Float[Tensor, "batch channels height width"],
         corruption: Corruption,
     ) -> Float[Tensor, "batch corrupted outputs"]:
-        """What the head says of each corrupted patch."""
+        """Return the head's outputs for each corrupted patch."""
         config = self.model.config
         grid = patch_grid((image.shape[-2], image.shape[-1]), config.patch_hw)
         patches = self.model.patch_embed(image)
@@ -183,17 +180,15 @@ class MaskedPatch(nn.Module):
         seen = self.model.forward_norm(
             self.model.forward_blocks(tokens)
         ).patches.flatten(1, 2)
-        answers = self.head(gather_rows(seen, corruption.chosen))
-        half = answers.dtype in (torch.bfloat16, torch.float16)
-        return answers.float() if half else answers
+        return upcast_half(self.head(gather_rows(seen, corruption.chosen)))
 
     def corrupt(
         self, patches: Float[Tensor, "batch patches dim"], corruption: Corruption
     ) -> Float[Tensor, "batch patches dim"]:
-        """The embeddings with some replaced, before positions are added."""
-        own = gather_rows(patches, corruption.chosen)
+        """Replace embeddings, before positions are added."""
+        current = gather_rows(patches, corruption.chosen)
         others = patches.flatten(0, 1)[corruption.source]
-        new = torch.where(corruption.swapped[:, :, None], others, own)
+        new = torch.where(corruption.swapped[:, :, None], others, current)
         mask_token = self.mask_token.to(patches.dtype)
         new = torch.where(corruption.masked[:, :, None], mask_token, new)
         index = corruption.chosen[:, :, None].expand_as(new)
@@ -205,9 +200,9 @@ class MaskedPatch(nn.Module):
         image: Float[Tensor, "batch channels height width"],
         corruption: Corruption,
     ) -> Reconstruction:
-        """The images with their corrupted patches in the colours that are predicted.
+        """Return the images with their corrupted patches in the predicted colours.
 
-        A class of colours is drawn as the middle of its eighths.
+        A colour class is drawn as the middle of its eighths.
         """
         size = self.model.config.patch_hw
         grid = patch_grid((image.shape[-2], image.shape[-1]), size)
@@ -227,12 +222,12 @@ class MaskedPatch(nn.Module):
         return Reconstruction(restored, hidden.unflatten(1, tuple(grid)))
 
     def _denormalize(self, image: Tensor) -> Tensor:
-        """The image before pre-processing normalised it, 0..1."""
+        """Return the image before normalisation, 0..1."""
         mean, std = self._mean_and_std(image)
         return image * std + mean
 
     def _mean_and_std(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each channel, [3, 1, 1]."""
+        """Return mean and deviation of each channel, [3, 1, 1]."""
         mean, std = (
             image.new_tensor(values)[:, None, None] for values in (self.mean, self.std)
         )
@@ -240,7 +235,7 @@ class MaskedPatch(nn.Module):
 
 
 def num_outputs(config: MaskedPatchConfig, patch_size: tuple[int, int]) -> int:
-    """Numbers that are predicted of each corrupted patch."""
+    """Return the number of outputs per corrupted patch."""
     if config.target == "pixels":
         return math.prod(patch_size) * 3
     return NUM_COLORS * (1 if config.target == "mean_colour" else SMALL_PATCH_SIDE**2)
@@ -249,18 +244,18 @@ def num_outputs(config: MaskedPatchConfig, patch_size: tuple[int, int]) -> int:
 def draw_corruption(
     config: MaskedPatchConfig, ids: tuple[str, ...], patches: int, key: int
 ) -> Corruption:
-    """round(share · patches) of each image, without replacement (our choice).
+    """Corrupt round(share · patches) of each image, without replacement (our choice).
 
-    What becomes of each is drawn on its own, so 80, 10 and 10 % hold on average.
+    The type is drawn for each patch, so 80, 10 and 10 % hold on average.
     """
     corrupted = max(round(config.corrupted * patches), 1)
     chosen = uniform(ids, patches, "corrupted", key).argsort(dim=1)[:, :corrupted]
     fate = uniform(ids, corrupted, "fate", key)
-    own = torch.arange(len(ids))[:, None] * patches + chosen
-    # One of all others: numbers from the own one on stand for the next.
+    index = torch.arange(len(ids))[:, None] * patches + chosen
+    # One of all others: indices from the patch's own on are shifted by one.
     others = len(ids) * patches - 1
     source = (uniform(ids, corrupted, "source", key) * others).long()
-    source = (source + (source >= own)).clamp(max=others)
+    source = (source + (source >= index)).clamp(max=others)
     return Corruption(
         chosen=chosen,
         masked=fate < config.masked,
@@ -270,7 +265,7 @@ def draw_corruption(
 
 
 def color_class(color: Float[Tensor, "*places 3"]) -> Int[Tensor, "*places"]:
-    """64·red + 8·green + blue, each the eighth of 0..1 that it lies in (our choice)."""
+    """Return 64·red + 8·green + blue, each an eighth of 0..1 (our choice)."""
     red, green, blue = (color * LEVELS).floor().clamp(0, LEVELS - 1).long().unbind(-1)
     return (red * LEVELS + green) * LEVELS + blue
 
@@ -278,21 +273,21 @@ def color_class(color: Float[Tensor, "*places 3"]) -> Int[Tensor, "*places"]:
 def expand_colors(
     classes: Int[Tensor, "batch patches cells"], size: tuple[int, int]
 ) -> Float[Tensor, "batch patches values"]:
-    """Patches of `size` in the colours of their cells: one, or 4 x 4 of them."""
+    """Return patches of `size` in the colours of their cells: one, or 4 x 4 of them."""
     parts = (classes // LEVELS**2, classes // LEVELS % LEVELS, classes % LEVELS)
-    colours = (torch.stack(parts, dim=-1) + 0.5) / LEVELS
+    colors = (torch.stack(parts, dim=-1) + 0.5) / LEVELS
     side = round(math.sqrt(classes.shape[2]))
     rows, columns = (
         torch.arange(pixels, device=classes.device) * side // pixels for pixels in size
     )
     cell = (rows[:, None] * side + columns).flatten()
-    return colours[:, :, cell].flatten(2)
+    return colors[:, :, cell].flatten(2)
 
 
 def downsample_patches(
     patches: Float[Tensor, "batch patches values"], size: tuple[int, int]
 ) -> Float[Tensor, "batch patches small"]:
-    """RGB patches of `size` as 4 x 4 means, in the same order of values.
+    """Return RGB patches of `size` as 4 x 4 means, in the same order of values.
 
     Where a side is not a multiple of 4, cells overlap by a pixel.
     """
@@ -302,7 +297,7 @@ def downsample_patches(
 
 
 def _require_model(model: nn.Module, config: MaskedPatchConfig) -> None:
-    """Refuse what has no patches of pixels in three colours."""
+    """Refuse a model without patches of pixels in three colours."""
     if type(model) is not ViT:
         raise ConfigError(
             "Masked patch prediction takes a plain Vision Transformer: got "

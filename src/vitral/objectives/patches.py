@@ -1,6 +1,6 @@
-"""Images as lists of patches and back; token order is row by row."""
+"""Convert images to lists of patches and back; tokens are in raster order."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -10,8 +10,9 @@ from vitral.layers import Grid
 from vitral.models import ViT
 
 
-class Reconstruction(NamedTuple):
-    """Images with their hidden patches drawn, in the values of the input."""
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """Images with their hidden patches predicted, in the value range of the input."""
 
     image: Float[Tensor, "batch channels height width"]
     hidden: Bool[Tensor, "batch rows columns"]
@@ -20,7 +21,7 @@ class Reconstruction(NamedTuple):
 def to_patches(
     image: Float[Tensor, "batch channels height width"], size: tuple[int, int]
 ) -> Float[Tensor, "batch patches values"]:
-    """The values of each patch: pixel row, pixel column, channel fastest."""
+    """Return the values of each patch: pixel row, pixel column, channel fastest."""
     cut = image.unflatten(3, (-1, size[1])).unflatten(2, (-1, size[0]))
     return cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
 
@@ -28,7 +29,7 @@ def to_patches(
 def from_patches(
     patches: Float[Tensor, "batch patches values"], grid: Grid, size: tuple[int, int]
 ) -> Float[Tensor, "batch channels height width"]:
-    """The inverse of `to_patches`."""
+    """Invert `to_patches`."""
     cut = patches.unflatten(2, (*size, -1)).unflatten(1, tuple(grid))
     return cut.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
@@ -36,12 +37,12 @@ def from_patches(
 def gather_rows(
     x: Float[Tensor, "batch rows dim"], index: Int[Tensor, "batch chosen"]
 ) -> Float[Tensor, "batch chosen dim"]:
-    """The rows of each example in the order of its indices."""
+    """Return the rows of each example in the order of its indices."""
     return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
 
 
 def require_all_patches(model: ViT) -> None:
-    """Refuse a model that leaves patches out by itself.
+    """Refuse a model that drops patches by itself.
 
     Raises:
         ConfigError: its `patch_drop_rate` is not 0.

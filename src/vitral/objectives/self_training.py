@@ -1,9 +1,8 @@
-"""Self-training, Noisy Student (arXiv 1911.04252): which answers of a teacher are
-learned from, how often, and the loss.
+"""Noisy Student self-training (arXiv 1911.04252): pseudo-labels and the loss.
 
-A teacher answers unlabelled images as they are; its sure answers, made even over the
-classes, are targets of a student that sees the same images with noise. Who labels, the
-rounds and the files are in vitral.workflows.self_training.self_train.
+A teacher answers clean unlabelled images. Its confident answers, balanced over the
+classes, are targets of a student that sees the same images with noise. Rounds and
+files: vitral.workflows.self_training.
 """
 
 import math
@@ -17,16 +16,16 @@ from vitral.errors import ConfigError
 from vitral.objectives.supervised import softmax_loss
 
 THRESHOLD = 0.3
-"""The least confidence that the paper keeps (section 3.2)."""
+"""Lowest confidence that the paper keeps (section 3.2)."""
 
 
 class PseudoLabels(NamedTuple):
-    """What a student learns of some unlabelled images."""
+    """Targets of a student on unlabelled images."""
 
     chosen: Int[Tensor, "chosen"]
-    """Rows of the table that are used, class by class, the surest first."""
+    """Rows of the table that are used, class by class, the most confident first."""
     repeats: Int[Tensor, "chosen"]
-    """How often each is seen in an epoch, 1 or more."""
+    """Repeats of each per epoch, 1 or more."""
     targets: Float[Tensor, "chosen classes"]
     """Soft or one-hot, each summing to 1."""
 
@@ -39,11 +38,11 @@ def pseudo_labels(
     temperature: float = 1.0,
     hard: bool = False,
 ) -> PseudoLabels:
-    """Keep what the teacher is sure of, evenly over the classes (section 3.2).
+    """Keep the teacher's confident answers, balanced over the classes (section 3.2).
 
     An image belongs to the class of its highest probability, the first of equals. Per
-    class the `per_class` surest stay, equals in the table's order; a class with fewer
-    repeats them in turn, the surest first, up to `per_class`.
+    class the `per_class` most confident stay, equals in the table's order. A class with
+    fewer repeats them round-robin, the most confident first, up to `per_class`.
 
     Args:
         probabilities: the teacher's, rows summing to 1.
@@ -60,7 +59,7 @@ def pseudo_labels(
     """
     _check(probabilities, threshold, per_class, temperature)
     confidence, label = probabilities.max(dim=1)
-    # Or 0.3 in float32, which is above 0.3 in float64, would decide by its type.
+    # In the table's dtype: 0.3 in float32 is above 0.3 in float64.
     sure = confidence >= torch.tensor(threshold, dtype=probabilities.dtype)
     num_classes = probabilities.shape[1]
     if per_class == 0:
@@ -79,12 +78,12 @@ def pseudo_labels(
     return PseudoLabels(taken, torch.cat(repeats), targets)
 
 
-def _repeats(number: int, per_class: int) -> Int[Tensor, "number"]:
-    """How often each of `number` images is seen, so that together it is `per_class`."""
-    repeats = torch.ones(number, dtype=torch.long)
-    if number and number < per_class:
-        repeats[:] = per_class // number
-        repeats[: per_class % number] += 1
+def _repeats(count: int, per_class: int) -> Int[Tensor, "count"]:
+    """Return how often each of `count` images is seen, `per_class` times together."""
+    repeats = torch.ones(count, dtype=torch.long)
+    if count and count < per_class:
+        repeats[:] = per_class // count
+        repeats[: per_class % count] += 1
     return repeats
 
 
@@ -107,18 +106,18 @@ def _check(
     temperature: float,
 ) -> None:
     check_settings(threshold, per_class, temperature)
-    whole = probabilities.sum(dim=1)
-    bad = ((whole - 1).abs() > 1e-3) | (probabilities < 0).any(dim=1) | whole.isnan()
+    sums = probabilities.sum(dim=1)
+    bad = ((sums - 1).abs() > 1e-3) | (probabilities < 0).any(dim=1) | sums.isnan()
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ConfigError(
             "Pseudo-labels need probabilities that sum to 1: row "
-            f"{row} sums to {float(whole[row]):.4g}. Give the softmax of the logits."
+            f"{row} sums to {float(sums[row]):.4g}. Give the softmax of the logits."
         )
 
 
 def check_settings(threshold: float, per_class: int, temperature: float) -> None:
-    """Refuse settings of `pseudo_labels` that are out of range.
+    """Check that settings of `pseudo_labels` are in range.
 
     Raises:
         ConfigError: naming the setting.
@@ -145,7 +144,7 @@ def self_training_loss(
     ratio: float,
     smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the labelled part, plus `ratio` times the other part's.
+    """Return the labelled part's mean cross-entropy, plus `ratio` times the other's.
 
     The released code's loss without its weight decay: there a batch holds B labelled
     and ratio·B other images, and both sums are divided by B. A run of vitral draws its

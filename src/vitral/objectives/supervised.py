@@ -1,12 +1,12 @@
-"""Cross-entropy on class targets: softmax, or one sigmoid a class (arXiv 2010.11929).
+"""Cross-entropy on class targets: softmax, or one sigmoid per class (arXiv 2010.11929).
 
 The paper pre-trains with the sigmoid loss and fine-tunes with the softmax loss
-(section 4.1, appendix B.1). Mixing of targets is the data's work, not done here.
+(section 4.1, appendix B.1). Mixing of targets is part of the data pipeline.
 """
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitral.errors import ConfigError
-from vitral.objectives.base import ObjectiveConfig
+from vitral.objectives.base import ObjectiveConfig, upcast_half
+from vitral.validation import fraction, one_of
 
 
 @runtime_checkable
 class BatchLike(Protocol):
-    """What an objective may know of a batch: `vitral.data.Batch` is one."""
+    """Batch as objectives see it: `vitral.data.Batch` is one."""
 
     @property
     def image(self) -> Float[Tensor, "batch ..."]: ...
@@ -49,14 +50,8 @@ class SupervisedConfig(ObjectiveConfig):
     """One positive factor a class, for unequal class sizes; None turns it off."""
 
     def __post_init__(self) -> None:
-        if self.loss not in ("softmax", "sigmoid"):
-            raise ConfigError(
-                f"`loss` must be 'softmax' or 'sigmoid': got {self.loss!r}."
-            )
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(
-                f"`smoothing` must be at least 0 and below 1: got {self.smoothing}."
-            )
+        one_of(("softmax", "sigmoid"), loss=self.loss)
+        fraction(smoothing=self.smoothing)
         for index, weight in enumerate(self.class_weights or ()):
             if not (math.isfinite(weight) and weight > 0):
                 raise ConfigError(
@@ -65,8 +60,9 @@ class SupervisedConfig(ObjectiveConfig):
                 )
 
 
-class Losses(NamedTuple):
-    """The loss of each image, and what their sum is divided by for the mean."""
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Loss of each image, and the divisor of their mean."""
 
     per_image: Float[Tensor, "batch"]
     divisor: Float[Tensor, ""]
@@ -89,7 +85,7 @@ class Supervised(nn.Module):
         )
 
     def forward(self, batch: BatchLike) -> dict[str, Tensor]:
-        """The mean loss of a batch, its accuracy, and what the mean is taken over.
+        """Return the mean loss of a batch, its accuracy, and the divisor of the mean.
 
         Returns:
             `loss`: scalar with a gradient; `accuracy`: the share of images whose
@@ -102,8 +98,7 @@ class Supervised(nn.Module):
         """
         logits = self.model(batch.image)
         self._check_classes(logits, batch.target)
-        if logits.dtype in (torch.bfloat16, torch.float16):
-            logits = logits.float()  # a sum over 21,843 classes needs the digits
+        logits = upcast_half(logits)  # a sum over 21,843 classes needs the digits
         target = batch.target.to(logits.dtype)
         weights = None if self.weights is None else self.weights.to(logits.dtype)
         if self.config.loss == "softmax":
@@ -144,7 +139,7 @@ def softmax_loss(
     smoothing: float,
     weights: Float[Tensor, "classes"] | None,
 ) -> Losses:
-    """Each image's soft-target cross-entropy, and the divisor of the mean.
+    """Return each image's soft-target cross-entropy, and the divisor of the mean.
 
     With class weights w an image adds -sum_c w_c·t_c·log p_c and the divisor is
     sum w_c·t_c over the batch, with t before smoothing: for one-hot targets this is
@@ -166,7 +161,7 @@ def sigmoid_loss(
     smoothing: float,
     weights: Float[Tensor, "classes"] | None,
 ) -> Losses:
-    """Each image's binary cross-entropy summed over classes, and the number of images.
+    """Return each image's binary cross-entropy, summed over classes; divisor: images.
 
     A class weight multiplies its class's term, positive or negative.
     """

@@ -1,4 +1,4 @@
-"""Arrays and result rows in, matplotlib figures with alt text out; reads no file."""
+"""Matplotlib figures with alternative text from arrays and result rows; no files."""
 
 from vitral.plots.arrays import upsample
 from vitral.plots.attention import (

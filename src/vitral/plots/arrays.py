@@ -1,6 +1,6 @@
-"""What the figures of inspection take: pictures, maps and tables, checked on the way.
+"""Checks and resampling of the pictures, maps and tables that figures take.
 
-Everything that np.asarray takes is welcome, tensors on the CPU included.
+Everything that np.asarray takes is accepted, tensors on the CPU included.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from vitral.errors import DataError
 
-MOST_PIXELS = 1024  # a longer side is not seen in a figure and would fill its file
+MOST_PIXELS = 1024  # a longer side is invisible in a figure and enlarges its file
 
 
 @runtime_checkable
@@ -27,20 +27,22 @@ class ArraySequence(Protocol):
 
 
 def check_array(values: ArrayLike, name: str, *axes: str) -> Float[np.ndarray, "..."]:
-    """Finite float64 with one dimension for each name in `axes`.
+    """Return the values as finite float64 with one dimension for each name in `axes`.
 
     Raises:
         DataError: another number of dimensions, an empty one, or a value that is not
             a finite number.
     """
-    wanted = f"[{', '.join(axes)}]"
+    expected = f"[{', '.join(axes)}]"
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:
-        # NumPy and torch say what else it is: text, ragged, or a tensor with gradients.
-        raise DataError(f"{name} must be numbers {wanted}: {error}.") from error
+        # NumPy and torch name the cause: text, ragged, or a tensor with gradients.
+        raise DataError(f"{name} must be numbers {expected}: {error}.") from error
     if array.ndim != len(axes) or array.size == 0:
-        raise DataError(f"{name} must be {wanted}: got the shape {list(array.shape)}.")
+        raise DataError(
+            f"{name} must be {expected}: got the shape {list(array.shape)}."
+        )
     if not np.isfinite(array).all():
         raise DataError(
             f"{name} must be finite numbers: {int((~np.isfinite(array)).sum())} of "
@@ -52,13 +54,13 @@ def check_array(values: ArrayLike, name: str, *axes: str) -> Float[np.ndarray, "
 def check_image(
     image: ArrayLike, name: str = "the image"
 ) -> Float[np.ndarray, "h w 3"]:
-    """An RGB picture as 0..1, its longer side at most MOST_PIXELS.
+    """Return an RGB picture as 0..1, its longer side at most MOST_PIXELS.
 
     Raises:
         DataError: not [height, width, 3], or neither 0..255 integers nor 0..1.
     """
     array = check_array(image, name, "height", "width", "3 colours")
-    whole = np.issubdtype(np.asarray(image).dtype, np.integer)
+    is_integer = np.issubdtype(np.asarray(image).dtype, np.integer)
     if array.shape[2] != 3:
         hint = (
             "; move the colours last with .permute(1, 2, 0)"
@@ -69,8 +71,8 @@ def check_image(
             f"{name} must be [height, width, 3 colours]: got the shape "
             f"{list(array.shape)}{hint}."
         )
-    array = array / 255 if whole else array
-    # Pixels that were normalised and back are a rounding off.
+    array = array / 255 if is_integer else array
+    # Normalising pixels and back leaves rounding errors.
     if array.min() < -1e-3 or array.max() > 1 + 1e-3:
         raise DataError(
             f"{name} must hold 0..255 as integers or 0..1 as floats: got "
@@ -86,7 +88,7 @@ def check_image(
 
 
 def check_images(images: ArraySequence) -> list[Float[np.ndarray, "h w 3"]]:
-    """Pictures of one size or several.
+    """Return pictures of one size or several, each as `check_image` does.
 
     Raises:
         DataError: there is none, or one is no picture.
@@ -96,24 +98,21 @@ def check_images(images: ArraySequence) -> list[Float[np.ndarray, "h w 3"]]:
     return [check_image(image, f"image {i}") for i, image in enumerate(images)]
 
 
-def check_consistent_length(name: str, number: int, images: int) -> None:
-    """Raises:
-    DataError: the two numbers differ.
-    """
-    if number != images:
+def check_consistent_length(name: str, count: int, images: int) -> None:
+    """Raise DataError unless the two counts are equal."""
+    if count != images:
         raise DataError(
-            f"{name} must be one for each image: got {number}, not {images}."
+            f"{name} must be one for each image: got {count}, not {images}."
         )
 
 
 def upsample(
     heat: ArrayLike, height: int, width: int, blur: float = 1.0
 ) -> Float[np.ndarray, "height width"]:
-    """A map of patches as a smooth map of pixels from 0 to 1.
+    """Return a map of patches as a smooth map of pixels from 0 to 1.
 
-    Lanczos, then a Gaussian of `blur` patches (standard deviation; 0: none), then
-    its own least and greatest value become 0 and 1. A map that is the same
-    everywhere becomes 1, one that is zero stays 0.
+    Lanczos, then a Gaussian of `blur` patches (standard deviation; 0: none), then the
+    least and greatest value become 0 and 1. A constant map becomes 1, zero stays 0.
 
     Raises:
         DataError: the map is not [rows, columns] of finite numbers.
@@ -125,15 +124,14 @@ def upsample(
 def upsample_frames(
     heats: ArrayLike, height: int, width: int, blur: float = 1.0
 ) -> Float[np.ndarray, "frames height width"]:
-    """The map of a clip, as `upsample` does it, on one scale for all frames; nothing
-    is blurred from one frame to the next.
+    """Upsample the map of a clip on one scale, without blur across frames.
 
     Raises:
         DataError: the map is not [frames, rows, columns] of finite numbers.
     """
     patches = check_array(heats, "the map of a clip", "frames", "rows", "columns")
     low, high = patches.min(), patches.max()
-    # What float32 makes of a map that is the same everywhere is not to be enlarged.
+    # The rounding errors of a constant float32 map must not become contrast.
     if high - low <= 1e-5 * max(abs(low), abs(high)):
         return np.full((len(patches), height, width), float(high > 0))
     # Scaled first, since Pillow computes in float32.
@@ -152,5 +150,5 @@ def _lanczos(
 ) -> Float[np.ndarray, "height width"]:
     source = Image.fromarray(array.astype(np.float32))
     resized = source.resize((width, height), Image.Resampling.LANCZOS)
-    # Lanczos swings a little past the values it was given.
+    # Lanczos overshoots its input a little.
     return np.asarray(resized, dtype=np.float64).clip(array.min(), array.max())

@@ -1,4 +1,4 @@
-"""Per-class figures: counts, recall with intervals, confusion, and reliability."""
+"""Figures of the classes: counts, recall with intervals, confusion, reliability."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +13,7 @@ from vitral.evaluation import Bin, ClassRow, ece
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
+    DASHED,
     FAINT,
     FULL_WIDTH,
     INK,
@@ -24,7 +25,9 @@ from vitral.plots.style import (
     format_percent,
     new_figure,
     percent_formatter,
+    set_row_labels,
     shorten,
+    single_axes,
     style_context,
 )
 
@@ -37,11 +40,11 @@ _SPLIT_COLORS = (ACCENT, WARM, SKY, QUIET, FAINT)
 
 
 def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -> Plot:
-    """The confusion matrix; above 30 classes only the most frequent confusions.
+    """Draw the confusion matrix; above 30 classes only the most frequent confusions.
 
     Args:
         matrix: counts at [true, predicted].
-        names: the class names, in the order of both axes.
+        names: class names, in the order of both axes.
 
     Raises:
         DataError: the matrix is not as large as the list of names.
@@ -61,10 +64,10 @@ def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -
     ][:MOST_CONFUSIONS]
     if len(names) > MOST_CLASSES:
         return _top_confusions(wrong, worst, names)
-    with style_context():
-        side = 1.7 + max(0.34 * len(names), 2.0)
-        figure = new_figure(min(side + 0.3, FULL_WIDTH), min(side, 8.6))
-        _draw_matrix(figure.add_subplot(), matrix, names)
+    side = 1.7 + max(0.34 * len(names), 2.0)
+    size = min(side + 0.3, FULL_WIDTH), min(side, 8.6)
+    with single_axes(*size) as (figure, axes):
+        _draw_matrix(axes, matrix, names)
     alt = f"Confusion matrix of {len(names)} classes, true in rows, answers in columns."
     if worst:
         i, j = worst[0]
@@ -98,11 +101,11 @@ def _draw_matrix(
                 if share[i, j] > 0.55
                 else (CONTRAST if off else (INK if count else FAINT)),
             )
-    places = np.arange(len(names)) + 0.5
+    centers = np.arange(len(names)) + 0.5
     labels = [shorten(name, 18) for name in names]
     upright = max(map(len, labels)) > 4 and len(names) > 3
-    axes.set_xticks(places, labels, rotation=90 if upright else 0)
-    axes.set_yticks(places, labels)
+    axes.set_xticks(centers, labels, rotation=90 if upright else 0)
+    axes.set_yticks(centers, labels)
     axes.tick_params(length=0, labelcolor=INK)
     axes.invert_yaxis()
     axes.set_aspect("equal")
@@ -118,28 +121,23 @@ def _top_confusions(
     worst: Sequence[tuple[int, int]],
     names: Sequence[str],
 ) -> Plot:
-    with style_context():
-        height = max(1.1 + ROW_HEIGHT * len(worst), 1.6)
-        figure = new_figure(FULL_WIDTH, height)
-        axes = figure.add_subplot()
+    height = max(1.1 + ROW_HEIGHT * len(worst), 1.6)
+    with single_axes(FULL_WIDTH, height) as (figure, axes):
         counts = [int(wrong[pair]) for pair in worst]
-        places = np.arange(len(worst))
-        axes.barh(places, counts, color=ACCENT, height=0.62)
-        for place, count in zip(places, counts, strict=True):
+        axes.barh(np.arange(len(worst)), counts, color=ACCENT, height=0.62)
+        for row, count in enumerate(counts):
             axes.annotate(
                 str(count),
-                (count, place),
+                (count, row),
                 xytext=(4, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=8.5,
             )
-        axes.set_yticks(
-            places, [f"{shorten(names[i])}  →  {shorten(names[j])}" for i, j in worst]
+        set_row_labels(
+            axes, [f"{shorten(names[i])}  →  {shorten(names[j])}" for i, j in worst]
         )
-        axes.tick_params(axis="y", labelcolor=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(len(worst) - 0.4, -0.6)
         axes.set_xlim(0, max([*counts, 1]) * 1.08)
         axes.set_xlabel("images")
         axes.set_title(
@@ -156,7 +154,7 @@ def _top_confusions(
 
 
 def reliability(bins: Sequence[Bin]) -> Plot:
-    """Accuracy over confidence, and how many images each bin holds.
+    """Draw the accuracy over confidence, and the images in each bin.
 
     Raises:
         DataError: every bin is empty.
@@ -166,12 +164,12 @@ def reliability(bins: Sequence[Bin]) -> Plot:
     with style_context():
         figure = new_figure(3.8, 4.1)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
-        upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+        upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=DASHED)
         width = bins[0].high - bins[0].low
-        centres = [(row.low + row.high) / 2 for row in filled]
+        centers = [(row.low + row.high) / 2 for row in filled]
         accuracies = [row.accuracy or 0.0 for row in filled]
         confidences = [row.confidence or 0.0 for row in filled]
-        upper.bar(centres, accuracies, width * 0.9, color=SKY)
+        upper.bar(centers, accuracies, width * 0.9, color=SKY)
         upper.vlines(
             confidences, accuracies, confidences, color=CONTRAST, linewidth=1.4
         )
@@ -179,7 +177,7 @@ def reliability(bins: Sequence[Bin]) -> Plot:
         upper.set_title(f"Reliability (ECE {error:.3f})")
         upper.set_ylabel("images right")
         upper.set_ylim(0, 1.02)
-        lower.bar(centres, [row.count for row in filled], width * 0.9, color=ACCENT)
+        lower.bar(centers, [row.count for row in filled], width * 0.9, color=ACCENT)
         lower.set_ylabel("images")
         lower.set_xlabel("confidence of the answer")
         lower.set_xlim(0, 1)
@@ -197,7 +195,7 @@ def reliability(bins: Sequence[Bin]) -> Plot:
 
 
 def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
-    """Images per class and split; above 30 classes their sorted sizes.
+    """Draw the images per class and split; above 30 classes their sorted counts.
 
     Args:
         counts: {split: {class: number of images}}.
@@ -209,19 +207,16 @@ def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
     if not names:
         raise DataError("there is no class to count: every split is empty.")
     many = len(names) > MOST_CLASSES
-    with style_context():
-        figure = new_figure(
-            FULL_WIDTH, 2.8 if many else 1.25 + ROW_HEIGHT * max(len(names), 3)
-        )
-        axes = figure.add_subplot()
+    height = 2.8 if many else 1.25 + ROW_HEIGHT * max(len(names), 3)
+    with single_axes(FULL_WIDTH, height) as (figure, axes):
         if many:
-            for split, colour in zip(counts, _SPLIT_COLORS * 9, strict=False):
+            for split, color in zip(counts, _SPLIT_COLORS * 9, strict=False):
                 sizes = sorted(counts[split].values(), reverse=True)
                 axes.step(
                     np.arange(1, len(sizes) + 1),
                     sizes,
                     where="mid",
-                    color=colour,
+                    color=color,
                     label=split,
                 )
             axes.set_xlabel("class, from the largest to the smallest")
@@ -244,12 +239,12 @@ def _draw_counts(
     axes: Axes, counts: Mapping[str, Mapping[str, int]], names: Sequence[str]
 ) -> None:
     left = np.zeros(len(names))
-    places = np.arange(len(names))
-    for split, colour in zip(counts, _SPLIT_COLORS * 9, strict=False):
+    rows = np.arange(len(names))
+    for split, color in zip(counts, _SPLIT_COLORS * 9, strict=False):
         sizes = np.array([counts[split].get(name, 0) for name in names])
-        axes.barh(places, sizes, left=left, color=colour, height=0.62, label=split)
+        axes.barh(rows, sizes, left=left, color=color, height=0.62, label=split)
         left = left + sizes
-    axes.set_yticks(places, [shorten(name) for name in names])
+    axes.set_yticks(rows, [shorten(name) for name in names])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.invert_yaxis()
     axes.set_xlabel("images")
@@ -258,7 +253,7 @@ def _draw_counts(
 
 
 def per_class(rows: Sequence[ClassRow]) -> Plot:
-    """Recall of each class with its interval; above 30 classes the 30 lowest.
+    """Draw the recall of each class with its interval; above 30 the 30 lowest.
 
     Raises:
         DataError: no class has an example.
@@ -267,21 +262,14 @@ def per_class(rows: Sequence[ClassRow]) -> Plot:
     if not measured:
         raise DataError("there is no recall to draw: no class has an example.")
     shown = sorted(measured, key=lambda row: row.recall or 0.0)[:MOST_CLASSES]
-    with style_context():
-        figure = new_figure(FULL_WIDTH, 1.15 + ROW_HEIGHT * max(len(shown), 3))
-        axes = figure.add_subplot()
-        places = np.arange(len(shown))
+    height = 1.15 + ROW_HEIGHT * max(len(shown), 3)
+    with single_axes(FULL_WIDTH, height) as (figure, axes):
+        ys = np.arange(len(shown))
         low = [row.recall_interval.low for row in shown]
         high = [row.recall_interval.high for row in shown]
-        axes.hlines(places, low, high, color=SKY, linewidth=5)
-        axes.plot(
-            [row.recall or 0.0 for row in shown], places, "o", color=ACCENT, ms=5.5
-        )
-        axes.set_yticks(
-            places, [f"{shorten(row.name)}  ({row.support})" for row in shown]
-        )
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.hlines(ys, low, high, color=SKY, linewidth=5)
+        axes.plot([row.recall or 0.0 for row in shown], ys, "o", color=ACCENT, ms=5.5)
+        set_row_labels(axes, [f"{shorten(row.name)}  ({row.support})" for row in shown])
         axes.set_xlim(np.floor(10 * min(low)) / 10 - 0.01, 1.01)
         axes.xaxis.set_major_formatter(percent_formatter())
         axes.set_xlabel("images of the class that are right; bar: 95 % interval")

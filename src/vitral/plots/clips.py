@@ -1,7 +1,7 @@
-"""Where a model looks in a clip: frames side by side under a map, and as a moving GIF.
+"""Maps over the frames of a clip: side by side, and as a moving GIF.
 
-A map is [frames, rows, columns], one number a patch, and all frames share one scale:
-from the map's least value (dark) to its greatest (yellow). Colours: attention.py.
+A map is [frames, rows, columns], one number a patch. All frames share one scale, from
+the map's least value (dark) to its greatest (yellow). Colours: attention.py.
 """
 
 import io
@@ -23,7 +23,7 @@ from vitral.plots.arrays import (
     upsample_frames,
 )
 from vitral.plots.attention import HEAT, blend_heatmap
-from vitral.plots.panels import hide_axes, show_image
+from vitral.plots.panels import MARGIN, Canvas, show_image
 from vitral.plots.style import (
     ACCENT,
     FAINT,
@@ -31,25 +31,24 @@ from vitral.plots.style import (
     INK,
     QUIET,
     Plot,
-    new_figure,
     shorten,
     style_context,
 )
 
 FRAMES_PER_LINE = 8
-"""Frames side by side."""
+"""Most frames side by side."""
 MOST_FRAMES = 16
-"""Frames in one figure; of more, as many are taken evenly. A GIF has all of them."""
+"""Most frames in a figure; of more, an even selection. A GIF has all of them."""
 SMALLEST_SIDE, SMALLEST_PAGE = 160, 320
-"""Pixels in a figure and in a GIF; smaller frames are enlarged, so that a map over
-them is smooth."""
+"""Pixels in a figure and in a GIF; smaller frames are enlarged for a smooth map."""
 SLOWEST, QUICKEST = 1.0, 0.12
-"""Seconds that a frame of a GIF stays at most and at least."""
+"""Longest and shortest time of a frame of a GIF, in seconds."""
 
-_MARGIN, _GAP, _CLOSE = 0.14, 0.08, 0.03  # all sizes are inches
+_GAP, _CLOSE = 0.08, 0.03  # all sizes are inches
 _TITLE, _TIME, _KEY, _NAMES = 0.36, 0.26, 0.3, 1.15
 _WIDEST, _NARROWEST = 1.9, 5.4
 _BAR = 5  # pixels
+_KEY_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8.5, "color": QUIET}
 
 
 def filmstrip(
@@ -60,7 +59,7 @@ def filmstrip(
     title: str = "Attention",
     blur: float = 1.0,
 ) -> Plot:
-    """The frames of a clip, each over itself under every map, its time below.
+    """Draw the frames of a clip, below each the frame under every map, then its time.
 
     Args:
         frames: [height, width, 3] each, of one size.
@@ -92,8 +91,10 @@ def filmstrip(
 def color_strip(
     frames: ArraySequence, colors: ArrayLike, times: Sequence[str], *, title: str
 ) -> Plot:
-    """The frames of a clip, each over the colours [frames, rows, columns, 3] of its
-    patches.
+    """Draw the frames of a clip, each over the colours of its patches.
+
+    Args:
+        colors: [frames, rows, columns, 3].
 
     Raises:
         DataError: the numbers of frames differ, or something cannot be drawn.
@@ -121,14 +122,14 @@ def animation(
     *,
     blur: float = 1.0,
 ) -> bytes:
-    """A GIF without an end: each frame beside itself under the map, and a bar that
-    grows from the first frame to the last. The same arguments give the same bytes.
+    """Build a looping GIF: each frame next to itself under the map, over a growing bar.
+
+    The same arguments give the same bytes.
 
     Args:
         frames: [height, width, 3] each, of one size.
         heats: [frames, rows, columns].
-        seconds: when each frame begins; a frame stays until the next one, 1 second at
-            most and 0.12 at least.
+        seconds: start of each frame; it stays until the next one, 0.12 to 1 second.
 
     Raises:
         DataError: the numbers of frames differ, or something cannot be drawn.
@@ -138,22 +139,22 @@ def animation(
         "the frames of the map", len(check_clip_map(heats)), len(pixels)
     )
     check_consistent_length("the times", len(seconds), len(pixels))
-    seen = _tint_frames(pixels, heats, blur)
+    tinted = _tint_frames(pixels, heats, blur)
     white = np.ones((*pixels.shape[:2], _BAR, 3))
-    both = np.concatenate([pixels, white, seen], axis=2)
+    both = np.concatenate([pixels, white, tinted], axis=2)
     pages = [_render_page(page, (i + 1) / len(both)) for i, page in enumerate(both)]
-    # One set of colours for all pages, so that what does not move does not flicker.
-    together = Image.new("RGB", (pages[0].width, pages[0].height * len(pages)))
+    # A palette per page would make parts that do not move flicker.
+    sheet = Image.new("RGB", (pages[0].width, pages[0].height * len(pages)))
     for i, page in enumerate(pages):
-        together.paste(page, (0, i * page.height))
-    palette = together.quantize(256, method=Image.Quantize.MEDIANCUT)
-    few = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pages]
+        sheet.paste(page, (0, i * page.height))
+    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
+    indexed = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pages]
     target = io.BytesIO()
-    few[0].save(
+    indexed[0].save(
         target,
         format="GIF",
         save_all=True,
-        append_images=few[1:],
+        append_images=indexed[1:],
         duration=_durations(seconds),
         loop=0,
         optimize=False,
@@ -164,7 +165,7 @@ def animation(
 def filmstrip_pixels(
     frames: ArraySequence, heats: ArrayLike, side: int, blur: float = 1.0
 ) -> Float[np.ndarray, "h w 3"]:
-    """At most eight frames over themselves under the map, as bare pixels 0..1.
+    """Return at most eight frames over themselves under the map, as pixels 0..1.
 
     Args:
         side: pixels of the longer side of a frame; smaller frames stay as they are.
@@ -176,20 +177,20 @@ def filmstrip_pixels(
     check_consistent_length(
         "the frames of the map", len(check_clip_map(heats)), len(pixels)
     )
-    seen = _tint_frames(pixels, heats, blur)
+    tinted = _tint_frames(pixels, heats, blur)
     columns = []
     for i in even_indices(len(pixels), FRAMES_PER_LINE):
         white = np.ones((2, pixels.shape[2], 3))
-        columns += [np.concatenate([pixels[i], white, seen[i]])]
+        columns += [np.concatenate([pixels[i], white, tinted[i]])]
         columns += [np.ones((len(columns[-1]), 2, 3))]
     return np.concatenate(columns[:-1], axis=1)
 
 
-def even_indices(number: int, most: int) -> list[int]:
-    """At most `most` of `number` places, the first and the last among them."""
-    if number <= most:
-        return list(range(number))
-    return [round(i * (number - 1) / (most - 1)) for i in range(most)]
+def even_indices(count: int, most: int) -> list[int]:
+    """Return at most `most` of `count` indices, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
 def check_clip_map(heats: ArrayLike) -> Float[np.ndarray, "frames rows columns"]:
@@ -199,7 +200,7 @@ def check_clip_map(heats: ArrayLike) -> Float[np.ndarray, "frames rows columns"]
 def _check_frames(
     frames: ArraySequence, smallest: int = SMALLEST_SIDE
 ) -> Float[np.ndarray, "frames h w 3"]:
-    """Frames of one size from 0 to 1; small ones enlarged by a whole number."""
+    """Return frames of one size from 0 to 1; enlarge small ones by a whole number."""
     if len(frames) == 0:
         raise DataError("there is no frame to draw: the clip is empty.")
     pixels = [check_image(frame, f"frame {i}") for i, frame in enumerate(frames)]
@@ -225,75 +226,63 @@ def _draw_rows(
     *,
     with_key: bool,
 ) -> Figure:
-    """Rows of pictures, one column a frame, in as many lines as are needed."""
+    """Draw rows of pictures, one column a frame, in as many lines as they need."""
     check_consistent_length("the times", len(times), len(rows[0]))
     most = MOST_FRAMES if len(rows) == 2 else FRAMES_PER_LINE
-    taken = even_indices(len(times), most)
-    columns = min(len(taken), FRAMES_PER_LINE)
-    lines = -(-len(taken) // columns)
-    names_wide = _NAMES * bool(names)
-    room = FULL_WIDTH - 2 * _MARGIN - names_wide - (columns - 1) * _GAP
-    wide = min(room / columns, _WIDEST)
-    high = wide * rows[0][0].shape[0] / rows[0][0].shape[1]
-    line = len(rows) * (high + _CLOSE) + _TIME
+    shown = even_indices(len(times), most)
+    columns = min(len(shown), FRAMES_PER_LINE)
+    lines = -(-len(shown) // columns)
+    names_width = _NAMES * bool(names)
+    room = FULL_WIDTH - 2 * MARGIN - names_width - (columns - 1) * _GAP
+    width = min(room / columns, _WIDEST)
+    height = width * rows[0][0].shape[0] / rows[0][0].shape[1]
+    line = len(rows) * (height + _CLOSE) + _TIME
     foot = _KEY if with_key else 0.0
-    total_high = _TITLE + lines * line + foot + _MARGIN / 2
-    used = 2 * _MARGIN + names_wide + columns * (wide + _GAP) - _GAP
-    total_wide = max(used, _NARROWEST, min(0.1 * len(title) + 0.3, FULL_WIDTH))
+    total_height = _TITLE + lines * line + foot + MARGIN / 2
+    used = 2 * MARGIN + names_width + columns * (width + _GAP) - _GAP
+    total_width = max(used, _NARROWEST, min(0.1 * len(title) + 0.3, FULL_WIDTH))
+    letters = max(int(width / 0.07), 4)
     with style_context():
-        figure = new_figure(total_wide, total_high)
-        figure.set_layout_engine("none")
-
-        def place(
-            x: float, y: float, w: float = 0.0, h: float = 0.0
-        ) -> tuple[float, float, float, float]:
-            """Inches from the top left as the figure wants them."""
-            low = 1 - (y + h) / total_high
-            return x / total_wide, low, w / total_wide, h / total_high
-
-        at = place(_MARGIN, 0.1)
-        figure.text(
-            *at[:2], shorten(title, 80), va="top", fontsize=10.5, fontweight="bold"
-        )
-        for number, i in enumerate(taken):
-            down, along = divmod(number, columns)
-            x = _MARGIN + names_wide + along * (wide + _GAP)
+        canvas = Canvas(total_width, total_height, shorten(title, 80))
+        for index, i in enumerate(shown):
+            down, along = divmod(index, columns)
+            x = MARGIN + names_width + along * (width + _GAP)
             y = _TITLE + down * line
             for row in rows:
-                show_image(hide_axes(figure.add_axes(place(x, y, wide, high))), row[i])
-                y += high + _CLOSE
-            at = place(x + wide / 2, y + 0.02)
-            word = shorten(times[i], max(int(wide / 0.07), 4))
-            figure.text(*at[:2], word, ha="center", va="top", fontsize=8, color=QUIET)
-        for number, name in enumerate(names):
-            y = _TITLE + number * (high + _CLOSE) + high / 2
-            at = place(_MARGIN, y)
-            figure.text(
-                *at[:2], shorten(name, 17), va="center", fontsize=8.5, color=INK
-            )
+                show_image(canvas.add_axes(x, y, width, height), row[i])
+                y += height + _CLOSE
+            time = shorten(times[i], letters)
+            style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8}
+            canvas.add_text(x + width / 2, y + 0.02, time, color=QUIET, **style)
+        for index, name in enumerate(names):
+            y = _TITLE + index * (height + _CLOSE) + height / 2
+            name_style: dict[str, Any] = {"va": "center", "fontsize": 8.5}
+            canvas.add_text(MARGIN, y, shorten(name, 17), color=INK, **name_style)
         if with_key:
-            _draw_key(figure, total_wide, total_high)
-            if len(taken) < len(times):
-                at = place(total_wide - _MARGIN, total_high - 0.2)
-                note = f"{len(taken)} of {len(times)} frames"
-                style: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 8.5}
-                figure.text(*at[:2], note, color=QUIET, **style)
-    return figure
+            _draw_key(canvas)
+            if len(shown) < len(times):
+                canvas.add_text(
+                    total_width - MARGIN,
+                    total_height - 0.2,
+                    f"{len(shown)} of {len(times)} frames",
+                    ha="right",
+                    **_KEY_STYLE,
+                )
+    return canvas.figure
 
 
-def _draw_key(figure: Figure, wide: float, high: float) -> None:
-    """The colours from least to greatest, in the foot."""
-    left, y, long = _MARGIN + 0.36, 0.2, 1.1
-    axes = figure.add_axes((left / wide, (y - 0.05) / high, long / wide, 0.1 / high))
-    hide_axes(axes).imshow(HEAT(np.linspace(0, 1, 128))[None, :, :3], aspect="auto")
-    style: dict[str, Any] = {"va": "center", "fontsize": 8.5, "color": QUIET}
-    figure.text(_MARGIN / wide, y / high, "least", **style)
-    words = "greatest value of the map over all frames"
-    figure.text((left + long + 0.06) / wide, y / high, words, **style)
+def _draw_key(canvas: Canvas) -> None:
+    """Draw the colours from least to greatest, in the foot."""
+    left, y, length = MARGIN + 0.36, canvas.height - 0.2, 1.1
+    axes = canvas.add_axes(left, y - 0.05, length, 0.1)
+    axes.imshow(HEAT(np.linspace(0, 1, 128))[None, :, :3], aspect="auto")
+    canvas.add_text(MARGIN, y, "least", **_KEY_STYLE)
+    text = "greatest value of the map over all frames"
+    canvas.add_text(left + length + 0.06, y, text, **_KEY_STYLE)
 
 
 def _render_page(pixels: Float[np.ndarray, "h w 3"], share: float) -> Image.Image:
-    """One page of a GIF, with the bar at its foot."""
+    """Render one page of a GIF, with the bar at its foot."""
     picture = Image.fromarray((255 * pixels).round().astype(np.uint8))
     page = Image.new("RGB", (picture.width, picture.height + 2 * _BAR), "white")
     page.paste(picture, (0, 0))
@@ -305,10 +294,10 @@ def _render_page(pixels: Float[np.ndarray, "h w 3"], share: float) -> Image.Imag
 
 
 def _durations(seconds: Sequence[float]) -> list[int]:
-    """Milliseconds of each page; the last stays as long as the one before."""
-    stays = list(np.diff(np.asarray(seconds, dtype=np.float64))) or [SLOWEST]
-    stays.append(stays[-1])
-    return [round(1000 * float(np.clip(s, QUICKEST, SLOWEST))) for s in stays]
+    """Return the milliseconds of each page; the last page repeats the one before."""
+    steps = list(np.diff(np.asarray(seconds, dtype=np.float64))) or [SLOWEST]
+    steps.append(steps[-1])
+    return [round(1000 * float(np.clip(s, QUICKEST, SLOWEST))) for s in steps]
 
 
 def _describe_span(times: Sequence[str]) -> str:
@@ -318,12 +307,13 @@ def _describe_span(times: Sequence[str]) -> str:
 
 
 def _summary(heats: ArrayLike, times: Sequence[str]) -> str:
-    """Where a map is greatest, and how much of it each frame has."""
+    """Describe the greatest value of a map and the share of its strongest frame."""
     patches = check_clip_map(heats)
     if not patches.any():
         return "The map is zero everywhere."
-    place = np.unravel_index(int(patches.argmax()), patches.shape)
-    frame, row, column = map(int, place)
+    frame, row, column = map(
+        int, np.unravel_index(int(patches.argmax()), patches.shape)
+    )
     text = (
         f"Greatest at {times[frame]}, row {row}, column {column} of "
         f"{patches.shape[1]} x {patches.shape[2]} patches (from 0)"

@@ -1,8 +1,7 @@
-"""How a cost grows with the size of the input: lines on two logarithmic axes."""
+"""Costs over the size of the input: lines on two logarithmic axes."""
 
 from collections.abc import Mapping, Sequence
-from textwrap import fill
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -11,29 +10,27 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.arrays import check_array
+from vitral.plots.curves import check_pairs
 from vitral.plots.style import (
-    ACCENT,
-    CONTRAST,
-    INK,
+    DASHED,
     QUIET,
-    SKY,
-    WARM,
+    SERIES_COLORS,
+    SERIES_MARKERS,
     Plot,
     add_gridlines,
+    add_verdict,
     new_figure,
     shorten,
     style_context,
 )
 
-COLORS = (ACCENT, CONTRAST, WARM, SKY, QUIET, INK)
-MARKS = ("o", "s", "^", "D", "v", "P")
 MOST_PANELS = 4
 LONGEST_KEY = 40
 
 
-class CostCurve(NamedTuple):
-    """What was measured at some sizes of the input."""
+@dataclass(frozen=True, slots=True)
+class CostCurve:
+    """Costs measured at some sizes of the input."""
 
     sizes: ArrayLike
     """[S], above 0 and rising: frames, pixels."""
@@ -41,26 +38,27 @@ class CostCurve(NamedTuple):
     """[S], above 0."""
 
 
-class CostPanel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CostPanel:
     """One cost, or one ratio of costs."""
 
     title: str
     unit: str
-    """What stands at its axis, such as "MiB"."""
+    """Label of the axis, such as "MiB"."""
     lines: Mapping[str, CostCurve]
     """By name; a name has the same colour in every panel."""
     level: float | None = None
-    """Where to draw a level, such as the 1 of ratios; None for nowhere."""
+    """Value of a dashed line, such as the 1 of ratios. None: no line."""
 
 
 _PanelCurves = Mapping[str, Float[np.ndarray, "2 sizes"]]
 
 
 def cost_growth(panels: Sequence[CostPanel], *, axis: str, verdict: str = "") -> Plot:
-    """Costs over the size of the input, a panel each, side by side.
+    """Draw costs over the size of the input, a panel each, side by side.
 
     Args:
-        axis: what the sizes are, such as "frames of the clip".
+        axis: name of the sizes, such as "frames of the clip".
         verdict: a sentence under the figure.
 
     Raises:
@@ -73,32 +71,33 @@ def cost_growth(panels: Sequence[CostPanel], *, axis: str, verdict: str = "") ->
         )
     drawn = [_validate_panel(panel) for panel in panels]
     names = list(dict.fromkeys(name for lines in drawn for name in lines))
-    if len(names) > len(COLORS):
+    if len(names) > len(SERIES_COLORS):
         raise DataError(
-            f"a figure of growth shows at most {len(COLORS)} names: got {len(names)}."
+            f"a figure of growth shows at most {len(SERIES_COLORS)} names: got "
+            f"{len(names)}."
         )
+    axis, verdict = shorten(axis, 40), shorten(verdict, 400)
     with style_context():
         figure = new_figure(max(3.2 * len(panels), 5.6), 3.7)
-        every = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, panel, lines in zip(every, panels, drawn, strict=True):
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, panel, lines in zip(all_axes, panels, drawn, strict=True):
             _draw(axes, panel, lines, names)
-            axes.set_xlabel(shorten(axis, 40))
+            axes.set_xlabel(axis)
         handles = {
-            name: axes_line
-            for axes in every
-            for axes_line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+            label: line
+            for axes in all_axes
+            for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
+        labels = [shorten(name, LONGEST_KEY) for name in names]
         figure.legend(
-            [handles[shorten(name, LONGEST_KEY)] for name in names],
-            [shorten(name, LONGEST_KEY) for name in names],
+            [handles[label] for label in labels],
+            labels,
             loc="outside upper left",
             ncols=len(names) if len(panels) > 2 else min(len(names), 3),
         )
-        if verdict:
-            text = fill(shorten(verdict, 400), 42 * len(panels))
-            figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=QUIET)
-    told = [
-        f"{shorten(panel.title, 60)} ({shorten(panel.unit, 30)}), {shorten(axis, 40)} "
+        add_verdict(figure, verdict, 400, 42 * len(panels))
+    descriptions = [
+        f"{shorten(panel.title, 60)} ({shorten(panel.unit, 30)}), {axis} "
         + ", ".join(
             f"{shorten(name, LONGEST_KEY)} {_format_number(line[1, 0])} at "
             f"{_format_number(line[0, 0])} and {_format_number(line[1, -1])} at "
@@ -107,7 +106,7 @@ def cost_growth(panels: Sequence[CostPanel], *, axis: str, verdict: str = "") ->
         )
         for panel, lines in zip(panels, drawn, strict=True)
     ]
-    return Plot(figure, f"{'; '.join(told)}. {shorten(verdict, 400)}".strip())
+    return Plot(figure, f"{'; '.join(descriptions)}. {verdict}".strip())
 
 
 def _validate_panel(panel: CostPanel) -> _PanelCurves:
@@ -115,13 +114,9 @@ def _validate_panel(panel: CostPanel) -> _PanelCurves:
         raise DataError(f"there is no line to draw: `{shorten(panel.title, 60)}`.")
     lines = {}
     for name, line in panel.lines.items():
-        sizes = check_array(line.sizes, f"the sizes of {name}", "S")
-        costs = check_array(line.costs, f"the costs of {name}", "S")
-        if len(sizes) != len(costs):
-            raise DataError(
-                f"{name} must have a cost for each size: got {len(costs)}, not "
-                f"{len(sizes)}."
-            )
+        sizes, costs = check_pairs(
+            name, line.sizes, line.costs, singular="a cost", plural="costs"
+        )
         if sizes[0] <= 0 or (np.diff(sizes) <= 0).any():
             raise DataError(
                 f"the sizes of {name} must rise from above 0: got "
@@ -142,25 +137,25 @@ def _draw(
     axes.set_xscale("log")
     axes.set_yscale("log")
     for name, (sizes, costs) in lines.items():
-        place = names.index(name)
+        index = names.index(name)
         axes.plot(
             sizes,
             costs,
-            MARKS[place],
+            SERIES_MARKERS[index],
             linestyle="-",
-            color=COLORS[place],
+            color=SERIES_COLORS[index],
             ms=4.5,
             label=shorten(name, LONGEST_KEY),
         )
     if panel.level is not None:
-        axes.axhline(panel.level, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.axhline(panel.level, color=QUIET, linewidth=0.9, linestyle=DASHED)
     low, high = axes.get_ylim()
     subs = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3000 else (1,)
     axes.yaxis.set_major_locator(LogLocator(10, subs=subs, numticks=14))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: _format_number(cost)))
-    there = sorted({float(size) for line in lines.values() for size in line[0]})
-    axes.xaxis.set_major_locator(FixedLocator(there))
+    measured = sorted({float(size) for line in lines.values() for size in line[0]})
+    axes.xaxis.set_major_locator(FixedLocator(measured))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: _format_number(size)))
     axes.set_title(shorten(panel.title, 60))
@@ -169,5 +164,5 @@ def _draw(
 
 
 def _format_number(value: float) -> str:
-    """Three digits, and no exponent where people write none."""
+    """Return three digits, and no exponent where people write none."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

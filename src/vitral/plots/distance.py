@@ -1,4 +1,4 @@
-"""How far the heads of each layer look (arXiv 2010.11929, Figures 7 right and 11)."""
+"""Attention distance of heads over depth (arXiv 2010.11929, Figures 7 right and 11)."""
 
 import numpy as np
 from jaxtyping import Float
@@ -11,14 +11,14 @@ from vitral.plots.arrays import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
+    DASHED,
     QUIET,
     Plot,
     add_gridlines,
-    new_figure,
     percent_formatter,
     pluralize,
     shorten,
-    style_context,
+    single_axes,
 )
 
 
@@ -29,11 +29,11 @@ def distance(
     image_height: int | None = None,
     title: str = "Attention distance",
 ) -> Plot:
-    """How far each head looks, over depth.
+    """Draw the attention distance of each head over depth.
 
     Args:
         distances: [layers, heads], pixels.
-        uniform: the distance of attention that is the same everywhere, in pixels.
+        uniform: distance of uniform attention, in pixels. None: no line.
         image_height: adds an axis of shares of the image's height.
 
     Raises:
@@ -43,13 +43,12 @@ def distance(
     if pixels.min() < 0:
         raise DataError(f"a distance cannot be below 0 pixels: got {pixels.min():.3g}.")
     num_layers, num_heads = pixels.shape
-    with style_context():
-        figure = new_figure(5.4, 3.7)
-        axes = figure.add_subplot()
+    title = shorten(title, 60)
+    with single_axes(5.4, 3.7) as (figure, axes):
         top = max(float(pixels.max()), uniform or 0.0, 1e-9) * 1.06
         axes.set_ylim(0, top)
         _draw(axes, pixels, uniform)
-        axes.set_title(shorten(title, 60), pad=28)
+        axes.set_title(title, pad=28)
         if image_height is not None:
             share = axes.twinx()
             share.set_ylim(0, top / image_height)
@@ -59,7 +58,7 @@ def distance(
             share.tick_params(length=0)
     first, last = pixels[0], pixels[-1]
     alt = (
-        f"{shorten(title, 60)} of {pluralize(num_heads, 'head')} in "
+        f"{title} of {pluralize(num_heads, 'head')} in "
         f"{pluralize(num_layers, 'layer')}. Layer 0: {first.min():.1f} to "
         f"{first.max():.1f} pixels; layer {num_layers - 1}: {last.min():.1f} to "
         f"{last.max():.1f}, mean {last.mean():.1f}."
@@ -94,7 +93,7 @@ def _draw(
             uniform,
             color=QUIET,
             linewidth=1.2,
-            linestyle=(0, (4, 3)),
+            linestyle=DASHED,
             label=f"uniform attention: {uniform:.1f} px",
         )
     axes.set_xlim(-0.6, num_layers - 0.4)

@@ -1,11 +1,11 @@
-"""What a model learned about patches: filters, positions, and colours of features.
+"""Filters, position embeddings and feature colours of patches.
 
-The figures of arXiv 2010.11929: 7 left (filters), 7 centre (positions), 10 (several
+After arXiv 2010.11929, figures 7 left (filters), 7 centre (positions) and 10 (several
 models). Rows and columns of patches are numbered from 0.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -21,18 +21,19 @@ from vitral.plots.arrays import (
     check_images,
 )
 from vitral.plots.panels import (
+    PanelGrid,
     add_colorbar,
     align_pair,
     even_columns,
+    image_aspect,
+    make_pairs,
     make_panels,
     middle_aspect,
-    pair_columns,
     set_caption,
-    show_image,
 )
 from vitral.plots.style import Plot, format_percent, pluralize, shorten, style_context
 
-MOST_TILES = 14  # a side; more of them are thinned
+MOST_TILES = 14  # a side; of more, every nth is drawn
 MOST_PAIRS = 48
 _SHADES = matplotlib.colormaps["viridis"]  # rises in lightness, so grey print keeps it
 
@@ -43,7 +44,7 @@ def filters(
     *,
     title: str = "Principal components of the patch embedding",
 ) -> Plot:
-    """Filters as RGB tiles (Figure 7, left).
+    """Draw filters as RGB tiles (Figure 7, left).
 
     Args:
         tiles: [n, height, width, 3] in 0..1.
@@ -52,44 +53,44 @@ def filters(
     Raises:
         DataError: another shape, or values outside of 0..1.
     """
-    colours = _check_colors(tiles, "the filters", "n", "height", "width")
+    colors = _check_colors(tiles, "the filters", "n", "height", "width")
     shares = None if variance is None else check_array(variance, "the variance", "n")
-    if shares is not None and len(shares) != len(colours):
+    count = len(colors)
+    if shares is not None and len(shares) != count:
         raise DataError(
             f"the variance must be one share for each filter: got {len(shares)}, not "
-            f"{len(colours)}."
+            f"{count}."
         )
+    title = shorten(title, 80)
+    note = (
+        ""
+        if shares is None
+        else "Over each: the share of the variance; together "
+        f"{format_percent(float(shares.sum()))}."
+    )
+    grid = PanelGrid(
+        count,
+        even_columns(count, 10 if count > 40 else 7),
+        image_aspect(colors[0]),
+        captions=shares is not None,
+        widest=0.85,
+    )
     with style_context():
-        drawn = make_panels(
-            len(colours),
-            even_columns(len(colours), 10 if len(colours) > 40 else 7),
-            colours.shape[2] / colours.shape[1],
-            shorten(title, 80),
-            note=""
-            if shares is None
-            else f"Over each: the share of the variance; together "
-            f"{format_percent(float(shares.sum()))}.",
-            captions=shares is not None,
-            widest=0.85,
-        )
-        for i, axes in enumerate(drawn.axes):
-            axes.imshow(colours[i], interpolation="nearest")
+        panels = make_panels(grid, title, note)
+        for i, axes in enumerate(panels.axes):
+            axes.imshow(colors[i], interpolation="nearest")
             if shares is not None:
                 text = f"{100 * shares[i]:.{0 if shares[i] >= 0.0995 else 1}f} %"
                 text = text if shares[i] >= 0.0005 else "< 0.1 %"
                 set_caption(axes, text, 12, quiet=True)
-    alt = (
-        f"{shorten(title, 80)}: {pluralize(len(colours), 'tile')} of "
-        f"{colours.shape[1]} x "
-        f"{colours.shape[2]} pixels."
-    )
+    height, width = colors.shape[1:3]
+    alt = f"{title}: {pluralize(count, 'tile')} of {height} x {width} pixels."
     if shares is not None:
         alt += (
             f" The first explains {format_percent(float(shares[0]))} of the variance, "
-            "all "
-            f"{format_percent(float(shares.sum()))}."
+            f"all {format_percent(float(shares.sum()))}."
         )
-    return Plot(drawn.figure, alt)
+    return Plot(panels.figure, alt)
 
 
 def positions(
@@ -98,11 +99,11 @@ def positions(
     *,
     title: str = "Position embedding similarity",
 ) -> Plot:
-    """The similarity of each position to all others, a tile each (Figure 7, centre).
+    """Draw the similarity of each position to all others as a tile (Figure 7, centre).
 
     Args:
         similarity: [N, N], cosines, in row-major order of the patches.
-        grid: rows and columns of patches; more than 14 a side are thinned.
+        grid: rows and columns of patches; of more than 14 a side, every nth is drawn.
 
     Raises:
         DataError: not [N, N] with N = rows * columns, or not in -1..1.
@@ -115,7 +116,7 @@ def position_panels(
     *,
     title: str = "Position embedding similarity",
 ) -> Plot:
-    """`positions` of several models side by side (Figure 10).
+    """Draw `positions` of several models side by side (Figure 10).
 
     Args:
         models: {name: (similarity [N, N], (rows, columns))}.
@@ -132,29 +133,30 @@ def position_panels(
     columns = even_columns(len(mosaics), 3)
     thinned = [
         f"{shorten(name, 40)}{': t' if name else 'T'}iles of every "
-        f"{_ordinal(mosaic.every)} row and column."
+        f"{_ordinal(mosaic.stride)} row and column."
         for name, mosaic in mosaics.items()
-        if mosaic.every > 1
+        if mosaic.stride > 1
     ]
+    title = shorten(title, 80)
+    panel_grid = PanelGrid(
+        len(mosaics),
+        columns,
+        middle_aspect([mosaic.pixels for mosaic in mosaics.values()]),
+        captions=any(mosaics),
+        bar=True,
+        ticks=0.42,
+        widest=4.6,
+        tallest=4.2,
+    )
     with style_context():
-        drawn = make_panels(
-            len(mosaics),
-            columns,
-            middle_aspect([mosaic.pixels for mosaic in mosaics.values()]),
-            shorten(title, 80),
-            note=shorten(" ".join(thinned), 120),
-            captions=any(mosaics),
-            bar=True,
-            ticks=0.42,
-            widest=4.6,
-            tallest=4.2,
-        )
-        for axes, (name, mosaic) in zip(drawn.axes, mosaics.items(), strict=True):
+        panels = make_panels(panel_grid, title, shorten(" ".join(thinned), 120))
+        for axes, (name, mosaic) in zip(panels.axes, mosaics.items(), strict=True):
             _draw_mosaic(axes, mosaic, MOST_TILES if columns == 1 else MOST_TILES // 2)
             if name:
-                set_caption(axes, name, drawn.letters)
-        last = drawn.axes[min(columns, len(mosaics)) - 1]
-        add_colorbar(drawn.figure, last, _SHADES, -1.0, 1.0, "cosine similarity")
+                set_caption(axes, name, panels.letters)
+        last = panels.axes[min(columns, len(mosaics)) - 1]
+        label = "cosine similarity"
+        add_colorbar(panels.figure, last, _SHADES, (-1.0, 1.0), label=label)
     parts = [
         f"{shorten(name, 60) + ': ' if name else ''}{mosaic.rows} x {mosaic.columns} "
         f"positions, neighbours in a row {mosaic.neighbours:.2f}, the least similar "
@@ -162,28 +164,29 @@ def position_panels(
         for name, mosaic in mosaics.items()
     ]
     return Plot(
-        drawn.figure,
-        f"{shorten(title, 80)}, a tile of cosines for each position. {' '.join(parts)}",
+        panels.figure,
+        f"{title}, a tile of cosines for each position. {' '.join(parts)}",
     )
 
 
-class _Mosaic(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Mosaic:
     pixels: Float[np.ndarray, "height width"]
     rows: int
     columns: int
-    every: int
+    stride: int
     gap: int
     neighbours: float
     least: float
 
     @property
     def first(self) -> int:
-        """The first row and column that has a tile: thinned ones keep the middle."""
-        return (self.every - 1) // 2
+        """First row and column that has a tile: a selection keeps the middle."""
+        return (self.stride - 1) // 2
 
 
 def _build_mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
-    """All tiles in one picture, with gaps of NaN."""
+    """Arrange all tiles in one picture, with gaps of NaN."""
     cosines = check_array(similarity, "the similarity", "N", "N")
     rows, columns = grid
     if cosines.shape != (rows * columns, rows * columns):
@@ -197,12 +200,12 @@ def _build_mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
             "a cosine similarity must lie in -1..1: got "
             f"{cosines.min():.3g} to {cosines.max():.3g}."
         )
-    every = -(-max(rows, columns) // MOST_TILES)
+    stride = -(-max(rows, columns) // MOST_TILES)
     gap = max(round(min(rows, columns) / 8), 1)
     tiles = cosines.reshape(rows, columns, rows, columns)
     near = np.einsum("rcrc->rc", tiles[:, :-1, :, 1:])
-    first = (every - 1) // 2
-    shown = tiles[first::every, first::every]
+    first = (stride - 1) // 2
+    shown = tiles[first::stride, first::stride]
     high, wide = shown.shape[:2]
     spaced = np.full((high, rows + gap, wide, columns + gap), np.nan)
     spaced[:, :rows, :, :columns] = shown.transpose(0, 2, 1, 3)
@@ -211,7 +214,7 @@ def _build_mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
         pixels[:-gap, :-gap],
         rows,
         columns,
-        every,
+        stride,
         gap,
         float(near.mean()) if near.size else 1.0,
         float(cosines.min()),
@@ -225,10 +228,10 @@ def _draw_mosaic(axes: Axes, mosaic: _Mosaic, most_labels: int) -> None:
         (axes.yaxis, mosaic.rows, "row"),
         (axes.xaxis, mosaic.columns, "column"),
     ]:
-        numbers = np.arange(mosaic.first, count, mosaic.every)
-        places = np.arange(len(numbers)) * (count + mosaic.gap) + (count - 1) / 2
-        labelled = slice(None, None, -(-len(numbers) // most_labels))
-        axis.set_ticks(places[labelled], [str(n) for n in numbers[labelled]])
+        indices = np.arange(mosaic.first, count, mosaic.stride)
+        centers = np.arange(len(indices)) * (count + mosaic.gap) + (count - 1) / 2
+        labelled = slice(None, None, -(-len(indices) // most_labels))
+        axis.set_ticks(centers[labelled], [str(n) for n in indices[labelled]])
         axis.set_tick_params(length=0, pad=2, labelsize=7.5)
         axis.set_label_text(f"{name} of patches", fontsize=8.5)
         axis.labelpad = 2
@@ -240,7 +243,7 @@ def feature_colors(
     *,
     title: str = "Patch features as colours",
 ) -> Plot:
-    """Pairs of picture and the colours of its patches; at most 48 of them.
+    """Draw pairs of picture and the colours of its patches, at most 48 of them.
 
     Args:
         images: [height, width, 3] each, of one size or several.
@@ -252,35 +255,24 @@ def feature_colors(
     patches = _check_colors(colors, "the colours", "B", "rows", "columns")
     check_consistent_length("the colours", len(patches), len(images))
     parts = check_images(images[:MOST_PAIRS])
-    aspect = middle_aspect(parts)
-    columns = pair_columns(len(parts), aspect)
-    rest = len(images) - len(parts)
+    title = shorten(title, 80)
     with style_context():
-        drawn = make_panels(
-            2 * len(parts),
-            2 * columns,
-            aspect,
-            shorten(title, 80),
-            note=f"The first {len(parts)} of {len(images)}." if rest else "",
-            captions=False,
-            widest=2.6,
-            pairs=True,
-        )
+        panels = make_pairs(parts, len(images), title, captions=False, widest=2.6)
         for i, part in enumerate(parts):
-            left, right = drawn.axes[2 * i], drawn.axes[2 * i + 1]
-            show_image(left, part)
+            left, right = panels.axes[2 * i], panels.axes[2 * i + 1]
+            panels.show(2 * i, part)
             height, width = part.shape[:2]
-            # The patches cover the picture, whose sides they may not share.
+            # The patches cover the picture, whose sides they may not divide.
             right.imshow(
                 patches[i],
                 interpolation="nearest",
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )
             right.set_anchor("NW")
-            align_pair(drawn.figure, left, right, part)
+            align_pair(panels.figure, left, right, part)
     return Plot(
-        drawn.figure,
-        f"{shorten(title, 80)}: {pluralize(len(parts), 'picture')}, each beside "
+        panels.figure,
+        f"{title}: {pluralize(len(parts), 'picture')}, each beside "
         f"{patches.shape[1]} x {patches.shape[2]} coloured patches; like "
         "colours, like features.",
     )
@@ -302,5 +294,5 @@ def _check_colors(
     return array.clip(0, 1)
 
 
-def _ordinal(number: int) -> str:
-    return {2: "second", 3: "third"}.get(number, f"{number}th")
+def _ordinal(count: int) -> str:
+    return {2: "second", 3: "third"}.get(count, f"{count}th")

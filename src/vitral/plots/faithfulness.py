@@ -1,6 +1,6 @@
-"""Whether a map tells what the model used: deletion, insertion, randomised weights.
+"""Faithfulness of maps to the model: deletion, insertion, randomised weights.
 
-Deletion and insertion are of arXiv 1806.07421, randomisation of arXiv 1810.03292.
+Deletion and insertion: arXiv 1806.07421. Randomisation: arXiv 1810.03292.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,11 @@ from vitral.plots.arrays import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
+    DASHED,
     FULL_WIDTH,
     INK,
     QUIET,
+    SERIES_MARKERS,
     SKY,
     WARM,
     Plot,
@@ -25,12 +27,14 @@ from vitral.plots.style import (
     new_figure,
     percent_formatter,
     pluralize,
+    set_row_labels,
     shorten,
+    single_axes,
     style_context,
 )
 
 _COLORS = (ACCENT, CONTRAST, WARM, SKY, INK)
-_MARKERS = ("o", "s", "^", "D", "v")
+_MARKERS = SERIES_MARKERS[:5]
 
 
 def faithfulness_curves(
@@ -41,14 +45,14 @@ def faithfulness_curves(
     baseline: str = "random order",
     title: str = "Faithfulness of the maps",
 ) -> Plot:
-    """The class's score while patches go, and while they come, in a map's order.
+    """Draw the score of the class while patches are removed and added in map order.
 
     Args:
         shares: [S], the share of the patches changed, rising.
         deletion: {name: [S] or [B, S]}, scores; several images are averaged and their
             middle half is a band. The area under the mean is in the legend.
-        insertion: the same for patches that come.
-        baseline: the name that is drawn as the reference, if there.
+        insertion: the same while patches are added.
+        baseline: name of the curve that is drawn as the reference.
 
     Raises:
         DataError: shares that do not rise, no scores, or scores of another length.
@@ -66,36 +70,37 @@ def faithfulness_curves(
     if not parts:
         raise DataError("there is no score to draw: deletion and insertion are empty.")
     names = list(dict.fromkeys(name for part in parts.values() for name in part))
+    curve_names = [name for name in names if name != baseline]
+    title = shorten(title, 80)
     with style_context():
         figure = new_figure(FULL_WIDTH if len(parts) > 1 else 4.8, 3.6)
         figure.suptitle(
-            shorten(title, 80),
+            title,
             x=0.1 / figure.get_figwidth(),
             ha="left",
             fontsize=10.5,
             fontweight="bold",
         )
-        every = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
-        for axes, (kind, scores) in zip(every, parts.items(), strict=True):
-            _draw(axes, steps, scores, names, baseline)
-            better = "lower" if kind == "Deletion" else "higher"
-            verb = "removed" if kind == "Deletion" else "shown"
-            axes.set_title(f"{kind}: {better} is better", fontsize=9.5)
+        all_axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+        for axes, (test, scores) in zip(all_axes, parts.items(), strict=True):
+            _draw(axes, steps, scores, curve_names)
+            better = "lower" if test == "Deletion" else "higher"
+            verb = "removed" if test == "Deletion" else "shown"
+            axes.set_title(f"{test}: {better} is better", fontsize=9.5)
             axes.set_xlabel(f"patches {verb}, the map's greatest first")
-        every[0].set_ylabel("score of the class")
+        all_axes[0].set_ylabel("score of the class")
     text = " ".join(
-        f"{kind}: "
+        f"{test}: "
         + ", ".join(
             f"{shorten(k, 60)} {_area(steps, v):.3f}" for k, v in scores.items()
         )
         + "."
-        for kind, scores in parts.items()
+        for test, scores in parts.items()
     )
     images = max(len(v) for part in parts.values() for v in part.values())
     return Plot(
         figure,
-        f"{shorten(title, 80)} of {pluralize(images, 'image')}, areas under "
-        f"the curves. {text}",
+        f"{title} of {pluralize(images, 'image')}, areas under the curves. {text}",
     )
 
 
@@ -123,7 +128,7 @@ def _check_scores(
 def _area(
     steps: Float[np.ndarray, " steps"], scores: Float[np.ndarray, "images steps"]
 ) -> float:
-    """Under the mean curve, as a mean score: the trapezoids over the range."""
+    """Return the area under the mean curve by trapezoids, divided by the range."""
     return float(np.trapezoid(scores.mean(0), steps) / (steps[-1] - steps[0]))
 
 
@@ -132,25 +137,25 @@ def _draw(
     steps: Float[np.ndarray, " steps"],
     scores: Mapping[str, Float[np.ndarray, "images steps"]],
     names: Sequence[str],
-    baseline: str,
 ) -> None:
+    """Draw the curves of `names` in colour, and the others as the reference."""
     for name, rows in scores.items():
-        i = [n for n in names if n != baseline].index(name) if name != baseline else 0
-        reference = name == baseline
-        colour = QUIET if reference else _COLORS[i % len(_COLORS)]
+        reference = name not in names
+        i = 0 if reference else names.index(name)
+        color = QUIET if reference else _COLORS[i % len(_COLORS)]
         axes.plot(
             steps,
             rows.mean(0),
-            color=colour,
+            color=color,
             marker="" if reference else _MARKERS[i % len(_MARKERS)],
             markersize=3.5,
             markevery=max(len(steps) // 10, 1),
-            linestyle=(0, (4, 3)) if reference else "-",
+            linestyle=DASHED if reference else "-",
             label=f"{shorten(name)}, area {_area(steps, rows):.3f}",
         )
         if len(rows) > 1 and not reference:
             low, high = np.quantile(rows, [0.25, 0.75], axis=0)
-            axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
+            axes.fill_between(steps, low, high, color=color, alpha=0.13, linewidth=0)
     axes.margins(x=0.02)
     axes.xaxis.set_major_formatter(percent_formatter())
     axes.legend(loc="best")
@@ -163,14 +168,14 @@ def randomization(
     *,
     title: str = "Map against weights made random",
 ) -> Plot:
-    """The rank correlation of a map with itself as weights become random.
+    """Draw the rank correlation of a map with itself as weights become random.
 
-    A map that stays alike (near 1) does not depend on what the model learned.
+    A map whose correlation stays near 1 does not depend on what the model learned.
 
     Args:
-        stages: what is random, step by step: "head", "blocks.11", ...
-        correlations: [S] or [B, S], in -1..1; several images are averaged, and each
-            is a dot.
+        stages: part randomised at each step: "head", "blocks.11", ...
+        correlations: [S] or [B, S], in -1..1; several images are averaged, with a dot
+            for each.
 
     Raises:
         DataError: other numbers of stages and correlations, or values outside -1..1.
@@ -189,28 +194,21 @@ def randomization(
             f"{rows.max():.3g}."
         )
     mean = rows.mean(0)
-    places = np.arange(len(stages))
-    with style_context():
-        figure = new_figure(5.6, 1.2 + 0.24 * max(len(stages), 3))
-        axes = figure.add_subplot()
-        axes.barh(places, mean, color=SKY, height=0.62, edgecolor=ACCENT, linewidth=0.8)
+    ys = np.arange(len(stages))
+    title = shorten(title, 60)
+    with single_axes(5.6, 1.2 + 0.24 * max(len(stages), 3)) as (figure, axes):
+        axes.barh(ys, mean, color=SKY, height=0.62, edgecolor=ACCENT, linewidth=0.8)
         if len(rows) > 1:
-            axes.plot(
-                rows.ravel(), np.tile(places, len(rows)), "o", color=ACCENT, ms=2.5
-            )
+            axes.plot(rows.ravel(), np.tile(ys, len(rows)), "o", color=ACCENT, ms=2.5)
         axes.axvline(0, color=QUIET, linewidth=1)
-        axes.set_yticks(places, [shorten(stage) for stage in stages])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(len(stages) - 0.4, -0.6)
+        set_row_labels(axes, [shorten(stage) for stage in stages])
         axes.set_xlim(min(-0.25, float(rows.min()) - 0.05), 1.02)
         axes.set_xlabel("rank correlation with the map of the trained weights")
-        axes.set_title(shorten(title, 60))
+        axes.set_title(title)
         add_gridlines(axes, "x")
     return Plot(
         figure,
-        f"{shorten(title, 60)}: rank correlation after each of "
-        f"{pluralize(len(stages), 'stage')}, {mean[0]:.2f} after "
-        f"{shorten(stages[0], 60)}, "
-        f"{mean[-1]:.2f} after "
+        f"{title}: rank correlation after each of {pluralize(len(stages), 'stage')}, "
+        f"{mean[0]:.2f} after {shorten(stages[0], 60)}, {mean[-1]:.2f} after "
         f"{shorten(stages[-1], 60)}.",
     )

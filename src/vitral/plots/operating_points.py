@@ -1,7 +1,7 @@
-"""Accuracy over time: every way to run a model, and the one to take."""
+"""Accuracy over time of every way to run a model, with the chosen one marked."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,25 +11,26 @@ from vitral.errors import DataError
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
+    DASHED,
     INK,
     PERCENT,
     QUIET,
+    SERIES_MARKERS,
     SKY,
     WARM,
     Plot,
     add_gridlines,
     format_percent,
-    new_figure,
-    style_context,
+    single_axes,
 )
 
 COLORS = (QUIET, SKY, ACCENT, WARM, CONTRAST)
-MARKS = ("o", "s", "^", "D", "v")
 MIN_ACCURACY_SPAN = 0.02
-"""Of the accuracies shown: a difference of one image must not fill the figure."""
+"""Least range of the accuracies: a difference of one image must not fill the figure."""
 
 
-class OperatingPoint(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
     """One way to run a model."""
 
     ms: float
@@ -37,7 +38,7 @@ class OperatingPoint(NamedTuple):
     accuracy: float
     """A share."""
     label: str
-    """Written beside it; empty for none."""
+    """Written next to the point; empty: no label."""
     chosen: bool = False
     open: bool = False
     """Drawn as an outline."""
@@ -50,12 +51,12 @@ def operating_points(
     note: str = "",
     bound: float | None = None,
 ) -> Plot:
-    """One mark for each point, one colour for each group; the chosen one is ringed.
+    """Draw a mark for each point, a colour for each group, a ring around chosen points.
 
     Args:
         groups: by name, at most five.
         note: a line under the axis, such as whose images these are.
-        bound: the lowest accuracy that was allowed, as a dashed line; None for none.
+        bound: lowest accuracy that was allowed, as a dashed line. None: no line.
 
     Raises:
         DataError: nothing or too many groups to draw.
@@ -65,15 +66,13 @@ def operating_points(
             f"a figure of operating points shows 1 to {len(COLORS)} groups: got "
             f"{len(groups)}. Draw them in several figures."
         )
-    with style_context():
-        figure = new_figure(7.6, 4.6)
-        axes = figure.subplots()
-        for (name, points), colour, mark in zip(
-            groups.items(), COLORS, MARKS, strict=False
+    with single_axes(7.6, 4.6) as (figure, axes):
+        for (name, points), color, marker in zip(
+            groups.items(), COLORS, SERIES_MARKERS, strict=False
         ):
-            _scatter(axes, name, points, colour, mark)
+            _scatter(axes, name, points, color=color, marker=marker)
         if bound is not None:
-            axes.axhline(bound, color=QUIET, linestyle=(0, (4, 3)), linewidth=1)
+            axes.axhline(bound, color=QUIET, linestyle=DASHED, linewidth=1)
         _set_scales(axes, groups, bound)
         _place_labels(
             figure, axes, [point for points in groups.values() for point in points]
@@ -94,18 +93,23 @@ def operating_points(
 
 
 def _scatter(
-    axes: Axes, name: str, points: Sequence[OperatingPoint], colour: str, mark: str
+    axes: Axes,
+    name: str,
+    points: Sequence[OperatingPoint],
+    *,
+    color: str,
+    marker: str,
 ) -> None:
-    # Under no point of its own, so that the legend shows a filled mark.
-    axes.scatter([], [], color=colour, marker=mark, s=34, label=name)
+    # Without points, so that the legend shows a filled mark.
+    axes.scatter([], [], color=color, marker=marker, s=34, label=name)
     for point in points:
         axes.scatter(
             [point.ms],
             [point.accuracy],
-            facecolors="none" if point.open else colour,
-            edgecolors=colour,
+            facecolors="none" if point.open else color,
+            edgecolors=color,
             linewidths=1.4,
-            marker=mark,
+            marker=marker,
             s=34,
             zorder=3,
         )
@@ -123,7 +127,7 @@ def _scatter(
 def _set_scales(
     axes: Axes, groups: Mapping[str, Sequence[OperatingPoint]], bound: float | None
 ) -> None:
-    """Both axes with room for the labels; time by its logarithm."""
+    """Scale both axes with room for the labels; time is logarithmic."""
     points = [point for group in groups.values() for point in group]
     times = [point.ms for point in points]
     heights = [point.accuracy for point in points]
@@ -133,7 +137,7 @@ def _set_scales(
     axes.set_ylim(middle - 0.65 * span, middle + 0.7 * span)
     axes.set_xscale("log")
     low, high = min(times), max(times)
-    # Half a decade at least, so that there are numbers on the axis.
+    # At least half a decade, so that the axis has numbers.
     room = max(1.15, (3.2 / (high / low)) ** 0.5)
     axes.set_xlim(low / room, high * room)
     ticks = [
@@ -151,25 +155,25 @@ def _set_scales(
 
 
 def _place_labels(figure: Figure, axes: Axes, points: Sequence[OperatingPoint]) -> None:
-    """Names beside their points, above or below so that no two share a place."""
+    """Write names next to their points, above or below so that none overlap."""
     named = [point for point in points if point.label]
     figure.draw_without_rendering()
     right = axes.get_window_extent().x1
-    taken: list[tuple[float, float, float]] = []
-    for point in sorted(named, key=lambda one: (not one.chosen, one.ms)):
+    dot = figure.dpi / 72  # pixels of a typographic point
+    boxes: list[tuple[float, float, float]] = []
+    for point in sorted(named, key=lambda point: (not point.chosen, point.ms)):
         x, y = axes.transData.transform((point.ms, point.accuracy))
-        each = figure.dpi / 72  # pixels of a point
-        width = 4.9 * len(point.label) * each
+        width = 4.9 * len(point.label) * dot
         side = "right" if x + width > right else "left"
         start = x - width if side == "right" else x
         for rise in (11, -17, 23, -29, 35, -41):
-            place = y + rise * each
+            height = y + rise * dot
             if all(
-                abs(place - other) > 11 * each or start > ends or start + width < begins
-                for begins, ends, other in taken
+                abs(height - y_box) > 11 * dot or start > x1 or start + width < x0
+                for x0, x1, y_box in boxes
             ):
                 break
-        taken.append((start, start + width, place))
+        boxes.append((start, start + width, height))
         axes.annotate(
             point.label,
             (point.ms, point.accuracy),
@@ -192,8 +196,8 @@ def _alt_text(groups: Mapping[str, Sequence[OperatingPoint]]) -> str:
         for point in group
         if point.chosen
     ]
-    taken = f"Chosen: {'; '.join(chosen)}." if chosen else "None was chosen."
+    choice = f"Chosen: {'; '.join(chosen)}." if chosen else "None was chosen."
     return (
         f"Accuracy over milliseconds an image for {len(points)} ways to run a model: "
-        f"up to {format_percent(best)}, from {fastest:.2f} ms on. {taken}"
+        f"up to {format_percent(best)}, from {fastest:.2f} ms on. {choice}"
     )

@@ -1,10 +1,11 @@
-"""Pseudo-labels at a glance: what a teacher answered, what is kept, how much is right.
+"""Overview of pseudo-labels: counts per class, confidence, and share of right answers.
 
-Counts per class before and after filter and balance, the histogram of confidence, and
-the share of right answers by confidence where the true classes are known.
+The counts are before and after filter and balance. The share of right answers needs the
+true classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,6 +16,7 @@ from vitral.errors import DataError
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
+    DASHED,
     FAINT,
     FULL_WIDTH,
     INK,
@@ -25,6 +27,7 @@ from vitral.plots.style import (
     add_gridlines,
     new_figure,
     percent_formatter,
+    set_row_labels,
     shorten,
     style_context,
 )
@@ -35,75 +38,84 @@ BINS = 20
 ACCURACY_BINS = 10
 
 
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    confidence: Float[np.ndarray, " images"]
+    used: Bool[np.ndarray, " images"]
+    threshold: float
+    correct: Bool[np.ndarray, " images"] | None
+
+
 def pseudo_labels(
     names: Sequence[str],
     predicted: Int[np.ndarray, " classes"],
     selected: Int[np.ndarray, " classes"],
     per_epoch: Int[np.ndarray, " classes"],
+    *,
     confidence: Float[np.ndarray, " images"],
     used: Bool[np.ndarray, " images"],
     threshold: float,
     correct: Bool[np.ndarray, " images"] | None = None,
 ) -> Plot:
-    """Counts on the left, confidence on the right.
+    """Draw counts on the left, confidence on the right.
 
     Args:
         predicted: images of each class by the teacher's answer.
-        selected: those that are learned from.
-        per_epoch: how many there are in an epoch, copies included.
-        used: which images are learned from.
-        correct: whether each answer is right; None where nobody knows.
+        selected: images of each class that are trained on.
+        per_epoch: images of each class in an epoch, copies included.
+        used: True for images that are trained on.
+        correct: True for right answers. None: the true classes are unknown.
 
     Raises:
         DataError: there is no image.
     """
     if not len(confidence):
         raise DataError("there is no answer to draw: no image was labelled.")
+    answers = _Answers(confidence, used, threshold, correct)
     with style_context():
         rows = min(len(names), MOST_CLASSES)
         height = max(3.4 if correct is None else 4.6, 1.3 + CLASS_HEIGHT * rows)
         figure = new_figure(FULL_WIDTH, height)
         layout = figure.add_gridspec(1 if correct is None else 2, 2, wspace=0.06)
         counts = figure.add_subplot(layout[:, 0])
-        _draw_counts(counts, names, predicted, selected, per_epoch)
+        _draw_counts(
+            counts, names, predicted=predicted, selected=selected, per_epoch=per_epoch
+        )
         upper = figure.add_subplot(layout[0, 1])
-        _draw_histogram(upper, confidence, used, threshold)
+        _draw_histogram(upper, answers)
         if correct is not None:
             lower = figure.add_subplot(layout[1, 1], sharex=upper)
-            _draw_accuracy(lower, confidence, correct, used)
-    return Plot(
-        figure, _alt_text(names, selected, confidence, used, threshold, correct)
-    )
+            _draw_accuracy(lower, answers, correct)
+    return Plot(figure, _alt_text(names, selected, answers))
 
 
 def _draw_counts(
     axes: Axes,
     names: Sequence[str],
+    *,
     predicted: Int[np.ndarray, " classes"],
     selected: Int[np.ndarray, " classes"],
     per_epoch: Int[np.ndarray, " classes"],
 ) -> None:
-    """Two bars a class and a mark; above 30 classes the 30 that lose most."""
+    """Draw two bars and a mark a class; above 30 classes the 30 that lose most."""
     order = list(range(len(names)))
     title = "Images by the teacher's class"
     if len(names) > MOST_CLASSES:
         lost = np.argsort(selected - predicted, kind="stable")
         order = [int(index) for index in lost[:MOST_CLASSES]]
         title += f" (the {MOST_CLASSES} that lose most)"
-    places = np.arange(len(order))
-    axes.barh(places - 0.2, predicted[order], 0.34, color=FAINT, label="answered")
-    axes.barh(places + 0.2, selected[order], 0.34, color=ACCENT, label="kept")
+    ys = np.arange(len(order))
+    axes.barh(ys - 0.2, predicted[order], 0.34, color=FAINT, label="answered")
+    axes.barh(ys + 0.2, selected[order], 0.34, color=ACCENT, label="kept")
     axes.plot(
         per_epoch[order],
-        places + 0.2,
+        ys + 0.2,
         "D",
         color=CONTRAST,
         markersize=5,
         label="in an epoch, with copies",
     )
-    axes.set_yticks(places, [shorten(names[index]) for index in order])
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.set_ylim(len(order) - 0.4, -0.6)
+    set_row_labels(axes, [shorten(names[index]) for index in order])
     axes.set_xlim(left=0)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -111,7 +123,7 @@ def _draw_counts(
     axes.set_title(title, pad=26)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(
-        # The bars in their order, then the mark on them.
+        # The mark, which matplotlib lists first, goes last.
         [*handles[1:], handles[0]],
         [*labels[1:], labels[0]],
         loc="lower left",
@@ -124,12 +136,8 @@ def _draw_counts(
     add_gridlines(axes, "x")
 
 
-def _draw_histogram(
-    axes: Axes,
-    confidence: Float[np.ndarray, " images"],
-    used: Bool[np.ndarray, " images"],
-    threshold: float,
-) -> None:
+def _draw_histogram(axes: Axes, answers: _Answers) -> None:
+    confidence, used = answers.confidence, answers.used
     edges = np.linspace(0, 1, BINS + 1)
     axes.hist(
         [confidence[used], confidence[~used]],
@@ -139,7 +147,7 @@ def _draw_histogram(
         label=["kept", "left"],
         rwidth=0.92,
     )
-    axes.axvline(threshold, color=CONTRAST, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.axvline(answers.threshold, color=CONTRAST, linewidth=1.2, linestyle=DASHED)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(percent_formatter())
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -151,32 +159,29 @@ def _draw_histogram(
 
 
 def _draw_accuracy(
-    axes: Axes,
-    confidence: Float[np.ndarray, " images"],
-    correct: Bool[np.ndarray, " images"],
-    used: Bool[np.ndarray, " images"],
+    axes: Axes, answers: _Answers, correct: Bool[np.ndarray, " images"]
 ) -> None:
     edges = np.linspace(0, 1, ACCURACY_BINS + 1)
-    place = np.clip(np.digitize(confidence, edges) - 1, 0, ACCURACY_BINS - 1)
+    bins = np.clip(np.digitize(answers.confidence, edges) - 1, 0, ACCURACY_BINS - 1)
     width = 1 / ACCURACY_BINS
     for index in range(ACCURACY_BINS):
-        inside = place == index
+        inside = bins == index
         if not inside.any():
             continue
         share = float(correct[inside].mean())
-        centre = (index + 0.5) * width
-        axes.bar(centre, share, 0.92 * width, color=SKY)
+        center = (index + 0.5) * width
+        axes.bar(center, share, 0.92 * width, color=SKY)
         axes.text(
-            centre,
+            center,
             0.04,
             f"{int(inside.sum()):,}",
             ha="center",
             fontsize=7.5,
             color=INK,
         )
-    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
-    if used.any():
-        share = float(correct[used].mean())
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=DASHED)
+    if answers.used.any():
+        share = float(correct[answers.used].mean())
         axes.axhline(share, color=WARM, linewidth=1.4)
     axes.set_ylim(0, 1.04)
     axes.set_yticks([0, 0.5, 1])
@@ -188,17 +193,13 @@ def _draw_accuracy(
 
 
 def _alt_text(
-    names: Sequence[str],
-    selected: Int[np.ndarray, " classes"],
-    confidence: Float[np.ndarray, " images"],
-    used: Bool[np.ndarray, " images"],
-    threshold: float,
-    correct: Bool[np.ndarray, " images"] | None,
+    names: Sequence[str], selected: Int[np.ndarray, " classes"], answers: _Answers
 ) -> str:
+    used, correct = answers.used, answers.correct
     most, least = int(selected.argmax()), int(selected.argmin())
     text = (
-        f"Pseudo-labels: {int(used.sum()):,} of {len(confidence):,} images kept at a "
-        f"threshold of {threshold:g}, from {int(selected[least]):,} of "
+        f"Pseudo-labels: {int(used.sum()):,} of {len(used):,} images kept at a "
+        f"threshold of {answers.threshold:g}, from {int(selected[least]):,} of "
         f"{shorten(names[least])} to {int(selected[most]):,} of {shorten(names[most])}."
     )
     if correct is not None and used.any():

@@ -1,4 +1,4 @@
-"""How alike the tokens of a network become with depth (arXiv 2103.03404)."""
+"""Similarity of the tokens of a network over depth (arXiv 2103.03404)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,21 +14,21 @@ from vitral.plots.arrays import check_array
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
+    DASHED,
     INK,
     QUIET,
+    SERIES_MARKERS,
     SKY,
     WARM,
     Plot,
     add_gridlines,
-    new_figure,
     pluralize,
     shorten,
-    style_context,
+    single_axes,
 )
 
 FLOAT64 = float(np.finfo(np.float64).eps)
 _COLORS = (ACCENT, CONTRAST, WARM, SKY, INK, QUIET)
-_MARKERS = ("o", "s", "^", "D", "v", "P")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DASHES: tuple[Any, ...] = (
     "-",
@@ -44,13 +44,13 @@ def rank_curves(
     floor: float = FLOAT64,
     title: str = "Distance from rank one",
 ) -> Plot:
-    """What is left of the differences between tokens, over depth, on a log scale.
+    """Draw the relative residual of the tokens over depth, on a log scale.
 
     Args:
         curves: {label: [layers + 1]}, the norm of the residual over the norm of the
             tokens, before the first layer and after each.
-        floor: the relative step of the number type of the computation: below it a
-            value is rounding. A value of 0 is drawn at a tenth of it.
+        floor: machine epsilon of the computation's dtype; values below are rounding. A
+            value of 0 is drawn at a tenth of it.
 
     Raises:
         DataError: there is no curve, or a value below 0.
@@ -69,9 +69,7 @@ def rank_curves(
     if near:
         low, high = min(low, floor / 10), max(high, 10 * floor)
     edge = max((high / low) ** 0.05, 1.1)
-    with style_context():
-        figure = new_figure(6.6, 3.7)
-        axes = figure.add_subplot()
+    with single_axes(6.6, 3.7) as (figure, axes):
         axes.set_yscale("log")
         _draw(axes, drawn)
         axes.set_ylim(low / edge, high * edge)
@@ -81,7 +79,7 @@ def rank_curves(
         axes.yaxis.set_major_formatter(FuncFormatter(_format_power))
         if near:
             axes.axhspan(low / edge / 10, floor, color="#eceff3", zorder=0)
-            axes.axhline(floor, color=QUIET, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axhline(floor, color=QUIET, linewidth=1, linestyle=DASHED)
             axes.annotate(
                 f"rounding, below {floor:.1e}",
                 (0.01, floor),
@@ -102,7 +100,7 @@ def rank_curves(
 def similarity_curves(
     curves: Mapping[str, ArrayLike], *, title: str = "Similarity of the tokens"
 ) -> Plot:
-    """The mean cosine between tokens over depth.
+    """Draw the mean cosine between tokens over depth.
 
     Args:
         curves: {label: [layers + 1]}, cosines before the first layer and after each.
@@ -118,9 +116,7 @@ def similarity_curves(
                 f"{line.max():.3g}."
             )
     least = min(float(line.min()) for line in lines.values())
-    with style_context():
-        figure = new_figure(6.6, 3.5)
-        axes = figure.add_subplot()
+    with single_axes(6.6, 3.5) as (figure, axes):
         _draw(axes, lines)
         axes.set_ylim(-1.04 if least < -0.5 else min(-0.04, least - 0.06), 1.04)
         axes.set_ylabel("mean cosine between tokens")
@@ -140,7 +136,7 @@ def _check_curves(
 
 
 def _format_power(value: float, _: int) -> str:
-    """0.02, and from 0.001 down 10⁻³: without mathematical type, which is off."""
+    """Return `0.02`, and from 0.001 down `10⁻³`: mathematical type is switched off."""
     exponent = round(np.log10(value))
     if exponent > -3 or not np.isclose(value, 10.0**exponent, atol=0):
         return f"{value:g}"
@@ -153,7 +149,7 @@ def _draw(axes: Axes, lines: Mapping[str, Float[np.ndarray, " points"]]) -> None
             np.arange(len(line)),
             line,
             color=_COLORS[i % len(_COLORS)],
-            marker=_MARKERS[i % len(_MARKERS)],
+            marker=SERIES_MARKERS[i % len(SERIES_MARKERS)],
             linestyle=_DASHES[i % len(_DASHES)],
             markersize=4,
             label=shorten(label, 34),

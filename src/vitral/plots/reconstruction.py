@@ -1,4 +1,4 @@
-"""Masked pictures and what a model drew in the gaps (arXiv 2111.06377, figure 2)."""
+"""Masked pictures and their reconstructions (arXiv 2111.06377, figure 2)."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from vitral.plots.arrays import (
     check_image,
     check_images,
 )
-from vitral.plots.panels import make_panels, middle_aspect, set_caption, show_image
+from vitral.plots.panels import PanelGrid, make_panels, middle_aspect, set_caption
 from vitral.plots.style import Plot, format_percent, pluralize, shorten, style_context
 
 MOST_ROWS = 24
@@ -31,15 +31,15 @@ def reconstructions(
     note: str = "",
     captions: Sequence[str] = _COLUMNS,
 ) -> Plot:
-    """A row for each image: original, masked, reconstruction; at most 24 of them.
+    """Draw a row for each image: original, masked, reconstruction; at most 24 rows.
 
     Args:
         images: [height, width, 3] each, integers 0..255 or floats 0..1.
         hidden: [rows, columns] each, True where a patch was hidden.
-        restored: [height, width, 3] each, 0..1 (or 0..255 as integers); values that a
-            model drew beyond are cut.
+        restored: [height, width, 3] each, 0..1 (or 0..255 as integers); values beyond
+            are clipped.
         note: a line at the foot, such as whose contrast the drawn patches have.
-        captions: what stands over the three columns.
+        captions: headings of the three columns.
 
     Raises:
         DataError: the numbers of images, masks and reconstructions differ, or one of
@@ -58,41 +58,38 @@ def reconstructions(
         triples.append((part, mask_patches(part, gaps), drawn))
     rest = len(images) - len(parts)
     shown = f" The first {len(parts)} of {len(images)}." if rest else ""
+    title = shorten(title, 80)
+    grid = PanelGrid(
+        3 * len(parts),
+        3,
+        middle_aspect(parts),
+        captions=False,
+        heading=True,
+        widest=1.5,
+        tallest=1.5,
+    )
     with style_context():
-        drawn_on = make_panels(
-            3 * len(parts),
-            3,
-            middle_aspect(parts),
-            shorten(title, 80),
-            note=f"{shorten(note, 200)}{shown}".strip(),
-            captions=False,
-            heading=True,
-            widest=1.5,
-            tallest=1.5,
-        )
+        panels = make_panels(grid, title, f"{shorten(note, 200)}{shown}".strip())
         for i, triple in enumerate(triples):
-            for axes, pixels in zip(
-                drawn_on.axes[3 * i : 3 * i + 3], triple, strict=True
-            ):
-                show_image(axes, pixels)
-        for axes, text in zip(drawn_on.axes, captions, strict=False):
-            set_caption(axes, text, drawn_on.letters, quiet=True)
+            for column, pixels in enumerate(triple):
+                panels.show(3 * i + column, pixels)
+        for axes, text in zip(panels.axes, captions, strict=False):
+            set_caption(axes, text, panels.letters, quiet=True)
     share = float(
         np.mean([_check_mask(mask, i).mean() for i, mask in enumerate(hidden)])
     )
     return Plot(
-        drawn_on.figure,
-        f"{shorten(title, 80)}: {pluralize(len(parts), 'picture')}, each as "
+        panels.figure,
+        f"{title}: {pluralize(len(parts), 'picture')}, each as "
         f"{', '.join(shorten(text, 60) for text in captions)}. {format_percent(share)} "
-        "of the "
-        "patches were hidden.",
+        "of the patches were hidden.",
     )
 
 
 def mask_patches(
     image: ArrayLike, hidden: ArrayLike
 ) -> Float[np.ndarray, "height width 3"]:
-    """The picture with its hidden patches grey: pixels in 0..1.
+    """Return the picture with its hidden patches grey: pixels in 0..1.
 
     Args:
         hidden: [rows, columns], True where a patch is hidden.
@@ -103,11 +100,11 @@ def mask_patches(
     return np.where(gaps[rows][:, columns, None], _GAP, pixels)
 
 
-def _check_mask(hidden: ArrayLike, number: int) -> Bool[np.ndarray, "rows columns"]:
-    values = check_array(hidden, f"mask {number}", "rows", "columns")
+def _check_mask(hidden: ArrayLike, index: int) -> Bool[np.ndarray, "rows columns"]:
+    values = check_array(hidden, f"mask {index}", "rows", "columns")
     if not np.isin(values, (0, 1)).all():
         raise DataError(
-            f"mask {number} must be True where a patch is hidden and False elsewhere: "
+            f"mask {index} must be True where a patch is hidden and False elsewhere: "
             f"got values from {values.min():.3g} to {values.max():.3g}."
         )
     return values.astype(bool)
@@ -116,7 +113,6 @@ def _check_mask(hidden: ArrayLike, number: int) -> Bool[np.ndarray, "rows column
 def _clip_reconstruction(
     image: ArrayLike, name: str
 ) -> Float[np.ndarray, "height width 3"]:
-    """A drawn picture, its values beyond 0..1 cut."""
     if np.issubdtype(np.asarray(image).dtype, np.integer):
         return check_image(image, name)
     return check_image(
@@ -125,10 +121,10 @@ def _clip_reconstruction(
 
 
 def _check_same_shape(
-    number: int, image: tuple[int, ...], restored: tuple[int, ...]
+    index: int, image: tuple[int, ...], restored: tuple[int, ...]
 ) -> None:
     if image != restored:
         raise DataError(
-            f"reconstruction {number} must be as large as its image, {list(image)}: "
+            f"reconstruction {index} must be as large as its image, {list(image)}: "
             f"got {list(restored)}."
         )

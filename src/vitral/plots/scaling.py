@@ -1,36 +1,41 @@
-"""How the accuracy grows with the number of training images."""
+"""Accuracy of one model over the number of training images."""
 
-from textwrap import fill
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
 from vitral.plots.arrays import check_array
+from vitral.plots.curves import (
+    Values,
+    check_image_counts,
+    check_shares,
+    format_accuracy_axes,
+    mark_largest,
+)
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
-    QUIET,
+    SHORT_DASHES,
     WARM,
     Plot,
-    add_gridlines,
+    add_verdict,
     format_percent,
-    new_figure,
-    percent_formatter,
     shorten,
-    style_context,
+    single_axes,
 )
 
 
-class FittedCurve(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FittedCurve:
     """A curve through the measured points and beyond, with its band.
 
-    All are [C]: sizes in images, rising; the accuracy and its least and greatest
-    plausible values as shares.
+    All are [C]: rising sizes in images, then shares: the accuracy, and its least and
+    greatest plausible values.
     """
 
     sizes: ArrayLike
@@ -49,10 +54,10 @@ def data_size_curve(
     verdict: str = "",
     title: str = "Accuracy over the number of training images",
 ) -> Plot:
-    """The data-size curve, on a logarithmic axis of sizes.
+    """Draw the data-size curve, on a logarithmic axis of sizes.
 
     Args:
-        sizes: [S], training images; a size may come more than once.
+        sizes: [S], training images; a size may occur more than once.
         accuracies: [S], shares.
         low, high: [S], the interval of each.
         curve: the fit; beyond the largest size measured it is dashed.
@@ -75,9 +80,8 @@ def data_size_curve(
     _check(images, right, least, greatest)
     fit = None if curve is None else validate_curve(curve)
     largest = float(images.max())
-    with style_context():
-        figure = new_figure(6.4, 4.0)
-        axes = figure.add_subplot()
+    title, verdict = shorten(title, 60), shorten(verdict, 300)
+    with single_axes(6.4, 4.0) as (figure, axes):
         axes.set_xscale("log")
         if fit is not None:
             _draw_fit(axes, fit, largest)
@@ -85,18 +89,12 @@ def data_size_curve(
         axes.plot(
             images, right, "o", color=ACCENT, ms=5.5, label="measured, with interval"
         )
-        _format_axes(axes, shorten(title, 60))
-        if verdict:
-            figure.supxlabel(
-                fill(shorten(verdict, 300), 80),
-                x=0.015,
-                ha="left",
-                fontsize=9,
-                color=QUIET,
-            )
+        ticks = LogLocator(10, subs=(1, 2, 5), numticks=12)
+        format_accuracy_axes(axes, title, ticks, margin=0.06, legend_alpha=1.0)
+        add_verdict(figure, verdict, 300, 80)
     best = int(images.argmax())
     alt = (
-        f"{shorten(title, 60)}: {format_percent(float(right[images.argmin()]))} with "
+        f"{title}: {format_percent(float(right[images.argmin()]))} with "
         f"{images.min():.0f} images, {format_percent(float(right[best]))} with "
         f"{largest:.0f}."
     )
@@ -104,15 +102,12 @@ def data_size_curve(
         alt += (
             f" The fitted curve expects {format_percent(float(fit[1, -1]))} "
             f"({format_percent(float(fit[2, -1]))} to "
-            f"{format_percent(float(fit[3, -1]))}) with "
-            f"{fit[0, -1]:.0f}."
+            f"{format_percent(float(fit[3, -1]))}) with {fit[0, -1]:.0f}."
         )
-    return Plot(figure, f"{alt} {shorten(verdict, 300)}".strip())
+    return Plot(figure, f"{alt} {verdict}".strip())
 
 
-def _check_per_size(
-    values: ArrayLike, name: str, images: Float[np.ndarray, " sizes"]
-) -> Float[np.ndarray, " sizes"]:
+def _check_per_size(values: ArrayLike, name: str, images: Values) -> Values:
     array = check_array(values, name, "S")
     if len(array) != len(images):
         raise DataError(
@@ -121,20 +116,9 @@ def _check_per_size(
     return array
 
 
-def _check(
-    images: Float[np.ndarray, " sizes"],
-    right: Float[np.ndarray, " sizes"],
-    least: Float[np.ndarray, " sizes"],
-    greatest: Float[np.ndarray, " sizes"],
-) -> None:
-    if images.min() < 1:
-        raise DataError(f"a size must be 1 image or more: got {images.min():.3g}.")
-    every = np.concatenate([right, least, greatest])
-    if every.min() < 0 or every.max() > 1:
-        raise DataError(
-            f"accuracies and intervals must be shares in 0..1: got {every.min():.3g} "
-            f"to {every.max():.3g}; divide percentages by 100."
-        )
+def _check(images: Values, right: Values, least: Values, greatest: Values) -> None:
+    check_image_counts(images)
+    check_shares("accuracies and intervals", np.concatenate([right, least, greatest]))
     outside = (right < least) | (right > greatest)
     if outside.any():
         i = int(outside.argmax())
@@ -145,11 +129,11 @@ def _check(
 
 
 def validate_curve(curve: FittedCurve) -> Float[np.ndarray, "4 points"]:
-    """The four rows of a curve, if they can be drawn."""
+    """Return the four rows of a curve, or raise DataError if they cannot be drawn."""
     first = check_array(curve.sizes, "the sizes of the curve", "C")
     rows = [first]
-    for name, values in zip(FittedCurve._fields[1:], curve[1:], strict=True):
-        row = check_array(values, f"`{name}` of the curve", "C")
+    for name in ("accuracy", "low", "high"):
+        row = check_array(getattr(curve, name), f"`{name}` of the curve", "C")
         if len(row) != len(first):
             raise DataError(
                 f"`{name}` of the curve must be one for each of its sizes: got "
@@ -168,11 +152,11 @@ def _draw_fit(axes: Axes, fit: Float[np.ndarray, "4 points"], largest: float) ->
     axes.fill_between(
         sizes, low, high, color=WARM, alpha=0.22, linewidth=0, label="plausible range"
     )
-    axes.plot(sizes, middle, color=CONTRAST, linestyle=(0, (3, 2)), linewidth=1.4)
+    axes.plot(sizes, middle, color=CONTRAST, linestyle=SHORT_DASHES, linewidth=1.4)
     inside = sizes <= largest
     axes.plot(sizes[inside], middle[inside], color=CONTRAST, label="fitted curve")
     if sizes[-1] > largest:
-        axes.axvline(largest, color=QUIET, linewidth=0.9, linestyle=(0, (1, 2)))
+        mark_largest(axes, largest)
         axes.plot(sizes[-1:], middle[-1:], "D", color=CONTRAST, ms=5, mfc="white")
         axes.annotate(
             format_percent(float(middle[-1])),
@@ -183,23 +167,3 @@ def _draw_fit(axes: Axes, fit: Float[np.ndarray, "4 points"], largest: float) ->
             color=CONTRAST,
             fontsize=8.5,
         )
-
-
-def _format_axes(axes: Axes, title: str) -> None:
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=12))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:,.0f}"))
-    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(percent_formatter())
-    axes.set_xlabel("training images")
-    axes.set_ylabel("test images right")
-    axes.set_title(title)
-    axes.margins(x=0.06)
-    axes.legend(
-        loc="lower right",
-        frameon=True,
-        facecolor="white",
-        edgecolor="none",
-        framealpha=1,
-    )
-    add_gridlines(axes, "y")

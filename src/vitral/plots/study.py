@@ -1,4 +1,4 @@
-"""The outcome of a study: every seed a dot, the mean of each place a line."""
+"""Results of a study: a dot for each seed, a line for the mean of each cell."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,21 +7,16 @@ from matplotlib.ticker import MaxNLocator
 
 from vitral.errors import DataError
 from vitral.plots.style import (
-    ACCENT,
-    CONTRAST,
-    QUIET,
-    SKY,
-    WARM,
+    SERIES_COLORS,
     Plot,
     add_gridlines,
     format_percent,
-    new_figure,
     percent_formatter,
     shorten,
-    style_context,
+    single_axes,
 )
 
-COLORS = (ACCENT, CONTRAST, WARM, SKY, QUIET)
+COLORS = SERIES_COLORS[:5]
 ROW_HEIGHT = 0.34  # inches a line of dots
 LONGEST_ROW = 34
 
@@ -32,14 +27,14 @@ def seed_accuracies(
     title: str,
     measure: str = "test accuracy",
 ) -> Plot:
-    """Accuracies over seeds, one line of dots for each row and column of a table.
+    """Draw accuracies over seeds, a line of dots for each row and column of a table.
 
     Args:
         values: the shares of each (row, column), one for each seed, in the order of
             the table.
 
     Raises:
-        DataError: there is nothing to draw, a place without values, or more columns
+        DataError: there is nothing to draw, a cell without values, or more columns
             than colours.
     """
     if not values or not all(len(shares) for shares in values.values()):
@@ -53,12 +48,11 @@ def seed_accuracies(
             f"a figure of a study has {len(COLORS)} colours: got {len(columns)} "
             "columns. Turn the table, or draw its parts."
         )
-    with style_context():
-        height = 1.3 + ROW_HEIGHT * max(len(values), 3)
-        figure = new_figure(6.8, height)
-        axes = figure.add_subplot()
+    title = shorten(title, 80)
+    height = 1.3 + ROW_HEIGHT * max(len(values), 3)
+    with single_axes(6.8, height) as (figure, axes):
         _draw(axes, values, rows, columns)
-        axes.set_title(shorten(title, 80))
+        axes.set_title(title)
         axes.set_xlabel(f"{measure}; each dot a seed, the bar their mean")
         axes.xaxis.set_major_formatter(percent_formatter())
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
@@ -70,19 +64,18 @@ def seed_accuracies(
                 title="",
                 handletextpad=0.2,
             )
-    means = {place: sum(shares) / len(shares) for place, shares in values.items()}
-    best = max(means, key=lambda place: means[place])
-    worst = min(means, key=lambda place: means[place])
+    means = {cell: sum(shares) / len(shares) for cell, shares in values.items()}
+    best = max(means, key=lambda cell: means[cell])
+    worst = min(means, key=lambda cell: means[cell])
     alt = (
-        f"{shorten(title, 80)}: from {format_percent(means[worst])} ({_name(worst)}) "
-        "to "
+        f"{title}: from {format_percent(means[worst])} ({_name(worst)}) to "
         f"{format_percent(means[best])} ({_name(best)})."
     )
     return Plot(figure, alt)
 
 
 def _name(cell: tuple[str, str]) -> str:
-    return ", ".join(word for word in cell if word)
+    return ", ".join(label for label in cell if label)
 
 
 def _draw(
@@ -94,16 +87,16 @@ def _draw(
     labelled: set[str] = set()
     ticks, names, y = [], [], 0.0
     for row in rows:
-        there = [column for column in columns if (row, column) in values]
-        ticks.append(y + 0.5 * (len(there) - 1))
+        filled = [column for column in columns if (row, column) in values]
+        ticks.append(y + 0.5 * (len(filled) - 1))
         names.append(shorten(row, LONGEST_ROW))
-        for column in there:
-            shares, colour = values[row, column], COLORS[columns.index(column)]
+        for column in filled:
+            shares, color = values[row, column], COLORS[columns.index(column)]
             mean = sum(shares) / len(shares)
             label = None if column in labelled else shorten(column, LONGEST_ROW)
             labelled.add(column)
-            axes.plot(shares, [y] * len(shares), "o", color=colour, ms=5, alpha=0.65)
-            axes.plot([mean], [y], "|", color=colour, ms=15, mew=2.2, label=label)
+            axes.plot(shares, [y] * len(shares), "o", color=color, ms=5, alpha=0.65)
+            axes.plot([mean], [y], "|", color=color, ms=15, mew=2.2, label=label)
             y += 1.0
         y += 0.35
     axes.set_yticks(ticks, names)

@@ -1,15 +1,16 @@
-"""One look for every figure: colours, type, and bytes that repeat.
+"""Style of the figures: colours, type, shared elements, and reproducible bytes.
 
-The colours stay apart for colour-blind readers and in grey print; two of them are Okabe
-and Ito's (2008). Figures are made with matplotlib's Figure class, so no pyplot state,
-no window and no back-end is involved. What is drawn: classes.py, training.py.
+The colours differ for colour-blind readers and in grey print; two are from Okabe and
+Ito (2008). Figures use matplotlib's Figure class: no pyplot state, window or back-end.
 """
 
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from textwrap import fill
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -24,6 +25,12 @@ SKY = "#7cc0e8"
 INK = "#1c2430"
 QUIET = "#6b7480"
 FAINT = "#d9dee4"
+
+SERIES_COLORS = (ACCENT, CONTRAST, WARM, SKY, QUIET, INK)
+SERIES_MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHED: Any = (0, (4, 3))
+SHORT_DASHES: Any = (0, (3, 2))
+DOTTED: Any = (0, (1, 2))
 
 FULL_WIDTH = 9.2  # inches: the text width of the report at 72 points an inch
 LONGEST_NAME = 22
@@ -70,8 +77,9 @@ _RC: dict[Any, Any] = {
 }
 
 
-class Plot(NamedTuple):
-    """A figure and the sentence that stands for it where it cannot be seen."""
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure and its alternative text."""
 
     figure: Figure
     alt: str
@@ -79,43 +87,64 @@ class Plot(NamedTuple):
 
 @contextlib.contextmanager
 def style_context() -> Iterator[None]:
-    """Draw inside this block; matplotlib's settings are put back after it."""
+    """Apply the style inside this block and restore matplotlib's settings after it."""
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
-        # A class name in a script that the measuring font lacks is still shown by
-        # the reader's browser.
+        # The reader's browser has the glyphs that the measuring font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that finds room for its labels by itself."""
+    """Return an empty figure, in inches, whose layout makes room for its labels."""
     engine = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     return Figure(figsize=(width, height), layout=engine)
 
 
+@contextlib.contextmanager
+def single_axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """Draw a figure of one pair of axes, in inches, inside this styled block."""
+    with style_context():
+        figure = new_figure(width, height)
+        yield figure, figure.add_subplot()
+
+
 def add_gridlines(axes: Axes, axis: str) -> None:
-    """Quiet lines across one axis, and no tick marks."""
+    """Draw quiet lines across one axis and remove the tick marks."""
     axes.grid(True, axis="x" if axis == "x" else "y")
     axes.tick_params(length=0)
 
 
+def set_row_labels(axes: Axes, labels: Sequence[str]) -> None:
+    """Name the rows 0, 1, ... of a horizontal chart, from top to bottom."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def add_verdict(figure: Figure, verdict: str, longest: int, line: int) -> None:
+    """Write at most `longest` letters under the figure, `line` letters a line."""
+    if verdict:
+        text = fill(shorten(verdict, longest), line)
+        figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=QUIET)
+
+
 def percent_formatter() -> PercentFormatter:
-    """Shares as whole percentages, written as in the report."""
+    """Return a formatter of shares as whole percentages, as the report writes them."""
     return PercentFormatter(1.0, decimals=0, symbol=PERCENT)
 
 
 def format_percent(share: float) -> str:
-    """One decimal."""
+    """Return a share as a percentage with one decimal."""
     return f"{100 * share:.1f}{PERCENT}"
 
 
-def pluralize(number: int, noun: str) -> str:
-    """`1 head` or `3 heads`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def pluralize(count: int, noun: str) -> str:
+    """Return `1 head` or `3 heads`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def shorten(text: str, longest: int = LONGEST_NAME) -> str:
-    """Text on one line and not longer than `longest`."""
+    """Return the text on one line of at most `longest` letters."""
     line = " ".join(text.split())
     if len(line) > longest:
         line = line[: longest - 1].rstrip() + "…"
@@ -123,7 +152,7 @@ def shorten(text: str, longest: int = LONGEST_NAME) -> str:
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as SVG text; the same figure gives the same bytes."""
+    """Return the figure as SVG text; the same figure gives the same bytes."""
     target = io.StringIO()
     with style_context():
         figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
@@ -131,16 +160,16 @@ def to_svg(figure: Figure) -> str:
 
 
 def to_pdf(figure: Figure) -> bytes:
-    """The figure as PDF, for print; the same figure gives the same bytes."""
+    """Return the figure as PDF, for print; the same figure gives the same bytes."""
     target = io.BytesIO()
-    about = {"CreationDate": None, "Creator": None, "Producer": None}
+    metadata = {"CreationDate": None, "Creator": None, "Producer": None}
     with style_context():
-        figure.savefig(target, format="pdf", metadata=about)
+        figure.savefig(target, format="pdf", metadata=metadata)
     return target.getvalue()
 
 
 def to_png(figure: Figure, dots_per_inch: int = 144) -> bytes:
-    """The figure as PNG; the same figure gives the same bytes."""
+    """Return the figure as PNG; the same figure gives the same bytes."""
     target = io.BytesIO()
     with style_context():
         figure.savefig(

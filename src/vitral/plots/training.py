@@ -1,8 +1,10 @@
-"""How the loss, the accuracy and the machine behaved over the steps of a run."""
+"""Loss, accuracy, learning rate, gradient norm and speed over the steps of a run."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -28,12 +30,17 @@ MOST_POINTS = 500
 MetricRow = Mapping[str, Any]
 
 
-class _MetricSeries(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _MetricSeries:
     step: Float[np.ndarray, " points"]
     value: Float[np.ndarray, " points"]
 
+    def plot(self, axes: Axes, **style: Any) -> None:
+        axes.plot(self.step, self.value, **style)
 
-class _CurvePanel(NamedTuple):
+
+@dataclass(frozen=True, slots=True)
+class _CurvePanel:
     title: str
     draw: Callable[[Axes], None]
 
@@ -41,7 +48,7 @@ class _CurvePanel(NamedTuple):
 def learning_curves(
     train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]
 ) -> Plot:
-    """Loss and accuracy on top, learning rate, gradient norm and speed below.
+    """Draw loss and accuracy on top, learning rate, gradient norm and speed below.
 
     Args:
         train_rows: the "train" lines of metrics.jsonl; a panel appears for each of
@@ -78,27 +85,24 @@ def learning_curves(
 def _large_panels(
     train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]
 ) -> list[_CurvePanel]:
-    train, held_out = (
-        _metric_series(train_rows, "loss"),
-        _metric_series(eval_rows, "loss"),
-    )
+    train = _metric_series(train_rows, "loss")
+    held_out = _metric_series(eval_rows, "loss")
     accuracy, by = _metric_series(eval_rows, "accuracy"), ""
     if not len(accuracy.step):
         accuracy, by = _metric_series(eval_rows, "knn_accuracy"), " by neighbours"
 
     def draw_loss(axes: Axes) -> None:
         if len(train.step):
-            axes.plot(*train, color=SKY, linewidth=0.9, alpha=0.8)
-            axes.plot(*_smooth(train), color=ACCENT, label="training, smoothed")
+            train.plot(axes, color=SKY, linewidth=0.9, alpha=0.8)
+            _smooth(train).plot(axes, color=ACCENT, label="training, smoothed")
         if len(held_out.step):
-            axes.plot(
-                *held_out, color=CONTRAST, label="validation", **_marker_style(held_out)
-            )
+            style = _marker_style(held_out)
+            held_out.plot(axes, color=CONTRAST, label="validation", **style)
         axes.set_ylabel("loss")
         axes.legend(loc="upper right")
 
     def draw_accuracy(axes: Axes) -> None:
-        axes.plot(*accuracy, color=CONTRAST, **_marker_style(accuracy))
+        accuracy.plot(axes, color=CONTRAST, **_marker_style(accuracy))
         best = _best_index(accuracy)
         axes.plot(accuracy.step[best], accuracy.value[best], "o", ms=8, color=CONTRAST)
         late = accuracy.step[best] > accuracy.step.mean()
@@ -125,15 +129,12 @@ def _large_panels(
 
 
 def _small_panels(train_rows: Sequence[MetricRow]) -> list[_CurvePanel]:
-    def drawing(curve: _MetricSeries, unit: str) -> Callable[[Axes], None]:
-        def draw(axes: Axes) -> None:
-            axes.plot(*curve, color=ACCENT, linewidth=1.2)
-            axes.set_ylim(0, max(float(curve.value.max()) * 1.1, 1e-12))
-            axes.set_ylabel(unit)
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-
-        return draw
+    def draw(axes: Axes, curve: _MetricSeries, unit: str) -> None:
+        curve.plot(axes, color=ACCENT, linewidth=1.2)
+        axes.set_ylim(0, max(float(curve.value.max()) * 1.1, 1e-12))
+        axes.set_ylabel(unit)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
     panels = []
     for field, title, unit in [
@@ -143,12 +144,12 @@ def _small_panels(train_rows: Sequence[MetricRow]) -> list[_CurvePanel]:
     ]:
         curve = _metric_series(train_rows, field)
         if len(curve.step):
-            panels.append(_CurvePanel(title, drawing(curve, unit)))
+            panels.append(_CurvePanel(title, partial(draw, curve=curve, unit=unit)))
     return panels
 
 
 def _metric_series(rows: Sequence[MetricRow], field: str) -> _MetricSeries:
-    """The finite points of one field, averaged down to at most MOST_POINTS."""
+    """Return the finite points of one field, averaged to at most MOST_POINTS."""
     points = [
         (float(row["step"]), float(row[field]))
         for row in rows
@@ -165,17 +166,17 @@ def _metric_series(rows: Sequence[MetricRow], field: str) -> _MetricSeries:
 
 
 def _best_index(curve: _MetricSeries) -> int:
-    """The place of the largest value; the last of equal ones, as training keeps it."""
+    """Return the index of the largest value; the last of equal ones, as in training."""
     return int(np.flatnonzero(curve.value == curve.value.max())[-1])
 
 
 def _smooth(curve: _MetricSeries) -> _MetricSeries:
-    """A centred running mean over a twentieth of the curve."""
+    """Return a centred running mean over a twentieth of the curve."""
     half = len(curve.value) // 40
     total = np.concatenate([[0.0], curve.value.cumsum()])
-    place = np.arange(len(curve.value))
-    start = np.maximum(place - half, 0)
-    end = np.minimum(place + half + 1, len(place))
+    index = np.arange(len(curve.value))
+    start = np.maximum(index - half, 0)
+    end = np.minimum(index + half + 1, len(index))
     return _MetricSeries(curve.step, (total[end] - total[start]) / (end - start))
 
 
@@ -186,10 +187,8 @@ def _marker_style(curve: _MetricSeries) -> dict[str, Any]:
 
 def _alt_text(train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]) -> str:
     parts = ["Learning curves over training steps."]
-    train, accuracy = (
-        _metric_series(train_rows, "loss"),
-        _metric_series(eval_rows, "accuracy"),
-    )
+    train = _metric_series(train_rows, "loss")
+    accuracy = _metric_series(eval_rows, "accuracy")
     if len(train.step):
         parts.append(
             f"Training loss goes from {train.value[0]:.3g} to {train.value[-1]:.3g} "
@@ -198,8 +197,7 @@ def _alt_text(train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]) -
     if len(accuracy.step):
         parts.append(
             f"Validation accuracy ends at {format_percent(accuracy.value[-1])}, its "
-            "best is "
-            f"{format_percent(accuracy.value.max())} at step "
+            f"best is {format_percent(accuracy.value.max())} at step "
             f"{accuracy.step[_best_index(accuracy)]:.0f}."
         )
     return " ".join(parts)

@@ -1,10 +1,9 @@
-"""Floor 6: one file per paper or purpose, one function per experiment.
+"""Recipes: one file per paper or purpose, one function per experiment.
 
-A recipe is a plain function of (data, weights) that returns a whole TrainConfig; a
-variant calls its parent and changes fields. `choose` picks one from the data.
+A recipe is a function of (data, weights) that returns a complete TrainConfig; a variant
+calls its parent and changes fields. `choose_recipe` picks one from the data.
 """
 
-import difflib
 from itertools import groupby
 from typing import NamedTuple
 
@@ -29,6 +28,7 @@ from vitral.recipes.dataset_facts import DatasetSummary, summarize_dataset
 from vitral.recipes.planning import plan_finetuning
 from vitral.recipes.table import Recipe
 from vitral.recipes.twin import twin
+from vitral.validation import nearest_names
 
 RECIPES: dict[str, Recipe] = {
     "small.scratch": small.scratch,
@@ -47,45 +47,45 @@ RECIPES: dict[str, Recipe] = {
     "clips.scratch": clips.scratch,
     "clips.finetune": clips.finetune,
 }
-"""Every recipe by its name: what it follows, perhaps the data, then the model."""
+"""Every recipe by its name: the paper, the data if it matters, then the model."""
 
 
 class RecipeChoice(NamedTuple):
-    """A recipe's name and why it fits."""
+    """A recipe's name and the reason for it."""
 
     name: str
     reason: str
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of that name.
+    """Return the recipe of that name.
 
     Raises:
-        ConfigError: nobody's name; the nearest ones are in the message.
+        ConfigError: an unknown name; the message has the nearest ones.
     """
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=2, cutoff=0.0)
+    nearest = " and ".join(nearest_names(name, RECIPES, cutoff=0.0))
     raise ConfigError(
-        f"Unknown recipe `{name}`. The nearest names are {' and '.join(near)}; "
+        f"Unknown recipe `{name}`. The nearest names are {nearest}; "
         "`vitral train --recipe` lists all."
     )
 
 
 def group_names() -> dict[str, list[str]]:
-    """The recipes by their names up to the last dot, in order: `vit.jft` has `b16`."""
-    parted = [name.rpartition(".") for name in RECIPES]
+    """Group the recipes by their names up to the last dot: `vit.jft` has `b16`."""
+    parts = [name.rpartition(".") for name in RECIPES]
     return {
         group: [last for _, _, last in names]
-        for group, names in groupby(parted, key=lambda part: part[0])
+        for group, names in groupby(parts, key=lambda part: part[0])
     }
 
 
 def choose_recipe(data: str, weights: str, model: str = "") -> RecipeChoice:
-    """A recipe for these images or clips, and the reason in a sentence.
+    """Choose a recipe for these images or clips, with the reason in a sentence.
 
     Args:
-        model: the name that was asked for; a video model wants clips.
+        model: requested model; a video model needs clips.
     """
     facts = summarize_dataset(
         data, "clips" if model and get_config(model).num_frames else "auto"

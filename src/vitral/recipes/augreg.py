@@ -1,10 +1,10 @@
 """The grid of "How to train your ViT?" (arXiv 2106.10270, section 3 and table 2).
 
 Seven levels of augmentation, with and without regularisation, two decays: 28 settings
-of one training. `grid` gives them all; a recipe is the setting that the authors' code
-takes for its model by itself.
+of one training. `grid` returns all; a recipe is the default of the authors' code.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,15 +17,15 @@ from vitral.workflows import TrainConfig
 
 
 class Level(NamedTuple):
-    """How much an image is varied."""
+    """Strength of the augmentation."""
 
     layers: int
     """RandAugment operations an image."""
     magnitude: int
-    """Of each, on the scale of the original code, whose strongest is 10 and which goes
-    on beyond."""
+    """Strength of each operation; 10 is the strongest setting of the original code,
+    which accepts more."""
     mixup: float
-    """Alpha."""
+    """Alpha of the beta distribution. 0: no mixup."""
 
 
 LEVELS = {
@@ -38,12 +38,13 @@ LEVELS = {
     "strong2": Level(2, 20, 0.8),
 }
 RATES = (0.0, 0.1)
-"""Of dropout and of stochastic depth: both or none."""
+"""Rates of both dropout and stochastic depth."""
 DECAYS = (0.1, 0.03)
 
 
-class Setting(NamedTuple):
-    """One of the 28."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One of the 28 settings."""
 
     level: str
     rate: float
@@ -58,15 +59,17 @@ SETTINGS = tuple(
 )
 
 
-class AugRegData(NamedTuple):
-    """What the two pre-training sets differ in."""
+@dataclass(frozen=True, slots=True)
+class AugRegData:
+    """Settings of a pre-training set."""
 
     data: str
     title: str
     epochs: float
     head_bias: float
     val: float
-    """51,200 of the 14.2 million images of ImageNet-21k, 1 % of ImageNet."""
+    """Held-out share: 51,200 of the 14.2 million images of ImageNet-21k, 1 % of
+    ImageNet."""
 
 
 DATA = {
@@ -85,9 +88,9 @@ MODELS: dict[str, dict[str, str]] = {
     "r26_vit_s32": {"imagenet": "medium2", "imagenet21k": "light1"},
     "r50_vit_l32": {"imagenet": "medium2", "imagenet21k": "medium2"},
 }
-"""The level that the authors' code takes for each size; it lists no hybrids, which get
-that of the plain model of their width (R26+S/32, with as many convolutions as blocks,
-that of S/16)."""
+"""Level of the authors' code for each size. It lists no hybrids: they get the level of
+the plain model of their width (R26+S/32, with as many convolutions as blocks, that of
+S/16)."""
 
 PAPER: dict[str, tuple[float, float]] = {
     "vit_l16": (75.72, 83.98),
@@ -100,31 +103,30 @@ PAPER: dict[str, tuple[float, float]] = {
     "vit_s32": (72.07, 73.47),
     "r_vit_ti16": (70.13, 69.69),
 }
-"""Table 3, ImageNet top-1 %, of the best of the grid: trained on it alone (at up to 384
-pixels), and fine-tuned at 224 pixels after 300 epochs of ImageNet-21k."""
+"""ImageNet top-1 % of the best of the grid (table 3): trained on ImageNet alone (at up
+to 384 pixels), and fine-tuned at 224 pixels after 300 epochs of ImageNet-21k."""
 
 
 def train_with(
-    source: str, model: str, setting: Setting, data: str, weights: str = ""
+    source: str, model: str, data: str, weights: str = "", *, setting: Setting
 ) -> TrainConfig:
-    """One setting of the grid: AdamW, batch 4,096, cosine, clipping at 1, 224 pixels.
+    """Build a setting of the grid: AdamW, batch 4,096, cosine, clipping 1, 224 pixels.
 
-    The head is linear and looks at the class token, as in the released models (the
-    configuration of the authors' later code for ImageNet-21k takes the mean of the
-    patches: `--set class_token=false global_pool=avg`). The loss is a sigmoid for each
-    class.
+    The head is linear and reads the class token, as in the released models. The later
+    code of the authors for ImageNet-21k takes the mean of the patches (`--set
+    class_token=false global_pool=avg`). The loss is a sigmoid for each class.
     """
-    of = DATA[source]
+    pretraining = DATA[source]
     level = LEVELS[setting.level]
     changes: dict[str, Any] = {
-        "head_bias": of.head_bias,
+        "head_bias": pretraining.head_bias,
         "drop_rate": setting.rate,
         "drop_path_rate": setting.rate,
     }
     reported = PAPER[model][list(DATA).index(source)]
     return TrainConfig(
         data=data,
-        val=of.val,
+        val=pretraining.val,
         test=0.0,
         recipe=recipe_name(source, model),
         expected=(
@@ -137,7 +139,7 @@ def train_with(
         image_size=224,
         preprocess_changes=SHORT_SIDE_256,
         batch_size=4096,
-        epochs=of.epochs,
+        epochs=pretraining.epochs,
         augment=rand_augment_config(level.layers, level.magnitude),
         mix=MixConfig(mixup=level.mixup),
         objective=SupervisedConfig(loss="sigmoid"),
@@ -153,25 +155,25 @@ def train_with(
 
 
 def grid(data: str, model: str = "vit_b16", source: str = "") -> dict[str, TrainConfig]:
-    """All 28 settings by name, such as `medium2, rate 0.1, decay 0.03`.
+    """Build all 28 settings by name, such as `medium2, rate 0.1, decay 0.03`.
 
     Args:
-        data: what is trained on.
+        data: training data.
         model: one of MODELS.
-        source: `imagenet` or `imagenet21k`, whose length and head are taken; empty for
-            the one that `data` names, else ImageNet.
+        source: `imagenet` or `imagenet21k`, for the epochs and the head. Empty: the one
+            that `data` names, else ImageNet.
     """
     source = source or (data if data in DATA else "imagenet")
     return {
         f"{setting.level}, rate {setting.rate:g}, decay {setting.weight_decay:g}": (
-            train_with(source, model, setting, data)
+            train_with(source, model, data, setting=setting)
         )
         for setting in SETTINGS
     }
 
 
 def rand_augment_config(layers: int, magnitude: int) -> AugmentConfig:
-    """Inception crop, flip and the first released RandAugment, with its oddities."""
+    """Return Inception crop, flip and the first released RandAugment with quirks."""
     return AugmentConfig(
         crop="inception",
         crop_area=(0.05, 1.0),
@@ -183,28 +185,26 @@ def rand_augment_config(layers: int, magnitude: int) -> AugmentConfig:
 
 
 def default_setting(source: str, model: str) -> Setting:
-    """The setting of the authors' code: its decay of 1e-4 at a rate of 1e-3 is 0.1."""
+    """Return the authors' setting: their decay of 1e-4 at a rate of 1e-3 is 0.1."""
     return Setting(MODELS[model][source], 0.0, 0.1)
 
 
 def recipe_name(source: str, model: str) -> str:
-    """`augreg.imagenet.s16`, `augreg.imagenet21k.r50_l32`."""
+    """Return `augreg.imagenet.s16`, `augreg.imagenet21k.r50_l32`."""
     return f"augreg.{source}.{model.replace('vit_', '')}"
 
 
 def build_recipe(source: str, model: str) -> Recipe:
-    """The default setting of a model as a recipe."""
-    of, name, setting = (
-        DATA[source],
-        recipe_name(source, model),
-        default_setting(source, model),
-    )
-    build = partial(train_with, source, model, setting)
+    """Build the recipe of a model with its default setting."""
+    pretraining, name = DATA[source], recipe_name(source, model)
+    setting = default_setting(source, model)
+    build = partial(train_with, source, model, setting=setting)
     return make_recipe(
         build,
-        summary=f"AugReg: {model} on {of.title}, augmentation {setting.level}.",
-        command=f"vitral train {of.data} --recipe {name} --out runs/{name}",
-        cost=describe_compute(build(of.data, "")),
+        summary=f"AugReg: {model} on {pretraining.title}, "
+        f"augmentation {setting.level}.",
+        command=f"vitral train {pretraining.data} --recipe {name} --out runs/{name}",
+        cost=describe_compute(build(pretraining.data, "")),
     )
 
 

@@ -1,10 +1,10 @@
 """Fine-tuning a ResNet by the BiT-HyperRule (arXiv 1912.11370, section 3.3).
 
-One rule for every data set: the number of images gives the steps and whether mixup is
-used, the size of the images gives that of the crop. Nothing is searched.
+The number of images decides the steps and the mixup, the size of the images decides the
+crop. No setting is searched.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import vitral.data
 from vitral.data import AugmentConfig, MixConfig
@@ -17,24 +17,25 @@ from vitral.workflows import TrainConfig
 LRS: tuple[float, ...] = (0.003,)
 """One rate, for a batch of 512."""
 SMALL_IMAGE = 96 * 96
-"""Pixels of an image; from there on it is a large one."""
+"""Pixels of an image; from this size on it is large."""
 
 
-class HyperRule(NamedTuple):
-    """What the size of a data set decides."""
+@dataclass(frozen=True, slots=True)
+class HyperRule:
+    """Settings that the size of a data set decides."""
 
     steps: int
     warmup: int
     resize: int
     """Height and width in pixels, before the random crop."""
     crop: int
-    """Height and width of what the network sees."""
+    """Height and width of the network's input."""
     mixup: float
-    """Alpha; 0 for none."""
+    """Alpha. 0: no mixup."""
 
 
 def rule_for(images: int, height: int, width: int) -> HyperRule:
-    """The rule for so many training images of a usual height and width in pixels."""
+    """Return the rule for a number of training images of a median size in pixels."""
     size = (160, 128) if height * width < SMALL_IMAGE else (448, 384)
     if images < 20_000:
         return HyperRule(500, 100, *size, 0.0)
@@ -42,7 +43,7 @@ def rule_for(images: int, height: int, width: int) -> HyperRule:
 
 
 def hyperrule(data: str, weights: str) -> TrainConfig:
-    """SGD with momentum, rate 0.003 divided by ten after 30, 60 and 90 % of the steps.
+    """Fine-tune by SGD with momentum, with a rate of 0.003 and the schedule `step`.
 
     Command: `vitral train cifar10 --recipe bit.hyperrule --weights R50x1.npz
     --out runs/cifar10`
@@ -50,15 +51,16 @@ def hyperrule(data: str, weights: str) -> TrainConfig:
     multiply-accumulates forward x 5.1e6 images; a matter of GPU-hours, not of a laptop.
     Expect: the paper's own numbers need the paper's weights; none was run here.
 
-    Large images are 448 pixels before the crop of 384, as the paper has it; the
-    released code later took 512 and 480.
+    The rate is divided by ten after 30, 60 and 90 % of the steps. Large images are 448
+    pixels before the crop of 384, as in the paper; the released code later took 512 and
+    480.
     """
     facts = summarize_dataset(data)
-    there = vitral.data.open(data).counts()
-    images = sum(sum(there.get(split, {}).values()) for split in ("train", "val"))
+    counts = vitral.data.open(data).counts()
+    images = sum(sum(counts.get(split, {}).values()) for split in ("train", "val"))
     rule = rule_for(images, facts.height, facts.width)
     image_size: Size2d = rule.crop
-    kept = (rule.crop / rule.resize) ** 2
+    area = (rule.crop / rule.resize) ** 2
     return TrainConfig(
         data=data,
         recipe="bit.hyperrule",
@@ -67,7 +69,7 @@ def hyperrule(data: str, weights: str) -> TrainConfig:
         image_size=image_size,
         preprocess_changes={"resize": "squash", "crop_fraction": 1.0},
         batch_size=512,
-        augment=AugmentConfig(crop="window", crop_area=(kept, 1.0), flip=0.5),
+        augment=AugmentConfig(crop="window", crop_area=(area, 1.0), flip=0.5),
         mix=MixConfig(mixup=rule.mixup),
         objective=SupervisedConfig(loss="sigmoid" if facts.multi_label else "softmax"),
         optim=OptimConfig(optimizer="sgd", lr=LRS[0], momentum=0.9, clip_norm=0.0),

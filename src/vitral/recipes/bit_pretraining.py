@@ -13,11 +13,11 @@ from vitral.workflows import TrainConfig
 
 BATCH = 4096
 LR = 0.03 * BATCH / 256
-"""0.03 for 256 images, and more in proportion."""
+"""0.03 for 256 images, scaled with the batch."""
 
 
 def small(data: str, weights: str = "") -> TrainConfig:
-    """BiT-S: 90 epochs of ImageNet, a tenth of the rate after 30, 60 and 80.
+    """Train BiT-S: 90 epochs of ImageNet, a tenth of the rate after 30, 60 and 80.
 
     Command: `vitral train imagenet --recipe bit.s --model bit_r50x1 --out runs/bit_s`
     Cost: 2.80e18 floating-point operations for R50x1.
@@ -54,7 +54,7 @@ def small(data: str, weights: str = "") -> TrainConfig:
 
 
 def medium(data: str, weights: str = "") -> TrainConfig:
-    """BiT-M: the same on ImageNet-21k.
+    """Train BiT-M: the same on ImageNet-21k.
 
     Command: `vitral train imagenet21k --recipe bit.m --model bit_r101x3 --out runs/m`
     Cost: 3.17e19 floating-point operations for R50x1.
@@ -72,7 +72,7 @@ def medium(data: str, weights: str = "") -> TrainConfig:
 
 
 def large(data: str, weights: str = "") -> TrainConfig:
-    """BiT-L: 40 epochs of JFT-300M, a tenth of the rate after 10, 23, 30 and 37.
+    """Train BiT-L: 40 epochs of JFT-300M, a tenth of the rate after 10, 23, 30 and 37.
 
     Command: `vitral train jft300m --recipe bit.l --model bit_r152x4 --out runs/bit_l`
     Cost: 3.00e20 floating-point operations for R50x1.

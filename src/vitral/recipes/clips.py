@@ -8,19 +8,19 @@ from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 LONGER_SIDE = 64
-"""Pixels that larger frames are reduced to when training from zero: eight frames cost
-eight times what an image does."""
+"""Pixels of the longer side, to which larger frames are reduced in training from zero:
+eight frames cost eight times an image."""
 
 
 def scratch(data: str, weights: str = "") -> TrainConfig:
-    """A small TimeSformer from zero, on eight frames evenly over each clip.
+    """Train a small TimeSformer from zero, on eight evenly spaced frames of each clip.
 
     Command: `vitral train clips --recipe clips.scratch --out runs/clips`
     Cost: 8 clips a second on one thread with frames of 48 x 64 pixels (patches of 8):
         half an hour for 200 clips of training.
     Expect: not measured. From zero, motion is learned slowly.
 
-    Clips are not mirrored: left to right may be what tells two classes apart.
+    Clips are not flipped: the direction of motion may distinguish two classes.
     """
     require_no_weights("clips", weights)
     facts = summarize_dataset(data, kind="clips")
@@ -68,7 +68,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
     Cost: not measured; eight times that of images of the same size, or more.
     Expect: not measured.
 
-    AdamW and layer-wise rates as in small.finetune; clips are not mirrored.
+    AdamW and layer-wise rates as in small.finetune; clips are not flipped.
     """
     facts = summarize_dataset(data, kind="clips")
     steps_per_epoch = max(1, round(0.7 * facts.num_images / 8))

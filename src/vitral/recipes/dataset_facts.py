@@ -1,7 +1,8 @@
-"""What a recipe has to know of a data set: how many images or clips, and how large."""
+"""Summary of a data set for recipes: number and size of its images or clips."""
 
 import statistics
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -9,11 +10,12 @@ import vitral.data
 from vitral.errors import DataError, ImageError
 
 SAMPLE = 64
-"""Images that are opened to learn the usual size."""
+"""Images that are opened to measure the median size."""
 
 
-class DatasetSummary(NamedTuple):
-    """A quick look at a data set."""
+@dataclass(frozen=True, slots=True)
+class DatasetSummary:
+    """Facts about a data set that decide a recipe's settings."""
 
     num_images: int
     num_classes: int
@@ -21,7 +23,7 @@ class DatasetSummary(NamedTuple):
     """Median, in pixels."""
     width: int
     grey: bool
-    """Whether no looked-at image has colour."""
+    """True if no opened image has colour."""
     multi_label: bool
     kind: Literal["images", "clips"]
 

@@ -1,14 +1,13 @@
-"""DeiT: ImageNet alone, strong augmentation, perhaps a teacher (arXiv 2012.12877).
+"""DeiT: ImageNet alone, strong augmentation, with or without a teacher (2012.12877).
 
-Where this differs from the released training: RandAugment without noise on its
-magnitude, a warm-up from 0 instead of 1e-6, and fresh weights as the rest of vitral
-draws them. That training also names a colour jitter of 0.3, which its library leaves
-out beside RandAugment.
+Differences from the released training (arXiv 2012.12877): RandAugment without noise on
+its magnitude, a warm-up from 0 instead of 1e-6, and vitral's weight initialisation. Its
+colour jitter of 0.3 is left out, because its library ignores it with RandAugment.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import DistillConfig, SupervisedConfig
@@ -25,7 +24,7 @@ IMAGENET: dict[str, Any] = {
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
 }
-"""Bicubic, and the colours' mean and deviation on ImageNet."""
+"""Bicubic resize, and the mean and standard deviation of ImageNet's colours."""
 STRONG = AugmentConfig(
     crop="inception",
     crop_area=(0.08, 1.0),
@@ -34,11 +33,12 @@ STRONG = AugmentConfig(
     rand_augment_magnitude=27,  # timm's 9 of 10
     random_erasing=0.25,
 )
-"""RandAugment `m9` and erasing; the masked autoencoders fine-tune with it too."""
+"""RandAugment `m9` and erasing; masked autoencoders are fine-tuned with it too."""
 MIX = MixConfig(mixup=0.8, cutmix=1.0)
 
 
-class ReportedAccuracy(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ReportedAccuracy:
     """Top-1 % on ImageNet at 224 pixels (table 5), without and with a teacher."""
 
     supervised: float
@@ -53,14 +53,14 @@ SIZES = {
 
 
 def updates_for_epochs(epochs: int, batch_size: int) -> int:
-    """Updates of so many passes over ImageNet."""
+    """Return the updates of so many epochs of ImageNet."""
     return round(PUBLISHED_SIZES["imagenet"].images * epochs / batch_size)
 
 
 def supervised(size: str, data: str, weights: str = "") -> TrainConfig:
-    """A plain ViT for 300 epochs: AdamW, rate 5e-4 for 512 images, decay 0.05.
+    """Train a plain ViT for 300 epochs: AdamW, rate 5e-4 for 512 images, decay 0.05.
 
-    The warm-up is five epochs of ImageNet; on other data set `--warmup`.
+    The warm-up is five epochs of ImageNet; set `--warmup` for other data.
     """
     return TrainConfig(
         data=data,
@@ -94,7 +94,7 @@ def supervised(size: str, data: str, weights: str = "") -> TrainConfig:
 
 
 def distill(size: str, data: str, weights: str = "") -> TrainConfig:
-    """The same with a distillation token that learns a teacher's most likely class.
+    """Add a distillation token that learns the teacher's most likely class.
 
     The teacher is a run or a file of weights with a head for the same classes
     (`--teacher`); the paper's is a RegNetY-16GF, which vitral does not have.
@@ -113,7 +113,7 @@ def distill(size: str, data: str, weights: str = "") -> TrainConfig:
 
 
 def build_recipe(size: str, taught: bool) -> Recipe:
-    """One of the six published models."""
+    """Build the recipe of one of the six published models."""
     build = partial(distill if taught else supervised, size)
     config = build("imagenet", "")
     teacher = " --teacher RUN" if taught else ""

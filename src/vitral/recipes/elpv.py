@@ -1,7 +1,7 @@
 """Defects of solar cells in electroluminescence images (arXiv 1807.02894).
 
-2,624 grey cells of 300 x 300 pixels with a defect probability of 0, 1/3, 2/3 or 1. The
-data is written as a table by `python benchmarks/elpv.py`.
+2,624 grey cells of 300 x 300 pixels with a defect probability of 0, 1/3, 2/3 or 1.
+`python benchmarks/elpv.py` writes the data as a table.
 """
 
 from vitral.data import AugmentConfig

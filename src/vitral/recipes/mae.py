@@ -1,11 +1,11 @@
 """Masked autoencoders (arXiv 2111.06377): pre-training, fine-tuning, linear probe.
 
-Pre-training needs no labels. The rates are given for 256 images and rise with the
-batch; epochs, and the warm-ups that are counted in them, are those of ImageNet.
+Pre-training needs no labels. The rates are for 256 images and scale with the batch.
+Epochs, and the warm-ups that are counted in them, are those of ImageNet.
 """
 
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import vitral.weights
 from vitral.data import AugmentConfig
@@ -16,17 +16,18 @@ from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 
-class MAESize(NamedTuple):
-    """What the sizes differ in, and what the paper reports for ImageNet."""
+@dataclass(frozen=True, slots=True)
+class MAESize:
+    """Fine-tuning settings of a size, and the reported accuracy on ImageNet."""
 
     rate: float
     """Of fine-tuning, for 256 images."""
     layer_decay: float
     drop_path: float
     epochs: float
-    """Of fine-tuning."""
+    """Epochs of fine-tuning."""
     finetuned: float
-    """Top-1 %."""
+    """Reported top-1 % after fine-tuning."""
 
 
 SIZES = {
@@ -37,10 +38,10 @@ SIZES = {
 
 
 def pretrain(size: str, data: str, weights: str = "") -> TrainConfig:
-    """Draw the three quarters of the patches that the encoder never saw.
+    """Reconstruct the three quarters of the patches that the encoder does not see.
 
-    1,600 epochs, of which 400 and 800 lose little. One image in a hundred is held out
-    for the loss that is watched.
+    1,600 epochs; 400 or 800 lose little. One image in a hundred is held out to monitor
+    the loss.
     """
     return TrainConfig(
         data=data,
@@ -78,7 +79,7 @@ def pretrain(size: str, data: str, weights: str = "") -> TrainConfig:
 
 
 def finetune(size: str, data: str, weights: str) -> TrainConfig:
-    """All layers, with rates that fall towards the stem; the mean of the patches."""
+    """Fine-tune all layers with layer-wise rates; the head reads the mean patch."""
     row = SIZES[size]
     return TrainConfig(
         data=data,
@@ -121,15 +122,15 @@ def finetune(size: str, data: str, weights: str) -> TrainConfig:
 
 
 def linear(data: str, weights: str) -> TrainConfig:
-    """A linear probe of the class token, 90 epochs.
+    """Train a linear probe of the class token for 90 epochs.
 
     Command: `vitral train imagenet --recipe mae.linear --weights runs/mae
     --out runs/linear`
-    Cost: 4.05e18 floating-point operations for B/16, which is run forward alone.
+    Cost: 4.05e18 floating-point operations for B/16, which only runs forward.
     Expect: the paper reports 68.0 % on ImageNet for B/16 with another optimizer; not
         run here.
 
-    The paper's LARS for 16,384 images and its BatchNorm before the head are not here:
+    The paper's LARS for 16,384 images and its BatchNorm before the head are missing:
     this is SGD at 0.1 for 256 images, the rule of arXiv 2104.02057, and a linear layer.
     """
     return TrainConfig(
@@ -161,14 +162,14 @@ def linear(data: str, weights: str) -> TrainConfig:
 
 
 def _recipe(name: str, size: str) -> Recipe:
-    first = name == "pretrain"
-    build = partial(pretrain if first else finetune, size)
+    pretraining = name == "pretrain"
+    build = partial(pretrain if pretraining else finetune, size)
     config = build("imagenet", "")
-    does = "without labels" if first else "fine-tuned on ImageNet"
-    flag = "" if first else " --weights runs/mae"
+    stage = "without labels" if pretraining else "fine-tuned on ImageNet"
+    flag = "" if pretraining else " --weights runs/mae"
     return make_recipe(
         build,
-        summary=f"MAE: vit_{size} {does} for {config.epochs:g} epochs.",
+        summary=f"MAE: vit_{size} {stage} for {config.epochs:g} epochs.",
         command=f"vitral train imagenet --recipe {config.recipe}{flag} "
         f"--out runs/{config.recipe}",
         cost=describe_compute(config),

@@ -1,7 +1,6 @@
-"""Masked patch prediction, the Vision Transformer's own learning without labels.
+"""Masked patch prediction (arXiv 2010.11929, section 4.6 and appendix B.1.2).
 
-arXiv 2010.11929, section 4.6 and appendix B.1.2. What the paper leaves open is marked
-in `vitral.objectives.masked_patch`.
+`vitral.objectives.masked_patch` marks the choices that the paper leaves open.
 """
 
 from vitral.objectives import MaskedPatchConfig
@@ -11,15 +10,15 @@ from vitral.workflows import TrainConfig
 
 
 def pretrain(data: str, weights: str = "") -> TrainConfig:
-    """Half of the patch embeddings are corrupted, and their mean colour is predicted.
+    """Corrupt half of the patch embeddings, and predict their mean colour.
 
     Command: `vitral train jft300m --recipe vit.masked_patch --out runs/masked_patch`
     Cost: 4.32e20 floating-point operations (1.76e10 multiply-accumulates an image,
         4.10e9 images). A tenth of the updates gives most of what it gains.
     Expect: the paper reports 79.9 % on ImageNet after fine-tuning; not run here.
 
-    Adam for a million updates; the paper names no weight decay, and there is none here.
-    Images without labels will do. The other two targets are `--target small_patch` and
+    Adam for a million updates, without weight decay, which the paper does not mention.
+    Images need no labels. The other two targets are `--target small_patch` and
     `--target pixels`.
     """
     return TrainConfig(

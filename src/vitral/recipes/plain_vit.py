@@ -16,11 +16,11 @@ S16: dict[str, Any] = {
     "position": "sincos_2d",
     "representation_size": 384,
 }
-"""The tanh layer is the released one; the paper found a linear head equal."""
+"""Released settings with the tanh layer; the paper found a linear head equal."""
 
 
 def s16_90(data: str, weights: str = "") -> TrainConfig:
-    """90 epochs: sin-cos positions, mean pooling, RandAugment and a little mixup.
+    """Train 90 epochs with sin-cos positions, mean pooling, RandAugment, light mixup.
 
     Command: `vitral train imagenet --recipe plain_vit.s16_90 --out runs/s16`
     Cost: 3.13e18 floating-point operations (4.57e9 multiply-accumulates an image,
@@ -55,7 +55,7 @@ def s16_90(data: str, weights: str = "") -> TrainConfig:
 
 
 def s16_150(data: str, weights: str = "") -> TrainConfig:
-    """The same for 150 epochs.
+    """Train `s16_90` for 150 epochs.
 
     Command: `vitral train imagenet --recipe plain_vit.s16_150 --out runs/s16`
     Cost: 5.22e18 floating-point operations.
@@ -70,7 +70,7 @@ def s16_150(data: str, weights: str = "") -> TrainConfig:
 
 
 def s16_300(data: str, weights: str = "") -> TrainConfig:
-    """The same for 300 epochs.
+    """Train `s16_90` for 300 epochs.
 
     Command: `vitral train imagenet --recipe plain_vit.s16_300 --out runs/s16`
     Cost: 1.04e19 floating-point operations.

@@ -1,4 +1,4 @@
-"""How weights are fine-tuned to measure them: the paper's way, or the BiT-HyperRule."""
+"""Fine-tuning plan to measure weights: the paper's protocol or the BiT-HyperRule."""
 
 from dataclasses import replace
 
@@ -10,9 +10,9 @@ from vitral.workflows import TrainConfig
 from vitral.workflows.transfer import FinetunePlan
 
 SEEDS = 3
-"""Trainings of the paper's tables."""
+"""Trainings of a result in the paper's tables."""
 MICROBATCH_SIZE = 64
-"""Images that go through the model at once: 512 in the paper's 8 parts."""
+"""Images of a micro-batch: 512 in the paper's 8 parts."""
 
 
 def plan_finetuning(
@@ -26,20 +26,19 @@ def plan_finetuning(
     seeds: int = SEEDS,
     seed: int = 0,
 ) -> FinetunePlan:
-    """What `vitral.workflows.transfer.finetune.finetune` does for these weights and
-    this data.
+    """Plan `vitral.workflows.transfer.finetune.finetune` for these weights and data.
 
-    A BiT ResNet gets the BiT-HyperRule, with its one rate; everything else the row of
-    table 4 of arXiv 2010.11929 that fits the data. Whatever is given here and differs
-    from that is listed in the plan.
+    A BiT ResNet gets the BiT-HyperRule, with its one rate. Other models get the row of
+    table 4 of arXiv 2010.11929 that fits the data. The plan lists every argument that
+    differs from that.
 
     Args:
-        data: what `vitral.data.open` takes.
-        lrs: rates to choose from; empty for those of the paper.
-        steps: updates of each training; 0 for the paper's. The warm-up keeps its share.
-        image_size: pixels; 0 for the paper's, made a multiple of the patch.
-        batch_size: images an update; 0 for the paper's 512.
-        seeds: trainings with the chosen rate, from `seed` on.
+        data: as `vitral.data.open` takes it.
+        lrs: grid of learning rates. Empty: the paper's.
+        steps: updates of each training; the warm-up keeps its share. 0: the paper's.
+        image_size: pixels. 0: the paper's, made a multiple of the patch.
+        batch_size: images of an update. 0: the paper's 512.
+        seeds: trainings with the chosen rate, with seeds from `seed` on.
 
     Raises:
         DataError: the data cannot be read.
@@ -85,8 +84,7 @@ def plan_finetuning(
 
 
 def _fit_to_model(config: TrainConfig, source: ModelConfig) -> TrainConfig:
-    """The settings for a model that cannot take 384 pixels, or that has no positions
-    to resize."""
+    """Fit the settings to a model without 384 pixels or without positions to resize."""
     changes = {
         name: value
         for name, value in config.model_changes.items()
@@ -104,7 +102,7 @@ def _fit_to_model(config: TrainConfig, source: ModelConfig) -> TrainConfig:
 
 
 def _with_steps(config: TrainConfig, steps: int) -> TrainConfig:
-    """Another length, saved in tenths of it."""
+    """Set the number of steps, with ten checkpoints."""
     warmup = config.schedule.warmup * steps // config.loop.steps
     return replace(
         config,

@@ -1,9 +1,8 @@
 """The largest models of "Scaling Vision Transformers" (arXiv 2106.04560): g/14, G/14.
 
-A schedule without an end: after the warm-up the rate falls as the root of the steps,
-and any point of it can branch off into a cool-down. The head's kernels decay a hundred
-times as much as the body's. The optimizer is torch's Adafactor, which has no first
-moment: what that changes is in `vitral.training.create_optimizer` and docs/recipes.md.
+After the warm-up the rate falls as the root of the steps; a cool-down can start at any
+step. The head's kernels decay a hundred times as much as the body's. torch's Adafactor
+has no first moment: see `vitral.training.create_optimizer` and docs/recipes.md.
 """
 
 from dataclasses import replace
@@ -19,11 +18,11 @@ MAP_HEAD: dict[str, Any] = {
     "global_pool": "map",
     "head_bias": -10.0,
 }
-"""Attention pooling in place of a class token, which would make 257 tokens of 256."""
+"""Attention pooling replaces the class token, which would make 257 tokens of 256."""
 
 
 def gigantic14(data: str, weights: str = "") -> TrainConfig:
-    """ViT-G/14 on JFT-3B: a million updates of 16,384 images.
+    """Train ViT-G/14 on JFT-3B for a million updates of 16,384 images.
 
     Command: `vitral train jft3b --recipe scaling.gigantic14 --out runs/gigantic14`
     Cost: 4.75e22 floating-point operations (4.83e11 multiply-accumulates an image,
@@ -69,7 +68,7 @@ def gigantic14(data: str, weights: str = "") -> TrainConfig:
 
 
 def giant14(data: str, weights: str = "") -> TrainConfig:
-    """ViT-g/14 with the settings of G/14.
+    """Train ViT-g/14 with the settings of G/14.
 
     Command: `vitral train jft3b --recipe scaling.giant14 --out runs/giant14`
     Cost: 2.63e22 floating-point operations (2.67e11 multiply-accumulates an image).

@@ -1,4 +1,4 @@
-"""Recipes for the data sets that most people have: hundreds to thousands of images."""
+"""Recipes for small data sets: hundreds to thousands of images."""
 
 import vitral.weights
 from vitral.data import AugmentConfig, MixConfig
@@ -10,21 +10,21 @@ from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 FINETUNE_UP_TO = 50_000
-"""Images; from there on the paper's fine-tune has the steps it needs."""
+"""Images; larger sets give the paper's fine-tuning enough steps."""
 SCRATCH_SIZE = 96
-"""Pixels of the longer side that larger images are reduced to when training from zero:
-a few thousand images do not hold the detail that more would cost."""
+"""Pixels of the longer side, to which larger images are reduced in training from zero:
+a few thousand images do not justify the cost of more detail."""
 
 
 def scratch(data: str, weights: str = "") -> TrainConfig:
-    """A small ViT from zero: small patches, fixed positions, mean pooling, long run.
+    """Train a small ViT from zero: small patches, fixed positions, mean pooling.
 
     Command: `vitral train digits --recipe small.scratch --out runs/digits`
     Cost: about two minutes on two cores for 1,300 images of 8 x 8.
     Expect: 97 to 98 % on the 20 % of scikit-learn's digits that are held out.
 
-    Sin-cos positions and mean pooling are those of arXiv 2205.01580. Grey images are
-    often writing or measurements, so only coloured ones are mirrored.
+    Sin-cos positions and mean pooling follow arXiv 2205.01580. Grey images are often
+    writing or measurements, so only coloured ones are flipped.
     """
     require_no_weights("small", weights)
     facts = summarize_dataset(data)
@@ -114,7 +114,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
 
 
 def require_no_weights(paper: str, weights: str) -> None:
-    """Weights that a recipe would pass over in silence."""
+    """Raise ConfigError for weights that the recipe would ignore."""
     if weights:
         raise ConfigError(
             f"The recipe {paper}.scratch trains from zero and takes no weights: leave "
@@ -123,13 +123,13 @@ def require_no_weights(paper: str, weights: str) -> None:
 
 
 def _finetune_size(weights: str) -> Size2d:
-    """224 pixels, or the weights' own size where that is smaller."""
+    """Return 224 pixels, or the size of the weights if that is smaller."""
     source = vitral.weights.read(weights).config
     return 224 if min(source.image_hw) >= 224 else source.image_size
 
 
 def _scratch_geometry(facts: DatasetSummary) -> tuple[int, int, int]:
-    """Patch, height and width: 16 to about 144 patches in the images' own shape."""
+    """Return patch, height and width: 16 to about 144 patches in the images' shape."""
     longer = max(facts.height, facts.width)
     scale = min(1.0, SCRATCH_SIZE / longer)
     side = longer * scale

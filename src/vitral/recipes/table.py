@@ -1,4 +1,4 @@
-"""A recipe for each row of a table, with the docstring that written ones have."""
+"""Recipes from the rows of a table, with the docstring of hand-written ones."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ Recipe = Callable[[str, str], TrainConfig]
 
 
 def make_recipe(build: Recipe, *, summary: str, command: str, cost: str) -> Recipe:
-    """`build` as a recipe of its own; what to expect is in the config that it builds.
+    """Build a recipe from `build`, with what its config expects in the docstring.
 
     Args:
-        summary: the sentence that opens the docstring.
+        summary: first sentence of the docstring.
     """
 
     def recipe(data: str, weights: str = "") -> TrainConfig:
@@ -28,7 +28,7 @@ def make_recipe(build: Recipe, *, summary: str, command: str, cost: str) -> Reci
 
 
 def describe_compute(config: TrainConfig) -> str:
-    """The compute of a recipe from zero on the published set that it names."""
+    """Describe the compute of a recipe from zero on the published set that it names."""
     published = PUBLISHED_SIZES[config.data]
     images = config.loop.steps * config.batch_size
     images = images or int(published.images * (1 - config.val) * config.epochs)
@@ -43,6 +43,6 @@ def describe_compute(config: TrainConfig) -> str:
     )
 
 
-def format_scientific(number: int | float) -> str:
-    """Three digits: 2.24e20."""
-    return f"{number:.2e}".replace("e+", "e")
+def format_scientific(value: int | float) -> str:
+    """Return three digits: 2.24e20."""
+    return f"{value:.2e}".replace("e+", "e")

@@ -1,9 +1,8 @@
-"""The small twin of a recipe: the same code on two cores, in a minute.
+"""The twin of a recipe: a small version that runs in a minute on two cores.
 
-A twin keeps what decides which code runs: family, head, pooling, positions, objective,
-loss, optimizer, decays, shape of the schedule, augmentation, mixing, precision. It
-shrinks what decides how long that takes: widths and depths, images, batches, updates.
-It shows that a recipe runs and learns, and nothing about the accuracy to expect.
+It keeps what decides which code runs: family, head, pooling, positions, objective,
+loss, optimizer, decays, schedule, augmentation, mixing, precision. It shrinks widths,
+depths, images, batches and updates, so its accuracy means nothing.
 """
 
 from dataclasses import replace
@@ -28,13 +27,13 @@ RESNET: dict[str, Any] = {
 
 
 def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
-    """The same recipe for a small model, small images, small batches and few updates.
+    """Shrink the model, the images, the batches and the updates of a recipe.
 
-    Weights that are given keep their model and their images. The rate of SGD, which
-    recipes raise with the batch, falls with it.
+    Given weights keep their model and image size. The rate of SGD, which recipes scale
+    with the batch, is scaled down.
 
     Args:
-        steps: updates; warm-up and cool-down keep their share of the run.
+        steps: updates of the twin.
     """
     fields: dict[str, Any] = {}
     if not config.weights:
@@ -60,7 +59,7 @@ def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
 
 
 def _small_model_changes(config: TrainConfig) -> dict[str, Any]:
-    """The recipe's changes to the model, with the sizes of a small one on top."""
+    """Return the recipe's changes to the model, with the sizes of a small one."""
     model = vitral.models.get_config(config.model, dict(config.model_changes))
     changes: dict[str, Any] = {**config.model_changes, **_sizes(model)}
     if config.model_changes.get("representation_size"):
@@ -72,7 +71,7 @@ def _sizes(model: ModelConfig) -> dict[str, Any]:
     if isinstance(model, ResNetConfig):
         return RESNET
     if isinstance(model, HybridConfig):
-        # Its name's patch is the stride of a ResNet of more stages.
+        # The patch in its name is the stride of a ResNet with more stages.
         units = (1, 1) if model.units else ()
         return {**VIT, **RESNET, "units": units, "patch_size": 8}
     return {**VIT, "patch_size": 8}
@@ -85,11 +84,11 @@ def _objective(objective: ObjectiveConfig) -> ObjectiveConfig:
 
 
 def _schedule(config: TrainConfig, steps: int) -> ScheduleConfig:
-    """The same shape: of a run whose length is not known, a tenth warms up."""
-    schedule, whole = config.schedule, config.loop.steps
+    """Scale the schedule; warm-up and cool-down become a tenth of the steps."""
+    schedule, total = config.schedule, config.loop.steps
     warmup = steps // 10 if schedule.warmup else 0
     cooldown = steps // 10 if schedule.cooldown else 0
-    timescale = max(1, schedule.timescale * steps // whole) if whole else steps
+    timescale = max(1, schedule.timescale * steps // total) if total else steps
     return replace(schedule, warmup=warmup, cooldown=cooldown, timescale=timescale)
 
 

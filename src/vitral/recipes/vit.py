@@ -1,6 +1,6 @@
 """The fine-tuning of "An Image is Worth 16x16 Words" (arXiv 2010.11929, table 4)."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import vitral.data
 from vitral.data import AugmentConfig
@@ -11,8 +11,9 @@ from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 
-class Table4Row(NamedTuple):
-    """A row of table 4, with the share of train that chose the learning rate."""
+@dataclass(frozen=True, slots=True)
+class Table4Row:
+    """A row of table 4, and the share of train that selects the learning rate."""
 
     steps: int
     lr_grid: tuple[float, ...]
@@ -27,14 +28,14 @@ TABLE_4 = {
     "flowers102": Table4Row(500, (0.001, 0.003, 0.01, 0.03), 0.1),
     "vtab": Table4Row(2_500, (0.01,), 0.2),
 }
-"""Steps, learning rates to choose from, and dev split of each data set.
+"""Steps, grid of learning rates, and dev split of each data set.
 
-One row serves all 19 tasks of VTAB-1k, whose 200 of 1,000 images for val are given.
+All 19 tasks of VTAB-1k share a row; their val split of 200 of 1,000 images is given.
 """
 
 
 def row_for(data: str, num_images: int) -> Table4Row:
-    """The paper's row for a named set; else the row of the set nearest in size."""
+    """Return the paper's row for a named set, else that of the set nearest in size."""
     if data in TABLE_4:
         return TABLE_4[data]
     if data in vitral.data.NAMES and data.startswith("vtab/"):
@@ -45,7 +46,7 @@ def row_for(data: str, num_images: int) -> Table4Row:
 
 
 def finetune(data: str, weights: str) -> TrainConfig:
-    """Table 4: SGD with momentum, cosine, no weight decay, clipping at 1, 384 pixels.
+    """Fine-tune as in table 4: SGD with momentum, cosine, no decay, 384 pixels.
 
     Command: `vitral train cifar10 --recipe vit.finetune --weights B_16.safetensors
     --out runs/cifar10`
@@ -53,8 +54,8 @@ def finetune(data: str, weights: str) -> TrainConfig:
     multiply-accumulates forward x 5.1e6 images; a matter of GPU-hours, not of a laptop.
     Expect: the paper's own numbers need the paper's weights; none was run here.
 
-    `--lr` takes each value of `TABLE_4[data].lr_grid` in turn; the default is the one
-    that the released configuration uses.
+    `--lr` selects from `TABLE_4[data].lr_grid`; the default is the rate of the released
+    configuration. The gradient is clipped at 1.
     """
     facts = summarize_dataset(data)
     row = row_for(data, facts.num_images)

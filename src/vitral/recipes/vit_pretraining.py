@@ -1,12 +1,13 @@
 """The pre-training of "An Image is Worth 16x16 Words" (arXiv 2010.11929, table 3).
 
-One row a model and data set, one recipe a row. The loss is a sigmoid for each class
-even where an image has one (section 4.1); the head has a tanh layer, and its bias
+One row for a model and data set, one recipe for a row. The loss is a sigmoid for each
+class even where an image has one (section 4.1). The head has a tanh layer, and its bias
 starts at -10, as in the authors' released checkpoints. Fine-tuning is in vit.py.
 """
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import vitral.models
 from vitral.data import AugmentConfig
@@ -16,13 +17,14 @@ from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 INCEPTION = AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5)
-"""Crop and flip of the released code, for pre-training too."""
+"""Crop and flip of the released code, also for pre-training."""
 SHORT_SIDE_256: dict[str, Any] = {"resize": "crop", "crop_fraction": 0.875}
-"""Evaluation while training: the short side to 256 pixels and the centre 224."""
+"""Evaluation during training: short side resized to 256 pixels, centre crop of 224."""
 
 
-class PretrainingSource(NamedTuple):
-    """What all models of a pre-training set share."""
+@dataclass(frozen=True, slots=True)
+class PretrainingSource:
+    """Settings of all models of a pre-training set."""
 
     data: str
     title: str
@@ -31,19 +33,20 @@ class PretrainingSource(NamedTuple):
     schedule: Literal["linear", "cosine"]
     clip_norm: float
     val: float
-    """Share of the training images that is held out."""
+    """Held-out share of the training images."""
 
 
-class Table3Row(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Table3Row:
     """One model on one data set."""
 
     model: str
     epochs: tuple[int, ...]
-    """As in table 3; the longest is the recipe's, `--epochs` takes another."""
+    """As in table 3; the recipe uses the longest, `--epochs` sets another."""
     lr: float
     imagenet: float
-    """Top-1 % that the paper reports for ImageNet after fine-tuning at 384 pixels, of
-    the longest training (tables 5 and 6)."""
+    """Reported top-1 % on ImageNet after the longest training and fine-tuning at 384
+    pixels (tables 5 and 6)."""
 
 
 SOURCES = {
@@ -69,7 +72,7 @@ TABLE_3: dict[str, tuple[Table3Row, ...]] = {
         Table3Row("bit_r101x1", (7,), 8e-4, 80.67),
         Table3Row("bit_r152x1", (7,), 6e-4, 81.88),
         Table3Row("bit_r152x2", (7, 14), 6e-4, 85.56),
-        # Table 6 has this one and table 3 does not: the rate is that of R152x2.
+        # Table 6 has this row and table 3 does not: the rate is that of R152x2.
         Table3Row("bit_r200x3", (14,), 6e-4, 87.22),
         Table3Row("r50_vit_b16", (7,), 8e-4, 85.58),
         Table3Row("r50_vit_b32", (7,), 8e-4, 84.90),
@@ -92,19 +95,19 @@ TABLE_3: dict[str, tuple[Table3Row, ...]] = {
 
 
 def pretrain(source: str, row: Table3Row, data: str, weights: str = "") -> TrainConfig:
-    """A row of table 3: AdamW, batch 4,096, 224 pixels, warm-up over 10,000 updates.
+    """Build a row of table 3: AdamW, batch 4,096, 224 pixels, 10,000 warm-up updates.
 
-    Where the paper says nothing: decay is on kernels alone, as in the authors' later
-    code; a held-out split is judged without multi-crop.
+    Two choices are not in the paper: decay is on kernels alone, as in the authors'
+    later code, and a held-out split is evaluated without multi-crop.
     """
-    of = SOURCES[source]
+    pretraining = SOURCES[source]
     changes: dict[str, Any] = {"head_bias": -10.0}
     if not row.model.startswith("bit_"):
         width = vitral.models.get_config(row.model).pooled_dim
-        changes |= {"representation_size": width, "drop_rate": of.drop_rate}
+        changes |= {"representation_size": width, "drop_rate": pretraining.drop_rate}
     return TrainConfig(
         data=data,
-        val=of.val,
+        val=pretraining.val,
         test=0.0,
         recipe=recipe_name(source, row),
         expected=(
@@ -121,12 +124,14 @@ def pretrain(source: str, row: Table3Row, data: str, weights: str = "") -> Train
         augment=INCEPTION,
         objective=SupervisedConfig(loss="sigmoid"),
         optim=OptimConfig(
-            lr=row.lr, weight_decay=of.weight_decay, clip_norm=of.clip_norm
+            lr=row.lr,
+            weight_decay=pretraining.weight_decay,
+            clip_norm=pretraining.clip_norm,
         ),
         schedule=ScheduleConfig(
-            schedule=of.schedule,
+            schedule=pretraining.schedule,
             warmup=10_000,
-            end_lr=1e-5 if of.schedule == "linear" else 0.0,
+            end_lr=1e-5 if pretraining.schedule == "linear" else 0.0,
         ),
         loop=LoopConfig(
             precision="bf16",
@@ -138,23 +143,23 @@ def pretrain(source: str, row: Table3Row, data: str, weights: str = "") -> Train
 
 
 def recipe_name(source: str, row: Table3Row) -> str:
-    """`vit.jft.b16`, `vit.jft.r50x1`, `vit.jft.r50_b16`: data set, then model."""
+    """Return `vit.jft.b16`, `vit.jft.r50x1`, `vit.jft.r50_b16`."""
     model = row.model.removeprefix("bit_").replace("vit_", "")
     return f"vit.{source}.{model}"
 
 
 def build_recipe(source: str, row: Table3Row) -> Recipe:
-    """The row as a recipe."""
-    of, name = SOURCES[source], recipe_name(source, row)
+    """Build the recipe of a row."""
+    pretraining, name = SOURCES[source], recipe_name(source, row)
     build = partial(pretrain, source, row)
     *shorter, longest = row.epochs
-    says = f"Table 3: {row.model} on {of.title} for {longest} epochs"
-    says += "".join(f", or for {epochs} with `--epochs {epochs}`" for epochs in shorter)
+    summary = f"Table 3: {row.model} on {pretraining.title} for {longest} epochs"
+    summary += "".join(f", or for {n} with `--epochs {n}`" for n in shorter)
     return make_recipe(
         build,
-        summary=f"{says}.",
-        command=f"vitral train {of.data} --recipe {name} --out runs/{name}",
-        cost=describe_compute(build(of.data, "")),
+        summary=f"{summary}.",
+        command=f"vitral train {pretraining.data} --recipe {name} --out runs/{name}",
+        cost=describe_compute(build(pretraining.data, "")),
     )
 
 

@@ -1,4 +1,4 @@
-"""A run folder in, one HTML file or a model card out; no network, no model, no data."""
+"""HTML report and model card of a run folder, without network, model or data."""
 
 from vitral.report.card import model_card
 from vitral.report.render import write_html

@@ -1,7 +1,6 @@
-"""model/README.md: what the model is, how good, on what, and how to load it.
+"""Model card of a run, model/README.md (arXiv 1810.03993).
 
-Mitchell et al., "Model Cards for Model Reporting" (arXiv 1810.03993). Names from the
-data are escaped, so a class called `<script>` or `a|b` stays text.
+Names from the data are escaped, so a class called `<script>` or `a|b` stays text.
 """
 
 import re
@@ -17,7 +16,7 @@ MOST_CLASSES = 50
 
 
 def model_card(run: Path) -> str:
-    """The Markdown text of a model card, from the files of a run folder.
+    """Return the Markdown text of a model card, from the files of a run folder.
 
     Raises:
         ConfigError: the folder is not a run, or a file in it is damaged.
@@ -40,7 +39,7 @@ def model_card(run: Path) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown and the HTML in it leave as it is."""
+    """Escape a text for Markdown and the HTML in it."""
     line = " ".join(text.split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
@@ -53,15 +52,15 @@ def _overview(run: RunFolder, config: dict[str, Any]) -> str:
     text = f"# {escape(run.name)}\n\n"
     text += f"An image classifier ({escape(model)}), trained from {start}."
     if run.command:
-        # Four spaces make a code block that no character of the command can end.
+        # No character of the command can end an indented code block.
         text += f"\n\nMade with:\n\n    {' '.join(run.command.split())}"
     return text
 
 
 def _results(run: RunFolder) -> str:
-    said = verdict(run)
-    lines = ["## Results", "", escape(to_text(said.text))]
-    for remark in said.remarks:
+    summary = verdict(run)
+    lines = ["## Results", "", escape(to_text(summary.text))]
+    for remark in summary.remarks:
         lines += ["", f"- {escape(to_text(remark.text))}"]
     if run.results:
         lines += ["", "| split | images | measure | value | 95 % interval |"]

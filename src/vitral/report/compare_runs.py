@@ -1,18 +1,19 @@
-"""Several runs side by side: a table, and whether their intervals overlap.
+"""Table of several runs, with a remark on whether their intervals overlap.
 
 A paired test on the same images says more than two intervals do: `vitral compare`.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from vitral.evaluation import Classification, Interval, MultiLabel
-from vitral.report.load_run import RunFolder
+from vitral.report.load_run import RunFolder, result_file
 from vitral.report.numbers import Number, Text, count, interval, pointer, share
 from vitral.report.sections import Bar, bar
 
 
-class ComparisonRow(NamedTuple):
-    """One run of the comparison; the numbers are None when nothing was measured."""
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One run of the comparison; its numbers are None without a result."""
 
     name: str
     model: str
@@ -24,21 +25,23 @@ class ComparisonRow(NamedTuple):
     bar: Bar | None
 
 
-class ComparisonTable(NamedTuple):
-    """The table on top of a report of several runs."""
+@dataclass(frozen=True, slots=True)
+class ComparisonTable:
+    """Table on top of a report of several runs."""
 
     lines: list[ComparisonRow]
     remarks: list[str]
 
 
-class _Score(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Score:
     name: str
     value: float
     interval: Interval
 
 
 def compare(runs: list[RunFolder]) -> ComparisonTable:
-    """The headline result of each run, in the given order."""
+    """Return the headline result of each run, in the given order."""
     return ComparisonTable([_comparison_row(run) for run in runs], _remarks(runs))
 
 
@@ -49,7 +52,7 @@ def _comparison_row(run: RunFolder) -> ComparisonRow:
         return ComparisonRow(
             run.name, model, start, "not measured", None, None, [], None
         )
-    result, file = run.results[split], f"predictions/{split}.json"
+    result, file = run.results[split], result_file(split)
     field = _score_field(result)
     score = _score(run.name, result)
     return ComparisonRow(

@@ -1,8 +1,8 @@
-"""Pictures that live inside the HTML: figures as SVG, photographs as small JPEG."""
+"""Pictures inside the HTML: figures as SVG, photographs as small JPEG."""
 
 import base64
 import io
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +15,8 @@ FRAME_SIDE = 96
 _JPEG_QUALITY = 82
 
 
-class Picture(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Picture:
     """An `img` element; the size is in CSS pixels."""
 
     source: str
@@ -25,60 +26,54 @@ class Picture(NamedTuple):
 
 
 def svg_picture(plot: plots.Plot) -> Picture:
-    """A matplotlib figure as an SVG data URI."""
+    """Return a matplotlib figure as an SVG data URI."""
     svg = plots.to_svg(plot.figure).encode()
     # matplotlib writes 72 points an inch; a CSS pixel is 1/96 inch.
     width, height = (round(float(side) * 96) for side in plot.figure.get_size_inches())
-    return Picture(_data_uri("image/svg+xml", svg), plot.alt, width, height)
+    return Picture(data_uri("image/svg+xml", svg), plot.alt, width, height)
 
 
 def thumbnail(image: Image.Image, alt: str) -> Picture:
-    """A photograph within THUMBNAIL_SIDE squared; tiny ones keep their pixels."""
+    """Return a photograph within THUMBNAIL_SIDE squared; enlarge tiny ones exactly."""
     return _jpeg_picture(_resize_thumbnail(image), alt)
 
 
 def tint_thumbnail(
     image: Image.Image, heat: Float[np.ndarray, "rows columns"]
 ) -> Picture:
-    """A thumbnail in grey under the colours of a map, from dark to yellow."""
-    small = _resize_thumbnail(image)
-    pixels = 255 * plots.tint(np.asarray(small), heat)
+    """Return a grey thumbnail under the colours of a map, from dark to yellow."""
+    pixels = plots.tint(np.asarray(_resize_thumbnail(image)), heat)
     row, column = np.unravel_index(int(heat.argmax()), heat.shape)
-    alt = (
-        f"What the model looks at in it: most at row {row + 1}, column {column + 1} of "
-        f"{heat.shape[0]} × {heat.shape[1]} patches"
-        if heat.any()
-        else "What the model looks at in it: the map is zero everywhere"
-    )
-    return _jpeg_picture(Image.fromarray(pixels.round().astype(np.uint8)), alt)
+    rows, columns = heat.shape
+    most = f"at row {row + 1}, column {column + 1} of {rows} × {columns} patches"
+    return _map_picture(pixels, most if heat.any() else "")
 
 
 def tint_filmstrip(
     frames: Image.Image, heats: Float[np.ndarray, "frames rows columns"]
 ) -> Picture:
-    """At most eight frames of a clip in a row, and below them the same in grey under
-    the colours of a map.
+    """Return at most eight frames of a clip, above the same in grey under a map.
 
     Args:
-        frames: all of the map's frames, side by side.
+        frames: all frames of the map, side by side.
     """
-    wide = frames.width // len(heats)
-    each = [
-        frames.crop((i * wide, 0, (i + 1) * wide, frames.height)).convert("RGB")
-        for i in range(len(heats))
-    ]
-    for frame in each:
+    width = frames.width // len(heats)
+    arrays = []
+    for i in range(len(heats)):
+        frame = frames.crop((i * width, 0, (i + 1) * width, frames.height))
+        frame = frame.convert("RGB")
         frame.thumbnail((FRAME_SIDE, FRAME_SIDE), Image.Resampling.LANCZOS)
-    arrays = [np.asarray(frame) for frame in each]
-    pixels = 255 * plots.filmstrip_pixels(arrays, heats, FRAME_SIDE)
+        arrays.append(np.asarray(frame))
+    pixels = plots.filmstrip_pixels(arrays, heats, FRAME_SIDE)
     share = heats.sum(axis=(1, 2))
-    alt = (
-        f"What the model looks at in it: most in frame {int(share.argmax()) + 1} of "
-        f"{len(heats)}"
-        if heats.any()
-        else "What the model looks at in it: the map is zero everywhere"
-    )
-    return _jpeg_picture(Image.fromarray(pixels.round().astype(np.uint8)), alt)
+    most = f"in frame {int(share.argmax()) + 1} of {len(heats)}"
+    return _map_picture(pixels, most if heats.any() else "")
+
+
+def _map_picture(pixels: Float[np.ndarray, "height width 3"], most: str) -> Picture:
+    text = f"most {most}" if most else "the map is zero everywhere"
+    image = Image.fromarray((255 * pixels).round().astype(np.uint8))
+    return _jpeg_picture(image, f"What the model looks at in it: {text}")
 
 
 def _resize_thumbnail(image: Image.Image) -> Image.Image:
@@ -96,9 +91,10 @@ def _jpeg_picture(image: Image.Image, alt: str) -> Picture:
     target = io.BytesIO()
     image.save(target, format="JPEG", quality=_JPEG_QUALITY, optimize=True)
     return Picture(
-        _data_uri("image/jpeg", target.getvalue()), alt, image.width, image.height
+        data_uri("image/jpeg", target.getvalue()), alt, image.width, image.height
     )
 
 
-def _data_uri(media_type: str, content: bytes) -> str:
+def data_uri(media_type: str, content: bytes) -> str:
+    """Return the content as a base64 data URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

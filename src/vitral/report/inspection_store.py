@@ -1,4 +1,4 @@
-"""inspection/ of a run folder: what the best model looks at, as it was stored."""
+"""Storage of the best model's attention maps in inspection/ of a run folder."""
 
 import io
 import zipfile
@@ -20,7 +20,7 @@ _READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, ValueError, TypeError, Ke
 
 @dataclass(frozen=True, kw_only=True)
 class StoredInspection:
-    """What report.json says, and its maps."""
+    """Content of report.json, and its maps."""
 
     document: dict[str, Any]
     maps: dict[str, Float[np.ndarray, "*frames rows columns"]]
@@ -28,18 +28,18 @@ class StoredInspection:
 
     @property
     def missing(self) -> str:
-        """Why nothing could be computed; empty where something was."""
+        """Reason why nothing could be computed; empty if something was."""
         return str(self.document.get("missing", ""))
 
     @property
     def has_frames(self) -> bool:
-        """Whether the maps have frames."""
+        """True for maps of clips."""
         return any(heat.ndim == 3 for heat in self.maps.values())
 
     def covers(self, split: str, ids: set[str]) -> bool:
-        """Whether it is about this split and was computed for all these examples."""
-        asked = {*self.maps, *self.document.get("unreadable", [])}
-        return not self.missing and self.document.get("split") == split and ids <= asked
+        """Return whether it was computed for all these examples of this split."""
+        tried = {*self.maps, *self.document.get("unreadable", [])}
+        return not self.missing and self.document.get("split") == split and ids <= tried
 
 
 def store(
@@ -50,10 +50,10 @@ def store(
     """Write inspection/ of a run folder.
 
     Args:
-        document: what report.json holds; its `ids` are in the order of `maps`.
+        document: content of report.json; its `ids` are in the order of `maps`.
     """
     (run / FOLDER).mkdir(exist_ok=True)
-    # Without the document the maps of an earlier one say nothing.
+    # A crash must not leave the old document with new maps.
     (run / FILE).unlink(missing_ok=True)
     target = io.BytesIO()
     np.savez(target, maps=maps.astype(np.float16))
@@ -62,7 +62,7 @@ def store(
 
 
 def read(run: Path, document: dict[str, Any] | None) -> StoredInspection | None:
-    """The stored maps with their document; None where there is none.
+    """Return the stored maps with their document; None without a document.
 
     Raises:
         ConfigError: a file is damaged, or the two do not belong together.
@@ -72,7 +72,7 @@ def read(run: Path, document: dict[str, Any] | None) -> StoredInspection | None:
     if "missing" in document:
         return StoredInspection(document=document, maps={})
     try:
-        # From memory, since np.load leaves the file open where it is damaged.
+        # From memory, because np.load leaves a damaged file open.
         content = io.BytesIO((run / MAPS).read_bytes())
         with np.load(content, allow_pickle=False) as stored:
             maps = stored["maps"].astype(np.float64)

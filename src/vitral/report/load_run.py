@@ -1,13 +1,9 @@
-"""Read everything a report needs from a run folder; what is absent stays absent.
-
-Only `config.json` is required: it is what makes a folder a run. Nothing here decides
-what to say about a number; that is verdict.py.
-"""
+"""Reader of the files of a run folder; only `config.json` is required."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral.errors import ConfigError
 from vitral.evaluation import (
@@ -23,8 +19,9 @@ Result = Classification | MultiLabel
 SPLIT_ORDER = ("test", "val", "train")
 
 
-class MetricLine(NamedTuple):
-    """One line of metrics.jsonl; `line` counts from 0."""
+@dataclass(frozen=True, slots=True)
+class MetricLine:
+    """One line of metrics.jsonl; `line` is its index from 0."""
 
     line: int
     row: dict[str, Any]
@@ -42,35 +39,35 @@ class RunFolder:
     model: dict[str, Any] | None
     metrics: tuple[MetricLine, ...]
     results: dict[str, Result]
-    """By split, the one to report first in front."""
+    """By split, in the order of the report."""
     predictions: dict[str, tuple[Prediction, ...]]
     representation: dict[str, Any] | None
-    """What a run without labels was measured by: representation.json."""
+    """Measurements of a run without labels: representation.json."""
     reconstructions: bytes | None
-    """Its PNG of hidden patches and what was drawn in them."""
+    """PNG of hidden patches and their reconstructions."""
     inspection: StoredInspection | None
-    """What the model looks at."""
+    """Maps and distances of the model's attention."""
     problems: tuple[str, ...]
-    """What was skipped while reading, in sentences."""
+    """Sentences about lines that were skipped while reading."""
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
+        """Name of the folder."""
         return self.path.resolve().name
 
     @property
     def headline_split(self) -> str | None:
-        """The split that the report speaks of first; None without any result."""
+        """Split that the report shows first; None without any result."""
         return next(iter(self.results), None)
 
     @property
     def selection_splits(self) -> set[str]:
-        """The splits measured during training, by which the best model was kept."""
+        """Splits measured during training, by which the best model was chosen."""
         measured = {str(line.row.get("split")) for line in self.events("eval")}
         return measured or {"val"}
 
     def setting(self, name: str) -> str:
-        """A top-level setting as text: its `name` when it has parts; empty for none."""
+        """Return a top-level setting, or its `name` or `path`, as text; or nothing."""
         value = self.config.get(name)
         if isinstance(value, dict):
             value = value.get("name") or value.get("path")
@@ -78,13 +75,13 @@ class RunFolder:
 
     @property
     def model_name(self) -> str:
-        """What the model folder calls the model, else the setting; empty for none."""
+        """Name of the model in its folder, else in the settings; empty if unset."""
         block = (self.model or {}).get("vitral")
         name = block.get("model") if isinstance(block, dict) else None
         return str(name or self.setting("model"))
 
     def events(self, event: str) -> list[MetricLine]:
-        """The metric lines of one kind, in order."""
+        """Return the metric lines of one event, in order."""
         return [line for line in self.metrics if line.row.get("event") == event]
 
 
@@ -127,9 +124,14 @@ def load_run_folder(folder: Path) -> RunFolder:
     )
 
 
+def result_file(split: str) -> str:
+    """Return the file of a split's result, relative to the run folder."""
+    return f"predictions/{split}.json"
+
+
 def _split_rank(split: str) -> tuple[int, str]:
-    known = split in SPLIT_ORDER
-    return (SPLIT_ORDER.index(split) if known else len(SPLIT_ORDER), split)
+    in_order = split in SPLIT_ORDER
+    return (SPLIT_ORDER.index(split) if in_order else len(SPLIT_ORDER), split)
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
@@ -164,11 +166,11 @@ def _read_result(path: Path) -> Result:
 
 
 def _read_metrics(path: Path) -> tuple[tuple[MetricLine, ...], tuple[str, ...]]:
-    """A line that was cut off when the machine stopped is named and skipped."""
+    """Read the lines; name and skip one that was cut off when the machine stopped."""
     if not path.is_file():
         return (), ()
     lines, problems = [], []
-    for number, text in enumerate(path.read_text("utf-8").splitlines()):
+    for index, text in enumerate(path.read_text("utf-8").splitlines()):
         if not text.strip():
             continue
         try:
@@ -176,9 +178,9 @@ def _read_metrics(path: Path) -> tuple[tuple[MetricLine, ...], tuple[str, ...]]:
         except ValueError:
             row = None
         if isinstance(row, dict):
-            lines.append(MetricLine(number, row))
+            lines.append(MetricLine(index, row))
         else:
             problems.append(
-                f"Line {number + 1} of metrics.jsonl could not be read and was skipped."
+                f"Line {index + 1} of metrics.jsonl could not be read and was skipped."
             )
     return tuple(lines), tuple(problems)

@@ -1,4 +1,4 @@
-"""Numbers that remember where they came from.
+"""Numbers with their source, and sentences that contain them.
 
 Every number of a report is an HTML `<data>` element with the exact value and its
 source: a file of the run, `#`, and a JSON pointer (RFC 6901). A test follows each.
@@ -6,7 +6,8 @@ source: a file of the run, `#`, and a JSON pointer (RFC 6901). A test follows ea
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from vitral.evaluation import Interval
 from vitral.plots.style import PERCENT
@@ -14,48 +15,49 @@ from vitral.plots.style import PERCENT
 NONE = "–"
 
 
-class Number(NamedTuple):
-    """A value, how it is written, and where the run holds it."""
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A value, its text, and its source in the run."""
 
     value: float | int | None
     text: str
     source: str
     """`file#/json/pointer`; row and column of a CSV, line, field of metrics.jsonl."""
     how: str = "value"
-    """`value`, or how it follows from the source: `sum`, `length`."""
+    """`value`, or the function of the source: `sum`, `length`."""
 
 
 Text = Sequence[str | Number]
-"""A sentence in parts."""
+"""A sentence in parts, so that its numbers keep their sources."""
 
 
 def pointer(file: str, *keys: str | int) -> str:
-    """`file#/key/key`, with `~` and `/` inside keys escaped."""
+    """Return `file#/key/key`, with `~` and `/` inside keys escaped."""
     parts = [str(key).replace("~", "~0").replace("/", "~1") for key in keys]
     return f"{file}#" + "".join(f"/{part}" for part in parts)
 
 
 def share(value: float | None, source: str, unit: str = PERCENT) -> Number:
-    """A share in 0..1 as a percentage with one decimal."""
+    """Return a share in 0..1 as a percentage with one decimal."""
     if value is None:
         return Number(None, NONE, source)
     return Number(value, f"{100 * value:.1f}{unit}", source)
 
 
 def count(value: int, source: str, how: str = "value") -> Number:
-    """A whole number with thousands separated."""
+    """Return an integer with thousands separated."""
     return Number(value, f"{value:,}", source, how)
 
 
 def decimal(value: float | None, source: str, digits: int = 3) -> Number:
-    """A number with a fixed number of decimals."""
+    """Return a number with a fixed number of decimals."""
     if value is None:
         return Number(None, NONE, source)
     return Number(value, f"{value:.{digits}f}", source)
 
 
 def large(value: float | int, source: str) -> Number:
-    """Three significant digits with k, M, G or T."""
+    """Return a number with three significant digits and k, M, G or T."""
     text = f"{value:,.0f}"
     if abs(value) >= 10_000:
         power = min(int(math.log10(abs(value)) // 3), 4)
@@ -64,7 +66,7 @@ def large(value: float | int, source: str) -> Number:
 
 
 def interval(value: Interval, source: str) -> list[str | Number]:
-    """`92.9 to 97.3 %`."""
+    """Return `92.9 to 97.3 %` in parts."""
     return [
         share(value.low, f"{source}/0", unit=""),
         " to ",
@@ -73,12 +75,12 @@ def interval(value: Interval, source: str) -> list[str | Number]:
 
 
 def to_text(text: Text) -> str:
-    """The sentence without its sources."""
+    """Return the sentence without its sources."""
     return "".join(part if isinstance(part, str) else part.text for part in text)
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested plain data as `a.b.c` and text, in the order of the file."""
+    """Return nested plain data as pairs of `a.b.c` and text, in order."""
     if isinstance(value, dict):
         return [
             pair

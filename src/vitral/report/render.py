@@ -1,21 +1,15 @@
-"""Write one HTML file from one or several run folders.
+"""HTML report of one or several run folders.
 
-The file needs no network, no script and no other file: its only style sheet is named by
-its hash in the content security policy, and every picture is a data URI. The same run
-gives the same bytes. The sections are made in verdict.py, results.py, answers.py,
-looks.py and facts.py.
+The file needs no network, script or other file: the content security policy names the
+style sheet by its hash, and pictures are data URIs. The same run gives the same bytes.
 """
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import jinja2
-from markupsafe import Markup
 from PIL import Image
 
 from vitral.atomic_io import write_atomic
@@ -24,6 +18,7 @@ from vitral.evaluation import Classification
 from vitral.report.compare_runs import compare
 from vitral.report.load_run import RunFolder, load_run_folder
 from vitral.report.numbers import Number, flatten
+from vitral.report.pages import render_page
 from vitral.report.sections import (
     AttentionSection,
     Bar,
@@ -43,7 +38,7 @@ from vitral.report.sections import (
 from vitral.report.verdict import Verdict, verdict
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
-# What each section may use of it; pictures with a map come in pairs.
+# Share of each section; pictures with a map come in pairs.
 PICTURE_SHARES = {"samples": 0.2, "errors": 0.45, "right": 0.35}
 SECTIONS = (
     ("reproduce", "Reproduce"),
@@ -57,18 +52,20 @@ SECTIONS = (
     ("events", "Events"),
 )
 CLASSIFIER_SECTIONS = ("errors", "right", "attention")
-MOST_TABLE_ROWS = 1000  # of the tables of classes in the whole file
+MOST_TABLE_ROWS = 1000  # of the tables of classes in the file
 
 
-class Gauge(NamedTuple):
-    """The drawing under the main sentence; `baseline` on a scale of 0..100."""
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """Drawing under the main sentence; `baseline` is on a scale of 0..100."""
 
     bar: Bar
     baseline: float
 
 
-class Page(NamedTuple):
-    """One run as the template sees it."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Variables of the template for one run."""
 
     name: str
     sections: list[tuple[str, str]]
@@ -97,18 +94,19 @@ def write_html(
     out: Path,
     images: Callable[[Path, str], Image.Image | None] | None = None,
     samples: Callable[[Path], Sequence[tuple[Image.Image, str]]] | None = None,
+    *,
     views: Callable[[Path, str], Image.Image | None] | None = None,
 ) -> Path:
     """Write the report of one run, or of several side by side, to `out`.
 
     Args:
-        runs: run folders; the first is shown first.
-        out: the HTML file; its folder is made when it is missing.
-        images: from a run and an example id to the image, for the answers shown; None
-            for the image that cannot be had.
-        samples: from a run to a few training images as the model sees them, each with
-            a caption.
-        views: the same as `images` for what enters the model, under the maps.
+        runs: run folders, in the order of the report.
+        out: the HTML file; a missing folder is created.
+        images: function of a run and an example id that returns the image of an answer,
+            or None if it cannot be loaded.
+        samples: function of a run that returns a few preprocessed training images, each
+            with a caption.
+        views: as `images`, for the preprocessed images under the maps.
 
     Raises:
         ConfigError: no run was given, or one is not a run or is damaged.
@@ -120,13 +118,12 @@ def write_html(
         _page(folder, _picture_sources(folder, images, views), samples, len(folders))
         for folder in folders
     ]
-    style = Path(__file__).with_name("report.css").read_text("utf-8")
-    html = _template().render(
+    html = render_page(
+        "report.html.j2",
+        "report.css",
         title=", ".join(page.name for page in pages),
         pages=pages,
         comparison=compare(folders) if len(folders) > 1 else None,
-        style=Markup(style),  # our own file, and the policy hashes exactly this text
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +154,6 @@ def _page(
     }
     most_rows = MOST_TABLE_ROWS // num_runs
     pictures = samples(run.path) if samples is not None else ()
-    said = verdict(run)
     return Page(
         name=run.name,
         sections=[
@@ -166,9 +162,9 @@ def _page(
             if run.representation is None or part not in CLASSIFIER_SECTIONS
         ],
         subtitle=_subtitle(run),
-        verdict=said,
+        verdict=verdict(run),
         gauge=_gauge(run),
-        # Lines then break between options and not inside one.
+        # Lines break between options.
         command=re.split(r" (?=--)", run.command) if run.command else [],
         versions=details.versions(run),
         settings=flatten(run.config),
@@ -201,14 +197,3 @@ def _subtitle(run: RunFolder) -> list[str]:
     values["model"] = run.model_name
     values["data"] = str((run.data or {}).get("name") or values["data"])
     return [f"{name} {value}" for name, value in values.items() if value]
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2")

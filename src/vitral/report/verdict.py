@@ -1,13 +1,13 @@
-"""What a run's numbers allow one to say, in sentences a customer can read.
+"""Main sentence and remarks about the result of a run.
 
-The main sentence always carries the number of images, an interval, and what always
-answering the most frequent class would reach. The remarks say what weakens it.
+The main sentence has the number of images, an interval, and the share that always
+answering the most frequent class would reach. The remarks name its weaknesses.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from vitral.evaluation import Classification, MultiLabel
-from vitral.report.load_run import RunFolder
+from vitral.report.load_run import RunFolder, result_file
 from vitral.report.numbers import Text, count, interval, pointer, share
 from vitral.report.sections import representation_sentence
 
@@ -16,14 +16,16 @@ FEW_IMAGES_A_CLASS = 10
 WIDE_INTERVAL = 0.1
 
 
-class Remark(NamedTuple):
-    """One sentence beside the main one; `tone` is good, plain or warning."""
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One sentence after the main one; `tone` is good, plain or warning."""
 
     tone: str
     text: Text
 
 
-class Verdict(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Verdict:
     """The main sentence of a run, and its remarks."""
 
     split: str | None
@@ -32,7 +34,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(run: RunFolder) -> Verdict:
-    """What to say first about a run."""
+    """Return the main sentence about a run, and its remarks."""
     split = run.headline_split
     if split is None and run.representation is not None:
         return Verdict(None, representation_sentence(run), [])
@@ -43,16 +45,12 @@ def verdict(run: RunFolder) -> Verdict:
         ]
         return Verdict(None, text, [])
     result = run.results[split]
-    said, remarks = (
+    sentence, remarks = (
         _multi_label_verdict(result, split)
         if isinstance(result, MultiLabel)
         else _single_label_verdict(result, split)
     )
-    return Verdict(split, said, remarks + _split_remarks(run, split))
-
-
-def _file(split: str) -> str:
-    return f"predictions/{split}.json"
+    return Verdict(split, sentence, remarks + _split_remarks(run, split))
 
 
 def _split_noun(split: str) -> str:
@@ -62,7 +60,7 @@ def _split_noun(split: str) -> str:
 def _single_label_verdict(
     result: Classification, split: str
 ) -> tuple[Text, list[Remark]]:
-    file = _file(split)
+    file = result_file(split)
     text: Text = [
         share(result.top1, pointer(file, "top1")),
         " of ",
@@ -116,7 +114,7 @@ def _baseline_remark(result: Classification) -> Remark:
 
 
 def _multi_label_verdict(result: MultiLabel, split: str) -> tuple[Text, list[Remark]]:
-    file = _file(split)
+    file = result_file(split)
     text: Text = [
         "The mean average precision is ",
         share(result.mean_average_precision, pointer(file, "mean_average_precision")),
@@ -139,7 +137,7 @@ def _sample_size_remarks(n: int, n_unreadable: int, split: str) -> list[Remark]:
                 "warning",
                 [
                     "Only ",
-                    count(n, pointer(_file(split), "n")),
+                    count(n, pointer(result_file(split), "n")),
                     f" {_split_noun(split)} were measured: read the interval, not the "
                     "single number.",
                 ],
@@ -147,7 +145,7 @@ def _sample_size_remarks(n: int, n_unreadable: int, split: str) -> list[Remark]:
         )
     if n_unreadable:
         text: Text = [
-            count(n_unreadable, pointer(_file(split), "n_unreadable")),
+            count(n_unreadable, pointer(result_file(split), "n_unreadable")),
             f" of the {_split_noun(split)} could not be decoded and "
             f"{'counts' if n_unreadable == 1 else 'count'} as wrong.",
         ]
@@ -164,8 +162,7 @@ def _split_remarks(run: RunFolder, split: str) -> list[Remark]:
     elif split in run.selection_splits:
         text = (
             f"The {_split_noun(split)} were also used to choose the model, so the "
-            "number "
-            "is optimistic. Keep a test split apart for an honest one."
+            "number is optimistic. Keep a test split apart for an honest one."
         )
     else:
         return []

@@ -1,10 +1,9 @@
-"""Floor 10: a trained model behind HTTP; see docs/serving.md.
+"""HTTP server of a trained model; see docs/serving.md.
 
-    page, client --HTTP--> protocol, watch, app --items--> batching --frames--> worker
-    \\_______________ the server process, without torch ______________/  a child process
+    client --HTTP--> protocol, middleware, app --items--> batching --frames--> worker
 
-The child holds the model and decodes: whatever a strange image does to a decoder, it
-does to a process that is started again.
+The worker is a child process that decodes and runs the model: an image that crashes a
+decoder crashes a process that is restarted. The server process never imports torch.
 """
 
 from vitral.serve.settings import Settings
@@ -13,11 +12,11 @@ __all__ = ["Settings", "serve"]
 
 
 def serve(settings: Settings) -> None:
-    """Answer over HTTP until a signal ends it; every accepted request is answered.
+    """Serve a model over HTTP until a signal; every accepted request is answered.
 
     Raises:
         MissingExtraError: FastAPI or uvicorn is not installed.
-        ServerError: the port is in use, or the model process died again and again.
+        ServerError: the port is in use, or the worker process crashed repeatedly.
         WeightsError: there is no model, or it is corrupt; before the port is bound.
         ConfigError: the model has no head, or takes clips.
     """

@@ -1,4 +1,4 @@
-"""The routes."""
+"""FastAPI application: routes, error handlers and the state that they share."""
 
 import asyncio
 import hmac
@@ -33,13 +33,13 @@ PATHS = frozenset(
     {"/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json", *_PAGE}
 )
 TOKEN_PATHS = ("/predict", "/model", "/metrics")
-"""The paths that want the token where there is one."""
+"""Paths that require the bearer token if one is set."""
 _CLIENT_CLOSED_REQUEST = 499
-"""What is counted where nobody was left to answer; it is never sent."""
+"""Status counted for requests whose client left; it is never sent."""
 
 
 class Service:
-    """What the routes share."""
+    """State that the routes share."""
 
     def __init__(self, settings: Settings, worker: Worker) -> None:
         self.settings = settings
@@ -48,18 +48,18 @@ class Service:
         self.batcher = Batcher(settings, worker.ask, self.metrics)
         self.budget = limits.Budget(settings.max_buffered)
         self.reload_error = ""
-        """Why the last new model was not taken; empty where it was, or none came."""
+        """Why the last reload failed; empty after a success or without a reload."""
         self.app = RequestMiddleware(_routes(self), self.metrics, PATHS)
 
     def require_token(self, request: Request) -> None:
-        """Raises Problem (401) unless the request carries the token that is set."""
+        """Raise HTTPError (401) unless the request carries the configured token."""
         if not self.settings.token:
             return
-        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
         right = hmac.compare_digest(
             given.strip().encode("latin-1", "replace"), self.settings.token.encode()
         )
-        if not right or kind.lower() != "bearer":
+        if not right or scheme.lower() != "bearer":
             raise HTTPError(
                 401,
                 "unauthorized",
@@ -67,7 +67,7 @@ class Service:
             )
 
     def require_ready(self) -> None:
-        """Raises Problem (503) while the model is being started again."""
+        """Raise HTTPError (503) while the worker restarts."""
         if not self.worker.ready:
             raise HTTPError(
                 503,
@@ -77,38 +77,38 @@ class Service:
             )
 
     async def predict(self, request: Request, wants: dict[str, Any]) -> Response:
-        """From a request to its answer.
+        """Return the response to an image.
 
         Raises:
-            Problem: any answer other than 200.
-            ClientGone: nobody is left to answer.
+            HTTPError: any answer other than 200.
+            ClientGone: the client disconnected.
         """
         content = await self._read_body(request)
         loop = asyncio.get_running_loop()
-        came = loop.time()
-        held = len(content)
+        arrival_time = loop.time()
+        buffered = len(content)
         try:
             if limits.media_type(request.headers) == "form":
-                kind = request.headers["content-type"]
-                content = await multipart.extract_image(content, kind)
+                content_type = request.headers["content-type"]
+                content = await multipart.extract_image(content, content_type)
             limits.require_image(content)
             item = Item(
                 content=content,
                 wants=wants,
-                arrival_time=came,
-                deadline=came + self.settings.timeout,
+                arrival_time=arrival_time,
+                deadline=arrival_time + self.settings.timeout,
                 future=loop.create_future(),
             )
             self.batcher.submit(item)
             row = await self._wait(item, request)
         finally:
-            self.budget.release(held)
+            self.budget.release(buffered)
         if "refused" in row:
             raise HTTPError(*row["refused"])
         now = loop.time()
-        self.metrics.seconds.observe(now - came)
+        self.metrics.seconds.observe(now - arrival_time)
         row["timing"] = {
-            "queue_ms": round(1000 * (item.started - came), 3),
+            "queue_ms": round(1000 * (item.started - arrival_time), 3),
             "model_ms": round(1000 * (now - item.started), 3),
             "batch": item.batch,
         }
@@ -116,17 +116,17 @@ class Service:
         return _json(row)
 
     async def _read_body(self, request: Request) -> bytes:
-        """The body, or the reason why it is not wanted: after reading what is on the
-        way, so that the client reads the reason."""
+        """Return the body. On an error, read what is on the way first, so that the
+        client reads the reason."""
         settings = self.settings
         try:
             self.require_token(request)
             self.require_ready()
             limits.media_type(request.headers)
             limits.declared_length(request.headers, settings.max_bytes)
-        except HTTPError as problem:
-            if problem.status != 411:
-                await self._discard(request, problem)
+        except HTTPError as error:
+            if error.status != 411:
+                await self._discard(request, error)
             raise
         try:
             return await limits.read_body(
@@ -135,33 +135,33 @@ class Service:
                 seconds=settings.body_timeout,
                 budget=self.budget,
             )
-        except HTTPError as problem:
-            if problem.status != 408:
-                await self._discard(request, problem)
+        except HTTPError as error:
+            if error.status != 408:
+                await self._discard(request, error)
             raise
 
-    async def _discard(self, request: Request, problem: HTTPError) -> None:
+    async def _discard(self, request: Request, error: HTTPError) -> None:
         ended = await limits.discard(request.receive, self.settings.max_bytes)
-        problem.close = not ended
+        error.close = not ended
 
     async def _wait(self, item: Item, request: Request) -> dict[str, Any]:
-        """The worker's row, unless the time is over or the client has left first."""
-        left = asyncio.ensure_future(request.receive())
-        either: set[asyncio.Future[Any]] = {left, item.future}
+        """Wait for the worker's row, the time-out or a disconnect."""
+        disconnect = asyncio.ensure_future(request.receive())
+        futures: set[asyncio.Future[Any]] = {disconnect, item.future}
         try:
             await asyncio.wait(
-                either,
+                futures,
                 timeout=self.settings.timeout,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
             item.is_client_gone = True
-            gone = left.done()
-            left.cancel()
+            is_gone = disconnect.done()
+            disconnect.cancel()
         if item.future.done():
             return item.future.result()
         item.future.cancel()
-        if gone:
+        if is_gone:
             raise limits.ClientGone
         raise HTTPError(
             504,
@@ -171,7 +171,7 @@ class Service:
         )
 
     def gauges(self) -> dict[str, float]:
-        """Values of now, for /metrics."""
+        """Return the current values for /metrics."""
         return {
             "vitral_queue_images": len(self.batcher.queue),
             "vitral_queue_most_images": self.batcher.max_queue_length,
@@ -277,57 +277,57 @@ def _add_status(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    def add(path: str, name: str, kind: str) -> None:
+    def add(path: str, name: str, media_type: str) -> None:
         content = resources.files("vitral.serve").joinpath(name).read_bytes()
 
         @app.get(path, include_in_schema=False)
         async def page() -> Response:
             headers = {"content-security-policy": _CONTENT_POLICY}
-            return Response(content, headers=headers, media_type=kind)
+            return Response(content, headers=headers, media_type=media_type)
 
-    for path, (name, kind) in _PAGE.items():
-        add(path, name, kind)
+    for path, (name, media_type) in _PAGE.items():
+        add(path, name, media_type)
 
 
 def _add_errors(app: FastAPI) -> None:
-    def answer(request: Request, problem: HTTPError) -> Response:
-        content = error_body(problem.code, problem.message, request.scope["request_id"])
+    def respond(request: Request, error: HTTPError) -> Response:
+        content = error_body(error.code, error.message, request.scope["request_id"])
         return Response(
             content,
-            problem.status,
-            headers=problem.headers(),
+            error.status,
+            headers=error.headers(),
             media_type="application/json",
         )
 
     @app.exception_handler(HTTPError)
     async def _(request: Request, error: HTTPError) -> Response:
-        return answer(request, error)
+        return respond(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = first["loc"][-1] if first["loc"] else "?"
-        reason = f"`{where}` in the query cannot be used: {first['msg']}."
-        return answer(request, HTTPError(400, "bad_query", reason))
+        name = first["loc"][-1] if first["loc"] else "?"
+        reason = f"`{name}` in the query cannot be used: {first['msg']}."
+        return respond(request, HTTPError(400, "bad_query", reason))
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
             message = "There is nothing here: images go to /predict, see /openapi.json."
-            return answer(request, HTTPError(404, "not_found", message))
+            return respond(request, HTTPError(404, "not_found", message))
         allowed = (error.headers or {}).get("Allow", "")
         if error.status_code == 405:
             message = f"{request.method[:20]} is not allowed here, only {allowed}."
-            reply = answer(request, HTTPError(405, "method_not_allowed", message))
+            reply = respond(request, HTTPError(405, "method_not_allowed", message))
             reply.headers["allow"] = allowed
             return reply
         code, message = "bad_request", str(error.detail)
-        return answer(request, HTTPError(error.status_code, code, message))
+        return respond(request, HTTPError(error.status_code, code, message))
 
     @app.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> Response:
         message = "Something in the server failed; its log says what."
-        return answer(request, HTTPError(500, "failed", message))
+        return respond(request, HTTPError(500, "failed", message))
 
 
 def _json(value: Any) -> Response:

@@ -1,14 +1,14 @@
-"""Requests of many clients into batches of one model: by size and by time.
+"""Dynamic batching: collect the images of many clients by count and by time.
 
-Nobody waits for nothing: an image that came too late for its deadline, or whose client
-is gone, is dropped before it is computed, and one that would come too late is refused.
+An image past its deadline, or without a client, is dropped before it is computed. One
+that would miss its deadline is refused.
 """
 
 import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median_low
 from typing import Any
 
@@ -17,36 +17,35 @@ from vitral.serve.metrics import Metrics
 from vitral.serve.settings import Settings
 
 _MAX_WAIT_SHARE = 0.8
-"""Share of the time-out that the wait for those before may take."""
+"""Largest share of the time-out that the wait in the queue may take."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Item:
-    """One image on its way."""
+    """One image, from its request to its answer."""
 
     content: bytes
     wants: dict[str, Any]
-    """`top`, `map`, `embedding`, `logits`, as the worker understands them."""
+    """`top`, `map`, `embedding`, `logits`, as the worker reads them."""
     arrival_time: float
-    """When its last byte did, on the loop's clock, as the other times."""
+    """When its last byte arrived, in seconds of the loop's clock, as the others."""
     deadline: float
     future: asyncio.Future[dict[str, Any]]
     started: float = 0.0
-    """When its batch began."""
+    """When its batch started."""
     batch: int = 0
-    is_client_gone: bool = field(default=False)
-    """Whether the client left."""
+    is_client_gone: bool = False
 
 
 class WorkerDied(Exception):
-    """The model process ended, or was ended, while it was asked."""
+    """The worker process exited, or was killed, during a request."""
 
 
 Ask = Callable[[Sequence[Item]], Awaitable[list[dict[str, Any]]]]
 
 
 class Batcher:
-    """A bounded queue before a model that takes one batch at a time."""
+    """Bounded queue in front of a model that takes one batch at a time."""
 
     def __init__(self, settings: Settings, ask: Ask, metrics: Metrics) -> None:
         self.settings = settings
@@ -55,32 +54,32 @@ class Batcher:
         self.queue: deque[Item] = deque()
         self.running: list[Item] = []
         self.max_queue_length = 0
-        """The longest that the queue has been."""
+        """Largest number of images that waited at a time."""
         self.seconds_per_image = 0.0
-        """Of late; 0 before the first batch."""
+        """Median of the last 9 batches; 0 before the first."""
         self._recent_seconds: deque[float] = deque(maxlen=9)
         self._arrived = asyncio.Event()
 
     def submit(self, item: Item) -> None:
-        """Let an image wait for its batch.
+        """Queue an image.
 
         Raises:
-            Problem: 429: the queue is full, or the answer would come too late.
+            HTTPError: 429: the queue is full, or the answer would come too late.
         """
-        places = self.settings.queue_limit
+        capacity = self.settings.queue_limit
         ahead = len(self.queue) + len(self.running)
         wait = (ahead + 1) * self.seconds_per_image
-        # The first of an idle server is always tried: the estimate must not lock it.
+        # An idle server tries the first image in any case: no estimate may lock it.
         late = ahead > 0 and wait > _MAX_WAIT_SHARE * self.settings.timeout
-        # More than the model needs to stay busy is only time that everybody loses.
+        # A queue longer than keeps the model busy only adds latency for all.
         late |= (
             len(self.queue) >= self.settings.max_batch
             and wait > self.settings.queue_seconds
         )
-        if len(self.queue) >= places or late:
+        if len(self.queue) >= capacity or late:
             reason = (
-                f"{places} images wait already"
-                if len(self.queue) >= places
+                f"{capacity} images wait already"
+                if len(self.queue) >= capacity
                 else f"the answer would take some {wait:.1f} seconds"
             )
             raise HTTPError(
@@ -94,7 +93,7 @@ class Batcher:
         self._arrived.set()
 
     async def run(self) -> None:
-        """Make batches until cancelled."""
+        """Form and run batches until cancelled."""
         while True:
             await self._arrived.wait()
             await self._wait_for_batch()
@@ -102,15 +101,15 @@ class Batcher:
             if batch:
                 await self._run_batch(batch)
 
-    def fail_all(self, problem: HTTPError) -> None:
-        """Answer whoever waits or is being computed with `problem`."""
+    def fail_all(self, error: HTTPError) -> None:
+        """Answer all queued and running images with `error`."""
         for item in (*self.running, *self.queue):
             if not item.future.done():
-                item.future.set_exception(problem)
+                item.future.set_exception(error)
         self.queue.clear()
 
     async def _wait_for_batch(self) -> None:
-        """Wait for a full batch, or until the first has waited long enough."""
+        """Wait for a full batch, or until the first image waited `max_wait_ms`."""
         loop = asyncio.get_running_loop()
         while 0 < len(self.queue) < self.settings.max_batch:
             until = self.queue[0].arrival_time + self.settings.max_wait_ms / 1000
@@ -125,7 +124,7 @@ class Batcher:
                 return
 
     def _take_batch(self) -> list[Item]:
-        """The next batch, without those that nobody waits for any more."""
+        """Return the next batch without images that are late or have no client."""
         now = asyncio.get_running_loop().time()
         batch: list[Item] = []
         while self.queue and len(batch) < self.settings.max_batch:
@@ -147,12 +146,12 @@ class Batcher:
         try:
             answers = await self.ask(batch)
         except WorkerDied:
-            # Who supervises the worker has answered everybody.
+            # `Worker.on_death` has answered every image.
             return
         finally:
             self.running = []
         self._recent_seconds.append((loop.time() - started) / len(batch))
-        # The median: one batch that was held up says nothing of the next.
+        # The median: one delayed batch does not predict the next.
         self.seconds_per_image = median_low(self._recent_seconds)
         self.metrics.observe_batch(len(batch))
         for item, answer in zip(batch, answers, strict=True):

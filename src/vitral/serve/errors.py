@@ -1,10 +1,10 @@
-"""What the server answers when it does not answer: a status, a code and a sentence."""
+"""HTTP errors of the server: each has a status, a code and a message."""
 
 import json
 
 
 class HTTPError(Exception):
-    """An answer other than 200. The sentence says what happened and what to do."""
+    """An answer other than 200; the message says what happened and what to do."""
 
     def __init__(
         self,
@@ -20,23 +20,23 @@ class HTTPError(Exception):
         self.code = code
         self.message = message
         self.retry_after = retry_after
-        """Seconds after which to try again; 0 where that would not help."""
+        """Seconds after which to retry; 0 if a retry would not help."""
         self.close = close
-        """Whether the connection cannot be used again."""
+        """True if the connection cannot be reused."""
 
     def headers(self) -> dict[str, str]:
-        found = {}
+        headers = {}
         if self.retry_after:
-            found["retry-after"] = str(self.retry_after)
+            headers["retry-after"] = str(self.retry_after)
         if self.close:
-            found["connection"] = "close"
+            headers["connection"] = "close"
         if self.status == 401:
-            found["www-authenticate"] = "Bearer"
-        return found
+            headers["www-authenticate"] = "Bearer"
+        return headers
 
 
 def error_body(code: str, message: str, request_id: str) -> bytes:
-    """The JSON of an error."""
+    """Return the JSON body of an error."""
     return json.dumps(
         {"code": code, "message": message, "request_id": request_id}
     ).encode()

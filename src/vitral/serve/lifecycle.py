@@ -1,7 +1,6 @@
-"""From a command to a listening server, and to its end.
+"""Start the server, run its tasks, shut it down.
 
-A stop answers what was accepted (signals.py); a moment after the last answer the
-sockets close and the process exits with 0.
+A stop answers all accepted requests (signals.py), closes the sockets and exits with 0.
 """
 
 import asyncio
@@ -21,8 +20,8 @@ from vitral.serve.worker import Worker
 
 
 def run(settings: Settings) -> None:
-    """Serve until a signal; see `vitral.serve.serve` for what is raised."""
-    # A port in use is said at once, not after the model was loaded.
+    """Serve until a signal; raises what `vitral.serve.serve` documents."""
+    # A port in use fails at once, not after the model is loaded.
     _bind_socket(settings).close()
     asyncio.run(_run(settings))
 
@@ -45,20 +44,20 @@ async def _run(settings: Settings) -> None:
 async def _serve(
     service: Service, server: "_Server", listener: socket.socket, signals: Signals
 ) -> None:
-    """All that goes on at a time; the first that ends, ends the others."""
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    batching = asyncio.create_task(service.batcher.run())
-    keeping = asyncio.create_task(service.worker.supervise())
-    exchanging = asyncio.create_task(signals.reload_on_request())
-    stopping = asyncio.create_task(signals.wait_for_stop())
-    while not server.started and not serving.done():
+    """Run all tasks; the first to finish stops the others."""
+    http = asyncio.create_task(server.serve(sockets=[listener]))
+    batches = asyncio.create_task(service.batcher.run())
+    supervision = asyncio.create_task(service.worker.supervise())
+    reloads = asyncio.create_task(signals.reload_on_request())
+    stop = asyncio.create_task(signals.wait_for_stop())
+    while not server.started and not http.done():
         await asyncio.sleep(0.01)
     _announce(service, listener)
-    tasks = {serving, batching, keeping, exchanging, stopping}
+    tasks = {http, batches, supervision, reloads, stop}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
-        await asyncio.wait({serving}, timeout=5)
+        await asyncio.wait({http}, timeout=5)
         for task in done:
             task.result()
     finally:
@@ -70,12 +69,12 @@ async def _serve(
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are ours: uvicorn would drop connections that it has not read."""
+        """Disable uvicorn's handlers: they drop connections with unread requests."""
         yield
 
 
 def _on_worker_death(service: Service) -> None:
-    """The worker died: nobody waits for it."""
+    """Answer all pending requests with 503."""
     service.metrics.restarts += 1
     message = "The model process ended while it was asked. Send the image again."
     service.batcher.fail_all(HTTPError(503, "worker_died", message, retry_after=1))
@@ -83,7 +82,7 @@ def _on_worker_death(service: Service) -> None:
 
 def _config(service: Service) -> uvicorn.Config:
     settings = service.settings
-    # uvicorn makes the protocols; the settings travel on the class.
+    # uvicorn makes the protocols, so the class carries the settings.
     protocol = type(
         "Protocol", (HTTPProtocol,), {"settings": settings, "turns": FairScheduler()}
     )
@@ -106,18 +105,18 @@ def _config(service: Service) -> uvicorn.Config:
 
 
 def _bind_socket(settings: Settings) -> socket.socket:
-    """A socket at the address.
+    """Bind a socket to the address.
 
     Raises:
-        ServerError: it cannot be had.
+        ServerError: the address or port cannot be used.
     """
     try:
-        found = socket.getaddrinfo(
+        info = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM
         )[0]
-        # With its protocol: asyncio switches Nagle's algorithm off only where TCP is
-        # named, and else an answer's second packet waits 40 ms for an acknowledgement.
-        listener = socket.socket(*found[:3])
+        # With the protocol: asyncio disables Nagle's algorithm only if TCP is named;
+        # otherwise the second packet of an answer waits 40 ms for an acknowledgement.
+        listener = socket.socket(*info[:3])
     except OSError as error:
         raise ServerError(
             f"The address {settings.host} cannot be used: {error.strerror}. Give "
@@ -125,7 +124,7 @@ def _bind_socket(settings: Settings) -> socket.socket:
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(found[4])
+        listener.bind(info[4])
     except OSError as error:
         listener.close()
         raise ServerError(

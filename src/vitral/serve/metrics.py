@@ -1,4 +1,7 @@
-"""Counters in the text form that Prometheus reads (exposition format 0.0.4)."""
+"""Counters in Prometheus' text format (exposition format 0.0.4).
+
+Hand-written: it saves the dependency on prometheus_client.
+"""
 
 from bisect import bisect_left
 from collections import Counter
@@ -9,7 +12,7 @@ _IMAGES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 class Histogram:
-    """Values counted by upper bounds."""
+    """Counts of values by upper bound."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
@@ -26,8 +29,8 @@ class Histogram:
         return [
             f"# TYPE {name} histogram",
             *(
-                f'{name}_bucket{{le="{bound}"}} {number}'
-                for bound, number in zip(names, sums, strict=True)
+                f'{name}_bucket{{le="{bound}"}} {count}'
+                for bound, count in zip(names, sums, strict=True)
             ),
             f"{name}_sum {self.total:.9g}",
             f"{name}_count {sums[-1]}",
@@ -35,33 +38,33 @@ class Histogram:
 
 
 class Metrics:
-    """What happened since the server started."""
+    """Counters since the server started."""
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
-        """By path and status; paths that do not exist are one."""
+        """By path and status; unknown paths count as `other`."""
         self.seconds = Histogram(_SECONDS)
-        """Of answers of /predict with 200, from the last byte of the request."""
+        """Seconds from the last byte of a request to its answer, /predict with 200."""
         self.batches = Histogram(_IMAGES)
         self.dropped = 0
-        """Images that were not computed: too late, or nobody waited."""
+        """Images dropped before the model: too late, or the client left."""
         self.restarts = 0
         self.reloads = 0
-        """New models that were taken."""
+        """Successful reloads."""
         self.rejected_reloads = 0
-        """New models that were not."""
+        """Failed reloads."""
         self.clients_gone = 0
-        """Clients that left before their answer."""
+        """Clients that disconnected before their answer."""
 
     def observe_batch(self, images: int) -> None:
         self.batches.observe(float(images))
 
     def render(self, gauges: dict[str, float]) -> str:
-        """Everything, with the values of now under their names."""
+        """Return all counters and `gauges` as text."""
         lines = ["# TYPE vitral_requests_total counter"]
-        for (path, status), number in sorted(self.requests.items()):
+        for (path, status), count in sorted(self.requests.items()):
             lines.append(
-                f'vitral_requests_total{{path="{path}",status="{status}"}} {number}'
+                f'vitral_requests_total{{path="{path}",status="{status}"}} {count}'
             )
         for name, value in (
             ("vitral_dropped_total", self.dropped),

@@ -1,4 +1,4 @@
-"""What the answers look like, for /openapi.json."""
+"""Response models of /openapi.json."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -11,7 +11,7 @@ class Strict(BaseModel):
 
 
 class HeatMap(Strict):
-    """How much each patch counts, 0 to 1, rows from the top."""
+    """Weight of each patch, 0 to 1, rows from the top."""
 
     method: Literal["rollout", "grad_cam"]
     rows: int
@@ -114,7 +114,7 @@ STATUS_DESCRIPTIONS = {
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that has these errors."""
+    """Return the `responses` of a route with these errors."""
     return {
         status: {"model": Problem, "description": STATUS_DESCRIPTIONS[status]}
         for status in statuses
@@ -122,7 +122,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def add_token_security(spec: dict[str, Any], paths: Sequence[str]) -> None:
-    """Say which paths want the bearer token."""
+    """Mark the paths that require the bearer token."""
     schemes = spec["components"].setdefault("securitySchemes", {})
     schemes["token"] = {"type": "http", "scheme": "bearer"}
     for path in paths:

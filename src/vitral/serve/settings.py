@@ -1,4 +1,4 @@
-"""Every limit of the server, in one place."""
+"""Settings and limits of the server."""
 
 from dataclasses import dataclass, fields
 
@@ -7,7 +7,7 @@ from vitral.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a model is served. The defaults suit one machine and images from a camera."""
+    """Settings of a server. The defaults suit one machine and images from a camera."""
 
     run: str
     """A run folder, a model folder, or an exported model."""
@@ -28,7 +28,7 @@ class Settings:
     max_pixels: int = 32_000_000
     """Width times height, read from an image's header before it is decoded."""
     max_buffered: int = 256_000_000
-    """Bytes of all bodies together that are held at a time."""
+    """Bytes of all bodies together that are buffered at a time."""
     timeout: float = 10.0
     """Seconds from the last byte of a request to its answer."""
     body_timeout: float = 30.0
@@ -53,12 +53,12 @@ class Settings:
     """How they are spread over the blocks; None for `constant`."""
 
     def __post_init__(self) -> None:
-        least = {"port": 0, "queue": 0, "max_wait_ms": 0, "threads": 0, "merge": 0}
+        minimums = {"port": 0, "queue": 0, "max_wait_ms": 0, "threads": 0, "merge": 0}
         for field in fields(self):
             value = getattr(self, field.name)
             if value is None or isinstance(value, str):
                 continue
-            low = least.get(field.name)
+            low = minimums.get(field.name)
             if not (value >= low if low is not None else value > 0):
                 expected = "0 or more" if low is not None else "above 0"
                 raise ConfigError(

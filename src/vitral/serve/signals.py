@@ -1,7 +1,7 @@
-"""What the signals do: SIGTERM and SIGINT stop the server, SIGHUP exchanges the model.
+"""Signal handling: SIGTERM and SIGINT stop the server, SIGHUP reloads the model.
 
-At the first stop readiness is 503 at once and new images are refused; what was accepted
-is answered. A second one ends the server immediately.
+The first stop makes /ready 503, refuses new images and answers all accepted ones. The
+second one exits immediately.
 """
 
 import asyncio
@@ -17,47 +17,46 @@ from vitral.serve.app import Service
 from vitral.serve.errors import HTTPError
 
 _QUIET_SECONDS = 0.5
-"""Seconds without a request after which a stopping server closes: clients with open
-connections have been told by then."""
+"""Seconds without a request after which a stopping server closes its connections."""
 _POLL_SECONDS = 0.05
 
 
 class Signals:
-    """Those that came, and what is to be done about them."""
+    """Signal handlers, and the tasks that act on them."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self._stops = 0
         self._stop = asyncio.Event()
         self._reload_requested = asyncio.Event()
-        # As nohup leaves it: the end of the terminal is to have no effect.
+        # nohup ignores SIGHUP: closing the terminal must have no effect.
         self._detached = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self._terminal = _has_terminal()
 
     @contextlib.contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """Take the signals while the block runs."""
+        """Install the handlers while the block runs."""
         loop = asyncio.get_running_loop()
         stops = (signal.SIGTERM, signal.SIGINT)
-        for number in stops:
-            loop.add_signal_handler(number, self._on_stop, number)
+        for signum in stops:
+            loop.add_signal_handler(signum, self._on_stop, signum)
         loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
         try:
             yield
         finally:
-            for number in (*stops, signal.SIGHUP):
-                loop.remove_signal_handler(number)
+            for signum in (*stops, signal.SIGHUP):
+                loop.remove_signal_handler(signum)
 
     async def wait_for_stop(self) -> None:
-        """Return when a stop was asked for and every accepted request is answered."""
+        """Return after a stop signal, when every accepted request is answered."""
         await self._stop.wait()
         loop = asyncio.get_running_loop()
-        until = loop.time() + self.service.settings.grace
-        quiet = loop.time()
-        while loop.time() < until:
+        deadline = loop.time() + self.service.settings.grace
+        last_busy = loop.time()
+        while loop.time() < deadline:
             if self.service.app.in_flight:
-                quiet = loop.time()
-            elif loop.time() - quiet >= _QUIET_SECONDS:
+                last_busy = loop.time()
+            elif loop.time() - last_busy >= _QUIET_SECONDS:
                 return
             await asyncio.sleep(_POLL_SECONDS)
         message = "The server is stopping and could not answer in time."
@@ -65,11 +64,10 @@ class Signals:
         await asyncio.sleep(_POLL_SECONDS)
 
     async def reload_on_request(self) -> None:
-        """Exchange the model whenever that was asked for, until cancelled."""
+        """Reload the model after each SIGHUP, until cancelled."""
         while True:
             await self._reload_requested.wait()
-            # One that is asked for meanwhile is done after this one: the files that
-            # this one reads may be older.
+            # Cleared first: a request during the reload may mean newer files.
             self._reload_requested.clear()
             await self._reload()
 
@@ -88,19 +86,19 @@ class Signals:
         now = describe_model(service.worker.model_info)
         _log(f"{now} answers in place of weights {before['hash']}")
 
-    def _on_stop(self, number: int) -> None:
+    def _on_stop(self, signum: int) -> None:
         self._stops += 1
         if self._stops > 1 or not self.service.worker.ready:
-            # While the model is loaded nothing was accepted; the second time is final.
+            # While the model loads, nothing was accepted yet.
             self.service.worker.close()
             sys.stderr.flush()
-            os._exit(128 + number)
+            os._exit(128 + signum)
         self.service.app.draining = True
         self._stop.set()
 
     def _on_sighup(self) -> None:
         if self._terminal and not _has_terminal():
-            # Nobody asked for a model: the terminal was closed.
+            # The terminal was closed, which also sends SIGHUP.
             if not self._detached:
                 self._on_stop(signal.SIGHUP)
         elif not self.service.app.draining:
@@ -108,7 +106,7 @@ class Signals:
 
 
 def describe_model(model_info: dict[str, Any]) -> str:
-    """A model in words, for who reads the terminal."""
+    """Return one line for the terminal: name, classes, size, weights."""
     height, width = model_info["image_size"]
     return (
         f"{model_info['model']} ({len(model_info['classes'])} classes, {height} x "

@@ -1,9 +1,8 @@
-"""Floor 6: the paper's experiments, one file a question, at a size one can afford.
+"""Experiments of the papers, one module with a `STUDY` per question.
 
-A study is a module of this room with a `STUDY`; nothing else lists it.
+A study is found by its file; nothing else lists it.
 """
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -12,32 +11,33 @@ from types import MappingProxyType
 
 from vitral.errors import ConfigError
 from vitral.studies.engine import ResultTable, Size, Study, Trial, ordered_trials
+from vitral.validation import nearest_names
 
 
 @cache
 def all_studies() -> Mapping[str, Study]:
-    """Every study by its name."""
-    found: dict[str, Study] = {}
+    """Return all studies by name."""
+    studies: dict[str, Study] = {}
     for module in pkgutil.iter_modules(__path__):
         content = importlib.import_module(f"{__name__}.{module.name}")
         if isinstance(getattr(content, "STUDY", None), Study):
-            found[content.STUDY.name] = content.STUDY
-    return MappingProxyType(dict(sorted(found.items())))
+            studies[content.STUDY.name] = content.STUDY
+    return MappingProxyType(dict(sorted(studies.items())))
 
 
 def get_study(name: str) -> Study:
-    """The study of that name.
+    """Return the study of that name.
 
     Raises:
-        ConfigError: nobody's name; the nearest are in the message.
+        ConfigError: unknown name; the message has the nearest ones.
     """
-    known = all_studies()
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.0)
+    studies = all_studies()
+    if name in studies:
+        return studies[name]
+    near = nearest_names(name, studies, cutoff=0.0)
     raise ConfigError(
         f"Unknown study `{name}`. The nearest names are {' and '.join(near)}; all are "
-        f"{', '.join(known)}."
+        f"{', '.join(studies)}."
     )
 
 

@@ -1,8 +1,7 @@
-"""Would more data help? Accuracy on growing subsets, its curve, and what comes next.
+"""Learning curve of a probe on growing subsets, extrapolated to more images.
 
-Nothing is trained: weights are measured by a probe of their frozen features, which are
-computed once. Training from scratch on growing subsets: families.py. The page:
-data_size_page.py.
+The features are frozen and computed once; families.py trains from zero instead.
+data_size_page.py writes the page.
 """
 
 import logging
@@ -12,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 NAME = "data-size"
 QUESTION = "Would more training images help, and how much would twice as many add?"
 MULTIPLES = (2, 4, 10)
-"""Of the training images there are: where the accuracy is predicted."""
+"""Multiples of the training images at which the accuracy is predicted."""
 DRAWS = tuple(range(10))
 NEIGHBORS = 20
 
@@ -48,34 +47,33 @@ def _knn(x: Any, y: Any, x_test: Any, y_test: Any) -> Probe:
 PROTOCOLS: Mapping[str, Protocol] = {"ridge": ridge, "linear": linear, "knn": _knn}
 
 
-class LabeledFeatures(NamedTuple):
-    """Features of images and what they show."""
+@dataclass(frozen=True, slots=True)
+class LabeledFeatures:
+    """Features of images with their class indices."""
 
     x: Float[np.ndarray, "images dim"]
     y: Int[np.ndarray, " images"]
 
 
-class SubsetResults(NamedTuple):
-    """Measurements of one set of weights: one for each draw of each subset."""
+@dataclass(frozen=True, slots=True)
+class SubsetResults:
+    """Accuracies of one set of weights, one per draw of each subset."""
 
     sizes: tuple[int, ...]
     accuracies: tuple[float, ...]
     draws: tuple[int, ...]
     full: Probe
-    """With all training images, which can be drawn in one way only."""
+    """Probe with all training images, which have one draw only."""
 
     def accuracies_at(self, size: int) -> list[float]:
-        """The accuracies of a size, in the order of the draws."""
-        return [
-            right
-            for one, right in zip(self.sizes, self.accuracies, strict=True)
-            if one == size
-        ]
+        """Return the accuracies of a size, in the order of the draws."""
+        pairs = zip(self.sizes, self.accuracies, strict=True)
+        return [accuracy for other_size, accuracy in pairs if other_size == size]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCurve:
-    """One set of weights on growing subsets."""
+    """Accuracies of one set of weights and the curve fitted to them."""
 
     points: SubsetResults
     fit: Scaling
@@ -87,7 +85,7 @@ class LearningCurve:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSizeResult:
-    """What the study found."""
+    """Learning curves of all weights on one data set."""
 
     data: str
     protocol: str
@@ -97,24 +95,22 @@ class DataSizeResult:
     seeds: tuple[int, ...]
     classes: int
     seconds: float
-    """Without computing features."""
+    """Seconds without computing features."""
 
     @property
     def verdict(self) -> str:
-        """One sentence for each set of weights, and who is ahead."""
+        """Return a sentence per set of weights, and a comparison of several."""
         names = list(self.curves)
         if len(names) == 1:
             return self.curves[names[0]].fit.verdict
-        own = [f"{name}: {one.fit.verdict}" for name, one in self.curves.items()]
-        return " ".join([*own, *describe_leaders(names, self.sizes, self.difference)])
+        fits = [f"{name}: {curve.fit.verdict}" for name, curve in self.curves.items()]
+        return " ".join([*fits, *describe_leaders(names, self.sizes, self.difference)])
 
     def difference(self, first: str, second: str, size: int) -> Difference:
-        """Of two weights on the same subsets."""
-        a, b = (
-            self.curves[first].points.accuracies_at(size),
-            self.curves[second].points.accuracies_at(size),
-        )
-        differences = [one - other for one, other in zip(a, b, strict=True)]
+        """Return the paired difference of two weights on the same subsets."""
+        a = self.curves[first].points.accuracies_at(size)
+        b = self.curves[second].points.accuracies_at(size)
+        differences = [x - y for x, y in zip(a, b, strict=True)]
         mean = statistics.fmean(differences)
         if len(differences) > 1:
             return Difference(mean, statistics.stdev(differences))
@@ -137,39 +133,41 @@ def run_data_size_study(
     Args:
         weights: what `vitral.weights.load` takes, or runs on other data.
         protocol: one of PROTOCOLS.
-        seeds: one draw of all nested subsets for each; three or more.
+        seeds: one draw of all nested subsets each; three or more.
         fractions: of the training images; empty for six sizes up to all.
-        folder: where features are kept; None for the user's cache.
+        folder: cache of features; None for the user's cache.
 
     Raises:
-        ConfigError: an unknown protocol, too few seeds or sizes, weights that come
-            twice, or a run that was trained on these images.
+        ConfigError: an unknown protocol, too few seeds or sizes, repeated weights, or a
+            run that was trained on these images.
         DataError: one class only, a class with too few images, or features that cannot
             be probed.
         WeightsError: weights are missing, corrupt or refused.
     """
     _check(weights, data, protocol, seeds)
-    grown: dict[str, LearningCurve] = {}
+    curves: dict[str, LearningCurve] = {}
     seconds = 0.0
     for path, name in zip(weights, _short_names(weights), strict=True):
         logger.info(f"{name}: features of {data}")
-        material = extract_splits(path, data, folder=folder, device=device)
-        train, test = _split_features(material)
-        sizes = subset_sizes(train.y, material.classes, fractions)
+        features = extract_splits(path, data, folder=folder, device=device)
+        train, test = _split_features(features)
+        sizes = subset_sizes(train.y, features.classes, fractions)
         started = time.monotonic()
         logger.info(
             f"{name}: {len(seeds)} draws of {', '.join(map(str, sizes))} images"
         )
-        points = measure_subsets(train, test, sizes, seeds, PROTOCOLS[protocol])
-        grown[name] = LearningCurve(points=points, fit=fit_curve(points))
+        points = measure_subsets(
+            train, test, sizes, seeds, protocol=PROTOCOLS[protocol]
+        )
+        curves[name] = LearningCurve(points=points, fit=fit_curve(points))
         seconds += time.monotonic() - started
     return DataSizeResult(
         data=data,
         protocol=protocol,
-        curves=grown,
+        curves=curves,
         sizes=sizes,
         seeds=tuple(seeds),
-        classes=len(material.classes),
+        classes=len(features.classes),
         seconds=round(seconds, 1),
     )
 
@@ -179,51 +177,52 @@ def measure_subsets(
     test: LabeledFeatures,
     sizes: Sequence[int],
     seeds: Sequence[int],
+    *,
     protocol: Protocol = ridge,
 ) -> SubsetResults:
-    """The accuracy of every subset; all images are measured once.
+    """Measure the accuracy of every subset; the full set is measured once.
 
     Args:
-        sizes: of `subset_sizes`.
+        sizes: from `subset_sizes`.
     """
-    found: list[tuple[int, float, int]] = []
-    whole = protocol(train.x, train.y, test.x, test.y)
+    results: list[tuple[int, float, int]] = []
+    full = protocol(train.x, train.y, test.x, test.y)
     for seed in seeds:
         order = nested_order(train.y, seed)
         for size in sizes:
             if size < len(train.y):
                 rows = order[:size]
                 probe = protocol(train.x[rows], train.y[rows], test.x, test.y)
-                found.append((size, probe.accuracy, seed))
-    found.append((len(train.y), whole.accuracy, seeds[0]))
+                results.append((size, probe.accuracy, seed))
+    results.append((len(train.y), full.accuracy, seeds[0]))
     return SubsetResults(
-        sizes=tuple(size for size, _, _ in found),
-        accuracies=tuple(accuracy for _, accuracy, _ in found),
-        draws=tuple(seed for _, _, seed in found),
-        full=whole,
+        sizes=tuple(size for size, _, _ in results),
+        accuracies=tuple(accuracy for _, accuracy, _ in results),
+        draws=tuple(seed for _, _, seed in results),
+        full=full,
     )
 
 
 def fit_curve(points: SubsetResults) -> Scaling:
-    """The curve of the measurements."""
+    """Fit the learning curve."""
     return fit_nested(points.sizes, points.accuracies)
 
 
-def _split_features(material: SplitFeatures) -> tuple[LabeledFeatures, LabeledFeatures]:
-    """Nothing chooses by val here, so its images are learned from too."""
-    parts = [material.train, *([material.dev] if material.dev else [])]
+def _split_features(features: SplitFeatures) -> tuple[LabeledFeatures, LabeledFeatures]:
+    """Return training and test features; val joins the former, as nothing uses it."""
+    parts = [features.train, *([features.dev] if features.dev else [])]
     train = LabeledFeatures(
         np.concatenate([np.asarray(part.x) for part in parts]),
         np.concatenate([np.asarray(part.y) for part in parts]),
     )
-    test = LabeledFeatures(np.asarray(material.test.x), np.asarray(material.test.y))
+    test = LabeledFeatures(np.asarray(features.test.x), np.asarray(features.test.y))
     return train, test
 
 
 def _short_names(weights: Sequence[str]) -> list[str]:
-    """The last part of each path, or as much of it as tells them apart."""
+    """Return the shortest path suffixes that are unique."""
     for length in range(1, 4):
-        names = ["/".join(Path(one).parts[-length:]) for one in weights]
+        names = ["/".join(Path(path).parts[-length:]) for path in weights]
         if len(set(names)) == len(names):
             return names
     return list(weights)
@@ -245,8 +244,8 @@ def _check(
         raise ConfigError("The same weights are given twice: give each once.")
     for path in weights:
         if all((Path(path) / name).is_file() for name in ("config.json", "split.csv")):
-            own = open_run(path).config.data
-            if own == data or Path(own).resolve() == Path(data).resolve():
+            run_data = open_run(path).config.data
+            if run_data == data or Path(run_data).resolve() == Path(data).resolve():
                 raise ConfigError(
                     f"{path} was trained on {data}: its features know all of these "
                     "images already, so a curve of parts of them would show nothing. "

@@ -1,8 +1,9 @@
-"""The data-size study on paper: verdict, figure, predictions, every size."""
+"""Page of the data-size study: verdict, figure, predictions, every size."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from vitral.studies.data_size import (
     DataSizeResult,
     LearningCurve,
 )
-from vitral.studies.engine import CellStats
+from vitral.studies.engine import CellStats, markdown_row
 
 PROTOCOL_DESCRIPTIONS = {
     "ridge": "regularised least squares on frozen features, its strength chosen by "
@@ -28,8 +29,9 @@ PROTOCOL_DESCRIPTIONS = {
 }
 
 
-class DataSizeFiles(NamedTuple):
-    """The files of the answer."""
+@dataclass(frozen=True, slots=True)
+class DataSizeFiles:
+    """Files of the study."""
 
     page: Path
     figure: Path
@@ -39,10 +41,10 @@ class DataSizeFiles(NamedTuple):
 def write_data_size_page(
     answer: DataSizeResult, folder: Path, command: str, machine: str
 ) -> DataSizeFiles:
-    """`data-size.md`, `data-size.png` and `result.json` in `folder`.
+    """Write `data-size.md`, `data-size.png` and `result.json`.
 
     Args:
-        command: what repeats it.
+        command: the command line that repeats it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = DataSizeFiles(
@@ -81,8 +83,8 @@ def write_data_size_page(
         f"Measured by {PROTOCOL_DESCRIPTIONS[answer.protocol]}; the curve is a − b "
         "n^−c, "
         + "; ".join(
-            f"for {name} {_describe_fit(one.fit)}"
-            for name, one in answer.curves.items()
+            f"for {name} {_describe_fit(curve.fit)}"
+            for name, curve in answer.curves.items()
         )
         + ". The interval is over fits that leave out none, one, two ... of the "
         "smallest sizes, which need not be on the curve yet; the line is the middle "
@@ -100,15 +102,15 @@ def write_data_size_page(
 
 
 def plot_curves(answer: DataSizeResult) -> plots.Plot:
-    """One curve for each set of weights, up to ten times the images."""
+    """Plot a curve per set of weights, up to ten times the images."""
     return plots.data_size_curves(
         {
             name: plots.DataSizeSeries(
-                np.array(one.points.sizes),
-                np.array(one.points.accuracies),
-                _fitted_curve(one.fit, answer.sizes),
+                np.array(curve.points.sizes),
+                np.array(curve.points.accuracies),
+                _fitted_curve(curve.fit, answer.sizes),
             )
-            for name, one in answer.curves.items()
+            for name, curve in answer.curves.items()
         },
         title=f"Accuracy over the number of training images of {answer.data}",
         verdict=answer.verdict,
@@ -116,22 +118,22 @@ def plot_curves(answer: DataSizeResult) -> plots.Plot:
 
 
 def prediction_lines(answer: DataSizeResult) -> list[str]:
-    """A Markdown table: the whole, and what is predicted beyond it."""
-    whole = answer.sizes[-1]
-    heads = [f"{times} times ({times * whole:,})" for times in MULTIPLES]
+    """Return a Markdown table: the accuracy now and at each of MULTIPLES."""
+    full = answer.sizes[-1]
+    heads = [f"{times} times ({times * full:,})" for times in MULTIPLES]
     lines = [
-        _markdown_row(["weights", f"now ({whole:,})", *heads, "twice adds"]),
-        _markdown_row(["---", *["---:"] * (len(MULTIPLES) + 2)]),
+        markdown_row(["weights", f"now ({full:,})", *heads, "twice adds"]),
+        markdown_row(["---", *["---:"] * (len(MULTIPLES) + 2)]),
     ]
-    for name, one in answer.curves.items():
-        low, high = one.fit.gain_interval
+    for name, curve in answer.curves.items():
+        low, high = curve.fit.gain_interval
         lines.append(
-            _markdown_row(
+            markdown_row(
                 [
                     name,
-                    f"{100 * one.points.full.accuracy:.1f}",
-                    *(_format_prediction(expected) for expected in one.predicted),
-                    f"{100 * low:.1f} to {100 * high:.1f} ({one.fit.trend})",
+                    f"{100 * curve.points.full.accuracy:.1f}",
+                    *(_format_prediction(expected) for expected in curve.predicted),
+                    f"{100 * low:.1f} to {100 * high:.1f} ({curve.fit.trend})",
                 ]
             )
         )
@@ -139,20 +141,20 @@ def prediction_lines(answer: DataSizeResult) -> list[str]:
 
 
 def size_lines(answer: DataSizeResult) -> list[str]:
-    """A Markdown table: every size of every set of weights."""
+    """Return a Markdown table: the accuracy of all weights at each size."""
     names = list(answer.curves)
     lines = [
-        _markdown_row(["training images", *names]),
-        _markdown_row(["---:", *["---:"] * len(names)]),
+        markdown_row(["training images", *names]),
+        markdown_row(["---:", *["---:"] * len(names)]),
     ]
     for size in answer.sizes:
         cells = [_format_accuracy(answer.curves[name], size) for name in names]
-        lines.append(_markdown_row([f"{size:,}", *cells]))
+        lines.append(markdown_row([f"{size:,}", *cells]))
     return lines
 
 
 def to_dict(answer: DataSizeResult, command: str, machine: str) -> dict[str, Any]:
-    """Every number, as plain data for JSON."""
+    """Return all numbers as plain data for JSON."""
     return {
         "study": NAME,
         "data": answer.data,
@@ -164,18 +166,20 @@ def to_dict(answer: DataSizeResult, command: str, machine: str) -> dict[str, Any
         "command": command,
         "machine": machine,
         "seconds": answer.seconds,
-        "weights": {name: _curve_to_dict(one) for name, one in answer.curves.items()},
+        "weights": {
+            name: _curve_to_dict(curve) for name, curve in answer.curves.items()
+        },
     }
 
 
 def _curve_to_dict(curve: LearningCurve) -> dict[str, Any]:
-    fit, whole = curve.fit, curve.points.full
+    fit, full = curve.fit, curve.points.full
     return {
         "whole": {
-            "accuracy": whole.accuracy,
-            "test_images": whole.n,
-            "interval_95": list(whole.interval),
-            "settings": whole.settings,
+            "accuracy": full.accuracy,
+            "test_images": full.n,
+            "interval_95": list(full.interval),
+            "settings": full.settings,
         },
         "measured": [
             {"images": size, "draw": draw, "accuracy": accuracy}
@@ -207,16 +211,16 @@ def _curve_to_dict(curve: LearningCurve) -> dict[str, Any]:
 
 def _fitted_curve(fit: Scaling, sizes: Sequence[int]) -> plots.FittedCurve:
     start = median_fit_start(np.array(sizes, dtype=float))
-    along = np.geomspace(start, max(MULTIPLES) * sizes[-1], 80)
+    x = np.geomspace(start, max(MULTIPLES) * sizes[-1], 80)
     # The largest size itself, where the band begins.
-    along = np.sort(np.append(along, float(sizes[-1])))
-    along = along[np.append(True, np.diff(along) > 1e-9 * along[1:])]
-    expected = [fit.predict(float(size)) for size in along]
+    x = np.sort(np.append(x, float(sizes[-1])))
+    x = x[np.append(True, np.diff(x) > 1e-9 * x[1:])]
+    predictions = [fit.predict(float(size)) for size in x]
     return plots.FittedCurve(
-        along,
-        [one.accuracy for one in expected],
-        [one.interval.low for one in expected],
-        [one.interval.high for one in expected],
+        x,
+        [prediction.accuracy for prediction in predictions],
+        [prediction.interval.low for prediction in predictions],
+        [prediction.interval.high for prediction in predictions],
     )
 
 
@@ -226,9 +230,9 @@ def _format_prediction(prediction: ExpectedAccuracy) -> str:
 
 
 def _format_accuracy(curve: LearningCurve, size: int) -> str:
-    found = curve.points.accuracies_at(size)
-    spread = float(np.std(found, ddof=1)) if len(found) > 1 else 0.0
-    return str(CellStats(float(np.mean(found)), spread, len(found)))
+    accuracies = curve.points.accuracies_at(size)
+    spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else 0.0
+    return str(CellStats(float(np.mean(accuracies)), spread, len(accuracies)))
 
 
 def _describe_fit(fit: Scaling) -> str:
@@ -245,13 +249,9 @@ def _num_test_images(answer: DataSizeResult) -> int:
 
 def _test_intervals(answer: DataSizeResult) -> str:
     spans = []
-    for name, one in answer.curves.items():
-        low, high = one.points.full.interval
+    for name, curve in answer.curves.items():
+        low, high = curve.points.full.interval
         spans.append(
             f"the accuracy now of {name} is {100 * low:.1f} to {100 * high:.1f} (95 %)"
         )
     return ", ".join(spans)
-
-
-def _markdown_row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

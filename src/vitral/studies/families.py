@@ -1,13 +1,13 @@
-"""Which family learns most from few images, and which from many? (figure 4)
+"""ResNet against ViT on growing data sets (arXiv 2010.11929, figure 4).
 
-ResNet and ViT of about equal compute are trained from zero on growing nested subsets of
-one data set, with one recipe. The subsets are tables in the study's own folder, with
-the images as PNG files beside them; the user's data is only read.
+Models of about equal compute are trained from zero on nested subsets with one recipe.
+The subsets are tables with PNG images in the study's folder; the data is only read.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -45,11 +45,12 @@ MODELS: Mapping[str, tuple[str, dict[str, Any]]] = {
     ),
     "resnet": ("bit_r26x1", {"units": (1, 1), "stem_width": 24, "num_groups": 8}),
 }
-"""A name and its changes; each about 2.4 million multiply-accumulates an image."""
+"""Name and config changes; each about 2.4 million multiply-accumulates per image."""
 
 
-class FamiliesPlan(NamedTuple):
-    """What is trained."""
+@dataclass(frozen=True, slots=True)
+class FamiliesPlan:
+    """Trials of the study, with the sizes of the subsets."""
 
     trials: list[Trial]
     sizes: tuple[int, ...]
@@ -61,13 +62,14 @@ def plan_families(
     families: Sequence[str],
     data: str,
     seeds: Sequence[int],
+    *,
     fractions: Sequence[float],
     folder: Path,
 ) -> FamiliesPlan:
-    """Write the subsets of each seed, and list a training for each size and family.
+    """Write the subsets of each seed, and list a trial per size and family.
 
-    A seed splits anew: 40 % to test on, 10 % to choose the best step by, the rest is
-    what the subsets are taken from. Val and test are the same for all sizes.
+    Each seed has its own split: 40 % test, 10 % val to choose the best step, and the
+    rest for the subsets. Val and test are the same for all sizes.
 
     Args:
         fractions: of the rest; empty for six sizes in equal ratios.
@@ -75,8 +77,8 @@ def plan_families(
 
     Raises:
         ConfigError: an unknown family, fewer than two, or no seed.
-        DataError: several labels an image, an image that cannot be decoded, or a class
-            with too few.
+        DataError: several labels per image, an image that cannot be decoded, or a class
+            with too few images.
     """
     unknown = [family for family in families if family not in MODELS]
     if unknown or len(set(families)) < 2 or len(set(families)) < len(families):
@@ -87,7 +89,7 @@ def plan_families(
     if not seeds:
         raise ConfigError("`--seeds` needs one seed at least.")
     dataset = vitral.data.open(data)
-    if dataset.multi_label or any(one.target for one in dataset.examples):
+    if dataset.multi_label or any(example.target for example in dataset.examples):
         raise DataError(
             f"The images of {dataset.name} have several labels each; this study "
             "compares families with one label an image."
@@ -96,13 +98,13 @@ def plan_families(
     trials: list[Trial] = []
     for seed in seeds:
         parts = _split(dataset, seed)
-        labels = np.array([one.label[0] for one in parts["train"]])
+        labels = np.array([example.label[0] for example in parts["train"]])
         sizes = subset_sizes(labels, dataset.classes, fractions)
         order = nested_order(labels, seed)
         for size in sizes:
-            some = [parts["train"][row] for row in order[:size]]
+            subset = [parts["train"][row] for row in order[:size]]
             table = write_image_table(
-                tables, f"seed-{seed}-{size}", dataset, {**parts, "train": some}
+                tables, f"seed-{seed}-{size}", dataset, {**parts, "train": subset}
             )
             trials += [
                 Trial(
@@ -113,14 +115,12 @@ def plan_families(
                 )
                 for family in families
             ]
-    tested = len(parts["test"])
-    return FamiliesPlan(
-        trials, sizes, tuple(DISPLAY_NAMES[family] for family in families), tested
-    )
+    names = tuple(DISPLAY_NAMES[family] for family in families)
+    return FamiliesPlan(trials, sizes, names, len(parts["test"]))
 
 
 def families_verdict(plan: FamiliesPlan, table: ResultTable) -> str:
-    """Who is ahead with few images and with many, beside the paper's figure 4."""
+    """Compare the families at each size, and with the paper's figure 4."""
     sentences = describe_leaders(
         plan.families,
         plan.sizes,
@@ -154,8 +154,8 @@ def _config(family: str, table: Path, seed: int) -> TrainConfig:
 
 
 def _split(dataset: Dataset, seed: int) -> dict[str, list[Example]]:
-    """Stratified; whatever splits the data set has itself are put together first."""
-    labels = np.array([one.label[0] for one in dataset.examples])
+    """Draw a stratified split, ignoring the data set's own splits."""
+    labels = np.array([example.label[0] for example in dataset.examples])
     order = nested_order(labels, 1_000_003 + seed)
     parts: dict[str, list[Example]] = {}
     first = 0

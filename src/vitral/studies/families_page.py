@@ -1,9 +1,9 @@
-"""Families on growing subsets, from the plan to the page."""
+"""Run the study of families on growing subsets and write its page."""
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
@@ -30,8 +30,9 @@ QUESTION = (
 SOURCE = "arXiv 2010.11929, figure 4"
 
 
-class FamiliesResult(NamedTuple):
-    """A comparison that ran."""
+@dataclass(frozen=True, slots=True)
+class FamiliesResult:
+    """Result of the comparison."""
 
     table: ResultTable
     lines: list[str]
@@ -53,18 +54,18 @@ def run_families_study(
 ) -> FamiliesResult:
     """Train every family on every subset and write the page into `out`.
 
-    Finished trainings of an earlier start are kept.
+    Finished trainings of an earlier start are not repeated.
 
     Args:
         jobs: trainings at a time.
-        command: what repeats it, for the page.
+        command: the command line that repeats it, for the page.
 
     Raises:
-        VitralError: what the plan or a training raised.
+        VitralError: raised by the plan or a training.
     """
     folder = Path(out)
     started = time.monotonic()
-    plan = plan_families(families, data, seeds, fractions, folder)
+    plan = plan_families(families, data, seeds, fractions=fractions, folder=folder)
     done = TrialScheduler(folder, jobs, device).run(plan.trials)
     table = build_table(plan.trials, done)
     verdict = families_verdict(plan, table)
@@ -105,23 +106,13 @@ def run_families_study(
         *detail_lines(table),
     ]
     write_atomic(page, "\n".join(text) + "\n")
-    about = {"data": data, "verdict": verdict, "command": command}
-    _write_result(folder / "result.json", about, seeds, plan, table)
-    return FamiliesResult(table, lines, verdict, page)
-
-
-def _write_result(
-    file: Path,
-    metadata: dict[str, str],
-    seeds: Sequence[int],
-    plan: FamiliesPlan,
-    table: ResultTable,
-) -> None:
     write_json(
-        file,
+        folder / "result.json",
         {
             "study": "data-size families",
-            **metadata,
+            "data": data,
+            "verdict": verdict,
+            "command": command,
             "seeds": list(seeds),
             "sizes": list(plan.sizes),
             "test_images": plan.test_images,
@@ -129,6 +120,7 @@ def _write_result(
             "table": table.to_dict(),
         },
     )
+    return FamiliesResult(table, lines, verdict, page)
 
 
 def _table_lines(plan: FamiliesPlan, table: ResultTable) -> list[str]:
@@ -138,21 +130,22 @@ def _table_lines(plan: FamiliesPlan, table: ResultTable) -> list[str]:
     ]
     for size in plan.sizes:
         values = [
-            str(table.cell_stats(f"{size:,} images", one)) for one in plan.families
+            str(table.cell_stats(f"{size:,} images", family))
+            for family in plan.families
         ]
         lines.append(f"| {size:,} | {' | '.join(values)} |")
     return lines
 
 
 def _figure(plan: FamiliesPlan, table: ResultTable, data: str) -> plots.Plot:
-    grown = {}
+    series = {}
     for family in plan.families:
         runs = [
             (size, run.accuracy)
             for size in plan.sizes
             for run in table.results[f"{size:,} images", family]
         ]
-        grown[family] = plots.DataSizeSeries(
-            [size for size, _ in runs], [right for _, right in runs]
+        series[family] = plots.DataSizeSeries(
+            [size for size, _ in runs], [accuracy for _, accuracy in runs]
         )
-    return plots.data_size_curves(grown, title=f"Trained from zero on parts of {data}")
+    return plots.data_size_curves(series, title=f"Trained from zero on parts of {data}")

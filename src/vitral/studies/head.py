@@ -1,4 +1,4 @@
-"""Class token or mean of the patches, each at its best rate? (appendix D.3)"""
+"""Class token against mean pooling (arXiv 2010.11929, appendix D.3)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ RATES = {
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Both heads at every rate."""
+    """Return a trial per head and rate."""
     return [
         Trial(
             row=head,
@@ -51,7 +51,7 @@ def _config(size: Size, head: str, lr: float, seed: int) -> TrainConfig:
 
 
 def verdict(table: ResultTable) -> str:
-    """Are the heads alike at their best rates, and do these rates differ?"""
+    """Compare the heads at their best rates, and these rates."""
     best = {head: table.best_column(head) for head in HEADS}
     gap = table.difference((MEAN, best[MEAN]), (TOKEN, best[TOKEN]))
     at_best = (

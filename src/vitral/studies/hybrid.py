@@ -1,9 +1,10 @@
-"""ViT, hybrid or ResNet, at equal compute? (section 4.4)"""
+"""ViT, hybrid and ResNet at equal compute (arXiv 2010.11929, section 4.4)."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral.studies.engine import (
+    ModelVariant,
     ResultTable,
     Size,
     Study,
@@ -15,13 +16,6 @@ from vitral.workflows import TrainConfig
 
 VIT, HYBRID, RESNET = "ViT", "hybrid", "BiT ResNet"
 SMALL, LARGE = "smaller budget", "larger budget"
-
-
-class FamilyVariant(NamedTuple):
-    """A family at a budget."""
-
-    model: str
-    changes: dict[str, Any]
 
 
 def _hybrid(width: int, stem: int) -> dict[str, Any]:
@@ -36,49 +30,51 @@ def _hybrid(width: int, stem: int) -> dict[str, Any]:
     }
 
 
-VARIANTS: dict[Size, dict[tuple[str, str], FamilyVariant]] = {
+VARIANTS: dict[Size, dict[tuple[str, str], ModelVariant]] = {
     # 2.4 to 2.6 and 8.0 to 8.1 million multiply-accumulates.
     "cpu": {
-        (VIT, SMALL): FamilyVariant("vit_ti8", {}),
-        (HYBRID, SMALL): FamilyVariant("r26_vit_s32", _hybrid(64, 12)),
-        (RESNET, SMALL): FamilyVariant(
+        (VIT, SMALL): ModelVariant("vit_ti8", {}),
+        (HYBRID, SMALL): ModelVariant("r26_vit_s32", _hybrid(64, 12)),
+        (RESNET, SMALL): ModelVariant(
             "bit_r26x1", {"units": (1, 1), "stem_width": 24, "num_groups": 8}
         ),
-        (VIT, LARGE): FamilyVariant("vit_ti8", {"embed_dim": 120, "mlp_dim": 240}),
-        (HYBRID, LARGE): FamilyVariant("r26_vit_s32", _hybrid(120, 24)),
-        (RESNET, LARGE): FamilyVariant(
+        (VIT, LARGE): ModelVariant("vit_ti8", {"embed_dim": 120, "mlp_dim": 240}),
+        (HYBRID, LARGE): ModelVariant("r26_vit_s32", _hybrid(120, 24)),
+        (RESNET, LARGE): ModelVariant(
             "bit_r26x1", {"units": (2, 2), "stem_width": 36, "num_groups": 9}
         ),
     },
     # The models of figure 5 that cost about as much as each other.
     "paper": {
-        (VIT, SMALL): FamilyVariant("vit_b32", {}),
-        (HYBRID, SMALL): FamilyVariant("r50_vit_b32", {}),
-        (RESNET, SMALL): FamilyVariant("bit_r101x1", {}),
-        (VIT, LARGE): FamilyVariant("vit_b16", {}),
-        (HYBRID, LARGE): FamilyVariant("r50_vit_b16", {}),
-        (RESNET, LARGE): FamilyVariant("bit_r50x2", {}),
+        (VIT, SMALL): ModelVariant("vit_b32", {}),
+        (HYBRID, SMALL): ModelVariant("r50_vit_b32", {}),
+        (RESNET, SMALL): ModelVariant("bit_r101x1", {}),
+        (VIT, LARGE): ModelVariant("vit_b16", {}),
+        (HYBRID, LARGE): ModelVariant("r50_vit_b16", {}),
+        (RESNET, LARGE): ModelVariant("bit_r50x2", {}),
     },
 }
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Three families at two budgets."""
+    """Return a trial per family and budget."""
     return [
-        Trial(row=row, column=column, seed=seed, config=_config(size, rival, row, seed))
+        Trial(
+            row=row, column=column, seed=seed, config=_config(size, variant, row, seed)
+        )
         for seed in seeds
-        for (row, column), rival in VARIANTS[size].items()
+        for (row, column), variant in VARIANTS[size].items()
     ]
 
 
-def _config(size: Size, rival: FamilyVariant, family: str, seed: int) -> TrainConfig:
+def _config(size: Size, variant: ModelVariant, family: str, seed: int) -> TrainConfig:
     if size == "paper":
         drop = {} if family == RESNET else {"drop_rate": 0.1}
-        return imagenet_config(rival.model, drop, seed)
+        return imagenet_config(variant.model, drop, seed)
     return mnist_config(
-        rival.changes,
+        variant.changes,
         seed,
-        model=rival.model,
+        model=variant.model,
         image_size=32,
         epochs=12.0,
         lr=2e-3,
@@ -87,7 +83,7 @@ def _config(size: Size, rival: FamilyVariant, family: str, seed: int) -> TrainCo
 
 
 def verdict(table: ResultTable) -> str:
-    """Who leads at each budget, and whether the hybrid's lead fades."""
+    """Rank the families at each budget, and compare the hybrid's leads."""
     sentences = []
     for budget in (SMALL, LARGE):
         ranked = sorted(

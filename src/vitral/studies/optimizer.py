@@ -1,4 +1,4 @@
-"""Adam or SGD to pre-train a ResNet, judged after transfer? (appendix D.1)"""
+"""Adam against SGD to pre-train a ResNet (arXiv 2010.11929, appendix D.1)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,8 +37,8 @@ TINY_RESNET = {"units": (1, 1), "stem_width": 24, "num_groups": 8}
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Pre-training with both, each rate; then the same transfer from every one."""
-    found = []
+    """Return pre-trainings by optimizer and rate, each with the same transfers."""
+    planned = []
     for seed in seeds:
         for column, rates in RATES[size].items():
             for lr in rates:
@@ -50,8 +50,8 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
                     seed=seed,
                     config=_pretraining(size, column, lr, seed),
                 )
-                found.append(before)
-                found += [
+                planned.append(before)
+                planned += [
                     Trial(
                         row=row,
                         column=column,
@@ -62,7 +62,7 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
                     )
                     for row, data in DOWNSTREAM[size].items()
                 ]
-    return found
+    return planned
 
 
 def _pretraining(size: Size, column: str, lr: float, seed: int) -> TrainConfig:
@@ -91,7 +91,7 @@ def _transfer(size: Size, data: str, before: str, seed: int) -> TrainConfig:
 
 
 def verdict(table: ResultTable) -> str:
-    """Who is ahead after transfer, and who was ahead before."""
+    """Compare the optimizers before and after transfer."""
     sentences = []
     ahead = []
     for row in table.rows:

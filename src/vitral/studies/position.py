@@ -1,4 +1,4 @@
-"""Does it matter which position embedding, and where it is added? (appendix D.4)"""
+"""Position embeddings: kind and location (arXiv 2010.11929, appendix D.4)."""
 
 from collections.abc import Sequence
 
@@ -18,19 +18,22 @@ STEM, EVERY, SHARED = "stem", "every layer", "every layer, shared"
 KINDS = {NONE: "none", "1-D": "learned_1d", "2-D": "learned_2d", "relative": "relative"}
 LOCATIONS = {STEM: "stem", EVERY: "every_layer", SHARED: "every_layer_shared"}
 WITH_TABLE = ("1-D", "2-D")
-"""What is added to tokens, and so can be added at every layer."""
+"""Kinds that are added to tokens, which every layer can do."""
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Table 8: four kinds at the stem, two of them at every layer too."""
+    """Return table 8's trials: four kinds at the stem, two at every layer too."""
     return [
         Trial(
-            row=kind, column=place, seed=seed, config=_config(size, kind, place, seed)
+            row=kind,
+            column=location,
+            seed=seed,
+            config=_config(size, kind, location, seed),
         )
         for seed in seeds
         for kind in KINDS
-        for place in LOCATIONS
-        if place == STEM or kind in WITH_TABLE
+        for location in LOCATIONS
+        if location == STEM or kind in WITH_TABLE
     ]
 
 
@@ -42,11 +45,11 @@ def _config(size: Size, kind: str, location: str, seed: int) -> TrainConfig:
 
 
 def verdict(table: ResultTable) -> str:
-    """Is none the worst by more than the spread, and are the others alike?"""
+    """Compare no embedding with the others, and the best with the worst of them."""
     none = (NONE, STEM)
-    others = [place for place in table.results if place != none]
-    gaps = {place: table.difference(place, none) for place in others}
-    closest = min(gaps, key=lambda place: gaps[place].value)
+    others = [cell for cell in table.results if cell != none]
+    gaps = {cell: table.difference(cell, none) for cell in others}
+    closest = min(gaps, key=lambda cell: gaps[cell].value)
     sentences = []
     if all(gap.is_ahead for gap in gaps.values()):
         sentences.append(
@@ -55,14 +58,14 @@ def verdict(table: ResultTable) -> str:
             f"{gaps[closest]}."
         )
     else:
-        level = [place for place, gap in gaps.items() if not gap.is_ahead]
-        told = " and ".join(f"{_name(place)}, {gaps[place]}" for place in level)
+        level = [cell for cell, gap in gaps.items() if not gap.is_ahead]
+        listed = " and ".join(f"{_name(cell)}, {gaps[cell]}" for cell in level)
         sentences.append(
             "Unlike in the paper, not every position embedding is ahead of none by "
-            f"more than the spread: {told}."
+            f"more than the spread: {listed}."
         )
-    best = max(others, key=lambda place: table.cell_stats(*place).mean)
-    worst = min(others, key=lambda place: table.cell_stats(*place).mean)
+    best = max(others, key=lambda cell: table.cell_stats(*cell).mean)
+    worst = min(others, key=lambda cell: table.cell_stats(*cell).mean)
     gap = table.difference(best, worst)
     if gap.exceeds_noise:
         sentences.append(

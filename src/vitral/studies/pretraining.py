@@ -1,4 +1,4 @@
-"""What is pre-training worth, and of which kind? (section 4.6)"""
+"""Gain of supervised and self-supervised pre-training (arXiv 2010.11929, sec. 4.6)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,10 +23,10 @@ SELF_SUPERVISED = "self-supervised"
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """The same fine-tune from fresh weights and from pre-trained ones."""
-    found = []
+    """Return the same fine-tune from fresh and from pre-trained weights."""
+    planned = []
     for seed in seeds:
-        found.append(
+        planned.append(
             Trial(row=FROM_SCRATCH, seed=seed, config=_transfer(size, "", seed))
         )
         for row in (SUPERVISED, SELF_SUPERVISED):
@@ -37,11 +37,11 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
                 counts=False,
             )
             config = _transfer(size, before.key, seed)
-            found += [
+            planned += [
                 before,
                 Trial(row=row, seed=seed, config=config, after=before.key),
             ]
-    return found
+    return planned
 
 
 def _pretraining(size: Size, seed: int, row: str) -> TrainConfig:
@@ -69,7 +69,7 @@ def _transfer(size: Size, before: str, seed: int) -> TrainConfig:
 
 
 def verdict(table: ResultTable) -> str:
-    """How far ahead each kind is of beginning from zero."""
+    """Compare each kind of pre-training with none."""
     others = [row for row in table.rows if row != FROM_SCRATCH]
     return " ".join(
         table.pretraining_gain_sentence(row, FROM_SCRATCH) for row in others

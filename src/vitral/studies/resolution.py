@@ -1,7 +1,7 @@
-"""Does fine-tuning at a higher resolution pay, and how should positions be resized?
+"""Fine-tuning at a higher resolution, with two resizings of the position table.
 
-Section 3.2 of the paper: the patch stays, the sequence grows, the position table is
-interpolated in two dimensions. `official` is the authors' way (corners on corners).
+arXiv 2010.11929, section 3.2: the patch size stays, the sequence grows, and the table
+is interpolated in two dimensions. `official` is the authors' way (align corners).
 """
 
 from collections.abc import Sequence
@@ -25,26 +25,28 @@ LOW, HIGH = "fine-tuned, as low", "fine-tuned, higher"
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Pre-training at the low resolution; fine-tuning there, and higher both ways."""
-    found = []
+    """Return pre-trainings at the low resolution, each with three fine-tunes."""
+    planned = []
     low, high = PIXELS[size]
     for seed in seeds:
         before = Trial(
             row=f"pre-trained at {low}", seed=seed, config=_pretraining(size, seed)
         )
-        found.append(before)
-        found.append(
-            _finetune_trial(before, LOW, _finetuning(size, seed, before.key, low, ""))
+        planned.append(before)
+        planned.append(
+            _finetune_trial(
+                before, LOW, _finetuning(size, seed, before.key, pixels=low)
+            )
         )
-        found += [
+        planned += [
             _finetune_trial(
                 before,
                 f"{HIGH}, {method}",
-                _finetuning(size, seed, before.key, high, method),
+                _finetuning(size, seed, before.key, pixels=high, method=method),
             )
             for method in METHODS
         ]
-    return found
+    return planned
 
 
 def _finetune_trial(before: Trial, row: str, config: TrainConfig) -> Trial:
@@ -60,7 +62,7 @@ def _pretraining(size: Size, seed: int) -> TrainConfig:
 
 
 def _finetuning(
-    size: Size, seed: int, before: str, pixels: int, method: str
+    size: Size, seed: int, before: str, *, pixels: int, method: str = ""
 ) -> TrainConfig:
     changes = {"position_resize": method} if method else {}
     if size == "paper":
@@ -73,17 +75,17 @@ def _finetuning(
 
 
 def verdict(table: ResultTable) -> str:
-    """Is higher better than as low, and are the two ways of resizing apart?"""
+    """Compare higher with low resolution, and the two resizings."""
     high = {method: (f"{HIGH}, {method}", "") for method in METHODS}
     low = (LOW, "")
-    gaps = {method: table.difference(place, low) for method, place in high.items()}
-    told = " and ".join(f"{gap} with {method}" for method, gap in gaps.items())
+    gaps = {method: table.difference(cell, low) for method, cell in high.items()}
+    listed = " and ".join(f"{gap} with {method}" for method, gap in gaps.items())
     if all(gap.is_ahead for gap in gaps.values()):
-        first = f"Fine-tuning at the higher resolution pays, as in the paper: {told}."
+        first = f"Fine-tuning at the higher resolution pays, as in the paper: {listed}."
     elif any(gap.is_ahead for gap in gaps.values()):
-        first = f"Fine-tuning at the higher resolution pays in one way only: {told}."
+        first = f"Fine-tuning at the higher resolution pays in one way only: {listed}."
     else:
-        first = f"Fine-tuning at the higher resolution does not pay here: {told}."
+        first = f"Fine-tuning at the higher resolution does not pay here: {listed}."
     gap = table.difference(high["official"], high["bicubic"])
     if gap.exceeds_noise:
         return f"{first} The two ways of resizing are apart: official is {gap}."

@@ -1,4 +1,4 @@
-"""Does pre-training without labels pay where labels are few? (section 4.6)"""
+"""Self-supervised pre-training with few labels (arXiv 2111.06377, section 4)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,6 @@ from vitral.training import ScheduleConfig
 from vitral.workflows import TrainConfig
 
 LABELS_PER_CLASS = 10
-"""Of each class."""
 NUM_TEST_IMAGES = 1500
 FROM_SCRATCH = "from zero"
 MODEL = "vit_ti4"
@@ -39,34 +38,38 @@ OBJECTIVES: dict[str, ObjectiveConfig] = {
 
 
 def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
-    """For each seed a table of all images to learn from, and one of few with labels."""
+    """Write per seed a table of all training images, and one of few labeled ones."""
     if size == "paper":
         return
     dataset = vitral.data.open("mnist_5k")
     for seed in seeds:
         if (folder / f"few-{seed}.csv").is_file():
             continue
-        labels = np.array([one.label[0] for one in dataset.examples])
+        labels = np.array([example.label[0] for example in dataset.examples])
         order = [dataset.examples[row] for row in nested_order(labels, seed)]
         test, rest = order[:NUM_TEST_IMAGES], order[NUM_TEST_IMAGES:]
         write_image_table(folder, f"all-{seed}", dataset, {"train": rest, "test": test})
-        some = {"train": first_per_class(rest), "test": test}
-        write_image_table(folder, f"few-{seed}", dataset, some)
+        few = {"train": first_per_class(rest), "test": test}
+        write_image_table(folder, f"few-{seed}", dataset, few)
 
 
 def first_per_class(examples: Sequence[Example]) -> list[Example]:
-    """The first ten of each class."""
-    taken: dict[int, list[Example]] = {}
-    for one in examples:
-        taken.setdefault(one.label[0], []).append(one)
-    return [one for own in taken.values() for one in own[:LABELS_PER_CLASS]]
+    """Return the first ten examples of each class."""
+    classes: dict[int, list[Example]] = {}
+    for example in examples:
+        classes.setdefault(example.label[0], []).append(example)
+    return [
+        example
+        for members in classes.values()
+        for example in members[:LABELS_PER_CLASS]
+    ]
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """The same fine-tune from fresh weights and after each objective."""
-    found = []
+    """Return the same fine-tune from fresh weights and after each objective."""
+    planned = []
     for seed in seeds:
-        found.append(
+        planned.append(
             Trial(row=FROM_SCRATCH, seed=seed, config=_finetune_config(size, seed, ""))
         )
         for name, objective in OBJECTIVES.items():
@@ -78,8 +81,8 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
             )
             config = _finetune_config(size, seed, before.key)
             after = Trial(row=name, seed=seed, config=config, after=before.key)
-            found += [before, after]
-    return found
+            planned += [before, after]
+    return planned
 
 
 def _pretraining_config(
@@ -140,7 +143,7 @@ def _finetune_config(size: Size, seed: int, before: str) -> TrainConfig:
 
 
 def verdict(table: ResultTable) -> str:
-    """How far each objective brings a fine-tune ahead of fresh weights."""
+    """Compare a fine-tune after each objective with one from fresh weights."""
     return " ".join(
         table.pretraining_gain_sentence(name, FROM_SCRATCH) for name in OBJECTIVES
     )

@@ -1,4 +1,4 @@
-"""Does self-training pay, and does it need noise? (arXiv 1911.04252, section 4.1)"""
+"""Self-training with and without noise (arXiv 1911.04252, section 4.1)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,7 +29,6 @@ CONTROLS = ("labels alone, as long again", "labels alone, twice as long again")
 NOISY_STUDENTS = ("student 1, with noise", "student 2, with noise")
 NOISELESS_STUDENT = "student 1, without noise"
 LABELS_PER_CLASS = 10
-"""Of each class."""
 TEST_FRACTION = 0.25
 STEPS = 400
 NOISE = AugmentConfig(flip=0.0, shift=0.08, rotate=12.0)
@@ -38,22 +37,22 @@ SETTINGS = SelfTrainingConfig(rounds=1)
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """A teacher, then the same updates on labels alone and on pseudo-labels too."""
-    found = []
+    """Return a teacher, then equal updates on labels and on pseudo-labels."""
+    planned = []
     for seed in seeds:
         teacher = Trial(row=TEACHER, seed=seed, config=_teacher_config(size, seed))
         more = [_continue_trial(CONTROLS[0], teacher)]
         more.append(_continue_trial(CONTROLS[1], more[0]))
         noisy = [_student_trial(NOISY_STUDENTS[0], teacher)]
         noisy.append(_student_trial(NOISY_STUDENTS[1], noisy[0]))
-        still = _student_trial(NOISELESS_STUDENT, teacher)
-        still = replace(still, config=_without_noise(still.config))
-        found += [teacher, *more, *noisy, still]
-    return found
+        noiseless = _student_trial(NOISELESS_STUDENT, teacher)
+        noiseless = replace(noiseless, config=_without_noise(noiseless.config))
+        planned += [teacher, *more, *noisy, noiseless]
+    return planned
 
 
 def _continue_trial(row: str, before: Trial) -> Trial:
-    """As many updates again, from another trial's weights, with noise in the model."""
+    """Return as many updates again, from `before`, with noise in the model."""
     config = before.config
     rate = config.optim.lr if config.weights else 0.6 * config.optim.lr
     config = replace(
@@ -111,30 +110,30 @@ def _without_noise(config: TrainConfig) -> TrainConfig:
 
 
 def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
-    """The images of a seed in three parts; what is there already is left alone."""
+    """Write the images of each seed, unless an earlier start did."""
     if size == "cpu":
         for seed in seeds:
             _write_images(seed, folder / f"seed-{seed}")
 
 
 def _write_images(seed: int, folder: Path) -> None:
-    """labelled/ with train and test, unlabelled/, and truth.csv for the pages alone."""
+    """Write labelled/ (train and test), unlabelled/, and truth.csv for the report."""
     if (folder / "complete").is_file():
         return
     dataset = read_named("mnist_5k")
-    given = dict.fromkeys(range(len(dataset.classes)), 0)
+    counts = dict.fromkeys(range(len(dataset.classes)), 0)
     truth = ["path,label"]
     for example in sorted(dataset.examples, key=lambda e: hash_fraction(seed, e.id)):
         label, name = example.label[0], f"{example.id.split('/')[1]}.png"
-        own = dataset.classes[label]
+        class_name = dataset.classes[label]
         if hash_fraction(seed, f"test {example.id}") < TEST_FRACTION:
-            file = folder / "labelled" / "test" / own / name
-        elif given[label] < LABELS_PER_CLASS:
-            given[label] += 1
-            file = folder / "labelled" / "train" / own / name
+            file = folder / "labelled" / "test" / class_name / name
+        elif counts[label] < LABELS_PER_CLASS:
+            counts[label] += 1
+            file = folder / "labelled" / "train" / class_name / name
         else:
             file = folder / "unlabelled" / name
-            truth.append(f"{name},{own}")
+            truth.append(f"{name},{class_name}")
         file.parent.mkdir(parents=True, exist_ok=True)
         dataset.read(example).convert("L").save(file)
     write_atomic(folder / "truth.csv", "\n".join(truth) + "\n")
@@ -142,13 +141,13 @@ def _write_images(seed: int, folder: Path) -> None:
 
 
 def verdict(table: ResultTable) -> str:
-    """Are students ahead of labels alone, and is it the noise?"""
+    """Compare students with labels alone, and with and without noise."""
     sentences = [
         _compare_with_control(table, NOISY_STUDENTS[0], CONTROLS[0], "one round"),
         _compare_with_control(table, NOISY_STUDENTS[1], CONTROLS[1], "two rounds"),
     ]
-    still = table.difference((NOISELESS_STUDENT, ""), (TEACHER, ""))
-    apart = "apart" if still.exceeds_noise else "not apart"
+    noiseless = table.difference((NOISELESS_STUDENT, ""), (TEACHER, ""))
+    apart = "apart" if noiseless.exceeds_noise else "not apart"
     noise = table.difference((NOISY_STUDENTS[0], ""), (NOISELESS_STUDENT, ""))
     if noise.is_ahead:
         worth = "as in the paper"
@@ -157,8 +156,8 @@ def verdict(table: ResultTable) -> str:
     else:
         worth = "which this study cannot tell from nothing"
     sentences.append(
-        f"Without noise the first student is at {still} against its teacher, which is "
-        f"{apart}; noise is worth {noise}, {worth}."
+        f"Without noise the first student is at {noiseless} against its teacher, which "
+        f"is {apart}; noise is worth {noise}, {worth}."
     )
     return " ".join(sentences)
 
@@ -168,15 +167,15 @@ def _compare_with_control(
 ) -> str:
     gap = table.difference((student, ""), (control, ""))
     if gap.is_ahead:
-        told = f"Self-training pays after {rounds}"
+        finding = f"Self-training pays after {rounds}"
     elif gap.exceeds_noise:
-        told = f"Self-training harms after {rounds}"
+        finding = f"Self-training harms after {rounds}"
     else:
-        told = f"No difference can be told after {rounds}"
+        finding = f"No difference can be told after {rounds}"
     gained = table.difference((student, ""), (TEACHER, ""))
     return (
-        f"{told}: {gap} over as many updates on labels alone, {gained} over the first "
-        "teacher."
+        f"{finding}: {gap} over as many updates on labels alone, {gained} over the "
+        "first teacher."
     )
 
 

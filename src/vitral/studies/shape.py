@@ -1,9 +1,9 @@
-"""Which way to make a model larger, at equal compute? (appendix D.2)"""
+"""Depth, width, MLP or patch size at equal compute (arXiv 2010.11929, appendix D.2)."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from vitral.studies.engine import (
+    ModelVariant,
     ResultTable,
     Size,
     Study,
@@ -16,39 +16,32 @@ from vitral.workflows import TrainConfig
 BASE = "base"
 
 
-class Shape(NamedTuple):
-    """A model, and how it differs from the base."""
-
-    model: str
-    changes: dict[str, Any]
-
-
-SHAPES: dict[Size, dict[str, Shape]] = {
+SHAPES: dict[Size, dict[str, ModelVariant]] = {
     # Each larger one has 3.3 times the base's multiply-accumulates, to 3 %.
     "cpu": {
-        BASE: Shape("vit_ti7", {}),
-        "deeper": Shape("vit_ti7", {"depth": 14}),
-        "wider": Shape("vit_ti7", {"embed_dim": 140, "mlp_dim": 128}),
-        "larger MLP": Shape("vit_ti7", {"mlp_dim": 784}),
-        "smaller patches": Shape("vit_ti4", {}),
+        BASE: ModelVariant("vit_ti7", {}),
+        "deeper": ModelVariant("vit_ti7", {"depth": 14}),
+        "wider": ModelVariant("vit_ti7", {"embed_dim": 140, "mlp_dim": 128}),
+        "larger MLP": ModelVariant("vit_ti7", {"mlp_dim": 784}),
+        "smaller patches": ModelVariant("vit_ti4", {}),
     },
     # Figure 8's base, and each of its dimensions alone at about four times the compute.
     "paper": {
-        BASE: Shape(
+        BASE: ModelVariant(
             "vit_b32", {"depth": 8, "embed_dim": 1024, "mlp_dim": 2048, "num_heads": 16}
         ),
-        "deeper": Shape(
+        "deeper": ModelVariant(
             "vit_b32",
             {"depth": 32, "embed_dim": 1024, "mlp_dim": 2048, "num_heads": 16},
         ),
-        "wider": Shape(
+        "wider": ModelVariant(
             "vit_b32", {"depth": 8, "embed_dim": 2432, "mlp_dim": 2048, "num_heads": 38}
         ),
-        "larger MLP": Shape(
+        "larger MLP": ModelVariant(
             "vit_b32",
             {"depth": 8, "embed_dim": 1024, "mlp_dim": 14336, "num_heads": 16},
         ),
-        "smaller patches": Shape(
+        "smaller patches": ModelVariant(
             "vit_b16", {"depth": 8, "embed_dim": 1024, "mlp_dim": 2048, "num_heads": 16}
         ),
     },
@@ -56,7 +49,7 @@ SHAPES: dict[Size, dict[str, Shape]] = {
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """The base, and each dimension scaled alone."""
+    """Return a trial of the base, and one per scaled dimension."""
     return [
         Trial(row=name, seed=seed, config=_config(size, shape, seed))
         for seed in seeds
@@ -64,20 +57,20 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     ]
 
 
-def _config(size: Size, shape: Shape, seed: int) -> TrainConfig:
+def _config(size: Size, shape: ModelVariant, seed: int) -> TrainConfig:
     if size == "paper":
         return imagenet_config(shape.model, {**shape.changes, "drop_rate": 0.1}, seed)
     return mnist_config(shape.changes, seed, model=shape.model, epochs=12.0, lr=2e-3)
 
 
 def verdict(table: ResultTable) -> str:
-    """Which dimension gave most, and whether that is the paper's order."""
+    """Rank the dimensions, and compare with the paper's order."""
     larger = [row for row in table.rows if row != BASE]
     gains = {row: table.difference((row, ""), (BASE, "")) for row in larger}
     ranked = sorted(larger, key=lambda row: -gains[row].value)
-    told = ", ".join(f"{row} {gains[row]}" for row in ranked)
+    listed = ", ".join(f"{row} {gains[row]}" for row in ranked)
     helped = [row for row in ranked if gains[row].is_ahead]
-    first = f"Over the base: {told}. "
+    first = f"Over the base: {listed}. "
     if not helped:
         return first + "No way of spending the compute helps by more than the spread."
     top = ranked[0]

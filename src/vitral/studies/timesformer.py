@@ -1,8 +1,7 @@
-"""Which attention in space and time, when motion is the label? (arXiv 2102.05095)
+"""TimeSformer's five attention schemes on motion and on appearance (arXiv 2102.05095).
 
-The generated task of vitral.data.sources.synthetic: the same clips carry a label in the
-motion
-alone, or in the pattern alone.
+In the clips of vitral.data.sources.synthetic, only the motion, or only the pattern,
+carries the label.
 """
 
 from collections.abc import Sequence
@@ -36,8 +35,7 @@ SCHEMES: dict[str, Scheme] = {
 }
 FRAMES, HEIGHT, WIDTH, PATCH = 4, 16, 24, 4
 NUM_CLIPS = 2_400
-"""A quarter of them for test; the rest is more than a small model can learn by heart
-in one study."""
+"""A quarter of them for test; the rest is too many for a small model to memorize."""
 TINY = {
     "patch_size": PATCH,
     "embed_dim": 32,
@@ -49,7 +47,7 @@ TINY = {
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Every scheme on both tasks; the paper's size has one set, Kinetics-400."""
+    """Return a trial per scheme and task; the paper's size has only Kinetics-400."""
     if size == "paper":
         return [
             Trial(
@@ -67,8 +65,8 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
 
 
 def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
-    """Clips of both tasks as folders of .npz, and a first model for each scheme and
-    seed; what is there already is left alone."""
+    """Write the clips of both tasks as .npz files, and an initial model per scheme and
+    seed, unless an earlier start did."""
     if size == "paper":
         return
     for task in TASKS:
@@ -81,21 +79,20 @@ def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
 def _write_clips(task: Label, folder: Path) -> None:
     if (folder / "complete").is_file():
         return
-    made = moving_squares(
+    clips = moving_squares(
         NUM_CLIPS, (HEIGHT, WIDTH), 0, label=task, frames=FRAMES, side=8, step=4
     )
-    for number, (clip, label) in enumerate(zip(made.clips, made.labels, strict=True)):
-        file = folder / "clips" / made.classes[label] / f"{number:05d}.npz"
+    for index, (clip, label) in enumerate(zip(clips.clips, clips.labels, strict=True)):
+        file = folder / "clips" / clips.classes[label] / f"{index:05d}.npz"
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, frames=clip)
     write_atomic(folder / "complete", "")
 
 
 def _write_initial_model(scheme: Scheme, seed: int, folder: Path) -> None:
-    """A model whose weights are large enough to learn motion from zero.
+    """Write a model whose initial weights are large enough to learn motion.
 
-    The published first values (0.02, time at zero) are made for the weights of an
-    image model.
+    The published ones (0.02, time at zero) suit fine-tuning an image model.
     """
     if (folder / "config.json").is_file():
         return
@@ -136,7 +133,7 @@ def _config(scheme: Scheme, task: str, seed: int) -> TrainConfig:
 
 
 def _kinetics_config(scheme: Scheme, seed: int) -> TrainConfig:
-    """The released settings, but for their fall of the rate in two steps."""
+    """Return the released settings, except their two-step rate schedule."""
     return TrainConfig(
         data="kinetics400",
         recipe="study",
@@ -154,7 +151,7 @@ def _kinetics_config(scheme: Scheme, seed: int) -> TrainConfig:
 
 
 def verdict(table: ResultTable) -> str:
-    """Who learns motion, who cannot, and whether all learn appearance."""
+    """List the schemes that learn motion, those at chance, and appearance."""
     motion = {row: table.cell_stats(row, MOTION).mean for row in table.rows}
     able = [row for row, share in motion.items() if share >= 0.9]
     chance = [row for row, share in motion.items() if share < 0.6]
@@ -171,8 +168,8 @@ def verdict(table: ResultTable) -> str:
     elif "space only" not in chance:
         sentences.append("Space only is above chance, which it cannot be: look for it.")
     if APPEARANCE in table.columns:
-        looks = {row: table.cell_stats(row, APPEARANCE).mean for row in table.rows}
-        missing = [row for row, share in looks.items() if share < 0.9]
+        appearance = {row: table.cell_stats(row, APPEARANCE).mean for row in table.rows}
+        missing = [row for row, share in appearance.items() if share < 0.9]
         if missing:
             sentences.append(
                 f"Appearance is not learned to 90 % by {_join_names(missing)}."
@@ -183,19 +180,19 @@ def verdict(table: ResultTable) -> str:
 
 
 def notes(size: Size) -> list[str]:
-    """Keys per query of each scheme, here and at the paper's 8 x 14 x 14."""
-    here = Grid(HEIGHT // PATCH, WIDTH // PATCH)
+    """Return a table of keys per query, here and at the paper's 8 x 14 x 14."""
+    grid_here = Grid(HEIGHT // PATCH, WIDTH // PATCH)
     lines = [
         "Keys that a patch far from the border sees, class token included, in each "
         "step of a block:",
         "",
-        f"| scheme | {FRAMES} x {here.rows} x {here.columns} | 8 x 14 x 14 |",
+        f"| scheme | {FRAMES} x {grid_here.rows} x {grid_here.columns} | 8 x 14 x 14 |",
         "| --- | ---: | ---: |",
     ]
     for row, scheme in SCHEMES.items():
         counts = (
             " + ".join(map(str, keys_per_query(scheme, frames, grid)))
-            for frames, grid in ((FRAMES, here), (8, Grid(14, 14)))
+            for frames, grid in ((FRAMES, grid_here), (8, Grid(14, 14)))
         )
         lines.append(f"| {row} ({len(STEPS[scheme])}) | {' | '.join(counts)} |")
     return lines

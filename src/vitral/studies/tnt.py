@@ -1,12 +1,13 @@
-"""Does a small transformer inside each patch pay for its compute? (arXiv 2103.00112)"""
+"""TNT, a small transformer inside each patch, at equal compute (arXiv 2103.00112)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import SupervisedConfig
 from vitral.studies.engine import (
+    ModelVariant,
     ResultTable,
     Size,
     Study,
@@ -19,13 +20,6 @@ from vitral.workflows import TrainConfig
 
 VIT, TNT = "ViT", "TNT"
 SMALL, LARGE = "smaller budget", "larger budget"
-
-
-class TNTVariant(NamedTuple):
-    """A model at a budget."""
-
-    model: str
-    changes: dict[str, Any]
 
 
 def _tnt(width: int, inner: int) -> dict[str, Any]:
@@ -42,39 +36,43 @@ def _tnt(width: int, inner: int) -> dict[str, Any]:
     }
 
 
-VARIANTS: dict[Size, dict[tuple[str, str], TNTVariant]] = {
+VARIANTS: dict[Size, dict[tuple[str, str], ModelVariant]] = {
     # 2.4 million multiply-accumulates, to 3 %.
     "cpu": {
-        (VIT, SMALL): TNTVariant("vit_ti8", {}),
-        (TNT, SMALL): TNTVariant("tnt_s16", _tnt(44, 8)),
+        (VIT, SMALL): ModelVariant("vit_ti8", {}),
+        (TNT, SMALL): ModelVariant("tnt_s16", _tnt(44, 8)),
     },
     # The paper's pairs, at 5.2 and 4.6, and at 14.1 and 17.6 billion.
     "paper": {
-        (VIT, SMALL): TNTVariant("vit_s16", {}),
-        (TNT, SMALL): TNTVariant("tnt_s16", {}),
-        (VIT, LARGE): TNTVariant("vit_b16", {}),
-        (TNT, LARGE): TNTVariant("tnt_b16", {}),
+        (VIT, SMALL): ModelVariant("vit_s16", {}),
+        (TNT, SMALL): ModelVariant("tnt_s16", {}),
+        (VIT, LARGE): ModelVariant("vit_b16", {}),
+        (TNT, LARGE): ModelVariant("tnt_b16", {}),
     },
 }
 
 
 def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Both models at each budget."""
+    """Return a trial per model and budget."""
     return [
-        Trial(row=row, column=column, seed=seed, config=_config(size, rival, seed))
+        Trial(row=row, column=column, seed=seed, config=_config(size, variant, seed))
         for seed in seeds
-        for (row, column), rival in VARIANTS[size].items()
+        for (row, column), variant in VARIANTS[size].items()
     ]
 
 
-def _config(size: Size, rival: TNTVariant, seed: int) -> TrainConfig:
+def _config(size: Size, variant: ModelVariant, seed: int) -> TrainConfig:
     if size == "cpu":
-        model, changes = rival
         return mnist_config(
-            changes, seed, model=model, image_size=32, epochs=40.0, lr=3e-3
+            variant.changes,
+            seed,
+            model=variant.model,
+            image_size=32,
+            epochs=40.0,
+            lr=3e-3,
         )
-    # DeiT's settings, as the paper takes them; averaged weights apart.
-    config = imagenet_config(rival.model, {"drop_path_rate": 0.1}, seed)
+    # DeiT's settings, as in the paper, without averaged weights.
+    config = imagenet_config(variant.model, {"drop_path_rate": 0.1}, seed)
     return replace(
         config,
         batch_size=1024,
@@ -94,17 +92,17 @@ def _config(size: Size, rival: TNTVariant, seed: int) -> TrainConfig:
 
 
 def verdict(table: ResultTable) -> str:
-    """Is TNT ahead at either budget?"""
+    """Compare TNT with ViT at each budget."""
     sentences = []
     for budget in table.columns:
         gap = table.difference((TNT, budget), (VIT, budget))
         if gap.is_ahead:
-            told = "TNT is ahead, as in its paper"
+            finding = "TNT is ahead, as in its paper"
         elif gap.exceeds_noise:
-            told = "TNT is behind, against its paper"
+            finding = "TNT is behind, against its paper"
         else:
-            told = "TNT and ViT are not apart"
-        sentences.append(f"At the {budget} {told}: {gap}.")
+            finding = "TNT and ViT are not apart"
+        sentences.append(f"At the {budget} {finding}: {gap}.")
     return " ".join(sentences)
 
 

@@ -145,7 +145,7 @@ class Trainer:
             self.sync_stop_signal()
             self.save_if_due()
             if self.stop is not None:
-                raise self.interrupted()
+                raise self.interruption_error()
             if self.is_done():
                 break
             self.train_step()

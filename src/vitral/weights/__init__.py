@@ -1,4 +1,4 @@
-"""Floor 2: weights files to models and back. One foreign layout is one module."""
+"""Load, describe, convert and save weights; one module per foreign layout."""
 
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.convert import convert

@@ -1,4 +1,4 @@
-"""A weights file as understood, before a model is made of it."""
+"""Contents of a weights file, before a model is built from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,19 +16,19 @@ from vitral.weights.mapping import TensorMapping
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutInput:
-    """What a layout gets to read: tensors, what lies beside, what the user said."""
+    """Input of a layout: tensors, JSON files next to them, the caller's settings."""
 
     file: TensorFile
     config_json: Mapping[str, Any] = field(default_factory=dict)
-    """The content of config.json beside the tensors; empty for none."""
+    """Content of config.json next to the tensors; empty: no file."""
     processor_json: Mapping[str, Any] = field(default_factory=dict)
-    """The content of preprocessor_config.json beside them; empty for none."""
+    """Content of preprocessor_config.json next to them; empty: no file."""
     grid: Grid | None = None
-    """Rows and columns of the position table, where the caller knows them."""
+    """Rows and columns of the position table; None: not given."""
     num_heads: int | None = None
-    """Heads per block, where the caller knows them."""
+    """Heads per block; None: not given."""
     notes: tuple[str, ...] = ()
-    """What was assumed in opening."""
+    """Assumptions made in opening."""
 
     @property
     def path(self) -> Path:
@@ -37,29 +37,29 @@ class LayoutInput:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """What a file says about itself, in our names."""
+    """Description of a weights file in native names."""
 
     layout: str
-    """Whose layout it is."""
+    """Title of its layout."""
     file: TensorFile
     config: ModelConfig
-    """The model that the tensors belong to, with the head that the file has."""
+    """Settings of the model that the tensors belong to, with the file's head."""
     mappings: tuple[TensorMapping, ...]
-    """How each tensor of that model is made from the file's."""
+    """Mapping of each tensor of that model to the file's tensors."""
     preprocess: Preprocess
     dropped: Mapping[str, str] = field(default_factory=dict)
-    """Tensors of the file that the model does without, and why."""
+    """Tensors of the file that the model does not use, with the reason."""
     classes: tuple[str, ...] = ()
-    """Names of the head's classes; empty when unknown."""
+    """Names of the head's classes; empty: unknown."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Whatever else a native folder carries: temperature, views, source."""
+    """Other metadata of a native folder: temperature, views, source."""
     notes: tuple[str, ...] = ()
-    """What had to be assumed."""
+    """Assumptions made in reading."""
 
     @property
     def path(self) -> Path:
         return self.file.path
 
     def tensor(self, rule: TensorMapping) -> Tensor:
-        """One of our tensors, made now from the file's."""
+        """Read the file's tensors and return the native tensor made of them."""
         return rule.to_native([self.file.read(name) for name in rule.theirs])

@@ -1,14 +1,12 @@
-"""From one layout to another: read, write, and read again to compare.
+"""Convert weights to another layout: read, write, and read again to compare.
 
-A conversion is believed only when the file that was written gives back every tensor
-bit by bit; otherwise nothing is left behind.
+If the written file does not give back every tensor bit by bit, it is removed.
 """
 
-import difflib
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +15,7 @@ from vitral.atomic_io import write_json
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig, replace_config
+from vitral.validation import suggestion
 from vitral.weights import file_metadata
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.files import write_npz, write_safetensors
@@ -28,14 +27,16 @@ from vitral.weights.mapping import TensorMapping
 TENSORS = "model.safetensors"
 
 
-class Converted(NamedTuple):
-    """What was written, and how."""
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """Path and ledger of a conversion."""
 
     path: Path
     ledger: Ledger
 
 
-class AdaptedModel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AdaptedModel:
     """A model whose class-token row was moved, with the tensors that this changed."""
 
     config: ModelConfig
@@ -65,10 +66,10 @@ def convert(
         ConfigError: `out` exists, or the layout cannot hold the model.
     """
     layout = get_layout(to)
-    place = Path(out).expanduser()
-    _require_free_path(place, layout)
-    known = None if grid is None else Grid(*grid)
-    source = read(path, grid=known, num_heads=num_heads)
+    output = Path(out).expanduser()
+    _require_free_path(output, layout)
+    table_grid = None if grid is None else Grid(*grid)
+    source = read(path, grid=table_grid, num_heads=num_heads)
     moved = _adapt_class_token(source, layout)
     if reason := layout.unsupported_reason(moved.config):
         raise ConfigError(
@@ -77,37 +78,36 @@ def convert(
             f"{', '.join(compatible_layouts(source.config))}."
         )
     ours = read_tensors(source) | moved.tensors
-    held = ModelSpec(
+    spec = ModelSpec(
         config=moved.config, preprocess=source.preprocess, classes=source.classes
     )
-    notes = _write(place, layout, held, ours)
-    _compare(place, moved.config, ours)
-    kept = (*source.notes, *([moved.note] if moved.note else []), *notes)
+    notes = _write(output, layout, spec, ours)
+    _compare(output, moved.config, ours)
+    all_notes = (*source.notes, *([moved.note] if moved.note else []), *notes)
     lines = _lines(source, layout, moved)
-    return Converted(place, Ledger(str(place), lines, kept, layout.title))
+    return Converted(output, Ledger(str(output), lines, all_notes, layout.title))
 
 
 def get_layout(to: str) -> Layout:
-    """A layout by its module's name or its title.
+    """Return a layout by its module's name or its title.
 
     Raises:
         ConfigError: there is none; the nearest are in the message.
     """
-    known = {
+    by_name = {
         **available_layouts(),
         **{layout.title: layout for layout in available_layouts().values()},
     }
-    if to in known:
-        return known[to]
-    near = difflib.get_close_matches(to, known, n=2, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    if to in by_name:
+        return by_name[to]
+    hint = suggestion(to, by_name, cutoff=0.4)
     raise ConfigError(
         f"Unknown layout `{to}`.{hint} vitral writes {', '.join(available_layouts())}."
     )
 
 
 def compatible_layouts(config: ModelConfig) -> list[str]:
-    """The layouts that can hold a model, its class token's row moved where needed."""
+    """Return the layouts that can hold a model, perhaps with its class token moved."""
     return [
         name
         for name, layout in available_layouts().items()
@@ -116,18 +116,18 @@ def compatible_layouts(config: ModelConfig) -> list[str]:
 
 
 def read_tensors(source: WeightsSource) -> dict[str, Tensor]:
-    """All tensors of a model, in our names."""
+    """Return all tensors of a model, in native names."""
     return {rule.ours: source.tensor(rule) for rule in source.mappings}
 
 
 def to_foreign_tensors(
     layout: Layout, config: ModelConfig, ours: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The same tensors in a layout's names and shapes."""
-    made: dict[str, Tensor] = {}
+    """Return the same tensors in a layout's names and shapes."""
+    foreign: dict[str, Tensor] = {}
     for rule in layout.mappings(config):
-        made |= zip(rule.theirs, rule.to_foreign(ours[rule.ours]), strict=True)
-    return made
+        foreign |= zip(rule.theirs, rule.to_foreign(ours[rule.ours]), strict=True)
+    return foreign
 
 
 def _require_free_path(out: Path, layout: Layout) -> None:
@@ -153,28 +153,30 @@ def _require_free_path(out: Path, layout: Layout) -> None:
 def _write(
     out: Path, layout: Layout, spec: ModelSpec, ours: Mapping[str, Tensor]
 ) -> list[str]:
-    about = layout.make_output(spec)
-    made = layout.pack({**to_foreign_tensors(layout, spec.config, ours), **about.new})
-    notes = list(about.notes)
+    output = layout.make_output(spec)
+    tensors = layout.pack(
+        {**to_foreign_tensors(layout, spec.config, ours), **output.new}
+    )
+    notes = list(output.notes)
     try:
         if layout.container == "npz":
             out.parent.mkdir(parents=True, exist_ok=True)
-            write_npz(out, made)
+            write_npz(out, tensors)
         elif layout.container == "folder" and out.suffix != ".safetensors":
             out.mkdir(parents=True)
             write_safetensors(
-                out / TENSORS, made, file_metadata.make_metadata(spec.config)
+                out / TENSORS, tensors, file_metadata.make_metadata(spec.config)
             )
-            for name, content in about.sidecar_files.items():
+            for name, content in output.sidecar_files.items():
                 write_json(out / name, dict(content))
         else:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_safetensors(
                 out,
-                made,
-                {**file_metadata.make_metadata(spec.config), **about.metadata},
+                tensors,
+                {**file_metadata.make_metadata(spec.config), **output.metadata},
             )
-            notes += [f"{name} was left out" for name in about.sidecar_files]
+            notes += [f"{name} was left out" for name in output.sidecar_files]
     except WeightsError:
         _remove(out)
         raise
@@ -210,8 +212,8 @@ def _compare(out: Path, config: ModelConfig, ours: Mapping[str, Tensor]) -> None
         )
 
 
-def _equal_tensors(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and torch.equal(one, other)
+def _equal_tensors(first: Tensor, second: Tensor) -> bool:
+    return first.dtype == second.dtype and torch.equal(first, second)
 
 
 def _remove(out: Path) -> None:
@@ -224,10 +226,10 @@ def _remove(out: Path) -> None:
 def _lines(
     source: WeightsSource, layout: Layout, adapted: AdaptedModel
 ) -> tuple[LedgerLine, ...]:
-    reading = {rule.ours: rule for rule in source.mappings}
+    by_name = {rule.ours: rule for rule in source.mappings}
     lines = []
     for rule in layout.mappings(adapted.config):
-        before = reading[rule.ours]
+        before = by_name[rule.ours]
         action: Action = _action(before, rule)
         if rule.ours in adapted.tensors:
             action = "reshaped"
@@ -236,8 +238,8 @@ def _lines(
             if len(before.theirs) > 1 and len(rule.theirs) == 1:
                 detail += f" and {len(before.theirs) - 1} more"
             lines.append(LedgerLine(name, action, detail))
-    gone = [LedgerLine(name, "dropped", why) for name, why in source.dropped.items()]
-    return (*lines, *gone)
+    dropped = [LedgerLine(name, "dropped", why) for name, why in source.dropped.items()]
+    return (*lines, *dropped)
 
 
 def _action(before: TensorMapping, after: TensorMapping) -> Action:
@@ -245,14 +247,15 @@ def _action(before: TensorMapping, after: TensorMapping) -> Action:
         return "joined" if len(before.theirs) > len(after.theirs) else "split"
     if before.action == after.action:
         return "copied"
-    kinds: list[Action] = [before.action, after.action]
+    actions: list[Action] = [before.action, after.action]
     return next(
-        (kind for kind in kinds if kind not in ("copied", "joined")), "transposed"
+        (action for action in actions if action not in ("copied", "joined")),
+        "transposed",
     )
 
 
 def adapt_config(config: ModelConfig, layout: Layout) -> ModelConfig:
-    """The config with its class token's row where the layout wants it."""
+    """Return the config with the class token's row that the layout needs."""
     if not isinstance(config, ViTConfig) or config.position != "learned_1d":
         return config
     without = config.no_embed_class
@@ -277,7 +280,7 @@ def adapt_config(config: ModelConfig, layout: Layout) -> ModelConfig:
 
 
 def _adapt_class_token(source: WeightsSource, layout: Layout) -> AdaptedModel:
-    """An equal function whose class token has, or has not, a row in the table."""
+    """Return an equal function with or without a position row for the class token."""
     old = source.config
     config = adapt_config(old, layout)
     if config == old:

@@ -1,10 +1,9 @@
-"""What a weights file is, whether it would load, and what is missing: in words."""
+"""Describe a weights file: its model, whether it would load, what is missing."""
 
 import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import vitral.models
 from vitral.errors import VitralError, WeightsError
@@ -20,8 +19,9 @@ from vitral.weights.load import find_mismatches
 SHOWN = 40
 
 
-class ExplanationLine(NamedTuple):
-    """One line: what, and what is known of it."""
+@dataclass(frozen=True, slots=True)
+class ExplanationLine:
+    """One line: a label and its text."""
 
     name: str
     text: str
@@ -29,7 +29,7 @@ class ExplanationLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Explanation:
-    """The lines, and why the file would not load."""
+    """Lines about a file, and the reason why it would not load."""
 
     facts: tuple[ExplanationLine, ...]
     problem: str
@@ -46,15 +46,15 @@ def explain(
     grid: tuple[int, int] | None = None,
     num_heads: int | None = None,
 ) -> Explanation:
-    """Everything that can be said of a file without making a model of it.
+    """Return everything known of a file without building its model.
 
-    Every value is read once, so that one that is not finite is found.
+    Every value is read once, to find values that are not finite.
 
     Raises:
         WeightsError: there is no file, or it is refused before anything is known.
     """
-    known = None if grid is None else Grid(*grid)
-    opened = open_weights(resolve_path(path), grid=known, num_heads=num_heads)
+    table_grid = None if grid is None else Grid(*grid)
+    opened = open_weights(resolve_path(path), grid=table_grid, num_heads=num_heads)
     facts = [ExplanationLine("file", _file(opened.file))]
     facts += [ExplanationLine("note", note) for note in opened.notes]
     try:
@@ -84,11 +84,11 @@ def _make_explanation(facts: list[ExplanationLine], problem: str) -> Explanation
 def _file(file: TensorFile) -> str:
     names = file.names()
     values = sum(math.prod(file.shape(name)) for name in names)
-    kinds = Counter(str(file.dtype(name)).removeprefix("torch.") for name in names)
+    dtypes = Counter(str(file.dtype(name)).removeprefix("torch.") for name in names)
     size = file.path.stat().st_size / 2**20
     return (
         f"{file.path} ({file.format}, {size:,.1f} MiB, {len(names)} tensors, "
-        f"{values:,} values, {', '.join(kinds)})"
+        f"{values:,} values, {', '.join(dtypes)})"
     )
 
 
@@ -96,7 +96,7 @@ def _model(source: WeightsSource) -> list[ExplanationLine]:
     config, pixels = source.config, source.preprocess
     with meta_init():
         model = vitral.models.build_model(config)
-    count = sum(parameter.numel() for parameter in model.parameters())
+    count = vitral.models.count_parameters(model)
     name = vitral.models.get_model_name(config) or vitral.models.get_family_name(config)
     size = f"{config.image_hw[0]} x {config.image_hw[1]}"
     facts = [
@@ -121,7 +121,7 @@ def _model(source: WeightsSource) -> list[ExplanationLine]:
 
 
 def _group_reasons(dropped: object) -> list[tuple[str, str]]:
-    """One line for each reason, with the number of tensors that it is true of."""
+    """Return one pair (tensors, reason) for each reason."""
     assert isinstance(dropped, dict)
     reasons: dict[str, list[str]] = {}
     for name, why in dropped.items():
@@ -143,11 +143,11 @@ def _patches(config: ModelConfig) -> str:
 
 
 def _head(source: WeightsSource) -> str:
-    number = source.config.num_classes
-    if not number:
+    count = source.config.num_classes
+    if not count:
         return "none"
-    some = ", ".join(source.classes[:3])
-    return f"{number} classes" + (f" ({some}, ...)" if some else ", without names")
+    first = ", ".join(source.classes[:3])
+    return f"{count} classes" + (f" ({first}, ...)" if first else ", without names")
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -155,10 +155,10 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _problems(source: WeightsSource) -> list[str]:
-    found = find_mismatches(source)
-    problems = [f"missing: {name}" for name in found.missing]
-    problems += [f"no place in the model for {name}" for name in found.unexpected]
-    problems += found.mismatched
+    mismatch = find_mismatches(source)
+    problems = [f"missing: {name}" for name in mismatch.missing]
+    problems += [f"no place in the model for {name}" for name in mismatch.unexpected]
+    problems += mismatch.mismatched
     for name in source.file.names():
         try:
             source.file.read(name)

@@ -1,4 +1,4 @@
-"""Finding out what a path or a hub id is, and which layout it has."""
+"""Resolve a path or a hub id, open its weights and detect their layout."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from vitral.weights.infer_config import first_names
 from vitral.weights.layouts import Layout, available_layouts
 
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""What holds the tensors in a folder, the preferred first."""
+"""Tensor files of a folder, the preferred first."""
 WRAPPERS = (
     "state_dict_ema",
     "model_ema",
@@ -23,13 +23,13 @@ WRAPPERS = (
     "model",
     "module",
 )
-"""Keys under which training programs keep a state dict, the preferred first."""
+"""Keys under which training programs store a state dict, the preferred first."""
 
 
 def resolve_source(
     path: str | Path, *, grid: Grid | None = None, num_heads: int | None = None
 ) -> WeightsSource:
-    """The layout and the model of a file, a folder or a hub id.
+    """Read the layout and the model of a file, a folder or a hub id.
 
     Raises:
         WeightsError: nothing is there, or it is in no layout that vitral reads.
@@ -39,7 +39,7 @@ def resolve_source(
 
 
 def detect_layout(opened: LayoutInput) -> Layout:
-    """The layout that a file has.
+    """Return the layout of a file.
 
     Raises:
         WeightsError: none that vitral reads.
@@ -47,27 +47,29 @@ def detect_layout(opened: LayoutInput) -> Layout:
     for layout in available_layouts().values():
         if layout.detect(opened):
             return layout
-    known = ", ".join(layout.title for layout in available_layouts().values())
+    titles = ", ".join(layout.title for layout in available_layouts().values())
     raise WeightsError(
-        f"{opened.path} is in no layout that vitral reads ({known}). Its first tensors "
-        f"are {first_names(opened.file)}."
+        f"{opened.path} is in no layout that vitral reads ({titles}). Its first "
+        f"tensors are {first_names(opened.file)}."
     )
 
 
 def resolve_path(path: str | Path) -> Path:
-    """The file or folder that a path or hub id means.
+    """Return the file or folder that a path or hub id means.
 
     Raises:
         WeightsError: there is none, here or on the hub.
     """
-    place = Path(path).expanduser()
-    if place.exists():
-        inside = place / "model"
-        return place if _tensor_files(place) or not _tensor_files(inside) else inside
+    expanded = Path(path).expanduser()
+    if expanded.exists():
+        inside = expanded / "model"
+        return (
+            expanded if _tensor_files(expanded) or not _tensor_files(inside) else inside
+        )
     if hub.is_id(str(path)):
         return hub.fetch(str(path))
     raise WeightsError(
-        f"No weights at {place}: give a weights file (.safetensors, .npz, .pth), a "
+        f"No weights at {expanded}: give a weights file (.safetensors, .npz, .pth), a "
         "model folder that has model.safetensors, or a hub id such as owner/name."
     )
 
@@ -75,15 +77,15 @@ def resolve_path(path: str | Path) -> Path:
 def open_weights(
     path: Path, *, grid: Grid | None = None, num_heads: int | None = None
 ) -> LayoutInput:
-    """The tensors at `path`, without the wrapping of a training program."""
+    """Open the tensors at `path`, without the wrapping of a training program."""
     file = path
     if path.is_dir():
-        there = _tensor_files(path)
-        if not there:
+        candidates = _tensor_files(path)
+        if not candidates:
             raise WeightsError(
                 f"No weights at {path}: the folder has neither {' nor '.join(FILES)}."
             )
-        file = there[0]
+        file = candidates[0]
     notes: list[str] = []
     tensors = unwrap_state_dict(open_file(file), notes)
     return LayoutInput(
@@ -101,7 +103,7 @@ def open_weights(
 
 
 def unwrap_state_dict(file: TensorFile, notes: list[str]) -> TensorFile:
-    """The tensors of the model alone, where a file keeps them under a key."""
+    """Return the model's tensors alone, where a file stores them under a key."""
     names = file.names()
     for wrapper in WRAPPERS:
         inside = [name for name in names if name.startswith(f"{wrapper}/")]

@@ -1,4 +1,4 @@
-"""Weights by their id on the model hub, through huggingface_hub and its cache."""
+"""Download weights from the Hugging Face hub, through huggingface_hub and its cache."""
 
 import re
 from pathlib import Path
@@ -7,16 +7,15 @@ from vitral.errors import MissingExtraError, WeightsError
 
 ID = re.compile(r"(?:hf-hub:|hf_hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 TENSORS = ("model.safetensors", "pytorch_model.bin")
-"""What holds the tensors, the preferred first."""
+"""Names of tensor files, the preferred first."""
 CONFIG_FILES = ("config.json", "preprocessor_config.json")
 FILE_ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 def is_id(text: str) -> bool:
-    """Whether this could be `owner/name`, perhaps with `@revision`.
+    """Return whether `text` may be `owner/name`, with or without `@revision`.
 
-    What names a file, or starts with a folder that is here, is a path with a mistake:
-    nothing is asked of the network for it.
+    A file name, or a path in an existing folder, is a mistyped path: no network access.
     """
     match = ID.fullmatch(text)
     if match is None or text.startswith((".", "/")):
@@ -25,11 +24,10 @@ def is_id(text: str) -> bool:
 
 
 def fetch(text: str) -> Path:
-    """The folder of a hub id, from the local cache or downloaded into it.
+    """Return the folder of a hub id, from the local cache or downloaded into it.
 
-    What is in the cache is taken as it is, without asking the network: a model that
-    loaded yesterday loads today. Another state has another revision. With
-    HF_HUB_OFFLINE=1 only the cache is asked.
+    A cached model is used without network access: a model that loaded yesterday loads
+    today. A newer state has another revision. HF_HUB_OFFLINE=1 limits it to the cache.
 
     Raises:
         WeightsError: there is no such model, or it cannot be reached.
@@ -39,14 +37,14 @@ def fetch(text: str) -> Path:
     assert match is not None
     name, revision = match.groups()
     for cached in (True, False):
-        tensors = _fetch_first(text, name, revision, TENSORS, cached)
+        tensors = _fetch_first(text, name, revision, TENSORS, cached=cached)
         if tensors is not None:
             for file in CONFIG_FILES:
                 if (
-                    _fetch_first(text, name, revision, (file,), True) is None
+                    _fetch_first(text, name, revision, (file,), cached=True) is None
                     and not cached
                 ):
-                    _fetch_first(text, name, revision, (file,), False)
+                    _fetch_first(text, name, revision, (file,), cached=False)
             return tensors.parent
     raise WeightsError(
         f"No weights at {text}: it is no path here, and neither the hub nor its cache "
@@ -56,12 +54,12 @@ def fetch(text: str) -> Path:
 
 
 def _fetch_first(
-    text: str, name: str, revision: str | None, files: tuple[str, ...], cached: bool
+    text: str, name: str, revision: str | None, files: tuple[str, ...], *, cached: bool
 ) -> Path | None:
-    """The first of `files` that the model has; None if it has none of them.
+    """Return the path of the first of `files` that the model has, or None.
 
     Args:
-        cached: ask the cache alone.
+        cached: look in the cache alone.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -81,8 +79,7 @@ def _fetch_first(
                 hf_hub_download(name, file, revision=revision, local_files_only=cached)
             )
         except LocalEntryNotFoundError:
-            # Not in the cache; and where the network was asked, it gave no answer, so
-            # that asking for the next file would only wait as long again.
+            # Not cached. After a failed request the next one would wait as long again.
             if not cached:
                 return None
         except EntryNotFoundError:

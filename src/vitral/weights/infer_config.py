@@ -1,12 +1,12 @@
-"""What the shapes in a file tell about its model, and what they cannot.
+"""Infer a model's settings from the shapes in a file.
 
-Layouts ask here; an answer that had to be assumed is appended to their notes.
+Assumptions are appended to the layout's notes.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
@@ -19,15 +19,16 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
 
-class Positions(NamedTuple):
-    """The grid of a position table, and how many of its rows are not patches."""
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Grid of a position table, and the number of its rows that are not patches."""
 
     grid: Grid
     prefix_rows: int
 
 
 def require_shape(file: TensorFile, name: str, rank: int) -> tuple[int, ...]:
-    """The shape of a tensor that the model is described by.
+    """Return the shape of a tensor that describes the model.
 
     Raises:
         WeightsError: the file lacks it, or it has another number of dimensions.
@@ -48,29 +49,29 @@ def require_shape(file: TensorFile, name: str, rank: int) -> tuple[int, ...]:
 
 
 def rows_or_zero(file: TensorFile, name: str, rank: int = 2) -> int:
-    """The first side of a tensor; 0 if there is none."""
+    """Return the first side of a tensor; 0 if there is none."""
     return require_shape(file, name, rank)[0] if name in file else 0
 
 
 def first_names(file: TensorFile) -> str:
-    """A few names, for a message."""
+    """Return up to four names, for a message."""
     return ", ".join(sorted(file.names())[:4]) or "none at all"
 
 
 def count_blocks(file: TensorFile, pattern: str) -> int:
-    """How many blocks there are; `pattern` has the block's number as its group.
+    """Return the number of blocks; the group of `pattern` is a block's index.
 
     Raises:
-        WeightsError: a number between the first and the last has no tensor at all.
+        WeightsError: an index between the first and the last has no tensor at all.
     """
     matches = (re.match(pattern, name) for name in file.names())
-    found = {int(match[1]) for match in matches if match}
-    if missing := sorted(set(range(len(found))) - found):
+    indices = {int(match[1]) for match in matches if match}
+    if missing := sorted(set(range(len(indices))) - indices):
         raise WeightsError(
-            f"{file.path}: it has blocks up to number {max(found)}, but no tensor of "
+            f"{file.path}: it has blocks up to number {max(indices)}, but no tensor of "
             f"block {missing[0]}. The file is incomplete."
         )
-    return len(found)
+    return len(indices)
 
 
 def infer_positions(
@@ -78,13 +79,14 @@ def infer_positions(
     name: str,
     rows: int,
     prefixes: Iterable[int],
+    *,
     notes: list[str],
 ) -> Positions:
-    """The grid of a table of `rows` rows.
+    """Infer the grid of a table of `rows` rows.
 
     Args:
         name: the table's name in the file.
-        prefixes: how many rows may belong to other tokens, the likeliest first.
+        prefixes: possible numbers of rows of other tokens, the likeliest first.
 
     Raises:
         WeightsError: no grid is given and none of the rests is a square, or the given
@@ -97,26 +99,26 @@ def infer_positions(
         side = math.isqrt(max(rows - prefix, 0))
         if opened.grid is None and side and side * side == rows - prefix:
             if prefix != likely:
-                kept = f"{prefix} rows" if prefix else "no row"
+                prefix_rows = f"{prefix} rows" if prefix else "no row"
                 notes.append(
-                    f"{side} x {side} patches assumed, and {kept} of the position "
-                    "table for the class and register tokens: give the grid if it is "
-                    "another"
+                    f"{side} x {side} patches assumed, and {prefix_rows} of the "
+                    "position table for the class and register tokens: give the grid "
+                    "if it is another"
                 )
             return Positions(Grid(side, side), prefix)
     given = opened.grid
-    wanted = "is not a square" if given is None else f"is not {given[0]} x {given[1]}"
+    expected = "is not a square" if given is None else f"is not {given[0]} x {given[1]}"
     raise WeightsError(
         f"{opened.path}: the position table {name} has {rows} rows for {likely} prefix "
-        f"tokens and a grid of patches that {wanted}. Give the grid that the model was "
-        "trained on, as (rows, columns)."
+        f"tokens and a grid of patches that {expected}. Give the grid that the model "
+        "was trained on, as (rows, columns)."
     )
 
 
 def infer_num_heads(
-    opened: LayoutInput, width: int, depth: int, mlp_dim: int, notes: list[str]
+    opened: LayoutInput, width: int, depth: int, mlp_dim: int, *, notes: list[str]
 ) -> int:
-    """How many heads a model of these sizes has, where no shape can say it.
+    """Infer the heads of a model of these sizes, which no shape tells.
 
     Raises:
         WeightsError: nothing can be assumed.
@@ -142,26 +144,26 @@ def infer_num_heads(
 def drop_reasons(
     file: TensorFile, reasons: dict[str, str], is_known: Callable[[str], bool]
 ) -> dict[str, str]:
-    """The tensors that a model does without, with the reason of their first match.
+    """Return the tensors that a model does not use, with the reason of the first match.
 
     Args:
-        reasons: from a regular expression on the name to the reason.
-        is_known: whether the model has a place for the tensor after all.
+        reasons: regular expressions on the name, with the reason of each.
+        is_known: returns whether the model uses the tensor after all.
     """
-    found = {}
+    dropped = {}
     for name in file.names():
         for pattern, why in reasons.items():
             if re.match(pattern, name) and not is_known(name):
-                found[name] = why
+                dropped[name] = why
                 break
-    return found
+    return dropped
 
 
 def imagenet_crop(
     image_size: tuple[int, int], fraction: float, interpolation: str = "bicubic"
 ) -> Preprocess:
-    """Pre-processing of most ImageNet models: resize, cut the centre, ImageNet's mean
-    and deviation."""
+    """Return the pre-processing of most ImageNet models: resize, centre crop, ImageNet
+    statistics."""
     return Preprocess.from_dict(
         {
             **Preprocess(image_size=image_size, antialias=True).to_dict(),

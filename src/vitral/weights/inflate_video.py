@@ -1,4 +1,4 @@
-"""Image weights as the start of a model for clips (arXiv 2102.05095, section 4)."""
+"""Start a video model from image weights (arXiv 2102.05095, section 4)."""
 
 from dataclasses import replace
 
@@ -18,8 +18,9 @@ from vitral.weights.ledger import LedgerLine
 
 
 def inflate(source: WeightsSource, config: ModelConfig) -> WeightsSource:
-    """`source` itself, or, where it is an image model and `config` one for clips, a
-    source in which every step of attention has the image model's tensors.
+    """Return `source`, inflated if it is an image model and `config` one for clips.
+
+    In the inflated source every step of attention has the image model's tensors.
 
     Raises:
         ConfigError: that image model can start none.
@@ -29,17 +30,17 @@ def inflate(source: WeightsSource, config: ModelConfig) -> WeightsSource:
         return source
     if isinstance(image, TimeSformerConfig):
         return source
-    own = {rule.ours: rule for rule in source.mappings}
+    by_name = {rule.ours: rule for rule in source.mappings}
     start = clip_config(image, config.num_frames, config.scheme)
-    wanted = {name: image_tensor_name(name) for name in tensor_shapes(config)}
+    image_names = {name: image_tensor_name(name) for name in tensor_shapes(config)}
     rules = [
-        replace(own[theirs], ours=name)
-        for name, theirs in wanted.items()
-        if theirs is not None and theirs in own
+        replace(by_name[theirs], ours=name)
+        for name, theirs in image_names.items()
+        if theirs is not None and theirs in by_name
     ]
-    # A head of another width is a new one, which the loader has to see.
-    kept = {rule.ours for rule in rules}
-    rules += [rule for name, rule in own.items() if name not in kept]
+    # The loader must see a head of another width, to make a new one.
+    mapped = {rule.ours for rule in rules}
+    rules += [rule for name, rule in by_name.items() if name not in mapped]
     note = "started from an image model: maps after further steps of attention are zero"
     return replace(
         source, config=start, mappings=tuple(rules), notes=(*source.notes, note)
@@ -49,7 +50,7 @@ def inflate(source: WeightsSource, config: ModelConfig) -> WeightsSource:
 def resize_time_embed(
     table: Tensor, config: TimeSformerConfig, lines: list[LedgerLine]
 ) -> Tensor:
-    """The time positions for the frames of `config`, with a line for the ledger."""
+    """Return the time positions for the frames of `config`, and add a ledger line."""
     method, frames = config.time_resize, config.num_frames
     detail = f"{table.shape[1]} -> {frames} frames, {method}"
     lines.append(LedgerLine("time_embed", "resized", detail))

@@ -1,16 +1,17 @@
-"""What became of every tensor of a weights file: one line each."""
+"""Ledger of a load: one line for every tensor of a weights file."""
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 Action = Literal[
     "copied", "joined", "split", "transposed", "reshaped", "resized", "new", "dropped"
 ]
 
 
-class LedgerLine(NamedTuple):
-    """One tensor: its name, what was done, and how or why."""
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """One tensor: its name, what was done with it, and the details."""
 
     name: str
     action: Action
@@ -23,21 +24,21 @@ class LedgerLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Ledger:
-    """The lines of one load, in the model's order, and what was assumed."""
+    """Lines of one load in the model's order, with the assumptions made."""
 
     source: str
     lines: tuple[LedgerLine, ...]
     notes: tuple[str, ...] = ()
     layout: str = ""
-    """Whose layout the file has."""
+    """Title of the file's layout."""
 
     def counts(self) -> dict[str, int]:
-        """How many tensors had each thing done to them, where any had."""
-        found = Counter(line.action for line in self.lines)
-        return {action: found[action] for action in get_args(Action) if found[action]}
+        """Return the number of tensors by action, without actions that have none."""
+        counts = Counter(line.action for line in self.lines)
+        return {action: counts[action] for action in get_args(Action) if counts[action]}
 
     def summary(self) -> str:
-        """Counts by action; resized, new and dropped tensors and notes spelled out."""
+        """Format the counts, and the resized, new and dropped tensors and the notes."""
         parts = [f"{count} {action}" for action, count in self.counts().items()]
         text = [f"{self._title()}: {', '.join(parts)}"]
         text += [

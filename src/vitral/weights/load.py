@@ -1,11 +1,9 @@
-"""From a weights file to a model, and a line for every tensor.
+"""Load a model from a weights file, with a ledger line for every tensor.
 
-Nothing is skipped in silence: a tensor is copied, changed, resized, new or dropped,
-and the ledger says why. Anything that would change the function without being asked
-for is an error that names the tensor.
+Each tensor is copied, changed, resized, new or dropped. A change of the function that
+was not requested raises an error that names the tensor.
 """
 
-import difflib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from vitral.errors import WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
 from vitral.models.meta_init import meta_init
+from vitral.validation import nearest_names
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.detect import resolve_source
 from vitral.weights.exported import is_exported, read_exported
@@ -28,13 +27,13 @@ from vitral.weights.inflate_video import inflate, resize_time_embed
 from vitral.weights.ledger import Ledger, LedgerLine
 
 HEAD = ("head.", "head_dist.", "pre_logits.")
-"""First letters of what belongs to the task: all that may be new, or left behind."""
+"""Prefixes of the task's parameters: only these may be new or dropped."""
 CLASSIFIER = ("head.", "head_dist.")
 SHOWN = 4
 
 
 class Loaded(NamedTuple):
-    """A model with the pre-processing that belongs to it, and how it was loaded."""
+    """A model with its pre-processing and the ledger of its load."""
 
     model: VisionModel
     preprocess: Preprocess
@@ -44,7 +43,7 @@ class Loaded(NamedTuple):
 def read(
     path: str | Path, *, grid: Grid | None = None, num_heads: int | None = None
 ) -> WeightsSource:
-    """What a file, a folder or a hub id holds, checked; see `load`."""
+    """Read and check the weights of a file, a folder or a hub id; see `load`."""
     source = resolve_source(path, grid=grid, num_heads=num_heads)
     check(source)
     return source
@@ -54,10 +53,11 @@ def load(
     path: str | Path,
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    *,
     grid: tuple[int, int] | None = None,
     num_heads: int | None = None,
 ) -> Loaded:
-    """A model from weights in any layout that vitral knows.
+    """Load a model from weights in any supported layout.
 
     Args:
         path: a model folder, a run folder, a weights file, or a hub id such as
@@ -74,8 +74,8 @@ def load(
     """
     if is_exported(path):
         return _load_exported(path, num_classes, image_size, grid, num_heads)
-    known = None if grid is None else Grid(*grid)
-    source = read(path, grid=known, num_heads=num_heads)
+    table_grid = None if grid is None else Grid(*grid)
+    source = read(path, grid=table_grid, num_heads=num_heads)
     changes: dict[str, Any] = {}
     if num_classes is not None:
         changes["num_classes"] = num_classes
@@ -90,19 +90,19 @@ def _load_exported(path: str | Path, *changes: object) -> Loaded:
             f"{path} is an exported model, whose head, size and heads are fixed: load "
             "it without changes, or change the run and export it again."
         )
-    found = read_exported(path)
-    notes = (f"an exported graph, run by {found.model.backend}",)
-    return Loaded(found.model, found.preprocess, Ledger(str(path), (), notes))
+    exported = read_exported(path)
+    notes = (f"an exported graph, run by {exported.model.backend}",)
+    return Loaded(exported.model, exported.preprocess, Ledger(str(path), (), notes))
 
 
 def build(
     source: WeightsSource, config: ModelConfig, classes: tuple[str, ...] = ()
 ) -> Loaded:
-    """The model `config` with the tensors of `source`.
+    """Build the model of `config` with the tensors of `source`.
 
-    The head is new, with zero weights, if its width differs or `classes` are others
-    than the file's; positions are resized to the grid and the frames of `config`. A
-    TimeSformer may start from the `source` of a plain Vision Transformer.
+    The head is new, with zero weights, if its width or `classes` differ from the
+    file's. Positions are resized to the grid and the frames of `config`. A TimeSformer
+    may start from the `source` of a plain Vision Transformer.
 
     Raises:
         WeightsError: a tensor that the model needs is missing or of another shape.
@@ -110,8 +110,7 @@ def build(
     source = inflate(source, config)
     keep_head = not classes or classes == source.classes
     rules = {rule.ours: rule for rule in source.mappings}
-    # On the meta device: initial values that are overwritten cost a second and twice
-    # the memory.
+    # Meta device: overwritten initial values cost a second and twice the memory.
     with meta_init():
         model = vitral.models.build_model(config)
     fresh = _FreshInit(model, config)
@@ -148,8 +147,7 @@ def build(
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     lines += _dropped_lines(source, set(state))
-    title = source.layout
-    ledger = Ledger(str(source.path), tuple(lines), source.notes, title)
+    ledger = Ledger(str(source.path), tuple(lines), source.notes, source.layout)
     preprocess = replace(source.preprocess, image_size=config.image_hw)
     return Loaded(model.eval(), preprocess, ledger)
 
@@ -160,63 +158,63 @@ def _widest_dtype(state: dict[str, Tensor]) -> torch.dtype:
 
 
 def check(source: WeightsSource) -> None:
-    """Whether the file has every tensor of its model in its shape, and none beside.
+    """Check that the file has exactly the tensors of its model, in their shapes.
 
     Raises:
         WeightsError: naming the tensor, what was expected, and what to do.
     """
-    found = find_mismatches(source)
-    if found.missing or found.unexpected:
-        raise WeightsError(_mismatch_message(source, found))
-    if found.mismatched:
+    mismatch = find_mismatches(source)
+    if mismatch.missing or mismatch.unexpected:
+        raise WeightsError(_mismatch_message(source, mismatch))
+    if mismatch.mismatched:
         raise WeightsError(
-            f"{source.path}: {found.mismatched[0]}. Write it again in the shape of its "
-            f"layout, {source.layout}; no tensor was loaded."
+            f"{source.path}: {mismatch.mismatched[0]}. Write it again in the shape of "
+            f"its layout, {source.layout}; no tensor was loaded."
         )
 
 
 class KeyMismatch(NamedTuple):
-    """Where a file and the model that its shapes describe disagree."""
+    """Differences between a file and the model that its shapes describe."""
 
     missing: list[str]
     """Tensors that the model needs, in the file's names."""
     unexpected: list[str]
-    """Tensors of the file that the model has no place for."""
+    """Tensors of the file that the model does not have."""
     mismatched: list[str]
-    """Sentences: a tensor's shape, and the one that was expected."""
+    """Sentences: a tensor's shape, and the expected one."""
 
 
 def find_mismatches(source: WeightsSource) -> KeyMismatch:
-    """Everything that keeps a file from being loaded; all empty when nothing does."""
+    """Return everything that keeps a file from being loaded."""
     shapes = vitral.models.tensor_shapes(source.config)
     rules = {rule.ours: rule for rule in source.mappings}
     used = {name for rule in source.mappings for name in rule.theirs}
-    found = KeyMismatch([], [], [])
+    mismatch = KeyMismatch([], [], [])
     for name in source.file.names():
         if name not in used and name not in source.dropped:
-            found.unexpected.append(name)
+            mismatch.unexpected.append(name)
     for name, shape in shapes.items():
         rule = rules.get(name)
         if rule is None:
-            found.missing.append(name)
+            mismatch.missing.append(name)
             continue
-        for theirs, wanted in zip(
+        for theirs, expected in zip(
             rule.theirs, rule.expected_shapes(shape), strict=True
         ):
             if theirs not in source.file:
-                found.missing.append(theirs)
+                mismatch.missing.append(theirs)
                 continue
-            has = source.file.shape(theirs)
-            if has != wanted and has not in rule.accepted_shapes:
-                turned = ": it is transposed" if has == wanted[::-1] else ""
-                found.mismatched.append(
-                    f"tensor {theirs} has shape {has}, expected {wanted}{turned}"
+            actual = source.file.shape(theirs)
+            if actual != expected and actual not in rule.accepted_shapes:
+                turned = ": it is transposed" if actual == expected[::-1] else ""
+                mismatch.mismatched.append(
+                    f"tensor {theirs} has shape {actual}, expected {expected}{turned}"
                 )
-    return found
+    return mismatch
 
 
 class _FreshInit:
-    """Initial values of the parts that a file does not give."""
+    """Initial values of the parameters that a file lacks, built on first use."""
 
     def __init__(self, model: nn.Module, config: ModelConfig) -> None:
         self.model, self.config = model, config
@@ -227,22 +225,22 @@ class _FreshInit:
         owner = self.model.get_submodule(parts[0]) if len(parts) > 1 else self.model
         if name.startswith(CLASSIFIER):
             # Zero weights and the first bias are what reset_head gives.
-            like = getattr(owner, parts[-1])
+            parameter = getattr(owner, parts[-1])
             bias = parts[-1] == "bias"
-            return torch.full(like.shape, self.config.head_bias if bias else 0.0)
+            return torch.full(parameter.shape, self.config.head_bias if bias else 0.0)
         if self.state is None:
             self.state = vitral.models.build_model(self.config).state_dict()
         return self.state[name]
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
-    """Halves are for storing: a model computes in float32 unless autocast says so."""
+    """Convert half precision to float32, in which models compute without autocast."""
     half = tensor.dtype in (torch.float16, torch.bfloat16)
     return tensor.float() if half else tensor
 
 
 def _is_other_num_frames(name: str, tensor: Tensor, empty: Tensor) -> bool:
-    """Whether these are time positions of another number of frames."""
+    """Return whether `tensor` holds time positions of another number of frames."""
     frames = tensor.ndim == 3 and tensor.shape[1] != empty.shape[1]
     return name == "time_embed" and frames and tensor.shape[2] == empty.shape[2]
 
@@ -272,7 +270,7 @@ def _resize_pos_embed(
 
 
 def _dropped_lines(source: WeightsSource, made: set[str]) -> list[LedgerLine]:
-    """Lines of what the file has and the model has not."""
+    """Return ledger lines of the tensors that the model does not have."""
     lines = []
     for rule in source.mappings:
         if rule.ours not in made:
@@ -293,7 +291,7 @@ def _mismatch_message(source: WeightsSource, mismatch: KeyMismatch) -> str:
         "no place for"
     )
     if missing and unknown:
-        near = difflib.get_close_matches(missing[0], unknown, n=1, cutoff=0.8)
+        near = nearest_names(missing[0], unknown, count=1, cutoff=0.8)
         if near:
             text += f" ({near[0]} looks like {missing[0]}, renamed)"
     return f"{text}. Give the names of its layout, {source.layout}, or another file."

@@ -1,7 +1,6 @@
-"""From a foreign tensor to ours and back: every rule can be read in both directions.
+"""Mappings between foreign and native tensors, each usable in both directions.
 
-A layout is a list of these rules. Reading applies them one way, writing the other, and
-the shapes that a file must have follow from our own, so nothing is said twice.
+A layout is a list of mappings. A file's expected shapes follow from the native ones.
 """
 
 import math
@@ -16,7 +15,7 @@ from vitral.weights.ledger import Action
 
 @dataclass(frozen=True, kw_only=True)
 class TensorMapping:
-    """One tensor of ours, and the tensors of a file that hold the same numbers."""
+    """Mapping of one native tensor to the tensors of a file with the same numbers."""
 
     ours: str
     theirs: tuple[str, ...]
@@ -28,40 +27,45 @@ class TensorMapping:
     """Other shapes of the (single) foreign tensor that hold the same numbers."""
 
     def expected_shapes(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
-        """Shapes of the foreign tensors, when ours has `shape`."""
+        """Return the shapes of the foreign tensors for a native tensor of `shape`."""
         ours = torch.empty(tuple(shape), device="meta")
         return tuple(tuple(tensor.shape) for tensor in self.to_foreign(ours))
 
 
 def copy(ours: str, theirs: str | None = None) -> TensorMapping:
-    """The same tensor, perhaps under another name."""
+    """Map a tensor to itself, under the same or another name."""
     return TensorMapping(
         ours=ours,
         theirs=(theirs or ours,),
         action="copied",
-        to_native=lambda found: found[0],
+        to_native=lambda foreign: foreign[0],
         to_foreign=lambda tensor: [tensor],
     )
 
 
+def copy_layer(ours: str, theirs: str) -> list[TensorMapping]:
+    """Map a layer's weight and bias to themselves, perhaps under another name."""
+    return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+
+
 def transpose(ours: str, theirs: str) -> TensorMapping:
-    """A matrix stored the other way round, as Flax does: (in, out)."""
+    """Map a matrix that is stored transposed, as Flax does: (in, out)."""
     return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_native=lambda found: found[0].T.contiguous(),
+        to_native=lambda foreign: foreign[0].T.contiguous(),
         to_foreign=lambda tensor: [tensor.T.contiguous()],
     )
 
 
 def convolution(ours: str, theirs: str) -> TensorMapping:
-    """A kernel stored as (height, width, in, out), as Flax and TensorFlow do."""
+    """Map a kernel stored as (height, width, in, out), as Flax and TensorFlow do."""
     return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_native=lambda found: found[0].permute(3, 2, 0, 1).contiguous(),
+        to_native=lambda foreign: foreign[0].permute(3, 2, 0, 1).contiguous(),
         to_foreign=lambda tensor: [tensor.permute(2, 3, 1, 0).contiguous()],
     )
 
@@ -73,18 +77,18 @@ def reshape(
     foreign_shape: Sequence[int],
     *also: Sequence[int],
 ) -> TensorMapping:
-    """The same numbers in the same order, in another shape.
+    """Map the same numbers in the same order, in another shape.
 
     Args:
-        native_shape: our shape.
-        foreign_shape: the shape that is written, and expected.
+        native_shape: shape of the native tensor.
+        foreign_shape: shape that is written, and expected.
         also: other shapes that are accepted.
     """
     return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="copied" if tuple(native_shape) == tuple(foreign_shape) else "reshaped",
-        to_native=lambda found: found[0].reshape(tuple(native_shape)),
+        to_native=lambda foreign: foreign[0].reshape(tuple(native_shape)),
         to_foreign=lambda tensor: [tensor.reshape(tuple(foreign_shape))],
         accepted_shapes=tuple(tuple(shape) for shape in also),
     )
@@ -93,34 +97,34 @@ def reshape(
 def concat(
     ours: str, theirs: Sequence[str], shares: Sequence[int] = ()
 ) -> TensorMapping:
-    """Tensors that are stacked along their first axis in ours, such as q, k and v.
+    """Map tensors that are concatenated along the first axis, such as q, k and v.
 
     Args:
-        shares: how ours is divided among them; none for equal parts.
+        shares: relative lengths of the parts; empty for equal parts.
     """
     parts = tuple(shares) or (1,) * len(theirs)
 
-    def outwards(tensor: Tensor) -> list[Tensor]:
-        one = tensor.shape[0] // sum(parts)
-        split = tensor.split([one * part for part in parts])
+    def to_foreign(tensor: Tensor) -> list[Tensor]:
+        unit = tensor.shape[0] // sum(parts)
+        split = tensor.split([unit * part for part in parts])
         return [part.contiguous() for part in split]
 
     return TensorMapping(
         ours=ours,
         theirs=tuple(theirs),
         action="joined",
-        to_native=lambda found: torch.cat(list(found), dim=0),
-        to_foreign=outwards,
+        to_native=lambda foreign: torch.cat(list(foreign), dim=0),
+        to_foreign=to_foreign,
     )
 
 
 def tokens_as_map(ours: str, theirs: str, grid: Sequence[int]) -> TensorMapping:
-    """A table (1, tokens, dim), stored as a map (1, dim, rows, columns)."""
+    """Map a table (1, tokens, dim) that is stored as a map (1, dim, rows, columns)."""
     return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_native=lambda found: found[0].flatten(2).transpose(1, 2).contiguous(),
+        to_native=lambda foreign: foreign[0].flatten(2).transpose(1, 2).contiguous(),
         to_foreign=lambda tensor: [
             tensor.transpose(1, 2).unflatten(2, tuple(grid)).contiguous()
         ],
@@ -128,14 +132,14 @@ def tokens_as_map(ours: str, theirs: str, grid: Sequence[int]) -> TensorMapping:
 
 
 def flax_heads(ours: str, theirs: Sequence[str], head_dim: int) -> TensorMapping:
-    """Kernels (in, heads, head_dim) or biases (heads, head_dim), stacked in ours."""
+    """Map kernels (in, heads, head_dim) or biases (heads, head_dim), concatenated."""
 
-    def inwards(found: Sequence[Tensor]) -> Tensor:
-        if found[0].ndim == 2:
-            return torch.cat([part.reshape(-1) for part in found])
-        return torch.cat([part.flatten(1).T for part in found])
+    def to_native(foreign: Sequence[Tensor]) -> Tensor:
+        if foreign[0].ndim == 2:
+            return torch.cat([part.reshape(-1) for part in foreign])
+        return torch.cat([part.flatten(1).T for part in foreign])
 
-    def outwards(tensor: Tensor) -> list[Tensor]:
+    def to_foreign(tensor: Tensor) -> list[Tensor]:
         parts = tensor.chunk(len(theirs))
         if tensor.ndim == 1:
             return [part.reshape(-1, head_dim).contiguous() for part in parts]
@@ -146,18 +150,18 @@ def flax_heads(ours: str, theirs: Sequence[str], head_dim: int) -> TensorMapping
         ours=ours,
         theirs=tuple(theirs),
         action="joined",
-        to_native=inwards,
-        to_foreign=outwards,
+        to_native=to_native,
+        to_foreign=to_foreign,
     )
 
 
 def flax_out(ours: str, theirs: str, head_dim: int) -> TensorMapping:
-    """The attention's output kernel, (heads, head_dim, out) in the file."""
+    """Map the output kernel of attention, (heads, head_dim, out) in the file."""
     return TensorMapping(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_native=lambda found: found[0].flatten(0, 1).T.contiguous(),
+        to_native=lambda foreign: foreign[0].flatten(0, 1).T.contiguous(),
         to_foreign=lambda tensor: [
             tensor.T.reshape(-1, head_dim, tensor.shape[0]).contiguous()
         ],
@@ -167,20 +171,20 @@ def flax_out(ours: str, theirs: str, head_dim: int) -> TensorMapping:
 def flat_patches(
     ours: str, theirs: str, patch: tuple[int, int], channels: int
 ) -> TensorMapping:
-    """A patch embedding, or a norm of patches, whose vector runs row, column, channel.
+    """Map a patch embedding, or a norm of patches, flattened as row, column, channel.
 
-    Ours runs channel, row, column: (dim, channels, rows, columns) for the embedding,
-    one long vector for the norm.
+    The native order is channel, row, column: (dim, channels, rows, columns) for the
+    embedding, a vector for the norm.
     """
     rows, columns = patch
     length = math.prod(patch) * channels
 
-    def inwards(found: Sequence[Tensor]) -> Tensor:
-        lead = found[0].shape[:-1]
-        split = found[0].reshape(*lead, rows, columns, channels).movedim(-1, -3)
+    def to_native(foreign: Sequence[Tensor]) -> Tensor:
+        lead = foreign[0].shape[:-1]
+        split = foreign[0].reshape(*lead, rows, columns, channels).movedim(-1, -3)
         return split.contiguous() if lead else split.reshape(length)
 
-    def outwards(tensor: Tensor) -> list[Tensor]:
+    def to_foreign(tensor: Tensor) -> list[Tensor]:
         lead = tensor.shape[:1] if tensor.ndim == 4 else ()
         split = tensor.reshape(*lead, channels, rows, columns).movedim(-3, -1)
         return [split.reshape(*lead, length)]
@@ -189,6 +193,6 @@ def flat_patches(
         ours=ours,
         theirs=(theirs,),
         action="transposed",
-        to_native=inwards,
-        to_foreign=outwards,
+        to_native=to_native,
+        to_foreign=to_foreign,
     )

@@ -1,4 +1,4 @@
-"""What a foreign code fixes and no file says: activation, epsilon, positions."""
+"""Constants of foreign code that no file records: activation, epsilon, resizing."""
 
 from vitral.layers.mlp import Activation
 from vitral.layers.position import ResizeMethod
@@ -25,11 +25,11 @@ def differences(
     norm_eps: float | None = 1e-6,
     resize: ResizeMethod | None = None,
 ) -> list[str]:
-    """A note for every number in which a model differs from the code that loads it.
+    """Return a note for every constant in which a model differs from the loading code.
 
     Args:
         whose: the code, as a sentence calls it: "torchvision".
-        act: its activation; None for one that its files say, and so for the others.
+        act: its activation; None where its files record it. The others likewise.
     """
     notes = []
     if act not in (None, config.act) and config.mlp == "plain":

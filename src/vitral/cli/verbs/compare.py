@@ -1,36 +1,54 @@
 """`vitral compare A B`: is one of two models better, on the same images?"""
 
 import json
+from typing import TYPE_CHECKING
 
 from vitral.cli.parser import Parser
-from vitral.evaluation import Comparison, Interval
-from vitral.evaluation.compare import format_p
-from vitral.workflows.evaluate import compare_runs
 
-MOST_CLASSES = 20
+if TYPE_CHECKING:
+    from vitral.evaluation import Comparison, Interval
+
+MAX_CLASSES = 20
+"""Most rows of the table of classes."""
 
 
-def run(argv: list[str]) -> None:
-    """Print both accuracies, their difference, and whether chance explains it."""
+def make_parser() -> Parser:
+    """Declare the words and flags of the verb."""
     parser = Parser(
-        "compare", "Compare two models on the images both were measured on."
+        "compare",
+        "Compare two models on the images both were measured on.",
+        usage="A B",
+        examples=(
+            "vitral compare runs/photos runs/tuned",
+            "vitral compare runs/photos runs/tuned --split val",
+            "vitral compare ours.csv theirs.csv --json",
+        ),
     )
     parser.add_argument("a", help="a run folder, or a .csv of predictions")
     parser.add_argument("b", help="the other one")
     parser.add_argument("--split", default="", help="of run folders; test, else val")
     parser.add_argument("--json", action="store_true", help="print the whole result")
-    known = parser.parse(argv)
-    compared = compare_runs(known.a, known.b, split=known.split)
-    if known.json:
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Print both accuracies, their difference, and whether chance explains it."""
+    args = make_parser().parse(argv)
+    from vitral.workflows.evaluate import compare_runs
+
+    compared = compare_runs(args.a, args.b, split=args.split)
+    if args.json:
         print(json.dumps(compared.to_dict(), indent=2, allow_nan=False))
         return
     for line in [*_lines(compared.result), *compared.notes()]:
         print(line)
     if compared.both_runs:
-        print(f"next: vitral report {known.a} {known.b}")
+        print(f"next: vitral report {args.a} {args.b}")
 
 
-def _lines(result: Comparison) -> list[str]:
+def _lines(result: "Comparison") -> list[str]:
+    from vitral.evaluation.compare import format_p
+
     width = max(len(result.a), len(result.b))
     one = "image" if result.n == 1 else "images"
     sides = (
@@ -53,25 +71,27 @@ def _lines(result: Comparison) -> list[str]:
     ]
 
 
-def _class_lines(result: Comparison) -> list[str]:
-    found = [row for row in result.per_class if row.differs]
+def _class_lines(result: "Comparison") -> list[str]:
+    from vitral.evaluation.compare import format_p
+
+    differing = [row for row in result.per_class if row.differs]
     tested = len(result.per_class)
-    if not found:
+    if not differing:
         return [f"No class differs after Holm's correction over {tested} classes."]
-    found.sort(key=lambda row: row.p_corrected)
+    differing.sort(key=lambda row: row.p_corrected)
     lines = [
-        f"{len(found)} of {tested} classes differ after Holm's correction:",
+        f"{len(differing)} of {tested} classes differ after Holm's correction:",
         f"  {'class':20} {'images':>7} {'first':>8} {'second':>8}",
     ]
     lines += [
         f"  {row.name[:20]:20} {row.support:7} {100 * row.recall_a:6.1f} % "
         f"{100 * row.recall_b:6.1f} %  {format_p(row.p_corrected)}"
-        for row in found[:MOST_CLASSES]
+        for row in differing[:MAX_CLASSES]
     ]
-    if len(found) > MOST_CLASSES:
-        lines.append(f"  and {len(found) - MOST_CLASSES} more, in `--json`")
+    if len(differing) > MAX_CLASSES:
+        lines.append(f"  and {len(differing) - MAX_CLASSES} more, in `--json`")
     return lines
 
 
-def _format_interval(interval: Interval) -> str:
+def _format_interval(interval: "Interval") -> str:
     return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"

@@ -2,17 +2,40 @@
 
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, WeightsError
-from vitral.weights import available_layouts, convert, explain
+
+LAYOUTS = {
+    "big_vision": "big_vision",
+    "big_vision_scan": "big_vision_scan",
+    "bit": "BiT",
+    "dino": "DINOv2",
+    "google": "vision_transformer",
+    "huggingface": "Hugging Face",
+    "huggingface_bit": "Hugging Face BiT",
+    "huggingface_timesformer": "Hugging Face TimeSformer",
+    "mae": "MAE",
+    "native": "vitral",
+    "simple_vit": "vit-pytorch SimpleViT",
+    "timesformer": "TimeSformer",
+    "timm": "timm",
+    "tnt": "TNT",
+    "torchvision": "torchvision",
+    "vit_pytorch": "vit-pytorch",
+}
+"""Titles of `vitral.weights.available_layouts()`."""
 
 
-def run(argv: list[str]) -> None:
-    """Convert with a line per tensor, or say what a file is."""
+def make_parser() -> Parser:
+    """Declare the words and flags of the verb."""
     parser = Parser(
         "convert",
         "Write weights in another layout, with a line per tensor; the file is read "
         "again and compared bit by bit. Layouts: "
-        + ", ".join(
-            f"{name} ({layout.title})" for name, layout in available_layouts().items()
+        + ", ".join(f"{name} ({title})" for name, title in LAYOUTS.items()),
+        usage="IN OUT --to LAYOUT",
+        examples=(
+            "vitral convert W.npz W.safetensors --to timm",
+            "vitral convert W.safetensors --explain",
+            "vitral convert W.pth model --to native --num-heads 6 --grid 14 14",
         ),
     )
     parser.add_argument("source", metavar="IN", help="a file, a folder or a hub id")
@@ -31,18 +54,23 @@ def run(argv: list[str]) -> None:
         help="of the position table, where the file cannot tell",
     )
     parser.add_argument("--num-heads", type=int, help="where the file cannot tell")
-    known = parser.parse(argv)
-    grid = None if known.grid is None else (known.grid[0], known.grid[1])
-    if known.explain:
-        _explain(known.source, grid, known.num_heads)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Convert with a line per tensor, or describe a file."""
+    args = make_parser().parse(argv)
+    grid = None if args.grid is None else (args.grid[0], args.grid[1])
+    if args.explain:
+        _explain(args.source, grid, args.num_heads)
         return
-    if not known.out or not known.to:
+    if not args.out or not args.to:
         raise ConfigError(
             "A conversion needs OUT and `--to LAYOUT`; `--explain` says what IN is."
         )
-    made = convert(
-        known.source, known.out, known.to, grid=grid, num_heads=known.num_heads
-    )
+    from vitral.weights import convert
+
+    made = convert(args.source, args.out, args.to, grid=grid, num_heads=args.num_heads)
     print(made.ledger)
     print(made.ledger.summary().splitlines()[0])
     print(f"files: {made.path}, read again and found bit-equal")
@@ -50,8 +78,10 @@ def run(argv: list[str]) -> None:
 
 
 def _explain(source: str, grid: tuple[int, int] | None, num_heads: int | None) -> None:
-    found = explain(source, grid=grid, num_heads=num_heads)
-    print(found)
-    if found.problem:
-        raise WeightsError(f"{source} would not load: {found.problem}")
+    from vitral.weights import explain
+
+    description = explain(source, grid=grid, num_heads=num_heads)
+    print(description)
+    if description.problem:
+        raise WeightsError(f"{source} would not load: {description.problem}")
     print(f"next: vitral train DATA --weights {source} --out RUN")

@@ -4,26 +4,26 @@ import argparse
 import shlex
 from pathlib import Path
 
+from vitral.cli.flags import add_device_flag
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-from vitral.studies.data_size import DRAWS, NAME, PROTOCOLS, run_data_size_study
-from vitral.studies.data_size_page import (
-    prediction_lines,
-    size_lines,
-    write_data_size_page,
-)
-from vitral.studies.engine import describe_machine
-from vitral.studies.families import MODELS
-from vitral.studies.families_page import run_families_study
 
+NAME = "data-size"
+"""That of `vitral.studies.data_size.NAME`."""
+DRAWS = range(10)
+"""Those of `vitral.studies.data_size.DRAWS`."""
+PROTOCOLS = ("ridge", "linear", "knn")
+"""Those of `vitral.studies.data_size.PROTOCOLS`."""
+MODELS = ("vit", "resnet")
+"""Those of `vitral.studies.families.MODELS`."""
 TRAINING_SEEDS = (0, 1, 2)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that only this study has."""
+    """Add the flags that only this study has."""
     parser.add_argument(
         "--protocol",
-        choices=list(PROTOCOLS),
+        choices=PROTOCOLS,
         default="ridge",
         help="data-size: what is learned from the frozen features",
     )
@@ -48,9 +48,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(argv: list[str]) -> None:
-    """Measure growing subsets, fit the curve, predict, and write the page."""
-    parser = Parser(f"study {NAME}", "Would more training images help?")
+def make_parser() -> Parser:
+    """Declare the words and flags of the study."""
+    parser = Parser(
+        f"study {NAME}",
+        "Would more training images help?",
+        usage="WEIGHTS... DATA",
+        examples=(
+            f"vitral study {NAME} W.safetensors photos",
+            f"vitral study {NAME} A.npz B.npz photos --protocol knn --seeds 0 1 2",
+            f"vitral study {NAME} --families vit resnet --data photos --jobs 2",
+        ),
+    )
     parser.add_argument(
         "paths",
         nargs="*",
@@ -68,28 +77,41 @@ def run(argv: list[str]) -> None:
     )
     parser.add_argument("--out", default="", help=f"default: studies/{NAME}")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
-    parser.add_argument("--device", default="auto")
-    known = parser.parse(argv)
+    add_device_flag(parser)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Measure growing subsets, fit the curve, predict, and write the page."""
+    args = make_parser().parse(argv)
     command = shlex.join(["vitral", "study", NAME, *argv])
-    if known.families:
-        _run_families(known, command)
+    if args.families:
+        _run_families(args, command)
         return
-    if len(known.paths) < 2 or known.data:
+    if len(args.paths) < 2 or args.data:
         raise ConfigError(
             f"Give weights and data: `vitral study {NAME} WEIGHTS... DATA`. To train "
             f"from zero instead: `vitral study {NAME} --families vit resnet --data "
             "DATA`."
         )
-    *weights, data = known.paths
-    out = Path(known.out or f"studies/{NAME}")
+    from vitral.studies.data_size import run_data_size_study
+    from vitral.studies.data_size_page import (
+        prediction_lines,
+        size_lines,
+        write_data_size_page,
+    )
+    from vitral.studies.engine import describe_machine
+
+    *weights, data = args.paths
+    out = Path(args.out or f"studies/{NAME}")
     answer = run_data_size_study(
         weights,
         data,
-        protocol=known.protocol,
-        seeds=known.seeds or DRAWS,
-        fractions=known.fractions,
-        folder=known.cache_dir or None,
-        device=known.device,
+        protocol=args.protocol,
+        seeds=args.seeds or DRAWS,
+        fractions=args.fractions,
+        folder=args.cache_dir or None,
+        device=args.device,
     )
     files = write_data_size_page(answer, out, command, describe_machine())
     for line in [*size_lines(answer), "", *prediction_lines(answer)]:
@@ -106,6 +128,8 @@ def _run_families(args: argparse.Namespace, command: str) -> None:
             "With `--families` there are no weights: give the data alone, with "
             "`--data`."
         )
+    from vitral.studies.families_page import run_families_study
+
     out = Path(args.out or f"studies/{NAME}-families")
     finished = run_families_study(
         args.families,

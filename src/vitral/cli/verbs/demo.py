@@ -4,32 +4,46 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-import vitral.recipes
 from vitral.cli.logs import install_handler, say, set_log_folder
-from vitral.cli.output import summary_lines
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-from vitral.workflows.train import train
+
+
+def make_parser() -> Parser:
+    """Declare the flags of the verb."""
+    parser = Parser(
+        "demo",
+        "Train a small ViT from zero on 1,797 digits of 8 x 8 pixels.",
+        examples=(
+            "vitral demo",
+            "vitral demo --out runs/first",
+            "vitral demo --seed 1",
+        ),
+    )
+    parser.add_argument("--out", default="", help="folder; by default a new one")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of everything that is random"
+    )
+    return parser
 
 
 def run(argv: list[str]) -> None:
     """Train a ViT with 2 x 2 patches from zero, measure it, write the report."""
-    parser = Parser(
-        "demo", "Train a small ViT from zero on 1,797 digits of 8 x 8 pixels."
-    )
-    parser.add_argument("--out", default="", help="folder; by default a new one")
-    parser.add_argument("--seed", type=int, default=0)
-    known = parser.parse(argv)
-    out = Path(known.out) if known.out else _new_folder(Path("runs"), "demo")
+    args = make_parser().parse(argv)
+    out = Path(args.out) if args.out else _new_folder(Path("runs"), "demo")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"The output folder {out} is in use: give another `--out`.")
     out.mkdir(parents=True, exist_ok=True)
     set_log_folder(out)
     install_handler(say)
+    import torch
+
+    import vitral.recipes
+    from vitral.cli.output import summary_lines
+    from vitral.workflows.train import train
+
     started = time.monotonic()
-    config = replace(vitral.recipes.small.scratch("digits"), seed=known.seed)
+    config = replace(vitral.recipes.small.scratch("digits"), seed=args.seed)
     say(
         "demo: a Vision Transformer with 2 x 2 patches, trained from zero on "
         "scikit-learn's digits; a fifth of them is kept for the test"
@@ -46,7 +60,7 @@ def run(argv: list[str]) -> None:
 def _new_folder(parent: Path, name: str) -> Path:
     if not (parent / name).exists():
         return parent / name
-    number = 2
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
+    index = 2
+    while (parent / f"{name}-{index}").exists():
+        index += 1
+    return parent / f"{name}-{index}"

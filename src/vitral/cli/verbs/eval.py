@@ -4,33 +4,51 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitral.cli.flags import (
+    PROBES,
+    add_device_flag,
     add_finetune_flags,
     add_merge_flags,
-    run_finetune,
     validate_merge,
 )
-from vitral.cli.output import headline, input_noun
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-from vitral.evaluation import RealAccuracy
-from vitral.workflows import open_run
-from vitral.workflows.evaluate import evaluate
-from vitral.workflows.features import PROTOCOLS, probe_weights, to_json, write_probes
+
+if TYPE_CHECKING:
+    from vitral.evaluation import RealAccuracy
 
 
-def run(argv: list[str]) -> None:
-    """Measure, print a table per class, and keep the result in the run."""
-    parser = Parser("eval", "Measure a trained model on a split.")
+def make_parser() -> Parser:
+    """Declare the words and flags of the verb."""
+    parser = Parser(
+        "eval",
+        "Measure a trained model on a split.",
+        usage="RUN [DATA]",
+        common=(
+            *("--split", "--views", "--bad-files", "--protocol", "--shots", "--k"),
+            *("--merge", "--device", "--out", "--json"),
+        ),
+        examples=(
+            "vitral eval runs/photos",
+            "vitral eval runs/photos other --split val --json",
+            "vitral eval W.safetensors photos --protocol fewshot --shots 1 5",
+        ),
+    )
     parser.add_argument("run", help="a run, or for a probe weights of any layout")
     parser.add_argument("data", nargs="?", default="", help="default: the run's own")
     parser.add_argument("--split", default="", help="default: test, else val, else all")
     parser.add_argument("--views", default="", help="of clips: frames x crops, as 3x1")
-    parser.add_argument("--bad-files", choices=("wrong", "refuse"), default="wrong")
+    parser.add_argument(
+        "--bad-files",
+        choices=("wrong", "refuse"),
+        default="wrong",
+        help="count unreadable files as wrong, or stop",
+    )
     parser.add_argument(
         "--protocol",
-        choices=("classify", *PROTOCOLS, "finetune"),
+        choices=("classify", *PROBES, "finetune"),
         default="classify",
         help="classify: the trained head; finetune: all of the model; the others learn "
         "from frozen features",
@@ -44,36 +62,51 @@ def run(argv: list[str]) -> None:
     )
     add_finetune_flags(parser)
     add_merge_flags(parser)
-    parser.add_argument("--device", default="auto")
+    add_device_flag(parser)
     parser.add_argument("--out", default="", help="folder for the result's files")
     parser.add_argument("--json", action="store_true", help="print the whole result")
-    known = parser.parse(argv)
-    _require_classify(known)
-    if known.protocol == "finetune":
-        run_finetune(known)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Measure, print a table per class, and keep the result in the run."""
+    args = make_parser().parse(argv)
+    _require_classify(args)
+    if args.protocol == "finetune":
+        from vitral.cli.finetune import run_finetune
+
+        run_finetune(args)
         return
-    if known.protocol != "classify":
-        if known.real:
+    if args.protocol != "classify":
+        if args.real:
             raise ConfigError(
                 "`--real` scores a trained head: it goes with `--protocol classify`, "
-                f"not with {known.protocol}. Leave one of the two out."
+                f"not with {args.protocol}. Leave one of the two out."
             )
-        _probe(known)
+        _probe(args)
         return
-    opened = open_run(known.run, known.merge, known.merge_schedule)
+    _evaluate(args)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from vitral.cli.output import headline, input_noun
+    from vitral.workflows import open_run
+    from vitral.workflows.evaluate import evaluate
+
+    opened = open_run(args.run, args.merge, args.merge_schedule)
     measured = evaluate(
         opened,
-        data=known.data,
-        split=known.split,
-        views=known.views,
-        bad_files=known.bad_files,
-        device=known.device,
-        out=Path(known.out) if known.out else None,
-        real=Path(known.real) if known.real else None,
+        data=args.data,
+        split=args.split,
+        views=args.views,
+        bad_files=args.bad_files,
+        device=args.device,
+        out=Path(args.out) if args.out else None,
+        real=Path(args.real) if args.real else None,
     )
     if int(os.environ.get("RANK", 0)):
         return
-    if known.json:
+    if args.json:
         whole = measured.result.to_dict()
         if measured.real:
             whole["real"] = measured.real.to_dict()
@@ -90,7 +123,7 @@ def run(argv: list[str]) -> None:
         for file in measured.bad[:5]:
             print(f"  {file.path}: {file.reason}")
     print(f"files: {measured.folder}")
-    print(f"next: vitral predict {known.run} {noun.upper()}...")
+    print(f"next: vitral predict {args.run} {noun.upper()}...")
 
 
 def _require_classify(args: argparse.Namespace) -> None:
@@ -110,7 +143,7 @@ def _require_classify(args: argparse.Namespace) -> None:
         )
 
 
-def _real_line(real: RealAccuracy) -> str:
+def _real_line(real: "RealAccuracy") -> str:
     low, high = real.interval
     return (
         f"ReaL: {100 * real.accuracy:.1f} % of {real.n:,} images right (95 % interval "
@@ -120,7 +153,9 @@ def _real_line(real: RealAccuracy) -> str:
 
 
 def _probe(args: argparse.Namespace) -> None:
-    """A protocol on frozen features: train split to learn from, test to be measured."""
+    """Run a protocol on frozen features: learn from train, measure on test."""
+    from vitral.workflows.features import probe_weights, to_json, write_probes
+
     rows, material = probe_weights(
         args.run,
         args.data,

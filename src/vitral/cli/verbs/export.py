@@ -1,23 +1,31 @@
 """`vitral export RUN OUT --to TARGET`: a model as a file for another runtime."""
 
 import argparse
-import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vitral.cli.flags import add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-from vitral.export import GateReport
+from vitral.validation import suggestion
+
+if TYPE_CHECKING:
+    from vitral.export import GateReport
 
 TARGETS = ("onnx", "openvino")
 
 
-def run(argv: list[str]) -> None:
-    """Export, measure, and say what was measured."""
+def make_parser() -> Parser:
+    """Declare the words and flags of the verb."""
     parser = Parser(
         "export",
         "Write a model as an ONNX file or an OpenVINO folder. The file is compared "
         "with the model on real images before it gets its name.",
+        usage="RUN OUT --to TARGET",
+        examples=(
+            "vitral export runs/photos photos.onnx",
+            "vitral export runs/photos photos_int8 --to openvino --int8",
+            "vitral export runs/photos photos.onnx --with-preprocess --data photos",
+        ),
     )
     parser.add_argument("run", metavar="RUN", help="a run, or weights of any layout")
     parser.add_argument("out", metavar="OUT", help="a new .onnx file, or a new folder")
@@ -44,18 +52,22 @@ def run(argv: list[str]) -> None:
     parser.add_argument(
         "--data", default="", help="images to compare on; default: the run's own"
     )
-    known = parser.parse(argv)
-    report = _export(known)
-    print(f"{known.out}: {known.to} in {report.precision}, {report.megabytes:.1f} MB")
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Export, measure, and print what was measured."""
+    args = make_parser().parse(argv)
+    report = _export(args)
+    print(f"{args.out}: {args.to} in {report.precision}, {report.megabytes:.1f} MB")
     for line in report.lines():
         print(line)
-    print(f"next: vitral predict {known.out} IMAGES...")
+    print(f"next: vitral predict {args.out} IMAGES...")
 
 
-def _export(args: argparse.Namespace) -> GateReport:
+def _export(args: argparse.Namespace) -> "GateReport":
     if args.to not in TARGETS:
-        near = difflib.get_close_matches(args.to.lower(), TARGETS, n=2, cutoff=0.5)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = suggestion(args.to.lower(), TARGETS, cutoff=0.5)
         raise ConfigError(
             f"`--to {args.to}` is no target of an export; there are "
             f"{' and '.join(TARGETS)}.{hint}"

@@ -3,54 +3,92 @@
 import sys
 from pathlib import Path
 
-import vitral.weights
-from vitral.cli.flags import add_merge_flags, validate_merge
+from vitral.cli.flags import add_device_flag, add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
-from vitral.workflows.inspect import FIGURES, inspect
-from vitral.workflows.predict import find_files
+
+FIGURES = (
+    *("attention", "words", "rollout", "relevance", "gradcam", "distance"),
+    *("positions", "filters", "features", "rank", "faithfulness"),
+)
+"""Those of `vitral.workflows.inspect.FIGURES`."""
 
 
-def run(argv: list[str]) -> None:
-    """Write figures and arrays, and say what could not be shown and why."""
-    parser = Parser("inspect", "What a model looks at: figures, and the arrays behind.")
+def make_parser() -> Parser:
+    """Declare the words and flags of the verb."""
+    parser = Parser(
+        "inspect",
+        "What a model looks at: figures, and the arrays behind.",
+        usage="RUN_OR_WEIGHTS FILES... --out DIR",
+        examples=(
+            "vitral inspect runs/photos new/*.jpg --out looked",
+            "vitral inspect W.safetensors cat.jpg --what rollout --out looked",
+            "vitral inspect runs/photos a.jpg --what gradcam --class cat --out looked",
+        ),
+    )
     parser.add_argument("weights", help="a run, a model folder, or weights")
     parser.add_argument(
         "files", nargs="+", help="images or clips, folders, or patterns"
     )
     parser.add_argument("--out", required=True, help="folder for figures and arrays")
-    parser.add_argument("--what", choices=(*FIGURES, "all"), default="all")
-    parser.add_argument("--format", choices=("png", "pdf"), default="png")
-    parser.add_argument("--image-size", "--img-size", type=int, nargs="+", default=None)
+    parser.add_argument(
+        "--what",
+        choices=(*FIGURES, "all"),
+        default="all",
+        metavar="FIGURE",
+        help=", ".join((*FIGURES, "all")),
+    )
+    parser.add_argument(
+        "--format", choices=("png", "pdf"), default="png", help="of the figures"
+    )
+    parser.add_argument(
+        "--image-size",
+        "--img-size",
+        type=int,
+        nargs="+",
+        default=None,
+        help="pixels, one number or height and width; default: the model's own",
+    )
     parser.add_argument("--layer", type=int, default=-1, help="for attention: -1 last")
-    parser.add_argument("--class", dest="target", default="", help="name or number")
+    parser.add_argument(
+        "--class", dest="target", default="", metavar="CLASS", help="name or number"
+    )
     add_merge_flags(parser)
-    parser.add_argument("--device", default="auto")
-    known = parser.parse(argv)
-    validate_merge(known.merge, known.merge_schedule)
-    out = Path(known.out)
+    add_device_flag(parser)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Write figures and arrays, and print what could not be shown and why."""
+    args = make_parser().parse(argv)
+    validate_merge(args.merge, args.merge_schedule)
+    out = Path(args.out)
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
-    source = vitral.weights.read(known.weights)
+    import vitral.weights
+    from vitral.workflows.inspect import inspect
+    from vitral.workflows.predict import find_files
+
+    source = vitral.weights.read(args.weights)
     of_clips = bool(source.config.num_frames)
     made = inspect(
         source,
-        list(find_files(known.files, "clips" if of_clips else "images")),
+        list(find_files(args.files, "clips" if of_clips else "images")),
         out,
-        what=known.what,
-        image_size=_parse_image_size(known.image_size),
-        layer=known.layer,
-        target=known.target,
-        kind=known.format,
-        device=known.device,
-        merge=known.merge,
-        merge_schedule=known.merge_schedule,
+        what=args.what,
+        image_size=_parse_image_size(args.image_size),
+        layer=args.layer,
+        target=args.target,
+        kind=args.format,
+        device=args.device,
+        merge=args.merge,
+        merge_schedule=args.merge_schedule,
     )
     for name, reason in made.skipped.items():
         print(f"{name}: {reason}")
     print(f"files: {', '.join(str(file) for file in made.files)}")
     more = "CLIPS --what relevance" if of_clips else "IMAGES --what faithfulness"
-    print(f"next: vitral inspect {known.weights} {more} --out DIR")
+    print(f"next: vitral inspect {args.weights} {more} --out DIR")
     for name, reason in made.unreadable.items():
         print(f"unreadable: {name}: {reason}", file=sys.stderr)
     if made.unreadable:

@@ -1,20 +1,35 @@
 """`vitral models`: names, parameters, multiply-accumulates, source."""
 
-import torch
-
 from vitral.cli.parser import Parser
-from vitral.models import build_model, families
+
+
+def make_parser() -> Parser:
+    """Declare the word of the verb; it has no flags."""
+    parser = Parser(
+        "models",
+        "Names, parameters, multiply-accumulates, source.",
+        usage="[FILTER]",
+        examples=(
+            "vitral models",
+            "vitral models s16",
+            "vitral models timesformer",
+        ),
+    )
+    parser.add_argument("filter", nargs="?", default="", help="part of the name")
+    return parser
 
 
 def run(argv: list[str]) -> None:
-    """One line a model."""
-    parser = Parser("models", "Names, parameters, multiply-accumulates, source.")
-    parser.add_argument("filter", nargs="?", default="", help="part of the name")
-    known = parser.parse(argv)
+    """Print a line for each model."""
+    args = make_parser().parse(argv)
+    import torch
+
+    from vitral.models import build_model, families
+
     print(f"{'name':16} {'parameters':>14} {'GMACs':>9}  image  source")
     for family in families().values():
         for name, settings in family.sizes.items():
-            if known.filter not in name:
+            if args.filter not in name:
                 continue
             config = family.config(**settings)
             with torch.device("meta"):

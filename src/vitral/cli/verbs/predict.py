@@ -5,29 +5,32 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vitral.cli.flags import add_merge_flags, validate_merge
+from vitral.cli.flags import add_device_flag, add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
-from vitral.workflows.inputs import evaluation_batch_size
-from vitral.workflows.predict import (
-    WRITERS,
-    CsvWriter,
-    FileKind,
-    JsonLinesWriter,
-    PredictOptions,
-    find_files,
-    move_model,
-    predict_rows,
-    resolve_format,
-)
-from vitral.workflows.run import Run, open_run
-from vitral.workflows.runtime import pick_device
+
+if TYPE_CHECKING:
+    from vitral.workflows.predict import FileKind
+    from vitral.workflows.run import Run
+
+WRITERS = ("jsonl", "csv", "parquet")
+"""Those of `vitral.workflows.predict.WRITERS`."""
 
 
-def run(argv: list[str]) -> None:
-    """Answer for every file; an unreadable one gets its reason, and exit code 3."""
-    parser = Parser("predict", "One JSON line or CSV row per image or clip.")
+def make_parser() -> Parser:
+    """Declare the words and flags of the verb."""
+    parser = Parser(
+        "predict",
+        "One JSON line or CSV row per image or clip.",
+        usage="RUN FILES...",
+        examples=(
+            "vitral predict runs/photos new/*.jpg",
+            "vitral predict runs/photos new/ --format csv --top 3",
+            "vitral predict runs/photos archive --out answers.parquet --workers 4",
+        ),
+    )
     parser.add_argument("run", help="a run folder, or its model folder")
     parser.add_argument(
         "files", nargs="+", help="images or clips, folders, or patterns"
@@ -45,7 +48,9 @@ def run(argv: list[str]) -> None:
         help="default: by the ending of --out, else lines of JSON",
     )
     parser.add_argument("--top", type=int, default=5, help="classes to list")
-    parser.add_argument("--batch-size", "-b", type=int, default=32)
+    parser.add_argument(
+        "--batch-size", "-b", type=int, default=32, help="images in one pass"
+    )
     parser.add_argument(
         "--workers",
         "-j",
@@ -54,22 +59,29 @@ def run(argv: list[str]) -> None:
         help="processes that read ahead; default: by the number of files",
     )
     add_merge_flags(parser)
-    parser.add_argument("--device", default="auto")
-    known = parser.parse(argv)
+    add_device_flag(parser)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Answer for every file; an unreadable one gets its reason, and exit code 3."""
+    args = make_parser().parse(argv)
     for name, least in (("batch_size", 1), ("workers", 0), ("top", 0)):
-        value = getattr(known, name)
+        value = getattr(args, name)
         if value is not None and value < least:
             flag = name.replace("_", "-")
             raise ConfigError(f"`--{flag}` must be at least {least}: got {value}.")
-    validate_merge(known.merge, known.merge_schedule)
-    opened = open_run(known.run, known.merge, known.merge_schedule)
-    if known.out:
-        _to_files(opened, known)
+    validate_merge(args.merge, args.merge_schedule)
+    from vitral.workflows.run import open_run
+
+    opened = open_run(args.run, args.merge, args.merge_schedule)
+    if args.out:
+        _to_files(opened, args)
     else:
-        _to_terminal(opened, known)
+        _to_terminal(opened, args)
 
 
-def _to_files(opened: Run, args: argparse.Namespace) -> None:
+def _to_files(opened: "Run", args: argparse.Namespace) -> None:
     from vitral.workflows.predict import predict_files  # with locks and ranks
 
     made = predict_files(
@@ -91,23 +103,35 @@ def _to_files(opened: Run, args: argparse.Namespace) -> None:
         raise DataError(_unreadable(made.unreadable, made.files))
 
 
-def _to_terminal(opened: Run, args: argparse.Namespace) -> None:
+def _to_terminal(opened: "Run", args: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("Several processes share files, not a terminal: give --out.")
-    form = {"jsonl": JsonLinesWriter, "csv": CsvWriter}[
+    from vitral.workflows.inputs import evaluation_batch_size
+    from vitral.workflows.predict import (
+        CsvWriter,
+        JsonLinesWriter,
+        PredictOptions,
+        find_files,
+        move_model,
+        predict_rows,
+        resolve_format,
+    )
+    from vitral.workflows.runtime import pick_device
+
+    writer = {"jsonl": JsonLinesWriter, "csv": CsvWriter}[
         resolve_format(args.format, None)
     ]()
     opened.require_head()
     move_model(opened, pick_device(args.device))
-    kind: FileKind = "clips" if opened.preprocess.sampling else "images"
+    kind: "FileKind" = "clips" if opened.preprocess.sampling else "images"
     size = evaluation_batch_size(opened.preprocess, args.batch_size)
     answers = PredictOptions(opened, args.top, args.workers)
     total = failed = 0
-    print(form.header, end="")
+    print(writer.header, end="")
     for _, batch in predict_rows(answers, _batches(find_files(args.files, kind), size)):
         total += len(batch)
         failed += sum(bool(row.error) for row in batch)
-        print("".join(map(form.format_row, batch)), end="", flush=True)
+        print("".join(map(writer.format_row, batch)), end="", flush=True)
     if failed:
         raise DataError(_unreadable(failed, total))
 

@@ -4,15 +4,30 @@ from pathlib import Path
 
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-from vitral.workflows.inspect import write_report
+
+
+def make_parser() -> Parser:
+    """Declare the words of the verb; it has no flags."""
+    parser = Parser(
+        "report",
+        "(Re)write the report; several runs side by side.",
+        usage="RUN...",
+        examples=(
+            "vitral report runs/photos",
+            "vitral report runs/photos runs/tuned",
+            "vitral report runs/*",
+        ),
+    )
+    parser.add_argument("runs", nargs="+", help="run folders; the first gets the file")
+    return parser
 
 
 def run(argv: list[str]) -> None:
     """Write report.html into the first run's folder."""
-    parser = Parser("report", "(Re)write the report; several runs side by side.")
-    parser.add_argument("runs", nargs="+", help="run folders; the first gets the file")
-    known = parser.parse(argv)
-    folders = [Path(run) for run in known.runs]
+    args = make_parser().parse(argv)
+    from vitral.workflows.inspect import write_report
+
+    folders = [Path(run) for run in args.runs]
     for folder in folders:
         if not (folder / "config.json").is_file():
             raise ConfigError(

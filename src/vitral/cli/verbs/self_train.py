@@ -2,122 +2,124 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitral.cli.logs import install_handler, say, set_log_folder
-from vitral.cli.verbs.train import (
-    make_train_parser,
-    resolve_config,
-    show_help,
-    split_positional,
-)
+from vitral.cli.parser import Parser
+from vitral.cli.verbs import train
 from vitral.errors import ConfigError
-from vitral.evaluation.compare import format_p
-from vitral.workflows.runtime import Runtime
-from vitral.workflows.self_training import (
-    SelfTrainingConfig,
-    SelfTrainingResult,
-    self_train,
-)
 
-DEFAULTS = SelfTrainingConfig()
+if TYPE_CHECKING:
+    from vitral.workflows.self_training import SelfTrainingConfig, SelfTrainingResult
 
 
 def run(argv: list[str]) -> None:
-    """Parse, train every round, and say who is better than the teacher."""
-    parser = _flags()
-    if not argv or {"-h", "--help"} & set(argv):
+    """Parse, train every round, and compare the last one with the teacher."""
+    parser = make_parser()
+    help_all = parser.handle_help(argv)
+    if not argv:
         print(parser.format_help())
-        if not argv:
-            raise SystemExit(2)
-        print("The students take the flags of `vitral train` too:\n")
-        show_help("", "")
-    data, flags = split_positional(argv)
-    if not data or not flags or flags[0].startswith("-"):
+        raise SystemExit(2)
+    from vitral.cli.train_config import config_flags, resolve_config
+    from vitral.workflows.runtime import Runtime
+    from vitral.workflows.self_training import self_train
+
+    student_parser = train.make_parser()
+    fields = config_flags()
+    args, student_argv = parser.parse_known(argv, {**fields, **student_parser.flags()})
+    student, rest = student_parser.parse_known(student_argv, fields)
+    if help_all:
+        _print_all_flags(parser, args.data, student, rest)
+        return
+    if not args.data or not args.unlabelled:
         raise ConfigError(
             "`vitral self-train` takes the labelled data and then the folder of "
             "unlabelled images, as in `vitral self-train DATA UNLABELLED --out FOLDER`."
         )
-    unlabelled = flags[0]
-    own, others = parser.parse_known_args([data, *flags])
-    if not own.out:
+    if not args.out:
         raise ConfigError("`vitral self-train` needs `--out FOLDER` to write to.")
-    known, rest = make_train_parser().parse_known_args(others)
-    if known.resume:
+    if student.resume:
         raise ConfigError(
             "`vitral self-train` goes on by itself where it stopped: leave `--resume` "
             "out."
         )
-    settings = SelfTrainingConfig(
-        rounds=own.rounds,
-        threshold=own.threshold,
-        per_class=own.per_class,
-        ratio=own.ratio,
-        temperature=own.sharpen,
-        hard=own.hard,
-        calibrated=own.calibrated,
-    )
-    config, recipe, reason = resolve_config(data, known, rest)
-    out = Path(own.out)
+    resolved = resolve_config(args.data, student, rest)
+    out = Path(args.out)
     if not out.is_file():
         out.mkdir(parents=True, exist_ok=True)
         set_log_folder(out)
     install_handler(say)
-    say(f"recipe {recipe}: {reason}")
+    say(f"recipe {resolved.recipe}: {resolved.reason}")
     finished = self_train(
-        config,
-        unlabelled,
+        resolved.config,
+        args.unlabelled,
         out,
-        teacher=own.teacher or None,
-        settings=settings,
-        truth=own.truth or None,
-        labels_only=own.labels_only,
-        runtime=Runtime(device=known.device, workers=known.workers),
+        teacher=args.teacher or None,
+        settings=_settings(args),
+        truth=args.truth or None,
+        labels_only=args.labels_only,
+        runtime=Runtime(device=student.device, workers=student.workers),
     )
-    for line in summary_lines(finished, labels_only=own.labels_only):
+    for line in summary_lines(finished, labels_only=args.labels_only):
         say(line)
 
 
-def _flags() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="vitral self-train",
-        usage="vitral self-train DATA UNLABELLED --out FOLDER [--teacher RUN] ...",
-        description=(
-            "A teacher labels a folder of images; students learn from its sure "
-            "answers and the labelled images, with noise (arXiv 1911.04252). The same "
-            "command goes on where it stopped."
+def make_parser() -> Parser:
+    """Declare the flags of the rounds; those of `vitral train` go to the students.
+
+    The defaults are those of `vitral.workflows.self_training.SelfTrainingConfig`.
+    """
+    parser = Parser(
+        "self-train",
+        "A teacher labels a folder of images; students learn from its sure answers and "
+        "the labelled images, with noise (arXiv 1911.04252). The same command goes on "
+        "where it stopped. The students take the flags of `vitral train`.",
+        usage="DATA UNLABELLED --out FOLDER",
+        examples=(
+            "vitral self-train photos pictures --out runs/students",
+            "vitral self-train photos pictures --teacher runs/photos --rounds 2 --out "
+            "runs/s",
+            "vitral self-train photos pictures --labels-only --epochs 20 --out runs/s",
         ),
-        allow_abbrev=False,
-        add_help=False,
     )
-    parser.add_argument("data", help="the labelled images, as `vitral train` takes")
-    parser.add_argument("unlabelled", help="a folder of images at any depth")
+    parser.add_argument(
+        "data",
+        nargs="?",
+        default="",
+        help="the labelled images, as `vitral train` takes",
+    )
+    parser.add_argument(
+        "unlabelled", nargs="?", default="", help="a folder of images at any depth"
+    )
     parser.add_argument("--out", default="", help="folder for all rounds")
     parser.add_argument(
-        "--teacher", default="", help="a run; without it one is trained in round-0"
+        "--teacher",
+        default="",
+        metavar="RUN",
+        help="a run; without it one is trained in round-0",
     )
-    parser.add_argument("--rounds", type=int, default=DEFAULTS.rounds)
     parser.add_argument(
-        "--threshold",
-        type=float,
-        default=DEFAULTS.threshold,
-        help="least confidence that is kept",
+        "--rounds", type=int, default=3, help="students, one after the other"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.3, help="least confidence that is kept"
     )
     parser.add_argument(
         "--per-class",
         type=int,
-        default=DEFAULTS.per_class,
+        default=0,
         help="images of each class; 0: the mean number kept, -1: no balance",
     )
     parser.add_argument(
         "--ratio",
         type=float,
-        default=DEFAULTS.ratio,
+        default=3.0,
         help="pseudo-labelled images for each labelled one",
     )
     parser.add_argument(
         "--sharpen",
         type=float,
-        default=DEFAULTS.temperature,
+        default=1.0,
         help="T of targets p^(1/T); below 1 is sharper",
     )
     parser.add_argument("--hard", action="store_true", help="the class alone")
@@ -127,7 +129,10 @@ def _flags() -> argparse.ArgumentParser:
         help="confidence with the temperature of the teacher's run",
     )
     parser.add_argument(
-        "--truth", default="", help="a table path,label, for the report alone"
+        "--truth",
+        default="",
+        metavar="TABLE",
+        help="a table path,label, for the report alone",
     )
     parser.add_argument(
         "--labels-only",
@@ -137,8 +142,34 @@ def _flags() -> argparse.ArgumentParser:
     return parser
 
 
-def summary_lines(done: SelfTrainingResult, *, labels_only: bool) -> list[str]:
-    """The teacher, each round, the comparison, and what to do next."""
+def _settings(args: argparse.Namespace) -> "SelfTrainingConfig":
+    from vitral.workflows.self_training import SelfTrainingConfig
+
+    return SelfTrainingConfig(
+        rounds=args.rounds,
+        threshold=args.threshold,
+        per_class=args.per_class,
+        ratio=args.ratio,
+        temperature=args.sharpen,
+        hard=args.hard,
+        calibrated=args.calibrated,
+    )
+
+
+def _print_all_flags(
+    parser: Parser, data: str, student: argparse.Namespace, rest: list[str]
+) -> None:
+    from vitral.cli.train_config import format_all_flags
+
+    print(parser.format_help_all())
+    print("The students take the flags of `vitral train` too:\n")
+    print(format_all_flags(train.make_parser(), data, student, rest))
+
+
+def summary_lines(done: "SelfTrainingResult", *, labels_only: bool) -> list[str]:
+    """Return the teacher, each round, the comparison, and what to do next."""
+    from vitral.evaluation.compare import format_p
+
     width = max((len(result.name) for result in done.results), default=0)
     lines = [
         f"{result.name:{width}}  {done.split} {100 * result.accuracy:.1f} % of "
@@ -147,11 +178,11 @@ def summary_lines(done: SelfTrainingResult, *, labels_only: bool) -> list[str]:
         for result in done.results
     ]
     if done.comparison is not None:
-        found = done.comparison.result
+        difference = done.comparison.result
         lines.append(
-            f"last round less teacher: {100 * found.difference:+.1f} points, "
-            f"{format_p(found.p)} (McNemar's exact test): "
-            f"{_verdict(found.difference, found.distinguishable)}"
+            f"last round less teacher: {100 * difference.difference:+.1f} points, "
+            f"{format_p(difference.p)} (McNemar's exact test): "
+            f"{_verdict(difference.difference, difference.distinguishable)}"
         )
     if labels_only:
         newest = max(done.out.glob("pseudo-*"), key=lambda p: int(p.name.split("-")[1]))

@@ -29,9 +29,22 @@ _HELP = {
 }
 
 
-def run(argv: list[str]) -> None:
-    """Listen until a signal; every limit is a flag."""
-    parser = Parser("serve", "The model's answers over HTTP, and a page to try it.")
+def make_parser() -> Parser:
+    """Declare the word and flags of the verb: every limit is one."""
+    parser = Parser(
+        "serve",
+        "The model's answers over HTTP, and a page to try it.",
+        usage="RUN",
+        common=(
+            *("--host", "--port", "--max-batch", "--max-wait-ms", "--queue"),
+            *("--max-bytes", "--timeout", "--token", "--threads", "--merge"),
+        ),
+        examples=(
+            "vitral serve runs/photos",
+            "vitral serve runs/photos --host 0.0.0.0 --port 8080",
+            "vitral serve photos.onnx --max-batch 16 --timeout 5",
+        ),
+    )
     parser.add_argument("run", help="a run, a model folder, or an exported model")
     for field in fields(Settings):
         if field.name in ("run", "merge", "merge_schedule"):
@@ -40,12 +53,15 @@ def run(argv: list[str]) -> None:
             "--" + field.name.replace("_", "-"),
             type=field.type if isinstance(field.type, type) else int,
             default=field.default,
-            help=f"{_HELP[field.name]} ({field.default})"
-            if field.default != ""
-            else _HELP[field.name],
+            help=_HELP[field.name],
         )
     add_merge_flags(parser)
-    known = vars(parser.parse(argv))
-    known["token"] = known["token"] or os.environ.get("VITRAL_TOKEN", "")
-    validate_merge(known["merge"], known["merge_schedule"])
-    serve(Settings(**known))
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Listen until a signal."""
+    settings = vars(make_parser().parse(argv))
+    settings["token"] = settings["token"] or os.environ.get("VITRAL_TOKEN", "")
+    validate_merge(settings["merge"], settings["merge_schedule"])
+    serve(Settings(**settings))

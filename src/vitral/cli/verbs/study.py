@@ -1,22 +1,31 @@
 """`vitral study NAME`: an experiment of the paper, with table, figure and verdict."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vitral.cli.flags import add_device_flag
 from vitral.cli.logs import TRAINING, install_handler
 from vitral.cli.parser import Parser
 from vitral.cli.verbs import data_size
-from vitral.studies import Study, all_studies, get_study
-from vitral.studies.data_size import NAME as DATA_SIZE
-from vitral.studies.data_size import QUESTION
-from vitral.studies.engine import describe_plan, run_study, table_lines, write_recipes
+
+if TYPE_CHECKING:
+    from vitral.studies import Study
 
 
-def run(argv: list[str]) -> None:
-    """Train what the question needs, and write the answer's page."""
-    if argv[:1] == [DATA_SIZE]:
-        data_size.run(argv[1:])
-        return
-    parser = Parser("study", "An experiment of the paper at a reachable size.")
+def make_parser() -> Parser:
+    """Declare the word and flags of the verb."""
+    parser = Parser(
+        "study",
+        "An experiment of the paper at a reachable size. `vitral study` alone lists "
+        "them; `vitral study data-size --help` shows the study of your own data.",
+        usage="NAME",
+        common=("--size", "--start", "--seeds", "--jobs", "--device", "--out"),
+        examples=(
+            "vitral study position",
+            "vitral study hybrid --size paper",
+            "vitral study head --seeds 0 1 --jobs 2 --out studies/head",
+        ),
+    )
     parser.add_argument("name", nargs="?", default="", help="none lists all")
     parser.add_argument(
         "--size",
@@ -25,32 +34,45 @@ def run(argv: list[str]) -> None:
         help="cpu: minutes on two cores; paper: the recipe, its cost, and with --start "
         "the training",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings"
+    )
     parser.add_argument("--out", default="", help="default: studies/NAME")
     parser.add_argument("--jobs", type=int, default=0, help="trainings at a time")
-    parser.add_argument("--device", default="auto")
+    add_device_flag(parser)
     parser.add_argument("--start", action="store_true", help="start --size paper")
     # Shown here too; what takes paths is read by a parser of its own.
     data_size.add_flags(parser)
-    known = parser.parse(argv)
-    if not known.name:
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Train what the question needs, and write the answer's page."""
+    if argv[:1] == [data_size.NAME]:
+        data_size.run(argv[1:])
+        return
+    args = make_parser().parse(argv)
+    if not args.name:
         _list_studies()
         return
-    study = get_study(known.name)
-    out = Path(known.out or f"studies/{study.name}-{known.size}")
-    if known.size == "paper" and not known.start:
-        _show_plan(study, known.seeds, out)
+    from vitral.studies import get_study
+    from vitral.studies.engine import run_study, table_lines
+
+    study = get_study(args.name)
+    out = Path(args.out or f"studies/{study.name}-{args.size}")
+    if args.size == "paper" and not args.start:
+        _show_plan(study, args.seeds, out)
         return
-    seeds = " ".join(map(str, known.seeds))
+    seeds = " ".join(map(str, args.seeds))
     install_handler(print, without=TRAINING)
     finished = run_study(
         study,
         out,
-        size=known.size,
-        seeds=known.seeds,
-        jobs=known.jobs,
-        device=known.device,
-        command=f"vitral study {study.name} --size {known.size} --seeds {seeds}",
+        size=args.size,
+        seeds=args.seeds,
+        jobs=args.jobs,
+        device=args.device,
+        command=f"vitral study {study.name} --size {args.size} --seeds {seeds}",
     )
     for line in table_lines(study, finished.table):
         print(line)
@@ -60,13 +82,18 @@ def run(argv: list[str]) -> None:
 
 
 def _list_studies() -> None:
+    from vitral.studies import all_studies
+    from vitral.studies.data_size import QUESTION
+
     questions = {study.name: study.question for study in all_studies().values()}
-    for name, question in sorted({**questions, DATA_SIZE: QUESTION}.items()):
+    for name, question in sorted({**questions, data_size.NAME: QUESTION}.items()):
         print(f"{name:12} {question}")
     print("next: vitral study NAME")
 
 
-def _show_plan(study: Study, seeds: list[int], out: Path) -> None:
+def _show_plan(study: "Study", seeds: list[int], out: Path) -> None:
+    from vitral.studies.engine import describe_plan, write_recipes
+
     print(study.setting["paper"])
     for line in describe_plan(study, "paper", seeds):
         print(line)

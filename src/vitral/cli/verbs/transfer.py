@@ -4,57 +4,87 @@ import json
 import os
 from pathlib import Path
 
-from vitral.cli.flags import add_finetune_flags, make_planner
+from vitral.cli.flags import PROBES, add_device_flag, add_finetune_flags
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, InterruptedRun, VitralError
-from vitral.workflows.features import PROTOCOLS as PROBES
-from vitral.workflows.transfer import PROTOCOLS, SHOTS, transfer
+
+PROTOCOLS = (*PROBES, "finetune")
+"""Those of `vitral.workflows.transfer.PROTOCOLS`."""
+SHOTS = (5,)
+"""Those of `vitral.workflows.transfer.SHOTS`."""
 
 
-def run(argv: list[str]) -> None:
-    """Fill the table, print it, and say what is missing."""
-    parser = Parser("transfer", "A table of weights x data x protocol.")
+def make_parser() -> Parser:
+    """Declare the words and flags of the verb."""
+    parser = Parser(
+        "transfer",
+        "A table of weights x data x protocol.",
+        usage="WEIGHTS... --data D...",
+        common=(
+            *("--data", "--protocol", "--shots", "--k", "--seed", "--lrs", "--steps"),
+            *("--cache-dir", "--device", "--out", "--json"),
+        ),
+        examples=(
+            "vitral transfer A.safetensors B.npz --data photos other",
+            "vitral transfer runs/encoder --data vtab --protocol fewshot --shots 1 5",
+            "vitral transfer W.npz --data photos --protocol finetune --out runs/table",
+        ),
+    )
     parser.add_argument("weights", nargs="+", help="runs, or weights of any layout")
     parser.add_argument(
         "--data", nargs="+", required=True, help="data sets, or groups such as vtab"
     )
     parser.add_argument(
-        "--protocol", nargs="+", choices=PROTOCOLS, default=list(PROBES)
+        "--protocol",
+        nargs="+",
+        choices=PROTOCOLS,
+        default=list(PROBES),
+        help="probes of frozen features, and training the whole model",
     )
-    parser.add_argument("--shots", type=int, nargs="+", default=list(SHOTS))
+    parser.add_argument(
+        "--shots", type=int, nargs="+", default=list(SHOTS), help="for fewshot"
+    )
     parser.add_argument("--k", type=int, default=20, help="neighbours, for knn")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of draws and splits")
     add_finetune_flags(parser)
     parser.add_argument("--cache-dir", default="", help="where features are kept")
-    parser.add_argument("--device", default="auto")
+    add_device_flag(parser)
     parser.add_argument("--out", default="runs/transfer", help="folder of the table")
     parser.add_argument("--json", action="store_true", help="print the whole table")
-    known = parser.parse(argv)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Fill the table, print it, and report what is missing."""
+    args = make_parser().parse(argv)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(
             "`vitral transfer` runs in one process: start it without torchrun."
         )
-    out = Path(known.out)
+    from vitral.cli.finetune import make_planner
+    from vitral.workflows.transfer import transfer
+
+    out = Path(args.out)
     try:
         table = transfer(
-            known.weights,
-            known.data,
-            protocols=known.protocol,
-            shots=known.shots,
-            k=known.k,
-            seed=known.seed,
-            plan=make_planner(known),
+            args.weights,
+            args.data,
+            protocols=args.protocol,
+            shots=args.shots,
+            k=args.k,
+            seed=args.seed,
+            plan=make_planner(args),
             out=out,
-            cache=known.cache_dir or None,
-            workers=known.workers,
-            device=known.device,
+            cache=args.cache_dir or None,
+            workers=args.workers,
+            device=args.device,
         )
     except InterruptedRun as error:
         raise InterruptedRun(
             f"Stopped; the finished cells are in {out}. The same command goes on.",
             error.exit_code,
         ) from error
-    if known.json:
+    if args.json:
         print(json.dumps(table.to_dict(), indent=2))
     else:
         print(table.markdown())

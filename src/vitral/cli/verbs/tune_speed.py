@@ -10,22 +10,56 @@ from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, GateError
 
 if TYPE_CHECKING:
-    import vitral.autotune  # at run time where it is used: `--help` waits for no torch
+    import vitral.autotune
+
+WAYS = ("torch", "onnx", "openvino", "openvino-bf16", "openvino-int8")
+"""Those of `vitral.autotune.WAYS`."""
 
 
-def run(argv: list[str]) -> None:
-    """Sweep, write table and figure, and name the point with the command for it."""
+def make_parser() -> Parser:
+    """Declare the word and flags of the verb."""
     parser = Parser(
         "tune-speed",
         "Time and score ways to run a model: runtime, precision, merged tokens, image "
         "size, batch. Names the fastest within a bound on accuracy, or the most "
         "accurate within a bound on time.",
+        usage="RUN",
+        common=(
+            *("--max-drop", "--max-ms", "--ways", "--merge", "--image-size"),
+            *("--batch-size", "--images", "--minutes", "--quick", "--out"),
+        ),
+        examples=(
+            "vitral tune-speed runs/photos --quick",
+            "vitral tune-speed runs/photos --max-drop 0.5 --out speed",
+            "vitral tune-speed runs/photos --max-ms 20 --ways torch openvino-int8",
+        ),
     )
     parser.add_argument("run", metavar="RUN", help="a trained run, with its data")
-    parser.add_argument("--max-drop", type=float, default=None, metavar="POINTS")
-    parser.add_argument("--max-ms", type=float, default=None, help="an image")
-    parser.add_argument("--ways", nargs="+", default=None, help="runtimes to try")
-    parser.add_argument("--merge", type=int, nargs="+", default=None, metavar="R")
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        default=None,
+        metavar="POINTS",
+        help="of accuracy that may be lost; default: 0.5, without --max-ms",
+    )
+    parser.add_argument(
+        "--max-ms", type=float, default=None, help="milliseconds an image may take"
+    )
+    parser.add_argument(
+        "--ways",
+        nargs="+",
+        default=None,
+        metavar="WAY",
+        help=f"runtimes to try, of {', '.join(WAYS)}; default: all",
+    )
+    parser.add_argument(
+        "--merge",
+        type=int,
+        nargs="+",
+        default=None,
+        metavar="R",
+        help="tokens to merge in each block; default: 0 16 8",
+    )
     parser.add_argument(
         "--merge-schedule",
         nargs="+",
@@ -33,23 +67,44 @@ def run(argv: list[str]) -> None:
         default=None,
         help=SCHEDULE_HELP,
     )
-    parser.add_argument("--image-size", "--img-size", type=int, nargs="+", default=None)
-    parser.add_argument("--batch-size", "-b", type=int, nargs="+", default=None)
+    parser.add_argument(
+        "--image-size",
+        "--img-size",
+        type=int,
+        nargs="+",
+        default=None,
+        help="pixels, sides of squares to try; default: the run's own",
+    )
+    parser.add_argument(
+        "--batch-size",
+        "-b",
+        type=int,
+        nargs="+",
+        default=None,
+        help="images in one pass, to try; default: 1 8",
+    )
     parser.add_argument("--split", default="val", help="whose images are scored")
     parser.add_argument("--images", type=int, default=500, help="of the split, at most")
     parser.add_argument("--rounds", type=int, default=9, help="timed passes")
     parser.add_argument("--minutes", type=float, default=10.0, help="0 for no limit")
-    parser.add_argument("--views", choices=("one", "own"), default="own")
+    parser.add_argument(
+        "--views", choices=("one", "own"), default="own", help="one, or the run's own"
+    )
     parser.add_argument("--quick", action="store_true", help="few ways, 100 images")
     parser.add_argument("--out", default="", help="default: tune-speed/ in the run")
-    known = parser.parse(argv)
+    return parser
+
+
+def run(argv: list[str]) -> None:
+    """Sweep, write table and figure, and name the point with the command for it."""
+    args = make_parser().parse(argv)
     import vitral.autotune as tuning
 
-    max_drop = known.max_drop
-    if max_drop is None and known.max_ms is None:
+    max_drop = args.max_drop
+    if max_drop is None and args.max_ms is None:
         max_drop = 0.5
-    plan = _plan(known)
-    out = Path(known.out) if known.out else Path(known.run) / "tune-speed"
+    plan = _plan(args)
+    out = Path(args.out) if args.out else Path(args.run) / "tune-speed"
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
     kept: list[tuning.SweepResult] = []
@@ -58,15 +113,15 @@ def run(argv: list[str]) -> None:
         tuning.write_points(out, swept, plan)
         kept[:] = [swept]
 
+    install_handler(print)
     try:
-        install_handler(print)
-        swept = tuning.sweep(known.run, plan, on_result=keep)
+        swept = tuning.sweep(args.run, plan, on_result=keep)
     except KeyboardInterrupt:
         if kept and kept[0].points:
-            _show(kept[0], known, plan, out, max_drop)
+            _show(kept[0], args, plan, out, max_drop)
         raise
-    if _show(swept, known, plan, out, max_drop) is None:
-        raise GateError(_no_point_message(swept.points, max_drop, known.max_ms))
+    if _show(swept, args, plan, out, max_drop) is None:
+        raise GateError(_no_point_message(swept.points, max_drop, args.max_ms))
 
 
 def _plan(args: argparse.Namespace) -> "vitral.autotune.SweepPlan":

@@ -1,66 +1,69 @@
 """`vitral verify-resume RECIPE [DATA]`: is a killed and resumed run the same run?"""
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import vitral.recipes
 from vitral.cli.parser import Parser
-from vitral.cli.verbs.train import FLAG_ALIASES, make_train_parser, resolve_config
+from vitral.cli.verbs import train
 from vitral.errors import ConfigError, GateError
-from vitral.workflows import TrainConfig
-from vitral.workflows.resume_check import (
-    StartCommand,
-    TrainProcess,
-    errors_file,
-    run_reference,
-    run_with_kills,
-)
+
+if TYPE_CHECKING:
+    from vitral.workflows import TrainConfig
+    from vitral.workflows.resume_check import StartCommand, TrainProcess
 
 PROGRAM = (sys.executable, "-m", "vitral")
 DEFAULT_DATA = "digits"
-"""Comes with the install."""
 
 
 def run(argv: list[str]) -> None:
-    """Train unbroken, train with kills, compare, and say what was found."""
-    names, flags = _split_positional(argv)
-    parser = _parser()
-    known, rest = parser.parse_known_args(flags)
-    if not names:
+    """Train unbroken, train with kills, compare, and print the result."""
+    parser = make_parser()
+    help_all = parser.handle_help(argv)
+    import vitral.recipes
+    from vitral.cli.train_config import config_flags
+    from vitral.workflows.resume_check import run_reference, run_with_kills
+
+    others = {**config_flags(), **train.make_parser().flags()}
+    args, rest = parser.parse_known(argv, others)
+    if help_all:
+        _print_all_flags(parser, args, rest)
+        return
+    if not args.recipe:
         parser.error("the name of a recipe comes first.")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(
             "`vitral verify-resume` kills one process: start it without torchrun."
         )
     for name, least in (("steps", 2), ("kills", 1)):
-        value = getattr(known, name)
+        value = getattr(args, name)
         if value < least:
             raise ConfigError(f"`--{name}` must be at least {least}: got {value}.")
-    data = names[1] if len(names) > 1 else DEFAULT_DATA
-    config = vitral.recipes.get_recipe(names[0])(data, known.weights)
-    command = ["train", data, "--recipe", names[0], *rest]
-    if known.weights:
-        command += ["--weights", known.weights]
-    command += _short_run_flags(config, known.steps, rest)
-    command += ["--seed", str(known.seed)]
+    config = vitral.recipes.get_recipe(args.recipe)(args.data, args.weights)
+    command = ["train", args.data, "--recipe", args.recipe, *rest]
+    if args.weights:
+        command += ["--weights", args.weights]
+    command += _short_run_flags(config, args.steps, rest)
+    command += ["--seed", str(args.seed)]
     _validate_flags(command[1:])
-    with _OutputFolder(known.out) as out:
+    with _OutputFolder(args.out) as out:
         start = make_starter([*PROGRAM, *command])
         print(f"unbroken: vitral {' '.join(command)}", flush=True)
-        pace = run_reference(start, out / "unbroken", known.steps)
-        print(f"now with {known.kills} kills, and --resume", flush=True)
+        pace = run_reference(start, out / "unbroken", args.steps)
+        print(f"now with {args.kills} kills, and --resume", flush=True)
         result = run_with_kills(
             start,
             out / "killed",
             out / "unbroken",
             pace,
-            steps=known.steps,
-            kills=known.kills,
-            seed=known.seed,
+            steps=args.steps,
+            kills=args.kills,
+            seed=args.seed,
         )
         for line in result.lines():
             print(line)
@@ -72,14 +75,15 @@ def run(argv: list[str]) -> None:
             f"metrics.jsonl without their times, the order of the examples, and "
             f"{same.files} files of split and answers"
         )
-        if known.out:
+        if args.out:
             print(f"files: {out}")
 
 
-def make_starter(command: list[str]) -> StartCommand:
-    """Start `command` with `--out FOLDER --resume`; what it says goes to files."""
+def make_starter(command: list[str]) -> "StartCommand":
+    """Return what starts `command` with `--out FOLDER --resume`; it prints to files."""
+    from vitral.workflows.resume_check import errors_file
 
-    def start(out: Path) -> TrainProcess:
+    def start(out: Path) -> "TrainProcess":
         with errors_file(out).open("ab") as errors:
             return subprocess.Popen(
                 [*command, "--out", str(out), "--resume"],
@@ -93,44 +97,44 @@ def make_starter(command: list[str]) -> StartCommand:
 
 def _validate_flags(argv: list[str]) -> None:
     """Leave with exit code 2 and a sentence where `vitral train` would."""
-    known, rest = make_train_parser().parse_known_args(argv[1:])
-    resolve_config(argv[0], known, rest)
+    from vitral.cli.train_config import config_flags, resolve_config
+
+    args, rest = train.make_parser().parse_known(argv, config_flags())
+    resolve_config(args.data, args, rest)
 
 
-def _short_run_flags(config: TrainConfig, steps: int, given: list[str]) -> list[str]:
+def _print_all_flags(parser: Parser, args: argparse.Namespace, rest: list[str]) -> None:
+    from vitral.cli.train_config import config_flags, format_all_flags
+
+    train_parser = train.make_parser()
+    if args.recipe:
+        rest = [*rest, "--recipe", args.recipe, "--weights", args.weights]
+    train_args, rest = train_parser.parse_known(rest, config_flags())
+    print(parser.format_help_all())
+    print("Those of `vitral train`:\n")
+    print(format_all_flags(train_parser, args.data, train_args, rest))
+
+
+def _short_run_flags(config: "TrainConfig", steps: int, given: list[str]) -> list[str]:
     """Flags that make any recipe short and save often; the user's own win."""
     loop, schedule = config.loop, config.schedule
     part = max(1, steps // 5)
-    wanted = {
+    defaults = {
         "--checkpoint-every": part,
         "--eval-every": min(loop.eval_every or steps, max(1, steps // 2)),
         "--warmup": min(schedule.warmup, part),
         "--cooldown": min(schedule.cooldown, part),
         "--patience": 0,
     }
-    own = {word.partition("=")[0].replace("_", "-") for word in given}
-    chosen = {name: value for name, value in wanted.items() if name not in own}
+    named = {word.partition("=")[0] for word in given}
+    chosen = {name: value for name, value in defaults.items() if name not in named}
     # The steps are seen in the log.
     chosen |= {"--steps": steps, "--log-every": 1}
     return [word for name, value in chosen.items() for word in (name, str(value))]
 
 
-def _split_positional(argv: list[str]) -> tuple[list[str], list[str]]:
-    """RECIPE and DATA, and the flags in one spelling; at most two names."""
-    names: list[str] = []
-    while argv and not argv[0].startswith("-") and len(names) < 2:
-        names.append(argv[0])
-        argv = argv[1:]
-    flags = []
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if name.startswith("--"):
-            name = name.replace("_", "-")
-        flags.append(FLAG_ALIASES.get(name, name) + equals + value)
-    return names, flags
-
-
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Declare the words and flags of the verb; those of `vitral train` follow."""
     parser = Parser(
         "verify-resume",
         "Trains by RECIPE on DATA (digits, if none is named) twice on this machine: "
@@ -138,10 +142,22 @@ def _parser() -> Parser:
         "the same command; compares weights, optimizer, metrics and the order of "
         "examples bit for bit. Flags of `vitral train` may follow. Exit code 0: "
         "equal; 6: not equal.",
+        usage="RECIPE [DATA]",
+        examples=(
+            "vitral verify-resume small.scratch",
+            "vitral verify-resume small.scratch photos --kills 10 --steps 50",
+            "vitral verify-resume small.finetune photos --weights W.safetensors -b 8",
+        ),
     )
-    parser.usage = "vitral verify-resume RECIPE [DATA] [flags of train]"
+    parser.add_argument("recipe", nargs="?", default="", help="as of `vitral train`")
+    parser.add_argument(
+        "data",
+        nargs="?",
+        default=DEFAULT_DATA,
+        help="as of `vitral train`; digits come with the install",
+    )
     parser.add_argument("--weights", default="", help="as in `vitral train`")
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=5, help="of the second run")
     parser.add_argument(
         "--steps", type=int, default=20, help="updates of each of the two runs"
     )

@@ -1,4 +1,4 @@
-"""Random augmentation; each draw is a function of (seed, epoch, example)."""
+"""Random augmentation as a function of (seed, epoch, example)."""
 
 from vitral.data.augmentation.augment import Augment, AugmentConfig
 from vitral.data.augmentation.mixup import MixConfig, mix

@@ -1,4 +1,7 @@
-"""Small moves and turns of an image, its edges repeated."""
+"""Shift and rotate an image with repeated edges.
+
+Hand-written: torchvision's functional `affine` has no border padding.
+"""
 
 import math
 
@@ -15,13 +18,12 @@ def shift_rotate(
     rotate: float,
     generator: np.random.Generator,
 ) -> Float[Tensor, "3 height width"]:
-    """Moved by up to `shift` of height and width and turned by up to `rotate` degrees;
-    0 draws nothing."""
+    """Shift by up to `shift` of a side, rotate up to `rotate` degrees; 0: no draw."""
     height, width = pixels.shape[1:]
     if shift:
         down = round(generator.uniform(-shift, shift) * height)
         right = round(generator.uniform(-shift, shift) * width)
-        pixels = _crop_with_edges(pixels, -down, -right, height, width)
+        pixels = _crop_with_edges(pixels, -down, -right)
     if rotate:
         pixels = rotate_image(pixels, float(generator.uniform(-rotate, rotate)))
     return pixels
@@ -30,11 +32,11 @@ def shift_rotate(
 def rotate_image(
     pixels: Float[Tensor, "3 height width"], degrees: float
 ) -> Float[Tensor, "3 height width"]:
-    """Turned counter-clockwise about the middle, bilinear, edges repeated."""
+    """Rotate counter-clockwise about the centre, bilinear, edges repeated."""
     height, width = pixels.shape[1:]
     angle = math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
-    # From a place in the result to its source; sides go from -1 to 1 in both.
+    # Maps a position in the result to its source; both sides range from -1 to 1.
     source = torch.tensor(
         [[[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]]
     )
@@ -45,13 +47,10 @@ def rotate_image(
 
 
 def _crop_with_edges(
-    pixels: Float[Tensor, "3 rows columns"],
-    top: int,
-    left: int,
-    height: int,
-    width: int,
+    pixels: Float[Tensor, "3 height width"], top: int, left: int
 ) -> Float[Tensor, "3 height width"]:
-    """Cut a window that may reach beyond the image, edges repeated."""
-    rows = torch.arange(top, top + height).clamp(0, pixels.shape[1] - 1)
-    columns = torch.arange(left, left + width).clamp(0, pixels.shape[2] - 1)
+    """Cut a window of the image's size that reaches beyond it, edges repeated."""
+    height, width = pixels.shape[1:]
+    rows = torch.arange(top, top + height).clamp(0, height - 1)
+    columns = torch.arange(left, left + width).clamp(0, width - 1)
     return pixels[:, rows][:, :, columns]

@@ -1,9 +1,8 @@
-"""Random variations of a training image, each a pure function of (seed, view, id).
+"""Augment a training image as a pure function of (seed, view, id).
 
-The inception crop follows "An Image is Worth 16x16 Words" (arXiv 2010.11929, official
-code); RandAugment (arXiv 1909.13719), AutoAugment (1805.09501), colour jitter and
-erasing (1708.04896) are torchvision's; the first RandAugment is in rand_augment.py,
-mixing of images in mix.py.
+The inception crop follows arXiv 2010.11929 (official code). RandAugment (1909.13719),
+AutoAugment (1805.09501), colour jitter and erasing (1708.04896) are torchvision's.
+Cropping is hand-written: transforms.v2 draws from the global generator.
 """
 
 import math
@@ -23,7 +22,7 @@ from vitral.data.rng import fork_torch_rng, generator_for, seed_for
 from vitral.errors import ConfigError
 
 CROP_ASPECT = (3 / 4, 4 / 3)
-"""Width / height of an inception crop, in pixels of the source."""
+"""Range of width / height of an inception crop, in source pixels."""
 CROP_TRIES = 100  # as in the official ViT code; torchvision tries 10
 _FILL = [128, 128, 128]  # grey of the original RandAugment
 
@@ -42,41 +41,40 @@ SYMMETRIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Which variations of a training image are drawn, in the order they are applied."""
+    """Random operations on a training image, in the order they are applied."""
 
     dihedral: bool = False
-    """Turn and mirror: view v shows symmetry (hash + v) % 8, so 8 views see all eight
-    once; replaces `flip`. For images without an "up"."""
+    """Rotate and mirror: view v shows symmetry (hash + v) % 8, so 8 views show all
+    eight; replaces `flip`. For images without an "up"."""
     crop: Literal["none", "inception", "window"] = "none"
-    """"inception" cuts a random rectangle and resizes it to the image size; "window"
-    resizes the whole image, to so much more that the image size is the smaller
-    `crop_area` of it, and cuts there at random; "none" resizes as in evaluation."""
+    """"inception" cuts a random rectangle and resizes it to the image size. "window"
+    resizes the image so that the image size is the smaller `crop_area` of it, and cuts
+    a random window. "none" resizes as in evaluation."""
     crop_area: tuple[float, float] = (0.05, 1.0)
-    """Smallest and largest share of the area that a crop keeps."""
+    """Smallest and largest fraction of the area that a crop keeps."""
     flip: float = 0.5
     """Probability of mirroring left-right; 0 disables it, as digits and text need."""
     shift: float = 0.0
-    """Largest move as a share of height and width, edges repeated; 0 disables it."""
+    """Largest shift as a share of height and width, edges repeated; 0 disables it."""
     rotate: float = 0.0
-    """Largest turn in degrees, edges repeated; 0 disables it."""
+    """Largest rotation in degrees, edges repeated; 0 disables it."""
     rand_augment: int = 0
     """Number of RandAugment operations per image; 0 disables it."""
     rand_augment_magnitude: int = 9
-    """Strength, 0..30: of `rand` on torchvision's scale, where 30 is the paper's 10; of
-    `rand_original` as the papers give it, AugReg up to 20."""
+    """Strength, 0..30. For `rand` on torchvision's scale, where 30 is the paper's 10;
+    for `rand_original` as in the papers, AugReg up to 20."""
     policy: Literal["rand", "rand_original", "auto"] = "rand"
-    """Whose operations: RandAugment by torchvision; as first released, which AugReg
-    used, with moves and holes in pixels of a 224 image; "auto" applies AutoAugment's
-    ImageNet policy, which has no number of operations: `rand_augment` stays 0."""
+    """"rand" is torchvision's RandAugment. "rand_original" is its first release, used
+    by AugReg, with shifts and holes in pixels of a 224 image. "auto" is AutoAugment's
+    ImageNet policy, for which `rand_augment` stays 0."""
     color_jitter: float = 0.0
     """Factor range 1 +- this for brightness, contrast, saturation; 0 disables it."""
     random_erasing: float = 0.0
     """Probability of replacing a rectangle by the mean colour; 0 disables it."""
     repeats: int = 1
-    """Variations of each example in an epoch, whose number of batches stays; 1 for
-    one."""
+    """Variations of each example in an epoch; the number of batches stays."""
     views: int = 0
-    """0 draws a new view each epoch; V > 0 repeats V views of every image."""
+    """Number V of views of an image that repeat; 0 draws a new view each epoch."""
 
     def __post_init__(self) -> None:
         low, high = self.crop_area
@@ -118,32 +116,36 @@ class AugmentConfig:
 
     @property
     def uses_torchvision(self) -> bool:
-        """Whether colours are varied or a part is erased."""
+        """Return whether colours are varied or a part is erased."""
         return bool(self.changes_color or self.random_erasing)
 
     @property
     def changes_color(self) -> bool:
-        """Whether operations of a policy, or the colour jitter, change the image."""
+        """Return whether a policy or the colour jitter changes the image."""
         operations = self.rand_augment or self.policy == "auto"
         return bool(operations or self.color_jitter)
 
     def view(self, draw: int) -> int:
-        """The view that the variation of this number shows."""
+        """Return the view of a variation by its index."""
         return draw % self.views if self.views else draw
 
 
 class CropBox(NamedTuple):
-    """A rectangle in source pixels; bottom and right are exclusive."""
+    """A rectangle in pixels; bottom and right are exclusive."""
 
     top: int
     left: int
     bottom: int
     right: int
 
+    @property
+    def area(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """The training transform: vary an image, then preprocess it."""
+    """Transform for training: vary an image, then preprocess it."""
 
     config: AugmentConfig
     preprocess: Preprocess
@@ -151,18 +153,17 @@ class Augment:
 
     @property
     def concurrent(self) -> bool:
-        """Several threads may vary at once: torchvision's operations alone draw from
-        the generator that all threads share."""
+        """Return whether threads may run at once: torchvision's operations draw from
+        the generator that threads share."""
         return not self.config.uses_torchvision
 
     def __call__(
         self, image: Image.Image, example_id: str, draw: int
     ) -> Float[Tensor, "3 height width"]:
-        """Vary and preprocess one RGB image; changes no global random state."""
-        eight = self.pixels(image, example_id, draw)
-        if eight is not None:
-            of = self.preprocess
-            return uint8.normalize(eight, of.mean, of.std)
+        """Vary and preprocess one RGB image without changing global random state."""
+        values = self.pixels(image, example_id, draw)
+        if values is not None:
+            return uint8.normalize(values, self.preprocess.mean, self.preprocess.std)
         config = self.config
         view, generator, image = self._start(image, example_id, draw)
         pixels = self._crop(image, generator)
@@ -175,10 +176,10 @@ class Augment:
 
         with fork_torch_rng(seed_for("transforms", self.seed, view, example_id)):
             if config.changes_color:
-                # On Pillow images: 8-bit integer steps, as these operations were
-                # defined, and no sum whose rounding depends on the number of threads.
-                whole = pixels.round().to(torch.uint8)
-                pixels = self._apply_color_ops(whole, generator).float()
+                # On 8-bit Pillow images, for which these operations were defined, and
+                # without sums whose rounding depends on the number of threads.
+                rounded = pixels.round().to(torch.uint8)
+                pixels = self._apply_color_ops(rounded, generator).float()
             result = self.preprocess.normalize(pixels)
             if config.random_erasing:
                 return v2.RandomErasing(p=config.random_erasing, value=0)(result)
@@ -187,11 +188,10 @@ class Augment:
     def pixels(
         self, image: Image.Image, example_id: str, draw: int
     ) -> UInt8[Tensor, "3 height width"] | None:
-        """The varied image before it is normalised; None where a step of this
-        configuration gives numbers that have no 8 bits."""
+        """Return the varied image before normalisation; None if a step is not 8-bit."""
         config = self.config
-        whole = self.preprocess.antialias
-        if not whole or config.shift or config.rotate or config.random_erasing:
+        is_uint8 = self.preprocess.antialias
+        if not is_uint8 or config.shift or config.rotate or config.random_erasing:
             return None
         view, generator, image = self._start(image, example_id, draw)
         pixels = self._crop_uint8(image, generator)
@@ -205,7 +205,7 @@ class Augment:
     def _start(
         self, image: Image.Image, example_id: str, draw: int
     ) -> tuple[int, np.random.Generator, Image.Image]:
-        """View, generator, and the image turned to its symmetry."""
+        """Return view, generator, and the image in the symmetry of the view."""
         view = self.config.view(draw)
         generator = generator_for("augment", self.seed, view, example_id)
         if self.config.dihedral:
@@ -217,7 +217,7 @@ class Augment:
         return not self.config.dihedral and generator.random() < self.config.flip
 
     def symmetry(self, example_id: str, view: int) -> int:
-        """The index into SYMMETRIES that a view of an example shows."""
+        """Return the index into SYMMETRIES of a view of an example."""
         return (seed_for("dihedral", self.seed, example_id) + view) % 8
 
     def _crop(
@@ -244,8 +244,8 @@ class Augment:
         if self.config.crop == "window":
             larger = self._oversize()
             box = random_window(larger, size, generator)
-            whole = CropBox(0, 0, image.height, image.width)
-            return _crop_pixels(self._resize_box(image, larger, whole), box)
+            full = CropBox(0, 0, image.height, image.width)
+            return _crop_pixels(self._resize_box(image, larger, full), box)
         return self._resize_box(image, size, self._random_box(image, generator))
 
     def _resize_box(
@@ -286,8 +286,8 @@ class Augment:
             )
         if config.policy == "auto":
             operations.append(v2.AutoAugment(fill=_FILL))
-        original = config.rand_augment if config.policy == "rand_original" else 0
-        if config.rand_augment and not original:
+        num_original = config.rand_augment if config.policy == "rand_original" else 0
+        if config.rand_augment and not num_original:
             operations.append(
                 v2.RandAugment(
                     num_ops=config.rand_augment,
@@ -298,9 +298,9 @@ class Augment:
         image = uint8.to_image(pixels)
         for operation in operations:
             image = operation(image)
-        if original:
+        if num_original:
             magnitude = config.rand_augment_magnitude
-            array = rand_augment(np.array(image), original, magnitude, generator)
+            array = rand_augment(np.array(image), num_original, magnitude, generator)
             image = Image.fromarray(array)
         return uint8.to_planes(image)
 
@@ -314,7 +314,7 @@ def _crop_image(image: Image.Image, box: CropBox) -> Image.Image:
 
 
 def random_window(source: Size, size: Size, generator: np.random.Generator) -> CropBox:
-    """A rectangle of this size, its place uniform."""
+    """Draw a rectangle of this size at a uniform position."""
     top = int(generator.integers(source.height - size.height + 1))
     left = int(generator.integers(source.width - size.width + 1))
     return CropBox(top, left, top + size.height, left + size.width)
@@ -323,9 +323,9 @@ def random_window(source: Size, size: Size, generator: np.random.Generator) -> C
 def inception_crop(
     source: Size, config: AugmentConfig, generator: np.random.Generator
 ) -> CropBox:
-    """A random rectangle: area share and aspect ratio uniform, place uniform.
+    """Draw a rectangle with uniform area, aspect ratio and position.
 
-    After 100 rectangles that do not fit, the whole image.
+    After 100 draws that do not fit, return the full image.
     """
     total = source.height * source.width
     low, high = config.crop_area
@@ -335,7 +335,7 @@ def inception_crop(
         aspect = generator.uniform(narrow, wide)
         height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         fits = 1 <= height <= source.height and 1 <= width <= source.width
-        # Whole pixels can leave the ranges that the real numbers were drawn from.
+        # Rounding to pixels can leave the ranges of the draws.
         if (
             fits
             and low * total <= height * width <= high * total

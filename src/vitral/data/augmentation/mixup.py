@@ -1,24 +1,24 @@
-"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on a whole batch.
+"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) on a batch.
 
-One lambda per batch and the batch rolled by one as partner, as in "How to train your
-ViT" (arXiv 2106.10270). Works on images and clips, not on cached tokens; all frames of
-a clip are mixed alike.
+One lambda per batch, and the batch rolled by one as partner, as in arXiv 2106.10270.
+Works on images and clips, whose frames are mixed alike. Hand-written: torchvision's
+MixUp draws from the global generator.
 """
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from vitral.data.augmentation.augment import CropBox
 from vitral.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixConfig:
-    """How the images of a batch are mixed; with both on, a coin decides per batch."""
+    """Mixing of a batch's images; with both on, a coin flip decides per batch."""
 
     mixup: float = 0.0
     """Alpha of mixup's Beta(alpha, alpha); 0 disables it."""
@@ -34,7 +34,8 @@ class MixConfig:
                 )
 
 
-class MixedBatch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MixedBatch:
     """Mixed images and targets, and the weight of the unrolled ones."""
 
     image: Float[Tensor, "batch *frames channels height width"]
@@ -50,8 +51,8 @@ def mix(
 ) -> MixedBatch:
     """Mix a batch with itself rolled by one.
 
-    Mixup takes max(lambda, 1 - lambda), so the own label always leads. The weight of
-    CutMix is the exact share of pixels that stay.
+    Mixup takes max(lambda, 1 - lambda), so the row's label has the larger weight. The
+    weight of CutMix is the exact fraction of pixels that stay.
 
     Raises:
         ConfigError: `image` is neither images nor clips.
@@ -80,31 +81,18 @@ def mix(
     return MixedBatch(image, target, 1.0)
 
 
-class Box(NamedTuple):
-    """A rectangle in pixels; bottom and right are exclusive."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def area(self) -> int:
-        return (self.bottom - self.top) * (self.right - self.left)
-
-
 def cutmix_box(
     height: int, width: int, weight: float, generator: np.random.Generator
-) -> Box:
-    """A box of area about (1 - weight) around a uniform centre, cut at the borders."""
+) -> CropBox:
+    """Draw a box of area about (1 - weight) around a uniform centre, cut at borders."""
     share = math.sqrt(1 - weight)
-    centre_y, centre_x = int(generator.integers(height)), int(generator.integers(width))
+    center_y, center_x = int(generator.integers(height)), int(generator.integers(width))
     half_y, half_x = int(height * share) // 2, int(width * share) // 2
-    return Box(
-        top=max(0, centre_y - half_y),
-        left=max(0, centre_x - half_x),
-        bottom=min(height, centre_y + half_y),
-        right=min(width, centre_x + half_x),
+    return CropBox(
+        top=max(0, center_y - half_y),
+        left=max(0, center_x - half_x),
+        bottom=min(height, center_y + half_y),
+        right=min(width, center_x + half_x),
     )
 
 

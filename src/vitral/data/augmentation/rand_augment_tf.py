@@ -1,11 +1,10 @@
-"""RandAugment as in its first code, with which AugReg and its followers trained.
+"""RandAugment of the TensorFlow code with which AugReg trained, not torchvision's.
 
-Written from the formulas of the TensorFlow code (tensorflow/tpu, efficientnet/
-autoaugment.py, used by arXiv 2106.10270 and 2205.01580): 16 operations, no identity,
-grey 128 for what is empty, and its oddities kept, since weights were trained with them:
-contrast moves towards height * width / 256 in place of the mean, a higher magnitude
-posterises less, and solarise's threshold is a byte, so 256 is 0 (big_vision issue 110).
-torchvision's RandAugment is another one: other operations, scales and signs.
+Formulas of tensorflow/tpu, efficientnet/autoaugment.py (used by arXiv 2106.10270 and
+2205.01580): 16 operations, no identity, grey 128 for empty pixels. Its oddities stay:
+contrast blends with height * width / 256 instead of the mean, a higher magnitude
+posterises less, solarise's threshold is a byte, so 256 is 0 (big_vision issue 110).
+torchvision's RandAugment has other operations, scales and signs.
 """
 
 import math
@@ -18,11 +17,11 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 
 FILL = 128
 CUTOUT_HALF_SIDE = 40
-"""Half the side of the hole in pixels, at magnitude 10, whatever the image's size."""
+"""Half the side of the hole in pixels at magnitude 10, for any image size."""
 TRANSLATE_PIXELS = 100
-"""Pixels of a move at magnitude 10, whatever the image's size."""
+"""Pixels of a translation at magnitude 10, for any image size."""
 MAX_MAGNITUDE = 10
-"""The magnitude at which the constants hold; beyond it the formulas go on."""
+"""Magnitude at which the constants hold; the formulas extrapolate beyond it."""
 LUMA_WEIGHTS = (0.2989, 0.587, 0.114)
 
 
@@ -45,7 +44,7 @@ def _random_sign(value: float, generator: np.random.Generator) -> float:
     return value if generator.integers(2) else -value
 
 
-# colours
+# color
 
 
 def autocontrast(pixels: Pixels) -> Pixels:
@@ -72,31 +71,31 @@ def _equalize_channel(channel: UInt8[np.ndarray, "height width"]) -> np.ndarray:
 
 
 def posterize(pixels: Pixels, bits: int) -> Pixels:
-    """Keep the first bits of each value; of 0 bits one is left."""
+    """Keep the first bits of each value; with 0 bits one remains."""
     shift = min((8 - bits) % 256, 7)
     return pixels >> shift << shift
 
 
 def solarize(pixels: Pixels, threshold: int) -> Pixels:
-    """Invert what is at least the threshold, as a byte."""
+    """Invert values of at least the threshold, taken as a byte."""
     return np.where(pixels < threshold % 256, pixels, 255 - pixels)
 
 
 def solarize_add(pixels: Pixels, addition: int) -> Pixels:
-    """Brighten what is below 128."""
+    """Brighten values below 128."""
     brighter = (pixels.astype(np.int64) + addition).clip(0, 255).astype(np.uint8)
     return np.where(pixels < 128, brighter, pixels)
 
 
 def color(pixels: Pixels, factor: float) -> Pixels:
-    """From grey (0) over the image (1) to stronger colours."""
+    """Blend from grey (0) over the image (1) to stronger colours."""
     return _blend(grayscale(pixels), pixels, factor)
 
 
 def contrast(pixels: Pixels, factor: float) -> Pixels:
-    """From one grey (0) over the image (1) to more contrast.
+    """Blend from one grey (0) over the image (1) to more contrast.
 
-    The grey is the number of pixels over 256, where the mean was meant.
+    The grey is the number of pixels over 256, where the mean was intended.
     """
     height, width, _ = pixels.shape
     flat = np.full_like(pixels, min(height * width // 256, 255))
@@ -104,12 +103,12 @@ def contrast(pixels: Pixels, factor: float) -> Pixels:
 
 
 def brightness(pixels: Pixels, factor: float) -> Pixels:
-    """From black (0) over the image (1) to brighter."""
+    """Blend from black (0) over the image (1) to brighter."""
     return _blend(np.zeros_like(pixels), pixels, factor)
 
 
 def sharpness(pixels: Pixels, factor: float) -> Pixels:
-    """From a smoothed image (0) over itself (1) to sharper; its border stays."""
+    """Blend from a smoothed image (0) over the image (1) to sharper; borders stay."""
     height, width, _ = pixels.shape
     wide = pixels.astype(np.int64)
     total = sum(
@@ -125,28 +124,28 @@ def sharpness(pixels: Pixels, factor: float) -> Pixels:
 
 
 def grayscale(pixels: Pixels) -> Pixels:
-    """Luma in all three channels."""
+    """Return luma in all three channels."""
     luma = (pixels.astype(np.float32) / 255) @ np.array(LUMA_WEIGHTS, np.float32)
     return np.repeat(_to_uint8(luma * np.float32(255.5))[..., None], 3, axis=-1)
 
 
-def _blend(zero: Pixels, one: Pixels, factor: float) -> Pixels:
-    """`zero` at factor 0, `one` at 1; digits are cut off."""
+def _blend(degenerate: Pixels, image: Pixels, factor: float) -> Pixels:
+    """Return `degenerate` at factor 0, `image` at 1, truncated to integers."""
     if factor == 1:
-        return one
-    start = zero.astype(np.float32)
-    return _to_uint8(start + np.float32(factor) * (one.astype(np.float32) - start))
+        return image
+    start = degenerate.astype(np.float32)
+    return _to_uint8(start + np.float32(factor) * (image.astype(np.float32) - start))
 
 
 def _to_uint8(values: Float32[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
     return values.clip(0, 255).astype(np.uint8)
 
 
-# places
+# geometry
 
 
 def cutout(pixels: Pixels, half: int, generator: np.random.Generator) -> Pixels:
-    """A grey square of side 2 * half around a pixel, cut at the borders."""
+    """Draw a grey square of side 2 * half around a pixel, cut at the borders."""
     height, width, _ = pixels.shape
     row, column = int(generator.integers(height)), int(generator.integers(width))
     result = pixels.copy()
@@ -157,7 +156,7 @@ def cutout(pixels: Pixels, half: int, generator: np.random.Generator) -> Pixels:
 
 
 def rotate(pixels: Pixels, degrees: float) -> Pixels:
-    """Turn around the centre, counter-clockwise."""
+    """Rotate counter-clockwise about the centre."""
     height, width, _ = pixels.shape
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     left = ((width - 1) - (cos * (width - 1) - sin * (height - 1))) / 2
@@ -166,22 +165,22 @@ def rotate(pixels: Pixels, degrees: float) -> Pixels:
 
 
 def shear_x(pixels: Pixels, level: float) -> Pixels:
-    """Row y moves to the left by level * y."""
+    """Shift row y to the left by level * y."""
     return sample_nearest(pixels, (1.0, level, 0.0), (0.0, 1.0, 0.0))
 
 
 def shear_y(pixels: Pixels, level: float) -> Pixels:
-    """Column x moves up by level * x."""
+    """Shift column x up by level * x."""
     return sample_nearest(pixels, (1.0, 0.0, 0.0), (level, 1.0, 0.0))
 
 
 def translate_x(pixels: Pixels, by: float) -> Pixels:
-    """Move to the left."""
+    """Shift to the left."""
     return sample_nearest(pixels, (1.0, 0.0, by), (0.0, 1.0, 0.0))
 
 
 def translate_y(pixels: Pixels, by: float) -> Pixels:
-    """Move up."""
+    """Shift up."""
     return sample_nearest(pixels, (1.0, 0.0, 0.0), (0.0, 1.0, by))
 
 
@@ -190,7 +189,7 @@ def sample_nearest(
     at_x: tuple[float, float, float],
     at_y: tuple[float, float, float],
 ) -> Pixels:
-    """Each pixel from the nearest one at (a x + b y + c) of both rows; else grey."""
+    """Sample the nearest pixel at (a x + b y + c) for both axes; grey outside."""
     height, width, _ = pixels.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     columns, rows = (
@@ -198,12 +197,12 @@ def sample_nearest(
         for a, b, c in (at_x, at_y)
     )
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    found = pixels[rows.clip(0, height - 1), columns.clip(0, width - 1)]
-    return np.where(inside[..., None], found, np.uint8(FILL))
+    sampled = pixels[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    return np.where(inside[..., None], sampled, np.uint8(FILL))
 
 
 def _round_half_away(values: Float32[np.ndarray, "..."]) -> np.ndarray:
-    """Halves away from zero, as C rounds."""
+    """Round halves away from zero, as C does."""
     return np.copysign(np.floor(np.abs(values) + 0.5), values).astype(np.int64)
 
 
@@ -243,4 +242,5 @@ OPERATIONS: dict[str, Callable[[Pixels, float, np.random.Generator], Pixels]] = 
     ),
     "SolarizeAdd": lambda pixels, share, draw: solarize_add(pixels, int(share * 110)),
 }
-"""The operations in the code's order; the share of the largest magnitude decides."""
+"""Operations in the order of the TensorFlow code, as functions of (pixels, magnitude /
+MAX_MAGNITUDE, generator)."""

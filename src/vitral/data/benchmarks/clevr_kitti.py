@@ -1,7 +1,7 @@
-"""Tasks that ask how far the nearest thing is: CLEVR's scenes and KITTI's boxes.
+"""Tasks on the distance of the nearest object: CLEVR's scenes and KITTI's boxes.
 
-The thresholds are those of VTAB's code (arXiv 1910.04867, task_adaptation). A distance
-on a threshold belongs to the nearer class.
+Thresholds are those of VTAB's code (arXiv 1910.04867, task_adaptation). A distance on a
+threshold belongs to the nearer class.
 """
 
 import json
@@ -19,7 +19,7 @@ from vitral.errors import DataError
 
 CLEVR_EDGES = (8.0, 8.5, 9.0, 9.5, 10.0)
 CLEVR_CLASSES = ("8", "8.5", "9", "9.5", "10", "farther")
-"""By the upper edge of the third pixel coordinate of the nearest object."""
+"""Upper edges of the third pixel coordinate of the nearest object."""
 KITTI_EDGES = (8.0, 20.0, 999.0)
 KITTI_CLASSES = ("8 m", "20 m", "farther", "no vehicle")
 VEHICLES = ("Car", "Van", "Truck")
@@ -29,15 +29,12 @@ _DEVKIT = "https://s3.eu-central-1.amazonaws.com/avg-kitti/devkit_object.zip"
 
 
 def bucket(distance: float, edges: Sequence[float]) -> int:
-    """The class of a distance: how many edges lie strictly below it.
-
-    Compared in float32, as VTAB does.
-    """
+    """Return the class of a distance: the number of edges below it, in float32."""
     return int((np.float32(distance) > np.array(edges, dtype=np.float32)).sum())
 
 
 def clevr(root: Path) -> SourceSplits:
-    """CLEVR with the distance of the nearest object; its val is the test.
+    """Read CLEVR with the distance of the nearest object; its val is the test.
 
     Raises:
         DataError: the files are absent and cannot be downloaded, or a scene is missing.
@@ -48,7 +45,7 @@ def clevr(root: Path) -> SourceSplits:
         scenes = root / f"clevr/CLEVR_v1.0/scenes/CLEVR_{published}_scenes.json"
         nearest = {
             scene["image_filename"]: min(
-                thing["pixel_coords"][2] for thing in scene["objects"]
+                item["pixel_coords"][2] for item in scene["objects"]
             )
             for scene in json.loads(scenes.read_bytes())["scenes"]
         }
@@ -60,11 +57,11 @@ def clevr(root: Path) -> SourceSplits:
 
 
 def clevr_count(root: Path) -> Dataset:
-    """CLEVR with the number of objects, 3 to 10, as eight classes."""
+    """Read CLEVR with the number of objects, 3 to 10, as eight classes."""
     dataset = read_named("clevr_counts", root)
     return replace(
         dataset,
-        classes=tuple(str(number) for number in range(3, 11)),
+        classes=tuple(str(count) for count in range(3, 11)),
         examples=tuple(
             replace(example, label=(example.label[0] - 3,))
             for example in dataset.examples
@@ -73,10 +70,10 @@ def clevr_count(root: Path) -> Dataset:
 
 
 def kitti(root: Path) -> SourceSplits:
-    """KITTI's labelled pictures with the distance of the nearest vehicle ahead.
+    """Read KITTI's labelled pictures with the distance of the nearest vehicle ahead.
 
-    Train, val and test share no video: 10 % of the videos are test and 10 % val, drawn
-    as TensorFlow Datasets draws them from the devkit's mapping.
+    Splits share no video: 10 % of the videos are test and 10 % val, drawn from the
+    devkit's mapping as in TensorFlow Datasets.
 
     Raises:
         DataError: the files are absent and cannot be downloaded.
@@ -85,8 +82,8 @@ def kitti(root: Path) -> SourceSplits:
     names = _kitti_pictures(root)
     videos = _read_videos(folder / "mapping")
     splits = {}
-    for split, numbers in split_videos(videos).items():
-        ids = [f"{number:06d}.png" for number in sorted(numbers)]
+    for split, indices in split_videos(videos).items():
+        ids = [f"{index:06d}.png" for index in sorted(indices)]
         lost = [id_ for id_ in ids if id_ not in names]
         if lost:
             raise DataError(
@@ -103,7 +100,7 @@ def kitti(root: Path) -> SourceSplits:
 
 
 def nearest_vehicle(text: str) -> float:
-    """Metres ahead of the camera to the nearest car, van or truck of a label file."""
+    """Return the metres ahead to the nearest car, van or truck of a label file."""
     rows = [line.split() for line in text.splitlines()]
     return min(
         [float(row[13]) for row in rows if row and row[0] in VEHICLES],
@@ -112,19 +109,19 @@ def nearest_vehicle(text: str) -> float:
 
 
 def split_videos(videos: Sequence[str]) -> dict[str, list[int]]:
-    """Numbers of the pictures of each split, given the video of every picture."""
+    """Return the indices of each split's pictures from the video of every picture."""
     pictures: dict[str, list[int]] = defaultdict(list)
-    for number, video in enumerate(videos):
-        pictures[video].append(number)
+    for index, video in enumerate(videos):
+        pictures[video].append(index)
     count = max(1, 10 * len(pictures) // 100)
-    # The legacy generator: the one whose draws are published.
+    # The legacy generator, whose draws are published.
     random = np.random.RandomState(_KITTI_SEED)
     test = set(random.choice(sorted(pictures), count, replace=False))
     val = set(random.choice(sorted(set(pictures) - test), count, replace=False))
     splits: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-    for video, numbers in pictures.items():
+    for video, indices in pictures.items():
         split = "test" if video in test else "val" if video in val else "train"
-        splits[split] += numbers
+        splits[split] += indices
     return splits
 
 
@@ -132,19 +129,19 @@ def _kitti_pictures(root: Path) -> set[str]:
     from torchvision.datasets import Kitti
 
     try:
-        found = Kitti(str(root), train=True)
+        dataset = Kitti(str(root), train=True)
     except Exception:
         try:
-            found = Kitti(str(root), train=True, download=True)
+            dataset = Kitti(str(root), train=True, download=True)
         except Exception as error:
             raise _missing_files_error(
                 root / "Kitti", "image_2 and label_2", error
             ) from error
-    return {Path(image).name for image in found.images}
+    return {Path(image).name for image in dataset.images}
 
 
 def _read_videos(folder: Path) -> list[str]:
-    """The video of every labelled picture, from the devkit."""
+    """Return the video of every labelled picture, from the devkit."""
     files = folder / "train_rand.txt", folder / "train_mapping.txt"
     if not all(file.is_file() for file in files):
         from torchvision.datasets.utils import download_and_extract_archive

@@ -1,4 +1,4 @@
-"""Benchmarks whose files a user places: class folders, tables and DMLab's records."""
+"""Readers of benchmarks whose files a user places: class folders, tables, TFRecords."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from vitral.data.sources import read_folder, read_named
 from vitral.errors import DataError
 
 DMLAB_CLASSES = tuple(str(number) for number in range(6))
-"""Close, far or very far from a reward or a punishment; its publisher numbers them."""
+"""Close, far or very far from a reward or a punishment, as the publisher's indices."""
 RETINOPATHY_CLASSES = ("no", "mild", "moderate", "severe", "proliferative")
 CALTECH_SHOTS = 30
 
@@ -42,22 +42,21 @@ class RecordReader:
 def class_folder_reader(
     folder: str, page: str, key: Callable[[str], str]
 ) -> "SplitsReader":
-    """A reader of class folders below the data root, published in one piece."""
+    """Make a reader of class folders below the data root, published in one piece."""
 
     def read(root: Path) -> SourceSplits:
-        place = root / folder
-        if not place.is_dir():
-            raise _missing_file_error(place, "one folder per class", page)
-        dataset = read_folder(place)
-        return source_splits_from_dataset(dataset, key)
+        path = root / folder
+        if not path.is_dir():
+            raise _missing_file_error(path, "one folder per class", page)
+        return source_splits_from_dataset(read_folder(path), key)
 
     return read
 
 
 def caltech101(root: Path) -> SourceSplits:
-    """Caltech-101 with its background class: 30 images of each class are train.
+    """Read Caltech-101 with its background class: 30 images of each class are train.
 
-    Which 30 is ours: TensorFlow Datasets draws them in the order of its disk.
+    The 30 differ from TensorFlow Datasets', which draws in the order of its disk.
 
     Raises:
         DataError: the files are absent and cannot be downloaded, or too few.
@@ -70,10 +69,10 @@ def caltech101(root: Path) -> SourceSplits:
 
 
 def retinopathy(root: Path) -> SourceSplits:
-    """Kaggle's eyes, 2015: of the test images the public ones are val.
+    """Read Kaggle's retinopathy images, 2015: the public test images are val.
 
-    VTAB reads them rescaled to a radius of 300 pixels with the local average removed
-    ("btgraham-300"); here they are what is in the folders.
+    VTAB rescales them to a radius of 300 pixels and removes the local average
+    ("btgraham-300"); here they are read as they are in the folders.
 
     Raises:
         DataError: a table or an image is missing.
@@ -82,21 +81,21 @@ def retinopathy(root: Path) -> SourceSplits:
     train = _read_table(folder / "trainLabels.csv", ("image", "level"))
     test = _read_table(folder / "retinopathy_solution.csv", ("image", "level", "Usage"))
     splits = {}
-    for split, place, rows in (
+    for split, subfolder, rows in (
         ("train", "train", train),
         ("val", "test", [row for row in test if row["Usage"] == "Public"]),
         ("test", "test", [row for row in test if row["Usage"] == "Private"]),
     ):
-        there = {file.name for file in (folder / place).glob("*.jpeg")}
+        present = {file.name for file in (folder / subfolder).glob("*.jpeg")}
         names = [row["image"] for row in rows]
-        lost = [name for name in names if f"{name}.jpeg" not in there]
-        if lost:
+        missing = [name for name in names if f"{name}.jpeg" not in present]
+        if missing:
             raise DataError(
-                f"{folder / place} lacks {lost[0]}.jpeg and {len(lost) - 1} more that "
-                "the tables list. Complete the images."
+                f"{folder / subfolder} lacks {missing[0]}.jpeg and "
+                f"{len(missing) - 1} more that the tables list. Complete the images."
             )
         splits[split] = PublishedSplit(
-            ids=[f"{place}/{name}.jpeg" for name in names],
+            ids=[f"{subfolder}/{name}.jpeg" for name in names],
             keys=names,
             labels=np.array([int(row["level"]) for row in rows], dtype=np.int64),
         )
@@ -106,10 +105,10 @@ def retinopathy(root: Path) -> SourceSplits:
 
 
 def dmlab(root: Path) -> SourceSplits:
-    """DMLab's frames from the TFRecord files that VTAB publishes.
+    """Read DMLab's frames from the TFRecord files that VTAB publishes.
 
     Raises:
-        DataError: a file is missing, damaged or of another kind.
+        DataError: a file is missing, damaged or of another format.
     """
     folder = root / "dmlab"
     splits = {}
@@ -130,7 +129,7 @@ def dmlab(root: Path) -> SourceSplits:
 
 
 def birds(root: Path) -> SourceSplits:
-    """CUB-200-2011 with its own train and test (Wah et al., 2011).
+    """Read CUB-200-2011 with its published train and test (Wah et al., 2011).
 
     Raises:
         DataError: a list is missing or does not fit the others.
@@ -147,11 +146,11 @@ def birds(root: Path) -> SourceSplits:
         )
     splits = {}
     for split, flag in (("train", "1"), ("test", "0")):
-        chosen = [number for number in paths if train[number] == flag]
+        chosen = [image_id for image_id in paths if train[image_id] == flag]
         splits[split] = PublishedSplit(
-            ids=[paths[number] for number in chosen],
-            keys=[paths[number] for number in chosen],
-            labels=np.array([int(labels[number]) - 1 for number in chosen]),
+            ids=[paths[image_id] for image_id in chosen],
+            keys=[paths[image_id] for image_id in chosen],
+            labels=np.array([int(labels[image_id]) - 1 for image_id in chosen]),
         )
     return SourceSplits(
         classes=classes, splits=splits, reader=FileReader(root=folder / "images")
@@ -159,18 +158,14 @@ def birds(root: Path) -> SourceSplits:
 
 
 def torchvision_reader(name: str, key: Callable[[str], str]) -> "SplitsReader":
-    """A reader of a torchvision set by its name here."""
-
-    def read(root: Path) -> SourceSplits:
-        return source_splits_from_dataset(read_named(name, root), key)
-
-    return read
+    """Make a reader of a torchvision set by its name in vitral."""
+    return dataset_reader(lambda root: read_named(name, root), key)
 
 
 def dataset_reader(
     make: Callable[[Path], Dataset], key: Callable[[str], str]
 ) -> "SplitsReader":
-    """A reader of a data set that was made from a torchvision set."""
+    """Make a reader of the data set that `make` returns for the data root."""
 
     def read(root: Path) -> SourceSplits:
         return source_splits_from_dataset(make(root), key)
@@ -182,7 +177,7 @@ SplitsReader = Callable[[Path], SourceSplits]
 
 
 def _read_frames(file: Path) -> Iterator[tuple[str, str, int]]:
-    """Id, key and label of each frame."""
+    """Yield id, key and label of each frame."""
     for record in read_records(file):
         name, label = record.features.get("filename"), record.features.get("label")
         if not isinstance(name, bytes) or not isinstance(label, int):
@@ -211,7 +206,7 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
-    """The two words of every line."""
+    """Return the first word and the rest of every line."""
     if not path.is_file():
         raise _missing_file_error(
             path,

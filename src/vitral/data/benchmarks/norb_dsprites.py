@@ -1,4 +1,4 @@
-"""Published arrays as tasks: smallNORB's binary matrices and dSprites' .npz.
+"""Tasks from published arrays: smallNORB's binary matrices and dSprites' .npz.
 
 smallNORB (LeCun et al., CVPR 2004): `info` holds instance, elevation, azimuth and
 lighting of each pair of pictures; the left one is used. dSprites (Matthey et al.,
@@ -26,7 +26,7 @@ _NORB_DTYPES: dict[int, np.dtype[Any]] = {
     0x1E3D4C55: np.dtype("u1"),
     0x1E3D4C54: np.dtype("<i4"),
 }
-"""First four bytes of a matrix to the type of its numbers."""
+"""Type of a matrix's elements by its first four bytes."""
 _NORB_FILES = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
     "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
@@ -37,22 +37,22 @@ DSPRITES_BINS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class StackReader:
-    """Read an example whose id is NAME/SPLIT/INDEX from a file that stays on disk."""
+    """Read an example whose id is NAME/SPLIT/INDEX from a memory-mapped file."""
 
     files: tuple[tuple[str, Path], ...]
     """Split and file of each stack of grey pictures."""
     scale: int
-    """What a pixel is multiplied by to reach 0..255."""
+    """Factor on pixels to reach 0..255."""
 
     def __call__(self, example: Example) -> DecodedImage:
         _, split, index = example.id.split("/")
         stack = _open_stack(dict(self.files)[split])
-        grey = stack[int(index)] * np.uint8(self.scale)
-        return to_rgb(Image.fromarray(np.ascontiguousarray(grey)))
+        gray = stack[int(index)] * np.uint8(self.scale)
+        return to_rgb(Image.fromarray(np.ascontiguousarray(gray)))
 
 
 def norb(root: Path, what: Literal["azimuth", "elevation"]) -> SourceSplits:
-    """smallNORB with the azimuth (18 steps of 20 degrees) or elevation (9) as label.
+    """Read smallNORB with azimuth (18 steps of 20 degrees) or elevation (9) as label.
 
     Raises:
         DataError: a file is missing or has another format.
@@ -78,35 +78,35 @@ def norb(root: Path, what: Literal["azimuth", "elevation"]) -> SourceSplits:
 
 
 def read_norb(path: Path) -> np.ndarray:
-    """A binary matrix, mapped from the disk.
+    """Memory-map a binary matrix.
 
     Raises:
         DataError: the file is not such a matrix or is cut off.
     """
     header = np.fromfile(path, dtype="<i4", count=2)
-    kind = _NORB_DTYPES.get(int(header[0])) if len(header) == 2 else None
-    if kind is None:
+    dtype = _NORB_DTYPES.get(int(header[0])) if len(header) == 2 else None
+    if dtype is None:
         raise DataError(
             f"{path} is not one of NORB's binary matrices of bytes or integers. Fetch "
             "the file again."
         )
-    # At least three sizes are written; those beyond the number of dimensions are 1.
+    # At least three sizes are written; those beyond `dimensions` are 1.
     dimensions = int(header[1])
     sizes = np.fromfile(path, dtype="<i4", count=dimensions, offset=8)
     start = 8 + 4 * max(3, dimensions)
-    wanted = start + kind.itemsize * int(sizes.astype(np.int64).prod())
-    if path.stat().st_size != wanted:
+    expected = start + dtype.itemsize * int(sizes.astype(np.int64).prod())
+    if path.stat().st_size != expected:
         raise DataError(
             f"{path} has {path.stat().st_size:,} bytes, but its header announces "
-            f"{wanted:,}. Fetch the file again."
+            f"{expected:,}. Fetch the file again."
         )
-    return np.memmap(path, kind, "r", start, tuple(int(size) for size in sizes))
+    return np.memmap(path, dtype, "r", start, tuple(int(size) for size in sizes))
 
 
 def dsprites(root: Path, what: Literal["location", "orientation"]) -> SourceSplits:
-    """dSprites with the x position (32) or the orientation (40) in 16 bins.
+    """Read dSprites with the x position (32) or the orientation (40) in 16 bins.
 
-    The pictures are unpacked once beside the archive, into 3 GB, to be read one by one.
+    The pictures are unpacked once next to the archive, 3 GB, for random access.
 
     Raises:
         DataError: the archive is missing or has other arrays.
@@ -121,7 +121,7 @@ def dsprites(root: Path, what: Literal["location", "orientation"]) -> SourceSpli
             latents = arrays["latents_classes"]
         pictures = archive.with_name("imgs.npy")
         if not pictures.is_file():
-            with zipfile.ZipFile(archive) as whole, whole.open("imgs.npy") as member:
+            with zipfile.ZipFile(archive) as file, file.open("imgs.npy") as member:
                 _copy(member, pictures)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(
@@ -131,38 +131,38 @@ def dsprites(root: Path, what: Literal["location", "orientation"]) -> SourceSpli
     column, values = (4, 32) if what == "location" else (3, 40)
     labels = latents[:, column].astype(np.int64) * DSPRITES_BINS // values
     return SourceSplits(
-        classes=tuple(str(number) for number in range(DSPRITES_BINS)),
+        classes=tuple(str(bin_index) for bin_index in range(DSPRITES_BINS)),
         splits={"": _make_split("dsprites", "all", labels)},
         reader=StackReader(files=(("all", pictures),), scale=255),
     )
 
 
 def _make_split(name: str, split: str, labels: np.ndarray) -> PublishedSplit:
-    numbers = range(len(labels))
+    indices = range(len(labels))
     return PublishedSplit(
-        ids=[f"{name}/{split}/{number:06d}" for number in numbers],
-        keys=[str(number) for number in numbers],
+        ids=[f"{name}/{split}/{index:06d}" for index in indices],
+        keys=[str(index) for index in indices],
         labels=labels,
     )
 
 
 def _angle_classes(classes: int, what: str) -> tuple[str, ...]:
-    """Azimuth in degrees, elevation as degrees from the horizontal, as published."""
+    """Return azimuths in degrees, elevations in degrees above the horizontal."""
     if what == "azimuth":
-        return tuple(f"{20 * number}" for number in range(classes))
-    return tuple(f"{30 + 5 * number}" for number in range(classes))
+        return tuple(f"{20 * index}" for index in range(classes))
+    return tuple(f"{30 + 5 * index}" for index in range(classes))
 
 
 @lru_cache(maxsize=4)
 def _open_stack(path: Path) -> np.ndarray:
-    """Grey pictures [pictures, height, width], mapped from the disk."""
+    """Memory-map grey pictures [pictures, height, width]."""
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     return read_norb(path)[:, 0]
 
 
 def _unpack(folder: Path, name: str) -> Path:
-    """The matrix of that name, unpacked beside its .gz if that is what is there."""
+    """Return the path of a matrix, unpacked next to its .gz if need be."""
     path, packed = folder / name, folder / f"{name}.gz"
     if path.is_file():
         return path
@@ -181,13 +181,13 @@ def _unpack(folder: Path, name: str) -> Path:
 
 
 def _copy(source: Any, path: Path) -> None:
-    """Write what is left of an opened file to a path, atomically."""
+    """Copy an open file to a path atomically."""
 
-    def content(temporary: Path) -> None:
+    def write(temporary: Path) -> None:
         with temporary.open("wb") as target:
             shutil.copyfileobj(source, target)
 
-    write_atomic(path, content)
+    write_atomic(path, write)
 
 
 def _missing_file_error(path: Path, page: str) -> DataError:

@@ -1,18 +1,17 @@
-"""The paper's benchmarks as a table: sizes, resolution, metric, and where each is from.
+"""Table of the ViT paper's benchmarks: sizes, resolution, metrics and sources.
 
-"An Image is Worth 16x16 Words" (arXiv 2010.11929) fine-tunes on five sets one by one
-and on the 19 tasks of VTAB-1k (arXiv 1910.04867); the few-shot sets are those of the
-code it was released with. How a task is drawn from its publisher's files: tasks.py.
+arXiv 2010.11929 fine-tunes on five sets and on the 19 tasks of VTAB-1k (arXiv
+1910.04867); the few-shot sets are those of its released code. vtab.py divides them.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vitral.errors import ConfigError
+from vitral.validation import nearest_names
 
 FULL = "/full"
-"""Ending of a VTAB name for all 1,000 images as train, once the settings are chosen."""
+"""Suffix of a VTAB name: all 1,000 images are train, once the settings are chosen."""
 VTAB_TRAIN, VTAB_VAL = 800, 200
 
 
@@ -21,70 +20,69 @@ class Benchmark:
     """One data set as the paper uses it; sizes are numbers of images."""
 
     name: str
-    """What `vitral.data.open` takes."""
+    """Name for `vitral.data.open`."""
     group: str
     """"paper", "vtab/natural", "vtab/specialised", "vtab/structured" or "fewshot"."""
     num_classes: int
     train: int
     val: int
-    """0 where no val is given."""
+    """0: no val is published."""
     test: int
     dev_share: float = 0.0
-    """Share of train on which the paper chose its learning rate; 0 where val serves."""
+    """Fraction of train on which the paper chose its learning rate. 0: it used val."""
     resolution: int = 384
-    """Pixels of a side when fine-tuned; of the crop for few-shot features."""
+    """Side in pixels for fine-tuning, or of the crop for few-shot features."""
     metrics: tuple[str, ...] = ("top1",)
-    """The first is the one to compare. "real" needs real.json, see evaluation.real."""
+    """The first is the main metric. "real" needs real.json, see evaluation.real."""
     source: str
-    """The set's own publication."""
+    """Publication of the data set."""
     obtained: str
-    """Who lays out the files: a torchvision class, or a folder below the data root."""
+    """Origin of the files: a torchvision class, or a folder below the data root."""
     downloads: bool = True
-    """Whether vitral can fetch it; otherwise its files are placed by hand."""
+    """True if vitral can download it; otherwise the user places its files."""
 
 
 def benchmark(name: str) -> Benchmark:
-    """The row of a data set; NAME/full of a VTAB task has 1,000 images to train on.
+    """Return the row of a data set; NAME/full of a VTAB task trains on 1,000 images.
 
     Raises:
-        ConfigError: no benchmark has this name; the nearest ones are in the message.
+        ConfigError: no benchmark has this name; the message lists the nearest ones.
     """
     if name in BENCHMARKS:
         return BENCHMARKS[name]
     task = BENCHMARKS.get(name.removesuffix(FULL))
     if task is not None and task.name.startswith("vtab/"):
         return replace(task, name=name, train=task.train + task.val, val=0)
-    near = difflib.get_close_matches(name, (*BENCHMARKS, *groups()), n=3, cutoff=0.4)
+    near = nearest_names(name, (*BENCHMARKS, *groups()), count=3, cutoff=0.4)
     hint = f"Nearest: {', '.join(near)}" if near else f"All: {', '.join(BENCHMARKS)}"
     raise ConfigError(f"No benchmark is named {name!r}. {hint}.")
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Names that stand for several data sets, each with its data sets in the order of
-    the paper's tables."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Return the data sets of each group, in the order of the paper's tables."""
+    members: dict[str, tuple[str, ...]] = {}
     for row in BENCHMARKS.values():
         for group in dict.fromkeys((row.group.split("/")[0], row.group)):
-            found[group] = (*found.get(group, ()), row.name)
-    return found
+            members[group] = (*members.get(group, ()), row.name)
+    return members
 
 
 def expand(entries: Iterable[str]) -> tuple[str, ...]:
-    """Data sets for words that may be groups; each once, in order.
+    """Replace groups by their data sets, without repeats, in order.
 
-    A word that is no group stays as it is: a name, a folder or a table.
+    Other entries stay: a name, a folder or a table.
     """
-    known = groups()
-    names = [name for word in entries for name in known.get(word, (word,))]
+    members = groups()
+    names = [name for entry in entries for name in members.get(entry, (entry,))]
     return tuple(dict.fromkeys(names))
 
 
 def _vtab(
-    name: str, kind: str, num_classes: int, test: int, source: str, obtained: str
+    name: str, category: str, num_classes: int, test: int, source: str, obtained: str
 ) -> Benchmark:
     return Benchmark(
         name=f"vtab/{name}",
-        group=f"vtab/{kind}",
+        group=f"vtab/{category}",
         num_classes=num_classes,
         train=VTAB_TRAIN,
         val=VTAB_VAL,

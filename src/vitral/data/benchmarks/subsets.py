@@ -1,9 +1,8 @@
-"""Drawing a task of fixed size from a publisher's files, always the same images.
+"""Draw tasks of fixed size from publishers' files in TensorFlow Datasets' order.
 
-The order is that of TensorFlow Datasets, of which VTAB takes the first 800 and 200: MD5
-of the split's name and the example's key, with the keys of its source code. For CIFAR
-it gives the ids that TensorFlow Datasets is known to give; the other sets were not
-compared with a copy of it, and some of its keys changed between versions.
+VTAB takes the first 800 and 200 by MD5 of the split's name and the example's key, with
+the keys of TFDS's source. Hand-written to work without TensorFlow. Compared for CIFAR
+only: the other sets were not, and some keys changed between versions of TFDS.
 """
 
 import hashlib
@@ -19,46 +18,46 @@ from vitral.data.video import Clip
 from vitral.errors import DataError
 
 TFDS_SPLIT_NAMES = {"": "train", "train": "train", "val": "validation", "test": "test"}
-"""What TensorFlow Datasets calls our splits; a set without splits is all train."""
+"""TensorFlow Datasets' names of vitral's splits; a set without splits is train."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PublishedSplit:
-    """What the publisher calls one split."""
+    """Examples of one published split."""
 
     ids: Sequence[str]
     keys: Sequence[str]
-    """The names that decide the order, [examples]."""
+    """Keys that determine the order, [examples]."""
     labels: Int[np.ndarray, " examples"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceSplits:
-    """All that a task may draw from."""
+    """Published examples from which a task is drawn."""
 
     classes: tuple[str, ...]
     splits: dict[str, PublishedSplit]
-    """By "train", "val" and "test"; "" is a set that was published in one piece."""
+    """By "train", "val" and "test"; "" for a set that was published in one piece."""
     reader: Callable[[Example], DecodedImage | Clip]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSlice:
-    """A piece of a published split in the order of the hash."""
+    """A slice of a published split in hash order."""
 
     split: str
     """The published split."""
     start: int | float = 0.0
     stop: int | float = 1.0
-    """A share as a float, a number of images as an int."""
+    """A float is a fraction, an int a number of images; also for `start`."""
     limit: int = 0
-    """The first so many of the piece; 0 takes all."""
+    """Largest number of images, the first of the slice. 0: all."""
 
 
 def source_splits_from_dataset(
     dataset: Dataset, key: Callable[[str], str]
 ) -> SourceSplits:
-    """The examples of a data set, with a key made from each id."""
+    """Return the examples of a data set, with keys made from their ids."""
     splits = {}
     for name in dict.fromkeys(example.split for example in dataset.examples):
         chosen = dataset.select(name)
@@ -72,42 +71,42 @@ def source_splits_from_dataset(
 
 
 def hash_order(salt: str, keys: Sequence[str]) -> Int[np.ndarray, " examples"]:
-    """Indices of `keys` sorted by the MD5 of `salt` followed by the key."""
+    """Return the indices of `keys` sorted by the MD5 of `salt` followed by the key."""
     start = hashlib.md5(salt.encode(), usedforsecurity=False)
     digests = []
     for key in keys:
-        one = start.copy()
-        one.update(key.encode("utf-8", "surrogateescape"))
-        digests.append(one.digest())
+        digest = start.copy()
+        digest.update(key.encode("utf-8", "surrogateescape"))
+        digests.append(digest.digest())
     return np.array(sorted(range(len(keys)), key=digests.__getitem__), dtype=np.int64)
 
 
 def draw_subset(
     source: SourceSplits, slices: dict[str, tuple[SplitSlice, ...]]
 ) -> tuple[Example, ...]:
-    """The examples of each of our splits, sorted by id.
+    """Return the examples of the slices of each split, sorted by split and id.
 
     Raises:
-        DataError: the files hold fewer images than a part asks for.
+        DataError: the files hold fewer images than a slice needs.
     """
     orders = {
         name: hash_order(TFDS_SPLIT_NAMES[name], split.keys)
         for name, split in source.splits.items()
     }
     examples: list[Example] = []
-    for name, pieces in slices.items():
-        for piece in pieces:
-            split, order = source.splits[piece.split], orders[piece.split]
+    for name, parts in slices.items():
+        for part in parts:
+            split, order = source.splits[part.split], orders[part.split]
             start, stop = (
-                _to_index(end, len(order)) for end in (piece.start, piece.stop)
+                _to_index(bound, len(order)) for bound in (part.start, part.stop)
             )
             chosen = order[start:stop]
-            if len(chosen) < max(piece.limit, 1):
+            if len(chosen) < max(part.limit, 1):
                 raise DataError(
-                    f"{name} needs {max(piece.limit, 1)} images, but there are only "
+                    f"{name} needs {max(part.limit, 1)} images, but there are only "
                     f"{len(chosen)} to draw it from. Complete the files."
                 )
-            chosen = chosen[: piece.limit or None]
+            chosen = chosen[: part.limit or None]
             examples += [
                 Example(
                     id=split.ids[index],
@@ -120,13 +119,13 @@ def draw_subset(
 
 
 def split_per_class(split: PublishedSplit, num_train: int) -> dict[str, PublishedSplit]:
-    """The first `num_train` of each class as train, the others as test.
+    """Split into the first `num_train` of each class as train, and the rest as test.
 
     Raises:
         DataError: a class has no image left for test.
     """
-    # Another salt than the one that draws from the result: with the same, the classes
-    # with many images would come first there.
+    # A salt that `draw_subset` does not use: with its salt, classes with many images
+    # would come first in its order.
     order = hash_order("per class", split.keys)
     taken: dict[int, int] = {}
     first = np.zeros(len(order), dtype=bool)
@@ -144,14 +143,14 @@ def split_per_class(split: PublishedSplit, num_train: int) -> dict[str, Publishe
 
 
 def _select(split: PublishedSplit, mask: np.ndarray) -> PublishedSplit:
-    places = np.flatnonzero(mask).tolist()
+    indices = np.flatnonzero(mask).tolist()
     return PublishedSplit(
-        ids=[split.ids[place] for place in places],
-        keys=[split.keys[place] for place in places],
-        labels=split.labels[places],
+        ids=[split.ids[index] for index in indices],
+        keys=[split.keys[index] for index in indices],
+        labels=split.labels[indices],
     )
 
 
 def _to_index(bound: int | float, length: int) -> int:
-    """A bound as an index; shares round to the nearest, as TensorFlow Datasets does."""
+    """Convert a bound to an index; fractions round to nearest, as in TFDS."""
     return bound if isinstance(bound, int) else round(bound * length)

@@ -1,15 +1,16 @@
-"""Reading TFRecord files of tf.train.Example without TensorFlow: DMLab's format.
+"""Read TFRecord files of tf.train.Example without TensorFlow: the format of DMLab.
 
 A record is its length (8 bytes), a checksum of it (4), the content, and a checksum (4).
 The content is a protocol buffer: Example.features (1) .feature (1), a map from a name
-(1) to a Feature (2), which holds a BytesList (1) or an Int64List (3) of values (1).
+(1) to a Feature (2) with a BytesList (1) or an Int64List (3) of values (1).
 Checksums are not compared: a damaged picture fails when it is decoded.
 """
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from vitral.errors import DataError
 
@@ -17,16 +18,17 @@ _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _HEADER = struct.Struct("<QI")
 
 
-class TFRecord(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TFRecord:
     """One example of a file."""
 
     offset: int
-    """Byte at which the record starts; `read_at` takes it."""
+    """Byte at which the record starts, for `read_record`."""
     features: dict[str, bytes | int]
 
 
 def read_records(path: Path) -> Iterator[TFRecord]:
-    """Every record of a file, in order.
+    """Yield the records of a file in order.
 
     Raises:
         DataError: the file is missing, cut off or not a TFRecord file.
@@ -41,7 +43,7 @@ def read_records(path: Path) -> Iterator[TFRecord]:
 
 
 def read_record(path: Path, offset: int) -> dict[str, bytes | int]:
-    """The features of the record that starts at a byte.
+    """Return the features of the record at a byte offset.
 
     Raises:
         DataError: as `read_records`.
@@ -60,10 +62,10 @@ def _open(path: Path) -> BinaryIO:
 def _read_content(file: BinaryIO, path: Path, offset: int) -> bytes:
     file.seek(offset)
     header = file.read(_HEADER.size)
-    left = path.stat().st_size - offset - _HEADER.size - 4
-    length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else left + 1
-    # Before reading: a wrong length may claim more memory than there is.
-    if length > left:
+    available = path.stat().st_size - offset - _HEADER.size - 4
+    length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else available + 1
+    # Before reading: a wrong length may exceed the memory.
+    if length > available:
         raise DataError(
             f"{path} is cut off, or not a TFRecord file: the record at byte {offset} "
             "does not end in it. Fetch the file again."
@@ -88,45 +90,45 @@ def _parse_example(content: bytes, path: Path, offset: int) -> dict[str, bytes |
 
 
 def _parse_value(feature: bytes) -> bytes | int:
-    """The only value of a feature."""
+    """Return the only value of a feature."""
     for values in _iter_fields(feature, 1):
         (value,) = _iter_fields(values, 1)
         return value
     for values in _iter_fields(feature, 3):
-        # One number is written as a varint, or as a packed list of one.
+        # A single value is a varint, or a packed list of one.
         packed = list(_iter_fields(values, 1))
         return _read_varint(packed[0], 0)[0] if packed else _read_varint(values, 1)[0]
     raise ValueError("neither bytes nor whole numbers")
 
 
 def _iter_fields(message: bytes, field_number: int) -> Iterator[bytes]:
-    """Contents of the length-delimited fields of one number."""
-    place = 0
-    while place < len(message):
-        tag, place = _read_varint(message, place)
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            _, place = _read_varint(message, place)
-        elif kind in (_FIXED64, _FIXED32):
-            place += 8 if kind == _FIXED64 else 4
-        elif kind == _LENGTH:
-            length, place = _read_varint(message, place)
-            if place + length > len(message):
+    """Yield the contents of the length-delimited fields with this number."""
+    offset = 0
+    while offset < len(message):
+        tag, offset = _read_varint(message, offset)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == _VARINT:
+            _, offset = _read_varint(message, offset)
+        elif wire_type in (_FIXED64, _FIXED32):
+            offset += 8 if wire_type == _FIXED64 else 4
+        elif wire_type == _LENGTH:
+            length, offset = _read_varint(message, offset)
+            if offset + length > len(message):
                 raise ValueError("a field that does not end")
             if number == field_number:
-                yield message[place : place + length]
-            place += length
+                yield message[offset : offset + length]
+            offset += length
         else:
-            raise ValueError(f"wire type {kind}")
+            raise ValueError(f"wire type {wire_type}")
 
 
 def _read_varint(message: bytes, offset: int) -> tuple[int, int]:
-    """The number that starts at `offset`, and where it ends."""
-    number = shift = 0
+    """Return the integer at `offset` and the offset behind it."""
+    value = shift = 0
     while True:
         byte = message[offset]
         offset += 1
-        number |= (byte & 0x7F) << shift
+        value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            return number, offset
+            return value, offset

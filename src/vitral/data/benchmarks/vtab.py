@@ -1,12 +1,11 @@
-"""VTAB's 19 tasks and the few-shot sets: what each is read from and how it is divided.
+"""Table of readers and splits for VTAB's 19 tasks and the few-shot sets.
 
-A row per name; the divisions are those of VTAB's code (task_adaptation) and of the
-few-shot settings of big_vision and scenic. Sizes and sources: benchmarks.py.
+Splits are those of VTAB's code (task_adaptation) and of the few-shot settings of
+big_vision and scenic. Sizes and sources are in registry.py.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from vitral.data.benchmarks import clevr_kitti, local_files, norb_dsprites
 from vitral.data.benchmarks.local_files import SplitsReader, class_folder_reader
@@ -20,8 +19,9 @@ FIXED_SPLITS_NOTE = (
 )
 
 
-class BenchmarkTask(NamedTuple):
-    """How a name becomes a data set."""
+@dataclass(frozen=True, slots=True)
+class BenchmarkTask:
+    """Reader and splits of a task."""
 
     read: SplitsReader
     train: SplitSlice
@@ -55,7 +55,7 @@ def _sun(id_: str) -> str:
 
 
 def _three_splits(read: SplitsReader) -> BenchmarkTask:
-    """Published in three."""
+    """Use the three published splits."""
     return BenchmarkTask(
         read,
         SplitSlice(split="train"),
@@ -65,7 +65,7 @@ def _three_splits(read: SplitsReader) -> BenchmarkTask:
 
 
 def _two_splits(read: SplitsReader, share: float) -> BenchmarkTask:
-    """Published in two; val is the last part of train."""
+    """Take val from the end of train, of two published splits."""
     return BenchmarkTask(
         read,
         SplitSlice(split="train", stop=share),
@@ -77,7 +77,7 @@ def _two_splits(read: SplitsReader, share: float) -> BenchmarkTask:
 def _single_split(
     read: SplitsReader, train: float, val: float, end: float = 1.0
 ) -> BenchmarkTask:
-    """Published in one piece."""
+    """Divide a set that was published in one piece."""
     return BenchmarkTask(
         read,
         SplitSlice(split="", stop=train),
@@ -87,7 +87,7 @@ def _single_split(
 
 
 def _norb_splits(read: SplitsReader) -> BenchmarkTask:
-    """Published in two; val is the first half of test."""
+    """Take val as the first half of test, of two published splits."""
     return BenchmarkTask(
         read,
         SplitSlice(split="train"),
@@ -119,7 +119,7 @@ TASKS: dict[str, BenchmarkTask] = {
     "vtab/pets": _two_splits(
         local_files.torchvision_reader("oxford_iiit_pet", _file_name), 0.8
     ),
-    # The end leaves out the last of 108,754 images: VTAB has one less to test on.
+    # Leaves out the last of 108,754 images: VTAB's test has one less.
     "vtab/sun397": _single_split(
         local_files.torchvision_reader("sun397", _sun), 0.7, 0.8, 0.999995
     ),
@@ -185,7 +185,7 @@ NAMES = (*TASKS, *(f"{name}{FULL}" for name in TASKS if name.startswith("vtab/")
 
 
 def read_task(name: str, root: Path | None = None) -> Dataset:
-    """The data set of one of NAMES, divided as the benchmark divides it.
+    """Read one of NAMES with the benchmark's splits.
 
     Raises:
         DataError: its files are missing, incomplete or damaged.

@@ -1,7 +1,13 @@
-"""Image files to pixels: decode, resize, normalize."""
+"""Decode, resize and normalize images."""
 
 from vitral.data.images import uint8
-from vitral.data.images.decode import IMAGE_EXTENSIONS, DecodedImage, decode, to_rgb
+from vitral.data.images.decode import (
+    IMAGE_EXTENSIONS,
+    DecodedImage,
+    decode,
+    one_line,
+    to_rgb,
+)
 from vitral.data.images.preprocess import Preprocess, Size, as_rgb
 from vitral.data.images.uint8 import Uint8Transform, all_uint8, normalize_batch
 
@@ -15,6 +21,7 @@ __all__ = [
     "as_rgb",
     "decode",
     "normalize_batch",
+    "one_line",
     "to_rgb",
     "uint8",
 ]

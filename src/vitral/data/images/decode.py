@@ -1,7 +1,6 @@
-"""One image file to RGB pixels: the single decoder of training, evaluation and serving.
+"""Decode one image file to RGB: the only decoder of training, evaluation and serving.
 
-Every deviation from "read and use" is a note, every failure an ImageError. No pixels
-are resized or normalised here (see preprocess.py).
+Every correction of an image is recorded as a note, every failure is an ImageError.
 """
 
 import io
@@ -40,12 +39,12 @@ _TRANSPOSE = {
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImage:
-    """An RGB image and what had to be done to the file to get it."""
+    """An RGB image and the corrections that decoding applied."""
 
     image: Image.Image
     notes: tuple[str, ...] = ()
     frames: int = 1
-    """Frames side by side in `image`, which then stands for a clip."""
+    """Number of frames side by side in `image`, if it shows a clip."""
 
 
 def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
@@ -55,7 +54,7 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     images are scaled (see `to_rgb`), and the first frame of several is taken.
 
     Args:
-        source: a regular file or the whole content of one.
+        source: a regular file, or the content of one.
         max_pixels: width times height allowed, read from the header before any pixel
             is decoded. Above 178,956,970 Pillow's own limit refuses first.
 
@@ -66,7 +65,7 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     content = source if isinstance(source, bytes) else _read(source)
     if not content:
         raise ImageError("the file is empty (0 bytes)")
-    with _collect_pillow_warnings() as heard:
+    with _collect_pillow_warnings() as warned:
         try:
             decoded = _decode(content, max_pixels)
         except ImageError:
@@ -84,8 +83,8 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
         except Exception as error:
             # Broken files raise nearly anything in Pillow: OSError, SyntaxError,
             # struct.error, ValueError, IndexError, ZeroDivisionError, MemoryError.
-            raise ImageError(f"decoding failed: {_one_line(error)}") from error
-    return DecodedImage(image=decoded.image, notes=(*decoded.notes, *heard))
+            raise ImageError(f"decoding failed: {one_line(error)}") from error
+    return DecodedImage(image=decoded.image, notes=(*decoded.notes, *warned))
 
 
 def to_rgb(image: Image.Image) -> DecodedImage:
@@ -93,9 +92,9 @@ def to_rgb(image: Image.Image) -> DecodedImage:
 
     - 16-bit grey: 0..65535 (12-bit TIFF: 0..4095) becomes 0..255.
     - 32-bit integer grey: as 16-bit if every value is in 0..65535, otherwise the
-      image's own minimum..maximum becomes 0..255.
+      image's minimum..maximum becomes 0..255.
     - float grey: 0..1 becomes 0..255 if every value is in 0..1, otherwise the image's
-      own minimum..maximum does.
+      minimum..maximum does.
     - any transparency: composited on white.
 
     Raises:
@@ -120,7 +119,7 @@ def _read(path: Path) -> bytes:
             raise ImageError("not a regular file")
         return path.read_bytes()
     except OSError as error:
-        reason = error.strerror or _one_line(error)
+        reason = error.strerror or one_line(error)
         raise ImageError(f"the file cannot be read: {reason}") from error
 
 
@@ -136,8 +135,8 @@ def _decode(content: bytes, max_pixels: int) -> DecodedImage:
         if getattr(opened, "is_animated", False):
             frames = getattr(opened, "n_frames", 0)
             notes.append(f"first of {frames} frames or pages used")
-        # Pillow turns a TIFF while loading it and then drops the tag.
-        turned = getattr(opened, "tag_v2", {}).get(_ORIENTATION_TAG, 1) in _TRANSPOSE
+        # Pillow rotates a TIFF while loading it and then drops the tag.
+        rotated = getattr(opened, "tag_v2", {}).get(_ORIENTATION_TAG, 1) in _TRANSPOSE
         opened.load()
         converted = to_rgb(opened)
         notes += converted.notes
@@ -150,11 +149,11 @@ def _decode(content: bytes, max_pixels: int) -> DecodedImage:
         image = converted.image
         if orientation in _TRANSPOSE:
             image = image.transpose(_TRANSPOSE[orientation])
-        if turned or orientation in _TRANSPOSE:
+        if rotated or orientation in _TRANSPOSE:
             notes.append("EXIF orientation applied")
         if image is opened:
-            # It dies with its file, its pixels need not: a plain image takes them over,
-            # where `copy` would spend a fifth of the time of a JPEG on them.
+            # Move the pixels out of the closing file: `copy` would take a fifth of the
+            # time of decoding a JPEG.
             image = opened._new(opened.im)
         return DecodedImage(image=image, notes=tuple(notes))
 
@@ -173,25 +172,25 @@ def _scale_to_uint8(image: Image.Image) -> DecodedImage:
     elif image.mode == "I" and low >= 0 and high <= 65535:
         low, high, note = 0.0, 65535.0, "integer grey scaled from 0..65535"
     else:
-        kind = "float" if image.mode == "F" else "integer"
-        note = f"{kind} grey scaled from its own minimum..maximum"
+        dtype = "float" if image.mode == "F" else "integer"
+        note = f"{dtype} grey scaled from its own minimum..maximum"
     span = high - low or 1.0
-    grey = np.rint((values - low) / span * 255).astype(np.uint8)
-    return DecodedImage(image=Image.fromarray(grey).convert("RGB"), notes=(note,))
+    gray = np.rint((values - low) / span * 255).astype(np.uint8)
+    return DecodedImage(image=Image.fromarray(gray).convert("RGB"), notes=(note,))
 
 
 def _composite_on_white(image: Image.Image) -> DecodedImage:
-    colours = image.convert("RGBA")
-    if colours.getchannel("A").getextrema() == (255, 255):
-        return DecodedImage(image=colours.convert("RGB"))
-    white = Image.new("RGBA", colours.size, (255, 255, 255, 255))
-    flat = Image.alpha_composite(white, colours).convert("RGB")
+    rgba = image.convert("RGBA")
+    if rgba.getchannel("A").getextrema() == (255, 255):
+        return DecodedImage(image=rgba.convert("RGB"))
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    flat = Image.alpha_composite(white, rgba).convert("RGB")
     return DecodedImage(image=flat, notes=("transparency composited on white",))
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+def one_line(error: BaseException | str) -> str:
+    """Return the text of an error in one line, or the name of its type."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class _ThreadNotes(threading.local):
@@ -207,9 +206,9 @@ _state: dict[str, object] = {"depth": 0}
 def _collect_pillow_warnings() -> Iterator[list[str]]:
     """Turn warnings raised inside Pillow into notes, in this thread only.
 
-    `warnings.catch_warnings` swaps process-wide state, so two threads must not nest
-    it independently: the first decode enters it and the last one leaves it. Filters
-    of modules other than Pillow's stay as they were.
+    `warnings.catch_warnings` swaps process-wide state, which threads must not nest
+    independently: the first decode enters it, the last one exits. Filters for other
+    modules than Pillow's are unchanged.
     """
     notes: list[str] = []
     with _lock:
@@ -223,7 +222,7 @@ def _collect_pillow_warnings() -> Iterator[list[str]]:
                 if _listener.notes is None:
                     previous(message, category, filename, lineno, file, line)
                 else:
-                    _listener.notes.append(f"Pillow warns: {_one_line(message)}")
+                    _listener.notes.append(f"Pillow warns: {one_line(message)}")
 
             warnings.filterwarnings("always", module=r"PIL\.")
             warnings.showwarning = route

@@ -1,8 +1,8 @@
-"""The pixels of a Pillow image where they lie, read and written without a copy.
+"""Zero-copy view of a Pillow image's pixels through the Arrow C data interface.
 
-Pillow shows its memory in the Arrow C data interface, one format of all of its images:
-an RGB image is a list of four bytes a pixel, the fourth unused. `numpy.asarray` copies
-twice, which takes a tenth of the time of loading a photo for training.
+Pillow stores an RGB image as four bytes a pixel, the fourth unused. Hand-written since
+`numpy.asarray` copies twice, a tenth of the time of loading a photo for training:
+0.25 -> 0.04 ms an image.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ _capsule_pointer = ctypes.PYFUNCTYPE(
 
 
 class _ArrayInterface:
-    """What NumPy asks for an address, and what keeps the address valid."""
+    """NumPy's array interface of an address, and the owner of that memory."""
 
     def __init__(self, capsules: Any, address: int, shape: tuple[int, ...]) -> None:
         self.capsules = capsules
@@ -48,10 +48,10 @@ class _ArrayInterface:
 
 
 def as_rgbx_view(image: Image.Image) -> UInt8[np.ndarray, "height width 4"] | None:
-    """The memory of an RGB image, alive as long as the array; None where it is not in
-    one piece, as of images above 16 MB.
+    """Return an RGB image's memory as an array that keeps it alive.
 
-    Writing to the array changes the image.
+    Writing to the array changes the image. None where the memory is not contiguous, as
+    in images above 16 MB.
     """
     if image.mode != "RGB" or not image.width or not image.height:
         return None
@@ -59,7 +59,7 @@ def as_rgbx_view(image: Image.Image) -> UInt8[np.ndarray, "height width 4"] | No
         capsules = image.__arrow_c_array__()
     except ValueError:
         return None
-    whole = _ArrowArray.from_address(_capsule_pointer(capsules[1], b"arrow_array"))
-    values = whole.children[0].contents
+    arrow = _ArrowArray.from_address(_capsule_pointer(capsules[1], b"arrow_array"))
+    values = arrow.children[0].contents
     shape = (image.height, image.width, 4)
     return np.asarray(_ArrayInterface(capsules, values.buffers[1], shape))

@@ -1,14 +1,14 @@
-"""From an image to the numbers a model was trained on: one specification with a hash.
+"""Preprocessing of images for a model: one specification with a hash, no randomness.
 
 The defaults are those of the official ViT code (arXiv 2010.11929): squash to the
-size, bilinear without antialias, (x - 127.5) / 127.5. No randomness (see augment.py).
+size, bilinear without antialias, (x - 127.5) / 127.5.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.frame_sampling import Sampling
+from vitral.data.frame_sampling import Sampling, refuse_unknown_fields
 from vitral.data.images import uint8
 from vitral.data.images.decode import decode, to_rgb
 from vitral.errors import ConfigError
@@ -42,14 +42,14 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """How a model wants its images; travels with weights, exports and reports."""
+    """Preprocessing of a model's images; stored with weights, exports and reports."""
 
     image_size: tuple[int, int] = (224, 224)
-    """(height, width) in pixels of the result."""
+    """(height, width) of the result in pixels."""
     resize: Literal["squash", "crop"] = "squash"
     """"squash" ignores the aspect ratio; "crop" keeps it and cuts the centre."""
     crop_fraction: float = 1.0
-    """Share of the resized height and width that the centre crop keeps; 1 keeps all."""
+    """Fraction of the resized height and width that the centre crop keeps; 1: all."""
     interpolation: Interpolation = "bilinear"
     """Resampling filter."""
     antialias: bool = False
@@ -59,7 +59,7 @@ class Preprocess:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Standard deviation of red, green, blue on the 0..1 scale."""
     sampling: Sampling | None = None
-    """Which frames of a clip are taken; None for a model of single images."""
+    """Frames that are sampled from a clip. None: a model of single images."""
 
     def __post_init__(self) -> None:
         _validate(asdict(self))
@@ -89,7 +89,7 @@ class Preprocess:
         return self.normalize(self.resize_and_crop(rgb))
 
     def resize_and_crop(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """The RGB image at the final size, values 0..255, before normalisation."""
+        """Return the RGB image at the final size, values 0..255, not normalised."""
         size = self.size_before_crop(Size(image.height, image.width))
         pixels = self.resample(image, size)
         height, width = self.image_size
@@ -97,7 +97,7 @@ class Preprocess:
         return pixels[:, top : top + height, left : left + width]
 
     def resize_and_crop_image(self, image: Image.Image) -> Image.Image:
-        """`resized` as a Pillow image, for a specification with `antialias`."""
+        """Return `resize_and_crop` as a Pillow image; requires `antialias`."""
         size = self.size_before_crop(Size(image.height, image.width))
         scaled = self.resample_image(image, size)
         if size == self.image_size:
@@ -107,7 +107,7 @@ class Preprocess:
         return scaled.crop((left, top, left + width, top + height))
 
     def size_before_crop(self, source: Size) -> Size:
-        """The size to which a source image is resized before the centre crop."""
+        """Return the size to which a source image is resized before the centre crop."""
         height, width = (
             math.floor(side / self.crop_fraction) for side in self.image_size
         )
@@ -138,7 +138,7 @@ class Preprocess:
         return pixels.clamp_(0, 255)
 
     def resample_image(self, image: Image.Image, size: Size) -> Image.Image:
-        """Resize an RGB image as Pillow does, whose results have 8 bits: low-passed."""
+        """Resize an RGB image with Pillow: low-passed, 8-bit."""
         if (image.height, image.width) == size:
             return image
         method = _PILLOW_FILTER[self.interpolation]
@@ -149,27 +149,27 @@ class Preprocess:
     ) -> Float[Tensor, "*batch 3 height width"]:
         """Map pixels 0..255 (uint8 or float) to the model's scale in float32."""
         mean, std = self._statistics()
-        # In place where the array is ours: the same operations in half the time.
+        # In place on the new tensor: the same operations in half the time.
         return (pixels.float() / 255).sub_(mean).div_(std)
 
     def denormalize(
         self, image: Float[Tensor, "*batch 3 height width"]
     ) -> UInt8[Tensor, "*batch 3 height width"]:
-        """Undo `normalise` for display; exact for every 8-bit value."""
+        """Undo `normalize` for display; exact for every 8-bit value."""
         mean, std = self._statistics()
         pixels = (image.float().cpu() * std + mean) * 255
         return pixels.round().clamp(0, 255).to(torch.uint8)
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that change with any field."""
+        """Return 16 hexadecimal digits that change with any field."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` reads them back."""
+        """Return plain JSON values; `from_dict` reads them back."""
         values = asdict(self)
-        # The hash of a model of images is older than clips are.
+        # Without clips the key is left out: hashes of image models are older.
         clips = {"sampling": self.sampling.to_dict()} if self.sampling else {}
         del values["sampling"]
         # 0 and 0.0 are the same mean and must have the same hash.
@@ -191,13 +191,7 @@ class Preprocess:
         Raises:
             ConfigError: a key is unknown or a value is not allowed.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ConfigError(
-                f"Preprocess has no field {', '.join(map(repr, unknown))}; expected "
-                f"some of {', '.join(known)}. Correct or remove the key."
-            )
+        refuse_unknown_fields(cls, values)
         plain = {name: _to_field_value(name, value) for name, value in values.items()}
         _validate(plain)
         if plain.get("sampling") is not None:
@@ -205,7 +199,7 @@ class Preprocess:
         return cls(**plain)
 
     def _center_offset(self, size: Size) -> tuple[int, int]:
-        """Top and left of the centre crop."""
+        """Return top and left of the centre crop."""
         height, width = self.image_size
         return round((size.height - height) / 2), round((size.width - width) / 2)
 
@@ -215,13 +209,13 @@ class Preprocess:
 
 
 def as_rgb(image: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
-    """A path, bytes, Pillow image or uint8 array as an RGB Pillow image."""
+    """Convert a path, bytes, Pillow image or uint8 array to an RGB Pillow image."""
     if isinstance(image, Image.Image):
         return to_rgb(image).image
     if isinstance(image, np.ndarray):
-        is_grey = image.ndim == 2
-        is_colour = image.ndim == 3 and image.shape[2] == 3
-        if image.dtype != np.uint8 or not (is_grey or is_colour) or image.size == 0:
+        is_gray = image.ndim == 2
+        is_color = image.ndim == 3 and image.shape[2] == 3
+        if image.dtype != np.uint8 or not (is_gray or is_color) or image.size == 0:
             raise ConfigError(
                 "An image array must be uint8 [height, width, 3] or [height, width]: "
                 f"got {image.dtype} {list(image.shape)}. Convert it first."
@@ -237,10 +231,10 @@ def _validate(values: dict[str, Any]) -> None:
             lambda size: len(size) == 2 and all(side >= 1 for side in size),
             "two positive numbers (height, width)",
         ),
-        "resize": (lambda word: word in ("squash", "crop"), "'squash' or 'crop'"),
+        "resize": (lambda name: name in ("squash", "crop"), "'squash' or 'crop'"),
         "crop_fraction": (lambda share: 0 < share <= 1, "above 0 and at most 1"),
         "interpolation": (
-            lambda word: word in _PILLOW_FILTER,
+            lambda name: name in _PILLOW_FILTER,
             "'nearest', 'bilinear' or 'bicubic'",
         ),
         "mean": (
@@ -268,7 +262,7 @@ def _validate(values: dict[str, Any]) -> None:
 
 
 def _to_field_value(name: str, value: Any) -> Any:
-    """JSON's lists and whole numbers as the field's own types."""
+    """Convert JSON's lists and integers to the types of the field."""
     if name in ("image_size", "mean", "std") and isinstance(value, list | tuple):
         if name == "image_size":
             return tuple(value)

@@ -1,8 +1,7 @@
-"""Images that stay 8 bits a channel until their place in a batch is written.
+"""Keep images at 8 bits a channel until they are written into a batch.
 
-Decoding, resizing and operations on colours give whole numbers of 0..255. Made float
-only once, in the batch, they cost a quarter of the memory traffic; the bits are those
-of converting, stacking and normalising one after the other.
+Hand-written: a quarter of the memory traffic of float images, and the same bits as
+converting, stacking and normalising one after the other.
 """
 
 from collections.abc import Sequence
@@ -23,21 +22,23 @@ _LEVELS = np.float32(255)
 
 @runtime_checkable
 class Uint8Transform(Protocol):
-    """A transform that can stop before the numbers become float."""
+    """A transform that can stop before pixels become float."""
 
     preprocess: Any
-    """Its `mean` and `std` make the result of the pixels."""
+    """Holds `mean` and `std` to normalise the pixels."""
 
     def pixels(
         self, image: Image.Image, example_id: str, draw: int
     ) -> UInt8[Tensor, "3 height width"] | None:
-        """What normalising would turn into the transform's result; None, before
-        anything is drawn, where that has no 8 bits."""
+        """Return the pixels before normalisation.
+
+        None, before any random draw, if the result is not 8-bit before normalisation.
+        """
 
 
 def to_planes(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
-    """The values 0..255 of an RGB image, channel after channel."""
-    # Pillow takes a channel out quicker than NumPy or torch part interleaved ones.
+    """Return the values 0..255 of an RGB image, channel after channel."""
+    # Pillow extracts channels faster than NumPy or torch deinterleave them.
     data = bytearray().join(image.tobytes("raw", channel) for channel in "RGB")
     return torch.frombuffer(data, dtype=torch.uint8).reshape(
         3, image.height, image.width
@@ -45,7 +46,7 @@ def to_planes(image: Image.Image) -> UInt8[Tensor, "3 height width"]:
 
 
 def to_image(values: UInt8[Tensor, "3 height width"]) -> Image.Image:
-    """The RGB image of these values."""
+    """Return the RGB image of these values."""
     return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
 
 
@@ -55,28 +56,27 @@ def resize(
     interpolation: str,
     box: tuple[int, int, int, int] | None = None,
 ) -> UInt8[Tensor, "3 height width"]:
-    """A part of an RGB image at (height, width), low-passed, by torch's kernel for 8
-    bits.
+    """Resize a part of an RGB image to (height, width) with torch's uint8 kernel.
 
-    It takes a third of the time of Pillow's and is as near to the exact result: mean
-    distance 0.26 of 255 for both on photos. It is not Pillow's bits: "bilinear" differs
-    by at most 1; "bicubic" too, but for edges where the filter overshoots 0 or 255,
-    which the two cut in another order (docs/dev/experiments/loading.md).
+    It takes a third of Pillow's time and is as close to the exact result: mean distance
+    0.26 of 255 for both on photos. It differs from Pillow by at most 1. The exception
+    is "bicubic" at edges where the filter overshoots 0 or 255, which the two clip in
+    another order (docs/dev/experiments/loading.md).
 
     Args:
-        interpolation: "bilinear" or "bicubic".
-        box: top, left, bottom and right of the part, the last two exclusive; None for
-            the whole image.
+        interpolation: "bilinear" or "bicubic", with antialias.
+        box: top, left, bottom and right of the part, the last two exclusive. None: the
+            full image.
     """
     top, left, bottom, right = box or (0, 0, image.height, image.width)
-    # Pillow keeps four bytes a pixel, and the kernel is quickest with them.
-    whole = as_rgbx_view(image)
-    if whole is None:
+    # Pillow stores four bytes a pixel, with which the kernel is fastest.
+    view = as_rgbx_view(image)
+    if view is None:
         part = image.crop((left, top, right, bottom))
         data = np.frombuffer(bytearray(part.tobytes("raw", "RGBX")), np.uint8)
         inside = data.reshape(part.height, part.width, 4)
     else:
-        inside = np.ascontiguousarray(whole[top:bottom, left:right])
+        inside = np.ascontiguousarray(view[top:bottom, left:right])
     pixels = F.interpolate(
         torch.from_numpy(inside)[None].permute(0, 3, 1, 2),
         size=size,
@@ -90,11 +90,11 @@ def resize(
 def _deinterleave(
     interleaved: UInt8[np.ndarray, "height width 4"],
 ) -> UInt8[Tensor, "3 height width"]:
-    # Shifting whole pixels takes a third of the time of picking their bytes.
-    whole = interleaved.view("<u4")[..., 0]
-    planes = np.empty((3, *whole.shape), np.uint8)
+    # Shifting 32-bit pixels takes a third of the time of picking their bytes.
+    packed = interleaved.view("<u4")[..., 0]
+    planes = np.empty((3, *packed.shape), np.uint8)
     for channel, plane in enumerate(planes):
-        np.copyto(plane, whole >> (8 * channel), casting="unsafe")
+        np.copyto(plane, packed >> (8 * channel), casting="unsafe")
     return torch.from_numpy(planes)
 
 
@@ -103,7 +103,7 @@ def normalize(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Tensor, "3 height width"]:
-    """(x / 255 - mean) / std in float32."""
+    """Return (x / 255 - mean) / std in float32."""
     result = torch.empty(values.shape)
     _normalize_into(values, result, mean, std)
     return result
@@ -114,7 +114,7 @@ def normalize_batch(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Tensor, "batch ..."]:
-    """A batch of results, those that have 8 bits normalised."""
+    """Stack images to a batch and normalise those of 8 bits."""
     if not all_uint8(images):
         return torch.stack(
             [
@@ -131,7 +131,7 @@ def normalize_batch(
 def all_uint8(
     images: Sequence[Shaped[Tensor, "..."]] | Tensor,
 ) -> TypeGuard[Sequence[UInt8[Tensor, "3 height width"]]]:
-    """Whether all have 8 bits and one size."""
+    """Return whether all images have 8 bits and one size."""
     return all(
         image.dtype == torch.uint8 and image.shape == images[0].shape
         for image in images
@@ -144,7 +144,7 @@ def _normalize_into(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> None:
-    # A channel at a time stays in the cache. torch rounds these operations alike.
+    # One channel at a time stays in the cache. torch rounds these operations alike.
     for channel, plane in enumerate(out.numpy()):
         np.copyto(plane, values[channel].numpy())
         np.divide(plane, _LEVELS, out=plane)

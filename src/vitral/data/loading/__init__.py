@@ -1,4 +1,4 @@
-"""Batches: order, workers, transforms, one rank's rows."""
+"""Load batches: order, workers, transforms, the rows of one rank."""
 
 from vitral.data.loading.batch import (
     Batch,

@@ -1,6 +1,6 @@
-"""One batch from its examples: read, transform, stack, mix; the work of one worker.
+"""Build one batch from its examples: read, transform, stack, mix.
 
-Which examples share a batch, and who builds it, is in loader.py.
+loader.py decides which examples share a batch and which process builds it.
 """
 
 import math
@@ -30,8 +30,8 @@ from vitral.data.rng import generator_for
 from vitral.errors import ImageError
 
 Transform = Callable[[Any, str, int], Tensor]
-"""From an RGB image, or a Clip, its example's id and a number to pixels: the number of
-its variation, which is the epoch where each epoch shows one of every example."""
+"""From an RGB image (or a Clip), its example's id and the index of its variation to
+pixels. The index is the epoch, unless an epoch shows several variations."""
 
 
 class Batch(NamedTuple):
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
         | Float[Tensor, "batch views frames channels height width"]
         | Float[Tensor, "batch tokens dim"]
     )
-    """Of clips with frames; in an evaluation of several views with views."""
+    """Clips have a frames axis; an evaluation with several views has a views axis."""
     target: Float[Tensor, "batch classes"]
     """One-hot, soft or multi-hot; mixed where images are mixed."""
     label: Int[Tensor, "batch"]
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalTransform:
-    """The transform of evaluation: the preprocess, without any randomness."""
+    """Transform for evaluation: the preprocess, without randomness."""
 
     concurrent: ClassVar[bool] = True
     preprocess: Preprocess
@@ -66,14 +66,15 @@ class EvalTransform:
     def pixels(
         self, image: Image.Image, example_id: str, draw: int
     ) -> UInt8[Tensor, "3 height width"] | None:
-        """The image before it is normalised, where resizing keeps 8 bits."""
+        """Return the image before normalisation; None if resizing leaves 8 bits."""
         if not self.preprocess.antialias:
             return None
         return uint8.to_planes(self.preprocess.resize_and_crop_image(image))
 
 
-class RowSlice(NamedTuple):
-    """Rows `first` up to, not including, `last` of a batch of `size`."""
+@dataclass(frozen=True, slots=True)
+class RowSlice:
+    """Rows `start` up to, not including, `stop` of a batch of `size`."""
 
     start: int
     stop: int
@@ -82,64 +83,66 @@ class RowSlice(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """A batch to build: its epoch, its number in it, its examples."""
+    """A batch to build: its epoch, its index there, its examples."""
 
     epoch: int
     index: int
     examples: tuple[Example, ...]
     draws: tuple[int, ...]
-    """Which variation of each example."""
+    """Index of the variation of each example."""
     transform: Transform
     rows: RowSlice | None = None
-    """The rows that are wanted, where `examples` are those and the row before them;
-    None for all. A part is built whole or not at all."""
+    """Rows to return; `examples` then holds these and the row before them. A slice
+    with an unreadable row is not built. None: all rows."""
 
     def __post_init__(self) -> None:
         assert len(self.examples) == len(self.draws)
 
 
-class Uint8Payload(NamedTuple):
-    """The 8-bit images of a batch on their way, and what normalises them."""
+@dataclass(frozen=True, slots=True)
+class Uint8Payload:
+    """8-bit images of a batch from a worker, with the constants to normalise them."""
 
     values: UInt8[Tensor, "batch 3 height width"] | None
-    """None where they lie in the slot of their task."""
+    """None: the images are in the slot of the request."""
     shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-class BatchResult(NamedTuple):
-    """A built batch, None if nothing was readable, and what was not."""
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """A built batch (None if nothing was readable), and failures by example id."""
 
     batch: Batch | None
     failures: dict[str, str]
     payload: Uint8Payload | None = None
-    """Images of a batch that came from a worker without them."""
+    """Images of a batch that a worker sent without them."""
 
     def attach_images(
         self, slot: UInt8[Tensor, " size"] | None = None
     ) -> "BatchResult":
-        """With the images in the batch, and none in the slot that it came by."""
+        """Normalise the payload into the batch, copying it out of the slot."""
         if self.batch is None or self.payload is None:
             return self
-        values, shape, mean, std = self.payload
+        payload, values = self.payload, self.payload.values
         if values is None:
             assert slot is not None
-            values = _view_slot(slot, shape)
-        image = normalize_batch(values, mean, std)
+            values = _view_slot(slot, payload.shape)
+        image = normalize_batch(values, payload.mean, payload.std)
         return BatchResult(self.batch._replace(image=image), self.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchBuilder(TorchDataset[BatchResult]):
-    """Builds whole batches, so that a dropped example never shifts a later one."""
+    """Build whole batches, so that a dropped example never shifts a later one."""
 
     dataset: Dataset
     mix: MixConfig | None
     seed: int
     requests: list[BatchRequest]
     threads: int = 1
-    """That work at once, on images whose reader and transform are `concurrent`."""
+    """Threads per batch, used where the reader and the transform are `concurrent`."""
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -154,7 +157,7 @@ class BatchBuilder(TorchDataset[BatchResult]):
         send: bool = False,
         slot: UInt8[Tensor, " size"] | None = None,
     ) -> BatchResult:
-        """The batch of a task; with `send` its images may be packed, and in `slot`."""
+        """Build a batch; with `send` its images may be a payload, stored in `slot`."""
         images: list[Tensor] = []
         used: list[Example] = []
         failures: dict[str, str] = {}
@@ -168,10 +171,12 @@ class BatchBuilder(TorchDataset[BatchResult]):
                 return BatchResult(None, failures)
             # Mixing needs the numbers that the model sees.
             if send and self.mix is None and request.rows is None:
-                late = _pack_images(images, request.transform, slot)
-                if late is not None:
+                payload = _pack_images(images, request.transform, slot)
+                if payload is not None:
                     return BatchResult(
-                        self._make_batch(torch.empty(0, 3, 0, 0), used), failures, late
+                        self._make_batch(torch.empty(0, 3, 0, 0), used),
+                        failures,
+                        payload,
                     )
             batch = self._collate(images, used, request.transform)
             if self.mix is not None:
@@ -188,14 +193,13 @@ class BatchBuilder(TorchDataset[BatchResult]):
     def _load_images(
         self, request: BatchRequest, failures: dict[str, str]
     ) -> dict[int, Tensor]:
-        """The image of each row; an example that is shown several times is read once,
-        and each thread holds one meanwhile."""
+        """Return the image of each row; a repeated example is read once."""
         rows: dict[Example, list[int]] = {}
         for row, example in enumerate(request.examples):
             rows.setdefault(example, []).append(row)
         vary = _defer_normalize(request.transform)
 
-        def found(example: Example) -> list[Tensor] | str:
+        def vary_example(example: Example) -> list[Tensor] | str:
             try:
                 opened = self.dataset.open(example)
                 # A clip is decoded only once its frames are chosen.
@@ -206,12 +210,12 @@ class BatchBuilder(TorchDataset[BatchResult]):
             except ImageError as error:
                 return str(error)
 
-        parts = self.dataset.reader, request.transform
-        apart = all(getattr(part, "concurrent", False) for part in parts)
-        threads = self.threads if apart else 1
+        stages = self.dataset.reader, request.transform
+        is_concurrent = all(getattr(stage, "concurrent", False) for stage in stages)
+        threads = self.threads if is_concurrent else 1
         varied: dict[int, Tensor] = {}
         for example, images in zip(
-            rows, map_in_threads(found, rows, threads), strict=True
+            rows, map_in_threads(vary_example, rows, threads), strict=True
         ):
             if isinstance(images, str):
                 failures[example.id] = images
@@ -226,8 +230,8 @@ class BatchBuilder(TorchDataset[BatchResult]):
         transform: Transform,
     ) -> Batch:
         if isinstance(transform, Uint8Transform):
-            of = transform.preprocess
-            image = normalize_batch(images, of.mean, of.std)
+            preprocess = transform.preprocess
+            image = normalize_batch(images, preprocess.mean, preprocess.std)
         else:
             image = torch.stack(images)
         return self._make_batch(image, examples)
@@ -246,12 +250,12 @@ def _pack_images(
 ) -> Uint8Payload | None:
     if not isinstance(transform, Uint8Transform) or not all_uint8(images):
         return None
-    of = transform.preprocess
+    preprocess = transform.preprocess
     shape = (len(images), *images[0].shape)
     if slot is None or math.prod(shape) > slot.numel():
-        return Uint8Payload(torch.stack(images), shape, of.mean, of.std)
+        return Uint8Payload(torch.stack(images), shape, preprocess.mean, preprocess.std)
     torch.stack(images, out=_view_slot(slot, shape))
-    return Uint8Payload(None, shape, of.mean, of.std)
+    return Uint8Payload(None, shape, preprocess.mean, preprocess.std)
 
 
 def _view_slot(slot: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -259,19 +263,20 @@ def _view_slot(slot: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _defer_normalize(transform: Transform) -> Transform:
-    """The transform, its result not yet normalised where that has 8 bits."""
+    """Return a transform that stops before normalisation where images have 8 bits."""
     if not isinstance(transform, Uint8Transform):
         return transform
 
-    def vary(opened: Any, example_id: str, number: int) -> Tensor:
-        pixels = transform.pixels(opened, example_id, number)
-        return transform(opened, example_id, number) if pixels is None else pixels
+    def vary(opened: Any, example_id: str, draw: int) -> Tensor:
+        pixels = transform.pixels(opened, example_id, draw)
+        return transform(opened, example_id, draw) if pixels is None else pixels
 
     return vary
 
 
-class SlottedRequest(NamedTuple):
-    """A task on its way to a worker, and the slot that its images may use."""
+@dataclass(frozen=True, slots=True)
+class SlottedRequest:
+    """A request for a worker, and the index of the slot for its images."""
 
     request: BatchRequest
     slot: int
@@ -279,37 +284,33 @@ class SlottedRequest(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDataset(TorchDataset[BatchResult | UnavailableError]):
-    """Builds the batch of a task that arrives as its index.
+    """Build the batch of a request that is passed as the index.
 
-    A worker thus gets the examples of its next batch, not those of a whole epoch.
+    So a worker receives the examples of its next batch, not those of an epoch.
     """
 
     builder: BatchBuilder
     slots: UInt8[Tensor, "slots size"] | None = None
-    """Memory that the workers share with the reader: giving each batch its own costs
-    more than filling it."""
+    """Memory shared between workers and the reading process; allocating it per batch
+    costs more than filling it."""
 
-    def __getitem__(self, placed: SlottedRequest) -> BatchResult | UnavailableError:
-        slot = None if self.slots is None else self.slots[placed.slot]
+    def __getitem__(self, slotted: SlottedRequest) -> BatchResult | UnavailableError:
+        slot = None if self.slots is None else self.slots[slotted.slot]
         try:
-            return self.builder.build(placed.request, send=True, slot=slot)
+            return self.builder.build(slotted.request, send=True, slot=slot)
         except UnavailableError as error:
-            return error  # raised there, it would arrive with a traceback in its text
+            return error  # raised here, its text would contain a traceback
 
 
 def make_target(example: Example, num_classes: int) -> Float[Tensor, "classes"]:
-    """The training target of an example: soft, one-hot or multi-hot."""
-    if example.target is not None:
-        return torch.tensor(example.target, dtype=torch.float32)
-    target = torch.zeros(num_classes)
-    target[list(example.label)] = 1.0
-    return target
+    """Return the training target of an example: soft, one-hot or multi-hot."""
+    return make_targets([example], num_classes)[0]
 
 
 def make_targets(
     examples: list[Example], num_classes: int
 ) -> Float[Tensor, "batch classes"]:
-    """`target_of` each."""
+    """Return `make_target` of each example as rows."""
     targets = np.zeros((len(examples), num_classes), np.float32)
     for row, example in zip(targets, examples, strict=True):
         if example.target is not None:
@@ -323,8 +324,8 @@ def make_targets(
 def one_thread() -> Iterator[None]:
     """Run torch on one thread, as workers do.
 
-    Vector and scalar paths may round differently at the border of two threads' parts,
-    which would make pixels depend on the number of workers.
+    Vector and scalar paths may round differently where two threads' ranges meet, so
+    pixels would depend on the number of workers.
     """
     threads = torch.get_num_threads()
     if threads == 1:

@@ -1,7 +1,6 @@
-"""From a clip to what a video model sees: frames chosen, then treated as images are.
+"""Transforms of clips: sample frames, then apply the image transform to each.
 
-Every frame goes through the image's own transform with the same key, so that what is
-drawn at random is drawn once for all frames of a view.
+All frames of a view use the same random key, so they are varied in the same way.
 """
 
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from vitral.data.video import Clip
 
 @dataclass(frozen=True, kw_only=True)
 class EvalClipTransform:
-    """The transform of evaluation: all views of a clip, without any randomness."""
+    """Transform for evaluation: all views of a clip, without randomness."""
 
     preprocess: Preprocess
 
@@ -37,7 +36,7 @@ class EvalClipTransform:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentClip:
-    """The transform of training: random frames, each varied in the same way."""
+    """Transform for training: random frames, all varied in the same way."""
 
     config: AugmentConfig
     preprocess: Preprocess
@@ -56,23 +55,23 @@ class AugmentClip:
 
 
 def evaluation_transform(preprocess: Preprocess) -> Transform:
-    """How a model sees examples in evaluation: images, or clips if it samples them."""
-    kind = EvalTransform if preprocess.sampling is None else EvalClipTransform
-    return kind(preprocess=preprocess)
+    """Return the transform for evaluation, of clips if the model samples frames."""
+    transform = EvalTransform if preprocess.sampling is None else EvalClipTransform
+    return transform(preprocess=preprocess)
 
 
 def training_transform(
     config: AugmentConfig, preprocess: Preprocess, seed: int
 ) -> Transform:
-    """How a model sees examples in training: images, or clips if it samples them."""
-    kind = Augment if preprocess.sampling is None else AugmentClip
-    return kind(config=config, preprocess=preprocess, seed=seed)
+    """Return the transform for training, of clips if the model samples frames."""
+    transform = Augment if preprocess.sampling is None else AugmentClip
+    return transform(config=config, preprocess=preprocess, seed=seed)
 
 
 def clip_views(
     preprocess: Preprocess, clip: Clip
 ) -> Float[Tensor, "views frames 3 height width"]:
-    """All views of a clip in evaluation: its temporal views, each with its crops.
+    """Return the views of a clip for evaluation: temporal views times spatial crops.
 
     Raises:
         ImageError: a frame cannot be decoded.
@@ -91,7 +90,7 @@ def clip_views(
 def _spatial_crops(
     preprocess: Preprocess, frame: Image.Image
 ) -> Float[Tensor, "crops 3 height width"]:
-    """The centre, or both ends of the longer side and the centre between them."""
+    """Crop the centre, or both ends of the longer side and the centre between."""
     if _require_sampling(preprocess).crops == 1:
         return preprocess.resize_and_crop(frame)[None]
     size = preprocess.size_before_crop(Size(frame.height, frame.width))

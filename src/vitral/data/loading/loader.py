@@ -1,7 +1,7 @@
-"""Batches whose order is a function of (seed, epoch), for any number of workers.
+"""Loader of batches whose order is a function of (seed, epoch).
 
-The randomness of one example belongs to its transform (augment.py), that of mixing to
-(seed, epoch, batch); no worker has random state, so 0, 1 or 4 workers give equal bits.
+An example is varied as a function of its id (augment.py), a batch is mixed as one of
+(seed, epoch, batch). No worker has random state: 0, 1 or 4 workers give equal bits.
 """
 
 import math
@@ -33,6 +33,7 @@ from vitral.data.loading.repeated_augmentation import (
 from vitral.data.loading.workers import Workers, prefetch_limit
 from vitral.data.rng import generator_for
 from vitral.errors import ConfigError
+from vitral.validation import at_least
 
 
 class Failure(NamedTuple):
@@ -54,22 +55,22 @@ class Loader:
     dataset: Dataset
     examples: tuple[Example, ...]
     transform: Transform | TransformSchedule
-    """Called with (RGB image, example id, number of the variation)."""
+    """Called with (RGB image, example id, index of the variation)."""
     batch_size: int
     seed: int = 0
     shuffle: bool = False
     """False keeps the order of `examples` in every epoch."""
     repeats: int = 1
-    """Variations of an example in one epoch, whose number of batches stays; the epoch
-    then shows fewer examples."""
+    """Variations of an example in one epoch. The number of batches stays, so an epoch
+    shows fewer examples."""
     workers: int = 0
-    """Processes that decode; 0 decodes in this one."""
+    """Number of processes that decode. 0: decode in this process."""
     drop_last: bool = False
-    """Leave out a last batch that is not full."""
+    """Drop a last batch that is not full."""
     mix: MixConfig | None = None
-    """Mixup and CutMix; None for neither."""
+    """Mixup and CutMix. None: neither."""
     timeout: float = 300.0
-    """Seconds that workers may take for one batch; 0 waits for ever."""
+    """Seconds that workers may take for one batch. 0: no limit."""
 
     def __post_init__(self) -> None:
         self.examples = tuple(self.examples)
@@ -77,15 +78,8 @@ class Loader:
         self._worker_state: (
             tuple[Workers[BatchResult], Tensor | None, tuple[Any, ...]] | None
         ) = None
-        for name, least in (
-            ("batch_size", 1),
-            ("repeats", 1),
-            ("workers", 0),
-            ("timeout", 0),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise ConfigError(f"`{name}` must be at least {least}: got {value}.")
+        at_least(1, batch_size=self.batch_size, repeats=self.repeats)
+        at_least(0, workers=self.workers, timeout=self.timeout)
         if len(self) == 0:
             raise ConfigError(
                 f"The loader has no batch: {len(self.examples)} example(s), batch_size "
@@ -94,27 +88,27 @@ class Loader:
             )
 
     def __len__(self) -> int:
-        """Batches per epoch."""
-        number = len(self.examples) / self.batch_size
-        return math.floor(number) if self.drop_last else math.ceil(number)
+        """Return the number of batches per epoch."""
+        batches = len(self.examples) / self.batch_size
+        return math.floor(batches) if self.drop_last else math.ceil(batches)
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """Examples dropped so far, each once, in the order they were met."""
+        """Return the examples dropped so far, each once, in the order of loading."""
         return tuple(Failure(name, reason) for name, reason in self._failures.items())
 
     def order(self, epoch: int) -> list[int]:
-        """Indices into `examples` in the order of one epoch, each once."""
-        number = len(self.examples)
+        """Return the indices into `examples` in the order of one epoch, each once."""
+        count = len(self.examples)
         if not self.shuffle:
-            return list(range(number))
+            return list(range(count))
         if self.dataset.order is not None:
             return self.dataset.order(self.examples, self.seed, epoch)
         generator = generator_for("order", self.seed, epoch)
-        return [int(index) for index in generator.permutation(number)]
+        return [int(index) for index in generator.permutation(count)]
 
     def epoch_samples(self, epoch: int) -> list[SampleRef]:
-        """The images of one epoch, batch after batch."""
+        """Return the images of one epoch, batch after batch."""
         return repeat_augment(self.order(epoch), epoch, self.batch_size, self.repeats)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -130,31 +124,31 @@ class Loader:
     def enumerate_batches(
         self, epoch: int, start: int = 0, stride: int = 1
     ) -> Iterator[tuple[int, Batch]]:
-        """The batches `start`, `start + stride`, ... of one epoch with their index.
+        """Yield batches `start`, `start + stride`, ... of one epoch with their index.
 
-        Several processes that start at their rank, with a stride of their number,
-        divide the epoch without building a batch twice.
+        With start = rank and stride = world_size, processes divide an epoch without
+        building a batch twice.
 
         Raises:
             VitralError, ConfigError: as `epoch`.
         """
-        tasks = self.requests(epoch, start, stride)
-        for task, result in zip(tasks, self.results(tasks), strict=True):
+        requests = self.requests(epoch, start, stride)
+        for request, result in zip(requests, self.results(requests), strict=True):
             if result.batch is not None:
-                yield task.index, result.batch
+                yield request.index, result.batch
 
     def requests(
         self, epoch: int, start: int = 0, stride: int = 1
     ) -> list[BatchRequest]:
-        """What there is to build of one epoch: see `numbered`."""
-        shown = self.epoch_samples(epoch)
+        """Return the batches of `enumerate_batches`, to be built."""
+        samples = self.epoch_samples(epoch)
         return [
-            self._make_request(epoch, index, shown)
+            self._make_request(epoch, index, samples)
             for index in range(start, len(self), stride)
         ]
 
     def results(self, requests: list[BatchRequest]) -> Iterator[BatchResult]:
-        """What each task gives, built here or by the workers; failures are noted."""
+        """Build each request, here or in the workers, and record the failures."""
         if self.workers:
             yield from self._worker_results(requests)
             return
@@ -163,12 +157,14 @@ class Loader:
             yield self._record_failures(builder[index])
 
     def _worker_results(self, requests: list[BatchRequest]) -> Iterator[BatchResult]:
-        crew, slots = self._get_workers()
-        number = 1 if slots is None else len(slots)
-        placed = [SlottedRequest(task, at % number) for at, task in enumerate(requests)]
-        for (_, at), result in zip(placed, crew.results(placed), strict=True):
+        workers, slots = self._get_workers()
+        count = 1 if slots is None else len(slots)
+        slotted = [
+            SlottedRequest(request, i % count) for i, request in enumerate(requests)
+        ]
+        for request, result in zip(slotted, workers.results(slotted), strict=True):
             yield self._record_failures(
-                result.attach_images(None if slots is None else slots[at])
+                result.attach_images(None if slots is None else slots[request.slot])
             )
 
     def _record_failures(self, result: BatchResult) -> BatchResult:
@@ -176,32 +172,33 @@ class Loader:
         return result
 
     def build_local(self, request: BatchRequest) -> Batch | None:
-        """One batch at once, whatever the workers do; None if nothing is readable."""
+        """Build a batch in this process; return None if nothing is readable."""
         return self._record_failures(
             self._make_builder([request], torch.get_num_threads())[0]
         ).batch
 
     def _get_workers(self) -> tuple[Workers[BatchResult], Tensor | None]:
-        """Those of the last epoch with their slots; new ones if it was not taken to its
-        end, or where this loader has changed since."""
-        made_of = (self.dataset, self.mix, self.seed, self.workers, self.timeout)
+        """Return the workers and slots of the last epoch, if they can be used again.
+
+        New ones start if that epoch was not read to its end or the loader changed.
+        """
+        key = (self.dataset, self.mix, self.seed, self.workers, self.timeout)
         if self._worker_state is not None:
-            crew, slots, of = self._worker_state
-            if crew.is_free and all(a is b for a, b in zip(made_of, of, strict=True)):
-                return crew, slots
-        workers = min(self.workers, len(self))
-        slots = self._allocate_slots(prefetch_limit(workers) + 1)
-        crew = Workers(
+            workers, slots, last = self._worker_state
+            if workers.is_free and all(a is b for a, b in zip(key, last, strict=True)):
+                return workers, slots
+        count = min(self.workers, len(self))
+        slots = self._allocate_slots(prefetch_limit(count) + 1)
+        workers = Workers(
             WorkerDataset(builder=self._make_builder([]), slots=slots),
-            workers=workers,
+            workers=count,
             timeout=self.timeout,
         )
-        self._worker_state = crew, slots, made_of
-        return crew, slots
+        self._worker_state = workers, slots, key
+        return workers, slots
 
     def _allocate_slots(self, count: int) -> UInt8[Tensor, "slots size"] | None:
-        """Shared memory for the 8-bit batches on their way and the one that is read;
-        None where they are not of 8 bits."""
+        """Allocate shared memory for `count` 8-bit batches; None for other batches."""
         if self.mix is not None or not isinstance(self.transform, Uint8Transform):
             return None
         height, width = self.transform.preprocess.image_size
@@ -226,7 +223,7 @@ class Loader:
     def _make_builder(
         self, requests: list[BatchRequest], threads: int = 1
     ) -> BatchBuilder:
-        # The examples travel with the tasks: a worker needs no other part of them.
+        # A request carries its examples: a worker needs no others.
         return BatchBuilder(
             dataset=replace(self.dataset, examples=(), ignored=(), bad=(), notes=()),
             mix=self.mix,

@@ -1,11 +1,12 @@
-"""The rows of one process of every batch of a Loader, built without the others.
+"""Build only this rank's rows of each global batch.
 
-They are the rows of the whole batch bit for bit, mixed ones too: a row is mixed with
-the one before it, which is built beside them and left out again.
+The rows equal those of the full batch bit for bit. Mixup pairs row i with row i - 1, so
+the row before the slice is built too and dropped afterwards.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vitral.data.loading.batch import Batch, BatchRequest, RowSlice
 from vitral.data.loading.loader import Loader
@@ -13,48 +14,44 @@ from vitral.data.loading.loader import Loader
 
 @dataclass(frozen=True)
 class BatchSlice:
-    """A part of one batch; `batch` is None where a row of it cannot be read."""
+    """Rows of one batch; `batch` is None if one of them cannot be read."""
 
     rows: RowSlice
     batch: Batch | None
     build_full: Callable[[], Batch | None]
-    """Builds the batch of all rows, without those that cannot be read."""
+    """Builds the batch of all readable rows."""
 
 
 def iter_batch_slices(
     loader: Loader, epoch: int, start: int, get_rows: Callable[[int], RowSlice | None]
 ) -> Iterator[BatchSlice]:
-    """The batches of one epoch from `start` on, a part of each.
+    """Yield a slice of each batch of one epoch from `start` on.
 
     Args:
-        get_rows: the rows of a batch of so many; None for all of them.
+        get_rows: returns the rows to build of a batch of a given size. None: all.
 
     Raises:
         VitralError, ConfigError: as `Loader.epoch`.
     """
-    tasks = loader.requests(epoch, start)
-    cut = [slice_request(task, get_rows(len(task.examples))) for task in tasks]
-    for task, own, result in zip(tasks, cut, loader.results(cut), strict=True):
-        size = len(task.examples)
+    requests = loader.requests(epoch, start)
+    slices = [slice_request(full, get_rows(len(full.examples))) for full in requests]
+    for full, part, result in zip(
+        requests, slices, loader.results(slices), strict=True
+    ):
+        size = len(full.examples)
         yield BatchSlice(
-            own.rows or RowSlice(0, size, size),
-            # Of a whole batch the readable rows do not say which are missing.
+            part.rows or RowSlice(0, size, size),
+            # The readable rows of a full batch do not tell which are missing.
             None if result.failures else result.batch,
-            _full_batch_builder(loader, task),
+            partial(loader.build_local, full),
         )
 
 
 def slice_request(request: BatchRequest, rows: RowSlice | None) -> BatchRequest:
-    """The task of building these rows, with the row before the first."""
+    """Return a request for these rows and the row before the first."""
     if rows is None or rows.stop - rows.start == rows.size:
         return request
-    places = [(rows.start - 1) % rows.size, *range(rows.start, rows.stop)]
-    examples = tuple(request.examples[place] for place in places)
-    numbers = tuple(request.draws[place] for place in places)
-    return replace(request, examples=examples, draws=numbers, rows=rows)
-
-
-def _full_batch_builder(
-    loader: Loader, request: BatchRequest
-) -> Callable[[], Batch | None]:
-    return lambda: loader.build_local(request)
+    indices = [(rows.start - 1) % rows.size, *range(rows.start, rows.stop)]
+    examples = tuple(request.examples[index] for index in indices)
+    draws = tuple(request.draws[index] for index in indices)
+    return replace(request, examples=examples, draws=draws, rows=rows)

@@ -1,7 +1,7 @@
-"""Processes that build what they are sent, while others work with what they built.
+"""Worker processes that build requested items ahead of their use.
 
-What is built and in which order is the caller's; here is how workers start, that they
-end with their parent, and what is said when one dies or hangs.
+Hand-written around DataLoader, which takes one sampler for its life: living workers
+get one series of tasks after another and terminate with their parent.
 """
 
 import itertools
@@ -23,9 +23,9 @@ T = TypeVar("T", covariant=True)
 
 _POLL_SECONDS = 3.0
 _PREFETCH_FACTOR = 2
-"""Tasks that each worker has been sent beyond the results that were taken."""
-# The slow imports by name too: a Python 3.11 server does not inherit sys.path, and
-# passes over a vitral that is found through it alone.
+"""Tasks per worker that are sent before their results are read."""
+# The slow imports by name too: a Python 3.11 fork server does not inherit sys.path, so
+# it silently skips a vitral that is importable through it alone.
 _PRELOAD = [
     "torch.utils.data",
     "torchvision.transforms.v2",
@@ -40,24 +40,24 @@ def map_in_workers(
     workers: int,
     timeout: float,
 ) -> Iterator[T]:
-    """What `builder[task]` gives for each task, in their order, by processes that
-    start and end with them; see `Workers` for arguments and errors."""
-    waiting = iter(tasks)
-    head = list(itertools.islice(waiting, workers))
-    crew = Workers(builder, workers=max(1, len(head)), timeout=timeout)
-    yield from crew.results(itertools.chain(head, waiting))
+    """Yield `builder[task]` for each task, in order, from `Workers` of this call."""
+    remaining = iter(tasks)
+    head = list(itertools.islice(remaining, workers))
+    pool = Workers(builder, workers=max(1, len(head)), timeout=timeout)
+    yield from pool.results(itertools.chain(head, remaining))
 
 
 class Workers(Generic[T]):
-    """Processes that stay from one series of tasks to the next, and end with this
-    object: starting them takes a small data set's epoch as long as its images do.
+    """Processes that serve one series of tasks after another, and end with this object.
+
+    For a small data set, starting them takes as long as an epoch.
 
     Args:
-        builder: called as `builder[task]` in the processes; returns the errors that
-            the caller shall see: raised there, one would arrive with a traceback in
-            its text. Sent once, so that later changes of it are not seen.
+        builder: called as `builder[task]` in the processes. It returns errors for the
+            caller: the text of a raised one would contain a traceback. It is sent once,
+            so later changes have no effect.
         workers: number of processes.
-        timeout: seconds that they may take for one result; 0 waits for ever.
+        timeout: seconds that they may take for one result. 0: no limit.
     """
 
     def __init__(
@@ -79,43 +79,43 @@ class Workers(Generic[T]):
             multiprocessing_context=_context(),
             persistent_workers=True,
             prefetch_factor=_PREFETCH_FACTOR,
-            # Or it would draw from torch's global generator, once per series.
+            # Without it, DataLoader draws from torch's global generator per series.
             generator=torch.Generator(),
         )
 
     @property
     def is_free(self) -> bool:
-        """Whether a series can begin: the last one was taken to its end, and this is
-        the process that started them."""
+        """Return whether a series can start: the last one was read to its end, and
+        this process started the workers."""
         return not self._is_busy and self._owner == os.getpid()
 
     def results(self, tasks: Iterable[Any]) -> Iterator[T]:
-        """What the builder gives for each task, in their order.
+        """Yield `builder[task]` for each task, in order.
 
-        Tasks are taken when their turn comes, two ahead for each worker, so that
-        neither they nor the results need fit into memory.
+        Tasks are read lazily, two ahead per worker: neither they nor the results need
+        to fit into memory.
 
         Raises:
-            VitralError: a worker died or exceeded the time, or what the builder
-                returned; the processes are then of no more use.
-            ConfigError: builder or tasks cannot be sent to the workers.
+            VitralError: a worker died or exceeded the time, or the builder returned
+                this error. The processes cannot be used again.
+            ConfigError: builder or tasks cannot be pickled.
         """
         assert self.is_free
         self._is_busy = True
         iterator = self._submit(tasks)
-        ended = object()
-        while (result := _next_result(iterator, self.timeout, ended)) is not ended:
+        end = object()
+        while (result := _next_result(iterator, self.timeout, end)) is not end:
             if isinstance(result, VitralError):
                 raise result
             yield result
         self._is_busy = False
 
     def _submit(self, tasks: Iterable[Any]) -> Iterator[Any]:
-        waiting = iter(tasks)
-        head = list(itertools.islice(waiting, 1))
-        self._sampler.tasks = itertools.chain(head, waiting)
+        remaining = iter(tasks)
+        head = list(itertools.islice(remaining, 1))
+        self._sampler.tasks = itertools.chain(head, remaining)
         try:
-            ForkingPickler.dumps(head)  # the queue of a worker would say nothing
+            ForkingPickler.dumps(head)  # a worker's queue would not report the error
             if not self._started:
                 iterator = iter(self._loader)
                 self._started = True
@@ -133,12 +133,12 @@ class Workers(Generic[T]):
 
 
 def prefetch_limit(workers: int) -> int:
-    """The most results that are under way, or wait, when one is taken."""
+    """Return the largest number of results in progress or waiting to be read."""
     return _PREFETCH_FACTOR * workers
 
 
 class _TaskSampler(Sampler[Any]):
-    """The tasks of the series that comes next; each is sent when its turn comes."""
+    """Sampler of the next series: yields its tasks lazily."""
 
     tasks: Iterator[Any] = iter(())
 
@@ -146,19 +146,19 @@ class _TaskSampler(Sampler[Any]):
         return self.tasks
 
 
-def _next_result(iterator: Iterator[Any], timeout: float, ended: object) -> Any:
+def _next_result(iterator: Iterator[Any], timeout: float, end: object) -> Any:
     waited = 0.0
     while True:
         try:
-            return next(iterator, ended)
+            return next(iterator, end)
         except RuntimeError as error:
             text = str(error)
             if "exited unexpectedly" in text:
                 raise VitralError(_worker_death_message(text)) from error
             if "timed out after" not in text:
                 raise
-            # torch looks for dead workers once per time-out only, hence short ones;
-            # asking again continues where it was.
+            # torch checks for dead workers once per timeout only, hence short ones;
+            # the next call continues.
             waited += _POLL_SECONDS
             if timeout and waited >= timeout:
                 raise VitralError(
@@ -169,12 +169,12 @@ def _next_result(iterator: Iterator[Any], timeout: float, ended: object) -> Any:
 
 
 def _context() -> BaseContext:
-    """How workers start.
+    """Return the start method: a fork server, else spawn.
 
     Not "fork": a training process has threads (OpenMP, autograd, CUDA), and a child
-    forked while one holds a lock hangs for ever. "spawn" imports torch again in every
-    worker of every epoch (seconds each). A fork server imports this package once, does
-    no work of its own, and forks workers in milliseconds.
+    forked while one holds a lock deadlocks. "spawn" imports torch in every worker of
+    every epoch (seconds each). A fork server imports this package once and forks
+    workers in milliseconds.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -185,10 +185,10 @@ def _context() -> BaseContext:
 
 
 def _end_with_parent(worker: int) -> None:
-    """Let a worker end when the process that reads its batches is killed.
+    """Exit when the process that reads the batches is killed.
 
-    torch looks at the parent of the worker, which is the fork server; and that server
-    waits for its last worker.
+    torch watches the worker's parent, which is the fork server, and that server waits
+    for its last worker.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

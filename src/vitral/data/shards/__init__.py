@@ -1,4 +1,4 @@
-"""Archives of examples: tar, WebDataset, Parquet, local or remote."""
+"""Read data sets from shards: tar (WebDataset), Parquet and Arrow, local or remote."""
 
 from vitral.data.shards import remote
 from vitral.data.shards.dataset import read_shards

@@ -1,8 +1,7 @@
-"""Shards as a data set: tar files as WebDataset packs them, Parquet or Arrow files.
+"""Build a data set from shards: tar files packed as by WebDataset, Parquet or Arrow.
 
-A folder of them, a pattern such as shards/train-{000..009}.tar, or one file. Which
-files these are is in shard_paths.py; what is in one of them in webdataset.py and
-columns.py. An example's id is SHARD/KEY.
+paths.py finds the shards; webdataset.py and parquet.py index each of them. An
+example's id is SHARD/KEY.
 """
 
 import json
@@ -14,7 +13,7 @@ from pathlib import Path
 from vitral.data.dataset import Dataset, Example, IgnoredFile, shorten_names
 from vitral.data.order import natural_key
 from vitral.data.shards.index import ShardIndex, file_stamp, load_or_build_index
-from vitral.data.shards.parquet import LABELS, index_arrow, index_parquet
+from vitral.data.shards.parquet import index_arrow, index_parquet
 from vitral.data.shards.paths import ShardSet, infer_split
 from vitral.data.shards.readers import (
     ArrowReader,
@@ -28,18 +27,18 @@ from vitral.data.shards.readers import (
 from vitral.data.shards.shuffle import CHUNKS, ShardOrder
 from vitral.data.shards.webdataset import index_tar
 from vitral.data.sources import CLASSES as UNLABELLED
-from vitral.data.sources import assign_groups
+from vitral.data.sources import LABELS, assign_groups
 from vitral.errors import DataError
 
 WINDOW_BYTES = 1 << 28
-"""Row groups that are mixed with each other take about so much memory at most."""
+"""Approximate bound in bytes on the row groups that are mixed with each other."""
 _SORTED_SHARE = 0.5
-"""Share of chunks with one class from which on shards count as sorted by class."""
+"""Fraction of one-class chunks above which shards count as sorted by class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedShard:
-    """A shard with what is in it."""
+    """A shard, its split and its index."""
 
     shard: Shard
     split: str
@@ -49,15 +48,15 @@ class IndexedShard:
 def read_shards(
     shard_set: ShardSet, group_by: str, cache: Path, unlabelled: bool = False
 ) -> Dataset:
-    """List the examples of local shards; splits that no name gives stay "".
+    """List the examples of local shards; a split that no name gives stays "".
 
     Args:
-        group_by: as for a folder, on the id.
-        cache: folder of ours for the indices.
-        unlabelled: whether shards without labels will do; their one class is "images".
+        group_by: as for a folder, matched against the id.
+        cache: folder where vitral stores the indices.
+        unlabelled: accept shards without labels; their one class is "images".
 
     Raises:
-        DataError: no shard can be used, or they do not belong together.
+        DataError: no shard can be used, or the shards do not fit together.
         ConfigError: `group_by` is no expression or matches nothing.
         MissingExtraError: Parquet or Arrow without pyarrow.
     """
@@ -79,19 +78,21 @@ def read_shards(
             index = ShardIndex(fault=f"it cannot be read ({error.strerror or error})")
             shard = Shard(path, 0, 0)
         parts.append(IndexedShard(shard=shard, split=infer_split(path), index=index))
+    files = LocalFiles(shard_set.root)
     return build_dataset(
-        shard_set, parts, group_by, LocalFiles(shard_set.root), unlabelled
+        shard_set, parts, group_by=group_by, files=files, unlabelled=unlabelled
     )
 
 
 def build_dataset(
     shard_set: ShardSet,
     parts: list[IndexedShard],
+    *,
     group_by: str,
     files: ShardFiles,
     unlabelled: bool,
 ) -> Dataset:
-    """A data set from the indices of its shards.
+    """Build a data set from the indices of its shards.
 
     Raises:
         DataError, ConfigError: as `read_shards`.
@@ -104,19 +105,19 @@ def build_dataset(
     _refuse_mixture(shard_set, used)
     notes = [*_fault_notes(parts)]
     if used[0].split and all(part.split != "train" for part in used):
-        # Such as val-*.tar alone, to measure a model on.
+        # Such as val-*.tar alone, for an evaluation.
         notes.append("no shard is called train, so the names of shards give no split")
         used = [replace(part, split="") for part in used]
     classes, multi_label, rows = _resolve_classes(shard_set, used, unlabelled)
     examples: list[Example] = []
-    for number, part in enumerate(used):
-        index, labels, path = part.index, rows[number], part.shard.path
+    for shard_index, part in enumerate(used):
+        index, labels, path = part.index, rows[shard_index], part.shard.path
         examples += [
             Example(
                 id=f"{path}/{key}",
                 label=labels[code],
                 split=part.split,
-                location=(number, first, second),
+                location=(shard_index, first, second),
             )
             for key, first, second, code in zip(
                 index.keys, index.first, index.second, index.codes, strict=True
@@ -150,7 +151,7 @@ def build_dataset(
 
 
 def _drop_lost_labels(part: IndexedShard) -> IndexedShard:
-    """A shard that was cut before its first label has no example."""
+    """Empty the index of a shard that was cut before its first label."""
     index = part.index
     if index.source or not index.fault:
         return part
@@ -180,20 +181,20 @@ def _no_images_message(shard_set: ShardSet, parts: list[IndexedShard]) -> str:
 
 
 def _refuse_mixture(shard_set: ShardSet, parts: list[IndexedShard]) -> None:
-    """Shards of one set have labels of one kind, and all a split or none."""
+    """Raise DataError unless labels have one source and all or no shards a split."""
     first = parts[0]
     for part in parts[1:]:
-        for what, mine, other in (
+        for attribute, value, first_value in (
             ("labels from", part.index.source, first.index.source),
             ("pictures in the column", part.index.column, first.index.column),
             ("the classes", part.index.names, first.index.names),
         ):
-            if mine != other:
+            if value != first_value:
                 raise DataError(
                     f"{shard_set.display_name} mixes two kinds of shards: "
                     f"{first.shard.path} has "
-                    f"{what} {other}, {part.shard.path} {mine}. Give them one by one, "
-                    "by a pattern, or write them alike."
+                    f"{attribute} {first_value}, {part.shard.path} {value}. Give "
+                    "them one by one, by a pattern, or write them alike."
                 )
     without = [part.shard.path for part in parts if not part.split]
     named = [part.shard.path for part in parts if part.split]
@@ -208,26 +209,27 @@ def _refuse_mixture(shard_set: ShardSet, parts: list[IndexedShard]) -> None:
 def _resolve_classes(
     shard_set: ShardSet, parts: list[IndexedShard], unlabelled: bool
 ) -> tuple[tuple[str, ...], bool, list[list[tuple[int, ...]]]]:
-    """Class names, whether pictures have several, and each vocabulary's indices."""
+    """Return class names, if it is multi-label, and class indices per vocabulary."""
     if unlabelled and not parts[0].index.source:
         return UNLABELLED, False, [[(0,)]] * len(parts)
     names = parts[0].index.names or _read_class_names(shard_set.root)
-    trained = {
-        word
+    train_labels = {
+        label
         for part in parts
         if part.split in ("", "train")
-        for words in part.index.vocabulary
-        for word in words
+        for labels in part.index.vocabulary
+        for label in labels
     }
-    numbers = {str(number): number for number in range(len(names))}
+    by_digits = {str(index): index for index in range(len(names))}
     if not names:
-        names = sorted(trained, key=natural_key)
-    place = numbers if trained <= set(numbers) else _index_by_name(names)
+        names = sorted(train_labels, key=natural_key)
+    by_name = {name: index for index, name in enumerate(names)}
+    class_index = by_digits if train_labels <= set(by_digits) else by_name
     rows: list[list[tuple[int, ...]]] = []
     multi_label = False
     for part in parts:
-        for words in part.index.vocabulary:
-            unknown = [word for word in words if word not in place]
+        for labels in part.index.vocabulary:
+            unknown = [label for label in labels if label not in class_index]
             if unknown:
                 raise DataError(
                     f"{part.shard.path}: the label {unknown[0]!r} is no class; "
@@ -235,11 +237,11 @@ def _resolve_classes(
                     f"{shorten_names(tuple(names))}. Correct the label, the list of "
                     "classes, or add training images."
                 )
-            multi_label |= len(words) > 1
+            multi_label |= len(labels) > 1
         rows.append(
             [
-                tuple(sorted({place[word] for word in words}))
-                for words in part.index.vocabulary
+                tuple(sorted({class_index[label] for label in labels}))
+                for labels in part.index.vocabulary
             ]
         )
     if len(names) < 2 and not unlabelled:
@@ -251,12 +253,8 @@ def _resolve_classes(
     return tuple(names), multi_label, rows
 
 
-def _index_by_name(names: list[str]) -> dict[str, int]:
-    return {name: index for index, name in enumerate(names)}
-
-
 def _read_class_names(root: Path) -> list[str]:
-    """Class names from a file beside the shards; empty without one.
+    """Read class names from a file in the folder of the shards; empty without one.
 
     Raises:
         DataError: the file cannot be read.
@@ -270,15 +268,15 @@ def _read_class_names(root: Path) -> list[str]:
             if name.endswith(".txt"):
                 return [line.strip() for line in text.splitlines() if line.strip()]
             features = json.loads(text).get("features") or {}
-            kinds = [kind for kind in features.values() if isinstance(kind, dict)]
+            columns = [value for value in features.values() if isinstance(value, dict)]
         except (OSError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{file} cannot be read ({error}). Write one class name a line into a "
                 "classes.txt instead."
             ) from error
-        for kind in kinds:
-            if isinstance(kind.get("names"), list):
-                return [str(each) for each in kind["names"]]
+        for column in columns:
+            if isinstance(column.get("names"), list):
+                return [str(class_name) for class_name in column["names"]]
     return []
 
 
@@ -296,7 +294,7 @@ def _list_ignored(parts: list[IndexedShard]) -> list[IgnoredFile]:
 
 
 def _fault_notes(parts: list[IndexedShard]) -> list[str]:
-    """One sentence for each shard that is not read to its end."""
+    """Describe each shard that could not be read to its end."""
     return [
         f"shard {part.shard.path}: {part.index.fault}; "
         + (
@@ -310,16 +308,16 @@ def _fault_notes(parts: list[IndexedShard]) -> list[str]:
 
 
 def _sorting_notes(parts: list[IndexedShard], order: ShardOrder) -> list[str]:
-    """A warning where neighbours mostly show one class, which the order keeps near."""
-    alike = chunks = 0
+    """Warn where most chunks have one class: the order mixes few chunks at a time."""
+    one_class = chunks = 0
     for part in parts:
         codes = part.index.codes
         for start in range(0, len(codes), 64):
             chunk = codes[start : start + 64]
             if len(chunk) > 1:
                 chunks += 1
-                alike += len(set(chunk)) == 1
-    if chunks <= order.chunks or alike <= _SORTED_SHARE * chunks:
+                one_class += len(set(chunk)) == 1
+    if chunks <= order.chunks or one_class <= _SORTED_SHARE * chunks:
         return []
     return [
         "shards are sorted by class: an epoch mixes only "

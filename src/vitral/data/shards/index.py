@@ -1,7 +1,7 @@
-"""What is in a shard and where, kept so that a large one is gone through only once.
+"""Index of a shard, cached on disk so that a shard is scanned once.
 
-The index of a shard is a file in a cache folder, never beside the data. Processes that
-build the same index at once each write a whole one, and the last takes the name.
+Index files are in a cache folder, never next to the data. Processes that build the
+same index at once each write it atomically; the last one wins.
 """
 
 import hashlib
@@ -15,36 +15,36 @@ from typing import Any
 from vitral.atomic_io import write_atomic
 
 VERSION = 1
-"""Of the index files; raise it when what is written below changes."""
+"""Version of the index files; increase it when their content changes."""
 _HASHED_BYTES = 65_536
 
 
 @dataclass(kw_only=True)
 class ShardIndex:
-    """The examples of one shard, as columns, in the order of the file."""
+    """Examples of one shard as columns, in the order of the file."""
 
     keys: list[str] = field(default_factory=list)
-    """The second half of an id: the name of a member, the number of a row."""
+    """The second half of an id: the name of a member, or the index of a row."""
     first: list[int] = field(default_factory=list)
-    """Where an example is: its offset in a tar file, or its row group or batch."""
+    """Offset of the picture in a tar file; else its row group or record batch."""
     second: list[int] = field(default_factory=list)
-    """The bytes of its picture, or the row in the group."""
+    """Size of the picture in bytes; else its row in the group."""
     codes: list[int] = field(default_factory=list)
-    """The labels of each example, as an index into `vocabulary`."""
+    """Index into `vocabulary` of each example's labels."""
     vocabulary: list[list[str]] = field(default_factory=list)
     """Every combination of labels that occurs."""
     source: str = ""
     """Where labels come from, such as ".cls" or "column label"."""
     names: list[str] = field(default_factory=list)
-    """Class names that the file brings; labels are then indices into them."""
+    """Class names in the file; labels are then indices into them."""
     column: str = ""
-    """Of the pictures, in a file with columns."""
+    """Name of the column of pictures; "" in a tar file."""
     group_bytes: int = 0
-    """The largest row group in memory; 0 where examples are read one by one."""
+    """Bytes of the largest row group. 0: examples are read one by one."""
     ignored: list[list[str]] = field(default_factory=list)
-    """[name, reason] of what is not an example."""
+    """[name, reason] of each member or row that is not an example."""
     fault: str = ""
-    """Why not all of the file could be read; "" if it could."""
+    """Reason why the file was not read to its end; "" if it was."""
 
     def add(self, key: str, first: int, second: int, labels: tuple[str, ...]) -> None:
         self.keys.append(key)
@@ -53,41 +53,41 @@ class ShardIndex:
         self.codes.append(self._label_code(labels))
 
     def _label_code(self, labels: tuple[str, ...]) -> int:
-        known = self.__dict__.setdefault("_known", {})
-        if labels not in known:
-            known[labels] = len(self.vocabulary)
+        codes = self.__dict__.setdefault("_known", {})
+        if labels not in codes:
+            codes[labels] = len(self.vocabulary)
             self.vocabulary.append(list(labels))
-        return int(known[labels])
+        return int(codes[labels])
 
 
 def load_or_build_index(
     path: str, stamp: tuple[Any, ...], cache: Path, build: Callable[[], ShardIndex]
 ) -> ShardIndex:
-    """The index of a shard, from the cache if it holds one.
+    """Return the index of a shard, from the cache if it is there.
 
     Args:
-        path: which shard; with `stamp` what the cached index must be of.
-        stamp: changes whenever the shard does.
-        cache: the folder of the indices. If it cannot be written nothing is kept.
+        path: path of the shard; with `stamp` the key of the cache.
+        stamp: values that change whenever the shard does.
+        cache: folder of the indices. If it is not writable, nothing is cached.
     """
     key = hashlib.sha256(json.dumps([VERSION, path, *stamp]).encode()).hexdigest()
     file = cache / f"{key}.json"
-    found = _read_index(file)
-    if found is None:
-        found = build()
-        values = {each.name: getattr(found, each.name) for each in fields(found)}
+    index = _read_index(file)
+    if index is None:
+        index = build()
+        values = {column.name: getattr(index, column.name) for column in fields(index)}
         content = json.dumps(values, separators=(",", ":"))
         digest = hashlib.sha256(content.encode()).hexdigest()
         try:
             cache.mkdir(parents=True, exist_ok=True)
             write_atomic(file, f"{digest}\n{content}")
         except OSError:
-            return found  # a cache is a convenience: the next start builds it again
-    return found
+            return index  # the next start builds it again
+    return index
 
 
 def file_stamp(path: Path) -> tuple[int, int, str]:
-    """Size, time of change in ns and a hash of both ends of a local file."""
+    """Return size, mtime in ns and a hash of both ends of a local file."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         digest = hashlib.sha256(file.read(_HASHED_BYTES))
@@ -97,7 +97,7 @@ def file_stamp(path: Path) -> tuple[int, int, str]:
 
 
 def _read_index(file: Path) -> ShardIndex | None:
-    """None where there is none, or a damaged one."""
+    """Return a cached index; None if it is missing or damaged."""
     try:
         digest, _, content = file.read_text("utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
@@ -105,5 +105,5 @@ def _read_index(file: Path) -> ShardIndex | None:
     if hashlib.sha256(content.encode()).hexdigest() != digest:
         return None
     values = json.loads(content)
-    names = {each.name for each in fields(ShardIndex)}
+    names = {column.name for column in fields(ShardIndex)}
     return ShardIndex(**values) if set(values) == names else None

@@ -1,8 +1,7 @@
-"""Pictures and labels of Parquet and Arrow files, by pyarrow.
+"""Index Parquet and Arrow files of pictures and labels with pyarrow.
 
-The columns are those of the Hugging Face hub: a picture is a struct with its bytes (or
-the bytes alone), a label a number, a word or a list of them. A file's own metadata may
-name the classes. Nothing is converted: rows are read where they lie.
+Columns are those of the Hugging Face hub: a picture is a struct with bytes (or bytes
+alone), a label an integer, a string or a list of them. File metadata may name classes.
 """
 
 import json
@@ -10,22 +9,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from vitral.data.shards.index import ShardIndex
+from vitral.data.sources import LABELS
 from vitral.errors import MissingExtraError
-
-LABELS = ("label", "labels", "class", "fine_label")
-"""Names of the label column, first come first served; a ClassLabel wins."""
-_ROWS = 65_536
 
 
 class _UnusableFile(Exception):
-    """Why no example can be taken from a file."""
+    """A file without usable examples; the text is the reason."""
 
 
 def import_pyarrow(what: str) -> Any:
-    """The package, or the sentence that says how to get it.
+    """Import pyarrow with its Parquet module.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -39,11 +35,12 @@ def import_pyarrow(what: str) -> Any:
 
 
 def index_parquet(source: Any, what: str, remote: bool = False) -> ShardIndex:
-    """The examples of a Parquet file; `first` is a row group, `second` a row of it.
+    """Index a Parquet file; `first` is a row group, `second` a row of it.
 
     Args:
         source: a path or an open file.
-        remote: whether an OSError is the network's, and no fault of the file.
+        what: name of the file in errors.
+        remote: raise OSError, as the network's, instead of recording it as a fault.
     """
     arrow = import_pyarrow(what)
     broken = arrow.ArrowInvalid if remote else (arrow.ArrowException, OSError)
@@ -61,13 +58,13 @@ def index_parquet(source: Any, what: str, remote: bool = False) -> ShardIndex:
             return index
         row = 0
         for group in range(file.num_row_groups):
-            about = file.metadata.row_group(group)
+            metadata = file.metadata.row_group(group)
             index.group_bytes = max(
-                index.group_bytes, _row_group_bytes(about, index.column)
+                index.group_bytes, _row_group_bytes(metadata, index.column)
             )
             if not label:
-                _add_unlabelled(index, about.num_rows, group, row)
-                row += about.num_rows
+                _add_unlabelled(index, metadata.num_rows, group, row)
+                row += metadata.num_rows
                 continue
             try:
                 labels = file.read_row_group(group, columns=[label]).column(label)
@@ -75,12 +72,12 @@ def index_parquet(source: Any, what: str, remote: bool = False) -> ShardIndex:
                 index.fault = f"row group {group} cannot be read ({one_line(error)})"
             else:
                 _add_rows(index, labels, group, row)
-            row += about.num_rows
+            row += metadata.num_rows
     return index
 
 
 def index_arrow(path: str, what: str) -> ShardIndex:
-    """The examples of an Arrow file; `first` is a record batch, `second` its row."""
+    """Index an Arrow file; `first` is a record batch, `second` a row of it."""
     arrow = import_pyarrow(what)
     index = ShardIndex()
     row = 0
@@ -103,22 +100,22 @@ def index_arrow(path: str, what: str) -> ShardIndex:
 
 
 def iter_record_batches(path: str, what: str) -> Iterator[Any]:
-    """The record batches of an Arrow file, in either of its two forms, mapped."""
+    """Yield the memory-mapped record batches of an Arrow file or stream."""
     arrow = import_pyarrow(what)
     with arrow.memory_map(path) as mapped:
         if mapped.read(6) == b"ARROW1":
             file = arrow.ipc.open_file(mapped)
-            for number in range(file.num_record_batches):
-                yield file.get_batch(number)
+            for i in range(file.num_record_batches):
+                yield file.get_batch(i)
         else:
             mapped.seek(0)
             yield from arrow.ipc.open_stream(mapped)
 
 
 def image_bytes(value: Any) -> bytes:
-    """The bytes of one picture; empty if the row has none of its own."""
-    found = value.as_py()
-    content = found.get("bytes") if isinstance(found, dict) else found
+    """Return the bytes of one picture; empty if the row holds none."""
+    picture = value.as_py()
+    content = picture.get("bytes") if isinstance(picture, dict) else picture
     return content or b""
 
 
@@ -127,12 +124,12 @@ def one_line(error: BaseException) -> str:
 
 
 def _add_rows(index: ShardIndex, labels: Any, group: int, row: int) -> None:
-    """Take the rows of a group that have a label."""
+    """Add the rows of a group that have a label."""
     missing = 0
-    for place, value in enumerate(labels.to_pylist()):
-        words = _row_labels(value)
-        if words:
-            index.add(f"{row + place:06d}", group, place, words)
+    for i, value in enumerate(labels.to_pylist()):
+        row_labels = _row_labels(value)
+        if row_labels:
+            index.add(f"{row + i:06d}", group, i, row_labels)
         else:
             missing += 1
     if missing:
@@ -141,30 +138,29 @@ def _add_rows(index: ShardIndex, labels: Any, group: int, row: int) -> None:
 
 
 def _add_unlabelled(index: ShardIndex, count: int, group: int, row: int) -> None:
-    for place in range(count):
-        index.add(f"{row + place:06d}", group, place, ())
+    for i in range(count):
+        index.add(f"{row + i:06d}", group, i, ())
 
 
 def _row_labels(value: Any) -> tuple[str, ...]:
-    """The labels of a row as text, each once; none if any is no label."""
-    words = []
+    """Return the labels of a row as text without repeats; none if any is invalid."""
+    labels = []
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, bool) or not isinstance(item, int | str):
             return ()
         # The hub marks a missing label by -1.
         if item == -1 or not str(item).strip() or not str(item).isprintable():
             return ()
-        words.append(str(item).strip())
-    return tuple(dict.fromkeys(words))
+        labels.append(str(item).strip())
+    return tuple(dict.fromkeys(labels))
 
 
 def _find_columns(index: ShardIndex, schema: Any) -> str:
-    """Find the picture's column and the label's, "" without one, and the classes."""
+    """Record the picture's column and the classes; return the label's column or ""."""
     arrow = import_pyarrow("A shard")
     features = _read_features(schema)
-    pictures = [
-        name for name, kind in features.items() if _feature_type(kind) == "Image"
-    ]
+    types = {name: _feature_type(feature) for name, feature in features.items()}
+    pictures = [name for name, feature in types.items() if feature == "Image"]
     if not pictures:
         pictures = [field.name for field in schema if _holds_bytes(arrow, field.type)]
     described = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -172,9 +168,7 @@ def _find_columns(index: ShardIndex, schema: Any) -> str:
         raise _UnusableFile(
             f"it must have one column of pictures; its columns are {described[:300]}"
         )
-    named = [
-        name for name, kind in features.items() if _feature_type(kind) == "ClassLabel"
-    ]
+    named = [name for name, feature in types.items() if feature == "ClassLabel"]
     label = named[0] if len(named) == 1 else ""
     label = label or next(
         (name for name in LABELS if name in (named or schema.names)), ""
@@ -186,17 +180,17 @@ def _find_columns(index: ShardIndex, schema: Any) -> str:
 
 
 def _read_features(schema: Any) -> dict[str, Any]:
-    """What `datasets` says about the columns; empty if another program wrote it."""
+    """Return the features that `datasets` wrote; empty if another program did."""
     try:
-        about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = about["info"]["features"]
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = metadata["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
 
 
 def _feature_type(feature: Any) -> str:
-    """The type of a column; of a list that of its items."""
+    """Return the type of a column, or of the items of a list."""
     if isinstance(feature, list) and feature:
         return _feature_type(feature[0])
     if not isinstance(feature, dict):
@@ -216,17 +210,19 @@ def _class_names(feature: Any) -> list[str]:
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def _holds_bytes(arrow: Any, kind: Any) -> bool:
-    if arrow.types.is_struct(kind):
+def _holds_bytes(arrow: Any, column_type: Any) -> bool:
+    if arrow.types.is_struct(column_type):
         return any(
-            kind.field(place).name == "bytes" for place in range(kind.num_fields)
+            column_type.field(i).name == "bytes" for i in range(column_type.num_fields)
         )
-    return bool(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
+    return bool(
+        arrow.types.is_binary(column_type) or arrow.types.is_large_binary(column_type)
+    )
 
 
 def _row_group_bytes(metadata: Any, column: str) -> int:
-    """What the pictures of a row group take in memory."""
-    parts = [metadata.column(place) for place in range(metadata.num_columns)]
+    """Return the uncompressed size in bytes of a row group's pictures."""
+    parts = [metadata.column(i) for i in range(metadata.num_columns)]
     return sum(
         int(part.total_uncompressed_size)
         for part in parts

@@ -1,4 +1,4 @@
-"""Which files are the shards of a data set, and which split a file's name gives."""
+"""Find the shards of a data set, and infer splits from their names."""
 
 import re
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from vitral.errors import ConfigError, DataError
 SUFFIXES = (".tar", ".parquet", ".arrow")
 COMPRESSED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MAX_SHARDS = 100_000
-"""Names that the braces of a pattern may stand for."""
+"""Largest number of names that a pattern may expand to."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _SHARD_FOLDERS = ("data", *SPLIT_ALIASES)
-"""Sub-folders in which shards are looked for, and no deeper."""
+"""Sub-folders that are searched for shards, without their own sub-folders."""
 _BRACE = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSet:
-    """Shards of one kind."""
+    """Shards of one file type."""
 
     root: Path
     paths: tuple[str, ...]
@@ -31,15 +31,15 @@ class ShardSet:
     suffix: str
     name: str
     display_name: str
-    """What was asked for, for messages."""
+    """The user's input, for messages."""
 
 
 def find_shards(data: str | Path) -> ShardSet | None:
-    """The shards that a folder, a file or a pattern stands for; None if it is not one.
+    """Return the shards in a folder, file or pattern; None if it is none of these.
 
     Raises:
         ConfigError: a pipe or a URL, or compressed shards.
-        DataError: a pattern matches nothing, or the shards are of several kinds.
+        DataError: a pattern matches nothing, or the shards have several file types.
     """
     text = str(data)
     path = Path(data)
@@ -56,7 +56,7 @@ def find_shards(data: str | Path) -> ShardSet | None:
         return None
     if path.is_file():
         return _make_shard_set(path.parent, [path.name], path.stem, text)
-    if not any(sign in text for sign in "{*?["):
+    if not any(char in text for char in "{*?["):
         if path.exists():
             raise DataError(f"{text} is not a regular file. Give a shard.")
         raise DataError(f"{text} is not there. Correct the path.")
@@ -64,7 +64,7 @@ def find_shards(data: str | Path) -> ShardSet | None:
 
 
 def refuse_commands(text: str) -> None:
-    """Refuse what other programs would run or download.
+    """Refuse a text that other programs would run or download.
 
     Raises:
         ConfigError: a pipe or a URL.
@@ -74,7 +74,7 @@ def refuse_commands(text: str) -> None:
             f"Commands are never run: got {text!r}. Write the output to a .tar file "
             "and give that."
         )
-    # Before expanding braces, which could hide one.
+    # Braces could hide a URL.
     if _URL.match(text.strip()) or any(map(_URL.match, expand_braces(text))):
         raise ConfigError(
             f"Shards are not opened by URL: got {text!r}. Download them first, or give "
@@ -83,7 +83,7 @@ def refuse_commands(text: str) -> None:
 
 
 def infer_split(path: str) -> str:
-    """The split that a shard's name, or else its folder's, says; "" for none."""
+    """Infer the split from a shard's name, else from its folders; "" for none."""
     *folders, base = path.split("/")
     for part in (base.rpartition(".")[0], *reversed(folders)):
         words = re.split(r"[^a-z]+", part.lower())
@@ -94,25 +94,25 @@ def infer_split(path: str) -> str:
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
-    """What braces stand for: {000..009} for numbers, {a,b} for words.
+    """Expand braces: {000..009} to numbers, {a,b} to words.
 
     Raises:
-        ConfigError: a brace is neither, or stands for too many.
+        ConfigError: a brace is neither, or expands to too many names.
     """
     names = [pattern]
     while names and _BRACE.search(names[0]):
-        widened = []
+        expanded = []
         for name in names:
             match = _BRACE.search(name)
             assert match is not None  # all have the same braces
-            words = _alternatives(match.group(1), pattern)
-            if len(names) * len(words) > MAX_SHARDS:
+            options = _alternatives(match.group(1), pattern)
+            if len(names) * len(options) > MAX_SHARDS:
                 raise ConfigError(
                     f"{pattern} stands for more than {MAX_SHARDS:,} shards. Use `*`."
                 )
             head, tail = name[: match.start()], name[match.end() :]
-            widened += [f"{head}{word}{tail}" for word in words]
-        names = widened
+            expanded += [f"{head}{option}{tail}" for option in options]
+        names = expanded
     yield from names
 
 
@@ -139,7 +139,7 @@ def _find_by_pattern(text: str) -> ShardSet:
     paths: list[str] = []
     absent = []
     for name in expand_braces(text):
-        if any(sign in name for sign in "*?["):
+        if any(char in name for char in "*?["):
             matches = glob(name)
             if not matches:
                 raise DataError(f"No file matches {name}. Correct the pattern.")
@@ -155,7 +155,7 @@ def _find_by_pattern(text: str) -> ShardSet:
         )
     literal = []
     for part in Path(text).parent.parts:
-        if any(sign in part for sign in "{*?["):
+        if any(char in part for char in "{*?["):
             break
         literal.append(part)
     root = Path(*literal)
@@ -164,7 +164,7 @@ def _find_by_pattern(text: str) -> ShardSet:
 
 
 def _find_in_folder(root: Path) -> ShardSet | None:
-    """Shards directly in a folder, in data/, or in folders called like a split."""
+    """Return the shards in a folder, its data/ and its folders named like a split."""
     shards: list[str] = []
     others: list[str] = []
     for entry in sorted(root.iterdir()):
@@ -176,14 +176,14 @@ def _find_in_folder(root: Path) -> ShardSet | None:
             inside = _list_shards(entry) if entry.name.lower() in _SHARD_FOLDERS else []
             shards += [f"{entry.name}/{name}" for name in inside]
             others += [] if inside else [f"{entry.name}/"]
-    # Class folders beside the tar file that they came from are a folder of images.
+    # Class folders next to the tar file they came from are a folder of images.
     if not shards or others:
         return None
     return _make_shard_set(root, shards, root.resolve().name, str(root))
 
 
 def _list_shards(folder: Path) -> list[str]:
-    """Shards of a sub-folder; none where it has folders too, as of classes."""
+    """List the shards of a sub-folder; none if it has folders too, as of classes."""
     inside = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     if any(entry.is_dir() and entry.suffix not in SUFFIXES for entry in inside):
         return []
@@ -193,20 +193,21 @@ def _list_shards(folder: Path) -> list[str]:
 def _make_shard_set(
     root: Path, paths: list[str], name: str, display_name: str
 ) -> ShardSet:
-    kinds = sorted({Path(path).suffix for path in paths})
-    if len(kinds) > 1:
+    suffixes = sorted({Path(path).suffix for path in paths})
+    if len(suffixes) > 1:
         examples = [
-            next(path for path in paths if Path(path).suffix == kind) for kind in kinds
+            next(path for path in paths if Path(path).suffix == suffix)
+            for suffix in suffixes
         ]
         raise DataError(
             f"{display_name} mixes kinds of shards: {', '.join(examples)}. Choose one "
             "kind by "
-            f"a pattern, such as {root}/*{kinds[0]}."
+            f"a pattern, such as {root}/*{suffixes[0]}."
         )
     return ShardSet(
         root=root,
         paths=tuple(sorted(paths, key=natural_key)),
-        suffix=kinds[0],
+        suffix=suffixes[0],
         name=name,
         display_name=display_name,
     )

@@ -1,7 +1,6 @@
-"""Reading one example out of a shard, wherever in it.
+"""Random access to the examples of shards.
 
-Readers keep open files and row groups for themselves; a copy that a worker receives
-starts without any.
+Readers cache open files and row groups; a pickled copy starts with empty caches.
 """
 
 import os
@@ -10,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from vitral.data.dataset import Example, UnavailableError
 from vitral.data.images import DecodedImage, decode
@@ -18,31 +17,32 @@ from vitral.data.shards.parquet import image_bytes, import_pyarrow, iter_record_
 from vitral.errors import ImageError
 
 _MAX_OPEN_FILES = 64
-"""Files that a reader holds open."""
+"""Number of files that a reader keeps open."""
 
 
-class Shard(NamedTuple):
-    """A shard as it was when its index was taken."""
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """State of a shard when it was indexed."""
 
     path: str
     """POSIX, relative to the root."""
     size: int
     version: int | str
-    """Time of change in ns, or what a remote system says instead."""
+    """mtime in ns, or the version that a remote file system gives."""
 
 
 @runtime_checkable
 class ShardFiles(Protocol):
-    """Where shards are; picklable."""
+    """Storage of shards; picklable."""
 
     def stat(self, path: str) -> tuple[int, int | str]:
-        """Size and what differs when the file does."""
+        """Return size and version of a file."""
 
     def open(self, path: str) -> Any:
-        """What pyarrow reads: a path, or an open file."""
+        """Return a path or an open file for pyarrow."""
 
     def rows(self, shard: Shard, group: int, read: Callable[[], Any]) -> Any:
-        """A row group as `read` gives it, or a copy that is nearer.
+        """Return a row group from a cache, else from `read`.
 
         Raises:
             UnavailableError: the file is gone.
@@ -70,7 +70,7 @@ class LocalFiles:
 
 
 class LruCache:
-    """The values used last, up to a number; safe to share between threads."""
+    """Thread-safe cache of the `capacity` values used last; pickled empty."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -81,7 +81,7 @@ class LruCache:
         return LruCache, (self.capacity,)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        # Made under the lock, or two threads would both read a row group.
+        # Under the lock, or two threads would both read a row group.
         with self._lock:
             if key not in self._values:
                 while len(self._values) >= self.capacity:
@@ -103,70 +103,70 @@ class TarReader:
     )
 
     def __call__(self, example: Example) -> DecodedImage:
-        number, offset, size = example.location
-        shard = self.shards[number]
-        file = self.open_files.get(number, lambda: _Descriptor(self.root / shard.path))
-        status = os.fstat(file.number)
+        index, offset, size = example.location
+        shard = self.shards[index]
+        file = self.open_files.get(index, lambda: _Descriptor(self.root / shard.path))
+        status = os.fstat(file.fd)
         refuse_changed(shard, status.st_size, status.st_mtime_ns)
-        content = os.pread(file.number, size, offset)
+        content = os.pread(file.fd, size, offset)
         if len(content) < size:
             raise ImageError(f"only {len(content)} of {size} bytes could be read")
         return decode(content)
 
 
 class _Descriptor:
-    """A file that is closed when nobody reads it any more."""
+    """File descriptor that is closed with its last reference."""
 
     def __init__(self, path: Path) -> None:
-        self.number = -1
+        self.fd = -1
         try:
-            self.number = os.open(path, os.O_RDONLY)
+            self.fd = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise vanished_error(str(path), error) from error
 
     def __del__(self) -> None:
-        if self.number >= 0:
-            os.close(self.number)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetReader:
-    """Read a row out of its row group, of which the last few stay in memory."""
+    """Read a row from its row group; the row groups used last stay in memory."""
 
     files: ShardFiles
     shards: tuple[Shard, ...]
     column: str
     groups: LruCache
-    """As many as the order of examples mixes, or each would be read many times."""
+    """Holds as many row groups as the order mixes, or each would be read many times."""
     open_files: LruCache = field(
         default_factory=lambda: LruCache(_MAX_OPEN_FILES), compare=False
     )
 
     def __call__(self, example: Example) -> DecodedImage:
-        number, group, row = example.location
-        table = self.groups.get((number, group), lambda: self.load(number, group))
+        index, group, row = example.location
+        table = self.groups.get((index, group), lambda: self.load(index, group))
         return _decode_value(table[row])
 
-    def load(self, number: int, group: int) -> Any:
-        """The pictures of one row group."""
-        shard = self.shards[number]
-        return self.files.rows(shard, group, lambda: self._read(number, group))
+    def load(self, index: int, group: int) -> Any:
+        """Load the pictures of one row group."""
+        shard = self.shards[index]
+        return self.files.rows(shard, group, lambda: self._read(index, group))
 
-    def _read(self, number: int, group: int) -> Any:
-        shard = self.shards[number]
+    def _read(self, index: int, group: int) -> Any:
+        shard = self.shards[index]
         refuse_changed(shard, *self.files.stat(shard.path))
-        file = self.open_files.get(number, lambda: self._open(shard))
+        file = self.open_files.get(index, lambda: self._open(shard))
         return file.read_row_group(group, columns=[self.column]).column(0)
 
     def _open(self, shard: Shard) -> Any:
         arrow = import_pyarrow(shard.path)
-        # Reads the column's parts of a row group in few pieces.
+        # pre_buffer reads a row group's column in few large requests.
         return arrow.parquet.ParquetFile(self.files.open(shard.path), pre_buffer=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrowReader:
-    """Read a row of a mapped file."""
+    """Read a row of a memory-mapped file."""
 
     root: Path
     shards: tuple[Shard, ...]
@@ -176,8 +176,8 @@ class ArrowReader:
     )
 
     def __call__(self, example: Example) -> DecodedImage:
-        number, batch, row = example.location
-        columns = self.open_files.get(number, lambda: self._open(self.shards[number]))
+        index, batch, row = example.location
+        columns = self.open_files.get(index, lambda: self._open(self.shards[index]))
         return _decode_value(columns[batch][row])
 
     def _open(self, shard: Shard) -> list[Any]:
@@ -192,15 +192,15 @@ class ArrowReader:
             for batch in iter_record_batches(str(path), shard.path):
                 columns.append(batch.column(self.column))
         except (import_pyarrow(shard.path).ArrowException, OSError):
-            pass  # it was cut off there when the index was taken, too
+            pass  # the file was cut off there when it was indexed, too
         return columns
 
 
 def refuse_changed(shard: Shard, size: int, version: int | str) -> None:
-    """Stop where offsets may mean something else by now.
+    """Check that a file has not changed since it was indexed.
 
     Raises:
-        UnavailableError: the file is not the one that the index was taken from.
+        UnavailableError: size or version differ.
     """
     if (size, version) != (shard.size, shard.version):
         raise UnavailableError(

@@ -1,8 +1,8 @@
-"""Parquet files of the Hugging Face hub, read by ranges where they are.
+"""Stream Parquet files of the Hugging Face hub by HTTP ranges.
 
-`hf-stream:OWNER/NAME` or `hf-stream:OWNER/NAME:CONFIG`. Examples, order and splits are
-those of the same files on a disk. A row group is fetched once a machine and epoch: it
-waits on the disk, in a folder of limited size, for the other processes.
+`hf-stream:OWNER/NAME[:CONFIG]` has the examples, order and splits of the same files on
+a disk. Each machine fetches a row group once per epoch into a disk cache of bounded
+size. Hand-written around HfFileSystem: one retry policy and one cache for all reads.
 """
 
 import hashlib
@@ -28,41 +28,41 @@ from vitral.errors import DataError, MissingExtraError, VitralError
 
 PREFIX = "hf-stream:"
 CACHE_BYTES = 4 << 30
-"""Row groups on the disk take at most about so much."""
+"""Approximate bound in bytes on the row groups on disk."""
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)
-"""Seconds before each further attempt at what the network did not give."""
+"""Seconds before each retry of a failed read."""
 _LOCKS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowGroupCache:
-    """Row groups on the disk, for all processes of a machine."""
+    """Disk cache of row groups, shared by all processes of a machine."""
 
     folder: Path
     limit: int = CACHE_BYTES
 
     def get(self, key: str, fetch: Callable[[], Any]) -> Any:
-        """The table of a key, mapped; `fetch` gives it where it is not there yet."""
+        """Return the memory-mapped column of a key, fetched if it is not cached."""
         name = hashlib.sha256(key.encode()).hexdigest()
         file = self.folder / f"{name}.arrow"
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = self._open_mapped(file)
-        if found is None:
+        column = self._open_mapped(file)
+        if column is None:
             with self._lock(int(name[:8], 16) % _LOCKS):
-                found = self._open_mapped(file)  # another process was quicker
-                if found is None:
-                    found = fetch()
+                column = self._open_mapped(file)  # another process was quicker
+                if column is None:
+                    column = fetch()
                     self._trim()
-                    write_atomic(file, lambda path: self._write(path, found))
-        return found
+                    write_atomic(file, lambda path: self._write(path, column))
+        return column
 
     def _open_mapped(self, file: Path) -> Any:
-        """None where there is no whole file."""
+        """Map a cached file; return None if it is missing or damaged."""
         arrow = import_pyarrow("A shard")
         try:
             with arrow.memory_map(str(file)) as mapped:
                 table = arrow.ipc.open_file(mapped).read_all()
-            os.utime(file)  # used last
+            os.utime(file)  # mark as used last
         except (OSError, arrow.ArrowException):
             return None
         return table.column(0)
@@ -74,30 +74,30 @@ class RowGroupCache:
             writer.write_table(table)
 
     def _trim(self) -> None:
-        """Remove what was used longest ago; a mapped file stays until it is let go."""
-        held = []
+        """Remove the files used least recently; a mapped file lives until unmapped."""
+        cached = []
         for file in self.folder.glob("[!.]*.arrow"):
             try:
                 status = file.stat()
             except OSError:
                 continue  # another process trims
-            held.append((status.st_mtime_ns, status.st_size, file))
-        total = sum(size for _, size, _ in held)
-        for _, size, file in sorted(held):
+            cached.append((status.st_mtime_ns, status.st_size, file))
+        total = sum(size for _, size, _ in cached)
+        for _, size, file in sorted(cached):
             if total <= self.limit:
                 break
             file.unlink(missing_ok=True)
             total -= size
 
     @contextmanager
-    def _lock(self, number: int) -> Iterator[None]:
+    def _lock(self, slot: int) -> Iterator[None]:
         try:
             import fcntl
-        except ImportError:  # without it two processes may both fetch
+        except ImportError:  # without flock two processes may both fetch
             yield
             return
-        # The lock of a process that dies goes with it.
-        descriptor = os.open(self.folder / f".lock-{number}", os.O_CREAT | os.O_RDWR)
+        # The kernel releases the lock when the process exits.
+        descriptor = os.open(self.folder / f".lock-{slot}", os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -107,7 +107,7 @@ class RowGroupCache:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFiles:
-    """Files of an fsspec file system below a folder."""
+    """Files below a folder of an fsspec file system."""
 
     system: Any
     root: str
@@ -116,28 +116,28 @@ class RemoteFiles:
 
     def stat(self, path: str) -> tuple[int, int | str]:
         if path not in self.stats:
-            about = self.system.info(f"{self.root}/{path}")
+            info = self.system.info(f"{self.root}/{path}")
             names = ("blob_id", "etag", "ETag", "mtime", "created")
-            version = next((about[name] for name in names if about.get(name)), "")
-            self.stats[path] = int(about["size"] or 0), str(version)
+            version = next((info[name] for name in names if info.get(name)), "")
+            self.stats[path] = int(info["size"] or 0), str(version)
         return self.stats[path]
 
     def open(self, path: str) -> Any:
-        # pyarrow asks for what it needs in large pieces: read ahead would be waste.
+        # pyarrow requests large ranges: read-ahead would be waste.
         return self.system.open(f"{self.root}/{path}", "rb", cache_type="none")
 
     def rows(self, shard: Shard, group: int, read: Callable[[], Any]) -> Any:
-        key = json.dumps([self.root, *shard, group])
+        key = json.dumps([self.root, shard.path, shard.size, shard.version, group])
         where = f"{self.root}/{shard.path}"
         return self.cache.get(key, lambda: with_retries(where, read))
 
 
 def with_retries(where: str, read: Callable[[], Any]) -> Any:
-    """What `read` gives, after pauses where the network fails.
+    """Return `read()`, retried after `RETRY_DELAYS` where the network fails.
 
     Raises:
-        UnavailableError: it failed every time. An example that was left out instead
-            would make a run depend on the network.
+        UnavailableError: every attempt failed. To leave an example out instead would
+            make a run depend on the network.
     """
     for pause in (*RETRY_DELAYS, None):
         try:
@@ -160,7 +160,7 @@ def read_streamed(name: str, root: Path, unlabelled: bool = False) -> Dataset:
 
     Args:
         name: with its prefix, `hf-stream:`.
-        root: data root; indices and row groups are kept in its folder shards.
+        root: data root; indices and row groups are cached in its folder shards.
 
     Raises:
         DataError: the set cannot be reached, or has no Parquet files that fit.
@@ -175,7 +175,7 @@ def read_streamed(name: str, root: Path, unlabelled: bool = False) -> Dataset:
             f"{name} needs the package huggingface_hub: `pip install vitral[hf]`."
         ) from error
     system = HfFileSystem()
-    # The hub converts most sets to Parquet, in a branch of its own.
+    # The hub converts most sets to Parquet, in a separate branch.
     for folder in (f"datasets/{where}", f"datasets/{where}@~parquet"):
         try:
             paths = list_parquet_files(system, folder)
@@ -185,18 +185,19 @@ def read_streamed(name: str, root: Path, unlabelled: bool = False) -> Dataset:
                 "download its Parquet files and give their folder."
             ) from error
         if paths:
-            return read_remote(name, system, folder, paths, config, root, unlabelled)
-    raise DataError(
-        f"{name} has no Parquet files. Give hf:OWNER/NAME, which lets datasets load it."
+            break
+    else:
+        raise DataError(
+            f"{name} has no Parquet files. Give hf:OWNER/NAME, which lets datasets "
+            "load it."
+        )
+    return read_remote(
+        name, system, folder, paths, config=config, root=root, unlabelled=unlabelled
     )
 
 
-def _build_index(files: RemoteFiles, path: str) -> ShardIndex:
-    return index_parquet(files.open(path), path, remote=True)
-
-
 def list_parquet_files(system: Any, folder: str) -> list[str]:
-    """The Parquet files below a remote folder, relative to it."""
+    """List the Parquet files below a remote folder, relative to it."""
     files = (str(path) for path in system.find(folder))
     inside = [path.partition(f"{folder}/")[2] for path in files]
     return sorted((p for p in inside if p.endswith(".parquet")), key=natural_key)
@@ -207,21 +208,22 @@ def read_remote(
     system: Any,
     folder: str,
     paths: list[str],
+    *,
     config: str,
     root: Path,
     unlabelled: bool,
 ) -> Dataset:
-    """As `read_shards`, from a file system of fsspec.
+    """List the examples as `read_shards` does, from an fsspec file system.
 
     Args:
-        config: folder with the files of a configuration; "" where there is one only.
+        config: folder of the configuration; "" if there is one only.
 
     Raises:
         DataError: there are several configurations, or the files do not fit.
         UnavailableError: the network fails.
     """
     configs = sorted({path.partition("/")[0] for path in paths if "/" in path})
-    configs = [each for each in configs if not infer_split(f"{each}/x")]
+    configs = [folder for folder in configs if not infer_split(f"{folder}/x")]
     chosen = [path for path in paths if not config or path.startswith(f"{config}/")]
     if not chosen or (not config and len(configs) > 1):
         raise DataError(
@@ -234,15 +236,24 @@ def read_remote(
     )
     parts = []
     for path in chosen:
-        shard = Shard(path, *with_retries(path, partial(files.stat, path)))
-        build = partial(with_retries, path, partial(_build_index, files, path))
-        index = load_or_build_index(f"{folder}/{path}", tuple(shard), cache, build)
+        stat = with_retries(path, partial(files.stat, path))
+
+        def build(path: str = path) -> ShardIndex:
+            source = files.open(path)
+            return index_parquet(source, path, remote=True)
+
+        index = load_or_build_index(
+            f"{folder}/{path}", (path, *stat), cache, partial(with_retries, path, build)
+        )
+        shard = Shard(path, *stat)
         parts.append(IndexedShard(shard=shard, split=infer_split(path), index=index))
-    found = ShardSet(
+    shard_set = ShardSet(
         root=Path(folder),
         paths=tuple(chosen),
         suffix=".parquet",
         name=name,
         display_name=name,
     )
-    return build_dataset(found, parts, "", files, unlabelled)
+    return build_dataset(
+        shard_set, parts, group_by="", files=files, unlabelled=unlabelled
+    )

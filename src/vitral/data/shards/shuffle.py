@@ -1,7 +1,7 @@
-"""The order of a sharded data set in one epoch: near-sequential on disk, well mixed.
+"""Order of a sharded data set in one epoch: near-sequential on disk, well mixed.
 
-Consecutive examples form chunks, chunks windows; both are shuffled as functions of
-(seed, epoch), so any process can say which example is at any position.
+Consecutive examples form chunks, chunks form windows. Both are shuffled as functions
+of (seed, epoch), so every process knows the example at any position.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from vitral.data.dataset import Example
 from vitral.data.rng import generator_for
 
 CHUNK = 64
-"""Examples read from one place where every example can be read by itself."""
+"""Consecutive examples per chunk, where examples are read one by one."""
 CHUNKS = 64
-"""Chunks that are mixed with each other, at most."""
+"""Largest number of chunks that are mixed with each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOrder:
-    """Chunks in random order, and `chunks` of them at a time mixed.
+    """Order with chunks shuffled, then examples within windows of `chunks` chunks.
 
     With the chunks c(1) ... c(n) of a list of examples and p = permutation(n), the
     epoch is permuted(c(p1) + ... + c(pW)), permuted(c(pW+1) + ...), and so on for
@@ -28,14 +28,14 @@ class ShardOrder:
     """
 
     by_row_group: bool
-    """Whether a chunk is a row group, which is read as a whole; else it is up to
-    CHUNK consecutive examples of one shard."""
+    """True: a chunk is a row group, which is read at once. False: up to CHUNK
+    consecutive examples of one shard."""
     chunks: int = CHUNKS
 
     def __call__(
         self, examples: tuple[Example, ...], seed: int, epoch: int
     ) -> list[int]:
-        """Indices into `examples`, which are in the order of the files."""
+        """Return indices into `examples`, which are in the order of the files."""
         generator = generator_for("shards", seed, epoch)
         starts = self._starts(examples)
         ends = np.append(starts[1:], len(examples))
@@ -43,17 +43,19 @@ class ShardOrder:
         order = []
         for first in range(0, len(shuffled), self.chunks):
             window = shuffled[first : first + self.chunks]
-            places = np.concatenate(
+            indices = np.concatenate(
                 [np.arange(starts[chunk], ends[chunk]) for chunk in window]
             )
-            order.append(generator.permutation(places))
-        return [int(place) for place in np.concatenate(order)]
+            order.append(generator.permutation(indices))
+        return [int(index) for index in np.concatenate(order)]
 
     def _starts(self, examples: tuple[Example, ...]) -> np.ndarray:
-        """Where each chunk begins in `examples`."""
+        """Return the index in `examples` of each chunk's first example."""
         depth = 2 if self.by_row_group else 1
-        places = np.array([example.location[:depth] for example in examples], np.int64)
-        new = np.any(places[1:] != places[:-1], axis=1)
+        locations = np.array(
+            [example.location[:depth] for example in examples], np.int64
+        )
+        new = np.any(locations[1:] != locations[:-1], axis=1)
         starts = np.concatenate([[0], np.flatnonzero(new) + 1])
         if self.by_row_group:
             return starts

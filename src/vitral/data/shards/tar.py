@@ -1,7 +1,7 @@
-"""The members of a tar file, found by their headers; nothing is extracted.
+"""List the members of a tar file from its headers; nothing is extracted.
 
 Plain, GNU and POSIX (pax) headers (pubs.opengroup.org, "ustar Interchange Format").
-Python's tarfile is not used: it follows links, and gives up on a file that was cut.
+Hand-written: Python's tarfile follows links and fails on a file that was cut.
 """
 
 import os
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 BLOCK = 512
 MAX_NAME_BYTES = 65_536
-"""Bytes of a long name or of pax records; more is not a name."""
+"""Largest size in bytes of a long name or of pax records."""
 _WINDOW = 16_384
 _END = b"\0" * BLOCK
 _REGULAR = b"0\x007"
@@ -29,32 +29,33 @@ class TarMember(NamedTuple):
     """A regular file inside a tar file."""
 
     name: str
-    """As a path without "./" in front."""
+    """Path without a leading "./"."""
     offset: int
-    """Of its first byte in the tar file."""
+    """Offset of the first data byte in the tar file."""
     size: int
+    """Size in bytes."""
 
 
 @dataclass(kw_only=True)
 class TarContents:
-    """What the headers say."""
+    """Members of a tar file by its headers."""
 
     members: list[TarMember] = field(default_factory=list)
     ignored: list[tuple[str, str]] = field(default_factory=list)
-    """Names that cannot be used with the reason."""
+    """(name, reason) of each unusable member."""
     fault: str = ""
-    """Why the file could not be read to its end; "" if it was."""
+    """Reason why the file was not read to its end; "" if it was."""
 
 
 class _TarError(Exception):
-    """The headers cannot be followed any further."""
+    """A header that cannot be read; reading stops there."""
 
 
 def read_contents(descriptor: int) -> TarContents:
-    """Follow the headers of an open tar file from one to the next.
+    """Read the headers of an open tar file.
 
-    Only headers are read. Whatever is in the file, no exception is raised for it and
-    every member lies inside the file.
+    Only headers are read. No content of the file raises, and every returned member
+    lies inside the file.
     """
     contents = TarContents()
     headers = _Headers(descriptor)
@@ -67,7 +68,7 @@ def read_contents(descriptor: int) -> TarContents:
 
 @dataclass
 class _Headers:
-    """Blocks of a file by offset, read through a small window."""
+    """Blocks of a file by offset, read through a small buffer."""
 
     descriptor: int
     start: int = 0
@@ -77,13 +78,12 @@ class _Headers:
         self.size = os.fstat(self.descriptor).st_size
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes; fewer at the end of the file."""
-        place = offset - self.start
-        if place < 0 or place + count > len(self.window):
-            self.start, place = offset, 0
-            wanted = max(count, _WINDOW)
-            self.window = os.pread(self.descriptor, wanted, offset)
-        return self.window[place : place + count]
+        """Read `count` bytes; fewer at the end of the file."""
+        position = offset - self.start
+        if position < 0 or position + count > len(self.window):
+            self.start, position = offset, 0
+            self.window = os.pread(self.descriptor, max(count, _WINDOW), offset)
+        return self.window[position : position + count]
 
 
 def _read_members(headers: _Headers, contents: TarContents) -> None:
@@ -96,15 +96,15 @@ def _read_members(headers: _Headers, contents: TarContents) -> None:
         if not block or block == _END:
             _check_end(headers, contents, offset)
             return
-        kind, size = _parse_header(block, offset)
+        flag, size = _parse_header(block, offset)
         data = offset + BLOCK
-        if kind in b"LKxg":
+        if flag in b"LKxg":
             content = _read_extension(headers, data, size)
-            if kind == b"L":
+            if flag == b"L":
                 long_name = _decode_text(content.partition(b"\0")[0])
-            elif kind == b"x":
+            elif flag == b"x":
                 records = _parse_pax(content, data)
-            elif kind == b"g":
+            elif flag == b"g":
                 common |= _parse_pax(content, data)
             offset = data + _round_up_to_block(size)
             continue
@@ -115,13 +115,13 @@ def _read_members(headers: _Headers, contents: TarContents) -> None:
             if "size" in records:
                 size = _parse_pax_size(records["size"], offset)
             if any(key.startswith("GNU.sparse") for key in records):
-                kind = b"S"
-        if kind in _WITHOUT_DATA:
+                flag = b"S"
+        if flag in _WITHOUT_DATA:
             size = 0
         long_name, records = "", {}
         offset = data + _round_up_to_block(size)
         _add_member(
-            contents, TarMember(name.removeprefix("./"), data, size), kind, headers.size
+            contents, TarMember(name.removeprefix("./"), data, size), flag, headers.size
         )
         if data + size > headers.size:
             raise _TarError(
@@ -132,15 +132,15 @@ def _read_members(headers: _Headers, contents: TarContents) -> None:
 
 
 def _add_member(
-    contents: TarContents, member: TarMember, kind: bytes, available: int
+    contents: TarContents, member: TarMember, flag: bytes, available: int
 ) -> None:
-    """Take a member, or say why not."""
+    """Add a member, or record why it is unusable."""
     name = member.name
-    if kind == b"5" or (kind in _REGULAR and name.endswith("/")):
+    if flag == b"5" or (flag in _REGULAR and name.endswith("/")):
         return
-    reason = _UNSUPPORTED_TYPES.get(kind, "")
-    if not reason and kind not in _REGULAR:
-        reason = f"a member of the unknown type {kind!r}"
+    reason = _UNSUPPORTED_TYPES.get(flag, "")
+    if not reason and flag not in _REGULAR:
+        reason = f"a member of the unknown type {flag!r}"
     if not reason:
         reason = _name_problem(name)
     if reason:
@@ -160,7 +160,7 @@ def _name_problem(name: str) -> str:
 
 
 def _check_end(headers: _Headers, contents: TarContents, offset: int) -> None:
-    """Look behind the last member."""
+    """Check that the file ends with an end mark and padding."""
     if not contents.members and offset >= headers.size:
         contents.fault = "the file is empty" if not offset else ""
     if offset >= headers.size:
@@ -178,7 +178,7 @@ def _check_end(headers: _Headers, contents: TarContents, offset: int) -> None:
 
 
 def _parse_header(block: bytes, offset: int) -> tuple[bytes, int]:
-    """Type and size of a header whose checksum is right."""
+    """Return type and size from a header, after checking its checksum."""
     if len(block) < BLOCK:
         raise _TarError(f"the file is cut off in the header at byte {offset:,}")
     checksum = block[148:156]
@@ -191,7 +191,7 @@ def _parse_header(block: bytes, offset: int) -> tuple[bytes, int]:
 
 
 def _parse_number(field: bytes) -> int | None:
-    """Octal digits, or the base-256 form of GNU; None if it is neither."""
+    """Parse octal digits or GNU's base-256 form; return None if it is neither."""
     if field[0] & 0x80:
         value = int.from_bytes(field[1:], "big")
         return value if field[0] == 0x80 else -1
@@ -203,7 +203,7 @@ def _parse_number(field: bytes) -> int | None:
 
 def _parse_name(block: bytes) -> str:
     name = block[:100].partition(b"\0")[0]
-    # Only POSIX has the prefix: GNU keeps times there.
+    # Only POSIX has the prefix: GNU stores times there.
     if block[257:263] == b"ustar\0":
         prefix = block[345:500].partition(b"\0")[0]
         name = prefix + b"/" + name if prefix else name
@@ -223,7 +223,7 @@ def _read_extension(headers: _Headers, offset: int, size: int) -> bytes:
 
 
 def _parse_pax(content: bytes, offset: int) -> dict[str, str]:
-    """Records of the form "LENGTH KEY=VALUE\\n"."""
+    """Parse records of the form "LENGTH KEY=VALUE\\n"."""
     records: dict[str, str] = {}
     while content.strip(b"\0"):
         length, _, _ = content.partition(b" ")
@@ -251,6 +251,6 @@ def _decode_text(name: bytes) -> str:
 
 
 def _printable_name(name: str) -> str:
-    """A name for a message, whatever bytes it has."""
+    """Escape a name of any bytes for a message."""
     safe = name.encode("utf-8", "backslashreplace").decode()
     return safe if safe.isprintable() else ascii(safe)

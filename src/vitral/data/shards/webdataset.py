@@ -1,7 +1,8 @@
-"""Pictures and labels of a tar file by the names of its members, as in WebDataset.
+"""Index tar files by WebDataset's convention: `1.jpg` and `1.cls` are one example.
 
-`000123.jpg` and `000123.cls` are one example: the name up to the first dot of its last
-part is the key. Members are read as bytes; nothing is unpickled, extracted or run.
+The key is the name up to the first dot of its last part. Hand-written: `webdataset`
+streams, shuffles by buffer and does not resume bit-exactly; here each example is read
+by offset, nothing is unpickled or extracted, and a damaged member costs one example.
 """
 
 import json
@@ -18,7 +19,7 @@ from vitral.data.shards.index import ShardIndex
 from vitral.data.shards.tar import TarMember, read_contents
 
 LABELS = ("cls", "json", "txt")
-"""Members with labels, first come first served; one kind for a whole shard."""
+"""Extensions of label members by priority; a shard uses one of them."""
 CODE_EXTENSIONS = frozenset({"pyd", "pkl", "pickle", "pth", "pt"})
 MAX_LABEL_BYTES = 65_536
 MAX_IMAGE_BYTES = 1 << 28
@@ -27,7 +28,7 @@ _GZIP = b"\x1f\x8b"
 
 
 class _LabelError(Exception):
-    """Why a member gives no label."""
+    """A member without a usable label; the text is the reason."""
 
 
 @dataclass
@@ -40,9 +41,9 @@ class _Group:
 
 
 def index_tar(path: Path) -> ShardIndex:
-    """The examples of a tar file; of a damaged one those before the damage.
+    """Index a tar file; of a damaged one the examples before the damage.
 
-    Without any label in it, its pictures are examples without one.
+    If the file has no labels at all, its pictures are examples without one.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -53,12 +54,12 @@ def index_tar(path: Path) -> ShardIndex:
             )
         contents = read_contents(descriptor)
         index = ShardIndex(fault=contents.fault)
-        left_out = _SkippedMembers()
+        skipped = _SkippedMembers()
         for name, reason in contents.ignored:
-            left_out.add(name, reason)
-        groups = _group_members(contents.members, left_out)
-        _fill_index(index, groups, descriptor, left_out)
-        index.ignored = left_out.to_list()
+            skipped.add(name, reason)
+        groups = _group_members(contents.members, skipped)
+        _fill_index(index, groups, descriptor, skipped)
+        index.ignored = skipped.to_list()
     finally:
         os.close(descriptor)
     return index
@@ -66,14 +67,14 @@ def index_tar(path: Path) -> ShardIndex:
 
 @dataclass
 class _SkippedMembers:
-    """Members that are no part of an example: one line for each kind and reason."""
+    """Members that belong to no example: one line per extension and reason."""
 
     first: dict[tuple[str, str], str] = field(default_factory=dict)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, name: str, reason: str, kind: str = "") -> None:
-        self.first.setdefault((kind, reason), name)
-        self.counts[kind, reason] += 1
+    def add(self, name: str, reason: str, extension: str = "") -> None:
+        self.first.setdefault((extension, reason), name)
+        self.counts[extension, reason] += 1
 
     def to_list(self) -> list[list[str]]:
         return [
@@ -89,7 +90,7 @@ class _SkippedMembers:
 def _group_members(
     members: list[TarMember], skipped: _SkippedMembers
 ) -> dict[str, _Group]:
-    """Groups by key, in the order of their first member."""
+    """Return the groups by key, in the order of their first member."""
     groups: dict[str, _Group] = {}
     for member in members:
         folder, base = posixpath.split(member.name)
@@ -132,33 +133,33 @@ def _fill_index(
     descriptor: int,
     skipped: _SkippedMembers,
 ) -> None:
-    kind = _label_extension(groups)
-    index.source = f".{kind}" if kind else ""
+    extension = _label_extension(groups)
+    index.source = f".{extension}" if extension else ""
     for key, group in groups.items():
-        label = group.labels.get(kind)
+        label = group.labels.get(extension)
         if group.fault:
             skipped.add(key, group.fault)
         elif group.picture is None:
             skipped.add(key, "no picture: a label alone")
         elif group.picture.size > MAX_IMAGE_BYTES:
             skipped.add(key, f"a picture of more than {MAX_IMAGE_BYTES:,} bytes")
-        elif not kind:
+        elif not extension:
             index.add(key, group.picture.offset, group.picture.size, ())
         elif label is None:
-            skipped.add(key, f"no label: .{kind} is missing")
+            skipped.add(key, f"no label: .{extension} is missing")
         else:
             try:
-                labels = _read_labels(descriptor, label, kind)
+                labels = _read_labels(descriptor, label, extension)
             except _LabelError as fault:
-                skipped.add(key, f"no label: {fault}", kind)
+                skipped.add(key, f"no label: {fault}", extension)
                 continue
             index.add(key, group.picture.offset, group.picture.size, labels)
 
 
 def _label_extension(groups: dict[str, _Group]) -> str:
-    """The first kind that any example of the shard has; "" for none."""
-    there = {kind for group in groups.values() for kind in group.labels}
-    return next((kind for kind in LABELS if kind in there), "")
+    """Return the first of `LABELS` that any example of the shard has; "" for none."""
+    present = {extension for group in groups.values() for extension in group.labels}
+    return next((extension for extension in LABELS if extension in present), "")
 
 
 def _read_labels(descriptor: int, member: TarMember, extension: str) -> tuple[str, ...]:
@@ -170,24 +171,24 @@ def _read_labels(descriptor: int, member: TarMember, extension: str) -> tuple[st
     except UnicodeDecodeError:
         raise _LabelError(f".{extension} is not UTF-8") from None
     if extension == "json":
-        words = list(_labels_from_json(text))
+        labels = list(_labels_from_json(text))
     else:
-        words = [word.strip() for word in text.replace("\n", ";").split(";")]
-    words = list(dict.fromkeys(word for word in words if word))
-    if not words:
+        labels = [label.strip() for label in text.replace("\n", ";").split(";")]
+    labels = list(dict.fromkeys(label for label in labels if label))
+    if not labels:
         raise _LabelError(f".{extension} is empty")
     if extension == "cls" and not all(
-        word.isascii() and word.isdigit() for word in words
+        label.isascii() and label.isdigit() for label in labels
     ):
         raise _LabelError(".cls must be a whole number, or several joined by `;`")
-    if any(len(word) > MAX_LABEL_CHARS for word in words):
+    if any(len(label) > MAX_LABEL_CHARS for label in labels):
         raise _LabelError(
             f".{extension} holds a text of more than {MAX_LABEL_CHARS} characters"
         )
-    if not all(map(str.isprintable, words)):
+    if not all(map(str.isprintable, labels)):
         raise _LabelError(f".{extension} holds control characters")
     # 7 and 007 are one class.
-    return tuple(str(int(word)) if extension == "cls" else word for word in words)
+    return tuple(str(int(label)) if extension == "cls" else label for label in labels)
 
 
 def _labels_from_json(text: str) -> Iterator[str]:
@@ -196,10 +197,10 @@ def _labels_from_json(text: str) -> Iterator[str]:
     except (ValueError, RecursionError):
         raise _LabelError(".json cannot be read as JSON") from None
     if isinstance(value, dict):
-        found = [key for key in ("label", "labels") if key in value]
-        if not found:
+        keys = [key for key in ("label", "labels") if key in value]
+        if not keys:
             raise _LabelError(".json has neither `label` nor `labels`")
-        value = value[found[0]]
+        value = value[keys[0]]
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, bool) or not isinstance(item, int | str):
             raise _LabelError(

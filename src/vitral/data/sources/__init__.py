@@ -1,7 +1,7 @@
-"""Sources of labelled examples: folders, tables, hubs, built-in sets."""
+"""Sources of examples: folders, tables, hubs, built-in sets."""
 
 from vitral.data.sources import torchvision_datasets
-from vitral.data.sources.huggingface import PREFIX, read_hub
+from vitral.data.sources.huggingface import LABELS, PREFIX, read_hub
 from vitral.data.sources.image_folder import assign_groups, read_folder
 from vitral.data.sources.pseudo_labels import (
     TABLE,
@@ -19,6 +19,7 @@ from vitral.data.sources.unlabelled import CLASSES, has_classes, read_unlabelled
 
 __all__ = [
     "CLASSES",
+    "LABELS",
     "PREFIX",
     "TABLE",
     "TORCHVISION_DATASETS",

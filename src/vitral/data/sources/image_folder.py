@@ -1,8 +1,8 @@
-"""A folder of images or clips, one sub-folder per class, as a data set.
+"""List a folder of images or clips, one sub-folder per class, as a data set.
 
 `train/`, `val/` (or `valid/`, `validation/`) and `test/` at the first level are splits;
 without them split.py divides the images by hash. A clip is a video file, an .npz or a
-folder of frames. Nothing is decoded here.
+folder of frames.
 """
 
 import os
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from vitral.data.dataset import (
     SPLIT_ALIASES,
@@ -36,26 +36,26 @@ _LAYOUT = (
 
 @dataclass(kw_only=True)
 class FolderScan:
-    """The walk's findings; paths are POSIX and relative to the root."""
+    """Walk over a folder; paths are POSIX and relative to the root."""
 
     root: Path
     kind: Literal["images", "clips"]
     ignored: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
-    """Files of the other kind, which are ignored too."""
+    """Ignored clips where `kind` is images, and the reverse."""
 
     @property
     def noun(self) -> str:
         return self.kind[:-1]
 
     def folders(self, folder: str) -> list[str]:
-        """Usable sub-folders of `folder` in natural order; the rest is recorded."""
+        """Return the usable sub-folders in natural order; record the others."""
         return [entry.name for entry in self.entries(folder) if entry.is_dir()]
 
     def examples(
         self, folder: str, parents: tuple[tuple[int, int], ...] = ()
     ) -> Iterator[str]:
-        """Images, or clips, at any depth below `folder`, in natural order."""
+        """Yield images, or clips, at any depth below `folder`, in natural order."""
         status = (self.root / folder).stat()
         identity = (status.st_dev, status.st_ino)
         if identity in parents:
@@ -69,14 +69,14 @@ class FolderScan:
                 yield from self.examples(path, (*parents, identity))
 
     def entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
-        """Sub-folders and files of this kind; everything else goes to `ignored`."""
+        """Yield sub-folders and files of this kind; record others in `ignored`."""
         try:
-            with os.scandir(self.root / folder) as listed:
-                found = sorted(listed, key=lambda entry: natural_key(entry.name))
+            with os.scandir(self.root / folder) as listing:
+                entries = sorted(listing, key=lambda entry: natural_key(entry.name))
         except OSError as error:
             self.ignore(folder, f"folder cannot be read: {error.strerror}")
             return
-        for entry in found:
+        for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             reason = _reason_to_ignore(entry) or self._reason_by_extension(entry, path)
             if reason:
@@ -85,7 +85,7 @@ class FolderScan:
                 yield entry
 
     def _reason_by_extension(self, entry: "os.DirEntry[str]", path: str) -> str:
-        """Why a regular file is no example by its name; empty if it is one."""
+        """Return why a file is no example by its name; "" if it is one."""
         extension = os.path.splitext(entry.name)[1].lower()
         kinds = {"images": IMAGE_EXTENSIONS, "clips": CLIP_EXTENSIONS}
         if entry.is_dir() or extension in kinds.pop(self.kind):
@@ -96,7 +96,7 @@ class FolderScan:
         return f"not {article} by its extension"
 
     def _is_clip(self, folder: str) -> bool:
-        """Whether a folder holds frames: images, no clip and no folder."""
+        """Return whether a folder holds frames: images, no clip and no folder."""
         if self.kind == "images":
             return False
         try:
@@ -104,7 +104,7 @@ class FolderScan:
                 self.root / folder
             )
         except OSError:
-            return False  # `examples` meets it again and says why
+            return False  # `examples` records the reason
 
     def ignore(self, path: str, reason: str) -> None:
         # Names that are not UTF-8 must still be printable and storable as JSON.
@@ -112,8 +112,9 @@ class FolderScan:
         self.ignored[path] = reason
 
 
-class _FolderListing(NamedTuple):
-    """Paths by split and class, as the walk found them."""
+@dataclass(frozen=True, slots=True)
+class _FolderListing:
+    """Paths by split and class."""
 
     scan: FolderScan
     splits: dict[str, str]
@@ -134,38 +135,38 @@ def read_folder(
 
     Args:
         root: the folder.
-        group_by: "folder" groups the images of one directory; otherwise a regular
-            expression searched in the relative path, whose first group (or whole
-            match) is the key; "" is no grouping.
+        group_by: "folder" groups the images of one directory. Otherwise a regular
+            expression searched in the relative path: its first group (or whole match)
+            is the key. "": no grouping.
         kind: "auto" takes images, and clips where there is no image; "clips" takes
-            clips, folders of frames among them.
+            clips, including folders of frames.
 
     Raises:
         DataError: the layout is not usable; the message says why.
         ConfigError: `group_by` is not a regular expression or matches no file.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    listed = _list_folder(
+    listing = _list_folder(
         FolderScan(root=root, kind="images" if kind == "auto" else "clips")
     )
-    if kind == "auto" and listed.scan.others and not listed.paths():
-        listed = _list_folder(FolderScan(root=root, kind="clips"))
-    scan, found = listed.scan, listed.by_split
-    _ignore_stray_images(scan, listed.splits, found)
-    classes = _class_map(listed)
+    if kind == "auto" and listing.scan.others and not listing.paths():
+        listing = _list_folder(FolderScan(root=root, kind="clips"))
+    scan, by_split = listing.scan, listing.by_split
+    _ignore_stray_images(scan, listing.splits, by_split)
+    classes = _class_map(listing)
     if scan.kind == "images" and scan.others:
-        listed.notes.append(
+        listing.notes.append(
             f"{len(scan.others)} clip(s), such as {scan.others[0]}, are ignored beside "
             "the images: a video model takes them"
         )
-    if any(Path(path).suffix.lower() in VIDEO_EXTENSIONS for path in listed.paths()):
+    if any(Path(path).suffix.lower() in VIDEO_EXTENSIONS for path in listing.paths()):
         require_av()
-    label_of = {name: index for index, name in enumerate(classes)}
+    class_index = {name: index for index, name in enumerate(classes)}
     examples = tuple(
-        Example(id=path, label=(label_of[name],), split=split)
-        for split, classes_found in found.items()
-        for name in sorted(classes_found, key=natural_key)
-        for path in classes_found[name]
+        Example(id=path, label=(class_index[name],), split=split)
+        for split, by_class in by_split.items()
+        for name in sorted(by_class, key=natural_key)
+        for path in by_class[name]
     )
     return Dataset(
         name=root.resolve().name,
@@ -178,13 +179,13 @@ def read_folder(
             IgnoredFile(path=path, reason=reason)
             for path, reason in scan.ignored.items()
         ),
-        notes=tuple(listed.notes),
+        notes=tuple(listing.notes),
     )
 
 
 def _list_folder(scan: FolderScan) -> _FolderListing:
     splits = split_folders(scan)
-    found: dict[str, dict[str, list[str]]] = {}
+    by_split: dict[str, dict[str, list[str]]] = {}
     notes: list[str] = []
     for folder, split in splits.items():
         for class_name in scan.folders(folder):
@@ -192,8 +193,8 @@ def _list_folder(scan: FolderScan) -> _FolderListing:
             examples = list(scan.examples(path))
             if not examples:
                 notes.append(f"{path}/ holds no {scan.noun}")
-            found.setdefault(split, {}).setdefault(class_name, []).extend(examples)
-    return _FolderListing(scan, splits, found, notes)
+            by_split.setdefault(split, {}).setdefault(class_name, []).extend(examples)
+    return _FolderListing(scan, splits, by_split, notes)
 
 
 def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
@@ -219,30 +220,30 @@ def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
 
 
 def split_folders(scan: FolderScan) -> dict[str, str]:
-    """Folder to split name; {"": ""} when the first level holds the classes."""
+    """Return split names by folder; {"": ""} if the first level holds the classes."""
     folders = scan.folders("")
     named = {
         name: SPLIT_ALIASES[name.lower()]
         for name in folders
         if name.lower() in SPLIT_ALIASES
     }
-    others = [name for name in folders if name not in named]
-    if not named or (others and len(set(named.values())) == 1):
-        # "train" beside "bus" and "car" is a vehicle.
+    rest = [name for name in folders if name not in named]
+    if not named or (rest and len(set(named.values())) == 1):
+        # "train" next to "bus" and "car" is a vehicle.
         return {"": ""}
     for split in ("train", "val", "test"):
-        same = [name for name, value in named.items() if value == split]
-        if len(same) > 1:
+        aliases = [f"{name}/" for name, value in named.items() if value == split]
+        if len(aliases) > 1:
             raise DataError(
-                f"{scan.root} holds {' and '.join(f'{name}/' for name in same)}, which "
-                f"both mean the {split} split. Merge them or rename one."
+                f"{scan.root} holds {' and '.join(aliases)}, which both mean the "
+                f"{split} split. Merge them or rename one."
             )
     if "train" not in named.values():
         raise DataError(
             f"{scan.root} holds {', '.join(f'{name}/' for name in named)} but no "
             f"train/. {_LAYOUT}. Add train/ or rename the folders."
         )
-    for name in others:
+    for name in rest:
         scan.ignore(f"{name}/", "folder beside the split folders")
     order = ("train", "val", "test")
     return dict(sorted(named.items(), key=lambda item: order.index(item[1])))
@@ -251,12 +252,12 @@ def split_folders(scan: FolderScan) -> dict[str, str]:
 def _ignore_stray_images(
     scan: FolderScan, splits: dict[str, str], by_split: dict[str, dict[str, list[str]]]
 ) -> None:
-    """Record images outside any class folder; refuse if there is nothing else."""
+    """Record images outside any class folder; raise DataError if there is no other."""
     folders = dict.fromkeys(("", *splits))
     for folder in folders:
-        where = f"{folder}/" if folder else ""
+        prefix = f"{folder}/" if folder else ""
         stray = [
-            f"{where}{entry.name}"
+            f"{prefix}{entry.name}"
             for entry in scan.entries(folder)
             if not entry.is_dir()
         ]
@@ -272,9 +273,9 @@ def _ignore_stray_images(
 
 
 def _class_map(listing: _FolderListing) -> tuple[str, ...]:
-    scan, found = listing.scan, listing.by_split
+    scan, by_split = listing.scan, listing.by_split
     root = scan.root
-    trained = found.get("train" if "train" in found else "", {})
+    train = by_split.get("train" if "train" in by_split else "", {})
     if not listing.paths():
         if scan.kind == "clips" and scan.others:
             raise DataError(
@@ -284,10 +285,8 @@ def _class_map(listing: _FolderListing) -> tuple[str, ...]:
                 "give clips."
             )
         raise DataError(f"{root} holds no {scan.noun}. {_LAYOUT}.")
-    classes = sorted(
-        (name for name, paths in trained.items() if paths), key=natural_key
-    )
-    for split, names in found.items():
+    classes = sorted((name for name, paths in train.items() if paths), key=natural_key)
+    for split, names in by_split.items():
         unknown = [
             name for name, paths in names.items() if paths and name not in classes
         ]
@@ -310,7 +309,7 @@ def _class_map(listing: _FolderListing) -> tuple[str, ...]:
 
 
 def assign_groups(examples: tuple[Example, ...], group_by: str) -> tuple[Example, ...]:
-    """Examples with the group that `read_folder`'s `group_by` finds in their ids."""
+    """Return the examples with groups by their ids; `group_by` as in `read_folder`."""
     if not group_by:
         return examples
     if group_by == "folder":

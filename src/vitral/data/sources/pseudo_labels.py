@@ -1,9 +1,8 @@
-"""A labelled data set together with images that a teacher has labelled.
+"""Merge a labelled data set with images that a teacher has labelled.
 
-A .json file says which two, and beside it lies the table of pseudo-labels, which a
-person may read and mend. The labelled images keep their ids and their splits; every
-pseudo-labelled image is one to train on. Who writes the file is in
-vitral.workflows.self_training.self_train.
+A .json file names both; the editable table of pseudo-labels is next to it. Labelled
+images keep ids and splits; pseudo-labelled images are for training only.
+vitral.workflows.self_training.self_train writes the files.
 """
 
 import json
@@ -22,7 +21,7 @@ from vitral.data.video import Clip
 from vitral.errors import ConfigError, DataError
 
 PREFIX = "unlabelled:"
-"""Before the path in the id of a pseudo-labelled image."""
+"""Prefix of the ids of pseudo-labelled images, before the path."""
 TABLE = "pseudo.jsonl"
 
 
@@ -31,40 +30,40 @@ class PseudoData:
     """The content of the .json file."""
 
     labelled: str
-    """What `data.open` takes."""
+    """Argument of `data.open`."""
     group_by: str
     seed: int
     val: float
     test: float
-    """Of the split of the labelled images that `split` does not name."""
+    """Fractions for the labelled images that `split` does not name, with `val`."""
     split: str
-    """The saved split of the labelled images, relative to this file."""
+    """Path of the saved split of the labelled images, relative to this file."""
     unlabelled: str
-    """The folder that the paths of the table are relative to."""
+    """Folder that the paths of the table are relative to."""
     smoothing: float
-    """Label smoothing of the labelled training images, in their targets."""
+    """Label smoothing in the targets of the labelled training images."""
     labelled_copies: int
-    """How often each labelled training image is seen in an epoch."""
+    """Copies of each labelled training image in an epoch."""
     pseudo_copies: int
-    """The same for the pseudo-labelled ones, times the copies of each row."""
+    """Factor on the copies of each pseudo-labelled image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepeatedExample(Example):
-    """An example under an id of its own, so that its augmentation is its own."""
+    """Copy of an example with another id, so that its augmentation differs."""
 
     source_id: str
-    """The id that the reader knows."""
+    """Id of the original, for the reader."""
     labelled: bool
 
     def with_split(self, split: str) -> "RepeatedExample":
-        """The same, and still repeated."""
+        """Return this copy with another split."""
         return replace(self, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MergedReader:
-    """Read an example from the set that it came from."""
+    """Read an example from the set it came from."""
 
     labelled: Callable[[Example], DecodedImage | Clip]
     unlabelled: Callable[[Example], DecodedImage | Clip]
@@ -77,15 +76,15 @@ class MergedReader:
 
 
 def write_pseudo(file: Path, content: PseudoData) -> None:
-    """The .json file; its table must be there already."""
+    """Write the .json file; its table must exist already."""
     write_json(file, asdict(content))
 
 
 def read_pseudo_data(file: Path) -> PseudoData:
-    """What a .json file merges.
+    """Read the .json file.
 
     Raises:
-        DataError: it is not such a file.
+        DataError: the content is not that of `PseudoData`.
     """
     try:
         values = json.loads(read_text(file))
@@ -101,29 +100,28 @@ def read_pseudo_data(file: Path) -> PseudoData:
 
 
 def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dataset:
-    """The examples of both sets, all with their split.
+    """List the examples of both sets, all with a split.
 
     Args:
-        list_examples: from a data set's name or path, and what groups it, to its
-        examples.
+        list_examples: returns a data set from its name or path and its `group_by`.
 
     Raises:
-        DataError: naming the file, and the line of the table, and what to do.
+        DataError: file or table is invalid; the message names line and remedy.
     """
-    about = read_pseudo_data(file)
-    base = list_examples(about.labelled, about.group_by)
+    data = read_pseudo_data(file)
+    base = list_examples(data.labelled, data.group_by)
     if base.multi_label or base.kind != "images":
         raise DataError(
-            f"{about.labelled} has {base.kind} with "
+            f"{data.labelled} has {base.kind} with "
             f"{'several labels' if base.multi_label else 'one label'} each: pseudo-"
             "labels are for images of one class."
         )
     base = apply(
         base,
-        file.parent / about.split,
-        seed=about.seed,
-        val=about.val,
-        test=about.test,
+        file.parent / data.split,
+        seed=data.seed,
+        val=data.val,
+        test=data.test,
     )
     num_classes = len(base.classes)
     examples: list[Example] = []
@@ -131,11 +129,11 @@ def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dat
         if example.split != "train":
             examples.append(example)
             continue
-        smoothed = _smooth_labels(example, num_classes, about.smoothing)
-        examples += _repeat_example(smoothed, about.labelled_copies, labelled=True)
+        smoothed = _smooth_labels(example, num_classes, data.smoothing)
+        examples += _repeat_example(smoothed, data.labelled_copies, labelled=True)
     for example, copies in _read_pseudo_labels(file.parent / TABLE, base.classes):
         examples += _repeat_example(
-            example, copies * about.pseudo_copies, labelled=False
+            example, copies * data.pseudo_copies, labelled=False
         )
     _check_unique(file, examples)
     return replace(
@@ -143,32 +141,36 @@ def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dat
         name=f"{base.name} with pseudo-labels",
         examples=tuple(examples),
         reader=MergedReader(
-            labelled=base.reader, unlabelled=FileReader(root=Path(about.unlabelled))
+            labelled=base.reader, unlabelled=FileReader(root=Path(data.unlabelled))
         ),
-        order=None,  # that of shards holds for their examples alone
+        order=None,  # an order of shards is valid for their examples alone
     )
 
 
 def _smooth_labels(example: Example, num_classes: int, smoothing: float) -> Example:
-    """The example with the target that label smoothing makes of its own."""
+    """Return the example with a target after label smoothing."""
     if not smoothing:
         return example
     target = example.target or tuple(
         float(index in example.label) for index in range(num_classes)
     )
-    moved = tuple((1 - smoothing) * share + smoothing / num_classes for share in target)
-    return replace(example, target=moved)
+    smoothed = tuple(
+        (1 - smoothing) * share + smoothing / num_classes for share in target
+    )
+    return replace(example, target=smoothed)
 
 
 def _repeat_example(example: Example, count: int, *, labelled: bool) -> list[Example]:
-    """The example so many times; a labelled one keeps its id in the first."""
+    """Return `count` copies; the first copy of a labelled example is the original."""
     id_ = example.id if labelled else f"{PREFIX}{example.id}"
     values = {name: getattr(example, name) for name in Example.__dataclass_fields__}
-    made: list[Example] = [example] if labelled else []
-    for copy in range(len(made), count):
+    copies: list[Example] = [example] if labelled else []
+    for copy in range(len(copies), count):
         values["id"] = id_ if copy == 0 else f"{id_}#{copy + 1}"
-        made.append(RepeatedExample(**values, source_id=example.id, labelled=labelled))
-    return made
+        copies.append(
+            RepeatedExample(**values, source_id=example.id, labelled=labelled)
+        )
+    return copies
 
 
 def _check_unique(file: Path, examples: list[Example]) -> None:
@@ -184,9 +186,9 @@ def _check_unique(file: Path, examples: list[Example]) -> None:
 def _read_pseudo_labels(
     table: Path, classes: tuple[str, ...]
 ) -> list[tuple[Example, int]]:
-    """The rows with how often each is seen."""
-    place = {name: index for index, name in enumerate(classes)}
-    found = []
+    """Return the examples of the table, each with its number of copies."""
+    class_index = {name: index for index, name in enumerate(classes)}
+    rows = []
     for line, row in json_rows(table, read_text(table)):
         where = f"{table.name} line {line}"
         path, label, copies = row["path"], row["label"], row.get("copies", 1)
@@ -194,7 +196,7 @@ def _read_pseudo_labels(
             raise DataError(
                 f"{where}: expected a path, got {path!r}. Correct or remove the row."
             )
-        if label not in place:
+        if label not in class_index:
             raise DataError(
                 f"{where}: the label {label!r} is no class of the labelled images: "
                 f"{', '.join(classes)}. Correct it, or remove the row."
@@ -206,25 +208,25 @@ def _read_pseudo_labels(
             )
         example = Example(
             id=path,
-            label=(place[label],),
-            target=_parse_target(where, row.get("target"), place, label),
+            label=(class_index[label],),
+            target=_parse_target(where, row.get("target"), class_index, label),
             split="train",
         )
-        found.append((example, copies))
-    return found
+        rows.append((example, copies))
+    return rows
 
 
 def _parse_target(
     where: str, shares: Any, class_index: dict[str, int], label: str
 ) -> tuple[float, ...] | None:
-    """The soft target of a row; None where a person has given it another label."""
+    """Return the soft target of a row; None if its label was edited."""
     if shares is None:
         return None
-    numbers = isinstance(shares, dict) and all(
+    is_valid = isinstance(shares, dict) and all(
         isinstance(share, int | float) and share >= 0 for share in shares.values()
     )
     if (
-        not numbers
+        not is_valid
         or not set(shares) <= set(class_index)
         or not sum(shares.values()) > 0
     ):

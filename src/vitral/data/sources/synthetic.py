@@ -1,10 +1,11 @@
-"""Generated tasks whose answer is known to the pixel: to test what an explanation says.
+"""Synthetic images and clips whose relevant pixels are known, to test explanations.
 
-`find_the_square` hides one small square in noise. Its pattern is the class, so a model
-that is right has found the square, and a true explanation must point at it.
+`find_the_square` hides one small square in noise. Its pattern is the class, so a
+correct explanation of a correct model must point at the square.
 """
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -12,27 +13,28 @@ from jaxtyping import Int, UInt8
 from vitral.errors import ConfigError
 
 PATTERNS = ("rows", "columns", "checks", "rings")
-"""What a square can show, in the order of the classes."""
+"""Patterns of a square, in the order of the classes."""
 SQUARE = 12
-"""Pixels of a side unless asked otherwise."""
+"""Default side in pixels."""
 PERIOD = 4
-"""Pixels from one light stripe to the next."""
+"""Pixels between the starts of two light stripes."""
 DARK, LIGHT = (75, 20, 10), (235, 60, 30)
 """The two reds of every pattern. One colour for all classes makes the square easy to
-find and says nothing about the class: with grey patterns, small models learn to tell a
-class by not finding any other, and then look elsewhere for a good reason."""
+find without revealing the class. With grey patterns, small models learn a class as the
+absence of the others, and then rightly look elsewhere."""
 NOISE_MEAN, NOISE_STD = 128.0, 32.0
-"""Of the background, in each channel."""
+"""Mean and standard deviation of the background in each channel."""
 
 
-class Squares(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Squares:
     """Images with one square each."""
 
     images: UInt8[np.ndarray, "examples height width 3"]
     labels: Int[np.ndarray, " examples"]
     """Index into PATTERNS."""
     boxes: Int[np.ndarray, "examples 4"]
-    """Top, left, bottom and right of the square in pixels; the last two excluded."""
+    """Top, left, bottom and right of the square in pixels; the last two exclusive."""
 
 
 def find_the_square(
@@ -40,15 +42,15 @@ def find_the_square(
 ) -> Squares:
     """Draw `n` noisy images, each with one square of a random pattern anywhere in it.
 
-    The same arguments give the same images; another seed gives unrelated ones.
+    The images are a function of the arguments; another seed gives unrelated ones.
 
     Args:
         size: (height, width) of an image in pixels.
-        side: of the square in pixels; a multiple of 4 of at least 8, so that all
+        side: side of the square in pixels; a multiple of 4, at least 8, so that all
             patterns have whole periods and differ.
 
     Raises:
-        ConfigError: the square does not fit, or `n` or `side` cannot be.
+        ConfigError: the square does not fit, or `n` or `side` is invalid.
     """
     height, width = size
     if n < 1:
@@ -77,7 +79,7 @@ def find_the_square(
 
 
 def draw_patterns(side: int) -> UInt8[np.ndarray, "patterns side side 3"]:
-    """A square of `side` pixels of each of PATTERNS, in colour."""
+    """Draw a coloured square of `side` pixels for each of PATTERNS."""
     row, column = np.indices((side, side))
     half = PERIOD // 2
     rings = np.minimum.reduce([row, column, side - 1 - row, side - 1 - column])
@@ -94,11 +96,12 @@ def draw_patterns(side: int) -> UInt8[np.ndarray, "patterns side side 3"]:
 
 DIRECTIONS = ("left", "right")
 APPEARANCES = ("rows", "columns")
-"""The patterns of generated.PATTERNS that are drawn here."""
+"""The patterns of moving squares, out of PATTERNS."""
 Label = Literal["motion", "appearance"]
 
 
-class MovingClips(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MovingClips:
     """Clips with one moving square each."""
 
     clips: UInt8[np.ndarray, "examples frames height width 3"]
@@ -117,19 +120,18 @@ def moving_squares(
     side: int = 8,
     step: int = 4,
 ) -> MovingClips:
-    """Draw `n` clips; direction, pattern, place and noise are drawn independently.
+    """Draw `n` clips; direction, pattern, position and noise are independent.
 
-    The same arguments give the same clips, and the two kinds of label belong to the
-    same clips.
+    The clips are a function of the arguments, and the same for both kinds of label.
 
     Args:
         size: (height, width) of a frame in pixels.
-        frames: of a clip; at least 2.
-        side: of the square in pixels, a multiple of 4 of at least 8.
-        step: pixels from one frame to the next; at least 1.
+        frames: frames per clip; at least 2.
+        side: side of the square in pixels; a multiple of 4, at least 8.
+        step: pixels per frame; at least 1.
 
     Raises:
-        ConfigError: the square or its way does not fit, or a number cannot be.
+        ConfigError: the square or its path does not fit, or an argument is invalid.
     """
     height, width = size
     if n < 1 or frames < 2 or step < 1:
@@ -141,11 +143,11 @@ def moving_squares(
         raise ConfigError(
             f"`side` must be a multiple of {PERIOD} pixels and at least 8: got {side}."
         )
-    way = side + (frames - 1) * step
-    if height < side or width < way:
+    path = side + (frames - 1) * step
+    if height < side or width < path:
         raise ConfigError(
             f"A square of {side} pixels that moves {frames - 1} times by {step} needs "
-            f"frames of {side} x {way} (height x width) or more: got {height} x "
+            f"frames of {side} x {path} (height x width) or more: got {height} x "
             f"{width}."
         )
     random = np.random.default_rng(seed)
@@ -154,14 +156,14 @@ def moving_squares(
     direction = random.integers(2, size=n)
     appearance = random.integers(2, size=n)
     tops = random.integers(height - side + 1, size=n)
-    lefts = random.integers(width - way + 1, size=n)
+    lefts = random.integers(width - path + 1, size=n)
     drawn = draw_patterns(side)
-    for clip, right, look, top, left in zip(
+    for clip, right, pattern, top, left in zip(
         clips, direction, appearance, tops, lefts, strict=True
     ):
-        for number in range(frames):
-            place = left + step * (number if right else frames - 1 - number)
-            clip[number, top : top + side, place : place + side] = drawn[look]
+        for i in range(frames):
+            x = left + step * (i if right else frames - 1 - i)
+            clip[i, top : top + side, x : x + side] = drawn[pattern]
     if label == "motion":
         return MovingClips(clips, direction, DIRECTIONS)
     return MovingClips(clips, appearance, APPEARANCES)

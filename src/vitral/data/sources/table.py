@@ -1,8 +1,7 @@
-"""A labels.csv or .jsonl with a row per image or clip as a data set.
+"""List a labels.csv or .jsonl with a row per image or clip as a data set.
 
 Columns: path, label, and optionally split, group and weight, for clips start and end.
 Several labels are joined by ";": a multi-label row, or with weights a soft target.
-Nothing is decoded here.
 """
 
 import json
@@ -10,7 +9,7 @@ import math
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from vitral.data.dataset import (
     SPLIT_ALIASES,
@@ -34,14 +33,15 @@ from vitral.errors import ConfigError, DataError
 
 
 class _ColumnError(Exception):
-    """What is wrong in one column of one row; becomes a DataError with the line."""
+    """A fault in one column of one row; becomes a DataError with the line."""
 
     def __init__(self, column: str, text: str) -> None:
         super().__init__(text)
         self.column = column
 
 
-class _Labels(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Labels:
     names: tuple[str, ...]
     weights: tuple[float, ...] | None
 
@@ -69,10 +69,10 @@ def read_table(
         path: a .csv or .jsonl file in UTF-8. In .jsonl a label is a string, a list of
             strings, or an object {class: weight}.
         group_by: the column that names the group; "" takes "group" if it exists.
-        kind: "auto" goes by the first row; "clips" wants clips.
+        kind: "auto" decides by the first row; "clips" requires clips.
 
     Raises:
-        DataError: naming the line, the column and what to do.
+        DataError: a row is invalid; the message names line, column and remedy.
         ConfigError: `group_by` is not a column.
         MissingExtraError: there are video files and PyAV is not installed.
     """
@@ -112,12 +112,14 @@ def _read_rows(path: Path, group_by: str, kind: str) -> list[_TableRow]:
                 f"{', '.join(values)}."
             )
         try:
-            row = _parse_row(path.parent, line, values, group_by or "group", kind)
+            row = _parse_row(
+                path.parent, line, values, group_column=group_by or "group", kind=kind
+            )
             if row.id in seen:
                 raise _ColumnError(
                     "path", f"{row.id!r} is already in line {seen[row.id]}; keep one"
                 )
-            # The first row decides for all.
+            # The first row decides for the others.
             kind = "clips" if is_clip_path(path.parent / row.path) else "images"
         except _ColumnError as fault:
             raise DataError(
@@ -129,7 +131,7 @@ def _read_rows(path: Path, group_by: str, kind: str) -> list[_TableRow]:
 
 
 def _parse_row(
-    root: Path, line: int, values: dict[str, Any], group_column: str, kind: str
+    root: Path, line: int, values: dict[str, Any], *, group_column: str, kind: str
 ) -> _TableRow:
     split = str(values.get("split") or "").strip()
     if split and split.lower() not in SPLIT_ALIASES:
@@ -155,7 +157,7 @@ def _parse_row(
 
 
 def _split_span(root: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """The row with the seconds of an id, as a saved split has it, in their columns."""
+    """Move the span of a path such as `a.mp4#t=0,2`, of a saved split, to columns."""
     path = values["path"]
     if not isinstance(path, str) or "#t=" not in path or (root / path).exists():
         return values
@@ -166,8 +168,8 @@ def _split_span(root: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 def _parse_path(root: Path, value: Any, kind: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        what = "a clip" if kind == "clips" else "an image file"
-        raise _ColumnError("path", f"it is empty; name {what} or remove the row")
+        noun = "a clip" if kind == "clips" else "an image file"
+        raise _ColumnError("path", f"it is empty; name {noun} or remove the row")
     path = posixpath.normpath(value.strip())
     if posixpath.isabs(path):
         raise _ColumnError(
@@ -227,22 +229,22 @@ def _parse_weights(value: Any) -> list[Any] | None:
 
 def _normalize_weights(weights: list[Any], names: list[str]) -> tuple[float, ...]:
     try:
-        numbers = [float(weight) for weight in weights]
-        total = math.fsum(numbers)
+        values = [float(weight) for weight in weights]
+        total = math.fsum(values)
     except (TypeError, ValueError, OverflowError):
-        numbers, total = [], math.nan
+        values, total = [], math.nan
     if len(weights) != len(names):
         raise _ColumnError(
             "weight",
             f"{len(weights)} weight(s) for {len(names)} label(s); give one per label",
         )
-    if not all(number >= 0 for number in numbers) or not 0 < total < math.inf:
+    if not all(value >= 0 for value in values) or not 0 < total < math.inf:
         raise _ColumnError(
             "weight",
             f"expected numbers of at least 0 with a sum above 0, got {weights}; "
             "correct them",
         )
-    return tuple(number / total for number in numbers)
+    return tuple(value / total for value in values)
 
 
 def _check_splits(path: Path, rows: list[_TableRow]) -> None:
@@ -260,25 +262,25 @@ def _check_splits(path: Path, rows: list[_TableRow]) -> None:
 
 
 def _class_map(path: Path, rows: list[_TableRow]) -> tuple[str, ...]:
-    trained = {
+    train = {
         name for row in rows if row.split in ("", "train") for name in row.labels.names
     }
-    classes = sorted(trained, key=natural_key)
+    classes = sorted(train, key=natural_key)
     for row in rows:
-        unknown = [name for name in row.labels.names if name not in trained]
+        unknown = [name for name in row.labels.names if name not in train]
         if unknown:
-            of_split = {
+            in_split = {
                 name
-                for other in rows
-                if other.split == row.split
-                for name in other.labels.names
+                for peer in rows
+                if peer.split == row.split
+                for name in peer.labels.names
             }
             raise DataError(
                 f"{path.name} line {row.line}, column 'label': {row.split} has the "
                 f"class(es) {shorten_names(unknown)}, which train lacks. Classes of "
                 "train: "
                 f"{shorten_names(classes)}. Classes of {row.split}: "
-                f"{shorten_names(sorted(of_split, key=natural_key))}. Correct the "
+                f"{shorten_names(sorted(in_split, key=natural_key))}. Correct the "
                 "label, "
                 "or add training rows."
             )
@@ -291,14 +293,14 @@ def _class_map(path: Path, rows: list[_TableRow]) -> tuple[str, ...]:
 
 
 def _make_example(row: _TableRow, classes: tuple[str, ...]) -> Example:
-    index = {name: place for place, name in enumerate(classes)}
-    label = tuple(sorted(index[name] for name in row.labels.names))
+    class_index = {name: index for index, name in enumerate(classes)}
+    label = tuple(sorted(class_index[name] for name in row.labels.names))
     target = None
     if row.labels.weights is not None:
         by_name = dict(zip(row.labels.names, row.labels.weights, strict=True))
         target = tuple(by_name.get(name, 0.0) for name in classes)
         label = (target.index(max(target)),)
-    # Parts of one file look alike: they must not meet in another split.
+    # Spans of one file look alike: they must not end up in two splits.
     group = row.group or (row.path if row.span else "")
     return Example(
         id=row.id,

@@ -1,7 +1,4 @@
-"""Lines of a .csv or .jsonl table as dictionaries, each with its line number.
-
-What the columns mean is in table.py.
-"""
+"""Parse a .csv or .jsonl table into dictionaries with line numbers."""
 
 import csv
 import io
@@ -34,17 +31,17 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        for needed in ("path", "label"):
-            if needed not in header:
+        for column in ("path", "label"):
+            if column not in header:
                 hint = "Separate columns by commas" if len(header) == 1 else "Rename it"
                 raise DataError(
-                    f"{path.name} line 1: column {needed!r} is missing; found "
+                    f"{path.name} line 1: column {column!r} is missing; found "
                     f"{', '.join(header) or 'nothing'}; expected {COLUMN_TEXT}. "
                     f"{hint}."
                 )
         line = reader.line_num
         for values in reader:
-            # A quoted field may span lines; the row is named by its first.
+            # A quoted field may span lines; a row has the number of its first line.
             first, line = line + 1, reader.line_num
             if not values:
                 continue
@@ -78,10 +75,10 @@ def json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{path.name} line {number}: expected an object with path and label, "
                 f"got {type(values).__name__}. Write one object per line."
             )
-        for needed in ("path", "label"):
-            if needed not in values:
+        for column in ("path", "label"):
+            if column not in values:
                 raise DataError(
-                    f"{path.name} line {number}: column {needed!r} is missing; found "
+                    f"{path.name} line {number}: column {column!r} is missing; found "
                     f"{', '.join(values) or 'nothing'}; expected {COLUMN_TEXT}. "
                     "Add it."
                 )

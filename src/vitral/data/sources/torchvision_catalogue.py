@@ -1,7 +1,6 @@
-"""How each torchvision classification set splits and where its labels and files are.
+"""Table of torchvision's classification sets: splits, labels and files of each.
 
-A row per name; named.py reads them. Videos, regressions and few-shot alphabets are not
-here.
+Without videos, regressions and few-shot alphabets; torchvision_datasets.py reads them.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ _VAL_IS_TEST: dict[str, Arguments] = {
     "train": {"split": "train"},
     "test": {"split": "val"},
 }
-_WHOLE: dict[str, Arguments] = {"": {}}
+_NO_SPLITS: dict[str, Arguments] = {"": {}}
 DIGITS = tuple("0123456789")
 
 
@@ -30,12 +29,12 @@ def _pcam_labels(source: Any) -> Sequence[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class TorchvisionSpec:
-    """How one torchvision data set is opened and read."""
+    """Arguments and attributes to open and read one torchvision data set."""
 
     factory: str
     """Class in torchvision.datasets."""
     splits: dict[str, Arguments]
-    """Our split to the constructor's arguments; "" is split by hash."""
+    """Constructor arguments by split; "" is split by hash."""
     labels: str | Callable[[Any], Sequence[int]] = "_labels"
     """Attribute with a label, or a tuple that holds it, per example."""
     files: str = ""
@@ -43,17 +42,17 @@ class TorchvisionSpec:
     classes: str | tuple[str, ...] = "classes"
     """Attribute with the class names, or the names."""
     downloads: bool = True
-    """Whether the class takes `download=True`."""
+    """True if the class accepts `download=True`."""
     folder: str = ""
-    """Folder below the data root that the class is given as root."""
+    """Folder below the data root that is passed as root."""
 
 
 TORCHVISION_DATASETS: dict[str, TorchvisionSpec] = {
     "caltech101": TorchvisionSpec(
-        factory="Caltech101", splits=_WHOLE, labels="y", classes="categories"
+        factory="Caltech101", splits=_NO_SPLITS, labels="y", classes="categories"
     ),
     "caltech256": TorchvisionSpec(
-        factory="Caltech256", splits=_WHOLE, labels="y", classes="categories"
+        factory="Caltech256", splits=_NO_SPLITS, labels="y", classes="categories"
     ),
     "cifar10": TorchvisionSpec(factory="CIFAR10", splits=_BY_FLAG, labels="targets"),
     "cifar100": TorchvisionSpec(factory="CIFAR100", splits=_BY_FLAG, labels="targets"),
@@ -85,7 +84,7 @@ TORCHVISION_DATASETS: dict[str, TorchvisionSpec] = {
         labels="targets",
     ),
     "eurosat": TorchvisionSpec(
-        factory="EuroSAT", splits=_WHOLE, labels="samples", files="samples"
+        factory="EuroSAT", splits=_NO_SPLITS, labels="samples", files="samples"
     ),
     "fashion_mnist": TorchvisionSpec(
         factory="FashionMNIST", splits=_BY_FLAG, labels="targets"
@@ -158,7 +157,7 @@ TORCHVISION_DATASETS: dict[str, TorchvisionSpec] = {
         factory="RenderedSST2", splits=_THREE, labels="_samples", files="_samples"
     ),
     "semeion": TorchvisionSpec(
-        factory="SEMEION", splits=_WHOLE, labels="labels", classes=DIGITS
+        factory="SEMEION", splits=_NO_SPLITS, labels="labels", classes=DIGITS
     ),
     "stanford_cars": TorchvisionSpec(
         factory="StanfordCars",
@@ -168,7 +167,9 @@ TORCHVISION_DATASETS: dict[str, TorchvisionSpec] = {
         downloads=False,
     ),
     "stl10": TorchvisionSpec(factory="STL10", splits=_TWO, labels="labels"),
-    "sun397": TorchvisionSpec(factory="SUN397", splits=_WHOLE, files="_image_files"),
+    "sun397": TorchvisionSpec(
+        factory="SUN397", splits=_NO_SPLITS, files="_image_files"
+    ),
     "svhn": TorchvisionSpec(
         factory="SVHN", splits=_TWO, labels="labels", classes=DIGITS
     ),

@@ -1,10 +1,8 @@
 """Data sets by name: torchvision's classification sets, and those inside a package.
 
-Class order is the publisher's. Which sets there are is in catalogue.py, and those that
-a Python package brings in packaged.py.
+Class order is the publisher's. torchvision_catalogue.py and builtin.py list the sets.
 """
 
-import difflib
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -22,21 +20,22 @@ from vitral.data.sources.torchvision_catalogue import (
     TorchvisionSpec,
 )
 from vitral.errors import ConfigError, DataError
+from vitral.validation import nearest_names as match_names
 
 NAMES = (*BUILTIN_DATASETS, *TORCHVISION_DATASETS)
 
 
 def default_root() -> Path:
-    """Where named data sets are kept unless a root is given."""
+    """Return the default folder of named data sets."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "vitral" / "data"
 
 
 def nearest_names(name: str) -> tuple[str, ...]:
-    """The known names closest to a misspelt one; all if none is close."""
+    """Return the names closest to a misspelt one; all if none is close."""
     plain = name.lower().replace("-", "").replace("_", "")
-    by_plain = {known.replace("_", ""): known for known in NAMES}
-    close = difflib.get_close_matches(plain, by_plain, n=3, cutoff=0.5)
+    by_plain = {full.replace("_", ""): full for full in NAMES}
+    close = match_names(plain, by_plain, count=3, cutoff=0.5)
     return tuple(by_plain[match] for match in close) or NAMES
 
 
@@ -70,12 +69,12 @@ def read_named(name: str, root: Path | None = None) -> Dataset:
             ids = [Path(path).relative_to(root).as_posix() for path in paths]
         else:
             ids = [f"{name}/{split or 'all'}/{i:06d}" for i in range(len(labels))]
-        found = [
+        in_split = [
             Example(id=id_, label=(label,), split=split)
             for id_, label in zip(ids, labels, strict=True)
         ]
-        # Some classes list a folder in the order of the disk.
-        examples += sorted(found, key=lambda example: example.id)
+        # Some torchvision classes list a folder in the order of the disk.
+        examples += sorted(in_split, key=lambda example: example.id)
     reader = FileReader(root=root) if spec.files else IndexReader(name=name, root=root)
     return Dataset(
         name=name, root=root, classes=classes, examples=tuple(examples), reader=reader
@@ -84,7 +83,7 @@ def read_named(name: str, root: Path | None = None) -> Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexReader:
-    """Read an example whose id is NAME/SPLIT/INDEX; opens the set once a process."""
+    """Read an example whose id is NAME/SPLIT/INDEX; open the set once per process."""
 
     name: str
     root: Path
@@ -99,14 +98,14 @@ class IndexReader:
 
 @lru_cache(maxsize=4)
 def _open_torchvision(name: str, root: Path, split: str) -> Any:
-    """The torchvision object; the cache keeps it for reading by index."""
+    """Return the torchvision object; cached for reading by index."""
     from torchvision import datasets
 
     spec = TORCHVISION_DATASETS[name]
     factory = getattr(datasets, spec.factory)
     folder = root / spec.folder
     arguments = spec.splits[split]
-    # SEMEION alone downloads unless it is told not to.
+    # SEMEION alone downloads by default.
     local = {"download": False} if spec.downloads else {}
     try:
         return factory(str(folder), **arguments, **local)
@@ -119,9 +118,9 @@ def _open_torchvision(name: str, root: Path, split: str) -> Any:
         except Exception as error:
             missing = error
     reason = " ".join(str(missing).split()).rstrip(".") or type(missing).__name__
-    how = "could not be downloaded" if spec.downloads else "has no download"
+    state = "could not be downloaded" if spec.downloads else "has no download"
     raise DataError(
-        f"The data set {name} is not complete in {folder} and {how}: {reason}. Place "
+        f"The data set {name} is not complete in {folder} and {state}: {reason}. Place "
         "its files there as torchvision lays them out, or give another data root."
     ) from missing
 
@@ -153,10 +152,10 @@ def _read_labels(name: str, spec: TorchvisionSpec, source: Any) -> list[int]:
 
 
 def _to_label(item: Any) -> int | None:
-    """The label in an item: the item, or the only whole number in a tuple."""
+    """Return the label in an item: the item, or the only integer in a tuple."""
     if isinstance(item, tuple | list):
-        numbers = [part for part in item if isinstance(part, int | np.integer)]
-        return int(numbers[0]) if numbers else None
+        integers = [part for part in item if isinstance(part, int | np.integer)]
+        return int(integers[0]) if integers else None
     return None if item is None else int(item)
 
 

@@ -1,7 +1,7 @@
-"""A folder of images of which nobody said what they show.
+"""List a folder of unlabelled images as a data set.
 
-For training without labels and for a teacher that will label them: every image at any
-depth is an example of the one class `images`. Nothing is decoded here.
+For training without labels and for pseudo-labels: every image at any depth is an
+example of the one class `images`.
 """
 
 from pathlib import Path
@@ -18,10 +18,10 @@ def read_unlabelled(root: Path, group_by: str = "") -> Dataset:
 
     Args:
         root: a folder; `train/`, `val/` and `test/` at its first level are splits.
-        group_by: as `read_folder` takes it.
+        group_by: as in `read_folder`.
 
     Raises:
-        DataError: there is no folder, or no image in it.
+        DataError: `root` is no folder, or holds no image.
         ConfigError: `group_by` is not a regular expression or matches no file.
     """
     if not root.is_dir():
@@ -48,7 +48,7 @@ def read_unlabelled(root: Path, group_by: str = "") -> Dataset:
 
 
 def has_classes(root: Path) -> bool:
-    """Whether two or more folders stand where `read_folder` expects the classes."""
+    """Return whether `read_folder` would see two or more class folders."""
     scan = FolderScan(root=root, kind="images")
     first = next(iter(split_folders(scan)))
     return len(scan.folders(first)) > 1

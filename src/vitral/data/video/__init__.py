@@ -1,4 +1,4 @@
-"""Clips: open video files, sample and decode frames in a process of their own."""
+"""Open clips, and decode the frames of video files in a separate process."""
 
 from vitral.data.video.clip import Clip, clip_from_array, open_clip
 from vitral.data.video.clip_span import clip_id, is_clip_path, is_image_path, parse_span

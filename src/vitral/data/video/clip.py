@@ -1,7 +1,7 @@
 """Clips: a video file, an .npz of frames, or a folder of frames, read frame by frame.
 
-All three give the same frames under the same numbers. Which numbers a model sees is
-decided in sampling.py from the time stamps, before anything here decodes.
+All three give the same frames at the same indices. frame_sampling.py chooses indices
+from time stamps before anything is decoded.
 """
 
 from collections.abc import Sequence
@@ -13,56 +13,55 @@ from jaxtyping import Float
 from PIL import Image
 
 from vitral.data.frame_sampling import duration, frame_at
-from vitral.data.images import DecodedImage
+from vitral.data.images import DecodedImage, one_line
 from vitral.data.video.decoder_client import DEFAULT_TIMEOUT
 from vitral.data.video.frames import FrameSource, frames_from_array, open_frames
 from vitral.errors import ImageError
 
 STRIP_FRAMES = 8
-"""Frames of the picture that stands for a clip in audits and reports."""
+"""Frames of the filmstrip that shows a clip in audits and reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """A clip that can be read: its time stamps, and its frames by number."""
+    """A clip: the time stamps of its frames, and access to frames by index."""
 
     times: Float[np.ndarray, "shown"]
-    """Seconds at which its frames begin, rising, at least one."""
+    """Start of each frame in seconds, increasing, at least one."""
     source: FrameSource
     first: int = 0
-    """Number within the source of the clip's first frame."""
+    """Index in the source of the clip's first frame."""
     notes: tuple[str, ...] = ()
     timed: bool = True
-    """Whether the source keeps time; else a frame rate is assumed."""
+    """False: the source has no time stamps, and a frame rate is assumed."""
 
     def __len__(self) -> int:
         return len(self.times)
 
     def read(self, indices: Sequence[int] | np.ndarray) -> list[Image.Image]:
-        """The RGB frames of these numbers, in this order; repeats are decoded once.
+        """Return RGB frames by index, in this order; repeats are decoded once.
 
         Raises:
             ImageError: a frame cannot be decoded, or frames differ in size.
         """
         try:
-            return self.source.read([self.first + int(number) for number in indices])
+            return self.source.read([self.first + int(index) for index in indices])
         except ImageError:
             raise
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"decoding failed: {reason}") from error
+            raise ImageError(f"decoding failed: {one_line(error)}") from error
 
     def filmstrip(self) -> DecodedImage:
-        """Eight frames evenly over the clip, side by side: what stands for it.
+        """Return eight frames evenly spaced over the clip, side by side.
 
         Raises:
             ImageError: one of them cannot be decoded.
         """
         self.source.verify()
-        number = min(STRIP_FRAMES, len(self))
-        numbers = [(2 * i + 1) * len(self) // (2 * number) for i in range(number)]
+        count = min(STRIP_FRAMES, len(self))
+        indices = [(2 * i + 1) * len(self) // (2 * count) for i in range(count)]
         return DecodedImage(
-            image=side_by_side(self.read(numbers)), notes=self.notes, frames=number
+            image=side_by_side(self.read(indices)), notes=self.notes, frames=count
         )
 
 
@@ -71,25 +70,25 @@ def open_clip(
     span: tuple[float, float] | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Clip:
-    """Open a video file, an .npz or a frame folder; no more than needed is decoded.
+    """Open a video file, an .npz or a frame folder; decode no more than needed.
 
     Args:
-        span: first second and the one behind the last, counted from the first frame;
-            None for all of it.
-        timeout: seconds that decoding may take, each time frames are asked for.
+        span: (start, end) in seconds after the first frame, end exclusive. None: the
+            full clip.
+        timeout: seconds that decoding may take per request for frames.
 
     Raises:
         ImageError: it has no frame, or none within `span`; the message is the reason
             in one line, without the path.
         MissingExtraError: it is a video file and PyAV is not installed.
     """
-    found = open_frames(path, timeout)
+    frames = open_frames(path, timeout)
     clip = Clip(
-        times=found.times, source=found.source, notes=found.notes, timed=found.timed
+        times=frames.times, source=frames.source, notes=frames.notes, timed=frames.timed
     )
     if span is None:
         return clip
-    if not found.timed:
+    if not frames.timed:
         raise ImageError(
             "start and end need time stamps, which a folder of frames and an .npz "
             "without fps or times do not have"
@@ -98,33 +97,33 @@ def open_clip(
 
 
 def clip_from_array(frames: np.ndarray) -> Clip:
-    """A clip that is in memory: uint8 [frames, height, width, 3].
+    """Make a clip of an array, uint8 [frames, height, width, 3].
 
     Raises:
-        ImageError: the array is of another type or shape, or empty.
+        ImageError: the array has another type or shape, or is empty.
     """
-    found = frames_from_array(frames)
-    return Clip(times=found.times, source=found.source, timed=found.timed)
+    timed = frames_from_array(frames)
+    return Clip(times=timed.times, source=timed.source, timed=timed.timed)
 
 
 def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
-    """Frames of equal size from left to right in one image."""
+    """Join frames of equal size from left to right in one image."""
     width, height = frames[0].size
     strip = Image.new("RGB", (width * len(frames), height))
-    for place, frame in enumerate(frames):
-        strip.paste(frame, (place * width, 0))
+    for i, frame in enumerate(frames):
+        strip.paste(frame, (i * width, 0))
     return strip
 
 
 def _trim(clip: Clip, start: float, end: float) -> Clip:
-    """The frames that are on the screen from `start` to before `end`."""
+    """Cut the clip to the frames shown from `start` to before `end`, in seconds."""
     times = clip.times - clip.times[0]
-    whole = duration(times)
+    total = duration(times)
     low = int(frame_at(times, np.array([start]))[0])
     high = int(np.searchsorted(times, end - 1e-4))
-    if start >= whole or high <= low:
+    if start >= total or high <= low:
         raise ImageError(
             f"no frame lies between {start:g} and {end:g} s: the clip ends at "
-            f"{whole:.3f} s"
+            f"{total:.3f} s"
         )
     return replace(clip, times=clip.times[low:high], first=clip.first + low)

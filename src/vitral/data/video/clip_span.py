@@ -1,4 +1,4 @@
-"""Columns of a table that belong to clips: which file, and which seconds of it."""
+"""Spans of clips: parse start and end, and write them into ids."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from vitral.data.video.frames import CLIP_EXTENSIONS
 
 
 def is_clip_path(path: Path) -> bool:
-    """Whether a path is one of a clip: a video file, an .npz, a folder of frames."""
+    """Return whether a path is a clip: a video file, an .npz, a folder of frames."""
     return path.is_dir() or path.suffix.lower() in CLIP_EXTENSIONS
 
 
@@ -18,10 +18,10 @@ def is_image_path(path: Path) -> bool:
 
 
 def parse_span(start: Any, end: Any) -> tuple[float, float] | None:
-    """The seconds of a row; None where both columns are empty.
+    """Parse start and end in seconds; None if both are empty.
 
     Raises:
-        ValueError: they are no seconds in order; the message ends a sentence.
+        ValueError: they are not 0 <= start < end; the message ends a sentence.
     """
     empty = (None, "")
     if start in empty and end in empty:
@@ -40,7 +40,7 @@ def parse_span(start: Any, end: Any) -> tuple[float, float] | None:
 
 
 def clip_id(path: str, span: tuple[float, float] | None) -> str:
-    """The id of a clip: its path, and "#t=FIRST,LAST" for a part of a file."""
+    """Return the id of a clip: its path, and "#t=FIRST,LAST" for a part of a file."""
     if span is None:
         return path
     last = "" if math.isinf(span[1]) else f"{span[1]:.12g}"

@@ -1,6 +1,7 @@
-"""Asking the video process: started when needed, cut when it hangs, never shared.
+"""Client of the video process: start it on demand, kill it on timeout, never share it.
 
-What the process does is in decoder_process.py.
+Hand-written: torchcodec seeks exactly but does not isolate. Here a hostile video kills
+decoder_process.py, not training or the server.
 """
 
 import atexit
@@ -10,33 +11,35 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from vitral.errors import ImageError, MissingExtraError
 
 DEFAULT_TIMEOUT = 60.0
-"""Seconds for one clip; a cut clip is a bad file, so this must not depend on luck."""
+"""Seconds per request; generous, since a clip that times out counts as a bad file."""
 MAX_BYTES = 2**32
-"""Of the frames that one clip may ask for."""
+"""Largest size in bytes of the frames of one request."""
 _PROGRAM = Path(__file__).with_name("decoder_process.py")
 
 
-class VideoInfo(NamedTuple):
-    """What a video file says of itself."""
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """Metadata of a video file."""
 
     times: np.ndarray
-    """Seconds after the first frame, float64 [frames], rising."""
+    """Seconds after the first frame, float64 [frames], increasing."""
     height: int
-    """Before any turn that the file asks for, as `width`."""
+    """Height in pixels before the rotation in the metadata, as `width`."""
     width: int
     notes: tuple[str, ...]
 
 
 def require_av() -> None:
-    """Raises MissingExtraError unless PyAV is installed."""
+    """Raise MissingExtraError unless PyAV is installed."""
     if importlib.util.find_spec("av") is None:
         raise MissingExtraError(
             "Video files are read with PyAV, which is not installed: "
@@ -45,7 +48,7 @@ def require_av() -> None:
 
 
 def probe(path: Path, timeout: float = DEFAULT_TIMEOUT) -> VideoInfo:
-    """Which frames a video file has, read from its container.
+    """Read the frame times and the size of a video file from its container.
 
     Raises:
         ImageError: it is no video, has no frame, or took longer than `timeout`.
@@ -62,10 +65,10 @@ def probe(path: Path, timeout: float = DEFAULT_TIMEOUT) -> VideoInfo:
 def read_frames(
     path: Path, indices: list[int], timeout: float = DEFAULT_TIMEOUT
 ) -> np.ndarray:
-    """The frames of these numbers, uint8 [wanted, height, width, 3].
+    """Decode frames by index, uint8 [indices, height, width, 3].
 
     Raises:
-        ImageError: one cannot be decoded, or it took longer than `timeout`.
+        ImageError: a frame cannot be decoded, or it took longer than `timeout`.
     """
     header, content = _send_request(
         {"path": os.fspath(path), "frames": indices}, timeout
@@ -74,11 +77,10 @@ def read_frames(
 
 
 class _DecoderProcess:
-    """A running video process; one request at a time."""
+    """A running video process, for one request at a time."""
 
     def __init__(self) -> None:
-        # -P: next to decoder_process.py lie files that carry the names of other
-        # packages.
+        # -P: files next to decoder_process.py have the names of other packages.
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(_PROGRAM)],
             stdin=subprocess.PIPE,
@@ -87,11 +89,11 @@ class _DecoderProcess:
         )
 
     def send(self, request: dict[str, Any], timeout: float) -> tuple[Any, bytes]:
-        """Raises ImageError; the process is dead after a time-out or a crash."""
-        cut = threading.Event()
+        """Return header and content of the reply; ImageError if the process died."""
+        timed_out = threading.Event()
 
         def stop() -> None:
-            cut.set()
+            timed_out.set()
             self.process.kill()
 
         watch = threading.Timer(timeout, stop)
@@ -100,8 +102,8 @@ class _DecoderProcess:
         try:
             assert self.process.stdin is not None
             assert self.process.stdout is not None
-            words = json.dumps({**request, "timeout": timeout})
-            self.process.stdin.write(words.encode() + b"\n")
+            message = json.dumps({**request, "timeout": timeout})
+            self.process.stdin.write(message.encode() + b"\n")
             self.process.stdin.flush()
             line = self.process.stdout.readline()
             header = json.loads(line)
@@ -110,7 +112,7 @@ class _DecoderProcess:
                 raise EOFError
         except (OSError, ValueError, EOFError) as error:
             self.close()
-            if cut.is_set():
+            if timed_out.is_set():
                 raise ImageError(
                     f"decoding took more than {timeout:g} seconds and was cut"
                 ) from error
@@ -120,8 +122,8 @@ class _DecoderProcess:
         finally:
             watch.cancel()
             watch.join()
-        if cut.is_set():
-            # Too late to lose the answer, but nobody is left for the next question.
+        if timed_out.is_set():
+            # The reply is complete, but the process was killed.
             self.close()
         return header, content
 
@@ -135,37 +137,37 @@ class _DecoderProcess:
                 try:
                     pipe.close()
                 except OSError:
-                    continue  # what was still to be written has no reader
+                    continue  # unwritten data has no reader
         self.process.wait()
 
 
 _idle: list[_DecoderProcess] = []
 _foreign: list[_DecoderProcess] = []
-"""A parent's, kept from the collector, which would wait for them."""
+"""Processes of the parent, referenced so that the collector does not wait for them."""
 
 
 def _send_request(request: dict[str, Any], timeout: float) -> tuple[Any, bytes]:
     require_av()
     try:
-        child = _idle.pop()
+        process = _idle.pop()
     except IndexError:
-        child = _DecoderProcess()
-    header, content = child.send(request, timeout)
-    if child.is_alive():
-        _idle.append(child)
+        process = _DecoderProcess()
+    header, content = process.send(request, timeout)
+    if process.is_alive():
+        _idle.append(process)
     if "error" in header:
         raise ImageError(header["error"])
     return header, content
 
 
 def close() -> None:
-    """End the video processes of this process; the next clip starts another."""
+    """Terminate this process's video processes; the next clip starts another."""
     while _idle:
         _idle.pop().close()
 
 
 def _forget_after_fork() -> None:
-    """A forked process must not take part in its parent's conversation."""
+    """Give up the parent's video processes after a fork."""
     _foreign.extend(_idle)
     _idle.clear()
 

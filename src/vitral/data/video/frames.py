@@ -1,7 +1,4 @@
-"""The frames of a video file, an .npz or a folder of images, all by their numbers.
-
-What a clip is made of; which of its frames are wanted is decided in sampling.py.
-"""
+"""Sources of frames by index: a video file, an .npz or a folder of images."""
 
 import re
 import zipfile
@@ -9,13 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from vitral.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
-from vitral.data.images import decode
+from vitral.data.images import decode, one_line
 from vitral.data.order import natural_key
 from vitral.data.video import decoder_client
 from vitral.errors import ImageError
@@ -26,34 +23,35 @@ VIDEO_EXTENSIONS = frozenset(
 )
 CLIP_EXTENSIONS = VIDEO_EXTENSIONS | {".npz"}
 DEFAULT_FRAME_RATE = 30.0
-"""Frames per second of a clip that keeps no time: a frame folder, an .npz without."""
+"""Frames per second of a clip without time stamps."""
 _DIGITS = re.compile(r"(\d+)\D*$")
 
 
 class FrameSource(ABC):
-    """A way to the frames of one clip."""
+    """Access to the frames of one clip."""
 
     @abstractmethod
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
-        """RGB frames of equal size; raises ImageError."""
+        """Return RGB frames of equal size, or raise ImageError."""
 
     def verify(self) -> None:  # noqa: B027 # most need nothing
-        """Look at every frame as far as that is cheap; raises ImageError."""
+        """Check every frame as far as that is cheap, or raise ImageError."""
 
 
-class TimedFrames(NamedTuple):
-    """A clip's frames and when they are shown."""
+@dataclass(frozen=True, slots=True)
+class TimedFrames:
+    """A clip's frames and their times."""
 
     times: np.ndarray
-    """Seconds at which frames begin, float64 [frames], rising, at least one."""
+    """Start of each frame in seconds, float64 [frames], increasing, at least one."""
     source: FrameSource
     timed: bool = True
-    """Whether the source keeps time; FRAME_RATE is assumed where it does not."""
+    """False: the source has no time stamps, and DEFAULT_FRAME_RATE is assumed."""
     notes: tuple[str, ...] = ()
 
 
 def open_frames(path: Path, timeout: float) -> TimedFrames:
-    """Open a video file, an .npz or a frame folder; no more than needed is decoded.
+    """Open a video file, an .npz or a frame folder; decode no more than needed.
 
     Raises:
         ImageError: it has no frame or cannot be read.
@@ -63,16 +61,16 @@ def open_frames(path: Path, timeout: float) -> TimedFrames:
         return _open_folder(path)
     if path.suffix.lower() == ".npz":
         return _open_npz(path)
-    facts = decoder_client.probe(path, timeout)
-    source = _VideoSource(path=path, info=facts, timeout=timeout)
-    return TimedFrames(facts.times, source, notes=facts.notes)
+    info = decoder_client.probe(path, timeout)
+    source = _VideoSource(path=path, info=info, timeout=timeout)
+    return TimedFrames(info.times, source, notes=info.notes)
 
 
 def frames_from_array(frames: np.ndarray) -> TimedFrames:
-    """Frames that are in memory, uint8 [frames, height, width, 3], without a clock.
+    """Wrap frames in memory, uint8 [frames, height, width, 3], without time stamps.
 
     Raises:
-        ImageError: the array is of another type or shape, or empty.
+        ImageError: the array has another type or shape, or is empty.
     """
     _refuse_array("frames", frames.shape, frames.dtype)
     times = np.arange(len(frames)) / DEFAULT_FRAME_RATE
@@ -82,17 +80,17 @@ def frames_from_array(frames: np.ndarray) -> TimedFrames:
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The images directly in a folder, in natural order."""
-    found = [
+    """Return the images directly in a folder, in natural order."""
+    files = [
         entry
         for entry in folder.iterdir()
         if entry.suffix.lower() in IMAGE_EXTENSIONS and not entry.name.startswith(".")
     ]
-    return sorted(found, key=lambda entry: natural_key(entry.name))
+    return sorted(files, key=lambda entry: natural_key(entry.name))
 
 
 def has_clips(folder: Path) -> bool:
-    """Whether a folder holds folders or clips, so that its images are no clip."""
+    """Return whether a folder holds folders or clips; its images are then no clip."""
     return any(
         entry.is_dir() or entry.suffix.lower() in CLIP_EXTENSIONS
         for entry in folder.iterdir()
@@ -102,7 +100,7 @@ def has_clips(folder: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _VideoSource(FrameSource):
-    """Frames of a video file, by way of the video process."""
+    """Frames of a video file, decoded in the video process."""
 
     path: Path
     info: decoder_client.VideoInfo
@@ -116,17 +114,17 @@ class _VideoSource(FrameSource):
 
 @dataclass(frozen=True, kw_only=True)
 class _FolderSource(FrameSource):
-    """Frames that are images of a folder, each decoded as any image is."""
+    """Frames that are image files of a folder."""
 
     files: tuple[Path, ...]
 
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
         frames: dict[int, Image.Image] = {}
-        for number in indices:
-            if number not in frames:
-                frames[number] = self._decode_frame(self.files[number])
-        self._refuse_sizes({self.files[n].name: f.size for n, f in frames.items()})
-        return [frames[number] for number in indices]
+        for i in indices:
+            if i not in frames:
+                frames[i] = self._decode_frame(self.files[i])
+        self._refuse_sizes({self.files[i].name: f.size for i, f in frames.items()})
+        return [frames[i] for i in indices]
 
     def verify(self) -> None:
         sizes = {}
@@ -135,9 +133,9 @@ class _FolderSource(FrameSource):
                 with Image.open(file) as opened:
                     sizes[file.name] = opened.size
             except OSError:
-                self._decode_frame(file)  # says why
+                self._decode_frame(file)  # raises with the reason
         if len(set(sizes.values())) > 1:
-            # A header does not know the orientation that decoding applies.
+            # A header's size is before the orientation that decoding applies.
             sizes = {file.name: self._decode_frame(file).size for file in self.files}
         self._refuse_sizes(sizes)
 
@@ -150,23 +148,23 @@ class _FolderSource(FrameSource):
 
     @staticmethod
     def _refuse_sizes(sizes: dict[str, tuple[int, int]]) -> None:
-        one = next(iter(sizes.items()))
+        first, expected = next(iter(sizes.items()))
         for name, size in sizes.items():
-            if size != one[1]:
+            if size != expected:
                 raise ImageError(
-                    f"the frames differ in size: {one[0]} is {one[1][0]} x {one[1][1]} "
-                    f"and {name} {size[0]} x {size[1]} pixels"
+                    f"the frames differ in size: {first} is {expected[0]} x "
+                    f"{expected[1]} and {name} {size[0]} x {size[1]} pixels"
                 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ArraySource(FrameSource):
-    """Frames that are in memory."""
+    """Frames in memory."""
 
     frames: np.ndarray = field(repr=False)
 
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
-        return [Image.fromarray(self.frames[number]) for number in indices]
+        return [Image.fromarray(self.frames[index]) for index in indices]
 
 
 def _open_folder(folder: Path) -> TimedFrames:
@@ -191,9 +189,11 @@ def _open_npz(path: Path) -> TimedFrames:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            found = [name for name in names if name not in ("fps", "times")]
-            name = "frames" if "frames" in found else "".join(found[:1])
-            if not name or (len(found) > 1 and name != "frames"):
+            arrays_in_file = [name for name in names if name not in ("fps", "times")]
+            name = (
+                "frames" if "frames" in arrays_in_file else "".join(arrays_in_file[:1])
+            )
+            if not name or (len(arrays_in_file) > 1 and name != "frames"):
                 raise ImageError(
                     f"the .npz must hold one array, or one named frames: it holds "
                     f"{', '.join(names) or 'nothing'}"
@@ -206,19 +206,18 @@ def _open_npz(path: Path) -> TimedFrames:
     except ImageError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"it cannot be read as an .npz: {reason}") from error
+        raise ImageError(f"it cannot be read as an .npz: {one_line(error)}") from error
     return TimedFrames(times, _ArraySource(frames=frames), timed)
 
 
 def _read_array_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array, before it is unpacked."""
+    """Return shape and type of an array before it is unpacked."""
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0
     if version != (1, 0):
         read = np.lib.format.read_array_header_2_0
-    shape, _, kind = read(member)
-    return shape, kind
+    shape, _, dtype = read(member)
+    return shape, dtype
 
 
 def _refuse_array(name: str, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
@@ -232,27 +231,27 @@ def _refuse_array(name: str, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> 
     _refuse_bulk(*shape[:3])
 
 
-def _array_times(arrays: Any, number: int) -> tuple[np.ndarray, bool]:
+def _array_times(arrays: Any, count: int) -> tuple[np.ndarray, bool]:
     if "times" in arrays:
         times = np.asarray(arrays["times"], np.float64)
-        if times.shape != (number,) or not (np.diff(times) > 0).all():
+        if times.shape != (count,) or not (np.diff(times) > 0).all():
             raise ImageError(
-                f"its array times must hold {number} rising seconds, one a frame: got "
+                f"its array times must hold {count} rising seconds, one a frame: got "
                 f"{list(times.shape)}"
             )
         return times, True
     if "fps" not in arrays:
-        return np.arange(number) / DEFAULT_FRAME_RATE, False
+        return np.arange(count) / DEFAULT_FRAME_RATE, False
     rate = np.asarray(arrays["fps"], np.float64)
     if rate.size != 1 or not 0 < float(rate.reshape(())) < np.inf:
         raise ImageError("its fps must be one number above 0")
-    return np.arange(number) / float(rate.reshape(())), True
+    return np.arange(count) / float(rate.reshape(())), True
 
 
-def _refuse_bulk(number: int, height: int, width: int) -> None:
-    size = number * height * width * 3
+def _refuse_bulk(count: int, height: int, width: int) -> None:
+    size = count * height * width * 3
     if size > decoder_client.MAX_BYTES:
         raise ImageError(
-            f"{number} frames of {width} x {height} pixels are {size / 2**30:.1f} GB; "
+            f"{count} frames of {width} x {height} pixels are {size / 2**30:.1f} GB; "
             f"at most {decoder_client.MAX_BYTES / 2**30:.0f} are accepted"
         )

@@ -1,4 +1,4 @@
-"""Accuracy as a function of the number of examples: power laws with intervals."""
+"""Learning curves: accuracy by number of examples, as power laws with intervals."""
 
 from vitral.evaluation.learning_curves.independent import (
     ExpectedAccuracy,

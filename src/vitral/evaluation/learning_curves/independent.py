@@ -1,15 +1,14 @@
-"""How much would more training images help? accuracy(n) = a - b n^-c, with intervals.
+"""Learning curve from independent trainings: accuracy(n) = a - b n^-c, with intervals.
 
 A saturating power law fits learning curves of classifiers (Hestness et al., arXiv
-1712.00409, section 2); a is where it ends, c how fast it gets there. Intervals are a
-parametric bootstrap: measurements are drawn around the fit and fitted again. Here each
-measurement is a training of its own; nested.py is for subsets of one set. Drawing the
-curve: vitral.plots. Where a curve bends for another reason than saturation is not here.
+1712.00409, section 2): a is the limit, c the speed. Intervals are a parametric
+bootstrap: measurements are drawn around the fit and fitted again. Subsets of one set:
+nested.py.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -21,20 +20,21 @@ from vitral.evaluation.learning_curves.power_law import PowerLaw
 MIN_SIZES = 3
 MIN_POINTS = 4
 FLAT_BELOW = 0.01
-"""Share by which twice the images must be able to help for a curve not to be flat."""
+"""Gain of twice the images below which a curve is flat."""
 _WILSON_WIDTH = 2 * 1.959964
 """Width of a 95 % interval in standard deviations."""
 
 
-class ExpectedAccuracy(NamedTuple):
-    """What to expect of a training set of this size."""
+@dataclass(frozen=True, slots=True)
+class ExpectedAccuracy:
+    """Expected accuracy for one size of the training set."""
 
     images: float
     accuracy: float
     interval: Interval
-    """Of one new measurement, with its noise."""
+    """Interval of one new measurement, noise included."""
     beyond: float
-    """How many times the largest measured size this is."""
+    """Ratio of this size to the largest measured one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +42,7 @@ class Scaling:
     """A fitted learning curve; shares in 0..1."""
 
     a: float
-    """Accuracy that no number of images exceeds."""
+    """Limit of the accuracy."""
     b: float
     c: float
     a_interval: Interval
@@ -53,22 +53,22 @@ class Scaling:
     largest: float
     """Largest measured size."""
     gain: float
-    """What twice the largest size would add."""
+    """Gain of twice the largest size."""
     gain_interval: Interval
     trend: Literal["flat", "rising", "unclear"]
     verdict: str
     confidence: float
-    """Of every interval."""
+    """Confidence of every interval."""
     draws: Float[np.ndarray, "resamples 4"]
     """a, b, c and noise of every resample."""
     seed: int
 
     def at(self, sizes: Float[np.ndarray, " sizes"]) -> Float[np.ndarray, " sizes"]:
-        """The fitted curve."""
+        """Return the fitted curve."""
         return self.a - self.b * sizes**-self.c
 
     def predict(self, images: int | float) -> ExpectedAccuracy:
-        """The accuracy of one new training with `images` images.
+        """Predict the accuracy of one new training with `images` images.
 
         Raises:
             ConfigError: `images` < 1.
@@ -101,7 +101,7 @@ def fit_scaling(
     """Fit the curve to measurements over sizes and seeds.
 
     Args:
-        sizes: training images of each measurement; a size comes once for each seed.
+        sizes: training images of each measurement; a size occurs once for each seed.
         accuracies: the share right of each.
         intervals: the 95 % interval of each, by which exact ones weigh more; the noise
             is never taken to be less than they say.
@@ -134,7 +134,7 @@ def fit_scaling(
     freedom = len(images) - 3
     spread = float((curve.weights * (right - fitted) ** 2).sum()) / freedom
     generator = np.random.default_rng(seed)
-    # The spread is known from few measurements: what it may truly be is drawn too.
+    # The spread is estimated from few measurements, so it is drawn too.
     scale = np.sqrt(spread * freedom / generator.chisquare(freedom, resamples))
     sd = np.maximum(scale[:, None] / np.sqrt(curve.weights), least)
     drawn = fitted + sd * generator.standard_normal((resamples, len(images)))
@@ -181,7 +181,7 @@ def classify_trend(
 ) -> Literal["flat", "rising", "unclear"]:
     if gains.high < flat_below:
         return "flat"
-    # A curve that must not fall always gains something: rising has to be worth it.
+    # A curve that cannot fall always gains something, so rising needs a margin.
     return "rising" if gains.low > flat_below / 2 else "unclear"
 
 
@@ -200,7 +200,7 @@ def format_verdict(trend: str, largest: float, gain: float, gains: Interval) -> 
 def check_points(
     images: Float[np.ndarray, " points"], right: Float[np.ndarray, " others"]
 ) -> None:
-    """What every measurement must be.
+    """Check the sizes and accuracies of all measurements.
 
     Raises:
         DataError: lengths that differ, a size below 1, an accuracy that is no share.
@@ -232,11 +232,11 @@ def _check(
             "every measurement needs a size, an accuracy and, if any has one, an "
             f"interval: got {len(images)} sizes, {len(right)} accuracies{others}."
         )
-    there = len(np.unique(images))
-    if there < MIN_SIZES or len(images) < MIN_POINTS:
+    num_sizes = len(np.unique(images))
+    if num_sizes < MIN_SIZES or len(images) < MIN_POINTS:
         raise DataError(
             f"a curve of three numbers needs {MIN_SIZES} sizes and {MIN_POINTS} "
-            f"measurements at least: got {there} and {len(images)}. Train on more "
+            f"measurements at least: got {num_sizes} and {len(images)}. Train on more "
             "subsets, or with more seeds."
         )
     for value, interval in zip(right, intervals or (), strict=False):

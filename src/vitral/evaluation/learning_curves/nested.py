@@ -1,14 +1,13 @@
-"""A learning curve from nested subsets of one training set, on one test set.
+"""Learning curve from nested subsets of one training set, on one test set.
 
-Unlike separate trainings (scaling.py), such measurements depend on each other. Their
-variance falls with a power of the size; draws of n of N images overlap and show only
-1 - n/N of it; and a part is the luck of the whole, common to all of them. Small subsets
-may not be on the curve yet, so the interval is over fits that leave out none, one,
-two ... of them. benchmarks/data_size.py counts how often the interval is right.
+Unlike independent trainings, such measurements are correlated. Their variance falls
+with a power of the size; draws of n of N images overlap and show only 1 - n/N of it; a
+part is common to all. Small subsets may not be on the curve yet, so the interval is
+over fits that leave out none, one, two ... sizes. Coverage: benchmarks/data_size.py.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -26,23 +25,28 @@ from vitral.evaluation.learning_curves.power_law import PowerLaw
 
 MIN_DRAWS = 3
 MIN_NESTED_SIZES = 4
-"""Sizes."""
 MIN_FIT_SIZES = 3
-"""Sizes of the shortest fit: the curve has three numbers."""
+"""Sizes of the shortest fit: the curve has three parameters."""
 SHARED_VARIANCE = 0.5
-"""Part of the variance with all images that is common to all subsets. For a mean it
+"""Share of the variance with all images that is common to all subsets. For a mean it
 would be 1; measured on solar cells, halves follow their own quarters by less."""
 MIN_DEVIATION = 2e-4
-"""Draws that agree by chance, or on a test set without hard images, are not exact."""
+"""Floor of the deviation: draws may agree by chance, or without hard images."""
 
 
-class _Points(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Points:
     sizes: Float[np.ndarray, " points"]
     right: Float[np.ndarray, " points"]
 
+    def from_size(self, start: float) -> "_Points":
+        kept = self.sizes >= start
+        return _Points(self.sizes[kept], self.right[kept])
 
-class _Noise(NamedTuple):
-    """Standard deviation of a measurement over independent images to learn from."""
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """Standard deviation of a measurement over independent training images."""
 
     at_full: float
     full_size: float
@@ -91,14 +95,13 @@ def fit_nested(
     noise = _estimate_noise(points)
     starts = _fit_starts(points.sizes)
     generator = np.random.default_rng(seed)
-    found = []
-    for start, many in zip(
-        starts, np.array_split(np.arange(resamples), len(starts)), strict=True
-    ):
-        kept = points.sizes >= start
-        part = _Points(*(column[kept] for column in points))
-        found.append(_bootstrap_fits(part, noise, len(many), generator))
-    drawn = np.concatenate(found)
+    splits = np.array_split(np.arange(resamples), len(starts))
+    drawn = np.concatenate(
+        [
+            _bootstrap_fits(points.from_size(start), noise, len(split), generator)
+            for start, split in zip(starts, splits, strict=True)
+        ]
+    )
     a, b, c = _fit_curve(points, noise, median_fit_start(points.sizes))[1]
     largest = noise.full_size
     gain = b * (largest**-c - (2 * largest) ** -c)
@@ -124,59 +127,60 @@ def fit_nested(
 
 
 def median_fit_start(sizes: Float[np.ndarray, " points"]) -> float:
-    """Smallest size of the fit whose a, b and c stand for all of them."""
+    """Return the smallest size of the fit whose a, b and c are reported."""
     starts = _fit_starts(sizes)
     return float(starts[len(starts) // 2])
 
 
 def _fit_starts(sizes: Float[np.ndarray, " points"]) -> Float[np.ndarray, " fits"]:
-    """The smallest size of each fit."""
-    there = np.unique(sizes)
-    return there[: len(there) - MIN_FIT_SIZES + 1]
+    """Return the smallest size of each fit."""
+    unique_sizes = np.unique(sizes)
+    return unique_sizes[: len(unique_sizes) - MIN_FIT_SIZES + 1]
 
 
 def _estimate_noise(points: _Points) -> _Noise:
-    """From the spread of the draws at each size but the largest."""
+    """Estimate the noise from the spread of the draws at each size but the largest."""
     from scipy.special import digamma
 
-    whole = points.sizes.max()
-    there = np.unique(points.sizes)[:-1]
-    groups = [points.right[points.sizes == size] for size in there]
-    free = np.array([len(group) - 1 for group in groups])
-    seen = np.array([group.var(ddof=1) for group in groups]) / (1 - there / whole)
-    # A logarithm of a measured variance is too small on average; by so much.
-    log = np.log(np.maximum(seen, MIN_DEVIATION**2))
-    log -= digamma(free / 2) - np.log(free / 2)
-    x = np.log(there / whole)
-    middle, mean = np.average(x, weights=free), np.average(log, weights=free)
-    slope = ((x - middle) * (log - mean)) @ free / ((x - middle) ** 2 @ free)
-    falls = float(np.clip(-slope / 2, 0.0, 1.0))
-    at_whole = float(np.exp((mean + 2 * falls * middle) / 2))
-    return _Noise(at_whole, float(whole), falls, int(free.sum()))
+    full_size = points.sizes.max()
+    sizes = np.unique(points.sizes)[:-1]
+    groups = [points.right[points.sizes == size] for size in sizes]
+    dof = np.array([len(group) - 1 for group in groups])
+    variance = np.array([group.var(ddof=1) for group in groups]) / (
+        1 - sizes / full_size
+    )
+    # The logarithm of an estimated variance is biased low by this much.
+    log = np.log(np.maximum(variance, MIN_DEVIATION**2))
+    log -= digamma(dof / 2) - np.log(dof / 2)
+    x = np.log(sizes / full_size)
+    middle, mean = np.average(x, weights=dof), np.average(log, weights=dof)
+    slope = ((x - middle) * (log - mean)) @ dof / ((x - middle) ** 2 @ dof)
+    decay = float(np.clip(-slope / 2, 0.0, 1.0))
+    at_full = float(np.exp((mean + 2 * decay * middle) / 2))
+    return _Noise(at_full, float(full_size), decay, int(dof.sum()))
 
 
 def _fit_curve(
     points: _Points, noise: _Noise, start: float
 ) -> tuple[PowerLaw, tuple[float, float, float]]:
-    """The curve through the sizes from `start` on."""
-    kept = points.sizes >= start
-    sizes = points.sizes[kept]
-    weights = noise.at(sizes) ** -2
-    law = PowerLaw(sizes, weights / weights.mean())
-    return law, law.fit(points.right[kept])
+    """Fit the curve through the sizes from `start` on."""
+    part = points.from_size(start)
+    weights = noise.at(part.sizes) ** -2
+    law = PowerLaw(part.sizes, weights / weights.mean())
+    return law, law.fit(part.right)
 
 
 def _bootstrap_fits(
     points: _Points, noise: _Noise, count: int, generator: np.random.Generator
 ) -> Float[np.ndarray, "many 4"]:
-    """a, b, c and noise of fits to measurements drawn around the fit."""
+    """Return a, b, c and noise of fits to measurements drawn around the fit."""
     law, (a, b, c) = _fit_curve(points, noise, points.sizes.min())
-    # The noise is known from few measurements: what it may truly be is drawn too.
+    # The noise is estimated from few measurements, so it is drawn too.
     scale = np.sqrt(noise.dof / generator.chisquare(noise.dof, count))
     shared = SHARED_VARIANCE * noise.at_full**2
-    own = np.sqrt(np.maximum(noise.at(points.sizes) ** 2 - shared, 0.0))
+    independent = np.sqrt(np.maximum(noise.at(points.sizes) ** 2 - shared, 0.0))
     error = np.sqrt(shared) * generator.standard_normal((count, 1))
-    error = error + own * generator.standard_normal((count, len(own)))
+    error = error + independent * generator.standard_normal((count, len(independent)))
     curve = a - b * points.sizes**-c
     drawn = np.clip(curve + scale[:, None] * error, 0.0, 1.0)
     return np.column_stack([law.fit_many(drawn), scale * noise.at_full])
@@ -184,18 +188,18 @@ def _bootstrap_fits(
 
 def _check(points: _Points) -> None:
     check_points(points.sizes, points.right)
-    there, counts = np.unique(points.sizes, return_counts=True)
-    if len(there) < MIN_NESTED_SIZES:
+    sizes, counts = np.unique(points.sizes, return_counts=True)
+    if len(sizes) < MIN_NESTED_SIZES:
         raise DataError(
-            f"a curve over subsets needs {MIN_NESTED_SIZES} sizes: got {len(there)}."
+            f"a curve over subsets needs {MIN_NESTED_SIZES} sizes: got {len(sizes)}."
         )
     if counts[-1] != 1:
         raise DataError(
-            f"the largest size, {there[-1]:.0f}, is all the images, which can be drawn "
+            f"the largest size, {sizes[-1]:.0f}, is all the images, which can be drawn "
             f"in one way only: got {counts[-1]} measurements of it. Give one."
         )
     if counts[:-1].min() < MIN_DRAWS:
-        few = there[int(counts[:-1].argmin())]
+        few = sizes[int(counts[:-1].argmin())]
         raise DataError(
             f"the noise is measured by draws, and {few:.0f} images were drawn "
             f"{counts[:-1].min()} times: draw each size {MIN_DRAWS} times or more."

@@ -1,7 +1,7 @@
-"""accuracy(n) = a - b n^-c through measured points, by weighted least squares.
+"""Weighted least-squares fit of accuracy(n) = a - b n^-c.
 
-For a given c the curve is linear in a and b, so the fit searches c alone. What the
-numbers mean, and their intervals: scaling.py and nested.py.
+For a given c the curve is linear in a and b, so the fit searches c alone. Intervals:
+independent.py and nested.py.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ _EXPONENTS = np.geomspace(0.01, 4.0, 240)
 
 
 class PowerLaw:
-    """The fit for fixed sizes and weights; b >= 0 and a <= 1 always hold."""
+    """Fit for fixed sizes and weights, under b >= 0 and a <= 1."""
 
     def __init__(
         self,
         images: Float[np.ndarray, " points"],
         weights: Float[np.ndarray, " points"],
     ) -> None:
-        # Sizes around 1 keep n^-c from vanishing beside a.
+        # Sizes around 1 keep n^-c from vanishing next to a.
         self.centre = float(np.exp(np.log(images).mean()))
         self.scaled = images / self.centre
         self.weights = weights
@@ -32,17 +32,17 @@ class PowerLaw:
         losses = [loss(float(np.log(c))) for c in _EXPONENTS]
         best = int(np.argmin(losses))
         ends = np.log(_EXPONENTS[[max(best - 1, 0), min(best + 1, len(losses) - 1)]])
-        found = minimize_scalar(
+        minimum = minimize_scalar(
             loss, bounds=tuple(ends), method="bounded", options={"xatol": 1e-10}
         )
-        c = float(np.exp(found.x))
+        c = float(np.exp(minimum.x))
         a, b, _ = self._linear(right[None], np.array([c]))
         return float(a[0]), float(b[0]) * self.centre**c, c
 
     def fit_many(
         self, right: Float[np.ndarray, "resamples points"]
     ) -> Float[np.ndarray, "resamples 3"]:
-        """a, b and c of each row."""
+        """Return a, b and c of each row."""
         losses = np.stack(
             [self._linear(right, np.array([c]))[2] for c in _EXPONENTS], axis=1
         )
@@ -68,7 +68,7 @@ class PowerLaw:
         Float[np.ndarray, " rows"],
         Float[np.ndarray, " rows"],
     ]:
-        """a, b and the weighted squares, with one exponent or one for each row."""
+        """Return a, b and the weighted squares, for one exponent or one per row."""
         x = self.scaled ** -c[:, None]
         w = self.weights / self.weights.sum()
         middle, mean = x @ w, right @ w
@@ -76,7 +76,7 @@ class PowerLaw:
         b = -((right - mean[:, None]) * away) @ w / (away**2 @ w)
         b = np.maximum(b, 0.0)
         a = mean + b * middle
-        # On the edge a = 1 the best b is another one.
+        # At the bound a = 1 the best b differs.
         b = np.where(a > 1, ((1 - right) * x) @ w / (x**2 @ w), b)
         a = np.minimum(a, 1.0)
         left = right - a[:, None] + b[:, None] * x

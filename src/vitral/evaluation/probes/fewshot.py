@@ -1,14 +1,15 @@
 """Few-shot accuracy of frozen features: least squares on a few images of each class.
 
-Dosovitskiy et al. (arXiv 2010.11929, section 4.1): regularised regression from features
-to targets of -1 and 1, in closed form. What the paper leaves open (strength, bias,
-whitening) follows big_vision's evaluators/fewshot_lsr.py. It averages seeds 0, 1 and 2
-and takes 1, 5, 10 or 25 shots; one call here is one seed and one number of shots.
+Dosovitskiy et al. (arXiv 2010.11929, section 4.1): closed-form ridge regression to
+targets of -1 and 1. Details that the paper leaves open (strength, bias, whitening)
+follow big_vision's evaluators/fewshot_lsr.py, which averages seeds 0, 1 and 2 and takes
+1, 5, 10 or 25 shots; one call here is one seed and one number of shots.
 """
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -25,15 +26,16 @@ from vitral.evaluation.probes.probe import (
 )
 
 FEWSHOT_L2 = 2.0**10
-"""The one strength that big_vision uses for every number of shots."""
+"""Strength that big_vision uses for every number of shots."""
 FEWSHOT_L2_GRID = tuple(2.0**power for power in range(-10, 20))
-"""The strengths that its older form, in scenic, chose from with `choose_l2`."""
+"""Strengths that its older form, in scenic, chose from with `choose_l2`."""
 BIAS_FEATURE = 100.0
-"""So large that the weight which carries the bias is hardly shrunk."""
+"""So large that the bias weight is hardly shrunk."""
 
 
-class Ridge(NamedTuple):
-    """Regularised least squares, decomposed once and solved for any strength."""
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """Ridge regression, decomposed once and solved for any strength."""
 
     left: Float[np.ndarray, "dim rank"]
     eigenvalues: Float[np.ndarray, " rank"]
@@ -53,7 +55,7 @@ class Ridge(NamedTuple):
         return cls(x.T @ vectors, eigenvalues, vectors.T @ y)
 
     def solve(self, l2: float) -> Float[np.ndarray, "dim targets"]:
-        """W of the smallest |XW - Y|^2 + l2 |W|^2."""
+        """Return the W of the smallest |XW - Y|^2 + l2 |W|^2."""
         return self.left @ (self.right / (self.eigenvalues + l2)[:, None])
 
 
@@ -67,10 +69,10 @@ def fewshot(
     seed: int = 0,
     l2: float = FEWSHOT_L2,
 ) -> Probe:
-    """Accuracy on the test set after learning from `shots` images of each class.
+    """Return the test accuracy after learning from `shots` images of each class.
 
     Args:
-        x: what feeds the head, [train, dim]; an array or a tensor.
+        x: input features of the head, [train, dim]; an array or a tensor.
         y: class indices [train].
         x_test: features [test, dim].
         y_test: class indices [test], each also a label of `y`.
@@ -96,10 +98,10 @@ def fewshot_sweep(
     seed: int = 0,
     l2s: Sequence[float] = FEWSHOT_L2_GRID,
 ) -> tuple[Probe, ...]:
-    """`fewshot` once for each strength, at the cost of one decomposition.
+    """Run `fewshot` for each strength, at the cost of one decomposition.
 
-    The best of these accuracies is no result: it was chosen by the images that it is
-    measured on. Choose with `choose_l2` on other data sets or on a validation split.
+    The best of these accuracies is no result: the test images chose it. Choose with
+    `choose_l2` on other data sets or on a validation split.
 
     Raises:
         ConfigError, DataError: as `fewshot`.
@@ -111,10 +113,16 @@ def fewshot_sweep(
         )
     sets = validate(x, y, x_test, y_test)
     rows = draw_shots(sets.classes[sets.class_index], shots, seed)
-    whiten, ridge = fit_fewshot(sets.x[rows], sets.class_index[rows])
+    standardizer, ridge = fit_fewshot(sets.x[rows], sets.class_index[rows])
     settings = {"shots": shots, "seed": seed, "images": len(rows)}
     return tuple(
-        _probe(sets, whiten, ridge.solve(l2), {**settings, "l2": float(l2)}, started)
+        _probe(
+            sets,
+            standardizer,
+            ridge.solve(l2),
+            {**settings, "l2": float(l2)},
+            started=started,
+        )
         for l2 in l2s
     )
 
@@ -122,7 +130,7 @@ def fewshot_sweep(
 def draw_shots(
     y: Int[np.ndarray, " examples"], shots: int, seed: int
 ) -> Int[np.ndarray, " chosen"]:
-    """Row numbers of `shots` random images of each class, class by class.
+    """Return the rows of `shots` random images of each class, class by class.
 
     Raises:
         ConfigError: `shots` is below 1.
@@ -144,38 +152,30 @@ def draw_shots(
     )
 
 
-class FewshotFit(NamedTuple):
-    """What the chosen images say, before a strength is chosen."""
-
-    standardizer: Standardizer
-    ridge: Ridge
-
-
 def fit_fewshot(
     x: Shaped[np.ndarray, "examples dim"], class_index: Int[np.ndarray, " examples"]
-) -> FewshotFit:
-    """Whitened features and a bias against targets of -1, and 1 for the own class.
+) -> tuple[Standardizer, Ridge]:
+    """Standardise features, append a bias and decompose against targets of -1 and 1.
 
     Args:
         class_index: the class of each row; every one from 0 on has a row.
     """
-    whiten = Standardizer.fit(x)
-    return FewshotFit(
-        whiten, Ridge.decompose(append_bias(whiten(x)), one_hot_targets(class_index))
-    )
+    standardizer = Standardizer.fit(x)
+    white = append_bias(standardizer(x))
+    return standardizer, Ridge.decompose(white, one_hot_targets(class_index))
 
 
 def one_hot_targets(
     class_index: Int[np.ndarray, " examples"],
 ) -> Float[np.ndarray, "examples classes"]:
-    """1 for the own class, -1 for the others; every class from 0 on has a row."""
+    """Return 1 for an example's class and -1 for the others; every class has a row."""
     return 2.0 * np.eye(int(class_index.max()) + 1)[class_index] - 1.0
 
 
 def choose_l2(
     accuracies: Float[np.ndarray, "sets strengths"], l2s: Sequence[float]
 ) -> float:
-    """The strength with the best mean rank over data sets; of equals the largest.
+    """Return the strength with the best mean rank over data sets; ties: the largest.
 
     Args:
         accuracies: of each data set (or split) at each of `l2s`, for instance of
@@ -200,17 +200,20 @@ def _probe(
     standardizer: Standardizer,
     weight: Float[np.ndarray, "features classes"],
     settings: dict[str, Any],
+    *,
     started: float,
 ) -> Probe:
     answers = [
         (append_bias(standardizer(sets.x_test[piece])) @ weight).argmax(axis=1)
         for piece in row_slices(len(sets.x_test))
     ]
-    return make_result("fewshot", sets, np.concatenate(answers), settings, started)
+    return make_result(
+        "fewshot", sets, np.concatenate(answers), settings, started=started
+    )
 
 
 def append_bias(
     x: Float[np.ndarray, "examples dim"],
 ) -> Float[np.ndarray, "examples features"]:
-    """The constant feature that carries the bias comes last."""
+    """Append the constant feature that carries the bias."""
     return np.column_stack([x, np.full(len(x), BIAS_FEATURE)])

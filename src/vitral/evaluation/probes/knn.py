@@ -1,6 +1,6 @@
-"""Weighted nearest neighbours on frozen features: nothing is learned at all.
+"""Weighted k-nearest-neighbour classification on frozen features.
 
-Wu et al. (arXiv 1805.01978, section 3.4), as Caron et al. use it to compare features
+Wu et al. (arXiv 1805.01978, section 3.4), as Caron et al. compare features with it
 (arXiv 2104.14294): each of the k training images of the highest cosine similarity s
 votes for its class with exp(s / temperature).
 """
@@ -31,7 +31,7 @@ def knn(
     temperature: float = 0.07,
     rows_at_once: int = 2048,
 ) -> Probe:
-    """Accuracy of the vote of each test image's nearest training images.
+    """Return the accuracy of the vote of each test image's nearest training images.
 
     Of equally similar images the earlier is nearer; of equal votes the lower class
     wins. A row of zeros has the similarity 0 to every other.
@@ -42,7 +42,7 @@ def knn(
         x_test: features [test, dim].
         y_test: class indices [test], each also a label of `y`.
         k: neighbours that vote.
-        temperature: the smaller, the more the nearest decides; infinite gives each
+        temperature: lower values give the nearest more weight; infinite gives each
             neighbour one vote.
         rows_at_once: rows of either set that are multiplied at once; bounds the memory,
             not the answer.
@@ -64,11 +64,11 @@ def knn(
     if rows_at_once < 1:
         raise ConfigError(f"rows_at_once must be at least 1: got {rows_at_once}.")
     answers = [
-        _vote(sets, sets.x_test[piece], k, temperature, rows_at_once)
+        _vote(sets, sets.x_test[piece], k, temperature, rows_at_once=rows_at_once)
         for piece in row_slices(len(sets.x_test), rows_at_once)
     ]
     settings = {"k": k, "temperature": temperature, "images": len(sets.x)}
-    return make_result("knn", sets, np.concatenate(answers), settings, started)
+    return make_result("knn", sets, np.concatenate(answers), settings, started=started)
 
 
 def _vote(
@@ -76,37 +76,38 @@ def _vote(
     x_test: Shaped[np.ndarray, "test dim"],
     k: int,
     temperature: float,
+    *,
     rows_at_once: int,
 ) -> Int[np.ndarray, " test"]:
     queries = _unit(x_test)
     similarity = np.empty((len(queries), 0))
-    place = np.empty((len(queries), 0), dtype=np.int64)
+    classes = np.empty((len(queries), 0), dtype=np.int64)
     for piece in row_slices(len(sets.x), rows_at_once):
-        found = queries @ _unit(sets.x[piece]).T
-        own = np.broadcast_to(sets.class_index[piece], found.shape)
-        similarity = np.concatenate([similarity, found], axis=1)
-        place = np.concatenate([place, own], axis=1)
+        new = queries @ _unit(sets.x[piece]).T
+        new_classes = np.broadcast_to(sets.class_index[piece], new.shape)
+        similarity = np.concatenate([similarity, new], axis=1)
+        classes = np.concatenate([classes, new_classes], axis=1)
         if similarity.shape[1] > k:
-            kept = _nearest(similarity, k)
-            similarity = np.take_along_axis(similarity, kept, axis=1)
-            place = np.take_along_axis(place, kept, axis=1)
+            nearest_k = _nearest(similarity, k)
+            similarity = np.take_along_axis(similarity, nearest_k, axis=1)
+            classes = np.take_along_axis(classes, nearest_k, axis=1)
     # Relative to the nearest: the same order of votes, and exp cannot overflow.
     nearest = similarity.max(axis=1, keepdims=True)
     weight = np.exp((similarity - nearest) / temperature)
     votes = np.zeros((len(queries), len(sets.classes)))
-    np.add.at(votes, (np.arange(len(queries))[:, None], place), weight)
+    np.add.at(votes, (np.arange(len(queries))[:, None], classes), weight)
     return votes.argmax(axis=1)
 
 
 def _nearest(
     similarity: Float[np.ndarray, "test found"], k: int
 ) -> Int[np.ndarray, "test k"]:
-    """The columns of the k highest of each row, ascending; of equals the first."""
+    """Return the columns of the k highest of each row, ascending; ties to the first."""
     limit = np.partition(similarity, -k, axis=1)[:, -k, None]
     above, equal = similarity > limit, similarity == limit
-    room = k - above.sum(axis=1, keepdims=True)
-    kept = above | (equal & (equal.cumsum(axis=1) <= room))
-    return np.nonzero(kept)[1].reshape(len(similarity), k)
+    remaining = k - above.sum(axis=1, keepdims=True)
+    chosen = above | (equal & (equal.cumsum(axis=1) <= remaining))
+    return np.nonzero(chosen)[1].reshape(len(similarity), k)
 
 
 def _unit(

@@ -1,15 +1,16 @@
-"""A linear probe of frozen features: L2-regularised logistic regression.
+"""Linear probe of frozen features: L2-regularised logistic regression.
 
-The loss is the mean cross-entropy plus l2 / 2 times the squared weights; the bias is
-free. A mean, so that a strength chosen on a part of the images fits all of them too.
-Features are whitened by the images that are learned from. For a head trained by
-gradient steps and augmentation, see the recipes.
+The loss is the mean cross-entropy plus l2 / 2 times the squared weights, without the
+bias. As a mean, a strength chosen on a part of the images fits all of them too.
+Features are whitened by the training images. Heads trained by gradient steps: see the
+recipes.
 """
 
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -26,17 +27,18 @@ from vitral.evaluation.probes.probe import (
 )
 
 LINEAR_L2 = tuple(10.0**power for power in range(2, -7, -1))
-"""Strengths to choose from, strongest first: each fit starts from the one before."""
+"""Strengths to choose from, strongest first: each fit starts from the previous one."""
 LARGE = 20_000_000
-"""Numbers (images x features) above which "auto" takes torch: it computes with all
-threads and keeps float32, where scikit-learn's solver needs float64."""
+"""Number of values (images x features) above which "auto" takes torch: it uses all
+threads and float32, where scikit-learn's solver needs float64."""
 MAX_STEPS = 1000
 
 Solver = Literal["auto", "sklearn", "torch"]
 
 
-class LinearFit(NamedTuple):
-    """One fitted regression; two classes share one column, as in scikit-learn."""
+@dataclass(frozen=True, slots=True)
+class LinearFit:
+    """A fitted regression; two classes share one column, as in scikit-learn."""
 
     standardizer: Standardizer
     weight: Float[np.ndarray, "dim columns"]
@@ -46,14 +48,15 @@ class LinearFit(NamedTuple):
     def scores(
         self, x: Shaped[np.ndarray, "examples dim"]
     ) -> Float[np.ndarray, "examples classes"]:
-        """Logits of every class."""
-        found = self.standardizer(x) @ self.weight + self.bias
-        if found.shape[1] > 1:
-            return found
-        return np.concatenate([np.zeros_like(found), found], axis=1)
+        """Return the logits of every class."""
+        logits = self.standardizer(x) @ self.weight + self.bias
+        if logits.shape[1] > 1:
+            return logits
+        return np.concatenate([np.zeros_like(logits), logits], axis=1)
 
 
-class _DevScore(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _DevScore:
     l2: float
     accuracy: float
     loss: float
@@ -71,14 +74,14 @@ def linear(
     solver: Solver = "auto",
     tolerance: float = 1e-6,
 ) -> Probe:
-    """Accuracy on the test set of a logistic regression on the training features.
+    """Return the test accuracy of a logistic regression on the training features.
 
     The strength is the one with the highest accuracy on a dev part of the training
-    images (of equals the lower loss); the fit that is measured is of all of them. The
-    test set chooses nothing.
+    images (of equals the lower loss); the measured fit is of all of them. The test set
+    chooses nothing.
 
     Args:
-        x: what feeds the head, [train, dim]; an array or a tensor.
+        x: input features of the head, [train, dim]; an array or a tensor.
         y: class indices [train].
         x_test: features [test, dim].
         y_test: class indices [test], each also a label of `y`.
@@ -103,20 +106,24 @@ def linear(
     tried: list[_DevScore] = []
     converged = True
     if len(l2) > 1:
-        held = dev_rows(sets.class_index, dev, seed)
-        kept = np.setdiff1d(np.arange(len(sets.x)), held)
+        dev_index = dev_rows(sets.class_index, dev, seed)
+        train_index = np.setdiff1d(np.arange(len(sets.x)), dev_index)
         strongest_first = sorted(set(l2), reverse=True)
         fits = fit(
-            sets.x[kept], sets.class_index[kept], strongest_first, solver, tolerance
+            sets.x[train_index],
+            sets.class_index[train_index],
+            strongest_first,
+            solver,
+            tolerance=tolerance,
         )
-        for strength, found in zip(strongest_first, fits, strict=True):
-            measured = _evaluate(found, sets.x[held], sets.class_index[held])
-            tried.append(_DevScore(strength, *measured))
-        converged = all(found.converged for found in fits)
+        for strength, fitted in zip(strongest_first, fits, strict=True):
+            score = _evaluate(fitted, sets.x[dev_index], sets.class_index[dev_index])
+            tried.append(_DevScore(strength, *score))
+        converged = all(fitted.converged for fitted in fits)
         chosen = max(tried, key=lambda row: (row.accuracy, -row.loss)).l2
     else:
         chosen = l2[0]
-    last = fit(sets.x, sets.class_index, [chosen], solver, tolerance)[0]
+    last = fit(sets.x, sets.class_index, [chosen], solver, tolerance=tolerance)[0]
     settings: dict[str, Any] = {
         "l2": float(chosen),
         "images": len(sets.x),
@@ -124,9 +131,9 @@ def linear(
         "converged": converged and last.converged,
     }
     if tried:
-        settings |= {"dev": dev, "seed": seed, "dev_images": len(held)}
-        settings["tried"] = [row._asdict() for row in tried]
-    return make_result("linear", sets, _predict(last, sets), settings, started)
+        settings |= {"dev": dev, "seed": seed, "dev_images": len(dev_index)}
+        settings["tried"] = [asdict(row) for row in tried]
+    return make_result("linear", sets, _predict(last, sets), settings, started=started)
 
 
 def fit(
@@ -134,30 +141,35 @@ def fit(
     class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
     solver: Literal["sklearn", "torch"],
+    *,
     tolerance: float,
 ) -> list[LinearFit]:
-    """One fit for each strength; `class_index` holds every class from 0 on."""
-    whiten = Standardizer.fit(x)
+    """Fit once for each strength; `class_index` holds every class from 0 on."""
+    standardizer = Standardizer.fit(x)
     if solver == "sklearn":
-        return _fit_sklearn(x, class_index, l2s, tolerance, whiten)
-    return _fit_torch(x, class_index, l2s, tolerance, whiten)
+        return _fit_sklearn(
+            x, class_index, l2s, tolerance=tolerance, standardizer=standardizer
+        )
+    return _fit_torch(
+        x, class_index, l2s, tolerance=tolerance, standardizer=standardizer
+    )
 
 
 def dev_rows(
     class_index: Int[np.ndarray, " examples"], share: float, seed: int
 ) -> Int[np.ndarray, " dev"]:
-    """Row numbers of a random `share` of each class; one image of each stays behind.
+    """Return the rows of a random `share` of each class; one image of each is left.
 
     Raises:
         DataError: every class has a single image.
     """
     generator = np.random.default_rng(seed)
-    held = []
+    dev_parts = []
     for label in np.unique(class_index):
-        own = generator.permutation(np.flatnonzero(class_index == label))
-        count = min(max(round(share * len(own)), 1), len(own) - 1)
-        held.append(own[:count])
-    rows = np.sort(np.concatenate(held))
+        members = generator.permutation(np.flatnonzero(class_index == label))
+        count = min(max(round(share * len(members)), 1), len(members) - 1)
+        dev_parts.append(members[:count])
+    rows = np.sort(np.concatenate(dev_parts))
     if len(rows) == 0:
         raise DataError(
             "every class of y has a single image: none is left to choose the strength "
@@ -170,6 +182,7 @@ def _fit_sklearn(
     x: Shaped[np.ndarray, "examples dim"],
     class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
+    *,
     tolerance: float,
     standardizer: Standardizer,
 ) -> list[LinearFit]:
@@ -181,7 +194,7 @@ def _fit_sklearn(
     fits = []
     for l2 in l2s:
         model.set_params(C=1 / (l2 * len(x)))
-        # The result says it; a warning would be lost among the lines of a study.
+        # Recorded in the result; a warning would be lost among the lines of a study.
         with warnings.catch_warnings(record=True) as raised:
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(white, class_index)
@@ -198,21 +211,22 @@ def _fit_torch(
     x: Shaped[np.ndarray, "examples dim"],
     class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
+    *,
     tolerance: float,
     standardizer: Standardizer,
 ) -> list[LinearFit]:
     import torch
 
     double = x.dtype == np.float64
-    kind: np.dtype[Any] = np.dtype(np.float64 if double else np.float32)
-    white = torch.from_numpy(_standardize(x, standardizer, kind))
+    dtype: np.dtype[Any] = np.dtype(np.float64 if double else np.float32)
+    white = torch.from_numpy(_standardize(x, standardizer, dtype))
     target = torch.from_numpy(class_index)
     classes = int(class_index.max()) + 1
     columns = 1 if classes == 2 else classes
     weight = white.new_zeros(white.shape[1], columns, requires_grad=True)
     bias = white.new_zeros(columns, requires_grad=True)
 
-    def loss_of(l2: float) -> torch.Tensor:
+    def compute_loss(l2: float) -> torch.Tensor:
         logits = white @ weight + bias
         if columns == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -233,15 +247,15 @@ def _fit_torch(
 
         def closure(solver: torch.optim.LBFGS = solver, l2: float = l2) -> float:
             solver.zero_grad()
-            loss = loss_of(l2)
+            loss = compute_loss(l2)
             loss.backward()
             return float(loss.detach())
 
         solver.step(closure)
         state = solver.state[weight]
         early = state["n_iter"] >= MAX_STEPS or state["func_evals"] >= 10 * MAX_STEPS
-        found = [part.detach().double().numpy().copy() for part in (weight, bias)]
-        fits.append(LinearFit(standardizer, found[0], found[1], not early))
+        parts = [part.detach().double().numpy().copy() for part in (weight, bias)]
+        fits.append(LinearFit(standardizer, parts[0], parts[1], not early))
     return fits
 
 
@@ -250,7 +264,7 @@ def _standardize(
     standardizer: Standardizer,
     dtype: np.dtype[Any],
 ) -> Float[np.ndarray, "examples dim"]:
-    """In pieces, since a float64 copy of a large set is what is to be avoided."""
+    """Standardise in slices, to avoid a float64 copy of a large set."""
     out = np.empty(x.shape, dtype=dtype)
     for piece in row_slices(len(x)):
         out[piece] = standardizer(x[piece])
@@ -262,15 +276,15 @@ def _evaluate(
     x: Shaped[np.ndarray, "dev dim"],
     class_index: Int[np.ndarray, " dev"],
 ) -> tuple[float, float]:
-    """Accuracy, and mean cross-entropy in nats."""
+    """Return accuracy, and mean cross-entropy in nats."""
     from scipy.special import logsumexp
 
     right, loss = 0, 0.0
     for piece in row_slices(len(x)):
-        scores, own = fitted.scores(x[piece]), class_index[piece]
-        right += int((scores.argmax(axis=1) == own).sum())
+        scores, labels = fitted.scores(x[piece]), class_index[piece]
+        right += int((scores.argmax(axis=1) == labels).sum())
         loss += float(
-            (logsumexp(scores, axis=1) - scores[np.arange(len(own)), own]).sum()
+            (logsumexp(scores, axis=1) - scores[np.arange(len(labels)), labels]).sum()
         )
     return right / len(x), loss / len(x)
 

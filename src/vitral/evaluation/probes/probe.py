@@ -1,13 +1,12 @@
-"""What every probe of frozen features shares: its result, its checks, whitening.
+"""Common parts of the probes of frozen features: result, checks, whitening.
 
-A probe learns from features and labels of one set and answers those of another. The
-protocols are in fewshot.py, linear.py and knn.py; where features come from is not here.
+A probe learns from features and labels of one set and predicts those of another.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -17,7 +16,7 @@ from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
 
 Table = Shaped[Any, "..."]
-"""A NumPy array or a tensor of any device; `checked` says which shape was expected."""
+"""NumPy array or tensor of any device; `validate` checks its shape."""
 
 ROWS_AT_ONCE = 4096
 """Test images that are scored together; bounds the memory, not the answer."""
@@ -25,29 +24,29 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """The result of one protocol on one test set."""
+    """Result of one protocol on one test set."""
 
     protocol: str
     n: int
     """Test images."""
     accuracy: float
-    """Share of them that was answered right, 0..1."""
+    """Share of correct answers, 0..1."""
     interval: Interval
     """Wilson's 95 % interval of the accuracy over test images."""
     predicted: tuple[int, ...]
-    """The answered class of each test image, in their order."""
+    """Predicted class of each test image, in their order."""
     settings: dict[str, Any]
-    """Plain data: what was asked for, and what the protocol chose by itself."""
+    """Plain data: the given settings, and those that the protocol chose."""
     seconds: float = field(compare=False)
-    """Time from the features to the answers."""
+    """Seconds from the features to the predictions."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `kind` says which result it is."""
+        """Return plain data for JSON; `kind` says which result it is."""
         return result_to_dict("probe", self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> "Probe":
-        """The inverse of `to_dict`.
+        """Invert `to_dict`.
 
         Raises:
             ConfigError: a field is missing or has another type.
@@ -55,27 +54,29 @@ class Probe:
         return result_from_dict(cls, value, "probe")
 
 
-class ProbeData(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ProbeData:
     """Checked features and labels of both sets, as NumPy arrays."""
 
     x: Shaped[np.ndarray, "train dim"]
     class_index: Int[np.ndarray, " train"]
-    """The label of each training image as a place in `classes`."""
+    """Label of each training image as an index of `classes`."""
     x_test: Shaped[np.ndarray, "test dim"]
     y_test: Int[np.ndarray, " test"]
     classes: Int[np.ndarray, " classes"]
-    """The labels that some training image carries, ascending."""
+    """Labels of the training images, ascending."""
 
 
-class Standardizer(NamedTuple):
-    """Shift and scale of each feature, measured on the images that are learned from."""
+@dataclass(frozen=True, slots=True)
+class Standardizer:
+    """Shift and scale of each feature, measured on the training images."""
 
     mean: Float[np.ndarray, " dim"]
     scale: Float[np.ndarray, " dim"]
 
     @classmethod
     def fit(cls, x: Shaped[np.ndarray, "examples dim"]) -> "Standardizer":
-        """The population's deviation plus 1e-5: a constant feature divides by that."""
+        """Fit to `x`; the scale is the deviation plus 1e-5, for constant features."""
         mean = x.mean(axis=0, dtype=np.float64)
         return cls(mean, x.std(axis=0, dtype=np.float64) + 1e-5)
 
@@ -86,11 +87,11 @@ class Standardizer(NamedTuple):
 
 
 def validate(x: Table, y: Table, x_test: Table, y_test: Table) -> ProbeData:
-    """The arguments of a probe as arrays that fit each other.
+    """Convert the arguments of a probe to arrays that fit each other.
 
     Args:
-        x: numbers [train, dim]; `x_test` alike with as many columns.
-        y: whole numbers [train], from 0; `y_test` alike, each also one of `y`.
+        x: numbers [train, dim]; `x_test` likewise with as many columns.
+        y: whole numbers [train], from 0; `y_test` likewise, each also one of `y`.
 
     Raises:
         DataError: a shape, a label or a feature cannot be used; the sentence says
@@ -105,7 +106,7 @@ def validate(x: Table, y: Table, x_test: Table, y_test: Table) -> ProbeData:
             f"x and x_test differ in width: got {rows.shape[1]} and "
             f"{test_rows.shape[1]} features. Compute both with the same model."
         )
-    classes, place = np.unique(labels, return_inverse=True)
+    classes, class_index = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise DataError(
             f"y holds one class only ({classes[0]}): a probe needs at least two. "
@@ -121,7 +122,7 @@ def validate(x: Table, y: Table, x_test: Table, y_test: Table) -> ProbeData:
         )
     _check_finite(rows, "x")
     _check_finite(test_rows, "x_test")
-    return ProbeData(rows, place, test_rows, test_labels, classes)
+    return ProbeData(rows, class_index, test_rows, test_labels, classes)
 
 
 def make_result(
@@ -129,12 +130,13 @@ def make_result(
     sets: ProbeData,
     answer: Int[np.ndarray, " test"],
     settings: dict[str, Any],
+    *,
     started: float,
 ) -> Probe:
-    """The result of `answer`, which holds places in `sets.classes`.
+    """Build the result from `answer`, indices of `sets.classes`.
 
     Args:
-        started: `time.perf_counter()` at the beginning.
+        started: `time.perf_counter()` at the start.
     """
     predicted = sets.classes[answer]
     right, n = int((predicted == sets.y_test).sum()), len(predicted)
@@ -150,7 +152,7 @@ def make_result(
 
 
 def row_slices(length: int, size: int = ROWS_AT_ONCE) -> Iterator[slice]:
-    """Slices of at most `size` rows that cover `length` rows in order."""
+    """Yield slices of at most `size` rows that cover `length` rows in order."""
     return (slice(first, first + size) for first in range(0, length, size))
 
 

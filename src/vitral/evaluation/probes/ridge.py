@@ -1,15 +1,15 @@
-"""A closed-form probe of frozen features: least squares that chooses its strength.
+"""Ridge probe of frozen features: closed-form least squares that chooses its strength.
 
-Targets and whitening are those of few-shot (fewshot.py), but the strength is not fixed:
-it is the one whose answers, each image left out in turn, are closest to the targets.
-For least squares that costs no second fit (Allen, "The relationship between variable
-selection and data augmentation and a method for prediction", Technometrics 1974). So
-no image is held out and no seed is needed, which keeps a learning curve smooth.
+Targets and whitening are those of fewshot.py. The strength is the one with the smallest
+leave-one-out error, which needs no second fit (Allen, "The relationship between
+variable selection and data augmentation and a method for prediction", Technometrics
+1974). So no image is held out and no seed is needed, which keeps a learning curve
+smooth.
 """
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -29,8 +29,9 @@ RIDGE_L2 = tuple(2.0**power for power in range(-4, 22))
 """Strengths to choose from."""
 
 
-class _Decomposition(NamedTuple):
-    """Least squares, decomposed once."""
+@dataclass(frozen=True, slots=True)
+class _Decomposition:
+    """Singular value decomposition of a least-squares problem."""
 
     rows: Float[np.ndarray, "examples rank"]
     singular: Float[np.ndarray, " rank"]
@@ -42,22 +43,22 @@ class _Decomposition(NamedTuple):
         return self.columns.T @ (shrunk[:, None] * (self.rows.T @ self.targets))
 
     def loo_error(self, l2: float) -> float:
-        """Mean squared error, each image answered without having been learned from."""
+        """Return the mean squared leave-one-out error."""
         share = self.singular**2 / (self.singular**2 + l2)
-        own = self.rows**2 @ share
+        leverage = self.rows**2 @ share
         answers = self.rows @ (share[:, None] * (self.rows.T @ self.targets))
-        # An image that alone decides a direction is answered by itself at any strength.
-        error = (self.targets - answers) / np.maximum(1 - own, 1e-9)[:, None]
+        # An image that alone decides a direction has a leverage of 1: no division by 0.
+        error = (self.targets - answers) / np.maximum(1 - leverage, 1e-9)[:, None]
         return float(np.square(error).mean())
 
 
 def ridge(
     x: Table, y: Table, x_test: Table, y_test: Table, *, l2: Sequence[float] = RIDGE_L2
 ) -> Probe:
-    """Accuracy on the test set of regularised least squares on the training features.
+    """Return the test accuracy of regularised least squares on the training features.
 
     Args:
-        x: what feeds the head, [train, dim]; an array or a tensor.
+        x: input features of the head, [train, dim]; an array or a tensor.
         y: class indices [train].
         x_test: features [test, dim].
         y_test: class indices [test], each also a label of `y`.
@@ -71,17 +72,21 @@ def ridge(
     if not l2 or min(l2) <= 0:
         raise ConfigError(f"l2 must be above 0: got {list(l2)}.")
     sets = validate(x, y, x_test, y_test)
-    whiten = Standardizer.fit(sets.x)
-    solved = _decompose(whiten(sets.x), sets.class_index)
-    errors = {strength: solved.loo_error(strength) for strength in sorted(l2)[::-1]}
+    standardizer = Standardizer.fit(sets.x)
+    decomposition = _decompose(standardizer(sets.x), sets.class_index)
+    errors = {
+        strength: decomposition.loo_error(strength) for strength in sorted(l2)[::-1]
+    }
     chosen = min(errors, key=lambda strength: errors[strength])
-    weight = solved.weight(chosen)
+    weight = decomposition.weight(chosen)
     answers = [
-        (append_bias(whiten(sets.x_test[piece])) @ weight).argmax(axis=1)
+        (append_bias(standardizer(sets.x_test[piece])) @ weight).argmax(axis=1)
         for piece in row_slices(len(sets.x_test))
     ]
     settings = {"l2": float(chosen), "images": len(sets.x)}
-    return make_result("ridge", sets, np.concatenate(answers), settings, started)
+    return make_result(
+        "ridge", sets, np.concatenate(answers), settings, started=started
+    )
 
 
 def _decompose(

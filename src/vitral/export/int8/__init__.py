@@ -1,4 +1,4 @@
-"""Int8: quantize, bound the error, choose layers, calibrate."""
+"""Post-training quantization to int8 within a bound on accuracy."""
 
 from vitral.export.int8.bounded import agreement, correct_mask
 from vitral.export.int8.calibration_data import LabeledBatches

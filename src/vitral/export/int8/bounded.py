@@ -1,14 +1,13 @@
-"""int8 within a bound on accuracy: sensitive layers stay in float until it holds.
+"""Search of the layers that must stay in float so that int8 keeps the accuracy.
 
-The bound is on the difference of top-1 accuracy to the float32 model on the same
-images, one view each; of a model with several labels an image it is on the share of its
-decisions that are right.
+The bound is on the top-1 accuracy lost against float32 on the same images, one view
+each; for multi-label models, on the fraction of correct decisions.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -25,29 +24,29 @@ from vitral.export.run_openvino import Logits, collect_logits, compile_model
 logger = logging.getLogger(__name__)
 
 SENSITIVITY_BATCHES = 2
-"""Of 8 images."""
+"""Batches of 8 images."""
 MOST_IN_FLOAT = 0.5
-"""Share of the layers; beyond it bfloat16 is the better file."""
+"""Largest fraction of the layers in float; beyond it bfloat16 is better."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchStep:
-    """One try of the search; accuracies are in 0..1."""
+    """One step of the search; accuracies are in 0..1."""
 
     kept_float: tuple[str, ...]
     accuracy: float
     drop: float
     """Points of accuracy lost against float32; negative for a gain."""
     agreement: float
-    """Share of the images with the same answer as float32."""
+    """Fraction of the images with the same prediction as float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Report:
-    """How a model came to int8, and what it costs in accuracy."""
+    """Report of a quantization: calibration, accuracy, layers in float."""
 
     calibrated_on: int
-    """Images of train."""
+    """Number of images of train."""
     checked_on: str
     n: int
     max_drop: float
@@ -58,14 +57,14 @@ class Int8Report:
     """95 %, in points, from a paired bootstrap."""
     agreement: float
     layers: int
-    """How many can be in int8."""
+    """Number of layers that can be in int8."""
     kept_float: tuple[str, ...]
-    """Those that are not."""
+    """Names of the layers in float."""
     sensitivity: Sensitivity
     steps: tuple[SearchStep, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         value = asdict(self)
         for key in ("blocks", "kinds", "layers"):
             parts: tuple[LayerGroup, ...] = getattr(self.sensitivity, key)
@@ -77,7 +76,7 @@ class Int8Report:
         return value
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """Return a summary in lines."""
         low, high = self.drop_interval
         kept = ", ".join(self.kept_float) or "none"
         return [
@@ -92,8 +91,9 @@ class Int8Report:
         ]
 
 
-class Int8Model(NamedTuple):
-    """An openvino.Model with int8 layers, and how it was found."""
+@dataclass(frozen=True, slots=True)
+class Int8Model:
+    """An openvino.Model with int8 layers, and its report."""
 
     model: Any
     report: Int8Report
@@ -106,7 +106,7 @@ def quantize_within(
     max_drop: float = 0.5,
     multi_label: bool = False,
 ) -> Int8Model:
-    """Quantise `original`, a float openvino.Model, and hold it to the bound.
+    """Quantize `original`, a float openvino.Model, within the bound.
 
     Args:
         max_drop: points of top-1 accuracy that may be lost.
@@ -123,61 +123,63 @@ def quantize_within(
         )
     calibration, check = sample.calibration, sample.check
     logger.info(f"int8: calibrating on {len(calibration.ids)} images of train")
-    quantised = quantize(original, calibration.batches)
+    quantized = quantize(original, calibration.batches)
     float_logits = collect_logits(compile_model(original, "fp32"), check.batches)
-    right = correct_mask(float_logits, check, multi_label)
-    layers = find_int8_layers(quantised)
-    title = {layer.op: layer.name for layer in layers}
+    float_correct = correct_mask(float_logits, check, multi_label)
+    layers = find_int8_layers(quantized)
+    names = {layer.op: layer.name for layer in layers}
     logger.info(f"int8: measuring how sensitive each of {len(layers)} layers is")
-    found = measure_sensitivity(
-        original, quantised, calibration.batches[:SENSITIVITY_BATCHES]
+    sensitivity = measure_sensitivity(
+        original, quantized, calibration.batches[:SENSITIVITY_BATCHES]
     )
     steps: dict[tuple[str, ...], SearchStep] = {}
-    answers: dict[tuple[str, ...], Bool[np.ndarray, " decisions"]] = {}
+    correct: dict[tuple[str, ...], Bool[np.ndarray, " decisions"]] = {}
 
     def holds(parts: Sequence[LayerGroup]) -> bool:
         ops = _ops(parts)
-        model = restore_float(quantised, original, ops) if ops else quantised
+        model = restore_float(quantized, original, ops) if ops else quantized
         logits = collect_logits(compile_model(model, "int8"), check.batches)
-        answers[ops] = correct_mask(logits, check, multi_label)
-        lost = 100 * float(right.mean() - answers[ops].mean())
+        correct[ops] = correct_mask(logits, check, multi_label)
+        drop = 100 * float(float_correct.mean() - correct[ops].mean())
         steps[ops] = SearchStep(
-            kept_float=tuple(title[op] for op in ops),
-            accuracy=float(answers[ops].mean()),
-            drop=lost,
+            kept_float=tuple(names[op] for op in ops),
+            accuracy=float(correct[ops].mean()),
+            drop=drop,
             agreement=agreement(logits, float_logits, multi_label),
         )
         logger.info(
-            f"int8: {len(ops)} of {len(layers)} layers in float: {lost:+.2f} points"
+            f"int8: {len(ops)} of {len(layers)} layers in float: {drop:+.2f} points"
         )
-        return lost <= max_drop + 1e-9
+        return drop <= max_drop + 1e-9
 
-    kept = find_shortest_prefix(found.order(), holds, int(MOST_IN_FLOAT * len(layers)))
-    if kept is None:
+    in_float = find_shortest_prefix(
+        sensitivity.order(), holds, int(MOST_IN_FLOAT * len(layers))
+    )
+    if in_float is None:
         raise GateError(
             _refusal_message([*steps.values()], len(layers), max_drop, sample.note)
         )
-    ops = _ops(kept)
+    ops = _ops(in_float)
     final = steps[ops]
-    lost_only, won_only = _disagreements(right, answers[ops])
-    interval = paired_bootstrap(won_only, lost_only, len(right))
+    lost, gained = _disagreements(float_correct, correct[ops])
+    interval = paired_bootstrap(gained, lost, len(float_correct))
     report = Int8Report(
         calibrated_on=len(calibration.ids),
         checked_on=sample.note,
         n=len(check.ids),
         max_drop=max_drop,
-        accuracy_float=float(right.mean()),
+        accuracy_float=float(float_correct.mean()),
         accuracy=final.accuracy,
         drop=final.drop,
         drop_interval=Interval(100 * interval.low, 100 * interval.high),
         agreement=final.agreement,
         layers=len(layers),
         kept_float=final.kept_float,
-        sensitivity=found,
+        sensitivity=sensitivity,
         steps=tuple(steps.values()),
     )
     return Int8Model(
-        restore_float(quantised, original, ops) if ops else quantised, report
+        restore_float(quantized, original, ops) if ops else quantized, report
     )
 
 
@@ -186,13 +188,13 @@ def find_shortest_prefix(
     holds: Callable[[Sequence[LayerGroup]], bool],
     max_layers: int,
 ) -> Sequence[LayerGroup] | None:
-    """The shortest beginning of `order` with which the bound holds; None if none does.
+    """Return the shortest prefix of `order` for which `holds`; None if none does.
 
-    The beginning is doubled until it holds, then halved towards the last that did not:
-    a dozen tries for a hundred layers.
+    The prefix doubles until it holds, then a binary search shortens it: a dozen steps
+    for a hundred layers.
 
     Args:
-        max_layers: layers that may be taken.
+        max_layers: largest number of layers in the prefix.
     """
     if holds(()):
         return ()
@@ -216,15 +218,15 @@ def find_shortest_prefix(
 def correct_mask(
     logits: Logits, images: LabeledBatches, multi_label: bool
 ) -> Bool[np.ndarray, " decisions"]:
-    """Of each image, or of each image and class, whether the answer is right."""
+    """Return which predictions are right, per image, or per image and class."""
     if multi_label:
         return ((logits > 0) == (images.targets > 0)).ravel()
-    right: Bool[np.ndarray, " decisions"] = logits.argmax(1) == images.labels
-    return right
+    correct: Bool[np.ndarray, " decisions"] = logits.argmax(1) == images.labels
+    return correct
 
 
 def agreement(logits: Logits, others: Logits, multi_label: bool) -> float:
-    """Share of the decisions that are the same."""
+    """Return the fraction of equal decisions."""
     if multi_label:
         return float(((logits > 0) == (others > 0)).mean())
     return float((logits.argmax(1) == others.argmax(1)).mean())

@@ -1,8 +1,7 @@
-"""The images of a run that int8 is made with: to calibrate on, and to check on.
+"""Draw the images of a run to calibrate int8 on, and to check its accuracy on.
 
-Ranges of activations come from the train split alone. The bound on accuracy is held on
-val; a run without val is checked on train images that were not calibrated on, of which
-it must be said that the model has learned them.
+Activation ranges come from the train split only. The check uses val, or without val the
+train images not calibrated on, which the model has learned.
 """
 
 from collections.abc import Sequence
@@ -20,18 +19,18 @@ from vitral.workflows.inputs import input_kind, with_single_view
 from vitral.workflows.run import Run
 
 CALIBRATION_IMAGES = 64
-"""Images whose activations are looked at."""
+"""Images to measure activations on."""
 CHECK_IMAGES = 2000
-"""Of val; a larger split is sampled."""
+"""Largest number of val; a larger split is sampled."""
 CHECK_BYTES = 2**30
-"""Of pre-processed pixels, which stay in memory: 1,700 images at 224 x 224."""
+"""Bytes of pre-processed pixels in memory: 1,700 images at 224 x 224."""
 CHECK_TRAIN_IMAGES = 512
 BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledBatches:
-    """Pre-processed images with what they show."""
+    """Pre-processed images with their labels."""
 
     split: str
     ids: tuple[str, ...]
@@ -44,14 +43,14 @@ class LabeledBatches:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizationData:
-    """What a quantisation needs of a run."""
+    """Images of a run to calibrate on and to check on."""
 
     calibration: LabeledBatches
     check: LabeledBatches
 
     @property
     def note(self) -> str:
-        """What the images of the check are, for the report."""
+        """Return a description of the check's images for the report."""
         if self.check.split == "val":
             return f"{len(self.check.ids)} images of val"
         return (
@@ -68,24 +67,24 @@ def draw_quantization_data(
     calibration: int = CALIBRATION_IMAGES,
     check: int | None = None,
 ) -> QuantizationData:
-    """Draw from the run's own data, with the run's own split.
+    """Draw the images from the run's own data and split.
 
     Args:
-        calibration: images of train, as many of each class as there are.
-        check: images at most that the bound is held on; None for 2,000 of val, or 512
-            of train.
+        calibration: number of images of train, balanced over classes.
+        check: largest number of images to check on; None for 2,000 of val, or 512 of
+            train.
 
     Raises:
-        DataError: the data cannot be opened any more, or train is too small.
+        DataError: the data cannot be opened, or train is too small.
     """
     dataset = open_split_data(
         run.config, run.path / "split.csv", input_kind(run.model.config)
     )
     train = interleave_classes(dataset.select("train"), seed)
-    chosen, left = train[:calibration], train[calibration:]
+    chosen, rest = train[:calibration], train[calibration:]
     val = interleave_classes(dataset.select("val"), seed)
-    split, held = ("val", val) if val else ("train", left)
-    if not held:
+    split, candidates = ("val", val) if val else ("train", rest)
+    if not candidates:
         raise DataError(
             f"{run.path}: the run has no val split, and all {len(train)} train images "
             "are needed for calibration: there is nothing to check int8 on. Train with "
@@ -93,18 +92,18 @@ def draw_quantization_data(
         )
     preprocess = with_single_view(run.preprocess)
     calibrated = load_labeled(dataset, "train", chosen, preprocess)
-    most = min(
+    limit = min(
         check or (CHECK_IMAGES if val else CHECK_TRAIN_IMAGES),
         CHECK_BYTES // calibrated.batches[0][0].nbytes,
     )
     return QuantizationData(
         calibration=calibrated,
-        check=load_labeled(dataset, split, held[:most], preprocess),
+        check=load_labeled(dataset, split, candidates[:limit], preprocess),
     )
 
 
 def interleave_classes(examples: Sequence[Example], seed: int) -> list[Example]:
-    """All examples in an order fixed by `seed`, the classes taking turns."""
+    """Return all examples in an order fixed by `seed`, round-robin over classes."""
     classes: dict[int, list[Example]] = {}
     for example in examples:
         classes.setdefault(min(example.label, default=-1), []).append(example)
@@ -113,14 +112,14 @@ def interleave_classes(examples: Sequence[Example], seed: int) -> list[Example]:
         generator = generator_for("calibration", seed, label)
         order = generator.permutation(len(members))
         columns.append([members[int(i)] for i in order])
-    turns = chain.from_iterable(zip_longest(*columns))
-    return [example for example in turns if example is not None]
+    interleaved = chain.from_iterable(zip_longest(*columns))
+    return [example for example in interleaved if example is not None]
 
 
 def load_labeled(
     dataset: Dataset, split: str, examples: Sequence[Example], preprocess: Preprocess
 ) -> LabeledBatches:
-    """Decode `examples` as in evaluation; those that cannot be are left out."""
+    """Decode `examples` as in evaluation, without unreadable ones."""
     loader = Loader(
         dataset=dataset,
         examples=tuple(examples),

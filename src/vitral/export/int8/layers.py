@@ -1,13 +1,14 @@
-"""The layers of an OpenVINO model that int8 can hold, and a way back to float for each.
+"""Find the int8 layers of an OpenVINO model, and restore layers to float.
 
-A layer is an operation with weights that the quantiser gave an int8 input. Its name is
-that of the module it came from, such as `blocks.3.mlp.fc2`.
+A layer is an operation with weights and an int8 input. Its name is that of its module,
+such as `blocks.3.mlp.fc2`.
 """
 
 import importlib
 import re
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vitral.weights.exported import import_openvino
 
@@ -15,52 +16,53 @@ ATTENTION = "ScaledDotProductAttention"
 COMPUTE_OPS = ("MatMul", "Convolution", "GroupConvolution")
 QUANTIZER_OP = "FakeQuantize"
 SMOOTHING_NAME = "nncf_smooth_quant"
-"""In the name of the factor that the quantiser put before a layer's input."""
+"""Part of the name of NNCF's smoothing factor before a layer's input."""
 MOST_NODES = 30
-"""Between a weight's constant and its layer; whatever has more comes from the image."""
+"""Most nodes between a constant and its layer; more means the image is its source."""
 _NO_MODULE_NAME = re.compile(r"node_|[A-Z]\w*_\d+(/|$)")
-"""What torch's exporter calls it, and what OpenVINO calls an operation of its own."""
+"""Names by torch's exporter and by OpenVINO for operations of no module."""
 _BLOCK = re.compile(r"(?:^|[._/])blocks[._](\d+)[._](.*)")
 
 
-class Int8Layer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Int8Layer:
     """One operation with int8 inputs."""
 
     op: str
-    """Its name in the graph."""
+    """Name in the graph."""
     name: str
-    """That of its module."""
+    """Name of its module."""
     block: str
     """`blocks.3`; the module's own name outside of the blocks."""
     kind: str
-    """What it is in every block, such as `mlp.fc2`."""
+    """Name within its block, such as `mlp.fc2`."""
 
 
-def find_int8_layers(quantised: Any) -> tuple[Int8Layer, ...]:
-    """The layers of `quantised`, an openvino.Model, in the order of computation."""
-    found: list[Int8Layer] = []
-    for op in quantised.get_ordered_ops():
+def find_int8_layers(quantized: Any) -> tuple[Int8Layer, ...]:
+    """Return the layers of `quantized`, an openvino.Model, in execution order."""
+    layers: list[Int8Layer] = []
+    for op in quantized.get_ordered_ops():
         sources = op.input_values()
         if op.get_type_name() not in COMPUTE_OPS or all(
             _find_quantizer(source) is None for source in sources
         ):
             continue
         layer = _layer(op)
-        # One module can hold several, such as the queries of the last block alone.
-        same = sum(other.name.split("#")[0] == layer.name for other in found)
+        # A module can have several, such as the queries of the last block.
+        same = sum(other.name.split("#")[0] == layer.name for other in layers)
         if same:
-            number = f"#{same + 1}"
-            layer = layer._replace(name=layer.name + number, kind=layer.kind + number)
-        found.append(layer)
-    return tuple(found)
+            suffix = f"#{same + 1}"
+            layer = replace(layer, name=layer.name + suffix, kind=layer.kind + suffix)
+        layers.append(layer)
+    return tuple(layers)
 
 
 def find_float_products(model: Any) -> list[str]:
-    """Names of the products that are no layers.
+    """Return the names of the products that are no layers.
 
-    Those of what is computed from the image with what is computed from it too; and
-    those of no module, with which a last block computes its one query: they cost
-    nothing, and zeros between its heads make one scale for all of them a coarse one.
+    These are products of two activations, and those of no module, with which a last
+    block computes its one query. The latter cost nothing, and zeros between their heads
+    make a single scale coarse.
     """
     return [
         op.get_friendly_name()
@@ -77,8 +79,8 @@ def find_float_products(model: Any) -> list[str]:
 
 
 def fold_constants(model: Any) -> Any:
-    """A copy of an openvino.Model in which what is computed from constants alone is a
-    constant: a slice of a weight is then a weight, which the quantiser takes."""
+    """Return a copy of an openvino.Model with constants folded: a slice of a weight
+    becomes a weight, which NNCF can quantize."""
     import_openvino()
     passes = importlib.import_module("openvino.passes")
     copy = model.clone()
@@ -88,56 +90,55 @@ def fold_constants(model: Any) -> Any:
     return copy
 
 
-def restore_float(quantised: Any, original: Any, ops: Collection[str]) -> Any:
-    """`quantised` with the operations named in `ops` computed in float again.
+def restore_float(quantized: Any, original: Any, ops: Collection[str]) -> Any:
+    """Return a copy of `quantized` with the operations `ops` in float.
 
     Args:
-        quantised: made from `original` by NNCF; it is not changed.
-        original: the float model, whose weights and biases these operations get back.
+        quantized: made from `original` by NNCF.
+        original: the float model, with the weights and biases to restore.
     """
-    model = quantised.clone()
+    model = quantized.clone()
     # A copy, so that its nodes can become part of the new graph.
     before = {op.get_friendly_name(): op for op in original.clone().get_ops()}
     for op in model.get_ordered_ops():
         name = op.get_friendly_name()
         if name not in ops:
             continue
-        for place, source in enumerate(op.input_values()):
-            float_source = before[name].input_value(place)
+        for index, source in enumerate(op.input_values()):
+            float_source = before[name].input_value(index)
             if _is_constant(float_source):
-                op.input(place).replace_source_output(float_source)
+                op.input(index).replace_source_output(float_source)
             elif _find_quantizer(source) is not None:
-                op.input(place).replace_source_output(_skip_quantizer(source))
+                op.input(index).replace_source_output(_skip_quantizer(source))
         _restore_bias(op, before)
     model.validate_nodes_and_infer_types()
     return model
 
 
 def _restore_bias(op: Any, before: dict[str, Any]) -> None:
-    """The quantiser moved the bias by the mean error that it had caused."""
+    """Restore the bias, which NNCF shifted by the mean error of int8."""
     for target in op.output(0).get_target_inputs():
         add = target.get_node()
         old = before.get(add.get_friendly_name())
         if add.get_type_name() != "Add" or old is None:
             continue
-        for place, source in enumerate(old.input_values()):
+        for index, source in enumerate(old.input_values()):
             if _is_constant(source):
-                add.input(place).replace_source_output(source)
+                add.input(index).replace_source_output(source)
 
 
 def _layer(op: Any) -> Int8Layer:
     name = _module(op)
-    found = _BLOCK.search(name)
-    if found is None:
+    match = _BLOCK.search(name)
+    if match is None:
         return Int8Layer(op.get_friendly_name(), name, name, name)
-    number, kind = found.groups()
-    return Int8Layer(op.get_friendly_name(), name, f"blocks.{number}", kind)
+    index, kind = match.groups()
+    return Int8Layer(op.get_friendly_name(), name, f"blocks.{index}", kind)
 
 
 def _module(op: Any) -> str:
-    """The module of an operation; `... product` after the module whose output it
-    takes, where it belongs to no module itself, as in the last block of a class-token
-    model."""
+    """Return the module of an operation. One of no module, as in the last block of a
+    class-token model, is `M product` for the module M of its input."""
     node, steps = op, 0
     while _NO_MODULE_NAME.match(node.get_friendly_name()) and steps < MOST_NODES:
         node, steps = node.input_value(0).get_node(), steps + 1
@@ -148,7 +149,7 @@ def _module(op: Any) -> str:
 
 
 def _find_quantizer(source: Any) -> Any:
-    """The node that quantises an input at run time; None where it is not quantised."""
+    """Return the node that quantizes an input at run time; None without one."""
     node = source.get_node()
     if node.get_type_name() != QUANTIZER_OP or _is_constant(source):
         return None
@@ -158,19 +159,21 @@ def _find_quantizer(source: Any) -> Any:
 def _skip_quantizer(source: Any) -> Any:
     before = source.get_node().input_value(0)
     if SMOOTHING_NAME in before.get_node().get_friendly_name():
-        # The weights were divided by this factor; the old ones come without it.
+        # Skip the factor: the restored weights are not divided by it.
         return before.get_node().input_value(0)
     return before
 
 
 def _is_constant(source: Any) -> bool:
-    """Whether nothing of the model's input reaches it."""
+    """Return whether it does not depend on the model's input."""
     waiting, seen = [source.get_node()], set()
     while waiting:
         node = waiting.pop()
         seen.add(node.get_friendly_name())
         if node.get_type_name() == "Parameter" or len(seen) > MOST_NODES:
             return False
-        above = [value.get_node() for value in node.input_values()]
-        waiting += [one for one in above if one.get_friendly_name() not in seen]
+        parents = [value.get_node() for value in node.input_values()]
+        waiting += [
+            parent for parent in parents if parent.get_friendly_name() not in seen
+        ]
     return True

@@ -1,8 +1,9 @@
-"""A float graph to the int8 graph that an export writes, with what was measured."""
+"""Quantize a float graph to the int8 graph of an export, with its measurements."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError
@@ -19,7 +20,8 @@ TABLE = "precisions.json"
 TABLE_FOR_PEOPLE = "precisions.md"
 
 
-class QuantizedGraph(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class QuantizedGraph:
     """An int8 graph with its report and the table of precisions."""
 
     graph: Any
@@ -27,13 +29,13 @@ class QuantizedGraph(NamedTuple):
     table: PrecisionTable
 
     def write(self, folder: Path) -> None:
-        """The report and the table, beside the model that they are of."""
+        """Write the report and the table into the model's folder."""
         write_json(folder / REPORT, self.report.to_dict())
         write_json(folder / TABLE, self.table.to_dict())
         write_atomic(folder / TABLE_FOR_PEOPLE, self.table.markdown().encode())
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """Return a summary in lines."""
         return [*self.report.lines(), *self.table.markdown().splitlines()]
 
 
@@ -43,14 +45,14 @@ def quantize_graph(
     *,
     max_drop: float,
 ) -> QuantizedGraph:
-    """The int8 form of `graph`, an openvino.Model from pre-processed images on.
+    """Quantize `graph`, an openvino.Model that takes pre-processed images.
 
     Args:
         max_drop: points of top-1 accuracy that may be lost.
 
     Raises:
-        ConfigError: the subject is no run, so that there is no train split.
-        GateError: more would be lost.
+        ConfigError: the subject has no run, so no train split.
+        GateError: int8 loses more.
         DataError: the run's data cannot be opened.
         MissingExtraError: NNCF is not installed.
     """
@@ -63,12 +65,14 @@ def quantize_graph(
     multi_label = bool(subject.extra.get("multi_label", False))
     sample = draw_quantization_data(subject.run)
     plain = fold_constants(graph)
-    found = quantize_within(plain, sample, max_drop=max_drop, multi_label=multi_label)
+    quantized = quantize_within(
+        plain, sample, max_drop=max_drop, multi_label=multi_label
+    )
     logger.info("int8: measuring the precisions side by side")
     table = measure_precisions(
-        {"fp32": plain, "bf16": plain, "int8": found.model},
+        {"fp32": plain, "bf16": plain, "int8": quantized.model},
         sample.check,
         sample.note,
         multi_label=multi_label,
     )
-    return QuantizedGraph(found.model, found.report, table)
+    return QuantizedGraph(quantized.model, quantized.report, table)

@@ -1,12 +1,12 @@
-"""Which layers suffer from int8: the list, by block, by kind and by layer.
+"""Sensitivity of a model's logits to int8, by block, by kind and by layer.
 
-Each part is quantised alone, all else in float, and the change of the logits is
-measured: so one bad layer cannot hide another. The rest runs in float32, or bfloat16's
-rounding would hide the good ones.
+Each group is quantized alone, so that one bad layer cannot hide another. The rest runs
+in float32, since bfloat16's rounding would hide the good ones.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -15,12 +15,12 @@ from vitral.export.int8.layers import Int8Layer, find_int8_layers, restore_float
 from vitral.export.run_openvino import Images, Logits, collect_logits, compile_model
 
 MAX_DETAILED_BLOCKS = 3
-"""The worst; the layers of the others are not measured one by one, which would take
-minutes and tell little."""
+"""Worst blocks whose layers are measured one by one; all would take minutes."""
 
 
-class LayerGroup(NamedTuple):
-    """Some layers, and what happens when only they are in int8."""
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Layers, and the change of the logits if only they are in int8."""
 
     name: str
     change: float
@@ -28,25 +28,26 @@ class LayerGroup(NamedTuple):
     ops: tuple[str, ...]
 
 
-class Sensitivity(NamedTuple):
-    """The parts of a model, the most sensitive first in each list."""
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """Layer groups of a model, the most sensitive first in each list."""
 
     overall: float
-    """The change when all is in int8."""
+    """Change of the logits with all layers in int8."""
     blocks: tuple[LayerGroup, ...]
     kinds: tuple[LayerGroup, ...]
     layers: tuple[LayerGroup, ...]
-    """Of the worst blocks only."""
+    """Layers of the worst blocks only."""
 
     def order(self) -> list[LayerGroup]:
-        """What to take back to float, one after the other: the layers of the worst
-        blocks, then the other blocks whole; every layer once."""
-        fine = {op for part in self.layers for op in part.ops}
-        rest = [part for part in self.blocks if not fine.intersection(part.ops)]
+        """Return the order of restoring float: the layers of the worst blocks, then the
+        other blocks; every layer once."""
+        detailed = {op for part in self.layers for op in part.ops}
+        rest = [part for part in self.blocks if not detailed.intersection(part.ops)]
         return [*self.layers, *rest]
 
     def lines(self) -> list[str]:
-        """For a person: the first few of each list."""
+        """Return a summary in lines: the first five of each list."""
         lines = [f"change of the logits, all layers in int8: {self.overall:.4f}"]
         for title, parts in (
             ("block", self.blocks),
@@ -60,44 +61,44 @@ class Sensitivity(NamedTuple):
 
 
 def measure_sensitivity(
-    original: Any, quantised: Any, batches: Sequence[Images]
+    original: Any, quantized: Any, batches: Sequence[Images]
 ) -> Sensitivity:
-    """Measure the parts of `quantised`, which NNCF made from `original`.
+    """Measure the layer groups of `quantized`, which NNCF made from `original`.
 
     Args:
         batches: a few pre-processed images; 16 order the blocks of a ViT-S.
     """
-    every = find_int8_layers(quantised)
-    names = frozenset(layer.op for layer in every)
-    right = collect_logits(compile_model(original, "fp32"), batches)
+    all_layers = find_int8_layers(quantized)
+    names = frozenset(layer.op for layer in all_layers)
+    expected = collect_logits(compile_model(original, "fp32"), batches)
 
-    def changed(ops: Sequence[str]) -> float:
-        model = restore_float(quantised, original, names.difference(ops))
+    def measure_change(ops: Sequence[str]) -> float:
+        model = restore_float(quantized, original, names.difference(ops))
         return relative_change(
-            collect_logits(compile_model(model, "fp32"), batches), right
+            collect_logits(compile_model(model, "fp32"), batches), expected
         )
 
-    blocks = _rank_groups(every, lambda layer: layer.block, changed)
-    kinds = _rank_groups(every, lambda layer: layer.kind, changed)
+    blocks = _rank_groups(all_layers, lambda layer: layer.block, measure_change)
+    kinds = _rank_groups(all_layers, lambda layer: layer.kind, measure_change)
     worst = {part.name for part in blocks[:MAX_DETAILED_BLOCKS]}
-    inside = [layer for layer in every if layer.block in worst]
-    layers = _rank_groups(inside, lambda layer: layer.op, changed)
-    title = {layer.op: layer.name for layer in every}
+    detailed = [layer for layer in all_layers if layer.block in worst]
+    layers = _rank_groups(detailed, lambda layer: layer.op, measure_change)
+    names_by_op = {layer.op: layer.name for layer in all_layers}
     return Sensitivity(
-        overall=changed(sorted(names)),
+        overall=measure_change(sorted(names)),
         blocks=blocks,
         kinds=kinds,
-        layers=tuple(part._replace(name=title[part.name]) for part in layers),
+        layers=tuple(replace(part, name=names_by_op[part.name]) for part in layers),
     )
 
 
 def relative_change(
     logits: Float[np.ndarray, "examples classes"],
-    right: Float[np.ndarray, "examples classes"],
+    expected: Float[np.ndarray, "examples classes"],
 ) -> float:
-    """How far `logits` are from `right`, in standard deviations of the latter."""
-    scale = float(right.std()) or 1.0
-    return float(np.sqrt(np.mean((logits.astype(np.float64) - right) ** 2))) / scale
+    """Return the RMS difference in standard deviations of `expected`."""
+    scale = float(expected.std()) or 1.0
+    return float(np.sqrt(np.mean((logits.astype(np.float64) - expected) ** 2))) / scale
 
 
 def _rank_groups(

@@ -1,8 +1,8 @@
-"""The settings of TimeSformer (arXiv 2102.05095), its sizes, and what each costs.
+"""Settings of TimeSformer (arXiv 2102.05095), its sizes, and its cost.
 
-The five ways to arrange attention in space and time, each a list of steps. A step has
-its own norm, queries, keys, values and residual; all but the last end in a further
-linear map that starts at zero, so that a fresh step changes nothing.
+Each of the five types of space-time attention is a list of steps. A step has its own
+norm, queries, keys, values and residual. All but the last end in a further linear map
+that starts at zero, so that a fresh step changes nothing.
 """
 
 import math
@@ -23,9 +23,9 @@ class SpaceTimeStep(NamedTuple):
     """One attention of a block."""
 
     name: str
-    """Before the names of its parameters: "temporal"; empty for the last step."""
+    """Prefix of its parameters' names: "temporal"; empty for the last step."""
     kind: StepKind
-    """Along which axis, or among all tokens."""
+    """Axis along which it attends, or all tokens."""
 
 
 STEPS: dict[Scheme, tuple[SpaceTimeStep, ...]] = {
@@ -39,7 +39,7 @@ STEPS: dict[Scheme, tuple[SpaceTimeStep, ...]] = {
         SpaceTimeStep("", "height"),
     ),
 }
-"""The steps of a block in order, as in the paper's figure 1."""
+"""Steps of a block in order, as in the paper's figure 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ class TimeSformerConfig(ViTConfig):
     time_position: Literal["learned", "none"] = "learned"
     """A learned row per frame, which starts at zero; `space` has none."""
     time_resize: TimeResize = "linear"
-    """How that table is resized for another number of frames at run time; `nearest` is
-    the released code's."""
+    """Resizing of that table for another number of frames at run time; `nearest` is the
+    released code's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,17 +95,16 @@ class TimeSformerConfig(ViTConfig):
         return self.time_position == "learned" and self.scheme != "space"
 
     def num_step_prefix_tokens(self, step: SpaceTimeStep) -> int:
-        """How many of the prefix tokens take part in a step: all, or none."""
+        """Return how many prefix tokens take part in a step: all, or none."""
         inside = not step.name or self.class_token_in == "every_step"
         return self.num_prefix_tokens if inside else 0
 
     def macs(
         self, image_size: Size2d | None = None, num_frames: int | None = None
     ) -> int:
-        """Multiply-accumulates of one clip, attention products included.
+        """Return the multiply-accumulates of one clip, attention products included.
 
-        What is computed is counted: a local step also multiplies with keys of its rows
-        that it then hides.
+        A local step also counts the products with keys of its rows that it then hides.
 
         Args:
             num_frames: frames of the clip; None for the config's own.
@@ -157,8 +156,11 @@ def _groups(along: Along, extent: Extent) -> int:
 
 
 def keys_per_query(scheme: Scheme, frames: int, grid: Grid) -> tuple[int, ...]:
-    """How many keys a patch sees in each step, far from the border, class token
-    included: the paper's counts, of which the released code has one less in time."""
+    """Return how many keys a patch sees in each step, far from the border.
+
+    The class token is included, as in the paper; the released code has one less in
+    time.
+    """
     extent = Extent(frames, *grid)
     rows, columns = radii(grid)
     counts: dict[StepKind, int] = {
@@ -174,7 +176,7 @@ def keys_per_query(scheme: Scheme, frames: int, grid: Grid) -> tuple[int, ...]:
 
 
 def settings(size: str, **changes: int) -> dict[str, Any]:
-    """What the name timesformer_<size>16 stands for."""
+    """Return the settings of the name timesformer_<size>16."""
     base = {"patch_size": 16, "image_size": 224, "num_frames": 8, "act": "gelu"}
     return {**SIZES[size], **base, **changes}
 

@@ -1,4 +1,4 @@
-"""A TimeSformer that starts from an image model (arXiv 2102.05095, section 4)."""
+"""Start a TimeSformer from an image model (arXiv 2102.05095, section 4)."""
 
 import dataclasses
 import re
@@ -15,12 +15,11 @@ STEP_PATTERN = re.compile(r"(blocks\.\d+\.)(?:temporal|width|local)_(norm1|attn)
 
 
 def image_tensor_name(name: str) -> str | None:
-    """The tensor of an image model that a tensor of a TimeSformer starts from; None for
-    one that starts at zero.
+    """Return the image model's tensor for a TimeSformer's; None: it starts at zero.
 
     Every step gets the norm and attention of the image model's block, as in the
-    released code; the maps after all steps but the last, and the time positions, are
-    zero, so that a divided model of equal frames computes what the image model does.
+    released code. The maps after all steps but the last, and the time positions, are
+    zero: a divided model of equal frames computes what the image model does.
     """
     if FC_AND_TIME.fullmatch(name):
         return None
@@ -30,7 +29,7 @@ def image_tensor_name(name: str) -> str | None:
 def clip_config(
     image: ViTConfig, num_frames: int, scheme: Scheme = "divided"
 ) -> TimeSformerConfig:
-    """The settings of a TimeSformer that can start from an image model's weights.
+    """Return the settings of a TimeSformer that can start from an image model.
 
     Raises:
         ConfigError: it is not a plain Vision Transformer, or its positions are not
@@ -50,7 +49,7 @@ def clip_config(
 def from_image(
     image_model: ViT, num_frames: int = 8, scheme: Scheme = "divided"
 ) -> TimeSformer:
-    """A TimeSformer that starts from an image model, its head included.
+    """Build a TimeSformer that starts from an image model, its head included.
 
     Other settings are those of `image_model.config`; `vitral.weights.build` starts one
     of any settings from a file.
@@ -58,12 +57,12 @@ def from_image(
     config = clip_config(image_model.config, num_frames, scheme)
     model, state = TimeSformer(config), image_model.state_dict()
     model.to(next(image_model.parameters()))
-    own = {
+    initial = {
         name: torch.zeros_like(tensor)
-        if (at := image_tensor_name(name)) is None
-        else state[at]
+        if (source := image_tensor_name(name)) is None
+        else state[source]
         for name, tensor in model.state_dict().items()
     }
-    model.load_state_dict(own)
+    model.load_state_dict(initial)
     model.train(image_model.training)
     return model

@@ -1,22 +1,18 @@
 """TimeSformer (arXiv 2102.05095): a Vision Transformer on the frames of a clip.
 
-    x = x + fc(attention(norm(x)))    each step but the last: along time, or near by
-    x = x + attention(norm1(x))       the last step: in space, or its scheme's last
+    x = x + fc(attention(norm(x)))    each step but the last: along time, or local
+    x = x + attention(norm1(x))       the last step: in space, or its type's last
     x = x + mlp(norm2(x))
 
-Which steps there are, and who sees whom in them, is the scheme (config.py here,
-layers/space_time_attention.py). A clip is [batch, frames, channels, height, width].
-Where tokens fall into groups, each group has a copy of the class token, and the class
-token moves by the mean of what its copies get. With `space` every frame has a class
-token of its own, and
-the mean of all is taken before the final norm.
+A clip is [batch, frames, channels, height, width]. Each group of tokens has a copy of
+the class token, which moves by the mean of the copies' updates. With `space` every
+frame has a class token, and their mean is taken before the final norm.
 
-The paper leaves the following open for `local_global` and `axial`. Near by means the
-rows and columns up to a quarter of their number away, cut at the border, in all frames;
-the coarse grid is every second frame, row and column from the first on. The class token
-is seen by all where it takes part; in the local step it sees all, in the coarse one
-what the patches see. Parameter names are those of the released code, where it has the
-scheme.
+The paper leaves the following open for `local_global` and `axial`. Local means the rows
+and columns up to a quarter of their number away, cut at the border, in all frames. The
+coarse grid is every second frame, row and column from the first on. All tokens of a
+step see its class token, which sees all in the local step and the coarse grid in the
+other. Parameter names are those of the released code where it has the type.
 """
 
 import re
@@ -76,7 +72,7 @@ class TimeSformer(ViT):
         image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
-        """Patches of every frame, prefix tokens, positions in space and time.
+        """Embed patches of every frame, prefix tokens, positions in space and time.
 
         Raises:
             ConfigError: `image` is no batch of clips of this model's channels, or
@@ -90,8 +86,8 @@ class TimeSformer(ViT):
         grid, (batch, frames) = self._get_grid(image), image.shape[:2]
         patches = self.patch_embed(image.flatten(0, 1)).unflatten(0, (batch, frames))
         before = self.config.num_prefix_tokens
-        none = patches.new_zeros(1, 0, self.config.embed_dim)
-        prefix = torch.cat([none, *self._prefix_tokens()], dim=1)
+        empty = patches.new_zeros(1, 0, self.config.embed_dim)
+        prefix = torch.cat([empty, *self._prefix_tokens()], dim=1)
         positions = self.positions(grid)
         if positions is not None:
             prefix = prefix + positions[:, :before]
@@ -107,7 +103,7 @@ class TimeSformer(ViT):
         return Tokens(self.pos_drop(x), *grid)
 
     def forward_norm(self, tokens: Tokens) -> Features:
-        """The final norm; patches [batch, frames, rows, columns, dim]."""
+        """Apply the final norm; patches [batch, frames, rows, columns, dim]."""
         before, shape = self.config.num_prefix_tokens, (-1, tokens.rows, tokens.columns)
         x, cls = tokens.x, None
         if self.config.scheme == "space":
@@ -125,7 +121,7 @@ class TimeSformer(ViT):
     def forward_tokens(
         self, tokens: Tokens, first: int = 0
     ) -> Float[Tensor, "batch classes"]:
-        """Logits from the tokens that enter block `first`; see `ViT.forward_tokens`."""
+        """Return the logits of the tokens that enter block `first`, as in `ViT`."""
         last = self.config.depth - 1
         block = self.blocks[last]
         if not isinstance(block, ClipBlock) or not self._needs_only_class_token(
@@ -137,7 +133,7 @@ class TimeSformer(ViT):
         return self.head(self.pre_logits(self.fc_norm(self.norm(cls))))
 
     def token_indices(self, tokens: Tokens) -> TokenIndices:
-        """Where class tokens and patches are among `tokens`, and who is with whom."""
+        """Return the indices of class tokens and patches, and their groups."""
         before, patches = self.config.num_prefix_tokens, tokens.rows * tokens.columns
         length = tokens.x.shape[1]
         if self.config.scheme == "space":
@@ -147,12 +143,12 @@ class TimeSformer(ViT):
         return token_indices(self.config, Extent(frames, tokens.rows, tokens.columns))
 
     def layer_index(self, name: str) -> int:
-        """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""
+        """Return a parameter's depth: 0 stem, 1 ... depth, depth + 1 what follows."""
         return 0 if name == "time_embed" else super().layer_index(name)
 
 
 class ClipBlock(nn.Module):
-    """The attention steps of a scheme, then the perceptron, each with its residual."""
+    """Attention steps of a type, then the MLP, each with its residual."""
 
     def __init__(self, config: TimeSformerConfig, drop_path: float) -> None:
         super().__init__()
@@ -172,11 +168,11 @@ class ClipBlock(nn.Module):
             self.add_module(f"{step.name}_attn", _build_attention(config, step))
             self.add_module(f"{step.name}_fc", fc)
             self.add_module(f"{step.name}_drop_path", DropPath(drop_path))
-        whole = build_block(config, drop_path)
-        self.norm1, self.ls1, self.drop_path1 = whole.norm1, whole.ls1, whole.drop_path1
+        block = build_block(config, drop_path)
+        self.norm1, self.ls1, self.drop_path1 = block.norm1, block.ls1, block.drop_path1
         self.attn = _build_attention(config, config.steps[-1])
-        self.norm2, self.ls2, self.drop_path2 = whole.norm2, whole.ls2, whole.drop_path2
-        self.mlp = whole.mlp
+        self.norm2, self.ls2, self.drop_path2 = block.norm2, block.ls2, block.drop_path2
+        self.mlp = block.mlp
 
     def forward(
         self,
@@ -196,14 +192,15 @@ class ClipBlock(nn.Module):
     def forward_prefix(
         self, x: Float[Tensor, "batch tokens dim"], grid: Grid
     ) -> Float[Tensor, "batch prefix dim"]:
-        """The same for the prefix tokens, without computing the patches: all that the
-        last block of a class-token model has to do. The mean over frames, where each
-        has prefix tokens of its own."""
+        """Compute the prefix tokens only, for the last block of a class-token model.
+
+        Returns the mean over frames where each frame has its own prefix tokens.
+        """
         before = self.num_prefix_tokens
         if self.scheme == "space":
             frames = self._frames(x, grid)
             attended = self.attn.forward_queries(self.norm1(frames), before)
-            # A clip a row, because stochastic depth drops a row as a whole.
+            # One row per clip, because stochastic depth drops whole rows.
             shape = (x.shape[0], -1, x.shape[-1])
             first = frames[:, :before].reshape(shape)
             tokens = self._last_residuals(first, attended.reshape(shape))
@@ -220,7 +217,7 @@ class ClipBlock(nn.Module):
         return self._last_residuals(x[:, :before], attended)
 
     def _first_steps(self, x: Tensor, grid: Grid) -> Float[Tensor, "batch tokens dim"]:
-        """The steps before the last, each with its residual."""
+        """Apply the steps before the last, each with its residual."""
         before = self.num_prefix_tokens
         for step in self.steps[:-1]:
             skipped = before - self.prefix_in[step.name]
@@ -234,7 +231,7 @@ class ClipBlock(nn.Module):
     def _attend(
         self, step: SpaceTimeStep, x: Float[Tensor, "batch tokens dim"], grid: Grid
     ) -> Float[Tensor, "batch tokens dim"]:
-        """A step's norm and attention, for the tokens that take part in it."""
+        """Apply a step's norm and attention to the tokens that take part in it."""
         within = f"{step.name}_" if step.name else ""
         attention = self.get_submodule(f"{within}attn")
         normed, before = (
@@ -261,7 +258,7 @@ class ClipBlock(nn.Module):
     def _frames(
         self, x: Float[Tensor, "batch tokens dim"], grid: Grid
     ) -> Float[Tensor, "sequences length dim"]:
-        """Every frame with its own prefix tokens as a sequence, where all have them."""
+        """Return every frame with its own prefix tokens as a sequence."""
         length = self.num_prefix_tokens + grid.rows * grid.columns
         return x.reshape(-1, length, x.shape[-1])
 
@@ -272,7 +269,7 @@ def _step_axis(step: SpaceTimeStep) -> Along:
 
 
 def _build_attention(config: TimeSformerConfig, step: SpaceTimeStep) -> Attention:
-    """The attention of one step, its weights fresh."""
+    """Build the attention of one step, with fresh weights."""
     settings: dict[str, Any] = {
         "head_dim": config.head_dim or None,
         "qkv_bias": config.qkv_bias,
@@ -296,7 +293,7 @@ HUGGING_FACE = re.compile(r"facebook/timesformer-(base|hr)-finetuned-\w+")
 
 
 def parse_name(name: str) -> ParsedName | None:
-    """A name of Hugging Face; another patch size."""
+    """Parse a name of Hugging Face."""
     if match := HUGGING_FACE.fullmatch(name):
         ours = "timesformer_b16_hr" if match[1] == "hr" else "timesformer_b16"
         return ParsedName(ours, dict(NAMES[ours]))

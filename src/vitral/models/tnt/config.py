@@ -1,4 +1,4 @@
-"""The settings of a TNT, and the names that stand for some (arXiv 2103.00112)."""
+"""Settings of a TNT, and its named sizes (arXiv 2103.00112)."""
 
 import math
 import re
@@ -13,11 +13,10 @@ from vitral.models.vit import ViTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class TNTConfig(ViTConfig):
-    """Everything that decides which function a TNT computes.
+    """Settings of a TNT.
 
-    The settings of a Vision Transformer are those of the patches. What they say of
-    blocks and is no size (biases, norms, activation, dropout) holds for the blocks of
-    the words too.
+    Settings of a Vision Transformer are those of the patches. Settings of blocks other
+    than sizes (biases, norms, activation, dropout) hold for the words' blocks too.
     """
 
     embed_dim: int = 384
@@ -25,18 +24,18 @@ class TNTConfig(ViTConfig):
     num_heads: int = 6
     """Heads of an outer block; must divide embed_dim unless head_dim is given."""
     mlp_dim: int = 1536
-    """Hidden width of an outer block's perceptron."""
+    """Hidden width of an outer block's MLP."""
     word_size: Size2d = 4
     """Pixels from one word to the next, (height, width) or one number; must divide
     patch_size."""
     word_kernel: int = 7
-    """Side in pixels of what a word is computed from, odd; words overlap by it."""
+    """Side in pixels of a word's convolution, odd; words overlap by it."""
     inner_dim: int = 24
     """Width of a word."""
     inner_num_heads: int = 4
     """Heads of an inner block; must divide inner_dim."""
     inner_mlp_dim: int = 96
-    """Hidden width of an inner block's perceptron."""
+    """Hidden width of an inner block's MLP."""
     qkv_bias: bool = False
     """Bias of queries, keys and values."""
     act: Activation = "gelu"
@@ -91,7 +90,7 @@ class TNTConfig(ViTConfig):
 
     @property
     def inner(self) -> ViTConfig:
-        """The words of a patch as a Vision Transformer of their own: its blocks."""
+        """Settings of the words' blocks, as a Vision Transformer on a patch's words."""
         return ViTConfig(
             image_size=self.patch_hw,
             patch_size=self.word_hw,
@@ -150,14 +149,14 @@ LEGACY_DIFFERENCE = (
     "convolves the whole image before it is cut into patches, normalises each word by "
     "itself, and folds with a bias and without a second norm"
 )
-"""What timm's legacy port computes in place of the paper's function."""
+"""Differences of timm's legacy port from the paper's function."""
 
 
 def settings(size: str, patch: int) -> dict[str, Any]:
-    """What the name tnt_<size><patch> stands for: 4 x 4 words in a patch, as published.
+    """Return the settings of the name tnt_<size><patch>: 4 x 4 words, as published.
 
-    The kernel grows with the words, 7 pixels for words of 4: just as much as lets the
-    last word of a row see the patch's last pixel.
+    The kernel grows with the words, 7 pixels for words of 4: the smallest with which
+    the last word of a row sees the patch's last pixel.
     """
     word = max(patch // 4, 1)
     return {
@@ -174,7 +173,7 @@ NAMES = {f"tnt_{size}16": settings(size, 16) for size in SIZES}
 
 
 def parse_name(name: str) -> ParsedName | None:
-    """Another patch size of ours, or a name of timm.
+    """Parse another native patch size, or a name of timm.
 
     Raises:
         ConfigError: it is the name of timm's legacy port.
@@ -193,7 +192,7 @@ def parse_name(name: str) -> ParsedName | None:
 
 
 def name_for(config: TNTConfig) -> str:
-    """Our name of a model's size and patch; empty if it has none."""
+    """Return the native name of a model's size and patch; empty if it has none."""
     rows, columns = config.patch_hw
     for size, numbers in SIZES.items():
         same = all(getattr(config, field) == n for field, n in numbers.items())

@@ -1,17 +1,16 @@
-"""Transformer in Transformer (arXiv 2103.00112): a small one inside every patch.
+"""Transformer in Transformer (arXiv 2103.00112): an inner Transformer in every patch.
 
-A patch is a sentence, and its sub-patches are its words. In each block the words of a
-patch attend to each other, are folded into the patch's token, and the patch tokens
-attend as in a Vision Transformer:
+Sub-patches are the words of a patch. In each block the words of a patch attend to each
+other, are folded into the patch's token, and the patch tokens attend as in a Vision
+Transformer:
 
     Y_l = inner(Y_{l-1})                        words of one patch
     Z   = Z_{l-1} + LN(W LN(vec(Y_l)))          the class token gets nothing
     Z_l = outer(Z)                              class token and patches
 
-Every patch is convolved by itself, with zeros around it, so a word never hears of
-another patch; only patch tokens do. The words that leave the last block are discarded.
-Sizes are in tnt_config.py; the names of parameters are ours, and vitral.weights knows
-timm's and Huawei's.
+Every patch is convolved separately, with zero padding, so only patch tokens exchange
+information. The words of the last block are discarded. Parameter names are native;
+vitral.weights maps timm's and Huawei's.
 """
 
 import math
@@ -60,7 +59,7 @@ class TNT(ViT):
         image: Float[Tensor, "batch channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
-        """Words of every patch, patches made of them, prefix tokens, positions.
+        """Embed words, patches made of them, prefix tokens and positions.
 
         Args:
             patch_mask: True where a patch takes part; None when all do.
@@ -74,7 +73,7 @@ class TNT(ViT):
     def forward_blocks(
         self, tokens: Tokens, first: int = 0, last: int | None = None
     ) -> Tokens:
-        """The blocks from `first` up to, not including, `last`."""
+        """Apply the blocks from `first` up to, not including, `last`."""
         x, words, grid = tokens.x, tokens.words, Grid(tokens.rows, tokens.columns)
         assert words is not None
         mask = None if tokens.mask is None else attention_mask(tokens.mask, x)
@@ -92,7 +91,7 @@ class TNT(ViT):
 
 
 class Fold(nn.Module):
-    """The words of a patch, one after the other, to one vector: norm, matrix, norm."""
+    """Map the concatenated words of a patch to one vector: norm, matrix, norm."""
 
     def __init__(self, config: TNTConfig, *, bias: bool) -> None:
         super().__init__()
@@ -108,7 +107,7 @@ class Fold(nn.Module):
 
 
 class WordEmbed(nn.Module):
-    """The words of each patch, and the fold that makes the first patch tokens."""
+    """Words of each patch, and the fold that makes the first patch tokens."""
 
     def __init__(self, config: TNTConfig) -> None:
         super().__init__()
@@ -128,7 +127,7 @@ class WordEmbed(nn.Module):
     def words(
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch patches words inner"]:
-        """Patches cut apart, then convolved, so that none sees across its border."""
+        """Cut patches apart, then convolve, so that none sees across its border."""
         height, width = self.patch_hw
         cut = image.unflatten(2, (-1, height)).unflatten(4, (-1, width))
         patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)

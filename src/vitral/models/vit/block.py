@@ -1,11 +1,11 @@
-"""One block of a Vision Transformer, from the settings of the model."""
+"""Build a block of a Vision Transformer from the model's settings."""
 
 from vitral.layers import Attention, Block, Mlp, RelativePosition, SwiGLU
 from vitral.models.vit.config import ViTConfig
 
 
 def build_block(config: ViTConfig, drop_path: float) -> Block:
-    """A block with these settings, its weights fresh."""
+    """Build a block with fresh weights."""
     dim, relative = config.embed_dim, None
     if config.position == "relative":
         relative = RelativePosition(

@@ -1,4 +1,4 @@
-"""The settings of a Vision Transformer, and the sizes that have a name.
+"""Settings of a Vision Transformer, and its named sizes.
 
 Sizes: arXiv 2010.11929 table 1; Ti and S of 2106.10270; g and G of 2106.04560; mu, M,
 So400m and e are those of the authors' later code.
@@ -20,7 +20,7 @@ MergeSchedule = Literal["constant", "decreasing", "every_fourth"]
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(ModelConfig):
-    """Everything that decides which function a Vision Transformer computes."""
+    """Settings of a Vision Transformer."""
 
     patch_size: Size2d = 16
     """Pixels, (height, width) or one number."""
@@ -33,7 +33,7 @@ class ViTConfig(ModelConfig):
     head_dim: int = 0
     """Channels of a head; 0 for embed_dim / num_heads."""
     mlp_dim: int = 3072
-    """Hidden width of a block's perceptron."""
+    """Hidden width of a block's MLP."""
     mlp: MlpKind = "plain"
     """`plain` for two layers with GELU; `swiglu` for a gate (arXiv 2002.05202), whose
     first layer is twice as wide as mlp_dim."""
@@ -42,12 +42,12 @@ class ViTConfig(ModelConfig):
     reg_tokens: int = 0
     """Register tokens after the class token (arXiv 2309.16588); 0 for none."""
     global_pool: Literal["token", "avg", "map", "token_avg"] = "token"
-    """What the head sees: class token, mean of the patches, attention pooling, or the
-    first two side by side."""
+    """Input of the head: class token, mean of the patches, attention pooling, or the
+    first two concatenated."""
     position: Literal["none", "learned_1d", "learned_2d", "relative", "sincos_2d"] = (
         "learned_1d"
     )
-    """Kind of position embedding (appendix D.4)."""
+    """Type of position embedding (appendix D.4)."""
     position_at: Literal["stem", "every_layer", "every_layer_shared"] = "stem"
     """Where an absolute position is added: once, before every block from a table of
     its own, or before every block from one table."""
@@ -56,7 +56,7 @@ class ViTConfig(ModelConfig):
     no_embed_reg: bool = False
     """Give the class token a row in that table, but the registers none."""
     position_resize: ResizeMethod = "official"
-    """How the table is resized for another grid at run time."""
+    """Resizing of the table for another grid at run time."""
     qkv_bias: bool = True
     """Bias of queries, keys and values."""
     proj_bias: bool = True
@@ -140,7 +140,7 @@ class ViTConfig(ModelConfig):
 
     @property
     def attention_dim(self) -> int:
-        """Width of all heads together."""
+        """Total width of all heads."""
         return self.num_heads * (self.head_dim or self.embed_dim // self.num_heads)
 
     @property
@@ -149,7 +149,7 @@ class ViTConfig(ModelConfig):
 
     @property
     def num_prefix_positions(self) -> int:
-        """Rows of the learned 1-D table that belong to the tokens before patches."""
+        """Rows of the learned 1-D table for the tokens before the patches."""
         if self.no_embed_class:
             return 0
         return self.num_prefix_tokens - (self.reg_tokens if self.no_embed_reg else 0)
@@ -164,19 +164,19 @@ class ViTConfig(ModelConfig):
 
     @property
     def merge_rates(self) -> tuple[int, ...]:
-        """Of each block, how many tokens it merges if it has twice as many patches."""
+        """Tokens that each block merges, if it has twice as many patches."""
         rate, last = self.merge_rate, max(self.depth - 1, 1)
         if self.merge_schedule == "constant" or self.depth == 1:
             return (rate,) * self.depth
         if self.merge_schedule == "every_fourth":
             return tuple(4 * rate * (n % 4 == 1) for n in range(self.depth))
-        # Block l merges 2 rate (1 - l / last); rounded are the sums, so none is lost.
+        # Block l merges 2 rate (1 - l / last). The sums are rounded, so none is lost.
         sums = [rate * n * (2 * last + 1 - n) // last for n in range(self.depth + 1)]
         return tuple(b - a for a, b in pairwise(sums))
 
     def macs(self, image_size: Size2d | None = None) -> int:
-        """Multiply-accumulates of one image in evaluation, attention products included:
-        with what merging tokens saves and costs."""
+        """Return the multiply-accumulates of one image in evaluation, attention
+        products and token merging included."""
         size = self.image_hw if image_size is None else to_2tuple(image_size)
         patches = left = math.prod(patch_grid(size, self.patch_hw))
         total = self._stem_macs(size) + self._head_macs(patches)
@@ -192,7 +192,7 @@ class ViTConfig(ModelConfig):
         return total
 
     def _head_macs(self, num_patches: int) -> int:
-        """Pooling so many patches, and what follows."""
+        """Count pooling and the head."""
         dim, pool = self.embed_dim, 0
         if self.global_pool == "map":
             pool = 2 * num_patches * dim**2 + 2 * num_patches * dim
@@ -202,14 +202,14 @@ class ViTConfig(ModelConfig):
         return pool + head
 
     def _block_macs(self, tokens: int, merged: int = 0) -> int:
-        """One block on so many tokens, of which some do not reach the perceptron."""
+        """Count one block on `tokens` tokens; `merged` of them skip the MLP."""
         inner, layers = self.attention_dim, 3 if self.mlp == "swiglu" else 2
-        perceptron = layers * self.embed_dim * self.mlp_dim
+        mlp = layers * self.embed_dim * self.mlp_dim
         attention = tokens * 4 * self.embed_dim * inner + 2 * tokens**2 * inner
-        return attention + (tokens - merged) * perceptron
+        return attention + (tokens - merged) * mlp
 
     def _stem_macs(self, size: tuple[int, int]) -> int:
-        """From an image of `size` to its patch embeddings."""
+        """Count the patch embedding of an image of `size`."""
         num_patches = math.prod(patch_grid(size, self.patch_hw))
         pixels = math.prod(self.patch_hw) * self.in_chans
         return num_patches * pixels * self.embed_dim
@@ -234,4 +234,4 @@ SIZES: dict[str, dict[str, int]] = {
 """Depth, width, hidden width and heads of each named size."""
 
 PATCH_SIZES = (8, 14, 16, 32)
-"""The patch sizes that are listed; `vit_b10` and the like work as well."""
+"""Listed patch sizes; other names such as `vit_b10` work as well."""

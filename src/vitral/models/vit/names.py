@@ -1,4 +1,4 @@
-"""Names of Vision Transformers: ours, timm's and Hugging Face's."""
+"""Names of Vision Transformers: native, timm's and Hugging Face's."""
 
 import re
 from typing import Any
@@ -18,7 +18,7 @@ FOREIGN_SIZES = {
     "giant": "giant",
     "gigantic": "gigantic",
 }
-"""The word that timm and Hugging Face use for each of our sizes."""
+"""Native size names by those of timm and Hugging Face."""
 TIMM = re.compile(
     rf"(?:vit|deit3?)_({'|'.join(FOREIGN_SIZES)})_patch(\d+)"
     r"(_reg4)?(?:_(\d+)|_(dinov2))?(?:\.[\w.]+)?"
@@ -30,8 +30,8 @@ HUGGING_FACE = re.compile(
 
 
 def settings(size: str, patch: int) -> dict[str, Any]:
-    """What the name vit_<size><patch> stands for."""
-    # 224 where the patch divides it, else the nearest size below that it does.
+    """Return the settings of the name vit_<size><patch>."""
+    # 224, or the nearest multiple of the patch below it.
     side = max(224 // patch, 1) * patch
     return {**SIZES[size], "patch_size": patch, "image_size": side}
 
@@ -41,11 +41,11 @@ NAMES = {
     for size in SIZES
     for patch in PATCH_SIZES
 }
-"""Every listed name, sizes by patches, with what it stands for."""
+"""Settings of every listed name, sizes by patches."""
 
 
 def parse_name(name: str) -> ParsedName | None:
-    """A name of another patch size, of timm or of Hugging Face."""
+    """Parse a name of another patch size, of timm or of Hugging Face."""
     if match := NAME_PATTERN.fullmatch(name):
         return ParsedName(name, settings(match[1], int(match[2])))
     if match := TIMM.fullmatch(name):
@@ -66,7 +66,7 @@ def parse_name(name: str) -> ParsedName | None:
 
 
 def name_for(config: ViTConfig) -> str:
-    """Our name of a model's size and patch; empty if it has none."""
+    """Return the native name of a model's size and patch; empty if it has none."""
     rows, columns = config.patch_hw
     for size, numbers in SIZES.items():
         same = all(getattr(config, field) == n for field, n in numbers.items())

@@ -1,12 +1,11 @@
-"""The Vision Transformer (arXiv 2010.11929), in the order of its equations.
+"""Vision Transformer (arXiv 2010.11929), in the order of its equations.
 
     z_0  = [cls; x_1 E; ...; x_N E] + E_pos          embed             (1)
     z'_l = MSA(LN(z_{l-1})) + z_{l-1}                layers.Block      (2)
     z_l  = MLP(LN(z'_l)) + z'_l                      layers.Block      (3)
     y    = LN(z_L), pooled                           forward_features  (4)
 
-Parameter names are timm's. The numbers of each size are in vit_config.py; how an image
-becomes the input is not here but in vitral.data.
+Parameter names are timm's. Pre-processing is in vitral.data.
 """
 
 import math
@@ -72,8 +71,7 @@ class ViT(VisionModel):
         self.patch_drop = PatchDropout(config.patch_drop_rate)
         rates = drop_path_rates(config.drop_path_rate, config.depth)
         self.blocks = nn.ModuleList(self._build_block(config, rate) for rate in rates)
-        pooled = config.pooled_dim
-        after = config.norm_after_pool
+        pooled, after = config.pooled_dim, config.norm_after_pool
         self.norm = nn.Identity() if after else nn.LayerNorm(dim, config.norm_eps)
         if config.global_pool == "map":
             self.attn_pool = AttentionPool(
@@ -97,7 +95,7 @@ class ViT(VisionModel):
         self.reset_head(config.num_classes)
 
     def _build_stem(self, config: ViTConfig) -> nn.Module:
-        """What turns an image into patch embeddings."""
+        """Build the module from images to patch embeddings."""
         return PatchEmbed(
             config.patch_hw,
             config.in_chans,
@@ -106,7 +104,7 @@ class ViT(VisionModel):
         )
 
     def _build_block(self, config: ViTConfig, drop_path: float) -> nn.Module:
-        """One layer of the encoder."""
+        """Build one layer of the encoder."""
         return build_block(config, drop_path)
 
     def _build_position(self, config: ViTConfig) -> None:
@@ -126,21 +124,23 @@ class ViT(VisionModel):
             self.register_parameter(name, parameter)
 
     def reset_head(self, num_classes: int) -> None:
-        """A new head: zero weights, so that every class starts equal (section 3.2)."""
+        """Replace the head: zero weights, so all classes start equal (section 3.2)."""
         self.head = self._build_head(num_classes)
 
     def _build_head(self, num_classes: int) -> nn.Module:
         if num_classes == 0:
             return nn.Identity()
         width = self.config.representation_size or self.config.pooled_dim
-        like = next(self.blocks.parameters())
-        head = nn.Linear(width, num_classes, device=like.device, dtype=like.dtype)
+        template = next(self.blocks.parameters())
+        head = nn.Linear(
+            width, num_classes, device=template.device, dtype=template.dtype
+        )
         nn.init.zeros_(head.weight)
         nn.init.constant_(head.bias, self.config.head_bias)
         return head
 
     def positions(self, grid: Grid) -> Float[Tensor, "tables tokens dim"] | None:
-        """What is added to the tokens on `grid`, prefix rows included; None for none.
+        """Return the positions of the tokens on `grid`, prefix rows included, or None.
 
         One table, or one per block with `position_at=every_layer`.
         """
@@ -149,20 +149,20 @@ class ViT(VisionModel):
         if config.position in ("none", "relative"):
             return None
         if config.position == "learned_1d":
-            own = config.num_prefix_positions
-            if grid.is_known and grid == config.grid and own == prefix:
+            prefix_rows = config.num_prefix_positions
+            if grid.is_known and grid == config.grid and prefix_rows == prefix:
                 return self.pos_embed
-            rows = resize(self.pos_embed[:, own:], config.grid, grid, method)
-            if own:
-                before = nn.functional.pad(
-                    self.pos_embed[:, :own], (0, 0, 0, prefix - own)
+            rows = resize(self.pos_embed[:, prefix_rows:], config.grid, grid, method)
+            if prefix_rows:
+                padded = nn.functional.pad(
+                    self.pos_embed[:, :prefix_rows], (0, 0, 0, prefix - prefix_rows)
                 )
-                return torch.cat([before, rows], dim=1)
+                return torch.cat([padded, rows], dim=1)
         elif config.position == "learned_2d":
             rows = learned_2d(self.pos_embed_x, self.pos_embed_y, grid, method)
         else:
-            like = next(self.blocks.parameters())
-            rows = sincos_2d(grid, config.embed_dim, like)[None]
+            template = next(self.blocks.parameters())
+            rows = sincos_2d(grid, config.embed_dim, template)[None]
         return nn.functional.pad(rows, (0, 0, prefix, 0))
 
     def embed(
@@ -170,7 +170,7 @@ class ViT(VisionModel):
         image: Float[Tensor, "batch *frames channels height width"],
         patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
     ) -> Tokens:
-        """Equation 1: patches, prefix tokens, positions.
+        """Embed patches, prefix tokens and positions (equation 1).
 
         Args:
             patch_mask: True where a patch takes part; None when all do.
@@ -181,7 +181,7 @@ class ViT(VisionModel):
     def _get_grid(
         self, image: Float[Tensor, "batch *frames channels height width"]
     ) -> Grid:
-        """Rows and columns of its patches; refuses what is no image of this model."""
+        """Check the image, and return rows and columns of its patches."""
         require_input(self.config, image)
         return patch_grid((image.shape[-2], image.shape[-1]), self.config.patch_hw)
 
@@ -191,10 +191,7 @@ class ViT(VisionModel):
         grid: Grid,
         patch_mask: Bool[Tensor, "batch rows columns"] | None,
     ) -> Tokens:
-        """What enters the first block: prefix tokens, patches, positions.
-
-        In training without the patches that `patch_drop_rate` leaves out.
-        """
+        """Build the input of the first block, without patches dropped in training."""
         config = self.config
         prefix = [
             token.expand(patches.shape[0], -1, -1) for token in self._prefix_tokens()
@@ -214,27 +211,27 @@ class ViT(VisionModel):
         if positions is not None and config.position_at == "stem":
             x = x + positions
         tokens = Tokens(self.pos_drop(x), *grid, takes_part)
-        kept = self.patch_drop(patches)
-        if kept is None:
+        keep_indices = self.patch_drop(patches)
+        if keep_indices is None:
             return tokens
-        return select_tokens(tokens, kept, config.num_prefix_tokens)
+        return select_tokens(tokens, keep_indices, config.num_prefix_tokens)
 
     def _prefix_tokens(self) -> list[Float[Tensor, "1 tokens dim"]]:
-        """The tokens before the patches, in order."""
+        """Return the tokens before the patches, in order."""
         tokens: list[Tensor] = [self.cls_token] if self.config.class_token else []
         return [*tokens, self.reg_token] if self.config.reg_tokens else tokens
 
     def forward_blocks(
         self, tokens: Tokens, first: int = 0, last: int | None = None
     ) -> Tokens:
-        """Equations 2 and 3: the blocks from `first` up to, not including, `last`."""
+        """Apply the blocks from `first` up to, not including, `last`."""
         layers = range(self.config.depth)[first:last]
         grid = Grid(tokens.rows, tokens.columns)
         tables: list[Tensor] = []
         if self.config.position_at != "stem":
-            found = self.positions(grid)
-            assert found is not None
-            tables = [found[layer % len(found)] for layer in layers]
+            positions = self.positions(grid)
+            assert positions is not None
+            tables = [positions[layer % len(positions)] for layer in layers]
         rates = self._merge_rates(tokens)
         if rates:
             blocks = [self.blocks[layer] for layer in layers]
@@ -251,7 +248,7 @@ class ViT(VisionModel):
         return tokens._replace(x=x)
 
     def _merge_rates(self, tokens: Tokens) -> tuple[int, ...]:
-        """Tokens to merge in each block; none for a pass that merges nothing."""
+        """Return the tokens to merge in each block; empty for no merging."""
         off = (
             self.training
             or not self.config.merge_rate
@@ -262,7 +259,7 @@ class ViT(VisionModel):
         return (0,) * self.config.depth if off else self.config.merge_rates
 
     def forward_norm(self, tokens: Tokens) -> Features:
-        """Equation 4: the final norm, and tokens back to the image's geometry."""
+        """Apply the final norm, and arrange tokens in the image's geometry (eq. 4)."""
         x, config = self.norm(tokens.x), self.config
         prefix = config.num_prefix_tokens
         patches, mask = scatter_to_grid(x[:, prefix:], tokens, prefix)
@@ -274,31 +271,31 @@ class ViT(VisionModel):
         )
 
     def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
-        """What feeds the head: pooled features, through the tanh layer if there is one.
+        """Return the input of the head: pooled features, perhaps after a tanh layer.
 
         Registers never take part in pooling, nor do masked patches.
         """
         patches = features.patches.flatten(1, -2)
         mask = None if features.mask is None else features.mask.flatten(1)
-        kind, cls = self.config.global_pool, features.cls
-        if kind == "map":
+        pool, cls = self.config.global_pool, features.cls
+        if pool == "map":
             pooled = self.attn_pool(patches, mask)
-        elif kind == "avg":
+        elif pool == "avg":
             pooled = masked_mean(patches, mask)
         else:
             assert cls is not None
             pooled = cls
-            if kind == "token_avg":
+            if pool == "token_avg":
                 pooled = torch.cat([cls, masked_mean(patches, mask)], dim=1)
         return self.pre_logits(self.fc_norm(pooled))
 
     def forward_tokens(
         self, tokens: Tokens, first: int = 0
     ) -> Float[Tensor, "batch classes"]:
-        """Logits from the tokens that enter block `first`.
+        """Return the logits of the tokens that enter block `first`.
 
-        The class token is all that the head of most models looks at, so the last block
-        computes that one row: the same logits for a twelfth of the work less.
+        The head of most models sees only the class token, so the last block computes
+        that one row: the same logits for a twelfth less work.
         """
         if not self._needs_only_class_token(tokens, first):
             return self.forward_head(
@@ -322,7 +319,7 @@ class ViT(VisionModel):
         )
 
     def layer_index(self, name: str) -> int:
-        """Depth of a parameter: 0 stem, 1 ... depth blocks, depth + 1 what follows."""
+        """Return a parameter's depth: 0 stem, 1 ... depth, depth + 1 what follows."""
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1
         stem = ("patch_embed", "cls_token", "reg_token", "pos_embed")
@@ -331,8 +328,8 @@ class ViT(VisionModel):
     def train(self, mode: bool = True) -> "ViT":
         super().train(mode)
         if self.num_frozen_blocks is not None:
-            # No dropout in a part that does not learn: its output is then a function
-            # of the image alone, and can be kept.
+            # No dropout in frozen parts: their output then depends on the image alone
+            # and can be cached.
             self.pos_drop.eval()
             self.patch_drop.eval()
             self.blocks[: self.num_frozen_blocks].eval()

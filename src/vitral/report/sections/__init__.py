@@ -1,4 +1,4 @@
-"""Sections of the report: each turns a run folder into what the template shows."""
+"""Sections of the report: each turns a run folder into variables of the template."""
 
 from vitral.report.sections import details
 from vitral.report.sections.attention import (

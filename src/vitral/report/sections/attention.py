@@ -1,6 +1,6 @@
-"""What the model looks at: how far its heads look, and how to read the maps."""
+"""Section on attention: distances of the heads, and how to read the maps."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,42 +48,43 @@ _LIMITS = {
 }
 
 
-class AttentionSection(NamedTuple):
-    """Everything the section "What the model looks at" shows."""
+@dataclass(frozen=True, slots=True)
+class AttentionSection:
+    """Content of the section "What the model looks at"."""
 
     sentences: list[Text]
     figure: Picture | None
     notes: list[str]
-    """What the maps are and what they are not, and what was left out."""
+    """Meaning and limits of the maps, and what was left out."""
     missing: str
 
 
 def attention_section(run: RunFolder) -> AttentionSection:
-    """The section; says what is missing where nothing was computed."""
-    found = run.inspection
-    if found is None:
+    """Return the section, or what is missing if nothing was computed."""
+    stored = run.inspection
+    if stored is None:
         return AttentionSection([], None, [], _missing_note(run))
-    if found.missing:
+    if stored.missing:
         return AttentionSection(
-            [], None, [], f"It could not be computed: {found.missing}"
+            [], None, [], f"It could not be computed: {stored.missing}"
         )
-    method = str(found.document.get("method"))
-    notes = [str(note) for note in found.document.get("notes") or []]
-    if found.maps and method in _LIMITS:
-        notes.append(_CLIP_LIMITS if found.has_frames else _LIMITS[method])
-    if not found.document.get("distance"):
+    method = str(stored.document.get("method"))
+    notes = [str(note) for note in stored.document.get("notes") or []]
+    if stored.maps and method in _LIMITS:
+        notes.append(_CLIP_LIMITS if stored.has_frames else _LIMITS[method])
+    if not stored.document.get("distance"):
         return AttentionSection([], None, notes, "")
-    return AttentionSection(_sentences(found), _figure(found), notes, "")
+    return AttentionSection(_sentences(stored), _figure(stored), notes, "")
 
 
 def maps_note(run: RunFolder) -> str:
-    """The sentence beside the first pictures with maps; empty where there are none."""
-    found = run.inspection
-    if found is None or not found.maps:
+    """Return the sentence next to the first pictures with maps; empty without maps."""
+    stored = run.inspection
+    if stored is None or not stored.maps:
         return ""
-    if found.has_frames:
+    if stored.has_frames:
         return _CLIP_MAPS
-    return _MAPS.get(str(found.document.get("method")), "")
+    return _MAPS.get(str(stored.document.get("method")), "")
 
 
 def _missing_note(run: RunFolder) -> str:
@@ -95,9 +96,9 @@ def _missing_note(run: RunFolder) -> str:
     )
 
 
-def _figure(found: StoredInspection) -> Picture:
-    distance = found.document["distance"]
-    height = int(found.document["image_size"][0])
+def _figure(stored: StoredInspection) -> Picture:
+    distance = stored.document["distance"]
+    height = int(stored.document["image_size"][0])
     uniform = float(distance["uniform"])
     return svg_picture(
         plots.distance(
@@ -106,8 +107,8 @@ def _figure(found: StoredInspection) -> Picture:
     )
 
 
-def _sentences(found: StoredInspection) -> list[Text]:
-    distance, split = found.document["distance"], found.document["split"]
+def _sentences(stored: StoredInspection) -> list[Text]:
+    distance, split = stored.document["distance"], stored.document["split"]
     means = distance["layer_means"]
 
     def source(*keys: str | int) -> str:

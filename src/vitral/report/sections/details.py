@@ -1,7 +1,8 @@
-"""What surrounds the results: data, training, model, how to reproduce, events."""
+"""Sections on data, training, model and events, and the lists to reproduce a run."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -16,22 +17,25 @@ MOST_SAMPLES = 24
 MOST_EVENTS = 200
 
 
-class DetailItem(NamedTuple):
-    """A name and what it is."""
+@dataclass(frozen=True, slots=True)
+class DetailItem:
+    """A name and its value."""
 
     name: str
     text: Text
 
 
-class CountRow(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CountRow:
     """The images of one class in every split."""
 
     name: str
     counts: list[Number]
 
 
-class DataSection(NamedTuple):
-    """Everything the section "Data" shows."""
+@dataclass(frozen=True, slots=True)
+class DataSection:
+    """Content of the section "Data"."""
 
     facts: list[DetailItem]
     splits: list[str]
@@ -44,16 +48,18 @@ class DataSection(NamedTuple):
     samples: list[Picture]
 
 
-class TrainingSection(NamedTuple):
-    """Everything the section "Training" shows."""
+@dataclass(frozen=True, slots=True)
+class TrainingSection:
+    """Content of the section "Training"."""
 
     facts: list[DetailItem]
     figure: Picture | None
     note: str
 
 
-class ModelSection(NamedTuple):
-    """Everything the section "Model" shows."""
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """Content of the section "Model"."""
 
     facts: list[DetailItem]
     details: list[tuple[str, str]]
@@ -65,7 +71,7 @@ def data_section(
     budget: int,
     most_rows: int,
 ) -> DataSection | None:
-    """The data a run was made with; None when data.json is missing."""
+    """Return the data of a run; None if data.json is missing."""
     if run.data is None:
         return None
     counts = run.data.get("counts") or {}
@@ -133,22 +139,19 @@ def _data_facts(
 
 
 def training_section(run: RunFolder) -> TrainingSection | None:
-    """The curves of a run; None when metrics.jsonl is missing."""
+    """Return the curves of a run; None if metrics.jsonl is missing."""
     if not run.metrics:
         return None
     steps, measured = run.events("train"), run.events("eval")
     facts = []
     if steps:
-        line, row = steps[-1]
-        number = count(int(row.get("step", 0)), pointer("metrics.jsonl", line, "step"))
-        facts.append(DetailItem("Steps", [number]))
+        line, row = steps[-1].line, steps[-1].row
+        step = count(int(row.get("step", 0)), pointer("metrics.jsonl", line, "step"))
+        facts.append(DetailItem("Steps", [step]))
         if isinstance(row.get("epoch"), int | float):
             source = pointer("metrics.jsonl", line, "epoch")
-            facts.append(
-                DetailItem(
-                    "Epochs", [Number(row["epoch"], f"{row['epoch']:g}", source)]
-                )
-            )
+            epoch = Number(row["epoch"], f"{row['epoch']:g}", source)
+            facts.append(DetailItem("Epochs", [epoch]))
     try:
         plot = plots.learning_curves(
             [line.row for line in steps], [line.row for line in measured]
@@ -166,7 +169,7 @@ _MODEL_FACTS = (
 
 
 def model_section(run: RunFolder) -> ModelSection | None:
-    """The model; None when model/config.json is missing."""
+    """Return the model; None if model/config.json is missing."""
     if run.model is None:
         return None
     file = "model/config.json"
@@ -220,21 +223,21 @@ def _format_ledger(value: dict[str, Any]) -> Text:
 
 
 def versions(run: RunFolder) -> list[tuple[str, str]]:
-    """The seed, then every line of environment.json."""
+    """Return the seed, then every line of environment.json."""
     seed = [("seed", run.setting("seed"))] if run.setting("seed") else []
     return seed + flatten(run.environment or {})
 
 
 def events(run: RunFolder) -> list[tuple[Number, str]]:
-    """The lines of metrics.jsonl that say something, with their step."""
-    found = []
-    for line, row in run.metrics:
-        if "text" in row:
-            step, source = row.get("step"), pointer("metrics.jsonl", line, "step")
-            number = (
-                count(step, source)
-                if isinstance(step, int)
-                else Number(None, NONE, source)
-            )
-            found.append((number, str(row["text"])))
-    return found[:MOST_EVENTS]
+    """Return the lines of metrics.jsonl that have a text, with their step."""
+    lines = []
+    for metric in run.metrics:
+        if "text" in metric.row:
+            step = metric.row.get("step")
+            source = pointer("metrics.jsonl", metric.line, "step")
+            if isinstance(step, int):
+                number = count(step, source)
+            else:
+                number = Number(None, NONE, source)
+            lines.append((number, str(metric.row["text"])))
+    return lines[:MOST_EVENTS]

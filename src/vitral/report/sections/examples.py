@@ -1,11 +1,12 @@
-"""Answers of a run with their pictures: the worst errors, and a few right ones.
+"""Worst errors of a run and a few right answers, with their pictures.
 
-Which answers those are is decided here alone: the maps beside the pictures are computed
-for the same ones (`chosen`) and read from the run folder.
+The maps next to the pictures are computed for the answers of `select_examples` and read
+from the run folder.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image
 
@@ -21,16 +22,18 @@ MOST_RIGHT_A_CLASS = 2
 ImageLoader = Callable[[str], Image.Image | None]
 
 
-class PictureSources(NamedTuple):
-    """From an example's id to a picture; None for a function that there is not."""
+@dataclass(frozen=True, slots=True)
+class PictureSources:
+    """Functions of an example's id that return a picture. None: no such function."""
 
     images: ImageLoader | None = None
-    """The image as it is."""
+    """The original image."""
     views: ImageLoader | None = None
-    """The image as it enters the model, which is what a map belongs to."""
+    """The preprocessed image, which the map belongs to."""
 
 
-class PredictionExample(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PredictionExample:
     """One answer of the model."""
 
     path: str
@@ -39,22 +42,23 @@ class PredictionExample(NamedTuple):
     confidence: Number
     picture: Picture | None
     map_picture: Picture | None
-    """The image under the map of what the model looks at."""
+    """The image under its attention map."""
 
 
-class PredictionExamples(NamedTuple):
-    """Some answers in a split; `note` says what is missing."""
+@dataclass(frozen=True, slots=True)
+class PredictionExamples:
+    """Selected answers in a split; `note` says what is missing."""
 
     split: str
     items: list[PredictionExample]
     note: str
-    with_maps: bool
+    with_maps: bool = False
     has_frames: bool = False
-    """Whether what is seen is a strip of frames, which shows the input as well."""
+    """True if the pictures are strips of frames, which show the input as well."""
 
 
 def select_examples(run: RunFolder) -> list[Prediction]:
-    """Every answer that a report shows: the worst errors, then the right ones."""
+    """Return every answer that a report shows: the worst errors, then right answers."""
     table = run.predictions.get(run.headline_split or "", ())
     return [
         table[i]
@@ -65,40 +69,26 @@ def select_examples(run: RunFolder) -> list[Prediction]:
 def worst_errors(
     run: RunFolder, sources: PictureSources, budget: int
 ) -> PredictionExamples | None:
-    """The most confident wrong answers, with pictures until `budget` characters."""
-    split, table = run.headline_split, _table(run)
-    if split is None:
-        return None
-    if table is None:
-        return PredictionExamples(split, [], _missing_table_note(run, split), False)
-    places = _worst_indices(table)
-    if not places:
-        return PredictionExamples(
-            split, [], "No decoded image was answered wrongly.", False
-        )
-    return _build_examples(run, split, places, sources, budget)
+    """Return the most confident wrong answers, with pictures up to `budget` characters.
+
+    None: nothing was measured.
+    """
+    empty = "No decoded image was answered wrongly."
+    return _build_examples(run, _worst_indices, sources, budget, empty=empty)
 
 
 def correct_examples(
     run: RunFolder, sources: PictureSources, budget: int
 ) -> PredictionExamples | None:
-    """The most confident right answers of each class, with pictures as above."""
-    split, table = run.headline_split, _table(run)
-    if split is None:
-        return None
-    if table is None:
-        return PredictionExamples(split, [], _missing_table_note(run, split), False)
-    places = _correct_indices(table, _classes(run))
-    if not places:
-        return PredictionExamples(split, [], "No image was answered rightly.", False)
-    found = _build_examples(run, split, places, sources, budget)
-    if not any(item.picture for item in found.items):
-        return PredictionExamples(split, [], "No picture of them can be had.", False)
-    return found
-
-
-def _table(run: RunFolder) -> tuple[Prediction, ...] | None:
-    return run.predictions.get(run.headline_split or "")
+    """Return the most confident right answers of each class; see `worst_errors`."""
+    select = partial(_correct_indices, classes=_classes(run))
+    empty = "No image was answered rightly."
+    examples = _build_examples(run, select, sources, budget, empty=empty)
+    if examples is None or not examples.items:
+        return examples
+    if not any(item.picture for item in examples.items):
+        return PredictionExamples(examples.split, [], "No picture of them can be had.")
+    return examples
 
 
 def _missing_table_note(run: RunFolder, split: str) -> str:
@@ -116,25 +106,25 @@ def _classes(run: RunFolder) -> Sequence[str]:
 
 
 def _worst_indices(table: Sequence[Prediction]) -> list[int]:
-    """The rows of wrong answers, the most confident ones first."""
+    """Return the rows of wrong answers, the most confident first."""
     wrong = (i for i, row in enumerate(table) if not row.correct)
     return _sort_by_confidence(table, wrong)[:MOST_ERRORS]
 
 
 def _correct_indices(table: Sequence[Prediction], classes: Sequence[str]) -> list[int]:
-    """Rows of right answers, class by class: evenly chosen where there are many."""
+    """Return the rows of right answers by class; of many classes, an even selection."""
     rows: dict[str, list[int]] = {name: [] for name in classes}
     for i in _sort_by_confidence(
         table, (i for i, row in enumerate(table) if row.correct)
     ):
         rows.setdefault(table[i].label, []).append(i)
-    taken: dict[str, list[int]] = {name: [] for name in rows}
-    for place in range(MOST_RIGHT_A_CLASS):
-        left = MOST_RIGHT - sum(map(len, taken.values()))
-        having = [name for name, some in rows.items() if len(some) > place]
-        for name in _pick_evenly(having, left):
-            taken[name].append(rows[name][place])
-    return [i for some in taken.values() for i in some]
+    selected: dict[str, list[int]] = {name: [] for name in rows}
+    for rank in range(MOST_RIGHT_A_CLASS):
+        left = MOST_RIGHT - sum(map(len, selected.values()))
+        available = [name for name, indices in rows.items() if len(indices) > rank]
+        for name in _pick_evenly(available, left):
+            selected[name].append(rows[name][rank])
+    return [i for indices in selected.values() for i in indices]
 
 
 def _sort_by_confidence(table: Sequence[Prediction], rows: Iterable[int]) -> list[int]:
@@ -142,27 +132,43 @@ def _sort_by_confidence(table: Sequence[Prediction], rows: Iterable[int]) -> lis
     return sorted(decoded, key=lambda i: (-(table[i].confidence or 0.0), table[i].path))
 
 
-def _pick_evenly(names: list[str], number: int) -> list[str]:
-    if len(names) <= number:
+def _pick_evenly(names: list[str], count: int) -> list[str]:
+    if len(names) <= count:
         return names
-    return [names[i * len(names) // number] for i in range(number)]
+    return [names[i * len(names) // count] for i in range(count)]
 
 
 def _build_examples(
-    run: RunFolder, split: str, places: list[int], sources: PictureSources, budget: int
-) -> PredictionExamples:
+    run: RunFolder,
+    select: Callable[[Sequence[Prediction]], list[int]],
+    sources: PictureSources,
+    budget: int,
+    *,
+    empty: str,
+) -> PredictionExamples | None:
+    split = run.headline_split
+    if split is None:
+        return None
+    table = run.predictions.get(split)
+    if table is None:
+        return PredictionExamples(split, [], _missing_table_note(run, split))
+    indices = select(table)
+    if not indices:
+        return PredictionExamples(split, [], empty)
     items = []
-    for i in places:
-        row = run.predictions[split][i]
+    for i in indices:
+        row = table[i]
         pictures: list[Picture | None] = []
-        for made in (_picture(row, sources), _map_picture(run, row, sources)):
-            fits = made is not None and len(made.source) <= budget
-            budget -= len(made.source) if made is not None and fits else 0
-            pictures.append(made if fits else None)
+        for picture in (_picture(row, sources), _map_picture(run, row, sources)):
+            if picture is not None and len(picture.source) <= budget:
+                budget -= len(picture.source)
+                pictures.append(picture)
+            else:
+                pictures.append(None)
         source = pointer(f"predictions/{split}.csv", i, "confidence")
-        number = share(row.confidence, source)
+        confidence = share(row.confidence, source)
         items.append(
-            PredictionExample(row.path, row.label, row.predicted, number, *pictures)
+            PredictionExample(row.path, row.label, row.predicted, confidence, *pictures)
         )
     of_clips = run.inspection is not None and run.inspection.has_frames
     with_maps = any(item.map_picture for item in items)
@@ -181,8 +187,8 @@ def _picture(row: Prediction, sources: PictureSources) -> Picture | None:
 def _map_picture(
     run: RunFolder, row: Prediction, sources: PictureSources
 ) -> Picture | None:
-    found = run.inspection
-    heat = found.maps.get(row.path) if found is not None else None
+    stored = run.inspection
+    heat = stored.maps.get(row.path) if stored is not None else None
     image = None if heat is None else _load_image(sources.views, row.path)
     if heat is None or image is None:
         return None
@@ -191,8 +197,8 @@ def _map_picture(
     )
 
 
-def _load_image(find: ImageLoader | None, path: str) -> Image.Image | None:
+def _load_image(load: ImageLoader | None, path: str) -> Image.Image | None:
     try:
-        return find(path) if find is not None else None
+        return load(path) if load is not None else None
     except (OSError, ImageError):
         return None

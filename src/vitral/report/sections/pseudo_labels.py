@@ -1,26 +1,21 @@
-"""One HTML page of the labels that a teacher gave: counts, confidence, and the images.
+"""HTML page of a teacher's pseudo-labels: counts, confidence and images.
 
-As the report of a run it needs no network and no script; the labels themselves are in
-the files beside it.
+Like the report of a run it needs no network and no script.
 """
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from markupsafe import Markup
 from PIL import Image
 
 from vitral import plots
 from vitral.atomic_io import write_atomic
 from vitral.evaluation import wilson
 from vitral.report.images import Picture, svg_picture, thumbnail
+from vitral.report.pages import render_page
 
 PAGE = "report.html"
 PNG = "overview.png"
@@ -31,7 +26,7 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class PseudoLabelReport:
-    """What the page speaks of; arrays have one value an image, or one a class."""
+    """Content of the page; arrays have one value per image."""
 
     title: str
     teacher: str
@@ -41,35 +36,38 @@ class PseudoLabelReport:
     label: Int[np.ndarray, " images"]
     confidence: Float[np.ndarray, " images"]
     copies: Int[np.ndarray, " images"]
-    """In an epoch; 0 for an image that is not learned from."""
+    """Copies in an epoch; 0 for an image that is not trained on."""
     threshold: float
     num_labelled: int
     labelled_copies: int
     left_out: Sequence[tuple[str, str]]
     truth: Int[np.ndarray, " images"] | None
-    """The true class, -1 where it is not known; None where nothing is."""
+    """True class, -1 if unknown. None: no class is known."""
 
     @property
     def used(self) -> Bool[np.ndarray, " images"]:
         return self.copies > 0
 
 
-class PseudoLabelImage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PseudoLabelImage:
     """One image of the grid."""
 
     picture: Picture | None
     path: str
     confidence: str
     wrong: str
-    """The true class of a wrong answer; empty for a right one, or one unknown."""
+    """True class of a wrong answer; empty for a right or unknown one."""
 
 
-class ImageGroup(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ImageGroup:
     name: str
     images: list[PseudoLabelImage]
 
 
-class PseudoClassRow(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PseudoClassRow:
     name: str
     numbers: list[str]
     groups: list[ImageGroup]
@@ -78,16 +76,17 @@ class PseudoClassRow(NamedTuple):
 def write_pseudo_page(
     folder: Path, facts: PseudoLabelReport, image: Callable[[str], Image.Image | None]
 ) -> Path:
-    """report.html and overview.png in `folder`; gives the page.
+    """Write report.html and overview.png in `folder`, and return the page.
 
     Args:
-        image: from a path to the image; None for one that cannot be had.
+        image: function of a path that returns the image, or None if it is unavailable.
     """
     plot = _plot(facts)
     write_atomic(folder / PNG, plots.to_png(plot.figure))
-    style = Path(__file__).parents[1].joinpath("report.css").read_text("utf-8")
-    style += Path(__file__).parents[1].joinpath("pseudo.css").read_text("utf-8")
-    html = _template().render(
+    html = render_page(
+        "pseudo.html.j2",
+        "report.css",
+        "pseudo.css",
         title=facts.title,
         sentence=_sentence(facts),
         subtitle=[f"teacher {facts.teacher}", f"images {facts.unlabelled}"],
@@ -98,31 +97,29 @@ def write_pseudo_page(
         knows_truth=facts.truth is not None,
         left_out=facts.left_out[:20],
         num_left_out=len(facts.left_out),
-        style=Markup(style),  # our own files, and the policy hashes exactly this text
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
     write_atomic(folder / PAGE, html)
     return folder / PAGE
 
 
 def _plot(facts: PseudoLabelReport) -> plots.Plot:
-    number = len(facts.classes)
-    known = facts.truth is not None and bool((facts.truth >= 0).all())
+    count = len(facts.classes)
+    is_known = facts.truth is not None and bool((facts.truth >= 0).all())
     return plots.pseudo_labels(
         facts.classes,
-        np.bincount(facts.label, minlength=number),
-        np.bincount(facts.label[facts.used], minlength=number),
-        np.bincount(facts.label, facts.copies, number).astype(np.int64),
-        facts.confidence,
-        facts.used,
-        facts.threshold,
-        facts.label == facts.truth if known else None,
+        np.bincount(facts.label, minlength=count),
+        np.bincount(facts.label[facts.used], minlength=count),
+        np.bincount(facts.label, facts.copies, count).astype(np.int64),
+        confidence=facts.confidence,
+        used=facts.used,
+        threshold=facts.threshold,
+        correct=facts.label == facts.truth if is_known else None,
     )
 
 
 def _sentence(facts: PseudoLabelReport) -> str:
-    kept, number = int(facts.used.sum()), len(facts.paths)
-    text = f"Of {number:,} unlabelled images {kept:,} are learned from"
+    used, count = int(facts.used.sum()), len(facts.paths)
+    text = f"Of {count:,} unlabelled images {used:,} are learned from"
     if facts.truth is None:
         return f"{text}."
     judged = facts.used & (facts.truth >= 0)
@@ -139,15 +136,15 @@ def _remarks(facts: PseudoLabelReport) -> list[str]:
     sure = facts.confidence >= facts.threshold
     unsure = int((~sure).sum())
     over = int((sure & ~facts.used).sum())
-    seen, labelled = int(facts.copies.sum()), facts.num_labelled * facts.labelled_copies
     times = facts.labelled_copies
+    pseudo, labelled = int(facts.copies.sum()), facts.num_labelled * times
     often = {1: "once", 2: "twice"}.get(times, f"{times} times")
     remarks = [
         f"{unsure:,} images are below the confidence of {facts.threshold:g}; {over:,} "
         "more are sure enough, but their class has surer ones.",
-        f"An epoch shows {seen:,} pseudo-labelled images and {labelled:,} labelled "
+        f"An epoch shows {pseudo:,} pseudo-labelled images and {labelled:,} labelled "
         f"ones ({facts.num_labelled:,}, each {often}): "
-        f"{seen / labelled:.2g} to 1.",
+        f"{pseudo / labelled:.2g} to 1.",
     ]
     none = [
         name
@@ -174,24 +171,20 @@ def _rows(
 ) -> list[PseudoClassRow]:
     rows = []
     for index, name in list(enumerate(facts.classes))[:MOST_CLASSES]:
-        own = np.flatnonzero(facts.label == index)
-        own = own[np.argsort(-facts.confidence[own], kind="stable")]
-        kept, left = own[facts.used[own]], own[~facts.used[own]]
-        # Never the same image as one of the surest and of the least sure.
-        least = kept[
-            max(len(kept) - IMAGES_PER_GROUP, min(IMAGES_PER_GROUP, len(kept))) :
-        ]
-        numbers = [f"{len(own):,} answered", f"{len(kept):,} kept"]
-        numbers.append(f"{int(facts.copies[own].sum()):,} in an epoch")
+        images = np.flatnonzero(facts.label == index)
+        images = images[np.argsort(-facts.confidence[images], kind="stable")]
+        kept, left = images[facts.used[images]], images[~facts.used[images]]
+        # No image is in both of the first two groups.
+        start = max(len(kept) - IMAGES_PER_GROUP, min(IMAGES_PER_GROUP, len(kept)))
+        numbers = [f"{len(images):,} answered", f"{len(kept):,} kept"]
+        numbers.append(f"{int(facts.copies[images].sum()):,} in an epoch")
         groups = [
-            ImageGroup(
-                "kept, most sure", _group_images(facts, kept[:IMAGES_PER_GROUP], image)
-            ),
-            ImageGroup("kept, least sure", _group_images(facts, least, image)),
-            ImageGroup(
-                "left, the surest of them",
-                _group_images(facts, left[:IMAGES_PER_GROUP], image),
-            ),
+            ImageGroup(name, _group_images(facts, members, image))
+            for name, members in [
+                ("kept, most sure", kept[:IMAGES_PER_GROUP]),
+                ("kept, least sure", kept[start:]),
+                ("left, the surest of them", left[:IMAGES_PER_GROUP]),
+            ]
         ]
         rows.append(PseudoClassRow(name, numbers, groups))
     return rows
@@ -204,24 +197,13 @@ def _group_images(
 ) -> list[PseudoLabelImage]:
     shown = []
     for row in rows:
-        path, found = facts.paths[row], image(facts.paths[row])
+        path, loaded = facts.paths[row], image(facts.paths[row])
         true = -1 if facts.truth is None else int(facts.truth[row])
         wrong = facts.classes[true] if true not in (-1, facts.label[row]) else ""
         picture = None
-        if found is not None:
+        if loaded is not None:
             alt = f"{path}, answered {facts.classes[facts.label[row]]}"
-            picture = thumbnail(found, alt)
+            picture = thumbnail(loaded, alt)
         confidence = f"{100 * facts.confidence[row]:.1f}{plots.style.PERCENT}"
         shown.append(PseudoLabelImage(picture, path, confidence, wrong))
     return shown
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("pseudo.html.j2")

@@ -1,11 +1,11 @@
-"""The results of a run as tables and figures: summary, classes, confusion."""
+"""Section "Results": summary, table of classes, and figures."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from vitral import plots
 from vitral.evaluation import Classification, ClassRow, Interval, LabelRow, MultiLabel
 from vitral.report.images import Picture, svg_picture
-from vitral.report.load_run import RunFolder
+from vitral.report.load_run import RunFolder, result_file
 from vitral.report.numbers import (
     NONE,
     Number,
@@ -21,7 +21,8 @@ MOST_CLASSES_AT_ONCE = 30
 LOWEST_CLASSES = 15
 
 
-class Bar(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Bar:
     """An interval drawn on a scale of 0..100."""
 
     low: float
@@ -29,14 +30,16 @@ class Bar(NamedTuple):
     value: float
 
 
-class MetricCell(NamedTuple):
-    """A number of the summary with its interval, if it has one."""
+@dataclass(frozen=True, slots=True)
+class MetricCell:
+    """A number of the summary with its interval; empty if it has none."""
 
     number: Number
     interval: Text
 
 
-class SummaryRow(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SummaryRow:
     """One measure in every split that was measured."""
 
     name: str
@@ -44,7 +47,8 @@ class SummaryRow(NamedTuple):
     cells: list[MetricCell | None]
 
 
-class ClassLine(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ClassLine:
     """One row of the table of classes."""
 
     name: str
@@ -53,8 +57,9 @@ class ClassLine(NamedTuple):
     bar: Bar | None
 
 
-class ClassTable(NamedTuple):
-    """The table of classes: all of them, or the lowest and the rest on request."""
+@dataclass(frozen=True, slots=True)
+class ClassTable:
+    """Table of classes: all of them, or the lowest and `every` one to unfold."""
 
     columns: list[str]
     lines: list[ClassLine]
@@ -62,8 +67,9 @@ class ClassTable(NamedTuple):
     left_out: int
 
 
-class ResultsSection(NamedTuple):
-    """Everything the section "Results" shows."""
+@dataclass(frozen=True, slots=True)
+class ResultsSection:
+    """Content of the section "Results"."""
 
     splits: list[str]
     summary: list[SummaryRow]
@@ -71,7 +77,7 @@ class ResultsSection(NamedTuple):
     figures: list[Picture]
     note: str
     selection_splits: list[str]
-    """The splits among them that the best model was chosen by."""
+    """Splits that the best model was chosen by."""
 
 
 _MEASURES = (
@@ -93,7 +99,7 @@ _MEASURES = (
 
 
 def results_section(run: RunFolder, most_rows: int) -> ResultsSection | None:
-    """The tables and figures of a run; None when nothing was measured."""
+    """Return the tables and figures of a run; None without a result."""
     split = run.headline_split
     if split is None:
         return None
@@ -125,16 +131,14 @@ def _summary(run: RunFolder) -> list[SummaryRow]:
             "Images",
             "undecodable ones included",
             [
-                MetricCell(
-                    count(result.n, pointer(f"predictions/{split}.json", "n")), []
-                )
+                MetricCell(count(result.n, pointer(result_file(split), "n")), [])
                 for split, result in run.results.items()
             ],
         )
     ]
     for field, name, note in _MEASURES:
         cells = [
-            _metric_cell(result, field, f"predictions/{split}.json")
+            _metric_cell(result, field, result_file(split))
             for split, result in run.results.items()
         ]
         if any(cells):
@@ -176,7 +180,7 @@ def _calibration_note(result: Classification) -> str:
 def _class_table(
     result: Classification | MultiLabel, split: str, most_rows: int
 ) -> ClassTable:
-    file = f"predictions/{split}.json"
+    file = result_file(split)
     if isinstance(result, MultiLabel):
         columns = ["images", "average precision", "F1"]
         rows = [
@@ -193,11 +197,11 @@ def _class_table(
         order = [row.recall for row in result.per_class]
     if len(rows) <= MOST_CLASSES_AT_ONCE:
         return ClassTable(columns, rows, [], 0)
-    places = sorted(
+    ascending = sorted(
         (i for i, value in enumerate(order) if value is not None),
         key=lambda i: order[i] or 0.0,
     )
-    lowest = [rows[i] for i in places[:LOWEST_CLASSES]]
+    lowest = [rows[i] for i in ascending[:LOWEST_CLASSES]]
     return ClassTable(columns, lowest, rows[:most_rows], max(len(rows) - most_rows, 0))
 
 
@@ -234,7 +238,7 @@ def _label_line(row: LabelRow, source: str) -> ClassLine:
 
 
 def bar(limits: Interval, value: float) -> Bar:
-    """The drawing of an interval, rounded to a tenth of a percent."""
+    """Return the drawing of an interval, rounded to a tenth of a percent."""
     return Bar(
         round(100 * limits.low, 1), round(100 * limits.high, 1), round(100 * value, 1)
     )

@@ -1,13 +1,13 @@
-"""What a report says of a run without labels: loss, neighbours and drawings."""
+"""Section of a run without labels: loss, nearest neighbours and reconstructions."""
 
-import base64
 import io
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from vitral.evaluation import Interval
-from vitral.report.images import Picture
+from vitral.report.images import Picture, data_uri
 from vitral.report.load_run import RunFolder
 from vitral.report.numbers import Number, Text, count, decimal, interval, pointer, share
 
@@ -15,8 +15,9 @@ FILE = "representation.json"
 WIDEST = 900  # CSS pixels
 
 
-class RepresentationRow(NamedTuple):
-    """One split: images, loss, and the neighbours' share where there are classes."""
+@dataclass(frozen=True, slots=True)
+class RepresentationRow:
+    """Images and loss of a split, and the accuracy of neighbours if it has classes."""
 
     split: str
     images: Number
@@ -25,15 +26,16 @@ class RepresentationRow(NamedTuple):
     interval: Text
 
 
-class RepresentationSection(NamedTuple):
-    """The results of a run without labels as the template sees them."""
+@dataclass(frozen=True, slots=True)
+class RepresentationSection:
+    """Results of a run without labels."""
 
     lines: list[RepresentationRow]
     picture: Picture | None
 
 
 def representation_section(run: RunFolder) -> RepresentationSection | None:
-    """None where a run was measured by its answers."""
+    """Return the section; None for a run that was measured by its answers."""
     if run.representation is None:
         return None
     splits: dict[str, Any] = run.representation.get("splits") or {}
@@ -42,16 +44,16 @@ def representation_section(run: RunFolder) -> RepresentationSection | None:
 
 
 def representation_sentence(run: RunFolder) -> Text:
-    """The main sentence: the loss, and what neighbours know."""
+    """Return the main sentence: the loss, and the accuracy of neighbours."""
     assert run.representation is not None
-    found = representation_section(run)
+    section = representation_section(run)
     name = str(run.representation.get("objective", "")).replace("_", " ")
-    begin = f"This model was trained without labels ({name}) and answers no classes: "
-    if found is None or not found.lines:
-        return [begin, "no images were held out to measure it."]
-    line = found.lines[-1]
+    start = f"This model was trained without labels ({name}) and answers no classes: "
+    if section is None or not section.lines:
+        return [start, "no images were held out to measure it."]
+    line = section.lines[-1]
     text: list[str | Number] = [
-        begin,
+        start,
         "its loss on ",
         line.images,
         f" {line.split} images is ",
@@ -70,9 +72,9 @@ def representation_sentence(run: RunFolder) -> Text:
 
 
 def _representation_row(split: str, values: dict[str, Any]) -> RepresentationRow:
-    where = pointer(FILE, "splits", split)
-    images = count(int(values["n"]), f"{where}/n")
-    loss = decimal(values["loss"], f"{where}/loss", 4)
+    source = pointer(FILE, "splits", split)
+    images = count(int(values["n"]), f"{source}/n")
+    loss = decimal(values["loss"], f"{source}/loss", 4)
     probe = values.get("knn")
     if probe is None:
         return RepresentationRow(split, images, loss, None, [])
@@ -81,8 +83,8 @@ def _representation_row(split: str, values: dict[str, Any]) -> RepresentationRow
         split,
         images,
         loss,
-        share(probe["accuracy"], f"{where}/knn/accuracy"),
-        interval(Interval(low, high), f"{where}/knn/interval"),
+        share(probe["accuracy"], f"{source}/knn/accuracy"),
+        interval(Interval(low, high), f"{source}/knn/interval"),
     )
 
 
@@ -92,6 +94,7 @@ def _picture(content: bytes | None) -> Picture | None:
     with Image.open(io.BytesIO(content)) as image:
         width, height = image.size
     shown = min(width // 2, WIDEST)  # drawn at two dots a CSS pixel
-    source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
     alt = "Images, the same with hidden patches, and what was drawn in the gaps"
-    return Picture(source, alt, shown, round(height * shown / width))
+    return Picture(
+        data_uri("image/png", content), alt, shown, round(height * shown / width)
+    )

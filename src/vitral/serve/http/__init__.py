@@ -1,4 +1,4 @@
-"""HTTP below the application: parsing limits, fair turns, uploads."""
+"""HTTP below the application: protocol, limits, uploads, middleware."""
 
 from vitral.serve.http import limits, multipart
 from vitral.serve.http.fair_scheduler import FairScheduler

@@ -1,4 +1,7 @@
-"""Whose turn it is, of the connections with more to look at than one portion."""
+"""Round-robin scheduler for connections with unparsed data.
+
+Hand-written: uvicorn has none, so that slow or hostile clients could starve others.
+"""
 
 import asyncio
 from collections import deque
@@ -6,22 +9,21 @@ from collections.abc import Callable
 
 
 class FairScheduler:
-    """One at a time in each round of the loop, so that their number slows nobody."""
+    """Runs one callback per event-loop iteration, however many wait."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def add(self, callback: Callable[[], None]) -> None:
-        """Call it when its turn has come."""
         if not self._waiting:
-            self._next_round()
+            self._schedule()
         self._waiting.append(callback)
 
     def _run_next(self) -> None:
-        go_on = self._waiting.popleft()
+        callback = self._waiting.popleft()
         if self._waiting:
-            self._next_round()
-        go_on()
+            self._schedule()
+        callback()
 
-    def _next_round(self) -> None:
+    def _schedule(self) -> None:
         asyncio.get_running_loop().call_soon(self._run_next)

@@ -1,6 +1,6 @@
-"""What a body may be: its size, counted while it arrives, its kind, by its first bytes.
+"""Limits of a request body: size, counted while it arrives, and format, by first bytes.
 
-The pixels are limited where they are decoded, from the image's header; see worker.py.
+The worker limits the pixels, from the image's header, before it decodes.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ _DISCARD_SECONDS = 1.0
 
 
 class ClientGone(Exception):
-    """Nobody is left to answer."""
+    """The client disconnected before its answer."""
 
 
 class Budget:
-    """Bytes of all bodies that are held at a time."""
+    """Limit on the bytes of all buffered bodies together."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
 
     def acquire(self, size: int) -> None:
-        """Raises Problem when it would be more than is allowed."""
+        """Reserve `size` bytes, or raise HTTPError (503)."""
         if self.used + size > self.limit:
             raise HTTPError(
                 503,
@@ -45,14 +45,14 @@ class Budget:
 
 
 def is_image(content: bytes) -> bool:
-    """Whether the first bytes are those of a format that vitral decodes."""
+    """Return whether the first bytes are those of a format that vitral decodes."""
     if content[:4] == b"RIFF":
         return content[8:12] == b"WEBP"
     return content.startswith(_SIGNATURES) or content.startswith(_TIFF_SIGNATURES)
 
 
 def require_image(content: bytes) -> None:
-    """Raises Problem (415, or 400 for no bytes) unless it begins as an image does."""
+    """Raise HTTPError (415; 400 for no bytes) unless `content` starts as an image."""
     if not content:
         raise HTTPError(
             400, "empty_image", "The image has no bytes. Send the content of a file."
@@ -67,10 +67,10 @@ def require_image(content: bytes) -> None:
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """`image` for a body that is an image, `form` for multipart.
+    """Return `image` for an image body, `form` for multipart.
 
     Raises:
-        Problem: 411, 415: a body of unknown length, packed, or of another kind.
+        HTTPError: 411, 415: no length, compressed, or another media type.
     """
     if "content-length" not in headers and "transfer-encoding" not in headers:
         raise HTTPError(
@@ -79,35 +79,37 @@ def media_type(headers: Mapping[str, str]) -> str:
             "The request has no body that HTTP could find: it needs Content-Length, or "
             "Transfer-Encoding: chunked.",
         )
-    packed = headers.get("content-encoding", "identity").strip().lower()
-    if packed not in ("", "identity"):
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
         raise HTTPError(
             415,
             "unsupported_encoding",
-            f"Content-Encoding {packed[:40]!r} is not taken: images are packed "
+            f"Content-Encoding {encoding[:40]!r} is not taken: images are packed "
             "already. Send the bytes of the file as they are.",
         )
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
+    content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "multipart/form-data":
         return "form"
-    if kind in ("", "application/octet-stream") or kind.startswith("image/"):
+    if content_type in ("", "application/octet-stream"):
+        return "image"
+    if content_type.startswith("image/"):
         return "image"
     raise HTTPError(
         415,
         "unsupported_media_type",
-        f"Content-Type {kind[:60]!r} is not taken: send image bytes with "
+        f"Content-Type {content_type[:60]!r} is not taken: send image bytes with "
         "`Content-Type: image/jpeg` (or another image type), or a multipart form with "
         "the field `image`.",
     )
 
 
 def declared_length(headers: Mapping[str, str], max_bytes: int) -> int:
-    """What Content-Length says; 0 where it says nothing.
+    """Return Content-Length, 0 without it.
 
     Raises:
-        Problem: 413: more than is taken.
+        HTTPError: 413: above `max_bytes`.
     """
-    # The parser has refused what is not a number.
+    # h11 has refused what is not a number.
     length = int(headers.get("content-length", "0"))
     if length > max_bytes:
         raise _too_large(max_bytes, f"says that it has {length:,}")
@@ -117,11 +119,11 @@ def declared_length(headers: Mapping[str, str], max_bytes: int) -> int:
 async def read_body(
     receive: Receive, *, max_bytes: int, seconds: float, budget: Budget
 ) -> bytes:
-    """The whole body. What was taken from `budget` is given back by the caller.
+    """Return the whole body. The caller releases its bytes to `budget`.
 
     Raises:
-        Problem: 408, 413, 503: too slow, too large, or no room for it.
-        ClientGone: the connection ended before the body did.
+        HTTPError: 408, 413, 503: too slow, too large, or `budget` is exhausted.
+        ClientGone: the connection closed before the body was complete.
     """
     pieces: list[bytes] = []
     size = 0
@@ -155,10 +157,10 @@ async def read_body(
 
 
 async def discard(receive: Receive, max_bytes: int) -> bool:
-    """Read on for a moment without keeping anything; whether the body ended.
+    """Drop the rest of a body for at most 1 second; return whether it was complete.
 
-    A connection that is closed while bytes arrive is reset, and the client would not
-    see why.
+    Closing a connection while bytes arrive resets it, and the client never reads the
+    error.
     """
     size = 0
     try:

@@ -1,4 +1,4 @@
-"""Around every request: its id, its count, its headers, and what a stop does to it."""
+"""ASGI middleware: request ids, counters, default headers, refusal during shutdown."""
 
 import re
 import secrets
@@ -21,7 +21,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class RequestMiddleware:
-    """The outermost layer of the application."""
+    """Outermost layer of the application."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class RequestMiddleware:
         self.paths = paths
         self.draining = False
         self.in_flight = 0
-        """Requests that have begun and have no whole answer yet."""
+        """Requests without a complete answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -43,7 +43,7 @@ class RequestMiddleware:
         scope["request_id"] = request_id.decode()
         status = 500
 
-        async def noting(message: Any) -> None:
+        async def send_with_headers(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -61,9 +61,9 @@ class RequestMiddleware:
         self.in_flight += 1
         try:
             if self.draining and scope["path"] == "/predict":
-                await self._refuse(scope, noting)
+                await self._refuse(scope, send_with_headers)
             else:
-                await self.app(scope, receive, noting)
+                await self.app(scope, receive, send_with_headers)
         finally:
             self.in_flight -= 1
             path = scope["path"] if scope["path"] in self.paths else "other"
@@ -86,7 +86,7 @@ class RequestMiddleware:
 
 
 def _get_request_id(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """The client's own id of the request where it is plain, else a new one."""
+    """Return the client's `x-request-id` if it is plain ASCII, else a new id."""
     for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return value

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP/1.1 with the limits that it leaves out.
+"""uvicorn's HTTP/1.1 protocol with limits against slow and hostile clients.
 
-A connection that sends no whole head in time, or does not read its answers, is closed;
-there is a number of connections beyond which a new one gets 503; a head has so many
-lines at most; who sends a body in crumbs waits for his turn; errors are JSON.
+Hand-written: without a proxy, uvicorn bounds neither the time and lines of a head, nor
+unread answers, nor the parsing per client. It subclasses uvicorn's private
+`H11Protocol`, so a minor release may break it.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from vitral.serve.http.transport import Transport, cancel_timer
 from vitral.serve.settings import Settings
 
 HEAD_BYTES = 16384
-"""Of a request's first line and headers together."""
+"""Largest request line and headers together."""
 HEAD_LINES = 101
-"""The first one and 100 headers: h11 takes 5 microseconds for each."""
+"""The request line and 100 headers: h11 takes 5 microseconds for each."""
 READ_BYTES = 16384
 EVENTS_PER_TURN = 32
-"""Pieces of requests (heads, chunks, ends) of one connection that are looked at before
-the others have their turn: half a millisecond, where a read could hold 2,700."""
+"""Events (heads, chunks, ends) parsed per connection before the others: half a
+millisecond, where one read can contain 2,700."""
 _WRITE_SECONDS = 20.0
 _BLANK = re.compile(rb"\n\r?\n")
 _REASON_PHRASES = {
@@ -36,17 +36,19 @@ _REASON_PHRASES = {
 
 
 class HTTPProtocol(H11Protocol):
-    """One connection."""
+    """One connection.
+
+    uvicorn makes the instances, so a subclass carries `settings` and `turns`.
+    """
 
     settings: Settings
-    """Set on a subclass, as `turns`, since uvicorn makes the instances."""
     turns: FairScheduler
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.conn: _BoundedConnection = _BoundedConnection(h11.SERVER, HEAD_BYTES)
         self._is_waiting = False
-        """For its turn, with its reading held."""
+        """Queued in `turns`, with reading paused."""
         self._refused = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -105,15 +107,15 @@ class HTTPProtocol(H11Protocol):
             self._update_header_timer()
 
     def _has_too_many_headers(self) -> bool:
-        begun = self.conn.trailing_data[0]
-        end = _BLANK.search(begun)
-        return begun.count(b"\n", 0, end.end() - 1 if end else None) > HEAD_LINES
+        head = self.conn.trailing_data[0]
+        end = _BLANK.search(head)
+        return head.count(b"\n", 0, end.end() - 1 if end else None) > HEAD_LINES
 
     def on_response_complete(self) -> None:
-        # An answer before the end of the body: what is left of it is not waited for.
+        # An answer before the end of the body: do not wait for the rest.
         if self.conn.their_state is h11.SEND_BODY:
             self.transport.close()
-        # Who has sent his next request already waits for his turn with it.
+        # A pipelined request waits for its turn.
         if self.conn.trailing_data[0]:
             self._yield_to_others()
         super().on_response_complete()
@@ -143,12 +145,12 @@ class HTTPProtocol(H11Protocol):
         )
 
     def _client_may_send(self) -> bool:
-        """Whether bytes may be on their way that nobody wants any more."""
+        """Return whether bytes may still arrive that will be dropped."""
         unread = self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or self._refused
         return unread and len(self.connections) < 2 * self.settings.max_connections
 
     def _update_header_timer(self) -> None:
-        """Limit the time of a head that has begun, and of no other."""
+        """Run the timer only while a head is incomplete."""
         if self.conn.their_state is not h11.IDLE:
             self._head_timer = cancel_timer(self._head_timer)
         elif self.conn.trailing_data[0]:
@@ -174,7 +176,7 @@ class HTTPProtocol(H11Protocol):
         )
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Answer without the application, and close."""
+        """Answer without the application, then close."""
         self._refused = True
         request_id = secrets.token_hex(8)
         content = error_body(code, message, request_id)
@@ -182,13 +184,13 @@ class HTTPProtocol(H11Protocol):
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\nconnection: close\r\nx-request-id: %s\r\n"
         ) % (status, _REASON_PHRASES[status], len(content), request_id.encode())
-        again = b"retry-after: 1\r\n" if status == 503 else b""
-        self.transport.write(head + again + b"\r\n" + content)
+        retry = b"retry-after: 1\r\n" if status == 503 else b""
+        self.transport.write(head + retry + b"\r\n" + content)
         self.transport.close()
 
 
 class _BoundedConnection(h11.Connection):
-    """Says after some events that there is no more, until `left` is set again."""
+    """Reports NEED_DATA after `events_left` events."""
 
     events_left = EVENTS_PER_TURN
 

@@ -1,4 +1,8 @@
-"""The transport of a connection: an end that is heard, and reading that can be held."""
+"""Transport wrapper: close in two steps, pause and resume reading.
+
+Hand-written: closing a socket with unread bytes resets it, and the client loses the
+answer.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -9,11 +13,7 @@ _LINGER_BYTES = 64_000_000
 
 
 class Transport:
-    """A transport that closes in two steps where its client may still send.
-
-    A socket that is closed with unread bytes is reset, and the client loses the answer
-    that says why. So the sending side ends first; what comes is dropped for a while.
-    """
+    """Ends its sending side first, then drops at most 64 MB within 2 seconds."""
 
     def __init__(
         self, transport: asyncio.Transport, client_may_send: Callable[[], bool]
@@ -42,7 +42,7 @@ class Transport:
         self._transport.resume_reading()
 
     def pause(self) -> None:
-        """Read nothing until `release`, whatever else is asked for."""
+        """Read nothing until `resume`, whatever `resume_reading` asks for."""
         self._is_on_hold = True
         self._transport.pause_reading()
 
@@ -61,7 +61,7 @@ class Transport:
             self._transport.resume_reading()
 
     def discard(self, size: int) -> None:
-        """Bytes came after the end."""
+        """Count bytes that arrived after the close."""
         self._dropped += size
         if self._dropped > _LINGER_BYTES:
             self._transport.close()

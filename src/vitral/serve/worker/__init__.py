@@ -1,4 +1,4 @@
-"""The worker process that decodes images and runs the model, and its supervisor."""
+"""Worker process that decodes images and runs the model, and its supervisor."""
 
 from vitral.serve.worker.supervisor import Worker
 

@@ -1,4 +1,7 @@
-"""Frames between the server and the model process: JSON, and bytes behind it."""
+"""Frames between server and worker: a JSON message, then bytes.
+
+Hand-written: the server side is asyncio, which `multiprocessing.connection` is not.
+"""
 
 import asyncio
 import json
@@ -10,16 +13,16 @@ _HEADER = struct.Struct(">II")
 
 
 def pack(message: Any, content: bytes = b"") -> bytes:
-    """One frame."""
+    """Return one frame."""
     text = json.dumps(message, allow_nan=False).encode()
     return _HEADER.pack(len(text), len(content)) + text + content
 
 
 async def read(reader: asyncio.StreamReader) -> Any:
-    """The message of the next frame; its bytes are dropped.
+    """Return the message of the next frame; drop its bytes.
 
     Raises:
-        asyncio.IncompleteReadError: the other side is gone.
+        asyncio.IncompleteReadError: the peer closed the connection.
     """
     text, content = _HEADER.unpack(await reader.readexactly(_HEADER.size))
     message = json.loads(await reader.readexactly(text))
@@ -28,26 +31,24 @@ async def read(reader: asyncio.StreamReader) -> Any:
 
 
 def receive(connection: socket.socket) -> tuple[Any, bytearray] | None:
-    """The next frame, blocking; None where the other side is gone."""
+    """Wait for the next frame; return None if the peer closed the connection."""
     head = _receive_exactly(connection, _HEADER.size)
     if head is None:
         return None
     text, content = _HEADER.unpack(head)
-    message, rest = (
-        _receive_exactly(connection, text),
-        _receive_exactly(connection, content),
-    )
-    if message is None or rest is None:
+    message = _receive_exactly(connection, text)
+    data = _receive_exactly(connection, content)
+    if message is None or data is None:
         return None
-    return json.loads(message), rest
+    return json.loads(message), data
 
 
 def _receive_exactly(connection: socket.socket, size: int) -> bytearray | None:
     data = bytearray(size)
-    view, at = memoryview(data), 0
-    while at < size:
-        got = connection.recv_into(view[at:])
-        if not got:
+    view, offset = memoryview(data), 0
+    while offset < size:
+        count = connection.recv_into(view[offset:])
+        if not count:
             return None
-        at += got
+        offset += count
     return data

@@ -1,8 +1,7 @@
-"""The model process, and the one that makes it.
+"""Fork server and worker process of the model.
 
-The first process imports torch and waits. For every worker it forks: a worker that
-died is back within the time that it takes to read the weights, not to import. It runs
-no torch operation itself, so that no thread is lost in a fork.
+The fork server imports torch and forks each worker, so a restart costs reading weights,
+not importing. It runs no torch operation, since a fork loses threads.
 
     python -m vitral.serve.worker.main DESCRIPTOR
 """
@@ -21,19 +20,19 @@ from vitral.errors import VitralError
 from vitral.serve.worker import framing
 
 _TRIM_EVERY = 256
-"""Batches after which memory that the decoder left is given back."""
+"""Batches between two calls of `trim`."""
 
 
 def main(descriptor: int) -> None:
-    """Fork a worker for every socket that comes, until the server is gone."""
-    # Imported here and never used: the workers have it then.
+    """Fork a worker for every socket received, until the server exits."""
+    # Imported for the workers, which inherit it.
     import torch  # noqa: F401
 
     import vitral.serve.worker.predictor  # noqa: F401
 
-    # A stop of the server lets its workers finish; they end with its sockets.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # A stop lets the workers finish; they exit when the server's sockets close.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     control = socket.socket(fileno=descriptor)
     while True:
@@ -41,7 +40,7 @@ def main(descriptor: int) -> None:
         _reap()
         if not message:
             return
-        # Waited for below, once it has ended; a zombie keeps its number until then.
+        # `_reap` waits for it after its exit; a zombie keeps its pid until then.
         pid = os.fork()
         if not pid:
             control.close()
@@ -60,7 +59,7 @@ def _reap() -> None:
 
 
 def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
-    """Answer batches until the server is gone."""
+    """Answer batches until the server exits."""
     import torch
 
     from vitral.serve.worker.predictor import Predictor
@@ -76,15 +75,15 @@ def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
         )
         predictor.warm_up(settings["max_batch"])
     except Exception as error:
-        kind = type(error).__name__ if isinstance(error, VitralError) else ""
+        name = type(error).__name__ if isinstance(error, VitralError) else ""
         reason = " ".join(str(error).split()) or type(error).__name__
-        connection.sendall(framing.pack({"error": kind, "message": reason}))
+        connection.sendall(framing.pack({"error": name, "message": reason}))
         return 1
     connection.sendall(framing.pack({"ready": predictor.describe()}))
     batches = 0
     while (frame := framing.receive(connection)) is not None:
-        asked, content = frame
-        connection.sendall(framing.pack(_predict(predictor, asked, content)))
+        request, content = frame
+        connection.sendall(framing.pack(_predict(predictor, request, content)))
         batches += 1
         if batches % _TRIM_EVERY == 0:
             trim()
@@ -92,13 +91,13 @@ def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
 
 
 def _predict(predictor: Any, request: Any, content: bytearray) -> dict[str, Any]:
-    """The rows of one frame; an error of ours is one, too, and its trace is printed."""
+    """Return the rows of one frame; log an exception and answer it with 500."""
     from vitral.serve.worker.predictor import is_finite
 
-    ends, contents = 0, []
+    offset, contents = 0, []
     for size in request["sizes"]:
-        contents.append(bytes(content[ends : ends + size]))
-        ends += size
+        contents.append(bytes(content[offset : offset + size]))
+        offset += size
     try:
         rows = predictor.predict(contents, request["wants"])
     except Exception:
@@ -113,7 +112,7 @@ def _predict(predictor: Any, request: Any, content: bytearray) -> dict[str, Any]
 
 
 def trim() -> None:
-    """Give freed memory back to the system, where the C library can."""
+    """Return freed memory to the system, if the C library can."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

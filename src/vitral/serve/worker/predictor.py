@@ -1,12 +1,13 @@
-"""What the model process makes of a batch: labels, maps, embeddings, logits."""
+"""Predictions of the worker process: labels, maps, embeddings, logits."""
 
 import contextlib
 import hashlib
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +24,21 @@ from vitral.workflows import Run, open_run
 from vitral.workflows.inference import predict_logits
 
 _MAP_DIGITS = 6
-"""Digits after the point of a map's values."""
+"""Decimal places of a map's values."""
 
 
-class Rejection(NamedTuple):
-    """Why one image has no answer."""
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """HTTP error of one image."""
 
     status: int
     code: str
     message: str
 
 
-class PreparedImage(NamedTuple):
-    """One decoded image."""
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """One decoded and preprocessed image."""
 
     pixels: Tensor
     size: Size
@@ -43,7 +46,7 @@ class PreparedImage(NamedTuple):
 
 
 class Predictor:
-    """A model that answers batches of files, each file for itself."""
+    """A model that predicts batches of encoded images, with an error per image."""
 
     def __init__(
         self,
@@ -54,11 +57,11 @@ class Predictor:
         max_pixels: int,
         threads: int,
     ) -> None:
-        """Open the model; `warm_up` tries it.
+        """Open the model; `warm_up` runs its self-test.
 
         Raises:
             WeightsError: it is missing or corrupt, or changed while it was read.
-            ConfigError: it has no head, takes clips, or cannot merge as is asked.
+            ConfigError: it has no head, takes clips, or cannot merge as requested.
         """
         before = _file_states(path)
         self.run = _open_image_run(path, merge, merge_schedule)
@@ -74,7 +77,7 @@ class Predictor:
             )
 
     def describe(self) -> dict[str, Any]:
-        """What a client may want to know of the model."""
+        """Return what /model answers about the model."""
         return {
             "model": self.name,
             "hash": self.hash,
@@ -86,7 +89,7 @@ class Predictor:
         }
 
     def missing_features_reason(self) -> str:
-        """Why neither a map nor an embedding can be had; empty where they can."""
+        """Return why the model gives no map or embedding; empty if it does."""
         if not isinstance(self.model, ExportedModel):
             return ""
         return (
@@ -96,15 +99,15 @@ class Predictor:
         )
 
     def warm_up(self, batch: int) -> None:
-        """One pass of a full batch and one of a single image.
+        """Run the self-test: one pass of a full batch and one of a single image.
 
         Raises:
             WeightsError: the logits of a grey image are not finite.
         """
         height, width = self.run.preprocess.image_size
         grey = self.run.preprocess.normalize(torch.full((3, height, width), 127.0))
-        for number in {1, batch}:
-            logits = self._logits(grey.expand(number, -1, -1, -1).contiguous())
+        for batch_size in {1, batch}:
+            logits = self._logits(grey.expand(batch_size, -1, -1, -1).contiguous())
         if not torch.isfinite(logits).all():
             raise WeightsError(
                 f"The model in {self.run.path} gives logits that are not finite for a "
@@ -114,29 +117,29 @@ class Predictor:
     def predict(
         self, contents: Sequence[bytes], wants: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
-        """A row for each file: its answer, or `refused` with a status and a reason."""
+        """Return a row per file: its answer, or `refused`: status, code, message."""
         rows: list[dict[str, Any]] = [{} for _ in contents]
-        seen: list[tuple[int, PreparedImage]] = []
-        for index, found in enumerate(self._decode_all(contents, wants)):
-            if isinstance(found, Rejection):
-                rows[index] = {"refused": list(found)}
+        images: dict[int, PreparedImage] = {}
+        for index, image in enumerate(self._decode_all(contents, wants)):
+            if isinstance(image, Rejection):
+                rows[index] = {"refused": [image.status, image.code, image.message]}
             else:
-                seen.append((index, found))
-        if not seen:
+                images[index] = image
+        if not images:
             return rows
-        pixels = torch.stack([one.pixels for _, one in seen])
+        pixels = torch.stack([image.pixels for image in images.values()])
         logits = self._logits(pixels)
-        chosen = {index: row for row, (index, _) in enumerate(seen)}
-        for index, one in seen:
+        chosen = {index: row for row, index in enumerate(images)}
+        for index, image in images.items():
             rows[index] = self._build_row(logits[chosen[index]], wants[index])
-            rows[index]["notes"] = list(one.notes)
-            # Said by the model itself: another may have taken its place since.
+            rows[index]["notes"] = list(image.notes)
+            # Set here, not by the server: a reload may have replaced the model since.
             rows[index]["model"] = {"name": self.name, "hash": self.hash}
         self._add_embeddings(rows, chosen, wants, pixels)
         self._add_maps(rows, chosen, wants, pixels)
-        for index, one in seen:
+        for index, image in images.items():
             if "map" in rows[index]:
-                rows[index]["map"]["box"] = visible_box(self.run.preprocess, one.size)
+                rows[index]["map"]["box"] = visible_box(self.run.preprocess, image.size)
         return rows
 
     def _decode_all(
@@ -203,13 +206,13 @@ class Predictor:
         wants: Sequence[dict[str, Any]],
         pixels: Tensor,
     ) -> None:
-        asked = [index for index in chosen if wants[index].get("embedding")]
-        if not asked:
+        requested = [index for index in chosen if wants[index].get("embedding")]
+        if not requested:
             return
         with torch.no_grad():
-            some = pixels[[chosen[index] for index in asked]]
-            pooled = self.model.forward_pool(self.model.forward_features(some))
-        for index, vector in zip(asked, pooled.float(), strict=True):
+            batch = pixels[[chosen[index] for index in requested]]
+            pooled = self.model.forward_pool(self.model.forward_features(batch))
+        for index, vector in zip(requested, pooled.float(), strict=True):
             rows[index]["embedding"] = [float(value) for value in vector]
 
     def _add_maps(
@@ -219,20 +222,20 @@ class Predictor:
         wants: Sequence[dict[str, Any]],
         pixels: Tensor,
     ) -> None:
-        asked = [index for index in chosen if wants[index].get("map")]
+        requested = [index for index in chosen if wants[index].get("map")]
         names = list(self.run.classes)
-        attends = any(isinstance(part, Attention) for part in self.model.modules())
+        has_attention = any(isinstance(m, Attention) for m in self.model.modules())
         # One at a time: the attention of a whole batch is large.
-        for index in asked:
+        for index in requested:
             image = pixels[chosen[index]][None]
-            if attends:
+            if has_attention:
                 table = rollout(self.model, image)[0]
             else:
                 first = next(iter(rows[index]["probabilities"]))
                 best = names.index(first) if names else int(first)
                 table = grad_cam(self.model, image, torch.tensor([best]))[0]
             rows[index]["map"] = {
-                "method": "rollout" if attends else "grad_cam",
+                "method": "rollout" if has_attention else "grad_cam",
                 "rows": table.shape[0],
                 "columns": table.shape[1],
                 "values": [
@@ -242,12 +245,12 @@ class Predictor:
 
 
 def visible_box(preprocess: Preprocess, size: Size) -> list[float]:
-    """The part of an image that the model sees: left, top, right, bottom as shares."""
-    whole = preprocess.size_before_crop(size)
+    """Return the visible part of an image: left, top, right, bottom as fractions."""
+    full = preprocess.size_before_crop(size)
     height, width = preprocess.image_size
-    top = round((whole.height - height) / 2) / whole.height
-    left = round((whole.width - width) / 2) / whole.width
-    right, bottom = left + width / whole.width, top + height / whole.height
+    top = round((full.height - height) / 2) / full.height
+    left = round((full.width - width) / 2) / full.width
+    right, bottom = left + width / full.width, top + height / full.height
     return [round(edge, _MAP_DIGITS) for edge in (left, top, right, bottom)]
 
 
@@ -265,39 +268,39 @@ def _open_image_run(
 
 
 def _copy_weights(model: nn.Module) -> None:
-    """Copy the weights from the mapped file: who writes over it, changes no answer."""
+    """Copy the weights from the mapped file, so that overwriting it is harmless."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
 
 
 def _file_states(path: str) -> list[tuple[str, int, int, int]]:
-    """What changes with any file of a model: its number, size and time."""
-    place = Path(path)
-    if place.is_dir():
-        inner = place / "model"
-        files = list((inner if inner.is_dir() else place).iterdir())
+    """Return name, inode, size and modification time of a model's files."""
+    location = Path(path)
+    if location.is_dir():
+        inner = location / "model"
+        files = list((inner if inner.is_dir() else location).iterdir())
     else:
-        files = [f for f in place.parent.iterdir() if f.stem == place.stem]
-    found = []
+        files = [f for f in location.parent.iterdir() if f.stem == location.stem]
+    states = []
     for file in sorted(files):
-        # One that went meanwhile is seen by its absence.
+        # A file deleted meanwhile shows by its absence.
         with contextlib.suppress(OSError):
-            about = file.stat()
+            stat = file.stat()
             if file.is_file():
-                times = about.st_mtime_ns
-                found.append((file.name, about.st_ino, about.st_size, times))
-    return found
+                times = stat.st_mtime_ns
+                states.append((file.name, stat.st_ino, stat.st_size, times))
+    return states
 
 
 def _hash(path: str) -> str:
-    """12 hexadecimal digits of the SHA-256 of the weights, names apart."""
-    place = Path(path)
-    inside = [place / "model" / "model.safetensors", place / "model.safetensors"]
-    files = [file for file in inside if file.is_file()][:1]
+    """Return 12 hexadecimal digits of the SHA-256 of the weight files' content."""
+    location = Path(path)
+    paths = [location / "model" / "model.safetensors", location / "model.safetensors"]
+    files = [file for file in paths if file.is_file()][:1]
     if not files:
-        folder = place if place.is_dir() else place.parent
-        parts = place.suffix != ".onnx"
-        files = sorted(folder.glob("*.bin")) if parts else [place]
+        folder = location if location.is_dir() else location.parent
+        is_openvino = location.suffix != ".onnx"
+        files = sorted(folder.glob("*.bin")) if is_openvino else [location]
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as opened:
@@ -306,5 +309,5 @@ def _hash(path: str) -> str:
 
 
 def is_finite(row: dict[str, Any]) -> bool:
-    """Whether an answer can be written as JSON."""
+    """Return whether JSON can represent an answer."""
     return all(map(math.isfinite, row.get("probabilities", {}).values()))

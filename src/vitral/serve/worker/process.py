@@ -1,4 +1,4 @@
-"""One model process, and the one that forks it."""
+"""Handles of the worker process and of the fork server, in the server process."""
 
 import asyncio
 import contextlib
@@ -21,40 +21,41 @@ _LOAD_SECONDS = 300.0
 
 
 class ModelProcess:
-    """A model in a process of its own. Who asks it asks one question at a time."""
+    """Handle of one worker process; the caller sends one batch at a time."""
 
     def __init__(
         self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.pid = pid
         self.model_info: dict[str, Any] = {}
-        """What its model is; see `Predictor.facts`."""
+        """See `Predictor.describe`."""
         self.last_used = time.monotonic()
-        """When it was asked last."""
+        """Monotonic time of the last batch."""
         self._reader, self._writer = reader, writer
 
     @classmethod
     async def start(
         cls, fork_server: "ForkServer", options: dict[str, Any]
     ) -> "ModelProcess":
-        """Fork one and wait until its model has passed its self-test.
+        """Fork a worker and wait until its model has passed the self-test.
 
         Args:
-            options: what `worker.serve` takes.
+            fork_server: the process to fork.
+            options: settings of the worker, see `worker.main`.
 
         Raises:
-            VitralError: what the model is refused for.
-            ServerError: the process ended without a word.
+            VitralError: the model was refused.
+            ServerError: the worker exited without an answer.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            pid = await asyncio.to_thread(fork_server.fork, theirs, options)
-        process = cls(pid, *await asyncio.open_connection(sock=ours))
+        server_end, worker_end = socket.socketpair()
+        with worker_end:
+            pid = await asyncio.to_thread(fork_server.fork, worker_end, options)
+        process = cls(pid, *await asyncio.open_connection(sock=server_end))
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
-                said = await framing.read(process._reader)
-            if "error" in said:
-                raise _to_error(said)
+                reply = await framing.read(process._reader)
+            if "error" in reply:
+                raise _to_error(reply)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             process.kill()
             raise ServerError(
@@ -64,17 +65,17 @@ class ModelProcess:
         except BaseException:
             process.kill()
             raise
-        process.model_info = said["ready"]
+        process.model_info = reply["ready"]
         process.last_used = time.monotonic()
         return process
 
     async def ask(self, items: Sequence[Item], seconds: float) -> list[dict[str, Any]]:
-        """The rows of a batch; none for an empty one, which asks for a sign of life.
+        """Return the rows of a batch; an empty batch is a health check.
 
         Raises:
-            WorkerDied: it ended, or did not answer within `seconds`.
+            WorkerDied: it exited, or did not answer within `seconds`.
         """
-        asked = {
+        request = {
             "sizes": [len(item.content) for item in items],
             "wants": [item.wants for item in items],
         }
@@ -82,7 +83,7 @@ class ModelProcess:
         try:
             async with asyncio.timeout(seconds):
                 content = b"".join(item.content for item in items)
-                self._writer.write(framing.pack(asked, content))
+                self._writer.write(framing.pack(request, content))
                 await self._writer.drain()
                 answer = await framing.read(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
@@ -95,31 +96,31 @@ class ModelProcess:
         return self._reader.at_eof()
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process with SIGKILL."""
         self._writer.close()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
 
 class ForkServer:
-    """The process that forks the model processes: it has torch imported already."""
+    """The process that forks the workers; it has imported torch already."""
 
     def __init__(self) -> None:
-        self.socket, theirs = socket.socketpair()
-        # Two arenas: with one a thread, memory grows by what each decoder once needed.
+        self.socket, child_end = socket.socketpair()
+        # Two arenas: with one per thread, memory grows by each decoder's maximum.
         environment = os.environ | {"MALLOC_ARENA_MAX": "2"}
-        with theirs:
+        with child_end:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
                     "-m",
                     "vitral.serve.worker.main",
-                    str(theirs.fileno()),
+                    str(child_end.fileno()),
                 ],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_end.fileno()],
                 env=environment,
-                # Ctrl-C goes to the whole group; the server answers first.
+                # Ctrl-C signals the process group; the server must answer first.
                 start_new_session=True,
             )
 
@@ -127,10 +128,10 @@ class ForkServer:
         return self.process.poll() is None
 
     def fork(self, connection: socket.socket, options: dict[str, Any]) -> int:
-        """A new worker at the other end of `connection`, and its process number.
+        """Fork a worker that serves `connection`, and return its pid.
 
         Raises:
-            ServerError: this process ended.
+            ServerError: the fork server exited.
         """
         try:
             text = json.dumps(options).encode()
@@ -152,8 +153,8 @@ class ForkServer:
 
 
 def _to_error(reply: dict[str, str]) -> errors.VitralError:
-    """The error that the worker met, as its own class where it is one of ours."""
-    kind = getattr(errors, reply["error"], None) if reply["error"] else None
-    if isinstance(kind, type) and issubclass(kind, errors.VitralError):
-        return kind(reply["message"])
+    """Return the worker's error, in its own class if it is a `VitralError`."""
+    error = getattr(errors, reply["error"], None) if reply["error"] else None
+    if isinstance(error, type) and issubclass(error, errors.VitralError):
+        return error(reply["message"])
     return ServerError(f"The model could not be loaded: {reply['message']}")

@@ -1,9 +1,8 @@
-"""The model process, kept alive: started, watched, ended when it hangs, exchanged.
+"""Supervisor of the worker process: start, health checks, restart, reload.
 
-Its end is seen at once, since its socket ends with it. Whoever waited is answered, and
-another is forked; three ends within a minute end the server, which cannot mend that.
-A new model is loaded by a second process beside the first, which answers until the
-second has passed its self-test.
+Hand-written: LitServe isolates workers but cannot reload without losing requests. A
+crash answers pending requests with 503; three within a minute stop the server. During a
+reload the first process answers until the second has passed its self-test.
 """
 
 import asyncio
@@ -21,22 +20,22 @@ from vitral.serve.settings import Settings
 from vitral.serve.worker.process import ForkServer, ModelProcess
 
 MAX_DEATHS = 3
-"""Ends of the model process within `WINDOW` seconds after which the server gives up."""
+"""Crashes within `DEATH_WINDOW` seconds after which the server stops."""
 DEATH_WINDOW = 60.0
 _HEALTH_CHECK_SECONDS = 5.0
-"""Seconds without a batch after which the process is asked for a sign of life."""
+"""Seconds without a batch before a health check."""
 
 
 class Worker:
-    """Whichever process holds the model now. One question at a time."""
+    """The current worker process; takes one batch at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.model_info: dict[str, Any] = {}
-        """What the model is that answers, or answered last."""
+        """`Predictor.describe` of the current or last model."""
         self.deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self.on_death: Callable[[], None] = lambda: None
-        """Called at once, so that nobody waits for an answer that cannot come."""
+        """Called at once after a crash, to fail all pending requests."""
         self._fork_server: ForkServer | None = None
         self._process: ModelProcess | None = None
         self._ask_lock = asyncio.Lock()
@@ -45,24 +44,23 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a process that takes questions."""
         return self._process is not None
 
     async def start(self) -> None:
-        """Start a process where there is none.
+        """Start a process if none runs.
 
         Raises:
-            VitralError: what the model is refused for.
-            ServerError: the process ended without a word.
+            VitralError: the model was refused.
+            ServerError: the process exited without an answer.
         """
         async with self._start_lock:
             if self._process is None:
                 self._adopt(await self._spawn())
 
     async def reload(self) -> None:
-        """Read the model again into a second process, and let that one answer.
+        """Load the model again in a second process, which then replaces the first.
 
-        The first answers until the second is ready, and for ever if it is refused.
+        The first answers until the second is ready, and stays if that one fails.
 
         Raises:
             VitralError, ServerError: as `start`.
@@ -70,7 +68,7 @@ class Worker:
         async with self._start_lock:
             fresh = await self._spawn()
             try:
-                # The batch that is being computed ends with the model it began with.
+                # A running batch finishes with its model.
                 async with self._ask_lock:
                     old = self._process
                     self._adopt(fresh)
@@ -81,10 +79,10 @@ class Worker:
                 old.kill()
 
     async def ask(self, items: Sequence[Item]) -> list[dict[str, Any]]:
-        """The rows of a batch; none for an empty one, which asks for a sign of life.
+        """Return the rows of a batch; an empty batch is a health check.
 
         Raises:
-            WorkerDied: it ended or hung; `on_death` was called.
+            WorkerDied: it exited or hung; `on_death` was called.
         """
         async with self._ask_lock:
             if self._process is None:
@@ -96,10 +94,10 @@ class Worker:
                 raise
 
     async def supervise(self) -> None:
-        """Start it again whenever it ended.
+        """Restart the process whenever it exited.
 
         Raises:
-            ServerError: it ended too often.
+            ServerError: it exited too often.
         """
         while True:
             await self._wait_for_end()
@@ -112,7 +110,7 @@ class Worker:
                     self.deaths.append(time.monotonic())
 
     def close(self) -> None:
-        """End the process and the one that made it."""
+        """Kill the worker and the fork server."""
         if self._process is not None:
             self._process.kill()
             self._process = None
@@ -123,7 +121,7 @@ class Worker:
         if self._fork_server is None or not self._fork_server.is_alive():
             self._fork_server = await asyncio.to_thread(ForkServer)
         settings = self.settings
-        words = {
+        options = {
             "run": settings.run,
             "merge": settings.merge,
             "merge_schedule": settings.merge_schedule,
@@ -131,7 +129,7 @@ class Worker:
             "max_pixels": settings.max_pixels,
             "threads": settings.threads or _cpu_count(),
         }
-        return await ModelProcess.start(self._fork_server, words)
+        return await ModelProcess.start(self._fork_server, options)
 
     def _adopt(self, process: ModelProcess) -> None:
         self._process = process
@@ -139,9 +137,9 @@ class Worker:
         self._ended.clear()
 
     async def _wait_for_end(self) -> None:
-        """Until a question failed, an idle process ended, or it gave no sign of life.
+        """Wait until a batch failed, or an idle process exited or hung.
 
-        While it is asked, the question sees its end; between two, this does.
+        `ask` notices an exit during a batch, this method one between two.
         """
         while self._process is not None:
             with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""The engine of the studies: trials, scheduler, tables, pages."""
+"""Engine of the studies: trials, scheduler, tables, pages."""
 
 from vitral.studies.engine.base import (
     STUDY_DIR,
@@ -10,7 +10,7 @@ from vitral.studies.engine.base import (
 )
 from vitral.studies.engine.crossover import describe_leaders
 from vitral.studies.engine.image_table import write_image_table
-from vitral.studies.engine.page import detail_lines, table_lines
+from vitral.studies.engine.page import detail_lines, markdown_row, table_lines
 from vitral.studies.engine.run_study import (
     describe_machine,
     describe_plan,
@@ -25,6 +25,7 @@ from vitral.studies.engine.scheduler import (
 from vitral.studies.engine.settings import (
     PRETRAIN_HEAD,
     TINY,
+    ModelVariant,
     cifar10_scratch_config,
     digits_config,
     finetune_config,
@@ -41,6 +42,7 @@ __all__ = [
     "TINY",
     "CellStats",
     "Difference",
+    "ModelVariant",
     "ResultTable",
     "Size",
     "Student",
@@ -56,6 +58,7 @@ __all__ = [
     "digits_config",
     "finetune_config",
     "imagenet_config",
+    "markdown_row",
     "mnist_config",
     "nested_order",
     "ordered_trials",

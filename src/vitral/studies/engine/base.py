@@ -1,7 +1,6 @@
-"""What a study is: a question, the trainings that answer it, and a verdict.
+"""Study and Trial: a question, the trainings that answer it, and a verdict.
 
-A study is one module of this room with a `STUDY`; it is found by its file. Nothing here
-trains: lab.py does, table.py holds what came out, page.py writes it down.
+scheduler.py trains, table.py holds the results, page.py writes them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,19 +19,18 @@ TableCell = tuple[str, str]
 """A row and a column of the table."""
 
 STUDY_DIR = "STUDY"
-"""First part of a path in a trial's `data` or `weights` that `prepare` has written
-into the study's folder."""
+"""First part of a path in `data` or `weights`: the study's folder, see `prepare`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
-    """What makes a trial one round of self-training."""
+    """The self-training part of a trial that is one round of it."""
 
     teacher: str
-    """The key of the trial whose best model labels the images."""
+    """Key of the trial whose best model labels the images."""
     unlabelled: str
     truth: str
-    """Their true classes, for the page of the labels alone; empty for none."""
+    """Table of their true classes, used for the report only; empty for none."""
     settings: SelfTrainingConfig
 
 
@@ -42,25 +40,24 @@ class Trial:
 
     row: str
     column: str = ""
-    """Where in the table its accuracy goes."""
+    """Row and column: the cell of the table for its accuracy."""
     seed: int
     config: TrainConfig
     choice: str = ""
-    """Trials of one place and seed that differ in this compete: the one that is best
-    on val counts, and its accuracy on test is what the table shows."""
+    """Trials of one cell and seed that differ in this compete: the best on val counts,
+    with its accuracy on test."""
     after: str = ""
-    """The key of the trial whose best model this one begins with; `config.weights` is
-    then put there. Empty for none."""
+    """Key of the trial whose best model becomes `config.weights`; empty for none."""
     student: Student | None = None
-    """Whom this trial learns from beside its data; None for nobody."""
+    """Its self-training round; None for plain training."""
     counts: bool = True
     """False for a stage that only prepares others."""
 
     @property
     def key(self) -> str:
-        """Unique in the study, and the name of the run's folder."""
-        words = (self.row, self.column, self.choice, f"seed {self.seed}")
-        return ", ".join(word for word in words if word)
+        """Return the unique name in the study, which also names the run folder."""
+        parts = (self.row, self.column, self.choice, f"seed {self.seed}")
+        return ", ".join(part for part in parts if part)
 
     @property
     def cell(self) -> TableCell:
@@ -68,56 +65,56 @@ class Trial:
 
     @property
     def depends_on(self) -> str:
-        """The key of the trial that must have ended before; empty for none."""
+        """Return the key of the trial that must finish first; empty for none."""
         return self.student.teacher if self.student is not None else self.after
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One question of a paper, and how it is answered here."""
+    """One question of a paper, its trials and its verdict."""
 
     name: str
-    """The word after `vitral study`."""
+    """Argument of `vitral study`."""
     question: str
     source: str
-    """Where the paper asks it."""
+    """Paper and section."""
     setting: Mapping[Size, str]
-    """Sentences on the data and the models of each size."""
+    """Description of data and models per size."""
     trials: Callable[[Size, Sequence[int]], list[Trial]]
-    """All trainings of a size, for these seeds."""
+    """Returns all trials of a size for the given seeds."""
     verdict: Callable[[ResultTable], str]
-    """The verdict: sentences that say what the numbers show, against the paper too."""
+    """Returns sentences that compare the numbers, with the paper's too."""
     prepare: Callable[[Size, Sequence[int], Path], None] | None = None
-    """Writes what the trials name below HERE into the study's folder; must leave
-    alone what an earlier start wrote. None where all data has a name."""
+    """Writes the files under STUDY_DIR into the study's folder; must leave those of an
+    earlier start alone. None: there are none."""
     notes: Callable[[Size], list[str]] | None = None
-    """Lines of Markdown that are computed, not trained, for the end of the page."""
+    """Returns Markdown lines for the end of the page, computed without training."""
     measure: str = "test accuracy"
-    """What the numbers are."""
+    """Name of the measure."""
     row_header: str = ""
-    """What the rows are, over the first column of the table."""
+    """Header of the table's first column."""
     paper_values: Mapping[TableCell, float] = field(default_factory=dict)
-    """The paper's numbers, shares, of the places that it has."""
+    """The paper's numbers by cell, 0..1."""
     paper_note: str = ""
-    """What the paper measured: model, data, metric; or that it has a graph only."""
+    """Model, data and metric of the paper's numbers."""
 
 
 def ordered_trials(study: Study, size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """The trials of a study in an order in which each can begin.
+    """Return the trials of a study, each after those it depends on.
 
     Raises:
-        ValueError: two trials have one key, or one begins after a trial that is not
-            before it. This is an error of the study's author.
+        ValueError: a bug of the study: a repeated key, or a dependency that is not
+            before its trial.
     """
     trials = study.trials(size, seeds)
-    known: set[str] = set()
+    keys: set[str] = set()
     for trial in trials:
-        if trial.key in known:
+        if trial.key in keys:
             raise ValueError(f"The study {study.name} has two trials {trial.key!r}.")
-        if trial.depends_on and trial.depends_on not in known:
+        if trial.depends_on and trial.depends_on not in keys:
             raise ValueError(
                 f"The trial {trial.key!r} of {study.name} begins after "
                 f"{trial.depends_on!r}, which is not before it."
             )
-        known.add(trial.key)
+        keys.add(trial.key)
     return trials

@@ -1,8 +1,8 @@
-"""What a list of trials costs before any of them runs: parameters, compute, images."""
+"""Estimate parameters, compute and images of trials before they run."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import vitral.models
 from vitral.errors import ConfigError
@@ -19,8 +19,8 @@ TRAIN_IMAGES = {
     "flowers102": 2_040,
     "kinetics400": 240_000,
 }
-"""Training images or clips, val included, of the sets that the papers' settings name;
-of Kinetics as many as are said to be left."""
+"""Training images or clips, val included, of the papers' data sets; of Kinetics as many
+as are said to be left."""
 FLOPS_PER_MAC = 6
 """Two for a multiply-accumulate forward, four backward; as the paper counts
 (arXiv 2010.11929, table 6)."""
@@ -28,40 +28,41 @@ BYTES_PER_PARAMETER = {"adamw": 16, "sgd": 12}
 """Weight, gradient and the optimizer's averages in float32."""
 
 
-class TrialCost(NamedTuple):
-    """Of one trial."""
+@dataclass(frozen=True, slots=True)
+class TrialCost:
+    """Cost of one trial."""
 
     model: ModelConfig
     parameters: int
     images: int
-    """That pass through the model in training."""
+    """Images that pass through the model in training."""
     exaflops: float
-    """Of training."""
+    """Compute of training, in 1e18 operations."""
     state_bytes: int
-    """Of weights, gradients and the optimizer; activations come on top."""
+    """Bytes of weights, gradients and optimizer, without activations."""
 
 
 def estimate_costs(trials: Sequence[Trial]) -> dict[str, TrialCost]:
-    """The cost of each trial by its key.
+    """Return the cost of each trial by its key.
 
     Raises:
         ConfigError: a trial's data set is none of TRAIN_IMAGES.
     """
-    found: dict[str, TrialCost] = {}
+    costs: dict[str, TrialCost] = {}
     for trial in trials:
-        before = found[trial.after].model if trial.after else None
+        before = costs[trial.after].model if trial.after else None
         model = _model_config(trial.config, before)
         shapes = vitral.models.tensor_shapes(model)
         parameters = sum(math.prod(shape) for shape in shapes.values())
         images = _images_seen(trial.config)
-        found[trial.key] = TrialCost(
+        costs[trial.key] = TrialCost(
             model=model,
             parameters=parameters,
             images=images,
             exaflops=FLOPS_PER_MAC * model.macs() * images / 1e18,
             state_bytes=BYTES_PER_PARAMETER[trial.config.optim.optimizer] * parameters,
         )
-    return found
+    return costs
 
 
 def _model_config(config: TrainConfig, before: ModelConfig | None) -> ModelConfig:

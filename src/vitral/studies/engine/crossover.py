@@ -1,20 +1,20 @@
-"""Who is ahead with few images and who with many, and where that turns."""
+"""Find the data-set size at which one model overtakes another."""
 
 from collections.abc import Callable, Sequence
 
 from vitral.studies.engine.table import Difference
 
 DifferenceFn = Callable[[str, str, int], Difference]
-"""How far the first name is above the second with so many images."""
+"""Difference of the first name to the second at a number of images."""
 
 
 def describe_leaders(
     names: Sequence[str], sizes: Sequence[int], gap: DifferenceFn
 ) -> list[str]:
-    """Sentences on the one that is best with all images against each other one.
+    """Return a sentence per name that compares it with the best at the largest size.
 
     Args:
-        sizes: rising.
+        sizes: numbers of images, rising.
     """
     most = sizes[-1]
     best = names[0]

@@ -1,11 +1,11 @@
-"""A study on paper: table, figure, verdict, and what they were made with.
+"""Page of a study: Markdown table, figure, verdict and provenance.
 
-The page is Markdown with the figure beside it, so that it reads on any host of
-documents; `result.json` has every number of it.
+`result.json` has every number of it.
 """
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
@@ -13,58 +13,61 @@ from vitral.studies.engine.base import Size, Study
 from vitral.studies.engine.table import ResultTable
 
 
-class Provenance(NamedTuple):
-    """How a result was made, for whoever repeats it."""
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Command, settings and cost of a result."""
 
     command: str
     size: Size
     seeds: tuple[int, ...]
     trials: int
     fresh: int
-    """Those of them that were not kept from an earlier start."""
+    """Trials that this start computed."""
     wall_seconds: float
-    """Of this start."""
+    """Wall-clock seconds of this start."""
     cpu_seconds: float
-    """Of one core, for all trials together."""
+    """Seconds of one core, of all trials together."""
     machine: str
 
 
 def table_lines(study: Study, table: ResultTable) -> list[str]:
-    """The table in Markdown, shaped as the paper's, theirs beside ours."""
+    """Return the table in Markdown, with the paper's numbers next to ours."""
     columns = table.columns
-    theirs = {place for place in study.paper_values if place in table.results}
+    paper_columns = {
+        column for row, column in study.paper_values if (row, column) in table.results
+    }
     header, under = [study.row_header or " "], ["---"]
     for column in columns:
         header.append(f"{column or study.measure}, here")
         under.append("---:")
-        if any(there == column for _, there in theirs):
+        if column in paper_columns:
             header.append(f"{column or study.measure}, the paper's")
             under.append("---:")
-    lines = [_markdown_row(header), _markdown_row(under)]
+    lines = [markdown_row(header), markdown_row(under)]
     for row in table.rows:
         cells = [row]
         for column in columns:
-            there = (row, column) in table.results
-            cells.append(str(table.cell_stats(row, column)) if there else "–")
-            if any(name == column for _, name in theirs):
+            measured = (row, column) in table.results
+            cells.append(str(table.cell_stats(row, column)) if measured else "–")
+            if column in paper_columns:
                 value = study.paper_values.get((row, column))
                 cells.append("–" if value is None else f"*{100 * value:.2f}*")
-        lines.append(_markdown_row(cells))
+        lines.append(markdown_row(cells))
     return lines
 
 
 def detail_lines(table: ResultTable) -> list[str]:
-    """One line a place: size and cost of the model, the choices, every seed."""
+    """Return one line per cell: size and cost of the model, choices, every seed."""
     lines = [
-        _markdown_row(
+        markdown_row(
             ["row", "column", "parameters", "MMACs", "seconds", "chosen", "seeds"]
         ),
-        _markdown_row(["---", "---", "---:", "---:", "---:", "---", "---"]),
+        markdown_row(["---", "---", "---:", "---:", "---:", "---", "---"]),
     ]
     for (row, column), runs in table.results.items():
         chosen = ", ".join(dict.fromkeys(run.choice for run in runs if run.choice))
         lines.append(
-            _markdown_row(
+            markdown_row(
                 [
                     row,
                     column or "–",
@@ -82,19 +85,22 @@ def detail_lines(table: ResultTable) -> list[str]:
 def write_page(
     study: Study, table: ResultTable, provenance: Provenance, folder: Path
 ) -> Path:
-    """`<name>.md`, `<name>.png` and `result.json` in `folder`; gives the page."""
+    """Write `<name>.md`, `<name>.png` and `result.json`; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    shares = {
-        place: [run.accuracy for run in runs] for place, runs in table.results.items()
+    accuracies = {
+        cell: [run.accuracy for run in runs] for cell, runs in table.results.items()
     }
     plot = plots.seed_accuracies(
-        shares, title=f"Study: {study.name}", measure=study.measure
+        accuracies, title=f"Study: {study.name}", measure=study.measure
     )
     write_atomic(folder / f"{study.name}.png", plots.to_png(plot.figure))
     verdict = study.verdict(table)
-    theirs = []
+    paper_note = []
     if study.paper_note:
-        theirs = [f"The paper's numbers are theirs, not ours: {study.paper_note}", ""]
+        paper_note = [
+            f"The paper's numbers are theirs, not ours: {study.paper_note}",
+            "",
+        ]
     seeds = ", ".join(map(str, provenance.seeds))
     clock = (
         f"{provenance.wall_seconds / 60:.1f} minutes by the clock, other work included"
@@ -115,7 +121,7 @@ def write_page(
         "",
         f"{study.measure.capitalize()} in per cent, mean ± standard deviation over "
         f"{len(provenance.seeds)} seeds, each with a split of its own.",
-        *theirs,
+        *paper_note,
         f"![{plot.alt}]({study.name}.png)",
         "",
         "## How it was made",
@@ -137,12 +143,13 @@ def write_page(
     result: dict[str, Any] = {
         "study": study.name,
         "verdict": verdict,
-        **provenance._asdict(),
+        **asdict(provenance),
         "table": table.to_dict(),
     }
     write_json(folder / "result.json", result)
     return folder / f"{study.name}.md"
 
 
-def _markdown_row(cells: list[str]) -> str:
+def markdown_row(cells: list[str]) -> str:
+    """Return a row of a Markdown table."""
     return f"| {' | '.join(cells)} |"

@@ -1,11 +1,11 @@
-"""From a study's name to its page: plan, run, tabulate, judge, write."""
+"""Run a study: train its trials, build the table, write the page."""
 
 import os
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from vitral import config_io
 from vitral.atomic_io import write_json
@@ -20,8 +20,9 @@ from vitral.studies.engine.scheduler import (
 from vitral.studies.engine.table import ResultTable
 
 
-class StudyResult(NamedTuple):
-    """A study that ran."""
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """Result of a study."""
 
     table: ResultTable
     verdict: str
@@ -40,24 +41,24 @@ def run_study(
 ) -> StudyResult:
     """Run all trials of a study and write its page into `out`.
 
-    Finished trials of an earlier start are kept and not repeated.
+    Finished trials of an earlier start are not repeated.
 
     Args:
-        jobs: trials at a time; 0 for one a core, or one where there is a GPU.
-        command: what repeats it, for the page.
+        jobs: trials at a time; 0 for one per core, or one on a GPU.
+        command: the command line that repeats it, for the page.
 
     Raises:
-        VitralError: what a training raised.
+        VitralError: raised by a training.
     """
     folder = Path(out).resolve()
     started = time.monotonic()
     trials = ordered_trials(study, size, seeds)
     if study.prepare is not None:
         study.prepare(size, seeds, folder)
-    lab = TrialScheduler(folder, jobs or _default_jobs(device), device)
-    done = lab.run(trials)
+    scheduler = TrialScheduler(folder, jobs or _default_jobs(device), device)
+    done = scheduler.run(trials)
     table = build_table(trials, done)
-    made = Provenance(
+    provenance = Provenance(
         command=command,
         size=size,
         seeds=tuple(seeds),
@@ -67,23 +68,23 @@ def run_study(
         cpu_seconds=round(total_cpu_seconds(done), 1),
         machine=describe_machine(),
     )
-    page = write_page(study, table, made, folder)
+    page = write_page(study, table, provenance, folder)
     return StudyResult(table, study.verdict(table), page)
 
 
 def describe_plan(study: Study, size: Size, seeds: Sequence[int]) -> list[str]:
-    """What a study would train and what that costs, without training; one line each."""
+    """Return one line per trial with its cost, and a total; nothing is trained."""
     trials = ordered_trials(study, size, seeds)
-    priced = estimate_costs(trials)
-    width = max(len(key) for key in priced)
+    costs = estimate_costs(trials)
+    width = max(len(key) for key in costs)
     lines = [
         f"{key:{width}}  {cost.parameters / 1e6:8.1f} M parameters  "
         f"{cost.model.macs() / 1e9:7.2f} GMACs  {cost.images / 1e6:8.1f} M images  "
         f"{cost.exaflops:8.1f} exaFLOPs  {cost.state_bytes / 2**30:5.1f} GiB of state"
-        for key, cost in priced.items()
+        for key, cost in costs.items()
     ]
-    total = sum(cost.exaflops for cost in priced.values())
-    # A100 at 40 % of its 312 bf16 TFLOPs: a figure to plan with, not a promise.
+    total = sum(cost.exaflops for cost in costs.values())
+    # A100 at 40 % of its 312 bf16 TFLOPs: a rough estimate.
     hours = total * 1e18 / (0.4 * 312e12) / 3600
     lines.append(
         f"in all: {len(trials)} trainings, {total:,.0f} exaFLOPs, about {hours:,.0f} "
@@ -93,7 +94,7 @@ def describe_plan(study: Study, size: Size, seeds: Sequence[int]) -> list[str]:
 
 
 def write_recipes(study: Study, size: Size, seeds: Sequence[int], folder: Path) -> Path:
-    """Every setting of every trial as JSON; gives the file."""
+    """Write all settings of all trials as JSON; return the file's path."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         trial.key: {
@@ -108,7 +109,7 @@ def write_recipes(study: Study, size: Size, seeds: Sequence[int], folder: Path) 
 
 
 def describe_machine() -> str:
-    """The processor and how many cores of it there are."""
+    """Return the number of cores and the processor's name."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():

@@ -1,7 +1,7 @@
-"""Run the trials of a study, several at a time, each one a complete run folder.
+"""Scheduler: runs the trials of a study in parallel, each in its own run folder.
 
-A finished trial is kept and never repeated, an unfinished one goes on from its last
-checkpoint. Each process has its share of the cores.
+Finished trials are cached; unfinished ones resume from their last checkpoint. The
+processes share the cores evenly.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vitral import config_io
 from vitral.studies.engine.base import STUDY_DIR, Student, Trial
@@ -31,25 +31,37 @@ from vitral.workflows.train import train
 
 logger = logging.getLogger(__name__)
 
-Announce = Callable[[str], None]
 _TRIAL_LOCK = threading.Lock()
-"""Held while this process, one of the pool's, computes a trial."""
+"""Held while this worker process computes a trial."""
 
 
-class TrialScheduler(NamedTuple):
-    """Where trials are run, and how."""
+@dataclass(frozen=True, slots=True)
+class _TrialJob:
+    """One trial with its paths, as a worker process gets it."""
 
     folder: Path
-    """Gets `runs/` with a run folder for each trial, and `cells/` with the results."""
+    key: str
+    config: TrainConfig
+    out: Path
+    device: str
+    student: Student | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialScheduler:
+    """Runs trials in a process pool."""
+
+    folder: Path
+    """Gets `runs/`, with a run folder per trial, and `cells/`, with the results."""
     jobs: int
     """Trials at a time."""
     device: str
 
     def run(self, trials: Sequence[Trial]) -> dict[str, CachedResult]:
-        """The result of every trial by its key, in the order of `trials`.
+        """Return the result of every trial by key, in the order of `trials`.
 
         Raises:
-            VitralError: what a training raised; the others' results are kept.
+            VitralError: raised by a training; the others' results are cached.
         """
         folders = self._run_folders(trials)
         waiting = list(trials)
@@ -57,14 +69,14 @@ class TrialScheduler(NamedTuple):
         running: dict[Future[CachedResult], Trial] = {}
         context = multiprocessing.get_context("spawn")
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
-        about = (threads, os.getpid())
-        with ProcessPoolExecutor(self.jobs, context, _init_worker, about) as pool:
+        arguments = (threads, os.getpid())
+        with ProcessPoolExecutor(self.jobs, context, _init_worker, arguments) as pool:
             try:
                 while waiting or running:
                     ready = [
-                        one
-                        for one in waiting
-                        if one.depends_on in done or not one.depends_on
+                        trial
+                        for trial in waiting
+                        if trial.depends_on in done or not trial.depends_on
                     ]
                     for trial in ready[: self.jobs - len(running)]:
                         waiting.remove(trial)
@@ -94,54 +106,54 @@ class TrialScheduler(NamedTuple):
                 truth=student.truth.replace(STUDY_DIR, str(self.folder), 1),
             )
         out = folders[trial.key]
-        about = (self.folder, trial.key, config, out, self.device, student)
-        return pool.submit(_run_trial, *about)
+        job = _TrialJob(self.folder, trial.key, config, out, self.device, student)
+        return pool.submit(_run_trial, job)
 
     def _resolve_paths(self, trial: Trial, folders: dict[str, Path]) -> TrainConfig:
-        """The trial's settings, with the paths that its study's folder decides."""
-        config, here = trial.config, str(self.folder)
+        """Return the trial's settings with paths in the study's folder."""
+        config, root = trial.config, str(self.folder)
         weights = str(folders[trial.after]) if trial.after else config.weights
         return replace(
             config,
-            data=config.data.replace(STUDY_DIR, here, 1),
-            weights=weights.replace(STUDY_DIR, here, 1),
+            data=config.data.replace(STUDY_DIR, root, 1),
+            weights=weights.replace(STUDY_DIR, root, 1),
         )
 
     def _run_folders(self, trials: Sequence[Trial]) -> dict[str, Path]:
-        """The run folder of each trial: other settings get another folder."""
+        """Return the run folder of each trial; its name hashes the settings."""
         folders: dict[str, Path] = {}
         for trial in trials:
-            plain = json.dumps(config_io.to_dict(trial.config), sort_keys=True)
-            before = folders[trial.depends_on].name if trial.depends_on else ""
+            text = json.dumps(config_io.to_dict(trial.config), sort_keys=True)
+            parent = folders[trial.depends_on].name if trial.depends_on else ""
             if trial.student is not None:
-                plain += json.dumps(asdict(trial.student.settings), sort_keys=True)
-            mark = hashlib.sha256(f"{plain} {before}".encode()).hexdigest()[:8]
+                text += json.dumps(asdict(trial.student.settings), sort_keys=True)
+            digest = hashlib.sha256(f"{text} {parent}".encode()).hexdigest()[:8]
             name = "".join(c if c.isalnum() else "-" for c in trial.key)
-            folders[trial.key] = self.folder / "runs" / f"{name}-{mark}"
+            folders[trial.key] = self.folder / "runs" / f"{name}-{digest}"
         return folders
 
     def _log_progress(
-        self, trial: Trial, cell: CachedResult, number: int, total: int
+        self, trial: Trial, cell: CachedResult, count: int, total: int
     ) -> None:
-        kept = "" if cell.fresh else ", kept from before"
+        note = "" if cell.fresh else ", kept from before"
         logger.info(
-            f"[{number}/{total}] {trial.key}: {100 * cell.result['test']:.1f} % "
-            f"({cell.seconds:.0f} s{kept})"
+            f"[{count}/{total}] {trial.key}: {100 * cell.result['test']:.1f} % "
+            f"({cell.seconds:.0f} s{note})"
         )
 
 
 def build_table(trials: Sequence[Trial], done: dict[str, CachedResult]) -> ResultTable:
-    """The table of a study; of competing trials the best on val counts."""
-    chosen: dict[tuple[str, str], dict[int, list[Trial]]] = {}
+    """Return the table of a study; of competing trials the best on val counts."""
+    groups: dict[tuple[str, str], dict[int, list[Trial]]] = {}
     for trial in trials:
         if trial.counts:
-            chosen.setdefault(trial.cell, {}).setdefault(trial.seed, []).append(trial)
+            groups.setdefault(trial.cell, {}).setdefault(trial.seed, []).append(trial)
     table: dict[tuple[str, str], list[SeedResult]] = {}
-    for place, seeds in chosen.items():
+    for cell, seeds in groups.items():
         for seed, group in seeds.items():
             best = max(group, key=lambda trial: done[trial.key].result["val"])
             result = done[best.key].result
-            measured = SeedResult(
+            seed_result = SeedResult(
                 seed=seed,
                 accuracy=result["test"],
                 val=result["val"],
@@ -150,12 +162,12 @@ def build_table(trials: Sequence[Trial], done: dict[str, CachedResult]) -> Resul
                 parameters=result["parameters"],
                 seconds=sum(done[trial.key].seconds for trial in group),
             )
-            table.setdefault(place, []).append(measured)
+            table.setdefault(cell, []).append(seed_result)
     return ResultTable(table)
 
 
 def _init_worker(threads: int, parent: int) -> None:
-    """In a new process: its share of the cores, and no life after its parent's."""
+    """Limit the threads of a new process, and exit it with its parent."""
     import torch
 
     torch.set_num_threads(threads)
@@ -163,10 +175,10 @@ def _init_worker(threads: int, parent: int) -> None:
 
 
 def _exit_with_parent(parent: int) -> None:
-    """When the parent has gone: ask the trial to stop, as a user would, then leave.
+    """Stop the trial with SIGTERM after the parent's exit, then exit.
 
-    The pool's own worker would wait for work for ever, since its siblings hold the
-    other end of its pipe.
+    The pool's worker would wait for work for ever, since its siblings hold the other
+    end of its pipe.
     """
     while os.getppid() == parent:
         time.sleep(1.0)
@@ -175,48 +187,42 @@ def _exit_with_parent(parent: int) -> None:
         os._exit(128 + signal.SIGTERM)
 
 
-def _run_trial(
-    folder: Path,
-    key: str,
-    config: TrainConfig,
-    out: Path,
-    device: str,
-    student: Student | None,
-) -> CachedResult:
-    """Train in `out`, or take the kept result; runs in a process of its own."""
-    about = {"config": config_io.to_dict(config), "run": out.name}
-    before = time.process_time()
+def _run_trial(job: _TrialJob) -> CachedResult:
+    """Train, or return the cached result, in a worker process."""
+    out = job.out
+    inputs = {"config": config_io.to_dict(job.config), "run": out.name}
+    started = time.process_time()
 
-    def result() -> dict[str, Any]:
+    def compute() -> dict[str, Any]:
         out.parent.mkdir(parents=True, exist_ok=True)
         with (
             (out.parent / f"{out.name}.log").open("a", encoding="utf-8") as log,
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
         ):
-            if student is None:
+            if job.student is None:
                 train(
-                    config,
+                    job.config,
                     out,
                     resume=out.exists(),
-                    runtime=Runtime(device=device),
+                    runtime=Runtime(device=job.device),
                 )
             else:
-                _run_self_training(student, config, out, device)
+                _run_self_training(job.student, job.config, out, job.device)
         return {
             **_read_result(out),
-            "cpu_seconds": round(time.process_time() - before, 2),
+            "cpu_seconds": round(time.process_time() - started, 2),
         }
 
-    name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in key)
+    name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in job.key)
     with _TRIAL_LOCK:
-        return ResultCache(folder / "cells").get_or_compute(name, about, result)
+        return ResultCache(job.folder / "cells").get_or_compute(name, inputs, compute)
 
 
 def _run_self_training(
     student: Student, config: TrainConfig, out: Path, device: str
 ) -> None:
-    """One round of self-training in a folder of its own; its run is copied to `out`."""
+    """Run one round in a folder of its own, and copy its run to `out`."""
     folder = out.parent.parent / "self-training" / out.name
     done = self_train(
         config,
@@ -232,14 +238,14 @@ def _run_self_training(
 
 
 def _read_result(out: Path) -> dict[str, Any]:
-    """The numbers of a finished run."""
+    """Return the numbers of a finished run."""
     run = open_run(out)
-    measured = run.metrics
+    metrics = run.metrics
     if not run.classes:
         return _read_unlabeled_result(out, run)
-    held_out = measured.get("test") or measured["val"]
+    held_out = metrics.get("test") or metrics["val"]
     return {
-        "val": measured["val"]["top1"] if "val" in measured else 0.0,
+        "val": metrics["val"]["top1"] if "val" in metrics else 0.0,
         "test": held_out["top1"],
         "n": held_out["n"],
         "macs": run.model.config.macs(),
@@ -248,18 +254,18 @@ def _read_result(out: Path) -> dict[str, Any]:
 
 
 def _read_unlabeled_result(out: Path, run: Run) -> dict[str, Any]:
-    """A stage that prepares others: what neighbours in its features know."""
+    """Return the kNN accuracy of a run without classes, which prepares others."""
     splits = json.loads((out / "representation.json").read_text())["splits"]
-    found = splits.get("test") or splits.get("val") or {"n": 0, "knn": None}
+    scores = splits.get("test") or splits.get("val") or {"n": 0, "knn": None}
     return {
         "val": 0.0,
-        "test": found["knn"]["accuracy"] if found["knn"] else 0.0,
-        "n": found["n"],
+        "test": scores["knn"]["accuracy"] if scores["knn"] else 0.0,
+        "n": scores["n"],
         "macs": run.model.config.macs(),
         "parameters": sum(p.numel() for p in run.model.parameters()),
     }
 
 
 def total_cpu_seconds(done: dict[str, CachedResult]) -> float:
-    """Of all trials together, whenever they ran: what other work cannot inflate."""
+    """Return the CPU seconds of all trials, cached ones too; other load adds none."""
     return sum(float(cell.result["cpu_seconds"]) for cell in done.values())

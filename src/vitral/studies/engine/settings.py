@@ -1,6 +1,6 @@
-"""The settings that studies share: a small one for two cores, and the paper's own."""
+"""Training settings that studies share: small ones for two cores, and the papers'."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vitral.data import AugmentConfig
@@ -8,6 +8,15 @@ from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit import TABLE_4
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVariant:
+    """A named model and the fields of its config that a study changes."""
+
+    model: str
+    changes: dict[str, Any]
+
 
 TINY: dict[str, Any] = {
     "embed_dim": 64,
@@ -30,11 +39,12 @@ def mnist_config(
     lr: float = 3e-3,
     vit: bool = True,
 ) -> TrainConfig:
-    """A tiny ViT on 1,500 MNIST digits; 3,000 are held out, 500 choose a rate.
+    """Return a tiny training on 1,500 MNIST digits; 3,000 are test, 500 are val.
 
     Args:
         changes: fields of the model, on top of TINY for a ViT.
         seed: of the split too, so that seeds differ in their images.
+        vit: False for a model that TINY does not fit.
     """
     steps = round(epochs * 1500 / 50)
     return TrainConfig(
@@ -60,10 +70,10 @@ PRETRAIN_HEAD: dict[str, Any] = {"representation_size": 768, "drop_rate": 0.1}
 
 
 def imagenet_config(model: str, changes: dict[str, Any], seed: int) -> TrainConfig:
-    """Table 3's row for ImageNet: 300 epochs of AdamW, batch 4096, 224 pixels.
+    """Return table 3's row for ImageNet: 300 epochs of AdamW, batch 4096, 224 pixels.
 
     Args:
-        changes: fields of the model; HEADED for a ViT as the paper pre-trains it.
+        changes: fields of the model; PRETRAIN_HEAD for a ViT as in pre-training.
     """
     return TrainConfig(
         data="imagenet",
@@ -89,17 +99,17 @@ def imagenet_config(model: str, changes: dict[str, Any], seed: int) -> TrainConf
 
 
 def with_lr(config: TrainConfig, lr: float) -> TrainConfig:
-    """The same training at another highest rate."""
+    """Return `config` with another highest learning rate."""
     return replace(config, optim=replace(config.optim, lr=lr))
 
 
 def finetune_config(
     data: str, weights: str, seed: int, *, image_size: int
 ) -> TrainConfig:
-    """Table 4's fine-tune: SGD, cosine, no decay, batch 512.
+    """Return table 4's fine-tune: SGD, cosine, no decay, batch 512.
 
     Args:
-        weights: what to begin with, or the key of the trial that makes it.
+        weights: the initial weights, or the key of the trial that makes them.
     """
     row = TABLE_4[data]
     return TrainConfig(
@@ -122,11 +132,11 @@ def finetune_config(
 def digits_config(
     weights: str, seed: int, *, image_size: int, lr: float
 ) -> TrainConfig:
-    """A short fine-tune on about 180 of scikit-learn's digits; 1,530 are held out.
+    """Return a short fine-tune on about 180 of scikit-learn's digits; 1,530 are test.
 
     Args:
-        weights: what to begin with, or the key of the trial that makes it; empty to
-            begin with TINY's ViT from zero.
+        weights: the initial weights, or the key of the trial that makes them; empty
+            for TINY's ViT from zero.
     """
     return TrainConfig(
         data="digits",
@@ -148,7 +158,7 @@ def digits_config(
 
 
 def cifar10_scratch_config(seed: int) -> TrainConfig:
-    """ViT-B/16 on CIFAR-10 alone, with table 3's settings for ImageNet."""
+    """Return ViT-B/16 on CIFAR-10 alone, with table 3's settings for ImageNet."""
     config = imagenet_config("vit_b16", {"drop_rate": 0.1}, seed)
     return replace(
         config,

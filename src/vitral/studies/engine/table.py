@@ -1,36 +1,37 @@
-"""What came out of a study: accuracies by row, column and seed, and what they show.
+"""Result table of a study: accuracies by row, column and seed.
 
-Spread is the standard deviation over seeds, with n - 1. Two places are apart when
-their means differ by more than the root of the sum of their variances: with three
-seeds this is a rule of thumb that says "clearly more than noise", not a test.
+Spread is the standard deviation over seeds, with n - 1. Two cells differ if their means
+differ by more than the root of the summed variances: a rule of thumb, not a test.
 """
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
-class SeedResult(NamedTuple):
-    """One counted trial."""
+@dataclass(frozen=True, slots=True)
+class SeedResult:
+    """Result of one trial, or of the best of several."""
 
     seed: int
     accuracy: float
     """On test, 0..1."""
     val: float
-    """On val, 0..1; what choices are made by."""
+    """On val, 0..1; decides between choices."""
     choice: str
-    """What won the choice on val; empty where there was none."""
+    """The best on val of several; empty for none."""
     macs: int
-    """Multiply-accumulates of one image."""
+    """Multiply-accumulates per image."""
     parameters: int
     seconds: float
-    """Of training and measuring; of all competitors where there was a choice."""
+    """Seconds of training and measuring, of all choices together."""
 
 
-class CellStats(NamedTuple):
-    """A place of the table over its seeds."""
+@dataclass(frozen=True, slots=True)
+class CellStats:
+    """Mean and spread of a cell over its seeds."""
 
     mean: float
     spread: float
@@ -43,8 +44,9 @@ class CellStats(NamedTuple):
         return f"{100 * self.mean:.1f} ± {100 * self.spread:.1f}"
 
 
-class Difference(NamedTuple):
-    """How far the first of two places is above the second."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Difference of the means of two cells, the first minus the second."""
 
     value: float
     noise: float
@@ -52,12 +54,12 @@ class Difference(NamedTuple):
 
     @property
     def exceeds_noise(self) -> bool:
-        """Whether the difference is more than the noise, in either direction."""
+        """Return whether either is ahead by more than the noise."""
         return abs(self.value) > self.noise
 
     @property
     def is_ahead(self) -> bool:
-        """Whether the first is above the second by more than the noise."""
+        """Return whether the first is ahead by more than the noise."""
         return self.value > self.noise
 
     def __str__(self) -> str:
@@ -80,18 +82,18 @@ class ResultTable:
         return list(dict.fromkeys(column for _, column in self.results))
 
     def cell_stats(self, row: str, column: str = "") -> CellStats:
-        """Mean and spread of a place."""
-        accuracies = [one.accuracy for one in self.results[row, column]]
+        """Return mean and spread of a cell."""
+        accuracies = [run.accuracy for run in self.results[row, column]]
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
         return CellStats(statistics.fmean(accuracies), spread, len(accuracies))
 
     def difference(self, first: tuple[str, str], second: tuple[str, str]) -> Difference:
-        """The first place's mean above the second's."""
+        """Return the first cell's mean minus the second's."""
         a, b = self.cell_stats(*first), self.cell_stats(*second)
         return Difference(a.mean - b.mean, math.hypot(a.spread, b.spread))
 
     def best_column(self, row: str) -> str:
-        """The column of a row with the highest mean on val; the first of equals."""
+        """Return the column with the highest mean on val; the first of equals."""
         columns = [column for name, column in self.results if name == row]
         return max(
             columns,
@@ -99,7 +101,7 @@ class ResultTable:
         )
 
     def pretraining_gain_sentence(self, start: str, zero: str) -> str:
-        """A sentence on what beginning with `start` brings over `zero`, both rows."""
+        """Return a sentence on the gain of row `start` over row `zero`."""
         gap = self.difference((start, ""), (zero, ""))
         if gap.is_ahead:
             return f"Pre-training pays ({start}): {gap} over from zero."
@@ -108,13 +110,13 @@ class ResultTable:
         return f"Pre-training ({start}) is not apart from zero: {gap}."
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """Plain data for JSON: one entry for each place."""
+        """Return plain data for JSON: one entry per cell."""
         return [
             {
                 "row": row,
                 "column": column,
-                **self.cell_stats(row, column)._asdict(),
-                "runs": [one._asdict() for one in runs],
+                **asdict(self.cell_stats(row, column)),
+                "runs": [asdict(run) for run in runs],
             }
             for (row, column), runs in self.results.items()
         ]

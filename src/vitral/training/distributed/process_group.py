@@ -77,12 +77,6 @@ def process_group(device: torch.device, timeout: float = TIMEOUT) -> Iterator[No
             dist.destroy_process_group()
 
 
-def barrier() -> None:
-    """Wait until every process is here."""
-    if _is_initialized():
-        dist.barrier()
-
-
 def all_gather(value: T) -> list[T]:
     """The value of every rank, in the order of ranks, on every rank.
 

@@ -1,4 +1,4 @@
-"""Exported models: what a file says of itself, and models that run it."""
+"""Exported models: their metadata, and models that run them."""
 
 from vitral.weights.exported import runtimes
 from vitral.weights.exported.metadata import (

@@ -1,7 +1,7 @@
-"""An exported model read back: an ONNX file, or the folder of an OpenVINO model.
+"""Read an exported model: an ONNX file, or the folder of an OpenVINO model.
 
-What vitral exports says inside the file what it is: the model's settings, its
-pre-processing, its classes, its temperature, and what was measured before it was kept.
+An exported file holds its settings, pre-processing, classes, temperature, and the
+measurements of its acceptance.
 """
 
 import json
@@ -21,36 +21,36 @@ from vitral.weights.exported.openvino import OpenVinoGraph
 
 Precision = Literal["fp32", "bf16", "int8"]
 KEY = "vitral"
-"""Under which an artefact keeps its metadata, as JSON."""
+"""Metadata key of an exported file; its value is JSON."""
 XML = "model.xml"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What travels inside an exported file."""
+    """Metadata inside an exported file."""
 
     config: ModelConfig
-    """The settings of the model, with its family."""
+    """Settings of the model, with its family."""
     preprocess: Preprocess
     classes: tuple[str, ...] = ()
     """Names of the logits; empty when they have none."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """What else the model carried: multi_label, temperature, eval_views."""
+    """Other metadata of the model: multi_label, temperature, eval_views."""
     with_preprocess: bool = False
-    """Whether the graph takes uint8 pixels [batch, height, width, 3] of any size."""
+    """Takes uint8 pixels [batch, height, width, 3] of any size."""
     precision: Precision = "fp32"
-    """What it computes in."""
+    """Precision of the computation."""
     merge: int = 0
     """Tokens merged in each block; 0 for none."""
     image_size: tuple[int, int] | None = None
     """(height, width) of the only images it takes; None for any that fit the model."""
     gate: dict[str, Any] = field(default_factory=dict)
-    """What was measured before the file was kept."""
+    """Measurements of the accepted file."""
     version: str = __version__
-    """Of the vitral that wrote it."""
+    """Version of vitral that wrote it."""
 
     def to_json(self) -> str:
-        """Plain text that `from_json` reads."""
+        """Return the text that `from_json` reads."""
         values = {
             **asdict(self),
             "family": vitral.models.get_family_name(self.config),
@@ -61,7 +61,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> "Metadata":
-        """Read what `to_json` wrote.
+        """Read the text of `to_json`.
 
         Raises:
             WeightsError: it is not what vitral writes.
@@ -88,7 +88,7 @@ class Metadata:
 
 
 class ExportedFile(NamedTuple):
-    """An exported file, ready to answer."""
+    """An exported file with its model, ready to run."""
 
     model: ExportedModel
     preprocess: Preprocess
@@ -98,11 +98,11 @@ class ExportedFile(NamedTuple):
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether a path names an exported model: x.onnx, a model.xml, or its folder."""
-    place = Path(path)
-    if place.is_dir():
-        return (place / XML).is_file()
-    return place.is_file() and place.suffix in (".onnx", ".xml")
+    """Return whether a path is an exported model: x.onnx, model.xml, or its folder."""
+    path = Path(path)
+    if path.is_dir():
+        return (path / XML).is_file()
+    return path.is_file() and path.suffix in (".onnx", ".xml")
 
 
 def read_exported(path: str | Path, *, threads: int | None = None) -> ExportedFile:
@@ -115,30 +115,32 @@ def read_exported(path: str | Path, *, threads: int | None = None) -> ExportedFi
         WeightsError: nothing is there, it is damaged, or vitral did not export it.
         MissingExtraError: its runtime is not installed.
     """
-    place = Path(path)
-    if not is_exported(place):
+    source = Path(path)
+    if not is_exported(source):
         raise WeightsError(
-            f"{place} is no exported model: give an .onnx file, or a folder that has "
+            f"{source} is no exported model: give an .onnx file, or a folder that has "
             f"{XML}, both as `vitral export` writes them."
         )
-    if place.is_file() and place.suffix == ".onnx":
-        graph: OnnxGraph | OpenVinoGraph = OnnxGraph(place, threads)
+    if source.is_file() and source.suffix == ".onnx":
+        graph: OnnxGraph | OpenVinoGraph = OnnxGraph(source, threads)
     else:
-        graph = OpenVinoGraph(place / XML if place.is_dir() else place, threads)
+        graph = OpenVinoGraph(source / XML if source.is_dir() else source, threads)
     text = graph.text(KEY)
     if not text:
         raise WeightsError(
-            f"{place} was not exported by vitral: it does not say which classes and "
+            f"{source} was not exported by vitral: it does not say which classes and "
             "which pre-processing its model has. Export it from its run with `vitral "
             "export`, or use it with its own program."
         )
-    found = Metadata.from_json(text, place)
-    graph.prepare(found.precision)
+    metadata = Metadata.from_json(text, source)
+    graph.prepare(metadata.precision)
     model = ExportedModel(
-        found.config,
+        metadata.config,
         graph,
-        precision=found.precision,
-        image_size=found.image_size,
-        with_preprocess=found.with_preprocess,
+        precision=metadata.precision,
+        image_size=metadata.image_size,
+        with_preprocess=metadata.with_preprocess,
     )
-    return ExportedFile(model, found.preprocess, found.classes, found.extra, found)
+    return ExportedFile(
+        model, metadata.preprocess, metadata.classes, metadata.extra, metadata
+    )

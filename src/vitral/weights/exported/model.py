@@ -1,4 +1,4 @@
-"""A graph of another runtime where a VisionModel is expected: it gives logits."""
+"""Exported graph as a VisionModel that only gives logits."""
 
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
@@ -20,16 +20,16 @@ class ExportedGraph(Protocol):
     backend: str
 
     def text(self, key: str) -> str:
-        """What the file keeps under `key`; empty for nothing."""
+        """Return the file's metadata under `key`; empty for nothing."""
 
     def prepare(self, precision: str) -> None:
-        """Compile it, to compute in `precision`."""
+        """Compile the graph, to compute in `precision`."""
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Of pre-processed images or clips in float32."""
+        """Return logits of pre-processed images or clips in float32."""
 
     def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Of uint8 pixels [batch, height, width, 3], if it pre-processes."""
+        """Return logits of uint8 pixels [batch, height, width, 3]."""
 
 
 class ExportedModel(VisionModel):
@@ -58,7 +58,7 @@ class ExportedModel(VisionModel):
         self.with_preprocess = with_preprocess
         self._graph = graph
         self.head = nn.Identity()
-        # Callers ask the first parameter where to put the images.
+        # Callers take the device of the images from the first parameter.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
         self.eval()
 
@@ -77,7 +77,7 @@ class ExportedModel(VisionModel):
     def from_pixels(
         self, pixels: UInt8[Tensor, "batch height width 3"]
     ) -> Float[Tensor, "batch classes"]:
-        """Logits of images of any size, pre-processed inside the graph.
+        """Return logits of images of any size, pre-processed inside the graph.
 
         Raises:
             ConfigError: the model was exported without its pre-processing.
@@ -109,31 +109,31 @@ class ExportedModel(VisionModel):
         )
 
     def embed(self, image: Any, patch_mask: Any = None) -> NoReturn:
-        """Refused: the graph has no parts."""
+        """Refuse: the graph has no parts."""
         self._refuse("needs features")
 
     def forward_blocks(
         self, tokens: Any, first: int = 0, last: int | None = None
     ) -> NoReturn:
-        """Refused: the graph has no parts."""
+        """Refuse: the graph has no parts."""
         self._refuse("needs features")
 
     def forward_norm(self, tokens: Any) -> NoReturn:
-        """Refused: the graph has no parts."""
+        """Refuse: the graph has no parts."""
         self._refuse("needs features")
 
     def forward_pool(self, features: Any) -> NoReturn:
-        """Refused: the graph has no parts."""
+        """Refuse: the graph has no parts."""
         self._refuse("needs features")
 
     def reset_head(self, num_classes: int) -> NoReturn:
-        """Refused: the graph does not learn."""
+        """Refuse: the graph is not trainable."""
         self._refuse("changes the head")
 
     def layer_index(self, name: str) -> NoReturn:
-        """Refused: the graph does not learn."""
+        """Refuse: the graph is not trainable."""
         self._refuse("trains")
 
     def freeze(self, num_blocks: int) -> NoReturn:
-        """Refused: the graph does not learn."""
+        """Refuse: the graph is not trainable."""
         self._refuse("trains")

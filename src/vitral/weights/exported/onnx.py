@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime."""
+"""ONNX files, run by ONNX Runtime."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from vitral.errors import WeightsError
 from vitral.weights.exported.runtimes import import_onnxruntime
 
 IMAGE, PIXELS, LOGITS = "image", "pixels", "logits"
-"""Tensors of every graph: pre-processed images, uint8 pixels, and the answer."""
+"""Tensors of every graph: pre-processed images, uint8 pixels, and the logits."""
 FATAL = 4
-"""The runtime's level of messages at which it stays silent: errors are raised."""
+"""Log level at which the runtime is silent: errors are raised."""
 
 
 class OnnxGraph:
-    """One .onnx file.
+    """An .onnx file.
 
     Raises:
         WeightsError: it is no ONNX file, or a damaged one.
@@ -31,16 +31,16 @@ class OnnxGraph:
         self._inner: Any = None
 
     def text(self, key: str) -> str:
-        """What the file keeps under `key`; empty for nothing."""
-        kept = self._session.get_modelmeta().custom_metadata_map
-        return str(kept.get(key, ""))
+        """Return the file's metadata under `key`; empty for nothing."""
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        return str(metadata.get(key, ""))
 
     def prepare(self, precision: str) -> None:
-        """The session is ready once it is open."""
+        """Do nothing: the session is ready once it is open."""
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Of pre-processed images or clips in float32."""
-        names = [given.name for given in self._session.get_inputs()]
+        """Return logits of pre-processed images or clips in float32."""
+        names = [graph_input.name for graph_input in self._session.get_inputs()]
         if names == [IMAGE]:
             return _run_session(self._session, IMAGE, image)
         if self._inner is None:
@@ -48,7 +48,7 @@ class OnnxGraph:
         return _run_session(self._inner, IMAGE, image)
 
     def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Of uint8 pixels [batch, height, width, 3], if it pre-processes."""
+        """Return logits of uint8 pixels [batch, height, width, 3]."""
         return _run_session(self._session, PIXELS, pixels)
 
     def _open(self, source: str | bytes) -> Any:
@@ -68,15 +68,15 @@ class OnnxGraph:
             ) from error
 
     def _without_preprocess(self) -> bytes:
-        """The same model from pre-processed images on."""
+        """Return the model without its pre-processing."""
         import onnx
         from onnx.utils import Extractor
 
-        whole = Extractor(onnx.load(self.path))
-        part: bytes = whole.extract_model([IMAGE], [LOGITS]).SerializeToString()
+        extractor = Extractor(onnx.load(self.path))
+        part: bytes = extractor.extract_model([IMAGE], [LOGITS]).SerializeToString()
         return part
 
 
 def _run_session(session: Any, name: str, value: np.ndarray) -> np.ndarray:
-    found: np.ndarray = session.run([LOGITS], {name: value})[0]
-    return found
+    logits: np.ndarray = session.run([LOGITS], {name: value})[0]
+    return logits

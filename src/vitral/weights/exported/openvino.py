@@ -1,4 +1,4 @@
-"""OpenVINO models, from a model.xml with its model.bin."""
+"""OpenVINO models: a model.xml with its model.bin."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from vitral.weights.exported.runtimes import import_openvino, openvino_core
 
 
 class OpenVinoGraph:
-    """One model.xml.
+    """A model.xml.
 
     Raises:
         WeightsError: it or its model.bin is missing or damaged.
@@ -31,7 +31,7 @@ class OpenVinoGraph:
             )
         self._core = openvino_core()
         try:
-            # Mapped, a file that is written over would change the model in use.
+            # Memory-mapped, an overwritten file would change the model in use.
             self._model = self._core.read_model(path, config={"ENABLE_MMAP": False})
         except Exception as error:
             raise self._damage_error(error) from error
@@ -39,24 +39,24 @@ class OpenVinoGraph:
         self._compiled: dict[str, Any] = {}
 
     def text(self, key: str) -> str:
-        """What the file keeps under `key`; empty for nothing."""
+        """Return the file's metadata under `key`; empty for nothing."""
         if not self._model.has_rt_info([key]):
             return ""
         return str(self._model.get_rt_info([key]).value)
 
     def prepare(self, precision: str) -> None:
-        """Compile it, to compute in `precision`."""
+        """Compile the graph, to compute in `precision`."""
         self._hint = inference_precision(precision)
         self._compiled[self._input()] = self._compile(self._model)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Of pre-processed images or clips in float32."""
+        """Return logits of pre-processed images or clips in float32."""
         if IMAGE not in self._compiled:
             self._compiled[IMAGE] = self._compile(self._without_preprocess())
         return _infer(self._compiled[IMAGE], image)
 
     def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Of uint8 pixels [batch, height, width, 3], if it pre-processes."""
+        """Return logits of uint8 pixels [batch, height, width, 3]."""
         return _infer(self._compiled[PIXELS], pixels)
 
     def _input(self) -> str:
@@ -64,9 +64,9 @@ class OpenVinoGraph:
 
     def _compile(self, model: Any) -> Any:
         settings: dict[str, Any] = {
-            # Its own choice on this CPU may be bfloat16, in silence.
+            # Its default may be bfloat16 on this CPU, without a message.
             "INFERENCE_PRECISION_HINT": self._hint,
-            # Several streams would split the cores between batches; one batch counts.
+            # Several streams would split the cores between batches.
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": self.threads or torch.get_num_threads(),
@@ -77,7 +77,7 @@ class OpenVinoGraph:
             raise self._damage_error(error) from error
 
     def _without_preprocess(self) -> Any:
-        """The same model from pre-processed images on."""
+        """Return the model without its pre-processing."""
         module = import_openvino()
         model = self._model.clone()
         for op in model.get_ops():
@@ -98,15 +98,15 @@ class OpenVinoGraph:
 
 
 def inference_precision(precision: str) -> str:
-    """What the runtime computes in where nothing is quantised.
+    """Return the runtime's precision where nothing is quantised.
 
     The rest of an int8 model is in bfloat16 where the CPU has it: as near to float32 as
-    the int8 layers around it, and quicker.
+    the int8 layers around it, and faster.
     """
     if precision == "fp32":
         return "f32"
-    able = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "bf16" if "BF16" in able else "f32"
+    capabilities = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if "BF16" in capabilities else "f32"
 
 
 def _from(module: Any, model: Any, output: Any) -> Any:
@@ -119,5 +119,5 @@ def _from(module: Any, model: Any, output: Any) -> Any:
 
 
 def _infer(compiled: Any, value: np.ndarray) -> np.ndarray:
-    # A copy: the runtime writes the next answer over this one.
+    # Copy: the runtime overwrites this buffer with the next result.
     return np.array(compiled(value)[0], dtype=np.float32)

@@ -1,7 +1,7 @@
-"""The runtimes of the extra [export], imported so that nothing is sent anywhere.
+"""Import the runtimes of the extra [export] without their telemetry.
 
-OpenVINO and NNCF bring a package that reports their use over the network as soon as
-they are imported, unless that package cannot be imported itself.
+OpenVINO and NNCF import a package that reports their use over the network, unless that
+package cannot be imported.
 """
 
 import importlib
@@ -18,7 +18,7 @@ TELEMETRY = "openvino_telemetry"
 
 
 def import_openvino() -> ModuleType:
-    """The module openvino, silent.
+    """Import openvino without messages.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -27,12 +27,12 @@ def import_openvino() -> ModuleType:
 
 
 def openvino_core() -> Any:
-    """The one openvino.Core of this process, which stays until its end.
+    """Return the one openvino.Core of this process, which lives until its end.
 
-    As long as one lives, it has signals handled on a stack of its own. Where two end in
-    the order in which they began, the second puts the stack of the first back, which is
-    gone, and the next signal (Ctrl-C, the end of a process that loads images) ends
-    this process without a word.
+    Each Core installs a signal stack of its own. Where two end in the order in which
+    they began, the second restores the first one's freed stack. The next signal
+    (Ctrl-C, the end of a process that loads images) then kills this process without a
+    message.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -42,19 +42,19 @@ def openvino_core() -> Any:
 
 @cache
 def _core(module: ModuleType) -> Any:
-    made = module.Core()
-    made.get_property("CPU", "FULL_DEVICE_NAME")  # now, before NNCF makes another
-    return made
+    core = module.Core()
+    core.get_property("CPU", "FULL_DEVICE_NAME")  # now, before NNCF makes another
+    return core
 
 
 def import_nncf() -> ModuleType:
-    """The module nncf, silent: nothing sent, nothing printed but errors.
+    """Import nncf without telemetry and with no messages but errors.
 
     Raises:
         MissingExtraError: it is not installed.
     """
     openvino_core()
-    # It imports torch's compiler of extensions, which says that there is no CUDA.
+    # It imports torch.utils.cpp_extension, which logs that there is no CUDA.
     logger = logging.getLogger("torch.utils.cpp_extension")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -67,7 +67,7 @@ def import_nncf() -> ModuleType:
 
 
 def import_onnxruntime() -> ModuleType:
-    """The module onnxruntime.
+    """Import onnxruntime.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -76,7 +76,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def import_onnx() -> ModuleType:
-    """The module onnx, which writes graphs; onnxscript must be there to make them.
+    """Import onnx, which writes graphs; onnxscript must be installed to make them.
 
     Raises:
         MissingExtraError: one of the two is not installed.
@@ -86,12 +86,12 @@ def import_onnx() -> ModuleType:
 
 
 def _import_runtime(name: str, purpose: str) -> ModuleType:
-    # None in sys.modules makes `import` fail; both packages then take their own stubs.
-    # It stays: both import more of themselves when they are used.
+    # None in sys.modules makes `import` fail; both packages then use stubs. It stays,
+    # because both import more modules later.
     sys.modules.setdefault(TELEMETRY, None)  # type: ignore[arg-type]
     try:
         with warnings.catch_warnings():
-            # Theirs, of types that their builds lack and of names that torch renames.
+            # Their own warnings, of missing types and of names that torch renames.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Opening weight files of any origin: nothing in them runs, nothing is read unasked."""
+"""Open and write weights files; nothing in them runs, and data are read on demand."""
 
 from vitral.weights.files.npz import SUFFIX, NpzFile
 from vitral.weights.files.open import open_file

@@ -1,7 +1,12 @@
-""".npz: a zip of .npy members, as NumPy, JAX and the official ViT checkpoints write."""
+""".npz files: zips of .npy members, from NumPy, JAX and the official ViT checkpoints.
 
+Hand-written because `numpy.load` allocates before it checks the size, and its header
+parser raises seven kinds of exceptions on hostile input. JAX's bfloat16 is `V2` there.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zipfile import ZipInfo
 
 import numpy as np
@@ -19,10 +24,10 @@ from vitral.weights.files.zip_archive import ZIP_ERRORS, Archive
 
 SUFFIX = ".npy"
 MAX_HEADER_SIZE = 10_000
-"""Characters of a member's header: NumPy's own limit."""
+"""Most characters of a member's header: NumPy's own limit."""
 CHUNK = 2**20
 BFLOAT16 = np.dtype("V2")
-"""How NumPy stores JAX's bfloat16: two bytes that it has no name for."""
+"""NumPy's type of JAX's bfloat16: two bytes without a name."""
 DTYPES = {
     np.dtype("f8"): torch.float64,
     np.dtype("f4"): torch.float32,
@@ -42,7 +47,8 @@ DTYPES = {
 }
 
 
-class _Member(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Member:
     info: ZipInfo
     dtype: np.dtype[Any]
     fortran: bool
@@ -81,8 +87,7 @@ class NpzFile(TensorFile):
         if native not in DTYPES:
             self._archive.refuse(
                 f"{wrong} has the type {printable_name(str(dtype))}, which is no "
-                "number of "
-                "torch. Save it as float32"
+                "number of torch. Save it as float32"
             )
         shape = tuple(int(size) for size in shape)
         reason = check_shape(shape, info.file_size - start, dtype.itemsize)
@@ -115,7 +120,7 @@ class NpzFile(TensorFile):
         return tensor.reshape(shape)
 
     def _fill(self, name: str, stream: Any, raw: np.ndarray) -> None:
-        """Read to the very end, where zipfile compares the checksum."""
+        """Read to the end, where zipfile compares the checksum."""
         target, done = raw.data, 0
         while part := stream.read(CHUNK):
             if done + len(part) > len(target):
@@ -131,11 +136,11 @@ class NpzFile(TensorFile):
 
 
 def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and type; no object is made of anything in the member."""
-    read = np.lib.format
-    version = read.read_magic(stream)
+    """Read shape, Fortran order and type without creating any object of the member."""
+    numpy_format = np.lib.format
+    version = numpy_format.read_magic(stream)
     if version == (1, 0):
-        return read.read_array_header_1_0(stream, MAX_HEADER_SIZE)
+        return numpy_format.read_array_header_1_0(stream, MAX_HEADER_SIZE)
     if version == (2, 0):
-        return read.read_array_header_2_0(stream, MAX_HEADER_SIZE)
+        return numpy_format.read_array_header_2_0(stream, MAX_HEADER_SIZE)
     raise ValueError(f"NumPy format {version} is not 1.0 or 2.0")

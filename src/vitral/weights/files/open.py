@@ -1,4 +1,4 @@
-"""Opening a weights file by what is in it, whatever its name."""
+"""Open a weights file by its content, not by its name."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from vitral.weights.files.zip_archive import Archive
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar")
 PROTOCOLS = range(2, 6)
-"""Pickles begin with 0x80 and one of these."""
+"""Second byte of a pickle, after 0x80."""
 TAR_OFFSET, TAR = 257, b"ustar"
 
 
 def open_file(path: Path) -> TensorFile:
-    """The tensors of a .safetensors, a .npz or a checkpoint of torch.save.
+    """Open a .safetensors, a .npz or a checkpoint of torch.save.
 
     The content decides, not the name. Nothing in the file is run, and no data are read.
 
@@ -28,8 +28,7 @@ def open_file(path: Path) -> TensorFile:
         if not path.is_file():
             raise WeightsError(
                 f"No weights at {printable_path(path)}: give a .safetensors, .npz or "
-                ".pth "
-                "file."
+                ".pth file."
             )
         with path.open("rb") as file:
             head = file.read(TAR_OFFSET + len(TAR))
@@ -46,10 +45,12 @@ def _open_by_content(path: Path, head: bytes) -> TensorFile:
     if head[:4] in (b"PK\3\4", b"PK\5\6"):
         return _open_zip(path)
     if head[:2] == b"\x1f\x8b" or head[TAR_OFFSET:] == TAR:
-        kind = "a tar archive" if head[TAR_OFFSET:] == TAR else "compressed by gzip"
+        description = (
+            "a tar archive" if head[TAR_OFFSET:] == TAR else "compressed by gzip"
+        )
         raise WeightsError(
-            f"{printable_path(path)} is {kind}, which is not opened. Unpack it and "
-            "give the file of weights that is in it."
+            f"{printable_path(path)} is {description}, which is not opened. Unpack it "
+            "and give the file of weights that is in it."
         )
     if head[8:9] == b"{" and head[5:8] == b"\0\0\0":
         return SafetensorsFile(path)
@@ -60,9 +61,8 @@ def _open_by_content(path: Path, head: bytes) -> TensorFile:
         return SafetensorsFile(path)
     raise WeightsError(
         f"{printable_path(path)} is no weights file: it does not begin as "
-        ".safetensors, "
-        ".npz or a checkpoint of torch.save does. It may be cut short, or a page saved "
-        "in its place; fetch it again."
+        ".safetensors, .npz or a checkpoint of torch.save does. It may be cut short, "
+        "or a page saved in its place; fetch it again."
     )
 
 
@@ -73,9 +73,9 @@ def _open_zip(path: Path) -> TensorFile:
         return open_zip(path, archive)
     other = [name for name in names if not name.endswith(SUFFIX)]
     if other or not names:
-        found = f"the member {printable_name(other[0])}" if other else "no member"
+        content = f"the member {printable_name(other[0])}" if other else "no member"
         archive.refuse(
-            f"it is a zip archive with {found}, so neither a .npz, which has arrays "
+            f"it is a zip archive with {content}, so neither a .npz, which has arrays "
             f"only, nor a checkpoint of torch.save, which has {PICKLE}. Give the file "
             "of weights itself"
         )

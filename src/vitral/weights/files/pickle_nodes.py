@@ -1,6 +1,7 @@
-"""What a state dict's pickle may name, and what is made of it: notes, no objects."""
+"""Names that a state dict's pickle may use, and the nodes that stand for them."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -31,20 +32,22 @@ IGNORED_CALLS = {
     "numpy._core.multiarray.scalar",
     "_codecs.encode",
 }
-"""What a training script's numbers and settings name; their values are dropped."""
+"""Calls for numbers and settings of a training script; their values are dropped."""
 DTYPES = {str(value) for value in vars(torch).values() if type(value) is torch.dtype}
 ALLOWED = (
     {ORDERED, NAMESPACE, TENSOR, PARAMETER} | STORAGES.keys() | IGNORED_CALLS | DTYPES
 )
 
 
-class Global(NamedTuple):
-    """A name of Python, never looked up."""
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A Python name, never looked up."""
 
     name: str
 
 
-class Storage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Storage:
     """Elements `first` to `first + numel` of a storage in the file."""
 
     key: str
@@ -53,8 +56,9 @@ class Storage(NamedTuple):
     numel: int
 
 
-class View(NamedTuple):
-    """A tensor: a storage with a shape laid over it; offset and strides in elements."""
+@dataclass(frozen=True, slots=True)
+class View:
+    """A tensor: shape and strides over a storage; offset and strides in elements."""
 
     storage: Storage
     offset: int
@@ -67,4 +71,4 @@ class PickledOrderedDict(dict[Any, Any]):
 
 
 class Placeholder:
-    """Something that was in the pickle and is neither a tensor nor needed."""
+    """A pickled value that is neither a tensor nor needed."""

@@ -1,8 +1,8 @@
-"""A pickle read as a description: a stack machine that imports and calls nothing.
+"""Pickle reader without code: a stack machine that imports and calls nothing.
 
-`torch.load` has to run what it reads, if only from a short list. Here a name is text
-and a call is a note, so a state dict comes out as views into storages, each checked
-against the bytes there are, and everything else stops the reading.
+`torch.load(weights_only=True)` calls allow-listed functions; crafted files ran code
+(CVE-2025-32434, torch <= 2.5.1) or corrupted memory (CVE-2026-24747, torch < 2.10).
+Here names are text, calls are notes, and each view is checked against the file's bytes.
 """
 
 import math
@@ -36,14 +36,14 @@ from vitral.weights.files.tensor_file import (
 )
 
 MAX_OPCODES = 500_000
-"""Some 15,000 tensors; it bounds the memory that a pickle can ask for."""
+"""About 15,000 tensors; it bounds the memory that a pickle can ask for."""
 MAX_ARGUMENT_SIZE = 2**20
-"""Bytes of one string in a pickle."""
+"""Most bytes of one string in a pickle."""
 MAX_LINE_LENGTH = 1000
 
 
 class _BoundedFile:
-    """A binary file for genops that never reads a long piece."""
+    """Binary file for genops that refuses long reads."""
 
     def __init__(self, file: BufferedIOBase) -> None:
         self._file, self.tell = file, file.tell
@@ -63,11 +63,11 @@ class _BoundedFile:
 def read_structure(
     file: BufferedIOBase, where: str, storage_size: Callable[[str, torch.dtype], int]
 ) -> Any:
-    """The one value of the pickle at the file's position, up to its STOP.
+    """Return the one value of the pickle at the file's position, up to its STOP.
 
     Args:
         where: file (and member) as a message names it.
-        storage_size: bytes that the file has for the storage of a key.
+        storage_size: returns the bytes that the file has for the storage of a key.
 
     Raises:
         WeightsError: it names what a state dict does not need, or is damaged.
@@ -75,8 +75,8 @@ def read_structure(
     machine = _PickleMachine(where, storage_size)
     source = cast(IO[bytes], _BoundedFile(file))
     try:
-        for number, (opcode, argument, _) in enumerate(genops(source)):
-            if number >= MAX_OPCODES:
+        for count, (opcode, argument, _) in enumerate(genops(source)):
+            if count >= MAX_OPCODES:
                 machine.refuse_damaged(f"it has more than {MAX_OPCODES} steps")
             machine.step(opcode.name, argument)
     except (ValueError, IndexError, KeyError, OverflowError, OSError) as error:
@@ -106,7 +106,7 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class _PickleMachine:
-    """The stack and the memo of one pickle."""
+    """Stack and memo of one pickle."""
 
     def __init__(
         self, where: str, storage_size: Callable[[str, torch.dtype], int]
@@ -153,9 +153,9 @@ class _PickleMachine:
         elif opcode == "REDUCE":
             stack.append(self.call(*self.pop(2)))
         elif opcode == "NEWOBJ":
-            kind, arguments = self.pop(2)
-            if kind != Global(NAMESPACE) or arguments != ():
-                self.refuse(f"makes an object of {_describe_value(kind)}")
+            cls, arguments = self.pop(2)
+            if cls != Global(NAMESPACE) or arguments != ():
+                self.refuse(f"makes an object of {_describe_value(cls)}")
             stack.append(Placeholder())
         elif opcode == "BUILD":
             self.pop(1)
@@ -169,12 +169,12 @@ class _PickleMachine:
             self.refuse_damaged(f"it keeps memo {index}, which is over {MAX_OPCODES}")
         self.memo[index] = self.stack[-1]
 
-    def pop(self, number: int) -> list[Any]:
+    def pop(self, count: int) -> list[Any]:
         floor = self.marks[-1] if self.marks else 0
-        if len(self.stack) - number < floor:
+        if len(self.stack) - count < floor:
             self.refuse_damaged("it takes more values than it made")
-        items = self.stack[-number:]
-        del self.stack[-number:]
+        items = self.stack[-count:]
+        del self.stack[-count:]
         return items
 
     def pop_mark(self) -> list[Any]:
@@ -185,10 +185,10 @@ class _PickleMachine:
         del self.stack[start:]
         return items
 
-    def top(self, kind: type) -> Any:
-        if not self.stack or not isinstance(self.stack[-1], kind):
+    def top(self, expected: type) -> Any:
+        if not self.stack or not isinstance(self.stack[-1], expected):
             self.refuse_damaged(
-                f"it puts items into something that is not a {kind.__name__}"
+                f"it puts items into something that is not a {expected.__name__}"
             )
         return self.stack[-1]
 
@@ -227,7 +227,7 @@ class _PickleMachine:
         return Placeholder()
 
     def make_ordered_dict(self, arguments: tuple[Any, ...]) -> PickledOrderedDict:
-        made = PickledOrderedDict()
+        result = PickledOrderedDict()
         if arguments:  # as Python 2 pickled it: one list of pairs
             pairs = arguments[0]
             if len(arguments) > 1 or not isinstance(pairs, list):
@@ -239,25 +239,25 @@ class _PickleMachine:
                     self.refuse_damaged(
                         "an OrderedDict is made of something that is no pair"
                     )
-                self.set_items(made, list(pair))
-        return made
+                self.set_items(result, list(pair))
+        return result
 
     def make_storage(self, claim: Any) -> Storage:
         if not isinstance(claim, tuple) or len(claim) not in (5, 6):
             self.refuse_damaged("a persistent id is not that of a storage")
-        word, kind, key, _, numel, *more = claim
-        name = kind.name if isinstance(kind, Global) else None
-        if word != "storage" or name not in STORAGES:
+        tag, storage_type, key, _, numel, *more = claim
+        name = storage_type.name if isinstance(storage_type, Global) else None
+        if tag != "storage" or name not in STORAGES:
             self.refuse_damaged("a persistent id is not that of a storage")
         if not isinstance(key, str) or not _is_whole(numel):
             self.refuse_damaged("a storage has no key or no number of elements")
         dtype, first = STORAGES[name], 0
-        there = self.storage_size(key, dtype)
-        if numel * dtype.itemsize > there:
+        available = self.storage_size(key, dtype)
+        if numel * dtype.itemsize > available:
             self.refuse_damaged(
                 f"storage {printable_name(key)} claims "
                 f"{format_int(numel * dtype.itemsize)} bytes but "
-                f"the file has {there} for it"
+                f"the file has {available} for it"
             )
         if more and more[0] is not None:
             first, part = _parse_storage_view(more[0])
@@ -310,11 +310,8 @@ class _PickleMachine:
 
 
 def _describe_value(value: Any) -> str:
-    if isinstance(value, Global):
-        return printable_name(value.name)
-    return (
-        printable_name(value) if isinstance(value, str) else f"a {type(value).__name__}"
-    )
+    text = value.name if isinstance(value, Global) else value
+    return printable_name(text) if isinstance(text, str) else f"a {type(text).__name__}"
 
 
 def _is_whole(value: Any) -> bool:
@@ -341,7 +338,7 @@ def _parse_storage_view(value: Any) -> tuple[int, int | None]:
 
 
 def _overlaps(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Whether two elements could share a place: a stride within the smaller ones."""
+    """Return whether two elements could share memory: a stride within smaller ones."""
     reach = 0
     for step, size in sorted(zip(stride, shape, strict=True)):
         if size > 1:

@@ -1,7 +1,7 @@
-"""safetensors: an 8-byte length, a JSON header, then the tensors (memory-mapped).
+"""safetensors files: an 8-byte length, a JSON header, then the tensors (memory-mapped).
 
-The library reads the data and checks that they fill the file without overlaps; the
-header is read here too, because the library does not see a name that comes twice.
+The library reads the data and checks that they fill the file without overlaps. The
+header is also parsed here: the library does not notice a duplicate name.
 """
 
 import json
@@ -28,7 +28,7 @@ from vitral.weights.files.tensor_file import (
 )
 
 MAX_HEADER_SIZE = 2**24
-"""Bytes of JSON that are parsed: some 150,000 tensors."""
+"""Most bytes of JSON that are parsed: about 150,000 tensors."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -78,7 +78,7 @@ class SafetensorsFile(TensorFile):
 
 
 def read_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """The tensors and the metadata that the header of `path` claims.
+    """Return the tensors and the metadata that the header of `path` claims.
 
     Raises:
         WeightsError: the header is damaged, doubles a name, or claims too much.
@@ -153,8 +153,8 @@ def _parse_entry(
 
 
 def _reject_duplicates(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         seen: set[str] = set()
         twice = next(n for n, _ in pairs if n in seen or seen.add(n))  # type: ignore[func-returns-value]
         raise WeightsError(
@@ -162,12 +162,11 @@ def _reject_duplicates(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, An
             "header twice, so "
             "two programs could read two models. Write the file again with one of them."
         )
-    return found
+    return entries
 
 
 def _unreadable(path: Path, reason: str) -> WeightsError:
     return WeightsError(
         f"{printable_path(path)} is not a readable safetensors file: {reason}. It may "
-        "be "
-        "cut short or damaged; fetch it again and compare its sha256."
+        "be cut short or damaged; fetch it again and compare its sha256."
     )

@@ -1,10 +1,10 @@
-"""What every opened weights file answers, whatever its format."""
+"""Interface of an opened weights file, for every format."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,15 +12,16 @@ from torch import Tensor
 from vitral.errors import WeightsError
 
 MAX_NAME_LENGTH = 120
-"""Characters of a name from a file that a message shows."""
+"""Most characters of a file's name in a message."""
 MAX_DIMENSIONS = 32
 ALIGNMENT = 64
 """Bytes, as torch's own memory. MKL's float64 products differ in the last bits where a
 tensor does not begin at a multiple of 16 bytes, as one mapped from a file may."""
 
 
-class TensorInfo(NamedTuple):
-    """What is known of a tensor before its data are read."""
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Shape and type of a tensor whose data are not read yet."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -37,9 +38,9 @@ class TensorFile(ABC):
 
     path: Path
     format: str
-    """safetensors, npz or pickle; memory for tensors that come from no file."""
+    """safetensors, npz or pickle; memory for tensors from no file."""
     metadata: dict[str, str]
-    """What a safetensors file says of itself; empty for other formats."""
+    """Metadata of a safetensors file; empty for other formats."""
 
     def __init__(
         self,
@@ -51,26 +52,26 @@ class TensorFile(ABC):
         self._entries = entries
 
     def names(self) -> list[str]:
-        """The tensors' names, in the file's order."""
+        """Return the tensors' names, in the file's order."""
         return list(self._entries)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor; no data are read."""
+        """Return the shape of a tensor; no data are read."""
         return self._entry(name).shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """The precision of a tensor, as it is in the file."""
+        """Return the precision of a tensor in the file."""
         return self._entry(name).dtype
 
     def nbytes(self) -> int:
-        """Bytes of all tensors when they are read."""
+        """Return the bytes of all tensors when they are read."""
         return sum(entry.nbytes for entry in self._entries.values())
 
     def read(self, name: str) -> Tensor:
-        """The data of a tensor, on the CPU, in the file's precision.
+        """Read a tensor, on the CPU, in the file's precision.
 
         Raises:
             WeightsError: there is no such tensor, the file is damaged, or a value is
@@ -94,20 +95,19 @@ class TensorFile(ABC):
 
     @abstractmethod
     def _data(self, name: str) -> Tensor:
-        """The data of a tensor that is there, unchecked."""
+        """Read an existing tensor, unchecked."""
 
     def _entry(self, name: str) -> TensorInfo:
         if name not in self._entries:
             raise WeightsError(
                 f"{printable_path(self.path)} has no tensor {printable_name(name)}. It "
-                "is the file "
-                "of another model, or its names are of another layout."
+                "is the file of another model, or its names are of another layout."
             )
         return self._entries[name]
 
 
 class MemoryFile(TensorFile):
-    """Tensors in memory as if they had been read from a file."""
+    """Tensors in memory, with the interface of a file."""
 
     format = "memory"
 
@@ -126,7 +126,7 @@ class MemoryFile(TensorFile):
 
 
 class _RenamedFile(TensorFile):
-    """A file under other names; messages keep the names that the file has."""
+    """A file under other names; messages use the names that the file has."""
 
     def __init__(self, file: TensorFile, names: Mapping[str, str]) -> None:
         entries = {
@@ -144,7 +144,7 @@ class _RenamedFile(TensorFile):
 
 
 def with_names(file: TensorFile, names: Mapping[str, str]) -> TensorFile:
-    """A view of `file` with the tensors of `names` (new name to old), and no others.
+    """Return a view of `file` with the tensors of `names` (new name to old) only.
 
     Raises:
         WeightsError: an old name is not in the file.
@@ -153,7 +153,7 @@ def with_names(file: TensorFile, names: Mapping[str, str]) -> TensorFile:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; whole numbers always pass."""
+    """Return whether no value is NaN or infinite; integers always pass."""
     if not tensor.numel() or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     if tensor.is_complex():
@@ -199,39 +199,39 @@ def read_bytes(path: Path, start: int, nbytes: int, stamp: tuple[int, ...]) -> T
 
 
 def check_shape(shape: object, nbytes: int, itemsize: int) -> str | None:
-    """Why `shape` cannot be that of `nbytes` bytes; None when it can."""
+    """Return why `shape` cannot be that of `nbytes` bytes; None when it can."""
     if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
         return f"has no shape of at most {MAX_DIMENSIONS} numbers"
     if not all(type(size) is int and 0 <= size < 2**63 for size in shape):
         return "has a size that is not a whole number from 0 to 2^63"
-    wanted = math.prod(shape) * itemsize
-    if wanted != nbytes:
+    expected = math.prod(shape) * itemsize
+    if expected != nbytes:
         return (
-            f"needs {format_int(wanted)} bytes for its shape but has "
+            f"needs {format_int(expected)} bytes for its shape but has "
             f"{format_int(nbytes)}"
         )
     return None
 
 
-def format_int(number: int) -> str:
-    """A whole number in at most some twenty characters."""
-    return str(number) if abs(number) < 10**20 else "more than 10^20"
+def format_int(value: int) -> str:
+    """Format an integer in at most about twenty characters."""
+    return str(value) if abs(value) < 10**20 else "more than 10^20"
 
 
 def printable_name(name: object) -> str:
-    """A name from a file on one line, without control characters, not too long."""
+    """Return a name from a file on one line, shortened, without control characters."""
     text = str(name) if isinstance(name, str) else type(name).__name__
     cut = text[:MAX_NAME_LENGTH] + ("..." if len(text) > MAX_NAME_LENGTH else "")
     return cut if cut.isprintable() else ascii(cut)[1:-1]
 
 
 def printable_path(path: Path) -> str:
-    """A path on one line."""
+    """Return a path on one line."""
     text = str(path)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def one_line(error: BaseException) -> str:
-    """What a library says is wrong, on one line and not too long."""
+    """Return the message of a library's error on one line, shortened."""
     text = " ".join(str(error).split()) or type(error).__name__
     return printable_name(text).rstrip(".")

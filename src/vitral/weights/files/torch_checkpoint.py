@@ -1,4 +1,4 @@
-"""What torch.save wrote: a pickle and storages, in a zip or one after the other."""
+"""Checkpoints of torch.save: a pickle and storages, in a zip or one after the other."""
 
 import re
 import struct
@@ -27,7 +27,7 @@ from vitral.weights.files.tensor_file import (
 from vitral.weights.files.zip_archive import ZIP_ERRORS, Archive
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-"""The first two pickles of torch.save's format before 1.6."""
+"""First two pickles of torch.save's format before 1.6."""
 PICKLE = "data.pkl"
 MAX_PICKLE_SIZE = 2**26
 MAX_NESTING = 2
@@ -45,7 +45,7 @@ MEMBERS = re.compile(
 )
 
 StorageSpans = dict[str, tuple[int, int]]
-"""Where the bytes of each storage begin in the file, and how many there are."""
+"""Offset in the file and bytes of each storage."""
 
 
 class PickleFile(TensorFile):
@@ -83,27 +83,24 @@ class PickleFile(TensorFile):
 
 
 def open_zip(path: Path, archive: Archive) -> PickleFile:
-    """A checkpoint of torch.save since 1.6."""
+    """Open a checkpoint of torch.save since 1.6."""
     root = next(n for n in archive.members if n.endswith(f"/{PICKLE}")).split("/")[0]
     records: StorageSpans = {}
     for name, info in archive.members.items():
         if name in (f"{root}/constants.pkl", f"{root}/model.json") or "/code/" in name:
             archive.refuse(
                 f"it has the member {printable_name(name)}: it is a TorchScript "
-                "program, not "
-                "weights. Save the model's state_dict()"
+                "program, not weights. Save the model's state_dict()"
             )
         if not MEMBERS.fullmatch(name.removeprefix(f"{root}/")):
             archive.refuse(
                 f"it has the member {printable_name(name)}, which torch.save does not "
-                "write. "
-                "Save the state dict alone"
+                "write. Save the state dict alone"
             )
         if info.compress_type != ZIP_STORED:
             archive.refuse(
                 f"member {printable_name(name)} is compressed, which torch.save never "
-                "does. "
-                "Save the state dict again"
+                "does. Save the state dict again"
             )
         if name.startswith(f"{root}/data/"):
             key = name.removeprefix(f"{root}/data/")
@@ -115,56 +112,56 @@ def open_zip(path: Path, archive: Archive) -> PickleFile:
         archive.refuse("its numbers are big-endian. Save it again on a usual machine")
     where = f"{printable_path(path)}, member {printable_name(member)}"
 
-    def room(key: str, dtype: torch.dtype) -> int:
+    def storage_size(key: str, dtype: torch.dtype) -> int:
         if key not in records:
             _refuse_damaged(where, f"it has no storage {printable_name(key)}")
         return records[key][1]
 
     stream = BytesIO(content)
-    state = read_structure(stream, where, room)
+    state = read_structure(stream, where, storage_size)
     if stream.tell() != len(content):
         _refuse_damaged(where, "bytes follow after its end")
     return PickleFile(path, flatten(state, where), records)
 
 
 def open_legacy(path: Path) -> PickleFile:
-    """A checkpoint of torch.save before 1.6: five pickles, then the storages."""
+    """Open a checkpoint of torch.save before 1.6: five pickles, then the storages."""
     where, size = printable_path(path), path.stat().st_size
     with path.open("rb") as file:
-        for wanted in (MAGIC, PROTOCOL):
-            if read_structure(file, where, _no_storage) != wanted:
+        for expected in (MAGIC, PROTOCOL):
+            if read_structure(file, where, _no_storage) != expected:
                 raise WeightsError(
                     f"{where} is a pickle that torch.save did not write. Save its "
                     "state dict as .safetensors, and give that file."
                 )
-        about = read_structure(file, where, _no_storage)
-        if not isinstance(about, dict) or about.get("little_endian") is not True:
+        header = read_structure(file, where, _no_storage)
+        if not isinstance(header, dict) or header.get("little_endian") is not True:
             _refuse_damaged(where, "it does not say that its numbers are little-endian")
-        kinds: dict[str, torch.dtype] = {}
+        dtypes: dict[str, torch.dtype] = {}
 
-        def room(key: str, dtype: torch.dtype) -> int:
-            if kinds.setdefault(key, dtype) != dtype:
+        def storage_size(key: str, dtype: torch.dtype) -> int:
+            if dtypes.setdefault(key, dtype) != dtype:
                 _refuse_damaged(
                     where, f"storage {printable_name(key)} has two precisions"
                 )
             return size
 
-        state = read_structure(file, where, room)
+        state = read_structure(file, where, storage_size)
         keys = read_structure(file, where, _no_storage)
-        places = _raw_storages(file, where, size, keys, kinds)
+        spans = _raw_storages(file, where, size, keys, dtypes=dtypes)
     views = flatten(state, where)
     for name, view in views.items():
         storage = view.storage
         end = (storage.first + storage.numel) * storage.dtype.itemsize
-        if end > places[storage.key][1]:
+        if end > spans[storage.key][1]:
             _refuse_damaged(
                 where, f"tensor {printable_name(name)} reaches past its storage"
             )
-    return PickleFile(path, views, places)
+    return PickleFile(path, views, spans)
 
 
 def _no_storage(key: str, dtype: torch.dtype) -> int:
-    """Room for storages in a pickle that has none."""
+    """Return the size of a storage in a pickle that has none."""
     return 0
 
 
@@ -173,44 +170,44 @@ def _raw_storages(
     where: str,
     size: int,
     keys: Any,
-    kinds: dict[str, torch.dtype],
+    *,
+    dtypes: dict[str, torch.dtype],
 ) -> StorageSpans:
-    """Places of the storages of the older format, which fill the rest of the file."""
-    known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-    if not known or sorted(keys) != sorted(kinds):
+    """Return the spans of the old format's storages, up to the end of the file."""
+    valid = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not valid or sorted(keys) != sorted(dtypes):
         _refuse_damaged(
             where, "the storages it lists are not those that its tensors use"
         )
-    places: StorageSpans = {}
+    spans: StorageSpans = {}
     for key in keys:
         head = file.read(ELEMENTS.size)
         elements = ELEMENTS.unpack(head)[0] if len(head) == ELEMENTS.size else -1
-        nbytes, start = elements * kinds[key].itemsize, file.tell()
+        nbytes, start = elements * dtypes[key].itemsize, file.tell()
         if elements < 0 or nbytes > size - start:
             _refuse_damaged(
                 where,
                 f"storage {printable_name(key)} claims {format_int(nbytes)} bytes but "
-                f"{size - start} "
-                "are left in the file",
+                f"{size - start} are left in the file",
             )
-        places[key] = (start, nbytes)
+        spans[key] = (start, nbytes)
         file.seek(nbytes, 1)
     if file.tell() != size:
         _refuse_damaged(
             where, f"{size - file.tell()} bytes follow after the last storage"
         )
-    return places
+    return spans
 
 
 def flatten(state: Any, where: str) -> dict[str, View]:
-    """The tensors of a pickled value: "name", "outer/name" or "outer/inner/name"."""
+    """Return the tensors by name: "name", "outer/name" or "outer/inner/name"."""
     if not isinstance(state, dict):
         raise WeightsError(
             f"{where}: the pickle holds {_article(state)}, not a dict of tensors. Save "
             "the model's state_dict(), and give that file."
         )
     views: dict[str, View] = {}
-    # One dict may be in many places, so the walk can be longer than the file.
+    # A dict may be shared, so the walk can be longer than the file.
     for count, (name, view) in enumerate(_walk(state, "", 0)):
         if count == MAX_ITEMS or len(name) > MAX_KEY_LENGTH:
             _refuse_damaged(
@@ -231,7 +228,7 @@ def flatten(state: Any, where: str) -> dict[str, View]:
 def _walk(
     state: dict[Any, Any], prefix: str, depth: int
 ) -> Iterator[tuple[str, View | None]]:
-    """Every value of the dicts under its whole name; None for one to pass over."""
+    """Yield every value with its full name; None for a value to skip."""
     for key, value in state.items():
         text = isinstance(key, str)
         name = prefix + key if text else prefix

@@ -1,4 +1,4 @@
-"""Writing weights files: never a pickle, whole or not at all, the same bytes again."""
+"""Write weights files: never a pickle, atomically, with reproducible bytes."""
 
 import zipfile
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from vitral.errors import WeightsError
 from vitral.weights.files.tensor_file import printable_path
 
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
-"""The zip format's zero, so that equal arrays give equal bytes."""
+"""Earliest date of the zip format, so that equal arrays give equal bytes."""
 
 
 def write_safetensors(
@@ -29,12 +29,12 @@ def write_safetensors(
     seen: set[int] = set()
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        kept = tensor.detach().cpu().contiguous()
-        place = kept.untyped_storage().data_ptr()
-        plain[name] = kept.clone() if place in seen else kept
-        seen.add(place)
-    about = {"format": "pt", **(metadata or {})}
-    _write(path, lambda file: save_file(plain, file, metadata=about))
+        contiguous = tensor.detach().cpu().contiguous()
+        address = contiguous.untyped_storage().data_ptr()
+        plain[name] = contiguous.clone() if address in seen else contiguous
+        seen.add(address)
+    header = {"format": "pt", **(metadata or {})}
+    _write(path, lambda file: save_file(plain, file, metadata=header))
 
 
 def write_npz(path: Path, arrays: Mapping[str, Tensor | np.ndarray]) -> None:
@@ -72,6 +72,5 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
     except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(
             f"{printable_path(path)} cannot be written: {error}. Free some space or "
-            "make "
-            "the folder writable; what was there before is intact."
+            "make the folder writable; what was there before is intact."
         ) from error

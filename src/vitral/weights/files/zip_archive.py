@@ -1,4 +1,4 @@
-"""Zip archives, of .npz and torch.save, checked before anything is unpacked."""
+"""Zip archives of .npz and torch.save, checked before anything is unpacked."""
 
 import struct
 import zipfile
@@ -15,11 +15,11 @@ from vitral.weights.files.tensor_file import (
 )
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Signature and the lengths of name and extra field before a member's data."""
+"""Signature, and lengths of name and extra field before a member's data."""
 END = struct.Struct("<4s4xHHII")
 END_SIZE, MAX_COMMENT_LENGTH = 22, 65535
 DEFLATE_LIMIT = 1032
-"""Deflate makes at most this many bytes out of one."""
+"""Most bytes that deflate can make out of one."""
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -30,11 +30,11 @@ ZIP_ERRORS = (
     struct.error,
     zipfile.zlib.error,  # type: ignore[attr-defined]
 )
-"""What zipfile raises for a file that is not as it should be."""
+"""Exceptions of zipfile for damaged files."""
 
 
 class Archive:
-    """A zip file whose members are apart, whole, once each, and not encrypted."""
+    """A zip file whose members are separate, complete, unique and not encrypted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,8 +54,7 @@ class Archive:
             if info.filename in seen:
                 self.refuse(
                     f"it has two members {printable_name(info.filename)}, so two "
-                    "programs "
-                    "could read two models. Write it again with one of them"
+                    "programs could read two models. Write it again with one of them"
                 )
             seen.add(info.filename)
         if (claimed := self._declared_count()) not in (None, len(seen)):
@@ -75,10 +74,10 @@ class Archive:
         with self.path.open("rb") as file:
             file.seek(max(0, self.size - END_SIZE - MAX_COMMENT_LENGTH))
             tail = file.read()
-        place = tail.rfind(b"PK\5\6")
-        if place < 0 or place + END_SIZE > len(tail):
+        offset = tail.rfind(b"PK\5\6")
+        if offset < 0 or offset + END_SIZE > len(tail):
             return None
-        count = END.unpack_from(tail, place)[2]
+        count = END.unpack_from(tail, offset)[2]
         return None if count == 0xFFFF else count
 
     def _check(self, info: ZipInfo) -> None:
@@ -90,18 +89,18 @@ class Archive:
                 f"member {name} is compressed by a method other than deflate. Write "
                 "it again uncompressed"
             )
-        most = info.compress_size
+        limit = info.compress_size
         if info.compress_type == ZIP_DEFLATED:
-            most = most * DEFLATE_LIMIT + 64
-        if info.file_size > most:
+            limit = limit * DEFLATE_LIMIT + 64
+        if info.file_size > limit:
             self.refuse_damaged(
                 f"member {name} claims {format_int(info.file_size)} bytes but its "
                 f"{format_int(info.compress_size)} in the file cannot hold more than "
-                f"{format_int(most)}"
+                f"{format_int(limit)}"
             )
 
     def data_offset(self, info: ZipInfo) -> int:
-        """Where the bytes of a stored member begin in the file."""
+        """Return the offset of a stored member's bytes in the file."""
         with self.path.open("rb") as file:
             file.seek(info.header_offset)
             head = file.read(LOCAL_HEADER.size)
@@ -116,13 +115,12 @@ class Archive:
         return offset
 
     def refuse(self, reason: str) -> NoReturn:
-        """Raise a WeightsError for a file that is whole but not acceptable."""
+        """Raise a WeightsError for a file that is intact but not acceptable."""
         raise WeightsError(f"{printable_path(self.path)}: {reason}.")
 
     def refuse_damaged(self, reason: str) -> NoReturn:
-        """Raise a WeightsError for a file that is not whole."""
+        """Raise a WeightsError for a damaged file."""
         raise WeightsError(
             f"{printable_path(self.path)} is not a readable archive: {reason}. It may "
-            "be "
-            "cut short or damaged; fetch it again and compare its sha256."
+            "be cut short or damaged; fetch it again and compare its sha256."
         )

@@ -1,4 +1,4 @@
-"""Layouts of other projects: one module each, with a `LAYOUT`, found by its file."""
+"""Layouts of other projects: one module each with a `LAYOUT`, discovered by file."""
 
 from vitral.weights.layouts.layout import Layout, ModelSpec, available_layouts
 from vitral.weights.layouts.vitral import save, update_metadata

@@ -1,9 +1,9 @@
-"""What a layout is: one module of this room with a `LAYOUT`, read and written.
+"""Interface of a layout: one module of this package with a `LAYOUT`.
 
-detect   is this file mine?                        names and shapes only
-read     the model that it describes, and rules    names and shapes only
-refuses  why this model cannot be written so
-write    the foreign tensors, and files beside them
+detect              is this file in my layout?          names and shapes only
+read                its model, and mappings             names and shapes only
+unsupported_reason  why a model cannot be written
+make_output         files next to the tensors, metadata and extra tensors
 """
 
 import importlib
@@ -24,7 +24,7 @@ from vitral.weights.mapping import TensorMapping
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model to be written: settings, pre-processing, names of the classes."""
+    """A model to be written: settings, pre-processing, class names."""
 
     config: ModelConfig
     preprocess: Preprocess
@@ -33,40 +33,39 @@ class ModelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutOutput:
-    """What a layout makes of a model."""
+    """Output of a layout for a model, except its mapped tensors."""
 
     sidecar_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """JSON files that go beside the tensors, by name; empty for a single file."""
+    """JSON files next to the tensors, by name; empty for a single file."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Text inside the tensors' file."""
+    """Metadata inside the tensors' file."""
     new: Mapping[str, Tensor] = field(default_factory=dict)
-    """Tensors that the layout wants and the model does without."""
+    """Tensors that the layout requires and the model does not have."""
     notes: tuple[str, ...] = ()
-    """What whoever loads the file must know: where their function differs."""
+    """Differences between the model's function and that of the layout's code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One way of the world to store a model."""
+    """A storage format of another project, with the functions of its module."""
 
     name: str
-    """The word of `vitral convert --to`: "timm"."""
+    """Value of `vitral convert --to`: "timm"."""
     title: str
-    """Whose layout, for messages: "timm"."""
+    """Name in messages: "timm"."""
     container: Literal["safetensors", "npz", "folder"]
-    """What is written: a file, or a folder with model.safetensors and JSON."""
+    """Written form: a file, or a folder with model.safetensors and JSON."""
     detect: Callable[[LayoutInput], bool]
     read: Callable[[LayoutInput], WeightsSource]
     mappings: Callable[[ModelConfig], list[TensorMapping]]
-    """How the tensors of a model correspond; both directions of it."""
+    """Returns the mappings of a model's tensors, in both directions."""
     unsupported_reason: Callable[[ModelConfig], str]
-    """Why a model cannot be held, as the end of "..., because"; empty if it can."""
-    make_output: Callable[[ModelSpec], LayoutOutput] = lambda held: LayoutOutput()
+    """Returns why a model cannot be held, after "..., because"; empty if it can."""
+    make_output: Callable[[ModelSpec], LayoutOutput] = lambda spec: LayoutOutput()
     pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors
-    """A last step over all tensors that are written."""
+    """Last step over all tensors that are written."""
     class_token_row: Literal["with", "without", "either"] = "either"
-    """Whether the class token has a row in the position table; a model of the other
-    kind is written as an equal function."""
+    """Whether the class token has a position row. Other models are converted to it."""
 
 
 @cache

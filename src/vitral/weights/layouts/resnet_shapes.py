@@ -1,4 +1,4 @@
-"""What the tensors of a ResNet tell of its sizes, and where published codes differ.
+"""Sizes of a ResNet from its tensors, and differences between published codes.
 
 Shared by the layouts that hold a BiT ResNet or a hybrid's backbone.
 """
@@ -6,7 +6,8 @@ Shared by the layouts that hold a BiT ResNet or a hybrid's backbone.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from vitral.errors import WeightsError
 from vitral.layers.bottleneck import total_stride
@@ -15,13 +16,14 @@ from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile
 
 GROUPS = 32
-"""Groups of every GroupNorm, in every published ResNet of this kind."""
+"""Groups of every GroupNorm, in every published BiT ResNet."""
 PIXELS = 224
-"""What images are assumed to be where nothing says it."""
+"""Assumed side of images where no file states it."""
 
 
-class Numerics(NamedTuple):
-    """The numbers that one project's code has."""
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """Numerical constants of one project's code."""
 
     group_norm_eps: float
     std_eps: float
@@ -29,7 +31,7 @@ class Numerics(NamedTuple):
 
 
 def count_units(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
-    """Units of each stage.
+    """Return the number of units of each stage.
 
     Args:
         pattern: of a unit's tensors; its groups are the numbers of stage and unit.
@@ -39,18 +41,18 @@ def count_units(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
         WeightsError: a unit between the first and the last has no tensor at all.
     """
     matches = (re.match(pattern, name) for name in file.names())
-    found = {(int(match[1]), int(match[2])) for match in matches if match}
-    counts = Counter(stage for stage, _ in found)
+    present = {(int(match[1]), int(match[2])) for match in matches if match}
+    counts = Counter(stage for stage, _ in present)
     units = tuple(counts[stage] for stage in sorted(counts))
-    wanted = {
+    expected = {
         (first + stage, first + unit)
         for stage, count in enumerate(units)
         for unit in range(count)
     }
-    if missing := sorted(wanted - found):
+    if missing := sorted(expected - present):
         stage, unit = missing[0]
         raise WeightsError(
-            f"{file.path}: it has {len(found)} units of a ResNet, but no tensor of "
+            f"{file.path}: it has {len(present)} units of a ResNet, but no tensor of "
             f"unit {unit} of stage {stage}. The file is incomplete."
         )
     return units
@@ -59,7 +61,7 @@ def count_units(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
 def read_width_fields(
     file: TensorFile, name: str, width: int, groups: int = GROUPS
 ) -> dict[str, Any]:
-    """The settings of a stem of `width` channels, those of the tensor `name`.
+    """Return the settings of a stem of `width` channels, those of the tensor `name`.
 
     Raises:
         WeightsError: the groups of a GroupNorm do not divide it.
@@ -83,10 +85,10 @@ def infer_image_size(
     declared: tuple[int, int] | None,
     notes: list[str],
 ) -> tuple[int, int]:
-    """Pixels of the images, for a model whose tensors are the same for all of them.
+    """Infer the image size, which the tensors do not depend on.
 
     Args:
-        declared: what a file beside the tensors says; the caller's grid has precedence.
+        declared: size in a file next to the tensors; the caller's grid has precedence.
     """
     if opened.grid is not None:
         stride = total_stride(tuple(units))
@@ -103,7 +105,7 @@ def infer_image_size(
 def differences(
     config: HybridConfig | ResNetConfig, theirs: Numerics, who: str
 ) -> tuple[str, ...]:
-    """Where the function of `who`'s code differs from the model, in its numbers."""
+    """Return notes on the numbers in which `who`'s code differs from the model."""
     notes = []
     if config.group_norm_eps != theirs.group_norm_eps:
         notes.append(
@@ -122,24 +124,24 @@ def differences(
 def unsupported_structure(
     config: HybridConfig | ResNetConfig, padding: str, groups: int | None = GROUPS
 ) -> str:
-    """Why code with this padding and these groups cannot be this model.
+    """Return why code with this padding and these groups cannot be this model.
 
     Args:
-        groups: None where any number of them will do.
+        groups: groups of its GroupNorms; None: any number.
     """
     if groups is not None and config.num_groups != groups:
         return f"its GroupNorms have {groups} groups"
     if config.padding != padding:
-        kinds = {
+        paddings = {
             "fixed": "both sides of an image alike",
             "same": "as TensorFlow's SAME",
         }
-        return f"its convolutions pad {kinds[padding]}"
+        return f"its convolutions pad {paddings[padding]}"
     return ""
 
 
 def unsupported_rounding(config: HybridConfig | ResNetConfig) -> str:
-    """Why code that rounds widths to multiples of 8 cannot be this model."""
+    """Return why code that rounds widths to multiples of 8 cannot be this model."""
     if config.width % 8:
         return "it rounds every width to a multiple of 8"
     return ""

@@ -1,8 +1,8 @@
-"""Transformer in Transformer (arXiv 2103.00112), as the authors' code has it.
+"""Transformer in Transformer (arXiv 2103.00112), in the layout of the authors' code.
 
 Files such as `tnt_s_81.5.pth.tar`. One matrix gives queries and keys, another values;
-ours is one. `outer_tokens`, which their code makes and never uses, is dropped, and
-zeros are written for it. timm's names for the same tensors are in timm_tnt.py.
+the native one is fused. `outer_tokens`, which their code never uses, is dropped, and
+written as zeros. timm's names for the same tensors are in timm/tnt.py.
 """
 
 import math
@@ -39,15 +39,15 @@ KERNEL, NORM_EPS = 7, 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """Where a code keeps each part of the model."""
+    """Foreign names of the parts of a TNT."""
 
     stem: Mapping[str, str]
-    """From the first letters of our names to theirs, outside the blocks."""
+    """Foreign prefix by native prefix, outside the blocks."""
     block: Mapping[str, str]
-    """The same for names inside a block."""
+    """Foreign prefix by native prefix, inside a block."""
 
     def foreign_name(self, ours: str) -> str:
-        """Their name of a tensor of ours."""
+        """Return the foreign name of a native tensor."""
         before, parts = "", self.stem
         if match := re.match(r"blocks\.\d+\.", ours):
             before, parts = match[0], self.block
@@ -78,7 +78,7 @@ NAMES = Names(
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether these are the authors' names."""
+    """Return whether these are the authors' names."""
     return (
         "inner_pos" in opened.file
         and "blocks.0.inner_attn.qk.weight" in opened.file
@@ -87,10 +87,11 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The model that the tensors describe."""
     notes = list(opened.notes)
     count = require_shape(opened.file, "inner_pos", 3)[1]
-    config = read_config(opened, NAMES, _infer_words(opened, count, notes), {}, notes)
+    config = read_config(
+        opened, NAMES, _infer_words(opened, count, notes), {}, notes=notes
+    )
     dropped = {}
     if "outer_tokens" in opened.file:
         dropped["outer_tokens"] = "the authors' code makes it and never uses it"
@@ -106,9 +107,9 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def _infer_words(opened: LayoutInput, count: int, notes: list[str]) -> Words:
-    known = file_metadata.read_words(opened.file)
-    if known is not None and math.prod(known.grid) == count:
-        return known
+    declared = file_metadata.read_words(opened.file)
+    if declared is not None and math.prod(declared.grid) == count:
+        return declared
     side = math.isqrt(count)
     if side * side != count:
         raise WeightsError(
@@ -120,7 +121,7 @@ def _infer_words(opened: LayoutInput, count: int, notes: list[str]) -> Words:
 
 
 def assumed_words(grid: Grid, notes: list[str]) -> Words:
-    """Words of the published size, in a file that tells no pixels."""
+    """Return words of the published size, for a file that states no pixels."""
     notes.append(
         "words of 4 x 4 pixels assumed, and so patches of "
         f"{4 * grid.rows} x {4 * grid.columns}: the file cannot say"
@@ -133,14 +134,15 @@ def read_config(
     names: Names,
     words: Words,
     arguments: Mapping[str, Any],
+    *,
     notes: list[str],
     resize: ResizeMethod = "bicubic",
 ) -> TNTConfig:
-    """What the shapes say of a TNT.
+    """Infer the settings of a TNT from the shapes.
 
     Args:
         words: rows and columns of the words of a patch, and their pixels.
-        arguments: of the model's class, in timm's words, where config.json has them.
+        arguments: of timm's model class, where config.json has them.
     """
     file = opened.file
 
@@ -150,13 +152,13 @@ def read_config(
     inner, chans, kernel, _ = size("patch_embed.proj.weight", 4)
     _, rows, width = size("pos_embed", 3)
     positions = infer_positions(
-        opened, names.foreign_name("pos_embed"), rows, (1,), notes
+        opened, names.foreign_name("pos_embed"), rows, (1,), notes=notes
     )
     depth = count_blocks(file, r"blocks\.(\d+)\.")
     patch = [
         side * pixels for side, pixels in zip(words.grid, words.pixels, strict=True)
     ]
-    heads, inner_heads = _infer_num_heads(opened, width, inner, arguments, notes)
+    heads, inner_heads = _infer_num_heads(opened, width, inner, arguments, notes=notes)
     bias = names.foreign_name("blocks.0.inner.attn.qkv.bias").replace("qkv", "qk")
     return TNTConfig(
         image_size=(positions.grid.rows * patch[0], positions.grid.columns * patch[1]),
@@ -183,9 +185,10 @@ def _infer_num_heads(
     width: int,
     inner: int,
     arguments: Mapping[str, Any],
+    *,
     notes: list[str],
 ) -> tuple[int, int]:
-    """Heads of the outer and of the inner blocks, which no shape tells.
+    """Infer the heads of the outer and of the inner blocks, which no shape tells.
 
     Raises:
         WeightsError: nothing can be assumed.
@@ -197,25 +200,25 @@ def _infer_num_heads(
     ]
     size = named[0] if named else {"num_heads": width // 64, "inner_num_heads": 4}
     heads = opened.num_heads or arguments.get("num_heads_outer")
-    inside = file_metadata.read_inner_num_heads(opened.file) or arguments.get(
+    inner_heads = file_metadata.read_inner_num_heads(opened.file) or arguments.get(
         "num_heads_inner"
     )
-    if (not heads or not inside) and not named:
-        if (not heads and width % 64) or (not inside and inner % 4):
+    if (not heads or not inner_heads) and not named:
+        if (not heads and width % 64) or (not inner_heads and inner % 4):
             raise WeightsError(
                 f"{opened.path}: the heads of a TNT of widths {width} and {inner} "
                 "cannot be read from its tensors. Give a folder whose config.json "
                 "names them, as timm's."
             )
         notes.append(
-            f"{heads or size['num_heads']} outer and {inside or 4} inner heads "
+            f"{heads or size['num_heads']} outer and {inner_heads or 4} inner heads "
             "assumed: the file cannot say"
         )
-    return heads or size["num_heads"], inside or size["inner_num_heads"]
+    return heads or size["num_heads"], inner_heads or size["inner_num_heads"]
 
 
 def default_preprocess(config: TNTConfig, notes: list[str]) -> Preprocess:
-    """What the published models want."""
+    """Return the pre-processing of the published models."""
     notes.append(
         "pixel mean and deviation of 0.5 and a crop of 0.9 assumed, as for the "
         "published TNT: the file does not say"
@@ -232,12 +235,11 @@ def default_preprocess(config: TNTConfig, notes: list[str]) -> Preprocess:
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """How each tensor of a TNT is made of the authors'."""
     return [mapping(name, NAMES) for name in vitral.models.tensor_shapes(config)]
 
 
 def mapping(ours: str, names: Names) -> TensorMapping:
-    """One tensor: the same under another name, or one matrix of two."""
+    """Map one tensor: under another name, or one matrix of two."""
     theirs = names.foreign_name(ours)
     if ".qkv." not in ours:
         return copy(ours, theirs)
@@ -246,7 +248,6 @@ def mapping(ours: str, names: Names) -> TensorMapping:
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why the authors' class cannot be this model; empty if it can."""
     if not isinstance(config, TNTConfig):
         return "it has no such family of models"
     if reason := unsupported_structure(config):
@@ -261,7 +262,7 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def unsupported_structure(config: TNTConfig) -> str:
-    """What neither the authors' class nor timm's can be."""
+    """Return why neither the authors' class nor timm's can be this model."""
     reasons = {
         "its positions are learned, one row a patch, added at the stem": (
             config.position != "learned_1d" or config.position_at != "stem"
@@ -289,7 +290,7 @@ def unsupported_structure(config: TNTConfig) -> str:
 
 
 def _same_ratio(config: TNTConfig) -> bool:
-    """Whether some factor, rounded down, gives both hidden widths."""
+    """Return whether one factor, rounded down, gives both hidden widths."""
     pairs = (
         (config.mlp_dim, config.embed_dim),
         (config.inner_mlp_dim, config.inner_dim),
@@ -300,7 +301,7 @@ def _same_ratio(config: TNTConfig) -> bool:
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    """The tensor that nothing uses, and where the functions differ."""
+    """Return the unused tensor, and notes on the differences."""
     config = spec.config
     assert isinstance(config, TNTConfig)
     unused = torch.zeros(1, math.prod(config.grid), config.embed_dim)

@@ -1,7 +1,7 @@
 """torchvision's Vision Transformers: vit_b_16, vit_b_32, vit_l_16, vit_l_32, vit_h_14.
 
-One state dict without anything beside it. Its code: LayerNorm's epsilon 1e-6, the exact
-GELU, images of one size only.
+A state dict alone. Its code has a LayerNorm epsilon of 1e-6, the exact GELU and images
+of one size.
 """
 
 import re
@@ -20,22 +20,21 @@ from vitral.weights.infer_config import (
     rows_or_zero,
 )
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
-from vitral.weights.mapping import TensorMapping, copy
+from vitral.weights.mapping import TensorMapping, copy, copy_layer
 from vitral.weights.numerics import differences
 
 STEM = ("conv_proj.weight", "class_token", "encoder.pos_embedding")
 BLOCK = "encoder.layers.encoder_layer_"
 OLD_MLP = {"linear_1": "0", "linear_2": "3"}
-"""Names of the perceptron's layers in older versions, and today."""
+"""Names of the MLP's layers in older versions, and today."""
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether these are the names of torchvision's VisionTransformer."""
+    """Return whether these are the names of torchvision's VisionTransformer."""
     return all(name in opened.file for name in STEM)
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The model that the shapes describe."""
     notes = list(opened.notes)
     file = opened.file
     config = vit_config(opened, notes)
@@ -53,7 +52,7 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def vit_config(opened: LayoutInput, notes: list[str]) -> ViTConfig:
-    """What the shapes say; heads as in torchvision's own sizes."""
+    """Infer the settings from the shapes; heads as in torchvision's own sizes."""
     file = opened.file
     width, chans, rows, columns = require_shape(file, STEM[0], 4)
     depth = count_blocks(file, rf"{re.escape(BLOCK)}(\d+)\.")
@@ -61,7 +60,7 @@ def vit_config(opened: LayoutInput, notes: list[str]) -> ViTConfig:
     mlp_dim = require_shape(file, f"{BLOCK}0.mlp.{first}.weight", 2)[0]
     table = STEM[2]
     grid = infer_positions(
-        opened, table, require_shape(file, table, 3)[1], (1,), notes
+        opened, table, require_shape(file, table, 3)[1], (1,), notes=notes
     ).grid
     return ViTConfig(
         image_size=(grid.rows * rows, grid.columns * columns),
@@ -70,7 +69,7 @@ def vit_config(opened: LayoutInput, notes: list[str]) -> ViTConfig:
         num_classes=rows_or_zero(file, "heads.head.weight"),
         embed_dim=width,
         depth=depth,
-        num_heads=infer_num_heads(opened, width, depth, mlp_dim, notes),
+        num_heads=infer_num_heads(opened, width, depth, mlp_dim, notes=notes),
         mlp_dim=mlp_dim,
         representation_size=rows_or_zero(file, "heads.pre_logits.weight"),
         position_resize="bicubic",
@@ -80,32 +79,31 @@ def vit_config(opened: LayoutInput, notes: list[str]) -> ViTConfig:
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under torchvision's name."""
     assert isinstance(config, ViTConfig)
     made = [
         copy("cls_token", "class_token"),
         copy("pos_embed", "encoder.pos_embedding"),
-        *_layer("patch_embed.proj", "conv_proj"),
+        *copy_layer("patch_embed.proj", "conv_proj"),
     ]
-    for number in range(config.depth):
-        ours, theirs = f"blocks.{number}", f"{BLOCK}{number}"
+    for index in range(config.depth):
+        ours, theirs = f"blocks.{index}", f"{BLOCK}{index}"
         attention = f"{theirs}.self_attention"
-        made += _layer(f"{ours}.norm1", f"{theirs}.ln_1")
+        made += copy_layer(f"{ours}.norm1", f"{theirs}.ln_1")
         for part in ("weight", "bias"):
             qkv = f"{attention}.in_proj_{part}"
             made.append(copy(f"{ours}.attn.qkv.{part}", qkv))
-        made += _layer(f"{ours}.attn.proj", f"{attention}.out_proj")
-        made += _layer(f"{ours}.norm2", f"{theirs}.ln_2")
-        made += _layer(f"{ours}.mlp.fc1", f"{theirs}.mlp.0")
-        made += _layer(f"{ours}.mlp.fc2", f"{theirs}.mlp.3")
-    made += _layer("norm", "encoder.ln")
+        made += copy_layer(f"{ours}.attn.proj", f"{attention}.out_proj")
+        made += copy_layer(f"{ours}.norm2", f"{theirs}.ln_2")
+        made += copy_layer(f"{ours}.mlp.fc1", f"{theirs}.mlp.0")
+        made += copy_layer(f"{ours}.mlp.fc2", f"{theirs}.mlp.3")
+    made += copy_layer("norm", "encoder.ln")
     if config.representation_size:
-        made += _layer("pre_logits.fc", "heads.pre_logits")
-    return made + (_layer("head", "heads.head") if config.num_classes else [])
+        made += copy_layer("pre_logits.fc", "heads.pre_logits")
+    return made + (copy_layer("head", "heads.head") if config.num_classes else [])
 
 
 def default_preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
-    """Pre-processing of the published weights of this size."""
+    """Return the pre-processing of the published weights of this size."""
     side = config.image_hw[0]
     patch = config.patch_hw[0]
     # ViT-H/14 and all sizes above 224 were published from SWAG's pre-training only.
@@ -121,7 +119,6 @@ def default_preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why torchvision's code cannot be this model; empty if it can."""
     if type(config) is not ViTConfig:
         return "it has no such family of models"
     reasons = {
@@ -155,7 +152,7 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    """What whoever loads the file must know."""
+    """Return notes on what torchvision does not store or computes differently."""
     config, preprocess = spec.config, spec.preprocess
     assert isinstance(config, ViTConfig)
     notes = [
@@ -175,10 +172,10 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
 def _describe_preprocess(preprocess: Preprocess) -> str:
     mean = ", ".join(f"{value:g}" for value in preprocess.mean)
     std = ", ".join(f"{value:g}" for value in preprocess.std)
-    way = "squashed" if preprocess.resize == "squash" else "resized and cut"
+    resizing = "squashed" if preprocess.resize == "squash" else "resized and cut"
     return (
-        f"{way} with {preprocess.interpolation} interpolation, then normalised by mean "
-        f"{mean} and deviation {std}"
+        f"{resizing} with {preprocess.interpolation} interpolation, then normalised by "
+        f"mean {mean} and deviation {std}"
     )
 
 
@@ -187,15 +184,11 @@ def _is_old(file: TensorFile) -> bool:
 
 
 def _legacy_mapping(rule: TensorMapping) -> TensorMapping:
-    """The rule for a file of older versions, where it names the perceptron's layers."""
+    """Return the mapping for the MLP's names in files of older versions."""
     name = rule.theirs[0]
     for before, today in OLD_MLP.items():
         name = name.replace(f".mlp.{today}.", f".mlp.{before}.")
     return replace(rule, theirs=(name,))
-
-
-def _layer(ours: str, theirs: str) -> list[TensorMapping]:
-    return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
 
 
 LAYOUT = Layout(

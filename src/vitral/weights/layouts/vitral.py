@@ -1,7 +1,7 @@
 """vitral's own model folder: config.json and model.safetensors.
 
 The tensors have timm's names and config.json has timm's fields, so that timm loads the
-folder where it can express the model; the block "vitral" says everything exactly.
+folder where it can express the model. The block "vitral" holds the exact settings.
 """
 
 import json
@@ -37,23 +37,23 @@ RESERVED_KEYS = (
     "patch_grid",
     "timm",
 )
-"""What the "vitral" block always has; other keys are what the caller keeps there."""
+"""Keys of the "vitral" block that callers may not use in `extra`."""
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether config.json beside the tensors has a "vitral" block."""
+    """Return whether config.json next to the tensors has a "vitral" block."""
     return "vitral" in opened.config_json
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The model that config.json describes.
+    """Read the model that config.json describes.
 
     Raises:
         ConfigError: a field of config.json is missing, unknown or mistyped.
     """
     file = opened.path.with_name(CONFIG)
-    about = opened.config_json["vitral"]
-    parts = about if isinstance(about, dict) else {}
+    block = opened.config_json["vitral"]
+    parts = block if isinstance(block, dict) else {}
     for name in ("config", "preprocess"):
         if not isinstance(parts.get(name), dict):
             raise ConfigError(
@@ -80,7 +80,6 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under its own name."""
     return [copy(name) for name in vitral.models.tensor_shapes(config)]
 
 
@@ -96,17 +95,17 @@ def save(
 
     Args:
         classes: names of the head's outputs; empty when they have none.
-        extra: plain data to keep with the model, under keys that are not in OWN_KEYS.
+        extra: plain data to store with the model, under keys not in RESERVED_KEYS.
 
     Raises:
-        ConfigError: `extra` has a key that is ours.
+        ConfigError: `extra` has a reserved key.
         WeightsError: the folder cannot be written or the disk is full.
     """
     _refuse_reserved_keys(extra or {})
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    held = ModelSpec(config=model.config, preprocess=preprocess, classes=classes)
-    about = make_config_json(held, extra or {})
+    spec = ModelSpec(config=model.config, preprocess=preprocess, classes=classes)
+    fields = make_config_json(spec, extra or {})
     metadata = {"format": "pt", **file_metadata.make_metadata(model.config)}
     try:
         make_folder(folder)
@@ -114,7 +113,7 @@ def save(
             folder / TENSORS,
             lambda path: save_file(tensors, path, metadata=metadata),
         )
-        write_json(folder / CONFIG, about)
+        write_json(folder / CONFIG, fields)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"The model cannot be written to {folder}: {error}. Free some space or "
@@ -123,15 +122,15 @@ def save(
 
 
 def update_metadata(folder: Path, **more: Any) -> None:
-    """Write more of what `extra` holds into a saved model's config.json, atomically.
+    """Add keys of `extra` to a saved model's config.json, atomically.
 
     Raises:
-        ConfigError: a key is one of OWN_KEYS.
+        ConfigError: a key is reserved.
     """
     _refuse_reserved_keys(more)
-    about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    about["vitral"] |= more
-    write_json(folder / CONFIG, about)
+    fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    fields["vitral"] |= more
+    write_json(folder / CONFIG, fields)
 
 
 def _refuse_reserved_keys(extra: dict[str, Any]) -> None:
@@ -144,29 +143,29 @@ def _refuse_reserved_keys(extra: dict[str, Any]) -> None:
 
 
 def make_config_json(spec: ModelSpec, extra: dict[str, Any]) -> dict[str, Any]:
-    """The content of config.json: timm's fields, and ours in one block."""
+    """Return the content of config.json: timm's fields, and vitral's block."""
     config, preprocess = spec.config, spec.preprocess
     with meta_init():
         model = vitral.models.build_model(config)
-    about = layout.make_config_json(spec)
+    content = layout.make_config_json(spec)
     if any(rule.theirs != (rule.ours,) for rule in layout.mappings(config)):
-        # Its tensors are written in our names here, which timm would not find.
-        about = {k: v for k, v in about.items() if k not in layout.BUILD_FIELDS}
-    understood = "architecture" in about
-    about["vitral"] = {
+        # Native names are written here, which timm would not find.
+        content = {k: v for k, v in content.items() if k not in layout.BUILD_FIELDS}
+    understood = "architecture" in content
+    content["vitral"] = {
         "family": vitral.models.get_family_name(config),
         "config": config_io.to_dict(config),
         "preprocess": preprocess.to_dict(),
         "preprocess_hash": preprocess.hash,
         "grid": [*config.grid, config.num_prefix_tokens],
         "classes": list(spec.classes),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": vitral.models.count_parameters(model),
         "macs": config.macs(),
         "patch_grid": list(config.grid),
         "timm": understood,
         **extra,
     }
-    return about
+    return content
 
 
 LAYOUT = Layout(
@@ -177,7 +176,7 @@ LAYOUT = Layout(
     read=read,
     mappings=mappings,
     unsupported_reason=lambda config: "",
-    make_output=lambda held: LayoutOutput(
-        sidecar_files={CONFIG: make_config_json(held, {})}
+    make_output=lambda spec: LayoutOutput(
+        sidecar_files={CONFIG: make_config_json(spec, {})}
     ),
 )

@@ -1,9 +1,8 @@
-"""The files of DINO (arXiv 2104.14294) and DINOv2 (2304.07193), as their code has them.
+"""Files of DINO (arXiv 2104.14294) and DINOv2 (2304.07193), in their code's layout.
 
 DINO's training checkpoints hold a student and a teacher, of which the teacher is read.
-DINOv2's backbones differ from timm's names by registers, a mask token, a gate with
-names of its own, and blocks that may be numbered in chunks. A backbone of DINO alone
-has exactly timm's names and is read as such.
+DINOv2 differs from timm's names by registers, a mask token, SwiGLU names and chunked
+block numbers. A DINO backbone alone has timm's names and is read as timm's layout.
 """
 
 import re
@@ -38,7 +37,7 @@ BACKBONES = (
     "teacher.backbone.",
     "student.backbone.",
 )
-"""Where a training checkpoint keeps the encoder, the preferred first."""
+"""Prefixes of the encoder in a training checkpoint, the preferred first."""
 CHUNK = re.compile(r"blocks\.\d+\.(\d+\..+)")
 DROPPED = {
     r"mask_token$": "of the pre-training only",
@@ -53,7 +52,7 @@ DROPPED = {
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether this is a training checkpoint, or has names of DINOv2's own."""
+    """Return whether this is a training checkpoint, or has names of DINOv2 only."""
     if "vitral" in opened.config_json:
         return False
     file = opened.file
@@ -61,20 +60,24 @@ def detect(opened: LayoutInput) -> bool:
         return True
     if "patch_embed.proj.weight" not in file or "decoder_embed.weight" in file:
         return False
-    own = ("register_tokens", "blocks.0.mlp.w12.weight", "blocks.0.0.norm1.weight")
-    return any(name in file for name in own)
+    dinov2_names = (
+        "register_tokens",
+        "blocks.0.mlp.w12.weight",
+        "blocks.0.0.norm1.weight",
+    )
+    return any(name in file for name in dinov2_names)
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The encoder, without the parts of the pre-training."""
+    """Read the encoder, without the parts of the pre-training."""
     notes = list(opened.notes)
     prefix = _prefix(opened.file)
     if prefix.startswith("student"):
         notes.append("the student of a training checkpoint, which has no teacher")
     file = with_names(opened.file, _plain_names(opened.file, prefix))
     config = vit_config(opened, file, notes)
-    made = mappings(config)
-    known = {name for rule in made for name in rule.theirs}
+    rules = mappings(config)
+    foreign_names = {name for rule in rules for name in rule.theirs}
     notes.append("images as for the published models of DINO and DINOv2 assumed")
     if config.reg_tokens == 0:
         notes.append(
@@ -86,15 +89,15 @@ def read(opened: LayoutInput) -> WeightsSource:
         layout=LAYOUT.title,
         file=file,
         config=config,
-        mappings=tuple(made),
+        mappings=tuple(rules),
         preprocess=default_preprocess(config),
-        dropped=drop_reasons(file, DROPPED, known.__contains__),
+        dropped=drop_reasons(file, DROPPED, foreign_names.__contains__),
         notes=tuple(notes),
     )
 
 
 def vit_config(opened: LayoutInput, file: TensorFile, notes: list[str]) -> ViTConfig:
-    """What the shapes say, with the numbers of DINO's own code."""
+    """Infer the settings from the shapes, with the constants of DINO's code."""
     width, chans, rows, columns = require_shape(file, "patch_embed.proj.weight", 4)
     depth = count_blocks(file, r"blocks\.(\d+)\.")
     swiglu = "blocks.0.mlp.w3.weight" in file
@@ -102,7 +105,7 @@ def vit_config(opened: LayoutInput, file: TensorFile, notes: list[str]) -> ViTCo
     mlp_dim = require_shape(file, f"blocks.0.mlp.{last}.weight", 2)[1]
     registers = "register_tokens" in file
     table = require_shape(file, "pos_embed", 3)[1]
-    grid = infer_positions(opened, "pos_embed", table, (1,), notes).grid
+    grid = infer_positions(opened, "pos_embed", table, (1,), notes=notes).grid
     return ViTConfig(
         image_size=(grid.rows * rows, grid.columns * columns),
         patch_size=(rows, columns),
@@ -110,7 +113,7 @@ def vit_config(opened: LayoutInput, file: TensorFile, notes: list[str]) -> ViTCo
         num_classes=0,
         embed_dim=width,
         depth=depth,
-        num_heads=infer_num_heads(opened, width, depth, mlp_dim, notes),
+        num_heads=infer_num_heads(opened, width, depth, mlp_dim, notes=notes),
         mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
         reg_tokens=require_shape(file, "register_tokens", 3)[1] if registers else 0,
@@ -125,7 +128,6 @@ def vit_config(opened: LayoutInput, file: TensorFile, notes: list[str]) -> ViTCo
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under the name of an unchunked backbone."""
     assert isinstance(config, ViTConfig)
     made = [
         copy(name)
@@ -141,8 +143,8 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
     if config.reg_tokens:
         made.append(copy("reg_token", "register_tokens"))
     fc1, fc2 = ("w12", "w3") if config.mlp == "swiglu" else ("fc1", "fc2")
-    for number in range(config.depth):
-        block = f"blocks.{number}."
+    for index in range(config.depth):
+        block = f"blocks.{index}."
         layers = {"norm1": "norm1", "norm2": "norm2"}
         layers |= {"mlp.fc1": f"mlp.{fc1}", "mlp.fc2": f"mlp.{fc2}"}
         for ours, theirs in layers.items():
@@ -159,12 +161,11 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
 
 
 def default_preprocess(config: ViTConfig) -> Preprocess:
-    """The published evaluation: 256 pixels, of which the centre 224, bicubic."""
+    """Return the published evaluation: 256 pixels, of which the centre 224, bicubic."""
     return imagenet_crop(config.image_hw, 224 / 256)
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why DINOv2's code cannot be this model; empty if it can."""
     if type(config) is not ViTConfig:
         return "it has no such family of models"
     reasons = {
@@ -194,7 +195,7 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    """The mask token that DINOv2's code wants, and what differs.
+    """Return the mask token that DINOv2's code requires, and notes on the differences.
 
     Without LayerScale it is a backbone of the first DINO, whose code has no such token.
     """
@@ -217,12 +218,12 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
 
 
 def _resize_method(registers: bool) -> ResizeMethod:
-    """Models with registers were trained after their code learned to low-pass."""
+    """Return the resizing of its training code, which low-passes since registers."""
     return "bicubic_antialias" if registers else "bicubic"
 
 
 def _prefix(file: TensorFile) -> str:
-    """Where the encoder is in a training checkpoint; empty if it is no such file."""
+    """Return the encoder's prefix in a training checkpoint; empty for other files."""
     names = file.names()
     for prefix in BACKBONES:
         if any(name.startswith(f"{prefix}patch_embed.") for name in names):
@@ -231,15 +232,15 @@ def _prefix(file: TensorFile) -> str:
 
 
 def _plain_names(file: TensorFile, prefix: str) -> dict[str, str]:
-    """The file's names by those of an unchunked backbone; others are as they are."""
+    """Map the names of an unchunked backbone to the file's."""
     chosen = {}
     for name in file.names():
-        plain = name
+        native = name
         if name.startswith(prefix):
-            plain = name.removeprefix(prefix)
-            if match := CHUNK.fullmatch(plain):
-                plain = f"blocks.{match[1]}"
-        chosen[plain] = name
+            native = name.removeprefix(prefix)
+            if match := CHUNK.fullmatch(native):
+                native = f"blocks.{match[1]}"
+        chosen[native] = name
     return chosen
 
 

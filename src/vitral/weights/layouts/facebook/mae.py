@@ -1,7 +1,7 @@
-"""The pre-training files of MAE (arXiv 2111.06377), as the authors' code has them.
+"""Pre-training files of MAE (arXiv 2111.06377), in the layout of the authors' code.
 
-The encoder has timm's names; the decoder, which draws the hidden patches, is dropped.
-Fine-tuned files have timm's names alone and are read as such.
+The encoder has timm's names. The decoder, which predicts masked patches, is dropped.
+Fine-tuned files have timm's names alone and are read as timm's layout.
 """
 
 from dataclasses import replace
@@ -27,7 +27,7 @@ DROPPED = {
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether there is an encoder in timm's names, and a decoder."""
+    """Return whether there is an encoder in timm's names, and a decoder."""
     return (
         DECODER in opened.file
         and "patch_embed.proj.weight" in opened.file
@@ -36,11 +36,11 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The encoder, as a model that gives features."""
+    """Read the encoder, as a model that gives features."""
     notes = list(opened.notes)
     config = replace(layout.vit_config(opened, notes), position_resize="bicubic")
-    made = layout.mappings(config)
-    known = {rule.ours for rule in made}
+    rules = layout.mappings(config)
+    native_names = {rule.ours for rule in rules}
     notes.append(
         "the class token is taken as the features, as the authors' linear probe does; "
         "their fine-tuning takes the mean of the patches (`global_pool=avg`, "
@@ -51,20 +51,18 @@ def read(opened: LayoutInput) -> WeightsSource:
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        mappings=tuple(made),
+        mappings=tuple(rules),
         preprocess=imagenet_crop(config.image_hw, 224 / 256),
-        dropped=drop_reasons(opened.file, DROPPED, known.__contains__),
+        dropped=drop_reasons(opened.file, DROPPED, native_names.__contains__),
         notes=tuple(notes),
     )
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor of the encoder, under timm's name."""
     return layout.mappings(config)
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why the authors' encoder cannot be this model; empty if it can."""
     if type(config) is not ViTConfig:
         return "it has no such family of models"
     reasons = {
@@ -101,7 +99,6 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    """What whoever loads the file must know."""
     assert isinstance(spec.config, ViTConfig)
     notes = [
         *differences(spec.config, "the authors' code", resize="bicubic"),

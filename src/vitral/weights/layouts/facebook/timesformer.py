@@ -1,7 +1,7 @@
-"""The published files of TimeSformer (arXiv 2102.05095): `.pyth`, names after `model.`.
+"""Published files of TimeSformer (arXiv 2102.05095): `.pyth`, names after `model.`.
 
-Their attention is space alone, joint or divided. What is written has their names in a
-.safetensors, for whoever puts them under the key `model_state` again.
+Their attention is space alone, joint or divided. Written files are .safetensors with
+their names, to be put under the key `model_state` again.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from vitral.weights.numerics import differences
 PREFIX = "model."
 STEM, TIME = "patch_embed.proj.weight", "time_embed"
 FRAMES = 8
-"""Of a file that does not say: the released configuration's."""
+"""Frames for a file that does not state them: the released configuration's."""
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether these are the names, after `model.` or not."""
+    """Return whether these are the names, after `model.` or not."""
     file = opened.file
     if "vitral" in opened.config_json:
         return False
@@ -35,7 +35,6 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The model that the shapes describe."""
     notes, file = list(opened.notes), opened.file
     if f"{PREFIX}{STEM}" in file:
         inside = [name for name in file.names() if name.startswith(PREFIX)]
@@ -57,7 +56,7 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def read_config(opened: LayoutInput, notes: list[str]) -> TimeSformerConfig:
-    """Sizes from the shapes; how positions are resized, as the released code does."""
+    """Infer sizes from the shapes; positions are resized as in the released code."""
     scheme = detect_scheme(opened.file, TIME, "blocks.0.temporal_fc.weight")
     image = layout.vit_config(opened, notes)
     return inflate_config(image, scheme, read_num_frames(opened.file, TIME, notes))
@@ -76,7 +75,7 @@ def detect_scheme(file: TensorFile, time: str, temporal: str) -> Scheme:
 
 
 def read_num_frames(file: TensorFile, time: str, notes: list[str]) -> int:
-    """Rows of the table of time positions; the usual number where there is none."""
+    """Return the rows of the table of time positions; the usual number if absent."""
     if time in file:
         return require_shape(file, time, 3)[1]
     notes.append(f"clips of {FRAMES} frames assumed: with space attention any will do")
@@ -86,7 +85,7 @@ def read_num_frames(file: TensorFile, time: str, notes: list[str]) -> int:
 def inflate_config(
     image: ViTConfig, scheme: Scheme, num_frames: int
 ) -> TimeSformerConfig:
-    """The model for clips that the published codes make of such an image model."""
+    """Return the settings of the published video model of `image`."""
     fields: dict[str, Any] = {
         field.name: getattr(image, field.name) for field in dataclasses.fields(image)
     }
@@ -95,12 +94,11 @@ def inflate_config(
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under the published name."""
     return [copy(name, f"{PREFIX}{name}") for name in tensor_shapes(config)]
 
 
 def default_preprocess(config: ModelConfig) -> Preprocess:
-    """The released evaluation's centre crop."""
+    """Return the released evaluation's centre crop."""
     return Preprocess(
         image_size=config.image_hw,
         resize="crop",
@@ -111,7 +109,6 @@ def default_preprocess(config: ModelConfig) -> Preprocess:
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why the released code cannot be this model; empty if it can."""
     reason = unsupported_structure(config)
     if reason:
         return reason
@@ -121,7 +118,7 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def unsupported_structure(config: ModelConfig) -> str:
-    """Why neither the released code nor transformers' has such a model."""
+    """Return why neither the released code nor transformers' has such a model."""
     if not isinstance(config, TimeSformerConfig):
         return "it is for TimeSformers alone"
     reasons = {
@@ -155,7 +152,6 @@ def unsupported_structure(config: ModelConfig) -> str:
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    """What whoever loads the file must know."""
     config, preprocess = spec.config, spec.preprocess
     assert isinstance(config, TimeSformerConfig)
     notes = find_differences(config, "the released code")
@@ -168,7 +164,7 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
 
 
 def find_differences(config: TimeSformerConfig, whose: str, **known: None) -> list[str]:
-    """Where the numbers of a published code differ from the model's."""
+    """Return notes on the numbers in which a published code differs from the model."""
     notes = differences(config, whose, resize="nearest", **known)
     if config.time_resize != "nearest" and config.has_time_positions:
         notes.append(

@@ -1,7 +1,7 @@
-"""The `.npz` files of google-research/big_transfer: BiT (arXiv 1912.11370).
+""".npz files of google-research/big_transfer: BiT (arXiv 1912.11370).
 
-Stages and units are counted from 1, the units with two digits. The names are those of
-the TensorFlow models that the weights come from.
+Stages and units are counted from 1, units with two digits. The names come from the
+original TensorFlow models.
 """
 
 from vitral.data import Preprocess
@@ -24,12 +24,11 @@ NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-10, std_eps_at="variance")
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether the first convolution has this project's name."""
+    """Return whether the first convolution has this project's name."""
     return ROOT in opened.file
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The BiT ResNet that the arrays describe."""
     notes = list(opened.notes)
     _, _, chans, width = require_shape(opened.file, ROOT, 4)
     units = count_units(opened.file, r"resnet/block(\d+)/unit(\d+)/", 1)
@@ -52,32 +51,30 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under this project's name."""
     assert isinstance(config, ResNetConfig)
-    found = [convolution("stem.conv.weight", ROOT)]
+    rules = [convolution("stem.conv.weight", ROOT)]
     for stage, count in enumerate(config.units):
         for unit in range(count):
             ours = f"stages.{stage}.blocks.{unit}"
             theirs = f"resnet/block{stage + 1}/unit{unit + 1:02d}"
             for part, letter in enumerate("abc", start=1):
                 weight = f"{ours}.conv{part}.weight"
-                found.append(convolution(weight, f"{theirs}/{letter}/{CONV}"))
-                found += _norm(f"{ours}.norm{part}", f"{theirs}/{letter}")
-        found.append(
+                rules.append(convolution(weight, f"{theirs}/{letter}/{CONV}"))
+                rules += _norm(f"{ours}.norm{part}", f"{theirs}/{letter}")
+        rules.append(
             convolution(
                 f"stages.{stage}.blocks.0.downsample.conv.weight",
                 f"resnet/block{stage + 1}/unit01/a/proj/{CONV}",
             )
         )
-    found += _norm("norm", "resnet")
+    rules += _norm("norm", "resnet")
     if config.num_classes:
-        found.append(convolution("head.fc.weight", "resnet/head/conv2d/kernel"))
-        found.append(copy("head.fc.bias", "resnet/head/conv2d/bias"))
-    return found
+        rules.append(convolution("head.fc.weight", "resnet/head/conv2d/kernel"))
+        rules.append(copy("head.fc.bias", "resnet/head/conv2d/bias"))
+    return rules
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why that code cannot be this model; empty if it can."""
     if not isinstance(config, ResNetConfig):
         return "its ResNets are all that it has"
     return resnet_shapes.unsupported_structure(config, "fixed")

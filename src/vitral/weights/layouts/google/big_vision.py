@@ -1,8 +1,10 @@
-"""The `.npz` files of google-research/big_vision.
+""".npz files of google-research/big_vision.
 
 Positions are added before the class token is prepended, so it has no row of its own.
 Pooling is by class token, by mean or by attention (arXiv 2106.04560).
 """
+
+from dataclasses import replace
 
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, ViTConfig
@@ -16,12 +18,11 @@ PREFIXES = ("params/", "")
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether the first block has this project's names, and no posembed_input."""
+    """Return whether the first block has this project's names, no posembed_input."""
     return _style(opened) is not None
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The Vision Transformer that the arrays describe."""
     style = _style(opened)
     assert style is not None
     notes = list(opened.notes)
@@ -38,13 +39,11 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under this project's name."""
     assert isinstance(config, ViTConfig)
     return flax_names.vit_mappings(config, flax_names.BIG_VISION)
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why that code cannot be this model; empty if it can."""
     if type(config) is not ViTConfig:
         return "its ViT is all that vitral writes for it"
     if config.position not in ("learned_1d", "sincos_2d"):
@@ -59,9 +58,9 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
 
 def _style(opened: LayoutInput) -> flax_names.Style | None:
     for prefix in PREFIXES:
-        there = f"{prefix}{FIRST}" in opened.file
-        if there and f"{prefix}{flax_names.OLD.pos_embed}" not in opened.file:
-            return flax_names.BIG_VISION._replace(prefix=prefix)
+        present = f"{prefix}{FIRST}" in opened.file
+        if present and f"{prefix}{flax_names.OLD.pos_embed}" not in opened.file:
+            return replace(flax_names.BIG_VISION, prefix=prefix)
     return None
 
 

@@ -1,7 +1,7 @@
-"""big_vision's `.npz` files of models whose blocks were scanned: one array a kind.
+"""big_vision's .npz files of models with scanned blocks: one array per parameter.
 
-The layers run along the first axis of every array of the blocks; otherwise these are
-big_vision's names.
+The layers run along the first axis of the blocks' arrays. Otherwise the names are
+big_vision's.
 """
 
 import re
@@ -19,7 +19,7 @@ NUMBERED = re.compile(r"(.*Transformer/encoderblock)_(\d+)(/.*)")
 
 
 class UnstackedFile(TensorFile):
-    """A file with stacked blocks, seen as if every block had its own arrays."""
+    """View of a file with stacked blocks in which every block has its own arrays."""
 
     def __init__(self, file: TensorFile) -> None:
         self._file = file
@@ -49,29 +49,28 @@ class UnstackedFile(TensorFile):
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether the blocks are stacked, and otherwise have big_vision's names."""
+    """Return whether the blocks are stacked, and otherwise have big_vision's names."""
     stacked = any(BLOCKS in name for name in opened.file.names())
     return stacked and big_vision.detect(_unstack(opened))
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The Vision Transformer that the arrays describe."""
     return replace(big_vision.read(_unstack(opened)), layout=LAYOUT.title)
 
 
 def pack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The arrays of all blocks stacked, layer by layer."""
-    whole: dict[str, Tensor] = {}
+    """Stack the arrays of all blocks, layer by layer."""
+    packed: dict[str, Tensor] = {}
     stacks: dict[str, dict[int, Tensor]] = {}
     for name, tensor in tensors.items():
         if match := NUMBERED.fullmatch(name):
             layers = stacks.setdefault(match[1] + match[3], {})
             layers[int(match[2])] = tensor
         else:
-            whole[name] = tensor
+            packed[name] = tensor
     for name, layers in stacks.items():
-        whole[name] = torch.stack([layers[layer] for layer in range(len(layers))])
-    return whole
+        packed[name] = torch.stack([layers[layer] for layer in range(len(layers))])
+    return packed
 
 
 def _unstack(opened: LayoutInput) -> LayoutInput:

@@ -1,10 +1,11 @@
-"""The names and shapes that Flax gives to a Vision Transformer's parameters.
+"""Names and shapes that Flax gives to a Vision Transformer's parameters.
 
-Shared by the two projects of Google that publish `.npz` files: they differ in the
-numbers behind a module's name, in a prefix, and in where the positions are.
+Shared by Google's two projects that publish .npz files. They differ in the numbers of
+modules, in a prefix, and in the position table's name.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vitral.layers import Grid
 from vitral.models import ViTConfig
@@ -25,11 +26,12 @@ from vitral.weights.mapping import (
 )
 
 
-class Style(NamedTuple):
-    """How one project names things."""
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Naming scheme of one project."""
 
     prefix: str
-    """Before every name."""
+    """Prefix of every name."""
     attention: str
     norm1: str
     norm2: str
@@ -45,41 +47,44 @@ OLD = Style(
     mlp="MlpBlock_3",
     pos_embed="Transformer/posembed_input/pos_embedding",
 )
-"""vision_transformer: every file that it has published."""
-NEWER = OLD._replace(
-    attention="MultiHeadDotProductAttention_0", norm2="LayerNorm_1", mlp="MlpBlock_0"
+"""vision_transformer: every published file."""
+NEWER = replace(
+    OLD,
+    attention="MultiHeadDotProductAttention_0",
+    norm2="LayerNorm_1",
+    mlp="MlpBlock_0",
 )
-"""vision_transformer with a newer Flax, which counts modules of each kind apart."""
-BIG_VISION = NEWER._replace(prefix="params/", pos_embed="pos_embedding")
+"""vision_transformer with a newer Flax, which numbers modules per class."""
+BIG_VISION = replace(NEWER, prefix="params/", pos_embed="pos_embedding")
 
 
 def vit_mappings(config: ViTConfig, style: Style) -> list[TensorMapping]:
-    """Every tensor of a Vision Transformer."""
+    """Return the mapping of every tensor of a Vision Transformer."""
     head_dim = config.attention_dim // config.num_heads
-    found = [
+    rules = [
         convolution("patch_embed.proj.weight", f"{style.prefix}embedding/kernel"),
         copy("patch_embed.proj.bias", f"{style.prefix}embedding/bias"),
     ]
     if config.class_token:
-        found.append(copy("cls_token", f"{style.prefix}cls"))
+        rules.append(copy("cls_token", f"{style.prefix}cls"))
     if config.position == "learned_1d":
-        found.append(copy("pos_embed", style.prefix + style.pos_embed))
+        rules.append(copy("pos_embed", style.prefix + style.pos_embed))
     for block in range(config.depth):
-        found += _block(block, style, head_dim)
-    found += _norm("norm", f"{style.prefix}Transformer/encoder_norm")
+        rules += _block(block, style, head_dim)
+    rules += _norm("norm", f"{style.prefix}Transformer/encoder_norm")
     if config.global_pool == "map":
-        found += _map_head(style, head_dim)
+        rules += _map_head(style, head_dim)
     if config.representation_size:
-        found += _dense("pre_logits.fc", f"{style.prefix}pre_logits")
+        rules += _dense("pre_logits.fc", f"{style.prefix}pre_logits")
     if config.num_classes:
-        found += _dense("head", f"{style.prefix}head")
-    return found
+        rules += _dense("head", f"{style.prefix}head")
+    return rules
 
 
 def read_vit_fields(
     opened: LayoutInput, style: Style, notes: list[str]
 ) -> dict[str, Any]:
-    """Fields of ViTConfig that the shapes of a file tell."""
+    """Infer the fields of ViTConfig from the shapes of a file."""
     file, prefix = opened.file, style.prefix
     rows, columns, chans, width = require_shape(file, f"{prefix}embedding/kernel", 4)
     blocks = f"{prefix}Transformer/encoderblock_"
@@ -105,8 +110,8 @@ def read_vit_fields(
     if table in file:
         length = require_shape(file, table, 3)[1]
         top = style.pos_embed == BIG_VISION.pos_embed
-        own = (0 if top else int(class_token),)
-        grid, _ = infer_positions(opened, table, length, own, notes)
+        prefix_rows = (0 if top else int(class_token),)
+        grid = infer_positions(opened, table, length, prefix_rows, notes=notes).grid
     else:
         facts["position"] = "sincos_2d"
         grid = opened.grid or Grid(14, 14)
@@ -119,7 +124,7 @@ def read_vit_fields(
 
 
 def unsupported_reason(config: ViTConfig) -> str:
-    """Why these projects' code cannot be this model; empty if it can."""
+    """Return why these projects' code cannot be this model; empty if it can."""
     reasons = {
         "it has no register tokens": config.reg_tokens > 0,
         "it has no LayerScale": config.init_values is not None,
@@ -140,7 +145,7 @@ def unsupported_reason(config: ViTConfig) -> str:
 
 
 def numerics(config: ViTConfig) -> tuple[str, ...]:
-    """Where the function of that code differs from the model that is written."""
+    """Return notes on the numbers in which that code differs from the model."""
     notes = []
     if config.act != "gelu_tanh":
         notes.append(
@@ -155,10 +160,10 @@ def numerics(config: ViTConfig) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _block(number: int, style: Style, head_dim: int) -> list[TensorMapping]:
+def _block(index: int, style: Style, head_dim: int) -> list[TensorMapping]:
     ours, theirs = (
-        f"blocks.{number}",
-        f"{style.prefix}Transformer/encoderblock_{number}",
+        f"blocks.{index}",
+        f"{style.prefix}Transformer/encoderblock_{index}",
     )
     attention = f"{theirs}/{style.attention}"
     return [
@@ -190,9 +195,11 @@ def _attention(
 ) -> list[TensorMapping]:
     return [
         flax_heads(
-            f"{ours}.{mine}", [f"{theirs}/{part}/{kind}" for part in parts], head_dim
+            f"{ours}.{native_part}",
+            [f"{theirs}/{part}/{foreign_part}" for part in parts],
+            head_dim,
         )
-        for mine, kind in (("weight", "kernel"), ("bias", "bias"))
+        for native_part, foreign_part in (("weight", "kernel"), ("bias", "bias"))
     ]
 
 

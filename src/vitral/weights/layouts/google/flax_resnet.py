@@ -1,7 +1,7 @@
-"""The names and shapes that Flax gives to the ResNet of a hybrid.
+"""Names and shapes that Flax gives to the ResNet of a hybrid.
 
 Only google-research/vision_transformer publishes such files. Stages and units are
-counted from 1 there, and the norms of its oldest files have shape (1, 1, 1, channels).
+counted from 1, and norms of the oldest files have shape (1, 1, 1, channels).
 """
 
 from typing import Any
@@ -23,18 +23,18 @@ NUMERICS = Numerics(group_norm_eps=1e-6, std_eps=1e-5, std_eps_at="deviation")
 
 
 def detect(opened: LayoutInput, prefix: str) -> bool:
-    """Whether there is a ResNet before the patches."""
+    """Return whether there is a ResNet before the patches."""
     return f"{prefix}{ROOT}" in opened.file
 
 
 def read_fields(
     opened: LayoutInput, prefix: str, encoder: dict[str, Any]
 ) -> dict[str, Any]:
-    """Fields of HybridConfig.
+    """Return the fields of HybridConfig.
 
     Args:
-        encoder: those that the encoder's tensors tell, patches counted in cells of the
-            ResNet's map.
+        encoder: fields inferred from the encoder's tensors, patches counted in cells of
+            the ResNet's map.
     """
     root = f"{prefix}{ROOT}"
     _, _, chans, width = require_shape(opened.file, root, 4)
@@ -54,10 +54,10 @@ def read_fields(
 
 
 def mappings(config: HybridConfig, prefix: str) -> list[TensorMapping]:
-    """Every tensor of the ResNet."""
+    """Return the mapping of every tensor of the ResNet."""
     backbone = "patch_embed.backbone"
     stem = f"{backbone}.stem" if config.units else backbone
-    found = [
+    rules = [
         convolution(f"{stem}.conv.weight", f"{prefix}{ROOT}"),
         *_norm(f"{stem}.norm", f"{prefix}gn_root", config.width),
     ]
@@ -68,22 +68,22 @@ def mappings(config: HybridConfig, prefix: str) -> list[TensorMapping]:
             theirs = f"{prefix}block{stage + 1}/unit{unit + 1}"
             for part, width in enumerate((inner, inner, 4 * inner), start=1):
                 weight = f"{ours}.conv{part}.weight"
-                found.append(convolution(weight, f"{theirs}/conv{part}/kernel"))
-                found += _norm(f"{ours}.norm{part}", f"{theirs}/gn{part}", width)
+                rules.append(convolution(weight, f"{theirs}/conv{part}/kernel"))
+                rules += _norm(f"{ours}.norm{part}", f"{theirs}/gn{part}", width)
         first = f"{backbone}.stages.{stage}.blocks.0.downsample"
         theirs = f"{prefix}block{stage + 1}/unit1"
-        found.append(convolution(f"{first}.conv.weight", f"{theirs}/conv_proj/kernel"))
-        found += _norm(f"{first}.norm", f"{theirs}/gn_proj", 4 * inner)
-    return found
+        rules.append(convolution(f"{first}.conv.weight", f"{theirs}/conv_proj/kernel"))
+        rules += _norm(f"{first}.norm", f"{theirs}/gn_proj", 4 * inner)
+    return rules
 
 
 def unsupported_reason(config: HybridConfig) -> str:
-    """Why that code cannot be this ResNet; empty if it can."""
+    """Return why that code cannot be this ResNet; empty if it can."""
     return resnet_shapes.unsupported_structure(config, "same")
 
 
 def numerics(config: HybridConfig) -> tuple[str, ...]:
-    """Where the function of that code differs."""
+    """Return notes on the differences of that code."""
     return resnet_shapes.differences(config, NUMERICS, "the official code")
 
 

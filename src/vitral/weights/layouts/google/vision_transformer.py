@@ -1,9 +1,10 @@
-"""The `.npz` files of google-research/vision_transformer, old and newer names.
+""".npz files of google-research/vision_transformer, with old and newer names.
 
-Released files of the paper and of "How to train your ViT" (arXiv 2106.10270) are of
-this kind, hybrids among them. Their code computes GELU by tanh and resizes positions
-corner to corner.
+The paper's files and those of "How to train your ViT" (arXiv 2106.10270), hybrids
+included. Their code computes GELU by tanh and resizes positions corner to corner.
 """
+
+from dataclasses import replace
 
 from vitral.data import Preprocess
 from vitral.models import HybridConfig, ModelConfig, ViTConfig
@@ -13,16 +14,15 @@ from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.mapping import TensorMapping
 
 OPTIMIZER = "opt/target/"
-"""Before every name in files that were saved with their optimizer."""
+"""Prefix of every name in files that were saved with their optimizer."""
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether the stem and the first block have this project's names."""
+    """Return whether the stem and the first block have this project's names."""
     return _style(opened) is not None
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The Vision Transformer or the hybrid that the arrays describe."""
     style = _style(opened)
     assert style is not None
     notes = list(opened.notes)
@@ -43,13 +43,11 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under the names of the published files."""
     assert isinstance(config, ViTConfig)
     return _mappings(config, flax_names.OLD)
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why that code cannot be this model; empty if it can."""
     if type(config) not in (ViTConfig, HybridConfig):
         return "its ViT and its hybrids are all that it has"
     assert isinstance(config, ViTConfig)
@@ -73,10 +71,10 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
 
 
 def _mappings(config: ViTConfig, style: flax_names.Style) -> list[TensorMapping]:
-    found = flax_names.vit_mappings(config, style)
+    rules = flax_names.vit_mappings(config, style)
     if isinstance(config, HybridConfig):
-        found += flax_resnet.mappings(config, style.prefix)
-    return found
+        rules += flax_resnet.mappings(config, style.prefix)
+    return rules
 
 
 def _style(opened: LayoutInput) -> flax_names.Style | None:
@@ -84,7 +82,7 @@ def _style(opened: LayoutInput) -> flax_names.Style | None:
         for style in (flax_names.OLD, flax_names.NEWER):
             first = f"{prefix}Transformer/encoderblock_0/{style.attention}/query/kernel"
             if first in opened.file and f"{prefix}{style.pos_embed}" in opened.file:
-                return style._replace(prefix=prefix)
+                return replace(style, prefix=prefix)
     return None
 
 

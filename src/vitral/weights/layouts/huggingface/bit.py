@@ -13,6 +13,7 @@ from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.infer_config import require_shape, rows_or_zero
 from vitral.weights.layouts import resnet_shapes
 from vitral.weights.layouts.huggingface import preprocessor
+from vitral.weights.layouts.huggingface.config import label_fields
 from vitral.weights.layouts.huggingface.vit import read_classes
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.resnet_shapes import (
@@ -26,7 +27,7 @@ from vitral.weights.mapping import TensorMapping, copy, reshape
 STEM = "embedder.convolution.weight"
 HEAD = "classifier.1"
 PREFIXES = ("bit.", "")
-"""Before every name but the head's: with a head, and without."""
+"""Prefix of every name but the head's: with a head, and without."""
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
 EXPECTED_FIELDS: dict[str, tuple[Any, str]] = {
     "layer_type": ("preactivation", "units that are activated after their sum"),
@@ -34,27 +35,27 @@ EXPECTED_FIELDS: dict[str, tuple[Any, str]] = {
     "embedding_dynamic_padding": (False, "another padding of the maximum at the stem"),
     "hidden_act": ("relu", "another activation"),
 }
-"""Fields of config.json that decide the function: what BiT has, and what else is."""
+"""Fields of config.json that decide the function: BiT's value, and what others mean."""
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether the first convolution has Hugging Face's name."""
+    """Return whether the first convolution has Hugging Face's name."""
     return _prefix(opened) is not None
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The BiT ResNet that the tensors and config.json describe.
+    """Read the BiT ResNet that the tensors and config.json describe.
 
     Raises:
         WeightsError: config.json names a function that is not BiT's.
     """
     prefix = _prefix(opened)
     assert prefix is not None
-    notes, beside, file = list(opened.notes), opened.config_json, opened.file
+    notes, config_json, file = list(opened.notes), opened.config_json, opened.file
     units = count_units(file, rf"{prefix}encoder\.stages\.(\d+)\.layers\.(\d+)\.", 0)
     _refuse_others(opened, units)
     width, chans, *_ = require_shape(file, f"{prefix}{STEM}", 4)
-    groups = beside.get("num_groups", resnet_shapes.GROUPS)
+    groups = config_json.get("num_groups", resnet_shapes.GROUPS)
     crop = _sides(opened.processor_json.get("crop_size")) or _sides(
         opened.processor_json.get("size")
     )
@@ -74,19 +75,17 @@ def read(opened: LayoutInput) -> WeightsSource:
         preprocess=preprocessor.read(
             opened.processor_json, "bit", config.image_hw, notes
         ),
-        classes=read_classes(beside, config.num_classes),
+        classes=read_classes(config_json, config.num_classes),
         notes=tuple(notes),
     )
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under Hugging Face's name."""
     assert isinstance(config, ResNetConfig)
     return _mappings(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why that code cannot be this model; empty if it can."""
     if not isinstance(config, ResNetConfig):
         return "it is for the ResNets of BiT alone"
     return resnet_shapes.unsupported_structure(
@@ -95,11 +94,11 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    """config.json, preprocessor_config.json, and what differs."""
+    """Return config.json, preprocessor_config.json, and notes on the differences."""
     config = spec.config
     assert isinstance(config, ResNetConfig)
     notes = [*resnet_shapes.differences(config, NUMERICS, "Hugging Face")]
-    about: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "architectures": [
             "BitForImageClassification" if config.num_classes else "BitModel"
         ],
@@ -108,43 +107,42 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
         "embedding_size": config.width,
         "hidden_sizes": [4 * config.width * 2**i for i, _ in enumerate(config.units)],
         "depths": list(config.units),
-        # Its norm and its head do not multiply by a factor: widths are written whole.
+        # Its norm and its head ignore the factor: full widths are written.
         "width_factor": 1,
         "num_groups": config.num_groups,
         "output_stride": max(32, total_stride(config.units)),
         **{name: value for name, (value, _) in EXPECTED_FIELDS.items()},
     }
-    if config.num_classes:
-        words = spec.classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
-        about |= {
-            "id2label": {str(n): word for n, word in enumerate(words)},
-            "label2id": {word: n for n, word in enumerate(words)},
-        }
-    beside = {
-        "config.json": about,
+    sidecar_files = {
+        "config.json": fields | label_fields(config, spec.classes),
         "preprocessor_config.json": preprocessor.write(spec.preprocess, notes),
     }
-    return LayoutOutput(sidecar_files=beside, notes=tuple(notes))
+    return LayoutOutput(sidecar_files=sidecar_files, notes=tuple(notes))
 
 
 def _mappings(config: ResNetConfig, prefix: str) -> list[TensorMapping]:
-    found = [copy("stem.conv.weight", f"{prefix}{STEM}")]
+    rules = [copy("stem.conv.weight", f"{prefix}{STEM}")]
     for stage, count in enumerate(config.units):
         for unit in range(count):
             ours = f"stages.{stage}.blocks.{unit}"
             theirs = f"{prefix}encoder.stages.{stage}.layers.{unit}"
             parts = ["conv1.weight", "conv2.weight", "conv3.weight"]
-            parts += [f"norm{n}.{kind}" for n in "123" for kind in ("weight", "bias")]
+            parts += [
+                f"norm{n}.{parameter}"
+                for n in "123"
+                for parameter in ("weight", "bias")
+            ]
             parts += ["downsample.conv.weight"] if unit == 0 else []
-            found += [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in parts]
-    found += [
-        copy(f"norm.{kind}", f"{prefix}norm.{kind}") for kind in ("weight", "bias")
+            rules += [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in parts]
+    rules += [
+        copy(f"norm.{parameter}", f"{prefix}norm.{parameter}")
+        for parameter in ("weight", "bias")
     ]
     if config.num_classes:
         flat = (config.num_classes, config.pooled_dim)
         head = reshape("head.fc.weight", f"{HEAD}.weight", (*flat, 1, 1), flat)
-        found += [head, copy("head.fc.bias", f"{HEAD}.bias")]
-    return found
+        rules += [head, copy("head.fc.bias", f"{HEAD}.bias")]
+    return rules
 
 
 def _prefix(opened: LayoutInput) -> str | None:
@@ -156,19 +154,19 @@ def _prefix(opened: LayoutInput) -> str | None:
 
 
 def _refuse_others(opened: LayoutInput, units: tuple[int, ...]) -> None:
-    """config.json can turn the same tensors into another function."""
-    beside = opened.config_json
-    found = [
-        f"{name} {beside[name]!r}: {what}"
-        for name, (wanted, what) in EXPECTED_FIELDS.items()
-        if beside.get(name, wanted) != wanted
+    """Refuse settings of config.json that change the function of the same tensors."""
+    config_json = opened.config_json
+    problems = [
+        f"{name} {config_json[name]!r}: {what}"
+        for name, (expected, what) in EXPECTED_FIELDS.items()
+        if config_json.get(name, expected) != expected
     ]
-    stride, wanted = total_stride(units), beside.get("output_stride", 32)
-    if wanted < stride:
-        found.append(f"output_stride {wanted}: dilated convolutions")
-    if found:
+    stride, expected = total_stride(units), config_json.get("output_stride", 32)
+    if expected < stride:
+        problems.append(f"output_stride {expected}: dilated convolutions")
+    if problems:
         raise WeightsError(
-            f"{opened.path.with_name('config.json')} has {found[0]}. vitral has the "
+            f"{opened.path.with_name('config.json')} has {problems[0]}. vitral has the "
             "BiT of the paper only, whose units are activated first, padded with zeros "
             f"on both sides alike, with strides up to {stride}. Use other weights."
         )

@@ -1,4 +1,4 @@
-"""What is written for Hugging Face beside the tensors, and what it cannot hold."""
+"""JSON files of Hugging Face's layout, and models that it cannot hold."""
 
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ ARCHITECTURES = {
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why transformers' code cannot be this model; empty if it can."""
+    """Return why transformers' code cannot be this model; empty if it can."""
     if type(config) not in (ViTConfig, DeiTConfig):
         return "it has no such family of models"
     assert isinstance(config, ViTConfig)
@@ -71,12 +71,12 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    """config.json, preprocessor_config.json, DINOv2's mask token, and what differs."""
+    """Return both JSON files, DINOv2's mask token, and notes on the differences."""
     config = spec.config
     assert isinstance(config, ViTConfig)
-    kind = model_type(config)
+    hf_type = model_type(config)
     notes = differences(
-        config, "Hugging Face", act=None, norm_eps=None, resize=resize_method(kind)
+        config, "Hugging Face", act=None, norm_eps=None, resize=resize_method(hf_type)
     )
     if config.grid.rows != config.grid.columns:
         notes.append(
@@ -84,7 +84,7 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
             f"of {config.image_hw[0]} x {config.image_hw[1]} pixels"
         )
     new = {}
-    if kind.startswith("dinov2"):
+    if hf_type.startswith("dinov2"):
         name = f"{written_prefix(config)}embeddings.mask_token"
         new[name] = torch.zeros(1, config.embed_dim)
     return LayoutOutput(
@@ -100,14 +100,14 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
 def make_config_json(
     config: ViTConfig, classes: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The fields of config.json."""
-    kind = model_type(config)
-    architecture = ARCHITECTURES[kind][config.num_classes > 0]
+    """Return the fields of config.json."""
+    hf_type = model_type(config)
+    architecture = ARCHITECTURES[hf_type][config.num_classes > 0]
     if isinstance(config, DeiTConfig) and config.num_classes:
         architecture += "WithTeacher" if config.distillation_head else ""
-    about: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "architectures": [architecture],
-        "model_type": kind,
+        "model_type": hf_type,
         "hidden_size": config.embed_dim,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.num_heads,
@@ -121,36 +121,41 @@ def make_config_json(
         "hidden_dropout_prob": 0.0,
     }
     if config.init_values is None:
-        about["intermediate_size"] = config.mlp_dim
+        fields["intermediate_size"] = config.mlp_dim
     else:
-        about |= {
+        fields |= {
             "mlp_ratio": _mlp_ratio(config),
             "use_swiglu_ffn": config.mlp == "swiglu",
             "layerscale_value": config.init_values,
         }
     if config.reg_tokens:
-        about["num_register_tokens"] = config.reg_tokens
+        fields["num_register_tokens"] = config.reg_tokens
     if config.representation_size:
-        about |= {
+        fields |= {
             "pooler_output_size": config.representation_size,
             "pooler_act": "tanh",
         }
-    if config.num_classes:
-        words = classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
-        about |= {
-            "id2label": {str(n): word for n, word in enumerate(words)},
-            "label2id": {word: n for n, word in enumerate(words)},
-        }
-    return about
+    return fields | label_fields(config, classes)
 
 
-def resize_method(kind: str) -> Literal["bicubic", "bicubic_antialias"]:
-    registers = kind == "dinov2_with_registers"
+def label_fields(config: ModelConfig, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of config.json with the classes' names; none without a head."""
+    if not config.num_classes:
+        return {}
+    labels = classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
+    return {
+        "id2label": {str(n): label for n, label in enumerate(labels)},
+        "label2id": {label: n for n, label in enumerate(labels)},
+    }
+
+
+def resize_method(hf_type: str) -> Literal["bicubic", "bicubic_antialias"]:
+    registers = hf_type == "dinov2_with_registers"
     return "bicubic_antialias" if registers else "bicubic"
 
 
 def _mlp_ratio(config: ViTConfig) -> int | None:
-    """The whole number that gives DINOv2's hidden width; None if there is none."""
+    """Return the integer that gives DINOv2's hidden width; None if there is none."""
     for ratio in range(1, 17):
         hidden = ratio * config.embed_dim
         if config.mlp == "swiglu":

@@ -1,24 +1,26 @@
-"""The names of Hugging Face's Vision Transformers, as its files have them.
+"""Names of tensors in Hugging Face's Vision Transformers.
 
-Files on the hub, old and new, have one set of names. Programs that store a model's
-state dict themselves get those of transformers 5 in memory, which are read too.
+Files on the hub, old and new, have one set of names. Programs that store a state dict
+themselves write those of transformers 5 in memory, which are read too.
 """
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from vitral.models import DeiTConfig, ModelConfig, ViTConfig
 from vitral.weights.files import TensorFile
-from vitral.weights.mapping import TensorMapping, concat, copy
+from vitral.weights.mapping import TensorMapping, concat, copy, copy_layer
 
 Generation = Literal["hub", "memory"]
 
 STEM = "embeddings.patch_embeddings.projection.weight"
 PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.")
-"""What comes before the names: nothing for a bare model, its type under a head."""
+"""Prefixes of the names: none for a bare model, its type under a head."""
 
 
-class BlockNames(NamedTuple):
-    """Where a block and its parts are."""
+@dataclass(frozen=True, slots=True)
+class BlockNames:
+    """Foreign names of a block and its parts."""
 
     block: str
     norms: tuple[str, str]
@@ -31,40 +33,40 @@ class BlockNames(NamedTuple):
 def mappings(
     config: ViTConfig, generation: Generation = "hub", prefix: str | None = None
 ) -> list[TensorMapping]:
-    """Every tensor of a model.
+    """Return the mapping of every tensor of a model.
 
     Args:
-        prefix: what comes before the names; None for what is written.
+        prefix: prefix of the names; None for the one that is written.
     """
-    before = written_prefix(config) if prefix is None else prefix
-    made = [
-        copy("patch_embed.proj.weight", f"{before}{STEM}"),
+    name_prefix = written_prefix(config) if prefix is None else prefix
+    rules = [
+        copy("patch_embed.proj.weight", f"{name_prefix}{STEM}"),
         copy(
             "patch_embed.proj.bias",
-            f"{before}embeddings.patch_embeddings.projection.bias",
+            f"{name_prefix}embeddings.patch_embeddings.projection.bias",
         ),
-        copy("cls_token", f"{before}embeddings.cls_token"),
-        copy("pos_embed", f"{before}embeddings.position_embeddings"),
+        copy("cls_token", f"{name_prefix}embeddings.cls_token"),
+        copy("pos_embed", f"{name_prefix}embeddings.position_embeddings"),
     ]
     if isinstance(config, DeiTConfig):
-        made.append(copy("dist_token", f"{before}embeddings.distillation_token"))
+        rules.append(copy("dist_token", f"{name_prefix}embeddings.distillation_token"))
     if config.reg_tokens:
-        made.append(copy("reg_token", f"{before}embeddings.register_tokens"))
-    for number in range(config.depth):
-        made += _block(config, generation, before, number)
-    made += _layer("norm", f"{before}layernorm")
+        rules.append(copy("reg_token", f"{name_prefix}embeddings.register_tokens"))
+    for index in range(config.depth):
+        rules += _block(config, generation, name_prefix, index)
+    rules += copy_layer("norm", f"{name_prefix}layernorm")
     if config.representation_size:
-        made += _layer("pre_logits.fc", f"{before}pooler.dense")
+        rules += copy_layer("pre_logits.fc", f"{name_prefix}pooler.dense")
     if config.num_classes:
         two = isinstance(config, DeiTConfig) and config.distillation_head
-        made += _layer("head", "cls_classifier" if two else "classifier")
+        rules += copy_layer("head", "cls_classifier" if two else "classifier")
         if two:
-            made += _layer("head_dist", "distillation_classifier")
-    return made
+            rules += copy_layer("head_dist", "distillation_classifier")
+    return rules
 
 
 def model_type(config: ModelConfig) -> str:
-    """Hugging Face's word for the kind of model."""
+    """Return Hugging Face's `model_type`."""
     if isinstance(config, DeiTConfig):
         return "deit"
     if isinstance(config, ViTConfig) and config.init_values is not None:
@@ -73,27 +75,27 @@ def model_type(config: ModelConfig) -> str:
 
 
 def written_prefix(config: ModelConfig) -> str:
-    """What comes before the names in a file of ours."""
+    """Return the prefix of the names in written files."""
     return f"{model_type(config)}." if config.num_classes else ""
 
 
 def find_prefix(file: TensorFile) -> str | None:
-    """What comes before the names in a file; None if they are not Hugging Face's."""
+    """Return the prefix of a file's names; None if they are not Hugging Face's."""
     return next((name for name in PREFIXES if f"{name}{STEM}" in file), None)
 
 
 def detect_generation(file: TensorFile, prefix: str) -> Generation:
-    """Which of the two sets of names a file has."""
-    places = (f"{prefix}encoder.layer.0.", f"{prefix}layers.0.")
-    memory = any(f"{place}attention.q_proj.weight" in file for place in places)
+    """Return which of the two sets of names a file has."""
+    blocks = (f"{prefix}encoder.layer.0.", f"{prefix}layers.0.")
+    memory = any(f"{block}attention.q_proj.weight" in file for block in blocks)
     return "memory" if memory else "hub"
 
 
 def block_names(dino: bool, generation: Generation, swiglu: bool) -> BlockNames:
-    """Names inside a block; `dino` for LayerScale and all that comes with it."""
+    """Return the names inside a block; `dino` for DINOv2's, with LayerScale."""
     hub = generation == "hub"
-    words = ("query", "key", "value") if hub else ("q_proj", "k_proj", "v_proj")
-    place = "attention.attention" if hub else "attention"
+    projections = ("query", "key", "value") if hub else ("q_proj", "k_proj", "v_proj")
+    attention = "attention.attention" if hub else "attention"
     fc1, fc2 = ("mlp.fc1",), "mlp.fc2"
     if swiglu:
         fc1 = ("mlp.weights_in",) if hub else ("mlp.gate_proj", "mlp.up_proj")  # type: ignore[assignment]
@@ -103,7 +105,11 @@ def block_names(dino: bool, generation: Generation, swiglu: bool) -> BlockNames:
     return BlockNames(
         block="encoder.layer." if hub or dino else "layers.",
         norms=("norm1", "norm2") if dino else ("layernorm_before", "layernorm_after"),
-        qkv=(f"{place}.{words[0]}", f"{place}.{words[1]}", f"{place}.{words[2]}"),
+        qkv=(
+            f"{attention}.{projections[0]}",
+            f"{attention}.{projections[1]}",
+            f"{attention}.{projections[2]}",
+        ),
         proj="attention.output.dense" if hub else "attention.o_proj",
         fc1=fc1,
         fc2=fc2,
@@ -111,30 +117,26 @@ def block_names(dino: bool, generation: Generation, swiglu: bool) -> BlockNames:
 
 
 def _block(
-    config: ViTConfig, generation: Generation, before: str, number: int
+    config: ViTConfig, generation: Generation, prefix: str, index: int
 ) -> list[TensorMapping]:
     dino = config.init_values is not None
     names = block_names(dino, generation, config.mlp == "swiglu")
-    ours, theirs = f"blocks.{number}.", f"{before}{names.block}{number}."
-    made = []
-    for at, name in enumerate(names.norms, 1):
-        made += _layer(f"{ours}norm{at}", f"{theirs}{name}")
+    ours, theirs = f"blocks.{index}.", f"{prefix}{names.block}{index}."
+    rules = []
+    for position, name in enumerate(names.norms, 1):
+        rules += copy_layer(f"{ours}norm{position}", f"{theirs}{name}")
     for part in ("weight", "bias") if config.qkv_bias else ("weight",):
         qkv = [f"{theirs}{name}.{part}" for name in names.qkv]
-        made.append(concat(f"{ours}attn.qkv.{part}", qkv))
-    made += _layer(f"{ours}attn.proj", f"{theirs}{names.proj}")
+        rules.append(concat(f"{ours}attn.qkv.{part}", qkv))
+    rules += copy_layer(f"{ours}attn.proj", f"{theirs}{names.proj}")
     for part in ("weight", "bias"):
         first = [f"{theirs}{name}.{part}" for name in names.fc1]
         fc1 = f"{ours}mlp.fc1.{part}"
-        made.append(concat(fc1, first) if len(first) > 1 else copy(fc1, first[0]))
-    made += _layer(f"{ours}mlp.fc2", f"{theirs}{names.fc2}")
+        rules.append(concat(fc1, first) if len(first) > 1 else copy(fc1, first[0]))
+    rules += copy_layer(f"{ours}mlp.fc2", f"{theirs}{names.fc2}")
     if dino:
-        made += [
-            copy(f"{ours}ls{at}.gamma", f"{theirs}layer_scale{at}.lambda1")
-            for at in (1, 2)
+        rules += [
+            copy(f"{ours}ls{position}.gamma", f"{theirs}layer_scale{position}.lambda1")
+            for position in (1, 2)
         ]
-    return made
-
-
-def _layer(ours: str, theirs: str) -> list[TensorMapping]:
-    return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+    return rules

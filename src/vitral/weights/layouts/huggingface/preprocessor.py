@@ -1,4 +1,4 @@
-"""Pre-processing in Hugging Face's terms, both ways: preprocessor_config.json.
+"""Pre-processing in Hugging Face's terms, read and written: preprocessor_config.json.
 
     ViTImageProcessor    size {height, width}                        squash
     DeiTImageProcessor   size {height, width}, crop_size             squash, crop
@@ -15,7 +15,7 @@ from vitral.data import Preprocess
 from vitral.weights.infer_config import HALF, IMAGENET_MEAN, IMAGENET_STD
 
 FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-"""Pillow's numbers of the filters that we have."""
+"""Pillow's numbers of the supported filters."""
 CONVENTIONS: dict[str, dict[str, Any]] = {
     "vit": {
         "size": {"height": 224, "width": 224},
@@ -58,7 +58,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         "image_std": (0.225, 0.225, 0.225),
     },
 }
-"""What the published models of each type come with."""
+"""Defaults of the published models of each type."""
 
 
 def read(
@@ -67,7 +67,7 @@ def read(
     image_size: tuple[int, int],
     notes: list[str],
 ) -> Preprocess:
-    """Pre-processing as the file says; what it leaves out is as for such models.
+    """Read the pre-processing; missing fields are as for such models.
 
     Args:
         fields: the content of preprocessor_config.json; empty for none.
@@ -91,10 +91,10 @@ def read(
             mean=convention["image_mean"],
             std=convention["image_std"],
         )
-    resize, wanted, fraction = _geometry(fields, convention, image_size, notes)
-    if wanted != image_size:
+    resize, made, fraction = _geometry(fields, convention, image_size, notes)
+    if made != image_size:
         notes.append(
-            f"its image processor makes {wanted[0]} x {wanted[1]} pixels, but the "
+            f"its image processor makes {made[0]} x {made[1]} pixels, but the "
             f"positions are those of {image_size[0]} x {image_size[1]}, which is what "
             "images are brought to: give `image_size` for the other"
         )
@@ -113,12 +113,12 @@ def read(
 
 
 def write(preprocess: Preprocess, notes: list[str]) -> dict[str, Any]:
-    """The fields of preprocessor_config.json; what it cannot say goes to the notes."""
+    """Return the fields of preprocessor_config.json; what it cannot hold is noted."""
     height, width = preprocess.image_size
     fraction = preprocess.crop_fraction
-    cut = {"height": height, "width": width}
-    full = {name: math.floor(side / fraction) for name, side in cut.items()}
-    numbers = {name: number for number, name in FILTERS.items()}
+    crop = {"height": height, "width": width}
+    full = {name: math.floor(side / fraction) for name, side in crop.items()}
+    numbers = {name: code for code, name in FILTERS.items()}
     fields: dict[str, Any] = {
         "do_resize": True,
         "resample": numbers[preprocess.interpolation],
@@ -140,16 +140,16 @@ def write(preprocess: Preprocess, notes: list[str]) -> dict[str, Any]:
                 f"cut, which for {height} x {width} pixels keeps another part of an "
                 "image"
             )
-        kind = "BitImageProcessor"
-        fields |= {"size": {"shortest_edge": max(full.values())}, "crop_size": cut}
+        processor = "BitImageProcessor"
+        fields |= {"size": {"shortest_edge": max(full.values())}, "crop_size": crop}
     elif fraction < 1:
-        kind = "DeiTImageProcessor"
-        fields |= {"size": full, "crop_size": cut}
+        processor = "DeiTImageProcessor"
+        fields |= {"size": full, "crop_size": crop}
     else:
-        kind = "ViTImageProcessor"
-        fields["size"] = cut
+        processor = "ViTImageProcessor"
+        fields["size"] = crop
     return {
-        "image_processor_type": kind,
+        "image_processor_type": processor,
         "do_center_crop": "crop_size" in fields,
         **fields,
     }
@@ -161,7 +161,7 @@ def _geometry(
     image_size: tuple[int, int],
     notes: list[str],
 ) -> tuple[str, tuple[int, int], float]:
-    """How images are resized, to what size, and the share that the crop keeps."""
+    """Return the resizing, its size, and the fraction that a crop keeps."""
     size = fields.get("size", convention.get("size"))
     crops = fields.get("do_center_crop", "crop_size" in fields)
     crop = (
@@ -176,10 +176,12 @@ def _geometry(
     edge = size.get("shortest_edge") if isinstance(size, Mapping) else None
     if isinstance(size, int) and crop is not None and "size" in fields:
         # One number is the shorter side for Bit, and both sides for ViT and DeiT.
-        kind = fields.get("image_processor_type", fields.get("feature_extractor_type"))
+        processor = fields.get(
+            "image_processor_type", fields.get("feature_extractor_type")
+        )
         by_edge = "shortest_edge" in convention.get("size", {})
-        if kind is not None:
-            by_edge = not str(kind).startswith(("ViT", "DeiT"))
+        if processor is not None:
+            by_edge = not str(processor).startswith(("ViT", "DeiT"))
         edge = size if by_edge else None
     if edge is not None:
         if crop is None:
@@ -207,7 +209,7 @@ def _geometry(
 
 
 def _fraction(cut: int, full: int) -> float:
-    """The share of `full` that `cut` is, such that `cut` over it floors to `full`."""
+    """Return cut / full, adjusted so that `cut` over it floors to `full`."""
     share = min(cut / full, 1.0)
     return (
         share if math.floor(cut / share) == full or full < cut else cut / (full + 0.5)
@@ -225,19 +227,19 @@ def _pair(size: Any) -> tuple[int, int] | None:
 def _filter(
     fields: Mapping[str, Any], convention: Mapping[str, Any], notes: list[str]
 ) -> str:
-    number = fields.get("resample", convention.get("resample", 2))
-    if number not in FILTERS:
+    code = fields.get("resample", convention.get("resample", 2))
+    if code not in FILTERS:
         notes.append(
-            f"its image processor resizes with Pillow's filter {number}, which vitral "
+            f"its image processor resizes with Pillow's filter {code}, which vitral "
             "does not have: bicubic instead"
         )
-    return FILTERS.get(number, "bicubic")
+    return FILTERS.get(code, "bicubic")
 
 
 def _statistics(
     fields: Mapping[str, Any], convention: Mapping[str, Any]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation on the 0..1 scale, whatever the file's own scale is."""
+    """Return mean and deviation on the 0..1 scale, whatever the file's scale."""
     mean: list[float] = [0.0, 0.0, 0.0]
     std: list[float] = [1.0, 1.0, 1.0]
     if fields.get("do_normalize", True):

@@ -1,8 +1,8 @@
 """Hugging Face's TimeSformer: config.json, model.safetensors, preprocessor_config.json.
 
-`TimesformerForVideoClassification`, or `TimesformerModel` where there is no head. With
-space attention that class gives logits for every frame; ours gives one answer per clip,
-from the mean of the frames' class tokens, as the released code.
+`TimesformerForVideoClassification`, or `TimesformerModel` without a head. With space
+attention that class gives logits per frame; vitral, like the released code, gives one
+answer per clip, from the mean of the frames' class tokens.
 """
 
 from dataclasses import replace
@@ -27,6 +27,7 @@ from vitral.weights.layouts.facebook import (
     unsupported_structure,
 )
 from vitral.weights.layouts.huggingface import preprocessor
+from vitral.weights.layouts.huggingface.config import label_fields
 from vitral.weights.layouts.huggingface.vit import read_activation, read_classes
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.mapping import TensorMapping, copy
@@ -34,7 +35,7 @@ from vitral.weights.mapping import TensorMapping, copy
 STEM = "embeddings.patch_embeddings.projection.weight"
 QKV = "encoder.layer.0.attention.attention.qkv.weight"
 PREFIXES = ("timesformer.", "")
-"""Before every name but the head's: with a head, and without."""
+"""Prefix of every name but the head's: with a head, and without."""
 SCHEMES: dict[str, Scheme] = {
     "divided_space_time": "divided",
     "joint_space_time": "joint",
@@ -59,23 +60,23 @@ PARTS = {
     "mlp.fc1": "intermediate.dense",
     "mlp.fc2": "output.dense",
 }
-"""Our parts of a block, and theirs."""
+"""Foreign names of the parts of a block."""
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether there is a block with Hugging Face's names and a fused qkv matrix."""
+    """Return whether a block has Hugging Face's names and a fused qkv matrix."""
     return "vitral" not in opened.config_json and _prefix(opened) is not None
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The model that the tensors and config.json describe.
+    """Read the model that the tensors and config.json describe.
 
     Raises:
-        WeightsError: config.json names attention or an activation that there is not.
+        WeightsError: config.json names an unknown attention or activation.
     """
     prefix = _prefix(opened)
     assert prefix is not None
-    notes, beside = list(opened.notes), opened.config_json
+    notes, config_json = list(opened.notes), opened.config_json
     config = _config(opened, prefix, notes)
     return WeightsSource(
         layout=LAYOUT.title,
@@ -85,14 +86,14 @@ def read(opened: LayoutInput) -> WeightsSource:
         preprocess=preprocessor.read(
             opened.processor_json, "timesformer", config.image_hw, notes
         ),
-        classes=read_classes(beside, config.num_classes),
+        classes=read_classes(config_json, config.num_classes),
         notes=tuple(notes),
     )
 
 
 def _config(opened: LayoutInput, prefix: str, notes: list[str]) -> TimeSformerConfig:
-    file, beside = opened.file, opened.config_json
-    if not beside:
+    file, config_json = opened.file, opened.config_json
+    if not config_json:
         notes.append(
             "the settings of a TimeSformer of Hugging Face assumed: there is no "
             "config.json beside the tensors"
@@ -102,13 +103,15 @@ def _config(opened: LayoutInput, prefix: str, notes: list[str]) -> TimeSformerCo
     depth = count_blocks(file, rf"{blocks.replace('.', '[.]')}(\d+)\.")
     mlp_dim = require_shape(file, f"{blocks}0.intermediate.dense.weight", 2)[0]
     table = f"{prefix}embeddings.position_embeddings"
-    side = beside.get("image_size")
-    known = Grid(side // patch[0], side // patch[1]) if isinstance(side, int) else None
-    at = replace(opened, grid=opened.grid or known)
+    side = config_json.get("image_size")
+    declared = (
+        Grid(side // patch[0], side // patch[1]) if isinstance(side, int) else None
+    )
+    with_grid = replace(opened, grid=opened.grid or declared)
     grid = infer_positions(
-        at, table, require_shape(file, table, 3)[1], (1,), notes
+        with_grid, table, require_shape(file, table, 3)[1], (1,), notes=notes
     ).grid
-    heads = opened.num_heads or beside.get("num_attention_heads")
+    heads = opened.num_heads or config_json.get("num_attention_heads")
     head = "classifier.weight"
     image = ViTConfig(
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
@@ -117,59 +120,57 @@ def _config(opened: LayoutInput, prefix: str, notes: list[str]) -> TimeSformerCo
         num_classes=require_shape(file, head, 2)[0] if head in file else 0,
         embed_dim=width,
         depth=depth,
-        num_heads=heads or infer_num_heads(opened, width, depth, mlp_dim, notes),
+        num_heads=heads or infer_num_heads(opened, width, depth, mlp_dim, notes=notes),
         mlp_dim=mlp_dim,
         qkv_bias=f"{prefix}{QKV.removesuffix('weight')}bias" in file,
         act=read_activation(opened),
-        norm_eps=float(beside.get("layer_norm_eps", 1e-6)),
+        norm_eps=float(config_json.get("layer_norm_eps", 1e-6)),
     )
     time = f"{prefix}embeddings.time_embeddings"
     scheme = detect_scheme(file, time, f"{blocks}0.temporal_dense.weight")
-    said = beside.get("attention_type", "divided_space_time")
-    if beside and SCHEMES.get(said) != scheme:
+    declared_type = config_json.get("attention_type", "divided_space_time")
+    if config_json and SCHEMES.get(declared_type) != scheme:
         raise WeightsError(
-            f"{opened.path.with_name('config.json')}: `attention_type` is `{said}`, "
-            f"but the tensors are those of {scheme} attention. One of the two belongs "
-            "to another model; nothing was loaded."
+            f"{opened.path.with_name('config.json')}: `attention_type` is "
+            f"`{declared_type}`, but the tensors are those of {scheme} attention. One "
+            "of the two belongs to another model; nothing was loaded."
         )
     if time in file:
         frames = read_num_frames(file, time, notes)
     else:
-        frames = int(beside.get("num_frames", FRAMES))
+        frames = int(config_json.get("num_frames", FRAMES))
     return inflate_config(image, scheme, frames)
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under the name that it has on the hub."""
     assert isinstance(config, TimeSformerConfig)
     return _mappings(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
 
 
 def _mappings(config: TimeSformerConfig, prefix: str) -> list[TensorMapping]:
-    made = [
+    rules = [
         copy(ours, f"{prefix}{EMBEDDINGS[ours]}") for ours in ("cls_token", "pos_embed")
     ]
     if config.has_time_positions:
-        made.append(copy("time_embed", f"{prefix}{EMBEDDINGS['time_embed']}"))
+        rules.append(copy("time_embed", f"{prefix}{EMBEDDINGS['time_embed']}"))
     layers = {
         name: f"{prefix}{EMBEDDINGS[name]}" for name in ("patch_embed.proj", "norm")
     }
-    for number in range(config.depth):
+    for index in range(config.depth):
         for ours, theirs in PARTS.items():
             if config.scheme == "divided" or not ours.startswith("temporal"):
-                at = f"{prefix}encoder.layer.{number}.{theirs}"
-                layers[f"blocks.{number}.{ours}"] = at
+                foreign = f"{prefix}encoder.layer.{index}.{theirs}"
+                layers[f"blocks.{index}.{ours}"] = foreign
     if config.num_classes:
         layers["head"] = "classifier"
     for ours, theirs in layers.items():
         no_bias = ours.endswith("attn.qkv") and not config.qkv_bias
         for part in ("weight",) if no_bias else ("weight", "bias"):
-            made.append(copy(f"{ours}.{part}", f"{theirs}.{part}"))
-    return made
+            rules.append(copy(f"{ours}.{part}", f"{theirs}.{part}"))
+    return rules
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why transformers' code cannot be this model; empty if it can."""
     reason = unsupported_structure(config)
     if reason:
         return reason
@@ -180,7 +181,7 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    """config.json, preprocessor_config.json, and what differs."""
+    """Return config.json, preprocessor_config.json, and notes on the differences."""
     config = spec.config
     assert isinstance(config, TimeSformerConfig)
     notes = find_differences(config, "Hugging Face", act=None, norm_eps=None)
@@ -194,12 +195,12 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
             f"Hugging Face takes clips of {config.num_frames} frames only, this model "
             "of any number"
         )
-    kinds = {ours: theirs for theirs, ours in SCHEMES.items()}
+    hf_types = {ours: theirs for theirs, ours in SCHEMES.items()}
     head = "ForVideoClassification" if config.num_classes else "Model"
-    about: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "architectures": [f"Timesformer{head}"],
         "model_type": "timesformer",
-        "attention_type": kinds[config.scheme],
+        "attention_type": hf_types[config.scheme],
         "num_frames": config.num_frames,
         "image_size": config.image_hw[0],
         "patch_size": config.patch_hw[0],
@@ -215,17 +216,12 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
         "hidden_dropout_prob": 0.0,
         "drop_path_rate": 0,
     }
-    if config.num_classes:
-        words = spec.classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
-        about |= {
-            "id2label": {str(n): word for n, word in enumerate(words)},
-            "label2id": {word: n for n, word in enumerate(words)},
-        }
+    fields |= label_fields(config, spec.classes)
     pixels = preprocessor.write(spec.preprocess, notes)
-    # The image classes take single pictures; this one takes the frames of a clip.
+    # The image classes take single images; this one takes the frames of a clip.
     pixels["image_processor_type"] = "VideoMAEImageProcessor"
     return LayoutOutput(
-        sidecar_files={"config.json": about, "preprocessor_config.json": pixels},
+        sidecar_files={"config.json": fields, "preprocessor_config.json": pixels},
         notes=tuple(notes),
     )
 

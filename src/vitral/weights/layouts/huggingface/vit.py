@@ -1,8 +1,8 @@
 """Hugging Face's layout: config.json, model.safetensors, preprocessor_config.json.
 
-The types vit, deit, dinov2, dinov2_with_registers and vit_mae (its encoder). What
-config.json leaves out has the value that transformers gives it. What is written has
-the names of the files on the hub, which every version of transformers loads.
+Types vit, deit, dinov2, dinov2_with_registers and vit_mae (its encoder). Missing fields
+of config.json have transformers' defaults. Written names are those on the hub, which
+every version of transformers loads.
 """
 
 from collections.abc import Mapping
@@ -55,52 +55,54 @@ DROPPED = {
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether these are the names, and not those of another type of model."""
-    kind = opened.config_json.get("model_type")
-    known = kind in TYPES if kind is not None else "vitral" not in opened.config_json
+    """Return whether these are the names, and not those of another type of model."""
+    hf_type = opened.config_json.get("model_type")
+    supported = (
+        hf_type in TYPES if hf_type is not None else "vitral" not in opened.config_json
+    )
     prefix = find_prefix(opened.file)
     # TimeSformer's names are the same but for its fused matrix.
     fused = f"{prefix}encoder.layer.0.attention.attention.qkv.weight"
-    return known and prefix is not None and fused not in opened.file
+    return supported and prefix is not None and fused not in opened.file
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The model that config.json and the shapes describe.
+    """Read the model that config.json and the shapes describe.
 
     Raises:
-        WeightsError: it has a part that our model has not.
+        WeightsError: it has a part that no vitral model has.
     """
     notes = list(opened.notes)
     file = opened.file
     prefix = find_prefix(file)
     assert prefix is not None
     config = read_config(opened, prefix, notes)
-    made = vit_rules(config, detect_generation(file, prefix), prefix)
-    known = {name for rule in made for name in rule.theirs}
-    kind = _detect_type(opened, prefix)
+    rules = vit_rules(config, detect_generation(file, prefix), prefix)
+    foreign_names = {name for rule in rules for name in rule.theirs}
+    hf_type = _detect_type(opened, prefix)
     return WeightsSource(
         layout=LAYOUT.title,
         file=file,
         config=config,
-        mappings=tuple(made),
+        mappings=tuple(rules),
         preprocess=preprocessor.read(
-            opened.processor_json, kind, config.image_hw, notes
+            opened.processor_json, hf_type, config.image_hw, notes
         ),
-        dropped=drop_reasons(file, DROPPED, known.__contains__),
+        dropped=drop_reasons(file, DROPPED, foreign_names.__contains__),
         classes=read_classes(opened.config_json, config.num_classes),
         notes=tuple(notes),
     )
 
 
 def read_config(opened: LayoutInput, prefix: str, notes: list[str]) -> ViTConfig:
-    """Our settings: sizes from the shapes, the rest from config.json."""
-    file, beside = opened.file, opened.config_json
+    """Infer the settings: sizes from the shapes, the rest from config.json."""
+    file, config_json = opened.file, opened.config_json
     width, chans, rows, columns = require_shape(file, f"{prefix}{STEM}", 4)
-    kind = _detect_type(opened, prefix)
-    dino = kind.startswith("dinov2")
-    if not beside:
+    hf_type = _detect_type(opened, prefix)
+    dino = hf_type.startswith("dinov2")
+    if not config_json:
         notes.append(
-            f"the settings of a {kind} model of Hugging Face assumed: there is no "
+            f"the settings of a {hf_type} model of Hugging Face assumed: there is no "
             "config.json beside the tensors"
         )
     generation = detect_generation(file, prefix)
@@ -111,23 +113,27 @@ def read_config(opened: LayoutInput, prefix: str, notes: list[str]) -> ViTConfig
     mlp_dim = require_shape(file, f"{blocks}0.{names.fc2}.weight", 2)[1]
     registers = f"{prefix}embeddings.register_tokens"
     table = f"{prefix}embeddings.position_embeddings"
-    at = replace(opened, grid=opened.grid or _grid(beside, (rows, columns)))
-    prefix_rows = 2 if kind == "deit" else 1
+    with_grid = replace(opened, grid=opened.grid or _grid(config_json, (rows, columns)))
+    prefix_rows = 2 if hf_type == "deit" else 1
     grid = infer_positions(
-        at, table, require_shape(file, table, 3)[1], (prefix_rows,), notes
+        with_grid, table, require_shape(file, table, 3)[1], (prefix_rows,), notes=notes
     ).grid
     two = "cls_classifier.weight" in file
     classes = rows_or_zero(
         file, "cls_classifier.weight" if two else "classifier.weight"
     )
-    fields: dict[str, Any] = {"distillation_head": two} if kind == "deit" else {}
-    heads = opened.num_heads or beside.get("num_attention_heads")
+    fields: dict[str, Any] = {"distillation_head": two} if hf_type == "deit" else {}
+    heads = opened.num_heads or config_json.get("num_attention_heads")
     if heads is None:
-        heads = 12 if beside else infer_num_heads(opened, width, depth, mlp_dim, notes)
+        heads = (
+            12
+            if config_json
+            else infer_num_heads(opened, width, depth, mlp_dim, notes=notes)
+        )
     pooler = 0 if classes else rows_or_zero(file, f"{prefix}pooler.dense.weight")
-    if pooler and beside.get("pooler_act", "tanh") != "tanh":
+    if pooler and config_json.get("pooler_act", "tanh") != "tanh":
         raise _unknown_value_error(opened, "pooler_act", "tanh")
-    return (DeiTConfig if kind == "deit" else ViTConfig)(
+    return (DeiTConfig if hf_type == "deit" else ViTConfig)(
         image_size=(grid.rows * rows, grid.columns * columns),
         patch_size=(rows, columns),
         in_chans=chans,
@@ -135,26 +141,26 @@ def read_config(opened: LayoutInput, prefix: str, notes: list[str]) -> ViTConfig
         embed_dim=width,
         depth=depth,
         num_heads=heads,
-        head_dim=beside.get("head_dim") or 0,
+        head_dim=config_json.get("head_dim") or 0,
         mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
         reg_tokens=require_shape(file, registers, 3)[1] if registers in file else 0,
         no_embed_reg=registers in file,
         global_pool="token_avg" if dino and classes else "token",
-        position_resize=resize_method(kind),
+        position_resize=resize_method(hf_type),
         qkv_bias=f"{blocks}0.{names.qkv[0]}.bias" in file,
-        init_values=float(beside.get("layerscale_value", 1.0)) if dino else None,
+        init_values=float(config_json.get("layerscale_value", 1.0)) if dino else None,
         act=read_activation(opened),
-        norm_eps=float(beside.get("layer_norm_eps", 1e-6 if dino else 1e-12)),
+        norm_eps=float(config_json.get("layer_norm_eps", 1e-6 if dino else 1e-12)),
         representation_size=pooler,
         **fields,
     )
 
 
 def _detect_type(opened: LayoutInput, prefix: str) -> str:
-    """The type that config.json names, or the one that the tensors show."""
-    if kind := opened.config_json.get("model_type"):
-        return str(kind)
+    """Return the type that config.json names, or the one that the tensors show."""
+    if hf_type := opened.config_json.get("model_type"):
+        return str(hf_type)
     if f"{prefix}embeddings.distillation_token" in opened.file:
         return "deit"
     if f"{prefix}embeddings.register_tokens" in opened.file:
@@ -172,10 +178,10 @@ def _grid(config_json: Mapping[str, Any], patch: tuple[int, int]) -> Grid | None
 
 
 def read_activation(opened: LayoutInput) -> Literal["gelu", "gelu_tanh"]:
-    """The activation that config.json names.
+    """Return the activation that config.json names.
 
     Raises:
-        WeightsError: it is none of ours.
+        WeightsError: it is not supported.
     """
     name = opened.config_json.get("hidden_act", "gelu")
     if name not in ACTIVATIONS:
@@ -189,23 +195,21 @@ def _unknown_value_error(
     return WeightsError(
         f"{opened.path.with_name('config.json')}: `{field}` is "
         f"`{opened.config_json.get(field)}`, which vitral's model does not have; "
-        "expected "
-        f"{expected}. Its answers would be others, so nothing was loaded."
+        f"expected {expected}. Its answers would be others, so nothing was loaded."
     )
 
 
 def read_classes(config_json: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Names of the head's classes; empty if they are numbers in disguise."""
-    found = config_json.get("id2label", {})
-    if len(found) != count:
+    """Return the names of the head's classes; empty for placeholders (LABEL_0)."""
+    labels = config_json.get("id2label", {})
+    if len(labels) != count:
         return ()
-    words = tuple(str(found.get(str(n), "")) for n in range(count))
-    nameless = all(word == f"LABEL_{n}" for n, word in enumerate(words))
-    return () if nameless or "" in words else words
+    names = tuple(str(labels.get(str(n), "")) for n in range(count))
+    nameless = all(name == f"LABEL_{n}" for n, name in enumerate(names))
+    return () if nameless or "" in names else names
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under the name that it has on the hub."""
     assert isinstance(config, ViTConfig)
     return vit_rules(config)
 

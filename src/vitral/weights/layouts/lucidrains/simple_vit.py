@@ -1,7 +1,7 @@
 """State dicts of `SimpleViT` in lucidrains' vit-pytorch.
 
 Fixed sines and cosines, mean pooling, no bias in the attention (arXiv 2205.01580). The
-file has no positions, so its grid is the caller's to give.
+file has no positions, so the caller gives its grid.
 """
 
 from vitral.layers import Grid
@@ -10,18 +10,17 @@ from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.infer_config import rows_or_zero
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.lucidrains import vit_pytorch
-from vitral.weights.mapping import TensorMapping
+from vitral.weights.mapping import TensorMapping, copy_layer
 
 HEAD = "linear_head"
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether the blocks are vit-pytorch's and the head is SimpleViT's."""
+    """Return whether the blocks are vit-pytorch's and the head is SimpleViT's."""
     return vit_pytorch.QKV in opened.file and f"{HEAD}.weight" in opened.file
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The Vision Transformer that the tensors describe."""
     notes = list(opened.notes)
     facts = vit_pytorch.read_shared_fields(opened, notes)
     patch = facts["patch_size"]
@@ -51,15 +50,13 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under this project's name."""
     assert isinstance(config, ViTConfig)
-    found = vit_pytorch.block_mappings(config, "", "to_out", "3")
-    found += vit_pytorch.weight_and_bias("norm", "transformer.norm")
-    return found + vit_pytorch.weight_and_bias("head", HEAD)
+    rules = vit_pytorch.block_mappings(config, "", "to_out", "3")
+    rules += copy_layer("norm", "transformer.norm")
+    return rules + copy_layer("head", HEAD)
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why that code cannot be this model; empty if it can."""
     if reason := vit_pytorch.shared_unsupported_reason(config):
         return reason
     assert isinstance(config, ViTConfig)

@@ -1,8 +1,8 @@
 """State dicts of lucidrains' vit-pytorch: its `ViT`, in current and older versions.
 
-Its patches are vectors that run row, column, channel, with a LayerNorm before and
-after their projection; q, k and v have no bias, and the heads together may be wider or
-narrower than the model.
+Patches are vectors in the order row, column, channel, with a LayerNorm before and after
+their projection. q, k and v have no bias, and the heads' total width may differ from
+the model's.
 """
 
 import math
@@ -21,31 +21,36 @@ from vitral.weights.infer_config import (
     rows_or_zero,
 )
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
-from vitral.weights.mapping import TensorMapping, copy, flat_patches, reshape
+from vitral.weights.mapping import (
+    TensorMapping,
+    copy,
+    copy_layer,
+    flat_patches,
+    reshape,
+)
 
 EPS = 1e-5
-"""torch's own epsilon of a LayerNorm, which the project leaves as it is."""
+"""torch's default epsilon of a LayerNorm, which the project does not change."""
 HEAD_DIM = 64
-"""The project's default, where the file cannot say."""
+"""The project's default, where the file cannot tell."""
 QKV = "transformer.layers.0.0.to_qkv.weight"
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether the blocks have this project's names, with a class token or none."""
+    """Return whether the blocks have this project's names and positions are learned."""
     return _body(opened) is not None and "pos_embedding" in opened.file
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The Vision Transformer that the tensors describe."""
     notes = list(opened.notes)
     facts = read_shared_fields(opened, notes)
     file = opened.file
     table = file.shape("pos_embedding")
     has_class = "cls_token" in file and math.prod(file.shape("cls_token")) > 0
     patch = facts["patch_size"]
-    grid, _ = infer_positions(
-        opened, "pos_embedding", table[-2], (int(has_class),), notes
-    )
+    grid = infer_positions(
+        opened, "pos_embedding", table[-2], (int(has_class),), notes=notes
+    ).grid
     config = ViTConfig(
         **facts,
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
@@ -68,13 +73,11 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under the name of the current version."""
     assert isinstance(config, ViTConfig)
     return _mappings(config, "", "mlp_head")
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why that code cannot be this model; empty if it can."""
     if reason := shared_unsupported_reason(config):
         return reason
     assert isinstance(config, ViTConfig)
@@ -96,7 +99,7 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
 
 
 def read_shared_fields(opened: LayoutInput, notes: list[str]) -> dict[str, Any]:
-    """What the shapes say, for `ViT` and `SimpleViT` alike."""
+    """Infer the fields that `ViT` and `SimpleViT` share from the shapes."""
     file, body = opened.file, _body(opened)
     assert body is not None
     block = "transformer.layers.0"
@@ -145,7 +148,7 @@ def read_shared_fields(opened: LayoutInput, notes: list[str]) -> dict[str, Any]:
 
 
 def shared_unsupported_reason(config: ModelConfig) -> str:
-    """Why neither `ViT` nor `SimpleViT` can be this model."""
+    """Return why neither `ViT` nor `SimpleViT` can be this model."""
     if type(config) is not ViTConfig:
         return "it has no such family of models in this layout"
     reasons = {
@@ -169,51 +172,46 @@ def shared_unsupported_reason(config: ModelConfig) -> str:
 def block_mappings(
     config: ViTConfig, body: str, out: str, second: str
 ) -> list[TensorMapping]:
-    """The stem, the blocks and the final norm.
+    """Return the mappings of the stem, the blocks and the final norm.
 
     Args:
-        body: what older versions put between a norm and its layer.
+        body: name part between a norm and its layer in older versions.
         out: name of the output projection.
-        second: name of the perceptron's second layer.
+        second: name of the MLP's second layer.
     """
     chans, patch = config.in_chans, config.patch_hw
-    at = 2 if config.patch_norm else 1
+    layer = 2 if config.patch_norm else 1
     stem = "to_patch_embedding"
-    found = [
-        flat_patches("patch_embed.proj.weight", f"{stem}.{at}.weight", patch, chans),
-        copy("patch_embed.proj.bias", f"{stem}.{at}.bias"),
+    rules = [
+        flat_patches("patch_embed.proj.weight", f"{stem}.{layer}.weight", patch, chans),
+        copy("patch_embed.proj.bias", f"{stem}.{layer}.bias"),
     ]
     if config.patch_norm:
         for part in ("weight", "bias"):
             ours = f"patch_embed.pixel_norm.{part}"
-            found.append(flat_patches(ours, f"{stem}.1.{part}", patch, chans))
-        found += weight_and_bias("patch_embed.norm", f"{stem}.3")
-    for number in range(config.depth):
-        ours, theirs = f"blocks.{number}", f"transformer.layers.{number}"
+            rules.append(flat_patches(ours, f"{stem}.1.{part}", patch, chans))
+        rules += copy_layer("patch_embed.norm", f"{stem}.3")
+    for index in range(config.depth):
+        ours, theirs = f"blocks.{index}", f"transformer.layers.{index}"
         attention, mlp = f"{theirs}.0.{body}", f"{theirs}.1.{body}net"
-        found += weight_and_bias(f"{ours}.norm1", f"{theirs}.0.norm")
-        found.append(copy(f"{ours}.attn.qkv.weight", f"{attention}to_qkv.weight"))
-        found.append(copy(f"{ours}.attn.proj.weight", f"{attention}{out}.weight"))
+        rules += copy_layer(f"{ours}.norm1", f"{theirs}.0.norm")
+        rules.append(copy(f"{ours}.attn.qkv.weight", f"{attention}to_qkv.weight"))
+        rules.append(copy(f"{ours}.attn.proj.weight", f"{attention}{out}.weight"))
         if config.proj_bias:
-            found.append(copy(f"{ours}.attn.proj.bias", f"{attention}{out}.bias"))
+            rules.append(copy(f"{ours}.attn.proj.bias", f"{attention}{out}.bias"))
         if body:
-            found += weight_and_bias(f"{ours}.norm2", f"{theirs}.1.norm")
+            rules += copy_layer(f"{ours}.norm2", f"{theirs}.1.norm")
             first, second = "0", "3"
         else:
-            found += weight_and_bias(f"{ours}.norm2", f"{mlp}.0")
+            rules += copy_layer(f"{ours}.norm2", f"{mlp}.0")
             first = "1"
-        found += weight_and_bias(f"{ours}.mlp.fc1", f"{mlp}.{first}")
-        found += weight_and_bias(f"{ours}.mlp.fc2", f"{mlp}.{second}")
-    return found
-
-
-def weight_and_bias(ours: str, theirs: str) -> list[TensorMapping]:
-    """A weight and a bias."""
-    return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+        rules += copy_layer(f"{ours}.mlp.fc1", f"{mlp}.{first}")
+        rules += copy_layer(f"{ours}.mlp.fc2", f"{mlp}.{second}")
+    return rules
 
 
 def default_preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
-    """The project prescribes none; that of the official ViT is assumed, and said."""
+    """Return the official ViT's pre-processing, with a note: the project has none."""
     notes.append(
         "pixel mean and deviation of 0.5 assumed, as for the official ViT: vit-pytorch "
         "prescribes none"
@@ -222,7 +220,7 @@ def default_preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
 
 
 def numerics(config: ViTConfig) -> tuple[str, ...]:
-    """Where that code's function differs from the model that is written."""
+    """Return notes on the numbers in which that code differs from the model."""
     notes = []
     if config.norm_eps != EPS:
         notes.append(
@@ -240,18 +238,18 @@ def numerics(config: ViTConfig) -> tuple[str, ...]:
 def _mappings(config: ViTConfig, body: str, head: str) -> list[TensorMapping]:
     dim = config.embed_dim
     rows = config.num_prefix_positions + math.prod(config.grid)
-    found = block_mappings(config, body, "to_out.0", "4")
+    rules = block_mappings(config, body, "to_out.0", "4")
     if config.class_token:
-        found.append(
+        rules.append(
             reshape("cls_token", "cls_token", (1, 1, dim), (1, dim), (1, 1, dim))
         )
     shapes = ((1, rows, dim), (rows, dim), (1, rows, dim))
-    found.append(reshape("pos_embed", "pos_embedding", *shapes))
+    rules.append(reshape("pos_embed", "pos_embedding", *shapes))
     if config.norm_after_pool:
-        found += weight_and_bias("fc_norm", "mlp_head.0")
+        rules += copy_layer("fc_norm", "mlp_head.0")
     else:
-        found += weight_and_bias("norm", "transformer.norm")
-    return found + weight_and_bias("head", head) if config.num_classes else found
+        rules += copy_layer("norm", "transformer.norm")
+    return rules + copy_layer("head", head) if config.num_classes else rules
 
 
 def _body(opened: LayoutInput) -> str | None:

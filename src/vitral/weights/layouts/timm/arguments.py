@@ -1,10 +1,11 @@
-"""Which of timm's models is ours, and with which arguments.
+"""timm's model name and arguments for a config.
 
-timm builds a model from an architecture's name and changes to its arguments; these
-must give exactly our function.
+timm builds a model from an architecture's name and changes to its arguments. Both must
+give exactly the same function.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from vitral.layers import ResizeMethod
 from vitral.models import (
@@ -22,7 +23,8 @@ NORM_EPS = 1e-6
 """Epsilon of every LayerNorm in timm's Vision Transformer."""
 
 
-class TimmModel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TimmModel:
     """A call of timm's `create_model`."""
 
     architecture: str
@@ -30,17 +32,17 @@ class TimmModel(NamedTuple):
 
 
 def find_timm_model(config: ModelConfig) -> TimmModel | None:
-    """timm's name and arguments for exactly this function; None if it has none."""
+    """Return timm's name and arguments for exactly this function, or None."""
     if unsupported_reason(config) or numerics(config):
         return None
     if isinstance(config, ResNetConfig):
-        found = resnet.find_timm_model(config)
-        return None if found is None else TimmModel(*found)
+        call = resnet.find_timm_model(config)
+        return None if call is None else TimmModel(*call)
     if isinstance(config, HybridConfig):
-        found = hybrid.find_timm_model(config)
-        if found is None:
+        call = hybrid.find_timm_model(config)
+        if call is None:
             return None
-        return TimmModel(found[0], {**vit_arguments(config), **found[1]})
+        return TimmModel(call[0], {**vit_arguments(config), **call[1]})
     if isinstance(config, TNTConfig):
         return TimmModel(*tnt.find_timm_model(config))
     assert isinstance(config, ViTConfig)
@@ -52,7 +54,7 @@ def find_timm_model(config: ModelConfig) -> TimmModel | None:
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    """Why timm's code cannot be this model, up to an epsilon; empty if it can."""
+    """Return why timm's code cannot be this model, epsilons aside; empty if it can."""
     if isinstance(config, ResNetConfig):
         return resnet.unsupported_reason(config)
     if isinstance(config, HybridConfig):
@@ -66,7 +68,7 @@ def unsupported_reason(config: ModelConfig) -> str:
 
 
 def numerics(config: ModelConfig) -> tuple[str, ...]:
-    """Where the numbers in timm's code, and so its logits, differ from the model's."""
+    """Return notes on the numbers in which timm's code differs from the model."""
     notes: tuple[str, ...] = ()
     if isinstance(config, ResNetConfig):
         return resnet.numerics(config)
@@ -80,15 +82,15 @@ def numerics(config: ModelConfig) -> tuple[str, ...]:
 
 
 def notes(config: ModelConfig) -> tuple[str, ...]:
-    """What whoever loads the tensors into timm must know."""
-    found = numerics(config)
+    """Return notes for loading the tensors into timm."""
+    differing = numerics(config)
     if isinstance(config, ViTConfig):
         resize: ResizeMethod = "bicubic_antialias"
-        found += tuple(
+        differing += tuple(
             differences(config, "timm", act=None, norm_eps=None, resize=resize)
         )
-    if found or unsupported_reason(config) or find_timm_model(config) is not None:
-        return found
+    if differing or unsupported_reason(config) or find_timm_model(config) is not None:
+        return differing
     return (
         "timm's create_model makes no model of these sizes: its class must be built by "
         "hand to take the tensors",
@@ -123,7 +125,7 @@ def _encoder(config: ViTConfig) -> str:
 
 
 def vit_arguments(config: ViTConfig) -> dict[str, Any]:
-    """Arguments of timm's VisionTransformer."""
+    """Return the arguments of timm's VisionTransformer."""
     swiglu = config.mlp == "swiglu"
     hidden = config.mlp_dim * (2 if swiglu else 1)
     arguments: dict[str, Any] = {
@@ -150,7 +152,7 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
 
 
 def first_and_last_layers(config: ModelConfig) -> dict[str, Any]:
-    """Names of the first and last layers, which timm replaces on request."""
+    """Return the names of the first and last layers, which timm replaces on request."""
     if isinstance(config, ResNetConfig):
         return {"first_conv": "stem.conv", "classifier": "head.fc"}
     if isinstance(config, HybridConfig):

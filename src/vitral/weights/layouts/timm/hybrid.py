@@ -29,20 +29,20 @@ WIDTH = 64
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether there is a backbone, of any kind, before the patches."""
+    """Return whether there is a backbone, of any type, before the patches."""
     return any(name.startswith(BACKBONE) for name in opened.file.names())
 
 
 def stride(opened: LayoutInput) -> int:
-    """Pixels between two cells of the backbone's map."""
+    """Return the pixels between two cells of the backbone's map."""
     return total_stride(_units(opened))
 
 
 def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
-    """The hybrid that the tensors describe.
+    """Infer the settings of the hybrid.
 
     Args:
-        encoder: what they say of the encoder, its patches in pixels.
+        encoder: settings of the encoder, its patches in pixels.
 
     Raises:
         WeightsError: the backbone is another network.
@@ -50,11 +50,11 @@ def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
     units = _units(opened)
     stem = _stem(units)
     width, chans, *_ = require_shape(opened.file, stem, 4)
-    known: dict[str, Any] = {
+    encoder_fields: dict[str, Any] = {
         field.name: getattr(encoder, field.name) for field in fields(encoder)
     }
     return HybridConfig(
-        **{**known, "in_chans": chans},
+        **{**encoder_fields, "in_chans": chans},
         units=units,
         group_norm_eps=NUMERICS.group_norm_eps,
         std_eps=NUMERICS.std_eps,
@@ -64,20 +64,19 @@ def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
 
 
 def unsupported_reason(config: HybridConfig) -> str:
-    """Why timm's classes cannot be this ResNet; empty if they can."""
+    """Return why timm's classes cannot be this ResNet; empty if they can."""
     return resnet_shapes.unsupported_structure(
         config, "same"
     ) or resnet_shapes.unsupported_rounding(config)
 
 
 def numerics(config: HybridConfig) -> tuple[str, ...]:
-    """Where the function of timm's ResNet differs."""
+    """Return notes on the differences of timm's ResNet."""
     return resnet_shapes.differences(config, NUMERICS, "timm")
 
 
 def find_timm_model(config: HybridConfig) -> tuple[str, dict[str, Any]] | None:
-    """A function of timm and the patches that it takes; None where none has this
-    ResNet."""
+    """Return a function of timm and its patch argument, or None."""
     name = ARCHITECTURES.get(config.units)
     if name is None or config.width != WIDTH:
         return None
@@ -86,7 +85,7 @@ def find_timm_model(config: HybridConfig) -> tuple[str, dict[str, Any]] | None:
 
 
 def first_conv(config: HybridConfig) -> str:
-    """The convolution that sees the image."""
+    """Return the name of the convolution on the image."""
     return _stem(config.units).removesuffix(".weight")
 
 
@@ -98,10 +97,10 @@ def _units(opened: LayoutInput) -> tuple[int, ...]:
     file = opened.file
     units = count_units(file, rf"{BACKBONE}stages\.(\d+)\.blocks\.(\d+)\.", 0)
     if _stem(units) not in file:
-        found = next(name for name in sorted(file.names()) if name.startswith(BACKBONE))
+        first = next(name for name in sorted(file.names()) if name.startswith(BACKBONE))
         raise WeightsError(
             f"{file.path}: it is a hybrid, but tensor {_stem(units)} is missing, the "
-            f"first convolution of the ResNets that vitral has; {found} is there. Give "
+            f"first convolution of the ResNets that vitral has; {first} is there. Give "
             f"the weights of one of {', '.join(ARCHITECTURES.values())}."
         )
     return units

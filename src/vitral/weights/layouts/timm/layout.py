@@ -1,8 +1,7 @@
-"""timm's layout, whose names are ours: `.safetensors`, `.pth`, or a model folder.
+"""timm's layout, whose names are native: `.safetensors`, `.pth`, or a model folder.
 
-The model is built from the shapes in the file. What shapes cannot tell (heads, pixel
-statistics, pooling) comes from a config.json beside it, from the caller, or is assumed
-and said so.
+The model is inferred from the shapes. What they cannot tell (heads, pixel statistics,
+pooling) comes from config.json or the caller, or is assumed and noted.
 """
 
 from typing import Any
@@ -31,7 +30,7 @@ from vitral.weights.layouts.timm import tnt as timm_tnt
 from vitral.weights.mapping import TensorMapping, copy
 
 BUILD_FIELDS = ("architecture", "model_args")
-"""Fields of config.json by which timm makes the model."""
+"""Fields of config.json from which timm builds the model."""
 DROPPED = {
     r"mask_token$": "of the pre-training only",
     r"decoder": "of the pre-training only",
@@ -39,7 +38,7 @@ DROPPED = {
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether these are timm's names, of a Vision Transformer, a BiT or a TNT."""
+    """Return whether these are timm's names of a Vision Transformer, a BiT or a TNT."""
     stem = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
     if resnet.detect(opened) or timm_tnt.detect(opened):
         return "vitral" not in opened.config_json
@@ -53,18 +52,17 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """The model that the tensors describe."""
     notes = list(opened.notes)
     config = _config(opened, notes)
-    made = mappings(config)
-    known = {rule.ours for rule in made}
+    rules = mappings(config)
+    native_names = {rule.ours for rule in rules}
     return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,
         config=config,
-        mappings=tuple(made),
+        mappings=tuple(rules),
         preprocess=read_preprocess(opened, config, notes),
-        dropped=drop_reasons(opened.file, DROPPED, known.__contains__),
+        dropped=drop_reasons(opened.file, DROPPED, native_names.__contains__),
         classes=tuple(opened.config_json.get("label_names", ())),
         notes=tuple(notes),
     )
@@ -82,12 +80,12 @@ def _config(opened: LayoutInput, notes: list[str]) -> ModelConfig:
 
 
 def vit_config(opened: LayoutInput, notes: list[str], cell: int = 1) -> ViTConfig:
-    """What the shapes say of a plain Vision Transformer in timm's names.
+    """Infer the settings of a plain Vision Transformer in timm's names.
 
     Args:
-        cell: pixels of a side of what patches are cut from: of a hybrid's map.
+        cell: pixels per side of a cell that patches are cut from: of a hybrid's map.
     """
-    file, beside = opened.file, opened.config_json
+    file, config_json = opened.file, opened.config_json
     width, chans, *cells = require_shape(file, "patch_embed.proj.weight", 4)
     patch = [side * cell for side in cells]
     depth = count_blocks(file, r"blocks\.(\d+)\.")
@@ -97,11 +95,14 @@ def vit_config(opened: LayoutInput, notes: list[str], cell: int = 1) -> ViTConfi
     registers = require_shape(file, "reg_token", 3)[1] if "reg_token" in file else 0
     distilled = "dist_token" in file
     prefix = int("cls_token" in file) + int(distilled) + registers
-    arguments = {**quirks.architecture_changes(opened), **beside.get("model_args", {})}
+    arguments = {
+        **quirks.architecture_changes(opened),
+        **config_json.get("model_args", {}),
+    }
     positions = None
     if "pos_embed" in file:
         rows = require_shape(file, "pos_embed", 3)[1]
-        positions = infer_positions(opened, "pos_embed", rows, (prefix, 0), notes)
+        positions = infer_positions(opened, "pos_embed", rows, (prefix, 0), notes=notes)
     else:
         positions = Positions(opened.grid or _grid_from_config(opened, patch), prefix)
     grid = positions.grid
@@ -118,7 +119,7 @@ def vit_config(opened: LayoutInput, notes: list[str], cell: int = 1) -> ViTConfi
         num_classes=rows_or_zero(file, "head.bias", 1),
         embed_dim=width,
         depth=depth,
-        num_heads=heads or infer_num_heads(opened, width, depth, mlp_dim, notes),
+        num_heads=heads or infer_num_heads(opened, width, depth, mlp_dim, notes=notes),
         mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
         class_token="cls_token" in file,
@@ -139,21 +140,19 @@ def vit_config(opened: LayoutInput, notes: list[str], cell: int = 1) -> ViTConfi
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
-    """Every tensor under its own name, but those of a TNT."""
     if isinstance(config, TNTConfig):
         return timm_tnt.mappings(config)
     return [copy(name) for name in vitral.models.tensor_shapes(config)]
 
 
 def make_config_json(spec: ModelSpec) -> dict[str, Any]:
-    """timm's fields of config.json; without `architecture` where timm has no such
-    model."""
+    """Return timm's fields of config.json; no `architecture` without such a model."""
     config, preprocess = spec.config, spec.preprocess
-    about: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     model = arguments.find_timm_model(config)
     if model is not None:
-        about |= {"architecture": model.architecture, "model_args": model.arguments}
-    about |= {
+        content |= {"architecture": model.architecture, "model_args": model.arguments}
+    content |= {
         "num_classes": config.num_classes,
         "num_features": config.pooled_dim,
         "pretrained_cfg": {
@@ -169,24 +168,24 @@ def make_config_json(spec: ModelSpec) -> dict[str, Any]:
         },
     }
     if spec.classes:
-        about["label_names"] = list(spec.classes)
-    return about
+        content["label_names"] = list(spec.classes)
+    return content
 
 
 def read_preprocess(
     opened: LayoutInput, config: ModelConfig, notes: list[str]
 ) -> Preprocess:
-    """Pre-processing as config.json says, or as such weights usually want it."""
-    about = opened.config_json.get("pretrained_cfg", opened.config_json)
-    if "mean" in about and "std" in about:
+    """Return the pre-processing of config.json, or the usual one of such weights."""
+    pretrained = opened.config_json.get("pretrained_cfg", opened.config_json)
+    if "mean" in pretrained and "std" in pretrained:
         return Preprocess(
             image_size=config.image_hw,
-            resize="squash" if about.get("crop_mode") == "squash" else "crop",
-            crop_fraction=float(about.get("crop_pct", 1.0)),
-            interpolation=about.get("interpolation", "bicubic"),
+            resize="squash" if pretrained.get("crop_mode") == "squash" else "crop",
+            crop_fraction=float(pretrained.get("crop_pct", 1.0)),
+            interpolation=pretrained.get("interpolation", "bicubic"),
             antialias=True,
-            mean=tuple(about["mean"]),
-            std=tuple(about["std"]),
+            mean=tuple(pretrained["mean"]),
+            std=tuple(pretrained["std"]),
         )
     if isinstance(config, ResNetConfig):
         return resnet.default_preprocess(config, notes)
@@ -225,15 +224,15 @@ def read_preprocess(
 
 
 def _is_swiglu(opened: LayoutInput) -> bool:
-    """Whether the second layer takes half of what the first one gives."""
+    """Return whether the second layer takes half of the first one's outputs."""
     fc1 = require_shape(opened.file, "blocks.0.mlp.fc1.weight", 2)[0]
     fc2 = require_shape(opened.file, "blocks.0.mlp.fc2.weight", 2)[1]
     return fc1 == 2 * fc2
 
 
 def _grid_from_config(opened: LayoutInput, patch: list[int]) -> Grid:
-    about = opened.config_json.get("pretrained_cfg", {})
-    size = about.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
+    pretrained = opened.config_json.get("pretrained_cfg", {})
+    size = pretrained.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
     return Grid(size[-2] // patch[0], size[-1] // patch[1])
 
 
@@ -254,8 +253,8 @@ LAYOUT = Layout(
     read=read,
     mappings=mappings,
     unsupported_reason=lambda config: arguments.unsupported_reason(config),
-    make_output=lambda held: LayoutOutput(
-        sidecar_files={"config.json": make_config_json(held)},
-        notes=arguments.notes(held.config),
+    make_output=lambda spec: LayoutOutput(
+        sidecar_files={"config.json": make_config_json(spec)},
+        notes=arguments.notes(spec.config),
     ),
 )

@@ -1,8 +1,7 @@
-"""What a name of timm's says that no tensor does: heads, and the form of GELU.
+"""Settings of timm models that cannot be inferred from tensors: heads, form of GELU.
 
-Some of timm's architectures share names and shapes of tensors with the plain Vision
-Transformer and compute another function. config.json names the architecture; a file
-without one cannot tell, and the heads that are assumed then are said.
+Some architectures share names and shapes of tensors with the plain Vision Transformer
+and compute another function. Without config.json, heads are assumed and noted.
 """
 
 import re
@@ -23,7 +22,7 @@ HEADS = {
     "test_vit3": 3,
     "test_vit4": 3,
 }
-"""Heads that do not follow from the width, by the first letters of the name."""
+"""Heads that do not follow from the width, by prefix of the name."""
 OTHERS = {
     "vit_base_patch16_rpn": "normalises after attention and perceptron",
 }
@@ -31,7 +30,7 @@ OTHERS = {
 
 
 def architecture_changes(opened: LayoutInput) -> dict[str, Any]:
-    """Arguments of timm's model that the architecture's name decides.
+    """Return the arguments of timm's model that the architecture's name decides.
 
     Raises:
         WeightsError: the architecture is another function under the same names.
@@ -43,11 +42,11 @@ def architecture_changes(opened: LayoutInput) -> dict[str, Any]:
                 f"{opened.path}: timm's {name} {instead}, which vitral's model does "
                 "not, though its tensors have the same names. Use timm for it."
             )
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     if TANH.fullmatch(name):
-        found["act_layer"] = "gelu_tanh"
+        changes["act_layer"] = "gelu_tanh"
     for start, heads in HEADS.items():
         exact = name == start or (start.startswith("vit_g") and name.startswith(start))
         if exact:
-            found["num_heads"] = heads
-    return found
+            changes["num_heads"] = heads
+    return changes

@@ -1,4 +1,4 @@
-"""timm's `ResNetV2` as BiT uses it: what its tensors say, and how timm makes it."""
+"""timm's `ResNetV2` as BiT uses it: its settings, and timm's arguments for it."""
 
 from typing import Any
 
@@ -23,17 +23,17 @@ ARCHITECTURES = {
     (3, 4, 23, 3): ("resnetv2_101x1_bit", 1),
     (3, 8, 36, 3): ("resnetv2_152x2_bit", 2),
 }
-"""Name and width factor by units. timm's functions fix both; the widths that the factor
+"""Name and width factor by units. timm's functions fix both. The widths that the factor
 multiplies are arguments, and fewer of them make fewer stages."""
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether these are the names of a ResNet of timm with one convolution at first."""
+    """Return whether these are the names of a timm ResNet with one stem convolution."""
     return STEM in opened.file and "stages.0.blocks.0.conv1.weight" in opened.file
 
 
 def read_config(opened: LayoutInput, notes: list[str]) -> ResNetConfig:
-    """The BiT ResNet that the tensors describe.
+    """Infer the settings of the BiT ResNet.
 
     Raises:
         WeightsError: it is one of timm's other ResNets.
@@ -42,11 +42,11 @@ def read_config(opened: LayoutInput, notes: list[str]) -> ResNetConfig:
     _refuse_others(file)
     width, chans, *_ = require_shape(file, STEM, 4)
     units = count_units(file, r"stages\.(\d+)\.blocks\.(\d+)\.", 0)
-    about = opened.config_json.get("pretrained_cfg", {})
-    size = about.get("input_size")
-    known = None if size is None else (int(size[-2]), int(size[-1]))
+    pretrained = opened.config_json.get("pretrained_cfg", {})
+    size = pretrained.get("input_size")
+    declared = None if size is None else (int(size[-2]), int(size[-1]))
     return ResNetConfig(
-        image_size=infer_image_size(opened, units, known, notes),
+        image_size=infer_image_size(opened, units, declared, notes),
         in_chans=chans,
         num_classes=rows_or_zero(file, "head.fc.bias", 1),
         units=units,
@@ -56,7 +56,7 @@ def read_config(opened: LayoutInput, notes: list[str]) -> ResNetConfig:
 
 
 def default_preprocess(config: ResNetConfig, notes: list[str]) -> Preprocess:
-    """What timm's published BiT models want, where no config.json says it."""
+    """Return the pre-processing of timm's published BiT models without config.json."""
     notes.append(
         "pixel mean and deviation of 0.5 and a crop of 0.875 of the image assumed, as "
         "for timm's BiT at 224 pixels: the file does not say"
@@ -67,19 +67,19 @@ def default_preprocess(config: ResNetConfig, notes: list[str]) -> Preprocess:
 
 
 def unsupported_reason(config: ResNetConfig) -> str:
-    """Why timm's class cannot be this model; empty if it can."""
+    """Return why timm's class cannot be this model; empty if it can."""
     return resnet_shapes.unsupported_structure(
         config, "fixed"
     ) or resnet_shapes.unsupported_rounding(config)
 
 
 def numerics(config: ResNetConfig) -> tuple[str, ...]:
-    """Where the function of timm's class differs."""
+    """Return notes on the differences of timm's class."""
     return resnet_shapes.differences(config, NUMERICS, "timm")
 
 
 def find_timm_model(config: ResNetConfig) -> tuple[str, dict[str, Any]] | None:
-    """A function of timm and its arguments; None where none has these units."""
+    """Return a function of timm and its arguments; None where none has these units."""
     for units, (name, factor) in ARCHITECTURES.items():
         stages = len(config.units)
         if config.units == units[:stages] and config.width % (8 * factor) == 0:
@@ -92,7 +92,7 @@ def find_timm_model(config: ResNetConfig) -> tuple[str, dict[str, Any]] | None:
 
 
 def _refuse_others(file: TensorFile) -> None:
-    """timm has many ResNets with these names: BiT alone is ours."""
+    """Refuse timm's other ResNets with the same names."""
     unit = "stages.0.blocks.0"
     reasons = {
         "a ResNet of units that are activated after their sum; such a one is read as "

@@ -1,7 +1,7 @@
 """timm's Transformer in Transformer: names, arguments, and the legacy port.
 
-timm keeps the positions of the words as a map, (1, dim, rows, columns), where the
-authors and we have one row a word: a reshape alone would load and be wrong.
+timm stores the positions of the words as a map, (1, dim, rows, columns), the authors
+and vitral as one row per word: a reshape alone would load and be wrong.
 """
 
 import re
@@ -46,12 +46,11 @@ NAMES = Names(
 )
 FIRST_CONV = "pixel_embed.proj"
 INNER_RATIO = 4
-"""Hidden width of an inner perceptron over the width of a word: no argument of timm's.
-"""
+"""Hidden width of an inner MLP over the width of a word; no argument of timm."""
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Whether these are timm's names of a TNT."""
+    """Return whether these are timm's names of a TNT."""
     return (
         "pixel_embed.proj.weight" in opened.file
         and "blocks.0.attn_in.qk.weight" in opened.file
@@ -59,27 +58,29 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read_config(opened: LayoutInput, notes: list[str]) -> TNTConfig:
-    """The TNT that the tensors describe.
+    """Infer the settings of the TNT.
 
     Raises:
         WeightsError: it is timm's legacy port, which computes another function.
     """
-    file, beside = opened.file, opened.config_json
+    file, config_json = opened.file, opened.config_json
     _refuse_legacy(opened)
     _, _, rows, columns = require_shape(file, "pixel_pos", 4)
     grid = Grid(rows, columns)
-    arguments = dict(beside.get("model_args", {}))
-    if "global_pool" in beside:
-        arguments.setdefault("global_pool", beside["global_pool"])
-    known = file_metadata.read_words(file)
-    if "first_stride" in arguments or "architecture" in beside:
+    arguments = dict(config_json.get("model_args", {}))
+    if "global_pool" in config_json:
+        arguments.setdefault("global_pool", config_json["global_pool"])
+    declared = file_metadata.read_words(file)
+    if "first_stride" in arguments or "architecture" in config_json:
         stride = int(arguments.get("first_stride", 4))
         words = Words(grid, (stride, stride))
-    elif known is not None and known.grid == grid:
-        words = known
+    elif declared is not None and declared.grid == grid:
+        words = declared
     else:
         words = tnt.assumed_words(grid, notes)
-    return tnt.read_config(opened, NAMES, words, arguments, notes, "bicubic_antialias")
+    return tnt.read_config(
+        opened, NAMES, words, arguments, notes=notes, resize="bicubic_antialias"
+    )
 
 
 def _refuse_legacy(opened: LayoutInput) -> None:
@@ -94,7 +95,7 @@ def _refuse_legacy(opened: LayoutInput) -> None:
 
 
 def mappings(config: TNTConfig) -> list[TensorMapping]:
-    """How each tensor of a TNT is made of timm's."""
+    """Return the mapping of every tensor of a TNT to timm's names."""
     words = "patch_embed.word_pos"
     return [
         tokens_as_map(name, NAMES.foreign_name(name), config.word_grid)
@@ -105,7 +106,7 @@ def mappings(config: TNTConfig) -> list[TensorMapping]:
 
 
 def unsupported_reason(config: TNTConfig) -> str:
-    """Why timm's class cannot be this TNT; empty if it can."""
+    """Return why timm's class cannot be this TNT; empty if it can."""
     if reason := tnt.unsupported_structure(config):
         return reason
     if config.inner_mlp_dim != INNER_RATIO * config.inner_dim:
@@ -114,12 +115,12 @@ def unsupported_reason(config: TNTConfig) -> str:
 
 
 def numerics(config: TNTConfig) -> tuple[str, ...]:
-    """Where the function of timm's TNT differs."""
+    """Return notes on the differences of timm's TNT."""
     return tuple(differences(config, "timm", norm_eps=tnt.NORM_EPS))
 
 
 def find_timm_model(config: TNTConfig) -> tuple[str, dict[str, Any]]:
-    """A function of timm and its arguments; they override each of its sizes."""
+    """Return a function of timm and its arguments, which override each of its sizes."""
     ratio = config.mlp_dim / config.embed_dim
     if int(config.embed_dim * ratio) != config.mlp_dim:
         ratio = (config.mlp_dim + 0.5) / config.embed_dim

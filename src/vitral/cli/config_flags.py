@@ -1,0 +1,188 @@
+"""Fields of a nested config dataclass as flags: `--lr` for `optim.lr`.
+
+Hand-written, not tyro: to find DATA, the parser must know how many words follow each
+flag, and tyro shows that only through `get_parser`, deprecated in 1.0.
+"""
+
+import argparse
+import ast
+import dataclasses
+import functools
+import inspect
+import json
+import textwrap
+import types
+import typing
+from collections.abc import Collection, Iterator
+from typing import Any, Literal, TypeVar
+
+from vitral.cli.parser import Parser
+
+Config = TypeVar("Config")
+ALIASES = {"image_size": ("--img-size",), "batch_size": ("-b",)}
+"""timm's flags of fields that are spelled differently here."""
+JSON_LITERALS = {"True": "true", "False": "false", "None": "null"}
+PREFIX = "config."
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConfigField:
+    """One field of a nested config."""
+
+    path: tuple[str, ...]
+    """Names from the outermost config down."""
+    hint: Any
+    value: Any
+    owner: type
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flag, and its aliases."""
+        name = self.path[-1]
+        return f"--{name.replace('_', '-')}", *ALIASES.get(name, ())
+
+    @property
+    def help(self) -> str:
+        """The field's docstring, with its value as the default."""
+        text = _field_docs(self.owner).get(self.path[-1], "")
+        return f"{text} (default: {_format_value(self.value)})".replace("%", "%%")
+
+
+def iter_fields(
+    config: Any, skip: Collection[str] = (), path: tuple[str, ...] = ()
+) -> Iterator[ConfigField]:
+    """Yield every field that a flag can set, depth first; `skip` names outer ones."""
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in skip:
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from iter_fields(value, (), (*path, field.name))
+        else:
+            yield ConfigField(
+                (*path, field.name), hints[field.name], value, type(config)
+            )
+
+
+def add_config_flags(parser: Parser, config: Any, skip: Collection[str] = ()) -> None:
+    """Add a flag for every field, grouped by the nested config that it belongs to."""
+    groups: dict[tuple[str, ...], Any] = {}
+    for field in iter_fields(config, skip):
+        outer = field.path[:-1]
+        if outer not in groups:
+            title = outer[-1] if outer else "run"
+            groups[outer] = parser.add_argument_group(title)
+        groups[outer].add_argument(
+            *field.flags,
+            dest=PREFIX + ".".join(field.path),
+            default=argparse.SUPPRESS,
+            help=field.help,
+            **_settings(field.hint),
+        )
+
+
+def replace_fields(config: Config, args: argparse.Namespace) -> Config:
+    """Return `config` with the flags in `args` that `add_config_flags` declared."""
+    values = {
+        tuple(name.removeprefix(PREFIX).split(".")): value
+        for name, value in vars(args).items()
+        if name.startswith(PREFIX)
+    }
+    return _replace(config, values)
+
+
+def parse_value(text: str) -> Any:
+    """Return the number, truth value or None that `text` spells, else `text`."""
+    try:
+        return json.loads(JSON_LITERALS.get(text, text))
+    except ValueError:
+        return text
+
+
+def _replace(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
+    """Replace all fields of a config at once: its checks compare some of them."""
+    hints = typing.get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for name in dict.fromkeys(path[0] for path in values):
+        inner = {path[1:]: value for path, value in values.items() if path[0] == name}
+        changes[name] = (
+            _convert(hints[name], inner[()])
+            if () in inner
+            else _replace(getattr(config, name), inner)
+        )
+    return dataclasses.replace(config, **changes)
+
+
+def _settings(hint: Any) -> dict[str, Any]:
+    """Return what argparse needs to know to read a value of type `hint`."""
+    arguments = typing.get_args(hint)
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if hint in (int, float, str):
+        return {"type": hint, "metavar": hint.__name__.upper()}
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return {"choices": arguments}
+    if origin is tuple:
+        first, last = arguments
+        count = argparse.ZERO_OR_MORE if last is Ellipsis else len(arguments)
+        return {"nargs": count, "type": first, "metavar": first.__name__.upper()}
+    if origin is dict:
+        return {"nargs": argparse.ZERO_OR_MORE, "metavar": "FIELD VALUE"}
+    if origin in (typing.Union, types.UnionType):
+        inner = next(a for a in arguments if typing.get_origin(a) is tuple)
+        nargs = argparse.ZERO_OR_MORE if type(None) in arguments else "+"
+        return {**_settings(inner), "nargs": nargs, "type": _or_none(inner)}
+    raise TypeError(f"No flag can set a field of type {hint}.")
+
+
+def _or_none(hint: Any) -> Any:
+    item = typing.get_args(hint)[0]
+
+    def read(text: str) -> Any:
+        return None if text == "None" else item(text)
+
+    read.__name__ = item.__name__
+    return read
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    """Return the words of a flag, already of their type, as the field holds them."""
+    if typing.get_origin(hint) is dict:
+        return dict(zip(value[::2], map(parse_value, value[1::2]), strict=True))
+    if not isinstance(value, list):
+        return value
+    if value == [None] or (len(value) == 1 and int in typing.get_args(hint)):
+        return value[0]
+    return tuple(value)
+
+
+def _format_value(value: Any) -> str:
+    if value in (None, "", (), {}):
+        return "none"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name}={item}" for name, item in value.items())
+    return str(value)
+
+
+@functools.cache
+def _field_docs(owner: type) -> dict[str, str]:
+    """Return the docstring under each field of `owner` and the classes it extends."""
+    docs: dict[str, str] = {}
+    for base in reversed(owner.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(tree, ast.ClassDef)
+        for line, after in zip(tree.body, tree.body[1:], strict=False):
+            if (
+                isinstance(line, ast.AnnAssign)
+                and isinstance(line.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+            ):
+                docs[line.target.id] = " ".join(str(after.value.value).split())
+    return docs

@@ -1,0 +1,154 @@
+"""The settings of a command line: a recipe with the flags of `vitral train` on top."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import vitral.models
+import vitral.recipes
+import vitral.weights
+from vitral.cli.config_flags import add_config_flags, parse_value, replace_fields
+from vitral.cli.parser import Parser
+from vitral.errors import ConfigError, VitralError
+from vitral.objectives import OBJECTIVES
+from vitral.workflows import TrainConfig
+
+SAMPLING_PREFIX = "sampling."
+"""Before the fields of Sampling, which are not the model's, in `--set`."""
+OWN_FLAGS = ("data", "recipe", "model", "weights")
+"""Fields whose flags `vitral train` declares itself."""
+PLACEHOLDERS = ("DATA", "digits")
+"""Data of `--help-all` where none is named: recipes look at theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedConfig:
+    """Settings, the recipe they began as, and why that one."""
+
+    config: TrainConfig
+    recipe: str
+    reason: str
+
+
+def resolve_config(
+    data: str, args: argparse.Namespace, rest: list[str]
+) -> ResolvedConfig:
+    """Return the recipe of a command with its flags on top.
+
+    Args:
+        args: the flags that `vitral train` declares.
+        rest: the flags of the config's fields, not parsed.
+    """
+    resolved = _resolve_recipe(data, args)
+    config = apply_flags(resolved.config, rest)
+    return dataclasses.replace(resolved, config=config)
+
+
+def apply_flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
+    """Return `config` with flags on top; an unknown flag names the nearest, exit 2."""
+    parser = Parser("train", "")
+    add_config_flags(parser, config, OWN_FLAGS)
+    return replace_fields(config, parser.parse_known(argv, {})[0])
+
+
+def config_flags() -> dict[str, argparse.Action]:
+    """Return the flags of the config's fields, with those of every objective."""
+    flags: dict[str, argparse.Action] = {}
+    for objective in OBJECTIVES.values():
+        parser = Parser("train", "")
+        config = TrainConfig(data="DATA", model="MODEL", objective=objective())
+        add_config_flags(parser, config, OWN_FLAGS)
+        flags |= parser.flags()
+    return flags
+
+
+def format_all_flags(
+    parser: Parser, data: str, args: argparse.Namespace, rest: list[str]
+) -> str:
+    """Return the help of every flag, with the defaults that the recipe gives."""
+    placeholders = (data,) if data else PLACEHOLDERS
+    for placeholder in placeholders:
+        try:
+            resolved = _resolve_recipe(placeholder, args)
+            break
+        except VitralError:
+            if placeholder == placeholders[-1]:
+                raise
+    config = apply_flags(resolved.config, rest)
+    add_config_flags(parser, config, OWN_FLAGS)
+    hint = "" if data else "; name DATA for those of your images"
+    return (
+        f"{parser.format_help_all()}\n"
+        f"Defaults: recipe {resolved.recipe} for {placeholder}, model "
+        f"{config.model or config.weights}{hint}."
+    )
+
+
+def _resolve_recipe(data: str, args: argparse.Namespace) -> ResolvedConfig:
+    recipe, reason = args.recipe, "asked for"
+    if not recipe:
+        recipe, reason = vitral.recipes.choose_recipe(data, args.weights, args.model)
+    config = vitral.recipes.get_recipe(recipe)(data, args.weights)
+    config = _with_model_changes(config, args)
+    config = _with_objective(config, args.objective)
+    if args.twin:
+        config = vitral.recipes.twin(config)
+    return ResolvedConfig(config, recipe, reason)
+
+
+def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    changes: dict[str, Any] = dict(config.model_changes)
+    if args.model:
+        # The size that is asked for by name comes before the recipe's own.
+        sizes = {*vitral.models.SIZES["b"], "patch_size"}
+        changes = {name: v for name, v in changes.items() if name not in sizes}
+    if args.drop_path is not None:
+        changes["drop_path_rate"] = args.drop_path
+    sampling: dict[str, Any] = {}
+    for assignment in args.set:
+        name, value = _parse_assignment(assignment)
+        if name.startswith(SAMPLING_PREFIX):
+            sampling[name.removeprefix(SAMPLING_PREFIX)] = value
+        else:
+            changes[name] = value
+    fields: dict[str, Any] = {"model_changes": changes}
+    if sampling:
+        before = config.preprocess_changes
+        sampling = {**before.get("sampling", {}), **sampling}
+        fields["preprocess_changes"] = {**before, "sampling": sampling}
+    if args.model:
+        fields["model"] = args.model
+    if args.linear_probe:
+        if not config.weights:
+            raise ConfigError(
+                "`--linear-probe` keeps the weights of a pre-trained model: give them "
+                "with `--weights FILE`."
+            )
+        fields["freeze"] = vitral.weights.read(config.weights).config.num_blocks
+    return dataclasses.replace(config, **fields)
+
+
+def _parse_assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(
+            f"`--set {text}` must be FIELD=VALUE, such as `--set reg_tokens=4`."
+        )
+    parsed = parse_value(value)
+    if isinstance(parsed, list | dict):
+        raise ConfigError(
+            f"`--set {text}` must be one number, true, false, null or a word."
+        )
+    return name, parsed
+
+
+def _with_objective(config: TrainConfig, name: str) -> TrainConfig:
+    """Return `config` for another objective, whose evaluation may give no accuracy."""
+    if name in ("", config.objective.NAME):
+        return config
+    objective = OBJECTIVES[name]
+    loop = config.loop
+    if not objective.LABELS and loop.monitor == "accuracy":
+        loop = dataclasses.replace(loop, monitor="loss")
+    return dataclasses.replace(config, objective=objective(), loop=loop)
