@@ -143,7 +143,7 @@ def test_no_error_on_val_and_no_temperature(run, monkeypatch, tmp_path, capsys):
 
     original = evaluate.predict_split
     monkeypatch.setattr(
-        evaluate, "score_split", lambda *a, **k: right(original(*a, **k))
+        evaluate, "predict_split", lambda *a, **k: right(original(*a, **k))
     )
     out = ["--out", str(tmp_path), "--device", "cpu"]
     assert main(["eval", str(run), "--split", "val", *out]) == 0

@@ -122,16 +122,15 @@ def make_loader(
     Raises:
         ConfigError: the split has no images.
     """
-    preprocess = with_single_view(preprocess)
-    loader = split_loader(
-        dataset, split, preprocess, batch_size=batch_size, workers=workers
-    )
-    if not loader.examples:
+    if not (dataset.select(split) if split else dataset.examples):
         splits = ", ".join(dataset.counts()) or "no images"
         raise ConfigError(
             f"The data has no split `{split}`: {dataset.name} has {splits}."
         )
-    return loader
+    preprocess = with_single_view(preprocess)
+    return split_loader(
+        dataset, split, preprocess, batch_size=batch_size, workers=workers
+    )
 
 
 def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:
