@@ -1,6 +1,6 @@
 """How much of a map lies on the moving square: trained, shuffled, and by chance.
 
-    python benchmarks/moving_looks.py --task appearance --scheme divided --seed 0
+    python benchmarks/moving_looks.py --task appearance --attention-type divided
 
 A tiny TimeSformer is trained on vitral.data.sources.synthetic for 300 steps; the shares
 are means
@@ -33,7 +33,7 @@ MAPS: dict[str, Callable[[VisionModel, Tensor], Tensor]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=("motion", "appearance"), default="motion")
-    parser.add_argument("--scheme", default="divided")
+    parser.add_argument("--attention-type", default="divided")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     size = (HEIGHT, WIDTH)
@@ -43,7 +43,9 @@ def main() -> None:
     )
     pixels = torch.from_numpy(made.clips).movedim(-1, 2).contiguous()
     clips, labels = preprocess.normalize(pixels), torch.from_numpy(made.labels)
-    model = trained(clips[:TRAINED_ON], labels[:TRAINED_ON], given.scheme, given.seed)
+    model = trained(
+        clips[:TRAINED_ON], labels[:TRAINED_ON], given.attention_type, given.seed
+    )
     seen = slice(TRAINED_ON, TRAINED_ON + LOOKED_AT)
     with torch.no_grad():
         answers = model(clips[TRAINED_ON:]).argmax(1)
@@ -56,7 +58,9 @@ def main() -> None:
     tell("rollout, shuffled weights", rollout(shuffled(model), clips[seen]), cover)
 
 
-def trained(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionModel:
+def trained(
+    clips: Tensor, labels: Tensor, attention_type: str, seed: int
+) -> VisionModel:
     """The first weights and the rate of vitral.studies.timesformer."""
     torch.manual_seed(seed)
     sizes = {"embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_dim": 64}
@@ -64,7 +68,7 @@ def trained(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionMode
         "timesformer_ti16",
         2,
         (HEIGHT, WIDTH),
-        scheme=scheme,
+        attention_type=attention_type,
         patch_size=PATCH,
         num_frames=FRAMES,
         **sizes,

@@ -33,10 +33,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import vitral as vt
 from vitral import plots
-from vitral.models import Scheme, VisionModel, get_config
+from vitral.models import AttentionType, VisionModel, get_config
 from vitral.plots.cost_curves import CostCurve, CostPanel
 
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+SCHEMES: tuple[AttentionType, ...] = get_args(AttentionType)
 FRAMES, SIZES = (2, 4, 8, 16, 32), (112, 160, 224, 320)
 OWN_FRAMES, OWN_SIZE = 8, 224
 KEPT_UP_TO = 16
@@ -54,7 +54,7 @@ class Cell(NamedTuple):
     """What is measured."""
 
     model: str
-    scheme: Scheme
+    attention_type: AttentionType
     kernel: str
     mode: str
     frames: int
@@ -79,7 +79,11 @@ def step_of(cell: Cell, model: VisionModel, clip: Tensor) -> Callable[[], None]:
 
 def model_of(cell: Cell) -> VisionModel:
     torch.manual_seed(0)
-    changes = {"scheme": cell.scheme, "num_frames": cell.frames, "num_classes": 400}
+    changes = {
+        "attention_type": cell.attention_type,
+        "num_frames": cell.frames,
+        "num_classes": 400,
+    }
     model = vt.create(cell.model, image_size=cell.size, **changes)
     return model.train(cell.mode == "training")
 
@@ -126,7 +130,7 @@ def seconds(cells: list[Cell], rounds: int) -> dict[Cell, float]:
 def cells_of(model: str, frames: int, size: int, mode: str) -> list[Cell]:
     cells = [Cell(model, one, "fused", mode, frames, size) for one in SCHEMES]
     if frames <= KEPT_UP_TO:
-        kept: tuple[Scheme, ...] = ("joint", "divided")
+        kept: tuple[AttentionType, ...] = ("joint", "divided")
         cells += [Cell(model, one, "matrices", mode, frames, size) for one in kept]
     return cells
 
@@ -147,7 +151,10 @@ def measured(model: str, rounds: int, known: set[Cell]) -> Iterator[dict[str, An
                 mebibytes = list(pool.map(memory, cells))
                 times = seconds(cells, rounds)
                 for cell, mib in zip(cells, mebibytes, strict=True):
-                    changes = {"scheme": cell.scheme, "num_classes": 400}
+                    changes = {
+                        "attention_type": cell.attention_type,
+                        "num_classes": 400,
+                    }
                     macs = get_config(model, changes).macs(size, num_frames=frames)
                     cost = {"macs": macs, "mib": mib, "seconds": times[cell]}
                     yield {**cell._asdict(), **cost}
@@ -184,7 +191,7 @@ def line(
 def over(rows: Rows, along: str, what: str, **wanted: str) -> CostCurve:
     """`joint` over `divided`."""
     joint, divided = (
-        line(rows, along, what, scheme=scheme, **wanted)
+        line(rows, along, what, attention_type=scheme, **wanted)
         for scheme in ("joint", "divided")
     )
     pairs = zip(joint.costs, divided.costs, strict=True)  # type: ignore[arg-type]
@@ -204,7 +211,9 @@ def draw(rows: Rows, folder: Path) -> None:
                 title,
                 unit,
                 {
-                    scheme: line(rows, along, what, by, mode=mode, scheme=scheme)
+                    scheme: line(
+                        rows, along, what, by, mode=mode, attention_type=scheme
+                    )
                     for scheme in SCHEMES
                 },
             )
@@ -256,7 +265,7 @@ def tables(rows: Rows) -> None:
                 macs = [found[cell]["macs"] / 1e9 for cell in cells[: len(SCHEMES)]]
                 own = [f"{n:.1f} G, {text}" for n, text in zip(macs, own, strict=True)]
             kept = [
-                f"{cell.scheme} {text}"
+                f"{cell.attention_type} {text}"
                 for cell, text in list(zip(cells, texts, strict=True))[len(SCHEMES) :]
             ]
             line_of = " | ".join([*own, "; ".join(kept) or "-"])

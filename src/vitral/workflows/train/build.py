@@ -161,7 +161,7 @@ def _initial_config(config: TrainConfig, source_config: ModelConfig) -> ModelCon
         return source_config
     wanted = vitral.models.get_config(config.model)
     if isinstance(wanted, TimeSformerConfig) and type(source_config) is ViTConfig:
-        clips = clip_config(source_config, wanted.num_frames, wanted.scheme)
+        clips = clip_config(source_config, wanted.num_frames, wanted.attention_type)
         _require_same_model(config, wanted, clips)
         return clips
     _require_same_model(config, wanted, source_config)
