@@ -83,7 +83,7 @@ class VisionModel(nn.Module, ABC):
     head: nn.Module
     num_frozen_blocks: int | None
     fixed: ClassVar[bool] = False
-    """Whether its function cannot be changed, as an exported graph's."""
+    """True if its function cannot be changed, as of an exported graph."""
 
     def __init__(self) -> None:
         super().__init__()
