@@ -1,6 +1,6 @@
 """Fraction of a saliency map on the moving square: trained, shuffled and by chance.
 
-    python benchmarks/moving_looks.py --task appearance --scheme divided --seed 0
+    python benchmarks/moving_looks.py --task appearance --attention-type divided
 
 A tiny TimeSformer is trained on vitral.data.sources.synthetic for 300 steps. The
 figures are means over 200 unseen clips.
@@ -32,7 +32,7 @@ MAPS: dict[str, Callable[[VisionModel, Tensor], Tensor]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=("motion", "appearance"), default="motion")
-    parser.add_argument("--scheme", default="divided")
+    parser.add_argument("--attention-type", default="divided")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     size = (HEIGHT, WIDTH)
@@ -42,7 +42,9 @@ def main() -> None:
     )
     pixels = torch.from_numpy(squares.clips).movedim(-1, 2).contiguous()
     clips, labels = preprocess.normalize(pixels), torch.from_numpy(squares.labels)
-    model = train_model(clips[:TRAINED_ON], labels[:TRAINED_ON], args.scheme, args.seed)
+    model = train_model(
+        clips[:TRAINED_ON], labels[:TRAINED_ON], args.attention_type, args.seed
+    )
     seen = slice(TRAINED_ON, TRAINED_ON + LOOKED_AT)
     with torch.no_grad():
         predictions = model(clips[TRAINED_ON:]).argmax(1)
@@ -57,7 +59,9 @@ def main() -> None:
     )
 
 
-def train_model(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> VisionModel:
+def train_model(
+    clips: Tensor, labels: Tensor, attention_type: str, seed: int
+) -> VisionModel:
     """Train with the initial weights and rate of vitral.studies.timesformer."""
     torch.manual_seed(seed)
     sizes = {"embed_dim": 32, "depth": 2, "num_heads": 4, "mlp_dim": 64}
@@ -65,7 +69,7 @@ def train_model(clips: Tensor, labels: Tensor, scheme: str, seed: int) -> Vision
         "timesformer_ti16",
         2,
         (HEIGHT, WIDTH),
-        scheme=scheme,
+        attention_type=attention_type,
         patch_size=PATCH,
         num_frames=FRAMES,
         **sizes,

@@ -31,10 +31,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import vitral as vt
 from vitral import plots
-from vitral.models import Scheme, VisionModel, get_config
+from vitral.models import AttentionType, VisionModel, get_config
 from vitral.plots.cost_curves import CostCurve, CostPanel
 
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+SCHEMES: tuple[AttentionType, ...] = get_args(AttentionType)
 FRAMES, SIZES = (2, 4, 8, 16, 32), (112, 160, 224, 320)
 DEFAULT_FRAMES, DEFAULT_SIZE = 8, 224
 MAX_MATRIX_FRAMES = 16
@@ -52,7 +52,7 @@ class Cell(NamedTuple):
     """One measurement."""
 
     model: str
-    scheme: Scheme
+    attention_type: AttentionType
     kernel: str
     mode: str
     frames: int
@@ -77,7 +77,11 @@ def make_step(cell: Cell, model: VisionModel, clip: Tensor) -> Callable[[], None
 
 def make_model(cell: Cell) -> VisionModel:
     torch.manual_seed(0)
-    changes = {"scheme": cell.scheme, "num_frames": cell.frames, "num_classes": 400}
+    changes = {
+        "attention_type": cell.attention_type,
+        "num_frames": cell.frames,
+        "num_classes": 400,
+    }
     model = vt.create(cell.model, image_size=cell.size, **changes)
     return model.train(cell.mode == "training")
 
@@ -124,7 +128,7 @@ def seconds(cells: list[Cell], rounds: int) -> dict[Cell, float]:
 def list_cells(model: str, frames: int, size: int, mode: str) -> list[Cell]:
     cells = [Cell(model, scheme, "fused", mode, frames, size) for scheme in SCHEMES]
     if frames <= MAX_MATRIX_FRAMES:
-        schemes: tuple[Scheme, ...] = ("joint", "divided")
+        schemes: tuple[AttentionType, ...] = ("joint", "divided")
         cells += [
             Cell(model, scheme, "matrices", mode, frames, size) for scheme in schemes
         ]
@@ -147,7 +151,10 @@ def measure(model: str, rounds: int, done: set[Cell]) -> Iterator[dict[str, Any]
                 mebibytes = list(pool.map(memory, cells))
                 times = seconds(cells, rounds)
                 for cell, mib in zip(cells, mebibytes, strict=True):
-                    changes = {"scheme": cell.scheme, "num_classes": 400}
+                    changes = {
+                        "attention_type": cell.attention_type,
+                        "num_classes": 400,
+                    }
                     macs = get_config(model, changes).macs(size, num_frames=frames)
                     cost = {"macs": macs, "mib": mib, "seconds": times[cell]}
                     yield {**cell._asdict(), **cost}
@@ -186,7 +193,7 @@ def line(
 def over(rows: Rows, along: str, what: str, **wanted: str) -> CostCurve:
     """Return the ratio of `joint` to `divided`."""
     joint, divided = (
-        line(rows, along, what, scheme=scheme, **wanted)
+        line(rows, along, what, attention_type=scheme, **wanted)
         for scheme in ("joint", "divided")
     )
     pairs = zip(joint.costs, divided.costs, strict=True)  # type: ignore[arg-type]
@@ -206,7 +213,9 @@ def draw(rows: Rows, folder: Path) -> None:
                 title,
                 unit,
                 {
-                    scheme: line(rows, along, what, by, mode=mode, scheme=scheme)
+                    scheme: line(
+                        rows, along, what, by, mode=mode, attention_type=scheme
+                    )
                     for scheme in SCHEMES
                 },
             )
@@ -258,7 +267,7 @@ def tables(rows: Rows) -> None:
                     for r, text in zip(measured, fused, strict=False)
                 ]
             matrices = [
-                f"{cell.scheme} {text}"
+                f"{cell.attention_type} {text}"
                 for cell, text in list(zip(cells, texts, strict=True))[len(SCHEMES) :]
             ]
             columns = " | ".join([*fused, "; ".join(matrices) or "-"])

@@ -41,8 +41,8 @@ def by_hand(model: TimeSformer, clips: Tensor) -> ByHand:
         tokens = model.embed(clips)
     x, prefix = tokens.x.detach().requires_grad_(), config.num_prefix_tokens
     extent = (clips.shape[1], tokens.rows, tokens.columns)
-    at = token_numbers(config.scheme, prefix, extent)
-    first_ones = _prefixes(config.scheme, prefix, extent)
+    at = token_numbers(config.attention_type, prefix, extent)
+    first_ones = _prefixes(config.attention_type, prefix, extent)
     kept = []
     for layer in range(config.depth):
         part = {
@@ -50,7 +50,7 @@ def by_hand(model: TimeSformer, clips: Tensor) -> ByHand:
             for name, tensor in model.state_dict().items()
             if name.startswith(f"blocks.{layer}.")
         }
-        for step in STEPS[config.scheme]:
+        for step in STEPS[config.attention_type]:
             named = f"{step.name}_" if step.name else ""
             inside = not step.name or config.class_token_in == "every_step"
             sets = key_sets(step.kind, extent, at, first_ones if inside else [])
@@ -73,7 +73,7 @@ def by_hand(model: TimeSformer, clips: Tensor) -> ByHand:
     ]
     read = class_tokens if config.global_pool == "token" else list(at.values())
     state = model.state_dict()
-    if config.scheme == "space" and config.global_pool == "token":
+    if config.attention_type == "space" and config.global_pool == "token":
         pooled = _norm(x[:, read].mean(1), state, "norm")
     elif config.global_pool == "token":
         pooled = _norm(x[:, read[0]], state, "norm")

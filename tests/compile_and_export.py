@@ -35,7 +35,7 @@ def pixels(batch: int, frames: int) -> torch.Tensor:
 def for_clips() -> list[torch.nn.Module]:
     sizes = {**TINY, "num_frames": 4, "depth": 1}
     schemes = ("divided", "local_global")
-    found = [TimeSformer(TimeSformerConfig(**sizes, scheme=s)) for s in schemes]
+    found = [TimeSformer(TimeSformerConfig(**sizes, attention_type=s)) for s in schemes]
     for model in found:
         randomise(model)
     return found

@@ -44,9 +44,9 @@ def saved(folder: Path, **changes) -> Path:
     ("changes", "cannot"),
     [
         ({}, set()),
-        ({"scheme": "space", "num_classes": 0}, {"relevance", "gradcam"}),
+        ({"attention_type": "space", "num_classes": 0}, {"relevance", "gradcam"}),
         (
-            {"scheme": "axial", "class_token": False, "global_pool": "avg"},
+            {"attention_type": "axial", "class_token": False, "global_pool": "avg"},
             {"attention"},
         ),
     ],

@@ -60,7 +60,7 @@ def map_of(matrix, hand, config):
 
 @pytest.mark.parametrize(("scheme", "changes"), CASES)
 def test_rollout_is_the_product_of_whole_matrices(scheme, changes):
-    model = tiny(scheme=scheme, **changes)
+    model = tiny(attention_type=scheme, **changes)
     hand = by_hand(model, clips())
     with torch.no_grad():
         close(model(clips()), hand.logits.detach())
@@ -81,7 +81,7 @@ def test_rollout_is_the_product_of_whole_matrices(scheme, changes):
 @pytest.mark.parametrize(("scheme", "changes"), CASES)
 def test_relevance_is_that_of_whole_matrices(scheme, changes):
     """A copy's share of a gradient times its weight adds up to the whole row's."""
-    model = tiny(scheme=scheme, **changes)
+    model = tiny(attention_type=scheme, **changes)
     hand = by_hand(model, clips())
     classes = torch.tensor([5, 2])
     hand.logits.gather(1, classes[:, None]).sum().backward()
@@ -102,7 +102,7 @@ def test_relevance_is_that_of_whole_matrices(scheme, changes):
 
 @pytest.mark.parametrize(("scheme", "changes"), CASES[:-1])
 def test_the_class_token_of_the_last_layer(scheme, changes):
-    model = tiny(scheme=scheme, **changes)
+    model = tiny(attention_type=scheme, **changes)
     hand = by_hand(model, clips())
     row = hand.steps[-1].detach()[:, :, hand.class_tokens].mean(2)
     found = class_attention(model, clips())
@@ -135,7 +135,7 @@ def test_grad_cam_by_finite_differences(scheme, layer):
     """a_c is the mean slope of a logit: the same shift of a channel in all cells."""
     # What leaves the last block has a slope only for a head that reads patches.
     pool = {"class_token": False, "global_pool": "avg"} if layer == 2 else {}
-    model = tiny(scheme=scheme, **pool)
+    model = tiny(attention_type=scheme, **pool)
     numbers = torch.tensor(by_hand(model, clips()).patches)
     with torch.no_grad():
         first = 1 if layer is None else layer
@@ -159,7 +159,7 @@ def test_grad_cam_by_finite_differences(scheme, layer):
 def test_equal_frames_roll_out_as_the_image_does(scheme):
     """With a silent time step every frame is the image, up to the class token's row."""
     vit = tiny_vit(init_values=None)
-    model = from_image(vit, num_frames=FRAMES, scheme=scheme).double().eval()
+    model = from_image(vit, num_frames=FRAMES, attention_type=scheme).double().eval()
     picture = images()
     clip = picture[:, None].expand(-1, FRAMES, -1, -1, -1)
     with torch.no_grad():
@@ -170,14 +170,14 @@ def test_equal_frames_roll_out_as_the_image_does(scheme):
 
 
 def test_fewer_frames_and_another_size():
-    model = tiny(scheme="axial")
+    model = tiny(attention_type="axial")
     assert rollout(model, clips(frames=3, height=64, width=112)).shape == (2, 3, 4, 7)
     one = rollout(model, clips()[:1])
     close(one, rollout(model, clips())[:1])
 
 
 def test_members_of_a_layer_and_a_mask():
-    model = tiny(scheme="local_global", depth=1)
+    model = tiny(attention_type="local_global", depth=1)
     near, coarse = iter_attention(model, clips())
     assert near.members is not None
     assert near.members.tolist() == [list(range(1, 61))]

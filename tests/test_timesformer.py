@@ -47,17 +47,21 @@ def close(found, wanted, rtol=1e-10) -> None:
 
 
 COUNTS = [
-    ("timesformer_b16", {"scheme": "space", "num_classes": 400}, 86_106_256),
-    ("timesformer_b16", {"scheme": "joint", "num_classes": 400}, 86_112_400),
+    ("timesformer_b16", {"attention_type": "space", "num_classes": 400}, 86_106_256),
+    ("timesformer_b16", {"attention_type": "joint", "num_classes": 400}, 86_112_400),
     ("timesformer_b16", {"num_classes": 400}, 121_566_352),
     ("timesformer_b16_hr", {"num_classes": 400}, 122_024_080),
     ("timesformer_b16_long", {"num_classes": 400}, 121_633_936),
     ("timesformer_b16", {"num_classes": 174}, 121_392_558),
     # The paper says 85.9 million of these two, and 121.4 and 156.8 of the next.
-    ("timesformer_b16", {"scheme": "space", "num_classes": 174}, 85_932_462),
-    ("timesformer_b16", {"scheme": "joint", "num_classes": 174}, 85_938_606),
-    ("timesformer_b16", {"scheme": "local_global", "num_classes": 174}, 121_392_558),
-    ("timesformer_b16", {"scheme": "axial", "num_classes": 174}, 156_846_510),
+    ("timesformer_b16", {"attention_type": "space", "num_classes": 174}, 85_932_462),
+    ("timesformer_b16", {"attention_type": "joint", "num_classes": 174}, 85_938_606),
+    (
+        "timesformer_b16",
+        {"attention_type": "local_global", "num_classes": 174},
+        121_392_558,
+    ),
+    ("timesformer_b16", {"attention_type": "axial", "num_classes": 174}, 156_846_510),
 ]
 
 
@@ -110,7 +114,7 @@ def test_macs_of_the_published_models(name, tera):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("changes", [{}, {"class_token_in": "every_step"}])
 def test_macs_agree_with_a_counter(scheme, changes):
-    model = tiny(scheme=scheme, global_pool="avg", reg_tokens=2, **changes)
+    model = tiny(attention_type=scheme, global_pool="avg", reg_tokens=2, **changes)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(clips(1, 3, 64, 112))
     found = model.config.macs((64, 112), num_frames=3)
@@ -195,7 +199,7 @@ CASES = [(scheme, step) for scheme in SCHEMES for step in STEPS[scheme]]
 @pytest.mark.parametrize("rule", ["last_step", "every_step"])
 @pytest.mark.parametrize(("scheme", "step"), CASES)
 def test_a_patch_sees_the_keys_of_its_scheme(scheme, step, rule):
-    model = tiny(scheme=scheme, class_token_in=rule, depth=1)
+    model = tiny(attention_type=scheme, class_token_in=rule, depth=1)
     block = silence(model.blocks[0], step.name)
     inside = not step.name or rule == "every_step"
     for place in (INTERIOR, *BORDERS):
@@ -210,7 +214,7 @@ def test_a_patch_sees_the_keys_of_its_scheme(scheme, step, rule):
 @pytest.mark.parametrize("rule", ["last_step", "every_step"])
 @pytest.mark.parametrize(("scheme", "step"), CASES)
 def test_the_class_token_sees_what_the_docstring_says(scheme, step, rule):
-    model = tiny(scheme=scheme, class_token_in=rule, depth=1)
+    model = tiny(attention_type=scheme, class_token_in=rule, depth=1)
     block = silence(model.blocks[0], step.name)
     wanted = {0}
     if scheme == "space":
@@ -227,7 +231,7 @@ def test_the_class_token_sees_what_the_docstring_says(scheme, step, rule):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_block_joins_its_steps(scheme):
     """What a patch hears of after a whole block: keys of keys."""
-    block, place = tiny(scheme=scheme, depth=1).blocks[0], (1, 1, 4)
+    block, place = tiny(attention_type=scheme, depth=1).blocks[0], (1, 1, 4)
     heard = {place}
     for step in reversed(STEPS[scheme]):
         heard |= set().union(*(keys_of(step.kind, at) for at in heard))
@@ -243,7 +247,7 @@ def test_sparse_attention_equals_its_dense_form(kind, prefix):
     rule = {"class_token_in": "every_step"} if prefix else {}
     fields = {"reg_tokens": 1} if prefix else {}
     fields |= {} if prefix else {"class_token": False, "global_pool": "avg"}
-    model = tiny(scheme="local_global", depth=1, qk_norm=True, **fields, **rule)
+    model = tiny(attention_type="local_global", depth=1, qk_norm=True, **fields, **rule)
     block = model.blocks[0]
     layer = block.local_attn if kind == "local" else block.attn
     x = clips(2, 3, 4, 6)[..., :24].reshape(2, -1)[:, : 24 * 18]
@@ -261,7 +265,7 @@ def test_sparse_attention_equals_its_dense_form(kind, prefix):
 
 @pytest.mark.parametrize("scheme", ["divided", "local_global", "axial", "space"])
 def test_no_matrix_of_all_tokens_is_kept(scheme):
-    fields = {"scheme": scheme, "patch_size": 4, "image_size": (24, 40)}
+    fields = {"attention_type": scheme, "patch_size": 4, "image_size": (24, 40)}
     model = tiny(**fields, depth=1, global_pool="avg").float()
     x = clips(1, 8, 24, 40).float()
     sizes = []
@@ -298,7 +302,12 @@ GOLDEN = {
 def test_golden_logits(scheme):
     sizes = {"image_size": 32, "embed_dim": 32, "depth": 2, "num_heads": 4}
     config = TimeSformerConfig(
-        **sizes, mlp_dim=128, num_classes=5, num_frames=3, scheme=scheme, act="gelu"
+        **sizes,
+        mlp_dim=128,
+        num_classes=5,
+        num_frames=3,
+        attention_type=scheme,
+        act="gelu",
     )
     model = TimeSformer(config).double().eval()
     state = {}
@@ -334,7 +343,7 @@ def test_equal_frames_give_the_image_models_answer(changes):
     """A fresh time step changes nothing, so a divided model starts as the image's."""
     vit = tiny_vit(**changes)
     model = models.from_image(vit, num_frames=FRAMES)
-    assert model.config.scheme == "divided"
+    assert model.config.attention_type == "divided"
     x = images()
     still = x[:, None].expand(-1, FRAMES, -1, -1, -1)
     close(model(still), vit(x), 1e-12)
@@ -347,13 +356,13 @@ def test_equal_frames_give_the_image_models_answer(changes):
 
 def test_space_attention_equals_the_image_model_on_a_frame():
     vit = tiny_vit()
-    model = models.from_image(vit, num_frames=FRAMES, scheme="space")
+    model = models.from_image(vit, num_frames=FRAMES, attention_type="space")
     close(model(clips(2, 1)), vit(clips(2, 1)[:, 0]), 1e-12)
 
 
 def test_what_a_model_from_images_starts_with():
     vit = tiny_vit(depth=1)
-    model = models.from_image(vit, num_frames=5, scheme="axial")
+    model = models.from_image(vit, num_frames=5, attention_type="axial")
     state, image = model.state_dict(), vit.state_dict()
     for step in ("temporal_", "width_", ""):
         assert torch.equal(
@@ -411,7 +420,10 @@ ORDER = (2, 0, 3, 1)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_order_of_frames_is_told_by_time_positions_alone(scheme):
     x, order = clips(), list(ORDER)
-    with_time, without = tiny(scheme=scheme), tiny(scheme=scheme, time_position="none")
+    with_time, without = (
+        tiny(attention_type=scheme),
+        tiny(attention_type=scheme, time_position="none"),
+    )
     moved = (without(x[:, order]) - without(x)).abs().max()
     if scheme == "local_global":
         # Every second frame is looked at, so a place in time is not like another.
@@ -425,7 +437,7 @@ def test_the_order_of_frames_is_told_by_time_positions_alone(scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("size", [(1, 48, 80), (7, 48, 80), (3, 64, 112), (2, 16, 48)])
 def test_frames_and_size_are_free_at_run_time(scheme, size):
-    model = tiny(scheme=scheme)
+    model = tiny(attention_type=scheme)
     frames, height, width = size
     x = clips(2, *size)
     features = model.forward_features(x)
@@ -478,7 +490,7 @@ def test_how_many_places_the_released_loader_keeps():
 @pytest.mark.parametrize("scheme", ["divided", "joint"])
 def test_positions_belong_to_their_places_in_space_and_time(scheme):
     """With tables that hold coordinates and no pixels, tokens are those coordinates."""
-    model = tiny(scheme=scheme, num_frames=3)
+    model = tiny(attention_type=scheme, num_frames=3)
     with torch.no_grad():
         for parameter in (*model.patch_embed.parameters(), model.time_embed):
             parameter.zero_()
@@ -497,14 +509,18 @@ def test_positions_belong_to_their_places_in_space_and_time(scheme):
 
 
 ALL_KINDS = [
-    *({"scheme": scheme} for scheme in SCHEMES),
-    {"scheme": "axial", "class_token_in": "every_step", "reg_tokens": 2},
-    {"scheme": "local_global", "class_token_in": "every_step", "init_values": 0.1},
-    {"scheme": "space", "global_pool": "avg", "class_token": False},
-    {"scheme": "divided", "global_pool": "map", "class_token": False},
-    {"scheme": "divided", "global_pool": "token_avg", "drop_path_rate": 0.1},
-    {"scheme": "joint", "position": "none", "qk_norm": True, "in_chans": 5},
-    {"scheme": "divided", "patch_size": (16, 8), "norm_after_pool": True},
+    *({"attention_type": scheme} for scheme in SCHEMES),
+    {"attention_type": "axial", "class_token_in": "every_step", "reg_tokens": 2},
+    {
+        "attention_type": "local_global",
+        "class_token_in": "every_step",
+        "init_values": 0.1,
+    },
+    {"attention_type": "space", "global_pool": "avg", "class_token": False},
+    {"attention_type": "divided", "global_pool": "map", "class_token": False},
+    {"attention_type": "divided", "global_pool": "token_avg", "drop_path_rate": 0.1},
+    {"attention_type": "joint", "position": "none", "qk_norm": True, "in_chans": 5},
+    {"attention_type": "divided", "patch_size": (16, 8), "norm_after_pool": True},
 ]
 
 
@@ -539,7 +555,7 @@ def test_every_parameter_gets_a_gradient(changes):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_freezing_and_the_order_of_layers(scheme):
-    model = tiny(scheme=scheme, depth=3, drop_rate=0.5)
+    model = tiny(attention_type=scheme, depth=3, drop_rate=0.5)
     layers = {name: model.layer_index(name) for name, _ in model.named_parameters()}
     if scheme != "space":
         assert layers["time_embed"] == 0
@@ -565,7 +581,9 @@ def test_stochastic_depth_drops_a_clip_whole():
 
 
 def test_own_folder_comes_back(tmp_path):
-    model = tiny(scheme="axial", class_token_in="every_step", time_resize="nearest")
+    model = tiny(
+        attention_type="axial", class_token_in="every_step", time_resize="nearest"
+    )
     vt.save(tmp_path, model, Preprocess(image_size=(48, 80)))
     back = vt.load(tmp_path).model
     assert back.config == model.config
@@ -595,7 +613,7 @@ def test_names_of_others():
     assert (config.num_frames, config.image_hw) == (16, (448, 448))
     base = models.get_config("facebook/timesformer-base-finetuned-ssv2")
     assert (base.num_frames, models.get_model_name(base)) == (8, "timesformer_b16")
-    long = models.get_config("timesformer_b16_long", {"scheme": "joint"})
+    long = models.get_config("timesformer_b16_long", {"attention_type": "joint"})
     assert (long.num_frames, models.get_model_name(long)) == (
         96,
         "timesformer_b16_long",
@@ -652,7 +670,7 @@ def test_errors(call, sentence):
 
 
 def test_dropout_sits_where_the_image_models_is():
-    model = tiny(scheme="axial", drop_rate=0.5, depth=2)
+    model = tiny(attention_type="axial", drop_rate=0.5, depth=2)
     drops = [m for m in model.modules() if isinstance(m, nn.Dropout)]
     assert len(drops) == 1 + 2 * (3 + 2)
     assert torch.equal(model(clips()), model(clips()))

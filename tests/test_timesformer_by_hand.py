@@ -104,7 +104,7 @@ class ByHand:
         return x
 
     def logits(self, clip: torch.Tensor) -> torch.Tensor:
-        config, scheme = self.config, self.config.scheme
+        config, scheme = self.config, self.config.attention_type
         names = ["cls", *(f"reg{i}" for i in range(config.reg_tokens))]
         first = [self.state["cls_token"][0, 0], *self.state.get("reg_token", [[]])[0]]
         kernel = self.state["patch_embed.proj.weight"].flatten(1)
@@ -145,7 +145,7 @@ class ByHand:
 @pytest.mark.parametrize("changes", [{}, {"class_token_in": "every_step"}])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_written_out(scheme, changes):
-    model = tiny(scheme=scheme, act="gelu", reg_tokens=1, **changes)
+    model = tiny(attention_type=scheme, act="gelu", reg_tokens=1, **changes)
     x = clips(2)
     by_hand = ByHand(model)
     with torch.no_grad():
@@ -165,7 +165,7 @@ def test_the_two_rules_for_the_class_token_differ():
 def test_stochastic_depth_keeps_or_drops_whole_clips(scheme):
     """One clip many times: a residual of the last block is there for all frames of a
     clip, or for none, so there are four answers for each further step."""
-    model = tiny(scheme=scheme, depth=1).train()
+    model = tiny(attention_type=scheme, depth=1).train()
     for name, module in model.blocks[0].named_modules():
         if name.endswith(("drop_path", "drop_path1", "drop_path2")):
             module.rate = 0.5
@@ -182,7 +182,7 @@ def test_stochastic_depth_keeps_or_drops_whole_clips(scheme):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_positions_and_tokens_do_not_decay(scheme):
-    model = tiny(scheme=scheme, reg_tokens=1)
+    model = tiny(attention_type=scheme, reg_tokens=1)
     matrices = {
         f"{name}.weight"
         for name, module in model.named_modules()

@@ -102,15 +102,17 @@ MODELS: dict[str, ModelConfig] = {
         **TINY, units=(), stem_width=32, class_token=False, global_pool="avg"
     ),
     "TimeSformer": TimeSformerConfig(**TINY, num_frames=3),
-    "TimeSformer, axial": TimeSformerConfig(**TINY, num_frames=3, scheme="axial"),
+    "TimeSformer, axial": TimeSformerConfig(
+        **TINY, num_frames=3, attention_type="axial"
+    ),
     "TimeSformer, square": TimeSformerConfig(
         **{**TINY, "image_size": 48}, num_frames=3, qkv_bias=False
     ),
     "TimeSformer, joint": TimeSformerConfig(
-        **{**TINY, "image_size": 48}, num_frames=3, scheme="joint"
+        **{**TINY, "image_size": 48}, num_frames=3, attention_type="joint"
     ),
     "TimeSformer, space, headless": TimeSformerConfig(
-        **{**TINY, "image_size": 48, "num_classes": 0}, scheme="space"
+        **{**TINY, "image_size": 48, "num_classes": 0}, attention_type="space"
     ),
     "BiT": ResNetConfig(
         image_size=(48, 80), num_classes=7, units=(2, 1), stem_width=32

@@ -21,7 +21,7 @@ from test_timesformer import GOLDEN, clips, close, generated, tiny
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import DeiTConfig, TimeSformer, ViTConfig
-from vitral.weights import convert
+from vitral.weights import Metadata, convert
 from vitral.weights.convert import compatible_layouts
 
 SQUARE: dict[str, Any] = {
@@ -82,7 +82,7 @@ def test_hugging_face_logits(tmp_path, scheme, size, changes):
     theirs = hugging_face(scheme, **changes)
     theirs.save_pretrained(tmp_path)
     loaded = vt.load(tmp_path)
-    assert loaded.model.config.scheme == scheme
+    assert loaded.model.config.attention_type == scheme
     assert loaded.ledger.counts() == {"copied": len(theirs.state_dict())}
     x = clips(2, 3, *size)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_hugging_face_model_without_a_head(tmp_path):
 
 @pytest.mark.parametrize("scheme", KINDS)
 def test_transformers_opens_our_folder(tmp_path, scheme):
-    model = tiny(**SQUARE, scheme=scheme)
+    model = tiny(**SQUARE, attention_type=scheme)
     preprocess = Preprocess(
         image_size=(64, 64), resize="crop", mean=(0.45,) * 3, std=(0.225,) * 3
     )
@@ -171,7 +171,11 @@ def published(scheme, folder):
     with torch.device("meta"):
         model = TimeSformer(
             models.TimeSformerConfig(
-                **fields, image_size=32, num_classes=5, num_frames=3, scheme=scheme
+                **fields,
+                image_size=32,
+                num_classes=5,
+                num_frames=3,
+                attention_type=scheme,
             )
         )
     state = {}
@@ -190,7 +194,7 @@ def published(scheme, folder):
 def test_published_file_gives_published_logits(tmp_path, scheme):
     loaded = vt.load(published(scheme, tmp_path), num_heads=4)
     assert loaded.ledger.layout == "TimeSformer"
-    assert loaded.model.config.scheme == scheme
+    assert loaded.model.config.attention_type == scheme
     assert loaded.model.config.num_frames == (8 if scheme == "space" else 3)
     assert loaded.preprocess.mean == (0.45,) * 3
     assert loaded.preprocess.std == (0.225,) * 3
@@ -224,7 +228,7 @@ def test_names_without_their_prefix_are_known(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"scheme": "axial"}, "its attention is space, joint or divided"),
+        ({"attention_type": "axial"}, "its attention is space, joint or divided"),
         ({"class_token_in": "every_step"}, "takes no part in the time step"),
         ({"time_position": "none"}, "its clips have positions in time"),
         ({"position": "sincos_2d"}, "its positions are learned"),
@@ -257,12 +261,33 @@ def test_a_model_that_differs_in_numbers_is_written_with_notes(tmp_path):
         assert torch.equal(back(x), model(x))
 
 
-@pytest.mark.parametrize("model", [{"scheme": "axial"}, {"scheme": "local_global"}])
+@pytest.mark.parametrize(
+    "model", [{"attention_type": "axial"}, {"attention_type": "local_global"}]
+)
 def test_other_schemes_fit_our_own_folder_alone(tmp_path, model):
     source = vitral.weights.read(saved(tiny(**SQUARE, **model), tmp_path))
     found = str(vitral.weights.explain(tmp_path))
     assert "timesformer" in found
     assert compatible_layouts(source.config) == ["native"]
+
+
+def test_the_old_name_of_the_attention_type_is_still_read(tmp_path):
+    model = saved(tiny(**SQUARE, attention_type="axial"), tmp_path)
+    file = model / "config.json"
+    text = file.read_text()
+    assert '"scheme"' not in text
+    file.write_text(text.replace('"attention_type"', '"scheme"'))
+    config = vitral.weights.read(model).config
+    assert config == vt.load(model).model.config
+    assert config.attention_type == "axial"
+    changed = models.replace_config(config, {"scheme": "joint"})
+    assert changed.attention_type == "joint"
+    assert models.get_config("timesformer_s16", {"scheme": "space"}).steps == (
+        models.get_config("timesformer_s16", {"attention_type": "space"}).steps
+    )
+    metadata = Metadata(config=config, preprocess=Preprocess(image_size=(48, 48)))
+    old = metadata.to_json().replace('"attention_type"', '"scheme"')
+    assert Metadata.from_json(old, file).config == config
 
 
 # from image weights
@@ -302,7 +327,7 @@ def test_image_weights_of_another_size_and_other_classes(tmp_path):
     saved(vit, tmp_path / "a")
     convert(tmp_path / "a", tmp_path / "b", "huggingface")
     source = vitral.weights.read(tmp_path / "b")
-    config = models.clip_config(source.config, num_frames=2, scheme="axial")
+    config = models.clip_config(source.config, num_frames=2, attention_type="axial")
     config = replace(config, image_size=(48, 80), num_classes=4)
     model, preprocess, ledger = vitral.weights.build(source, config)
     assert model(clips(2, 2)).shape == (2, 4)

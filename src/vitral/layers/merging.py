@@ -32,7 +32,7 @@ class MergeState(NamedTuple):
 
     @property
     def is_identity(self) -> bool:
-        """Whether every token stands for itself."""
+        """True if every token stands for itself."""
         tokens, patches = self.size.shape[1], self.source.shape[1]
         return tokens == self.num_prefix_tokens + patches
 

@@ -29,7 +29,7 @@ from vitral.models.registry import (
 )
 from vitral.models.resnet import ResNetConfig
 from vitral.models.timesformer import (
-    Scheme,
+    AttentionType,
     TimeSformer,
     TimeSformerConfig,
     clip_config,
@@ -43,6 +43,7 @@ from vitral.models.vit import SIZES, MergeSchedule, ViT, ViTConfig
 __all__ = [
     "SIZES",
     "TNT",
+    "AttentionType",
     "DeiT",
     "DeiTConfig",
     "Family",
@@ -51,7 +52,6 @@ __all__ = [
     "MergeSchedule",
     "ModelConfig",
     "ResNetConfig",
-    "Scheme",
     "Size2d",
     "TNTConfig",
     "TimeSformer",

@@ -6,7 +6,7 @@ below and no family's own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float
@@ -83,7 +83,7 @@ class VisionModel(nn.Module, ABC):
     head: nn.Module
     num_frozen_blocks: int | None
     fixed: ClassVar[bool] = False
-    """Whether its function cannot be changed, as an exported graph's."""
+    """True if its function cannot be changed, as of an exported graph."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,6 +194,16 @@ class Family:
     """Parses other names of these models: timm's, Hugging Face's, own patterns."""
     name_for: Callable[[Any], str] | None = None
     """Returns the name of a config, where `sizes` does not list all names."""
+    renamed_fields: Mapping[str, str] = field(default_factory=dict)
+    """Current names of the config's fields, by the names of older files."""
+
+    def rename_fields(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `fields` under their current names; a value under an old name wins."""
+        renamed = self.renamed_fields
+        current = {name: fields[name] for name in fields if name not in renamed}
+        return current | {
+            new: fields[old] for old, new in renamed.items() if old in fields
+        }
 
     def resolve_name(self, name: str) -> ParsedName | None:
         """Return the name and settings of `name`; None if it is not of this family."""

@@ -85,6 +85,7 @@ def config_from_fields(
     family: Family, fields: dict[str, Any], what: str | Path
 ) -> ModelConfig:
     """Build a config of `family`; an error for an unknown setting names the nearest."""
+    fields = family.rename_fields(fields)
     field_names = {field.name for field in dataclasses.fields(family.config)}
     for field in fields:
         if field not in field_names:

@@ -20,7 +20,7 @@ class ObjectiveConfig:
     DEFAULT: ClassVar[str] = "supervised"
     """Name of the objective for settings without a name."""
     LABELS: ClassVar[bool] = True
-    """Whether the images need classes."""
+    """True if the images need classes."""
 
 
 def upcast_half(x: Tensor) -> Tensor:

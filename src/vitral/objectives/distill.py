@@ -28,7 +28,7 @@ class DistillConfig(ObjectiveConfig):
     NAME: ClassVar[str] = "distill"
 
     teacher: str = ""
-    """Who teaches: a run, a model folder or a file of weights, with a head for the
+    """Teacher: a run, a model folder or a file of weights, with a head for the
     same classes; empty where the objective is built with a module."""
 
     kind: Literal["hard", "soft"] = "hard"
@@ -39,7 +39,7 @@ class DistillConfig(ObjectiveConfig):
     """Weight of the teacher's loss, 0 to 1; the labels' has the rest."""
 
     temperature: float = 1.0
-    """What both logits are divided by in `soft`; above 1 shows more of what the
+    """Divisor of both logits in `soft`; above 1 shows more of what the
     teacher thinks of the other classes."""
 
     smoothing: float = 0.0

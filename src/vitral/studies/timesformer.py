@@ -17,7 +17,7 @@ from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig, Preprocess, Sampling
 from vitral.data.sources import Label, moving_squares
 from vitral.layers import Grid
-from vitral.models.timesformer import STEPS, Scheme, keys_per_query
+from vitral.models.timesformer import STEPS, AttentionType, keys_per_query
 from vitral.objectives import SupervisedConfig
 from vitral.studies.engine import STUDY_DIR, ResultTable, Size, Study, Trial
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
@@ -26,7 +26,7 @@ from vitral.workflows import TrainConfig
 MOTION: Label = "motion"
 APPEARANCE: Label = "appearance"
 TASKS: tuple[Label, ...] = (MOTION, APPEARANCE)
-SCHEMES: dict[str, Scheme] = {
+ATTENTION_TYPES: dict[str, AttentionType] = {
     "space only": "space",
     "joint": "joint",
     "divided": "divided",
@@ -51,16 +51,21 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     if size == "paper":
         return [
             Trial(
-                row=row, column=MOTION, seed=seed, config=_kinetics_config(scheme, seed)
+                row=row,
+                column=MOTION,
+                seed=seed,
+                config=_kinetics_config(attention_type, seed),
             )
             for seed in seeds
-            for row, scheme in SCHEMES.items()
+            for row, attention_type in ATTENTION_TYPES.items()
         ]
     return [
-        Trial(row=row, column=task, seed=seed, config=_config(scheme, task, seed))
+        Trial(
+            row=row, column=task, seed=seed, config=_config(attention_type, task, seed)
+        )
         for seed in seeds
         for task in TASKS
-        for row, scheme in SCHEMES.items()
+        for row, attention_type in ATTENTION_TYPES.items()
     ]
 
 
@@ -71,9 +76,11 @@ def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
         return
     for task in TASKS:
         _write_clips(task, folder / task)
-    for scheme in SCHEMES.values():
+    for attention_type in ATTENTION_TYPES.values():
         for seed in seeds:
-            _write_initial_model(scheme, seed, folder / "starts" / f"{scheme}-{seed}")
+            _write_initial_model(
+                attention_type, seed, folder / "starts" / f"{attention_type}-{seed}"
+            )
 
 
 def _write_clips(task: Label, folder: Path) -> None:
@@ -89,7 +96,9 @@ def _write_clips(task: Label, folder: Path) -> None:
     write_atomic(folder / "complete", "")
 
 
-def _write_initial_model(scheme: Scheme, seed: int, folder: Path) -> None:
+def _write_initial_model(
+    attention_type: AttentionType, seed: int, folder: Path
+) -> None:
     """Write a model whose initial weights are large enough to learn motion.
 
     The published ones (0.02, time at zero) suit fine-tuning an image model.
@@ -101,7 +110,7 @@ def _write_initial_model(scheme: Scheme, seed: int, folder: Path) -> None:
         "timesformer_ti16",
         2,
         (HEIGHT, WIDTH),
-        scheme=scheme,
+        attention_type=attention_type,
         **TINY,
     )
     for name, parameter in model.named_parameters():
@@ -115,13 +124,13 @@ def _write_initial_model(scheme: Scheme, seed: int, folder: Path) -> None:
     vitral.weights.save(folder, model, preprocess)
 
 
-def _config(scheme: Scheme, task: str, seed: int) -> TrainConfig:
+def _config(attention_type: AttentionType, task: str, seed: int) -> TrainConfig:
     return TrainConfig(
         data=f"{STUDY_DIR}/{task}/clips",
         recipe="study",
         val=0.1,
         test=0.25,
-        weights=f"{STUDY_DIR}/starts/{scheme}-{seed}",
+        weights=f"{STUDY_DIR}/starts/{attention_type}-{seed}",
         batch_size=64,
         seed=seed,
         augment=AugmentConfig(flip=0.0),
@@ -132,13 +141,13 @@ def _config(scheme: Scheme, task: str, seed: int) -> TrainConfig:
     )
 
 
-def _kinetics_config(scheme: Scheme, seed: int) -> TrainConfig:
+def _kinetics_config(attention_type: AttentionType, seed: int) -> TrainConfig:
     """Return the released settings, except their two-step rate schedule."""
     return TrainConfig(
         data="kinetics400",
         recipe="study",
         model="timesformer_b16",
-        model_changes={"scheme": scheme, "drop_path_rate": 0.1},
+        model_changes={"attention_type": attention_type, "drop_path_rate": 0.1},
         image_size=224,
         batch_size=64,
         epochs=15.0,
@@ -189,12 +198,12 @@ def notes(size: Size) -> list[str]:
         f"| scheme | {FRAMES} x {grid_here.rows} x {grid_here.columns} | 8 x 14 x 14 |",
         "| --- | ---: | ---: |",
     ]
-    for row, scheme in SCHEMES.items():
+    for row, attention_type in ATTENTION_TYPES.items():
         counts = (
-            " + ".join(map(str, keys_per_query(scheme, frames, grid)))
+            " + ".join(map(str, keys_per_query(attention_type, frames, grid)))
             for frames, grid in ((FRAMES, grid_here), (8, Grid(14, 14)))
         )
-        lines.append(f"| {row} ({len(STEPS[scheme])}) | {' | '.join(counts)} |")
+        lines.append(f"| {row} ({len(STEPS[attention_type])}) | {' | '.join(counts)} |")
     return lines
 
 

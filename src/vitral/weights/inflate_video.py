@@ -31,7 +31,7 @@ def inflate(source: WeightsSource, config: ModelConfig) -> WeightsSource:
     if isinstance(image, TimeSformerConfig):
         return source
     by_name = {rule.ours: rule for rule in source.mappings}
-    start = clip_config(image, config.num_frames, config.scheme)
+    start = clip_config(image, config.num_frames, config.attention_type)
     image_names = {name: image_tensor_name(name) for name in tensor_shapes(config)}
     rules = [
         replace(by_name[theirs], ours=name)

@@ -2,7 +2,7 @@
 
 from vitral.models.timesformer.config import (
     STEPS,
-    Scheme,
+    AttentionType,
     TimeSformerConfig,
     keys_per_query,
 )
@@ -13,7 +13,7 @@ from vitral.models.timesformer.tokens import TokenIndices
 __all__ = [
     "FAMILY",
     "STEPS",
-    "Scheme",
+    "AttentionType",
     "TimeSformer",
     "TimeSformerConfig",
     "TokenIndices",

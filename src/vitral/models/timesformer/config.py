@@ -15,7 +15,7 @@ from vitral.layers.space_time_attention import GROUP_AXES, STRIDE, Along, Extent
 from vitral.models.base import Size2d, require, to_2tuple
 from vitral.models.vit import SIZES, ViTConfig
 
-Scheme = Literal["space", "joint", "divided", "local_global", "axial"]
+AttentionType = Literal["space", "joint", "divided", "local_global", "axial"]
 StepKind = Along | Literal["clip", "local", "strided"]
 
 
@@ -28,7 +28,7 @@ class SpaceTimeStep(NamedTuple):
     """Axis along which it attends, or all tokens."""
 
 
-STEPS: dict[Scheme, tuple[SpaceTimeStep, ...]] = {
+STEPS: dict[AttentionType, tuple[SpaceTimeStep, ...]] = {
     "space": (SpaceTimeStep("", "space"),),
     "joint": (SpaceTimeStep("", "clip"),),
     "divided": (SpaceTimeStep("temporal", "time"), SpaceTimeStep("", "space")),
@@ -49,7 +49,7 @@ class TimeSformerConfig(ViTConfig):
     num_frames: int = 8
     """Frames of a clip: rows of the table of time positions. Clips of any other number
     are accepted at run time."""
-    scheme: Scheme = "divided"
+    attention_type: AttentionType = "divided"
     """`space` (each frame alone), `joint` (all with all), `divided` (time, then space),
     `local_global` (near patches, then a coarse grid) or `axial` (time, width, height).
     """
@@ -87,12 +87,12 @@ class TimeSformerConfig(ViTConfig):
 
     @property
     def steps(self) -> tuple[SpaceTimeStep, ...]:
-        """The attention steps of a block, in order."""
-        return STEPS[self.scheme]
+        """Steps of a block, in order."""
+        return STEPS[self.attention_type]
 
     @property
     def has_time_positions(self) -> bool:
-        return self.time_position == "learned" and self.scheme != "space"
+        return self.time_position == "learned" and self.attention_type != "space"
 
     def num_step_prefix_tokens(self, step: SpaceTimeStep) -> int:
         """Return how many prefix tokens take part in a step: all, or none."""
@@ -113,7 +113,7 @@ class TimeSformerConfig(ViTConfig):
         frames = self.num_frames if num_frames is None else num_frames
         extent = Extent(frames, *patch_grid(size, self.patch_hw))
         patches = math.prod(extent)
-        copies = frames if self.scheme == "space" else 1
+        copies = frames if self.attention_type == "space" else 1
         tokens = patches + copies * self.num_prefix_tokens
         layers = 3 if self.mlp == "swiglu" else 2
         block = tokens * layers * self.embed_dim * self.mlp_dim
@@ -155,7 +155,9 @@ def _groups(along: Along, extent: Extent) -> int:
     return math.prod(extent[axis] for axis in GROUP_AXES[along][0])
 
 
-def keys_per_query(scheme: Scheme, frames: int, grid: Grid) -> tuple[int, ...]:
+def keys_per_query(
+    attention_type: AttentionType, frames: int, grid: Grid
+) -> tuple[int, ...]:
     """Return how many keys a patch sees in each step, far from the border.
 
     The class token is included, as in the paper; the released code has one less in
@@ -172,7 +174,7 @@ def keys_per_query(scheme: Scheme, frames: int, grid: Grid) -> tuple[int, ...]:
         "width": grid.columns,
         "height": grid.rows,
     }
-    return tuple(counts[step.kind] + 1 for step in STEPS[scheme])
+    return tuple(counts[step.kind] + 1 for step in STEPS[attention_type])
 
 
 def settings(size: str, **changes: int) -> dict[str, Any]:

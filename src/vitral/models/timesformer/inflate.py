@@ -6,7 +6,7 @@ import re
 import torch
 
 from vitral.errors import ConfigError
-from vitral.models.timesformer.config import Scheme, TimeSformerConfig
+from vitral.models.timesformer.config import AttentionType, TimeSformerConfig
 from vitral.models.timesformer.timesformer import TimeSformer
 from vitral.models.vit import ViT, ViTConfig
 
@@ -27,7 +27,7 @@ def image_tensor_name(name: str) -> str | None:
 
 
 def clip_config(
-    image: ViTConfig, num_frames: int, scheme: Scheme = "divided"
+    image: ViTConfig, num_frames: int, attention_type: AttentionType = "divided"
 ) -> TimeSformerConfig:
     """Return the settings of a TimeSformer that can start from an image model.
 
@@ -43,18 +43,20 @@ def clip_config(
     fields = {
         field.name: getattr(image, field.name) for field in dataclasses.fields(image)
     }
-    return TimeSformerConfig(**fields, num_frames=num_frames, scheme=scheme)
+    return TimeSformerConfig(
+        **fields, num_frames=num_frames, attention_type=attention_type
+    )
 
 
 def from_image(
-    image_model: ViT, num_frames: int = 8, scheme: Scheme = "divided"
+    image_model: ViT, num_frames: int = 8, attention_type: AttentionType = "divided"
 ) -> TimeSformer:
     """Build a TimeSformer that starts from an image model, its head included.
 
     Other settings are those of `image_model.config`; `vitral.weights.build` starts one
     of any settings from a file.
     """
-    config = clip_config(image_model.config, num_frames, scheme)
+    config = clip_config(image_model.config, num_frames, attention_type)
     model, state = TimeSformer(config), image_model.state_dict()
     model.to(next(image_model.parameters()))
     initial = {

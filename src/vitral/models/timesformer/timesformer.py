@@ -63,7 +63,7 @@ class TimeSformer(ViT):
 
     def _build_block(self, config: ViTConfig, drop_path: float) -> nn.Module:
         assert isinstance(config, TimeSformerConfig)
-        if config.scheme == "joint":
+        if config.attention_type == "joint":
             return build_block(config, drop_path)
         return ClipBlock(config, drop_path)
 
@@ -95,7 +95,7 @@ class TimeSformer(ViT):
         if self.config.has_time_positions:
             method = self.config.time_resize
             patches = patches + resize_time(self.time_embed, frames, method)[:, :, None]
-        if self.config.scheme == "space":
+        if self.config.attention_type == "space":
             copies = prefix[:, None].expand(batch, frames, -1, -1)
             x = torch.cat([copies, patches], dim=2).flatten(1, 2)
         else:
@@ -106,7 +106,7 @@ class TimeSformer(ViT):
         """Apply the final norm; patches [batch, frames, rows, columns, dim]."""
         before, shape = self.config.num_prefix_tokens, (-1, tokens.rows, tokens.columns)
         x, cls = tokens.x, None
-        if self.config.scheme == "space":
+        if self.config.attention_type == "space":
             x = x.unflatten(1, (-1, before + tokens.rows * tokens.columns))
             patches = self.norm(x[:, :, before:]).flatten(1, 2)
             if self.config.class_token:
@@ -136,7 +136,7 @@ class TimeSformer(ViT):
         """Return the indices of class tokens and patches, and their groups."""
         before, patches = self.config.num_prefix_tokens, tokens.rows * tokens.columns
         length = tokens.x.shape[1]
-        if self.config.scheme == "space":
+        if self.config.attention_type == "space":
             frames = length // (before + patches)
         else:
             frames = (length - before) // patches
@@ -154,7 +154,7 @@ class ClipBlock(nn.Module):
         super().__init__()
         dim = config.embed_dim
         self.num_prefix_tokens = config.num_prefix_tokens
-        self.scheme = config.scheme
+        self.attention_type = config.attention_type
         self.steps = config.steps
         self.prefix_in = {
             step.name: config.num_step_prefix_tokens(step) for step in config.steps
@@ -181,7 +181,7 @@ class ClipBlock(nn.Module):
         mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         assert mask is None
-        if self.scheme == "space":
+        if self.attention_type == "space":
             frames = self._frames(x, grid)
             attended = self.attn(self.norm1(frames), grid).reshape(x.shape)
         else:
@@ -197,7 +197,7 @@ class ClipBlock(nn.Module):
         Returns the mean over frames where each frame has its own prefix tokens.
         """
         before = self.num_prefix_tokens
-        if self.scheme == "space":
+        if self.attention_type == "space":
             frames = self._frames(x, grid)
             attended = self.attn.forward_queries(self.norm1(frames), before)
             # One row per clip, because stochastic depth drops whole rows.
@@ -313,7 +313,8 @@ FAMILY = Family(
         "mlp_dim",
         "patch_hw",
         "num_frames",
-        "scheme",
+        "attention_type",
     ),
     parse_name=parse_name,
+    renamed_fields={"scheme": "attention_type"},
 )

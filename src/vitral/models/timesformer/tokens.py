@@ -39,7 +39,7 @@ def token_indices(config: TimeSformerConfig, extent: Extent) -> TokenIndices:
     """Return the token indices of a clip of this extent."""
     prefix = config.num_prefix_tokens
     frames, patches = extent.frames, extent.rows * extent.columns
-    copies = frames if config.scheme == "space" else 1
+    copies = frames if config.attention_type == "space" else 1
     # float64, because `group_tokens` is made for tokens; integers are exact in it.
     index = torch.arange(copies * prefix + frames * patches, dtype=torch.float64)
     sequences = index.reshape(copies, prefix + frames * patches // copies)
@@ -54,7 +54,7 @@ def _members(
     config: TimeSformerConfig, step: SpaceTimeStep, index: Tensor, extent: Extent
 ) -> Int[Tensor, "groups line"]:
     prefix = config.num_step_prefix_tokens(step)
-    if config.scheme == "space":
+    if config.attention_type == "space":
         return index.reshape(extent.frames, -1).long()
     tokens = index[config.num_prefix_tokens - prefix :]
     if step.kind not in GROUP_AXES:

@@ -68,10 +68,9 @@ class Metadata:
         """
         try:
             values = json.loads(text)
-            family = values.pop("family")
-            config = config_io.from_dict(
-                vitral.models.families()[family].config, values.pop("config"), where
-            )
+            family = vitral.models.families()[values.pop("family")]
+            fields = family.rename_fields(values.pop("config"))
+            config = config_io.from_dict(family.config, fields, where)
             size = values.pop("image_size")
             return cls(
                 config=config,

@@ -65,7 +65,7 @@ class Layout:
     pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors
     """Last step over all tensors that are written."""
     class_token_row: Literal["with", "without", "either"] = "either"
-    """Whether the class token has a position row. Other models are converted to it."""
+    """Position row of the class token; other models are converted to this form."""
 
 
 @cache

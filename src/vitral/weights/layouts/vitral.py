@@ -67,7 +67,8 @@ def read(opened: LayoutInput) -> WeightsSource:
             f"{file}: this vitral knows no family of models `{family}`, only "
             f"{', '.join(families)}. Use the version of vitral that wrote it."
         )
-    config = config_io.from_dict(families[family].config, parts["config"], file)
+    fields = families[family].rename_fields(parts["config"])
+    config = config_io.from_dict(families[family].config, fields, file)
     return WeightsSource(
         layout=LAYOUT.title,
         file=opened.file,

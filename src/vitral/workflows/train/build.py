@@ -153,7 +153,9 @@ def _initial_config(config: TrainConfig, source_config: ModelConfig) -> ModelCon
         return source_config
     requested = vitral.models.get_config(config.model)
     if isinstance(requested, TimeSformerConfig) and type(source_config) is ViTConfig:
-        clips = clip_config(source_config, requested.num_frames, requested.scheme)
+        clips = clip_config(
+            source_config, requested.num_frames, requested.attention_type
+        )
         _require_same_model(config, requested, clips)
         return clips
     _require_same_model(config, requested, source_config)

@@ -2,7 +2,7 @@
 
 from vitral.weights.layouts.facebook.timesformer import (
     FRAMES,
-    detect_scheme,
+    detect_attention_type,
     find_differences,
     inflate_config,
     read_num_frames,
@@ -11,7 +11,7 @@ from vitral.weights.layouts.facebook.timesformer import (
 
 __all__ = [
     "FRAMES",
-    "detect_scheme",
+    "detect_attention_type",
     "find_differences",
     "inflate_config",
     "read_num_frames",

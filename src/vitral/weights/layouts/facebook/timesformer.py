@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from vitral.data import Preprocess
-from vitral.models import ModelConfig, Scheme, TimeSformerConfig, ViTConfig
+from vitral.models import AttentionType, ModelConfig, TimeSformerConfig, ViTConfig
 from vitral.models.registry import tensor_shapes
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, with_names
@@ -57,17 +57,21 @@ def read(opened: LayoutInput) -> WeightsSource:
 
 def read_config(opened: LayoutInput, notes: list[str]) -> TimeSformerConfig:
     """Infer sizes from the shapes; positions are resized as in the released code."""
-    scheme = detect_scheme(opened.file, TIME, "blocks.0.temporal_fc.weight")
+    attention_type = detect_attention_type(
+        opened.file, TIME, "blocks.0.temporal_fc.weight"
+    )
     image = layout.vit_config(opened, notes)
-    return inflate_config(image, scheme, read_num_frames(opened.file, TIME, notes))
+    return inflate_config(
+        image, attention_type, read_num_frames(opened.file, TIME, notes)
+    )
 
 
-def detect_scheme(file: TensorFile, time: str, temporal: str) -> Scheme:
-    """Which of the three schemes has these tensors.
+def detect_attention_type(file: TensorFile, time: str, temporal: str) -> AttentionType:
+    """Return which of the three attention types has these tensors.
 
     Args:
         time: the name of the table of time positions.
-        temporal: the name of a tensor that only the divided scheme has.
+        temporal: the name of a tensor that only the divided type has.
     """
     if temporal in file:
         return "divided"
@@ -83,14 +87,16 @@ def read_num_frames(file: TensorFile, time: str, notes: list[str]) -> int:
 
 
 def inflate_config(
-    image: ViTConfig, scheme: Scheme, num_frames: int
+    image: ViTConfig, attention_type: AttentionType, num_frames: int
 ) -> TimeSformerConfig:
     """Return the settings of the published video model of `image`."""
     fields: dict[str, Any] = {
         field.name: getattr(image, field.name) for field in dataclasses.fields(image)
     }
     fields |= {"position_resize": "nearest", "time_resize": "nearest"}
-    return TimeSformerConfig(**fields, num_frames=num_frames, scheme=scheme)
+    return TimeSformerConfig(
+        **fields, num_frames=num_frames, attention_type=attention_type
+    )
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
@@ -123,13 +129,13 @@ def unsupported_structure(config: ModelConfig) -> str:
         return "it is for TimeSformers alone"
     reasons = {
         "its attention is space, joint or divided": (
-            config.scheme not in ("space", "joint", "divided")
+            config.attention_type not in ("space", "joint", "divided")
         ),
         "its class token takes no part in the time step": (
             config.class_token_in == "every_step" and len(config.steps) > 1
         ),
         "its clips have positions in time": (
-            config.scheme != "space" and config.time_position == "none"
+            config.attention_type != "space" and config.time_position == "none"
         ),
         "its positions are learned, one row a patch": config.position != "learned_1d",
         "its models have a class token with a position of its own": (

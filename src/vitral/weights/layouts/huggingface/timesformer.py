@@ -10,7 +10,7 @@ from typing import Any
 
 from vitral.errors import WeightsError
 from vitral.layers import Grid
-from vitral.models import ModelConfig, Scheme, TimeSformerConfig, ViTConfig
+from vitral.models import AttentionType, ModelConfig, TimeSformerConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.infer_config import (
     count_blocks,
@@ -20,7 +20,7 @@ from vitral.weights.infer_config import (
 )
 from vitral.weights.layouts.facebook import (
     FRAMES,
-    detect_scheme,
+    detect_attention_type,
     find_differences,
     inflate_config,
     read_num_frames,
@@ -36,7 +36,7 @@ STEM = "embeddings.patch_embeddings.projection.weight"
 QKV = "encoder.layer.0.attention.attention.qkv.weight"
 PREFIXES = ("timesformer.", "")
 """Prefix of every name but the head's: with a head, and without."""
-SCHEMES: dict[str, Scheme] = {
+ATTENTION_TYPES: dict[str, AttentionType] = {
     "divided_space_time": "divided",
     "joint_space_time": "joint",
     "space_only": "space",
@@ -127,19 +127,21 @@ def _config(opened: LayoutInput, prefix: str, notes: list[str]) -> TimeSformerCo
         norm_eps=float(config_json.get("layer_norm_eps", 1e-6)),
     )
     time = f"{prefix}embeddings.time_embeddings"
-    scheme = detect_scheme(file, time, f"{blocks}0.temporal_dense.weight")
+    attention_type = detect_attention_type(
+        file, time, f"{blocks}0.temporal_dense.weight"
+    )
     declared_type = config_json.get("attention_type", "divided_space_time")
-    if config_json and SCHEMES.get(declared_type) != scheme:
+    if config_json and ATTENTION_TYPES.get(declared_type) != attention_type:
         raise WeightsError(
             f"{opened.path.with_name('config.json')}: `attention_type` is "
-            f"`{declared_type}`, but the tensors are those of {scheme} attention. One "
-            "of the two belongs to another model; nothing was loaded."
+            f"`{declared_type}`, but the tensors are those of {attention_type} "
+            "attention. One of the two belongs to another model; nothing was loaded."
         )
     if time in file:
         frames = read_num_frames(file, time, notes)
     else:
         frames = int(config_json.get("num_frames", FRAMES))
-    return inflate_config(image, scheme, frames)
+    return inflate_config(image, attention_type, frames)
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
@@ -158,7 +160,7 @@ def _mappings(config: TimeSformerConfig, prefix: str) -> list[TensorMapping]:
     }
     for index in range(config.depth):
         for ours, theirs in PARTS.items():
-            if config.scheme == "divided" or not ours.startswith("temporal"):
+            if config.attention_type == "divided" or not ours.startswith("temporal"):
                 foreign = f"{prefix}encoder.layer.{index}.{theirs}"
                 layers[f"blocks.{index}.{ours}"] = foreign
     if config.num_classes:
@@ -185,7 +187,7 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
     config = spec.config
     assert isinstance(config, TimeSformerConfig)
     notes = find_differences(config, "Hugging Face", act=None, norm_eps=None)
-    if config.scheme == "space":
+    if config.attention_type == "space":
         notes.append(
             "Hugging Face answers for every frame, this model for the mean of their "
             "class tokens: average before its last norm"
@@ -195,12 +197,12 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
             f"Hugging Face takes clips of {config.num_frames} frames only, this model "
             "of any number"
         )
-    hf_types = {ours: theirs for theirs, ours in SCHEMES.items()}
+    hf_types = {ours: theirs for theirs, ours in ATTENTION_TYPES.items()}
     head = "ForVideoClassification" if config.num_classes else "Model"
     fields: dict[str, Any] = {
         "architectures": [f"Timesformer{head}"],
         "model_type": "timesformer",
-        "attention_type": hf_types[config.scheme],
+        "attention_type": hf_types[config.attention_type],
         "num_frames": config.num_frames,
         "image_size": config.image_hw[0],
         "patch_size": config.patch_hw[0],
