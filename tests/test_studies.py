@@ -127,7 +127,7 @@ def test_the_cost_of_a_plan_by_hand():
 
 def test_a_table_by_hand():
     table = table_of({("a", "x"): [0.5, 0.6, 0.7], ("b", "x"): [0.4, 0.4, 0.4]})
-    value = table.value("a", "x")
+    value = table.cell_stats("a", "x")
     assert value.mean == pytest.approx(0.6)
     assert value.spread == pytest.approx(0.1)
     assert str(value) == "60.0 ± 10.0"
@@ -138,7 +138,7 @@ def test_a_table_by_hand():
     assert not table.difference(("b", "x"), ("a", "x")).is_ahead
     assert table.difference(("b", "x"), ("a", "x")).exceeds_noise
     assert not Difference(0.05, 0.1).exceeds_noise
-    assert str(table_of({("a", ""): [0.5]}).value("a")) == "50.0"
+    assert str(table_of({("a", ""): [0.5]}).cell_stats("a")) == "50.0"
 
 
 def test_the_best_on_val_counts_and_shows_its_test():

@@ -61,7 +61,7 @@ def test_the_points_that_none_beats():
 
 
 def words(point: Point, **changes) -> list[str]:
-    settings = {"own_size": (48, 80), "max_drop": 0.5, **changes}
+    settings = {"run_size": (48, 80), "max_drop": 0.5, **changes}
     return autotune.commands(point, "my run", **settings)
 
 
@@ -79,7 +79,7 @@ def test_the_commands_of_a_point():
     ]
     start = "vitral export 'my run' model_openvino --to openvino"
     assert words(SMALL)[0] == f"{start} --int8 --static"
-    assert words(SMALL, own_merge=4)[0] == f"{start} --int8 --static --merge 0"
+    assert words(SMALL, run_merge=4)[0] == f"{start} --int8 --static --merge 0"
     assert words(SMALL, max_drop=3.0)[0] == f"{start} --int8 --max-drop 3 --static"
     # Chosen by time alone: it lost 5 points, and perhaps 6.5.
     assert words(SMALL, max_drop=None)[0] == f"{start} --int8 --max-drop 7 --static"
@@ -87,7 +87,7 @@ def test_the_commands_of_a_point():
         f"{start} --static --merge 8 --merge-schedule constant",
         "vitral predict model_openvino IMAGES... --batch-size 1",
     ]
-    other, then = words(SMALL, own_size=(96, 96))
+    other, then = words(SMALL, run_size=(96, 96))
     assert "image_size=(48, 80)" in other
     assert 'precision="int8"' in other
     assert then == "vitral predict model_openvino IMAGES... --batch-size 8"
