@@ -1,10 +1,8 @@
-"""Floor 7: the command `vitral`. Known by nobody.
+"""The command `vitral`: its verbs and exit codes.
 
-This file knows the verbs and the exit codes; each verb is a module of its own, imported
-when it is called, so that `vitral --help` does not wait for torch.
+Each verb is a module, imported when it is called.
 """
 
-import difflib
 import errno
 import importlib
 import os
@@ -12,7 +10,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from vitral.cli.parser import HELP_FLAGS
 from vitral.errors import VitralError
+from vitral.validation import suggestion
 from vitral.version import __version__
 
 VERBS = {
@@ -34,22 +34,20 @@ VERBS = {
     "tune-speed": "the fastest way to run a model that is good enough: RUN",
     "models": "names, parameters and multiply-accumulates",
 }
-HELP_FLAGS = ("-h", "--help", "help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and give its exit code; see docs/cli.md for the codes."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one verb and return its exit code; docs/cli.md lists the codes."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(words)
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough; that is no error of ours.
+        return _dispatch(argv)
+    except BrokenPipeError:  # such as `vitral models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in HELP_FLAGS:
+    if not argv or argv[0] in (*HELP_FLAGS, "help"):
         print(_help_text())
         return 0 if argv else 2
     if argv[0] in ("--version", "version"):
@@ -57,8 +55,7 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     verb = argv[0]
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=2, cutoff=0.3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = suggestion(verb, VERBS, cutoff=0.3)
         print(
             f"vitral: unknown verb `{verb}`.{hint} `vitral --help` lists all.",
             file=sys.stderr,
@@ -123,7 +120,7 @@ def _help_text() -> str:
     return (
         "vitral: Vision Transformers, from a folder of images to a measured model\n\n"
         f"usage: vitral VERB ...\n\n{verbs}\n\n"
-        "`vitral VERB --help` says more. Exit codes: 0 done, 1 unexpected, 2 usage, "
-        "3 data,\n4 weights, 5 diverged, 6 gate, 7 missing extra or device, "
-        "8 server,\n130/143 stopped by a signal."
+        "`vitral VERB --help` says more, `vitral VERB --help-all` lists every flag.\n"
+        "Exit codes: 0 done, 1 unexpected, 2 usage, 3 data, 4 weights, 5 diverged,\n"
+        "6 gate, 7 missing extra or device, 8 server, 130/143 stopped by a signal."
     )

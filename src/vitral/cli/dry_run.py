@@ -1,4 +1,4 @@
-"""What `vitral train --dry-run` prints: the cost of a run that is not begun."""
+"""The cost of a run, as `vitral train --dry-run` prints it."""
 
 from collections.abc import Iterator
 
@@ -21,27 +21,27 @@ TIME_UNITS = (
 def cost_lines(
     config: TrainConfig, devices: int, flops_per_second: float
 ) -> Iterator[str]:
-    """The cost, line by line.
+    """Yield the cost, line by line.
 
     Args:
-        devices: how many share a batch.
-        flops_per_second: of each; 0 measures the float32 products of this CPU.
+        devices: count that share a batch.
+        flops_per_second: of each device; 0 measures the float32 products of this CPU.
     """
     cost = estimate(config, devices=devices)
     yield from describe_cost(cost, config)
-    here = flops_per_second == 0
-    speed = measure_flops() if here else flops_per_second
-    whose = "the matrix products of this CPU" if here else "what is given"
-    each = f" on each of {devices} devices" if devices > 1 else ""
+    measured = flops_per_second == 0
+    speed = measure_flops() if measured else flops_per_second
+    source = "the matrix products of this CPU" if measured else "what is given"
+    per_device = f" on each of {devices} devices" if devices > 1 else ""
     yield (
         f"time: {format_duration(cost.seconds(speed))} at {speed:.3g} operations a "
-        f"second{each} "
-        f"({whose}); training reaches less"
+        f"second{per_device} "
+        f"({source}); training reaches less"
     )
 
 
 def describe_cost(cost: RunCost, config: TrainConfig) -> Iterator[str]:
-    """All that needs no clock."""
+    """Yield the lines that need no clock."""
     work, memory = cost.work, cost.memory
     source = "counted" if work.size.counted else "published; nothing was read"
     yield (
@@ -74,16 +74,16 @@ def describe_cost(cost: RunCost, config: TrainConfig) -> Iterator[str]:
     )
 
 
-def format_bytes(number: int) -> str:
-    """Bytes in the largest unit that leaves a digit before the point."""
+def format_bytes(size: int) -> str:
+    """Format bytes in the largest unit that leaves a digit before the point."""
     for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-        if number >= unit:
-            return f"{number / unit:.1f} {name}"
-    return f"{number} B"
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} B"
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds in the largest unit that leaves a digit before the point."""
+    """Format seconds in the largest unit that leaves a digit before the point."""
     for unit, name in TIME_UNITS:
         if seconds >= unit:
             return f"{seconds / unit:,.1f} {name}"
@@ -91,8 +91,8 @@ def format_duration(seconds: float) -> str:
 
 
 def remove_plan_flags(argv: list[str]) -> list[str]:
-    """The command that begins what was planned."""
-    kept, skip = [], False
+    """Return the command line that starts the planned run."""
+    command, skip = [], False
     for word in argv:
         name, equals, _ = word.replace("_", "-").partition("=")
         if skip:
@@ -100,9 +100,6 @@ def remove_plan_flags(argv: list[str]) -> list[str]:
         elif name in PLAN_FLAGS:
             skip = PLAN_FLAGS[name] and not equals
         else:
-            kept.append(word)
-    return (
-        kept
-        if any(word.startswith("--out") for word in kept)
-        else [*kept, *DEFAULT_OUT]
-    )
+            command.append(word)
+    has_out = any(word.startswith("--out") for word in command)
+    return command if has_out else [*command, *DEFAULT_OUT]

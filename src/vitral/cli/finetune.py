@@ -15,7 +15,7 @@ from vitral.workflows.transfer import FinetunePlan, finetune
 
 
 def make_planner(args: argparse.Namespace) -> Callable[[str, str], FinetunePlan]:
-    """(weights, data) to how they are fine-tuned, by the flags.
+    """Return a function that plans the fine-tuning of (weights, data) by the flags.
 
     Raises:
         ConfigError: a flag is out of range.
@@ -34,7 +34,7 @@ def make_planner(args: argparse.Namespace) -> Callable[[str, str], FinetunePlan]
     first, *rest = args.image_size
     image_size: Size2d = (first, rest[0]) if rest else first
 
-    def planned(weights: str, data: str) -> FinetunePlan:
+    def plan(weights: str, data: str) -> FinetunePlan:
         return plan_finetuning(
             weights,
             data,
@@ -46,36 +46,36 @@ def make_planner(args: argparse.Namespace) -> Callable[[str, str], FinetunePlan]
             seed=args.seed,
         )
 
-    return planned
+    return plan
 
 
 def run_finetune(args: argparse.Namespace) -> None:
-    """`vitral eval WEIGHTS DATA --protocol finetune`."""
+    """Fine-tune and measure: `vitral eval WEIGHTS DATA --protocol finetune`."""
     data = args.data
     if not data:
-        opened = as_run(args.run)
-        if opened is None:
+        run = as_run(args.run)
+        if run is None:
             raise ConfigError(
                 f"{args.run} is not a run and has no data of its own: name the data "
                 "set to fine-tune on."
             )
-        data = opened.config.data
-    planned = make_planner(args)(args.run, data)
+        data = run.config.data
+    plan = make_planner(args)(args.run, data)
     stems = (Path(args.run).stem, Path(data).stem)
     out = Path(args.out or Path("runs") / f"finetune-{'-'.join(stems)}")
     warn(f"finetune: runs go to {out}")
     try:
-        found = finetune(planned, out, workers=args.workers, device=args.device)
+        result = finetune(plan, out, workers=args.workers, device=args.device)
     except InterruptedRun as error:
         raise InterruptedRun(
             f"Stopped; what was trained is in {out}. The same command goes on.",
             error.exit_code,
         ) from error
-    write_json(out / "finetune.json", found.to_dict())
+    write_json(out / "finetune.json", result.to_dict())
     if args.json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(json.dumps(result.to_dict(), indent=2))
         return
-    for line in found.lines():
+    for line in result.lines():
         print(line)
     print(f"files: {out / 'finetune.json'}")
-    print(f"next: vitral predict {out / found.finals[0].folder} IMAGES...")
+    print(f"next: vitral predict {out / result.finals[0].folder} IMAGES...")

@@ -1,4 +1,4 @@
-"""The last lines of a verb: the result, where the files are, the next command."""
+"""The last lines of a verb: the result, its files, the next command."""
 
 import json
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def headline(split: str, metrics: dict[str, object], noun: str = "images") -> str:
-    """One split's result in a sentence, with its interval."""
+    """Format one split's result as a sentence, with its interval."""
     if metrics.get("kind") == "classification":
         low, high = _bounds(metrics["top1_interval"])
         return (
@@ -23,11 +23,11 @@ def headline(split: str, metrics: dict[str, object], noun: str = "images") -> st
 
 
 def summary_lines(run: "Run") -> list[str]:
-    """What `train` and `demo` end with."""
+    """Return the last lines of `train` and `demo`."""
     noun = input_noun(run)
     if not run.classes:
         return _unlabelled_summary(run)
-    lines = [headline(split, found, noun) for split, found in run.metrics.items()]
+    lines = [headline(split, metrics, noun) for split, metrics in run.metrics.items()]
     if "test" not in run.metrics and "val" in run.metrics:
         lines.append("val chose the best step, so its number is a little too good")
     return [
@@ -39,16 +39,15 @@ def summary_lines(run: "Run") -> list[str]:
 
 
 def _unlabelled_summary(run: "Run") -> list[str]:
-    """What a run without labels ends with."""
     file = run.path / "representation.json"
     splits = json.loads(file.read_text())["splits"] if file.is_file() else {}
     lines = []
-    for split, found in splits.items():
-        line = f"{split}: loss {found['loss']:.4f} on {found['n']} images"
-        if found["knn"] is not None:
-            low, high = _bounds(found["knn"]["interval"])
+    for split, result in splits.items():
+        line = f"{split}: loss {result['loss']:.4f} on {result['n']} images"
+        if result["knn"] is not None:
+            low, high = _bounds(result["knn"]["interval"])
             line += (
-                f"; neighbours tell the class of {_percent(found['knn']['accuracy'])} "
+                f"; neighbours tell the class of {_percent(result['knn']['accuracy'])} "
                 f"(95 % interval {_percent(low)} to {_percent(high)})"
             )
         lines.append(line)
@@ -61,7 +60,7 @@ def _unlabelled_summary(run: "Run") -> list[str]:
 
 
 def input_noun(run: "Run") -> str:
-    """What the model of a run takes."""
+    """Return "clips" or "images", which the model of a run takes."""
     return "clips" if run.preprocess.sampling else "images"
 
 

@@ -16,8 +16,8 @@ from vitral.workflows import TrainConfig
 
 SAMPLING_PREFIX = "sampling."
 """Before the fields of Sampling, which are not the model's, in `--set`."""
-OWN_FLAGS = ("data", "recipe", "model", "weights")
-"""Fields whose flags `vitral train` declares itself."""
+SKIPPED_FIELDS = ("data", "recipe", "model", "weights", "preprocess_changes")
+"""Fields that `vitral train` sets by flags of its own."""
 PLACEHOLDERS = ("DATA", "digits")
 """Data of `--help-all` where none is named: recipes look at theirs."""
 
@@ -48,7 +48,7 @@ def resolve_config(
 def apply_flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
     """Return `config` with flags on top; an unknown flag names the nearest, exit 2."""
     parser = Parser("train", "")
-    add_config_flags(parser, config, OWN_FLAGS)
+    add_config_flags(parser, config, SKIPPED_FIELDS)
     return replace_fields(config, parser.parse_known(argv, {})[0])
 
 
@@ -58,7 +58,7 @@ def config_flags() -> dict[str, argparse.Action]:
     for objective in OBJECTIVES.values():
         parser = Parser("train", "")
         config = TrainConfig(data="DATA", model="MODEL", objective=objective())
-        add_config_flags(parser, config, OWN_FLAGS)
+        add_config_flags(parser, config, SKIPPED_FIELDS)
         flags |= parser.flags()
     return flags
 
@@ -66,23 +66,34 @@ def config_flags() -> dict[str, argparse.Action]:
 def format_all_flags(
     parser: Parser, data: str, args: argparse.Namespace, rest: list[str]
 ) -> str:
-    """Return the help of every flag, with the defaults that the recipe gives."""
-    placeholders = (data,) if data else PLACEHOLDERS
-    for placeholder in placeholders:
-        try:
-            resolved = _resolve_recipe(placeholder, args)
-            break
-        except VitralError:
-            if placeholder == placeholders[-1]:
-                raise
+    """Return the help of every flag, with the defaults that the recipe gives.
+
+    Raises:
+        ConfigError: the recipe looks at its data or weights, and none are named.
+    """
+    if data:
+        resolved = _resolve_recipe(data, args)
+    else:
+        data, resolved = _resolve_without_data(args)
     config = apply_flags(resolved.config, rest)
-    add_config_flags(parser, config, OWN_FLAGS)
-    hint = "" if data else "; name DATA for those of your images"
+    add_config_flags(parser, config, SKIPPED_FIELDS)
     return (
         f"{parser.format_help_all()}\n"
-        f"Defaults: recipe {resolved.recipe} for {placeholder}, model "
-        f"{config.model or config.weights}{hint}."
+        f"Defaults: recipe {resolved.recipe} for {data}, model "
+        f"{config.model or config.weights}."
     )
+
+
+def _resolve_without_data(args: argparse.Namespace) -> tuple[str, ResolvedConfig]:
+    for data in PLACEHOLDERS:
+        try:
+            return data, _resolve_recipe(data, args)
+        except VitralError as error:
+            reason = error
+    raise ConfigError(
+        "The defaults depend on data and weights: name them, as in `vitral train DATA "
+        f"--weights FILE --help-all`. Without them: {reason}"
+    ) from reason
 
 
 def _resolve_recipe(data: str, args: argparse.Namespace) -> ResolvedConfig:

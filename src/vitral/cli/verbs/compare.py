@@ -1,4 +1,4 @@
-"""`vitral compare A B`: is one of two models better, on the same images?"""
+"""`vitral compare A B`: test two models on the same images."""
 
 import json
 from typing import TYPE_CHECKING
@@ -50,14 +50,14 @@ def _lines(result: "Comparison") -> list[str]:
     from vitral.evaluation.compare import format_p
 
     width = max(len(result.a), len(result.b))
-    one = "image" if result.n == 1 else "images"
+    noun = "image" if result.n == 1 else "images"
     sides = (
         (result.a, result.accuracy_a, result.accuracy_a_interval),
         (result.b, result.accuracy_b, result.accuracy_b_interval),
     )
     return [
         *(
-            f"{name:{width}}  {100 * accuracy:5.1f} % of {result.n} {one} right "
+            f"{name:{width}}  {100 * accuracy:5.1f} % of {result.n} {noun} right "
             f"(95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
             for name, accuracy, interval in sides
         ),

@@ -1,4 +1,4 @@
-"""`vitral study data-size WEIGHTS... DATA`: would more training images help?"""
+"""`vitral study data-size WEIGHTS... DATA`: predict the gain of more images."""
 
 import argparse
 import shlex

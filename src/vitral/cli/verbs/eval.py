@@ -93,9 +93,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     from vitral.workflows import open_run
     from vitral.workflows.evaluate import evaluate
 
-    opened = open_run(args.run, args.merge, args.merge_schedule)
+    run = open_run(args.run, args.merge, args.merge_schedule)
     measured = evaluate(
-        opened,
+        run,
         data=args.data,
         split=args.split,
         views=args.views,
@@ -107,12 +107,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     if args.json:
-        whole = measured.result.to_dict()
+        result = measured.result.to_dict()
         if measured.real:
-            whole["real"] = measured.real.to_dict()
-        print(json.dumps(whole, indent=2))
+            result["real"] = measured.real.to_dict()
+        print(json.dumps(result, indent=2))
         return
-    noun = input_noun(opened)
+    noun = input_noun(run)
     print(headline(measured.split, measured.result.to_dict(), noun))
     if measured.real:
         print(_real_line(measured.real))
@@ -127,7 +127,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _require_classify(args: argparse.Namespace) -> None:
-    """Refuse what goes with no other protocol."""
+    """Refuse flags and torchrun where the protocol is another one."""
     validate_merge(args.merge, args.merge_schedule)
     if args.protocol == "classify":
         return

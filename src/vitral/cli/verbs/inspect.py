@@ -1,4 +1,4 @@
-"""`vitral inspect RUN_OR_WEIGHTS FILES... --out DIR`: what a model looks at."""
+"""`vitral inspect RUN_OR_WEIGHTS FILES... --out DIR`: figures of a model."""
 
 import sys
 from pathlib import Path

@@ -74,18 +74,18 @@ def run(argv: list[str]) -> None:
     validate_merge(args.merge, args.merge_schedule)
     from vitral.workflows.run import open_run
 
-    opened = open_run(args.run, args.merge, args.merge_schedule)
+    model_run = open_run(args.run, args.merge, args.merge_schedule)
     if args.out:
-        _to_files(opened, args)
+        _to_files(model_run, args)
     else:
-        _to_terminal(opened, args)
+        _to_terminal(model_run, args)
 
 
-def _to_files(opened: "Run", args: argparse.Namespace) -> None:
+def _to_files(model_run: "Run", args: argparse.Namespace) -> None:
     from vitral.workflows.predict import predict_files  # with locks and ranks
 
     made = predict_files(
-        opened,
+        model_run,
         args.files,
         args.out,
         form=args.format,
@@ -103,7 +103,7 @@ def _to_files(opened: "Run", args: argparse.Namespace) -> None:
         raise DataError(_unreadable(made.unreadable, made.files))
 
 
-def _to_terminal(opened: "Run", args: argparse.Namespace) -> None:
+def _to_terminal(model_run: "Run", args: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("Several processes share files, not a terminal: give --out.")
     from vitral.workflows.inputs import evaluation_batch_size
@@ -121,11 +121,11 @@ def _to_terminal(opened: "Run", args: argparse.Namespace) -> None:
     writer = {"jsonl": JsonLinesWriter, "csv": CsvWriter}[
         resolve_format(args.format, None)
     ]()
-    opened.require_head()
-    move_model(opened, pick_device(args.device))
-    kind: "FileKind" = "clips" if opened.preprocess.sampling else "images"
-    size = evaluation_batch_size(opened.preprocess, args.batch_size)
-    answers = PredictOptions(opened, args.top, args.workers)
+    model_run.require_head()
+    move_model(model_run, pick_device(args.device))
+    kind: "FileKind" = "clips" if model_run.preprocess.sampling else "images"
+    size = evaluation_batch_size(model_run.preprocess, args.batch_size)
+    answers = PredictOptions(model_run, args.top, args.workers)
     total = failed = 0
     print(writer.header, end="")
     for _, batch in predict_rows(answers, _batches(find_files(args.files, kind), size)):

@@ -107,25 +107,25 @@ def run(argv: list[str]) -> None:
     out = Path(args.out) if args.out else Path(args.run) / "tune-speed"
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
-    kept: list[tuning.SweepResult] = []
+    latest: list[tuning.SweepResult] = []
 
     def keep(swept: tuning.SweepResult) -> None:
         tuning.write_points(out, swept, plan)
-        kept[:] = [swept]
+        latest[:] = [swept]
 
     install_handler(print)
     try:
         swept = tuning.sweep(args.run, plan, on_result=keep)
     except KeyboardInterrupt:
-        if kept and kept[0].points:
-            _show(kept[0], args, plan, out, max_drop)
+        if latest and latest[0].points:
+            _show(latest[0], args, plan, out, max_drop)
         raise
     if _show(swept, args, plan, out, max_drop) is None:
         raise GateError(_no_point_message(swept.points, max_drop, args.max_ms))
 
 
 def _plan(args: argparse.Namespace) -> "vitral.autotune.SweepPlan":
-    """What was asked for; few ways where it is to be quick."""
+    """Return the sweep that the flags ask for; `--quick` makes it small."""
     from vitral.autotune import WAYS, SweepPlan
 
     merges = args.merge or ((0, 16) if args.quick else SweepPlan.merges)
@@ -155,7 +155,7 @@ def _show(
     out: Path,
     max_drop: float | None,
 ) -> "vitral.autotune.Point | None":
-    """Write and print what there is; the chosen point."""
+    """Write and print the results; return the chosen point."""
     import vitral.autotune as tuning
 
     chosen = tuning.choose(result.points, max_drop, args.max_ms)

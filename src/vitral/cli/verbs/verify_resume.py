@@ -1,4 +1,4 @@
-"""`vitral verify-resume RECIPE [DATA]`: is a killed and resumed run the same run?"""
+"""`vitral verify-resume RECIPE [DATA]`: check that a killed run resumes exactly."""
 
 import argparse
 import os
