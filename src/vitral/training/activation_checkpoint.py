@@ -23,8 +23,7 @@ def return_freed_memory() -> None:
     By itself it keeps blocks of up to 32 MB, and what is allocated between splits them:
     a training of ViT-S/16 that recomputes its blocks held 1.5 times what it needed, and
     takes 5 to 10 % longer without (docs/dev/experiments/training.md). It holds for the
-    whole process, so it is for whoever owns that: a command. Elsewhere than with glibc
-    it does nothing.
+    whole process, so only a command calls it. Without glibc it does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)

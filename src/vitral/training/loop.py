@@ -28,7 +28,7 @@ from vitral.training.step import TrainStep
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long to train, and what happens beside the updates."""
+    """Length of a training, and what happens between the updates."""
 
     steps: int = 0
     """Updates of the whole run; 0 to derive them from epochs before the loop starts."""
@@ -93,7 +93,7 @@ class LoopConfig:
 
 
 class FitResult(NamedTuple):
-    """How a run ended."""
+    """Result of a training."""
 
     step: int
     best_step: int | None
@@ -109,7 +109,7 @@ class FitResult(NamedTuple):
 
 
 class Callbacks(NamedTuple):
-    """What the caller decides."""
+    """Functions of the caller that the loop calls."""
 
     lr: Callable[[int], float]
     evaluate: Callable[[nn.Module], dict[str, float]] | None

@@ -192,7 +192,7 @@ def create_optimizer(
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool | None:
-    """Whether torch has one kernel for the whole update; None leaves it to torch.
+    """Return whether torch has a fused kernel; None leaves the choice to torch.
 
     On the CPU it takes a quarter of the time, and no copies as large as the model.
     """

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live block, or plain lines in a file.
+"""Progress of a training: a live block in a terminal, plain lines in a file.
 
 It is never a reason for a run to fail: a closed output is ignored.
 """

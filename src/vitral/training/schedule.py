@@ -24,7 +24,7 @@ SCHEDULES = ("cosine", "linear", "rsqrt", "constant", *STEP_MILESTONES)
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """How the learning rate rises and falls."""
+    """Shape of the learning rate over a training."""
 
     schedule: Literal[
         "cosine",

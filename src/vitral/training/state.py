@@ -1,4 +1,4 @@
-"""Where a run is: what the loop needs beside tensors to go on, as plain JSON."""
+"""State of the loop: all that it needs to resume but tensors, as plain JSON."""
 
 import hashlib
 from collections.abc import Iterable

@@ -28,7 +28,7 @@ from vitral.training.optim import clip_gradients, gradient_norm
 
 
 class Update(NamedTuple):
-    """What one update tells: metrics (the loss among them), and the gradient's norm."""
+    """Result of one update: metrics with the loss, and the norm of the gradient."""
 
     metrics: dict[str, float]
     grad_norm: float
@@ -97,7 +97,7 @@ class TrainStep:
 
     @property
     def _is_split(self) -> bool:
-        """Whether the gradient is put together from parts of unequal weights."""
+        """Return whether the gradient is summed from parts of unequal weights."""
         return self.accumulate * self.ranks.world > 1
 
     def _backward(self, batch: Any, step: int) -> "_BatchSums":
@@ -213,7 +213,7 @@ def _global_batch_size(batch: Any) -> int:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is about memory; torch raises a bare RuntimeError on the CPU."""
+    """Return whether memory ran out; torch raises a bare RuntimeError on the CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         "can't allocate memory" in str(error)
     )

@@ -22,8 +22,7 @@ MAX_FULL_AUDIT_IMAGES = 50_000
 
 
 def run_input_kind(config: TrainConfig) -> InputKind:
-    """What `vitral.data.open` has to look for, before the model is built: its name
-    decides, or else the weights."""
+    """Return images or clips for `vitral.data.open`, from the model's name or weights."""
     if config.model:
         return input_kind(vitral.models.get_config(config.model))
     return input_kind(vitral.weights.read(config.weights).config)

@@ -1,7 +1,8 @@
-"""One run a folder at a time: a lock that the kernel lets go of when its owner dies.
+"""Exclusive lock on a run folder (`flock`); the kernel releases it when its owner dies.
 
-The lock is flock on `lock.json`, whose text says who holds it. A killed run leaves the
-file behind and not the lock, so the next one takes it without asking anybody.
+Hand-written: filelock released locks after a fork until July 2026 (filelock#634), names
+no owner in its error and knows no restart of torchrun. A killed run leaves `lock.json`,
+which names the owner, but not the lock.
 """
 
 import contextlib
@@ -26,10 +27,14 @@ from vitral.errors import ConfigError, VitralError, WeightsError
 from vitral.training.distributed import broadcast_from_rank_zero
 from vitral.workflows.config import VOLATILE, TrainConfig, read_config
 
+LOCK_FILE = "lock.json"
+"""Names the process that trains into the folder."""
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What a file system without locks answers."""
 RELEASE_TIMEOUT = 20.0
-"""Seconds in which what a dead owner was starting lets go of its lock."""
+"""Seconds in which a process that a dead owner was starting releases its lock."""
 OWNER_WRITE_TIMEOUT = 1.0
 """Seconds in which the owner of a lock has written its name."""
 
@@ -40,7 +45,7 @@ _HELD_LOCKS: ContextVar[frozenset[Path]] = ContextVar("holding", default=frozens
 
 @contextmanager
 def lock_run_folder(config: TrainConfig, out: Path, resume: bool) -> Iterator[bool]:
-    """Claim the folder and lock it; all ranks of one start share what rank 0 holds.
+    """Check the folder and lock it; all ranks of one start share the lock of rank 0.
 
     Inside itself, for the same folder, it does not wait for itself.
 
@@ -68,15 +73,14 @@ def _claim_and_lock(
     require_usable_folder(config, out, resume)
     if not inside:
         stack.enter_context(lock_file(file))
-        require_usable_folder(
-            config, out, resume
-        )  # another run may have come and gone meanwhile
+        # Another run may have started and ended meanwhile.
+        require_usable_folder(config, out, resume)
         remove_leftovers(out)
     return resume
 
 
 def is_torchrun_restart(file: Path) -> bool:
-    """Whether torchrun started this run again, after a rank died or nodes changed."""
+    """Return whether torchrun restarted this run: a rank died or nodes changed."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
         return True
     # Where nodes come and go torchrun does not count; the start's id stays.
@@ -85,7 +89,7 @@ def is_torchrun_restart(file: Path) -> bool:
 
 
 def require_unlocked(file: Path) -> None:
-    """Raise if another process holds the lock."""
+    """Raise ConfigError if another process holds the lock."""
     missing = (FileNotFoundError, NotADirectoryError)
     with contextlib.suppress(*missing), file.open("rb") as opened:
         if not _acquire(opened.fileno(), file):
@@ -94,7 +98,7 @@ def require_unlocked(file: Path) -> None:
 
 @contextmanager
 def lock_file(file: Path) -> Iterator[None]:
-    """Hold the lock; the file goes with it, unless torchrun may start this run again.
+    """Hold the lock; remove its file at the end, unless torchrun may restart the run.
 
     Raises:
         ConfigError: another process holds it.
@@ -102,8 +106,8 @@ def lock_file(file: Path) -> Iterator[None]:
     descriptor = _open_locked(file)
     before = _HELD_LOCKS.set(_HELD_LOCKS.get() | {file.resolve()})
     try:
-        about = {"pid": os.getpid(), "host": socket.gethostname()}
-        text = json.dumps(about | {"torchrun": _run_id()}) + "\n"
+        owner = {"pid": os.getpid(), "host": socket.gethostname()}
+        text = json.dumps(owner | {"torchrun": _run_id()}) + "\n"
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
         yield
@@ -131,7 +135,7 @@ def _open_locked(file: Path) -> int:
 
 
 def _acquire(descriptor: int, file: Path) -> bool:
-    """Take the lock, at once or when the last of a dead owner lets go of it.
+    """Take the lock, at once or when the last child of a dead owner releases it.
 
     A process that was killed while it started another leaves a copy of itself, with
     the lock, until that has become the other program.
@@ -145,13 +149,13 @@ def _acquire(descriptor: int, file: Path) -> bool:
 
 
 def _is_owner_dead(file: Path) -> bool:
-    """Whether the process that wrote its name was on this machine and has ended."""
-    about = _read_owner(file)
-    owner = about.get("pid")
-    if about.get("host") != socket.gethostname() or not isinstance(owner, int):
+    """Return whether the process named in the file was of this machine and ended."""
+    owner = _read_owner(file)
+    pid = owner.get("pid")
+    if owner.get("host") != socket.gethostname() or not isinstance(pid, int):
         return False
     try:
-        os.kill(owner, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
@@ -160,7 +164,7 @@ def _is_owner_dead(file: Path) -> bool:
 
 
 def _try_flock(descriptor: int) -> bool:
-    """Take the lock, if nobody holds it; a file system without locks has none."""
+    """Try to take the lock; a file system without locks always gives it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -173,38 +177,32 @@ def _try_flock(descriptor: int) -> bool:
 
 def _in_use_message(file: Path) -> str:
     deadline = time.monotonic() + OWNER_WRITE_TIMEOUT
-    while not (about := _read_owner(file)) and time.monotonic() < deadline:
+    while not (owner := _read_owner(file)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    owner = f"process {about.get('pid', '?')} on {about.get('host', 'unknown host')}"
+    name = f"process {owner.get('pid', '?')} on {owner.get('host', 'unknown host')}"
     return (
-        f"The output folder {file.parent} is in use by {owner}: wait until that run "
+        f"The output folder {file.parent} is in use by {name}: wait until that run "
         "has ended, stop it, or give another `--out`."
     )
 
 
 def _read_owner(file: Path) -> dict[str, Any]:
-    """What the file says; nothing where it is missing or not written yet."""
+    """Read the owner; empty where the file is missing or not written yet."""
     try:
-        found = json.loads(file.read_bytes())
+        owner = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
 def _run_id() -> str:
-    """The id of torchrun's start, empty without one; its default is "none"."""
-    found = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    return "" if found == "none" else found
-
-
-LOCK_FILE = "lock.json"
-"""Who is training into the folder; see lock.py."""
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+    """Return the id of the torchrun start; empty without torchrun."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return "" if run_id == "none" else run_id  # torchrun's default
 
 
 def require_usable_folder(config: TrainConfig, out: Path, resume: bool) -> None:
-    """Make the folder of a run; refuse one in use, or of a run with other settings.
+    """Create the run folder; refuse one in use, or of a run with other settings.
 
     Raises:
         ConfigError: `out` cannot be made, is in use, or is resumed with other settings.
@@ -239,7 +237,7 @@ def require_usable_folder(config: TrainConfig, out: Path, resume: bool) -> None:
 
 
 def _is_leftover(file: Path) -> bool:
-    """Whether a run that ended before its config was written leaves this file."""
+    """Return whether a run that ended before its config was written leaves this."""
     known = ("log.txt", "split.csv", LOCK_FILE)
     return file.name in known or file.suffix == TEMPORARY_SUFFIX
 
@@ -256,7 +254,7 @@ def remove_leftovers(out: Path) -> None:
 
 @contextmanager
 def translate_os_errors(out: Path) -> Iterator[None]:
-    """A full disk or a forbidden folder is the user's to mend, so it gets a sentence.
+    """Translate a full disk or a forbidden folder into an error with a sentence.
 
     The checkpoints have a sentence of their own; this is for every other file.
     """

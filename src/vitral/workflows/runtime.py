@@ -28,7 +28,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "scikit-le
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where and with how much a job runs; nothing here changes what it computes."""
+    """Device, workers and ranks of a job; none of them changes what it computes."""
 
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto` for the best that is available."""

@@ -15,7 +15,7 @@ from vitral.workflows.runtime import Runtime, local_device, pick_device
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What is settled before a run opens its data."""
+    """Facts that are settled before a run opens its data."""
 
     out: Path
     """The run folder, which this process group owns."""

@@ -31,7 +31,7 @@ LEFTOVER_NAME = re.compile(r"\.(new|old)-step-\d{8,}-\d+|\.probe")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What was saved: named tensors in named groups, and plain values."""
+    """Content of a checkpoint: named tensors in named groups, and plain values."""
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
@@ -91,7 +91,7 @@ class CheckpointStore:
         return tuple(sorted(int(match[1]) for match in matches if match))
 
     def find_fault(self, step: int) -> str | None:
-        """Why the checkpoint does not verify, or None when it does."""
+        """Return the reason why the checkpoint does not verify; None when it does."""
         folder = self.path(step)
         try:
             manifest = json.loads((folder / "manifest.json").read_bytes())

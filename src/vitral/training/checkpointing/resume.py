@@ -1,4 +1,4 @@
-"""What a run leaves on the disk, and how it is taken up again.
+"""Files of a training run, and how a run resumes from them.
 
 A run may only be resumed as the same run: settings that decide its numbers are
 compared. A changed machine (threads, torch, compile) is allowed and noted, because the
@@ -34,7 +34,7 @@ MODEL_PREFIX = "model."
 
 
 class ResumePoint(NamedTuple):
-    """Where to go on, and what to tell about it."""
+    """Position to resume from, and notes for the log."""
 
     state: LoopState
     notes: tuple[str, ...]
@@ -53,7 +53,7 @@ class TrainState:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether each rank holds a part of every parameter."""
+        """Return whether each rank holds a part of every parameter."""
         return False
 
     @classmethod

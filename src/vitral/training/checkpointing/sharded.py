@@ -151,7 +151,7 @@ def load(
 
 
 def _empty_tensor(stored: Stored, template: Tensor | None) -> Tensor:
-    """What DCP reads into."""
+    """State that torch.distributed.checkpoint reads into."""
     if template is not None and template.shape == stored.size:
         return torch.empty_like(template, dtype=stored.properties.dtype).detach()
     return torch.empty(stored.size, dtype=stored.properties.dtype)

@@ -1,4 +1,4 @@
-"""What the ranks of one run tell each other at every step, and agree on.
+"""Collectives of the ranks of one run: sums, maxima, broadcasts, stop signals.
 
 Alone, everything here is itself and costs nothing. Three small sums a step: whether all
 have their rows, what the update gave, whether a signal came.
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class ParallelForward(NamedTuple):
-    """How an objective is called so that all ranks train it."""
+    """Forward pass of an objective that all ranks train."""
 
     forward: Callable[[Any], dict[str, Tensor]]
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -56,7 +56,7 @@ class RankGroup:
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this is the one that writes."""
+        """Return whether this rank writes the files."""
         return self.rank == 0
 
     def all_reduce_sum(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -79,7 +79,7 @@ class RankGroup:
         return int(found.item())
 
     def broadcast(self, work: Callable[[], T]) -> T:
-        """What rank 0 does and returns, on every rank; its error too."""
+        """Run on rank 0, and return the result or raise the error on every rank."""
         return broadcast_from_rank_zero(work)
 
     def synchronize(self, batches: Iterator[Any]) -> Iterator[Any]:

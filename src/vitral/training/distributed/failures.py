@@ -1,8 +1,8 @@
-"""When a rank is gone: the others stop, and one sentence says why.
+"""Report one error for a failed rank.
 
 A collective whose peer died fails on gloo within milliseconds, with a message about
-sockets. The ranks still have their meeting point, a store of keys: each writes there
-why it stops, and reads there why the others do.
+sockets. So each rank writes its first failure to the rendezvous store, and the others
+exit with that. torch's `@record` needs torchrun, and this works without it.
 """
 
 import contextlib
@@ -90,7 +90,7 @@ def _ignore_sigterm() -> Iterator[None]:
 
 
 def is_collective_failure(error: BaseException) -> bool:
-    """Whether a collective failed for want of an answer."""
+    """Return whether a collective failed because a rank did not answer."""
     if isinstance(error, VitralError) or not isinstance(error, RuntimeError):
         return False
     text = str(error).lower()
@@ -100,7 +100,7 @@ def is_collective_failure(error: BaseException) -> bool:
 
 
 def is_reported_elsewhere(error: BaseException) -> bool:
-    """Whether another rank of this machine prints what this error says."""
+    """Return whether another rank of this machine reports this error."""
     return bool(getattr(error, "quiet", False))
 
 
@@ -133,7 +133,7 @@ class _FailureStore:
         return None
 
     def is_reported_by_lower_rank(self, text: str) -> bool:
-        """Whether a lower rank here stops for the same reason."""
+        """Return whether a lower rank on this machine stops for the same reason."""
         deadline = time.monotonic() + SAME_CAUSE_SECONDS
         while self.rank > 0 and time.monotonic() < deadline:
             for other in range(self.rank):

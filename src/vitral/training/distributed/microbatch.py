@@ -1,8 +1,8 @@
-"""Which rows of a global batch a rank computes, and in which parts.
+"""Rows of one rank, and the micro-batches that they are cut into.
 
-A batch is cut into world size x `accumulate` parts, as one process with so many parts
-would cut it, and a rank takes a run of them. So the parts, and the randomness that is
-seeded by their numbers, are those of one process, whoever computes them.
+A batch is cut into world size x `accumulate` parts, as one process with as many parts
+would cut it, and a rank takes consecutive ones. So the parts, and the randomness that
+their numbers seed, do not depend on the number of ranks.
 """
 
 import itertools

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def is_launched_by_torchrun() -> bool:
-    """Whether the environment names a rank and a meeting point."""
+    """Return whether the environment names a rank and a rendezvous."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
 
 
@@ -30,7 +30,7 @@ def get_rank() -> int:
 
 
 def get_world_size() -> int:
-    """How many processes there are."""
+    """Return the number of ranks; 1 without a process group."""
     return dist.get_world_size() if _is_initialized() else 1
 
 
@@ -90,7 +90,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
-    """What rank 0 makes, on every rank; an error of it is raised on every rank."""
+    """Run `make` on rank 0; return its result, or raise its error, on every rank."""
     if not _is_initialized():
         return make()
     outcome: list[T | VitralError | None] = [None]

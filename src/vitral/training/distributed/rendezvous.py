@@ -1,9 +1,8 @@
-"""Where the ranks of torchrun meet, also when it starts them again.
+"""Rendezvous that survives a restart by torchrun.
 
-torchrun keeps one store of keys for all its starts, and torch looks for peers under the
-same keys each time: after a restart it finds those of processes that are dead and waits
-for them (torch 2.14). So rank 0 makes up a name for this start, tells each rank that
-says hello with a word of its own, and the ranks meet under that name.
+Hand-written: torchrun reuses one store, so keys of dead ranks remain after a restart
+(pytorch#135712, seen with torch 2.14). Rank 0 publishes a fresh prefix per start, and
+every rank initializes under it.
 """
 
 import os
@@ -16,11 +15,10 @@ import torch.distributed as dist
 from vitral.errors import ConfigError
 
 POLL_SECONDS = 0.01
-"""Seconds."""
 
 
 def init_process_group(backend: str, timeout: float) -> None:
-    """Make the process group of the environment's ranks.
+    """Create the process group of the environment's ranks.
 
     Raises:
         RuntimeError, ValueError: torch cannot reach the others.

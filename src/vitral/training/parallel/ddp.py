@@ -17,7 +17,7 @@ from vitral.training.distributed import ParallelForward, RankGroup
 
 
 class _DDPForward(nn.Module):
-    """What DistributedDataParallel wraps.
+    """Module that DistributedDataParallel wraps.
 
     It sums gradients in the order in which they came in the first backward pass, so a
     resumed run would sum in another order at its first step: more than two ranks would

@@ -214,6 +214,6 @@ def load_full_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def plain_copy(objective: nn.Module) -> nn.Module:
-    """What is filled with whole parameters; made before they are divided."""
+    """Return a copy for whole parameters; make it before they are sharded."""
     copied = copy.deepcopy(objective)
     return copied.requires_grad_(False).eval().cpu()

@@ -1,4 +1,4 @@
-"""From the settings of an objective to the module that is trained, and its teacher."""
+"""Build the objective of a run, and the teacher of a distillation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +77,7 @@ class Teacher(nn.Module):
 def build_objective(
     config: TrainConfig, prepared: ModelBundle, classes: tuple[str, ...]
 ) -> nn.Module:
-    """What `fit` trains: the loss around the model, with what it needs of its own.
+    """Build the module that `fit` trains: the loss around the model.
 
     With `cache` it is around the part of the model that learns from cached outputs.
 

@@ -52,7 +52,7 @@ class TrainableHead(nn.Module):
 
 
 def frozen_output_spec(model: VisionModel) -> Tokens:
-    """What leaves the frozen prefix, for an image of zeros: grid and shapes."""
+    """Run the frozen prefix on an image of zeros; return its output, for the shapes."""
     with torch.no_grad(), without_merging(model):
         tokens = model.embed(_make_dummy_input(model))
         return model.forward_blocks(tokens, 0, model.num_frozen_blocks or 0)
@@ -89,7 +89,7 @@ def _make_dummy_input(model: VisionModel) -> Tensor:
 
 
 def is_linear_probe(model: VisionModel) -> bool:
-    """Whether only the head learns: then one pooled vector an image is enough."""
+    """Return whether only the head learns: one pooled vector an image is enough."""
     learns = [name for name, p in model.named_parameters() if p.requires_grad]
     return all(name.startswith("head.") for name in learns)
 
@@ -97,7 +97,7 @@ def is_linear_probe(model: VisionModel) -> bool:
 def frozen_output(
     model: VisionModel, image: Float[Tensor, "batch *frames channels height width"]
 ) -> Float[Tensor, "batch tokens dim"]:
-    """What the learning part of `model` takes as its input."""
+    """Compute the input of the trainable part of `model`."""
     first = model.num_frozen_blocks
     assert first is not None
     with without_merging(model):  # as in training, whatever mode the model is in

@@ -110,7 +110,7 @@ class Monitor:
     def make_evaluate(
         self, objective: nn.Module
     ) -> Callable[[nn.Module], dict[str, float]] | None:
-        """What the loop calls to judge a model on val; None without a val split."""
+        """Return the evaluation of the loop on val; None without a val split."""
         if not self.dataset.select("val"):
             return None
 

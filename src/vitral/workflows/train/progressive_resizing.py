@@ -22,7 +22,7 @@ from vitral.workflows.config import TrainConfig
 def build_transform(
     config: TrainConfig, model: ModelConfig, preprocess: Preprocess, steps: int
 ) -> Transform | TransformSchedule:
-    """How the images of a run of `steps` updates become the model's input.
+    """Return the transform of a run of `steps` updates, one per image size.
 
     Raises:
         ConfigError: `resolutions` do not fit the model, or are more than the updates.
