@@ -22,7 +22,7 @@ MAX_FULL_AUDIT_IMAGES = 50_000
 
 
 def run_input_kind(config: TrainConfig) -> InputKind:
-    """Return images or clips for `vitral.data.open`, from the model's name or weights."""
+    """Return whether the model of a run takes images or clips."""
     if config.model:
         return input_kind(vitral.models.get_config(config.model))
     return input_kind(vitral.weights.read(config.weights).config)

@@ -147,9 +147,8 @@ def quantize_within(
             drop=drop,
             agreement=agreement(logits, float_logits, multi_label),
         )
-        logger.info(
-            f"int8: {len(ops)} of {len(layers)} layers in float: {drop:+.2f} points"
-        )
+        share = f"{len(ops)} of {len(layers)} layers in float"
+        logger.info(f"int8: {share}: {drop:+.2f} points")
         return drop <= max_drop + 1e-9
 
     in_float = find_shortest_prefix(
@@ -178,9 +177,8 @@ def quantize_within(
         sensitivity=sensitivity,
         steps=tuple(steps.values()),
     )
-    return Int8Model(
-        restore_float(quantized, original, ops) if ops else quantized, report
-    )
+    model = restore_float(quantized, original, ops) if ops else quantized
+    return Int8Model(model, report)
 
 
 def find_shortest_prefix(
