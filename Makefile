@@ -10,6 +10,9 @@ demo: .venv/core  ## the main job end to end, on data that comes with the instal
 test: .venv/dev  ## the whole test suite, one process per core
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
 
+test-slow: .venv/dev  ## the tests that are marked slow: repeated starts, soaks
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 -m slow
+
 bench: .venv/dev  ## speed and memory of vitral and of other libraries, about ten minutes
 	$(RUN) -m benchmarks.peers --out bench --page docs/benchmarks.md
 

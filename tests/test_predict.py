@@ -542,6 +542,21 @@ def test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path,
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("start", range(40))
+def test_two_ranks_that_start_again_and_again(model, images, whole, tmp_path, start):
+    """One start in six failed beside busy processes when both removed the folder."""
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)
+    ]
+    try:
+        test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path, 0)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 @pytest.mark.parametrize("used", [False, True], ids=["gone", "in-use"])
 def test_another_start_is_at_the_folder_of_parts_first(
     model, images, whole, tmp_path, monkeypatch, used
