@@ -165,8 +165,7 @@ def test_workers_and_device_are_arguments(photos, tmp_path, monkeypatch):
     )
     words = ["train", str(photos), "--out", str(tmp_path / "run"), *TINY_FLAGS]
     assert main([*words, "-j", "3", "--device", "cpu", "--resume"]) == 1
-    assert given[0]["workers"] == 3
-    assert given[0]["device"] == "cpu"
+    assert given[0]["runtime"] == vt.Runtime(workers=3, device="cpu")
     assert given[0]["resume"] is True
 
 

@@ -11,14 +11,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from vitral.atomic_io import sync_folder
 from vitral.errors import ConfigError
@@ -42,7 +39,12 @@ from vitral.workflows.predict.job_files import (
     create_work_folder,
     remove_empty_work_folder,
 )
-from vitral.workflows.predict.prefetch import FileBatch, WaitTimer, prefetch_batches
+from vitral.workflows.predict.prefetch import WaitTimer, prefetch_batches
+from vitral.workflows.predict.rows import (
+    PredictOptions,
+    move_model,
+    predict_batch_rows,
+)
 from vitral.workflows.predict.thread_pool import choose_num_threads, run_in_threads
 from vitral.workflows.predict.writers import (
     WRITERS,
@@ -58,17 +60,6 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL = 10.0
 """Seconds between two lines of progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class PredictOptions:
-    """The model, and how it turns files into rows."""
-
-    run: Run
-    top: int
-    """Classes per row."""
-    workers: int | None
-    """Processes that read ahead; see `prefetch_batches`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,51 +209,6 @@ def predict_files(
         seconds=progress.seconds,
         wait_share=progress.wait_seconds / max(progress.seconds, 1e-9),
     )
-
-
-def predict_rows(
-    options: PredictOptions, batches: Iterable[Sequence[Path]]
-) -> Iterator[tuple[FileBatch, list[PredictionRow]]]:
-    """Yield each batch of files with its rows, in order."""
-    for batch in prefetch_batches(options.run.preprocess, batches, options.workers):
-        yield batch, predict_batch_rows(options, batch)
-
-
-def predict_batch_rows(
-    options: PredictOptions, batch: FileBatch
-) -> list[PredictionRow]:
-    """Return the rows of one decoded batch."""
-    run = options.run
-    table = (
-        np.empty((0, 0)) if batch.pixels is None else run.probabilities(batch.pixels)
-    )
-    names = run.class_names(table.shape[1])
-    order = np.argsort(-table, axis=1, kind="stable")[:, : max(options.top, 1)]
-    predictions = iter(zip(table, order, strict=True))
-    rows = []
-    for path, reason in zip(batch.paths, batch.reasons, strict=True):
-        if reason:
-            rows.append(PredictionRow(path=str(path), error=reason))
-            continue
-        probabilities, best = next(predictions)
-        rows.append(
-            PredictionRow(
-                path=str(path),
-                label=run.top_label(probabilities, names),
-                confidence=float(probabilities[best[0]]),
-                probabilities={
-                    names[k]: float(probabilities[k]) for k in best[: options.top]
-                },
-            )
-        )
-    return rows
-
-
-def move_model(run: Run, device: torch.device) -> None:
-    """Move a model with parameters to the device; an exported one stays in place."""
-    if any(True for _ in run.model.parameters()):
-        run.model.to(device)
-    run.model.eval()
 
 
 def _predict_parts(job: _Job, parts: Iterable[int], stopped: threading.Event) -> None:
