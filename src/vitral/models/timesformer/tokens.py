@@ -21,7 +21,7 @@ class TokenIndices:
     class_tokens: Int[Tensor, " copies"]
     """One; with `space` one for each frame, and the head reads their mean."""
     patches: Int[Tensor, "frames rows columns"]
-    members: tuple[Int[Tensor, "groups line"], ...]
+    members: tuple[Int[Tensor, "_ _"], ...]
     """Tokens of each sequence of each attention step, in its order. A prefix token is
     in every group: each has a copy, and the token moves by the mean of the copies'
     updates."""
