@@ -429,7 +429,7 @@ import socket
 socket.socket().close()
 assert seen.pop(0) == "socket.__new__" and not seen, seen
 from vitral.weights.exported import runtimes
-from vitral.export.int8.quantize import quantise
+from vitral.export.int8.quantize import quantize
 import numpy as np
 runtimes.import_openvino()
 ops = __import__("openvino.opset13", fromlist=["x"])
@@ -438,7 +438,7 @@ weight = ops.constant(np.arange(15, dtype=np.float32).reshape(5, 3))
 product = ops.matmul(image, weight, False, False)
 product.friendly_name = "layer/product"
 model = runtimes.import_openvino().Model([product], [image])
-made = quantise(model, [np.ones((2, 5), np.float32)])
+made = quantize(model, [np.ones((2, 5), np.float32)])
 assert any(op.get_type_name() == "FakeQuantize" for op in made.get_ops())
 assert not seen, seen
 assert sys.modules["openvino_telemetry"] is None

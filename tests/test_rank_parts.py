@@ -170,7 +170,7 @@ def test_a_share_that_is_missing_makes_all_build_the_batch(monkeypatch):
         "vitral.training.distributed.collectives.all_gather", lambda value: [value] * 2
     )
     found = list(ranks.synchronize(iter([share, share, share])))
-    assert [type(offer).__name__ for offer in found] == ["Share", "Batch"]
+    assert [type(offer).__name__ for offer in found] == ["RankSlice", "Batch"]
     other = ("image/0", "image/7")
     monkeypatch.setattr(
         "vitral.training.distributed.collectives.all_gather",
@@ -224,7 +224,7 @@ def test_a_copy_of_recomputed_blocks_calls_its_own_weights():
         copied.blocks[0].mlp.fc1.weight.zero_()
     assert not copied.train()(images()).equal(model.train()(images()))
     assert type(model.blocks[0]).__name__ == "Block"
-    assert "forward_first" in forward_method_names(model.blocks[0])
+    assert "forward_queries" in forward_method_names(model.blocks[0])
 
 
 FREED = """

@@ -32,7 +32,7 @@ import json, sys, fcntl, os, time
 sys.path[:0] = {paths}
 from pathlib import Path
 from vitral.errors import ConfigError
-from vitral.workflows.run_lock import locked
+from vitral.workflows.run_lock import lock_file
 number, folder = int(sys.argv[1]), Path(sys.argv[2])
 for _ in range(number - 1):
     if os.fork() == 0:
@@ -41,7 +41,7 @@ for _ in range(number - 1):
 while not (folder / "go").exists():
     pass
 try:
-    with locked(folder / "lock.json"):
+    with lock_file(folder / "lock.json"):
         (folder / f"won-{os.getpid()}").touch()
         time.sleep(100)
 except ConfigError as error:
