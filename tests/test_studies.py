@@ -494,7 +494,7 @@ def test_a_study_runs_and_repeats_nothing(tmp_path):
 
 def test_an_error_in_a_trial_is_the_studys(tmp_path):
     broken = Trial(row="a", seed=0, config=tiny(0, data=str(tmp_path / "nothing")))
-    lab = TrialScheduler(tmp_path / "out", 1, "cpu", lambda line: None)
+    lab = TrialScheduler(tmp_path / "out", 1, "cpu")
     with pytest.raises(ConfigError, match="neither a folder"):
         lab.run([broken])
     assert not list((tmp_path / "out").rglob("*.json"))

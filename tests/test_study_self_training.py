@@ -139,7 +139,7 @@ def test_a_student_is_a_trial_with_a_run_of_its_own(tmp_path):
         first, row="again", student=replace(student, teacher="student, seed 3")
     )
     trials = [Trial(row="teacher", seed=3, config=config), first, second]
-    lab = TrialScheduler(tmp_path / "s", 1, "cpu", lambda line: None)
+    lab = TrialScheduler(tmp_path / "s", 1, "cpu")
     done = lab.run(trials)
     assert [cell.result["n"] for cell in done.values()] == [15, 15, 15]
     runs = sorted((tmp_path / "s" / "runs").glob("student*/"))

@@ -103,7 +103,9 @@ def data_size_curves(
         # A long axis has no room for three labels a decade.
         subs = (1, 2, 5) if high / low < 200 else (1, 3)
         ticks = LogLocator(10, subs=subs, numticks=14)
-        format_accuracy_axes(axes, title, ticks, margin=0.04, legend_alpha=0.9, pad=16)
+        format_accuracy_axes(
+            axes, title, ticks, margin=0.04, legend_alpha=0.9, pad=16.0
+        )
         add_verdict(figure, verdict, 400, 88)
     ranges = [
         f"{shorten(name, LONGEST_KEY)} from "

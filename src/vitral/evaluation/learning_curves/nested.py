@@ -37,7 +37,8 @@ MIN_DEVIATION = 2e-4
 @dataclass(frozen=True, slots=True)
 class _Points:
     sizes: Float[np.ndarray, " points"]
-    right: Float[np.ndarray, " points"]
+    right: Float[np.ndarray, " accuracies"]
+    """As many as sizes, which `_check` makes sure of."""
 
     def from_size(self, start: float) -> "_Points":
         kept = self.sizes >= start
