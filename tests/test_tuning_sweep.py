@@ -206,7 +206,7 @@ def test_the_time_is_up_while_images_are_scored(run):
     dataset = autotune.open_images(opened, "val")
     pictures = SweepImages(opened, dataset, split="val", images=5, seed=0)
     first = Candidate(image_size=(32, 48))
-    bench = module._Measurer(opened, pictures, "one", first, 1)
+    bench = module._Measurer(opened, pictures, first, views="one", rounds=1)
     other = Candidate(image_size=(32, 48), merge=1)
     with pytest.raises(module._BudgetExceededError, match="not finished within 7 min"):
         bench.measure(other, 0.0, 7.0)
