@@ -255,7 +255,7 @@ def test_other_families_of_blocks(model):
     randomise(model)
     with torch.no_grad():
         tokens = model.embed(images())
-        expected = model.encode(tokens).x
+        expected = model.forward_blocks(tokens).x
     found = list(layer_tokens(model, images()))
     assert len(found) == 4
     torch.testing.assert_close(found[0], tokens.x, rtol=0, atol=0)
