@@ -4,13 +4,9 @@
 """
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 from vitral.version import __version__
-
-# Silent unless the user of the library asks for the log.
-logging.getLogger("vitral").addHandler(logging.NullHandler())
 
 _WHERE = {
     "ConfigError": "vitral.errors",

@@ -10,11 +10,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from vitral.cli.parser import HELP_FLAGS
 from vitral.errors import VitralError
-from vitral.validation import suggestion
 from vitral.version import __version__
 
+HELP_FLAGS = ("-h", "--help")
 VERBS = {
     "demo": "the main job end to end on data that comes with the install",
     "train": "train, fine-tune or probe: DATA --out RUN [--weights FILE]",
@@ -55,6 +54,8 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     verb = argv[0]
     if verb not in VERBS:
+        from vitral.validation import suggestion
+
         hint = suggestion(verb, VERBS, cutoff=0.3)
         print(
             f"vitral: unknown verb `{verb}`.{hint} `vitral --help` lists all.",

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from vitral.cli import HELP_FLAGS
 from vitral.cli.argv import normalize, split
 from vitral.validation import suggestion
 
 WIDTH = 88
-HELP_FLAGS = ("-h", "--help")
 UNLIMITED = (argparse.ZERO_OR_MORE, argparse.ONE_OR_MORE)
 
 
