@@ -71,7 +71,7 @@ def attention(
                 f"The layers asked for differ in shape: layer {layer.index} has "
                 f"weights {list(weights.shape)}, one before it "
                 f"{list(result[:, 0].shape)}. Name layers of one kind in `layers`, or "
-                "use each_layer."
+                "use iter_attention."
             )
         for position, index in enumerate(indices):
             if index == layer.index:

@@ -71,7 +71,7 @@ def attention_layers(model: VisionModel) -> list[Attention]:
     if not has_attention(model):
         raise ConfigError(
             f"A {type(model).__name__} has no attention to look at. What can be seen "
-            "of it: grad_cam, embedding_filters and feature_colours."
+            "of it: grad_cam, embedding_filters and feature_colors."
         )
     return [module for module in model.modules() if isinstance(module, Attention)]
 

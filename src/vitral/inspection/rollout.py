@@ -130,7 +130,7 @@ def _accumulate_layers(
     if matrix is None or last is None:
         raise ConfigError(
             "Rollout needs attention between all tokens of an image: no layer of this "
-            f"{type(model).__name__} has it. See each_layer for what it has."
+            f"{type(model).__name__} has it. See iter_attention for what it has."
         )
     return matrix, last
 
