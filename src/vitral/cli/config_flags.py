@@ -13,7 +13,7 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, Literal, TypeVar
 
 from vitral.cli.parser import Parser
@@ -25,71 +25,52 @@ JSON_LITERALS = {"True": "true", "False": "false", "None": "null"}
 PREFIX = "config."
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ConfigField:
-    """One field of a nested config."""
+def add_config_flags(
+    parser: Parser, config: Any, skip: Collection[str] = (), path: str = PREFIX
+) -> None:
+    """Add a flag for every field, grouped by the nested config that it belongs to.
 
-    path: tuple[str, ...]
-    """Names from the outermost config down."""
-    hint: Any
-    value: Any
-    owner: type
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """The flag, and its aliases."""
-        name = self.path[-1]
-        return f"--{name.replace('_', '-')}", *ALIASES.get(name, ())
-
-    @property
-    def help(self) -> str:
-        """The field's docstring, with its value as the default."""
-        text = _field_docs(self.owner).get(self.path[-1], "")
-        return f"{text} (default: {_format_value(self.value)})".replace("%", "%%")
-
-
-def iter_fields(
-    config: Any, skip: Collection[str] = (), path: tuple[str, ...] = ()
-) -> Iterator[ConfigField]:
-    """Yield every field that a flag can set, depth first; `skip` names outer ones."""
-    hints = typing.get_type_hints(type(config))
+    Args:
+        skip: names of outer fields.
+        path: names from the outermost config down, with dots.
+    """
+    owner: type = type(config)
+    hints, docs = typing.get_type_hints(owner), _field_docs(owner)
+    group = parser.add_argument_group(path.split(".")[-2].replace("config", "run"))
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name in skip:
+        name, value = field.name, getattr(config, field.name)
+        if name in skip:
             continue
         if dataclasses.is_dataclass(value):
-            yield from iter_fields(value, (), (*path, field.name))
-        else:
-            yield ConfigField(
-                (*path, field.name), hints[field.name], value, type(config)
-            )
-
-
-def add_config_flags(parser: Parser, config: Any, skip: Collection[str] = ()) -> None:
-    """Add a flag for every field, grouped by the nested config that it belongs to."""
-    groups: dict[tuple[str, ...], Any] = {}
-    for field in iter_fields(config, skip):
-        outer = field.path[:-1]
-        if outer not in groups:
-            title = outer[-1] if outer else "run"
-            groups[outer] = parser.add_argument_group(title)
-        groups[outer].add_argument(
-            *field.flags,
-            dest=PREFIX + ".".join(field.path),
+            add_config_flags(parser, value, path=f"{path}{name}.")
+            continue
+        text = f"{docs.get(name, '')} (default: {_format_value(value)})"
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            *ALIASES.get(name, ()),
+            dest=path + name,
             default=argparse.SUPPRESS,
-            help=field.help,
-            **_settings(field.hint),
+            help=text.replace("%", "%%"),
+            **_settings(hints[name]),
         )
 
 
-def replace_fields(config: Config, args: argparse.Namespace) -> Config:
-    """Return `config` with the flags in `args` that `add_config_flags` declared."""
-    values = {
-        tuple(name.removeprefix(PREFIX).split(".")): value
-        for name, value in vars(args).items()
-        if name.startswith(PREFIX)
-    }
-    return _replace(config, values)
+def replace_fields(
+    config: Config, args: argparse.Namespace, path: str = PREFIX
+) -> Config:
+    """Return `config` with the flags in `args` that `add_config_flags` declared.
+
+    All fields of a config are replaced at once, because its checks compare some.
+    """
+    hints = typing.get_type_hints(type(config))
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        name, value = field.name, getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[name] = replace_fields(value, args, f"{path}{name}.")
+        elif path + name in args:
+            changes[name] = _convert(hints[name], getattr(args, path + name))
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
 def parse_value(text: str) -> Any:
@@ -98,20 +79,6 @@ def parse_value(text: str) -> Any:
         return json.loads(JSON_LITERALS.get(text, text))
     except ValueError:
         return text
-
-
-def _replace(config: Any, values: dict[tuple[str, ...], Any]) -> Any:
-    """Replace all fields of a config at once: its checks compare some of them."""
-    hints = typing.get_type_hints(type(config))
-    changes: dict[str, Any] = {}
-    for name in dict.fromkeys(path[0] for path in values):
-        inner = {path[1:]: value for path, value in values.items() if path[0] == name}
-        changes[name] = (
-            _convert(hints[name], inner[()])
-            if () in inner
-            else _replace(getattr(config, name), inner)
-        )
-    return dataclasses.replace(config, **changes)
 
 
 def _settings(hint: Any) -> dict[str, Any]:

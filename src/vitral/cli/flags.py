@@ -1,6 +1,6 @@
 """Flags that several verbs share, declared without torch, and their checks."""
 
-import argparse
+from functools import partial
 
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
@@ -14,56 +14,30 @@ PROBES = ("fewshot", "linear", "knn")
 """Those of `vitral.workflows.features.PROTOCOLS`."""
 
 
-def add_device_flag(parser: argparse.ArgumentParser) -> None:
+def add_device_flag(parser: Parser) -> None:
     """Add `--device`."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, mps or auto")
+    parser.add("--device", "auto", "cpu, cuda, mps or auto")
 
 
 def add_finetune_flags(parser: Parser) -> None:
     """Add the flags of the protocol `finetune`; 0 and nothing mean as in the paper."""
-    group = parser.add_argument_group("finetune")
-    group.add_argument(
-        "--lrs",
-        type=float,
-        nargs="+",
-        default=[],
-        metavar="LR",
-        help="learning rates to try; default: the paper's",
-    )
-    group.add_argument("--steps", type=int, default=0, help="updates a training")
-    group.add_argument(
-        "--batch-size", "-b", type=int, default=0, help="images an update"
-    )
-    group.add_argument(
-        "--image-size",
-        "--img-size",
-        type=int,
-        nargs="+",
-        default=[0],
-        help="height and width",
-    )
-    group.add_argument("--seeds", type=int, default=3, help="trainings on all of train")
-    group.add_argument(
-        "--workers",
-        "-j",
-        type=int,
-        default=0,
-        help="processes that decode images",
-    )
+    add = partial(parser.add, group="finetune")
+    add("--lrs LR", [float], "learning rates to try; default: the paper's")
+    add("--steps", 0, "updates a training")
+    add("--batch-size -b", 0, "images an update")
+    add("--image-size --img-size", [0], "height and width")
+    add("--seeds", 3, "trainings on all of train")
+    add("--workers -j", 0, "processes that decode images")
 
 
 def add_merge_flags(parser: Parser) -> None:
     """Add both flags of token merging; check them with `validate_merge`."""
-    parser.add_argument(
-        "--merge",
-        type=int,
-        default=None,
-        metavar="R",
-        help="tokens to merge in each block, 0 for none; default: as trained",
+    parser.add(
+        "--merge R",
+        int,
+        "tokens to merge in each block, 0 for none; default: as trained",
     )
-    parser.add_argument(
-        "--merge-schedule", choices=SCHEDULES, default=None, help=SCHEDULE_HELP
-    )
+    parser.add("--merge-schedule", str, SCHEDULE_HELP, choices=SCHEDULES)
 
 
 def validate_merge(merge: int | None, schedule: str | None) -> None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+TRAINING = ("vitral.workflows.train",)
+"""Loggers of one training: verbs that train many runs leave their lines out."""
 _LOG_FILE: list[Path] = []
 
 
@@ -54,22 +56,18 @@ def warn(text: str) -> None:
 
 
 class CommandHandler(logging.Handler):
-    """Log handler of the command: messages of INFO and above to one function.
+    """Log handler of the command: messages of INFO and above to `write`.
 
-    Args:
-        write: gets each message.
-        without: loggers whose messages are dropped.
+    Loggers named in `without` are dropped.
     """
 
-    def __init__(
-        self, write: Callable[[str], None], without: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, write: Callable[[str], None], without: tuple[str, ...]) -> None:
         super().__init__(logging.INFO)
         self.write = write
         self.without = without
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith(self.without or ("-",)):
+        if not record.name.startswith(self.without):
             self.write(record.getMessage())
 
 
@@ -83,7 +81,3 @@ def install_handler(
             logger.removeHandler(handler)
     logger.addHandler(CommandHandler(write, without))
     logger.setLevel(logging.INFO)
-
-
-TRAINING = ("vitral.workflows.train",)
-"""Loggers of one training: verbs that train many runs leave their lines out."""

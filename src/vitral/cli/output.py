@@ -25,20 +25,23 @@ def headline(split: str, metrics: dict[str, object], noun: str = "images") -> st
 def summary_lines(run: "Run") -> list[str]:
     """Return the last lines of `train` and `demo`."""
     noun = input_noun(run)
-    if not run.classes:
-        return _unlabelled_summary(run)
-    lines = [headline(split, metrics, noun) for split, metrics in run.metrics.items()]
-    if "test" not in run.metrics and "val" in run.metrics:
-        lines.append("val chose the best step, so its number is a little too good")
+    if run.classes:
+        lines = [headline(split, row, noun) for split, row in run.metrics.items()]
+        if "test" not in run.metrics and "val" in run.metrics:
+            lines.append("val chose the best step, so its number is a little too good")
+        command = f"vitral predict {run.path} {noun.upper()}..."
+    else:
+        lines = _representation_lines(run)
+        command = f"vitral train DATA --weights {run.path} --out RUN"
     return [
         *lines,
         f"report: {run.path / 'report.html'}",
         f"model: {run.path / 'model'}",
-        f"next: vitral predict {run.path} {noun.upper()}...",
+        f"next: {command}",
     ]
 
 
-def _unlabelled_summary(run: "Run") -> list[str]:
+def _representation_lines(run: "Run") -> list[str]:
     file = run.path / "representation.json"
     splits = json.loads(file.read_text())["splits"] if file.is_file() else {}
     lines = []
@@ -51,12 +54,7 @@ def _unlabelled_summary(run: "Run") -> list[str]:
                 f"(95 % interval {_percent(low)} to {_percent(high)})"
             )
         lines.append(line)
-    return [
-        *lines,
-        f"report: {run.path / 'report.html'}",
-        f"model: {run.path / 'model'}",
-        f"next: vitral train DATA --weights {run.path} --out RUN",
-    ]
+    return lines
 
 
 def input_noun(run: "Run") -> str:

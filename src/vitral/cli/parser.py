@@ -83,10 +83,26 @@ class Parser(argparse.ArgumentParser):
         self.examples = examples
         self._later: list[argparse.Action] = []
 
-    def mention(self, *names: str, **settings: Any) -> None:
+    def add(
+        self, names: str, value: Any, text: str, *, group: str = "", **settings: Any
+    ) -> None:
+        """Declare a flag or a positional by its default, which gives its type.
+
+        Args:
+            names: name, aliases and placeholder as in the help: `--batch-size -b N`.
+            value: the default; False makes a switch, and a list takes one word or more.
+                A type, also in a list, is no default: a positional is then required.
+            text: its help.
+            group: title of its part of `--help-all`.
+        """
+        parts = {part.title: part for part in self._action_groups} if group else {}
+        part = parts.get(group) or self.add_argument_group(group) if group else self
+        _add_argument(part, names, value, text, **settings)
+
+    def mention(self, names: str, value: Any, text: str) -> None:
         """Show a flag in `--help` that is declared only once torch is imported."""
         scratch = argparse.ArgumentParser(add_help=False)
-        self._later.append(scratch.add_argument(*names, **settings))
+        self._later.append(_add_argument(scratch, names, value, text))
 
     def flags(self) -> dict[str, argparse.Action]:
         """Return the declared flags by each of their names."""
@@ -184,6 +200,32 @@ class Parser(argparse.ArgumentParser):
         long = [flag for flag in flags if flag.startswith("--")]
         hint = suggestion(word, long, cutoff=0.4)
         self.error(f"unknown argument {word}.{hint}")
+
+
+def _add_argument(
+    part: argparse._ActionsContainer,
+    names: str,
+    value: Any,
+    text: str,
+    **settings: Any,
+) -> argparse.Action:
+    words = names.split()
+    flags = [word for word in words if word.startswith("-")] or words[:1]
+    if placeholders := tuple(words[len(flags) :]):
+        settings["metavar"] = placeholders if placeholders[1:] else placeholders[0]
+    several = isinstance(value, list)
+    first = value[0] if several else value
+    if value is False:
+        settings["action"] = "store_true"
+    elif isinstance(first, type):
+        settings = {"type": first, "default": [] if several else None, **settings}
+    else:
+        settings = {"type": type(first), "default": value, **settings}
+        if not flags[0].startswith("-"):
+            settings["nargs"] = argparse.OPTIONAL
+    if several:
+        settings.setdefault("nargs", argparse.ONE_OR_MORE)
+    return part.add_argument(*flags, help=text, **settings)
 
 
 def _placeholder(action: argparse.Action) -> str:

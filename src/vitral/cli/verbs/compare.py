@@ -13,7 +13,6 @@ MAX_CLASSES = 20
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the verb."""
     parser = Parser(
         "compare",
         "Compare two models on the images both were measured on.",
@@ -24,10 +23,10 @@ def make_parser() -> Parser:
             "vitral compare ours.csv theirs.csv --json",
         ),
     )
-    parser.add_argument("a", help="a run folder, or a .csv of predictions")
-    parser.add_argument("b", help="the other one")
-    parser.add_argument("--split", default="", help="of run folders; test, else val")
-    parser.add_argument("--json", action="store_true", help="print the whole result")
+    parser.add("a", str, "a run folder, or a .csv of predictions")
+    parser.add("b", str, "the other one")
+    parser.add("--split", "", "of run folders; test, else val")
+    parser.add("--json", False, "print the whole result")
     return parser
 
 

@@ -25,7 +25,6 @@ LAYOUTS = {
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the verb."""
     parser = Parser(
         "convert",
         "Write weights in another layout, with a line per tensor; the file is read "
@@ -38,22 +37,19 @@ def make_parser() -> Parser:
             "vitral convert W.pth model --to native --num-heads 6 --grid 14 14",
         ),
     )
-    parser.add_argument("source", metavar="IN", help="a file, a folder or a hub id")
-    parser.add_argument("out", metavar="OUT", nargs="?", default="", help="to make")
-    parser.add_argument("--to", default="", metavar="LAYOUT", help="its layout")
-    parser.add_argument(
-        "--explain",
-        action="store_true",
-        help="say what IN is, whether it would load and what is missing",
+    parser.add("source IN", str, "a file, a folder or a hub id")
+    parser.add("out OUT", "", "to make")
+    parser.add("--to LAYOUT", "", "its layout")
+    parser.add(
+        "--explain", False, "say what IN is, whether it would load and what is missing"
     )
-    parser.add_argument(
-        "--grid",
+    parser.add(
+        "--grid ROWS COLUMNS",
+        int,
+        "of the position table, where the file cannot tell",
         nargs=2,
-        type=int,
-        metavar=("ROWS", "COLUMNS"),
-        help="of the position table, where the file cannot tell",
     )
-    parser.add_argument("--num-heads", type=int, help="where the file cannot tell")
+    parser.add("--num-heads", int, "where the file cannot tell")
     return parser
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the verb."""
     parser = Parser(
         "data",
         "Audit a data set, or write its split to a file.",
@@ -22,27 +21,21 @@ def make_parser() -> Parser:
             "vitral data split photos --val 0.1 --test 0.2 --out split.csv",
         ),
     )
-    parser.add_argument(
-        "action", choices=("check", "split"), help="decode everything, or write a split"
+    parser.add(
+        "action", str, "decode everything, or write a split", choices=("check", "split")
     )
-    parser.add_argument("data", help="a folder, a table, shards or a name")
-    parser.add_argument("--out", default="split.csv", help="file of `split`")
-    parser.add_argument(
-        "--val", type=float, default=0.1, help="share that chooses the best step"
-    )
-    parser.add_argument(
-        "--test", type=float, default=0.2, help="share that is only measured"
-    )
-    parser.add_argument(
+    parser.add("data", str, "a folder, a table, shards or a name")
+    parser.add("--out", "split.csv", "file of `split`")
+    parser.add("--val", 0.1, "share that chooses the best step")
+    parser.add("--test", 0.2, "share that is only measured")
+    parser.add(
         "--group-by",
-        default="",
-        help="what must not part across splits: folder, a regular expression on the "
+        "",
+        "what must not part across splits: folder, a regular expression on the "
         "path, or a column of the table",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
-    parser.add_argument(
-        "--clips", action="store_true", help="a folder of frames is one clip"
-    )
+    parser.add("--seed", 0, "of the split")
+    parser.add("--clips", False, "a folder of frames is one clip")
     return parser
 
 

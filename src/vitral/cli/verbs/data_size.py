@@ -19,37 +19,25 @@ MODELS = ("vit", "resnet")
 TRAINING_SEEDS = (0, 1, 2)
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: Parser) -> None:
     """Add the flags that only this study has."""
-    parser.add_argument(
+    parser.add(
         "--protocol",
+        "ridge",
+        "data-size: what is learned from the frozen features",
         choices=PROTOCOLS,
-        default="ridge",
-        help="data-size: what is learned from the frozen features",
     )
-    parser.add_argument(
-        "--fractions",
-        type=float,
-        nargs="+",
-        default=[],
-        help="data-size: of the training images; default: six sizes",
+    parser.add(
+        "--fractions", [float], "data-size: of the training images; default: six sizes"
     )
-    parser.add_argument(
-        "--families",
-        nargs="+",
-        default=[],
-        help=f"data-size: train from zero instead: {' '.join(MODELS)}",
+    parser.add(
+        "--families", [str], f"data-size: train from zero instead: {' '.join(MODELS)}"
     )
-    parser.add_argument(
-        "--data", default="", help="data-size: the data, with --families"
-    )
-    parser.add_argument(
-        "--cache-dir", default="", help="data-size: where features are kept"
-    )
+    parser.add("--data", "", "data-size: the data, with --families")
+    parser.add("--cache-dir", "", "data-size: where features are kept")
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the study."""
     parser = Parser(
         f"study {NAME}",
         "Would more training images help?",
@@ -60,23 +48,22 @@ def make_parser() -> Parser:
             f"vitral study {NAME} --families vit resnet --data photos --jobs 2",
         ),
     )
-    parser.add_argument(
+    parser.add(
         "paths",
+        [str],
+        "weights of any layout, one or several, and the data last",
         nargs="*",
         metavar="WEIGHTS... DATA",
-        help="weights of any layout, one or several, and the data last",
     )
     add_flags(parser)
-    parser.add_argument(
+    parser.add(
         "--seeds",
-        type=int,
-        nargs="+",
-        default=[],
-        help=f"draws of the subsets; default {DRAWS[0]} to {DRAWS[-1]}, with "
+        [int],
+        f"draws of the subsets; default {DRAWS[0]} to {DRAWS[-1]}, with "
         f"--families {' '.join(map(str, TRAINING_SEEDS))}",
     )
-    parser.add_argument("--out", default="", help=f"default: studies/{NAME}")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add("--out", "", f"default: studies/{NAME}")
+    parser.add("--jobs", 1, "trainings at a time")
     add_device_flag(parser)
     return parser
 

@@ -10,7 +10,6 @@ from vitral.errors import ConfigError
 
 
 def make_parser() -> Parser:
-    """Declare the flags of the verb."""
     parser = Parser(
         "demo",
         "Train a small ViT from zero on 1,797 digits of 8 x 8 pixels.",
@@ -20,10 +19,8 @@ def make_parser() -> Parser:
             "vitral demo --seed 1",
         ),
     )
-    parser.add_argument("--out", default="", help="folder; by default a new one")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of everything that is random"
-    )
+    parser.add("--out", "", "folder; by default a new one")
+    parser.add("--seed", 0, "of everything that is random")
     return parser
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the verb."""
     parser = Parser(
         "eval",
         "Measure a trained model on a split.",
@@ -36,35 +35,33 @@ def make_parser() -> Parser:
             "vitral eval W.safetensors photos --protocol fewshot --shots 1 5",
         ),
     )
-    parser.add_argument("run", help="a run, or for a probe weights of any layout")
-    parser.add_argument("data", nargs="?", default="", help="default: the run's own")
-    parser.add_argument("--split", default="", help="default: test, else val, else all")
-    parser.add_argument("--views", default="", help="of clips: frames x crops, as 3x1")
-    parser.add_argument(
+    parser.add("run", str, "a run, or for a probe weights of any layout")
+    parser.add("data", "", "default: the run's own")
+    parser.add("--split", "", "default: test, else val, else all")
+    parser.add("--views", "", "of clips: frames x crops, as 3x1")
+    parser.add(
         "--bad-files",
+        "wrong",
+        "count unreadable files as wrong, or stop",
         choices=("wrong", "refuse"),
-        default="wrong",
-        help="count unreadable files as wrong, or stop",
     )
-    parser.add_argument(
+    parser.add(
         "--protocol",
-        choices=("classify", *PROBES, "finetune"),
-        default="classify",
-        help="classify: the trained head; finetune: all of the model; the others learn "
+        "classify",
+        "classify: the trained head; finetune: all of the model; the others learn "
         "from frozen features",
+        choices=("classify", *PROBES, "finetune"),
     )
-    parser.add_argument("--shots", type=int, nargs="+", default=[], help="for fewshot")
-    parser.add_argument("--k", type=int, default=20, help="neighbours, for knn")
-    parser.add_argument("--seed", type=int, default=0, help="of draws and splits")
-    parser.add_argument("--cache-dir", default="", help="where features are kept")
-    parser.add_argument(
-        "--real", default="", help="real.json: a second accuracy on imagenet"
-    )
+    parser.add("--shots", [int], "for fewshot")
+    parser.add("--k", 20, "neighbours, for knn")
+    parser.add("--seed", 0, "of draws and splits")
+    parser.add("--cache-dir", "", "where features are kept")
+    parser.add("--real", "", "real.json: a second accuracy on imagenet")
     add_finetune_flags(parser)
     add_merge_flags(parser)
     add_device_flag(parser)
-    parser.add_argument("--out", default="", help="folder for the result's files")
-    parser.add_argument("--json", action="store_true", help="print the whole result")
+    parser.add("--out", "", "folder for the result's files")
+    parser.add("--json", False, "print the whole result")
     return parser
 
 

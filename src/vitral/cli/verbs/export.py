@@ -15,7 +15,6 @@ TARGETS = ("onnx", "openvino")
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the verb."""
     parser = Parser(
         "export",
         "Write a model as an ONNX file or an OpenVINO folder. The file is compared "
@@ -27,31 +26,20 @@ def make_parser() -> Parser:
             "vitral export runs/photos photos.onnx --with-preprocess --data photos",
         ),
     )
-    parser.add_argument("run", metavar="RUN", help="a run, or weights of any layout")
-    parser.add_argument("out", metavar="OUT", help="a new .onnx file, or a new folder")
-    parser.add_argument(
-        "--to", default="onnx", metavar="TARGET", help=" or ".join(TARGETS)
-    )
-    parser.add_argument(
-        "--int8", action="store_true", help="openvino: quantise to int8"
-    )
-    parser.add_argument("--bf16", action="store_true", help="openvino: in bfloat16")
-    parser.add_argument(
-        "--max-drop",
-        type=float,
-        default=0.5,
-        help="points of accuracy that int8 or bfloat16 may lose",
-    )
-    parser.add_argument(
+    parser.add("run RUN", str, "a run, or weights of any layout")
+    parser.add("out OUT", str, "a new .onnx file, or a new folder")
+    parser.add("--to TARGET", "onnx", " or ".join(TARGETS))
+    parser.add("--int8", False, "openvino: quantise to int8")
+    parser.add("--bf16", False, "openvino: in bfloat16")
+    parser.add("--max-drop", 0.5, "points of accuracy that int8 or bfloat16 may lose")
+    parser.add(
         "--with-preprocess",
-        action="store_true",
-        help="take uint8 pixels [batch, height, width, 3] of any size",
+        False,
+        "take uint8 pixels [batch, height, width, 3] of any size",
     )
-    parser.add_argument("--static", action="store_true", help="one image size alone")
+    parser.add("--static", False, "one image size alone")
     add_merge_flags(parser)
-    parser.add_argument(
-        "--data", default="", help="images to compare on; default: the run's own"
-    )
+    parser.add("--data", "", "images to compare on; default: the run's own")
     return parser
 
 

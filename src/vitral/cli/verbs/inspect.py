@@ -15,7 +15,6 @@ FIGURES = (
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the verb."""
     parser = Parser(
         "inspect",
         "What a model looks at: figures, and the arrays behind.",
@@ -26,33 +25,20 @@ def make_parser() -> Parser:
             "vitral inspect runs/photos a.jpg --what gradcam --class cat --out looked",
         ),
     )
-    parser.add_argument("weights", help="a run, a model folder, or weights")
-    parser.add_argument(
-        "files", nargs="+", help="images or clips, folders, or patterns"
+    parser.add("weights", str, "a run, a model folder, or weights")
+    parser.add("files", [str], "images or clips, folders, or patterns")
+    parser.add("--out", str, "folder for figures and arrays", required=True)
+    parser.add(
+        "--what FIGURE", "all", ", ".join((*FIGURES, "all")), choices=(*FIGURES, "all")
     )
-    parser.add_argument("--out", required=True, help="folder for figures and arrays")
-    parser.add_argument(
-        "--what",
-        choices=(*FIGURES, "all"),
-        default="all",
-        metavar="FIGURE",
-        help=", ".join((*FIGURES, "all")),
+    parser.add("--format", "png", "of the figures", choices=("png", "pdf"))
+    parser.add(
+        "--image-size --img-size",
+        [int],
+        "pixels, one number or height and width; default: the model's own",
     )
-    parser.add_argument(
-        "--format", choices=("png", "pdf"), default="png", help="of the figures"
-    )
-    parser.add_argument(
-        "--image-size",
-        "--img-size",
-        type=int,
-        nargs="+",
-        default=None,
-        help="pixels, one number or height and width; default: the model's own",
-    )
-    parser.add_argument("--layer", type=int, default=-1, help="for attention: -1 last")
-    parser.add_argument(
-        "--class", dest="target", default="", metavar="CLASS", help="name or number"
-    )
+    parser.add("--layer", -1, "for attention: -1 last")
+    parser.add("--class CLASS", "", "name or number", dest="target")
     add_merge_flags(parser)
     add_device_flag(parser)
     return parser

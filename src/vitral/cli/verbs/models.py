@@ -4,7 +4,6 @@ from vitral.cli.parser import Parser
 
 
 def make_parser() -> Parser:
-    """Declare the word of the verb; it has no flags."""
     parser = Parser(
         "models",
         "Names, parameters, multiply-accumulates, source.",
@@ -15,7 +14,7 @@ def make_parser() -> Parser:
             "vitral models timesformer",
         ),
     )
-    parser.add_argument("filter", nargs="?", default="", help="part of the name")
+    parser.add("filter", "", "part of the name")
     return parser
 
 

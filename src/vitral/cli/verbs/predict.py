@@ -20,7 +20,6 @@ WRITERS = ("jsonl", "csv", "parquet")
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the verb."""
     parser = Parser(
         "predict",
         "One JSON line or CSV row per image or clip.",
@@ -31,32 +30,26 @@ def make_parser() -> Parser:
             "vitral predict runs/photos archive --out answers.parquet --workers 4",
         ),
     )
-    parser.add_argument("run", help="a run folder, or its model folder")
-    parser.add_argument(
-        "files", nargs="+", help="images or clips, folders, or patterns"
-    )
-    parser.add_argument(
+    parser.add("run", str, "a run folder, or its model folder")
+    parser.add("files", [str], "images or clips, folders, or patterns")
+    parser.add(
         "--out",
-        default="",
-        help="FILE.jsonl, .csv or .parquet, or a folder for parts; the same command "
+        "",
+        "FILE.jsonl, .csv or .parquet, or a folder for parts; the same command "
         "goes on where it was stopped",
     )
-    parser.add_argument(
+    parser.add(
         "--format",
+        "",
+        "default: by the ending of --out, else lines of JSON",
         choices=("json", *WRITERS),
-        default="",
-        help="default: by the ending of --out, else lines of JSON",
     )
-    parser.add_argument("--top", type=int, default=5, help="classes to list")
-    parser.add_argument(
-        "--batch-size", "-b", type=int, default=32, help="images in one pass"
-    )
-    parser.add_argument(
-        "--workers",
-        "-j",
-        type=int,
-        default=None,
-        help="processes that read ahead; default: by the number of files",
+    parser.add("--top", 5, "classes to list")
+    parser.add("--batch-size -b", 32, "images in one pass")
+    parser.add(
+        "--workers -j",
+        int,
+        "processes that read ahead; default: by the number of files",
     )
     add_merge_flags(parser)
     add_device_flag(parser)

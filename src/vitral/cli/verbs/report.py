@@ -7,7 +7,6 @@ from vitral.errors import ConfigError
 
 
 def make_parser() -> Parser:
-    """Declare the words of the verb; it has no flags."""
     parser = Parser(
         "report",
         "(Re)write the report; several runs side by side.",
@@ -18,7 +17,7 @@ def make_parser() -> Parser:
             "vitral report runs/*",
         ),
     )
-    parser.add_argument("runs", nargs="+", help="run folders; the first gets the file")
+    parser.add("runs", [str], "run folders; the first gets the file")
     return parser
 
 

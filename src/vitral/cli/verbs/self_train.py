@@ -20,7 +20,7 @@ def run(argv: list[str]) -> None:
     if not argv:
         print(parser.format_help())
         raise SystemExit(2)
-    from vitral.cli.train_config import config_flags, resolve_config
+    from vitral.cli.train_config import config_flags, format_all_flags, resolve_config
     from vitral.workflows.runtime import Runtime
     from vitral.workflows.self_training import self_train
 
@@ -29,7 +29,9 @@ def run(argv: list[str]) -> None:
     args, student_argv = parser.parse_known(argv, {**fields, **student_parser.flags()})
     student, rest = student_parser.parse_known(student_argv, fields)
     if help_all:
-        _print_all_flags(parser, args.data, student, rest)
+        print(parser.format_help_all())
+        print("The students take the flags of `vitral train` too:\n")
+        print(format_all_flags(student_parser, args.data, student, rest))
         return
     if not args.data or not args.unlabelled:
         raise ConfigError(
@@ -82,63 +84,25 @@ def make_parser() -> Parser:
             "vitral self-train photos pictures --labels-only --epochs 20 --out runs/s",
         ),
     )
-    parser.add_argument(
-        "data",
-        nargs="?",
-        default="",
-        help="the labelled images, as `vitral train` takes",
-    )
-    parser.add_argument(
-        "unlabelled", nargs="?", default="", help="a folder of images at any depth"
-    )
-    parser.add_argument("--out", default="", help="folder for all rounds")
-    parser.add_argument(
-        "--teacher",
-        default="",
-        metavar="RUN",
-        help="a run; without it one is trained in round-0",
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="students, one after the other"
-    )
-    parser.add_argument(
-        "--threshold", type=float, default=0.3, help="least confidence that is kept"
-    )
-    parser.add_argument(
+    parser.add("data", "", "the labelled images, as `vitral train` takes")
+    parser.add("unlabelled", "", "a folder of images at any depth")
+    parser.add("--out", "", "folder for all rounds")
+    parser.add("--teacher RUN", "", "a run; without it one is trained in round-0")
+    parser.add("--rounds", 3, "students, one after the other")
+    parser.add("--threshold", 0.3, "least confidence that is kept")
+    parser.add(
         "--per-class",
-        type=int,
-        default=0,
-        help="images of each class; 0: the mean number kept, -1: no balance",
+        0,
+        "images of each class; 0: the mean number kept, -1: no balance",
     )
-    parser.add_argument(
-        "--ratio",
-        type=float,
-        default=3.0,
-        help="pseudo-labelled images for each labelled one",
+    parser.add("--ratio", 3.0, "pseudo-labelled images for each labelled one")
+    parser.add("--sharpen", 1.0, "T of targets p^(1/T); below 1 is sharper")
+    parser.add("--hard", False, "the class alone")
+    parser.add(
+        "--calibrated", False, "confidence with the temperature of the teacher's run"
     )
-    parser.add_argument(
-        "--sharpen",
-        type=float,
-        default=1.0,
-        help="T of targets p^(1/T); below 1 is sharper",
-    )
-    parser.add_argument("--hard", action="store_true", help="the class alone")
-    parser.add_argument(
-        "--calibrated",
-        action="store_true",
-        help="confidence with the temperature of the teacher's run",
-    )
-    parser.add_argument(
-        "--truth",
-        default="",
-        metavar="TABLE",
-        help="a table path,label, for the report alone",
-    )
-    parser.add_argument(
-        "--labels-only",
-        action="store_true",
-        help="stop when the next round's labels are written",
-    )
+    parser.add("--truth TABLE", "", "a table path,label, for the report alone")
+    parser.add("--labels-only", False, "stop when the next round's labels are written")
     return parser
 
 
@@ -154,16 +118,6 @@ def _settings(args: argparse.Namespace) -> "SelfTrainingConfig":
         hard=args.hard,
         calibrated=args.calibrated,
     )
-
-
-def _print_all_flags(
-    parser: Parser, data: str, student: argparse.Namespace, rest: list[str]
-) -> None:
-    from vitral.cli.train_config import format_all_flags
-
-    print(parser.format_help_all())
-    print("The students take the flags of `vitral train` too:\n")
-    print(format_all_flags(train.make_parser(), data, student, rest))
 
 
 def summary_lines(done: "SelfTrainingResult", *, labels_only: bool) -> list[str]:

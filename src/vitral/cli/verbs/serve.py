@@ -45,16 +45,12 @@ def make_parser() -> Parser:
             "vitral serve photos.onnx --max-batch 16 --timeout 5",
         ),
     )
-    parser.add_argument("run", help="a run, a model folder, or an exported model")
+    parser.add("run", str, "a run, a model folder, or an exported model")
     for field in fields(Settings):
         if field.name in ("run", "merge", "merge_schedule"):
             continue
-        parser.add_argument(
-            "--" + field.name.replace("_", "-"),
-            type=field.type if isinstance(field.type, type) else int,
-            default=field.default,
-            help=_HELP[field.name],
-        )
+        flag = "--" + field.name.replace("_", "-")
+        parser.add(flag, field.default, _HELP[field.name])
     add_merge_flags(parser)
     return parser
 

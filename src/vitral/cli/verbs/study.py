@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> Parser:
-    """Declare the word and flags of the verb."""
     parser = Parser(
         "study",
         "An experiment of the paper at a reachable size. `vitral study` alone lists "
@@ -26,21 +25,19 @@ def make_parser() -> Parser:
             "vitral study head --seeds 0 1 --jobs 2 --out studies/head",
         ),
     )
-    parser.add_argument("name", nargs="?", default="", help="none lists all")
-    parser.add_argument(
+    parser.add("name", "", "none lists all")
+    parser.add(
         "--size",
-        choices=("cpu", "paper"),
-        default="cpu",
-        help="cpu: minutes on two cores; paper: the recipe, its cost, and with --start "
+        "cpu",
+        "cpu: minutes on two cores; paper: the recipe, its cost, and with --start "
         "the training",
+        choices=("cpu", "paper"),
     )
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the trainings"
-    )
-    parser.add_argument("--out", default="", help="default: studies/NAME")
-    parser.add_argument("--jobs", type=int, default=0, help="trainings at a time")
+    parser.add("--seeds", [0, 1, 2], "of the trainings")
+    parser.add("--out", "", "default: studies/NAME")
+    parser.add("--jobs", 0, "trainings at a time")
     add_device_flag(parser)
-    parser.add_argument("--start", action="store_true", help="start --size paper")
+    parser.add("--start", False, "start --size paper")
     # Shown here too; what takes paths is read by a parser of its own.
     data_size.add_flags(parser)
     return parser

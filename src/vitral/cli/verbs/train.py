@@ -3,16 +3,11 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vitral.cli.config_flags import ALIASES
 from vitral.cli.flags import add_device_flag
 from vitral.cli.logs import install_handler, say, set_log_folder
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vitral.cli.train_config import ResolvedConfig
 
 OBJECTIVES = ("distill", "mae", "masked_patch", "supervised")
 """Those of `vitral.objectives.OBJECTIVES`."""
@@ -77,132 +72,88 @@ def make_parser() -> Parser:
             "vitral train imagenet --recipe vit.imagenet.b16 --dry-run",
         ),
     )
-    parser.add_argument(
-        "data", nargs="?", default="", help="images or clips; see above"
-    )
-    parser.add_argument("--out", default="", help="the run's folder")
-    add_start_flags(parser)
+    parser.add("data", "", "images or clips; see above")
+    parser.add("--out", "", "the run's folder")
+    _add_start_flags(parser)
     _add_machine_flags(parser)
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print images, compute, memory and time, train nothing",
+    parser.add(
+        "--dry-run", False, "print images, compute, memory and time, train nothing"
     )
-    parser.add_argument(
-        "--devices",
-        type=positive_int,
-        default=1,
-        metavar="N",
-        help="of a dry run: how many share a batch",
+    parser.add(
+        "--devices N", 1, "of a dry run: how many share a batch", type=positive_int
     )
-    parser.add_argument(
-        "--flops-per-second",
+    parser.add(
+        "--flops-per-second F",
+        0.0,
+        "of a dry run: operations of each device; 0 measures this CPU",
         type=positive_float,
-        default=0.0,
-        metavar="F",
-        help="of a dry run: operations of each device; 0 measures this CPU",
     )
-    parser.mention("--epochs", type=float, help="passes over the training images")
+    parser.mention("--epochs", float, "passes over the training images")
+    parser.mention("--batch-size -b", int, "images an update")
     parser.mention(
-        "--batch-size", *ALIASES["batch_size"], type=int, help="images an update"
+        "--image-size --img-size", [int], "pixels, one number or height and width"
     )
-    parser.mention(
-        "--image-size",
-        *ALIASES["image_size"],
-        type=int,
-        nargs="+",
-        help="pixels, one number or height and width",
-    )
-    parser.mention("--lr", type=float, help="the highest learning rate")
+    parser.mention("--lr", float, "the highest learning rate")
     return parser
 
 
-def add_start_flags(parser: Parser) -> None:
-    """Add what a run starts from: recipe, weights, model, objective."""
-    parser.add_argument(
-        "--recipe",
-        default="",
-        nargs="?",
-        metavar="NAME",
-        help="settings to begin with; without it vitral picks one: `--recipe` alone "
+def _add_start_flags(parser: Parser) -> None:
+    parser.add(
+        "--recipe NAME",
+        "",
+        "settings to begin with; without it vitral picks one: `--recipe` alone "
         "lists them",
+        nargs="?",
     )
-    parser.add_argument(
-        "--model",
-        default="",
-        metavar="NAME",
-        help="a size by name, such as vit_s16; `vitral models` lists them",
+    parser.add(
+        "--model NAME",
+        "",
+        "a size by name, such as vit_s16; `vitral models` lists them",
     )
-    parser.add_argument(
-        "--weights",
-        default="",
-        metavar="FILE",
-        help="a model folder, a run or a .safetensors file",
-    )
-    parser.add_argument(
+    parser.add("--weights FILE", "", "a model folder, a run or a .safetensors file")
+    parser.add(
         "--objective",
-        default="",
+        "",
+        "what is learned; `--objective NAME --help-all` lists its flags",
         choices=OBJECTIVES,
-        help="what is learned; `--objective NAME --help-all` lists its flags",
     )
-    parser.add_argument(
-        "--twin",
-        action="store_true",
-        help="the recipe with a small model, for 60 updates",
-    )
-    parser.add_argument(
-        "--linear-probe", action="store_true", help="keep all blocks, train the head"
-    )
-    parser.add_argument(
-        "--drop-path", type=float, metavar="RATE", help="stochastic depth"
-    )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="fields of the model, such as patch_size=8 or global_pool=avg; of a video "
+    parser.add("--twin", False, "the recipe with a small model, for 60 updates")
+    parser.add("--linear-probe", False, "keep all blocks, train the head")
+    parser.add("--drop-path RATE", float, "stochastic depth")
+    parser.add(
+        "--set FIELD=VALUE",
+        [str],
+        "fields of the model, such as patch_size=8 or global_pool=avg; of a video "
         "model num_frames=16, sampling.kind=dense",
+        action="extend",
     )
 
 
 def _add_machine_flags(parser: Parser) -> None:
-    parser.add_argument(
-        "--workers",
-        "-j",
-        type=int,
-        default=0,
-        help="processes that decode images; any number gives the same batches",
+    parser.add(
+        "--workers -j",
+        0,
+        "processes that decode images; any number gives the same batches",
     )
     add_device_flag(parser)
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on from the newest checkpoint of RUN",
-    )
-    parser.add_argument(
+    parser.add("--resume", False, "go on from the newest checkpoint of RUN")
+    parser.add(
         "--shard",
+        "none",
+        "fsdp: under torchrun, divide the model among the ranks",
         choices=("none", "fsdp"),
-        default="none",
-        help="fsdp: under torchrun, divide the model among the ranks",
     )
-    parser.add_argument(
-        "--checkpoint-activations",
-        action="store_true",
-        help="less memory, more time, the same numbers",
+    parser.add(
+        "--checkpoint-activations", False, "less memory, more time, the same numbers"
     )
-    parser.add_argument(
-        "--rank-timeout",
-        type=float,
-        default=RANK_TIMEOUT,
-        metavar="SECONDS",
-        help="after which a silent rank counts as gone",
+    parser.add(
+        "--rank-timeout SECONDS",
+        RANK_TIMEOUT,
+        "after which a silent rank counts as gone",
     )
 
 
 def positive_int(text: str) -> int:
-    """Parse a whole number of devices."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1: got {text}")
@@ -210,23 +161,17 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    """Parse operations a second."""
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be above 0: got {text}")
     return number
 
 
-def _resolve(args: argparse.Namespace, rest: list[str]) -> "ResolvedConfig":
-    from vitral.cli.train_config import resolve_config
-
-    return resolve_config(args.data, args, rest)
-
-
 def _print_cost(args: argparse.Namespace, rest: list[str], argv: list[str]) -> None:
     from vitral.cli.dry_run import cost_lines, remove_plan_flags
+    from vitral.cli.train_config import resolve_config
 
-    resolved = _resolve(args, rest)
+    resolved = resolve_config(args.data, args, rest)
     print(f"recipe: {resolved.recipe}, {resolved.reason}")
     for line in cost_lines(resolved.config, args.devices, args.flops_per_second):
         print(line)
@@ -235,13 +180,14 @@ def _print_cost(args: argparse.Namespace, rest: list[str], argv: list[str]) -> N
 
 def _train(args: argparse.Namespace, rest: list[str]) -> None:
     from vitral.cli.output import summary_lines
+    from vitral.cli.train_config import resolve_config
     from vitral.training.activation_checkpoint import return_freed_memory
     from vitral.training.distributed import get_rank
     from vitral.workflows.runtime import Runtime
     from vitral.workflows.session import run_session
     from vitral.workflows.train import train
 
-    resolved = _resolve(args, rest)
+    resolved = resolve_config(args.data, args, rest)
     config, out = resolved.config, Path(args.out)
     runtime = Runtime(
         device=args.device,

@@ -15,7 +15,6 @@ SHOTS = (5,)
 
 
 def make_parser() -> Parser:
-    """Declare the words and flags of the verb."""
     parser = Parser(
         "transfer",
         "A table of weights x data x protocol.",
@@ -30,27 +29,22 @@ def make_parser() -> Parser:
             "vitral transfer W.npz --data photos --protocol finetune --out runs/table",
         ),
     )
-    parser.add_argument("weights", nargs="+", help="runs, or weights of any layout")
-    parser.add_argument(
-        "--data", nargs="+", required=True, help="data sets, or groups such as vtab"
-    )
-    parser.add_argument(
+    parser.add("weights", [str], "runs, or weights of any layout")
+    parser.add("--data", [str], "data sets, or groups such as vtab", required=True)
+    parser.add(
         "--protocol",
-        nargs="+",
+        list(PROBES),
+        "probes of frozen features, and training the whole model",
         choices=PROTOCOLS,
-        default=list(PROBES),
-        help="probes of frozen features, and training the whole model",
     )
-    parser.add_argument(
-        "--shots", type=int, nargs="+", default=list(SHOTS), help="for fewshot"
-    )
-    parser.add_argument("--k", type=int, default=20, help="neighbours, for knn")
-    parser.add_argument("--seed", type=int, default=0, help="of draws and splits")
+    parser.add("--shots", list(SHOTS), "for fewshot")
+    parser.add("--k", 20, "neighbours, for knn")
+    parser.add("--seed", 0, "of draws and splits")
     add_finetune_flags(parser)
-    parser.add_argument("--cache-dir", default="", help="where features are kept")
+    parser.add("--cache-dir", "", "where features are kept")
     add_device_flag(parser)
-    parser.add_argument("--out", default="runs/transfer", help="folder of the table")
-    parser.add_argument("--json", action="store_true", help="print the whole table")
+    parser.add("--out", "runs/transfer", "folder of the table")
+    parser.add("--json", False, "print the whole table")
     return parser
 
 

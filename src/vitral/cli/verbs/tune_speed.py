@@ -17,7 +17,6 @@ WAYS = ("torch", "onnx", "openvino", "openvino-bf16", "openvino-int8")
 
 
 def make_parser() -> Parser:
-    """Declare the word and flags of the verb."""
     parser = Parser(
         "tune-speed",
         "Time and score ways to run a model: runtime, precision, merged tokens, image "
@@ -34,64 +33,31 @@ def make_parser() -> Parser:
             "vitral tune-speed runs/photos --max-ms 20 --ways torch openvino-int8",
         ),
     )
-    parser.add_argument("run", metavar="RUN", help="a trained run, with its data")
-    parser.add_argument(
-        "--max-drop",
-        type=float,
-        default=None,
-        metavar="POINTS",
-        help="of accuracy that may be lost; default: 0.5, without --max-ms",
+    parser.add("run RUN", str, "a trained run, with its data")
+    parser.add(
+        "--max-drop POINTS",
+        float,
+        "of accuracy that may be lost; default: 0.5, without --max-ms",
     )
-    parser.add_argument(
-        "--max-ms", type=float, default=None, help="milliseconds an image may take"
+    parser.add("--max-ms", float, "milliseconds an image may take")
+    parser.add(
+        "--ways WAY", [str], f"runtimes to try, of {', '.join(WAYS)}; default: all"
     )
-    parser.add_argument(
-        "--ways",
-        nargs="+",
-        default=None,
-        metavar="WAY",
-        help=f"runtimes to try, of {', '.join(WAYS)}; default: all",
+    parser.add("--merge R", [int], "tokens to merge in each block; default: 0 16 8")
+    parser.add("--merge-schedule", [str], SCHEDULE_HELP, choices=SCHEDULES)
+    parser.add(
+        "--image-size --img-size",
+        [int],
+        "pixels, sides of squares to try; default: the run's own",
     )
-    parser.add_argument(
-        "--merge",
-        type=int,
-        nargs="+",
-        default=None,
-        metavar="R",
-        help="tokens to merge in each block; default: 0 16 8",
-    )
-    parser.add_argument(
-        "--merge-schedule",
-        nargs="+",
-        choices=SCHEDULES,
-        default=None,
-        help=SCHEDULE_HELP,
-    )
-    parser.add_argument(
-        "--image-size",
-        "--img-size",
-        type=int,
-        nargs="+",
-        default=None,
-        help="pixels, sides of squares to try; default: the run's own",
-    )
-    parser.add_argument(
-        "--batch-size",
-        "-b",
-        type=int,
-        nargs="+",
-        default=None,
-        help="images in one pass, to try; default: 1 8",
-    )
-    parser.add_argument("--split", default="val", help="whose images are scored")
-    parser.add_argument("--images", type=int, default=500, help="of the split, at most")
-    parser.add_argument("--rounds", type=int, default=9, help="timed passes")
-    parser.add_argument("--minutes", type=float, default=10.0, help="0 for no limit")
-    parser.add_argument(
-        "--views", choices=("one", "own"), default="own", help="one, or the run's own"
-    )
-    parser.add_argument("--quick", action="store_true", help="few ways, 100 images")
-    parser.add_argument("--out", default="", help="default: tune-speed/ in the run")
+    parser.add("--batch-size -b", [int], "images in one pass, to try; default: 1 8")
+    parser.add("--split", "val", "whose images are scored")
+    parser.add("--images", 500, "of the split, at most")
+    parser.add("--rounds", 9, "timed passes")
+    parser.add("--minutes", 10.0, "0 for no limit")
+    parser.add("--views", "own", "one, or the run's own", choices=("one", "own"))
+    parser.add("--quick", False, "few ways, 100 images")
+    parser.add("--out", "", "default: tune-speed/ in the run")
     return parser
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from vitral.workflows.resume_check import StartCommand, TrainProcess
 
 PROGRAM = (sys.executable, "-m", "vitral")
-DEFAULT_DATA = "digits"
 
 
 def run(argv: list[str]) -> None:
@@ -149,25 +148,16 @@ def make_parser() -> Parser:
             "vitral verify-resume small.finetune photos --weights W.safetensors -b 8",
         ),
     )
-    parser.add_argument("recipe", nargs="?", default="", help="as of `vitral train`")
-    parser.add_argument(
-        "data",
-        nargs="?",
-        default=DEFAULT_DATA,
-        help="as of `vitral train`; digits come with the install",
-    )
-    parser.add_argument("--weights", default="", help="as in `vitral train`")
-    parser.add_argument("--kills", type=int, default=5, help="of the second run")
-    parser.add_argument(
-        "--steps", type=int, default=20, help="updates of each of the two runs"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the run and of the moments of kills"
-    )
-    parser.add_argument(
+    parser.add("recipe", "", "as of `vitral train`")
+    parser.add("data", "digits", "as of `vitral train`; digits come with the install")
+    parser.add("--weights", "", "as in `vitral train`")
+    parser.add("--kills", 5, "of the second run")
+    parser.add("--steps", 20, "updates of each of the two runs")
+    parser.add("--seed", 0, "of the run and of the moments of kills")
+    parser.add(
         "--out",
-        default="",
-        help="a new folder for both runs; by default a temporary one, which stays "
+        "",
+        "a new folder for both runs; by default a temporary one, which stays "
         "only where they differ",
     )
     return parser
