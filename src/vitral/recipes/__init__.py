@@ -91,23 +91,17 @@ def choose_recipe(data: str, weights: str, model: str = "") -> RecipeChoice:
         data, "clips" if model and get_config(model).num_frames else "auto"
     )
     images = f"{facts.num_images} {facts.kind} of {facts.num_classes} classes"
-    if facts.kind == "clips":
-        if weights:
-            return RecipeChoice("clips.finetune", f"{images} and weights to start from")
-        return RecipeChoice(
-            "clips.scratch", f"{images} and no weights: train from zero"
-        )
-    if not weights:
-        return RecipeChoice(
-            "small.scratch", f"{images} and no weights to start from: train from zero"
-        )
-    if facts.num_images < small.FINETUNE_UP_TO:
-        return RecipeChoice(
-            "small.finetune", f"{images}: few enough for a short fine-tune with AdamW"
-        )
-    return RecipeChoice(
-        "vit.finetune", f"{images}: enough for the paper's own fine-tune"
-    )
+    if facts.kind == "clips" and weights:
+        name, why = "clips.finetune", " and weights to start from"
+    elif facts.kind == "clips":
+        name, why = "clips.scratch", " and no weights: train from zero"
+    elif not weights:
+        name, why = "small.scratch", " and no weights to start from: train from zero"
+    elif facts.num_images < small.FINETUNE_UP_TO:
+        name, why = "small.finetune", ": few enough for a short fine-tune with AdamW"
+    else:
+        name, why = "vit.finetune", ": enough for the paper's own fine-tune"
+    return RecipeChoice(name, f"{images}{why}")
 
 
 __all__ = [

@@ -4,15 +4,15 @@ Seven levels of augmentation, with and without regularisation, two decays: 28 se
 of one training. `grid` returns all; a recipe is the default of the authors' code.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.table import Recipe, describe_compute, make_recipe
-from vitral.recipes.vit_pretraining import SHORT_SIDE_256
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
+from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
+from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 
@@ -63,9 +63,7 @@ SETTINGS = tuple(
 class AugRegData:
     """Settings of a pre-training set."""
 
-    data: str
     title: str
-    epochs: float
     head_bias: float
     val: float
     """Held-out share: 51,200 of the 14.2 million images of ImageNet-21k, 1 % of
@@ -73,8 +71,8 @@ class AugRegData:
 
 
 DATA = {
-    "imagenet": AugRegData("imagenet", "ImageNet", 300.0, -6.9, 0.01),
-    "imagenet21k": AugRegData("imagenet21k", "ImageNet-21k", 300.0, -10.0, 0.0036),
+    "imagenet": AugRegData("ImageNet", -6.9, 0.01),
+    "imagenet21k": AugRegData("ImageNet-21k", -10.0, 0.0036),
 }
 
 MODELS: dict[str, dict[str, str]] = {
@@ -139,18 +137,13 @@ def train_with(
         image_size=224,
         preprocess_changes=SHORT_SIDE_256,
         batch_size=4096,
-        epochs=pretraining.epochs,
+        epochs=300.0,
         augment=rand_augment_config(level.layers, level.magnitude),
         mix=MixConfig(mixup=level.mixup),
         objective=SupervisedConfig(loss="sigmoid"),
         optim=OptimConfig(lr=1e-3, weight_decay=setting.weight_decay, clip_norm=1.0),
         schedule=ScheduleConfig(schedule="cosine", warmup=10_000),
-        loop=LoopConfig(
-            precision="bf16",
-            accumulate=8,
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        ),
+        loop=replace(LONG_LOOP, accumulate=8),
     )
 
 
@@ -174,10 +167,8 @@ def grid(data: str, model: str = "vit_b16", source: str = "") -> dict[str, Train
 
 def rand_augment_config(layers: int, magnitude: int) -> AugmentConfig:
     """Return Inception crop, flip and the first released RandAugment with quirks."""
-    return AugmentConfig(
-        crop="inception",
-        crop_area=(0.05, 1.0),
-        flip=0.5,
+    return replace(
+        INCEPTION,
         policy="rand_original",
         rand_augment=layers,
         rand_augment_magnitude=magnitude,
@@ -196,16 +187,11 @@ def recipe_name(source: str, model: str) -> str:
 
 def build_recipe(source: str, model: str) -> Recipe:
     """Build the recipe of a model with its default setting."""
-    pretraining, name = DATA[source], recipe_name(source, model)
     setting = default_setting(source, model)
     build = partial(train_with, source, model, setting=setting)
-    return make_recipe(
-        build,
-        summary=f"AugReg: {model} on {pretraining.title}, "
-        f"augmentation {setting.level}.",
-        command=f"vitral train {pretraining.data} --recipe {name} --out runs/{name}",
-        cost=describe_compute(build(pretraining.data, "")),
-    )
+    title = DATA[source].title
+    summary = f"AugReg: {model} on {title}, augmentation {setting.level}."
+    return make_recipe(build, summary, data=source)
 
 
 RECIPES = {

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import vitral.data
 from vitral.data import AugmentConfig, MixConfig
-from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
@@ -59,14 +58,13 @@ def hyperrule(data: str, weights: str) -> TrainConfig:
     counts = vitral.data.open(data).counts()
     images = sum(sum(counts.get(split, {}).values()) for split in ("train", "val"))
     rule = rule_for(images, facts.height, facts.width)
-    image_size: Size2d = rule.crop
     area = (rule.crop / rule.resize) ** 2
     return TrainConfig(
         data=data,
         recipe="bit.hyperrule",
         expected="not measured here",
         weights=weights,
-        image_size=image_size,
+        image_size=rule.crop,
         preprocess_changes={"resize": "squash", "crop_fraction": 1.0},
         batch_size=512,
         augment=AugmentConfig(crop="window", crop_area=(area, 1.0), flip=0.5),

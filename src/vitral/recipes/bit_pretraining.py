@@ -7,8 +7,9 @@ width, so the model is a flag: `--model bit_r152x4`. Fine-tuning is in bit.py.
 from dataclasses import replace
 
 from vitral.objectives import SupervisedConfig
+from vitral.recipes.table import LONG_LOOP
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 BATCH = 4096
@@ -44,12 +45,7 @@ def small(data: str, weights: str = "") -> TrainConfig:
             optimizer="sgd", lr=LR, momentum=0.9, weight_decay=1e-4, clip_norm=0.0
         ),
         schedule=ScheduleConfig(schedule="step_of_90", warmup=5_000),
-        loop=LoopConfig(
-            precision="bf16",
-            accumulate=16,
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        ),
+        loop=replace(LONG_LOOP, accumulate=16),
     )
 
 

@@ -1,10 +1,11 @@
 """Recipes for clips: a TimeSformer (arXiv 2102.05095), from zero or from weights."""
 
+from dataclasses import replace
+
 from vitral.data import AugmentConfig
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import summarize_dataset
-from vitral.recipes.small import require_no_weights
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.recipes.small import SMALL_LOOP, label_loss, require_no_weights
+from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 LONGER_SIDE = 64
@@ -28,7 +29,7 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
     height, width = (
         max(16, round(side * scale / 16) * 16) for side in (facts.height, facts.width)
     )
-    steps_per_epoch = max(1, round(0.7 * facts.num_images / 16))
+    epoch = max(1, round(0.7 * facts.num_images / 16))
     return TrainConfig(
         data=data,
         recipe="clips.scratch",
@@ -45,18 +46,10 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
         batch_size=16,
         epochs=float(min(100, max(20, round(20_000 / facts.num_images)))),
         augment=AugmentConfig(flip=0.0, shift=0.06),
-        objective=SupervisedConfig(
-            loss="sigmoid" if facts.multi_label else "softmax",
-            smoothing=0.0 if facts.multi_label else 0.1,
-        ),
+        objective=label_loss(facts),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05),
-        schedule=ScheduleConfig(warmup=5 * steps_per_epoch),
-        loop=LoopConfig(
-            ema=0.998,
-            ema_warmup=True,
-            eval_every=5 * steps_per_epoch,
-            checkpoint_every=10 * steps_per_epoch,
-        ),
+        schedule=ScheduleConfig(warmup=5 * epoch),
+        loop=replace(SMALL_LOOP, eval_every=5 * epoch, checkpoint_every=10 * epoch),
     )
 
 
@@ -71,7 +64,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
     AdamW and layer-wise rates as in small.finetune; clips are not flipped.
     """
     facts = summarize_dataset(data, kind="clips")
-    steps_per_epoch = max(1, round(0.7 * facts.num_images / 8))
+    epoch = max(1, round(0.7 * facts.num_images / 8))
     return TrainConfig(
         data=data,
         recipe="clips.finetune",
@@ -81,17 +74,10 @@ def finetune(data: str, weights: str) -> TrainConfig:
         batch_size=8,
         epochs=10.0,
         augment=AugmentConfig(crop="inception", crop_area=(0.4, 1.0), flip=0.0),
-        objective=SupervisedConfig(
-            loss="sigmoid" if facts.multi_label else "softmax",
-            smoothing=0.0 if facts.multi_label else 0.1,
-        ),
+        objective=label_loss(facts),
         optim=OptimConfig(lr=3e-4, weight_decay=0.05, layer_decay=0.75),
-        schedule=ScheduleConfig(warmup=steps_per_epoch),
-        loop=LoopConfig(
-            precision="bf16",
-            ema=0.998,
-            ema_warmup=True,
-            eval_every=steps_per_epoch,
-            checkpoint_every=steps_per_epoch,
+        schedule=ScheduleConfig(warmup=epoch),
+        loop=replace(
+            SMALL_LOOP, precision="bf16", eval_every=epoch, checkpoint_every=epoch
         ),
     )

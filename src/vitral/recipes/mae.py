@@ -4,15 +4,15 @@ Pre-training needs no labels. The rates are for 256 images and scale with the ba
 Epochs, and the warm-ups that are counted in them, are those of ImageNet.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import vitral.weights
 from vitral.data import AugmentConfig
 from vitral.objectives import MAEConfig, SupervisedConfig
 from vitral.recipes.deit import IMAGENET, MIX, STRONG, updates_for_epochs
-from vitral.recipes.table import Recipe, describe_compute, make_recipe
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
+from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 
@@ -68,13 +68,7 @@ def pretrain(size: str, data: str, weights: str = "") -> TrainConfig:
             clip_norm=0.0,
         ),
         schedule=ScheduleConfig(schedule="cosine", warmup=updates_for_epochs(40, 4096)),
-        loop=LoopConfig(
-            precision="bf16",
-            accumulate=8,
-            monitor="loss",
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        ),
+        loop=replace(LONG_LOOP, accumulate=8, monitor="loss"),
     )
 
 
@@ -112,12 +106,7 @@ def finetune(size: str, data: str, weights: str) -> TrainConfig:
         schedule=ScheduleConfig(
             schedule="cosine", warmup=updates_for_epochs(5, 1024), end_lr=1e-6
         ),
-        loop=LoopConfig(
-            precision="bf16",
-            accumulate=4,
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        ),
+        loop=replace(LONG_LOOP, accumulate=4),
     )
 
 
@@ -153,31 +142,23 @@ def linear(data: str, weights: str) -> TrainConfig:
             optimizer="sgd", lr=0.1 * 1024 / 256, momentum=0.9, clip_norm=0.0
         ),
         schedule=ScheduleConfig(schedule="cosine", warmup=updates_for_epochs(10, 1024)),
-        loop=LoopConfig(
-            precision="bf16",
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        ),
+        loop=LONG_LOOP,
     )
 
 
-def _recipe(name: str, size: str) -> Recipe:
-    pretraining = name == "pretrain"
-    build = partial(pretrain if pretraining else finetune, size)
-    config = build("imagenet", "")
-    stage = "without labels" if pretraining else "fine-tuned on ImageNet"
-    flag = "" if pretraining else " --weights runs/mae"
-    return make_recipe(
-        build,
-        summary=f"MAE: vit_{size} {stage} for {config.epochs:g} epochs.",
-        command=f"vitral train imagenet --recipe {config.recipe}{flag} "
-        f"--out runs/{config.recipe}",
-        cost=describe_compute(config),
-    )
+def _pretrain_recipe(size: str) -> Recipe:
+    build = partial(pretrain, size)
+    return make_recipe(build, f"MAE: vit_{size} without labels for 1600 epochs.")
+
+
+def _finetune_recipe(size: str) -> Recipe:
+    epochs = SIZES[size].epochs
+    summary = f"MAE: vit_{size} fine-tuned on ImageNet for {epochs:g} epochs."
+    return make_recipe(partial(finetune, size), summary, flags="--weights runs/mae ")
 
 
 RECIPES: dict[str, Recipe] = {
-    **{f"mae.pretrain_{size}": _recipe("pretrain", size) for size in SIZES},
-    **{f"mae.finetune_{size}": _recipe("finetune", size) for size in SIZES},
+    **{f"mae.pretrain_{size}": _pretrain_recipe(size) for size in SIZES},
+    **{f"mae.finetune_{size}": _finetune_recipe(size) for size in SIZES},
     "mae.linear": linear,
 }

@@ -3,9 +3,12 @@
 `vitral.objectives.masked_patch` marks the choices that the paper leaves open.
 """
 
+from dataclasses import replace
+
 from vitral.objectives import MaskedPatchConfig
+from vitral.recipes.table import LONG_LOOP
 from vitral.recipes.vit_pretraining import INCEPTION
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 
@@ -37,14 +40,7 @@ def pretrain(data: str, weights: str = "") -> TrainConfig:
         objective=MaskedPatchConfig(),
         optim=OptimConfig(lr=2e-4, clip_norm=0.0),
         schedule=ScheduleConfig(schedule="cosine", warmup=10_000),
-        loop=LoopConfig(
-            steps=1_000_000,
-            precision="bf16",
-            accumulate=8,
-            monitor="loss",
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        ),
+        loop=replace(LONG_LOOP, steps=1_000_000, accumulate=8, monitor="loss"),
     )
 
 

@@ -6,8 +6,9 @@ from typing import Any
 from vitral.data import MixConfig
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.augreg import rand_augment_config
+from vitral.recipes.table import LONG_LOOP
 from vitral.recipes.vit_pretraining import SHORT_SIDE_256
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 S16: dict[str, Any] = {
@@ -45,12 +46,7 @@ def s16_90(data: str, weights: str = "") -> TrainConfig:
         objective=SupervisedConfig(loss="softmax"),
         optim=OptimConfig(lr=1e-3, weight_decay=0.1, clip_norm=1.0),
         schedule=ScheduleConfig(schedule="cosine", warmup=10_000),
-        loop=LoopConfig(
-            precision="bf16",
-            accumulate=2,
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        ),
+        loop=replace(LONG_LOOP, accumulate=2),
     )
 
 

@@ -1,7 +1,9 @@
 """Recipes for small data sets: hundreds to thousands of images."""
 
+from dataclasses import replace
+
 import vitral.weights
-from vitral.data import AugmentConfig, MixConfig
+from vitral.data import AugmentConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
@@ -14,6 +16,8 @@ FINETUNE_UP_TO = 50_000
 SCRATCH_SIZE = 96
 """Pixels of the longer side, to which larger images are reduced in training from zero:
 a few thousand images do not justify the cost of more detail."""
+
+SMALL_LOOP = LoopConfig(ema=0.998, ema_warmup=True)
 
 
 def scratch(data: str, weights: str = "") -> TrainConfig:
@@ -29,7 +33,7 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
     require_no_weights("small", weights)
     facts = summarize_dataset(data)
     patch, height, width = _scratch_geometry(facts)
-    steps_per_epoch = max(1, round(0.7 * facts.num_images / 64))
+    epoch = max(1, round(0.7 * facts.num_images / 64))
     epochs = float(min(200, max(20, round(150_000 / facts.num_images))))
     return TrainConfig(
         data=data,
@@ -57,19 +61,10 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
             rotate=8.0,
             color_jitter=0.0 if facts.grey else 0.2,
         ),
-        mix=MixConfig(),
-        objective=SupervisedConfig(
-            loss="sigmoid" if facts.multi_label else "softmax",
-            smoothing=0.0 if facts.multi_label else 0.1,
-        ),
+        objective=label_loss(facts),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05),
-        schedule=ScheduleConfig(warmup=5 * steps_per_epoch),
-        loop=LoopConfig(
-            ema=0.998,
-            ema_warmup=True,
-            eval_every=5 * steps_per_epoch,
-            checkpoint_every=10 * steps_per_epoch,
-        ),
+        schedule=ScheduleConfig(warmup=5 * epoch),
+        loop=replace(SMALL_LOOP, eval_every=5 * epoch, checkpoint_every=10 * epoch),
     )
 
 
@@ -81,7 +76,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
     Expect: better than a linear probe of the same weights; see docs/results.md.
     """
     facts = summarize_dataset(data)
-    steps_per_epoch = max(1, round(0.7 * facts.num_images / 32))
+    epoch = max(1, round(0.7 * facts.num_images / 32))
     return TrainConfig(
         data=data,
         recipe="small.finetune",
@@ -97,20 +92,20 @@ def finetune(data: str, weights: str) -> TrainConfig:
             flip=0.0 if facts.grey else 0.5,
             color_jitter=0.0 if facts.grey else 0.2,
         ),
-        objective=SupervisedConfig(
-            loss="sigmoid" if facts.multi_label else "softmax",
-            smoothing=0.0 if facts.multi_label else 0.1,
-        ),
+        objective=label_loss(facts),
         optim=OptimConfig(lr=3e-4, weight_decay=0.05, layer_decay=0.75),
-        schedule=ScheduleConfig(warmup=steps_per_epoch),
-        loop=LoopConfig(
-            precision="bf16",
-            ema=0.998,
-            ema_warmup=True,
-            eval_every=steps_per_epoch,
-            checkpoint_every=steps_per_epoch,
+        schedule=ScheduleConfig(warmup=epoch),
+        loop=replace(
+            SMALL_LOOP, precision="bf16", eval_every=epoch, checkpoint_every=epoch
         ),
     )
+
+
+def label_loss(facts: DatasetSummary) -> SupervisedConfig:
+    """Return the smoothed softmax loss, or a sigmoid for several labels an image."""
+    if facts.multi_label:
+        return SupervisedConfig(loss="sigmoid", smoothing=0.0)
+    return SupervisedConfig(loss="softmax", smoothing=0.1)
 
 
 def require_no_weights(paper: str, weights: str) -> None:

@@ -1,27 +1,35 @@
-"""Recipes from the rows of a table, with the docstring of hand-written ones."""
+"""Parts of published trainings: their loop, and recipes from the rows of a table."""
 
 from collections.abc import Callable
 
 import vitral.models
+from vitral.training import LoopConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost import FLOPS_PER_MAC, PUBLISHED_SIZES, count_macs
 
 Recipe = Callable[[str, str], TrainConfig]
+LONG_LOOP = LoopConfig(precision="bf16", eval_every=5_000, checkpoint_every=5_000)
 
 
-def make_recipe(build: Recipe, *, summary: str, command: str, cost: str) -> Recipe:
-    """Build a recipe from `build`, with what its config expects in the docstring.
+def make_recipe(
+    build: Recipe, summary: str, *, data: str = "imagenet", flags: str = ""
+) -> Recipe:
+    """Build a recipe from `build`, with the docstring of a hand-written one.
 
     Args:
         summary: first sentence of the docstring.
+        flags: of the command, between blanks.
     """
 
     def recipe(data: str, weights: str = "") -> TrainConfig:
         return build(data, weights)
 
-    expect = build("DATA", "").expected
+    config = build(data, "")
+    name = config.recipe
     recipe.__doc__ = (
-        f"{summary}\n\nCommand: `{command}`\nCost: {cost}\nExpect: {expect}\n"
+        f"{summary}\n\n"
+        f"Command: `vitral train {data} --recipe {name} {flags}--out runs/{name}`\n"
+        f"Cost: {describe_compute(config)}\nExpect: {config.expected}\n"
     )
     recipe.__module__ = getattr(build, "func", build).__module__  # of a partial
     return recipe

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import vitral.data
-from vitral.data import AugmentConfig
-from vitral.models import Size2d
 from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import summarize_dataset
+from vitral.recipes.vit_pretraining import INCEPTION
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -59,18 +58,17 @@ def finetune(data: str, weights: str) -> TrainConfig:
     """
     facts = summarize_dataset(data)
     row = row_for(data, facts.num_images)
-    image_size: Size2d = 384
     return TrainConfig(
         data=data,
         recipe="vit.finetune",
         expected="not measured here",
         weights=weights,
-        image_size=image_size,
+        image_size=384,
         model_changes={"position_resize": "official"},
         preprocess_changes={"resize": "squash", "crop_fraction": 1.0},
         batch_size=512,
         val=row.dev_share,
-        augment=AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5),
+        augment=INCEPTION,
         objective=SupervisedConfig(loss="sigmoid" if facts.multi_label else "softmax"),
         optim=OptimConfig(optimizer="sgd", lr=0.01, momentum=0.9, clip_norm=1.0),
         schedule=ScheduleConfig(warmup=min(500, row.steps // 5)),

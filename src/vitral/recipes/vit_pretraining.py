@@ -5,15 +5,15 @@ class even where an image has one (section 4.1). The head has a tanh layer, and 
 starts at -10, as in the authors' released checkpoints. Fine-tuning is in vit.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import vitral.models
 from vitral.data import AugmentConfig
 from vitral.objectives import SupervisedConfig
-from vitral.recipes.table import Recipe, describe_compute, make_recipe
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
+from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
 INCEPTION = AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5)
@@ -133,12 +133,7 @@ def pretrain(source: str, row: Table3Row, data: str, weights: str = "") -> Train
             warmup=10_000,
             end_lr=1e-5 if pretraining.schedule == "linear" else 0.0,
         ),
-        loop=LoopConfig(
-            precision="bf16",
-            accumulate=8,
-            eval_every=5_000,
-            checkpoint_every=5_000,
-        ),
+        loop=replace(LONG_LOOP, accumulate=8),
     )
 
 
@@ -150,17 +145,12 @@ def recipe_name(source: str, row: Table3Row) -> str:
 
 def build_recipe(source: str, row: Table3Row) -> Recipe:
     """Build the recipe of a row."""
-    pretraining, name = SOURCES[source], recipe_name(source, row)
-    build = partial(pretrain, source, row)
+    pretraining = SOURCES[source]
     *shorter, longest = row.epochs
     summary = f"Table 3: {row.model} on {pretraining.title} for {longest} epochs"
     summary += "".join(f", or for {n} with `--epochs {n}`" for n in shorter)
-    return make_recipe(
-        build,
-        summary=f"{summary}.",
-        command=f"vitral train {pretraining.data} --recipe {name} --out runs/{name}",
-        cost=describe_compute(build(pretraining.data, "")),
-    )
+    build = partial(pretrain, source, row)
+    return make_recipe(build, f"{summary}.", data=pretraining.data)
 
 
 RECIPES = {
