@@ -10,7 +10,7 @@ from functools import partial
 import vitral.weights
 from vitral.data import AugmentConfig
 from vitral.objectives import MAEConfig, SupervisedConfig
-from vitral.recipes.deit import IMAGENET, MIX, STRONG, updates_for_epochs
+from vitral.recipes.deit import IMAGENET, STRONG, supervised, updates_for_epochs
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
@@ -73,12 +73,10 @@ def pretrain(size: str, data: str, weights: str = "") -> TrainConfig:
 
 
 def finetune(size: str, data: str, weights: str) -> TrainConfig:
-    """Fine-tune all layers with layer-wise rates; the head reads the mean patch."""
-    row = SIZES[size]
-    return TrainConfig(
-        data=data,
-        val=0.0,
-        test=0.0,
+    """Fine-tune as in deit.py, with layer-wise rates; the head reads the mean patch."""
+    row, deit = SIZES[size], supervised("b16", data, weights)
+    return replace(
+        deit,
         recipe=f"mae.finetune_{size}",
         expected=(
             f"the paper reports {row.finetuned} % on ImageNet from its own "
@@ -90,23 +88,13 @@ def finetune(size: str, data: str, weights: str) -> TrainConfig:
             "norm_after_pool": True,
             "drop_path_rate": row.drop_path,
         },
-        weights=weights,
-        image_size=224,
-        batch_size=1024,
+        preprocess_changes={},
         epochs=row.epochs,
         augment=STRONG,
-        mix=MIX,
-        objective=SupervisedConfig(loss="softmax", smoothing=0.1),
-        optim=OptimConfig(
-            lr=row.rate * 1024 / 256,
-            weight_decay=0.05,
-            layer_decay=row.layer_decay,
-            clip_norm=0.0,
+        optim=replace(
+            deit.optim, lr=row.rate * 1024 / 256, layer_decay=row.layer_decay
         ),
-        schedule=ScheduleConfig(
-            schedule="cosine", warmup=updates_for_epochs(5, 1024), end_lr=1e-6
-        ),
-        loop=replace(LONG_LOOP, accumulate=4),
+        schedule=replace(deit.schedule, end_lr=1e-6),
     )
 
 

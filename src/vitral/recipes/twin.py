@@ -10,7 +10,7 @@ from typing import Any
 
 import vitral.models
 from vitral.models import HybridConfig, ModelConfig, ResNetConfig
-from vitral.objectives import MAEConfig, ObjectiveConfig
+from vitral.objectives import MAEConfig
 from vitral.training import LoopConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -41,7 +41,9 @@ def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
         fields["image_size"] = PIXELS
     else:
         fields["image_size"] = 0
-    optim = config.optim
+    objective, optim = config.objective, config.optim
+    if isinstance(objective, MAEConfig):
+        objective = replace(objective, decoder_dim=24, decoder_depth=1, decoder_heads=3)
     if optim.optimizer == "sgd":
         optim = replace(optim, lr=optim.lr * BATCH / config.batch_size)
     return replace(
@@ -51,7 +53,7 @@ def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
         resolutions=(),
         freeze=min(config.freeze, VIT["depth"]),
         batch_size=BATCH,
-        objective=_objective(config.objective),
+        objective=objective,
         optim=optim,
         schedule=_schedule(config, steps),
         loop=_loop(config.loop, steps),
@@ -75,12 +77,6 @@ def _sizes(model: ModelConfig) -> dict[str, Any]:
         units = (1, 1) if model.units else ()
         return {**VIT, **RESNET, "units": units, "patch_size": 8}
     return {**VIT, "patch_size": 8}
-
-
-def _objective(objective: ObjectiveConfig) -> ObjectiveConfig:
-    if isinstance(objective, MAEConfig):
-        return replace(objective, decoder_dim=24, decoder_depth=1, decoder_heads=3)
-    return objective
 
 
 def _schedule(config: TrainConfig, steps: int) -> ScheduleConfig:
