@@ -6,9 +6,9 @@ style sheet by its hash, and pictures are data URIs. The same run gives the same
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -17,15 +17,10 @@ from vitral.errors import ConfigError
 from vitral.evaluation import Classification
 from vitral.report.compare_runs import compare
 from vitral.report.load_run import RunFolder, load_run_folder
-from vitral.report.numbers import Number, flatten
+from vitral.report.numbers import flatten
 from vitral.report.pages import render_page
 from vitral.report.sections import (
-    AttentionSection,
-    Bar,
     PictureSources,
-    PredictionExamples,
-    RepresentationSection,
-    ResultsSection,
     attention_section,
     bar,
     correct_examples,
@@ -35,7 +30,7 @@ from vitral.report.sections import (
     results_section,
     worst_errors,
 )
-from vitral.report.verdict import Verdict, verdict
+from vitral.report.verdict import verdict
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
 # Share of each section; pictures with a map come in pairs.
@@ -53,40 +48,6 @@ SECTIONS = (
 )
 CLASSIFIER_SECTIONS = ("errors", "right", "attention")
 MOST_TABLE_ROWS = 1000  # of the tables of classes in the file
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    """Drawing under the main sentence; `baseline` is on a scale of 0..100."""
-
-    bar: Bar
-    baseline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Variables of the template for one run."""
-
-    name: str
-    sections: list[tuple[str, str]]
-    subtitle: list[str]
-    verdict: Verdict
-    gauge: Gauge | None
-    command: list[str]
-    versions: list[tuple[str, str]]
-    settings: list[tuple[str, str]]
-    has_environment: bool
-    data: details.DataSection | None
-    training: details.TrainingSection | None
-    results: ResultsSection | None
-    representation: RepresentationSection | None
-    errors: PredictionExamples | None
-    right: PredictionExamples | None
-    maps_note: str
-    attention: AttentionSection
-    model: details.ModelSection | None
-    events: list[tuple[Number, str]]
-    problems: tuple[str, ...]
 
 
 def write_html(
@@ -121,7 +82,7 @@ def write_html(
     html = render_page(
         "report.html.j2",
         "report.css",
-        title=", ".join(page.name for page in pages),
+        title=", ".join(folder.name for folder in folders),
         pages=pages,
         comparison=compare(folders) if len(folders) > 1 else None,
     )
@@ -147,49 +108,52 @@ def _page(
     sources: PictureSources,
     samples: Callable[[Path], Sequence[tuple[Image.Image, str]]] | None,
     num_runs: int,
-) -> Page:
+) -> dict[str, Any]:
+    """Return the variables of the template for one run."""
     budget = {
         name: int(part * PICTURE_BUDGET) // num_runs
         for name, part in PICTURE_SHARES.items()
     }
     most_rows = MOST_TABLE_ROWS // num_runs
     pictures = samples(run.path) if samples is not None else ()
-    return Page(
-        name=run.name,
-        sections=[
+    return {
+        "name": run.name,
+        "sections": [
             (part, title)
             for part, title in SECTIONS
             if run.representation is None or part not in CLASSIFIER_SECTIONS
         ],
-        subtitle=_subtitle(run),
-        verdict=verdict(run),
-        gauge=_gauge(run),
+        "subtitle": _subtitle(run),
+        "verdict": verdict(run),
+        "gauge": _gauge(run),
         # Lines break between options.
-        command=re.split(r" (?=--)", run.command) if run.command else [],
-        versions=details.versions(run),
-        settings=flatten(run.config),
-        has_environment=run.environment is not None,
-        data=details.data_section(run, pictures, budget["samples"], most_rows),
-        training=details.training_section(run),
-        results=results_section(run, most_rows),
-        representation=representation_section(run),
-        errors=worst_errors(run, sources, budget["errors"]),
-        right=correct_examples(run, sources, budget["right"]),
-        maps_note=maps_note(run),
-        attention=attention_section(run),
-        model=details.model_section(run),
-        events=details.events(run),
-        problems=run.problems,
-    )
+        "command": re.split(r" (?=--)", run.command) if run.command else [],
+        "versions": details.versions(run),
+        "settings": flatten(run.config),
+        "has_environment": run.environment is not None,
+        "data": details.data_section(run, pictures, budget["samples"], most_rows),
+        "training": details.training_section(run),
+        "results": results_section(run, most_rows),
+        "representation": representation_section(run),
+        "errors": worst_errors(run, sources, budget["errors"]),
+        "right": correct_examples(run, sources, budget["right"]),
+        "maps_note": maps_note(run),
+        "attention": attention_section(run),
+        "model": details.model_section(run),
+        "events": details.events(run),
+        "problems": run.problems,
+    }
 
 
-def _gauge(run: RunFolder) -> Gauge | None:
+def _gauge(run: RunFolder) -> dict[str, Any] | None:
+    """Return the drawing under the main sentence, on a scale of 0..100."""
     result = run.results.get(run.headline_split or "")
     if not isinstance(result, Classification):
         return None
-    return Gauge(
-        bar(result.top1_interval, result.top1), round(100 * result.majority, 1)
-    )
+    return {
+        "bar": bar(result.top1_interval, result.top1),
+        "baseline": round(100 * result.majority, 1),
+    }
 
 
 def _subtitle(run: RunFolder) -> list[str]:

@@ -2,7 +2,6 @@
 
 from vitral.report.sections import details
 from vitral.report.sections.attention import (
-    AttentionSection,
     attention_section,
     maps_note,
 )
@@ -14,21 +13,17 @@ from vitral.report.sections.examples import (
     worst_errors,
 )
 from vitral.report.sections.pseudo_labels import PseudoLabelReport, write_pseudo_page
-from vitral.report.sections.results import Bar, ResultsSection, bar, results_section
+from vitral.report.sections.results import Bar, bar, results_section
 from vitral.report.sections.unlabelled import (
-    RepresentationSection,
     representation_section,
     representation_sentence,
 )
 
 __all__ = [
-    "AttentionSection",
     "Bar",
     "PictureSources",
     "PredictionExamples",
     "PseudoLabelReport",
-    "RepresentationSection",
-    "ResultsSection",
     "attention_section",
     "bar",
     "correct_examples",

@@ -1,6 +1,6 @@
 """Section on attention: distances of the heads, and how to read the maps."""
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,33 +48,30 @@ _LIMITS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionSection:
-    """Content of the section "What the model looks at"."""
+def attention_section(run: RunFolder) -> dict[str, Any]:
+    """Return sentences, figure and notes, or what is missing if nothing was computed.
 
-    sentences: list[Text]
-    figure: Picture | None
-    notes: list[str]
-    """Meaning and limits of the maps, and what was left out."""
-    missing: str
-
-
-def attention_section(run: RunFolder) -> AttentionSection:
-    """Return the section, or what is missing if nothing was computed."""
+    The notes are the meaning and limits of the maps, and what was left out.
+    """
     stored = run.inspection
+    section: dict[str, Any] = {
+        "sentences": [],
+        "figure": None,
+        "notes": [],
+        "missing": "",
+    }
     if stored is None:
-        return AttentionSection([], None, [], _missing_note(run))
+        return section | {"missing": _missing_note(run)}
     if stored.missing:
-        return AttentionSection(
-            [], None, [], f"It could not be computed: {stored.missing}"
-        )
+        return section | {"missing": f"It could not be computed: {stored.missing}"}
     method = str(stored.document.get("method"))
     notes = [str(note) for note in stored.document.get("notes") or []]
     if stored.maps and method in _LIMITS:
         notes.append(_CLIP_LIMITS if stored.has_frames else _LIMITS[method])
-    if not stored.document.get("distance"):
-        return AttentionSection([], None, notes, "")
-    return AttentionSection(_sentences(stored), _figure(stored), notes, "")
+    section["notes"] = notes
+    if stored.document.get("distance"):
+        section |= {"sentences": _sentences(stored), "figure": _figure(stored)}
+    return section
 
 
 def maps_note(run: RunFolder) -> str:

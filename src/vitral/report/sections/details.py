@@ -1,14 +1,13 @@
 """Sections on data, training, model and events, and the lists to reproduce a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
 from vitral import plots
 from vitral.errors import DataError
-from vitral.report.images import Picture, svg_picture, thumbnail
+from vitral.report.images import svg_picture, thumbnail
 from vitral.report.load_run import RunFolder
 from vitral.report.numbers import NONE, Number, Text, count, flatten, large, pointer
 
@@ -17,52 +16,8 @@ MOST_SAMPLES = 24
 MOST_EVENTS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class DetailItem:
-    """A name and its value."""
-
-    name: str
-    text: Text
-
-
-@dataclass(frozen=True, slots=True)
-class CountRow:
-    """The images of one class in every split."""
-
-    name: str
-    counts: list[Number]
-
-
-@dataclass(frozen=True, slots=True)
-class DataSection:
-    """Content of the section "Data"."""
-
-    facts: list[DetailItem]
-    splits: list[str]
-    rows: list[CountRow]
-    left_out: int
-    figure: Picture | None
-    bad: list[dict[str, str]]
-    bad_left_out: int
-    notes: list[str]
-    samples: list[Picture]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSection:
-    """Content of the section "Training"."""
-
-    facts: list[DetailItem]
-    figure: Picture | None
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSection:
-    """Content of the section "Model"."""
-
-    facts: list[DetailItem]
-    details: list[tuple[str, str]]
+Facts = list[tuple[str, Text]]
+"""Names and values."""
 
 
 def data_section(
@@ -70,18 +25,15 @@ def data_section(
     samples: Sequence[tuple[Image.Image, str]],
     budget: int,
     most_rows: int,
-) -> DataSection | None:
-    """Return the data of a run; None if data.json is missing."""
+) -> dict[str, Any] | None:
+    """Return what the template shows of the data; None if data.json is missing."""
     if run.data is None:
         return None
     counts = run.data.get("counts") or {}
     classes = list(run.data.get("classes") or [])
     bad = list(run.data.get("bad") or [])
     rows = [
-        CountRow(
-            name,
-            [_class_count(sizes, split, name) for split, sizes in counts.items()],
-        )
+        (name, [_class_count(sizes, split, name) for split, sizes in counts.items()])
         for name in classes[:most_rows]
     ]
     pictures = []
@@ -91,22 +43,22 @@ def data_section(
         if budget < 0:
             break
         pictures.append(picture)
-    return DataSection(
-        facts=_data_facts(run.data, counts, classes),
-        splits=list(counts),
-        rows=rows,
-        left_out=max(len(classes) - most_rows, 0),
-        figure=svg_picture(plots.class_counts(counts))
+    return {
+        "facts": _data_facts(run.data, counts, classes),
+        "splits": list(counts),
+        "rows": rows,
+        "left_out": max(len(classes) - most_rows, 0),
+        "figure": svg_picture(plots.class_counts(counts))
         if any(counts.values())
         else None,
-        bad=[
+        "bad": [
             {key: str(row.get(key, "")) for key in ("path", "split", "reason")}
             for row in bad[:MOST_BAD_FILES]
         ],
-        bad_left_out=max(len(bad) - MOST_BAD_FILES, 0),
-        notes=[str(note) for note in run.data.get("notes") or []],
-        samples=pictures,
-    )
+        "bad_left_out": max(len(bad) - MOST_BAD_FILES, 0),
+        "notes": [str(note) for note in run.data.get("notes") or []],
+        "samples": pictures,
+    }
 
 
 def _class_count(sizes: dict[str, int], split: str, name: str) -> Number:
@@ -116,49 +68,48 @@ def _class_count(sizes: dict[str, int], split: str, name: str) -> Number:
 
 def _data_facts(
     data: dict[str, Any], counts: dict[str, dict[str, int]], classes: list[str]
-) -> list[DetailItem]:
+) -> Facts:
     totals: list[str | Number] = []
     for split, sizes in counts.items():
         total = count(
             sum(sizes.values()), pointer("data.json", "counts", split), how="sum"
         )
         totals += [", " if totals else "", f"{split} ", total]
-    facts = [
-        DetailItem("Name", [str(data.get("name", ""))]),
-        DetailItem("Place", [str(data.get("root", ""))]),
-        DetailItem(
-            "Classes", [count(len(classes), pointer("data.json", "classes"), "length")]
-        ),
-        DetailItem("Images", totals),
-        DetailItem("Fingerprint", [str(data.get("fingerprint", ""))[:16]]),
+    facts: Facts = [
+        ("Name", [str(data.get("name", ""))]),
+        ("Place", [str(data.get("root", ""))]),
+        ("Classes", [count(len(classes), pointer("data.json", "classes"), "length")]),
+        ("Images", totals),
+        ("Fingerprint", [str(data.get("fingerprint", ""))[:16]]),
     ]
     for key, name in (("bad", "Undecodable files"), ("ignored", "Ignored files")):
         number = count(len(data.get(key) or []), pointer("data.json", key), "length")
-        facts.append(DetailItem(name, [number]))
-    return [fact for fact in facts if fact.text not in ([], [""])]
+        facts.append((name, [number]))
+    return [(name, text) for name, text in facts if text not in ([], [""])]
 
 
-def training_section(run: RunFolder) -> TrainingSection | None:
+def training_section(run: RunFolder) -> dict[str, Any] | None:
     """Return the curves of a run; None if metrics.jsonl is missing."""
     if not run.metrics:
         return None
     steps, measured = run.events("train"), run.events("eval")
-    facts = []
+    facts: Facts = []
     if steps:
         line, row = steps[-1].line, steps[-1].row
         step = count(int(row.get("step", 0)), pointer("metrics.jsonl", line, "step"))
-        facts.append(DetailItem("Steps", [step]))
+        facts.append(("Steps", [step]))
         if isinstance(row.get("epoch"), int | float):
             source = pointer("metrics.jsonl", line, "epoch")
             epoch = Number(row["epoch"], f"{row['epoch']:g}", source)
-            facts.append(DetailItem("Epochs", [epoch]))
+            facts.append(("Epochs", [epoch]))
     try:
         plot = plots.learning_curves(
             [line.row for line in steps], [line.row for line in measured]
         )
     except DataError:
-        return TrainingSection(facts, None, "metrics.jsonl holds no curve to draw.")
-    return TrainingSection(facts, svg_picture(plot), "")
+        note = "metrics.jsonl holds no curve to draw."
+        return {"facts": facts, "figure": None, "note": note}
+    return {"facts": facts, "figure": svg_picture(plot), "note": ""}
 
 
 _MODEL_FACTS = (
@@ -168,7 +119,7 @@ _MODEL_FACTS = (
 )
 
 
-def model_section(run: RunFolder) -> ModelSection | None:
+def model_section(run: RunFolder) -> dict[str, Any] | None:
     """Return the model; None if model/config.json is missing."""
     if run.model is None:
         return None
@@ -176,29 +127,27 @@ def model_section(run: RunFolder) -> ModelSection | None:
     block = run.model.get("vitral")
     block = dict(block) if isinstance(block, dict) else {}
     name = block.pop("model", None) or run.model.get("architecture", "")
-    facts = [DetailItem("Name", [str(name)])]
+    facts: Facts = [("Name", [str(name)])]
     for key, label in _MODEL_FACTS:
         value = block.get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            facts.append(
-                DetailItem(label, [large(value, pointer(file, "vitral", key))])
-            )
+            facts.append((label, [large(value, pointer(file, "vitral", key))]))
             del block[key]
     grid = block.pop("patch_grid", None)
     if isinstance(grid, list):
-        facts.append(DetailItem("Patch grid", [_format_grid(grid)]))
+        facts.append(("Patch grid", [_format_grid(grid)]))
     resize = block.pop("position_resize", None)
     if isinstance(resize, dict):
-        facts.append(DetailItem("Position table", [_format_resize(resize)]))
+        facts.append(("Position table", [_format_resize(resize)]))
     ledger = block.pop("ledger", None)
     if isinstance(ledger, dict):
-        facts.append(DetailItem("Weights ledger", _format_ledger(ledger)))
+        facts.append(("Weights ledger", _format_ledger(ledger)))
     elif ledger is not None:
         block["ledger"] = ledger
     weights = run.setting("weights") or "none, from random numbers"
-    facts.append(DetailItem("Started from", [weights]))
+    facts.append(("Started from", [weights]))
     block.pop("classes", None)
-    return ModelSection(facts, flatten(block))
+    return {"facts": facts, "details": flatten(block)}
 
 
 def _format_grid(value: Any) -> str:

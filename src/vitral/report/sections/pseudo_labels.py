@@ -6,6 +6,7 @@ Like the report of a run it needs no network and no script.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,7 +15,7 @@ from PIL import Image
 from vitral import plots
 from vitral.atomic_io import write_atomic
 from vitral.evaluation import wilson
-from vitral.report.images import Picture, svg_picture, thumbnail
+from vitral.report.images import svg_picture, thumbnail
 from vitral.report.pages import render_page
 
 PAGE = "report.html"
@@ -47,30 +48,6 @@ class PseudoLabelReport:
     @property
     def used(self) -> Bool[np.ndarray, " images"]:
         return self.copies > 0
-
-
-@dataclass(frozen=True, slots=True)
-class PseudoLabelImage:
-    """One image of the grid."""
-
-    picture: Picture | None
-    path: str
-    confidence: str
-    wrong: str
-    """True class of a wrong answer; empty for a right or unknown one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageGroup:
-    name: str
-    images: list[PseudoLabelImage]
-
-
-@dataclass(frozen=True, slots=True)
-class PseudoClassRow:
-    name: str
-    numbers: list[str]
-    groups: list[ImageGroup]
 
 
 def write_pseudo_page(
@@ -168,7 +145,7 @@ def _remarks(facts: PseudoLabelReport) -> list[str]:
 
 def _rows(
     facts: PseudoLabelReport, image: Callable[[str], Image.Image | None]
-) -> list[PseudoClassRow]:
+) -> list[dict[str, Any]]:
     rows = []
     for index, name in list(enumerate(facts.classes))[:MOST_CLASSES]:
         images = np.flatnonzero(facts.label == index)
@@ -179,14 +156,14 @@ def _rows(
         numbers = [f"{len(images):,} answered", f"{len(kept):,} kept"]
         numbers.append(f"{int(facts.copies[images].sum()):,} in an epoch")
         groups = [
-            ImageGroup(name, _group_images(facts, members, image))
-            for name, members in [
+            {"name": title, "images": _group_images(facts, members, image)}
+            for title, members in [
                 ("kept, most sure", kept[:IMAGES_PER_GROUP]),
                 ("kept, least sure", kept[start:]),
                 ("left, the surest of them", left[:IMAGES_PER_GROUP]),
             ]
         ]
-        rows.append(PseudoClassRow(name, numbers, groups))
+        rows.append({"name": name, "numbers": numbers, "groups": groups})
     return rows
 
 
@@ -194,7 +171,7 @@ def _group_images(
     facts: PseudoLabelReport,
     rows: Int[np.ndarray, " shown"],
     image: Callable[[str], Image.Image | None],
-) -> list[PseudoLabelImage]:
+) -> list[dict[str, Any]]:
     shown = []
     for row in rows:
         path, loaded = facts.paths[row], image(facts.paths[row])
@@ -205,5 +182,7 @@ def _group_images(
             alt = f"{path}, answered {facts.classes[facts.label[row]]}"
             picture = thumbnail(loaded, alt)
         confidence = f"{100 * facts.confidence[row]:.1f}{plots.style.PERCENT}"
-        shown.append(PseudoLabelImage(picture, path, confidence, wrong))
+        shown.append(
+            {"picture": picture, "path": path, "confidence": confidence, "wrong": wrong}
+        )
     return shown

@@ -1,11 +1,12 @@
 """Section "Results": summary, table of classes, and figures."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from vitral import plots
 from vitral.evaluation import Classification, ClassRow, Interval, LabelRow, MultiLabel
-from vitral.report.images import Picture, svg_picture
-from vitral.report.load_run import RunFolder, result_file
+from vitral.report.images import svg_picture
+from vitral.report.load_run import Result, RunFolder, result_file
 from vitral.report.numbers import (
     NONE,
     Number,
@@ -30,57 +31,10 @@ class Bar:
     value: float
 
 
-@dataclass(frozen=True, slots=True)
-class MetricCell:
-    """A number of the summary with its interval; empty if it has none."""
-
-    number: Number
-    interval: Text
-
-
-@dataclass(frozen=True, slots=True)
-class SummaryRow:
-    """One measure in every split that was measured."""
-
-    name: str
-    note: str
-    cells: list[MetricCell | None]
-
-
-@dataclass(frozen=True, slots=True)
-class ClassLine:
-    """One row of the table of classes."""
-
-    name: str
-    numbers: list[Number]
-    interval: Text
-    bar: Bar | None
-
-
-@dataclass(frozen=True, slots=True)
-class ClassTable:
-    """Table of classes: all of them, or the lowest and `every` one to unfold."""
-
-    columns: list[str]
-    lines: list[ClassLine]
-    every: list[ClassLine]
-    left_out: int
-
-
-@dataclass(frozen=True, slots=True)
-class ResultsSection:
-    """Content of the section "Results"."""
-
-    splits: list[str]
-    summary: list[SummaryRow]
-    table: ClassTable
-    figures: list[Picture]
-    note: str
-    selection_splits: list[str]
-    """Splits that the best model was chosen by."""
-
-
+MetricCell = tuple[Number, Text]
+"""A number of the summary with its interval; empty if it has none."""
 _MEASURES = (
+    ("n", "Images", "undecodable ones included"),
     ("top1", "Right at once (top-1)", "share of all images"),
     ("top5", "Right among five (top-5)", "share of all images"),
     (
@@ -98,8 +52,8 @@ _MEASURES = (
 )
 
 
-def results_section(run: RunFolder, most_rows: int) -> ResultsSection | None:
-    """Return the tables and figures of a run; None without a result."""
+def results_section(run: RunFolder, most_rows: int) -> dict[str, Any] | None:
+    """Return the tables and figures of the template; None without a result."""
     split = run.headline_split
     if split is None:
         return None
@@ -113,51 +67,43 @@ def results_section(run: RunFolder, most_rows: int) -> ResultsSection | None:
                 svg_picture(plots.reliability(result.reliability)),
             ]
         note = _calibration_note(result)
-    return ResultsSection(
-        splits=list(run.results),
-        summary=_summary(run),
-        table=_class_table(result, split, most_rows),
-        figures=figures,
-        note=note,
-        selection_splits=[
+    return {
+        "splits": list(run.results),
+        "summary": _summary(run),
+        "table": _class_table(result, split, most_rows),
+        "figures": figures,
+        "note": note,
+        "selection_splits": [
             split for split in run.results if split in run.selection_splits
         ],
-    )
+    }
 
 
-def _summary(run: RunFolder) -> list[SummaryRow]:
-    rows = [
-        SummaryRow(
-            "Images",
-            "undecodable ones included",
-            [
-                MetricCell(count(result.n, pointer(result_file(split), "n")), [])
-                for split, result in run.results.items()
-            ],
-        )
-    ]
+def _summary(run: RunFolder) -> list[tuple[str, str, list[MetricCell | None]]]:
+    """Return each measure with a note and its cell in every split."""
+    rows = []
     for field, name, note in _MEASURES:
         cells = [
             _metric_cell(result, field, result_file(split))
             for split, result in run.results.items()
         ]
         if any(cells):
-            rows.append(SummaryRow(name, note, cells))
+            rows.append((name, note, cells))
     return rows
 
 
-def _metric_cell(
-    result: Classification | MultiLabel, field: str, file: str
-) -> MetricCell | None:
+def _metric_cell(result: Result, field: str, file: str) -> MetricCell | None:
     value = getattr(result, field, None)
     if value is None:
         return None
     source = pointer(file, field)
+    if field == "n":
+        return count(value, source), []
     if field in ("ece", "nll"):
-        return MetricCell(decimal(value, source), [])
+        return decimal(value, source), []
     limits = getattr(result, f"{field}_interval", None)
     text = interval(limits, f"{source}_interval") if limits else []
-    return MetricCell(share(value, source), text)
+    return share(value, source), text
 
 
 def _calibration_note(result: Classification) -> str:
@@ -177,9 +123,8 @@ def _calibration_note(result: Classification) -> str:
     )
 
 
-def _class_table(
-    result: Classification | MultiLabel, split: str, most_rows: int
-) -> ClassTable:
+def _class_table(result: Result, split: str, most_rows: int) -> dict[str, Any]:
+    """Return the table of classes: all, or the lowest, and `every` one to unfold."""
     file = result_file(split)
     if isinstance(result, MultiLabel):
         columns = ["images", "average precision", "F1"]
@@ -196,45 +141,47 @@ def _class_table(
         ]
         order = [row.recall for row in result.per_class]
     if len(rows) <= MOST_CLASSES_AT_ONCE:
-        return ClassTable(columns, rows, [], 0)
+        return {"columns": columns, "lines": rows, "every": [], "left_out": 0}
     ascending = sorted(
         (i for i, value in enumerate(order) if value is not None),
         key=lambda i: order[i] or 0.0,
     )
     lowest = [rows[i] for i in ascending[:LOWEST_CLASSES]]
-    return ClassTable(columns, lowest, rows[:most_rows], max(len(rows) - most_rows, 0))
+    return {
+        "columns": columns,
+        "lines": lowest,
+        "every": rows[:most_rows],
+        "left_out": max(len(rows) - most_rows, 0),
+    }
 
 
-def _class_line(row: ClassRow, source: str) -> ClassLine:
+def _class_line(row: ClassRow, source: str) -> dict[str, Any]:
+    limits = row.recall_interval
     measured = row.recall is not None
-    return ClassLine(
-        name=row.name,
-        numbers=[
+    return {
+        "name": row.name,
+        "numbers": [
             count(row.support, f"{source}/support"),
             share(row.recall, f"{source}/recall"),
             share(row.precision, f"{source}/precision"),
             share(row.f1, f"{source}/f1"),
         ],
-        interval=(
-            interval(row.recall_interval, f"{source}/recall_interval")
-            if measured
-            else [NONE]
-        ),
-        bar=bar(row.recall_interval, row.recall) if row.recall is not None else None,
-    )
+        "interval": interval(limits, f"{source}/recall_interval")
+        if measured
+        else [NONE],
+        "bar": None if row.recall is None else bar(limits, row.recall),
+    }
 
 
-def _label_line(row: LabelRow, source: str) -> ClassLine:
-    return ClassLine(
-        name=row.name,
-        numbers=[
+def _label_line(row: LabelRow, source: str) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "numbers": [
             count(row.support, f"{source}/support"),
             share(row.average_precision, f"{source}/average_precision"),
             share(row.f1, f"{source}/f1"),
         ],
-        interval=[],
-        bar=None,
-    )
+    }
 
 
 def bar(limits: Interval, value: float) -> Bar:

@@ -26,32 +26,23 @@ class RepresentationRow:
     interval: Text
 
 
-@dataclass(frozen=True, slots=True)
-class RepresentationSection:
-    """Results of a run without labels."""
-
-    lines: list[RepresentationRow]
-    picture: Picture | None
-
-
-def representation_section(run: RunFolder) -> RepresentationSection | None:
-    """Return the section; None for a run that was measured by its answers."""
+def representation_section(run: RunFolder) -> dict[str, Any] | None:
+    """Return rows and picture; None for a run that was measured by its answers."""
     if run.representation is None:
         return None
-    splits: dict[str, Any] = run.representation.get("splits") or {}
-    lines = [_representation_row(split, splits[split]) for split in splits]
-    return RepresentationSection(lines, _picture(run.reconstructions))
+    picture = _picture(run.reconstructions)
+    return {"lines": _rows(run.representation), "picture": picture}
 
 
 def representation_sentence(run: RunFolder) -> Text:
     """Return the main sentence: the loss, and the accuracy of neighbours."""
     assert run.representation is not None
-    section = representation_section(run)
+    rows = _rows(run.representation)
     name = str(run.representation.get("objective", "")).replace("_", " ")
     start = f"This model was trained without labels ({name}) and answers no classes: "
-    if section is None or not section.lines:
+    if not rows:
         return [start, "no images were held out to measure it."]
-    line = section.lines[-1]
+    line = rows[-1]
     text: list[str | Number] = [
         start,
         "its loss on ",
@@ -69,6 +60,11 @@ def representation_sentence(run: RunFolder) -> Text:
         *line.interval,
         "). Fine-tune it with `vitral train DATA --weights RUN`.",
     ]
+
+
+def _rows(representation: dict[str, Any]) -> list[RepresentationRow]:
+    splits = representation.get("splits") or {}
+    return [_representation_row(split, values) for split, values in splits.items()]
 
 
 def _representation_row(split: str, values: dict[str, Any]) -> RepresentationRow:
