@@ -35,7 +35,7 @@ def add_config_flags(
         path: names from the outermost config down, with dots.
     """
     owner: type = type(config)
-    hints, docs = typing.get_type_hints(owner), _field_docs(owner)
+    hints, docs = typing.get_type_hints(owner), field_docs(owner)
     group = parser.add_argument_group(path.split(".")[-2].replace("config", "run"))
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name)
@@ -136,7 +136,7 @@ def _format_value(value: Any) -> str:
 
 
 @functools.cache
-def _field_docs(owner: type) -> dict[str, str]:
+def field_docs(owner: type) -> dict[str, str]:
     """Return the docstring under each field of `owner` and the classes it extends."""
     docs: dict[str, str] = {}
     for base in reversed(owner.__mro__):

@@ -58,8 +58,8 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         usage: the verb's words, as `RUN FILES...`.
-        common: the flags of `--help`, in order; none for all.
-        examples: three commands.
+        common: the flags of `--help`, in order; empty for all.
+        examples: what follows the verb in three commands.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         description: str,
         *,
         usage: str = "",
-        common: Sequence[str] = (),
+        common: str = "",
         examples: Sequence[str] = (),
     ) -> None:
         super().__init__(
@@ -79,8 +79,8 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
             formatter_class=Formatter,
         )
-        self.common = common
-        self.examples = examples
+        self.common = common.split()
+        self.examples = [f"{self.prog} {words}".rstrip() for words in examples]
         self._later: list[argparse.Action] = []
 
     def add(

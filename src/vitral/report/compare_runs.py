@@ -4,40 +4,20 @@ A paired test on the same images says more than two intervals do: `vitral compar
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-from vitral.evaluation import Classification, Interval, MultiLabel
-from vitral.report.load_run import RunFolder, result_file
-from vitral.report.numbers import Number, Text, count, interval, pointer, share
-from vitral.report.sections import Bar, bar
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonRow:
-    """One run of the comparison; its numbers are None without a result."""
-
-    name: str
-    model: str
-    weights: str
-    split: str
-    n: Number | None
-    number: Number | None
-    interval: Text
-    bar: Bar | None
+from vitral.evaluation import Classification, Interval
+from vitral.report.load_run import Result, RunFolder, result_file
+from vitral.report.numbers import count, interval, pointer, share
+from vitral.report.sections import bar
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonTable:
     """Table on top of a report of several runs."""
 
-    lines: list[ComparisonRow]
+    lines: list[dict[str, Any]]
     remarks: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Score:
-    name: str
-    value: float
-    interval: Interval
 
 
 def compare(runs: list[RunFolder]) -> ComparisonTable:
@@ -45,36 +25,33 @@ def compare(runs: list[RunFolder]) -> ComparisonTable:
     return ComparisonTable([_comparison_row(run) for run in runs], _remarks(runs))
 
 
-def _comparison_row(run: RunFolder) -> ComparisonRow:
+def _comparison_row(run: RunFolder) -> dict[str, Any]:
+    """Return a row of the template; its numbers are None without a result."""
     split = run.headline_split
-    model, start = run.model_name, run.setting("weights") or "none"
-    if split is None:
-        return ComparisonRow(
-            run.name, model, start, "not measured", None, None, [], None
-        )
-    result, file = run.results[split], result_file(split)
-    field = _score_field(result)
-    score = _score(run.name, result)
-    return ComparisonRow(
-        name=run.name,
-        model=model,
-        weights=start,
-        split=split,
-        n=count(result.n, pointer(file, "n")),
-        number=share(score.value, pointer(file, field)),
-        interval=interval(score.interval, pointer(file, f"{field}_interval")),
-        bar=bar(score.interval, score.value),
-    )
+    cells: dict[str, Any] = {"n": None, "number": None, "interval": [], "bar": None}
+    if split is not None:
+        result, file = run.results[split], result_file(split)
+        field, value, limits = _score(result)
+        cells = {
+            "n": count(result.n, pointer(file, "n")),
+            "number": share(value, pointer(file, field)),
+            "interval": interval(limits, pointer(file, f"{field}_interval")),
+            "bar": bar(limits, value),
+        }
+    return {
+        "name": run.name,
+        "model": run.model_name,
+        "weights": run.setting("weights") or "none",
+        "split": split or "not measured",
+        **cells,
+    }
 
 
-def _score_field(result: Classification | MultiLabel) -> str:
-    return "top1" if isinstance(result, Classification) else "exact_match"
-
-
-def _score(name: str, result: Classification | MultiLabel) -> _Score:
+def _score(result: Result) -> tuple[str, float, Interval]:
+    """Return the compared measure: its field, value and interval."""
     if isinstance(result, Classification):
-        return _Score(name, result.top1, result.top1_interval)
-    return _Score(name, result.exact_match, result.exact_match_interval)
+        return "top1", result.top1, result.top1_interval
+    return "exact_match", result.exact_match, result.exact_match_interval
 
 
 def _remarks(runs: list[RunFolder]) -> list[str]:
@@ -90,15 +67,13 @@ def _remarks(runs: list[RunFolder]) -> list[str]:
             "These runs were not measured on the same images (another split or another "
             "data fingerprint): their numbers cannot be compared."
         ]
-    scores = [_score(run.name, run.results[split]) for run, split in measured]
-    scores.sort(key=lambda score: -score.value)
-    best = scores[0]
-    close = [
-        score.name for score in scores[1:] if score.interval.high >= best.interval.low
-    ]
+    scores = [(run.name, *_score(run.results[split])) for run, split in measured]
+    scores.sort(key=lambda score: -score[2])
+    (best, _, _, limits), *others = scores
+    close = [name for name, _, _, other in others if other.high >= limits.low]
     if not close:
-        return [f"{best.name} is best, and no other interval overlaps its interval."]
+        return [f"{best} is best, and no other interval overlaps its interval."]
     return [
-        f"{best.name} has the highest number, but its interval overlaps that of "
+        f"{best} has the highest number, but its interval overlaps that of "
         f"{' and '.join(close)}: from these intervals they cannot be told apart."
     ]

@@ -44,7 +44,8 @@ class Settings:
     grace: float = 20.0
     """Seconds that a stop waits for answers; what is left then gets 503."""
     token: str = ""
-    """What `Authorization: Bearer` must carry; empty for no token."""
+    """Bearer token to ask for; empty for none. Better in VITRAL_TOKEN, which nobody
+    sees."""
     threads: int = 0
     """Threads of the model; 0 for one a core."""
     merge: int | None = None

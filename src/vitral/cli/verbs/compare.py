@@ -18,9 +18,9 @@ def make_parser() -> Parser:
         "Compare two models on the images both were measured on.",
         usage="A B",
         examples=(
-            "vitral compare runs/photos runs/tuned",
-            "vitral compare runs/photos runs/tuned --split val",
-            "vitral compare ours.csv theirs.csv --json",
+            "runs/photos runs/tuned",
+            "runs/photos runs/tuned --split val",
+            "ours.csv theirs.csv --json",
         ),
     )
     parser.add("a", str, "a run folder, or a .csv of predictions")

@@ -32,9 +32,9 @@ def make_parser() -> Parser:
         + ", ".join(f"{name} ({title})" for name, title in LAYOUTS.items()),
         usage="IN OUT --to LAYOUT",
         examples=(
-            "vitral convert W.npz W.safetensors --to timm",
-            "vitral convert W.safetensors --explain",
-            "vitral convert W.pth model --to native --num-heads 6 --grid 14 14",
+            "W.npz W.safetensors --to timm",
+            "W.safetensors --explain",
+            "W.pth model --to native --num-heads 6 --grid 14 14",
         ),
     )
     parser.add("source IN", str, "a file, a folder or a hub id")

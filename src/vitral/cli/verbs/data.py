@@ -16,9 +16,9 @@ def make_parser() -> Parser:
         "Audit a data set, or write its split to a file.",
         usage="{check,split} DATA",
         examples=(
-            "vitral data check photos",
-            "vitral data check clips --clips",
-            "vitral data split photos --val 0.1 --test 0.2 --out split.csv",
+            "check photos",
+            "check clips --clips",
+            "split photos --val 0.1 --test 0.2 --out split.csv",
         ),
     )
     parser.add(

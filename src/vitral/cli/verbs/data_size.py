@@ -43,9 +43,9 @@ def make_parser() -> Parser:
         "Would more training images help?",
         usage="WEIGHTS... DATA",
         examples=(
-            f"vitral study {NAME} W.safetensors photos",
-            f"vitral study {NAME} A.npz B.npz photos --protocol knn --seeds 0 1 2",
-            f"vitral study {NAME} --families vit resnet --data photos --jobs 2",
+            "W.safetensors photos",
+            "A.npz B.npz photos --protocol knn --seeds 0 1 2",
+            "--families vit resnet --data photos --jobs 2",
         ),
     )
     parser.add(

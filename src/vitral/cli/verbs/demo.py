@@ -13,11 +13,7 @@ def make_parser() -> Parser:
     parser = Parser(
         "demo",
         "Train a small ViT from zero on 1,797 digits of 8 x 8 pixels.",
-        examples=(
-            "vitral demo",
-            "vitral demo --out runs/first",
-            "vitral demo --seed 1",
-        ),
+        examples=("", "--out runs/first", "--seed 1"),
     )
     parser.add("--out", "", "folder; by default a new one")
     parser.add("--seed", 0, "of everything that is random")

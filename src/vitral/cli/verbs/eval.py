@@ -25,14 +25,12 @@ def make_parser() -> Parser:
         "eval",
         "Measure a trained model on a split.",
         usage="RUN [DATA]",
-        common=(
-            *("--split", "--views", "--bad-files", "--protocol", "--shots", "--k"),
-            *("--merge", "--device", "--out", "--json"),
-        ),
+        common="--split --views --bad-files --protocol --shots --k --merge --device "
+        "--out --json",
         examples=(
-            "vitral eval runs/photos",
-            "vitral eval runs/photos other --split val --json",
-            "vitral eval W.safetensors photos --protocol fewshot --shots 1 5",
+            "runs/photos",
+            "runs/photos other --split val --json",
+            "W.safetensors photos --protocol fewshot --shots 1 5",
         ),
     )
     parser.add("run", str, "a run, or for a probe weights of any layout")

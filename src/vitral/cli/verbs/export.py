@@ -21,9 +21,9 @@ def make_parser() -> Parser:
         "with the model on real images before it gets its name.",
         usage="RUN OUT --to TARGET",
         examples=(
-            "vitral export runs/photos photos.onnx",
-            "vitral export runs/photos photos_int8 --to openvino --int8",
-            "vitral export runs/photos photos.onnx --with-preprocess --data photos",
+            "runs/photos photos.onnx",
+            "runs/photos photos_int8 --to openvino --int8",
+            "runs/photos photos.onnx --with-preprocess --data photos",
         ),
     )
     parser.add("run RUN", str, "a run, or weights of any layout")

@@ -20,9 +20,9 @@ def make_parser() -> Parser:
         "What a model looks at: figures, and the arrays behind.",
         usage="RUN_OR_WEIGHTS FILES... --out DIR",
         examples=(
-            "vitral inspect runs/photos new/*.jpg --out looked",
-            "vitral inspect W.safetensors cat.jpg --what rollout --out looked",
-            "vitral inspect runs/photos a.jpg --what gradcam --class cat --out looked",
+            "runs/photos new/*.jpg --out looked",
+            "W.safetensors cat.jpg --what rollout --out looked",
+            "runs/photos a.jpg --what gradcam --class cat --out looked",
         ),
     )
     parser.add("weights", str, "a run, a model folder, or weights")

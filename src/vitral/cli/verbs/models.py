@@ -8,11 +8,7 @@ def make_parser() -> Parser:
         "models",
         "Names, parameters, multiply-accumulates, source.",
         usage="[FILTER]",
-        examples=(
-            "vitral models",
-            "vitral models s16",
-            "vitral models timesformer",
-        ),
+        examples=("", "s16", "timesformer"),
     )
     parser.add("filter", "", "part of the name")
     return parser

@@ -25,9 +25,9 @@ def make_parser() -> Parser:
         "One JSON line or CSV row per image or clip.",
         usage="RUN FILES...",
         examples=(
-            "vitral predict runs/photos new/*.jpg",
-            "vitral predict runs/photos new/ --format csv --top 3",
-            "vitral predict runs/photos archive --out answers.parquet --workers 4",
+            "runs/photos new/*.jpg",
+            "runs/photos new/ --format csv --top 3",
+            "runs/photos archive --out answers.parquet --workers 4",
         ),
     )
     parser.add("run", str, "a run folder, or its model folder")

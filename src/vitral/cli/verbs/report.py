@@ -11,11 +11,7 @@ def make_parser() -> Parser:
         "report",
         "(Re)write the report; several runs side by side.",
         usage="RUN...",
-        examples=(
-            "vitral report runs/photos",
-            "vitral report runs/photos runs/tuned",
-            "vitral report runs/*",
-        ),
+        examples=("runs/photos", "runs/photos runs/tuned", "runs/*"),
     )
     parser.add("runs", [str], "run folders; the first gets the file")
     return parser

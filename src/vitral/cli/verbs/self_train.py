@@ -78,10 +78,9 @@ def make_parser() -> Parser:
         "where it stopped. The students take the flags of `vitral train`.",
         usage="DATA UNLABELLED --out FOLDER",
         examples=(
-            "vitral self-train photos pictures --out runs/students",
-            "vitral self-train photos pictures --teacher runs/photos --rounds 2 --out "
-            "runs/s",
-            "vitral self-train photos pictures --labels-only --epochs 20 --out runs/s",
+            "photos pictures --out runs/students",
+            "photos pictures --teacher runs/photos --rounds 2 --out runs/s",
+            "photos pictures --labels-only --epochs 20 --out runs/s",
         ),
     )
     parser.add("data", "", "the labelled images, as `vitral train` takes")

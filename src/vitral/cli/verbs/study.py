@@ -18,11 +18,11 @@ def make_parser() -> Parser:
         "An experiment of the paper at a reachable size. `vitral study` alone lists "
         "them; `vitral study data-size --help` shows the study of your own data.",
         usage="NAME",
-        common=("--size", "--start", "--seeds", "--jobs", "--device", "--out"),
+        common="--size --start --seeds --jobs --device --out",
         examples=(
-            "vitral study position",
-            "vitral study hybrid --size paper",
-            "vitral study head --seeds 0 1 --jobs 2 --out studies/head",
+            "position",
+            "hybrid --size paper",
+            "head --seeds 0 1 --jobs 2 --out studies/head",
         ),
     )
     parser.add("name", "", "none lists all")

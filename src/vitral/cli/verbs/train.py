@@ -62,14 +62,12 @@ def make_parser() -> Parser:
         "name such as digits or cifar10. Clips for a video model are files, .npz "
         "arrays or folders of frames.",
         usage="DATA --out RUN",
-        common=(
-            *("--out", "--recipe", "--weights", "--model", "--epochs", "--batch-size"),
-            *("--image-size", "--lr", "--linear-probe", "--resume", "--dry-run"),
-        ),
+        common="--out --recipe --weights --model --epochs --batch-size --image-size "
+        "--lr --linear-probe --resume --dry-run",
         examples=(
-            "vitral train photos --out runs/photos",
-            "vitral train photos --weights W.safetensors --epochs 5 --out runs/tuned",
-            "vitral train imagenet --recipe vit.imagenet.b16 --dry-run",
+            "photos --out runs/photos",
+            "photos --weights W.safetensors --epochs 5 --out runs/tuned",
+            "imagenet --recipe vit.imagenet.b16 --dry-run",
         ),
     )
     parser.add("data", "", "images or clips; see above")

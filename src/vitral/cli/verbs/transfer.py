@@ -19,14 +19,12 @@ def make_parser() -> Parser:
         "transfer",
         "A table of weights x data x protocol.",
         usage="WEIGHTS... --data D...",
-        common=(
-            *("--data", "--protocol", "--shots", "--k", "--seed", "--lrs", "--steps"),
-            *("--cache-dir", "--device", "--out", "--json"),
-        ),
+        common="--data --protocol --shots --k --seed --lrs --steps --cache-dir "
+        "--device --out --json",
         examples=(
-            "vitral transfer A.safetensors B.npz --data photos other",
-            "vitral transfer runs/encoder --data vtab --protocol fewshot --shots 1 5",
-            "vitral transfer W.npz --data photos --protocol finetune --out runs/table",
+            "A.safetensors B.npz --data photos other",
+            "runs/encoder --data vtab --protocol fewshot --shots 1 5",
+            "W.npz --data photos --protocol finetune --out runs/table",
         ),
     )
     parser.add("weights", [str], "runs, or weights of any layout")

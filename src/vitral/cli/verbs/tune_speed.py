@@ -23,14 +23,12 @@ def make_parser() -> Parser:
         "size, batch. Names the fastest within a bound on accuracy, or the most "
         "accurate within a bound on time.",
         usage="RUN",
-        common=(
-            *("--max-drop", "--max-ms", "--ways", "--merge", "--image-size"),
-            *("--batch-size", "--images", "--minutes", "--quick", "--out"),
-        ),
+        common="--max-drop --max-ms --ways --merge --image-size --batch-size --images "
+        "--minutes --quick --out",
         examples=(
-            "vitral tune-speed runs/photos --quick",
-            "vitral tune-speed runs/photos --max-drop 0.5 --out speed",
-            "vitral tune-speed runs/photos --max-ms 20 --ways torch openvino-int8",
+            "runs/photos --quick",
+            "runs/photos --max-drop 0.5 --out speed",
+            "runs/photos --max-ms 20 --ways torch openvino-int8",
         ),
     )
     parser.add("run RUN", str, "a trained run, with its data")

@@ -143,9 +143,9 @@ def make_parser() -> Parser:
         "equal; 6: not equal.",
         usage="RECIPE [DATA]",
         examples=(
-            "vitral verify-resume small.scratch",
-            "vitral verify-resume small.scratch photos --kills 10 --steps 50",
-            "vitral verify-resume small.finetune photos --weights W.safetensors -b 8",
+            "small.scratch",
+            "small.scratch photos --kills 10 --steps 50",
+            "small.finetune photos --weights W.safetensors -b 8",
         ),
     )
     parser.add("recipe", "", "as of `vitral train`")

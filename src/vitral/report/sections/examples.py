@@ -7,6 +7,7 @@ from the run folder.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from PIL import Image
 
@@ -14,7 +15,7 @@ from vitral.errors import ImageError
 from vitral.evaluation import MultiLabel, Prediction
 from vitral.report.images import Picture, thumbnail, tint_filmstrip, tint_thumbnail
 from vitral.report.load_run import RunFolder
-from vitral.report.numbers import Number, pointer, share
+from vitral.report.numbers import pointer, share
 
 MOST_ERRORS = 24
 MOST_RIGHT = 24
@@ -33,25 +34,13 @@ class PictureSources:
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionExample:
-    """One answer of the model."""
-
-    path: str
-    true: str
-    predicted: str
-    confidence: Number
-    picture: Picture | None
-    map_picture: Picture | None
-    """The image under its attention map."""
-
-
-@dataclass(frozen=True, slots=True)
 class PredictionExamples:
-    """Selected answers in a split; `note` says what is missing."""
+    """Selected answers in a split, as the template takes them."""
 
     split: str
-    items: list[PredictionExample]
+    items: list[dict[str, Any]]
     note: str
+    """What is missing."""
     with_maps: bool = False
     has_frames: bool = False
     """True if the pictures are strips of frames, which show the input as well."""
@@ -86,7 +75,7 @@ def correct_examples(
     examples = _build_examples(run, select, sources, budget, empty=empty)
     if examples is None or not examples.items:
         return examples
-    if not any(item.picture for item in examples.items):
+    if not any(item["picture"] for item in examples.items):
         return PredictionExamples(examples.split, [], "No picture of them can be had.")
     return examples
 
@@ -158,20 +147,21 @@ def _build_examples(
     items = []
     for i in indices:
         row = table[i]
-        pictures: list[Picture | None] = []
-        for picture in (_picture(row, sources), _map_picture(run, row, sources)):
+        pictures = {
+            "picture": _picture(row, sources),
+            "map_picture": _map_picture(run, row, sources),
+        }
+        for name, picture in pictures.items():
             if picture is not None and len(picture.source) <= budget:
                 budget -= len(picture.source)
-                pictures.append(picture)
             else:
-                pictures.append(None)
+                pictures[name] = None
         source = pointer(f"predictions/{split}.csv", i, "confidence")
         confidence = share(row.confidence, source)
-        items.append(
-            PredictionExample(row.path, row.label, row.predicted, confidence, *pictures)
-        )
+        answer = {"path": row.path, "true": row.label, "predicted": row.predicted}
+        items.append({**answer, "confidence": confidence, **pictures})
     of_clips = run.inspection is not None and run.inspection.has_frames
-    with_maps = any(item.map_picture for item in items)
+    with_maps = any(item["map_picture"] for item in items)
     return PredictionExamples(split, items, "", with_maps, of_clips and with_maps)
 
 

@@ -1,6 +1,5 @@
 """Section "Results": summary, table of classes, and figures."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from vitral import plots
@@ -20,15 +19,6 @@ from vitral.report.numbers import (
 
 MOST_CLASSES_AT_ONCE = 30
 LOWEST_CLASSES = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """An interval drawn on a scale of 0..100."""
-
-    low: float
-    high: float
-    value: float
 
 
 MetricCell = tuple[Number, Text]
@@ -184,8 +174,7 @@ def _label_line(row: LabelRow, source: str) -> dict[str, Any]:
     }
 
 
-def bar(limits: Interval, value: float) -> Bar:
-    """Return the drawing of an interval, rounded to a tenth of a percent."""
-    return Bar(
-        round(100 * limits.low, 1), round(100 * limits.high, 1), round(100 * value, 1)
-    )
+def bar(limits: Interval, value: float) -> dict[str, float]:
+    """Return the drawing of an interval on a scale of 0..100, to a tenth."""
+    ends = {"low": limits.low, "high": limits.high, "value": value}
+    return {name: round(100 * end, 1) for name, end in ends.items()}
