@@ -14,7 +14,7 @@ from vitral.workflows import TrainConfig
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
     (("errors", "atomic_io", "version"), "nothing of vitral"),
-    (("config_io", "validation"), "errors"),
+    (("config_io", "lazy", "validation"), "errors"),
     (("layers",), "tensors"),
     (("models", "data"), "models know layers; data knows no model"),
     (

@@ -6,33 +6,23 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vitral.lazy import lazy_getattr
 from vitral.version import __version__
 
-_WHERE = {
-    "ConfigError": "vitral.errors",
-    "DataError": "vitral.errors",
-    "Run": "vitral.workflows",
-    "Runtime": "vitral.workflows.runtime",
-    "TrainConfig": "vitral.workflows",
-    "VitralError": "vitral.errors",
-    "WeightsError": "vitral.errors",
-    "convert": "vitral.weights",
-    "create": "vitral.models",
-    "explain": "vitral.weights",
-    "features": "vitral.workflows.features",
-    "fewshot": "vitral.evaluation",
-    "knn": "vitral.evaluation",
-    "linear": "vitral.evaluation",
-    "load": "vitral.weights",
-    "names": "vitral.models",
-    "predict_files": "vitral.workflows",
-    "save": "vitral.weights",
-    "self_train": "vitral.workflows",
-    "train": "vitral.workflows.train",
-    "transfer": "vitral.workflows.transfer",
-}
-"""Public names and the room that each comes from."""
-
+_load = lazy_getattr(
+    "vitral",
+    {
+        "vitral.errors": "ConfigError DataError VitralError WeightsError",
+        "vitral.evaluation": "fewshot knn linear",
+        "vitral.models": "create names",
+        "vitral.weights": "convert explain load save",
+        "vitral.workflows": "Run TrainConfig predict_files self_train",
+        "vitral.workflows.features": "features",
+        "vitral.workflows.runtime": "Runtime",
+        "vitral.workflows.train": "train",
+        "vitral.workflows.transfer": "transfer",
+    },
+)
 _ROOMS = (
     "data",
     "evaluation",
@@ -110,11 +100,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "open":
         return importlib.import_module("vitral.workflows").open_run
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
     if name in _ROOMS:
         return importlib.import_module(f"vitral.{name}")
-    raise AttributeError(f"module 'vitral' has no attribute '{name}'")
+    return _load(name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,8 @@
 """Training: optimizer, schedule, loop, checkpoints and log; knows no model, no data."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vitral.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from vitral.training.checkpointing import (
@@ -22,26 +23,20 @@ if TYPE_CHECKING:
     from vitral.training.progress import Progress
     from vitral.training.schedule import ScheduleConfig, lr_at, steps_for
 
-_WHERE = {
-    "Checkpoint": "vitral.training.checkpointing.checkpoint",
-    "CheckpointStore": "vitral.training.checkpointing.checkpoint",
-    "FitResult": "vitral.training.loop",
-    "LatestCheckpoint": "vitral.training.checkpointing.checkpoint",
-    "LoopConfig": "vitral.training.loop",
-    "MetricsLog": "vitral.training.log",
-    "OptimConfig": "vitral.training.optim",
-    "Progress": "vitral.training.progress",
-    "ScheduleConfig": "vitral.training.schedule",
-    "TIMING_FIELDS": "vitral.training.log",
-    "create_optimizer": "vitral.training.optim",
-    "lr_at": "vitral.training.schedule",
-    "optimizer_tensors": "vitral.training.checkpointing.optimizer_state",
-    "parameter_groups": "vitral.training.optim",
-    "restore_optimizer": "vitral.training.checkpointing.optimizer_state",
-    "set_lr": "vitral.training.optim",
-    "steps_for": "vitral.training.schedule",
-}
-"""Names and the modules that they come from, imported when first asked for."""
+__getattr__ = lazy_getattr(
+    __name__,
+    {
+        "vitral.training.checkpointing.checkpoint": "Checkpoint CheckpointStore "
+        "LatestCheckpoint",
+        "vitral.training.checkpointing.optimizer_state": "optimizer_tensors "
+        "restore_optimizer",
+        "vitral.training.log": "TIMING_FIELDS MetricsLog",
+        "vitral.training.loop": "FitResult LoopConfig",
+        "vitral.training.optim": "OptimConfig create_optimizer parameter_groups set_lr",
+        "vitral.training.progress": "Progress",
+        "vitral.training.schedule": "ScheduleConfig lr_at steps_for",
+    },
+)
 
 __all__ = [
     "TIMING_FIELDS",
@@ -62,9 +57,3 @@ __all__ = [
     "set_lr",
     "steps_for",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    raise AttributeError(f"module 'vitral.training' has no attribute '{name}'")

@@ -2,8 +2,9 @@
 
 `train`, `features` and `transfer` come from the wings of those names."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vitral.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from vitral.workflows.config import TrainConfig
@@ -12,16 +13,16 @@ if TYPE_CHECKING:
     from vitral.workflows.self_training import SelfTrainingConfig
     from vitral.workflows.self_training.self_train import self_train
 
-_WHERE = {
-    "ClassPrediction": "vitral.workflows.run",
-    "Run": "vitral.workflows.run",
-    "SelfTrainingConfig": "vitral.workflows.self_training.config",
-    "TrainConfig": "vitral.workflows.config",
-    "open_run": "vitral.workflows.run",
-    "predict_files": "vitral.workflows.predict.predict",
-    "self_train": "vitral.workflows.self_training.self_train",
-}
-"""Names and the modules that they come from, imported when first asked for."""
+__getattr__ = lazy_getattr(
+    __name__,
+    {
+        "vitral.workflows.config": "TrainConfig",
+        "vitral.workflows.predict.predict": "predict_files",
+        "vitral.workflows.run": "ClassPrediction Run open_run",
+        "vitral.workflows.self_training.config": "SelfTrainingConfig",
+        "vitral.workflows.self_training.self_train": "self_train",
+    },
+)
 
 __all__ = [
     "ClassPrediction",
@@ -32,9 +33,3 @@ __all__ = [
     "predict_files",
     "self_train",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name]), name)
-    raise AttributeError(f"module 'vitral.workflows' has no attribute '{name}'")

@@ -4,9 +4,9 @@
 locks, no ranks and no configs, whose imports cost half a second.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vitral.lazy import lazy_getattr
 from vitral.workflows.predict.find_files import FileKind, find_files
 from vitral.workflows.predict.rows import PredictOptions, move_model, predict_rows
 from vitral.workflows.predict.writers import (
@@ -18,6 +18,10 @@ from vitral.workflows.predict.writers import (
 
 if TYPE_CHECKING:
     from vitral.workflows.predict.predict import predict_files
+
+__getattr__ = lazy_getattr(
+    __name__, {"vitral.workflows.predict.predict": "predict_files"}
+)
 
 __all__ = [
     "WRITERS",
@@ -31,10 +35,3 @@ __all__ = [
     "predict_rows",
     "resolve_format",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "predict_files":
-        module = importlib.import_module("vitral.workflows.predict.predict")
-        return module.predict_files
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
