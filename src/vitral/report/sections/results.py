@@ -1,9 +1,10 @@
 """Section "Results": summary, table of classes, and figures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from vitral import plots
-from vitral.evaluation import Classification, ClassRow, Interval, LabelRow, MultiLabel
+from vitral.evaluation import Classification, Interval, MultiLabel
 from vitral.report.images import svg_picture
 from vitral.report.load_run import Result, RunFolder, result_file
 from vitral.report.numbers import (
@@ -19,8 +20,11 @@ from vitral.report.numbers import (
 
 MOST_CLASSES_AT_ONCE = 30
 LOWEST_CLASSES = 15
-
-
+_COLUMNS = {
+    Classification: {"recall": "recall", "precision": "precision", "f1": "F1"},
+    MultiLabel: {"average_precision": "average precision", "f1": "F1"},
+}
+"""Columns of the table of classes by their field; the first one ranks the classes."""
 MetricCell = tuple[Number, Text]
 """A number of the summary with its interval; empty if it has none."""
 _MEASURES = (
@@ -115,63 +119,35 @@ def _calibration_note(result: Classification) -> str:
 
 def _class_table(result: Result, split: str, most_rows: int) -> dict[str, Any]:
     """Return the table of classes: all, or the lowest, and `every` one to unfold."""
-    file = result_file(split)
-    if isinstance(result, MultiLabel):
-        columns = ["images", "average precision", "F1"]
-        rows = [
-            _label_line(row, pointer(file, "per_class", i))
-            for i, row in enumerate(result.per_class)
-        ]
-        order = [row.average_precision for row in result.per_class]
-    else:
-        columns = ["images", "recall", "precision", "F1"]
-        rows = [
-            _class_line(row, pointer(file, "per_class", i))
-            for i, row in enumerate(result.per_class)
-        ]
-        order = [row.recall for row in result.per_class]
+    columns = {"support": "images", **_COLUMNS[type(result)]}
+    rows = [
+        _class_line(row, tuple(columns), pointer(result_file(split), "per_class", i))
+        for i, row in enumerate(result.per_class)
+    ]
+    table = {"columns": list(columns.values())}
     if len(rows) <= MOST_CLASSES_AT_ONCE:
-        return {"columns": columns, "lines": rows, "every": [], "left_out": 0}
-    ascending = sorted(
-        (i for i, value in enumerate(order) if value is not None),
-        key=lambda i: order[i] or 0.0,
-    )
-    lowest = [rows[i] for i in ascending[:LOWEST_CLASSES]]
+        return {**table, "lines": rows, "every": [], "left_out": 0}
+    measured = [row for row in rows if row["numbers"][1].value is not None]
+    measured.sort(key=lambda row: row["numbers"][1].value)
     return {
-        "columns": columns,
-        "lines": lowest,
+        **table,
+        "lines": measured[:LOWEST_CLASSES],
         "every": rows[:most_rows],
         "left_out": max(len(rows) - most_rows, 0),
     }
 
 
-def _class_line(row: ClassRow, source: str) -> dict[str, Any]:
+def _class_line(row: Any, fields: Sequence[str], source: str) -> dict[str, Any]:
+    """Return a row of the table, from one of `per_class` of either result."""
+    support, *shares = fields
+    numbers = [count(getattr(row, support), f"{source}/{support}")]
+    numbers += [share(getattr(row, field), f"{source}/{field}") for field in shares]
+    line = {"name": row.name, "numbers": numbers}
+    if getattr(row, "recall", None) is None:
+        return {**line, "interval": [NONE], "bar": None}
     limits = row.recall_interval
-    measured = row.recall is not None
-    return {
-        "name": row.name,
-        "numbers": [
-            count(row.support, f"{source}/support"),
-            share(row.recall, f"{source}/recall"),
-            share(row.precision, f"{source}/precision"),
-            share(row.f1, f"{source}/f1"),
-        ],
-        "interval": interval(limits, f"{source}/recall_interval")
-        if measured
-        else [NONE],
-        "bar": None if row.recall is None else bar(limits, row.recall),
-    }
-
-
-def _label_line(row: LabelRow, source: str) -> dict[str, Any]:
-    return {
-        "name": row.name,
-        "numbers": [
-            count(row.support, f"{source}/support"),
-            share(row.average_precision, f"{source}/average_precision"),
-            share(row.f1, f"{source}/f1"),
-        ],
-    }
+    text = interval(limits, f"{source}/recall_interval")
+    return {**line, "interval": text, "bar": bar(limits, row.recall)}
 
 
 def bar(limits: Interval, value: float) -> dict[str, float]:
