@@ -1,14 +1,14 @@
 """Small things that several test files need."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-from vitral.models import TNT, TNTConfig, ViT, ViTConfig
+from vitral.models import TNT, TNTConfig, ViT, ViTConfig, create
 from vitral.training.fit import EpochBatches, FitResult, FitSpec, fit
 
 TINY: dict[str, Any] = {
@@ -115,3 +115,39 @@ def captured_log(name: str = "vitral") -> Iterator[list[str]]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+
+
+def on_meta(name: str, **changes: Any) -> nn.Module:
+    """A model of the registry without memory for its weights."""
+    with torch.device("meta"):
+        return create(name, **changes)
+
+
+def count_parameters(name: str, **changes: Any) -> int:
+    return sum(p.numel() for p in on_meta(name, **changes).parameters())
+
+
+def golden_noise(shape: Sequence[int], c: float) -> torch.Tensor:
+    """The reproducible numbers of the published goldens, in C order."""
+    i = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
+    product = torch.sin(12.9898 * i + c) * 43758.5453
+    return (product - product.floor()).reshape(shape)
+
+
+def assert_near(
+    actual: torch.Tensor, expected: torch.Tensor, rtol: float = 1e-10
+) -> None:
+    """Equal up to a share of the largest expected value."""
+    assert actual.shape == expected.shape
+    assert (actual - expected).abs().max() <= rtol * expected.abs().max()
+
+
+def relative_difference(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """Of the largest expected value."""
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def validate_with(config: Any, name: str, value: Any) -> None:
+    """Validate a value that the type checker of the tests would refuse first."""
+    object.__setattr__(config, name, value)
+    config.__post_init__()

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from safetensors.torch import save_file
 import vitral as vt
 from helpers import TINY
 from photos import CLASSES, contents, make_photos
+from run_folders import without_report
 from vitral import config_io
 from vitral.cli import VERBS, main
 from vitral.data import Preprocess
@@ -28,11 +31,9 @@ SHORT = ["--steps", "4", "--warmup", "1", "--eval-every", "0", "--device", "cpu"
 
 
 @pytest.fixture(autouse=True)
-def _no_report(request, monkeypatch) -> None:
-    if "with_report" not in request.fixturenames:
-        monkeypatch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
+def _no_report(request) -> Iterator[None]:
+    with nullcontext() if "with_report" in request.fixturenames else without_report():
+        yield
 
 
 @pytest.fixture

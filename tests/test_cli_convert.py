@@ -272,13 +272,11 @@ def test_text_in_a_file_that_says_nonsense_is_as_good_as_none(folder, tmp_path):
         assert "4 x 4 patches assumed" in loaded.ledger.summary()
 
 
-def test_a_foreign_folder_is_trained_on(folder, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("no_report")
+def test_a_foreign_folder_is_trained_on(folder, tmp_path):
     """A Hugging Face folder, 3 x 5 patches, straight into a run."""
     from photos import make_photos
 
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
     theirs = vt.convert(folder, tmp_path / "theirs", "huggingface").path
     photos = make_photos(tmp_path / "photos", per_class=4)
     words = ["train", str(photos), "--weights", str(theirs), "--steps", "2"]

@@ -78,13 +78,6 @@ def ended():
     decoder_client.close()
 
 
-@pytest.fixture
-def no_report(monkeypatch) -> None:
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
-
-
 def test_a_run_on_clips_leaves_what_a_run_on_images_leaves(run, clips):
     data = json.loads((run / "data.json").read_text())
     assert data["kind"] == "clips"

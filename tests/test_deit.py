@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 import vitral as vt
-from helpers import images, randomise
+from helpers import assert_near, golden_noise, images, randomise
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import (
@@ -54,10 +54,6 @@ def timm_model(**changes):
     return model.double().eval()
 
 
-def close(found, wanted, rtol=1e-10) -> None:
-    assert (found - wanted).abs().max() <= rtol * wanted.abs().max()
-
-
 # the model
 
 
@@ -98,13 +94,6 @@ def test_a_deit_without_the_token_is_a_plain_model():
     assert type(get_config("facebook/deit-small-patch16-224")) is ViTConfig
 
 
-def generated(shape, c: float) -> torch.Tensor:
-    """The reproducible numbers of the published goldens, in C order."""
-    i = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
-    product = torch.sin(12.9898 * i + c) * 43758.5453
-    return (product - product.floor()).reshape(shape)
-
-
 def test_golden_logits(tmp_path):
     """First logits and their sum, computed with timm's class and these parameters."""
     with torch.device("meta"):
@@ -120,12 +109,12 @@ def test_golden_logits(tmp_path):
         ).state_dict()
     tensors = {}
     for name, empty in shapes.items():
-        value = 0.2 * (generated(empty.shape, sum(name.encode()) % 97) - 0.5)
+        value = 0.2 * (golden_noise(empty.shape, sum(name.encode()) % 97) - 0.5)
         gain = empty.ndim == 1 and name.endswith(".weight")
         tensors[name] = value + gain
     save_file(tensors, tmp_path / "deit.safetensors")
     model = vt.load(tmp_path / "deit.safetensors", num_heads=4).model
-    image = 2 * generated((1, 3, 32, 32), 1) - 1
+    image = 2 * golden_noise((1, 3, 32, 32), 1) - 1
     with torch.no_grad():
         logits = model(image)[0]
     wanted = [-0.41120234, 0.13145639, -0.26276333, -0.22628307]
@@ -137,9 +126,9 @@ def test_both_heads_are_there_for_training():
     model = tiny()
     features = model.forward_features(images())
     cls, distilled = model.forward_heads(features)
-    close(model(images()), (cls + distilled) / 2)
+    assert_near(model(images()), (cls + distilled) / 2)
     wanted = features.distillation @ model.head_dist.weight.T + model.head_dist.bias
-    close(distilled, wanted)
+    assert_near(distilled, wanted)
     assert features.distillation.shape == (2, 24)
     assert features.patches.shape == (2, 3, 5, 24)
     assert not torch.allclose(cls, distilled)
@@ -150,7 +139,7 @@ def test_one_head_looks_at_the_class_token():
     assert "head_dist.weight" not in model.state_dict()
     features = model.forward_features(images())
     wanted = features.cls @ model.head.weight.T + model.head.bias
-    close(model(images()), wanted)
+    assert_near(model(images()), wanted)
     cls, distilled = model.forward_heads(features)
     assert cls is distilled
 
@@ -217,7 +206,7 @@ def test_timm_file_gives_timm_logits(tmp_path, changes, size):
     assert loaded.preprocess.mean == (0.485, 0.456, 0.406)
     with torch.no_grad():
         found, wanted = loaded.model(images(2, *size)), theirs(images(2, *size))
-    close(found, wanted, 1e-6 if size != (48, 80) else 1e-10)
+    assert_near(found, wanted, 1e-6 if size != (48, 80) else 1e-10)
 
 
 def test_timm_file_without_classes_gives_timm_features(tmp_path):
@@ -226,7 +215,7 @@ def test_timm_file_without_classes_gives_timm_features(tmp_path):
     save_file(theirs.state_dict(), tmp_path / "deit.safetensors")
     model = vt.load(tmp_path / "deit.safetensors", grid=(3, 5), num_heads=3).model
     with torch.no_grad():
-        close(model(images()), theirs(images()))
+        assert_near(model(images()), theirs(images()))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +227,7 @@ def test_timm_opens_our_folder(tmp_path, changes):
     theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     image = images(2, 64, 112).float()
     with torch.no_grad():
-        close(model(image), theirs(image), 1e-5)
+        assert_near(model(image), theirs(image), 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +271,7 @@ def test_two_tokens_without_positions_get_two_of_zeros(tmp_path):
     assert back.pos_embed.shape == (1, 17, 24)
     assert not back.pos_embed[:, :2].any()
     with torch.no_grad():
-        close(back(images()), model(images()))
+        assert_near(back(images()), model(images()))
 
 
 def test_other_classes_give_two_new_heads(tmp_path):

@@ -168,13 +168,8 @@ def test_the_batches_of_a_stride_are_those_of_the_epoch(material):
     assert [parts[index] for index in sorted(parts)] == whole
 
 
+@pytest.mark.usefixtures("no_report")
 def test_the_command_with_two_ranks(material, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.compute_report_maps", lambda *arguments: None
-    )
     photos = make_photos(tmp_path / "p", splits=("train", "test"), per_class=12)
     config = tiny_config(photos, loop={"steps": 4, "eval_every": 4})
     vt.train(config, tmp_path / "run")

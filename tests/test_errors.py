@@ -133,12 +133,10 @@ def test_bad_input(tmp_path, monkeypatch, capsys, make, flags, code, sentence):
     assert {name for name in after if name not in before} <= {"run/log.txt"}
 
 
+@pytest.mark.usefixtures("no_report")
 def test_the_next_try_may_use_the_folder(tmp_path, monkeypatch, capsys):
     """A run that ended before its first step does not hold its folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
     bad(b"")(tmp_path)
     words = ["train", "data", "--out", "run", *TINY]
     assert main(words) == 3
@@ -148,11 +146,9 @@ def test_the_next_try_may_use_the_folder(tmp_path, monkeypatch, capsys):
     assert "already holds a run" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_class_that_val_lacks_keeps_its_index(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
     folder(tmp_path)
     shutil.rmtree(tmp_path / "data" / "val" / CLASSES[0])
     assert main(["train", "data", "--out", "run", *TINY]) == 0

@@ -14,6 +14,7 @@ import torch
 import vitral as vt
 from helpers import TINY, captured_log
 from photos import make_photos, photo, tiny_config
+from run_folders import without_report
 from vitral.data.dataset import Example
 from vitral.errors import ConfigError, DataError, GateError, MissingExtraError
 from vitral.export.int8 import bounded
@@ -139,10 +140,7 @@ def found(planted: Any, planted_sample: QuantizationData) -> Int8Model:
 def run(tmp_path_factory: pytest.TempPathFactory) -> vt.Run:
     """Trained for a moment; every split has images of its own."""
     root = tmp_path_factory.mktemp("int8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
+    with without_report():
         return vt.train(
             tiny_config(make_photos(root / "photos"), epochs=2.0), root / "run"
         )

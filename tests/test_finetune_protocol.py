@@ -12,6 +12,7 @@ import pytest
 import vitral as vt
 from helpers import TINY, randomise
 from photos import make_photos, tiny_config
+from run_folders import without_report
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError, DivergedError, InterruptedRun
@@ -26,6 +27,8 @@ from vitral.workflows.transfer.finetune import (
     merge_val_into_train,
     split_dev,
 )
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 module = importlib.import_module("vitral.workflows.transfer.finetune")
 
@@ -49,16 +52,6 @@ def weights(tmp_path_factory) -> str:
     return str(folder)
 
 
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch) -> None:
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.compute_report_maps", lambda *arguments: None
-    )
-
-
 def small_plan(photos: Path, weights: str, **changes: object) -> FinetunePlan:
     config = replace(
         tiny_config(photos),
@@ -78,14 +71,7 @@ def quiet(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def result(photos, weights, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
-        patch.setattr(
-            "vitral.workflows.train.finalize.compute_report_maps",
-            lambda *arguments: None,
-        )
+    with without_report():
         out = tmp_path_factory.mktemp("out")
         plan = small_plan(photos, weights)
         return out, finetune(plan, out, device="cpu")

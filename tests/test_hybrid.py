@@ -13,7 +13,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vitral.models as models
-from helpers import centre_biases, images, randomise
+from helpers import (
+    centre_biases,
+    count_parameters,
+    images,
+    on_meta,
+    randomise,
+    relative_difference,
+)
 from vitral.errors import ConfigError
 from vitral.layers.bottleneck import PostActivationUnit
 from vitral.layers.conv import standardize
@@ -62,21 +69,12 @@ def tiny(**changes) -> Hybrid:
     return model.eval()
 
 
-def on_meta(name, **changes):
-    with torch.device("meta"):
-        return models.create(name, **changes)
-
-
-def count(name, **changes):
-    return sum(p.numel() for p in on_meta(name, **changes).parameters())
-
-
 def block_count(dim, mlp):
     return 4 * dim**2 + 2 * dim * mlp + 9 * dim + mlp
 
 
 def test_counts():
-    assert {name: count(name) for name in NAMES} == COUNTS
+    assert {name: count_parameters(name) for name in NAMES} == COUNTS
     # The two that are not published differ by a stem or an encoder from two that are.
     stems = COUNTS["r50_vit_b16"] - 12 * block_count(768, 3072) - 197 * 768
     stems -= 1024 * 768 + 3 * 768 + 768 + 1000 * 769
@@ -105,7 +103,7 @@ def backbone(*units):
 
 @pytest.mark.parametrize(("name", "changes", "expected"), CHANGED_COUNTS)
 def test_counts_with_changes(name, changes, expected):
-    assert count(name, **changes) == expected
+    assert count_parameters(name, **changes) == expected
 
 
 @pytest.mark.parametrize(
@@ -193,10 +191,6 @@ def twin_of(model: Hybrid, **changes) -> nn.Module:
     return twin
 
 
-def difference(ours, theirs):
-    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
-
-
 @pytest.mark.parametrize("size", [(48, 48), (96, 96), (48, 80)])
 @pytest.mark.parametrize(
     "changes",
@@ -212,7 +206,7 @@ def test_logits_and_gradients_equal_timm(size, changes):
     model = tiny(**TIMM, **{**changes, "image_size": size})
     twin = twin_of(model)
     x = images(2, *size, model.config.in_chans)
-    assert difference(model(x), twin(x)) < 1e-10
+    assert relative_difference(model(x), twin(x)) < 1e-10
     weights = torch.randn(2, 7, generator=torch.Generator().manual_seed(4)).double()
     for net in (model, twin):
         (net(x) * weights).sum().backward()
@@ -220,9 +214,9 @@ def test_logits_and_gradients_equal_timm(size, changes):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-        assert difference(parameter.grad, theirs[name].grad) < 1e-10, name
+        assert relative_difference(parameter.grad, theirs[name].grad) < 1e-10, name
     single, other = model.float(), twin.float()
-    assert difference(single(x.float()), other(x.float())) < 1e-5
+    assert relative_difference(single(x.float()), other(x.float())) < 1e-5
 
 
 @pytest.mark.parametrize("size", [(96, 96), (64, 96), (24, 48)])
@@ -231,10 +225,10 @@ def test_another_size_at_run_time_equals_timm(size):
     twin = twin_of(model, dynamic_img_size=True)
     x = images(2, *size)
     # timm resizes the table in float32.
-    assert difference(model.float()(x.float()), twin.float()(x.float())) < 1e-5
+    assert relative_difference(model.float()(x.float()), twin.float()(x.float())) < 1e-5
     with torch.no_grad():
         model.pos_embed[:, 1:] = twin.pos_embed[:, 1:] = 0.25
-    assert difference(model.double()(x), twin.double()(x)) < 1e-10
+    assert relative_difference(model.double()(x), twin.double()(x)) < 1e-10
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "vit_small_r26_s32_224"])
@@ -245,8 +239,8 @@ def test_named_models_equal_timm(name):
     model.load_state_dict(twin.state_dict())
     x = images(1, 224, 224)
     with torch.no_grad():
-        assert difference(model(x.float()), twin(x.float())) < 1e-5
-        assert difference(model.double()(x), twin.double()(x)) < 1e-10
+        assert relative_difference(model(x.float()), twin(x.float())) < 1e-5
+        assert relative_difference(model.double()(x), twin.double()(x)) < 1e-10
 
 
 def test_the_released_numerics_by_hand():

@@ -11,6 +11,7 @@ import torch
 import vitral as vt
 from helpers import randomise
 from photos import make_photos, tiny_config
+from run_folders import without_report
 from serving import Client, jpeg, request, serving
 from vitral.cli import main
 from vitral.cli.flags import SCHEDULES
@@ -26,14 +27,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
-        patch.setattr(
-            "vitral.workflows.train.finalize.compute_report_maps",
-            lambda *arguments: None,
-        )
+    with without_report():
         out = tmp_path_factory.mktemp("runs") / "one"
         # What the last of its blocks merges no class token sees: hence a third.
         config = tiny_config(photos, loop={"steps": 4}, model_changes={"depth": 3})

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from helpers import validate_with
 from vitral.errors import ConfigError
 from vitral.objectives import BatchLike, Supervised, SupervisedConfig
 
@@ -184,15 +185,9 @@ def test_class_weights_are_not_saved():
     assert set(objective.state_dict()) == {"model.weight", "model.bias"}
 
 
-def check_with(config, name, value):
-    """Validate a value that the type checker of the tests would refuse first."""
-    object.__setattr__(config, name, value)
-    config.__post_init__()
-
-
 def test_errors_say_what_to_do():
     with pytest.raises(ConfigError, match="'softmax' or 'sigmoid': got 'hinge'"):
-        check_with(SupervisedConfig(), "loss", "hinge")
+        validate_with(SupervisedConfig(), "loss", "hinge")
     with pytest.raises(ConfigError, match=r"`smoothing` .* below 1: got 1.0"):
         SupervisedConfig(smoothing=1.0)
     with pytest.raises(ConfigError, match=r"class 1 has 0.0"):

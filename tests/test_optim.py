@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import validate_with
 from vitral.errors import ConfigError, WeightsError
 from vitral.training import (
     OptimConfig,
@@ -304,15 +305,9 @@ def test_restore_refuses_a_stranger():
         restore_optimizer(optimizer, names, {"weight/exp_avg": torch.zeros(4)})
 
 
-def check_with(config, name, value):
-    """Validate a value that the type checker of the tests would refuse first."""
-    object.__setattr__(config, name, value)
-    config.__post_init__()
-
-
 def test_errors_say_what_to_do():
     with pytest.raises(ConfigError, match="'sgd' or 'adafactor': got 'lion'"):
-        check_with(OptimConfig(), "optimizer", "lion")
+        validate_with(OptimConfig(), "optimizer", "lion")
     with pytest.raises(ConfigError, match=r"`lr` must be positive: got 0\.0"):
         OptimConfig(lr=0.0)
     with pytest.raises(ConfigError, match="`weight_decay` must not be negative"):

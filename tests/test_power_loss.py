@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import vitral.weights
 from photos import make_photos, tiny_config
 from power import Crash, Recorder, crashes, read_tree, without_a_cut, write_tree
+from run_folders import without_report
 from vitral.atomic_io import write_json
 from vitral.errors import VitralError
 from vitral.training import CheckpointStore
@@ -48,21 +50,14 @@ def config(tmp_path_factory):
     return tiny_config(photos, loop={**loop, "log_every": 1}, model_changes=changes)
 
 
-@pytest.fixture(scope="module")
-def no_report():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
-        patch.setattr(
-            "vitral.workflows.train.finalize.compute_report_maps",
-            lambda run, data, device: None,
-        )
+@pytest.fixture(scope="module", autouse=True)
+def _no_report() -> Iterator[None]:
+    with without_report():
         yield
 
 
 @pytest.fixture(scope="module")
-def recorded(config, memory, no_report):
+def recorded(config, memory):
     """A whole run, with every checkpoint marked when `save` came back."""
     root = memory / "disk"
     root.mkdir()
@@ -80,7 +75,7 @@ def recorded(config, memory, no_report):
 
 
 @pytest.fixture(scope="module")
-def whole(config, memory, no_report):
+def whole(config, memory):
     """The same run, elsewhere, and all of its lines."""
     train(config, memory / "whole", runtime=Runtime(device="cpu"))
     return memory / "whole"
@@ -152,9 +147,7 @@ def check(crash: Crash, out: Path, config) -> int:
     return latest.step
 
 
-def test_after_a_power_cut_there_is_a_whole_checkpoint(
-    recorded, whole, config, memory, no_report
-):
+def test_after_a_power_cut_there_is_a_whole_checkpoint(recorded, whole, config, memory):
     """The newest or the one before, with the lines of the log and the best model that
     belong to it; and from some of them the run is finished, to the same bits."""
     found: dict[int, int] = {}

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -37,17 +36,10 @@ from vitral.workflows.predict.job import BATCHES_PER_PART
 from vitral.workflows.predict.predict import predict_files
 from vitral.workflows.predict.writers import resolve_format
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ODD = ("a,b.png", 'quo"te.png', "line\nbreak.png", "größe.png", "日本.png")
 CLASSES = tuple(f"kind {number}" for number in range(TINY["num_classes"]))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A forked process must not wait for threads that it has not got."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

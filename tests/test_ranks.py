@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from photos import make_photos
 from rank_server import Server, wait_until
-from vitral.training import TIMING_FIELDS, CheckpointStore
+from run_folders import untimed
+from vitral.training import CheckpointStore
 
 DROPS = {"drop_rate": 0.1, "drop_path_rate": 0.2}
 CASES = {
@@ -58,16 +59,8 @@ def alone(case: dict) -> dict:
     return case | {"loop": loop}
 
 
-def records(folder: Path) -> list[dict]:
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if k not in TIMING_FIELDS}
-        for line in lines
-    ]
-
-
 def losses(folder: Path) -> list[float]:
-    return [line["loss"] for line in records(folder) if line["event"] == "train"]
+    return [line["loss"] for line in untimed(folder) if line["event"] == "train"]
 
 
 def assert_equal(one: Path, other: Path, ranks: int = 2, to: float = 1e-6) -> None:
@@ -109,7 +102,7 @@ SAVED = {
 
 
 def assert_same_run(one: Path, other: Path, world: int) -> None:
-    assert records(one) == records(other)
+    assert untimed(one) == untimed(other)
     for rank in range(world):
         name = f"rank-{rank}.safetensors"
         assert (one / name).read_bytes() == (other / name).read_bytes()

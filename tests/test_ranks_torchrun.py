@@ -1,6 +1,5 @@
 """Ranks that are killed under torchrun, which starts them again: the same bits."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,8 +9,8 @@ from safetensors.torch import load_file
 
 from photos import make_photos
 from rank_server import wait_until
+from run_folders import count_records, untimed
 from test_distributed_scoring import finished, started
-from vitral.training import TIMING_FIELDS
 
 # What people read at the end is tested elsewhere and takes seconds.
 SCRIPT = """
@@ -39,18 +38,6 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-def lines(out: Path) -> int:
-    try:
-        return (out / "metrics.jsonl").read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
-
-
-def records(out: Path) -> list[dict]:
-    found = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in found]
-
-
 def test_a_rank_killed_twice_ends_bit_equal(place):
     whole, cut = place / "whole", place / "cut"
     words = ["script.py", str(whole), str(place / "photos")]
@@ -59,9 +46,9 @@ def test_a_rank_killed_twice_ends_bit_equal(place):
     process = started(2, words, place)
     try:
         for rank, least in ((1, 5), (0, 15)):
-            before = lines(cut)
-            wait_until(lambda n=least: lines(cut) >= n or process.poll(), 120)
-            assert lines(cut) > before
+            before = count_records(cut)
+            wait_until(lambda n=least: count_records(cut) >= n or process.poll(), 120)
+            assert count_records(cut) > before
             os.kill(int((place / f"cut-{rank}").read_text()), signal.SIGKILL)
     finally:
         code, _, errors = finished(process)
@@ -69,7 +56,7 @@ def test_a_rank_killed_twice_ends_bit_equal(place):
     assert other == 0, more
     assert code == 0, errors
     assert errors.count("exitcode: -9") == 2
-    assert records(whole) == records(cut)
+    assert untimed(whole) == untimed(cut)
     last = "checkpoints/step-00000024"
     for name in (
         "model/model",

@@ -132,15 +132,10 @@ def test_a_bit_resnet_gets_the_rule(weights, tmp_path):
     )
 
 
-def test_a_bit_resnet_is_fine_tuned(weights, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("no_report")
+def test_a_bit_resnet_is_fine_tuned(weights, tmp_path):
     from vitral.workflows.transfer.finetune import finetune
 
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.compute_report_maps", lambda *arguments: None
-    )
     photos = str(make_photos(tmp_path / "p", splits=("train", "test"), per_class=4))
     short = plan_finetuning(
         weights, photos, steps=3, image_size=(64, 96), batch_size=5, seeds=1

@@ -19,7 +19,7 @@ import pytest
 from safetensors.torch import load_file
 
 from photos import make_photos
-from vitral.training.log import TIMING_FIELDS
+from run_folders import count_records, untimed
 
 SOURCE = Path(__file__).parents[1] / "src"
 KILLS = 10
@@ -62,34 +62,18 @@ def whole(photos, tmp_path_factory) -> Path:
     return out
 
 
-def lines(out: Path) -> int:
-    """Complete lines of metrics.jsonl."""
-    try:
-        return (out / "metrics.jsonl").read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
-
-
 def wait_for_growth(process: subprocess.Popen[str], out: Path, growth: int) -> None:
     """Until `growth` lines were written by this process, or it ended.
 
     A resumed process first cuts the log back to its checkpoint.
     """
     deadline = time.monotonic() + 120
-    before, seen = lines(out), 0
+    before, seen = count_records(out), 0
     while seen < growth and process.poll() is None:
         assert time.monotonic() < deadline, "nothing happened for two minutes"
-        now = lines(out)
+        now = count_records(out)
         seen, before = seen + max(0, now - before), now
         time.sleep(0.002)
-
-
-def untimed(out: Path) -> list[dict[str, object]]:
-    records = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
-    return [
-        {name: value for name, value in record.items() if name not in TIMING_FIELDS}
-        for record in records
-    ]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -126,7 +110,7 @@ def test_killed_ten_times_ends_bit_equal(photos, whole, tmp_path):
             process.send_signal(signal.SIGKILL)
             process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
-        reached.append(lines(out))
+        reached.append(count_records(out))
     assert len(set(reached)) >= 3
     with start(photos, out, "--resume") as process:
         _, errors = process.communicate(timeout=300)

@@ -3,6 +3,8 @@
 import csv
 import importlib
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 import vitral as vt
 from helpers import captured_log
 from photos import CLASSES, contents, make_photos, photo, prepare_model, tiny_config
+from run_folders import records, untimed, without_report
 from vitral import config_io
 from vitral.data import AugmentConfig, Batch, MixConfig
 from vitral.errors import ConfigError, DivergedError, MissingExtraError
@@ -70,24 +73,9 @@ def report() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_report(request, monkeypatch) -> None:
-    if "report" not in request.fixturenames:
-        monkeypatch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
-
-
-def records(folder: Path) -> list[dict[str, object]]:
-    text = (folder / "metrics.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def untimed(folder: Path) -> list[dict[str, object]]:
-    timing = {"images_per_second", "data_wait"}
-    return [
-        {name: value for name, value in record.items() if name not in timing}
-        for record in records(folder)
-    ]
+def _no_report(request) -> Iterator[None]:
+    with nullcontext() if "report" in request.fixturenames else without_report():
+        yield
 
 
 # the folder

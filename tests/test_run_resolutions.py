@@ -1,6 +1,5 @@
 """Runs that learn faster: growing images, repeated variations, fewer patches."""
 
-import json
 import os
 import signal
 from dataclasses import replace
@@ -14,6 +13,7 @@ import vitral as vt
 import vitral.models
 from helpers import captured_log
 from photos import contents, make_photos, prepare_model, tiny_config
+from run_folders import untimed, without_report
 from vitral.data import (
     AugmentConfig,
     Loader,
@@ -25,7 +25,6 @@ from vitral.data import (
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import ViTConfig
 from vitral.objectives import MAEConfig
-from vitral.training.log import TIMING_FIELDS
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.train.build import train_loader
@@ -34,6 +33,8 @@ from vitral.workflows.train.progressive_resizing import (
     describe_sizes,
     image_sizes,
 )
+
+pytestmark = pytest.mark.usefixtures("no_report")
 
 WIDE = ViTConfig(image_size=(48, 80), patch_size=(16, 8))
 EVERYTHING = {
@@ -51,26 +52,11 @@ def few(tmp_path_factory) -> Path:
     return make_photos(root, splits=("val",), per_class=2)
 
 
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch) -> None:
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
-
-
 def settings(data: Path, **changes) -> TrainConfig:
     """3 batches an epoch, 7 updates; images of 16 x 32, 32 x 48, 48 x 80."""
     loop = {"steps": 7, "eval_every": 0, "checkpoint_every": 2, "log_every": 1}
     fields = {"image_size": (48, 80), "resolutions": (16, 32, 48), **EVERYTHING}
     return tiny_config(data, **{**fields, **changes}, loop=loop)
-
-
-def untimed(folder: Path) -> list[dict[str, object]]:
-    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [
-        {name: value for name, value in record.items() if name not in TIMING_FIELDS}
-        for record in records
-    ]
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
@@ -154,12 +140,8 @@ def test_a_refusal_leaves_no_config(few, tmp_path):
 @pytest.fixture(scope="module")
 def whole(few, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
-        with captured_log() as lines:
-            run = vt.train(settings(few), out)
+    with without_report(), captured_log() as lines:
+        run = vt.train(settings(few), out)
     assert (
         "images: 16 x 32 from update 1, 32 x 48 from update 4, 48 x 80 from update 6"
         in lines

@@ -12,6 +12,7 @@ import torch
 
 import vitral as vt
 from photos import make_photos, tiny_config
+from run_folders import without_report
 from vitral.cli import main
 from vitral.errors import DataError
 from vitral.evaluation import Classification, calibrate, classify
@@ -27,14 +28,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
-        patch.setattr(
-            "vitral.workflows.train.finalize.compute_report_maps",
-            lambda *arguments: None,
-        )
+    with without_report():
         out = tmp_path_factory.mktemp("runs") / "one"
         vt.train(
             tiny_config(photos, loop={"steps": 12}),

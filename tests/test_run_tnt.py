@@ -12,15 +12,10 @@ from vitral.cli import main
 from vitral.data import AugmentConfig
 from vitral.models import TNTConfig
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 SMALL: dict[str, Any] = {"depth": 2, "embed_dim": 24, "num_heads": 3, "mlp_dim": 48}
 SMALL |= {"inner_dim": 8, "inner_num_heads": 2, "inner_mlp_dim": 16}
-
-
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch):
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
 
 
 def test_digits_are_learned_from_the_command_line(tmp_path):

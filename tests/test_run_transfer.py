@@ -207,13 +207,8 @@ def test_a_signal_is_no_failed_cell(weights, sets, tmp_path, monkeypatch):
         filled(weights, sets, tmp_path)
 
 
-def test_a_run_and_fine_tuning_are_rows_and_columns(sets, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.compute_report_maps", lambda *arguments: None
-    )
+@pytest.mark.usefixtures("no_report")
+def test_a_run_and_fine_tuning_are_rows_and_columns(sets, tmp_path):
     run = tmp_path / "run"
     vt.train(tiny_config(sets[0], loop={"steps": 1, "eval_every": 1}), run)
 

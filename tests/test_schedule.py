@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers import validate_with
 from vitral.errors import ConfigError
 from vitral.training import ScheduleConfig, lr_at, steps_for
 from vitral.training.schedule import SCHEDULES
@@ -109,15 +110,9 @@ def test_steps_of_the_paper():
     assert steps_for(14_197_122, 90, 4096) == 311_948
 
 
-def check_with(config, name, value):
-    """Validate a value that the type checker of the tests would refuse first."""
-    object.__setattr__(config, name, value)
-    config.__post_init__()
-
-
 def test_errors_say_what_to_do():
     with pytest.raises(ConfigError, match="one of cosine, linear, rsqrt, constant"):
-        check_with(ScheduleConfig(), "schedule", "stairs")
+        validate_with(ScheduleConfig(), "schedule", "stairs")
     with pytest.raises(ConfigError, match="`warmup` must not be negative: got -1"):
         ScheduleConfig(warmup=-1)
     with pytest.raises(ConfigError, match="`timescale` must be at least 1"):

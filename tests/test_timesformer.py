@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vitral as vt
 import vitral.models as models
-from helpers import TINY, images, randomise, tiny_vit
+from helpers import TINY, assert_near, golden_noise, images, randomise, tiny_vit
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.inspection import feature_colors, iter_attention
@@ -36,11 +36,6 @@ def clips(batch=2, frames=FRAMES, height=48, width=80, channels=3, seed=1):
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, frames, channels, height, width)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def close(found, wanted, rtol=1e-10) -> None:
-    assert found.shape == wanted.shape
-    assert (found - wanted).abs().max() <= rtol * wanted.abs().max()
 
 
 # sizes
@@ -260,7 +255,7 @@ def test_sparse_attention_equals_its_dense_form(kind, prefix):
     assert (weights == 0).any()
     v = layer.qkv(x)[..., 48:].unflatten(-1, (3, 8)).transpose(1, 2)
     wanted = layer.proj((weights @ v).transpose(1, 2).flatten(2))
-    close(layer(x, grid), wanted, 1e-12)
+    assert_near(layer(x, grid), wanted, 1e-12)
 
 
 @pytest.mark.parametrize("scheme", ["divided", "local_global", "axial", "space"])
@@ -281,13 +276,6 @@ def test_no_matrix_of_all_tokens_is_kept(scheme):
 
 
 # published numbers
-
-
-def generated(shape, c: float) -> torch.Tensor:
-    """The reproducible numbers of the published goldens, in C order."""
-    i = torch.arange(torch.Size(shape).numel(), dtype=torch.float64)
-    product = torch.sin(12.9898 * i + c) * 43758.5453
-    return (product - product.floor()).reshape(shape)
 
 
 GOLDEN = {
@@ -312,12 +300,12 @@ def test_golden_logits(scheme):
     model = TimeSformer(config).double().eval()
     state = {}
     for name, empty in model.state_dict().items():
-        value = 0.2 * (generated(empty.shape, sum(name.encode()) % 97) - 0.5)
+        value = 0.2 * (golden_noise(empty.shape, sum(name.encode()) % 97) - 0.5)
         gain = empty.ndim == 1 and name.endswith(".weight")
         state[name] = value + gain
     model.load_state_dict(state)
     # The released code takes channels before frames.
-    clip = (2 * generated((1, 3, 3, 32, 32), 1) - 1).transpose(1, 2)
+    clip = (2 * golden_noise((1, 3, 3, 32, 32), 1) - 1).transpose(1, 2)
     with torch.no_grad():
         logits = model(clip)[0]
     first, total = GOLDEN[scheme]
@@ -346,9 +334,9 @@ def test_equal_frames_give_the_image_models_answer(changes):
     assert model.config.attention_type == "divided"
     x = images()
     still = x[:, None].expand(-1, FRAMES, -1, -1, -1)
-    close(model(still), vit(x), 1e-12)
+    assert_near(model(still), vit(x), 1e-12)
     features = model.forward_features(still)
-    close(features.patches[:, 2], vit.forward_features(x).patches, 1e-12)
+    assert_near(features.patches[:, 2], vit.forward_features(x).patches, 1e-12)
     # Not because time is cut off: other frames give another answer.
     moving = torch.cat([still[:, :3], clips(2, 1, seed=5)], dim=1)
     assert (model(moving) - vit(x)).abs().max() > 1e-3
@@ -357,7 +345,7 @@ def test_equal_frames_give_the_image_models_answer(changes):
 def test_space_attention_equals_the_image_model_on_a_frame():
     vit = tiny_vit()
     model = models.from_image(vit, num_frames=FRAMES, attention_type="space")
-    close(model(clips(2, 1)), vit(clips(2, 1)[:, 0]), 1e-12)
+    assert_near(model(clips(2, 1)), vit(clips(2, 1)[:, 0]), 1e-12)
 
 
 def test_what_a_model_from_images_starts_with():
@@ -443,7 +431,7 @@ def test_frames_and_size_are_free_at_run_time(scheme, size):
     features = model.forward_features(x)
     assert features.patches.shape == (2, frames, height // 16, width // 16, 24)
     assert model(x).shape == (2, 7)
-    close(model.forward_head(features), model(x), 1e-12)
+    assert_near(model.forward_head(features), model(x), 1e-12)
 
 
 def test_time_positions_are_resized_as_the_released_code_does():

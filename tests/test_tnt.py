@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import vitral.models as models
-from helpers import TINY_TNT, images, tiny_tnt
+from helpers import TINY_TNT, count_parameters, images, tiny_tnt
 from tnt_by_hand import by_hand
 from vitral.errors import ConfigError
 from vitral.layers import Grid
@@ -20,17 +20,8 @@ from vitral.workflows.train.frozen_cache import TrainableHead, frozen_output
 COUNTS = {"tnt_ti16": 6_076_408, "tnt_s16": 23_768_584, "tnt_b16": 65_428_680}
 
 
-def on_meta(name: str, **changes: Any) -> models.VisionModel:
-    with torch.device("meta"):
-        return models.create(name, **changes)
-
-
-def count(name: str, **changes: Any) -> int:
-    return sum(p.numel() for p in on_meta(name, **changes).parameters())
-
-
 def test_counts_of_the_paper():
-    assert {name: count(name) for name in NAMES} == COUNTS
+    assert {name: count_parameters(name) for name in NAMES} == COUNTS
 
 
 def parts_of(dim: int, inner: int, words: int, classes: int) -> int:
@@ -56,7 +47,7 @@ def parts_of(dim: int, inner: int, words: int, classes: int) -> int:
 def test_counts_are_the_sum_of_the_parts(classes):
     for name, size in (("ti", (192, 12)), ("s", (384, 24)), ("b", (640, 40))):
         wanted = parts_of(*size, words=16, classes=classes)
-        assert count(f"tnt_{name}16", num_classes=classes) == wanted
+        assert count_parameters(f"tnt_{name}16", num_classes=classes) == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """fit: what it logs, evaluates and keeps, and that a resumed run is the same run."""
 
-import json
 import os
 import random
 import signal
@@ -13,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from helpers import run_fit
+from run_folders import records, untimed
 from vitral.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.training import (
-    TIMING_FIELDS,
     CheckpointStore,
     LoopConfig,
     OptimConfig,
@@ -27,17 +26,10 @@ from vitral.training import (
 )
 from vitral.training.signals import StopSignals
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IMAGES, CLASSES, BATCH = 26, 7, 4
 PER_EPOCH = 7  # six batches of 4 and one of 2
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The tensors are tiny: two threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Batch(NamedTuple):
@@ -140,18 +132,6 @@ def run(folder: Path, *, kind="adamw", config=None, **changes):
         "clip_norm": 1.0,
     } | changes
     return run_fit(made.objective, made.optimizer, **arguments)
-
-
-def records(folder: Path):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def untimed(folder: Path):
-    return [
-        {name: value for name, value in record.items() if name not in TIMING_FIELDS}
-        for record in records(folder)
-    ]
 
 
 def assert_same_run(one: Path, two: Path) -> None:

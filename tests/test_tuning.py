@@ -13,6 +13,7 @@ from torch import nn
 
 import vitral as vt
 from photos import make_photos, tiny_config
+from run_folders import without_report
 from vitral import autotune, plots
 from vitral.autotune import Candidate, Point, SweepPlan, choose, frontier
 from vitral.cli import main
@@ -154,14 +155,7 @@ class Sleeping(nn.Module):
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tuning")
     photos = make_photos(folder / "photos", per_class=15)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
-        patch.setattr(
-            "vitral.workflows.train.finalize.compute_report_maps",
-            lambda *arguments: None,
-        )
+    with without_report():
         # What the last of its blocks merges no class token sees: hence a third.
         changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
         vt.train(

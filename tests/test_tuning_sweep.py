@@ -15,6 +15,7 @@ import torch
 
 import vitral as vt
 from photos import make_photos, tiny_config
+from run_folders import without_report
 from vitral import autotune
 from vitral.autotune import Candidate, SweepPlan
 from vitral.autotune import candidate as made_in
@@ -34,14 +35,7 @@ def photos(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("sweep runs") / "my run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "vitral.workflows.train.finalize.write_report", lambda out, data: out
-        )
-        patch.setattr(
-            "vitral.workflows.train.finalize.compute_report_maps",
-            lambda *arguments: None,
-        )
+    with without_report():
         # What the last of its blocks merges no class token sees: hence a third.
         changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
         vt.train(tiny_config(photos, **changes), out, runtime=vt.Runtime(device="cpu"))

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 
 import vitral as vt
 import vitral.weights
-from helpers import images, randomise
+from helpers import assert_near, images, randomise
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ViT, ViTConfig
@@ -53,18 +53,13 @@ def saved(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
     return file
 
 
-def close(found, wanted, rtol=1e-10) -> None:
-    assert found.shape == wanted.shape
-    assert (found - wanted).abs().max() <= rtol * wanted.abs().max()
-
-
 def same_features(model, theirs, image, rtol=1e-10) -> None:
     """Equal tokens after the final norm; timm keeps registers, we do not."""
     with torch.no_grad():
         found, wanted = model.forward_features(image), theirs.forward_features(image)
-    close(found.cls, wanted[:, 0], rtol)
+    assert_near(found.cls, wanted[:, 0], rtol)
     prefix = theirs.num_prefix_tokens
-    close(found.patches.flatten(1, 2), wanted[:, prefix:], rtol)
+    assert_near(found.patches.flatten(1, 2), wanted[:, prefix:], rtol)
 
 
 def foreign(layout, model) -> dict[str, torch.Tensor]:

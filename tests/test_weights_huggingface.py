@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import vitral as vt
 import vitral.weights
-from helpers import images, randomise
+from helpers import assert_near, images, randomise
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.layers import Grid
@@ -98,11 +98,6 @@ def answer(model: torch.nn.Module, image: torch.Tensor, **arguments: Any):
     return out.pooler_output
 
 
-def close(found, wanted, rtol) -> None:
-    assert found.shape == wanted.shape
-    assert (found - wanted).abs().max() <= rtol * wanted.abs().max()
-
-
 def in_memory_names(model: torch.nn.Module, folder: Path) -> None:
     """The folder that `model` saved, with the names that it has in memory."""
     tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
@@ -144,8 +139,8 @@ def test_their_folder_gives_their_answers(tmp_path, kind, names):
     assert (height, width) == preprocess.image_size
     image = images(2, height, width, model.config.in_chans)
     with torch.no_grad():
-        close(model(image), answer(theirs, image), 1e-10)
-        close(model.float()(image.float()), answer(theirs, image).float(), 1e-4)
+        assert_near(model(image), answer(theirs, image), 1e-10)
+        assert_near(model.float()(image.float()), answer(theirs, image).float(), 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +161,7 @@ def test_other_image_sizes_give_their_answers(tmp_path, kind, arguments, rtol, s
     model = vt.load(tmp_path).model
     image = images(2, *size)
     with torch.no_grad():
-        close(model(image), answer(theirs, image, **arguments), rtol)
+        assert_near(model(image), answer(theirs, image, **arguments), rtol)
 
 
 @pytest.mark.parametrize("names", ["hub", "memory"])
@@ -193,8 +188,8 @@ def test_masked_autoencoder_is_read_as_its_encoder(tmp_path, names, whole):
     with torch.no_grad():
         wanted = encoder(image, noise=order).last_hidden_state
         found = model.forward_features(image)
-    close(found.cls, wanted[:, 0], 1e-10)
-    close(found.patches.flatten(1, 2), wanted[:, 1:], 1e-10)
+    assert_near(found.cls, wanted[:, 0], 1e-10)
+    assert_near(found.patches.flatten(1, 2), wanted[:, 1:], 1e-10)
     dropped = [line for line in ledger.lines if line.action == "dropped"]
     assert all("draws the hidden patches" in line.detail for line in dropped)
     assert bool(dropped) == whole
@@ -216,7 +211,7 @@ def test_tensors_alone_are_read_with_what_was_assumed(tmp_path):
     file = (tmp_path / "model.safetensors").rename(tmp_path / "deit.safetensors")
     model, _, ledger = vt.load(file, grid=(3, 5), num_heads=3)
     with torch.no_grad():
-        close(model(images()), answer(theirs, images()), 1e-10)
+        assert_near(model(images()), answer(theirs, images()), 1e-10)
     assert any("settings of a deit model of Hugging Face" in n for n in ledger.notes)
 
 
@@ -443,7 +438,7 @@ def test_there_and_back_changes_no_bit_and_they_open_it(tmp_path, kind):
     )
     assert not any(info.values()), info
     image = images(2, *model.config.image_hw, model.config.in_chans).float()
-    close(answer(again.eval(), image), answer(theirs, image), 1e-6)
+    assert_near(answer(again.eval(), image), answer(theirs, image), 1e-6)
     assert vt.load(tmp_path / "ours").model.config == model.config
 
 
@@ -484,7 +479,7 @@ def test_they_open_our_models(tmp_path, config):
     assert not any(info.values()), info
     image = images(2, *config.image_hw).float()
     with torch.no_grad():
-        close(answer(theirs.eval(), image), model(image), 1e-5)
+        assert_near(answer(theirs.eval(), image), model(image), 1e-5)
     source = vitral.weights.read(tmp_path / "ours")
     assert source.classes == words
     assert source.preprocess == preprocess

@@ -828,10 +828,8 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("model", RUNS)
-def test_train_save_open(tmp_path, few, monkeypatch, model):
-    monkeypatch.setattr(
-        "vitral.workflows.train.finalize.write_report", lambda out, data: out
-    )
+@pytest.mark.usefixtures("no_report")
+def test_train_save_open(tmp_path, few, model):
     fields: dict[str, Any] = {"image_size": (32, 64), "batch_size": 9, "epochs": 2.0}
     config = tiny_config(few, **fields, model=model, model_changes=RUNS[model])
     run = vt.train(config, tmp_path / "run")

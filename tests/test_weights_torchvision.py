@@ -10,7 +10,7 @@ from torchvision.models import VisionTransformer
 
 import vitral as vt
 import vitral.weights
-from helpers import images, randomise
+from helpers import assert_near, images, randomise
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ViT, ViTConfig
@@ -42,11 +42,6 @@ def saved(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
     return file
 
 
-def close(found, wanted, rtol) -> None:
-    assert found.shape == wanted.shape
-    assert (found - wanted).abs().max() <= rtol * wanted.abs().max()
-
-
 def foreign(model: ViT) -> dict[str, torch.Tensor]:
     ours, tensors = model.state_dict(), {}
     for rule in torchvision.mappings(model.config):
@@ -67,8 +62,8 @@ def test_there_and_back_with_equal_logits(tmp_path, changes):
     assert preprocess.image_size == (side, side)
     image = images(2, side, side)
     with torch.no_grad():
-        close(model(image), theirs(image), 1e-10)
-        close(model.float()(image.float()), theirs(image).float(), 1e-5)
+        assert_near(model(image), theirs(image), 1e-10)
+        assert_near(model.float()(image.float()), theirs(image).float(), 1e-5)
     back = foreign(vt.load(file, num_heads=3).model)
     assert back.keys() == theirs.state_dict().keys()
     for name, tensor in theirs.state_dict().items():
@@ -94,7 +89,7 @@ def test_names_of_older_versions(tmp_path):
     assert old.keys() != theirs.state_dict().keys()
     model, _, ledger = vt.load(saved(tmp_path, old), num_heads=3)
     with torch.no_grad():
-        close(model(images(2, 48, 48)), theirs(images(2, 48, 48)), 1e-10)
+        assert_near(model(images(2, 48, 48)), theirs(images(2, 48, 48)), 1e-10)
     place = "encoder.layers.encoder_layer_1.mlp.linear_1.weight"
     assert f"blocks.1.mlp.fc1.weight  from {place}" in str(ledger)
 
@@ -116,7 +111,7 @@ def test_our_model_loads_strictly(tmp_path):
     theirs.load_state_dict(foreign(model), strict=True)
     image = images(2, 48, 48).float()
     with torch.no_grad():
-        close(theirs.eval()(image), model.eval()(image), 1e-5)
+        assert_near(theirs.eval()(image), model.eval()(image), 1e-5)
 
 
 @pytest.mark.parametrize(
