@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitral.models import TNT, TNTConfig, ViT, ViTConfig, create
+from vitral.models import (
+    TNT,
+    TimeSformer,
+    TimeSformerConfig,
+    TNTConfig,
+    ViT,
+    ViTConfig,
+    create,
+)
 from vitral.training.fit import EpochBatches, FitResult, FitSpec, fit
 
 TINY: dict[str, Any] = {
@@ -46,6 +54,14 @@ def tiny_vit(**changes: Any) -> ViT:
 def tiny_tnt(**changes: Any) -> TNT:
     """A small float64 TNT whose every parameter is random."""
     model = TNT(TNTConfig(**{**TINY_TNT, **changes})).double()
+    randomise(model)
+    return model.eval()
+
+
+def tiny_timesformer(**changes: Any) -> TimeSformer:
+    """A small float64 TimeSformer of four frames whose every parameter is random."""
+    fields = {**TINY, "num_frames": 4, **changes}
+    model = TimeSformer(TimeSformerConfig(**fields)).double()
     randomise(model)
     return model.eval()
 

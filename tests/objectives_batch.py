@@ -1,12 +1,13 @@
 """Batches and short runs that the tests of several objectives need."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from helpers import run_fit
+from helpers import TINY, run_fit
+from vitral.models import ViT, ViTConfig
 from vitral.training.loop import LoopConfig
 
 
@@ -23,6 +24,11 @@ def batch_of(image: Tensor, first: int = 0, classes: int = 7) -> Batch:
     target = nn.functional.one_hot(label, classes).to(image.dtype)
     names = tuple(f"{first + i}.png" for i in range(len(image)))
     return Batch(image, target, label, names)
+
+
+def encoder(**changes: Any) -> ViT:
+    """The tiny ViT without a head, freshly initialised."""
+    return ViT(ViTConfig(**{**TINY, "num_classes": 0, **changes}))
 
 
 class Killed(Exception):

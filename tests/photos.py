@@ -30,6 +30,13 @@ def photo(label: int, number: int, height: int = 40, width: int = 56) -> Image.I
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def noise(height: int = 50, width: int = 70) -> Image.Image:
+    """Random pixels that the size alone decides."""
+    generator = np.random.Generator(np.random.Philox(key=height * 1000 + width))
+    pixels = generator.integers(0, 256, (height, width, 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
 def make_photos(
     root: Path,
     *,

@@ -251,21 +251,6 @@ def test_full_disk_by_a_stub(store, monkeypatch, writer):
     assert not [path for path in store.folder.iterdir() if path.name[0] == "."]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command here")
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting is not permitted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_full_disk_for_real(small_disk):
     """Saves of many sizes on 2 MiB: each is whole or is not there."""
     failures = 0

@@ -16,13 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 import vitral as vt
-from helpers import TINY
-from photos import CLASSES, contents, make_photos
+from photos import CLASSES, contents
 from run_folders import without_report
 from vitral import config_io
 from vitral.cli import VERBS, main
-from vitral.data import Preprocess
-from vitral.models import ViT, ViTConfig
 
 SOURCE = Path(__file__).parents[1] / "src"
 TINY_FLAGS = ["--model", "vit_mu16", "--set", "depth=2", "embed_dim=32", "mlp_dim=64"]
@@ -42,24 +39,12 @@ def with_report() -> None:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=8)
-
-
-@pytest.fixture(scope="module")
 def run(photos, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "one"
     words = ["train", str(photos), "--out", str(out), *TINY_FLAGS]
     words += ["--steps", "40", "--warmup", "4", "--eval-every", "20", "--device", "cpu"]
     assert main([*words, "--lr", "0.003", "--drop-path", "0", "-b", "24"]) == 0
     return out
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    vt.save(folder, ViT(ViTConfig(**TINY)), Preprocess(image_size=(48, 80)))
-    return folder
 
 
 def config_of(out: Path) -> dict[str, object]:
@@ -228,13 +213,14 @@ def test_the_output_folder_may_not_be_a_file(photos, tmp_path, capsys):
     assert "is a file: name a folder for the run" in capsys.readouterr().err
 
 
-def test_linear_probe_freezes_every_block(photos, weights, tmp_path, capsys):
+def test_linear_probe_freezes_every_block(photos, tiny_weights, tmp_path, capsys):
     out = tmp_path / "probe"
-    words = ["train", str(photos), "--out", str(out), "--weights", str(weights)]
+    words = ["train", str(photos), "--out", str(out), "--weights", str(tiny_weights)]
     words += ["--linear-probe", "--image-size", "48", "80", "--precision", "fp32"]
     assert main([*words, *SHORT]) == 0
     assert config_of(out)["freeze"] == 2
-    before, after = vt.load(weights).model.state_dict(), vt.open(out).model.state_dict()
+    before = vt.load(tiny_weights).model.state_dict()
+    after = vt.open(out).model.state_dict()
     assert all(
         tensor.equal(before[name])
         for name, tensor in after.items()

@@ -1,28 +1,10 @@
 """`vitral eval --protocol`: probes of frozen features, any weights, from the cache."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-import vitral as vt
-from helpers import TINY
-from photos import make_photos
 from vitral.cli import main
-from vitral.data import Preprocess
-from vitral.models import ViT, ViTConfig
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=8)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    vt.save(folder, ViT(ViTConfig(**TINY)), Preprocess(image_size=(48, 80)))
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -35,9 +17,9 @@ def weights(tmp_path_factory) -> Path:
     ],
 )
 def test_a_table_with_intervals(
-    photos, weights, tmp_path, capsys, protocol, flags, rows
+    photos, tiny_weights, tmp_path, capsys, protocol, flags, rows
 ):
-    words = ["eval", str(weights), str(photos), "--protocol", protocol, *flags]
+    words = ["eval", str(tiny_weights), str(photos), "--protocol", protocol, *flags]
     words += ["--cache-dir", str(tmp_path / "cache"), "--device", "cpu"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
@@ -64,14 +46,14 @@ def test_a_table_with_intervals(
     ],
 )
 def test_what_cannot_be_probed_is_one_line(
-    photos, weights, tmp_path, capsys, flags, code, sentence
+    photos, tiny_weights, tmp_path, capsys, flags, code, sentence
 ):
-    words = ["eval", str(weights), str(photos), *flags]
+    words = ["eval", str(tiny_weights), str(photos), *flags]
     assert main([*words, "--cache-dir", str(tmp_path / "cache")]) == code
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in error
 
 
-def test_weights_alone_need_data(weights, capsys):
-    assert main(["eval", str(weights), "--protocol", "knn"]) == 2
+def test_weights_alone_need_data(tiny_weights, capsys):
+    assert main(["eval", str(tiny_weights), "--protocol", "knn"]) == 2
     assert "name the data set" in capsys.readouterr().err

@@ -20,7 +20,6 @@ from photos import contents, make_photos, prepare_model, tiny_config
 from vitral.cli import main
 from vitral.data import AugmentConfig, Preprocess, Sampling, clip_views, open_clip
 from vitral.data.loading.clip_transforms import AugmentClip
-from vitral.data.video import decoder_client
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import ViT, ViTConfig, create, get_config
 from vitral.workflows import TrainConfig, open_run
@@ -29,6 +28,8 @@ from vitral.workflows.features.extract import features
 from vitral.workflows.inference import split_loader, tta_views
 from vitral.workflows.train.build import train_loader
 from vitral.workflows.train.frozen_cache import cache_frozen_outputs, frozen_output
+
+pytestmark = pytest.mark.usefixtures("stopped_decoder")
 
 CPU = torch.device("cpu")
 TINY = {
@@ -70,12 +71,6 @@ def run(clips, tmp_path_factory) -> Path:
     assert lines[0] == "data: train 12 clips"
     assert any("4 frames of 16 x 32 pixels in 2 x 4 patches" in line for line in lines)
     return out
-
-
-@pytest.fixture(autouse=True)
-def ended():
-    yield
-    decoder_client.close()
 
 
 def test_a_run_on_clips_leaves_what_a_run_on_images_leaves(run, clips):

@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
+from photos import noise
 from vitral.data import Augment, AugmentConfig, MixConfig, Preprocess
 from vitral.data.augmentation.affine import rotate_image
 from vitral.data.augmentation.augment import SYMMETRIES, inception_crop
@@ -32,13 +33,6 @@ ALL = AugmentConfig(
 )
 
 
-def picture(height: int = 50, width: int = 70) -> Image.Image:
-    generator = np.random.Generator(np.random.Philox(key=height * 1000 + width))
-    return Image.fromarray(
-        generator.integers(0, 256, (height, width, 3)).astype(np.uint8)
-    )
-
-
 def augment(config: AugmentConfig, seed: int = 0) -> Augment:
     preprocess = Preprocess(image_size=(HEIGHT, WIDTH))
     return Augment(config=config, preprocess=preprocess, seed=seed)
@@ -46,19 +40,19 @@ def augment(config: AugmentConfig, seed: int = 0) -> Augment:
 
 def test_everything_off_is_the_preprocess():
     transform = augment(OFF)
-    expected = transform.preprocess(picture())
+    expected = transform.preprocess(noise())
     for epoch in range(3):
-        assert torch.equal(transform(picture(), "a.jpg", epoch), expected)
+        assert torch.equal(transform(noise(), "a.jpg", epoch), expected)
 
 
 def test_a_view_is_a_function_of_seed_epoch_and_id():
-    first = augment(ALL)(picture(), "a.jpg", 4)
+    first = augment(ALL)(noise(), "a.jpg", 4)
     torch.rand(7)
-    assert torch.equal(augment(ALL)(picture(), "a.jpg", 4), first)
+    assert torch.equal(augment(ALL)(noise(), "a.jpg", 4), first)
     for other in (
-        augment(ALL)(picture(), "a.jpg", 5),
-        augment(ALL)(picture(), "b.jpg", 4),
-        augment(ALL, seed=1)(picture(), "a.jpg", 4),
+        augment(ALL)(noise(), "a.jpg", 5),
+        augment(ALL)(noise(), "b.jpg", 4),
+        augment(ALL, seed=1)(noise(), "a.jpg", 4),
     ):
         assert other.shape == (3, HEIGHT, WIDTH)
         assert not torch.equal(other, first)
@@ -68,14 +62,14 @@ def test_no_global_generator_moves():
     torch.manual_seed(5)
     np.random.seed(5)
     before = (torch.get_rng_state(), np.random.get_state()[1].tolist())
-    augment(ALL)(picture(), "a.jpg", 0)
+    augment(ALL)(noise(), "a.jpg", 0)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]
 
 
 def test_views_repeat_after_their_number():
     transform = augment(AugmentConfig(crop="inception", rand_augment=1, views=3))
-    seen = [transform(picture(), "a.jpg", epoch) for epoch in range(7)]
+    seen = [transform(noise(), "a.jpg", epoch) for epoch in range(7)]
     for epoch in range(7):
         assert torch.equal(seen[epoch], seen[epoch % 3])
     assert not torch.equal(seen[0], seen[1])
@@ -87,7 +81,7 @@ def test_eight_views_show_the_eight_symmetries_once(size):
     config = AugmentConfig(dihedral=True, views=8)
     preprocess = Preprocess(image_size=size)
     transform = Augment(config=config, preprocess=preprocess, seed=3)
-    image = picture()
+    image = noise()
     array = np.asarray(image)
     turns = [np.rot90(array, k) for k in range(4)]
     mirrored = [np.rot90(array[:, ::-1], k) for k in range(4)]
@@ -108,7 +102,7 @@ def test_eight_views_show_the_eight_symmetries_once(size):
 
 def test_flip_is_left_right_with_its_probability():
     transform = augment(AugmentConfig(flip=0.5))
-    image = picture()
+    image = noise()
     plain = transform.preprocess(image)
     flips = 0
     for number in range(400):
@@ -155,10 +149,10 @@ def test_inception_crop_falls_back_to_the_whole_image():
     box = inception_crop(Size(10, 400), config, generator_for("strip"))
     assert box == (0, 0, 10, 400)
     transform = augment(AugmentConfig(crop="inception", crop_area=(0.9, 1.0), flip=0.0))
-    image = picture(10, 400)
+    image = noise(10, 400)
     expected = transform.preprocess(image)
     assert torch.equal(transform(image, "a", 0), expected)
-    assert transform(picture(1, 1), "a", 0).shape == (3, HEIGHT, WIDTH)
+    assert transform(noise(1, 1), "a", 0).shape == (3, HEIGHT, WIDTH)
 
 
 def test_crop_resizes_with_the_filter_of_the_preprocess():
@@ -168,7 +162,7 @@ def test_crop_resizes_with_the_filter_of_the_preprocess():
             image_size=(HEIGHT, WIDTH), interpolation="bicubic", antialias=antialias
         )
         transform = Augment(config=config, preprocess=preprocess, seed=2)
-        image = picture(200, 300)
+        image = noise(200, 300)
         generator = generator_for("augment", 2, 0, "a")
         box = inception_crop(Size(200, 300), config, generator)
         part = image.crop((box.left, box.top, box.right, box.bottom))
@@ -184,7 +178,7 @@ def test_crop_resizes_with_the_filter_of_the_preprocess():
 
 def test_shift_repeats_the_edge():
     transform = augment(AugmentConfig(flip=0.0, shift=0.2))
-    image = picture(HEIGHT, WIDTH)
+    image = noise(HEIGHT, WIDTH)
     source = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     moves = set()
     for number in range(40):
@@ -210,14 +204,14 @@ def test_rotation_keeps_size_and_invents_no_colour():
         values = result.float().amax((1, 2)) - torch.tensor([250.0, 120.0, 60.0])
         assert values.abs().max() <= 1
         assert result.float().amin((1, 2))[2] >= 59
-    image = picture(HEIGHT, WIDTH)
+    image = noise(HEIGHT, WIDTH)
     plain = transform.preprocess(image)
     assert not torch.equal(transform(image, "a", 0), plain)
 
 
 @pytest.mark.parametrize("degrees", [-180.0, -33.0, 0.0, 7.0, 90.0, 121.0])
 def test_a_turn_is_that_of_torchvision_on_an_image_whose_edges_are_repeated(degrees):
-    pixels = torch.from_numpy(np.array(picture(HEIGHT, WIDTH))).permute(2, 0, 1).float()
+    pixels = torch.from_numpy(np.array(noise(HEIGHT, WIDTH))).permute(2, 0, 1).float()
     margin = 60  # no corner is empty after any turn
     wide = F.pad(pixels[None], (margin,) * 4, mode="replicate")[0]
     expected = rotate(wide, degrees, interpolation=InterpolationMode.BILINEAR)
@@ -242,10 +236,10 @@ def test_a_turn_is_that_of_torchvision_on_an_image_whose_edges_are_repeated(degr
 )
 def test_drawn_operations_change_pixels_within_range(config):
     transform = augment(config)
-    plain = transform.preprocess(picture())
+    plain = transform.preprocess(noise())
     changed = 0
     for number in range(8):
-        result = transform(picture(), f"{number}", 0)
+        result = transform(noise(), f"{number}", 0)
         assert result.shape == plain.shape
         assert result.dtype == torch.float32
         assert result.min() >= -1
@@ -256,8 +250,8 @@ def test_drawn_operations_change_pixels_within_range(config):
 
 def test_erasing_leaves_the_mean_colour():
     transform = augment(AugmentConfig(flip=0.0, random_erasing=1.0))
-    plain = transform.preprocess(picture())
-    result = transform(picture(), "a", 0)
+    plain = transform.preprocess(noise())
+    result = transform(noise(), "a", 0)
     erased = result != plain
     assert 0 < erased.float().mean() < 0.5
     assert result[erased].unique().tolist() == [0.0]

@@ -34,6 +34,8 @@ from vitral.data.video import decoder_client
 from vitral.data.video.clip import open_clip
 from vitral.errors import ConfigError, DataError, ImageError, MissingExtraError
 
+pytestmark = pytest.mark.usefixtures("stopped_decoder")
+
 GAPS = np.random.default_rng(3).integers(10, 300, 60)
 UNEVEN = [int(ms) for ms in np.cumsum(GAPS) - GAPS[0]]
 """Milliseconds at which the frames of a variable-rate clip begin."""
@@ -56,12 +58,6 @@ FILES = {
     "one_key.mp4": {"g": "999", "bf": "3", "sound": True},
     "all_keys.mp4": {"g": "1"},
 }
-
-
-@pytest.fixture(autouse=True)
-def ended():
-    yield
-    decoder_client.close()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -9,16 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.transforms import v2
 
+from photos import noise
 from vitral.data import Preprocess
 from vitral.data.images.preprocess import Size
 from vitral.errors import ConfigError, ImageError
-
-
-def picture(height: int, width: int) -> Image.Image:
-    generator = np.random.Generator(np.random.Philox(key=height * 1000 + width))
-    return Image.fromarray(
-        generator.integers(0, 256, (height, width, 3)).astype(np.uint8)
-    )
 
 
 def test_black_is_minus_one_white_is_one_and_the_middle_zero():
@@ -49,7 +43,7 @@ def test_statistics_belong_to_their_channels():
 
 
 def test_default_squash_is_bilinear_without_antialias():
-    image = picture(31, 97)
+    image = noise(31, 97)
     result = Preprocess(image_size=(24, 40)).resize_and_crop(image)
     source = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()[None]
     expected = F.interpolate(
@@ -67,7 +61,7 @@ def test_default_squash_is_bilinear_without_antialias():
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 def test_antialias_is_pillow(interpolation):
-    image = picture(120, 90)
+    image = noise(120, 90)
     preprocess = Preprocess(
         image_size=(24, 40), interpolation=interpolation, antialias=True
     )
@@ -77,7 +71,7 @@ def test_antialias_is_pillow(interpolation):
 
 
 def test_nearest_and_bicubic_without_antialias():
-    image = picture(8, 12)
+    image = noise(8, 12)
     nearest = Preprocess(image_size=(4, 6), interpolation="nearest").resize_and_crop(
         image
     )
@@ -104,12 +98,12 @@ def test_nearest_and_bicubic_without_antialias():
 def test_crop_covers_the_size(source, size, fraction, expected):
     preprocess = Preprocess(image_size=size, resize="crop", crop_fraction=fraction)
     assert preprocess.size_before_crop(Size(*source)) == expected
-    assert preprocess(picture(*source)).shape == (3, *size)
+    assert preprocess(noise(*source)).shape == (3, *size)
 
 
 @pytest.mark.parametrize("source", [(60, 97), (131, 60), (33, 33)])
 def test_crop_equals_torchvision_on_a_square(source):
-    image = picture(*source)
+    image = noise(*source)
     preprocess = Preprocess(
         image_size=(28, 28), resize="crop", crop_fraction=0.875, antialias=True
     )
@@ -119,14 +113,14 @@ def test_crop_equals_torchvision_on_a_square(source):
 
 
 def test_squash_with_a_crop_fraction_cuts_the_centre():
-    image = picture(30, 50)
+    image = noise(30, 50)
     preprocess = Preprocess(image_size=(24, 40), crop_fraction=0.8)
     expected = np.asarray(image)[3:27, 5:45].transpose(2, 0, 1)
     np.testing.assert_array_equal(preprocess.resize_and_crop(image).numpy(), expected)
 
 
 def test_path_bytes_pillow_and_array_agree(tmp_path):
-    image = picture(31, 50)
+    image = noise(31, 50)
     path = tmp_path / "a.png"
     image.save(path)
     buffer = io.BytesIO()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vitral as vt
-from helpers import TINY, randomise
+from helpers import TINY
 from photos import make_photos, tiny_config
 from run_folders import without_report
 from vitral.cli import main
@@ -44,12 +44,8 @@ def photos(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("weights")
-    model = ViT(ViTConfig(**TINY))
-    randomise(model)
-    vt.save(folder, model, Preprocess(image_size=(48, 80)))
-    return str(folder)
+def weights(tiny_weights) -> str:
+    return str(tiny_weights)
 
 
 def small_plan(photos: Path, weights: str, **changes: object) -> FinetunePlan:

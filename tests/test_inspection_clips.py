@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clips_by_hand import by_hand
-from helpers import TINY, images, randomise, tiny_vit
+from helpers import images, tiny_timesformer, tiny_vit
 from inspecting import hooks
 from vitral.errors import ConfigError
 from vitral.inspection import (
@@ -16,7 +16,7 @@ from vitral.inspection import (
     rollout,
     rollout_matrix,
 )
-from vitral.models import TimeSformer, TimeSformerConfig, from_image
+from vitral.models import from_image
 from vitral.models.timesformer.config import STEPS
 
 FRAMES = 4
@@ -28,13 +28,6 @@ CASES = [
     ("space", {"reg_tokens": 2}),
     ("axial", {"class_token": False, "global_pool": "avg"}),
 ]
-
-
-def tiny(**changes) -> TimeSformer:
-    fields = {**TINY, "num_frames": FRAMES, **changes}
-    model = TimeSformer(TimeSformerConfig(**fields)).double()
-    randomise(model)
-    return model.eval()
 
 
 def clips(batch=2, frames=FRAMES, height=48, width=80, seed=1):
@@ -60,7 +53,7 @@ def map_of(matrix, hand, config):
 
 @pytest.mark.parametrize(("scheme", "changes"), CASES)
 def test_rollout_is_the_product_of_whole_matrices(scheme, changes):
-    model = tiny(attention_type=scheme, **changes)
+    model = tiny_timesformer(attention_type=scheme, **changes)
     hand = by_hand(model, clips())
     with torch.no_grad():
         close(model(clips()), hand.logits.detach())
@@ -81,7 +74,7 @@ def test_rollout_is_the_product_of_whole_matrices(scheme, changes):
 @pytest.mark.parametrize(("scheme", "changes"), CASES)
 def test_relevance_is_that_of_whole_matrices(scheme, changes):
     """A copy's share of a gradient times its weight adds up to the whole row's."""
-    model = tiny(attention_type=scheme, **changes)
+    model = tiny_timesformer(attention_type=scheme, **changes)
     hand = by_hand(model, clips())
     classes = torch.tensor([5, 2])
     hand.logits.gather(1, classes[:, None]).sum().backward()
@@ -102,7 +95,7 @@ def test_relevance_is_that_of_whole_matrices(scheme, changes):
 
 @pytest.mark.parametrize(("scheme", "changes"), CASES[:-1])
 def test_the_class_token_of_the_last_layer(scheme, changes):
-    model = tiny(attention_type=scheme, **changes)
+    model = tiny_timesformer(attention_type=scheme, **changes)
     hand = by_hand(model, clips())
     row = hand.steps[-1].detach()[:, :, hand.class_tokens].mean(2)
     found = class_attention(model, clips())
@@ -111,13 +104,13 @@ def test_the_class_token_of_the_last_layer(scheme, changes):
 
 
 def test_a_layer_without_the_class_token_is_refused():
-    model = tiny()
+    model = tiny_timesformer()
     with pytest.raises(ConfigError, match=r"takes no part in layer 2, an attention al"):
         class_attention(model, clips(), 2)
     close(class_attention(model, clips(), 3), class_attention(model, clips()))
     with pytest.raises(ConfigError, match="no class token, so there is no class_att"):
-        class_attention(tiny(class_token=False, global_pool="avg"), clips())
-    inside = tiny(class_token_in="every_step")
+        class_attention(tiny_timesformer(class_token=False, global_pool="avg"), clips())
+    inside = tiny_timesformer(class_token_in="every_step")
     found = class_attention(inside, clips(), 0)
     hand = by_hand(inside, clips())
     row = hand.steps[0].detach()[:, :, 0]
@@ -135,7 +128,7 @@ def test_grad_cam_by_finite_differences(scheme, layer):
     """a_c is the mean slope of a logit: the same shift of a channel in all cells."""
     # What leaves the last block has a slope only for a head that reads patches.
     pool = {"class_token": False, "global_pool": "avg"} if layer == 2 else {}
-    model = tiny(attention_type=scheme, **pool)
+    model = tiny_timesformer(attention_type=scheme, **pool)
     numbers = torch.tensor(by_hand(model, clips()).patches)
     with torch.no_grad():
         first = 1 if layer is None else layer
@@ -170,14 +163,14 @@ def test_equal_frames_roll_out_as_the_image_does(scheme):
 
 
 def test_fewer_frames_and_another_size():
-    model = tiny(attention_type="axial")
+    model = tiny_timesformer(attention_type="axial")
     assert rollout(model, clips(frames=3, height=64, width=112)).shape == (2, 3, 4, 7)
     one = rollout(model, clips()[:1])
     close(one, rollout(model, clips())[:1])
 
 
 def test_members_of_a_layer_and_a_mask():
-    model = tiny(attention_type="local_global", depth=1)
+    model = tiny_timesformer(attention_type="local_global", depth=1)
     near, coarse = iter_attention(model, clips())
     assert near.members is not None
     assert near.members.tolist() == [list(range(1, 61))]

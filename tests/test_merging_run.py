@@ -10,7 +10,7 @@ import torch
 
 import vitral as vt
 from helpers import randomise
-from photos import make_photos, tiny_config
+from photos import tiny_config
 from run_folders import without_report
 from serving import Client, jpeg, request, serving
 from vitral.cli import main
@@ -18,11 +18,6 @@ from vitral.cli.flags import SCHEDULES
 from vitral.errors import ConfigError
 from vitral.models import MergeSchedule, set_merge
 from vitral.workflows.run import open_run
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=15)
 
 
 @pytest.fixture(scope="module")

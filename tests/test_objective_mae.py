@@ -7,21 +7,17 @@ import torch
 import transformers
 from torch import nn
 
-from helpers import TINY, images, randomise, tiny_tnt
-from objectives_batch import Killed, batch_of, run
+from helpers import images, randomise, tiny_tnt
+from objectives_batch import Killed, batch_of, encoder, run
 from vitral.errors import ConfigError
 from vitral.layers import Grid
-from vitral.models import ViT, ViTConfig, create
+from vitral.models import create
 from vitral.objectives import MAE, BatchLike, MAEConfig
 from vitral.objectives.mae import init_encoder, num_visible, shuffle_patches
 from vitral.objectives.mae_decoder import sincos
 from vitral.objectives.patches import from_patches, to_patches
 
 DECODER = {"decoder_dim": 20, "decoder_depth": 3, "decoder_heads": 5}
-
-
-def encoder(**changes) -> ViT:
-    return ViT(ViTConfig(**{**TINY, "num_classes": 0, **changes}))
 
 
 def tiny(seed=0, **changes) -> MAE:

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from helpers import TINY, images, randomise, tiny_tnt
-from objectives_batch import Killed, batch_of, run
+from helpers import images, randomise, tiny_tnt
+from objectives_batch import Killed, batch_of, encoder, run
 from vitral.errors import ConfigError
-from vitral.models import ViT, ViTConfig
 from vitral.objectives import MaskedPatch, MaskedPatchConfig
 from vitral.objectives.masked_patch import (
     Corruption,
@@ -21,10 +20,6 @@ from vitral.objectives.masked_patch import (
 from vitral.objectives.patches import from_patches, to_patches
 
 TARGETS = ["mean_colour", "small_patch", "pixels"]
-
-
-def encoder(**changes) -> ViT:
-    return ViT(ViTConfig(**{**TINY, "num_classes": 0, **changes}))
 
 
 def tiny(seed=0, model=None, **changes) -> MaskedPatch:

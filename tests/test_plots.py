@@ -1,22 +1,16 @@
 """Figures: what they show is in their artists, their text, and their repeated bytes."""
 
 import io
-from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
+from figures import texts
 from vitral import plots
 from vitral.errors import DataError
 from vitral.evaluation import classify, reliability
-
-
-def texts(plot: plots.Plot) -> str:
-    """Every piece of text in the figure's SVG."""
-    root = ElementTree.fromstring(plots.to_svg(plot.figure))
-    return " | ".join("".join(node.itertext()) for node in root.iter() if node.text)
 
 
 def rows(num_classes: int, n: int = 300):

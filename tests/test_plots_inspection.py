@@ -4,13 +4,13 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from figures import noise, pixels, texts
 from vitral import plots
 from vitral.errors import DataError
 from vitral.plots.primitives.panels import even_columns
@@ -18,20 +18,6 @@ from vitral.plots.primitives.panels import even_columns
 HEIGHT, WIDTH, ROWS, COLUMNS = 48, 80, 3, 5
 STRANGE = "$x_1$ <b>&amp; 猫\n犬"
 SHOWN = "$x_1$ <b>&amp; 猫 犬"
-
-
-def texts(plot: plots.Plot) -> str:
-    root = ElementTree.fromstring(plots.to_svg(plot.figure))
-    return " | ".join("".join(node.itertext()) for node in root.iter() if node.text)
-
-
-def pixels(plot: plots.Plot, i: int) -> np.ndarray:
-    return np.asarray(plot.figure.axes[i].images[0].get_array())
-
-
-def photo(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def spot(row: int = 1, column: int = 4) -> np.ndarray:
@@ -67,14 +53,14 @@ def sizes(**changes: Any) -> plots.Plot:
 
 
 ALL: dict[str, Callable[[], plots.Plot]] = {
-    "overlay": lambda: plots.overlay(photo(), spot(), title=STRANGE),
-    "colour_overlay": lambda: plots.color_overlay(photo(), spot(), title=STRANGE),
+    "overlay": lambda: plots.overlay(noise(), spot(), title=STRANGE),
+    "colour_overlay": lambda: plots.color_overlay(noise(), spot(), title=STRANGE),
     "gallery": lambda: plots.gallery(
-        [photo(0), photo(1, 64, 40)], [spot(), spot(0, 0)], [STRANGE, "b"]
+        [noise(0), noise(1, 64, 40)], [spot(), spot(0, 0)], [STRANGE, "b"]
     ),
-    "heads": lambda: plots.heads(photo(), np.stack([spot(), 3 * spot(2, 1)])),
+    "heads": lambda: plots.heads(noise(), np.stack([spot(), 3 * spot(2, 1)])),
     "comparison": lambda: plots.comparison(
-        photo(), {STRANGE: spot(), "other": np.ones((2, 7))}
+        noise(), {STRANGE: spot(), "other": np.ones((2, 7))}
     ),
     "distance": lambda: plots.distance(DISTANCES, 61.25, image_height=160),
     "filters": lambda: plots.filters(
@@ -85,7 +71,7 @@ ALL: dict[str, Callable[[], plots.Plot]] = {
         {STRANGE: (cosines(), (ROWS, COLUMNS)), "b": (cosines(2, 20), (2, 20))}
     ),
     "colours": lambda: plots.feature_colors(
-        [photo(0), photo(1)], np.random.default_rng(1).random((2, ROWS, COLUMNS, 3))
+        [noise(0), noise(1)], np.random.default_rng(1).random((2, ROWS, COLUMNS, 3))
     ),
     "rank_curves": lambda: plots.rank_curves(
         {STRANGE: [1, 1e-3, 1e-9, 0], "skip": [1, 0.9, 0.8, 0.75]}
@@ -153,7 +139,7 @@ def test_a_map_without_differences() -> None:
     nearly = np.float32(0.3) * (1 + np.float32([[1e-7, -1e-7]]))
     assert (plots.upsample(nearly, 8, 9) == 1).all()
     assert plots.upsample(np.ones((1, 1)), 8, 9).shape == (8, 9)
-    assert "The map is zero everywhere." in plots.overlay(photo(), np.zeros((2, 3))).alt
+    assert "The map is zero everywhere." in plots.overlay(noise(), np.zeros((2, 3))).alt
 
 
 def test_shade_multiplies_brightness_by_hand() -> None:
@@ -169,59 +155,59 @@ def test_shade_multiplies_brightness_by_hand() -> None:
 
 
 def test_overlay_shows_the_picture_and_the_shaded_one() -> None:
-    plot = plots.overlay(photo(), spot())
-    np.testing.assert_allclose(pixels(plot, 0), photo() / 255)
-    np.testing.assert_allclose(pixels(plot, 1), plots.shade(photo(), spot()))
+    plot = plots.overlay(noise(), spot())
+    np.testing.assert_allclose(pixels(plot, 0), noise() / 255)
+    np.testing.assert_allclose(pixels(plot, 1), plots.shade(noise(), spot()))
     assert "row 1, column 4 of 3 x 5 patches" in plot.alt
-    plot = plots.color_overlay(photo(), spot())
-    np.testing.assert_allclose(pixels(plot, 1), plots.tint(photo(), spot()))
+    plot = plots.color_overlay(noise(), spot())
+    np.testing.assert_allclose(pixels(plot, 1), plots.tint(noise(), spot()))
 
 
 def test_half_of_a_map_by_hand() -> None:
     # 3.4 in all: 2.0 alone is more than half of it.
-    assert "half of it on 1 of 15." in plots.overlay(photo(), spot()).alt
+    assert "half of it on 1 of 15." in plots.overlay(noise(), spot()).alt
     # Four alike: two are half.
-    assert "half of it on 2 of 4." in plots.overlay(photo(), np.ones((2, 2))).alt
+    assert "half of it on 2 of 4." in plots.overlay(noise(), np.ones((2, 2))).alt
     negative = np.array([[-1.0, 2.0]])
-    assert "half" not in plots.overlay(photo(), negative).alt
+    assert "half" not in plots.overlay(noise(), negative).alt
 
 
 def test_tensors_and_floats_are_the_same_picture() -> None:
-    tensor = torch.from_numpy(photo())
+    tensor = torch.from_numpy(noise())
     given = plots.overlay(tensor / 255, torch.from_numpy(spot()))
-    np.testing.assert_allclose(pixels(given, 0), photo() / 255, atol=1e-6)
+    np.testing.assert_allclose(pixels(given, 0), noise() / 255, atol=1e-6)
 
 
 def test_pixels_that_are_a_rounding_off_are_taken() -> None:
-    plot = plots.overlay(photo() / 255 * (1 + 1e-6) - 1e-7, spot())
+    plot = plots.overlay(noise() / 255 * (1 + 1e-6) - 1e-7, spot())
     assert pixels(plot, 0).min() == 0
     assert pixels(plot, 0).max() == 1
 
 
 def test_a_large_picture_is_made_smaller() -> None:
-    plot = plots.overlay(photo(0, 1500, 2048), spot())
+    plot = plots.overlay(noise(0, 1500, 2048), spot())
     assert pixels(plot, 0).shape == (750, 1024, 3)
     assert pixels(plot, 0).max() <= 1
 
 
 def test_gallery_pairs_and_stops() -> None:
-    images = [photo(0), photo(1, 64, 40)]
+    images = [noise(0), noise(1, 64, 40)]
     plot = plots.gallery(images, [spot(), spot(0, 0)], ["cat", "dog"])
     np.testing.assert_allclose(pixels(plot, 2), images[1] / 255)
     np.testing.assert_allclose(pixels(plot, 3), plots.shade(images[1], spot(0, 0)))
     assert "cat" in plot.figure.axes[0].get_title(loc="left")
     assert "2 pictures" in plot.alt
     batch = plots.gallery(
-        torch.from_numpy(np.stack([photo(0), photo(1)])), np.stack([spot(), spot()])
+        torch.from_numpy(np.stack([noise(0), noise(1)])), np.stack([spot(), spot()])
     )
-    np.testing.assert_allclose(pixels(batch, 2), photo(1) / 255)
-    many = plots.gallery([photo()] * 51, [spot()] * 51)
+    np.testing.assert_allclose(pixels(batch, 2), noise(1) / 255)
+    many = plots.gallery([noise()] * 51, [spot()] * 51)
     assert len(many.figure.axes) == 2 * 48
     assert "The first 48 of 51." in texts(many)
 
 
 def test_pairs_of_another_shape_stay_together() -> None:
-    plot = plots.gallery([photo(0), photo(1, 64, 40)], [spot(), spot()])
+    plot = plots.gallery([noise(0), noise(1, 64, 40)], [spot(), spot()])
     plots.to_svg(plot.figure)
     gaps = []
     for i in (0, 2):
@@ -232,9 +218,9 @@ def test_pairs_of_another_shape_stay_together() -> None:
 
 def test_heads_have_their_greatest_weight() -> None:
     maps = np.stack([0.01 * spot(), 0.03 * spot(2, 1), 0.02 * spot(0, 0)])
-    plot = plots.heads(photo(), maps)
+    plot = plots.heads(noise(), maps)
     np.testing.assert_allclose(
-        pixels(plot, 2), plots.shade(photo(), maps[1], blur=0.5), atol=1e-9
+        pixels(plot, 2), plots.shade(noise(), maps[1], blur=0.5), atol=1e-9
     )
     assert "head 1: 0.060" in texts(plot)
     assert "The greatest weight, 0.06, is in head 1." in plot.alt
@@ -244,8 +230,8 @@ def test_heads_have_their_greatest_weight() -> None:
 
 def test_comparison_takes_other_grids() -> None:
     plot = ALL["comparison"]()
-    np.testing.assert_allclose(pixels(plot, 1), plots.shade(photo(), spot()))
-    np.testing.assert_allclose(pixels(plot, 2), photo() / 255)
+    np.testing.assert_allclose(pixels(plot, 1), plots.shade(noise(), spot()))
+    np.testing.assert_allclose(pixels(plot, 2), noise() / 255)
     assert "other: Greatest at row 0, column 0 of 2 x 7 patches" in plot.alt
 
 
@@ -313,7 +299,7 @@ def test_large_grids_are_thinned_and_say_so() -> None:
 
 def test_colours_cover_the_picture() -> None:
     values = np.random.default_rng(1).random((2, ROWS, COLUMNS, 3))
-    plot = plots.feature_colors([photo(0), photo(1)], values)
+    plot = plots.feature_colors([noise(0), noise(1)], values)
     image = plot.figure.axes[3].images[0]
     np.testing.assert_array_equal(np.asarray(image.get_array()), values[1])
     assert tuple(image.get_extent()) == (-0.5, WIDTH - 0.5, HEIGHT - 0.5, -0.5)
@@ -396,24 +382,24 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: plots.overlay(np.zeros((48, 80, 1)), spot()), "three equal colours"),
     (lambda: plots.overlay(np.zeros((48, 80)), spot()), r"got the shape \[48, 80\]"),
-    (lambda: plots.overlay(photo() / 255 - 0.5, spot()), "undo the normalisation"),
+    (lambda: plots.overlay(noise() / 255 - 0.5, spot()), "undo the normalisation"),
     (
-        lambda: plots.overlay(photo(), [spot()]),
+        lambda: plots.overlay(noise(), [spot()]),
         r"a map must be \[rows, columns\]: got the shape \[1, 3, 5\]",
     ),
-    (lambda: plots.overlay(photo(), spot() * np.nan), "15 of 15 are not"),
-    (lambda: plots.overlay(photo(), [["a", "b"]]), "a map must be numbers"),
+    (lambda: plots.overlay(noise(), spot() * np.nan), "15 of 15 are not"),
+    (lambda: plots.overlay(noise(), [["a", "b"]]), "a map must be numbers"),
     (
         lambda: plots.overlay(torch.zeros(4, 5, 3, requires_grad=True), spot()),
         "must be numbers .* requires grad",
     ),
     (lambda: plots.overlay([[[1, 2, 3]], [[1]]], spot()), "the image must be numbers"),
     (lambda: plots.gallery([], []), "there is no image to draw"),
-    (lambda: plots.gallery([photo()], [spot()] * 2), "for each image: got 2, not 1"),
-    (lambda: plots.gallery([photo()], [spot()], ["a", "b"]), "the titles must be one"),
-    (lambda: plots.gallery([photo(), spot()], [spot()] * 2), "image 1 must be"),
-    (lambda: plots.heads(photo(), spot()), r"must be \[heads, rows, columns\]"),
-    (lambda: plots.comparison(photo(), {}), "there is no map to compare"),
+    (lambda: plots.gallery([noise()], [spot()] * 2), "for each image: got 2, not 1"),
+    (lambda: plots.gallery([noise()], [spot()], ["a", "b"]), "the titles must be one"),
+    (lambda: plots.gallery([noise(), spot()], [spot()] * 2), "image 1 must be"),
+    (lambda: plots.heads(noise(), spot()), r"must be \[heads, rows, columns\]"),
+    (lambda: plots.comparison(noise(), {}), "there is no map to compare"),
     (lambda: plots.distance([1.0, 2.0]), r"must be \[layers, heads\]: got the shape"),
     (lambda: plots.distance([[-1.0]]), "cannot be below 0 pixels: got -1"),
     (lambda: plots.filters(np.ones((2, 4, 8))), r"must be \[n, height, width, 3"),
@@ -427,7 +413,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: plots.positions(9 * cosines(), (ROWS, COLUMNS)), "must lie in -1..1"),
     (lambda: plots.position_panels({}), "there is no model to draw"),
     (
-        lambda: plots.feature_colors([photo()], np.ones((2, 3, 5, 3))),
+        lambda: plots.feature_colors([noise()], np.ones((2, 3, 5, 3))),
         "one for each image",
     ),
     (lambda: plots.rank_curves({}), "there is no curve to draw"),

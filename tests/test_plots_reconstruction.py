@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from figures import noise, pixels
 from vitral import plots
 from vitral.errors import DataError
 
@@ -10,24 +11,15 @@ HIDDEN = np.zeros((3, 5), dtype=bool)
 HIDDEN[1, 4] = HIDDEN[0, 0] = HIDDEN[2, 2] = True
 
 
-def photo(seed: int = 0, height: int = 48, width: int = 80) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    return generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def pixels(plot: plots.Plot, i: int) -> np.ndarray:
-    return np.asarray(plot.figure.axes[i].images[0].get_array())
-
-
 def test_masked_pictures_are_grey_where_patches_are_hidden():
-    shown = plots.mask_patches(photo(), HIDDEN)
-    wanted = photo() / 255
+    shown = plots.mask_patches(noise(), HIDDEN)
+    wanted = noise() / 255
     wanted[16:32, 64:80] = wanted[:16, :16] = wanted[32:, 32:48] = 0.62
     np.testing.assert_allclose(shown, wanted)
 
 
 def test_a_row_is_original_masked_reconstruction():
-    images = [photo(i) for i in range(2)]
+    images = [noise(i) for i in range(2)]
     drawn = [np.full((48, 80, 3), level) for level in (-0.5, 0.25)]
     drawn[0][0, 0] = 1.5
     plot = plots.reconstructions(images, [HIDDEN, ~HIDDEN], drawn, note="As it is.")
@@ -47,7 +39,7 @@ def test_a_row_is_original_masked_reconstruction():
 
 
 def test_many_images_are_cut_and_the_figure_says_so():
-    images = np.stack([photo()] * 25)
+    images = np.stack([noise()] * 25)
     plot = plots.reconstructions(images, [HIDDEN] * 25, images)
     assert len(plot.figure.axes) == 72
     assert "The first 24 of 25." in plots.to_svg(plot.figure)
@@ -56,12 +48,12 @@ def test_many_images_are_cut_and_the_figure_says_so():
 @pytest.mark.parametrize(
     ("hidden", "restored", "sentence"),
     [
-        ([], [photo()], "the masks must be one for each image: got 0, not 1"),
+        ([], [noise()], "the masks must be one for each image: got 0, not 1"),
         ([HIDDEN], [], "the reconstructions must be one for each image: got 0, not 1"),
-        ([HIDDEN * 2], [photo()], "mask 0 must be True where a patch is hidden"),
+        ([HIDDEN * 2], [noise()], "mask 0 must be True where a patch is hidden"),
         (
             [HIDDEN],
-            [photo(height=32)],
+            [noise(height=32)],
             r"as large as its image, \[48, 80, 3\]: got \[32, 80, 3\]",
         ),
     ],
@@ -69,11 +61,11 @@ def test_many_images_are_cut_and_the_figure_says_so():
 )
 def test_what_cannot_be_drawn(hidden, restored, sentence):
     with pytest.raises(DataError, match=sentence):
-        plots.reconstructions([photo()], hidden, restored)
+        plots.reconstructions([noise()], hidden, restored)
 
 
 def test_names_of_columns_and_no_image():
     with pytest.raises(DataError, match="three columns to name: got 2 names"):
-        plots.reconstructions([photo()], [HIDDEN], [photo()], captions=("a", "b"))
+        plots.reconstructions([noise()], [HIDDEN], [noise()], captions=("a", "b"))
     with pytest.raises(DataError, match="there is no image to draw"):
         plots.reconstructions([], [], [])

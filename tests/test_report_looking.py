@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import vitral as vt
-from photos import CLASSES, make_photos, photo, tiny_config
+from photos import CLASSES, photo, tiny_config
 from reports import SCRIPT, Reader, check_numbers, picture, report, write_run
 from vitral.errors import ConfigError
 from vitral.inspection import attention_distance, grad_cam, rollout
@@ -26,11 +26,6 @@ from vitral.workflows.inspect import report_maps
 from vitral.workflows.inspect.build_report import write_report
 
 BIT = {"model": "bit_r50x1", "model_changes": {"stem_width": 8, "num_groups": 4}}
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=8)
 
 
 @pytest.fixture(scope="module")

@@ -139,24 +139,6 @@ def test_signals_save_and_say_so(photos, tmp_path):
     assert 7 <= steps[0] < steps[1] - 6 < STEPS
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 2 MB, which needs the rights to mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None:
-        pytest.skip("no `mount` here")
-    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    done = subprocess.run(
-        [mount, *options], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_corrupts_nothing(photos, whole, small_disk):
     """The disk fills up between the first checkpoint and the second."""
     out = small_disk / "run"

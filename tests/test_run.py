@@ -59,14 +59,6 @@ def run(photos, before, tmp_path_factory) -> vt.Run:
     return run
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory) -> Path:
-    """Six train and three val images a class: for runs that only have to end."""
-    root = tmp_path_factory.mktemp("few") / "few"
-    make_photos(root, splits=("train",), per_class=6)
-    return make_photos(root, splits=("val",), per_class=3)
-
-
 @pytest.fixture
 def report() -> None:
     """For a test that wants the report, which takes longer than its training."""
@@ -289,27 +281,27 @@ def test_resuming_a_finished_run_changes_nothing(run, report):
     assert now.keys() == was.keys()
 
 
-def test_foreign_files_are_left_alone(few, tmp_path):
+def test_foreign_files_are_left_alone(few_photos, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds something that is not a run"):
-        vt.train(tiny_config(few), tmp_path)
+        vt.train(tiny_config(few_photos), tmp_path)
     with pytest.raises(ConfigError, match=r"thesis\.txt` is a file: name a folder"):
-        vt.train(tiny_config(few), tmp_path / "thesis.txt")
+        vt.train(tiny_config(few_photos), tmp_path / "thesis.txt")
     with pytest.raises(ConfigError, match="cannot be written"):
-        vt.train(tiny_config(few), tmp_path / "thesis.txt" / "run")
+        vt.train(tiny_config(few_photos), tmp_path / "thesis.txt" / "run")
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"data": 3}'])
-def test_a_broken_config_is_no_traceback(few, tmp_path, text):
+def test_a_broken_config_is_no_traceback(few_photos, tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError, match=r"config\.json"):
-        vt.train(tiny_config(few), tmp_path, resume=True)
+        vt.train(tiny_config(few_photos), tmp_path, resume=True)
 
 
-def test_a_start_that_was_cut_short_is_taken_up(few, tmp_path):
+def test_a_start_that_was_cut_short_is_taken_up(few_photos, tmp_path):
     """Killed after split.csv and in the write of config.json."""
-    config = tiny_config(few, epochs=1.0)
+    config = tiny_config(few_photos, epochs=1.0)
     whole = vt.train(config, tmp_path / "whole")
     cut = tmp_path / "cut"
     cut.mkdir()
@@ -422,16 +414,18 @@ def test_an_undecodable_val_file_counts_as_wrong(tmp_path):
 # what stops a run
 
 
-def test_a_device_that_is_not_there(few, tmp_path):
+def test_a_device_that_is_not_there(few_photos, tmp_path):
     with pytest.raises(MissingExtraError, match="Device `tpu` is not available") as got:
-        vt.train(tiny_config(few), tmp_path / "run", runtime=vt.Runtime(device="tpu"))
+        vt.train(
+            tiny_config(few_photos), tmp_path / "run", runtime=vt.Runtime(device="tpu")
+        )
     assert got.value.exit_code == 7
     assert not (tmp_path / "run").exists()
 
 
-def test_divergence_saves_nothing_that_is_not_finite(few, tmp_path):
+def test_divergence_saves_nothing_that_is_not_finite(few_photos, tmp_path):
     config = tiny_config(
-        few,
+        few_photos,
         epochs=30.0,
         optim=OptimConfig(optimizer="sgd", lr=1e30, clip_norm=0.0),
         loop={"eval_every": 1, "log_every": 1, "checkpoint_every": 1, "ema": 0.0},
@@ -451,8 +445,10 @@ def _tensors(file: Path) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-def test_class_weights_of_another_number(few, tmp_path):
-    config = tiny_config(few, objective=SupervisedConfig(class_weights=(1.0, 2.0)))
+def test_class_weights_of_another_number(few_photos, tmp_path):
+    config = tiny_config(
+        few_photos, objective=SupervisedConfig(class_weights=(1.0, 2.0))
+    )
     with pytest.raises(
         ConfigError, match="`class_weights` has 2 values and the data has 3 classes"
     ):
@@ -498,13 +494,13 @@ def test_settings_that_contradict_each_other(changes, sentence):
     ],
     ids=str,
 )
-def test_settings_that_the_model_cannot_have(few, tmp_path, changes, sentence):
+def test_settings_that_the_model_cannot_have(few_photos, tmp_path, changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        vt.train(tiny_config(few, **changes), tmp_path / "run")
+        vt.train(tiny_config(few_photos, **changes), tmp_path / "run")
 
 
-def test_a_warm_up_that_is_too_long_leaves_the_folder_free(few, tmp_path):
-    config = tiny_config(few, epochs=2.0, schedule=ScheduleConfig(warmup=4))
+def test_a_warm_up_that_is_too_long_leaves_the_folder_free(few_photos, tmp_path):
+    config = tiny_config(few_photos, epochs=2.0, schedule=ScheduleConfig(warmup=4))
     with pytest.raises(ConfigError, match=r"`warmup` .4 steps. must be shorter"):
         vt.train(config, tmp_path / "run")
     vt.train(replace(config, epochs=4.0), tmp_path / "run")
@@ -562,8 +558,8 @@ def test_gradients_behind_a_cache_are_those_of_the_whole_model(freeze, changes):
     assert any(gradient.any() for gradient in gradients[0])
 
 
-def test_a_cached_run_is_the_uncached_run(few, tmp_path):
-    config = tiny_config(few, **FROZEN, epochs=6.0, loop={"eval_every": 3})
+def test_a_cached_run_is_the_uncached_run(few_photos, tmp_path):
+    config = tiny_config(few_photos, **FROZEN, epochs=6.0, loop={"eval_every": 3})
     plain = vt.train(config, tmp_path / "plain")
     kept = vt.train(replace(config, cache=True), tmp_path / "cached")
     one, other = untimed(plain.path), untimed(kept.path)
@@ -581,8 +577,8 @@ def test_a_cached_run_is_the_uncached_run(few, tmp_path):
     assert not (kept.path / "cache").exists()
 
 
-def test_a_linear_probe_keeps_one_vector_an_image(few, tmp_path):
-    config = tiny_config(few, **{**FROZEN, "freeze": 2}, cache=True)
+def test_a_linear_probe_keeps_one_vector_an_image(few_photos, tmp_path):
+    config = tiny_config(few_photos, **{**FROZEN, "freeze": 2}, cache=True)
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = train_loader(config, dataset, prepared.preprocess, 0)
     made = cache_frozen_outputs(
@@ -609,8 +605,8 @@ def test_a_linear_probe_keeps_one_vector_an_image(few, tmp_path):
     assert not (run.path / "cache").exists()
 
 
-def test_a_cache_is_used_again_until_its_key_changes(few, tmp_path, monkeypatch):
-    config = tiny_config(few, **FROZEN, cache=True)
+def test_a_cache_is_used_again_until_its_key_changes(few_photos, tmp_path, monkeypatch):
+    config = tiny_config(few_photos, **FROZEN, cache=True)
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = split_loader(dataset, "val", prepared.preprocess, batch_size=4)
     calls = []
@@ -638,8 +634,8 @@ def test_a_cache_is_used_again_until_its_key_changes(few, tmp_path, monkeypatch)
     assert sum(calls) == 9 + 1
 
 
-def test_a_resumed_cached_run_computes_nothing_again(few, tmp_path, monkeypatch):
-    config = tiny_config(few, **FROZEN, cache=True, epochs=6.0)
+def test_a_resumed_cached_run_computes_nothing_again(few_photos, tmp_path, monkeypatch):
+    config = tiny_config(few_photos, **FROZEN, cache=True, epochs=6.0)
     whole = vt.train(config, tmp_path / "whole")
     filled = []
 
@@ -658,8 +654,8 @@ def test_a_resumed_cached_run_computes_nothing_again(few, tmp_path, monkeypatch)
     assert untimed(run.path) == untimed(whole.path)
 
 
-def test_a_cache_in_bfloat16_is_near(few):
-    config = tiny_config(few, **FROZEN, cache=True)
+def test_a_cache_in_bfloat16_is_near(few_photos):
+    config = tiny_config(few_photos, **FROZEN, cache=True)
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = split_loader(dataset, "val", prepared.preprocess, batch_size=4)
     assert prepared.model.config.grid == Grid(2, 3)
@@ -668,21 +664,21 @@ def test_a_cache_in_bfloat16_is_near(few):
     np.testing.assert_allclose(near.logits, exact.logits, atol=0.05)
 
 
-def test_whole_numbers_and_decimals_are_one_run(few):
-    config = tiny_config(few, epochs=8.0)
+def test_whole_numbers_and_decimals_are_one_run(few_photos):
+    config = tiny_config(few_photos, epochs=8.0)
     values = config_io.to_dict(config) | {"epochs": 8}
     assert config_hash(config_io.from_dict(TrainConfig, values, "x")) == config_hash(
         config
     )
     object.__setattr__(config, "epochs", 8)  # what a caller in plain Python may do
-    assert config_hash(config) == config_hash(tiny_config(few, epochs=8.0))
-    assert config_hash(config) != config_hash(tiny_config(few, epochs=9.0))
+    assert config_hash(config) == config_hash(tiny_config(few_photos, epochs=8.0))
+    assert config_hash(config) != config_hash(tiny_config(few_photos, epochs=9.0))
     assert config_hash(config) == config_hash(
-        tiny_config(few, epochs=8.0, expected="99 %")
+        tiny_config(few_photos, epochs=8.0, expected="99 %")
     )
 
 
-def test_a_config_survives_json(few):
-    config = tiny_config(few, **FROZEN, cache=True)
+def test_a_config_survives_json(few_photos):
+    config = tiny_config(few_photos, **FROZEN, cache=True)
     plain = json.loads(json.dumps(config_io.to_dict(config)))
     assert config_io.from_dict(TrainConfig, plain, "here") == config

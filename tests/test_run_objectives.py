@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import vitral as vt
 import vitral.weights
-from photos import CLASSES, contents, make_photos, photo, prepare_model, tiny_config
+from photos import CLASSES, contents, photo, prepare_model, tiny_config
 from vitral import config_io
 from vitral.data import MixConfig, Preprocess, read_unlabelled
 from vitral.errors import ConfigError, DataError, InterruptedRun, WeightsError
@@ -38,11 +38,6 @@ from vitral.workflows.train.build_objective import (
 from vitral.workflows.train.knn_monitor import Monitor
 
 SMALL = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "mask_ratio": 0.5}
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=8)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import vitral as vt
 import vitral.models
 from helpers import captured_log
-from photos import contents, make_photos, prepare_model, tiny_config
+from photos import contents, prepare_model, tiny_config
 from run_folders import untimed, without_report
 from vitral.data import (
     AugmentConfig,
@@ -43,13 +43,6 @@ EVERYTHING = {
     "model_changes": {"depth": 2, "drop_path_rate": 0.1, "patch_drop_rate": 0.5},
     "batch_size": 6,
 }
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("few") / "few"
-    make_photos(root, splits=("train",), per_class=6)
-    return make_photos(root, splits=("val",), per_class=2)
 
 
 def settings(data: Path, **changes) -> TrainConfig:
@@ -120,13 +113,13 @@ def test_sizes_that_do_not_fit(resolutions, steps, sentence):
         build_transform(config, WIDE, Preprocess(image_size=(48, 80)), steps)
 
 
-def test_a_refusal_leaves_no_config(few, tmp_path):
+def test_a_refusal_leaves_no_config(few_photos, tmp_path):
     with pytest.raises(ConfigError, match="must be multiples of the patch"):
-        vt.train(settings(few, resolutions=(20, 48)), tmp_path / "run")
+        vt.train(settings(few_photos, resolutions=(20, 48)), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
     with pytest.raises(ConfigError, match="`--cache` keeps the output for images of"):
         settings(
-            few,
+            few_photos,
             cache=True,
             freeze=1,
             augment=AugmentConfig(views=2),
@@ -138,10 +131,10 @@ def test_a_refusal_leaves_no_config(few, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def whole(few, tmp_path_factory) -> Path:
+def whole(few_photos, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
     with without_report(), captured_log() as lines:
-        run = vt.train(settings(few), out)
+        run = vt.train(settings(few_photos), out)
     assert (
         "images: 16 x 32 from update 1, 32 x 48 from update 4, 48 x 80 from update 6"
         in lines
@@ -153,7 +146,7 @@ def whole(few, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(("stop", "workers"), [(2, 1), (4, 0), (5, 2), (6, 0)])
 def test_resumed_at_and_between_borders(
-    few, whole, tmp_path, monkeypatch, stop, workers
+    few_photos, whole, tmp_path, monkeypatch, stop, workers
 ):
     """Borders are before updates 4, the epoch's first, and 6, in an epoch's middle."""
     real = Loader.epoch
@@ -166,12 +159,14 @@ def test_resumed_at_and_between_borders(
 
     monkeypatch.setattr(Loader, "epoch", stopping)
     with pytest.raises(InterruptedRun):
-        vt.train(settings(few), tmp_path / "run", runtime=vt.Runtime(workers=workers))
+        vt.train(
+            settings(few_photos), tmp_path / "run", runtime=vt.Runtime(workers=workers)
+        )
     monkeypatch.setattr(Loader, "epoch", real)
     checkpoints = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert f"step-{stop:08d}" in checkpoints
     vt.train(
-        settings(few),
+        settings(few_photos),
         tmp_path / "run",
         resume=True,
         runtime=vt.Runtime(workers=2 - workers),
@@ -180,9 +175,9 @@ def test_resumed_at_and_between_borders(
     assert_same_weights(whole, tmp_path / "run")
 
 
-def test_identity_settings_change_no_bit(few, tmp_path):
+def test_identity_settings_change_no_bit(few_photos, tmp_path):
     plain = settings(
-        few,
+        few_photos,
         resolutions=(),
         augment=AugmentConfig(crop="inception", shift=0.1),
         model_changes={"depth": 2, "drop_path_rate": 0.1},
@@ -200,9 +195,9 @@ def test_identity_settings_change_no_bit(few, tmp_path):
     assert contents(one)["predictions/val.csv"] == contents(two)["predictions/val.csv"]
 
 
-def test_each_of_the_three_changes_the_run(few, tmp_path):
+def test_each_of_the_three_changes_the_run(few_photos, tmp_path):
     plain = settings(
-        few, resolutions=(), augment=AugmentConfig(), model_changes={"depth": 2}
+        few_photos, resolutions=(), augment=AugmentConfig(), model_changes={"depth": 2}
     )
     reference = untimed(vt.train(plain, tmp_path / "plain").path)
     for name, change in {
@@ -219,11 +214,11 @@ def test_each_of_the_three_changes_the_run(few, tmp_path):
         ], name
 
 
-def test_repeats_from_a_cache_are_those_of_images(few, tmp_path):
+def test_repeats_from_a_cache_are_those_of_images(few_photos, tmp_path):
     frozen = {"resolutions": (), "freeze": 1, "mix": MixConfig()}
     frozen |= {"augment": AugmentConfig(shift=0.1, views=3, repeats=2)}
     frozen |= {"model_changes": {"depth": 2}}
-    config = settings(few, **frozen)
+    config = settings(few_photos, **frozen)
     plain = vt.train(config, tmp_path / "plain")
     kept = vt.train(replace(config, cache=True), tmp_path / "cached")
     for name, tensor in plain.model.state_dict().items():
@@ -235,8 +230,8 @@ def test_repeats_from_a_cache_are_those_of_images(few, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_the_loader_of_a_run(few):
-    config = settings(few)
+def test_the_loader_of_a_run(few_photos):
+    config = settings(few_photos)
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     transform = build_transform(config, prepared.model.config, prepared.preprocess, 7)
     loader = train_loader(config, dataset, prepared.preprocess, 0, transform)
@@ -248,10 +243,10 @@ def test_the_loader_of_a_run(few):
         assert len(set(batch.id)) == 3
 
 
-def test_a_masked_autoencoder_learns_from_growing_images_too(few, tmp_path):
+def test_a_masked_autoencoder_learns_from_growing_images_too(few_photos, tmp_path):
     small = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}
     config = settings(
-        few,
+        few_photos,
         objective=MAEConfig(**small, mask_ratio=0.5),
         augment=AugmentConfig(repeats=2),
         mix=MixConfig(),

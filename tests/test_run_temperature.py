@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import vitral as vt
-from photos import make_photos, tiny_config
+from photos import tiny_config
 from run_folders import without_report
 from vitral.cli import main
 from vitral.errors import DataError
@@ -19,11 +19,6 @@ from vitral.evaluation import Classification, calibrate, classify
 from vitral.workflows.evaluate.evaluate import evaluate
 from vitral.workflows.inference import predict_logits
 from vitral.workflows.run import open_run
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=15)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vitral as vt
 import vitral.models as models
-from helpers import TINY, assert_near, golden_noise, images, randomise, tiny_vit
+from helpers import (
+    TINY,
+    assert_near,
+    golden_noise,
+    images,
+    randomise,
+    tiny_timesformer,
+    tiny_vit,
+)
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.inspection import feature_colors, iter_attention
@@ -23,13 +31,6 @@ from vitral.models.timesformer.timesformer import ClipBlock
 
 SCHEMES = tuple(STEPS)
 FRAMES = 4
-
-
-def tiny(**changes) -> TimeSformer:
-    fields = {**TINY, "num_frames": FRAMES, **changes}
-    model = TimeSformer(TimeSformerConfig(**fields)).double()
-    randomise(model)
-    return model.eval()
 
 
 def clips(batch=2, frames=FRAMES, height=48, width=80, channels=3, seed=1):
@@ -109,7 +110,9 @@ def test_macs_of_the_published_models(name, tera):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("changes", [{}, {"class_token_in": "every_step"}])
 def test_macs_agree_with_a_counter(scheme, changes):
-    model = tiny(attention_type=scheme, global_pool="avg", reg_tokens=2, **changes)
+    model = tiny_timesformer(
+        attention_type=scheme, global_pool="avg", reg_tokens=2, **changes
+    )
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(clips(1, 3, 64, 112))
     found = model.config.macs((64, 112), num_frames=3)
@@ -194,7 +197,7 @@ CASES = [(scheme, step) for scheme in SCHEMES for step in STEPS[scheme]]
 @pytest.mark.parametrize("rule", ["last_step", "every_step"])
 @pytest.mark.parametrize(("scheme", "step"), CASES)
 def test_a_patch_sees_the_keys_of_its_scheme(scheme, step, rule):
-    model = tiny(attention_type=scheme, class_token_in=rule, depth=1)
+    model = tiny_timesformer(attention_type=scheme, class_token_in=rule, depth=1)
     block = silence(model.blocks[0], step.name)
     inside = not step.name or rule == "every_step"
     for place in (INTERIOR, *BORDERS):
@@ -209,7 +212,7 @@ def test_a_patch_sees_the_keys_of_its_scheme(scheme, step, rule):
 @pytest.mark.parametrize("rule", ["last_step", "every_step"])
 @pytest.mark.parametrize(("scheme", "step"), CASES)
 def test_the_class_token_sees_what_the_docstring_says(scheme, step, rule):
-    model = tiny(attention_type=scheme, class_token_in=rule, depth=1)
+    model = tiny_timesformer(attention_type=scheme, class_token_in=rule, depth=1)
     block = silence(model.blocks[0], step.name)
     wanted = {0}
     if scheme == "space":
@@ -226,7 +229,7 @@ def test_the_class_token_sees_what_the_docstring_says(scheme, step, rule):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_block_joins_its_steps(scheme):
     """What a patch hears of after a whole block: keys of keys."""
-    block, place = tiny(attention_type=scheme, depth=1).blocks[0], (1, 1, 4)
+    block, place = tiny_timesformer(attention_type=scheme, depth=1).blocks[0], (1, 1, 4)
     heard = {place}
     for step in reversed(STEPS[scheme]):
         heard |= set().union(*(keys_of(step.kind, at) for at in heard))
@@ -242,7 +245,9 @@ def test_sparse_attention_equals_its_dense_form(kind, prefix):
     rule = {"class_token_in": "every_step"} if prefix else {}
     fields = {"reg_tokens": 1} if prefix else {}
     fields |= {} if prefix else {"class_token": False, "global_pool": "avg"}
-    model = tiny(attention_type="local_global", depth=1, qk_norm=True, **fields, **rule)
+    model = tiny_timesformer(
+        attention_type="local_global", depth=1, qk_norm=True, **fields, **rule
+    )
     block = model.blocks[0]
     layer = block.local_attn if kind == "local" else block.attn
     x = clips(2, 3, 4, 6)[..., :24].reshape(2, -1)[:, : 24 * 18]
@@ -261,7 +266,7 @@ def test_sparse_attention_equals_its_dense_form(kind, prefix):
 @pytest.mark.parametrize("scheme", ["divided", "local_global", "axial", "space"])
 def test_no_matrix_of_all_tokens_is_kept(scheme):
     fields = {"attention_type": scheme, "patch_size": 4, "image_size": (24, 40)}
-    model = tiny(**fields, depth=1, global_pool="avg").float()
+    model = tiny_timesformer(**fields, depth=1, global_pool="avg").float()
     x = clips(1, 8, 24, 40).float()
     sizes = []
 
@@ -409,8 +414,8 @@ ORDER = (2, 0, 3, 1)
 def test_the_order_of_frames_is_told_by_time_positions_alone(scheme):
     x, order = clips(), list(ORDER)
     with_time, without = (
-        tiny(attention_type=scheme),
-        tiny(attention_type=scheme, time_position="none"),
+        tiny_timesformer(attention_type=scheme),
+        tiny_timesformer(attention_type=scheme, time_position="none"),
     )
     moved = (without(x[:, order]) - without(x)).abs().max()
     if scheme == "local_global":
@@ -425,7 +430,7 @@ def test_the_order_of_frames_is_told_by_time_positions_alone(scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("size", [(1, 48, 80), (7, 48, 80), (3, 64, 112), (2, 16, 48)])
 def test_frames_and_size_are_free_at_run_time(scheme, size):
-    model = tiny(attention_type=scheme)
+    model = tiny_timesformer(attention_type=scheme)
     frames, height, width = size
     x = clips(2, *size)
     features = model.forward_features(x)
@@ -478,7 +483,7 @@ def test_how_many_places_the_released_loader_keeps():
 @pytest.mark.parametrize("scheme", ["divided", "joint"])
 def test_positions_belong_to_their_places_in_space_and_time(scheme):
     """With tables that hold coordinates and no pixels, tokens are those coordinates."""
-    model = tiny(attention_type=scheme, num_frames=3)
+    model = tiny_timesformer(attention_type=scheme, num_frames=3)
     with torch.no_grad():
         for parameter in (*model.patch_embed.parameters(), model.time_embed):
             parameter.zero_()
@@ -514,7 +519,7 @@ ALL_KINDS = [
 
 @pytest.mark.parametrize("changes", ALL_KINDS)
 def test_every_kind_keeps_the_model_contract(changes):
-    model = tiny(**changes)
+    model = tiny_timesformer(**changes)
     x = clips(channels=model.config.in_chans)
     logits = model(x)
     features = model.forward_features(x)
@@ -522,7 +527,7 @@ def test_every_kind_keeps_the_model_contract(changes):
     assert features.patches.shape == (2, FRAMES, 3, columns, 24)
     assert (features.cls is None) is not model.config.class_token
     assert torch.allclose(model.forward_head(features), logits, atol=1e-12)
-    copy = tiny(**changes)
+    copy = tiny_timesformer(**changes)
     randomise(copy, seed=3)
     assert not torch.equal(copy(x), logits)
     copy.load_state_dict(model.state_dict())
@@ -533,7 +538,7 @@ def test_every_kind_keeps_the_model_contract(changes):
 
 @pytest.mark.parametrize("changes", ALL_KINDS)
 def test_every_parameter_gets_a_gradient(changes):
-    model = tiny(**changes).train()
+    model = tiny_timesformer(**changes).train()
     torch.manual_seed(1)
     model(clips(channels=model.config.in_chans)).square().sum().backward()
     for name, parameter in model.named_parameters():
@@ -543,7 +548,7 @@ def test_every_parameter_gets_a_gradient(changes):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_freezing_and_the_order_of_layers(scheme):
-    model = tiny(attention_type=scheme, depth=3, drop_rate=0.5)
+    model = tiny_timesformer(attention_type=scheme, depth=3, drop_rate=0.5)
     layers = {name: model.layer_index(name) for name, _ in model.named_parameters()}
     if scheme != "space":
         assert layers["time_embed"] == 0
@@ -558,7 +563,7 @@ def test_freezing_and_the_order_of_layers(scheme):
 
 
 def test_stochastic_depth_drops_a_clip_whole():
-    model = tiny(depth=1, drop_path_rate=0.0)
+    model = tiny_timesformer(depth=1, drop_path_rate=0.0)
     assert isinstance(model.blocks[0], ClipBlock)
     for name, module in model.blocks[0].named_modules():
         if name.endswith(("drop_path", "drop_path1", "drop_path2")):
@@ -569,7 +574,7 @@ def test_stochastic_depth_drops_a_clip_whole():
 
 
 def test_own_folder_comes_back(tmp_path):
-    model = tiny(
+    model = tiny_timesformer(
         attention_type="axial", class_token_in="every_step", time_resize="nearest"
     )
     vt.save(tmp_path, model, Preprocess(image_size=(48, 80)))
@@ -580,7 +585,7 @@ def test_own_folder_comes_back(tmp_path):
 
 
 def test_the_attention_of_every_step_can_be_looked_at():
-    model = tiny(depth=1)
+    model = tiny_timesformer(depth=1)
     time, space = iter_attention(model, clips())
     assert time.weights.shape == (2 * 15, 3, FRAMES, FRAMES)
     assert space.weights.shape == (2 * FRAMES, 3, 16, 16)
@@ -589,7 +594,7 @@ def test_the_attention_of_every_step_can_be_looked_at():
 
 
 def test_patches_of_every_frame_get_a_colour():
-    found = feature_colors(tiny(), clips())
+    found = feature_colors(tiny_timesformer(), clips())
     assert found.shape == (2, FRAMES, 3, 5, 3)
 
 
@@ -611,7 +616,7 @@ def test_names_of_others():
 def test_models_for_images_have_no_frames():
     assert models.get_config("vit_ti16").num_frames == 0
     assert models.get_config("bit_r26x1").num_frames == 0
-    assert dataclasses.replace(tiny().config, num_frames=5).num_frames == 5
+    assert dataclasses.replace(tiny_timesformer().config, num_frames=5).num_frames == 5
 
 
 def clip_of(*shape):
@@ -622,7 +627,7 @@ def clip_of(*shape):
     ("call", "sentence"),
     [
         (
-            lambda: tiny()(images()),
+            lambda: tiny_timesformer()(images()),
             r"takes clips .batch, frames, channels, height, width.: got .2, 3, 48, 80."
             r"\. Images .*by `images.:, None.`",
         ),
@@ -632,18 +637,24 @@ def clip_of(*shape):
             r"The frames of clips become images by `clips.flatten.0, 1.`",
         ),
         (
-            lambda: tiny()(clip_of(2, 0, 3, 48, 80)),
+            lambda: tiny_timesformer()(clip_of(2, 0, 3, 48, 80)),
             "at least one frame: got .2, 0, 3, 48, 80., which has none",
         ),
-        (lambda: tiny()(clip_of(2, 3, 4, 48, 80)), "images of 3 channels: got 4. Conv"),
         (
-            lambda: tiny()(clip_of(2, 4, 3, 48, 81)),
+            lambda: tiny_timesformer()(clip_of(2, 3, 4, 48, 80)),
+            "images of 3 channels: got 4. Conv",
+        ),
+        (
+            lambda: tiny_timesformer()(clip_of(2, 4, 3, 48, 81)),
             "got width 81 and 16. The nearest sizes that fit are 80 and 96",
         ),
-        (lambda: tiny(num_frames=0), "`num_frames` must be at least 1, .* got 0"),
-        (lambda: tiny(position="relative"), "got `position=relative`"),
         (
-            lambda: tiny()(clips(), torch.ones(2, 3, 5, dtype=torch.bool)),
+            lambda: tiny_timesformer(num_frames=0),
+            "`num_frames` must be at least 1, .* got 0",
+        ),
+        (lambda: tiny_timesformer(position="relative"), "got `position=relative`"),
+        (
+            lambda: tiny_timesformer()(clips(), torch.ones(2, 3, 5, dtype=torch.bool)),
             "`patch_mask` cannot be used with clips",
         ),
         (
@@ -658,7 +669,7 @@ def test_errors(call, sentence):
 
 
 def test_dropout_sits_where_the_image_models_is():
-    model = tiny(attention_type="axial", drop_rate=0.5, depth=2)
+    model = tiny_timesformer(attention_type="axial", drop_rate=0.5, depth=2)
     drops = [m for m in model.modules() if isinstance(m, nn.Dropout)]
     assert len(drops) == 1 + 2 * (3 + 2)
     assert torch.equal(model(clips()), model(clips()))

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import vitral as vt
-from photos import make_photos, tiny_config
+from photos import tiny_config
 from run_folders import without_report
 from vitral import autotune
 from vitral.autotune import Candidate, SweepPlan
@@ -25,11 +25,6 @@ from vitral.errors import ConfigError
 from vitral.workflows.run import open_run
 
 SOURCE = Path(__file__).parents[1] / "src"
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    return make_photos(tmp_path_factory.mktemp("sweep") / "photos", per_class=15)
 
 
 @pytest.fixture(scope="module")

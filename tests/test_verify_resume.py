@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -182,23 +181,6 @@ def test_sigterm_saves_twenty_times_and_exits_143(server, tmp_path):
     assert diff_runs(tmp_path / "whole", out).differences == ()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None:
-        pytest.skip("there is no mount command here")
-    options = ["-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    done = subprocess.run(
-        [mount, *options], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def check_after_a_full_disk(code: int, out: Path, said: str) -> bool:
     """Whether the run was stopped; what there is then is whole, or not there."""
     store = CheckpointStore(out / "checkpoints")
@@ -214,6 +196,7 @@ def check_after_a_full_disk(code: int, out: Path, said: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("small_disk", ["8m"], indirect=True)
 def test_a_disk_that_is_full_at_twenty_levels(server, wholes, small_disk, tmp_path):
     """From no room at all to enough of it: a checkpoint stays loadable, and with room
     the same command ends with the same bits."""

@@ -1,7 +1,5 @@
 """A real ViT-S/14 on real photographs: through three layouts, and beside timm."""
 
-from pathlib import Path
-
 import pytest
 import skimage.data
 import timm
@@ -9,17 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 import vitral as vt
-from test_weights import DINOV2
 from vitral.weights import convert
 
 PHOTOS = ("astronaut", "chelsea", "coffee")
-
-
-@pytest.fixture(scope="module")
-def dinov2() -> Path:
-    if not DINOV2.is_file():
-        pytest.skip("the DINOv2 ViT-S/14 weights are not on this machine")
-    return DINOV2
 
 
 def test_through_hugging_face_and_back_is_bit_equal(dinov2, tmp_path):

@@ -21,7 +21,7 @@ from transformers import BitConfig, BitForImageClassification, BitModel
 import vitral as vt
 import vitral.weights
 from helpers import TINY, images
-from photos import make_photos, tiny_config
+from photos import tiny_config
 from vitral.data import AugmentConfig, Preprocess
 from vitral.data.images.preprocess import Size
 from vitral.errors import ConfigError, WeightsError
@@ -807,13 +807,6 @@ def test_a_hybrid_that_lacks_an_array(tmp_path):
 # a run
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("few") / "few"
-    make_photos(root, splits=("train",), per_class=6)
-    return make_photos(root, splits=("val",), per_class=3)
-
-
 NARROW = {"stem_width": 8, "num_groups": 4}
 RUNS: dict[str, dict[str, Any]] = {
     "bit_r26x1": NARROW,
@@ -829,21 +822,21 @@ RUNS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("model", RUNS)
 @pytest.mark.usefixtures("no_report")
-def test_train_save_open(tmp_path, few, model):
+def test_train_save_open(tmp_path, few_photos, model):
     fields: dict[str, Any] = {"image_size": (32, 64), "batch_size": 9, "epochs": 2.0}
-    config = tiny_config(few, **fields, model=model, model_changes=RUNS[model])
+    config = tiny_config(few_photos, **fields, model=model, model_changes=RUNS[model])
     run = vt.train(config, tmp_path / "run")
     known = {**RUNS[model], "image_size": (32, 64), "num_classes": 3}
     loaded = vt.load(run.path)
     assert loaded.model.config == vitral.models.get_config(model, known)
-    image = next(few.rglob("*.png"))
+    image = next(few_photos.rglob("*.png"))
     with torch.no_grad():
         logits = loaded.model(loaded.preprocess(image)[None])
     answer = vt.open(run.path).predict([image])[0]
     assert answer.label == run.classes[int(logits.argmax())]
     depth = loaded.model.config.num_blocks - 1
     frozen = tiny_config(
-        few,
+        few_photos,
         **fields,
         model="",
         model_changes={},
