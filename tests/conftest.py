@@ -69,10 +69,10 @@ def dinov2() -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Fifteen photos a class in train, val and test; nobody may write into it."""
+    """Eight photos a class in train, val and test; nobody may write into it."""
     from photos import contents, make_photos
 
-    root = make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=15)
+    root = make_photos(tmp_path_factory.mktemp("data") / "photos", per_class=8)
     before = contents(root)
     yield root
     assert contents(root) == before
@@ -101,3 +101,27 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     randomise(model)
     save(folder, model, Preprocess(image_size=(48, 80)))
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(
+    photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A small run with its report, for all who only read: others take `run_copy`."""
+    from photos import contents, tiny_config
+    from vitral.workflows.runtime import Runtime
+    from vitral.workflows.train import train
+
+    # What the last of its blocks merges no class token sees: hence a third.
+    config = tiny_config(photos, loop={"steps": 12}, model_changes={"depth": 3})
+    out = tmp_path_factory.mktemp("runs") / "my run"
+    train(config, out, runtime=Runtime(device="cpu"))
+    before = contents(out)
+    yield out
+    assert contents(out) == before
+
+
+@pytest.fixture
+def run_copy(run: Path, tmp_path: Path) -> Path:
+    """A copy of `run` that a test may change."""
+    return Path(shutil.copytree(run, tmp_path / "copy"))

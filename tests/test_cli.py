@@ -38,15 +38,6 @@ def with_report() -> None:
     """For a test that reads the report."""
 
 
-@pytest.fixture(scope="module")
-def run(photos, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "one"
-    words = ["train", str(photos), "--out", str(out), *TINY_FLAGS]
-    words += ["--steps", "40", "--warmup", "4", "--eval-every", "20", "--device", "cpu"]
-    assert main([*words, "--lr", "0.003", "--drop-path", "0", "-b", "24"]) == 0
-    return out
-
-
 def config_of(out: Path) -> dict[str, object]:
     return json.loads((out / "config.json").read_text())
 

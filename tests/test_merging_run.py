@@ -10,24 +10,12 @@ import torch
 
 import vitral as vt
 from helpers import randomise
-from photos import tiny_config
-from run_folders import without_report
 from serving import Client, jpeg, request, serving
 from vitral.cli import main
 from vitral.cli.flags import SCHEDULES
 from vitral.errors import ConfigError
 from vitral.models import MergeSchedule, set_merge
 from vitral.workflows.run import open_run
-
-
-@pytest.fixture(scope="module")
-def run(photos, tmp_path_factory) -> Path:
-    with without_report():
-        out = tmp_path_factory.mktemp("runs") / "one"
-        # What the last of its blocks merges no class token sees: hence a third.
-        config = tiny_config(photos, loop={"steps": 4}, model_changes={"depth": 3})
-        vt.train(config, out, runtime=vt.Runtime(device="cpu"))
-    return out
 
 
 def a_photo(photos: Path) -> Path:

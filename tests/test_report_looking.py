@@ -28,18 +28,6 @@ from vitral.workflows.inspect.build_report import write_report
 BIT = {"model": "bit_r50x1", "model_changes": {"stem_width": 8, "num_groups": 4}}
 
 
-@pytest.fixture(scope="module")
-def vit(photos, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "vit"
-    return vt.train(tiny_config(photos, epochs=6.0), out).path
-
-
-@pytest.fixture
-def copy(vit, tmp_path) -> Path:
-    """A run that a test may damage."""
-    return Path(shutil.copytree(vit, tmp_path / "copy"))
-
-
 def document(run: Path) -> dict:
     return json.loads((run / "inspection/report.json").read_text())
 
@@ -66,8 +54,8 @@ def enters(run: vt.Run, photos: Path, ids: list[str]) -> torch.Tensor:
 # What is in the folder
 
 
-def test_maps_are_of_the_worst_errors_and_of_right_answers(vit):
-    table = sorted(rows(vit), key=lambda row: (-float(row["confidence"]), row["path"]))
+def test_maps_are_of_the_worst_errors_and_of_right_answers(run):
+    table = sorted(rows(run), key=lambda row: (-float(row["confidence"]), row["path"]))
     wrong = [row["path"] for row in table if row["correct"] == "0"]
     right = [
         row["path"]
@@ -76,7 +64,7 @@ def test_maps_are_of_the_worst_errors_and_of_right_answers(vit):
     ]
     assert wrong
     assert len(right) > 3
-    found = document(vit)
+    found = document(run)
     assert found["ids"] == wrong[:24] + right
     assert found["split"] == "test"
     assert found["method"] == "rollout"
@@ -84,65 +72,65 @@ def test_maps_are_of_the_worst_errors_and_of_right_answers(vit):
     assert found["unreadable"] == found["notes"] == []
 
 
-def test_maps_are_those_of_rollout(vit, photos):
-    run, maps = vt.open(vit), stored_maps(vit)
+def test_maps_are_those_of_rollout(run, photos):
+    opened, maps = vt.open(run), stored_maps(run)
     assert maps.dtype == np.float16
-    assert maps.shape == (len(document(vit)["ids"]), 2, 3)
-    expected = rollout(run.model, enters(run, photos, document(vit)["ids"]))
+    assert maps.shape == (len(document(run)["ids"]), 2, 3)
+    expected = rollout(opened.model, enters(opened, photos, document(run)["ids"]))
     np.testing.assert_allclose(maps, expected.numpy(), atol=1e-3)
 
 
-def test_distances_are_those_of_the_split(vit, photos):
-    run, distance = vt.open(vit), document(vit)["distance"]
-    ids = [row["path"] for row in rows(vit)]
+def test_distances_are_those_of_the_split(run, photos):
+    opened, distance = vt.open(run), document(run)["distance"]
+    ids = [row["path"] for row in rows(run)]
     assert distance["images"] == len(ids) == 24
-    expected = attention_distance(run.model, enters(run, photos, ids))
+    expected = attention_distance(opened.model, enters(opened, photos, ids))
     np.testing.assert_allclose(distance["layers"], expected, atol=1e-3)
     means = [sum(layer) / 2 for layer in distance["layers"]]
     assert distance["layer_means"] == pytest.approx(means, abs=1e-4)
 
 
-def test_the_uniform_distance_counts_the_class_token(vit):
+def test_the_uniform_distance_counts_the_class_token(run):
     cells = [(16 * y, 16 * x) for y in range(2) for x in range(3)]
     total = sum(math.dist(a, b) for a in cells for b in cells)
-    assert document(vit)["distance"]["uniform"] == pytest.approx(
+    assert document(run)["distance"]["uniform"] == pytest.approx(
         total / 6 / 7, abs=1e-4
     )
 
 
-def test_a_head_is_near_below_half_of_uniform(copy, monkeypatch):
+def test_a_head_is_near_below_half_of_uniform(run_copy, monkeypatch):
     heads = torch.tensor([[1.0, 7.9], [8.2, 30.0]])
     monkeypatch.setattr(report_maps, "attention_distance", lambda *a, **more: heads)
-    shutil.rmtree(copy / "inspection")
-    write_report(copy)
-    distance = document(copy)["distance"]
+    shutil.rmtree(run_copy / "inspection")
+    write_report(run_copy)
+    distance = document(run_copy)["distance"]
     assert distance["layers"] == pytest.approx(np.array(heads.tolist()))
     assert (distance["heads"], distance["heads_near"]) == (4, 2)
     assert distance["share_near"] == 0.5
-    words = read_page(copy).words
+    words = read_page(run_copy).words
     assert "2 of the 4 heads (50.0 %) look less than half as far as that, at" in words
 
 
-def test_at_most_so_many_images_evenly_over_the_split(copy, monkeypatch, photos):
+def test_at_most_so_many_images_evenly_over_the_split(run_copy, monkeypatch, photos):
     monkeypatch.setattr(report_maps, "MAX_DISTANCE_IMAGES", 6)
-    shutil.rmtree(copy / "inspection")
-    write_report(copy)
-    run, distance = vt.open(copy), document(copy)["distance"]
-    ids = [row["path"] for row in rows(copy)][::4]
+    shutil.rmtree(run_copy / "inspection")
+    write_report(run_copy)
+    opened, distance = vt.open(run_copy), document(run_copy)["distance"]
+    ids = [row["path"] for row in rows(run_copy)][::4]
     assert distance["images"] == len(ids) == 6
-    expected = attention_distance(run.model, enters(run, photos, ids))
+    expected = attention_distance(opened.model, enters(opened, photos, ids))
     np.testing.assert_allclose(distance["layers"], expected, atol=1e-3)
 
 
-def test_the_same_run_gives_the_same_bytes(vit, copy):
+def test_the_same_run_gives_the_same_bytes(run, run_copy):
     names = ["inspection/report.json", "inspection/report.npz"]
-    shutil.rmtree(copy / "inspection")
-    write_report(copy)
+    shutil.rmtree(run_copy / "inspection")
+    write_report(run_copy)
     for name in names:
-        assert (copy / name).read_bytes() == (vit / name).read_bytes()
-    first = (copy / "report.html").read_bytes()
-    write_report(copy)
-    assert (copy / "report.html").read_bytes() == first
+        assert (run_copy / name).read_bytes() == (run / name).read_bytes()
+    first = (run_copy / "report.html").read_bytes()
+    write_report(run_copy)
+    assert (run_copy / "report.html").read_bytes() == first
 
 
 def test_right_answers_are_spread_over_the_classes(tmp_path):
@@ -167,9 +155,9 @@ def test_right_answers_are_spread_over_the_classes(tmp_path):
 # What the report says
 
 
-def test_every_number_is_in_the_files(vit):
-    page = read_page(vit)
-    check_numbers(vit, page)
+def test_every_number_is_in_the_files(run):
+    page = read_page(run)
+    check_numbers(run, page)
     sources = [number["data-source"] for number in page.numbers]
     looked = [s for s in sources if s.startswith("inspection/report.json#/distance/")]
     assert {source.split("/")[3] for source in looked} == {
@@ -182,8 +170,8 @@ def test_every_number_is_in_the_files(vit):
     }
 
 
-def test_each_answer_has_its_map_beside_it(vit):
-    page, found, maps = read_page(vit), document(vit), stored_maps(vit)
+def test_each_answer_has_its_map_beside_it(run):
+    page, found, maps = read_page(run), document(run), stored_maps(run)
     assert max(page.ids.values()) == 1
     assert all(link[0] == "#" and link[1:] in page.ids for link in page.links)
     assert {"#run-1-right", "#run-1-attention"} <= set(page.links)
@@ -308,19 +296,19 @@ def test_names_stay_text_and_a_thousand_classes_small(tmp_path):
 # What goes wrong
 
 
-def test_data_that_moved(vit, photos, copy, tmp_path):
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "data": "nowhere"}))
-    write_report(copy)
-    words = read_page(copy).words
+def test_data_that_moved(run, photos, run_copy, tmp_path):
+    config = json.loads((run_copy / "config.json").read_text())
+    (run_copy / "config.json").write_text(json.dumps({**config, "data": "nowhere"}))
+    write_report(run_copy)
+    words = read_page(run_copy).words
     assert "heads of the first layer look" in words
     assert "No picture of them can be had." in words
-    wrong = sum(row["correct"] == "0" for row in rows(vit))
+    wrong = sum(row["correct"] == "0" for row in rows(run))
     assert words.count("no picture") == wrong
-    shutil.rmtree(copy / "inspection")
-    write_report(copy)
-    assert "inspection/report.json is missing" in read_page(copy).words
-    assert not (copy / "inspection").exists()
+    shutil.rmtree(run_copy / "inspection")
+    write_report(run_copy)
+    assert "inspection/report.json is missing" in read_page(run_copy).words
+    assert not (run_copy / "inspection").exists()
 
 
 def test_what_cannot_be_computed_spoils_no_run(photos, tmp_path, monkeypatch):
@@ -342,70 +330,70 @@ def test_what_cannot_be_computed_spoils_no_run(photos, tmp_path, monkeypatch):
     assert "It could not be computed" not in read_page(run).words
 
 
-def test_other_answers_are_looked_at_again(copy, photos):
-    before = document(copy)["ids"]
-    table = rows(copy)
+def test_other_answers_are_looked_at_again(run_copy, photos):
+    before = document(run_copy)["ids"]
+    table = rows(run_copy)
     left = next(row for row in table if row["path"] not in before)
     left["confidence"], left["correct"] = "0.99", "0"
-    with (copy / "predictions/test.csv").open("w", newline="") as file:
+    with (run_copy / "predictions/test.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(left))
         writer.writeheader()
         writer.writerows(table)
-    assert not report_maps.is_current(copy)
-    write_report(copy)
-    assert report_maps.is_current(copy)
-    assert document(copy)["ids"][0] == left["path"]
+    assert not report_maps.is_current(run_copy)
+    write_report(run_copy)
+    assert report_maps.is_current(run_copy)
+    assert document(run_copy)["ids"][0] == left["path"]
 
 
-def test_a_file_that_is_gone_has_no_map(copy, photos, tmp_path):
+def test_a_file_that_is_gone_has_no_map(run_copy, photos, tmp_path):
     moved = shutil.copytree(photos, tmp_path / "photos")
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "data": str(moved)}))
-    lost = document(copy)["ids"][0]
+    config = json.loads((run_copy / "config.json").read_text())
+    (run_copy / "config.json").write_text(json.dumps({**config, "data": str(moved)}))
+    lost = document(run_copy)["ids"][0]
     (moved / lost).write_bytes(b"no picture")
-    shutil.rmtree(copy / "inspection")
-    write_report(copy)
-    assert document(copy)["unreadable"] == [lost]
-    assert lost not in document(copy)["ids"]
-    assert report_maps.is_current(copy)
-    assert read_page(copy).words.count("no map") == 1
+    shutil.rmtree(run_copy / "inspection")
+    write_report(run_copy)
+    assert document(run_copy)["unreadable"] == [lost]
+    assert lost not in document(run_copy)["ids"]
+    assert report_maps.is_current(run_copy)
+    assert read_page(run_copy).words.count("no map") == 1
 
 
-def test_a_folder_beside_it_that_cannot_be_written(vit, copy, monkeypatch):
+def test_a_folder_beside_it_that_cannot_be_written(run, run_copy, monkeypatch):
     def refuse(*args):
         raise PermissionError("read-only")
 
-    shutil.rmtree(copy / "inspection")
+    shutil.rmtree(run_copy / "inspection")
     monkeypatch.setattr(report_maps, "store", refuse)
-    out = write_report(vit, others=[copy])
-    assert not (copy / "inspection").exists()
+    out = write_report(run, others=[run_copy])
+    assert not (run_copy / "inspection").exists()
     page = Reader(out.read_text("utf-8"))
     assert page.words.count("inspection/report.json is missing") == 1
     assert "2 runs side by side" in page.words
     assert {"#run-1-attention", "#run-2-attention"} <= set(page.links)
 
 
-def test_runs_beside_it_are_looked_into_too(vit, copy):
-    shutil.rmtree(copy / "inspection")
-    write_report(vit, others=[copy])
-    assert document(copy) == document(vit)
+def test_runs_beside_it_are_looked_into_too(run, run_copy):
+    shutil.rmtree(run_copy / "inspection")
+    write_report(run, others=[run_copy])
+    assert document(run_copy) == document(run)
 
 
-def test_a_damaged_folder_is_named(copy):
-    file, found = copy / "inspection/report.json", document(copy)
-    maps = copy / "inspection/report.npz"
+def test_a_damaged_folder_is_named(run_copy):
+    file, found = run_copy / "inspection/report.json", document(run_copy)
+    maps = run_copy / "inspection/report.npz"
     content = maps.read_bytes()
     for damage in (content[:40], b"", b"[]"):
         maps.write_bytes(damage)
         with pytest.raises(ConfigError, match=r"inspection is damaged \(.*\). Remove"):
-            load_run_folder(copy)
+            load_run_folder(run_copy)
     maps.write_bytes(content)
     changed = {**found, "ids": found["ids"][1:]}
     with pytest.raises(ConfigError, match="ids, but maps of the shape"):
-        read(copy, changed)
+        read(run_copy, changed)
     bad = {**found["distance"], "layers": [[1.0, -2.0]]}
     with pytest.raises(ConfigError, match="no table of distances"):
-        read(copy, {**found, "distance": bad})
+        read(run_copy, {**found, "distance": bad})
     file.write_text("{")
     with pytest.raises(ConfigError, match=r"report\.json is not valid JSON"):
-        load_run_folder(copy)
+        load_run_folder(run_copy)

@@ -4,16 +4,12 @@ import csv
 import json
 import re
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import vitral as vt
-from photos import make_photos, tiny_config
-from run_folders import without_report
 from vitral import autotune, plots
 from vitral.autotune import Candidate, Point, SweepPlan, choose, frontier
 from vitral.cli import main
@@ -149,21 +145,6 @@ class Sleeping(nn.Module):
         self.passes += 1
         time.sleep(0.04)
         return image
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tuning")
-    photos = make_photos(folder / "photos", per_class=15)
-    with without_report():
-        # What the last of its blocks merges no class token sees: hence a third.
-        changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
-        vt.train(
-            tiny_config(photos, **changes),
-            folder / "run",
-            runtime=vt.Runtime(device="cpu"),
-        )
-    return folder / "run"
 
 
 def test_a_sweep_scores_as_eval_does(run, tmp_path, capsys):

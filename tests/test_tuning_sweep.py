@@ -14,8 +14,6 @@ import pytest
 import torch
 
 import vitral as vt
-from photos import tiny_config
-from run_folders import without_report
 from vitral import autotune
 from vitral.autotune import Candidate, SweepPlan
 from vitral.autotune import candidate as made_in
@@ -25,16 +23,6 @@ from vitral.errors import ConfigError
 from vitral.workflows.run import open_run
 
 SOURCE = Path(__file__).parents[1] / "src"
-
-
-@pytest.fixture(scope="module")
-def run(photos, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("sweep runs") / "my run"
-    with without_report():
-        # What the last of its blocks merges no class token sees: hence a third.
-        changes = {"loop": {"steps": 12}, "model_changes": {"depth": 3}}
-        vt.train(tiny_config(photos, **changes), out, runtime=vt.Runtime(device="cpu"))
-    return out
 
 
 def quiet(line: str) -> None:
