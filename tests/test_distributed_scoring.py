@@ -1,9 +1,5 @@
 """N ranks score exactly what one scores: really started by torchrun, on gloo."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +9,7 @@ import torch
 import vitral as vt
 from helpers import TINY, randomise
 from photos import contents, make_photos, tiny_config
+from torchrun import start_ranks, wait_for
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
@@ -25,41 +22,8 @@ from vitral.workflows.inference import (
     split_loader,
 )
 
-TESTS = Path(__file__).parent
 SIZES = (7, 2, 100)
 """Images a batch: several a rank, so few that a batch is lost, one batch for all."""
-
-
-def started(ranks: int, words: list[str], folder: Path) -> subprocess.Popen[str]:
-    """`words` in so many processes; stdout and stderr are of all of them."""
-    paths = os.pathsep.join((str(TESTS.parent / "src"), str(TESTS)))
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(ranks),
-            *words,
-        ],
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Its exit code and what it printed; nothing of it is left running."""
-    try:
-        out, err = process.communicate(timeout=120)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, out, err
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +85,7 @@ assert d.get_world_size() == 1
 def three(material) -> Path:
     """The folder after three ranks scored it."""
     (material / "script.py").write_text(SCRIPT)
-    code, _, err = finished(started(3, ["script.py", str(material)], material))
+    code, _, err = wait_for(start_ranks(3, ["script.py", str(material)], material))
     assert code == 0, err
     return material
 
@@ -174,11 +138,11 @@ def test_the_command_with_two_ranks(material, tmp_path, monkeypatch, capsys):
     config = tiny_config(photos, loop={"steps": 4, "eval_every": 4})
     vt.train(config, tmp_path / "run")
     words = ["eval", "run", "--device", "cpu"]
-    process = started(2, ["-m", "vitral", *words, "--out", "two"], tmp_path)
+    process = start_ranks(2, ["-m", "vitral", *words, "--out", "two"], tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main([*words, "--out", "one"]) == 0
     alone = capsys.readouterr().out.splitlines()
-    code, out, err = finished(process)
+    code, out, err = wait_for(process)
     assert code == 0, err
     # 36 images are two batches of 32, one for each rank.
     assert contents(tmp_path / "one") == contents(tmp_path / "two")

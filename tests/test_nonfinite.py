@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from photos import CLASSES, make_photos, photo, tiny_config
-from test_training import Tiny, batches_of, images, setup
-from test_training import run as fit_tiny
+from tiny_fit import Tiny, batches_of, images, setup
+from tiny_fit import run as fit_tiny
 from vitral.cli import main
 from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.objectives import Supervised

@@ -24,7 +24,7 @@ import vitral as vt
 from helpers import TINY, captured_log, randomise
 from photos import photo
 from rank_server import wait_until
-from test_distributed_scoring import finished, started
+from torchrun import start_ranks, wait_for
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, MissingExtraError
@@ -522,7 +522,7 @@ def test_two_ranks_write_what_one_process_writes(model, images, whole, tmp_path,
     out = tmp_path / "answers.jsonl"
     words = ["rank.py", "predict", str(model), str(images), "--out", str(out)]
     words += [*FLAGS, "--workers", "0", "--device", "cpu"]
-    code, _, errors = finished(started(2, words, tmp_path))
+    code, _, errors = wait_for(start_ranks(2, words, tmp_path))
     assert code != 0  # three files are unreadable, which torchrun calls a failure
     assert errors.count("3 of 53 files could not be read") == 1
     assert out.read_bytes() == whole

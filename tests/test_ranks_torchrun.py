@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from photos import make_photos
 from rank_server import wait_until
 from run_folders import count_records, untimed
-from test_distributed_scoring import finished, started
+from torchrun import start_ranks, wait_for
 
 # What people read at the end is tested elsewhere and takes seconds.
 SCRIPT = """
@@ -41,9 +41,9 @@ def place(tmp_path_factory) -> Path:
 def test_a_rank_killed_twice_ends_bit_equal(place):
     whole, cut = place / "whole", place / "cut"
     words = ["script.py", str(whole), str(place / "photos")]
-    undisturbed = started(2, words, place)
+    undisturbed = start_ranks(2, words, place)
     words = ["--max-restarts", "3", "script.py", str(cut), str(place / "photos")]
-    process = started(2, words, place)
+    process = start_ranks(2, words, place)
     try:
         for rank, least in ((1, 5), (0, 15)):
             before = count_records(cut)
@@ -51,8 +51,8 @@ def test_a_rank_killed_twice_ends_bit_equal(place):
             assert count_records(cut) > before
             os.kill(int((place / f"cut-{rank}").read_text()), signal.SIGKILL)
     finally:
-        code, _, errors = finished(process)
-        other, _, more = finished(undisturbed)
+        code, _, errors = wait_for(process)
+        other, _, more = wait_for(undisturbed)
     assert other == 0, more
     assert code == 0, errors
     assert errors.count("exitcode: -9") == 2

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from photos import make_photos
-from test_training import batches_of, config_of, images
-from test_training import run as fit_tiny
+from tiny_fit import batches_of, config_of, images
+from tiny_fit import run as fit_tiny
 from vitral.cli import main
 from vitral.errors import ConfigError, WeightsError
 from vitral.training import CheckpointStore

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from test_timesformer import SCHEMES, clips, close, tiny
+from helpers import assert_near, tiny_timesformer
+from test_timesformer import SCHEMES, clips
 from vitral.models import TimeSformer
 from vitral.models.timesformer.config import STEPS
 from vitral.training.optim import kernel_names
@@ -145,18 +146,19 @@ class ByHand:
 @pytest.mark.parametrize("changes", [{}, {"class_token_in": "every_step"}])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_written_out(scheme, changes):
-    model = tiny(attention_type=scheme, act="gelu", reg_tokens=1, **changes)
+    model = tiny_timesformer(attention_type=scheme, act="gelu", reg_tokens=1, **changes)
     x = clips(2)
     by_hand = ByHand(model)
     with torch.no_grad():
         wanted = torch.stack([by_hand.logits(clip) for clip in x])
-        close(model(x), wanted, 1e-10)
-        close(model.forward_head(model.forward_features(x)), wanted, 1e-10)
+        assert_near(model(x), wanted, 1e-10)
+        assert_near(model.forward_head(model.forward_features(x)), wanted, 1e-10)
 
 
 def test_the_two_rules_for_the_class_token_differ():
     first, second = (
-        tiny(class_token_in=rule)(clips()) for rule in ("last_step", "every_step")
+        tiny_timesformer(class_token_in=rule)(clips())
+        for rule in ("last_step", "every_step")
     )
     assert (first - second).abs().max() > 1e-3
 
@@ -165,7 +167,7 @@ def test_the_two_rules_for_the_class_token_differ():
 def test_stochastic_depth_keeps_or_drops_whole_clips(scheme):
     """One clip many times: a residual of the last block is there for all frames of a
     clip, or for none, so there are four answers for each further step."""
-    model = tiny(attention_type=scheme, depth=1).train()
+    model = tiny_timesformer(attention_type=scheme, depth=1).train()
     for name, module in model.blocks[0].named_modules():
         if name.endswith(("drop_path", "drop_path1", "drop_path2")):
             module.rate = 0.5
@@ -182,7 +184,7 @@ def test_stochastic_depth_keeps_or_drops_whole_clips(scheme):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_positions_and_tokens_do_not_decay(scheme):
-    model = tiny(attention_type=scheme, reg_tokens=1)
+    model = tiny_timesformer(attention_type=scheme, reg_tokens=1)
     matrices = {
         f"{name}.weight"
         for name, module in model.named_modules()

@@ -26,7 +26,7 @@ def train(folder: Path, pause: float) -> int:
     """What a user's script does, slowly enough to be hit at any moment."""
     import torch
 
-    from test_training import batches_of, config_of, images, run
+    from tiny_fit import batches_of, config_of, images, run
     from vitral.errors import VitralError
 
     torch.set_num_threads(1)
@@ -50,7 +50,7 @@ def train(folder: Path, pause: float) -> int:
 def serve() -> None:
     """Answer each line FOLDER SECONDS with the child's number, then its exit code."""
 
-    importlib.import_module("test_training")
+    importlib.import_module("tiny_fit")
     importlib.import_module("torch._dynamo")  # by the first optimizer that is made
 
     for line in sys.stdin:
@@ -136,7 +136,7 @@ def last_step(folder: Path) -> int:
 
 
 def assert_same(whole: Path, broken: Path) -> None:
-    from test_training import assert_same_run
+    from tiny_fit import assert_same_run
 
     assert_same_run(whole, broken)
 

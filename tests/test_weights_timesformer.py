@@ -16,8 +16,15 @@ from transformers import (
 import vitral as vt
 import vitral.models as models
 import vitral.weights
-from helpers import TINY, randomise, tiny_vit
-from test_timesformer import GOLDEN, clips, close, generated, tiny
+from helpers import (
+    TINY,
+    assert_near,
+    golden_noise,
+    randomise,
+    tiny_timesformer,
+    tiny_vit,
+)
+from test_timesformer import GOLDEN, clips
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import DeiTConfig, TimeSformer, ViTConfig
@@ -86,7 +93,7 @@ def test_hugging_face_logits(tmp_path, scheme, size, changes):
     assert loaded.ledger.counts() == {"copied": len(theirs.state_dict())}
     x = clips(2, 3, *size)
     with torch.no_grad():
-        close(loaded.model(x.float()), logits_of(theirs, scheme, x.float()), 1e-5)
+        assert_near(loaded.model(x.float()), logits_of(theirs, scheme, x.float()), 1e-5)
         wide, ours = theirs.double(), loaded.model.double()
         assert (ours(x) - logits_of(wide, scheme, x)).abs().max() < 1e-10
 
@@ -98,15 +105,15 @@ def test_hugging_face_model_without_a_head(tmp_path):
     with torch.no_grad():
         last = theirs.double()(clips(2, 3, 64, 64)).last_hidden_state
         features = model.forward_features(clips(2, 3, 64, 64))
-    close(features.cls, last[:, 0])
+    assert_near(features.cls, last[:, 0])
     # They number frames fastest.
     patches = last[:, 1:].unflatten(1, (4, 4, 3)).permute(0, 3, 1, 2, 4)
-    close(features.patches, patches)
+    assert_near(features.patches, patches)
 
 
 @pytest.mark.parametrize("scheme", KINDS)
 def test_transformers_opens_our_folder(tmp_path, scheme):
-    model = tiny(**SQUARE, attention_type=scheme)
+    model = tiny_timesformer(**SQUARE, attention_type=scheme)
     preprocess = Preprocess(
         image_size=(64, 64), resize="crop", mean=(0.45,) * 3, std=(0.225,) * 3
     )
@@ -180,7 +187,7 @@ def published(scheme, folder):
         )
     state = {}
     for name, empty in model.state_dict().items():
-        value = 0.2 * (generated(empty.shape, sum(name.encode()) % 97) - 0.5)
+        value = 0.2 * (golden_noise(empty.shape, sum(name.encode()) % 97) - 0.5)
         gain = empty.ndim == 1 and name.endswith(".weight")
         state[f"model.{name}"] = value + gain
     file = folder / "TimeSformer_K400.pyth"
@@ -198,7 +205,7 @@ def test_published_file_gives_published_logits(tmp_path, scheme):
     assert loaded.model.config.num_frames == (8 if scheme == "space" else 3)
     assert loaded.preprocess.mean == (0.45,) * 3
     assert loaded.preprocess.std == (0.225,) * 3
-    clip = (2 * generated((1, 3, 3, 32, 32), 1) - 1).transpose(1, 2)
+    clip = (2 * golden_noise((1, 3, 3, 32, 32), 1) - 1).transpose(1, 2)
     with torch.no_grad():
         logits = loaded.model(clip)[0]
     first, total = GOLDEN[scheme]
@@ -216,7 +223,7 @@ def test_published_names_are_written(tmp_path, scheme):
 
 
 def test_names_without_their_prefix_are_known(tmp_path):
-    model = tiny(**SQUARE)
+    model = tiny_timesformer(**SQUARE)
     save_file(model.state_dict(), tmp_path / "plain.safetensors")
     loaded = vt.load(tmp_path / "plain.safetensors", num_heads=3)
     assert loaded.ledger.layout == "TimeSformer"
@@ -240,14 +247,14 @@ def test_names_without_their_prefix_are_known(tmp_path):
 )
 @pytest.mark.parametrize("to", ["timesformer", "huggingface_timesformer"])
 def test_what_the_published_code_cannot_be(tmp_path, to, changes, reason):
-    saved(tiny(**{**SQUARE, **changes}), tmp_path / "a")
+    saved(tiny_timesformer(**{**SQUARE, **changes}), tmp_path / "a")
     out = tmp_path / ("b.safetensors" if to == "timesformer" else "b")
     with pytest.raises(ConfigError, match=f"because .*{reason}.*can hold it: native"):
         convert(tmp_path / "a", out, to)
 
 
 def test_a_model_that_differs_in_numbers_is_written_with_notes(tmp_path):
-    model = tiny(image_size=64, norm_eps=1e-5)
+    model = tiny_timesformer(image_size=64, norm_eps=1e-5)
     made = convert(
         saved(model, tmp_path / "a"), tmp_path / "b", "huggingface_timesformer"
     )
@@ -265,14 +272,14 @@ def test_a_model_that_differs_in_numbers_is_written_with_notes(tmp_path):
     "model", [{"attention_type": "axial"}, {"attention_type": "local_global"}]
 )
 def test_other_schemes_fit_our_own_folder_alone(tmp_path, model):
-    source = vitral.weights.read(saved(tiny(**SQUARE, **model), tmp_path))
+    source = vitral.weights.read(saved(tiny_timesformer(**SQUARE, **model), tmp_path))
     found = str(vitral.weights.explain(tmp_path))
     assert "timesformer" in found
     assert compatible_layouts(source.config) == ["native"]
 
 
 def test_the_old_name_of_the_attention_type_is_still_read(tmp_path):
-    model = saved(tiny(**SQUARE, attention_type="axial"), tmp_path)
+    model = saved(tiny_timesformer(**SQUARE, attention_type="axial"), tmp_path)
     file = model / "config.json"
     text = file.read_text()
     assert '"scheme"' not in text
@@ -303,7 +310,7 @@ def test_image_weights_start_a_model_for_clips(tmp_path):
     image = clips(2, 1)[:, 0]
     still = image[:, None].expand(-1, 4, -1, -1, -1)
     with torch.no_grad():
-        close(model(still), vit(image), 1e-12)
+        assert_near(model(still), vit(image), 1e-12)
     new = {line.name for line in ledger.lines if line.action == "new"}
     fcs = {
         f"blocks.{n}.temporal_fc.{part}" for n in (0, 1) for part in ("weight", "bias")
@@ -342,7 +349,7 @@ def test_image_weights_of_another_size_and_other_classes(tmp_path):
 
 
 def test_time_positions_are_resized_when_loading(tmp_path):
-    model = tiny(num_frames=3)
+    model = tiny_timesformer(num_frames=3)
     source = vitral.weights.read(saved(model, tmp_path, (48, 80)))
     config = models.replace_config(source.config, {"num_frames": 5})
     longer, _, ledger = vitral.weights.build(source, config)
@@ -350,7 +357,7 @@ def test_time_positions_are_resized_when_loading(tmp_path):
     assert by_name["time_embed"].detail == "3 -> 5 frames, linear"
     with torch.no_grad():
         x = clips(2, 5)
-        close(longer(x), model(x), 1e-12)
+        assert_near(longer(x), model(x), 1e-12)
         middle = (model.time_embed[:, 0] + model.time_embed[:, 1]) / 2
     torch.testing.assert_close(longer.time_embed[:, 1].detach(), middle)
 
@@ -367,4 +374,4 @@ def test_other_weights_cannot_start_one(tmp_path, image, sentence):
     randomise(model)
     source = vitral.weights.read(saved(model, tmp_path, (48, 80)))
     with pytest.raises(ConfigError, match=sentence):
-        vitral.weights.build(source, tiny().config)
+        vitral.weights.build(source, tiny_timesformer().config)

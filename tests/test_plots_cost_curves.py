@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from test_plots import texts
+from figures import texts
 from vitral import plots
 from vitral.errors import DataError
 

@@ -230,7 +230,7 @@ def test_graphs_answer_as_the_model_does(run):
         (["--merge", "0", "-4"], "`--merge` must be at least 0: got -4"),
         (["-b", "0"], "`--batch-size` must be at least 1: got 0"),
         (["--minutes", "-1"], "`--minutes` must be at least 0: got -1"),
-        (["--out", __file__], "test_tuning.py is a file: `--out` names a folder"),
+        (["--out", __file__], "test_autotune.py is a file: `--out` names a folder"),
         (["--merge-schedule", "fourth"], "invalid choice: 'fourth'"),
         (
             ["--merge", "0", "--merge-schedule", "decreasing"],
