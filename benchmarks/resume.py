@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-from forking import KINDS, STEPS, Server  # noqa: E402
 from photos import make_photos  # noqa: E402
+from training_server import KINDS, STEPS, Server  # noqa: E402
 from vitral.workflows.resume_check.verify import run_reference, run_with_kills  # noqa: E402
 
 STEP = re.compile(r" (of )?step \d+")

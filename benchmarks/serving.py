@@ -36,7 +36,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from abuse import KINDS  # noqa: E402
-from serving import (  # noqa: E402
+from server_process import (  # noqa: E402
     Client,
     Load,
     Server,

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import vitral.data as data
-from packed import labelled, number_of, pack, pack_rows, png
+from shard_files import labelled, number_of, pack, pack_rows, png
 from vitral.data.dataset import Dataset, UnavailableError
 from vitral.data.shards import dataset as shards
 from vitral.data.shards.webdataset import index_tar

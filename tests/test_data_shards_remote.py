@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 import vitral.data as data
-from packed import number_of, pack_rows
+from shard_files import number_of, pack_rows
 from vitral.data import split
 from vitral.data.dataset import Dataset, UnavailableError
 from vitral.data.shards import remote

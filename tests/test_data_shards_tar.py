@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from packed import labelled, pack
+from shard_files import labelled, pack
 from vitral.data.shards.tar import BLOCK, TarContents, read_contents
 
 CASES = int(os.environ.get("VITRAL_FUZZ", "2000"))

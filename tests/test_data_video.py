@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import vitral.data as data
-from moving import (
+from clip_files import (
     HEIGHT,
     WIDTH,
     drawn,

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import vitral as vt
+from clip_files import write_folder, write_npz, write_video
 from helpers import TINY, randomise, tiny_vit
-from moving import write_folder, write_npz, write_video
 from vitral.cli import main
 from vitral.data import Preprocess, Sampling, clip_views, open_clip
 from vitral.data.video import decoder_client

@@ -5,8 +5,8 @@ import weakref
 import pytest
 import torch
 
+from attention_by_hand import eager, hooks, tiny_deit, tiny_hybrid, tiny_resnet
 from helpers import images, tiny_vit
-from inspecting import eager, hooks, tiny_deit, tiny_hybrid, tiny_resnet
 from vitral import inspection
 from vitral.errors import ConfigError
 from vitral.inspection.capture import eval_mode, record_inputs

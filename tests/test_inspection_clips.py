@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from attention_by_hand import hooks
 from clips_by_hand import by_hand
 from helpers import images, tiny_timesformer, tiny_vit
-from inspecting import hooks
 from vitral.errors import ConfigError
 from vitral.inspection import (
     class_attention,

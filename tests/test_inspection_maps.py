@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from attention_by_hand import eager, hooks, tiny_deit, tiny_hybrid, tiny_resnet
 from helpers import images, tiny_vit
-from inspecting import eager, hooks, tiny_deit, tiny_hybrid, tiny_resnet
 from test_inspection_attention import KINDS, PREFIX, a_mask
 from vitral import inspection
 from vitral.errors import ConfigError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
+from attention_by_hand import eager, tiny_deit, tiny_hybrid, tiny_resnet
 from helpers import images, tiny_vit
-from inspecting import eager, tiny_deit, tiny_hybrid, tiny_resnet
 from vitral import inspection
 from vitral.errors import ConfigError
 from vitral.inspection.distance import head_distance, pair_distances

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from attention_by_hand import hooks
 from helpers import images, tiny_tnt, tiny_vit
-from inspecting import hooks
 from test_inspection_attention import a_mask
 from test_inspection_maps import by_numpy
 from tnt_by_hand import by_hand

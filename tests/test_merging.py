@@ -10,8 +10,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from attention_by_hand import tiny_deit, tiny_hybrid, tiny_resnet
 from helpers import TINY, TINY_TNT, images, randomise, tiny_vit
-from inspecting import tiny_deit, tiny_hybrid, tiny_resnet
 from merging_by_hand import encoded
 from vitral import inspection
 from vitral.errors import ConfigError
@@ -334,7 +334,7 @@ def test_a_resnet_may_be_told_to_merge_nothing():
 
 def test_exported_as_it_runs():
     # In a process of its own: shape checks wrap the functions here.
-    script = Path(__file__).with_name("merging_exported.py")
+    script = Path(__file__).with_name("merging_export.py")
     paths = os.pathsep.join([str(script.parents[1] / "src"), str(script.parent)])
     subprocess.run(
         [sys.executable, str(script)],

@@ -10,7 +10,7 @@ import torch
 
 import vitral as vt
 from helpers import randomise
-from serving import Client, jpeg, request, serving
+from server_process import Client, jpeg, request, serving
 from vitral.cli import main
 from vitral.cli.flags import SCHEDULES
 from vitral.errors import ConfigError

@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 import vitral as vt
-from serving import CLASSES, request, serving, tiny_model
+from server_process import CLASSES, request, serving, tiny_model
 from vitral.cli import main
 
 TEMPERATURE = 1.7

@@ -12,8 +12,8 @@ import pytest
 
 import vitral.recipes
 import vitral.weights
+from clip_files import make_clips
 from helpers import TINY
-from moving import make_clips
 from photos import make_photos
 from vitral.cli import main
 from vitral.data import Preprocess

@@ -7,8 +7,8 @@ import pytest
 
 import vitral.recipes
 import vitral.weights
+from clip_files import make_clips
 from helpers import TINY
-from moving import make_clips
 from photos import make_photos, photo, prepare_model
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vitral.cli.verbs.verify_resume as verb
-from forking import KINDS, STEPS, Server
 from photos import make_photos
+from training_server import KINDS, STEPS, Server
 from vitral.cli import main
 from vitral.errors import VitralError, WeightsError
 from vitral.training import CheckpointStore

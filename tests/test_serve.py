@@ -18,7 +18,7 @@ from PIL import Image
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from serving import (
+from server_process import (
     CLASSES,
     FORM,
     Client,

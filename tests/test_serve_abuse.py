@@ -13,7 +13,7 @@ import torch
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from serving import (
+from server_process import (
     Client,
     Server,
     abused,

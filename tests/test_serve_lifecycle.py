@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 from helpers import TINY, randomise
-from serving import (
+from server_process import (
     SOURCE,
     Client,
     Load,

@@ -10,7 +10,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 import browser
-from serving import CLASSES, request, serving, tiny_model
+from server_process import CLASSES, request, serving, tiny_model
 
 if not browser.program():
     pytest.skip("no browser is installed", allow_module_level=True)

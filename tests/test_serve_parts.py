@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from serving import FORM, SOURCE, form
+from server_process import FORM, SOURCE, form
 from vitral.cli import main
 from vitral.errors import ConfigError, MissingExtraError
 from vitral.serve import Settings, serve

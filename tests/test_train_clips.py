@@ -14,8 +14,8 @@ from PIL import Image
 
 import vitral as vt
 import vitral.weights
+from clip_files import MOTIONS, make_clips, moving_square, write_sound
 from helpers import captured_log
-from moving import MOTIONS, make_clips, moving_square, write_sound
 from photos import contents, make_photos, prepare_model, tiny_config
 from vitral.cli import main
 from vitral.data import AugmentConfig, Preprocess, Sampling, clip_views, open_clip

@@ -13,8 +13,8 @@ import torch
 
 import vitral as vt
 from helpers import captured_log
-from packed import labelled, pack, pack_rows
 from photos import contents, photo, tiny_config
+from shard_files import labelled, pack, pack_rows
 from vitral.cli import main
 from vitral.data import AugmentConfig
 from vitral.workflows import TrainConfig

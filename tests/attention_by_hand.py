@@ -1,4 +1,4 @@
-"""What the tests of inspection share: tiny models, and attention without vitral."""
+"""Attention without vitral, and tiny models of other families."""
 
 import math
 
