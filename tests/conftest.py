@@ -104,9 +104,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_run(
-    photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A small run with its report, for all who only read: others take `run_copy`."""
     from photos import contents, tiny_config
     from vitral.workflows.runtime import Runtime

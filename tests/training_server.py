@@ -4,8 +4,8 @@ A fork takes milliseconds where a new interpreter takes seconds, so that dozens 
 fit into a test. `Server.starter(kind)` gives what
 `vitral.workflows.resume_check.verify` starts.
 
-As a script, `python training_server.py DATA`, it is that process: it answers each line of JSON
-with the child's number, then with its exit code.
+As a script, `python training_server.py DATA`, it is that process: it answers each line
+of JSON with the child's number, then with its exit code.
 """
 
 import importlib
