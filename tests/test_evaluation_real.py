@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import benchmark_layouts as layouts
+from run_folders import without_report
 from vitral.cli import main
 from vitral.data.sources import torchvision_datasets
 from vitral.errors import DataError
@@ -94,7 +95,8 @@ def run(tmp_path_factory) -> Path:
         test=0.0,
         loop=LoopConfig(steps=2, eval_every=0),
     )
-    train(config, folder / "run")
+    with without_report():
+        train(config, folder / "run")
     return folder / "run"
 
 

@@ -558,10 +558,18 @@ def test_gradients_behind_a_cache_are_those_of_the_whole_model(freeze, changes):
     assert any(gradient.any() for gradient in gradients[0])
 
 
-def test_a_cached_run_is_the_uncached_run(few_photos, tmp_path):
+@pytest.fixture(scope="module")
+def cached_run(few_photos, tmp_path_factory) -> vt.Run:
     config = tiny_config(few_photos, **FROZEN, epochs=6.0, loop={"eval_every": 3})
+    with without_report():
+        return vt.train(
+            replace(config, cache=True), tmp_path_factory.mktemp("runs") / "cached"
+        )
+
+
+def test_a_cached_run_is_the_uncached_run(cached_run, tmp_path):
+    kept, config = cached_run, replace(cached_run.config, cache=False)
     plain = vt.train(config, tmp_path / "plain")
-    kept = vt.train(replace(config, cache=True), tmp_path / "cached")
     one, other = untimed(plain.path), untimed(kept.path)
     assert len(one) == len(other)
     for line, cached_line in zip(one, other, strict=True):
@@ -634,9 +642,8 @@ def test_a_cache_is_used_again_until_its_key_changes(few_photos, tmp_path, monke
     assert sum(calls) == 9 + 1
 
 
-def test_a_resumed_cached_run_computes_nothing_again(few_photos, tmp_path, monkeypatch):
-    config = tiny_config(few_photos, **FROZEN, cache=True, epochs=6.0)
-    whole = vt.train(config, tmp_path / "whole")
+def test_a_resumed_cached_run_computes_nothing_again(cached_run, tmp_path, monkeypatch):
+    config = cached_run.config
     filled = []
 
     def stop(*args: object, **kwargs: object) -> None:
@@ -651,7 +658,7 @@ def test_a_resumed_cached_run_computes_nothing_again(few_photos, tmp_path, monke
     )
     run = vt.train(config, tmp_path / "cut", resume=True)
     assert filled == []
-    assert untimed(run.path) == untimed(whole.path)
+    assert untimed(run.path) == untimed(cached_run.path)
 
 
 def test_a_cache_in_bfloat16_is_near(few_photos):

@@ -29,7 +29,7 @@ from vitral.workflows.inference import split_loader, tta_views
 from vitral.workflows.train.build import train_loader
 from vitral.workflows.train.frozen_cache import cache_frozen_outputs, frozen_output
 
-pytestmark = pytest.mark.usefixtures("stopped_decoder")
+pytestmark = pytest.mark.usefixtures("stopped_decoder", "no_report")
 
 CPU = torch.device("cpu")
 TINY = {
@@ -232,9 +232,7 @@ def test_data_check_and_split(clips, tmp_path, capsys):
     assert "note: 30 clip(s), such as train/left/1.mp4, are ignored beside" in told
 
 
-def test_a_run_that_was_cut_goes_on_with_the_same_frames(
-    clips, tmp_path, monkeypatch, no_report
-):
+def test_a_run_that_was_cut_goes_on_with_the_same_frames(clips, tmp_path, monkeypatch):
     short = clip_config(clips, epochs=3.0)
     whole = vt.train(short, tmp_path / "whole")
     calls = 0
@@ -258,7 +256,7 @@ def test_a_run_that_was_cut_goes_on_with_the_same_frames(
         assert torch.equal(tensor, state[name])
 
 
-def test_settings_of_the_sampling_reach_the_model(clips, tmp_path, capsys, no_report):
+def test_settings_of_the_sampling_reach_the_model(clips, tmp_path, capsys):
     words = ["train", str(clips), "--model", "timesformer_ti16"]
     words += ["--out", str(tmp_path / "run"), "--epochs", "1", "--warmup", "0"]
     words += ["--image-size", "16", "32"]

@@ -37,6 +37,8 @@ from vitral.workflows.train.build_objective import (
 )
 from vitral.workflows.train.knn_monitor import Monitor
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
 SMALL = {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "mask_ratio": 0.5}
 
 
@@ -194,7 +196,6 @@ def test_stopped_and_resumed_without_labels(photos, encoder, tmp_path, monkeypat
         return whole(*args, on_best=on_best, evaluate=stops, **changes)
 
     config = without_labels(photos)
-    straight = vt.train(config, tmp_path / "whole")
     monkeypatch.setattr(train, "fit", cut)
     with pytest.raises(InterruptedRun):
         vt.train(config, tmp_path / "cut")
@@ -203,7 +204,7 @@ def test_stopped_and_resumed_without_labels(photos, encoder, tmp_path, monkeypat
     for group in ("model", "objective", "optimizer"):
         ends = [
             sorted(run.path.glob(f"checkpoints/*/{group}.safetensors"))[-1]
-            for run in (straight, resumed)
+            for run in (encoder, resumed)
         ]
         one, other = map(load_file, ends)
         assert one.keys() == other.keys()
@@ -216,7 +217,7 @@ def test_stopped_and_resumed_without_labels(photos, encoder, tmp_path, monkeypat
             for row in logged(run, event)
         ]
 
-    assert untimed(straight) == untimed(resumed)
+    assert untimed(encoder) == untimed(resumed)
 
 
 # The optimizer
@@ -266,22 +267,21 @@ def test_a_teacher_sees_the_image_in_its_own_way():
     )
 
 
-def test_distillation_runs_from_a_run(photos, tmp_path):
-    teacher = vt.train(tiny_config(photos, epochs=6.0), tmp_path / "teacher")
+def test_distillation_runs_from_a_run(run, photos, tmp_path):
     config = tiny_config(
         photos,
         model="deit_ti16",
         model_changes={"embed_dim": 24, "depth": 2, "num_heads": 3},
-        objective=DistillConfig(teacher=str(teacher.path), kind="soft", share=0.9),
+        objective=DistillConfig(teacher=str(run), kind="soft", share=0.9),
         epochs=3.0,
     )
-    run = vt.train(config, tmp_path / "student")
-    rows = logged(run, "train")
+    student = vt.train(config, tmp_path / "student")
+    rows = logged(student, "train")
     assert {"label_loss", "teacher_loss", "agreement"} <= rows[0].keys()
     assert rows[-1]["teacher_loss"] < rows[0]["teacher_loss"]
-    assert run.metrics["test"]["kind"] == "classification"
+    assert student.metrics["test"]["kind"] == "classification"
     read = config_io.from_dict(
-        TrainConfig, json.loads((run.path / "config.json").read_text()), "config"
+        TrainConfig, json.loads((student.path / "config.json").read_text()), "config"
     )
     assert read == config
     with pytest.raises(ConfigError, match="knows the classes blue stripes, green, red"):

@@ -26,6 +26,9 @@ def picture(number: int) -> bytes:
     return out.getvalue()
 
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
