@@ -13,8 +13,7 @@ import torch
 
 import vitral as vt
 from helpers import TINY, captured_log
-from photos import make_photos, photo, tiny_config
-from run_folders import without_report
+from photos import photo
 from vitral.data.dataset import Example
 from vitral.errors import ConfigError, DataError, GateError, MissingExtraError
 from vitral.export.int8 import bounded
@@ -137,13 +136,8 @@ def found(planted: Any, planted_sample: QuantizationData) -> Int8Model:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> vt.Run:
-    """Trained for a moment; every split has images of its own."""
-    root = tmp_path_factory.mktemp("int8")
-    with without_report():
-        return vt.train(
-            tiny_config(make_photos(root / "photos"), epochs=2.0), root / "run"
-        )
+def run(run: Path) -> vt.Run:
+    return vt.open(run)
 
 
 def logits(graph: Any, number: int = 16) -> np.ndarray:
@@ -356,12 +350,12 @@ def test_without_val_other_train_images_are_the_check(run, monkeypatch):
 
     monkeypatch.setattr(sample_module, "open_split_data", without_val)
     sample = draw_quantization_data(run, calibration=12)
-    assert len(sample.check.ids) == 48
+    assert len(sample.check.ids) == 12
     assert not set(sample.check.ids) & set(sample.calibration.ids)
     assert all(name.startswith("train/") for name in sample.check.ids)
     assert "not calibrated on, since the run has no val" in sample.note
-    with pytest.raises(DataError, match="all 60 train images are needed"):
-        draw_quantization_data(run, calibration=60)
+    with pytest.raises(DataError, match="all 24 train images are needed"):
+        draw_quantization_data(run, calibration=24)
 
 
 def test_classes_take_turns():
@@ -390,7 +384,7 @@ def test_int8_from_the_export_with_pixels(run, tmp_path):
         "precisions.md",
     }
     assert json.loads((out / "int8.json").read_text())["max_drop"] == 60.0
-    assert said[0] == "int8: calibrating on 60 images of train"
+    assert said[0] == "int8: calibrating on 24 images of train"
     model, preprocess, _ = vt.load(out)
     pixels = np.asarray(photo(1, 3, 53, 61))
     image = preprocess(photo(1, 3, 53, 61))[None]
