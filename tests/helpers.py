@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitral.data import Batch
 from vitral.models import (
     TNT,
     TimeSformer,
@@ -167,3 +168,9 @@ def validate_with(config: Any, name: str, value: Any) -> None:
     """Validate a value that the type checker of the tests would refuse first."""
     object.__setattr__(config, name, value)
     config.__post_init__()
+
+
+def same_batch(left: Batch, right: Batch) -> bool:
+    """Equal images, targets and labels, bit by bit, of the same examples."""
+    tensors = all(torch.equal(left[field], right[field]) for field in range(3))
+    return tensors and left.id == right.id

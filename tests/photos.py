@@ -37,6 +37,17 @@ def noise(height: int = 50, width: int = 70) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
+def make_noise(root: Path, images: int) -> Path:
+    """ROOT/class/number.png of three classes; no two images have one size."""
+    generator = np.random.Generator(np.random.Philox(key=7))
+    for number in range(images):
+        path = root / f"class {number % 3}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = generator.integers(0, 256, (50 + number, 70 - number, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return root
+
+
 def make_photos(
     root: Path,
     *,

@@ -7,12 +7,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import vitral.data as data
+from helpers import same_batch
+from photos import make_noise
 from vitral.data import (
     Augment,
     AugmentConfig,
@@ -37,14 +37,7 @@ ALL = AugmentConfig(
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> data.Dataset:
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.Generator(np.random.Philox(key=7))
-    for number in range(23):
-        path = root / f"class {number % 3}" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        array = generator.integers(0, 256, (50 + number, 70 - number, 3))
-        Image.fromarray(array.astype(np.uint8)).save(path)
-    return data.open(root, val=0, test=0)
+    return data.open(make_noise(tmp_path_factory.mktemp("images"), 23), val=0, test=0)
 
 
 def loader(dataset: data.Dataset, **changes) -> Loader:
@@ -58,11 +51,6 @@ def loader(dataset: data.Dataset, **changes) -> Loader:
         "mix": MixConfig(mixup=0.4, cutmix=1.0),
     }
     return Loader(**{**settings, **changes})
-
-
-def same(left: data.Batch, right: data.Batch) -> bool:
-    tensors = all(torch.equal(left[field], right[field]) for field in range(3))
-    return tensors and left.id == right.id
 
 
 @pytest.fixture
@@ -82,7 +70,7 @@ def test_bits_are_equal_for_0_1_and_2_workers(dataset, two_threads):
     for workers in (1, 2):
         batches = list(loader(dataset, workers=workers).epoch(2))
         assert len(batches) == 5
-        assert all(map(same, reference, batches))
+        assert all(map(same_batch, reference, batches))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -100,7 +88,7 @@ def test_packed_images_of_workers_have_the_bits_of_those_built_here(dataset):
         # A slot that is too small, as for a later stage with larger images, is left.
         assert (sent.payload.values is None) == (size >= 5 * 3 * 24 * 40)
         assert sent.payload.shape == (5, 3, 24, 40)
-        assert same(sent.attach_images(slot).batch, expected)
+        assert same_batch(sent.attach_images(slot).batch, expected)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -116,7 +104,7 @@ def test_no_slot_is_written_before_it_is_read(dataset, workers):
             time.sleep(0.05)  # the workers are as far ahead as they may be
             batches.append(batch)
         assert len(batches) == 12 > 2 * workers + 1
-        assert all(map(same, here.epoch(epoch), batches))
+        assert all(map(same_batch, here.epoch(epoch), batches))
 
 
 def test_a_start_within_the_epoch_gives_the_same_rest(dataset):
@@ -124,7 +112,7 @@ def test_a_start_within_the_epoch_gives_the_same_rest(dataset):
     for workers in (0, 2):
         rest = list(loader(dataset, workers=workers).epoch(4, start=3))
         assert len(rest) == 2
-        assert all(map(same, whole[3:], rest))
+        assert all(map(same_batch, whole[3:], rest))
     assert list(loader(dataset).epoch(4, start=5)) == []
 
 
@@ -209,7 +197,7 @@ def test_a_file_that_broke_is_dropped_recorded_and_not_replaced(dataset, tmp_pat
         assert loaded.failures == ()
         batches = list(loaded.epoch(1))
         reference = reference or batches
-        assert all(map(same, reference, batches))
+        assert all(map(same_batch, reference, batches))
         ids = [name for batch in batches for name in batch.id]
         assert len(ids) == len(set(ids)) == 21
         assert not set(ids) & set(victims)

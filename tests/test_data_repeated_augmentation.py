@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 import vitral.data as data
+from helpers import same_batch
+from photos import make_noise
 from vitral.data import (
     Augment,
     AugmentConfig,
@@ -26,14 +28,7 @@ ALL = AugmentConfig(crop="inception", shift=0.1, rotate=15.0, rand_augment=2)
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> data.Dataset:
-    root = tmp_path_factory.mktemp("images")
-    generator = np.random.Generator(np.random.Philox(key=7))
-    for number in range(13):
-        path = root / f"class {number % 3}" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        array = generator.integers(0, 256, (50 + number, 70 - number, 3))
-        Image.fromarray(array.astype(np.uint8)).save(path)
-    return data.open(root, val=0, test=0)
+    return data.open(make_noise(tmp_path_factory.mktemp("images"), 13), val=0, test=0)
 
 
 def augment(size: tuple[int, int], config: AugmentConfig = ALL) -> Augment:
@@ -51,11 +46,6 @@ def loader(dataset: data.Dataset, **changes) -> Loader:
         "mix": MixConfig(mixup=0.4, cutmix=1.0),
     }
     return Loader(**{**settings, **changes})
-
-
-def same(left: data.Batch, right: data.Batch) -> bool:
-    tensors = all(torch.equal(left[field], right[field]) for field in range(3))
-    return tensors and left.id == right.id
 
 
 # repeated augmentation
@@ -158,7 +148,7 @@ def test_a_broken_example_loses_all_its_variations(dataset, tmp_path):
 
 def test_one_variation_changes_no_bit(dataset):
     reference = list(loader(dataset).epoch(2))
-    assert all(map(same, reference, loader(dataset, repeats=1).epoch(2)))
+    assert all(map(same_batch, reference, loader(dataset, repeats=1).epoch(2)))
     examples = {example.id: example for example in dataset.examples}
     vary = augment((24, 40))
     pure = next(loader(dataset, mix=None).epoch(2))
@@ -171,10 +161,10 @@ def test_repeats_in_workers_and_from_the_middle(dataset):
     reference = list(loader(dataset, repeats=2).epoch(3))
     for workers in (1, 2):
         batches = list(loader(dataset, repeats=2, workers=workers).epoch(3))
-        assert all(map(same, reference, batches))
+        assert all(map(same_batch, reference, batches))
     rest = list(loader(dataset, repeats=2).epoch(3, start=1))
     assert len(rest) == 2
-    assert all(map(same, reference[1:], rest))
+    assert all(map(same_batch, reference[1:], rest))
 
 
 def test_views_are_gone_through_within_an_epoch():
@@ -224,11 +214,11 @@ def test_stages_in_workers_and_from_the_middle(dataset, workers):
     whole = list(loader(dataset, transform=stages(7)).epoch(1))
     assert [batch.image.shape[2] for batch in whole] == [24, 24, 32]
     again = loader(dataset, transform=stages(7), workers=workers)
-    assert all(map(same, whole, again.epoch(1)))
-    assert all(map(same, whole[2:], again.epoch(1, start=2)))
+    assert all(map(same_batch, whole, again.epoch(1)))
+    assert all(map(same_batch, whole[2:], again.epoch(1, start=2)))
     # A stage is the plain loader of its size.
     plain = loader(dataset, transform=augment(SIZES[2]))
-    assert same(whole[2], list(plain.epoch(1))[2])
+    assert same_batch(whole[2], list(plain.epoch(1))[2])
 
 
 def test_the_crop_of_an_image_is_the_same_at_every_size():

@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from rank_server import wait_until
 
 KILLS = 12
 HERE = Path(__file__).parent
@@ -121,13 +122,6 @@ def whole(tmp_path_factory):
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return folder
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened for a minute"
-        time.sleep(0.002)
 
 
 def last_step(folder: Path) -> int:
