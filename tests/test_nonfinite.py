@@ -33,12 +33,6 @@ FLAGS += ["--ema", "0.9", "--steps", "9", "--log-every", "1", "--device", "cpu"]
 FLAGS += ["--warmup", "0", "--keep", "20"]
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "photos"
-    return make_photos(root, splits=("train", "val"), per_class=8)
-
-
 def plant(monkeypatch, site: str, value: float) -> None:
     """Spoil one thing in, or just before, the update of index `AT`."""
     update, average = TrainStep.update, TrainState.update_average
