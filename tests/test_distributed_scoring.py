@@ -137,6 +137,7 @@ def test_the_command_with_two_ranks(material, tmp_path, monkeypatch, capsys):
     photos = make_photos(tmp_path / "p", splits=("train", "test"), per_class=12)
     config = tiny_config(photos, loop={"steps": 4, "eval_every": 4})
     vt.train(config, tmp_path / "run")
+    capsys.readouterr()  # the log, if an earlier test ran the command
     words = ["eval", "run", "--device", "cpu"]
     process = start_ranks(2, ["-m", "vitral", *words, "--out", "two"], tmp_path)
     monkeypatch.chdir(tmp_path)
