@@ -184,7 +184,7 @@ def test_each_answer_has_its_map_beside_it(run):
         page.words
     )
     assert "`vitral inspect --what faithfulness` measures" in page.words
-    assert any(alt.startswith("Attention distance of 2 heads in 2") for alt in alts)
+    assert any(alt.startswith("Attention distance of 2 heads in 3") for alt in alts)
     assert all((image["src"] or "").startswith("data:image/") for image in page.images)
 
 
