@@ -147,11 +147,19 @@ class Sleeping(nn.Module):
         return image
 
 
-def test_a_sweep_scores_as_eval_does(run, tmp_path, capsys):
+def test_a_sweep_scores_as_eval_does(run_copy, tmp_path, capsys):
     words = ["--ways", "torch", "--merge", "0", "2", "-b", "1", "3", "--rounds", "2"]
     words += ["--merge-schedule", "decreasing", "every_fourth", "--minutes", "0"]
     out = tmp_path / "out"
-    command = ["tune-speed", str(run), *words, "--max-drop", "100", "--out", str(out)]
+    command = [
+        "tune-speed",
+        str(run_copy),
+        *words,
+        "--max-drop",
+        "100",
+        "--out",
+        str(out),
+    ]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "next: vitral predict" in printed
@@ -168,16 +176,16 @@ def test_a_sweep_scores_as_eval_does(run, tmp_path, capsys):
         (2, "every_fourth", 1),
         (2, "every_fourth", 3),
     ]
-    stored = json.loads((run / "predictions" / "val.json").read_text())
+    stored = json.loads((run_copy / "predictions" / "val.json").read_text())
     first = kept["points"][0]
     assert first["accuracy"] == pytest.approx(stored["top1"], abs=1e-5)
     assert first["images"] == stored["n"]
     assert first["drop"] == 0
     for place, schedule in ((2, "decreasing"), (4, "every_fourth")):
         spread = ["--merge", "2", "--merge-schedule", schedule]
-        assert main(["eval", str(run), "--split", "val", *spread]) == 0
+        assert main(["eval", str(run_copy), "--split", "val", *spread]) == 0
         name = f"val-merge2-{schedule}.json"
-        merged = json.loads((run / "evaluations" / name).read_text())["top1"]
+        merged = json.loads((run_copy / "evaluations" / name).read_text())["top1"]
         assert kept["points"][place]["accuracy"] == pytest.approx(merged, abs=1e-5)
     rows = list(csv.DictReader((out / "points.csv").read_text().splitlines()))
     assert len(rows) == 6

@@ -68,34 +68,34 @@ def test_answers_are_divided_by_the_temperature(run, photos):
     assert answer.confidence != pytest.approx(logits.softmax(0).max().item(), rel=1e-3)
 
 
-def test_a_planted_temperature_is_recovered(run, tmp_path):
+def test_a_planted_temperature_is_recovered(run_copy, tmp_path):
     """All logits times 2.5: the same function but for its confidence."""
-    before = stored(run, "val")["calibrated"]
-    after_test = stored(run, "test")["calibrated"]
-    opened = open_run(run)
+    before = stored(run_copy, "val")["calibrated"]
+    after_test = stored(run_copy, "test")["calibrated"]
+    opened = open_run(run_copy)
     with torch.no_grad():
         for parameter in opened.model.head.parameters():
             parameter.mul_(2.5)
     vt.save(
-        run / "model",
+        run_copy / "model",
         opened.model,
         opened.preprocess,
         classes=opened.classes,
         extra=opened.extra,
     )
-    hotter = open_run(run)
+    hotter = open_run(run_copy)
     evaluate(hotter, split="val", device="cpu")
-    found = stored(run, "val")["calibrated"]
+    found = stored(run_copy, "val")["calibrated"]
     assert found["temperature"] / before["temperature"] == pytest.approx(2.5, abs=0.01)
     assert found["nll"] == pytest.approx(before["nll"], rel=1e-4)
     evaluate(hotter, split="test", device="cpu")
-    test = stored(run, "test")
+    test = stored(run_copy, "test")
     assert test["calibrated"]["temperature"] == found["temperature"]
     assert test["calibrated"]["nll"] == pytest.approx(after_test["nll"], rel=1e-3)
 
 
-def test_the_command_says_before_and_after(run, photos, tmp_path, capsys):
-    words = ["eval", str(run), "--out", str(tmp_path), "--device", "cpu"]
+def test_the_command_says_before_and_after(run_copy, photos, tmp_path, capsys):
+    words = ["eval", str(run_copy), "--out", str(tmp_path), "--device", "cpu"]
     assert main(words) == 0
     out = capsys.readouterr().out
     test = json.loads((tmp_path / "test.json").read_text())
@@ -105,7 +105,7 @@ def test_the_command_says_before_and_after(run, photos, tmp_path, capsys):
     assert main([*words, "--split", "val"]) == 0
     assert "of val, the same images: " in capsys.readouterr().out
     # Other data gets the temperature of the run's own val.
-    assert main(["eval", str(run), str(photos / "test"), "--device", "cpu"]) == 0
+    assert main(["eval", str(run_copy), str(photos / "test"), "--device", "cpu"]) == 0
     assert "images of val: calibration error" in capsys.readouterr().out
 
 

@@ -294,19 +294,19 @@ def test_predict_without_a_model(tmp_path, photos, capsys):
 # eval
 
 
-def test_eval_on_the_own_split_repeats_the_numbers(run, tmp_path, capsys):
-    was = contents(run)
-    assert main(["eval", str(run), "--out", str(tmp_path / "again")]) == 0
+def test_eval_on_the_own_split_repeats_the_numbers(run_copy, tmp_path, capsys):
+    was = contents(run_copy)
+    assert main(["eval", str(run_copy), "--out", str(tmp_path / "again")]) == 0
     out = capsys.readouterr().out
     assert out.startswith("test: ")
     assert "95 % interval" in out
     for kind in ("json", "csv"):
         again = (tmp_path / "again" / f"test.{kind}").read_bytes()
         assert again == was[f"predictions/test.{kind}"]
-    assert contents(run) == was
-    assert main(["eval", str(run), "--split", "val", "--json"]) == 0
+    assert contents(run_copy) == was
+    assert main(["eval", str(run_copy), "--split", "val", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 24
-    assert main(["eval", str(run), "--split", "dev"]) == 2
+    assert main(["eval", str(run_copy), "--split", "dev"]) == 2
     assert "no split `dev`: it has train, val, test" in capsys.readouterr().err
 
 
@@ -357,14 +357,14 @@ def test_eval_of_bad_files_only(run, photos, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("with_report")
-def test_report_of_two_runs(run, tmp_path, capsys):
+def test_report_of_two_runs(run_copy, tmp_path, capsys):
     other = tmp_path / "other"
-    shutil.copytree(run, other)
-    for folder in (run, other):
+    shutil.copytree(run_copy, other)
+    for folder in (run_copy, other):
         (folder / "report.html").unlink()
-    assert main(["report", str(run), str(other)]) == 0
-    assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
-    text = (run / "report.html").read_text()
+    assert main(["report", str(run_copy), str(other)]) == 0
+    assert capsys.readouterr().out == f"report: {run_copy / 'report.html'}\n"
+    text = (run_copy / "report.html").read_text()
     assert "other" in text
     assert not (other / "report.html").exists()
     assert main(["report", str(tmp_path)]) == 2

@@ -37,25 +37,25 @@ def test_a_run_is_opened_merging(run, photos):
         assert torch.equal(open_run(run, merge=0).model.eval()(pixels), expected)
 
 
-def test_eval_keeps_the_result_of_the_run(run, capsys):
-    before = (run / "predictions" / "test.json").read_bytes()
-    assert main(["eval", str(run), "--merge", "2"]) == 0
+def test_eval_keeps_the_result_of_the_run(run_copy, capsys):
+    before = (run_copy / "predictions" / "test.json").read_bytes()
+    assert main(["eval", str(run_copy), "--merge", "2"]) == 0
     assert "test-merge2" in capsys.readouterr().out
-    assert (run / "predictions" / "test.json").read_bytes() == before
-    found = json.loads((run / "evaluations" / "test-merge2.json").read_text())
+    assert (run_copy / "predictions" / "test.json").read_bytes() == before
+    found = json.loads((run_copy / "evaluations" / "test-merge2.json").read_text())
     assert found["n"] == json.loads(before)["n"]
     assert found["nll"] != json.loads(before)["nll"]
-    assert main(["eval", str(run), "--merge", "0"]) == 0
-    off = json.loads((run / "evaluations" / "test-merge0.json").read_text())
+    assert main(["eval", str(run_copy), "--merge", "0"]) == 0
+    off = json.loads((run_copy / "evaluations" / "test-merge0.json").read_text())
     assert off["nll"] == json.loads(before)["nll"]
     spread = ["--merge-schedule", "every_fourth"]
-    assert main(["eval", str(run), "--merge", "2", *spread]) == 0
-    other = run / "evaluations" / "test-merge2-every_fourth.json"
+    assert main(["eval", str(run_copy), "--merge", "2", *spread]) == 0
+    other = run_copy / "evaluations" / "test-merge2-every_fourth.json"
     assert json.loads(other.read_text())["nll"] not in (off["nll"], found["nll"])
-    again = json.loads((run / "evaluations" / "test-merge2.json").read_text())
+    again = json.loads((run_copy / "evaluations" / "test-merge2.json").read_text())
     assert again["nll"] == found["nll"]
-    assert main(["eval", str(run), "--merge", "0", *spread]) == 0
-    assert not (run / "evaluations" / "test-merge0-every_fourth.json").exists()
+    assert main(["eval", str(run_copy), "--merge", "0", *spread]) == 0
+    assert not (run_copy / "evaluations" / "test-merge0-every_fourth.json").exists()
 
 
 def test_predict_and_inspect_merge(run, photos, tmp_path, capsys):

@@ -359,24 +359,28 @@ def test_a_file_that_is_gone_has_no_map(run_copy, photos, tmp_path):
     assert read_page(run_copy).words.count("no map") == 1
 
 
-def test_a_folder_beside_it_that_cannot_be_written(run, run_copy, monkeypatch):
+def test_a_folder_beside_it_that_cannot_be_written(
+    run, run_copy, tmp_path, monkeypatch
+):
     def refuse(*args):
         raise PermissionError("read-only")
 
-    shutil.rmtree(run_copy / "inspection")
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    shutil.rmtree(other / "inspection")
     monkeypatch.setattr(report_maps, "store", refuse)
-    out = write_report(run, others=[run_copy])
-    assert not (run_copy / "inspection").exists()
+    out = write_report(run_copy, others=[other])
+    assert not (other / "inspection").exists()
     page = Reader(out.read_text("utf-8"))
     assert page.words.count("inspection/report.json is missing") == 1
     assert "2 runs side by side" in page.words
     assert {"#run-1-attention", "#run-2-attention"} <= set(page.links)
 
 
-def test_runs_beside_it_are_looked_into_too(run, run_copy):
-    shutil.rmtree(run_copy / "inspection")
-    write_report(run, others=[run_copy])
-    assert document(run_copy) == document(run)
+def test_runs_beside_it_are_looked_into_too(run, run_copy, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    shutil.rmtree(other / "inspection")
+    write_report(run_copy, others=[other])
+    assert document(other) == document(run)
 
 
 def test_a_damaged_folder_is_named(run_copy):
