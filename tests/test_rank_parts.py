@@ -18,8 +18,6 @@ import vitral.models
 from helpers import images, randomise, tiny_vit
 from photos import make_photos
 from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, training_transform
-from vitral.data.loading.batch import RowSlice
-from vitral.data.loading.rank_slice import iter_batch_slices
 from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.training.activation_checkpoint import (
     checkpoint_activations,
@@ -127,30 +125,30 @@ def test_the_rows_of_a_rank_are_those_of_the_batch(photos, mix, changes):
     sizes, broken = [], 0
     for rank in range(3):
 
-        def part(size: int, rank: int = rank) -> RowSlice | None:
+        def part(size: int, rank: int = rank) -> range:
             return (
-                None if size < 3 else RowSlice(*local_row_range(size, rank, 3, 1), size)
+                range(size) if size < 3 else range(*local_row_range(size, rank, 3, 1))
             )
 
         tasks = loader.requests(1)
-        for task, piece in zip(
-            tasks, iter_batch_slices(loader, 1, 0, part), strict=True
+        for task, (count, rows, build_full) in zip(
+            tasks, loader.slices(1, 0, part), strict=True
         ):
             ids = tuple(e.id for e in task.examples)
             batch = whole[tuple(name for name in ids if name != bad)]
-            sizes.append(piece.rows.size)
-            if piece.batch is None:
+            sizes.append(count)
+            if rows is None:
                 broken += 1
                 assert bad in ids
-                again = piece.build_full()
+                again = build_full()
                 assert again.id == batch.id
                 assert again.image.equal(batch.image)
                 continue
-            chosen = slice(piece.rows.start, piece.rows.stop)
-            assert piece.batch.id == ids[chosen]
+            chosen = slice(part(count).start, part(count).stop)
+            assert rows.id == ids[chosen]
             if bad not in ids:  # or its rows are mixed with others
-                assert piece.batch.image.equal(batch.image[chosen])
-                assert piece.batch.target.equal(batch.target[chosen])
+                assert rows.image.equal(batch.image[chosen])
+                assert rows.target.equal(batch.target[chosen])
     assert sizes == [size, size, number - 2 * size] * 3
     # With repeats, an epoch shows a third of the examples: not the broken one.
     assert 0 < broken < 9 or "repeats" in changes

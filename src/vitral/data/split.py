@@ -7,6 +7,7 @@ or removing files moves no other example. Saved as split.csv and reused.
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,12 @@ def assign(
     )
     result = replace(dataset, examples=examples, notes=tuple(notes))
     return replace(result, notes=(*notes, *_gap_notes(result, val, test)))
+
+
+def held_out(splits: Iterable[str]) -> str:
+    """Return the split to measure on: test, else val; "" if there is neither."""
+    present = set(splits)
+    return next((name for name in ("test", "val") if name in present), "")
 
 
 def save(dataset: Dataset, path: Path) -> None:

@@ -3,9 +3,8 @@
 from vitral.data.loading.batch import (
     Batch,
     EvalTransform,
-    RowSlice,
     Transform,
-    make_target,
+    make_targets,
     one_thread,
 )
 from vitral.data.loading.clip_transforms import (
@@ -14,7 +13,6 @@ from vitral.data.loading.clip_transforms import (
     training_transform,
 )
 from vitral.data.loading.loader import Failure, Loader
-from vitral.data.loading.rank_slice import iter_batch_slices
 from vitral.data.loading.repeated_augmentation import SampleRef, TransformSchedule
 from vitral.data.loading.thread_map import map_in_threads
 from vitral.data.loading.workers import map_in_workers
@@ -24,14 +22,12 @@ __all__ = [
     "EvalTransform",
     "Failure",
     "Loader",
-    "RowSlice",
     "SampleRef",
     "Transform",
     "TransformSchedule",
     "clip_views",
     "evaluation_transform",
-    "iter_batch_slices",
-    "make_target",
+    "make_targets",
     "map_in_threads",
     "map_in_workers",
     "one_thread",

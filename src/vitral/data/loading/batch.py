@@ -4,9 +4,9 @@ loader.py decides which examples share a batch and which process builds it.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -72,15 +72,6 @@ class EvalTransform:
         return uint8.to_planes(self.preprocess.resize_and_crop_image(image))
 
 
-@dataclass(frozen=True, slots=True)
-class RowSlice:
-    """Rows `start` up to, not including, `stop` of a batch of `size`."""
-
-    start: int
-    stop: int
-    size: int
-
-
 @dataclass(frozen=True)
 class BatchRequest:
     """A batch to build: its epoch, its index there, its examples."""
@@ -91,23 +82,28 @@ class BatchRequest:
     draws: tuple[int, ...]
     """Index of the variation of each example."""
     transform: Transform
-    rows: RowSlice | None = None
-    """Rows to return; `examples` then holds these and the row before them. A slice
-    with an unreadable row is not built. None: all rows."""
+    is_slice: bool = False
+    """True: the first row only mixes with the next one and is dropped; a slice with an
+    unreadable row is not built."""
 
     def __post_init__(self) -> None:
         assert len(self.examples) == len(self.draws)
 
+    def slice_rows(self, rows: range) -> "BatchRequest":
+        """Return a request for these rows, bit for bit those of the full batch.
 
-@dataclass(frozen=True, slots=True)
-class Uint8Payload:
-    """8-bit images of a batch from a worker, with the constants to normalise them."""
-
-    values: UInt8[Tensor, "batch 3 height width"] | None
-    """None: the images are in the slot of the request."""
-    shape: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+        Mixup pairs row i with row i - 1, so the row before the slice is built too.
+        """
+        size = len(self.examples)
+        if len(rows) == size:
+            return self
+        indices = [(rows.start - 1) % size, *rows]
+        return replace(
+            self,
+            examples=tuple(self.examples[index] for index in indices),
+            draws=tuple(self.draws[index] for index in indices),
+            is_slice=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,39 +112,50 @@ class BatchResult:
 
     batch: Batch | None
     failures: dict[str, str]
-    payload: Uint8Payload | None = None
-    """Images of a batch that a worker sent without them."""
+    payload: UInt8[Tensor, "batch 3 height width"] | tuple[int, ...] | None = None
+    """8-bit images that a worker sent beside the batch, or their shape in the slot."""
 
     def attach_images(
-        self, slot: UInt8[Tensor, " size"] | None = None
+        self, transform: Any, slot: UInt8[Tensor, " size"] | None
     ) -> "BatchResult":
         """Normalise the payload into the batch, copying it out of the slot."""
         if self.batch is None or self.payload is None:
             return self
-        payload, values = self.payload, self.payload.values
-        if values is None:
+        values = self.payload
+        if isinstance(values, tuple):
             assert slot is not None
-            values = _view_slot(slot, payload.shape)
-        image = normalize_batch(values, payload.mean, payload.std)
+            values = _view_slot(slot, values)
+        preprocess = transform.preprocess
+        image = normalize_batch(values, preprocess.mean, preprocess.std)
         return BatchResult(self.batch._replace(image=image), self.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchBuilder(TorchDataset[BatchResult]):
-    """Build whole batches, so that a dropped example never shifts a later one."""
+class BatchBuilder(TorchDataset[BatchResult | UnavailableError]):
+    """Build whole batches, so that a dropped example never shifts a later one.
+
+    A worker passes a request as the index, with the slot for its images: it receives
+    the examples of its next batch, not those of an epoch.
+    """
 
     dataset: Dataset
     mix: MixConfig | None
     seed: int
-    requests: list[BatchRequest]
     threads: int = 1
     """Threads per batch, used where the reader and the transform are `concurrent`."""
+    slots: UInt8[Tensor, "slots size"] | None = None
+    """Memory shared between workers and the reading process; allocating it per batch
+    costs more than filling it."""
 
-    def __len__(self) -> int:
-        return len(self.requests)
-
-    def __getitem__(self, index: int) -> BatchResult:
-        return self.build(self.requests[index])
+    def __getitem__(
+        self, task: tuple[BatchRequest, int]
+    ) -> BatchResult | UnavailableError:
+        request, number = task
+        slot = None if self.slots is None else self.slots[number]
+        try:
+            return self.build(request, send=True, slot=slot)
+        except UnavailableError as error:
+            return error  # raised here, its text would contain a traceback
 
     def build(
         self,
@@ -167,27 +174,28 @@ class BatchBuilder(TorchDataset[BatchResult]):
                 if row in varied:
                     images.append(varied[row])
                     used.append(example)
-            if not used or (request.rows is not None and failures):
+            if not used or (request.is_slice and failures):
                 return BatchResult(None, failures)
+            if not isinstance(request.transform, Uint8Transform):
+                batch = self._make_batch(torch.stack(images), used)
             # Mixing needs the numbers that the model sees.
-            if send and self.mix is None and request.rows is None:
-                payload = _pack_images(images, request.transform, slot)
-                if payload is not None:
-                    return BatchResult(
-                        self._make_batch(torch.empty(0, 3, 0, 0), used),
-                        failures,
-                        payload,
-                    )
-            batch = self._collate(images, used, request.transform)
+            elif (
+                send and self.mix is None and not request.is_slice and all_uint8(images)
+            ):
+                batch = self._make_batch(torch.empty(0, 3, 0, 0), used)
+                return BatchResult(batch, failures, _pack_images(images, slot))
+            else:
+                preprocess = request.transform.preprocess
+                image = normalize_batch(images, preprocess.mean, preprocess.std)
+                batch = self._make_batch(image, used)
             if self.mix is not None:
                 generator = generator_for(
                     "mix", self.seed, request.epoch, request.index
                 )
                 mixed = mix(batch.image, batch.target, self.mix, generator)
                 batch = batch._replace(image=mixed.image, target=mixed.target)
-            if request.rows is not None:
-                image, target, label, ids = batch
-                batch = Batch(image[1:], target[1:], label[1:], ids[1:])
+            if request.is_slice:
+                batch = Batch._make(field[1:] for field in batch)
         return BatchResult(batch, failures)
 
     def _load_images(
@@ -223,19 +231,6 @@ class BatchBuilder(TorchDataset[BatchResult]):
                 varied.update(zip(rows[example], images, strict=True))
         return varied
 
-    def _collate(
-        self,
-        images: list[Tensor],
-        examples: list[Example],
-        transform: Transform,
-    ) -> Batch:
-        if isinstance(transform, Uint8Transform):
-            preprocess = transform.preprocess
-            image = normalize_batch(images, preprocess.mean, preprocess.std)
-        else:
-            image = torch.stack(images)
-        return self._make_batch(image, examples)
-
     def _make_batch(self, image: Tensor, examples: list[Example]) -> Batch:
         return Batch(
             image=image,
@@ -246,16 +241,14 @@ class BatchBuilder(TorchDataset[BatchResult]):
 
 
 def _pack_images(
-    images: list[Tensor], transform: Transform, slot: UInt8[Tensor, " size"] | None
-) -> Uint8Payload | None:
-    if not isinstance(transform, Uint8Transform) or not all_uint8(images):
-        return None
-    preprocess = transform.preprocess
+    images: list[Tensor], slot: UInt8[Tensor, " size"] | None
+) -> Tensor | tuple[int, ...]:
+    """Stack images in the slot and return their shape, or return the stack."""
     shape = (len(images), *images[0].shape)
     if slot is None or math.prod(shape) > slot.numel():
-        return Uint8Payload(torch.stack(images), shape, preprocess.mean, preprocess.std)
+        return torch.stack(images)
     torch.stack(images, out=_view_slot(slot, shape))
-    return Uint8Payload(None, shape, preprocess.mean, preprocess.std)
+    return shape
 
 
 def _view_slot(slot: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -274,43 +267,10 @@ def _defer_normalize(transform: Transform) -> Transform:
     return vary
 
 
-@dataclass(frozen=True, slots=True)
-class SlottedRequest:
-    """A request for a worker, and the index of the slot for its images."""
-
-    request: BatchRequest
-    slot: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerDataset(TorchDataset[BatchResult | UnavailableError]):
-    """Build the batch of a request that is passed as the index.
-
-    So a worker receives the examples of its next batch, not those of an epoch.
-    """
-
-    builder: BatchBuilder
-    slots: UInt8[Tensor, "slots size"] | None = None
-    """Memory shared between workers and the reading process; allocating it per batch
-    costs more than filling it."""
-
-    def __getitem__(self, slotted: SlottedRequest) -> BatchResult | UnavailableError:
-        slot = None if self.slots is None else self.slots[slotted.slot]
-        try:
-            return self.builder.build(slotted.request, send=True, slot=slot)
-        except UnavailableError as error:
-            return error  # raised here, its text would contain a traceback
-
-
-def make_target(example: Example, num_classes: int) -> Float[Tensor, "classes"]:
-    """Return the training target of an example: soft, one-hot or multi-hot."""
-    return make_targets([example], num_classes)[0]
-
-
 def make_targets(
-    examples: list[Example], num_classes: int
+    examples: Sequence[Example], num_classes: int
 ) -> Float[Tensor, "batch classes"]:
-    """Return `make_target` of each example as rows."""
+    """Return the training target of each example: soft, one-hot or multi-hot."""
     targets = np.zeros((len(examples), num_classes), np.float32)
     for row, example in zip(targets, examples, strict=True):
         if example.target is not None:

@@ -5,8 +5,9 @@ An example is varied as a function of its id (augment.py), a batch is mixed as o
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +22,7 @@ from vitral.data.loading.batch import (
     BatchBuilder,
     BatchRequest,
     BatchResult,
-    SlottedRequest,
     Transform,
-    WorkerDataset,
 )
 from vitral.data.loading.repeated_augmentation import (
     SampleRef,
@@ -137,6 +136,30 @@ class Loader:
             if result.batch is not None:
                 yield request.index, result.batch
 
+    def slices(
+        self, epoch: int, start: int, get_rows: Callable[[int], range]
+    ) -> Iterator[tuple[int, Batch | None, Callable[[], Batch | None]]]:
+        """Yield, of each batch, its size, some rows, and a builder of the full batch.
+
+        The rows equal those of the full batch bit for bit; they are None if one of
+        them cannot be read.
+
+        Args:
+            get_rows: returns the rows to build of a batch of a given size.
+
+        Raises:
+            VitralError, ConfigError: as `epoch`.
+        """
+        requests = self.requests(epoch, start)
+        slices = [item.slice_rows(get_rows(len(item.examples))) for item in requests]
+        for request, result in zip(requests, self.results(slices), strict=True):
+            # The readable rows of a full batch do not tell which are missing.
+            rows = None if result.failures else result.batch
+            yield len(request.examples), rows, partial(self._build_full, request)
+
+    def _build_full(self, request: BatchRequest) -> Batch | None:
+        return self._build_local(request).batch
+
     def requests(
         self, epoch: int, start: int = 0, stride: int = 1
     ) -> list[BatchRequest]:
@@ -152,30 +175,24 @@ class Loader:
         if self.workers:
             yield from self._worker_results(requests)
             return
-        builder = self._make_builder(requests, torch.get_num_threads())
-        for index in range(len(requests)):
-            yield self._record_failures(builder[index])
+        for request in requests:
+            yield self._build_local(request)
 
     def _worker_results(self, requests: list[BatchRequest]) -> Iterator[BatchResult]:
         workers, slots = self._get_workers()
         count = 1 if slots is None else len(slots)
-        slotted = [
-            SlottedRequest(request, i % count) for i, request in enumerate(requests)
-        ]
-        for request, result in zip(slotted, workers.results(slotted), strict=True):
-            yield self._record_failures(
-                result.attach_images(None if slots is None else slots[request.slot])
-            )
+        tasks = [(request, i % count) for i, request in enumerate(requests)]
+        for (request, i), result in zip(tasks, workers.results(tasks), strict=True):
+            slot = None if slots is None else slots[i]
+            yield self._record_failures(result.attach_images(request.transform, slot))
 
     def _record_failures(self, result: BatchResult) -> BatchResult:
         self._failures.update(result.failures)
         return result
 
-    def build_local(self, request: BatchRequest) -> Batch | None:
-        """Build a batch in this process; return None if nothing is readable."""
-        return self._record_failures(
-            self._make_builder([request], torch.get_num_threads())[0]
-        ).batch
+    def _build_local(self, request: BatchRequest) -> BatchResult:
+        builder = self._make_builder(threads=torch.get_num_threads())
+        return self._record_failures(builder.build(request))
 
     def _get_workers(self) -> tuple[Workers[BatchResult], Tensor | None]:
         """Return the workers and slots of the last epoch, if they can be used again.
@@ -190,9 +207,7 @@ class Loader:
         count = min(self.workers, len(self))
         slots = self._allocate_slots(prefetch_limit(count) + 1)
         workers = Workers(
-            WorkerDataset(builder=self._make_builder([]), slots=slots),
-            workers=count,
-            timeout=self.timeout,
+            self._make_builder(slots=slots), workers=count, timeout=self.timeout
         )
         self._worker_state = workers, slots, key
         return workers, slots
@@ -220,14 +235,11 @@ class Loader:
             transform=transform,
         )
 
-    def _make_builder(
-        self, requests: list[BatchRequest], threads: int = 1
-    ) -> BatchBuilder:
+    def _make_builder(self, **settings: Any) -> BatchBuilder:
         # A request carries its examples: a worker needs no others.
         return BatchBuilder(
             dataset=replace(self.dataset, examples=(), ignored=(), bad=(), notes=()),
             mix=self.mix,
             seed=self.seed,
-            requests=requests,
-            threads=threads,
+            **settings,
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral import config_io
+from vitral.data.split import held_out
 from vitral.studies.engine.base import STUDY_DIR, Student, Trial
 from vitral.studies.engine.table import ResultTable, SeedResult
 from vitral.workflows import Run, TrainConfig, open_run
@@ -243,11 +244,11 @@ def _read_result(out: Path) -> dict[str, Any]:
     metrics = run.metrics
     if not run.classes:
         return _read_unlabeled_result(out, run)
-    held_out = metrics.get("test") or metrics["val"]
+    measured = metrics[held_out(metrics)]
     return {
         "val": metrics["val"]["top1"] if "val" in metrics else 0.0,
-        "test": held_out["top1"],
-        "n": held_out["n"],
+        "test": measured["top1"],
+        "n": measured["n"],
         "macs": run.model.config.macs(),
         "parameters": sum(p.numel() for p in run.model.parameters()),
     }
@@ -256,7 +257,7 @@ def _read_result(out: Path) -> dict[str, Any]:
 def _read_unlabeled_result(out: Path, run: Run) -> dict[str, Any]:
     """Return the kNN accuracy of a run without classes, which prepares others."""
     splits = json.loads((out / "representation.json").read_text())["splits"]
-    scores = splits.get("test") or splits.get("val") or {"n": 0, "knn": None}
+    scores = splits.get(held_out(splits)) or {"n": 0, "knn": None}
     return {
         "val": 0.0,
         "test": scores["knn"]["accuracy"] if scores["knn"] else 0.0,

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Comparison, Prediction, compare, read_predictions
 
 MIN_COMMON_IMAGES = 30
 """Common images needed of tables that differ; fewer would be a chance selection."""
-SPLITS = ("test", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +124,11 @@ def _resolve_split(a: Path, b: Path, split: str) -> str:
         return ""
     if split:
         return split
-    for name in SPLITS:
-        if all((path / "predictions" / f"{name}.csv").is_file() for path in runs):
-            return name
-    return SPLITS[0]
+    tables = [
+        {file.stem for file in path.glob("predictions/*.csv") if file.is_file()}
+        for path in runs
+    ]
+    return held_out(set.intersection(*tables)) or "test"
 
 
 def _resolve_table(path: Path, split: str) -> Path:

@@ -11,6 +11,7 @@ import torch
 import vitral.data
 from vitral.atomic_io import write_json
 from vitral.data import BadFile, Dataset, Preprocess
+from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import (
     CalibratedMetrics,
@@ -179,7 +180,7 @@ def _open_split(
     dataset = _reorder_classes(run, dataset)
     splits = list(dataset.counts())
     if not split:
-        split = next((name for name in ("test", "val") if name in splits), splits[0])
+        split = held_out(splits) or splits[0]
     if split not in splits:
         raise ConfigError(
             f"The data has no split `{split}`: it has {', '.join(splits)}."

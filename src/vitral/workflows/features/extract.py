@@ -10,6 +10,7 @@ from torch import Tensor
 import vitral.data
 import vitral.weights
 from vitral.data import Dataset, Preprocess
+from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
 from vitral.workflows.dataset import open_split_data
@@ -113,7 +114,7 @@ def extract_splits(
     """
     opened = as_run(weights)
     dataset = dataset_for(opened or weights, data)
-    held_out = held_out_split(dataset)
+    measured = held_out_split(dataset)
     model, preprocess = _resolve_model(weights, opened)
     model.to(pick_device(device))
 
@@ -128,13 +129,13 @@ def extract_splits(
             workers=workers,
         )
 
-    if held_out == "val":
+    if measured == "val":
         logger.info(f"{dataset.name} has no test split: val is the test.")
     return SplitFeatures(
         train=extract("train"),
-        test=extract(held_out),
+        test=extract(measured),
         classes=dataset.classes,
-        dev=extract("val") if held_out == "test" and dataset.select("val") else None,
+        dev=extract("val") if measured == "test" and dataset.select("val") else None,
     )
 
 
@@ -158,13 +159,13 @@ def held_out_split(dataset: Dataset) -> str:
             "evaluated with one class an image. Give a data set with one label each."
         )
     counts = dataset.counts()
-    held_out = next((name for name in ("test", "val") if name in counts), "")
-    if "train" not in counts or not held_out:
+    measured = held_out(counts)
+    if "train" not in counts or not measured:
         raise ConfigError(
             f"{dataset.name} has the splits {', '.join(counts)}: evaluating weights "
             "needs train, and test or val. Add one, or let the split be made by hash."
         )
-    return held_out
+    return measured
 
 
 def _is_run(path: Path) -> bool:

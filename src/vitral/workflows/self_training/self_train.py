@@ -17,7 +17,7 @@ import vitral.data
 from vitral.atomic_io import write_json
 from vitral.data import Dataset
 from vitral.data.sources import PseudoData
-from vitral.data.split import apply, save
+from vitral.data.split import apply, held_out, save
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, Interval
 from vitral.objectives.self_training import PseudoLabels, pseudo_labels
@@ -298,8 +298,7 @@ class _RoundRunner:
         self, teacher: Run, labelled: Dataset, device: torch.device
     ) -> tuple[str, tuple[RoundResult, ...]]:
         """Return the held-out split and the teacher's result on it."""
-        counts = labelled.counts()
-        split = next((name for name in ("test", "val") if name in counts), "")
+        split = held_out(labelled.counts())
         if not split:
             return "", ()
         folder = self.out / "teacher"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
 from vitral.data import Batch, Loader
-from vitral.data.loading import make_target
+from vitral.data.loading import make_targets
 from vitral.errors import DataError, WeightsError
 from vitral.models import Tokens, VisionModel, without_merging
 from vitral.workflows.run_lock import DISK_FULL_ERRNOS
@@ -134,9 +134,7 @@ class CachedLoader:
             tokens = torch.from_numpy(np.stack(rows))
             yield Batch(
                 image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
-                target=torch.stack(
-                    [make_target(example, classes) for example in chosen]
-                ),
+                target=make_targets(chosen, classes),
                 label=torch.tensor([example.label[0] for example in chosen]),
                 id=tuple(example.id for example in chosen),
             )

@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from vitral.data import Loader
-from vitral.data.loading import RowSlice, iter_batch_slices
 from vitral.training.distributed import (
     RankSlice,
     get_rank,
@@ -31,20 +30,19 @@ class RankLoader:
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Any]:
         """Yield a RankSlice of each batch of one epoch, from batch `start` on."""
-        for piece in iter_batch_slices(self.loader, number, start, self._local_rows):
+        slices = self.loader.slices(number, start, self._local_rows)
+        for size, rows, build_global_batch in slices:
             yield RankSlice(
-                rows=piece.batch,
-                first=piece.rows.start,
-                size=piece.rows.size,
-                build_global_batch=piece.build_full,
+                rows=rows,
+                first=self._local_rows(size).start,
+                size=size,
+                build_global_batch=build_global_batch,
             )
 
-    def _local_rows(self, size: int) -> RowSlice | None:
+    def _local_rows(self, size: int) -> range:
         if size < self.world * self.accumulate:
-            return None  # too few for a part each: all ranks build them all
-        return RowSlice(
-            *local_row_range(size, self.rank, self.world, self.accumulate), size
-        )
+            return range(size)  # too few for a part each: all ranks build them all
+        return range(*local_row_range(size, self.rank, self.world, self.accumulate))
 
 
 def make_rank_loader(loader: Any, accumulate: int) -> Any:

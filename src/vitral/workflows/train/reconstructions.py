@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vitral import plots
 from vitral.atomic_io import write_atomic
 from vitral.data import Audit, Preprocess
+from vitral.data.split import held_out
 from vitral.errors import ImageError
 from vitral.objectives import MAE, MaskedPatch
 from vitral.objectives.draws import uniform
@@ -29,7 +30,7 @@ def draw_reconstructions(
 ) -> None:
     """Draw held-out images, the same images masked, and their reconstructions."""
     dataset = audit.dataset
-    split = next(name for name in ("test", "val", "train") if dataset.select(name))
+    split = held_out(dataset.counts()) or "train"
     examples = dataset.select(split)
     ids, images = [], []
     for example in examples[:: max(1, len(examples) // MAX_IMAGES)][:MAX_IMAGES]:
