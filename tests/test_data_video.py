@@ -30,8 +30,7 @@ from vitral.data.augmentation.mixup import mix
 from vitral.data.dataset import ClipReader, Example
 from vitral.data.rng import generator_for
 from vitral.data.split import apply, save
-from vitral.data.video import decoder_client
-from vitral.data.video.clip import open_clip
+from vitral.data.video import decoder_client, open_clip
 from vitral.errors import ConfigError, DataError, ImageError, MissingExtraError
 
 pytestmark = pytest.mark.usefixtures("stopped_decoder")

@@ -34,11 +34,7 @@ def bucket(distance: float, edges: Sequence[float]) -> int:
 
 
 def clevr(root: Path) -> SourceSplits:
-    """Read CLEVR with the distance of the nearest object; its val is the test.
-
-    Raises:
-        DataError: the files are absent and cannot be downloaded, or a scene is missing.
-    """
+    """Read CLEVR with the distance of the nearest object; its val is the test."""
     dataset = read_named("clevr_counts", root)
     splits = {}
     for split, published in (("train", "train"), ("test", "val")):
@@ -74,9 +70,6 @@ def kitti(root: Path) -> SourceSplits:
 
     Splits share no video: 10 % of the videos are test and 10 % val, drawn from the
     devkit's mapping as in TensorFlow Datasets.
-
-    Raises:
-        DataError: the files are absent and cannot be downloaded.
     """
     folder = root / "Kitti" / "raw"
     names = _kitti_pictures(root)

@@ -57,9 +57,6 @@ def caltech101(root: Path) -> SourceSplits:
     """Read Caltech-101 with its background class: 30 images of each class are train.
 
     The 30 differ from TensorFlow Datasets', which draws in the order of its disk.
-
-    Raises:
-        DataError: the files are absent and cannot be downloaded, or too few.
     """
     read_named("caltech101", root)
     pool = source_splits_from_dataset(
@@ -73,9 +70,6 @@ def retinopathy(root: Path) -> SourceSplits:
 
     VTAB rescales them to a radius of 300 pixels and removes the local average
     ("btgraham-300"); here they are read as they are in the folders.
-
-    Raises:
-        DataError: a table or an image is missing.
     """
     folder = root / "diabetic_retinopathy"
     train = _read_table(folder / "trainLabels.csv", ("image", "level"))
@@ -105,11 +99,7 @@ def retinopathy(root: Path) -> SourceSplits:
 
 
 def dmlab(root: Path) -> SourceSplits:
-    """Read DMLab's frames from the TFRecord files that VTAB publishes.
-
-    Raises:
-        DataError: a file is missing, damaged or of another format.
-    """
+    """Read DMLab's frames from the TFRecord files that VTAB publishes."""
     folder = root / "dmlab"
     splits = {}
     for split, published in (("train", "train"), ("val", "validation"), ("test",) * 2):
@@ -129,11 +119,7 @@ def dmlab(root: Path) -> SourceSplits:
 
 
 def birds(root: Path) -> SourceSplits:
-    """Read CUB-200-2011 with its published train and test (Wah et al., 2011).
-
-    Raises:
-        DataError: a list is missing or does not fit the others.
-    """
+    """Read CUB-200-2011 with its published train and test (Wah et al., 2011)."""
     folder = root / "CUB_200_2011"
     paths, labels, train = (
         dict(_read_pairs(folder / f"{name}.txt"))

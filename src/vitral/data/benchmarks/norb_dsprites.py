@@ -52,11 +52,7 @@ class StackReader:
 
 
 def norb(root: Path, what: Literal["azimuth", "elevation"]) -> SourceSplits:
-    """Read smallNORB with azimuth (18 steps of 20 degrees) or elevation (9) as label.
-
-    Raises:
-        DataError: a file is missing or has another format.
-    """
+    """Read smallNORB labelled by azimuth (18 steps of 20 degrees) or elevation (9)."""
     column, step, classes = (2, 2, 18) if what == "azimuth" else (1, 1, 9)
     splits, files = {}, []
     for split, name in _NORB_FILES.items():
@@ -78,11 +74,7 @@ def norb(root: Path, what: Literal["azimuth", "elevation"]) -> SourceSplits:
 
 
 def read_norb(path: Path) -> np.ndarray:
-    """Memory-map a binary matrix.
-
-    Raises:
-        DataError: the file is not such a matrix or is cut off.
-    """
+    """Memory-map a binary matrix."""
     header = np.fromfile(path, dtype="<i4", count=2)
     dtype = _NORB_DTYPES.get(int(header[0])) if len(header) == 2 else None
     if dtype is None:
@@ -107,9 +99,6 @@ def dsprites(root: Path, what: Literal["location", "orientation"]) -> SourceSpli
     """Read dSprites with the x position (32) or the orientation (40) in 16 bins.
 
     The pictures are unpacked once next to the archive, 3 GB, for random access.
-
-    Raises:
-        DataError: the archive is missing or has other arrays.
     """
     archive = root / "dsprites" / DSPRITES
     if not archive.is_file():

@@ -4,7 +4,7 @@ arXiv 2010.11929 fine-tunes on five sets and on the 19 tasks of VTAB-1k (arXiv
 1910.04867); the few-shot sets are those of its released code. vtab.py divides them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from vitral.errors import ConfigError
@@ -13,6 +13,7 @@ from vitral.validation import nearest_names
 FULL = "/full"
 """Suffix of a VTAB name: all 1,000 images are train, once the settings are chosen."""
 VTAB_TRAIN, VTAB_VAL = 800, 200
+_BY_HAND = "files placed by hand, read by torchvision"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,241 +78,144 @@ def expand(entries: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _vtab(
-    name: str, category: str, num_classes: int, test: int, source: str, obtained: str
-) -> Benchmark:
-    return Benchmark(
-        name=f"vtab/{name}",
-        group=f"vtab/{category}",
-        num_classes=num_classes,
-        train=VTAB_TRAIN,
-        val=VTAB_VAL,
-        test=test,
-        source=source,
-        obtained=obtained,
-        downloads=obtained.startswith("torchvision"),
-    )
+def _list_rows() -> Iterator[Benchmark]:
+    """Yield the rows in the order of the paper's tables."""
+    for name, (origin, *sizes, dev_share) in _PAPER.items():
+        row = _make_row(name, "paper", origin, sizes)
+        metrics = ("top1", "real") if name == "imagenet" else row.metrics
+        yield replace(row, dev_share=dev_share, metrics=metrics)
+    for category, tests in _VTAB.items():
+        for name, test in tests.items():
+            sizes = [VTAB_TRAIN, VTAB_VAL, test]
+            yield _make_row(f"vtab/{name}", f"vtab/{category}", name, sizes)
+    for name, (train, test) in _FEWSHOT.items():
+        row = _make_row(f"fewshot/{name}", "fewshot", name, [train, 0, test])
+        yield replace(row, resolution=224)
 
 
-def _fewshot(
-    name: str, num_classes: int, train: int, test: int, source: str, obtained: str
-) -> Benchmark:
+def _make_row(name: str, group: str, origin: str, sizes: list[int]) -> Benchmark:
+    num_classes, source, obtained = _ORIGINS[origin]
+    train, val, test = sizes
     return Benchmark(
-        name=f"fewshot/{name}",
-        group="fewshot",
+        name=name,
+        group=group,
         num_classes=num_classes,
         train=train,
-        val=0,
+        val=val,
         test=test,
-        resolution=224,
         source=source,
         obtained=obtained,
         downloads=obtained.startswith("torchvision"),
     )
 
 
-_CIFAR = "Krizhevsky, 2009"
-_PETS = "Parkhi et al., CVPR 2012"
-_FLOWERS = "Nilsback and Zisserman, 2008"
-_IMAGENET = "Russakovsky et al., arXiv 1409.0575"
-_DTD = "Cimpoi et al., arXiv 1311.3618"
-_CALTECH = "Fei-Fei et al., CVPR workshop 2004"
-_CLEVR = "Johnson et al., arXiv 1612.06890"
-_DSPRITES = "Matthey et al., 2017"
-_NORB = "LeCun et al., CVPR 2004"
-_DSPRITES_FILE = "dsprites/dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
-_NORB_FILES = "smallnorb/smallnorb-5x*-{training,testing}-{dat,info}.mat"
-
-_ROWS = (
-    Benchmark(
-        name="imagenet",
-        group="paper",
-        num_classes=1000,
-        train=1_281_167,
-        val=0,
-        test=50_000,
-        dev_share=0.01,
-        metrics=("top1", "real"),
-        source=_IMAGENET,
-        obtained="files placed by hand, read by torchvision ImageNet",
-        downloads=False,
-    ),
-    Benchmark(
-        name="cifar10",
-        group="paper",
-        num_classes=10,
-        train=50_000,
-        val=0,
-        test=10_000,
-        dev_share=0.02,
-        source=_CIFAR,
-        obtained="torchvision CIFAR10",
-    ),
-    Benchmark(
-        name="cifar100",
-        group="paper",
-        num_classes=100,
-        train=50_000,
-        val=0,
-        test=10_000,
-        dev_share=0.02,
-        source=_CIFAR,
-        obtained="torchvision CIFAR100",
-    ),
-    Benchmark(
-        name="oxford_iiit_pet",
-        group="paper",
-        num_classes=37,
-        train=3_680,
-        val=0,
-        test=3_669,
-        dev_share=0.1,
-        source=_PETS,
-        obtained="torchvision OxfordIIITPet",
-    ),
-    Benchmark(
-        name="flowers102",
-        group="paper",
-        num_classes=102,
-        train=1_020,
-        val=1_020,
-        test=6_149,
-        dev_share=0.1,
-        source=_FLOWERS,
-        obtained="torchvision Flowers102",
-    ),
-    _vtab("caltech101", "natural", 102, 6_084, _CALTECH, "torchvision Caltech101"),
-    _vtab("cifar100", "natural", 100, 10_000, _CIFAR, "torchvision CIFAR100"),
-    _vtab("dtd", "natural", 47, 1_880, _DTD, "torchvision DTD"),
-    _vtab("flowers102", "natural", 102, 6_149, _FLOWERS, "torchvision Flowers102"),
-    _vtab("pets", "natural", 37, 3_669, _PETS, "torchvision OxfordIIITPet"),
-    _vtab(
-        "sun397",
-        "natural",
-        397,
-        21_750,
-        "Xiao et al., CVPR 2010",
-        "torchvision SUN397",
-    ),
-    _vtab(
-        "svhn",
-        "natural",
-        10,
-        26_032,
-        "Netzer et al., 2011",
-        "torchvision SVHN",
-    ),
-    _vtab(
-        "camelyon",
-        "specialised",
-        2,
-        32_768,
-        "Veeling et al., arXiv 1806.03962",
-        "torchvision PCAM",
-    ),
-    _vtab(
-        "eurosat",
-        "specialised",
-        10,
-        5_400,
-        "Helber et al., arXiv 1709.00029",
-        "torchvision EuroSAT",
-    ),
-    _vtab(
-        "resisc45",
-        "specialised",
-        45,
-        6_300,
-        "Cheng et al., arXiv 1703.00121",
-        "resisc45/NWPU-RESISC45/CLASS/*.jpg",
-    ),
-    _vtab(
-        "retinopathy",
-        "specialised",
-        5,
-        42_670,
-        "Kaggle and EyePACS, 2015",
-        "diabetic_retinopathy/{train,test}/*.jpeg and its two tables",
-    ),
-    _vtab(
-        "clevr_count",
-        "structured",
+_CLEVR = "Johnson et al., arXiv 1612.06890", "torchvision CLEVRClassification"
+_DSPRITES = (
+    "Matthey et al., 2017",
+    "dsprites/dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",
+)
+_NORB = (
+    "LeCun et al., CVPR 2004",
+    "smallnorb/smallnorb-5x*-{training,testing}-{dat,info}.mat",
+)
+_ORIGINS: dict[str, tuple[int, str, str]] = {
+    "birds": (200, "Wah et al., CNS-TR-2011-001", "CUB_200_2011/ as published"),
+    "caltech101": (102, "Fei-Fei et al., CVPR workshop 2004", "torchvision Caltech101"),
+    "camelyon": (2, "Veeling et al., arXiv 1806.03962", "torchvision PCAM"),
+    "cars": (196, "Krause et al., ICCV workshop 2013", f"{_BY_HAND} StanfordCars"),
+    "cifar10": (10, "Krizhevsky, 2009", "torchvision CIFAR10"),
+    "cifar100": (100, "Krizhevsky, 2009", "torchvision CIFAR100"),
+    "clevr_count": (8, *_CLEVR),
+    "clevr_distance": (6, *_CLEVR),
+    "col_hist": (
         8,
-        15_000,
-        _CLEVR,
-        "torchvision CLEVRClassification",
-    ),
-    _vtab(
-        "clevr_distance",
-        "structured",
-        6,
-        15_000,
-        _CLEVR,
-        "torchvision CLEVRClassification",
-    ),
-    _vtab(
-        "dmlab",
-        "structured",
-        6,
-        22_735,
-        "Zhai et al., arXiv 1910.04867",
-        "dmlab/dmlab-{train,validation,test}.tfrecord",
-    ),
-    _vtab("dsprites_location", "structured", 16, 73_728, _DSPRITES, _DSPRITES_FILE),
-    _vtab("dsprites_orientation", "structured", 16, 73_728, _DSPRITES, _DSPRITES_FILE),
-    _vtab(
-        "kitti_distance",
-        "structured",
-        4,
-        711,
-        "Geiger et al., CVPR 2012",
-        "torchvision Kitti, and mapping/ of its devkit_object.zip",
-    ),
-    _vtab("norb_azimuth", "structured", 18, 12_150, _NORB, _NORB_FILES),
-    _vtab("norb_elevation", "structured", 9, 12_150, _NORB, _NORB_FILES),
-    _fewshot(
-        "birds",
-        200,
-        5_994,
-        5_794,
-        "Wah et al., CNS-TR-2011-001",
-        "CUB_200_2011/ as published",
-    ),
-    _fewshot("caltech101", 102, 3_060, 6_084, _CALTECH, "torchvision Caltech101"),
-    _fewshot(
-        "cars",
-        196,
-        8_144,
-        8_041,
-        "Krause et al., ICCV workshop 2013",
-        "files placed by hand, read by torchvision StanfordCars",
-    ),
-    _fewshot("cifar100", 100, 50_000, 10_000, _CIFAR, "torchvision CIFAR100"),
-    _fewshot(
-        "col_hist",
-        8,
-        2_000,
-        3_000,
         "Kather et al., Scientific Reports 2016",
         "Kather_texture_2016_image_tiles_5000/CLASS/*.tif",
     ),
-    _fewshot("dtd", 47, 1_880, 1_880, _DTD, "torchvision DTD"),
-    _fewshot(
-        "imagenet",
-        1000,
-        65_000,
-        50_000,
-        _IMAGENET,
-        "files placed by hand, read by torchvision ImageNet",
+    "dmlab": (
+        6,
+        "Zhai et al., arXiv 1910.04867",
+        "dmlab/dmlab-{train,validation,test}.tfrecord",
     ),
-    _fewshot("pets", 37, 3_680, 3_669, _PETS, "torchvision OxfordIIITPet"),
-    _fewshot(
-        "uc_merced",
+    "dsprites_location": (16, *_DSPRITES),
+    "dsprites_orientation": (16, *_DSPRITES),
+    "dtd": (47, "Cimpoi et al., arXiv 1311.3618", "torchvision DTD"),
+    "eurosat": (10, "Helber et al., arXiv 1709.00029", "torchvision EuroSAT"),
+    "flowers102": (102, "Nilsback and Zisserman, 2008", "torchvision Flowers102"),
+    "imagenet": (1000, "Russakovsky et al., arXiv 1409.0575", f"{_BY_HAND} ImageNet"),
+    "kitti_distance": (
+        4,
+        "Geiger et al., CVPR 2012",
+        "torchvision Kitti, and mapping/ of its devkit_object.zip",
+    ),
+    "norb_azimuth": (18, *_NORB),
+    "norb_elevation": (9, *_NORB),
+    "pets": (37, "Parkhi et al., CVPR 2012", "torchvision OxfordIIITPet"),
+    "resisc45": (
+        45,
+        "Cheng et al., arXiv 1703.00121",
+        "resisc45/NWPU-RESISC45/CLASS/*.jpg",
+    ),
+    "retinopathy": (
+        5,
+        "Kaggle and EyePACS, 2015",
+        "diabetic_retinopathy/{train,test}/*.jpeg and its two tables",
+    ),
+    "sun397": (397, "Xiao et al., CVPR 2010", "torchvision SUN397"),
+    "svhn": (10, "Netzer et al., 2011", "torchvision SVHN"),
+    "uc_merced": (
         21,
-        1_000,
-        1_100,
         "Yang and Newsam, ACM GIS 2010",
         "UCMerced_LandUse/Images/CLASS/*.tif",
     ),
-)
-BENCHMARKS: dict[str, Benchmark] = {row.name: row for row in _ROWS}
+}
+"""Classes, publication and origin of the files of each set."""
+_PAPER: dict[str, tuple[str, int, int, int, float]] = {
+    "imagenet": ("imagenet", 1_281_167, 0, 50_000, 0.01),
+    "cifar10": ("cifar10", 50_000, 0, 10_000, 0.02),
+    "cifar100": ("cifar100", 50_000, 0, 10_000, 0.02),
+    "oxford_iiit_pet": ("pets", 3_680, 0, 3_669, 0.1),
+    "flowers102": ("flowers102", 1_020, 1_020, 6_149, 0.1),
+}
+"""Origin, images of train, val and test, and `dev_share`."""
+_VTAB = {
+    "natural": {
+        "caltech101": 6_084,
+        "cifar100": 10_000,
+        "dtd": 1_880,
+        "flowers102": 6_149,
+        "pets": 3_669,
+        "sun397": 21_750,
+        "svhn": 26_032,
+    },
+    "specialised": {
+        "camelyon": 32_768,
+        "eurosat": 5_400,
+        "resisc45": 6_300,
+        "retinopathy": 42_670,
+    },
+    "structured": {
+        "clevr_count": 15_000,
+        "clevr_distance": 15_000,
+        "dmlab": 22_735,
+        "dsprites_location": 73_728,
+        "dsprites_orientation": 73_728,
+        "kitti_distance": 711,
+        "norb_azimuth": 12_150,
+        "norb_elevation": 12_150,
+    },
+}
+"""Images of test."""
+_FEWSHOT = {
+    "birds": (5_994, 5_794),
+    "caltech101": (3_060, 6_084),
+    "cars": (8_144, 8_041),
+    "cifar100": (50_000, 10_000),
+    "col_hist": (2_000, 3_000),
+    "dtd": (1_880, 1_880),
+    "imagenet": (65_000, 50_000),
+    "pets": (3_680, 3_669),
+    "uc_merced": (1_000, 1_100),
+}
+"""Images of train and test."""
+BENCHMARKS: dict[str, Benchmark] = {row.name: row for row in _list_rows()}

@@ -84,11 +84,7 @@ def hash_order(salt: str, keys: Sequence[str]) -> Int[np.ndarray, " examples"]:
 def draw_subset(
     source: SourceSplits, slices: dict[str, tuple[SplitSlice, ...]]
 ) -> tuple[Example, ...]:
-    """Return the examples of the slices of each split, sorted by split and id.
-
-    Raises:
-        DataError: the files hold fewer images than a slice needs.
-    """
+    """Return the examples of the slices of each split, sorted by split and id."""
     orders = {
         name: hash_order(TFDS_SPLIT_NAMES[name], split.keys)
         for name, split in source.splits.items()
@@ -119,11 +115,7 @@ def draw_subset(
 
 
 def split_per_class(split: PublishedSplit, num_train: int) -> dict[str, PublishedSplit]:
-    """Split into the first `num_train` of each class as train, and the rest as test.
-
-    Raises:
-        DataError: a class has no image left for test.
-    """
+    """Split into the first `num_train` of each class as train, and the rest as test."""
     # A salt that `draw_subset` does not use: with its salt, classes with many images
     # would come first in its order.
     order = hash_order("per class", split.keys)

@@ -28,11 +28,7 @@ class TFRecord:
 
 
 def read_records(path: Path) -> Iterator[TFRecord]:
-    """Yield the records of a file in order.
-
-    Raises:
-        DataError: the file is missing, cut off or not a TFRecord file.
-    """
+    """Yield the records of a file in order."""
     with _open(path) as file:
         size = path.stat().st_size
         offset = 0
@@ -43,11 +39,7 @@ def read_records(path: Path) -> Iterator[TFRecord]:
 
 
 def read_record(path: Path, offset: int) -> dict[str, bytes | int]:
-    """Return the features of the record at a byte offset.
-
-    Raises:
-        DataError: as `read_records`.
-    """
+    """Return the features of the record at a byte offset."""
     with _open(path) as file:
         return _parse_example(_read_content(file, path, offset), path, offset)
 

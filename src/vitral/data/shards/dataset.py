@@ -92,11 +92,7 @@ def build_dataset(
     files: ShardFiles,
     unlabelled: bool,
 ) -> Dataset:
-    """Build a data set from the indices of its shards.
-
-    Raises:
-        DataError, ConfigError: as `read_shards`.
-    """
+    """Build a data set from the indices of its shards."""
     if any(part.index.source for part in parts):
         parts = [_drop_lost_labels(part) for part in parts]
     used = [part for part in parts if part.index.keys]
@@ -173,10 +169,9 @@ def _no_images_message(shard_set: ShardSet, parts: list[IndexedShard]) -> str:
     listed = "; ".join(reasons[:3]) or "there is nothing in them"
     return (
         f"{shard_set.display_name} holds no image with a label in {len(parts)} "
-        "shard(s). "
-        f"{listed}. Expected in a tar file members such as 000123.jpg and 000123.cls, "
-        "in Parquet and Arrow a column of pictures and one of labels, called "
-        f"{' or '.join(LABELS)}."
+        f"shard(s). {listed}. Expected in a tar file members such as 000123.jpg and "
+        "000123.cls, in Parquet and Arrow a column of pictures and one of labels, "
+        f"called {' or '.join(LABELS)}."
     )
 
 
@@ -192,17 +187,17 @@ def _refuse_mixture(shard_set: ShardSet, parts: list[IndexedShard]) -> None:
             if value != first_value:
                 raise DataError(
                     f"{shard_set.display_name} mixes two kinds of shards: "
-                    f"{first.shard.path} has "
-                    f"{attribute} {first_value}, {part.shard.path} {value}. Give "
-                    "them one by one, by a pattern, or write them alike."
+                    f"{first.shard.path} has {attribute} {first_value}, "
+                    f"{part.shard.path} {value}. Give them one by one, by a pattern, "
+                    "or write them alike."
                 )
     without = [part.shard.path for part in parts if not part.split]
     named = [part.shard.path for part in parts if part.split]
     if without and named:
         raise DataError(
             f"{shard_set.display_name}: {named[0]} names a split, {without[0]} does "
-            "not. Name all "
-            "shards train-*, val-* or test-*, or none, or choose some by a pattern."
+            "not. Name all shards train-*, val-* or test-*, or none, or choose some by "
+            "a pattern."
         )
 
 
@@ -234,7 +229,7 @@ def _resolve_classes(
                 raise DataError(
                     f"{part.shard.path}: the label {unknown[0]!r} is no class; "
                     f"{'train has' if part.split else 'there are'} "
-                    f"{shorten_names(tuple(names))}. Correct the label, the list of "
+                    f"{shorten_names(names)}. Correct the label, the list of "
                     "classes, or add training images."
                 )
             multi_label |= len(labels) > 1
@@ -247,18 +242,13 @@ def _resolve_classes(
     if len(names) < 2 and not unlabelled:
         raise DataError(
             f"{shard_set.display_name} names one class only, "
-            f"{shorten_names(tuple(names))!r}; at "
-            "least two are needed to classify."
+            f"{shorten_names(names)!r}; at least two are needed to classify."
         )
     return tuple(names), multi_label, rows
 
 
 def _read_class_names(root: Path) -> list[str]:
-    """Read class names from a file in the folder of the shards; empty without one.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Read class names from a file in the folder of the shards; empty without one."""
     for name in ("classes.txt", "labels.txt", "dataset_info.json"):
         file = root / name
         if not file.is_file():

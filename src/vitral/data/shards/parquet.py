@@ -18,11 +18,7 @@ class _UnusableFile(Exception):
 
 
 def import_pyarrow(what: str) -> Any:
-    """Import pyarrow with its Parquet module.
-
-    Raises:
-        MissingExtraError: pyarrow is not installed.
-    """
+    """Import pyarrow with its Parquet module."""
     try:
         import pyarrow
         import pyarrow.parquet

@@ -64,11 +64,7 @@ def find_shards(data: str | Path) -> ShardSet | None:
 
 
 def refuse_commands(text: str) -> None:
-    """Refuse a text that other programs would run or download.
-
-    Raises:
-        ConfigError: a pipe or a URL.
-    """
+    """Refuse a text that other programs would run or download."""
     if text.strip().startswith("pipe:") or "|" in text:
         raise ConfigError(
             f"Commands are never run: got {text!r}. Write the output to a .tar file "
@@ -94,11 +90,7 @@ def infer_split(path: str) -> str:
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
-    """Expand braces: {000..009} to numbers, {a,b} to words.
-
-    Raises:
-        ConfigError: a brace is neither, or expands to too many names.
-    """
+    """Expand braces: {000..009} to numbers, {a,b} to words."""
     names = [pattern]
     while names and _BRACE.search(names[0]):
         expanded = []
@@ -201,8 +193,7 @@ def _make_shard_set(
         ]
         raise DataError(
             f"{display_name} mixes kinds of shards: {', '.join(examples)}. Choose one "
-            "kind by "
-            f"a pattern, such as {root}/*{suffixes[0]}."
+            f"kind by a pattern, such as {root}/*{suffixes[0]}."
         )
     return ShardSet(
         root=root,

@@ -197,11 +197,7 @@ class ArrowReader:
 
 
 def refuse_changed(shard: Shard, size: int, version: int | str) -> None:
-    """Check that a file has not changed since it was indexed.
-
-    Raises:
-        UnavailableError: size or version differ.
-    """
+    """Check that a file has not changed since it was indexed."""
     if (size, version) != (shard.size, shard.version):
         raise UnavailableError(
             f"{shard.path} changed while it was in use: it had {shard.size:,} bytes "

@@ -217,10 +217,6 @@ def read_remote(
 
     Args:
         config: folder of the configuration; "" if there is one only.
-
-    Raises:
-        DataError: there are several configurations, or the files do not fit.
-        UnavailableError: the network fails.
     """
     configs = sorted({path.partition("/")[0] for path in paths if "/" in path})
     configs = [folder for folder in configs if not infer_split(f"{folder}/x")]

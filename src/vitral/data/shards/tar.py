@@ -126,8 +126,7 @@ def _read_members(headers: _Headers, contents: TarContents) -> None:
         if data + size > headers.size:
             raise _TarError(
                 f"the file is cut off in {_printable_name(name)}: {data + size:,} "
-                "bytes are "
-                f"needed, {headers.size:,} are there"
+                f"bytes are needed, {headers.size:,} are there"
             )
 
 

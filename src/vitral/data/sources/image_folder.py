@@ -14,6 +14,7 @@ from typing import Literal
 
 from vitral.data.dataset import (
     SPLIT_ALIASES,
+    SPLITS,
     ClipReader,
     Dataset,
     Example,
@@ -43,10 +44,26 @@ class FolderScan:
     ignored: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     """Ignored clips where `kind` is images, and the reverse."""
+    by_split: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Paths by split and class."""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def noun(self) -> str:
         return self.kind[:-1]
+
+    def paths(self) -> list[str]:
+        """Return all paths of `by_split`."""
+        classes = [
+            paths for split in self.by_split.values() for paths in split.values()
+        ]
+        return [path for paths in classes for path in paths]
+
+    def ignored_files(self) -> tuple[IgnoredFile, ...]:
+        return tuple(
+            IgnoredFile(path=path, reason=reason)
+            for path, reason in self.ignored.items()
+        )
 
     def folders(self, folder: str) -> list[str]:
         """Return the usable sub-folders in natural order; record the others."""
@@ -112,22 +129,6 @@ class FolderScan:
         self.ignored[path] = reason
 
 
-@dataclass(frozen=True, slots=True)
-class _FolderListing:
-    """Paths by split and class."""
-
-    scan: FolderScan
-    splits: dict[str, str]
-    by_split: dict[str, dict[str, list[str]]]
-    notes: list[str]
-
-    def paths(self) -> list[str]:
-        classes = [
-            paths for split in self.by_split.values() for paths in split.values()
-        ]
-        return [path for paths in classes for path in paths]
-
-
 def read_folder(
     root: Path, group_by: str = "", kind: Literal["auto", "clips"] = "auto"
 ) -> Dataset:
@@ -146,25 +147,24 @@ def read_folder(
         ConfigError: `group_by` is not a regular expression or matches no file.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    listing = _list_folder(
-        FolderScan(root=root, kind="images" if kind == "auto" else "clips")
-    )
-    if kind == "auto" and listing.scan.others and not listing.paths():
-        listing = _list_folder(FolderScan(root=root, kind="clips"))
-    scan, by_split = listing.scan, listing.by_split
-    _ignore_stray_images(scan, listing.splits, by_split)
-    classes = _class_map(listing)
+    scan = FolderScan(root=root, kind="images" if kind == "auto" else "clips")
+    splits = _list_folder(scan)
+    if kind == "auto" and scan.others and not scan.paths():
+        scan = FolderScan(root=root, kind="clips")
+        splits = _list_folder(scan)
+    _ignore_stray_images(scan, splits)
+    classes = _class_map(scan)
     if scan.kind == "images" and scan.others:
-        listing.notes.append(
+        scan.notes.append(
             f"{len(scan.others)} clip(s), such as {scan.others[0]}, are ignored beside "
             "the images: a video model takes them"
         )
-    if any(Path(path).suffix.lower() in VIDEO_EXTENSIONS for path in listing.paths()):
+    if any(Path(path).suffix.lower() in VIDEO_EXTENSIONS for path in scan.paths()):
         require_av()
     class_index = {name: index for index, name in enumerate(classes)}
     examples = tuple(
         Example(id=path, label=(class_index[name],), split=split)
-        for split, by_class in by_split.items()
+        for split, by_class in scan.by_split.items()
         for name in sorted(by_class, key=natural_key)
         for path in by_class[name]
     )
@@ -175,26 +175,23 @@ def read_folder(
         examples=assign_groups(examples, group_by),
         reader=(FileReader if scan.kind == "images" else ClipReader)(root=root),
         kind=scan.kind,
-        ignored=tuple(
-            IgnoredFile(path=path, reason=reason)
-            for path, reason in scan.ignored.items()
-        ),
-        notes=tuple(listing.notes),
+        ignored=scan.ignored_files(),
+        notes=tuple(scan.notes),
     )
 
 
-def _list_folder(scan: FolderScan) -> _FolderListing:
+def _list_folder(scan: FolderScan) -> dict[str, str]:
+    """List the paths by split and class; return the split names by folder."""
     splits = split_folders(scan)
-    by_split: dict[str, dict[str, list[str]]] = {}
-    notes: list[str] = []
     for folder, split in splits.items():
         for class_name in scan.folders(folder):
             path = f"{folder}/{class_name}" if folder else class_name
             examples = list(scan.examples(path))
             if not examples:
-                notes.append(f"{path}/ holds no {scan.noun}")
-            by_split.setdefault(split, {}).setdefault(class_name, []).extend(examples)
-    return _FolderListing(scan, splits, by_split, notes)
+                scan.notes.append(f"{path}/ holds no {scan.noun}")
+            by_class = scan.by_split.setdefault(split, {})
+            by_class.setdefault(class_name, []).extend(examples)
+    return splits
 
 
 def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
@@ -231,7 +228,7 @@ def split_folders(scan: FolderScan) -> dict[str, str]:
     if not named or (rest and len(set(named.values())) == 1):
         # "train" next to "bus" and "car" is a vehicle.
         return {"": ""}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         aliases = [f"{name}/" for name, value in named.items() if value == split]
         if len(aliases) > 1:
             raise DataError(
@@ -245,13 +242,10 @@ def split_folders(scan: FolderScan) -> dict[str, str]:
         )
     for name in rest:
         scan.ignore(f"{name}/", "folder beside the split folders")
-    order = ("train", "val", "test")
-    return dict(sorted(named.items(), key=lambda item: order.index(item[1])))
+    return dict(sorted(named.items(), key=lambda item: SPLITS.index(item[1])))
 
 
-def _ignore_stray_images(
-    scan: FolderScan, splits: dict[str, str], by_split: dict[str, dict[str, list[str]]]
-) -> None:
+def _ignore_stray_images(scan: FolderScan, splits: dict[str, str]) -> None:
     """Record images outside any class folder; raise DataError if there is no other."""
     folders = dict.fromkeys(("", *splits))
     for folder in folders:
@@ -261,7 +255,7 @@ def _ignore_stray_images(
             for entry in scan.entries(folder)
             if not entry.is_dir()
         ]
-        has_classes = folder not in splits or bool(by_split.get(splits[folder]))
+        has_classes = folder not in splits or bool(scan.by_split.get(splits[folder]))
         if stray and not has_classes:
             raise DataError(
                 f"{scan.root / folder} holds {len(stray)} {scan.noun}(s) directly, "
@@ -272,11 +266,10 @@ def _ignore_stray_images(
             scan.ignore(path, f"{scan.noun} outside a class folder")
 
 
-def _class_map(listing: _FolderListing) -> tuple[str, ...]:
-    scan, by_split = listing.scan, listing.by_split
-    root = scan.root
+def _class_map(scan: FolderScan) -> tuple[str, ...]:
+    root, by_split = scan.root, scan.by_split
     train = by_split.get("train" if "train" in by_split else "", {})
-    if not listing.paths():
+    if not scan.paths():
         if scan.kind == "clips" and scan.others:
             raise DataError(
                 f"{root} holds images, such as {scan.others[0]}, but a video model "
@@ -293,12 +286,9 @@ def _class_map(listing: _FolderListing) -> tuple[str, ...]:
         if unknown:
             raise DataError(
                 f"{root}: {split} has the class(es) {shorten_names(unknown)}, which "
-                "train "
-                f"lacks. Classes of train: {shorten_names(classes)}. Classes of "
-                f"{split}: "
-                f"{shorten_names(sorted(names, key=natural_key))}. Rename the folder, "
-                "or "
-                f"add training {scan.kind}."
+                f"train lacks. Classes of train: {shorten_names(classes)}. Classes of "
+                f"{split}: {shorten_names(sorted(names, key=natural_key))}. Rename the "
+                f"folder, or add training {scan.kind}."
             )
     if len(classes) < 2:
         raise DataError(

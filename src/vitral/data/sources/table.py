@@ -40,17 +40,13 @@ class _ColumnError(Exception):
         self.column = column
 
 
-@dataclass(frozen=True, slots=True)
-class _Labels:
-    names: tuple[str, ...]
-    weights: tuple[float, ...] | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class _TableRow:
     line: int
     path: str
-    labels: _Labels
+    names: tuple[str, ...]
+    """The labels."""
+    weights: tuple[float, ...] | None
     split: str
     group: str
     span: tuple[float, float] | None
@@ -81,9 +77,7 @@ def read_table(
         raise DataError(f"{path} has no row. Expected {COLUMN_TEXT}; add examples.")
     _check_splits(path, rows)
     classes = _class_map(path, rows)
-    multi_label = any(
-        len(row.labels.names) > 1 and row.labels.weights is None for row in rows
-    )
+    multi_label = any(len(row.names) > 1 and row.weights is None for row in rows)
     clips = is_clip_path(path.parent / rows[0].path)
     if any(Path(row.path).suffix.lower() in VIDEO_EXTENSIONS for row in rows):
         require_av()
@@ -146,10 +140,12 @@ def _parse_row(
             span = parse_span(values.get("start"), values.get("end"))
         except ValueError as error:
             raise _ColumnError("start", str(error)) from None
+    names, weights = _parse_labels(values["label"], values.get("weight"))
     return _TableRow(
         line=line,
         path=path,
-        labels=_parse_labels(values["label"], values.get("weight")),
+        names=names,
+        weights=weights,
         split=SPLIT_ALIASES[split.lower()] if split else "",
         group=str(values.get(group_column) or "").strip(),
         span=span,
@@ -191,7 +187,10 @@ def _parse_path(root: Path, value: Any, kind: str) -> str:
     return path
 
 
-def _parse_labels(label: Any, weight: Any) -> _Labels:
+def _parse_labels(
+    label: Any, weight: Any
+) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """Return the classes of a row, and their normalised weights."""
     names: list[Any]
     weights: list[Any] | None
     if isinstance(label, dict):
@@ -214,9 +213,8 @@ def _parse_labels(label: Any, weight: Any) -> _Labels:
         raise _ColumnError(
             "label", f"a class is named twice in {';'.join(names)!r}; keep one"
         )
-    if weights is None:
-        return _Labels(tuple(names), None)
-    return _Labels(tuple(names), _normalize_weights(weights, names))
+    shares = None if weights is None else _normalize_weights(weights, names)
+    return tuple(names), shares
 
 
 def _parse_weights(value: Any) -> list[Any] | None:
@@ -262,27 +260,20 @@ def _check_splits(path: Path, rows: list[_TableRow]) -> None:
 
 
 def _class_map(path: Path, rows: list[_TableRow]) -> tuple[str, ...]:
-    train = {
-        name for row in rows if row.split in ("", "train") for name in row.labels.names
-    }
+    train = {name for row in rows if row.split in ("", "train") for name in row.names}
     classes = sorted(train, key=natural_key)
     for row in rows:
-        unknown = [name for name in row.labels.names if name not in train]
+        unknown = [name for name in row.names if name not in train]
         if unknown:
             in_split = {
-                name
-                for peer in rows
-                if peer.split == row.split
-                for name in peer.labels.names
+                name for peer in rows if peer.split == row.split for name in peer.names
             }
             raise DataError(
                 f"{path.name} line {row.line}, column 'label': {row.split} has the "
                 f"class(es) {shorten_names(unknown)}, which train lacks. Classes of "
-                "train: "
-                f"{shorten_names(classes)}. Classes of {row.split}: "
+                f"train: {shorten_names(classes)}. Classes of {row.split}: "
                 f"{shorten_names(sorted(in_split, key=natural_key))}. Correct the "
-                "label, "
-                "or add training rows."
+                "label, or add training rows."
             )
     if len(classes) < 2:
         raise DataError(
@@ -294,10 +285,10 @@ def _class_map(path: Path, rows: list[_TableRow]) -> tuple[str, ...]:
 
 def _make_example(row: _TableRow, classes: tuple[str, ...]) -> Example:
     class_index = {name: index for index, name in enumerate(classes)}
-    label = tuple(sorted(class_index[name] for name in row.labels.names))
+    label = tuple(sorted(class_index[name] for name in row.names))
     target = None
-    if row.labels.weights is not None:
-        by_name = dict(zip(row.labels.names, row.labels.weights, strict=True))
+    if row.weights is not None:
+        by_name = dict(zip(row.names, row.weights, strict=True))
         target = tuple(by_name.get(name, 0.0) for name in classes)
         label = (target.index(max(target)),)
     # Spans of one file look alike: they must not end up in two splits.

@@ -6,7 +6,7 @@ example of the one class `images`.
 
 from pathlib import Path
 
-from vitral.data.dataset import Dataset, Example, FileReader, IgnoredFile
+from vitral.data.dataset import Dataset, Example, FileReader
 from vitral.data.sources.image_folder import FolderScan, assign_groups, split_folders
 from vitral.errors import DataError
 
@@ -40,10 +40,7 @@ def read_unlabelled(root: Path, group_by: str = "") -> Dataset:
         classes=CLASSES,
         examples=assign_groups(examples, group_by),
         reader=FileReader(root=root),
-        ignored=tuple(
-            IgnoredFile(path=path, reason=reason)
-            for path, reason in scan.ignored.items()
-        ),
+        ignored=scan.ignored_files(),
     )
 
 

@@ -1,13 +1,16 @@
 """Open clips, and decode the frames of video files in a separate process."""
 
-from vitral.data.video.clip import Clip, clip_from_array, open_clip
-from vitral.data.video.clip_span import clip_id, is_clip_path, is_image_path, parse_span
+from vitral.data.video.clip import Clip, clip_id, parse_span
 from vitral.data.video.decoder_client import DEFAULT_TIMEOUT, require_av
 from vitral.data.video.frames import (
     CLIP_EXTENSIONS,
     VIDEO_EXTENSIONS,
+    clip_from_array,
     frame_files,
     has_clips,
+    is_clip_path,
+    is_image_path,
+    open_clip,
 )
 
 __all__ = [

@@ -1,12 +1,10 @@
-"""Clips: a video file, an .npz of frames, or a folder of frames, read frame by frame.
+"""Clips: frames by index with their times, and the spans of clips in ids."""
 
-All three give the same frames at the same indices. frame_sampling.py chooses indices
-from time stamps before anything is decoded.
-"""
-
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -14,12 +12,21 @@ from PIL import Image
 
 from vitral.data.frame_sampling import duration, frame_at
 from vitral.data.images import DecodedImage, one_line
-from vitral.data.video.decoder_client import DEFAULT_TIMEOUT
-from vitral.data.video.frames import FrameSource, frames_from_array, open_frames
 from vitral.errors import ImageError
 
 STRIP_FRAMES = 8
 """Frames of the filmstrip that shows a clip in audits and reports."""
+
+
+class FrameSource(ABC):
+    """Access to the frames of one clip."""
+
+    @abstractmethod
+    def read(self, indices: Sequence[int]) -> list[Image.Image]:
+        """Return RGB frames of equal size, or raise ImageError."""
+
+    def verify(self) -> None:  # noqa: B027 # most need nothing
+        """Check every frame as far as that is cheap, or raise ImageError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,46 +71,18 @@ class Clip:
             image=side_by_side(self.read(indices)), notes=self.notes, frames=count
         )
 
-
-def open_clip(
-    path: Path,
-    span: tuple[float, float] | None = None,
-    timeout: float = DEFAULT_TIMEOUT,
-) -> Clip:
-    """Open a video file, an .npz or a frame folder; decode no more than needed.
-
-    Args:
-        span: (start, end) in seconds after the first frame, end exclusive. None: the
-            full clip.
-        timeout: seconds that decoding may take per request for frames.
-
-    Raises:
-        ImageError: it has no frame, or none within `span`; the message is the reason
-            in one line, without the path.
-        MissingExtraError: it is a video file and PyAV is not installed.
-    """
-    frames = open_frames(path, timeout)
-    clip = Clip(
-        times=frames.times, source=frames.source, notes=frames.notes, timed=frames.timed
-    )
-    if span is None:
-        return clip
-    if not frames.timed:
-        raise ImageError(
-            "start and end need time stamps, which a folder of frames and an .npz "
-            "without fps or times do not have"
-        )
-    return _trim(clip, *span)
-
-
-def clip_from_array(frames: np.ndarray) -> Clip:
-    """Make a clip of an array, uint8 [frames, height, width, 3].
-
-    Raises:
-        ImageError: the array has another type or shape, or is empty.
-    """
-    timed = frames_from_array(frames)
-    return Clip(times=timed.times, source=timed.source, timed=timed.timed)
+    def trim(self, start: float, end: float) -> "Clip":
+        """Cut to the frames shown from `start` to before `end`, in seconds."""
+        times = self.times - self.times[0]
+        total = duration(times)
+        low = int(frame_at(times, np.array([start]))[0])
+        high = int(np.searchsorted(times, end - 1e-4))
+        if start >= total or high <= low:
+            raise ImageError(
+                f"no frame lies between {start:g} and {end:g} s: the clip ends at "
+                f"{total:.3f} s"
+            )
+        return replace(self, times=self.times[low:high], first=self.first + low)
 
 
 def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
@@ -115,15 +94,31 @@ def side_by_side(frames: Sequence[Image.Image]) -> Image.Image:
     return strip
 
 
-def _trim(clip: Clip, start: float, end: float) -> Clip:
-    """Cut the clip to the frames shown from `start` to before `end`, in seconds."""
-    times = clip.times - clip.times[0]
-    total = duration(times)
-    low = int(frame_at(times, np.array([start]))[0])
-    high = int(np.searchsorted(times, end - 1e-4))
-    if start >= total or high <= low:
-        raise ImageError(
-            f"no frame lies between {start:g} and {end:g} s: the clip ends at "
-            f"{total:.3f} s"
+def parse_span(start: Any, end: Any) -> tuple[float, float] | None:
+    """Parse start and end in seconds; None if both are empty.
+
+    Raises:
+        ValueError: they are not 0 <= start < end; the message ends a sentence.
+    """
+    empty = (None, "")
+    if start in empty and end in empty:
+        return None
+    try:
+        first = 0.0 if start in empty else float(start)
+        last = math.inf if end in empty else float(end)
+    except (TypeError, ValueError):
+        first = last = math.nan
+    if not 0 <= first < last or math.isinf(first):
+        raise ValueError(
+            f"expected seconds with 0 <= start < end, got start {start!r} and end "
+            f"{end!r}; correct them"
         )
-    return replace(clip, times=clip.times[low:high], first=clip.first + low)
+    return first, last
+
+
+def clip_id(path: str, span: tuple[float, float] | None) -> str:
+    """Return the id of a clip: its path, and "#t=FIRST,LAST" for a part of a file."""
+    if span is None:
+        return path
+    last = "" if math.isinf(span[1]) else f"{span[1]:.12g}"
+    return f"{path}#t={span[0]:.12g},{last}"

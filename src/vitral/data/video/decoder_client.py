@@ -48,11 +48,7 @@ def require_av() -> None:
 
 
 def probe(path: Path, timeout: float = DEFAULT_TIMEOUT) -> VideoInfo:
-    """Read the frame times and the size of a video file from its container.
-
-    Raises:
-        ImageError: it is no video, has no frame, or took longer than `timeout`.
-    """
+    """Read the frame times and the size of a video file from its container."""
     header, content = _send_request({"path": os.fspath(path)}, timeout)
     return VideoInfo(
         np.frombuffer(content, np.float64),
@@ -65,11 +61,7 @@ def probe(path: Path, timeout: float = DEFAULT_TIMEOUT) -> VideoInfo:
 def read_frames(
     path: Path, indices: list[int], timeout: float = DEFAULT_TIMEOUT
 ) -> np.ndarray:
-    """Decode frames by index, uint8 [indices, height, width, 3].
-
-    Raises:
-        ImageError: a frame cannot be decoded, or it took longer than `timeout`.
-    """
+    """Decode frames by index, uint8 [indices, height, width, 3]."""
     header, content = _send_request(
         {"path": os.fspath(path), "frames": indices}, timeout
     )

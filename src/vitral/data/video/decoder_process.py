@@ -46,11 +46,7 @@ class FrameIndex:
 
 
 def index_frames(path: str) -> FrameIndex:
-    """Index the frames of a file from its packets; decode only without stamps.
-
-    Raises:
-        VideoError: there is no picture, no frame, or less of the file than it claims.
-    """
+    """Index the frames of a file from its packets; decode only without stamps."""
     with av.open(path, metadata_errors="replace") as container:
         stream = _select_stream(container)
         codec = stream.codec_context
@@ -94,9 +90,6 @@ def read_frames(path: str, indices: list[int], index: FrameIndex) -> np.ndarray:
 
     Args:
         indices: positions in presentation order; repeats are allowed.
-
-    Raises:
-        VideoError: a frame is damaged or missing, or frames differ in size.
     """
     distinct = sorted(set(indices))
     pictures: dict[int, np.ndarray] = {}

@@ -1,8 +1,11 @@
-"""Sources of frames by index: a video file, an .npz or a folder of images."""
+"""Open clips: a video file, an .npz of frames or a folder of images.
+
+All three give the same frames at the same indices. frame_sampling.py chooses indices
+from time stamps before anything is decoded.
+"""
 
 import re
 import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +18,7 @@ from vitral.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from vitral.data.images import decode, one_line
 from vitral.data.order import natural_key
 from vitral.data.video import decoder_client
+from vitral.data.video.clip import Clip, FrameSource
 from vitral.errors import ImageError
 
 VIDEO_EXTENSIONS = frozenset(
@@ -27,56 +31,59 @@ DEFAULT_FRAME_RATE = 30.0
 _DIGITS = re.compile(r"(\d+)\D*$")
 
 
-class FrameSource(ABC):
-    """Access to the frames of one clip."""
-
-    @abstractmethod
-    def read(self, indices: Sequence[int]) -> list[Image.Image]:
-        """Return RGB frames of equal size, or raise ImageError."""
-
-    def verify(self) -> None:  # noqa: B027 # most need nothing
-        """Check every frame as far as that is cheap, or raise ImageError."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimedFrames:
-    """A clip's frames and their times."""
-
-    times: np.ndarray
-    """Start of each frame in seconds, float64 [frames], increasing, at least one."""
-    source: FrameSource
-    timed: bool = True
-    """False: the source has no time stamps, and DEFAULT_FRAME_RATE is assumed."""
-    notes: tuple[str, ...] = ()
-
-
-def open_frames(path: Path, timeout: float) -> TimedFrames:
+def open_clip(
+    path: Path,
+    span: tuple[float, float] | None = None,
+    timeout: float = decoder_client.DEFAULT_TIMEOUT,
+) -> Clip:
     """Open a video file, an .npz or a frame folder; decode no more than needed.
 
+    Args:
+        span: (start, end) in seconds after the first frame, end exclusive. None: the
+            full clip.
+        timeout: seconds that decoding may take per request for frames.
+
     Raises:
-        ImageError: it has no frame or cannot be read.
+        ImageError: it has no frame, or none within `span`; the message is the reason
+            in one line, without the path.
         MissingExtraError: it is a video file and PyAV is not installed.
     """
     if path.is_dir():
-        return _open_folder(path)
-    if path.suffix.lower() == ".npz":
-        return _open_npz(path)
-    info = decoder_client.probe(path, timeout)
-    source = _VideoSource(path=path, info=info, timeout=timeout)
-    return TimedFrames(info.times, source, notes=info.notes)
+        clip = _open_folder(path)
+    elif path.suffix.lower() == ".npz":
+        clip = _open_npz(path)
+    else:
+        info = decoder_client.probe(path, timeout)
+        source = _VideoSource(path=path, info=info, timeout=timeout)
+        clip = Clip(times=info.times, source=source, notes=info.notes)
+    if span is None:
+        return clip
+    if not clip.timed:
+        raise ImageError(
+            "start and end need time stamps, which a folder of frames and an .npz "
+            "without fps or times do not have"
+        )
+    return clip.trim(*span)
 
 
-def frames_from_array(frames: np.ndarray) -> TimedFrames:
-    """Wrap frames in memory, uint8 [frames, height, width, 3], without time stamps.
+def clip_from_array(frames: np.ndarray) -> Clip:
+    """Make a clip of an array, uint8 [frames, height, width, 3].
 
     Raises:
         ImageError: the array has another type or shape, or is empty.
     """
     _refuse_array("frames", frames.shape, frames.dtype)
-    times = np.arange(len(frames)) / DEFAULT_FRAME_RATE
-    return TimedFrames(
-        times, _ArraySource(frames=np.ascontiguousarray(frames)), timed=False
-    )
+    source = _ArraySource(frames=np.ascontiguousarray(frames))
+    return Clip(times=_assumed_times(len(frames)), source=source, timed=False)
+
+
+def is_clip_path(path: Path) -> bool:
+    """Return whether a path is a clip: a video file, an .npz, a folder of frames."""
+    return path.is_dir() or path.suffix.lower() in CLIP_EXTENSIONS
+
+
+def is_image_path(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_EXTENSIONS and not path.is_dir()
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -167,7 +174,11 @@ class _ArraySource(FrameSource):
         return [Image.fromarray(self.frames[index]) for index in indices]
 
 
-def _open_folder(folder: Path) -> TimedFrames:
+def _assumed_times(count: int) -> np.ndarray:
+    return np.arange(count) / DEFAULT_FRAME_RATE
+
+
+def _open_folder(folder: Path) -> Clip:
     try:
         files = frame_files(folder)
     except OSError as error:
@@ -179,13 +190,15 @@ def _open_folder(folder: Path) -> TimedFrames:
     notes: tuple[str, ...] = ()
     if len(numbers) == len(files) and numbers[-1] - numbers[0] + 1 != len(files):
         notes = ("frame numbers with gaps were taken in their order",)
-    times = np.arange(len(files)) / DEFAULT_FRAME_RATE
-    return TimedFrames(
-        times, _FolderSource(files=tuple(files)), timed=False, notes=notes
+    return Clip(
+        times=_assumed_times(len(files)),
+        source=_FolderSource(files=tuple(files)),
+        timed=False,
+        notes=notes,
     )
 
 
-def _open_npz(path: Path) -> TimedFrames:
+def _open_npz(path: Path) -> Clip:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -207,7 +220,7 @@ def _open_npz(path: Path) -> TimedFrames:
         raise
     except Exception as error:
         raise ImageError(f"it cannot be read as an .npz: {one_line(error)}") from error
-    return TimedFrames(times, _ArraySource(frames=frames), timed)
+    return Clip(times=times, source=_ArraySource(frames=frames), timed=timed)
 
 
 def _read_array_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -241,7 +254,7 @@ def _array_times(arrays: Any, count: int) -> tuple[np.ndarray, bool]:
             )
         return times, True
     if "fps" not in arrays:
-        return np.arange(count) / DEFAULT_FRAME_RATE, False
+        return _assumed_times(count), False
     rate = np.asarray(arrays["fps"], np.float64)
     if rate.size != 1 or not 0 < float(rate.reshape(())) < np.inf:
         raise ImageError("its fps must be one number above 0")
