@@ -1,11 +1,11 @@
-"""vitral.data.images.pillow_buffer: an image's memory as an array."""
+"""vitral.data.images.uint8: an image's memory as an array."""
 
 import gc
 
 import numpy as np
 from PIL import Image
 
-from vitral.data.images.pillow_buffer import as_rgbx_view
+from vitral.data.images.uint8 import as_rgbx_view
 
 
 def photo(height: int, width: int) -> Image.Image:

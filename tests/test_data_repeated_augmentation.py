@@ -1,4 +1,4 @@
-"""vitral.data.loading.repeated_augmentation: what an epoch shows, by hand; and the
+"""vitral.data.loading.loader: what an epoch shows, by hand; and the
 loader that shows it."""
 
 from collections import Counter
@@ -19,7 +19,7 @@ from vitral.data import (
     Preprocess,
     TransformSchedule,
 )
-from vitral.data.loading.repeated_augmentation import SampleRef, repeat_augment
+from vitral.data.loading.loader import SampleRef, repeat_augment
 from vitral.errors import ConfigError
 
 SIZES = ((16, 24), (24, 40), (32, 48))

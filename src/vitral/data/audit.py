@@ -52,13 +52,12 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
-class _DecodeResult:
+class _Decoded:
     example: Example
-    reason: str
     notes: tuple[str, ...]
     size: Size
     pixels: str
-    """SHA-256 of size and pixels; "" if not decoded."""
+    """SHA-256 of size and pixels."""
 
 
 def check(
@@ -79,8 +78,8 @@ def check(
     if not full:
         examples = examples[:: max(1, -(-len(examples) // 1000))]
     results = list(_decode_examples(dataset, examples, workers))
-    good = [result for result in results if not result.reason]
-    bad = tuple(_to_bad_file(result) for result in results if result.reason)
+    good = [result for result in results if isinstance(result, _Decoded)]
+    bad = tuple(result for result in results if isinstance(result, BadFile))
     _require_few_bad(dataset, bad, len(results), max_bad)
     names = {item.path for item in bad}
     cleaned = replace(
@@ -111,17 +110,23 @@ def check(
 
 def _decode_examples(
     dataset: Dataset, examples: tuple[Example, ...], workers: int
-) -> Iterator[_DecodeResult]:
-    def decode(example: Example) -> _DecodeResult:
+) -> Iterator[_Decoded | BadFile]:
+    def decode(example: Example) -> _Decoded | BadFile:
         try:
             decoded = dataset.decode(example)
         except ImageError as error:
-            return _DecodeResult(example, str(error), (), Size(0, 0), "")
+            return BadFile(
+                path=example.id,
+                reason=str(error),
+                split=example.split,
+                label=example.label,
+                target=example.target,
+            )
         frames = decoded.frames
         size = Size(decoded.image.height, decoded.image.width // frames)
         digest = hashlib.sha256(f"{size}".encode())
         digest.update(decoded.image.tobytes())
-        return _DecodeResult(example, "", decoded.notes, size, digest.hexdigest())
+        return _Decoded(example, decoded.notes, size, digest.hexdigest())
 
     if workers < 2:
         yield from map(decode, examples)
@@ -129,16 +134,6 @@ def _decode_examples(
         # Threads: Pillow decodes outside the interpreter lock.
         with ThreadPoolExecutor(workers) as pool:
             yield from pool.map(decode, examples)
-
-
-def _to_bad_file(result: _DecodeResult) -> BadFile:
-    return BadFile(
-        path=result.example.id,
-        reason=result.reason,
-        split=result.example.split,
-        label=result.example.label,
-        target=result.example.target,
-    )
 
 
 def _require_few_bad(
@@ -156,8 +151,7 @@ def _require_few_bad(
     )
 
 
-def _find_duplicates(results: list[_DecodeResult]) -> list[Duplicates]:
-    """Return groups of examples with equal pixels."""
+def _find_duplicates(results: list[_Decoded]) -> list[Duplicates]:
     by_pixels: dict[str, list[Example]] = {}
     for result in results:
         by_pixels.setdefault(result.pixels, []).append(result.example)
@@ -176,7 +170,7 @@ def _find_duplicates(results: list[_DecodeResult]) -> list[Duplicates]:
 
 
 def _summarize(
-    results: list[_DecodeResult],
+    results: list[_Decoded],
     leaks: tuple[Duplicates, ...],
     conflicts: tuple[Duplicates, ...],
     noun: str,

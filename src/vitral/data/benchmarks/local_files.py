@@ -11,6 +11,7 @@ import numpy as np
 from vitral.data.benchmarks.subsets import (
     PublishedSplit,
     SourceSplits,
+    missing_file_error,
     source_splits_from_dataset,
     split_per_class,
 )
@@ -47,7 +48,7 @@ def class_folder_reader(
     def read(root: Path) -> SourceSplits:
         path = root / folder
         if not path.is_dir():
-            raise _missing_file_error(path, "one folder per class", page)
+            raise missing_file_error(path, page, "one folder per class")
         return source_splits_from_dataset(read_folder(path), key)
 
     return read
@@ -105,10 +106,10 @@ def dmlab(root: Path) -> SourceSplits:
     for split, published in (("train", "train"), ("val", "validation"), ("test",) * 2):
         files = sorted(folder.glob(f"dmlab-{published}.tfrecord*"))
         if not files:
-            raise _missing_file_error(
+            raise missing_file_error(
                 folder / f"dmlab-{published}.tfrecord",
-                "TFRecord files",
                 "https://storage.googleapis.com/dmlab-vtab/dmlab.tar.gz",
+                "TFRecord files",
             )
         rows = [row for file in files for row in _read_frames(file)]
         ids, keys, labels = zip(*rows, strict=True)
@@ -177,10 +178,10 @@ def _read_frames(file: Path) -> Iterator[tuple[str, str, int]]:
 
 def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     if not path.is_file():
-        raise _missing_file_error(
+        raise missing_file_error(
             path,
-            f"a table with {','.join(columns)}",
             "https://www.kaggle.com/c/diabetic-retinopathy-detection/data",
+            f"a table with {','.join(columns)}",
         )
     rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"), newline="")))
     if not rows or not set(columns) <= set(rows[0]):
@@ -194,17 +195,10 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 def _read_pairs(path: Path) -> list[tuple[str, str]]:
     """Return the first word and the rest of every line."""
     if not path.is_file():
-        raise _missing_file_error(
+        raise missing_file_error(
             path,
-            "its lists and images/",
             "https://data.caltech.edu/records/65de6-vp158",
+            "its lists and images/",
         )
     lines = path.read_text("utf-8").splitlines()
     return [(first, rest) for first, _, rest in (line.partition(" ") for line in lines)]
-
-
-def _missing_file_error(path: Path, what: str, page: str) -> DataError:
-    return DataError(
-        f"{path} is missing ({what}) and is not downloaded: place it there from "
-        f"{page}, or give another data root."
-    )

@@ -17,7 +17,11 @@ import numpy as np
 from PIL import Image
 
 from vitral.atomic_io import write_atomic
-from vitral.data.benchmarks.subsets import PublishedSplit, SourceSplits
+from vitral.data.benchmarks.subsets import (
+    PublishedSplit,
+    SourceSplits,
+    missing_file_error,
+)
 from vitral.data.dataset import Example
 from vitral.data.images import DecodedImage, to_rgb
 from vitral.errors import DataError
@@ -102,7 +106,7 @@ def dsprites(root: Path, what: Literal["location", "orientation"]) -> SourceSpli
     """
     archive = root / "dsprites" / DSPRITES
     if not archive.is_file():
-        raise _missing_file_error(
+        raise missing_file_error(
             archive, "https://github.com/google-deepmind/dsprites-dataset"
         )
     try:
@@ -156,7 +160,7 @@ def _unpack(folder: Path, name: str) -> Path:
     if path.is_file():
         return path
     if not packed.is_file():
-        raise _missing_file_error(
+        raise missing_file_error(
             path, "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"
         )
     try:
@@ -170,17 +174,8 @@ def _unpack(folder: Path, name: str) -> Path:
 
 
 def _copy(source: Any, path: Path) -> None:
-    """Copy an open file to a path atomically."""
-
     def write(temporary: Path) -> None:
         with temporary.open("wb") as target:
             shutil.copyfileobj(source, target)
 
     write_atomic(path, write)
-
-
-def _missing_file_error(path: Path, page: str) -> DataError:
-    return DataError(
-        f"{path} is missing and is not downloaded: place it there from {page}, or give "
-        "another data root."
-    )

@@ -8,6 +8,7 @@ only: the other sets were not, and some keys changed between versions of TFDS.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -146,3 +147,11 @@ def _select(split: PublishedSplit, mask: np.ndarray) -> PublishedSplit:
 def _to_index(bound: int | float, length: int) -> int:
     """Convert a bound to an index; fractions round to nearest, as in TFDS."""
     return bound if isinstance(bound, int) else round(bound * length)
+
+
+def missing_file_error(path: Path, page: str, content: str = "") -> DataError:
+    described = f" ({content})" if content else ""
+    return DataError(
+        f"{path} is missing{described} and is not downloaded: place it there from "
+        f"{page}, or give another data root."
+    )

@@ -4,6 +4,7 @@ Hand-written: a quarter of the memory traffic of float images, and the same bits
 converting, stacking and normalising one after the other.
 """
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
@@ -15,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.data.images import batch_buffers
-from vitral.data.images.pillow_buffer import as_rgbx_view
 
 _LEVELS = np.float32(255)
 
@@ -69,7 +69,7 @@ def resize(
             full image.
     """
     top, left, bottom, right = box or (0, 0, image.height, image.width)
-    # Pillow stores four bytes a pixel, with which the kernel is fastest.
+    # Four bytes a pixel, with which the kernel is fastest.
     view = as_rgbx_view(image)
     if view is None:
         part = image.crop((left, top, right, bottom))
@@ -150,3 +150,57 @@ def _normalize_into(
         np.divide(plane, _LEVELS, out=plane)
         np.subtract(plane, np.float32(mean[channel]), out=plane)
         np.divide(plane, np.float32(std[channel]), out=plane)
+
+
+class _ArrowArray(ctypes.Structure):
+    """ArrowArray, https://arrow.apache.org/docs/format/CDataInterface.html."""
+
+
+_ArrowArray._fields_ = [
+    ("length", ctypes.c_int64),
+    ("null_count", ctypes.c_int64),
+    ("offset", ctypes.c_int64),
+    ("n_buffers", ctypes.c_int64),
+    ("n_children", ctypes.c_int64),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
+    ("dictionary", ctypes.c_void_p),
+    ("release", ctypes.c_void_p),
+    ("private_data", ctypes.c_void_p),
+]
+_capsule_pointer = ctypes.PYFUNCTYPE(
+    ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p
+)(("PyCapsule_GetPointer", ctypes.pythonapi))
+
+
+class _ArrayInterface:
+    """NumPy's array interface of an address, and the owner of that memory."""
+
+    def __init__(self, capsules: Any, address: int, shape: tuple[int, ...]) -> None:
+        self.capsules = capsules
+        self.__array_interface__ = {
+            "data": (address, False),
+            "shape": shape,
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+
+def as_rgbx_view(image: Image.Image) -> UInt8[np.ndarray, "height width 4"] | None:
+    """Return an RGB image's memory as an array that keeps it alive.
+
+    Pillow stores four bytes a pixel, the fourth unused. Through the Arrow C data
+    interface since `numpy.asarray` copies twice, a tenth of the time of loading a photo
+    for training: 0.25 -> 0.04 ms an image. Writing to the array changes the image. None
+    where the memory is not contiguous, as in images above 16 MB.
+    """
+    if image.mode != "RGB" or not image.width or not image.height:
+        return None
+    try:
+        capsules = image.__arrow_c_array__()
+    except ValueError:
+        return None
+    arrow = _ArrowArray.from_address(_capsule_pointer(capsules[1], b"arrow_array"))
+    values = arrow.children[0].contents
+    shape = (image.height, image.width, 4)
+    return np.asarray(_ArrayInterface(capsules, values.buffers[1], shape))

@@ -12,8 +12,12 @@ from vitral.data.loading.clip_transforms import (
     evaluation_transform,
     training_transform,
 )
-from vitral.data.loading.loader import Failure, Loader
-from vitral.data.loading.repeated_augmentation import SampleRef, TransformSchedule
+from vitral.data.loading.loader import (
+    Failure,
+    Loader,
+    SampleRef,
+    TransformSchedule,
+)
 from vitral.data.loading.thread_map import map_in_threads
 from vitral.data.loading.workers import map_in_workers
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vitral.data.shards.index import ShardIndex
-from vitral.data.sources import LABELS
+from vitral.data.sources import choose_label_column
 from vitral.errors import MissingExtraError
 
 
@@ -154,8 +154,8 @@ def _row_labels(value: Any) -> tuple[str, ...]:
 def _find_columns(index: ShardIndex, schema: Any) -> str:
     """Record the picture's column and the classes; return the label's column or ""."""
     arrow = import_pyarrow("A shard")
-    features = _read_features(schema)
-    types = {name: _feature_type(feature) for name, feature in features.items()}
+    features = {name: _unwrap(item) for name, item in _read_features(schema).items()}
+    types = {name: str(feature.get("_type")) for name, feature in features.items()}
     pictures = [name for name, feature in types.items() if feature == "Image"]
     if not pictures:
         pictures = [field.name for field in schema if _holds_bytes(arrow, field.type)]
@@ -164,14 +164,11 @@ def _find_columns(index: ShardIndex, schema: Any) -> str:
         raise _UnusableFile(
             f"it must have one column of pictures; its columns are {described[:300]}"
         )
-    named = [name for name, feature in types.items() if feature == "ClassLabel"]
-    label = named[0] if len(named) == 1 else ""
-    label = label or next(
-        (name for name in LABELS if name in (named or schema.names)), ""
-    )
+    label = choose_label_column(types, schema.names)
+    names = features.get(label, {}).get("names")
     index.column = pictures[0]
     index.source = f"column {label}" if label else ""
-    index.names = _class_names(features.get(label))
+    index.names = [str(name) for name in names] if isinstance(names, list) else []
     return label
 
 
@@ -185,25 +182,14 @@ def _read_features(schema: Any) -> dict[str, Any]:
     return features if isinstance(features, dict) else {}
 
 
-def _feature_type(feature: Any) -> str:
-    """Return the type of a column, or of the items of a list."""
+def _unwrap(feature: Any) -> dict[str, Any]:
+    """Return the feature of a column, or of the items of a list; else {}."""
     if isinstance(feature, list) and feature:
-        return _feature_type(feature[0])
+        return _unwrap(feature[0])
     if not isinstance(feature, dict):
-        return ""
+        return {}
     inner = feature.get("feature")
-    return str(feature.get("_type", "")) if inner is None else _feature_type(inner)
-
-
-def _class_names(feature: Any) -> list[str]:
-    if isinstance(feature, list) and feature:
-        return _class_names(feature[0])
-    if not isinstance(feature, dict):
-        return []
-    if isinstance(feature.get("feature"), list | dict):
-        return _class_names(feature["feature"])
-    names = feature.get("names")
-    return [str(name) for name in names] if isinstance(names, list) else []
+    return feature if inner is None else _unwrap(inner)
 
 
 def _holds_bytes(arrow: Any, column_type: Any) -> bool:

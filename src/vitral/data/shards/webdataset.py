@@ -8,7 +8,7 @@ by offset, nothing is unpickled or extracted, and a damaged member costs one exa
 import json
 import os
 import posixpath
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,10 @@ MAX_LABEL_BYTES = 65_536
 MAX_IMAGE_BYTES = 1 << 28
 MAX_LABEL_CHARS = 200
 _GZIP = b"\x1f\x8b"
+
+
+_Skipped = dict[tuple[str, str], list[str]]
+"""Names of the members that belong to no example, by extension and reason."""
 
 
 class _LabelError(Exception):
@@ -54,43 +58,20 @@ def index_tar(path: Path) -> ShardIndex:
             )
         contents = read_contents(descriptor)
         index = ShardIndex(fault=contents.fault)
-        skipped = _SkippedMembers()
+        skipped: _Skipped = defaultdict(list)
         for name, reason in contents.ignored:
-            skipped.add(name, reason)
+            skipped["", reason].append(name)
         groups = _group_members(contents.members, skipped)
         _fill_index(index, groups, descriptor, skipped)
-        index.ignored = skipped.to_list()
+        for (_, reason), names in skipped.items():
+            count = f"; {len(names)} so" if len(names) > 1 else ""
+            index.ignored.append([names[0], f"{reason}{count}"])
     finally:
         os.close(descriptor)
     return index
 
 
-@dataclass
-class _SkippedMembers:
-    """Members that belong to no example: one line per extension and reason."""
-
-    first: dict[tuple[str, str], str] = field(default_factory=dict)
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def add(self, name: str, reason: str, extension: str = "") -> None:
-        self.first.setdefault((extension, reason), name)
-        self.counts[extension, reason] += 1
-
-    def to_list(self) -> list[list[str]]:
-        return [
-            [
-                name,
-                reason if self.counts[key] == 1 else f"{reason}; {self.counts[key]} so",
-            ]
-            for key, name in self.first.items()
-            for reason in (key[1],)
-        ]
-
-
-def _group_members(
-    members: list[TarMember], skipped: _SkippedMembers
-) -> dict[str, _Group]:
-    """Return the groups by key, in the order of their first member."""
+def _group_members(members: list[TarMember], skipped: _Skipped) -> dict[str, _Group]:
     groups: dict[str, _Group] = {}
     for member in members:
         folder, base = posixpath.split(member.name)
@@ -106,13 +87,13 @@ def _group_members(
         elif f".{extension}" not in IMAGE_EXTENSIONS and extension not in LABELS:
             reason = f"a .{extension} member is neither a picture nor a label"
         if reason:
-            skipped.add(member.name, reason, extension)
+            skipped[extension, reason].append(member.name)
             continue
         key = f"{folder}/{stem}" if folder else stem
         group = groups.setdefault(key, _Group())
         if extension in LABELS:
             if extension in group.labels:
-                skipped.add(member.name, "a second member of this name")
+                skipped["", "a second member of this name"].append(member.name)
             else:
                 group.labels[extension] = member
         elif group.picture is not None:
@@ -131,27 +112,28 @@ def _fill_index(
     index: ShardIndex,
     groups: dict[str, _Group],
     descriptor: int,
-    skipped: _SkippedMembers,
+    skipped: _Skipped,
 ) -> None:
     extension = _label_extension(groups)
     index.source = f".{extension}" if extension else ""
     for key, group in groups.items():
         label = group.labels.get(extension)
         if group.fault:
-            skipped.add(key, group.fault)
+            skipped["", group.fault].append(key)
         elif group.picture is None:
-            skipped.add(key, "no picture: a label alone")
+            skipped["", "no picture: a label alone"].append(key)
         elif group.picture.size > MAX_IMAGE_BYTES:
-            skipped.add(key, f"a picture of more than {MAX_IMAGE_BYTES:,} bytes")
+            reason = f"a picture of more than {MAX_IMAGE_BYTES:,} bytes"
+            skipped["", reason].append(key)
         elif not extension:
             index.add(key, group.picture.offset, group.picture.size, ())
         elif label is None:
-            skipped.add(key, f"no label: .{extension} is missing")
+            skipped["", f"no label: .{extension} is missing"].append(key)
         else:
             try:
                 labels = _read_labels(descriptor, label, extension)
             except _LabelError as fault:
-                skipped.add(key, f"no label: {fault}", extension)
+                skipped[extension, f"no label: {fault}"].append(key)
                 continue
             index.add(key, group.picture.offset, group.picture.size, labels)
 

@@ -1,7 +1,12 @@
 """Sources of examples: folders, tables, hubs, built-in sets."""
 
 from vitral.data.sources import torchvision_datasets
-from vitral.data.sources.huggingface import LABELS, PREFIX, read_hub
+from vitral.data.sources.huggingface import (
+    LABELS,
+    PREFIX,
+    choose_label_column,
+    read_hub,
+)
 from vitral.data.sources.image_folder import assign_groups, read_folder
 from vitral.data.sources.pseudo_labels import (
     TABLE,
@@ -26,6 +31,7 @@ __all__ = [
     "Label",
     "PseudoData",
     "assign_groups",
+    "choose_label_column",
     "csv_rows",
     "default_root",
     "has_classes",

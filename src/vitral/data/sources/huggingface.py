@@ -4,6 +4,7 @@
 label column; no code of a repository is run.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -126,18 +127,24 @@ def _require_image_column(name: str, features: Any) -> str:
     return column
 
 
-def _require_label_column(name: str, features: Any) -> str:
-    labels = [key for key, f in features.items() if type(f).__name__ == "ClassLabel"]
+def choose_label_column(types: dict[str, str], columns: Iterable[str]) -> str:
+    """Return the only ClassLabel, else the first of LABELS; "" if there is none."""
+    labels = [name for name, type_name in types.items() if type_name == "ClassLabel"]
     if len(labels) == 1:
         return labels[0]
-    candidates = [key for key in LABELS if key in (labels or features)]
-    if not candidates:
+    return next((name for name in LABELS if name in (labels or columns)), "")
+
+
+def _require_label_column(name: str, features: Any) -> str:
+    types = {key: type(feature).__name__ for key, feature in features.items()}
+    column = choose_label_column(types, types)
+    if not column:
         raise DataError(
             f"{name} must have a column of labels, called {' or '.join(LABELS)}; its "
             f"columns are {_describe_columns(features)}. Choose another configuration "
             "or set."
         )
-    return candidates[0]
+    return column
 
 
 def _class_names(

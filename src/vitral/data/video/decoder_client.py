@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,6 @@ MAX_BYTES = 2**32
 _PROGRAM = Path(__file__).with_name("decoder_process.py")
 
 
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """Metadata of a video file."""
-
-    times: np.ndarray
-    """Seconds after the first frame, float64 [frames], increasing."""
-    height: int
-    """Height in pixels before the rotation in the metadata, as `width`."""
-    width: int
-    notes: tuple[str, ...]
-
-
 def require_av() -> None:
     """Raise MissingExtraError unless PyAV is installed."""
     if importlib.util.find_spec("av") is None:
@@ -47,15 +34,16 @@ def require_av() -> None:
         )
 
 
-def probe(path: Path, timeout: float = DEFAULT_TIMEOUT) -> VideoInfo:
-    """Read the frame times and the size of a video file from its container."""
+def probe(
+    path: Path, timeout: float = DEFAULT_TIMEOUT
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read the frame times of a video file, and its height, width and notes.
+
+    Times are in seconds after the first frame, float64 [frames], increasing; height and
+    width in pixels before the rotation in the metadata.
+    """
     header, content = _send_request({"path": os.fspath(path)}, timeout)
-    return VideoInfo(
-        np.frombuffer(content, np.float64),
-        header["height"],
-        header["width"],
-        tuple(header["notes"]),
-    )
+    return np.frombuffer(content, np.float64), header
 
 
 def read_frames(

@@ -53,9 +53,10 @@ def open_clip(
     elif path.suffix.lower() == ".npz":
         clip = _open_npz(path)
     else:
-        info = decoder_client.probe(path, timeout)
-        source = _VideoSource(path=path, info=info, timeout=timeout)
-        clip = Clip(times=info.times, source=source, notes=info.notes)
+        times, info = decoder_client.probe(path, timeout)
+        size = info["height"], info["width"]
+        source = _VideoSource(path=path, size=size, timeout=timeout)
+        clip = Clip(times=times, source=source, notes=tuple(info["notes"]))
     if span is None:
         return clip
     if not clip.timed:
@@ -110,11 +111,11 @@ class _VideoSource(FrameSource):
     """Frames of a video file, decoded in the video process."""
 
     path: Path
-    info: decoder_client.VideoInfo
+    size: tuple[int, int]
     timeout: float
 
     def read(self, indices: Sequence[int]) -> list[Image.Image]:
-        _refuse_bulk(len(indices), self.info.height, self.info.width)
+        _refuse_bulk(len(indices), *self.size)
         pixels = decoder_client.read_frames(self.path, list(indices), self.timeout)
         return [Image.fromarray(frame) for frame in pixels]
 
