@@ -6,7 +6,8 @@ The sample is a pure function of time stamps, specification and, in training, a 
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +42,7 @@ class Sampling:
     paper; "start" starts at its first frame, as in the official code."""
 
     def __post_init__(self) -> None:
-        validate(asdict(self))
+        check_fields(type(self), asdict(self), _CHECKS)
 
     def sample_training(
         self, times: Float[np.ndarray, "shown"], generator: np.random.Generator
@@ -120,8 +121,7 @@ class Sampling:
         Raises:
             ConfigError: a key is unknown or a value is not allowed.
         """
-        refuse_unknown_fields(cls, values)
-        validate(values)
+        check_fields(cls, values, _CHECKS)
         plain: dict[str, Any] = {
             name: float(value) if name in ("stride", "fps") else value
             for name, value in values.items()
@@ -147,33 +147,47 @@ def frame_at(
     return np.clip(indices, 0, len(times) - 1)
 
 
-def refuse_unknown_fields(config: type, values: dict[str, Any]) -> None:
-    """Raise ConfigError for a key that is no field of the dataclass `config`."""
-    names = [field.name for field in fields(config)]
-    unknown = sorted(set(values) - set(names))
+Checks = dict[str, tuple[Callable[[Any], bool], str]]
+"""A predicate for each field of a dataclass, in order, and what it requires."""
+
+
+def check_fields(config: type, values: dict[str, Any], checks: Checks) -> None:
+    """Raise ConfigError for a key that is no field, or the first value not allowed."""
+    unknown = sorted(set(values) - set(checks))
     if unknown:
         raise ConfigError(
             f"{config.__name__} has no field {', '.join(map(repr, unknown))}; expected "
-            f"some of {', '.join(names)}. Correct or remove the key."
+            f"some of {', '.join(checks)}. Correct or remove the key."
         )
-
-
-def validate(values: dict[str, Any]) -> None:
-    """Raise ConfigError for the first field that is not allowed."""
     for name, value in values.items():
-        is_int = isinstance(value, int) and not isinstance(value, bool)
-        is_number = is_int or (isinstance(value, float) and math.isfinite(value))
-        valid, expected = {
-            "frames": (is_int and value >= 1, "a number of at least 1"),
-            "kind": (
-                value in ("uniform", "segments", "dense"),
-                "'uniform', 'segments' or 'dense'",
-            ),
-            "stride": (is_number and value > 0, "a number above 0"),
-            "fps": (is_number and value >= 0, "0 or a number above 0"),
-            "clips": (is_int and value >= 1, "a number of at least 1"),
-            "crops": (is_int and value in (1, 3), "1 or 3"),
-            "first": (value in ("middle", "start"), "'middle' or 'start'"),
-        }[name]
+        is_valid, expected = checks[name]
+        try:
+            valid = is_valid(value)
+        except TypeError:
+            valid = False
         if not valid:
-            raise ConfigError(f"`Sampling.{name}` must be {expected}: got {value!r}.")
+            raise ConfigError(
+                f"`{config.__name__}.{name}` must be {expected}: got {value!r}."
+            )
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_CHECKS: Checks = {
+    "frames": (lambda n: _is_int(n) and n >= 1, "a number of at least 1"),
+    "kind": (
+        lambda name: name in ("uniform", "segments", "dense"),
+        "'uniform', 'segments' or 'dense'",
+    ),
+    "stride": (lambda n: _is_number(n) and n > 0, "a number above 0"),
+    "fps": (lambda n: _is_number(n) and n >= 0, "0 or a number above 0"),
+    "clips": (lambda n: _is_int(n) and n >= 1, "a number of at least 1"),
+    "crops": (lambda n: _is_int(n) and n in (1, 3), "1 or 3"),
+    "first": (lambda name: name in ("middle", "start"), "'middle' or 'start'"),
+}

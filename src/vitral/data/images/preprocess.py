@@ -7,7 +7,6 @@ size, bilinear without antialias, (x - 127.5) / 127.5.
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +18,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.frame_sampling import Sampling, refuse_unknown_fields
+from vitral.data.frame_sampling import Checks, Sampling, check_fields
 from vitral.data.images import uint8
 from vitral.data.images.decode import decode, to_rgb
 from vitral.errors import ConfigError
@@ -62,7 +61,7 @@ class Preprocess:
     """Frames that are sampled from a clip. None: a model of single images."""
 
     def __post_init__(self) -> None:
-        _validate(asdict(self))
+        check_fields(type(self), asdict(self), _CHECKS)
         if self.sampling and self.sampling.crops > 1 and self.resize == "squash":
             raise ConfigError(
                 f"`Sampling.crops` {self.sampling.crops} needs frames that are wider "
@@ -191,15 +190,13 @@ class Preprocess:
         Raises:
             ConfigError: a key is unknown or a value is not allowed.
         """
-        refuse_unknown_fields(cls, values)
         plain = {name: _to_field_value(name, value) for name, value in values.items()}
-        _validate(plain)
+        check_fields(cls, plain, _CHECKS)
         if plain.get("sampling") is not None:
             plain["sampling"] = Sampling.from_dict(plain["sampling"])
         return cls(**plain)
 
     def _center_offset(self, size: Size) -> tuple[int, int]:
-        """Return top and left of the centre crop."""
         height, width = self.image_size
         return round((size.height - height) / 2), round((size.width - width) / 2)
 
@@ -224,41 +221,31 @@ def as_rgb(image: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
     return decode(Path(image) if isinstance(image, str) else image).image
 
 
-def _validate(values: dict[str, Any]) -> None:
-    """Raise ConfigError for the first field that is not allowed."""
-    checks: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "image_size": (
-            lambda size: len(size) == 2 and all(side >= 1 for side in size),
-            "two positive numbers (height, width)",
-        ),
-        "resize": (lambda name: name in ("squash", "crop"), "'squash' or 'crop'"),
-        "crop_fraction": (lambda share: 0 < share <= 1, "above 0 and at most 1"),
-        "interpolation": (
-            lambda name: name in _PILLOW_FILTER,
-            "'nearest', 'bilinear' or 'bicubic'",
-        ),
-        "mean": (
-            lambda mean: len(mean) == 3 and all(map(math.isfinite, mean)),
-            "three finite numbers",
-        ),
-        "std": (
-            lambda std: len(std) == 3 and all(0 < value < math.inf for value in std),
-            "three positive numbers",
-        ),
-        "antialias": (lambda flag: isinstance(flag, bool), "true or false"),
-        "sampling": (
-            lambda value: value is None or isinstance(value, dict),
-            "the fields of Sampling, or none",
-        ),
-    }
-    for name, value in values.items():
-        is_valid, expected = checks[name]
-        try:
-            valid = is_valid(value)
-        except TypeError:
-            valid = False
-        if not valid:
-            raise ConfigError(f"`Preprocess.{name}` must be {expected}: got {value!r}.")
+_CHECKS: Checks = {
+    "image_size": (
+        lambda size: len(size) == 2 and all(side >= 1 for side in size),
+        "two positive numbers (height, width)",
+    ),
+    "resize": (lambda name: name in ("squash", "crop"), "'squash' or 'crop'"),
+    "crop_fraction": (lambda share: 0 < share <= 1, "above 0 and at most 1"),
+    "interpolation": (
+        lambda name: name in _PILLOW_FILTER,
+        "'nearest', 'bilinear' or 'bicubic'",
+    ),
+    "antialias": (lambda flag: isinstance(flag, bool), "true or false"),
+    "mean": (
+        lambda mean: len(mean) == 3 and all(map(math.isfinite, mean)),
+        "three finite numbers",
+    ),
+    "std": (
+        lambda std: len(std) == 3 and all(0 < value < math.inf for value in std),
+        "three positive numbers",
+    ),
+    "sampling": (
+        lambda value: value is None or isinstance(value, dict),
+        "the fields of Sampling, or none",
+    ),
+}
 
 
 def _to_field_value(name: str, value: Any) -> Any:

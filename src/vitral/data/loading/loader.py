@@ -271,8 +271,8 @@ def repeat_augment(
     epoch * repeats, + 1, ..., until there are len(order) images. The other indices are
     not shown in this epoch; as in DeiT's sampler (arXiv 2012.12877), the number of
     batches stays. Within a batch the first variations come first: mixup would blend
-    neighbours of one image. They are never neighbours where the batch size is a multiple
-    of `repeats` and at least twice as large.
+    neighbours of one image. They are never neighbours where the batch size is a
+    multiple of `repeats` and at least twice as large.
     """
     first = epoch * repeats
     if repeats == 1:
