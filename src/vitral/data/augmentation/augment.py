@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -165,11 +165,8 @@ class Augment:
         if values is not None:
             return uint8.normalize(values, self.preprocess.mean, self.preprocess.std)
         config = self.config
-        view, generator, image = self._start(image, example_id, draw)
-        pixels = self._crop(image, generator)
-        if self._draw_flip(generator):
-            pixels = pixels.flip(-1)
-        pixels = shift_rotate(pixels, config.shift, config.rotate, generator)
+        view, generator, pixels = self._crop_and_flip(image, example_id, draw)
+        pixels = shift_rotate(pixels.float(), config.shift, config.rotate, generator)
         if not config.uses_torchvision:
             return self.preprocess.normalize(pixels)
         from torchvision.transforms import v2  # slow to import, and not always needed
@@ -193,28 +190,25 @@ class Augment:
         is_uint8 = self.preprocess.antialias
         if not is_uint8 or config.shift or config.rotate or config.random_erasing:
             return None
-        view, generator, image = self._start(image, example_id, draw)
-        pixels = self._crop_uint8(image, generator)
-        if self._draw_flip(generator):
-            pixels = pixels.flip(-1)
+        view, generator, pixels = self._crop_and_flip(image, example_id, draw)
         if not config.changes_color:
             return pixels
         with fork_torch_rng(seed_for("transforms", self.seed, view, example_id)):
             return self._apply_color_ops(pixels, generator)
 
-    def _start(
+    def _crop_and_flip(
         self, image: Image.Image, example_id: str, draw: int
-    ) -> tuple[int, np.random.Generator, Image.Image]:
-        """Return view, generator, and the image in the symmetry of the view."""
+    ) -> tuple[int, np.random.Generator, Tensor]:
+        """Return view, generator, and the crop in the symmetry of the view."""
         view = self.config.view(draw)
         generator = generator_for("augment", self.seed, view, example_id)
         if self.config.dihedral:
             symmetry = SYMMETRIES[self.symmetry(example_id, view)]
             image = image if symmetry is None else image.transpose(symmetry)
-        return view, generator, image
-
-    def _draw_flip(self, generator: np.random.Generator) -> bool:
-        return not self.config.dihedral and generator.random() < self.config.flip
+        pixels = self._crop(image, generator)
+        if not self.config.dihedral and generator.random() < self.config.flip:
+            pixels = pixels.flip(-1)
+        return view, generator, pixels
 
     def symmetry(self, example_id: str, view: int) -> int:
         """Return the index into SYMMETRIES of a view of an example."""
@@ -222,53 +216,35 @@ class Augment:
 
     def _crop(
         self, image: Image.Image, generator: np.random.Generator
-    ) -> Float[Tensor, "3 height width"]:
+    ) -> Shaped[Tensor, "3 height width"]:
+        """Return the crop at the image size: 8-bit with antialias, else float."""
         preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
-        if preprocess.antialias:
-            return self._crop_uint8(image, generator).float()
+        source = Size(image.height, image.width)
         if self.config.crop == "none":
+            if preprocess.antialias:
+                return uint8.to_planes(preprocess.resize_and_crop_image(image))
             return preprocess.resize_and_crop(image)
         if self.config.crop == "window":
-            larger = self._oversize()
+            share = math.sqrt(self.config.crop_area[0])
+            larger = Size(round(size.height / share), round(size.width / share))
             box = random_window(larger, size, generator)
-            return _crop_pixels(preprocess.resample(image, larger), box)
-        part = _crop_image(image, self._random_box(image, generator))
-        return preprocess.resample(part, size)
-
-    def _crop_uint8(
-        self, image: Image.Image, generator: np.random.Generator
-    ) -> UInt8[Tensor, "3 height width"]:
-        preprocess, size = self.preprocess, Size(*self.preprocess.image_size)
-        if self.config.crop == "none":
-            return uint8.to_planes(preprocess.resize_and_crop_image(image))
-        if self.config.crop == "window":
-            larger = self._oversize()
-            box = random_window(larger, size, generator)
-            full = CropBox(0, 0, image.height, image.width)
-            return _crop_pixels(self._resize_box(image, larger, full), box)
-        return self._resize_box(image, size, self._random_box(image, generator))
+            pixels = self._resize_box(image, larger, CropBox(0, 0, *source))
+            return pixels[:, box.top : box.bottom, box.left : box.right]
+        box = inception_crop(source, self.config, generator)
+        return self._resize_box(image, size, box)
 
     def _resize_box(
         self, image: Image.Image, size: Size, box: CropBox
-    ) -> UInt8[Tensor, "3 height width"]:
-        interpolation = self.preprocess.interpolation
+    ) -> Shaped[Tensor, "3 height width"]:
+        preprocess = self.preprocess
         inside = Size(box.bottom - box.top, box.right - box.left)
-        if interpolation == "nearest" or inside == size:
-            return uint8.to_planes(
-                self.preprocess.resample_image(_crop_image(image, box), size)
-            )
-        return uint8.resize(image, size, interpolation, box)
-
-    def _random_box(
-        self, image: Image.Image, generator: np.random.Generator
-    ) -> CropBox:
-        source = Size(image.height, image.width)
-        return inception_crop(source, self.config, generator)
-
-    def _oversize(self) -> Size:
-        height, width = self.preprocess.image_size
-        share = math.sqrt(self.config.crop_area[0])
-        return Size(round(height / share), round(width / share))
+        is_uint8, interpolation = preprocess.antialias, preprocess.interpolation
+        if is_uint8 and interpolation != "nearest" and inside != size:
+            return uint8.resize(image, size, interpolation, box)
+        part = image.crop((box.left, box.top, box.right, box.bottom))
+        if is_uint8:
+            return uint8.to_planes(preprocess.resample_image(part, size))
+        return preprocess.resample(part, size)
 
     def _apply_color_ops(
         self,
@@ -303,14 +279,6 @@ class Augment:
             array = rand_augment(np.array(image), num_original, magnitude, generator)
             image = Image.fromarray(array)
         return uint8.to_planes(image)
-
-
-def _crop_pixels(pixels: Tensor, box: CropBox) -> Tensor:
-    return pixels[:, box.top : box.bottom, box.left : box.right]
-
-
-def _crop_image(image: Image.Image, box: CropBox) -> Image.Image:
-    return image.crop((box.left, box.top, box.right, box.bottom))
 
 
 def random_window(source: Size, size: Size, generator: np.random.Generator) -> CropBox:

@@ -83,10 +83,9 @@ def kitti(root: Path) -> SourceSplits:
                 f"{folder}/training/image_2 lacks {lost[0]}, which the mapping of the "
                 "devkit names. Complete the files."
             )
-        labels = [
-            bucket(nearest_vehicle(_read_label_file(folder, id_)), KITTI_EDGES)
-            for id_ in ids
-        ]
+        files = [folder / "training/label_2" / f"{id_[:-4]}.txt" for id_ in ids]
+        distances = [nearest_vehicle(file.read_text("utf-8")) for file in files]
+        labels = [bucket(distance, KITTI_EDGES) for distance in distances]
         splits[split] = PublishedSplit(ids=ids, keys=ids, labels=np.array(labels))
     reader = FileReader(root=folder / "training" / "image_2")
     return SourceSplits(classes=KITTI_CLASSES, splits=splits, reader=reader)
@@ -148,10 +147,6 @@ def _read_videos(folder: Path) -> list[str]:
     order, mapping = (file.read_text(encoding="utf-8") for file in files)
     lines = mapping.splitlines()
     return [lines[int(number) - 1].split()[1] for number in order.split(",")]
-
-
-def _read_label_file(folder: Path, picture: str) -> str:
-    return (folder / "training/label_2" / f"{picture[:-4]}.txt").read_text("utf-8")
 
 
 def _missing_files_error(folder: Path, what: str, error: Exception) -> DataError:

@@ -153,11 +153,7 @@ def dataset_reader(
     make: Callable[[Path], Dataset], key: Callable[[str], str]
 ) -> "SplitsReader":
     """Make a reader of the data set that `make` returns for the data root."""
-
-    def read(root: Path) -> SourceSplits:
-        return source_splits_from_dataset(make(root), key)
-
-    return read
+    return lambda root: source_splits_from_dataset(make(root), key)
 
 
 SplitsReader = Callable[[Path], SourceSplits]

@@ -57,7 +57,10 @@ class StackReader:
 
 def norb(root: Path, what: Literal["azimuth", "elevation"]) -> SourceSplits:
     """Read smallNORB labelled by azimuth (18 steps of 20 degrees) or elevation (9)."""
-    column, step, classes = (2, 2, 18) if what == "azimuth" else (1, 1, 9)
+    if what == "azimuth":
+        column, step, degrees = 2, 2, range(0, 360, 20)
+    else:  # above the horizontal
+        column, step, degrees = 1, 1, range(30, 75, 5)
     splits, files = {}, []
     for split, name in _NORB_FILES.items():
         pictures = _unpack(root / "smallnorb", f"{name}-dat.mat")
@@ -71,7 +74,7 @@ def norb(root: Path, what: Literal["azimuth", "elevation"]) -> SourceSplits:
         splits[split] = _make_split("norb", split, labels)
         files.append((split, pictures))
     return SourceSplits(
-        classes=_angle_classes(classes, what),
+        classes=tuple(map(str, degrees)),
         splits=splits,
         reader=StackReader(files=tuple(files), scale=1),
     )
@@ -137,13 +140,6 @@ def _make_split(name: str, split: str, labels: np.ndarray) -> PublishedSplit:
         keys=[str(index) for index in indices],
         labels=labels,
     )
-
-
-def _angle_classes(classes: int, what: str) -> tuple[str, ...]:
-    """Return azimuths in degrees, elevations in degrees above the horizontal."""
-    if what == "azimuth":
-        return tuple(f"{20 * index}" for index in range(classes))
-    return tuple(f"{30 + 5 * index}" for index in range(classes))
 
 
 @lru_cache(maxsize=4)

@@ -42,7 +42,7 @@ class SourceSplits:
     reader: Callable[[Example], DecodedImage | Clip]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class SplitSlice:
     """A slice of a published split in hash order."""
 

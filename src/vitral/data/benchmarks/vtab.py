@@ -56,20 +56,20 @@ def _camelyon(id_: str) -> str:
     return f"{'valid' if split == 'val' else split}_{_file_number(id_)}"
 
 
-_TEST = SplitSlice(split="test")
-_TRAIN_AND_TEST = SplitSlice(split="train"), None, _TEST
-_THREE_SPLITS = SplitSlice(split="train"), SplitSlice(split="val"), _TEST
+_TEST = SplitSlice("test")
+_TRAIN_AND_TEST = SplitSlice("train"), None, _TEST
+_THREE_SPLITS = SplitSlice("train"), SplitSlice("val"), _TEST
 _NORB_SPLITS = (
-    SplitSlice(split="train"),
-    SplitSlice(split="test", stop=0.5),
-    SplitSlice(split="test", start=0.5),
+    SplitSlice("train"),
+    SplitSlice("test", stop=0.5),
+    SplitSlice("test", start=0.5),
 )
 
 
 def _two_splits(share: float) -> tuple[SplitSlice, SplitSlice, SplitSlice]:
     """Take val from the end of train, of two published splits."""
-    train = SplitSlice(split="train", stop=share)
-    return train, SplitSlice(split="train", start=share), _TEST
+    train = SplitSlice("train", stop=share)
+    return train, SplitSlice("train", start=share), _TEST
 
 
 def _single_split(
@@ -77,9 +77,9 @@ def _single_split(
 ) -> tuple[SplitSlice, SplitSlice, SplitSlice]:
     """Divide a set that was published in one piece."""
     return (
-        SplitSlice(split="", stop=train),
-        SplitSlice(split="", start=train, stop=val),
-        SplitSlice(split="", start=val, stop=end),
+        SplitSlice("", stop=train),
+        SplitSlice("", start=train, stop=val),
+        SplitSlice("", start=val, stop=end),
     )
 
 
@@ -142,16 +142,12 @@ _SLICES: dict[str, tuple[SplitSlice, SplitSlice | None, SplitSlice]] = {
     "vtab/kitti_distance": _THREE_SPLITS,
     "vtab/norb_azimuth": _NORB_SPLITS,
     "vtab/norb_elevation": _NORB_SPLITS,
-    "fewshot/col_hist": (
-        SplitSlice(split="", stop=2_000),
-        None,
-        SplitSlice(split="", start=2_000),
-    ),
-    "fewshot/imagenet": (SplitSlice(split="train", stop=65_000), None, _TEST),
+    "fewshot/col_hist": (SplitSlice("", stop=2_000), None, SplitSlice("", start=2_000)),
+    "fewshot/imagenet": (SplitSlice("train", stop=65_000), None, _TEST),
     "fewshot/uc_merced": (
-        SplitSlice(split="", stop=1_000),
+        SplitSlice("", stop=1_000),
         None,
-        SplitSlice(split="", start=1_000),
+        SplitSlice("", start=1_000),
     ),
 }
 """Slices of train, val and test of each task; another few-shot set takes all."""

@@ -144,9 +144,6 @@ class Loader:
 
         With start = rank and stride = world_size, processes divide an epoch without
         building a batch twice.
-
-        Raises:
-            VitralError, ConfigError: as `epoch`.
         """
         requests = self.requests(epoch, start, stride)
         for request, result in zip(requests, self.results(requests), strict=True):
@@ -163,9 +160,6 @@ class Loader:
 
         Args:
             get_rows: returns the rows to build of a batch of a given size.
-
-        Raises:
-            VitralError, ConfigError: as `epoch`.
         """
         requests = self.requests(epoch, start)
         slices = [item.slice_rows(get_rows(len(item.examples))) for item in requests]

@@ -50,14 +50,11 @@ class ShardIndex:
         self.keys.append(key)
         self.first.append(first)
         self.second.append(second)
-        self.codes.append(self._label_code(labels))
-
-    def _label_code(self, labels: tuple[str, ...]) -> int:
         codes = self.__dict__.setdefault("_known", {})
         if labels not in codes:
             codes[labels] = len(self.vocabulary)
             self.vocabulary.append(list(labels))
-        return int(codes[labels])
+        self.codes.append(codes[labels])
 
 
 def load_or_build_index(

@@ -35,12 +35,7 @@ class ShardSet:
 
 
 def find_shards(data: str | Path) -> ShardSet | None:
-    """Return the shards in a folder, file or pattern; None if it is none of these.
-
-    Raises:
-        ConfigError: a pipe or a URL, or compressed shards.
-        DataError: a pattern matches nothing, or the shards have several file types.
-    """
+    """Return the shards in a folder, file or pattern; None if it is none of these."""
     text = str(data)
     path = Path(data)
     if path.is_dir():

@@ -92,15 +92,21 @@ class LruCache:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TarReader:
-    """Read a member by its offset and size."""
+class _ShardReader:
+    """Shards by the first number of an example's location, and their open files."""
 
-    concurrent: ClassVar[bool] = True
-    root: Path
     shards: tuple[Shard, ...]
     open_files: LruCache = field(
         default_factory=lambda: LruCache(_MAX_OPEN_FILES), compare=False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarReader(_ShardReader):
+    """Read a member by its offset and size."""
+
+    concurrent: ClassVar[bool] = True
+    root: Path
 
     def __call__(self, example: Example) -> DecodedImage:
         index, offset, size = example.location
@@ -130,17 +136,13 @@ class _Descriptor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParquetReader:
+class ParquetReader(_ShardReader):
     """Read a row from its row group; the row groups used last stay in memory."""
 
     files: ShardFiles
-    shards: tuple[Shard, ...]
     column: str
     groups: LruCache
     """Holds as many row groups as the order mixes, or each would be read many times."""
-    open_files: LruCache = field(
-        default_factory=lambda: LruCache(_MAX_OPEN_FILES), compare=False
-    )
 
     def __call__(self, example: Example) -> DecodedImage:
         index, group, row = example.location
@@ -165,15 +167,11 @@ class ParquetReader:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArrowReader:
+class ArrowReader(_ShardReader):
     """Read a row of a memory-mapped file."""
 
     root: Path
-    shards: tuple[Shard, ...]
     column: str
-    open_files: LruCache = field(
-        default_factory=lambda: LruCache(_MAX_OPEN_FILES), compare=False
-    )
 
     def __call__(self, example: Example) -> DecodedImage:
         index, batch, row = example.location

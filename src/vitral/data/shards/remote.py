@@ -161,10 +161,6 @@ def read_streamed(name: str, root: Path, unlabelled: bool = False) -> Dataset:
     Args:
         name: with its prefix, `hf-stream:`.
         root: data root; indices and row groups are cached in its folder shards.
-
-    Raises:
-        DataError: the set cannot be reached, or has no Parquet files that fit.
-        MissingExtraError: `datasets` is not installed.
     """
     where, _, config = name.removeprefix(PREFIX).partition(":")
     import_pyarrow(name)

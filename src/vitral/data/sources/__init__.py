@@ -13,7 +13,6 @@ from vitral.data.sources.pseudo_labels import (
     PseudoData,
     read_pseudo,
     read_pseudo_data,
-    write_pseudo,
 )
 from vitral.data.sources.synthetic import Label, moving_squares
 from vitral.data.sources.table import read_table
@@ -46,5 +45,4 @@ __all__ = [
     "read_text",
     "read_unlabelled",
     "torchvision_datasets",
-    "write_pseudo",
 ]

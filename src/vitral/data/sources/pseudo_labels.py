@@ -7,12 +7,11 @@ vitral.workflows.self_training.self_train writes the files.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vitral import config_io
-from vitral.atomic_io import write_json
 from vitral.data.dataset import Dataset, Example, FileReader
 from vitral.data.images import DecodedImage
 from vitral.data.sources.table_rows import json_rows, read_text
@@ -57,7 +56,6 @@ class RepeatedExample(Example):
     labelled: bool
 
     def with_split(self, split: str) -> "RepeatedExample":
-        """Return this copy with another split."""
         return replace(self, split=split)
 
 
@@ -75,17 +73,8 @@ class MergedReader:
         return reader(replace(example, id=example.source_id))
 
 
-def write_pseudo(file: Path, content: PseudoData) -> None:
-    """Write the .json file; its table must exist already."""
-    write_json(file, asdict(content))
-
-
 def read_pseudo_data(file: Path) -> PseudoData:
-    """Read the .json file.
-
-    Raises:
-        DataError: the content is not that of `PseudoData`.
-    """
+    """Read the .json file."""
     try:
         values = json.loads(read_text(file))
         if not isinstance(values, dict):
@@ -104,9 +93,6 @@ def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dat
 
     Args:
         list_examples: returns a data set from its name or path and its `group_by`.
-
-    Raises:
-        DataError: file or table is invalid; the message names line and remedy.
     """
     data = read_pseudo_data(file)
     base = list_examples(data.labelled, data.group_by)
@@ -148,7 +134,6 @@ def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dat
 
 
 def _smooth_labels(example: Example, num_classes: int, smoothing: float) -> Example:
-    """Return the example with a target after label smoothing."""
     if not smoothing:
         return example
     target = example.target or tuple(

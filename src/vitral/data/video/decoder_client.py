@@ -107,9 +107,6 @@ class _DecoderProcess:
             self.close()
         return header, content
 
-    def is_alive(self) -> bool:
-        return self.process.poll() is None
-
     def close(self) -> None:
         self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -133,7 +130,7 @@ def _send_request(request: dict[str, Any], timeout: float) -> tuple[Any, bytes]:
     except IndexError:
         process = _DecoderProcess()
     header, content = process.send(request, timeout)
-    if process.is_alive():
+    if process.process.poll() is None:
         _idle.append(process)
     if "error" in header:
         raise ImageError(header["error"])

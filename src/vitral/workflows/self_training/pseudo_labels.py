@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import vitral.data
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Dataset, read_unlabelled
 from vitral.data.dataset import Example
-from vitral.data.sources import TABLE, PseudoData, write_pseudo
+from vitral.data.sources import TABLE, PseudoData
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import softmax
 from vitral.objectives.self_training import PseudoLabels
@@ -201,7 +201,7 @@ def write_labels(
     """Write pseudo.jsonl, answers.csv and, last, data.json."""
     write_atomic(folder / TABLE, _format_pseudo_rows(labels, classes))
     write_atomic(folder / "answers.csv", _format_answers(labels, classes, left_out))
-    write_pseudo(folder / DATA_FILE, metadata)
+    write_json(folder / DATA_FILE, asdict(metadata))
 
 
 def _format_pseudo_rows(labels: RoundLabels, classes: tuple[str, ...]) -> str:
