@@ -32,8 +32,11 @@ VARIABLES = ("found", "place", "about", "words", "held", "told", "said", "kept")
 FORBIDDEN = (
     "whoever",
     "gone on with",
+    "goes on ",
     "in turns",
     "lets go of",
+    "is heard",
+    "is told",
     "so many-th",
     "the begin ",
     "comes to nothing",
@@ -161,18 +164,39 @@ def private_variables(trees: dict[Path, ast.Module]) -> list[str]:
     ]
 
 
-def forbidden_prose(trees: dict[Path, ast.Module]) -> list[str]:
-    lines = []
+def docstrings(trees: dict[Path, ast.Module]) -> Iterator[tuple[Path, str]]:
     for file, tree in trees.items():
         for node in ast.walk(tree):
             kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             text = ast.get_docstring(node) if isinstance(node, kinds) else None
-            lines += [
-                f"{file}: {words.strip()}"
-                for words in FORBIDDEN
-                if words in (text or "")
-            ]
-    return lines
+            if text:
+                yield file, text
+
+
+def forbidden_prose(trees: dict[Path, ast.Module]) -> list[str]:
+    return [
+        f"{file}: {phrase.strip()}"
+        for file, text in (*docstrings(trees), *pages())
+        for phrase in FORBIDDEN
+        if phrase in text
+    ]
+
+
+def pages() -> list[tuple[Path, str]]:
+    """Return README and docs without code and tables."""
+    files = [Path("README.md"), *sorted(Path("docs").glob("*.md"))]
+    fenced = re.compile(r"^```.*?^```$", re.M | re.S)
+    table = re.compile(r"^\|.*$", re.M)
+    return [(f, table.sub("", fenced.sub("", f.read_text()))) for f in files]
+
+
+def long_sentences(_: dict[Path, ast.Module]) -> list[str]:
+    return [
+        f"{file}: {len(words)} words: {' '.join(words[:6])} ..."
+        for file, text in pages()
+        for sentence in re.split(r"(?<=[.:;!?])\s+(?=[A-Z`*\d-])|\n\n|\n- ", text)
+        if len(words := sentence.split()) > 25
+    ]
 
 
 def largest_folder(trees: dict[Path, ast.Module]) -> tuple[int, Path]:
@@ -193,7 +217,8 @@ MEASURES = {
     "functions of more than 5 positional parameters": many_positional,
     "modules that know what a class label is": label_modules,
     "uses of private words as variables": private_variables,
-    "forbidden phrases in docstrings": forbidden_prose,
+    "forbidden phrases in docstrings and docs": forbidden_prose,
+    "sentences of more than 25 words in docs": long_sentences,
 }
 
 

@@ -33,7 +33,7 @@ def shard_objective(
 ) -> ParallelForward:
     """Divide the parameters of `objective` among the ranks, rank 0's being the truth.
 
-    The optimizer, which has no state yet, goes on with the parts.
+    The optimizer, which has no state yet, gets the shards.
     """
     require_no_batch_norm(objective)
     for tensor in [*objective.parameters(), *objective.buffers()]:
