@@ -10,11 +10,9 @@ from vitral.layers import Grid
 from vitral.weights import file_metadata, hub
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, open_file, with_names
-from vitral.weights.infer_config import first_names
 from vitral.weights.layouts import Layout, available_layouts
 
-FILES = ("model.safetensors", "pytorch_model.bin")
-"""Tensor files of a folder, the preferred first."""
+FILES, (CONFIG, PROCESSOR) = hub.TENSORS, hub.CONFIG_FILES
 WRAPPERS = (
     "state_dict_ema",
     "model_ema",
@@ -39,18 +37,18 @@ def resolve_source(
 
 
 def detect_layout(opened: LayoutInput) -> Layout:
-    """Return the layout of a file.
-
-    Raises:
-        WeightsError: none that vitral reads.
-    """
-    for layout in available_layouts().values():
+    """Return the layout of a file."""
+    layouts = available_layouts()
+    # A native folder has timm's names, so that no other layout may claim it.
+    if layouts["native"].detect(opened):
+        return layouts["native"]
+    for layout in layouts.values():
         if layout.detect(opened):
             return layout
-    titles = ", ".join(layout.title for layout in available_layouts().values())
+    titles = ", ".join(layout.title for layout in layouts.values())
     raise WeightsError(
         f"{opened.path} is in no layout that vitral reads ({titles}). Its first "
-        f"tensors are {first_names(opened.file)}."
+        f"tensors are {opened.first_names()}."
     )
 
 
@@ -88,17 +86,14 @@ def open_weights(
         file = candidates[0]
     notes: list[str] = []
     tensors = unwrap_state_dict(open_file(file), notes)
+    beside = file.name in FILES
     return LayoutInput(
         file=tensors,
-        config_json=_read_json(file.with_name("config.json"))
-        if file.name in FILES
-        else {},
-        processor_json=_read_json(file.with_name("preprocessor_config.json"))
-        if file.name in FILES
-        else {},
+        config_json=_read_json(file.with_name(CONFIG)) if beside else {},
+        processor_json=_read_json(file.with_name(PROCESSOR)) if beside else {},
         grid=grid or file_metadata.read_grid(tensors),
         num_heads=num_heads or file_metadata.read_num_heads(tensors),
-        notes=tuple(notes),
+        notes=notes,
     )
 
 

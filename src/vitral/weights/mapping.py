@@ -20,7 +20,6 @@ class TensorMapping:
     ours: str
     theirs: tuple[str, ...]
     action: Action
-    detail: str = ""
     to_native: Callable[[Sequence[Tensor]], Tensor]
     to_foreign: Callable[[Tensor], Sequence[Tensor]]
     accepted_shapes: tuple[tuple[int, ...], ...] = ()
@@ -32,41 +31,53 @@ class TensorMapping:
         return tuple(tuple(tensor.shape) for tensor in self.to_foreign(ours))
 
 
-def copy(ours: str, theirs: str | None = None) -> TensorMapping:
-    """Map a tensor to itself, under the same or another name."""
+def _one(
+    ours: str,
+    theirs: str,
+    action: Action,
+    to_native: Callable[[Tensor], Tensor],
+    to_foreign: Callable[[Tensor], Tensor],
+) -> TensorMapping:
+    """Map a tensor to one tensor of the file."""
     return TensorMapping(
         ours=ours,
-        theirs=(theirs or ours,),
-        action="copied",
-        to_native=lambda foreign: foreign[0],
-        to_foreign=lambda tensor: [tensor],
+        theirs=(theirs,),
+        action=action,
+        to_native=lambda foreign: to_native(foreign[0]),
+        to_foreign=lambda tensor: [to_foreign(tensor)],
     )
 
 
-def copy_layer(ours: str, theirs: str) -> list[TensorMapping]:
+def copy(ours: str, theirs: str | None = None) -> TensorMapping:
+    """Map a tensor to itself, under the same or another name."""
+    return _one(ours, theirs or ours, "copied", lambda it: it, lambda it: it)
+
+
+def copy_layer(
+    ours: str, theirs: str | None = None, *, bias: bool = True
+) -> list[TensorMapping]:
     """Map a layer's weight and bias to themselves, perhaps under another name."""
-    return [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in ("weight", "bias")]
+    parts = ("weight", "bias") if bias else ("weight",)
+    return [copy(f"{ours}.{part}", f"{theirs or ours}.{part}") for part in parts]
 
 
 def transpose(ours: str, theirs: str) -> TensorMapping:
     """Map a matrix that is stored transposed, as Flax does: (in, out)."""
-    return TensorMapping(
-        ours=ours,
-        theirs=(theirs,),
-        action="transposed",
-        to_native=lambda foreign: foreign[0].T.contiguous(),
-        to_foreign=lambda tensor: [tensor.T.contiguous()],
-    )
+
+    def turn(matrix: Tensor) -> Tensor:
+        return matrix.T.contiguous()
+
+    return _one(ours, theirs, "transposed", turn, turn)
 
 
 def convolution(ours: str, theirs: str) -> TensorMapping:
     """Map a kernel stored as (height, width, in, out), as Flax and TensorFlow do."""
-    return TensorMapping(
-        ours=ours,
-        theirs=(theirs,),
-        action="transposed",
-        to_native=lambda foreign: foreign[0].permute(3, 2, 0, 1).contiguous(),
-        to_foreign=lambda tensor: [tensor.permute(2, 3, 1, 0).contiguous()],
+    return _one(
+        ours,
+        theirs,
+        "transposed",
+        lambda foreign: foreign.permute(3, 2, 0, 1).contiguous(),
+        lambda kernel: kernel.permute(2, 3, 1, 0).contiguous(),
     )
 
 
@@ -120,14 +131,12 @@ def concat(
 
 def tokens_as_map(ours: str, theirs: str, grid: Sequence[int]) -> TensorMapping:
     """Map a table (1, tokens, dim) that is stored as a map (1, dim, rows, columns)."""
-    return TensorMapping(
-        ours=ours,
-        theirs=(theirs,),
-        action="transposed",
-        to_native=lambda foreign: foreign[0].flatten(2).transpose(1, 2).contiguous(),
-        to_foreign=lambda tensor: [
-            tensor.transpose(1, 2).unflatten(2, tuple(grid)).contiguous()
-        ],
+    return _one(
+        ours,
+        theirs,
+        "transposed",
+        lambda foreign: foreign.flatten(2).transpose(1, 2).contiguous(),
+        lambda table: table.transpose(1, 2).unflatten(2, tuple(grid)).contiguous(),
     )
 
 
@@ -157,14 +166,12 @@ def flax_heads(ours: str, theirs: Sequence[str], head_dim: int) -> TensorMapping
 
 def flax_out(ours: str, theirs: str, head_dim: int) -> TensorMapping:
     """Map the output kernel of attention, (heads, head_dim, out) in the file."""
-    return TensorMapping(
-        ours=ours,
-        theirs=(theirs,),
-        action="transposed",
-        to_native=lambda foreign: foreign[0].flatten(0, 1).T.contiguous(),
-        to_foreign=lambda tensor: [
-            tensor.T.reshape(-1, head_dim, tensor.shape[0]).contiguous()
-        ],
+    return _one(
+        ours,
+        theirs,
+        "transposed",
+        lambda foreign: foreign.flatten(0, 1).T.contiguous(),
+        lambda kernel: kernel.T.reshape(-1, head_dim, kernel.shape[0]).contiguous(),
     )
 
 
@@ -179,20 +186,14 @@ def flat_patches(
     rows, columns = patch
     length = math.prod(patch) * channels
 
-    def to_native(foreign: Sequence[Tensor]) -> Tensor:
-        lead = foreign[0].shape[:-1]
-        split = foreign[0].reshape(*lead, rows, columns, channels).movedim(-1, -3)
+    def to_native(foreign: Tensor) -> Tensor:
+        lead = foreign.shape[:-1]
+        split = foreign.reshape(*lead, rows, columns, channels).movedim(-1, -3)
         return split.contiguous() if lead else split.reshape(length)
 
-    def to_foreign(tensor: Tensor) -> list[Tensor]:
+    def to_foreign(tensor: Tensor) -> Tensor:
         lead = tensor.shape[:1] if tensor.ndim == 4 else ()
         split = tensor.reshape(*lead, channels, rows, columns).movedim(-3, -1)
-        return [split.reshape(*lead, length)]
+        return split.reshape(*lead, length)
 
-    return TensorMapping(
-        ours=ours,
-        theirs=(theirs,),
-        action="transposed",
-        to_native=to_native,
-        to_foreign=to_foreign,
-    )
+    return _one(ours, theirs, "transposed", to_native, to_foreign)

@@ -1,9 +1,14 @@
-"""Constants of foreign code that no file records: activation, epsilon, resizing."""
+"""Constants that no file records: activation, epsilon, resizing, pixel statistics."""
 
+from typing import Literal
+
+from vitral.data import Preprocess
 from vitral.layers.mlp import Activation
 from vitral.layers.position import ResizeMethod
 from vitral.models import ViTConfig
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
 ACTIVATIONS: dict[Activation, str] = {
     "gelu": "the exact GELU",
     "gelu_tanh": "the tanh form of GELU",
@@ -49,3 +54,36 @@ def differences(
             "logits differ slightly there"
         )
     return notes
+
+
+def other_statistics(
+    preprocess: Preprocess,
+    whose: str,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+    name: str = "ImageNet's mean and deviation",
+) -> list[str]:
+    """Return a note where code that fixes its statistics normalises by others."""
+    if (preprocess.mean, preprocess.std) == (mean, std):
+        return []
+    return [
+        f"{whose} keeps no pre-processing with its weights and normalises by {name}, "
+        "which are not those of this model"
+    ]
+
+
+def imagenet_crop(
+    image_size: tuple[int, int],
+    fraction: float,
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+) -> Preprocess:
+    """Return the pre-processing of most ImageNet models."""
+    return Preprocess(
+        image_size=image_size,
+        resize="crop",
+        crop_fraction=fraction,
+        interpolation=interpolation,
+        antialias=True,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )

@@ -5,7 +5,6 @@ Shared by the layouts that hold a BiT ResNet or a hybrid's backbone.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ from vitral.errors import WeightsError
 from vitral.layers.bottleneck import total_stride
 from vitral.models import HybridConfig, ResNetConfig
 from vitral.weights.checkpoint_facts import LayoutInput
-from vitral.weights.files import TensorFile
 
 GROUPS = 32
 """Groups of every GroupNorm, in every published BiT ResNet."""
@@ -30,17 +28,14 @@ class Numerics:
     std_eps_at: str
 
 
-def count_units(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
+def count_units(opened: LayoutInput, pattern: str, first: int) -> tuple[int, ...]:
     """Return the number of units of each stage.
 
     Args:
         pattern: of a unit's tensors; its groups are the numbers of stage and unit.
         first: the number of the first stage, and of the first unit of each.
-
-    Raises:
-        WeightsError: a unit between the first and the last has no tensor at all.
     """
-    matches = (re.match(pattern, name) for name in file.names())
+    matches = (re.match(pattern, name) for name in opened.file.names())
     present = {(int(match[1]), int(match[2])) for match in matches if match}
     counts = Counter(stage for stage, _ in present)
     units = tuple(counts[stage] for stage in sorted(counts))
@@ -52,38 +47,30 @@ def count_units(file: TensorFile, pattern: str, first: int) -> tuple[int, ...]:
     if missing := sorted(expected - present):
         stage, unit = missing[0]
         raise WeightsError(
-            f"{file.path}: it has {len(present)} units of a ResNet, but no tensor of "
+            f"{opened.path}: it has {len(present)} units of a ResNet, but no tensor of "
             f"unit {unit} of stage {stage}. The file is incomplete."
         )
     return units
 
 
 def read_width_fields(
-    file: TensorFile, name: str, width: int, groups: int = GROUPS
+    opened: LayoutInput, name: str, width: int, groups: int = GROUPS
 ) -> dict[str, Any]:
-    """Return the settings of a stem of `width` channels, those of the tensor `name`.
-
-    Raises:
-        WeightsError: the groups of a GroupNorm do not divide it.
-    """
+    """Return the settings of a stem of `width` channels, those of the tensor `name`."""
     if width % groups:
         raise WeightsError(
-            f"{file.path}: tensor {name} has {width} channels, which the {groups} "
+            f"{opened.path}: tensor {name} has {width} channels, which the {groups} "
             "groups of a GroupNorm do not divide. It is the file of another model."
         )
     factor = width // 64 if width % 64 == 0 else 1
-    return {
-        "stem_width": width // factor,
-        "width_factor": factor,
-        "num_groups": groups,
-    }
+    stem = width // factor
+    return {"stem_width": stem, "width_factor": factor, "num_groups": groups}
 
 
 def infer_image_size(
     opened: LayoutInput,
-    units: Sequence[int],
-    declared: tuple[int, int] | None,
-    notes: list[str],
+    units: tuple[int, ...],
+    declared: tuple[int, int] | None = None,
 ) -> tuple[int, int]:
     """Infer the image size, which the tensors do not depend on.
 
@@ -91,11 +78,11 @@ def infer_image_size(
         declared: size in a file next to the tensors; the caller's grid has precedence.
     """
     if opened.grid is not None:
-        stride = total_stride(tuple(units))
+        stride = total_stride(units)
         return opened.grid.rows * stride, opened.grid.columns * stride
     if declared is not None:
         return declared
-    notes.append(
+    opened.notes.append(
         f"images of {PIXELS} x {PIXELS} pixels assumed: the file does not say, and the "
         "model takes any"
     )

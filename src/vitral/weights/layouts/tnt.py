@@ -22,16 +22,10 @@ from vitral.models.tnt import SIZES
 from vitral.weights import file_metadata
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.file_metadata import Words
-from vitral.weights.infer_config import (
-    HALF,
-    count_blocks,
-    infer_positions,
-    require_shape,
-    rows_or_zero,
-)
+from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.mapping import TensorMapping, concat, copy
-from vitral.weights.numerics import differences
+from vitral.weights.numerics import HALF, differences
 
 KERNEL, NORM_EPS = 7, 1e-5
 """Side of the convolution and epsilon of every norm, which no argument changes."""
@@ -79,34 +73,23 @@ NAMES = Names(
 
 def detect(opened: LayoutInput) -> bool:
     """Return whether these are the authors' names."""
-    return (
-        "inner_pos" in opened.file
-        and "blocks.0.inner_attn.qk.weight" in opened.file
-        and "vitral" not in opened.config_json
-    )
+    names = ("inner_pos", "blocks.0.inner_attn.qk.weight")
+    return all(name in opened.file for name in names)
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    notes = list(opened.notes)
-    count = require_shape(opened.file, "inner_pos", 3)[1]
-    config = read_config(
-        opened, NAMES, _infer_words(opened, count, notes), {}, notes=notes
-    )
-    dropped = {}
-    if "outer_tokens" in opened.file:
-        dropped["outer_tokens"] = "the authors' code makes it and never uses it"
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=opened.file,
-        config=config,
-        mappings=tuple(mappings(config)),
-        preprocess=default_preprocess(config, notes),
-        dropped=dropped,
-        notes=tuple(notes),
+    count = opened.shape("inner_pos", 3)[1]
+    config = read_config(opened, NAMES, _infer_words(opened, count), {})
+    return opened.source(
+        LAYOUT.title,
+        config,
+        mappings(config),
+        default_preprocess(config, opened.notes),
+        drop={r"outer_tokens$": "the authors' code makes it and never uses it"},
     )
 
 
-def _infer_words(opened: LayoutInput, count: int, notes: list[str]) -> Words:
+def _infer_words(opened: LayoutInput, count: int) -> Words:
     declared = file_metadata.read_words(opened.file)
     if declared is not None and math.prod(declared.grid) == count:
         return declared
@@ -117,7 +100,7 @@ def _infer_words(opened: LayoutInput, count: int, notes: list[str]) -> Words:
             "square, and the file does not say their rows and columns. Convert it "
             "with the code that made it, or give another file."
         )
-    return assumed_words(Grid(side, side), notes)
+    return assumed_words(Grid(side, side), opened.notes)
 
 
 def assumed_words(grid: Grid, notes: list[str]) -> Words:
@@ -135,7 +118,6 @@ def read_config(
     words: Words,
     arguments: Mapping[str, Any],
     *,
-    notes: list[str],
     resize: ResizeMethod = "bicubic",
 ) -> TNTConfig:
     """Infer the settings of a TNT from the shapes.
@@ -144,27 +126,24 @@ def read_config(
         words: rows and columns of the words of a patch, and their pixels.
         arguments: of timm's model class, where config.json has them.
     """
-    file = opened.file
 
     def size(ours: str, rank: int) -> tuple[int, ...]:
-        return require_shape(file, names.foreign_name(ours), rank)
+        return opened.shape(names.foreign_name(ours), rank)
 
     inner, chans, kernel, _ = size("patch_embed.proj.weight", 4)
     _, rows, width = size("pos_embed", 3)
-    positions = infer_positions(
-        opened, names.foreign_name("pos_embed"), rows, (1,), notes=notes
-    )
-    depth = count_blocks(file, r"blocks\.(\d+)\.")
-    patch = [
-        side * pixels for side, pixels in zip(words.grid, words.pixels, strict=True)
-    ]
-    heads, inner_heads = _infer_num_heads(opened, width, inner, arguments, notes=notes)
+    table = names.foreign_name("pos_embed")
+    grid = opened.infer_positions(table, rows, (1,)).grid
+    depth = opened.count_blocks(r"blocks\.(\d+)\.")
+    sides = zip(words.grid, words.pixels, strict=True)
+    patch_rows, patch_columns = (side * pixels for side, pixels in sides)
+    heads, inner_heads = _infer_num_heads(opened, width, inner, arguments)
     bias = names.foreign_name("blocks.0.inner.attn.qkv.bias").replace("qkv", "qk")
     return TNTConfig(
-        image_size=(positions.grid.rows * patch[0], positions.grid.columns * patch[1]),
-        patch_size=(patch[0], patch[1]),
+        image_size=(grid.rows * patch_rows, grid.columns * patch_columns),
+        patch_size=(patch_rows, patch_columns),
         in_chans=chans,
-        num_classes=rows_or_zero(file, "head.bias", 1),
+        num_classes=opened.rows("head.bias", 1),
         embed_dim=width,
         depth=depth,
         num_heads=heads,
@@ -175,24 +154,15 @@ def read_config(
         inner_num_heads=inner_heads,
         inner_mlp_dim=size("blocks.0.inner.mlp.fc1.weight", 2)[0],
         global_pool="avg" if arguments.get("global_pool") == "avg" else "token",
-        qkv_bias=bias in file,
+        qkv_bias=bias in opened.file,
         position_resize=resize,
     )
 
 
 def _infer_num_heads(
-    opened: LayoutInput,
-    width: int,
-    inner: int,
-    arguments: Mapping[str, Any],
-    *,
-    notes: list[str],
+    opened: LayoutInput, width: int, inner: int, arguments: Mapping[str, Any]
 ) -> tuple[int, int]:
-    """Infer the heads of the outer and of the inner blocks, which no shape tells.
-
-    Raises:
-        WeightsError: nothing can be assumed.
-    """
+    """Infer the heads of the outer and of the inner blocks, which no shape tells."""
     named = [
         size
         for size in SIZES.values()
@@ -210,7 +180,7 @@ def _infer_num_heads(
                 "cannot be read from its tensors. Give a folder whose config.json "
                 "names them, as timm's."
             )
-        notes.append(
+        opened.notes.append(
             f"{heads or size['num_heads']} outer and {inner_heads or 4} inner heads "
             "assumed: the file cannot say"
         )
@@ -248,45 +218,43 @@ def mapping(ours: str, names: Names) -> TensorMapping:
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    if not isinstance(config, TNTConfig):
-        return "it has no such family of models"
-    if reason := unsupported_structure(config):
-        return reason
-    reasons = {
-        "its head sees the class token": config.global_pool != "token",
-        "its inner and outer perceptrons widen by the same factor": (
-            not _same_ratio(config)
+    return limits.first_reason(
+        config,
+        (
+            "it has no such family of models",
+            lambda it: not isinstance(it, TNTConfig),
         ),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+        *STRUCTURE,
+        ("its head sees the class token", lambda it: it.global_pool != "token"),
+        (
+            "its inner and outer perceptrons widen by the same factor",
+            lambda it: not _same_ratio(it),
+        ),
+    )
 
 
-def unsupported_structure(config: TNTConfig) -> str:
-    """Return why neither the authors' class nor timm's can be this model."""
-    reasons = {
-        "its positions are learned, one row a patch, added at the stem": (
-            config.position != "learned_1d" or config.position_at != "stem"
-        ),
-        "it has a class token with a position of its own": (
-            not config.class_token or config.no_embed_class
-        ),
-        "it has no registers": config.reg_tokens > 0,
-        "it pools one way only": config.global_pool not in ("token", "avg"),
-        "it normalises before it pools": config.norm_after_pool,
-        "its perceptrons are plain": config.mlp != "plain",
-        "it does not normalise queries and keys": config.qk_norm,
-        "it has no LayerScale": config.init_values is not None,
-        "it has no tanh layer before the head": config.representation_size > 0,
-        "its heads together are as wide as the model": (
-            config.attention_dim != config.embed_dim
-        ),
-        "it has a bias wherever the attention projects": not config.proj_bias,
-        f"its words are computed from {KERNEL} x {KERNEL} pixels": (
-            config.word_kernel != KERNEL
-        ),
-        "its words are square": config.word_hw[0] != config.word_hw[1],
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+STRUCTURE: tuple[limits.Limit, ...] = (
+    limits.LEARNED_AT_STEM,
+    (
+        "it has a class token with a position of its own",
+        limits.CLASS_TOKEN_ROW[1],
+    ),
+    limits.NO_REGISTERS,
+    ("it pools one way only", lambda it: it.global_pool not in ("token", "avg")),
+    limits.NORM_THEN_POOL,
+    limits.PLAIN_MLP,
+    limits.NO_QK_NORM,
+    limits.NO_LAYER_SCALE,
+    limits.NO_TANH_BEFORE_HEAD,
+    limits.HEADS_WIDTH,
+    limits.PROJ_BIAS,
+    (
+        f"its words are computed from {KERNEL} x {KERNEL} pixels",
+        lambda it: it.word_kernel != KERNEL,
+    ),
+    ("its words are square", lambda it: it.word_hw[0] != it.word_hw[1]),
+)
+"""Models that neither the authors' class nor timm's can be."""
 
 
 def _same_ratio(config: TNTConfig) -> bool:

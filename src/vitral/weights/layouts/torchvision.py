@@ -10,18 +10,10 @@ from dataclasses import replace
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.files import TensorFile
-from vitral.weights.infer_config import (
-    count_blocks,
-    imagenet_crop,
-    infer_num_heads,
-    infer_positions,
-    require_shape,
-    rows_or_zero,
-)
+from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.mapping import TensorMapping, copy, copy_layer
-from vitral.weights.numerics import differences
+from vitral.weights.numerics import differences, imagenet_crop
 
 STEM = ("conv_proj.weight", "class_token", "encoder.pos_embedding")
 BLOCK = "encoder.layers.encoder_layer_"
@@ -35,47 +27,23 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    notes = list(opened.notes)
-    file = opened.file
-    config = vit_config(opened, notes)
-    made = mappings(config)
-    if _is_old(file):
-        made = [_legacy_mapping(rule) for rule in made]
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=file,
-        config=config,
-        mappings=tuple(made),
-        preprocess=default_preprocess(config, notes),
-        notes=tuple(notes),
-    )
-
-
-def vit_config(opened: LayoutInput, notes: list[str]) -> ViTConfig:
-    """Infer the settings from the shapes; heads as in torchvision's own sizes."""
-    file = opened.file
-    width, chans, rows, columns = require_shape(file, STEM[0], 4)
-    depth = count_blocks(file, rf"{re.escape(BLOCK)}(\d+)\.")
-    first = "linear_1" if _is_old(file) else "0"
-    mlp_dim = require_shape(file, f"{BLOCK}0.mlp.{first}.weight", 2)[0]
-    table = STEM[2]
-    grid = infer_positions(
-        opened, table, require_shape(file, table, 3)[1], (1,), notes=notes
-    ).grid
-    return ViTConfig(
-        image_size=(grid.rows * rows, grid.columns * columns),
-        patch_size=(rows, columns),
-        in_chans=chans,
-        num_classes=rows_or_zero(file, "heads.head.weight"),
-        embed_dim=width,
-        depth=depth,
-        num_heads=infer_num_heads(opened, width, depth, mlp_dim, notes=notes),
-        mlp_dim=mlp_dim,
-        representation_size=rows_or_zero(file, "heads.pre_logits.weight"),
+    old = f"{BLOCK}0.mlp.linear_1.weight" in opened.file
+    first = "linear_1" if old else "0"
+    mlp_dim = opened.shape(f"{BLOCK}0.mlp.{first}.weight", 2)[0]
+    blocks = rf"{re.escape(BLOCK)}(\d+)\."
+    config = ViTConfig(
+        **opened.vit_fields(STEM[0], STEM[2], blocks, mlp_dim),
+        num_classes=opened.rows("heads.head.weight"),
+        representation_size=opened.rows("heads.pre_logits.weight"),
         position_resize="bicubic",
         act="gelu",
         norm_eps=1e-6,
     )
+    rules = mappings(config)
+    if old:
+        rules = [_legacy_mapping(rule) for rule in rules]
+    preprocess = default_preprocess(config, opened.notes)
+    return opened.source(LAYOUT.title, config, rules, preprocess)
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
@@ -90,8 +58,8 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
         attention = f"{theirs}.self_attention"
         made += copy_layer(f"{ours}.norm1", f"{theirs}.ln_1")
         for part in ("weight", "bias"):
-            qkv = f"{attention}.in_proj_{part}"
-            made.append(copy(f"{ours}.attn.qkv.{part}", qkv))
+            rule = copy(f"{ours}.attn.qkv.{part}", f"{attention}.in_proj_{part}")
+            made.append(rule)
         made += copy_layer(f"{ours}.attn.proj", f"{attention}.out_proj")
         made += copy_layer(f"{ours}.norm2", f"{theirs}.ln_2")
         made += copy_layer(f"{ours}.mlp.fc1", f"{theirs}.mlp.0")
@@ -119,36 +87,28 @@ def default_preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    if type(config) is not ViTConfig:
-        return "it has no such family of models"
-    reasons = {
-        "its positions are learned, one row a patch, added at the stem": (
-            config.position != "learned_1d" or config.position_at != "stem"
+    return limits.first_reason(
+        config,
+        limits.VIT_ONLY,
+        limits.LEARNED_AT_STEM,
+        limits.CLASS_TOKEN_ROW,
+        ("its head looks at the class token", lambda it: it.global_pool != "token"),
+        limits.NO_REGISTERS,
+        limits.PLAIN_MLP,
+        limits.ALL_BIASES,
+        limits.NO_QK_NORM,
+        limits.NO_LAYER_SCALE,
+        limits.HEADS_WIDTH,
+        limits.NO_PATCH_NORM,
+        limits.NORM_BEFORE_POOL,
+        limits.SQUARE_PATCHES,
+        ("its images are square", lambda it: it.image_hw[0] != it.image_hw[1]),
+        limits.THREE_CHANNELS,
+        (
+            "it has a tanh layer before a head only",
+            lambda it: it.representation_size > 0 and it.num_classes == 0,
         ),
-        "its models have a class token with a position of its own": (
-            not config.class_token or config.no_embed_class
-        ),
-        "its head looks at the class token": config.global_pool != "token",
-        "it has no registers": config.reg_tokens > 0,
-        "its perceptrons are plain": config.mlp != "plain",
-        "its attention has biases everywhere": (
-            not config.qkv_bias or not config.proj_bias
-        ),
-        "it does not normalise queries and keys": config.qk_norm,
-        "it has no LayerScale": config.init_values is not None,
-        "its heads together are as wide as the model": (
-            config.attention_dim != config.embed_dim
-        ),
-        "its patches have no norms": config.patch_norm,
-        "its final norm comes before pooling": config.norm_after_pool,
-        "its patches are square": config.patch_hw[0] != config.patch_hw[1],
-        "its images are square": config.image_hw[0] != config.image_hw[1],
-        "its images have three channels": config.in_chans != 3,
-        "it has a tanh layer before a head only": (
-            config.representation_size > 0 and config.num_classes == 0
-        ),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    )
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
@@ -177,10 +137,6 @@ def _describe_preprocess(preprocess: Preprocess) -> str:
         f"{resizing} with {preprocess.interpolation} interpolation, then normalised by "
         f"mean {mean} and deviation {std}"
     )
-
-
-def _is_old(file: TensorFile) -> bool:
-    return f"{BLOCK}0.mlp.linear_1.weight" in file
 
 
 def _legacy_mapping(rule: TensorMapping) -> TensorMapping:

@@ -69,12 +69,11 @@ def read(opened: LayoutInput) -> WeightsSource:
         )
     fields = families[family].rename_fields(parts["config"])
     config = config_io.from_dict(families[family].config, fields, file)
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=opened.file,
-        config=config,
-        mappings=tuple(mappings(config)),
-        preprocess=Preprocess.from_dict(parts["preprocess"]),
+    return opened.source(
+        LAYOUT.title,
+        config,
+        mappings(config),
+        Preprocess.from_dict(parts["preprocess"]),
         classes=tuple(parts.get("classes", ())),
         extra={key: value for key, value in parts.items() if key not in RESERVED_KEYS},
     )

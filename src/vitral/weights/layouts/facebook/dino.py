@@ -6,28 +6,23 @@ block numbers. A DINO backbone alone has timm's names and is read as timm's layo
 """
 
 import re
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from vitral.data import Preprocess
 from vitral.layers.position import ResizeMethod
 from vitral.models import ModelConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, with_names
-from vitral.weights.infer_config import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    count_blocks,
-    drop_reasons,
-    imagenet_crop,
-    infer_num_heads,
-    infer_positions,
-    require_shape,
-)
+from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
-from vitral.weights.mapping import TensorMapping, copy
-from vitral.weights.numerics import differences
+from vitral.weights.mapping import TensorMapping, copy, copy_layer
+from vitral.weights.numerics import (
+    differences,
+    imagenet_crop,
+    other_statistics,
+)
 
 BACKBONES = (
     "teacher/backbone.",
@@ -53,8 +48,6 @@ DROPPED = {
 
 def detect(opened: LayoutInput) -> bool:
     """Return whether this is a training checkpoint, or has names of DINOv2 only."""
-    if "vitral" in opened.config_json:
-        return False
     file = opened.file
     if _prefix(file):
         return True
@@ -70,53 +63,42 @@ def detect(opened: LayoutInput) -> bool:
 
 def read(opened: LayoutInput) -> WeightsSource:
     """Read the encoder, without the parts of the pre-training."""
-    notes = list(opened.notes)
     prefix = _prefix(opened.file)
     if prefix.startswith("student"):
-        notes.append("the student of a training checkpoint, which has no teacher")
+        opened.notes.append(
+            "the student of a training checkpoint, which has no teacher"
+        )
     file = with_names(opened.file, _plain_names(opened.file, prefix))
-    config = vit_config(opened, file, notes)
-    rules = mappings(config)
-    foreign_names = {name for rule in rules for name in rule.theirs}
-    notes.append("images as for the published models of DINO and DINOv2 assumed")
+    opened = replace(opened, file=file)
+    config = _vit_config(opened)
+    opened.notes.append("images as for the published models of DINO and DINOv2 assumed")
     if config.reg_tokens == 0:
-        notes.append(
+        opened.notes.append(
             "for images of another size the authors' code resizes positions with an "
             "offset of a tenth of a patch, here there is none: the answers differ a "
             "little there"
         )
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=file,
-        config=config,
-        mappings=tuple(rules),
-        preprocess=default_preprocess(config),
-        dropped=drop_reasons(file, DROPPED, foreign_names.__contains__),
-        notes=tuple(notes),
+    # The published evaluation: 256 pixels, of which the centre 224, bicubic.
+    preprocess = imagenet_crop(config.image_hw, 224 / 256)
+    return opened.source(
+        LAYOUT.title, config, mappings(config), preprocess, drop=DROPPED
     )
 
 
-def vit_config(opened: LayoutInput, file: TensorFile, notes: list[str]) -> ViTConfig:
+def _vit_config(opened: LayoutInput) -> ViTConfig:
     """Infer the settings from the shapes, with the constants of DINO's code."""
-    width, chans, rows, columns = require_shape(file, "patch_embed.proj.weight", 4)
-    depth = count_blocks(file, r"blocks\.(\d+)\.")
+    file = opened.file
     swiglu = "blocks.0.mlp.w3.weight" in file
     last = "w3" if swiglu else "fc2"
-    mlp_dim = require_shape(file, f"blocks.0.mlp.{last}.weight", 2)[1]
+    mlp_dim = opened.shape(f"blocks.0.mlp.{last}.weight", 2)[1]
     registers = "register_tokens" in file
-    table = require_shape(file, "pos_embed", 3)[1]
-    grid = infer_positions(opened, "pos_embed", table, (1,), notes=notes).grid
     return ViTConfig(
-        image_size=(grid.rows * rows, grid.columns * columns),
-        patch_size=(rows, columns),
-        in_chans=chans,
+        **opened.vit_fields(
+            "patch_embed.proj.weight", "pos_embed", r"blocks\.(\d+)\.", mlp_dim
+        ),
         num_classes=0,
-        embed_dim=width,
-        depth=depth,
-        num_heads=infer_num_heads(opened, width, depth, mlp_dim, notes=notes),
-        mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
-        reg_tokens=require_shape(file, "register_tokens", 3)[1] if registers else 0,
+        reg_tokens=opened.shape("register_tokens", 3)[1] if registers else 0,
         no_embed_reg=registers,
         position_resize=_resize_method(registers),
         qkv_bias="blocks.0.attn.qkv.bias" in file,
@@ -130,68 +112,43 @@ def vit_config(opened: LayoutInput, file: TensorFile, notes: list[str]) -> ViTCo
 def mappings(config: ModelConfig) -> list[TensorMapping]:
     assert isinstance(config, ViTConfig)
     made = [
-        copy(name)
-        for name in (
-            "cls_token",
-            "pos_embed",
-            "patch_embed.proj.weight",
-            "patch_embed.proj.bias",
-            "norm.weight",
-            "norm.bias",
-        )
+        copy("cls_token"),
+        copy("pos_embed"),
+        *copy_layer("patch_embed.proj"),
+        *copy_layer("norm"),
     ]
     if config.reg_tokens:
         made.append(copy("reg_token", "register_tokens"))
     fc1, fc2 = ("w12", "w3") if config.mlp == "swiglu" else ("fc1", "fc2")
     for index in range(config.depth):
         block = f"blocks.{index}."
-        layers = {"norm1": "norm1", "norm2": "norm2"}
-        layers |= {"mlp.fc1": f"mlp.{fc1}", "mlp.fc2": f"mlp.{fc2}"}
-        for ours, theirs in layers.items():
-            for part in ("weight", "bias"):
-                made.append(copy(f"{block}{ours}.{part}", f"{block}{theirs}.{part}"))
-        biased = {"attn.qkv": config.qkv_bias, "attn.proj": config.proj_bias}
-        for name, bias in biased.items():
-            made.append(copy(f"{block}{name}.weight"))
-            if bias:
-                made.append(copy(f"{block}{name}.bias"))
+        made += copy_layer(f"{block}norm1")
+        made += copy_layer(f"{block}norm2")
+        made += copy_layer(f"{block}mlp.fc1", f"{block}mlp.{fc1}")
+        made += copy_layer(f"{block}mlp.fc2", f"{block}mlp.{fc2}")
+        made += copy_layer(f"{block}attn.qkv", bias=config.qkv_bias)
+        made += copy_layer(f"{block}attn.proj", bias=config.proj_bias)
         if config.init_values is not None:
             made += [copy(f"{block}ls{at}.gamma") for at in (1, 2)]
     return made
 
 
-def default_preprocess(config: ViTConfig) -> Preprocess:
-    """Return the published evaluation: 256 pixels, of which the centre 224, bicubic."""
-    return imagenet_crop(config.image_hw, 224 / 256)
-
-
 def unsupported_reason(config: ModelConfig) -> str:
-    if type(config) is not ViTConfig:
-        return "it has no such family of models"
-    reasons = {
-        "its backbones have no head": config.num_classes > 0,
-        "its positions are learned, one row a patch, added at the stem": (
-            config.position != "learned_1d" or config.position_at != "stem"
-        ),
-        "its models have a class token with a position of its own": (
-            not config.class_token or config.no_embed_class
-        ),
-        "its registers have no positions": (
-            config.reg_tokens > 0 and not config.no_embed_reg
-        ),
-        "its features are those of the class token": config.global_pool != "token",
-        "it has no tanh layer": config.representation_size > 0,
-        "it does not normalise queries and keys": config.qk_norm,
-        "its heads together are as wide as the model": (
-            config.attention_dim != config.embed_dim
-        ),
-        "its patches have no norms": config.patch_norm,
-        "its final norm comes before pooling": config.norm_after_pool,
-        "its position tables are those of square grids": (
-            config.grid.rows != config.grid.columns
-        ),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    return limits.first_reason(
+        config,
+        limits.VIT_ONLY,
+        ("its backbones have no head", lambda it: it.num_classes > 0),
+        limits.LEARNED_AT_STEM,
+        limits.CLASS_TOKEN_ROW,
+        limits.ROWLESS_REGISTERS,
+        limits.CLASS_TOKEN_FEATURES,
+        limits.NO_TANH,
+        limits.NO_QK_NORM,
+        limits.HEADS_WIDTH,
+        limits.NO_PATCH_NORM,
+        limits.NORM_BEFORE_POOL,
+        limits.SQUARE_TABLES,
+    )
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
@@ -205,15 +162,9 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
     if config.init_values is not None:
         new["mask_token"] = torch.zeros(1, config.embed_dim)
         notes.append("the mask token is zeros: it takes part in the pre-training only")
-    notes += differences(
-        config, "DINOv2's code", resize=_resize_method(config.reg_tokens > 0)
-    )
-    statistics = (spec.preprocess.mean, spec.preprocess.std)
-    if statistics != (IMAGENET_MEAN, IMAGENET_STD):
-        notes.append(
-            "DINOv2's code keeps no pre-processing with its weights and normalises by "
-            "ImageNet's mean and deviation, which are not those of this model"
-        )
+    resize = _resize_method(config.reg_tokens > 0)
+    notes += differences(config, "DINOv2's code", resize=resize)
+    notes += other_statistics(spec.preprocess, "DINOv2's code")
     return LayoutOutput(new=new, notes=tuple(notes))
 
 

@@ -4,20 +4,18 @@ Their attention is space alone, joint or divided. Written files are .safetensors
 their names, to be put under the key `model_state` again.
 """
 
-import dataclasses
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
 
 from vitral.data import Preprocess
 from vitral.models import AttentionType, ModelConfig, TimeSformerConfig, ViTConfig
 from vitral.models.registry import tensor_shapes
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, with_names
-from vitral.weights.infer_config import require_shape
+from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.timm import layout
 from vitral.weights.mapping import TensorMapping, copy
-from vitral.weights.numerics import differences
+from vitral.weights.numerics import differences, other_statistics
 
 PREFIX = "model."
 STEM, TIME = "patch_embed.proj.weight", "time_embed"
@@ -29,41 +27,33 @@ MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 def detect(opened: LayoutInput) -> bool:
     """Return whether these are the names, after `model.` or not."""
     file = opened.file
-    if "vitral" in opened.config_json:
-        return False
     return f"{PREFIX}{STEM}" in file or (STEM in file and TIME in file)
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    notes, file = list(opened.notes), opened.file
+    file = opened.file
     if f"{PREFIX}{STEM}" in file:
         inside = [name for name in file.names() if name.startswith(PREFIX)]
         file = with_names(file, {name.removeprefix(PREFIX): name for name in inside})
-    config = read_config(replace(opened, file=file), notes)
-    notes.append(
+        opened = replace(opened, file=file)
+    attention_type = detect_attention_type(file, TIME, "blocks.0.temporal_fc.weight")
+    image = layout.vit_config(opened)
+    frames = read_num_frames(opened, TIME)
+    config = inflate_config(image, attention_type, frames)
+    opened.notes.append(
         "frames as in the released evaluation assumed: shorter side to the size, "
         "bilinear, mean 0.45, deviation 0.225 (models of Something-Something V2 seem "
         "to want blue, green, red)"
     )
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=file,
-        config=config,
-        mappings=tuple(copy(name) for name in tensor_shapes(config)),
-        preprocess=default_preprocess(config),
-        notes=tuple(notes),
+    preprocess = Preprocess(
+        image_size=config.image_hw,
+        resize="crop",
+        interpolation="bilinear",
+        mean=MEAN,
+        std=STD,
     )
-
-
-def read_config(opened: LayoutInput, notes: list[str]) -> TimeSformerConfig:
-    """Infer sizes from the shapes; positions are resized as in the released code."""
-    attention_type = detect_attention_type(
-        opened.file, TIME, "blocks.0.temporal_fc.weight"
-    )
-    image = layout.vit_config(opened, notes)
-    return inflate_config(
-        image, attention_type, read_num_frames(opened.file, TIME, notes)
-    )
+    rules = [copy(name) for name in tensor_shapes(config)]
+    return opened.source(LAYOUT.title, config, rules, preprocess)
 
 
 def detect_attention_type(file: TensorFile, time: str, temporal: str) -> AttentionType:
@@ -78,11 +68,13 @@ def detect_attention_type(file: TensorFile, time: str, temporal: str) -> Attenti
     return "joint" if time in file else "space"
 
 
-def read_num_frames(file: TensorFile, time: str, notes: list[str]) -> int:
+def read_num_frames(opened: LayoutInput, time: str) -> int:
     """Return the rows of the table of time positions; the usual number if absent."""
-    if time in file:
-        return require_shape(file, time, 3)[1]
-    notes.append(f"clips of {FRAMES} frames assumed: with space attention any will do")
+    if time in opened.file:
+        return opened.shape(time, 3)[1]
+    opened.notes.append(
+        f"clips of {FRAMES} frames assumed: with space attention any will do"
+    )
     return FRAMES
 
 
@@ -90,12 +82,11 @@ def inflate_config(
     image: ViTConfig, attention_type: AttentionType, num_frames: int
 ) -> TimeSformerConfig:
     """Return the settings of the published video model of `image`."""
-    fields: dict[str, Any] = {
-        field.name: getattr(image, field.name) for field in dataclasses.fields(image)
-    }
-    fields |= {"position_resize": "nearest", "time_resize": "nearest"}
     return TimeSformerConfig(
-        **fields, num_frames=num_frames, attention_type=attention_type
+        **{field.name: getattr(image, field.name) for field in fields(image)}
+        | {"position_resize": "nearest", "time_resize": "nearest"},
+        num_frames=num_frames,
+        attention_type=attention_type,
     )
 
 
@@ -103,69 +94,55 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
     return [copy(name, f"{PREFIX}{name}") for name in tensor_shapes(config)]
 
 
-def default_preprocess(config: ModelConfig) -> Preprocess:
-    """Return the released evaluation's centre crop."""
-    return Preprocess(
-        image_size=config.image_hw,
-        resize="crop",
-        interpolation="bilinear",
-        mean=MEAN,
-        std=STD,
+def unsupported_reason(config: ModelConfig) -> str:
+    return limits.first_reason(
+        config,
+        *STRUCTURE,
+        limits.SQUARE_TABLES,
     )
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    reason = unsupported_structure(config)
-    if reason:
-        return reason
-    assert isinstance(config, TimeSformerConfig)
-    square = config.grid.rows == config.grid.columns
-    return "" if square else "its position tables are those of square grids"
-
-
-def unsupported_structure(config: ModelConfig) -> str:
-    """Return why neither the released code nor transformers' has such a model."""
-    if not isinstance(config, TimeSformerConfig):
-        return "it is for TimeSformers alone"
-    reasons = {
-        "its attention is space, joint or divided": (
-            config.attention_type not in ("space", "joint", "divided")
-        ),
-        "its class token takes no part in the time step": (
-            config.class_token_in == "every_step" and len(config.steps) > 1
-        ),
-        "its clips have positions in time": (
-            config.attention_type != "space" and config.time_position == "none"
-        ),
-        "its positions are learned, one row a patch": config.position != "learned_1d",
-        "its models have a class token with a position of its own": (
-            not config.class_token or config.no_embed_class
-        ),
-        "it has no registers": config.reg_tokens > 0,
-        "its models look at the class token": config.global_pool != "token",
-        "its perceptrons are plain": config.mlp != "plain",
-        "it has no LayerScale": config.init_values is not None,
-        "it does not normalise queries and keys": config.qk_norm,
-        "it has no tanh layer": config.representation_size > 0,
-        "its heads together are as wide as the model": (
-            config.attention_dim != config.embed_dim
-        ),
-        "its patches have no norms": config.patch_norm,
-        "its final norm comes before pooling": config.norm_after_pool,
-        "it has a bias wherever the attention projects": not config.proj_bias,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+STRUCTURE: tuple[limits.Limit, ...] = (
+    (
+        "it is for TimeSformers alone",
+        lambda it: not isinstance(it, TimeSformerConfig),
+    ),
+    (
+        "its attention is space, joint or divided",
+        lambda it: it.attention_type not in ("space", "joint", "divided"),
+    ),
+    (
+        "its class token takes no part in the time step",
+        lambda it: it.class_token_in == "every_step" and len(it.steps) > 1,
+    ),
+    (
+        "its clips have positions in time",
+        lambda it: it.attention_type != "space" and it.time_position == "none",
+    ),
+    (
+        "its positions are learned, one row a patch",
+        lambda it: it.position != "learned_1d",
+    ),
+    limits.CLASS_TOKEN_ROW,
+    limits.NO_REGISTERS,
+    ("its models look at the class token", lambda it: it.global_pool != "token"),
+    limits.PLAIN_MLP,
+    limits.NO_LAYER_SCALE,
+    limits.NO_QK_NORM,
+    limits.NO_TANH,
+    limits.HEADS_WIDTH,
+    limits.NO_PATCH_NORM,
+    limits.NORM_BEFORE_POOL,
+    limits.PROJ_BIAS,
+)
+"""Models that neither the released code nor transformers' has."""
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    config, preprocess = spec.config, spec.preprocess
-    assert isinstance(config, TimeSformerConfig)
-    notes = find_differences(config, "the released code")
-    if (preprocess.mean, preprocess.std) != (MEAN, STD):
-        notes.append(
-            "the released code keeps no pre-processing with its weights and normalises "
-            "by 0.45 and 0.225, which are not those of this model"
-        )
+    assert isinstance(spec.config, TimeSformerConfig)
+    whose = "the released code"
+    notes = find_differences(spec.config, whose)
+    notes += other_statistics(spec.preprocess, whose, MEAN, STD, "0.45 and 0.225")
     return LayoutOutput(notes=tuple(notes))
 
 

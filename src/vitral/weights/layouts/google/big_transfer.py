@@ -7,15 +7,9 @@ original TensorFlow models.
 from vitral.data import Preprocess
 from vitral.models import ModelConfig, ResNetConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.infer_config import require_shape, rows_or_zero
 from vitral.weights.layouts import resnet_shapes
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
-from vitral.weights.layouts.resnet_shapes import (
-    Numerics,
-    count_units,
-    infer_image_size,
-    read_width_fields,
-)
+from vitral.weights.layouts.resnet_shapes import Numerics
 from vitral.weights.mapping import TensorMapping, convolution, copy
 
 CONV = "standardized_conv2d/kernel"
@@ -29,25 +23,18 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    notes = list(opened.notes)
-    _, _, chans, width = require_shape(opened.file, ROOT, 4)
-    units = count_units(opened.file, r"resnet/block(\d+)/unit(\d+)/", 1)
+    _, _, chans, width = opened.shape(ROOT, 4)
+    units = resnet_shapes.count_units(opened, r"resnet/block(\d+)/unit(\d+)/", 1)
     config = ResNetConfig(
-        image_size=infer_image_size(opened, units, None, notes),
+        image_size=resnet_shapes.infer_image_size(opened, units),
         in_chans=chans,
-        num_classes=rows_or_zero(opened.file, "resnet/head/conv2d/bias", 1),
+        num_classes=opened.rows("resnet/head/conv2d/bias", 1),
         units=units,
-        **read_width_fields(opened.file, ROOT, width),
+        **resnet_shapes.read_width_fields(opened, ROOT, width),
     )
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=opened.file,
-        config=config,
-        mappings=tuple(mappings(config)),
-        # Evaluation of the project: resized directly to the size, x 2 - 1.
-        preprocess=Preprocess(image_size=config.image_hw),
-        notes=tuple(notes),
-    )
+    # Evaluation of the project: resized directly to the size, x 2 - 1.
+    preprocess = Preprocess(image_size=config.image_hw)
+    return opened.source(LAYOUT.title, config, mappings(config), preprocess)
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:

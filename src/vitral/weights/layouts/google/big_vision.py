@@ -25,17 +25,11 @@ def detect(opened: LayoutInput) -> bool:
 def read(opened: LayoutInput) -> WeightsSource:
     style = _style(opened)
     assert style is not None
-    notes = list(opened.notes)
-    facts = flax_names.read_vit_fields(opened, style, notes)
+    facts = flax_names.read_vit_fields(opened, style)
     config = ViTConfig(**facts, no_embed_class=facts["class_token"])
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=opened.file,
-        config=config,
-        mappings=tuple(flax_names.vit_mappings(config, style)),
-        preprocess=Preprocess(image_size=config.image_hw),
-        notes=tuple(notes),
-    )
+    rules = flax_names.vit_mappings(config, style)
+    preprocess = Preprocess(image_size=config.image_hw)
+    return opened.source(LAYOUT.title, config, rules, preprocess)
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:

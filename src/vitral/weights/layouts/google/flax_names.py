@@ -10,12 +10,7 @@ from typing import Any
 from vitral.layers import Grid
 from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput
-from vitral.weights.infer_config import (
-    count_blocks,
-    infer_positions,
-    require_shape,
-    rows_or_zero,
-)
+from vitral.weights.layouts import limits
 from vitral.weights.mapping import (
     TensorMapping,
     convolution,
@@ -81,41 +76,39 @@ def vit_mappings(config: ViTConfig, style: Style) -> list[TensorMapping]:
     return rules
 
 
-def read_vit_fields(
-    opened: LayoutInput, style: Style, notes: list[str]
-) -> dict[str, Any]:
+def read_vit_fields(opened: LayoutInput, style: Style) -> dict[str, Any]:
     """Infer the fields of ViTConfig from the shapes of a file."""
     file, prefix = opened.file, style.prefix
-    rows, columns, chans, width = require_shape(file, f"{prefix}embedding/kernel", 4)
+    rows, columns, chans, width = opened.shape(f"{prefix}embedding/kernel", 4)
     blocks = f"{prefix}Transformer/encoderblock_"
-    query = require_shape(file, f"{blocks}0/{style.attention}/query/kernel", 3)
-    hidden = require_shape(file, f"{blocks}0/{style.mlp}/Dense_0/kernel", 2)[1]
+    query = opened.shape(f"{blocks}0/{style.attention}/query/kernel", 3)
+    hidden = opened.shape(f"{blocks}0/{style.mlp}/Dense_0/kernel", 2)[1]
     class_token = f"{prefix}cls" in file
     table = prefix + style.pos_embed
     facts: dict[str, Any] = {
         "patch_size": (rows, columns),
         "in_chans": chans,
         "embed_dim": width,
-        "depth": count_blocks(file, rf"{blocks}(\d+)/"),
+        "depth": opened.count_blocks(rf"{blocks}(\d+)/"),
         "num_heads": query[1],
         "head_dim": 0 if query[1] * query[2] == width else query[2],
         "mlp_dim": hidden,
         "class_token": class_token,
         "global_pool": "token" if class_token else "avg",
-        "num_classes": rows_or_zero(file, f"{prefix}head/bias", 1),
-        "representation_size": rows_or_zero(file, f"{prefix}pre_logits/bias", 1),
+        "num_classes": opened.rows(f"{prefix}head/bias", 1),
+        "representation_size": opened.rows(f"{prefix}pre_logits/bias", 1),
     }
     if f"{prefix}MAPHead_0/probe" in file:
         facts["global_pool"] = "map"
     if table in file:
-        length = require_shape(file, table, 3)[1]
         top = style.pos_embed == BIG_VISION.pos_embed
-        prefix_rows = (0 if top else int(class_token),)
-        grid = infer_positions(opened, table, length, prefix_rows, notes=notes).grid
+        prefix_rows = 0 if top else int(class_token)
+        length = opened.shape(table, 3)[1]
+        grid = opened.infer_positions(table, length, (prefix_rows,)).grid
     else:
         facts["position"] = "sincos_2d"
         grid = opened.grid or Grid(14, 14)
-        notes.append(
+        opened.notes.append(
             "no position table in the file: fixed sines and cosines assumed, made for "
             f"{grid.rows} x {grid.columns} patches"
         )
@@ -125,23 +118,22 @@ def read_vit_fields(
 
 def unsupported_reason(config: ViTConfig) -> str:
     """Return why these projects' code cannot be this model; empty if it can."""
-    reasons = {
-        "it has no register tokens": config.reg_tokens > 0,
-        "it has no LayerScale": config.init_values is not None,
-        "it has no norm on queries and keys": config.qk_norm,
-        "its attention has biases everywhere": not (
-            config.qkv_bias and config.proj_bias
+    return limits.first_reason(
+        config,
+        limits.NO_REGISTER_TOKENS,
+        limits.NO_LAYER_SCALE,
+        limits.NO_NORM_ON_QK,
+        limits.ALL_BIASES,
+        limits.ONE_PLAIN_MLP,
+        limits.NO_PATCH_NORM,
+        limits.NORM_THEN_POOL,
+        limits.AT_STEM,
+        ("it pools one way only", lambda it: it.global_pool == "token_avg"),
+        (
+            "the class token is for pooling",
+            lambda it: it.class_token and it.global_pool != "token",
         ),
-        "its perceptron is the plain one": config.mlp != "plain",
-        "its patches have no norms": config.patch_norm,
-        "it normalises before it pools": config.norm_after_pool,
-        "it adds its positions at the stem": config.position_at != "stem",
-        "it pools one way only": config.global_pool == "token_avg",
-        "the class token is for pooling": (
-            config.class_token and config.global_pool != "token"
-        ),
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+    )
 
 
 def numerics(config: ViTConfig) -> tuple[str, ...]:

@@ -9,22 +9,12 @@ from typing import Any
 from vitral.layers.bottleneck import total_stride
 from vitral.models import HybridConfig
 from vitral.weights.checkpoint_facts import LayoutInput
-from vitral.weights.infer_config import require_shape
 from vitral.weights.layouts import resnet_shapes
-from vitral.weights.layouts.resnet_shapes import (
-    Numerics,
-    count_units,
-    read_width_fields,
-)
+from vitral.weights.layouts.resnet_shapes import Numerics
 from vitral.weights.mapping import TensorMapping, convolution, reshape
 
 ROOT = "conv_root/kernel"
 NUMERICS = Numerics(group_norm_eps=1e-6, std_eps=1e-5, std_eps_at="deviation")
-
-
-def detect(opened: LayoutInput, prefix: str) -> bool:
-    """Return whether there is a ResNet before the patches."""
-    return f"{prefix}{ROOT}" in opened.file
 
 
 def read_fields(
@@ -37,8 +27,9 @@ def read_fields(
             the ResNet's map.
     """
     root = f"{prefix}{ROOT}"
-    _, _, chans, width = require_shape(opened.file, root, 4)
-    units = count_units(opened.file, rf"{prefix}block(\d+)/unit(\d+)/", 1)
+    _, _, chans, width = opened.shape(root, 4)
+    pattern = rf"{prefix}block(\d+)/unit(\d+)/"
+    units = resnet_shapes.count_units(opened, pattern, 1)
     stride = total_stride(units)
     pixels = {
         name: tuple(side * stride for side in encoder[name])
@@ -49,7 +40,7 @@ def read_fields(
         **pixels,
         "in_chans": chans,
         "units": units,
-        **read_width_fields(opened.file, root, width),
+        **resnet_shapes.read_width_fields(opened, root, width),
     }
 
 
@@ -75,16 +66,6 @@ def mappings(config: HybridConfig, prefix: str) -> list[TensorMapping]:
         rules.append(convolution(f"{first}.conv.weight", f"{theirs}/conv_proj/kernel"))
         rules += _norm(f"{first}.norm", f"{theirs}/gn_proj", 4 * inner)
     return rules
-
-
-def unsupported_reason(config: HybridConfig) -> str:
-    """Return why that code cannot be this ResNet; empty if it can."""
-    return resnet_shapes.unsupported_structure(config, "same")
-
-
-def numerics(config: HybridConfig) -> tuple[str, ...]:
-    """Return notes on the differences of that code."""
-    return resnet_shapes.differences(config, NUMERICS, "the official code")
 
 
 def _norm(ours: str, theirs: str, width: int) -> list[TensorMapping]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from vitral.data import Preprocess
 from vitral.models import HybridConfig, ModelConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.layouts import resnet_shapes
 from vitral.weights.layouts.google import flax_names, flax_resnet
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.mapping import TensorMapping
@@ -25,21 +26,14 @@ def detect(opened: LayoutInput) -> bool:
 def read(opened: LayoutInput) -> WeightsSource:
     style = _style(opened)
     assert style is not None
-    notes = list(opened.notes)
-    facts = flax_names.read_vit_fields(opened, style, notes)
+    facts = flax_names.read_vit_fields(opened, style)
     config: ViTConfig
-    if flax_resnet.detect(opened, style.prefix):
+    if f"{style.prefix}{flax_resnet.ROOT}" in opened.file:
         config = HybridConfig(**flax_resnet.read_fields(opened, style.prefix, facts))
     else:
         config = ViTConfig(**facts)
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=opened.file,
-        config=config,
-        mappings=tuple(_mappings(config, style)),
-        preprocess=Preprocess(image_size=config.image_hw),
-        notes=tuple(notes),
-    )
+    preprocess = Preprocess(image_size=config.image_hw)
+    return opened.source(LAYOUT.title, config, _mappings(config, style), preprocess)
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
@@ -51,11 +45,11 @@ def unsupported_reason(config: ModelConfig) -> str:
     if type(config) not in (ViTConfig, HybridConfig):
         return "its ViT and its hybrids are all that it has"
     assert isinstance(config, ViTConfig)
-    if isinstance(config, HybridConfig) and (
-        reason := flax_resnet.unsupported_reason(config)
-    ):
-        return reason
-    if config.position not in ("learned_1d",):
+    if isinstance(config, HybridConfig):
+        reason = resnet_shapes.unsupported_structure(config, "same")
+        if reason:
+            return reason
+    if config.position != "learned_1d":
         return "it learns one position a patch"
     if config.global_pool == "map":
         return "it has no attention pooling"
@@ -66,7 +60,9 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
     assert isinstance(spec.config, ViTConfig)
     notes = flax_names.numerics(spec.config)
     if isinstance(spec.config, HybridConfig):
-        notes += flax_resnet.numerics(spec.config)
+        notes += resnet_shapes.differences(
+            spec.config, flax_resnet.NUMERICS, "the official code"
+        )
     return LayoutOutput(notes=notes)
 
 

@@ -3,26 +3,18 @@
 `BitForImageClassification`, or `BitModel` where there is no head.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from vitral.errors import WeightsError
 from vitral.layers.bottleneck import total_stride
 from vitral.models import ModelConfig, ResNetConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.infer_config import require_shape, rows_or_zero
 from vitral.weights.layouts import resnet_shapes
 from vitral.weights.layouts.huggingface import preprocessor
-from vitral.weights.layouts.huggingface.config import label_fields
-from vitral.weights.layouts.huggingface.vit import read_classes
+from vitral.weights.layouts.huggingface.config import label_fields, read_classes
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
-from vitral.weights.layouts.resnet_shapes import (
-    Numerics,
-    count_units,
-    infer_image_size,
-    read_width_fields,
-)
-from vitral.weights.mapping import TensorMapping, copy, reshape
+from vitral.weights.layouts.resnet_shapes import Numerics
+from vitral.weights.mapping import TensorMapping, copy, copy_layer, reshape
 
 STEM = "embedder.convolution.weight"
 HEAD = "classifier.1"
@@ -44,39 +36,31 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """Read the BiT ResNet that the tensors and config.json describe.
-
-    Raises:
-        WeightsError: config.json names a function that is not BiT's.
-    """
+    """Read the BiT ResNet that the tensors and config.json describe."""
     prefix = _prefix(opened)
     assert prefix is not None
-    notes, config_json, file = list(opened.notes), opened.config_json, opened.file
-    units = count_units(file, rf"{prefix}encoder\.stages\.(\d+)\.layers\.(\d+)\.", 0)
+    pattern = rf"{prefix}encoder\.stages\.(\d+)\.layers\.(\d+)\."
+    units = resnet_shapes.count_units(opened, pattern, 0)
     _refuse_others(opened, units)
-    width, chans, *_ = require_shape(file, f"{prefix}{STEM}", 4)
-    groups = config_json.get("num_groups", resnet_shapes.GROUPS)
-    crop = _sides(opened.processor_json.get("crop_size")) or _sides(
-        opened.processor_json.get("size")
-    )
+    stem = f"{prefix}{STEM}"
+    width, chans, *_ = opened.shape(stem, 4)
+    groups = opened.config_json.get("num_groups", resnet_shapes.GROUPS)
+    crop = preprocessor.sides(opened.processor_json.get("crop_size"))
+    crop = crop or preprocessor.sides(opened.processor_json.get("size"))
     config = ResNetConfig(
-        image_size=infer_image_size(opened, units, crop, notes),
+        image_size=resnet_shapes.infer_image_size(opened, units, crop),
         in_chans=chans,
-        num_classes=rows_or_zero(file, f"{HEAD}.bias", 1),
+        num_classes=opened.rows(f"{HEAD}.bias", 1),
         units=units,
         std_eps=NUMERICS.std_eps,
-        **read_width_fields(file, f"{prefix}{STEM}", width, groups),
+        **resnet_shapes.read_width_fields(opened, stem, width, groups),
     )
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=file,
-        config=config,
-        mappings=tuple(_mappings(config, prefix)),
-        preprocess=preprocessor.read(
-            opened.processor_json, "bit", config.image_hw, notes
-        ),
-        classes=read_classes(config_json, config.num_classes),
-        notes=tuple(notes),
+    return opened.source(
+        LAYOUT.title,
+        config,
+        _mappings(config, prefix),
+        preprocessor.read(opened, "bit", config.image_hw),
+        classes=read_classes(opened.config_json, config.num_classes),
     )
 
 
@@ -88,9 +72,8 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
 def unsupported_reason(config: ModelConfig) -> str:
     if not isinstance(config, ResNetConfig):
         return "it is for the ResNets of BiT alone"
-    return resnet_shapes.unsupported_structure(
-        config, "fixed", None
-    ) or resnet_shapes.unsupported_rounding(config)
+    reason = resnet_shapes.unsupported_structure(config, "fixed", None)
+    return reason or resnet_shapes.unsupported_rounding(config)
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
@@ -98,10 +81,9 @@ def make_output(spec: ModelSpec) -> LayoutOutput:
     config = spec.config
     assert isinstance(config, ResNetConfig)
     notes = [*resnet_shapes.differences(config, NUMERICS, "Hugging Face")]
+    architecture = "BitForImageClassification" if config.num_classes else "BitModel"
     fields: dict[str, Any] = {
-        "architectures": [
-            "BitForImageClassification" if config.num_classes else "BitModel"
-        ],
+        "architectures": [architecture],
         "model_type": "bit",
         "num_channels": config.in_chans,
         "embedding_size": config.width,
@@ -126,18 +108,13 @@ def _mappings(config: ResNetConfig, prefix: str) -> list[TensorMapping]:
         for unit in range(count):
             ours = f"stages.{stage}.blocks.{unit}"
             theirs = f"{prefix}encoder.stages.{stage}.layers.{unit}"
-            parts = ["conv1.weight", "conv2.weight", "conv3.weight"]
-            parts += [
-                f"norm{n}.{parameter}"
-                for n in "123"
-                for parameter in ("weight", "bias")
-            ]
-            parts += ["downsample.conv.weight"] if unit == 0 else []
-            rules += [copy(f"{ours}.{part}", f"{theirs}.{part}") for part in parts]
-    rules += [
-        copy(f"norm.{parameter}", f"{prefix}norm.{parameter}")
-        for parameter in ("weight", "bias")
-    ]
+            convolutions = ["conv1", "conv2", "conv3"]
+            norms = ["norm1", "norm2", "norm3"]
+            projection = ["downsample.conv"] if unit == 0 else []
+            for part in (*convolutions, *norms, *projection):
+                bias = part in norms
+                rules += copy_layer(f"{ours}.{part}", f"{theirs}.{part}", bias=bias)
+    rules += copy_layer("norm", f"{prefix}norm")
     if config.num_classes:
         flat = (config.num_classes, config.pooled_dim)
         head = reshape("head.fc.weight", f"{HEAD}.weight", (*flat, 1, 1), flat)
@@ -170,12 +147,6 @@ def _refuse_others(opened: LayoutInput, units: tuple[int, ...]) -> None:
             "BiT of the paper only, whose units are activated first, padded with zeros "
             f"on both sides alike, with strides up to {stride}. Use other weights."
         )
-
-
-def _sides(size: Any) -> tuple[int, int] | None:
-    if isinstance(size, Mapping):
-        return (int(size["height"]), int(size["width"])) if "height" in size else None
-    return (size, size) if isinstance(size, int) else None
 
 
 LAYOUT = Layout(

@@ -1,10 +1,12 @@
 """JSON files of Hugging Face's layout, and models that it cannot hold."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 
 from vitral.models import DeiTConfig, ModelConfig, ViTConfig
+from vitral.weights.layouts import limits
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.names import model_type, written_prefix
 from vitral.weights.layouts.layout import LayoutOutput, ModelSpec
@@ -29,45 +31,50 @@ def unsupported_reason(config: ModelConfig) -> str:
     assert isinstance(config, ViTConfig)
     dino = config.init_values is not None
     pools = "token_avg" if dino and config.num_classes else "token"
-    reasons = {
-        "its positions are learned, one row a patch, added at the stem": (
-            config.position != "learned_1d" or config.position_at != "stem"
+    return limits.first_reason(
+        config,
+        limits.LEARNED_AT_STEM,
+        limits.CLASS_TOKEN_ROW,
+        (
+            "its DINOv2 with a head pools class token and patches side by side",
+            lambda it: pools == "token_avg" != it.global_pool,
         ),
-        "its models have a class token with a position of its own": (
-            not config.class_token or config.no_embed_class
+        (
+            "its models look at the class token",
+            lambda it: pools == "token" != it.global_pool,
         ),
-        "its DINOv2 with a head pools class token and patches side by side": (
-            pools == "token_avg" != config.global_pool
+        (
+            "its registers come with LayerScale, as in DINOv2",
+            lambda it: it.reg_tokens > 0 and not dino,
         ),
-        "its models look at the class token": (pools == "token" != config.global_pool),
-        "its registers come with LayerScale, as in DINOv2": (
-            config.reg_tokens > 0 and not dino
+        limits.ROWLESS_REGISTERS,
+        (
+            "its gated perceptrons come with LayerScale, as in DINOv2",
+            lambda it: it.mlp == "swiglu" and not dino,
         ),
-        "its registers have no positions": (
-            config.reg_tokens > 0 and not config.no_embed_reg
+        (
+            "its DeiT has no LayerScale",
+            lambda it: dino and isinstance(it, DeiTConfig),
         ),
-        "its gated perceptrons come with LayerScale, as in DINOv2": (
-            config.mlp == "swiglu" and not dino
+        (
+            "its DINOv2 takes its perceptrons' width as a whole multiple of the "
+            "model's",
+            lambda it: dino and _mlp_ratio(it) is None,
         ),
-        "its DeiT has no LayerScale": dino and isinstance(config, DeiTConfig),
-        "its DINOv2 takes its perceptrons' width as a whole multiple of the model's": (
-            dino and _mlp_ratio(config) is None
+        (
+            "its DINOv2 resizes the positions of square grids only",
+            lambda it: dino and it.grid.rows != it.grid.columns,
         ),
-        "its DINOv2 resizes the positions of square grids only": (
-            dino and config.grid.rows != config.grid.columns
+        (
+            "it has no tanh layer before a head",
+            lambda it: it.representation_size > 0 and (it.num_classes > 0 or dino),
         ),
-        "it has no tanh layer before a head": (
-            config.representation_size > 0 and (config.num_classes > 0 or dino)
-        ),
-        "it does not normalise queries and keys": config.qk_norm,
-        "its heads together are as wide as the model": (
-            config.attention_dim != config.embed_dim
-        ),
-        "its patches have no norms": config.patch_norm,
-        "its final norm comes before pooling": config.norm_after_pool,
-        "it has a bias wherever the attention projects": not config.proj_bias,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+        limits.NO_QK_NORM,
+        limits.HEADS_WIDTH,
+        limits.NO_PATCH_NORM,
+        limits.NORM_BEFORE_POOL,
+        limits.PROJ_BIAS,
+    )
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
@@ -147,6 +154,16 @@ def label_fields(config: ModelConfig, classes: tuple[str, ...]) -> dict[str, Any
         "id2label": {str(n): label for n, label in enumerate(labels)},
         "label2id": {label: n for n, label in enumerate(labels)},
     }
+
+
+def read_classes(config_json: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Return the names of the head's classes; empty for placeholders (LABEL_0)."""
+    labels = config_json.get("id2label", {})
+    if len(labels) != count:
+        return ()
+    names = tuple(str(labels.get(str(n), "")) for n in range(count))
+    nameless = all(name == f"LABEL_{n}" for n, name in enumerate(names))
+    return () if nameless or "" in names else names
 
 
 def resize_method(hf_type: str) -> Literal["bicubic", "bicubic_antialias"]:

@@ -40,11 +40,7 @@ def mappings(
     """
     name_prefix = written_prefix(config) if prefix is None else prefix
     rules = [
-        copy("patch_embed.proj.weight", f"{name_prefix}{STEM}"),
-        copy(
-            "patch_embed.proj.bias",
-            f"{name_prefix}embeddings.patch_embeddings.projection.bias",
-        ),
+        *copy_layer("patch_embed.proj", f"{name_prefix}{STEM.removesuffix('.weight')}"),
         copy("cls_token", f"{name_prefix}embeddings.cls_token"),
         copy("pos_embed", f"{name_prefix}embeddings.position_embeddings"),
     ]

@@ -12,87 +12,55 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitral.data import Preprocess
-from vitral.weights.infer_config import HALF, IMAGENET_MEAN, IMAGENET_STD
+from vitral.weights.checkpoint_facts import LayoutInput
+from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD
 
 FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of the supported filters."""
+HALVES = {"image_mean": HALF, "image_std": HALF}
+IMAGENET = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
+KINETICS = {"image_mean": (0.45, 0.45, 0.45), "image_std": (0.225, 0.225, 0.225)}
+
+
+def _square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
+CUT = {"size": {"shortest_edge": 256}, "crop_size": _square(224)}
 CONVENTIONS: dict[str, dict[str, Any]] = {
-    "vit": {
-        "size": {"height": 224, "width": 224},
-        "resample": 2,
-        "image_mean": HALF,
-        "image_std": HALF,
-    },
-    "deit": {
-        "size": {"height": 256, "width": 256},
-        "crop_size": {"height": 224, "width": 224},
-        "resample": 3,
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
-    },
-    "vit_mae": {
-        "size": {"height": 224, "width": 224},
-        "resample": 3,
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
-    },
-    "dinov2": {
-        "size": {"shortest_edge": 256},
-        "crop_size": {"height": 224, "width": 224},
-        "resample": 3,
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
-    },
+    "vit": {"size": _square(224), "resample": 2, **HALVES},
+    "deit": {**CUT, "size": _square(256), "resample": 3, **IMAGENET},
+    "vit_mae": {"size": _square(224), "resample": 3, **IMAGENET},
+    "dinov2": {**CUT, "resample": 3, **IMAGENET},
     "bit": {
         "size": {"shortest_edge": 448},
-        "crop_size": {"height": 448, "width": 448},
+        "crop_size": _square(448),
         "resample": 2,
-        "image_mean": HALF,
-        "image_std": HALF,
+        **HALVES,
     },
-    "timesformer": {
-        "size": {"shortest_edge": 224},
-        "crop_size": {"height": 224, "width": 224},
-        "resample": 2,
-        "image_mean": (0.45, 0.45, 0.45),
-        "image_std": (0.225, 0.225, 0.225),
-    },
+    "timesformer": {**CUT, "size": {"shortest_edge": 224}, "resample": 2, **KINETICS},
 }
 """Defaults of the published models of each type."""
 
 
 def read(
-    fields: Mapping[str, Any],
-    model_type: str,
-    image_size: tuple[int, int],
-    notes: list[str],
+    opened: LayoutInput, model_type: str, image_size: tuple[int, int]
 ) -> Preprocess:
     """Read the pre-processing; missing fields are as for such models.
 
     Args:
-        fields: the content of preprocessor_config.json; empty for none.
         image_size: pixels that the position table is made for.
     """
+    notes = opened.notes
     convention = CONVENTIONS.get(model_type.removesuffix("_with_registers"), {})
-    if not fields:
+    fields = opened.processor_json or convention
+    resize, made, fraction = _geometry(fields, convention, image_size, notes)
+    if not opened.processor_json:
         notes.append(
             f"images as for the published models of type {model_type} assumed: there "
             "is no preprocessor_config.json"
         )
-        crop = _pair(convention.get("crop_size"))
-        full = max(convention["size"].values())
-        share = 1.0 if crop is None else crop[0] / full
-        return Preprocess(
-            image_size=image_size,
-            resize="crop" if "shortest_edge" in convention["size"] else "squash",
-            crop_fraction=share,
-            interpolation=FILTERS[convention["resample"]],  # type: ignore[arg-type]
-            antialias=True,
-            mean=convention["image_mean"],
-            std=convention["image_std"],
-        )
-    resize, made, fraction = _geometry(fields, convention, image_size, notes)
-    if made != image_size:
+    elif made != image_size:
         notes.append(
             f"its image processor makes {made[0]} x {made[1]} pixels, but the "
             f"positions are those of {image_size[0]} x {image_size[1]}, which is what "
@@ -164,9 +132,8 @@ def _geometry(
     """Return the resizing, its size, and the fraction that a crop keeps."""
     size = fields.get("size", convention.get("size"))
     crops = fields.get("do_center_crop", "crop_size" in fields)
-    crop = (
-        _pair(fields.get("crop_size", convention.get("crop_size"))) if crops else None
-    )
+    crop = fields.get("crop_size", convention.get("crop_size")) if crops else None
+    crop = sides(crop)
     if not fields.get("do_resize", True):
         notes.append(
             "its image processor does not resize: images are squashed to the size of "
@@ -196,7 +163,7 @@ def _geometry(
                 f"whose shorter side is {edge}: here the same share of each side"
             )
         return "crop", crop, _fraction(max(crop), edge)
-    full = _pair(size)
+    full = sides(size)
     if full is None:
         notes.append(
             f"its image processor resizes by {size}, which vitral does not do: images "
@@ -216,7 +183,8 @@ def _fraction(cut: int, full: int) -> float:
     )
 
 
-def _pair(size: Any) -> tuple[int, int] | None:
+def sides(size: Any) -> tuple[int, int] | None:
+    """Return (height, width) of a size field; None if it names no two sides."""
     if isinstance(size, Mapping):
         return (int(size["height"]), int(size["width"])) if "height" in size else None
     if isinstance(size, int):

@@ -5,32 +5,18 @@ attention that class gives logits per frame; vitral, like the released code, giv
 answer per clip, from the mean of the frames' class tokens.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from vitral.errors import WeightsError
-from vitral.layers import Grid
 from vitral.models import AttentionType, ModelConfig, TimeSformerConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.infer_config import (
-    count_blocks,
-    infer_num_heads,
-    infer_positions,
-    require_shape,
-)
-from vitral.weights.layouts.facebook import (
-    FRAMES,
-    detect_attention_type,
-    find_differences,
-    inflate_config,
-    read_num_frames,
-    unsupported_structure,
-)
+from vitral.weights.layouts import limits
+from vitral.weights.layouts.facebook import timesformer
 from vitral.weights.layouts.huggingface import preprocessor
-from vitral.weights.layouts.huggingface.config import label_fields
-from vitral.weights.layouts.huggingface.vit import read_activation, read_classes
+from vitral.weights.layouts.huggingface.config import label_fields, read_classes
+from vitral.weights.layouts.huggingface.vit import read_activation
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
-from vitral.weights.mapping import TensorMapping, copy
+from vitral.weights.mapping import TensorMapping, copy, copy_layer
 
 STEM = "embeddings.patch_embeddings.projection.weight"
 QKV = "encoder.layer.0.attention.attention.qkv.weight"
@@ -65,69 +51,49 @@ PARTS = {
 
 def detect(opened: LayoutInput) -> bool:
     """Return whether a block has Hugging Face's names and a fused qkv matrix."""
-    return "vitral" not in opened.config_json and _prefix(opened) is not None
+    return _prefix(opened) is not None
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """Read the model that the tensors and config.json describe.
-
-    Raises:
-        WeightsError: config.json names an unknown attention or activation.
-    """
+    """Read the model that the tensors and config.json describe."""
     prefix = _prefix(opened)
     assert prefix is not None
-    notes, config_json = list(opened.notes), opened.config_json
-    config = _config(opened, prefix, notes)
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=opened.file,
-        config=config,
-        mappings=tuple(_mappings(config, prefix)),
-        preprocess=preprocessor.read(
-            opened.processor_json, "timesformer", config.image_hw, notes
-        ),
-        classes=read_classes(config_json, config.num_classes),
-        notes=tuple(notes),
+    config = _config(opened, prefix)
+    return opened.source(
+        LAYOUT.title,
+        config,
+        _mappings(config, prefix),
+        preprocessor.read(opened, "timesformer", config.image_hw),
+        classes=read_classes(opened.config_json, config.num_classes),
     )
 
 
-def _config(opened: LayoutInput, prefix: str, notes: list[str]) -> TimeSformerConfig:
+def _config(opened: LayoutInput, prefix: str) -> TimeSformerConfig:
     file, config_json = opened.file, opened.config_json
     if not config_json:
-        notes.append(
+        opened.notes.append(
             "the settings of a TimeSformer of Hugging Face assumed: there is no "
             "config.json beside the tensors"
         )
-    width, chans, *patch = require_shape(file, f"{prefix}{STEM}", 4)
     blocks = f"{prefix}encoder.layer."
-    depth = count_blocks(file, rf"{blocks.replace('.', '[.]')}(\d+)\.")
-    mlp_dim = require_shape(file, f"{blocks}0.intermediate.dense.weight", 2)[0]
-    table = f"{prefix}embeddings.position_embeddings"
     side = config_json.get("image_size")
-    declared = (
-        Grid(side // patch[0], side // patch[1]) if isinstance(side, int) else None
+    sizes = opened.vit_fields(
+        f"{prefix}{STEM}",
+        f"{prefix}embeddings.position_embeddings",
+        rf"{blocks.replace('.', '[.]')}(\d+)\.",
+        opened.shape(f"{blocks}0.intermediate.dense.weight", 2)[0],
+        declared=side if isinstance(side, int) else None,
+        heads=config_json.get("num_attention_heads"),
     )
-    with_grid = replace(opened, grid=opened.grid or declared)
-    grid = infer_positions(
-        with_grid, table, require_shape(file, table, 3)[1], (1,), notes=notes
-    ).grid
-    heads = opened.num_heads or config_json.get("num_attention_heads")
-    head = "classifier.weight"
     image = ViTConfig(
-        image_size=(grid.rows * patch[0], grid.columns * patch[1]),
-        patch_size=(patch[0], patch[1]),
-        in_chans=chans,
-        num_classes=require_shape(file, head, 2)[0] if head in file else 0,
-        embed_dim=width,
-        depth=depth,
-        num_heads=heads or infer_num_heads(opened, width, depth, mlp_dim, notes=notes),
-        mlp_dim=mlp_dim,
+        **sizes,
+        num_classes=opened.rows("classifier.weight"),
         qkv_bias=f"{prefix}{QKV.removesuffix('weight')}bias" in file,
         act=read_activation(opened),
         norm_eps=float(config_json.get("layer_norm_eps", 1e-6)),
     )
     time = f"{prefix}embeddings.time_embeddings"
-    attention_type = detect_attention_type(
+    attention_type = timesformer.detect_attention_type(
         file, time, f"{blocks}0.temporal_dense.weight"
     )
     declared_type = config_json.get("attention_type", "divided_space_time")
@@ -138,10 +104,10 @@ def _config(opened: LayoutInput, prefix: str, notes: list[str]) -> TimeSformerCo
             "attention. One of the two belongs to another model; nothing was loaded."
         )
     if time in file:
-        frames = read_num_frames(file, time, notes)
+        frames = timesformer.read_num_frames(opened, time)
     else:
-        frames = int(config_json.get("num_frames", FRAMES))
-    return inflate_config(image, attention_type, frames)
+        frames = int(config_json.get("num_frames", timesformer.FRAMES))
+    return timesformer.inflate_config(image, attention_type, frames)
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
@@ -166,27 +132,29 @@ def _mappings(config: TimeSformerConfig, prefix: str) -> list[TensorMapping]:
     if config.num_classes:
         layers["head"] = "classifier"
     for ours, theirs in layers.items():
-        no_bias = ours.endswith("attn.qkv") and not config.qkv_bias
-        for part in ("weight",) if no_bias else ("weight", "bias"):
-            rules.append(copy(f"{ours}.{part}", f"{theirs}.{part}"))
+        bias = config.qkv_bias or not ours.endswith("attn.qkv")
+        rules += copy_layer(ours, theirs, bias=bias)
     return rules
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    reason = unsupported_structure(config)
-    if reason:
-        return reason
-    assert isinstance(config, TimeSformerConfig)
-    sides = (config.image_hw, config.patch_hw)
-    square = all(height == width for height, width in sides)
-    return "" if square else "its frames and patches are square"
+    return limits.first_reason(
+        config,
+        *timesformer.STRUCTURE,
+        (
+            "its frames and patches are square",
+            lambda it: any(size[0] != size[1] for size in (it.image_hw, it.patch_hw)),
+        ),
+    )
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
     """Return config.json, preprocessor_config.json, and notes on the differences."""
     config = spec.config
     assert isinstance(config, TimeSformerConfig)
-    notes = find_differences(config, "Hugging Face", act=None, norm_eps=None)
+    notes = timesformer.find_differences(
+        config, "Hugging Face", act=None, norm_eps=None
+    )
     if config.attention_type == "space":
         notes.append(
             "Hugging Face answers for every frame, this model for the mean of their "

@@ -5,42 +5,24 @@ of config.json have transformers' defaults. Written names are those on the hub, 
 every version of transformers loads.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from vitral.errors import WeightsError
-from vitral.layers import Grid
+from vitral.layers import Activation
 from vitral.models import DeiTConfig, ModelConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.infer_config import (
-    count_blocks,
-    drop_reasons,
-    infer_num_heads,
-    infer_positions,
-    require_shape,
-    rows_or_zero,
-)
-from vitral.weights.layouts.huggingface import preprocessor
+from vitral.weights.layouts.huggingface import names, preprocessor
 from vitral.weights.layouts.huggingface.config import (
     make_output,
+    read_classes,
     resize_method,
     unsupported_reason,
-)
-from vitral.weights.layouts.huggingface.names import (
-    STEM,
-    block_names,
-    detect_generation,
-    find_prefix,
-)
-from vitral.weights.layouts.huggingface.names import (
-    mappings as vit_rules,
 )
 from vitral.weights.layouts.layout import Layout
 from vitral.weights.mapping import TensorMapping
 
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae")
-ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh"]] = {
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -56,104 +38,79 @@ DROPPED = {
 
 def detect(opened: LayoutInput) -> bool:
     """Return whether these are the names, and not those of another type of model."""
-    hf_type = opened.config_json.get("model_type")
-    supported = (
-        hf_type in TYPES if hf_type is not None else "vitral" not in opened.config_json
-    )
-    prefix = find_prefix(opened.file)
+    prefix = names.find_prefix(opened.file)
     # TimeSformer's names are the same but for its fused matrix.
     fused = f"{prefix}encoder.layer.0.attention.attention.qkv.weight"
+    supported = opened.config_json.get("model_type") in (None, *TYPES)
     return supported and prefix is not None and fused not in opened.file
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """Read the model that config.json and the shapes describe.
-
-    Raises:
-        WeightsError: it has a part that no vitral model has.
-    """
-    notes = list(opened.notes)
-    file = opened.file
-    prefix = find_prefix(file)
+    """Read the model that config.json and the shapes describe."""
+    prefix = names.find_prefix(opened.file)
     assert prefix is not None
-    config = read_config(opened, prefix, notes)
-    rules = vit_rules(config, detect_generation(file, prefix), prefix)
-    foreign_names = {name for rule in rules for name in rule.theirs}
+    config = _config(opened, prefix)
+    generation = names.detect_generation(opened.file, prefix)
     hf_type = _detect_type(opened, prefix)
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=file,
-        config=config,
-        mappings=tuple(rules),
-        preprocess=preprocessor.read(
-            opened.processor_json, hf_type, config.image_hw, notes
-        ),
-        dropped=drop_reasons(file, DROPPED, foreign_names.__contains__),
+    return opened.source(
+        LAYOUT.title,
+        config,
+        names.mappings(config, generation, prefix),
+        preprocessor.read(opened, hf_type, config.image_hw),
+        drop=DROPPED,
         classes=read_classes(opened.config_json, config.num_classes),
-        notes=tuple(notes),
     )
 
 
-def read_config(opened: LayoutInput, prefix: str, notes: list[str]) -> ViTConfig:
+def _config(opened: LayoutInput, prefix: str) -> ViTConfig:
     """Infer the settings: sizes from the shapes, the rest from config.json."""
     file, config_json = opened.file, opened.config_json
-    width, chans, rows, columns = require_shape(file, f"{prefix}{STEM}", 4)
     hf_type = _detect_type(opened, prefix)
     dino = hf_type.startswith("dinov2")
     if not config_json:
-        notes.append(
+        opened.notes.append(
             f"the settings of a {hf_type} model of Hugging Face assumed: there is no "
             "config.json beside the tensors"
         )
-    generation = detect_generation(file, prefix)
+    generation = names.detect_generation(file, prefix)
     swiglu = any("mlp.weights_in." in n or "mlp.gate_proj." in n for n in file.names())
-    names = block_names(dino, generation, swiglu)
-    blocks = f"{prefix}{names.block}"
-    depth = count_blocks(file, rf"{blocks.replace('.', '[.]')}(\d+)\.")
-    mlp_dim = require_shape(file, f"{blocks}0.{names.fc2}.weight", 2)[1]
-    registers = f"{prefix}embeddings.register_tokens"
-    table = f"{prefix}embeddings.position_embeddings"
-    with_grid = replace(opened, grid=opened.grid or _grid(config_json, (rows, columns)))
-    prefix_rows = 2 if hf_type == "deit" else 1
-    grid = infer_positions(
-        with_grid, table, require_shape(file, table, 3)[1], (prefix_rows,), notes=notes
-    ).grid
-    two = "cls_classifier.weight" in file
-    classes = rows_or_zero(
-        file, "cls_classifier.weight" if two else "classifier.weight"
+    parts = names.block_names(dino, generation, swiglu)
+    blocks = f"{prefix}{parts.block}"
+    heads, declared = None, None
+    if config_json:
+        heads = config_json.get("num_attention_heads") or 12
+        declared = config_json.get("image_size", 224)
+    sizes = opened.vit_fields(
+        f"{prefix}{names.STEM}",
+        f"{prefix}embeddings.position_embeddings",
+        rf"{blocks.replace('.', '[.]')}(\d+)\.",
+        opened.shape(f"{blocks}0.{parts.fc2}.weight", 2)[1],
+        prefix=2 if hf_type == "deit" else 1,
+        declared=declared,
+        heads=heads,
     )
-    fields: dict[str, Any] = {"distillation_head": two} if hf_type == "deit" else {}
-    heads = opened.num_heads or config_json.get("num_attention_heads")
-    if heads is None:
-        heads = (
-            12
-            if config_json
-            else infer_num_heads(opened, width, depth, mlp_dim, notes=notes)
-        )
-    pooler = 0 if classes else rows_or_zero(file, f"{prefix}pooler.dense.weight")
+    two = "cls_classifier.weight" in file
+    classes = opened.rows("cls_classifier.weight" if two else "classifier.weight")
+    pooler = 0 if classes else opened.rows(f"{prefix}pooler.dense.weight")
     if pooler and config_json.get("pooler_act", "tanh") != "tanh":
         raise _unknown_value_error(opened, "pooler_act", "tanh")
-    return (DeiTConfig if hf_type == "deit" else ViTConfig)(
-        image_size=(grid.rows * rows, grid.columns * columns),
-        patch_size=(rows, columns),
-        in_chans=chans,
+    registers = f"{prefix}embeddings.register_tokens"
+    deit: dict[str, Any] = {"distillation_head": two} if hf_type == "deit" else {}
+    return (DeiTConfig if deit else ViTConfig)(
+        **sizes,
+        **deit,
         num_classes=classes,
-        embed_dim=width,
-        depth=depth,
-        num_heads=heads,
         head_dim=config_json.get("head_dim") or 0,
-        mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
-        reg_tokens=require_shape(file, registers, 3)[1] if registers in file else 0,
+        reg_tokens=opened.shape(registers, 3)[1] if registers in file else 0,
         no_embed_reg=registers in file,
         global_pool="token_avg" if dino and classes else "token",
         position_resize=resize_method(hf_type),
-        qkv_bias=f"{blocks}0.{names.qkv[0]}.bias" in file,
+        qkv_bias=f"{blocks}0.{parts.qkv[0]}.bias" in file,
         init_values=float(config_json.get("layerscale_value", 1.0)) if dino else None,
         act=read_activation(opened),
         norm_eps=float(config_json.get("layer_norm_eps", 1e-6 if dino else 1e-12)),
         representation_size=pooler,
-        **fields,
     )
 
 
@@ -169,20 +126,8 @@ def _detect_type(opened: LayoutInput, prefix: str) -> str:
     return "dinov2" if scale in opened.file else "vit"
 
 
-def _grid(config_json: Mapping[str, Any], patch: tuple[int, int]) -> Grid | None:
-    if not config_json:
-        return None
-    size = config_json.get("image_size", 224)
-    height, width = (size, size) if isinstance(size, int) else size
-    return Grid(height // patch[0], width // patch[1])
-
-
-def read_activation(opened: LayoutInput) -> Literal["gelu", "gelu_tanh"]:
-    """Return the activation that config.json names.
-
-    Raises:
-        WeightsError: it is not supported.
-    """
+def read_activation(opened: LayoutInput) -> Activation:
+    """Return the activation that config.json names."""
     name = opened.config_json.get("hidden_act", "gelu")
     if name not in ACTIVATIONS:
         raise _unknown_value_error(opened, "hidden_act", " or ".join(ACTIVATIONS))
@@ -199,19 +144,9 @@ def _unknown_value_error(
     )
 
 
-def read_classes(config_json: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Return the names of the head's classes; empty for placeholders (LABEL_0)."""
-    labels = config_json.get("id2label", {})
-    if len(labels) != count:
-        return ()
-    names = tuple(str(labels.get(str(n), "")) for n in range(count))
-    nameless = all(name == f"LABEL_{n}" for n, name in enumerate(names))
-    return () if nameless or "" in names else names
-
-
 def mappings(config: ModelConfig) -> list[TensorMapping]:
     assert isinstance(config, ViTConfig)
-    return vit_rules(config)
+    return names.mappings(config)
 
 
 LAYOUT = Layout(

@@ -7,7 +7,7 @@ file has no positions, so the caller gives its grid.
 from vitral.layers import Grid
 from vitral.models import ModelConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.infer_config import rows_or_zero
+from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.lucidrains import vit_pytorch
 from vitral.weights.mapping import TensorMapping, copy_layer
@@ -21,32 +21,25 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    notes = list(opened.notes)
-    facts = vit_pytorch.read_shared_fields(opened, notes)
+    facts = vit_pytorch.read_shared_fields(opened)
     patch = facts["patch_size"]
     grid = opened.grid or Grid(max(224 // patch[0], 1), max(224 // patch[1], 1))
     if opened.grid is None:
-        notes.append(
+        opened.notes.append(
             f"{grid.rows} x {grid.columns} patches assumed: the positions are fixed "
             "and not in the file, and any image size may be given"
         )
     config = ViTConfig(
         **facts,
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
-        num_classes=rows_or_zero(opened.file, f"{HEAD}.bias", 1),
+        num_classes=opened.rows(f"{HEAD}.bias", 1),
         class_token=False,
         global_pool="avg",
         position="sincos_2d",
         proj_bias=False,
     )
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=opened.file,
-        config=config,
-        mappings=tuple(mappings(config)),
-        preprocess=vit_pytorch.default_preprocess(config, notes),
-        notes=tuple(notes),
-    )
+    preprocess = vit_pytorch.default_preprocess(config, opened.notes)
+    return opened.source(LAYOUT.title, config, mappings(config), preprocess)
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
@@ -57,17 +50,19 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    if reason := vit_pytorch.shared_unsupported_reason(config):
-        return reason
-    assert isinstance(config, ViTConfig)
-    reasons = {
-        "its positions are fixed sines and cosines": config.position != "sincos_2d",
-        "it pools the mean, without a class token": (
-            config.class_token or config.global_pool != "avg"
+    return limits.first_reason(
+        config,
+        *vit_pytorch.SHARED_LIMITS,
+        (
+            "its positions are fixed sines and cosines",
+            lambda it: it.position != "sincos_2d",
         ),
-        "its output projection has no bias": config.proj_bias,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+        (
+            "it pools the mean, without a class token",
+            lambda it: it.class_token or it.global_pool != "avg",
+        ),
+        ("its output projection has no bias", lambda it: it.proj_bias),
+    )
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:

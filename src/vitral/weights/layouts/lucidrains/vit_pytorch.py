@@ -14,12 +14,7 @@ from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.models import ModelConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.infer_config import (
-    count_blocks,
-    infer_positions,
-    require_shape,
-    rows_or_zero,
-)
+from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.mapping import (
     TensorMapping,
@@ -42,33 +37,28 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    notes = list(opened.notes)
-    facts = read_shared_fields(opened, notes)
+    facts = read_shared_fields(opened)
     file = opened.file
-    table = file.shape("pos_embedding")
+    rows = file.shape("pos_embedding")[-2]
     has_class = "cls_token" in file and math.prod(file.shape("cls_token")) > 0
     patch = facts["patch_size"]
-    grid = infer_positions(
-        opened, "pos_embedding", table[-2], (int(has_class),), notes=notes
-    ).grid
+    grid = opened.infer_positions("pos_embedding", rows, (int(has_class),)).grid
+    head = "mlp_head.1" if "mlp_head.1.weight" in file else "mlp_head"
     config = ViTConfig(
         **facts,
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
-        num_classes=rows_or_zero(file, _head(opened) + ".bias", 1),
+        num_classes=opened.rows(f"{head}.bias", 1),
         class_token=has_class,
         global_pool="token" if has_class else "avg",
         norm_after_pool="transformer.norm.weight" not in file,
         proj_bias=True,
     )
-    empty = {} if has_class else {"cls_token": "it has no rows: the mean is pooled"}
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=file,
-        config=config,
-        mappings=tuple(_mappings(config, _body(opened) or "", _head(opened))),
-        preprocess=default_preprocess(config, notes),
-        dropped={name: why for name, why in empty.items() if name in file},
-        notes=tuple(notes),
+    return opened.source(
+        LAYOUT.title,
+        config,
+        _mappings(config, _body(opened) or "", head),
+        default_preprocess(config, opened.notes),
+        drop={r"cls_token$": "it has no rows: the mean is pooled"},
     )
 
 
@@ -78,50 +68,73 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
 
 
 def unsupported_reason(config: ModelConfig) -> str:
-    if reason := shared_unsupported_reason(config):
-        return reason
-    assert isinstance(config, ViTConfig)
-    reasons = {
-        "it learns one position a token": config.position != "learned_1d",
-        "its class token has a position": config.no_embed_class and config.class_token,
-        "it pools the class token, or has none": (
-            config.global_pool != ("token" if config.class_token else "avg")
+    return limits.first_reason(
+        config,
+        *SHARED_LIMITS,
+        (
+            "it learns one position a token",
+            lambda it: it.position != "learned_1d",
         ),
-        "its output projection has a bias": not config.proj_bias,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+        (
+            "its class token has a position",
+            lambda it: it.no_embed_class and it.class_token,
+        ),
+        (
+            "it pools the class token, or has none",
+            lambda it: it.global_pool != ("token" if it.class_token else "avg"),
+        ),
+        ("its output projection has a bias", lambda it: not it.proj_bias),
+    )
+
+
+SHARED_LIMITS: tuple[limits.Limit, ...] = (
+    (
+        "it has no such family of models in this layout",
+        lambda it: type(it) is not ViTConfig,
+    ),
+    ("its patches have norms", lambda it: not it.patch_norm),
+    ("its queries, keys and values have no bias", lambda it: it.qkv_bias),
+    limits.NO_REGISTER_TOKENS,
+    limits.NO_LAYER_SCALE,
+    limits.NO_NORM_ON_QK,
+    limits.ONE_PLAIN_MLP,
+    limits.NORM_THEN_POOL,
+    limits.AT_STEM,
+    limits.NO_TANH_BEFORE_HEAD,
+    (
+        "it takes square patches of three colours",
+        lambda it: it.patch_hw[0] != it.patch_hw[1] or it.in_chans != 3,
+    ),
+    ("it has a head", lambda it: it.num_classes == 0),
+)
+"""Models that neither `ViT` nor `SimpleViT` can be."""
 
 
 def make_output(spec: ModelSpec) -> LayoutOutput:
-    assert isinstance(spec.config, ViTConfig)
-    none = {} if spec.config.class_token else {"cls_token": _no_rows(spec.config)}
-    return LayoutOutput(new=none, notes=numerics(spec.config))
+    config = spec.config
+    assert isinstance(config, ViTConfig)
+    new = {} if config.class_token else {"cls_token": torch.empty(0, config.embed_dim)}
+    return LayoutOutput(new=new, notes=numerics(config))
 
 
-def read_shared_fields(opened: LayoutInput, notes: list[str]) -> dict[str, Any]:
+def read_shared_fields(opened: LayoutInput) -> dict[str, Any]:
     """Infer the fields that `ViT` and `SimpleViT` share from the shapes."""
     file, body = opened.file, _body(opened)
     assert body is not None
     block = "transformer.layers.0"
-    qkv, width = require_shape(file, f"{block}.0.{body}to_qkv.weight", 2)
-    hidden = require_shape(
-        file,
-        f"{block}.1.{body}net.1.weight"
-        if not body
-        else f"{block}.1.{body}net.0.weight",
-        2,
-    )[0]
+    qkv, width = opened.shape(f"{block}.0.{body}to_qkv.weight", 2)
+    first = 0 if body else 1
+    hidden = opened.shape(f"{block}.1.{body}net.{first}.weight", 2)[0]
     normed = len(file.shape("to_patch_embedding.1.weight")) == 1
-    pixels = require_shape(file, f"to_patch_embedding.{2 if normed else 1}.weight", 2)[
-        1
-    ]
+    layer = 2 if normed else 1
+    pixels = opened.shape(f"to_patch_embedding.{layer}.weight", 2)[1]
     side = math.isqrt(pixels // 3)
     if 3 * side * side != pixels:
         raise WeightsError(
             f"{opened.path}: its patches have {pixels} values, which are not square "
             "patches of three colours; vitral cannot know their height and width."
         )
-    notes.append(f"square patches of {side} pixels and three colours assumed")
+    opened.notes.append(f"square patches of {side} pixels and three colours assumed")
     inner = qkv // 3
     heads = opened.num_heads
     if heads is None:
@@ -131,11 +144,13 @@ def read_shared_fields(opened: LayoutInput, notes: list[str]) -> dict[str, Any]:
                 "cannot be read from its tensors. Give `num_heads`."
             )
         heads = inner // HEAD_DIM
-        notes.append(f"{heads} heads of {HEAD_DIM} channels assumed: it is the default")
+        opened.notes.append(
+            f"{heads} heads of {HEAD_DIM} channels assumed: it is the default"
+        )
     return {
         "patch_size": (side, side),
         "embed_dim": width,
-        "depth": count_blocks(file, r"transformer\.layers\.(\d+)\."),
+        "depth": opened.count_blocks(r"transformer\.layers\.(\d+)\."),
         "num_heads": heads,
         "head_dim": 0 if inner == width else inner // heads,
         "mlp_dim": hidden,
@@ -145,28 +160,6 @@ def read_shared_fields(opened: LayoutInput, notes: list[str]) -> dict[str, Any]:
         "norm_eps": EPS,
         "position_resize": "bicubic",
     }
-
-
-def shared_unsupported_reason(config: ModelConfig) -> str:
-    """Return why neither `ViT` nor `SimpleViT` can be this model."""
-    if type(config) is not ViTConfig:
-        return "it has no such family of models in this layout"
-    reasons = {
-        "its patches have norms": not config.patch_norm,
-        "its queries, keys and values have no bias": config.qkv_bias,
-        "it has no register tokens": config.reg_tokens > 0,
-        "it has no LayerScale": config.init_values is not None,
-        "it has no norm on queries and keys": config.qk_norm,
-        "its perceptron is the plain one": config.mlp != "plain",
-        "it normalises before it pools": config.norm_after_pool,
-        "it adds its positions at the stem": config.position_at != "stem",
-        "it has no tanh layer before the head": config.representation_size > 0,
-        "it takes square patches of three colours": (
-            config.patch_hw[0] != config.patch_hw[1] or config.in_chans != 3
-        ),
-        "it has a head": config.num_classes == 0,
-    }
-    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def block_mappings(
@@ -195,10 +188,9 @@ def block_mappings(
         ours, theirs = f"blocks.{index}", f"transformer.layers.{index}"
         attention, mlp = f"{theirs}.0.{body}", f"{theirs}.1.{body}net"
         rules += copy_layer(f"{ours}.norm1", f"{theirs}.0.norm")
-        rules.append(copy(f"{ours}.attn.qkv.weight", f"{attention}to_qkv.weight"))
-        rules.append(copy(f"{ours}.attn.proj.weight", f"{attention}{out}.weight"))
-        if config.proj_bias:
-            rules.append(copy(f"{ours}.attn.proj.bias", f"{attention}{out}.bias"))
+        rules += copy_layer(f"{ours}.attn.qkv", f"{attention}to_qkv", bias=False)
+        out_layer = f"{attention}{out}"
+        rules += copy_layer(f"{ours}.attn.proj", out_layer, bias=config.proj_bias)
         if body:
             rules += copy_layer(f"{ours}.norm2", f"{theirs}.1.norm")
             first, second = "0", "3"
@@ -257,14 +249,6 @@ def _body(opened: LayoutInput) -> str | None:
         if f"transformer.layers.0.0.{body}to_qkv.weight" in opened.file:
             return body
     return None
-
-
-def _head(opened: LayoutInput) -> str:
-    return "mlp_head.1" if "mlp_head.1.weight" in opened.file else "mlp_head"
-
-
-def _no_rows(config: ViTConfig) -> torch.Tensor:
-    return torch.empty(0, config.embed_dim)
 
 
 LAYOUT = Layout(

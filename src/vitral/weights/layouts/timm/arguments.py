@@ -16,7 +16,9 @@ from vitral.models import (
     TNTConfig,
     ViTConfig,
 )
+from vitral.weights.layouts import limits, resnet_shapes
 from vitral.weights.layouts.timm import hybrid, resnet, tnt
+from vitral.weights.layouts.tnt import NORM_EPS as TNT_NORM_EPS
 from vitral.weights.numerics import differences
 
 NORM_EPS = 1e-6
@@ -55,27 +57,27 @@ def find_timm_model(config: ModelConfig) -> TimmModel | None:
 
 def unsupported_reason(config: ModelConfig) -> str:
     """Return why timm's code cannot be this model, epsilons aside; empty if it can."""
-    if isinstance(config, ResNetConfig):
-        return resnet.unsupported_reason(config)
-    if isinstance(config, HybridConfig):
-        return hybrid.unsupported_reason(config) or _encoder(config)
     if isinstance(config, TNTConfig):
         return tnt.unsupported_reason(config)
-    if type(config) not in (ViTConfig, DeiTConfig):
+    if isinstance(config, ResNetConfig | HybridConfig):
+        padding = "fixed" if isinstance(config, ResNetConfig) else "same"
+        reason = resnet_shapes.unsupported_structure(config, padding)
+        reason = reason or resnet_shapes.unsupported_rounding(config)
+        if reason or isinstance(config, ResNetConfig):
+            return reason
+    elif type(config) not in (ViTConfig, DeiTConfig):
         return "it has no such family of models"
-    assert isinstance(config, ViTConfig)
-    return _encoder(config)
+    deit = DEIT_LIMITS if isinstance(config, DeiTConfig) else ()
+    return limits.first_reason(config, *ENCODER_LIMITS, *deit)
 
 
 def numerics(config: ModelConfig) -> tuple[str, ...]:
     """Return notes on the numbers in which timm's code differs from the model."""
     notes: tuple[str, ...] = ()
-    if isinstance(config, ResNetConfig):
-        return resnet.numerics(config)
     if isinstance(config, TNTConfig):
-        return tnt.numerics(config)
-    if isinstance(config, HybridConfig):
-        notes = hybrid.numerics(config)
+        return tuple(differences(config, "timm", norm_eps=TNT_NORM_EPS))
+    if isinstance(config, HybridConfig | ResNetConfig):
+        notes = resnet_shapes.differences(config, resnet.NUMERICS, "timm")
     if isinstance(config, ViTConfig):
         notes += tuple(differences(config, "timm", act=None, norm_eps=NORM_EPS))
     return notes
@@ -97,31 +99,29 @@ def notes(config: ModelConfig) -> tuple[str, ...]:
     )
 
 
-def _encoder(config: ViTConfig) -> str:
-    reasons = {
-        "its positions are learned, one row a patch, added at the stem": (
-            config.position != "learned_1d" or config.position_at != "stem"
-        ),
-        "it pools one way only": config.global_pool == "token_avg",
-        "it has no tanh layer before the head": config.representation_size > 0,
-        "its registers have positions like the class token": (
-            config.no_embed_reg and config.reg_tokens > 0
-        ),
-        "its heads together are as wide as the model": (
-            config.attention_dim != config.embed_dim
-        ),
-        "its patches have no norms": config.patch_norm,
-        "it has a bias wherever the attention projects": not config.proj_bias,
-    }
-    if isinstance(config, DeiTConfig):
-        reasons |= {
-            "its DeiT has a head for the distillation token": (
-                not config.distillation_head
-            ),
-            "its DeiT has no registers": config.reg_tokens > 0,
-            "its DeiT has a position for each of its two tokens": config.no_embed_class,
-        }
-    return next((reason for reason, holds in reasons.items() if holds), "")
+ENCODER_LIMITS: tuple[limits.Limit, ...] = (
+    limits.LEARNED_AT_STEM,
+    ("it pools one way only", lambda it: it.global_pool == "token_avg"),
+    limits.NO_TANH_BEFORE_HEAD,
+    (
+        "its registers have positions like the class token",
+        lambda it: it.no_embed_reg and it.reg_tokens > 0,
+    ),
+    limits.HEADS_WIDTH,
+    limits.NO_PATCH_NORM,
+    limits.PROJ_BIAS,
+)
+DEIT_LIMITS: tuple[limits.Limit, ...] = (
+    (
+        "its DeiT has a head for the distillation token",
+        lambda it: not it.distillation_head,
+    ),
+    ("its DeiT has no registers", lambda it: it.reg_tokens > 0),
+    (
+        "its DeiT has a position for each of its two tokens",
+        lambda it: it.no_embed_class,
+    ),
+)
 
 
 def vit_arguments(config: ViTConfig) -> dict[str, Any]:

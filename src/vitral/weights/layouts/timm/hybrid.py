@@ -7,16 +7,10 @@ from vitral.errors import WeightsError
 from vitral.layers.bottleneck import total_stride
 from vitral.models import HybridConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput
-from vitral.weights.infer_config import require_shape
 from vitral.weights.layouts import resnet_shapes
-from vitral.weights.layouts.resnet_shapes import (
-    Numerics,
-    count_units,
-    read_width_fields,
-)
+from vitral.weights.layouts.timm.resnet import NUMERICS
 
 BACKBONE = "patch_embed.backbone."
-NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
 ARCHITECTURES = {
     (): "vit_tiny_r_s16_p8_224",
     (2, 2, 2, 2): "vit_small_r26_s32_224",
@@ -43,13 +37,10 @@ def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
 
     Args:
         encoder: settings of the encoder, its patches in pixels.
-
-    Raises:
-        WeightsError: the backbone is another network.
     """
     units = _units(opened)
     stem = _stem(units)
-    width, chans, *_ = require_shape(opened.file, stem, 4)
+    width, chans, *_ = opened.shape(stem, 4)
     encoder_fields: dict[str, Any] = {
         field.name: getattr(encoder, field.name) for field in fields(encoder)
     }
@@ -59,20 +50,8 @@ def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
         group_norm_eps=NUMERICS.group_norm_eps,
         std_eps=NUMERICS.std_eps,
         std_eps_at="variance",
-        **read_width_fields(opened.file, stem, width),
+        **resnet_shapes.read_width_fields(opened, stem, width),
     )
-
-
-def unsupported_reason(config: HybridConfig) -> str:
-    """Return why timm's classes cannot be this ResNet; empty if they can."""
-    return resnet_shapes.unsupported_structure(
-        config, "same"
-    ) or resnet_shapes.unsupported_rounding(config)
-
-
-def numerics(config: HybridConfig) -> tuple[str, ...]:
-    """Return notes on the differences of timm's ResNet."""
-    return resnet_shapes.differences(config, NUMERICS, "timm")
 
 
 def find_timm_model(config: HybridConfig) -> tuple[str, dict[str, Any]] | None:
@@ -95,7 +74,8 @@ def _stem(units: tuple[int, ...]) -> str:
 
 def _units(opened: LayoutInput) -> tuple[int, ...]:
     file = opened.file
-    units = count_units(file, rf"{BACKBONE}stages\.(\d+)\.blocks\.(\d+)\.", 0)
+    pattern = rf"{BACKBONE}stages\.(\d+)\.blocks\.(\d+)\."
+    units = resnet_shapes.count_units(opened, pattern, 0)
     if _stem(units) not in file:
         first = next(name for name in sorted(file.names()) if name.startswith(BACKBONE))
         raise WeightsError(

@@ -8,26 +8,19 @@ from typing import Any
 
 import vitral.models
 from vitral.data import Preprocess
-from vitral.layers import Grid
 from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, TNTConfig, ViTConfig
-from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.infer_config import (
-    HALF,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+from vitral.weights.checkpoint_facts import (
+    LayoutInput,
     Positions,
-    count_blocks,
-    drop_reasons,
-    infer_num_heads,
-    infer_positions,
-    require_shape,
-    rows_or_zero,
+    WeightsSource,
+    patches_of,
 )
 from vitral.weights.layouts import tnt
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.timm import arguments, hybrid, quirks, resnet
 from vitral.weights.layouts.timm import tnt as timm_tnt
 from vitral.weights.mapping import TensorMapping, copy
+from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD
 
 BUILD_FIELDS = ("architecture", "model_args")
 """Fields of config.json from which timm builds the model."""
@@ -39,72 +32,71 @@ DROPPED = {
 
 def detect(opened: LayoutInput) -> bool:
     """Return whether these are timm's names of a Vision Transformer, a BiT or a TNT."""
-    stem = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
     if resnet.detect(opened) or timm_tnt.detect(opened):
-        return "vitral" not in opened.config_json
-    return all(name in opened.file for name in stem) and not (
-        "vitral" in opened.config_json
-        or "time_embed" in opened.file
-        or "register_tokens" in opened.file
-        or "blocks.0.mlp.w12.weight" in opened.file
-        or "decoder_embed.weight" in opened.file
+        return True
+    stem = ("patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
+    others = (
+        "time_embed",
+        "register_tokens",
+        "blocks.0.mlp.w12.weight",
+        "decoder_embed.weight",
+    )
+    return all(name in opened.file for name in stem) and not any(
+        name in opened.file for name in others
     )
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    notes = list(opened.notes)
-    config = _config(opened, notes)
-    rules = mappings(config)
-    native_names = {rule.ours for rule in rules}
-    return WeightsSource(
-        layout=LAYOUT.title,
-        file=opened.file,
-        config=config,
-        mappings=tuple(rules),
-        preprocess=read_preprocess(opened, config, notes),
-        dropped=drop_reasons(opened.file, DROPPED, native_names.__contains__),
+    config = _config(opened)
+    return opened.source(
+        LAYOUT.title,
+        config,
+        mappings(config),
+        read_preprocess(opened, config),
+        drop=DROPPED,
         classes=tuple(opened.config_json.get("label_names", ())),
-        notes=tuple(notes),
     )
 
 
-def _config(opened: LayoutInput, notes: list[str]) -> ModelConfig:
+def _config(opened: LayoutInput) -> ModelConfig:
     if resnet.detect(opened):
-        return resnet.read_config(opened, notes)
+        return resnet.read_config(opened)
     if timm_tnt.detect(opened):
-        return timm_tnt.read_config(opened, notes)
+        return timm_tnt.read_config(opened)
     if hybrid.detect(opened):
-        encoder = vit_config(opened, notes, hybrid.stride(opened))
+        encoder = vit_config(opened, hybrid.stride(opened))
         return hybrid.read_config(opened, encoder)
-    return vit_config(opened, notes)
+    return vit_config(opened)
 
 
-def vit_config(opened: LayoutInput, notes: list[str], cell: int = 1) -> ViTConfig:
+def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
     """Infer the settings of a plain Vision Transformer in timm's names.
 
     Args:
         cell: pixels per side of a cell that patches are cut from: of a hybrid's map.
     """
     file, config_json = opened.file, opened.config_json
-    width, chans, *cells = require_shape(file, "patch_embed.proj.weight", 4)
+    width, chans, *cells = opened.shape("patch_embed.proj.weight", 4)
     patch = [side * cell for side in cells]
-    depth = count_blocks(file, r"blocks\.(\d+)\.")
-    swiglu = _is_swiglu(opened)
-    fc1 = require_shape(file, "blocks.0.mlp.fc1.weight", 2)[0]
+    depth = opened.count_blocks(r"blocks\.(\d+)\.")
+    fc1 = opened.shape("blocks.0.mlp.fc1.weight", 2)[0]
+    # Of SwiGLU, the second layer takes half of the first one's outputs.
+    swiglu = fc1 == 2 * opened.shape("blocks.0.mlp.fc2.weight", 2)[1]
     mlp_dim = fc1 // 2 if swiglu else fc1
-    registers = require_shape(file, "reg_token", 3)[1] if "reg_token" in file else 0
+    registers = opened.shape("reg_token", 3)[1] if "reg_token" in file else 0
     distilled = "dist_token" in file
     prefix = int("cls_token" in file) + int(distilled) + registers
     arguments = {
         **quirks.architecture_changes(opened),
         **config_json.get("model_args", {}),
     }
-    positions = None
     if "pos_embed" in file:
-        rows = require_shape(file, "pos_embed", 3)[1]
-        positions = infer_positions(opened, "pos_embed", rows, (prefix, 0), notes=notes)
+        rows = opened.shape("pos_embed", 3)[1]
+        positions = opened.infer_positions("pos_embed", rows, (prefix, 0))
     else:
-        positions = Positions(opened.grid or _grid_from_config(opened, patch), prefix)
+        pretrained = config_json.get("pretrained_cfg", {})
+        size = pretrained.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
+        positions = Positions(opened.grid or patches_of(size[-2:], patch), prefix)
     grid = positions.grid
     heads = opened.num_heads or arguments.get("num_heads")
     fields: dict[str, Any] = {}
@@ -116,10 +108,10 @@ def vit_config(opened: LayoutInput, notes: list[str], cell: int = 1) -> ViTConfi
         image_size=(grid.rows * patch[0], grid.columns * patch[1]),
         patch_size=(patch[0], patch[1]),
         in_chans=chans,
-        num_classes=rows_or_zero(file, "head.bias", 1),
+        num_classes=opened.rows("head.bias", 1),
         embed_dim=width,
         depth=depth,
-        num_heads=heads or infer_num_heads(opened, width, depth, mlp_dim, notes=notes),
+        num_heads=heads or opened.infer_num_heads(width, depth, mlp_dim),
         mlp_dim=mlp_dim,
         mlp="swiglu" if swiglu else "plain",
         class_token="cls_token" in file,
@@ -134,7 +126,7 @@ def vit_config(opened: LayoutInput, notes: list[str], cell: int = 1) -> ViTConfi
         init_values=1e-5 if "blocks.0.ls1.gamma" in file else None,
         act="gelu_tanh" if arguments.get("act_layer") == "gelu_tanh" else "gelu",
         norm_after_pool="fc_norm.weight" in file,
-        representation_size=rows_or_zero(file, "pre_logits.fc.weight"),
+        representation_size=opened.rows("pre_logits.fc.weight"),
         **fields,
     )
 
@@ -172,10 +164,9 @@ def make_config_json(spec: ModelSpec) -> dict[str, Any]:
     return content
 
 
-def read_preprocess(
-    opened: LayoutInput, config: ModelConfig, notes: list[str]
-) -> Preprocess:
+def read_preprocess(opened: LayoutInput, config: ModelConfig) -> Preprocess:
     """Return the pre-processing of config.json, or the usual one of such weights."""
+    notes = opened.notes
     pretrained = opened.config_json.get("pretrained_cfg", opened.config_json)
     if "mean" in pretrained and "std" in pretrained:
         return Preprocess(
@@ -221,19 +212,6 @@ def read_preprocess(
         mean=IMAGENET_MEAN if imagenet else HALF,
         std=IMAGENET_STD if imagenet else HALF,
     )
-
-
-def _is_swiglu(opened: LayoutInput) -> bool:
-    """Return whether the second layer takes half of the first one's outputs."""
-    fc1 = require_shape(opened.file, "blocks.0.mlp.fc1.weight", 2)[0]
-    fc2 = require_shape(opened.file, "blocks.0.mlp.fc2.weight", 2)[1]
-    return fc1 == 2 * fc2
-
-
-def _grid_from_config(opened: LayoutInput, patch: list[int]) -> Grid:
-    pretrained = opened.config_json.get("pretrained_cfg", {})
-    size = pretrained.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
-    return Grid(size[-2] // patch[0], size[-1] // patch[1])
 
 
 def _pool(opened: LayoutInput) -> Any:

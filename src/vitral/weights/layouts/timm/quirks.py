@@ -30,11 +30,7 @@ OTHERS = {
 
 
 def architecture_changes(opened: LayoutInput) -> dict[str, Any]:
-    """Return the arguments of timm's model that the architecture's name decides.
-
-    Raises:
-        WeightsError: the architecture is another function under the same names.
-    """
+    """Return the arguments of timm's model that the architecture's name decides."""
     name = str(opened.config_json.get("architecture", "")).split(".")[0]
     for start, instead in OTHERS.items():
         if name.startswith(start):

@@ -7,14 +7,8 @@ from vitral.errors import WeightsError
 from vitral.models import ResNetConfig
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile
-from vitral.weights.infer_config import require_shape, rows_or_zero
 from vitral.weights.layouts import resnet_shapes
-from vitral.weights.layouts.resnet_shapes import (
-    Numerics,
-    count_units,
-    infer_image_size,
-    read_width_fields,
-)
+from vitral.weights.layouts.resnet_shapes import Numerics
 
 STEM = "stem.conv.weight"
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
@@ -32,26 +26,21 @@ def detect(opened: LayoutInput) -> bool:
     return STEM in opened.file and "stages.0.blocks.0.conv1.weight" in opened.file
 
 
-def read_config(opened: LayoutInput, notes: list[str]) -> ResNetConfig:
-    """Infer the settings of the BiT ResNet.
-
-    Raises:
-        WeightsError: it is one of timm's other ResNets.
-    """
-    file = opened.file
-    _refuse_others(file)
-    width, chans, *_ = require_shape(file, STEM, 4)
-    units = count_units(file, r"stages\.(\d+)\.blocks\.(\d+)\.", 0)
+def read_config(opened: LayoutInput) -> ResNetConfig:
+    """Infer the settings of the BiT ResNet."""
+    _refuse_others(opened.file)
+    width, chans, *_ = opened.shape(STEM, 4)
+    units = resnet_shapes.count_units(opened, r"stages\.(\d+)\.blocks\.(\d+)\.", 0)
     pretrained = opened.config_json.get("pretrained_cfg", {})
     size = pretrained.get("input_size")
     declared = None if size is None else (int(size[-2]), int(size[-1]))
     return ResNetConfig(
-        image_size=infer_image_size(opened, units, declared, notes),
+        image_size=resnet_shapes.infer_image_size(opened, units, declared),
         in_chans=chans,
-        num_classes=rows_or_zero(file, "head.fc.bias", 1),
+        num_classes=opened.rows("head.fc.bias", 1),
         units=units,
         std_eps=NUMERICS.std_eps,
-        **read_width_fields(file, STEM, width),
+        **resnet_shapes.read_width_fields(opened, STEM, width),
     )
 
 
@@ -64,18 +53,6 @@ def default_preprocess(config: ResNetConfig, notes: list[str]) -> Preprocess:
     return Preprocess(
         image_size=config.image_hw, resize="crop", crop_fraction=0.875, antialias=True
     )
-
-
-def unsupported_reason(config: ResNetConfig) -> str:
-    """Return why timm's class cannot be this model; empty if it can."""
-    return resnet_shapes.unsupported_structure(
-        config, "fixed"
-    ) or resnet_shapes.unsupported_rounding(config)
-
-
-def numerics(config: ResNetConfig) -> tuple[str, ...]:
-    """Return notes on the differences of timm's class."""
-    return resnet_shapes.differences(config, NUMERICS, "timm")
 
 
 def find_timm_model(config: ResNetConfig) -> tuple[str, dict[str, Any]] | None:

@@ -15,11 +15,9 @@ from vitral.models.tnt import LEGACY_DIFFERENCE
 from vitral.weights import file_metadata
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.file_metadata import Words
-from vitral.weights.infer_config import require_shape
-from vitral.weights.layouts import tnt
+from vitral.weights.layouts import limits, tnt
 from vitral.weights.layouts.tnt import Names
 from vitral.weights.mapping import TensorMapping, tokens_as_map
-from vitral.weights.numerics import differences
 
 NAMES = Names(
     stem={
@@ -51,36 +49,28 @@ INNER_RATIO = 4
 
 def detect(opened: LayoutInput) -> bool:
     """Return whether these are timm's names of a TNT."""
-    return (
-        "pixel_embed.proj.weight" in opened.file
-        and "blocks.0.attn_in.qk.weight" in opened.file
-    )
+    names = (f"{FIRST_CONV}.weight", "blocks.0.attn_in.qk.weight")
+    return all(name in opened.file for name in names)
 
 
-def read_config(opened: LayoutInput, notes: list[str]) -> TNTConfig:
-    """Infer the settings of the TNT.
-
-    Raises:
-        WeightsError: it is timm's legacy port, which computes another function.
-    """
-    file, config_json = opened.file, opened.config_json
+def read_config(opened: LayoutInput) -> TNTConfig:
+    """Infer the settings of the TNT; the legacy port computes another function."""
+    config_json = opened.config_json
     _refuse_legacy(opened)
-    _, _, rows, columns = require_shape(file, "pixel_pos", 4)
+    _, _, rows, columns = opened.shape("pixel_pos", 4)
     grid = Grid(rows, columns)
     arguments = dict(config_json.get("model_args", {}))
     if "global_pool" in config_json:
         arguments.setdefault("global_pool", config_json["global_pool"])
-    declared = file_metadata.read_words(file)
+    declared = file_metadata.read_words(opened.file)
     if "first_stride" in arguments or "architecture" in config_json:
         stride = int(arguments.get("first_stride", 4))
         words = Words(grid, (stride, stride))
     elif declared is not None and declared.grid == grid:
         words = declared
     else:
-        words = tnt.assumed_words(grid, notes)
-    return tnt.read_config(
-        opened, NAMES, words, arguments, notes=notes, resize="bicubic_antialias"
-    )
+        words = tnt.assumed_words(grid, opened.notes)
+    return tnt.read_config(opened, NAMES, words, arguments, resize="bicubic_antialias")
 
 
 def _refuse_legacy(opened: LayoutInput) -> None:
@@ -107,16 +97,14 @@ def mappings(config: TNTConfig) -> list[TensorMapping]:
 
 def unsupported_reason(config: TNTConfig) -> str:
     """Return why timm's class cannot be this TNT; empty if it can."""
-    if reason := tnt.unsupported_structure(config):
-        return reason
-    if config.inner_mlp_dim != INNER_RATIO * config.inner_dim:
-        return f"its inner perceptrons are {INNER_RATIO} times as wide as a word"
-    return ""
-
-
-def numerics(config: TNTConfig) -> tuple[str, ...]:
-    """Return notes on the differences of timm's TNT."""
-    return tuple(differences(config, "timm", norm_eps=tnt.NORM_EPS))
+    return limits.first_reason(
+        config,
+        *tnt.STRUCTURE,
+        (
+            f"its inner perceptrons are {INNER_RATIO} times as wide as a word",
+            lambda it: it.inner_mlp_dim != INNER_RATIO * it.inner_dim,
+        ),
+    )
 
 
 def find_timm_model(config: TNTConfig) -> tuple[str, dict[str, Any]]:
