@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 import vitral as vt
 from helpers import tiny_vit
+from memory_file import MemoryFile
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
 from vitral.weights.files import (
-    MemoryFile,
     TensorFile,
     open_file,
     with_names,

@@ -10,6 +10,7 @@ import torch
 
 import vitral as vt
 from helpers import TINY, randomise
+from memory_file import MemoryFile
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import (
@@ -33,7 +34,6 @@ from vitral.weights.convert import (
     to_foreign_tensors,
 )
 from vitral.weights.detect import detect_layout
-from vitral.weights.files import MemoryFile
 from vitral.weights.layouts.layout import ModelSpec
 
 WORDS: dict[str, int] = {"inner_dim": 12, "inner_num_heads": 2, "inner_mlp_dim": 48}

@@ -21,6 +21,7 @@ from transformers import BitConfig, BitForImageClassification, BitModel
 import vitral as vt
 import vitral.weights
 from helpers import TINY, images
+from memory_file import MemoryFile
 from photos import tiny_config
 from vitral.data import AugmentConfig, Preprocess
 from vitral.data.images.preprocess import Size
@@ -38,7 +39,6 @@ from vitral.models.base import VisionModel
 from vitral.weights import available_layouts
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.convert import convert
-from vitral.weights.files import MemoryFile
 from vitral.weights.layouts.timm import arguments as timm_arguments
 from vitral.weights.load import check
 

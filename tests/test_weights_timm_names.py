@@ -4,10 +4,10 @@ import pytest
 import timm
 import torch
 
+from memory_file import MemoryFile
 from vitral.errors import WeightsError
 from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput
-from vitral.weights.files import MemoryFile
 from vitral.weights.layouts.timm import layout as layout
 from vitral.weights.load import find_mismatches
 

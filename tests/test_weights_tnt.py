@@ -18,6 +18,7 @@ import vitral as vt
 import vitral.models
 import vitral.weights
 from helpers import TINY, images, randomise
+from memory_file import MemoryFile
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
@@ -25,7 +26,6 @@ from vitral.models import TNTConfig
 from vitral.weights import available_layouts
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.convert import convert
-from vitral.weights.files import MemoryFile
 from vitral.weights.layouts.timm import arguments
 from vitral.weights.load import find_mismatches
 

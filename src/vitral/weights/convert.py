@@ -89,15 +89,9 @@ def convert(
 
 
 def get_layout(to: str) -> Layout:
-    """Return a layout by its module's name or its title.
-
-    Raises:
-        ConfigError: there is none; the nearest are in the message.
-    """
-    by_name = {
-        **available_layouts(),
-        **{layout.title: layout for layout in available_layouts().values()},
-    }
+    """Return a layout by its module's name or its title."""
+    by_title = {layout.title: layout for layout in available_layouts().values()}
+    by_name = {**available_layouts(), **by_title}
     if to in by_name:
         return by_name[to]
     hint = suggestion(to, by_name, cutoff=0.4)
@@ -226,7 +220,7 @@ def _remove(out: Path) -> None:
 def _lines(
     source: WeightsSource, layout: Layout, adapted: AdaptedModel
 ) -> tuple[LedgerLine, ...]:
-    by_name = {rule.ours: rule for rule in source.mappings}
+    by_name = source.by_name()
     lines = []
     for rule in layout.mappings(adapted.config):
         before = by_name[rule.ours]
@@ -285,7 +279,7 @@ def _adapt_class_token(source: WeightsSource, layout: Layout) -> AdaptedModel:
     config = adapt_config(old, layout)
     if config == old:
         return AdaptedModel(old, {}, "")
-    rules = {rule.ours: rule for rule in source.mappings}
+    rules = source.by_name()
     cls, table = (source.tensor(rules[name]) for name in ("cls_token", "pos_embed"))
     assert isinstance(config, ViTConfig)
     if config.no_embed_class:

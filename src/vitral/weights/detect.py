@@ -8,7 +8,7 @@ from typing import Any
 from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.weights import file_metadata, hub
-from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile, open_file, with_names
 from vitral.weights.layouts import Layout, available_layouts
 
@@ -22,18 +22,6 @@ WRAPPERS = (
     "module",
 )
 """Keys under which training programs store a state dict, the preferred first."""
-
-
-def resolve_source(
-    path: str | Path, *, grid: Grid | None = None, num_heads: int | None = None
-) -> WeightsSource:
-    """Read the layout and the model of a file, a folder or a hub id.
-
-    Raises:
-        WeightsError: nothing is there, or it is in no layout that vitral reads.
-    """
-    opened = open_weights(resolve_path(path), grid=grid, num_heads=num_heads)
-    return detect_layout(opened).read(opened)
 
 
 def detect_layout(opened: LayoutInput) -> Layout:
@@ -53,11 +41,7 @@ def detect_layout(opened: LayoutInput) -> Layout:
 
 
 def resolve_path(path: str | Path) -> Path:
-    """Return the file or folder that a path or hub id means.
-
-    Raises:
-        WeightsError: there is none, here or on the hub.
-    """
+    """Return the file or folder that a path or hub id means."""
     expanded = Path(path).expanduser()
     if expanded.exists():
         inside = expanded / "model"

@@ -28,10 +28,6 @@ def fetch(text: str) -> Path:
 
     A cached model is used without network access: a model that loaded yesterday loads
     today. A newer state has another revision. HF_HUB_OFFLINE=1 limits it to the cache.
-
-    Raises:
-        WeightsError: there is no such model, or it cannot be reached.
-        MissingExtraError: huggingface_hub is not installed.
     """
     match = ID.fullmatch(text)
     assert match is not None

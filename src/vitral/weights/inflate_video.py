@@ -21,16 +21,13 @@ def inflate(source: WeightsSource, config: ModelConfig) -> WeightsSource:
     """Return `source`, inflated if it is an image model and `config` one for clips.
 
     In the inflated source every step of attention has the image model's tensors.
-
-    Raises:
-        ConfigError: that image model can start none.
     """
     image = source.config
     if not isinstance(config, TimeSformerConfig) or not isinstance(image, ViTConfig):
         return source
     if isinstance(image, TimeSformerConfig):
         return source
-    by_name = {rule.ours: rule for rule in source.mappings}
+    by_name = source.by_name()
     start = clip_config(image, config.num_frames, config.attention_type)
     image_names = {name: image_tensor_name(name) for name in tensor_shapes(config)}
     rules = [

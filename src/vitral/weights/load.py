@@ -20,7 +20,7 @@ from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
 from vitral.models.meta_init import meta_init
 from vitral.validation import nearest_names
 from vitral.weights.checkpoint_facts import WeightsSource
-from vitral.weights.detect import resolve_source
+from vitral.weights.detect import detect_layout, open_weights, resolve_path
 from vitral.weights.exported import is_exported, read_exported
 from vitral.weights.files import align
 from vitral.weights.inflate_video import inflate, resize_time_embed
@@ -44,7 +44,8 @@ def read(
     path: str | Path, *, grid: Grid | None = None, num_heads: int | None = None
 ) -> WeightsSource:
     """Read and check the weights of a file, a folder or a hub id; see `load`."""
-    source = resolve_source(path, grid=grid, num_heads=num_heads)
+    opened = open_weights(resolve_path(path), grid=grid, num_heads=num_heads)
+    source = detect_layout(opened).read(opened)
     check(source)
     return source
 
@@ -109,7 +110,7 @@ def build(
     """
     source = inflate(source, config)
     keep_head = not classes or classes == source.classes
-    rules = {rule.ours: rule for rule in source.mappings}
+    rules = source.by_name()
     # Meta device: overwritten initial values cost a second and twice the memory.
     with meta_init():
         model = vitral.models.build_model(config)
@@ -117,13 +118,12 @@ def build(
     lines: list[LedgerLine] = []
     state: dict[str, Tensor] = {}
     for name, empty in model.state_dict().items():
-        rule = rules.get(name)
-        if rule is None or (name.startswith(CLASSIFIER) and not keep_head):
-            state[name] = fresh.tensor(name)
-            lines.append(LedgerLine(name, "new", _new_reason(name, config)))
-            continue
-        tensor = _at_least_float32(source.tensor(rule))
-        if name.startswith(HEAD) and tensor.shape != empty.shape:
+        rule, tensor = rules.get(name), empty
+        is_new = rule is None or (name.startswith(CLASSIFIER) and not keep_head)
+        if rule is not None and not is_new:
+            tensor = _at_least_float32(source.tensor(rule))
+        is_new |= name.startswith(HEAD) and tensor.shape != empty.shape
+        if rule is None or is_new:
             state[name] = fresh.tensor(name)
             lines.append(LedgerLine(name, "new", _new_reason(name, config)))
         elif name == "pos_embed" and tensor.shape != empty.shape:
@@ -140,7 +140,8 @@ def build(
         else:
             state[name] = tensor
             lines.append(LedgerLine(name, rule.action, _origin(rule.theirs, name)))
-    dtype = _widest_dtype(state)
+    wide = any(tensor.dtype == torch.float64 for tensor in state.values())
+    dtype = torch.float64 if wide else torch.float32
     # A rule may have cut a tensor out of another one, at an unaligned address.
     state = {name: align(tensor.to(dtype)) for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
@@ -152,17 +153,8 @@ def build(
     return Loaded(model.eval(), preprocess, ledger)
 
 
-def _widest_dtype(state: dict[str, Tensor]) -> torch.dtype:
-    wide = any(tensor.dtype == torch.float64 for tensor in state.values())
-    return torch.float64 if wide else torch.float32
-
-
 def check(source: WeightsSource) -> None:
-    """Check that the file has exactly the tensors of its model, in their shapes.
-
-    Raises:
-        WeightsError: naming the tensor, what was expected, and what to do.
-    """
+    """Check that the file has exactly the tensors of its model, in their shapes."""
     mismatch = find_mismatches(source)
     if mismatch.missing or mismatch.unexpected:
         raise WeightsError(_mismatch_message(source, mismatch))
@@ -187,7 +179,7 @@ class KeyMismatch(NamedTuple):
 def find_mismatches(source: WeightsSource) -> KeyMismatch:
     """Return everything that keeps a file from being loaded."""
     shapes = vitral.models.tensor_shapes(source.config)
-    rules = {rule.ours: rule for rule in source.mappings}
+    rules = source.by_name()
     used = {name for rule in source.mappings for name in rule.theirs}
     mismatch = KeyMismatch([], [], [])
     for name in source.file.names():

@@ -15,7 +15,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import ModelConfig
 from vitral.version import __version__
-from vitral.weights.exported.model import ExportedModel
+from vitral.weights.exported.model import ExportedGraph, ExportedModel
 from vitral.weights.exported.onnx import OnnxGraph
 from vitral.weights.exported.openvino import OpenVinoGraph
 
@@ -61,11 +61,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str, where: Path) -> "Metadata":
-        """Read the text of `to_json`.
-
-        Raises:
-            WeightsError: it is not what vitral writes.
-        """
+        """Read the text of `to_json`."""
         try:
             values = json.loads(text)
             family = vitral.models.families()[values.pop("family")]
@@ -121,7 +117,7 @@ def read_exported(path: str | Path, *, threads: int | None = None) -> ExportedFi
             f"{XML}, both as `vitral export` writes them."
         )
     if source.is_file() and source.suffix == ".onnx":
-        graph: OnnxGraph | OpenVinoGraph = OnnxGraph(source, threads)
+        graph: ExportedGraph = OnnxGraph(source, threads)
     else:
         graph = OpenVinoGraph(source / XML if source.is_dir() else source, threads)
     text = graph.text(KEY)

@@ -1,6 +1,7 @@
 """Exported graph as a VisionModel that only gives logits."""
 
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -13,21 +14,24 @@ from vitral.models import ModelConfig, VisionModel
 from vitral.models.base import require_input
 
 
-@runtime_checkable
-class ExportedGraph(Protocol):
-    """A loaded file of one runtime."""
+class ExportedGraph(ABC):
+    """A loaded file of one runtime; `prepare` comes before any logits."""
 
     backend: str
 
+    @abstractmethod
     def text(self, key: str) -> str:
         """Return the file's metadata under `key`; empty for nothing."""
 
+    @abstractmethod
     def prepare(self, precision: str) -> None:
         """Compile the graph, to compute in `precision`."""
 
+    @abstractmethod
     def logits(self, image: np.ndarray) -> np.ndarray:
         """Return logits of pre-processed images or clips in float32."""
 
+    @abstractmethod
     def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Return logits of uint8 pixels [batch, height, width, 3]."""
 
@@ -77,11 +81,7 @@ class ExportedModel(VisionModel):
     def from_pixels(
         self, pixels: UInt8[Tensor, "batch height width 3"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return logits of images of any size, pre-processed inside the graph.
-
-        Raises:
-            ConfigError: the model was exported without its pre-processing.
-        """
+        """Return logits of images of any size, pre-processed inside the graph."""
         if not self.with_preprocess:
             raise ConfigError(
                 "This model was exported without its pre-processing and takes no "
@@ -108,32 +108,18 @@ class ExportedModel(VisionModel):
             "that it was exported from."
         )
 
-    def embed(self, image: Any, patch_mask: Any = None) -> NoReturn:
+    def embed(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: the graph has no parts."""
         self._refuse("needs features")
 
-    def forward_blocks(
-        self, tokens: Any, first: int = 0, last: int | None = None
-    ) -> NoReturn:
-        """Refuse: the graph has no parts."""
-        self._refuse("needs features")
+    forward_blocks = forward_norm = forward_pool = embed
 
-    def forward_norm(self, tokens: Any) -> NoReturn:
-        """Refuse: the graph has no parts."""
-        self._refuse("needs features")
-
-    def forward_pool(self, features: Any) -> NoReturn:
-        """Refuse: the graph has no parts."""
-        self._refuse("needs features")
-
-    def reset_head(self, num_classes: int) -> NoReturn:
+    def reset_head(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: the graph is not trainable."""
         self._refuse("changes the head")
 
-    def layer_index(self, name: str) -> NoReturn:
+    def freeze(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: the graph is not trainable."""
         self._refuse("trains")
 
-    def freeze(self, num_blocks: int) -> NoReturn:
-        """Refuse: the graph is not trainable."""
-        self._refuse("trains")
+    layer_index = freeze

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from vitral.errors import WeightsError
+from vitral.weights.exported.model import ExportedGraph
 from vitral.weights.exported.runtimes import import_onnxruntime
 
 IMAGE, PIXELS, LOGITS = "image", "pixels", "logits"
@@ -15,13 +16,8 @@ FATAL = 4
 """Log level at which the runtime is silent: errors are raised."""
 
 
-class OnnxGraph:
-    """An .onnx file.
-
-    Raises:
-        WeightsError: it is no ONNX file, or a damaged one.
-        MissingExtraError: ONNX Runtime is not installed.
-    """
+class OnnxGraph(ExportedGraph):
+    """An .onnx file."""
 
     backend = "onnxruntime"
 
@@ -31,15 +27,12 @@ class OnnxGraph:
         self._inner: Any = None
 
     def text(self, key: str) -> str:
-        """Return the file's metadata under `key`; empty for nothing."""
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        return str(metadata.get(key, ""))
+        return str(self._session.get_modelmeta().custom_metadata_map.get(key, ""))
 
     def prepare(self, precision: str) -> None:
         """Do nothing: the session is ready once it is open."""
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Return logits of pre-processed images or clips in float32."""
         names = [graph_input.name for graph_input in self._session.get_inputs()]
         if names == [IMAGE]:
             return _run_session(self._session, IMAGE, image)
@@ -48,7 +41,6 @@ class OnnxGraph:
         return _run_session(self._inner, IMAGE, image)
 
     def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Return logits of uint8 pixels [batch, height, width, 3]."""
         return _run_session(self._session, PIXELS, pixels)
 
     def _open(self, source: str | bytes) -> Any:
@@ -68,7 +60,6 @@ class OnnxGraph:
             ) from error
 
     def _without_preprocess(self) -> bytes:
-        """Return the model without its pre-processing."""
         import onnx
         from onnx.utils import Extractor
 

@@ -7,17 +7,13 @@ import numpy as np
 import torch
 
 from vitral.errors import WeightsError
+from vitral.weights.exported.model import ExportedGraph
 from vitral.weights.exported.onnx import IMAGE, PIXELS
 from vitral.weights.exported.runtimes import import_openvino, openvino_core
 
 
-class OpenVinoGraph:
-    """A model.xml.
-
-    Raises:
-        WeightsError: it or its model.bin is missing or damaged.
-        MissingExtraError: OpenVINO is not installed.
-    """
+class OpenVinoGraph(ExportedGraph):
+    """A model.xml."""
 
     backend = "openvino"
 
@@ -39,24 +35,20 @@ class OpenVinoGraph:
         self._compiled: dict[str, Any] = {}
 
     def text(self, key: str) -> str:
-        """Return the file's metadata under `key`; empty for nothing."""
         if not self._model.has_rt_info([key]):
             return ""
         return str(self._model.get_rt_info([key]).value)
 
     def prepare(self, precision: str) -> None:
-        """Compile the graph, to compute in `precision`."""
         self._hint = inference_precision(precision)
         self._compiled[self._input()] = self._compile(self._model)
 
     def logits(self, image: np.ndarray) -> np.ndarray:
-        """Return logits of pre-processed images or clips in float32."""
         if IMAGE not in self._compiled:
             self._compiled[IMAGE] = self._compile(self._without_preprocess())
         return _infer(self._compiled[IMAGE], image)
 
     def logits_from_pixels(self, pixels: np.ndarray) -> np.ndarray:
-        """Return logits of uint8 pixels [batch, height, width, 3]."""
         return _infer(self._compiled[PIXELS], pixels)
 
     def _input(self) -> str:
@@ -77,7 +69,6 @@ class OpenVinoGraph:
             raise self._damage_error(error) from error
 
     def _without_preprocess(self) -> Any:
-        """Return the model without its pre-processing."""
         module = import_openvino()
         model = self._model.clone()
         for op in model.get_ops():

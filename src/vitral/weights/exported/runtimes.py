@@ -18,11 +18,7 @@ TELEMETRY = "openvino_telemetry"
 
 
 def import_openvino() -> ModuleType:
-    """Import openvino without messages.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """Import openvino without messages."""
     return _import_runtime("openvino", "OpenVINO models")
 
 
@@ -33,9 +29,6 @@ def openvino_core() -> Any:
     they began, the second restores the first one's freed stack. The next signal
     (Ctrl-C, the end of a process that loads images) then kills this process without a
     message.
-
-    Raises:
-        MissingExtraError: openvino is not installed.
     """
     return _core(import_openvino())
 
@@ -48,11 +41,7 @@ def _core(module: ModuleType) -> Any:
 
 
 def import_nncf() -> ModuleType:
-    """Import nncf without telemetry and with no messages but errors.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """Import nncf without telemetry and with no messages but errors."""
     openvino_core()
     # It imports torch.utils.cpp_extension, which logs that there is no CUDA.
     logger = logging.getLogger("torch.utils.cpp_extension")
@@ -67,20 +56,12 @@ def import_nncf() -> ModuleType:
 
 
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """Import onnxruntime."""
     return _import_runtime("onnxruntime", "ONNX models")
 
 
 def import_onnx() -> ModuleType:
-    """Import onnx, which writes graphs; onnxscript must be installed to make them.
-
-    Raises:
-        MissingExtraError: one of the two is not installed.
-    """
+    """Import onnx, which writes graphs; onnxscript must be installed to make them."""
     _import_runtime("onnxscript", "Writing ONNX models")
     return _import_runtime("onnx", "ONNX models")
 

@@ -28,23 +28,13 @@ MAX_HEADER_SIZE = 10_000
 CHUNK = 2**20
 BFLOAT16 = np.dtype("V2")
 """NumPy's type of JAX's bfloat16: two bytes without a name."""
-DTYPES = {
-    np.dtype("f8"): torch.float64,
-    np.dtype("f4"): torch.float32,
-    np.dtype("f2"): torch.float16,
-    BFLOAT16: torch.bfloat16,
-    np.dtype("i8"): torch.int64,
-    np.dtype("i4"): torch.int32,
-    np.dtype("i2"): torch.int16,
-    np.dtype("i1"): torch.int8,
-    np.dtype("u8"): torch.uint64,
-    np.dtype("u4"): torch.uint32,
-    np.dtype("u2"): torch.uint16,
-    np.dtype("u1"): torch.uint8,
-    np.dtype("?"): torch.bool,
-    np.dtype("c8"): torch.complex64,
-    np.dtype("c16"): torch.complex128,
-}
+NAMES = (
+    "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool "
+    "complex64 complex128"
+)
+"""Types that NumPy and torch call by the same name."""
+DTYPES = {np.dtype(name): getattr(torch, name) for name in NAMES.split()}
+DTYPES[BFLOAT16] = torch.bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +112,21 @@ class NpzFile(TensorFile):
     def _fill(self, name: str, stream: Any, raw: np.ndarray) -> None:
         """Read to the end, where zipfile compares the checksum."""
         target, done = raw.data, 0
+        member = f"member {printable_name(name)}{SUFFIX}"
         while part := stream.read(CHUNK):
             if done + len(part) > len(target):
-                self._archive.refuse_damaged(
-                    f"member {printable_name(name)}{SUFFIX} is too long"
-                )
+                self._archive.refuse_damaged(f"{member} is too long")
             target[done : done + len(part)] = part
             done += len(part)
         if done < len(target):
-            self._archive.refuse_damaged(
-                f"member {printable_name(name)}{SUFFIX} ends early"
-            )
+            self._archive.refuse_damaged(f"{member} ends early")
 
 
 def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read shape, Fortran order and type without creating any object of the member."""
-    numpy_format = np.lib.format
-    version = numpy_format.read_magic(stream)
+    version = np.lib.format.read_magic(stream)
     if version == (1, 0):
-        return numpy_format.read_array_header_1_0(stream, MAX_HEADER_SIZE)
+        return np.lib.format.read_array_header_1_0(stream, MAX_HEADER_SIZE)
     if version == (2, 0):
-        return numpy_format.read_array_header_2_0(stream, MAX_HEADER_SIZE)
+        return np.lib.format.read_array_header_2_0(stream, MAX_HEADER_SIZE)
     raise ValueError(f"NumPy format {version} is not 1.0 or 2.0")

@@ -68,9 +68,6 @@ def read_structure(
     Args:
         where: file (and member) as a message names it.
         storage_size: returns the bytes that the file has for the storage of a key.
-
-    Raises:
-        WeightsError: it names what a state dict does not need, or is damaged.
     """
     machine = _PickleMachine(where, storage_size)
     source = cast(IO[bytes], _BoundedFile(file))

@@ -38,7 +38,7 @@ class TensorFile(ABC):
 
     path: Path
     format: str
-    """safetensors, npz or pickle; memory for tensors from no file."""
+    """safetensors, npz or pickle."""
     metadata: dict[str, str]
     """Metadata of a safetensors file; empty for other formats."""
 
@@ -48,8 +48,7 @@ class TensorFile(ABC):
         entries: dict[str, TensorInfo],
         metadata: dict[str, str] | None = None,
     ) -> None:
-        self.path, self.metadata = path, dict(metadata or {})
-        self._entries = entries
+        self.path, self.metadata, self._entries = path, dict(metadata or {}), entries
 
     def names(self) -> list[str]:
         """Return the tensors' names, in the file's order."""
@@ -79,17 +78,16 @@ class TensorFile(ABC):
         """
         entry = self._entry(name)
         tensor = self._data(name)
+        where = f"{printable_path(self.path)}: tensor {printable_name(name)}"
         if tuple(tensor.shape) != entry.shape or tensor.dtype != entry.dtype:
             raise WeightsError(
-                f"{printable_path(self.path)}: tensor {printable_name(name)} is not "
-                "what it was "
-                "when the file was opened. Do not write to a file that is being read."
+                f"{where} is not what it was when the file was opened. Do not write to "
+                "a file that is being read."
             )
         if not all_finite(tensor):
             raise WeightsError(
-                f"{printable_path(self.path)}: tensor {printable_name(name)} has "
-                "values that are "
-                "not finite, so the model would answer NaN. Use an earlier checkpoint."
+                f"{where} has values that are not finite, so the model would answer "
+                "NaN. Use an earlier checkpoint."
             )
         return tensor
 
@@ -104,25 +102,6 @@ class TensorFile(ABC):
                 "is the file of another model, or its names are of another layout."
             )
         return self._entries[name]
-
-
-class MemoryFile(TensorFile):
-    """Tensors in memory, with the interface of a file."""
-
-    format = "memory"
-
-    def __init__(
-        self,
-        tensors: Mapping[str, Tensor],
-        path: Path = Path("memory"),
-        metadata: dict[str, str] | None = None,
-    ) -> None:
-        entries = {n: TensorInfo(tuple(t.shape), t.dtype) for n, t in tensors.items()}
-        super().__init__(path, entries, metadata)
-        self._tensors = dict(tensors)
-
-    def _data(self, name: str) -> Tensor:
-        return self._tensors[name]
 
 
 class _RenamedFile(TensorFile):
@@ -144,11 +123,7 @@ class _RenamedFile(TensorFile):
 
 
 def with_names(file: TensorFile, names: Mapping[str, str]) -> TensorFile:
-    """Return a view of `file` with the tensors of `names` (new name to old) only.
-
-    Raises:
-        WeightsError: an old name is not in the file.
-    """
+    """Return a view of `file` with the tensors of `names` (new name to old) only."""
     return _RenamedFile(file, names)
 
 
@@ -177,11 +152,7 @@ def file_stamp(path: Path) -> tuple[int, int, int]:
 
 
 def read_bytes(path: Path, start: int, nbytes: int, stamp: tuple[int, ...]) -> Tensor:
-    """Read bytes of a file into new memory; mapped pages would stay beside the copy.
-
-    Raises:
-        WeightsError: the file is not what it was when it had this `stamp`.
-    """
+    """Read bytes of a file into new memory; mapped pages would stay beside the copy."""
     raw = torch.empty(nbytes, dtype=torch.uint8)
     try:
         with path.open("rb") as file:

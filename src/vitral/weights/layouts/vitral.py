@@ -46,11 +46,7 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
-    """Read the model that config.json describes.
-
-    Raises:
-        ConfigError: a field of config.json is missing, unknown or mistyped.
-    """
+    """Read the model that config.json describes."""
     file = opened.path.with_name(CONFIG)
     block = opened.config_json["vitral"]
     parts = block if isinstance(block, dict) else {}
@@ -122,11 +118,7 @@ def save(
 
 
 def update_metadata(folder: Path, **more: Any) -> None:
-    """Add keys of `extra` to a saved model's config.json, atomically.
-
-    Raises:
-        ConfigError: a key is reserved.
-    """
+    """Add keys of `extra` to a saved model's config.json, atomically."""
     _refuse_reserved_keys(more)
     fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     fields["vitral"] |= more

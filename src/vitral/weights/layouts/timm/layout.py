@@ -4,10 +4,12 @@ The model is inferred from the shapes. What they cannot tell (heads, pixel stati
 pooling) comes from config.json or the caller, or is assumed and noted.
 """
 
+import re
 from typing import Any
 
 import vitral.models
 from vitral.data import Preprocess
+from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, TNTConfig, ViTConfig
 from vitral.weights.checkpoint_facts import (
     LayoutInput,
@@ -17,7 +19,7 @@ from vitral.weights.checkpoint_facts import (
 )
 from vitral.weights.layouts import tnt
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
-from vitral.weights.layouts.timm import arguments, hybrid, quirks, resnet
+from vitral.weights.layouts.timm import arguments, hybrid, resnet
 from vitral.weights.layouts.timm import tnt as timm_tnt
 from vitral.weights.mapping import TensorMapping, copy
 from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD
@@ -28,6 +30,24 @@ DROPPED = {
     r"mask_token$": "of the pre-training only",
     r"decoder": "of the pre-training only",
 }
+
+TANH = re.compile(
+    r"vit_(base_patch32_siglip(_gap)?_256|large_patch16_siglip(_gap)?_512"
+    r"|(so400m|giantopt)_patch16_siglip(_gap)?_\d+)"
+)
+HEADS = {
+    "vit_base_patch16_gap_224": 16,
+    "vit_giantopt_patch16_siglip": 16,
+    "test_vit": 2,
+    "test_vit2": 2,
+    "test_vit3": 3,
+    "test_vit4": 3,
+}
+"""Heads that do not follow from the width, by prefix of the name."""
+OTHERS = {
+    "vit_base_patch16_rpn": "normalises after attention and perceptron",
+}
+"""Architectures that only look like a Vision Transformer, and what they do instead."""
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -87,7 +107,7 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
     distilled = "dist_token" in file
     prefix = int("cls_token" in file) + int(distilled) + registers
     arguments = {
-        **quirks.architecture_changes(opened),
+        **_architecture_changes(opened),
         **config_json.get("model_args", {}),
     }
     if "pos_embed" in file:
@@ -129,6 +149,25 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
         representation_size=opened.rows("pre_logits.fc.weight"),
         **fields,
     )
+
+
+def _architecture_changes(opened: LayoutInput) -> dict[str, Any]:
+    """Return the arguments of timm's model that the architecture's name decides."""
+    name = str(opened.config_json.get("architecture", "")).split(".")[0]
+    for start, instead in OTHERS.items():
+        if name.startswith(start):
+            raise WeightsError(
+                f"{opened.path}: timm's {name} {instead}, which vitral's model does "
+                "not, though its tensors have the same names. Use timm for it."
+            )
+    changes: dict[str, Any] = {}
+    if TANH.fullmatch(name):
+        changes["act_layer"] = "gelu_tanh"
+    for start, heads in HEADS.items():
+        exact = name == start or (start.startswith("vit_g") and name.startswith(start))
+        if exact:
+            changes["num_heads"] = heads
+    return changes
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
