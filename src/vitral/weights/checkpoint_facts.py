@@ -51,14 +51,6 @@ class WeightsSource:
         return rule.to_native([self.file.read(name) for name in rule.theirs])
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """Grid of a position table, and the number of its rows that are not patches."""
-
-    grid: Grid
-    prefix_rows: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class LayoutInput:
     """Input of a layout: tensors, JSON files next to them, the caller's settings."""
@@ -156,7 +148,7 @@ class LayoutInput:
         rows: int,
         prefixes: Iterable[int],
         declared: Grid | None = None,
-    ) -> Positions:
+    ) -> Grid:
         """Infer the grid of a position table of `rows` rows.
 
         Args:
@@ -168,7 +160,7 @@ class LayoutInput:
         given = self.grid or declared
         for prefix in (likely, *others):
             if given is not None and rows - prefix == math.prod(given):
-                return Positions(given, prefix)
+                return given
             side = math.isqrt(max(rows - prefix, 0))
             if given is None and side and side * side == rows - prefix:
                 if prefix != likely:
@@ -178,7 +170,7 @@ class LayoutInput:
                         "position table for the class and register tokens: give the "
                         "grid if it is another"
                     )
-                return Positions(Grid(side, side), prefix)
+                return Grid(side, side)
         expected = (
             "is not a square" if given is None else f"is not {given[0]} x {given[1]}"
         )
@@ -233,7 +225,7 @@ class LayoutInput:
         if given is None and declared is not None:
             given = patches_of(declared, patch)
         rows = self.shape(table, 3)[1]
-        grid = self.infer_positions(table, rows, (prefix,), given).grid
+        grid = self.infer_positions(table, rows, (prefix,), given)
         heads = self.num_heads or heads
         return {
             "image_size": (grid.rows * patch[0], grid.columns * patch[1]),

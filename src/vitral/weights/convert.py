@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -145,7 +146,7 @@ def _require_free_path(out: Path, layout: Layout) -> None:
 
 
 def _write(
-    out: Path, layout: Layout, spec: ModelSpec, ours: Mapping[str, Tensor]
+    out: Path, layout: Layout, spec: ModelSpec[Any], ours: Mapping[str, Tensor]
 ) -> list[str]:
     output = layout.make_output(spec)
     tensors = layout.pack(

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,29 +101,26 @@ def _model(source: WeightsSource) -> list[ExplanationLine]:
     name = vitral.models.get_model_name(config) or vitral.models.get_family_name(config)
     size = f"{config.image_hw[0]} x {config.image_hw[1]}"
     facts = [
-        ExplanationLine(
+        (
             "model",
             f"{name}, {count:,} parameters, {config.macs() / 1e9:.2f} GMACs at {size}",
         ),
-        ExplanationLine("patches", _patches(config)),
-        ExplanationLine("head", _head(source)),
-        ExplanationLine(
+        ("patches", _patches(config)),
+        ("head", _head(source)),
+        (
             "pixels",
             f"{pixels.image_size[0]} x {pixels.image_size[1]}, {pixels.resize}, "
             f"{pixels.interpolation}, mean {_numbers(pixels.mean)}, deviation "
             f"{_numbers(pixels.std)}",
         ),
+        *(("dropped", f"{n}: {why}") for n, why in _group_reasons(source.dropped)),
+        *(("note", note) for note in source.notes),
     ]
-    facts += [
-        ExplanationLine("dropped", f"{n}: {why}")
-        for n, why in _group_reasons(source.dropped)
-    ]
-    return facts + [ExplanationLine("note", note) for note in source.notes]
+    return [ExplanationLine(*fact) for fact in facts]
 
 
-def _group_reasons(dropped: object) -> list[tuple[str, str]]:
+def _group_reasons(dropped: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return one pair (tensors, reason) for each reason."""
-    assert isinstance(dropped, dict)
     reasons: dict[str, list[str]] = {}
     for name, why in dropped.items():
         reasons.setdefault(why, []).append(name)

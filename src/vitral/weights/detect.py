@@ -76,7 +76,7 @@ def open_weights(
         config_json=_read_json(file.with_name(CONFIG)) if beside else {},
         processor_json=_read_json(file.with_name(PROCESSOR)) if beside else {},
         grid=grid or file_metadata.read_grid(tensors),
-        num_heads=num_heads or file_metadata.read_num_heads(tensors),
+        num_heads=num_heads or file_metadata.read_count(tensors, file_metadata.HEADS),
         notes=notes,
     )
 

@@ -58,16 +58,7 @@ def read_words(file: TensorFile) -> Words | None:
     return Words(Grid(rows, columns), (height, width))
 
 
-def read_num_heads(file: TensorFile) -> int | None:
-    """Return the heads per block in the file's metadata, or None."""
-    return _read_count(file, HEADS)
-
-
-def read_inner_num_heads(file: TensorFile) -> int | None:
-    """Return the heads of an inner block in the file's metadata, or None."""
-    return _read_count(file, INNER_HEADS)
-
-
-def _read_count(file: TensorFile, name: str) -> int | None:
+def read_count(file: TensorFile, name: str) -> int | None:
+    """Return a positive number (HEADS, INNER_HEADS) in the metadata, or None."""
     text = file.metadata.get(name, "")
     return int(text) if text.isdecimal() and int(text) > 0 else None

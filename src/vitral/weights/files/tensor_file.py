@@ -104,27 +104,43 @@ class TensorFile(ABC):
         return self._entries[name]
 
 
-class _RenamedFile(TensorFile):
+class _View(TensorFile):
     """A file under other names; messages use the names that the file has."""
 
-    def __init__(self, file: TensorFile, names: Mapping[str, str]) -> None:
-        entries = {
-            n: TensorInfo(file.shape(o), file.dtype(o)) for n, o in names.items()
-        }
-        super().__init__(file.path, entries, file.metadata)
+    def __init__(
+        self, file: TensorFile, names: Mapping[str, str | tuple[str, int]]
+    ) -> None:
         self.format, self._file, self._names = file.format, file, dict(names)
+        self._last: tuple[str, Tensor] | None = None
+        entries = {}
+        for new, old in self._names.items():
+            name = old if isinstance(old, str) else old[0]
+            shape = file.shape(name) if isinstance(old, str) else file.shape(name)[1:]
+            entries[new] = TensorInfo(shape, file.dtype(name))
+        super().__init__(file.path, entries, file.metadata)
 
     def _data(self, name: str) -> Tensor:
-        return self._file.read(self._names[name])
+        old = self._names[name]
+        if isinstance(old, str):
+            return self._file.read(old)
+        stack, index = old
+        if self._last is None or self._last[0] != stack:
+            self._last = (stack, self._file.read(stack))
+        return self._last[1][index]
 
     def read(self, name: str) -> Tensor:
         self._entry(name)
         return self._data(name)
 
 
-def with_names(file: TensorFile, names: Mapping[str, str]) -> TensorFile:
-    """Return a view of `file` with the tensors of `names` (new name to old) only."""
-    return _RenamedFile(file, names)
+def with_names(
+    file: TensorFile, names: Mapping[str, str | tuple[str, int]]
+) -> TensorFile:
+    """Return a view of `file` with the tensors of `names` (new name to old) only.
+
+    A pair of an old name and an index stands for that row of the tensor's first axis.
+    """
+    return _View(file, names)
 
 
 def all_finite(tensor: Tensor) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
@@ -21,12 +21,14 @@ from vitral.models import ModelConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.mapping import TensorMapping
 
+Config = TypeVar("Config", bound=ModelConfig)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec:
+class ModelSpec(Generic[Config]):
     """A model to be written: settings, pre-processing, class names."""
 
-    config: ModelConfig
+    config: Config
     preprocess: Preprocess
     classes: tuple[str, ...] = ()
 
@@ -57,11 +59,11 @@ class Layout:
     """Written form: a file, or a folder with model.safetensors and JSON."""
     detect: Callable[[LayoutInput], bool]
     read: Callable[[LayoutInput], WeightsSource]
-    mappings: Callable[[ModelConfig], list[TensorMapping]]
+    mappings: Callable[[Any], list[TensorMapping]]
     """Returns the mappings of a model's tensors, in both directions."""
     unsupported_reason: Callable[[ModelConfig], str]
     """Returns why a model cannot be held, after "..., because"; empty if it can."""
-    make_output: Callable[[ModelSpec], LayoutOutput] = lambda spec: LayoutOutput()
+    make_output: Callable[[ModelSpec[Any]], LayoutOutput] = lambda spec: LayoutOutput()
     pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors
     """Last step over all tensors that are written."""
     class_token_row: Literal["with", "without", "either"] = "either"

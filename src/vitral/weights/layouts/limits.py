@@ -3,16 +3,16 @@
 A reason is read after "..., because"; the first that applies is the one reported.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from vitral.models import ViTConfig
+from vitral.models import DeiTConfig, ViTConfig
 
 Limit = tuple[str, Callable[[Any], bool]]
 """A reason, and the test of a config to which it applies."""
 
 
-def first_reason(config: Any, *limits: Limit) -> str:
+def first_reason(limits: Iterable[Limit], config: Any) -> str:
     """Return the first reason that applies to a config; empty if none does."""
     return next((reason for reason, applies in limits if applies(config)), "")
 
@@ -88,4 +88,8 @@ NORM_THEN_POOL: Limit = ("it normalises before it pools", NORM_BEFORE_POOL[1])
 AT_STEM: Limit = (
     "it adds its positions at the stem",
     lambda it: it.position_at != "stem",
+)
+VIT_OR_DEIT: Limit = (
+    "it has no such family of models",
+    lambda it: type(it) not in (ViTConfig, DeiTConfig),
 )

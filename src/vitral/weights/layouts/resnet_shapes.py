@@ -12,6 +12,7 @@ from vitral.errors import WeightsError
 from vitral.layers.bottleneck import total_stride
 from vitral.models import HybridConfig, ResNetConfig
 from vitral.weights.checkpoint_facts import LayoutInput
+from vitral.weights.layouts.limits import Limit
 
 GROUPS = 32
 """Groups of every GroupNorm, in every published BiT ResNet."""
@@ -108,27 +109,22 @@ def differences(
     return tuple(notes)
 
 
-def unsupported_structure(
-    config: HybridConfig | ResNetConfig, padding: str, groups: int | None = GROUPS
-) -> str:
-    """Return why code with this padding and these groups cannot be this model.
-
-    Args:
-        groups: groups of its GroupNorms; None: any number.
-    """
-    if groups is not None and config.num_groups != groups:
-        return f"its GroupNorms have {groups} groups"
-    if config.padding != padding:
-        paddings = {
-            "fixed": "both sides of an image alike",
-            "same": "as TensorFlow's SAME",
-        }
-        return f"its convolutions pad {paddings[padding]}"
-    return ""
+def structure_limits(padding: str, groups: int | None = GROUPS) -> tuple[Limit, ...]:
+    """Return the limits of code with this padding and these groups; None: any."""
+    paddings = {"fixed": "both sides of an image alike", "same": "as TensorFlow's SAME"}
+    return (
+        (
+            f"its GroupNorms have {groups} groups",
+            lambda it: groups not in (None, it.num_groups),
+        ),
+        (
+            f"its convolutions pad {paddings[padding]}",
+            lambda it: it.padding != padding,
+        ),
+    )
 
 
-def unsupported_rounding(config: HybridConfig | ResNetConfig) -> str:
-    """Return why code that rounds widths to multiples of 8 cannot be this model."""
-    if config.width % 8:
-        return "it rounds every width to a multiple of 8"
-    return ""
+ROUNDS_WIDTHS: Limit = (
+    "it rounds every width to a multiple of 8",
+    lambda it: it.width % 8 != 0,
+)

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,40 @@ from vitral.weights.numerics import HALF, differences
 
 KERNEL, NORM_EPS = 7, 1e-5
 """Side of the convolution and epsilon of every norm, which no argument changes."""
+STRUCTURE: tuple[limits.Limit, ...] = (
+    limits.LEARNED_AT_STEM,
+    (
+        "it has a class token with a position of its own",
+        limits.CLASS_TOKEN_ROW[1],
+    ),
+    limits.NO_REGISTERS,
+    ("it pools one way only", lambda it: it.global_pool not in ("token", "avg")),
+    limits.NORM_THEN_POOL,
+    limits.PLAIN_MLP,
+    limits.NO_QK_NORM,
+    limits.NO_LAYER_SCALE,
+    limits.NO_TANH_BEFORE_HEAD,
+    limits.HEADS_WIDTH,
+    limits.PROJ_BIAS,
+    (
+        f"its words are computed from {KERNEL} x {KERNEL} pixels",
+        lambda it: it.word_kernel != KERNEL,
+    ),
+    ("its words are square", lambda it: it.word_hw[0] != it.word_hw[1]),
+)
+"""Models that neither the authors' class nor timm's can be."""
+LIMITS: tuple[limits.Limit, ...] = (
+    (
+        "it has no such family of models",
+        lambda it: not isinstance(it, TNTConfig),
+    ),
+    *STRUCTURE,
+    ("its head sees the class token", lambda it: it.global_pool != "token"),
+    (
+        "its inner and outer perceptrons widen by the same factor",
+        lambda it: not _same_ratio(it),
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +168,7 @@ def read_config(
     inner, chans, kernel, _ = size("patch_embed.proj.weight", 4)
     _, rows, width = size("pos_embed", 3)
     table = names.foreign_name("pos_embed")
-    grid = opened.infer_positions(table, rows, (1,)).grid
+    grid = opened.infer_positions(table, rows, (1,))
     depth = opened.count_blocks(r"blocks\.(\d+)\.")
     sides = zip(words.grid, words.pixels, strict=True)
     patch_rows, patch_columns = (side * pixels for side, pixels in sides)
@@ -170,9 +205,8 @@ def _infer_num_heads(
     ]
     size = named[0] if named else {"num_heads": width // 64, "inner_num_heads": 4}
     heads = opened.num_heads or arguments.get("num_heads_outer")
-    inner_heads = file_metadata.read_inner_num_heads(opened.file) or arguments.get(
-        "num_heads_inner"
-    )
+    inner_heads = file_metadata.read_count(opened.file, file_metadata.INNER_HEADS)
+    inner_heads = inner_heads or arguments.get("num_heads_inner")
     if (not heads or not inner_heads) and not named:
         if (not heads and width % 64) or (not inner_heads and inner % 4):
             raise WeightsError(
@@ -217,46 +251,6 @@ def mapping(ours: str, names: Names) -> TensorMapping:
     return concat(ours, both, shares=(2, 1))
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    return limits.first_reason(
-        config,
-        (
-            "it has no such family of models",
-            lambda it: not isinstance(it, TNTConfig),
-        ),
-        *STRUCTURE,
-        ("its head sees the class token", lambda it: it.global_pool != "token"),
-        (
-            "its inner and outer perceptrons widen by the same factor",
-            lambda it: not _same_ratio(it),
-        ),
-    )
-
-
-STRUCTURE: tuple[limits.Limit, ...] = (
-    limits.LEARNED_AT_STEM,
-    (
-        "it has a class token with a position of its own",
-        limits.CLASS_TOKEN_ROW[1],
-    ),
-    limits.NO_REGISTERS,
-    ("it pools one way only", lambda it: it.global_pool not in ("token", "avg")),
-    limits.NORM_THEN_POOL,
-    limits.PLAIN_MLP,
-    limits.NO_QK_NORM,
-    limits.NO_LAYER_SCALE,
-    limits.NO_TANH_BEFORE_HEAD,
-    limits.HEADS_WIDTH,
-    limits.PROJ_BIAS,
-    (
-        f"its words are computed from {KERNEL} x {KERNEL} pixels",
-        lambda it: it.word_kernel != KERNEL,
-    ),
-    ("its words are square", lambda it: it.word_hw[0] != it.word_hw[1]),
-)
-"""Models that neither the authors' class nor timm's can be."""
-
-
 def _same_ratio(config: TNTConfig) -> bool:
     """Return whether one factor, rounded down, gives both hidden widths."""
     pairs = (
@@ -268,10 +262,9 @@ def _same_ratio(config: TNTConfig) -> bool:
     )
 
 
-def make_output(spec: ModelSpec) -> LayoutOutput:
+def make_output(spec: ModelSpec[TNTConfig]) -> LayoutOutput:
     """Return the unused tensor, and notes on the differences."""
     config = spec.config
-    assert isinstance(config, TNTConfig)
     unused = torch.zeros(1, math.prod(config.grid), config.embed_dim)
     notes = differences(config, "the authors' code", norm_eps=NORM_EPS)
     return LayoutOutput(new={"outer_tokens": unused}, notes=tuple(notes))
@@ -284,7 +277,7 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
     class_token_row="with",
 )

@@ -6,9 +6,10 @@ of one size.
 
 import re
 from dataclasses import replace
+from functools import partial
 
 from vitral.data import Preprocess
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
@@ -19,6 +20,27 @@ STEM = ("conv_proj.weight", "class_token", "encoder.pos_embedding")
 BLOCK = "encoder.layers.encoder_layer_"
 OLD_MLP = {"linear_1": "0", "linear_2": "3"}
 """Names of the MLP's layers in older versions, and today."""
+LIMITS: tuple[limits.Limit, ...] = (
+    limits.VIT_ONLY,
+    limits.LEARNED_AT_STEM,
+    limits.CLASS_TOKEN_ROW,
+    ("its head looks at the class token", lambda it: it.global_pool != "token"),
+    limits.NO_REGISTERS,
+    limits.PLAIN_MLP,
+    limits.ALL_BIASES,
+    limits.NO_QK_NORM,
+    limits.NO_LAYER_SCALE,
+    limits.HEADS_WIDTH,
+    limits.NO_PATCH_NORM,
+    limits.NORM_BEFORE_POOL,
+    limits.SQUARE_PATCHES,
+    ("its images are square", lambda it: it.image_hw[0] != it.image_hw[1]),
+    limits.THREE_CHANNELS,
+    (
+        "it has a tanh layer before a head only",
+        lambda it: it.representation_size > 0 and it.num_classes == 0,
+    ),
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -46,8 +68,7 @@ def read(opened: LayoutInput) -> WeightsSource:
     return opened.source(LAYOUT.title, config, rules, preprocess)
 
 
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, ViTConfig)
+def mappings(config: ViTConfig) -> list[TensorMapping]:
     made = [
         copy("cls_token", "class_token"),
         copy("pos_embed", "encoder.pos_embedding"),
@@ -86,35 +107,9 @@ def default_preprocess(config: ViTConfig, notes: list[str]) -> Preprocess:
     return imagenet_crop(config.image_hw, 224 / resized, "bilinear")
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    return limits.first_reason(
-        config,
-        limits.VIT_ONLY,
-        limits.LEARNED_AT_STEM,
-        limits.CLASS_TOKEN_ROW,
-        ("its head looks at the class token", lambda it: it.global_pool != "token"),
-        limits.NO_REGISTERS,
-        limits.PLAIN_MLP,
-        limits.ALL_BIASES,
-        limits.NO_QK_NORM,
-        limits.NO_LAYER_SCALE,
-        limits.HEADS_WIDTH,
-        limits.NO_PATCH_NORM,
-        limits.NORM_BEFORE_POOL,
-        limits.SQUARE_PATCHES,
-        ("its images are square", lambda it: it.image_hw[0] != it.image_hw[1]),
-        limits.THREE_CHANNELS,
-        (
-            "it has a tanh layer before a head only",
-            lambda it: it.representation_size > 0 and it.num_classes == 0,
-        ),
-    )
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
+def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
     """Return notes on what torchvision does not store or computes differently."""
     config, preprocess = spec.config, spec.preprocess
-    assert isinstance(config, ViTConfig)
     notes = [
         *differences(config, "torchvision"),
         f"torchvision takes images of {config.image_hw[0]} x {config.image_hw[1]} "
@@ -154,7 +149,7 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
     class_token_row="with",
 )

@@ -134,7 +134,7 @@ def _refuse_reserved_keys(extra: dict[str, Any]) -> None:
         )
 
 
-def make_config_json(spec: ModelSpec, extra: dict[str, Any]) -> dict[str, Any]:
+def make_config_json(spec: ModelSpec[Any], extra: dict[str, Any]) -> dict[str, Any]:
     """Return the content of config.json: timm's fields, and vitral's block."""
     config, preprocess = spec.config, spec.preprocess
     with meta_init():

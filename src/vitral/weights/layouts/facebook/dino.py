@@ -7,12 +7,13 @@ block numbers. A DINO backbone alone has timm's names and is read as timm's layo
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vitral.layers.position import ResizeMethod
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, with_names
 from vitral.weights.layouts import limits
@@ -44,6 +45,20 @@ DROPPED = {
         "of the training, not of the model"
     ),
 }
+LIMITS: tuple[limits.Limit, ...] = (
+    limits.VIT_ONLY,
+    ("its backbones have no head", lambda it: it.num_classes > 0),
+    limits.LEARNED_AT_STEM,
+    limits.CLASS_TOKEN_ROW,
+    limits.ROWLESS_REGISTERS,
+    limits.CLASS_TOKEN_FEATURES,
+    limits.NO_TANH,
+    limits.NO_QK_NORM,
+    limits.HEADS_WIDTH,
+    limits.NO_PATCH_NORM,
+    limits.NORM_BEFORE_POOL,
+    limits.SQUARE_TABLES,
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -109,8 +124,7 @@ def _vit_config(opened: LayoutInput) -> ViTConfig:
     )
 
 
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, ViTConfig)
+def mappings(config: ViTConfig) -> list[TensorMapping]:
     made = [
         copy("cls_token"),
         copy("pos_embed"),
@@ -133,31 +147,12 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
     return made
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    return limits.first_reason(
-        config,
-        limits.VIT_ONLY,
-        ("its backbones have no head", lambda it: it.num_classes > 0),
-        limits.LEARNED_AT_STEM,
-        limits.CLASS_TOKEN_ROW,
-        limits.ROWLESS_REGISTERS,
-        limits.CLASS_TOKEN_FEATURES,
-        limits.NO_TANH,
-        limits.NO_QK_NORM,
-        limits.HEADS_WIDTH,
-        limits.NO_PATCH_NORM,
-        limits.NORM_BEFORE_POOL,
-        limits.SQUARE_TABLES,
-    )
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
+def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
     """Return the mask token that DINOv2's code requires, and notes on the differences.
 
     Without LayerScale it is a backbone of the first DINO, whose code has no such token.
     """
     config = spec.config
-    assert isinstance(config, ViTConfig)
     notes, new = list[str](), dict[str, Tensor]()
     if config.init_values is not None:
         new["mask_token"] = torch.zeros(1, config.embed_dim)
@@ -202,7 +197,7 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
     class_token_row="with",
 )

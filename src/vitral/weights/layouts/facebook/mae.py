@@ -5,8 +5,9 @@ Fine-tuned files have timm's names alone and are read as timm's layout.
 """
 
 from dataclasses import replace
+from functools import partial
 
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
@@ -18,6 +19,34 @@ DROPPED = {
     r"decoder_": "the decoder, which draws the hidden patches",
     r"mask_token$": "of the pre-training only: it stands for a hidden patch",
 }
+LIMITS: tuple[limits.Limit, ...] = (
+    limits.VIT_ONLY,
+    (
+        "its pre-training files have no head (fine-tuned ones have timm's layout)",
+        lambda it: it.num_classes > 0,
+    ),
+    (
+        "its positions are one row a patch, added at the stem",
+        limits.LEARNED_AT_STEM[1],
+    ),
+    limits.CLASS_TOKEN_ROW,
+    limits.NO_REGISTERS,
+    limits.CLASS_TOKEN_FEATURES,
+    limits.PLAIN_MLP,
+    limits.ALL_BIASES,
+    limits.NO_QK_NORM,
+    limits.NO_LAYER_SCALE,
+    limits.NO_TANH,
+    limits.HEADS_WIDTH,
+    limits.NO_PATCH_NORM,
+    (
+        "its pre-training files have the final norm before pooling",
+        lambda it: it.norm_after_pool,
+    ),
+    limits.SQUARE_PATCHES,
+    ("its grids are square", lambda it: it.grid.rows != it.grid.columns),
+    limits.THREE_CHANNELS,
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -41,40 +70,7 @@ def read(opened: LayoutInput) -> WeightsSource:
     return opened.source(LAYOUT.title, config, rules, preprocess, drop=DROPPED)
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    return limits.first_reason(
-        config,
-        limits.VIT_ONLY,
-        (
-            "its pre-training files have no head (fine-tuned ones have timm's layout)",
-            lambda it: it.num_classes > 0,
-        ),
-        (
-            "its positions are one row a patch, added at the stem",
-            limits.LEARNED_AT_STEM[1],
-        ),
-        limits.CLASS_TOKEN_ROW,
-        limits.NO_REGISTERS,
-        limits.CLASS_TOKEN_FEATURES,
-        limits.PLAIN_MLP,
-        limits.ALL_BIASES,
-        limits.NO_QK_NORM,
-        limits.NO_LAYER_SCALE,
-        limits.NO_TANH,
-        limits.HEADS_WIDTH,
-        limits.NO_PATCH_NORM,
-        (
-            "its pre-training files have the final norm before pooling",
-            lambda it: it.norm_after_pool,
-        ),
-        limits.SQUARE_PATCHES,
-        ("its grids are square", lambda it: it.grid.rows != it.grid.columns),
-        limits.THREE_CHANNELS,
-    )
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
-    assert isinstance(spec.config, ViTConfig)
+def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
     notes = (
         *differences(spec.config, "the authors' code", resize="bicubic"),
         "the encoder alone: drawing hidden patches, and pre-training on, need the "
@@ -91,7 +87,7 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=layout.mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
     class_token_row="with",
 )

@@ -4,7 +4,8 @@ Their attention is space alone, joint or divided. Written files are .safetensors
 their names, to be put under the key `model_state` again.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
+from functools import partial
 
 from vitral.data import Preprocess
 from vitral.models import AttentionType, ModelConfig, TimeSformerConfig, ViTConfig
@@ -22,6 +23,44 @@ STEM, TIME = "patch_embed.proj.weight", "time_embed"
 FRAMES = 8
 """Frames for a file that does not state them: the released configuration's."""
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
+STRUCTURE: tuple[limits.Limit, ...] = (
+    (
+        "it is for TimeSformers alone",
+        lambda it: not isinstance(it, TimeSformerConfig),
+    ),
+    (
+        "its attention is space, joint or divided",
+        lambda it: it.attention_type not in ("space", "joint", "divided"),
+    ),
+    (
+        "its class token takes no part in the time step",
+        lambda it: it.class_token_in == "every_step" and len(it.steps) > 1,
+    ),
+    (
+        "its clips have positions in time",
+        lambda it: it.attention_type != "space" and it.time_position == "none",
+    ),
+    (
+        "its positions are learned, one row a patch",
+        lambda it: it.position != "learned_1d",
+    ),
+    limits.CLASS_TOKEN_ROW,
+    limits.NO_REGISTERS,
+    ("its models look at the class token", lambda it: it.global_pool != "token"),
+    limits.PLAIN_MLP,
+    limits.NO_LAYER_SCALE,
+    limits.NO_QK_NORM,
+    limits.NO_TANH,
+    limits.HEADS_WIDTH,
+    limits.NO_PATCH_NORM,
+    limits.NORM_BEFORE_POOL,
+    limits.PROJ_BIAS,
+)
+"""Models that neither the released code nor transformers' has."""
+LIMITS: tuple[limits.Limit, ...] = (
+    *STRUCTURE,
+    limits.SQUARE_TABLES,
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -83,8 +122,7 @@ def inflate_config(
 ) -> TimeSformerConfig:
     """Return the settings of the published video model of `image`."""
     return TimeSformerConfig(
-        **{field.name: getattr(image, field.name) for field in fields(image)}
-        | {"position_resize": "nearest", "time_resize": "nearest"},
+        **vars(image) | {"position_resize": "nearest", "time_resize": "nearest"},
         num_frames=num_frames,
         attention_type=attention_type,
     )
@@ -94,52 +132,7 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
     return [copy(name, f"{PREFIX}{name}") for name in tensor_shapes(config)]
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    return limits.first_reason(
-        config,
-        *STRUCTURE,
-        limits.SQUARE_TABLES,
-    )
-
-
-STRUCTURE: tuple[limits.Limit, ...] = (
-    (
-        "it is for TimeSformers alone",
-        lambda it: not isinstance(it, TimeSformerConfig),
-    ),
-    (
-        "its attention is space, joint or divided",
-        lambda it: it.attention_type not in ("space", "joint", "divided"),
-    ),
-    (
-        "its class token takes no part in the time step",
-        lambda it: it.class_token_in == "every_step" and len(it.steps) > 1,
-    ),
-    (
-        "its clips have positions in time",
-        lambda it: it.attention_type != "space" and it.time_position == "none",
-    ),
-    (
-        "its positions are learned, one row a patch",
-        lambda it: it.position != "learned_1d",
-    ),
-    limits.CLASS_TOKEN_ROW,
-    limits.NO_REGISTERS,
-    ("its models look at the class token", lambda it: it.global_pool != "token"),
-    limits.PLAIN_MLP,
-    limits.NO_LAYER_SCALE,
-    limits.NO_QK_NORM,
-    limits.NO_TANH,
-    limits.HEADS_WIDTH,
-    limits.NO_PATCH_NORM,
-    limits.NORM_BEFORE_POOL,
-    limits.PROJ_BIAS,
-)
-"""Models that neither the released code nor transformers' has."""
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
-    assert isinstance(spec.config, TimeSformerConfig)
+def make_output(spec: ModelSpec[TimeSformerConfig]) -> LayoutOutput:
     whose = "the released code"
     notes = find_differences(spec.config, whose)
     notes += other_statistics(spec.preprocess, whose, MEAN, STD, "0.45 and 0.225")
@@ -164,7 +157,7 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
     class_token_row="with",
 )

@@ -4,10 +4,12 @@ Stages and units are counted from 1, units with two digits. The names come from 
 original TensorFlow models.
 """
 
+from functools import partial
+
 from vitral.data import Preprocess
-from vitral.models import ModelConfig, ResNetConfig
+from vitral.models import ResNetConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.layouts import resnet_shapes
+from vitral.weights.layouts import limits, resnet_shapes
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.resnet_shapes import Numerics
 from vitral.weights.mapping import TensorMapping, convolution, copy
@@ -15,6 +17,13 @@ from vitral.weights.mapping import TensorMapping, convolution, copy
 CONV = "standardized_conv2d/kernel"
 ROOT = f"resnet/root_block/{CONV}"
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-10, std_eps_at="variance")
+LIMITS: tuple[limits.Limit, ...] = (
+    (
+        "its ResNets are all that it has",
+        lambda it: not isinstance(it, ResNetConfig),
+    ),
+    *resnet_shapes.structure_limits("fixed"),
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -37,8 +46,7 @@ def read(opened: LayoutInput) -> WeightsSource:
     return opened.source(LAYOUT.title, config, mappings(config), preprocess)
 
 
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, ResNetConfig)
+def mappings(config: ResNetConfig) -> list[TensorMapping]:
     rules = [convolution("stem.conv.weight", ROOT)]
     for stage, count in enumerate(config.units):
         for unit in range(count):
@@ -61,14 +69,7 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
     return rules
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    if not isinstance(config, ResNetConfig):
-        return "its ResNets are all that it has"
-    return resnet_shapes.unsupported_structure(config, "fixed")
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
-    assert isinstance(spec.config, ResNetConfig)
+def make_output(spec: ModelSpec[ResNetConfig]) -> LayoutOutput:
     notes = resnet_shapes.differences(spec.config, NUMERICS, "the official code")
     return LayoutOutput(notes=notes)
 
@@ -87,6 +88,6 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
 )

@@ -5,16 +5,29 @@ Pooling is by class token, by mean or by attention (arXiv 2106.04560).
 """
 
 from dataclasses import replace
+from functools import partial
 
 from vitral.data import Preprocess
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.layouts import limits
 from vitral.weights.layouts.google import flax_names
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.mapping import TensorMapping
 
 FIRST = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
 PREFIXES = ("params/", "")
+LIMITS: tuple[limits.Limit, ...] = (
+    (
+        "its ViT is all that vitral writes for it",
+        lambda it: type(it) is not ViTConfig,
+    ),
+    (
+        "it learns one position a patch, or has fixed ones",
+        lambda it: it.position not in ("learned_1d", "sincos_2d"),
+    ),
+    *flax_names.LIMITS,
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -32,21 +45,11 @@ def read(opened: LayoutInput) -> WeightsSource:
     return opened.source(LAYOUT.title, config, rules, preprocess)
 
 
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, ViTConfig)
+def mappings(config: ViTConfig) -> list[TensorMapping]:
     return flax_names.vit_mappings(config, flax_names.BIG_VISION)
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    if type(config) is not ViTConfig:
-        return "its ViT is all that vitral writes for it"
-    if config.position not in ("learned_1d", "sincos_2d"):
-        return "it learns one position a patch, or has fixed ones"
-    return flax_names.unsupported_reason(config)
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
-    assert isinstance(spec.config, ViTConfig)
+def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
     return LayoutOutput(notes=flax_names.numerics(spec.config))
 
 
@@ -65,7 +68,7 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
     class_token_row="without",
 )

@@ -11,41 +11,11 @@ import torch
 from torch import Tensor
 
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.files import TensorFile, TensorInfo
+from vitral.weights.files import with_names
 from vitral.weights.layouts.google import big_vision
 
 BLOCKS = "Transformer/encoderblock/"
 NUMBERED = re.compile(r"(.*Transformer/encoderblock)_(\d+)(/.*)")
-
-
-class UnstackedFile(TensorFile):
-    """View of a file with stacked blocks in which every block has its own arrays."""
-
-    def __init__(self, file: TensorFile) -> None:
-        self._file = file
-        self._last: tuple[str, Tensor] | None = None
-        self._names: dict[str, tuple[str, int | None]] = {}
-        entries: dict[str, TensorInfo] = {}
-        for name in file.names():
-            shape, dtype = file.shape(name), file.dtype(name)
-            if BLOCKS in name and shape:
-                for layer in range(shape[0]):
-                    numbered = name.replace(BLOCKS, f"{BLOCKS[:-1]}_{layer}/")
-                    self._names[numbered] = (name, layer)
-                    entries[numbered] = TensorInfo(shape[1:], dtype)
-            else:
-                self._names[name] = (name, None)
-                entries[name] = TensorInfo(shape, dtype)
-        super().__init__(file.path, entries, file.metadata)
-        self.format = file.format
-
-    def _data(self, name: str) -> Tensor:
-        stacked, layer = self._names[name]
-        if layer is None:
-            return self._file.read(stacked)
-        if self._last is None or self._last[0] != stacked:
-            self._last = (stacked, self._file.read(stacked))
-        return self._last[1][layer]
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -74,7 +44,18 @@ def pack(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unstack(opened: LayoutInput) -> LayoutInput:
-    return replace(opened, file=UnstackedFile(opened.file))
+    """Give every block its own arrays."""
+    file = opened.file
+    names: dict[str, str | tuple[str, int]] = {}
+    for name in file.names():
+        shape = file.shape(name)
+        if BLOCKS in name and shape:
+            for layer in range(shape[0]):
+                numbered = name.replace(BLOCKS, f"{BLOCKS[:-1]}_{layer}/")
+                names[numbered] = (name, layer)
+        else:
+            names[name] = name
+    return replace(opened, file=with_names(file, names))
 
 
 LAYOUT = replace(

@@ -51,6 +51,22 @@ NEWER = replace(
 )
 """vision_transformer with a newer Flax, which numbers modules per class."""
 BIG_VISION = replace(NEWER, prefix="params/", pos_embed="pos_embedding")
+LIMITS: tuple[limits.Limit, ...] = (
+    limits.NO_REGISTER_TOKENS,
+    limits.NO_LAYER_SCALE,
+    limits.NO_NORM_ON_QK,
+    limits.ALL_BIASES,
+    limits.ONE_PLAIN_MLP,
+    limits.NO_PATCH_NORM,
+    limits.NORM_THEN_POOL,
+    limits.AT_STEM,
+    ("it pools one way only", lambda it: it.global_pool == "token_avg"),
+    (
+        "the class token is for pooling",
+        lambda it: it.class_token and it.global_pool != "token",
+    ),
+)
+"""Models that neither project's code can be."""
 
 
 def vit_mappings(config: ViTConfig, style: Style) -> list[TensorMapping]:
@@ -104,7 +120,7 @@ def read_vit_fields(opened: LayoutInput, style: Style) -> dict[str, Any]:
         top = style.pos_embed == BIG_VISION.pos_embed
         prefix_rows = 0 if top else int(class_token)
         length = opened.shape(table, 3)[1]
-        grid = opened.infer_positions(table, length, (prefix_rows,)).grid
+        grid = opened.infer_positions(table, length, (prefix_rows,))
     else:
         facts["position"] = "sincos_2d"
         grid = opened.grid or Grid(14, 14)
@@ -114,26 +130,6 @@ def read_vit_fields(opened: LayoutInput, style: Style) -> dict[str, Any]:
         )
     facts["image_size"] = (grid.rows * rows, grid.columns * columns)
     return facts
-
-
-def unsupported_reason(config: ViTConfig) -> str:
-    """Return why these projects' code cannot be this model; empty if it can."""
-    return limits.first_reason(
-        config,
-        limits.NO_REGISTER_TOKENS,
-        limits.NO_LAYER_SCALE,
-        limits.NO_NORM_ON_QK,
-        limits.ALL_BIASES,
-        limits.ONE_PLAIN_MLP,
-        limits.NO_PATCH_NORM,
-        limits.NORM_THEN_POOL,
-        limits.AT_STEM,
-        ("it pools one way only", lambda it: it.global_pool == "token_avg"),
-        (
-            "the class token is for pooling",
-            lambda it: it.class_token and it.global_pool != "token",
-        ),
-    )
 
 
 def numerics(config: ViTConfig) -> tuple[str, ...]:

@@ -3,13 +3,14 @@
 `BitForImageClassification`, or `BitModel` where there is no head.
 """
 
+from functools import partial
 from typing import Any
 
 from vitral.errors import WeightsError
 from vitral.layers.bottleneck import total_stride
-from vitral.models import ModelConfig, ResNetConfig
+from vitral.models import ResNetConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.layouts import resnet_shapes
+from vitral.weights.layouts import limits, resnet_shapes
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.config import label_fields, read_classes
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
@@ -28,6 +29,14 @@ EXPECTED_FIELDS: dict[str, tuple[Any, str]] = {
     "hidden_act": ("relu", "another activation"),
 }
 """Fields of config.json that decide the function: BiT's value, and what others mean."""
+LIMITS: tuple[limits.Limit, ...] = (
+    (
+        "it is for the ResNets of BiT alone",
+        lambda it: not isinstance(it, ResNetConfig),
+    ),
+    *resnet_shapes.structure_limits("fixed", None),
+    resnet_shapes.ROUNDS_WIDTHS,
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -64,22 +73,13 @@ def read(opened: LayoutInput) -> WeightsSource:
     )
 
 
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, ResNetConfig)
+def mappings(config: ResNetConfig) -> list[TensorMapping]:
     return _mappings(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    if not isinstance(config, ResNetConfig):
-        return "it is for the ResNets of BiT alone"
-    reason = resnet_shapes.unsupported_structure(config, "fixed", None)
-    return reason or resnet_shapes.unsupported_rounding(config)
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
+def make_output(spec: ModelSpec[ResNetConfig]) -> LayoutOutput:
     """Return config.json, preprocessor_config.json, and notes on the differences."""
     config = spec.config
-    assert isinstance(config, ResNetConfig)
     notes = [*resnet_shapes.differences(config, NUMERICS, "Hugging Face")]
     architecture = "BitForImageClassification" if config.num_classes else "BitModel"
     fields: dict[str, Any] = {
@@ -156,6 +156,6 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
 )

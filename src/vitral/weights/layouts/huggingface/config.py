@@ -13,26 +13,20 @@ from vitral.weights.layouts.layout import LayoutOutput, ModelSpec
 from vitral.weights.numerics import differences
 
 ARCHITECTURES = {
-    "vit": ("ViTModel", "ViTForImageClassification"),
-    "deit": ("DeiTModel", "DeiTForImageClassification"),
-    "dinov2": ("Dinov2Model", "Dinov2ForImageClassification"),
-    "dinov2_with_registers": (
-        "Dinov2WithRegistersModel",
-        "Dinov2WithRegistersForImageClassification",
-    ),
+    "vit": "ViT",
+    "deit": "DeiT",
+    "dinov2": "Dinov2",
+    "dinov2_with_registers": "Dinov2WithRegisters",
 }
-"""Hugging Face's class without a head, and with one."""
+"""Hugging Face's class, before `Model` or `ForImageClassification`."""
 
 
 def unsupported_reason(config: ModelConfig) -> str:
     """Return why transformers' code cannot be this model; empty if it can."""
-    if type(config) not in (ViTConfig, DeiTConfig):
-        return "it has no such family of models"
-    assert isinstance(config, ViTConfig)
-    dino = config.init_values is not None
+    dino = isinstance(config, ViTConfig) and config.init_values is not None
     pools = "token_avg" if dino and config.num_classes else "token"
-    return limits.first_reason(
-        config,
+    reasons: tuple[limits.Limit, ...] = (
+        limits.VIT_OR_DEIT,
         limits.LEARNED_AT_STEM,
         limits.CLASS_TOKEN_ROW,
         (
@@ -75,12 +69,12 @@ def unsupported_reason(config: ModelConfig) -> str:
         limits.NORM_BEFORE_POOL,
         limits.PROJ_BIAS,
     )
+    return limits.first_reason(reasons, config)
 
 
-def make_output(spec: ModelSpec) -> LayoutOutput:
+def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
     """Return both JSON files, DINOv2's mask token, and notes on the differences."""
     config = spec.config
-    assert isinstance(config, ViTConfig)
     hf_type = model_type(config)
     notes = differences(
         config, "Hugging Face", act=None, norm_eps=None, resize=resize_method(hf_type)
@@ -109,7 +103,8 @@ def make_config_json(
 ) -> dict[str, Any]:
     """Return the fields of config.json."""
     hf_type = model_type(config)
-    architecture = ARCHITECTURES[hf_type][config.num_classes > 0]
+    head = "ForImageClassification" if config.num_classes else "Model"
+    architecture = f"{ARCHITECTURES[hf_type]}{head}"
     if isinstance(config, DeiTConfig) and config.num_classes:
         architecture += "WithTeacher" if config.distillation_head else ""
     fields: dict[str, Any] = {

@@ -5,10 +5,11 @@ attention that class gives logits per frame; vitral, like the released code, giv
 answer per clip, from the mean of the frames' class tokens.
 """
 
+from functools import partial
 from typing import Any
 
 from vitral.errors import WeightsError
-from vitral.models import AttentionType, ModelConfig, TimeSformerConfig, ViTConfig
+from vitral.models import AttentionType, TimeSformerConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts import limits
 from vitral.weights.layouts.facebook import timesformer
@@ -47,6 +48,13 @@ PARTS = {
     "mlp.fc2": "output.dense",
 }
 """Foreign names of the parts of a block."""
+LIMITS: tuple[limits.Limit, ...] = (
+    *timesformer.STRUCTURE,
+    (
+        "its frames and patches are square",
+        lambda it: any(size[0] != size[1] for size in (it.image_hw, it.patch_hw)),
+    ),
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -110,8 +118,7 @@ def _config(opened: LayoutInput, prefix: str) -> TimeSformerConfig:
     return timesformer.inflate_config(image, attention_type, frames)
 
 
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, TimeSformerConfig)
+def mappings(config: TimeSformerConfig) -> list[TensorMapping]:
     return _mappings(config, PREFIXES[0] if config.num_classes else PREFIXES[1])
 
 
@@ -137,21 +144,9 @@ def _mappings(config: TimeSformerConfig, prefix: str) -> list[TensorMapping]:
     return rules
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    return limits.first_reason(
-        config,
-        *timesformer.STRUCTURE,
-        (
-            "its frames and patches are square",
-            lambda it: any(size[0] != size[1] for size in (it.image_hw, it.patch_hw)),
-        ),
-    )
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
+def make_output(spec: ModelSpec[TimeSformerConfig]) -> LayoutOutput:
     """Return config.json, preprocessor_config.json, and notes on the differences."""
     config = spec.config
-    assert isinstance(config, TimeSformerConfig)
     notes = timesformer.find_differences(
         config, "Hugging Face", act=None, norm_eps=None
     )
@@ -207,7 +202,7 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
     class_token_row="with",
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from vitral.errors import WeightsError
 from vitral.layers import Activation
-from vitral.models import DeiTConfig, ModelConfig, ViTConfig
+from vitral.models import DeiTConfig, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts.huggingface import names, preprocessor
 from vitral.weights.layouts.huggingface.config import (
@@ -144,8 +144,7 @@ def _unknown_value_error(
     )
 
 
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, ViTConfig)
+def mappings(config: ViTConfig) -> list[TensorMapping]:
     return names.mappings(config)
 
 

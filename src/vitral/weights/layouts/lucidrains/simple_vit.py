@@ -4,8 +4,10 @@ Fixed sines and cosines, mean pooling, no bias in the attention (arXiv 2205.0158
 file has no positions, so the caller gives its grid.
 """
 
+from functools import partial
+
 from vitral.layers import Grid
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
@@ -13,6 +15,18 @@ from vitral.weights.layouts.lucidrains import vit_pytorch
 from vitral.weights.mapping import TensorMapping, copy_layer
 
 HEAD = "linear_head"
+LIMITS: tuple[limits.Limit, ...] = (
+    *vit_pytorch.SHARED_LIMITS,
+    (
+        "its positions are fixed sines and cosines",
+        lambda it: it.position != "sincos_2d",
+    ),
+    (
+        "it pools the mean, without a class token",
+        lambda it: it.class_token or it.global_pool != "avg",
+    ),
+    ("its output projection has no bias", lambda it: it.proj_bias),
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -42,31 +56,13 @@ def read(opened: LayoutInput) -> WeightsSource:
     return opened.source(LAYOUT.title, config, mappings(config), preprocess)
 
 
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, ViTConfig)
+def mappings(config: ViTConfig) -> list[TensorMapping]:
     rules = vit_pytorch.block_mappings(config, "", "to_out", "3")
     rules += copy_layer("norm", "transformer.norm")
     return rules + copy_layer("head", HEAD)
 
 
-def unsupported_reason(config: ModelConfig) -> str:
-    return limits.first_reason(
-        config,
-        *vit_pytorch.SHARED_LIMITS,
-        (
-            "its positions are fixed sines and cosines",
-            lambda it: it.position != "sincos_2d",
-        ),
-        (
-            "it pools the mean, without a class token",
-            lambda it: it.class_token or it.global_pool != "avg",
-        ),
-        ("its output projection has no bias", lambda it: it.proj_bias),
-    )
-
-
-def make_output(spec: ModelSpec) -> LayoutOutput:
-    assert isinstance(spec.config, ViTConfig)
+def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
     return LayoutOutput(notes=vit_pytorch.numerics(spec.config))
 
 
@@ -77,6 +73,6 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
 )

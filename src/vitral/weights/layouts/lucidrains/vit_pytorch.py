@@ -6,13 +6,14 @@ the model's.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 
 from vitral.data import Preprocess
 from vitral.errors import WeightsError
-from vitral.models import ModelConfig, ViTConfig
+from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts import limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
@@ -29,64 +30,6 @@ EPS = 1e-5
 HEAD_DIM = 64
 """The project's default, where the file cannot tell."""
 QKV = "transformer.layers.0.0.to_qkv.weight"
-
-
-def detect(opened: LayoutInput) -> bool:
-    """Return whether the blocks have this project's names and positions are learned."""
-    return _body(opened) is not None and "pos_embedding" in opened.file
-
-
-def read(opened: LayoutInput) -> WeightsSource:
-    facts = read_shared_fields(opened)
-    file = opened.file
-    rows = file.shape("pos_embedding")[-2]
-    has_class = "cls_token" in file and math.prod(file.shape("cls_token")) > 0
-    patch = facts["patch_size"]
-    grid = opened.infer_positions("pos_embedding", rows, (int(has_class),)).grid
-    head = "mlp_head.1" if "mlp_head.1.weight" in file else "mlp_head"
-    config = ViTConfig(
-        **facts,
-        image_size=(grid.rows * patch[0], grid.columns * patch[1]),
-        num_classes=opened.rows(f"{head}.bias", 1),
-        class_token=has_class,
-        global_pool="token" if has_class else "avg",
-        norm_after_pool="transformer.norm.weight" not in file,
-        proj_bias=True,
-    )
-    return opened.source(
-        LAYOUT.title,
-        config,
-        _mappings(config, _body(opened) or "", head),
-        default_preprocess(config, opened.notes),
-        drop={r"cls_token$": "it has no rows: the mean is pooled"},
-    )
-
-
-def mappings(config: ModelConfig) -> list[TensorMapping]:
-    assert isinstance(config, ViTConfig)
-    return _mappings(config, "", "mlp_head")
-
-
-def unsupported_reason(config: ModelConfig) -> str:
-    return limits.first_reason(
-        config,
-        *SHARED_LIMITS,
-        (
-            "it learns one position a token",
-            lambda it: it.position != "learned_1d",
-        ),
-        (
-            "its class token has a position",
-            lambda it: it.no_embed_class and it.class_token,
-        ),
-        (
-            "it pools the class token, or has none",
-            lambda it: it.global_pool != ("token" if it.class_token else "avg"),
-        ),
-        ("its output projection has a bias", lambda it: not it.proj_bias),
-    )
-
-
 SHARED_LIMITS: tuple[limits.Limit, ...] = (
     (
         "it has no such family of models in this layout",
@@ -108,11 +51,61 @@ SHARED_LIMITS: tuple[limits.Limit, ...] = (
     ("it has a head", lambda it: it.num_classes == 0),
 )
 """Models that neither `ViT` nor `SimpleViT` can be."""
+LIMITS: tuple[limits.Limit, ...] = (
+    *SHARED_LIMITS,
+    (
+        "it learns one position a token",
+        lambda it: it.position != "learned_1d",
+    ),
+    (
+        "its class token has a position",
+        lambda it: it.no_embed_class and it.class_token,
+    ),
+    (
+        "it pools the class token, or has none",
+        lambda it: it.global_pool != ("token" if it.class_token else "avg"),
+    ),
+    ("its output projection has a bias", lambda it: not it.proj_bias),
+)
 
 
-def make_output(spec: ModelSpec) -> LayoutOutput:
+def detect(opened: LayoutInput) -> bool:
+    """Return whether the blocks have this project's names and positions are learned."""
+    return _body(opened) is not None and "pos_embedding" in opened.file
+
+
+def read(opened: LayoutInput) -> WeightsSource:
+    facts = read_shared_fields(opened)
+    file = opened.file
+    rows = file.shape("pos_embedding")[-2]
+    has_class = "cls_token" in file and math.prod(file.shape("cls_token")) > 0
+    patch = facts["patch_size"]
+    grid = opened.infer_positions("pos_embedding", rows, (int(has_class),))
+    head = "mlp_head.1" if "mlp_head.1.weight" in file else "mlp_head"
+    config = ViTConfig(
+        **facts,
+        image_size=(grid.rows * patch[0], grid.columns * patch[1]),
+        num_classes=opened.rows(f"{head}.bias", 1),
+        class_token=has_class,
+        global_pool="token" if has_class else "avg",
+        norm_after_pool="transformer.norm.weight" not in file,
+        proj_bias=True,
+    )
+    return opened.source(
+        LAYOUT.title,
+        config,
+        _mappings(config, _body(opened) or "", head),
+        default_preprocess(config, opened.notes),
+        drop={r"cls_token$": "it has no rows: the mean is pooled"},
+    )
+
+
+def mappings(config: ViTConfig) -> list[TensorMapping]:
+    return _mappings(config, "", "mlp_head")
+
+
+def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
     config = spec.config
-    assert isinstance(config, ViTConfig)
     new = {} if config.class_token else {"cls_token": torch.empty(0, config.embed_dim)}
     return LayoutOutput(new=new, notes=numerics(config))
 
@@ -258,7 +251,7 @@ LAYOUT = Layout(
     detect=detect,
     read=read,
     mappings=mappings,
-    unsupported_reason=unsupported_reason,
+    unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
     class_token_row="with",
 )

@@ -23,6 +23,29 @@ from vitral.weights.numerics import differences
 
 NORM_EPS = 1e-6
 """Epsilon of every LayerNorm in timm's Vision Transformer."""
+ENCODER_LIMITS: tuple[limits.Limit, ...] = (
+    limits.LEARNED_AT_STEM,
+    ("it pools one way only", lambda it: it.global_pool == "token_avg"),
+    limits.NO_TANH_BEFORE_HEAD,
+    (
+        "its registers have positions like the class token",
+        lambda it: it.no_embed_reg and it.reg_tokens > 0,
+    ),
+    limits.HEADS_WIDTH,
+    limits.NO_PATCH_NORM,
+    limits.PROJ_BIAS,
+)
+DEIT_LIMITS: tuple[limits.Limit, ...] = (
+    (
+        "its DeiT has a head for the distillation token",
+        lambda it: not it.distillation_head,
+    ),
+    ("its DeiT has no registers", lambda it: it.reg_tokens > 0),
+    (
+        "its DeiT has a position for each of its two tokens",
+        lambda it: it.no_embed_class,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +80,19 @@ def find_timm_model(config: ModelConfig) -> TimmModel | None:
 
 def unsupported_reason(config: ModelConfig) -> str:
     """Return why timm's code cannot be this model, epsilons aside; empty if it can."""
+    return limits.first_reason(_limits(config), config)
+
+
+def _limits(config: ModelConfig) -> tuple[limits.Limit, ...]:
     if isinstance(config, TNTConfig):
-        return tnt.unsupported_reason(config)
-    if isinstance(config, ResNetConfig | HybridConfig):
-        padding = "fixed" if isinstance(config, ResNetConfig) else "same"
-        reason = resnet_shapes.unsupported_structure(config, padding)
-        reason = reason or resnet_shapes.unsupported_rounding(config)
-        if reason or isinstance(config, ResNetConfig):
-            return reason
-    elif type(config) not in (ViTConfig, DeiTConfig):
-        return "it has no such family of models"
+        return tnt.LIMITS
+    if isinstance(config, ResNetConfig):
+        return *resnet_shapes.structure_limits("fixed"), resnet_shapes.ROUNDS_WIDTHS
+    if isinstance(config, HybridConfig):
+        backbone = resnet_shapes.structure_limits("same")
+        return *backbone, resnet_shapes.ROUNDS_WIDTHS, *ENCODER_LIMITS
     deit = DEIT_LIMITS if isinstance(config, DeiTConfig) else ()
-    return limits.first_reason(config, *ENCODER_LIMITS, *deit)
+    return limits.VIT_OR_DEIT, *ENCODER_LIMITS, *deit
 
 
 def numerics(config: ModelConfig) -> tuple[str, ...]:
@@ -97,31 +121,6 @@ def notes(config: ModelConfig) -> tuple[str, ...]:
         "timm's create_model makes no model of these sizes: its class must be built by "
         "hand to take the tensors",
     )
-
-
-ENCODER_LIMITS: tuple[limits.Limit, ...] = (
-    limits.LEARNED_AT_STEM,
-    ("it pools one way only", lambda it: it.global_pool == "token_avg"),
-    limits.NO_TANH_BEFORE_HEAD,
-    (
-        "its registers have positions like the class token",
-        lambda it: it.no_embed_reg and it.reg_tokens > 0,
-    ),
-    limits.HEADS_WIDTH,
-    limits.NO_PATCH_NORM,
-    limits.PROJ_BIAS,
-)
-DEIT_LIMITS: tuple[limits.Limit, ...] = (
-    (
-        "its DeiT has a head for the distillation token",
-        lambda it: not it.distillation_head,
-    ),
-    ("its DeiT has no registers", lambda it: it.reg_tokens > 0),
-    (
-        "its DeiT has a position for each of its two tokens",
-        lambda it: it.no_embed_class,
-    ),
-)
 
 
 def vit_arguments(config: ViTConfig) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """timm's hybrids: a ResNet under `patch_embed.backbone`, before a plain encoder."""
 
-from dataclasses import fields
 from typing import Any
 
 from vitral.errors import WeightsError
@@ -41,11 +40,8 @@ def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
     units = _units(opened)
     stem = _stem(units)
     width, chans, *_ = opened.shape(stem, 4)
-    encoder_fields: dict[str, Any] = {
-        field.name: getattr(encoder, field.name) for field in fields(encoder)
-    }
     return HybridConfig(
-        **{**encoder_fields, "in_chans": chans},
+        **{**vars(encoder), "in_chans": chans},
         units=units,
         group_norm_eps=NUMERICS.group_norm_eps,
         std_eps=NUMERICS.std_eps,

@@ -4,6 +4,7 @@ The model is inferred from the shapes. What they cannot tell (heads, pixel stati
 pooling) comes from config.json or the caller, or is assumed and noted.
 """
 
+import math
 import re
 from typing import Any
 
@@ -13,7 +14,6 @@ from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, TNTConfig, ViTConfig
 from vitral.weights.checkpoint_facts import (
     LayoutInput,
-    Positions,
     WeightsSource,
     patches_of,
 )
@@ -112,12 +112,12 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
     }
     if "pos_embed" in file:
         rows = opened.shape("pos_embed", 3)[1]
-        positions = opened.infer_positions("pos_embed", rows, (prefix, 0))
+        grid = opened.infer_positions("pos_embed", rows, (prefix, 0))
+        no_embed_class = rows - math.prod(grid) != prefix
     else:
         pretrained = config_json.get("pretrained_cfg", {})
         size = pretrained.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
-        positions = Positions(opened.grid or patches_of(size[-2:], patch), prefix)
-    grid = positions.grid
+        grid, no_embed_class = opened.grid or patches_of(size[-2:], patch), False
     heads = opened.num_heads or arguments.get("num_heads")
     fields: dict[str, Any] = {}
     if distilled:
@@ -138,7 +138,7 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
         reg_tokens=registers,
         global_pool=_pool(opened),
         position="learned_1d" if "pos_embed" in file else "none",
-        no_embed_class=positions.prefix_rows != prefix,
+        no_embed_class=no_embed_class,
         position_resize="bicubic_antialias",
         qkv_bias="blocks.0.attn.qkv.bias" in file,
         proj_bias="blocks.0.attn.proj.bias" in file,
@@ -176,7 +176,7 @@ def mappings(config: ModelConfig) -> list[TensorMapping]:
     return [copy(name) for name in vitral.models.tensor_shapes(config)]
 
 
-def make_config_json(spec: ModelSpec) -> dict[str, Any]:
+def make_config_json(spec: ModelSpec[Any]) -> dict[str, Any]:
     """Return timm's fields of config.json; no `architecture` without such a model."""
     config, preprocess = spec.config, spec.preprocess
     content: dict[str, Any] = {}

@@ -45,6 +45,13 @@ NAMES = Names(
 FIRST_CONV = "pixel_embed.proj"
 INNER_RATIO = 4
 """Hidden width of an inner MLP over the width of a word; no argument of timm."""
+LIMITS: tuple[limits.Limit, ...] = (
+    *tnt.STRUCTURE,
+    (
+        f"its inner perceptrons are {INNER_RATIO} times as wide as a word",
+        lambda it: it.inner_mlp_dim != INNER_RATIO * it.inner_dim,
+    ),
+)
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -93,18 +100,6 @@ def mappings(config: TNTConfig) -> list[TensorMapping]:
         else tnt.mapping(name, NAMES)
         for name in vitral.models.tensor_shapes(config)
     ]
-
-
-def unsupported_reason(config: TNTConfig) -> str:
-    """Return why timm's class cannot be this TNT; empty if it can."""
-    return limits.first_reason(
-        config,
-        *tnt.STRUCTURE,
-        (
-            f"its inner perceptrons are {INNER_RATIO} times as wide as a word",
-            lambda it: it.inner_mlp_dim != INNER_RATIO * it.inner_dim,
-        ),
-    )
 
 
 def find_timm_model(config: TNTConfig) -> tuple[str, dict[str, Any]]:
