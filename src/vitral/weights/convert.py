@@ -153,24 +153,18 @@ def _write(
         {**to_foreign_tensors(layout, spec.config, ours), **output.new}
     )
     notes = list(output.notes)
+    metadata = file_metadata.make_metadata(spec.config)
+    is_folder = layout.container == "folder" and out.suffix != ".safetensors"
     try:
+        (out if is_folder else out.parent).mkdir(parents=True, exist_ok=not is_folder)
         if layout.container == "npz":
-            out.parent.mkdir(parents=True, exist_ok=True)
             write_npz(out, tensors)
-        elif layout.container == "folder" and out.suffix != ".safetensors":
-            out.mkdir(parents=True)
-            write_safetensors(
-                out / TENSORS, tensors, file_metadata.make_metadata(spec.config)
-            )
+        elif is_folder:
+            write_safetensors(out / TENSORS, tensors, metadata)
             for name, content in output.sidecar_files.items():
                 write_json(out / name, dict(content))
         else:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_safetensors(
-                out,
-                tensors,
-                {**file_metadata.make_metadata(spec.config), **output.metadata},
-            )
+            write_safetensors(out, tensors, metadata)
             notes += [f"{name} was left out" for name in output.sidecar_files]
     except WeightsError:
         _remove(out)

@@ -3,7 +3,7 @@
 detect              is this file in my layout?          names and shapes only
 read                its model, and mappings             names and shapes only
 unsupported_reason  why a model cannot be written
-make_output         files next to the tensors, metadata and extra tensors
+make_output         files next to the tensors, and extra tensors
 """
 
 import importlib
@@ -39,8 +39,6 @@ class LayoutOutput:
 
     sidecar_files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """JSON files next to the tensors, by name; empty for a single file."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Metadata inside the tensors' file."""
     new: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors that the layout requires and the model does not have."""
     notes: tuple[str, ...] = ()

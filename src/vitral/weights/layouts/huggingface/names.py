@@ -24,7 +24,7 @@ class BlockNames:
 
     block: str
     norms: tuple[str, str]
-    qkv: tuple[str, str, str]
+    qkv: tuple[str, ...]
     proj: str
     fc1: tuple[str, ...]
     fc2: str
@@ -92,20 +92,17 @@ def block_names(dino: bool, generation: Generation, swiglu: bool) -> BlockNames:
     hub = generation == "hub"
     projections = ("query", "key", "value") if hub else ("q_proj", "k_proj", "v_proj")
     attention = "attention.attention" if hub else "attention"
-    fc1, fc2 = ("mlp.fc1",), "mlp.fc2"
+    fc1: tuple[str, ...] = ("mlp.fc1",)
+    fc2 = "mlp.fc2"
     if swiglu:
-        fc1 = ("mlp.weights_in",) if hub else ("mlp.gate_proj", "mlp.up_proj")  # type: ignore[assignment]
+        fc1 = ("mlp.weights_in",) if hub else ("mlp.gate_proj", "mlp.up_proj")
         fc2 = "mlp.weights_out" if hub else "mlp.down_proj"
     elif hub and not dino:
         fc1, fc2 = ("intermediate.dense",), "output.dense"
     return BlockNames(
         block="encoder.layer." if hub or dino else "layers.",
         norms=("norm1", "norm2") if dino else ("layernorm_before", "layernorm_after"),
-        qkv=(
-            f"{attention}.{projections[0]}",
-            f"{attention}.{projections[1]}",
-            f"{attention}.{projections[2]}",
-        ),
+        qkv=tuple(f"{attention}.{name}" for name in projections),
         proj="attention.output.dense" if hub else "attention.o_proj",
         fc1=fc1,
         fc2=fc2,
