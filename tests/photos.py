@@ -5,16 +5,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import nn
 
 from vitral.data import AugmentConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.weights import read
 from vitral.workflows import TrainConfig
-from vitral.workflows.train.build import (
-    ModelBundle,
-    build_model,
-    resolve_model_config,
-)
+from vitral.workflows.train.build import ModelBundle, build_model
+from vitral.workflows.train.build_objective import build_objective
+from vitral.workflows.train.plan import resolve_model_config
 
 CLASSES = ("blue stripes", "green", "red 2")
 COLOURS = ((40, 60, 190), (60, 180, 70), (200, 50, 40))
@@ -101,4 +100,26 @@ def prepare_model(config: TrainConfig, classes: tuple[str, ...]) -> ModelBundle:
     if not config.objective.LABELS:
         classes = ()
     model = resolve_model_config(config, len(classes), source)
-    return build_model(config, model, source, classes)
+    return build_model(
+        model,
+        source,
+        classes,
+        seed=config.seed,
+        freeze=config.freeze,
+        preprocess_changes=config.preprocess_changes,
+    )
+
+
+def prepare_objective(
+    config: TrainConfig, prepared: ModelBundle, classes: tuple[str, ...]
+) -> nn.Module:
+    """Build the objective of a run, as `train` does."""
+    return build_objective(
+        config.objective,
+        prepared.model,
+        prepared.preprocess,
+        classes,
+        seed=config.seed + 1,
+        fresh=not config.weights,
+        cached=config.cache,
+    )

@@ -26,7 +26,7 @@ from vitral.training.distributed.process_group import (
     get_world_size,
     process_group,
 )
-from vitral.workflows.train.rank_loader import make_rank_loader
+from vitral.workflows.train.loaders import make_rank_loader
 
 CPU = torch.device("cpu")
 

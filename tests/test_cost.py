@@ -208,7 +208,7 @@ def test_memory_is_that_of_a_real_step(recipe):
     with LiveBytes() as live:
         model = vitral.models.build_model(work.model)
         objective = build_dummy_objective(config, model, work).train()
-        optimizer = build_optimizer(config, model, objective)
+        optimizer = build_optimizer(config.optim, model, objective)
         for _ in range(2):
             batch = make_dummy_batch(work, planned.microbatch_size)
             batch = batch._replace(

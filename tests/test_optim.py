@@ -293,6 +293,18 @@ def test_optimizer_state_by_name_is_bit_equal(kind):
     assert f"blocks.0.weight/{key}" in whole[1]
 
 
+def test_restored_state_is_aligned():
+    """A tensor of a file may lie anywhere; see the same test of a model's weights."""
+    model = nn.Linear(2, 3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    state = torch.arange(7.0)[1:].view(3, 2)
+    names = dict(model.named_parameters())
+    restore_optimizer(optimizer, names, {"weight/exp_avg": state})
+    restored = optimizer.state[model.weight]["exp_avg"]
+    assert torch.equal(restored, state)
+    assert restored.data_ptr() % 64 == 0
+
+
 def test_restore_refuses_a_stranger():
     model = nn.Linear(2, 3)
     optimizer = torch.optim.AdamW(model.parameters())

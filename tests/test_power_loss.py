@@ -19,6 +19,7 @@ import vitral.weights
 from photos import make_photos, tiny_config
 from power import Crash, Recorder, crashes, read_tree, without_a_cut, write_tree
 from run_folders import without_report
+from vitral import config_io
 from vitral.atomic_io import write_json
 from vitral.errors import VitralError
 from vitral.training import CheckpointStore
@@ -121,7 +122,7 @@ def loaded(store: CheckpointStore, step: int) -> dict[str, Any]:
 
 def check(crash: Crash, out: Path, config) -> int:
     """What must hold of a folder after a power cut; its newest checkpoint."""
-    require_usable_folder(config, out, resume=True)
+    require_usable_folder(config_io.to_dict(config), out, resume=True)
     saved = dict(crash.marks)
     store = CheckpointStore(out / "checkpoints")
     store.prepare()

@@ -571,6 +571,26 @@ def test_another_start_is_at_the_folder_of_parts_first(
     assert parts.exists() == used
 
 
+def test_the_folder_of_parts_is_removed_before_it_is_locked(
+    model, images, whole, tmp_path, monkeypatch
+):
+    """An earlier start that ends removes the empty folder of the next one."""
+    create = predict.create_work_folder
+    removed = []
+
+    def create_and_lose(job_paths) -> None:
+        create(job_paths)
+        if not removed:
+            removed.append(job_paths.work)
+            job_paths.work.rmdir()
+
+    monkeypatch.setattr(predict, "create_work_folder", create_and_lose)
+    out = tmp_path / "answers.jsonl"
+    assert predicted(model, images, out) == 3
+    assert removed == [tmp_path / "answers.jsonl.parts"]
+    assert out.read_bytes() == whole
+
+
 def test_memory_stays_flat(model, tmp_path, monkeypatch):
     """20,000 images: more memory at the end than after a tenth is a leak."""
     monkeypatch.setattr(job, "BATCHES_PER_PART", BATCHES_PER_PART)

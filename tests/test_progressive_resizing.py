@@ -27,7 +27,7 @@ from vitral.models import ViTConfig
 from vitral.objectives import MAEConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
-from vitral.workflows.train.build import train_loader
+from vitral.workflows.train.loaders import train_loader
 from vitral.workflows.train.progressive_resizing import (
     build_transform,
     describe_sizes,
@@ -63,16 +63,28 @@ def assert_same_weights(one: Path, other: Path) -> None:
 # sizes
 
 
+def transform_of(config, model, preprocess, steps):
+    """Build the transform of a run, as `train` does."""
+    sizes = image_sizes(config.resolutions, model, preprocess)
+    return build_transform(
+        sizes, config.augment, preprocess, seed=config.seed, steps=steps
+    )
+
+
 def test_heights_with_the_widths_of_whole_patches():
     preprocess = Preprocess(image_size=(48, 80))
     config = TrainConfig(data="d", model="m", resolutions=(16, 32, 48))
     # 16 * 80 / 48 is 26.7, nearest to 24; 53.3 to 56.
-    assert image_sizes(config, WIDE, preprocess) == ((16, 24), (32, 56), (48, 80))
+    assert image_sizes(config.resolutions, WIDE, preprocess) == (
+        (16, 24),
+        (32, 56),
+        (48, 80),
+    )
     plain = TrainConfig(data="d", model="m")
-    assert image_sizes(plain, WIDE, preprocess) == ((48, 80),)
+    assert image_sizes(plain.resolutions, WIDE, preprocess) == ((48, 80),)
     resnet = vitral.models.get_config("bit_r50x1", {"image_size": 64})
     squares = TrainConfig(data="d", model="m", resolutions=(50, 64))
-    found = image_sizes(squares, resnet, Preprocess(image_size=(64, 64)))
+    found = image_sizes(squares.resolutions, resnet, Preprocess(image_size=(64, 64)))
     assert found == ((50, 50), (64, 64))
 
 
@@ -87,8 +99,8 @@ def test_one_size_is_no_stages():
     preprocess = Preprocess(image_size=(48, 80))
     for resolutions in ((), (48,)):
         config = TrainConfig(data="d", model="m", resolutions=resolutions)
-        transform = build_transform(config, WIDE, preprocess, 9)
-        assert transform == build_transform(
+        transform = transform_of(config, WIDE, preprocess, 9)
+        assert transform == transform_of(
             TrainConfig(data="d", model="m"), WIDE, preprocess, 9
         )
         assert not isinstance(transform, TransformSchedule)
@@ -110,7 +122,7 @@ def test_one_size_is_no_stages():
 def test_sizes_that_do_not_fit(resolutions, steps, sentence):
     config = TrainConfig(data="d", model="m", resolutions=resolutions)
     with pytest.raises(ConfigError, match=sentence):
-        build_transform(config, WIDE, Preprocess(image_size=(48, 80)), steps)
+        transform_of(config, WIDE, Preprocess(image_size=(48, 80)), steps)
 
 
 def test_a_refusal_leaves_no_config(few_photos, tmp_path):
@@ -233,7 +245,7 @@ def test_repeats_from_a_cache_are_those_of_images(few_photos, tmp_path):
 def test_the_loader_of_a_run(few_photos):
     config = settings(few_photos)
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
-    transform = build_transform(config, prepared.model.config, prepared.preprocess, 7)
+    transform = transform_of(config, prepared.model.config, prepared.preprocess, 7)
     loader = train_loader(config, dataset, prepared.preprocess, 0, transform)
     batches = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
     sizes = [tuple(batch.image.shape[2:]) for batch in batches]

@@ -37,8 +37,8 @@ from vitral.training.distributed.microbatch import (
     local_row_range,
     split_rows,
 )
-from vitral.training.distributed.rendezvous import agree_on_restart_id
-from vitral.training.parallel.ddp import require_no_batch_norm
+from vitral.training.distributed.process_group import agree_on_restart_id
+from vitral.training.parallel import require_no_batch_norm
 
 
 class Batch(NamedTuple):
@@ -279,7 +279,7 @@ SMALL = {
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
 def test_a_sharded_model_of_every_family_computes_the_same(group):
     """Each is built small; blocks are found in lists, whatever they are called."""
-    from vitral.training.parallel.fsdp import shard_objective
+    from vitral.training.parallel import shard_objective
 
     for name, changes in SMALL.items():
         config = vitral.models.get_config(name, changes)

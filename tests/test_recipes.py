@@ -9,7 +9,7 @@ import vitral.recipes
 import vitral.weights
 from clip_files import make_clips
 from helpers import TINY
-from photos import make_photos, photo, prepare_model
+from photos import make_photos, photo, prepare_model, prepare_objective
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import TimeSformer, TimeSformerConfig, ViT, ViTConfig
@@ -19,7 +19,6 @@ from vitral.training import lr_at, steps_for
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data, run_input_kind
 from vitral.workflows.train.build import build_optimizer
-from vitral.workflows.train.build_objective import build_objective
 
 # arXiv 2010.11929, table 4: steps and learning rates of fine-tuning.
 PAPER = {
@@ -91,8 +90,8 @@ def test_every_recipe_builds_a_run(name, folder, weights, clips, video_weights):
     prepared = prepare_model(config, dataset.classes)
     assert prepared.model.config.num_classes == len(dataset.classes) > 1
     assert prepared.preprocess.image_size == prepared.model.config.image_hw
-    objective = build_objective(config, prepared, dataset.classes)
-    assert build_optimizer(config, prepared.model, objective).param_groups
+    objective = prepare_objective(config, prepared, dataset.classes)
+    assert build_optimizer(config.optim, prepared.model, objective).param_groups
     images = len(dataset.select("train"))
     steps = config.loop.steps or steps_for(images, config.epochs, config.batch_size)
     if name != "elpv.finetune":  # made for 2,624 images

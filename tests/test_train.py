@@ -26,12 +26,12 @@ from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.inference import predict_batches, predict_logits, split_loader
-from vitral.workflows.train.build import train_loader
 from vitral.workflows.train.frozen_cache import (
     TrainableHead,
     cache_frozen_outputs,
     frozen_output,
 )
+from vitral.workflows.train.loaders import train_loader
 from vitral.workflows.train.plan import config_hash
 
 run_training = importlib.import_module("vitral.workflows.train.train")

@@ -26,8 +26,8 @@ from vitral.workflows import TrainConfig, open_run
 from vitral.workflows.dataset import open_data
 from vitral.workflows.features.extract import features
 from vitral.workflows.inference import split_loader, tta_views
-from vitral.workflows.train.build import train_loader
 from vitral.workflows.train.frozen_cache import cache_frozen_outputs, frozen_output
+from vitral.workflows.train.loaders import train_loader
 
 pytestmark = pytest.mark.usefixtures("stopped_decoder", "no_report")
 

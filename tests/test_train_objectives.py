@@ -13,7 +13,14 @@ from safetensors.torch import load_file
 
 import vitral as vt
 import vitral.weights
-from photos import CLASSES, contents, photo, prepare_model, tiny_config
+from photos import (
+    CLASSES,
+    contents,
+    photo,
+    prepare_model,
+    prepare_objective,
+    tiny_config,
+)
 from vitral import config_io
 from vitral.data import MixConfig, Preprocess, read_unlabelled
 from vitral.errors import ConfigError, DataError, InterruptedRun, WeightsError
@@ -30,11 +37,7 @@ from vitral.training.log import TIMING_FIELDS
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.train.build import build_optimizer
-from vitral.workflows.train.build_objective import (
-    PreprocessConverter,
-    Teacher,
-    build_objective,
-)
+from vitral.workflows.train.build_objective import Teacher
 from vitral.workflows.train.knn_monitor import Monitor
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -229,8 +232,8 @@ def test_what_is_the_objectives_own_counts_as_head(photos):
         config, optim=replace(config.optim, layer_decay=0.5, head_lr_scale=3.0)
     )
     prepared = prepare_model(config, CLASSES)
-    objective = build_objective(config, prepared, CLASSES)
-    groups = build_optimizer(config, prepared.model, objective).param_groups
+    objective = prepare_objective(config, prepared, CLASSES)
+    groups = build_optimizer(config.optim, prepared.model, objective).param_groups
     scale = {id(p): g["lr_scale"] for g in groups for p in g["params"]}
     named = dict(objective.named_parameters())
     assert scale[id(named["decoder.embed.weight"])] == 3.0
@@ -255,11 +258,11 @@ def test_a_teacher_sees_the_image_in_its_own_way():
     other = Preprocess(image_size=(16, 24), mean=(0.1, 0.2, 0.3), std=(0.2, 0.4, 0.5))
     colour = torch.tensor([0.9, 0.1, 0.6])
     image = ((colour - 0.5) / 0.5)[None, :, None, None].expand(2, 3, 32, 48)
-    teacher = Teacher(Loud(), PreprocessConverter(student=student, teacher=other))
+    teacher = Teacher(Loud(), student, other)
     wanted = (colour - torch.tensor(other.mean)) / torch.tensor(other.std)
     torch.testing.assert_close(teacher(image), wanted.expand(2, 3))
-    assert PreprocessConverter(student=student, teacher=student)(image) is image
-    assert PreprocessConverter(student=student, teacher=other)(image).shape == (
+    assert Teacher(Loud(), student, student).translate(image) is image
+    assert teacher.translate(image).shape == (
         2,
         3,
         16,
@@ -285,7 +288,7 @@ def test_distillation_runs_from_a_run(run, photos, tmp_path):
     )
     assert read == config
     with pytest.raises(ConfigError, match="knows the classes blue stripes, green, red"):
-        build_objective(config, prepare_model(config, CLASSES), CLASSES[::-1])
+        prepare_objective(config, prepare_model(config, CLASSES), CLASSES[::-1])
 
 
 @pytest.mark.parametrize(
@@ -413,7 +416,7 @@ def test_the_monitor_asks_neighbours_of_train(photos):
     config = without_labels(photos)
     dataset = open_data(config)
     prepared = prepare_model(config, dataset.classes)
-    objective = build_objective(config, prepared, dataset.classes)
+    objective = prepare_objective(config, prepared, dataset.classes)
     monitor = Monitor(
         dataset=dataset,
         preprocess=prepared.preprocess,

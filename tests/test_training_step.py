@@ -14,8 +14,9 @@ from helpers import run_fit
 from vitral.errors import DivergedError, VitralError
 from vitral.objectives import Supervised, SupervisedConfig
 from vitral.training import CheckpointStore, LoopConfig
+from vitral.training.distributed import local_microbatches
 from vitral.training.ema import create_ema, decay_at
-from vitral.training.step import TrainStep, derive_seed, micro_batches, to_device
+from vitral.training.step import TrainStep, derive_seed, to_device
 
 
 class Batch(NamedTuple):
@@ -76,13 +77,19 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(accumulate, weights)
     assert one.images == many.images == 19
 
 
+def cut(batch, count):
+    """The micro-batches of one process."""
+    passes = local_microbatches(batch, rank=0, world=1, accumulate=count)
+    return [part.batch for part in passes]
+
+
 def test_parts_are_a_partition():
     batch = batch_of()
-    parts = list(micro_batches(batch, 8))
+    parts = cut(batch, 8)
     assert sorted(len(part.id) for part in parts) == [2] * 5 + [3] * 3
     assert torch.equal(torch.cat([part.image for part in parts]), batch.image)
     assert sum((part.id for part in parts), ()) == batch.id
-    assert len(list(micro_batches(batch, 40))) == 19
+    assert len(cut(batch, 40)) == 19
 
 
 def test_to_device_moves_tensors_only():

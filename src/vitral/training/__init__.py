@@ -6,14 +6,12 @@ from vitral.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from vitral.training.checkpointing import (
-        Checkpoint,
         CheckpointStore,
-        LatestCheckpoint,
         optimizer_tensors,
         restore_optimizer,
     )
     from vitral.training.log import TIMING_FIELDS, MetricsLog
-    from vitral.training.loop import FitResult, LoopConfig
+    from vitral.training.loop import LoopConfig
     from vitral.training.optim import (
         OptimConfig,
         create_optimizer,
@@ -26,12 +24,11 @@ if TYPE_CHECKING:
 __getattr__ = lazy_getattr(
     __name__,
     {
-        "vitral.training.checkpointing.checkpoint": "Checkpoint CheckpointStore "
-        "LatestCheckpoint",
+        "vitral.training.checkpointing.checkpoint": "CheckpointStore",
         "vitral.training.checkpointing.optimizer_state": "optimizer_tensors "
         "restore_optimizer",
         "vitral.training.log": "TIMING_FIELDS MetricsLog",
-        "vitral.training.loop": "FitResult LoopConfig",
+        "vitral.training.loop": "LoopConfig",
         "vitral.training.optim": "OptimConfig create_optimizer parameter_groups set_lr",
         "vitral.training.progress": "Progress",
         "vitral.training.schedule": "ScheduleConfig lr_at steps_for",
@@ -40,10 +37,7 @@ __getattr__ = lazy_getattr(
 
 __all__ = [
     "TIMING_FIELDS",
-    "Checkpoint",
     "CheckpointStore",
-    "FitResult",
-    "LatestCheckpoint",
     "LoopConfig",
     "MetricsLog",
     "OptimConfig",

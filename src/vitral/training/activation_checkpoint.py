@@ -30,10 +30,7 @@ def return_freed_memory() -> None:
 
 
 def find_blocks(module: nn.Module) -> list[nn.Module]:
-    """The repeated parts of a module: those that it holds in lists, innermost ones.
-
-    A block of a Transformer or of a ResNet; a single layer is too small.
-    """
+    """Return the innermost modules that `module` holds in lists: blocks, no layers."""
     found: list[nn.Module] = []
     for child in module.children():
         inner = find_blocks(child)
@@ -46,13 +43,12 @@ def find_blocks(module: nn.Module) -> list[nn.Module]:
 
 
 def forward_method_names(module: nn.Module) -> list[str]:
-    """Its methods that compute: `forward`, `forward_first` and the like."""
     names = (name for name in dir(type(module)) if name.startswith("forward"))
     return [name for name in names if callable(getattr(type(module), name))]
 
 
 def checkpoint_activations(modules: list[nn.Module]) -> None:
-    """From now on, keep only what enters each of `modules` in training."""
+    """Make each of `modules` keep only its input in training."""
     for module in modules:
         kind = type(module)
         methods = {

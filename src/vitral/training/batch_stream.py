@@ -1,8 +1,4 @@
-"""Batches of one epoch after the other, from any position.
-
-The position is (epoch, index of the next batch); what is in the batch at a position is
-the caller's to decide, as a function of its own seed.
-"""
+"""Batches of one epoch after the other, from any position (epoch, next batch)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,8 +9,6 @@ from vitral.training.state import LoopState
 
 
 class BatchStream:
-    """The batches of one epoch after the other, from any position."""
-
     def __init__(
         self,
         batches: Callable[[int, int], Iterator[Any]],
@@ -32,7 +26,7 @@ class BatchStream:
         self._iterator: Iterator[Any] | None = None
 
     def next(self, state: LoopState) -> Any:
-        """The batch at the state's position, which moves on behind it."""
+        """Return the batch at the position of `state`, and advance it."""
         while True:
             if state.batch >= self.batches_per_epoch:
                 self._end_epoch(state)
@@ -51,7 +45,6 @@ class BatchStream:
             self._end_epoch(state)
 
     def close(self) -> None:
-        """Let go of the epoch's iterator and of its workers."""
         iterator, self._iterator = self._iterator, None
         if iterator is not None and hasattr(iterator, "close"):
             iterator.close()

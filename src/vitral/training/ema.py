@@ -1,6 +1,6 @@
-"""The running average of the weights (Polyak averaging, arXiv 2010.11929 section 4.1).
+"""Running average of the weights (Polyak averaging, arXiv 2010.11929 section 4.1).
 
-The paper gives only the factor 0.9999. Our form starts from the first weights and is
+The paper gives only the factor 0.9999. Ours starts from the first weights and is
 avg <- d·avg + (1 - d)·w after every update.
 """
 
@@ -12,7 +12,7 @@ Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
 
 
 def decay_at(step: int, decay: float, warmup: bool) -> float:
-    """The factor d of update `step` (0 is the first).
+    """Return the factor d of update `step` (0 is the first).
 
     With `warmup` it is min(decay, (1 + step)/(10 + step)), so that the average leaves
     the first weights behind in a short run.
@@ -21,10 +21,7 @@ def decay_at(step: int, decay: float, warmup: bool) -> float:
 
 
 def create_ema(model: nn.Module, decay: float, warmup: bool) -> AveragedModel:
-    """A copy of `model` whose `update_parameters(model)` averages.
-
-    Its `n_averaged` is 1 + the number of updates.
-    """
+    """Copy `model`, to be averaged by `update_parameters(model)`."""
 
     def blend(average: Tensors, current: Tensors, count: torch.Tensor | int) -> None:
         factor = decay_at(int(count) - 1, decay, warmup)

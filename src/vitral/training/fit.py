@@ -1,15 +1,11 @@
-"""fit: put a training together, resume where it stopped, and run the loop.
-
-The loop itself is in loop.py. Data and models come as arguments: nothing here knows
-what they are.
-"""
+"""Put a training together, resume where it stopped, and run the loop."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -122,11 +118,11 @@ def fit(
         config.steps, None if ranks.is_rank_zero else io.StringIO()
     )
     with display, StopSignals() as stop, closing(stream), closing(files):
-        opened = files.open(state, config.compile, spec.resume)
+        position, notes = files.open(state, config.compile, spec.resume)
         trainer = Trainer(
             config, state, files, step, stream, callbacks, display, stop, ranks
         )
-        return trainer.run(opened.state, opened.notes)
+        return trainer.run(position, notes)
 
 
 def _validate(config: LoopConfig, shard: ShardMode, ranks: RankGroup) -> None:
@@ -147,24 +143,19 @@ def _result_settings(config: LoopConfig) -> dict[str, Any]:
     return {name: v for name, v in asdict(config).items() if name not in free}
 
 
-class _ParallelTraining(NamedTuple):
-    state: TrainState
-    parallel: ParallelForward
-
-
 def _parallelize(
     objective: nn.Module,
     optimizer: torch.optim.Optimizer,
     config: LoopConfig,
     ranks: RankGroup,
     shard: ShardMode,
-) -> _ParallelTraining:
+) -> tuple[TrainState, ParallelForward]:
     """Return what is trained, and the forward pass that trains it on all ranks."""
     ema = 0.0 if shard == "fsdp" else config.ema
     if ranks.world == 1:
         state = TrainState.create(objective, optimizer, ema, config.ema_warmup)
         forward = torch.compile(objective) if config.compile else objective
-        return _ParallelTraining(state, ParallelForward(forward))
+        return state, ParallelForward(forward)
     # Importing them costs half a second that one process does not need.
     from vitral.training.parallel import (
         ShardedTrainState,
@@ -175,7 +166,7 @@ def _parallelize(
 
     if shard == "none":
         state = TrainState.create(objective, optimizer, ema, config.ema_warmup)
-        return _ParallelTraining(state, wrap_ddp(objective, ranks, config.compile))
+        return state, wrap_ddp(objective, ranks, config.compile)
     # Raises for an unusable optimizer before anything is sharded.
     TrainState.create(objective, optimizer, 0.0, False)
     plain = plain_copy(objective)
@@ -184,4 +175,4 @@ def _parallelize(
     sharded = ShardedTrainState.from_train_state(
         state, plain, config.ema, config.ema_warmup
     )
-    return _ParallelTraining(sharded, parallel)
+    return sharded, parallel

@@ -1,6 +1,5 @@
-"""metrics.jsonl: one JSON object a line, appended and flushed.
+"""metrics.jsonl: a JSON object a line, appended and flushed, of finite numbers.
 
-It holds no number that is not finite: JSON has none, and a run with one has diverged.
 The length is recorded in every checkpoint, and a resumed run cuts the file back to it,
 so apart from the timing fields it is the file of an unbroken run.
 """
@@ -32,7 +31,6 @@ class MetricsLog:
 
     @property
     def length(self) -> int:
-        """The size in bytes."""
         return self._file.tell()
 
     def append(self, record: dict[str, Any]) -> None:
@@ -41,7 +39,7 @@ class MetricsLog:
         Raises:
             DivergedError: a number is NaN or infinite; nothing is written.
             ConfigError: the file cannot be written.
-        WeightsError: the disk is full.
+            WeightsError: the disk is full.
         """
         for name, value in record.items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -76,7 +74,6 @@ class MetricsLog:
             raise self._write_error(error) from error
 
     def close(self) -> None:
-        """Close the file; lines are on their way to the disk already."""
         self._file.close()
 
     def _write_error(self, error: OSError) -> ConfigError | WeightsError:

@@ -1,9 +1,8 @@
-"""The training loop: update, log, evaluate, save, stop.
+"""Training loop: update, log, evaluate, save, stop.
 
-Everything that happens at a step is a function of the seed, the step and the position
-in the data, so a run that was killed and resumed ends bit-equal to an unbroken one on
-the same machine and thread count. What an update does is in step.py, what is on the
-disk in resume.py, and how a run is put together in fitting.py.
+Everything at a step is a function of the seed, the step and the position in the data,
+so a run that was killed and resumed ends bit-equal to an unbroken one on the same
+machine and thread count.
 """
 
 import signal
@@ -18,12 +17,17 @@ from torch import nn
 from vitral.errors import ConfigError, DivergedError, InterruptedRun
 from vitral.training.batch_stream import BatchStream
 from vitral.training.checkpointing import RunStore, TrainState, require_finite
-from vitral.training.distributed import RankGroup, local_ids
+from vitral.training.distributed import (
+    RankGroup,
+    broadcast_from_rank_zero,
+    local_ids,
+)
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
 from vitral.training.signals import StopSignals
 from vitral.training.state import LoopState
 from vitral.training.step import TrainStep
+from vitral.validation import at_least, fraction, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +75,12 @@ class LoopConfig:
     the smallest if its name has `loss` in it."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 0),
-            ("accumulate", 1),
-            ("log_every", 1),
-            ("keep", 1),
-            ("eval_every", 0),
-            ("checkpoint_every", 0),
-            ("patience", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"`{name}` must be at least {least}: got {getattr(self, name)}."
-                )
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"`ema` must be at least 0 and below 1: got {self.ema}.")
-        if self.precision not in ("fp32", "bf16"):
-            raise ConfigError(
-                f"`precision` must be 'fp32' or 'bf16': got {self.precision!r}."
-            )
+        for name in ("accumulate", "log_every", "keep"):
+            at_least(1, **{name: getattr(self, name)})
+        for name in ("steps", "eval_every", "checkpoint_every", "patience"):
+            at_least(0, **{name: getattr(self, name)})
+        fraction(ema=self.ema)
+        one_of(("fp32", "bf16"), precision=self.precision)
 
 
 class FitResult(NamedTuple):
@@ -118,8 +109,6 @@ class Callbacks(NamedTuple):
 
 @dataclass
 class Trainer:
-    """One run; `run` reads top to bottom."""
-
     config: LoopConfig
     train_state: TrainState
     files: RunStore
@@ -131,7 +120,7 @@ class Trainer:
     ranks: RankGroup = field(default_factory=RankGroup)
 
     def run(self, state: LoopState, notes: tuple[str, ...]) -> FitResult:
-        """Train from `state` to the end."""
+        """Train from `state` to the end; reads top to bottom."""
         self.state = state
         self.saved = state.step
         self.stop: signal.Signals | None = None
@@ -171,7 +160,6 @@ class Trainer:
         self.stop = signal.Signals(number) if number else None
 
     def train_step(self) -> None:
-        """Make one update from the next batch."""
         state = self.state
         started = time.perf_counter()
         batch = self.batch_stream.next(state)
@@ -212,7 +200,7 @@ class Trainer:
                     metrics = self.signals.run_abortable(lambda: evaluate(model))
                 else:  # one that left would leave the others waiting
                     found = evaluate(model)
-                    metrics = self.ranks.broadcast(lambda: found)
+                    metrics = broadcast_from_rank_zero(lambda: found)
             except DivergedError as error:
                 raise DivergedError(
                     f"The evaluation at step {state.step} found: {error}"
@@ -228,7 +216,6 @@ class Trainer:
         self.train_state.objective.train()
 
     def update_best(self, values: dict[str, float], model: nn.Module) -> None:
-        """Compare one evaluation with the best so far."""
         state, config = self.state, self.config
         if config.monitor not in values:
             raise ConfigError(
@@ -256,7 +243,7 @@ class Trainer:
         if on_best is not None:
             # Infinite weights can still be accurate; the caller will save them.
             require_finite(step, {"model": model.state_dict()})
-            self.ranks.broadcast(lambda: on_best(model, step))
+            broadcast_from_rank_zero(lambda: on_best(model, step))
 
     def save_if_due(self) -> None:
         """Save at the asked steps, at the end, and when a signal came."""
@@ -283,7 +270,7 @@ class Trainer:
         )
 
     def log_note(self, texts: tuple[str, ...]) -> None:
-        """Events go to the log of the run, to the person, and to the result."""
+        """Log events in the run, on the screen and in the result."""
         for text in texts:
             self.notes.append(text)
             self.progress.note(text)
@@ -293,8 +280,6 @@ class Trainer:
 
 
 class _Timer:
-    """Seconds and images since the last logged step."""
-
     def __init__(self) -> None:
         self.images = 0
         self.seconds = self.waited = 0.0

@@ -1,8 +1,8 @@
-"""Which parameter gets which learning rate and decay, and the optimizer over them.
+"""Optimizers, and the learning rate and decay of each parameter.
 
 AdamW with decoupled decay and SGD with momentum, as arXiv 2010.11929 appendix B.1 uses
 them; Adafactor for models whose state would not fit (arXiv 2106.04560); layer-wise
-rates as in arXiv 2106.08254. The schedule is in schedule.py.
+rates as in arXiv 2106.08254.
 """
 
 import math
@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from vitral.errors import ConfigError
+from vitral.validation import fraction, one_of
 
 ADAMW_EPS = 1e-8
 """AdamW: added to the root of the mean squared gradient (arXiv 1412.6980)."""
@@ -58,11 +59,7 @@ class OptimConfig:
     """The largest norm of the gradient over all parameters; 0 turns it off."""
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise ConfigError(
-                "`optimizer` must be 'adamw', 'sgd' or 'adafactor': got "
-                f"{self.optimizer!r}."
-            )
+        one_of(OPTIMIZERS, optimizer=self.optimizer)
         for name in ("lr", "head_lr_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(
@@ -78,12 +75,9 @@ class OptimConfig:
                 "`head_decay` must not be negative, or -1 for `weight_decay`: got "
                 f"{self.head_decay}."
             )
-        memories = (("momentum", self.momentum), *(("betas", b) for b in self.betas))
-        for name, value in memories:
-            if not 0 <= value < 1:
-                raise ConfigError(
-                    f"`{name}` must be at least 0 and below 1: got {value}."
-                )
+        fraction(momentum=self.momentum)
+        for beta in self.betas:
+            fraction(betas=beta)
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(
                 f"`layer_decay` must be above 0 and at most 1: got {self.layer_decay}."
@@ -91,7 +85,7 @@ class OptimConfig:
 
 
 def kernel_names(model: nn.Module) -> frozenset[str]:
-    """The names of the parameters that weight decay applies to.
+    """Return the names of the parameters that weight decay applies to.
 
     They are the matrices of linear and convolution layers, found by the type of the
     layer: a position table or a token also has two axes, and is not decayed.
@@ -102,12 +96,7 @@ def kernel_names(model: nn.Module) -> frozenset[str]:
         if isinstance(module, nn.Linear | _ConvNd):
             owned = ("weight",)
         elif isinstance(module, nn.MultiheadAttention):
-            owned = (
-                "in_proj_weight",
-                "q_proj_weight",
-                "k_proj_weight",
-                "v_proj_weight",
-            )
+            owned = tuple(f"{name}_proj_weight" for name in ("in", "q", "k", "v"))
         names |= {f"{prefix}.{name}" if prefix else name for name in owned}
     return frozenset(names)
 
@@ -209,7 +198,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-    """The Euclidean norm of all gradients together; 0 where there is none."""
+    """Return the Euclidean norm of all gradients together; 0 where there is none."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)
 

@@ -49,32 +49,29 @@ class Progress:
         self._start = time.monotonic()
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Show a step on the live block; plain output has it from `line`."""
+        """Show a step on the live block; plain output shows it in `log_step`."""
         self._step = step
         self._values.update(
             {name: _format_number(value) for name, value in values.items()}
         )
 
     def log_step(self, step: int, values: Mapping[str, float]) -> None:
-        """A logged step."""
         self.update(step, values)
         if self._live is None:
             shown = "  ".join(f"{n} {_format_number(v)}" for n, v in values.items())
             self._print(f"step {step}/{self.total}  {shown}  {self._format_eta()}")
 
     def note(self, text: str) -> None:
-        """A sentence that stays: an evaluation, a save, an event."""
+        """Print a sentence that stays: an evaluation, a save, an event."""
         if self._live is None:
             self._print(text)
         else:
             self._live.console.print(text, markup=False, highlight=False)
 
     def set_best(self, name: str, value: float, step: int) -> None:
-        """The best evaluation so far."""
         self._values["best"] = f"{name} {_format_number(value)} at step {step}"
 
     def render(self) -> Table:
-        """The live block."""
         table = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self.total, completed=self._step, width=40)
         table.add_row(f"step {self._step}/{self.total}", bar)

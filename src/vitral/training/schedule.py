@@ -1,16 +1,16 @@
-"""The learning rate of every update, as a function of its index and nothing else.
+"""Learning rate of every update, as a function of its index and nothing else.
 
 Cosine and linear as in arXiv 2010.11929 appendix B.1, rsqrt as in arXiv 2106.04560,
-step as in arXiv 1912.11370.
-The rate is computed, never stored, so a resumed run cannot lose it. Update 0 is the
-first one and has rate 0 when there is a warm-up, as in the authors' code.
+step as in arXiv 1912.11370. Update 0 is the first one and has rate 0 when there is a
+warm-up, as in the authors' code.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from vitral.errors import ConfigError
+from vitral.validation import at_least
 
 STEP_MILESTONES = {
     "step": ((3, 6, 9), 10),
@@ -19,22 +19,16 @@ STEP_MILESTONES = {
 }
 """Parts of the whole run, warm-up included, after which the rate is divided by ten, and
 the number of parts: the BiT-HyperRule, and BiT's pre-training in its epochs."""
-SCHEDULES = ("cosine", "linear", "rsqrt", "constant", *STEP_MILESTONES)
+Schedule = Literal[
+    "cosine", "linear", "rsqrt", "constant", "step", "step_of_90", "step_of_40"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """Shape of the learning rate over a training."""
 
-    schedule: Literal[
-        "cosine",
-        "linear",
-        "rsqrt",
-        "constant",
-        "step",
-        "step_of_90",
-        "step_of_40",
-    ] = "cosine"
+    schedule: Schedule = "cosine"
     """The shape after the warm-up; `step` divides by ten after 30, 60 and 90 % of the
     run, `step_of_90` after 30, 60 and 80 ninetieths, `step_of_40` after 10, 23, 30 and
     37 fortieths."""
@@ -54,18 +48,16 @@ class ScheduleConfig:
     off."""
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
+        if self.schedule not in (names := get_args(Schedule)):
             raise ConfigError(
-                f"`schedule` must be one of {', '.join(SCHEDULES)}: "
-                f"got {self.schedule!r}."
+                f"`schedule` must be one of {', '.join(names)}: got {self.schedule!r}."
             )
         for name in ("warmup", "end_lr", "cooldown"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(
                     f"`{name}` must not be negative: got {getattr(self, name)}."
                 )
-        if self.timescale < 1:
-            raise ConfigError(f"`timescale` must be at least 1: got {self.timescale}.")
+        at_least(1, timescale=self.timescale)
         if self.cooldown and self.schedule not in ("rsqrt", "constant"):
             raise ConfigError(
                 f"`cooldown` is for the schedules rsqrt and constant: {self.schedule} "
@@ -74,7 +66,7 @@ class ScheduleConfig:
 
 
 def lr_at(step: int, total: int, base: float, config: ScheduleConfig) -> float:
-    """The learning rate of update `step` (0 is the first) of a run of `total` updates.
+    """Return the learning rate of update `step` (0 is the first) of `total` updates.
 
     Raises:
         ConfigError: the warm-up is not shorter than the run.
@@ -107,5 +99,5 @@ def lr_at(step: int, total: int, base: float, config: ScheduleConfig) -> float:
 
 
 def steps_for(images: int, epochs: float | int, batch_size: int) -> int:
-    """The number of updates that see `images` images `epochs` times, rounded."""
+    """Return the number of updates that see `images` images `epochs` times, rounded."""
     return round(images * epochs / batch_size)

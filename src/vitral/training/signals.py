@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM as a wish that the loop grants at the end of a step.
+"""Stop signals: the loop stops at the end of a step, the second signal stops at once.
 
-The first signal is only noted; the second one stops the process at once. Handlers are
-those of the main thread and are put back; in another thread nothing is installed.
+Handlers are those of the main thread and are put back; in another thread nothing is
+installed.
 """
 
 import os
@@ -17,7 +17,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Aborted(BaseException):
-    """The first signal came inside `StopSignals.abortable`."""
+    """Raised by the first signal inside `StopSignals.run_abortable`."""
 
 
 class StopSignals:
@@ -41,7 +41,7 @@ class StopSignals:
         self._previous.clear()
 
     def run_abortable(self, work: Callable[[], Result]) -> Result | None:
-        """Do `work`, which the first signal cuts off; None when it was cut off.
+        """Run `work`, which the first signal cuts off; None when it was cut off.
 
         It must leave no trace that matters when it is cut: an evaluation, not a save.
         """

@@ -33,34 +33,27 @@ class LoopState:
     window_sums: dict[str, float] = field(default_factory=dict)
 
     def record_ids(self, ids: Iterable[str]) -> None:
-        """Take the examples of one batch into `ids`."""
         text = "\n".join((self.ids, *ids))
         self.ids = hashlib.sha256(text.encode()).hexdigest()
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
-        """Take one update into the window."""
         self.window_steps += 1
         for name, value in metrics.items():
             self.window_sums[name] = self.window_sums.get(name, 0.0) + value
 
     def pop_window_means(self) -> dict[str, float]:
-        """The window's means; the window starts again."""
+        """Return the window's means, and start the next window."""
         count = self.window_steps
         means = {name: total / count for name, total in self.window_sums.items()}
         self.window_steps, self.window_sums = 0, {}
         return means
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; floats come back exactly."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LoopState":
-        """The inverse of `to_dict`.
-
-        Raises:
-            WeightsError: a field is missing or unknown.
-        """
+        """Read `to_dict`."""
         try:
             return cls(**values)
         except TypeError as error:

@@ -1,13 +1,12 @@
 """One update: micro-batches forward and backward, checks, clipping, optimizer step.
 
-Every micro-batch seeds torch from (run seed, step, number of the micro-batch). So the
-randomness of a step does not depend on what ran before, and a resumed run is bit-equal
-without any generator state on disk.
+Every micro-batch seeds torch from (run seed, step, its number), so a resumed run is
+bit-equal without any generator state on disk.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,9 +19,8 @@ from vitral.training.distributed import (
     RankGroup,
     RankSlice,
     all_gather,
+    full_tensor,
     local_microbatches,
-    slice_batch,
-    split_rows,
 )
 from vitral.training.optim import clip_gradients, gradient_norm
 
@@ -33,15 +31,6 @@ class Update(NamedTuple):
     metrics: dict[str, float]
     grad_norm: float
     images: int
-
-
-class _BatchSums(NamedTuple):
-    """Sums over the parts of all ranks, and the examples of this rank."""
-
-    metrics: dict[str, float]
-    weight: float
-    images: int
-    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +53,7 @@ class TrainStep:
         """Change the parameters once, from all of `batch`; step 0 is the first.
 
         Args:
-            batch: all of it, or this rank's Share.
-
-        Raises:
-            DivergedError: the loss or a gradient is not finite; nothing was changed.
-            VitralError: the device ran out of memory.
+            batch: the global batch, or this rank's `RankSlice` of it.
         """
         self.optimizer.zero_grad(set_to_none=True)
         try:
@@ -76,12 +61,13 @@ class TrainStep:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
+            # Of the global batch.
+            size = batch.size if isinstance(batch, RankSlice) else len(batch.id)
             raise VitralError(
-                f"Out of memory on {self.device} at step {step + 1} with "
-                f"{_global_batch_size(batch)} images in a batch: lower the batch size, "
-                "or raise "
-                "`accumulate`, which cuts a batch into parts and trains the same. "
-                "Saved checkpoints are intact."
+                f"Out of memory on {self.device} at step {step + 1} with {size} "
+                "images in a batch: lower the batch size, or raise `accumulate`, which "
+                "cuts a batch into parts and trains the same. Saved checkpoints are "
+                "intact."
             ) from error
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         if self._is_split and gradients:
@@ -100,8 +86,14 @@ class TrainStep:
         """Return whether the gradient is summed from parts of unequal weights."""
         return self.accumulate * self.ranks.world > 1
 
-    def _backward(self, batch: Any, step: int) -> "_BatchSums":
-        """Add up gradients, metrics and weights over the parts of all ranks."""
+    def _backward(
+        self, batch: Any, step: int
+    ) -> tuple[dict[str, float], float, int, tuple[str, ...]]:
+        """Add up gradients over the parts of all ranks.
+
+        Returns:
+            the sums of metrics, weights and images; the examples of this rank.
+        """
         sums: dict[str, float] = {}
         weights = 0.0
         ids: tuple[str, ...] = ()
@@ -117,9 +109,8 @@ class TrainStep:
             self.seed_torch(step, part.number)
             moved = to_device(part.batch, self.device)
             with nullcontext() if part is parts[-1] else self.no_sync():
-                with torch.autocast(
-                    self.device.type, torch.bfloat16, enabled=self.bf16
-                ):
+                kind = self.device.type
+                with torch.autocast(kind, torch.bfloat16, enabled=self.bf16):
                     result = dict(self.forward(moved))
                 loss = result.pop("loss")
                 size = len(part.batch.id)
@@ -134,12 +125,8 @@ class TrainStep:
             ids += tuple(part.batch.id) if part.counts else ()
         own = {f"sum {name}": total for name, total in sums.items()}
         total = self.ranks.all_reduce_sum(own | {"weight": weights, "images": len(ids)})
-        return _BatchSums(
-            {name: total[f"sum {name}"] for name in sums},
-            total["weight"],
-            round(total["images"]),
-            ids,
-        )
+        metrics = {name: total[f"sum {name}"] for name in sums}
+        return metrics, total["weight"], round(total["images"]), ids
 
     def seed_torch(self, step: int, part: int) -> None:
         """Seed the generators in use; torch.manual_seed reaches all and takes 2 ms."""
@@ -177,39 +164,18 @@ class TrainStep:
 
 
 def derive_seed(seed: int, step: int, part: int) -> int:
-    """A seed in 0..2^63-1 from the run's seed, a step and the part of that step."""
+    """Return a seed in 0..2^63-1 of a step's part."""
     digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The same NamedTuple with its tensors on `device`."""
     return type(batch)(
         *(
             field.to(device, non_blocking=True) if isinstance(field, Tensor) else field
             for field in batch
         )
     )
-
-
-def micro_batches(batch: Any, count: int) -> Iterator[Any]:
-    """Cut every field of a NamedTuple into `count` parts as equal as can be.
-
-    A batch of fewer images than `count` gives one part an image.
-    """
-    for span in split_rows(len(batch.id), count):
-        yield slice_batch(batch, span)
-
-
-def full_tensor(value: Tensor) -> Tensor:
-    """The value itself, on every rank, where each had a part of it."""
-    # Not by its type, whose import takes half a second.
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def _global_batch_size(batch: Any) -> int:
-    """Images of the global batch."""
-    return batch.size if isinstance(batch, RankSlice) else len(batch.id)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from vitral.errors import ConfigError
 from vitral.models import Size2d
 from vitral.objectives import ObjectiveConfig, SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.validation import above_zero
 
 Plain = int | float | str | bool | None | tuple[int, ...]
 
@@ -78,11 +79,7 @@ class TrainConfig:
                 "A run needs a model: give `--weights FILE` to fine-tune one, or "
                 "`--model NAME` to train one from scratch."
             )
-        for name in ("batch_size", "epochs"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    f"`{name}` must be above 0: got {getattr(self, name)}."
-                )
+        above_zero(batch_size=self.batch_size, epochs=self.epochs)
         if self.cache and self.freeze < 0:
             raise ConfigError(
                 "`--cache` keeps the output of frozen blocks: say how many with "
@@ -111,11 +108,7 @@ and workers change none either, and are no settings."""
 
 
 def read_config(file: Path) -> TrainConfig:
-    """Read the settings in a run's config.json.
-
-    Raises:
-        ConfigError: it is not JSON, or a field is unknown or mistyped.
-    """
+    """Read the settings in a run's config.json."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -7,11 +7,7 @@ from typing import Any
 import vitral.data
 import vitral.models
 import vitral.weights
-from vitral.data import (
-    Audit,
-    BadFile,
-    Dataset,
-)
+from vitral.data import Audit, BadFile, Dataset
 from vitral.data.split import apply, save
 from vitral.errors import DataError
 from vitral.workflows.config import TrainConfig
@@ -29,14 +25,7 @@ def run_input_kind(config: TrainConfig) -> InputKind:
 
 
 def open_data(config: TrainConfig, kind: InputKind = "auto") -> Dataset:
-    """The data set of a run, with its splits.
-
-    Args:
-        kind: "clips" for a video model; see `vitral.workflows.inputs`.
-
-    Raises:
-        DataError: it cannot be trained on, or is of the other kind.
-    """
+    """Open the data set of a run, with its splits."""
     dataset = vitral.data.open(
         config.data,
         seed=config.seed,
@@ -58,12 +47,12 @@ def open_data(config: TrainConfig, kind: InputKind = "auto") -> Dataset:
 def open_split_data(
     config: TrainConfig, split_file: Path, kind: InputKind = "auto"
 ) -> Dataset:
-    """The data set of a run with the splits that the run kept.
+    """Open the data set of a run with the splits that the run kept."""
+    return apply_split(open_data(config, kind), config, split_file)
 
-    Raises:
-        DataError: it cannot be opened, or the file belongs to another data set.
-    """
-    dataset = open_data(config, kind)
+
+def apply_split(dataset: Dataset, config: TrainConfig, split_file: Path) -> Dataset:
+    """Return the data set with the splits of a file; unchanged if there is none."""
     if not split_file.is_file():
         return dataset
     return apply(
@@ -71,23 +60,17 @@ def open_split_data(
     )
 
 
-def audit_dataset(
-    dataset: Dataset, split_file: Path, config: TrainConfig, workers: int
-) -> Audit:
-    """Decode every image once, keep the split of an earlier start, and save it."""
-    if split_file.is_file():
-        dataset = apply(
-            dataset, split_file, seed=config.seed, val=config.val, test=config.test
-        )
+def audit_dataset(dataset: Dataset, split_file: Path, workers: int) -> Audit:
+    """Decode every image once, and save the split unless an earlier start did."""
     full = len(dataset.examples) <= MAX_FULL_AUDIT_IMAGES
-    found = vitral.data.check(dataset, workers=max(workers, 2), full=full)
+    audit = vitral.data.check(dataset, workers=max(workers, 2), full=full)
     if not split_file.is_file():
         save(dataset, split_file)
-    return found
+    return audit
 
 
 def describe_data(audit: Audit) -> dict[str, Any]:
-    """The content of data.json."""
+    """Return the content of data.json."""
     dataset = audit.dataset
     leaks = [
         f"the same picture is in {' and '.join(leak.splits)}: {', '.join(leak.ids[:3])}"
@@ -112,5 +95,4 @@ def describe_data(audit: Audit) -> dict[str, Any]:
 
 
 def bad_files_in(bad: tuple[BadFile, ...], split: str) -> list[BadFile]:
-    """The undecodable files of one split."""
     return [file for file in bad if file.split == split]

@@ -4,10 +4,10 @@ Test-time augmentation averages the probabilities over the views of an image (mi
 images, symmetries) or of a clip; the returned logits are the log of that average.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,6 +32,15 @@ from vitral.evaluation import (
 from vitral.training.distributed import all_gather, get_rank, get_world_size
 
 Views = Literal["one", "flip", "dihedral"]
+
+
+@runtime_checkable
+class IndexedBatches(Protocol):
+    """A loader whose batches several ranks can divide."""
+
+    def enumerate_batches(
+        self, epoch: int, start: int, stride: int
+    ) -> Iterator[tuple[int, Batch]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,7 @@ def predict_batches(
 
 def predict_split(
     model: nn.Module,
-    loader: Loader,
+    loader: IndexedBatches,
     *,
     device: torch.device,
     views: Views = "one",

@@ -37,11 +37,7 @@ def input_kind(model: ModelConfig) -> InputKind:
 
 
 def require_images(dataset: Dataset, kind: InputKind) -> None:
-    """Refuse clips for a model of images; opening the data refuses the reverse.
-
-    Raises:
-        DataError: `dataset` holds clips and `kind` is not "clips".
-    """
+    """Refuse clips for a model of images; opening the data refuses the reverse."""
     if dataset.kind == "clips" and kind != "clips":
         raise DataError(
             f"{dataset.root} holds clips, such as {dataset.examples[0].id}, but the "
@@ -53,11 +49,7 @@ def require_images(dataset: Dataset, kind: InputKind) -> None:
 def with_sampling(
     preprocess: Preprocess, model: ModelConfig, changes: dict[str, Any]
 ) -> Preprocess:
-    """Apply `changes` to the preprocessing, and set the frames that the model takes.
-
-    Raises:
-        ConfigError: a field is unknown or not allowed, or belongs to clips only.
-    """
+    """Apply `changes` to the preprocessing, and set the frames that the model takes."""
     values = {**preprocess.to_dict(), **changes}
     requested = changes.get("sampling") or {}
     if not model.num_frames:
@@ -121,11 +113,7 @@ def evaluation_batch_size(preprocess: Preprocess, images: int = 32) -> int:
 
 
 def load_input(preprocess: Preprocess, source: Readable) -> Float[Tensor, "..."]:
-    """Load a file, or decoded data, as a model takes it in evaluation.
-
-    Raises:
-        ImageError: it cannot be decoded, or is of the other kind (clip or image).
-    """
+    """Load a file, or decoded data, as a model takes it in evaluation."""
     if preprocess.sampling is None:
         if isinstance(source, str | Path) and _is_clip(Path(source)):
             raise ImageError("it is a clip, but the model takes single images")
@@ -145,11 +133,7 @@ class FrameTimes:
 def load_first_view(
     preprocess: Preprocess, clip: Clip
 ) -> tuple[Float[Tensor, "frames 3 height width"], FrameTimes]:
-    """Load one view of a clip as a model sees it, with the times of its frames.
-
-    Raises:
-        ImageError: a frame cannot be decoded.
-    """
+    """Load one view of a clip as a model sees it, with the times of its frames."""
     preprocess = with_single_view(preprocess)
     assert preprocess.sampling is not None
     indices = preprocess.sampling.sample_evaluation(clip.times)[0]
@@ -164,11 +148,7 @@ def load_first_view(
 def load_example(
     preprocess: Preprocess, dataset: Dataset, example: Example
 ) -> Float[Tensor, "*frames 3 height width"]:
-    """Load an example as it is evaluated; of a clip one view.
-
-    Raises:
-        ImageError: it cannot be decoded.
-    """
+    """Load an example as it is evaluated; of a clip one view."""
     if preprocess.sampling is None:
         return preprocess(dataset.read(example))
     clip = dataset.open(example)
@@ -182,11 +162,7 @@ def make_filmstrip(pixels: Float[Tensor, "..."]) -> Float[Tensor, "3 height widt
 
 
 def read_clip(source: Readable) -> Clip:
-    """Open a clip from a path or an array.
-
-    Raises:
-        ImageError: it cannot be opened, or is an image.
-    """
+    """Open a clip from a path or an array."""
     if isinstance(source, np.ndarray):
         return clip_from_array(source)
     if not isinstance(source, str | Path):

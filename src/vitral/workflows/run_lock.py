@@ -1,8 +1,7 @@
 """Exclusive lock on a run folder (`flock`); the kernel releases it when its owner dies.
 
 Hand-written: filelock released locks after a fork until July 2026 (filelock#634), names
-no owner in its error and knows no restart of torchrun. A killed run leaves `lock.json`,
-which names the owner, but not the lock.
+no owner in its error and knows no restart of torchrun. A killed run leaves the file.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -25,10 +24,12 @@ from vitral import config_io
 from vitral.atomic_io import TEMPORARY_SUFFIX, make_folder
 from vitral.errors import ConfigError, VitralError, WeightsError
 from vitral.training.distributed import broadcast_from_rank_zero
-from vitral.workflows.config import VOLATILE, TrainConfig, read_config
+from vitral.workflows.config import VOLATILE, read_config
 
 LOCK_FILE = "lock.json"
 """Names the process that trains into the folder."""
+LEFTOVERS = ("log.txt", "split.csv", LOCK_FILE)
+"""Files of a run that ended before its config was written."""
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -44,10 +45,15 @@ _HELD_LOCKS: ContextVar[frozenset[Path]] = ContextVar("holding", default=frozens
 
 
 @contextmanager
-def lock_run_folder(config: TrainConfig, out: Path, resume: bool) -> Iterator[bool]:
+def lock_run_folder(
+    settings: dict[str, Any], out: Path, resume: bool
+) -> Iterator[bool]:
     """Check the folder and lock it; all ranks of one start share the lock of rank 0.
 
     Inside itself, for the same folder, it does not wait for itself.
+
+    Args:
+        settings: of config.json.
 
     Yields:
         whether to resume: as asked, or because torchrun started the ranks again.
@@ -57,12 +63,12 @@ def lock_run_folder(config: TrainConfig, out: Path, resume: bool) -> Iterator[bo
     """
     with ExitStack() as stack:
         yield broadcast_from_rank_zero(
-            lambda: _claim_and_lock(stack, config, out, resume)
+            lambda: _claim_and_lock(stack, settings, out, resume)
         )
 
 
 def _claim_and_lock(
-    stack: ExitStack, config: TrainConfig, out: Path, resume: bool
+    stack: ExitStack, settings: dict[str, Any], out: Path, resume: bool
 ) -> bool:
     file = out / LOCK_FILE
     inside = file.resolve() in _HELD_LOCKS.get()
@@ -70,11 +76,11 @@ def _claim_and_lock(
         require_unlocked(file)
     resume = resume or is_torchrun_restart(file)
     # Before anything is written into a folder that may be somebody else's.
-    require_usable_folder(config, out, resume)
+    require_usable_folder(settings, out, resume)
     if not inside:
         stack.enter_context(lock_file(file))
         # Another run may have started and ended meanwhile.
-        require_usable_folder(config, out, resume)
+        require_usable_folder(settings, out, resume)
         remove_leftovers(out)
     return resume
 
@@ -89,7 +95,6 @@ def is_torchrun_restart(file: Path) -> bool:
 
 
 def require_unlocked(file: Path) -> None:
-    """Raise ConfigError if another process holds the lock."""
     missing = (FileNotFoundError, NotADirectoryError)
     with contextlib.suppress(*missing), file.open("rb") as opened:
         if not _acquire(opened.fileno(), file):
@@ -98,11 +103,7 @@ def require_unlocked(file: Path) -> None:
 
 @contextmanager
 def lock_file(file: Path) -> Iterator[None]:
-    """Hold the lock; remove its file at the end, unless torchrun may restart the run.
-
-    Raises:
-        ConfigError: another process holds it.
-    """
+    """Hold the lock; remove its file at the end unless torchrun may restart."""
     descriptor = _open_locked(file)
     before = _HELD_LOCKS.set(_HELD_LOCKS.get() | {file.resolve()})
     try:
@@ -122,7 +123,7 @@ def lock_file(file: Path) -> Iterator[None]:
 
 
 def _open_locked(file: Path) -> int:
-    """The locked file itself: not one that its last owner has just removed."""
+    """Open and lock the file itself: not one that its last owner has just removed."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         if not _acquire(descriptor, file):
@@ -187,7 +188,6 @@ def _in_use_message(file: Path) -> str:
 
 
 def _read_owner(file: Path) -> dict[str, Any]:
-    """Read the owner; empty where the file is missing or not written yet."""
     try:
         owner = json.loads(file.read_bytes())
     except (OSError, ValueError):
@@ -201,50 +201,50 @@ def _run_id() -> str:
     return "" if run_id == "none" else run_id  # torchrun's default
 
 
-def require_usable_folder(config: TrainConfig, out: Path, resume: bool) -> None:
-    """Create the run folder; refuse one in use, or of a run with other settings.
-
-    Raises:
-        ConfigError: `out` cannot be made, is in use, or is resumed with other settings.
-    """
-    if out.is_file():
-        raise ConfigError(f"`--out {out}` is a file: name a folder for the run.")
-    with translate_os_errors(out):
-        make_folder(out)
-    if all(_is_leftover(file) for file in out.iterdir()):
+def require_usable_folder(settings: dict[str, Any], out: Path, resume: bool) -> None:
+    """Create the run folder; refuse one of a run with other settings."""
+    if not claim_folder(out, "config.json", "run", LEFTOVERS):
         return
-    stored = out / "config.json"
-    if not stored.is_file():
-        raise ConfigError(
-            f"The output folder {out} holds something that is not a run: name another "
-            "folder."
-        )
     if not resume:
         raise ConfigError(
             f"The output folder {out} already holds a run: give another `--out`, or "
             "`--resume` to go on with it."
         )
-    before = read_config(stored)
-    old, new = config_io.to_dict(before), config_io.to_dict(config)
-    different = [name for name in new if old[name] != new[name]]
-    different = [name for name in different if name not in VOLATILE]
-    if different:
-        name = different[0]
-        raise ConfigError(
-            f"The run in {out} was started with `{name}` {old[name]} and cannot go on "
-            f"with {new[name]}. Use the first settings, or another `--out`."
-        )
+    old = config_io.to_dict(read_config(out / "config.json"))
+    for name, value in settings.items():
+        if old[name] != value and name not in VOLATILE:
+            raise ConfigError(
+                f"The run in {out} was started with `{name}` {old[name]} and cannot go "
+                f"on with {value}. Use the first settings, or another `--out`."
+            )
 
 
-def _is_leftover(file: Path) -> bool:
-    """Return whether a run that ended before its config was written leaves this."""
-    known = ("log.txt", "split.csv", LOCK_FILE)
-    return file.name in known or file.suffix == TEMPORARY_SUFFIX
+def claim_folder(out: Path, manifest: str, job: str, leftovers: Sequence[str]) -> bool:
+    """Create an output folder, and return whether it holds the job of that `manifest`.
+
+    Args:
+        leftovers: files of a job that ended before its manifest was written.
+
+    Raises:
+        ConfigError: `out` cannot be made, is a file, or holds something else.
+    """
+    if out.is_file():
+        raise ConfigError(f"`--out {out}` is a file: name a folder for the {job}.")
+    with translate_os_errors(out):
+        make_folder(out)
+    if (out / manifest).is_file():
+        return True
+    for file in out.iterdir():
+        if file.name not in leftovers and file.suffix != TEMPORARY_SUFFIX:
+            raise ConfigError(
+                f"The output folder {out} holds something that is not a {job}: name "
+                "another folder."
+            )
+    return False
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove what killed processes left of their last writes; checkpoints do so
-    themselves. Only for the process that owns the folder."""
+    """Remove what killed processes left of their last writes, as the folder's owner."""
     for file in out.rglob(f".*.[0-9]*{TEMPORARY_SUFFIX}"):
         if file.is_dir() and not file.is_symlink():
             shutil.rmtree(file)
@@ -254,10 +254,7 @@ def remove_leftovers(out: Path) -> None:
 
 @contextmanager
 def translate_os_errors(out: Path) -> Iterator[None]:
-    """Translate a full disk or a forbidden folder into an error with a sentence.
-
-    The checkpoints have a sentence of their own; this is for every other file.
-    """
+    """Translate a full disk or a forbidden folder into an error with a sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from vitral import config_io
 from vitral.training.distributed import process_group
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run_lock import lock_run_folder, translate_os_errors
@@ -30,16 +31,12 @@ class Session:
 def run_session(
     config: TrainConfig, out: Path, runtime: Runtime, resume: bool = False
 ) -> Iterator[Session]:
-    """Join the process group and lock the run folder for as long as the run takes.
-
-    Raises:
-        ConfigError: `out` is in use, or is resumed with other settings.
-    """
+    """Join the process group and lock the run folder for as long as the run takes."""
     device = pick_device(runtime.device)
     with (
         process_group(device, runtime.rank_timeout),
         translate_os_errors(out),
-        lock_run_folder(config, out, resume) as resumes,
+        lock_run_folder(config_io.to_dict(config), out, resume) as resumes,
     ):
         yield Session(
             out=out, runtime=runtime, device=local_device(device), resume=resumes

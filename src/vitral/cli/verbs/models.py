@@ -19,7 +19,7 @@ def run(argv: list[str]) -> None:
     args = make_parser().parse(argv)
     import torch
 
-    from vitral.models import build_model, families
+    from vitral.models import build_model, count_parameters, families
 
     print(f"{'name':16} {'parameters':>14} {'GMACs':>9}  image  source")
     for family in families().values():
@@ -28,7 +28,7 @@ def run(argv: list[str]) -> None:
                 continue
             config = family.config(**settings)
             with torch.device("meta"):
-                count = sum(p.numel() for p in build_model(config).parameters())
+                count = count_parameters(build_model(config))
             print(
                 f"{name:16} {count:14,} {config.macs() / 1e9:9.2f}  "
                 f"{config.image_hw[0]:5}  arXiv {family.source}"

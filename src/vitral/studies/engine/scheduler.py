@@ -22,6 +22,7 @@ from typing import Any
 
 from vitral import config_io
 from vitral.data.split import held_out
+from vitral.models import count_parameters
 from vitral.studies.engine.base import STUDY_DIR, Student, Trial
 from vitral.studies.engine.table import ResultTable, SeedResult
 from vitral.workflows import Run, TrainConfig, open_run
@@ -250,7 +251,7 @@ def _read_result(out: Path) -> dict[str, Any]:
         "test": measured["top1"],
         "n": measured["n"],
         "macs": run.model.config.macs(),
-        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "parameters": count_parameters(run.model),
     }
 
 
@@ -263,7 +264,7 @@ def _read_unlabeled_result(out: Path, run: Run) -> dict[str, Any]:
         "test": scores["knn"]["accuracy"] if scores["knn"] else 0.0,
         "n": scores["n"],
         "macs": run.model.config.macs(),
-        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "parameters": count_parameters(run.model),
     }
 
 

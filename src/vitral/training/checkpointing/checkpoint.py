@@ -1,9 +1,7 @@
 """Checkpoints that a kill, a power cut or a full disk cannot spoil.
 
-One folder a step, `step-00001200/`, with one .safetensors file for each group of
-tensors, `state.json`, and `manifest.json` (sizes and SHA-256 of the others), written
-last. The folder gets its name only when all of it is on the disk, and is never written
-again. Nothing is pickled. The optimizer's tensors are in optimizer_state.py.
+A folder a step, with .safetensors files, `state.json` and `manifest.json` (sizes and
+SHA-256 of the others), gets its name once all is on the disk. Nothing is pickled.
 """
 
 import errno
@@ -54,8 +52,6 @@ class CheckpointStore:
     def prepare(self) -> None:
         """Make the folder, remove what a killed process left, and try a write.
 
-        For the process that trains, before its first step.
-
         Raises:
             ConfigError: the folder cannot be written.
             WeightsError: the disk is full.
@@ -80,11 +76,10 @@ class CheckpointStore:
             ) from error
 
     def path(self, step: int) -> Path:
-        """The folder of one step."""
         return self.folder / f"step-{step:08d}"
 
     def steps(self) -> tuple[int, ...]:
-        """The steps that have a folder, oldest first, verified or not."""
+        """Return the steps that have a folder, oldest first, verified or not."""
         if not self.folder.is_dir():
             return ()
         matches = (FOLDER_NAME.fullmatch(path.name) for path in self.folder.iterdir())
@@ -114,7 +109,6 @@ class CheckpointStore:
         return None
 
     def latest(self) -> LatestCheckpoint:
-        """The newest checkpoint that verifies."""
         skipped: list[str] = []
         for step in reversed(self.steps()):
             fault = self.find_fault(step)
@@ -159,19 +153,44 @@ class CheckpointStore:
             WeightsError: the disk is full, cannot be written, or has this step.
         """
         require_finite(step, tensors)
+        temporary = self.temporary_folder(step)
+        try:
+            temporary.mkdir()
+            for group, values in tensors.items():
+                write_tensors(temporary / f"{group}.safetensors", values)
+            files = {path.name: describe_file(path) for path in temporary.iterdir()}
+            return self.commit(step, temporary, files, state)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise self._write_error(step, tensors, error) from error
+
+    def temporary_folder(self, step: int) -> Path:
+        """Return the folder to write a step into, which does not exist yet."""
         final = self.path(step)
         if final.exists() and self.find_fault(step) is None:
             raise WeightsError(f"Checkpoint {final} exists: steps are written once.")
         temporary = self.folder / f".new-{final.name}-{os.getpid()}"
-        try:
-            _write_folder(temporary, step, tensors, state)
-            if final.exists():  # damaged: the run went on from an older one
-                _remove(self._set_aside(final))
-            temporary.rename(final)
-            sync_folder(self.folder)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise self._write_error(step, tensors, error) from error
+        shutil.rmtree(temporary, ignore_errors=True)
+        return temporary
+
+    def commit(
+        self,
+        step: int,
+        temporary: Path,
+        files: Mapping[str, dict[str, Any]],
+        state: Mapping[str, Any],
+    ) -> Path:
+        """Add state and manifest to the written files, then name the folder."""
+        final = self.path(step)
+        write_json(temporary / "state.json", dict(state))
+        described = dict(sorted(files.items()))
+        described["state.json"] = describe_file(temporary / "state.json")
+        manifest = {"format": FORMAT, "step": step, "files": described}
+        write_json(temporary / "manifest.json", manifest)  # flushes the folder too
+        if final.exists():  # damaged: the run went on from an older one
+            _remove(self._set_aside(final))
+        temporary.rename(final)
+        sync_folder(self.folder)
         return final
 
     def prune(self, keep: int, best: int | None) -> tuple[str, ...]:
@@ -226,28 +245,12 @@ class CheckpointStore:
         )
 
 
-def _write_folder(
-    folder: Path,
-    step: int,
-    tensors: Mapping[str, Mapping[str, Tensor]],
-    state: Mapping[str, Any],
-) -> None:
-    """Fill a new folder and flush it; `manifest.json` comes last."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for group, values in tensors.items():
-        write_tensors(folder / f"{group}.safetensors", values)
-    write_json(folder / "state.json", dict(state))
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in sorted(folder.iterdir())
-    }
-    manifest = {"format": FORMAT, "step": step, "files": files}
-    write_json(folder / "manifest.json", manifest)  # flushes the folder too
+def describe_file(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One flushed .safetensors file; tensors that share memory are written apart."""
+    """Write a flushed .safetensors file; tensors that share memory are copied."""
     plain: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():

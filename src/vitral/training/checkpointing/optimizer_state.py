@@ -1,8 +1,7 @@
-"""An optimizer's state as named tensors, "blocks.0.attn.qkv.weight/exp_avg".
+"""State of an optimizer as named tensors, "blocks.0.attn.qkv.weight/exp_avg".
 
-By the parameter's name, not its number as in torch's own state_dict, so that another
-grouping of the parameters finds the same state. Rates are not here: they follow from
-the step.
+By the parameter's name, not its number as in torch's state_dict, so that another
+grouping of the parameters finds the same state. Rates follow from the step.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ ADAFACTOR_AXES = {"row_var": -1, "col_var": -2}
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """The state of every parameter in `names` that has one."""
+    """Return the state of every parameter in `names` that has one."""
     tensors = {}
     for name, parameter in names.items():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -33,12 +32,7 @@ def restore_optimizer(
     names: Mapping[str, nn.Parameter],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Put `optimizer_tensors` back; state that was there before is dropped.
-
-    Raises:
-        WeightsError: a tensor belongs to no parameter of the optimizer, or has
-            another shape than its parameter.
-    """
+    """Put `optimizer_tensors` back; state that was there before is dropped."""
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     optimizer.state.clear()
     for full_name, tensor in tensors.items():
@@ -63,8 +57,6 @@ def restore_optimizer(
 
 
 def _shape(key: str, parameter: nn.Parameter) -> tuple[int, ...]:
-    """Of a state: its parameter's, but for the means of Adafactor, which are taken
-    along the last axis or the one before it."""
     shape = list(parameter.shape)
     if key in ADAFACTOR_AXES and len(shape) > 1:
         shape[ADAFACTOR_AXES[key]] = 1

@@ -1,15 +1,14 @@
 """Files of a training run, and how a run resumes from them.
 
-A run may only be resumed as the same run: settings that decide its numbers are
-compared. A changed machine (threads, torch, compile) is allowed and noted, because the
-numbers then differ in the last digits only.
+Settings that decide its numbers must be the same. A changed machine (threads, torch,
+compile) is allowed and noted: the numbers then differ in the last digits only.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +24,16 @@ from vitral.training.checkpointing.optimizer_state import (
     optimizer_tensors,
     restore_optimizer,
 )
-from vitral.training.distributed import RankGroup, SilentLog
+from vitral.training.distributed import (
+    RankGroup,
+    SilentLog,
+    broadcast_from_rank_zero,
+)
 from vitral.training.ema import create_ema
 from vitral.training.log import MetricsLog
 from vitral.training.state import LoopState
 
 MODEL_PREFIX = "model."
-
-
-class ResumePoint(NamedTuple):
-    """Position to resume from, and notes for the log."""
-
-    state: LoopState
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +60,7 @@ class TrainState:
         ema: float,
         ema_warmup: bool,
     ) -> "TrainState":
-        """Gather them; `ema` 0 means no average.
-
-        Raises:
-            ConfigError: a trainable parameter is not in the optimizer.
-        """
+        """Gather them; `ema` 0 means no average."""
         owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
         free = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         lost = [name for name, parameter in free.items() if id(parameter) not in owned]
@@ -88,24 +80,22 @@ class TrainState:
         )
 
     def eval_model(self) -> nn.Module:
-        """The averaged model where there is one: what is evaluated and kept."""
+        """Return the model to evaluate and keep, averaged if there is an average."""
         return self.model if self.average is None else self.average.module
 
     def full_objective(self) -> nn.Module:
-        """The objective with its own current weights."""
         return self.objective
 
     def update_average(self) -> None:
-        """Take the current weights into the average."""
         if self.average is not None:
             self.average.update_parameters(self.model)
 
     def sharding_templates(self, group: str) -> Mapping[str, Tensor]:
-        """Of each name in a group of `tensors`, what it is divided as."""
+        """Return, by name in a group of `tensors`, what a tensor is divided as."""
         return {}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Everything, in groups: a file each; empty groups are left out."""
+        """Return all tensors in groups, a file each, without empty groups."""
         whole = self.objective.state_dict()
         groups = {
             "model": dict(self.model.state_dict()),
@@ -121,11 +111,7 @@ class TrainState:
         return {name: group for name, group in groups.items() if group}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Put `tensors` back.
-
-        Raises:
-            WeightsError: they belong to another model.
-        """
+        """Restore `tensors`."""
         groups = checkpoint.tensors
         whole = dict(groups.get("objective", {}))
         whole |= {MODEL_PREFIX + name: t for name, t in groups["model"].items()}
@@ -162,20 +148,14 @@ class RunStore:
 
     @property
     def log(self) -> MetricsLog:
-        """metrics.jsonl, after `open`."""
         assert self._log is not None
         return self._log
 
     def open(
         self, train_state: TrainState, compiled: bool, resume: bool
-    ) -> ResumePoint:
-        """Start, or go on from the newest sound checkpoint when `resume` is set.
-
-        Raises:
-            ConfigError: the folder is in use or belongs to another run.
-            WeightsError: there are checkpoints and none verifies.
-        """
-        latest = self.ranks.broadcast(lambda: self._prepare_latest(resume))
+    ) -> tuple[LoopState, tuple[str, ...]]:
+        """Start, or resume from the newest sound checkpoint: position and notes."""
+        latest = broadcast_from_rank_zero(lambda: self._prepare_latest(resume))
         checkpoint = None
         if latest.step is not None:
             checkpoint = self._read(latest.step, train_state)
@@ -185,17 +165,16 @@ class RunStore:
         self._log = MetricsLog(self.folder / "metrics.jsonl") if first else SilentLog()
         if checkpoint is None:
             self._log.truncate(0)
-            return ResumePoint(LoopState(), ())
+            return LoopState(), ()
         notes = [
             *latest.skipped,
             *self._describe_changes(checkpoint.state, train_state, compiled),
         ]
         if not self._log.truncate(checkpoint.state["metrics_bytes"]):
             notes.append("metrics.jsonl has lost its last lines.")
-        return ResumePoint(LoopState.from_dict(checkpoint.state["loop"]), tuple(notes))
+        return LoopState.from_dict(checkpoint.state["loop"]), tuple(notes)
 
     def _prepare_latest(self, resume: bool) -> LatestCheckpoint:
-        """The step to go on from, with the folder made ready."""
         self.store.prepare()
         if not resume and self.store.steps():
             raise ConfigError(
@@ -211,7 +190,6 @@ class RunStore:
         return latest
 
     def _read(self, step: int, train_state: TrainState) -> Checkpoint:
-        """One checkpoint, whole or in shards, as `train_state` takes it."""
         folder = self.store.path(step)
         if not (folder / "shards").is_dir():
             return self.store.load(step)
@@ -226,7 +204,7 @@ class RunStore:
     def save(
         self, train_state: TrainState, state: LoopState, compiled: bool
     ) -> tuple[str, ...]:
-        """Write a checkpoint, then delete old ones; returns what could not be."""
+        """Write a checkpoint, then delete old ones; return notes on what stays."""
         self.log.sync()
         values = {
             "loop": state.to_dict(),
@@ -238,19 +216,15 @@ class RunStore:
             from vitral.training.checkpointing import sharded
 
             sharded.save(self.store, state.step, train_state.tensors(), values)
-            return self.ranks.broadcast(
-                lambda: self.store.prune(self.keep, state.best_step)
+        else:
+            broadcast_from_rank_zero(
+                lambda: self.store.save(state.step, train_state.tensors(), values)
             )
-        return self.ranks.broadcast(lambda: self._save_full(train_state, state, values))
-
-    def _save_full(
-        self, train_state: TrainState, state: LoopState, values: dict[str, Any]
-    ) -> tuple[str, ...]:
-        self.store.save(state.step, train_state.tensors(), values)
-        return self.store.prune(self.keep, state.best_step)
+        return broadcast_from_rank_zero(
+            lambda: self.store.prune(self.keep, state.best_step)
+        )
 
     def close(self) -> None:
-        """Close the log."""
         if self._log is not None:
             self._log.close()
 
@@ -267,10 +241,8 @@ class RunStore:
     def _describe_changes(
         self, state: dict[str, Any], train_state: TrainState, compiled: bool
     ) -> list[str]:
-        before, now = (
-            state["machine"],
-            _describe_machine(train_state, compiled, self.ranks),
-        )
+        before = state["machine"]
+        now = _describe_machine(train_state, compiled, self.ranks)
         notes = [
             f"Resumed with {name} {now[name]} instead of {then}: the last digits will "
             "differ from an unbroken run."

@@ -1,12 +1,10 @@
 """Checkpoints of sharded runs: each rank writes its parts, by torch's DCP.
 
-A step's folder holds `shards/` (torch.distributed.checkpoint: one file a rank and
-`.metadata`), `state.json` and `manifest.json`, which rank 0 writes last, before the
-folder gets its name. torch keeps `.metadata` as a pickle: it is read by a reader that
-knows the dozen names that belong in one, and only after the manifest verifies.
+A step's folder holds `shards/` (one file a rank and `.metadata`), `state.json` and
+`manifest.json`. torch keeps `.metadata` as a pickle: it is read by a reader that knows
+the dozen names that belong in one, and only after the manifest verifies.
 """
 
-import os
 import pickle
 import shutil
 import warnings
@@ -22,14 +20,19 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata as Stored
 
-from vitral.atomic_io import sha256_file, sync_folder, write_json
+from vitral.atomic_io import sync_folder
 from vitral.errors import DivergedError, VitralError, WeightsError
 from vitral.training.checkpointing.checkpoint import (
-    FORMAT,
     CheckpointStore,
+    describe_file,
     require_finite,
 )
-from vitral.training.distributed import all_gather, broadcast_from_rank_zero, get_rank
+from vitral.training.distributed import (
+    all_gather,
+    broadcast_from_rank_zero,
+    get_rank,
+    local_tensor,
+)
 
 FOLDER = "shards"
 METADATA = ".metadata"
@@ -50,7 +53,7 @@ ALLOWED_GLOBALS = {
     ("pathlib", "WindowsPath"),
     ("pathlib._local", "PosixPath"),
 }
-"""What `.metadata` may name, beside torch's types of numbers."""
+"""What `.metadata` may name, apart from torch's types of numbers."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -65,8 +68,6 @@ class _Unpickler(pickle.Unpickler):
 
 
 class SafeMetadataReader(FileSystemReader):
-    """torch's reader, with a `.metadata` that cannot run anything."""
-
     def read_metadata(self, *args: Any, **named: Any) -> Metadata:
         with (Path(self.path) / METADATA).open("rb") as file:
             metadata = _read(file)
@@ -96,12 +97,7 @@ def save(
     tensors: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
 ) -> Path:
-    """Write the checkpoint of `step`, all of it or nothing; every rank calls it.
-
-    Raises:
-        DivergedError: a tensor of any rank has a number that is not finite.
-        WeightsError: the disk is full, cannot be written, or has this step.
-    """
+    """Write the checkpoint of `step`, all of it or nothing; every rank calls it."""
     _require_finite(step, tensors)
     temporary = broadcast_from_rank_zero(lambda: _make_temporary_folder(store, step))
     try:
@@ -109,7 +105,7 @@ def save(
         mine = _hash_files(temporary / FOLDER)
         every = [item for rows in all_gather(mine) for item in rows.items()]
         return broadcast_from_rank_zero(
-            lambda: _finalize(store, step, temporary, dict(every), state)
+            lambda: _commit(store, step, temporary, dict(every), state)
         )
     except (OSError, CheckpointException) as error:
         if get_rank() == 0:
@@ -120,16 +116,12 @@ def save(
 def load(
     folder: Path, templates: Callable[[str], Mapping[str, Tensor]] | None
 ) -> dict[str, dict[str, Tensor]]:
-    """The tensors of a checkpoint by group, whole or as each rank has its part.
+    """Return the tensors of a checkpoint by group, whole or this rank's parts.
 
     Args:
         folder: of one step, verified.
         templates: a group to the tensors whose division its own take over; None for
-        whole
-            tensors on the CPU, also in one process.
-
-    Raises:
-        WeightsError: it was not written by a run of vitral, or is damaged.
+            whole tensors on the CPU, also in one process.
     """
     # Annotated, since torch declares a narrower type than it takes.
     reader: Any = SafeMetadataReader(str(folder / FOLDER))
@@ -151,18 +143,13 @@ def load(
 
 
 def _empty_tensor(stored: Stored, template: Tensor | None) -> Tensor:
-    """State that torch.distributed.checkpoint reads into."""
     if template is not None and template.shape == stored.size:
         return torch.empty_like(template, dtype=stored.properties.dtype).detach()
     return torch.empty(stored.size, dtype=stored.properties.dtype)
 
 
 def _make_temporary_folder(store: CheckpointStore, step: int) -> Path:
-    final = store.path(step)
-    if final.exists() and store.find_fault(step) is None:
-        raise WeightsError(f"Checkpoint {final} exists: steps are written once.")
-    temporary = store.folder / f".new-{final.name}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = store.temporary_folder(step)
     try:
         temporary.mkdir()
     except OSError as error:
@@ -181,45 +168,26 @@ def _write(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
 
 
 def _hash_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of the files that this rank wrote."""
+    """Describe the files that this rank wrote."""
     paths = list(folder.glob(f"__{get_rank()}_*"))
     if get_rank() == 0:
         paths.append(folder / METADATA)
-    return {
-        f"{FOLDER}/{path.name}": {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_file(path),
-        }
-        for path in paths
-    }
+    return {f"{FOLDER}/{path.name}": describe_file(path) for path in paths}
 
 
-def _finalize(
+def _commit(
     store: CheckpointStore,
     step: int,
     temporary: Path,
     files: dict[str, Any],
     state: Mapping[str, Any],
 ) -> Path:
-    """The parts have arrived: state and manifest, then the name."""
     try:
         sync_folder(temporary / FOLDER)
-        own = temporary / "state.json"
-        write_json(own, dict(state))
-        files[own.name] = {"bytes": own.stat().st_size, "sha256": sha256_file(own)}
-        manifest = {"format": FORMAT, "step": step, "files": files}
-        write_json(temporary / "manifest.json", manifest)
-        final = store.path(step)
-        if final.exists():  # damaged: the run went on from an older one
-            shutil.rmtree(
-                final.rename(store.folder / f".old-{final.name}-{os.getpid()}")
-            )
-        temporary.rename(final)
-        sync_folder(store.folder)
+        return store.commit(step, temporary, files, state)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise WeightsError(_write_error_message(store, step, error)) from error
-    return final
 
 
 def _require_finite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -229,7 +197,7 @@ def _require_finite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> N
         require_finite(
             step,
             {
-                group: {name: _local_tensor(tensor) for name, tensor in values.items()}
+                group: {name: local_tensor(tensor) for name, tensor in values.items()}
                 for group, values in tensors.items()
             },
         )
@@ -238,10 +206,6 @@ def _require_finite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> N
     for one in all_gather(found):
         if one is not None:
             raise one
-
-
-def _local_tensor(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _write_error_message(

@@ -4,6 +4,8 @@ from vitral.training.distributed.collectives import (
     ParallelForward,
     RankGroup,
     SilentLog,
+    full_tensor,
+    local_tensor,
 )
 from vitral.training.distributed.failures import is_reported_elsewhere
 from vitral.training.distributed.microbatch import (
@@ -32,6 +34,7 @@ __all__ = [
     "SilentLog",
     "all_gather",
     "broadcast_from_rank_zero",
+    "full_tensor",
     "get_local_rank",
     "get_rank",
     "get_world_size",
@@ -39,6 +42,7 @@ __all__ = [
     "local_ids",
     "local_microbatches",
     "local_row_range",
+    "local_tensor",
     "process_group",
     "slice_batch",
     "split_rows",

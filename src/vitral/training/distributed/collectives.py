@@ -1,7 +1,7 @@
 """Collectives of the ranks of one run: sums, maxima, broadcasts, stop signals.
 
-Alone, everything here is itself and costs nothing. Three small sums a step: whether all
-have their rows, what the update gave, whether a signal came.
+Three small sums a step: whether all have their rows, what the update gave, whether a
+signal came. Alone, everything here costs nothing.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -19,13 +19,10 @@ from vitral.errors import DataError, VitralError
 from vitral.training.distributed.microbatch import RankSlice
 from vitral.training.distributed.process_group import (
     all_gather,
-    broadcast_from_rank_zero,
     get_rank,
     get_world_size,
 )
 from vitral.training.log import MetricsLog
-
-T = TypeVar("T")
 
 
 class ParallelForward(NamedTuple):
@@ -51,16 +48,14 @@ class RankGroup:
 
     @classmethod
     def from_process_group(cls, device: torch.device) -> "RankGroup":
-        """Those of the process group, if there is one."""
         return cls(rank=get_rank(), world=get_world_size(), device=device)
 
     @property
     def is_rank_zero(self) -> bool:
-        """Return whether this rank writes the files."""
         return self.rank == 0
 
     def all_reduce_sum(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The sum over ranks of each value; all have the same names."""
+        """Sum each value over the ranks; all have the same names."""
         if self.world == 1:
             return dict(values)
         names = sorted(values)
@@ -71,26 +66,17 @@ class RankGroup:
         return dict(zip(names, total.tolist(), strict=True))
 
     def all_reduce_max(self, value: int) -> int:
-        """The largest value of any rank."""
         if self.world == 1:
             return value
         found = torch.tensor([value], device=self.device)
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found.item())
 
-    def broadcast(self, work: Callable[[], T]) -> T:
-        """Run on rank 0, and return the result or raise the error on every rank."""
-        return broadcast_from_rank_zero(work)
-
     def synchronize(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches, in step with the other ranks.
+        """Yield the batches in step with the other ranks.
 
         An error of one is raised on all. Where one cannot have its rows, all build
         the global batch.
-
-        Raises:
-            DataError: an image can be read on one rank only.
-            VitralError: as any rank's `batches`.
         """
         try:
             if self.world == 1:
@@ -112,7 +98,7 @@ class RankGroup:
                 batches.close()
 
     def _build_global_batch(self, offer: Any) -> Any:
-        """The global batch in the place of the shares; None if it has no rows."""
+        """Return the global batch in place of the slices; None if it has no rows."""
         whole = offer.build_global_batch() if isinstance(offer, RankSlice) else offer
         ids = all_gather(() if whole is None else tuple(whole.id))
         for number, other in enumerate(ids):
@@ -124,6 +110,17 @@ class RankGroup:
                     "data everywhere, or remove the image."
                 )
         return whole
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return the tensor of all ranks together, the same where it is not divided."""
+    # Not by its type, whose import takes half a second.
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def local_tensor(tensor: Tensor) -> Tensor:
+    """Return this rank's part of a tensor, the same where it is not divided."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _next_batch(batches: Iterator[Any]) -> tuple[int, Any, VitralError | None]:

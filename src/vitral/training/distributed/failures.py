@@ -1,8 +1,8 @@
 """Report one error for a failed rank.
 
-A collective whose peer died fails on gloo within milliseconds, with a message about
-sockets. So each rank writes its first failure to the rendezvous store, and the others
-exit with that. torch's `@record` needs torchrun, and this works without it.
+Each rank writes its first failure to the rendezvous store; the others exit with it in
+place of gloo's message about sockets. Not torch's `@record`: it needs torchrun, and
+each node's agent reads the files of its own ranks only.
 """
 
 import contextlib
@@ -42,18 +42,18 @@ SAME_CAUSE_SECONDS = 5.0
 class PeerError(VitralError):
     """Another rank stopped or is gone, so this one cannot go on."""
 
+    quiet = False
+    """True if another rank of this machine reports it."""
+
 
 @contextlib.contextmanager
 def report_rank_failure(timeout: float) -> Iterator[None]:
     """Tell the others why this rank stops; explain a broken collective.
 
-    What another rank says already is marked `quiet`, see `is_quiet`.
+    What another rank reports already is marked, see `is_reported_elsewhere`.
 
     Args:
         timeout: seconds after which a collective gives up, for the sentence.
-
-    Raises:
-        PeerError: in the place of a collective's RuntimeError.
     """
     board = _FailureStore()
     try:
@@ -63,7 +63,7 @@ def report_rank_failure(timeout: float) -> Iterator[None]:
             text = " ".join(str(error).split()) or type(error).__name__
             board.write("cause", text)
             if board.is_reported_by_lower_rank(text):
-                _mark_reported_elsewhere(error)
+                error.quiet = True  # type: ignore[attr-defined]
             board.wait_for_readers()
             raise
         with _ignore_sigterm():
@@ -104,10 +104,6 @@ def is_reported_elsewhere(error: BaseException) -> bool:
     return bool(getattr(error, "quiet", False))
 
 
-def _mark_reported_elsewhere(error: BaseException) -> None:
-    error.quiet = True  # type: ignore[attr-defined]
-
-
 class _FailureStore:
     """Notes of the ranks on the process group's store; a dead store says nothing."""
 
@@ -123,7 +119,7 @@ class _FailureStore:
             self.store.set(f"{topic}/{self.rank}", f"{self.node}\n{text}")
 
     def read(self, topic: str, rank: int) -> tuple[str, str] | None:
-        """The node and the text of a rank's note, None without one."""
+        """Return the node and the text of a rank's note; None without one."""
         with contextlib.suppress(Exception):
             if self.store.check([f"{topic}/{rank}"]):
                 node, _, text = (
@@ -143,7 +139,7 @@ class _FailureStore:
         return False
 
     def wait_for_readers(self) -> None:
-        """Go when all have read: with the rank that keeps the notes they are gone.
+        """Wait until all have read: the notes end with the rank that keeps them.
 
         torchrun keeps them itself.
         """
@@ -158,19 +154,17 @@ class _FailureStore:
             time.sleep(0.02)
 
     def build_error(self, error: Exception, timeout: float) -> PeerError:
-        """One sentence on a broken collective."""
         time.sleep(NOTICE_SECONDS)
         others = [rank for rank in range(self.world) if rank != self.rank]
         causes = {rank: self.read("cause", rank) for rank in others}
         lives = {rank: self.read("lives", rank) for rank in others}
-        here = (note for rank, note in lives.items() if rank < self.rank and note)
-        quiet = any(node == self.node for node, _ in here)
+        lower = (note for rank, note in lives.items() if rank < self.rank and note)
+        quiet = any(node == self.node for node, _ in lower)
         for rank, cause in causes.items():
             if cause is not None:
-                found = PeerError(f"Rank {rank} stopped: {cause[1]}")
-                if quiet or cause[0] == self.node:
-                    _mark_reported_elsewhere(found)
-                return found
+                peer_error = PeerError(f"Rank {rank} stopped: {cause[1]}")
+                peer_error.quiet = quiet or cause[0] == self.node
+                return peer_error
         gone = [rank for rank in others if causes[rank] is None and lives[rank] is None]
         if self.read("lives", self.rank) is None:
             gone = [0]  # the meeting point is gone, which was rank 0's
@@ -178,15 +172,13 @@ class _FailureStore:
         why = "killed, or the machine or the network failed"
         if "timed out" in detail.lower() or "timeout" in detail.lower():
             why = f"silent for {timeout:g} seconds"
-        found = PeerError(
+        peer_error = PeerError(
             f"{_format_ranks(gone)} {why}: this one (rank {self.rank} of {self.world}) "
-            "stops "
-            "too. Saved checkpoints are intact: run the same command with --resume, "
-            f"or let torchrun do it with --max-restarts. ({detail})"
+            "stops too. Saved checkpoints are intact: run the same command with "
+            f"--resume, or let torchrun do it with --max-restarts. ({detail})"
         )
-        if quiet:
-            _mark_reported_elsewhere(found)
-        return found
+        peer_error.quiet = quiet
+        return peer_error
 
 
 def _format_ranks(numbers: list[int]) -> str:
@@ -198,6 +190,6 @@ def _format_ranks(numbers: list[int]) -> str:
 
 
 def _shorten(text: str) -> str:
-    """A message of gloo or nccl without its source file, its advice and its frames."""
+    """Drop the source file, the advice and the frames of gloo's or nccl's message."""
     line = re.sub(r"\[/\S*\]\s*", "", text.splitlines()[0] if text else "")
     return line.split(" This is typically")[0].strip(" .")[:200]

@@ -1,8 +1,7 @@
 """Rows of one rank, and the micro-batches that they are cut into.
 
-A batch is cut into world size x `accumulate` parts, as one process with as many parts
-would cut it, and a rank takes consecutive ones. So the parts, and the randomness that
-their numbers seed, do not depend on the number of ranks.
+A batch is cut into world size x `accumulate` parts, and a rank takes consecutive ones.
+So the parts, and the randomness that their numbers seed, do not depend on the ranks.
 """
 
 import itertools
@@ -44,14 +43,14 @@ class RankSlice:
 
 
 def split_rows(size: int, count: int) -> list[RowRange]:
-    """`size` rows in `count` spans as equal as can be; never an empty one."""
+    """Divide `size` rows into `count` ranges as equal as can be, none of them empty."""
     count = min(count, size)
     bounds = [size * index // count for index in range(count + 1)]
     return [RowRange(*pair) for pair in itertools.pairwise(bounds)]
 
 
 def local_row_range(size: int, rank: int, world: int, accumulate: int) -> RowRange:
-    """All rows of one rank; none where there are fewer rows than parts before it."""
+    """Return the rows of one rank; empty where earlier parts have them all."""
     own = split_rows(size, world * accumulate)[
         rank * accumulate : (rank + 1) * accumulate
     ]
@@ -61,16 +60,15 @@ def local_row_range(size: int, rank: int, world: int, accumulate: int) -> RowRan
 def local_microbatches(
     batch: Any, *, rank: int, world: int, accumulate: int
 ) -> Iterator[Microbatch]:
-    """The passes of one rank: always `accumulate` of them where there are others.
+    """Yield the passes of one rank: always `accumulate` of them where there are others.
 
     Args:
-        batch: the global batch, or this rank's Share of it.
+        batch: the global batch, or this rank's `RankSlice` of it.
     """
-    rows, offset, size = batch, 0, -1
     if isinstance(batch, RankSlice):
         rows, offset, size = batch.rows, batch.first, batch.size
-    if size < 0:
-        size = len(rows.id)
+    else:
+        rows, offset, size = batch, 0, len(batch.id)
     cut = split_rows(size, world * accumulate)
     for index in range(rank * accumulate, (rank + 1) * accumulate):
         if index < len(cut):
@@ -82,10 +80,8 @@ def local_microbatches(
 
 
 def local_ids(batch: Any) -> tuple[str, ...]:
-    """The examples of a batch, or of this rank's Share of it."""
     return tuple((batch.rows if isinstance(batch, RankSlice) else batch).id)
 
 
 def slice_batch(batch: Any, span: RowRange) -> Any:
-    """The same NamedTuple with these rows of every field."""
     return type(batch)(*(field[span.start : span.stop] for field in batch))

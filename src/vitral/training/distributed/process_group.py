@@ -1,12 +1,15 @@
-"""Several processes that work on one thing, as torchrun starts them.
+"""Process group of the ranks that torchrun starts; alone, all here costs nothing.
 
-Without torchrun there is one process, and everything here costs nothing. The group is
-made once (`joined`), of gloo on the CPU and of nccl on CUDA.
+The rendezvous is hand-written: torchrun reuses one store, so keys of dead ranks remain
+after a restart (pytorch#135712, seen with torch 2.14).
 """
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -14,18 +17,14 @@ import torch.distributed as dist
 
 from vitral.errors import ConfigError, VitralError
 from vitral.training.distributed.failures import report_rank_failure
-from vitral.training.distributed.rendezvous import init_process_group
 
 T = TypeVar("T")
 
-
-def is_launched_by_torchrun() -> bool:
-    """Return whether the environment names a rank and a rendezvous."""
-    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+POLL_SECONDS = 0.01
 
 
 def get_rank() -> int:
-    """The number of this process, from 0; 0 where there is one."""
+    """Return the number of this process, from 0; 0 without a process group."""
     return dist.get_rank() if _is_initialized() else 0
 
 
@@ -35,7 +34,7 @@ def get_world_size() -> int:
 
 
 def get_local_rank() -> int:
-    """The number of this process on its machine: the number of its GPU."""
+    """Return the number of this process on its machine, which is that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", 0)) if _is_initialized() else 0
 
 
@@ -55,14 +54,15 @@ def process_group(device: torch.device, timeout: float = TIMEOUT) -> Iterator[No
         ConfigError: they cannot be reached.
         PeerError: another rank stopped, died or does not answer.
     """
-    if not is_launched_by_torchrun() or _is_initialized():
+    started = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+    if not started or _is_initialized():
         yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     try:
-        init_process_group(backend, timeout)
+        _init_process_group(backend, timeout)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
             f"The {os.environ['WORLD_SIZE']} processes of torchrun could not meet with "
@@ -78,10 +78,7 @@ def process_group(device: torch.device, timeout: float = TIMEOUT) -> Iterator[No
 
 
 def all_gather(value: T) -> list[T]:
-    """The value of every rank, in the order of ranks, on every rank.
-
-    It travels as a pickle, between processes of one program only.
-    """
+    """Return the value of every rank, in their order; it travels as a pickle."""
     if not _is_initialized():
         return [value]
     values: list[T | None] = [None] * get_world_size()
@@ -108,3 +105,68 @@ def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
 
 def _is_initialized() -> bool:
     return dist.is_available() and dist.is_initialized()
+
+
+def _init_process_group(backend: str, timeout: float) -> None:
+    """Create the group of all ranks, under a new prefix of torchrun's store."""
+    patience = timedelta(seconds=timeout)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend, timeout=patience)
+        return
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(host, port, is_master=False, timeout=patience)
+    name = agree_on_restart_id(store, rank, world, timeout)
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(name, store),
+        rank=rank,
+        world_size=world,
+        timeout=patience,
+    )
+
+
+def agree_on_restart_id(
+    store: dist.Store, rank: int, world: int, timeout: float
+) -> str:
+    """Return the same new name on every rank, whatever a dead start left in `store`.
+
+    Rank 0 answers each hello with its word and the name, which the rank confirms.
+    """
+    deadline = time.monotonic() + timeout
+    if rank > 0:
+        word = uuid.uuid4().hex
+        store.set(f"vitral/hello/{rank}", word)
+        while True:
+            given, _, name = _read(store, f"vitral/welcome/{rank}").partition(" ")
+            if given == word:
+                store.set(f"vitral/here/{name}/{rank}", "1")
+                return name
+            _wait(deadline, "Rank 0")
+    name = uuid.uuid4().hex
+    answered: dict[int, str] = {}
+    missing = set(range(1, world))
+    while missing:
+        for other in sorted(missing):
+            word = _read(store, f"vitral/hello/{other}")
+            if word and answered.get(other) != word:
+                store.set(f"vitral/welcome/{other}", f"{word} {name}")
+                answered[other] = word
+            if _read(store, f"vitral/here/{name}/{other}"):
+                missing.discard(other)
+        if missing:
+            _wait(deadline, f"Rank {min(missing)}")
+    return name
+
+
+def _read(store: dist.Store, key: str) -> str:
+    return store.get(key).decode() if store.check([key]) else ""
+
+
+def _wait(deadline: float, who: str) -> None:
+    if time.monotonic() > deadline:
+        raise ConfigError(
+            f"{who} did not come to the meeting of torchrun's processes: see what it "
+            "printed, and whether every node was started."
+        )
+    time.sleep(POLL_SECONDS)

@@ -23,7 +23,8 @@ def count_macs(config: TrainConfig, model: ModelConfig) -> int:
     Args:
         model: settings of the trained model.
     """
-    sizes = image_sizes(config, model, Preprocess(image_size=model.image_hw))
+    preprocess = Preprocess(image_size=model.image_hw)
+    sizes = image_sizes(config.resolutions, model, preprocess)
     counts = [
         _count_at_size(model, config.objective, (s.height, s.width)) for s in sizes
     ]

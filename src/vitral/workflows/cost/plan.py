@@ -13,25 +13,24 @@ from torch import nn
 
 import vitral.models
 import vitral.weights
-from vitral.data import Batch
-from vitral.models import ModelConfig, VisionModel, ViT, get_model_name
-from vitral.objectives import (
-    MAE,
-    Distill,
-    DistillConfig,
-    MAEConfig,
-    MaskedPatch,
-    MaskedPatchConfig,
-    Supervised,
-    SupervisedConfig,
+from vitral.data import Batch, Preprocess
+from vitral.models import (
+    ModelConfig,
+    VisionModel,
+    count_parameters,
+    get_model_name,
 )
-from vitral.objectives import mae as masked_autoencoder
+from vitral.objectives import Distill, DistillConfig
 from vitral.training import lr_at, steps_for
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.cost.activations import activation_bytes
 from vitral.workflows.cost.dataset_sizes import DatasetSize, get_dataset_size
 from vitral.workflows.cost.macs import count_macs
-from vitral.workflows.train import build_optimizer, resolve_model_config
+from vitral.workflows.train import (
+    build_optimizer,
+    resolve_model_config,
+    wrap_model,
+)
 
 FLOPS_PER_MAC = 6
 """Two FLOPs of a multiply-accumulate forward, four backward, as in arXiv 2010.11929,
@@ -160,11 +159,13 @@ def estimate_memory(
         if config.freeze >= 0:
             model.freeze(config.freeze)
         objective = build_dummy_objective(config, model, work)
-    optimizer = build_optimizer(config, model, objective)
-    num_weights = _count_parameters(objective)
-    num_trainable = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    optimizer = build_optimizer(config.optim, model, objective)
+    num_weights = count_parameters(objective)
+    if isinstance(objective, Distill):  # which hides its teacher
+        num_weights += count_parameters(objective.teacher)
+    num_trainable = count_parameters(objective, trainable=True)
     microbatch = math.ceil(config.batch_size / devices / config.loop.accumulate)
-    num_ema = sum(p.numel() for p in model.parameters()) if config.loop.ema else 0
+    num_ema = count_parameters(model) if config.loop.ema else 0
     return MemoryEstimate(
         microbatch_size=microbatch,
         num_trainable=num_trainable,
@@ -208,24 +209,19 @@ def build_dummy_objective(
     config: TrainConfig, model: VisionModel, work: Workload
 ) -> nn.Module:
     """Build the objective as `train` does, with a teacher without storage."""
-    settings = config.objective
-    if isinstance(settings, SupervisedConfig):
-        return Supervised(model, settings)
-    if isinstance(settings, DistillConfig):
-        teacher_config = _read_teacher_config(config)
-        teacher = (
-            vitral.models.build_model(teacher_config)
-            if teacher_config
-            else _UnknownTeacher(work.size.classes)
-        )
-        return Distill(model, teacher, settings)
-    assert isinstance(model, ViT)
-    if isinstance(settings, MAEConfig):
-        if not config.weights:
-            masked_autoencoder.init_encoder(model)
-        return MAE(model, settings)
-    assert isinstance(settings, MaskedPatchConfig)
-    return MaskedPatch(model, settings)
+    teacher_config = _read_teacher_config(config)
+    teacher = (
+        vitral.models.build_model(teacher_config)
+        if teacher_config
+        else _UnknownTeacher(work.size.classes)
+    )
+    return wrap_model(
+        config.objective,
+        model,
+        teacher,
+        preprocess=Preprocess(image_size=work.model.image_hw),
+        fresh=not config.weights,
+    )
 
 
 def _read_teacher_config(config: TrainConfig) -> ModelConfig | None:
@@ -234,14 +230,6 @@ def _read_teacher_config(config: TrainConfig) -> ModelConfig | None:
     if not isinstance(settings, DistillConfig) or not settings.teacher:
         return None
     return vitral.weights.read(settings.teacher).config
-
-
-def _count_parameters(objective: nn.Module) -> int:
-    """Count the parameters on the device: the objective's and its teacher's."""
-    count = sum(p.numel() for p in objective.parameters())
-    if isinstance(objective, Distill):
-        count += sum(p.numel() for p in objective.teacher.parameters())
-    return count
 
 
 def _optimizer_state_bytes(

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -174,8 +174,7 @@ def predict_files(
         is_rank_zero = get_rank() == 0  # every process is rank 0 outside of the group
 
         def start_or_resume() -> tuple[PredictionPlan, list[int]]:
-            create_work_folder(paths)
-            stack.enter_context(lock_file(paths.lock))
+            _lock_work_folder(paths, stack)
             settings = collect_settings(
                 opened, top=top, form=form, batch=batch_size, device=target.type
             )
@@ -209,6 +208,16 @@ def predict_files(
         seconds=progress.seconds,
         wait_share=progress.wait_seconds / max(progress.seconds, 1e-9),
     )
+
+
+def _lock_work_folder(job_paths: JobPaths, stack: ExitStack) -> None:
+    """Create the folder of parts and lock it until `stack` closes."""
+    while True:
+        create_work_folder(job_paths)
+        # A start that ends may remove the new folder before the lock is in it.
+        with suppress(FileNotFoundError):
+            stack.enter_context(lock_file(job_paths.lock))
+            return
 
 
 def _predict_parts(job: _Job, parts: Iterable[int], stopped: threading.Event) -> None:

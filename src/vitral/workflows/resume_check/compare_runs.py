@@ -33,11 +33,7 @@ class RunDiff:
 
 
 def diff_runs(a: Path, b: Path) -> RunDiff:
-    """Compare two finished runs.
-
-    Raises:
-        WeightsError: one of them has no checkpoint that verifies.
-    """
+    """Compare two finished runs."""
     steps = [_last_step(folder) for folder in (a, b)]
     last = [
         CheckpointStore(f / "checkpoints").path(s)

@@ -1,12 +1,11 @@
 """Settings of a self-training, and the state file that a restart is checked against."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vitral import config_io
-from vitral.atomic_io import TEMPORARY_SUFFIX, write_json
+from vitral.atomic_io import write_json
 from vitral.data.sources import read_pseudo_data
 from vitral.errors import ConfigError, DataError
 from vitral.objectives import SupervisedConfig
@@ -14,6 +13,7 @@ from vitral.objectives.self_training import THRESHOLD, check_settings
 from vitral.validation import above_zero
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
+from vitral.workflows.run_lock import claim_folder
 
 STATE_FILE = "self-training.json"
 LAST_FILE = "report.html"
@@ -48,37 +48,10 @@ class SelfTrainingConfig:
         above_zero(ratio=self.ratio)
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeKey:
-    """Settings that must be the same when a self-training resumes."""
-
-    config: TrainConfig
-    settings: SelfTrainingConfig
-    unlabelled: str
-    teacher: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "config": config_io.to_dict(self.config),
-            "settings": asdict(self.settings),
-            "unlabelled": self.unlabelled,
-            "teacher": self.teacher,
-        }
-
-
-def start_or_resume(out: Path, resume_key: ResumeKey) -> None:
+def start_or_resume(out: Path, new: dict[str, Any]) -> None:
     """Create the folder, or check that it was started with the same settings."""
-    if out.is_file():
-        raise ConfigError(f"`--out {out}` is a file: name a folder.")
-    out.mkdir(parents=True, exist_ok=True)
-    state, new = out / STATE_FILE, resume_key.to_dict()
-    if not state.is_file():
-        others = [f.name for f in out.iterdir() if f.suffix != TEMPORARY_SUFFIX]
-        if set(others) - {"log.txt"}:
-            raise ConfigError(
-                f"The output folder {out} holds something that is not a self-training: "
-                "name another folder."
-            )
+    state = out / STATE_FILE
+    if not claim_folder(out, STATE_FILE, "self-training", ("log.txt",)):
         write_json(state, new)
         return
     try:

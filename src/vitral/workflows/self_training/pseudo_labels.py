@@ -79,10 +79,6 @@ def list_unlabeled(labelled: Dataset, unlabelled: str, file: Path) -> UnlabeledS
 
     Every image is decoded. An exact copy of a labelled one is left out: its label is
     known, and an image of val or test must not be learned from.
-
-    Raises:
-        DataError: no image is left.
-        ConfigError: `file` is damaged.
     """
     root = Path(unlabelled)
     unfiltered = read_unlabelled(root)

@@ -59,11 +59,7 @@ def write_pseudo_report(
 
 
 def read_truth(file: str, classes: tuple[str, ...]) -> dict[str, int] | None:
-    """Read a table `path,label` as path to class index; None if none is given.
-
-    Raises:
-        DataError: the table cannot be read, or a label is no class.
-    """
+    """Read a table `path,label` as path to class index; None if none is given."""
     if not file:
         return None
     table = Path(file)

@@ -14,22 +14,22 @@ from typing import Any
 import torch
 
 import vitral.data
+from vitral import config_io
 from vitral.atomic_io import write_json
 from vitral.data import Dataset
 from vitral.data.sources import PseudoData
-from vitral.data.split import apply, held_out, save
+from vitral.data.split import held_out, save
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Classification, Interval
 from vitral.objectives.self_training import PseudoLabels, pseudo_labels
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.dataset import open_data
+from vitral.workflows.dataset import apply_split, open_data
 from vitral.workflows.evaluate import RunComparison, compare_runs, evaluate_split
 from vitral.workflows.run import Run
 from vitral.workflows.run_lock import translate_os_errors
 from vitral.workflows.runtime import Runtime, pick_device
 from vitral.workflows.self_training.config import (
     LAST_FILE,
-    ResumeKey,
     SelfTrainingConfig,
     absolute_path,
     find_last_round,
@@ -111,31 +111,46 @@ def self_train(
     """
     out, settings = Path(out), settings or SelfTrainingConfig()
     require_softmax(config)  # refuses before anything is written
-    resume_key = ResumeKey(config, settings, str(unlabelled), str(teacher or ""))
+    runner = _RoundRunner(
+        config=config,
+        unlabelled=str(unlabelled),
+        out=out,
+        teacher=str(teacher or ""),
+        settings=settings,
+        truth=str(truth or ""),
+        runtime=runtime or Runtime(),
+    )
+    resume_key = {
+        "config": config_io.to_dict(config),
+        "settings": asdict(settings),
+        "unlabelled": runner.unlabelled,
+        "teacher": runner.teacher,
+    }
     with translate_os_errors(out):
         start_or_resume(out, resume_key)
-        runner = _RoundRunner(resume_key, out, str(truth or ""), runtime or Runtime())
         return runner.run(labels_only)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _RoundRunner:
     """Run the rounds of one self-training."""
 
-    resume_key: ResumeKey
+    config: TrainConfig
+    unlabelled: str
     out: Path
+    teacher: str
+    settings: SelfTrainingConfig
     truth: str
     runtime: Runtime
 
     def run(self, labels_only: bool) -> SelfTrainingResult:
-        key = self.resume_key
         teacher = self._get_teacher()
         labelled = self._open_labeled(teacher)
-        for note in student_notes(key.config, teacher):
+        for note in student_notes(self.config, teacher):
             logger.info(f"note: {note}")
         device = pick_device(self.runtime.device)
         unlabeled = list_unlabeled(
-            labelled, key.unlabelled, self.out / "unlabelled.json"
+            labelled, self.unlabelled, self.out / "unlabelled.json"
         )
         logger.info(
             f"unlabelled: {len(unlabeled.images.examples):,} images, "
@@ -143,7 +158,7 @@ class _RoundRunner:
         )
         split, results = self._evaluate_teacher(teacher, labelled, device)
         latest = teacher
-        for index in range(1, key.settings.rounds + 1):
+        for index in range(1, self.settings.rounds + 1):
             folder = self.out / f"round-{index}"
             labels = self.out / f"pseudo-{index}"
             if not (folder / LAST_FILE).is_file():
@@ -155,31 +170,27 @@ class _RoundRunner:
                         out=self.out, split=split, results=results, comparison=None
                     )
                 logger.info(f"round {index}: training in {folder}")
-                self._train(student_config(key.config, labels / DATA_FILE), folder)
+                self._train(student_config(self.config, labels / DATA_FILE), folder)
             latest = Run(folder)
             results += _round_results(f"round {index}", latest, split)
         return self._write_result(split, results)
 
     def _get_teacher(self) -> Run:
         """Return the given run, or one that is trained on the labelled images alone."""
-        if self.resume_key.teacher:
-            return Run(find_last_round(Path(self.resume_key.teacher)))
+        if self.teacher:
+            return Run(find_last_round(Path(self.teacher)))
         folder = self.out / "round-0"
         if (folder / LAST_FILE).is_file():
             return Run(folder)
         logger.info(f"teacher: training on the labelled images alone in {folder}")
-        return self._train(self.resume_key.config, folder)
+        return self._train(self.config, folder)
 
     def _train(self, config: TrainConfig, folder: Path) -> Run:
         return train(config, folder, resume=True, runtime=self.runtime)
 
     def _open_labeled(self, teacher: Run) -> Dataset:
-        """Open the labelled images with the splits of the teacher's run, in split.csv.
-
-        Raises:
-            ConfigError: the teacher has other classes, or several per image.
-        """
-        config = self.resume_key.config
+        """Open the labelled images with the splits of the teacher's run."""
+        config = self.config
         dataset = open_data(config)
         if teacher.classes != dataset.classes or teacher.multi_label:
             raise ConfigError(
@@ -193,16 +204,14 @@ class _RoundRunner:
             split = teacher.path / "split.csv"
             same_data = labeled_source(teacher) == absolute_path(config.data)
             if split.is_file() and same_data:
-                dataset = apply(
-                    dataset, split, seed=config.seed, val=config.val, test=config.test
-                )
+                dataset = apply_split(dataset, config, split)
             else:
                 logger.info(
                     "note: the teacher's run does not tell which images of "
                     f"{config.data} it has learned from, so its number may be too good"
                 )
             save(dataset, file)
-        return apply(dataset, file, seed=config.seed, val=config.val, test=config.test)
+        return apply_split(dataset, config, file)
 
     def _write_round_labels(
         self,
@@ -217,7 +226,7 @@ class _RoundRunner:
         if (folder / DATA_FILE).is_file():
             return
         folder.mkdir(exist_ok=True)
-        config, settings = self.resume_key.config, self.resume_key.settings
+        config, settings = self.config, self.settings
         predictions, pseudo = self._predict(teacher, unlabeled, device)
         num_labelled = len(labelled.select("train"))
         num_pseudo = int(pseudo.repeats.sum())
@@ -236,7 +245,7 @@ class _RoundRunner:
             val=config.val,
             test=config.test,
             split="../split.csv",
-            unlabelled=absolute_path(self.resume_key.unlabelled),
+            unlabelled=absolute_path(self.unlabelled),
             smoothing=require_softmax(config).smoothing,
             labelled_copies=copies[0],
             pseudo_copies=copies[1],
@@ -269,7 +278,7 @@ class _RoundRunner:
         self, teacher: Run, unlabeled: UnlabeledSet, device: torch.device
     ) -> tuple[TeacherPredictions, PseudoLabels]:
         """Predict the unlabelled images, and select those to learn from."""
-        settings = self.resume_key.settings
+        settings = self.settings
         temperature = read_temperature(teacher) if settings.calibrated else 1.0
         predictions = predict_unlabeled(
             teacher,
@@ -289,7 +298,7 @@ class _RoundRunner:
             best = float(predictions.probabilities.max())
             raise DataError(
                 f"The teacher {teacher.path} is sure of no image of "
-                f"{self.resume_key.unlabelled}: its highest confidence is {best:.2f} "
+                f"{self.unlabelled}: its highest confidence is {best:.2f} "
                 f"and the threshold {settings.threshold:g}. Lower the threshold."
             )
         return predictions, pseudo

@@ -9,6 +9,7 @@ import vitral.models
 from vitral.errors import ConfigError
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
+from vitral.workflows.train import resolve_model_config
 
 SMALLER_RATIO = 0.9
 """A student with less than this share of its teacher's parameters gets a note."""
@@ -55,7 +56,7 @@ def student_notes(config: TrainConfig, teacher: Run) -> list[str]:
             "--set drop_rate=0.1, or --drop-path 0.1"
         ]
     student_size = _count_parameters(config, len(teacher.classes))
-    teacher_size = sum(p.numel() for p in teacher.model.parameters())
+    teacher_size = vitral.models.count_parameters(teacher.model)
     if 0 < student_size < SMALLER_RATIO * teacher_size:
         notes.append(
             f"the student has {student_size:,} parameters and the teacher "
@@ -82,13 +83,9 @@ def _count_parameters(config: TrainConfig, num_classes: int) -> int:
     """Count the parameters of the student; 0 if they depend on a weights file."""
     if not config.model or config.weights:
         return 0
-    changes = {**config.model_changes, "num_classes": num_classes}
-    if config.image_size:
-        changes["image_size"] = config.image_size
     try:
-        shapes = vitral.models.tensor_shapes(
-            vitral.models.get_config(config.model, changes)
-        )
+        model = resolve_model_config(config, num_classes, None)
+        shapes = vitral.models.tensor_shapes(model)
     except ConfigError:
         return 0  # `train` raises it again
     return sum(math.prod(shape) for shape in shapes.values())

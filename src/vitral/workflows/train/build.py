@@ -1,35 +1,50 @@
-"""Build the parts of a run: model with weights, loader, optimizer."""
+"""Parts of a training run: everything that `fit` needs, built from the plan."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-import vitral.data
 import vitral.models
 import vitral.weights
-from vitral.data import (
-    Dataset,
-    Loader,
-    Preprocess,
-    Transform,
-    TransformSchedule,
-    training_transform,
-)
-from vitral.errors import ConfigError
+from vitral import config_io
+from vitral.atomic_io import write_atomic, write_json
+from vitral.data import Preprocess, Size
+from vitral.evaluation import Classification
 from vitral.models import (
     ModelConfig,
-    TimeSformerConfig,
     VisionModel,
     ViTConfig,
-    clip_config,
+    count_parameters,
+    get_model_name,
 )
 from vitral.models.base import HEADS
-from vitral.training import create_optimizer, parameter_groups
+from vitral.training import OptimConfig, create_optimizer, parameter_groups
+from vitral.training.distributed import broadcast_from_rank_zero, get_rank
+from vitral.training.fit import EpochBatches
 from vitral.weights import Ledger, WeightsSource
-from vitral.workflows.config import TrainConfig
+from vitral.workflows.dataset import bad_files_in, describe_data
+from vitral.workflows.inference import compute_metrics, predict_split
 from vitral.workflows.inputs import with_sampling
+from vitral.workflows.runtime import command_line, describe_environment
+from vitral.workflows.session import Session
+from vitral.workflows.train.build_objective import build_objective
+from vitral.workflows.train.frozen_cache import TrainableHead
+from vitral.workflows.train.knn_monitor import Monitor
+from vitral.workflows.train.loaders import AnyLoader, make_loaders, make_rank_loader
+from vitral.workflows.train.plan import TrainPlan
+from vitral.workflows.train.progressive_resizing import (
+    build_transform,
+    describe_sizes,
+    image_sizes,
+)
+
+logger = logging.getLogger(__name__)
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +59,87 @@ class ModelBundle:
     """Where the weights came from and what was done to them, for model/config.json."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunParts:
+    """The modules and loaders of a run, on its device."""
+
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: EpochBatches
+    monitor: Monitor
+    evaluate: Evaluate | None
+    """Metrics of a model on val; None where the data has no val split."""
+    save_best: Callable[[nn.Module, int], None]
+    """Writes the model of a step into model/."""
+
+
+def build(plan: TrainPlan, session: Session) -> RunParts:
+    """Build model, objective, loaders and optimizer; record the start of the run.
+
+    Nothing is written into the folder before all modules stand.
+    """
+    config, dataset, loop = plan.config, plan.audit.dataset, plan.spec.loop
+    bundle = build_model(
+        plan.model,
+        plan.source,
+        plan.classes,
+        seed=config.seed,
+        freeze=config.freeze,
+        preprocess_changes=config.preprocess_changes,
+    )
+    model, preprocess = bundle.model, bundle.preprocess
+    sizes = image_sizes(config.resolutions, plan.model, preprocess)
+    transform = build_transform(
+        sizes, config.augment, preprocess, seed=config.seed, steps=loop.steps
+    )
+    objective = build_objective(
+        config.objective,
+        model,
+        preprocess,
+        dataset.classes,
+        # Its own weights must not depend on what happened since the model's.
+        seed=config.seed + 1,
+        fresh=plan.source is None,
+        cached=config.cache,
+    )
+    broadcast_from_rank_zero(lambda: _write_metadata(plan, session))
+    model.to(session.device)
+    _log_summary(plan, model, bundle.ledger, sizes)
+    train, val = make_loaders(plan, session, model, preprocess, transform)
+    monitor = Monitor(
+        dataset=dataset,
+        preprocess=preprocess,
+        batch_size=config.batch_size,
+        device=session.device,
+        bf16=loop.precision == "bf16",
+    )
+    return RunParts(
+        objective=objective,
+        optimizer=build_optimizer(config.optim, model, objective),
+        batches=EpochBatches(
+            epoch=make_rank_loader(train, loop.accumulate).epoch, per_epoch=len(train)
+        ),
+        monitor=monitor,
+        evaluate=_make_evaluate(plan, val, session.device)
+        if config.objective.LABELS
+        else monitor.make_evaluate(objective),
+        save_best=_make_save_best(plan, bundle),
+    )
+
+
 def build_model(
-    config: TrainConfig,
     model_config: ModelConfig,
     source: WeightsSource | None,
     classes: tuple[str, ...],
+    *,
+    seed: int,
+    freeze: int,
+    preprocess_changes: dict[str, Any],
 ) -> ModelBundle:
-    """Build the model with its weights, its frozen part and its preprocessing.
-
-    Raises:
-        WeightsError: the weights do not fit the model.
-    """
-    ledger: Ledger | None = None
+    """Build the model with its weights, its frozen part and its preprocessing."""
+    ledger = None
     origin: dict[str, Any] = {"notes": ["fresh weights"]}
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seed)
     if source is not None:
         model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
@@ -71,63 +153,14 @@ def build_model(
     else:
         model = vitral.models.build_model(model_config)
         preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
-    preprocess = with_sampling(preprocess, model_config, config.preprocess_changes)
-    if config.freeze >= 0:
-        model.freeze(config.freeze)
+    preprocess = with_sampling(preprocess, model_config, preprocess_changes)
+    if freeze >= 0:
+        model.freeze(freeze)
     return ModelBundle(model=model, preprocess=preprocess, ledger=ledger, origin=origin)
 
 
-def resolve_model_config(
-    config: TrainConfig, num_classes: int, source: WeightsSource | None
-) -> ModelConfig:
-    """Return the settings of the model that a run trains, before anything is built.
-
-    Args:
-        source: content of `config.weights`; None for fresh weights.
-
-    Raises:
-        ConfigError: `config.model` is another model than that of the weights.
-    """
-    changes: dict[str, Any] = {**config.model_changes, "num_classes": num_classes}
-    if config.image_size:
-        changes["image_size"] = config.image_size
-    if source is None:
-        return vitral.models.get_config(config.model, changes)
-    initial = _initial_config(config, source.config)
-    # The hidden layer of a pre-training head is dropped with the head (section 3.2).
-    if hasattr(initial, "representation_size"):
-        changes.setdefault("representation_size", 0)
-    return vitral.models.replace_config(initial, changes)
-
-
-def train_loader(
-    config: TrainConfig,
-    dataset: Dataset,
-    preprocess: Preprocess,
-    workers: int,
-    transform: Transform | TransformSchedule | None = None,
-) -> Loader:
-    """Return the loader of shuffled, augmented batches of the training split.
-
-    Args:
-        transform: of `build_transform`; None for images of one size.
-    """
-    return Loader(
-        dataset=dataset,
-        examples=dataset.select("train"),
-        transform=transform
-        or training_transform(config.augment, preprocess, config.seed),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        shuffle=True,
-        repeats=config.augment.repeats,
-        workers=workers,
-        mix=config.mix if config.mix.mixup or config.mix.cutmix else None,
-    )
-
-
 def build_optimizer(
-    config: TrainConfig, model: VisionModel, objective: nn.Module
+    config: OptimConfig, model: VisionModel, objective: nn.Module
 ) -> torch.optim.Optimizer:
     """Return the optimizer of the trainable parameters, with layer-wise rates.
 
@@ -143,43 +176,110 @@ def build_optimizer(
     def is_head(name: str) -> bool:
         return names[name].split(".")[0] in HEADS
 
-    groups = parameter_groups(objective, config.optim, layer_index, top, is_head)
-    return create_optimizer(groups, config.optim)
+    groups = parameter_groups(objective, config, layer_index, top, is_head)
+    return create_optimizer(groups, config)
 
 
-def _initial_config(config: TrainConfig, source_config: ModelConfig) -> ModelConfig:
-    """Return the model of the weights, or a video model of their sizes."""
-    if not config.model:
-        return source_config
-    requested = vitral.models.get_config(config.model)
-    if isinstance(requested, TimeSformerConfig) and type(source_config) is ViTConfig:
-        clips = clip_config(
-            source_config, requested.num_frames, requested.attention_type
-        )
-        _require_same_model(config, requested, clips)
-        return clips
-    _require_same_model(config, requested, source_config)
-    return source_config
+def _write_metadata(plan: TrainPlan, session: Session) -> None:
+    """Write config.json, data.json, environment.json and command.txt."""
+    out = session.out
+    write_json(out / "config.json", config_io.to_dict(plan.config))
+    write_json(out / "data.json", describe_data(plan.audit))
+    write_json(out / "environment.json", describe_environment(session.device))
+    write_atomic(out / "command.txt", command_line() + "\n")
 
 
-def _require_same_model(
-    config: TrainConfig, requested: ModelConfig, source_config: ModelConfig
+def _log_summary(
+    plan: TrainPlan, model: VisionModel, ledger: Ledger | None, sizes: tuple[Size, ...]
 ) -> None:
-    names = [
-        vitral.models.get_family_name(either) for either in (requested, source_config)
-    ]
-    if names[0] != names[1]:
-        raise ConfigError(
-            f"`--model {config.model}` is of the family {names[0]}, but "
-            f"{config.weights} holds a model of the family {names[1]}. Leave `--model` "
-            "out to take the model of the weights."
+    """Log the facts of data and model on rank 0, line by line."""
+    if get_rank() != 0:
+        return
+    dataset = plan.audit.dataset
+    for split, counts in dataset.counts().items():
+        logger.info("data: %s %s %s", split, sum(counts.values()), dataset.kind)
+    for file in plan.audit.bad:
+        logger.info("unreadable: %s (%s): %s", file.path, file.split, file.reason)
+    for note in dataset.notes:
+        logger.info("note: %s", note)
+    logger.info("model: %s", _describe_model(model))
+    if ledger is not None:
+        for line in str(ledger).splitlines():
+            logger.info("%s", line)
+        logger.info("%s", ledger.summary().splitlines()[0])
+    if plan.config.resolutions:
+        logger.info("images: %s", describe_sizes(sizes, plan.spec.loop.steps))
+
+
+def _describe_model(model: VisionModel) -> str:
+    total = count_parameters(model)
+    trainable = count_parameters(model, trainable=True)
+    config = model.config
+    frames = f"{config.num_frames} frames of " if config.num_frames else ""
+    return (
+        f"{total:,} parameters, {trainable:,} learn, "
+        f"{frames}{config.image_hw[0]} x {config.image_hw[1]} pixels in "
+        f"{config.grid.rows} x {config.grid.columns} patches"
+    )
+
+
+def _make_evaluate(
+    plan: TrainPlan, loader: AnyLoader | None, device: torch.device
+) -> Evaluate | None:
+    if loader is None:
+        return None
+    config, dataset = plan.config, plan.audit.dataset
+    bad = bad_files_in(plan.audit.bad, "val")
+
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        predictions = predict_split(
+            module,
+            loader,
+            device=device,
+            # Cached outputs are those of one view.
+            views="one" if config.cache else config.eval_views,
+            bf16=config.loop.precision == "bf16",
+            multi_label=dataset.multi_label,
         )
-    sizes = vitral.models.families()[names[0]].size_fields
-    for field in sizes:
-        ours, theirs = getattr(requested, field), getattr(source_config, field)
-        if ours != theirs:
-            raise ConfigError(
-                f"`--model {config.model}` has {field} {ours}, but {config.weights} "
-                f"holds a model with {field} {theirs}. Leave `--model` out to take the "
-                "model of the weights."
-            )
+        result = compute_metrics(
+            predictions, dataset.classes, bad, multi_label=dataset.multi_label
+        )
+        if isinstance(result, Classification):
+            return {
+                "loss": result.nll or 0.0,
+                "accuracy": result.top1,
+                "macro_f1": result.macro_f1,
+            }
+        mean_precision = result.mean_average_precision
+        return {"accuracy": mean_precision, "exact_match": result.exact_match}
+
+    return evaluate
+
+
+def _make_save_best(
+    plan: TrainPlan, bundle: ModelBundle
+) -> Callable[[nn.Module, int], None]:
+    config = plan.config
+    # A model whose sizes were changed has no name of its own.
+    changed = f"{config.model}, changed" if config.model else ""
+    extra = {
+        "model": get_model_name(bundle.model.config) or changed,
+        "weights": config.weights,
+        **bundle.origin,
+        "step": 0,
+        "eval_views": config.eval_views,
+        "multi_label": plan.audit.dataset.multi_label,
+        "precision": config.loop.precision,
+        "objective": config.objective.NAME,
+    }
+
+    def save_best(module: nn.Module, step: int) -> None:
+        vitral.weights.save(
+            plan.spec.folder / "model",
+            module.model if isinstance(module, TrainableHead) else module,  # type: ignore[arg-type]
+            bundle.preprocess,
+            classes=plan.classes,
+            extra=extra | {"step": step},
+        )
+
+    return save_best

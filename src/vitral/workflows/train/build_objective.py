@@ -1,6 +1,5 @@
 """Build the objective of a run, and the teacher of a distillation."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,98 +18,101 @@ from vitral.objectives import (
     MAEConfig,
     MaskedPatch,
     MaskedPatchConfig,
+    ObjectiveConfig,
     Supervised,
     SupervisedConfig,
 )
 from vitral.objectives import mae as masked_autoencoder
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.train.build import ModelBundle
 from vitral.workflows.train.frozen_cache import TrainableHead
 
 UNLABELED_METRICS = ("loss", "knn_accuracy")
 """What an evaluation of an objective without labels gives."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreprocessConverter:
-    """From what the student sees to what the teacher expects to see."""
-
-    student: Preprocess
-    teacher: Preprocess
-
-    def __call__(
-        self, image: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 3 rows columns"]:
-        """Other normalisation and other size; crops and colours are the student's."""
-        ours, theirs = (
-            [image.new_tensor(values)[:, None, None] for values in (p.mean, p.std)]
-            for p in (self.student, self.teacher)
-        )
-        if (self.student.mean, self.student.std) != (
-            self.teacher.mean,
-            self.teacher.std,
-        ):
-            image = (image * ours[1] + ours[0] - theirs[0]) / theirs[1]
-        if tuple(image.shape[-2:]) == tuple(self.teacher.image_size):
-            return image
-        return functional.interpolate(
-            image, self.teacher.image_size, mode="bilinear", antialias=True
-        )
-
-
 class Teacher(nn.Module):
-    """A trained model that sees the student's images in its own way."""
+    """A trained model that sees the images of a student in its own way."""
 
-    def __init__(self, model: nn.Module, translate: PreprocessConverter) -> None:
+    def __init__(
+        self, model: nn.Module, student: Preprocess, teacher: Preprocess
+    ) -> None:
         super().__init__()
         self.model = model
-        self.translate = translate
+        self.student = student
+        self.teacher = teacher
 
     def forward(
         self, image: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch classes"]:
-        """The teacher's logits."""
         logits: Tensor = self.model(self.translate(image))
         return logits
 
+    def translate(
+        self, image: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 rows columns"]:
+        """Change normalisation and size; crops and colours stay the student's."""
+        student, teacher = self.student, self.teacher
+        ours, theirs = (
+            [image.new_tensor(values)[:, None, None] for values in (p.mean, p.std)]
+            for p in (student, teacher)
+        )
+        if (student.mean, student.std) != (teacher.mean, teacher.std):
+            image = (image * ours[1] + ours[0] - theirs[0]) / theirs[1]
+        if tuple(image.shape[-2:]) == tuple(teacher.image_size):
+            return image
+        return functional.interpolate(
+            image, teacher.image_size, mode="bilinear", antialias=True
+        )
+
 
 def build_objective(
-    config: TrainConfig, prepared: ModelBundle, classes: tuple[str, ...]
+    settings: ObjectiveConfig,
+    model: VisionModel,
+    preprocess: Preprocess,
+    classes: tuple[str, ...],
+    *,
+    seed: int,
+    fresh: bool,
+    cached: bool = False,
 ) -> nn.Module:
     """Build the module that `fit` trains: the loss around the model.
 
-    With `cache` it is around the part of the model that learns from cached outputs.
-
-    Raises:
-        ConfigError: the objective cannot train this model, or its teacher has other
-            classes.
-        WeightsError: the teacher cannot be read.
+    Args:
+        fresh: the model has no weights from a file.
+        cached: train the part of the model that learns from cached outputs.
     """
-    settings = config.objective
-    # The objective's own weights must not depend on what happened since the model's.
-    torch.manual_seed(config.seed + 1)
-    model: VisionModel = prepared.model
-    if isinstance(settings, SupervisedConfig):
-        return Supervised(TrainableHead(model) if config.cache else model, settings)
+    torch.manual_seed(seed)
+    teacher = None
     if isinstance(settings, DistillConfig):
-        teacher = read_teacher(settings.teacher, prepared.preprocess, classes)
+        teacher = read_teacher(settings.teacher, preprocess, classes)
+    student = TrainableHead(model) if cached else model
+    return wrap_model(settings, student, teacher, preprocess=preprocess, fresh=fresh)
+
+
+def wrap_model(
+    settings: ObjectiveConfig,
+    model: nn.Module,
+    teacher: nn.Module | None,
+    *,
+    preprocess: Preprocess,
+    fresh: bool,
+) -> nn.Module:
+    """Return the objective of `settings` around a model, and around its teacher."""
+    if isinstance(settings, SupervisedConfig):
+        return Supervised(model, settings)
+    if isinstance(settings, DistillConfig):
+        assert teacher is not None
         return Distill(model, teacher, settings)
     if isinstance(settings, MAEConfig):
-        if not config.weights and isinstance(model, ViT):
+        if fresh and isinstance(model, ViT):
             masked_autoencoder.init_encoder(model)
         return MAE(model, settings)  # type: ignore[arg-type]
     assert isinstance(settings, MaskedPatchConfig)
-    preprocess = prepared.preprocess
     return MaskedPatch(model, settings, preprocess.mean, preprocess.std)  # type: ignore[arg-type]
 
 
 def read_teacher(path: str, student: Preprocess, classes: tuple[str, ...]) -> Teacher:
-    """The model at `path`, for images as the student sees them.
-
-    Raises:
-        ConfigError: no path was given, or its classes are others.
-        WeightsError: it cannot be read.
-    """
+    """Read the model at `path`, for images as the student sees them."""
     if not path:
         raise ConfigError(
             "Distillation needs a teacher: give a run or a file of weights with "
@@ -134,17 +136,11 @@ def read_teacher(path: str, student: Preprocess, classes: tuple[str, ...]) -> Te
             f"{len(classes)} classes: fine-tune the teacher on this data first."
         )
     model = vitral.weights.build(source, source.config).model
-    return Teacher(
-        model, PreprocessConverter(student=student, teacher=source.preprocess)
-    )
+    return Teacher(model, student, source.preprocess)
 
 
 def validate_objective(config: TrainConfig, dataset: Dataset) -> None:
-    """Say before the first step what the objective would say at it.
-
-    Raises:
-        ConfigError: data, model or other settings do not fit the objective.
-    """
+    """Refuse before the first step what the objective would refuse at it."""
     settings = config.objective
     if isinstance(settings, SupervisedConfig):
         _validate_supervised(config, settings, dataset)

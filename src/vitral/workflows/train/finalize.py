@@ -4,25 +4,40 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
+from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
-from vitral.data import Audit
-from vitral.evaluation import Classification, MultiLabel, Probe
+from vitral.data import Audit, Preprocess
+from vitral.data.split import held_out
+from vitral.errors import ImageError
+from vitral.evaluation import Classification, MultiLabel
+from vitral.objectives import MAE, MaskedPatch
+from vitral.objectives.draws import uniform
+from vitral.objectives.masked_patch import draw_corruption
+from vitral.objectives.patches import Reconstruction
 from vitral.report import model_card
 from vitral.training import MetricsLog
 from vitral.training.distributed import SilentLog, get_rank
 from vitral.weights import update_metadata
 from vitral.workflows.dataset import bad_files_in
 from vitral.workflows.evaluate import evaluate_split
+from vitral.workflows.inputs import load_example
 from vitral.workflows.inspect import compute_report_maps, write_report
 from vitral.workflows.run import Run
 from vitral.workflows.session import Session
-from vitral.workflows.train.knn_monitor import Monitor
+from vitral.workflows.train.knn_monitor import Monitor, MonitorResult
 from vitral.workflows.train.plan import TrainPlan
-from vitral.workflows.train.reconstructions import FIGURE_FILE, draw_reconstructions
 
 RESULT_FILE = "representation.json"
+MAX_IMAGES = 8
+OBJECTIVE_LABELS = {
+    "mae": "a masked autoencoder",
+    "masked_patch": "masked patch prediction",
+}
+FIGURE_FILE = "reconstructions.png"
 
 
 def finalize(
@@ -30,48 +45,48 @@ def finalize(
 ) -> None:
     """Evaluate the best model on every held-out split and write card and report.
 
-    Several ranks evaluate together; rank 0 writes, and removes cached outputs.
+    Several ranks evaluate labels together; rank 0 writes, and removes cached outputs.
 
     Args:
         objective: as the last step left it; its own parts are not saved with the model.
     """
-    if plan.config.objective.LABELS:
-        _finalize_labeled(plan, session)
-    elif get_rank() == 0:
-        _finalize_unlabeled(session.out, plan.audit, objective, monitor)
-    if get_rank() == 0:
-        shutil.rmtree(session.out / "cache", ignore_errors=True)
-
-
-def _finalize_labeled(plan: TrainPlan, session: Session) -> None:
-    out, audit, device = session.out, plan.audit, session.device
-    run = Run(out)
+    out, dataset, device = session.out, plan.audit.dataset, session.device
     first = get_rank() == 0
+    if not (plan.classes or first):
+        return
+    run = Run(out)
     log = MetricsLog(out / "metrics.jsonl") if first else SilentLog()
-    for split in ("val", "test"):
-        if not audit.dataset.select(split):
-            continue
-        bad = bad_files_in(audit.bad, split)
-        folder = out / "predictions"
-        result = evaluate_split(
-            run, audit.dataset, split, bad, device, folder, name=split
-        )
-        if first and split == "val":
-            _store_temperature(run, result)
-        log.append(
-            {
-                "event": "final",
-                "split": split,
-                "step": run.extra.get("step", 0),
-                **result.scalars(),
-            }
-        )
+    summaries: dict[str, Any] = {}
+    for split in filter(dataset.select, ("val", "test")):
+        if plan.classes:
+            numbers = _evaluate_labeled(run, plan.audit, split, device)
+        else:
+            result = monitor.evaluate(objective, run.model.to(device), split)
+            numbers, summaries[split] = _summarize(result)
+        step = run.extra.get("step", 0)
+        log.append({"event": "final", "split": split, "step": step, **numbers})
     log.close()
     if not first:
         return
+    if not plan.classes:
+        name = plan.config.objective.NAME
+        write_json(out / RESULT_FILE, {"objective": name, "splits": summaries})
+        _draw_reconstructions(out / FIGURE_FILE, plan.audit, objective, run.preprocess)
     write_atomic(out / "model" / "README.md", model_card(out))
-    compute_report_maps(run, audit.dataset, device)
-    write_report(out, audit.dataset)
+    if plan.classes:
+        compute_report_maps(run, dataset, device)
+    write_report(out, dataset)
+    shutil.rmtree(out / "cache", ignore_errors=True)
+
+
+def _evaluate_labeled(
+    run: Run, audit: Audit, split: str, device: torch.device
+) -> dict[str, Any]:
+    bad, folder = bad_files_in(audit.bad, split), run.path / "predictions"
+    result = evaluate_split(run, audit.dataset, split, bad, device, folder, name=split)
+    if get_rank() == 0 and split == "val":
+        _store_temperature(run, result)
+    return result.scalars()
 
 
 def _store_temperature(run: Run, result: Classification | MultiLabel) -> None:
@@ -82,38 +97,79 @@ def _store_temperature(run: Run, result: Classification | MultiLabel) -> None:
         run.extra["temperature"] = temperature
 
 
-def _finalize_unlabeled(
-    out: Path, audit: Audit, objective: nn.Module, monitor: Monitor
+def _summarize(result: MonitorResult) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the numbers of a split for the log, and its entry of `RESULT_FILE`."""
+    numbers: dict[str, Any] = {"loss": result.loss}
+    summary: dict[str, Any] = {"n": result.n, "loss": result.loss, "knn": None}
+    if result.knn is not None:
+        numbers["knn_accuracy"] = result.knn.accuracy
+        summary["knn"] = result.knn.to_dict()
+        del summary["knn"]["predicted"]
+    return numbers, summary
+
+
+def _draw_reconstructions(
+    file: Path, audit: Audit, objective: nn.Module, preprocess: Preprocess
 ) -> None:
-    run = Run(out)
-    model = run.model.to(monitor.device)
-    log = MetricsLog(out / "metrics.jsonl")
-    splits: dict[str, Any] = {}
-    for split in ("val", "test"):
-        if not audit.dataset.select(split):
+    """Draw held-out images, the same images masked, and their reconstructions."""
+    dataset = audit.dataset
+    split = held_out(dataset.counts()) or "train"
+    examples = dataset.select(split)
+    ids, images = [], []
+    for example in examples[:: max(1, len(examples) // MAX_IMAGES)][:MAX_IMAGES]:
+        try:
+            images.append(load_example(preprocess, dataset, example))
+        except ImageError:
             continue
-        result = monitor.evaluate(objective, model, split)
-        splits[split] = {
-            "n": result.n,
-            "loss": result.loss,
-            "knn": None if result.knn is None else _summarize_probe(result.knn),
-        }
-        numbers = {"loss": result.loss}
-        if result.knn is not None:
-            numbers["knn_accuracy"] = result.knn.accuracy
-        step = run.extra.get("step", 0)
-        log.append({"event": "final", "split": split, "step": step, **numbers})
-    log.close()
-    write_json(
-        out / RESULT_FILE, {"objective": run.config.objective.NAME, "splits": splits}
+        ids.append(example.id)
+    if not ids or not isinstance(objective, MAE | MaskedPatch):
+        return
+    device = next(objective.parameters()).device
+    pixels = torch.stack(images).to(device)
+    objective.eval()
+    drawn = _reconstruct_images(objective, pixels, tuple(ids))
+    drawer = OBJECTIVE_LABELS[objective.config.NAME]
+    plot = plots.reconstructions(
+        _to_images(preprocess, pixels),
+        list(drawn.hidden.cpu().numpy()),
+        _to_images(preprocess, drawn.image),
+        title=f"Hidden patches of {split} images, drawn by {drawer}",
+        note=_reconstruction_note(objective),
     )
-    draw_reconstructions(out / FIGURE_FILE, audit, objective, run.preprocess)
-    write_atomic(out / "model" / "README.md", model_card(out))
-    write_report(out, audit.dataset)
+    write_atomic(file, plots.to_png(plot.figure))
 
 
-def _summarize_probe(probe: Probe) -> dict[str, Any]:
-    """Return the numbers of a probe, without its prediction for each image."""
-    stored = probe.to_dict()
-    del stored["predicted"]
-    return stored
+def _reconstruct_images(
+    objective: MAE | MaskedPatch, pixels: Tensor, ids: tuple[str, ...]
+) -> Reconstruction:
+    """Reconstruct images with the patches masked as in evaluation."""
+    config = objective.model.config
+    height, width = config.patch_hw
+    patches = (pixels.shape[-2] // height) * (pixels.shape[-1] // width)
+    if isinstance(objective, MAE):
+        noise = uniform(ids, patches, "mae", 0)
+        return objective.reconstruct(pixels, noise.to(pixels.device))
+    corruption = draw_corruption(objective.config, ids, patches, 0)
+    on_device = (part.to(pixels.device) for part in corruption)
+    return objective.reconstruct(pixels, type(corruption)(*on_device))
+
+
+def _reconstruction_note(objective: MAE | MaskedPatch) -> str:
+    """Return the sentence that says what the pixels of a reconstructed patch are."""
+    if isinstance(objective, MAE):
+        if objective.config.norm_pix_loss:
+            return (
+                "Mean and contrast of each drawn patch are taken from the hidden "
+                "patch itself: the model predicts normalised pixels."
+            )
+        return "Every pixel of a drawn patch is the model's."
+    return {
+        "mean_colour": "A drawn patch has the colour that the model finds most likely.",
+        "small_patch": "Each of the 4 x 4 parts has its most likely colour.",
+        "pixels": "Every pixel of a drawn patch is the model's.",
+    }[objective.config.target]
+
+
+def _to_images(preprocess: Preprocess, pixels: Tensor) -> list[np.ndarray]:
+    images = preprocess.denormalize(pixels.cpu())
+    return [image.permute(1, 2, 0).numpy() for image in images]

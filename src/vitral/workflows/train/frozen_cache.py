@@ -1,8 +1,7 @@
 """Training on the output of a frozen prefix, computed once per image and view.
 
-The stem and the first blocks of a model do not change, and an image has a finite number
-of views, so their output is a table. The tail of the model, trained on that table, gets
-the same gradients as the whole model would.
+An image has a finite number of views, so the output is a table. The tail of the model,
+trained on that table, gets the same gradients as the whole model would.
 """
 
 import hashlib
@@ -59,8 +58,10 @@ def frozen_output_spec(model: VisionModel) -> Tokens:
 
 
 def flatten_tokens(tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
-    """All that the next block needs as one table: the words of a patch, where there
-    are some, follow its token; those of other tokens are zeros."""
+    """Return all that the next block needs as one table.
+
+    The words of a patch, if any, follow its token; other tokens get zeros.
+    """
     if tokens.words is None:
         return tokens.x
     words = tokens.words.flatten(2)
@@ -71,7 +72,7 @@ def flatten_tokens(tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
 def unflatten_tokens(
     table: Float[Tensor, "batch tokens dim"], template: Tokens
 ) -> Tokens:
-    """The tokens of a table; `template` has their shapes."""
+    """Return the tokens of a table; `template` has their shapes."""
     if template.words is None:
         return Tokens(table, template.rows, template.columns)
     _, patches, *word = template.words.shape
@@ -81,7 +82,6 @@ def unflatten_tokens(
 
 
 def _make_dummy_input(model: VisionModel) -> Tensor:
-    """One black image or clip of the model's own size."""
     config = model.config
     frames = [config.num_frames] if config.num_frames else []
     like = next(model.parameters())
@@ -120,11 +120,18 @@ class CachedLoader:
         return len(self.loader)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from batch `start` on; as Loader.epoch."""
-        shown, size = self.loader.epoch_samples(number), self.loader.batch_size
+        """Yield the batches of one epoch, from batch `start` on; see `Loader`."""
+        for _, batch in self.enumerate_batches(number, start):
+            yield batch
+
+    def enumerate_batches(
+        self, epoch: int, start: int = 0, stride: int = 1
+    ) -> Iterator[tuple[int, Batch]]:
+        """Yield batches `start`, `start + stride`, ... with their index."""
+        shown, size = self.loader.epoch_samples(epoch), self.loader.batch_size
         classes = len(self.loader.dataset.classes)
         examples = self.loader.examples
-        for index in range(start, len(self)):
+        for index in range(start, len(self), stride):
             images = shown[index * size : (index + 1) * size]
             chosen = [examples[image.example_index] for image in images]
             rows = [
@@ -132,12 +139,13 @@ class CachedLoader:
                 for image in images
             ]
             tokens = torch.from_numpy(np.stack(rows))
-            yield Batch(
+            batch = Batch(
                 image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
                 target=make_targets(chosen, classes),
                 label=torch.tensor([example.label[0] for example in chosen]),
                 id=tuple(example.id for example in chosen),
             )
+            yield index, batch
 
 
 def cache_frozen_outputs(
@@ -154,8 +162,7 @@ def cache_frozen_outputs(
 
     Args:
         folder: gets one file of views x examples x tokens x dim numbers.
-        key: what the outputs depend on beside the weights; a file with another key is
-            made again.
+        key: what the outputs depend on apart from the weights.
         bf16: compute in bfloat16 and keep it so, at half the size.
 
     Raises:
@@ -165,18 +172,14 @@ def cache_frozen_outputs(
     folder.mkdir(parents=True, exist_ok=True)
     about = folder / MANIFEST_FILE
     shape = _shape(loader, model, views)
-    wanted = {
-        "key": f"{key} {_hash_weights(model)}",
-        "shape": list(shape),
-        "bf16": bf16,
-    }
+    key = f"{key} {_hash_weights(model)}"
+    wanted = {"key": key, "shape": list(shape), "bf16": bf16}
     kind = np.int16 if bf16 else np.float32
     if not about.is_file() or json.loads(about.read_text()) != wanted:
         about.unlink(missing_ok=True)
         once = replace(loader, repeats=1)
-        with _reserve_file(
-            folder / TOKENS_FILE, math.prod(shape) * kind().itemsize
-        ) as file:
+        size = math.prod(shape) * kind().itemsize
+        with _reserve_file(folder / TOKENS_FILE, size) as file:
             for view in range(views):
                 _fill(file, view * shape[1], once, model, view, device, bf16)
         write_json(about, wanted)
@@ -186,7 +189,7 @@ def cache_frozen_outputs(
 
 @contextmanager
 def _reserve_file(path: Path, size: int) -> Iterator[BinaryIO]:
-    """A new file of `size` bytes, flushed at the end; removed where that fails.
+    """Open a new file of `size` bytes, flushed at the end; removed where that fails.
 
     The room is asked for before hours of computing, and the content goes through
     ordinary writes: a page of a mapped file that finds no room kills the process.
@@ -228,22 +231,21 @@ def _fill(
     device: torch.device,
     bf16: bool,
 ) -> None:
-    """Write the outputs of one view, a row an example, from `first_row` on."""
     model.eval()
-    places = {example.id: i for i, example in enumerate(loader.examples)}
+    rows = {example.id: i for i, example in enumerate(loader.examples, first_row)}
     filled = 0
     for batch in loader.epoch(view):
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             tokens = frozen_output(model, batch.image.to(device)).float().cpu()
         values = tokens.bfloat16().view(torch.int16) if bf16 else tokens
         for name, row in zip(batch.id, values.numpy(), strict=True):
-            file.seek((first_row + places[name]) * row.nbytes)
+            file.seek(rows[name] * row.nbytes)
             file.write(row.tobytes())
         filled += len(batch.id)
-    if filled != len(places):
+    if filled != len(rows):
         first = loader.failures[0]
         raise DataError(
-            f"{len(places) - filled} images could not be decoded while their outputs "
+            f"{len(rows) - filled} images could not be decoded while their outputs "
             f"were computed, first {first.id}: {first.reason}. Run `vitral data check` "
             "and remove them from the split."
         )

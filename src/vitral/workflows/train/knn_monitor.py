@@ -1,18 +1,17 @@
-"""Judging training without labels: the loss on held-out images, and nearest neighbours.
+"""Monitor of a training without labels: loss on held-out images, and kNN accuracy.
 
-The loss of an objective says how well its own puzzle is solved; where the images have
-classes, how often neighbours in the features share one says whether anything was
-learned that a classifier can use (arXiv 1805.01978, 2104.14294).
+Where the images have classes, how often neighbours in the features share one says
+whether anything was learned that a classifier can use (arXiv 1805.01978, 2104.14294).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from vitral.data import Dataset, Example, Loader, Preprocess, evaluation_transform
+from vitral.data import Dataset, Example, Preprocess
 from vitral.errors import DataError
 from vitral.evaluation import Probe
 from vitral.evaluation.probes import knn
@@ -27,8 +26,6 @@ MAX_TRAIN_IMAGES = 5_000
 
 
 class MonitorResult(NamedTuple):
-    """One split, measured without a classifier."""
-
     n: int
     """Images that could be decoded."""
     loss: float
@@ -50,11 +47,11 @@ class Monitor:
     def evaluate(
         self, objective: nn.Module, model: VisionModel, split: str
     ) -> MonitorResult:
-        """The loss of `objective` and the neighbours in `model`'s features.
+        """Compute the loss of `objective` and the kNN accuracy of `model`'s features.
 
         Args:
             objective: in eval mode it hides the same patches each time.
-            model: whose features are asked; the averaged weights where there are some.
+            model: the averaged weights where there are some.
         """
         loss, images = self._compute_loss(objective, split)
         return MonitorResult(images, loss, self._run_knn(model, split))
@@ -99,12 +96,8 @@ class Monitor:
     def _extract_features(
         self, model: VisionModel, examples: Sequence[Example]
     ) -> ExtractedFeatures:
-        loader = Loader(
-            dataset=self.dataset,
-            examples=tuple(examples),
-            transform=evaluation_transform(self.preprocess),
-            batch_size=self.batch_size,
-        )
+        chosen = replace(self.dataset, examples=tuple(examples))
+        loader = split_loader(chosen, "", self.preprocess, batch_size=self.batch_size)
         return extract_features(model, loader)
 
     def make_evaluate(
@@ -116,10 +109,10 @@ class Monitor:
 
         def evaluate(model: nn.Module) -> dict[str, float]:
             assert isinstance(model, VisionModel)
-            found = self.evaluate(objective, model, "val")
-            metrics = {"loss": found.loss}
-            if found.knn is not None:
-                metrics["knn_accuracy"] = found.knn.accuracy
+            result = self.evaluate(objective, model, "val")
+            metrics = {"loss": result.loss}
+            if result.knn is not None:
+                metrics["knn_accuracy"] = result.knn.accuracy
             return metrics
 
         return evaluate

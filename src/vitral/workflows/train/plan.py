@@ -1,19 +1,23 @@
-"""Plan of a training run: data, model and number of steps, before anything is built."""
+"""Plan of a training run: data, model and settings of the loop, before any is built."""
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
+import vitral.models
 from vitral import config_io
 from vitral.data import Audit
-from vitral.models import ModelConfig
+from vitral.errors import ConfigError
+from vitral.models import ModelConfig, TimeSformerConfig, ViTConfig, clip_config
 from vitral.training import lr_at, steps_for
 from vitral.training.distributed import broadcast_from_rank_zero
+from vitral.training.fit import FitSpec
 from vitral.weights import WeightsSource, read
 from vitral.workflows.config import VOLATILE, TrainConfig
-from vitral.workflows.dataset import audit_dataset, open_data, run_input_kind
+from vitral.workflows.dataset import audit_dataset, open_split_data, run_input_kind
 from vitral.workflows.session import Session
-from vitral.workflows.train.build import resolve_model_config
 from vitral.workflows.train.build_objective import validate_objective
 
 
@@ -24,50 +28,56 @@ class TrainPlan:
     config: TrainConfig
     audit: Audit
     """The data set with its splits, and the files that cannot be decoded."""
+    classes: tuple[str, ...]
+    """Classes of the head; empty for an objective without labels."""
     source: WeightsSource | None
     """Content of `config.weights`; None for fresh weights."""
     model: ModelConfig
-    steps: int
-    """Updates of the whole run."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Classes of the head; empty for an objective without labels."""
-        return self.audit.dataset.classes if self.config.objective.LABELS else ()
-
-    def lr(self, step: int) -> float:
-        """Return the learning rate of an update; updates are counted from 0."""
-        config = self.config
-        return lr_at(step, self.steps, config.optim.lr, config.schedule)
+    spec: FitSpec
+    """Settings of the loop, with the updates of the whole run."""
 
 
 def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
     """Open and audit the data, and decide on model and steps.
 
     Rank 0 audits; the split goes to split.csv, so that a resumed run keeps it.
-
-    Raises:
-        ConfigError: settings, data and weights do not fit each other.
-        DataError: the data cannot be used.
-        WeightsError: the weights cannot be read.
     """
-    dataset = open_data(config, run_input_kind(config))
+    split_file, runtime = session.out / "split.csv", session.runtime
+    dataset = open_split_data(config, split_file, run_input_kind(config))
     validate_objective(config, dataset)
     source = read(config.weights) if config.weights else None
     num_classes = len(dataset.classes) if config.objective.LABELS else 0
     model = resolve_model_config(config, num_classes, source)
-    split_file, workers = session.out / "split.csv", session.runtime.workers
     audit = broadcast_from_rank_zero(
-        lambda: audit_dataset(dataset, split_file, config, workers)
+        lambda: audit_dataset(dataset, split_file, runtime.workers)
     )
     steps = config.loop.steps or steps_for(
         len(audit.dataset.select("train")), config.epochs, config.batch_size
     )
-    plan = TrainPlan(
-        config=config, audit=audit, source=source, model=model, steps=steps
+    lr = partial(lr_at, total=steps, base=config.optim.lr, config=config.schedule)
+    lr(0)  # a schedule that does not fit the steps ends the run here
+    spec = FitSpec(
+        loop=replace(config.loop, steps=steps),
+        lr=lr,
+        folder=session.out,
+        seed=config.seed,
+        clip_norm=config.optim.clip_norm,
+        resume=session.resume,
+        identity={
+            "config": config_hash(config),
+            "data": audit.dataset.fingerprint(),
+        },
+        shard=runtime.shard,
+        recompute=runtime.checkpoint_activations,
     )
-    plan.lr(0)  # a schedule that does not fit the steps ends the run here
-    return plan
+    return TrainPlan(
+        config=config,
+        audit=audit,
+        classes=audit.dataset.classes if config.objective.LABELS else (),
+        source=source,
+        model=model,
+        spec=spec,
+    )
 
 
 def config_hash(config: TrainConfig) -> str:
@@ -78,3 +88,53 @@ def config_hash(config: TrainConfig) -> str:
     for name in VOLATILE:
         values.pop(name)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def resolve_model_config(
+    config: TrainConfig, num_classes: int, source: WeightsSource | None
+) -> ModelConfig:
+    """Return the settings of the model that a run trains, before anything is built.
+
+    Args:
+        source: content of `config.weights`; None for fresh weights.
+
+    Raises:
+        ConfigError: `config.model` is another model than that of the weights.
+    """
+    changes: dict[str, Any] = {**config.model_changes, "num_classes": num_classes}
+    if config.image_size:
+        changes["image_size"] = config.image_size
+    if source is None:
+        return vitral.models.get_config(config.model, changes)
+    initial = source.config
+    if config.model:
+        requested = vitral.models.get_config(config.model)
+        if isinstance(requested, TimeSformerConfig) and type(initial) is ViTConfig:
+            initial = clip_config(
+                initial, requested.num_frames, requested.attention_type
+            )
+        _require_same_model(requested, initial, config.model, config.weights)
+    # The hidden layer of a pre-training head is dropped with the head (section 3.2).
+    if hasattr(initial, "representation_size"):
+        changes.setdefault("representation_size", 0)
+    return vitral.models.replace_config(initial, changes)
+
+
+def _require_same_model(
+    requested: ModelConfig, initial: ModelConfig, name: str, weights: str
+) -> None:
+    family, other = (vitral.models.get_family_name(m) for m in (requested, initial))
+    if family != other:
+        raise ConfigError(
+            f"`--model {name}` is of the family {family}, but "
+            f"{weights} holds a model of the family {other}. Leave `--model` "
+            "out to take the model of the weights."
+        )
+    for field in vitral.models.families()[family].size_fields:
+        ours, theirs = getattr(requested, field), getattr(initial, field)
+        if ours != theirs:
+            raise ConfigError(
+                f"`--model {name}` has {field} {ours}, but {weights} "
+                f"holds a model with {field} {theirs}. Leave `--model` out to take the "
+                "model of the weights."
+            )

@@ -1,13 +1,13 @@
 """Progressive resolution: training on images that grow in equal parts of a run.
 
-The size of a batch is a function of its place in the run alone, so a resumed run and
-any number of workers see the same. What is drawn for an image knows nothing of the
-size: a larger image shows the same crop. (arXiv 2104.00298; FixRes, 1906.06423.)
+The size is a function of the update alone, so a resumed run sees the same; a larger
+image shows the same crop. (arXiv 2104.00298; FixRes, 1906.06423.)
 """
 
 from dataclasses import replace
 
 from vitral.data import (
+    AugmentConfig,
     Preprocess,
     Size,
     Transform,
@@ -16,18 +16,17 @@ from vitral.data import (
 )
 from vitral.errors import ConfigError
 from vitral.models import ModelConfig, ViTConfig
-from vitral.workflows.config import TrainConfig
 
 
 def build_transform(
-    config: TrainConfig, model: ModelConfig, preprocess: Preprocess, steps: int
+    sizes: tuple[Size, ...],
+    augment: AugmentConfig,
+    preprocess: Preprocess,
+    *,
+    seed: int,
+    steps: int,
 ) -> Transform | TransformSchedule:
-    """Return the transform of a run of `steps` updates, one per image size.
-
-    Raises:
-        ConfigError: `resolutions` do not fit the model, or are more than the updates.
-    """
-    sizes = image_sizes(config, model, preprocess)
+    """Return the transform of a run of `steps` updates, one per image size."""
     if len(sizes) > steps:
         raise ConfigError(
             f"`resolutions` divide the run into {len(sizes)} parts, and it has {steps} "
@@ -35,9 +34,7 @@ def build_transform(
         )
     transforms = tuple(
         training_transform(
-            config.augment,
-            replace(preprocess, image_size=(size.height, size.width)),
-            config.seed,
+            augment, replace(preprocess, image_size=(size.height, size.width)), seed
         )
         for size in sizes
     )
@@ -47,9 +44,9 @@ def build_transform(
 
 
 def image_sizes(
-    config: TrainConfig, model: ModelConfig, preprocess: Preprocess
+    resolutions: tuple[int, ...], model: ModelConfig, preprocess: Preprocess
 ) -> tuple[Size, ...]:
-    """Height and width of the training images in each part of the run.
+    """Return height and width of the training images in each part of the run.
 
     `resolutions` are heights; widths follow in the proportion of the model's image, to
     the nearest whole patch.
@@ -59,24 +56,23 @@ def image_sizes(
             the model's.
     """
     whole = Size(*preprocess.image_size)
-    if not config.resolutions:
+    if not resolutions:
         return (whole,)
     patch = Size(*model.patch_hw) if isinstance(model, ViTConfig) else Size(1, 1)
-    for height in config.resolutions:
+    for height in resolutions:
         if height < patch.height or height % patch.height:
             raise ConfigError(
                 "`resolutions` must be multiples of the patch, which is "
                 f"{patch.height} pixels high: got {height}."
             )
-    if config.resolutions[-1] != whole.height:
+    if resolutions[-1] != whole.height:
         raise ConfigError(
             f"The last of `resolutions` must be {whole.height}, the height of the "
             "model's images, which evaluation sees and positions are made for: got "
-            f"{config.resolutions[-1]}. Set `--image-size` to train for another one."
+            f"{resolutions[-1]}. Set `--image-size` to train for another one."
         )
     return tuple(
-        Size(height, _scale_width(height, whole, patch.width))
-        for height in config.resolutions
+        Size(height, _scale_width(height, whole, patch.width)) for height in resolutions
     )
 
 
@@ -85,7 +81,7 @@ def _scale_width(height: int, full_size: Size, patch: int) -> int:
 
 
 def describe_sizes(sizes: tuple[Size, ...], steps: int) -> str:
-    """For people: from which update on images have which size."""
+    """Return from which update on images have which size, as text."""
     parts = len(sizes)
     # The first position whose share of the run reaches the part; see Stages.at.
     starts = [-(-part * steps // parts) for part in range(parts)]

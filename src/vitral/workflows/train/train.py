@@ -1,24 +1,18 @@
 """train: from a config to a run folder with a trained, measured, reported model.
 
-Every file of the folder is described in docs/run-folder.md. The loop itself is in
-vitral.training and knows neither models nor data.
+Every file of the folder is described in docs/run-folder.md.
 """
 
 from pathlib import Path
 
-from torch import nn
-
-import vitral.weights
-from vitral.models import get_model_name
 from vitral.training.fit import fit
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.session import run_session
+from vitral.workflows.train.build import build
 from vitral.workflows.train.finalize import finalize
-from vitral.workflows.train.frozen_cache import TrainableHead
-from vitral.workflows.train.parts import RunParts, build
-from vitral.workflows.train.plan import TrainPlan, make_plan
+from vitral.workflows.train.plan import make_plan
 
 
 def train(
@@ -57,33 +51,10 @@ def train(
             parts.objective,
             parts.optimizer,
             parts.batches,
-            parts.spec,
+            plan.spec,
             device=session.device,
             evaluate=parts.evaluate,
-            on_best=lambda module, step: _save_best(module, step, plan, parts),
+            on_best=parts.save_best,
         )
         finalize(plan, session, fitted.objective, parts.monitor)
         return Run(session.out)
-
-
-def _save_best(module: nn.Module, step: int, plan: TrainPlan, parts: RunParts) -> None:
-    config, bundle = plan.config, parts.bundle
-    model = module.model if isinstance(module, TrainableHead) else module
-    # A model whose sizes were changed has no name of its own.
-    changed = f"{config.model}, changed" if config.model else ""
-    vitral.weights.save(
-        parts.spec.folder / "model",
-        model,  # type: ignore[arg-type]
-        bundle.preprocess,
-        classes=plan.classes,
-        extra={
-            "model": get_model_name(bundle.model.config) or changed,
-            "weights": config.weights,
-            **bundle.origin,
-            "step": step,
-            "eval_views": config.eval_views,
-            "multi_label": plan.audit.dataset.multi_label,
-            "precision": config.loop.precision,
-            "objective": config.objective.NAME,
-        },
-    )

@@ -1,13 +1,12 @@
-"""FSDP2: every rank keeps a part of each parameter, gradient and optimizer state.
+"""Data parallel training: all weights on every rank (DDP), or a part of each (FSDP2).
 
-torch's `fully_shard` gathers a block when it is computed and lets it go after. What is
-evaluated and kept is a plain copy of the model, filled from all ranks when it is asked
-for: nobody outside this file meets a sharded tensor.
+Of a sharded run, what is evaluated and kept is a plain copy of the model, filled from
+all ranks when it is asked for: no other file meets a sharded tensor.
 """
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +16,71 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
+from vitral.errors import ConfigError
 from vitral.training.activation_checkpoint import find_blocks, forward_method_names
 from vitral.training.checkpointing import Checkpoint, TrainState
-from vitral.training.distributed import ParallelForward, RankGroup
+from vitral.training.distributed import (
+    ParallelForward,
+    RankGroup,
+    full_tensor,
+    local_tensor,
+)
 from vitral.training.ema import decay_at
-from vitral.training.parallel.ddp import require_no_batch_norm
+
+
+class _DDPForward(nn.Module):
+    """Module that DistributedDataParallel wraps.
+
+    It sums gradients in the order of the first backward pass, so a resumed run of more
+    than two ranks would not end bit-equal. It keeps one order if it looks for unused
+    parameters, and warns where it finds none: `unused` is the one to find.
+    """
+
+    def __init__(self, called: Callable[..., Any]) -> None:
+        super().__init__()
+        self.called = called
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch: Any) -> dict[str, Tensor]:
+        return self.called(batch)
+
+
+def wrap_ddp(objective: nn.Module, ranks: RankGroup, compiled: bool) -> ParallelForward:
+    """Start from rank 0's weights, and average gradients from then on."""
+    require_no_batch_norm(objective)
+    called = _DDPForward(torch.compile(objective) if compiled else objective)
+    called.to(ranks.device)
+    for parameter in objective.parameters():
+        if parameter.requires_grad and 1 in parameter.shape:
+            parameter.register_hook(_make_contiguous)
+    wrapped = DistributedDataParallel(
+        called, find_unused_parameters=True, gradient_as_bucket_view=True
+    )
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        with wrapped.no_sync():
+            yield
+
+    return ParallelForward(wrapped, alone)
+
+
+def _make_contiguous(gradient: Tensor) -> Tensor:
+    """Return it in plain strides: else torch warns of an axis of length 1."""
+    return gradient.clone(memory_format=torch.contiguous_format)
+
+
+def require_no_batch_norm(objective: nn.Module) -> None:
+    """Refuse batch norms: a rank's statistics would be those of its part of a batch."""
+    for name, module in objective.named_modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            raise ConfigError(
+                f"`{name}` normalises over the batch, which several ranks do not see: "
+                "train in one process, or use a model with group or layer norms."
+            )
 
 
 def shard_objective(
@@ -85,7 +143,7 @@ class ShardedTrainState(TrainState):
     def from_train_state(
         cls, train_state: TrainState, plain: nn.Module, decay: float, warmup: bool
     ) -> "ShardedTrainState":
-        """From what was gathered before sharding, whose `average` is None."""
+        """Build it from the state before sharding, whose `average` is None."""
         shadow = {}
         if decay:
             shadow = {
@@ -93,11 +151,7 @@ class ShardedTrainState(TrainState):
                 for name, tensor in train_state.model.named_parameters()
             }
         return cls(
-            objective=train_state.objective,
-            model=train_state.model,
-            average=None,
-            optimizer=train_state.optimizer,
-            parameters=train_state.parameters,
+            **vars(train_state),
             plain=plain,
             decay=decay,
             warmup=warmup,
@@ -106,21 +160,18 @@ class ShardedTrainState(TrainState):
         )
 
     def eval_model(self) -> nn.Module:
-        """The plain copy, with the averaged weights where there are some."""
         model = self.plain.model
         assert isinstance(model, nn.Module)
         load_full_tensors(model, self.model.state_dict() | self.shadow)
         return model.to(next(self.model.parameters()).device)
 
     def full_objective(self) -> nn.Module:
-        """A copy of the plain one with the weights of now."""
         objective = copy.deepcopy(self.plain)
         load_full_tensors(objective, self.objective.state_dict())
         return objective.to(next(self.model.parameters()).device)
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Take the current weights into the average."""
         if next(self.plain.parameters()).device.type != "cpu":
             self.plain.cpu()  # an evaluation is over: its memory is needed again
         if not self.shadow:
@@ -161,14 +212,13 @@ class ShardedTrainState(TrainState):
     def _shard_tensors(
         self, group: str, tensors: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Whole tensors cut as the parameters are; parts stay as they are."""
+        """Divide whole tensors as the parameters are; parts stay as they are."""
         like = self.sharding_templates(group)
         return {
             name: shard_like(tensor, like.get(name)) for name, tensor in tensors.items()
         }
 
     def sharding_templates(self, group: str) -> Mapping[str, Tensor]:
-        """A parameter or buffer of the kind of each tensor of a group."""
         if group in ("model", "ema"):
             return dict(self.model.state_dict())
         if group == "objective":
@@ -184,7 +234,7 @@ class _StateTemplates(dict[str, Tensor]):
 
 
 def shard_like(tensor: Tensor, template: Tensor | None) -> Tensor:
-    """This rank's part of a whole tensor, if `template` is divided and of its shape."""
+    """Return this rank's part of a tensor if `template` is divided, of its shape."""
     if isinstance(tensor, DTensor) or not isinstance(template, DTensor):
         return tensor
     if tensor.shape != template.shape:
@@ -194,16 +244,6 @@ def shard_like(tensor: Tensor, template: Tensor | None) -> Tensor:
     return distribute_tensor(
         on, template.device_mesh, template.placements, src_data_rank=None
     )
-
-
-def full_tensor(tensor: Tensor) -> Tensor:
-    """The tensor of all ranks together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def local_tensor(tensor: Tensor) -> Tensor:
-    """This rank's part, or the tensor itself where it is not divided."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
