@@ -22,6 +22,7 @@ the number of parts: the BiT-HyperRule, and BiT's pre-training in its epochs."""
 Schedule = Literal[
     "cosine", "linear", "rsqrt", "constant", "step", "step_of_90", "step_of_40"
 ]
+SCHEDULES = get_args(Schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +49,10 @@ class ScheduleConfig:
     off."""
 
     def __post_init__(self) -> None:
-        if self.schedule not in (names := get_args(Schedule)):
+        if self.schedule not in SCHEDULES:
             raise ConfigError(
-                f"`schedule` must be one of {', '.join(names)}: got {self.schedule!r}."
+                f"`schedule` must be one of {', '.join(SCHEDULES)}: "
+                f"got {self.schedule!r}."
             )
         for name in ("warmup", "end_lr", "cooldown"):
             if not 0 <= getattr(self, name) < math.inf:
