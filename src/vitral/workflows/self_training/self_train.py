@@ -170,7 +170,8 @@ class _RoundRunner:
                         out=self.out, split=split, results=results, comparison=None
                     )
                 logger.info(f"round {index}: training in {folder}")
-                self._train(student_config(self.config, labels / DATA_FILE), folder)
+                student = student_config(self.config, labels / DATA_FILE)
+                train(student, folder, resume=True, runtime=self.runtime)
             latest = Run(folder)
             results += _round_results(f"round {index}", latest, split)
         return self._write_result(split, results)
@@ -183,10 +184,7 @@ class _RoundRunner:
         if (folder / LAST_FILE).is_file():
             return Run(folder)
         logger.info(f"teacher: training on the labelled images alone in {folder}")
-        return self._train(self.config, folder)
-
-    def _train(self, config: TrainConfig, folder: Path) -> Run:
-        return train(config, folder, resume=True, runtime=self.runtime)
+        return train(self.config, folder, resume=True, runtime=self.runtime)
 
     def _open_labeled(self, teacher: Run) -> Dataset:
         """Open the labelled images with the splits of the teacher's run."""
