@@ -199,7 +199,8 @@ class _ThreadNotes(threading.local):
 
 _listener = _ThreadNotes()
 _lock = threading.Lock()
-_state: dict[str, object] = {"depth": 0}
+_decoding: "list[warnings.catch_warnings[None]]" = []
+"""The state that the first decode of those in progress entered, once for each."""
 
 
 @contextmanager
@@ -212,10 +213,11 @@ def _collect_pillow_warnings() -> Iterator[list[str]]:
     """
     notes: list[str] = []
     with _lock:
-        if _state["depth"] == 0:
-            catcher = warnings.catch_warnings()
-            catcher.__enter__()
-            _state["catcher"] = catcher
+        if _decoding:
+            _decoding.append(_decoding[0])
+        else:
+            _decoding.append(warnings.catch_warnings())
+            _decoding[0].__enter__()
             previous = warnings.showwarning
 
             def route(message, category, filename, lineno, file=None, line=None):  # type: ignore[no-untyped-def]  # signature fixed by warnings
@@ -226,13 +228,12 @@ def _collect_pillow_warnings() -> Iterator[list[str]]:
 
             warnings.filterwarnings("always", module=r"PIL\.")
             warnings.showwarning = route
-        _state["depth"] = int(str(_state["depth"])) + 1
     _listener.notes = notes
     try:
         yield notes
     finally:
         _listener.notes = None
         with _lock:
-            _state["depth"] = int(str(_state["depth"])) - 1
-            if _state["depth"] == 0:
-                _state.pop("catcher").__exit__(None, None, None)  # type: ignore[attr-defined]
+            catcher = _decoding.pop()
+            if not _decoding:
+                catcher.__exit__(None, None, None)

@@ -166,10 +166,7 @@ class Loader:
         for request, result in zip(requests, self.results(slices), strict=True):
             # The readable rows of a full batch do not tell which are missing.
             rows = None if result.failures else result.batch
-            yield len(request.examples), rows, partial(self._build_full, request)
-
-    def _build_full(self, request: BatchRequest) -> Batch | None:
-        return self._build_local(request).batch
+            yield len(request.examples), rows, partial(self._build_local, request)
 
     def requests(
         self, epoch: int, start: int = 0, stride: int = 1
@@ -186,8 +183,9 @@ class Loader:
         if self.workers:
             yield from self._worker_results(requests)
             return
+        builder = self._make_builder(threads=torch.get_num_threads())
         for request in requests:
-            yield self._build_local(request)
+            yield self._record_failures(builder.build(request))
 
     def _worker_results(self, requests: list[BatchRequest]) -> Iterator[BatchResult]:
         workers, slots = self._get_workers()
@@ -201,9 +199,9 @@ class Loader:
         self._failures.update(result.failures)
         return result
 
-    def _build_local(self, request: BatchRequest) -> BatchResult:
+    def _build_local(self, request: BatchRequest) -> Batch | None:
         builder = self._make_builder(threads=torch.get_num_threads())
-        return self._record_failures(builder.build(request))
+        return self._record_failures(builder.build(request)).batch
 
     def _get_workers(self) -> tuple[Workers[BatchResult], Tensor | None]:
         """Return the workers and slots of the last epoch, if they can be used again.

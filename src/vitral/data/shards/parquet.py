@@ -108,13 +108,6 @@ def iter_record_batches(path: str, what: str) -> Iterator[Any]:
             yield from arrow.ipc.open_stream(mapped)
 
 
-def image_bytes(value: Any) -> bytes:
-    """Return the bytes of one picture; empty if the row holds none."""
-    picture = value.as_py()
-    content = picture.get("bytes") if isinstance(picture, dict) else picture
-    return content or b""
-
-
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
 

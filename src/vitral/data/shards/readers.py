@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from vitral.data.dataset import Example, UnavailableError
 from vitral.data.images import DecodedImage, decode
-from vitral.data.shards.parquet import image_bytes, import_pyarrow, iter_record_batches
+from vitral.data.shards.parquet import import_pyarrow, iter_record_batches
 from vitral.errors import ImageError
 
 _MAX_OPEN_FILES = 64
@@ -212,7 +212,8 @@ def vanished_error(path: str, error: OSError) -> UnavailableError:
 
 
 def _decode_value(value: Any) -> DecodedImage:
-    content = image_bytes(value)
+    picture = value.as_py()
+    content = picture.get("bytes") if isinstance(picture, dict) else picture
     if not content:
         raise ImageError("the row holds no picture; one that is a path is not followed")
     return decode(content)

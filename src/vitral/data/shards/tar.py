@@ -4,6 +4,7 @@ Plain, GNU and POSIX (pax) headers (pubs.opengroup.org, "ustar Interchange Forma
 Hand-written: Python's tarfile follows links and fails on a file that was cut.
 """
 
+import io
 import os
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -66,24 +67,17 @@ def read_contents(descriptor: int) -> TarContents:
     return contents
 
 
-@dataclass
-class _Headers:
-    """Blocks of a file by offset, read through a small buffer."""
+class _Headers(io.BufferedReader):
+    """An open file that is read by offset, through a small buffer."""
 
-    descriptor: int
-    start: int = 0
-    window: bytes = b""
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(io.FileIO(descriptor, closefd=False), _WINDOW)
+        self.size = os.fstat(descriptor).st_size
 
-    def __post_init__(self) -> None:
-        self.size = os.fstat(self.descriptor).st_size
-
-    def read(self, offset: int, count: int) -> bytes:
+    def read_at(self, offset: int, count: int) -> bytes:
         """Read `count` bytes; fewer at the end of the file."""
-        position = offset - self.start
-        if position < 0 or position + count > len(self.window):
-            self.start, position = offset, 0
-            self.window = os.pread(self.descriptor, max(count, _WINDOW), offset)
-        return self.window[position : position + count]
+        self.seek(offset)
+        return self.read(count)
 
 
 def _read_members(headers: _Headers, contents: TarContents) -> None:
@@ -92,7 +86,7 @@ def _read_members(headers: _Headers, contents: TarContents) -> None:
     records: dict[str, str] = {}
     common: dict[str, str] = {}
     while True:
-        block = headers.read(offset, BLOCK)
+        block = headers.read_at(offset, BLOCK)
         if not block or block == _END:
             _check_end(headers, contents, offset)
             return
@@ -169,7 +163,7 @@ def _check_end(headers: _Headers, contents: TarContents, offset: int) -> None:
         )
         return
     # Writers pad to 10 KB by default, and to 1 MB at most.
-    if headers.read(offset, 1 << 20).strip(b"\0"):
+    if headers.read_at(offset, 1 << 20).strip(b"\0"):
         contents.fault = (
             f"there is something behind the end mark at byte {offset:,}, such as a "
             "second tar file, which is not read"
@@ -215,7 +209,7 @@ def _read_extension(headers: _Headers, offset: int, size: int) -> bytes:
             f"the header at byte {offset - BLOCK:,} is damaged (a name of {size:,} "
             "bytes)"
         )
-    content = headers.read(offset, size) if size else b""
+    content = headers.read_at(offset, size) if size else b""
     if len(content) < size:
         raise _TarError(f"the file is cut off in the long name at byte {offset:,}")
     return content
