@@ -19,7 +19,7 @@ from vitral.data.shards.index import ShardIndex
 from vitral.data.shards.tar import TarMember, read_contents
 
 LABELS = ("cls", "json", "txt")
-"""Extensions of label members by priority; a shard uses one of them."""
+"""Extensions of label members; a shard uses the first that any example has."""
 CODE_EXTENSIONS = frozenset({"pyd", "pkl", "pickle", "pth", "pt"})
 MAX_LABEL_BYTES = 65_536
 MAX_IMAGE_BYTES = 1 << 28
@@ -114,7 +114,8 @@ def _fill_index(
     descriptor: int,
     skipped: _Skipped,
 ) -> None:
-    extension = _label_extension(groups)
+    present = {extension for group in groups.values() for extension in group.labels}
+    extension = next((name for name in LABELS if name in present), "")
     index.source = f".{extension}" if extension else ""
     for key, group in groups.items():
         label = group.labels.get(extension)
@@ -136,12 +137,6 @@ def _fill_index(
                 skipped[extension, f"no label: {fault}"].append(key)
                 continue
             index.add(key, group.picture.offset, group.picture.size, labels)
-
-
-def _label_extension(groups: dict[str, _Group]) -> str:
-    """Return the first of `LABELS` that any example of the shard has; "" for none."""
-    present = {extension for group in groups.values() for extension in group.labels}
-    return next((extension for extension in LABELS if extension in present), "")
 
 
 def _read_labels(descriptor: int, member: TarMember, extension: str) -> tuple[str, ...]:

@@ -53,8 +53,18 @@ def read_hub(name: str, root: Path | None = None) -> Dataset:
             "folder."
         )
     features = next(iter(splits.values())).features
-    column = _require_image_column(name, features)
-    label = _require_label_column(name, features)
+    types = _column_types(features)
+    column, label = _find_image_column(features), choose_label_column(types, types)
+    for present, expected in (
+        (column, "one column of pictures"),
+        (label, f"a column of labels, called {' or '.join(LABELS)}"),
+    ):
+        if not present:
+            described = ", ".join(f"{key} ({kind})" for key, kind in types.items())
+            raise DataError(
+                f"{name} must have {expected}; its columns are {described}. Choose "
+                "another configuration or set."
+            )
     classes = _class_names(name, splits, features[label], label)
     class_index = {name: index for index, name in enumerate(classes)}
     published = getattr(features[label], "names", None)
@@ -108,19 +118,14 @@ def _load_splits(name: str, root: Path) -> dict[str, Any]:
     }
 
 
+def _column_types(features: Any) -> dict[str, str]:
+    return {name: type(feature).__name__ for name, feature in features.items()}
+
+
 def _find_image_column(features: Any) -> str:
-    columns = [name for name, f in features.items() if type(f).__name__ == "Image"]
+    types = _column_types(features)
+    columns = [name for name, type_name in types.items() if type_name == "Image"]
     return columns[0] if len(columns) == 1 else ""
-
-
-def _require_image_column(name: str, features: Any) -> str:
-    column = _find_image_column(features)
-    if not column:
-        raise DataError(
-            f"{name} must have one column of pictures; its columns are "
-            f"{_describe_columns(features)}. Choose another configuration or set."
-        )
-    return column
 
 
 def choose_label_column(types: dict[str, str], columns: Iterable[str]) -> str:
@@ -129,18 +134,6 @@ def choose_label_column(types: dict[str, str], columns: Iterable[str]) -> str:
     if len(labels) == 1:
         return labels[0]
     return next((name for name in LABELS if name in (labels or columns)), "")
-
-
-def _require_label_column(name: str, features: Any) -> str:
-    types = {key: type(feature).__name__ for key, feature in features.items()}
-    column = choose_label_column(types, types)
-    if not column:
-        raise DataError(
-            f"{name} must have a column of labels, called {' or '.join(LABELS)}; its "
-            f"columns are {_describe_columns(features)}. Choose another configuration "
-            "or set."
-        )
-    return column
 
 
 def _class_names(
@@ -157,7 +150,3 @@ def _class_names(
             "picture. Choose another set."
         )
     return tuple(sorted(map(str, values), key=natural_key))
-
-
-def _describe_columns(features: Any) -> str:
-    return ", ".join(f"{key} ({type(f).__name__})" for key, f in features.items())
