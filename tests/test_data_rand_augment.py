@@ -221,7 +221,7 @@ def test_what_is_drawn():
     image = picture(7, 9)
     found = ops.rand_augment(image, 3, 10, draw)
     assert draw.bounds == [16, 16, 16, 2]
-    expected = ops.shear_x(ops.brightness(255 - image, 1.9), 0.3)
+    expected = ops.shift(ops.brightness(255 - image, 1.9), "x", slope=0.3)
     assert np.array_equal(found, expected)
     assert np.array_equal(ops.rand_augment(image, 0, 10, Fixed()), image)
     for number in range(64):

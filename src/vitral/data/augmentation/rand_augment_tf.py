@@ -9,6 +9,7 @@ torchvision's RandAugment has other operations, scales and signs.
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -164,24 +165,13 @@ def rotate(pixels: Pixels, degrees: float) -> Pixels:
     return sample_nearest(pixels, (cos, -sin, left), (sin, cos, top))
 
 
-def shear_x(pixels: Pixels, level: float) -> Pixels:
-    """Shift row y to the left by level * y."""
-    return sample_nearest(pixels, (1.0, level, 0.0), (0.0, 1.0, 0.0))
-
-
-def shear_y(pixels: Pixels, level: float) -> Pixels:
-    """Shift column x up by level * x."""
-    return sample_nearest(pixels, (1.0, 0.0, 0.0), (level, 1.0, 0.0))
-
-
-def translate_x(pixels: Pixels, by: float) -> Pixels:
-    """Shift to the left."""
-    return sample_nearest(pixels, (1.0, 0.0, by), (0.0, 1.0, 0.0))
-
-
-def translate_y(pixels: Pixels, by: float) -> Pixels:
-    """Shift up."""
-    return sample_nearest(pixels, (1.0, 0.0, 0.0), (0.0, 1.0, by))
+def shift(
+    pixels: Pixels, axis: Literal["x", "y"], *, slope: float = 0.0, by: float = 0.0
+) -> Pixels:
+    """Shift row y left by slope * y + by pixels, or for "y" column x up alike."""
+    if axis == "x":
+        return sample_nearest(pixels, (1.0, slope, by), (0.0, 1.0, 0.0))
+    return sample_nearest(pixels, (1.0, 0.0, 0.0), (slope, 1.0, by))
 
 
 def sample_nearest(
@@ -225,17 +215,17 @@ OPERATIONS: dict[str, Callable[[Pixels, float, np.random.Generator], Pixels]] = 
         pixels, _enhance_factor(share)
     ),
     "Sharpness": lambda pixels, share, draw: sharpness(pixels, _enhance_factor(share)),
-    "ShearX": lambda pixels, share, draw: shear_x(
-        pixels, _random_sign(0.3 * share, draw)
+    "ShearX": lambda pixels, share, draw: shift(
+        pixels, "x", slope=_random_sign(0.3 * share, draw)
     ),
-    "ShearY": lambda pixels, share, draw: shear_y(
-        pixels, _random_sign(0.3 * share, draw)
+    "ShearY": lambda pixels, share, draw: shift(
+        pixels, "y", slope=_random_sign(0.3 * share, draw)
     ),
-    "TranslateX": lambda pixels, share, draw: translate_x(
-        pixels, _random_sign(TRANSLATE_PIXELS * share, draw)
+    "TranslateX": lambda pixels, share, draw: shift(
+        pixels, "x", by=_random_sign(TRANSLATE_PIXELS * share, draw)
     ),
-    "TranslateY": lambda pixels, share, draw: translate_y(
-        pixels, _random_sign(TRANSLATE_PIXELS * share, draw)
+    "TranslateY": lambda pixels, share, draw: shift(
+        pixels, "y", by=_random_sign(TRANSLATE_PIXELS * share, draw)
     ),
     "Cutout": lambda pixels, share, draw: cutout(
         pixels, int(share * CUTOUT_HALF_SIDE), draw
