@@ -19,8 +19,11 @@ def add_device_flag(parser: Parser) -> None:
     parser.add("--device", "auto", "cpu, cuda, mps or auto")
 
 
-def add_finetune_flags(parser: Parser) -> None:
-    """Add the flags of the protocol `finetune`; 0 and nothing mean as in the paper."""
+def add_protocol_flags(parser: Parser) -> None:
+    """Add the flags of probes, and of `finetune`, whose 0 means as in the paper."""
+    parser.add("--k", 20, "neighbours, for knn")
+    parser.add("--seed", 0, "of draws and splits")
+    parser.add("--cache-dir", "", "where features are kept")
     add = partial(parser.add, group="finetune")
     add("--lrs LR", [float], "learning rates to try; default: the paper's")
     add("--steps", 0, "updates a training")

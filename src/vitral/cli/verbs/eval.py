@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from vitral.cli.flags import (
     PROBES,
     add_device_flag,
-    add_finetune_flags,
     add_merge_flags,
+    add_protocol_flags,
     validate_merge,
 )
 from vitral.cli.parser import Parser
@@ -51,11 +51,8 @@ def make_parser() -> Parser:
         choices=("classify", *PROBES, "finetune"),
     )
     parser.add("--shots", [int], "for fewshot")
-    parser.add("--k", 20, "neighbours, for knn")
-    parser.add("--seed", 0, "of draws and splits")
-    parser.add("--cache-dir", "", "where features are kept")
     parser.add("--real", "", "real.json: a second accuracy on imagenet")
-    add_finetune_flags(parser)
+    add_protocol_flags(parser)
     add_merge_flags(parser)
     add_device_flag(parser)
     parser.add("--out", "", "folder for the result's files")

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from vitral.cli.flags import PROBES, add_device_flag, add_finetune_flags
+from vitral.cli.flags import PROBES, add_device_flag, add_protocol_flags
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, InterruptedRun, VitralError
 
@@ -36,10 +36,7 @@ def make_parser() -> Parser:
         choices=PROTOCOLS,
     )
     parser.add("--shots", list(SHOTS), "for fewshot")
-    parser.add("--k", 20, "neighbours, for knn")
-    parser.add("--seed", 0, "of draws and splits")
-    add_finetune_flags(parser)
-    parser.add("--cache-dir", "", "where features are kept")
+    add_protocol_flags(parser)
     add_device_flag(parser)
     parser.add("--out", "runs/transfer", "folder of the table")
     parser.add("--json", False, "print the whole table")

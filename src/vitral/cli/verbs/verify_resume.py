@@ -25,11 +25,11 @@ def run(argv: list[str]) -> None:
     parser = make_parser()
     help_all = parser.handle_help(argv)
     import vitral.recipes
-    from vitral.cli.train_config import config_flags
+    from vitral.cli.train_config import config_flags, resolve_config
     from vitral.workflows.resume_check import run_reference, run_with_kills
 
-    others = {**config_flags(), **train.make_parser().flags()}
-    args, rest = parser.parse_known(argv, others)
+    train_parser, fields = train.make_parser(), config_flags()
+    args, rest = parser.parse_known(argv, {**fields, **train_parser.flags()})
     if help_all:
         _print_all_flags(parser, args, rest)
         return
@@ -49,7 +49,8 @@ def run(argv: list[str]) -> None:
         command += ["--weights", args.weights]
     command += _short_run_flags(config, args.steps, rest)
     command += ["--seed", str(args.seed)]
-    _validate_flags(command[1:])
+    # Leave with exit code 2 and a sentence where `vitral train` would.
+    resolve_config(args.data, *train_parser.parse_known(command[1:], fields))
     with _OutputFolder(args.out) as out:
         start = make_starter([*PROGRAM, *command])
         print(f"unbroken: vitral {' '.join(command)}", flush=True)
@@ -92,14 +93,6 @@ def make_starter(command: list[str]) -> "StartCommand":
             )
 
     return start
-
-
-def _validate_flags(argv: list[str]) -> None:
-    """Leave with exit code 2 and a sentence where `vitral train` would."""
-    from vitral.cli.train_config import config_flags, resolve_config
-
-    args, rest = train.make_parser().parse_known(argv, config_flags())
-    resolve_config(args.data, args, rest)
 
 
 def _print_all_flags(parser: Parser, args: argparse.Namespace, rest: list[str]) -> None:
