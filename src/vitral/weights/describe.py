@@ -20,25 +20,18 @@ from vitral.weights.load import find_mismatches
 SHOWN = 40
 
 
-@dataclass(frozen=True, slots=True)
-class ExplanationLine:
-    """One line: a label and its text."""
-
-    name: str
-    text: str
-
-
 @dataclass(frozen=True)
 class Explanation:
     """Lines about a file, and the reason why it would not load."""
 
-    facts: tuple[ExplanationLine, ...]
+    facts: tuple[tuple[str, str], ...]
+    """Label and text of each line."""
     problem: str
     """Empty if it would load."""
 
     def __str__(self) -> str:
-        width = max(len(fact.name) for fact in self.facts)
-        return "\n".join(f"{fact.name:{width}}  {fact.text}" for fact in self.facts)
+        width = max(len(label) for label, _ in self.facts)
+        return "\n".join(f"{label:{width}}  {text}" for label, text in self.facts)
 
 
 def explain(
@@ -56,30 +49,29 @@ def explain(
     """
     table_grid = None if grid is None else Grid(*grid)
     opened = open_weights(resolve_path(path), grid=table_grid, num_heads=num_heads)
-    facts = [ExplanationLine("file", _file(opened.file))]
-    facts += [ExplanationLine("note", note) for note in opened.notes]
+    facts = [("file", _file(opened.file))]
+    facts += [("note", note) for note in opened.notes]
     try:
         layout = detect_layout(opened)
-        facts.append(ExplanationLine("layout", layout.title))
+        facts.append(("layout", layout.title))
         source = layout.read(opened)
     except VitralError as error:
         return _make_explanation(facts, str(error))
     facts += _model(source)
     problems = _problems(source)
-    facts += [ExplanationLine("problem", text) for text in problems[:SHOWN]]
+    facts += [("problem", text) for text in problems[:SHOWN]]
     if problems[SHOWN:]:
-        facts.append(ExplanationLine("problem", f"and {len(problems) - SHOWN} more"))
+        facts.append(("problem", f"and {len(problems) - SHOWN} more"))
     if problems:
-        return _make_explanation(
-            facts, f"{len(problems)} problems, first: {problems[0]}"
-        )
-    facts.append(ExplanationLine("fits", ", ".join(compatible_layouts(source.config))))
+        summary = f"{len(problems)} problems, first: {problems[0]}"
+        return _make_explanation(facts, summary)
+    facts.append(("fits", ", ".join(compatible_layouts(source.config))))
     return _make_explanation(facts, "")
 
 
-def _make_explanation(facts: list[ExplanationLine], problem: str) -> Explanation:
+def _make_explanation(facts: list[tuple[str, str]], problem: str) -> Explanation:
     verdict = f"no: {problem}" if problem else "yes"
-    return Explanation((*facts, ExplanationLine("would load", verdict)), problem)
+    return Explanation((*facts, ("would load", verdict)), problem)
 
 
 def _file(file: TensorFile) -> str:
@@ -93,14 +85,14 @@ def _file(file: TensorFile) -> str:
     )
 
 
-def _model(source: WeightsSource) -> list[ExplanationLine]:
+def _model(source: WeightsSource) -> list[tuple[str, str]]:
     config, pixels = source.config, source.preprocess
     with meta_init():
         model = vitral.models.build_model(config)
     count = vitral.models.count_parameters(model)
     name = vitral.models.get_model_name(config) or vitral.models.get_family_name(config)
     size = f"{config.image_hw[0]} x {config.image_hw[1]}"
-    facts = [
+    return [
         (
             "model",
             f"{name}, {count:,} parameters, {config.macs() / 1e9:.2f} GMACs at {size}",
@@ -116,7 +108,6 @@ def _model(source: WeightsSource) -> list[ExplanationLine]:
         *(("dropped", f"{n}: {why}") for n, why in _group_reasons(source.dropped)),
         *(("note", note) for note in source.notes),
     ]
-    return [ExplanationLine(*fact) for fact in facts]
 
 
 def _group_reasons(dropped: Mapping[str, str]) -> list[tuple[str, str]]:

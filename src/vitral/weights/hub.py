@@ -1,6 +1,7 @@
 """Download weights from the Hugging Face hub, through huggingface_hub and its cache."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 from vitral.errors import MissingExtraError, WeightsError
@@ -32,15 +33,13 @@ def fetch(text: str) -> Path:
     match = ID.fullmatch(text)
     assert match is not None
     name, revision = match.groups()
+    get = partial(_fetch_first, text, name, revision)
     for cached in (True, False):
-        tensors = _fetch_first(text, name, revision, TENSORS, cached=cached)
+        tensors = get(TENSORS, cached=cached)
         if tensors is not None:
             for file in CONFIG_FILES:
-                if (
-                    _fetch_first(text, name, revision, (file,), cached=True) is None
-                    and not cached
-                ):
-                    _fetch_first(text, name, revision, (file,), cached=False)
+                if get((file,), cached=True) is None and not cached:
+                    get((file,), cached=False)
             return tensors.parent
     raise WeightsError(
         f"No weights at {text}: it is no path here, and neither the hub nor its cache "
