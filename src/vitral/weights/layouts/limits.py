@@ -43,14 +43,8 @@ PROJ_BIAS: Limit = (
     "it has a bias wherever the attention projects",
     lambda it: not it.proj_bias,
 )
-NO_QK_NORM: Limit = (
-    "it does not normalise queries and keys",
-    lambda it: it.qk_norm,
-)
-NO_LAYER_SCALE: Limit = (
-    "it has no LayerScale",
-    lambda it: it.init_values is not None,
-)
+NO_QK_NORM: Limit = ("it does not normalise queries and keys", lambda it: it.qk_norm)
+NO_LAYER_SCALE: Limit = ("it has no LayerScale", lambda it: it.init_values is not None)
 NO_TANH: Limit = ("it has no tanh layer", lambda it: it.representation_size > 0)
 NO_TANH_BEFORE_HEAD: Limit = (
     "it has no tanh layer before the head",
@@ -69,10 +63,7 @@ SQUARE_PATCHES: Limit = (
     "its patches are square",
     lambda it: it.patch_hw[0] != it.patch_hw[1],
 )
-THREE_CHANNELS: Limit = (
-    "its images have three channels",
-    lambda it: it.in_chans != 3,
-)
+THREE_CHANNELS: Limit = ("its images have three channels", lambda it: it.in_chans != 3)
 VIT_ONLY: Limit = (
     "it has no such family of models",
     lambda it: type(it) is not ViTConfig,

@@ -117,10 +117,7 @@ def structure_limits(padding: str, groups: int | None = GROUPS) -> tuple[Limit, 
             f"its GroupNorms have {groups} groups",
             lambda it: groups not in (None, it.num_groups),
         ),
-        (
-            f"its convolutions pad {paddings[padding]}",
-            lambda it: it.padding != padding,
-        ),
+        (f"its convolutions pad {paddings[padding]}", lambda it: it.padding != padding),
     )
 
 

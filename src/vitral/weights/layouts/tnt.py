@@ -32,10 +32,7 @@ KERNEL, NORM_EPS = 7, 1e-5
 """Side of the convolution and epsilon of every norm, which no argument changes."""
 STRUCTURE: tuple[limits.Limit, ...] = (
     limits.LEARNED_AT_STEM,
-    (
-        "it has a class token with a position of its own",
-        limits.CLASS_TOKEN_ROW[1],
-    ),
+    ("it has a class token with a position of its own", limits.CLASS_TOKEN_ROW[1]),
     limits.NO_REGISTERS,
     ("it pools one way only", lambda it: it.global_pool not in ("token", "avg")),
     limits.NORM_THEN_POOL,
@@ -53,10 +50,7 @@ STRUCTURE: tuple[limits.Limit, ...] = (
 )
 """Models that neither the authors' class nor timm's can be."""
 LIMITS: tuple[limits.Limit, ...] = (
-    (
-        "it has no such family of models",
-        lambda it: not isinstance(it, TNTConfig),
-    ),
+    ("it has no such family of models", lambda it: not isinstance(it, TNTConfig)),
     *STRUCTURE,
     ("its head sees the class token", lambda it: it.global_pool != "token"),
     (

@@ -25,10 +25,7 @@ LIMITS: tuple[limits.Limit, ...] = (
         "its pre-training files have no head (fine-tuned ones have timm's layout)",
         lambda it: it.num_classes > 0,
     ),
-    (
-        "its positions are one row a patch, added at the stem",
-        limits.LEARNED_AT_STEM[1],
-    ),
+    ("its positions are one row a patch, added at the stem", limits.LEARNED_AT_STEM[1]),
     limits.CLASS_TOKEN_ROW,
     limits.NO_REGISTERS,
     limits.CLASS_TOKEN_FEATURES,

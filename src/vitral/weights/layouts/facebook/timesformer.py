@@ -24,10 +24,7 @@ FRAMES = 8
 """Frames for a file that does not state them: the released configuration's."""
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 STRUCTURE: tuple[limits.Limit, ...] = (
-    (
-        "it is for TimeSformers alone",
-        lambda it: not isinstance(it, TimeSformerConfig),
-    ),
+    ("it is for TimeSformers alone", lambda it: not isinstance(it, TimeSformerConfig)),
     (
         "its attention is space, joint or divided",
         lambda it: it.attention_type not in ("space", "joint", "divided"),

@@ -18,10 +18,7 @@ CONV = "standardized_conv2d/kernel"
 ROOT = f"resnet/root_block/{CONV}"
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-10, std_eps_at="variance")
 LIMITS: tuple[limits.Limit, ...] = (
-    (
-        "its ResNets are all that it has",
-        lambda it: not isinstance(it, ResNetConfig),
-    ),
+    ("its ResNets are all that it has", lambda it: not isinstance(it, ResNetConfig)),
     *resnet_shapes.structure_limits("fixed"),
 )
 

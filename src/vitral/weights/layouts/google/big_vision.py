@@ -18,10 +18,7 @@ from vitral.weights.mapping import TensorMapping
 FIRST = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/kernel"
 PREFIXES = ("params/", "")
 LIMITS: tuple[limits.Limit, ...] = (
-    (
-        "its ViT is all that vitral writes for it",
-        lambda it: type(it) is not ViTConfig,
-    ),
+    ("its ViT is all that vitral writes for it", lambda it: type(it) is not ViTConfig),
     (
         "it learns one position a patch, or has fixed ones",
         lambda it: it.position not in ("learned_1d", "sincos_2d"),

@@ -30,10 +30,7 @@ EXPECTED_FIELDS: dict[str, tuple[Any, str]] = {
 }
 """Fields of config.json that decide the function: BiT's value, and what others mean."""
 LIMITS: tuple[limits.Limit, ...] = (
-    (
-        "it is for the ResNets of BiT alone",
-        lambda it: not isinstance(it, ResNetConfig),
-    ),
+    ("it is for the ResNets of BiT alone", lambda it: not isinstance(it, ResNetConfig)),
     *resnet_shapes.structure_limits("fixed", None),
     resnet_shapes.ROUNDS_WIDTHS,
 )

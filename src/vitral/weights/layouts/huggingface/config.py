@@ -46,10 +46,7 @@ def unsupported_reason(config: ModelConfig) -> str:
             "its gated perceptrons come with LayerScale, as in DINOv2",
             lambda it: it.mlp == "swiglu" and not dino,
         ),
-        (
-            "its DeiT has no LayerScale",
-            lambda it: dino and isinstance(it, DeiTConfig),
-        ),
+        ("its DeiT has no LayerScale", lambda it: dino and isinstance(it, DeiTConfig)),
         (
             "its DINOv2 takes its perceptrons' width as a whole multiple of the "
             "model's",

@@ -53,14 +53,8 @@ SHARED_LIMITS: tuple[limits.Limit, ...] = (
 """Models that neither `ViT` nor `SimpleViT` can be."""
 LIMITS: tuple[limits.Limit, ...] = (
     *SHARED_LIMITS,
-    (
-        "it learns one position a token",
-        lambda it: it.position != "learned_1d",
-    ),
-    (
-        "its class token has a position",
-        lambda it: it.no_embed_class and it.class_token,
-    ),
+    ("it learns one position a token", lambda it: it.position != "learned_1d"),
+    ("its class token has a position", lambda it: it.no_embed_class and it.class_token),
     (
         "it pools the class token, or has none",
         lambda it: it.global_pool != ("token" if it.class_token else "avg"),
