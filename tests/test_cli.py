@@ -89,6 +89,7 @@ def test_every_verb_has_help(verb, capsys):
 def test_train_ends_with_result_place_and_next_command(photos, tmp_path, capsys):
     out = tmp_path / "run"
     words = ["train", str(photos), "--out", str(out), *TINY_FLAGS, *SHORT]
+    words += ["--lr", "0.003", "--drop-path", "0"]
     assert main([*words, "-b", "12", "-j", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("recipe small.scratch: 72 images of 3 classes and no w")

@@ -15,6 +15,7 @@ from torch import nn
 import vitral as vt
 from helpers import captured_log
 from photos import CLASSES, contents, make_photos, photo, tiny_config
+from vitral.atomic_io import write_json
 from vitral.cli import main
 from vitral.data import AugmentConfig, read_unlabelled
 from vitral.data.sources.pseudo_labels import PREFIX, RepeatedExample
@@ -259,13 +260,15 @@ def test_a_kill_anywhere_changes_nothing(done, data, tmp_path, monkeypatch, at):
     class Killed(BaseException):
         pass
 
-    def stop(*rest, **named):
-        raise Killed
+    def stop(file, values):
+        if file.name == "data.json":
+            raise Killed
+        write_json(file, values)
 
     with monkeypatch.context() as patch:
         if at == "table":
             patch.setattr(
-                "vitral.workflows.self_training.pseudo_labels.write_pseudo", stop
+                "vitral.workflows.self_training.pseudo_labels.write_json", stop
             )
         else:
             place = {"teacher": 0, "round 2": 2}[at]
