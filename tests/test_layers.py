@@ -136,7 +136,8 @@ def test_attention_scale_is_that_of_one_head():
 
 @pytest.mark.parametrize("qk_norm", [False, True])
 def test_fused_attention_equals_its_weights(qk_norm):
-    attention = Attention(24, 3, qk_norm=qk_norm).double()
+    eps = 1e-6 if qk_norm else None
+    attention = Attention(24, 3, qk_norm_eps=eps).double()
     nn.init.normal_(attention.qkv.bias)
     x = torch.randn(2, 11, 24, dtype=torch.float64)
     v = attention.qkv(x)[..., 48:].unflatten(-1, (3, 8)).transpose(1, 2)

@@ -243,7 +243,7 @@ def _iter_layers(
         if patch_mask is not None:
             patch_mask = patch_mask.to(images.device)
         tokens = model.embed(images, patch_mask)
-    grid, missing = Grid(tokens.rows, tokens.columns), set(watched)
+    grid, missing = tokens.grid, set(watched)
     places = get_places(model, tokens)
     takes_part = tokens.mask
     for block in range(model.config.num_blocks):

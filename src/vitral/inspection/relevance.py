@@ -30,7 +30,6 @@ from vitral.inspection.capture import (
 from vitral.inspection.maps import Geometry, normalize_by_max, patch_map
 from vitral.inspection.rollout import rollout_step
 from vitral.inspection.target_class import require_head, sum_target_logits
-from vitral.layers import Grid
 from vitral.models import VisionModel
 from vitral.models.timesformer import TokenIndices
 
@@ -168,7 +167,7 @@ def _weighted_attention(
         _weight_by_gradient(call, gradient, tokens.mask) for call, gradient in pairs
     )
     geometry = Geometry(
-        Grid(tokens.rows, tokens.columns),
+        tokens.grid,
         model.config.num_prefix_tokens,
         patch_mask,
         by_class_token,

@@ -23,7 +23,8 @@ class Attention(nn.Module):
         dim: width of a token; a multiple of `num_heads` unless `head_dim` is given.
         num_heads: number of heads.
         head_dim: channels of a head; None for dim / num_heads.
-        qk_norm: LayerNorm on the channels of each query and key (arXiv 2302.05442).
+        qk_norm_eps: epsilon of a LayerNorm on the channels of each query and key (arXiv
+            2302.05442); None for no such norms.
         drop: dropout on the output, after the projection.
         relative: adds its scores to the logits; None for absolute positions.
     """
@@ -36,8 +37,7 @@ class Attention(nn.Module):
         head_dim: int | None = None,
         qkv_bias: bool = True,
         proj_bias: bool = True,
-        qk_norm: bool = False,
-        norm_eps: float = 1e-6,
+        qk_norm_eps: float | None = None,
         drop: float = 0.0,
         relative: RelativePosition | None = None,
     ) -> None:
@@ -46,8 +46,8 @@ class Attention(nn.Module):
         self.head_dim = head_dim or dim // num_heads
         inner = num_heads * self.head_dim
         self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
-        self.q_norm = _head_norm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
-        self.k_norm = _head_norm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
+        self.q_norm = _norm_or_identity(self.head_dim, qk_norm_eps)
+        self.k_norm = _norm_or_identity(self.head_dim, qk_norm_eps)
         self.relative = relative
         self.proj = nn.Linear(inner, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(drop)
@@ -84,24 +84,18 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch queries dim"]:
         """Return the output of the first `num_queries` tokens only: enough for the last
         block of a class-token model. No mask, no relative bias."""
-        inner = self.num_heads * self.head_dim
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
-        queries = F.linear(x[:, :num_queries], weight[:inner], q_bias)
+        queries = F.linear(x[:, :num_queries], *self._qkv_rows(0, 1))
         if num_queries == 1 and isinstance(self.k_norm, nn.Identity):
             return self._attend_one(queries, x, _log_size(merged, queries))
         (q,) = self._heads(queries, parts=1)
-        k, v = self._heads(F.linear(x, weight[inner:], kv_bias), parts=2)
+        k, v = self._heads(F.linear(x, *self._qkv_rows(1, 3)), parts=2)
         return self._attend(q, k, v, _log_size(merged, q))
 
     def mean_keys(
         self, x: Float[Tensor, "batch tokens dim"]
     ) -> Float[Tensor, "batch tokens head_dim"]:
         """Return the mean over the heads of each token's key, for token merging."""
-        inner = self.num_heads * self.head_dim
-        weight, bias = self.qkv.weight[inner : 2 * inner], None
-        if self.qkv.bias is not None:
-            bias = self.qkv.bias[inner : 2 * inner]
+        weight, bias = self._qkv_rows(1, 2)
         if not isinstance(self.k_norm, nn.Identity):
             (k,) = self._heads(F.linear(x, weight, bias), parts=1)
             return self.k_norm(k).mean(dim=1)
@@ -118,10 +112,7 @@ class Attention(nn.Module):
         merged: MergeState | None = None,
     ) -> Float[Tensor, "batch heads tokens tokens"]:
         """Return the attention weights of this input; rows are queries."""
-        keys_end = 2 * self.num_heads * self.head_dim
-        weight, qkv_bias = self.qkv.weight, self.qkv.bias
-        qk_bias = None if qkv_bias is None else qkv_bias[:keys_end]
-        q, k = self._heads(F.linear(x, weight[:keys_end], qk_bias), parts=2)
+        q, k = self._heads(F.linear(x, *self._qkv_rows(0, 2)), parts=2)
         q, k = self.q_norm(q), self.k_norm(k)
         logits = q @ k.transpose(-2, -1) * self.head_dim**-0.5
         bias = self._bias(q, grid, mask, merged)
@@ -140,6 +131,12 @@ class Attention(nn.Module):
         _, _, v = self._heads(self.qkv(x), parts=3)
         (by_head,) = self._heads(gradient @ self.proj.weight, parts=1)
         return by_head @ v.transpose(-2, -1)
+
+    def _qkv_rows(self, first: int, last: int) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of some of the queries (0), keys (1), values (2)."""
+        inner, bias = self.num_heads * self.head_dim, self.qkv.bias
+        rows = slice(first * inner, last * inner)
+        return self.qkv.weight[rows], None if bias is None else bias[rows]
 
     def _heads(
         self, x: Float[Tensor, "batch tokens parts_dim"], parts: int
@@ -175,18 +172,15 @@ class Attention(nn.Module):
         channels zero: plain matrix products, which do not copy the weights for every
         example.
         """
-        inner = q.shape[-1]
         identity = torch.eye(self.num_heads, dtype=x.dtype, device=x.device)
         head_mask = identity.repeat_interleave(self.head_dim, dim=1)
-        weight, qkv_bias = self.qkv.weight, self.qkv.bias
+        k_weight, k_bias = self._qkv_rows(1, 2)
         q = q * self.head_dim**-0.5 * head_mask
-        logits = (q @ weight[inner : 2 * inner]) @ x.transpose(1, 2)
-        v_bias = None
-        if qkv_bias is not None:
-            k_bias, v_bias = qkv_bias[inner : 2 * inner], qkv_bias[2 * inner :]
+        logits = (q @ k_weight) @ x.transpose(1, 2)
+        if k_bias is not None:
             logits = logits + (q @ k_bias)[..., None]
         weights = (logits if bias is None else logits + bias[:, 0]).softmax(dim=-1)
-        v = F.linear(weights @ x, weight[2 * inner :], v_bias)
+        v = F.linear(weights @ x, *self._qkv_rows(2, 3))
         return self.proj_drop(self.proj((v * head_mask).sum(dim=1, keepdim=True)))
 
     def _bias(
@@ -224,7 +218,9 @@ def attention_mask(
     """
     pairs = takes_part[:, None, :, None] & takes_part[:, None, None, :]
     mask = template.new_zeros(pairs.shape)
-    return mask.masked_fill(~pairs, -_mask_value(template))
+    # Half of the range: adding ordinary logits must not reach infinity, and both are
+    # so far from any logit that the rounded sum forgets the logit.
+    return mask.masked_fill(~pairs, -torch.finfo(template.dtype).max / 2)
 
 
 MATH_KERNEL_MAX_TOKENS = 640
@@ -241,11 +237,5 @@ def _use_math_kernel(q: Tensor, k: Tensor) -> bool:
     return on_cpu and torch.is_grad_enabled() and k.shape[-2] <= MATH_KERNEL_MAX_TOKENS
 
 
-def _mask_value(template: Tensor) -> float:
-    # Half of the range: adding ordinary logits must not reach infinity, and both are
-    # so far from any logit that the rounded sum forgets the logit.
-    return torch.finfo(template.dtype).max / 2
-
-
-def _head_norm(head_dim: int, eps: float) -> nn.LayerNorm:
-    return nn.LayerNorm(head_dim, eps=eps)
+def _norm_or_identity(dim: int, eps: float | None) -> nn.Module:
+    return nn.Identity() if eps is None else nn.LayerNorm(dim, eps)

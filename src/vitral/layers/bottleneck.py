@@ -6,6 +6,8 @@ A backbone of width w has w channels after the stem, then 4w, 8w, 16w ...; strid
 4 after the stem and the first stage, then 8, 16 ...
 """
 
+from collections import OrderedDict
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -55,9 +57,8 @@ class PreActivationUnit(nn.Module):
         self.conv3 = StdConv2d(inner, out, 1, numerics=norms)
         self.downsample: nn.Sequential | None = None
         if project:
-            self.downsample = nn.Sequential()
             conv = StdConv2d(chans, out, 1, stride=stride, numerics=norms)
-            self.downsample.add_module("conv", conv)
+            self.downsample = nn.Sequential(OrderedDict(conv=conv))
 
     def forward(
         self, x: Float[Tensor, "batch chans height width"]
@@ -89,10 +90,9 @@ class PostActivationUnit(nn.Module):
         nn.init.zeros_(self.norm3.weight)
         self.downsample: nn.Sequential | None = None
         if project:
-            self.downsample = nn.Sequential()
             conv = StdConv2d(chans, out, 1, stride=stride, numerics=norms)
-            self.downsample.add_module("conv", conv)
-            self.downsample.add_module("norm", norms.norm(out))
+            shortcut = OrderedDict[str, nn.Module](conv=conv, norm=norms.norm(out))
+            self.downsample = nn.Sequential(shortcut)
 
     def forward(
         self, x: Float[Tensor, "batch chans height width"]
@@ -103,37 +103,27 @@ class PostActivationUnit(nn.Module):
         return F.relu(self.norm3(self.conv3(y)) + shortcut)
 
 
-class Stage(nn.Module):
-    """Consecutive units; the first changes the width, and possibly the stride."""
-
-    def __init__(self, units: list[nn.Module]) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*units)
-
-    def forward(
-        self, x: Float[Tensor, "batch chans height width"]
-    ) -> Float[Tensor, "batch out new_height new_width"]:
-        return self.blocks(x)
-
-
 def stages(
     units: tuple[int, ...],
     width: int,
     unit: type[PreActivationUnit] | type[PostActivationUnit],
     numerics: ConvNumerics,
 ) -> nn.Sequential:
-    """Build stages of `units[i]` units, on the stem's map of `width` channels."""
+    """Build stages of `units[i]` units, on the stem's map of `width` channels.
+
+    The first unit of a stage changes the width, and that of a later stage the stride.
+    """
     result, chans = nn.Sequential(), width
     for stage, count in enumerate(units):
-        inner = width * 2**stage
-        blocks: list[nn.Module] = []
+        inner, blocks = width * 2**stage, nn.Sequential()
         for index in range(count):
             first = index == 0
             stride = 2 if first and stage else 1
-            block = unit(chans, inner, stride=stride, project=first, norms=numerics)
-            blocks.append(block)
+            blocks.append(
+                unit(chans, inner, stride=stride, project=first, norms=numerics)
+            )
             chans = 4 * inner
-        result.append(Stage(blocks))
+        result.append(nn.Sequential(OrderedDict(blocks=blocks)))
     return result
 
 

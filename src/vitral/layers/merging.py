@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitral.layers.patch_drop import gather_tokens, scatter_tokens
@@ -201,10 +201,3 @@ def expand_weights(
     rows = gather_tokens(weights.transpose(1, 2), index).transpose(1, 2)
     columns = index[:, None, None, :].expand(*rows.shape[:3], -1)
     return rows.gather(3, columns) * share[:, None, None, :].to(weights.dtype)
-
-
-def gather_patch_rows(
-    rows: Shaped[Tensor, "batch tokens *rest"], merged: MergeState
-) -> Shaped[Tensor, "batch patches *rest"]:
-    """Return the row of each patch's token."""
-    return gather_tokens(rows, merged.source)

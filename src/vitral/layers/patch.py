@@ -54,7 +54,8 @@ class PatchEmbed(nn.Module):
         self.has_norms = norm_eps is not None
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, stride=patch_size)
         lecun_normal_(self.proj.weight, fan_in=math.prod(patch_size) * in_chans)
-        nn.init.zeros_(_bias(self.proj))
+        assert self.proj.bias is not None
+        nn.init.zeros_(self.proj.bias)
 
     def forward(
         self, image: Float[Tensor, "batch channels height width"]
@@ -65,8 +66,3 @@ class PatchEmbed(nn.Module):
         patches = F.unfold(image, size, stride=size).transpose(1, 2)
         pixels = self.pixel_norm(patches)
         return self.norm(F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias))
-
-
-def _bias(layer: nn.Conv2d) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias

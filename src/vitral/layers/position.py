@@ -155,12 +155,17 @@ def learned_2d(
 
 
 def sincos_2d(
-    grid: Grid, dim: int, template: Tensor, temperature: float = 10_000.0
+    grid: Grid, dim: int, template: Tensor, *, endpoint: bool = True
 ) -> Float[Tensor, "tokens dim"]:
-    """Return sines and cosines of column and row (arXiv 2205.01580); dim % 4 == 0."""
+    """Return sines and cosines of the column, then of the row; dim % 4 == 0.
+
+    Args:
+        endpoint: the dim / 4 frequencies fall from 1 to 1/10,000 (arXiv 2205.01580).
+            False: they fall by 10,000^(-4/dim) and do not reach it (arXiv 2111.06377).
+    """
     quarter = dim // 4
     exponent = torch.arange(quarter, dtype=torch.float64, device=template.device)
-    omega = temperature ** (-exponent / max(quarter - 1, 1))
+    omega = 10_000.0 ** (-exponent / max(quarter - int(endpoint), 1))
     rows = torch.arange(grid.rows, dtype=torch.float64, device=template.device)
     columns = torch.arange(grid.columns, dtype=torch.float64, device=template.device)
     y = (rows[:, None] * omega)[:, None].expand(-1, grid.columns, -1).flatten(0, 1)

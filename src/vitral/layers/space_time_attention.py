@@ -8,7 +8,7 @@ matrix of all tokens with all.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -102,32 +102,35 @@ class ClipAttention(Attention, ABC):
 
     Args:
         num_prefix_tokens: tokens before the patches of the input sequences.
+        settings: those of `Attention`, without relative positions.
     """
 
+    prefix_sees_all: ClassVar[bool]
+    """True if prefix tokens see every token, otherwise what a patch sees."""
+
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        num_prefix_tokens: int,
-        head_dim: int | None = None,
-        qkv_bias: bool = True,
-        proj_bias: bool = True,
-        qk_norm: bool = False,
-        norm_eps: float = 1e-6,
-        drop: float = 0.0,
+        self, dim: int, num_heads: int, *, num_prefix_tokens: int, **settings: Any
     ) -> None:
-        super().__init__(
-            dim,
-            num_heads,
-            head_dim=head_dim,
-            qkv_bias=qkv_bias,
-            proj_bias=proj_bias,
-            qk_norm=qk_norm,
-            norm_eps=norm_eps,
-            drop=drop,
-        )
+        super().__init__(dim, num_heads, **settings)
+        assert self.relative is None
         self.num_prefix_tokens = num_prefix_tokens
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: Grid,
+        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
+        merged: MergeState | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        assert mask is None
+        assert merged is None
+        return self.attend_clip(x, self.get_extent(x, grid))
+
+    @abstractmethod
+    def attend_clip(
+        self, x: Float[Tensor, "batch tokens dim"], extent: Extent
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Attend among the tokens of a clip."""
 
     @abstractmethod
     def visibility(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
@@ -148,22 +151,13 @@ class ClipAttention(Attention, ABC):
         """Return the attention weights of this input; zero for unseen keys."""
         assert mask is None
         assert merged is None
-        before = self.num_prefix_tokens
-        seen = F.pad(
-            self.visibility(self.get_extent(x, grid)),
-            (before, 0, before, 0),
-            value=True,
-        )
-        seen[:before] = self.prefix_visibility(seen[:before], seen[before:])
+        before, patches = self.num_prefix_tokens, self.get_extent(x, grid)
+        seen = F.pad(self.visibility(patches), (before, 0, before, 0), value=True)
+        if not self.prefix_sees_all:
+            seen[:before] = seen[before]
         hidden = torch.zeros_like(seen, dtype=x.dtype, device=x.device)
         hidden = hidden.masked_fill(~seen.to(x.device), float("-inf"))
         return super().attention_weights(x, grid, hidden.expand(x.shape[0], 1, -1, -1))
-
-    @abstractmethod
-    def prefix_visibility(
-        self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
-    ) -> Bool[Tensor, "prefix keys"]:
-        """Return the tokens that the prefix tokens see."""
 
 
 def radii(grid: Grid) -> tuple[int, int]:
@@ -182,23 +176,19 @@ class LocalAttention(ClipAttention):
     Queries of one row share the rows of their keys, so rows are computed one by one.
     """
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch tokens dim"],
-        grid: Grid,
-        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
-        merged: MergeState | None = None,
+    prefix_sees_all = True
+
+    def attend_clip(
+        self, x: Float[Tensor, "batch tokens dim"], extent: Extent
     ) -> Float[Tensor, "batch tokens dim"]:
-        assert mask is None
-        assert merged is None
-        before, extent = self.num_prefix_tokens, self.get_extent(x, grid)
+        before = self.num_prefix_tokens
         q, k, v = self._heads(self.qkv(x), parts=3)
         q, k = self.q_norm(q), self.k_norm(k)
         cells = [t[:, :, before:].unflatten(2, tuple(extent)) for t in (q, k, v)]
         band = self._band(extent, q)
-        rows, (reach, _) = [], radii(grid)
-        for row in range(grid.rows):
-            first, last = max(row - reach, 0), min(row + reach, grid.rows - 1)
+        rows, (reach, _) = [], radii(Grid(extent.rows, extent.columns))
+        for row in range(extent.rows):
+            first, last = max(row - reach, 0), min(row + reach, extent.rows - 1)
             near = [t[:, :, :, first : last + 1].flatten(2, 4) for t in cells[1:]]
             if before:
                 prefix = (k[:, :, :before], v[:, :, :before])
@@ -243,11 +233,6 @@ class LocalAttention(ClipAttention):
         near = rows[:, None, :, None] & columns[None, :, None, :]
         return near.flatten(0, 1).flatten(1, 2).repeat(extent.frames, extent.frames)
 
-    def prefix_visibility(
-        self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
-    ) -> Bool[Tensor, "prefix keys"]:
-        return torch.ones_like(own)
-
 
 STRIDE = 2
 
@@ -256,40 +241,30 @@ class StridedAttention(ClipAttention):
     """Every token sees the prefix tokens and the patches of every second frame, row and
     column, from the first on."""
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch tokens dim"],
-        grid: Grid,
-        mask: Float[Tensor, "batch 1 tokens tokens"] | None = None,
-        merged: MergeState | None = None,
+    prefix_sees_all = False
+
+    def attend_clip(
+        self, x: Float[Tensor, "batch tokens dim"], extent: Extent
     ) -> Float[Tensor, "batch tokens dim"]:
-        assert mask is None
-        assert merged is None
-        return self._attend_queries(x, x, grid)
+        return self._attend_queries(x, x, extent)
 
     def prefix_only(
         self, x: Float[Tensor, "batch tokens dim"], grid: Grid
     ) -> Float[Tensor, "batch prefix dim"]:
         """Return the output of the prefix tokens, without computing the others."""
-        return self._attend_queries(x[:, : self.num_prefix_tokens], x, grid)
+        extent = self.get_extent(x, grid)
+        return self._attend_queries(x[:, : self.num_prefix_tokens], x, extent)
 
-    def _attend_queries(self, queries: Tensor, x: Tensor, grid: Grid) -> Tensor:
-        inner, before = self.num_heads * self.head_dim, self.num_prefix_tokens
-        patches = x[:, before:].unflatten(1, tuple(self.get_extent(x, grid)))
+    def _attend_queries(self, queries: Tensor, x: Tensor, extent: Extent) -> Tensor:
+        before = self.num_prefix_tokens
+        patches = x[:, before:].unflatten(1, tuple(extent))
         few = patches[:, ::STRIDE, ::STRIDE, ::STRIDE].flatten(1, 3)
         keys = torch.cat([x[:, :before], few], dim=1)
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
-        (q,) = self._heads(F.linear(queries, weight[:inner], q_bias), parts=1)
-        k, v = self._heads(F.linear(keys, weight[inner:], kv_bias), parts=2)
+        (q,) = self._heads(F.linear(queries, *self._qkv_rows(0, 1)), parts=1)
+        k, v = self._heads(F.linear(keys, *self._qkv_rows(1, 3)), parts=2)
         return self._attend(q, k, v, None)
 
     def visibility(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
         key = torch.zeros(tuple(extent), dtype=torch.bool)
         key[::STRIDE, ::STRIDE, ::STRIDE] = True
         return key.flatten().repeat(math.prod(extent), 1)
-
-    def prefix_visibility(
-        self, own: Bool[Tensor, "prefix keys"], patches: Bool[Tensor, "queries keys"]
-    ) -> Bool[Tensor, "prefix keys"]:
-        return patches[:1].expand_as(own)

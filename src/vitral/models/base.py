@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 from vitral.layers.position import Grid
-from vitral.models.features import Features, Tokens
+from vitral.models.features import Features, Images, PatchMask, Tokens
 
 Size2d = int | tuple[int, int]
 
@@ -90,11 +90,7 @@ class VisionModel(nn.Module, ABC):
         self.num_frozen_blocks = None
 
     @abstractmethod
-    def embed(
-        self,
-        image: Float[Tensor, "batch *frames channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-    ) -> Tokens:
+    def embed(self, image: Images, patch_mask: PatchMask | None = None) -> Tokens:
         """Compute the tokens that enter the first block from pixels."""
 
     @abstractmethod
@@ -120,9 +116,7 @@ class VisionModel(nn.Module, ABC):
         """Return a parameter's depth: 0 stem, 1 ... num_blocks, then the rest."""
 
     def forward_features(
-        self,
-        image: Float[Tensor, "batch *frames channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+        self, image: Images, patch_mask: PatchMask | None = None
     ) -> Features:
         """Return class token and patches after the final norm."""
         return self.forward_norm(self.forward_blocks(self.embed(image, patch_mask)))
@@ -138,9 +132,7 @@ class VisionModel(nn.Module, ABC):
         return self.forward_head(self.forward_norm(self.forward_blocks(tokens, first)))
 
     def forward(
-        self,
-        image: Float[Tensor, "batch *frames channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
+        self, image: Images, patch_mask: PatchMask | None = None
     ) -> Float[Tensor, "batch classes"]:
         return self.forward_tokens(self.embed(image, patch_mask))
 
@@ -167,14 +159,6 @@ class VisionModel(nn.Module, ABC):
         self.train(self.training)
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedName:
-    """A parsed model name: the native name, and its settings."""
-
-    name: str
-    settings: dict[str, Any]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """One family of models."""
@@ -190,8 +174,9 @@ class Family:
     """Listed names, with the settings of each."""
     size_fields: tuple[str, ...]
     """Settings that distinguish two models of the family in size."""
-    parse_name: Callable[[str], ParsedName | None] = lambda name: None
-    """Parses other names of these models: timm's, Hugging Face's, own patterns."""
+    parse_name: Callable[[str], dict[str, Any] | None] = lambda name: None
+    """Parses other names of these models to settings: timm's, Hugging Face's, own
+    patterns."""
     name_for: Callable[[Any], str] | None = None
     """Returns the name of a config, where `sizes` does not list all names."""
     renamed_fields: Mapping[str, str] = field(default_factory=dict)
@@ -205,30 +190,29 @@ class Family:
             new: fields[old] for old, new in renamed.items() if old in fields
         }
 
-    def resolve_name(self, name: str) -> ParsedName | None:
-        """Return the name and settings of `name`; None if it is not of this family."""
-        if name in self.sizes:
-            return ParsedName(name, dict(self.sizes[name]))
-        return self.parse_name(name)
+    def resolve_name(self, name: str) -> dict[str, Any] | None:
+        """Return the settings of `name`; None if it is not of this family."""
+        return dict(self.sizes[name]) if name in self.sizes else self.parse_name(name)
 
     def get_name(self, config: ModelConfig) -> str:
         """Return the name of a model of these sizes, of any image size, or ""."""
         if self.name_for is not None:
             return self.name_for(config)
-        for name, settings in self.sizes.items():
-            sizes = settings.keys() - {"image_size"}
-            if all(
-                _equal_settings(getattr(config, key), settings[key]) for key in sizes
-            ):
-                return name
-        return ""
+        return find_size(config, self.sizes)
 
 
-def _equal_settings(a: Any, b: Any) -> bool:
-    """Return whether two settings are equal; (16, 16) equals 16."""
-    if isinstance(a, tuple) != isinstance(b, tuple):
-        a, b = (x if isinstance(x, tuple) else (x, x) for x in (a, b))
-    return bool(a == b)
+def find_size(config: ModelConfig, sizes: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the first of `sizes` that a config has, at any image size, or ""."""
+    for name, settings in sizes.items():
+        fields = settings.keys() - {"image_size"}
+        if all(_pair(getattr(config, key)) == _pair(settings[key]) for key in fields):
+            return name
+    return ""
+
+
+def _pair(setting: Any) -> tuple[Any, ...]:
+    # (16, 16) equals 16.
+    return setting if isinstance(setting, tuple) else (setting, setting)
 
 
 def to_2tuple(size: Size2d) -> tuple[int, int]:
@@ -268,6 +252,16 @@ def require_input(config: ModelConfig, image: Tensor) -> None:
         f"The model takes images of {config.in_chans} channels: got {shape[-3]}. "
         "Convert the images, or build with `in_chans`.",
     )
+
+
+def require_off(config: ModelConfig, **conflicts: str) -> None:
+    """Refuse settings other than 0, by name; `conflicts` say what they break."""
+    for name, conflict in conflicts.items():
+        value = getattr(config, name)
+        require(
+            value == 0,
+            f"`{name}` cannot be used with {conflict}: set it to 0, got {value}.",
+        )
 
 
 def require(holds: bool, message: str) -> None:

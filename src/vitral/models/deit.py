@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vitral.models.base import Family, ParsedName, Size2d, require
+from vitral.models.base import Family, Size2d, find_size, require
 from vitral.models.features import Features, Tokens
-from vitral.models.vit import SIZES, ViT, ViTConfig
+from vitral.models.vit import SIZES, ViT, ViTConfig, build_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,6 @@ class DeiTConfig(ViTConfig):
         return super().num_prefix_tokens + 1
 
     def macs(self, image_size: Size2d | None = None) -> int:
-        """Return the multiply-accumulates of one image, attention products included."""
         second = self.pooled_dim * self.num_classes if self.distillation_head else 0
         return super().macs(image_size) + second
 
@@ -68,10 +67,9 @@ class DeiT(ViT):
         nn.init.trunc_normal_(self.dist_token, std=0.02)
 
     def reset_head(self, num_classes: int) -> None:
-        """Replace the heads: zero weights, so that every class starts equal."""
         super().reset_head(num_classes)
         if self.config.distillation_head:
-            self.head_dist = self._build_head(num_classes)
+            self.head_dist = build_head(self.config, num_classes, self.blocks)
 
     def _prefix_tokens(self) -> list[Float[Tensor, "1 tokens dim"]]:
         cls, *registers = super()._prefix_tokens()
@@ -105,7 +103,6 @@ class DeiT(ViT):
         return one_head and super()._needs_only_class_token(tokens, first)
 
     def layer_index(self, name: str) -> int:
-        """Return a parameter's depth: 0 stem, 1 ... depth, depth + 1 what follows."""
         return 0 if name == "dist_token" else super().layer_index(name)
 
 
@@ -129,26 +126,21 @@ NAMES: dict[str, dict[str, Any]] = {
 """The three published sizes."""
 
 
-def parse_name(name: str) -> ParsedName | None:
-    """Parse a name of timm or of Hugging Face."""
+def parse_name(name: str) -> dict[str, Any] | None:
+    """Return the settings of a name of timm or of Hugging Face."""
     for pattern, changes in ((TIMM, {}), (HUGGING_FACE, {"norm_eps": 1e-12})):
         if match := pattern.fullmatch(name):
             size, patch, pixels = match.groups()
-            ours = f"deit_{FOREIGN_SIZES[size]}16"
+            ours = NAMES[f"deit_{FOREIGN_SIZES[size]}16"]
             image = {"patch_size": int(patch), "image_size": int(pixels or 224)}
-            settings = {**NAMES[ours], **image, **changes}
-            return ParsedName(ours.replace("16", patch), settings)
+            return {**ours, **image, **changes}
     return None
 
 
 def name_for(config: DeiTConfig) -> str:
     """Return the native name of a model's size and patch; empty if it has none."""
-    for name, settings in NAMES.items():
-        sizes = settings.keys() - {"image_size", "act", "patch_size"}
-        same = all(getattr(config, field) == settings[field] for field in sizes)
-        if same and config.patch_hw == (16, 16):
-            return name
-    return ""
+    size = find_size(config, {size: SIZES[size] for size in FOREIGN_SIZES.values()})
+    return f"deit_{size}16" if size and config.patch_hw == (16, 16) else ""
 
 
 FAMILY = Family(

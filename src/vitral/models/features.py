@@ -5,7 +5,12 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vitral.layers import MergeState
+from vitral.layers import Grid, MergeState
+
+Images = Float[Tensor, "batch *frames channels height width"]
+"""A batch of images, or of clips where `config.num_frames` is not 0."""
+PatchMask = Bool[Tensor, "batch rows columns"]
+"""True where a patch takes part."""
 
 
 class Features(NamedTuple):
@@ -15,7 +20,7 @@ class Features(NamedTuple):
     """Class token; None for a model without one."""
     patches: Float[Tensor, "batch *frames rows columns dim"]
     """One vector per patch, in the image's own geometry."""
-    mask: Bool[Tensor, "batch rows columns"] | None = None
+    mask: PatchMask | None = None
     """Patches that take part; None when all do. A patch that was dropped in training is
     zero in `patches` and takes no part."""
     distillation: Float[Tensor, "batch dim"] | None = None
@@ -38,3 +43,8 @@ class Tokens(NamedTuple):
     """Raster indices of the patches that are in `x`; None when all are."""
     merged: MergeState | None = None
     """Patches of each token of `x`; None without merging."""
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of the patches of an image, or of a frame."""
+        return Grid(self.rows, self.columns)

@@ -7,10 +7,11 @@ mostly of one cell, as a plain image is. Sizes with R26 and R+Ti are those of ar
 
 import math
 import re
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
@@ -19,20 +20,18 @@ from vitral.layers.bottleneck import (
     PostActivationUnit,
     Stem,
     backbone_macs,
-    output_channels,
     stages,
-    total_stride,
 )
-from vitral.layers.conv import ConvNumerics, EpsAt, Padding
+from vitral.layers.conv import EpsAt, Padding
 from vitral.layers.patch import patch_grid
-from vitral.models.base import Family, ParsedName, require
-from vitral.models.features import Tokens
-from vitral.models.resnet import require_backbone
+from vitral.models.base import Family, require
+from vitral.models.features import Images, PatchMask, Tokens
+from vitral.models.resnet import BackboneConfig
 from vitral.models.vit import FOREIGN_SIZES, SIZES, ViT, ViTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class HybridConfig(ViTConfig):
+class HybridConfig(BackboneConfig, ViTConfig):
     """Settings of a hybrid.
 
     `patch_size` is in pixels, as for every Vision Transformer: the stride of the
@@ -41,24 +40,17 @@ class HybridConfig(ViTConfig):
 
     units: tuple[int, ...] = (3, 4, 9)
     """Bottleneck units of each stage; none for the stem alone."""
-    width_factor: int = 1
-    """Factor of all widths of the backbone."""
-    stem_width: int = 64
-    """Channels of the stem at factor 1; the stages have 4, 8, 16, 32 times as many."""
-    num_groups: int = 32
-    """Groups of every GroupNorm."""
     group_norm_eps: float = 1e-6
     """Epsilon of every GroupNorm."""
     std_eps: float = 1e-5
     """Epsilon of weight standardisation."""
     std_eps_at: EpsAt = "deviation"
-    """Where it is added: `deviation` for (w - mean) / (deviation + eps), `variance` for
-    (w - mean) / sqrt(variance + eps)."""
+    """Where it is added: (w - mean) / (deviation + eps)."""
     padding: Padding = "same"
-    """`same` pads as TensorFlow's SAME, `fixed` both sides alike."""
+    """Padding as TensorFlow's SAME."""
 
     def __post_init__(self) -> None:
-        require_backbone(self.units, self.width, self.num_groups)
+        BackboneConfig.__post_init__(self)
         stride = self.feature_stride
         require(
             all(side > 0 and side % stride == 0 for side in self.patch_hw),
@@ -70,38 +62,13 @@ class HybridConfig(ViTConfig):
             "`patch_norm` normalises pixels and a hybrid has a ResNet before its "
             "patches: leave it False.",
         )
-        super().__post_init__()
-
-    @property
-    def width(self) -> int:
-        """Channels of the backbone's stem."""
-        return self.stem_width * self.width_factor
-
-    @property
-    def feature_stride(self) -> int:
-        """Pixels between two cells of the backbone's map."""
-        return total_stride(self.units)
-
-    @property
-    def feature_dim(self) -> int:
-        """Channels of the backbone's map."""
-        return output_channels(self.units, self.width)
+        ViTConfig.__post_init__(self)
 
     @property
     def feature_patch(self) -> tuple[int, int]:
         """Rows and columns of cells per patch."""
         rows, columns = self.patch_hw
         return rows // self.feature_stride, columns // self.feature_stride
-
-    @property
-    def numerics(self) -> ConvNumerics:
-        return ConvNumerics(
-            std_eps=self.std_eps,
-            std_eps_at=self.std_eps_at,
-            group_norm_eps=self.group_norm_eps,
-            num_groups=self.num_groups,
-            padding=self.padding,
-        )
 
     def _stem_macs(self, size: tuple[int, int]) -> int:
         cells = math.prod(patch_grid(size, self.patch_hw))
@@ -122,11 +89,7 @@ class Hybrid(ViT):
         assert isinstance(config, HybridConfig)
         return HybridEmbed(config)
 
-    def embed(
-        self,
-        image: Float[Tensor, "batch *frames channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-    ) -> Tokens:
+    def embed(self, image: Images, patch_mask: PatchMask | None = None) -> Tokens:
         """Embed the patches of the ResNet's map (equation 1).
 
         Raises:
@@ -151,9 +114,7 @@ class HybridEmbed(nn.Module):
         self.backbone: nn.Module = stem
         if config.units:
             body = stages(config.units, width, PostActivationUnit, numerics)
-            self.backbone = nn.Sequential()
-            self.backbone.add_module("stem", stem)
-            self.backbone.add_module("stages", body)
+            self.backbone = nn.Sequential(OrderedDict(stem=stem, stages=body))
         embed = PatchEmbed(config.feature_patch, config.feature_dim, config.embed_dim)
         self.proj = embed.proj
 
@@ -207,8 +168,8 @@ TIMM_NUMERICS: dict[str, Any] = {
 }
 
 
-def parse_name(name: str) -> ParsedName | None:
-    """Parse a name of timm."""
+def parse_name(name: str) -> dict[str, Any] | None:
+    """Return the settings of a name of timm."""
     match = TIMM.fullmatch(name)
     if match is None:
         return None
@@ -216,7 +177,7 @@ def parse_name(name: str) -> ParsedName | None:
     ours = f"{backbone}_vit_{FOREIGN_SIZES[size]}{stride}"
     if ours not in NAMES or (backbone == "r") != ("_p8_" in name):
         return None
-    return ParsedName(ours, {**NAMES[ours], **TIMM_NUMERICS, "image_size": int(pixels)})
+    return {**NAMES[ours], **TIMM_NUMERICS, "image_size": int(pixels)}
 
 
 FAMILY = Family(

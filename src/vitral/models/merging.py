@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from vitral.errors import ConfigError
 from vitral.layers import (
     Block,
-    Grid,
     attention_mask,
     initial_merge_state,
     merge_matrix,
@@ -114,7 +113,6 @@ def forward_blocks_merging(
         tables: positions to add before each block, in the geometry of the image; empty
             for a model that adds them at its stem alone.
     """
-    grid = Grid(tokens.rows, tokens.columns)
     x, merged = tokens.x, tokens.merged
     if merged is None:
         prefix = x.shape[1] - tokens.rows * tokens.columns
@@ -128,6 +126,6 @@ def forward_blocks_merging(
         if merged.takes_part is not None:
             mask = attention_mask(merged.size > 0, x)
         count = num_merged(x.shape[1] - merged.num_prefix_tokens, rates[index])
-        x, merged = block.forward_merging(x, grid, mask, merged, count=count)
+        x, merged = block.forward_merging(x, tokens.grid, mask, merged, count=count)
     takes_part = None if merged.takes_part is None else merged.size > 0
     return tokens._replace(x=x, mask=takes_part, merged=merged)

@@ -65,9 +65,9 @@ def get_config(name: str, changes: dict[str, Any] | None = None) -> ModelConfig:
         ConfigError: unknown name, or no such setting; the nearest are in the message.
     """
     for family in families().values():
-        named = family.resolve_name(name)
-        if named is not None:
-            fields = {**named.settings, **(changes or {})}
+        settings = family.resolve_name(name)
+        if settings is not None:
+            fields = {**settings, **(changes or {})}
             return config_from_fields(family, fields, f"The model `{name}`")
     near = nearest_names(name, names(), count=3, cutoff=0.3)
     hint = f" The nearest names are {', '.join(near)};" if near else ""

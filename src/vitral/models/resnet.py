@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.layers.bottleneck import (
     PreActivationUnit,
-    Stage,
     Stem,
     backbone_macs,
     map_grid,
@@ -29,19 +28,18 @@ from vitral.layers.conv import ConvNumerics, EpsAt, Padding
 from vitral.models.base import (
     Family,
     ModelConfig,
-    ParsedName,
     Size2d,
     VisionModel,
     require,
     require_input,
     to_2tuple,
 )
-from vitral.models.features import Features, Tokens
+from vitral.models.features import Features, Images, PatchMask, Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetConfig(ModelConfig):
-    """Settings of a BiT ResNet."""
+class BackboneConfig:
+    """Settings of the convolutions of BiT, and of the ResNet of a hybrid."""
 
     units: tuple[int, ...] = (3, 4, 6, 3)
     """Bottleneck units of each stage."""
@@ -62,16 +60,32 @@ class ResNetConfig(ModelConfig):
     """`fixed` pads both sides alike, `same` as TensorFlow's SAME."""
 
     def __post_init__(self) -> None:
-        require_backbone(self.units, self.width, self.num_groups)
         require(
-            len(self.units) > 0,
-            "`units` must have at least one stage: got none. R50 is (3, 4, 6, 3).",
+            min(self.units, default=1) > 0,
+            f"`units` must be positive, one number for each stage: got {self.units}.",
+        )
+        require(
+            self.width > 0
+            and self.num_groups > 0
+            and self.width % self.num_groups == 0,
+            "`stem_width` times `width_factor` must be a multiple of `num_groups`: got "
+            f"{self.width} and {self.num_groups}.",
         )
 
     @property
     def width(self) -> int:
         """Channels of the stem."""
         return self.stem_width * self.width_factor
+
+    @property
+    def feature_stride(self) -> int:
+        """Pixels between two cells of the last map."""
+        return total_stride(self.units)
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the last map."""
+        return output_channels(self.units, self.width)
 
     @property
     def numerics(self) -> ConvNumerics:
@@ -83,9 +97,21 @@ class ResNetConfig(ModelConfig):
             padding=self.padding,
         )
 
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetConfig(BackboneConfig, ModelConfig):
+    """Settings of a BiT ResNet."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            len(self.units) > 0,
+            "`units` must have at least one stage: got none. R50 is (3, 4, 6, 3).",
+        )
+
     @property
     def grid(self) -> Grid:
-        return map_grid(self.image_hw, total_stride(self.units))
+        return map_grid(self.image_hw, self.feature_stride)
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -93,7 +119,7 @@ class ResNetConfig(ModelConfig):
 
     @property
     def pooled_dim(self) -> int:
-        return output_channels(self.units, self.width)
+        return self.feature_dim
 
     @property
     def num_blocks(self) -> int:
@@ -122,18 +148,13 @@ class ResNet(VisionModel):
         self.reset_head(config.num_classes)
 
     def reset_head(self, num_classes: int) -> None:
-        """Replace the head: zero weights, so that every class starts equal."""
         if num_classes == 0:
             self.head = nn.Identity()
             return
         head = ConvHead(self.config.pooled_dim, num_classes, self.config.head_bias)
         self.head = head.to(self.norm.weight)
 
-    def embed(
-        self,
-        image: Float[Tensor, "batch *frames channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-    ) -> Tokens:
+    def embed(self, image: Images, patch_mask: PatchMask | None = None) -> Tokens:
         """Apply the stem, which gives one cell for every 4 x 4 pixels.
 
         Raises:
@@ -151,7 +172,6 @@ class ResNet(VisionModel):
     def forward_blocks(
         self, tokens: Tokens, first: int = 0, last: int | None = None
     ) -> Tokens:
-        """Apply the units from `first` up to, not including, `last`."""
         x = _to_map(tokens)
         for unit in self._units()[first:last]:
             x = unit(x)
@@ -167,7 +187,6 @@ class ResNet(VisionModel):
         return features.patches.mean(dim=(1, 2))
 
     def layer_index(self, name: str) -> int:
-        """Return a parameter's depth: 0 stem, 1 ... num_blocks units, then the rest."""
         if name.startswith("stem."):
             return 0
         if not name.startswith("stages."):
@@ -176,11 +195,11 @@ class ResNet(VisionModel):
         return sum(self.config.units[: int(stage)]) + int(unit) + 1
 
     def _units(self) -> list[nn.Module]:
-        units: list[nn.Module] = []
-        for stage in self.stages:
-            assert isinstance(stage, Stage)
-            units += stage.blocks
-        return units
+        return [
+            unit
+            for stage in self.stages
+            for unit in stage.get_submodule("blocks").children()
+        ]
 
 
 class ConvHead(nn.Module):
@@ -200,19 +219,6 @@ class ConvHead(nn.Module):
         self, pooled: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch classes"]:
         return F.linear(pooled, self.fc.weight.flatten(1), self.fc.bias)
-
-
-def require_backbone(units: tuple[int, ...], width: int, num_groups: int) -> None:
-    """Check that a backbone of these sizes can be built."""
-    require(
-        min(units, default=1) > 0,
-        f"`units` must be positive, one number for each stage: got {units}.",
-    )
-    require(
-        width > 0 and num_groups > 0 and width % num_groups == 0,
-        "`stem_width` times `width_factor` must be a multiple of `num_groups`: got "
-        f"{width} and {num_groups}.",
-    )
 
 
 def _to_tokens(x: Float[Tensor, "batch dim rows columns"]) -> Tokens:
@@ -259,20 +265,16 @@ NAMES = {
 }
 
 
-def parse_name(name: str) -> ParsedName | None:
-    """Parse another native width, or a name of timm or Hugging Face."""
+def parse_name(name: str) -> dict[str, Any] | None:
+    """Return the settings of another native width, or of a foreign name."""
     if match := NAME_PATTERN.fullmatch(name):
-        return ParsedName(name, settings(int(match[1]), int(match[2])))
+        return settings(int(match[1]), int(match[2]))
     if match := TIMM.fullmatch(name):
         depth, factor = int(match[1]), int(match[2])
         pixels = _timm_pixels(depth, factor, match[3] or "")
-        changes = {**TIMM_NUMERICS, "image_size": pixels}
-        return ParsedName(
-            f"bit_r{depth}x{factor}", {**settings(depth, factor), **changes}
-        )
+        return {**settings(depth, factor), **TIMM_NUMERICS, "image_size": pixels}
     if match := HUGGING_FACE.fullmatch(name):
-        depth = int(match[1])
-        return ParsedName(f"bit_r{depth}x1", {**settings(depth, 1), **TIMM_NUMERICS})
+        return {**settings(int(match[1]), 1), **TIMM_NUMERICS}
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, TimeResize
 from vitral.layers.space_time_attention import GROUP_AXES, STRIDE, Along, Extent, radii
-from vitral.models.base import Size2d, require, to_2tuple
+from vitral.models.base import Size2d, require, require_off, to_2tuple
 from vitral.models.vit import SIZES, ViTConfig
 
 AttentionType = Literal["space", "joint", "divided", "local_global", "axial"]
@@ -64,16 +64,8 @@ class TimeSformerConfig(ViTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.patch_drop_rate == 0,
-            "`patch_drop_rate` cannot be used with a TimeSformer, whose steps need "
-            f"whole frames: set it to 0, got {self.patch_drop_rate}.",
-        )
-        require(
-            self.merge_rate == 0,
-            "`merge_rate` cannot be used with a TimeSformer, whose steps need whole "
-            f"frames: set it to 0, got {self.merge_rate}.",
-        )
+        frames = "a TimeSformer, whose steps need whole frames"
+        require_off(self, patch_drop_rate=frames, merge_rate=frames)
         require(
             self.num_frames >= 1,
             "`num_frames` must be at least 1, the frames of a clip: got "

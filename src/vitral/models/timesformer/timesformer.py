@@ -19,7 +19,7 @@ import re
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
@@ -35,15 +35,15 @@ from vitral.layers import (
     resize_time,
 )
 from vitral.layers.space_time_attention import GROUP_AXES, Along
-from vitral.models.base import Family, ParsedName
-from vitral.models.features import Features, Tokens
+from vitral.models.base import Family
+from vitral.models.features import Features, Images, PatchMask, Tokens
 from vitral.models.timesformer.config import (
     NAMES,
     SpaceTimeStep,
     TimeSformerConfig,
 )
 from vitral.models.timesformer.tokens import TokenIndices, token_indices
-from vitral.models.vit import ViT, ViTConfig, build_block
+from vitral.models.vit import ViT, ViTConfig, attention_settings, build_block
 
 
 class TimeSformer(ViT):
@@ -67,11 +67,7 @@ class TimeSformer(ViT):
             return build_block(config, drop_path)
         return ClipBlock(config, drop_path)
 
-    def embed(
-        self,
-        image: Float[Tensor, "batch *frames channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-    ) -> Tokens:
+    def embed(self, image: Images, patch_mask: PatchMask | None = None) -> Tokens:
         """Embed patches of every frame, prefix tokens, positions in space and time.
 
         Raises:
@@ -118,19 +114,11 @@ class TimeSformer(ViT):
                 cls = x[:, 0]
         return Features(cls=cls, patches=patches.unflatten(1, shape))
 
-    def forward_tokens(
-        self, tokens: Tokens, first: int = 0
-    ) -> Float[Tensor, "batch classes"]:
-        """Return the logits of the tokens that enter block `first`, as in `ViT`."""
-        last = self.config.depth - 1
-        block = self.blocks[last]
-        if not isinstance(block, ClipBlock) or not self._needs_only_class_token(
-            tokens, first
-        ):
-            return super().forward_tokens(tokens, first)
-        x = self.forward_blocks(tokens, first, last).x
-        cls = block.forward_prefix(x, Grid(tokens.rows, tokens.columns))[:, 0]
-        return self.head(self.pre_logits(self.fc_norm(self.norm(cls))))
+    def _last_class_token(self, tokens: Tokens) -> Float[Tensor, "batch dim"]:
+        block = self.blocks[-1]
+        if not isinstance(block, ClipBlock):
+            return super()._last_class_token(tokens)
+        return self.norm(block.forward_prefix(tokens.x, tokens.grid)[:, 0])
 
     def token_indices(self, tokens: Tokens) -> TokenIndices:
         """Return the indices of class tokens and patches, and their groups."""
@@ -143,7 +131,6 @@ class TimeSformer(ViT):
         return token_indices(self.config, Extent(frames, tokens.rows, tokens.columns))
 
     def layer_index(self, name: str) -> int:
-        """Return a parameter's depth: 0 stem, 1 ... depth, depth + 1 what follows."""
         return 0 if name == "time_embed" else super().layer_index(name)
 
 
@@ -270,33 +257,23 @@ def _step_axis(step: SpaceTimeStep) -> Along:
 
 def _build_attention(config: TimeSformerConfig, step: SpaceTimeStep) -> Attention:
     """Build the attention of one step, with fresh weights."""
-    settings: dict[str, Any] = {
-        "head_dim": config.head_dim or None,
-        "qkv_bias": config.qkv_bias,
-        "proj_bias": config.proj_bias,
-        "qk_norm": config.qk_norm,
-        "norm_eps": config.norm_eps,
-        "drop": config.drop_rate,
-    }
-    sizes, before = (
-        (config.embed_dim, config.num_heads),
-        config.num_step_prefix_tokens(step),
-    )
-    if step.kind == "local":
-        return LocalAttention(*sizes, num_prefix_tokens=before, **settings)
-    if step.kind == "strided":
-        return StridedAttention(*sizes, num_prefix_tokens=before, **settings)
-    return Attention(*sizes, **settings)
+    sizes, settings = (config.embed_dim, config.num_heads), attention_settings(config)
+    if step.kind not in ("local", "strided"):
+        return Attention(*sizes, **settings)
+    attention = LocalAttention if step.kind == "local" else StridedAttention
+    before = config.num_step_prefix_tokens(step)
+    return attention(*sizes, num_prefix_tokens=before, **settings)
 
 
 HUGGING_FACE = re.compile(r"facebook/timesformer-(base|hr)-finetuned-\w+")
 
 
-def parse_name(name: str) -> ParsedName | None:
-    """Parse a name of Hugging Face."""
+def parse_name(name: str) -> dict[str, Any] | None:
+    """Return the settings of a name of Hugging Face."""
     if match := HUGGING_FACE.fullmatch(name):
-        ours = "timesformer_b16_hr" if match[1] == "hr" else "timesformer_b16"
-        return ParsedName(ours, dict(NAMES[ours]))
+        return dict(
+            NAMES["timesformer_b16_hr" if match[1] == "hr" else "timesformer_b16"]
+        )
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vitral.errors import ConfigError
 from vitral.layers import Activation, Grid
-from vitral.models.base import ParsedName, Size2d, require, to_2tuple
+from vitral.models.base import Size2d, find_size, require, require_off, to_2tuple
 from vitral.models.vit import ViTConfig
 
 
@@ -66,15 +66,11 @@ class TNTConfig(ViTConfig):
             "`patch_norm` normalises the pixels of a patch, and a TNT makes words of "
             "them first, which it normalises anyway: leave it False.",
         )
-        require(
-            self.patch_drop_rate == 0,
-            "`patch_drop_rate` cannot be used with a TNT, whose words of every patch "
-            f"are computed anyway: set it to 0, got {self.patch_drop_rate}.",
-        )
-        require(
-            self.merge_rate == 0,
-            "`merge_rate` cannot be used with a TNT, whose words of every patch feed "
-            f"the patch's own token: set it to 0, got {self.merge_rate}.",
+        words = "a TNT, whose words of every patch"
+        require_off(
+            self,
+            patch_drop_rate=f"{words} are computed anyway",
+            merge_rate=f"{words} feed the patch's own token",
         )
         super().__post_init__()
 
@@ -172,17 +168,17 @@ NAMES = {f"tnt_{size}16": settings(size, 16) for size in SIZES}
 """The three published sizes."""
 
 
-def parse_name(name: str) -> ParsedName | None:
-    """Parse another native patch size, or a name of timm.
+def parse_name(name: str) -> dict[str, Any] | None:
+    """Return the settings of another native patch size, or of a name of timm.
 
     Raises:
         ConfigError: it is the name of timm's legacy port.
     """
     if match := NAME_PATTERN.fullmatch(name):
-        return ParsedName(name, settings(match[1], int(match[2])))
+        return settings(match[1], int(match[2]))
     if match := TIMM.fullmatch(name):
-        ours = f"tnt_{match[1]}16"
-        return ParsedName(ours, {**NAMES[ours], "position_resize": "bicubic_antialias"})
+        ours = NAMES[f"tnt_{match[1]}16"]
+        return {**ours, "position_resize": "bicubic_antialias"}
     if LEGACY.fullmatch(name):
         raise ConfigError(
             f"timm's `{name}` is another function than the paper's: it "
@@ -193,9 +189,6 @@ def parse_name(name: str) -> ParsedName | None:
 
 def name_for(config: TNTConfig) -> str:
     """Return the native name of a model's size and patch; empty if it has none."""
-    rows, columns = config.patch_hw
-    for size, numbers in SIZES.items():
-        same = all(getattr(config, field) == n for field, n in numbers.items())
-        if same and rows == columns and config.word_grid == (4, 4):
-            return f"tnt_{size}{rows}"
-    return ""
+    size, (rows, columns) = find_size(config, SIZES), config.patch_hw
+    named = size and rows == columns and config.word_grid == (4, 4)
+    return f"tnt_{size}{rows}" if named else ""

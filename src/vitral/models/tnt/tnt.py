@@ -16,12 +16,12 @@ vitral.weights maps timm's and Huawei's.
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.layers import Block, Grid, attention_mask
 from vitral.models.base import Family
-from vitral.models.features import Tokens
+from vitral.models.features import Images, PatchMask, Tokens
 from vitral.models.tnt.config import NAMES, TNTConfig, name_for, parse_name
 from vitral.models.vit import ViT, ViTConfig, build_block
 
@@ -54,16 +54,8 @@ class TNT(ViT):
         assert isinstance(config, TNTConfig)
         return TNTBlock(config, drop_path)
 
-    def embed(
-        self,
-        image: Float[Tensor, "batch channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-    ) -> Tokens:
-        """Embed words, patches made of them, prefix tokens and positions.
-
-        Args:
-            patch_mask: True where a patch takes part; None when all do.
-        """
+    def embed(self, image: Images, patch_mask: PatchMask | None = None) -> Tokens:
+        """Embed words, patches made of them, prefix tokens and positions."""
         grid = self._get_grid(image)
         assert isinstance(self.patch_embed, WordEmbed)
         words = self.patch_embed.words(image)
@@ -73,16 +65,15 @@ class TNT(ViT):
     def forward_blocks(
         self, tokens: Tokens, first: int = 0, last: int | None = None
     ) -> Tokens:
-        """Apply the blocks from `first` up to, not including, `last`."""
-        x, words, grid = tokens.x, tokens.words, Grid(tokens.rows, tokens.columns)
+        x, words = tokens.x, tokens.words
         assert words is not None
         mask = None if tokens.mask is None else attention_mask(tokens.mask, x)
-        at_layers = self.config.position_at != "stem"
-        tables = self.positions(grid) if at_layers else None
-        for layer in range(first, self.config.depth if last is None else last):
-            if tables is not None:
-                x = x + tables[layer if tables.shape[0] > 1 else 0]
-            x, words = self.blocks[layer](x, words, grid, mask)
+        layers = range(self.config.depth)[first:last]
+        tables = self._layer_positions(layers, tokens.grid)
+        for index, layer in enumerate(layers):
+            if tables:
+                x = x + tables[index]
+            x, words = self.blocks[layer](x, words, tokens.grid, mask)
         return tokens._replace(x=x, words=words)
 
     def _needs_only_class_token(self, tokens: Tokens, first: int) -> bool:

@@ -1,6 +1,6 @@
 """Vision Transformer (arXiv 2010.11929)."""
 
-from vitral.models.vit.block import build_block
+from vitral.models.vit.build import attention_settings, build_block, build_head
 from vitral.models.vit.config import SIZES, MergeSchedule, ViTConfig
 from vitral.models.vit.names import FOREIGN_SIZES
 from vitral.models.vit.vit import FAMILY, ViT
@@ -12,5 +12,7 @@ __all__ = [
     "MergeSchedule",
     "ViT",
     "ViTConfig",
+    "attention_settings",
     "build_block",
+    "build_head",
 ]

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from vitral.models.base import ParsedName
+from vitral.models.base import find_size
 from vitral.models.vit.config import PATCH_SIZES, SIZES, ViTConfig
 
 NAME_PATTERN = re.compile(rf"vit_({'|'.join(SIZES)})(\d+)")
@@ -44,10 +44,10 @@ NAMES = {
 """Settings of every listed name, sizes by patches."""
 
 
-def parse_name(name: str) -> ParsedName | None:
-    """Parse a name of another patch size, of timm or of Hugging Face."""
+def parse_name(name: str) -> dict[str, Any] | None:
+    """Return the settings of a name of another patch size, or of a foreign name."""
     if match := NAME_PATTERN.fullmatch(name):
-        return ParsedName(name, settings(match[1], int(match[2])))
+        return settings(match[1], int(match[2]))
     if match := TIMM.fullmatch(name):
         size, patch, registers, pixels, dinov2 = match.groups()
         changes: dict[str, Any] = {"act": "gelu", "image_size": int(pixels or 224)}
@@ -57,24 +57,15 @@ def parse_name(name: str) -> ParsedName | None:
             changes |= {"no_embed_class": True, "init_values": 1e-6}
         if registers:
             changes |= {"reg_tokens": 4, "no_embed_class": True}
-        return _parse_foreign_name(size, patch, changes)
+        return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
     if match := HUGGING_FACE.fullmatch(name):
         size, patch, pixels = match.groups()
         changes = {"act": "gelu", "norm_eps": 1e-12, "image_size": int(pixels or 224)}
-        return _parse_foreign_name(size, patch, changes)
+        return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
     return None
 
 
 def name_for(config: ViTConfig) -> str:
     """Return the native name of a model's size and patch; empty if it has none."""
-    rows, columns = config.patch_hw
-    for size, numbers in SIZES.items():
-        same = all(getattr(config, field) == n for field, n in numbers.items())
-        if same and rows == columns:
-            return f"vit_{size}{rows}"
-    return ""
-
-
-def _parse_foreign_name(size: str, patch: str, changes: dict[str, Any]) -> ParsedName:
-    ours = FOREIGN_SIZES[size]
-    return ParsedName(f"vit_{ours}{patch}", {**settings(ours, int(patch)), **changes})
+    size, (rows, columns) = find_size(config, SIZES), config.patch_hw
+    return f"vit_{size}{rows}" if size and rows == columns else ""

@@ -8,10 +8,8 @@
 Parameter names are timm's. Pre-processing is in vitral.data.
 """
 
-import math
-
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.errors import ConfigError
@@ -24,22 +22,25 @@ from vitral.layers import (
     attention_mask,
     drop_path_rates,
     learned_2d,
-    lecun_normal_,
     masked_mean,
     patch_grid,
     resize,
     sincos_2d,
 )
 from vitral.models.base import Family, VisionModel, require_input
-from vitral.models.features import Features, Tokens
+from vitral.models.features import Features, Images, PatchMask, Tokens
 from vitral.models.merging import forward_blocks_merging
 from vitral.models.token_subset import (
-    merge_map,
     prefix_indices,
     scatter_to_grid,
     select_tokens,
 )
-from vitral.models.vit.block import build_block
+from vitral.models.vit.build import (
+    build_block,
+    build_head,
+    build_position_tables,
+    build_pre_logits,
+)
 from vitral.models.vit.config import ViTConfig
 from vitral.models.vit.names import NAMES, name_for, parse_name
 
@@ -66,7 +67,8 @@ class ViT(VisionModel):
         if config.reg_tokens:
             self.reg_token = nn.Parameter(torch.empty(1, config.reg_tokens, dim))
             nn.init.normal_(self.reg_token, std=1e-6)
-        self._build_position(config)
+        for name, table in build_position_tables(config).items():
+            self.register_parameter(name, table)
         self.pos_drop = nn.Dropout(config.drop_rate)
         self.patch_drop = PatchDropout(config.patch_drop_rate)
         rates = drop_path_rates(config.drop_path_rate, config.depth)
@@ -82,20 +84,11 @@ class ViT(VisionModel):
                 norm_eps=config.norm_eps,
             )
         self.fc_norm = nn.LayerNorm(pooled, config.norm_eps) if after else nn.Identity()
-        if config.representation_size:
-            self.pre_logits = nn.Sequential()
-            fc = nn.Linear(pooled, config.representation_size)
-            lecun_normal_(fc.weight, fan_in=pooled)
-            nn.init.zeros_(fc.bias)
-            self.pre_logits.add_module("fc", fc)
-            self.pre_logits.add_module("act", nn.Tanh())
-        else:
-            self.pre_logits = nn.Sequential()
+        self.pre_logits = build_pre_logits(config)
         self.head: nn.Module = nn.Identity()
         self.reset_head(config.num_classes)
 
     def _build_stem(self, config: ViTConfig) -> nn.Module:
-        """Build the module from images to patch embeddings."""
         return PatchEmbed(
             config.patch_hw,
             config.in_chans,
@@ -104,40 +97,10 @@ class ViT(VisionModel):
         )
 
     def _build_block(self, config: ViTConfig, drop_path: float) -> nn.Module:
-        """Build one layer of the encoder."""
         return build_block(config, drop_path)
 
-    def _build_position(self, config: ViTConfig) -> None:
-        dim, prefix = config.embed_dim, config.num_prefix_positions
-        grid, tables = config.grid, 1
-        if config.position_at == "every_layer":
-            tables = config.depth
-        shapes: dict[str, tuple[int, ...]] = {}
-        if config.position == "learned_1d":
-            shapes["pos_embed"] = (tables, prefix + math.prod(grid), dim)
-        elif config.position == "learned_2d":
-            shapes["pos_embed_x"] = (tables, grid.columns, dim // 2)
-            shapes["pos_embed_y"] = (tables, grid.rows, dim // 2)
-        for name, shape in shapes.items():
-            parameter = nn.Parameter(torch.empty(shape))
-            nn.init.normal_(parameter, std=0.02)
-            self.register_parameter(name, parameter)
-
     def reset_head(self, num_classes: int) -> None:
-        """Replace the head: zero weights, so all classes start equal (section 3.2)."""
-        self.head = self._build_head(num_classes)
-
-    def _build_head(self, num_classes: int) -> nn.Module:
-        if num_classes == 0:
-            return nn.Identity()
-        width = self.config.representation_size or self.config.pooled_dim
-        template = next(self.blocks.parameters())
-        head = nn.Linear(
-            width, num_classes, device=template.device, dtype=template.dtype
-        )
-        nn.init.zeros_(head.weight)
-        nn.init.constant_(head.bias, self.config.head_bias)
-        return head
+        self.head = build_head(self.config, num_classes, self.blocks)
 
     def positions(self, grid: Grid) -> Float[Tensor, "tables tokens dim"] | None:
         """Return the positions of the tokens on `grid`, prefix rows included, or None.
@@ -165,22 +128,12 @@ class ViT(VisionModel):
             rows = sincos_2d(grid, config.embed_dim, template)[None]
         return nn.functional.pad(rows, (0, 0, prefix, 0))
 
-    def embed(
-        self,
-        image: Float[Tensor, "batch *frames channels height width"],
-        patch_mask: Bool[Tensor, "batch rows columns"] | None = None,
-    ) -> Tokens:
-        """Embed patches, prefix tokens and positions (equation 1).
-
-        Args:
-            patch_mask: True where a patch takes part; None when all do.
-        """
+    def embed(self, image: Images, patch_mask: PatchMask | None = None) -> Tokens:
+        """Embed patches, prefix tokens and positions (equation 1)."""
         grid = self._get_grid(image)
         return self.build_sequence(self.patch_embed(image), grid, patch_mask)
 
-    def _get_grid(
-        self, image: Float[Tensor, "batch *frames channels height width"]
-    ) -> Grid:
+    def _get_grid(self, image: Images) -> Grid:
         """Check the image, and return rows and columns of its patches."""
         require_input(self.config, image)
         return patch_grid((image.shape[-2], image.shape[-1]), self.config.patch_hw)
@@ -189,7 +142,7 @@ class ViT(VisionModel):
         self,
         patches: Float[Tensor, "batch patches dim"],
         grid: Grid,
-        patch_mask: Bool[Tensor, "batch rows columns"] | None,
+        patch_mask: PatchMask | None,
     ) -> Tokens:
         """Build the input of the first block, without patches dropped in training."""
         config = self.config
@@ -224,14 +177,8 @@ class ViT(VisionModel):
     def forward_blocks(
         self, tokens: Tokens, first: int = 0, last: int | None = None
     ) -> Tokens:
-        """Apply the blocks from `first` up to, not including, `last`."""
         layers = range(self.config.depth)[first:last]
-        grid = Grid(tokens.rows, tokens.columns)
-        tables: list[Tensor] = []
-        if self.config.position_at != "stem":
-            positions = self.positions(grid)
-            assert positions is not None
-            tables = [positions[layer % len(positions)] for layer in layers]
+        tables = self._layer_positions(layers, tokens.grid)
         rates = self._merge_rates(tokens)
         if rates:
             blocks = [self.blocks[layer] for layer in layers]
@@ -244,8 +191,16 @@ class ViT(VisionModel):
         for index, layer in enumerate(layers):
             if tables:
                 x = x + tables[index][rows]
-            x = self.blocks[layer](x, grid, mask)
+            x = self.blocks[layer](x, tokens.grid, mask)
         return tokens._replace(x=x)
+
+    def _layer_positions(self, layers: range, grid: Grid) -> list[Tensor]:
+        """Return the positions to add before each of `layers`; empty for none."""
+        if self.config.position_at == "stem":
+            return []
+        positions = self.positions(grid)
+        assert positions is not None
+        return [positions[layer % len(positions)] for layer in layers]
 
     def _merge_rates(self, tokens: Tokens) -> tuple[int, ...]:
         """Return the tokens to merge in each block; empty for no merging."""
@@ -262,13 +217,8 @@ class ViT(VisionModel):
         """Apply the final norm, and arrange tokens in the image's geometry (eq. 4)."""
         x, config = self.norm(tokens.x), self.config
         prefix = config.num_prefix_tokens
-        patches, mask = scatter_to_grid(x[:, prefix:], tokens, prefix)
-        return Features(
-            cls=x[:, 0] if config.class_token else None,
-            patches=patches,
-            mask=mask,
-            source=merge_map(tokens, prefix),
-        )
+        cls = x[:, 0] if config.class_token else None
+        return scatter_to_grid(x[:, prefix:], tokens, prefix)._replace(cls=cls)
 
     def forward_pool(self, features: Features) -> Float[Tensor, "batch dim"]:
         """Return the input of the head: pooled features, perhaps after a tanh layer.
@@ -298,15 +248,16 @@ class ViT(VisionModel):
         that one row: the same logits for a twelfth less work.
         """
         if not self._needs_only_class_token(tokens, first):
-            return self.forward_head(
-                self.forward_norm(self.forward_blocks(tokens, first))
-            )
-        last = self.config.depth - 1
-        block = self.blocks[last]
-        assert isinstance(block, Block)
-        x, *_, merged = self.forward_blocks(tokens, first, last)
-        cls = self.norm(block.forward_queries(x, 1, merged))[:, 0]
+            return super().forward_tokens(tokens, first)
+        before = self.forward_blocks(tokens, first, self.config.depth - 1)
+        cls = self._last_class_token(before)
         return self.head(self.pre_logits(self.fc_norm(cls)))
+
+    def _last_class_token(self, tokens: Tokens) -> Float[Tensor, "batch dim"]:
+        """Return the class token after the last block and the norm, and no other."""
+        block = self.blocks[-1]
+        assert isinstance(block, Block)
+        return self.norm(block.forward_queries(tokens.x, 1, tokens.merged))[:, 0]
 
     def _needs_only_class_token(self, tokens: Tokens, first: int) -> bool:
         config = self.config
@@ -319,7 +270,6 @@ class ViT(VisionModel):
         )
 
     def layer_index(self, name: str) -> int:
-        """Return a parameter's depth: 0 stem, 1 ... depth, depth + 1 what follows."""
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1
         stem = ("patch_embed", "cls_token", "reg_token", "pos_embed")
