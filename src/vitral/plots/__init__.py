@@ -12,15 +12,18 @@ from vitral.plots.attention import (
 from vitral.plots.classes import class_counts, confusion, per_class, reliability
 from vitral.plots.clips import animation, color_strip, filmstrip, filmstrip_pixels
 from vitral.plots.cost_curves import CostCurve, CostPanel, cost_growth
-from vitral.plots.distance import distance
+from vitral.plots.data_size import (
+    DataSizeSeries,
+    FittedCurve,
+    data_size_curve,
+    data_size_curves,
+)
+from vitral.plots.depth import distance, rank_curves, similarity_curves
 from vitral.plots.embeddings import feature_colors, filters, position_panels, positions
 from vitral.plots.faithfulness import faithfulness_curves, randomization
-from vitral.plots.learning_curves_by_model import DataSizeSeries, data_size_curves
 from vitral.plots.primitives import upsample
 from vitral.plots.pseudo import pseudo_labels
-from vitral.plots.rank import rank_curves, similarity_curves
 from vitral.plots.reconstruction import mask_patches, reconstructions
-from vitral.plots.scaling import FittedCurve, data_size_curve
 from vitral.plots.study import seed_accuracies
 from vitral.plots.style import Plot, to_pdf, to_png, to_svg
 from vitral.plots.training import learning_curves

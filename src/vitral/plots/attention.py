@@ -8,29 +8,27 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
 from vitral.plots.primitives import (
     ArraySequence,
     PanelGrid,
+    Panels,
     add_colorbar,
-    align_pair,
     check_array,
     check_consistent_length,
     check_image,
-    check_images,
+    draw_pairs,
     even_columns,
     image_aspect,
-    make_pairs,
     make_panels,
-    set_caption,
+    show_image,
     upsample,
 )
 from vitral.plots.style import Plot, pluralize, shorten, style_context
 
-MOST_PAIRS = 48
 MOST_HEADS = 48
 HEAT = matplotlib.colormaps["inferno"]
 _OPACITY = 0.62
@@ -69,6 +67,7 @@ def blend_heatmap(
     return (1 - _OPACITY) * grey[..., None] + _OPACITY * colors
 
 
+@style_context()
 def overlay(
     image: ArrayLike, heat: ArrayLike, *, title: str = "Attention", blur: float = 1.0
 ) -> Plot:
@@ -82,16 +81,14 @@ def overlay(
     Raises:
         DataError: a shape or a value that cannot be drawn.
     """
-    pixels = check_image(image)
-    shaded = shade(pixels, heat, blur)
-    title = shorten(title, 80)
-    with style_context():
-        panels = make_panels(PanelGrid(2, 2, image_aspect(pixels)), title)
-        panels.show(0, pixels, "input", quiet=True)
-        panels.show(1, shaded, "the map as brightness", quiet=True)
+    pixels, title = check_image(image), shorten(title, 80)
+    maps = {"the map as brightness": shade(pixels, heat, blur)}
+    grid = PanelGrid(2, 2, image_aspect(pixels))
+    panels = _draw_maps(grid, pixels, maps, title, quiet=True)
     return Plot(panels.figure, f"{title} over a picture. {_summary(heat)}")
 
 
+@style_context()
 def color_overlay(
     image: ArrayLike, heat: ArrayLike, *, title: str = "Attention", blur: float = 1.0
 ) -> Plot:
@@ -99,17 +96,16 @@ def color_overlay(
 
     It suits dark pictures, where brightness says little.
     """
-    pixels = check_image(image)
-    title = shorten(title, 80)
-    with style_context():
-        panels = make_panels(PanelGrid(2, 2, image_aspect(pixels), bar=True), title)
-        panels.show(0, pixels, "input", quiet=True)
-        panels.show(1, tint(pixels, heat, blur), "the map as colour", quiet=True)
-        label = "least to greatest value"
-        add_colorbar(panels.figure, panels.axes[1], HEAT, (0.0, 1.0), label=label)
+    pixels, title = check_image(image), shorten(title, 80)
+    grid = PanelGrid(2, 2, image_aspect(pixels), bar=True)
+    maps = {"the map as colour": tint(pixels, heat, blur)}
+    panels = _draw_maps(grid, pixels, maps, title, quiet=True)
+    label = "least to greatest value"
+    add_colorbar(panels.figure, panels.axes[1], HEAT, (0.0, 1.0), label=label)
     return Plot(panels.figure, f"{title} in colour over a picture. {_summary(heat)}")
 
 
+@style_context()
 def gallery(
     images: ArraySequence,
     heats: ArraySequence,
@@ -132,28 +128,22 @@ def gallery(
     check_consistent_length("the maps", len(heats), len(images))
     if titles is not None:
         check_consistent_length("the titles", len(titles), len(images))
-    parts = check_images(images[:MOST_PAIRS])
+    titles = titles or ()
+
+    def draw_map(axes: Axes, i: int, pixels: Float[np.ndarray, "h w 3"]) -> None:
+        show_image(axes, shade(pixels, heats[i], blur))
+
     title = shorten(title, 80)
-    with style_context():
-        panels = make_pairs(
-            parts, len(images), title, captions=titles is not None, widest=2.1
-        )
-        for i, part in enumerate(parts):
-            left, right = panels.axes[2 * i], panels.axes[2 * i + 1]
-            panels.show(2 * i, part)
-            panels.show(2 * i + 1, shade(part, heats[i], blur))
-            align_pair(panels.figure, left, right, part)
-            if titles is not None:
-                set_caption(left, titles[i], 2 * panels.letters)
-    names = [] if titles is None else [shorten(name, 60) for name in titles[:3]]
+    figure, count = draw_pairs(images, draw_map, title, captions=titles, widest=2.1)
+    names = ", ".join(shorten(name, 60) for name in titles[:3])
     return Plot(
-        panels.figure,
-        f"{title} over {pluralize(len(parts), 'picture')}, each beside "
-        f"its input{': first ' + ', '.join(names) if names else ''}. First: "
-        f"{_summary(heats[0])}",
+        figure,
+        f"{title} over {pluralize(count, 'picture')}, each beside its input"
+        f"{': first ' + names if names else ''}. First: {_summary(heats[0])}",
     )
 
 
+@style_context()
 def heads(
     image: ArrayLike,
     maps: ArrayLike,
@@ -170,29 +160,27 @@ def heads(
     Raises:
         DataError: a shape or a value that cannot be drawn.
     """
-    pixels = check_image(image)
+    pixels, title = check_image(image), shorten(title, 80)
     weights = check_array(maps, "the maps", "heads", "rows", "columns")
-    shown = weights[:MOST_HEADS]
+    peaks = weights.max(axis=(1, 2))
+    shown = {
+        f"head {i}: {peaks[i]:#.2g}": shade(pixels, part, blur)
+        for i, part in enumerate(weights[:MOST_HEADS])
+    }
     note = "The number is the greatest weight of the head, drawn brightest."
     if len(shown) < len(weights):
         note += f" The first {len(shown)} of {len(weights)} heads."
-    maps_by_caption = [
-        (f"head {i}: {part.max():#.2g}", part) for i, part in enumerate(shown)
-    ]
-    title = shorten(title, 80)
-    with style_context():
-        figure = _draw_maps(
-            pixels, maps_by_caption, title, note, blur=blur, most_columns=6
-        )
-    peaks = weights.max(axis=(1, 2))
+    grid = _small_grid(pixels, len(shown), most_columns=6)
+    panels = _draw_maps(grid, pixels, shown, title, note)
     most = int(peaks.argmax())
     return Plot(
-        figure,
+        panels.figure,
         f"{title} in {pluralize(len(weights), 'head')} over a picture. The greatest "
         f"weight, {peaks[most]:.2g}, is in head {most}. {_summary(weights[most])}",
     )
 
 
+@style_context()
 def comparison(
     image: ArrayLike,
     maps: Mapping[str, ArrayLike],
@@ -210,34 +198,36 @@ def comparison(
     """
     if not maps:
         raise DataError("there is no map to compare: give at least one {name: map}.")
-    pixels = check_image(image)
-    title = shorten(title, 80)
-    with style_context():
-        figure = _draw_maps(
-            pixels, list(maps.items()), title, blur=blur, most_columns=5
-        )
+    pixels, title = check_image(image), shorten(title, 80)
+    shown = {name: shade(pixels, heat, blur) for name, heat in maps.items()}
+    grid = _small_grid(pixels, len(shown), most_columns=5)
+    panels = _draw_maps(grid, pixels, shown, title)
     parts = " ".join(f"{shorten(name, 60)}: {_summary(h)}" for name, h in maps.items())
-    return Plot(figure, f"{title}: {pluralize(len(maps), 'map')}. {parts}")
+    return Plot(panels.figure, f"{title}: {pluralize(len(maps), 'map')}. {parts}")
+
+
+def _small_grid(
+    pixels: Float[np.ndarray, "h w 3"], maps: int, most_columns: int
+) -> PanelGrid:
+    columns = even_columns(maps + 1, most_columns)
+    return PanelGrid(maps + 1, columns, image_aspect(pixels), widest=2.6)
 
 
 def _draw_maps(
+    grid: PanelGrid,
     pixels: Float[np.ndarray, "h w 3"],
-    maps_by_caption: Sequence[tuple[str, ArrayLike]],
+    maps: Mapping[str, Float[np.ndarray, "h w 3"]],
     title: str,
     note: str = "",
     *,
-    blur: float,
-    most_columns: int,
-) -> Figure:
+    quiet: bool = False,
+) -> Panels:
     """Draw a picture, then the same picture under each map."""
-    count = len(maps_by_caption) + 1
-    columns = even_columns(count, most_columns)
-    grid = PanelGrid(count, columns, image_aspect(pixels), widest=2.6)
     panels = make_panels(grid, title, note)
     panels.show(0, pixels, "input", quiet=True)
-    for i, (caption, heat) in enumerate(maps_by_caption, start=1):
-        panels.show(i, shade(pixels, heat, blur), caption)
-    return panels.figure
+    for i, (caption, picture) in enumerate(maps.items(), start=1):
+        panels.show(i, picture, caption, quiet=quiet)
+    return panels
 
 
 def _summary(heat: ArrayLike) -> str:

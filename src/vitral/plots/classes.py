@@ -23,6 +23,7 @@ from vitral.plots.style import (
     Plot,
     add_gridlines,
     format_percent,
+    label_axes,
     new_figure,
     percent_formatter,
     set_row_labels,
@@ -39,6 +40,7 @@ _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", SKY, ACCENT])
 _SPLIT_COLORS = (ACCENT, WARM, SKY, QUIET, FAINT)
 
 
+@style_context()
 def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -> Plot:
     """Draw the confusion matrix; above 30 classes only the most frequent confusions.
 
@@ -65,9 +67,8 @@ def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -
     if len(names) > MOST_CLASSES:
         return _top_confusions(wrong, worst, names)
     side = 1.7 + max(0.34 * len(names), 2.0)
-    size = min(side + 0.3, FULL_WIDTH), min(side, 8.6)
-    with single_axes(*size) as (figure, axes):
-        _draw_matrix(axes, matrix, names)
+    figure, axes = single_axes(min(side + 0.3, FULL_WIDTH), min(side, 8.6))
+    _draw_matrix(axes, matrix, names)
     alt = f"Confusion matrix of {len(names)} classes, true in rows, answers in columns."
     if worst:
         i, j = worst[0]
@@ -89,6 +90,7 @@ def _draw_matrix(
     if len(names) <= MOST_CLASSES_WITH_COUNTS:
         for (i, j), count in np.ndenumerate(matrix):
             off = i != j and count > 0
+            color = CONTRAST if off else INK if count else FAINT
             axes.text(
                 j + 0.5,
                 i + 0.5,
@@ -97,9 +99,7 @@ def _draw_matrix(
                 va="center",
                 fontsize=8.5,
                 fontweight="bold" if off else "normal",
-                color="white"
-                if share[i, j] > 0.55
-                else (CONTRAST if off else (INK if count else FAINT)),
+                color="white" if share[i, j] > 0.55 else color,
             )
     centers = np.arange(len(names)) + 0.5
     labels = [shorten(name, 18) for name in names]
@@ -109,11 +109,9 @@ def _draw_matrix(
     axes.tick_params(length=0, labelcolor=INK)
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title("Confusion (shade: share of the row)")
+    axes.spines[:].set_visible(False)
+    title = "Confusion (shade: share of the row)"
+    axes.set(title=title, xlabel="predicted", ylabel="true")
 
 
 def _top_confusions(
@@ -121,31 +119,17 @@ def _top_confusions(
     worst: Sequence[tuple[int, int]],
     names: Sequence[str],
 ) -> Plot:
-    height = max(1.1 + ROW_HEIGHT * len(worst), 1.6)
-    with single_axes(FULL_WIDTH, height) as (figure, axes):
-        counts = [int(wrong[pair]) for pair in worst]
-        axes.barh(np.arange(len(worst)), counts, color=ACCENT, height=0.62)
-        for row, count in enumerate(counts):
-            axes.annotate(
-                str(count),
-                (count, row),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8.5,
-            )
-        set_row_labels(
-            axes, [f"{shorten(names[i])}  →  {shorten(names[j])}" for i, j in worst]
-        )
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlim(0, max([*counts, 1]) * 1.08)
-        axes.set_xlabel("images")
-        axes.set_title(
-            "Most frequent confusions (true → predicted)"
-            if worst
-            else "No image was confused"
-        )
-        add_gridlines(axes, "x")
+    figure, axes = single_axes(FULL_WIDTH, max(1.1 + ROW_HEIGHT * len(worst), 1.6))
+    counts = [int(wrong[pair]) for pair in worst]
+    bars = axes.barh(np.arange(len(worst)), counts, color=ACCENT, height=0.62)
+    axes.bar_label(bars, [str(count) for count in counts], padding=4, fontsize=8.5)
+    pairs = [f"{shorten(names[i])}  →  {shorten(names[j])}" for i, j in worst]
+    set_row_labels(axes, pairs)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0, max([*counts, 1]) * 1.08)
+    title = "Most frequent confusions (true → predicted)"
+    title = title if worst else "No image was confused"
+    label_axes(axes, title, "images", grid="x")
     alt = f"Most frequent confusions of {len(names)} classes."
     if worst:
         (i, j), count = worst[0], wrong[worst[0]]
@@ -153,6 +137,7 @@ def _top_confusions(
     return Plot(figure, alt)
 
 
+@style_context()
 def reliability(bins: Sequence[Bin]) -> Plot:
     """Draw the accuracy over confidence, and the images in each bin.
 
@@ -161,31 +146,25 @@ def reliability(bins: Sequence[Bin]) -> Plot:
     """
     error = ece(bins)
     filled = [row for row in bins if row.count]
-    with style_context():
-        figure = new_figure(3.8, 4.1)
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
-        upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=DASHED)
-        width = bins[0].high - bins[0].low
-        centers = [(row.low + row.high) / 2 for row in filled]
-        accuracies = [row.accuracy or 0.0 for row in filled]
-        confidences = [row.confidence or 0.0 for row in filled]
-        upper.bar(centers, accuracies, width * 0.9, color=SKY)
-        upper.vlines(
-            confidences, accuracies, confidences, color=CONTRAST, linewidth=1.4
-        )
-        upper.plot(confidences, accuracies, "o", color=ACCENT, markersize=4.5)
-        upper.set_title(f"Reliability (ECE {error:.3f})")
-        upper.set_ylabel("images right")
-        upper.set_ylim(0, 1.02)
-        lower.bar(centers, [row.count for row in filled], width * 0.9, color=ACCENT)
-        lower.set_ylabel("images")
-        lower.set_xlabel("confidence of the answer")
-        lower.set_xlim(0, 1)
-        lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-        for axes in (upper, lower):
-            add_gridlines(axes, "y")
-        upper.yaxis.set_major_formatter(percent_formatter())
-        lower.xaxis.set_major_formatter(percent_formatter())
+    centers = [(row.low + row.high) / 2 for row in filled]
+    accuracies = [row.accuracy or 0.0 for row in filled]
+    confidences = [row.confidence or 0.0 for row in filled]
+    width = 0.9 * (bins[0].high - bins[0].low)
+    figure = new_figure(3.8, 4.1)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+    upper.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=DASHED)
+    upper.bar(centers, accuracies, width, color=SKY)
+    upper.vlines(confidences, accuracies, confidences, color=CONTRAST, linewidth=1.4)
+    upper.plot(confidences, accuracies, "o", color=ACCENT, markersize=4.5)
+    upper.set(title=f"Reliability (ECE {error:.3f})", ylabel="images right")
+    upper.set_ylim(0, 1.02)
+    upper.yaxis.set_major_formatter(percent_formatter())
+    lower.bar(centers, [row.count for row in filled], width, color=ACCENT)
+    lower.set(xlim=(0, 1), xlabel="confidence of the answer", ylabel="images")
+    lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    lower.xaxis.set_major_formatter(percent_formatter())
+    for axes in (upper, lower):
+        add_gridlines(axes, "y")
     total = sum(row.count for row in filled)
     return Plot(
         figure,
@@ -194,6 +173,7 @@ def reliability(bins: Sequence[Bin]) -> Plot:
     )
 
 
+@style_context()
 def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
     """Draw the images per class and split; above 30 classes their sorted counts.
 
@@ -206,33 +186,29 @@ def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
     names = list(dict.fromkeys(name for split in counts.values() for name in split))
     if not names:
         raise DataError("there is no class to count: every split is empty.")
-    many = len(names) > MOST_CLASSES
-    height = 2.8 if many else 1.25 + ROW_HEIGHT * max(len(names), 3)
-    with single_axes(FULL_WIDTH, height) as (figure, axes):
-        if many:
-            for split, color in zip(counts, _SPLIT_COLORS * 9, strict=False):
-                sizes = sorted(counts[split].values(), reverse=True)
-                axes.step(
-                    np.arange(1, len(sizes) + 1),
-                    sizes,
-                    where="mid",
-                    color=color,
-                    label=split,
-                )
-            axes.set_xlabel("class, from the largest to the smallest")
-            axes.set_ylabel("images")
-            axes.set_ylim(bottom=0)
-            add_gridlines(axes, "y")
-        else:
-            _draw_counts(axes, counts, names)
-        axes.set_title("Images per class")
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=len(counts), borderpad=0.1
-        )
+    if len(names) > MOST_CLASSES:
+        figure, axes = single_axes(FULL_WIDTH, 2.8)
+        _draw_sorted_counts(axes, counts)
+    else:
+        figure, axes = single_axes(FULL_WIDTH, 1.25 + ROW_HEIGHT * max(len(names), 3))
+        _draw_counts(axes, counts, names)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(counts), borderpad=0.1
+    )
     totals = ", ".join(
         f"{split} {sum(rows.values())}" for split, rows in counts.items()
     )
     return Plot(figure, f"Images per class in {len(names)} classes; totals: {totals}.")
+
+
+def _draw_sorted_counts(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
+    for split, color in zip(counts, _SPLIT_COLORS * 9, strict=False):
+        sizes = sorted(counts[split].values(), reverse=True)
+        ranks = np.arange(1, len(sizes) + 1)
+        axes.step(ranks, sizes, where="mid", color=color, label=split)
+    axes.set_ylim(bottom=0)
+    x = "class, from the largest to the smallest"
+    label_axes(axes, "Images per class", x, "images", grid="y")
 
 
 def _draw_counts(
@@ -247,11 +223,11 @@ def _draw_counts(
     axes.set_yticks(rows, [shorten(name) for name in names])
     axes.tick_params(axis="y", labelcolor=INK)
     axes.invert_yaxis()
-    axes.set_xlabel("images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    add_gridlines(axes, "x")
+    label_axes(axes, "Images per class", "images", grid="x")
 
 
+@style_context()
 def per_class(rows: Sequence[ClassRow]) -> Plot:
     """Draw the recall of each class with its interval; above 30 the 30 lowest.
 
@@ -262,20 +238,19 @@ def per_class(rows: Sequence[ClassRow]) -> Plot:
     if not measured:
         raise DataError("there is no recall to draw: no class has an example.")
     shown = sorted(measured, key=lambda row: row.recall or 0.0)[:MOST_CLASSES]
-    height = 1.15 + ROW_HEIGHT * max(len(shown), 3)
-    with single_axes(FULL_WIDTH, height) as (figure, axes):
-        ys = np.arange(len(shown))
-        low = [row.recall_interval.low for row in shown]
-        high = [row.recall_interval.high for row in shown]
-        axes.hlines(ys, low, high, color=SKY, linewidth=5)
-        axes.plot([row.recall or 0.0 for row in shown], ys, "o", color=ACCENT, ms=5.5)
-        set_row_labels(axes, [f"{shorten(row.name)}  ({row.support})" for row in shown])
-        axes.set_xlim(np.floor(10 * min(low)) / 10 - 0.01, 1.01)
-        axes.xaxis.set_major_formatter(percent_formatter())
-        axes.set_xlabel("images of the class that are right; bar: 95 % interval")
-        part = "" if len(shown) == len(measured) else f", the {len(shown)} lowest"
-        axes.set_title(f"Recall per class (number of images){part}")
-        add_gridlines(axes, "x")
+    figure, axes = single_axes(FULL_WIDTH, 1.15 + ROW_HEIGHT * max(len(shown), 3))
+    ys = np.arange(len(shown))
+    low = [row.recall_interval.low for row in shown]
+    high = [row.recall_interval.high for row in shown]
+    axes.hlines(ys, low, high, color=SKY, linewidth=5)
+    axes.plot([row.recall or 0.0 for row in shown], ys, "o", color=ACCENT, ms=5.5)
+    set_row_labels(axes, [f"{shorten(row.name)}  ({row.support})" for row in shown])
+    axes.set_xlim(np.floor(10 * min(low)) / 10 - 0.01, 1.01)
+    axes.xaxis.set_major_formatter(percent_formatter())
+    part = "" if len(shown) == len(measured) else f", the {len(shown)} lowest"
+    title = f"Recall per class (number of images){part}"
+    x = "images of the class that are right; bar: 95 % interval"
+    label_axes(axes, title, x, grid="x")
     first = shown[0]
     return Plot(
         figure,

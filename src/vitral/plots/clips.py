@@ -53,6 +53,7 @@ _BAR = 5  # pixels
 _KEY_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8.5, "color": QUIET}
 
 
+@style_context()
 def filmstrip(
     frames: ArraySequence,
     maps: Mapping[str, ArrayLike],
@@ -75,12 +76,9 @@ def filmstrip(
     if not maps:
         raise DataError("there is no map to draw: give at least one {name: map}.")
     pixels = _check_frames(frames)
-    rows = [list(pixels)]
+    rows = [pixels]
     for name, heats in maps.items():
-        check_consistent_length(
-            f"the frames of `{name}`", len(check_clip_map(heats)), len(pixels)
-        )
-        rows.append(list(_tint_frames(pixels, heats, blur)))
+        rows.append(_tint_frames(pixels, heats, blur, f"the frames of `{name}`"))
     names = ["input", *maps] if len(maps) > 1 else []
     figure = _draw_rows(rows, names, times, title, with_key=True)
     parts = " ".join(
@@ -90,6 +88,7 @@ def filmstrip(
     return Plot(figure, f"{shorten(title, 80)} over {_describe_span(times)}. {parts}")
 
 
+@style_context()
 def color_strip(
     frames: ArraySequence, colors: ArrayLike, times: Sequence[str], *, title: str
 ) -> Plot:
@@ -108,7 +107,7 @@ def color_strip(
     height, width = pixels.shape[1:3]
     down = np.arange(height) * patches.shape[1] // height
     along = np.arange(width) * patches.shape[2] // width
-    rows = [list(pixels), list(patches[:, down][:, :, along].clip(0, 1))]
+    rows = [pixels, patches[:, down][:, :, along].clip(0, 1)]
     figure = _draw_rows(rows, [], times, title, with_key=False)
     return Plot(
         figure,
@@ -137,11 +136,8 @@ def animation(
         DataError: the numbers of frames differ, or something cannot be drawn.
     """
     pixels = _check_frames(frames, smallest=SMALLEST_PAGE)
-    check_consistent_length(
-        "the frames of the map", len(check_clip_map(heats)), len(pixels)
-    )
-    check_consistent_length("the times", len(seconds), len(pixels))
     tinted = _tint_frames(pixels, heats, blur)
+    check_consistent_length("the times", len(seconds), len(pixels))
     white = np.ones((*pixels.shape[:2], _BAR, 3))
     both = np.concatenate([pixels, white, tinted], axis=2)
     pages = [_render_page(page, (i + 1) / len(both)) for i, page in enumerate(both)]
@@ -176,9 +172,6 @@ def filmstrip_pixels(
         DataError: the numbers of frames differ, or something cannot be drawn.
     """
     pixels = _check_frames(frames, smallest=side)
-    check_consistent_length(
-        "the frames of the map", len(check_clip_map(heats)), len(pixels)
-    )
     tinted = _tint_frames(pixels, heats, blur)
     columns = []
     for i in even_indices(len(pixels), FRAMES_PER_LINE):
@@ -214,14 +207,18 @@ def _check_frames(
 
 
 def _tint_frames(
-    pixels: Float[np.ndarray, "frames h w 3"], heats: ArrayLike, blur: float
+    pixels: Float[np.ndarray, "frames h w 3"],
+    heats: ArrayLike,
+    blur: float,
+    name: str = "the frames of the map",
 ) -> Float[np.ndarray, "frames h w 3"]:
+    check_consistent_length(name, len(check_clip_map(heats)), len(pixels))
     height, width = pixels.shape[1:3]
     return blend_heatmap(pixels, upsample_frames(heats, height, width, blur))
 
 
 def _draw_rows(
-    rows: list[list[np.ndarray]],
+    rows: list[Float[np.ndarray, "frames h w 3"]],
     names: list[str],
     times: Sequence[str],
     title: str,
@@ -237,39 +234,33 @@ def _draw_rows(
     names_width = _NAMES * bool(names)
     room = FULL_WIDTH - 2 * MARGIN - names_width - (columns - 1) * _GAP
     width = min(room / columns, _WIDEST)
-    height = width * rows[0][0].shape[0] / rows[0][0].shape[1]
+    height = width * rows[0].shape[1] / rows[0].shape[2]
     line = len(rows) * (height + _CLOSE) + _TIME
     foot = _KEY if with_key else 0.0
     total_height = _TITLE + lines * line + foot + MARGIN / 2
     used = 2 * MARGIN + names_width + columns * (width + _GAP) - _GAP
     total_width = max(used, _NARROWEST, min(0.1 * len(title) + 0.3, FULL_WIDTH))
     letters = max(int(width / 0.07), 4)
-    with style_context():
-        canvas = Canvas(total_width, total_height, shorten(title, 80))
-        for index, i in enumerate(shown):
-            down, along = divmod(index, columns)
-            x = MARGIN + names_width + along * (width + _GAP)
-            y = _TITLE + down * line
-            for row in rows:
-                show_image(canvas.add_axes(x, y, width, height), row[i])
-                y += height + _CLOSE
-            time = shorten(times[i], letters)
-            style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8}
-            canvas.add_text(x + width / 2, y + 0.02, time, color=QUIET, **style)
-        for index, name in enumerate(names):
-            y = _TITLE + index * (height + _CLOSE) + height / 2
-            name_style: dict[str, Any] = {"va": "center", "fontsize": 8.5}
-            canvas.add_text(MARGIN, y, shorten(name, 17), color=INK, **name_style)
-        if with_key:
-            _draw_key(canvas)
-            if len(shown) < len(times):
-                canvas.add_text(
-                    total_width - MARGIN,
-                    total_height - 0.2,
-                    f"{len(shown)} of {len(times)} frames",
-                    ha="right",
-                    **_KEY_STYLE,
-                )
+    canvas = Canvas(total_width, total_height, shorten(title, 80))
+    style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8, "color": QUIET}
+    for index, i in enumerate(shown):
+        down, along = divmod(index, columns)
+        x = MARGIN + names_width + along * (width + _GAP)
+        y = _TITLE + down * line
+        for row in rows:
+            show_image(canvas.add_axes(x, y, width, height), row[i])
+            y += height + _CLOSE
+        canvas.add_text(x + width / 2, y + 0.02, shorten(times[i], letters), **style)
+    style = {"va": "center", "fontsize": 8.5, "color": INK}
+    for index, name in enumerate(names):
+        y = _TITLE + index * (height + _CLOSE) + height / 2
+        canvas.add_text(MARGIN, y, shorten(name, 17), **style)
+    if with_key:
+        _draw_key(canvas)
+        if len(shown) < len(times):
+            text = f"{len(shown)} of {len(times)} frames"
+            x, y = total_width - MARGIN, total_height - 0.2
+            canvas.add_text(x, y, text, ha="right", **_KEY_STYLE)
     return canvas.figure
 
 

@@ -17,8 +17,8 @@ from vitral.plots.style import (
     SERIES_COLORS,
     SERIES_MARKERS,
     Plot,
-    add_gridlines,
     add_verdict,
+    label_axes,
     new_figure,
     shorten,
     style_context,
@@ -54,6 +54,7 @@ class CostPanel:
 _PanelCurves = Mapping[str, Float[np.ndarray, "2 sizes"]]
 
 
+@style_context()
 def cost_growth(panels: Sequence[CostPanel], *, axis: str, verdict: str = "") -> Plot:
     """Draw costs over the size of the input, a panel each, side by side.
 
@@ -77,25 +78,26 @@ def cost_growth(panels: Sequence[CostPanel], *, axis: str, verdict: str = "") ->
             f"{len(names)}."
         )
     axis, verdict = shorten(axis, 40), shorten(verdict, 400)
-    with style_context():
-        figure = new_figure(max(3.2 * len(panels), 5.6), 3.7)
-        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, panel, lines in zip(all_axes, panels, drawn, strict=True):
-            _draw(axes, panel, lines, names)
-            axes.set_xlabel(axis)
-        handles = {
-            label: line
-            for axes in all_axes
-            for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        labels = [shorten(name, LONGEST_KEY) for name in names]
-        figure.legend(
-            [handles[label] for label in labels],
-            labels,
-            loc="outside upper left",
-            ncols=len(names) if len(panels) > 2 else min(len(names), 3),
+    figure = new_figure(max(3.2 * len(panels), 5.6), 3.7)
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, panel, lines in zip(all_axes, panels, drawn, strict=True):
+        _draw(axes, panel, lines, names)
+        label_axes(
+            axes, shorten(panel.title, 60), axis, shorten(panel.unit, 30), grid="y"
         )
-        add_verdict(figure, verdict, 400, 42 * len(panels))
+    handles = {
+        label: line
+        for axes in all_axes
+        for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    labels = [shorten(name, LONGEST_KEY) for name in names]
+    figure.legend(
+        [handles[label] for label in labels],
+        labels,
+        loc="outside upper left",
+        ncols=len(names) if len(panels) > 2 else min(len(names), 3),
+    )
+    add_verdict(figure, verdict, 400, 42 * len(panels))
     descriptions = [
         f"{shorten(panel.title, 60)} ({shorten(panel.unit, 30)}), {axis} "
         + ", ".join(
@@ -134,8 +136,7 @@ def _validate_panel(panel: CostPanel) -> _PanelCurves:
 def _draw(
     axes: Axes, panel: CostPanel, lines: _PanelCurves, names: Sequence[str]
 ) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log")
     for name, (sizes, costs) in lines.items():
         index = names.index(name)
         axes.plot(
@@ -152,15 +153,11 @@ def _draw(
     low, high = axes.get_ylim()
     subs = (1, 2, 5) if high / low < 300 else (1, 3) if high / low < 3000 else (1,)
     axes.yaxis.set_major_locator(LogLocator(10, subs=subs, numticks=14))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda cost, _: _format_number(cost)))
     measured = sorted({float(size) for line in lines.values() for size in line[0]})
     axes.xaxis.set_major_locator(FixedLocator(measured))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: _format_number(size)))
-    axes.set_title(shorten(panel.title, 60))
-    axes.set_ylabel(shorten(panel.unit, 30))
-    add_gridlines(axes, "y")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: _format_number(value)))
 
 
 def _format_number(value: float) -> str:

@@ -18,13 +18,12 @@ from vitral.plots.primitives import (
     ArraySequence,
     PanelGrid,
     add_colorbar,
-    align_pair,
     check_array,
     check_consistent_length,
-    check_images,
+    check_range,
+    draw_pairs,
     even_columns,
     image_aspect,
-    make_pairs,
     make_panels,
     middle_aspect,
     set_caption,
@@ -32,10 +31,10 @@ from vitral.plots.primitives import (
 from vitral.plots.style import Plot, format_percent, pluralize, shorten, style_context
 
 MOST_TILES = 14  # a side; of more, every nth is drawn
-MOST_PAIRS = 48
 _SHADES = matplotlib.colormaps["viridis"]  # rises in lightness, so grey print keeps it
 
 
+@style_context()
 def filters(
     tiles: ArrayLike,
     variance: ArrayLike | None = None,
@@ -54,11 +53,9 @@ def filters(
     colors = _check_colors(tiles, "the filters", "n", "height", "width")
     shares = None if variance is None else check_array(variance, "the variance", "n")
     count = len(colors)
-    if shares is not None and len(shares) != count:
-        raise DataError(
-            f"the variance must be one share for each filter: got {len(shares)}, not "
-            f"{count}."
-        )
+    if shares is not None:
+        one = "be one share for each filter"
+        check_consistent_length("the variance", len(shares), count, one)
     title = shorten(title, 80)
     note = (
         ""
@@ -73,14 +70,13 @@ def filters(
         captions=shares is not None,
         widest=0.85,
     )
-    with style_context():
-        panels = make_panels(grid, title, note)
-        for i, axes in enumerate(panels.axes):
-            axes.imshow(colors[i], interpolation="nearest")
-            if shares is not None:
-                text = f"{100 * shares[i]:.{0 if shares[i] >= 0.0995 else 1}f} %"
-                text = text if shares[i] >= 0.0005 else "< 0.1 %"
-                set_caption(axes, text, 12, quiet=True)
+    panels = make_panels(grid, title, note)
+    for i, axes in enumerate(panels.axes):
+        axes.imshow(colors[i], interpolation="nearest")
+        if shares is not None:
+            text = f"{100 * shares[i]:.{0 if shares[i] >= 0.0995 else 1}f} %"
+            text = text if shares[i] >= 0.0005 else "< 0.1 %"
+            set_caption(axes, text, 12, quiet=True)
     height, width = colors.shape[1:3]
     alt = f"{title}: {pluralize(count, 'tile')} of {height} x {width} pixels."
     if shares is not None:
@@ -109,6 +105,7 @@ def positions(
     return position_panels({"": (similarity, grid)}, title=title)
 
 
+@style_context()
 def position_panels(
     models: Mapping[str, tuple[ArrayLike, tuple[int, int]]],
     *,
@@ -146,15 +143,13 @@ def position_panels(
         widest=4.6,
         tallest=4.2,
     )
-    with style_context():
-        panels = make_panels(panel_grid, title, shorten(" ".join(thinned), 120))
-        for axes, (name, mosaic) in zip(panels.axes, mosaics.items(), strict=True):
-            _draw_mosaic(axes, mosaic, MOST_TILES if columns == 1 else MOST_TILES // 2)
-            if name:
-                set_caption(axes, name, panels.letters)
-        last = panels.axes[min(columns, len(mosaics)) - 1]
-        label = "cosine similarity"
-        add_colorbar(panels.figure, last, _SHADES, (-1.0, 1.0), label=label)
+    panels = make_panels(panel_grid, title, shorten(" ".join(thinned), 120))
+    for axes, (name, mosaic) in zip(panels.axes, mosaics.items(), strict=True):
+        _draw_mosaic(axes, mosaic, MOST_TILES if columns == 1 else MOST_TILES // 2)
+        if name:
+            set_caption(axes, name, panels.letters)
+    last, label = panels.axes[columns - 1], "cosine similarity"
+    add_colorbar(panels.figure, last, _SHADES, (-1.0, 1.0), label=label)
     parts = [
         f"{shorten(name, 60) + ': ' if name else ''}{mosaic.rows} x {mosaic.columns} "
         f"positions, neighbours in a row {mosaic.neighbours:.2f}, the least similar "
@@ -193,11 +188,8 @@ def _build_mosaic(similarity: ArrayLike, grid: tuple[int, int]) -> _Mosaic:
             f"{rows * columns} x {rows * columns}: got {cosines.shape[0]} x "
             f"{cosines.shape[1]}; leave out the class token and other prefix tokens."
         )
-    if abs(cosines).max() > 1.001:
-        raise DataError(
-            "a cosine similarity must lie in -1..1: got "
-            f"{cosines.min():.3g} to {cosines.max():.3g}."
-        )
+    claim = "a cosine similarity must lie in -1..1: got"
+    check_range(cosines, (-1, 1), claim, tolerance=1e-3)
     stride = -(-max(rows, columns) // MOST_TILES)
     gap = max(round(min(rows, columns) / 8), 1)
     tiles = cosines.reshape(rows, columns, rows, columns)
@@ -235,6 +227,7 @@ def _draw_mosaic(axes: Axes, mosaic: _Mosaic, most_labels: int) -> None:
         axis.labelpad = 2
 
 
+@style_context()
 def feature_colors(
     images: ArraySequence,
     colors: ArrayLike,
@@ -252,27 +245,20 @@ def feature_colors(
     """
     patches = _check_colors(colors, "the colours", "B", "rows", "columns")
     check_consistent_length("the colours", len(patches), len(images))
-    parts = check_images(images[:MOST_PAIRS])
+
+    def draw_patches(axes: Axes, i: int, pixels: Float[np.ndarray, "h w 3"]) -> None:
+        height, width = pixels.shape[:2]
+        # The patches cover the picture, whose sides they may not divide.
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+        axes.imshow(patches[i], interpolation="nearest", extent=extent)
+        axes.set_anchor("NW")
+
     title = shorten(title, 80)
-    with style_context():
-        panels = make_pairs(parts, len(images), title, captions=False, widest=2.6)
-        for i, part in enumerate(parts):
-            left, right = panels.axes[2 * i], panels.axes[2 * i + 1]
-            panels.show(2 * i, part)
-            height, width = part.shape[:2]
-            # The patches cover the picture, whose sides they may not divide.
-            right.imshow(
-                patches[i],
-                interpolation="nearest",
-                extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-            )
-            right.set_anchor("NW")
-            align_pair(panels.figure, left, right, part)
+    figure, count = draw_pairs(images, draw_patches, title, widest=2.6)
     return Plot(
-        panels.figure,
-        f"{title}: {pluralize(len(parts), 'picture')}, each beside "
-        f"{patches.shape[1]} x {patches.shape[2]} coloured patches; like "
-        "colours, like features.",
+        figure,
+        f"{title}: {pluralize(count, 'picture')}, each beside {patches.shape[1]} x "
+        f"{patches.shape[2]} coloured patches; like colours, like features.",
     )
 
 
@@ -285,10 +271,7 @@ def _check_colors(
             f"{name} must be [{', '.join(axes)}, 3 colours]: got the shape "
             f"{list(array.shape)}."
         )
-    if array.min() < -1e-6 or array.max() > 1 + 1e-6:
-        raise DataError(
-            f"{name} must lie in 0..1: got {array.min():.3g} to {array.max():.3g}."
-        )
+    check_range(array, (0, 1), f"{name} must lie in 0..1: got", tolerance=1e-6)
     return array.clip(0, 1)
 
 

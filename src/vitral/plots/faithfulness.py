@@ -11,19 +11,24 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from vitral.errors import DataError
-from vitral.plots.primitives import check_array
+from vitral.plots.primitives import (
+    Values,
+    check_array,
+    check_consistent_length,
+    check_range,
+)
 from vitral.plots.style import (
     ACCENT,
-    CONTRAST,
     DASHED,
     FULL_WIDTH,
     INK,
     QUIET,
+    SERIES_COLORS,
     SERIES_MARKERS,
     SKY,
-    WARM,
     Plot,
     add_gridlines,
+    label_axes,
     new_figure,
     percent_formatter,
     pluralize,
@@ -33,10 +38,12 @@ from vitral.plots.style import (
     style_context,
 )
 
-_COLORS = (ACCENT, CONTRAST, WARM, SKY, INK)
+_COLORS = (*SERIES_COLORS[:4], INK)
 _MARKERS = SERIES_MARKERS[:5]
+_Scores = Float[np.ndarray, "images steps"]
 
 
+@style_context()
 def faithfulness_curves(
     shares: ArrayLike,
     deletion: Mapping[str, ArrayLike],
@@ -63,40 +70,31 @@ def faithfulness_curves(
             f"the shares must rise, two of them at least: got {np.round(steps, 4)}."
         )
     parts = {
-        "Deletion": _check_scores(deletion, steps),
-        "Insertion": _check_scores(insertion, steps),
+        test: _check_scores(curves, steps)
+        for test, curves in (("Deletion", deletion), ("Insertion", insertion))
+        if curves
     }
-    parts = {name: scores for name, scores in parts.items() if scores}
     if not parts:
         raise DataError("there is no score to draw: deletion and insertion are empty.")
     names = list(dict.fromkeys(name for part in parts.values() for name in part))
     curve_names = [name for name in names if name != baseline]
     title = shorten(title, 80)
-    with style_context():
-        figure = new_figure(FULL_WIDTH if len(parts) > 1 else 4.8, 3.6)
-        figure.suptitle(
-            title,
-            x=0.1 / figure.get_figwidth(),
-            ha="left",
-            fontsize=10.5,
-            fontweight="bold",
-        )
-        all_axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
-        for axes, (test, scores) in zip(all_axes, parts.items(), strict=True):
-            _draw(axes, steps, scores, curve_names)
-            better = "lower" if test == "Deletion" else "higher"
-            verb = "removed" if test == "Deletion" else "shown"
-            axes.set_title(f"{test}: {better} is better", fontsize=9.5)
-            axes.set_xlabel(f"patches {verb}, the map's greatest first")
-        all_axes[0].set_ylabel("score of the class")
-    text = " ".join(
-        f"{test}: "
-        + ", ".join(
-            f"{shorten(k, 60)} {_area(steps, v):.3f}" for k, v in scores.items()
-        )
-        + "."
+    figure = new_figure(FULL_WIDTH if len(parts) > 1 else 4.8, 3.6)
+    x = 0.1 / figure.get_figwidth()
+    figure.suptitle(title, x=x, ha="left", fontsize=10.5, fontweight="bold")
+    all_axes = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for axes, (test, scores) in zip(all_axes, parts.items(), strict=True):
+        _draw(axes, steps, scores, curve_names)
+        better = "lower" if test == "Deletion" else "higher"
+        verb = "removed" if test == "Deletion" else "shown"
+        axes.set_title(f"{test}: {better} is better", fontsize=9.5)
+        axes.set_xlabel(f"patches {verb}, the map's greatest first")
+    all_axes[0].set_ylabel("score of the class")
+    areas = {
+        test: [f"{shorten(k, 60)} {_area(steps, v):.3f}" for k, v in scores.items()]
         for test, scores in parts.items()
-    )
+    }
+    text = " ".join(f"{test}: {', '.join(row)}." for test, row in areas.items())
     images = max(len(v) for part in parts.values() for v in part.values())
     return Plot(
         figure,
@@ -104,38 +102,31 @@ def faithfulness_curves(
     )
 
 
-def _check_scores(
-    curves: Mapping[str, ArrayLike], steps: Float[np.ndarray, " steps"]
-) -> dict[str, Float[np.ndarray, "images steps"]]:
-    scores = {}
-    for name, values in curves.items():
-        several = np.ndim(values) > 1
-        label = f"the scores of {shorten(name)}"
-        rows = (
-            check_array(values, label, "B", "S")
-            if several
-            else check_array(values, label, "S")[None]
-        )
-        if rows.shape[1] != len(steps):
-            raise DataError(
-                f"{label} must be one for each share: got {rows.shape[1]}, not "
-                f"{len(steps)}."
-            )
-        scores[name] = rows
-    return scores
+def _check_scores(curves: Mapping[str, ArrayLike], steps: Values) -> dict[str, _Scores]:
+    labels = {name: f"the scores of {shorten(name)}" for name in curves}
+    return {
+        name: _check_rows(values, labels[name], len(steps), "be one for each share")
+        for name, values in curves.items()
+    }
 
 
-def _area(
-    steps: Float[np.ndarray, " steps"], scores: Float[np.ndarray, "images steps"]
-) -> float:
+def _check_rows(values: ArrayLike, name: str, expected: int, one: str) -> _Scores:
+    """Return [S] or [B, S] as [B, S]."""
+    axes = ("B", "S") if np.ndim(values) > 1 else ("S",)
+    rows = np.atleast_2d(check_array(values, name, *axes))
+    check_consistent_length(name, rows.shape[1], expected, one)
+    return rows
+
+
+def _area(steps: Values, scores: _Scores) -> float:
     """Return the area under the mean curve by trapezoids, divided by the range."""
     return float(np.trapezoid(scores.mean(0), steps) / (steps[-1] - steps[0]))
 
 
 def _draw(
     axes: Axes,
-    steps: Float[np.ndarray, " steps"],
-    scores: Mapping[str, Float[np.ndarray, "images steps"]],
+    steps: Values,
+    scores: Mapping[str, _Scores],
     names: Sequence[str],
 ) -> None:
     """Draw the curves of `names` in colour, and the others as the reference."""
@@ -162,6 +153,7 @@ def _draw(
     add_gridlines(axes, "y")
 
 
+@style_context()
 def randomization(
     stages: Sequence[str],
     correlations: ArrayLike,
@@ -180,32 +172,22 @@ def randomization(
     Raises:
         DataError: other numbers of stages and correlations, or values outside -1..1.
     """
-    several = np.ndim(correlations) > 1
-    axes_names = ("B", "S") if several else ("S",)
-    rows = np.atleast_2d(check_array(correlations, "the correlations", *axes_names))
-    if rows.shape[1] != len(stages):
-        raise DataError(
-            f"the correlations must be one for each stage: got {rows.shape[1]}, not "
-            f"{len(stages)}."
-        )
-    if abs(rows).max() > 1.001:
-        raise DataError(
-            f"a rank correlation must lie in -1..1: got {rows.min():.3g} to "
-            f"{rows.max():.3g}."
-        )
+    name, one = "the correlations", "be one for each stage"
+    rows = _check_rows(correlations, name, len(stages), one)
+    claim = "a rank correlation must lie in -1..1: got"
+    check_range(rows, (-1, 1), claim, tolerance=1e-3)
     mean = rows.mean(0)
     ys = np.arange(len(stages))
     title = shorten(title, 60)
-    with single_axes(5.6, 1.2 + 0.24 * max(len(stages), 3)) as (figure, axes):
-        axes.barh(ys, mean, color=SKY, height=0.62, edgecolor=ACCENT, linewidth=0.8)
-        if len(rows) > 1:
-            axes.plot(rows.ravel(), np.tile(ys, len(rows)), "o", color=ACCENT, ms=2.5)
-        axes.axvline(0, color=QUIET, linewidth=1)
-        set_row_labels(axes, [shorten(stage) for stage in stages])
-        axes.set_xlim(min(-0.25, float(rows.min()) - 0.05), 1.02)
-        axes.set_xlabel("rank correlation with the map of the trained weights")
-        axes.set_title(title)
-        add_gridlines(axes, "x")
+    figure, axes = single_axes(5.6, 1.2 + 0.24 * max(len(stages), 3))
+    axes.barh(ys, mean, color=SKY, height=0.62, edgecolor=ACCENT, linewidth=0.8)
+    if len(rows) > 1:
+        axes.plot(rows.ravel(), np.tile(ys, len(rows)), "o", color=ACCENT, ms=2.5)
+    axes.axvline(0, color=QUIET, linewidth=1)
+    set_row_labels(axes, [shorten(stage) for stage in stages])
+    axes.set_xlim(min(-0.25, float(rows.min()) - 0.05), 1.02)
+    x = "rank correlation with the map of the trained weights"
+    label_axes(axes, title, x, grid="x")
     return Plot(
         figure,
         f"{title}: rank correlation after each of {pluralize(len(stages), 'stage')}, "

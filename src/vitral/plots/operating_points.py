@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from vitral.errors import DataError
 from vitral.plots.style import (
@@ -13,15 +14,17 @@ from vitral.plots.style import (
     CONTRAST,
     DASHED,
     INK,
-    PERCENT,
     QUIET,
     SERIES_MARKERS,
     SKY,
     WARM,
     Plot,
     add_gridlines,
+    annotate,
     format_percent,
+    percent_formatter,
     single_axes,
+    style_context,
 )
 
 COLORS = (QUIET, SKY, ACCENT, WARM, CONTRAST)
@@ -44,6 +47,7 @@ class OperatingPoint:
     """Drawn as an outline."""
 
 
+@style_context()
 def operating_points(
     groups: Mapping[str, Sequence[OperatingPoint]],
     *,
@@ -66,29 +70,28 @@ def operating_points(
             f"a figure of operating points shows 1 to {len(COLORS)} groups: got "
             f"{len(groups)}. Draw them in several figures."
         )
-    with single_axes(7.6, 4.6) as (figure, axes):
-        for (name, points), color, marker in zip(
-            groups.items(), COLORS, SERIES_MARKERS, strict=False
-        ):
-            _scatter(axes, name, points, color=color, marker=marker)
-        if bound is not None:
-            axes.axhline(bound, color=QUIET, linestyle=DASHED, linewidth=1)
-        _set_scales(axes, groups, bound)
-        _place_labels(
-            figure, axes, [point for points in groups.values() for point in points]
-        )
-        axes.set_title(title, pad=30)
-        axes.set_xlabel("milliseconds an image" + (f"\n{note}" if note else ""))
-        axes.set_ylabel("accuracy")
-        add_gridlines(axes, "y")
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(-0.02, 1.0),
-            ncols=len(groups),
-            handletextpad=0.1,
-            columnspacing=1.2,
-            borderaxespad=0.2,
-        )
+    figure, axes = single_axes(7.6, 4.6)
+    for (name, points), color, marker in zip(
+        groups.items(), COLORS, SERIES_MARKERS, strict=False
+    ):
+        _scatter(axes, name, points, color=color, marker=marker)
+    if bound is not None:
+        axes.axhline(bound, color=QUIET, linestyle=DASHED, linewidth=1)
+    every_point = [point for points in groups.values() for point in points]
+    _set_scales(axes, every_point, bound)
+    _place_labels(figure, axes, every_point)
+    axes.set_title(title, pad=30)
+    x = "milliseconds an image" + (f"\n{note}" if note else "")
+    axes.set(xlabel=x, ylabel="accuracy")
+    add_gridlines(axes, "y")
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=len(groups),
+        handletextpad=0.1,
+        columnspacing=1.2,
+        borderaxespad=0.2,
+    )
     return Plot(figure, _alt_text(groups))
 
 
@@ -103,32 +106,18 @@ def _scatter(
     # Without points, so that the legend shows a filled mark.
     axes.scatter([], [], color=color, marker=marker, s=34, label=name)
     for point in points:
-        axes.scatter(
-            [point.ms],
-            [point.accuracy],
-            facecolors="none" if point.open else color,
-            edgecolors=color,
-            linewidths=1.4,
-            marker=marker,
-            s=34,
-            zorder=3,
-        )
+        face = "none" if point.open else color
+        style: dict[str, Any] = {"edgecolors": color, "linewidths": 1.4, "zorder": 3}
+        xy = [point.ms], [point.accuracy]
+        axes.scatter(*xy, facecolors=face, marker=marker, s=34, **style)
         if point.chosen:
-            axes.scatter(
-                [point.ms],
-                [point.accuracy],
-                s=170,
-                facecolors="none",
-                edgecolors=INK,
-                zorder=4,
-            )
+            axes.scatter(*xy, s=170, facecolors="none", edgecolors=INK, zorder=4)
 
 
 def _set_scales(
-    axes: Axes, groups: Mapping[str, Sequence[OperatingPoint]], bound: float | None
+    axes: Axes, points: Sequence[OperatingPoint], bound: float | None
 ) -> None:
     """Scale both axes with room for the labels; time is logarithmic."""
-    points = [point for group in groups.values() for point in group]
     times = [point.ms for point in points]
     heights = [point.accuracy for point in points]
     heights += [] if bound is None else [bound]
@@ -150,8 +139,7 @@ def _set_scales(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", length=0)
-    tenths = PercentFormatter(1.0, decimals=1, symbol=PERCENT)
-    axes.yaxis.set_major_formatter(tenths)
+    axes.yaxis.set_major_formatter(percent_formatter(decimals=1))
 
 
 def _place_labels(figure: Figure, axes: Axes, points: Sequence[OperatingPoint]) -> None:
@@ -174,16 +162,10 @@ def _place_labels(figure: Figure, axes: Axes, points: Sequence[OperatingPoint]) 
             ):
                 break
         boxes.append((start, start + width, height))
-        axes.annotate(
-            point.label,
-            (point.ms, point.accuracy),
-            xytext=(5 if side == "right" else -5, rise),
-            textcoords="offset points",
-            ha=side,
-            fontsize=8,
-            color=INK if point.chosen else QUIET,
-            zorder=5,
-        )
+        style = {"ha": side, "color": INK if point.chosen else QUIET, "zorder": 5}
+        offset = (5 if side == "right" else -5, rise)
+        xy = point.ms, point.accuracy
+        annotate(axes, point.label, xy, offset, fontsize=8, **style)
 
 
 def _alt_text(groups: Mapping[str, Sequence[OperatingPoint]]) -> str:

@@ -6,6 +6,7 @@ true classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -25,6 +26,7 @@ from vitral.plots.style import (
     WARM,
     Plot,
     add_gridlines,
+    label_axes,
     new_figure,
     percent_formatter,
     set_row_labels,
@@ -36,26 +38,30 @@ MOST_CLASSES = 30
 CLASS_HEIGHT = 0.34  # inches a class
 BINS = 20
 ACCURACY_BINS = 10
+_Counts = Int[np.ndarray, " classes"]
+_Flags = Bool[np.ndarray, " images"]
+_ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0)}
 
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
     confidence: Float[np.ndarray, " images"]
-    used: Bool[np.ndarray, " images"]
+    used: _Flags
     threshold: float
-    correct: Bool[np.ndarray, " images"] | None
+    correct: _Flags | None
 
 
+@style_context()
 def pseudo_labels(
     names: Sequence[str],
-    predicted: Int[np.ndarray, " classes"],
-    selected: Int[np.ndarray, " classes"],
-    per_epoch: Int[np.ndarray, " classes"],
+    predicted: _Counts,
+    selected: _Counts,
+    per_epoch: _Counts,
     *,
     confidence: Float[np.ndarray, " images"],
-    used: Bool[np.ndarray, " images"],
+    used: _Flags,
     threshold: float,
-    correct: Bool[np.ndarray, " images"] | None = None,
+    correct: _Flags | None = None,
 ) -> Plot:
     """Draw counts on the left, confidence on the right.
 
@@ -72,30 +78,27 @@ def pseudo_labels(
     if not len(confidence):
         raise DataError("there is no answer to draw: no image was labelled.")
     answers = _Answers(confidence, used, threshold, correct)
-    with style_context():
-        rows = min(len(names), MOST_CLASSES)
-        height = max(3.4 if correct is None else 4.6, 1.3 + CLASS_HEIGHT * rows)
-        figure = new_figure(FULL_WIDTH, height)
-        layout = figure.add_gridspec(1 if correct is None else 2, 2, wspace=0.06)
-        counts = figure.add_subplot(layout[:, 0])
-        _draw_counts(
-            counts, names, predicted=predicted, selected=selected, per_epoch=per_epoch
-        )
-        upper = figure.add_subplot(layout[0, 1])
-        _draw_histogram(upper, answers)
-        if correct is not None:
-            lower = figure.add_subplot(layout[1, 1], sharex=upper)
-            _draw_accuracy(lower, answers, correct)
+    rows = min(len(names), MOST_CLASSES)
+    height = max(3.4 if correct is None else 4.6, 1.3 + CLASS_HEIGHT * rows)
+    figure = new_figure(FULL_WIDTH, height)
+    layout = figure.add_gridspec(1 if correct is None else 2, 2, wspace=0.06)
+    counts = figure.add_subplot(layout[:, 0])
+    _draw_counts(counts, names, predicted, selected, per_epoch=per_epoch)
+    upper = figure.add_subplot(layout[0, 1])
+    _draw_histogram(upper, answers)
+    if correct is not None:
+        lower = figure.add_subplot(layout[1, 1], sharex=upper)
+        _draw_accuracy(lower, answers, correct)
     return Plot(figure, _alt_text(names, selected, answers))
 
 
 def _draw_counts(
     axes: Axes,
     names: Sequence[str],
+    predicted: _Counts,
+    selected: _Counts,
     *,
-    predicted: Int[np.ndarray, " classes"],
-    selected: Int[np.ndarray, " classes"],
-    per_epoch: Int[np.ndarray, " classes"],
+    per_epoch: _Counts,
 ) -> None:
     """Draw two bars and a mark a class; above 30 classes the 30 that lose most."""
     order = list(range(len(names)))
@@ -107,32 +110,22 @@ def _draw_counts(
     ys = np.arange(len(order))
     axes.barh(ys - 0.2, predicted[order], 0.34, color=FAINT, label="answered")
     axes.barh(ys + 0.2, selected[order], 0.34, color=ACCENT, label="kept")
-    axes.plot(
-        per_epoch[order],
-        ys + 0.2,
-        "D",
-        color=CONTRAST,
-        markersize=5,
-        label="in an epoch, with copies",
-    )
+    label = "in an epoch, with copies"
+    axes.plot(per_epoch[order], ys + 0.2, "D", color=CONTRAST, ms=5, label=label)
     set_row_labels(axes, [shorten(names[index]) for index in order])
     axes.set_xlim(left=0)
     axes.margins(x=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("images")
     axes.set_title(title, pad=26)
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(
-        # The mark, which matplotlib lists first, goes last.
-        [*handles[1:], handles[0]],
-        [*labels[1:], labels[0]],
-        loc="lower left",
-        bbox_to_anchor=(-0.02, 1.0),
-        ncols=3,
-        borderpad=0.1,
-        handlelength=1.2,
-        columnspacing=1.1,
-    )
+    mark, *bars = axes.get_legend_handles_labels()[0]
+    style: dict[str, Any] = {
+        "borderpad": 0.1,
+        "handlelength": 1.2,
+        "columnspacing": 1.1,
+    }
+    # The mark, which matplotlib lists first, goes last.
+    axes.legend(handles=[*bars, mark], ncols=3, **style, **_ABOVE)
     add_gridlines(axes, "x")
 
 
@@ -151,50 +144,33 @@ def _draw_histogram(axes: Axes, answers: _Answers) -> None:
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(percent_formatter())
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.set_ylabel("images")
-    axes.set_xlabel("confidence of the answer; dashed: the threshold")
+    x = "confidence of the answer; dashed: the threshold"
+    axes.set(xlabel=x, ylabel="images")
     axes.set_title("How sure the teacher is", pad=26)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderpad=0.1)
+    axes.legend(ncols=2, borderpad=0.1, **_ABOVE)
     add_gridlines(axes, "y")
 
 
-def _draw_accuracy(
-    axes: Axes, answers: _Answers, correct: Bool[np.ndarray, " images"]
-) -> None:
+def _draw_accuracy(axes: Axes, answers: _Answers, correct: _Flags) -> None:
     edges = np.linspace(0, 1, ACCURACY_BINS + 1)
     bins = np.clip(np.digitize(answers.confidence, edges) - 1, 0, ACCURACY_BINS - 1)
     width = 1 / ACCURACY_BINS
-    for index in range(ACCURACY_BINS):
-        inside = bins == index
-        if not inside.any():
-            continue
-        share = float(correct[inside].mean())
-        center = (index + 0.5) * width
-        axes.bar(center, share, 0.92 * width, color=SKY)
-        axes.text(
-            center,
-            0.04,
-            f"{int(inside.sum()):,}",
-            ha="center",
-            fontsize=7.5,
-            color=INK,
-        )
+    for index in np.unique(bins):
+        inside, center = bins == index, (index + 0.5) * width
+        axes.bar(center, float(correct[inside].mean()), 0.92 * width, color=SKY)
+        images = f"{int(inside.sum()):,}"
+        axes.text(center, 0.04, images, ha="center", fontsize=7.5, color=INK)
     axes.plot([0, 1], [0, 1], color=QUIET, linewidth=1, linestyle=DASHED)
     if answers.used.any():
         share = float(correct[answers.used].mean())
         axes.axhline(share, color=WARM, linewidth=1.4)
-    axes.set_ylim(0, 1.04)
-    axes.set_yticks([0, 0.5, 1])
+    axes.set(ylim=(0, 1.04), yticks=[0, 0.5, 1])
     axes.yaxis.set_major_formatter(percent_formatter())
-    axes.set_ylabel("answers right")
-    axes.set_xlabel("confidence (in each bar its images; line: all that are kept)")
-    axes.set_title("How often it is right")
-    add_gridlines(axes, "y")
+    x = "confidence (in each bar its images; line: all that are kept)"
+    label_axes(axes, "How often it is right", x, "answers right", grid="y")
 
 
-def _alt_text(
-    names: Sequence[str], selected: Int[np.ndarray, " classes"], answers: _Answers
-) -> str:
+def _alt_text(names: Sequence[str], selected: _Counts, answers: _Answers) -> str:
     used, correct = answers.used, answers.correct
     most, least = int(selected.argmax()), int(selected.argmin())
     text = (

@@ -17,6 +17,7 @@ from vitral.plots.primitives import (
     make_panels,
     middle_aspect,
     set_caption,
+    show_image,
 )
 from vitral.plots.style import Plot, format_percent, pluralize, shorten, style_context
 
@@ -25,6 +26,7 @@ _GAP = 0.62  # the grey of a hidden patch, which few pictures have as a flat are
 _COLUMNS = ("original", "masked", "reconstruction")
 
 
+@style_context()
 def reconstructions(
     images: ArraySequence,
     hidden: ArraySequence,
@@ -53,12 +55,15 @@ def reconstructions(
     if len(captions) != len(_COLUMNS):
         raise DataError(f"there are three columns to name: got {len(captions)} names.")
     parts = check_images(images[:MOST_ROWS])
-    triples = []
-    for i, (truth, part) in enumerate(zip(images, parts, strict=False)):
+    pictures = []
+    for i, part in enumerate(parts):
         drawn = _clip_reconstruction(restored[i], f"reconstruction {i}")
-        _check_same_shape(i, np.shape(truth), np.shape(restored[i]))
-        gaps = _check_mask(hidden[i], i)
-        triples.append((part, mask_patches(part, gaps), drawn))
+        if np.shape(images[i]) != np.shape(restored[i]):
+            raise DataError(
+                f"reconstruction {i} must be as large as its image, "
+                f"{list(np.shape(images[i]))}: got {list(np.shape(restored[i]))}."
+            )
+        pictures += [part, mask_patches(part, _check_mask(hidden[i], i)), drawn]
     rest = len(images) - len(parts)
     shown = f" The first {len(parts)} of {len(images)}." if rest else ""
     title = shorten(title, 80)
@@ -71,21 +76,18 @@ def reconstructions(
         widest=1.5,
         tallest=1.5,
     )
-    with style_context():
-        panels = make_panels(grid, title, f"{shorten(note, 200)}{shown}".strip())
-        for i, triple in enumerate(triples):
-            for column, pixels in enumerate(triple):
-                panels.show(3 * i + column, pixels)
-        for axes, text in zip(panels.axes, captions, strict=False):
-            set_caption(axes, text, panels.letters, quiet=True)
-    share = float(
-        np.mean([_check_mask(mask, i).mean() for i, mask in enumerate(hidden)])
-    )
+    panels = make_panels(grid, title, f"{shorten(note, 200)}{shown}".strip())
+    for axes, pixels in zip(panels.axes, pictures, strict=True):
+        show_image(axes, pixels)
+    for axes, text in zip(panels.axes, captions, strict=False):
+        set_caption(axes, text, panels.letters, quiet=True)
+    shares = [_check_mask(mask, i).mean() for i, mask in enumerate(hidden)]
+    share = format_percent(float(np.mean(shares)))
     return Plot(
         panels.figure,
         f"{title}: {pluralize(len(parts), 'picture')}, each as "
-        f"{', '.join(shorten(text, 60) for text in captions)}. {format_percent(share)} "
-        "of the patches were hidden.",
+        f"{', '.join(shorten(text, 60) for text in captions)}. {share} of the "
+        "patches were hidden.",
     )
 
 
@@ -121,13 +123,3 @@ def _clip_reconstruction(
     return check_image(
         check_array(image, name, "height", "width", "3 colours").clip(0, 1), name
     )
-
-
-def _check_same_shape(
-    index: int, image: tuple[int, ...], restored: tuple[int, ...]
-) -> None:
-    if image != restored:
-        raise DataError(
-            f"reconstruction {index} must be as large as its image, {list(image)}: "
-            f"got {list(restored)}."
-        )

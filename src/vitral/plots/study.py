@@ -9,11 +9,12 @@ from vitral.errors import DataError
 from vitral.plots.style import (
     SERIES_COLORS,
     Plot,
-    add_gridlines,
     format_percent,
+    label_axes,
     percent_formatter,
     shorten,
     single_axes,
+    style_context,
 )
 
 COLORS = SERIES_COLORS[:5]
@@ -21,6 +22,7 @@ ROW_HEIGHT = 0.34  # inches a line of dots
 LONGEST_ROW = 34
 
 
+@style_context()
 def seed_accuracies(
     values: Mapping[tuple[str, str], Sequence[float]],
     *,
@@ -49,24 +51,16 @@ def seed_accuracies(
             "columns. Turn the table, or draw its parts."
         )
     title = shorten(title, 80)
-    height = 1.3 + ROW_HEIGHT * max(len(values), 3)
-    with single_axes(6.8, height) as (figure, axes):
-        _draw(axes, values, rows, columns)
-        axes.set_title(title)
-        axes.set_xlabel(f"{measure}; each dot a seed, the bar their mean")
-        axes.xaxis.set_major_formatter(percent_formatter())
-        axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
-        add_gridlines(axes, "x")
-        if len(columns) > 1:
-            axes.legend(
-                loc="upper left",
-                bbox_to_anchor=(1.0, 1.0),
-                title="",
-                handletextpad=0.2,
-            )
+    figure, axes = single_axes(6.8, 1.3 + ROW_HEIGHT * max(len(values), 3))
     means = {cell: sum(shares) / len(shares) for cell, shares in values.items()}
-    best = max(means, key=lambda cell: means[cell])
-    worst = min(means, key=lambda cell: means[cell])
+    _draw(axes, values, means, rows, columns)
+    x = f"{measure}; each dot a seed, the bar their mean"
+    label_axes(axes, title, x, grid="x")
+    axes.xaxis.set_major_formatter(percent_formatter())
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    if len(columns) > 1:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handletextpad=0.2)
+    best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     alt = (
         f"{title}: from {format_percent(means[worst])} ({_name(worst)}) to "
         f"{format_percent(means[best])} ({_name(best)})."
@@ -81,6 +75,7 @@ def _name(cell: tuple[str, str]) -> str:
 def _draw(
     axes: Axes,
     values: Mapping[tuple[str, str], Sequence[float]],
+    means: Mapping[tuple[str, str], float],
     rows: list[str],
     columns: list[str],
 ) -> None:
@@ -92,11 +87,12 @@ def _draw(
         names.append(shorten(row, LONGEST_ROW))
         for column in filled:
             shares, color = values[row, column], COLORS[columns.index(column)]
-            mean = sum(shares) / len(shares)
             label = None if column in labelled else shorten(column, LONGEST_ROW)
             labelled.add(column)
             axes.plot(shares, [y] * len(shares), "o", color=color, ms=5, alpha=0.65)
-            axes.plot([mean], [y], "|", color=color, ms=15, mew=2.2, label=label)
+            axes.plot(
+                [means[row, column]], [y], "|", color=color, ms=15, mew=2.2, label=label
+            )
             y += 1.0
         y += 0.35
     axes.set_yticks(ticks, names)

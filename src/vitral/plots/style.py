@@ -87,7 +87,7 @@ class Plot:
 
 @contextlib.contextmanager
 def style_context() -> Iterator[None]:
-    """Apply the style inside this block and restore matplotlib's settings after it."""
+    """Apply the style in a block or a function, and restore the settings after."""
     with matplotlib.rc_context(_RC), warnings.catch_warnings():
         # The reader's browser has the glyphs that the measuring font lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -100,12 +100,16 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=engine)
 
 
-@contextlib.contextmanager
-def single_axes(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """Draw a figure of one pair of axes, in inches, inside this styled block."""
-    with style_context():
-        figure = new_figure(width, height)
-        yield figure, figure.add_subplot()
+def single_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of one pair of axes, in inches."""
+    figure = new_figure(width, height)
+    return figure, figure.add_subplot()
+
+
+def label_axes(axes: Axes, title: str, x: str, y: str = "", *, grid: str) -> None:
+    """Write the title and the names of the axes; draw quiet lines across one axis."""
+    axes.set(title=title, xlabel=x, ylabel=y)
+    add_gridlines(axes, grid)
 
 
 def add_gridlines(axes: Axes, axis: str) -> None:
@@ -128,9 +132,9 @@ def add_verdict(figure: Figure, verdict: str, longest: int, line: int) -> None:
         figure.supxlabel(text, x=0.015, ha="left", fontsize=9, color=QUIET)
 
 
-def percent_formatter() -> PercentFormatter:
-    """Return a formatter of shares as whole percentages, as the report writes them."""
-    return PercentFormatter(1.0, decimals=0, symbol=PERCENT)
+def percent_formatter(decimals: int = 0) -> PercentFormatter:
+    """Return a formatter of shares as percentages, as the report writes them."""
+    return PercentFormatter(1.0, decimals=decimals, symbol=PERCENT)
 
 
 def format_percent(share: float) -> str:
@@ -151,28 +155,36 @@ def shorten(text: str, longest: int = LONGEST_NAME) -> str:
     return line
 
 
+def annotate(
+    axes: Axes,
+    text: str,
+    point: tuple[float, float],
+    offset: tuple[float, float],
+    **style: Any,
+) -> None:
+    """Write a text next to a point of the axes, at an offset in points."""
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", **style)
+
+
 def to_svg(figure: Figure) -> str:
     """Return the figure as SVG text; the same figure gives the same bytes."""
-    target = io.StringIO()
-    with style_context():
-        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
-    return target.getvalue().replace(f"'{_MEASURED_FONT}'", _SCREEN_FONTS)
+    svg = _save(figure, "svg", ("Date", "Creator")).decode()
+    return svg.replace(f"'{_MEASURED_FONT}'", _SCREEN_FONTS)
 
 
 def to_pdf(figure: Figure) -> bytes:
     """Return the figure as PDF, for print; the same figure gives the same bytes."""
-    target = io.BytesIO()
-    metadata = {"CreationDate": None, "Creator": None, "Producer": None}
-    with style_context():
-        figure.savefig(target, format="pdf", metadata=metadata)
-    return target.getvalue()
+    return _save(figure, "pdf", ("CreationDate", "Creator", "Producer"))
 
 
 def to_png(figure: Figure, dots_per_inch: int = 144) -> bytes:
     """Return the figure as PNG; the same figure gives the same bytes."""
+    return _save(figure, "png", ("Software",), dpi=dots_per_inch)
+
+
+@style_context()
+def _save(figure: Figure, kind: str, absent: Sequence[str], **options: Any) -> bytes:
+    """Return the bytes of a file without the metadata that are `absent`."""
     target = io.BytesIO()
-    with style_context():
-        figure.savefig(
-            target, format="png", dpi=dots_per_inch, metadata={"Software": None}
-        )
+    figure.savefig(target, format=kind, metadata=dict.fromkeys(absent), **options)
     return target.getvalue()

@@ -19,6 +19,7 @@ from vitral.plots.style import (
     SKY,
     Plot,
     add_gridlines,
+    annotate,
     format_percent,
     new_figure,
     percent_formatter,
@@ -39,12 +40,11 @@ class _MetricSeries:
         axes.plot(self.step, self.value, **style)
 
 
-@dataclass(frozen=True, slots=True)
-class _CurvePanel:
-    title: str
-    draw: Callable[[Axes], None]
+_PanelDrawings = dict[str, Callable[[Axes], None]]
+"""By the title of the panel."""
 
 
+@style_context()
 def learning_curves(
     train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]
 ) -> Plot:
@@ -65,26 +65,24 @@ def learning_curves(
             "there is no curve to draw: the rows hold no finite loss, accuracy, lr, "
             "grad_norm or images_per_second with a step."
         )
-    with style_context():
-        heights = [2.9] * bool(large) + [1.8] * bool(small)
-        figure = new_figure(FULL_WIDTH, sum(heights) + 0.2)
-        layout = figure.add_gridspec(len(heights), 6, height_ratios=heights, hspace=0.1)
-        for row, panels in enumerate(group for group in (large, small) if group):
-            width = 6 // len(panels)
-            for i, panel in enumerate(panels):
-                axes = figure.add_subplot(layout[row, i * width : (i + 1) * width])
-                axes.set_title(panel.title)
-                panel.draw(axes)
-                add_gridlines(axes, "y")
-                axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-                axes.set_xlabel("step")
-                axes.margins(x=0.02)
+    heights = [2.9] * bool(large) + [1.8] * bool(small)
+    figure = new_figure(FULL_WIDTH, sum(heights) + 0.2)
+    layout = figure.add_gridspec(len(heights), 6, height_ratios=heights, hspace=0.1)
+    for row, panels in enumerate(group for group in (large, small) if group):
+        width = 6 // len(panels)
+        for i, (title, draw) in enumerate(panels.items()):
+            axes = figure.add_subplot(layout[row, i * width : (i + 1) * width])
+            axes.set(title=title, xlabel="step")
+            draw(axes)
+            add_gridlines(axes, "y")
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.margins(x=0.02)
     return Plot(figure, _alt_text(train_rows, eval_rows))
 
 
 def _large_panels(
     train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]
-) -> list[_CurvePanel]:
+) -> _PanelDrawings:
     train = _metric_series(train_rows, "loss")
     held_out = _metric_series(eval_rows, "loss")
     accuracy, by = _metric_series(eval_rows, "accuracy"), ""
@@ -104,31 +102,26 @@ def _large_panels(
     def draw_accuracy(axes: Axes) -> None:
         accuracy.plot(axes, color=CONTRAST, **_marker_style(accuracy))
         best = _best_index(accuracy)
-        axes.plot(accuracy.step[best], accuracy.value[best], "o", ms=8, color=CONTRAST)
-        late = accuracy.step[best] > accuracy.step.mean()
-        axes.annotate(
-            f"best {format_percent(accuracy.value[best])}",
-            (accuracy.step[best], accuracy.value[best]),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha="right" if late else "left",
-            color=CONTRAST,
-        )
+        step, value = accuracy.step[best], accuracy.value[best]
+        axes.plot(step, value, "o", ms=8, color=CONTRAST)
+        side = "right" if step > accuracy.step.mean() else "left"
+        text = f"best {format_percent(value)}"
+        annotate(axes, text, (step, value), (0, 8), ha=side, color=CONTRAST)
         axes.margins(y=0.15)
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.05))
         axes.set_ylabel(f"validation images right{by}")
         axes.yaxis.set_major_formatter(percent_formatter())
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
-    panels = []
+    panels: _PanelDrawings = {}
     if len(train.step) or len(held_out.step):
-        panels.append(_CurvePanel("Loss", draw_loss))
+        panels["Loss"] = draw_loss
     if len(accuracy.step):
-        panels.append(_CurvePanel(f"Accuracy{by}", draw_accuracy))
+        panels[f"Accuracy{by}"] = draw_accuracy
     return panels
 
 
-def _small_panels(train_rows: Sequence[MetricRow]) -> list[_CurvePanel]:
+def _small_panels(train_rows: Sequence[MetricRow]) -> _PanelDrawings:
     def draw(axes: Axes, curve: _MetricSeries, unit: str) -> None:
         curve.plot(axes, color=ACCENT, linewidth=1.2)
         axes.set_ylim(0, max(float(curve.value.max()) * 1.1, 1e-12))
@@ -136,15 +129,16 @@ def _small_panels(train_rows: Sequence[MetricRow]) -> list[_CurvePanel]:
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
-    panels = []
-    for field, title, unit in [
-        ("lr", "Learning rate", ""),
-        ("grad_norm", "Gradient norm", ""),
-        ("images_per_second", "Speed", "images/s"),
-    ]:
+    fields = {
+        "Learning rate": ("lr", ""),
+        "Gradient norm": ("grad_norm", ""),
+        "Speed": ("images_per_second", "images/s"),
+    }
+    panels: _PanelDrawings = {}
+    for title, (field, unit) in fields.items():
         curve = _metric_series(train_rows, field)
         if len(curve.step):
-            panels.append(_CurvePanel(title, partial(draw, curve=curve, unit=unit)))
+            panels[title] = partial(draw, curve=curve, unit=unit)
     return panels
 
 

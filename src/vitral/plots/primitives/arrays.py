@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from vitral.errors import DataError
 
+Values = Float[np.ndarray, " points"]
 MOST_PIXELS = 1024  # a longer side is invisible in a figure and enlarges its file
 
 
@@ -73,12 +74,9 @@ def check_image(
         )
     array = array / 255 if is_integer else array
     # Normalising pixels and back leaves rounding errors.
-    if array.min() < -1e-3 or array.max() > 1 + 1e-3:
-        raise DataError(
-            f"{name} must hold 0..255 as integers or 0..1 as floats: got "
-            f"{array.min():.3g} to {array.max():.3g}; undo the normalisation "
-            "(pixels = image * std + mean)."
-        )
+    claim = f"{name} must hold 0..255 as integers or 0..1 as floats: got"
+    hint = "; undo the normalisation (pixels = image * std + mean)"
+    check_range(array, (0, 1), claim, hint, tolerance=1e-3)
     array = array.clip(0, 1)
     longest = max(array.shape[:2])
     if longest <= MOST_PIXELS:
@@ -98,12 +96,41 @@ def check_images(images: ArraySequence) -> list[Float[np.ndarray, "h w 3"]]:
     return [check_image(image, f"image {i}") for i, image in enumerate(images)]
 
 
-def check_consistent_length(name: str, count: int, images: int) -> None:
+def check_consistent_length(
+    name: str, count: int, expected: int, one: str = "be one for each image"
+) -> None:
     """Raise DataError unless the two counts are equal."""
-    if count != images:
-        raise DataError(
-            f"{name} must be one for each image: got {count}, not {images}."
-        )
+    if count != expected:
+        raise DataError(f"{name} must {one}: got {count}, not {expected}.")
+
+
+def check_range(
+    values: Float[np.ndarray, "..."],
+    limits: tuple[float, float],
+    claim: str,
+    hint: str = "",
+    *,
+    tolerance: float = 0.0,
+) -> None:
+    """Raise DataError, with claim and range, if a value is beyond the limits."""
+    low, high = limits
+    if values.min() < low - tolerance or values.max() > high + tolerance:
+        raise DataError(f"{claim} {values.min():.3g} to {values.max():.3g}{hint}.")
+
+
+def check_pairs(
+    name: str, sizes: ArrayLike, values: ArrayLike, *, singular: str, plural: str
+) -> tuple[Values, Values]:
+    """Return the sizes and values of a curve as arrays.
+
+    Raises:
+        DataError: one of them cannot be drawn, or their lengths differ.
+    """
+    checked = check_array(sizes, f"the sizes of {name}", "S")
+    measured = check_array(values, f"the {plural} of {name}", "S")
+    one = f"have {singular} for each size"
+    check_consistent_length(name, len(measured), len(checked), one)
+    return checked, measured
 
 
 def upsample(

@@ -1,6 +1,6 @@
 """Grids of pictures, placed in inches, with a line of text over each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vitral.plots.primitives.arrays import ArraySequence, check_images
 from vitral.plots.style import FAINT, FULL_WIDTH, INK, QUIET, new_figure, shorten
 
+MOST_PAIRS = 48
 MARGIN = 0.14  # all sizes are inches
 _GAP = 0.12
 _CAPTION = 0.24
@@ -45,7 +47,7 @@ class Canvas:
             width / self.width,
             height / self.height,
         )
-        return hide_axes(self.figure.add_axes(bounds))
+        return _hide_axes(self.figure.add_axes(bounds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,31 +125,45 @@ def make_panels(grid: PanelGrid, title: str, note: str = "") -> Panels:
     return Panels(canvas.figure, axes, max(int(width / _LETTER), 4))
 
 
-def make_pairs(
-    pictures: Sequence[Float[np.ndarray, "..."]],
-    available: int,
+def draw_pairs(
+    images: ArraySequence,
+    draw_right: Callable[[Axes, int, Float[np.ndarray, "h w 3"]], None],
     title: str,
     *,
-    captions: bool,
+    captions: Sequence[str] = (),
     widest: float,
-) -> Panels:
-    """Build two panels for each picture; a note says if more pictures are available."""
-    aspect = middle_aspect(pictures)
-    count = len(pictures)
-    columns = pair_columns(count, aspect)
+) -> tuple[Figure, int]:
+    """Draw each of the first 48 pictures beside a panel that `draw_right` fills.
+
+    Returns:
+        The figure, whose note says if there are more pictures, and their number in it.
+    """
+    pictures = check_images(images[:MOST_PAIRS])
+    count, aspect = len(pictures), middle_aspect(pictures)
     grid = PanelGrid(
-        2 * count, 2 * columns, aspect, captions=captions, widest=widest, pairs=True
+        2 * count,
+        2 * _pair_columns(count, aspect),
+        aspect,
+        captions=len(captions) > 0,
+        widest=widest,
+        pairs=True,
     )
-    note = f"The first {count} of {available}." if available > count else ""
-    return make_panels(grid, title, note)
+    note = f"The first {count} of {len(images)}." if len(images) > count else ""
+    panels = make_panels(grid, title, note)
+    for i, pixels in enumerate(pictures):
+        left, right = panels.axes[2 * i : 2 * i + 2]
+        show_image(left, pixels)
+        draw_right(right, i, pixels)
+        _align_pair(panels.figure, left, right, pixels)
+    for left, caption in zip(panels.axes[::2], captions, strict=False):
+        set_caption(left, caption, 2 * panels.letters)
+    return panels.figure, count
 
 
-def hide_axes(axes: Axes) -> Axes:
+def _hide_axes(axes: Axes) -> Axes:
     """Remove the ticks and the frame."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     return axes
 
 
@@ -165,7 +181,7 @@ def show_image(axes: Axes, pixels: Float[np.ndarray, "h w 3"]) -> None:
     axes.set_anchor("NW")
 
 
-def align_pair(
+def _align_pair(
     figure: Figure, left: Axes, right: Axes, pixels: Float[np.ndarray, "h w 3"]
 ) -> None:
     """Move the right panel next to a picture that is narrower than the left panel."""
@@ -216,7 +232,7 @@ def even_columns(count: int, most: int) -> int:
     return min(count, min(fit, key=lambda n: (-count % n, -n)))
 
 
-def pair_columns(count: int, aspect: float) -> int:
+def _pair_columns(count: int, aspect: float) -> int:
     """Return the pairs in a row: an even grid for few, a full row for many."""
     most = 4 if aspect < 1.2 else 3
     return most if count > 8 else even_columns(count, most)
