@@ -159,7 +159,7 @@ def annotate(
     axes: Axes,
     text: str,
     point: tuple[float, float],
-    offset: tuple[float, float],
+    offset: tuple[int, int],
     **style: Any,
 ) -> None:
     """Write a text next to a point of the axes, at an offset in points."""

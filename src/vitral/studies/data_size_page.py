@@ -1,14 +1,12 @@
 """Page of the data-size study: verdict, figure, predictions, every size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitral import plots
-from vitral.atomic_io import write_atomic, write_json
 from vitral.evaluation import ExpectedAccuracy, Scaling
 from vitral.evaluation.learning_curves import median_fit_start
 from vitral.studies.data_size import (
@@ -18,7 +16,7 @@ from vitral.studies.data_size import (
     DataSizeResult,
     LearningCurve,
 )
-from vitral.studies.engine import CellStats, markdown_row
+from vitral.studies.engine import CellStats, command_lines, markdown_table, write_files
 
 PROTOCOL_DESCRIPTIONS = {
     "ridge": "regularised least squares on frozen features, its strength chosen by "
@@ -29,29 +27,15 @@ PROTOCOL_DESCRIPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class DataSizeFiles:
-    """Files of the study."""
-
-    page: Path
-    figure: Path
-    result: Path
-
-
 def write_data_size_page(
     answer: DataSizeResult, folder: Path, command: str, machine: str
-) -> DataSizeFiles:
-    """Write `data-size.md`, `data-size.png` and `result.json`.
+) -> Path:
+    """Write `data-size.md`, `data-size.png` and `result.json`; return the page's path.
 
     Args:
         command: the command line that repeats it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = DataSizeFiles(
-        folder / f"{NAME}.md", folder / f"{NAME}.png", folder / "result.json"
-    )
     plot = plot_curves(answer)
-    write_atomic(files.figure, plots.to_png(plot.figure))
     lines = [
         f"# Study: {NAME}, {answer.data}",
         "",
@@ -59,7 +43,7 @@ def write_data_size_page(
         "",
         f"**Verdict.** {answer.verdict}",
         "",
-        f"![{plot.alt}]({files.figure.name})",
+        f"![{plot.alt}]({NAME}.png)",
         "",
         "## What more images would bring",
         "",
@@ -90,15 +74,11 @@ def write_data_size_page(
         "smallest sizes, which need not be on the curve yet; the line is the middle "
         "one of them.",
         "",
-        "```sh",
-        command,
-        "```",
+        *command_lines(command),
         "",
         f"{answer.seconds:.0f} s without computing features, on {machine}.",
     ]
-    write_atomic(files.page, "\n".join(lines) + "\n")
-    write_json(files.result, to_dict(answer, command, machine))
-    return files
+    return write_files(folder, NAME, plot, lines, to_dict(answer, command, machine))
 
 
 def plot_curves(answer: DataSizeResult) -> plots.Plot:
@@ -121,36 +101,29 @@ def prediction_lines(answer: DataSizeResult) -> list[str]:
     """Return a Markdown table: the accuracy now and at each of MULTIPLES."""
     full = answer.sizes[-1]
     heads = [f"{times} times ({times * full:,})" for times in MULTIPLES]
-    lines = [
-        markdown_row(["weights", f"now ({full:,})", *heads, "twice adds"]),
-        markdown_row(["---", *["---:"] * (len(MULTIPLES) + 2)]),
-    ]
+    rows = []
     for name, curve in answer.curves.items():
         low, high = curve.fit.gain_interval
-        lines.append(
-            markdown_row(
-                [
-                    name,
-                    f"{100 * curve.points.full.accuracy:.1f}",
-                    *(_format_prediction(expected) for expected in curve.predicted),
-                    f"{100 * low:.1f} to {100 * high:.1f} ({curve.fit.trend})",
-                ]
-            )
-        )
-    return lines
+        cells = [
+            name,
+            f"{100 * curve.points.full.accuracy:.1f}",
+            *(_format_prediction(expected) for expected in curve.predicted),
+            f"{100 * low:.1f} to {100 * high:.1f} ({curve.fit.trend})",
+        ]
+        rows.append(cells)
+    return markdown_table(["weights", f"now ({full:,})", *heads, "twice adds"], rows)
 
 
 def size_lines(answer: DataSizeResult) -> list[str]:
     """Return a Markdown table: the accuracy of all weights at each size."""
-    names = list(answer.curves)
-    lines = [
-        markdown_row(["training images", *names]),
-        markdown_row(["---:", *["---:"] * len(names)]),
+    curves = answer.curves
+    rows = [
+        [f"{size:,}", *(_format_accuracy(curve, size) for curve in curves.values())]
+        for size in answer.sizes
     ]
-    for size in answer.sizes:
-        cells = [_format_accuracy(answer.curves[name], size) for name in names]
-        lines.append(markdown_row([f"{size:,}", *cells]))
-    return lines
+    return markdown_table(
+        ["training images", *curves], rows, ["---:"] * (len(curves) + 1)
+    )
 
 
 def to_dict(answer: DataSizeResult, command: str, machine: str) -> dict[str, Any]:

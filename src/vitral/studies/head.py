@@ -1,6 +1,5 @@
 """Class token against mean pooling (arXiv 2010.11929, appendix D.3)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from vitral.studies.engine import (
@@ -8,7 +7,7 @@ from vitral.studies.engine import (
     ResultTable,
     Size,
     Study,
-    Trial,
+    grid_trials,
     imagenet_config,
     mnist_config,
     with_lr,
@@ -27,26 +26,15 @@ RATES = {
 """The paper's figure 9 has 8e-4 for the token, and 8e-4 and 3e-4 for the mean."""
 
 
-def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Return a trial per head and rate."""
-    return [
-        Trial(
-            row=head,
-            column=f"lr {lr:g}",
-            seed=seed,
-            config=_config(size, head, lr, seed),
-        )
-        for seed in seeds
-        for head in HEADS
-        for lr in RATES[size]
-    ]
+def _cells(size: Size) -> list[tuple[str, str]]:
+    return [(head, f"lr {lr:g}") for head in HEADS for lr in RATES[size]]
 
 
-def _config(size: Size, head: str, lr: float, seed: int) -> TrainConfig:
+def _config(size: Size, head: str, column: str, seed: int) -> TrainConfig:
+    lr = _parse_lr(column)
     if size == "paper":
-        return with_lr(
-            imagenet_config("vit_b16", {**PRETRAIN_HEAD, **HEADS[head]}, seed), lr
-        )
+        changes = {**PRETRAIN_HEAD, **HEADS[head]}
+        return with_lr(imagenet_config("vit_b16", changes, seed), lr)
     return mnist_config(HEADS[head], seed, lr=lr)
 
 
@@ -58,10 +46,8 @@ def verdict(table: ResultTable) -> str:
         f"At the rate that is best on val for each ({best[TOKEN]} and {best[MEAN]}), "
         f"the mean of the patches is {gap} against the class token"
     )
-    if gap.exceeds_noise:
-        first = f"{at_best}: unlike in the paper, where both do alike, they differ."
-    else:
-        first = f"{at_best}: as in the paper, they do alike."
+    apart = "unlike in the paper, where both do alike, they differ"
+    first = f"{at_best}: {gap.choose(apart, apart, 'as in the paper, they do alike')}."
     if _parse_lr(best[MEAN]) < _parse_lr(best[TOKEN]):
         second = "The mean wants the lower rate, as in the paper."
     elif best[MEAN] == best[TOKEN]:
@@ -95,7 +81,7 @@ STUDY = Study(
             "paper trained on JFT-300M, which is not public."
         ),
     },
-    trials=trials,
+    trials=grid_trials(_cells, _config),
     verdict=verdict,
     row_header="head",
     paper_note=(

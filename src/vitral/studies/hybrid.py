@@ -1,14 +1,14 @@
 """ViT, hybrid and ResNet at equal compute (arXiv 2010.11929, section 4.4)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from vitral.studies.engine import (
+    TINY_RESNET,
     ModelVariant,
     ResultTable,
     Size,
     Study,
-    Trial,
+    grid_trials,
     imagenet_config,
     mnist_config,
 )
@@ -35,9 +35,7 @@ VARIANTS: dict[Size, dict[tuple[str, str], ModelVariant]] = {
     "cpu": {
         (VIT, SMALL): ModelVariant("vit_ti8", {}),
         (HYBRID, SMALL): ModelVariant("r26_vit_s32", _hybrid(64, 12)),
-        (RESNET, SMALL): ModelVariant(
-            "bit_r26x1", {"units": (1, 1), "stem_width": 24, "num_groups": 8}
-        ),
+        (RESNET, SMALL): TINY_RESNET,
         (VIT, LARGE): ModelVariant("vit_ti8", {"embed_dim": 120, "mlp_dim": 240}),
         (HYBRID, LARGE): ModelVariant("r26_vit_s32", _hybrid(120, 24)),
         (RESNET, LARGE): ModelVariant(
@@ -56,21 +54,10 @@ VARIANTS: dict[Size, dict[tuple[str, str], ModelVariant]] = {
 }
 
 
-def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Return a trial per family and budget."""
-    return [
-        Trial(
-            row=row, column=column, seed=seed, config=_config(size, variant, row, seed)
-        )
-        for seed in seeds
-        for (row, column), variant in VARIANTS[size].items()
-    ]
-
-
-def _config(size: Size, variant: ModelVariant, family: str, seed: int) -> TrainConfig:
+def _config(size: Size, family: str, budget: str, seed: int) -> TrainConfig:
+    variant, vit = VARIANTS[size][family, budget], family != RESNET
     if size == "paper":
-        drop = {} if family == RESNET else {"drop_rate": 0.1}
-        return imagenet_config(variant.model, drop, seed)
+        return imagenet_config(variant.model, {"drop_rate": 0.1} if vit else {}, seed)
     return mnist_config(
         variant.changes,
         seed,
@@ -78,7 +65,7 @@ def _config(size: Size, variant: ModelVariant, family: str, seed: int) -> TrainC
         image_size=32,
         epochs=12.0,
         lr=2e-3,
-        vit=family != RESNET,
+        vit=vit,
     )
 
 
@@ -96,18 +83,15 @@ def verdict(table: ResultTable) -> str:
             f"{ranked[2]} is last."
         )
     resnet = table.difference((VIT, LARGE), (RESNET, LARGE))
-    if resnet.is_ahead:
-        sentences.append(
-            "ViT is ahead of the ResNet for the same compute, as in the paper."
-        )
-    elif resnet.exceeds_noise:
-        sentences.append(
+    sentences.append(
+        resnet.choose(
+            "ViT is ahead of the ResNet for the same compute, as in the paper.",
             "The ResNet is ahead of ViT for the same compute. The paper finds the "
             "reverse after pre-training on hundreds of millions of images, and this "
-            "order on its smallest set: here there are 1,500."
+            "order on its smallest set: here there are 1,500.",
+            "ViT and the ResNet are not apart for the same compute.",
         )
-    else:
-        sentences.append("ViT and the ResNet are not apart for the same compute.")
+    )
     small = table.difference((HYBRID, SMALL), (VIT, SMALL)).value
     large = table.difference((HYBRID, LARGE), (VIT, LARGE)).value
     fades = "smaller" if large < small else "not smaller"
@@ -137,7 +121,7 @@ STUDY = Study(
             "public, and fine-tuned at 384 pixels."
         ),
     },
-    trials=trials,
+    trials=grid_trials(VARIANTS.__getitem__, _config),
     verdict=verdict,
     row_header="family",
     paper_values={

@@ -1,13 +1,11 @@
 """Position embeddings: kind and location (arXiv 2010.11929, appendix D.4)."""
 
-from collections.abc import Sequence
-
 from vitral.studies.engine import (
     PRETRAIN_HEAD,
     ResultTable,
     Size,
     Study,
-    Trial,
+    grid_trials,
     imagenet_config,
     mnist_config,
 )
@@ -21,16 +19,10 @@ WITH_TABLE = ("1-D", "2-D")
 """Kinds that are added to tokens, which every layer can do."""
 
 
-def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Return table 8's trials: four kinds at the stem, two at every layer too."""
+def _cells(size: Size) -> list[tuple[str, str]]:
+    """Return table 8's cells: four kinds at the stem, two at every layer too."""
     return [
-        Trial(
-            row=kind,
-            column=location,
-            seed=seed,
-            config=_config(size, kind, location, seed),
-        )
-        for seed in seeds
+        (kind, location)
         for kind in KINDS
         for location in LOCATIONS
         if location == STEM or kind in WITH_TABLE
@@ -104,7 +96,7 @@ STUDY = Study(
             "accuracy on ImageNet."
         ),
     },
-    trials=trials,
+    trials=grid_trials(_cells, _config),
     verdict=verdict,
     row_header="position embedding",
     paper_values={

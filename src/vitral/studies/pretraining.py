@@ -1,63 +1,34 @@
 """Gain of supervised and self-supervised pre-training (arXiv 2010.11929, sec. 4.6)."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from vitral.objectives import MaskedPatchConfig
 from vitral.studies.engine import (
+    FROM_SCRATCH,
     PRETRAIN_HEAD,
-    ResultTable,
     Size,
     Study,
-    Trial,
     cifar10_scratch_config,
+    describe_pretraining_gains,
     digits_config,
     finetune_config,
     imagenet_config,
     mnist_config,
+    transfer_trials,
 )
 from vitral.workflows import TrainConfig
 
-FROM_SCRATCH, SUPERVISED = "from zero", "supervised"
-SELF_SUPERVISED = "self-supervised"
+SUPERVISED, SELF_SUPERVISED = "supervised", "self-supervised"
 
 
-def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Return the same fine-tune from fresh and from pre-trained weights."""
-    planned = []
-    for seed in seeds:
-        planned.append(
-            Trial(row=FROM_SCRATCH, seed=seed, config=_transfer(size, "", seed))
-        )
-        for row in (SUPERVISED, SELF_SUPERVISED):
-            before = Trial(
-                row=f"pre-training, {row}",
-                seed=seed,
-                config=_pretraining(size, seed, row),
-                counts=False,
-            )
-            config = _transfer(size, before.key, seed)
-            planned += [
-                before,
-                Trial(row=row, seed=seed, config=config, after=before.key),
-            ]
-    return planned
-
-
-def _pretraining(size: Size, seed: int, row: str) -> TrainConfig:
+def _pretraining(size: Size, row: str, seed: int) -> TrainConfig:
+    head = PRETRAIN_HEAD if row == SUPERVISED else {}
+    paper = size == "paper"
+    config = imagenet_config("vit_b16", head, seed) if paper else mnist_config({}, seed)
     if row == SUPERVISED:
-        supervised = imagenet_config("vit_b16", PRETRAIN_HEAD, seed)
-        return supervised if size == "paper" else mnist_config({}, seed)
-    config = (
-        imagenet_config("vit_b16", {}, seed)
-        if size == "paper"
-        else mnist_config({}, seed)
-    )
-    return replace(
-        config,
-        objective=MaskedPatchConfig(),
-        loop=replace(config.loop, monitor="loss"),
-    )
+        return config
+    loop = replace(config.loop, monitor="loss")
+    return replace(config, objective=MaskedPatchConfig(), loop=loop)
 
 
 def _transfer(size: Size, before: str, seed: int) -> TrainConfig:
@@ -66,14 +37,6 @@ def _transfer(size: Size, before: str, seed: int) -> TrainConfig:
     if before:
         return finetune_config("cifar10", before, seed, image_size=384)
     return cifar10_scratch_config(seed)
-
-
-def verdict(table: ResultTable) -> str:
-    """Compare each kind of pre-training with none."""
-    others = [row for row in table.rows if row != FROM_SCRATCH]
-    return " ".join(
-        table.pretraining_gain_sentence(row, FROM_SCRATCH) for row in others
-    )
 
 
 STUDY = Study(
@@ -94,8 +57,8 @@ STUDY = Study(
             "384 pixels after ImageNet-1k."
         ),
     },
-    trials=trials,
-    verdict=verdict,
+    trials=transfer_trials((SUPERVISED, SELF_SUPERVISED), _pretraining, _transfer),
+    verdict=describe_pretraining_gains,
     row_header="begins with",
     paper_values={
         (FROM_SCRATCH, ""): 0.7791,

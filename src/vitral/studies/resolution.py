@@ -28,29 +28,15 @@ def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
     """Return pre-trainings at the low resolution, each with three fine-tunes."""
     planned = []
     low, high = PIXELS[size]
+    finetunings = [(LOW, low, ""), *((f"{HIGH}, {way}", high, way) for way in METHODS)]
     for seed in seeds:
-        before = Trial(
-            row=f"pre-trained at {low}", seed=seed, config=_pretraining(size, seed)
-        )
+        config = _pretraining(size, seed)
+        before = Trial(row=f"pre-trained at {low}", seed=seed, config=config)
         planned.append(before)
-        planned.append(
-            _finetune_trial(
-                before, LOW, _finetuning(size, seed, before.key, pixels=low)
-            )
-        )
-        planned += [
-            _finetune_trial(
-                before,
-                f"{HIGH}, {method}",
-                _finetuning(size, seed, before.key, pixels=high, method=method),
-            )
-            for method in METHODS
-        ]
+        for row, pixels, method in finetunings:
+            config = _finetuning(size, seed, before.key, pixels=pixels, method=method)
+            planned.append(Trial(row=row, seed=seed, config=config, after=before.key))
     return planned
-
-
-def _finetune_trial(before: Trial, row: str, config: TrainConfig) -> Trial:
-    return Trial(row=row, seed=before.seed, config=config, after=before.key)
 
 
 def _pretraining(size: Size, seed: int) -> TrainConfig:
@@ -62,7 +48,7 @@ def _pretraining(size: Size, seed: int) -> TrainConfig:
 
 
 def _finetuning(
-    size: Size, seed: int, before: str, *, pixels: int, method: str = ""
+    size: Size, seed: int, before: str, *, pixels: int, method: str
 ) -> TrainConfig:
     changes = {"position_resize": method} if method else {}
     if size == "paper":
@@ -87,12 +73,8 @@ def verdict(table: ResultTable) -> str:
     else:
         first = f"Fine-tuning at the higher resolution does not pay here: {listed}."
     gap = table.difference(high["official"], high["bicubic"])
-    if gap.exceeds_noise:
-        return f"{first} The two ways of resizing are apart: official is {gap}."
-    return (
-        f"{first} The two ways of resizing are not apart after fine-tuning: official "
-        f"is {gap}."
-    )
+    apart = "apart" if gap.exceeds_noise else "not apart after fine-tuning"
+    return f"{first} The two ways of resizing are {apart}: official is {gap}."
 
 
 STUDY = Study(

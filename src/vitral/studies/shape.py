@@ -1,20 +1,18 @@
 """Depth, width, MLP or patch size at equal compute (arXiv 2010.11929, appendix D.2)."""
 
-from collections.abc import Sequence
-
 from vitral.studies.engine import (
     ModelVariant,
     ResultTable,
     Size,
     Study,
-    Trial,
+    grid_trials,
     imagenet_config,
     mnist_config,
 )
 from vitral.workflows import TrainConfig
 
 BASE = "base"
-
+_FIGURE_8 = {"depth": 8, "embed_dim": 1024, "mlp_dim": 2048, "num_heads": 16}
 
 SHAPES: dict[Size, dict[str, ModelVariant]] = {
     # Each larger one has 3.3 times the base's multiply-accumulates, to 3 %.
@@ -27,37 +25,23 @@ SHAPES: dict[Size, dict[str, ModelVariant]] = {
     },
     # Figure 8's base, and each of its dimensions alone at about four times the compute.
     "paper": {
-        BASE: ModelVariant(
-            "vit_b32", {"depth": 8, "embed_dim": 1024, "mlp_dim": 2048, "num_heads": 16}
-        ),
-        "deeper": ModelVariant(
-            "vit_b32",
-            {"depth": 32, "embed_dim": 1024, "mlp_dim": 2048, "num_heads": 16},
-        ),
+        BASE: ModelVariant("vit_b32", _FIGURE_8),
+        "deeper": ModelVariant("vit_b32", {**_FIGURE_8, "depth": 32}),
         "wider": ModelVariant(
-            "vit_b32", {"depth": 8, "embed_dim": 2432, "mlp_dim": 2048, "num_heads": 38}
+            "vit_b32", {**_FIGURE_8, "embed_dim": 2432, "num_heads": 38}
         ),
-        "larger MLP": ModelVariant(
-            "vit_b32",
-            {"depth": 8, "embed_dim": 1024, "mlp_dim": 14336, "num_heads": 16},
-        ),
-        "smaller patches": ModelVariant(
-            "vit_b16", {"depth": 8, "embed_dim": 1024, "mlp_dim": 2048, "num_heads": 16}
-        ),
+        "larger MLP": ModelVariant("vit_b32", {**_FIGURE_8, "mlp_dim": 14336}),
+        "smaller patches": ModelVariant("vit_b16", _FIGURE_8),
     },
 }
 
 
-def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Return a trial of the base, and one per scaled dimension."""
-    return [
-        Trial(row=name, seed=seed, config=_config(size, shape, seed))
-        for seed in seeds
-        for name, shape in SHAPES[size].items()
-    ]
+def _cells(size: Size) -> list[tuple[str, str]]:
+    return [(name, "") for name in SHAPES[size]]
 
 
-def _config(size: Size, shape: ModelVariant, seed: int) -> TrainConfig:
+def _config(size: Size, row: str, column: str, seed: int) -> TrainConfig:
+    shape = SHAPES[size][row]
     if size == "paper":
         return imagenet_config(shape.model, {**shape.changes, "drop_rate": 0.1}, seed)
     return mnist_config(shape.changes, seed, model=shape.model, epochs=12.0, lr=2e-3)
@@ -110,7 +94,7 @@ STUDY = Study(
             "paper trained on JFT-300M, which is not public."
         ),
     },
-    trials=trials,
+    trials=grid_trials(_cells, _config),
     verdict=verdict,
     row_header="model",
     paper_note=(

@@ -19,7 +19,14 @@ from vitral.data.sources import Label, moving_squares
 from vitral.layers import Grid
 from vitral.models.timesformer import STEPS, AttentionType, keys_per_query
 from vitral.objectives import SupervisedConfig
-from vitral.studies.engine import STUDY_DIR, ResultTable, Size, Study, Trial
+from vitral.studies.engine import (
+    STUDY_DIR,
+    ResultTable,
+    Size,
+    Study,
+    grid_trials,
+    markdown_table,
+)
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -46,27 +53,10 @@ TINY = {
 }
 
 
-def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Return a trial per scheme and task; the paper's size has only Kinetics-400."""
-    if size == "paper":
-        return [
-            Trial(
-                row=row,
-                column=MOTION,
-                seed=seed,
-                config=_kinetics_config(attention_type, seed),
-            )
-            for seed in seeds
-            for row, attention_type in ATTENTION_TYPES.items()
-        ]
-    return [
-        Trial(
-            row=row, column=task, seed=seed, config=_config(attention_type, task, seed)
-        )
-        for seed in seeds
-        for task in TASKS
-        for row, attention_type in ATTENTION_TYPES.items()
-    ]
+def _cells(size: Size) -> list[tuple[str, str]]:
+    """Return a cell per scheme and task; the paper's size has only Kinetics-400."""
+    tasks = (MOTION,) if size == "paper" else TASKS
+    return [(row, task) for task in tasks for row in ATTENTION_TYPES]
 
 
 def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
@@ -78,9 +68,8 @@ def prepare(size: Size, seeds: Sequence[int], folder: Path) -> None:
         _write_clips(task, folder / task)
     for attention_type in ATTENTION_TYPES.values():
         for seed in seeds:
-            _write_initial_model(
-                attention_type, seed, folder / "starts" / f"{attention_type}-{seed}"
-            )
+            start = folder / "starts" / f"{attention_type}-{seed}"
+            _write_initial_model(attention_type, seed, start)
 
 
 def _write_clips(task: Label, folder: Path) -> None:
@@ -106,13 +95,8 @@ def _write_initial_model(
     if (folder / "config.json").is_file():
         return
     torch.manual_seed(seed)
-    model = vitral.models.create(
-        "timesformer_ti16",
-        2,
-        (HEIGHT, WIDTH),
-        attention_type=attention_type,
-        **TINY,
-    )
+    changes = {**TINY, "attention_type": attention_type}
+    model = vitral.models.create("timesformer_ti16", 2, (HEIGHT, WIDTH), **changes)
     for name, parameter in model.named_parameters():
         if name in ("pos_embed", "time_embed"):
             nn.init.normal_(parameter, std=0.5)
@@ -124,7 +108,10 @@ def _write_initial_model(
     vitral.weights.save(folder, model, preprocess)
 
 
-def _config(attention_type: AttentionType, task: str, seed: int) -> TrainConfig:
+def _config(size: Size, row: str, task: str, seed: int) -> TrainConfig:
+    attention_type = ATTENTION_TYPES[row]
+    if size == "paper":
+        return _kinetics_config(attention_type, seed)
     return TrainConfig(
         data=f"{STUDY_DIR}/{task}/clips",
         recipe="study",
@@ -166,8 +153,7 @@ def verdict(table: ResultTable) -> str:
     chance = [row for row, share in motion.items() if share < 0.6]
     sentences = [
         f"Motion is learned to 90 % or more by {_join_names(able)}; at chance (below "
-        "60 % "
-        f"of two classes) stays {_join_names(chance)}."
+        f"60 % of two classes) stays {_join_names(chance)}."
     ]
     if chance == ["space only"]:
         sentences.append(
@@ -195,16 +181,20 @@ def notes(size: Size) -> list[str]:
         "Keys that a patch far from the border sees, class token included, in each "
         "step of a block:",
         "",
-        f"| scheme | {FRAMES} x {grid_here.rows} x {grid_here.columns} | 8 x 14 x 14 |",
-        "| --- | ---: | ---: |",
     ]
+    header = [
+        "scheme",
+        f"{FRAMES} x {grid_here.rows} x {grid_here.columns}",
+        "8 x 14 x 14",
+    ]
+    rows = []
     for row, attention_type in ATTENTION_TYPES.items():
         counts = (
             " + ".join(map(str, keys_per_query(attention_type, frames, grid)))
             for frames, grid in ((FRAMES, grid_here), (8, Grid(14, 14)))
         )
-        lines.append(f"| {row} ({len(STEPS[attention_type])}) | {' | '.join(counts)} |")
-    return lines
+        rows.append([f"{row} ({len(STEPS[attention_type])})", *counts])
+    return [*lines, *markdown_table(header, rows)]
 
 
 def _join_names(names: list[str]) -> str:
@@ -224,11 +214,10 @@ STUDY = Study(
             "pixels: a square of 8 pixels with one of two patterns crosses the frame "
             "over noise, and a clip to the left is one to the right with its frames in "
             "reverse order (`vitral.data.sources.synthetic`). The same clips are "
-            "classified by "
-            "motion and by pattern. A TimeSformer of 2 blocks and width 32 is trained "
-            "for 150 steps of 64 clips from zero. Its first weights are larger than "
-            "the published ones (Xavier, positions of deviation 0.5), which are made "
-            "for the weights of an image model."
+            "classified by motion and by pattern. A TimeSformer of 2 blocks and width "
+            "32 is trained for 150 steps of 64 clips from zero. Its first weights are "
+            "larger than the published ones (Xavier, positions of deviation 0.5), "
+            "which are made for the weights of an image model."
         ),
         "paper": (
             "TimeSformer-B/16 on Kinetics-400, 8 frames at 224 pixels, 15 epochs, from "
@@ -236,7 +225,7 @@ STUDY = Study(
             "folder kinetics400."
         ),
     },
-    trials=trials,
+    trials=grid_trials(_cells, _config),
     verdict=verdict,
     prepare=prepare,
     notes=notes,

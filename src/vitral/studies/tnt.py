@@ -1,6 +1,5 @@
 """TNT, a small transformer inside each patch, at equal compute (arXiv 2103.00112)."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from vitral.studies.engine import (
     ResultTable,
     Size,
     Study,
-    Trial,
+    grid_trials,
     imagenet_config,
     mnist_config,
 )
@@ -52,25 +51,11 @@ VARIANTS: dict[Size, dict[tuple[str, str], ModelVariant]] = {
 }
 
 
-def trials(size: Size, seeds: Sequence[int]) -> list[Trial]:
-    """Return a trial per model and budget."""
-    return [
-        Trial(row=row, column=column, seed=seed, config=_config(size, variant, seed))
-        for seed in seeds
-        for (row, column), variant in VARIANTS[size].items()
-    ]
-
-
-def _config(size: Size, variant: ModelVariant, seed: int) -> TrainConfig:
+def _config(size: Size, row: str, budget: str, seed: int) -> TrainConfig:
+    variant = VARIANTS[size][row, budget]
     if size == "cpu":
-        return mnist_config(
-            variant.changes,
-            seed,
-            model=variant.model,
-            image_size=32,
-            epochs=40.0,
-            lr=3e-3,
-        )
+        model, changes = variant.model, variant.changes
+        return mnist_config(changes, seed, model=model, image_size=32, epochs=40.0)
     # DeiT's settings, as in the paper, without averaged weights.
     config = imagenet_config(variant.model, {"drop_path_rate": 0.1}, seed)
     return replace(
@@ -96,12 +81,11 @@ def verdict(table: ResultTable) -> str:
     sentences = []
     for budget in table.columns:
         gap = table.difference((TNT, budget), (VIT, budget))
-        if gap.is_ahead:
-            finding = "TNT is ahead, as in its paper"
-        elif gap.exceeds_noise:
-            finding = "TNT is behind, against its paper"
-        else:
-            finding = "TNT and ViT are not apart"
+        finding = gap.choose(
+            "TNT is ahead, as in its paper",
+            "TNT is behind, against its paper",
+            "TNT and ViT are not apart",
+        )
         sentences.append(f"At the {budget} {finding}: {gap}.")
     return " ".join(sentences)
 
@@ -126,7 +110,7 @@ STUDY = Study(
             "settings, without the averaged weights."
         ),
     },
-    trials=trials,
+    trials=grid_trials(VARIANTS.__getitem__, _config),
     verdict=verdict,
     row_header="model",
     paper_values={(TNT, SMALL): 0.815, (TNT, LARGE): 0.829},

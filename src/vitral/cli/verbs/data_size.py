@@ -100,11 +100,11 @@ def run(argv: list[str]) -> None:
         folder=args.cache_dir or None,
         device=args.device,
     )
-    files = write_data_size_page(answer, out, command, describe_machine())
+    page = write_data_size_page(answer, out, command, describe_machine())
     for line in [*size_lines(answer), "", *prediction_lines(answer)]:
         print(line)
     print(answer.verdict)
-    print(f"files: {files.page}, {files.figure.name}, {files.result.name}")
+    print(f"files: {page}, {NAME}.png, result.json")
     print(f"next: vitral train {data} --weights {weights[0]} --out RUN")
 
 
@@ -115,7 +115,7 @@ def _run_families(args: argparse.Namespace, command: str) -> None:
             "With `--families` there are no weights: give the data alone, with "
             "`--data`."
         )
-    from vitral.studies.families_page import run_families_study
+    from vitral.studies.families import run_families_study
 
     out = Path(args.out or f"studies/{NAME}-families")
     finished = run_families_study(

@@ -106,7 +106,7 @@ def check_consistent_length(
 
 def check_range(
     values: Float[np.ndarray, "..."],
-    limits: tuple[float, float],
+    limits: tuple[int, int],
     claim: str,
     hint: str = "",
     *,

@@ -3,6 +3,7 @@
 `result.json` has every number of it.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,12 @@ def table_lines(study: Study, table: ResultTable) -> list[str]:
     paper_columns = {
         column for row, column in study.paper_values if (row, column) in table.results
     }
-    header, under = [study.row_header or " "], ["---"]
+    header = [study.row_header or " "]
     for column in columns:
         header.append(f"{column or study.measure}, here")
-        under.append("---:")
         if column in paper_columns:
             header.append(f"{column or study.measure}, the paper's")
-            under.append("---:")
-    lines = [markdown_row(header), markdown_row(under)]
+    rows = []
     for row in table.rows:
         cells = [row]
         for column in columns:
@@ -52,63 +51,49 @@ def table_lines(study: Study, table: ResultTable) -> list[str]:
             if column in paper_columns:
                 value = study.paper_values.get((row, column))
                 cells.append("–" if value is None else f"*{100 * value:.2f}*")
-        lines.append(markdown_row(cells))
-    return lines
+        rows.append(cells)
+    return markdown_table(header, rows)
 
 
 def detail_lines(table: ResultTable) -> list[str]:
     """Return one line per cell: size and cost of the model, choices, every seed."""
-    lines = [
-        markdown_row(
-            ["row", "column", "parameters", "MMACs", "seconds", "chosen", "seeds"]
-        ),
-        markdown_row(["---", "---", "---:", "---:", "---:", "---", "---"]),
-    ]
+    rows = []
     for (row, column), runs in table.results.items():
         chosen = ", ".join(dict.fromkeys(run.choice for run in runs if run.choice))
-        lines.append(
-            markdown_row(
-                [
-                    row,
-                    column or "–",
-                    f"{runs[0].parameters:,}",
-                    f"{runs[0].macs / 1e6:.2f}",
-                    f"{sum(run.seconds for run in runs) / len(runs):.0f}",
-                    chosen or "–",
-                    ", ".join(f"{100 * run.accuracy:.1f}" for run in runs),
-                ]
-            )
-        )
-    return lines
+        cells = [
+            row,
+            column or "–",
+            f"{runs[0].parameters:,}",
+            f"{runs[0].macs / 1e6:.2f}",
+            f"{sum(run.seconds for run in runs) / len(runs):.0f}",
+            chosen or "–",
+            ", ".join(f"{100 * run.accuracy:.1f}" for run in runs),
+        ]
+        rows.append(cells)
+    header = ["row", "column", "parameters", "MMACs", "seconds", "chosen", "seeds"]
+    marks = ["---", "---", "---:", "---:", "---:", "---", "---"]
+    return markdown_table(header, rows, marks)
 
 
 def write_page(
     study: Study, table: ResultTable, provenance: Provenance, folder: Path
 ) -> Path:
     """Write `<name>.md`, `<name>.png` and `result.json`; return the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
     accuracies = {
         cell: [run.accuracy for run in runs] for cell, runs in table.results.items()
     }
     plot = plots.seed_accuracies(
         accuracies, title=f"Study: {study.name}", measure=study.measure
     )
-    write_atomic(folder / f"{study.name}.png", plots.to_png(plot.figure))
     verdict = study.verdict(table)
-    paper_note = []
-    if study.paper_note:
-        paper_note = [
-            f"The paper's numbers are theirs, not ours: {study.paper_note}",
-            "",
-        ]
+    theirs = f"The paper's numbers are theirs, not ours: {study.paper_note}"
     seeds = ", ".join(map(str, provenance.seeds))
     clock = (
-        f"{provenance.wall_seconds / 60:.1f} minutes by the clock, other work included"
+        f"{provenance.trials - provenance.fresh} of them kept from an earlier start"
+        if provenance.fresh < provenance.trials
+        else f"{provenance.wall_seconds / 60:.1f} minutes by the clock, other work "
+        "included"
     )
-    if provenance.fresh < provenance.trials:
-        clock = (
-            f"{provenance.trials - provenance.fresh} of them kept from an earlier start"
-        )
     lines = [
         f"# Study: {study.name}",
         "",
@@ -121,16 +106,14 @@ def write_page(
         "",
         f"{study.measure.capitalize()} in per cent, mean ± standard deviation over "
         f"{len(provenance.seeds)} seeds, each with a split of its own.",
-        *paper_note,
+        *([theirs, ""] if study.paper_note else []),
         f"![{plot.alt}]({study.name}.png)",
         "",
         "## How it was made",
         "",
         study.setting[provenance.size],
         "",
-        "```sh",
-        provenance.command,
-        "```",
+        *command_lines(provenance.command),
         "",
         f"{provenance.trials} trainings, seeds {seeds}: "
         f"{provenance.cpu_seconds / 60:.1f} minutes "
@@ -139,17 +122,43 @@ def write_page(
         *detail_lines(table),
         *([] if study.notes is None else ["", *study.notes(provenance.size)]),
     ]
-    write_atomic(folder / f"{study.name}.md", "\n".join(lines) + "\n")
     result: dict[str, Any] = {
         "study": study.name,
         "verdict": verdict,
         **asdict(provenance),
         "table": table.to_dict(),
     }
+    return write_files(folder, study.name, plot, lines, result)
+
+
+def write_files(
+    folder: Path,
+    name: str,
+    plot: plots.Plot,
+    lines: Sequence[str],
+    result: Mapping[str, Any],
+) -> Path:
+    """Write `NAME.png`, `NAME.md` and `result.json`; return the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / f"{name}.png", plots.to_png(plot.figure))
+    page = folder / f"{name}.md"
+    write_atomic(page, "\n".join(lines) + "\n")
     write_json(folder / "result.json", result)
-    return folder / f"{study.name}.md"
+    return page
 
 
-def markdown_row(cells: list[str]) -> str:
-    """Return a row of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
+def command_lines(command: str) -> list[str]:
+    """Return a Markdown block of a shell command."""
+    return ["```sh", command, "```"]
+
+
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], marks: Sequence[str] = ()
+) -> list[str]:
+    """Return a table in Markdown.
+
+    Args:
+        marks: alignment of each column; empty: the first left, the others right.
+    """
+    marks = marks or ["---", *["---:"] * (len(header) - 1)]
+    return [f"| {' | '.join(cells)} |" for cells in (header, marks, *rows)]

@@ -25,7 +25,7 @@ from vitral.data.split import held_out
 from vitral.models import count_parameters
 from vitral.studies.engine.base import STUDY_DIR, Student, Trial
 from vitral.studies.engine.table import ResultTable, SeedResult
-from vitral.workflows import Run, TrainConfig, open_run
+from vitral.workflows import TrainConfig, open_run
 from vitral.workflows.result_cache import CachedResult, ResultCache
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.self_training import self_train
@@ -35,18 +35,6 @@ logger = logging.getLogger(__name__)
 
 _TRIAL_LOCK = threading.Lock()
 """Held while this worker process computes a trial."""
-
-
-@dataclass(frozen=True, slots=True)
-class _TrialJob:
-    """One trial with its paths, as a worker process gets it."""
-
-    folder: Path
-    key: str
-    config: TrainConfig
-    out: Path
-    device: str
-    student: Student | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +86,24 @@ class TrialScheduler:
     def _submit(
         self, pool: ProcessPoolExecutor, trial: Trial, folders: dict[str, Path]
     ) -> "Future[CachedResult]":
-        config = self._resolve_paths(trial, folders)
-        student = trial.student
-        if student is not None:
-            student = replace(
-                student,
-                teacher=str(folders[student.teacher]),
-                unlabelled=student.unlabelled.replace(STUDY_DIR, str(self.folder), 1),
-                truth=student.truth.replace(STUDY_DIR, str(self.folder), 1),
-            )
-        out = folders[trial.key]
-        job = _TrialJob(self.folder, trial.key, config, out, self.device, student)
-        return pool.submit(_run_trial, job)
-
-    def _resolve_paths(self, trial: Trial, folders: dict[str, Path]) -> TrainConfig:
-        """Return the trial's settings with paths in the study's folder."""
-        config, root = trial.config, str(self.folder)
+        """Start a trial whose paths are those of the study's folder."""
+        config, student, root = trial.config, trial.student, str(self.folder)
         weights = str(folders[trial.after]) if trial.after else config.weights
-        return replace(
+        config = replace(
             config,
             data=config.data.replace(STUDY_DIR, root, 1),
             weights=weights.replace(STUDY_DIR, root, 1),
         )
+        if student is not None:
+            student = replace(
+                student,
+                teacher=str(folders[student.teacher]),
+                unlabelled=student.unlabelled.replace(STUDY_DIR, root, 1),
+                truth=student.truth.replace(STUDY_DIR, root, 1),
+            )
+        trial_here = replace(trial, config=config, student=student)
+        out = folders[trial.key]
+        return pool.submit(_run_trial, trial_here, out, self.folder, self.device)
 
     def _run_folders(self, trials: Sequence[Trial]) -> dict[str, Path]:
         """Return the run folder of each trial; its name hashes the settings."""
@@ -189,10 +173,9 @@ def _exit_with_parent(parent: int) -> None:
         os._exit(128 + signal.SIGTERM)
 
 
-def _run_trial(job: _TrialJob) -> CachedResult:
+def _run_trial(trial: Trial, out: Path, folder: Path, device: str) -> CachedResult:
     """Train, or return the cached result, in a worker process."""
-    out = job.out
-    inputs = {"config": config_io.to_dict(job.config), "run": out.name}
+    inputs = {"config": config_io.to_dict(trial.config), "run": out.name}
     started = time.process_time()
 
     def compute() -> dict[str, Any]:
@@ -202,23 +185,17 @@ def _run_trial(job: _TrialJob) -> CachedResult:
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
         ):
-            if job.student is None:
-                train(
-                    job.config,
-                    out,
-                    resume=out.exists(),
-                    runtime=Runtime(device=job.device),
-                )
+            if trial.student is None:
+                runtime = Runtime(device=device)
+                train(trial.config, out, resume=out.exists(), runtime=runtime)
             else:
-                _run_self_training(job.student, job.config, out, job.device)
-        return {
-            **_read_result(out),
-            "cpu_seconds": round(time.process_time() - started, 2),
-        }
+                _run_self_training(trial.student, trial.config, out, device)
+        seconds = round(time.process_time() - started, 2)
+        return {**_read_result(out), "cpu_seconds": seconds}
 
-    name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in job.key)
+    name = "".join(c if c.isalnum() or c in " ,.-" else "_" for c in trial.key)
     with _TRIAL_LOCK:
-        return ResultCache(job.folder / "cells").get_or_compute(name, inputs, compute)
+        return ResultCache(folder / "cells").get_or_compute(name, inputs, compute)
 
 
 def _run_self_training(
@@ -242,27 +219,20 @@ def _run_self_training(
 def _read_result(out: Path) -> dict[str, Any]:
     """Return the numbers of a finished run."""
     run = open_run(out)
-    metrics = run.metrics
-    if not run.classes:
-        return _read_unlabeled_result(out, run)
-    measured = metrics[held_out(metrics)]
+    if run.classes:
+        metrics = run.metrics
+        measured = metrics[held_out(metrics)]
+        val = metrics["val"]["top1"] if "val" in metrics else 0.0
+        test = measured["top1"]
+    else:
+        # A run without classes, which prepares others, has its kNN accuracy.
+        splits = json.loads((out / "representation.json").read_text())["splits"]
+        measured = splits.get(held_out(splits)) or {"n": 0, "knn": None}
+        val, test = 0.0, measured["knn"]["accuracy"] if measured["knn"] else 0.0
     return {
-        "val": metrics["val"]["top1"] if "val" in metrics else 0.0,
-        "test": measured["top1"],
+        "val": val,
+        "test": test,
         "n": measured["n"],
-        "macs": run.model.config.macs(),
-        "parameters": count_parameters(run.model),
-    }
-
-
-def _read_unlabeled_result(out: Path, run: Run) -> dict[str, Any]:
-    """Return the kNN accuracy of a run without classes, which prepares others."""
-    splits = json.loads((out / "representation.json").read_text())["splits"]
-    scores = splits.get(held_out(splits)) or {"n": 0, "knn": None}
-    return {
-        "val": 0.0,
-        "test": scores["knn"]["accuracy"] if scores["knn"] else 0.0,
-        "n": scores["n"],
         "macs": run.model.config.macs(),
         "parameters": count_parameters(run.model),
     }

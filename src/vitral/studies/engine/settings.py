@@ -29,6 +29,39 @@ TINY: dict[str, Any] = {
 """A ViT that learns digits in seconds."""
 
 
+TINY_RESNET = ModelVariant(
+    "bit_r26x1", {"units": (1, 1), "stem_width": 24, "num_groups": 8}
+)
+"""A BiT ResNet of two stages that costs about as much as TINY."""
+
+
+def small_config(
+    data: str,
+    seed: int,
+    *,
+    model: str = "vit_ti7",
+    changes: dict[str, Any] = TINY,
+    image_size: int = 28,
+    steps: int,
+    lr: float,
+) -> TrainConfig:
+    """Return a tiny training that takes seconds: batch 50, AdamW, softmax, shifts."""
+    return TrainConfig(
+        data=data,
+        recipe="study",
+        model=model,
+        model_changes=changes,
+        image_size=image_size,
+        batch_size=50,
+        seed=seed,
+        augment=AugmentConfig(flip=0.0, shift=0.06),
+        objective=SupervisedConfig(loss="softmax"),
+        optim=OptimConfig(lr=lr, weight_decay=0.05),
+        schedule=ScheduleConfig(warmup=steps // 10),
+        loop=LoopConfig(steps=steps, log_every=50),
+    )
+
+
 def mnist_config(
     changes: dict[str, Any],
     seed: int,
@@ -46,23 +79,16 @@ def mnist_config(
         seed: of the split too, so that seeds differ in their images.
         vit: False for a model that TINY does not fit.
     """
-    steps = round(epochs * 1500 / 50)
-    return TrainConfig(
-        data="mnist_5k",
-        recipe="study",
-        val=0.1,
-        test=0.6,
+    config = small_config(
+        "mnist_5k",
+        seed,
         model=model,
-        model_changes={**TINY, **changes} if vit else changes,
+        changes={**TINY, **changes} if vit else changes,
         image_size=image_size,
-        batch_size=50,
-        seed=seed,
-        augment=AugmentConfig(flip=0.0, shift=0.06),
-        objective=SupervisedConfig(loss="softmax"),
-        optim=OptimConfig(lr=lr, weight_decay=0.05),
-        schedule=ScheduleConfig(warmup=steps // 10),
-        loop=LoopConfig(steps=steps, log_every=50),
+        steps=round(epochs * 1500 / 50),
+        lr=lr,
     )
+    return replace(config, val=0.1, test=0.6)
 
 
 PRETRAIN_HEAD: dict[str, Any] = {"representation_size": 768, "drop_rate": 0.1}
@@ -138,23 +164,10 @@ def digits_config(
         weights: the initial weights, or the key of the trial that makes them; empty
             for TINY's ViT from zero.
     """
-    return TrainConfig(
-        data="digits",
-        recipe="study",
-        val=0.05,
-        test=0.85,
-        model="" if weights else "vit_ti7",
-        model_changes={} if weights else TINY,
-        weights=weights,
-        image_size=image_size,
-        batch_size=30,
-        seed=seed,
-        augment=AugmentConfig(flip=0.0, shift=0.06),
-        objective=SupervisedConfig(loss="softmax"),
-        optim=OptimConfig(lr=lr, weight_decay=0.05),
-        schedule=ScheduleConfig(warmup=30),
-        loop=LoopConfig(steps=300, log_every=50),
-    )
+    config = small_config("digits", seed, image_size=image_size, steps=300, lr=lr)
+    if weights:
+        config = replace(config, model="", model_changes={}, weights=weights)
+    return replace(config, val=0.05, test=0.85, batch_size=30)
 
 
 def cifar10_scratch_config(seed: int) -> TrainConfig:

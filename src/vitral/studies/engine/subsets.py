@@ -1,13 +1,18 @@
-"""Nested, stratified subsets of a training set.
+"""Nested, stratified subsets of a training set, and image tables of them.
 
 Each subset is a prefix of one random order that spreads the images of a class evenly.
 """
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
+from vitral.atomic_io import write_atomic
+from vitral.data import Dataset, Example
 from vitral.errors import ConfigError, DataError
 
 MIN_PER_CLASS = 2
@@ -79,8 +84,7 @@ def subset_sizes(
                 f"The class {name} has too few training images ({fewest}) for a "
                 f"curve: its {MIN_PER_CLASS} are first together in a subset of "
                 f"{min_size} of all {images}, and the whole must be {MIN_SIZE_RATIO} "
-                "times "
-                "the smallest subset. Add images of it, or leave the class out."
+                "times the smallest subset. Add images of it, or leave the class out."
             )
         start = max(MIN_FRACTION * images, min_size)
         sizes = np.geomspace(start, images, DEFAULT_SIZES)
@@ -113,3 +117,31 @@ def _min_prefix_length(labels: Int[np.ndarray, " images"]) -> int:
     # Images at the very position of the last one needed may come before it.
     counts_before = np.floor(last * counts + 0.5 + 1e-9).astype(int)
     return int(np.minimum(counts_before, counts).sum())
+
+
+def write_image_table(
+    folder: Path, name: str, dataset: Dataset, parts: Mapping[str, Sequence[Example]]
+) -> Path:
+    """Write a table and those of its images that are missing; return the table's path.
+
+    Args:
+        folder: gets `images/` and `NAME.csv`.
+        parts: the examples of each split.
+    """
+    index = {example.id: i for i, example in enumerate(dataset.examples)}
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "split"])
+    for split, examples in parts.items():
+        for example in sorted(examples, key=lambda example: index[example.id]):
+            file = images / f"{index[example.id]:06}.png"
+            if not file.is_file():
+                png = io.BytesIO()
+                dataset.read(example).save(png, format="PNG")
+                write_atomic(file, png.getvalue())
+            label = dataset.classes[example.label[0]]
+            writer.writerow([f"images/{file.name}", label, split])
+    write_atomic(folder / f"{name}.csv", text.getvalue())
+    return folder / f"{name}.csv"

@@ -6,7 +6,7 @@ differ by more than the root of the summed variances: a rule of thumb, not a tes
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,8 +62,16 @@ class Difference:
         """Return whether the first is ahead by more than the noise."""
         return self.value > self.noise
 
+    def choose(self, ahead: str, behind: str, level: str) -> str:
+        """Return a text: the first is ahead, behind, or within the noise."""
+        return ahead if self.is_ahead else behind if self.exceeds_noise else level
+
     def __str__(self) -> str:
         return f"{100 * self.value:+.1f} points (spread {100 * self.noise:.1f})"
+
+
+DifferenceFn = Callable[[str, str, int], Difference]
+"""Difference of the first name to the second at a number of images."""
 
 
 @dataclass(frozen=True)
@@ -100,15 +108,6 @@ class ResultTable:
             key=lambda column: sum(run.val for run in self.results[row, column]),
         )
 
-    def pretraining_gain_sentence(self, start: str, zero: str) -> str:
-        """Return a sentence on the gain of row `start` over row `zero`."""
-        gap = self.difference((start, ""), (zero, ""))
-        if gap.is_ahead:
-            return f"Pre-training pays ({start}): {gap} over from zero."
-        if gap.exceeds_noise:
-            return f"Pre-training harms here ({start}): {gap}."
-        return f"Pre-training ({start}) is not apart from zero: {gap}."
-
     def to_dict(self) -> list[dict[str, Any]]:
         """Return plain data for JSON: one entry per cell."""
         return [
@@ -120,3 +119,55 @@ class ResultTable:
             }
             for (row, column), runs in self.results.items()
         ]
+
+
+def describe_leaders(
+    names: Sequence[str], sizes: Sequence[int], gap: DifferenceFn
+) -> list[str]:
+    """Return a sentence per name that compares it with the best at the largest size.
+
+    Args:
+        sizes: numbers of images, rising.
+    """
+    most = sizes[-1]
+    best = names[0]
+    for name in names[1:]:
+        if gap(name, best, most).value > 0:
+            best = name
+    return [_describe_pair(best, other, sizes, gap) for other in names if other != best]
+
+
+def _describe_pair(
+    best: str, other: str, sizes: Sequence[int], gap: DifferenceFn
+) -> str:
+    gaps = {size: gap(best, other, size) for size in sizes}
+    few, many = sizes[0], sizes[-1]
+    first, last = gaps[few], gaps[many]
+    behind = [size for size in sizes if (-gaps[size].value) > gaps[size].noise]
+    ahead = [size for size in sizes if gaps[size].is_ahead]
+    if behind and last.is_ahead:
+        after = min(size for size in ahead if size > max(behind))
+        return (
+            f"The order turns: with {few:,} images {best} is at {first} against "
+            f"{other}, with {many:,} at {last}; it is behind up to {max(behind):,} and "
+            f"ahead from {after:,}."
+        )
+    if len(ahead) == len(sizes):
+        return (
+            f"{best} is ahead of {other} at every size: {first} with {few:,} images, "
+            f"{last} with {many:,}."
+        )
+    if last.is_ahead:
+        return (
+            f"{best} is ahead of {other} with {many:,} images ({last}); with {few:,} "
+            f"they cannot be told apart ({first})."
+            if few not in ahead
+            else f"{best} is ahead of {other} with {few:,} images ({first}) and with "
+            f"{many:,} ({last}), but not clearly at every size between."
+        )
+    start = f"{best} and {other} cannot be told apart with {many:,} images ({last})"
+    if few in behind:
+        return f"{start}; with {few:,} {other} is ahead ({first})."
+    if few in ahead:
+        return f"{start}; with {few:,} {best} is ahead ({first})."
+    return f"{start}, nor with {few:,} ({first})."
