@@ -21,9 +21,8 @@ from vitral.evaluation import Probe, fit_nested, wilson
 from vitral.evaluation.probes import ridge
 from vitral.models import ViT, ViTConfig
 from vitral.studies import data_size, families
-from vitral.studies.engine.crossover import describe_leaders
 from vitral.studies.engine.subsets import nested_order, subset_sizes
-from vitral.studies.engine.table import Difference
+from vitral.studies.engine.table import Difference, describe_leaders
 from vitral.workflows.features.cache import ExtractedFeatures
 from vitral.workflows.features.extract import SplitFeatures
 
@@ -385,8 +384,10 @@ def test_leads(differences, sentence):
 
 def test_families_have_about_equal_compute():
     macs = [
-        vt.models.get_config(name, {**changes, "image_size": 28}).macs()
-        for name, changes in families.MODELS.values()
+        vt.models.get_config(
+            variant.model, {**variant.changes, "image_size": 28}
+        ).macs()
+        for variant in families.MODELS.values()
     ]
     assert max(macs) < 1.1 * min(macs)
 

@@ -40,7 +40,7 @@ from vitral.plots.style import (
 COLORS = SERIES_COLORS[:5]
 LONGEST_KEY = 40
 _Points = tuple[Values, Values]
-_Fit = Float[np.ndarray, "4 points"]
+_Fit = Float[np.ndarray, "4 along"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,9 @@ def _check_rows(
     return array
 
 
-def _check_sizes_and_shares(sizes: Values, shares: Values, name: str) -> None:
+def _check_sizes_and_shares(
+    sizes: Values, shares: Float[np.ndarray, " shares"], name: str
+) -> None:
     if sizes.min() < 1:
         raise DataError(f"a size must be 1 image or more: got {sizes.min():.3g}.")
     hint = "; divide percentages by 100"
