@@ -12,7 +12,7 @@ from tnt_by_hand import by_hand
 from vitral import inspection
 from vitral.errors import ConfigError
 from vitral.inspection.distance import head_distance, pair_distances
-from vitral.inspection.target_class import sum_target_logits
+from vitral.inspection.maps import sum_target_logits
 from vitral.layers import Attention, Grid
 from vitral.models import TNT
 

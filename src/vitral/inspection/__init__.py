@@ -1,6 +1,11 @@
 """Attention, relevance and feature maps of a model as arrays; plots draws them."""
 
-from vitral.inspection.attention import attention, class_attention, iter_attention
+from vitral.inspection.attention import (
+    attention,
+    class_attention,
+    iter_attention,
+    word_attention,
+)
 from vitral.inspection.capture import LayerAttention, has_attention
 from vitral.inspection.distance import attention_distance, uniform_distance
 from vitral.inspection.faithfulness import (
@@ -17,7 +22,6 @@ from vitral.inspection.filters import (
     filter_components,
 )
 from vitral.inspection.grad_cam import grad_cam
-from vitral.inspection.inner_attention import word_attention
 from vitral.inspection.pca_colors import feature_colors
 from vitral.inspection.positions import position_similarity
 from vitral.inspection.rank import residual_profile, similarity_profile

@@ -6,7 +6,7 @@ and no hook outlives a step of a generator.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -178,8 +178,7 @@ def eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
 def record_inputs(watched: dict[int, Attention]) -> Iterator[list[AttentionCall]]:
     """Yield a list that collects the calls of these layers, in order."""
     calls: list[AttentionCall] = []
-    hooks = []
-    try:
+    with ExitStack() as hooks:
         for index, module in watched.items():
 
             def catch(
@@ -188,27 +187,22 @@ def record_inputs(watched: dict[int, Attention]) -> Iterator[list[AttentionCall]
                 assert isinstance(module, Attention)
                 calls.append(AttentionCall(index, module, *args, **kwargs))
 
-            hooks.append(module.register_forward_pre_hook(catch, with_kwargs=True))
+            hooks.enter_context(
+                module.register_forward_pre_hook(catch, with_kwargs=True)
+            )
         yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
 def record_outputs(watched: dict[int, Attention]) -> Iterator[list[Tensor]]:
     """Yield a list that collects the outputs of these layers, in order."""
     outputs: list[Tensor] = []
-    hooks = []
-    try:
+    with ExitStack() as hooks:
         for module in watched.values():
-            hooks.append(
+            hooks.enter_context(
                 module.register_forward_hook(lambda _, __, out: outputs.append(out))
             )
         yield outputs
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def iter_layers(

@@ -6,7 +6,7 @@ would be that of joint attention (1,569 x 1,569 for 8 frames of 14 x 14), so onl
 row is multiplied through the groups, from the last step to the first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vitral.inspection.capture import eval_mode, get_places, require_batch
+from vitral.inspection.maps import normalize_by_max
 from vitral.models import VisionModel
 from vitral.models.timesformer import TokenIndices
 
@@ -91,6 +92,17 @@ def initial_row(
     row = template.new_zeros(template.shape[0], 1, places.num_tokens)
     row[:, :, indices] = 1 / len(indices)
     return row
+
+
+def clip_map(
+    places: TokenIndices,
+    steps: Sequence[AttentionStep],
+    by_class_token: bool,
+    propagate: Callable[[Tensor, Sequence[AttentionStep]], Tensor],
+) -> Float[Tensor, "batch frames rows columns"]:
+    """Return the map of the row that `propagate` gives, scaled, on the CPU."""
+    row = initial_row(places, steps[0].weights, by_class_token)
+    return normalize_by_max(propagate(row, steps)[:, 0, places.patches]).cpu()
 
 
 def clip_places(

@@ -17,8 +17,7 @@ from vitral.inspection.capture import (
     has_attention,
     require_batch,
 )
-from vitral.inspection.maps import normalize_by_max
-from vitral.inspection.target_class import require_head, sum_target_logits
+from vitral.inspection.maps import normalize_by_max, require_head, sum_target_logits
 from vitral.layers import gather_tokens, merge_matrix
 from vitral.models import VisionModel
 from vitral.models.hybrid import HybridEmbed

@@ -57,14 +57,11 @@ def token_similarity(
     if count == 1:
         return x.new_ones(x.shape[:-2])
     # Attention alone can leave tokens of 1e-60, whose squares must not vanish.
-    scaled = x / x.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=_tiny(x))
-    direction = scaled / scaled.norm(dim=-1, keepdim=True).clamp(min=_tiny(x))
+    tiny = torch.finfo(x.dtype).tiny
+    scaled = x / x.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=tiny)
+    direction = scaled / scaled.norm(dim=-1, keepdim=True).clamp(min=tiny)
     pairs = direction.sum(-2).square().sum(-1) - direction.square().sum((-2, -1))
     return pairs / (count * (count - 1))
-
-
-def _tiny(template: Tensor) -> float:
-    return torch.finfo(template.dtype).tiny
 
 
 def residual_profile(

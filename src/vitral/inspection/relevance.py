@@ -7,7 +7,7 @@ uses the same A_l in attention rollout (arXiv 2005.00928). For a clip every atte
 step of a block is a layer over all its tokens (clips.py). No `.grad` is written.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -27,9 +27,14 @@ from vitral.inspection.capture import (
     require_batch,
     uses_class_token,
 )
-from vitral.inspection.maps import Geometry, normalize_by_max, patch_map
+from vitral.inspection.maps import (
+    Geometry,
+    normalize_by_max,
+    patch_map,
+    require_head,
+    sum_target_logits,
+)
 from vitral.inspection.rollout import rollout_step
-from vitral.inspection.target_class import require_head, sum_target_logits
 from vitral.models import VisionModel
 from vitral.models.timesformer import TokenIndices
 
@@ -54,12 +59,7 @@ def relevance(
     layers, geometry, places = _weighted_attention(model, images, classes, patch_mask)
     if places is not None:
         return _clip_map(layers, geometry, places, clips.propagate_relevance)
-    matrix: Tensor | None = None
-    for weighted in layers:
-        if matrix is None:
-            matrix = torch.eye(weighted.shape[-1]).to(weighted).expand_as(weighted)
-        matrix = matrix + weighted @ matrix
-    return _final_map(matrix, geometry)
+    return _image_map(layers, geometry, _relevance_step)
 
 
 def gradient_rollout(
@@ -71,24 +71,29 @@ def gradient_rollout(
 ) -> Float[Tensor, "batch *frames rows columns"]:
     """Return the rollout of attention times gradient; each map's largest value is 1.
 
-    Args:
-        classes: one for all images, one for each, or None for the predicted ones.
-        patch_mask: True where a patch takes part; the map is zero at the others.
-
-    Raises:
-        ConfigError: the model has no attention or no head, or not such a class, or a
-            mask was given for clips.
+    For arguments and errors see `relevance`.
     """
     layers, geometry, places = _weighted_attention(model, images, classes, patch_mask)
     if places is not None:
         return _clip_map(layers, geometry, places, clips.propagate_rollout)
+    return _image_map(layers, geometry, rollout_step)
+
+
+def _relevance_step(weighted: Tensor, previous: Tensor | None) -> Tensor:
+    """Return R + A_l R, with R = 1 before the first layer."""
+    if previous is None:
+        previous = torch.eye(weighted.shape[-1]).to(weighted).expand_as(weighted)
+    return previous + weighted @ previous
+
+
+def _image_map(
+    layers: Iterator[Float[Tensor, "batch tokens tokens"]],
+    geometry: Geometry,
+    step: Callable[[Tensor, Tensor | None], Tensor],
+) -> Float[Tensor, "batch rows columns"]:
     matrix: Tensor | None = None
     for weighted in layers:
-        matrix = rollout_step(weighted, matrix)
-    return _final_map(matrix, geometry)
-
-
-def _final_map(matrix: Tensor | None, geometry: Geometry) -> Tensor:
+        matrix = step(weighted, matrix)
     if matrix is None:
         raise ConfigError(
             "A map of relevance needs attention between all tokens of an image: no "
@@ -101,7 +106,7 @@ def _clip_map(
     layers: Iterator[Float[Tensor, "sequences line line"]],
     geometry: Geometry,
     places: TokenIndices,
-    propagate: Callable[[Tensor, list[clips.AttentionStep]], Tensor],
+    propagate: Callable[[Tensor, Sequence[clips.AttentionStep]], Tensor],
 ) -> Float[Tensor, "batch frames rows columns"]:
     """Return the map of clips; copies of a token add up, as each has its gradient."""
     steps = []
@@ -110,8 +115,7 @@ def _clip_map(
         steps.append(
             clips.AttentionStep(weighted.unflatten(0, (-1, len(members))), members)
         )
-    row = clips.initial_row(places, steps[0].weights, geometry.by_class_token)
-    return normalize_by_max(propagate(row, steps)[:, 0, places.patches]).cpu()
+    return clips.clip_map(places, steps, geometry.by_class_token, propagate)
 
 
 def _weighted_attention(

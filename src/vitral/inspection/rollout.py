@@ -43,10 +43,7 @@ def rollout(
     if model.config.num_frames:
         steps = _clip_steps(model, images, patch_mask)
         places = clips.clip_places(model, images)
-        row = clips.initial_row(places, steps[0].weights, by_class_token)
-        return normalize_by_max(
-            clips.propagate_rollout(row, steps)[:, 0, places.patches]
-        ).cpu()
+        return clips.clip_map(places, steps, by_class_token, clips.propagate_rollout)
     matrix, layer = _accumulate_layers(model, images, patch_mask)
     geometry = Geometry(layer.grid, layer.num_prefix_tokens, layer.mask, by_class_token)
     return normalize_by_max(patch_map(matrix, geometry)).cpu()

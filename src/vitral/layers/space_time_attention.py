@@ -46,6 +46,14 @@ class Extent(NamedTuple):
         }[along]
 
 
+def clip_extent(
+    x: Float[Tensor, "batch tokens dim"], grid: Grid, num_prefix_tokens: int
+) -> Extent:
+    """Return frames, rows and columns of the patches of `x`."""
+    patches = x.shape[1] - num_prefix_tokens
+    return Extent(patches // (grid.rows * grid.columns), *grid)
+
+
 class Groups(NamedTuple):
     """Tokens of a clip, group by group, each with a copy of the prefix tokens."""
 
@@ -124,7 +132,7 @@ class ClipAttention(Attention, ABC):
     ) -> Float[Tensor, "batch tokens dim"]:
         assert mask is None
         assert merged is None
-        return self.attend_clip(x, self.get_extent(x, grid))
+        return self.attend_clip(x, clip_extent(x, grid, self.num_prefix_tokens))
 
     @abstractmethod
     def attend_clip(
@@ -136,11 +144,6 @@ class ClipAttention(Attention, ABC):
     def visibility(self, extent: Extent) -> Bool[Tensor, "queries keys"]:
         """Return which patches each patch sees, as a full matrix, for inspection."""
 
-    def get_extent(self, x: Float[Tensor, "batch tokens dim"], grid: Grid) -> Extent:
-        """Return frames, rows and columns of the patches of `x`."""
-        patches = x.shape[1] - self.num_prefix_tokens
-        return Extent(patches // (grid.rows * grid.columns), *grid)
-
     def attention_weights(
         self,
         x: Float[Tensor, "batch tokens dim"],
@@ -151,8 +154,9 @@ class ClipAttention(Attention, ABC):
         """Return the attention weights of this input; zero for unseen keys."""
         assert mask is None
         assert merged is None
-        before, patches = self.num_prefix_tokens, self.get_extent(x, grid)
-        seen = F.pad(self.visibility(patches), (before, 0, before, 0), value=True)
+        before = self.num_prefix_tokens
+        patches = self.visibility(clip_extent(x, grid, before))
+        seen = F.pad(patches, (before, 0, before, 0), value=True)
         if not self.prefix_sees_all:
             seen[:before] = seen[before]
         hidden = torch.zeros_like(seen, dtype=x.dtype, device=x.device)
@@ -252,7 +256,7 @@ class StridedAttention(ClipAttention):
         self, x: Float[Tensor, "batch tokens dim"], grid: Grid
     ) -> Float[Tensor, "batch prefix dim"]:
         """Return the output of the prefix tokens, without computing the others."""
-        extent = self.get_extent(x, grid)
+        extent = clip_extent(x, grid, self.num_prefix_tokens)
         return self._attend_queries(x[:, : self.num_prefix_tokens], x, extent)
 
     def _attend_queries(self, queries: Tensor, x: Tensor, extent: Extent) -> Tensor:

@@ -34,7 +34,7 @@ from vitral.layers import (
     group_tokens,
     resize_time,
 )
-from vitral.layers.space_time_attention import GROUP_AXES, Along
+from vitral.layers.space_time_attention import GROUP_AXES, Along, clip_extent
 from vitral.models.base import Family
 from vitral.models.features import Features, Images, PatchMask, Tokens
 from vitral.models.timesformer.config import (
@@ -198,7 +198,7 @@ class ClipBlock(nn.Module):
             attended = self.attn.prefix_only(normed, grid)
         else:
             groups = group_tokens(
-                normed, before, self._extent(x, grid, before), _step_axis(step)
+                normed, before, clip_extent(x, grid, before), _step_axis(step)
             )
             attended = groups.prefix(self.attn.forward_queries(groups.x, before))
         return self._last_residuals(x[:, :before], attended)
@@ -227,7 +227,7 @@ class ClipBlock(nn.Module):
         )
         if isinstance(attention, ClipAttention):
             return attention(normed, grid)
-        extent, along = self._extent(x, grid, before), _step_axis(step)
+        extent, along = clip_extent(x, grid, before), _step_axis(step)
         groups = group_tokens(normed, before, extent, along)
         return groups.ungroup(attention(groups.x, extent.group_grid(along)))
 
@@ -238,9 +238,6 @@ class ClipBlock(nn.Module):
     ) -> Float[Tensor, "batch tokens dim"]:
         x = x + self.drop_path1(self.ls1(attended))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-
-    def _extent(self, x: Tensor, grid: Grid, before: int) -> Extent:
-        return Extent((x.shape[1] - before) // (grid.rows * grid.columns), *grid)
 
     def _frames(
         self, x: Float[Tensor, "batch tokens dim"], grid: Grid

@@ -28,13 +28,16 @@ from vitral.layers import (
     sincos_2d,
 )
 from vitral.models.base import Family, VisionModel, require_input
-from vitral.models.features import Features, Images, PatchMask, Tokens
-from vitral.models.merging import forward_blocks_merging
-from vitral.models.token_subset import (
+from vitral.models.features import (
+    Features,
+    Images,
+    PatchMask,
+    Tokens,
     prefix_indices,
     scatter_to_grid,
     select_tokens,
 )
+from vitral.models.merging import forward_blocks_merging
 from vitral.models.vit.build import (
     build_block,
     build_head,
