@@ -35,7 +35,7 @@ from vitral.export.run_openvino import compile_model  # noqa: E402
 from vitral.export.to_onnx import to_onnx  # noqa: E402
 from vitral.export.to_openvino import to_openvino  # noqa: E402
 from vitral.models import VisionModel, set_merge  # noqa: E402
-from vitral.workflows.dataset import open_split_data  # noqa: E402
+from vitral.workflows.dataset import open_run_data  # noqa: E402
 
 PredictFunction = Callable[[np.ndarray], np.ndarray]
 TIMM = "timm eager float32"
@@ -147,7 +147,7 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     run = vt.open(args.run)
     predictors, disk = build_forms(run, args)
-    dataset = open_split_data(run.config, run.path / "split.csv")
+    dataset = open_run_data(run)
     chosen = dataset.select("test")[: args.images or None]
     test = load_labeled(dataset, "test", chosen, run.preprocess)
     batch = np.ascontiguousarray(test.batches[0][:8])

@@ -6,16 +6,16 @@ Accuracy: of every image of one split of RUN, the same images for each rate.
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 import vitral as vt
-from vitral.evaluation.compare import paired_bootstrap
+from vitral.evaluation.compare import loss_interval
 from vitral.models import set_merge
-from vitral.workflows.dataset import open_split_data
+from vitral.workflows.dataset import open_run_data
 from vitral.workflows.inference import predict_split, split_loader
-from vitral.workflows.inputs import input_kind
 from vitral.workflows.run import open_run
 
 RATES = (4, 8, 13)
@@ -65,10 +65,13 @@ def time_rates(name: str, rounds: int) -> None:
 def measure_accuracy(path: str, split: str, views: str) -> None:
     """Print per rate the accuracy, and the points lost on the same images."""
     run = open_run(path)
-    kind = input_kind(run.model.config)
-    dataset = open_split_data(run.config, run.path / "split.csv", kind)
+    dataset = open_run_data(run)
     loader = split_loader(dataset, split, run.preprocess, batch_size=32)
-    split_views = run.extra.get("eval_views", "one") if views == "own" else "one"
+    spec = (
+        run.inference_spec
+        if views == "own"
+        else replace(run.inference_spec, views="one")
+    )
     before = None
     print("\n| rate | accuracy | points lost (95 %) |\n|---:|---:|---:|")
     for rate in (0, *RATES):
@@ -77,18 +80,15 @@ def measure_accuracy(path: str, split: str, views: str) -> None:
             run.model,
             loader,
             device=torch.device("cpu"),
-            views=split_views,
-            bf16=run.extra.get("precision") == "bf16",
+            spec=spec,
         )
         correct = scores.logits.argmax(1) == scores.labels
         before = correct if before is None else before
-        lost = paired_bootstrap(
-            int((correct & ~before).sum()), int((before & ~correct).sum()), len(correct)
-        )
+        lost = loss_interval(before, correct)
         print(
             f"| {rate} | {100 * correct.mean():.2f} % of {len(correct)} | "
             f"{100 * (before.mean() - correct.mean()):+.2f} "
-            f"({100 * lost.low:+.2f} to {100 * lost.high:+.2f}) |",
+            f"({lost.low:+.2f} to {lost.high:+.2f}) |",
             flush=True,
         )
 

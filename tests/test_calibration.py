@@ -15,7 +15,7 @@ from vitral.cli import main
 from vitral.errors import DataError
 from vitral.evaluation import Classification, calibrate, classify
 from vitral.workflows.evaluate.evaluate import evaluate
-from vitral.workflows.inference import predict_logits
+from vitral.workflows.inference import InferenceSpec, predict_logits
 from vitral.workflows.run import open_run
 
 
@@ -58,9 +58,7 @@ def test_answers_are_divided_by_the_temperature(run, photos):
         logits = predict_logits(
             opened.model,
             opened.preprocess(image)[None],
-            views=opened.extra["eval_views"],
-            bf16=False,
-            multi_label=False,
+            InferenceSpec(views=opened.extra["eval_views"]),
         )[0].double()
     wanted = (logits / opened.temperature).softmax(0)
     (answer,) = opened.predict([image])

@@ -16,6 +16,7 @@ from vitral.errors import ConfigError, DataError
 from vitral.models import ViT, ViTConfig
 from vitral.training import distributed
 from vitral.workflows.inference import (
+    InferenceSpec,
     Predictions,
     predict_batches,
     predict_split,
@@ -44,7 +45,9 @@ def scored(folder: Path, batch_size: int) -> Predictions:
     model, preprocess, _ = vt.load(folder / "w")
     data = vt.data.open(folder / "photos")
     loader = split_loader(data, "test", preprocess, batch_size=batch_size)
-    return predict_split(model, loader, device=torch.device("cpu"), views="flip")
+    return predict_split(
+        model, loader, device=torch.device("cpu"), spec=InferenceSpec(views="flip")
+    )
 
 
 SCRIPT = """

@@ -23,9 +23,10 @@ from vitral.evaluation.probes.fewshot import (
     draw_shots,
     fit_fewshot,
 )
-from vitral.evaluation.probes.linear import LARGE, dev_rows, fit
+from vitral.evaluation.probes.linear import LARGE, LinearSolver, dev_rows, fit
 from vitral.evaluation.probes.probe import Standardizer, row_slices
 
+PRECISE = LinearSolver(tolerance=1e-9)
 LINEAR = importlib.import_module("vitral.evaluation.probes.linear")
 """The module; the room's own name `linear` is the function."""
 
@@ -200,8 +201,8 @@ def test_both_solvers_reach_the_smallest_loss(classes: int) -> None:
     data = draw(classes=classes)
     place = np.unique(data.y, return_inverse=True)[1]
     white = (data.x - data.x.mean(0)) / (data.x.std(0) + 1e-5)
-    ours = fit(data.x, place, (0.5, 0.02), "sklearn", tolerance=1e-9)
-    torchs = fit(data.x, place, (0.5, 0.02), "torch", tolerance=1e-9)
+    ours = fit(data.x, place, (0.5, 0.02), LinearSolver(name="sklearn", tolerance=1e-9))
+    torchs = fit(data.x, place, (0.5, 0.02), LinearSolver(name="torch", tolerance=1e-9))
     for l2, one, other in zip((0.5, 0.02), ours, torchs, strict=True):
         assert one.converged
         assert other.converged
@@ -218,7 +219,7 @@ def test_both_solvers_reach_the_smallest_loss(classes: int) -> None:
 
 def test_linear_is_scikit_learns_regression_on_whitened_features() -> None:
     x, y, x_test, y_test = draw()
-    found = linear(x, y, x_test, y_test, l2=(0.05,), tolerance=1e-9)
+    found = linear(x, y, x_test, y_test, l2=(0.05,), solver=PRECISE)
     mean, scale = x.mean(0), x.std(0) + 1e-5
     # Another solver of scikit-learn than the one that is used inside.
     model = LogisticRegression(C=1 / (0.05 * 90), solver="newton-cg", tol=1e-10)
@@ -242,7 +243,7 @@ def test_the_strength_is_chosen_on_the_dev_part_and_refitted_on_all(seed: int) -
     # accurate is not the one with the lowest loss.
     x, y, x_test, y_test = draw(n=80, dim=6)
     grid = (1e-3, 0.1, 100.0)
-    found = linear(x, y, x_test, y_test, l2=grid, dev=0.3, seed=seed, tolerance=1e-9)
+    found = linear(x, y, x_test, y_test, l2=grid, dev=0.3, seed=seed, solver=PRECISE)
     held = dev_rows(np.unique(y, return_inverse=True)[1], 0.3, seed)
     kept = np.setdiff1d(np.arange(80), held)
     best: dict[float, tuple[float, float]] = {}
@@ -304,7 +305,9 @@ def test_a_fit_that_was_cut_short_is_told(
     monkeypatch: pytest.MonkeyPatch, solver: Any
 ) -> None:
     monkeypatch.setattr(LINEAR, "MAX_STEPS", 2)
-    assert not linear(*draw(), l2=(1e-4,), solver=solver).settings["converged"]
+    assert not linear(*draw(), l2=(1e-4,), solver=LinearSolver(name=solver)).settings[
+        "converged"
+    ]
 
 
 # Nearest neighbours
@@ -498,7 +501,10 @@ def test_arrays_that_do_not_fit_are_told(
         (lambda d: linear(*d, l2=()), "l2 must hold at least one strength"),
         (lambda d: linear(*d, l2=(1.0, -1.0)), r"each above 0: got \[1.0, -1.0\]"),
         (lambda d: linear(*d, dev=1.0), "dev must lie strictly between 0 and 1: got 1"),
-        (lambda d: linear(*d, tolerance=0.0), "tolerance must be above 0: got 0"),
+        (
+            lambda d: linear(*d, solver=LinearSolver(tolerance=0.0)),
+            "tolerance must be above 0: got 0",
+        ),
         (lambda d: knn(*d, k=91), r"k must lie in 1\.\.90.*got 91\. Take a smaller"),
         (lambda d: knn(*d, k=0), r"k must lie in 1\.\.90.*got 0"),
         (lambda d: knn(*d, temperature=0.0), "temperature must be above 0: got 0"),

@@ -179,9 +179,9 @@ def model_folder(tmp_path_factory):
 def exported(tmp_path_factory, model_folder, photos):
     """The same model for both runtimes, with its pre-processing inside."""
     folder = tmp_path_factory.mktemp("exported")
-    settings = {"data": str(photos), "with_preprocess": True}
-    vt.export.onnx(model_folder, folder / "m.onnx", **settings)
-    vt.export.openvino(model_folder, folder / "m_openvino", **settings)
+    options = vt.export.ExportOptions(data=str(photos), with_preprocess=True)
+    vt.export.onnx(model_folder, folder / "m.onnx", options)
+    vt.export.openvino(model_folder, folder / "m_openvino", options)
     return folder
 
 
@@ -287,7 +287,7 @@ def test_what_cannot_be_exported(model_folder, photos, tmp_path, capsys):
     assert not out.exists()
     model = filled(tiny_vit())
     with pytest.raises(ConfigError, match="give `preprocess`"):
-        vt.export.onnx(model, out, data=str(photos))
+        vt.export.onnx(model, out, vt.export.ExportOptions(data=str(photos)))
 
 
 def test_what_is_no_artefact(tmp_path, exported, capsys):
@@ -343,8 +343,7 @@ def test_a_crash_leaves_nothing(model_folder, photos, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(export, "gate", stopped)
+    options = vt.export.ExportOptions(data=str(photos), static=True)
     with pytest.raises(KeyboardInterrupt):
-        vt.export.openvino(
-            model_folder, tmp_path / "out", data=str(photos), static=True
-        )
+        vt.export.openvino(model_folder, tmp_path / "out", options)
     assert list(tmp_path.iterdir()) == []

@@ -341,14 +341,14 @@ def test_the_sample_is_of_train_balanced_and_seeded(run):
 
 
 def test_without_val_other_train_images_are_the_check(run, monkeypatch):
-    real = sample_module.open_split_data
+    real = sample_module.open_run_data
 
     def without_val(*arguments):
         dataset = real(*arguments)
         kept = tuple(one for one in dataset.examples if one.split != "val")
         return replace(dataset, examples=kept)
 
-    monkeypatch.setattr(sample_module, "open_split_data", without_val)
+    monkeypatch.setattr(sample_module, "open_run_data", without_val)
     sample = draw_quantization_data(run, calibration=12)
     assert len(sample.check.ids) == 12
     assert not set(sample.check.ids) & set(sample.calibration.ids)
@@ -369,9 +369,8 @@ def test_classes_take_turns():
 def test_int8_from_the_export_with_pixels(run, tmp_path):
     out = tmp_path / "int8"
     with captured_log() as said:
-        report = vt.export.openvino(
-            run, out, int8=True, with_preprocess=True, max_drop=60.0
-        )
+        options = vt.export.ExportOptions(with_preprocess=True)
+        report = vt.export.openvino(run, out, options, int8=True, max_drop=60.0)
     assert report.precision == "int8"
     assert any(line.startswith("int8: ") for line in report.lines())
     assert any(line.startswith("| bf16 |") for line in report.lines())
@@ -394,14 +393,9 @@ def test_int8_from_the_export_with_pixels(run, tmp_path):
 
 def test_a_model_without_a_run_cannot_be_calibrated(run, tmp_path):
     model, preprocess, _ = vt.load(run.path / "model")
+    options = vt.export.ExportOptions(preprocess=preprocess, data=str(run.config.data))
     with pytest.raises(ConfigError, match="calibrated on the train split of a run"):
-        vt.export.openvino(
-            model,
-            tmp_path / "int8",
-            int8=True,
-            preprocess=preprocess,
-            data=str(run.config.data),
-        )
+        vt.export.openvino(model, tmp_path / "int8", options, int8=True)
     assert not (tmp_path / "int8").exists()
 
 

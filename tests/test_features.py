@@ -28,6 +28,7 @@ from vitral.workflows.features.cache import (
 )
 from vitral.workflows.features.cache_key import weights_hash
 from vitral.workflows.features.extract import extract_splits
+from vitral.workflows.runtime import Runtime
 
 PREPROCESS = Preprocess(image_size=(48, 80))
 
@@ -471,7 +472,7 @@ def test_material_of_a_run_keeps_the_split_of_the_run(run, tmp_path):
     assert all(ids.values())
     for given, data in ((run, ""), (run.path, run.config.data), (str(run.path), "")):
         train, test, classes, dev = extract_splits(
-            given, data, folder=tmp_path, device="cpu"
+            given, data, folder=tmp_path, runtime=Runtime(device="cpu")
         )
         assert set(train.ids) == ids["train"]
         assert set(test.ids) == ids["test"]
@@ -486,7 +487,9 @@ def test_material_of_weights_and_other_data(run, untouched, tmp_path):
     model = run.path / "model"
 
     def of(weights, data):
-        return extract_splits(weights, data, folder=tmp_path, device="cpu")
+        return extract_splits(
+            weights, data, folder=tmp_path, runtime=Runtime(device="cpu")
+        )
 
     with captured_log() as lines:
         found = of(model, opened(untouched))

@@ -21,6 +21,7 @@ from vitral.recipes import plan_finetuning
 from vitral.training import OptimConfig
 from vitral.training.step import TrainStep
 from vitral.workflows.features.extract import dataset_for
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.transfer.finetune import (
     FinetunePlan,
     finetune,
@@ -70,7 +71,7 @@ def result(photos, weights, tmp_path_factory):
     with without_report():
         out = tmp_path_factory.mktemp("out")
         plan = small_plan(photos, weights)
-        return out, finetune(plan, out, device="cpu")
+        return out, finetune(plan, out, runtime=Runtime(device="cpu"))
 
 
 def test_a_planted_bad_rate_is_not_chosen(result):
@@ -128,7 +129,7 @@ def test_dev_is_cut_out_of_train_and_the_end_learns_from_all_of_it(result, photo
 def test_nothing_is_trained_twice(result, monkeypatch):
     out, found = result
     monkeypatch.setattr(module, "train", None)
-    again = finetune(found.plan, out, device="cpu")
+    again = finetune(found.plan, out, runtime=Runtime(device="cpu"))
     assert not any(one.fresh for one in (*again.search, *again.finals))
     assert again.accuracies == found.accuracies
     with pytest.raises(TypeError):  # other settings are other trainings
@@ -149,14 +150,14 @@ def test_an_unfinished_training_resumes(result, monkeypatch, tmp_path):
         training = importlib.import_module("vitral.workflows.train.train")
         patch.setattr(training, "finalize", interrupted)
         with pytest.raises(InterruptedRun):
-            finetune(only, tmp_path, device="cpu")
+            finetune(only, tmp_path, runtime=Runtime(device="cpu"))
     (folder,) = (tmp_path / "runs").iterdir()
     assert any((folder / "checkpoints").iterdir())
     steps = []
     monkeypatch.setattr(
         "vitral.training.step.TrainStep.update", counted(TrainStep.update, steps)
     )
-    found = finetune(only, tmp_path, device="cpu")
+    found = finetune(only, tmp_path, runtime=Runtime(device="cpu"))
     assert len(steps) == 6  # of 14
     assert found.finals[0].nll == whole.finals[0].nll
     # One rate needs no search, and one seed has no deviation.

@@ -107,7 +107,8 @@ def test_what_an_exported_file_merges_is_fixed(run, photos, tmp_path, capsys):
 def test_an_export_that_merges_leaves_the_run_as_it_was(run, photos, tmp_path):
     opened = vt.open(run)
     before = opened.model.config
-    vt.export.onnx(opened, tmp_path / "merging.onnx", data=str(photos), merge=2)
+    options = vt.export.ExportOptions(data=str(photos), merge=2)
+    vt.export.onnx(opened, tmp_path / "merging.onnx", options)
     assert opened.model.config == before
     assert vt.open(tmp_path / "merging.onnx").model.config.merge_rate == 2
 

@@ -59,9 +59,9 @@ def places(tmp_path_factory):
     for number, name in enumerate(CLASSES):
         (root / "data" / name).mkdir(parents=True)
         (root / "data" / name / "a.jpg").write_bytes(photo(10 + number, (90, 70)))
-    settings = {"data": str(root / "data")}
-    vt.export.onnx(root / "run", root / "m.onnx", **settings)
-    vt.export.openvino(root / "run", root / "m_openvino", **settings)
+    options = vt.export.ExportOptions(data=str(root / "data"))
+    vt.export.onnx(root / "run", root / "m.onnx", options)
+    vt.export.openvino(root / "run", root / "m_openvino", options)
     return root
 
 

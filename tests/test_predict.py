@@ -613,7 +613,7 @@ def test_memory_stays_flat(model, tmp_path, monkeypatch):
     assert resident[-1] - resident[62] < 10
 
 
-def fast(network, pixels, **_):
+def fast(network, pixels, _):
     return pixels.flatten(1)[:, : TINY["num_classes"]]
 
 

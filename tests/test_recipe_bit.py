@@ -13,6 +13,7 @@ from vitral.errors import ConfigError
 from vitral.models import ResNetConfig, build_model
 from vitral.recipes import bit, plan_finetuning
 from vitral.training import ScheduleConfig, lr_at
+from vitral.workflows.runtime import Runtime
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,6 @@ def test_a_bit_resnet_is_fine_tuned(weights, tmp_path):
     short = plan_finetuning(
         weights, photos, steps=3, image_size=(64, 96), batch_size=5, seeds=1
     )
-    found = finetune(short, tmp_path / "out", device="cpu")
+    found = finetune(short, tmp_path / "out", runtime=Runtime(device="cpu"))
     assert 0 <= found.accuracy <= 1
     assert found.finals[0].n == 12

@@ -555,7 +555,8 @@ def test_an_exported_model_is_served(folder: Path, tmp_path: Path):
         for part in range(4):
             file = tmp_path / "data" / name / f"{part}.jpg"
             file.write_bytes(jpeg(100 + 4 * number + part))
-    export.onnx(folder, tmp_path / "tiny.onnx", data=str(tmp_path / "data"))
+    options = export.ExportOptions(data=str(tmp_path / "data"))
+    export.onnx(folder, tmp_path / "tiny.onnx", options)
     contents = [jpeg(number) for number in range(4)]
     expected = logits_of_api(folder, contents)
     with serving(tmp_path / "tiny.onnx") as server:

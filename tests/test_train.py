@@ -25,7 +25,12 @@ from vitral.objectives import Supervised, SupervisedConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
-from vitral.workflows.inference import predict_batches, predict_logits, split_loader
+from vitral.workflows.inference import (
+    InferenceSpec,
+    predict_batches,
+    predict_logits,
+    split_loader,
+)
 from vitral.workflows.train.frozen_cache import (
     TrainableHead,
     cache_frozen_outputs,
@@ -242,9 +247,8 @@ def test_views_are_averaged_as_probabilities(run, views, size, number):
         (False, outputs.softmax(-1).mean(0)),
         (True, outputs.sigmoid().mean(0)),
     ):
-        logits = predict_logits(
-            run.model, image, views=views, bf16=False, multi_label=multi_label
-        )
+        spec = InferenceSpec(views=views, multi_label=multi_label)
+        logits = predict_logits(run.model, image, spec)
         found = logits.sigmoid() if multi_label else logits.softmax(-1)
         torch.testing.assert_close(found, share)
 
@@ -667,7 +671,12 @@ def test_a_cache_in_bfloat16_is_near(few_photos):
     loader = split_loader(dataset, "val", prepared.preprocess, batch_size=4)
     assert prepared.model.config.grid == Grid(2, 3)
     exact = predict_batches(prepared.model, loader.epoch(0), device=CPU)
-    near = predict_batches(prepared.model, loader.epoch(0), device=CPU, bf16=True)
+    near = predict_batches(
+        prepared.model,
+        loader.epoch(0),
+        device=CPU,
+        spec=InferenceSpec(precision="bf16"),
+    )
     np.testing.assert_allclose(near.logits, exact.logits, atol=0.05)
 
 

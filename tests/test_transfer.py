@@ -19,7 +19,7 @@ from vitral.errors import ConfigError, InterruptedRun
 from vitral.evaluation import Interval
 from vitral.models import ViT, ViTConfig
 from vitral.recipes import plan_finetuning
-from vitral.workflows.features.probes import probe_weights
+from vitral.workflows.features.probes import ProbeSettings, probe_weights
 from vitral.workflows.transfer.table import TransferResult, TransferTable
 from vitral.workflows.transfer.transfer import transfer
 
@@ -66,7 +66,11 @@ def quiet(line: str) -> None:
 
 
 def filled(weights, sets, out, **changes) -> TransferTable:
-    settings = {"shots": (2,), "k": 3, "cache": out / "cache", "device": "cpu"}
+    settings = {
+        "probes": ProbeSettings(shots=(2,), k=3),
+        "cache": out / "cache",
+        "runtime": Runtime(device="cpu"),
+    }
     return transfer(weights, sets, out=out, **{**settings, **changes})
 
 
@@ -85,7 +89,11 @@ def test_every_number_is_that_of_its_protocol(weights, sets, tmp_path, counted):
             values = []
             for data in sets:
                 (wanted,), _ = probe_weights(
-                    row, data, protocol=protocol, folder=tmp_path / "cache", **changes
+                    row,
+                    data,
+                    protocol=protocol,
+                    folder=tmp_path / "cache",
+                    settings=ProbeSettings(**changes),
                 )
                 entry = table.entry(row, data, name)
                 assert entry.accuracy == wanted.accuracy
@@ -109,6 +117,9 @@ def test_every_number_is_that_of_its_protocol(weights, sets, tmp_path, counted):
 
 SCRIPT = """
 import os, signal, sys
+from vitral.workflows.features import ProbeSettings
+from vitral.workflows.runtime import Runtime
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.transfer.transfer import transfer
 import logging
 seen = []
@@ -120,7 +131,8 @@ class Killer(logging.Handler):
 logging.getLogger("vitral").addHandler(Killer())
 logging.getLogger("vitral").setLevel(logging.INFO)
 weights, data, out = sys.argv[1:3], sys.argv[3:5], sys.argv[5]
-transfer(weights, data, out=out, shots=(2,), k=3, cache=out + "/cache", device="cpu",
+transfer(weights, data, out=out, probes=ProbeSettings(shots=(2,), k=3),
+         cache=out + "/cache", runtime=Runtime(device="cpu"),
          protocols=("fewshot", "knn"))
 """
 
@@ -282,7 +294,11 @@ def test_a_group_is_its_members(weights, tmp_path, monkeypatch):
     """None of them is here, so each cell says which files are missing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     table = vt.transfer(
-        weights[:1], ["vtab/structured"], protocols=["knn"], k=3, out=tmp_path / "t"
+        weights[:1],
+        ["vtab/structured"],
+        protocols=["knn"],
+        probes=ProbeSettings(k=3),
+        out=tmp_path / "t",
     )
     names = {entry.data for entry in table.failures}
     assert len(names) == 8

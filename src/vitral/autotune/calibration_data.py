@@ -10,8 +10,7 @@ from torch import Tensor
 from vitral.data import Dataset, Loader, evaluation_transform
 from vitral.errors import ConfigError
 from vitral.weights import is_exported
-from vitral.workflows.dataset import open_split_data
-from vitral.workflows.inputs import input_kind
+from vitral.workflows.dataset import open_run_data
 from vitral.workflows.run import Run
 
 CALIBRATION_IMAGES = 64
@@ -41,9 +40,7 @@ def open_images(run: Run, split: str) -> Dataset:
             "little where an image has several labels, as in this run. `vitral eval "
             "RUN --merge R` and the report of `vitral export` measure such a model."
         )
-    dataset = open_split_data(
-        run.config, run.path / "split.csv", input_kind(run.model.config)
-    )
+    dataset = open_run_data(run)
     splits = list(dataset.counts())
     if split not in splits:
         raise ConfigError(

@@ -9,6 +9,8 @@ from vitral.workflows.inference import Views
 
 MAX_DROP = 0.5
 """Default of `--max-drop` of an export, in points."""
+STATIC = "options = vt.export.ExportOptions(static=True)"
+"""Line of Python that goes before an export."""
 
 
 def commands(
@@ -95,10 +97,11 @@ def _python(
         lines.append(f"print(run.predict(sys.argv[1:], batch_size={candidate.batch}))")
         tail = " IMAGES..."
     elif candidate.runtime == "onnx":
-        lines.append('print(vt.export.onnx(run, "model.onnx", static=True))')
+        lines += [STATIC, 'print(vt.export.onnx(run, "model.onnx", options))']
     else:
+        lines.append(STATIC)
         lines.append(
-            'print(vt.export.openvino(run, "model_openvino", static=True, '
+            'print(vt.export.openvino(run, "model_openvino", options, '
             f"precision={json.dumps(candidate.precision)}, max_drop={max_drop:g}))"
         )
     return [f"python -c {shlex.quote('; '.join(lines))}{tail}"]

@@ -68,9 +68,7 @@ def make_candidates(plan: SweepPlan, run: Run) -> Iterator[Candidate]:
 
     Those of one traced graph follow each other.
     """
-    run_precision: Precision = (
-        "bf16" if run.extra.get("precision") == "bf16" else "fp32"
-    )
+    run_precision: Precision = run.inference_spec.precision
     config, size = run.model.config, run.preprocess.image_size
     start = Candidate(precision=run_precision, image_size=size, batch=plan.batches[0])
     merging: list[tuple[int, MergeSchedule]] = [(0, "constant")]

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from vitral.autotune.candidate import Candidate, CandidateBuilder
 from vitral.autotune.measurement import Point
 from vitral.autotune.plan import SweepPlan, make_candidates
 from vitral.errors import DataError, VitralError
-from vitral.evaluation.compare import paired_bootstrap
+from vitral.evaluation.compare import loss_interval
 from vitral.evaluation.intervals import wilson
-from vitral.workflows.inference import Views, predict_logits
+from vitral.workflows.inference import InferenceSpec, Views, predict_logits
 from vitral.workflows.run import Run, open_run
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def sweep(
     end = time.monotonic() + (60 * plan.minutes if plan.minutes else float("inf"))
     run = open_run(path)
     dataset = open_images(run, plan.split)
-    run_views: Views = run.extra.get("eval_views", "one")
+    run_views = run.inference_spec.views
     result = SweepResult(
         run_size=run.preprocess.image_size,
         run_merge=int(getattr(run.model.config, "merge_rate", 0)),
@@ -76,9 +76,8 @@ def sweep(
         run, dataset, split=plan.split, images=plan.images, seed=plan.seed
     )
     candidates = list(make_candidates(plan, run))
-    measurer = _Measurer(
-        run, images, candidates[0], views=result.views, rounds=plan.rounds
-    )
+    spec = replace(run.inference_spec, views=result.views)
+    measurer = _Measurer(run, images, candidates[0], spec=spec, rounds=plan.rounds)
     for index, candidate in enumerate(candidates):
         try:
             if result.points and time.monotonic() > end:
@@ -145,11 +144,10 @@ class _Measurer:
         images: SweepImages,
         first: Candidate,
         *,
-        views: Views,
+        spec: InferenceSpec,
         rounds: int,
     ) -> None:
-        self._images, self._views, self._rounds = images, views, rounds
-        self._bf16 = run.extra.get("precision") == "bf16"
+        self._images, self._spec, self._rounds = images, spec, rounds
         self._maker = CandidateBuilder(run.model, images.calibration)
         self._first = first
         self._baseline = self._make_module(first)
@@ -190,21 +188,20 @@ class _Measurer:
         return _point(candidate, times, self._correct, self._baseline_correct)
 
     def _make_module(self, candidate: Candidate) -> nn.Module:
-        bf16 = self._bf16 and candidate.runtime == "torch"
-        return _InferenceModule(self._maker.make(candidate), self._views, bf16)
+        precision = self._spec.precision if candidate.runtime == "torch" else "fp32"
+        spec = replace(self._spec, precision=precision)
+        return _InferenceModule(self._maker.make(candidate), spec)
 
 
 class _InferenceModule(nn.Module):
     """Computes logits with the run's views and, in torch, its precision."""
 
-    def __init__(self, model: nn.Module, views: Views, bf16: bool) -> None:
+    def __init__(self, model: nn.Module, spec: InferenceSpec) -> None:
         super().__init__()
-        self.model, self.views, self.bf16 = model, views, bf16
+        self.model, self.spec = model, spec
 
     def forward(self, image: Tensor) -> Tensor:
-        return predict_logits(
-            self.model, image, views=self.views, bf16=self.bf16, multi_label=False
-        )
+        return predict_logits(self.model, image, self.spec)
 
 
 def _correct_mask(
@@ -242,12 +239,7 @@ def _line(point: Point) -> str:
 def _point(
     candidate: Candidate, times: np.ndarray, right: np.ndarray, before: np.ndarray
 ) -> Point:
-    count, ms = len(right), 1000 * times[:, 1]
-    only_before = int((before & ~right).sum())
-    only_now = int((right & ~before).sum())
-    # Accuracy lost, so the first model is B of the comparison.
-    lost = paired_bootstrap(only_now, only_before, count)
-    share = wilson(int(right.sum()), count)
+    ms = 1000 * times[:, 1]
     return Point(
         candidate=candidate,
         ms=float(np.median(ms)),
@@ -255,8 +247,8 @@ def _point(
         first_ms=float(np.median(1000 * times[:, 0])),
         speedup=float(np.median(times[:, 0] / times[:, 1])),
         accuracy=float(right.mean()),
-        interval=(share.low, share.high),
+        interval=wilson(int(right.sum()), len(right)),
         drop=100 * float(before.mean() - right.mean()),
-        drop_interval=(100 * lost.low, 100 * lost.high),
-        images=count,
+        drop_interval=loss_interval(before, right),
+        images=len(right),
     )

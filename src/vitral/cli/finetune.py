@@ -11,6 +11,7 @@ from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import Size2d
 from vitral.recipes import plan_finetuning
 from vitral.workflows.features import as_run
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.transfer import FinetunePlan, finetune
 
 
@@ -65,7 +66,9 @@ def run_finetune(args: argparse.Namespace) -> None:
     out = Path(args.out or Path("runs") / f"finetune-{'-'.join(stems)}")
     warn(f"finetune: runs go to {out}")
     try:
-        result = finetune(plan, out, workers=args.workers, device=args.device)
+        result = finetune(
+            plan, out, runtime=Runtime(device=args.device, workers=args.workers)
+        )
     except InterruptedRun as error:
         raise InterruptedRun(
             f"Stopped; what was trained is in {out}. The same command goes on.",

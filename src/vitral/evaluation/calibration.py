@@ -134,6 +134,16 @@ def fit_temperature(
     return math.exp(float(fit.x))
 
 
+def log_softmax(
+    logits: Float[np.ndarray, "examples classes"],
+) -> Float[np.ndarray, "examples classes"]:
+    """Return log-probabilities in double precision."""
+    from scipy.special import logsumexp
+
+    scores = logits.astype(np.float64)
+    return scores - logsumexp(scores, axis=1, keepdims=True)
+
+
 def calibrate(
     logits: Float[np.ndarray, "examples classes"],
     labels: Int[np.ndarray, " examples"],
@@ -147,12 +157,10 @@ def calibrate(
     Raises:
         DataError: there is no example.
     """
-    from scipy.special import logsumexp
-
     if len(labels) == 0:
         raise DataError("calibration needs at least one example: got none.")
     scores = logits.astype(np.float64) / temperature
-    log_prob = scores - logsumexp(scores, axis=1, keepdims=True)
+    log_prob = log_softmax(scores)
     label_log_prob = log_prob[np.arange(len(labels)), labels]
     confidence = np.minimum(np.exp(log_prob.max(axis=1)), 1.0)
     return CalibratedMetrics(

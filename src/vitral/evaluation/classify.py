@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitral.errors import DataError, DivergedError
-from vitral.evaluation.calibration import ece, reliability
+from vitral.evaluation.calibration import ece, log_softmax, reliability
 from vitral.evaluation.intervals import Interval, bootstrap, wilson
 from vitral.evaluation.result import Classification, ClassRow, Confusion
 
@@ -55,7 +55,7 @@ def classify(
     n = len(true)
     right = int((ranks == 1).sum())
     top5 = int((ranks <= 5).sum()) if num_classes > TOP5_NEEDS_MORE_THAN else None
-    log_prob = _log_softmax(logits)
+    log_prob = log_softmax(logits)
     label_log_prob = log_prob[np.arange(len(labels)), labels]
     confidence = np.minimum(np.exp(log_prob.max(axis=1, initial=-np.inf)), 1.0)
     bins = reliability(confidence, answer == labels)
@@ -88,7 +88,7 @@ def softmax(
     logits: Float[np.ndarray, "examples classes"],
 ) -> Float[np.ndarray, "examples classes"]:
     """Return probabilities in double precision."""
-    return np.exp(_log_softmax(logits))
+    return np.exp(log_softmax(logits))
 
 
 def label_ranks(
@@ -191,15 +191,6 @@ def _confusions(
         Confusion(true=int(pair[0]), predicted=int(pair[1]), count=int(count))
         for pair, count in zip(pairs, counts, strict=True)
     )
-
-
-def _log_softmax(
-    logits: Float[np.ndarray, "examples classes"],
-) -> Float[np.ndarray, "examples classes"]:
-    from scipy.special import logsumexp
-
-    scores = logits.astype(np.float64)
-    return scores - logsumexp(scores, axis=1, keepdims=True)
 
 
 def _check(

@@ -7,14 +7,13 @@ Statistics 1979). Only two models and single labels are supported.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from vitral.config_io import result_from_dict, result_to_dict
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.intervals import Interval, wilson
+from vitral.evaluation.stored import StoredResult
 
 ALPHA = 0.05
 """Significance level: a difference needs a p below it."""
@@ -43,8 +42,10 @@ class ClassDelta:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(StoredResult):
     """A and B on the same images; shares are in 0..1, intervals 95 %."""
+
+    KIND = "comparison"
 
     a: str
     b: str
@@ -67,19 +68,6 @@ class Comparison:
     """p < 0.05; nothing else decides."""
     verdict: str
     per_class: tuple[ClassDelta, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; `kind` says which result it is."""
-        return result_to_dict("comparison", self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> "Comparison":
-        """Invert `to_dict`.
-
-        Raises:
-            ConfigError: a field is missing or has another type.
-        """
-        return result_from_dict(cls, value, "comparison")
 
 
 def compare(
@@ -193,6 +181,19 @@ def paired_bootstrap(
     # The added images pull towards 0; the measured value stays inside.
     measured = (only_b - only_a) / n
     return Interval(min(float(low), measured), max(float(high), measured))
+
+
+def loss_interval(
+    before: Bool[np.ndarray, " decisions"], after: Bool[np.ndarray, " decisions"]
+) -> Interval:
+    """Return the 95 % interval of the points of accuracy lost, by `paired_bootstrap`.
+
+    Args:
+        before: which decisions are right; `after` likewise, in the same order.
+    """
+    only_before, only_after = _disagreements(before, after)
+    low, high = paired_bootstrap(only_after, only_before, len(before))
+    return Interval(100 * low, 100 * high)
 
 
 def holm(p: Sequence[float]) -> tuple[float, ...]:

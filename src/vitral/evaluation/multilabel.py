@@ -6,14 +6,13 @@ Thresholds per label are not implemented.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vitral.config_io import result_from_dict, result_to_dict
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
+from vitral.evaluation.stored import StoredResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +29,11 @@ class LabelRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabel:
+class MultiLabel(StoredResult):
     """Result of one multi-label model on one split; shares in 0..1."""
+
+    KIND = "multilabel"
+    TITLE = "multi-label"
 
     classes: tuple[str, ...]
     n: int
@@ -57,19 +59,6 @@ class MultiLabel:
             "macro_f1": self.macro_f1,
             "exact_match": self.exact_match,
         }
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; `kind` says which result it is."""
-        return result_to_dict("multilabel", self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> "MultiLabel":
-        """Invert `to_dict`.
-
-        Raises:
-            ConfigError: a field is missing or has another type.
-        """
-        return result_from_dict(cls, value, "multi-label")
 
 
 def multilabel(

@@ -8,14 +8,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from vitral.config_io import result_to_dict
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
+from vitral.evaluation.stored import StoredResult
 
 _FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 NO_ANSWER = -1
@@ -23,8 +22,10 @@ NO_ANSWER = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class RealAccuracy:
+class RealAccuracy(StoredResult):
     """Share of images whose answer is among the accepted labels."""
+
+    KIND = "real"
 
     n: int
     """Images with at least one accepted label."""
@@ -33,10 +34,6 @@ class RealAccuracy:
     accuracy: float
     interval: Interval
     """Wilson's, 95 %."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return result_to_dict("real", self)
 
 
 def real_accuracy(

@@ -1,14 +1,13 @@
 """Result of a classifier's evaluation: dataclasses and their JSON form."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from vitral.config_io import result_from_dict, result_to_dict
 from vitral.evaluation.calibration import Bin, CalibratedMetrics
 from vitral.evaluation.intervals import Interval
+from vitral.evaluation.stored import StoredResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +40,10 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification:
+class Classification(StoredResult):
     """Result of one model on one split; shares are in 0..1, intervals 95 %."""
+
+    KIND = "classification"
 
     classes: tuple[str, ...]
     n: int
@@ -95,16 +96,3 @@ class Classification:
             "majority": self.majority,
         }
         return {name: value for name, value in values.items() if value is not None}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; `kind` says which result it is."""
-        return result_to_dict("classification", self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> "Classification":
-        """Invert `to_dict`.
-
-        Raises:
-            ConfigError: a field is missing or has another type.
-        """
-        return result_from_dict(cls, value, "classification")

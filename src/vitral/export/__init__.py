@@ -1,6 +1,6 @@
 """Export a model to ONNX or OpenVINO, and compare the file with it before renaming."""
 
-from vitral.export.export import onnx, openvino
+from vitral.export.export import ExportOptions, onnx, openvino
 from vitral.export.gate import GateReport
 
-__all__ = ["GateReport", "onnx", "openvino"]
+__all__ = ["ExportOptions", "GateReport", "onnx", "openvino"]

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitral.atomic_io import TEMPORARY_SUFFIX, sync_folder
@@ -21,7 +21,12 @@ from vitral.export.int8 import QuantizedGraph, quantize_graph
 from vitral.export.model import ExportSubject, load_subject, open_examples
 from vitral.export.pixels import build_preprocess_graph, prepend_preprocess
 from vitral.export.to_onnx import to_onnx
-from vitral.export.to_openvino import chain_models, save_onnx, to_openvino
+from vitral.export.to_openvino import (
+    MAX_ONNX_BYTES,
+    chain_models,
+    save_onnx,
+    to_openvino,
+)
 from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
 from vitral.weights import Metadata, read_exported
 from vitral.weights.exported import KEY, XML, Precision, runtimes
@@ -31,36 +36,40 @@ logger = logging.getLogger(__name__)
 
 Write = Callable[[Path, Metadata], None]
 """Writes the file with its metadata at a path."""
-MAX_ONNX_BYTES = 1_900_000_000
-"""Bytes of weights; an ONNX file is limited to 2 GB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What the graph takes and merges, and the images that it is compared on."""
+
+    data: str = ""
+    """Images to compare on; empty for the run's own."""
+    images: int = MAX_IMAGES
+    """Largest number of these images."""
+    preprocess: Preprocess | None = None
+    """Pre-processing of a model without a run."""
+    with_preprocess: bool = False
+    """The graph takes uint8 pixels of any size."""
+    static: bool = False
+    """The graph takes images of the model's own size only."""
+    merge: int | None = None
+    """Tokens merged in each block, 0 for none; needs fixed sizes. None: as the model
+    was trained."""
+    merge_schedule: MergeSchedule | None = None
+    """Their spread over the blocks; `every_fourth` is faster in a graph. None:
+    `constant`."""
 
 
 def onnx(
     model: Run | VisionModel | str | Path,
     path: str | Path,
-    *,
-    data: str = "",
-    preprocess: Preprocess | None = None,
-    with_preprocess: bool = False,
-    static: bool = False,
-    merge: int | None = None,
-    merge_schedule: MergeSchedule | None = None,
-    images: int = MAX_IMAGES,
+    options: ExportOptions = ExportOptions(),
 ) -> GateReport:
     """Write an ONNX file whose logits equal the model's on real images.
 
     Args:
         model: a run or its path, weights of any layout, or a model.
         path: the .onnx file to write.
-        data: images to compare on; empty for the run's own.
-        preprocess: of a model without a run.
-        with_preprocess: the graph takes uint8 pixels of any size.
-        static: the graph takes images of the model's own size only.
-        merge: tokens merged in each block, 0 for none; needs fixed sizes. None: as the
-            model was trained.
-        merge_schedule: how they are spread over the blocks; `every_fourth` is faster in
-            a graph. None: `constant`.
-        images: largest number to compare on.
 
     Raises:
         GateError: the file's logits differ; nothing is left at `path`.
@@ -68,19 +77,10 @@ def onnx(
         WeightsError: there are no weights, or the file cannot be written.
         MissingExtraError: the extra `export` is not installed.
     """
-    out = _require_free_path(path, ".onnx")
-    subject, metadata = _prepare(
-        model,
-        preprocess,
-        with_preprocess=with_preprocess,
-        static=static,
-        merge=merge,
-        merge_schedule=merge_schedule,
-    )
-    examples = open_examples(subject, data, images)
-    proto = to_onnx(subject.model, image_size=metadata.image_size)
-    if with_preprocess:
-        proto = prepend_preprocess(proto, subject.preprocess)
+    job = _prepare(model, _require_free_path(path, ".onnx"), options)
+    proto = to_onnx(job.subject.model, image_size=job.metadata.image_size)
+    if options.with_preprocess:
+        proto = prepend_preprocess(proto, job.subject.preprocess)
     if proto.ByteSize() > MAX_ONNX_BYTES:
         raise ConfigError(
             f"The model has {proto.ByteSize() / 1e9:.1f} GB of weights, and an ONNX "
@@ -93,20 +93,14 @@ def onnx(
         entry.key, entry.value = KEY, metadata.to_json()
         save_onnx(proto, file)
 
-    return _write_measured(subject, metadata, out, write, examples=examples)
+    return _write_measured(job, write)
 
 
 def openvino(
     model: Run | VisionModel | str | Path,
     path: str | Path,
+    options: ExportOptions = ExportOptions(),
     *,
-    data: str = "",
-    preprocess: Preprocess | None = None,
-    with_preprocess: bool = False,
-    static: bool = False,
-    merge: int | None = None,
-    merge_schedule: MergeSchedule | None = None,
-    images: int = MAX_IMAGES,
     precision: Precision = "fp32",
     int8: bool = False,
     max_drop: float = 0.5,
@@ -123,24 +117,16 @@ def openvino(
     Raises:
         GateError, ConfigError, WeightsError, MissingExtraError: as `onnx`.
     """
-    out = _require_free_path(path, "")
-    subject, metadata = _prepare(
-        model,
-        preprocess,
-        with_preprocess=with_preprocess,
-        static=static,
-        merge=merge,
-        merge_schedule=merge_schedule,
-    )
-    examples = open_examples(subject, data, images)
+    job = _prepare(model, _require_free_path(path, ""), options)
+    subject = job.subject
     if int8:
         precision = "int8"
-    graph = to_openvino(to_onnx(subject.model, image_size=metadata.image_size))
+    graph = to_openvino(to_onnx(subject.model, image_size=job.metadata.image_size))
     quantized: QuantizedGraph | None = None
     if precision == "int8":
         quantized = quantize_graph(subject, graph, max_drop=max_drop)
         graph = quantized.graph
-    if with_preprocess:
+    if options.with_preprocess:
         graph = chain_models(
             to_openvino(build_preprocess_graph(subject.preprocess)), graph
         )
@@ -155,68 +141,65 @@ def openvino(
         if quantized is not None:
             quantized.write(folder)
 
-    metadata = replace(metadata, precision=precision)
-    report = _write_measured(
-        subject, metadata, out, write, examples=examples, max_drop=max_drop
-    )
+    job = replace(job, metadata=replace(job.metadata, precision=precision))
+    report = _write_measured(job, write, max_drop)
     if quantized is not None:
         report = replace(report, int8=tuple(quantized.lines()))
     return report
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ExportJob:
+    subject: ExportSubject
+    metadata: Metadata
+    out: Path
+    dataset: Dataset
+    """Images to compare on."""
+    split: str
+
+
 def _prepare(
-    model: Run | VisionModel | str | Path,
-    preprocess: Preprocess | None,
-    *,
-    with_preprocess: bool,
-    static: bool,
-    merge: int | None,
-    merge_schedule: MergeSchedule | None,
-) -> tuple[ExportSubject, Metadata]:
-    """Return the model to trace and the metadata of its file."""
-    subject = load_subject(model, preprocess)
-    if merge is not None:
+    model: Run | VisionModel | str | Path, out: Path, options: ExportOptions
+) -> _ExportJob:
+    """Load the model to trace, and open the images to compare on."""
+    subject = load_subject(model, options.preprocess)
+    if options.merge is not None:
         # The caller's model must not change.
         subject = replace(subject, model=copy.deepcopy(subject.model))
-    set_merge_if_given(subject.model, merge, merge_schedule)
+    set_merge_if_given(subject.model, options.merge, options.merge_schedule)
     rate = int(getattr(subject.model.config, "merge_rate", 0))
-    fixed = static or with_preprocess or rate > 0
-    size = subject.preprocess.image_size if fixed else None
-    return subject, Metadata(
+    fixed = options.static or options.with_preprocess or rate > 0
+    metadata = Metadata(
         config=subject.model.config,
         preprocess=subject.preprocess,
         classes=subject.classes,
         extra=subject.extra,
-        with_preprocess=with_preprocess,
+        with_preprocess=options.with_preprocess,
         merge=rate,
-        image_size=size,
+        image_size=subject.preprocess.image_size if fixed else None,
+    )
+    dataset, split = open_examples(subject, options.data, options.images)
+    return _ExportJob(
+        subject=subject, metadata=metadata, out=out, dataset=dataset, split=split
     )
 
 
-def _write_measured(
-    subject: ExportSubject,
-    metadata: Metadata,
-    out: Path,
-    write: Write,
-    *,
-    examples: tuple[Dataset, str],
-    max_drop: float = 0.0,
-) -> GateReport:
+def _write_measured(job: _ExportJob, write: Write, max_drop: float = 0.0) -> GateReport:
     """Write a temporary file, measure it and rename it."""
-    dataset, split = examples
+    out = job.out
     with _temporary_path(out) as file:
         try:
-            write(file, metadata)
+            write(file, job.metadata)
             report = gate(
-                subject,
+                job.subject,
                 read_exported(file),
-                dataset,
-                split,
+                job.dataset,
+                job.split,
                 path=str(out),
                 max_drop=max_drop,
             )
             report = replace(report, megabytes=_total_bytes(file) / 1e6)
-            write(file, replace(metadata, gate=report.to_dict()))
+            write(file, replace(job.metadata, gate=report.to_dict()))
             _flush(file)
             _require_free_path(out, "")
             file.replace(out)

@@ -18,7 +18,7 @@ from vitral.errors import GateError
 from vitral.export.model import ExportSubject
 from vitral.models import VisionModel
 from vitral.weights import ExportedFile, ExportedModel
-from vitral.workflows.inference import predict_logits
+from vitral.workflows.inference import InferenceSpec, predict_logits
 from vitral.workflows.inputs import (
     evaluation_batch_size,
     load_example,
@@ -150,8 +150,8 @@ def gate(
     Raises:
         GateError: a difference is above its bound.
     """
-    multi_label = bool(subject.extra.get("multi_label", False))
-    comparison = _compare_logits(subject, artefact.model, dataset, multi_label)
+    multi_label = InferenceSpec.from_extra(subject.extra).multi_label
+    comparison = _compare_logits(subject, artefact.model, dataset)
     scale = float(np.abs(comparison.before).max())
     exact = artefact.metadata.precision == "fp32"
     tolerance = TOLERANCE * max(1.0, scale) if exact else float("inf")
@@ -231,7 +231,7 @@ def _refusal_reasons(
 
 
 def _compare_logits(
-    subject: ExportSubject, exported: ExportedModel, dataset: Dataset, multi_label: bool
+    subject: ExportSubject, exported: ExportedModel, dataset: Dataset
 ) -> LogitComparison:
     preprocess = with_single_view(subject.preprocess)
     loader = Loader(
@@ -242,10 +242,7 @@ def _compare_logits(
     )
     parts: list[LogitComparison] = []
     for batch in loader.epoch(0):
-        before, after = (
-            _logits(model, batch.image, multi_label)
-            for model in (subject.model, exported)
-        )
+        before, after = (_logits(m, batch.image) for m in (subject.model, exported))
         parts.append(LogitComparison(before, after, batch.target.numpy()))
     if not parts:
         raise GateError(
@@ -259,11 +256,8 @@ def _compare_logits(
     )
 
 
-def _logits(model: VisionModel, image: Tensor, multi_label: bool) -> np.ndarray:
-    logits = predict_logits(
-        model, image, views="one", bf16=False, multi_label=multi_label
-    )
-    return logits.numpy()
+def _logits(model: VisionModel, image: Tensor) -> np.ndarray:
+    return predict_logits(model, image, InferenceSpec()).numpy()
 
 
 def _class_indices(subject: ExportSubject, dataset: Dataset) -> list[int] | None:
@@ -311,7 +305,7 @@ def _measure_sizes(
             max(1, grid[1] + columns) * step[1],
         )
         images = _images(replace(subject.preprocess, image_size=size), dataset)
-        both = [_logits(m, images, False) for m in (subject.model, exported)]
+        both = [_logits(m, images) for m in (subject.model, exported)]
         yield SizeDifference(*size, _difference(*both))
 
 
@@ -327,7 +321,7 @@ def _measure_pixels(
     worst = 0.0
     for example in dataset.examples[: 4 * IMAGES_PER_SIZE]:
         image = as_rgb(dataset.read(example))
-        before = _logits(subject.model, subject.preprocess(image)[None], False)
+        before = _logits(subject.model, subject.preprocess(image)[None])
         pixels = torch.from_numpy(np.array(image))[None]
         worst = max(worst, _difference(before, exported.from_pixels(pixels).numpy()))
     return worst

@@ -12,7 +12,7 @@ from vitral.data import Dataset, Example, Preprocess
 from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.models import VisionModel
 from vitral.weights import ExportedModel, is_exported
-from vitral.workflows.dataset import open_split_data
+from vitral.workflows.dataset import open_run_data
 from vitral.workflows.inputs import input_kind, require_images
 from vitral.workflows.run import Run
 
@@ -111,9 +111,8 @@ def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Datase
             "and nothing is exported unmeasured: give some with `--data DATA`."
         )
     else:
-        run = subject.run
         try:
-            dataset = open_split_data(run.config, run.path / "split.csv", kind)
+            dataset = open_run_data(subject.run)
         except (DataError, ConfigError) as error:
             raise DataError(
                 f"The run's data cannot be opened ({error}) and nothing is exported "

@@ -9,6 +9,9 @@ from typing import Any
 
 from vitral.weights.exported import import_onnx, import_openvino
 
+MAX_ONNX_BYTES = 1_900_000_000
+"""Bytes of weights; an ONNX file is limited to 2 GB."""
+
 
 def to_openvino(proto: Any) -> Any:
     """Convert an onnx.ModelProto to an openvino.Model, weights in float32.
@@ -37,8 +40,8 @@ def chain_models(before: Any, after: Any) -> Any:
 
 
 def save_onnx(proto: Any, file: Path) -> None:
-    """Write a graph; weights over 1.9 GB go into a second file."""
-    large = proto.ByteSize() > 1_900_000_000
+    """Write a graph; larger weights go into a second file."""
+    large = proto.ByteSize() > MAX_ONNX_BYTES
     import_onnx().save(
         proto, file, save_as_external_data=large, location=f"{file.name}.data"
     )

@@ -27,6 +27,7 @@ from vitral.studies.engine import (
 )
 from vitral.workflows import open_run
 from vitral.workflows.features import SplitFeatures, extract_splits
+from vitral.workflows.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,9 @@ def run_data_size_study(
     seconds = 0.0
     for path, name in zip(weights, _short_names(weights), strict=True):
         logger.info(f"{name}: features of {data}")
-        features = extract_splits(path, data, folder=folder, device=device)
+        features = extract_splits(
+            path, data, folder=folder, runtime=Runtime(device=device)
+        )
         train, test = _split_features(features)
         sizes = subset_sizes(train.y, features.classes, fractions)
         started = time.monotonic()

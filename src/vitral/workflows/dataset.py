@@ -12,6 +12,7 @@ from vitral.data.split import apply, save
 from vitral.errors import DataError
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.inputs import InputKind, input_kind, require_images
+from vitral.workflows.run import Run
 
 MAX_FULL_AUDIT_IMAGES = 50_000
 """Images; a larger set is sampled, since decoding it all would delay the first step."""
@@ -58,6 +59,12 @@ def apply_split(dataset: Dataset, config: TrainConfig, split_file: Path) -> Data
     return apply(
         dataset, split_file, seed=config.seed, val=config.val, test=config.test
     )
+
+
+def open_run_data(run: Run) -> Dataset:
+    """Open the data set that a run was trained on, with the run's splits."""
+    kind = input_kind(run.model.config)
+    return open_split_data(run.config, run.path / "split.csv", kind)
 
 
 def audit_dataset(dataset: Dataset, split_file: Path, workers: int) -> Audit:

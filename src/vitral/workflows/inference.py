@@ -4,7 +4,7 @@ Test-time augmentation averages the probabilities over the views of an image (mi
 images, symmetries) or of a clip; the returned logits are the log of that average.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -32,6 +32,25 @@ from vitral.evaluation import (
 from vitral.training.distributed import all_gather, get_rank, get_world_size
 
 Views = Literal["one", "flip", "dihedral"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceSpec:
+    """Settings that decide a model's outputs, the same wherever it is run."""
+
+    views: Views = "one"
+    """Views of each image; their probabilities are averaged."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    multi_label: bool = False
+
+    @classmethod
+    def from_extra(cls, extra: Mapping[str, Any]) -> "InferenceSpec":
+        """Read the settings that stand in the config.json of a model."""
+        return cls(
+            views=extra.get("eval_views", "one"),
+            precision=extra.get("precision", "fp32"),
+            multi_label=bool(extra.get("multi_label", False)),
+        )
 
 
 @runtime_checkable
@@ -74,15 +93,14 @@ def tta_views(image: Tensor, views: Views) -> list[Tensor]:
 
 
 @torch.no_grad()
-def predict_logits(
-    model: nn.Module, image: Tensor, *, views: Views, bf16: bool, multi_label: bool
-) -> Tensor:
+def predict_logits(model: nn.Module, image: Tensor, spec: InferenceSpec) -> Tensor:
     """Return float32 logits of a batch, [batch, classes], averaged over its views."""
+    bf16 = spec.precision == "bf16"
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
-        outputs = [model(view).float() for view in tta_views(image, views)]
+        outputs = [model(view).float() for view in tta_views(image, spec.views)]
     if len(outputs) == 1:
         return outputs[0]
-    if multi_label:
+    if spec.multi_label:
         mean = torch.stack([output.sigmoid() for output in outputs]).mean(0)
         return torch.logit(mean.clamp(1e-7, 1 - 1e-7))
     logs = torch.stack([output.log_softmax(-1) for output in outputs])
@@ -94,14 +112,11 @@ def predict_batches(
     batches: Iterable[Batch],
     *,
     device: torch.device,
-    views: Views = "one",
-    bf16: bool = False,
-    multi_label: bool = False,
+    spec: InferenceSpec = InferenceSpec(),
 ) -> Predictions:
     """Run `model`, in eval mode, over `batches`."""
     model.eval()
-    settings = {"views": views, "bf16": bf16, "multi_label": multi_label}
-    return _concatenate([_predict_batch(model, b, device, **settings) for b in batches])
+    return _concatenate([_predict_batch(model, b, device, spec) for b in batches])
 
 
 def predict_split(
@@ -109,9 +124,7 @@ def predict_split(
     loader: IndexedBatches,
     *,
     device: torch.device,
-    views: Views = "one",
-    bf16: bool = False,
-    multi_label: bool = False,
+    spec: InferenceSpec = InferenceSpec(),
 ) -> Predictions:
     """Run `model`, in eval mode, over the batches of `loader`, divided among the ranks.
 
@@ -119,9 +132,8 @@ def predict_split(
     on the other rows of its batch. Every rank returns all rows, in the loader's order.
     """
     model.eval()
-    settings = {"views": views, "bf16": bf16, "multi_label": multi_label}
     local = [
-        (index, _predict_batch(model, batch, device, **settings))
+        (index, _predict_batch(model, batch, device, spec))
         for index, batch in loader.enumerate_batches(0, get_rank(), get_world_size())
     ]
     parts = sorted(
@@ -131,9 +143,9 @@ def predict_split(
 
 
 def _predict_batch(
-    model: nn.Module, batch: Batch, device: torch.device, **settings: Any
+    model: nn.Module, batch: Batch, device: torch.device, spec: InferenceSpec
 ) -> Predictions:
-    logits = predict_logits(model, batch.image.to(device), **settings)
+    logits = predict_logits(model, batch.image.to(device), spec)
     return Predictions(
         batch.id, batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()
     )

@@ -15,7 +15,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.evaluation import softmax
 from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
-from vitral.workflows.inference import predict_logits
+from vitral.workflows.inference import InferenceSpec, predict_logits
 from vitral.workflows.inputs import Readable, load_input
 
 if TYPE_CHECKING:
@@ -122,16 +122,12 @@ class Run:
 
     @property
     def multi_label(self) -> bool:
-        return bool(self.extra.get("multi_label", False))
+        return self.inference_spec.multi_label
 
     @property
-    def inference_settings(self) -> dict[str, Any]:
-        """Keywords of `predict_logits`: evaluation views, precision, multi-label."""
-        return {
-            "views": self.extra.get("eval_views", "one"),
-            "bf16": self.extra.get("precision") == "bf16",
-            "multi_label": self.multi_label,
-        }
+    def inference_spec(self) -> InferenceSpec:
+        """Views and precision of the run's evaluation."""
+        return InferenceSpec.from_extra(self.extra)
 
     def require_head(self) -> None:
         """Check that the model predicts classes, not features alone.
@@ -197,10 +193,15 @@ class Run:
             ConfigError: the model has no head.
         """
         self.require_head()
+        return self.to_probabilities(self.predict_logits(pixels))
+
+    def predict_logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the logits of a preprocessed batch on the CPU, float32."""
         device = next(self.model.parameters()).device
-        logits = predict_logits(
-            self.model, pixels.to(device), **self.inference_settings
-        ).cpu()
+        return predict_logits(self.model, pixels.to(device), self.inference_spec).cpu()
+
+    def to_probabilities(self, logits: torch.Tensor) -> np.ndarray:
+        """Return the probabilities of logits, [batch, classes], calibrated."""
         if self.multi_label:
             return logits.sigmoid().numpy()
         return softmax(logits.numpy() / self.temperature)

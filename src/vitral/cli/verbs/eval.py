@@ -146,15 +146,18 @@ def _real_line(real: "RealAccuracy") -> str:
 
 def _probe(args: argparse.Namespace) -> None:
     """Run a protocol on frozen features: learn from train, measure on test."""
-    from vitral.workflows.features import probe_weights, to_json, write_probes
+    from vitral.workflows.features import (
+        ProbeSettings,
+        probe_weights,
+        to_json,
+        write_probes,
+    )
 
     rows, material = probe_weights(
         args.run,
         args.data,
         protocol=args.protocol,
-        shots=tuple(args.shots),
-        k=args.k,
-        seed=args.seed,
+        settings=ProbeSettings(shots=tuple(args.shots), k=args.k, seed=args.seed),
         folder=args.cache_dir or None,
         device=args.device,
     )

@@ -1,7 +1,7 @@
 """`vitral export RUN OUT --to TARGET`: a model as a file for another runtime."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vitral.cli.flags import add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
@@ -61,27 +61,29 @@ def _export(args: argparse.Namespace) -> "GateReport":
             f"{' and '.join(TARGETS)}.{hint}"
         )
     validate_merge(args.merge, args.merge_schedule)
-    settings: dict[str, Any] = {
-        "data": args.data,
-        "with_preprocess": args.with_preprocess,
-        "static": args.static,
-        "merge": args.merge,
-        "merge_schedule": args.merge_schedule,
-    }
     import vitral.export
     from vitral.cli.logs import install_handler
 
     install_handler(print)
-
+    options = vitral.export.ExportOptions(
+        data=args.data,
+        with_preprocess=args.with_preprocess,
+        static=args.static,
+        merge=args.merge,
+        merge_schedule=args.merge_schedule,
+    )
     if args.to == "onnx":
         if args.int8 or args.bf16:
             raise ConfigError(
                 "`--int8` and `--bf16` are for OpenVINO: add `--to openvino`."
             )
-        return vitral.export.onnx(args.run, args.out, **settings)
+        return vitral.export.onnx(args.run, args.out, options)
     if args.int8 and args.bf16:
         raise ConfigError("`--int8` and `--bf16` exclude each other: give one.")
-    settings["precision"] = "int8" if args.int8 else "bf16" if args.bf16 else "fp32"
     return vitral.export.openvino(
-        args.run, args.out, max_drop=args.max_drop, **settings
+        args.run,
+        args.out,
+        options,
+        precision="int8" if args.int8 else "bf16" if args.bf16 else "fp32",
+        max_drop=args.max_drop,
     )

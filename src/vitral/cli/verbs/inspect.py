@@ -52,7 +52,7 @@ def run(argv: list[str]) -> None:
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
     import vitral.weights
-    from vitral.workflows.inspect import inspect
+    from vitral.workflows.inspect import InspectionOptions, inspect
     from vitral.workflows.predict import find_files
 
     source = vitral.weights.read(args.weights)
@@ -62,13 +62,15 @@ def run(argv: list[str]) -> None:
         list(find_files(args.files, "clips" if of_clips else "images")),
         out,
         what=args.what,
-        image_size=_parse_image_size(args.image_size),
-        layer=args.layer,
-        target=args.target,
         kind=args.format,
-        device=args.device,
-        merge=args.merge,
-        merge_schedule=args.merge_schedule,
+        options=InspectionOptions(
+            image_size=_parse_image_size(args.image_size),
+            layer=args.layer,
+            target=args.target,
+            merge=args.merge,
+            merge_schedule=args.merge_schedule,
+            device=args.device,
+        ),
     )
     for name, reason in made.skipped.items():
         print(f"{name}: {reason}")

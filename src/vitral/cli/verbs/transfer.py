@@ -51,6 +51,8 @@ def run(argv: list[str]) -> None:
             "`vitral transfer` runs in one process: start it without torchrun."
         )
     from vitral.cli.finetune import make_planner
+    from vitral.workflows.features import ProbeSettings
+    from vitral.workflows.runtime import Runtime
     from vitral.workflows.transfer import transfer
 
     out = Path(args.out)
@@ -59,14 +61,11 @@ def run(argv: list[str]) -> None:
             args.weights,
             args.data,
             protocols=args.protocol,
-            shots=args.shots,
-            k=args.k,
-            seed=args.seed,
+            probes=ProbeSettings(shots=tuple(args.shots), k=args.k, seed=args.seed),
             plan=make_planner(args),
             out=out,
             cache=args.cache_dir or None,
-            workers=args.workers,
-            device=args.device,
+            runtime=Runtime(device=args.device, workers=args.workers),
         )
     except InterruptedRun as error:
         raise InterruptedRun(

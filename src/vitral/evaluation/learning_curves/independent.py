@@ -83,7 +83,7 @@ class Scaling:
         return ExpectedAccuracy(
             float(images),
             min(max(accuracy, 0.0), 1.0),
-            quantiles(np.clip(new, 0.0, 1.0), self.confidence),
+            _quantiles(np.clip(new, 0.0, 1.0), self.confidence),
             images / self.largest,
         )
 
@@ -140,22 +140,46 @@ def fit_scaling(
     drawn = fitted + sd * generator.standard_normal((resamples, len(images)))
     noise = np.maximum(scale, np.sqrt((least**2).mean()))
     draws = np.column_stack([curve.fit_many(np.clip(drawn, 0.0, 1.0)), noise])
-    largest = float(images.max())
+    return make_scaling(
+        (a, b, c),
+        draws,
+        noise=max(float(np.sqrt(spread)), float(np.sqrt((least**2).mean()))),
+        largest=float(images.max()),
+        flat_below=flat_below,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def make_scaling(
+    curve: tuple[float, float, float],
+    draws: Float[np.ndarray, "resamples 4"],
+    *,
+    noise: float,
+    largest: float,
+    flat_below: float,
+    confidence: float,
+    seed: int,
+    noise_falls: float = 0.0,
+) -> Scaling:
+    """Build the result of a curve (a, b, c) and its resamples."""
+    a, b, c = curve
     gain = b * (largest**-c - (2 * largest) ** -c)
     many = draws[:, 1] * (largest ** -draws[:, 2] - (2 * largest) ** -draws[:, 2])
-    gains = quantiles(many, confidence)
-    trend = classify_trend(gains, flat_below)
+    gains = _quantiles(many, confidence)
+    trend = _classify_trend(gains, flat_below)
     return Scaling(
         a=a,
         b=b,
         c=c,
-        a_interval=quantiles(draws[:, 0], confidence),
-        noise=max(float(np.sqrt(spread)), float(np.sqrt((least**2).mean()))),
+        a_interval=_quantiles(draws[:, 0], confidence),
+        noise=noise,
+        noise_falls=noise_falls,
         largest=largest,
         gain=gain,
         gain_interval=gains,
         trend=trend,
-        verdict=format_verdict(trend, largest, gain, gains),
+        verdict=_format_verdict(trend, largest, gain, gains),
         confidence=confidence,
         draws=draws,
         seed=seed,
@@ -170,13 +194,13 @@ def _measuring_noise(
     return np.array([(high - low) / _WILSON_WIDTH for low, high in intervals])
 
 
-def quantiles(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
+def _quantiles(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
 
 
-def classify_trend(
+def _classify_trend(
     gains: Interval, flat_below: float
 ) -> Literal["flat", "rising", "unclear"]:
     if gains.high < flat_below:
@@ -185,7 +209,7 @@ def classify_trend(
     return "rising" if gains.low > flat_below / 2 else "unclear"
 
 
-def format_verdict(trend: str, largest: float, gain: float, gains: Interval) -> str:
+def _format_verdict(trend: str, largest: float, gain: float, gains: Interval) -> str:
     twice = f"twice the images ({2 * largest:,.0f})"
     span = f"{100 * gains.low:.1f} to {100 * gains.high:.1f}"
     if trend == "flat":

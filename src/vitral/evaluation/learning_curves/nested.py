@@ -17,9 +17,7 @@ from vitral.evaluation.learning_curves.independent import (
     FLAT_BELOW,
     Scaling,
     check_points,
-    classify_trend,
-    format_verdict,
-    quantiles,
+    make_scaling,
 )
 from vitral.evaluation.learning_curves.power_law import PowerLaw
 
@@ -103,26 +101,14 @@ def fit_nested(
             for start, split in zip(starts, splits, strict=True)
         ]
     )
-    a, b, c = _fit_curve(points, noise, median_fit_start(points.sizes))[1]
-    largest = noise.full_size
-    gain = b * (largest**-c - (2 * largest) ** -c)
-    gained = drawn[:, 1] * (largest ** -drawn[:, 2] - (2 * largest) ** -drawn[:, 2])
-    gains = quantiles(gained, confidence)
-    trend = classify_trend(gains, flat_below)
-    return Scaling(
-        a=a,
-        b=b,
-        c=c,
-        a_interval=quantiles(drawn[:, 0], confidence),
+    return make_scaling(
+        _fit_curve(points, noise, median_fit_start(points.sizes))[1],
+        drawn,
         noise=noise.at_full,
         noise_falls=noise.decay,
-        largest=largest,
-        gain=gain,
-        gain_interval=gains,
-        trend=trend,
-        verdict=format_verdict(trend, largest, gain, gains),
+        largest=noise.full_size,
+        flat_below=flat_below,
         confidence=confidence,
-        draws=drawn,
         seed=seed,
     )
 

@@ -7,9 +7,8 @@ follow big_vision's evaluators/fewshot_lsr.py, which averages seeds 0, 1 and 2 a
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -17,11 +16,9 @@ from jaxtyping import Float, Int, Shaped
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.probes.probe import (
     Probe,
-    ProbeData,
     Standardizer,
     Table,
     make_result,
-    row_slices,
     validate,
 )
 
@@ -116,10 +113,10 @@ def fewshot_sweep(
     standardizer, ridge = fit_fewshot(sets.x[rows], sets.class_index[rows])
     settings = {"shots": shots, "seed": seed, "images": len(rows)}
     return tuple(
-        _probe(
+        make_result(
+            "fewshot",
             sets,
-            standardizer,
-            ridge.solve(l2),
+            make_classifier(standardizer, ridge.solve(l2)),
             {**settings, "l2": float(l2)},
             started=started,
         )
@@ -195,21 +192,11 @@ def choose_l2(
     return max(l2 for l2, rank in zip(l2s, ranks, strict=True) if rank == ranks.max())
 
 
-def _probe(
-    sets: ProbeData,
-    standardizer: Standardizer,
-    weight: Float[np.ndarray, "features classes"],
-    settings: dict[str, Any],
-    *,
-    started: float,
-) -> Probe:
-    answers = [
-        (append_bias(standardizer(sets.x_test[piece])) @ weight).argmax(axis=1)
-        for piece in row_slices(len(sets.x_test))
-    ]
-    return make_result(
-        "fewshot", sets, np.concatenate(answers), settings, started=started
-    )
+def make_classifier(
+    standardizer: Standardizer, weight: Float[np.ndarray, "features classes"]
+) -> Callable[[Shaped[np.ndarray, "rows dim"]], Int[np.ndarray, " rows"]]:
+    """Return the function from features to the class of the highest score."""
+    return lambda x: (append_bias(standardizer(x)) @ weight).argmax(axis=1)
 
 
 def append_bias(

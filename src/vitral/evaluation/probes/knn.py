@@ -63,12 +63,14 @@ def knn(
         raise ConfigError(f"temperature must be above 0: got {temperature}.")
     if rows_at_once < 1:
         raise ConfigError(f"rows_at_once must be at least 1: got {rows_at_once}.")
-    answers = [
-        _vote(sets, sets.x_test[piece], k, temperature, rows_at_once=rows_at_once)
-        for piece in row_slices(len(sets.x_test), rows_at_once)
-    ]
-    settings = {"k": k, "temperature": temperature, "images": len(sets.x)}
-    return make_result("knn", sets, np.concatenate(answers), settings, started=started)
+    return make_result(
+        "knn",
+        sets,
+        lambda rows: _vote(sets, rows, k, temperature, rows_at_once=rows_at_once),
+        {"k": k, "temperature": temperature, "images": len(sets.x)},
+        started=started,
+        rows_at_once=rows_at_once,
+    )
 
 
 def _vote(

@@ -9,7 +9,7 @@ recipes.
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,6 @@ from jaxtyping import Float, Int, Shaped
 from vitral.errors import ConfigError, DataError
 from vitral.evaluation.probes.probe import (
     Probe,
-    ProbeData,
     Standardizer,
     Table,
     make_result,
@@ -33,7 +32,20 @@ LARGE = 20_000_000
 threads and float32, where scikit-learn's solver needs float64."""
 MAX_STEPS = 1000
 
-Solver = Literal["auto", "sklearn", "torch"]
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSolver:
+    """Optimizer of the regression."""
+
+    name: Literal["auto", "sklearn", "torch"] = "auto"
+    """"auto" takes scikit-learn's up to `LARGE` numbers, else torch's."""
+    tolerance: float = 1e-6
+    """Largest slope at which a fit counts as finished. `settings` says whether all did
+    within 1000 steps, as "converged"."""
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ConfigError(f"tolerance must be above 0: got {self.tolerance}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +83,7 @@ def linear(
     l2: Sequence[float] = LINEAR_L2,
     dev: float = 0.2,
     seed: int = 0,
-    solver: Solver = "auto",
-    tolerance: float = 1e-6,
+    solver: LinearSolver = LinearSolver(),
 ) -> Probe:
     """Return the test accuracy of a logistic regression on the training features.
 
@@ -89,20 +100,21 @@ def linear(
         dev: share of each class's training images that chooses the strength. A class
             with one image has none there.
         seed: of the dev part.
-        solver: "auto" takes scikit-learn's up to `LARGE` numbers, else torch's.
-        tolerance: largest slope at which a fit counts as finished. `settings` says
-            whether all did within 1000 steps, as "converged".
+        solver: optimizer and its tolerance.
 
     Raises:
-        ConfigError: `l2`, `dev` or `tolerance` is outside its range.
+        ConfigError: `l2` or `dev` is outside its range.
         DataError: the arrays do not fit each other, a feature is not finite, or no
             class has an image to spare for the dev part.
     """
     started = time.perf_counter()
-    _check_settings(l2, dev, tolerance)
+    _check_settings(l2, dev)
     sets = validate(x, y, x_test, y_test)
-    if solver == "auto":
-        solver = "torch" if sets.x.size > LARGE else "sklearn"
+    if solver.name == "auto":
+        name: Literal["sklearn", "torch"] = (
+            "torch" if sets.x.size > LARGE else "sklearn"
+        )
+        solver = replace(solver, name=name)
     tried: list[_DevScore] = []
     converged = True
     if len(l2) > 1:
@@ -114,7 +126,6 @@ def linear(
             sets.class_index[train_index],
             strongest_first,
             solver,
-            tolerance=tolerance,
         )
         for strength, fitted in zip(strongest_first, fits, strict=True):
             score = _evaluate(fitted, sets.x[dev_index], sets.class_index[dev_index])
@@ -123,36 +134,34 @@ def linear(
         chosen = max(tried, key=lambda row: (row.accuracy, -row.loss)).l2
     else:
         chosen = l2[0]
-    last = fit(sets.x, sets.class_index, [chosen], solver, tolerance=tolerance)[0]
+    last = fit(sets.x, sets.class_index, [chosen], solver)[0]
     settings: dict[str, Any] = {
         "l2": float(chosen),
         "images": len(sets.x),
-        "solver": solver,
+        "solver": solver.name,
         "converged": converged and last.converged,
     }
     if tried:
         settings |= {"dev": dev, "seed": seed, "dev_images": len(dev_index)}
         settings["tried"] = [asdict(row) for row in tried]
-    return make_result("linear", sets, _predict(last, sets), settings, started=started)
+    return make_result(
+        "linear",
+        sets,
+        lambda rows: last.scores(rows).argmax(axis=1),
+        settings,
+        started=started,
+    )
 
 
 def fit(
     x: Shaped[np.ndarray, "examples dim"],
     class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
-    solver: Literal["sklearn", "torch"],
-    *,
-    tolerance: float,
+    solver: LinearSolver,
 ) -> list[LinearFit]:
     """Fit once for each strength; `class_index` holds every class from 0 on."""
-    standardizer = Standardizer.fit(x)
-    if solver == "sklearn":
-        return _fit_sklearn(
-            x, class_index, l2s, tolerance=tolerance, standardizer=standardizer
-        )
-    return _fit_torch(
-        x, class_index, l2s, tolerance=tolerance, standardizer=standardizer
-    )
+    fit_with = _fit_sklearn if solver.name == "sklearn" else _fit_torch
+    return fit_with(x, class_index, l2s, solver.tolerance)
 
 
 def dev_rows(
@@ -182,13 +191,12 @@ def _fit_sklearn(
     x: Shaped[np.ndarray, "examples dim"],
     class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
-    *,
     tolerance: float,
-    standardizer: Standardizer,
 ) -> list[LinearFit]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    standardizer = Standardizer.fit(x)
     white = standardizer(x)
     model = LogisticRegression(tol=tolerance, max_iter=MAX_STEPS, warm_start=True)
     fits = []
@@ -211,12 +219,11 @@ def _fit_torch(
     x: Shaped[np.ndarray, "examples dim"],
     class_index: Int[np.ndarray, " examples"],
     l2s: Sequence[float],
-    *,
     tolerance: float,
-    standardizer: Standardizer,
 ) -> list[LinearFit]:
     import torch
 
+    standardizer = Standardizer.fit(x)
     double = x.dtype == np.float64
     dtype: np.dtype[Any] = np.dtype(np.float64 if double else np.float32)
     white = torch.from_numpy(_standardize(x, standardizer, dtype))
@@ -289,16 +296,7 @@ def _evaluate(
     return right / len(x), loss / len(x)
 
 
-def _predict(fitted: LinearFit, sets: ProbeData) -> Int[np.ndarray, " test"]:
-    return np.concatenate(
-        [
-            fitted.scores(sets.x_test[piece]).argmax(axis=1)
-            for piece in row_slices(len(sets.x_test))
-        ]
-    )
-
-
-def _check_settings(l2: Sequence[float], dev: float, tolerance: float) -> None:
+def _check_settings(l2: Sequence[float], dev: float) -> None:
     if not l2 or min(l2) <= 0:
         raise ConfigError(
             f"l2 must hold at least one strength, each above 0: got {list(l2)}."
@@ -308,5 +306,3 @@ def _check_settings(l2: Sequence[float], dev: float, tolerance: float) -> None:
             f"dev must lie strictly between 0 and 1: got {dev}. It is the share of the "
             "training images that chooses the strength; 0.2 is usual."
         )
-    if not tolerance > 0:
-        raise ConfigError(f"tolerance must be above 0: got {tolerance}.")

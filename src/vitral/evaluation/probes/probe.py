@@ -4,16 +4,16 @@ A probe learns from features and labels of one set and predicts those of another
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from vitral.config_io import result_from_dict, result_to_dict
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
+from vitral.evaluation.stored import StoredResult
 
 Table = Shaped[Any, "..."]
 """NumPy array or tensor of any device; `validate` checks its shape."""
@@ -23,8 +23,10 @@ ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class Probe(StoredResult):
     """Result of one protocol on one test set."""
+
+    KIND = "probe"
 
     protocol: str
     n: int
@@ -39,19 +41,6 @@ class Probe:
     """Plain data: the given settings, and those that the protocol chose."""
     seconds: float = field(compare=False)
     """Seconds from the features to the predictions."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON; `kind` says which result it is."""
-        return result_to_dict("probe", self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> "Probe":
-        """Invert `to_dict`.
-
-        Raises:
-            ConfigError: a field is missing or has another type.
-        """
-        return result_from_dict(cls, value, "probe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +117,20 @@ def validate(x: Table, y: Table, x_test: Table, y_test: Table) -> ProbeData:
 def make_result(
     protocol: str,
     sets: ProbeData,
-    answer: Int[np.ndarray, " test"],
+    predict: Callable[[Shaped[np.ndarray, "rows dim"]], Int[np.ndarray, " rows"]],
     settings: dict[str, Any],
     *,
     started: float,
+    rows_at_once: int = ROWS_AT_ONCE,
 ) -> Probe:
-    """Build the result from `answer`, indices of `sets.classes`.
+    """Predict the test images in slices, and measure the predictions.
 
     Args:
+        predict: from features to indices of `sets.classes`.
         started: `time.perf_counter()` at the start.
     """
-    predicted = sets.classes[answer]
+    slices = row_slices(len(sets.x_test), rows_at_once)
+    predicted = sets.classes[np.concatenate([predict(sets.x_test[s]) for s in slices])]
     right, n = int((predicted == sets.y_test).sum()), len(predicted)
     return Probe(
         protocol=protocol,

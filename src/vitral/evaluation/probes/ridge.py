@@ -15,13 +15,16 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from vitral.errors import ConfigError
-from vitral.evaluation.probes.fewshot import append_bias, one_hot_targets
+from vitral.evaluation.probes.fewshot import (
+    append_bias,
+    make_classifier,
+    one_hot_targets,
+)
 from vitral.evaluation.probes.probe import (
     Probe,
     Standardizer,
     Table,
     make_result,
-    row_slices,
     validate,
 )
 
@@ -79,14 +82,9 @@ def ridge(
     }
     chosen = min(errors, key=lambda strength: errors[strength])
     weight = decomposition.weight(chosen)
-    answers = [
-        (append_bias(standardizer(sets.x_test[piece])) @ weight).argmax(axis=1)
-        for piece in row_slices(len(sets.x_test))
-    ]
     settings = {"l2": float(chosen), "images": len(sets.x)}
-    return make_result(
-        "ridge", sets, np.concatenate(answers), settings, started=started
-    )
+    classifier = make_classifier(standardizer, weight)
+    return make_result("ridge", sets, classifier, settings, started=started)
 
 
 def _decompose(

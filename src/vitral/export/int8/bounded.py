@@ -14,7 +14,7 @@ from jaxtyping import Bool
 
 from vitral.errors import ConfigError, GateError
 from vitral.evaluation import Interval
-from vitral.evaluation.compare import paired_bootstrap
+from vitral.evaluation.compare import loss_interval
 from vitral.export.int8.calibration_data import LabeledBatches, QuantizationData
 from vitral.export.int8.layers import find_int8_layers, restore_float
 from vitral.export.int8.quantize import quantize
@@ -160,8 +160,6 @@ def quantize_within(
         )
     ops = _ops(in_float)
     final = steps[ops]
-    lost, gained = _disagreements(float_correct, correct[ops])
-    interval = paired_bootstrap(gained, lost, len(float_correct))
     report = Int8Report(
         calibrated_on=len(calibration.ids),
         checked_on=sample.note,
@@ -170,7 +168,7 @@ def quantize_within(
         accuracy_float=float(float_correct.mean()),
         accuracy=final.accuracy,
         drop=final.drop,
-        drop_interval=Interval(100 * interval.low, 100 * interval.high),
+        drop_interval=loss_interval(float_correct, correct[ops]),
         agreement=final.agreement,
         layers=len(layers),
         kept_float=final.kept_float,
@@ -232,12 +230,6 @@ def agreement(logits: Logits, others: Logits, multi_label: bool) -> float:
 
 def _ops(parts: Sequence[LayerGroup]) -> tuple[str, ...]:
     return tuple(op for part in parts for op in part.ops)
-
-
-def _disagreements(
-    a: Bool[np.ndarray, " decisions"], b: Bool[np.ndarray, " decisions"]
-) -> tuple[int, int]:
-    return int((a & ~b).sum()), int((b & ~a).sum())
 
 
 def _refusal_message(

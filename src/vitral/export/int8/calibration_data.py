@@ -14,8 +14,8 @@ from vitral.data import Dataset, Example, Loader, Preprocess, evaluation_transfo
 from vitral.data.rng import generator_for
 from vitral.errors import DataError
 from vitral.export.run_openvino import Images
-from vitral.workflows.dataset import open_split_data
-from vitral.workflows.inputs import input_kind, with_single_view
+from vitral.workflows.dataset import open_run_data
+from vitral.workflows.inputs import with_single_view
 from vitral.workflows.run import Run
 
 CALIBRATION_IMAGES = 64
@@ -77,9 +77,7 @@ def draw_quantization_data(
     Raises:
         DataError: the data cannot be opened, or train is too small.
     """
-    dataset = open_split_data(
-        run.config, run.path / "split.csv", input_kind(run.model.config)
-    )
+    dataset = open_run_data(run)
     train = interleave_classes(dataset.select("train"), seed)
     chosen, rest = train[:calibration], train[calibration:]
     val = interleave_classes(dataset.select("val"), seed)

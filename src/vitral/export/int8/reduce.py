@@ -12,6 +12,7 @@ from vitral.export.int8.calibration_data import draw_quantization_data
 from vitral.export.int8.layers import fold_constants
 from vitral.export.model import ExportSubject
 from vitral.export.precisions import PrecisionTable, measure_precisions
+from vitral.workflows.inference import InferenceSpec
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def quantize_graph(
             f"{subject.display_name} has "
             "none: export a run, or leave `--int8` out."
         )
-    multi_label = bool(subject.extra.get("multi_label", False))
+    multi_label = InferenceSpec.from_extra(subject.extra).multi_label
     sample = draw_quantization_data(subject.run)
     plain = fold_constants(graph)
     quantized = quantize_within(

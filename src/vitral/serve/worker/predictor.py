@@ -15,25 +15,13 @@ from torch import Tensor, nn
 from vitral.data import Preprocess
 from vitral.data.images import Size, decode
 from vitral.errors import ConfigError, ImageError, WeightsError
-from vitral.evaluation import softmax
-from vitral.inspection import grad_cam, rollout
-from vitral.layers import Attention
+from vitral.inspection import grad_cam, has_attention, rollout
 from vitral.models import MergeSchedule
 from vitral.weights import ExportedModel
 from vitral.workflows import Run, open_run
-from vitral.workflows.inference import predict_logits
 
 _MAP_DIGITS = 6
 """Decimal places of a map's values."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """HTTP error of one image."""
-
-    status: int
-    code: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +30,9 @@ class PreparedImage:
 
     pixels: Tensor
     size: Size
+    """Of the file."""
     notes: tuple[str, ...]
+    wants: dict[str, Any]
 
 
 class Predictor:
@@ -107,7 +97,9 @@ class Predictor:
         height, width = self.run.preprocess.image_size
         grey = self.run.preprocess.normalize(torch.full((3, height, width), 127.0))
         for batch_size in {1, batch}:
-            logits = self._logits(grey.expand(batch_size, -1, -1, -1).contiguous())
+            logits = self.run.predict_logits(
+                grey.expand(batch_size, -1, -1, -1).contiguous()
+            )
         if not torch.isfinite(logits).all():
             raise WeightsError(
                 f"The model in {self.run.path} gives logits that are not finite for a "
@@ -118,130 +110,86 @@ class Predictor:
         self, contents: Sequence[bytes], wants: Sequence[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Return a row per file: its answer, or `refused`: status, code, message."""
-        rows: list[dict[str, Any]] = [{} for _ in contents]
-        images: dict[int, PreparedImage] = {}
-        for index, image in enumerate(self._decode_all(contents, wants)):
-            if isinstance(image, Rejection):
-                rows[index] = {"refused": [image.status, image.code, image.message]}
-            else:
-                images[index] = image
-        if not images:
-            return rows
-        pixels = torch.stack([image.pixels for image in images.values()])
-        logits = self._logits(pixels)
-        chosen = {index: row for row, index in enumerate(images)}
-        for index, image in images.items():
-            rows[index] = self._build_row(logits[chosen[index]], wants[index])
-            rows[index]["notes"] = list(image.notes)
-            # Set here, not by the server: a reload may have replaced the model since.
-            rows[index]["model"] = {"name": self.name, "hash": self.hash}
-        self._add_embeddings(rows, chosen, wants, pixels)
-        self._add_maps(rows, chosen, wants, pixels)
-        for index, image in images.items():
-            if "map" in rows[index]:
-                rows[index]["map"]["box"] = visible_box(self.run.preprocess, image.size)
-        return rows
-
-    def _decode_all(
-        self, contents: Sequence[bytes], wants: Sequence[dict[str, Any]]
-    ) -> list[PreparedImage | Rejection]:
-        if len(contents) == 1:
-            return [self._decode(contents[0], wants[0])]
-        return list(self._decoders.map(self._decode, contents, wants))
+        decode_each = map if len(contents) == 1 else self._decoders.map
+        decoded = list(decode_each(self._decode, contents, wants))
+        images = [image for image in decoded if isinstance(image, PreparedImage)]
+        rows = iter(self._answer(images) if images else ())
+        return [
+            next(rows) if isinstance(item, PreparedImage) else {"refused": item}
+            for item in decoded
+        ]
 
     def _decode(
         self, content: bytes, wants: dict[str, Any]
-    ) -> PreparedImage | Rejection:
+    ) -> PreparedImage | list[Any]:
+        """Return the image, or status, code and message of its error."""
         missing = self.missing_features_reason()
         if missing and (wants.get("map") or wants.get("embedding")):
-            return Rejection(422, "no_features", missing)
+            return [422, "no_features", missing]
         try:
             decoded = decode(content, self.max_pixels)
             pixels = self.run.preprocess_input(decoded.image)
         except ImageError as error:
-            return Rejection(
+            return [
                 422,
                 "unreadable_image",
                 f"The image cannot be read: {error}. Send a complete image of at most "
                 f"{self.max_pixels:,} pixels.",
-            )
+            ]
         size = Size(decoded.image.height, decoded.image.width)
-        return PreparedImage(pixels, size, decoded.notes)
+        return PreparedImage(pixels, size, decoded.notes, wants)
 
-    def _logits(self, pixels: Tensor) -> Tensor:
-        return predict_logits(
-            self.model,
-            pixels,
-            views=self.run.extra.get("eval_views", "one"),
-            bf16=self.run.extra.get("precision") == "bf16",
-            multi_label=self.run.multi_label,
-        )
-
-    def _build_row(self, logits: Tensor, wants: dict[str, Any]) -> dict[str, Any]:
-        names = self.run.classes or tuple(str(i) for i in range(len(logits)))
-        if self.run.multi_label:
-            shares = logits.sigmoid().numpy()
-        else:
-            shares = softmax(logits[None].numpy() / self.run.temperature)[0]
-        order = (-shares).argsort(kind="stable")
-        best = int(order[0])
-        label = names[best]
-        if self.run.multi_label:
-            label = ";".join(n for n, p in zip(names, shares, strict=True) if p >= 0.5)
-        row: dict[str, Any] = {
-            "label": label,
-            "confidence": float(shares[best]),
-            "probabilities": {
-                names[i]: float(shares[i]) for i in order[: wants["top"]]
-            },
-        }
-        if wants.get("logits"):
-            row["logits"] = [float(value) for value in logits]
-        return row
-
-    def _add_embeddings(
-        self,
-        rows: list[dict[str, Any]],
-        chosen: dict[int, int],
-        wants: Sequence[dict[str, Any]],
-        pixels: Tensor,
-    ) -> None:
-        requested = [index for index in chosen if wants[index].get("embedding")]
-        if not requested:
-            return
-        with torch.no_grad():
-            batch = pixels[[chosen[index] for index in requested]]
-            pooled = self.model.forward_pool(self.model.forward_features(batch))
-        for index, vector in zip(requested, pooled.float(), strict=True):
-            rows[index]["embedding"] = [float(value) for value in vector]
-
-    def _add_maps(
-        self,
-        rows: list[dict[str, Any]],
-        chosen: dict[int, int],
-        wants: Sequence[dict[str, Any]],
-        pixels: Tensor,
-    ) -> None:
-        requested = [index for index in chosen if wants[index].get("map")]
-        names = list(self.run.classes)
-        has_attention = any(isinstance(m, Attention) for m in self.model.modules())
-        # One at a time: the attention of a whole batch is large.
-        for index in requested:
-            image = pixels[chosen[index]][None]
-            if has_attention:
-                table = rollout(self.model, image)[0]
-            else:
-                first = next(iter(rows[index]["probabilities"]))
-                best = names.index(first) if names else int(first)
-                table = grad_cam(self.model, image, torch.tensor([best]))[0]
-            rows[index]["map"] = {
-                "method": "rollout" if has_attention else "grad_cam",
-                "rows": table.shape[0],
-                "columns": table.shape[1],
-                "values": [
-                    [round(float(value), _MAP_DIGITS) for value in row] for row in table
-                ],
+    def _answer(self, images: Sequence[PreparedImage]) -> list[dict[str, Any]]:
+        pixels = torch.stack([image.pixels for image in images])
+        logits = self.run.predict_logits(pixels)
+        table = self.run.to_probabilities(logits)
+        names = self.run.class_names(table.shape[1])
+        embedded = [i for i, image in enumerate(images) if image.wants.get("embedding")]
+        embeddings = iter(self._embed(pixels[embedded]) if embedded else ())
+        rows = []
+        for index, image in enumerate(images):
+            order = (-table[index]).argsort(kind="stable")
+            row: dict[str, Any] = {
+                "label": self.run.top_label(table[index], names),
+                "confidence": float(table[index, order[0]]),
+                "probabilities": {
+                    names[i]: float(table[index, i])
+                    for i in order[: image.wants["top"]]
+                },
+                "notes": list(image.notes),
+                # Not by the server: a reload may have replaced the model since.
+                "model": {"name": self.name, "hash": self.hash},
             }
+            if image.wants.get("logits"):
+                row["logits"] = logits[index].tolist()
+            if image.wants.get("embedding"):
+                row["embedding"] = next(embeddings).tolist()
+            if image.wants.get("map"):
+                row["map"] = self._compute_map(image, int(order[0]))
+            rows.append(row)
+        return rows
+
+    @torch.no_grad()
+    def _embed(self, pixels: Tensor) -> Tensor:
+        return self.model.forward_pool(self.model.forward_features(pixels)).float()
+
+    def _compute_map(self, image: PreparedImage, label: int) -> dict[str, Any]:
+        # One image at a time: the attention of a whole batch is large.
+        pixels = image.pixels[None]
+        with_attention = has_attention(self.model)
+        if with_attention:
+            table = rollout(self.model, pixels)[0]
+        else:
+            table = grad_cam(self.model, pixels, torch.tensor([label]))[0]
+        return {
+            "method": "rollout" if with_attention else "grad_cam",
+            "rows": table.shape[0],
+            "columns": table.shape[1],
+            "values": [
+                [round(float(value), _MAP_DIGITS) for value in row] for row in table
+            ],
+            "box": visible_box(self.run.preprocess, image.size),
+        }
 
 
 def visible_box(preprocess: Preprocess, size: Size) -> list[float]:

@@ -29,7 +29,7 @@ from vitral.training.distributed import (
     get_rank,
     process_group,
 )
-from vitral.workflows.dataset import bad_files_in, open_split_data
+from vitral.workflows.dataset import bad_files_in, open_run_data
 from vitral.workflows.inference import (
     Predictions,
     compute_metrics,
@@ -151,9 +151,9 @@ def evaluate(
             run,
             audit.dataset,
             split,
-            bad,
-            target,
-            folder,
+            bad=bad,
+            device=target,
+            folder=folder,
             name=name,
             preprocess=preprocess,
         )
@@ -170,12 +170,12 @@ def _open_split(
     run: Run, data: str, split: str
 ) -> tuple[Dataset, str, tuple[str, ...]]:
     """Return the data with the model's classes, its split, and its original classes."""
-    kind = input_kind(run.model.config)
     if data:
+        kind = input_kind(run.model.config)
         dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
         require_images(dataset, kind)
     else:
-        dataset = open_split_data(run.config, run.path / "split.csv", kind)
+        dataset = open_run_data(run)
     published = dataset.classes
     dataset = _reorder_classes(run, dataset)
     splits = list(dataset.counts())
@@ -192,10 +192,10 @@ def evaluate_split(
     run: Run,
     dataset: Dataset,
     split: str,
+    *,
     bad: Sequence[BadFile],
     device: torch.device,
     folder: Path,
-    *,
     name: str,
     preprocess: Preprocess | None = None,
 ) -> Classification | MultiLabel:
@@ -210,7 +210,7 @@ def evaluate_split(
         dataset, split, preprocess, batch_size=evaluation_batch_size(preprocess)
     )
     predictions = predict_split(
-        run.model, loader, device=device, **run.inference_settings
+        run.model, loader, device=device, spec=run.inference_spec
     )
     result = compute_metrics(predictions, run.classes, bad, multi_label=run.multi_label)
     if isinstance(result, Classification):

@@ -13,6 +13,7 @@ from vitral.workflows.features.extract import (
 from vitral.workflows.features.probes import (
     PROTOCOLS,
     SEEDS,
+    ProbeSettings,
     probe_weights,
     run_probe,
     to_json,
@@ -23,6 +24,7 @@ __all__ = [
     "PROTOCOLS",
     "SEEDS",
     "ExtractedFeatures",
+    "ProbeSettings",
     "SplitFeatures",
     "as_run",
     "content_hash",

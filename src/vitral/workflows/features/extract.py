@@ -13,7 +13,7 @@ from vitral.data import Dataset, Preprocess
 from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
-from vitral.workflows.dataset import open_split_data
+from vitral.workflows.dataset import open_run_data
 from vitral.workflows.features.cache import (
     ExtractedFeatures,
     cached_features,
@@ -23,7 +23,7 @@ from vitral.workflows.features.cache import (
 )
 from vitral.workflows.inputs import InputKind, input_kind, require_images, with_sampling
 from vitral.workflows.run import Run, open_run
-from vitral.workflows.runtime import pick_device
+from vitral.workflows.runtime import Runtime, pick_device
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,7 @@ def extract_splits(
     data: str | Path | Dataset = "",
     *,
     folder: str | Path | None = None,
-    device: str = "auto",
-    batch_size: int = 32,
-    workers: int = 0,
+    runtime: Runtime | None = None,
 ) -> SplitFeatures:
     """Extract the features of train, val and test with the cache of `cached_features`.
 
@@ -116,7 +114,8 @@ def extract_splits(
     dataset = dataset_for(opened or weights, data)
     measured = held_out_split(dataset)
     model, preprocess = _resolve_model(weights, opened)
-    model.to(pick_device(device))
+    runtime = runtime or Runtime()
+    model.to(pick_device(runtime.device))
 
     def extract(split: str) -> ExtractedFeatures:
         return cached_features(
@@ -125,8 +124,7 @@ def extract_splits(
             dataset,
             split,
             folder=folder,
-            batch_size=batch_size,
-            workers=workers,
+            workers=runtime.workers,
         )
 
     if measured == "val":
@@ -195,7 +193,7 @@ def dataset_for(weights: str | Path | Run, data: str | Path | Dataset) -> Datase
         run_data = run.config.data
         is_same = Path(data).resolve() == Path(run_data).resolve()
         if not str(data) or str(data) == run_data or is_same:
-            return open_split_data(run.config, run.path / "split.csv", kind)
+            return open_run_data(run)
     return _open_data(data, kind)
 
 

@@ -12,12 +12,25 @@ from vitral.errors import ConfigError
 from vitral.evaluation import Probe
 from vitral.evaluation.probes import fewshot, knn, linear
 from vitral.workflows.features.extract import SplitFeatures, extract_splits
+from vitral.workflows.runtime import Runtime
 
 SHOTS = (1, 5, 10, 25)
 """Images per class; values above the smallest class are skipped."""
 SEEDS = 3
 """Draws of images per few-shot probe."""
 PROTOCOLS = ("fewshot", "linear", "knn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSettings:
+    """Settings of PROTOCOLS; each protocol reads its own."""
+
+    shots: tuple[int, ...] = ()
+    """Images per class of `fewshot`; empty for those of SHOTS that every class has."""
+    k: int = 20
+    """Neighbours of `knn`."""
+    seed: int = 0
+    """Seed of the first of SEEDS draws of `fewshot`, and of `linear`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +66,7 @@ def probe_weights(
     data: str = "",
     *,
     protocol: str,
-    shots: tuple[int, ...] = (),
-    k: int = 20,
-    seed: int = 0,
+    settings: ProbeSettings = ProbeSettings(),
     folder: str | Path | None = None,
     device: str = "auto",
 ) -> tuple[list[ProbeResult], SplitFeatures]:
@@ -63,9 +74,6 @@ def probe_weights(
 
     Args:
         data: empty for the data of a run.
-        shots: images per class; empty for those of SHOTS that every class has.
-        k: neighbours of the protocol `knn`.
-        seed: seed of the first of SEEDS draws of images.
         folder: folder of the feature cache; None for the user's.
 
     Raises:
@@ -76,18 +84,17 @@ def probe_weights(
         raise ConfigError(
             f"`protocol` must be one of {', '.join(PROTOCOLS)}: got {protocol}."
         )
-    features = extract_splits(weights, data, folder=folder, device=device)
-    rows = run_probe(features, protocol=protocol, shots=shots, k=k, seed=seed)
-    return rows, features
+    features = extract_splits(
+        weights, data, folder=folder, runtime=Runtime(device=device)
+    )
+    return run_probe(features, protocol=protocol, settings=settings), features
 
 
 def run_probe(
     features: SplitFeatures,
     *,
     protocol: str,
-    shots: tuple[int, ...] = (),
-    k: int = 20,
-    seed: int = 0,
+    settings: ProbeSettings = ProbeSettings(),
 ) -> list[ProbeResult]:
     """Run one of PROTOCOLS on extracted features; see `probe_weights`.
 
@@ -96,13 +103,14 @@ def run_probe(
     """
     train, test = features.train, features.test
     sets = (train.x, train.y, test.x, test.y)
+    k, seed = settings.k, settings.seed
     if protocol == "knn":
         return [ProbeResult(f"{k} neighbours", (knn(*sets, k=k),))]
     if protocol == "linear":
         return [ProbeResult("linear", (linear(*sets, seed=seed),))]
     smallest = int(np.bincount(np.asarray(train.y)).min())
     rows = []
-    for count in shots or tuple(shot for shot in SHOTS if shot <= smallest):
+    for count in settings.shots or tuple(shot for shot in SHOTS if shot <= smallest):
         draws = (fewshot(*sets, shots=count, seed=seed + draw) for draw in range(SEEDS))
         rows.append(ProbeResult(f"{count} shots", tuple(draws)))
     return rows

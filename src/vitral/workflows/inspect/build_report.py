@@ -15,8 +15,8 @@ from vitral.data import Dataset, DecodedImage, training_transform
 from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
 from vitral.plots.clips import even_indices
-from vitral.workflows.dataset import open_split_data
-from vitral.workflows.inputs import input_kind, load_example, make_filmstrip
+from vitral.workflows.dataset import open_run_data
+from vitral.workflows.inputs import load_example, make_filmstrip
 from vitral.workflows.inspect.report_maps import compute_report_maps, is_current
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import pick_device
@@ -65,8 +65,7 @@ def _open_with_data(run: Path, dataset: Dataset | None) -> _OpenRun | None:
     try:
         trained = Run(run)
         if dataset is None:
-            kind = input_kind(trained.model.config)
-            dataset = open_split_data(trained.config, run / "split.csv", kind)
+            dataset = open_run_data(trained)
     except VitralError:
         return None
     return _OpenRun(trained, dataset, {e.id: e for e in dataset.examples})

@@ -16,7 +16,6 @@ import vitral.models
 from vitral import inspection, plots
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
-from vitral.layers import Attention
 from vitral.models import VisionModel
 from vitral.workflows.inputs import FrameTimes
 
@@ -299,10 +298,7 @@ def _pick_explainer(
     def grad_cam(model: VisionModel, images: Tensor) -> Tensor:
         return inspection.grad_cam(model, images, classes)
 
-    has_attention = any(
-        isinstance(module, Attention) for module in subject.model.modules()
-    )
-    return relevance if has_attention else grad_cam
+    return relevance if inspection.has_attention(subject.model) else grad_cam
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import vitral.weights
 from vitral import plots
 from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError, DataError, ImageError
-from vitral.models import MergeSchedule
+from vitral.models import MergeSchedule, set_merge_if_given
 from vitral.weights import WeightsSource
 from vitral.workflows.inputs import (
     load_first_view,
@@ -26,6 +26,23 @@ from vitral.workflows.inspect.figures import FIGURES, InspectionFigure, Inspecti
 from vitral.workflows.runtime import pick_device
 
 
+@dataclass(frozen=True, kw_only=True)
+class InspectionOptions:
+    """How a model is loaded to be looked at, and what is looked at."""
+
+    image_size: int | tuple[int, int] | None = None
+    """Pixels, (height, width) or one number; None for the model's own."""
+    layer: int = -1
+    """Index of the layer whose attention heads are drawn."""
+    target: str = ""
+    """Name or index of the class to explain; empty for the predicted one."""
+    merge: int | None = None
+    """Tokens to merge in each block; None leaves the model as trained."""
+    merge_schedule: MergeSchedule | None = None
+    """Spread of the merged tokens over the blocks; None: `constant`."""
+    device: str = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class InspectionResult:
     """Files written, figures skipped and files not readable, with reasons."""
@@ -36,32 +53,21 @@ class InspectionResult:
 
 
 def inspect(
-    weights: str | Path | WeightsSource,
+    source: WeightsSource,
     files: Sequence[Path],
     out: Path,
     *,
     what: str = "all",
-    image_size: int | tuple[int, int] | None = None,
-    layer: int = -1,
-    target: str = "",
     kind: str = "png",
-    device: str = "auto",
-    merge: int | None = None,
-    merge_schedule: MergeSchedule | None = None,
+    options: InspectionOptions = InspectionOptions(),
 ) -> InspectionResult:
     """Write the figures and arrays of `what` into `out`.
 
     Args:
-        weights: a run, a model folder, weights of any layout, or the result of
-            `vitral.weights.read`.
+        source: the result of `vitral.weights.read`.
         files: images, or clips for a model that takes clips.
         what: one of FIGURES, or `all`, which skips those that the model cannot show.
-        image_size: pixels, (height, width) or one number; None for the model's own.
-        layer: index of the layer whose attention heads are drawn.
-        target: name or index of the class to explain; empty for the predicted one.
         kind: `png` or `pdf`.
-        merge: tokens to merge in each block; None leaves the model as trained.
-        merge_schedule: spread of the merged tokens over the blocks; None: `constant`.
 
     Raises:
         ConfigError: the model cannot show the figure, or has no such layer or class.
@@ -72,16 +78,7 @@ def inspect(
         raise ConfigError(
             f"`what` must be all or one of {', '.join(FIGURES)}: got {what}."
         )
-    subject, unreadable = load_inspection_input(
-        weights,
-        files,
-        image_size=image_size,
-        layer=layer,
-        target=target,
-        device=device,
-        merge=merge,
-        merge_schedule=merge_schedule,
-    )
+    subject, unreadable = _load_input(source, files, options)
     builders = CLIP_FIGURES if subject.frame_times else FIGURES
     written: list[Path] = []
     skipped: dict[str, str] = {}
@@ -102,26 +99,16 @@ def inspect(
     return InspectionResult([*written, out / "figures.json"], skipped, unreadable)
 
 
-def load_inspection_input(
-    weights: str | Path | WeightsSource,
-    files: Sequence[Path],
-    *,
-    image_size: int | tuple[int, int] | None = None,
-    layer: int = -1,
-    target: str = "",
-    device: str = "auto",
-    merge: int | None = None,
-    merge_schedule: MergeSchedule | None = None,
+def _load_input(
+    source: WeightsSource, files: Sequence[Path], options: InspectionOptions
 ) -> tuple[InspectionInput, dict[str, str]]:
     """Load a model and its images; return them, and unreadable files with reasons."""
-    source = (
-        weights if isinstance(weights, WeightsSource) else vitral.weights.read(weights)
-    )
-    changes = {} if image_size is None else {"image_size": image_size}
+    size = options.image_size
+    changes = {} if size is None else {"image_size": size}
     config = vitral.models.replace_config(source.config, changes)
     loaded = vitral.weights.build(source, config)
-    vitral.models.set_merge_if_given(loaded.model, merge, merge_schedule)
-    loaded.model.to(pick_device(device))
+    set_merge_if_given(loaded.model, options.merge, options.merge_schedule)
+    loaded.model.to(pick_device(options.device))
     preprocess = with_sampling(loaded.preprocess, config, {})
     names, pixels, frame_times, unreadable = [], [], [], {}
     for file in files:
@@ -149,8 +136,8 @@ def load_inspection_input(
         names=tuple(names),
         pixels=torch.stack(pixels),
         frame_times=tuple(frame_times),
-        layer=layer,
-        target=_resolve_class(target, source.classes, config.num_classes),
+        layer=options.layer,
+        target=_resolve_class(options.target, source.classes, config.num_classes),
     ), unreadable
 
 

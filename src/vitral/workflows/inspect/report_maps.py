@@ -17,8 +17,14 @@ from vitral.data import Dataset
 from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
 from vitral.evaluation import Prediction
-from vitral.inspection import attention_distance, grad_cam, rollout, uniform_distance
-from vitral.layers import Attention, Grid
+from vitral.inspection import (
+    attention_distance,
+    grad_cam,
+    has_attention,
+    rollout,
+    uniform_distance,
+)
+from vitral.layers import Grid
 from vitral.models import VisionModel
 from vitral.report.inspection_store import store
 from vitral.report.load_run import RunFolder, load_run_folder
@@ -84,7 +90,7 @@ def _compute_maps(
     split: str,
 ) -> tuple[dict[str, Any], np.ndarray]:
     model = run.model.to(device).eval()
-    method = "rollout" if _has_attention(model) else "grad_cam"
+    method = "rollout" if has_attention(model) else "grad_cam"
     by_id = {example.id: example for example in dataset.examples}
     rows = {row.path: row for row in select_examples(run_folder)}
     examples = [by_id[name] for name in rows if name in by_id]
@@ -119,10 +125,6 @@ def _compute_maps(
             f"No image of {split} could be read, so there is no attention distance."
         )
     return document, torch.cat(maps).numpy() if maps else np.zeros((0, 0, 0))
-
-
-def _has_attention(model: VisionModel) -> bool:
-    return any(isinstance(module, Attention) for module in model.modules())
 
 
 def _iter_batches(

@@ -167,7 +167,7 @@ def predict_unlabeled(
         workers=workers,
     )
     predictions = predict_batches(
-        run.model, loader.epoch(0), device=device, **run.inference_settings
+        run.model, loader.epoch(0), device=device, spec=run.inference_spec
     )
     return TeacherPredictions(
         predictions.ids, softmax(predictions.logits.astype(np.float64) / temperature)

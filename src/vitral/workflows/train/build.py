@@ -27,7 +27,7 @@ from vitral.training.distributed import broadcast_from_rank_zero, get_rank
 from vitral.training.fit import EpochBatches
 from vitral.weights import Ledger, WeightsSource
 from vitral.workflows.dataset import bad_files_in, describe_data
-from vitral.workflows.inference import compute_metrics, predict_split
+from vitral.workflows.inference import InferenceSpec, compute_metrics, predict_split
 from vitral.workflows.inputs import with_sampling
 from vitral.workflows.runtime import command_line, describe_environment
 from vitral.workflows.session import Session
@@ -230,17 +230,15 @@ def _make_evaluate(
         return None
     config, dataset = plan.config, plan.audit.dataset
     bad = bad_files_in(plan.audit.bad, "val")
+    spec = InferenceSpec(
+        # Cached outputs are those of one view.
+        views="one" if config.cache else config.eval_views,
+        precision=config.loop.precision,
+        multi_label=dataset.multi_label,
+    )
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        predictions = predict_split(
-            module,
-            loader,
-            device=device,
-            # Cached outputs are those of one view.
-            views="one" if config.cache else config.eval_views,
-            bf16=config.loop.precision == "bf16",
-            multi_label=dataset.multi_label,
-        )
+        predictions = predict_split(module, loader, device=device, spec=spec)
         result = compute_metrics(
             predictions, dataset.classes, bad, multi_label=dataset.multi_label
         )

@@ -83,7 +83,15 @@ def _evaluate_labeled(
     run: Run, audit: Audit, split: str, device: torch.device
 ) -> dict[str, Any]:
     bad, folder = bad_files_in(audit.bad, split), run.path / "predictions"
-    result = evaluate_split(run, audit.dataset, split, bad, device, folder, name=split)
+    result = evaluate_split(
+        run,
+        audit.dataset,
+        split,
+        bad=bad,
+        device=device,
+        folder=folder,
+        name=split,
+    )
     if get_rank() == 0 and split == "val":
         _store_temperature(run, result)
     return result.scalars()

@@ -237,7 +237,7 @@ class _Runner:
 
 
 def finetune(
-    plan: FinetunePlan, out: str | Path, *, workers: int = 0, device: str = "auto"
+    plan: FinetunePlan, out: str | Path, *, runtime: Runtime | None = None
 ) -> FinetuneResult:
     """Choose the learning rate on dev, train with it, and measure on test.
 
@@ -257,8 +257,7 @@ def finetune(
     dataset = dataset_for(as_run(weights) or weights, plan.config.data)
     held_out_split(dataset)
     full = merge_val_into_train(dataset)
-    runtime = Runtime(device=device, workers=workers)
-    runner = _Runner(plan, Path(out), weights_file_hash(weights), runtime)
+    runner = _Runner(plan, Path(out), weights_file_hash(weights), runtime or Runtime())
     search: list[FinetuneRun] = []
     lr = plan.lrs[0]
     if len(plan.lrs) > 1:

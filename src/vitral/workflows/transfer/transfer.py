@@ -20,6 +20,7 @@ from vitral.evaluation import Interval
 from vitral.workflows.features import PROTOCOLS as PROBES
 from vitral.workflows.features import (
     SEEDS,
+    ProbeSettings,
     SplitFeatures,
     as_run,
     content_hash,
@@ -30,6 +31,7 @@ from vitral.workflows.features import (
     weights_file_hash,
 )
 from vitral.workflows.result_cache import CachedResult, ResultCache
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.transfer.finetune import FinetunePlan, finetune
 from vitral.workflows.transfer.table import TransferResult, TransferTable
 
@@ -47,7 +49,7 @@ class ProtocolColumn:
     name: str
     protocol: str
     settings: dict[str, Any]
-    """Arguments of `run_probe`; empty for `finetune`."""
+    """Fields of ProbeSettings; empty for `finetune`."""
 
 
 def transfer(
@@ -55,14 +57,11 @@ def transfer(
     data: Sequence[str | Path],
     *,
     protocols: Sequence[str] = PROBES,
-    shots: Sequence[int] = SHOTS,
-    k: int = 20,
-    seed: int = 0,
+    probes: ProbeSettings | None = None,
     plan: Callable[[str, str], FinetunePlan] | None = None,
     out: str | Path,
     cache: str | Path | None = None,
-    workers: int = 0,
-    device: str = "auto",
+    runtime: Runtime | None = None,
 ) -> TransferTable:
     """Compute the table and write table.json and table.md into `out`.
 
@@ -70,9 +69,8 @@ def transfer(
         weights: rows: run folders, or weights of any layout.
         data: columns: arguments of `vitral.data.open`.
         protocols: names from PROTOCOLS.
-        shots: images per class; each gives a column of `fewshot`.
-        k: neighbours of `knn`.
-        seed: seed of the first draw of `fewshot`, and of `linear`.
+        probes: settings of the probes; each of `shots`, or SHOTS if there are none,
+            gives a column of `fewshot`.
         plan: returns the fine-tuning of (weights, data), as
             `vitral.recipes.plan_finetuning` does; needed for `finetune` only.
         out: folder for the table, its cells and the runs of `finetune`.
@@ -82,7 +80,7 @@ def transfer(
         ConfigError: a protocol is unknown, or there is nothing to compute.
         InterruptedRun: a signal arrived; the same call resumes.
     """
-    columns = _columns(protocols, shots, k, seed)
+    columns = _columns(protocols, probes or ProbeSettings())
     if not weights or not data or not columns:
         raise ConfigError("A transfer table needs weights, data and a protocol.")
     if plan is None and "finetune" in protocols:
@@ -93,7 +91,7 @@ def transfer(
     out = Path(out)
     rows = list(dict.fromkeys(map(str, weights)))
     sets = vitral.data.expand(map(str, data))
-    context = _TransferContext(out, plan, cache, workers, device)
+    context = _TransferContext(out, plan, cache, runtime or Runtime())
     out.mkdir(parents=True, exist_ok=True)
     entries = []
     for row in rows:
@@ -114,16 +112,14 @@ def transfer(
     return table
 
 
-def _columns(
-    protocols: Sequence[str], shots: Sequence[int], k: int, seed: int
-) -> list[ProtocolColumn]:
-    columns = []
+def _columns(protocols: Sequence[str], probes: ProbeSettings) -> list[ProtocolColumn]:
+    columns, k, seed = [], probes.k, probes.seed
     for protocol in dict.fromkeys(protocols):
         settings: list[tuple[str, dict[str, Any]]]
         if protocol == "fewshot":
             settings = [
                 (f"{count}-shot", {"shots": (count,), "seed": seed})
-                for count in dict.fromkeys(shots)
+                for count in dict.fromkeys(probes.shots or SHOTS)
             ]
         elif protocol == "linear":
             settings = [("linear", {"seed": seed})]
@@ -149,8 +145,7 @@ class _TransferContext:
     out: Path
     plan: Callable[[str, str], FinetunePlan] | None
     cache: str | Path | None
-    workers: int
-    device: str
+    runtime: Runtime
 
 
 class _WeightsDataPair:
@@ -221,10 +216,10 @@ class _WeightsDataPair:
                 self.weights,
                 self._dataset,
                 folder=self.context.cache,
-                device=self.context.device,
-                workers=self.context.workers,
+                runtime=self.context.runtime,
             )
-        (row,) = run_probe(self._features, protocol=column.protocol, **column.settings)
+        settings = ProbeSettings(**column.settings)
+        (row,) = run_probe(self._features, protocol=column.protocol, settings=settings)
         values = [probe.accuracy for probe in row.probes]
         several = len(values) > 1
         interval = [min(values), max(values)] if several else row.probes[0].interval
@@ -243,8 +238,7 @@ class _WeightsDataPair:
         finetuned = finetune(
             context.plan(self.weights, self.data),
             context.out / "finetune" / name.rpartition("/")[0],
-            workers=context.workers,
-            device=context.device,
+            runtime=context.runtime,
         )
         values = finetuned.accuracies
         runs = (*finetuned.search, *finetuned.finals)
