@@ -103,11 +103,7 @@ def read_real(path: Path) -> tuple[frozenset[int], ...]:
 def accepted_labels(
     paths: Sequence[str], real: Sequence[frozenset[int]]
 ) -> tuple[frozenset[int], ...]:
-    """Return the accepted labels of files named ILSVRC2012_val_00000001.JPEG and so on.
-
-    Raises:
-        DataError: a file has another name, or a number beyond the labels.
-    """
+    """Return the accepted labels of files such as ILSVRC2012_val_00000001.JPEG."""
     accepted = []
     for path in paths:
         match = _FILE.search(path)

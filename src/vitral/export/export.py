@@ -213,11 +213,7 @@ def _write_measured(job: _ExportJob, write: Write, max_drop: float = 0.0) -> Gat
 
 
 def _require_free_path(path: str | Path, suffix: str) -> Path:
-    """Return the path to write.
-
-    Raises:
-        ConfigError: it is in use, has another suffix, or its folder is missing.
-    """
+    """Return the path, if nothing is there and its folder exists."""
     out = Path(path)
     if suffix and out.suffix != suffix:
         raise ConfigError(f"{out} must end in `{suffix}`: add it to the name.")

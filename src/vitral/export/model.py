@@ -42,10 +42,6 @@ def load_subject(
     Args:
         model: a run, its path, weights of any layout, or a model.
         preprocess: of a model without a run.
-
-    Raises:
-        WeightsError: there are no weights, or it is an exported file already.
-        ConfigError: the model has no head, or the pre-processing is missing.
     """
     if isinstance(model, str | Path):
         if is_exported(model):
@@ -93,10 +89,6 @@ def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Datase
     Args:
         data: a data set; empty for the run's own, with the run's own split.
         limit: largest number of images, taken evenly from the split.
-
-    Raises:
-        ConfigError: `data` is empty and the model has no run.
-        DataError: the data cannot be opened.
     """
     kind = input_kind(subject.model.config)
     if data:

@@ -89,12 +89,7 @@ class PixelsToImage(nn.Module):
 
 
 def build_preprocess_graph(preprocess: Preprocess) -> Any:
-    """Build an onnx.ModelProto from `pixels` to `image`.
-
-    Raises:
-        ConfigError: the model takes clips.
-        GateError: the pre-processing cannot be traced.
-    """
+    """Build an onnx.ModelProto from `pixels` to `image`."""
     sizes = {
         0: torch.export.Dim("batch", min=1, max=MAX_SIDE),
         1: torch.export.Dim("height", min=1, max=MAX_SIDE),
@@ -105,11 +100,7 @@ def build_preprocess_graph(preprocess: Preprocess) -> Any:
 
 
 def prepend_preprocess(proto: Any, preprocess: Preprocess) -> Any:
-    """Return `proto` with its pre-processing in front.
-
-    Raises:
-        ConfigError, GateError: as `build_preprocess_graph`.
-    """
+    """Return `proto` with its pre-processing in front."""
     module = import_onnx()
     before = module.compose.add_prefix(
         build_preprocess_graph(preprocess),

@@ -84,9 +84,6 @@ def measure_precisions(
     Args:
         images: for accuracy and agreement.
         note: description of these images.
-
-    Raises:
-        ConfigError: fp32 is missing.
     """
     if "fp32" not in models:
         raise ConfigError(

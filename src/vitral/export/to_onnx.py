@@ -30,10 +30,6 @@ def to_onnx(model: VisionModel, *, image_size: tuple[int, int] | None = None) ->
 
     Args:
         image_size: fixed (height, width); None for dynamic sizes.
-
-    Raises:
-        GateError: the model cannot be traced.
-        MissingExtraError: onnx or onnxscript is not installed.
     """
     example, sizes = _example(model, image_size)
     proto = trace_onnx(model, example, sizes, names=(IMAGE, LOGITS))
@@ -47,12 +43,7 @@ def trace_onnx(
     sizes: dict[int, Any],
     names: tuple[str, str],
 ) -> Any:
-    """Convert a module with one input and one output to an onnx.ModelProto.
-
-    Raises:
-        GateError: it cannot be traced.
-        MissingExtraError: onnx or onnxscript is not installed.
-    """
+    """Convert a module with one input and one output to an onnx.ModelProto."""
     import_onnx()
     with torch.no_grad(), _suppress_exporter_output():
         try:

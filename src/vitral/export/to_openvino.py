@@ -14,11 +14,7 @@ MAX_ONNX_BYTES = 1_900_000_000
 
 
 def to_openvino(proto: Any) -> Any:
-    """Convert an onnx.ModelProto to an openvino.Model, weights in float32.
-
-    Raises:
-        MissingExtraError: OpenVINO is not installed.
-    """
+    """Convert an onnx.ModelProto to an openvino.Model, weights in float32."""
     module = import_openvino()
     # A file, since an ONNX message is limited to 2 GB.
     with tempfile.TemporaryDirectory() as folder:

@@ -224,11 +224,7 @@ def _format_verdict(trend: str, largest: float, gain: float, gains: Interval) ->
 def check_points(
     images: Float[np.ndarray, " points"], right: Float[np.ndarray, " others"]
 ) -> None:
-    """Check the sizes and accuracies of all measurements.
-
-    Raises:
-        DataError: lengths that differ, a size below 1, an accuracy that is no share.
-    """
+    """Check the sizes and accuracies of all measurements."""
     if len(images) != len(right):
         raise DataError(
             "every measurement needs a size and an accuracy: got "

@@ -127,12 +127,7 @@ def fewshot_sweep(
 def draw_shots(
     y: Int[np.ndarray, " examples"], shots: int, seed: int
 ) -> Int[np.ndarray, " chosen"]:
-    """Return the rows of `shots` random images of each class, class by class.
-
-    Raises:
-        ConfigError: `shots` is below 1.
-        DataError: a class has fewer images than `shots`.
-    """
+    """Return the rows of `shots` random images of each class, class by class."""
     if shots < 1:
         raise ConfigError(f"shots must be at least 1: got {shots}.")
     classes, counts = np.unique(y, return_counts=True)

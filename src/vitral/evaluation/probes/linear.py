@@ -167,11 +167,7 @@ def fit(
 def dev_rows(
     class_index: Int[np.ndarray, " examples"], share: float, seed: int
 ) -> Int[np.ndarray, " dev"]:
-    """Return the rows of a random `share` of each class; one image of each is left.
-
-    Raises:
-        DataError: every class has a single image.
-    """
+    """Return the rows of a random `share` of each class; one image of each is left."""
     generator = np.random.default_rng(seed)
     dev_parts = []
     for label in np.unique(class_index):

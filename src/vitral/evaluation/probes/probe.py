@@ -81,10 +81,6 @@ def validate(x: Table, y: Table, x_test: Table, y_test: Table) -> ProbeData:
     Args:
         x: numbers [train, dim]; `x_test` likewise with as many columns.
         y: whole numbers [train], from 0; `y_test` likewise, each also one of `y`.
-
-    Raises:
-        DataError: a shape, a label or a feature cannot be used; the sentence says
-            which and where.
     """
     rows, labels = _features(x, "x"), _labels(y, "y")
     test_rows, test_labels = _features(x_test, "x_test"), _labels(y_test, "y_test")

@@ -110,11 +110,6 @@ def quantize_within(
 
     Args:
         max_drop: points of top-1 accuracy that may be lost.
-
-    Raises:
-        GateError: more is lost even with half of the layers in float.
-        ConfigError: `max_drop` is not a number from 0 to 100.
-        MissingExtraError: OpenVINO or NNCF is not installed.
     """
     if not 0 <= max_drop <= 100:
         raise ConfigError(

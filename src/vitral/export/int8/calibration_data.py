@@ -73,9 +73,6 @@ def draw_quantization_data(
         calibration: number of images of train, balanced over classes.
         check: largest number of images to check on; None for 2,000 of val, or 512 of
             train.
-
-    Raises:
-        DataError: the data cannot be opened, or train is too small.
     """
     dataset = open_run_data(run)
     train = interleave_classes(dataset.select("train"), seed)

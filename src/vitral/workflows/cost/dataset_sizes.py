@@ -47,12 +47,7 @@ class DatasetSize:
 
 
 def get_dataset_size(config: TrainConfig) -> DatasetSize:
-    """Return the training images and classes of a run, without downloading.
-
-    Raises:
-        ConfigError: the data would have to be downloaded first.
-        DataError: the data cannot be opened.
-    """
+    """Return the training images and classes of a run, without downloading."""
     published = PUBLISHED_SIZES.get(config.data)
     if not Path(config.data).exists():
         if published is not None:

@@ -117,11 +117,7 @@ def make_loader(
     batch_size: int,
     workers: int,
 ) -> Loader:
-    """Return a loader of the images of a split, or of all splits, in order.
-
-    Raises:
-        ConfigError: the split has no images.
-    """
+    """Return a loader of the images of a split, or of all splits, in order."""
     if not (dataset.select(split) if split else dataset.examples):
         splits = ", ".join(dataset.counts()) or "no images"
         raise ConfigError(

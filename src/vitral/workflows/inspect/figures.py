@@ -4,94 +4,44 @@ Nothing is written here.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 import vitral.models
 from vitral import inspection, plots
-from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import VisionModel
-from vitral.workflows.inputs import FrameTimes
+from vitral.workflows.inspect.draw_maps import (
+    BATCH,
+    MAX_IMAGES_PER_FIGURE,
+    MAX_SINGLE_FIGURES,
+    InspectionFigure,
+    InspectionInput,
+    draw_maps,
+)
 
-BATCH = 8
-"""Images per forward pass."""
-MAX_IMAGES_PER_FIGURE = 24
-"""Images in one figure; the arrays hold all of them."""
-MAX_SINGLE_FIGURES = 6
-"""Images with a figure of their own."""
-DISPLAY_QUANTILE = 0.98
-"""Quantile of a map that is drawn brightest; the arrays are not capped."""
 MAX_PROFILED_IMAGES = 4
 """Images for rank profiles, which are computed in float64."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class InspectionInput:
-    """A model with preprocessed images or clips."""
-
-    model: VisionModel
-    preprocess: Preprocess
-    classes: tuple[str, ...]
-    names: tuple[str, ...]
-    """File names of the images."""
-    pixels: Float[Tensor, "images *frames 3 height width"]
-    """Model input; clips for a model that takes clips."""
-    layer: int = -1
-    """Index of the layer whose attention heads are drawn."""
-    target: int | None = None
-    """Index of the class to explain; None for the predicted one."""
-    frame_times: tuple[FrameTimes, ...] = ()
-    """Frame times of each clip; empty for images."""
-
-    @property
-    def display_images(self) -> list[UInt8[np.ndarray, "height width 3"]]:
-        """Return the images as the model sees them, denormalized."""
-        images = self.preprocess.denormalize(self.pixels)
-        return [image.permute(1, 2, 0).numpy() for image in images]
-
-    def stem(self, index: int) -> str:
-        return Path(self.names[index]).name
-
-    def map_first_images(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply `function` to the first `MAX_SINGLE_FIGURES` images in one batch."""
-        device = next(self.model.parameters()).device
-        return function(self.pixels[:MAX_SINGLE_FIGURES].to(device)).cpu()
-
-    def map_batches(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Apply `function` to all images by batches, and concatenate the results."""
-        device = next(self.model.parameters()).device
-        size = max(1, BATCH // self.pixels[0].shape[:-3].numel())
-        parts = [function(batch.to(device)) for batch in self.pixels.split(size)]
-        return torch.cat([part.cpu() for part in parts])
-
-
-@dataclass(frozen=True, slots=True)
-class InspectionFigure:
-    """One figure, and the arrays that it shows."""
-
-    name: str
-    plot: plots.Plot
-    arrays: dict[str, np.ndarray]
-    gif: bytes | None = None
-    """The figure of a clip as a GIF."""
-
 
 FigureBuilder = Callable[[InspectionInput], Iterator[InspectionFigure]]
 
 
-def _attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
-    """Draw the class token's attention in one layer, head by head."""
+def compute_class_attention(subject: InspectionInput) -> tuple[Tensor, str]:
+    """Return the class token's attention by head, and the name of the layer."""
     maps = subject.map_batches(
         lambda batch: inspection.class_attention(subject.model, batch, subject.layer)
     )
-    arrays = {"class_attention": maps.numpy()}
     where = "last layer" if subject.layer == -1 else f"layer {subject.layer}"
+    return maps, where
+
+
+def _attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
+    """Draw the class token's attention in one layer, head by head."""
+    maps, where = compute_class_attention(subject)
+    arrays = {"class_attention": maps.numpy()}
     for index, picture in enumerate(subject.display_images[:MAX_SINGLE_FIGURES]):
         title = f"Class token, {where}: {subject.stem(index)}"
         plot = plots.heads(picture, maps[index].numpy(), title=title)
@@ -113,7 +63,7 @@ def _inner_attention(subject: InspectionInput) -> Iterator[InspectionFigure]:
 
 def _rollout(subject: InspectionInput) -> Iterator[InspectionFigure]:
     maps = subject.map_batches(lambda batch: inspection.rollout(subject.model, batch))
-    yield _make_gallery(subject, "rollout", "Attention rollout", maps)
+    yield from draw_maps(subject, "rollout", "Attention rollout", maps)
 
 
 def _relevance(subject: InspectionInput) -> Iterator[InspectionFigure]:
@@ -130,7 +80,7 @@ def _grad_cam(subject: InspectionInput) -> Iterator[InspectionFigure]:
     maps = subject.map_batches(
         lambda batch: inspection.grad_cam(subject.model, batch, subject.target)
     )
-    yield _make_gallery(subject, "gradcam", "Grad-CAM", maps)
+    yield from draw_maps(subject, "gradcam", "Grad-CAM", maps)
 
 
 def _distance(subject: InspectionInput) -> Iterator[InspectionFigure]:
@@ -308,19 +258,6 @@ def _target_classes(subject: InspectionInput, pixels: Tensor) -> Tensor:
         return torch.full((len(pixels),), subject.target)
     logits = torch.cat([subject.model(batch) for batch in pixels.split(BATCH)])
     return logits.argmax(dim=1).cpu()
-
-
-def _make_gallery(
-    subject: InspectionInput, name: str, title: str, maps: Tensor
-) -> InspectionFigure:
-    pictures = subject.display_images[:MAX_IMAGES_PER_FIGURE]
-    titles = [subject.stem(index) for index in range(len(pictures))]
-    # Without the cap, one patch with most of the weight leaves the others black.
-    heats = maps[:MAX_IMAGES_PER_FIGURE].numpy()
-    cap = np.quantile(heats, DISPLAY_QUANTILE, axis=(1, 2), keepdims=True)
-    capped = np.where(cap > 0, np.minimum(heats, cap), heats)
-    plot = plots.gallery(pictures, capped, titles, title=title)
-    return InspectionFigure(name, plot, {name: maps.numpy()})
 
 
 def array_key(name: str) -> str:

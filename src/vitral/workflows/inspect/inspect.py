@@ -22,7 +22,8 @@ from vitral.workflows.inputs import (
     with_sampling,
 )
 from vitral.workflows.inspect.clip_figures import CLIP_FIGURES
-from vitral.workflows.inspect.figures import FIGURES, InspectionFigure, InspectionInput
+from vitral.workflows.inspect.draw_maps import InspectionFigure, InspectionInput
+from vitral.workflows.inspect.figures import FIGURES
 from vitral.workflows.runtime import pick_device
 
 

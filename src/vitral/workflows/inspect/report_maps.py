@@ -39,11 +39,7 @@ MAX_ATTENTION_ELEMENTS = 2**22
 
 
 def is_current(run: Path) -> bool:
-    """Return whether inspection/ covers the predictions that the report shows now.
-
-    Raises:
-        ConfigError: the folder is not a run, or a file in it is damaged.
-    """
+    """Return whether inspection/ covers the predictions that the report shows now."""
     folder = load_run_folder(run)
     if folder.headline_split is None:
         return True

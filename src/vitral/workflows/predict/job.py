@@ -92,12 +92,7 @@ def collect_settings(run: Run, *, top: int, form: str, batch: int, device: str) 
 def prepare_plan(
     job_paths: JobPaths, settings: dict[str, Any], files: Iterable[Path]
 ) -> PredictionPlan:
-    """Start a job, or resume the one in its folder; the caller holds the lock.
-
-    Raises:
-        ConfigError: the output holds something else, or the model, a flag or a file
-            changed.
-    """
+    """Start a job, or resume the one in its folder; the caller holds the lock."""
     part_size = settings["batch"] * BATCHES_PER_PART
     if not job_paths.plan.is_file():
         _require_unused_output(job_paths)

@@ -80,11 +80,7 @@ class FileListing:
 
 
 def create_work_folder(job_paths: JobPaths) -> None:
-    """Create the folder that holds the parts.
-
-    Raises:
-        ConfigError: a file is in its way, or it cannot be created.
-    """
+    """Create the folder that holds the parts."""
     if job_paths.work.is_file() or (
         job_paths.is_single_file and job_paths.out.is_dir()
     ):
@@ -160,11 +156,7 @@ def hash_lines(lines: Iterable[bytes]) -> str:
 
 
 def require_same_files(job_paths: JobPaths, files: Iterable[Path]) -> None:
-    """Check that the files are those of the list.
-
-    Raises:
-        ConfigError: a file is new, gone or changed; the message names the first.
-    """
+    """Check that the files are those of the list."""
     with job_paths.listing.open("rb") as stored:
         for old, new in itertools.zip_longest(stored, iter_listing_lines(files)):
             if old == new:

@@ -248,8 +248,7 @@ def _merge_parts(plan: PredictionPlan, job_paths: JobPaths) -> int:
     writer = WRITERS[form]()
     parts = [job_paths.part(i, form) for i in range(len(plan.listing.part_offsets))]
     counts = [writer.count(part) for part in parts]
-    files = sum(count.files for count in counts)
-    unreadable = sum(count.unreadable for count in counts)
+    files, unreadable = (sum(column) for column in zip(*counts, strict=True))
     if files != plan.listing.files:
         raise ConfigError(
             f"The parts in {job_paths.work} hold {files:,} rows for "

@@ -93,9 +93,6 @@ def prefetch_batches(
     Args:
         workers: processes that read ahead; 0 reads on demand, None decides by the
             number of batches and processors.
-
-    Raises:
-        VitralError: a worker died or hangs, or an extra is missing.
     """
     reader = BatchReader(preprocess)
     tasks: Iterator[tuple[Path, ...]] = map(tuple, batches)

@@ -33,14 +33,6 @@ class PredictionRow:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RowCounts:
-    """Numbers of rows in a part or in the merged file."""
-
-    files: int
-    unreadable: int
-
-
 class Writer(ABC):
     """Base class of the output formats."""
 
@@ -51,8 +43,8 @@ class Writer(ABC):
         """Write a part atomically."""
 
     @abstractmethod
-    def count(self, path: Path) -> RowCounts:
-        """Count the rows of a part."""
+    def count(self, path: Path) -> tuple[int, int]:
+        """Count the rows of a part, and those without a prediction."""
 
     @abstractmethod
     def join(self, parts: Iterable[Path], path: Path) -> None:
@@ -94,10 +86,10 @@ class JsonLinesWriter(_LineWriter):
             values["probabilities"] = row.probabilities
         return json.dumps(values) + "\n"
 
-    def count(self, path: Path) -> RowCounts:
+    def count(self, path: Path) -> tuple[int, int]:
         with path.open(encoding="utf-8") as lines:
             unreadable = ["error" in json.loads(line) for line in lines]
-        return RowCounts(len(unreadable), sum(unreadable))
+        return len(unreadable), sum(unreadable)
 
 
 class CsvWriter(_LineWriter):
@@ -115,10 +107,10 @@ class CsvWriter(_LineWriter):
         )
         return text.getvalue()
 
-    def count(self, path: Path) -> RowCounts:
+    def count(self, path: Path) -> tuple[int, int]:
         with path.open(encoding="utf-8", newline="") as file:
             unreadable = [bool(row["error"]) for row in csv.DictReader(file)]
-        return RowCounts(len(unreadable), sum(unreadable))
+        return len(unreadable), sum(unreadable)
 
 
 class ParquetWriter(Writer):
@@ -161,11 +153,11 @@ class ParquetWriter(Writer):
         table = pa.table(columns, schema=self.schema)
         write_atomic(path, lambda file: pyarrow.parquet.write_table(table, file))
 
-    def count(self, path: Path) -> RowCounts:
+    def count(self, path: Path) -> tuple[int, int]:
         import pyarrow.parquet
 
         errors = pyarrow.parquet.read_table(path, columns=["error"])["error"]
-        return RowCounts(len(errors), len(errors) - errors.null_count)
+        return len(errors), len(errors) - errors.null_count
 
     def join(self, parts: Iterable[Path], path: Path) -> None:
         import pyarrow.parquet

@@ -319,11 +319,7 @@ def merge_val_into_train(dataset: Dataset) -> Dataset:
 
 
 def split_dev(dataset: Dataset, share: float) -> Dataset:
-    """Move a share of train to val, by a hash of the path or group; groups stay whole.
-
-    Raises:
-        DataError: train would be empty.
-    """
+    """Move a share of train to val by a hash of path or group; groups stay whole."""
     keys = {example.group or example.id for example in dataset.select("train")}
     # Not the id alone: its hash may have decided the test split.
     order = sorted(keys, key=lambda key: hash_fraction(DEV_SEED, f"dev {key}"))
