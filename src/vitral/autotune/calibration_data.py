@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data import Dataset, Loader, evaluation_transform
+from vitral.data import Dataset
 from vitral.errors import ConfigError
 from vitral.weights import is_exported
 from vitral.workflows.dataset import open_run_data
+from vitral.workflows.inference import split_loader
 from vitral.workflows.run import Run
 
 CALIBRATION_IMAGES = 64
@@ -86,11 +87,11 @@ class SweepImages:
     ) -> tuple[list[Tensor], np.ndarray]:
         examples = list(self._dataset.select(split))
         order = np.random.default_rng(self._seed).permutation(len(examples))
-        preprocess = replace(self._run.preprocess, image_size=size)
-        loader = Loader(
-            dataset=self._dataset,
-            examples=tuple(examples[index] for index in sorted(order[:count])),
-            transform=evaluation_transform(preprocess),
+        chosen = tuple(examples[index] for index in sorted(order[:count]))
+        loader = split_loader(
+            replace(self._dataset, examples=chosen),
+            "",
+            replace(self._run.preprocess, image_size=size),
             batch_size=16,
         )
         batches = list(loader.epoch(0))

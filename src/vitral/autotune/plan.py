@@ -1,7 +1,7 @@
 """Plan of a sweep, and its candidates in order."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitral.autotune.candidate import WAYS, Candidate, Precision
 from vitral.errors import ConfigError
@@ -73,12 +73,8 @@ def make_candidates(plan: SweepPlan, run: Run) -> Iterator[Candidate]:
     start = Candidate(precision=run_precision, image_size=size, batch=plan.batches[0])
     merging: list[tuple[int, MergeSchedule]] = [(0, "constant")]
     if isinstance(config, ViTConfig):
-        start = Candidate(
-            precision=run_precision,
-            image_size=size,
-            batch=plan.batches[0],
-            merge=config.merge_rate,
-            merge_schedule=config.merge_schedule,
+        start = replace(
+            start, merge=config.merge_rate, merge_schedule=config.merge_schedule
         )
         merging = [
             (rate, schedule if rate else "constant")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation.intervals import Interval, wilson
+from vitral.evaluation.intervals import Interval, percentile_interval, wilson
 from vitral.evaluation.stored import StoredResult
 
 ALPHA = 0.05
@@ -176,11 +176,10 @@ def paired_bootstrap(
     counts = np.array([only_a + 0.5, only_b + 0.5, n - only_a - only_b + 1.0])
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(n, counts / counts.sum(), size=resamples)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / n, [tail, 1 - tail])
+    low, high = percentile_interval((drawn[:, 1] - drawn[:, 0]) / n, confidence)
     # The added images pull towards 0; the measured value stays inside.
     measured = (only_b - only_a) / n
-    return Interval(min(float(low), measured), max(float(high), measured))
+    return Interval(min(low, measured), max(high, measured))
 
 
 def loss_interval(

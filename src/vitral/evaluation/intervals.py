@@ -11,7 +11,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from vitral.errors import ConfigError
 
@@ -82,9 +82,22 @@ def bootstrap(
     values = np.array(
         [metric(generator.integers(0, n, size=n)) for _ in range(resamples)]
     )
+    return percentile_interval(values, confidence)
+
+
+def percentile_interval(
+    values: Float[np.ndarray, " draws"], confidence: float
+) -> Interval:
+    """Return the interval that holds the middle `confidence` of the values."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(float(low), float(high))
+
+
+def format_percent(interval: tuple[float, float]) -> str:
+    """Format an interval of shares as `91.2 to 94.5`."""
+    low, high = interval
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _check_confidence(confidence: float) -> None:

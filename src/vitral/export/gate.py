@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data import Dataset, Loader, Preprocess, evaluation_transform
+from vitral.data import Dataset, Preprocess
 from vitral.data.images import as_rgb
 from vitral.errors import GateError
 from vitral.export.model import ExportSubject
 from vitral.models import VisionModel
 from vitral.weights import ExportedFile, ExportedModel
-from vitral.workflows.inference import InferenceSpec, predict_logits
+from vitral.workflows.inference import InferenceSpec, predict_logits, split_loader
 from vitral.workflows.inputs import (
     evaluation_batch_size,
     load_example,
@@ -127,11 +127,9 @@ def gate(
     path: str,
     max_drop: float,
 ) -> GateReport:
-    """Compare `artefact` with the model, and refuse it if they differ.
+    """Compare `artefact` with the model on `dataset`, and refuse it if they differ.
 
-    Args:
-        dataset: the images to compare on.
-        max_drop: points of accuracy that a file in bfloat16 or int8 may lose.
+    A file in bfloat16 or int8 may lose `max_drop` points of accuracy.
     """
     multi_label = InferenceSpec.from_extra(subject.extra).multi_label
     comparison = _compare_logits(subject, artefact.model, dataset)
@@ -217,12 +215,8 @@ def _compare_logits(
     subject: ExportSubject, exported: ExportedModel, dataset: Dataset
 ) -> LogitComparison:
     preprocess = with_single_view(subject.preprocess)
-    loader = Loader(
-        dataset=dataset,
-        examples=dataset.examples,
-        transform=evaluation_transform(preprocess),
-        batch_size=evaluation_batch_size(preprocess, 8),
-    )
+    size = evaluation_batch_size(preprocess, 8)
+    loader = split_loader(dataset, "", preprocess, batch_size=size)
     parts: list[LogitComparison] = []
     for batch in loader.epoch(0):
         before, after = (_logits(m, batch.image) for m in (subject.model, exported))

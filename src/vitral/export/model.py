@@ -37,12 +37,7 @@ class ExportSubject:
 def load_subject(
     model: Run | VisionModel | str | Path, preprocess: Preprocess | None = None
 ) -> ExportSubject:
-    """Load the model to export.
-
-    Args:
-        model: a run, its path, weights of any layout, or a model.
-        preprocess: of a model without a run.
-    """
+    """Load the model to export; one without a run needs `preprocess`."""
     if isinstance(model, str | Path):
         if is_exported(model):
             raise WeightsError(
@@ -84,12 +79,7 @@ def load_subject(
 
 
 def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Dataset, str]:
-    """Return real images to compare on, and their split.
-
-    Args:
-        data: a data set; empty for the run's own, with the run's own split.
-        limit: largest number of images, taken evenly from the split.
-    """
+    """Return at most `limit` images of `data`, or of the run's own, and their split."""
     kind = input_kind(subject.model.config)
     if data:
         dataset = vitral.data.open(

@@ -12,7 +12,7 @@ import numpy as np
 
 from vitral.errors import ConfigError
 from vitral.evaluation import Interval
-from vitral.evaluation.intervals import wilson
+from vitral.evaluation.intervals import format_percent, wilson
 from vitral.export.int8 import LabeledBatches, agreement, correct_mask
 from vitral.export.run_openvino import (
     Images,
@@ -60,11 +60,10 @@ class PrecisionTable:
         head += ["top-1 %", "95 % interval", "same answer %"]
         lines = [_line(head), _line(["---"] + ["---:"] * (len(head) - 1))]
         for row in self.rows:
-            low, high = row.accuracy_interval
             cells = [row.precision, f"{row.megabytes:.1f}"]
             cells += [f"{row.latency[size]:.1f}" for size in sizes]
             cells += [f"{100 * row.accuracy:.2f}"]
-            cells += [f"{100 * low:.1f} to {100 * high:.1f}"]
+            cells += [format_percent(row.accuracy_interval)]
             cells += [f"{100 * row.agreement:.1f}"]
             lines.append(_line(cells))
         return "\n".join(lines) + "\n"
@@ -81,9 +80,7 @@ def measure_precisions(
 ) -> PrecisionTable:
     """Measure openvino.Models of one model in several precisions, fp32 among them.
 
-    Args:
-        images: for accuracy and agreement.
-        note: description of these images.
+    `note` describes the images.
     """
     if "fp32" not in models:
         raise ConfigError(

@@ -17,11 +17,7 @@ PredictFunction = Callable[[Images], Logits]
 def compile_model(
     model: Any, precision: Precision, *, threads: int = 0
 ) -> PredictFunction:
-    """Compile `model` for the CPU, as a function of a batch.
-
-    Args:
-        threads: 0 lets the runtime choose.
-    """
+    """Compile `model` for the CPU; 0 `threads` let the runtime choose their number."""
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": inference_precision(precision),
         # Several streams would split the cores between batches.

@@ -26,11 +26,7 @@ MAX_SIDE = 2**16
 
 
 def to_onnx(model: VisionModel, *, image_size: tuple[int, int] | None = None) -> Any:
-    """Convert `model` to an onnx.ModelProto.
-
-    Args:
-        image_size: fixed (height, width); None for dynamic sizes.
-    """
+    """Convert `model` to an onnx.ModelProto; without `image_size` of dynamic sizes."""
     example, sizes = _example(model, image_size)
     proto = trace_onnx(model, example, sizes, names=(IMAGE, LOGITS))
     _name_by_module(proto)

@@ -61,11 +61,7 @@ class Batcher:
         self._arrived = asyncio.Event()
 
     def submit(self, item: Item) -> None:
-        """Queue an image.
-
-        Raises:
-            HTTPError: 429: the queue is full, or the answer would come too late.
-        """
+        """Queue an image; raise HTTPError (429) if its answer would come too late."""
         capacity = self.settings.queue_limit
         ahead = len(self.queue) + len(self.running)
         wait = (ahead + 1) * self.seconds_per_image

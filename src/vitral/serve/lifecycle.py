@@ -105,11 +105,7 @@ def _config(service: Service) -> uvicorn.Config:
 
 
 def _bind_socket(settings: Settings) -> socket.socket:
-    """Bind a socket to the address.
-
-    Raises:
-        ServerError: the address or port cannot be used.
-    """
+    """Bind a socket to the address, or raise ServerError."""
     try:
         info = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM

@@ -136,10 +136,11 @@ def _require_classify(args: argparse.Namespace) -> None:
 
 
 def _real_line(real: "RealAccuracy") -> str:
-    low, high = real.interval
+    from vitral.evaluation.intervals import format_percent
+
     return (
         f"ReaL: {100 * real.accuracy:.1f} % of {real.n:,} images right (95 % interval "
-        f"{100 * low:.1f} to {100 * high:.1f}; {real.left_out:,} without an accepted "
+        f"{format_percent(real.interval)}; {real.left_out:,} without an accepted "
         "label left out)"
     )
 

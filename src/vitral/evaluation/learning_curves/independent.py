@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation.intervals import Interval
+from vitral.evaluation.intervals import Interval, percentile_interval
 from vitral.evaluation.learning_curves.power_law import PowerLaw
 
 MIN_SIZES = 3
@@ -83,7 +83,7 @@ class Scaling:
         return ExpectedAccuracy(
             float(images),
             min(max(accuracy, 0.0), 1.0),
-            _quantiles(np.clip(new, 0.0, 1.0), self.confidence),
+            percentile_interval(np.clip(new, 0.0, 1.0), self.confidence),
             images / self.largest,
         )
 
@@ -166,13 +166,13 @@ def make_scaling(
     a, b, c = curve
     gain = b * (largest**-c - (2 * largest) ** -c)
     many = draws[:, 1] * (largest ** -draws[:, 2] - (2 * largest) ** -draws[:, 2])
-    gains = _quantiles(many, confidence)
+    gains = percentile_interval(many, confidence)
     trend = _classify_trend(gains, flat_below)
     return Scaling(
         a=a,
         b=b,
         c=c,
-        a_interval=_quantiles(draws[:, 0], confidence),
+        a_interval=percentile_interval(draws[:, 0], confidence),
         noise=noise,
         noise_falls=noise_falls,
         largest=largest,
@@ -192,12 +192,6 @@ def _measuring_noise(
     if intervals is None:
         return np.zeros(points)
     return np.array([(high - low) / _WILSON_WIDTH for low, high in intervals])
-
-
-def _quantiles(values: Float[np.ndarray, " draws"], confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high))
 
 
 def _classify_trend(

@@ -147,11 +147,7 @@ def draw_shots(
 def fit_fewshot(
     x: Shaped[np.ndarray, "examples dim"], class_index: Int[np.ndarray, " examples"]
 ) -> tuple[Standardizer, Ridge]:
-    """Standardise features, append a bias and decompose against targets of -1 and 1.
-
-    Args:
-        class_index: the class of each row; every one from 0 on has a row.
-    """
+    """Standardise, append a bias and decompose; every class from 0 on has a row."""
     standardizer = Standardizer.fit(x)
     white = append_bias(standardizer(x))
     return standardizer, Ridge.decompose(white, one_hot_targets(class_index))

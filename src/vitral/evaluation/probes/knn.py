@@ -37,10 +37,7 @@ def knn(
     wins. A row of zeros has the similarity 0 to every other.
 
     Args:
-        x: features [train, dim]; an array or a tensor.
-        y: class indices [train].
-        x_test: features [test, dim].
-        y_test: class indices [test], each also a label of `y`.
+        x, y, x_test, y_test: features and labels, as for `fewshot`.
         k: neighbours that vote.
         temperature: lower values give the nearest more weight; infinite gives each
             neighbour one vote.

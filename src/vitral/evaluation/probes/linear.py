@@ -9,7 +9,7 @@ recipes.
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -67,13 +67,6 @@ class LinearFit:
         return np.concatenate([np.zeros_like(logits), logits], axis=1)
 
 
-@dataclass(frozen=True, slots=True)
-class _DevScore:
-    l2: float
-    accuracy: float
-    loss: float
-
-
 def linear(
     x: Table,
     y: Table,
@@ -92,10 +85,7 @@ def linear(
     chooses nothing.
 
     Args:
-        x: input features of the head, [train, dim]; an array or a tensor.
-        y: class indices [train].
-        x_test: features [test, dim].
-        y_test: class indices [test], each also a label of `y`.
+        x, y, x_test, y_test: features and labels, as for `fewshot`.
         l2: strengths to choose from, each above 0; a single one needs no dev part.
         dev: share of each class's training images that chooses the strength. A class
             with one image has none there.
@@ -115,7 +105,7 @@ def linear(
             "torch" if sets.x.size > LARGE else "sklearn"
         )
         solver = replace(solver, name=name)
-    tried: list[_DevScore] = []
+    tried: list[dict[str, float]] = []
     converged = True
     if len(l2) > 1:
         dev_index = dev_rows(sets.class_index, dev, seed)
@@ -128,10 +118,12 @@ def linear(
             solver,
         )
         for strength, fitted in zip(strongest_first, fits, strict=True):
-            score = _evaluate(fitted, sets.x[dev_index], sets.class_index[dev_index])
-            tried.append(_DevScore(strength, *score))
+            accuracy, loss = _evaluate(
+                fitted, sets.x[dev_index], sets.class_index[dev_index]
+            )
+            tried.append({"l2": strength, "accuracy": accuracy, "loss": loss})
         converged = all(fitted.converged for fitted in fits)
-        chosen = max(tried, key=lambda row: (row.accuracy, -row.loss)).l2
+        chosen = max(tried, key=lambda row: (row["accuracy"], -row["loss"]))["l2"]
     else:
         chosen = l2[0]
     last = fit(sets.x, sets.class_index, [chosen], solver)[0]
@@ -143,7 +135,7 @@ def linear(
     }
     if tried:
         settings |= {"dev": dev, "seed": seed, "dev_images": len(dev_index)}
-        settings["tried"] = [asdict(row) for row in tried]
+        settings["tried"] = tried
     return make_result(
         "linear",
         sets,

@@ -61,10 +61,7 @@ def ridge(
     """Return the test accuracy of regularised least squares on the training features.
 
     Args:
-        x: input features of the head, [train, dim]; an array or a tensor.
-        y: class indices [train].
-        x_test: features [test, dim].
-        y_test: class indices [test], each also a label of `y`.
+        x, y, x_test, y_test: features and labels, as for `fewshot`.
         l2: strengths to choose from, each above 0; of equals the largest wins.
 
     Raises:

@@ -106,11 +106,7 @@ def quantize_within(
     max_drop: float = 0.5,
     multi_label: bool = False,
 ) -> Int8Model:
-    """Quantize `original`, a float openvino.Model, within the bound.
-
-    Args:
-        max_drop: points of top-1 accuracy that may be lost.
-    """
+    """Quantize a float openvino.Model, losing at most `max_drop` points of top-1."""
     if not 0 <= max_drop <= 100:
         raise ConfigError(
             "`max_drop` is the points of top-1 accuracy that int8 may lose, 0 to 100: "
@@ -182,10 +178,7 @@ def find_shortest_prefix(
     """Return the shortest prefix of `order` for which `holds`; None if none does.
 
     The prefix doubles until it holds, then a binary search shortens it: a dozen steps
-    for a hundred layers.
-
-    Args:
-        max_layers: largest number of layers in the prefix.
+    for a hundred layers. It has at most `max_layers` layers.
     """
     if holds(()):
         return ()

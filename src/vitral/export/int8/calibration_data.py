@@ -5,16 +5,17 @@ train images not calibrated on, which the model has learned.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
 import numpy as np
 
-from vitral.data import Dataset, Example, Loader, Preprocess, evaluation_transform
+from vitral.data import Dataset, Example, Preprocess
 from vitral.data.rng import generator_for
 from vitral.errors import DataError
 from vitral.export.run_openvino import Images
 from vitral.workflows.dataset import open_run_data
+from vitral.workflows.inference import split_loader
 from vitral.workflows.inputs import with_single_view
 from vitral.workflows.run import Run
 
@@ -115,12 +116,8 @@ def load_labeled(
     dataset: Dataset, split: str, examples: Sequence[Example], preprocess: Preprocess
 ) -> LabeledBatches:
     """Decode `examples` as in evaluation, without unreadable ones."""
-    loader = Loader(
-        dataset=dataset,
-        examples=tuple(examples),
-        transform=evaluation_transform(preprocess),
-        batch_size=BATCH,
-    )
+    chosen = replace(dataset, examples=tuple(examples))
+    loader = split_loader(chosen, "", preprocess, batch_size=BATCH)
     batches = list(loader.epoch(0))
     return LabeledBatches(
         split=split,

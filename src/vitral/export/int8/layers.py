@@ -91,12 +91,7 @@ def fold_constants(model: Any) -> Any:
 
 
 def restore_float(quantized: Any, original: Any, ops: Collection[str]) -> Any:
-    """Return a copy of `quantized` with the operations `ops` in float.
-
-    Args:
-        quantized: made from `original` by NNCF.
-        original: the float model, with the weights and biases to restore.
-    """
+    """Return a copy of `quantized`, made of `original` by NNCF, with `ops` in float."""
     model = quantized.clone()
     # A copy, so that its nodes can become part of the new graph.
     before = {op.get_friendly_name(): op for op in original.clone().get_ops()}

@@ -65,8 +65,7 @@ def measure_sensitivity(
 ) -> Sensitivity:
     """Measure the layer groups of `quantized`, which NNCF made from `original`.
 
-    Args:
-        batches: a few pre-processed images; 16 order the blocks of a ViT-S.
+    A few images suffice: 16 order the blocks of a ViT-S.
     """
     all_layers = find_int8_layers(quantized)
     names = frozenset(layer.op for layer in all_layers)

@@ -67,11 +67,7 @@ def require_image(content: bytes) -> None:
 
 
 def media_type(headers: Mapping[str, str]) -> str:
-    """Return `image` for an image body, `form` for multipart.
-
-    Raises:
-        HTTPError: 411, 415: no length, compressed, or another media type.
-    """
+    """Return `image` for an image body, `form` for multipart; else raise HTTPError."""
     if "content-length" not in headers and "transfer-encoding" not in headers:
         raise HTTPError(
             411,
@@ -104,11 +100,7 @@ def media_type(headers: Mapping[str, str]) -> str:
 
 
 def declared_length(headers: Mapping[str, str], max_bytes: int) -> int:
-    """Return Content-Length, 0 without it.
-
-    Raises:
-        HTTPError: 413: above `max_bytes`.
-    """
+    """Return Content-Length, 0 without it; raise HTTPError (413) above `max_bytes`."""
     # h11 has refused what is not a number.
     length = int(headers.get("content-length", "0"))
     if length > max_bytes:

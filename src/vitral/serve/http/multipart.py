@@ -21,11 +21,7 @@ _NAME = re.compile(rb';\s*name=(?:"([^"]*)"|([^;\s"]+))', re.I)
 
 
 async def extract_image(content: bytes, content_type: str) -> bytes:
-    """Return the bytes of the only field `image`.
-
-    Raises:
-        HTTPError: 400: the form is broken, has no such field, several, or many parts.
-    """
+    """Return the bytes of the only field `image`, or raise HTTPError (400)."""
     images = [
         value
         for name, value in await _parse_parts(content, content_type)

@@ -89,11 +89,7 @@ class Predictor:
         )
 
     def warm_up(self, batch: int) -> None:
-        """Run the self-test: one pass of a full batch and one of a single image.
-
-        Raises:
-            WeightsError: the logits of a grey image are not finite.
-        """
+        """Run the self-test: one pass of a full batch and one of a single image."""
         height, width = self.run.preprocess.image_size
         grey = self.run.preprocess.normalize(torch.full((3, height, width), 127.0))
         for batch_size in {1, batch}:

@@ -39,10 +39,6 @@ class ModelProcess:
     ) -> "ModelProcess":
         """Fork a worker and wait until its model has passed the self-test.
 
-        Args:
-            fork_server: the process to fork.
-            options: settings of the worker, see `worker.main`.
-
         Raises:
             VitralError: the model was refused.
             ServerError: the worker exited without an answer.
@@ -128,11 +124,7 @@ class ForkServer:
         return self.process.poll() is None
 
     def fork(self, connection: socket.socket, options: dict[str, Any]) -> int:
-        """Fork a worker that serves `connection`, and return its pid.
-
-        Raises:
-            ServerError: the fork server exited.
-        """
+        """Fork a worker that serves `connection`, and return its pid."""
         try:
             text = json.dumps(options).encode()
             socket.send_fds(self.socket, [text], [connection.fileno()])

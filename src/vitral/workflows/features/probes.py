@@ -10,6 +10,7 @@ import numpy as np
 from vitral.atomic_io import write_json
 from vitral.errors import ConfigError
 from vitral.evaluation import Probe
+from vitral.evaluation.intervals import format_percent
 from vitral.evaluation.probes import fewshot, knn, linear
 from vitral.workflows.features.extract import SplitFeatures, extract_splits
 from vitral.workflows.runtime import Runtime
@@ -49,10 +50,9 @@ class ProbeResult:
     def __str__(self) -> str:
         first = self.probes[0]
         if len(self.probes) == 1:
-            low, high = first.interval
             return (
                 f"{self.name:16} {100 * first.accuracy:5.1f} %  of {first.n:,} images "
-                f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+                f"(95 % interval {format_percent(first.interval)})"
             )
         values = [100 * probe.accuracy for probe in self.probes]
         return (

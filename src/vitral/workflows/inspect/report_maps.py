@@ -5,7 +5,6 @@ reason why they are missing.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +68,6 @@ def compute_report_maps(run: Run, dataset: Dataset, device: torch.device) -> Non
     store(run.path, document, maps)
 
 
-@dataclass(frozen=True, slots=True)
-class _ImageBatch:
-    """A batch of images with their ids."""
-
-    ids: list[str]
-    pixels: Tensor
-
-
 def _compute_maps(
     run: Run,
     run_folder: RunFolder,
@@ -92,9 +83,9 @@ def _compute_maps(
     examples = [by_id[name] for name in rows if name in by_id]
     ids: list[str] = []
     maps: list[Tensor] = []
-    for batch in _iter_batches(run, dataset, examples):
-        maps.append(_compute_batch_maps(run, batch, rows, method))
-        ids += batch.ids
+    for names, pixels in _iter_batches(run, dataset, examples):
+        maps.append(_compute_batch_maps(run, [rows[n] for n in names], pixels, method))
+        ids += names
     document: dict[str, Any] = {
         "split": split,
         "method": method,
@@ -125,8 +116,8 @@ def _compute_maps(
 
 def _iter_batches(
     run: Run, dataset: Dataset, examples: Sequence[Example]
-) -> Iterator[_ImageBatch]:
-    """Yield readable images as they are evaluated; clips in one view."""
+) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield ids and pixels of readable images, as evaluated; clips in one view."""
     rows, columns = run.model.config.grid
     patches = rows * columns * max(1, run.model.config.num_frames)
     size = min(16, max(1, MAX_ATTENTION_ELEMENTS // patches**2))
@@ -140,17 +131,17 @@ def _iter_batches(
             ids.append(example.id)
         if ids:
             device = next(run.model.parameters()).device
-            yield _ImageBatch(ids, torch.stack(pixels).to(device))
+            yield ids, torch.stack(pixels).to(device)
 
 
 def _compute_batch_maps(
-    run: Run, batch: _ImageBatch, rows: dict[str, Prediction], method: str
+    run: Run, rows: Sequence[Prediction], pixels: Tensor, method: str
 ) -> Tensor:
     if method == "rollout":
-        return rollout(run.model, batch.pixels)
-    predicted = [run.classes.index(rows[name].predicted) for name in batch.ids]
-    classes = torch.tensor(predicted, device=batch.pixels.device)
-    return grad_cam(run.model, batch.pixels, classes)
+        return rollout(run.model, pixels)
+    predicted = [run.classes.index(row.predicted) for row in rows]
+    classes = torch.tensor(predicted, device=pixels.device)
+    return grad_cam(run.model, pixels, classes)
 
 
 def _compute_distance(
@@ -162,10 +153,10 @@ def _compute_distance(
     count = min(MAX_DISTANCE_IMAGES, len(examples))
     sample = [examples[i * len(examples) // count] for i in range(count)]
     total, images, uniform = torch.zeros(1, 1, dtype=torch.float64), 0, 0.0
-    for batch in _iter_batches(run, dataset, sample):
-        uniform = uniform or _uniform_distance(run.model, batch.pixels)
-        size = len(batch.ids)
-        mean = attention_distance(run.model, batch.pixels, batch_size=size)
+    for names, pixels in _iter_batches(run, dataset, sample):
+        uniform = uniform or _uniform_distance(run.model, pixels)
+        size = len(names)
+        mean = attention_distance(run.model, pixels, batch_size=size)
         total, images = total + mean.double() * size, images + size
     if not images:
         return None

@@ -88,11 +88,9 @@ class WaitTimer:
 def prefetch_batches(
     preprocess: Preprocess, batches: Iterable[Sequence[Path]], workers: int | None
 ) -> Iterator[FileBatch]:
-    """Read each batch of files; the order is kept.
+    """Yield the batches of files in order, read ahead by `workers` processes.
 
-    Args:
-        workers: processes that read ahead; 0 reads on demand, None decides by the
-            number of batches and processors.
+    0 workers read on demand; None decides by the number of batches and processors.
     """
     reader = BatchReader(preprocess)
     tasks: Iterator[tuple[Path, ...]] = map(tuple, batches)

@@ -19,6 +19,7 @@ from vitral import config_io
 from vitral.data import Dataset
 from vitral.data.split import hash_fraction, save
 from vitral.errors import ConfigError, DataError, DivergedError
+from vitral.evaluation.intervals import format_percent
 from vitral.validation import at_least
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.features import (
@@ -147,10 +148,9 @@ class FinetuneResult:
         for run in self.finals:
             assert run.accuracy is not None
             assert run.interval is not None
-            low, high = run.interval
             lines.append(
                 f"  seed {run.seed:<6} test {100 * run.accuracy:.1f} % of {run.n:,} "
-                f"images (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+                f"images (95 % interval {format_percent(run.interval)})"
             )
         spread = "one seed"
         if self.deviation is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.evaluation import Interval
+from vitral.evaluation.intervals import format_percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +34,8 @@ class TransferResult:
     def __str__(self) -> str:
         if self.accuracy is None or self.interval is None:
             return f"failed: {self.error}"
-        low, high = self.interval
         return (
-            f"{100 * self.accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f}), "
+            f"{100 * self.accuracy:.1f} % ({format_percent(self.interval)}), "
             f"{_format_duration(self.seconds)}{'' if self.fresh else ', kept'}"
         )
 
@@ -127,9 +127,8 @@ class TransferTable:
 def _format_cell(entry: TransferResult) -> str:
     assert entry.accuracy is not None
     assert entry.interval is not None
-    low, high = entry.interval
     return (
-        f"{100 * entry.accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f}) "
+        f"{100 * entry.accuracy:.1f} ({format_percent(entry.interval)}) "
         f"{_format_duration(entry.seconds)}"
     )
 
