@@ -210,6 +210,13 @@ class Run:
         """Return the names of the model's `count` classes, or their indices."""
         return self.classes or tuple(str(i) for i in range(count))
 
+    def top_classes(self, row: np.ndarray, top: int) -> ClassPrediction:
+        """Return the prediction of a row of probabilities, with the `top` highest."""
+        names = self.class_names(len(row))
+        order = (-row).argsort(kind="stable")
+        values = {names[i]: float(row[i]) for i in order[:top]}
+        return ClassPrediction(self.top_label(row, names), float(row[order[0]]), values)
+
     def top_label(self, row: np.ndarray, names: Sequence[str]) -> str:
         """Return the most probable class of a row; for multi-label all from 0.5 on."""
         if self.multi_label:

@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,19 +139,11 @@ class Predictor:
         pixels = torch.stack([image.pixels for image in images])
         logits = self.run.predict_logits(pixels)
         table = self.run.to_probabilities(logits)
-        names = self.run.class_names(table.shape[1])
         embedded = [i for i, image in enumerate(images) if image.wants.get("embedding")]
         embeddings = iter(self._embed(pixels[embedded]) if embedded else ())
         rows = []
         for index, image in enumerate(images):
-            order = (-table[index]).argsort(kind="stable")
-            row: dict[str, Any] = {
-                "label": self.run.top_label(table[index], names),
-                "confidence": float(table[index, order[0]]),
-                "probabilities": {
-                    names[i]: float(table[index, i])
-                    for i in order[: image.wants["top"]]
-                },
+            row = asdict(self.run.top_classes(table[index], image.wants["top"])) | {
                 "notes": list(image.notes),
                 # Not by the server: a reload may have replaced the model since.
                 "model": {"name": self.name, "hash": self.hash},
@@ -161,7 +153,7 @@ class Predictor:
             if image.wants.get("embedding"):
                 row["embedding"] = next(embeddings).tolist()
             if image.wants.get("map"):
-                row["map"] = self._compute_map(image, int(order[0]))
+                row["map"] = self._compute_map(image, int(table[index].argmax()))
             rows.append(row)
         return rows
 

@@ -4,13 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from vitral.workflows.predict.prefetch import FileBatch, prefetch_batches
-from vitral.workflows.predict.writers import (
-    PredictionRow,
-)
+from vitral.workflows.predict.writers import PredictionRow
 from vitral.workflows.run import Run
 
 
@@ -38,26 +35,21 @@ def predict_batch_rows(
 ) -> list[PredictionRow]:
     """Return the rows of one decoded batch."""
     run = options.run
-    table = (
-        np.empty((0, 0)) if batch.pixels is None else run.probabilities(batch.pixels)
+    probabilities = iter(
+        () if batch.pixels is None else run.probabilities(batch.pixels)
     )
-    names = run.class_names(table.shape[1])
-    order = np.argsort(-table, axis=1, kind="stable")[:, : max(options.top, 1)]
-    predictions = iter(zip(table, order, strict=True))
     rows = []
     for path, reason in zip(batch.paths, batch.reasons, strict=True):
         if reason:
             rows.append(PredictionRow(path=str(path), error=reason))
             continue
-        probabilities, best = next(predictions)
+        best = run.top_classes(next(probabilities), options.top)
         rows.append(
             PredictionRow(
                 path=str(path),
-                label=run.top_label(probabilities, names),
-                confidence=float(probabilities[best[0]]),
-                probabilities={
-                    names[k]: float(probabilities[k]) for k in best[: options.top]
-                },
+                label=best.label,
+                confidence=best.confidence,
+                probabilities=best.probabilities,
             )
         )
     return rows
