@@ -5,7 +5,7 @@ could not be decoded are wrong answers: they count in n, supports and recalls, b
 in NLL, ECE and bins. Multi-label: multilabel.py. Drawing: vitral.plots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -59,9 +59,17 @@ def classify(
     label_log_prob = log_prob[np.arange(len(labels)), labels]
     confidence = np.minimum(np.exp(log_prob.max(axis=1, initial=-np.inf)), 1.0)
     bins = reliability(confidence, answer == labels)
-    f1_interval, balanced_interval = _intervals(
-        true, predicted, num_classes, resamples=resamples, seed=seed
-    )
+
+    def interval(metric: Callable[[_ClassCounts], float]) -> Interval | None:
+        if resamples == 0:
+            return None
+        return bootstrap(
+            lambda rows: metric(_ClassCounts(true[rows], predicted[rows], num_classes)),
+            n,
+            seed=seed,
+            resamples=resamples,
+        )
+
     return Classification(
         classes=tuple(class_names),
         n=n,
@@ -71,9 +79,9 @@ def classify(
         top5=None if top5 is None else top5 / n,
         top5_interval=None if top5 is None else wilson(top5, n),
         macro_f1=table.macro_f1,
-        macro_f1_interval=f1_interval,
+        macro_f1_interval=interval(lambda counts: counts.macro_f1),
         balanced_accuracy=table.balanced_accuracy,
-        balanced_accuracy_interval=balanced_interval,
+        balanced_accuracy_interval=interval(lambda counts: counts.balanced_accuracy),
         nll=float(-label_log_prob.mean()) if len(labels) else None,
         ece=ece(bins) if len(labels) else None,
         majority=float(table.support.max() / n),
@@ -128,33 +136,6 @@ class _ClassCounts:
         total = self.support + self.predicted
         seen = total > 0
         return float((2 * self.hits[seen] / total[seen]).mean())
-
-
-def _intervals(
-    true: Int[np.ndarray, " examples"],
-    predicted: Int[np.ndarray, " examples"],
-    num_classes: int,
-    *,
-    resamples: int,
-    seed: int,
-) -> tuple[Interval | None, Interval | None]:
-    """Return the bootstrap intervals of macro-F1 and balanced accuracy."""
-    if resamples == 0:
-        return None, None
-
-    def macro_f1(drawn: Int[np.ndarray, " drawn"]) -> float:
-        return _ClassCounts(true[drawn], predicted[drawn], num_classes).macro_f1
-
-    def balanced_accuracy(drawn: Int[np.ndarray, " drawn"]) -> float:
-        return _ClassCounts(
-            true[drawn], predicted[drawn], num_classes
-        ).balanced_accuracy
-
-    n = len(true)
-    return (
-        bootstrap(macro_f1, n, seed=seed, resamples=resamples),
-        bootstrap(balanced_accuracy, n, seed=seed, resamples=resamples),
-    )
 
 
 def _rows(
