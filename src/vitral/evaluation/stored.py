@@ -1,8 +1,10 @@
 """Base of the results that are stored as JSON."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, TypeVar
 
 from vitral.config_io import result_from_dict, result_to_dict
+
+T = TypeVar("T", bound="StoredResult")
 
 
 class StoredResult:
@@ -18,7 +20,7 @@ class StoredResult:
         return result_to_dict(self.KIND, self)
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Self:
+    def from_dict(cls: type[T], value: dict[str, Any]) -> T:
         """Invert `to_dict`.
 
         Raises:
