@@ -20,6 +20,7 @@ from vitral.evaluation import Interval
 from vitral.models import ViT, ViTConfig
 from vitral.recipes import plan_finetuning
 from vitral.workflows.features.probes import ProbeSettings, probe_weights
+from vitral.workflows.runtime import Runtime
 from vitral.workflows.transfer.table import TransferResult, TransferTable
 from vitral.workflows.transfer.transfer import transfer
 
@@ -118,7 +119,6 @@ def test_every_number_is_that_of_its_protocol(weights, sets, tmp_path, counted):
 SCRIPT = """
 import os, signal, sys
 from vitral.workflows.features import ProbeSettings
-from vitral.workflows.runtime import Runtime
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.transfer.transfer import transfer
 import logging
