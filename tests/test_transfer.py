@@ -164,7 +164,8 @@ def test_what_changes_a_number_changes_its_cell(sets, tmp_path, counted):
         filled([str(folder)], sets[:1], tmp_path, protocols=("knn",))
         assert len(counted) == seed + 1  # the same path with other weights
     filled([str(folder)], sets[:1], tmp_path, protocols=("fewshot",))
-    filled([str(folder)], sets[:1], tmp_path, protocols=("fewshot",), seed=1)
+    other = ProbeSettings(shots=(2,), k=3, seed=1)
+    filled([str(folder)], sets[:1], tmp_path, protocols=("fewshot",), probes=other)
     assert len(counted) == 4
     moved = folder.rename(tmp_path / "moved")
     filled([str(moved)], sets[:1], tmp_path, protocols=("knn",))

@@ -85,8 +85,8 @@ def run(argv: list[str]) -> None:
         )
 
 
-def _parse_image_size(numbers: list[int] | None) -> int | tuple[int, int] | None:
-    if numbers is None:
+def _parse_image_size(numbers: list[int]) -> int | tuple[int, int] | None:
+    if not numbers:
         return None
     if len(numbers) > 2:
         raise ConfigError(
