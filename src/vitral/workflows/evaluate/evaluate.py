@@ -196,15 +196,17 @@ def evaluate_split(
     bad: Sequence[BadFile],
     device: torch.device,
     folder: Path,
-    name: str,
+    name: str = "",
     preprocess: Preprocess | None = None,
 ) -> Classification | MultiLabel:
     """Run the model over a split; write <name>.json and <name>.csv into `folder`.
 
     Args:
+        name: empty for the split's.
         preprocess: None for the run's own.
     """
     run.model.to(device)
+    name = name or split
     preprocess = preprocess or run.preprocess
     loader = split_loader(
         dataset, split, preprocess, batch_size=evaluation_batch_size(preprocess)

@@ -314,13 +314,7 @@ class _RoundRunner:
             bad = [file for file in audit.bad if file.split == split]
             folder.mkdir(exist_ok=True)
             evaluate_split(
-                teacher,
-                audit.dataset,
-                split,
-                bad=bad,
-                device=device,
-                folder=folder,
-                name=split,
+                teacher, audit.dataset, split, bad=bad, device=device, folder=folder
             )
         values = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
         return split, (_make_result("teacher", teacher.path, values),)

@@ -84,13 +84,7 @@ def _evaluate_labeled(
 ) -> dict[str, Any]:
     bad, folder = bad_files_in(audit.bad, split), run.path / "predictions"
     result = evaluate_split(
-        run,
-        audit.dataset,
-        split,
-        bad=bad,
-        device=device,
-        folder=folder,
-        name=split,
+        run, audit.dataset, split, bad=bad, device=device, folder=folder
     )
     if get_rank() == 0 and split == "val":
         _store_temperature(run, result)
