@@ -164,6 +164,16 @@ def private_variables(trees: dict[Path, ast.Module]) -> list[str]:
     ]
 
 
+def config_functions(trees: dict[Path, ast.Module]) -> list[str]:
+    """List the functions that take a whole TrainConfig."""
+    return [
+        f"{file}: {node.name}"
+        for file, node in functions(trees)
+        for argument in (*node.args.args, *node.args.kwonlyargs)
+        if argument.annotation and "TrainConfig" in ast.unparse(argument.annotation)
+    ]
+
+
 def docstrings(trees: dict[Path, ast.Module]) -> Iterator[tuple[Path, str]]:
     for file, tree in trees.items():
         for node in ast.walk(tree):
@@ -215,6 +225,7 @@ MEASURES = {
     "docstrings that begin with a question word": riddles,
     "functions of more than 8 parameters": many_parameters,
     "functions of more than 5 positional parameters": many_positional,
+    "functions that take a whole TrainConfig": config_functions,
     "modules that know what a class label is": label_modules,
     "uses of private words as variables": private_variables,
     "forbidden phrases in docstrings and docs": forbidden_prose,

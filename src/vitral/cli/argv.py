@@ -32,18 +32,18 @@ class SplitArgv:
 
 def normalize(argv: Sequence[str]) -> list[str]:
     """Return `argv` in one spelling: `--kebab-case`, and `-b 8` for `-b8` or `-b=8`."""
-    words: list[str] = []
+    tokens: list[str] = []
     for index, word in enumerate(argv):
         if word == "--":
-            return [*words, *argv[index:]]
+            return [*tokens, *argv[index:]]
         if word.startswith("--"):
             name, equals, value = word.partition("=")
-            words.append(name.replace("_", "-") + equals + value)
+            tokens.append(name.replace("_", "-") + equals + value)
         elif short := SHORT_FLAG.fullmatch(word):
-            words += short.groups()
+            tokens += short.groups()
         else:
-            words.append(word)
-    return words
+            tokens.append(word)
+    return tokens
 
 
 def split(

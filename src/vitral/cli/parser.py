@@ -80,7 +80,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=Formatter,
         )
         self.common = common.split()
-        self.examples = [f"{self.prog} {words}".rstrip() for words in examples]
+        self.examples = [f"{self.prog} {line}".rstrip() for line in examples]
         self._later: list[argparse.Action] = []
 
     def add(
@@ -117,12 +117,12 @@ class Parser(argparse.ArgumentParser):
 
     def handle_help(self, argv: Sequence[str]) -> bool:
         """Print the short help and exit for `--help`; return whether to list all."""
-        words = normalize(argv)
-        words = words[: words.index("--")] if "--" in words else words
-        if set(HELP_FLAGS) & set(words):
+        tokens = normalize(argv)
+        tokens = tokens[: tokens.index("--")] if "--" in tokens else tokens
+        if set(HELP_FLAGS) & set(tokens):
             print(self.format_help())
             self.exit()
-        return "--help-all" in words
+        return "--help-all" in tokens
 
     def parse_known(
         self, argv: Sequence[str], others: Mapping[str, argparse.Action]
@@ -131,16 +131,16 @@ class Parser(argparse.ArgumentParser):
 
         `--data X` stands for the positional DATA of a verb that has one.
         """
-        words = [word for word in normalize(argv) if word != "--help-all"]
+        tokens = [token for token in normalize(argv) if token != "--help-all"]
         positionals = self._get_positional_actions()
         data = next((action for action in positionals if action.dest == "data"), None)
-        if data is not None and any(word.split("=")[0] == "--data" for word in words):
+        if data is not None and any(t.split("=")[0] == "--data" for t in tokens):
             positionals.remove(data)
             self._remove_action(data)
             self.add_argument("--data", help=data.help)
         many = any(action.nargs in UNLIMITED for action in positionals)
         slots = sys.maxsize if many else len(positionals)
-        parts = split(words, self.flags(), others, slots)
+        parts = split(tokens, self.flags(), others, slots)
         if parts.unknown:
             self._refuse(parts.unknown[0], [*self.flags(), *others])
         # A positional such as `-x.jpg` came after a `--` and needs one again.
@@ -209,9 +209,9 @@ def _add_argument(
     text: str,
     **settings: Any,
 ) -> argparse.Action:
-    words = names.split()
-    flags = [word for word in words if word.startswith("-")] or words[:1]
-    if placeholders := tuple(words[len(flags) :]):
+    parts = names.split()
+    flags = [part for part in parts if part.startswith("-")] or parts[:1]
+    if placeholders := tuple(parts[len(flags) :]):
         settings["metavar"] = placeholders if placeholders[1:] else placeholders[0]
     several = isinstance(value, list)
     first = value[0] if several else value

@@ -40,7 +40,7 @@ Write = Callable[[Path, Metadata], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What the graph takes and merges, and the images that it is compared on."""
+    """Inputs and merging of the graph, and the images of its comparison."""
 
     data: str = ""
     """Images to compare on; empty for the run's own."""

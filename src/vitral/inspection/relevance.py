@@ -72,6 +72,10 @@ def gradient_rollout(
     """Return the rollout of attention times gradient; each map's largest value is 1.
 
     For arguments and errors see `relevance`.
+
+    Raises:
+        ConfigError: the model has no attention or no head, or not such a class, or a
+            mask was given for clips.
     """
     layers, geometry, places = _weighted_attention(model, images, classes, patch_mask)
     if places is not None:

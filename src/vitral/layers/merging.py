@@ -90,8 +90,8 @@ def bipartite_match(
         scores = scores.masked_fill(hidden[:, ::2, None], 2.0)
     best, nearest = scores.max(dim=-1)
     order = best.topk(best.shape[1]).indices
-    merged, kept = order[:, :count], order[:, count:].sort(dim=1).values
-    return MergePairs(kept, merged, nearest.gather(1, merged))
+    merged, unmerged = order[:, :count], order[:, count:].sort(dim=1).values
+    return MergePairs(unmerged, merged, nearest.gather(1, merged))
 
 
 def merge(
@@ -143,10 +143,10 @@ def _position_map(
     merge_pairs: MergePairs, prefix: int, in_second: int
 ) -> Int[Tensor, "batch tokens_before"]:
     """Return the new index of each old token, prefix tokens included."""
-    batch, kept = merge_pairs.unm_idx.shape
+    batch, unmerged = merge_pairs.unm_idx.shape
     device = merge_pairs.unm_idx.device
-    stay = torch.arange(prefix, prefix + kept, device=device).expand(batch, -1)
-    start = prefix + kept
+    stay = torch.arange(prefix, prefix + unmerged, device=device).expand(batch, -1)
+    start = prefix + unmerged
     indices = torch.cat([stay, start + merge_pairs.dst_idx], dim=1)
     first_indices = scatter_tokens(
         indices,

@@ -31,15 +31,15 @@ def return_freed_memory() -> None:
 
 def find_blocks(module: nn.Module) -> list[nn.Module]:
     """Return the innermost modules that `module` holds in lists: blocks, no layers."""
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     for child in module.children():
         inner = find_blocks(child)
         listed = isinstance(module, nn.ModuleList | nn.Sequential)
         own = not type(child).__module__.startswith("torch.")
         if not inner and listed and own and any(True for _ in child.children()):
             inner = [child]
-        found += inner
-    return found
+        blocks += inner
+    return blocks
 
 
 def forward_method_names(module: nn.Module) -> list[str]:

@@ -199,8 +199,8 @@ class Trainer:
                 if self.ranks.world == 1:
                     metrics = self.signals.run_abortable(lambda: evaluate(model))
                 else:  # one that left would leave the others waiting
-                    found = evaluate(model)
-                    metrics = broadcast_from_rank_zero(lambda: found)
+                    result = evaluate(model)
+                    metrics = broadcast_from_rank_zero(lambda: result)
             except DivergedError as error:
                 raise DivergedError(
                     f"The evaluation at step {state.step} found: {error}"

@@ -61,11 +61,11 @@ def wrap_ddp(objective: nn.Module, ranks: RankGroup, compiled: bool) -> Parallel
     )
 
     @contextlib.contextmanager
-    def alone() -> Iterator[None]:
+    def no_sync() -> Iterator[None]:
         with wrapped.no_sync():
             yield
 
-    return ParallelForward(wrapped, alone)
+    return ParallelForward(wrapped, no_sync)
 
 
 def _make_contiguous(gradient: Tensor) -> Tensor:
@@ -106,19 +106,19 @@ def shard_objective(
                 register_fsdp_forward_method(unit, name)
     fully_shard(objective, mesh=mesh)
     parts = dict(objective.named_parameters())
-    for group, held in zip(optimizer.param_groups, groups, strict=True):
-        group["params"] = [parts[name] for name in held]
+    for group, members in zip(optimizer.param_groups, groups, strict=True):
+        group["params"] = [parts[name] for name in members]
     assert isinstance(objective, FSDPModule)
 
     @contextlib.contextmanager
-    def alone() -> Iterator[None]:
+    def no_sync() -> Iterator[None]:
         objective.set_requires_gradient_sync(False)
         try:
             yield
         finally:
             objective.set_requires_gradient_sync(True)
 
-    return ParallelForward(torch.compile(objective) if compiled else objective, alone)
+    return ParallelForward(torch.compile(objective) if compiled else objective, no_sync)
 
 
 @dataclass(frozen=True, kw_only=True)

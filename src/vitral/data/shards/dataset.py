@@ -54,6 +54,11 @@ def read_shards(
         group_by: as for a folder, matched against the id.
         cache: folder where vitral stores the indices.
         unlabelled: accept shards without labels; their one class is "images".
+
+    Raises:
+        DataError: no shard can be used, or the shards do not fit together.
+        ConfigError: `group_by` is no expression or matches nothing.
+        MissingExtraError: Parquet or Arrow without pyarrow.
     """
     parts = []
     for path in shard_set.paths:

@@ -35,7 +35,12 @@ class ShardSet:
 
 
 def find_shards(data: str | Path) -> ShardSet | None:
-    """Return the shards in a folder, file or pattern; None if it is none of these."""
+    """Return the shards in a folder, file or pattern; None if it is none of these.
+
+    Raises:
+        ConfigError: a pipe or a URL, or compressed shards.
+        DataError: a pattern matches nothing, or the shards have several file types.
+    """
     text = str(data)
     path = Path(data)
     if path.is_dir():
@@ -77,8 +82,8 @@ def infer_split(path: str) -> str:
     """Infer the split from a shard's name, else from its folders; "" for none."""
     *folders, base = path.split("/")
     for part in (base.rpartition(".")[0], *reversed(folders)):
-        words = re.split(r"[^a-z]+", part.lower())
-        named = {SPLIT_ALIASES[word] for word in words if word in SPLIT_ALIASES}
+        parts = re.split(r"[^a-z]+", part.lower())
+        named = {SPLIT_ALIASES[word] for word in parts if word in SPLIT_ALIASES}
         if len(named) == 1:
             return named.pop()
     return ""

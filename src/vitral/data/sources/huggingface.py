@@ -42,6 +42,10 @@ def read_hub(name: str, root: Path | None = None) -> Dataset:
     Args:
         name: with its prefix, `hf:`.
         root: data root; downloads go to its folder huggingface.
+
+    Raises:
+        MissingExtraError: `datasets` is not installed.
+        DataError: the set cannot be loaded, or has other splits or columns.
     """
     root = root or default_root()
     splits = _load_splits(name, root)

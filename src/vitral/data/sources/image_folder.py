@@ -140,6 +140,11 @@ def read_folder(
             is the key. "": no grouping.
         kind: "auto" takes images, and clips where there is no image; "clips" takes
             clips, including folders of frames.
+
+    Raises:
+        DataError: the layout is not usable; the message says why.
+        ConfigError: `group_by` is not a regular expression or matches no file.
+        MissingExtraError: there are video files and PyAV is not installed.
     """
     scan = FolderScan(root=root, kind="images" if kind == "auto" else "clips")
     splits = _list_folder(scan)

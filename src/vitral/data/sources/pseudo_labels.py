@@ -74,7 +74,11 @@ class MergedReader:
 
 
 def read_pseudo_data(file: Path) -> PseudoData:
-    """Read the .json file."""
+    """Read the .json file.
+
+    Raises:
+        DataError: the content is not that of `PseudoData`.
+    """
     try:
         values = json.loads(read_text(file))
         if not isinstance(values, dict):
@@ -93,6 +97,9 @@ def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dat
 
     Args:
         list_examples: returns a data set from its name or path and its `group_by`.
+
+    Raises:
+        DataError: file or table is invalid; the message names line and remedy.
     """
     data = read_pseudo_data(file)
     base = list_examples(data.labelled, data.group_by)

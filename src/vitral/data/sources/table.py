@@ -66,6 +66,11 @@ def read_table(
             strings, or an object {class: weight}.
         group_by: the column that names the group; "" takes "group" if it exists.
         kind: "auto" decides by the first row; "clips" requires clips.
+
+    Raises:
+        DataError: a row is invalid; the message names line, column and remedy.
+        ConfigError: `group_by` is not a column.
+        MissingExtraError: there are video files and PyAV is not installed.
     """
     rows = _read_rows(path, group_by, kind)
     if not rows:

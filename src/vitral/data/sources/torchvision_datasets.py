@@ -45,6 +45,10 @@ def read_named(name: str, root: Path | None = None) -> Dataset:
     Args:
         name: one of NAMES.
         root: folder with the data sets, laid out as torchvision does.
+
+    Raises:
+        ConfigError: the name is unknown.
+        DataError: the files are absent and cannot be downloaded, or are unusable.
     """
     if name in BUILTIN_DATASETS:
         return BUILTIN_DATASETS[name]()

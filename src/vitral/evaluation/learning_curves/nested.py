@@ -39,8 +39,8 @@ class _Points:
     """As many as sizes, which `_check` makes sure of."""
 
     def from_size(self, start: float) -> "_Points":
-        kept = self.sizes >= start
-        return _Points(self.sizes[kept], self.right[kept])
+        large_enough = self.sizes >= start
+        return _Points(self.sizes[large_enough], self.right[large_enough])
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,10 +78,10 @@ class Int8Report:
     def lines(self) -> list[str]:
         """Return a summary in lines."""
         low, high = self.drop_interval
-        kept = ", ".join(self.kept_float) or "none"
+        floats = ", ".join(self.kept_float) or "none"
         return [
             f"int8: {self.layers - len(self.kept_float)} of {self.layers} layers, "
-            f"calibrated on {self.calibrated_on} images of train; in float: {kept}",
+            f"calibrated on {self.calibrated_on} images of train; in float: {floats}",
             f"checked on {self.checked_on}",
             f"top-1 {100 * self.accuracy_float:.2f} % in float32, "
             f"{100 * self.accuracy:.2f} % in int8: {self.drop:+.2f} points lost "

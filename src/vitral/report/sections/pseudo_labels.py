@@ -150,17 +150,17 @@ def _rows(
     for index, name in list(enumerate(facts.classes))[:MOST_CLASSES]:
         images = np.flatnonzero(facts.label == index)
         images = images[np.argsort(-facts.confidence[images], kind="stable")]
-        kept, left = images[facts.used[images]], images[~facts.used[images]]
+        used, unused = images[facts.used[images]], images[~facts.used[images]]
         # No image is in both of the first two groups.
-        start = max(len(kept) - IMAGES_PER_GROUP, min(IMAGES_PER_GROUP, len(kept)))
-        numbers = [f"{len(images):,} answered", f"{len(kept):,} kept"]
+        start = max(len(used) - IMAGES_PER_GROUP, min(IMAGES_PER_GROUP, len(used)))
+        numbers = [f"{len(images):,} answered", f"{len(used):,} kept"]
         numbers.append(f"{int(facts.copies[images].sum()):,} in an epoch")
         groups = [
             {"name": title, "images": _group_images(facts, members, image)}
             for title, members in [
-                ("kept, most sure", kept[:IMAGES_PER_GROUP]),
-                ("kept, least sure", kept[start:]),
-                ("left, the surest of them", left[:IMAGES_PER_GROUP]),
+                ("kept, most sure", used[:IMAGES_PER_GROUP]),
+                ("kept, least sure", used[start:]),
+                ("left, the surest of them", unused[:IMAGES_PER_GROUP]),
             ]
         ]
         rows.append({"name": name, "numbers": numbers, "groups": groups})

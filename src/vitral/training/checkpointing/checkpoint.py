@@ -202,14 +202,16 @@ class CheckpointStore:
             A sentence for each checkpoint that could not be deleted; it stays.
         """
         steps = self.steps()
-        kept = [s for s in reversed(steps) if s in steps[-max(keep, 1) :] or s == best]
-        rest = [step for step in reversed(steps) if step not in kept]
-        if rest and all(self.find_fault(step) is not None for step in kept):
+        keep_steps = [
+            s for s in reversed(steps) if s in steps[-max(keep, 1) :] or s == best
+        ]
+        rest = [step for step in reversed(steps) if step not in keep_steps]
+        if rest and all(self.find_fault(step) is not None for step in keep_steps):
             sound = (step for step in rest if self.find_fault(step) is None)
-            kept.append(next(sound, rest[0]))
+            keep_steps.append(next(sound, rest[0]))
         notes = []
         for step in rest:
-            if step in kept:
+            if step in keep_steps:
                 continue
             try:
                 _remove(self._set_aside(self.path(step)))

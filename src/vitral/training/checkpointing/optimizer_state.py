@@ -32,7 +32,12 @@ def restore_optimizer(
     names: Mapping[str, nn.Parameter],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Put `optimizer_tensors` back; state that was there before is dropped."""
+    """Put `optimizer_tensors` back; state that was there before is dropped.
+
+    Raises:
+        WeightsError: a tensor belongs to no parameter of the optimizer, or has
+            another shape than its parameter.
+    """
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     optimizer.state.clear()
     for full_name, tensor in tensors.items():

@@ -79,7 +79,7 @@ class SafeMetadataReader(FileSystemReader):
 
 def _read(file: BinaryIO) -> Metadata:
     try:
-        found = _Unpickler(file).load()
+        metadata = _Unpickler(file).load()
     except VitralError:
         raise
     except Exception as error:
@@ -87,8 +87,8 @@ def _read(file: BinaryIO) -> Metadata:
             f"The checkpoint's {METADATA} is damaged ({error}): resume from an older "
             "one by removing this folder."
         ) from error
-    assert isinstance(found, Metadata)
-    return found
+    assert isinstance(metadata, Metadata)
+    return metadata
 
 
 def save(
@@ -192,7 +192,7 @@ def _commit(
 
 def _require_finite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Raise on all ranks what one finds in its parts."""
-    found: DivergedError | None = None
+    own_error: DivergedError | None = None
     try:
         require_finite(
             step,
@@ -202,8 +202,8 @@ def _require_finite(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> N
             },
         )
     except DivergedError as error:
-        found = error
-    for one in all_gather(found):
+        own_error = error
+    for one in all_gather(own_error):
         if one is not None:
             raise one
 

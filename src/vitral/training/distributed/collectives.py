@@ -68,9 +68,9 @@ class RankGroup:
     def all_reduce_max(self, value: int) -> int:
         if self.world == 1:
             return value
-        found = torch.tensor([value], device=self.device)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found.item())
+        largest = torch.tensor([value], device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest.item())
 
     def synchronize(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches in step with the other ranks.

@@ -97,10 +97,10 @@ def broadcast_from_rank_zero(make: Callable[[], T]) -> T:
         except VitralError as error:
             outcome = [error]
     dist.broadcast_object_list(outcome)
-    (found,) = outcome
-    if isinstance(found, VitralError):
-        raise found
-    return found  # type: ignore[return-value]
+    (result,) = outcome
+    if isinstance(result, VitralError):
+        raise result
+    return result  # type: ignore[return-value]
 
 
 def _is_initialized() -> bool:

@@ -18,7 +18,11 @@ TELEMETRY = "openvino_telemetry"
 
 
 def import_openvino() -> ModuleType:
-    """Import openvino without messages."""
+    """Import openvino without messages.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     return _import_runtime("openvino", "OpenVINO models")
 
 
@@ -29,6 +33,9 @@ def openvino_core() -> Any:
     they began, the second restores the first one's freed stack. The next signal
     (Ctrl-C, the end of a process that loads images) then kills this process without a
     message.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
     """
     return _core(import_openvino())
 
@@ -41,7 +48,11 @@ def _core(module: ModuleType) -> Any:
 
 
 def import_nncf() -> ModuleType:
-    """Import nncf without telemetry and with no messages but errors."""
+    """Import nncf without telemetry and with no messages but errors.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     openvino_core()
     # It imports torch.utils.cpp_extension, which logs that there is no CUDA.
     logger = logging.getLogger("torch.utils.cpp_extension")
@@ -61,7 +72,11 @@ def import_onnxruntime() -> ModuleType:
 
 
 def import_onnx() -> ModuleType:
-    """Import onnx, which writes graphs; onnxscript must be installed to make them."""
+    """Import onnx, which writes graphs; onnxscript must be installed to make them.
+
+    Raises:
+        MissingExtraError: one of the two is not installed.
+    """
     _import_runtime("onnxscript", "Writing ONNX models")
     return _import_runtime("onnx", "ONNX models")
 

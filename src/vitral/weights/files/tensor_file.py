@@ -104,7 +104,7 @@ class TensorFile(ABC):
         return self._entries[name]
 
 
-class _View(TensorFile):
+class _RenamedFile(TensorFile):
     """A file under other names; messages use the names that the file has."""
 
     def __init__(
@@ -139,8 +139,11 @@ def with_names(
     """Return a view of `file` with the tensors of `names` (new name to old) only.
 
     A pair of an old name and an index stands for that row of the tensor's first axis.
+
+    Raises:
+        WeightsError: an old name is not in the file.
     """
-    return _View(file, names)
+    return _RenamedFile(file, names)
 
 
 def all_finite(tensor: Tensor) -> bool:

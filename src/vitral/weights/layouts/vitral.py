@@ -118,7 +118,11 @@ def save(
 
 
 def update_metadata(folder: Path, **more: Any) -> None:
-    """Add keys of `extra` to a saved model's config.json, atomically."""
+    """Add keys of `extra` to a saved model's config.json, atomically.
+
+    Raises:
+        ConfigError: a key is reserved.
+    """
     _refuse_reserved_keys(more)
     fields = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     fields["vitral"] |= more

@@ -29,7 +29,7 @@ from vitral.workflows.runtime import pick_device
 
 @dataclass(frozen=True, kw_only=True)
 class InspectionOptions:
-    """How a model is loaded to be looked at, and what is looked at."""
+    """Settings of an inspection: how the model is loaded, which figures are made."""
 
     image_size: int | tuple[int, int] | None = None
     """Pixels, (height, width) or one number; None for the model's own."""

@@ -170,19 +170,27 @@ def cache_frozen_outputs(
         WeightsError: the disk has no room for them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    about = folder / MANIFEST_FILE
+    manifest = folder / MANIFEST_FILE
     shape = _shape(loader, model, views)
     key = f"{key} {_hash_weights(model)}"
     wanted = {"key": key, "shape": list(shape), "bf16": bf16}
     kind = np.int16 if bf16 else np.float32
-    if not about.is_file() or json.loads(about.read_text()) != wanted:
-        about.unlink(missing_ok=True)
+    if not manifest.is_file() or json.loads(manifest.read_text()) != wanted:
+        manifest.unlink(missing_ok=True)
         once = replace(loader, repeats=1)
         size = math.prod(shape) * kind().itemsize
         with _reserve_file(folder / TOKENS_FILE, size) as file:
             for view in range(views):
-                _fill(file, view * shape[1], once, model, view, device, bf16)
-        write_json(about, wanted)
+                _fill(
+                    file,
+                    view * shape[1],
+                    once,
+                    model,
+                    view=view,
+                    device=device,
+                    bf16=bf16,
+                )
+        write_json(manifest, wanted)
     table = np.memmap(folder / TOKENS_FILE, dtype=kind, mode="r", shape=shape)
     return CachedLoader(loader=loader, table=table, bf16=bf16)
 
@@ -227,6 +235,7 @@ def _fill(
     first_row: int,
     loader: Loader,
     model: VisionModel,
+    *,
     view: int,
     device: torch.device,
     bf16: bool,
