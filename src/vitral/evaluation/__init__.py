@@ -31,6 +31,7 @@ from vitral.evaluation.predictions import (
     write_predictions,
 )
 from vitral.evaluation.probes import (
+    LinearSolver,
     Probe,
     choose_l2,
     fewshot,
@@ -54,6 +55,7 @@ __all__ = [
     "ExpectedAccuracy",
     "Interval",
     "LabelRow",
+    "LinearSolver",
     "MultiLabel",
     "Prediction",
     "Probe",

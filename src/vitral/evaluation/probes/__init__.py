@@ -2,8 +2,17 @@
 
 from vitral.evaluation.probes.fewshot import choose_l2, fewshot, fewshot_sweep
 from vitral.evaluation.probes.knn import knn
-from vitral.evaluation.probes.linear import linear
+from vitral.evaluation.probes.linear import LinearSolver, linear
 from vitral.evaluation.probes.probe import Probe
 from vitral.evaluation.probes.ridge import ridge
 
-__all__ = ["Probe", "choose_l2", "fewshot", "fewshot_sweep", "knn", "linear", "ridge"]
+__all__ = [
+    "LinearSolver",
+    "Probe",
+    "choose_l2",
+    "fewshot",
+    "fewshot_sweep",
+    "knn",
+    "linear",
+    "ridge",
+]
