@@ -20,6 +20,7 @@ from vitral.autotune import candidate as made_in
 from vitral.autotune.calibration_data import SweepImages
 from vitral.cli import main
 from vitral.errors import ConfigError
+from vitral.workflows.inference import InferenceSpec
 from vitral.workflows.run import open_run
 
 SOURCE = Path(__file__).parents[1] / "src"
@@ -183,7 +184,7 @@ def test_the_time_is_up_while_images_are_scored(run):
     dataset = autotune.open_images(opened, "val")
     pictures = SweepImages(opened, dataset, split="val", images=5, seed=0)
     first = Candidate(image_size=(32, 48))
-    bench = module._Measurer(opened, pictures, first, views="one", rounds=1)
+    bench = module._Measurer(opened, pictures, first, spec=InferenceSpec(), rounds=1)
     other = Candidate(image_size=(32, 48), merge=1)
     with pytest.raises(module._BudgetExceededError, match="not finished within 7 min"):
         bench.measure(other, 0.0, 7.0)

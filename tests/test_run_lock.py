@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rank_server import wait_until
+from vitral import config_io
 from vitral.errors import ConfigError
 from vitral.workflows import TrainConfig
 from vitral.workflows.run_lock import (
@@ -24,7 +25,7 @@ from vitral.workflows.run_lock import (
 )
 
 HERE = Path(__file__)
-CONFIG = TrainConfig(data="digits", model="vit_mu8")
+SETTINGS = config_io.to_dict(TrainConfig(data="digits", model="vit_mu8"))
 
 # Each waits for the word "go", tries, says what came of it, and stays until killed.
 CHILD = """
@@ -95,15 +96,17 @@ def free(file: Path) -> bool:
 
 def test_a_run_holds_its_folder_and_lets_it_go(tmp_path):
     out = tmp_path / "run"
-    with lock_run_folder(CONFIG, out, False) as resume:
+    with lock_run_folder(SETTINGS, out, False) as resume:
         assert resume is False
-        with lock_run_folder(CONFIG, out, False):  # the command, and `train` inside it
+        with lock_run_folder(
+            SETTINGS, out, False
+        ):  # the command, and `train` inside it
             pass
         refused: list[str] = []
 
         def other(again: bool) -> None:
             try:
-                with lock_run_folder(CONFIG, out, again):
+                with lock_run_folder(SETTINGS, out, again):
                     refused.append("")
             except ConfigError as error:
                 refused.append(str(error))
@@ -115,7 +118,7 @@ def test_a_run_holds_its_folder_and_lets_it_go(tmp_path):
         assert len(refused) == 2
         assert all(f"is in use by process {os.getpid()} on " in x for x in refused)
     assert list(out.iterdir()) == []
-    with lock_run_folder(CONFIG, out, False):
+    with lock_run_folder(SETTINGS, out, False):
         pass
 
 
@@ -123,7 +126,7 @@ def test_somebody_elses_folder_gets_no_lock(tmp_path):
     (tmp_path / "thesis.txt").write_text("words")
     with (
         pytest.raises(ConfigError, match="holds something that is not a run"),
-        lock_run_folder(CONFIG, tmp_path, False),
+        lock_run_folder(SETTINGS, tmp_path, False),
     ):
         pass
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
@@ -134,10 +137,10 @@ def test_what_torchrun_starts_again_resumes(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "night")
     with ExitStack() as stack:
-        assert not stack.enter_context(lock_run_folder(CONFIG, out, False))
+        assert not stack.enter_context(lock_run_folder(SETTINGS, out, False))
         stack.pop_all().__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     # Nodes changed: torchrun does not count that, but its id is in the file.
-    with lock_run_folder(CONFIG, out, False) as resume:
+    with lock_run_folder(SETTINGS, out, False) as resume:
         assert resume
     assert not (out / "lock.json").exists()
     assert not is_torchrun_restart(out / "lock.json")
@@ -145,7 +148,7 @@ def test_what_torchrun_starts_again_resumes(tmp_path, monkeypatch):
     assert is_torchrun_restart(out / "lock.json")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun's word for no id
-    with lock_run_folder(CONFIG, out, False) as resume:
+    with lock_run_folder(SETTINGS, out, False) as resume:
         assert not resume
 
 
