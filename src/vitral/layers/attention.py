@@ -84,11 +84,14 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch queries dim"]:
         """Return the output of the first `num_queries` tokens only: enough for the last
         block of a class-token model. No mask, no relative bias."""
-        queries = F.linear(x[:, :num_queries], *self._qkv_rows(0, 1))
+        inner = self.num_heads * self.head_dim
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
+        queries = F.linear(x[:, :num_queries], weight[:inner], q_bias)
         if num_queries == 1 and isinstance(self.k_norm, nn.Identity):
             return self._attend_one(queries, x, _log_size(merged, queries))
         (q,) = self._heads(queries, parts=1)
-        k, v = self._heads(F.linear(x, *self._qkv_rows(1, 3)), parts=2)
+        k, v = self._heads(F.linear(x, weight[inner:], kv_bias), parts=2)
         return self._attend(q, k, v, _log_size(merged, q))
 
     def mean_keys(
@@ -172,15 +175,18 @@ class Attention(nn.Module):
         channels zero: plain matrix products, which do not copy the weights for every
         example.
         """
+        inner = q.shape[-1]
         identity = torch.eye(self.num_heads, dtype=x.dtype, device=x.device)
         head_mask = identity.repeat_interleave(self.head_dim, dim=1)
-        k_weight, k_bias = self._qkv_rows(1, 2)
+        weight, qkv_bias = self.qkv.weight, self.qkv.bias
         q = q * self.head_dim**-0.5 * head_mask
-        logits = (q @ k_weight) @ x.transpose(1, 2)
-        if k_bias is not None:
+        logits = (q @ weight[inner : 2 * inner]) @ x.transpose(1, 2)
+        v_bias = None
+        if qkv_bias is not None:
+            k_bias, v_bias = qkv_bias[inner : 2 * inner], qkv_bias[2 * inner :]
             logits = logits + (q @ k_bias)[..., None]
         weights = (logits if bias is None else logits + bias[:, 0]).softmax(dim=-1)
-        v = F.linear(weights @ x, *self._qkv_rows(2, 3))
+        v = F.linear(weights @ x, weight[2 * inner :], v_bias)
         return self.proj_drop(self.proj((v * head_mask).sum(dim=1, keepdim=True)))
 
     def _bias(
