@@ -88,11 +88,9 @@ class Server:
         assert self.process.stdout is not None
         self.ranks: list[int] = json.loads(self.process.stdout.readline())
 
-    def kill_ranks(self) -> None:
-        """End those that still run."""
-        for child in self.ranks:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+    def kill_rank(self, rank: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.ranks[rank], signal.SIGKILL)
 
     def codes(self) -> list[int]:
         assert self.process.stdout is not None

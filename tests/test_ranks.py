@@ -160,7 +160,7 @@ def test_what_goes_wrong_on_one_rank_stops_all(server, place, trouble, codes, se
     server.start("train", str(out), str(place / "photos"), case)
     if trouble == "hang":
         wait_until((out / "error-0.txt").exists)
-        server.kill_ranks()
+        server.kill_rank(1)  # rank 0 has its sentence and ends by itself
     assert server.codes() == codes
     assert time.monotonic() - began < 30
     said = (out / "error-0.txt").read_text().removeprefix("quiet: ")
