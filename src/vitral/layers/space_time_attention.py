@@ -8,7 +8,7 @@ matrix of all tokens with all.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -110,17 +110,33 @@ class ClipAttention(Attention, ABC):
 
     Args:
         num_prefix_tokens: tokens before the patches of the input sequences.
-        settings: those of `Attention`, without relative positions.
+        head_dim, qkv_bias, proj_bias, qk_norm_eps, drop: as in `Attention`.
     """
 
     prefix_sees_all: ClassVar[bool]
     """True if prefix tokens see every token, otherwise what a patch sees."""
 
     def __init__(
-        self, dim: int, num_heads: int, *, num_prefix_tokens: int, **settings: Any
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        num_prefix_tokens: int,
+        head_dim: int | None = None,
+        qkv_bias: bool = True,
+        proj_bias: bool = True,
+        qk_norm_eps: float | None = None,
+        drop: float = 0.0,
     ) -> None:
-        super().__init__(dim, num_heads, **settings)
-        assert self.relative is None
+        super().__init__(
+            dim,
+            num_heads,
+            head_dim=head_dim,
+            qkv_bias=qkv_bias,
+            proj_bias=proj_bias,
+            qk_norm_eps=qk_norm_eps,
+            drop=drop,
+        )
         self.num_prefix_tokens = num_prefix_tokens
 
     def forward(
