@@ -34,7 +34,8 @@ class WeightsSource:
     classes: tuple[str, ...] = ()
     """Names of the head's classes; empty: unknown."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Other metadata of a native folder: temperature, views, source."""
+    """Other metadata as plain data: all keys of a native folder (temperature, views),
+    and `problem_type` of transformers' config.json."""
     notes: tuple[str, ...] = ()
     """Assumptions made in reading."""
 

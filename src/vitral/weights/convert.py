@@ -4,7 +4,7 @@ If the written file does not give back every tensor bit by bit, it is removed.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from vitral.weights.load import read
 from vitral.weights.mapping import TensorMapping
 
 TENSORS = "model.safetensors"
+Describe = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Takes the extra of a file, and returns keys to add to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def convert(
     *,
     grid: tuple[int, int] | None = None,
     num_heads: int | None = None,
+    describe: Describe | None = None,
 ) -> Converted:
     """Write the weights at `path` in another layout.
 
@@ -61,6 +64,9 @@ def convert(
         to: a layout's name, as `vitral convert --help` lists them.
         grid: rows and columns of the position table, where the file cannot tell.
         num_heads: heads per block, where the file cannot tell.
+        describe: gets the file's extra and returns keys to add, such as the
+            `problem_type` of a file that was written before it had one. The file's own
+            keys stay as they are. None adds nothing.
 
     Raises:
         WeightsError: the file cannot be read, or `out` cannot be written.
@@ -79,11 +85,16 @@ def convert(
             f"{', '.join(compatible_layouts(source.config))}."
         )
     ours = read_tensors(source) | moved.tensors
+    added = {} if describe is None else describe(dict(source.extra))
     spec = ModelSpec(
-        config=moved.config, preprocess=source.preprocess, classes=source.classes
+        config=moved.config,
+        preprocess=source.preprocess,
+        classes=source.classes,
+        extra={**added, **source.extra},
     )
     notes = _write(output, layout, spec, ours)
-    _compare(output, moved.config, ours)
+    back = _compare(output, moved.config, ours)
+    notes += _lost_extra(spec, back, layout)
     all_notes = (*source.notes, *([moved.note] if moved.note else []), *notes)
     lines = _lines(source, layout, moved)
     return Converted(output, Ledger(str(output), lines, all_notes, layout.title))
@@ -178,10 +189,14 @@ def _write(
     return notes
 
 
-def _compare(out: Path, config: ModelConfig, ours: Mapping[str, Tensor]) -> None:
+def _compare(
+    out: Path, config: ModelConfig, ours: Mapping[str, Tensor]
+) -> WeightsSource:
+    """Return what is read of the written file, if its tensors are those of `ours`."""
     heads = config.num_heads if isinstance(config, ViTConfig) else None
     try:
-        back = read_tensors(read(out, grid=config.grid, num_heads=heads))
+        written = read(out, grid=config.grid, num_heads=heads)
+        back = read_tensors(written)
     except WeightsError:
         _remove(out)
         raise
@@ -199,6 +214,17 @@ def _compare(out: Path, config: ModelConfig, ours: Mapping[str, Tensor]) -> None
             f"differ, first {sorted(different)[0]}. It was removed; this is a fault "
             "of vitral, please report it with the names of both layouts."
         )
+    return written
+
+
+def _lost_extra(
+    spec: ModelSpec[Any], written: WeightsSource, layout: Layout
+) -> list[str]:
+    """Return a note on the metadata that the written file does not give back."""
+    lost = [key for key in spec.extra if key not in written.extra]
+    if not lost:
+        return []
+    return [f"{layout.title} keeps no {', '.join(sorted(lost))} with these weights"]
 
 
 def _equal_tensors(first: Tensor, second: Tensor) -> bool:

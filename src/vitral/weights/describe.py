@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import vitral.models
 from vitral.errors import VitralError, WeightsError
@@ -105,6 +106,7 @@ def _model(source: WeightsSource) -> list[tuple[str, str]]:
             f"{pixels.interpolation}, mean {_numbers(pixels.mean)}, deviation "
             f"{_numbers(pixels.std)}",
         ),
+        *([("extra", _extra(source.extra))] if source.extra else []),
         *(("dropped", f"{n}: {why}") for n, why in _group_reasons(source.dropped)),
         *(("note", note) for note in source.notes),
     ]
@@ -137,6 +139,14 @@ def _head(source: WeightsSource) -> str:
         return "none"
     first = ", ".join(source.classes[:3])
     return f"{count} classes" + (f" ({first}, ...)" if first else ", without names")
+
+
+def _extra(extra: Mapping[str, Any]) -> str:
+    """Return each key, with its value where that is one word or number."""
+    return ", ".join(
+        f"{key} {value}" if isinstance(value, str | int | float) else key
+        for key, value in sorted(extra.items())
+    )
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -5,8 +5,10 @@ was not requested raises an error that names the tensor.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,12 +34,31 @@ CLASSIFIER = ("head.", "head_dist.")
 SHOWN = 4
 
 
-class Loaded(NamedTuple):
-    """A model with its pre-processing and the ledger of its load."""
-
+class _LoadedParts(NamedTuple):
     model: VisionModel
     preprocess: Preprocess
     ledger: Ledger
+
+
+class Loaded(_LoadedParts):
+    """A model with its pre-processing and the ledger of its load: a tuple of the three.
+
+    `extra` is the file's other metadata: see `WeightsSource.extra`.
+    """
+
+    extra: Mapping[str, Any]
+
+    def __new__(
+        cls,
+        model: VisionModel,
+        preprocess: Preprocess,
+        ledger: Ledger,
+        extra: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "Loaded":
+        # An attribute, no fourth item: callers unpack three.
+        loaded = super().__new__(cls, model, preprocess, ledger)
+        loaded.extra = extra
+        return loaded
 
 
 def read(
@@ -93,7 +114,8 @@ def _load_exported(path: str | Path, *changes: object) -> Loaded:
         )
     exported = read_exported(path)
     notes = (f"an exported graph, run by {exported.model.backend}",)
-    return Loaded(exported.model, exported.preprocess, Ledger(str(path), (), notes))
+    ledger = Ledger(str(path), (), notes)
+    return Loaded(exported.model, exported.preprocess, ledger, exported.extra)
 
 
 def build(
@@ -150,7 +172,7 @@ def build(
     lines += _dropped_lines(source, set(state))
     ledger = Ledger(str(source.path), tuple(lines), source.notes, source.layout)
     preprocess = replace(source.preprocess, image_size=config.image_hw)
-    return Loaded(model.eval(), preprocess, ledger)
+    return Loaded(model.eval(), preprocess, ledger, source.extra)
 
 
 def check(source: WeightsSource) -> None:

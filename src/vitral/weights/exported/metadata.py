@@ -35,7 +35,8 @@ class Metadata:
     classes: tuple[str, ...] = ()
     """Names of the logits; empty when they have none."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Other metadata of the model: multi_label, temperature, eval_views."""
+    """Other metadata as plain data, which a reader of the logits needs: temperature,
+    views. All keys of the exporter are stored."""
     with_preprocess: bool = False
     """Takes uint8 pixels [batch, height, width, 3] of any size."""
     precision: Precision = "fp32"

@@ -26,11 +26,13 @@ Config = TypeVar("Config", bound=ModelConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Generic[Config]):
-    """A model to be written: settings, pre-processing, class names."""
+    """A model to be written: settings, pre-processing, class names, plain data."""
 
     config: Config
     preprocess: Preprocess
     classes: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Other metadata, as in `WeightsSource.extra`; a layout stores what it can."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ folder where it can express the model. The block "vitral" holds the exact settin
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,11 +98,12 @@ def save(
         ConfigError: `extra` has a reserved key.
         WeightsError: the folder cannot be written or the disk is full.
     """
-    _refuse_reserved_keys(extra or {})
+    spec = ModelSpec(
+        config=model.config, preprocess=preprocess, classes=classes, extra=extra or {}
+    )
+    fields = make_config_json(spec)
     folder = Path(folder)
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    spec = ModelSpec(config=model.config, preprocess=preprocess, classes=classes)
-    fields = make_config_json(spec, extra or {})
     metadata = {"format": "pt", **file_metadata.make_metadata(model.config)}
     try:
         make_folder(folder)
@@ -129,7 +131,7 @@ def update_metadata(folder: Path, **more: Any) -> None:
     write_json(folder / CONFIG, fields)
 
 
-def _refuse_reserved_keys(extra: dict[str, Any]) -> None:
+def _refuse_reserved_keys(extra: Mapping[str, Any]) -> None:
     taken = sorted(set(RESERVED_KEYS) & set(extra))
     if taken:
         raise ConfigError(
@@ -138,8 +140,9 @@ def _refuse_reserved_keys(extra: dict[str, Any]) -> None:
         )
 
 
-def make_config_json(spec: ModelSpec[Any], extra: dict[str, Any]) -> dict[str, Any]:
+def make_config_json(spec: ModelSpec[Any]) -> dict[str, Any]:
     """Return the content of config.json: timm's fields, and vitral's block."""
+    _refuse_reserved_keys(spec.extra)
     config, preprocess = spec.config, spec.preprocess
     with meta_init():
         model = vitral.models.build_model(config)
@@ -159,7 +162,7 @@ def make_config_json(spec: ModelSpec[Any], extra: dict[str, Any]) -> dict[str, A
         "macs": config.macs(),
         "patch_grid": list(config.grid),
         "timm": understood,
-        **extra,
+        **spec.extra,
     }
     return content
 
@@ -173,6 +176,6 @@ LAYOUT = Layout(
     mappings=mappings,
     unsupported_reason=lambda config: "",
     make_output=lambda spec: LayoutOutput(
-        sidecar_files={CONFIG: make_config_json(spec, {})}
+        sidecar_files={CONFIG: make_config_json(spec)}
     ),
 )

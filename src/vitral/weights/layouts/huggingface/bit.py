@@ -12,8 +12,9 @@ from vitral.models import ResNetConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts import limits, resnet_shapes
 from vitral.weights.layouts.huggingface import preprocessor
-from vitral.weights.layouts.huggingface.config import label_fields, read_classes
+from vitral.weights.layouts.huggingface.config import head_fields, read_classes
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.layouts.problem_type import read_problem_type
 from vitral.weights.layouts.resnet_shapes import Numerics
 from vitral.weights.mapping import TensorMapping, copy, copy_layer, reshape
 
@@ -67,6 +68,7 @@ def read(opened: LayoutInput) -> WeightsSource:
         _mappings(config, prefix),
         preprocessor.read(opened, "bit", config.image_hw),
         classes=read_classes(opened.config_json, config.num_classes),
+        extra=read_problem_type(opened),
     )
 
 
@@ -93,7 +95,7 @@ def make_output(spec: ModelSpec[ResNetConfig]) -> LayoutOutput:
         **{name: value for name, (value, _) in EXPECTED_FIELDS.items()},
     }
     sidecar_files = {
-        "config.json": fields | label_fields(config, spec.classes),
+        "config.json": fields | head_fields(spec),
         "preprocessor_config.json": preprocessor.write(spec.preprocess, notes),
     }
     return LayoutOutput(sidecar_files=sidecar_files, notes=tuple(notes))

@@ -10,6 +10,7 @@ from vitral.weights.layouts import limits
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.names import model_type, written_prefix
 from vitral.weights.layouts.layout import LayoutOutput, ModelSpec
+from vitral.weights.layouts.problem_type import problem_type_field
 from vitral.weights.numerics import differences
 
 ARCHITECTURES = {
@@ -87,7 +88,7 @@ def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
         new[name] = torch.zeros(1, config.embed_dim)
     return LayoutOutput(
         sidecar_files={
-            "config.json": make_config_json(config, spec.classes),
+            "config.json": make_config_json(spec),
             "preprocessor_config.json": preprocessor.write(spec.preprocess, notes),
         },
         new=new,
@@ -95,10 +96,9 @@ def make_output(spec: ModelSpec[ViTConfig]) -> LayoutOutput:
     )
 
 
-def make_config_json(
-    config: ViTConfig, classes: tuple[str, ...] = ()
-) -> dict[str, Any]:
+def make_config_json(spec: ModelSpec[ViTConfig]) -> dict[str, Any]:
     """Return the fields of config.json."""
+    config = spec.config
     hf_type = model_type(config)
     head = "ForImageClassification" if config.num_classes else "Model"
     architecture = f"{ARCHITECTURES[hf_type]}{head}"
@@ -134,15 +134,17 @@ def make_config_json(
             "pooler_output_size": config.representation_size,
             "pooler_act": "tanh",
         }
-    return fields | label_fields(config, classes)
+    return fields | head_fields(spec)
 
 
-def label_fields(config: ModelConfig, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return the fields of config.json with the classes' names; none without a head."""
-    if not config.num_classes:
-        return {}
-    labels = classes or tuple(f"LABEL_{n}" for n in range(config.num_classes))
-    return {
+def head_fields(spec: ModelSpec[Any]) -> dict[str, Any]:
+    """Return the fields of config.json on the head: names of outputs, problem type."""
+    num_classes = spec.config.num_classes
+    fields = problem_type_field(spec.extra, num_classes)
+    if not num_classes:
+        return fields
+    labels = spec.classes or tuple(f"LABEL_{n}" for n in range(num_classes))
+    return fields | {
         "id2label": {str(n): label for n, label in enumerate(labels)},
         "label2id": {label: n for n, label in enumerate(labels)},
     }

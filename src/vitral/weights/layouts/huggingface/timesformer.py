@@ -14,9 +14,10 @@ from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts import limits
 from vitral.weights.layouts.facebook import timesformer
 from vitral.weights.layouts.huggingface import preprocessor
-from vitral.weights.layouts.huggingface.config import label_fields, read_classes
+from vitral.weights.layouts.huggingface.config import head_fields, read_classes
 from vitral.weights.layouts.huggingface.vit import read_activation
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.layouts.problem_type import read_problem_type
 from vitral.weights.mapping import TensorMapping, copy, copy_layer
 
 STEM = "embeddings.patch_embeddings.projection.weight"
@@ -73,6 +74,7 @@ def read(opened: LayoutInput) -> WeightsSource:
         _mappings(config, prefix),
         preprocessor.read(opened, "timesformer", config.image_hw),
         classes=read_classes(opened.config_json, config.num_classes),
+        extra=read_problem_type(opened),
     )
 
 
@@ -181,7 +183,7 @@ def make_output(spec: ModelSpec[TimeSformerConfig]) -> LayoutOutput:
         "hidden_dropout_prob": 0.0,
         "drop_path_rate": 0,
     }
-    fields |= label_fields(config, spec.classes)
+    fields |= head_fields(spec)
     pixels = preprocessor.write(spec.preprocess, notes)
     # The image classes take single images; this one takes the frames of a clip.
     pixels["image_processor_type"] = "VideoMAEImageProcessor"

@@ -19,6 +19,7 @@ from vitral.weights.layouts.huggingface.config import (
     unsupported_reason,
 )
 from vitral.weights.layouts.layout import Layout
+from vitral.weights.layouts.problem_type import read_problem_type
 from vitral.weights.mapping import TensorMapping
 
 TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae")
@@ -59,6 +60,7 @@ def read(opened: LayoutInput) -> WeightsSource:
         preprocessor.read(opened, hf_type, config.image_hw),
         drop=DROPPED,
         classes=read_classes(opened.config_json, config.num_classes),
+        extra=read_problem_type(opened),
     )
 
 

@@ -19,6 +19,7 @@ from vitral.weights.checkpoint_facts import (
 )
 from vitral.weights.layouts import tnt
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.layouts.problem_type import problem_type_field, read_problem_type
 from vitral.weights.layouts.timm import arguments, hybrid, resnet
 from vitral.weights.layouts.timm import tnt as timm_tnt
 from vitral.weights.mapping import TensorMapping, copy
@@ -75,6 +76,7 @@ def read(opened: LayoutInput) -> WeightsSource:
         read_preprocess(opened, config),
         drop=DROPPED,
         classes=tuple(opened.config_json.get("label_names", ())),
+        extra=read_problem_type(opened),
     )
 
 
@@ -203,6 +205,16 @@ def make_config_json(spec: ModelSpec[Any]) -> dict[str, Any]:
     return content
 
 
+def make_output(spec: ModelSpec[Any]) -> LayoutOutput:
+    """Return config.json, and notes for loading the tensors into timm."""
+    # timm ignores the problem type; transformers, which opens such folders, reads it.
+    problem_type = problem_type_field(spec.extra, spec.config.num_classes)
+    return LayoutOutput(
+        sidecar_files={"config.json": make_config_json(spec) | problem_type},
+        notes=arguments.notes(spec.config),
+    )
+
+
 def read_preprocess(opened: LayoutInput, config: ModelConfig) -> Preprocess:
     """Return the pre-processing of config.json, or the usual one of such weights."""
     notes = opened.notes
@@ -270,8 +282,5 @@ LAYOUT = Layout(
     read=read,
     mappings=mappings,
     unsupported_reason=lambda config: arguments.unsupported_reason(config),
-    make_output=lambda spec: LayoutOutput(
-        sidecar_files={"config.json": make_config_json(spec)},
-        notes=arguments.notes(spec.config),
-    ),
+    make_output=make_output,
 )
