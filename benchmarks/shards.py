@@ -157,7 +157,7 @@ def measure_waiting(folder: Path, cache: Path, workers: int) -> list[float]:
 
     import vitral as vt
     import vitral.data as data
-    from vitral.objectives import Supervised, SupervisedConfig
+    from vitral.tasks.classification import Supervised, SupervisedConfig
     from vitral.training import LoopConfig
     from vitral.training.fit import EpochBatches, FitSpec, fit
 

@@ -17,8 +17,8 @@ from helpers import TINY, randomise, run_fit
 from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, training_transform
 from vitral.errors import DataError, VitralError
 from vitral.models import ViT, ViTConfig
-from vitral.objectives import Supervised, SupervisedConfig
-from vitral.objectives.mae import MAE, MAEConfig
+from vitral.tasks.classification import Supervised, SupervisedConfig
+from vitral.tasks.representation.mae import MAE, MAEConfig
 from vitral.training import LoopConfig, OptimConfig, create_optimizer, parameter_groups
 from vitral.training.distributed.failures import is_reported_elsewhere
 from vitral.training.distributed.process_group import (

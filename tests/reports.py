@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitral.evaluation import classify, write_predictions
 from vitral.report import write_html
+from vitral.tasks.classification import classify, write_predictions
 
 SCRIPT = "<script>alert(1)</script>"
 

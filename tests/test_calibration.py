@@ -13,7 +13,7 @@ import torch
 import vitral as vt
 from vitral.cli import main
 from vitral.errors import DataError
-from vitral.evaluation import Classification, calibrate, classify
+from vitral.tasks.classification import Classification, calibrate, classify
 from vitral.workflows.evaluate.evaluate import evaluate
 from vitral.workflows.inference import InferenceSpec, predict_logits
 from vitral.workflows.run import open_run

@@ -9,7 +9,8 @@ import pytest
 
 from vitral.cli import main
 from vitral.errors import ConfigError
-from vitral.evaluation import Comparison, mcnemar, read_predictions, write_predictions
+from vitral.evaluation import Comparison, mcnemar
+from vitral.tasks.classification import read_predictions, write_predictions
 from vitral.workflows.evaluate.compare import compare_runs
 
 NAMES = ("ant", "bee", "cow")

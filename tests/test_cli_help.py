@@ -152,9 +152,9 @@ def test_literals_are_those_of_the_modules_that_help_may_not_import():
         transfer,
         tune_speed,
     )
-    from vitral.objectives import OBJECTIVES
     from vitral.studies import data_size as study
     from vitral.studies.families import MODELS
+    from vitral.tasks import OBJECTIVES
     from vitral.training.distributed import TIMEOUT
     from vitral.weights import available_layouts
     from vitral.workflows import features

@@ -14,8 +14,9 @@ from photos import make_photos
 from vitral.cli import main
 from vitral.errors import ConfigError
 from vitral.models import ViTConfig
-from vitral.objectives import DistillConfig, MAEConfig, MaskedPatchConfig
 from vitral.recipes import twin
+from vitral.tasks.classification import DistillConfig
+from vitral.tasks.representation import MAEConfig, MaskedPatchConfig
 from vitral.training import LoopConfig, OptimConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost.activations import activation_bytes

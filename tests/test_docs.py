@@ -19,7 +19,7 @@ from PIL import Image
 from vitral import models, recipes
 from vitral.cli import VERBS, main
 from vitral.data import AugmentConfig
-from vitral.objectives import OBJECTIVES
+from vitral.tasks import OBJECTIVES
 from vitral.training import LoopConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.train import train

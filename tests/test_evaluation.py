@@ -17,11 +17,10 @@ from sklearn.metrics import (
 )
 
 from vitral.errors import ConfigError, DataError, DivergedError
-from vitral.evaluation import (
+from vitral.evaluation import Interval, bootstrap, wilson
+from vitral.tasks.classification import (
     Classification,
-    Interval,
     MultiLabel,
-    bootstrap,
     classify,
     ece,
     fit_temperature,
@@ -30,7 +29,6 @@ from vitral.evaluation import (
     read_predictions,
     reliability,
     softmax,
-    wilson,
     write_predictions,
 )
 

@@ -14,8 +14,9 @@ from run_folders import without_report
 from vitral.cli import main
 from vitral.data.sources import torchvision_datasets
 from vitral.errors import DataError
-from vitral.evaluation import RealAccuracy, real_accuracy, wilson
-from vitral.evaluation.real import NO_ANSWER, accepted_labels, read_real
+from vitral.evaluation import wilson
+from vitral.tasks.classification import RealAccuracy, real_accuracy
+from vitral.tasks.classification.real import NO_ANSWER, accepted_labels, read_real
 from vitral.training import LoopConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.train import train

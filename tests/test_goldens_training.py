@@ -22,8 +22,8 @@ from vitral.data.augmentation.augment import inception_crop
 from vitral.data.augmentation.mixup import mix
 from vitral.data.images.preprocess import Size
 from vitral.models import ViT, ViTConfig, replace_config
-from vitral.objectives import Supervised, SupervisedConfig
-from vitral.objectives.supervised import sigmoid_loss
+from vitral.tasks.classification import Supervised, SupervisedConfig
+from vitral.tasks.classification.supervised import sigmoid_loss
 from vitral.training import (
     OptimConfig,
     ScheduleConfig,

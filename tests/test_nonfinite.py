@@ -20,7 +20,7 @@ from tiny_fit import Tiny, batches_of, images, setup
 from tiny_fit import run as fit_tiny
 from vitral.cli import main
 from vitral.errors import ConfigError, DataError, DivergedError
-from vitral.objectives import Supervised
+from vitral.tasks.classification import Supervised
 from vitral.training import CheckpointStore, LoopConfig
 from vitral.training.checkpointing.resume import TrainState
 from vitral.training.step import TrainStep

@@ -12,8 +12,8 @@ from helpers import TINY, images, randomise, tiny_vit
 from objectives_batch import Batch, Killed, batch_of, run
 from vitral.errors import ConfigError
 from vitral.models import DeiT, DeiTConfig
-from vitral.objectives import Distill, DistillConfig
-from vitral.objectives.distill import soft_loss
+from vitral.tasks.classification import Distill, DistillConfig
+from vitral.tasks.classification.distill import soft_loss
 
 
 class Answers(nn.Module):

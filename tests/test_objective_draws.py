@@ -1,8 +1,8 @@
-"""vitral.objectives.draws: a row an example, and one more for each time it is shown."""
+"""representation.draws: a row an example, and one more for each time it is shown."""
 
 import torch
 
-from vitral.objectives.draws import uniform
+from vitral.tasks.representation.draws import uniform
 
 
 def test_an_example_shown_twice_gets_other_numbers():

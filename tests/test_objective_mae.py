@@ -12,10 +12,11 @@ from objectives_batch import Killed, batch_of, encoder, run
 from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.models import create
-from vitral.objectives import MAE, BatchLike, MAEConfig
-from vitral.objectives.mae import init_encoder, num_visible, shuffle_patches
-from vitral.objectives.mae_decoder import sincos
-from vitral.objectives.patches import from_patches, to_patches
+from vitral.tasks.objective import BatchLike
+from vitral.tasks.representation import MAE, MAEConfig
+from vitral.tasks.representation.mae import init_encoder, num_visible, shuffle_patches
+from vitral.tasks.representation.mae_decoder import sincos
+from vitral.tasks.representation.patches import from_patches, to_patches
 
 DECODER = {"decoder_dim": 20, "decoder_depth": 3, "decoder_heads": 5}
 

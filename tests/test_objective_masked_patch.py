@@ -10,14 +10,14 @@ from torch.nn import functional
 from helpers import images, randomise, tiny_tnt
 from objectives_batch import Killed, batch_of, encoder, run
 from vitral.errors import ConfigError
-from vitral.objectives import MaskedPatch, MaskedPatchConfig
-from vitral.objectives.masked_patch import (
+from vitral.tasks.representation import MaskedPatch, MaskedPatchConfig
+from vitral.tasks.representation.masked_patch import (
     Corruption,
     color_class,
     downsample_patches,
     draw_corruption,
 )
-from vitral.objectives.patches import from_patches, to_patches
+from vitral.tasks.representation.patches import from_patches, to_patches
 
 TARGETS = ["mean_colour", "small_patch", "pixels"]
 

@@ -7,8 +7,8 @@ import torch
 
 from objectives_batch import Batch
 from vitral.errors import ConfigError
-from vitral.objectives import Supervised, SupervisedConfig
-from vitral.objectives.self_training import pseudo_labels, self_training_loss
+from vitral.tasks.classification import Supervised, SupervisedConfig
+from vitral.tasks.classification.noisy_student import pseudo_labels, self_training_loss
 
 TABLE = torch.tensor(
     [

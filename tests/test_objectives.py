@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from helpers import validate_with
 from vitral.errors import ConfigError
-from vitral.objectives import BatchLike, Supervised, SupervisedConfig
+from vitral.tasks.classification import Supervised, SupervisedConfig
+from vitral.tasks.objective import BatchLike
 
 
 class Batch(NamedTuple):

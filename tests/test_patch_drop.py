@@ -12,8 +12,8 @@ from vitral.errors import ConfigError
 from vitral.layers import PatchDropout, gather_tokens, num_kept, scatter_tokens
 from vitral.models import DeiTConfig, TNTConfig, ViT, build_model, get_config
 from vitral.models.hybrid import Hybrid, HybridConfig
-from vitral.objectives.mae import MAE, MAEConfig
-from vitral.objectives.masked_patch import MaskedPatch, MaskedPatchConfig
+from vitral.tasks.representation.mae import MAE, MAEConfig
+from vitral.tasks.representation.masked_patch import MaskedPatch, MaskedPatchConfig
 
 KEPT = torch.tensor([[0, 3, 4, 9, 11, 14], [1, 2, 6, 7, 10, 13]])
 """Of 3 x 5 patches of two images."""

@@ -10,7 +10,8 @@ from PIL import Image
 from figures import texts
 from vitral import plots
 from vitral.errors import DataError
-from vitral.evaluation import classify, reliability
+from vitral.tasks.classification import classify, reliability
+from vitral.tasks.classification import plots as class_plots
 
 
 def rows(num_classes: int, n: int = 300):
@@ -33,12 +34,12 @@ def all_plots() -> dict[str, plots.Plot]:
     result = rows(7)
     return {
         "learning_curves": plots.learning_curves(TRAIN, EVAL),
-        "confusion": plots.confusion(result.confusion_matrix(), result.classes),
-        "reliability": plots.reliability(result.reliability),
+        "confusion": class_plots.confusion(result.confusion_matrix(), result.classes),
+        "reliability": class_plots.reliability(result.reliability),
         "class_counts": plots.class_counts(
             {"train": {"a": 3, "b": 1}, "val": {"a": 2}}
         ),
-        "per_class": plots.per_class(result.per_class),
+        "per_class": class_plots.per_class(result.per_class),
     }
 
 
@@ -92,7 +93,7 @@ def test_no_curve_is_an_error() -> None:
 
 def test_confusion_shows_counts_and_names_the_worst_pair() -> None:
     matrix = np.array([[50, 0, 2], [11, 40, 0], [0, 0, 0]])
-    plot = plots.confusion(matrix, ["ant", "$x_1$", "<b>"])
+    plot = class_plots.confusion(matrix, ["ant", "$x_1$", "<b>"])
     for piece in ["50", "11", "40", "$x_1$", "<b>"]:
         assert piece in texts(plot)
     assert "$x_1$ taken for ant, 11 times" in plot.alt
@@ -101,26 +102,26 @@ def test_confusion_shows_counts_and_names_the_worst_pair() -> None:
 def test_confusion_of_many_classes_lists_pairs() -> None:
     matrix = np.diag(np.full(31, 5))
     assert "No image was confused" in texts(
-        plots.confusion(matrix, [f"c{i}" for i in range(31)])
+        class_plots.confusion(matrix, [f"c{i}" for i in range(31)])
     )
     matrix[3, 30] = 4
-    plot = plots.confusion(matrix, [f"c{i}" for i in range(31)])
+    plot = class_plots.confusion(matrix, [f"c{i}" for i in range(31)])
     assert "c3  →  c30" in texts(plot)
     assert "c3 taken for c30, 4 times" in plot.alt
 
 
 def test_confusion_refuses_another_size() -> None:
     with pytest.raises(DataError, match=r"of 3 classes must be 3 x 3: got 2 x 2"):
-        plots.confusion(np.zeros((2, 2), int), ["a", "b", "c"])
+        class_plots.confusion(np.zeros((2, 2), int), ["a", "b", "c"])
 
 
 def test_reliability_draws_only_filled_bins() -> None:
     bins = reliability(np.array([0.55, 0.95]), np.array([False, True]), bins=10)
-    plot = plots.reliability(bins)
+    plot = class_plots.reliability(bins)
     assert len(plot.figure.axes[0].patches) == 2
     assert "ECE 0.300" in texts(plot)
     with pytest.raises(DataError, match="at least one example"):
-        plots.reliability(reliability(np.zeros(0), np.zeros(0, bool)))
+        class_plots.reliability(reliability(np.zeros(0), np.zeros(0, bool)))
 
 
 def test_class_counts_stack_or_sort() -> None:
@@ -136,13 +137,13 @@ def test_class_counts_stack_or_sort() -> None:
 
 def test_per_class_shows_the_lowest_first_and_at_most_thirty() -> None:
     result = rows(37)
-    plot = plots.per_class(result.per_class)
+    plot = class_plots.per_class(result.per_class)
     shown = plot.figure.axes[0].lines[0].get_xdata()
     recalls = sorted(r.recall for r in result.per_class if r.recall is not None)
     np.testing.assert_allclose(shown, recalls[:30])
     assert "the 30 lowest" in texts(plot)
     with pytest.raises(DataError, match="no class has an example"):
-        plots.per_class([])
+        class_plots.per_class([])
 
 
 def test_a_name_in_any_script_is_drawn_without_a_warning() -> None:

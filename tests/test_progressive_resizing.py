@@ -24,7 +24,7 @@ from vitral.data import (
 )
 from vitral.errors import ConfigError, InterruptedRun
 from vitral.models import ViTConfig
-from vitral.objectives import MAEConfig
+from vitral.tasks.representation import MAEConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.train.loaders import train_loader

@@ -18,9 +18,10 @@ from photos import make_photos
 from vitral.cli import main
 from vitral.data import Preprocess
 from vitral.models import ViT, ViTConfig, get_config
-from vitral.objectives import DistillConfig, MAEConfig
 from vitral.recipes import twin
 from vitral.recipes.twin import STEPS
+from vitral.tasks.classification import DistillConfig
+from vitral.tasks.representation import MAEConfig
 from vitral.workflows.train import train
 
 UPDATES = 12

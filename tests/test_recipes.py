@@ -13,8 +13,8 @@ from photos import make_photos, photo, prepare_model, prepare_objective
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, DataError
 from vitral.models import TimeSformer, TimeSformerConfig, ViT, ViTConfig
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit import TABLE_4, row_for
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import lr_at, steps_for
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data, run_input_kind

@@ -16,15 +16,11 @@ from vitral import config_io
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import ViT, ViTConfig
-from vitral.objectives import (
-    DistillConfig,
-    MAEConfig,
-    MaskedPatchConfig,
-    SupervisedConfig,
-)
 from vitral.recipes.augreg import LEVELS, MODELS, SETTINGS, grid
 from vitral.recipes.table import format_scientific
 from vitral.recipes.vit_pretraining import TABLE_3
+from vitral.tasks.classification import DistillConfig, SupervisedConfig
+from vitral.tasks.representation import MAEConfig, MaskedPatchConfig
 from vitral.training import lr_at, steps_for
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost.plan import estimate_workload

@@ -24,12 +24,12 @@ from reports import (
     write_run,
 )
 from vitral.errors import ConfigError, ImageError
-from vitral.evaluation import classify, multilabel
 from vitral.report import model_card, write_html
 from vitral.report.compare_runs import compare
 from vitral.report.load_run import load_run_folder
 from vitral.report.numbers import to_text
 from vitral.report.verdict import verdict
+from vitral.tasks.classification import classify, multilabel
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ from photos import CLASSES, photo, tiny_config
 from reports import SCRIPT, Reader, check_numbers, picture, report, write_run
 from vitral.errors import ConfigError
 from vitral.inspection import attention_distance, grad_cam, rollout
-from vitral.objectives import SupervisedConfig
 from vitral.report import write_html
 from vitral.report.inspection_store import read, store
 from vitral.report.load_run import load_run_folder
 from vitral.report.sections.examples import select_examples
+from vitral.tasks.classification import SupervisedConfig
 from vitral.workflows.inspect import report_maps
 from vitral.workflows.inspect.build_report import write_report
 

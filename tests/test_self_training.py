@@ -20,7 +20,7 @@ from vitral.cli import main
 from vitral.data import AugmentConfig, read_unlabelled
 from vitral.data.sources.pseudo_labels import PREFIX, RepeatedExample
 from vitral.errors import ConfigError, DataError
-from vitral.objectives import SupervisedConfig
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training.checkpointing.resume import RunStore
 from vitral.workflows.self_training.config import (
     SelfTrainingConfig,

@@ -21,7 +21,7 @@ from vitral.data import AugmentConfig, Batch, MixConfig
 from vitral.errors import ConfigError, DivergedError, MissingExtraError
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig
-from vitral.objectives import Supervised, SupervisedConfig
+from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data

@@ -25,14 +25,9 @@ from vitral import config_io
 from vitral.data import MixConfig, Preprocess, read_unlabelled
 from vitral.errors import ConfigError, DataError, InterruptedRun, WeightsError
 from vitral.models import ViT, ViTConfig
-from vitral.objectives import (
-    DistillConfig,
-    MAEConfig,
-    MaskedPatch,
-    MaskedPatchConfig,
-    SupervisedConfig,
-)
-from vitral.objectives.masked_patch import color_class, expand_colors
+from vitral.tasks.classification import DistillConfig, SupervisedConfig
+from vitral.tasks.representation import MAEConfig, MaskedPatch, MaskedPatchConfig
+from vitral.tasks.representation.masked_patch import color_class, expand_colors
 from vitral.training.log import TIMING_FIELDS
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
@@ -394,7 +389,7 @@ def test_sixteen_parts_are_drawn_where_they_lie():
 
 @pytest.mark.parametrize("target", ["mean_colour", "small_patch", "pixels"])
 def test_a_reconstruction_leaves_what_it_saw(target):
-    from vitral.objectives.masked_patch import draw_corruption
+    from vitral.tasks.representation.masked_patch import draw_corruption
 
     settings = {"depth": 2, "embed_dim": 24, "num_heads": 3, "mlp_dim": 40}
     model = ViT(ViTConfig(image_size=(32, 48), num_classes=0, **settings))

@@ -24,7 +24,7 @@ from tiny_fit import (
     setup,
 )
 from vitral.errors import ConfigError, DataError, InterruptedRun, WeightsError
-from vitral.objectives import Supervised, SupervisedConfig
+from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.training import (
     CheckpointStore,
     LoopConfig,

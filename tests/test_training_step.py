@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from helpers import run_fit
 from vitral.errors import DivergedError, VitralError
-from vitral.objectives import Supervised, SupervisedConfig
+from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.training import CheckpointStore, LoopConfig
 from vitral.training.distributed import local_microbatches
 from vitral.training.ema import create_ema, decay_at

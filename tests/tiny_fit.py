@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from helpers import run_fit
 from run_folders import untimed
-from vitral.objectives import Supervised, SupervisedConfig
+from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.training import (
     CheckpointStore,
     LoopConfig,

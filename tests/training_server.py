@@ -111,7 +111,7 @@ class Server:
 def settings(kind: str) -> dict[str, Any]:
     """Changes of the tiny run for each kind."""
     from vitral.data import AugmentConfig, MixConfig
-    from vitral.objectives import MAEConfig, MaskedPatchConfig
+    from vitral.tasks.representation import MAEConfig, MaskedPatchConfig
 
     loop: dict[str, Any] = {"accumulate": 2, "log_every": 1, "checkpoint_every": 3}
     if kind in ("mae", "masked_patch"):
@@ -155,7 +155,7 @@ def train(kind: str, out: Path, data: Path, steps: int) -> None:
 def broken(kind: str) -> None:
     """Plant a fault that only a resumed run shows."""
     from vitral.data import Loader
-    from vitral.objectives import Supervised
+    from vitral.tasks.classification import Supervised
 
     forward, order = Supervised.forward, Loader.order
     state = {"calls": 0}

@@ -17,7 +17,7 @@ from benchmarks.peers.peers import Side, Sides
 from benchmarks.peers.rows import timing_row
 from vitral.data import Batch
 from vitral.models import VisionModel
-from vitral.objectives import Supervised, SupervisedConfig
+from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.training.optim import (
     OptimConfig,
     create_optimizer,

@@ -29,9 +29,9 @@ _ROOMS = (
     "export",
     "inspection",
     "models",
-    "objectives",
     "plots",
     "recipes",
+    "tasks",
     "weights",
 )
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
         export,
         inspection,
         models,
-        objectives,
         plots,
         recipes,
+        tasks,
         weights,
     )
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
@@ -84,13 +84,13 @@ __all__ = [
     "load",
     "models",
     "names",
-    "objectives",
     "open",
     "plots",
     "predict_files",
     "recipes",
     "save",
     "self_train",
+    "tasks",
     "train",
     "transfer",
     "weights",

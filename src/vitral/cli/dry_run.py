@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from vitral.objectives import DistillConfig
+from vitral.tasks.classification import DistillConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost import RunCost, estimate, measure_flops
 

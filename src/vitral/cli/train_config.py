@@ -11,7 +11,7 @@ import vitral.weights
 from vitral.cli.config_flags import add_config_flags, parse_value, replace_fields
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, VitralError
-from vitral.objectives import OBJECTIVES
+from vitral.tasks import OBJECTIVES
 from vitral.workflows import TrainConfig
 
 SAMPLING_PREFIX = "sampling."

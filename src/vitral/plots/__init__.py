@@ -9,9 +9,9 @@ from vitral.plots.attention import (
     shade,
     tint,
 )
-from vitral.plots.classes import class_counts, confusion, per_class, reliability
 from vitral.plots.clips import animation, color_strip, filmstrip, filmstrip_pixels
 from vitral.plots.cost_curves import CostCurve, CostPanel, cost_growth
+from vitral.plots.counts import class_counts
 from vitral.plots.data_size import (
     DataSizeSeries,
     FittedCurve,
@@ -39,7 +39,6 @@ __all__ = [
     "color_overlay",
     "color_strip",
     "comparison",
-    "confusion",
     "cost_growth",
     "data_size_curve",
     "data_size_curves",
@@ -54,14 +53,12 @@ __all__ = [
     "learning_curves",
     "mask_patches",
     "overlay",
-    "per_class",
     "position_panels",
     "positions",
     "pseudo_labels",
     "randomization",
     "rank_curves",
     "reconstructions",
-    "reliability",
     "seed_accuracies",
     "shade",
     "similarity_curves",

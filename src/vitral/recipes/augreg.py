@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from vitral.data import AugmentConfig, MixConfig
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

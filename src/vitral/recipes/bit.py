@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 import vitral.data
 from vitral.data import AugmentConfig, MixConfig
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.recipes.table import LONG_LOOP
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

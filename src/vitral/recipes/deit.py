@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from vitral.data import AugmentConfig, MixConfig
-from vitral.objectives import DistillConfig, SupervisedConfig
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
+from vitral.tasks.classification import DistillConfig, SupervisedConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost import PUBLISHED_SIZES

@@ -9,9 +9,10 @@ from functools import partial
 
 import vitral.weights
 from vitral.data import AugmentConfig
-from vitral.objectives import MAEConfig, SupervisedConfig
 from vitral.recipes.deit import IMAGENET, STRONG, supervised, updates_for_epochs
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
+from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks.representation import MAEConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

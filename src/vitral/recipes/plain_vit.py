@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from vitral.data import MixConfig
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.augreg import rand_augment_config
 from vitral.recipes.table import LONG_LOOP
 from vitral.recipes.vit_pretraining import SHORT_SIDE_256
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

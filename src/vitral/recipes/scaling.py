@@ -8,8 +8,8 @@ has no first moment: see `vitral.training.create_optimizer` and docs/recipes.md.
 from dataclasses import replace
 from typing import Any
 
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

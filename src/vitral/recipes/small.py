@@ -6,8 +6,8 @@ import vitral.weights
 from vitral.data import AugmentConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import DatasetSummary, summarize_dataset
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import vitral.models
 from vitral.models import HybridConfig, ModelConfig, ResNetConfig
-from vitral.objectives import MAEConfig
+from vitral.tasks.representation import MAEConfig
 from vitral.training import LoopConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

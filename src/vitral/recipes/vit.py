@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import vitral.data
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.recipes.vit_pretraining import INCEPTION
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

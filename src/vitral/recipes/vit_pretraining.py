@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import vitral.models
 from vitral.data import AugmentConfig
-from vitral.objectives import MaskedPatchConfig, SupervisedConfig
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
+from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks.representation import MaskedPatchConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -164,8 +165,8 @@ def masked_patch(data: str, weights: str = "") -> TrainConfig:
 
     Adam for a million updates, without weight decay, which the paper does not mention.
     Images need no labels. The other two targets are `--target small_patch` and
-    `--target pixels`; `vitral.objectives.masked_patch` marks the choices that the paper
-    leaves open.
+    `--target pixels`; `vitral.tasks.representation.masked_patch` marks the choices
+    that the paper leaves open.
     """
     return TrainConfig(
         data=data,

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vitral.evaluation import Classification, MultiLabel
 from vitral.report.load_run import Result, RunFolder, load_run_folder
 from vitral.report.numbers import NONE, flatten, interval, share, to_text
 from vitral.report.verdict import FEW_IMAGES, verdict
+from vitral.tasks.classification import Classification, MultiLabel
 
 MOST_CLASSES = 50
 

@@ -6,10 +6,11 @@ A paired test on the same images says more than two intervals do: `vitral compar
 from dataclasses import dataclass
 from typing import Any
 
-from vitral.evaluation import Classification, Interval
+from vitral.evaluation import Interval
 from vitral.report.load_run import Result, RunFolder, result_file
 from vitral.report.numbers import count, interval, pointer, share
 from vitral.report.sections import bar
+from vitral.tasks.classification import Classification
 
 
 @dataclass(frozen=True, slots=True)

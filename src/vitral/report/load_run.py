@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from vitral.errors import ConfigError
-from vitral.evaluation import (
+from vitral.report import inspection_store
+from vitral.report.inspection_store import StoredInspection
+from vitral.tasks.classification import (
     Classification,
     MultiLabel,
     Prediction,
     read_predictions,
 )
-from vitral.report import inspection_store
-from vitral.report.inspection_store import StoredInspection
 
 Result = Classification | MultiLabel
 SPLIT_ORDER = ("test", "val", "train")

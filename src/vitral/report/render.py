@@ -14,7 +14,6 @@ from PIL import Image
 
 from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError
-from vitral.evaluation import Classification
 from vitral.report.compare_runs import compare
 from vitral.report.load_run import RunFolder, load_run_folder
 from vitral.report.numbers import flatten
@@ -31,6 +30,7 @@ from vitral.report.sections import (
     worst_errors,
 )
 from vitral.report.verdict import verdict
+from vitral.tasks.classification import Classification
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
 # Share of each section; pictures with a map come in pairs.

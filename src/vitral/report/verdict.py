@@ -6,10 +6,10 @@ answering the most frequent class would reach. The remarks name its weaknesses.
 
 from dataclasses import dataclass
 
-from vitral.evaluation import Classification, MultiLabel
 from vitral.report.load_run import RunFolder, result_file
 from vitral.report.numbers import Text, count, interval, pointer, share
 from vitral.report.sections import representation_sentence
+from vitral.tasks.classification import Classification, MultiLabel
 
 FEW_IMAGES = 100
 FEW_IMAGES_A_CLASS = 10

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from vitral.objectives import MaskedPatchConfig
 from vitral.studies.engine import (
     FROM_SCRATCH,
     PRETRAIN_HEAD,
@@ -16,6 +15,7 @@ from vitral.studies.engine import (
     mnist_config,
     transfer_trials,
 )
+from vitral.tasks.representation import MaskedPatchConfig
 from vitral.workflows import TrainConfig
 
 SUPERVISED, SELF_SUPERVISED = "supervised", "self-supervised"

@@ -8,7 +8,6 @@ import numpy as np
 
 import vitral.data
 from vitral.data import AugmentConfig, Example
-from vitral.objectives import MAEConfig, ObjectiveConfig, SupervisedConfig
 from vitral.studies.engine import (
     FROM_SCRATCH,
     PRETRAIN_HEAD,
@@ -24,6 +23,9 @@ from vitral.studies.engine import (
     transfer_trials,
     write_image_table,
 )
+from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.representation import MAEConfig
 from vitral.training import ScheduleConfig
 from vitral.workflows import TrainConfig
 

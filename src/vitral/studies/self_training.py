@@ -9,7 +9,6 @@ from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig
 from vitral.data.sources import read_named
 from vitral.data.split import hash_fraction
-from vitral.objectives import SupervisedConfig
 from vitral.studies.engine import (
     STUDY_DIR,
     ResultTable,
@@ -20,6 +19,7 @@ from vitral.studies.engine import (
     imagenet_config,
     small_config,
 )
+from vitral.tasks.classification import SupervisedConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.self_training import SelfTrainingConfig
 

@@ -18,7 +18,6 @@ from vitral.data import AugmentConfig, Preprocess, Sampling
 from vitral.data.sources import Label, moving_squares
 from vitral.layers import Grid
 from vitral.models.timesformer import STEPS, AttentionType, keys_per_query
-from vitral.objectives import SupervisedConfig
 from vitral.studies.engine import (
     STUDY_DIR,
     ResultTable,
@@ -27,6 +26,7 @@ from vitral.studies.engine import (
     grid_trials,
     markdown_table,
 )
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

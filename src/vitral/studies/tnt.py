@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 from vitral.data import AugmentConfig, MixConfig
-from vitral.objectives import SupervisedConfig
 from vitral.studies.engine import (
     ModelVariant,
     ResultTable,
@@ -14,6 +13,7 @@ from vitral.studies.engine import (
     imagenet_config,
     mnist_config,
 )
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

@@ -13,7 +13,8 @@ from vitral import config_io
 from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
-from vitral.objectives import ObjectiveConfig, SupervisedConfig
+from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks.objective import ObjectiveConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.validation import above_zero
 

@@ -22,7 +22,7 @@ from vitral.data import (
     Preprocess,
     evaluation_transform,
 )
-from vitral.evaluation import (
+from vitral.tasks.classification import (
     Classification,
     MultiLabel,
     classify,

@@ -13,8 +13,8 @@ import torch
 import vitral.weights
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
-from vitral.evaluation import softmax
 from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
+from vitral.tasks.classification import softmax
 from vitral.workflows.inference import InferenceSpec, predict_logits
 from vitral.workflows.inputs import Readable, load_input
 

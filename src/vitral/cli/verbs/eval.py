@@ -17,7 +17,7 @@ from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vitral.evaluation import RealAccuracy
+    from vitral.tasks.classification import RealAccuracy
 
 
 def make_parser() -> Parser:

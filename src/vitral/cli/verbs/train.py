@@ -10,7 +10,7 @@ from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 
 OBJECTIVES = ("distill", "mae", "masked_patch", "supervised")
-"""Those of `vitral.objectives.OBJECTIVES`."""
+"""Those of `vitral.tasks.OBJECTIVES`."""
 RANK_TIMEOUT = 1800.0
 """That of `vitral.training.distributed.TIMEOUT`."""
 

@@ -12,10 +12,10 @@ from typing import Any
 from PIL import Image
 
 from vitral.errors import ImageError
-from vitral.evaluation import MultiLabel, Prediction
 from vitral.report.images import Picture, thumbnail, tint_filmstrip, tint_thumbnail
 from vitral.report.load_run import RunFolder
 from vitral.report.numbers import pointer, share
+from vitral.tasks.classification import MultiLabel, Prediction
 
 MOST_ERRORS = 24
 MOST_RIGHT = 24

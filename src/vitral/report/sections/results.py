@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vitral import plots
-from vitral.evaluation import Classification, Interval, MultiLabel
+from vitral.evaluation import Interval
 from vitral.report.images import svg_picture
 from vitral.report.load_run import Result, RunFolder, result_file
 from vitral.report.numbers import (
@@ -17,6 +16,8 @@ from vitral.report.numbers import (
     pointer,
     share,
 )
+from vitral.tasks.classification import Classification, MultiLabel
+from vitral.tasks.classification import plots as classification_plots
 
 MOST_CLASSES_AT_ONCE = 30
 LOWEST_CLASSES = 15
@@ -57,8 +58,8 @@ def results_section(run: RunFolder, most_rows: int) -> dict[str, Any] | None:
         matrix = result.confusion_matrix()
         if matrix.sum():
             figures = [
-                svg_picture(plots.confusion(matrix, result.classes)),
-                svg_picture(plots.reliability(result.reliability)),
+                svg_picture(classification_plots.confusion(matrix, result.classes)),
+                svg_picture(classification_plots.reliability(result.reliability)),
             ]
         note = _calibration_note(result)
     return {

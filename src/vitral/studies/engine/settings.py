@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vitral.data import AugmentConfig
-from vitral.objectives import SupervisedConfig
 from vitral.recipes.vit import TABLE_4
+from vitral.tasks.classification import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 

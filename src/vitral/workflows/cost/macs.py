@@ -10,9 +10,10 @@ from vitral.data import Preprocess
 from vitral.layers import num_kept
 from vitral.layers.patch import patch_grid
 from vitral.models import ModelConfig, ViTConfig
-from vitral.objectives import MAEConfig, MaskedPatchConfig, ObjectiveConfig
-from vitral.objectives.mae import num_visible
-from vitral.objectives.masked_patch import num_outputs
+from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.representation import MAEConfig, MaskedPatchConfig
+from vitral.tasks.representation.mae import num_visible
+from vitral.tasks.representation.masked_patch import num_outputs
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.train import image_sizes
 

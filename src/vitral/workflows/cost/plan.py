@@ -20,7 +20,7 @@ from vitral.models import (
     count_parameters,
     get_model_name,
 )
-from vitral.objectives import Distill, DistillConfig
+from vitral.tasks.classification import Distill, DistillConfig
 from vitral.training import lr_at, steps_for
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.cost.activations import activation_bytes

@@ -13,7 +13,8 @@ import numpy as np
 
 from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import Comparison, Prediction, compare, read_predictions
+from vitral.evaluation import Comparison, compare
+from vitral.tasks.classification import Prediction, read_predictions
 
 MIN_COMMON_IMAGES = 30
 """Common images needed of tables that differ; fewer would be a chance selection."""

@@ -13,7 +13,7 @@ from vitral.atomic_io import write_json
 from vitral.data import BadFile, Dataset, Preprocess
 from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import (
+from vitral.tasks.classification import (
     CalibratedMetrics,
     Classification,
     MultiLabel,
@@ -21,8 +21,13 @@ from vitral.evaluation import (
     calibrate,
     fit_temperature,
 )
-from vitral.evaluation.predictions import read_predictions
-from vitral.evaluation.real import NO_ANSWER, accepted_labels, read_real, real_accuracy
+from vitral.tasks.classification.predictions import read_predictions
+from vitral.tasks.classification.real import (
+    NO_ANSWER,
+    accepted_labels,
+    read_real,
+    real_accuracy,
+)
 from vitral.training.distributed import (
     broadcast_from_rank_zero,
     get_local_rank,

@@ -15,7 +15,6 @@ from torch import Tensor
 from vitral.data import Dataset
 from vitral.data.dataset import Example
 from vitral.errors import ImageError, VitralError
-from vitral.evaluation import Prediction
 from vitral.inspection import (
     attention_distance,
     grad_cam,
@@ -28,6 +27,7 @@ from vitral.models import VisionModel
 from vitral.report.inspection_store import store
 from vitral.report.load_run import RunFolder, load_run_folder
 from vitral.report.sections import select_examples
+from vitral.tasks.classification import Prediction
 from vitral.workflows.inputs import load_example
 from vitral.workflows.run import Run
 

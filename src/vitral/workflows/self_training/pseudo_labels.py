@@ -1,7 +1,7 @@
 """Pseudo-labels of one round: list the images, predict them, write the files.
 
 Images are preprocessed as in evaluation, so nothing is random. Predictions are selected
-in vitral.objectives.self_training.
+in vitral.tasks.classification.noisy_student.
 """
 
 import csv
@@ -20,8 +20,8 @@ from vitral.data import Dataset, read_unlabelled
 from vitral.data.dataset import Example
 from vitral.data.sources import TABLE, PseudoData
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import softmax
-from vitral.objectives.self_training import PseudoLabels
+from vitral.tasks.classification import softmax
+from vitral.tasks.classification.noisy_student import PseudoLabels
 from vitral.workflows.inference import predict_batches, split_loader
 from vitral.workflows.inputs import evaluation_batch_size
 from vitral.workflows.run import Run

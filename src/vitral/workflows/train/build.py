@@ -13,7 +13,6 @@ import vitral.weights
 from vitral import config_io
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Preprocess, Size
-from vitral.evaluation import Classification
 from vitral.models import (
     ModelConfig,
     VisionModel,
@@ -22,6 +21,7 @@ from vitral.models import (
     get_model_name,
 )
 from vitral.models.base import HEADS
+from vitral.tasks.classification import Classification
 from vitral.training import OptimConfig, create_optimizer, parameter_groups
 from vitral.training.distributed import broadcast_from_rank_zero, get_rank
 from vitral.training.fit import EpochBatches

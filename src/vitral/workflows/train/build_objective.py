@@ -11,18 +11,15 @@ import vitral.weights
 from vitral.data import Dataset, Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import VisionModel, ViT
-from vitral.objectives import (
-    MAE,
+from vitral.tasks.classification import (
     Distill,
     DistillConfig,
-    MAEConfig,
-    MaskedPatch,
-    MaskedPatchConfig,
-    ObjectiveConfig,
     Supervised,
     SupervisedConfig,
 )
-from vitral.objectives import mae as masked_autoencoder
+from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.representation import MAE, MAEConfig, MaskedPatch, MaskedPatchConfig
+from vitral.tasks.representation import mae as masked_autoencoder
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.train.frozen_cache import TrainableHead
 

@@ -13,12 +13,12 @@ from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Audit, Preprocess
 from vitral.data.split import held_out
 from vitral.errors import ImageError
-from vitral.evaluation import Classification, MultiLabel
-from vitral.objectives import MAE, MaskedPatch
-from vitral.objectives.draws import uniform
-from vitral.objectives.masked_patch import draw_corruption
-from vitral.objectives.patches import Reconstruction
 from vitral.report import model_card
+from vitral.tasks.classification import Classification, MultiLabel
+from vitral.tasks.representation import MAE, MaskedPatch
+from vitral.tasks.representation.draws import uniform
+from vitral.tasks.representation.masked_patch import draw_corruption
+from vitral.tasks.representation.patches import Reconstruction
 from vitral.training import MetricsLog
 from vitral.training.distributed import SilentLog, get_rank
 from vitral.weights import update_metadata

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from vitral.errors import ConfigError
 from vitral.models import DeiT
-from vitral.objectives.base import ObjectiveConfig, upcast_half
-from vitral.objectives.supervised import BatchLike, softmax_loss
+from vitral.tasks.classification.supervised import softmax_loss
+from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
 from vitral.validation import between, fraction, one_of
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError
-from vitral.evaluation.classify import label_ranks, softmax
+from vitral.tasks.classification.single_label import label_ranks, softmax
 
 COLUMNS = (
     "path",

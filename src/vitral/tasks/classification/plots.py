@@ -1,6 +1,6 @@
-"""Figures of the classes: counts, recall with intervals, confusion, reliability."""
+"""Figures of a classifier: recall with intervals, confusion, reliability."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -9,7 +9,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 
 from vitral.errors import DataError
-from vitral.evaluation import Bin, ClassRow, ece
 from vitral.plots.style import (
     ACCENT,
     CONTRAST,
@@ -19,7 +18,6 @@ from vitral.plots.style import (
     INK,
     QUIET,
     SKY,
-    WARM,
     Plot,
     add_gridlines,
     format_percent,
@@ -31,13 +29,14 @@ from vitral.plots.style import (
     single_axes,
     style_context,
 )
+from vitral.tasks.classification.calibration import Bin, ece
+from vitral.tasks.classification.result import ClassRow
 
 MOST_CLASSES = 30
 MOST_CLASSES_WITH_COUNTS = 15
 MOST_CONFUSIONS = 20
 ROW_HEIGHT = 0.24  # inches a class
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", SKY, ACCENT])
-_SPLIT_COLORS = (ACCENT, WARM, SKY, QUIET, FAINT)
 
 
 @style_context()
@@ -171,60 +170,6 @@ def reliability(bins: Sequence[Bin]) -> Plot:
         f"Reliability diagram of {total} images: accuracy over confidence in "
         f"{len(filled)} bins, expected calibration error {error:.3f}.",
     )
-
-
-@style_context()
-def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
-    """Draw the images per class and split; above 30 classes their sorted counts.
-
-    Args:
-        counts: {split: {class: number of images}}.
-
-    Raises:
-        DataError: there is no class.
-    """
-    names = list(dict.fromkeys(name for split in counts.values() for name in split))
-    if not names:
-        raise DataError("there is no class to count: every split is empty.")
-    if len(names) > MOST_CLASSES:
-        figure, axes = single_axes(FULL_WIDTH, 2.8)
-        _draw_sorted_counts(axes, counts)
-    else:
-        figure, axes = single_axes(FULL_WIDTH, 1.25 + ROW_HEIGHT * max(len(names), 3))
-        _draw_counts(axes, counts, names)
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(counts), borderpad=0.1
-    )
-    totals = ", ".join(
-        f"{split} {sum(rows.values())}" for split, rows in counts.items()
-    )
-    return Plot(figure, f"Images per class in {len(names)} classes; totals: {totals}.")
-
-
-def _draw_sorted_counts(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:
-    for split, color in zip(counts, _SPLIT_COLORS * 9, strict=False):
-        sizes = sorted(counts[split].values(), reverse=True)
-        ranks = np.arange(1, len(sizes) + 1)
-        axes.step(ranks, sizes, where="mid", color=color, label=split)
-    axes.set_ylim(bottom=0)
-    x = "class, from the largest to the smallest"
-    label_axes(axes, "Images per class", x, "images", grid="y")
-
-
-def _draw_counts(
-    axes: Axes, counts: Mapping[str, Mapping[str, int]], names: Sequence[str]
-) -> None:
-    left = np.zeros(len(names))
-    rows = np.arange(len(names))
-    for split, color in zip(counts, _SPLIT_COLORS * 9, strict=False):
-        sizes = np.array([counts[split].get(name, 0) for name in names])
-        axes.barh(rows, sizes, left=left, color=color, height=0.62, label=split)
-        left = left + sizes
-    axes.set_yticks(rows, [shorten(name) for name in names])
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.invert_yaxis()
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    label_axes(axes, "Images per class", "images", grid="x")
 
 
 @style_context()

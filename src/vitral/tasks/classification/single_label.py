@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitral.errors import DataError, DivergedError
-from vitral.evaluation.calibration import ece, log_softmax, reliability
 from vitral.evaluation.intervals import Interval, bootstrap, wilson
-from vitral.evaluation.result import Classification, ClassRow, Confusion
+from vitral.tasks.classification.calibration import ece, log_softmax, reliability
+from vitral.tasks.classification.result import Classification, ClassRow, Confusion
 
 TOP5_NEEDS_MORE_THAN = 5
 

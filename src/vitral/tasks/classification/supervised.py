@@ -6,30 +6,16 @@ The paper pre-trains with the sigmoid loss and fine-tunes with the softmax loss
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vitral.errors import ConfigError
-from vitral.objectives.base import ObjectiveConfig, upcast_half
+from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
 from vitral.validation import fraction, one_of
-
-
-@runtime_checkable
-class BatchLike(Protocol):
-    """Batch as objectives see it: `vitral.data.Batch` is one."""
-
-    @property
-    def image(self) -> Float[Tensor, "batch ..."]: ...
-    @property
-    def target(self) -> Float[Tensor, "batch classes"]: ...
-    @property
-    def label(self) -> Int[Tensor, "batch"]: ...
-    @property
-    def id(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

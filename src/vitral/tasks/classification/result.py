@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from vitral.evaluation.calibration import Bin, CalibratedMetrics
 from vitral.evaluation.intervals import Interval
 from vitral.evaluation.stored import StoredResult
+from vitral.tasks.classification.calibration import Bin, CalibratedMetrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vitral.errors import ConfigError
-from vitral.objectives.supervised import softmax_loss
+from vitral.tasks.classification.supervised import softmax_loss
 
 THRESHOLD = 0.3
 """Lowest confidence that the paper keeps (section 3.2)."""

@@ -16,17 +16,16 @@ from torch import Tensor, nn
 from vitral.errors import ConfigError
 from vitral.layers import Grid
 from vitral.models import ViT
-from vitral.objectives.base import ObjectiveConfig, upcast_half
-from vitral.objectives.draws import draw_key, uniform
-from vitral.objectives.mae_decoder import Decoder, reset_linears, sincos
-from vitral.objectives.patches import (
+from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
+from vitral.tasks.representation.draws import draw_key, uniform
+from vitral.tasks.representation.mae_decoder import Decoder, reset_linears, sincos
+from vitral.tasks.representation.patches import (
     Reconstruction,
     from_patches,
     gather_rows,
     require_all_patches,
     to_patches,
 )
-from vitral.objectives.supervised import BatchLike
 from vitral.validation import at_least
 
 

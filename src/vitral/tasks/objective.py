@@ -5,10 +5,25 @@ subclasses of `ObjectiveConfig`; nothing is imported by that name.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+
+
+@runtime_checkable
+class BatchLike(Protocol):
+    """Batch as objectives see it: `vitral.data.Batch` is one."""
+
+    @property
+    def image(self) -> Float[Tensor, "batch ..."]: ...
+    @property
+    def target(self) -> Float[Tensor, "batch classes"]: ...
+    @property
+    def label(self) -> Int[Tensor, "batch"]: ...
+    @property
+    def id(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,16 +19,15 @@ from vitral.errors import ConfigError
 from vitral.layers import patch_grid
 from vitral.models import ViT
 from vitral.models.base import require_input
-from vitral.objectives.base import ObjectiveConfig, upcast_half
-from vitral.objectives.draws import draw_key, uniform
-from vitral.objectives.patches import (
+from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
+from vitral.tasks.representation.draws import draw_key, uniform
+from vitral.tasks.representation.patches import (
     Reconstruction,
     from_patches,
     gather_rows,
     require_all_patches,
     to_patches,
 )
-from vitral.objectives.supervised import BatchLike
 from vitral.validation import one_of
 
 LEVELS = 8

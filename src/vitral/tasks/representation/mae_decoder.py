@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitral.layers import Attention, Block, Grid, Mlp
 from vitral.models import ViTConfig
-from vitral.objectives.patches import gather_rows
+from vitral.tasks.representation.patches import gather_rows
 
 _TEMPERATURE = 10_000.0
 
