@@ -122,9 +122,10 @@ def test_without_problem_type_there_is_no_key(tmp_path, kind, count):
     theirs_in(tmp_path / "a", kind, num_labels=count)
     assert read(tmp_path / "a").extra == {}
     file = tmp_path / "a" / "config.json"
-    null = {**json.loads(file.read_text()), "problem_type": None}
-    file.write_text(json.dumps(null))
+    null = {"problem_type": None, "id2label": None}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **null}))
     assert read(tmp_path / "a").extra == {}
+    assert read(tmp_path / "a").classes == ()
     convert(tmp_path / "a", tmp_path / "b", KINDS[kind][-1])
     written = json.loads((tmp_path / "b" / "config.json").read_text())
     assert "problem_type" not in written

@@ -152,7 +152,7 @@ def head_fields(spec: ModelSpec[Any]) -> dict[str, Any]:
 
 def read_classes(config_json: Mapping[str, Any], count: int) -> tuple[str, ...]:
     """Return the names of the head's classes; empty for placeholders (LABEL_0)."""
-    labels = config_json.get("id2label", {})
+    labels = config_json.get("id2label") or {}
     if len(labels) != count:
         return ()
     names = tuple(str(labels.get(str(n), "")) for n in range(count))
